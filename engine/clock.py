@@ -1,0 +1,110 @@
+"""The one place that knows 23:00 UTC, bar labels, funding instants and decision instants.
+
+A panel row is an instant on the hour. Row ``t`` holds the last observation strictly before ``t``, so a candle that
+opens at 22:00 is row 23:00, and the rebalance "just before 23:00 UTC" reads row 23:00. Funding stamped a few
+milliseconds after an hour belongs to that hour.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pandas as pd
+
+from engine.errors import ConfigError
+
+HOUR = pd.Timedelta(hours=1)
+DECISION_HOUR_UTC = 23
+DAYS_PER_YEAR = 365
+WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+#: Resolution of every instant in the project; an index of another unit is converted on entry.
+UNIT = "ms"
+
+
+def parse_instant(value: str | date | datetime | pd.Timestamp, where: str) -> pd.Timestamp:
+    """Read an instant; a bare date is its 00:00 UTC, a time needs a zone.
+
+    Parameters
+    ----------
+    value : str, date or timestamp
+        For example ``"2024-10-01"`` or ``"2024-10-01T23:00Z"``.
+    where : str
+        Name of the key or argument, for the error.
+
+    Raises
+    ------
+    ConfigError
+        When the value is no date, has a time of day without a zone, or is off the hour.
+    """
+    try:
+        instant = pd.Timestamp(value)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{where}: {value!r} is not a date. Write 2024-10-01 (its 00:00 UTC) or 2024-10-01T23:00Z."
+        ) from error
+    if instant is pd.NaT:
+        raise ConfigError(f"{where}: {value!r} is not a date. Write 2024-10-01 (its 00:00 UTC) or 2024-10-01T23:00Z.")
+    if instant.tzinfo is None:
+        if instant != instant.normalize():
+            raise ConfigError(f"{where}: {value} has a time of day but no zone. Append Z for UTC: {instant:%Y-%m-%dT%H:%M}Z.")
+        instant = instant.tz_localize(UTC)
+    instant = instant.tz_convert(UTC).as_unit(UNIT)
+    if instant != instant.floor(HOUR):
+        raise ConfigError(f"{where}: {instant.isoformat()} is not on the hour; the panel has hourly instants only.")
+    return instant
+
+
+def candle_instant(open_time: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """Row of a one-hour candle: the instant at which it closes (open time + 1 h)."""
+    return open_time + HOUR
+
+
+def funding_instant(stamp: pd.DatetimeIndex) -> pd.DatetimeIndex:
+    """Row of a funding payment: its hour, for the venue stamps it some milliseconds late."""
+    return stamp.floor(HOUR)
+
+
+def hourly_index(start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
+    """Every hourly instant from `start` to `end`, both inclusive, UTC."""
+    return pd.date_range(start, end, freq=HOUR, unit=UNIT, name="time")
+
+
+def is_hourly_index(index: pd.Index) -> bool:
+    """Whether `index` is timezone-aware, on the hour, ascending and without a hole."""
+    if not isinstance(index, pd.DatetimeIndex) or index.tz is None or len(index) == 0:
+        return False
+    nanoseconds = index.as_unit("ns").asi8
+    step = HOUR.value
+    return bool(nanoseconds[0] % step == 0 and (np.diff(nanoseconds) == step).all())
+
+
+def decision_instants(
+    index: pd.DatetimeIndex,
+    hour_utc: int = DECISION_HOUR_UTC,
+    every_days: int = 1,
+    weekdays: tuple[str, ...] = WEEKDAYS,
+) -> pd.DatetimeIndex:
+    """Instants of `index` at which the book is decided.
+
+    Parameters
+    ----------
+    index : DatetimeIndex, shape (T,)
+        Hourly instants, UTC.
+    hour_utc : int
+        Hour of the day, 0 to 23.
+    every_days : int
+        1 decides daily, 7 weekly. Days are counted from 1970-01-01, so a decision day does not depend on where
+        `index` starts.
+    weekdays : tuple of str
+        The days of the week, ``"mon"`` to ``"sun"``, that may decide.
+    """
+    hours = index.hour == hour_utc
+    days = (index.as_unit("ns").asi8 // pd.Timedelta(days=1).value) % every_days == 0
+    named = np.isin(index.dayofweek, [WEEKDAYS.index(day) for day in weekdays])
+    return index[hours & days & named]
+
+
+def show(instant: pd.Timestamp) -> str:
+    """Print an instant for people: ``2025-03-04 23:00 UTC``."""
+    return f"{instant:%Y-%m-%d %H:%M} UTC"

@@ -1,0 +1,296 @@
+"""Configuration of a run: frozen, hashed, unknown keys refused.
+
+One dataclass a section of the TOML file; DESIGN section 5 lists the keys. A config is read once, at the command
+line or by the caller, and passed down; nothing is built at import.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import pandas as pd
+
+from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, parse_instant
+from engine.errors import ConfigError, nearest
+
+
+def _number(where: str, value: Any, low: float, high: float = math.inf) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
+        limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+        raise ConfigError(f"{where} = {value!r} is not accepted: it must be a number {limits}.")
+    return float(value)
+
+
+def _whole(where: str, value: Any, low: int, high: float = math.inf) -> int:
+    number = _number(where, value, low, high)
+    if number != int(number):
+        raise ConfigError(f"{where} = {value!r} is not accepted: it must be a whole number.")
+    return int(number)
+
+
+def _switch(where: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"{where} = {value!r} is not accepted: write true or false.")
+    return value
+
+
+def _choice(where: str, value: Any, choices: Sequence[str]) -> str:
+    if value not in choices:
+        raise ConfigError(
+            f"{where} = {value!r} is not accepted: choose one of {', '.join(choices)}.{nearest(str(value), choices)}"
+        )
+    return str(value)
+
+
+class _Section:
+    """Validates itself on construction through ``_checked``, so that no config with a bad value exists."""
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+@dataclass(frozen=True)
+class Data(_Section):
+    """What is read.
+
+    Attributes
+    ----------
+    cache : str or None
+        Folder of the store; None is ``HLBT_DATA_CACHE``, else ``data_cache``.
+    start, end : str or None
+        First and last instant, both inclusive; a bare date is its 00:00 UTC. None: all that the cache holds.
+    coins : tuple of str or None
+        HyperLiquid names, case-sensitive; None is every coin of the cache.
+    """
+
+    cache: str | None = None
+    start: str | None = None
+    end: str | None = None
+    coins: tuple[str, ...] | None = None
+
+    def __post_init__(self) -> None:
+        if self.cache is not None:
+            self._set("cache", str(self.cache))
+        for name in ("start", "end"):
+            value = getattr(self, name)
+            if value is not None:
+                instant = parse_instant(value, f"data.{name}")
+                midnight = instant == instant.normalize()
+                self._set(name, f"{instant:%Y-%m-%d}" if midnight else f"{instant:%Y-%m-%dT%H:%MZ}")
+        if self.coins is not None:
+            coins = self.coins.split(",") if isinstance(self.coins, str) else self.coins
+            named = isinstance(coins, list | tuple) and all(isinstance(coin, str) and coin.strip() for coin in coins)
+            if not named or not coins:
+                raise ConfigError(f"data.coins = {self.coins!r} is not accepted: write a list of names, ['BTC', 'ETH'].")
+            self._set("coins", tuple(coin.strip() for coin in coins))
+
+
+@dataclass(frozen=True)
+class Execution(_Section):
+    """When and how orders are made.
+
+    Attributes
+    ----------
+    hour_utc : int
+        Hour of the decision instant; daily returns are taken at it too.
+    every_days : int
+        Days between decisions.
+    weekdays : tuple of str
+        Days of the week that may decide; ``"all"`` or a list of ``"mon"`` to ``"sun"``.
+    delay_hours : int
+        Hours from the decision to the trade; prices, equity and tradability are those of the trade's row.
+    min_notional_usd : float
+        Orders worth less at mid are not sent, full closes excepted.
+    lots : bool
+        Cut orders toward zero to the coin's lot (``10 ** -szDecimals``), where the coin table has it.
+    no_trade_band_frac : float
+        Orders smaller than this fraction of equity are not sent, full closes excepted.
+    untradable : {"cash", "renormalise"}
+        What becomes of the weight of a coin that cannot be traded: it stays in cash, or the coins that can be traded
+        are scaled up so that the gross weight of the row is kept.
+    stale_hours : int
+        Consecutive rows without a price after which a held coin counts as delisted.
+    """
+
+    hour_utc: int = DECISION_HOUR_UTC
+    every_days: int = 1
+    weekdays: tuple[str, ...] = WEEKDAYS
+    delay_hours: int = 0
+    min_notional_usd: float = 10.0
+    lots: bool = True
+    no_trade_band_frac: float = 0.0
+    untradable: Literal["cash", "renormalise"] = "cash"
+    stale_hours: int = 24
+
+    def __post_init__(self) -> None:
+        self._set("hour_utc", _whole("execution.hour_utc", self.hour_utc, 0, 23))
+        self._set("every_days", _whole("execution.every_days", self.every_days, 1))
+        self._set("delay_hours", _whole("execution.delay_hours", self.delay_hours, 0))
+        self._set("min_notional_usd", _number("execution.min_notional_usd", self.min_notional_usd, 0))
+        self._set("lots", _switch("execution.lots", self.lots))
+        self._set("no_trade_band_frac", _number("execution.no_trade_band_frac", self.no_trade_band_frac, 0, 1))
+        self._set("untradable", _choice("execution.untradable", self.untradable, ("cash", "renormalise")))
+        self._set("stale_hours", _whole("execution.stale_hours", self.stale_hours, 1))
+        days = self.weekdays
+        if isinstance(days, str):
+            days = WEEKDAYS if days == "all" else tuple(day.strip() for day in days.split(","))
+        if not isinstance(days, list | tuple) or not days:
+            raise ConfigError(f"execution.weekdays = {days!r} is not accepted: write 'all' or a list, ['mon', 'thu'].")
+        for day in days:
+            _choice("execution.weekdays", day, WEEKDAYS)
+        self._set("weekdays", tuple(day for day in WEEKDAYS if day in days))
+
+
+@dataclass(frozen=True)
+class Costs(_Section):
+    """What trading and holding cost.
+
+    Attributes
+    ----------
+    taker_bps : float or "schedule"
+        Taker fee in basis points of the fill's notional, or HyperLiquid's dated base rates (:mod:`engine.fees`).
+    half_spread_bps : float
+        Distance of the fill from mid where the panel has no quote.
+    impact : {"none"}
+        Price impact on top of the quote.
+    funding : bool
+        Settle hourly funding.
+    """
+
+    taker_bps: float | Literal["schedule"] = "schedule"
+    half_spread_bps: float = 2.0
+    impact: Literal["none"] = "none"
+    funding: bool = True
+
+    def __post_init__(self) -> None:
+        if self.taker_bps != "schedule":
+            if isinstance(self.taker_bps, str):
+                raise ConfigError(f"costs.taker_bps = {self.taker_bps!r} is not accepted: write 'schedule' or a number.")
+            self._set("taker_bps", _number("costs.taker_bps", self.taker_bps, -10, 1000))
+        self._set("half_spread_bps", _number("costs.half_spread_bps", self.half_spread_bps, 0, 5000))
+        self._set("impact", _choice("costs.impact", self.impact, ("none",)))
+        self._set("funding", _switch("costs.funding", self.funding))
+
+
+@dataclass(frozen=True)
+class Account(_Section):
+    """The account that trades.
+
+    Attributes
+    ----------
+    initial_equity_usd : float
+        Cash before the first row.
+    max_gross : float
+        Limit of ``sum(abs(weight))`` of a row; weights above it are an error, never cut in silence.
+    margin : bool
+        Liquidate the book when equity is under the maintenance margin.
+    """
+
+    initial_equity_usd: float = 10_000.0
+    max_gross: float = 1.0
+    margin: bool = True
+
+    def __post_init__(self) -> None:
+        self._set("initial_equity_usd", _number("account.initial_equity_usd", self.initial_equity_usd, 1e-6))
+        self._set("max_gross", _number("account.max_gross", self.max_gross, 1e-9, 100))
+        self._set("margin", _switch("account.margin", self.margin))
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """All settings of a run. Immutable; equal configs have equal digests."""
+
+    data: Data = field(default_factory=Data)
+    execution: Execution = field(default_factory=Execution)
+    costs: Costs = field(default_factory=Costs)
+    account: Account = field(default_factory=Account)
+
+    @classmethod
+    def from_dict(cls, sections: Mapping[str, Any]) -> Self:
+        """Build a config from nested mappings, as TOML gives them.
+
+        Raises
+        ------
+        ConfigError
+            For an unknown section or key (the nearest name is suggested) or a value that is not accepted.
+        """
+        if not isinstance(sections, Mapping):
+            raise ConfigError(f"A config is a table of sections, not {type(sections).__name__}.")
+        kinds = {"data": Data, "execution": Execution, "costs": Costs, "account": Account}
+        built = {}
+        for section, values in sections.items():
+            if section not in kinds:
+                raise ConfigError(
+                    f"Unknown config section [{section}].{nearest(section, kinds)} Sections: {', '.join(kinds)}."
+                )
+            if not isinstance(values, Mapping):
+                raise ConfigError(f"Config section [{section}] is a table of keys, not {values!r}.")
+            known = [item.name for item in fields(kinds[section])]
+            for key in values:
+                if key not in known:
+                    raise ConfigError(
+                        f"Unknown config key {section}.{key}.{nearest(key, known)} Keys of [{section}]: {', '.join(known)}."
+                    )
+            built[section] = kinds[section](**values)
+        return cls(**built)
+
+    @classmethod
+    def load(cls, path: Path | None, assignments: Sequence[str] = ()) -> Self:
+        """Read a TOML file, then apply ``section.key=value`` assignments over it.
+
+        A value is read as TOML (``true``, ``4.5``, ``["mon", "thu"]``) and, where it is none, as a bare string.
+        """
+        sections: dict[str, Any] = {}
+        if path is not None:
+            try:
+                sections = tomllib.loads(path.read_text(encoding="utf-8"))
+            except OSError as error:
+                raise ConfigError(f"Config file {path} cannot be read: {error.strerror}.") from error
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise ConfigError(f"Config file {path} is not TOML: {error}.") from error
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            section, dot, key = name.strip().partition(".")
+            if not equals or not dot or not key:
+                raise ConfigError(f"--set {assignment!r} is not section.key=value, for example --set costs.taker_bps=4.5.")
+            table = sections.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"Config section [{section}] is a table of keys, not {table!r}.")
+            table[key] = parse_value(text)
+        return cls.from_dict(sections)
+
+    def to_dict(self) -> dict[str, dict[str, Any]]:
+        """Nested plain values; ``from_dict`` of it gives an equal config."""
+        return json.loads(json.dumps(asdict(self)))
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of what decides the numbers: every key but the folder the data lie in."""
+        values = self.to_dict()
+        del values["data"]["cache"]
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def start(self) -> pd.Timestamp | None:
+        """``data.start`` as an instant."""
+        return None if self.data.start is None else parse_instant(self.data.start, "data.start")
+
+    @property
+    def end(self) -> pd.Timestamp | None:
+        """``data.end`` as an instant."""
+        return None if self.data.end is None else parse_instant(self.data.end, "data.end")
+
+
+def parse_value(text: str) -> Any:
+    """Read a value typed on the command line: TOML where it is TOML, else the bare string."""
+    try:
+        return tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()

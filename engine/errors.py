@@ -1,0 +1,66 @@
+"""Every error that a user can cause, as one tree.
+
+::
+
+    HlbtError
+    ├── ConfigError     a configuration key or value that is not accepted
+    ├── DataError       a file, a cache or a panel that cannot be used
+    │   └── DataConflictError   new data that contradict what the cache holds
+    ├── OracleError     an oracle that cannot be found, built or asked
+    └── WeightsError    portfolio weights that break the contract
+
+A message is one paragraph: what is wrong, where (coin, UTC hour, file), the value, the cure.
+The command line prints it and exits with ``exit_code``; anything else that is raised is a defect of ours.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class HlbtError(Exception):
+    """Base of every error caused by what the user gave or has."""
+
+    exit_code = 1
+
+
+class ConfigError(HlbtError):
+    """A configuration key or value is not accepted."""
+
+
+class DataError(HlbtError):
+    """A file, a cache or a panel cannot be used."""
+
+
+class DataConflictError(DataError):
+    """New data contradict the cache, which is append-only."""
+
+
+class OracleError(HlbtError):
+    """An oracle cannot be found, built or asked."""
+
+
+class WeightsError(HlbtError):
+    """Portfolio weights break the contract of DESIGN section 2."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Suggest the known name nearest to `name`.
+
+    Returns
+    -------
+    str
+        ``" Did you mean 'taker_bps'?"``, or an empty string when nothing is near.
+    """
+    candidates = list(known)
+    folded = {candidate.lower(): candidate for candidate in candidates}
+    match = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    return f" Did you mean {folded[match[0]]!r}?" if match else ""
+
+
+def some(names: Iterable[object], limit: int = 5) -> str:
+    """List at most `limit` names, then how many more there are."""
+    listed = [str(name) for name in names]
+    rest = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + rest

@@ -1,0 +1,326 @@
+"""Panel: hourly instants x coins, as read-only arrays. The one input of oracles and of the kernel.
+
+Row ``t`` holds the last observation strictly before instant ``t`` (:mod:`engine.clock`). A field that a source lacks
+is absent; inside a field NaN means "not observed", and nothing is filled forward.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from engine.clock import UNIT, is_hourly_index, show
+from engine.errors import DataError, nearest, some
+
+#: Every field a panel may carry: name -> what it is. ``mid`` is the only one required.
+FIELDS: Mapping[str, str] = {
+    "mid": "USD, mid price; candle close where no quote exists",
+    "bid": "USD, best bid",
+    "ask": "USD, best ask",
+    "mark": "USD, mark price",
+    "oracle": "USD, oracle price, on which funding is paid",
+    "funding": "fraction per hour, settled at the instant; positive: longs pay",
+    "volume_usd": "USD traded in the hour that ends at the instant",
+    "open_interest": "units of the coin",
+    "impact_bid": "USD, the venue's impact price for selling",
+    "impact_ask": "USD, the venue's impact price for buying",
+}
+PRICES = ("mid", "bid", "ask", "mark", "oracle", "impact_bid", "impact_ask")
+
+
+@dataclass(frozen=True)
+class Coin:
+    """One coin of the coin table; None where unknown.
+
+    Attributes
+    ----------
+    name : str
+        HyperLiquid's name, case-sensitive.
+    listed, delisted : Timestamp or None
+        First funding stamp (first price where the source has no funding); last row with a price, when the coin is gone.
+    sz_decimals : int or None
+        Decimals of an order's size; the lot is ``10 ** -sz_decimals``.
+    max_leverage : float or None
+        Highest leverage; the maintenance margin is half of the initial margin at it.
+    """
+
+    name: str
+    listed: pd.Timestamp | None = None
+    delisted: pd.Timestamp | None = None
+    sz_decimals: int | None = None
+    max_leverage: float | None = None
+
+
+def _frozen(values: np.ndarray) -> np.ndarray:
+    """A C-ordered float64 or bool array that cannot be written to, copied only when it must be."""
+    dtype = np.bool_ if values.dtype == np.bool_ else np.float64
+    array = np.ascontiguousarray(values, dtype=dtype)
+    if array.flags.writeable:
+        if array is values:
+            array = array.view()
+        array.flags.writeable = False
+    return array
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """Hourly market data of N coins over T instants.
+
+    Build one with :func:`engine.load_panel` or :meth:`from_frames`; the constructor takes arrays that already agree.
+
+    Attributes
+    ----------
+    index : DatetimeIndex, shape (T,)
+        Consecutive hours, UTC.
+    coins : tuple of str, length N
+        Column order of every array.
+    fields : mapping of str to ndarray, each (T, N) float64
+        See :data:`FIELDS` for units.
+    tradable : ndarray, shape (T, N), bool
+        Whether an order could have been filled just before the instant, as known then.
+    table : tuple of Coin, length N
+        Listing, delisting, lot and leverage.
+    synthetic : bool
+        Made-up data; every page made from it says so.
+    as_known : bool
+        Whether ``funding`` was moved so that row ``t`` holds the rate of ``t - 1 h`` (:meth:`known`).
+    """
+
+    index: pd.DatetimeIndex
+    coins: tuple[str, ...]
+    fields: Mapping[str, np.ndarray]
+    tradable: np.ndarray
+    table: tuple[Coin, ...]
+    synthetic: bool = False
+    as_known: bool = field(default=False)
+
+    def __post_init__(self) -> None:
+        shape = (len(self.index), len(self.coins))
+        if not is_hourly_index(self.index):
+            raise DataError(f"A panel's index must be consecutive UTC hours; got {_describe_index(self.index)}.")
+        if len(set(self.coins)) != len(self.coins) or not self.coins:
+            twice = [coin for coin in dict.fromkeys(self.coins) if self.coins.count(coin) > 1]
+            raise DataError(f"A panel's coins must be unique and at least one; repeated: {some(twice) or 'no coin at all'}.")
+        if "mid" not in self.fields:
+            raise DataError("A panel needs the field 'mid' (mid price, or the close of a candle).")
+        for name, values in {**self.fields, "tradable": self.tradable}.items():
+            if name not in FIELDS and name != "tradable":
+                raise DataError(f"Unknown panel field {name!r}.{nearest(name, FIELDS)} Fields: {', '.join(FIELDS)}.")
+            if values.shape != shape:
+                raise DataError(f"Panel field {name!r} has shape {values.shape}; {shape} (hours, coins) is needed.")
+        for name in PRICES:
+            if name in self.fields:
+                self._refuse(name, ~(np.isnan(self.fields[name]) | ((self.fields[name] > 0) & np.isfinite(self.fields[name]))))
+        for name in ("funding", "volume_usd", "open_interest"):
+            if name in self.fields:
+                self._refuse(name, np.isinf(self.fields[name]))
+        object.__setattr__(self, "index", self.index.as_unit(UNIT).rename("time"))
+        object.__setattr__(self, "fields", {name: _frozen(self.fields[name]) for name in FIELDS if name in self.fields})
+        object.__setattr__(self, "tradable", _frozen(self.tradable & ~np.isnan(self.fields["mid"])))
+
+    def _refuse(self, name: str, bad: np.ndarray) -> None:
+        if bad.any():
+            row, column = (int(place[0]) for place in np.nonzero(bad))
+            raise DataError(
+                f"Panel field {name!r} of {self.coins[column]} at {show(self.index[row])} is "
+                f"{self.fields[name][row, column]}; it must be {'a positive price' if name in PRICES else 'finite'} or NaN "
+                f"({int(bad.sum())} such values)."
+            )
+
+    @classmethod
+    def from_frames(
+        cls,
+        *,
+        tradable: pd.DataFrame | None = None,
+        table: Sequence[Coin] | None = None,
+        synthetic: bool = False,
+        **frames: pd.DataFrame,
+    ) -> Self:
+        """Build a panel from one frame a field.
+
+        Parameters
+        ----------
+        **frames : DataFrame
+            Hourly UTC instants x coins, named as in :data:`FIELDS`; ``mid`` is required and gives instants and coins.
+            A coin that another field lacks is NaN there.
+        tradable : DataFrame of bool, optional
+            Default: the point-in-time rule of :func:`tradable_rule`.
+        table : sequence of Coin, optional
+            Lots, leverage and listing instants; a coin that is absent has none.
+
+        Raises
+        ------
+        DataError
+            For a field or coin that is not known, an index that is not consecutive UTC hours, a price that is not
+            positive.
+        """
+        for name, frame in frames.items():
+            if name not in FIELDS:
+                raise DataError(f"Unknown panel field {name!r}.{nearest(name, FIELDS)} Fields: {', '.join(FIELDS)}.")
+            if not isinstance(frame, pd.DataFrame):
+                raise DataError(f"Panel field {name!r} is {type(frame).__name__}; a DataFrame (instants x coins) is needed.")
+        if "mid" not in frames:
+            raise DataError("Panel.from_frames needs mid= (mid price, or the close of a candle).")
+        mid = frames["mid"]
+        if not is_hourly_index(mid.index):
+            raise DataError(f"The index of mid must be consecutive UTC hours; got {_describe_index(mid.index)}.")
+        index = pd.DatetimeIndex(mid.index).tz_convert("UTC").as_unit(UNIT)
+        coins = tuple(str(coin) for coin in mid.columns)
+        arrays = {name: _aligned(name, frame, index, coins).astype(np.float64) for name, frame in frames.items()}
+        by_name = {coin.name: coin for coin in table or ()}
+        rows = tuple(by_name.get(coin, Coin(coin)) for coin in coins)
+        if tradable is not None:
+            allowed = _aligned("tradable", tradable, index, coins)
+            executable = np.where(pd.isna(allowed), False, allowed).astype(np.bool_)
+        else:
+            executable = tradable_rule(index, arrays, rows)
+        return cls(index, coins, arrays, executable, rows, synthetic)
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of everything a run can read from this panel: instants, coins, values, tradable, coin table."""
+        state = hashlib.sha256(repr((self.coins, self.table, self.synthetic, self.as_known)).encode())
+        state.update(self.index.asi8.tobytes())
+        for name, values in {**self.fields, "tradable": self.tradable}.items():
+            state.update(name.encode())
+            state.update(values.data)
+        return state.hexdigest()
+
+    def frame(self, name: str) -> pd.DataFrame:
+        """A field (or ``"tradable"``) as a DataFrame view: instants x coins."""
+        values = self.tradable if name == "tradable" else self.values(name)
+        return pd.DataFrame(values, index=self.index, columns=pd.Index(self.coins, name="coin"), copy=False)
+
+    def values(self, name: str) -> np.ndarray:
+        """A field as its read-only (T, N) array.
+
+        Raises
+        ------
+        DataError
+            When the panel lacks the field.
+        """
+        if name not in self.fields:
+            raise DataError(
+                f"This panel has no field {name!r}.{nearest(name, self.fields)} It has: {', '.join(self.fields)}."
+            )
+        return self.fields[name]
+
+    def rows(self, instants: pd.DatetimeIndex) -> np.ndarray:
+        """Row numbers of `instants`, int64; -1 for one that the panel lacks."""
+        return self.index.get_indexer(instants.as_unit(UNIT)).astype(np.int64)
+
+    def known(self) -> Panel:
+        """The panel as known just before each instant: ``funding`` of row ``t`` is the rate settled at ``t - 1 h``.
+
+        The rate of ``t`` itself is settled after the trade, so no oracle may see it. All other fields already hold
+        what was observed before ``t``.
+        """
+        if self.as_known:
+            return self
+        fields = dict(self.fields)
+        if "funding" in fields:
+            moved = np.full_like(fields["funding"], np.nan)
+            moved[1:] = fields["funding"][:-1]
+            fields["funding"] = moved
+        return replace(self, fields=fields, as_known=True)
+
+    def until(self, instant: pd.Timestamp) -> Panel:
+        """The rows up to and including `instant`, without copying.
+
+        The coin table's delisting instants after `instant` are not known yet, so they are taken out.
+        """
+        stop = int(self.index.searchsorted(instant, side="right"))
+        if stop == 0:
+            raise DataError(f"The panel starts at {show(self.index[0])}, after {show(instant)}.")
+        table = tuple(
+            replace(coin, delisted=None) if coin.delisted is not None and coin.delisted >= instant else coin
+            for coin in self.table
+        )
+        return replace(
+            self,
+            index=self.index[:stop],
+            fields={name: values[:stop] for name, values in self.fields.items()},
+            tradable=self.tradable[:stop],
+            table=table,
+        )
+
+    @property
+    def sz_decimals(self) -> np.ndarray:
+        """Size decimals a coin, (N,) float64; NaN where unknown."""
+        return np.array([np.nan if coin.sz_decimals is None else coin.sz_decimals for coin in self.table], dtype=np.float64)
+
+    @property
+    def max_leverage(self) -> np.ndarray:
+        """Highest leverage a coin, (N,) float64; NaN where unknown."""
+        return np.array([np.nan if coin.max_leverage is None else coin.max_leverage for coin in self.table], dtype=np.float64)
+
+
+def tradable_rule(index: pd.DatetimeIndex, fields: Mapping[str, np.ndarray], table: Sequence[Coin]) -> np.ndarray:
+    """Where an order could have been filled, point in time.
+
+    A coin is tradable at ``t`` when it has a price there, the hour had volume or a two-sided quote (either counts;
+    where the panel has neither field, the price is enough), ``t`` is not before the listing and not after the
+    delisting. The listing is the coin table's or, without one, the first row with a funding rate; without funding data
+    no listing is assumed.
+
+    Returns
+    -------
+    ndarray, shape (T, N), bool
+    """
+    tradable = ~np.isnan(fields["mid"])
+    evidence = np.zeros(tradable.shape, dtype=np.bool_)
+    quoted = "bid" in fields and "ask" in fields
+    if "volume_usd" in fields:
+        evidence |= fields["volume_usd"] > 0
+    if quoted:
+        evidence |= ~np.isnan(fields["bid"]) & ~np.isnan(fields["ask"])
+    if "volume_usd" in fields or quoted:
+        tradable &= evidence
+    for column, coin in enumerate(table):
+        if coin.listed is not None:
+            tradable[: index.searchsorted(coin.listed), column] = False
+        elif "funding" in fields:
+            stamped = np.flatnonzero(~np.isnan(fields["funding"][:, column]))
+            tradable[: stamped[0] if len(stamped) else len(index), column] = False
+        if coin.delisted is not None:
+            tradable[index.searchsorted(coin.delisted, side="right") :, column] = False
+    return tradable
+
+
+def _aligned(name: str, frame: pd.DataFrame, index: pd.DatetimeIndex, coins: tuple[str, ...]) -> np.ndarray:
+    """Values of `frame` on the panel's instants and coins; what it lacks is NaN, what it has in excess is an error."""
+    if not isinstance(frame.index, pd.DatetimeIndex) or frame.index.tz is None:
+        raise DataError(f"The index of {name} must be timezone-aware instants; got {_describe_index(frame.index)}.")
+    own = frame.set_axis(frame.index.tz_convert("UTC").as_unit(UNIT), axis=0)
+    own.columns = [str(coin) for coin in frame.columns]
+    if own.index.has_duplicates or own.columns.has_duplicates:
+        raise DataError(f"The frame of {name} has repeated instants or coins.")
+    strange = [coin for coin in own.columns if coin not in set(coins)]
+    if strange:
+        raise DataError(f"{name} has coins that mid lacks: {some(strange)}.{nearest(strange[0], coins)}")
+    outside = own.index.difference(index)
+    if len(outside):
+        raise DataError(f"{name} has instants that mid lacks, the first {show(outside[0])} ({len(outside)} in all).")
+    if own.index.equals(index) and tuple(own.columns) == coins:
+        return own.to_numpy()
+    return own.reindex(index=index, columns=list(coins)).to_numpy()
+
+
+def _describe_index(index: pd.Index) -> str:
+    if not isinstance(index, pd.DatetimeIndex):
+        return f"{type(index).__name__} of {index.dtype}"
+    if len(index) == 0:
+        return "an empty index"
+    if index.tz is None:
+        return f"naive timestamps from {index[0]} (add tz_localize('UTC'))"
+    nanoseconds = index.as_unit("ns").asi8
+    wrong = np.flatnonzero(np.diff(nanoseconds) != pd.Timedelta(hours=1).value)
+    if len(wrong):
+        return f"a step from {show(index[wrong[0]])} to {show(index[wrong[0] + 1])}"
+    return f"instants off the hour, from {index[0].isoformat()}"
