@@ -1,0 +1,42 @@
+"""hlbt: a research backtester for HyperLiquid perpetuals.
+
+The public names are looked up on first use, so that ``import engine`` costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig as RunConfig
+    from engine.data.load import load_panel as load_panel
+    from engine.errors import HlbtError as HlbtError
+    from engine.oracle import Oracle as Oracle
+    from engine.oracle import ScoreOracle as ScoreOracle
+    from engine.panel import Coin as Coin
+    from engine.panel import Panel as Panel
+    from engine.result import Result as Result
+    from engine.simulate import backtest as backtest
+
+_HOMES = {
+    "Coin": "engine.panel",
+    "HlbtError": "engine.errors",
+    "Oracle": "engine.oracle",
+    "Panel": "engine.panel",
+    "Result": "engine.result",
+    "RunConfig": "engine.config",
+    "ScoreOracle": "engine.oracle",
+    "backtest": "engine.simulate",
+    "load_panel": "engine.data.load",
+}
+__all__ = sorted(_HOMES)  # noqa: PLE0605
+__version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'engine' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,0 +1,346 @@
+"""The oracle interface: what was known at an instant -> portfolio weights."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.clock import UNIT, show
+from engine.errors import HlbtError, OracleError, WeightsError, nearest, some
+from engine.panel import Panel
+
+#: Slack of the gross limit, for weights that sum to it but for floating-point error.
+GROSS_TOLERANCE = 1e-9
+
+
+class Oracle(ABC):
+    """Turns what was known at an instant into portfolio weights.
+
+    Parameters are constructor arguments, so that ``--param`` and sweeps can name them. Weights are signed fractions of
+    equity; NaN = hold what there is, 0 = flat. The panel that an oracle is handed is the panel as known
+    (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before ``t``, so ``funding`` there is the last settled rate.
+    """
+
+    @abstractmethod
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        """Weights at every decision instant at once.
+
+        Parameters
+        ----------
+        panel : Panel
+            As known.
+        decisions : DatetimeIndex, shape (D,)
+            Instants of ``panel.index``.
+
+        Returns
+        -------
+        DataFrame, (D, N)
+            Decision instants x ``panel.coins``. Row ``d`` uses panel rows up to ``decisions[d]`` and no later one.
+        """
+
+    def fetch_portfolio_weights(
+        self,
+        timestamp: pd.Timestamp,
+        tradable_universe: Iterable[str],
+        panel: Panel | None = None,
+    ) -> dict[str, float]:
+        """The row of :meth:`weight_matrix` for one instant.
+
+        Parameters
+        ----------
+        timestamp : Timestamp
+            Decision instant, UTC.
+        tradable_universe : iterable of str
+            The coins that can be traded at `timestamp`; it takes the place of ``panel.tradable`` at that row.
+        panel : Panel, optional
+            As known. Rows after `timestamp` are cut off before the oracle sees it.
+
+        Returns
+        -------
+        dict of str to float
+            Weight of every coin of the panel; NaN = hold.
+
+        Raises
+        ------
+        OracleError
+            Without a panel, for an oracle that needs one, or when `timestamp` is not in it.
+        """
+        if panel is None:
+            raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
+        instant = pd.Timestamp(timestamp)
+        if instant.tzinfo is None:
+            raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
+        known = panel.until(instant)
+        if known.index[-1] != instant:
+            raise OracleError(f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}.")
+        universe = set(tradable_universe)
+        tradable = known.tradable.copy()
+        tradable[-1] = [coin in universe for coin in known.coins]
+        weights = self.weight_matrix(replace(known, tradable=tradable), known.index[-1:])
+        return {str(coin): float(weight) for coin, weight in weights.iloc[0].items()}
+
+    def validate_weights(self, weights: Mapping[str, float] | pd.DataFrame, max_gross: float = 1.0) -> None:
+        """Check one row (a mapping) or many (a frame): finite or NaN, gross ``sum(abs(weight))`` within the limit.
+
+        Raises
+        ------
+        WeightsError
+            Naming the first coin and instant that break the contract.
+        """
+        rows = weights if isinstance(weights, pd.DataFrame) else pd.DataFrame([dict(weights)], index=["weights"])
+        _check_values(rows.to_numpy(dtype=np.float64), [str(coin) for coin in rows.columns], rows.index, max_gross)
+
+
+class ScoreOracle(Oracle):
+    """An oracle in two steps, a score and a construction, so that a sweep computes each score once.
+
+    A subclass lists in ``score_parameters`` the constructor arguments its score depends on; all others belong to the
+    construction.
+    """
+
+    #: Names of the constructor arguments that the score depends on.
+    score_parameters: tuple[str, ...] = ()
+
+    @abstractmethod
+    def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """How much each coin is liked, (D, N) float64; NaN = not in the universe. Causal, as :meth:`weight_matrix`."""
+
+    @abstractmethod
+    def construct(self, scores: np.ndarray) -> np.ndarray:
+        """Weights (D, N) from scores (D, N), each row from its own scores alone; NaN scores get 0."""
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        """Construction of the scores; see :meth:`Oracle.weight_matrix`."""
+        weights = self.construct(self.scores(panel, decisions))
+        return pd.DataFrame(weights, index=decisions, columns=pd.Index(panel.coins, name="coin"))
+
+
+def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+    """Ask an oracle for its weights, handing it the panel as known.
+
+    Raises
+    ------
+    OracleError
+        When there is no decision, the oracle raises, returns anything but a frame of the decisions, or has no weight
+        at any decision.
+    """
+    name = type(oracle).__name__
+    if len(decisions) == 0:
+        raise OracleError(
+            f"No decision instant between {show(panel.index[0])} and {show(panel.index[-1])}. "
+            "Widen data.start and data.end, or change execution.hour_utc, every_days or weekdays."
+        )
+    try:
+        weights = oracle.weight_matrix(panel.known(), decisions)
+    except HlbtError:
+        raise
+    except Exception as error:
+        place = inspect.trace()[-1]
+        raise OracleError(
+            f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}: {type(error).__name__}: {error} "
+            f"({Path(place.filename).name} line {place.lineno}). Correct the oracle; HLBT_TRACEBACK=1 shows the whole trace."
+        ) from error
+    if not isinstance(weights, pd.DataFrame):
+        raise OracleError(f"{name}.weight_matrix returned {type(weights).__name__}; a DataFrame (decisions x coins) is needed.")
+    if len(weights) and not np.isfinite(weights.to_numpy(dtype=np.float64)).any():
+        raise OracleError(
+            f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means 'hold', and "
+            "there is nothing to hold. A warm-up longer than the data is the usual cause."
+        )
+    return weights
+
+
+def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    """Check a weight frame against a panel and bring it into the panel's shape.
+
+    Returns
+    -------
+    decisions : DatetimeIndex, shape (D,)
+        Ascending, all in ``panel.index``.
+    values : ndarray, shape (D, N)
+        C-ordered float64 in the order of ``panel.coins``; NaN = hold; a coin that the frame lacks = 0.
+
+    Raises
+    ------
+    WeightsError
+        For naive, repeated or unknown instants, unknown or repeated coins, infinities, a gross above `max_gross`.
+    """
+    if not isinstance(weights, pd.DataFrame):
+        raise WeightsError(f"Weights are {type(weights).__name__}; a DataFrame (decision instants x coins) is needed.")
+    if not isinstance(weights.index, pd.DatetimeIndex):
+        raise WeightsError(f"The index of the weights is {weights.index.dtype}; timezone-aware decision instants are needed.")
+    if len(weights) == 0:
+        raise WeightsError("The weights have no row.")
+    if weights.index.tz is None:
+        raise WeightsError(
+            f"The instants of the weights are naive, the first is {weights.index[0]}. Say that they are UTC: "
+            "weights.tz_localize('UTC'), or 2024-10-01T23:00Z in a file."
+        )
+    decisions = weights.index.tz_convert("UTC").as_unit(UNIT)
+    if decisions.hasnans:
+        raise WeightsError("The weights have a row without an instant.")
+    if decisions.has_duplicates:
+        twice = decisions[decisions.duplicated()][0]
+        raise WeightsError(f"The weights have two rows for {show(twice)}. Keep one.")
+    coins = [str(coin) for coin in weights.columns]
+    if len(set(coins)) != len(coins):
+        twice = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
+        raise WeightsError(f"The weights have two columns for {some(twice)}. Keep one.")
+    place = {coin: column for column, coin in enumerate(panel.coins)}
+    strange = [coin for coin in coins if coin not in place]
+    if strange:
+        raise WeightsError(
+            f"The weights name coins that the panel lacks: {some(strange)}.{nearest(strange[0], place)} "
+            "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
+        )
+    order = np.argsort(decisions.asi8, kind="stable")
+    decisions = pd.DatetimeIndex(decisions[order], name="time")
+    outside = decisions[panel.rows(decisions) < 0]
+    if len(outside):
+        raise WeightsError(
+            f"The weights have {len(outside)} instants that the panel lacks, the first {show(outside[0])}; the panel has "
+            f"every hour from {show(panel.index[0])} to {show(panel.index[-1])}. Move them to the hour or widen data.start and data.end."
+        )
+    try:
+        given = weights.to_numpy(dtype=np.float64)[order]
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
+    _check_values(given, coins, decisions, max_gross)
+    values = np.zeros((len(decisions), len(panel.coins)))
+    values[:, [place[coin] for coin in coins]] = given
+    return decisions, values
+
+
+def _check_values(values: np.ndarray, coins: list[str], index: pd.Index, max_gross: float) -> None:
+    def where(row: int) -> str:
+        label = index[row]
+        return f"on {show(label)}" if isinstance(label, pd.Timestamp) else f"of {label}"
+
+    if np.isinf(values).any():
+        row, column = (int(place[0]) for place in np.nonzero(np.isinf(values)))
+        raise WeightsError(
+            f"The weight of {coins[column]} {where(row)} is {values[row, column]}. Weights are finite, or NaN for 'hold'."
+        )
+    gross = np.nansum(np.abs(values), axis=1)
+    above = np.flatnonzero(gross > max_gross * (1.0 + GROSS_TOLERANCE))
+    if len(above):
+        worst = int(np.argmax(gross))
+        raise WeightsError(
+            f"Gross weight {gross[worst]:.2f} {where(worst)} exceeds {max_gross:.2f} (account.max_gross), and so do "
+            f"{len(above)} of {len(values)} rows. Scale the weights or raise the limit."
+        )
+
+
+def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> None:
+    """Prove that no row of the weights depends on what came after it.
+
+    For every decision the weights on the panel cut off there are compared, bit for bit, with those of the full panel.
+
+    Raises
+    ------
+    OracleError
+        Naming the first instant and coin at which they differ.
+    """
+    known = panel.known()
+    full = oracle.weight_matrix(known, decisions).to_numpy(dtype=np.float64)
+    for number, instant in enumerate(decisions):
+        cut = oracle.weight_matrix(known.until(instant), decisions[: number + 1]).to_numpy(dtype=np.float64)
+        differs = ~((cut == full[: number + 1]) | (np.isnan(cut) & np.isnan(full[: number + 1])))
+        if differs.any():
+            row, column = (int(place[0]) for place in np.nonzero(differs))
+            raise OracleError(
+                f"{type(oracle).__name__} looks ahead: the weight of {panel.coins[column]} at {show(decisions[row])} is "
+                f"{cut[row, column]:.6g} on the data up to {show(instant)} and {full[row, column]:.6g} on all data."
+            )
+
+
+def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
+    """Build the oracle that ``module:Class`` or ``file.py:Class`` names.
+
+    Raises
+    ------
+    OracleError
+        When the module, the class or a parameter is not there (the nearest name is suggested), or it refuses its values.
+    """
+    module_name, colon, class_name = path.partition(":")
+    if not colon or not module_name or not class_name:
+        raise OracleError(f"{path!r} does not name an oracle: write module:Class, for example research.oracles.momentum:Momentum.")
+    module = _import(module_name)
+    kind = getattr(module, class_name, None)
+    if not (inspect.isclass(kind) and issubclass(kind, Oracle)):
+        found = [name for name, value in vars(module).items() if inspect.isclass(value) and issubclass(value, Oracle)]
+        raise OracleError(f"{module_name} has no oracle {class_name!r}.{nearest(class_name, found)} It has: {some(found) or 'none'}.")
+    if inspect.isabstract(kind):
+        raise OracleError(f"{path} is abstract: {some(sorted(kind.__abstractmethods__))} is not written.")
+    accepted = inspect.signature(kind).parameters
+    open_ended = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in accepted.values())
+    for name in parameters:
+        if name not in accepted and not open_ended:
+            raise OracleError(
+                f"{class_name} has no parameter {name!r}.{nearest(name, accepted)} Parameters: {', '.join(accepted) or 'none'}."
+            )
+    try:
+        oracle = kind(**parameters)
+    except HlbtError:
+        raise
+    except Exception as error:
+        raise OracleError(f"{class_name}({_call(parameters)}) failed: {type(error).__name__}: {error}.") from error
+    return oracle
+
+
+def oracle_sources(oracle: Oracle) -> list[Path]:
+    """Files whose code decides the oracle's weights, for its digest: its classes' modules and the neighbours they import.
+
+    A neighbour is a module of the same top-level package other than ``engine``, whose digest a run records anyway.
+    """
+    waiting = [sys.modules[kind.__module__] for kind in type(oracle).__mro__ if kind.__module__ in sys.modules]
+    found: dict[str, Path] = {}
+    while waiting:
+        module = waiting.pop()
+        file = getattr(module, "__file__", None)
+        package = module.__name__.partition(".")[0]
+        if file is None or module.__name__ in found or package in ("engine", "abc", "builtins"):
+            continue
+        found[module.__name__] = Path(file)
+        for value in list(vars(module).values()):
+            origin = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if isinstance(origin, str) and origin.partition(".")[0] == package and origin in sys.modules:
+                waiting.append(sys.modules[origin])
+    return [found[name] for name in sorted(found)]
+
+
+def _import(name: str) -> ModuleType:
+    try:
+        if name.endswith(".py"):
+            file = Path(name).resolve()
+            if not file.is_file():
+                raise OracleError(f"Oracle file {name} does not exist.")
+            spec = importlib.util.spec_from_file_location(f"hlbt_oracle_{file.stem}", file)
+            if spec is None or spec.loader is None:
+                raise OracleError(f"Oracle file {name} cannot be imported.")
+            module = importlib.util.module_from_spec(spec)
+            sys.modules[spec.name] = module
+            spec.loader.exec_module(module)
+            return module
+        if "" not in sys.path and str(Path.cwd()) not in sys.path:
+            sys.path.insert(0, str(Path.cwd()))
+        return importlib.import_module(name)
+    except HlbtError:
+        raise
+    except Exception as error:
+        raise OracleError(f"Oracle module {name} cannot be imported: {type(error).__name__}: {error}.") from error
+
+
+def _call(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in parameters.items())

@@ -1,0 +1,194 @@
+"""What a backtest leaves: the exact ledger, as frames."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from engine import metrics
+from engine.config import RunConfig
+from engine.panel import Panel
+
+if TYPE_CHECKING:
+    import vectorbt
+
+    from engine.kernel import Ledger
+
+#: Columns of the attribution; the last four are costs, positive when they lower equity.
+FLOWS = ("price_pnl_usd", "spread_usd", "impact_usd", "fee_usd", "funding_usd")
+REASONS = ("open", "increase", "reduce", "flip", "close", "delisting", "liquidation")
+TRADE_FIELDS = ("time", "coin", "units", "price", "notional_usd", "fee_usd", "spread_usd", "reason")
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """One backtest.
+
+    Attributes
+    ----------
+    panel : Panel
+        What it ran on.
+    config : RunConfig
+        Under which rules.
+    weights : DataFrame, (D, N)
+        What was asked, decision instants x ``panel.coins``; NaN = hold.
+    ledger : Ledger
+        The kernel's arrays.
+    """
+
+    panel: Panel
+    config: RunConfig
+    weights: pd.DataFrame
+    ledger: Ledger
+
+    @cached_property
+    def equity(self) -> pd.Series:
+        """Equity in USD after everything that happened at the instant, (T,)."""
+        return pd.Series(self.ledger.equity, index=self.panel.index, name="equity_usd")
+
+    @cached_property
+    def attribution(self) -> pd.DataFrame:
+        """USD of each row by cause, (T, 5): :data:`FLOWS`.
+
+        ``equity.diff() = price_pnl - spread - impact - fee - funding``, and the first row's against the initial equity.
+        """
+        return pd.DataFrame(self.ledger.flows, index=self.panel.index, columns=list(FLOWS))
+
+    @cached_property
+    def coin_attribution(self) -> pd.DataFrame:
+        """USD of the whole run by coin and cause, (N, 5)."""
+        return pd.DataFrame(self.ledger.coin_flows, index=pd.Index(self.panel.coins, name="coin"), columns=list(FLOWS))
+
+    @cached_property
+    def exposure(self) -> pd.DataFrame:
+        """Gross and net exposure as a fraction of equity, after the trade, (T, 2)."""
+        return pd.DataFrame(
+            {"gross_frac": self.ledger.gross, "net_frac": self.ledger.net}, index=self.panel.index
+        )
+
+    @cached_property
+    def trades(self) -> pd.DataFrame:
+        """Every change of a position, (M, 8): :data:`TRADE_FIELDS`.
+
+        ``units`` is signed; ``price`` and ``notional_usd`` are those of the fill; ``reason`` is one of :data:`REASONS`.
+        """
+        from engine import kernel
+
+        trades = self.ledger.trades
+        coins = np.array(self.panel.coins, dtype=object)
+        units, price = trades[:, kernel.UNITS], trades[:, kernel.PRICE]
+        return pd.DataFrame(
+            {
+                "time": self.panel.index[trades[:, kernel.ROW].astype(np.int64)],
+                "coin": pd.Series(coins[trades[:, kernel.COIN].astype(np.int64)], dtype="str"),
+                "units": units,
+                "price": price,
+                "notional_usd": np.abs(units) * price,
+                "fee_usd": trades[:, kernel.FEE],
+                "spread_usd": trades[:, kernel.SPREAD],
+                "reason": pd.Series(np.array(REASONS, dtype=object)[trades[:, kernel.REASON].astype(np.int64)], dtype="str"),
+            },
+            columns=list(TRADE_FIELDS),
+        )
+
+    @cached_property
+    def daily_returns(self) -> pd.Series:
+        """Equity at ``execution.hour_utc`` over that of the day before, minus 1; labelled with the later instant."""
+        daily = self.equity[self.panel.index.hour == self.config.execution.hour_utc]
+        before = daily.to_numpy()[:-1]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            # Once equity is gone there is nothing to grow: a return on it has no meaning, so it is 0.
+            returns = np.where(before > 0.0, daily.to_numpy()[1:] / before - 1.0, 0.0)
+        return pd.Series(returns, index=daily.index[1:], name="return")
+
+    @cached_property
+    def liquidated_at(self) -> pd.Timestamp | None:
+        """Instant at which the book was liquidated, if it was."""
+        from engine import kernel
+
+        row = int(self.ledger.counters[kernel.LIQUIDATED_ROW])
+        return None if row < 0 else self.panel.index[row]
+
+    @cached_property
+    def metrics(self) -> dict[str, float | int | str | None]:
+        """The run in numbers; a figure that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
+        from engine import kernel
+
+        counters = self.ledger.counters
+        start, end = self.config.account.initial_equity_usd, float(self.ledger.equity[-1])
+        daily = self.daily_returns.to_numpy()
+        growth = metrics.cagr(daily)
+        deepest = metrics.max_drawdown(self.ledger.equity, start)
+        traded = ~np.isnan(self.ledger.turnover)
+        first = self._first_traded_row()
+        total = self.ledger.flows.sum(axis=0)
+        return {
+            "equity_start_usd": start,
+            "equity_end_usd": end,
+            "total_return": metrics.total_return(start, end),
+            "cagr": growth,
+            "volatility": metrics.volatility(daily),
+            "sharpe": metrics.sharpe(daily),
+            "sortino": metrics.sortino(daily),
+            "max_drawdown": deepest,
+            "calmar": metrics.calmar(growth, deepest),
+            "days": len(daily),
+            "decisions": int(counters[kernel.DECISIONS]),
+            "turnover_daily": float(self.ledger.turnover[traded].mean()) if traded.any() else 0.0,
+            "gross_mean": float(self.ledger.gross[first:].mean()) if first is not None else 0.0,
+            "net_mean": float(self.ledger.net[first:].mean()) if first is not None else 0.0,
+            "trades": len(self.ledger.trades),
+            "skipped_min_notional": int(counters[kernel.SKIPPED_MINIMUM]),
+            "skipped_band": int(counters[kernel.SKIPPED_BAND]),
+            "untradable_orders": int(counters[kernel.UNTRADABLE_ORDERS]),
+            "untradable_weight": float(self.ledger.untradable_weight[traded].mean()) if traded.any() else 0.0,
+            "delistings": int(counters[kernel.DELISTINGS]),
+            "liquidated_at": None if self.liquidated_at is None else self.liquidated_at.isoformat(),
+            **{name: float(value) for name, value in zip(FLOWS, total, strict=True)},
+        }
+
+    def _first_traded_row(self) -> int | None:
+        rows = self.panel.rows(pd.DatetimeIndex(self.weights.index)) + self.config.execution.delay_hours
+        traded = rows[: len(self.ledger.turnover)][~np.isnan(self.ledger.turnover)]
+        return int(traded[0]) if len(traded) else None
+
+    def to_vectorbt(self) -> vectorbt.Portfolio:
+        """The same fills in a vectorbt portfolio, to use its charts and to check ours.
+
+        vectorbt has no margin account and no funding, so it is given ample cash and the positions of this run as
+        ``size_type="targetamount"`` at this run's fill prices. ``portfolio.value() - portfolio.init_cash`` is this
+        run's equity minus the initial equity, plus the funding paid so far.
+        """
+        import vectorbt
+
+        from engine import kernel
+
+        shape = (len(self.panel.index), len(self.panel.coins))
+        trades = self.ledger.trades
+        rows, columns = trades[:, kernel.ROW].astype(np.int64), trades[:, kernel.COIN].astype(np.int64)
+        sizes, prices, fees = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape)
+        held = np.zeros(shape[1])
+        # A coin can change twice in a row (settled and bought again never, but traded and then liquidated can be):
+        # vectorbt takes one order a cell, so the last position counts and the price is the one of the last fill.
+        for row, column, trade in zip(rows, columns, trades, strict=True):
+            held[column] += trade[kernel.UNITS]
+            sizes[row, column] = 0.0 if trade[kernel.REASON] in (kernel.CLOSE, kernel.DELISTING, kernel.LIQUIDATION) else held[column]
+            prices[row, column] = trade[kernel.PRICE]
+            fees[row, column] = trade[kernel.FEE] / (abs(trade[kernel.UNITS]) * trade[kernel.PRICE])
+        close = self.panel.frame("mid").ffill().bfill()
+        gross = float(np.nansum(np.abs(self.ledger.gross * self.ledger.equity)))
+        return vectorbt.Portfolio.from_orders(
+            close,
+            size=sizes,
+            size_type="targetamount",
+            price=np.where(np.isnan(prices), close.to_numpy(), prices),
+            fees=fees,
+            init_cash=100.0 * (self.config.account.initial_equity_usd + gross),
+            cash_sharing=True,
+            group_by=True,
+            freq="1h",
+        )

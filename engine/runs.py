@@ -1,0 +1,227 @@
+"""Run folders: the one form in which a result is kept, and from which every page is made.
+
+``run.json`` (config, digests, versions, metrics, attribution), ``equity.parquet``, ``trades.parquet``,
+``weights.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), and the page, ``tearsheet.html``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from engine.clock import HOUR
+from engine.errors import DataError
+from engine.result import FLOWS, Result
+
+SCHEMA = 1
+BENCHMARK = "BTC"
+#: Libraries whose version can move a number or a page.
+RECORDED = ("numpy", "pandas", "numba", "scipy", "pyarrow", "quantstats")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of a run came from.
+
+    Attributes
+    ----------
+    name : str
+        Short title, for example ``Momentum``.
+    kind : str
+        ``"oracle"`` or ``"weights"``.
+    path : str
+        Dotted path of the oracle, or name of the weights file.
+    parameters : mapping
+        Constructor arguments of the oracle.
+    digest : str
+        SHA-256 of the oracle's code, or of the file.
+    """
+
+    name: str
+    kind: str
+    path: str
+    parameters: Mapping[str, Any]
+    digest: str
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run folder, read.
+
+    Attributes
+    ----------
+    folder : Path
+        Where it lies.
+    record : mapping
+        ``run.json``.
+    equity : DataFrame, (T, 6)
+        ``equity_usd`` and the flows of each row in USD, by instant.
+    trades : DataFrame, (M, 8)
+        See :attr:`engine.Result.trades`.
+    weights : DataFrame, (D, N)
+        What was asked.
+    hourly : DataFrame, (T, 2 or 3)
+        ``gross_frac``, ``net_frac`` and, where the panel has the benchmark, ``benchmark_usd``.
+    """
+
+    folder: Path
+    record: Mapping[str, Any]
+    equity: pd.DataFrame
+    trades: pd.DataFrame
+    weights: pd.DataFrame
+    hourly: pd.DataFrame
+
+
+def run_name(result: Result, origin: Origin) -> str:
+    """Name of a run's folder: what it is, its span, and a digest of all that decides its numbers."""
+    state = json.dumps([asdict(origin), result.config.digest, result.panel.digest, code_digest()], sort_keys=True, default=str)
+    label = "".join(letter if letter.isalnum() else "-" for letter in origin.name.lower()).strip("-")
+    index = result.panel.index
+    return f"{label}-{index[0]:%Y%m%d}-{index[-1]:%Y%m%d}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
+
+
+def save_run(result: Result, origin: Origin, folder: Path, created: str) -> None:
+    """Write a run folder, all of it or nothing; one that is there is replaced.
+
+    Parameters
+    ----------
+    created : str
+        ISO 8601 instant of the run, from the caller, for nothing here reads the clock.
+
+    Raises
+    ------
+    DataError
+        When the folder holds something that is no run, or the disk refuses.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").is_file():
+        raise DataError(f"{folder} exists and is no run folder (it has no run.json). Name another one with --out.")
+    index = result.panel.index
+    record = {
+        "schema": SCHEMA,
+        "name": folder.name,
+        "created": created,
+        "synthetic": result.panel.synthetic,
+        "origin": asdict(origin),
+        "config": result.config.to_dict(),
+        "span": {"start": index[0].isoformat(), "end": index[-1].isoformat(), "hours": len(index), "coins": len(result.panel.coins)},
+        "digests": {
+            "config": result.config.digest,
+            "data": result.panel.digest,
+            "origin": origin.digest,
+            "code": code_digest(),
+        },
+        "versions": {"hlbt": version("hlbt"), "python": sys.version.split()[0], **{name: version(name) for name in RECORDED}},
+        "metrics": result.metrics,
+        "attribution": {name: result.metrics[name] for name in FLOWS},
+        "coin_attribution": {
+            str(coin): {name: float(value) for name, value in zip(FLOWS, row, strict=True)}
+            for coin, row in zip(result.panel.coins, result.ledger.coin_flows, strict=True)
+            if row.any()
+        },
+    }
+    hourly = result.exposure
+    if BENCHMARK in result.panel.coins:
+        hourly = hourly.assign(benchmark_usd=result.panel.frame("mid")[BENCHMARK])
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            result.attribution.assign(equity_usd=result.equity)[["equity_usd", *FLOWS]].reset_index().to_parquet(
+                made / "equity.parquet", index=False
+            )
+            result.trades.to_parquet(made / "trades.parquet", index=False)
+            result.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
+            hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
+            (made / "run.json").write_text(to_json(record), encoding="utf-8")
+            replace_folder(made, folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as error:
+        raise DataError(f"Run {folder} cannot be written: {error.strerror or error}. Nothing there was changed.") from error
+
+
+def load_run(folder: Path) -> Run:
+    """Read a run folder.
+
+    Raises
+    ------
+    DataError
+        When it is none, or a file of it is damaged.
+    """
+    if not (folder / "run.json").is_file():
+        raise DataError(f"{folder} is no run folder: it has no run.json. `hlbt backtest` makes one below reports/.")
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        frames = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("equity", "trades", "weights", "hourly")}
+    except (OSError, ValueError) as error:
+        raise DataError(f"Run {folder} is damaged: {str(error).splitlines()[0]}. Run the backtest again.") from error
+    if record.get("schema") != SCHEMA:
+        raise DataError(f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the backtest again.")
+    return Run(
+        folder,
+        record,
+        frames["equity"].set_index("time"),
+        frames["trades"],
+        frames["weights"].set_index("time"),
+        frames["hourly"].set_index("time").asfreq(HOUR),
+    )
+
+
+def replace_folder(made: Path, folder: Path) -> None:
+    """Put `made` in the place of `folder`; a kill leaves the old one, the new one, or the old one under a dotted name."""
+    made.chmod(0o755)
+    if folder.exists():
+        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+        os.replace(folder, old)
+        os.replace(made, folder)
+        shutil.rmtree(old, ignore_errors=True)
+    else:
+        os.replace(made, folder)
+
+
+def to_json(value: Any) -> str:
+    """JSON with sorted keys and null for a number that is not defined."""
+    return json.dumps(_plain(value), sort_keys=True, indent=2, allow_nan=False) + "\n"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+@cache
+def code_digest() -> str:
+    """SHA-256 of the engine's own source."""
+    state = hashlib.sha256()
+    root = Path(__file__).parent
+    for file in sorted(root.rglob("*.py")):
+        state.update(file.relative_to(root).as_posix().encode())
+        state.update(file.read_bytes())
+    return state.hexdigest()
+
+
+def files_digest(files: list[Path]) -> str:
+    """SHA-256 of the names and contents of files, in the order given."""
+    state = hashlib.sha256()
+    for file in files:
+        state.update(file.name.encode())
+        state.update(file.read_bytes())
+    return state.hexdigest()

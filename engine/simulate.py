@@ -1,0 +1,111 @@
+"""backtest(): checks everything, calls the kernel, wraps what it leaves."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from engine.clock import decision_instants, show
+from engine.config import RunConfig
+from engine.errors import DataError, WeightsError
+from engine.fees import taker_rates
+from engine.oracle import validate_weights
+from engine.panel import Panel
+from engine.rebalance import lot_scales
+from engine.result import Result
+
+
+def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = None) -> Result:
+    """Run a weight matrix over a panel.
+
+    Parameters
+    ----------
+    panel : Panel
+        Market data, T hours x N coins, not the as-known copy that oracles get.
+    weights : DataFrame, (D, coins)
+        Index: decision instants, UTC, each a row of the panel. Columns: coins of the panel; one that is absent is 0.
+        Values: signed fractions of equity, NaN = hold. Each row is traded ``execution.delay_hours`` later.
+    config : RunConfig, optional
+        Default: all defaults of the contract.
+
+    Returns
+    -------
+    Result
+
+    Raises
+    ------
+    WeightsError
+        For weights that break the contract, or rows off a schedule that the config asks for.
+    DataError
+        For a panel as known: its funding is an hour late.
+    """
+    from engine.kernel import simulate_nb
+
+    config = config or RunConfig()
+    if panel.as_known:
+        raise DataError("backtest() needs the panel itself, not panel.known(): there the funding is an hour late.")
+    decisions, values = validate_weights(weights, panel, config.account.max_gross)
+    _check_schedule(decisions, config)
+    rows = panel.rows(decisions) + config.execution.delay_hours
+    inside = rows < len(panel.index)
+    if not inside.any():
+        raise WeightsError(
+            f"No decision can be traded: the panel ends at {show(panel.index[-1])}, and the first decision, "
+            f"{show(decisions[0])}, is traded {config.execution.delay_hours} hours later."
+        )
+    absent = np.empty((0, 0))
+    funding, funding_price = _funding(panel) if config.costs.funding else (absent, absent)
+    leverage = panel.max_leverage
+    ledger = simulate_nb(
+        panel.values("mid"),
+        panel.fields.get("bid", absent),
+        panel.fields.get("ask", absent) if "bid" in panel.fields else absent,
+        funding,
+        funding_price,
+        panel.tradable,
+        values[inside],
+        rows[inside],
+        taker_rates(panel.index, config.costs.taker_bps),
+        lot_scales(panel.sz_decimals, config.execution),
+        np.where(np.isfinite(leverage), 0.5 / leverage, 0.0),
+        config.account.initial_equity_usd,
+        config.execution.min_notional_usd,
+        config.execution.no_trade_band_frac,
+        config.costs.half_spread_bps / 1e4,
+        config.execution.stale_hours,
+        config.execution.untradable == "renormalise",
+        config.account.margin,
+    )
+    asked = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
+    return Result(panel, config, asked, ledger)
+
+
+def decisions_of(panel: Panel, config: RunConfig) -> pd.DatetimeIndex:
+    """Decision instants of the panel under the config's schedule."""
+    execution = config.execution
+    return decision_instants(panel.index, execution.hour_utc, execution.every_days, execution.weekdays)
+
+
+def _check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
+    """Refuse rows that a schedule set by the user would not trade: rows decide, so they must agree with it."""
+    execution = config.execution
+    for hour in np.unique(decisions.hour):
+        at_hour = decisions[decisions.hour == hour]
+        off = at_hour.difference(decision_instants(at_hour, int(hour), execution.every_days, execution.weekdays))
+        if len(off):
+            raise WeightsError(
+                f"The weights have {len(off)} rows off the schedule execution.every_days = {execution.every_days}, "
+                f"weekdays = {', '.join(execution.weekdays)}; the first is {show(off[0])}. Every row is traded, so leave "
+                "those rows out or leave the schedule at its defaults."
+            )
+
+
+def _funding(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Rate and price on which it is paid: oracle, else mark, else mid; the kernel falls back to the last price."""
+    if "funding" not in panel.fields:
+        return np.empty((0, 0)), np.empty((0, 0))
+    price = panel.values("mid")
+    for name in ("mark", "oracle"):
+        if name in panel.fields:
+            price = np.where(np.isnan(panel.values(name)), price, panel.values(name))
+    return panel.values("funding"), price
