@@ -28,7 +28,7 @@ _HOMES = {
     "backtest": "engine.simulate",
     "load_panel": "engine.data.load",
 }
-__all__ = sorted(_HOMES)  # noqa: PLE0605
+__all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 

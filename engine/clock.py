@@ -8,6 +8,7 @@ milliseconds after an hour belongs to that hour.
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -19,7 +20,7 @@ DECISION_HOUR_UTC = 23
 DAYS_PER_YEAR = 365
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 #: Resolution of every instant in the project; an index of another unit is converted on entry.
-UNIT = "ms"
+UNIT: Final = "ms"
 
 
 def parse_instant(value: str | date | datetime | pd.Timestamp, where: str) -> pd.Timestamp:
@@ -43,11 +44,13 @@ def parse_instant(value: str | date | datetime | pd.Timestamp, where: str) -> pd
         raise ConfigError(
             f"{where}: {value!r} is not a date. Write 2024-10-01 (its 00:00 UTC) or 2024-10-01T23:00Z."
         ) from error
-    if instant is pd.NaT:
+    if pd.isna(instant):
         raise ConfigError(f"{where}: {value!r} is not a date. Write 2024-10-01 (its 00:00 UTC) or 2024-10-01T23:00Z.")
     if instant.tzinfo is None:
         if instant != instant.normalize():
-            raise ConfigError(f"{where}: {value} has a time of day but no zone. Append Z for UTC: {instant:%Y-%m-%dT%H:%M}Z.")
+            raise ConfigError(
+                f"{where}: {value} has a time of day but no zone. Append Z for UTC: {instant:%Y-%m-%dT%H:%M}Z."
+            )
         instant = instant.tz_localize(UTC)
     instant = instant.tz_convert(UTC).as_unit(UNIT)
     if instant != instant.floor(HOUR):
@@ -67,7 +70,7 @@ def funding_instant(stamp: pd.DatetimeIndex) -> pd.DatetimeIndex:
 
 def hourly_index(start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
     """Every hourly instant from `start` to `end`, both inclusive, UTC."""
-    return pd.date_range(start, end, freq=HOUR, unit=UNIT, name="time")
+    return pd.date_range(start=start, end=end, freq=HOUR, unit=UNIT, name="time")
 
 
 def is_hourly_index(index: pd.Index) -> bool:
@@ -101,7 +104,7 @@ def decision_instants(
     """
     hours = index.hour == hour_utc
     days = (index.as_unit("ns").asi8 // pd.Timedelta(days=1).value) % every_days == 0
-    named = np.isin(index.dayofweek, [WEEKDAYS.index(day) for day in weekdays])
+    named = np.isin(index.day_of_week, [WEEKDAYS.index(day) for day in weekdays])
     return index[hours & days & named]
 
 

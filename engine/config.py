@@ -88,7 +88,9 @@ class Data(_Section):
             coins = self.coins.split(",") if isinstance(self.coins, str) else self.coins
             named = isinstance(coins, list | tuple) and all(isinstance(coin, str) and coin.strip() for coin in coins)
             if not named or not coins:
-                raise ConfigError(f"data.coins = {self.coins!r} is not accepted: write a list of names, ['BTC', 'ETH'].")
+                raise ConfigError(
+                    f"data.coins = {self.coins!r} is not accepted: write a list of names, ['BTC', 'ETH']."
+                )
             self._set("coins", tuple(coin.strip() for coin in coins))
 
 
@@ -172,7 +174,9 @@ class Costs(_Section):
     def __post_init__(self) -> None:
         if self.taker_bps != "schedule":
             if isinstance(self.taker_bps, str):
-                raise ConfigError(f"costs.taker_bps = {self.taker_bps!r} is not accepted: write 'schedule' or a number.")
+                raise ConfigError(
+                    f"costs.taker_bps = {self.taker_bps!r} is not accepted: write 'schedule' or a number."
+                )
             self._set("taker_bps", _number("costs.taker_bps", self.taker_bps, -10, 1000))
         self._set("half_spread_bps", _number("costs.half_spread_bps", self.half_spread_bps, 0, 5000))
         self._set("impact", _choice("costs.impact", self.impact, ("none",)))
@@ -236,7 +240,8 @@ class RunConfig:
             for key in values:
                 if key not in known:
                     raise ConfigError(
-                        f"Unknown config key {section}.{key}.{nearest(key, known)} Keys of [{section}]: {', '.join(known)}."
+                        f"Unknown config key {section}.{key}.{nearest(key, known)} Keys of [{section}]: "
+                        f"{', '.join(known)}."
                     )
             built[section] = kinds[section](**values)
         return cls(**built)
@@ -259,7 +264,9 @@ class RunConfig:
             name, equals, text = assignment.partition("=")
             section, dot, key = name.strip().partition(".")
             if not equals or not dot or not key:
-                raise ConfigError(f"--set {assignment!r} is not section.key=value, for example --set costs.taker_bps=4.5.")
+                raise ConfigError(
+                    f"--set {assignment!r} is not section.key=value, for example --set costs.taker_bps=4.5."
+                )
             table = sections.setdefault(section, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"Config section [{section}] is a table of keys, not {table!r}.")

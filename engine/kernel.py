@@ -70,22 +70,21 @@ def size_order_nb(w, units, equity, mid, lot_scale, min_notional_usd, band_usd):
 
 
 @jit
-def plan_nb(weights, units, equity, mid, tradable, lot_scale, min_notional_usd, band_frac, renormalise, orders, outcomes):
+def plan_nb(
+    weights, units, equity, mid, tradable, lot_scale, min_notional_usd, band_frac, renormalise, orders, outcomes
+):
     """Orders of one row; fills `orders` and `outcomes` (N,), returns the untradable weight."""
-    blocked = 0.0
     total = 0.0
+    reachable = 0.0
+    blocked = 0.0
     for i in range(weights.shape[0]):
         if not np.isnan(weights[i]):
             total += abs(weights[i])
-            if not tradable[i]:
-                blocked += abs(weights[i])
-    scale = 1.0
-    if renormalise and blocked > 0.0 and total > blocked:
-        reachable = 0.0
-        for i in range(weights.shape[0]):
-            if tradable[i] and not np.isnan(weights[i]):
+            if tradable[i]:
                 reachable += abs(weights[i])
-        scale = total / reachable
+            else:
+                blocked += abs(weights[i])
+    scale = total / reachable if renormalise and reachable > 0.0 else 1.0
     for i in range(weights.shape[0]):
         orders[i] = 0.0
         outcomes[i] = NOTHING
@@ -234,7 +233,17 @@ def simulate_nb(
         if d < D and trade_rows[d] == t:
             if counters[LIQUIDATED_ROW] < 0:
                 untradable_weight[d] = plan_nb(
-                    weights[d], units, equity, mid[t], tradable[t], lot_scale, min_notional_usd, band_frac, renormalise, orders, outcomes
+                    weights[d],
+                    units,
+                    equity,
+                    mid[t],
+                    tradable[t],
+                    lot_scale,
+                    min_notional_usd,
+                    band_frac,
+                    renormalise,
+                    orders,
+                    outcomes,
                 )
                 traded_usd = 0.0
                 for i in range(N):
@@ -256,7 +265,9 @@ def simulate_nb(
                             after = np.round(after * lot_scale[i]) / lot_scale[i]
                         cash -= order * fill + fee
                         traded_usd += abs(order) * mid[t, i]
-                        trades = append_nb(trades, count, t, i, order, fill, fee, spread, 0.0, reason_nb(units[i], after))
+                        trades = append_nb(
+                            trades, count, t, i, order, fill, fee, spread, 0.0, reason_nb(units[i], after)
+                        )
                         count += 1
                         units[i] = after
                     elif outcome == BELOW_MINIMUM:
@@ -295,12 +306,11 @@ def simulate_nb(
             for i in range(N):
                 if units[i] != 0.0:
                     order = -units[i]
-                    known = quoted and not np.isnan(mid[t, i])
                     fill, fee, spread = execute_nb(
                         order,
                         price[i],
-                        bid[t, i] if known else np.nan,
-                        ask[t, i] if known else np.nan,
+                        bid[t, i] if quoted else np.nan,
+                        ask[t, i] if quoted else np.nan,
                         half_spread_frac,
                         fee_rate[t],
                         flows[t],

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -29,7 +29,8 @@ class Oracle(ABC):
 
     Parameters are constructor arguments, so that ``--param`` and sweeps can name them. Weights are signed fractions of
     equity; NaN = hold what there is, 0 = flat. The panel that an oracle is handed is the panel as known
-    (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before ``t``, so ``funding`` there is the last settled rate.
+    (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before ``t``, so ``funding`` there is the
+    last settled rate.
     """
 
     @abstractmethod
@@ -83,7 +84,9 @@ class Oracle(ABC):
             raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
         known = panel.until(instant)
         if known.index[-1] != instant:
-            raise OracleError(f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}.")
+            raise OracleError(
+                f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}."
+            )
         universe = set(tradable_universe)
         tradable = known.tradable.copy()
         tradable[-1] = [coin in universe for coin in known.coins]
@@ -110,7 +113,7 @@ class ScoreOracle(Oracle):
     """
 
     #: Names of the constructor arguments that the score depends on.
-    score_parameters: tuple[str, ...] = ()
+    score_parameters: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
@@ -149,14 +152,17 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
         place = inspect.trace()[-1]
         raise OracleError(
             f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}: {type(error).__name__}: {error} "
-            f"({Path(place.filename).name} line {place.lineno}). Correct the oracle; HLBT_TRACEBACK=1 shows the whole trace."
+            f"({Path(place.filename).name} line {place.lineno}). Correct the oracle; HLBT_TRACEBACK=1 shows the "
+            "whole trace."
         ) from error
     if not isinstance(weights, pd.DataFrame):
-        raise OracleError(f"{name}.weight_matrix returned {type(weights).__name__}; a DataFrame (decisions x coins) is needed.")
+        raise OracleError(
+            f"{name}.weight_matrix returned {type(weights).__name__}; a DataFrame (decisions x coins) is needed."
+        )
     if len(weights) and not np.isfinite(weights.to_numpy(dtype=np.float64)).any():
         raise OracleError(
-            f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means 'hold', and "
-            "there is nothing to hold. A warm-up longer than the data is the usual cause."
+            f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means "
+            "'hold', and there is nothing to hold. A warm-up longer than the data is the usual cause."
         )
     return weights
 
@@ -179,7 +185,9 @@ def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> t
     if not isinstance(weights, pd.DataFrame):
         raise WeightsError(f"Weights are {type(weights).__name__}; a DataFrame (decision instants x coins) is needed.")
     if not isinstance(weights.index, pd.DatetimeIndex):
-        raise WeightsError(f"The index of the weights is {weights.index.dtype}; timezone-aware decision instants are needed.")
+        raise WeightsError(
+            f"The index of the weights is {weights.index.dtype}; timezone-aware decision instants are needed."
+        )
     if len(weights) == 0:
         raise WeightsError("The weights have no row.")
     if weights.index.tz is None:
@@ -191,8 +199,8 @@ def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> t
     if decisions.hasnans:
         raise WeightsError("The weights have a row without an instant.")
     if decisions.has_duplicates:
-        twice = decisions[decisions.duplicated()][0]
-        raise WeightsError(f"The weights have two rows for {show(twice)}. Keep one.")
+        repeated = decisions[decisions.duplicated()][0]
+        raise WeightsError(f"The weights have two rows for {show(repeated)}. Keep one.")
     coins = [str(coin) for coin in weights.columns]
     if len(set(coins)) != len(coins):
         twice = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
@@ -209,8 +217,9 @@ def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> t
     outside = decisions[panel.rows(decisions) < 0]
     if len(outside):
         raise WeightsError(
-            f"The weights have {len(outside)} instants that the panel lacks, the first {show(outside[0])}; the panel has "
-            f"every hour from {show(panel.index[0])} to {show(panel.index[-1])}. Move them to the hour or widen data.start and data.end."
+            f"The weights have {len(outside)} instants that the panel lacks, the first {show(outside[0])}; "
+            f"the panel has every hour from {show(panel.index[0])} to {show(panel.index[-1])}. Move them to the hour "
+            "or widen data.start and data.end."
         )
     try:
         given = weights.to_numpy(dtype=np.float64)[order]
@@ -230,7 +239,8 @@ def _check_values(values: np.ndarray, coins: list[str], index: pd.Index, max_gro
     if np.isinf(values).any():
         row, column = (int(place[0]) for place in np.nonzero(np.isinf(values)))
         raise WeightsError(
-            f"The weight of {coins[column]} {where(row)} is {values[row, column]}. Weights are finite, or NaN for 'hold'."
+            f"The weight of {coins[column]} {where(row)} is {values[row, column]}. Weights are finite, or NaN for "
+            "'hold'."
         )
     gross = np.nansum(np.abs(values), axis=1)
     above = np.flatnonzero(gross > max_gross * (1.0 + GROSS_TOLERANCE))
@@ -260,8 +270,9 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> N
         if differs.any():
             row, column = (int(place[0]) for place in np.nonzero(differs))
             raise OracleError(
-                f"{type(oracle).__name__} looks ahead: the weight of {panel.coins[column]} at {show(decisions[row])} is "
-                f"{cut[row, column]:.6g} on the data up to {show(instant)} and {full[row, column]:.6g} on all data."
+                f"{type(oracle).__name__} looks ahead: the weight of {panel.coins[column]} at "
+                f"{show(decisions[row])} is {cut[row, column]:.6g} on the data up to "
+                f"{show(instant)} and {full[row, column]:.6g} on all data."
             )
 
 
@@ -271,16 +282,21 @@ def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
     Raises
     ------
     OracleError
-        When the module, the class or a parameter is not there (the nearest name is suggested), or it refuses its values.
+        When the module, the class or a parameter is not there (the nearest name is suggested), or it refuses its
+        values.
     """
     module_name, colon, class_name = path.partition(":")
     if not colon or not module_name or not class_name:
-        raise OracleError(f"{path!r} does not name an oracle: write module:Class, for example research.oracles.momentum:Momentum.")
+        raise OracleError(
+            f"{path!r} does not name an oracle: write module:Class, for example research.oracles.momentum:Momentum."
+        )
     module = _import(module_name)
     kind = getattr(module, class_name, None)
     if not (inspect.isclass(kind) and issubclass(kind, Oracle)):
         found = [name for name, value in vars(module).items() if inspect.isclass(value) and issubclass(value, Oracle)]
-        raise OracleError(f"{module_name} has no oracle {class_name!r}.{nearest(class_name, found)} It has: {some(found) or 'none'}.")
+        raise OracleError(
+            f"{module_name} has no oracle {class_name!r}.{nearest(class_name, found)} It has: {some(found) or 'none'}."
+        )
     if inspect.isabstract(kind):
         raise OracleError(f"{path} is abstract: {some(sorted(kind.__abstractmethods__))} is not written.")
     accepted = inspect.signature(kind).parameters
@@ -288,7 +304,8 @@ def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
     for name in parameters:
         if name not in accepted and not open_ended:
             raise OracleError(
-                f"{class_name} has no parameter {name!r}.{nearest(name, accepted)} Parameters: {', '.join(accepted) or 'none'}."
+                f"{class_name} has no parameter {name!r}.{nearest(name, accepted)} Parameters: "
+                f"{', '.join(accepted) or 'none'}."
             )
     try:
         oracle = kind(**parameters)
@@ -300,9 +317,9 @@ def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
 
 
 def oracle_sources(oracle: Oracle) -> list[Path]:
-    """Files whose code decides the oracle's weights, for its digest: its classes' modules and the neighbours they import.
+    """Files whose code decides the weights, for a digest: the modules of the oracle's classes and their neighbours.
 
-    A neighbour is a module of the same top-level package other than ``engine``, whose digest a run records anyway.
+    A neighbour is an imported module of the same top-level package; ``engine`` has a digest of its own.
     """
     waiting = [sys.modules[kind.__module__] for kind in type(oracle).__mro__ if kind.__module__ in sys.modules]
     found: dict[str, Path] = {}
@@ -344,3 +361,10 @@ def _import(name: str) -> ModuleType:
 
 def _call(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+
+
+def bound_parameters(kind: type[Oracle], parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """`parameters` and the defaults of all that were not given, as the constructor sees them."""
+    bound = inspect.signature(kind).bind(**parameters)
+    bound.apply_defaults()
+    return dict(bound.arguments)

@@ -57,10 +57,14 @@ class Coin:
     max_leverage: float | None = None
 
 
-def _frozen(values: np.ndarray) -> np.ndarray:
-    """A C-ordered float64 or bool array that cannot be written to, copied only when it must be."""
+def read_only(values: np.ndarray) -> np.ndarray:
+    """A C-ordered float64 or bool array that cannot be written to, copied only when it must be.
+
+    The kernel is compiled once for each combination of argument types, and being writable is part of an array's type:
+    market data are read-only always.
+    """
     dtype = np.bool_ if values.dtype == np.bool_ else np.float64
-    array = np.ascontiguousarray(values, dtype=dtype)
+    array: np.ndarray = np.ascontiguousarray(values, dtype=dtype)
     if array.flags.writeable:
         if array is values:
             array = array.view()
@@ -106,7 +110,9 @@ class Panel:
             raise DataError(f"A panel's index must be consecutive UTC hours; got {_describe_index(self.index)}.")
         if len(set(self.coins)) != len(self.coins) or not self.coins:
             twice = [coin for coin in dict.fromkeys(self.coins) if self.coins.count(coin) > 1]
-            raise DataError(f"A panel's coins must be unique and at least one; repeated: {some(twice) or 'no coin at all'}.")
+            raise DataError(
+                f"A panel's coins must be unique and at least one; repeated: {some(twice) or 'no coin at all'}."
+            )
         if "mid" not in self.fields:
             raise DataError("A panel needs the field 'mid' (mid price, or the close of a candle).")
         for name, values in {**self.fields, "tradable": self.tradable}.items():
@@ -116,20 +122,25 @@ class Panel:
                 raise DataError(f"Panel field {name!r} has shape {values.shape}; {shape} (hours, coins) is needed.")
         for name in PRICES:
             if name in self.fields:
-                self._refuse(name, ~(np.isnan(self.fields[name]) | ((self.fields[name] > 0) & np.isfinite(self.fields[name]))))
+                self._refuse(
+                    name, ~(np.isnan(self.fields[name]) | ((self.fields[name] > 0) & np.isfinite(self.fields[name])))
+                )
         for name in ("funding", "volume_usd", "open_interest"):
             if name in self.fields:
                 self._refuse(name, np.isinf(self.fields[name]))
         object.__setattr__(self, "index", self.index.as_unit(UNIT).rename("time"))
-        object.__setattr__(self, "fields", {name: _frozen(self.fields[name]) for name in FIELDS if name in self.fields})
-        object.__setattr__(self, "tradable", _frozen(self.tradable & ~np.isnan(self.fields["mid"])))
+        object.__setattr__(
+            self, "fields", {name: read_only(self.fields[name]) for name in FIELDS if name in self.fields}
+        )
+        object.__setattr__(self, "tradable", read_only(self.tradable & ~np.isnan(self.fields["mid"])))
 
     def _refuse(self, name: str, bad: np.ndarray) -> None:
         if bad.any():
             row, column = (int(place[0]) for place in np.nonzero(bad))
             raise DataError(
                 f"Panel field {name!r} of {self.coins[column]} at {show(self.index[row])} is "
-                f"{self.fields[name][row, column]}; it must be {'a positive price' if name in PRICES else 'finite'} or NaN "
+                f"{self.fields[name][row, column]}; it must be {'a positive price' if name in PRICES else 'finite'} "
+                "or NaN "
                 f"({int(bad.sum())} such values)."
             )
 
@@ -164,7 +175,9 @@ class Panel:
             if name not in FIELDS:
                 raise DataError(f"Unknown panel field {name!r}.{nearest(name, FIELDS)} Fields: {', '.join(FIELDS)}.")
             if not isinstance(frame, pd.DataFrame):
-                raise DataError(f"Panel field {name!r} is {type(frame).__name__}; a DataFrame (instants x coins) is needed.")
+                raise DataError(
+                    f"Panel field {name!r} is {type(frame).__name__}; a DataFrame (instants x coins) is needed."
+                )
         if "mid" not in frames:
             raise DataError("Panel.from_frames needs mid= (mid price, or the close of a candle).")
         mid = frames["mid"]
@@ -253,12 +266,16 @@ class Panel:
     @property
     def sz_decimals(self) -> np.ndarray:
         """Size decimals a coin, (N,) float64; NaN where unknown."""
-        return np.array([np.nan if coin.sz_decimals is None else coin.sz_decimals for coin in self.table], dtype=np.float64)
+        return np.array(
+            [np.nan if coin.sz_decimals is None else coin.sz_decimals for coin in self.table], dtype=np.float64
+        )
 
     @property
     def max_leverage(self) -> np.ndarray:
         """Highest leverage a coin, (N,) float64; NaN where unknown."""
-        return np.array([np.nan if coin.max_leverage is None else coin.max_leverage for coin in self.table], dtype=np.float64)
+        return np.array(
+            [np.nan if coin.max_leverage is None else coin.max_leverage for coin in self.table], dtype=np.float64
+        )
 
 
 def tradable_rule(index: pd.DatetimeIndex, fields: Mapping[str, np.ndarray], table: Sequence[Coin]) -> np.ndarray:

@@ -66,9 +66,7 @@ class Result:
     @cached_property
     def exposure(self) -> pd.DataFrame:
         """Gross and net exposure as a fraction of equity, after the trade, (T, 2)."""
-        return pd.DataFrame(
-            {"gross_frac": self.ledger.gross, "net_frac": self.ledger.net}, index=self.panel.index
-        )
+        return pd.DataFrame({"gross_frac": self.ledger.gross, "net_frac": self.ledger.net}, index=self.panel.index)
 
     @cached_property
     def trades(self) -> pd.DataFrame:
@@ -90,7 +88,9 @@ class Result:
                 "notional_usd": np.abs(units) * price,
                 "fee_usd": trades[:, kernel.FEE],
                 "spread_usd": trades[:, kernel.SPREAD],
-                "reason": pd.Series(np.array(REASONS, dtype=object)[trades[:, kernel.REASON].astype(np.int64)], dtype="str"),
+                "reason": pd.Series(
+                    np.array(REASONS, dtype=object)[trades[:, kernel.REASON].astype(np.int64)], dtype="str"
+                ),
             },
             columns=list(TRADE_FIELDS),
         )
@@ -114,7 +114,7 @@ class Result:
         return None if row < 0 else self.panel.index[row]
 
     @cached_property
-    def metrics(self) -> dict[str, float | int | str | None]:
+    def metrics(self) -> dict[str, Any]:
         """The run in numbers; a figure that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
         from engine import kernel
 
@@ -176,7 +176,9 @@ class Result:
         # vectorbt takes one order a cell, so the last position counts and the price is the one of the last fill.
         for row, column, trade in zip(rows, columns, trades, strict=True):
             held[column] += trade[kernel.UNITS]
-            sizes[row, column] = 0.0 if trade[kernel.REASON] in (kernel.CLOSE, kernel.DELISTING, kernel.LIQUIDATION) else held[column]
+            sizes[row, column] = (
+                0.0 if trade[kernel.REASON] in (kernel.CLOSE, kernel.DELISTING, kernel.LIQUIDATION) else held[column]
+            )
             prices[row, column] = trade[kernel.PRICE]
             fees[row, column] = trade[kernel.FEE] / (abs(trade[kernel.UNITS]) * trade[kernel.PRICE])
         close = self.panel.frame("mid").ffill().bfill()

@@ -22,7 +22,6 @@ from typing import Any
 
 import pandas as pd
 
-from engine.clock import HOUR
 from engine.errors import DataError
 from engine.result import FLOWS, Result
 
@@ -87,7 +86,9 @@ class Run:
 
 def run_name(result: Result, origin: Origin) -> str:
     """Name of a run's folder: what it is, its span, and a digest of all that decides its numbers."""
-    state = json.dumps([asdict(origin), result.config.digest, result.panel.digest, code_digest()], sort_keys=True, default=str)
+    state = json.dumps(
+        [asdict(origin), result.config.digest, result.panel.digest, code_digest()], sort_keys=True, default=str
+    )
     label = "".join(letter if letter.isalnum() else "-" for letter in origin.name.lower()).strip("-")
     index = result.panel.index
     return f"{label}-{index[0]:%Y%m%d}-{index[-1]:%Y%m%d}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
@@ -116,14 +117,23 @@ def save_run(result: Result, origin: Origin, folder: Path, created: str) -> None
         "synthetic": result.panel.synthetic,
         "origin": asdict(origin),
         "config": result.config.to_dict(),
-        "span": {"start": index[0].isoformat(), "end": index[-1].isoformat(), "hours": len(index), "coins": len(result.panel.coins)},
+        "span": {
+            "start": index[0].isoformat(),
+            "end": index[-1].isoformat(),
+            "hours": len(index),
+            "coins": len(result.panel.coins),
+        },
         "digests": {
             "config": result.config.digest,
             "data": result.panel.digest,
             "origin": origin.digest,
             "code": code_digest(),
         },
-        "versions": {"hlbt": version("hlbt"), "python": sys.version.split()[0], **{name: version(name) for name in RECORDED}},
+        "versions": {
+            "hlbt": version("hlbt"),
+            "python": sys.version.split()[0],
+            **{name: version(name) for name in RECORDED},
+        },
         "metrics": result.metrics,
         "attribution": {name: result.metrics[name] for name in FLOWS},
         "coin_attribution": {
@@ -150,7 +160,9 @@ def save_run(result: Result, origin: Origin, folder: Path, created: str) -> None
         finally:
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"Run {folder} cannot be written: {error.strerror or error}. Nothing there was changed.") from error
+        raise DataError(
+            f"Run {folder} cannot be written: {error.strerror or error}. Nothing there was changed."
+        ) from error
 
 
 def load_run(folder: Path) -> Run:
@@ -165,23 +177,27 @@ def load_run(folder: Path) -> Run:
         raise DataError(f"{folder} is no run folder: it has no run.json. `hlbt backtest` makes one below reports/.")
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        frames = {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("equity", "trades", "weights", "hourly")}
+        frames = {
+            name: pd.read_parquet(folder / f"{name}.parquet") for name in ("equity", "trades", "weights", "hourly")
+        }
     except (OSError, ValueError) as error:
         raise DataError(f"Run {folder} is damaged: {str(error).splitlines()[0]}. Run the backtest again.") from error
     if record.get("schema") != SCHEMA:
-        raise DataError(f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the backtest again.")
+        raise DataError(
+            f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the backtest again."
+        )
     return Run(
         folder,
         record,
         frames["equity"].set_index("time"),
         frames["trades"],
         frames["weights"].set_index("time"),
-        frames["hourly"].set_index("time").asfreq(HOUR),
+        frames["hourly"].set_index("time"),
     )
 
 
 def replace_folder(made: Path, folder: Path) -> None:
-    """Put `made` in the place of `folder`; a kill leaves the old one, the new one, or the old one under a dotted name."""
+    """Put `made` in the place of `folder`; a kill leaves the old one, the new one, or the old under a dotted name."""
     made.chmod(0o755)
     if folder.exists():
         old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))

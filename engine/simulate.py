@@ -10,9 +10,12 @@ from engine.config import RunConfig
 from engine.errors import DataError, WeightsError
 from engine.fees import taker_rates
 from engine.oracle import validate_weights
-from engine.panel import Panel
+from engine.panel import Panel, read_only
 from engine.rebalance import lot_scales
 from engine.result import Result
+
+#: Market data that the panel lacks.
+_ABSENT = read_only(np.empty((0, 0)))
 
 
 def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = None) -> Result:
@@ -53,13 +56,13 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
             f"No decision can be traded: the panel ends at {show(panel.index[-1])}, and the first decision, "
             f"{show(decisions[0])}, is traded {config.execution.delay_hours} hours later."
         )
-    absent = np.empty((0, 0))
-    funding, funding_price = _funding(panel) if config.costs.funding else (absent, absent)
+    quoted = "bid" in panel.fields and "ask" in panel.fields
+    funding, funding_price = _funding(panel) if config.costs.funding else (_ABSENT, _ABSENT)
     leverage = panel.max_leverage
     ledger = simulate_nb(
         panel.values("mid"),
-        panel.fields.get("bid", absent),
-        panel.fields.get("ask", absent) if "bid" in panel.fields else absent,
+        panel.values("bid") if quoted else _ABSENT,
+        panel.values("ask") if quoted else _ABSENT,
         funding,
         funding_price,
         panel.tradable,
@@ -95,7 +98,8 @@ def _check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
         if len(off):
             raise WeightsError(
                 f"The weights have {len(off)} rows off the schedule execution.every_days = {execution.every_days}, "
-                f"weekdays = {', '.join(execution.weekdays)}; the first is {show(off[0])}. Every row is traded, so leave "
+                f"weekdays = {', '.join(execution.weekdays)}; the first is {show(off[0])}. Every row is traded, so "
+                "leave "
                 "those rows out or leave the schedule at its defaults."
             )
 
@@ -103,9 +107,9 @@ def _check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
 def _funding(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
     """Rate and price on which it is paid: oracle, else mark, else mid; the kernel falls back to the last price."""
     if "funding" not in panel.fields:
-        return np.empty((0, 0)), np.empty((0, 0))
+        return _ABSENT, _ABSENT
     price = panel.values("mid")
     for name in ("mark", "oracle"):
         if name in panel.fields:
             price = np.where(np.isnan(panel.values(name)), price, panel.values(name))
-    return panel.values("funding"), price
+    return panel.values("funding"), read_only(price)

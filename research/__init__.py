@@ -1,0 +1,1 @@
+"""Oracles, studies and promoted strategies. Imports ``engine``; ``engine`` never imports it."""

@@ -15,7 +15,7 @@ from engine.config import RunConfig
 from engine.panel import Panel
 
 FLOWS = ("price_pnl_usd", "spread_usd", "impact_usd", "fee_usd", "funding_usd")
-COUNTS = ("skipped_min_notional", "skipped_band", "untradable_orders", "delistings")
+COUNTS = ("skipped_min_notional", "skipped_band", "untradable_orders", "delistings", "decisions")
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,9 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fee_rates: 
         for name in FLOWS:
             flows[name].append(ledger.flow[name])
 
-    traded = len(ledger.turnovers)
-    means = {
-        "untradable_weight": ratio(sum(ledger.untradable_weights), traded),
-        "turnover_daily": ratio(sum(ledger.turnovers), traded),
-    }
-    end = {"liquidated_row": ledger.liquidated_row, "decisions": traded}
-    return NaiveResult(equity, flows, gross, net, ledger.trades, **ledger.counts, **means, **end)
+    made, end = ledger.counts["decisions"], ledger.liquidated_row
+    means = {"untradable_weight": ratio(ledger.untradable_weight, made), "turnover_daily": ratio(ledger.turnover, made)}
+    return NaiveResult(equity, flows, gross, net, ledger.trades, **ledger.counts, **means, liquidated_row=end)
 
 
 def decisions_by_row(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> dict[int, dict[str, float]]:
@@ -103,13 +99,24 @@ def ratio(amount: float, whole: float) -> float:
     return amount / whole if whole != 0 else 0.0
 
 
+def effect(before: float, after: float) -> str:
+    if before == 0 or after == 0:
+        return "open" if before == 0 else "close"
+    if (before > 0) != (after > 0):
+        return "flip"
+    return "increase" if abs(after) > abs(before) else "reduce"
+
+
 class Ledger:
     """Cash and units, and the steps 1 to 4 that move them."""
 
     def __init__(self, panel: Panel, config: RunConfig, fee_rates: list[float]) -> None:
-        self.coins, self.table, self.fee_rates = panel.coins, dict(zip(panel.coins, panel.table, strict=True)), fee_rates
+        self.coins, self.fee_rates = panel.coins, fee_rates
         self.execution, self.costs, self.account = config.execution, config.costs, config.account
         self.data = {name: values.tolist() for name, values in {**panel.fields, "tradable": panel.tradable}.items()}
+        self.max_leverage = {coin.name: coin.max_leverage for coin in panel.table if coin.max_leverage is not None}
+        known_lots = [coin for coin in panel.table if config.execution.lots and coin.sz_decimals is not None]
+        self.lots_a_unit = {coin.name: 10**coin.sz_decimals for coin in known_lots}
 
         self.cash = config.account.initial_equity_usd
         self.units = dict.fromkeys(self.coins, 0.0)
@@ -118,9 +125,8 @@ class Ledger:
 
         self.flow: dict[str, float] = {}  # of the row; the rest is of the run
         self.counts = dict.fromkeys(COUNTS, 0)
+        self.turnover = self.untradable_weight = 0.0  # summed over decisions
         self.trades: list[NaiveTrade] = []
-        self.turnovers: list[float] = []
-        self.untradable_weights: list[float] = []
         self.liquidated_row: int | None = None
 
     def at(self, name: str, t: int, coin: str) -> float:
@@ -137,26 +143,25 @@ class Ledger:
     def mark(self, t: int) -> None:
         for coin in self.coins:
             mid = self.at("mid", t, coin)
-            self.rows_without_mid[coin] = self.rows_without_mid[coin] + 1 if isnan(mid) else 0
-            if isnan(mid):
-                continue
-            # "Price profit of the row = sum(units * (price - previous price))"
-            if self.units[coin] != 0:
-                self.flow["price_pnl_usd"] += self.units[coin] * (mid - self.price[coin])
-            self.price[coin] = mid
+            self.rows_without_mid[coin] += 1
+            if not isnan(mid):
+                if self.units[coin] != 0:  # "Price profit of the row = sum(units * (price - previous price))."
+                    self.flow["price_pnl_usd"] += self.units[coin] * (mid - self.price[coin])
+                self.price[coin], self.rows_without_mid[coin] = mid, 0
         # "a held coin in its `stale_hours`-th consecutive row without a mid is settled at its price, without fee or
         # spread: it counts in `delistings` [...] and is gone before the trade and the funding of that row"
         for coin in self.held():
             if self.rows_without_mid[coin] == self.execution.stale_hours:
                 size, price = -self.units[coin], self.price[coin]
+                self.trades.append(NaiveTrade(t, coin, size, price, abs(size) * price, 0.0, 0.0, 0.0, "delisting"))
+                self.counts["delistings"] += 1
                 self.cash -= size * price
                 self.units[coin] = 0.0
-                self.counts["delistings"] += 1
-                self.trades.append(NaiveTrade(t, coin, size, price, abs(size) * price, 0.0, 0.0, 0.0, "delisting"))
 
     # 2. Trade
     def trade(self, t: int, weights: dict[str, float]) -> None:
         equity = self.equity()  # "Sizing uses the equity of step 1, before costs."
+        self.counts["decisions"] += 1
         # "A NaN weight: left as it is. A coin that is not `tradable` at the row is left as it is"
         instructed = {coin: w for coin, w in weights.items() if not isnan(w)}
         tradable = {coin: w for coin, w in instructed.items() if self.at("tradable", t, coin)}
@@ -164,7 +169,7 @@ class Ledger:
         # to the row's untradable weight"
         untradable = {coin: w for coin, w in instructed.items() if coin not in tradable}
         self.counts["untradable_orders"] += sum(1 for coin, w in untradable.items() if w != 0 or self.units[coin] != 0)
-        self.untradable_weights.append(sum(abs(w) for w in untradable.values()))
+        self.untradable_weight += sum(abs(w) for w in untradable.values())
         # "With `renormalise` the other weights of the row are multiplied by sum(abs(w)) / sum(abs(w) of tradable
         # coins), NaN weights left out of both sums; nothing is scaled if the second is 0."
         kept = sum(abs(w) for w in tradable.values())
@@ -172,85 +177,60 @@ class Ledger:
             scale = sum(abs(w) for w in instructed.values()) / kept
             tradable = {coin: w * scale for coin, w in tradable.items()}
 
-        notional = 0.0
         for coin, weight in tradable.items():
             size = self.order_size(coin, weight, equity)
             if size != 0:
-                notional += abs(size) * self.price[coin]
-                self.send(t, coin, size)
-        # "Turnover of a decision = sum(abs(size) * mid) / equity"
-        self.turnovers.append(ratio(notional, equity))
+                self.turnover += abs(size) * self.price[coin] / equity if equity > 0 else 0.0
+                self.fill(t, coin, size)
 
     def order_size(self, coin: str, weight: float, equity: float) -> float:
         """Signed units to trade, 0.0 for no order. A tradable coin has a mid, so its price is that mid."""
         units, mid = self.units[coin], self.price[coin]
-        # "With weight 0 and a position it is a full close: -units, never cut, never skipped."
-        if weight == 0:
+        if weight == 0:  # "With weight 0 and a position it is a full close: -units, never cut, never skipped."
             return -units
-        # "With equity <= 0 [...] only full closes are sent."
-        if equity <= 0:
-            return 0.0
         order = weight * equity / mid - units
-        # "An order of exactly 0 is no order."
-        if order == 0:
+        if equity <= 0 or order == 0:  # "only full closes are sent"; "An order of exactly 0 is no order."
             return 0.0
         # "the size is cut to floor(abs(order) * 10**szDecimals * (1 + 1e-12)) lots"
-        size, lots_a_unit = abs(order), self.lots_a_unit(coin)
-        if lots_a_unit is not None:
-            size = floor(size * lots_a_unit * (1 + 1e-12)) / lots_a_unit
-        # "One that the cut made 0, or with abs(size) * mid < min_notional_usd, counts in `skipped_min_notional`;"
+        size = abs(order)
+        if coin in self.lots_a_unit:
+            size = floor(size * self.lots_a_unit[coin] * (1 + 1e-12)) / self.lots_a_unit[coin]
+        # "One that the cut made 0, or with abs(size) * mid < min_notional_usd, counts in `skipped_min_notional`; else
+        # one with abs(size) * mid < no_trade_band_frac * equity counts in `skipped_band`."
         if size == 0 or size * mid < self.execution.min_notional_usd:
             self.counts["skipped_min_notional"] += 1
             return 0.0
-        # "else one with abs(size) * mid < no_trade_band_frac * equity counts in `skipped_band`."
         if size * mid < self.execution.no_trade_band_frac * equity:
             self.counts["skipped_band"] += 1
             return 0.0
         return copysign(size, order)
 
-    def lots_a_unit(self, coin: str) -> int | None:
-        known = self.execution.lots and self.table[coin].sz_decimals is not None
-        return 10 ** self.table[coin].sz_decimals if known else None
-
-    def send(self, t: int, coin: str, size: float) -> None:
-        before, after, lots_a_unit = self.units[coin], self.units[coin] + size, self.lots_a_unit(coin)
-        # "after the fill the position is rounded to a whole number of lots" (a full close is 0 anyway)
-        if lots_a_unit is not None:
-            after = round(after * lots_a_unit) / lots_a_unit
-        # "`reason` of an order says what it did to the position"
-        if before == 0 or after == 0:
-            reason = "open" if before == 0 else "close"
-        elif (before > 0) != (after > 0):
-            reason = "flip"
-        else:
-            reason = "increase" if (before > 0) == (size > 0) else "reduce"
-        self.fill(t, coin, size, reason)
-        self.units[coin] = after
-
-    def fill(self, t: int, coin: str, size: float, reason: str) -> None:
-        """Pay for `size`; the caller sets the units. A liquidation may meet a row without a mid: hence `price`."""
+    def fill(self, t: int, coin: str, size: float, reason: str | None = None) -> None:
         price, bid, ask = self.price[coin], self.at("bid", t, coin), self.at("ask", t, coin)
         sign = 1.0 if size > 0 else -1.0
-        # "Buys at `ask`, sells at `bid` when the row has both; else at mid * (1 +/- half_spread_bps / 1e4)."
+        # "Buys at `ask`, sells at `bid` when the row has both; else at mid * (1 +/- half_spread_bps / 1e4)"; in a
+        # liquidation "around the coin's price where the row has no mid", and where it has one that is the price.
         fill = ask if size > 0 else bid
         if isnan(bid) or isnan(ask):
             fill = price * (1 + sign * self.costs.half_spread_bps / 1e4)
         # "Spread cost = abs(size) * abs(fill - mid), with the sign of a cost": negative where the fill is better than
-        # mid, or the accounting identity would not hold.
-        spread = abs(size) * sign * (fill - price)
-        # "Fee = rate * abs(size) * fill"; "cash -= units * fill price + fee"; "Impact is 0 so far."
-        fee = self.fee_rates[t] * abs(size) * fill
+        # mid, or the accounting identity would not hold. "Fee = rate * abs(size) * fill." "Impact is 0 so far."
+        spread, fee = abs(size) * sign * (fill - price), self.fee_rates[t] * abs(size) * fill
         self.cash -= size * fill + fee
         self.flow["spread_usd"] += spread
         self.flow["fee_usd"] += fee
+        # "after the fill the position is rounded to a whole number of lots" (a close leaves exactly 0 as it is)
+        before, after = self.units[coin], self.units[coin] + size
+        if coin in self.lots_a_unit:
+            after = round(after * self.lots_a_unit[coin]) / self.lots_a_unit[coin]
+        self.units[coin], reason = after, reason or effect(before, after)
         self.trades.append(NaiveTrade(t, coin, size, fill, abs(size) * fill, fee, spread, 0.0, reason))
 
     # 3. Funding
     def funding(self, t: int) -> None:
-        # "For each held coin whose `funding` is not NaN at the row: units * p * rate is paid, with p the row's
-        # `oracle`, else its `mark`, else the coin's price."
         for coin in self.held():
             rate = self.at("funding", t, coin)
+            # "whose `funding` is not NaN [...], with p the row's `oracle`, else its `mark`, else the coin's price"
             if self.costs.funding and not isnan(rate):
                 candidates = (self.at("oracle", t, coin), self.at("mark", t, coin), self.price[coin])
                 paid = self.units[coin] * next(p for p in candidates if not isnan(p)) * rate
@@ -259,16 +239,11 @@ class Ledger:
 
     # 4. Margin
     def margin(self, t: int) -> None:
-        # "with `account.margin` and a position"
-        if not self.account.margin or not self.held():
-            return
-        # "equity <= 0 or equity < sum(abs(units) * price / (2 * maxLeverage)) over coins whose maxLeverage is known"
-        known = [coin for coin in self.held() if self.table[coin].max_leverage is not None]
-        needed = sum(abs(self.units[coin]) * self.price[coin] / (2 * self.table[coin].max_leverage) for coin in known)
-        if self.equity() <= 0 or self.equity() < needed:
-            # "closes every position: at bid/ask as above (around the coin's price where the row has no mid), with fee
-            # and spread, tradable or not, reason `liquidation`"
+        # "equity < sum(abs(units) * price / (2 * maxLeverage)) over coins whose maxLeverage is known"
+        known = [coin for coin in self.held() if coin in self.max_leverage]
+        needed = sum(abs(self.units[coin]) * self.price[coin] / (2 * self.max_leverage[coin]) for coin in known)
+        if self.account.margin and self.held() and (self.equity() <= 0 or self.equity() < needed):
+            # "closes every position: at bid/ask as above [...], with fee and spread, tradable or not"
             for coin in self.held():
                 self.fill(t, coin, -self.units[coin], "liquidation")
-                self.units[coin] = 0.0
             self.liquidated_row = t

@@ -1,0 +1,231 @@
+"""Charts of a run as SVG text for a page: small, without script, and the same bytes for the same run.
+
+Figures are built from matplotlib's objects and never through pyplot, whose global state is the caller's.
+"""
+
+from __future__ import annotations
+
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+#: One colour a meaning, on every chart and in the tables; blue, red and green are QuantStats' own.
+COLOURS: Mapping[str, str] = {
+    "net": "#333333",
+    "price": "#348dc1",
+    "spread": "#e08e45",
+    "impact": "#9b59b6",
+    "fees": "#ba516b",
+    "funding": "#4fa487",
+    "gain": "#4fa487",
+    "loss": "#ba516b",
+    "faint": "#8a8a8a",
+}
+#: Pixels of a chart on a desktop page; on a telephone it shrinks by a quarter, so the text stays readable.
+WIDTH, HEIGHT = 466, 210
+#: Points a line keeps at most: two a pixel column, enough for a screen of double density.
+POINTS = 1200
+_FONTS = "font-family: Arial, Helvetica, sans-serif"
+_STYLE: Mapping[str, Any] = {
+    "svg.fonttype": "none",
+    "font.size": 11.0,
+    "axes.edgecolor": "#cccccc",
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.xmargin": 0.01,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.7,
+    "lines.linewidth": 1.3,
+    "text.color": "#333333",
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "ytick.left": False,
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def isolated_style() -> Iterator[None]:
+    """Matplotlib at its own defaults and silent; settings, warning filters and log levels are the caller's again after."""
+    import matplotlib
+
+    fonts = logging.getLogger("matplotlib.font_manager")
+    level = fonts.level
+    with warnings.catch_warnings(), matplotlib.rc_context(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        # A font that is not installed is reported once for every word of a page.
+        fonts.setLevel(logging.CRITICAL)
+        try:
+            matplotlib.rcdefaults()
+            yield
+        finally:
+            fonts.setLevel(level)
+
+
+def thin(values: np.ndarray, points: int = POINTS) -> np.ndarray:
+    """Rows to draw so that no peak or trough is lost: first, last, and the extremes of equal buckets.
+
+    Parameters
+    ----------
+    values : ndarray, (T,)
+        NaN is never an extreme.
+    points : int
+        At most this many rows come back.
+
+    Returns
+    -------
+    ndarray of int, ascending
+    """
+    count = len(values)
+    if count <= points:
+        return np.arange(count)
+    edges = np.linspace(0, count, (points - 2) // 2 + 1).astype(np.int64)
+    rows = [0, count - 1]
+    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+        bucket = values[start:stop]
+        seen = np.flatnonzero(~np.isnan(bucket))
+        if len(seen):
+            rows += [int(start + seen[np.argmin(bucket[seen])]), int(start + seen[np.argmax(bucket[seen])])]
+    return np.unique(rows)
+
+
+def waterfall(steps: Sequence[tuple[str, float]]) -> str:
+    """From price profit to net profit: one floating bar a cause in USD, the last bar the sum."""
+    figure, axes = _canvas()
+    values = np.array([value for _, value in steps])
+    tops = np.cumsum(values)
+    starts = np.concatenate((np.zeros(1), tops[:-1]))
+    names = [name for name, _ in steps]
+    places = np.arange(len(steps) + 1)
+    colours = [COLOURS["gain"] if value >= 0 else COLOURS["loss"] for value in values]
+    axes.bar(places[:-1], values, bottom=starts, color=colours, width=0.62)
+    axes.bar(places[-1:], tops[-1:], color=COLOURS["net"], width=0.62)
+    for place, level in zip(places[:-1], tops, strict=True):
+        axes.plot([place, place + 1], [level, level], color=COLOURS["faint"], linewidth=0.7, linestyle=(0, (2, 2)))
+    heights = np.append(np.maximum(starts, tops), max(float(tops[-1]), 0.0))
+    for place, height, value in zip(places, heights, np.append(values, tops[-1]), strict=True):
+        axes.annotate(
+            _amount(float(value)), (place, height), (0, 3), textcoords="offset points", ha="center", fontsize=10
+        )
+    axes.axhline(0.0, color="#999999", linewidth=0.8)
+    axes.set_xticks(places, [*names, "net"])
+    axes.tick_params(axis="x", length=0)
+    axes.margins(y=0.14)
+    _thousands(axes)
+    return _svg(figure, "waterfall", "Profit by cause in USD")
+
+
+def lines(
+    name: str,
+    label: str,
+    series: Mapping[str, pd.Series],
+    colours: Sequence[str],
+    percent: bool = False,
+    fill: bool = False,
+) -> str:
+    """Lines over time, thinned; with `fill`, the area down to zero."""
+    figure, axes = _canvas()
+    points = POINTS if len(series) == 1 else POINTS // 2
+    for colour, (legend, values) in zip(colours, series.items(), strict=True):
+        numbers = values.to_numpy(dtype=np.float64) * (100.0 if percent else 1.0)
+        kept = thin(numbers, points)
+        times = _naive(values.index)[kept]
+        if fill:
+            axes.fill_between(times, numbers[kept], 0.0, color=colour, alpha=0.25, linewidth=0)
+        axes.plot(times, numbers[kept], color=colour, label=legend, linewidth=1.0 if fill else 1.3)
+    _dates(axes)
+    _percent(axes) if percent else _thousands(axes)
+    if len(series) > 1:
+        # Above the axes, so that no line is ever hidden by it.
+        figure.legend(loc="outside upper left", ncols=6, fontsize=10, handlelength=1.2, columnspacing=1.2)
+    return _svg(figure, name, label)
+
+
+def stems(name: str, label: str, values: pd.Series, mean: float) -> str:
+    """One thin bar an instant, and the mean as a dashed line; fractions, shown in per cent."""
+    figure, axes = _canvas()
+    numbers = values.to_numpy(dtype=np.float64) * 100.0
+    kept = thin(numbers)
+    width = 0.4 + 3.0 * max(0.0, 1.0 - len(kept) / 100.0)
+    axes.vlines(_naive(values.index)[kept], 0.0, numbers[kept], color=COLOURS["price"], linewidth=width)
+    axes.axhline(mean * 100.0, color=COLOURS["net"], linewidth=1.0, linestyle=(0, (4, 3)), label=f"mean {mean:,.1%}")
+    axes.set_ylim(bottom=0.0)
+    figure.legend(loc="outside upper left", fontsize=10, handlelength=1.8)
+    _dates(axes)
+    _percent(axes)
+    return _svg(figure, name, label)
+
+
+def _canvas() -> tuple[Figure, Axes]:
+    import matplotlib
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
+
+    matplotlib.rcParams.update(dict(_STYLE))
+    # 72 dots an inch make a point of the SVG one pixel of the page.
+    figure = Figure(figsize=(WIDTH / 72.0, HEIGHT / 72.0), dpi=72.0, layout="constrained")
+    FigureCanvasSVG(figure)
+    return figure, figure.add_subplot()
+
+
+def _naive(index: pd.Index) -> np.ndarray:
+    """Instants for matplotlib, which would otherwise ask for a time zone of its own."""
+    return pd.DatetimeIndex(index).tz_convert("UTC").tz_localize(None).to_numpy()
+
+
+def _dates(axes: Axes) -> None:
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator(minticks=3, maxticks=7)
+    axes.xaxis.set_major_locator(locator)
+    axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _thousands(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+
+
+def _percent(axes: Axes) -> None:
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}%"))
+
+
+def _amount(value: float) -> str:
+    text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:,.2f}"
+    return text.removeprefix("-") if float(text.replace(",", "")) == 0.0 else text
+
+
+def _svg(figure: Figure, name: str, label: str) -> str:
+    """The figure as an inline ``<svg>``: no prolog, no metadata, no date, ids that no other chart of the page has."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": f"hlbt-{name}"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue().decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    text = re.sub(r"font-family: [^;\"]*", _FONTS, text)
+    text = re.sub(r"\n\s*", "\n", text)
+    return re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', text, count=1)

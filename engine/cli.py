@@ -1,0 +1,366 @@
+"""The ``hlbt`` command. Heavy parts are imported inside the commands that need them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.errors import ConfigError, DataError, HlbtError, OracleError
+from engine.terminal import demo_table, print_json, progress, result_tables, show_all, status_tables
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
+    from engine.data.store import Store
+    from engine.panel import Panel
+    from engine.result import Result
+    from engine.runs import Origin
+
+REPORTS = Path("reports")
+DEMO_ORACLES: tuple[tuple[str, dict[str, Any]], ...] = (
+    ("research.oracles.momentum:Momentum", {"lookback_hours": 336, "n": 5}),
+    ("research.oracles.carry:Carry", {"lookback_hours": 168, "n": 5}),
+    ("research.oracles.equal_weight:EqualWeight", {}),
+)
+
+app = typer.Typer(
+    name="hlbt",
+    help="Research backtester for systematic portfolios of HyperLiquid perpetuals.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+data_app = typer.Typer(help="The hourly history in data_cache/.", no_args_is_help=True)
+import_app = typer.Typer(help="Bring data from files.", no_args_is_help=True)
+app.add_typer(data_app, name="data")
+data_app.add_typer(import_app, name="import")
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with [data], [execution], [costs], [account].")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one config key; may be repeated.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values replace cached ones that differ.")]
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one paragraph and a non-zero exit, never a traceback."""
+    try:
+        app()
+    except HlbtError as error:
+        if os.environ.get("HLBT_TRACEBACK"):
+            raise
+        sys.stderr.write(f"hlbt: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("hlbt: interrupted. What was finished is kept; run the command again to go on.\n")
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(0)
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+@import_app.command("freqtrade")
+def import_freqtrade_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with *-1h-futures.feather and *-1h-funding_rate.feather.")
+    ],
+    replace: ReplaceOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import freqtrade's HyperLiquid candles and funding.
+
+    Example: hlbt data import freqtrade user_data/data/hyperliquid
+    """
+    from engine.data.freqtrade import import_freqtrade
+
+    store = _store(_config(config, settings))
+    with progress() as step:
+        report = import_freqtrade(store, folder, replace=replace, progress=step)
+    _report_import(report, store, as_json)
+
+
+@import_app.command("meta")
+def import_meta_command(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A saved `meta` or `metaAndAssetCtxs` answer of the exchange (JSON).")
+    ],
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import lots, leverage and delistings into the coin table.
+
+    Example: hlbt data import meta meta.json
+    """
+    from engine.data.coins import import_meta
+
+    store = _store(_config(config, settings))
+    _report_import(import_meta(store, file), store, as_json)
+
+
+@data_app.command("status")
+def status_command(config: ConfigOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Show what the cache holds: coverage by month, gaps, listings, delistings.
+
+    Example: hlbt data status
+    """
+    from engine.data.status import status
+
+    found = status(_store(_config(config, settings)))
+    if as_json:
+        print_json(found)
+        return
+    show_all(*status_tables(found))
+
+
+@data_app.command("verify")
+def verify_command(config: ConfigOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Recompute the digest of every file in the cache; exit 1 when one is wrong.
+
+    Example: hlbt data verify
+    """
+    store = _store(_config(config, settings))
+    problems = store.verify()
+    files = len(store.manifest.files)
+    if as_json:
+        print_json({"cache": str(store.path), "files": files, "problems": problems})
+    elif not problems:
+        show_all(f"{files} files in {store.path}: every digest is right.")
+    if problems:
+        raise DataError(
+            f"{store.path}: {'; '.join(problems)}. Delete the cache and import again, or restore those files."
+        )
+
+
+# ------------------------------------------------------------------------------------------------------------ backtest
+
+
+@app.command("backtest")
+def backtest_command(
+    oracle: Annotated[
+        str | None,
+        typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum."),
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option("--weights", metavar="FILE", help="CSV or parquet: a column time, then one a coin.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default reports/<run>.")] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the tearsheet.")] = True,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run one oracle, or one file of weights, over the cache.
+
+    Example: hlbt backtest --oracle research.oracles.momentum:Momentum --param lookback_hours=168 --set
+    data.start=2024-10-01
+    """
+    from engine.data.load import load_panel
+
+    if (oracle is None) == (weights is None):
+        raise OracleError("Name what to run: either --oracle PATH:CLASS or --weights FILE.")
+    if weights is not None and param:
+        raise OracleError(f"--param {param[0]} is for an oracle; a weights file has no parameters.")
+    settled = _config(config, settings)
+    panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+    result, origin = _run(panel, settled, oracle, _parameters(param), weights)
+    folder = _write(result, origin, out, report)
+    if as_json:
+        print_json({"folder": str(folder), **_read_json(folder / "run.json")})
+    else:
+        show_all(
+            *result_tables(result, origin),
+            f"Run folder: {folder}" + (f"\nTearsheet:  {folder / 'tearsheet.html'}" if report else ""),
+        )
+
+
+@app.command("report")
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or its name below reports/.")],
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the tearsheet of a run again.
+
+    Example: hlbt report reports/momentum-20241001-20250331-1a2b3c4d
+    """
+    from engine.report import write_tearsheet
+    from engine.runs import load_run
+
+    _config(config, settings)
+    page = write_tearsheet(load_run(run if run.exists() else REPORTS / run))
+    print_json({"tearsheet": str(page)}) if as_json else show_all(f"Tearsheet: {page}")
+
+
+@app.command("index")
+def index_command(
+    reports: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of run folders.")] = REPORTS,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write reports/index.html, a sortable page of all runs.
+
+    Example: hlbt index
+    """
+    from engine.report import write_index
+
+    _config(config, settings)
+    page = write_index(reports)
+    print_json({"index": str(page)}) if as_json else show_all(f"Index: {page}")
+
+
+@app.command("demo")
+def demo_command(
+    reports: Annotated[Path, typer.Option("--reports", metavar="DIR", help="Where the run folders go.")] = REPORTS,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the main job on the built-in SYNTHETIC sample: three oracles, a tearsheet each, the page of all runs.
+
+    Example: hlbt demo
+    """
+    from engine.data.load import load_panel
+    from engine.data.sample import write_sample
+    from engine.data.store import Store
+    from engine.report import write_index
+
+    settled = _config(config, settings)
+    cache = Path(settled.data.cache) if settled.data.cache else _cache(settled) / "sample"
+    made = []
+    with progress() as step:
+        steps = 2 + 2 * len(DEMO_ORACLES)
+        step(0, steps, "building the synthetic sample")
+        write_sample(Store(cache))
+        step(1, steps, "loading the panel")
+        panel = load_panel(cache, settled.start, settled.end, settled.data.coins)
+        for number, (path, parameters) in enumerate(DEMO_ORACLES):
+            name = path.rpartition(":")[2]
+            step(2 + 2 * number, steps, f"backtest of {name}")
+            result, origin = _run(panel, settled, path, parameters, None)
+            step(3 + 2 * number, steps, f"tearsheet of {name}")
+            made.append((result, origin, _write(result, origin, None, True, reports)))
+        page = write_index(reports)
+        step(steps, steps, "done")
+    if as_json:
+        print_json(
+            {"synthetic": True, "index": str(page), "runs": [_read_json(folder / "run.json") for _, _, folder in made]}
+        )
+        return
+    show_all(
+        demo_table(made),
+        f"SYNTHETIC DATA: made-up prices with a small built-in effect; nothing here says anything about a market.\n\n"
+        f"Open     {page}\n"
+        f"         {made[0][2] / 'tearsheet.html'}\n"
+        "Next     hlbt data import freqtrade DIR      real candles and funding from freqtrade's files\n"
+        "         hlbt backtest --oracle research.oracles.momentum:Momentum --param lookback_hours=72\n"
+        "         hlbt backtest --weights FILE        your own weights: a column time, then one a coin\n"
+        "Read     README.md for your own oracle, ARCHITECTURE.md for the rules of an instant",
+    )
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _config(path: Path | None, settings: list[str] | None) -> RunConfig:
+    from engine.config import RunConfig
+
+    return RunConfig.load(path, settings or ())
+
+
+def _cache(config: RunConfig) -> Path:
+    from engine.data.load import cache_path
+
+    return cache_path(config.data.cache)
+
+
+def _store(config: RunConfig) -> Store:
+    from engine.data.store import Store
+
+    return Store(_cache(config))
+
+
+def _parameters(assignments: list[str] | None) -> dict[str, Any]:
+    from engine.config import parse_value
+
+    parameters = {}
+    for assignment in assignments or ():
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--param {assignment!r} is not k=v, for example --param lookback_hours=168.")
+        parameters[name.strip()] = parse_value(text)
+    return parameters
+
+
+def _run(
+    panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
+) -> tuple[Result, Origin]:
+    """Weights from an oracle or a file, then the backtest."""
+    from engine.oracle import bound_parameters, load_oracle, oracle_sources, weight_matrix
+    from engine.runs import Origin, files_digest
+    from engine.simulate import backtest, decisions_of
+    from engine.weights import read_weights
+
+    if oracle_path is not None:
+        oracle = load_oracle(oracle_path, parameters)
+        matrix = weight_matrix(oracle, panel, decisions_of(panel, config))
+        name = type(oracle).__name__
+        origin = Origin(
+            name,
+            "oracle",
+            oracle_path,
+            bound_parameters(type(oracle), parameters),
+            files_digest(oracle_sources(oracle)),
+        )
+    else:
+        assert weights_file is not None
+        matrix = read_weights(weights_file)
+        origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
+    return backtest(panel, matrix, config), origin
+
+
+def _write(result: Result, origin: Origin, out: Path | None, report: bool, reports: Path = REPORTS) -> Path:
+    from datetime import UTC, datetime
+
+    from engine.runs import load_run, run_name, save_run
+
+    folder = out if out is not None else reports / run_name(result, origin)
+    save_run(result, origin, folder, datetime.now(UTC).isoformat(timespec="seconds"))
+    if report:
+        from engine.report import write_tearsheet
+
+        write_tearsheet(load_run(folder))
+    return folder
+
+
+def _report_import(report: Any, store: Store, as_json: bool) -> None:
+    """Print what an import did; exit 1 when a file was set aside or contradicts the cache."""
+    if as_json:
+        print_json({"cache": str(store.path), **report.to_dict()})
+    else:
+        show_all(report.summary())
+    if report.problems:
+        raise DataError(f"{len(report.problems)} of the import's parts were set aside: {' '.join(report.problems)}")
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    import json
+
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return read

@@ -1,0 +1,262 @@
+"""The coin table: when a coin was seen in the data, and what HyperLiquid's `meta` answer says of it.
+
+First and last instants come from the data and are kept up to date by the store; lots and leverage come from a saved
+``meta`` answer. They are those of the day of that answer: HyperLiquid changes leverage over time.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from engine.clock import HOUR, parse_instant
+from engine.errors import DataError, some
+from engine.panel import Coin
+
+if TYPE_CHECKING:
+    from engine.data.store import Store
+
+#: A coin whose data end longer than this before those of the cache is taken to be gone.
+SILENCE = 24 * HOUR
+Span = tuple[pd.Timestamp, pd.Timestamp]
+_INSTANTS = ("first_price", "last_price", "first_funding", "last_funding")
+
+
+@dataclass(frozen=True)
+class CoinMeta:
+    """What a ``meta`` answer says of one coin; None where it does not say.
+
+    Attributes
+    ----------
+    sz_decimals : int or None
+        Decimals of an order's size.
+    max_leverage : float or None
+        Highest leverage on the day of the answer.
+    is_delisted, only_isolated : bool or None
+        Flags of the answer.
+    margin_table_id : int or None
+        Margin tiers of the coin.
+    """
+
+    name: str
+    sz_decimals: int | None = None
+    max_leverage: float | None = None
+    is_delisted: bool | None = None
+    only_isolated: bool | None = None
+    margin_table_id: int | None = None
+
+
+@dataclass(frozen=True)
+class CoinRecord(CoinMeta):
+    """One line of the coin table: :class:`CoinMeta`, and when the coin was seen in the data.
+
+    Attributes
+    ----------
+    first_price, last_price : Timestamp or None
+        First and last row with a `mid` in the whole cache.
+    first_funding, last_funding : Timestamp or None
+        First and last row with a `funding` rate.
+    origin : str or None
+        Name of the file (or source) of the `meta` answer.
+    as_of : Timestamp or None
+        Instant of the answer, where the user gave it.
+    """
+
+    first_price: pd.Timestamp | None = None
+    last_price: pd.Timestamp | None = None
+    first_funding: pd.Timestamp | None = None
+    last_funding: pd.Timestamp | None = None
+    origin: str | None = None
+    as_of: pd.Timestamp | None = None
+
+    @property
+    def listed(self) -> pd.Timestamp | None:
+        """First funding stamp, else first price: candles before it are an index's, not a market's."""
+        return self.first_funding if self.first_funding is not None else self.first_price
+
+    def delisted(self, cache_end: pd.Timestamp) -> pd.Timestamp | None:
+        """Last row with a price when the coin is gone, None while it lives.
+
+        Gone means that `meta` says so, or that its data end more than 24 h before `cache_end`, the last priced row of
+        the cache. A `meta` answer of a known, later date that lists the coin as alive outweighs the silence.
+        """
+        if self.last_price is None:
+            return None
+        if self.is_delisted:
+            return self.last_price
+        if self.is_delisted is False and self.as_of is not None and self.as_of >= self.last_price:
+            return None
+        return self.last_price if cache_end - self.last_price > SILENCE else None
+
+    def coin(self, cache_end: pd.Timestamp) -> Coin:
+        """The coin as a panel knows it."""
+        return Coin(self.name, self.listed, self.delisted(cache_end), self.sz_decimals, self.max_leverage)
+
+    def seen(self, price: Span | None, funding: Span | None) -> CoinRecord:
+        """The record with its spans widened to the first and last instants of newly read data."""
+        first_price, last_price = _widened(self.first_price, self.last_price, price)
+        first_funding, last_funding = _widened(self.first_funding, self.last_funding, funding)
+        return replace(
+            self, first_price=first_price, last_price=last_price, first_funding=first_funding, last_funding=last_funding
+        )
+
+    def told(self, meta: CoinMeta, origin: str, as_of: pd.Timestamp | None) -> CoinRecord:
+        """The record with what `meta` says; an answer older than the one it has only fills what is unknown."""
+        older = self.as_of is not None and as_of is not None and as_of < self.as_of
+        news: dict[str, Any] = {
+            name: value
+            for name in _META
+            if (value := getattr(meta, name)) is not None and not (older and getattr(self, name) is not None)
+        }
+        return replace(self, **news) if older else replace(self, **news, origin=origin, as_of=as_of)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object without the name and without what is unknown."""
+        state = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
+        return {
+            name: f"{value:%Y-%m-%dT%H:%MZ}" if isinstance(value, pd.Timestamp) else value
+            for name, value in state.items()
+            if value is not None
+        }
+
+    @classmethod
+    def from_json(cls, name: str, state: Mapping[str, Any]) -> CoinRecord:
+        """Read what :meth:`to_json` wrote; a key that is not known is a TypeError."""
+        values = dict(state)
+        for key in (*_INSTANTS, "as_of"):
+            if key in values:
+                values[key] = pd.Timestamp(values[key]).as_unit("ms")
+        return cls(name, **values)
+
+
+_META = tuple(field.name for field in fields(CoinMeta) if field.name != "name")
+
+
+def _widened(
+    first: pd.Timestamp | None, last: pd.Timestamp | None, span: Span | None
+) -> tuple[pd.Timestamp | None, pd.Timestamp | None]:
+    if span is None:
+        return first, last
+    return (span[0] if first is None else min(first, span[0])), (span[1] if last is None else max(last, span[1]))
+
+
+def price_span(records: Iterable[CoinRecord]) -> Span | None:
+    """First and last row of the cache that has any price, None when it has none."""
+    priced = [(record.first_price, record.last_price) for record in records]
+    firsts = [first for first, _ in priced if first is not None]
+    lasts = [last for _, last in priced if last is not None]
+    return (min(firsts), max(lasts)) if firsts and lasts else None
+
+
+@dataclass(frozen=True)
+class MetaReport:
+    """What :func:`import_meta` did.
+
+    Attributes
+    ----------
+    coins : int
+        Coins in the answer.
+    added, changed : tuple of str
+        Coins that the cache's table lacked; coins of it that now read differently.
+    delisted : tuple of str
+        Coins that the answer calls delisted.
+    """
+
+    coins: int
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    delisted: tuple[str, ...]
+
+    @property
+    def wrote(self) -> bool:
+        """Whether the cache was changed at all."""
+        return bool(self.added or self.changed)
+
+
+def import_meta(store: Store, path: str | Path, *, as_of: str | pd.Timestamp | None = None) -> MetaReport:
+    """Take lots, leverage and delistings from a saved ``meta`` or ``metaAndAssetCtxs`` answer.
+
+    Parameters
+    ----------
+    store : Store
+        The cache; made when absent.
+    path : path
+        JSON file: ``{"universe": [...]}`` or ``[{"universe": [...]}, [...]]``.
+    as_of : str or Timestamp, optional
+        Date of the answer, which carries none itself. With it, an older answer never overrides a newer one, and
+        a coin alive on that date is not taken for delisted because its data end earlier.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be read, is not JSON, or is another answer.
+    """
+    path = Path(path)
+    metas = read_meta(path)
+    instant = None if as_of is None else parse_instant(as_of, "as_of")
+    added, changed = store.tell(metas, path.name, instant)
+    return MetaReport(len(metas), added, changed, tuple(meta.name for meta in metas if meta.is_delisted))
+
+
+def read_meta(path: Path) -> tuple[CoinMeta, ...]:
+    """Read the coins of a saved ``meta`` or ``metaAndAssetCtxs`` answer, as :func:`import_meta` describes."""
+    try:
+        answer = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Name a saved answer of HyperLiquid.") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}). {_WANTED}") from error
+    body = answer[0] if isinstance(answer, list) and answer else answer
+    universe = body.get("universe") if isinstance(body, dict) else None
+    if not isinstance(universe, list) or not universe:
+        named = isinstance(answer, dict) and answer
+        found = f"an object with {some(answer)}" if named else f"a {type(answer).__name__}"
+        raise DataError(f"{path}: no 'universe' of coins in it, but {found}. {_WANTED}")
+    if isinstance(universe[0], dict) and "tokens" in universe[0]:
+        raise DataError(f"{path}: this is the spot market's answer (its universe has 'tokens'). {_WANTED}")
+    metas = tuple(_coin_meta(entry, place, path) for place, entry in enumerate(universe))
+    names = [meta.name for meta in metas]
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"{path}: {some(twice)} appears twice. {_WANTED}")
+    return metas
+
+
+_WANTED = (
+    'Save the answer of POST /info {"type": "meta"} or {"type": "metaAndAssetCtxs"} as it is: '
+    '{"universe": [{"name", "szDecimals", "maxLeverage", ...}]}, or a list that starts with that object.'
+)
+
+
+def _coin_meta(entry: Any, place: int, path: Path) -> CoinMeta:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
+        raise DataError(f"{path}: entry {place} of the universe has no name. {_WANTED}")
+    name = entry["name"]
+    decimals = _number(entry.get("szDecimals"))
+    if decimals is None or decimals != int(decimals) or not 0 <= decimals <= 18:
+        given = entry.get("szDecimals")
+        raise DataError(f"{path}: szDecimals of {name} is {given!r}; it must be a whole number from 0 to 18. {_WANTED}")
+    leverage = _number(entry.get("maxLeverage"))
+    if leverage is None or leverage < 1:
+        given = entry.get("maxLeverage")
+        raise DataError(f"{path}: maxLeverage of {name} is {given!r}; it must be a number of at least 1. {_WANTED}")
+    table = _number(entry.get("marginTableId"))
+    return CoinMeta(
+        name,
+        int(decimals),
+        float(leverage),
+        # Absent flags mean false: the venue leaves them out for live coins.
+        bool(entry.get("isDelisted", False)),
+        bool(entry.get("onlyIsolated", False)),
+        None if table is None else int(table),
+    )
+
+
+def _number(value: Any) -> int | float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None

@@ -1,0 +1,147 @@
+"""``load_panel``: from the cache to a :class:`~engine.panel.Panel`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, datetime
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from engine.clock import hourly_index, parse_instant, show
+from engine.data.manifest import Manifest
+from engine.data.schema import Flags, Floats, hour_number
+from engine.data.store import Store
+from engine.errors import DataError, nearest, some
+from engine.panel import FIELDS, Coin, Panel, tradable_rule
+
+Instant = str | date | datetime | pd.Timestamp
+
+
+def cache_path(cache: str | Path | None = None) -> Path:
+    """The cache's folder: `cache`, else ``HLBT_DATA_CACHE``, else ``data_cache``."""
+    return Path(cache if cache is not None else os.environ.get("HLBT_DATA_CACHE") or "data_cache")
+
+
+def load_panel(
+    cache: str | Path | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    coins: Sequence[str] | None = None,
+) -> Panel:
+    """Read a panel from the cache.
+
+    Parameters
+    ----------
+    cache : path, optional
+        Folder of the cache; default ``HLBT_DATA_CACHE``, else ``data_cache``.
+    start, end : str or Timestamp, optional
+        First and last row, both inclusive; a bare date is its 00:00 UTC. The panel covers what of that range the
+        cache has prices for. Default: all of it.
+    coins : sequence of str, optional
+        Columns, in this order. Default: every coin with a price in the range, ascending.
+
+    Returns
+    -------
+    Panel
+        Fields that no source gave in the range are absent. `tradable` knows a listing that lies before `start`;
+        `Coin.delisted` is set only where the delisting lies before the panel's last row.
+
+    Raises
+    ------
+    DataError
+        For an absent or damaged cache, an empty range, an unknown coin.
+    ConfigError
+        For an instant that cannot be read.
+    """
+    first = None if start is None else parse_instant(start, "start")
+    last = None if end is None else parse_instant(end, "end")
+    if first is not None and last is not None and first > last:
+        raise DataError(f"The range is empty: start {show(first)} lies after end {show(last)}.")
+    store = Store(cache_path(cache))
+    return store.consistent(lambda manifest: _panel(store, manifest, first, last, coins))
+
+
+def _panel(
+    store: Store, manifest: Manifest, start: pd.Timestamp | None, end: pd.Timestamp | None, coins: Sequence[str] | None
+) -> Panel:
+    span = manifest.span
+    if span is None:
+        raise DataError(f"The cache {store.path} has no price yet, only funding. Import candles or quotes too.")
+    first = span[0] if start is None else max(start, span[0])
+    last = span[1] if end is None else min(end, span[1])
+    if first > last:
+        raise DataError(
+            f"The cache {store.path} has nothing from {show(start or span[0])} to {show(end or span[1])}: "
+            f"its prices run from {show(span[0])} to {show(span[1])}."
+        )
+    names = _chosen(store, manifest, coins, first, last)
+    index = hourly_index(first, last)
+    fields = _read_fields(store, manifest, index, names)
+    if "mid" not in fields:
+        raise DataError(
+            f"No price of {some(names)} from {show(first)} to {show(last)} in the cache {store.path}, whose prices "
+            f"run from {show(span[0])} to {show(span[1])}."
+        )
+    if coins is None:
+        priced: Flags = np.asarray(~np.isnan(fields["mid"]).all(axis=0), dtype=np.bool_)
+        if not priced.all():
+            names = [name for name, kept in zip(names, priced, strict=True) if kept]
+            fields = {name: np.ascontiguousarray(values[:, priced]) for name, values in fields.items()}
+    table = tuple(manifest.coins[name].coin(span[1]) for name in names)
+    tradable = tradable_rule(index, fields, table)
+    return Panel(index, tuple(names), fields, tradable, tuple(_as_of(coin, last) for coin in table), manifest.synthetic)
+
+
+def _chosen(
+    store: Store, manifest: Manifest, coins: Sequence[str] | None, first: pd.Timestamp, last: pd.Timestamp
+) -> list[str]:
+    """Coins to read: those asked for, else those whose prices reach into the range."""
+    known = {name: record for name, record in manifest.coins.items() if record.first_price is not None}
+    if coins is None:
+        return [
+            name
+            for name, record in known.items()
+            if record.first_price is not None
+            and record.last_price is not None
+            and record.first_price <= last
+            and record.last_price >= first
+        ]
+    chosen = [coins] if isinstance(coins, str) else list(coins)
+    strange = [name for name in chosen if name not in known]
+    if strange:
+        lists = "has no price of" if strange[0] in manifest.coins else "does not know"
+        raise DataError(
+            f"The cache {store.path} {lists} {some(strange)}.{nearest(strange[0], known)} It has prices of "
+            f"{len(known)} coins: {some(known)}. Names are HyperLiquid's own, case-sensitive."
+        )
+    return chosen
+
+
+def _read_fields(store: Store, manifest: Manifest, index: pd.DatetimeIndex, names: Sequence[str]) -> dict[str, Floats]:
+    """The (T, N) arrays of every field with a value in the range."""
+    length, width, start = len(index), len(names), hour_number(index[0])
+    entries = [entry for entry in manifest.files.values() if entry.first <= index[-1] and entry.last >= index[0]]
+    present = {name for entry in entries for name in entry.fields}
+    fields = {name: np.full((length, width), np.nan) for name in FIELDS if name in present}
+    column_of = {name: column for column, name in enumerate(names)}
+    for entry in entries:
+        rows = store.read(entry)
+        columns = np.array([column_of.get(name, -1) for name in rows.coins], dtype=np.int64)[rows.codes]
+        lines = rows.hours - start
+        kept = (columns >= 0) & (lines >= 0) & (lines < length)
+        place = lines * width + columns
+        everything = bool(kept.all())
+        if not everything:
+            place = place[kept]
+        for name, values in rows.fields.items():
+            fields[name].reshape(-1)[place] = values if everything else values[kept]
+    return {name: values for name, values in fields.items() if not np.isnan(values).all()}
+
+
+def _as_of(coin: Coin, last: pd.Timestamp) -> Coin:
+    """The coin as known at the panel's last row, where a delisting at or after it is not known yet."""
+    return replace(coin, delisted=None) if coin.delisted is not None and coin.delisted >= last else coin

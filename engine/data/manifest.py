@@ -1,0 +1,157 @@
+"""The manifest: the only thing that says which files of a cache count.
+
+Everything else in the folder is a leftover of a writer that was killed. The manifest is replaced atomically, so a
+reader sees the cache before or after a commit, never between. It holds the coin table too, and its own digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from engine.data.coins import CoinRecord, price_span
+from engine.data.schema import SCHEMA
+from engine.errors import DataError
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class FileEntry:
+    """One parquet file of the cache.
+
+    Attributes
+    ----------
+    name : str
+        Path within the cache; it carries the first 12 digits of `sha256`.
+    rows, coins, bytes : int
+        Rows, distinct coins, size of the file.
+    first, last : Timestamp
+        First and last instant.
+    fields : tuple of str
+        Columns beside time and coin.
+    sha256 : str
+        Digest of the file.
+    sources : mapping of str to tuple of str
+        Per field, where its values came from.
+    """
+
+    name: str
+    rows: int
+    first: pd.Timestamp
+    last: pd.Timestamp
+    coins: int
+    fields: tuple[str, ...]
+    sha256: str
+    bytes: int
+    sources: Mapping[str, tuple[str, ...]]
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON object of the manifest."""
+        return {
+            "name": self.name,
+            "rows": self.rows,
+            "first": f"{self.first:%Y-%m-%dT%H:%MZ}",
+            "last": f"{self.last:%Y-%m-%dT%H:%MZ}",
+            "coins": self.coins,
+            "fields": list(self.fields),
+            "sha256": self.sha256,
+            "bytes": self.bytes,
+            "sources": {name: list(sources) for name, sources in self.sources.items()},
+        }
+
+    @classmethod
+    def from_json(cls, state: Mapping[str, Any]) -> FileEntry:
+        """Read what :meth:`to_json` wrote."""
+        values = dict(state)
+        values["first"] = pd.Timestamp(values["first"]).as_unit("ms")
+        values["last"] = pd.Timestamp(values["last"]).as_unit("ms")
+        values["fields"] = tuple(values["fields"])
+        values["sources"] = {name: tuple(sources) for name, sources in values["sources"].items()}
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """State of a cache.
+
+    Attributes
+    ----------
+    synthetic : bool
+        Made-up data; a cache is synthetic as a whole or not at all.
+    files : mapping of str to FileEntry
+        By month, ``"2024-10"``, ascending.
+    coins : mapping of str to CoinRecord
+        The coin table, by name, ascending.
+    """
+
+    synthetic: bool
+    files: Mapping[str, FileEntry] = field(default_factory=dict)
+    coins: Mapping[str, CoinRecord] = field(default_factory=dict)
+
+    @property
+    def span(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
+        """First and last row of the cache that has any price."""
+        return price_span(self.coins.values())
+
+    def to_bytes(self) -> bytes:
+        """The file: the same state is the same bytes."""
+        body = {
+            "schema": SCHEMA,
+            "synthetic": self.synthetic,
+            "files": {month: self.files[month].to_json() for month in sorted(self.files)},
+            "coins": {name: self.coins[name].to_json() for name in sorted(self.coins)},
+        }
+        return (json.dumps({**body, "sha256": _digest(body)}, indent=1) + "\n").encode()
+
+
+def _digest(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """Read the manifest of a cache; None when there is none.
+
+    Raises
+    ------
+    DataError
+        When it is damaged, or written by a newer version.
+    """
+    path = folder / MANIFEST
+    try:
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}.") from error
+    try:
+        body = json.loads(content)
+        schema = int(body["schema"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise DataError(_damaged(path)) from error
+    if schema > SCHEMA:
+        raise DataError(
+            f"{path} has schema version {schema}, and this hlbt reads up to {SCHEMA}. Upgrade hlbt, or point "
+            "HLBT_DATA_CACHE at another folder."
+        )
+    try:
+        if body.pop("sha256") != _digest(body):
+            raise DataError(_damaged(path))
+        files = {month: FileEntry.from_json(entry) for month, entry in body["files"].items()}
+        coins = {name: CoinRecord.from_json(name, record) for name, record in body["coins"].items()}
+        return Manifest(bool(body["synthetic"]), files, coins)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(_damaged(path)) from error
+
+
+def _damaged(path: Path) -> str:
+    return (
+        f"{path} is damaged or was edited: its content does not match its own digest. The cache holds nothing that "
+        f"cannot be imported again: delete the folder {path.parent} and import or sync once more."
+    )

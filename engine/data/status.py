@@ -1,0 +1,163 @@
+"""What the cache holds: coverage, gaps, listings, delistings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.data.cube import Cube
+from engine.data.manifest import FileEntry, Manifest
+from engine.data.schema import Flags, Integers, hour_number, instant_of, month_number
+from engine.data.store import Store
+from engine.errors import DataError
+from engine.panel import FIELDS
+
+
+def status(store: Store) -> dict[str, Any]:
+    """Describe a cache as a JSON-ready dict.
+
+    Returns
+    -------
+    dict
+        ``path``, ``synthetic``, ``start``, ``end`` (first and last priced row), ``rows``, ``coins``, ``fields``,
+        ``bytes``; ``months``, each with ``coverage``: per field, the part of (hours x listed coins) that holds a value;
+        ``table``, a coin each: first and last price, listing, delisting, ``missing_hours`` between first and last
+        price, ``zero_volume_hours`` since the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first
+        and last missing row, hours); ``listings`` after `start` and ``delistings``, by time. Instants are ISO strings.
+
+    Raises
+    ------
+    DataError
+        For a cache that is empty or damaged.
+    """
+    return store.consistent(lambda manifest: _status(store, manifest))
+
+
+def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
+    span = manifest.span
+    if span is None:
+        raise DataError(f"The cache {store.path} has no price yet, only funding. Import candles or quotes too.")
+    names = sorted(manifest.coins)
+    start, end = hour_number(span[0]), hour_number(span[1])
+    priced = np.zeros((len(names), end - start + 1), dtype=np.bool_)
+    still = np.zeros_like(priced)
+    listed, gone = _listed(manifest, names, start, end)
+    months = []
+    for key, entry in manifest.files.items():
+        cube = Cube([month_number(key)], names)
+        cube.load(store.read(entry))
+        within = (cube.hours() >= start) & (cube.hours() <= end)
+        place = cube.hours()[within] - start
+        if "mid" in cube.fields:
+            priced[:, place] = ~np.isnan(cube.fields["mid"][:, within])
+        if "volume_usd" in cube.fields:
+            still[:, place] = cube.fields["volume_usd"][:, within] == 0
+        market = (place + start >= listed[:, None]) & (place + start <= gone[:, None])
+        months.append({"month": key, **_month(entry, cube, within, market)})
+    hours = np.arange(start, end + 1)
+    gaps = _gaps(names, priced, start)
+    table = _table(manifest, names, span[1], priced, still, hours >= listed[:, None])
+    return {
+        "path": str(store.path),
+        "synthetic": manifest.synthetic,
+        "start": _iso(span[0]),
+        "end": _iso(span[1]),
+        "rows": sum(entry.rows for entry in manifest.files.values()),
+        "coins": int(priced.any(axis=1).sum()),
+        "fields": [name for name in FIELDS if any(name in entry.fields for entry in manifest.files.values())],
+        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "months": months,
+        "table": table,
+        "gaps": gaps,
+        "listings": _events(table, "listed", _iso(span[0])),
+        "delistings": _events(table, "delisted", ""),
+    }
+
+
+def _listed(manifest: Manifest, names: list[str], start: int, end: int) -> tuple[Integers, Integers]:
+    """First and last hour number at which each coin is a market, (N,) each; a coin without data never is."""
+    first = np.full(len(names), end + 1, dtype=np.int64)
+    last = np.full(len(names), start - 1, dtype=np.int64)
+    for line, name in enumerate(names):
+        coin = manifest.coins[name].coin(instant_of(end))
+        if coin.listed is not None:
+            first[line] = hour_number(coin.listed)
+            last[line] = end if coin.delisted is None else hour_number(coin.delisted)
+    return first, last
+
+
+def _month(entry: FileEntry, cube: Cube, within: Flags, market: Flags) -> dict[str, Any]:
+    cells = int(market.sum())
+    coverage = {
+        name: round(float((~np.isnan(cube.fields[name][:, within]) & market).sum()) / cells, 6) if cells else 0.0
+        for name in entry.fields
+    }
+    sources = {name: list(sources) for name, sources in entry.sources.items()}
+    return {
+        "rows": entry.rows,
+        "coins": entry.coins,
+        "bytes": entry.bytes,
+        "first": _iso(entry.first),
+        "last": _iso(entry.last),
+        "coverage": coverage,
+        "sources": sources,
+    }
+
+
+def _gaps(names: list[str], priced: Flags, start: int) -> list[dict[str, Any]]:
+    """Runs of rows without a price between a coin's first and last price."""
+    edge = np.zeros((len(names), 1), dtype=np.int8)
+    steps = np.diff(np.concatenate([edge, priced.astype(np.int8), edge], axis=1), axis=1)
+    # A price run begins at +1 and ends before -1; a gap lies between the end of one and the begin of the next.
+    begin_line, begin = np.nonzero(steps == 1)
+    end_line, end = np.nonzero(steps == -1)
+    found = []
+    for run in np.flatnonzero(end_line[:-1] == begin_line[1:]):
+        first, last = int(end[run]), int(begin[run + 1]) - 1
+        found.append(
+            {
+                "coin": names[int(end_line[run])],
+                "first": _iso(instant_of(start + first)),
+                "last": _iso(instant_of(start + last)),
+                "hours": last - first + 1,
+            }
+        )
+    return found
+
+
+def _table(
+    manifest: Manifest, names: list[str], cache_end: pd.Timestamp, priced: Flags, still: Flags, market: Flags
+) -> list[dict[str, Any]]:
+    columns = np.arange(priced.shape[1])
+    rows = []
+    for line, name in enumerate(names):
+        record = manifest.coins[name]
+        coin = record.coin(cache_end)
+        seen = columns[priced[line]]
+        rows.append(
+            {
+                "coin": name,
+                "first_price": _iso(record.first_price),
+                "last_price": _iso(record.last_price),
+                "listed": _iso(coin.listed),
+                "delisted": _iso(coin.delisted),
+                "missing_hours": int(seen[-1] - seen[0] + 1 - len(seen)) if len(seen) else 0,
+                "zero_volume_hours": int((still[line] & priced[line] & market[line]).sum()),
+                "unlisted_hours": int((priced[line] & ~market[line]).sum()),
+                "sz_decimals": coin.sz_decimals,
+                "max_leverage": coin.max_leverage,
+            }
+        )
+    return rows
+
+
+def _events(table: list[dict[str, Any]], key: str, after: str) -> list[dict[str, Any]]:
+    """Coins with an instant under `key` later than `after`, by time; ISO strings of one form sort as instants."""
+    events = [{"coin": row["coin"], "time": row[key]} for row in table if row[key] is not None and row[key] > after]
+    return sorted(events, key=lambda event: (event["time"], event["coin"]))
+
+
+def _iso(instant: pd.Timestamp | None) -> str | None:
+    return None if instant is None else f"{instant:%Y-%m-%dT%H:%MZ}"

@@ -1,0 +1,236 @@
+"""Pages of runs: the QuantStats tearsheet with our accounts above it, and the page of all runs.
+
+QuantStats is imported inside functions of this module and nowhere else. Its pages are made one at a time in a process,
+for they go through pyplot; many pages mean many processes.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from engine.charts import isolated_style
+from engine.clock import DAYS_PER_YEAR, show
+from engine.errors import DataError
+from engine.pages import IndexRow, benchmark_returns, block, check_record, daily_returns, index_row, plain, templates
+from engine.runs import BENCHMARK, Run
+
+TEARSHEET = "tearsheet.html"
+INDEX = "index.html"
+#: With fewer daily returns a standard deviation or a regression has no meaning, and QuantStats fails.
+LEAST_RETURNS = 3
+#: QuantStats' own theme. It sets it once, when it is imported; a page must not depend on which import came first.
+_THEME: Mapping[str, Any] = {
+    "figure.figsize": (10, 6),
+    "axes.facecolor": "white",
+    "figure.facecolor": "white",
+    "grid.color": "#dddddd",
+    "grid.linewidth": 0.5,
+    "lines.linewidth": 1.5,
+    "text.color": "#333333",
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hlbt",
+}
+
+
+def write_tearsheet(run: Run) -> Path:
+    """Write ``tearsheet.html`` of a run folder; the same run gives the same bytes.
+
+    Parameters
+    ----------
+    run : Run
+        From :func:`engine.runs.load_run`.
+
+    Returns
+    -------
+    Path
+        The page: our accounts, then QuantStats' report of the daily returns against BTC. Where QuantStats has nothing
+        to work with, the page says why and holds the first part alone.
+
+    Raises
+    ------
+    DataError
+        When the run is damaged or the page cannot be written.
+    """
+    check_record(run.record, run.folder)
+    if run.equity.empty:
+        raise DataError(f"Run {run.folder} is damaged: equity.parquet has no row. Run the backtest again.")
+    returns, benchmark = daily_returns(run), benchmark_returns(run)
+    notes = _benchmark_notes(run, returns, benchmark)
+    reason = _unfit(returns)
+    sheet = ""
+    if not reason:
+        if benchmark is not None and _looks_like_prices(benchmark):
+            benchmark, notes = None, [*notes, f"{BENCHMARK} more than doubled in a day and never fell: it is left out."]
+        if float(returns.min()) < -1.0:
+            # QuantStats takes the absolute value of a negative equity and would show growth.
+            returns = returns.clip(lower=-1.0)
+            notes.append("The account lost more than it had; in QuantStats' part that day counts as -100%.")
+        sheet, reason = _quantstats(run, returns, benchmark)
+    if reason:
+        notes.append(f"QuantStats' part is left out: {reason}")
+    part = block(run, tuple(notes))
+    title = page_title(run.record)
+    page = _joined(sheet, part, title) if sheet else templates().get_template("alone.html").render(title=title, block=part)
+    return _write(run.folder / TEARSHEET, page)
+
+
+def write_index(reports: Path) -> Path:
+    """Write ``index.html``: every run folder directly below `reports`, newest first, damaged ones with their error.
+
+    Raises
+    ------
+    DataError
+        When `reports` is no folder or the page cannot be written.
+    """
+    if not reports.is_dir():
+        raise DataError(f"{reports} is no folder of runs. `hlbt backtest` makes reports/, or name another folder.")
+    rows = [_read_row(file) for file in sorted(reports.glob("*/run.json")) if not file.parent.name.startswith(".")]
+    rows.sort(key=lambda row: row.folder)
+    rows.sort(key=lambda row: row.created, reverse=True)
+    return _write(reports / INDEX, templates().get_template("index.html").render(rows=rows))
+
+
+def page_title(record: Mapping[str, Any]) -> str:
+    """Title of a run's page; made-up data are named in it, for a browser tab shows nothing else."""
+    return f"{record['origin']['name']}{' (SYNTHETIC DATA)' if record['synthetic'] else ''}"
+
+
+def _read_row(file: Path) -> IndexRow:
+    folder = file.parent
+    try:
+        return index_row(json.loads(file.read_text(encoding="utf-8")), folder)
+    except DataError as error:
+        return IndexRow(folder.name, False, str(error))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        # Whatever is wrong with a file that someone edited, the other runs stay readable.
+        return IndexRow(folder.name, False, f"run.json is damaged: {type(error).__name__}: {str(error).splitlines()[0]}.")
+
+
+def _benchmark_notes(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> list[str]:
+    if benchmark is None:
+        return [f"No benchmark: the data of this run have no price of {BENCHMARK}."]
+    first = run.hourly["benchmark_usd"].first_valid_index()
+    if len(returns) and first is not None and first.tz_convert("UTC").tz_localize(None) > returns.index[0]:
+        return [f"{BENCHMARK} has no price before {show(first)}; its return is 0 until then."]
+    return []
+
+
+def _unfit(returns: pd.Series) -> str:
+    """Why QuantStats cannot be asked about these returns, in words; empty when it can."""
+    if len(returns) < LEAST_RETURNS:
+        return f"it needs at least {LEAST_RETURNS} daily returns and this run has {len(returns)}."
+    if not returns.any():
+        return "no daily return differs from zero, so there is nothing to measure."
+    if _looks_like_prices(returns):
+        return "no day lost and one more than doubled the account; QuantStats takes such a series for prices."
+    return ""
+
+
+def _looks_like_prices(returns: pd.Series) -> bool:
+    return bool(returns.min() >= 0.0 and returns.max() > 1.0)
+
+
+def _quantstats(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> tuple[str, str]:
+    """QuantStats' page, or an empty one and the reason."""
+    with tempfile.TemporaryDirectory(prefix="hlbt-") as folder, _quiet_quantstats() as reports:
+        output = Path(folder) / "quantstats.html"
+        try:
+            reports.html(
+                # It writes into what it is given.
+                returns.copy(),
+                benchmark=None if benchmark is None else benchmark.copy(),
+                rf=0.0,
+                title=_inert(page_title(run.record)),
+                output=str(output),
+                compounded=True,
+                periods_per_year=DAYS_PER_YEAR,
+                match_dates=False,
+                benchmark_title=None if benchmark is None else BENCHMARK,
+                parameters={_inert(key): _inert(value) for key, value in parameters(run.record).items()},
+            )
+        except Exception as error:  # A page without QuantStats' part is worth more than none, whatever it stumbles over.
+            return "", f"it failed on these returns ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
+        return output.read_text(encoding="utf-8"), ""
+
+
+def parameters(record: Mapping[str, Any]) -> dict[str, str]:
+    """Everything that decided the run, name to value, in the order of the page."""
+    origin, span = record["origin"], record["span"]
+    named = {origin["kind"]: origin["path"], **{key: plain(value) for key, value in origin["parameters"].items()}}
+    named["span"] = f"{show(pd.Timestamp(span['start']))} to {show(pd.Timestamp(span['end']))}"
+    named["coins"] = str(span["coins"])
+    for section, values in record["config"].items():
+        named |= {f"{section}.{key}": plain(value) for key, value in values.items()}
+    named |= {f"{name} digest": str(digest)[:12] for name, digest in record["digests"].items()}
+    named |= {name: str(number) for name, number in record["versions"].items()}
+    named["created"] = str(record["created"])
+    return named
+
+
+@contextmanager
+def _quiet_quantstats() -> Iterator[Any]:
+    """``quantstats.reports`` under its own theme, silent and reproducible; the caller's settings are back after."""
+    epoch = os.environ.get("SOURCE_DATE_EPOCH")
+    with isolated_style():
+        import matplotlib.pyplot as plt
+        import seaborn  # type: ignore[import-untyped]  # it ships no types
+        from quantstats import reports
+
+        opened = set(plt.get_fignums())
+        seaborn.set_theme(font_scale=1.1, rc=dict(_THEME))
+        # matplotlib dates every SVG by the clock unless told otherwise.
+        os.environ["SOURCE_DATE_EPOCH"] = "0"
+        try:
+            yield reports
+        finally:
+            for number in set(plt.get_fignums()) - opened:
+                plt.close(number)
+            if epoch is None:
+                del os.environ["SOURCE_DATE_EPOCH"]
+            else:
+                os.environ["SOURCE_DATE_EPOCH"] = epoch
+
+
+def _inert(text: object) -> str:
+    """Escaped for HTML and for QuantStats' own ``{{placeholders}}``, which it fills one after another."""
+    return html.escape(str(text)).replace("{", "&#123;").replace("}", "&#125;")
+
+
+def _joined(sheet: str, part: Markup, title: str) -> str:
+    """QuantStats' page with our part on top and without what reaches out of the document."""
+    sheet = re.sub(r"<link rel=\"shortcut icon\"[^>]*>", "", sheet)
+    sheet = re.sub(r"<title>.*?</title>", lambda _: f"<title>{html.escape(title)}</title>", sheet, count=1, flags=re.DOTALL)
+    sheet = re.sub(r"<a href=\"http[^>]*>(.*?)</a>", r"\1", sheet)
+    sheet = re.sub(r"<\?xml[^>]*\?>\s*|<!DOCTYPE svg[^>]*>\s*", "", sheet)
+    sheet = re.sub(r"<metadata>.*?</metadata>\s*", "", sheet, flags=re.DOTALL)
+    # Its onload calls a function that the page does not have.
+    head, body, rest = re.split(r"(<body[^>]*>)", sheet, maxsplit=1)
+    return f"{head}<body>\n{part}\n{rest}"
+
+
+def _write(path: Path, page: str) -> Path:
+    """Put a page in its place, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
+    try:
+        try:
+            temporary.write_text(page, encoding="utf-8")
+            os.replace(temporary, path)
+        finally:
+            with suppress(FileNotFoundError):
+                temporary.unlink()
+    except OSError as error:
+        raise DataError(f"Page {path} cannot be written: {error.strerror or error}. Check the folder and the disk.") from error
+    return path

@@ -1,0 +1,140 @@
+"""What the command line shows: progress, JSON and tables. rich is imported when something is shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from engine.result import Result
+    from engine.runs import Origin
+
+#: (done, total, what is being done)
+Progress = Callable[[int, int, str], None]
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar on standard error: call it with (done, total, what)."""
+    from rich import progress as parts
+    from rich.console import Console
+
+    with parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.MofNCompleteColumn(),
+        parts.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+def show_all(*parts: Any) -> None:
+    """Print texts as they are and tables as tables."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for part in parts:
+        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON on standard output."""
+    from engine.runs import to_json
+
+    sys.stdout.write(to_json(value))
+
+
+def _usd(value: float) -> str:
+    return f"{value:,.2f}"
+
+
+def _percent(value: float) -> str:
+    return "n/a" if value != value else f"{value:+.2%}"
+
+
+def _ratio(value: float) -> str:
+    return "n/a" if value != value else f"{value:.2f}"
+
+
+def result_tables(result: Result, origin: Origin) -> list[Table]:
+    """One run: its figures, and where the money came from and went."""
+    from rich.table import Table
+
+    from engine.clock import show
+
+    figures, index = result.metrics, result.panel.index
+    title = f"{origin.name}: {show(index[0])} to {show(index[-1])}, {len(result.panel.coins)} coins"
+    if result.panel.synthetic:
+        title += "  [SYNTHETIC DATA]"
+    numbers = Table(title=title, title_justify="left", show_header=False)
+    rows = (
+        ("End equity, USD", _usd(figures["equity_end_usd"])),
+        ("Total return", _percent(figures["total_return"])),
+        ("CAGR", _percent(figures["cagr"])),
+        ("Sharpe (365 days)", _ratio(figures["sharpe"])),
+        ("Max drawdown (hourly)", _percent(figures["max_drawdown"])),
+        ("Turnover a day", _percent(figures["turnover_daily"])),
+        ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {figures['net_mean']:+.2f}"),
+        ("Decisions, trades", f"{figures['decisions']}, {figures['trades']}"),
+        ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']}, {figures['skipped_band']}"),
+        ("Untradable orders, delistings", f"{figures['untradable_orders']}, {figures['delistings']}"),
+    )
+    for row in rows:
+        numbers.add_row(*row)
+    if figures["liquidated_at"]:
+        numbers.add_row("LIQUIDATED AT", figures["liquidated_at"])
+    causes = Table(title="Where it came from", title_justify="left")
+    for heading in ("", "USD", "of initial equity"):
+        causes.add_column(heading, justify="right" if heading else "left")
+    start = figures["equity_start_usd"]
+    signed = {
+        "Price": figures["price_pnl_usd"],
+        **{name.capitalize(): -figures[f"{name}_usd"] for name in ("spread", "impact", "fee", "funding")},
+    }
+    for name, value in signed.items():
+        causes.add_row(name, _usd(value), _percent(value / start))
+    causes.add_row("Net", _usd(figures["equity_end_usd"] - start), _percent(figures["total_return"]), style="bold")
+    return [numbers, causes]
+
+
+def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
+    """The runs of the demo, a row each."""
+    from rich.table import Table
+
+    table = Table(title="SYNTHETIC SAMPLE: 40 coins, 12 months", title_justify="left")
+    for heading in (
+        "oracle",
+        "end equity, USD",
+        "return",
+        "Sharpe",
+        "max drawdown",
+        "fees + spread, USD",
+        "funding, USD",
+        "run folder",
+    ):
+        table.add_column(heading, justify="left" if heading in ("oracle", "run folder") else "right")
+    for result, origin, folder in made:
+        figures = result.metrics
+        table.add_row(
+            origin.name,
+            _usd(figures["equity_end_usd"]),
+            _percent(figures["total_return"]),
+            _ratio(figures["sharpe"]),
+            _percent(figures["max_drawdown"]),
+            _usd(-figures["fee_usd"] - figures["spread_usd"]),
+            _usd(-figures["funding_usd"]),
+            folder.name,
+        )
+    return table
+
+
+def status_tables(found: dict[str, Any]) -> list[Any]:
+    raise NotImplementedError

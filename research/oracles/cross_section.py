@@ -1,0 +1,79 @@
+"""What momentum, reversal, carry and low volatility share: a score over the tradable coins, then a construction."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pandas as pd
+
+from engine import Panel, ScoreOracle
+from engine.errors import OracleError
+from research.oracles.construction import check_construction, weights_of
+
+
+@dataclass(frozen=True)
+class CrossSection(ScoreOracle):
+    """Ranks the coins that are tradable at the decision against each other; dollar neutral.
+
+    Parameters
+    ----------
+    lookback_hours : int
+        Hours of history that the score reads.
+    construction : {"top_bottom", "rank_power", "z_score"}
+        From scores to weights (:mod:`research.oracles.construction`).
+    n : int
+        Coins a side, for ``top_bottom``.
+    power : float
+        Exponent, for ``rank_power``.
+    clip : float
+        Standard deviations, for ``z_score``.
+    gross : float
+        ``sum(abs(weight))`` of a row.
+    """
+
+    lookback_hours: int = 168
+    construction: str = "top_bottom"
+    n: int = 5
+    power: float = 1.0
+    clip: float = 3.0
+    gross: float = 1.0
+
+    score_parameters: ClassVar[tuple[str, ...]] = ("lookback_hours",)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.lookback_hours, int) or self.lookback_hours < 1:
+            raise OracleError(
+                f"lookback_hours = {self.lookback_hours!r} is not accepted: it must be a whole number, at least 1."
+            )
+        check_construction(self.construction, self.n, self.power, self.clip, self.gross)
+
+    @abstractmethod
+    def score(self, panel: Panel, row: int) -> np.ndarray:
+        """How much each coin is liked at panel row `row`, (N,).
+
+        Reads rows up to `row`; `row` is at least the lookback.
+        """
+
+    def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`engine.ScoreOracle.scores`; NaN before a full lookback and for untradable coins."""
+        rows = panel.rows(decisions)
+        scores = np.full((len(rows), len(panel.coins)), np.nan)
+        for place, row in enumerate(rows):
+            if row >= self.lookback_hours:
+                scores[place] = np.where(panel.tradable[row], self.score(panel, int(row)), np.nan)
+        return scores
+
+    def construct(self, scores: np.ndarray) -> np.ndarray:
+        """See :meth:`engine.ScoreOracle.construct`."""
+        return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
+
+
+def mean_of_known(window: np.ndarray, least: float = 0.5) -> np.ndarray:
+    """Column means over the known values, NaN where fewer than the share `least` of the rows is known."""
+    known = ~np.isnan(window)
+    count = known.sum(axis=0)
+    total = np.where(known, window, 0.0).sum(axis=0)
+    return np.where(count >= max(1.0, least * len(window)), total / np.maximum(count, 1), np.nan)

@@ -1,0 +1,252 @@
+"""Made-up panels, weights and configs for tests: plausible ones by seed, and nasty ones as hypothesis strategies.
+
+A strategy draws one seed and a few knobs, and numpy does the rest: a case costs a handful of draws however many floats
+it holds, and shrinking turns the knobs off one by one. Prices move every row, so that an order is not a rounding error
+of 0 by construction: whether such an order is one would depend on the order of a sum.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from hypothesis import strategies as st
+
+from engine.clock import decision_instants, hourly_index
+from engine.config import RunConfig
+from engine.panel import Coin, Panel
+
+START = pd.Timestamp("2024-10-01T00:00Z")
+STYLES = ("dense", "sparse", "holds", "zero", "flip", "tiny", "huge", "idle")
+
+
+def fee_rates(panel: Panel, config: RunConfig) -> list[float]:
+    """Taker fee of every row as a fraction, for a config with a number in ``costs.taker_bps``."""
+    return [config.costs.taker_bps / 1e4] * len(panel.index)
+
+
+# Plausible ------------------------------------------------------------------------------------------------------------
+
+
+def random_panel(
+    seed: int,
+    hours: int,
+    coins: int,
+    *,
+    quotes: bool = True,
+    funding: bool = True,
+    oracle: bool = True,
+    table: bool = True,
+    volume: bool = True,
+) -> Panel:
+    """A random walk without holes in its prices; the switches say which fields it has.
+
+    Prices start between 1e-4 and 1e5. Funding has both signs and 2 % NaN, 3 % of the hours are without volume, `oracle`
+    brings ``mark`` too, with 2 % NaN in each, and `table` gives every coin a lot and a leverage.
+    """
+    rng = np.random.default_rng(seed)
+    shape = (hours, coins)
+    mid = _walk(rng, shape, volatility=0.01)
+    frames = {"mid": mid}
+    if quotes:
+        half = rng.uniform(0.5e-4, 10e-4, shape)
+        frames |= {"bid": mid * (1 - half), "ask": mid * (1 + half)}
+    if funding:
+        frames["funding"] = _holes(rng, rng.normal(1e-5, 5e-5, shape), 0.02)
+    if oracle:
+        frames["oracle"] = _holes(rng, mid * rng.normal(1, 5e-4, shape), 0.02)
+        frames["mark"] = _holes(rng, mid * rng.normal(1, 5e-4, shape), 0.02)
+    if volume:
+        frames["volume_usd"] = rng.lognormal(12, 1, shape) * (rng.random(shape) >= 0.03)
+    names = _names(coins)
+    rows = [_coin(rng, name) for name in names] if table else None
+    return Panel.from_frames(table=rows, **_framed(frames, names))
+
+
+def random_weights(
+    seed: int, panel: Panel, *, gross: float = 1.0, styles: Sequence[str] = STYLES, every_days: int = 1
+) -> pd.DataFrame:
+    """One row a decision instant (23:00) of `panel`, each of a random style, with ``sum(abs)`` under `gross`."""
+    decisions = decision_instants(panel.index, every_days=every_days)
+    values = _weight_rows(np.random.default_rng(seed), len(decisions), len(panel.coins), gross, styles)
+    return pd.DataFrame(values, index=decisions, columns=list(panel.coins))
+
+
+def _weight_rows(rng: np.random.Generator, rows: int, coins: int, gross: float, styles: Sequence[str]) -> np.ndarray:
+    values = np.zeros((rows, coins))
+    for d in range(rows):
+        style = str(rng.choice(styles))
+        limit = gross * rng.uniform(0.2, 0.999)
+        row = rng.normal(size=coins)
+        if style == "sparse":  # top and bottom of a ranking
+            order, side = rng.permutation(coins), max(1, coins // 4)
+            row = np.zeros(coins)
+            row[order[:side]], row[order[-side:]] = 1.0, -1.0
+        elif style == "huge":  # all of the limit in one coin
+            row = np.zeros(coins)
+            row[rng.integers(coins)] = rng.choice([-1.0, 1.0])
+        elif style == "tiny":  # under 10 USD for an equity of 10,000
+            limit = min(limit, 1e-3 * coins)
+        row *= limit / np.abs(row).sum()
+        if style == "holds":
+            row[rng.random(coins) < 0.4] = np.nan
+        elif style == "zero":
+            row[:] = 0.0
+        elif style == "flip" and d > 0:
+            row = -values[d - 1]
+        elif style == "idle":
+            row[:] = np.nan
+        values[d] = row
+    return values
+
+
+def _walk(rng: np.random.Generator, shape: tuple[int, int], volatility: float) -> np.ndarray:
+    start = 10 ** rng.uniform(-4, 5, shape[1])
+    return start * np.exp(np.cumsum(rng.normal(0, volatility, shape), axis=0))
+
+
+def _holes(rng: np.random.Generator, values: np.ndarray, share: float) -> np.ndarray:
+    return np.where(rng.random(values.shape) < share, np.nan, values)
+
+
+def _names(coins: int) -> list[str]:
+    return [f"C{number:02d}" for number in range(coins)]
+
+
+def _coin(rng: np.random.Generator, name: str, unknown: float = 0.0) -> Coin:
+    lot = None if rng.random() < unknown else int(rng.integers(0, 6))
+    leverage = None if rng.random() < unknown else float(rng.choice([3, 5, 10, 20, 25, 40, 50]))
+    return Coin(name, sz_decimals=lot, max_leverage=leverage)
+
+
+def _framed(frames: dict[str, np.ndarray], names: list[str]) -> dict[str, pd.DataFrame]:
+    index = hourly_index(START, START + pd.Timedelta(hours=len(frames["mid"]) - 1))
+    return {name: pd.DataFrame(values, index=index, columns=names) for name, values in frames.items()}
+
+
+# Nasty ----------------------------------------------------------------------------------------------------------------
+
+
+@st.composite
+def nasty_panels(draw: st.DrawFn) -> Panel:
+    """Small panels with everything that a venue does to a book.
+
+    Prices that stop for 1 to 40 hours or for good, late listings, jumps by x0.05 or x20, quotes that are missing,
+    one-sided, off the mid or there without a mid, hours without volume, funding of +-4 % or NaN and still stamped after
+    the price has gone, a coin table that is absent, partly known or full, ``tradable`` by rule or at random.
+    """
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="panel seed"))
+    shape = (draw(st.integers(30, 120), label="hours"), draw(st.integers(2, 6), label="coins"))
+    price = _walk(rng, shape, draw(st.sampled_from([0.005, 0.02, 0.08]), label="volatility"))
+    for _ in range(draw(st.integers(0, 6), label="jumps")):
+        price[rng.integers(shape[0]) :, rng.integers(shape[1])] *= rng.choice([0.05, 20.0])
+    mid, last = _interrupted(draw, rng, price)
+    frames = {"mid": mid} | _quotes(draw, rng, last, mid) | _stamps(draw, rng, last)
+    if draw(st.booleans(), label="volume"):
+        empty = draw(st.sampled_from([0.0, 0.05, 0.4]), label="hours without volume")
+        frames["volume_usd"] = rng.lognormal(12, 1, shape) * (rng.random(shape) >= empty)
+    names = _names(shape[1])
+    framed = _framed(frames, names)
+    unknown = draw(st.sampled_from([None, 0.0, 0.5]), label="coin table")  # share of unknown entries; None: no table
+    table = None if unknown is None else [_coin(rng, name, unknown) for name in names if rng.random() >= unknown / 2]
+    if draw(st.booleans(), label="tradable at random"):
+        executable = rng.random(shape) < draw(st.sampled_from([0.5, 0.9]), label="tradable share")
+        framed["tradable"] = pd.DataFrame(executable, index=framed["mid"].index, columns=names)
+    return Panel.from_frames(table=table, **framed)
+
+
+def _interrupted(draw: st.DrawFn, rng: np.random.Generator, price: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Take prices out: `mid`, and the last price known at each row (NaN before the listing)."""
+    hours, coins = price.shape
+    mid = price.copy()
+    for _ in range(draw(st.integers(0, 1), label="late listings")):
+        mid[: rng.integers(1, hours), rng.integers(coins)] = np.nan
+    for _ in range(draw(st.integers(0, 5), label="stops")):
+        stop = rng.integers(1, hours)
+        mid[stop : stop + rng.integers(1, 41), rng.integers(coins)] = np.nan
+    for _ in range(draw(st.integers(0, 2), label="delistings")):
+        mid[rng.integers(hours // 4, hours) :, rng.integers(coins)] = np.nan
+    return mid, pd.DataFrame(mid).ffill().to_numpy()
+
+
+def _quotes(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray, mid: np.ndarray) -> dict[str, np.ndarray]:
+    kind = draw(st.sampled_from(["none", "tight", "holes", "off the mid", "without a mid"]), label="quotes")
+    if kind == "none":
+        return {}
+    half = rng.uniform(0, 50e-4, mid.shape)
+    centre = last if kind == "without a mid" else mid
+    if kind == "off the mid":  # the mid is a candle's close, and the quote has moved on
+        centre = centre * rng.normal(1, 50e-4, mid.shape)
+    bid, ask = centre * (1 - half), centre * (1 + half)
+    if kind != "tight":
+        missing = rng.random(mid.shape)
+        bid[missing < 0.15] = np.nan  # 5 % lack both sides, 10 % each lack one
+        ask[(missing < 0.05) | (missing > 0.9)] = np.nan
+    return {"bid": bid, "ask": ask}
+
+
+def _stamps(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray) -> dict[str, np.ndarray]:
+    """Funding and the prices it is paid on; none of them stops where the mid does."""
+    frames = {}
+    size = draw(st.sampled_from([None, 1e-4, 0.04]), label="funding")
+    if size is not None:
+        share = draw(st.sampled_from([0.0, 0.2]), label="funding NaN")
+        frames["funding"] = _holes(rng, rng.uniform(-size, size, last.shape), share)
+    for name in ("oracle", "mark"):
+        share = draw(st.sampled_from([None, 0.0, 0.3]), label=f"{name} NaN")
+        if share is not None:
+            frames[name] = _holes(rng, last * rng.normal(1, 0.01, last.shape), share)
+    return frames
+
+
+@st.composite
+def nasty_configs(draw: st.DrawFn) -> RunConfig:
+    """Every setting of a run that moves a number, but the decision calendar and the fee schedule."""
+    sections: dict[str, dict[str, Any]] = {
+        "execution": {
+            "delay_hours": draw(st.integers(0, 5)),
+            "min_notional_usd": draw(st.sampled_from([0.0, 10.0, 500.0])),
+            "lots": draw(st.booleans()),
+            "no_trade_band_frac": draw(st.just(0.0) | st.floats(0, 0.2)),
+            "untradable": draw(st.sampled_from(["cash", "renormalise"])),
+            "stale_hours": draw(st.integers(1, 30)),
+        },
+        "costs": {
+            "taker_bps": draw(st.floats(-1, 50)),
+            "half_spread_bps": draw(st.floats(0, 100)),
+            "funding": draw(st.booleans()),
+        },
+        "account": {
+            "initial_equity_usd": draw(st.sampled_from([10_000.0, 300.0, 1e6])),
+            "max_gross": draw(st.sampled_from([1.0, 2.5, 5.0, 5.0])),
+            "margin": draw(st.sampled_from([True, True, False])),
+        },
+    }
+    return RunConfig.from_dict(sections)
+
+
+@st.composite
+def nasty_cases(draw: st.DrawFn) -> tuple[Panel, pd.DataFrame, RunConfig]:
+    """Panel, weights and config; decisions at irregular hours, often the first and last row and the jumps with them."""
+    panel, config = draw(nasty_panels()), draw(nasty_configs())
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="weights seed"))
+    hours = len(panel.index)
+    chosen = set(rng.choice(hours, draw(st.integers(1, 20), label="decisions"), replace=False).tolist())
+    if draw(st.booleans(), label="first row decides"):
+        chosen.add(0)
+    if draw(st.booleans(), label="last row decides"):
+        chosen.add(hours - 1)
+    if draw(st.booleans(), label="jumps are traded"):  # a book can be bankrupt at a decision, before its margin is read
+        moves = np.abs(np.diff(np.log(panel.values("mid")), axis=0, prepend=np.nan))
+        jumps = np.flatnonzero((moves > 1).any(axis=1)) - config.execution.delay_hours
+        chosen |= set(jumps[jumps >= 0].tolist())
+    instants = panel.index[sorted(chosen)]
+    styles = draw(
+        st.sampled_from([STYLES, ("dense",), ("dense", "flip", "holds"), ("huge", "sparse", "tiny")]), label="styles"
+    )
+    values = _weight_rows(rng, len(instants), len(panel.coins), config.account.max_gross, styles)
+    weights = pd.DataFrame(values, index=instants, columns=list(panel.coins))
+    absent = draw(st.integers(0, 1), label="absent coins")
+    return panel, weights.iloc[:, rng.permutation(len(panel.coins))[absent:]], config

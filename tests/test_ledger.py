@@ -1,0 +1,300 @@
+"""One coin, one trade, by hand: every rule of an instant with the arithmetic written out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from engine import Coin, Panel, RunConfig, backtest
+from engine.errors import DataError, WeightsError
+from engine.fees import taker_rates
+
+START = pd.Timestamp("2024-10-01T22:00Z")
+NAN = float("nan")
+
+
+def hours(count: int, start: pd.Timestamp = START) -> pd.DatetimeIndex:
+    return pd.date_range(start, periods=count, freq="h")
+
+
+def make(mid: list[float], table: list[Coin] | None = None, **fields: list[float]) -> Panel:
+    """A panel of one coin A from lists of values by row."""
+    index = hours(len(mid))
+    frames = {name: pd.DataFrame({"A": values}, index=index) for name, values in {"mid": mid, **fields}.items()}
+    return Panel.from_frames(table=table, **frames)
+
+
+def decide(panel: Panel, by_row: dict[int, float | dict[str, float]]) -> pd.DataFrame:
+    rows = {panel.index[row]: value if isinstance(value, dict) else {"A": value} for row, value in by_row.items()}
+    return pd.DataFrame.from_dict(rows, orient="index", dtype=float)
+
+
+def config(**keys: dict[str, object]) -> RunConfig:
+    """No costs and no minimum unless a test asks for them."""
+    sections: dict[str, dict[str, object]] = {
+        "costs": {"taker_bps": 0.0, "half_spread_bps": 0.0},
+        "execution": {"min_notional_usd": 0.0},
+        "account": {"max_gross": 5.0},
+    }
+    for section, values in keys.items():
+        sections[section] = {**sections.get(section, {}), **values}
+    return RunConfig.from_dict(sections)
+
+
+def test_long_gains_when_price_rises() -> None:
+    result = backtest(make([100, 100, 110]), decide(make([100, 100, 110]), {1: 0.5}), config())
+    # 10,000 * 0.5 / 100 = 50 units; 50 * 10 = 500
+    assert result.equity.tolist() == [10000.0, 10000.0, 10500.0]
+    assert result.trades[["coin", "units", "price", "notional_usd", "reason"]].values.tolist() == [
+        ["A", 50.0, 100.0, 5000.0, "open"]
+    ]
+
+
+def test_short_gains_when_price_falls() -> None:
+    panel = make([100, 100, 90])
+    assert backtest(panel, decide(panel, {1: -0.5}), config()).equity.tolist() == [10000.0, 10000.0, 10500.0]
+
+
+def test_fee_and_half_spread_of_a_buy_and_a_sell() -> None:
+    panel = make([100, 100, 100])
+    result = backtest(panel, decide(panel, {0: 1.0, 1: 0.0}), config(costs={"taker_bps": 4.5, "half_spread_bps": 2.0}))
+    # buy 100 at 100.02: spread 2, fee 0.00045 * 10002 = 4.5009; sell 100 at 99.98: spread 2, fee 0.00045 * 9998
+    assert result.trades["price"].tolist() == pytest.approx([100.02, 99.98], rel=1e-15)
+    assert result.attribution["spread_usd"].tolist() == pytest.approx([2.0, 2.0, 0.0], rel=1e-12)
+    assert result.attribution["fee_usd"].tolist() == pytest.approx([4.5009, 4.4991, 0.0], rel=1e-12)
+    assert result.equity.iloc[-1] == pytest.approx(10000 - 4 - 9.0, rel=1e-15)
+
+
+def test_buys_at_the_ask_sells_at_the_bid_and_one_side_is_no_quote() -> None:
+    panel = make([100, 100, 100, 100], bid=[99, 99, NAN, 99], ask=[103, 103, 103, NAN], volume_usd=[1, 1, 1, 1])
+    result = backtest(panel, decide(panel, {0: 0.5, 1: -0.5, 2: 0.5, 3: 0.0}), config(costs={"half_spread_bps": 100.0}))
+    assert result.trades["price"].tolist() == pytest.approx([103.0, 99.0, 101.0, 99.0], rel=1e-15)
+    assert result.trades["reason"].tolist() == ["open", "flip", "flip", "close"]
+
+
+def test_sizing_uses_equity_before_costs() -> None:
+    panel = make([100, 100])
+    result = backtest(panel, decide(panel, {0: {"A": 1.0}}), config(costs={"taker_bps": 1000.0}))
+    assert result.trades["units"].tolist() == [100.0]
+
+
+@pytest.mark.parametrize(("units", "rate", "paid"), [(0.5, 0.001, 5.0), (-0.5, 0.001, -5.0), (0.5, -0.001, -5.0)])
+def test_longs_pay_positive_funding_right_after_the_trade(units: float, rate: float, paid: float) -> None:
+    panel = make([100, 100, 100], funding=[rate, rate, NAN])
+    result = backtest(panel, decide(panel, {1: units}), config())
+    # nothing is held at row 0; the trade of row 1 precedes the funding of row 1; row 2 has no rate
+    assert result.attribution["funding_usd"].tolist() == pytest.approx([0.0, paid, 0.0], rel=1e-12)
+    assert result.equity.iloc[-1] == pytest.approx(10000 - paid, rel=1e-15)
+
+
+def test_funding_is_paid_on_oracle_then_mark_then_price() -> None:
+    panel = make([100] * 4, funding=[0.01] * 4, mark=[NAN, 80, 80, NAN], oracle=[NAN, 50, NAN, NAN])
+    result = backtest(panel, decide(panel, {0: 0.1}), config())
+    assert result.attribution["funding_usd"].tolist() == pytest.approx([10.0, 5.0, 8.0, 10.0], rel=1e-12)
+
+
+def test_funding_can_be_turned_off() -> None:
+    panel = make([100, 100], funding=[0.01, 0.01])
+    assert backtest(panel, decide(panel, {0: 1.0}), config(costs={"funding": False})).equity.tolist() == [
+        10000.0,
+        10000.0,
+    ]
+
+
+@pytest.mark.parametrize(("mid", "units"), [(100.0, 29.0), (100.3, 28.0), (99.7, 29.0)])
+def test_orders_are_cut_toward_zero_to_the_lot(mid: float, units: float) -> None:
+    panel = make([mid, mid], table=[Coin("A", sz_decimals=0)])
+    for sign in (1, -1):
+        assert backtest(panel, decide(panel, {0: sign * 0.29}), config()).trades["units"].tolist() == [sign * units]
+
+
+def test_a_whole_number_of_lots_is_not_cut_by_floating_point() -> None:
+    # 0.29 * 100 is 28.999999999999996 in floating point
+    panel = make([10000.0, 10000.0], table=[Coin("A", sz_decimals=2)])
+    assert backtest(panel, decide(panel, {0: 0.29}), config()).trades["units"].tolist() == [0.29]
+
+
+def test_a_reduction_is_cut_toward_zero_too() -> None:
+    panel = make([100.0, 100.0, 100.0], table=[Coin("A", sz_decimals=0)])
+    result = backtest(panel, decide(panel, {0: 0.5, 1: 0.455}), config())
+    # 50 units held, 45.5 wanted: the order of -4.5 becomes -4
+    assert result.trades["units"].tolist() == [50.0, -4.0]
+    assert result.trades["reason"].tolist() == ["open", "reduce"]
+
+
+def test_lots_can_be_turned_off() -> None:
+    panel = make([100.3, 100.3], table=[Coin("A", sz_decimals=0)])
+    units = backtest(panel, decide(panel, {0: 0.29}), config(execution={"lots": False})).trades["units"]
+    assert units.tolist() == pytest.approx([2900 / 100.3], rel=1e-15)
+
+
+def test_small_orders_are_skipped_but_a_full_close_is_always_sent() -> None:
+    panel = make([100.0] * 5)
+    result = backtest(
+        panel, decide(panel, {0: 0.0009, 1: 0.0011, 2: 0.0019, 3: 0.0}), config(execution={"min_notional_usd": 10.0})
+    )
+    # 9 USD: skipped; 11 USD: sent; 8 USD more: skipped; closing 11 USD: sent
+    assert result.trades["reason"].tolist() == ["open", "close"]
+    assert result.metrics["skipped_min_notional"] == 2
+    panel = make([100.0, 100.0, 10.0, 10.0])
+    result = backtest(panel, decide(panel, {0: 0.005, 2: 0.0}), config(execution={"min_notional_usd": 10.0}))
+    assert result.trades["notional_usd"].tolist() == [50.0, 5.0]  # the close is worth 5 USD
+
+
+def test_no_trade_band_skips_but_not_a_close() -> None:
+    panel = make([100.0] * 5)
+    result = backtest(
+        panel, decide(panel, {0: 0.5, 1: 0.54, 2: 0.56, 3: 0.0}), config(execution={"no_trade_band_frac": 0.05})
+    )
+    assert result.trades["units"].tolist() == pytest.approx([50.0, 6.0, -56.0], rel=1e-12)
+    assert result.metrics["skipped_band"] == 1
+
+
+def test_nan_holds_and_zero_closes_and_an_absent_coin_is_zero() -> None:
+    index = hours(4)
+    panel = Panel.from_frames(mid=pd.DataFrame({"A": [100.0] * 4, "B": [10.0, 10.0, 20.0, 20.0]}, index=index))
+    weights = pd.DataFrame({"A": [0.2, NAN, 0.0], "B": [0.2, NAN, NAN]}, index=index[[0, 1, 2]])
+    result = backtest(panel, weights, config())
+    assert result.trades[["coin", "reason"]].values.tolist() == [["A", "open"], ["B", "open"], ["A", "close"]]
+    result = backtest(panel, pd.DataFrame({"A": [0.2, 0.2]}, index=index[[0, 1]]), config())
+    assert set(result.trades["coin"]) == {"A"}
+
+
+def test_untradable_coin_stays_in_cash_or_is_spread_over_the_rest() -> None:
+    index = hours(3)
+    mid = pd.DataFrame({"A": [100.0] * 3, "B": [10.0] * 3, "C": [1.0] * 3}, index=index)
+    tradable = pd.DataFrame({"A": [True] * 3, "B": [False] * 3, "C": [True] * 3}, index=index)
+    panel = Panel.from_frames(mid=mid, tradable=tradable)
+    weights = pd.DataFrame({"A": [0.2], "B": [0.5], "C": [-0.3]}, index=index[:1])
+    cash = backtest(panel, weights, config())
+    assert dict(zip(cash.trades["coin"], cash.trades["units"], strict=True)) == {"A": 20.0, "C": -3000.0}
+    assert cash.metrics["untradable_orders"] == 1
+    assert cash.metrics["untradable_weight"] == 0.5
+    spread = backtest(panel, weights, config(execution={"untradable": "renormalise"}))
+    # the row's gross of 1 falls on A and C alone: both doubled
+    assert dict(zip(spread.trades["coin"], spread.trades["units"], strict=True)) == pytest.approx(
+        {"A": 40.0, "C": -6000.0}
+    )
+
+
+def test_a_held_coin_that_cannot_be_traded_is_not_closed() -> None:
+    panel = make([100.0, 100.0, 120.0, 120.0], volume_usd=[1.0, 1.0, 0.0, 1.0])
+    result = backtest(panel, decide(panel, {0: 0.5, 2: 0.0, 3: 0.0}), config())
+    assert result.trades["time"].tolist() == [panel.index[0], panel.index[3]]
+    assert result.metrics["untradable_orders"] == 1
+
+
+def test_a_price_that_stops_is_held_and_settled_on_the_stale_row() -> None:
+    panel = make([100.0, 110.0] + [NAN] * 6, funding=[0.0] * 3 + [0.001] * 5)
+    result = backtest(panel, decide(panel, {0: 0.5, 7: 0.5}), config(execution={"stale_hours": 3}))
+    # rows 2, 3, 4 have no price; row 4 is the third: settled at 110 before its funding. Row 3 pays on the last price.
+    assert result.trades["reason"].tolist() == ["open", "delisting"]
+    settled = result.trades.iloc[1]
+    assert (settled["time"], settled["units"], settled["price"], settled["fee_usd"]) == (
+        panel.index[4],
+        -50.0,
+        110.0,
+        0.0,
+    )
+    assert result.attribution["funding_usd"].tolist() == pytest.approx(
+        [0, 0, 0, 50 * 110 * 0.001, 0, 0, 0, 0], rel=1e-12
+    )
+    assert result.metrics["delistings"] == 1
+    assert result.equity.iloc[-1] == pytest.approx(10500 - 5.5, rel=1e-15)
+
+
+def test_a_price_that_comes_back_in_time_is_no_delisting() -> None:
+    panel = make([100.0, NAN, NAN, 90.0])
+    result = backtest(panel, decide(panel, {0: 0.5}), config(execution={"stale_hours": 3}))
+    assert result.equity.tolist() == [10000.0, 10000.0, 10000.0, 9500.0]
+    assert result.metrics["delistings"] == 0
+
+
+def test_liquidation_at_the_maintenance_margin() -> None:
+    # 3x: maintenance is half of 1/3 of notional. Long 4 x equity: 400 units. At 76: equity 400, notional 30,400,
+    # maintenance 5,066.67; at 88.1: equity 5,240, notional 35,240, maintenance 5,873.
+    panel = make([100.0, 90.0, 88.1, 100.0, 100.0], table=[Coin("A", max_leverage=3.0)])
+    weights = decide(panel, {0: 4.0, 4: 1.0})
+    result = backtest(panel, weights, config(costs={"taker_bps": 10.0, "half_spread_bps": 10.0}))
+    # paid at the open: spread 40, fee 40.04; at 90: 9,919.96 - 4,000 = 5,919.96 against 6,000: liquidated there
+    sold = result.trades.iloc[1]
+    assert (sold["time"], sold["units"], sold["reason"]) == (panel.index[1], -400.0, "liquidation")
+    assert sold["price"] == pytest.approx(89.91, rel=1e-12)
+    assert result.liquidated_at == panel.index[1]
+    expected = 10000 - 40 - 40.04 - 4000 - 36 - 0.001 * 400 * 89.91
+    assert result.equity.iloc[1] == pytest.approx(expected, rel=1e-12)
+    assert result.equity.iloc[4] == result.equity.iloc[1]  # it goes on flat; the decision of row 4 is not traded
+    assert result.metrics["decisions"] == 1
+
+
+def test_no_liquidation_without_margin_and_equity_may_go_below_zero() -> None:
+    panel = make([100.0, 50.0, 50.0, 100.0], table=[Coin("A", max_leverage=3.0)])
+    result = backtest(panel, decide(panel, {0: 4.0, 2: 1.0}), config(account={"margin": False}))
+    assert result.equity.tolist() == [10000.0, -10000.0, -10000.0, 10000.0]  # nothing is sent at negative equity
+    assert result.liquidated_at is None
+
+
+def test_without_a_table_only_lost_equity_liquidates() -> None:
+    panel = make([100.0, 76.0, 75.0])
+    assert backtest(panel, decide(panel, {0: 4.0}), config()).liquidated_at == panel.index[2]
+
+
+def test_delay_trades_at_the_later_row() -> None:
+    panel = make([100.0, 100.0, 125.0, 250.0])
+    result = backtest(panel, decide(panel, {0: 1.0, 3: 0.0}), config(execution={"delay_hours": 2}))
+    # the decision of row 3 would be traded beyond the panel
+    assert result.trades[["time", "units", "price"]].values.tolist() == [[panel.index[2], 80.0, 125.0]]
+    assert result.equity.iloc[-1] == 20000.0
+    with pytest.raises(WeightsError, match="No decision can be traded"):
+        backtest(panel, decide(panel, {3: 1.0}), config(execution={"delay_hours": 2}))
+
+
+def test_daily_returns_run_from_decision_hour_to_decision_hour() -> None:
+    index = hours(74, pd.Timestamp("2024-10-01T00:00Z"))
+    mid = pd.DataFrame({"A": np.linspace(100.0, 173.0, 74)}, index=index)
+    panel = Panel.from_frames(mid=mid)
+    weights = pd.DataFrame({"A": [1.0]}, index=index[23:24])
+    result = backtest(panel, weights, config())
+    expected = [mid["A"].iloc[47] / mid["A"].iloc[23] - 1, mid["A"].iloc[71] / mid["A"].iloc[47] - 1]
+    assert result.daily_returns.tolist() == pytest.approx(expected, rel=1e-12)
+    assert result.daily_returns.index.tolist() == [index[47], index[71]]
+    assert result.metrics["sharpe"] == pytest.approx(
+        np.mean(expected) / np.std(expected, ddof=1) * np.sqrt(365), rel=1e-12
+    )
+    assert result.metrics["cagr"] == pytest.approx((mid["A"].iloc[71] / mid["A"].iloc[23]) ** (365 / 2) - 1, rel=1e-9)
+
+
+def test_turnover_and_exposure() -> None:
+    panel = make([100.0, 100.0, 110.0, 110.0])
+    result = backtest(panel, decide(panel, {1: 0.5, 2: -0.5}), config())
+    # 0.5 at first; then from 50 * 110 = 5,500 to -5,250 of 10,500: 10,750 / 10,500
+    assert result.metrics["turnover_daily"] == pytest.approx((0.5 + 10750 / 10500) / 2, rel=1e-12)
+    assert result.exposure["gross_frac"].tolist() == pytest.approx([0, 0.5, 0.5, 0.5], rel=1e-12)
+    assert result.exposure["net_frac"].tolist() == pytest.approx([0, 0.5, -0.5, -0.5], rel=1e-12)
+    assert result.metrics["net_mean"] == pytest.approx((0.5 - 0.5 - 0.5) / 3, rel=1e-12)
+
+
+def test_max_drawdown_is_hourly_and_starts_from_the_initial_equity() -> None:
+    panel = make([100.0, 100.0, 80.0, 120.0, 90.0])
+    result = backtest(panel, decide(panel, {0: 1.0}), config(costs={"taker_bps": 100.0}))
+    equity = result.equity.to_numpy()
+    assert equity[0] == 9900.0
+    assert result.metrics["max_drawdown"] == pytest.approx(min(equity[2] / 10000, equity[4] / equity[3]) - 1, rel=1e-12)
+
+
+def test_the_dated_fee_schedule_applies_after_its_instant() -> None:
+    index = hours(6, pd.Timestamp("2025-05-05T01:00Z"))
+    # in force from 03:00; the trade of row 03:00 happens just before it
+    assert (taker_rates(index, "schedule") * 1e4).tolist() == pytest.approx([3.5, 3.5, 3.5, 4.5, 4.5, 4.5])
+    assert (taker_rates(hours(2, pd.Timestamp("2024-03-11T00:00Z")), "schedule") * 1e4).tolist() == pytest.approx(
+        [2.5, 3.5]
+    )
+    assert taker_rates(hours(1, pd.Timestamp("2023-05-20T00:00Z")), "schedule").tolist() == [0.0]
+    assert taker_rates(index, 4.5).tolist() == [0.00045] * 6
+
+
+def test_the_panel_as_known_is_refused() -> None:
+    panel = make([100.0, 100.0], funding=[0.01, 0.01])
+    with pytest.raises(DataError, match="an hour late"):
+        backtest(panel.known(), decide(panel, {0: 1.0}), config())
