@@ -11,6 +11,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -61,7 +62,7 @@ _STYLE: Mapping[str, Any] = {
 
 @contextmanager
 def isolated_style() -> Iterator[None]:
-    """Matplotlib at its own defaults and silent; settings, warning filters and log levels are the caller's again after."""
+    """Matplotlib at its own defaults and silent; after it, settings, filters and log levels are the caller's again."""
     import matplotlib
 
     fonts = logging.getLogger("matplotlib.font_manager")
@@ -96,7 +97,7 @@ def thin(values: np.ndarray, points: int = POINTS) -> np.ndarray:
         return np.arange(count)
     edges = np.linspace(0, count, (points - 2) // 2 + 1).astype(np.int64)
     rows = [0, count - 1]
-    for start, stop in zip(edges[:-1], edges[1:], strict=True):
+    for start, stop in pairwise(edges):
         bucket = values[start:stop]
         seen = np.flatnonzero(~np.isnan(bucket))
         if len(seen):
@@ -119,9 +120,7 @@ def waterfall(steps: Sequence[tuple[str, float]]) -> str:
         axes.plot([place, place + 1], [level, level], color=COLOURS["faint"], linewidth=0.7, linestyle=(0, (2, 2)))
     heights = np.append(np.maximum(starts, tops), max(float(tops[-1]), 0.0))
     for place, height, value in zip(places, heights, np.append(values, tops[-1]), strict=True):
-        axes.annotate(
-            _amount(float(value)), (place, height), (0, 3), textcoords="offset points", ha="center", fontsize=10
-        )
+        axes.annotate(_amount(float(value)), (place, height), (0, 3), textcoords="offset points", ha="center")
     axes.axhline(0.0, color="#999999", linewidth=0.8)
     axes.set_xticks(places, [*names, "net"])
     axes.tick_params(axis="x", length=0)
@@ -152,7 +151,7 @@ def lines(
     _percent(axes) if percent else _thousands(axes)
     if len(series) > 1:
         # Above the axes, so that no line is ever hidden by it.
-        figure.legend(loc="outside upper left", ncols=6, fontsize=10, handlelength=1.2, columnspacing=1.2)
+        figure.legend(loc="outside upper left", ncols=6, handlelength=1.2, columnspacing=1.2)
     return _svg(figure, name, label)
 
 
@@ -165,7 +164,7 @@ def stems(name: str, label: str, values: pd.Series, mean: float) -> str:
     axes.vlines(_naive(values.index)[kept], 0.0, numbers[kept], color=COLOURS["price"], linewidth=width)
     axes.axhline(mean * 100.0, color=COLOURS["net"], linewidth=1.0, linestyle=(0, (4, 3)), label=f"mean {mean:,.1%}")
     axes.set_ylim(bottom=0.0)
-    figure.legend(loc="outside upper left", fontsize=10, handlelength=1.8)
+    figure.legend(loc="outside upper left", handlelength=1.8)
     _dates(axes)
     _percent(axes)
     return _svg(figure, name, label)
@@ -199,14 +198,14 @@ def _dates(axes: Axes) -> None:
 def _thousands(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
 
 
 def _percent(axes: Axes) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}%"))
 
 

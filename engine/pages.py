@@ -18,7 +18,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from engine import charts, metrics
-from engine.clock import HOUR, show
+from engine.clock import HOUR, WEEKDAYS, show
 from engine.errors import DataError
 from engine.result import FLOWS
 from engine.runs import BENCHMARK, SCHEMA, Run
@@ -162,7 +162,8 @@ def benchmark_returns(run: Run) -> pd.Series | None:
     price = price[_instants(price.index).hour == run.record["config"]["execution"]["hour_utc"]]
     returns = price / price.shift(1) - 1.0
     returns.index = _dates(price.index)
-    return returns.reindex(dates).fillna(0.0).rename(BENCHMARK)
+    aligned: pd.Series = returns.reindex(dates).fillna(0.0).rename(BENCHMARK)
+    return aligned
 
 
 def turnover(run: Run) -> pd.Series:
@@ -181,7 +182,8 @@ def turnover(run: Run) -> pd.Series:
     here = run.equity.reindex(rows)
     before = here["equity_usd"] + here[["spread_usd", "impact_usd", "fee_usd", "funding_usd"]].sum(axis=1)
     traded = at_mid.reindex(rows).fillna(0.0)
-    return (traded / before).where(before > 0.0).dropna().rename("turnover")
+    each: pd.Series = (traded / before).where(before > 0.0).dropna().rename("turnover")
+    return each
 
 
 def block(run: Run, notes: tuple[str, ...]) -> Markup:
@@ -219,8 +221,11 @@ def block(run: Run, notes: tuple[str, ...]) -> Markup:
             rest=rest,
             everything=everything,
             delisted=[
-                (show(row.time), row.coin, float(row.units), float(row.price))
-                for row in delisted.head(LISTED_DELISTINGS).itertuples()
+                (show(time), coin, units, price)
+                for time, coin, units, price in zip(
+                    *(delisted[name].head(LISTED_DELISTINGS).tolist() for name in ("time", "coin", "units", "price")),
+                    strict=True,
+                )
             ],
             delistings=len(delisted),
             reasons=run.trades["reason"].value_counts().sort_index().to_dict(),
@@ -345,12 +350,15 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         "Price impact: an order of any size fills at the quote." if costs["impact"] == "none" else "",
         "Partial fills, rejects and resting (maker) orders.",
         "Trading between decisions.",
+        "Latency, outages of the venue and auto-deleveraging.",
+        "Fee discounts for volume, staking or referral.",
     ]
     (yes if costs["funding"] else no).append(
         "Funding, hourly, on the positions held." if costs["funding"] else "Funding."
     )
     (yes if account["margin"] else no).append(
-        "Margin: the book is liquidated when equity falls under the maintenance margin."
+        "Margin: the book is liquidated when equity falls under the maintenance margin (where the coins' leverage is "
+        "unknown, at zero)."
         if account["margin"]
         else "Margin calls and liquidation: equity may become negative."
     )
@@ -378,7 +386,7 @@ def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
         hours=int(span["hours"]),
         synthetic=bool(record["synthetic"]),
         liquidated=record["metrics"]["liquidated_at"] is not None,
-        created=str(record["created"]),
+        created=moment(record["created"]),
         figures=(*(figure(record, name) for name in names), *(signed(record, name) / start for name in costs)),
         trades=int(figure(record, "trades")),
     )
@@ -394,7 +402,7 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact)
+    environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact, moment=moment)
     return environment
 
 
@@ -431,8 +439,18 @@ def plain(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list | tuple):
+        if tuple(value) == WEEKDAYS:
+            return "all"
         return ", ".join(plain(item) for item in value)
     return str(value)
+
+
+def moment(value: object) -> str:
+    """An ISO 8601 instant for people, to the minute; what is none stays as it is."""
+    try:
+        return show(pd.Timestamp(str(value)).tz_convert("UTC"))
+    except (ValueError, TypeError):
+        return str(value)
 
 
 def _number(value: float, form: str) -> str:

@@ -83,7 +83,10 @@ def write_tearsheet(run: Run) -> Path:
         notes.append(f"QuantStats' part is left out: {reason}")
     part = block(run, tuple(notes))
     title = page_title(run.record)
-    page = _joined(sheet, part, title) if sheet else templates().get_template("alone.html").render(title=title, block=part)
+    if sheet:
+        page = _joined(sheet, part, title)
+    else:
+        page = templates().get_template("alone.html").render(title=title, block=part)
     return _write(run.folder / TEARSHEET, page)
 
 
@@ -116,15 +119,15 @@ def _read_row(file: Path) -> IndexRow:
         return IndexRow(folder.name, False, str(error))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         # Whatever is wrong with a file that someone edited, the other runs stay readable.
-        return IndexRow(folder.name, False, f"run.json is damaged: {type(error).__name__}: {str(error).splitlines()[0]}.")
+        return IndexRow(folder.name, False, f"run.json is damaged ({type(error).__name__}: {_brief(error)}).")
 
 
 def _benchmark_notes(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> list[str]:
     if benchmark is None:
         return [f"No benchmark: the data of this run have no price of {BENCHMARK}."]
-    first = run.hourly["benchmark_usd"].first_valid_index()
-    if len(returns) and first is not None and first.tz_convert("UTC").tz_localize(None) > returns.index[0]:
-        return [f"{BENCHMARK} has no price before {show(first)}; its return is 0 until then."]
+    priced = pd.DatetimeIndex(run.hourly.index[run.hourly["benchmark_usd"].notna()]).tz_convert("UTC")
+    if len(returns) and priced[0].tz_localize(None) >= returns.index[0]:
+        return [f"{BENCHMARK} has no price before {show(priced[0])}; its return is 0 until then."]
     return []
 
 
@@ -161,8 +164,8 @@ def _quantstats(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> tu
                 benchmark_title=None if benchmark is None else BENCHMARK,
                 parameters={_inert(key): _inert(value) for key, value in parameters(run.record).items()},
             )
-        except Exception as error:  # A page without QuantStats' part is worth more than none, whatever it stumbles over.
-            return "", f"it failed on these returns ({type(error).__name__}: {' '.join(str(error).split())[:200]})."
+        except Exception as error:  # Whatever it stumbles over, a page without its part is worth more than none.
+            return "", f"it failed on these returns ({type(error).__name__}: {_brief(error)})."
         return output.read_text(encoding="utf-8"), ""
 
 
@@ -204,6 +207,10 @@ def _quiet_quantstats() -> Iterator[Any]:
                 os.environ["SOURCE_DATE_EPOCH"] = epoch
 
 
+def _brief(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
+
+
 def _inert(text: object) -> str:
     """Escaped for HTML and for QuantStats' own ``{{placeholders}}``, which it fills one after another."""
     return html.escape(str(text)).replace("{", "&#123;").replace("}", "&#125;")
@@ -212,12 +219,13 @@ def _inert(text: object) -> str:
 def _joined(sheet: str, part: Markup, title: str) -> str:
     """QuantStats' page with our part on top and without what reaches out of the document."""
     sheet = re.sub(r"<link rel=\"shortcut icon\"[^>]*>", "", sheet)
-    sheet = re.sub(r"<title>.*?</title>", lambda _: f"<title>{html.escape(title)}</title>", sheet, count=1, flags=re.DOTALL)
+    named = f"<title>{html.escape(title)}</title>"
+    sheet = re.sub(r"<title>.*?</title>", lambda _: named, sheet, count=1, flags=re.DOTALL)
     sheet = re.sub(r"<a href=\"http[^>]*>(.*?)</a>", r"\1", sheet)
     sheet = re.sub(r"<\?xml[^>]*\?>\s*|<!DOCTYPE svg[^>]*>\s*", "", sheet)
     sheet = re.sub(r"<metadata>.*?</metadata>\s*", "", sheet, flags=re.DOTALL)
     # Its onload calls a function that the page does not have.
-    head, body, rest = re.split(r"(<body[^>]*>)", sheet, maxsplit=1)
+    head, _, rest = re.split(r"(<body[^>]*>)", sheet, maxsplit=1)
     return f"{head}<body>\n{part}\n{rest}"
 
 
@@ -232,5 +240,5 @@ def _write(path: Path, page: str) -> Path:
             with suppress(FileNotFoundError):
                 temporary.unlink()
     except OSError as error:
-        raise DataError(f"Page {path} cannot be written: {error.strerror or error}. Check the folder and the disk.") from error
+        raise DataError(f"Page {path} cannot be written: {error.strerror or error}. Check folder and disk.") from error
     return path

@@ -19,7 +19,7 @@ def read_weights(path: Path) -> pd.DataFrame:
     Parameters
     ----------
     path : Path
-        ``.csv`` or ``.parquet``. Times carry their zone (``2024-10-01T23:00Z``); an empty cell is NaN, which means
+        ``.csv`` or ``.parquet`` (there an index of instants will do for the column). Times carry their zone (``2024-10-01T23:00Z``); an empty cell is NaN, which means
         hold.
 
     Returns
@@ -35,10 +35,10 @@ def read_weights(path: Path) -> pd.DataFrame:
     """
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            import pyarrow.parquet
-
-            # The index that pandas may have stored is ignored: the contract is about columns.
-            frame = pyarrow.parquet.read_table(path).to_pandas(ignore_metadata=True)
+            frame = pd.read_parquet(path)
+            # weights.to_parquet(...) keeps the instants as an index, not as the first column.
+            if isinstance(frame.index, pd.DatetimeIndex):
+                frame = frame.rename_axis("time").reset_index()
         elif path.suffix.lower() == ".csv":
             frame = pd.read_csv(path, dtype={"time": str})
         else:

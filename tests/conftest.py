@@ -56,7 +56,7 @@ def real_cache(freqtrade_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 
     cache = tmp_path_factory.mktemp("real") / "cache"
     report = import_freqtrade(Store(cache), freqtrade_folder)
-    assert report.problems == []
+    assert not report.problems
     return cache
 
 

@@ -71,8 +71,8 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "months": months,
         "table": table,
         "gaps": gaps,
-        "listings": _events(table, "listed", _iso(span[0])),
-        "delistings": _events(table, "delisted", ""),
+        "listings": _events(table, "listed", span[0]),
+        "delistings": _events(table, "delisted", span[0]),
     }
 
 
@@ -153,9 +153,10 @@ def _table(
     return rows
 
 
-def _events(table: list[dict[str, Any]], key: str, after: str) -> list[dict[str, Any]]:
-    """Coins with an instant under `key` later than `after`, by time; ISO strings of one form sort as instants."""
-    events = [{"coin": row["coin"], "time": row[key]} for row in table if row[key] is not None and row[key] > after]
+def _events(table: list[dict[str, Any]], key: str, after: pd.Timestamp) -> list[dict[str, Any]]:
+    """Coins with an instant under `key` later than `after`, by time."""
+    # ISO strings of one form sort as the instants do.
+    events = [{"coin": row["coin"], "time": row[key]} for row in table if (row[key] or "") > str(_iso(after))]
     return sorted(events, key=lambda event: (event["time"], event["coin"]))
 
 

@@ -315,6 +315,7 @@ class _Writing:
 
     def __init__(self, store: Store) -> None:
         self.store = store
+        self.committed = False
         self._lock = locked(store.path)
 
     def __enter__(self) -> _Writing:
@@ -338,6 +339,7 @@ class _Writing:
         content = after.to_bytes()
         if after != before or not (folder / MANIFEST).exists():
             write_durable(folder / MANIFEST, content)
+            self.committed = True
             sync_folder(folder)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
@@ -347,10 +349,14 @@ class _Writing:
         finally:
             self._lock.__exit__(None, None, None)
         if isinstance(error, OSError):
-            raise DataError(
-                f"Writing to the cache {self.store.path} failed: {error.strerror or error}. Nothing was taken over and "
-                "the cache reads as before. Free some space (or mend the permissions) and run the command again."
-            ) from error
+            state = (
+                "The new data are in place, but perhaps not after a power cut: check with `hlbt data verify`."
+                if self.committed
+                else "Nothing was taken over and the cache reads as before. Free some space (or mend the permissions) and "
+                "run the command again."
+            )
+            what = error.strerror or str(error)
+            raise DataError(f"Writing to the cache {self.store.path} failed: {what}. {state}") from error
 
 
 def _encode(cube: Cube, month: int) -> tuple[FileEntry, bytes]:

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from engine import RunConfig
+from engine.config import parse_value
+from engine.errors import ConfigError
+
+
+def test_defaults_are_those_of_the_contract() -> None:
+    assert RunConfig().to_dict() == {
+        "data": {"cache": None, "start": None, "end": None, "coins": None},
+        "execution": {
+            "hour_utc": 23,
+            "every_days": 1,
+            "weekdays": ["mon", "tue", "wed", "thu", "fri", "sat", "sun"],
+            "delay_hours": 0,
+            "min_notional_usd": 10.0,
+            "lots": True,
+            "no_trade_band_frac": 0.0,
+            "untradable": "cash",
+            "stale_hours": 24,
+        },
+        "costs": {"taker_bps": "schedule", "half_spread_bps": 2.0, "impact": "none", "funding": True},
+        "account": {"initial_equity_usd": 10000.0, "max_gross": 1.0, "margin": True},
+    }
+
+
+def test_round_trip_and_digest() -> None:
+    config = RunConfig.from_dict({"costs": {"taker_bps": 4.5}, "execution": {"weekdays": ["fri", "mon"]}})
+    assert RunConfig.from_dict(config.to_dict()) == config
+    assert config.digest == RunConfig.from_dict(config.to_dict()).digest != RunConfig().digest
+    assert RunConfig.from_dict({"data": {"cache": "elsewhere"}}).digest == RunConfig().digest
+    assert hash(config) == hash(RunConfig.from_dict(config.to_dict()))
+    with pytest.raises(AttributeError):
+        config.costs.taker_bps = 1.0  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("sections", "message"),
+    [
+        ({"cost": {}}, r"Unknown config section \[cost\]. Did you mean 'costs'\?"),
+        ({"costs": {"taker_bp": 4.5}}, r"Unknown config key costs.taker_bp. Did you mean 'taker_bps'\?"),
+        ({"costs": {"taker_bps": "cheap"}}, "write 'schedule' or a number"),
+        ({"costs": {"half_spread_bps": -1}}, "costs.half_spread_bps = -1 is not accepted"),
+        ({"costs": {"half_spread_bps": float("nan")}}, "must be a number"),
+        ({"costs": {"impact": "square"}}, "choose one of none"),
+        ({"costs": {"funding": "yes"}}, "write true or false"),
+        ({"execution": {"hour_utc": 24}}, "between 0 and 23"),
+        ({"execution": {"hour_utc": 2.5}}, "whole number"),
+        ({"execution": {"every_days": 0}}, "at least 1"),
+        ({"execution": {"weekdays": ["mon", "tues"]}}, "Did you mean 'tue'"),
+        ({"execution": {"weekdays": []}}, "write 'all' or a list"),
+        ({"execution": {"untradable": "renormalize"}}, "Did you mean 'renormalise'"),
+        ({"execution": {"min_notional_usd": True}}, "must be a number"),
+        ({"account": {"initial_equity_usd": 0}}, "at least"),
+        ({"data": {"start": "yesterday"}}, "is not a date"),
+        ({"data": {"start": "2024-10-01T05:00"}}, "Append Z for UTC"),
+        ({"data": {"start": "2024-10-01T05:30Z"}}, "not on the hour"),
+        ({"data": {"coins": []}}, "write a list of names"),
+        ({"data": 3}, r"\[data\] is a table of keys"),
+    ],
+)
+def test_what_is_not_accepted_is_named_with_its_cure(sections: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        RunConfig.from_dict(sections)
+
+
+def test_instants_are_normalised() -> None:
+    data = RunConfig.from_dict({"data": {"start": "2024-10-01", "end": "2024-10-02T01:00+02:00"}}).data
+    assert (data.start, data.end) == ("2024-10-01", "2024-10-01T23:00Z")
+
+
+def test_file_and_assignments(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[costs]\ntaker_bps = 3.0\n[data]\ncoins = ["BTC", "ETH"]\nstart = 2024-10-01\n')
+    config = RunConfig.load(file, ["costs.taker_bps=4.5", "execution.weekdays=mon,thu", "costs.funding=false"])
+    assert config.costs.taker_bps == 4.5
+    assert config.costs.funding is False
+    assert config.data.coins == ("BTC", "ETH") and config.data.start == "2024-10-01"
+    assert config.execution.weekdays == ("mon", "thu")
+    assert RunConfig.load(None, ["data.coins=kPEPE"]).data.coins == ("kPEPE",)
+    with pytest.raises(ConfigError, match="is not TOML"):
+        file.write_text("[costs\n")
+        RunConfig.load(file)
+    with pytest.raises(ConfigError, match=r"section\.key=value"):
+        RunConfig.load(None, ["taker_bps=4.5"])
+    with pytest.raises(ConfigError, match="cannot be read"):
+        RunConfig.load(tmp_path / "absent.toml")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("3", 3), ("4.5", 4.5), ("true", True), ("[1, 2]", [1, 2]), ("top_bottom", "top_bottom"), ("'3'", "3")],
+)
+def test_values_typed_on_the_command_line(text: str, value: object) -> None:
+    assert parse_value(text) == value

@@ -1,0 +1,518 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from engine.data.coins import CoinMeta
+from engine.data.manifest import MANIFEST
+from engine.data.status import status
+from engine.data.store import Store
+from engine.errors import DataConflictError, DataError
+
+START = "2024-01-31T20:00Z"
+
+
+def table(coins: dict[str, Any], start: str = START, **fields: Any) -> pa.Table:
+    """Rows of some coins from `start` on: ``table({"BTC": [1.0, 2.0]}, funding={"BTC": [...]})``."""
+    frames = []
+    for coin, mid in coins.items():
+        time = pd.date_range(start, periods=len(mid), freq="h", unit="ms")
+        columns = {name: np.asarray(values[coin], dtype=float) for name, values in fields.items()}
+        frames.append(pd.DataFrame({"time": time, "coin": coin, "mid": np.asarray(mid, dtype=float), **columns}))
+    return pa.Table.from_pandas(pd.concat(frames), preserve_index=False).replace_schema_metadata(None)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Digest of every file of a cache."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def cells(store: Store) -> dict[tuple[str, int, str], float]:
+    """Every observed cell of a cache, read file by file."""
+    found = {}
+    for entry in store.require().files.values():
+        rows = store.read(entry)
+        for name, values in rows.fields.items():
+            for code, hour, value in zip(rows.codes, rows.hours, values, strict=True):
+                if value == value:
+                    found[rows.coins[code], int(hour), name] = float(value)
+    return found
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+def test_round_trip_over_a_month_boundary(store: Store) -> None:
+    mid = {"kPEPE": [0.1, np.nan, 0.3, 0.4, 0.5, 0.6], "BTC": [1e5, 2e5]}
+    funding = {"kPEPE": [np.nan] * 5 + [1e-5], "BTC": [np.nan, -2e-5]}
+    report = store.merge([table(mid, funding=funding)], "somewhere")
+    assert (report.added, report.same, report.changed, report.refused) == (9, 0, 0, 0)
+    assert report.months == ("2024-01", "2024-02")
+    hour = int(pd.Timestamp(START).timestamp()) // 3600
+    assert cells(store) == {
+        ("kPEPE", hour, "mid"): 0.1,
+        ("kPEPE", hour + 2, "mid"): 0.3,
+        ("kPEPE", hour + 3, "mid"): 0.4,
+        ("kPEPE", hour + 4, "mid"): 0.5,
+        ("kPEPE", hour + 5, "mid"): 0.6,
+        ("kPEPE", hour + 5, "funding"): 1e-5,
+        ("BTC", hour, "mid"): 1e5,
+        ("BTC", hour + 1, "mid"): 2e5,
+        ("BTC", hour + 1, "funding"): -2e-5,
+    }
+    manifest = store.require()
+    january, february = manifest.files["2024-01"], manifest.files["2024-02"]
+    assert (january.rows, january.coins, january.fields) == (5, 2, ("mid", "funding"))
+    assert (february.rows, february.coins) == (2, 1)
+    assert february.first == pd.Timestamp("2024-02-01", tz="UTC")
+    assert february.last == pd.Timestamp("2024-02-01T01:00Z")
+    assert january.sources == {"mid": ("somewhere",), "funding": ("somewhere",)}
+    record = manifest.coins["kPEPE"]
+    assert (record.first_price, record.last_price) == (pd.Timestamp(START), pd.Timestamp("2024-02-01T01:00Z"))
+    assert record.first_funding == record.last_funding == pd.Timestamp("2024-02-01T01:00Z")
+    assert (store.path / january.name).stat().st_size == january.bytes
+    assert january.sha256.startswith(Path(january.name).name.split(".")[1])
+
+
+def broken(column: str, values: Any) -> pa.Table:
+    good = table({"BTC": [1.0, 2.0, 3.0]}, volume_usd={"BTC": [1, 2, 3]}, funding={"BTC": [0, 0, 0]})
+    return good.set_column(good.column_names.index(column), column, values)
+
+
+TIMES = pd.date_range(START, periods=3, freq="h", unit="ms")
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (broken("time", pa.array(TIMES.tz_localize(None))), "zone UTC"),
+        (broken("time", pa.array(TIMES + pd.Timedelta("1ms"))), "3 instants are off the hour"),
+        (broken("time", pa.array((TIMES + pd.Timedelta(1, "ns")).as_unit("ns"))), "off the hour"),
+        (broken("time", pa.array([TIMES[0], TIMES[0], TIMES[1]])), "BTC at 2024-01-31 20:00 UTC appears twice"),
+        (broken("time", pa.array([TIMES[1], TIMES[0], TIMES[2]])), "BTC at 2024-01-31 20:00 UTC is out of order"),
+        (broken("time", pa.array([TIMES[0], None, TIMES[1]], TIMES_TYPE := pa.timestamp("ms", tz="UTC"))), "no time"),
+        (broken("time", pa.array([1, 2, 3], TIMES_TYPE)), "outside 2020 to 2100"),
+        (broken("coin", pa.array(["BTC", "ETH", "BTC"])), "out of order"),
+        (broken("coin", pa.array(["BTC", None, "BTC"])), "1 nulls"),
+        (broken("coin", pa.array(["BTC", "", "BTC"])), "empty coin name"),
+        (broken("coin", pa.array([1, 2, 3])), "'coin' is int64"),
+        (broken("mid", pa.array([1.0, 0.0, -1.0])), r"mid of BTC at 2024-01-31 21:00 UTC is 0.0.*2 such values"),
+        (broken("mid", pa.array([1.0, np.inf, 1.0])), "mid of BTC at 2024-01-31 21:00 UTC is inf"),
+        (broken("mid", pa.array(["1", "2", "3"])), "'mid' is string"),
+        (broken("funding", pa.array([0.0, 0.0, -np.inf])), "funding of BTC at 2024-01-31 22:00 UTC is -inf"),
+        (broken("volume_usd", pa.array([0.0, -1.0, 0.0])), "volume_usd of BTC.*zero or more"),
+        (
+            broken("mid", pa.array([1.0, 2.0, 3.0])).rename_columns(["time", "coin", "midd", "volume_usd", "funding"]),
+            "'mid'",
+        ),
+        (broken("mid", pa.array([1.0, 2.0, 3.0])).drop_columns(["time"]), "'time' is missing"),
+    ],
+)
+def test_a_table_that_breaks_the_schema_is_refused_whole(store: Store, bad: pa.Table, message: str) -> None:
+    store.merge([table({"ETH": [1.0]})], "first")
+    before = content(store.path)
+    with pytest.raises(DataError, match=message):
+        store.merge([table({"BTC": [1.0]}), bad], "somewhere")
+    assert content(store.path) == before
+
+
+def test_importing_again_writes_nothing(store: Store) -> None:
+    data = [table({"BTC": [1.0, 2.0, 3.0, 4.0, 5.0]}, funding={"BTC": [0, 1e-5, -0.0, np.nan, 2e-5]})]
+    store.merge(data, "somewhere")
+    before = {path: os.stat(store.path / path) for path in content(store.path)}
+    digests = content(store.path)
+    report = store.merge(data, "elsewhere")
+    assert not report.wrote
+    assert (report.added, report.same) == (0, 9)
+    assert content(store.path) == digests
+    assert {path: os.stat(store.path / path).st_mtime_ns for path in before} == {
+        path: stat.st_mtime_ns for path, stat in before.items()
+    }
+
+
+def test_the_order_of_imports_leaves_no_trace(tmp_path: Path) -> None:
+    parts = [
+        table({"BTC": [1.0, 2.0], "ETH": [3.0, 4.0]}),
+        table({"BTC": [np.nan, np.nan, 2.5, np.nan, np.nan, 9.0]}, funding={"BTC": [1e-5] * 6}),
+        table({"AAVE": [7.0] * 8}, volume_usd={"AAVE": [0, 1] * 4}),
+    ]
+    one, other, whole = Store(tmp_path / "one"), Store(tmp_path / "other"), Store(tmp_path / "whole")
+    for part in parts:
+        one.merge([part], "s")
+    for part in reversed(parts):
+        other.merge([part], "s")
+    whole.merge(parts, "s")
+    assert content(one.path) == content(other.path) == content(whole.path)
+    assert one.verify().ok
+    assert one.verify().foreign == ()
+
+
+def test_new_cells_fill_gaps_and_new_fields_of_old_rows(store: Store) -> None:
+    store.merge([table({"BTC": [1.0, np.nan, 3.0]}, funding={"BTC": [np.nan, 1e-5, np.nan]})], "a")
+    report = store.merge([table({"BTC": [1.0, 2.0, 3.0]}, oracle={"BTC": [1.1, np.nan, 3.1]})], "b")
+    assert (report.added, report.same, report.conflicts) == (3, 2, ())
+    assert store.require().files["2024-01"].sources == {"mid": ("a", "b"), "funding": ("a",), "oracle": ("b",)}
+    assert sorted(value for (_, _, name), value in cells(store).items() if name == "mid") == [1.0, 2.0, 3.0]
+
+
+def test_a_conflict_keeps_that_coin_of_that_table_out_and_nothing_else(store: Store) -> None:
+    store.merge([table({"BTC": [100.0, 200.0, 300.0], "ETH": [10.0, 20.0]})], "first")
+    candles = table({"BTC": [100.0, 220.0, 303.0, 400.0], "ETH": [10.0, 20.0, 30.0]})
+    rates = table({"BTC": [np.nan] * 4}, funding={"BTC": [1e-5, 2e-5, 3e-5, 4e-5]})
+    report = store.merge([candles, rates], "second")
+    (conflict,) = report.conflicts
+    assert (conflict.coin, conflict.field, conflict.cells) == ("BTC", "mid", 2)
+    assert conflict.first == pd.Timestamp("2024-01-31T21:00Z")
+    assert (conflict.cached, conflict.new) == (200.0, 220.0)
+    assert conflict.largest == pytest.approx(20 / 220)
+    assert (report.added, report.same, report.changed, report.refused) == (5, 2, 0, 4)
+    found = {key: value for key, value in cells(store).items() if key[2] == "mid"}
+    assert sorted(value for key, value in found.items() if key[0] == "BTC") == [100.0, 200.0, 300.0]
+    assert sorted(value for key, value in found.items() if key[0] == "ETH") == [10.0, 20.0, 30.0]
+    with pytest.raises(
+        DataConflictError, match=r"BTC mid: 2 cells differ, the first at 2024-01-31 21:00 UTC \(cached 200"
+    ):
+        report.raise_for_conflicts()
+
+
+def test_a_conflict_in_one_month_keeps_the_coin_out_of_all_months(store: Store) -> None:
+    store.merge([table({"BTC": [1.0] * 3})], "first")
+    report = store.merge([table({"BTC": [1.0, 2.0] + [1.0] * 10})], "second")
+    assert report.conflicts
+    assert not report.wrote
+    assert list(store.require().files) == ["2024-01"]
+
+
+def test_conflicts_of_one_coin_in_several_tables_are_one_line(store: Store) -> None:
+    store.merge([table({"BTC": [1.0] * 4})], "first")
+    later = table({"BTC": [1.5]}, start="2024-01-31T23:00Z")
+    report = store.merge([later, table({"BTC": [1.1, 1.2]})], "second")
+    (conflict,) = report.conflicts
+    assert (conflict.cells, conflict.new) == (3, 1.1)
+    assert conflict.first == pd.Timestamp(START)
+    assert conflict.largest == pytest.approx(0.5 / 1.5)
+
+
+def test_two_tables_of_one_import_can_contradict_each_other(store: Store) -> None:
+    report = store.merge([table({"BTC": [1.0, 2.0]}), table({"BTC": [1.0, 2.5]})], "s")
+    assert report.conflicts[0].new == 2.5
+    assert sorted(cells(store).values()) == [1.0, 2.0]
+
+
+@pytest.mark.parametrize(("factor", "same"), [(1 + 5e-10, True), (1 + 2e-9, False), (1 - 2e-9, False)])
+def test_values_nearer_than_a_billionth_are_the_same(store: Store, factor: float, same: bool) -> None:
+    store.merge([table({"BTC": [50_000.0]}, funding={"BTC": [-1.25e-5]})], "a")
+    report = store.merge([table({"BTC": [50_000.0 * factor]}, funding={"BTC": [-1.25e-5 * factor]})], "b")
+    assert [conflict.field for conflict in report.conflicts] == ([] if same else ["funding", "mid"])
+    assert not report.wrote
+
+
+def test_replace_takes_the_new_values_and_counts_them(store: Store) -> None:
+    store.merge([table({"BTC": [100.0, 200.0, 300.0], "ETH": [1.0]})], "first")
+    old = store.require().files["2024-01"].name
+    report = store.merge([table({"BTC": [100.0, 220.0, np.nan, 400.0]})], "second", replace=True)
+    assert (report.added, report.same, report.changed, report.refused, report.conflicts) == (1, 1, 1, 0, ())
+    assert sorted(cells(store).values()) == [1.0, 100.0, 220.0, 300.0, 400.0]
+    assert not (store.path / old).exists()
+    assert store.verify().foreign == ()
+
+
+def test_synthetic_and_real_data_never_mix(tmp_path: Path) -> None:
+    real, made_up = Store(tmp_path / "real"), Store(tmp_path / "made-up")
+    real.merge([table({"BTC": [1.0]})], "somewhere")
+    made_up.merge([table({"BTC": [1.0]})], "synthetic")
+    before = content(real.path), content(made_up.path)
+    with pytest.raises(DataError, match="holds real data and these are synthetic"):
+        real.merge([table({"ETH": [1.0]})], "synthetic")
+    with pytest.raises(DataError, match="holds synthetic data and these are real"):
+        made_up.merge([table({"ETH": [1.0]})], "somewhere")
+    with pytest.raises(DataError, match="holds synthetic data and these are real"):
+        made_up.tell([CoinMeta("BTC", 5, 40.0)], "meta.json", None)
+    assert (content(real.path), content(made_up.path)) == before
+
+
+def test_a_damaged_manifest_is_named_with_the_cure(store: Store) -> None:
+    store.merge([table({"BTC": [1.0]})], "somewhere")
+    path = store.path / MANIFEST
+    whole = path.read_text()
+    for damaged in ["", whole[:-30], whole.replace('"rows": 1', '"rows": 2'), "[]", '{"schema": 1}', "null"]:
+        path.write_text(damaged)
+        with pytest.raises(DataError, match=r"manifest.json is damaged.*delete the folder"):
+            store.require()
+        with pytest.raises(DataError, match="is damaged"):
+            store.merge([table({"ETH": [1.0]})], "somewhere")
+    path.write_text(whole.replace('"schema": 1', '"schema": 2'))
+    with pytest.raises(DataError, match=r"schema version 2.*Upgrade hlbt"):
+        store.require()
+    # Nothing was swept away meanwhile: the files are all there once the manifest is mended.
+    path.write_text(whole)
+    assert store.verify().ok
+
+
+def test_verify_names_what_is_wrong(store: Store) -> None:
+    store.merge([table({"BTC": np.arange(1.0, 1400.0)})], "somewhere")
+    assert store.verify() == store.verify()
+    assert store.verify().ok
+    first, second, third = (entry.name for entry in list(store.require().files.values())[:3])
+    flipped = bytearray((store.path / first).read_bytes())
+    flipped[len(flipped) // 2] ^= 1
+    (store.path / first).write_bytes(flipped)
+    (store.path / second).unlink()
+    (store.path / "hourly" / "notes.txt").write_text("mine")
+    report = store.verify()
+    assert not report.ok
+    assert (report.changed, report.missing, report.foreign) == ((first,), (second,), ("hourly/notes.txt",))
+    assert report.files == 3
+    with pytest.raises(DataError, match=f"{Path(second).name} is missing"):
+        store.read(store.require().files["2024-02"])
+    (store.path / third).write_bytes(b"PAR1")
+    with pytest.raises(DataError, match=r"has 4 bytes, not the manifest's"):
+        store.read(store.require().files["2024-03"])
+
+
+def test_a_file_of_the_users_in_the_folder_is_left_alone(store: Store) -> None:
+    (store.path / "hourly").mkdir(parents=True)
+    mine = [store.path / "hourly" / "2024-10.parquet", store.path / "notes.txt", store.path / ".hidden"]
+    left_over = [store.path / "hourly" / "2024-10.0123456789ab.parquet", store.path / ".manifest.json.writing"]
+    for path in mine + left_over:
+        path.write_text("x")
+    store.merge([table({"BTC": [1.0]})], "somewhere")
+    assert all(path.exists() for path in mine)
+    assert not any(path.exists() for path in left_over)
+
+
+def test_an_empty_cache_says_how_to_fill_it(store: Store) -> None:
+    assert store.manifest() is None
+    for folder in ("absent", "there"):
+        if folder == "there":
+            store.path.mkdir()
+        with pytest.raises(DataError, match=r"hlbt data import freqtrade DIR.*hlbt demo"):
+            store.require()
+
+
+def test_a_cache_in_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file" / "cache"):
+        with pytest.raises(DataError, match="cannot be written to"):
+            Store(path).merge([table({"BTC": [1.0]})], "somewhere")
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_a_second_writer_is_refused(store: Store) -> None:
+    from engine.data.files import locked
+
+    store.merge([table({"BTC": [1.0]})], "somewhere")
+    before = content(store.path)
+    with locked(store.path), pytest.raises(DataError, match="Another process is writing to the cache"):
+        store.merge([table({"ETH": [1.0]})], "somewhere")
+    assert content(store.path) == before
+    assert store.merge([table({"ETH": [1.0]})], "somewhere").wrote
+
+
+def test_a_reader_that_a_writer_overtakes_reads_the_newer_state(store: Store) -> None:
+    store.merge([table({"BTC": [1.0]})], "somewhere")
+    seen = []
+
+    def read(manifest: Any) -> float:
+        seen.append(manifest)
+        if len(seen) == 1:
+            store.merge([table({"BTC": [2.0]})], "somewhere", replace=True)
+        return float(store.read(manifest.files["2024-01"]).fields["mid"][0])
+
+    assert store.consistent(read) == 2.0
+    assert len(seen) == 2
+
+
+def test_progress_reaches_the_end(store: Store) -> None:
+    calls: list[tuple[int, int, str]] = []
+    store.merge([table({"BTC": [1.0] * 1000})], "somewhere", progress=lambda *call: calls.append(call))
+    assert calls == [(0, 3, "2024-01"), (1, 3, "2024-02"), (2, 3, "2024-03"), (3, 3, "commit")]
+
+
+# Faults. A child merges the same tables and dies at its k-th system call of a kind; whatever k, the cache then reads as
+# before or as after, and the same merge run again ends with the same bytes as one that nobody killed.
+
+CHILD = textwrap.dedent(
+    """
+    import os, signal, sys
+    import numpy as np, pandas as pd, pyarrow as pa
+    from engine.data.store import Store
+
+    folder, call, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+    left = [count]
+    real = getattr(os, call.split(":")[0])
+
+    def dying(*arguments, **options):
+        left[0] -= 1
+        if left[0] < 0:
+            if call.endswith(":after"):
+                real(*arguments, **options)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return real(*arguments, **options)
+
+    setattr(os, call.split(":")[0], dying)
+    time = pd.date_range("2024-01-31T20:00Z", periods=1400, freq="h", unit="ms")
+    frame = pd.DataFrame({"time": time, "coin": "ETH", "mid": np.arange(1.0, 1401.0)})
+    Store(folder).merge([pa.Table.from_pandas(frame, preserve_index=False)], "second")
+    """
+)
+
+
+def second() -> pa.Table:
+    return table({"ETH": np.arange(1.0, 1401.0)})
+
+
+@pytest.fixture(scope="module")
+def before_and_after(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, str], dict[str, str]]:
+    """A cache of three months, its digests, and those after a second merge that touches all of them."""
+    folder = tmp_path_factory.mktemp("faults") / "cache"
+    Store(folder).merge([table({"BTC": np.arange(1.0, 1401.0)})], "first")
+    done = folder.with_name("after")
+    shutil.copytree(folder, done)
+    Store(done).merge([second()], "second")
+    return folder, content(folder), content(done)
+
+
+def _die(arguments: tuple[str, str, int]) -> int:
+    return subprocess.run(
+        [sys.executable, "-c", CHILD, *map(str, arguments)], cwd=Path(__file__).parent.parent, capture_output=True
+    ).returncode
+
+
+def _reads_as(folder: Path) -> dict[str, str]:
+    """The files that count, as a reader sees them; fails when one is not whole."""
+    report = Store(folder).verify()
+    assert report.ok, report
+    kept = {entry.name for entry in Store(folder).require().files.values()} | {MANIFEST}
+    return {name: digest for name, digest in content(folder).items() if name in kept}
+
+
+KILLS = [
+    (call, count)
+    for call, counts in {"replace": 4, "replace:after": 4, "fsync": 6, "unlink": 3}.items()
+    for count in range(counts)
+]
+
+
+def test_killed_at_any_step_the_cache_is_as_before_or_as_after(
+    before_and_after: tuple[Path, dict[str, str], dict[str, str]], tmp_path: Path
+) -> None:
+    original, before, after = before_and_after
+    folders = [tmp_path / f"{call.replace(':', '-')}-{count}" for call, count in KILLS]
+    for folder in folders:
+        shutil.copytree(original, folder)
+    jobs = [(str(folder), call, count) for folder, (call, count) in zip(folders, KILLS, strict=True)]
+    with multiprocessing.pool.ThreadPool(2) as pool:
+        codes = pool.map(_die, jobs)
+    assert codes == [-signal.SIGKILL] * len(KILLS)
+    states = []
+    for folder, (call, count) in zip(folders, KILLS, strict=True):
+        seen = _reads_as(folder)
+        assert seen in (before, after), f"{call} {count}"
+        states.append((call, count, "after" if seen == after else "before"))
+        Store(folder).merge([second()], "second")
+        assert content(folder) == after, f"{call} {count}"
+    # The commit is the fourth rename, of the manifest; only then do old files go.
+    assert [state for call, count, state in states if call == "replace"] == ["before"] * 4
+    assert [state for call, count, state in states if call == "replace:after"] == ["before"] * 3 + ["after"]
+    assert [state for call, count, state in states if call == "unlink"] == ["after"] * 3
+
+
+def test_a_full_disk_leaves_the_cache_as_before(
+    before_and_after: tuple[Path, dict[str, str], dict[str, str]], tmp_path: Path
+) -> None:
+    original, before, after = before_and_after
+    folder = tmp_path / "cache"
+    shutil.copytree(original, folder)
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # A file of one byte more than this cannot be written: the first month's new file is larger.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (400, limit[1]))
+    try:
+        with pytest.raises(DataError, match=r"Writing to the cache .* failed: File too large.*reads as before"):
+            Store(folder).merge([second()], "second")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert content(folder) == before
+    Store(folder).merge([second()], "second")
+    assert content(folder) == after
+
+
+@pytest.mark.parametrize("nth", range(7))
+def test_no_space_at_any_flush_leaves_the_cache_whole(
+    before_and_after: tuple[Path, dict[str, str], dict[str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    nth: int,
+) -> None:
+    original, before, after = before_and_after
+    folder = tmp_path / "cache"
+    shutil.copytree(original, folder)
+    real, left = os.fsync, [nth]
+
+    def full(descriptor: int) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        if nth < 6:
+            what = "the cache reads as before" if nth < 5 else "after a power cut"
+            with pytest.raises(DataError, match=f"No space left on device.*{what}"):
+                Store(folder).merge([second()], "second")
+        else:
+            Store(folder).merge([second()], "second")
+    # Three months, their folder, the manifest, its folder: the commit stands between the last two.
+    assert content(folder) == (before if nth < 5 else after)
+
+
+def test_status_counts_gaps_coverage_and_events(store: Store) -> None:
+    btc = np.arange(1.0, 101.0)
+    btc[10:13] = np.nan
+    btc[20] = np.nan
+    eth = np.r_[np.full(30, np.nan), np.arange(1.0, 21.0)]
+    rates = {"BTC": np.full(100, 1e-5), "ETH": np.r_[np.full(40, np.nan), np.full(10, 1e-5)]}
+    volume = {"BTC": np.r_[np.ones(98), 0, 0], "ETH": np.r_[np.full(30, np.nan), np.zeros(10), np.ones(10)]}
+    store.merge([table({"BTC": btc, "ETH": eth}, start="2024-03-01T00:00Z", funding=rates, volume_usd=volume)], "s")
+    found = json.loads(json.dumps(status(store)))
+    assert (found["start"], found["end"], found["rows"]) == ("2024-03-01T00:00Z", "2024-03-05T03:00Z", 120)
+    assert found["gaps"] == [
+        {"coin": "BTC", "first": "2024-03-01T10:00Z", "last": "2024-03-01T12:00Z", "hours": 3},
+        {"coin": "BTC", "first": "2024-03-01T20:00Z", "last": "2024-03-01T20:00Z", "hours": 1},
+    ]
+    assert found["listings"] == [{"coin": "ETH", "time": "2024-03-02T16:00Z"}]
+    assert found["delistings"] == [{"coin": "ETH", "time": "2024-03-03T01:00Z"}]
+    bitcoin, ether = found["table"]
+    assert (bitcoin["missing_hours"], bitcoin["zero_volume_hours"], bitcoin["unlisted_hours"]) == (4, 2, 0)
+    assert (ether["missing_hours"], ether["zero_volume_hours"], ether["unlisted_hours"]) == (0, 0, 10)
+    # 110 listed coin-hours: 100 of BTC and 10 of ETH; BTC lacks four prices.
+    assert found["months"][0]["coverage"] == {"mid": round(106 / 110, 6), "funding": 1.0, "volume_usd": 1.0}
+
+
+def test_status_of_the_real_data(real_cache: Path) -> None:
+    found = status(Store(real_cache))
+    assert (found["coins"], found["gaps"], found["delistings"]) == (172, [], [])
+    assert (found["end"], found["fields"]) == ("2025-04-01T00:00Z", ["mid", "funding", "volume_usd"])
+    rows = {row["coin"]: row for row in found["table"]}
+    assert rows["RLB"]["zero_volume_hours"] == 2807
+    assert rows["XLM"]["unlisted_hours"] == 999
+    assert {"coin": "XLM", "time": "2024-11-23T03:00Z"} in found["listings"]
