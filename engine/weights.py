@@ -19,8 +19,8 @@ def read_weights(path: Path) -> pd.DataFrame:
     Parameters
     ----------
     path : Path
-        ``.csv`` or ``.parquet`` (there an index of instants will do for the column). Times carry their zone (``2024-10-01T23:00Z``); an empty cell is NaN, which means
-        hold.
+        ``.csv`` or ``.parquet`` (there an index of instants will do for the column). Times carry their zone
+        (``2024-10-01T23:00Z``); an empty cell is NaN, which means hold.
 
     Returns
     -------

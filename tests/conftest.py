@@ -64,7 +64,6 @@ def real_cache(freqtrade_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 def sample_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic sample, once a session; tests only read it."""
     from engine.data.sample import write_sample
-
     from engine.data.store import Store
 
     cache = tmp_path_factory.mktemp("sample") / "cache"

@@ -1,4 +1,4 @@
-"""The law of ARCHITECTURE.md, read off the source: layers, homes of heavy libraries, numba rules, no clock, no print."""
+"""The law of ARCHITECTURE.md, read off the source: layers, homes of libraries, numba rules, no clock, no print."""
 
 from __future__ import annotations
 

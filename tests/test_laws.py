@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -86,7 +87,7 @@ def test_a_higher_fee_never_helps(seed: int) -> None:
         backtest(panel, weights, RunConfig.from_dict({"costs": {"taker_bps": float(fee)}})).metrics["equity_end_usd"]
         for fee in (0, 1, 2, 5, 10, 50)
     ]
-    assert all(later < earlier for earlier, later in zip(ends, ends[1:], strict=False))
+    assert all(later < earlier for earlier, later in pairwise(ends))
 
 
 @pytest.mark.parametrize("seed", SEEDS)

@@ -46,7 +46,7 @@ def test_long_gains_when_price_rises() -> None:
     result = backtest(make([100, 100, 110]), decide(make([100, 100, 110]), {1: 0.5}), config())
     # 10,000 * 0.5 / 100 = 50 units; 50 * 10 = 500
     assert result.equity.tolist() == [10000.0, 10000.0, 10500.0]
-    assert result.trades[["coin", "units", "price", "notional_usd", "reason"]].values.tolist() == [
+    assert result.trades[["coin", "units", "price", "notional_usd", "reason"]].to_numpy().tolist() == [
         ["A", 50.0, 100.0, 5000.0, "open"]
     ]
 
@@ -156,7 +156,7 @@ def test_nan_holds_and_zero_closes_and_an_absent_coin_is_zero() -> None:
     panel = Panel.from_frames(mid=pd.DataFrame({"A": [100.0] * 4, "B": [10.0, 10.0, 20.0, 20.0]}, index=index))
     weights = pd.DataFrame({"A": [0.2, NAN, 0.0], "B": [0.2, NAN, NAN]}, index=index[[0, 1, 2]])
     result = backtest(panel, weights, config())
-    assert result.trades[["coin", "reason"]].values.tolist() == [["A", "open"], ["B", "open"], ["A", "close"]]
+    assert result.trades[["coin", "reason"]].to_numpy().tolist() == [["A", "open"], ["B", "open"], ["A", "close"]]
     result = backtest(panel, pd.DataFrame({"A": [0.2, 0.2]}, index=index[[0, 1]]), config())
     assert set(result.trades["coin"]) == {"A"}
 
@@ -244,7 +244,7 @@ def test_delay_trades_at_the_later_row() -> None:
     panel = make([100.0, 100.0, 125.0, 250.0])
     result = backtest(panel, decide(panel, {0: 1.0, 3: 0.0}), config(execution={"delay_hours": 2}))
     # the decision of row 3 would be traded beyond the panel
-    assert result.trades[["time", "units", "price"]].values.tolist() == [[panel.index[2], 80.0, 125.0]]
+    assert result.trades[["time", "units", "price"]].to_numpy().tolist() == [[panel.index[2], 80.0, 125.0]]
     assert result.equity.iloc[-1] == 20000.0
     with pytest.raises(WeightsError, match="No decision can be traded"):
         backtest(panel, decide(panel, {3: 1.0}), config(execution={"delay_hours": 2}))

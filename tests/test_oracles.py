@@ -1,4 +1,4 @@
-"""Every oracle in research/oracles: causal, the same for one instant and for many, within the limits; and the interface."""
+"""Every oracle in research/oracles: causal, one instant = whole matrix, within the limits; and the interface."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_a_planted_look_ahead_is_caught(panel: Panel) -> None:
             return mid[row] / np.nanmean(mid, axis=0)
 
     for kind in (Peeks, FullSample):
-        with pytest.raises(OracleError, match=f"{kind.__name__} looks ahead: the weight of C"):
+        with pytest.raises(OracleError, match=rf"{kind.__name__} looks ahead: the weight of C"):
             check_causal(kind(lookback_hours=30), panel, decisions_of(panel, RunConfig()))
 
 
@@ -255,7 +255,7 @@ def test_validate_weights_takes_the_absolute_value() -> None:
     oracle.validate_weights({"BTC": 0.5, "ETH": -0.5})
     with pytest.raises(WeightsError, match="Gross weight 1.20"):
         oracle.validate_weights({"BTC": 0.6, "ETH": -0.6})
-    with pytest.raises(WeightsError, match="BTC of weights is inf"):
+    with pytest.raises(WeightsError, match="The weight of BTC of weights is inf"):
         oracle.validate_weights({"BTC": float("inf")})
 
 

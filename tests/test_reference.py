@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import os
 
-import naive
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
-from panels import nasty_cases, random_panel, random_weights
 
+import naive
 from engine import Panel, Result, RunConfig, backtest
 from engine.fees import taker_rates
+from panels import nasty_cases, random_panel, random_weights
 
 JIT_OFF = os.environ.get("NUMBA_DISABLE_JIT") == "1"
 RELATIVE = 1e-12

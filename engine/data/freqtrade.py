@@ -57,6 +57,11 @@ class ImportReport:
     merge: MergeReport
 
     @property
+    def ok(self) -> bool:
+        """Whether everything was taken: no file set aside, no conflict."""
+        return not self.problems
+
+    @property
     def problems(self) -> list[str]:
         """A line for each file set aside and each conflict; empty when everything was taken."""
         files = [f"{aside.file} {aside.reason}" for aside in self.set_aside]

@@ -344,8 +344,10 @@ class _Writing:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
-            # After a commit the old files go, before it the new ones.
-            self._sweep()
+            # After a commit the old files go, before it the new ones. A commit that is perhaps not on the disk yet
+            # keeps both: after a power cut the old manifest may be back.
+            if not (self.committed and error is not None):
+                self._sweep()
         finally:
             self._lock.__exit__(None, None, None)
         if isinstance(error, OSError):
