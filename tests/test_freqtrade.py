@@ -14,7 +14,9 @@ from engine.errors import DataError
 from engine.panel import Panel
 
 
-def candles(folder: Path, coin: str, close: list[float], start: str = "2024-10-01T22:00Z", **columns: object) -> Path:
+def candles(
+    folder: Path, coin: str, close: list[float] | list[str], start: str = "2024-10-01T22:00Z", **columns: object
+) -> Path:
     frame = pd.DataFrame({"date": pd.date_range(start, periods=len(close), freq="h", unit="ns"), "close": close})
     for name in ("open", "high", "low"):
         frame[name] = frame["close"]
@@ -27,7 +29,7 @@ def candles(folder: Path, coin: str, close: list[float], start: str = "2024-10-0
 
 
 def funding(folder: Path, coin: str, rate: list[float], dates: list[str]) -> Path:
-    frame = pd.DataFrame({"date": pd.to_datetime(dates, utc=True).as_unit("ns"), "open": rate})
+    frame = pd.DataFrame({"date": pd.to_datetime(dates, utc=True, format="ISO8601").as_unit("ns"), "open": rate})
     for name in ("high", "low", "close", "volume"):
         frame[name] = 0.0
     path = folder / f"{coin}_USDC_USDC-1h-funding_rate.feather"
@@ -85,7 +87,7 @@ def test_a_folder_without_files_says_what_was_looked_for(store: Store, tmp_path:
 
 def test_a_coin_that_is_there_twice_is_refused(store: Store, folder: Path) -> None:
     shutil.copytree(folder, folder.parent / "copy")
-    with pytest.raises(DataError, match="BTC_USDC_USDC-1h-funding_rate.feather is there twice"):
+    with pytest.raises(DataError, match=r"BTC_USDC_USDC-1h-funding_rate.feather is there twice"):
         import_freqtrade(store, folder.parent)
 
 
@@ -113,7 +115,7 @@ FOREIGN = {
     "text": (_text, "truncated or another format"),
     "empty": (lambda folder: candles(folder, "BAD", []), "has no rows"),
     "column": (_without, "has no column volume but date, close"),
-    "type": (lambda folder: candles(folder, "BAD", [1.0], close=["x"]), "has the column close as"),
+    "type": (lambda folder: candles(folder, "BAD", ["x"]), "has the column close as"),
     "naive": (
         lambda folder: candles(folder, "BAD", [1.0, 2.0], date=STAMPS.tz_localize(None)),
         "has the column date as timestamp",
@@ -239,8 +241,12 @@ def test_a_dead_tail_is_not_tradable(real: Panel) -> None:
     still = real.values("volume_usd")[:, column] == 0
     assert int(still.sum()) == 2807
     assert not real.tradable[still, column].any()
-    assert not real.tradable[-300:, column].any()
-    assert not np.isnan(real.values("mid")[-300:, column]).any()
+    # The longest silence: a flat price for nearly two days, at which no order could have been filled.
+    edges = np.flatnonzero(np.diff(np.r_[False, still, False].astype(int)))
+    first, stop = max(zip(edges[::2], edges[1::2], strict=True), key=lambda run: run[1] - run[0])
+    assert stop - first == 47
+    assert len(set(real.values("mid")[first:stop, column])) == 1
+    assert not real.tradable[first:stop, column].any()
 
 
 def test_real_rows_are_the_files_rows(real: Panel, freqtrade_folder: Path) -> None:

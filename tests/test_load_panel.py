@@ -21,7 +21,7 @@ def at(text: str) -> pd.Timestamp:
 
 @pytest.fixture(scope="module")
 def frame() -> pd.DataFrame:
-    """Long form, three months, holes everywhere; EARLY ends before LATE begins, GONE is delisted, NEW has index candles."""
+    """Three months with holes; EARLY ends before LATE begins, GONE is delisted, NEW has candles before its listing."""
     generator = np.random.default_rng(3)
     hours = pd.date_range("2024-02-20", "2024-04-10", freq="h", unit="ms", tz="UTC")
     parts = []
@@ -81,7 +81,7 @@ def test_it_equals_a_pivot(cache: Path, frame: pd.DataFrame, start: str | None, 
     coins = sorted(inside[inside["mid"].notna()]["coin"].unique())
     assert list(panel.coins) == coins
     for name in FIELDS:
-        naive = inside.pivot(index="time", columns="coin", values=name).reindex(index=panel.index, columns=coins)
+        naive = inside.pivot_table(index="time", columns="coin", values=name).reindex(index=panel.index, columns=coins)
         np.testing.assert_array_equal(panel.values(name), naive.to_numpy())
     assert list(panel.fields) == ["mid", "funding", "volume_usd"]
     assert not panel.synthetic
@@ -164,7 +164,7 @@ def test_a_field_that_the_range_lacks_is_absent(tmp_path: Path) -> None:
         ({"start": "yesterday-ish"}, ConfigError, "start: 'yesterday-ish' is not a date"),
         ({"end": "2024-03-01T10:30Z"}, ConfigError, "not on the hour"),
         ({"coins": ["kOLD", "kOLD"]}, DataError, "repeated: kOLD"),
-        ({"coins": []}, DataError, "at least one"),
+        ({"coins": []}, DataError, "Name at least one"),
     ],
 )
 def test_what_cannot_be_loaded(cache: Path, arguments: dict[str, object], error: type[Exception], message: str) -> None:

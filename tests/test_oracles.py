@@ -253,7 +253,7 @@ def test_sources_and_parameters_of_an_oracle() -> None:
 def test_validate_weights_takes_the_absolute_value() -> None:
     oracle = Momentum()
     oracle.validate_weights({"BTC": 0.5, "ETH": -0.5})
-    with pytest.raises(WeightsError, match="Gross weight 1.20"):
+    with pytest.raises(WeightsError, match=r"Gross weight 1\.20"):
         oracle.validate_weights({"BTC": 0.6, "ETH": -0.6})
     with pytest.raises(WeightsError, match="The weight of BTC of weights is inf"):
         oracle.validate_weights({"BTC": float("inf")})

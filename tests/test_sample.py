@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def test_quotes_enclose_the_mid_on_the_venues_grid(panel: Panel) -> None:
     with np.errstate(invalid="ignore"):
         there = ~np.isnan(panel.values("mid"))
         order = ["impact_bid", "bid", "mid", "ask", "impact_ask"]
-        for low, high in zip(order, order[1:], strict=False):
+        for low, high in pairwise(order):
             assert (panel.values(low)[there] < panel.values(high)[there]).all(), (low, high)
     bid = panel.frame("bid").iloc[::97]
     decimals = 6 - panel.sz_decimals
@@ -109,7 +110,7 @@ def test_tails_are_fat_and_bitcoin_leads(returns: pd.DataFrame) -> None:
 
 def test_funding_is_the_venues_formula(panel: Panel, returns: pd.DataFrame) -> None:
     funding = panel.frame("funding")
-    base = (funding == 1.25e-5).where(funding.notna()).stack().mean()
+    base = (funding == 1.25e-5).to_numpy().sum() / funding.notna().to_numpy().sum()
     assert 0.4 < base < 0.8
     assert funding.abs().max().max() < 0.04
     assert (funding < 0).to_numpy().mean() > 0.05
@@ -127,7 +128,7 @@ def test_the_built_in_effect_is_there_and_small(panel: Panel) -> None:
     paid = rates.rolling(24, min_periods=1).sum().reindex(daily.index).shift(-1)
     momentum = daily.pct_change(7, fill_method=None)
     carry = -rates.rolling(72, min_periods=24).mean().reindex(daily.index)
-    expected = {"momentum": (momentum, ahead, 0.030, 1.6), "carry": (carry, ahead - paid, 0.017, 2.0)}
+    expected = {"momentum": (momentum, ahead, 0.030, 1.8), "carry": (carry, ahead - paid, 0.017, 2.0)}
     for name, (signal, earned, correlation, sharpe) in expected.items():
         ranks = signal.rank(axis=1)
         count = signal.notna().sum(axis=1)

@@ -111,6 +111,8 @@ def _chosen(
             and record.last_price >= first
         ]
     chosen = [coins] if isinstance(coins, str) else list(coins)
+    if not chosen:
+        raise DataError("No coin is asked for: the list of coins is empty. Name at least one, or give none for all.")
     strange = [name for name in chosen if name not in known]
     if strange:
         lists = "has no price of" if strange[0] in manifest.coins else "does not know"

@@ -17,7 +17,7 @@ A **small genuine effect** is built in, so that a demo is not pure noise. Each c
 halves in 10 days, with a standard deviation of :data:`DRIFT` of its own volatility (weak momentum), and falls with
 its own premium by :data:`CARRY` of its own volatility a standard deviation (weak carry). Measured on this sample, top
 8 against bottom 8 coins rebalanced daily at 23:00, before fees and spread: 7-day momentum has a mean rank
-correlation of 0.030 with the next day's return and a Sharpe ratio of 1.6; low 3-day funding 0.017 and 2.0, the
+correlation of 0.030 with the next day's return and a Sharpe ratio of 1.8; low 3-day funding 0.017 and 2.0, the
 funding it earns included.
 """
 

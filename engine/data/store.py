@@ -354,8 +354,8 @@ class _Writing:
             state = (
                 "The new data are in place, but perhaps not after a power cut: check with `hlbt data verify`."
                 if self.committed
-                else "Nothing was taken over and the cache reads as before. Free some space (or mend the permissions) and "
-                "run the command again."
+                else "Nothing was taken over and the cache reads as before. Free some space (or mend the permissions) "
+                "and run the command again."
             )
             what = error.strerror or str(error)
             raise DataError(f"Writing to the cache {self.store.path} failed: {what}. {state}") from error
