@@ -12,10 +12,12 @@ if TYPE_CHECKING:
     from engine.errors import HlbtError as HlbtError
     from engine.oracle import Oracle as Oracle
     from engine.oracle import ScoreOracle as ScoreOracle
+    from engine.oracle import weight_matrix as weight_matrix
     from engine.panel import Coin as Coin
     from engine.panel import Panel as Panel
     from engine.result import Result as Result
     from engine.simulate import backtest as backtest
+    from engine.simulate import decisions_of as decisions_of
 
 _HOMES = {
     "Coin": "engine.panel",
@@ -26,7 +28,9 @@ _HOMES = {
     "RunConfig": "engine.config",
     "ScoreOracle": "engine.oracle",
     "backtest": "engine.simulate",
+    "decisions_of": "engine.simulate",
     "load_panel": "engine.data.load",
+    "weight_matrix": "engine.oracle",
 }
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"

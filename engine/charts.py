@@ -124,7 +124,11 @@ def waterfall(steps: Sequence[tuple[str, float]]) -> str:
     axes.axhline(0.0, color="#999999", linewidth=0.8)
     axes.set_xticks(places, [*names, "net"])
     axes.tick_params(axis="x", length=0)
+    # Bars would hold the axis to their own ends, and leave no room for the amounts.
+    axes.use_sticky_edges = False
     axes.margins(y=0.14)
+    if not values.any():
+        axes.set_ylim(-1.0, 1.0)
     _thousands(axes)
     return _svg(figure, "waterfall", "Profit by cause in USD")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.errors import ConfigError, DataError, HlbtError, OracleError
+from engine.errors import ConfigError, DataError, HlbtError, OracleError, some
 from engine.terminal import demo_table, print_json, progress, result_tables, show_all, status_tables
 
 if TYPE_CHECKING:
@@ -87,7 +88,20 @@ def import_freqtrade_command(
     store = _store(_config(config, settings))
     with progress() as step:
         report = import_freqtrade(store, folder, replace=replace, progress=step)
-    _report_import(report, store, as_json)
+    merge = report.merge
+    if as_json:
+        print_json({"cache": str(store.path), **asdict(report)})
+    else:
+        show_all(
+            f"{report.files} files, {report.coins} coins into {store.path}: {merge.added:,} values added, "
+            f"{merge.same:,} were there already, {merge.changed:,} replaced; "
+            + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write.")
+        )
+    if report.set_aside:
+        aside = "; ".join(f"{item.file} {item.reason}" for item in report.set_aside[:3])
+        more = f"; and {len(report.set_aside) - 3} more" if len(report.set_aside) > 3 else ""
+        raise DataError(f"{len(report.set_aside)} files were set aside: {aside}{more}. All others were imported.")
+    merge.raise_for_conflicts()
 
 
 @import_app.command("meta")
@@ -106,7 +120,14 @@ def import_meta_command(
     from engine.data.coins import import_meta
 
     store = _store(_config(config, settings))
-    _report_import(import_meta(store, file), store, as_json)
+    report = import_meta(store, file)
+    if as_json:
+        print_json({"cache": str(store.path), **asdict(report)})
+        return
+    show_all(
+        f"{report.coins} coins in {file}: {len(report.added)} new to the coin table, {len(report.changed)} changed, "
+        f"{len(report.delisted)} delisted."
+    )
 
 
 @data_app.command("status")
@@ -131,16 +152,17 @@ def verify_command(config: ConfigOption = None, settings: SetOption = None, as_j
     Example: hlbt data verify
     """
     store = _store(_config(config, settings))
-    problems = store.verify()
-    files = len(store.manifest.files)
+    with progress() as step:
+        report = store.verify(step)
     if as_json:
-        print_json({"cache": str(store.path), "files": files, "problems": problems})
-    elif not problems:
-        show_all(f"{files} files in {store.path}: every digest is right.")
-    if problems:
-        raise DataError(
-            f"{store.path}: {'; '.join(problems)}. Delete the cache and import again, or restore those files."
-        )
+        print_json({"cache": str(store.path), "ok": report.ok, **asdict(report)})
+    elif report.ok:
+        show_all(f"{report.files} files, {report.bytes:,} bytes in {store.path}: every digest is right.")
+        if report.foreign:
+            show_all(f"Not of the cache, and harmless: {some(report.foreign)}.")
+    if not report.ok:
+        wrong = [f"{name} is missing" for name in report.missing] + [f"{name} has changed" for name in report.changed]
+        raise DataError(f"The cache {store.path} is damaged: {some(wrong)}. Delete it and import again.")
 
 
 # ------------------------------------------------------------------------------------------------------------ backtest
@@ -347,16 +369,6 @@ def _write(result: Result, origin: Origin, out: Path | None, report: bool, repor
 
         write_tearsheet(load_run(folder))
     return folder
-
-
-def _report_import(report: Any, store: Store, as_json: bool) -> None:
-    """Print what an import did; exit 1 when a file was set aside or contradicts the cache."""
-    if as_json:
-        print_json({"cache": str(store.path), **report.to_dict()})
-    else:
-        show_all(report.summary())
-    if report.problems:
-        raise DataError(f"{len(report.problems)} of the import's parts were set aside: {' '.join(report.problems)}")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class Oracle(ABC):
         tradable_universe : iterable of str
             The coins that can be traded at `timestamp`; it takes the place of ``panel.tradable`` at that row.
         panel : Panel, optional
-            As known. Rows after `timestamp` are cut off before the oracle sees it.
+            Made as known, and cut off after `timestamp`, before the oracle sees it.
 
         Returns
         -------
@@ -82,7 +82,7 @@ class Oracle(ABC):
         instant = pd.Timestamp(timestamp)
         if instant.tzinfo is None:
             raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
-        known = panel.until(instant)
+        known = panel.known().until(instant)
         if known.index[-1] != instant:
             raise OracleError(
                 f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}."

@@ -386,7 +386,7 @@ def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
         hours=int(span["hours"]),
         synthetic=bool(record["synthetic"]),
         liquidated=record["metrics"]["liquidated_at"] is not None,
-        created=moment(record["created"]),
+        created=str(record["created"]),
         figures=(*(figure(record, name) for name in names), *(signed(record, name) / start for name in costs)),
         trades=int(figure(record, "trades")),
     )

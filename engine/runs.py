@@ -22,11 +22,14 @@ from typing import Any
 
 import pandas as pd
 
-from engine.errors import DataError
+from engine.errors import DataError, some
 from engine.result import FLOWS, Result
 
 SCHEMA = 1
 BENCHMARK = "BTC"
+TEARSHEET = "tearsheet.html"
+#: All that a run folder may hold.
+FILES = frozenset({"run.json", "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", TEARSHEET})
 #: Libraries whose version can move a number or a page.
 RECORDED = ("numpy", "pandas", "numba", "scipy", "pyarrow", "quantstats")
 
@@ -107,8 +110,7 @@ def save_run(result: Result, origin: Origin, folder: Path, created: str) -> None
     DataError
         When the folder holds something that is no run, or the disk refuses.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / "run.json").is_file():
-        raise DataError(f"{folder} exists and is no run folder (it has no run.json). Name another one with --out.")
+    _check_replaceable(folder)
     index = result.panel.index
     record = {
         "schema": SCHEMA,
@@ -163,6 +165,17 @@ def save_run(result: Result, origin: Origin, folder: Path, created: str) -> None
         raise DataError(
             f"Run {folder} cannot be written: {error.strerror or error}. Nothing there was changed."
         ) from error
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to put a run where something else lies."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise DataError(f"{folder} is a file. Name a folder with --out.")
+    foreign = sorted({item.name for item in folder.iterdir()} - FILES)
+    if foreign:
+        raise DataError(f"{folder} holds what is not of a run: {some(foreign)}. Name another folder with --out.")
 
 
 def load_run(folder: Path) -> Run:

@@ -53,11 +53,11 @@ def print_json(value: Any) -> None:
 
 
 def _usd(value: float) -> str:
-    return f"{value:,.2f}"
+    return f"{round(value, 2) + 0.0:,.2f}"  # + 0.0 turns -0.0 into 0.0
 
 
 def _percent(value: float) -> str:
-    return "n/a" if value != value else f"{value:+.2%}"
+    return "n/a" if value != value else f"{round(value, 4) + 0.0:+.2%}"
 
 
 def _ratio(value: float) -> str:
@@ -81,7 +81,7 @@ def result_tables(result: Result, origin: Origin) -> list[Table]:
         ("CAGR", _percent(figures["cagr"])),
         ("Sharpe (365 days)", _ratio(figures["sharpe"])),
         ("Max drawdown (hourly)", _percent(figures["max_drawdown"])),
-        ("Turnover a day", _percent(figures["turnover_daily"])),
+        ("Turnover a day", f"{figures['turnover_daily']:.1%} of equity"),
         ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {figures['net_mean']:+.2f}"),
         ("Decisions, trades", f"{figures['decisions']}, {figures['trades']}"),
         ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']}, {figures['skipped_band']}"),
@@ -89,6 +89,8 @@ def result_tables(result: Result, origin: Origin) -> list[Table]:
     )
     for row in rows:
         numbers.add_row(*row)
+    if not figures["trades"]:
+        numbers.add_row("NOTE", "no trade was made: every weight is 0, untradable or under the minimum")
     if figures["liquidated_at"]:
         numbers.add_row("LIQUIDATED AT", figures["liquidated_at"])
     causes = Table(title="Where it came from", title_justify="left")
@@ -137,4 +139,33 @@ def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
 
 
 def status_tables(found: dict[str, Any]) -> list[Any]:
-    raise NotImplementedError
+    """What the cache holds: coverage by month, then what is missing and what came and went."""
+    from rich.table import Table
+
+    label = "  [SYNTHETIC DATA]" if found["synthetic"] else ""
+    head = (
+        f"{found['path']}: {found['coins']} coins, {found['start']} to {found['end']}, {found['rows']:,} rows, "
+        f"{found['bytes'] / 1e6:.1f} MB{label}"
+    )
+    months = Table(title="Coverage: share of the listed coins' hours that hold a value", title_justify="left")
+    months.add_column("month")
+    for name in found["fields"]:
+        months.add_column(name, justify="right")
+    for month in found["months"]:
+        shares = (month["coverage"].get(name) for name in found["fields"])
+        months.add_row(month["month"], *("-" if share is None else f"{share:.1%}" for share in shares))
+    return [
+        head,
+        months,
+        _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in found["gaps"]]),
+        _first("Listed", [f"{event['coin']} {event['time']}" for event in found["listings"]]),
+        _first("Delisted", [f"{event['coin']} {event['time']}" for event in found["delistings"]]),
+    ]
+
+
+def _first(title: str, lines: list[str], limit: int = 12) -> str:
+    """A titled list, cut; --json has all of it."""
+    if not lines:
+        return f"{title}: none"
+    more = f"\n  ... and {len(lines) - limit} more (--json lists them)" if len(lines) > limit else ""
+    return f"{title}: {len(lines)}\n  " + "\n  ".join(lines[:limit]) + more

@@ -21,14 +21,13 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 from conftest import SHARED
-from naive import backtest as naive_backtest
-
 from engine import RunConfig, backtest, load_panel
 from engine.data.freqtrade import import_freqtrade
 from engine.data.store import Store
 from engine.fees import taker_rates
 from engine.oracle import weight_matrix
 from engine.simulate import decisions_of
+from naive import backtest as naive_backtest
 from research.oracles.momentum import Momentum
 
 NEEDED = "from engine import backtest, load_panel; import engine.kernel"

@@ -44,7 +44,7 @@ def recorded(name: str) -> list[object]:
     return [
         json.loads(interaction["response"]["body"])
         for interaction in cassette["interactions"]
-        if json.loads(interaction["request"]["body"]) == {"type": name[0].lower() + name[1:]}
+        if {"dex": "", **json.loads(interaction["request"]["body"])} == {"dex": "", "type": name[0].lower() + name[1:]}
     ]
 
 

@@ -72,6 +72,8 @@ def test_one_instant_and_the_whole_matrix_agree(
         universe = [coin for coin in panel.coins if tradable.loc[instant, coin]]
         row = oracle.fetch_portfolio_weights(instant, universe, panel.known())
         assert row == matrix.loc[instant].to_dict(), instant
+        assert row == oracle.fetch_portfolio_weights(instant, universe, panel), "the panel itself is made as known"
+    pd.testing.assert_frame_equal(oracle.weight_matrix(panel, decisions), matrix, check_exact=True)
 
 
 @pytest.mark.parametrize(("kind", "parameters"), VARIANTS)

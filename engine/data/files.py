@@ -84,5 +84,5 @@ def sweep(folder: Path, kept: Collection[str]) -> None:
 def _listed(folder: Path) -> list[Path]:
     try:
         return sorted(path for path in folder.iterdir() if path.is_file())
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError:
         return []

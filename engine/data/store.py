@@ -144,8 +144,8 @@ class Store:
                 raise CacheFileError(
                     f"{path} has {size} bytes, not the manifest's {entry.bytes}: it was changed. {cure}"
                 )
-            table = pq.read_table(path, columns=[TIME, COIN, *names], read_dictionary=[COIN], partitioning=None)
-            table = table.combine_chunks()
+            with pq.ParquetFile(path, read_dictionary=[COIN]) as file:
+                table = file.read(columns=[TIME, COIN, *names]).combine_chunks()
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 raise CacheFileError(f"{path} is missing, though the manifest names it. {cure}") from error

@@ -59,6 +59,7 @@ class CrossSection(ScoreOracle):
 
     def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.scores`; NaN before a full lookback and for untradable coins."""
+        panel = panel.known()  # as it is from the engine; nobody's shortcut shall see the funding of the instant
         rows = panel.rows(decisions)
         scores = np.full((len(rows), len(panel.coins)), np.nan)
         for place, row in enumerate(rows):
