@@ -51,6 +51,8 @@ ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values r
 
 def main() -> None:
     """Run the command line: a user's mistake is one paragraph and a non-zero exit, never a traceback."""
+    # No command opens a window; without this a desktop's backend would be loaded for nothing.
+    os.environ.setdefault("MPLBACKEND", "agg")
     try:
         app()
     except HlbtError as error:
@@ -109,18 +111,22 @@ def import_meta_command(
     file: Annotated[
         Path, typer.Argument(metavar="FILE", help="A saved `meta` or `metaAndAssetCtxs` answer of the exchange (JSON).")
     ],
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="DATE", help="When the answer was saved; it carries no date itself."),
+    ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Import lots, leverage and delistings into the coin table.
 
-    Example: hlbt data import meta meta.json
+    Example: hlbt data import meta meta.json --as-of 2025-08-22
     """
     from engine.data.coins import import_meta
 
     store = _store(_config(config, settings))
-    report = import_meta(store, file)
+    report = import_meta(store, file, as_of=as_of)
     if as_json:
         print_json({"cache": str(store.path), **asdict(report)})
         return

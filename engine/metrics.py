@@ -11,6 +11,16 @@ import numpy as np
 from engine.clock import DAYS_PER_YEAR
 
 
+def daily_returns(equity: np.ndarray) -> np.ndarray:
+    """Equity over that of the day before, minus 1, (D - 1,), from one value a day, (D,).
+
+    Once equity is gone there is nothing to grow: a return on it has no meaning, so it is 0.
+    """
+    before = equity[:-1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(before > 0.0, equity[1:] / before - 1.0, 0.0)
+
+
 def total_return(start: float, end: float) -> float:
     """``end / start - 1``."""
     return float(end / start - 1.0)

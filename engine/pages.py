@@ -142,10 +142,7 @@ def daily_returns(run: Run) -> pd.Series:
     """Returns from decision instant to decision instant, by naive UTC date: :attr:`engine.Result.daily_returns`."""
     daily = run.equity["equity_usd"]
     daily = daily[_instants(daily.index).hour == run.record["config"]["execution"]["hour_utc"]]
-    values = daily.to_numpy(dtype=np.float64)
-    before = values[:-1]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        returns = np.where(before > 0.0, values[1:] / before - 1.0, 0.0)
+    returns = metrics.daily_returns(daily.to_numpy(dtype=np.float64))
     return pd.Series(returns, index=_dates(daily.index)[1:], name="Strategy")
 
 

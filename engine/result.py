@@ -99,10 +99,7 @@ class Result:
     def daily_returns(self) -> pd.Series:
         """Equity at ``execution.hour_utc`` over that of the day before, minus 1; labelled with the later instant."""
         daily = self.equity[self.panel.index.hour == self.config.execution.hour_utc]
-        before = daily.to_numpy()[:-1]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            # Once equity is gone there is nothing to grow: a return on it has no meaning, so it is 0.
-            returns = np.where(before > 0.0, daily.to_numpy()[1:] / before - 1.0, 0.0)
+        returns = metrics.daily_returns(daily.to_numpy())
         return pd.Series(returns, index=daily.index[1:], name="return")
 
     @cached_property
