@@ -1,0 +1,55 @@
+"""The README's Python is run as it stands, and its commands exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from engine import cli
+
+README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+# A command goes on over lines that end with a backslash.
+COMMANDS = [
+    shlex.split(line, comments=True)
+    for line in re.findall(r"^    (hlbt .*)$", README.replace("\\\n", " "), flags=re.MULTILINE)
+]
+
+
+def test_the_python_example(sample_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = SNIPPETS[0]
+    assert '"data_cache", start="2024-10-01", end="2025-03-31"' in code
+    Path("data_cache").symlink_to(sample_cache)
+    exec(compile(code, "README.md", "exec"), {})
+    sharpe, *attribution = capsys.readouterr().out.split()
+    assert -10 < float(sharpe) < 10
+    assert {"price_pnl_usd", "fee_usd", "funding_usd"} <= set(attribution)
+
+
+def test_your_own_oracle(
+    sample_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
+    Path("my_oracle.py").write_text(SNIPPETS[1], encoding="utf-8")
+    words = next(words for words in COMMANDS if "my_oracle.py:BuyTheQuiet" in words)
+    monkeypatch.setattr("sys.argv", [*words, "--no-report"])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert not done.value.code, capsys.readouterr().err
+    assert "BuyTheQuiet" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:4]))
+def test_every_command_of_the_readme_exists(
+    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its options are known; that the commands work is for test_cli.py."""
+    monkeypatch.setattr("sys.argv", [*words, "--help"])
+    with pytest.raises(SystemExit) as done:
+        cli.main()
+    assert not done.value.code, capsys.readouterr().err
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in words if word.startswith("--"))
