@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.errors import ConfigError, DataError, HlbtError, OracleError, some
-from engine.terminal import demo_table, print_json, progress, result_tables, show_all, status_tables
+from engine.cli_data import data_app
+from engine.cli_options import ConfigOption, JsonOption, SetOption, cache_of, config_of
+from engine.errors import ConfigError, HlbtError, OracleError
+from engine.terminal import demo_table, print_json, progress, result_tables, show_all
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
-    from engine.data.store import Store
     from engine.panel import Panel
     from engine.result import Result
     from engine.runs import Origin
@@ -34,19 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-data_app = typer.Typer(help="The hourly history in data_cache/.", no_args_is_help=True)
-import_app = typer.Typer(help="Bring data from files.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
-data_app.add_typer(import_app, name="import")
-
-ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with [data], [execution], [costs], [account].")
-]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one config key; may be repeated.")
-]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
-ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values replace cached ones that differ.")]
 
 
 def main() -> None:
@@ -66,109 +54,6 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
-
-
-# ---------------------------------------------------------------------------------------------------------------- data
-
-
-@import_app.command("freqtrade")
-def import_freqtrade_command(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with *-1h-futures.feather and *-1h-funding_rate.feather.")
-    ],
-    replace: ReplaceOption = False,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Import freqtrade's HyperLiquid candles and funding.
-
-    Example: hlbt data import freqtrade user_data/data/hyperliquid
-    """
-    from engine.data.freqtrade import import_freqtrade
-
-    store = _store(_config(config, settings))
-    with progress() as step:
-        report = import_freqtrade(store, folder, replace=replace, progress=step)
-    merge = report.merge
-    if as_json:
-        print_json({"cache": str(store.path), **asdict(report)})
-    else:
-        show_all(
-            f"{report.files} files, {report.coins} coins into {store.path}: {merge.added:,} values added, "
-            f"{merge.same:,} were there already, {merge.changed:,} replaced; "
-            + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write.")
-        )
-    if report.set_aside:
-        aside = "; ".join(f"{item.file} {item.reason}" for item in report.set_aside[:3])
-        more = f"; and {len(report.set_aside) - 3} more" if len(report.set_aside) > 3 else ""
-        raise DataError(f"{len(report.set_aside)} files were set aside: {aside}{more}. All others were imported.")
-    merge.raise_for_conflicts()
-
-
-@import_app.command("meta")
-def import_meta_command(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A saved `meta` or `metaAndAssetCtxs` answer of the exchange (JSON).")
-    ],
-    as_of: Annotated[
-        str | None,
-        typer.Option("--as-of", metavar="DATE", help="When the answer was saved; it carries no date itself."),
-    ] = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Import lots, leverage and delistings into the coin table.
-
-    Example: hlbt data import meta meta.json --as-of 2025-08-22
-    """
-    from engine.data.coins import import_meta
-
-    store = _store(_config(config, settings))
-    report = import_meta(store, file, as_of=as_of)
-    if as_json:
-        print_json({"cache": str(store.path), **asdict(report)})
-        return
-    show_all(
-        f"{report.coins} coins in {file}: {len(report.added)} new to the coin table, {len(report.changed)} changed, "
-        f"{len(report.delisted)} delisted."
-    )
-
-
-@data_app.command("status")
-def status_command(config: ConfigOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """Show what the cache holds: coverage by month, gaps, listings, delistings.
-
-    Example: hlbt data status
-    """
-    from engine.data.status import status
-
-    found = status(_store(_config(config, settings)))
-    if as_json:
-        print_json(found)
-        return
-    show_all(*status_tables(found))
-
-
-@data_app.command("verify")
-def verify_command(config: ConfigOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """Recompute the digest of every file in the cache; exit 1 when one is wrong.
-
-    Example: hlbt data verify
-    """
-    store = _store(_config(config, settings))
-    with progress() as step:
-        report = store.verify(step)
-    if as_json:
-        print_json({"cache": str(store.path), "ok": report.ok, **asdict(report)})
-    elif report.ok:
-        show_all(f"{report.files} files, {report.bytes:,} bytes in {store.path}: every digest is right.")
-        if report.foreign:
-            show_all(f"Not of the cache, and harmless: {some(report.foreign)}.")
-    if not report.ok:
-        wrong = [f"{name} is missing" for name in report.missing] + [f"{name} has changed" for name in report.changed]
-        raise DataError(f"The cache {store.path} is damaged: {some(wrong)}. Delete it and import again.")
 
 
 # ------------------------------------------------------------------------------------------------------------ backtest
@@ -203,7 +88,7 @@ def backtest_command(
         raise OracleError("Name what to run: either --oracle PATH:CLASS or --weights FILE.")
     if weights is not None and param:
         raise OracleError(f"--param {param[0]} is for an oracle; a weights file has no parameters.")
-    settled = _config(config, settings)
+    settled = config_of(config, settings)
     panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
     result, origin = _run(panel, settled, oracle, _parameters(param), weights)
     folder = _write(result, origin, out, report)
@@ -230,7 +115,7 @@ def report_command(
     from engine.report import write_tearsheet
     from engine.runs import load_run
 
-    _config(config, settings)
+    config_of(config, settings)
     page = write_tearsheet(load_run(run if run.exists() else REPORTS / run))
     print_json({"tearsheet": str(page)}) if as_json else show_all(f"Tearsheet: {page}")
 
@@ -248,7 +133,7 @@ def index_command(
     """
     from engine.report import write_index
 
-    _config(config, settings)
+    config_of(config, settings)
     page = write_index(reports)
     print_json({"index": str(page)}) if as_json else show_all(f"Index: {page}")
 
@@ -269,8 +154,8 @@ def demo_command(
     from engine.data.store import Store
     from engine.report import write_index
 
-    settled = _config(config, settings)
-    cache = Path(settled.data.cache) if settled.data.cache else _cache(settled) / "sample"
+    settled = config_of(config, settings)
+    cache = Path(settled.data.cache) if settled.data.cache else cache_of(settled) / "sample"
     made = []
     with progress() as step:
         steps = 2 + 2 * len(DEMO_ORACLES)
@@ -304,24 +189,6 @@ def demo_command(
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers
-
-
-def _config(path: Path | None, settings: list[str] | None) -> RunConfig:
-    from engine.config import RunConfig
-
-    return RunConfig.load(path, settings or ())
-
-
-def _cache(config: RunConfig) -> Path:
-    from engine.data.load import cache_path
-
-    return cache_path(config.data.cache)
-
-
-def _store(config: RunConfig) -> Store:
-    from engine.data.store import Store
-
-    return Store(_cache(config))
 
 
 def _parameters(assignments: list[str] | None) -> dict[str, Any]:

@@ -1,0 +1,42 @@
+"""Options that the commands share, and what they stand for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
+    from engine.data.store import Store
+
+ConfigOption = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with [data], [execution], [costs], [account].")
+]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one config key; may be repeated.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values replace cached ones that differ.")]
+
+
+def config_of(path: Path | None, settings: list[str] | None) -> RunConfig:
+    """The settings of ``--config`` and ``--set``."""
+    from engine.config import RunConfig
+
+    return RunConfig.load(path, settings or ())
+
+
+def cache_of(config: RunConfig) -> Path:
+    """The cache's folder under those settings."""
+    from engine.data.load import cache_path
+
+    return cache_path(config.data.cache)
+
+
+def store_of(config: RunConfig) -> Store:
+    """The cache under those settings."""
+    from engine.data.store import Store
+
+    return Store(cache_of(config))
