@@ -330,3 +330,321 @@ def simulate_nb(
             gross[t] = (long_usd + short_usd) / equity
             net[t] = (long_usd - short_usd) / equity
     return Ledger(equities, flows, coin_flows, gross, net, turnover, untradable_weight, trades[:count], counters)
+
+
+# ------------------------------------------------------------------------------------------------------ many books
+
+# Columns of `batch_nb`'s output; the flows' totals follow from TOTALS on, in the order of the flows.
+END, CAGR, VOLATILITY, SHARPE, SORTINO, MAX_DRAWDOWN, TURNOVER, GROSS_MEAN, NET_MEAN = 0, 1, 2, 3, 4, 5, 6, 7, 8
+UNTRADABLE_WEIGHT, TRADES, TOTALS = 9, 10, 11
+FIGURES = 16
+
+
+class Market(NamedTuple):
+    """A panel cut at the rows ``r[0] < ... < r[D-1]`` where decisions are traded; interval ``d`` is ``r[d]`` to ``r[d+1]``.
+
+    Inside an interval positions are fixed, so all that a unit of a coin does to equity can be summed up beforehand, for
+    all books alike. Interval ``d`` of ``value`` and ``carried`` starts at ``N * (r[d] - r[0])`` and is (N, hours), C order:
+    the hours of a coin lie side by side, which is what lets the innermost loop be vectorised.
+    """
+
+    rows: np.ndarray  # (D + 1,) int64, the last is T
+    value: np.ndarray  # (N * hours,) USD a unit is worth at each row; 0 once it is settled
+    carried: np.ndarray  # (N * hours,) USD of cash a unit has brought since r[d]: minus funding, plus its settlement
+    mid: np.ndarray  # (D, N) at r[d]
+    buy: np.ndarray  # (D, N) fill price of a buy at r[d]
+    sell: np.ndarray  # (D, N)
+    tradable: np.ndarray  # (D, N) bool
+    fee_rate: np.ndarray  # (D,)
+    exit_value: np.ndarray  # (D, N) USD a unit is worth at r[d + 1], before the trade
+    exit_carried: np.ndarray  # (D, N) USD of cash a unit has brought by then
+    exit_funding: np.ndarray  # (D, N) USD of funding a unit has paid by then
+    settled: np.ndarray  # (D, N) bool, whether a unit is settled by then
+    daily_slot: np.ndarray  # (T,) int64, number of the day at whose hour the row is, -1 for other rows
+    fills: np.ndarray  # (2, T, N) fill prices of a sell and a buy, for liquidations
+    price: np.ndarray  # (T, N) last known mid
+    all_fee_rates: np.ndarray  # (T,)
+
+
+@jit
+def compress_nb(dense, indptr, coins, weights):
+    """Entries of a (S, D, N) array that are not 0 (NaN is not), as rows ``s * D + d`` of a sparse matrix."""
+    S, D, N = dense.shape
+    count = 0
+    for s in range(S):
+        for d in range(D):
+            for i in range(N):
+                if dense[s, d, i] != 0.0:
+                    coins[count] = i
+                    weights[count] = dense[s, d, i]
+                    count += 1
+            indptr[s * D + d + 1] = count
+
+
+@jit
+def summarise_nb(daily, figures):
+    """Fill in what follows from the equity at each day's decision hour, (days,); formulas of ``metrics.py``."""
+    days = daily.shape[0] - 1
+    figures[CAGR] = np.nan
+    figures[VOLATILITY] = np.nan
+    figures[SHARPE] = np.nan
+    figures[SORTINO] = np.nan
+    if days < 1:
+        return
+    growth = 1.0
+    total = 0.0
+    downside = 0.0
+    for k in range(days):
+        change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
+        growth *= 1.0 + change
+        total += change
+        if change < 0.0:
+            downside += change * change
+    mean = total / days
+    figures[CAGR] = growth ** (365.0 / days) - 1.0 if growth > 0.0 else -1.0
+    if downside > 0.0:
+        figures[SORTINO] = mean / np.sqrt(downside / days) * np.sqrt(365.0)
+    if days < 2:
+        return
+    squares = 0.0
+    for k in range(days):
+        change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
+        squares += (change - mean) ** 2
+    deviation = np.sqrt(squares / (days - 1))
+    figures[VOLATILITY] = deviation * np.sqrt(365.0)
+    if deviation > 0.0:
+        figures[SHARPE] = mean / deviation * np.sqrt(365.0)
+
+
+@jit
+def batch_nb(
+    market,
+    indptr,
+    coins,
+    weights,
+    lot_scale,
+    maintenance_frac,
+    initial_equity_usd,
+    min_notional_usd,
+    band_frac,
+    renormalise,
+    margin,
+    figures,
+    counters,
+    daily,
+):
+    """Run S books over one market, every book of a day before the next day, so that the day's prices stay in the cache.
+
+    The rules are `simulate_nb`'s; only what a metric needs is kept.
+
+    Parameters
+    ----------
+    market : Market
+    indptr, coins, weights : (S * D + 1,), (K,), (K,)
+        Weights of book ``s`` at decision ``d`` are the entries ``indptr[s * D + d]`` up to the next; a coin without one is 0.
+    figures : (S, FIGURES) float64, counters : (S, COUNTERS) int64, daily : (S, days) float64
+        Filled in.
+    """
+    S = figures.shape[0]
+    D, N = market.mid.shape
+    first = market.rows[0]
+    longest = 0
+    for d in range(D):
+        longest = max(longest, market.rows[d + 1] - market.rows[d])
+    worst_maintenance = maintenance_frac.max()
+    units = np.zeros((S, N))
+    held = np.zeros((S, N), dtype=np.int64)
+    held_count = np.zeros(S, dtype=np.int64)
+    cash = np.full(S, initial_equity_usd)
+    peak = np.full(S, initial_equity_usd)
+    deepest = np.zeros(S)
+    seen = np.zeros(N, dtype=np.int64)
+    stamp = 0
+    keep = np.zeros(N, dtype=np.int64)
+    longs = np.zeros(longest)
+    shorts = np.zeros(longest)
+    carried = np.zeros(longest)
+    equities = np.zeros(longest)
+    figures[:] = 0.0
+    counters[:] = 0
+    counters[:, LIQUIDATED_ROW] = -1
+    daily[:] = initial_equity_usd
+    for d in range(D):
+        start = market.rows[d]
+        hours = market.rows[d + 1] - start
+        block = N * (start - first)
+        mid = market.mid[d]
+        for s in range(S):
+            if counters[s, LIQUIDATED_ROW] >= 0:
+                for h in range(hours):
+                    slot = market.daily_slot[start + h]
+                    if slot >= 0:
+                        daily[s, slot] = cash[s]
+                continue
+            # 1. Mark: close the interval before
+            count = held_count[s]
+            value = 0.0
+            if d > 0:
+                left = 0
+                for k in range(count):
+                    i = held[s, k]
+                    u = units[s, i]
+                    cash[s] += u * market.exit_carried[d - 1, i]
+                    value += u * market.exit_value[d - 1, i]
+                    figures[s, TOTALS + FUNDING_COST] += u * market.exit_funding[d - 1, i]
+                    if market.settled[d - 1, i]:
+                        units[s, i] = 0.0
+                        counters[s, DELISTINGS] += 1
+                        figures[s, TRADES] += 1
+                    else:
+                        held[s, left] = i
+                        left += 1
+                count = left
+            equity = cash[s] + value
+            # 2. Trade
+            stamp += 1
+            begin = indptr[s * D + d]
+            end = indptr[s * D + d + 1]
+            scale = 1.0
+            if renormalise:
+                total = 0.0
+                reachable = 0.0
+                for k in range(begin, end):
+                    if not np.isnan(weights[k]):
+                        total += abs(weights[k])
+                        if market.tradable[d, coins[k]]:
+                            reachable += abs(weights[k])
+                if reachable > 0.0:
+                    scale = total / reachable
+            for k in range(begin, end):
+                seen[coins[k]] = stamp
+            left = 0
+            traded_usd = 0.0
+            # Held coins without an entry are closed, then the entries are traded; `keep` becomes the new list.
+            for k in range(count + end - begin):
+                if k < count:
+                    i = held[s, k]
+                    if seen[i] == stamp:
+                        continue
+                    w = 0.0
+                else:
+                    i = coins[begin + k - count]
+                    w = weights[begin + k - count]
+                before = units[s, i]
+                if not np.isnan(w):
+                    if not market.tradable[d, i]:
+                        figures[s, UNTRADABLE_WEIGHT] += abs(w)
+                        if w != 0.0 or before != 0.0:
+                            counters[s, UNTRADABLE_ORDERS] += 1
+                    else:
+                        order, outcome = size_order_nb(
+                            w * scale, before, equity, mid[i], lot_scale[i], min_notional_usd, band_frac * equity
+                        )
+                        if outcome == ORDER:
+                            fill = market.buy[d, i] if order > 0.0 else market.sell[d, i]
+                            fee = market.fee_rate[d] * abs(order) * fill
+                            after = before + order
+                            if lot_scale[i] > 0.0:
+                                after = np.round(after * lot_scale[i]) / lot_scale[i]
+                            units[s, i] = after
+                            cash[s] -= order * fill + fee
+                            traded_usd += abs(order) * mid[i]
+                            figures[s, TOTALS + FEE_COST] += fee
+                            figures[s, TOTALS + SPREAD_COST] += order * (fill - mid[i])
+                            figures[s, TRADES] += 1
+                        elif outcome == BELOW_MINIMUM:
+                            counters[s, SKIPPED_MINIMUM] += 1
+                        elif outcome == INSIDE_BAND:
+                            counters[s, SKIPPED_BAND] += 1
+                if units[s, i] != 0.0:
+                    keep[left] = i
+                    left += 1
+            for k in range(left):
+                held[s, k] = keep[k]
+            held_count[s] = left
+            counters[s, DECISIONS] += 1
+            if equity > 0.0:
+                figures[s, TURNOVER] += traded_usd / equity
+            # 3. Funding and the prices of the interval
+            for h in range(hours):
+                longs[h] = 0.0
+                shorts[h] = 0.0
+                carried[h] = cash[s]
+            for k in range(left):
+                i = keep[k]
+                u = units[s, i]
+                place = block + i * hours
+                if u > 0.0:
+                    for h in range(hours):
+                        longs[h] += u * market.value[place + h]
+                        carried[h] += u * market.carried[place + h]
+                else:
+                    for h in range(hours):
+                        shorts[h] -= u * market.value[place + h]
+                        carried[h] += u * market.carried[place + h]
+            for h in range(hours):
+                equities[h] = carried[h] + (longs[h] - shorts[h])
+            # 4. Margin, 5. Record
+            for h in range(hours):
+                equity = equities[h]
+                gross = longs[h] + shorts[h]
+                if margin and gross > 0.0 and (equity <= 0.0 or equity < worst_maintenance * gross):
+                    maintenance = 0.0
+                    for k in range(left):
+                        i = keep[k]
+                        maintenance += abs(units[s, i]) * market.value[block + i * hours + h] * maintenance_frac[i]
+                    if equity <= 0.0 or equity < maintenance:
+                        cash[s] = carried[h]
+                        for k in range(left):
+                            i = keep[k]
+                            u = units[s, i]
+                            figures[s, TRADES] += 1
+                            if market.value[block + i * hours + h] == 0.0:  # settled in this interval
+                                counters[s, DELISTINGS] += 1
+                                figures[s, TOTALS + FUNDING_COST] += u * market.exit_funding[d, i]
+                                continue
+                            fill = market.fills[1 if u < 0.0 else 0, start + h, i]
+                            fee = market.all_fee_rates[start + h] * abs(u) * fill
+                            cash[s] += u * fill - fee
+                            figures[s, TOTALS + FEE_COST] += fee
+                            figures[s, TOTALS + SPREAD_COST] += u * (market.price[start + h, i] - fill)
+                            figures[s, TOTALS + FUNDING_COST] -= u * market.carried[block + i * hours + h]
+                        held_count[s] = 0
+                        counters[s, LIQUIDATED_ROW] = start + h
+                        for later in range(h, hours):
+                            longs[later] = 0.0
+                            shorts[later] = 0.0
+                            equities[later] = cash[s]
+                        equity = cash[s]
+                        gross = 0.0
+                        left = 0
+                if equity != 0.0:
+                    figures[s, GROSS_MEAN] += gross / equity
+                    figures[s, NET_MEAN] += (longs[h] - shorts[h]) / equity
+                if equity > peak[s]:
+                    peak[s] = equity
+                elif equity < peak[s] * (1.0 + deepest[s]):
+                    deepest[s] = equity / peak[s] - 1.0
+                slot = market.daily_slot[start + h]
+                if slot >= 0:
+                    daily[s, slot] = equity
+            figures[s, END] = equities[hours - 1]
+    rows = market.rows[D] - first
+    for s in range(S):
+        for k in range(held_count[s]):
+            i = held[s, k]
+            figures[s, TOTALS + FUNDING_COST] += units[s, i] * market.exit_funding[D - 1, i]
+            if market.settled[D - 1, i]:
+                counters[s, DELISTINGS] += 1
+                figures[s, TRADES] += 1
+        if counters[s, LIQUIDATED_ROW] >= 0:
+            figures[s, END] = cash[s]
+        figures[s, MAX_DRAWDOWN] = deepest[s]
+        figures[s, TURNOVER] /= counters[s, DECISIONS]
+        figures[s, UNTRADABLE_WEIGHT] /= counters[s, DECISIONS]
+        figures[s, GROSS_MEAN] /= rows
+        figures[s, NET_MEAN] /= rows
+        figures[s, TOTALS + PRICE_PNL] = figures[s, END] - initial_equity_usd
+        for column in (SPREAD_COST, IMPACT_COST, FEE_COST, FUNDING_COST):
+            figures[s, TOTALS + PRICE_PNL] += figures[s, TOTALS + column]
+        summarise_nb(daily[s], figures[s])

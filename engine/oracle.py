@@ -167,6 +167,48 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
     return weights
 
 
+def validate_decisions(index: pd.Index, panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    """Check the instants of weights against a panel.
+
+    Returns
+    -------
+    decisions : DatetimeIndex, shape (D,)
+        Ascending, UTC, all in ``panel.index``.
+    order : ndarray, shape (D,), int64
+        Place in `index` of each decision.
+
+    Raises
+    ------
+    WeightsError
+        For naive, repeated or unknown instants.
+    """
+    if not isinstance(index, pd.DatetimeIndex):
+        raise WeightsError(f"The index of the weights is {index.dtype}; timezone-aware decision instants are needed.")
+    if len(index) == 0:
+        raise WeightsError("The weights have no row.")
+    if index.tz is None:
+        raise WeightsError(
+            f"The instants of the weights are naive, the first is {index[0]}. Say that they are UTC: "
+            "weights.tz_localize('UTC'), or 2024-10-01T23:00Z in a file."
+        )
+    decisions = index.tz_convert("UTC").as_unit(UNIT)
+    if decisions.hasnans:
+        raise WeightsError("The weights have a row without an instant.")
+    if decisions.has_duplicates:
+        repeated = decisions[decisions.duplicated()][0]
+        raise WeightsError(f"The weights have two rows for {show(repeated)}. Keep one.")
+    order = np.argsort(decisions.asi8, kind="stable")
+    decisions = pd.DatetimeIndex(decisions[order], name="time")
+    outside = decisions[panel.rows(decisions) < 0]
+    if len(outside):
+        raise WeightsError(
+            f"The weights have {len(outside)} instants that the panel lacks, the first {show(outside[0])}; "
+            f"the panel has every hour from {show(panel.index[0])} to {show(panel.index[-1])}. Move them to the hour "
+            "or widen data.start and data.end."
+        )
+    return decisions, order
+
+
 def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> tuple[pd.DatetimeIndex, np.ndarray]:
     """Check a weight frame against a panel and bring it into the panel's shape.
 
@@ -184,23 +226,7 @@ def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> t
     """
     if not isinstance(weights, pd.DataFrame):
         raise WeightsError(f"Weights are {type(weights).__name__}; a DataFrame (decision instants x coins) is needed.")
-    if not isinstance(weights.index, pd.DatetimeIndex):
-        raise WeightsError(
-            f"The index of the weights is {weights.index.dtype}; timezone-aware decision instants are needed."
-        )
-    if len(weights) == 0:
-        raise WeightsError("The weights have no row.")
-    if weights.index.tz is None:
-        raise WeightsError(
-            f"The instants of the weights are naive, the first is {weights.index[0]}. Say that they are UTC: "
-            "weights.tz_localize('UTC'), or 2024-10-01T23:00Z in a file."
-        )
-    decisions = weights.index.tz_convert("UTC").as_unit(UNIT)
-    if decisions.hasnans:
-        raise WeightsError("The weights have a row without an instant.")
-    if decisions.has_duplicates:
-        repeated = decisions[decisions.duplicated()][0]
-        raise WeightsError(f"The weights have two rows for {show(repeated)}. Keep one.")
+    decisions, order = validate_decisions(weights.index, panel)
     coins = [str(coin) for coin in weights.columns]
     if len(set(coins)) != len(coins):
         twice = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
@@ -211,15 +237,6 @@ def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> t
         raise WeightsError(
             f"The weights name coins that the panel lacks: {some(strange)}.{nearest(strange[0], place)} "
             "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
-        )
-    order = np.argsort(decisions.asi8, kind="stable")
-    decisions = pd.DatetimeIndex(decisions[order], name="time")
-    outside = decisions[panel.rows(decisions) < 0]
-    if len(outside):
-        raise WeightsError(
-            f"The weights have {len(outside)} instants that the panel lacks, the first {show(outside[0])}; "
-            f"the panel has every hour from {show(panel.index[0])} to {show(panel.index[-1])}. Move them to the hour "
-            "or widen data.start and data.end."
         )
     try:
         given = weights.to_numpy(dtype=np.float64)[order]

@@ -48,16 +48,10 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     if panel.as_known:
         raise DataError("backtest() needs the panel itself, not panel.known(): there the funding is an hour late.")
     decisions, values = validate_weights(weights, panel, config.account.max_gross)
-    _check_schedule(decisions, config)
-    rows = panel.rows(decisions) + config.execution.delay_hours
-    inside = rows < len(panel.index)
-    if not inside.any():
-        raise WeightsError(
-            f"No decision can be traded: the panel ends at {show(panel.index[-1])}, and the first decision, "
-            f"{show(decisions[0])}, is traded {config.execution.delay_hours} hours later."
-        )
+    check_schedule(decisions, config)
+    rows, inside = trade_rows(decisions, panel, config)
     quoted = "bid" in panel.fields and "ask" in panel.fields
-    funding, funding_price = _funding(panel) if config.costs.funding else (_ABSENT, _ABSENT)
+    funding, funding_price = funding_arrays(panel) if config.costs.funding else (_ABSENT, _ABSENT)
     leverage = panel.max_leverage
     ledger = simulate_nb(
         panel.values("mid"),
@@ -67,7 +61,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
         funding_price,
         panel.tradable,
         values[inside],
-        rows[inside],
+        rows,
         taker_rates(panel.index, config.costs.taker_bps),
         lot_scales(panel.sz_decimals, config.execution),
         np.where(np.isfinite(leverage), 0.5 / leverage, 0.0),
@@ -89,7 +83,19 @@ def decisions_of(panel: Panel, config: RunConfig) -> pd.DatetimeIndex:
     return decision_instants(panel.index, execution.hour_utc, execution.every_days, execution.weekdays)
 
 
-def _check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
+def trade_rows(decisions: pd.DatetimeIndex, panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Rows at which decisions of the panel are traded, and which of the decisions, (D,) bool, are traded inside it."""
+    rows = panel.rows(decisions) + config.execution.delay_hours
+    inside = rows < len(panel.index)
+    if not inside.any():
+        raise WeightsError(
+            f"No decision can be traded: the panel ends at {show(panel.index[-1])}, and the first decision, "
+            f"{show(decisions[0])}, is traded {config.execution.delay_hours} hours later."
+        )
+    return rows[inside], inside
+
+
+def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
     """Refuse rows that a schedule set by the user would not trade: rows decide, so they must agree with it."""
     execution = config.execution
     for hour in np.unique(decisions.hour):
@@ -104,7 +110,7 @@ def _check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
             )
 
 
-def _funding(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+def funding_arrays(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
     """Rate and price on which it is paid: oracle, else mark, else mid; the kernel falls back to the last price."""
     if "funding" not in panel.fields:
         return _ABSENT, _ABSENT
