@@ -7,6 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from engine.batch import SparseWeights as SparseWeights
+    from engine.batch import backtest_many as backtest_many
     from engine.config import RunConfig as RunConfig
     from engine.data.load import load_panel as load_panel
     from engine.errors import HlbtError as HlbtError
@@ -27,7 +29,9 @@ _HOMES = {
     "Result": "engine.result",
     "RunConfig": "engine.config",
     "ScoreOracle": "engine.oracle",
+    "SparseWeights": "engine.batch",
     "backtest": "engine.simulate",
+    "backtest_many": "engine.batch",
     "decisions_of": "engine.simulate",
     "load_panel": "engine.data.load",
     "weight_matrix": "engine.oracle",

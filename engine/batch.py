@@ -11,21 +11,21 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import DataError, WeightsError
 from engine.fees import taker_rates
-from engine.metrics import calmar
 from engine.oracle import GROSS_TOLERANCE, validate_decisions
 from engine.panel import Panel
 from engine.rebalance import lot_scales
 from engine.result import FLOWS
-from engine.simulate import check_schedule, funding_arrays, trade_rows
+from engine.simulate import check_schedule, funding_arrays, quote_arrays, trade_rows
 
 if TYPE_CHECKING:
     from engine.kernel import Market
 
 #: Books that one call of the kernel runs side by side: enough to share a day's prices, few enough to stay in the cache.
-TILE = 32
+TILE = 64
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class SparseWeights:
     ----------
     indptr : ndarray, (P * D + 1,) int64
         Entries of book ``p`` at decision ``d`` are ``indptr[p * D + d]`` up to the next.
-    coins : ndarray, (K,) int64
-        Column of each entry in ``panel.coins``; no column twice in a row.
+    coins : ndarray, (K,) integer
+        Column of each entry in ``panel.coins``, ascending within a row.
     weights : ndarray, (K,) float64
         Signed fractions of equity; NaN = hold; a coin without an entry = 0.
     """
@@ -46,24 +46,25 @@ class SparseWeights:
     coins: np.ndarray
     weights: np.ndarray
 
+    def __post_init__(self) -> None:
+        # The kernel trusts these: a wrong one would make it read memory that is not its own.
+        rows = self.indptr
+        ascends = len(rows) > 1 and rows[0] == 0 and bool((np.diff(rows) >= 0).all())
+        if not ascends or not rows[-1] == len(self.coins) == len(self.weights):
+            raise WeightsError(
+                f"Sparse weights do not fit together: indptr must ascend from 0 to the number of entries; it ends at "
+                f"{rows[-1] if len(rows) else None}, with {len(self.coins)} coins and {len(self.weights)} weights."
+            )
+
     @classmethod
     def from_dense(cls, weights_pdn: np.ndarray) -> SparseWeights:
         """Keep the entries of a (P, D, N) array that are not 0."""
-        from engine.kernel import compress_nb
-
-        P, D, _ = weights_pdn.shape
-        count = int(np.count_nonzero(weights_pdn))
-        indptr = np.zeros(P * D + 1, dtype=np.int64)
-        coins, weights = np.empty(count, dtype=np.int64), np.empty(count)
-        compress_nb(np.ascontiguousarray(weights_pdn, dtype=np.float64), indptr, coins, weights)
-        return cls(indptr, coins, weights)
-
-    def books(self, decisions: int) -> int:
-        """Number of books, when each has `decisions` rows."""
-        return (len(self.indptr) - 1) // decisions
+        books, rows, coins = np.nonzero(weights_pdn)
+        counts = np.bincount(books * weights_pdn.shape[1] + rows, minlength=weights_pdn.shape[0] * weights_pdn.shape[1])
+        return cls(np.append(0, np.cumsum(counts)), coins.astype(np.uint32), weights_pdn[books, rows, coins])
 
     def part(self, first: int, last: int, decisions: int) -> SparseWeights:
-        """Books `first` up to `last`, without copying the entries."""
+        """Books `first` up to `last`; the entries are not copied."""
         indptr = self.indptr[first * decisions : last * decisions + 1]
         entries = slice(int(indptr[0]), int(indptr[-1]))
         return SparseWeights(indptr - indptr[0], self.coins[entries], self.weights[entries])
@@ -88,7 +89,8 @@ def backtest_many(
     panel : Panel
         T hours x N coins.
     weights_pdn : ndarray (P, D, N), SparseWeights, or an iterable of chunks of either
-        Signed fractions of equity by book, decision and coin of ``panel.coins``; NaN = hold. From an iterable, one chunk
+        Signed fractions of equity by book, decision and coin of ``panel.coins``; NaN = hold. From an iterable, one
+        chunk
         at a time is in memory.
     decisions : DatetimeIndex, (D,)
         Ascending decision instants, UTC, rows of the panel.
@@ -119,7 +121,7 @@ def backtest_many(
     if (np.diff(order) < 0).any():
         raise WeightsError("The decisions of backtest_many() must be ascending, for the weights are in their order.")
     check_schedule(ascending, config)
-    rows, inside = trade_rows(decisions, panel, config)
+    rows, _ = trade_rows(ascending, panel, config)
     market = prepare(panel, rows, config)
     chunks: Iterator[Weights] = iter(
         (weights_pdn,) if isinstance(weights_pdn, np.ndarray | SparseWeights) else weights_pdn
@@ -128,7 +130,7 @@ def backtest_many(
     done = 0
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         for chunk in chunks:
-            figures, counters, daily = _run(pool, chunk, market, panel, decisions, inside, config, done)
+            figures, counters, daily = _run(pool, chunk, market, panel, ascending, config, done)
             tables.append(_table(figures, counters, daily.shape[1] - 1, panel, config))
             if daily_returns:
                 before = daily[:, :-1]
@@ -145,70 +147,38 @@ def backtest_many(
 
 def prepare(panel: Panel, rows: np.ndarray, config: RunConfig) -> Market:
     """Cut a panel at the trade rows, (D,); see :class:`engine.kernel.Market`."""
-    from engine.kernel import Market
+    from engine.kernel import Market, cut_nb, known_prices_nb
 
-    T, N = panel.tradable.shape
-    D = len(rows)
-    mid = panel.values("mid")
-    price, missing = _last_known(mid)
-    sell, buy = price * (1 - config.costs.half_spread_bps / 1e4), price * (1 + config.costs.half_spread_bps / 1e4)
-    if "bid" in panel.fields and "ask" in panel.fields:
-        quoted = ~np.isnan(panel.values("bid")) & ~np.isnan(panel.values("ask"))
-        sell, buy = np.where(quoted, panel.values("bid"), sell), np.where(quoted, panel.values("ask"), buy)
-    payment = np.zeros((T, N))
-    if config.costs.funding and "funding" in panel.fields:
-        rate, base = funding_arrays(panel)
-        payment = np.nan_to_num(np.where(np.isnan(base), price, base) * rate, nan=0.0)
-    bounds = np.append(rows, T)
-    value, carried = np.empty(N * (T - rows[0])), np.empty(N * (T - rows[0]))
-    exit_value, exit_carried, exit_funding = (np.empty((D, N)) for _ in range(3))
-    settled = np.zeros((D, N), dtype=np.bool_)
-    events = missing == config.execution.stale_hours
-    for d in range(D):
-        start, stop = int(bounds[d]), int(bounds[d + 1])
-        last = min(stop, T - 1)  # the row at which the interval is marked for the last time
-        worth = price[start:stop].T.copy()
-        cash = -np.cumsum(payment[start:stop], axis=0).T
-        exit_value[d], exit_carried[d], exit_funding[d] = price[last], cash[:, -1], -cash[:, -1]
-        for i in np.flatnonzero(events[start + 1 : last + 1].any(axis=0)):
-            row = start + 1 + int(np.argmax(events[start + 1 : last + 1, i]))
-            paid = -cash[i, row - start - 1]
-            worth[i, row - start :] = 0.0
-            cash[i, row - start :] = price[row, i] - paid
-            exit_value[d, i], exit_carried[d, i], exit_funding[d, i] = 0.0, price[row, i] - paid, paid
-            settled[d, i] = True
-        block = slice(N * (start - int(rows[0])), N * (stop - int(rows[0])))
-        value[block], carried[block] = worth.ravel(), cash.ravel()
-    daily = panel.index.hour == config.execution.hour_utc
-    rates = taker_rates(panel.index, config.costs.taker_bps)
-    return Market(
-        rows=bounds,
-        # A coin without a price yet is never held; NaN would still poison nothing, but zeros are faster.
-        value=np.nan_to_num(value, nan=0.0),
-        carried=np.nan_to_num(carried, nan=0.0),
-        mid=mid[rows],
-        buy=buy[rows],
-        sell=sell[rows],
-        tradable=panel.tradable[rows],
-        fee_rate=rates[rows],
-        exit_value=exit_value,
-        exit_carried=exit_carried,
-        exit_funding=exit_funding,
-        settled=settled,
-        daily_slot=np.where(daily, np.cumsum(daily) - 1, -1),
-        fills=np.stack((sell, buy)),
-        price=price,
-        all_fee_rates=rates,
+    bounds = np.append(rows, len(panel.index))
+    bid, ask = quote_arrays(panel)
+    price, sell, buy, settles = known_prices_nb(
+        panel.values("mid"), bid, ask, config.costs.half_spread_bps / 1e4, config.execution.stale_hours
     )
-
-
-def _last_known(mid: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Last price at or before each row, and the count of consecutive rows without one."""
-    T = len(mid)
-    rows = np.arange(T)[:, None]
-    latest = np.maximum.accumulate(np.where(np.isnan(mid), -1, rows), axis=0)
-    price = np.take_along_axis(mid, np.maximum(latest, 0), axis=0)
-    return price, rows - latest
+    value, carried, carries, exit_value, exit_carried, exit_funding, settled = cut_nb(
+        price, settles, *funding_arrays(panel, config), bounds
+    )
+    rates = taker_rates(panel.index, config.costs.taker_bps)
+    daily = panel.index.hour == config.execution.hour_utc
+    return Market(
+        bounds,
+        value,
+        carried,
+        carries,
+        panel.values("mid")[rows],
+        buy[rows],
+        sell[rows],
+        panel.tradable[rows],
+        rates[rows],
+        exit_value,
+        exit_carried,
+        exit_funding,
+        settled,
+        np.where(daily, np.cumsum(daily) - 1, -1),
+        sell,
+        buy,
+        price,
+        rates,
+    )
 
 
 def _run(
@@ -217,36 +187,25 @@ def _run(
     market: Market,
     panel: Panel,
     decisions: pd.DatetimeIndex,
-    inside: np.ndarray,
     config: RunConfig,
     done: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Figures, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
     from engine.kernel import COUNTERS, FIGURES, batch_nb
 
-    D, N = len(decisions), len(panel.coins)
-    books = _books(chunk, D, N)
+    books = _books(chunk, len(decisions), len(panel.coins))
     figures, counters = np.empty((books, FIGURES)), np.empty((books, COUNTERS), dtype=np.int64)
     daily = np.empty((books, int((market.daily_slot >= 0).sum())))
     leverage = panel.max_leverage
-    lots, maintenance = (
-        lot_scales(panel.sz_decimals, config.execution),
-        np.where(np.isfinite(leverage), 0.5 / leverage, 0.0),
-    )
+    lots = lot_scales(panel.sz_decimals, config.execution)
+    maintenance = np.where(np.isfinite(leverage), 0.5 / leverage, 0.0)
 
     def run(first: int) -> None:
         part = slice(first, min(first + TILE, books))
-        if isinstance(chunk, SparseWeights):
-            sparse = chunk.part(part.start, part.stop, D)
-        else:
-            sparse = SparseWeights.from_dense(chunk[part])
-        _check(sparse, decisions, panel, config, done + first)
-        if not inside.all():
-            sparse = _first_rows(sparse, D, int(inside.sum()))
+        entries = _gather(chunk, part, len(market.mid), decisions, config, done)
         batch_nb(
             market,
-            sparse.indptr,
-            sparse.coins,
-            sparse.weights,
+            *entries,
             lots,
             maintenance,
             config.account.initial_equity_usd,
@@ -272,7 +231,7 @@ def _books(chunk: Weights, decisions: int, coins: int) -> int:
             raise WeightsError(
                 f"Sparse weights of {len(chunk.indptr) - 1} rows do not fit {decisions} decisions and {coins} coins."
             )
-        return chunk.books(decisions)
+        return (len(chunk.indptr) - 1) // decisions
     if not isinstance(chunk, np.ndarray) or chunk.ndim != 3 or chunk.shape[1:] != (decisions, coins):
         shape = getattr(chunk, "shape", type(chunk).__name__)
         raise WeightsError(
@@ -281,29 +240,33 @@ def _books(chunk: Weights, decisions: int, coins: int) -> int:
     return len(chunk)
 
 
-def _check(sparse: SparseWeights, decisions: pd.DatetimeIndex, panel: Panel, config: RunConfig, first: int) -> None:
-    """Refuse infinities and a gross above the limit, naming book, instant and coin."""
-    size = np.abs(sparse.weights)
-    gross = np.add.reduceat(np.append(np.where(np.isnan(size), 0.0, size), 0.0), sparse.indptr[:-1])
-    gross = np.where(np.diff(sparse.indptr) > 0, gross, 0.0)
-    limit = config.account.max_gross
-    above = np.flatnonzero(~(gross <= limit * (1.0 + GROSS_TOLERANCE)))
-    if len(above):
-        book, d = divmod(int(above[0]), len(decisions))
+def _gather(
+    chunk: Weights, part: slice, traded: int, decisions: pd.DatetimeIndex, config: RunConfig, done: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Entries of a tile's books in the order in which the kernel reads them; refuses a gross above the limit."""
+    from engine.kernel import gather_dense_nb, gather_sparse_nb
+
+    limit = config.account.max_gross * (1.0 + GROSS_TOLERANCE)
+    count = part.stop - part.start
+    indptr = np.zeros(traded * count + 1, dtype=np.int64)
+    if isinstance(chunk, SparseWeights):
+        books = chunk.part(part.start, part.stop, len(decisions))
+        entries = (indptr, np.empty(len(books.coins), dtype=np.uint32), np.empty(len(books.coins)))
+        (book, d), disordered = gather_sparse_nb(books.indptr, books.coins, books.weights, limit, count, *entries)
+        if disordered:
+            raise WeightsError("Sparse weights have a row whose coins do not ascend; each column may stand there once.")
+    else:
+        # Room for every weight; memory that is not written to costs nothing.
+        room = count * traded * chunk.shape[2]
+        entries = (indptr, np.empty(room, dtype=np.uint32), np.empty(room))
+        book, d = gather_dense_nb(np.ascontiguousarray(chunk[part], dtype=np.float64), limit, *entries)
+    if book >= 0:
+        weights = entries[2][indptr[d * count + book] : indptr[d * count + book + 1]]
         raise WeightsError(
-            f"Gross weight {gross[above[0]]:.2f} of book {first + book} on {decisions[d]:%Y-%m-%d %H:%M} UTC exceeds {limit:.2f} "
-            "(account.max_gross). Scale the weights or raise the limit."
+            f"Gross weight {np.nansum(np.abs(weights)):.2f} of book {done + part.start + book} on {show(decisions[d])} "
+            f"exceeds {config.account.max_gross:.2f} (account.max_gross). Scale the weights or raise the limit."
         )
-
-
-def _first_rows(sparse: SparseWeights, decisions: int, traded: int) -> SparseWeights:
-    """Leave out the decisions whose trade would lie beyond the panel, the last ones of each book."""
-    counts = np.diff(sparse.indptr).reshape(-1, decisions)
-    kept = np.zeros_like(counts, dtype=np.bool_)
-    kept[:, :traded] = True
-    entries = np.repeat(kept.ravel(), counts.ravel())
-    indptr = np.concatenate(([0], np.cumsum(counts[:, :traded].ravel())))
-    return SparseWeights(indptr, sparse.coins[entries], sparse.weights[entries])
+    return entries
 
 
 def _table(figures: np.ndarray, counters: np.ndarray, days: int, panel: Panel, config: RunConfig) -> pd.DataFrame:
@@ -312,19 +275,17 @@ def _table(figures: np.ndarray, counters: np.ndarray, days: int, panel: Panel, c
 
     start = config.account.initial_equity_usd
     rows = counters[:, kernel.LIQUIDATED_ROW]
+    growth, deepest = figures[:, kernel.CAGR], figures[:, kernel.MAX_DRAWDOWN]
     columns: dict[str, Any] = {
         "equity_start_usd": start,
         "equity_end_usd": figures[:, kernel.END],
         "total_return": figures[:, kernel.END] / start - 1.0,
-        "cagr": figures[:, kernel.CAGR],
+        "cagr": growth,
         "volatility": figures[:, kernel.VOLATILITY],
         "sharpe": figures[:, kernel.SHARPE],
         "sortino": figures[:, kernel.SORTINO],
-        "max_drawdown": figures[:, kernel.MAX_DRAWDOWN],
-        "calmar": [
-            calmar(growth, deepest)
-            for growth, deepest in zip(figures[:, kernel.CAGR], figures[:, kernel.MAX_DRAWDOWN], strict=True)
-        ],
+        "max_drawdown": deepest,
+        "calmar": np.divide(growth, np.abs(deepest), out=np.full(len(growth), np.nan), where=deepest < 0.0),
         "days": max(days, 0),
         "decisions": counters[:, kernel.DECISIONS],
         "turnover_daily": figures[:, kernel.TURNOVER],

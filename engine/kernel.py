@@ -341,16 +341,17 @@ FIGURES = 16
 
 
 class Market(NamedTuple):
-    """A panel cut at the rows ``r[0] < ... < r[D-1]`` where decisions are traded; interval ``d`` is ``r[d]`` to ``r[d+1]``.
+    """A panel cut at the rows ``r[0] < ... < r[D-1]`` at which decisions are traded; interval ``d`` ends at ``r[d+1]``.
 
     Inside an interval positions are fixed, so all that a unit of a coin does to equity can be summed up beforehand, for
-    all books alike. Interval ``d`` of ``value`` and ``carried`` starts at ``N * (r[d] - r[0])`` and is (N, hours), C order:
-    the hours of a coin lie side by side, which is what lets the innermost loop be vectorised.
+    all books alike. Interval ``d`` of ``value`` and ``carried`` starts at ``N * (r[d] - r[0])`` and is (N, hours), C
+    order: the hours of a coin lie side by side, which lets the innermost loop be vectorised.
     """
 
     rows: np.ndarray  # (D + 1,) int64, the last is T
     value: np.ndarray  # (N * hours,) USD a unit is worth at each row; 0 once it is settled
     carried: np.ndarray  # (N * hours,) USD of cash a unit has brought since r[d]: minus funding, plus its settlement
+    carries: bool  # whether anything of `carried` is not 0
     mid: np.ndarray  # (D, N) at r[d]
     buy: np.ndarray  # (D, N) fill price of a buy at r[d]
     sell: np.ndarray  # (D, N)
@@ -361,24 +362,132 @@ class Market(NamedTuple):
     exit_funding: np.ndarray  # (D, N) USD of funding a unit has paid by then
     settled: np.ndarray  # (D, N) bool, whether a unit is settled by then
     daily_slot: np.ndarray  # (T,) int64, number of the day at whose hour the row is, -1 for other rows
-    fills: np.ndarray  # (2, T, N) fill prices of a sell and a buy, for liquidations
+    all_sell: np.ndarray  # (T, N) fill prices at any row, for liquidations
+    all_buy: np.ndarray  # (T, N)
     price: np.ndarray  # (T, N) last known mid
     all_fee_rates: np.ndarray  # (T,)
 
 
 @jit
-def compress_nb(dense, indptr, coins, weights):
-    """Entries of a (S, D, N) array that are not 0 (NaN is not), as rows ``s * D + d`` of a sparse matrix."""
-    S, D, N = dense.shape
+def known_prices_nb(mid, bid, ask, half_spread_frac, stale_hours):
+    """Last known mid and the fill prices around it, (T, N) each, and the rows at which a held coin would be settled."""
+    T, N = mid.shape
+    quoted = bid.shape[0] == T
+    price = np.empty((T, N))
+    sell = np.empty((T, N))
+    buy = np.empty((T, N))
+    settles = np.zeros((T, N), dtype=np.bool_)
+    missing = np.zeros(N, dtype=np.int64)
+    for t in range(T):
+        for i in range(N):
+            now = mid[t, i]
+            if np.isnan(now):
+                now = price[t - 1, i] if t > 0 else np.nan
+                missing[i] += 1
+                settles[t, i] = missing[i] == stale_hours
+            else:
+                missing[i] = 0
+            price[t, i] = now
+            quote = bid[t, i] if quoted else np.nan
+            other = ask[t, i] if quoted else np.nan
+            sell[t, i] = fill_price_nb(-1.0, now, quote, other, half_spread_frac)
+            buy[t, i] = fill_price_nb(1.0, now, quote, other, half_spread_frac)
+    return price, sell, buy, settles
+
+
+@jit
+def cut_nb(price, settles, funding, funding_price, bounds):
+    """The arrays of :class:`Market` from `value` to `settled`, but for the prices at the trades."""
+    T, N = price.shape
+    D = bounds.shape[0] - 1
+    funded = funding.shape[0] == T
+    value = np.zeros(N * (T - bounds[0]))
+    carried = np.zeros(N * (T - bounds[0]))
+    exit_value = np.zeros((D, N))
+    exit_carried = np.zeros((D, N))
+    exit_funding = np.zeros((D, N))
+    settled = np.zeros((D, N), dtype=np.bool_)
+    carries = False
+    for d in range(D):
+        start = bounds[d]
+        hours = bounds[d + 1] - start
+        for i in range(N):
+            place = N * (start - bounds[0]) + i * hours
+            paid = 0.0
+            proceeds = 0.0
+            for t in range(start, min(bounds[d + 1] + 1, T)):
+                now = price[t, i]
+                if np.isnan(now):  # not listed yet: never held
+                    continue
+                if t > start and settles[t, i] and not settled[d, i]:
+                    settled[d, i] = True
+                    proceeds = now
+                if t < bounds[d + 1]:
+                    if funded and not settled[d, i] and not np.isnan(funding[t, i]):
+                        base = funding_price[t, i]
+                        paid += (now if np.isnan(base) else base) * funding[t, i]
+                    value[place + t - start] = 0.0 if settled[d, i] else now
+                    carried[place + t - start] = proceeds - paid
+                    carries |= proceeds != paid
+                exit_value[d, i] = 0.0 if settled[d, i] else now
+                exit_carried[d, i] = proceeds - paid
+                exit_funding[d, i] = paid
+    return value, carried, carries, exit_value, exit_carried, exit_funding, settled
+
+
+@jit
+def gather_dense_nb(dense, limit, indptr, coins, weights):
+    """Entries that are not 0 (NaN is not) of the first D decisions of a (S, all, N) array, in `batch_nb`'s order.
+
+    Returns the first ``(s, d)`` whose gross is above `limit` or infinite, or ``(-1, -1)``.
+    """
+    S, _, N = dense.shape
+    D = (indptr.shape[0] - 1) // S
     count = 0
-    for s in range(S):
-        for d in range(D):
+    above = (-1, -1)
+    for d in range(D):
+        for s in range(S):
+            row = dense[s, d]
+            gross = 0.0
             for i in range(N):
-                if dense[s, d, i] != 0.0:
+                w = row[i]
+                if w != 0.0:
                     coins[count] = i
-                    weights[count] = dense[s, d, i]
+                    weights[count] = w
                     count += 1
-            indptr[s * D + d + 1] = count
+                    if not np.isnan(w):
+                        gross += abs(w)
+            indptr[d * S + s + 1] = count
+            if gross > limit and above[0] < 0:
+                above = (s, d)
+    return above
+
+
+@jit
+def gather_sparse_nb(book_indptr, book_coins, book_weights, limit, S, indptr, coins, weights):
+    """The same from books in sparse form, whose entries are ``s * all + d``, and whether a row's coins do not "
+    "ascend.
+    """
+    D = (indptr.shape[0] - 1) // S
+    every = (book_indptr.shape[0] - 1) // S
+    count = 0
+    disordered = False
+    above = (-1, -1)
+    for d in range(D):
+        for s in range(S):
+            gross = 0.0
+            for k in range(book_indptr[s * every + d], book_indptr[s * every + d + 1]):
+                if k > book_indptr[s * every + d] and book_coins[k] <= book_coins[k - 1]:
+                    disordered = True
+                coins[count] = book_coins[k]
+                weights[count] = book_weights[k]
+                count += 1
+                if not np.isnan(book_weights[k]):
+                    gross += abs(book_weights[k])
+            indptr[d * S + s + 1] = count
+            if gross > limit and above[0] < 0:
+                above = (s, d)
+    return above, disordered
 
 
 @jit
@@ -417,6 +526,173 @@ def summarise_nb(daily, figures):
 
 
 @jit
+def renormalised_nb(coins, weights, tradable):
+    """Factor that gives the tradable coins of a row the gross of the whole row."""
+    total = 0.0
+    reachable = 0.0
+    for k in range(coins.shape[0]):
+        if not np.isnan(weights[k]):
+            total += abs(weights[k])
+            if tradable[coins[k]]:
+                reachable += abs(weights[k])
+    return total / reachable if reachable > 0.0 else 1.0
+
+
+@jit
+def leave_nb(held, units, exit_value, exit_carried, exit_funding, settled):
+    """Step 1 for one book: what its units did until the next trade; settled ones are gone.
+
+    Returns cash brought, value, funding paid and the number of settled positions.
+    """
+    cash = 0.0
+    value = 0.0
+    funding = 0.0
+    gone = 0
+    for k in range(held.shape[0]):
+        i = held[k]
+        u = units[i]
+        cash += u * exit_carried[i]
+        value += u * exit_value[i]
+        funding += u * exit_funding[i]
+        if settled[i]:
+            units[i] = 0.0
+            gone += 1
+    return cash, value, funding, gone
+
+
+@jit
+def trade_nb(
+    held,
+    coins,
+    weights,
+    scale,
+    equity,
+    units,
+    mid,
+    buy,
+    sell,
+    tradable,
+    fee_rate,
+    lot_scale,
+    min_notional_usd,
+    band_usd,
+    seen,
+    stamp,
+    kept,
+    counters,
+):
+    """Step 2 for one book: close what has no entry, then trade the entries.
+
+    ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second. Returns
+    their
+    numbers, the cash spent, fee, spread cost, USD traded, number of trades and untradable weight.
+    """
+    longs = 0
+    shorts = 0
+    spent = 0.0
+    fees = 0.0
+    spreads = 0.0
+    traded_usd = 0.0
+    trades = 0
+    blocked = 0.0
+    for k in range(coins.shape[0]):
+        seen[coins[k]] = stamp
+    first = -held.shape[0]
+    for k in range(first, coins.shape[0]):
+        if k < 0:
+            i = held[k - first]
+            if seen[i] == stamp:
+                continue
+            w = 0.0
+        else:
+            i = coins[k]
+            w = weights[k]
+        u = units[i]
+        if not np.isnan(w):
+            if tradable[i]:
+                price = mid[i]
+                ask = buy[i]
+                bid = sell[i]
+                order, outcome = size_order_nb(w * scale, u, equity, price, lot_scale[i], min_notional_usd, band_usd)
+                if outcome == ORDER:
+                    fill = ask if order > 0.0 else bid
+                    notional = abs(order) * fill
+                    u += order
+                    if lot_scale[i] > 0.0:
+                        u = np.round(u * lot_scale[i]) / lot_scale[i]
+                    units[i] = u
+                    fees += fee_rate * notional
+                    spent += order * fill
+                    spreads += order * (fill - price)
+                    traded_usd += abs(order) * price
+                    trades += 1
+                elif outcome == BELOW_MINIMUM:
+                    counters[SKIPPED_MINIMUM] += 1
+                elif outcome == INSIDE_BAND:
+                    counters[SKIPPED_BAND] += 1
+            else:
+                blocked += abs(w)
+                if w != 0.0 or u != 0.0:
+                    counters[UNTRADABLE_ORDERS] += 1
+        # Both lists are written and one grows: a branch on the sign of a position is one that no processor can predict.
+        kept[0, longs] = i
+        longs += u > 0.0
+        kept[1, shorts] = i
+        shorts += u < 0.0
+    return longs, shorts, spent + fees, fees, spreads, traded_usd, trades, blocked
+
+
+@jit
+def add_paths_nb(listed, units, sign, block, hours, total):
+    """Add ``sign * units * block[coin]`` of the listed coins to `total`, (hours,).
+
+    Four coins a pass: the sum is then loaded and stored once for four of them.
+    """
+    count = listed.shape[0]
+    whole = count - count % 4
+    for k in range(0, whole, 4):
+        a = sign * units[listed[k]]
+        b = sign * units[listed[k + 1]]
+        c = sign * units[listed[k + 2]]
+        e = sign * units[listed[k + 3]]
+        of_a = block[listed[k] * hours : listed[k] * hours + hours]
+        of_b = block[listed[k + 1] * hours : listed[k + 1] * hours + hours]
+        of_c = block[listed[k + 2] * hours : listed[k + 2] * hours + hours]
+        of_e = block[listed[k + 3] * hours : listed[k + 3] * hours + hours]
+        for h in range(hours):
+            total[h] += (a * of_a[h] + b * of_b[h]) + (c * of_c[h] + e * of_e[h])
+    for k in range(whole, count):
+        a = sign * units[listed[k]]
+        of_a = block[listed[k] * hours : listed[k] * hours + hours]
+        for h in range(hours):
+            total[h] += a * of_a[h]
+
+
+@jit
+def liquidate_nb(market, d, h, held, units, cash, carried, block, figures, counters):
+    """Step 4 where the margin is gone: close all positions at hour `h` of interval `d`; returns the cash left."""
+    row = market.rows[d] + h
+    hours = market.rows[d + 1] - market.rows[d]
+    cash = carried[h]
+    for k in range(held.shape[0]):
+        i = held[k]
+        u = units[i]
+        figures[TRADES] += 1
+        if market.value[block + i * hours + h] == 0.0:  # settled earlier in this interval
+            counters[DELISTINGS] += 1
+            figures[TOTALS + FUNDING_COST] += u * market.exit_funding[d, i]
+            continue
+        fill = market.all_buy[row, i] if u < 0.0 else market.all_sell[row, i]
+        fee = market.all_fee_rates[row] * abs(u) * fill
+        cash += u * fill - fee
+        figures[TOTALS + FEE_COST] += fee
+        figures[TOTALS + SPREAD_COST] += u * (market.price[row, i] - fill)
+        figures[TOTALS + FUNDING_COST] -= u * market.carried[block + i * hours + h]
+    counters[LIQUIDATED_ROW] = row
+    return cash
+
+
+@jit
 def batch_nb(
     market,
     indptr,
@@ -440,31 +716,34 @@ def batch_nb(
     Parameters
     ----------
     market : Market
-    indptr, coins, weights : (S * D + 1,), (K,), (K,)
-        Weights of book ``s`` at decision ``d`` are the entries ``indptr[s * D + d]`` up to the next; a coin without one is 0.
+    indptr, coins, weights : (D * S + 1,) int64, (K,) uint32, (K,) float64
+        Weights of book ``s`` at decision ``d`` are the entries from ``indptr[d * S + s]`` up to the next; a coin
+        without
+        one is 0. Decisions come first, so that the entries are read in one stream.
     figures : (S, FIGURES) float64, counters : (S, COUNTERS) int64, daily : (S, days) float64
         Filled in.
     """
     S = figures.shape[0]
     D, N = market.mid.shape
-    first = market.rows[0]
     longest = 0
     for d in range(D):
         longest = max(longest, market.rows[d + 1] - market.rows[d])
     worst_maintenance = maintenance_frac.max()
     units = np.zeros((S, N))
-    held = np.zeros((S, N), dtype=np.int64)
+    held = np.zeros((S, N), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
     held_count = np.zeros(S, dtype=np.int64)
     cash = np.full(S, initial_equity_usd)
     peak = np.full(S, initial_equity_usd)
     deepest = np.zeros(S)
     seen = np.zeros(N, dtype=np.int64)
     stamp = 0
-    keep = np.zeros(N, dtype=np.int64)
-    longs = np.zeros(longest)
-    shorts = np.zeros(longest)
+    kept = np.zeros((2, N + 1), dtype=np.uint32)
+    long_usd = np.zeros(longest)
+    short_usd = np.zeros(longest)
     carried = np.zeros(longest)
     equities = np.zeros(longest)
+    gross = np.zeros(longest)
+    net = np.zeros(longest)
     figures[:] = 0.0
     counters[:] = 0
     counters[:, LIQUIDATED_ROW] = -1
@@ -472,178 +751,140 @@ def batch_nb(
     for d in range(D):
         start = market.rows[d]
         hours = market.rows[d + 1] - start
-        block = N * (start - first)
-        mid = market.mid[d]
+        block = N * (start - market.rows[0])
+        values = market.value[block : block + N * hours]
+        carries = market.carried[block : block + N * hours]
+        slots = market.daily_slot[start : start + hours]
         for s in range(S):
             if counters[s, LIQUIDATED_ROW] >= 0:
                 for h in range(hours):
-                    slot = market.daily_slot[start + h]
-                    if slot >= 0:
-                        daily[s, slot] = cash[s]
+                    if slots[h] >= 0:
+                        daily[s, slots[h]] = cash[s]
                 continue
-            # 1. Mark: close the interval before
-            count = held_count[s]
+            own = units[s]
             value = 0.0
             if d > 0:
-                left = 0
-                for k in range(count):
-                    i = held[s, k]
-                    u = units[s, i]
-                    cash[s] += u * market.exit_carried[d - 1, i]
-                    value += u * market.exit_value[d - 1, i]
-                    figures[s, TOTALS + FUNDING_COST] += u * market.exit_funding[d - 1, i]
-                    if market.settled[d - 1, i]:
-                        units[s, i] = 0.0
-                        counters[s, DELISTINGS] += 1
-                        figures[s, TRADES] += 1
-                    else:
-                        held[s, left] = i
-                        left += 1
-                count = left
+                brought, value, paid, gone = leave_nb(
+                    held[s, : held_count[s]],
+                    own,
+                    market.exit_value[d - 1],
+                    market.exit_carried[d - 1],
+                    market.exit_funding[d - 1],
+                    market.settled[d - 1],
+                )
+                cash[s] += brought
+                figures[s, TOTALS + FUNDING_COST] += paid
+                figures[s, TRADES] += gone
+                counters[s, DELISTINGS] += gone
             equity = cash[s] + value
-            # 2. Trade
+            entries = slice(indptr[d * S + s], indptr[d * S + s + 1])
+            scale = renormalised_nb(coins[entries], weights[entries], market.tradable[d]) if renormalise else 1.0
             stamp += 1
-            begin = indptr[s * D + d]
-            end = indptr[s * D + d + 1]
-            scale = 1.0
-            if renormalise:
-                total = 0.0
-                reachable = 0.0
-                for k in range(begin, end):
-                    if not np.isnan(weights[k]):
-                        total += abs(weights[k])
-                        if market.tradable[d, coins[k]]:
-                            reachable += abs(weights[k])
-                if reachable > 0.0:
-                    scale = total / reachable
-            for k in range(begin, end):
-                seen[coins[k]] = stamp
-            left = 0
-            traded_usd = 0.0
-            # Held coins without an entry are closed, then the entries are traded; `keep` becomes the new list.
-            for k in range(count + end - begin):
-                if k < count:
-                    i = held[s, k]
-                    if seen[i] == stamp:
-                        continue
-                    w = 0.0
-                else:
-                    i = coins[begin + k - count]
-                    w = weights[begin + k - count]
-                before = units[s, i]
-                if not np.isnan(w):
-                    if not market.tradable[d, i]:
-                        figures[s, UNTRADABLE_WEIGHT] += abs(w)
-                        if w != 0.0 or before != 0.0:
-                            counters[s, UNTRADABLE_ORDERS] += 1
-                    else:
-                        order, outcome = size_order_nb(
-                            w * scale, before, equity, mid[i], lot_scale[i], min_notional_usd, band_frac * equity
-                        )
-                        if outcome == ORDER:
-                            fill = market.buy[d, i] if order > 0.0 else market.sell[d, i]
-                            fee = market.fee_rate[d] * abs(order) * fill
-                            after = before + order
-                            if lot_scale[i] > 0.0:
-                                after = np.round(after * lot_scale[i]) / lot_scale[i]
-                            units[s, i] = after
-                            cash[s] -= order * fill + fee
-                            traded_usd += abs(order) * mid[i]
-                            figures[s, TOTALS + FEE_COST] += fee
-                            figures[s, TOTALS + SPREAD_COST] += order * (fill - mid[i])
-                            figures[s, TRADES] += 1
-                        elif outcome == BELOW_MINIMUM:
-                            counters[s, SKIPPED_MINIMUM] += 1
-                        elif outcome == INSIDE_BAND:
-                            counters[s, SKIPPED_BAND] += 1
-                if units[s, i] != 0.0:
-                    keep[left] = i
-                    left += 1
-            for k in range(left):
-                held[s, k] = keep[k]
-            held_count[s] = left
+            longs, shorts, spent, fee, spread, traded_usd, trades, blocked = trade_nb(
+                held[s, : held_count[s]],
+                coins[entries],
+                weights[entries],
+                scale,
+                equity,
+                own,
+                market.mid[d],
+                market.buy[d],
+                market.sell[d],
+                market.tradable[d],
+                market.fee_rate[d],
+                lot_scale,
+                min_notional_usd,
+                band_frac * equity,
+                seen,
+                stamp,
+                kept,
+                counters[s],
+            )
+            count = longs + shorts
+            held[s, :longs] = kept[0, :longs]
+            held[s, longs:count] = kept[1, :shorts]
+            held_count[s] = count
+            cash[s] -= spent
+            figures[s, TOTALS + FEE_COST] += fee
+            figures[s, TOTALS + SPREAD_COST] += spread
+            figures[s, TRADES] += trades
+            figures[s, UNTRADABLE_WEIGHT] += blocked
             counters[s, DECISIONS] += 1
             if equity > 0.0:
                 figures[s, TURNOVER] += traded_usd / equity
             # 3. Funding and the prices of the interval
             for h in range(hours):
-                longs[h] = 0.0
-                shorts[h] = 0.0
+                long_usd[h] = 0.0
+                short_usd[h] = 0.0
                 carried[h] = cash[s]
-            for k in range(left):
-                i = keep[k]
-                u = units[s, i]
-                place = block + i * hours
-                if u > 0.0:
-                    for h in range(hours):
-                        longs[h] += u * market.value[place + h]
-                        carried[h] += u * market.carried[place + h]
-                else:
-                    for h in range(hours):
-                        shorts[h] -= u * market.value[place + h]
-                        carried[h] += u * market.carried[place + h]
+            add_paths_nb(kept[0, :longs], own, 1.0, values, hours, long_usd)
+            add_paths_nb(kept[1, :shorts], own, -1.0, values, hours, short_usd)
+            if market.carries:
+                add_paths_nb(held[s, :count], own, 1.0, carries, hours, carried)
+            # 4. Margin
+            endangered = False
             for h in range(hours):
-                equities[h] = carried[h] + (longs[h] - shorts[h])
-            # 4. Margin, 5. Record
+                gross[h] = long_usd[h] + short_usd[h]
+                net[h] = long_usd[h] - short_usd[h]
+                equities[h] = carried[h] + net[h]
+                endangered |= equities[h] <= worst_maintenance * gross[h]
+            if margin and endangered:
+                for h in range(hours):
+                    maintenance = 0.0
+                    for k in range(count):
+                        i = held[s, k]
+                        maintenance += abs(own[i]) * values[i * hours + h] * maintenance_frac[i]
+                    if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
+                        cash[s] = liquidate_nb(
+                            market, d, h, held[s, :count], own, cash[s], carried, block, figures[s], counters[s]
+                        )
+                        held_count[s] = 0
+                        gross[h:] = 0.0
+                        net[h:] = 0.0
+                        equities[h:] = cash[s]
+                        break
+            # 5. Record
+            for h in range(hours):
+                if equities[h] != 0.0:
+                    gross[h] /= equities[h]
+                    net[h] /= equities[h]
+            gross_sum = 0.0
+            net_sum = 0.0
+            top = peak[s]
+            low = deepest[s]
             for h in range(hours):
                 equity = equities[h]
-                gross = longs[h] + shorts[h]
-                if margin and gross > 0.0 and (equity <= 0.0 or equity < worst_maintenance * gross):
-                    maintenance = 0.0
-                    for k in range(left):
-                        i = keep[k]
-                        maintenance += abs(units[s, i]) * market.value[block + i * hours + h] * maintenance_frac[i]
-                    if equity <= 0.0 or equity < maintenance:
-                        cash[s] = carried[h]
-                        for k in range(left):
-                            i = keep[k]
-                            u = units[s, i]
-                            figures[s, TRADES] += 1
-                            if market.value[block + i * hours + h] == 0.0:  # settled in this interval
-                                counters[s, DELISTINGS] += 1
-                                figures[s, TOTALS + FUNDING_COST] += u * market.exit_funding[d, i]
-                                continue
-                            fill = market.fills[1 if u < 0.0 else 0, start + h, i]
-                            fee = market.all_fee_rates[start + h] * abs(u) * fill
-                            cash[s] += u * fill - fee
-                            figures[s, TOTALS + FEE_COST] += fee
-                            figures[s, TOTALS + SPREAD_COST] += u * (market.price[start + h, i] - fill)
-                            figures[s, TOTALS + FUNDING_COST] -= u * market.carried[block + i * hours + h]
-                        held_count[s] = 0
-                        counters[s, LIQUIDATED_ROW] = start + h
-                        for later in range(h, hours):
-                            longs[later] = 0.0
-                            shorts[later] = 0.0
-                            equities[later] = cash[s]
-                        equity = cash[s]
-                        gross = 0.0
-                        left = 0
-                if equity != 0.0:
-                    figures[s, GROSS_MEAN] += gross / equity
-                    figures[s, NET_MEAN] += (longs[h] - shorts[h]) / equity
-                if equity > peak[s]:
-                    peak[s] = equity
-                elif equity < peak[s] * (1.0 + deepest[s]):
-                    deepest[s] = equity / peak[s] - 1.0
-                slot = market.daily_slot[start + h]
-                if slot >= 0:
-                    daily[s, slot] = equity
+                gross_sum += gross[h]
+                net_sum += net[h]
+                top = max(top, equity)
+                if equity < top * (1.0 + low):
+                    low = equity / top - 1.0
+                if slots[h] >= 0:
+                    daily[s, slots[h]] = equity
+            peak[s] = top
+            deepest[s] = low
+            figures[s, GROSS_MEAN] += gross_sum
+            figures[s, NET_MEAN] += net_sum
             figures[s, END] = equities[hours - 1]
-    rows = market.rows[D] - first
     for s in range(S):
-        for k in range(held_count[s]):
-            i = held[s, k]
-            figures[s, TOTALS + FUNDING_COST] += units[s, i] * market.exit_funding[D - 1, i]
-            if market.settled[D - 1, i]:
-                counters[s, DELISTINGS] += 1
-                figures[s, TRADES] += 1
+        brought, value, paid, gone = leave_nb(
+            held[s, : held_count[s]],
+            units[s],
+            market.exit_value[D - 1],
+            market.exit_carried[D - 1],
+            market.exit_funding[D - 1],
+            market.settled[D - 1],
+        )
+        figures[s, TOTALS + FUNDING_COST] += paid
+        figures[s, TRADES] += gone
+        counters[s, DELISTINGS] += gone
         if counters[s, LIQUIDATED_ROW] >= 0:
             figures[s, END] = cash[s]
         figures[s, MAX_DRAWDOWN] = deepest[s]
         figures[s, TURNOVER] /= counters[s, DECISIONS]
         figures[s, UNTRADABLE_WEIGHT] /= counters[s, DECISIONS]
-        figures[s, GROSS_MEAN] /= rows
-        figures[s, NET_MEAN] /= rows
+        figures[s, GROSS_MEAN] /= market.rows[D] - market.rows[0]
+        figures[s, NET_MEAN] /= market.rows[D] - market.rows[0]
         figures[s, TOTALS + PRICE_PNL] = figures[s, END] - initial_equity_usd
         for column in (SPREAD_COST, IMPACT_COST, FEE_COST, FUNDING_COST):
             figures[s, TOTALS + PRICE_PNL] += figures[s, TOTALS + column]

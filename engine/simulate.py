@@ -50,13 +50,13 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     decisions, values = validate_weights(weights, panel, config.account.max_gross)
     check_schedule(decisions, config)
     rows, inside = trade_rows(decisions, panel, config)
-    quoted = "bid" in panel.fields and "ask" in panel.fields
-    funding, funding_price = funding_arrays(panel) if config.costs.funding else (_ABSENT, _ABSENT)
+    bid, ask = quote_arrays(panel)
+    funding, funding_price = funding_arrays(panel, config)
     leverage = panel.max_leverage
     ledger = simulate_nb(
         panel.values("mid"),
-        panel.values("bid") if quoted else _ABSENT,
-        panel.values("ask") if quoted else _ABSENT,
+        bid,
+        ask,
         funding,
         funding_price,
         panel.tradable,
@@ -110,9 +110,19 @@ def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
             )
 
 
-def funding_arrays(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Rate and price on which it is paid: oracle, else mark, else mid; the kernel falls back to the last price."""
-    if "funding" not in panel.fields:
+def quote_arrays(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Bid and ask, (T, N); (0, 0) unless the panel has both."""
+    if "bid" in panel.fields and "ask" in panel.fields:
+        return panel.values("bid"), panel.values("ask")
+    return _ABSENT, _ABSENT
+
+
+def funding_arrays(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Rate, and the price on which it is paid: oracle, else mark, else mid; the kernel falls back to the last price.
+
+    (0, 0) where the panel has no rate or the config settles none.
+    """
+    if "funding" not in panel.fields or not config.costs.funding:
         return _ABSENT, _ABSENT
     price = panel.values("mid")
     for name in ("mark", "oracle"):

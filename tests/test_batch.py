@@ -1,0 +1,143 @@
+"""backtest_many(): the numbers of backtest(), whatever the form, the chunks and the threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from engine import Panel, Result, RunConfig, SparseWeights, backtest, backtest_many
+from engine.errors import DataError, WeightsError
+from panels import nasty_cases, random_panel, random_weights
+
+
+def assert_same(row: pd.Series, result: Result) -> None:
+    """Every metric: money to 1e-11 of the most that was in play, counts exactly, the rest to 1e-8 of itself."""
+    traded = result.trades["notional_usd"].max() if len(result.trades) else 0.0
+    scale = max(result.config.account.initial_equity_usd, np.abs(result.equity).max(), traded)
+    for name, expected in result.metrics.items():
+        if isinstance(expected, float):
+            absolute = 1e-11 * scale if name.endswith("_usd") else 1e-10
+            assert row[name] == pytest.approx(expected, rel=1e-8, abs=absolute, nan_ok=True), name
+        else:
+            assert row[name] == expected or (expected is None and row[name] is None), name
+
+
+def books(panel: Panel, count: int) -> tuple[np.ndarray, pd.DatetimeIndex]:
+    frames = [random_weights(seed, panel) for seed in range(count)]
+    decisions = frames[0].index
+    return np.stack(
+        [frame.reindex(index=decisions, columns=list(panel.coins)).to_numpy() for frame in frames]
+    ), decisions
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    return random_panel(11, 24 * 50, 9, quotes=True, funding=True, oracle=True, table=True, volume=True)
+
+
+def test_many_books_are_as_many_backtests(panel: Panel) -> None:
+    """More books than a tile holds, to 1e-10 of equity."""
+    weights, decisions = books(panel, 70)
+    table = backtest_many(panel, weights, decisions)
+    assert len(table) == 70 and list(table.columns) == list(
+        backtest(panel, _frame(weights[0], decisions, panel)).metrics
+    )
+    for place in (0, 1, 33, 63, 64, 69):
+        result = backtest(panel, _frame(weights[place], decisions, panel))
+        assert_same(table.iloc[place], result)
+        assert table["equity_end_usd"].iloc[place] == pytest.approx(result.metrics["equity_end_usd"], rel=1e-10)
+
+
+def _frame(weights: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel) -> pd.DataFrame:
+    return pd.DataFrame(weights, index=decisions, columns=list(panel.coins))
+
+
+@settings(max_examples=500, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(case=nasty_cases())
+def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
+    """Delistings, gaps, jumps, liquidations, odd decisions, every setting."""
+    panel, weights, config = case
+    weights = weights.sort_index().reindex(columns=list(panel.coins), fill_value=0.0)
+    dense = np.stack([np.zeros_like(weights), weights])
+    try:
+        result = backtest(panel, weights, config)
+    except WeightsError as error:
+        with pytest.raises(WeightsError, match=str(error)[:20]):
+            backtest_many(panel, dense, weights.index, config)
+        return
+    assert_same(backtest_many(panel, dense, weights.index, config).iloc[1], result)
+    assert_same(backtest_many(panel, SparseWeights.from_dense(dense), weights.index, config).iloc[1], result)
+
+
+def test_form_chunks_and_threads_do_not_change_a_bit(panel: Panel) -> None:
+    weights, decisions = books(panel, 150)
+    sparse = SparseWeights.from_dense(weights)
+    D = len(decisions)
+    expected, returns = backtest_many(panel, weights, decisions, threads=1, daily_returns=True)
+    others = {
+        "threads": weights,
+        "fortran": np.asfortranarray(weights),
+        "sparse": sparse,
+        "chunks": (weights[first : first + 13] for first in range(0, 150, 13)),
+        "sparse chunks": (sparse.part(first, min(first + 40, 150), D) for first in range(0, 150, 40)),
+    }
+    for name, form in others.items():
+        table, daily = backtest_many(panel, form, decisions, threads=2, daily_returns=True)
+        pd.testing.assert_frame_equal(table, expected, check_exact=True, obj=name)
+        pd.testing.assert_frame_equal(daily, returns, check_exact=True, obj=name)
+
+
+def test_daily_returns_are_those_of_backtest(panel: Panel) -> None:
+    weights, decisions = books(panel, 3)
+    _, returns = backtest_many(panel, weights, decisions, daily_returns=True)
+    for place in range(3):
+        expected = backtest(panel, _frame(weights[place], decisions, panel)).daily_returns
+        assert returns.index.equals(expected.index)
+        np.testing.assert_allclose(returns[place], expected, rtol=0, atol=1e-12)
+
+
+def test_delay_leaves_out_what_lies_beyond_the_panel(panel: Panel) -> None:
+    weights, decisions = books(panel, 2)
+    config = RunConfig.from_dict({"execution": {"delay_hours": 30}})
+    for form in (weights, SparseWeights.from_dense(weights)):
+        table = backtest_many(panel, form, decisions, config)
+        result = backtest(panel, _frame(weights[1], decisions, panel), config)
+        assert result.metrics["decisions"] < len(decisions)
+        assert_same(table.iloc[1], result)
+
+
+def test_bad_input(panel: Panel) -> None:
+    weights, decisions = books(panel, 80)
+    above = weights.copy()
+    above[70, 3, :2] = 0.9
+    with pytest.raises(
+        WeightsError, match=r"Gross weight \d\.\d\d of book 70 on .* exceeds 1.00 \(account.max_gross\)"
+    ):
+        backtest_many(panel, above, decisions)
+    with pytest.raises(WeightsError, match="of book 70 on"):
+        backtest_many(panel, iter([above[:50], above[50:]]), decisions)
+    infinite = weights.copy()
+    infinite[2, 0, 0] = -np.inf
+    with pytest.raises(WeightsError, match="Gross weight inf of book 2 on"):
+        backtest_many(panel, SparseWeights.from_dense(infinite), decisions)
+    with pytest.raises(WeightsError, match="is needed"):
+        backtest_many(panel, weights[:, :-1], decisions)
+    with pytest.raises(WeightsError, match="must be ascending"):
+        backtest_many(panel, weights, decisions[::-1])
+    with pytest.raises(WeightsError, match="no weights"):
+        backtest_many(panel, iter([]), decisions)
+    with pytest.raises(DataError, match="an hour late"):
+        backtest_many(panel.known(), weights, decisions)
+    indptr = np.append(0, np.ones(len(decisions), dtype=np.int64))
+    for coin in (99, -1):
+        with pytest.raises(WeightsError, match="do not fit"):
+            backtest_many(panel, SparseWeights(indptr, np.array([coin]), np.array([0.5])), decisions)
+    with pytest.raises(WeightsError, match="do not fit"):
+        backtest_many(panel, SparseWeights(indptr[:-1], np.array([1]), np.array([0.5])), decisions)
+    twice = SparseWeights(np.append(0, np.full(len(decisions), 2)), np.array([1, 1]), np.array([0.5, 0.5]))
+    with pytest.raises(WeightsError, match="coins do not ascend"):
+        backtest_many(panel, twice, decisions)
+    with pytest.raises(WeightsError, match="indptr must ascend"):
+        SparseWeights(indptr, np.array([1, 2]), np.array([0.5, 0.5]))
