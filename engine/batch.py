@@ -15,11 +15,11 @@ from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import DataError, WeightsError
 from engine.fees import taker_rates
-from engine.oracle import GROSS_TOLERANCE, validate_decisions
+from engine.oracle import GROSS_TOLERANCE, excess, validate_decisions
 from engine.panel import Panel
 from engine.rebalance import lot_scales
 from engine.result import FLOWS
-from engine.simulate import check_schedule, funding_arrays, quote_arrays, trade_rows
+from engine.simulate import check_config, check_schedule, funding_arrays, quote_arrays, trade_rows
 
 if TYPE_CHECKING:
     from engine.kernel import Market
@@ -114,7 +114,7 @@ def backtest_many(
         For weights that are infinite or above the gross limit (book, instant and coin are named), or decisions that the
         panel lacks.
     """
-    config = config or RunConfig()
+    config = check_config(config)
     if panel.as_known:
         raise DataError("backtest_many() needs the panel itself, not panel.known(): there the funding is an hour late.")
     ascending, order = validate_decisions(decisions, panel)
@@ -262,9 +262,10 @@ def _gather(
         book, d = gather_dense_nb(np.ascontiguousarray(chunk[part], dtype=np.float64), limit, *entries)
     if book >= 0:
         weights = entries[2][indptr[d * count + book] : indptr[d * count + book + 1]]
+        shown, allowed = excess(float(np.nansum(np.abs(weights))), config.account.max_gross)
         raise WeightsError(
-            f"Gross weight {np.nansum(np.abs(weights)):.2f} of book {done + part.start + book} on {show(decisions[d])} "
-            f"exceeds {config.account.max_gross:.2f} (account.max_gross). Scale the weights or raise the limit."
+            f"Gross weight {shown} of book {done + part.start + book} on {show(decisions[d])} exceeds {allowed} "
+            "(account.max_gross). Scale the weights or raise the limit."
         )
     return entries
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ import typer
 
 from engine.cli_data import data_app
 from engine.cli_options import ConfigOption, JsonOption, SetOption, cache_of, config_of
-from engine.errors import ConfigError, HlbtError, OracleError
+from engine.errors import ConfigError, DataError, HlbtError, OracleError
 from engine.terminal import demo_table, print_json, progress, result_tables, show_all
 
 if TYPE_CHECKING:
@@ -83,12 +84,17 @@ def backtest_command(
     data.start=2024-10-01
     """
     from engine.data.load import load_panel
+    from engine.runs import check_replaceable
 
     if (oracle is None) == (weights is None):
         raise OracleError("Name what to run: either --oracle PATH:CLASS or --weights FILE.")
     if weights is not None and param:
         raise OracleError(f"--param {param[0]} is for an oracle; a weights file has no parameters.")
     settled = config_of(config, settings)
+    if out is not None:
+        check_replaceable(out)  # before the work, not after
+        if weights is not None and out.resolve() in weights.resolve().parents:
+            raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
     panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
     result, origin = _run(panel, settled, oracle, _parameters(param), weights)
     folder = _write(result, origin, out, report)
@@ -176,14 +182,16 @@ def demo_command(
             {"synthetic": True, "index": str(page), "runs": [_read_json(folder / "run.json") for _, _, folder in made]}
         )
         return
+    # As it was called, for `make demo` leaves hlbt in .venv/bin and not on the PATH.
+    command = "hlbt" if shutil.which("hlbt") else os.path.relpath(sys.argv[0])
     show_all(
         demo_table(made),
         f"SYNTHETIC DATA: made-up prices with a small built-in effect; nothing here says anything about a market.\n\n"
         f"Open     {page}\n"
         f"         {made[0][2] / 'tearsheet.html'}\n"
-        "Next     hlbt data import freqtrade DIR      real candles and funding from freqtrade's files\n"
-        "         hlbt backtest --oracle research.oracles.momentum:Momentum --param lookback_hours=72\n"
-        "         hlbt backtest --weights FILE        your own weights: a column time, then one a coin\n"
+        f"Next     {command} backtest --oracle research.oracles.momentum:Momentum --set data.cache={cache}\n"
+        f"         {command} data import freqtrade DIR  (real candles and funding from freqtrade's files)\n"
+        f"         {command} backtest --weights FILE    (your own: a column time, then one a coin)\n"
         "Read     README.md for your own oracle, ARCHITECTURE.md for the rules of an instant",
     )
 
@@ -233,14 +241,15 @@ def _run(
 def _write(result: Result, origin: Origin, out: Path | None, report: bool, reports: Path = REPORTS) -> Path:
     from datetime import UTC, datetime
 
-    from engine.runs import load_run, run_name, save_run
+    from engine.runs import run_name, save_run
 
-    folder = out if out is not None else reports / run_name(result, origin)
-    save_run(result, origin, folder, datetime.now(UTC).isoformat(timespec="seconds"))
+    page = None
     if report:
         from engine.report import write_tearsheet
 
-        write_tearsheet(load_run(folder))
+        page = write_tearsheet
+    folder = out if out is not None else reports / run_name(result, origin)
+    save_run(result, origin, folder, datetime.now(UTC).isoformat(timespec="seconds"), page)
     return folder
 
 

@@ -45,11 +45,11 @@ def import_freqtrade_command(
             f"{merge.same:,} were there already, {merge.changed:,} replaced; "
             + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write.")
         )
-    if report.set_aside:
-        aside = "; ".join(f"{item.file} {item.reason}" for item in report.set_aside[:3])
-        more = f"; and {len(report.set_aside) - 3} more" if len(report.set_aside) > 3 else ""
-        raise DataError(f"{len(report.set_aside)} files were set aside: {aside}{more}. All others were imported.")
-    merge.raise_for_conflicts()
+    if report.problems:
+        cure = " Cached values that differ were kept; --replace takes the new ones." if merge.conflicts else ""
+        raise DataError(
+            f"Left out, while all else was imported: {some([text.rstrip('.') for text in report.problems], 3)}.{cure}"
+        )
 
 
 @import_app.command("meta")

@@ -7,6 +7,7 @@ milliseconds after an hour belongs to that hour.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from typing import Final
 
@@ -21,6 +22,7 @@ DAYS_PER_YEAR = 365
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 #: Resolution of every instant in the project; an index of another unit is converted on entry.
 UNIT: Final = "ms"
+_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?([zZ]|[+-]\d{2}:?\d{2})?)?")
 
 
 def parse_instant(value: str | date | datetime | pd.Timestamp, where: str) -> pd.Timestamp:
@@ -38,14 +40,16 @@ def parse_instant(value: str | date | datetime | pd.Timestamp, where: str) -> pd
     ConfigError
         When the value is no date, has a time of day without a zone, or is off the hour.
     """
+    # Dates written in other ways are read differently in different countries, so only ISO 8601 is a date here.
+    wanted = f"{where}: {value!r} is not a date. Write 2024-10-01 (its 00:00 UTC) or 2024-10-01T23:00Z."
+    if not isinstance(value, date) and not (isinstance(value, str) and _ISO.fullmatch(value.strip())):
+        raise ConfigError(wanted)
     try:
         instant = pd.Timestamp(value)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(
-            f"{where}: {value!r} is not a date. Write 2024-10-01 (its 00:00 UTC) or 2024-10-01T23:00Z."
-        ) from error
+    except ValueError as error:
+        raise ConfigError(wanted) from error
     if pd.isna(instant):
-        raise ConfigError(f"{where}: {value!r} is not a date. Write 2024-10-01 (its 00:00 UTC) or 2024-10-01T23:00Z.")
+        raise ConfigError(wanted)
     if instant.tzinfo is None:
         if instant != instant.normalize():
             raise ConfigError(

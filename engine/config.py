@@ -20,15 +20,18 @@ import pandas as pd
 from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, parse_instant
 from engine.errors import ConfigError, nearest
 
+#: Beyond this a number is a slip of the finger, and arithmetic with it would overflow.
+_HUGE = 1e15
+
 
 def _number(where: str, value: Any, low: float, high: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high or math.isinf(value):
-        limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:g}"
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= min(high, _HUGE):
+        limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:,.0f}"
         raise ConfigError(f"{where} = {value!r} is not accepted: it must be a number {limits}.")
     return float(value)
 
 
-def _whole(where: str, value: Any, low: int, high: float = math.inf) -> int:
+def _whole(where: str, value: Any, low: int, high: float = 1_000_000) -> int:
     number = _number(where, value, low, high)
     if number != int(number):
         raise ConfigError(f"{where} = {value!r} is not accepted: it must be a whole number.")
@@ -50,7 +53,7 @@ def _choice(where: str, value: Any, choices: Sequence[str]) -> str:
 
 
 class _Section:
-    """Validates itself on construction through ``_checked``, so that no config with a bad value exists."""
+    """Validates and normalises itself on construction, so that no config with a bad value exists."""
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -77,6 +80,8 @@ class Data(_Section):
 
     def __post_init__(self) -> None:
         if self.cache is not None:
+            if not isinstance(self.cache, str | Path) or not str(self.cache).strip():
+                raise ConfigError(f"data.cache = {self.cache!r} is not accepted: write the name of a folder.")
             self._set("cache", str(self.cache))
         for name in ("start", "end"):
             value = getattr(self, name)

@@ -465,9 +465,7 @@ def gather_dense_nb(dense, limit, indptr, coins, weights):
 
 @jit
 def gather_sparse_nb(book_indptr, book_coins, book_weights, limit, S, indptr, coins, weights):
-    """The same from books in sparse form, whose entries are ``s * all + d``, and whether a row's coins do not "
-    "ascend.
-    """
+    """The same from books in sparse form, entries ``s * all + d``; also whether the coins of a row do not ascend."""
     D = (indptr.shape[0] - 1) // S
     every = (book_indptr.shape[0] - 1) // S
     count = 0

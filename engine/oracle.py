@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import inspect
 import sys
+import sysconfig
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -20,8 +22,8 @@ from engine.clock import UNIT, show
 from engine.errors import HlbtError, OracleError, WeightsError, nearest, some
 from engine.panel import Panel
 
-#: Slack of the gross limit, for weights that sum to it but for floating-point error.
-GROSS_TOLERANCE = 1e-9
+#: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
+GROSS_TOLERANCE = 1e-5
 
 
 class Oracle(ABC):
@@ -148,7 +150,7 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
         weights = oracle.weight_matrix(panel.known(), decisions)
     except HlbtError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = inspect.trace()[-1]
         raise OracleError(
             f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}: {type(error).__name__}: {error} "
@@ -159,7 +161,18 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
         raise OracleError(
             f"{name}.weight_matrix returned {type(weights).__name__}; a DataFrame (decisions x coins) is needed."
         )
-    if len(weights) and not np.isfinite(weights.to_numpy(dtype=np.float64)).any():
+    if not weights.index.equals(decisions):
+        strange = [str(instant) for instant in weights.index.symmetric_difference(decisions)]
+        first = f"; the first that differs is {strange[0]}" if strange else ""
+        raise OracleError(
+            f"{name}.weight_matrix must return one row for each of the {len(decisions)} decisions, in their order; it "
+            f"returned {len(weights)} rows{first}. Index the frame with the decisions that it is given."
+        )
+    try:
+        values = weights.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise OracleError(f"{name}.weight_matrix returned a weight that is no number: {error}.") from error
+    if not np.isfinite(values).any():
         raise OracleError(
             f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means "
             "'hold', and there is nothing to hold. A warm-up longer than the data is the usual cause."
@@ -242,10 +255,18 @@ def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> t
         given = weights.to_numpy(dtype=np.float64)[order]
     except (TypeError, ValueError) as error:
         raise WeightsError(f"The weights have a value that is no number: {error}.") from error
+    if not (~np.isnan(given)).any():
+        raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
     _check_values(given, coins, decisions, max_gross)
     values = np.zeros((len(decisions), len(panel.coins)))
     values[:, [place[coin] for coin in coins]] = given
     return decisions, values
+
+
+def excess(gross: float, limit: float) -> tuple[str, str]:
+    """A gross and the limit that it exceeds, with as many digits as it takes to see it."""
+    digits = 2 if f"{gross:.2f}" != f"{limit:.2f}" else 6
+    return f"{gross:.{digits}f}", f"{limit:.{digits}f}"
 
 
 def _check_values(values: np.ndarray, coins: list[str], index: pd.Index, max_gross: float) -> None:
@@ -263,33 +284,36 @@ def _check_values(values: np.ndarray, coins: list[str], index: pd.Index, max_gro
     above = np.flatnonzero(gross > max_gross * (1.0 + GROSS_TOLERANCE))
     if len(above):
         worst = int(np.argmax(gross))
+        shown, allowed = excess(float(gross[worst]), max_gross)
         raise WeightsError(
-            f"Gross weight {gross[worst]:.2f} {where(worst)} exceeds {max_gross:.2f} (account.max_gross), and so do "
+            f"Gross weight {shown} {where(worst)} exceeds {allowed} (account.max_gross), and so do "
             f"{len(above)} of {len(values)} rows. Scale the weights or raise the limit."
         )
 
 
 def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    """Prove that no row of the weights depends on what came after it.
+    """Check that no row of the weights depends on what came after it.
 
     For every decision the weights on the panel cut off there are compared, bit for bit, with those of the full panel.
+    An
+    oracle that reads something else than the panel is beyond this check.
 
     Raises
     ------
     OracleError
         Naming the first instant and coin at which they differ.
     """
-    known = panel.known()
-    full = oracle.weight_matrix(known, decisions).to_numpy(dtype=np.float64)
+    coins = list(panel.coins)
+    full = weight_matrix(oracle, panel, decisions).reindex(columns=coins).to_numpy(dtype=np.float64)
     for number, instant in enumerate(decisions):
-        cut = oracle.weight_matrix(known.until(instant), decisions[: number + 1]).to_numpy(dtype=np.float64)
+        rows = oracle.weight_matrix(panel.known().until(instant), decisions[: number + 1])
+        cut = rows.reindex(index=decisions[: number + 1], columns=coins).to_numpy(dtype=np.float64)
         differs = ~((cut == full[: number + 1]) | (np.isnan(cut) & np.isnan(full[: number + 1])))
         if differs.any():
             row, column = (int(place[0]) for place in np.nonzero(differs))
             raise OracleError(
-                f"{type(oracle).__name__} looks ahead: the weight of {panel.coins[column]} at "
-                f"{show(decisions[row])} is {cut[row, column]:.6g} on the data up to "
-                f"{show(instant)} and {full[row, column]:.6g} on all data."
+                f"{type(oracle).__name__} looks ahead: the weight of {coins[column]} at {show(decisions[row])} is "
+                f"{cut[row, column]:.6g} on the data up to {show(instant)} and {full[row, column]:.6g} on all data."
             )
 
 
@@ -334,24 +358,33 @@ def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
 
 
 def oracle_sources(oracle: Oracle) -> list[Path]:
-    """Files whose code decides the weights, for a digest: the modules of the oracle's classes and their neighbours.
+    """Files whose code decides the weights, for a digest: the modules of the oracle's classes and all they import.
 
-    A neighbour is an imported module of the same top-level package; ``engine`` has a digest of its own.
+    Left out are ``engine``, which has a digest of its own, the standard library and installed packages, whose
+    versions a
+    run records.
     """
-    waiting = [sys.modules[kind.__module__] for kind in type(oracle).__mro__ if kind.__module__ in sys.modules]
+    waiting = [kind.__module__ for kind in type(oracle).__mro__]
     found: dict[str, Path] = {}
     while waiting:
-        module = waiting.pop()
-        file = getattr(module, "__file__", None)
-        package = module.__name__.partition(".")[0]
-        if file is None or module.__name__ in found or package in ("engine", "abc", "builtins"):
+        name = waiting.pop()
+        file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
+        if name in found or file.suffix != ".py" or name.partition(".")[0] == "engine" or _is_installed(file):
             continue
-        found[module.__name__] = Path(file)
-        for value in list(vars(module).values()):
-            origin = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
-            if isinstance(origin, str) and origin.partition(".")[0] == package and origin in sys.modules:
-                waiting.append(sys.modules[origin])
+        found[name] = file
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                package = name.rsplit(".", node.level)[0] + "." if node.level else ""
+                origin = (package + (node.module or "")).strip(".")
+                waiting += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return [found[name] for name in sorted(found)]
+
+
+def _is_installed(file: Path) -> bool:
+    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+    return any(file.is_relative_to(place) for place in places if place)
 
 
 def _import(name: str) -> ModuleType:
@@ -365,15 +398,21 @@ def _import(name: str) -> ModuleType:
                 raise OracleError(f"Oracle file {name} cannot be imported.")
             module = importlib.util.module_from_spec(spec)
             sys.modules[spec.name] = module
+            _look_in(file.parent)
             spec.loader.exec_module(module)
             return module
-        if "" not in sys.path and str(Path.cwd()) not in sys.path:
-            sys.path.insert(0, str(Path.cwd()))
+        _look_in(Path.cwd())
         return importlib.import_module(name)
     except HlbtError:
         raise
     except Exception as error:
         raise OracleError(f"Oracle module {name} cannot be imported: {type(error).__name__}: {error}.") from error
+
+
+def _look_in(folder: Path) -> None:
+    """Let an oracle import its neighbours, as Python does for a script."""
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
 
 
 def _call(parameters: Mapping[str, Any]) -> str:

@@ -185,11 +185,15 @@ class Panel:
             raise DataError(f"The index of mid must be consecutive UTC hours; got {_describe_index(mid.index)}.")
         index = pd.DatetimeIndex(mid.index).tz_convert("UTC").as_unit(UNIT)
         coins = tuple(str(coin) for coin in mid.columns)
-        arrays = {name: _aligned(name, frame, index, coins).astype(np.float64) for name, frame in frames.items()}
+        arrays = {name: _numbers(name, _aligned(name, frame, index, coins)) for name, frame in frames.items()}
         by_name = {coin.name: coin for coin in table or ()}
         rows = tuple(by_name.get(coin, Coin(coin)) for coin in coins)
         if tradable is not None:
             allowed = _aligned("tradable", tradable, index, coins)
+            if not all(frame_type == np.bool_ for frame_type in tradable.dtypes):
+                raise DataError(
+                    f"tradable must be True or False; its columns are {some(set(map(str, tradable.dtypes)))}."
+                )
             executable = np.where(pd.isna(allowed), False, allowed).astype(np.bool_)
         else:
             executable = tradable_rule(index, arrays, rows)
@@ -246,13 +250,17 @@ class Panel:
     def until(self, instant: pd.Timestamp) -> Panel:
         """The rows up to and including `instant`, without copying.
 
-        The coin table's delisting instants after `instant` are not known yet, so they are taken out.
+        Listings and delistings after `instant` are not known yet, so the coin table loses them.
         """
         stop = int(self.index.searchsorted(instant, side="right"))
         if stop == 0:
             raise DataError(f"The panel starts at {show(self.index[0])}, after {show(instant)}.")
         table = tuple(
-            replace(coin, delisted=None) if coin.delisted is not None and coin.delisted >= instant else coin
+            replace(
+                coin,
+                listed=None if coin.listed is not None and coin.listed > instant else coin.listed,
+                delisted=None if coin.delisted is not None and coin.delisted >= instant else coin.delisted,
+            )
             for coin in self.table
         )
         return replace(
@@ -327,6 +335,13 @@ def _aligned(name: str, frame: pd.DataFrame, index: pd.DatetimeIndex, coins: tup
     if own.index.equals(index) and tuple(own.columns) == coins:
         return own.to_numpy()
     return own.reindex(index=index, columns=list(coins)).to_numpy()
+
+
+def _numbers(name: str, values: np.ndarray) -> np.ndarray:
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"Panel field {name!r} has a value that is no number: {error}.") from error
 
 
 def _describe_index(index: pd.Index) -> str:

@@ -100,6 +100,8 @@ def write_index(reports: Path) -> Path:
     """
     if not reports.is_dir():
         raise DataError(f"{reports} is no folder of runs. `hlbt backtest` makes reports/, or name another folder.")
+    if (reports / "run.json").exists():
+        raise DataError(f"{reports} is one run, not a folder of runs. Name the folder above it.")
     rows = [_read_row(file) for file in sorted(reports.glob("*/run.json")) if not file.parent.name.startswith(".")]
     rows.sort(key=lambda row: row.folder)
     rows.sort(key=lambda row: row.created, reverse=True)

@@ -13,13 +13,15 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from datetime import date
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from engine.errors import DataError, some
@@ -97,24 +99,60 @@ def run_name(result: Result, origin: Origin) -> str:
     return f"{label}-{index[0]:%Y%m%d}-{index[-1]:%Y%m%d}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
 
 
-def save_run(result: Result, origin: Origin, folder: Path, created: str) -> None:
+def save_run(
+    result: Result, origin: Origin, folder: Path, created: str, page: Callable[[Run], object] | None = None
+) -> None:
     """Write a run folder, all of it or nothing; one that is there is replaced.
 
     Parameters
     ----------
     created : str
         ISO 8601 instant of the run, from the caller, for nothing here reads the clock.
+    page : callable, optional
+        Makes the run's page in the folder of the run it is handed. Without it the page that is there is kept if it is
+        of the same run.
 
     Raises
     ------
     DataError
         When the folder holds something that is no run, or the disk refuses.
     """
-    _check_replaceable(folder)
+    old = check_replaceable(folder)
+    folder = folder.resolve()  # a link stays a link to the new run
+    record = _record(result, origin, folder.name, created)
+    hourly = result.exposure
+    if BENCHMARK in result.panel.coins:
+        hourly = hourly.assign(benchmark_usd=result.panel.frame("mid")[BENCHMARK])
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            result.attribution.assign(equity_usd=result.equity)[["equity_usd", *FLOWS]].reset_index().to_parquet(
+                made / "equity.parquet", index=False
+            )
+            result.trades.to_parquet(made / "trades.parquet", index=False)
+            result.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
+            hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
+            (made / "run.json").write_text(to_json(record), encoding="utf-8")
+            if page is not None:
+                page(load_run(made))
+            elif old is not None and _same(old, record) and (folder / TEARSHEET).is_file():
+                shutil.copy2(folder / TEARSHEET, made / TEARSHEET)
+            _replace_folder(made, folder)
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+    except OSError as error:
+        raise DataError(
+            f"Run {folder} cannot be written: {error.strerror or error}. What was there is there still."
+        ) from error
+
+
+def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str, Any]:
+    """Content of run.json."""
     index = result.panel.index
-    record = {
+    return {
         "schema": SCHEMA,
-        "name": folder.name,
+        "name": name,
         "created": created,
         "synthetic": result.panel.synthetic,
         "origin": asdict(origin),
@@ -134,48 +172,56 @@ def save_run(result: Result, origin: Origin, folder: Path, created: str) -> None
         "versions": {
             "hlbt": version("hlbt"),
             "python": sys.version.split()[0],
-            **{name: version(name) for name in RECORDED},
+            **{library: version(library) for library in RECORDED},
         },
         "metrics": result.metrics,
-        "attribution": {name: result.metrics[name] for name in FLOWS},
+        "attribution": {flow: result.metrics[flow] for flow in FLOWS},
         "coin_attribution": {
-            str(coin): {name: float(value) for name, value in zip(FLOWS, row, strict=True)}
+            str(coin): {flow: float(value) for flow, value in zip(FLOWS, row, strict=True)}
             for coin, row in zip(result.panel.coins, result.ledger.coin_flows, strict=True)
             if row.any()
         },
     }
-    hourly = result.exposure
-    if BENCHMARK in result.panel.coins:
-        hourly = hourly.assign(benchmark_usd=result.panel.frame("mid")[BENCHMARK])
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            result.attribution.assign(equity_usd=result.equity)[["equity_usd", *FLOWS]].reset_index().to_parquet(
-                made / "equity.parquet", index=False
-            )
-            result.trades.to_parquet(made / "trades.parquet", index=False)
-            result.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
-            hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
-            (made / "run.json").write_text(to_json(record), encoding="utf-8")
-            replace_folder(made, folder)
-        finally:
-            shutil.rmtree(made, ignore_errors=True)
-    except OSError as error:
-        raise DataError(
-            f"Run {folder} cannot be written: {error.strerror or error}. Nothing there was changed."
-        ) from error
 
 
-def _check_replaceable(folder: Path) -> None:
-    """Refuse to put a run where something else lies."""
-    if not folder.exists():
-        return
+def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
+    """Whether two records are of the same run, whenever it was made."""
+    written = json.loads(to_json(new))
+    return {**old, "created": None} == {**written, "created": None}
+
+
+def check_replaceable(folder: Path) -> Mapping[str, Any] | None:
+    """Refuse to put a run where something else lies; returns the record of the run that lies there, if one does."""
+    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
+        if folder.resolve() == Path.cwd():
+            raise DataError(f"{folder} is the current folder. Name a folder for the run with --out.")
+        return None
     if not folder.is_dir():
         raise DataError(f"{folder} is a file. Name a folder with --out.")
     foreign = sorted({item.name for item in folder.iterdir()} - FILES)
     if foreign:
         raise DataError(f"{folder} holds what is not of a run: {some(foreign)}. Name another folder with --out.")
+    if not (folder / "run.json").is_file():
+        raise DataError(f"{folder} is no run folder: it has no run.json. Name another folder with --out.")
+    return _read_record(folder)
+
+
+def _read_record(folder: Path) -> Mapping[str, Any]:
+    try:
+        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{folder / 'run.json'} is damaged: {str(error).splitlines()[0]}. Run the backtest again."
+        ) from error
+    if not isinstance(record, dict) or not {"digests", "metrics", "span", "config"} <= set(record):
+        raise DataError(
+            f"{folder / 'run.json'} is not the record of a run. Run the backtest again, into another folder."
+        )
+    if record.get("schema") != SCHEMA:
+        raise DataError(
+            f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the backtest again."
+        )
+    return record
 
 
 def load_run(folder: Path) -> Run:
@@ -188,17 +234,23 @@ def load_run(folder: Path) -> Run:
     """
     if not (folder / "run.json").is_file():
         raise DataError(f"{folder} is no run folder: it has no run.json. `hlbt backtest` makes one below reports/.")
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        frames = {
-            name: pd.read_parquet(folder / f"{name}.parquet") for name in ("equity", "trades", "weights", "hourly")
-        }
-    except (OSError, ValueError) as error:
-        raise DataError(f"Run {folder} is damaged: {str(error).splitlines()[0]}. Run the backtest again.") from error
-    if record.get("schema") != SCHEMA:
-        raise DataError(
-            f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the backtest again."
-        )
+    record = _read_record(folder)
+    frames = {}
+    for name in ("equity", "trades", "weights", "hourly"):
+        try:
+            frames[name] = pd.read_parquet(folder / f"{name}.parquet")
+        except (OSError, ValueError) as error:
+            raise DataError(
+                f"Run {folder} is damaged: {name}.parquet cannot be read ({str(error).splitlines()[0].rstrip('.')}). "
+                "Run the backtest again."
+            ) from error
+        if "time" not in frames[name] or (
+            name in ("equity", "hourly") and len(frames[name]) != record["span"]["hours"]
+        ):
+            raise DataError(
+                f"Run {folder} is damaged: {name}.parquet is not of this run ({len(frames[name])} rows of "
+                f"{', '.join(frames[name].columns[:3])}, ...). Run the backtest again."
+            )
     return Run(
         folder,
         record,
@@ -209,16 +261,24 @@ def load_run(folder: Path) -> Run:
     )
 
 
-def replace_folder(made: Path, folder: Path) -> None:
+def _replace_folder(made: Path, folder: Path) -> None:
     """Put `made` in the place of `folder`; a kill leaves the old one, the new one, or the old under a dotted name."""
     made.chmod(0o755)
-    if folder.exists():
-        old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    if not folder.exists():
+        os.replace(made, folder)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
+    try:
         os.replace(folder, old)
+    except OSError:
+        old.rmdir()
+        raise
+    try:
         os.replace(made, folder)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(made, folder)
+    except OSError:
+        os.replace(old, folder)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def to_json(value: Any) -> str:
@@ -231,6 +291,14 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted((_plain(item) for item in value), key=str)
+    if isinstance(value, np.generic):
+        return _plain(value.item())
+    if isinstance(value, date):
+        return value.isoformat()
+    if isinstance(value, Path):
+        return str(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -7,7 +7,7 @@ import pandas as pd
 
 from engine.clock import decision_instants, show
 from engine.config import RunConfig
-from engine.errors import DataError, WeightsError
+from engine.errors import ConfigError, DataError, WeightsError
 from engine.fees import taker_rates
 from engine.oracle import validate_weights
 from engine.panel import Panel, read_only
@@ -44,7 +44,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     """
     from engine.kernel import simulate_nb
 
-    config = config or RunConfig()
+    config = check_config(config)
     if panel.as_known:
         raise DataError("backtest() needs the panel itself, not panel.known(): there the funding is an hour late.")
     decisions, values = validate_weights(weights, panel, config.account.max_gross)
@@ -75,6 +75,13 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     )
     asked = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
     return Result(panel, config, asked, ledger)
+
+
+def check_config(config: RunConfig | None) -> RunConfig:
+    """The config, or the defaults; anything else is refused."""
+    if config is not None and not isinstance(config, RunConfig):
+        raise ConfigError(f"config is {type(config).__name__}; build one with RunConfig.from_dict(...).")
+    return config or RunConfig()
 
 
 def decisions_of(panel: Panel, config: RunConfig) -> pd.DatetimeIndex:

@@ -64,7 +64,7 @@ def _ratio(value: float) -> str:
     return "n/a" if value != value else f"{value:.2f}"
 
 
-def result_tables(result: Result, origin: Origin) -> list[Table]:
+def result_tables(result: Result, origin: Origin) -> list[Table | str]:
     """One run: its figures, and where the money came from and went."""
     from rich.table import Table
 
@@ -89,8 +89,13 @@ def result_tables(result: Result, origin: Origin) -> list[Table]:
     )
     for row in rows:
         numbers.add_row(*row)
+    notes = [
+        f"NOTE: the data {verb} at {show(held)}, not at {show(asked)} as was asked."
+        for verb, asked, held in (("start", result.config.start, index[0]), ("end", result.config.end, index[-1]))
+        if asked is not None and asked != held
+    ]
     if not figures["trades"]:
-        numbers.add_row("NOTE", "no trade was made: every weight is 0, untradable or under the minimum")
+        notes.append("NOTE: no trade was made: every weight is 0, NaN, untradable or under the minimum.")
     if figures["liquidated_at"]:
         numbers.add_row("LIQUIDATED AT", figures["liquidated_at"])
     causes = Table(title="Where it came from", title_justify="left")
@@ -104,7 +109,7 @@ def result_tables(result: Result, origin: Origin) -> list[Table]:
     for name, value in signed.items():
         causes.add_row(name, _usd(value), _percent(value / start))
     causes.add_row("Net", _usd(figures["equity_end_usd"] - start), _percent(figures["total_return"]), style="bold")
-    return [numbers, causes]
+    return [numbers, causes, *notes]
 
 
 def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
@@ -112,28 +117,18 @@ def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
     from rich.table import Table
 
     table = Table(title="SYNTHETIC SAMPLE: 40 coins, 12 months", title_justify="left")
-    for heading in (
-        "oracle",
-        "end equity, USD",
-        "return",
-        "Sharpe",
-        "max drawdown",
-        "fees + spread, USD",
-        "funding, USD",
-        "run folder",
-    ):
-        table.add_column(heading, justify="left" if heading in ("oracle", "run folder") else "right")
-    for result, origin, folder in made:
+    for heading in ("oracle", "end USD", "return", "Sharpe", "max DD", "costs USD", "funding USD"):
+        table.add_column(heading, justify="left" if heading == "oracle" else "right", no_wrap=True)
+    for result, origin, _ in made:
         figures = result.metrics
         table.add_row(
             origin.name,
-            _usd(figures["equity_end_usd"]),
+            f"{figures['equity_end_usd']:,.0f}",
             _percent(figures["total_return"]),
             _ratio(figures["sharpe"]),
             _percent(figures["max_drawdown"]),
-            _usd(-figures["fee_usd"] - figures["spread_usd"]),
-            _usd(-figures["funding_usd"]),
-            folder.name,
+            f"{-figures['fee_usd'] - figures['spread_usd']:,.0f}",
+            f"{-figures['funding_usd']:+,.0f}",
         )
     return table
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,8 @@ def read_weights(path: Path) -> pd.DataFrame:
         For a file that cannot be read, has no ``time`` column first, a time without a zone or a value that is no
         number.
     """
+    if path.is_dir():
+        raise WeightsError(f"Weights file {path} is a folder.")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             frame = pd.read_parquet(path)
@@ -40,12 +43,15 @@ def read_weights(path: Path) -> pd.DataFrame:
             if isinstance(frame.index, pd.DatetimeIndex):
                 frame = frame.rename_axis("time").reset_index()
         elif path.suffix.lower() == ".csv":
-            frame = pd.read_csv(path, dtype={"time": str})
+            # A row of another length than the header is an error, not a reason to shift the columns.
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", pd.errors.ParserWarning)
+                frame = pd.read_csv(path, dtype={"time": str}, index_col=False, skipinitialspace=True)
         else:
             raise WeightsError(f"Weights file {path} is neither .csv nor .parquet.")
     except OSError as error:
         raise WeightsError(f"Weights file {path} cannot be read: {error.strerror or error}.") from error
-    except (ValueError, pd.errors.ParserError) as error:
+    except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
         raise WeightsError(f"Weights file {path} cannot be read: {str(error).splitlines()[0]}") from error
     if len(frame.columns) == 0 or frame.columns[0] != "time":
         first = repr(frame.columns[0]) if len(frame.columns) else "nothing"
@@ -53,6 +59,7 @@ def read_weights(path: Path) -> pd.DataFrame:
     times = _instants(frame["time"], path)
     values = frame.drop(columns="time")
     numbers = values.apply(pd.to_numeric, errors="coerce")
+    numbers = numbers.mask(np.broadcast_to(values.dtypes == np.bool_, values.shape))  # true and false are no weights
     wrong = (numbers.isna() & values.notna()).to_numpy()
     if wrong.any():
         row, column = (int(place[0]) for place in np.nonzero(wrong))

@@ -283,7 +283,7 @@ def test_import_of_a_folder_with_a_truncated_file(hlbt, freqtrade_folder: Path, 
     truncated.write_bytes(truncated.read_bytes()[:1000])
     where = ("--set", f"data.cache={tmp_path / 'cache'}")
     done = hlbt("data", "import", "freqtrade", str(source), *where)
-    assert done.code == 1 and truncated.name in done.err and "All others were imported" in done.err
+    assert done.code == 1 and truncated.name in done.err and "all else was imported" in done.err
     assert json.loads(hlbt("data", "status", "--json", *where).out)["coins"] == 2
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -327,3 +327,96 @@ def test_help_names_every_command_with_an_example(hlbt) -> None:  # type: ignore
         assert shown.code == 0
         assert "Example: hlbt " + " ".join(words) in " ".join(shown.out.split()), words
         assert "--config" in shown.out and "--set" in shown.out, words
+
+
+def test_a_conflict_is_told_beside_a_truncated_file(hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    source = tmp_path / "source"
+    source.mkdir()
+    for coin in ("BTC", "ETH"):
+        for file in freqtrade_folder.glob(f"{coin}_USDC*"):
+            shutil.copy(file, source)
+    where = ("--set", f"data.cache={tmp_path / 'cache'}")
+    assert hlbt("data", "import", "freqtrade", str(source), *where).code == 0
+    candles = pd.read_feather(source / "BTC_USDC_USDC-1h-futures.feather")
+    candles.loc[100:109, "close"] *= 1.01
+    candles.to_feather(source / "BTC_USDC_USDC-1h-futures.feather")
+    (source / "ETH_USDC_USDC-1h-futures.feather").write_bytes(b"cut")
+    done = hlbt("data", "import", "freqtrade", str(source), "--json", *where)
+    assert done.code == 1 and "ETH_USDC" in done.err and "BTC mid" in done.err and "--replace" in done.err
+    assert json.loads(done.out)["merge"]["conflicts"][0]["first"].startswith("20")
+
+
+def test_parameters_that_json_does_not_know(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+    Path("mine.py").write_text(
+        "import pandas as pd\nfrom engine import Oracle\n"
+        "class Mine(Oracle):\n    def __init__(self, day, names=frozenset(['b', 'a'])):\n        self.day = day\n"
+        "    def weight_matrix(self, panel, decisions):\n"
+        "        return pd.DataFrame(0.01, index=decisions, columns=list(panel.coins))\n"
+    )
+    done = hlbt("backtest", "--oracle", "mine.py:Mine", "--param", "day=2024-01-01", "--no-report", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["origin"]["parameters"] == {"day": "2024-01-01", "names": ["a", "b"]}
+
+
+def test_code_that_an_oracle_imports_makes_another_run(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+    Path("sub").mkdir()
+    Path("sub/mine_too.py").write_text(
+        "import pandas as pd\nfrom engine import Oracle\nfrom mine_helper import SIZE\n"
+        "class Mine(Oracle):\n    def weight_matrix(self, panel, decisions):\n"
+        "        return pd.DataFrame(SIZE, index=decisions, columns=list(panel.coins))\n"
+    )
+    month = ("--set", "data.end=2024-02-01", "--no-report", "--json")
+    folders = set()
+    for size in (0.001, 0.0025):
+        Path("sub/mine_helper.py").write_text(f"SIZE = {size}\n")
+        sys.modules.pop("mine_helper", None)
+        done = hlbt("backtest", "--oracle", "sub/mine_too.py:Mine", *month)
+        assert done.code == 0, done.err
+        folders.add(json.loads(done.out)["folder"])
+    assert len(folders) == 2
+
+
+def test_an_oracle_that_answers_for_other_instants_is_refused(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+    Path("mine.py").write_text(
+        "import pandas as pd\nfrom engine import Oracle\n"
+        "class Early(Oracle):\n    def weight_matrix(self, panel, decisions):\n"
+        "        return pd.DataFrame(0.01, index=decisions - pd.Timedelta(hours=1), columns=list(panel.coins))\n"
+        "class Text(Oracle):\n    def weight_matrix(self, panel, decisions):\n"
+        "        return pd.DataFrame('x', index=decisions, columns=list(panel.coins))\n"
+    )
+    done = hlbt("backtest", "--oracle", "mine.py:Early", "--no-report")
+    assert done.code == 1 and "one row for each of the" in done.err
+    assert "the first that differs is 2024-01-01 22:00" in done.err
+    done = hlbt("backtest", "--oracle", "mine.py:Text", "--no-report")
+    assert done.code == 1 and "a weight that is no number" in done.err
+
+
+def test_nothing_of_the_user_is_replaced(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+    Path("exp").mkdir()
+    mine = pd.DataFrame({"BTC": [0.5]}, index=pd.DatetimeIndex(["2024-03-01T23:00Z"], name="time"))
+    mine.to_parquet("exp/weights.parquet")
+    before = Path("exp/weights.parquet").read_bytes()
+    done = hlbt("backtest", "--weights", "exp/weights.parquet", "--out", "exp", "--no-report")
+    assert done.code == 1 and Path("exp/weights.parquet").read_bytes() == before
+    assert hlbt("backtest", "--weights", "exp/weights.parquet", "--out", "run", "--no-report").code == 0
+    done = hlbt("backtest", "--weights", "run/weights.parquet", "--out", "run", "--no-report")
+    assert done.code == 1 and "lies in the folder that --out would replace" in done.err
+    assert hlbt("backtest", *MOMENTUM, "--out", ".", "--no-report").code == 1
+    done = hlbt("index", "run")
+    assert done.code == 1 and "is one run" in done.err and not Path("run/index.html").exists()
+
+
+def test_a_rerun_without_a_page_keeps_the_page_of_the_same_run(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+    month = ("--set", "data.end=2024-02-01", "--out", "run")
+    assert hlbt("backtest", *MOMENTUM, *month).code == 0
+    page = Path("run/tearsheet.html").read_bytes()
+    assert hlbt("backtest", *MOMENTUM, *month, "--no-report").code == 0
+    assert Path("run/tearsheet.html").read_bytes() == page
+    assert hlbt("backtest", *MOMENTUM, "--param", "n=3", *month, "--no-report").code == 0
+    assert not Path("run/tearsheet.html").exists()  # the page of another run would be a lie
+    assert [item.name for item in Path().iterdir() if item.name.startswith(".run")] == []
+
+
+def test_a_panel_shorter_than_what_was_asked_is_said(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+    done = hlbt("backtest", *MOMENTUM, "--set", "data.start=2023-06-01", "--set", "data.end=2024-02-01", "--no-report")
+    assert "NOTE: the data start at 2024-01-01 00:00 UTC, not at 2023-06-01 00:00 UTC" in done.out

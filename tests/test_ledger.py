@@ -142,6 +142,21 @@ def test_small_orders_are_skipped_but_a_full_close_is_always_sent() -> None:
     assert result.trades["notional_usd"].tolist() == [50.0, 5.0]  # the close is worth 5 USD
 
 
+def test_an_order_of_exactly_the_minimum_or_the_band_is_sent() -> None:
+    panel = make([100.0, 100.0])
+    for keys in ({"min_notional_usd": 10.0}, {"no_trade_band_frac": 0.001}):
+        assert len(backtest(panel, decide(panel, {0: 0.001}), config(execution=keys)).trades) == 1
+        assert len(backtest(panel, decide(panel, {0: 0.00099}), config(execution=keys)).trades) == 0
+
+
+def test_equity_of_exactly_the_maintenance_margin_is_enough() -> None:
+    # long 2 x: 200 units; at 62.5 equity is 2,500 and maintenance at 2.5x is a fifth of 12,500
+    panel = make([100.0, 62.5, 62.5], table=[Coin("A", max_leverage=2.5)])
+    assert backtest(panel, decide(panel, {0: 2.0}), config()).liquidated_at is None
+    panel = make([100.0, 62.499, 62.5], table=[Coin("A", max_leverage=2.5)])
+    assert backtest(panel, decide(panel, {0: 2.0}), config()).liquidated_at == panel.index[1]
+
+
 def test_no_trade_band_skips_but_not_a_close() -> None:
     panel = make([100.0] * 5)
     result = backtest(

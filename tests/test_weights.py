@@ -44,11 +44,17 @@ def frame(
         (frame(index=DECISIONS[:0]), "no row"),
         (frame().to_numpy(), "a DataFrame"),
         (frame().astype(object).replace(0.25, "much"), "no number"),
+        (frame(np.nan), "The weights have no value"),
+        (frame(0.5001), "Gross weight 1.000200 on .* exceeds 1.000000"),
     ],
 )
 def test_weights_that_break_the_contract(weights: pd.DataFrame, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         backtest(PANEL, weights)
+
+
+def test_rounded_weights_that_sum_to_the_limit_are_fine() -> None:
+    backtest(PANEL, frame(np.float64(np.float32(0.5)) + 1e-6))
 
 
 def test_gross_of_exactly_the_limit_and_other_zones_and_orders_are_fine() -> None:
@@ -82,6 +88,8 @@ def test_files_round_trip(tmp_path: Path) -> None:
         ("time,BTC\nsoonZ,1\n", "soonZ is no time"),
         ("time,BTC\n2024-10-01T23:00Z,much\n", "BTC at 2024-10-01T23:00Z is 'much'"),
         ("", "cannot be read"),
+        ("time,BTC,kPEPE\n2024-10-01T23:00Z,0.1,0.2,0.3\n", "cannot be read"),
+        ("time,BTC\n2024-10-01T23:00Z,TRUE\n", "BTC at 2024-10-01T23:00Z is"),
     ],
 )
 def test_files_that_break_the_contract(tmp_path: Path, text: str, message: str) -> None:

@@ -88,10 +88,10 @@ def check_construction(name: str, n: int, power: float, clip: float, gross: floa
             f"construction = {name!r} is not accepted: choose one of "
             f"{', '.join(CONSTRUCTIONS)}.{nearest(str(name), CONSTRUCTIONS)}"
         )
-    if not isinstance(n, int) or n < 1:
+    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise OracleError(f"n = {n!r} is not accepted: it must be a whole number of coins a side, at least 1.")
     for label, value in {"power": power, "clip": clip, "gross": gross}.items():
-        if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise OracleError(f"{label} = {value!r} is not accepted: it must be a positive number.")
 
 

@@ -44,7 +44,7 @@ class CrossSection(ScoreOracle):
     score_parameters: ClassVar[tuple[str, ...]] = ("lookback_hours",)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.lookback_hours, int) or self.lookback_hours < 1:
+        if isinstance(self.lookback_hours, bool) or not isinstance(self.lookback_hours, int) or self.lookback_hours < 1:
             raise OracleError(
                 f"lookback_hours = {self.lookback_hours!r} is not accepted: it must be a whole number, at least 1."
             )
