@@ -124,6 +124,16 @@ class Execution(_Section):
         are scaled up so that the gross weight of the row is kept.
     stale_hours : int
         Consecutive rows without a price after which a held coin counts as delisted.
+    leverage : float
+        Factor on every weight.
+    target_volatility : float
+        Annual volatility to which each row is scaled; 0 leaves rows as they are.
+    volatility_days : int
+        Days over which a row's volatility is measured.
+    tranches : int
+        A decision renews ``1 / tranches`` of the book.
+    gross_cap : float
+        Rows with a higher gross are scaled down to it; 0 is no cap.
     """
 
     hour_utc: int = DECISION_HOUR_UTC
@@ -135,6 +145,11 @@ class Execution(_Section):
     no_trade_band_frac: float = 0.0
     untradable: Literal["cash", "renormalise"] = "cash"
     stale_hours: int = 24
+    leverage: float = 1.0
+    target_volatility: float = 0.0
+    volatility_days: int = 30
+    tranches: int = 1
+    gross_cap: float = 0.0
 
     def __post_init__(self) -> None:
         self._set("hour_utc", _whole("execution.hour_utc", self.hour_utc, 0, 23))
@@ -145,6 +160,11 @@ class Execution(_Section):
         self._set("no_trade_band_frac", _number("execution.no_trade_band_frac", self.no_trade_band_frac, 0, 1))
         self._set("untradable", _choice("execution.untradable", self.untradable, ("cash", "renormalise")))
         self._set("stale_hours", _whole("execution.stale_hours", self.stale_hours, 1))
+        self._set("leverage", _number("execution.leverage", self.leverage, 0, 100))
+        self._set("target_volatility", _number("execution.target_volatility", self.target_volatility, 0, 10))
+        self._set("volatility_days", _whole("execution.volatility_days", self.volatility_days, 2))
+        self._set("tranches", _whole("execution.tranches", self.tranches, 1, 1000))
+        self._set("gross_cap", _number("execution.gross_cap", self.gross_cap, 0, 100))
         days = self.weekdays
         if isinstance(days, str):
             days = WEEKDAYS if days == "all" else tuple(day.strip() for day in days.split(","))
@@ -165,26 +185,50 @@ class Costs(_Section):
         Taker fee in basis points of the fill's notional, or HyperLiquid's dated base rates (:mod:`engine.fees`).
     half_spread_bps : float
         Distance of the fill from mid where the panel has no quote.
-    impact : {"none"}
-        Price impact on top of the quote.
+    impact : {"none", "venue"}
+        Price impact on top of the quote; ``"venue"`` takes it from the venue's own impact prices.
     funding : bool
         Settle hourly funding.
+    fee_tiers : bool
+        With the schedule: the account's own volume of 14 days decides its tier.
+    maker_bps : float or "schedule"
+        Maker fee; negative is a rebate.
+    maker_share_frac : float
+        Part of every fill that is charged the maker fee.
+    staking_discount_frac, referral_discount_frac : float
+        Parts taken off a fee; the referral's ends at 25 million USD of volume.
+    impact_bps : float
+        Impact of an order of the venue's reference size where a row has no impact price.
     """
 
     taker_bps: float | Literal["schedule"] = "schedule"
     half_spread_bps: float = 2.0
-    impact: Literal["none"] = "none"
+    impact: Literal["none", "venue"] = "none"
     funding: bool = True
+    fee_tiers: bool = False
+    maker_bps: float | Literal["schedule"] = "schedule"
+    maker_share_frac: float = 0.0
+    staking_discount_frac: float = 0.0
+    referral_discount_frac: float = 0.0
+    impact_bps: float = 5.0
 
     def __post_init__(self) -> None:
-        if self.taker_bps != "schedule":
-            if isinstance(self.taker_bps, str):
-                raise ConfigError(
-                    f"costs.taker_bps = {self.taker_bps!r} is not accepted: write 'schedule' or a number."
-                )
-            self._set("taker_bps", _number("costs.taker_bps", self.taker_bps, -10, 1000))
+        for name in ("taker_bps", "maker_bps"):
+            value = getattr(self, name)
+            if value != "schedule":
+                if isinstance(value, str):
+                    raise ConfigError(f"costs.{name} = {value!r} is not accepted: write 'schedule' or a number.")
+                self._set(name, _number(f"costs.{name}", value, -10, 1000))
+        for name in ("maker_share_frac", "staking_discount_frac", "referral_discount_frac"):
+            self._set(name, _number(f"costs.{name}", getattr(self, name), 0, 1))
+        self._set("impact_bps", _number("costs.impact_bps", self.impact_bps, 0, 5000))
+        self._set("fee_tiers", _switch("costs.fee_tiers", self.fee_tiers))
+        if self.fee_tiers and "schedule" not in (self.taker_bps, self.maker_bps):
+            raise ConfigError(
+                "costs.fee_tiers = true needs taker_bps or maker_bps = 'schedule': fixed rates have no tiers."
+            )
         self._set("half_spread_bps", _number("costs.half_spread_bps", self.half_spread_bps, 0, 5000))
-        self._set("impact", _choice("costs.impact", self.impact, ("none",)))
+        self._set("impact", _choice("costs.impact", self.impact, ("none", "venue")))
         self._set("funding", _switch("costs.funding", self.funding))
 
 

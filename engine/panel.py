@@ -48,6 +48,9 @@ class Coin:
         Decimals of an order's size; the lot is ``10 ** -sz_decimals``.
     max_leverage : float or None
         Highest leverage; the maintenance margin is half of the initial margin at it.
+    margin_tiers : tuple of (float, float)
+        Where the leverage falls with size: (USD of notional from which a tier applies, its highest leverage), ascending
+        from 0; empty = `max_leverage` at any size.
     """
 
     name: str
@@ -55,6 +58,7 @@ class Coin:
     delisted: pd.Timestamp | None = None
     sz_decimals: int | None = None
     max_leverage: float | None = None
+    margin_tiers: tuple[tuple[float, float], ...] = ()
 
 
 def read_only(values: np.ndarray) -> np.ndarray:
