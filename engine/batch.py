@@ -122,6 +122,7 @@ def backtest_many(
     rows, _ = trade_rows(ascending, panel, config)
     inputs = kernel_inputs(panel, config)
     market = prepare(panel, rows, inputs[0], inputs[3], config.execution.hour_utc)
+    impact = _impact(rows, *inputs)
     chunks: Iterator[Weights] = iter(
         (weights_pdn,) if isinstance(weights_pdn, np.ndarray | SparseWeights) else weights_pdn
     )
@@ -129,7 +130,7 @@ def backtest_many(
     done = 0
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         for chunk in chunks:
-            figures, counters, daily = _run(pool, chunk, (market, *inputs), ascending, config, done)
+            figures, counters, daily = _run(pool, chunk, (market, impact, *inputs), ascending, config, done)
             tables.append(_table(figures, counters, daily.shape[1] - 1, panel, config))
             if daily_returns:
                 before = daily[:, :-1]
@@ -154,7 +155,6 @@ def prepare(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: 
         price, settles, tape.funding, tape.funding_price, bounds
     )
     buy, sell = fills_nb(tape, rows, rules.half_spread_frac)
-    priced = tape.impact_ask.shape[0] > 0
     daily = panel.index.hour == hour_utc
     return Market(
         bounds,
@@ -164,8 +164,6 @@ def prepare(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: 
         tape.mid[rows],
         buy,
         sell,
-        tape.impact_ask[rows] if priced else np.empty((0, 0)),
-        tape.impact_bid[rows] if priced else np.empty((0, 0)),
         panel.tradable[rows],
         exit_value,
         exit_carried,
@@ -176,10 +174,19 @@ def prepare(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: 
     )
 
 
+def _impact(rows: np.ndarray, tape: Tape, _: Fees, table: Coins, rules: Rules) -> tuple[Any, ...] | None:
+    """What the batch kernel needs for impact at the trade rows; None when none is modelled."""
+    if not rules.impact:
+        return None
+    if tape.impact_ask.shape[0]:
+        return tape.impact_ask[rows], tape.impact_bid[rows], rules.impact_frac, table.impact_reference_usd
+    return tape.impact_ask, tape.impact_bid, rules.impact_frac, table.impact_reference_usd
+
+
 def _run(
     pool: ThreadPoolExecutor,
     chunk: Weights,
-    inputs: tuple[Market, Tape, Fees, Coins, Rules],
+    inputs: tuple[Any, ...],
     decisions: pd.DatetimeIndex,
     config: RunConfig,
     done: int,
@@ -187,7 +194,7 @@ def _run(
     """Figures, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
     from engine.kernel import COUNTERS, FIGURES, batch_nb
 
-    market = inputs[0]
+    market: Market = inputs[0]
     books = _books(chunk, len(decisions), market.mid.shape[1])
     figures, counters = np.empty((books, FIGURES)), np.empty((books, COUNTERS), dtype=np.int64)
     daily = np.empty((books, int((market.daily_slot >= 0).sum())))

@@ -431,8 +431,6 @@ class Market(NamedTuple):
     mid: np.ndarray  # (D, N) at r[d]
     buy: np.ndarray  # (D, N) fill price of a buy at r[d], before impact
     sell: np.ndarray  # (D, N)
-    impact_buy: np.ndarray  # (D, N) the venue's impact prices at r[d], or (0, 0)
-    impact_sell: np.ndarray
     tradable: np.ndarray  # (D, N) bool
     exit_value: np.ndarray  # (D, N) USD a unit is worth at r[d + 1], before the trade
     exit_carried: np.ndarray  # (D, N) USD of cash a unit has brought by then
@@ -643,7 +641,39 @@ def leave_nb(held, units, exit_value, exit_carried, exit_funding, settled):
 
 
 @jit
-def trade_nb(held, coins, weights, equity, units, market, d, fee_rate, table, rules, seen, stamp, kept, counters):
+def moved_nb(order, fill, mid, impact, d, i):
+    """By how much the fill of an order moves with its impact, with the sign of the order."""
+    buy, sell, impact_frac, reference_usd = impact
+    sign = 1.0 if order > 0.0 else -1.0
+    price = np.nan
+    if buy.shape[0] > 0:
+        price = buy[d, i] if order > 0.0 else sell[d, i]
+    return sign * mid * impact_nb(abs(order) * mid, sign, fill, mid, price, impact_frac, reference_usd[i])
+
+
+@jit
+def trade_nb(
+    held,
+    coins,
+    weights,
+    scale,
+    equity,
+    units,
+    mid,
+    buy,
+    sell,
+    tradable,
+    fee_rate,
+    lot_scale,
+    min_notional_usd,
+    band_usd,
+    impact,
+    d,
+    seen,
+    stamp,
+    kept,
+    counters,
+):
     """Step 2 for one book: close what has no entry, then trade the entries.
 
     ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second. Returns
@@ -651,14 +681,6 @@ def trade_nb(held, coins, weights, equity, units, market, d, fee_rate, table, ru
     numbers, the cash spent, fees, spread and impact costs, USD traded at mid and at the fills, number of trades and
     untradable weight.
     """
-    mid = market.mid[d]
-    buy = market.buy[d]
-    sell = market.sell[d]
-    tradable = market.tradable[d]
-    lot_scale = table.lot_scale
-    priced = market.impact_buy.shape[0] > 0
-    band_usd = rules.band_frac * equity
-    scale = renormalised_nb(coins, weights, tradable) if rules.renormalise else 1.0
     longs = 0
     shorts = 0
     spent = 0.0
@@ -686,23 +708,15 @@ def trade_nb(held, coins, weights, equity, units, market, d, fee_rate, table, ru
                 price = mid[i]
                 ask = buy[i]
                 bid = sell[i]
-                order, outcome = size_order_nb(
-                    w * scale, u, equity, price, lot_scale[i], rules.min_notional_usd, band_usd
-                )
+                order, outcome = size_order_nb(w * scale, u, equity, price, lot_scale[i], min_notional_usd, band_usd)
                 if outcome == ORDER:
                     fill = ask if order > 0.0 else bid
                     spreads += order * (fill - price)
-                    if rules.impact:
-                        sign = 1.0 if order > 0.0 else -1.0
-                        at_impact = np.nan
-                        if priced:
-                            at_impact = market.impact_buy[d, i] if order > 0.0 else market.impact_sell[d, i]
-                        reference = table.impact_reference_usd[i]
-                        moved = price * impact_nb(
-                            abs(order) * price, sign, fill, price, at_impact, rules.impact_frac, reference
-                        )
-                        impacts += abs(order) * moved
-                        fill += sign * moved
+                    # Without impact the argument is None, and numba compiles a kernel that has none of this.
+                    if impact is not None:
+                        moved = moved_nb(order, fill, price, impact, d, i)
+                        impacts += abs(order) * abs(moved)
+                        fill += moved
                     u += order
                     if lot_scale[i] > 0.0:
                         u = np.round(u * lot_scale[i]) / lot_scale[i]
@@ -778,7 +792,7 @@ def liquidate_nb(market, d, h, held, units, carried, block, tape, fee_rate, tabl
 
 
 @jit
-def batch_nb(market, tape, fees, table, rules, indptr, coins, weights, figures, counters, daily):
+def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, figures, counters, daily):
     """Run S books over one market, every book of a day before the next day, so that the day's prices stay in the cache.
 
     The rules are `simulate_nb`'s; only what a metric needs is kept.
@@ -786,6 +800,8 @@ def batch_nb(market, tape, fees, table, rules, indptr, coins, weights, figures, 
     Parameters
     ----------
     market : Market, tape : Tape, fees : Fees, table : Coins, rules : Rules
+    impact : None, or the venue's impact prices of a buy and a sell at r[d], (D, N) or (0, 0), and impact_frac and
+        impact_reference_usd
     indptr, coins, weights : (D * S + 1,) int64, (K,) uint32, (K,) float64
         Weights of book ``s`` at decision ``d`` are the entries from ``indptr[d * S + s]`` up to the next; a coin
         without
@@ -859,17 +875,26 @@ def batch_nb(market, tape, fees, table, rules, indptr, coins, weights, figures, 
             rate = fee_rate_nb(
                 fees.rate[start], fees.thresholds_usd, fees.referral_frac, volume[s], day, total_volume[s]
             )
-            longs, shorts, spent, fee, spread, impact, traded_usd, filled_usd, trades, blocked = trade_nb(
+            scale = 1.0
+            if rules.renormalise:
+                scale = renormalised_nb(coins[entries], weights[entries], market.tradable[d])
+            longs, shorts, spent, fee, spread, moved, traded_usd, filled_usd, trades, blocked = trade_nb(
                 held[s, : held_count[s]],
                 coins[entries],
                 weights[entries],
+                scale,
                 equity,
                 own,
-                market,
-                d,
+                market.mid[d],
+                market.buy[d],
+                market.sell[d],
+                market.tradable[d],
                 rate,
-                table,
-                rules,
+                table.lot_scale,
+                rules.min_notional_usd,
+                rules.band_frac * equity,
+                impact,
+                d,
                 seen,
                 stamp,
                 kept,
@@ -884,7 +909,7 @@ def batch_nb(market, tape, fees, table, rules, indptr, coins, weights, figures, 
             cash[s] -= spent
             figures[s, TOTALS + FEE_COST] += fee
             figures[s, TOTALS + SPREAD_COST] += spread
-            figures[s, TOTALS + IMPACT_COST] += impact
+            figures[s, TOTALS + IMPACT_COST] += moved
             figures[s, TRADES] += trades
             figures[s, UNTRADABLE_WEIGHT] += blocked
             counters[s, DECISIONS] += 1
