@@ -58,7 +58,7 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         months.append({"month": key, **_month(entry, cube, within, market)})
     hours = np.arange(start, end + 1)
     gaps = _gaps(names, priced, start)
-    table = _table(manifest, names, span[1], priced, still, hours >= listed[:, None])
+    table = _table(manifest, names, priced, still, hours >= listed[:, None])
     return {
         "path": str(store.path),
         "synthetic": manifest.synthetic,
@@ -80,8 +80,9 @@ def _listed(manifest: Manifest, names: list[str], start: int, end: int) -> tuple
     """First and last hour number at which each coin is a market, (N,) each; a coin without data never is."""
     first = np.full(len(names), end + 1, dtype=np.int64)
     last = np.full(len(names), start - 1, dtype=np.int64)
+    coins = {coin.name: coin for coin in manifest.table()}
     for line, name in enumerate(names):
-        coin = manifest.coins[name].coin(instant_of(end))
+        coin = coins[name]
         if coin.listed is not None:
             first[line] = hour_number(coin.listed)
             last[line] = end if coin.delisted is None else hour_number(coin.delisted)
@@ -127,14 +128,13 @@ def _gaps(names: list[str], priced: Flags, start: int) -> list[dict[str, Any]]:
     return found
 
 
-def _table(
-    manifest: Manifest, names: list[str], cache_end: pd.Timestamp, priced: Flags, still: Flags, market: Flags
-) -> list[dict[str, Any]]:
+def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, market: Flags) -> list[dict[str, Any]]:
     columns = np.arange(priced.shape[1])
+    coins = {coin.name: coin for coin in manifest.table()}
     rows = []
     for line, name in enumerate(names):
         record = manifest.coins[name]
-        coin = record.coin(cache_end)
+        coin = coins[name]
         seen = columns[priced[line]]
         rows.append(
             {
