@@ -36,6 +36,34 @@ def progress() -> Iterator[Progress]:
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on standard error what is waited for, while it is; nothing where nobody watches."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+@contextmanager
+def byte_progress() -> Iterator[Progress]:
+    """A progress bar of bytes on standard error, with speed and time left: call it with (done, total, what)."""
+    from rich import progress as parts
+    from rich.console import Console
+
+    with parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.DownloadColumn(),
+        parts.TransferSpeedColumn(),
+        parts.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what[-44:])
+
+
 def show_all(*parts: Any) -> None:
     """Print texts as they are and tables as tables."""
     from rich.console import Console
@@ -169,3 +197,26 @@ def _first(title: str, lines: list[str], limit: int = 12) -> str:
         return f"{title}: none"
     more = f"\n  ... and {len(lines) - limit} more (--json lists them)" if len(lines) > limit else ""
     return f"{title}: {len(lines)}\n  " + "\n  ".join(lines[:limit]) + more
+
+
+def cost_table(plan: dict[str, Any]) -> Table:
+    """What a range of the archive costs, a dataset a row."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"Out of AWS at {plan['usd_per_gb']:g} USD per GB (1e9 bytes), requests included", title_justify="left"
+    )
+    for heading in ("dataset", "objects", "GB", "not here yet", "GB", "USD"):
+        table.add_column(heading, justify="left" if heading == "dataset" else "right")
+    for name, bill in plan["datasets"].items():
+        table.add_row(
+            name,
+            f"{bill['objects']:,}",
+            f"{bill['bytes'] / 1e9:,.3f}",
+            f"{bill['new_objects']:,}",
+            f"{bill['new_bytes'] / 1e9:,.3f}",
+            f"{bill['usd']:,.4f}",
+        )
+    table.add_row("listings", f"{plan['listings']:,}", "", "", "", "")
+    table.add_row("all", "", "", "", "", f"{plan['usd']:,.4f}", style="bold")
+    return table

@@ -263,7 +263,7 @@ class Store:
         parts = [read_rows(table, source) for table in tables]
         parts = [rows for rows in parts if len(rows.codes)]
         with _Writing(self) as writing:
-            before = self._open(source == SYNTHETIC)
+            before = self.state_for(source == SYNTHETIC)
             coins = dict(before.coins)
             for told in meta:
                 coins[told.name] = coins.get(told.name, CoinRecord(told.name)).told(told, source, None)
@@ -286,7 +286,7 @@ class Store:
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Put what `meta` says into the coin table; returns the names added and the names changed."""
         with _Writing(self) as writing:
-            before = self._open(False)
+            before = self.state_for(False)
             coins = dict(before.coins)
             for meta in metas:
                 coins[meta.name] = coins.get(meta.name, CoinRecord(meta.name)).told(meta, origin, as_of)
@@ -328,7 +328,7 @@ class Store:
         size = sum(entry.bytes for entry in entries)
         return VerifyReport(len(entries), size, tuple(missing), tuple(changed), tuple(sorted(foreign)))
 
-    def _open(self, synthetic: bool) -> Manifest:
+    def state_for(self, synthetic: bool) -> Manifest:
         """State before a write; refuses to mix made-up and real data."""
         manifest = self.manifest()
         if manifest is None:
