@@ -168,27 +168,33 @@ def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
 
 def status_tables(found: dict[str, Any]) -> list[Any]:
     """What the cache holds: coverage by month, then what is missing and what came and went."""
-    from rich.table import Table
-
     label = "  [SYNTHETIC DATA]" if found["synthetic"] else ""
     head = (
         f"{found['path']}: {found['coins']} coins, {found['start']} to {found['end']}, {found['rows']:,} rows, "
         f"{found['bytes'] / 1e6:.1f} MB{label}"
     )
-    months = Table(title="Coverage: share of the listed coins' hours that hold a value", title_justify="left")
-    months.add_column("month")
-    for name in found["fields"]:
-        months.add_column(name, justify="right")
-    for month in found["months"]:
-        shares = (month["coverage"].get(name) for name in found["fields"])
-        months.add_row(month["month"], *("-" if share is None else f"{share:.1%}" for share in shares))
+    tables = [_coverage(found, found["fields"][first : first + 6]) for first in range(0, len(found["fields"]), 6)]
     return [
         head,
-        months,
+        *tables,
         _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in found["gaps"]]),
         _first("Listed", [f"{event['coin']} {event['time']}" for event in found["listings"]]),
         _first("Delisted", [f"{event['coin']} {event['time']}" for event in found["delistings"]]),
     ]
+
+
+def _coverage(found: dict[str, Any], names: list[str]) -> Table:
+    """Coverage by month of some fields: as many as a narrow terminal has room for."""
+    from rich.table import Table
+
+    months = Table(title="Coverage: share of the listed coins' hours that hold a value", title_justify="left")
+    months.add_column("month", no_wrap=True)
+    for name in names:
+        months.add_column(name, justify="right", overflow="fold")
+    for month in found["months"]:
+        shares = (month["coverage"].get(name) for name in names)
+        months.add_row(month["month"], *("-" if share is None else f"{share:.1%}" for share in shares))
+    return months
 
 
 def _first(title: str, lines: list[str], limit: int = 12) -> str:

@@ -59,7 +59,8 @@ class Bucket:
         DataError
             When the bucket cannot be listed.
         """
-        for page in self._pages(Prefix=prefix, StartAfter=start_after):
+        after = {"StartAfter": start_after} if start_after else {}
+        for page in self._pages(Prefix=prefix, **after):
             for entry in page.get("Contents", ()):
                 yield Listed(entry["Key"], entry["ETag"].strip('"'), int(entry["Size"]))
 
@@ -88,6 +89,7 @@ class Bucket:
         from urllib3.exceptions import HTTPError
 
         problem = ""
+        temporary = path.with_name(f".{path.name}.writing")
         for _ in range(3):
             came = 0
             try:
@@ -95,7 +97,6 @@ class Bucket:
                     Bucket=self.name, Key=item.key, IfMatch=f'"{item.etag}"', RequestPayer="requester"
                 )["Body"]
                 sums = hashlib.sha256(), hashlib.md5(usedforsecurity=False)
-                temporary = path.with_name(f".{path.name}.writing")
                 with temporary.open("wb") as file:
                     while chunk := body.read(_CHUNK):
                         file.write(chunk)
@@ -114,6 +115,7 @@ class Bucket:
                 self._refuse(error)
                 problem = f"broke off after {came:,} of {item.size:,} bytes ({type(error).__name__})"
             step(-came)
+        temporary.unlink(missing_ok=True)
         raise FetchError(f"{problem}, three times")
 
     def _pages(self, **arguments: Any) -> Iterator[dict[str, Any]]:

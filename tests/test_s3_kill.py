@@ -1,0 +1,114 @@
+"""The S3 sync killed at any moment, and over many days: the same bytes, and no more memory."""
+# ruff: noqa: F811 (fixtures of another file)
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing.pool import ThreadPool
+from pathlib import Path
+
+import lz4.frame
+import pandas as pd
+
+from archive_server import ACCOUNT, Proxy, fill, key_of, packed
+from engine.data.store import Store
+from test_s3 import OBJECTS, _account, server, sync, undisturbed, words  # noqa: F401
+from test_store import content
+
+ROOT = Path(__file__).parent.parent
+
+# SIGKILL. The real command dies at a random moment after its first request; run again, it ends with the same bytes.
+
+
+def _killed(arguments: tuple[str, Path, float]) -> tuple[int, int]:
+    """Exit code of a command that is killed some seconds after its first request; files that it left."""
+    server, cache, moment = arguments
+    child: list[subprocess.Popen[bytes]] = []
+    first = threading.Event()
+
+    def kill() -> None:
+        first.wait(60)
+        time.sleep(moment)
+        child[0].send_signal(signal.SIGKILL)
+
+    with Proxy(server, latency=0.01, on_request=first.set) as proxy:
+        environment = {**os.environ, **ACCOUNT, "PYTHONPATH": str(ROOT)}
+        command = [
+            sys.executable,
+            "-c",
+            "from engine.cli import main; main()",
+            "data",
+            *map(str, words(proxy.url, cache)),
+        ]
+        child.append(
+            subprocess.Popen(
+                [*command, "--jobs", "2"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+        )
+        killer = threading.Thread(target=kill)
+        killer.start()
+        code = child[0].wait(60)
+        first.set()
+        killer.join()
+    return code, sum(path.is_file() for path in cache.rglob("*"))
+
+
+def test_killed_at_20_random_moments_and_run_again_the_cache_is_the_same(
+    server: str, tmp_path: Path, undisturbed: Path
+) -> None:
+    start = time.monotonic()
+    assert _killed((server, tmp_path / "at once", 0.0))[0] == -signal.SIGKILL
+    with Proxy(server, latency=0.01) as proxy:
+        begun = time.monotonic()
+        sync(proxy.url, tmp_path / "timed", jobs=2)
+        span = 1.6 * (time.monotonic() - begun)
+    generator = random.Random(20)
+    jobs = [(server, tmp_path / f"cache{number}", generator.uniform(0, span)) for number in range(20)]
+    with ThreadPool(2) as pool:
+        ends = pool.map(_killed, jobs)
+    assert {code for code, _ in ends} <= {0, -signal.SIGKILL}
+    assert sum(code == -signal.SIGKILL for code, _ in ends) >= 10
+    assert len({left for _, left in ends}) >= 3, "the moments are all alike"
+    expected = content(undisturbed)
+    for (_, cache, moment), _ in zip(jobs, ends, strict=True):
+        report = sync(server, cache)
+        assert not report.problems
+        assert content(cache) == expected, f"killed {moment:.3f} s after the first request"
+    assert time.monotonic() - start < 90
+
+
+MEMORY = """
+import sys
+from engine.data.archive import Range, make_plan
+from engine.data.s3 import Bucket
+from engine.data.store import Store
+from engine.data.sync_s3 import sync_s3
+bucket, store = Bucket(sys.argv[1], sys.argv[2]), Store(sys.argv[3])
+sync_s3(store, bucket, make_plan(bucket, {}, Range()), jobs=2)
+# Not getrusage: its peak is the parent's until the child's own is higher.
+print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+def test_memory_does_not_grow_with_the_days(server: str, tmp_path: Path) -> None:
+    body = lz4.frame.decompress(OBJECTS[key_of("2023-12-30")]).decode()
+    peaks = {}
+    for count in (10, 120):
+        days = [f"{day:%Y-%m-%d}" for day in pd.date_range("2024-01-01", periods=count)]
+        fill(server, {key_of(day): packed(body.replace("2023-12-30", day)) for day in days}, f"{count}-days")
+        done = subprocess.run(
+            [sys.executable, "-c", MEMORY, f"{count}-days", server, str(tmp_path / str(count))],
+            env={**os.environ, **ACCOUNT, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        peaks[count] = int(done.stdout)
+    assert len(Store(tmp_path / "120").read_objects()) == 120
+    assert peaks[120] < peaks[10] * 1.15, peaks
