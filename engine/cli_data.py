@@ -232,18 +232,30 @@ def _plan(
 
 
 @data_app.command("status")
-def status_command(config: ConfigOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
-    """Show what the cache holds: coverage by month, gaps, listings, delistings.
+def status_command(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the page goes. Default: reports/status.html; none with --json.")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the cache holds, as a table and as a page: coverage by month, gaps, listings, delistings, sources.
 
     Example: hlbt data status
     """
     from engine.data.status import status
 
     found = status(store_of(config_of(config, settings)))
+    page = out or (None if as_json else Path("reports") / "status.html")
+    if page is not None:
+        from engine.status_page import write_status_page
+
+        write_status_page(found, page)
     if as_json:
         print_json(found)
         return
-    show_all(*status_tables(found))
+    show_all(*status_tables(found), f"Page: {page}")
 
 
 @data_app.command("verify")

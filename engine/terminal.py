@@ -180,6 +180,7 @@ def status_tables(found: dict[str, Any]) -> list[Any]:
         _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in found["gaps"]]),
         _first("Listed", [f"{event['coin']} {event['time']}" for event in found["listings"]]),
         _first("Delisted", [f"{event['coin']} {event['time']}" for event in found["delistings"]]),
+        _first("Possibly renamed", [f"{pair['from']} to {pair['to']} {pair['time']}" for pair in found["renames"]]),
     ]
 
 
