@@ -122,6 +122,10 @@ def sync_command(
     """
     settled = config_of(config, settings)
     store = store_of(settled)
+    for_other = {"s3": {"--base-url": base_url}, "api": {"--quotes": quotes, "--endpoint-url": endpoint_url}}
+    wrong = [option for option, value in for_other.get(source, {}).items() if value is not None]
+    if wrong:
+        raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
     report: Any
     if source == "s3":
         from engine.data.sync_s3 import sync_s3

@@ -350,6 +350,7 @@ def test_no_account_no_bucket_no_host(proxy: Proxy, tmp_path: Path, hlbt: Any, m
         (("--quotes", "trades"), "--quotes is 'trades'; the only kind is l2book"),
         (("--hours", "24"), "--hours is '24'; it must be hours of the day"),
         (("--jobs", "0"), "--jobs is 0"),
+        (("--base-url", "http://127.0.0.1:9"), "--base-url has no meaning with --source s3"),
     ],
 )
 def test_an_option_that_cannot_be(option: tuple[str, str], message: str, tmp_path: Path, hlbt: Any) -> None:

@@ -62,7 +62,6 @@ def _killed(arguments: tuple[str, Path, float]) -> tuple[int, int]:
 def test_killed_at_20_random_moments_and_run_again_the_cache_is_the_same(
     server: str, tmp_path: Path, undisturbed: Path
 ) -> None:
-    start = time.monotonic()
     assert _killed((server, tmp_path / "at once", 0.0))[0] == -signal.SIGKILL
     with Proxy(server, latency=0.01) as proxy:
         begun = time.monotonic()
@@ -80,7 +79,6 @@ def test_killed_at_20_random_moments_and_run_again_the_cache_is_the_same(
         report = sync(server, cache)
         assert not report.problems
         assert content(cache) == expected, f"killed {moment:.3f} s after the first request"
-    assert time.monotonic() - start < 90
 
 
 MEMORY = """
