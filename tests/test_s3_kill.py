@@ -26,56 +26,51 @@ ROOT = Path(__file__).parent.parent
 # SIGKILL. The real command dies at a random moment after its first request; run again, it ends with the same bytes.
 
 
-def _killed(arguments: tuple[str, Path, float]) -> tuple[int, int]:
-    """Exit code of a command that is killed some seconds after its first request; files that it left."""
+def _killed(arguments: tuple[str, Path, float]) -> tuple[int, int, float]:
+    """Run the command, killed some seconds after its first request; its exit code, files that it left, its seconds."""
     server, cache, moment = arguments
-    child: list[subprocess.Popen[bytes]] = []
-    first = threading.Event()
+    first, over = threading.Event(), threading.Event()
+    begun: list[float] = []
 
-    def kill() -> None:
-        first.wait(60)
-        time.sleep(moment)
-        child[0].send_signal(signal.SIGKILL)
+    def request() -> None:
+        begun.append(time.monotonic())
+        first.set()
 
-    with Proxy(server, latency=0.01, on_request=first.set) as proxy:
+    with Proxy(server, latency=0.01, on_request=request) as proxy:
+        code = "from engine.cli import main; main()"
+        command = [sys.executable, "-c", code, "data", *map(str, words(proxy.url, cache)), "--jobs", "2"]
         environment = {**os.environ, **ACCOUNT, "PYTHONPATH": str(ROOT)}
-        command = [
-            sys.executable,
-            "-c",
-            "from engine.cli import main; main()",
-            "data",
-            *map(str, words(proxy.url, cache)),
-        ]
-        child.append(
-            subprocess.Popen(
-                [*command, "--jobs", "2"], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-        )
+        child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+        def kill() -> None:
+            first.wait(60)
+            if not over.wait(moment):
+                child.send_signal(signal.SIGKILL)
+
         killer = threading.Thread(target=kill)
         killer.start()
-        code = child[0].wait(60)
+        exit_code = child.wait(120)
+        seconds = time.monotonic() - begun[0] if begun else 0.0
+        over.set()
         first.set()
         killer.join()
-    return code, sum(path.is_file() for path in cache.rglob("*"))
+    return exit_code, sum(path.is_file() for path in cache.rglob("*")), seconds
 
 
 def test_killed_at_20_random_moments_and_run_again_the_cache_is_the_same(
     server: str, tmp_path: Path, undisturbed: Path
 ) -> None:
-    assert _killed((server, tmp_path / "at once", 0.0))[0] == -signal.SIGKILL
-    with Proxy(server, latency=0.01) as proxy:
-        begun = time.monotonic()
-        sync(proxy.url, tmp_path / "timed", jobs=2)
-        span = 1.6 * (time.monotonic() - begun)
+    whole, _, span = _killed((server, tmp_path / "whole", 60.0))
+    assert whole == 0 and content(tmp_path / "whole") == content(undisturbed)
     generator = random.Random(20)
     jobs = [(server, tmp_path / f"cache{number}", generator.uniform(0, span)) for number in range(20)]
     with ThreadPool(2) as pool:
         ends = pool.map(_killed, jobs)
-    assert {code for code, _ in ends} <= {0, -signal.SIGKILL}
-    assert sum(code == -signal.SIGKILL for code, _ in ends) >= 10
-    assert len({left for _, left in ends}) >= 3, "the moments are all alike"
+    codes, left, _ = zip(*ends, strict=True)
+    assert set(codes) <= {0, -signal.SIGKILL} and codes.count(-signal.SIGKILL) >= 10, codes
+    assert len(set(left)) >= 3, f"the moments are all alike: {left}"
     expected = content(undisturbed)
-    for (_, cache, moment), _ in zip(jobs, ends, strict=True):
+    for _, cache, moment in jobs:
         report = sync(server, cache)
         assert not report.problems
         assert content(cache) == expected, f"killed {moment:.3f} s after the first request"
