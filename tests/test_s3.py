@@ -375,6 +375,26 @@ def test_made_up_and_real_data_do_not_mix_and_nothing_is_paid_to_find_out(
     assert proxy.gets() == []
 
 
+def test_a_full_disk_is_named_and_what_came_whole_is_used(
+    proxy: Proxy, tmp_path: Path, hlbt: Any, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, left = os.replace, [1]
+
+    def full(*names: Any) -> None:
+        left[0] -= 1
+        if left[0] < 0:
+            raise OSError(28, "No space left on device")
+        real(*names)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        code, _, err = hlbt(*words(proxy.url, tmp_path / "cache", "--jobs", "1"))
+    assert code == 1 and "No space left on device. Free some space" in err
+    code, out, err = hlbt(*words(proxy.url, tmp_path / "cache", "--json"))
+    assert code == 0 and json.loads(out)["reused"] == 1, err
+    assert content(tmp_path / "cache") == content(undisturbed)
+
+
 def test_an_object_published_anew_that_contradicts_itself(server: str, tmp_path: Path, hlbt: Any) -> None:
     key, cache = key_of("2024-01-03"), tmp_path / "cache"
     assert hlbt(*words(server, cache))[0] == 0
@@ -385,7 +405,8 @@ def test_an_object_published_anew_that_contradicts_itself(server: str, tmp_path:
     client(server).put_object(Bucket=BUCKET, Key=key, Body=packed("\n".join(lines) + "\n"))
     try:
         for _ in range(2):  # said again every time, until it is settled
-            code, _, err = hlbt(*words(server, cache))
+            code, out, err = hlbt(*words(server, cache))
+            assert "0 objects taken" in out
             assert code == 1 and "NEW funding: 1 cells differ, the first at 2024-01-04 00:00 UTC" in err
         assert cells(Store(cache)) == before
         code, _, err = hlbt(*words(server, cache, "--replace"))

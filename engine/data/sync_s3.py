@@ -27,6 +27,7 @@ from engine.data.precedence import L2BOOK, S3
 from engine.data.report import MergeReport
 from engine.data.schema import hour_number
 from engine.data.store import Store
+from engine.errors import DataError
 
 #: Downloads that wait for their commit; objects that the user keeps.
 INCOMING = "incoming"
@@ -175,6 +176,11 @@ def sync_s3(
         try:
             for batch in _batches(plan):
                 work.take(batch, pool)
+        except OSError as error:
+            raise DataError(
+                f"Writing below {store.path} failed: {error.strerror or error}. Free some space (or mend the "
+                "permissions) and run the command again: what was downloaded whole is kept."
+            ) from error
         finally:
             # What waits is dropped when something fails.
             pool.shutdown(wait=True, cancel_futures=True)
@@ -271,9 +277,10 @@ class _Sync:
             merge = self.store.merge(rows.tables(), name)
             if not merge.conflicts:
                 self.store.merge([], name, objects=objects)
+            self.report.taken += 0 if merge.conflicts else len(records)
         else:
             merge = self.store.merge(rows.tables(), name, objects=objects, replace=self.replace)
-        self.report.taken += len(records)
+            self.report.taken += len(records)
         self.report.merges.append(merge)
 
     def _download(self, item: Item) -> tuple[Path, str, bool]:
