@@ -95,7 +95,9 @@ class SyncReport:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for JSON, with `problems`."""
-        return {**asdict(self), "problems": self.problems}
+        state = {**asdict(self), "first": self.first.isoformat(), "last": self.last.isoformat()}
+        conflicts = [{**asdict(conflict), "first": conflict.first.isoformat()} for conflict in self.conflicts]
+        return {**state, "conflicts": conflicts, "problems": self.problems}
 
 
 class _Fault(Exception):
@@ -285,27 +287,29 @@ class _Task:
 class _Sync:
     """One run: the tasks one after the other, a commit every `batch_requests`."""
 
-    def __init__(self, exchange: _Exchange, batch: _Batch, batch_requests: int) -> None:
+    def __init__(
+        self, exchange: _Exchange, batch: _Batch, batch_requests: int, tasks: Sequence[_Task], progress: Progress | None
+    ) -> None:
         self.exchange, self.batch, self.batch_requests = exchange, batch, batch_requests
+        self.tasks, self.progress = tasks, progress
+        self.done, self.total = 0, sum(task.weight for task in tasks)
         self.faults: list[str] = []
         self.rows = {CANDLES.name: 0, FUNDING.name: 0}
 
-    def run(self, tasks: Sequence[_Task], progress: Progress | None) -> None:
-        """Do the tasks; whatever ends this, what was received is committed."""
-        total, done, failed = sum(task.weight for task in tasks), 0, 0
+    def run(self) -> None:
+        """Do the tasks; after an interrupt, too, what was received is committed."""
+        failed = 0
         try:
-            for place, task in enumerate(tasks):
-                if progress:
-                    minutes = self.exchange.pacer.seconds(total - done) / 60
-                    progress(done, total, f"{task.meta.name} {task.kind.name} (about {minutes:.0f} min left)")
+            for place, task in enumerate(self.tasks):
+                self._show(task, 0)
                 try:
                     self._fetch(task)
                     failed = 0
                 except _Fault as fault:
                     self.faults.append(f"{task.meta.name} {task.kind.name}: {fault}")
                     failed += 1
-                done += task.weight
-                if failed == GIVE_UP_AFTER and (rest := tasks[place + 1 :]):
+                self.done += task.weight
+                if failed == GIVE_UP_AFTER and (rest := self.tasks[place + 1 :]):
                     names = some(f"{later.meta.name} {later.kind.name}" for later in rest)
                     self.faults.append(f"not asked for, since {failed} coins in a row failed: {names}")
                     break
@@ -313,12 +317,18 @@ class _Sync:
             self.batch.commit()
             raise
         self.batch.commit()
-        if progress:
-            progress(total, total, "done")
+        if self.progress:
+            self.progress(self.total, self.total, "done")
+
+    def _show(self, task: _Task, spent: int) -> None:
+        if self.progress:
+            done = self.done + min(spent, task.weight)
+            minutes = self.exchange.pacer.seconds(self.total - done) / 60
+            self.progress(done, self.total, f"{task.meta.name} {task.kind.name} (about {minutes:.0f} min left)")
 
     def _fetch(self, task: _Task) -> None:
         """Bring the gaps of a coin, page by page."""
-        kind, coin = task.kind, task.meta.name
+        kind, coin, spent = task.kind, task.meta.name, 0
         for first, last in task.gaps:
             while first <= last:
                 page = self.exchange.page(kind, coin, first, last)
@@ -332,6 +342,8 @@ class _Sync:
                     self.faults.append(f"{coin} {kind.name}: {bad_items(page)}")
                 self.rows[kind.name] += len(page.hours)
                 self.batch.add(kind, coin, page, self._empty(task, page, first, end))
+                spent += kind.weight(page.items)
+                self._show(task, spent)
                 if self.batch.requests >= self.batch_requests:
                     self.batch.commit()
                 first = end + 1
@@ -418,8 +430,8 @@ def sync_api(
         if (gaps := lacking.gaps(kind, meta.name, bool(meta.is_delisted)))
     ]
     batch = _Batch(store, lacking)
-    sync = _Sync(exchange, batch, batch_requests)
-    sync.run(tasks, progress)
+    sync = _Sync(exchange, batch, batch_requests, tasks, progress)
+    sync.run()
     merges = batch.merges
     return SyncReport(
         first=instant_of(first),

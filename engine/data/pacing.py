@@ -51,7 +51,7 @@ class Pacer:
 
     def reserve(self, weight: int) -> None:
         """Wait until `weight` more fits into the window that ends now."""
-        while self._recent and self._used() + weight > self.budget:
+        while (used := self._used()) and used + weight > self.budget:
             # A little more than needed, so that rounding never leaves a wait of zero.
             self.sleep(max(0.0, self._recent[0][0] + self.window_seconds - self._clock()) + 0.01)
 
