@@ -58,7 +58,8 @@ class LoopbackServer:
 
         class Connection(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
-            wbufsize = -1  # headers and body in one packet, or every answer waits 40 ms for an acknowledgement
+            wbufsize = -1  # headers and body in one packet, and no packet held back:
+            disable_nagle_algorithm = True  # else every answer waits 40 ms for an acknowledgement
 
             def do_POST(self) -> None:  # the name that http.server wants
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
