@@ -245,19 +245,24 @@ def read_meta(path: Path) -> tuple[CoinMeta, ...]:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Name a saved answer of HyperLiquid.") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}). {_WANTED}") from error
+    return parse_meta(answer, path)
+
+
+def parse_meta(answer: Any, where: object) -> tuple[CoinMeta, ...]:
+    """Read the coins of a ``meta`` or ``metaAndAssetCtxs`` answer; `where` it came from is named in errors."""
     body = answer[0] if isinstance(answer, list) and answer else answer
     universe = body.get("universe") if isinstance(body, dict) else None
     if not isinstance(universe, list) or not universe:
         named = isinstance(answer, dict) and answer
         found = f"an object with {some(answer)}" if named else f"a {type(answer).__name__}"
-        raise DataError(f"{path}: no 'universe' of coins in it, but {found}. {_WANTED}")
+        raise DataError(f"{where}: no 'universe' of coins in it, but {found}. {_WANTED}")
     if isinstance(universe[0], dict) and "tokens" in universe[0]:
-        raise DataError(f"{path}: this is the spot market's answer (its universe has 'tokens'). {_WANTED}")
-    metas = tuple(_coin_meta(entry, place, path) for place, entry in enumerate(universe))
+        raise DataError(f"{where}: this is the spot market's answer (its universe has 'tokens'). {_WANTED}")
+    metas = tuple(_coin_meta(entry, place, where) for place, entry in enumerate(universe))
     names = [meta.name for meta in metas]
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{path}: {some(twice)} appears twice. {_WANTED}")
+        raise DataError(f"{where}: {some(twice)} appears twice. {_WANTED}")
     return metas
 
 
@@ -267,18 +272,20 @@ _WANTED = (
 )
 
 
-def _coin_meta(entry: Any, place: int, path: Path) -> CoinMeta:
+def _coin_meta(entry: Any, place: int, where: object) -> CoinMeta:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
-        raise DataError(f"{path}: entry {place} of the universe has no name. {_WANTED}")
+        raise DataError(f"{where}: entry {place} of the universe has no name. {_WANTED}")
     name = entry["name"]
     decimals = _number(entry.get("szDecimals"))
     if decimals is None or decimals != int(decimals) or not 0 <= decimals <= 18:
         given = entry.get("szDecimals")
-        raise DataError(f"{path}: szDecimals of {name} is {given!r}; it must be a whole number from 0 to 18. {_WANTED}")
+        raise DataError(
+            f"{where}: szDecimals of {name} is {given!r}; it must be a whole number from 0 to 18. {_WANTED}"
+        )
     leverage = _number(entry.get("maxLeverage"))
     if leverage is None or leverage < 1:
         given = entry.get("maxLeverage")
-        raise DataError(f"{path}: maxLeverage of {name} is {given!r}; it must be a number of at least 1. {_WANTED}")
+        raise DataError(f"{where}: maxLeverage of {name} is {given!r}; it must be a number of at least 1. {_WANTED}")
     table = _number(entry.get("marginTableId"))
     return CoinMeta(
         name,
