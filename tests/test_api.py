@@ -72,6 +72,25 @@ def test_the_range_and_the_coins_are_kept_to(server: LoopbackServer, venue: Venu
     assert set(store.require().coins) == set(venue.listings)  # the coin table is whole
 
 
+def test_what_the_archive_estimated_is_settled_and_its_mids_stay(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    """The archive first, then the API: estimated rates are asked for and replaced, quotes outrank candles."""
+    store = Store(tmp_path / "cache")
+    hours = list(range(HOUR - 48, HOUR - 24))
+    store.merge([rows_table({"mid": dict.fromkeys(hours, 7.0), "funding": dict.fromkeys(hours, 9e-4)})], "s3")
+    report = sync(store, server, coins=["BTC"])
+    assert not report.problems
+    held, settled = cells(store), expected(venue, HOUR - 60 * 24, HOUR)
+    for hour in hours:
+        assert held["BTC", "funding", hour] == settled["BTC", "funding", hour] != 9e-4
+        assert held["BTC", "mid", hour] == 7.0
+        assert held["BTC", "volume_usd", hour] == settled["BTC", "volume_usd", hour]
+    before = len(server.requests)
+    sync(store, server, coins=["BTC"])
+    assert len(server.requests) - before == 1  # meta alone: nothing is asked for twice
+
+
 def test_funding_is_paged_by_500_and_no_hour_is_asked_for_twice(server: LoopbackServer, tmp_path: Path) -> None:
     sync(Store(tmp_path / "cache"), server, coins=["BTC"])
     starts = [payload["startTime"] // HOUR_MS for payload in server.asked("fundingHistory")]

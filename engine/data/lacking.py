@@ -17,7 +17,8 @@ import numpy as np
 from engine.data.answers import REQUEST_WEIGHT, Kind
 from engine.data.files import sync_folder, write_durable
 from engine.data.manifest import Manifest
-from engine.data.schema import Flags, Integers, month_number, month_start
+from engine.data.precedence import PROVISIONAL
+from engine.data.schema import Flags, Floats, Integers, Origins, month_number, month_start
 from engine.data.store import Store
 
 EMPTY = "api_empty.json"
@@ -80,7 +81,7 @@ class Lacking:
     coins : sequence of str
         Coins to look at.
     kinds : sequence of Kind
-        Kinds of history. An hour is held when every field of the kind has a value there, from any source.
+        Kinds of history. An hour is held when every field of the kind has a value there that is not provisional.
     first, last : int
         The range as hour numbers, both inclusive.
     """
@@ -133,13 +134,22 @@ def _held(
         if month_start(month_number(month)) > last or month_start(month_number(month) + 1) <= first:
             continue
         rows = store.read(entry, [name for kind in kinds for name in kind.fields])
+        origins = store.read_origins(entry)
         lines = np.array([line.get(coin, -1) for coin in rows.coins], dtype=np.int64)[rows.codes]
         wanted = (lines >= 0) & (rows.hours >= first) & (rows.hours <= last)
         for kind in kinds:
             if all(name in rows.fields for name in kind.fields):
-                there = wanted & np.all([~np.isnan(rows.fields[name]) for name in kind.fields], axis=0)
+                there = wanted & np.all([_settled(rows.fields[name], name, origins) for name in kind.fields], axis=0)
                 held[kind.name][lines[there], rows.hours[there] - first] = True
     return held
+
+
+def _settled(values: Floats, name: str, origins: Mapping[str, Origins]) -> Flags:
+    """Where a field has a value for good, (rows,)."""
+    sources, codes = origins[name]
+    provisional = np.array([(name, source) in PROVISIONAL for source in sources], dtype=np.bool_)
+    settled: Flags = ~np.isnan(values) & ~provisional[codes]
+    return settled
 
 
 def runs(hours: Integers, bridge: int = 0) -> list[Gap]:

@@ -24,6 +24,10 @@ PRECEDENCE: Mapping[str, tuple[str, ...]] = {
 #: For every other field, most of which one source alone gives.
 OTHERWISE = (API, FREQTRADE, L2BOOK, S3)
 
+#: (field, source) whose value only stands in until a better source is asked: the rate that the archive estimates is not
+#: the one that was settled, so an API sync asks for those hours.
+PROVISIONAL = frozenset({("funding", S3)})
+
 #: Two sources that differ by more than this, relative to the larger value, are reported as in disagreement.
 TOLERANCE = 1e-3
 
