@@ -25,7 +25,7 @@ UNIT: Final = "ms"
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?([zZ]|[+-]\d{2}:?\d{2})?)?")
 
 
-def parse_instant(value: str | date | datetime | pd.Timestamp, where: str) -> pd.Timestamp:
+def parse_instant(value: str | date | datetime | pd.Timestamp, where: str, hourly: bool = True) -> pd.Timestamp:
     """Read an instant; a bare date is its 00:00 UTC, a time needs a zone.
 
     Parameters
@@ -34,6 +34,8 @@ def parse_instant(value: str | date | datetime | pd.Timestamp, where: str) -> pd
         For example ``"2024-10-01"`` or ``"2024-10-01T23:00Z"``.
     where : str
         Name of the key or argument, for the error.
+    hourly : bool
+        Refuse an instant off the hour, which no panel has.
 
     Raises
     ------
@@ -57,7 +59,7 @@ def parse_instant(value: str | date | datetime | pd.Timestamp, where: str) -> pd
             )
         instant = instant.tz_localize(UTC)
     instant = instant.tz_convert(UTC).as_unit(UNIT)
-    if instant != instant.floor(HOUR):
+    if hourly and instant != instant.floor(HOUR):
         raise ConfigError(f"{where}: {instant.isoformat()} is not on the hour; the panel has hourly instants only.")
     return instant
 

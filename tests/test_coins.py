@@ -242,3 +242,18 @@ def test_the_recorded_answers_of_the_venue(store: Store, tmp_path: Path) -> None
     assert coins["RLB"].only_isolated
     with pytest.raises(DataError, match="spot market's"):
         import_meta(store, save(tmp_path, recorded("SpotMeta")[0], "spot.json"))
+
+
+def test_an_undated_answer_only_fills_what_a_dated_one_left_unknown(tmp_path: Path) -> None:
+    """Nobody knows whether it is newer, so it neither replaces nor erases the date."""
+    store = Store(tmp_path / "cache")
+    answer = {"universe": [{"name": "BTC", "szDecimals": 5, "maxLeverage": 40}]}
+    file = tmp_path / "meta.json"
+    file.write_text(json.dumps(answer))
+    import_meta(store, file, as_of="2025-08-22T11:30Z")
+    answer["universe"] = [{"name": "BTC", "szDecimals": 5, "maxLeverage": 50}, {"name": "ETH", "szDecimals": 4, "maxLeverage": 25}]
+    file.write_text(json.dumps(answer))
+    import_meta(store, file)
+    coins = store.require().coins
+    assert (coins["BTC"].max_leverage, coins["BTC"].as_of) == (40, pd.Timestamp("2025-08-22T11:30Z"))
+    assert coins["ETH"].sz_decimals == 4

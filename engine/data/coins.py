@@ -131,8 +131,8 @@ class CoinRecord(CoinMeta):
         return replace(self, given=dict(sorted({**self.given, source: until}.items())))
 
     def told(self, meta: CoinMeta, origin: str, as_of: pd.Timestamp | None) -> CoinRecord:
-        """The record with what `meta` says; an answer older than the one it has only fills what is unknown."""
-        older = self.as_of is not None and as_of is not None and as_of < self.as_of
+        """The record with what `meta` says; an answer older than the one it has, or undated, only fills what is unknown."""
+        older = self.as_of is not None and (as_of is None or as_of < self.as_of)
         news: dict[str, Any] = {
             name: value
             for name in _META
@@ -232,7 +232,7 @@ def import_meta(store: Store, path: str | Path, *, as_of: str | pd.Timestamp | N
     """
     path = Path(path)
     metas = read_meta(path)
-    instant = None if as_of is None else parse_instant(as_of, "as_of")
+    instant = None if as_of is None else parse_instant(as_of, "as_of", hourly=False)
     added, changed = store.tell(metas, path.name, instant)
     return MetaReport(len(metas), added, changed, tuple(meta.name for meta in metas if meta.is_delisted))
 

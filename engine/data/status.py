@@ -76,8 +76,9 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "months": months,
         "table": table,
         "gaps": gaps,
-        "listings": _events(table, "listed", span[0]),
-        "delistings": _events(table, "delisted", span[0]),
+        "listings": _events(table, "listed", span[0], None),
+        # A coin that `meta` calls delisted, but that has prices to the very end, went after it.
+        "delistings": _events(table, "delisted", span[0], span[1]),
         "renames": _renames(table, ends),
         "timeline": _timeline(names, [month["month"] for month in months], priced, start),
     }
@@ -207,10 +208,13 @@ def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, ma
     return rows
 
 
-def _events(table: list[dict[str, Any]], key: str, after: pd.Timestamp) -> list[dict[str, Any]]:
-    """Coins with an instant under `key` later than `after`, by time."""
+def _events(
+    table: list[dict[str, Any]], key: str, after: pd.Timestamp, before: pd.Timestamp | None
+) -> list[dict[str, Any]]:
+    """Coins with an instant under `key` later than `after` and earlier than `before`, by time."""
     # ISO strings of one form sort as the instants do.
-    events = [{"coin": row["coin"], "time": row[key]} for row in table if (row[key] or "") > str(_iso(after))]
+    first, last = str(_iso(after)), _iso(before) or "9"
+    events = [{"coin": row["coin"], "time": row[key]} for row in table if first < (row[key] or "") < last]
     return sorted(events, key=lambda event: (event["time"], event["coin"]))
 
 
