@@ -254,6 +254,8 @@ def test_an_undated_answer_only_fills_what_a_dated_one_left_unknown(tmp_path: Pa
     answer["universe"] = [{"name": "BTC", "szDecimals": 5, "maxLeverage": 50}, {"name": "ETH", "szDecimals": 4, "maxLeverage": 25}]
     file.write_text(json.dumps(answer))
     import_meta(store, file)
-    coins = store.require().coins
+    manifest = store.manifest()
+    assert manifest is not None
+    coins = manifest.coins
     assert (coins["BTC"].max_leverage, coins["BTC"].as_of) == (40, pd.Timestamp("2025-08-22T11:30Z"))
     assert coins["ETH"].sz_decimals == 4
