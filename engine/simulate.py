@@ -9,10 +9,11 @@ from engine.clock import decision_instants, show
 from engine.config import RunConfig
 from engine.errors import ConfigError, DataError, WeightsError
 from engine.fees import taker_rates
-from engine.oracle import validate_weights
+from engine.oracle import check_gross, validate_weights
 from engine.panel import Panel, read_only
 from engine.rebalance import lot_scales
 from engine.result import Result
+from engine.variants import applied, traded_weights
 
 #: Market data that the panel lacks.
 _ABSENT = read_only(np.empty((0, 0)))
@@ -47,7 +48,9 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     config = check_config(config)
     if panel.as_known:
         raise DataError("backtest() needs the panel itself, not panel.known(): there the funding is an hour late.")
-    decisions, values = validate_weights(weights, panel, config.account.max_gross)
+    decisions, values = validate_weights(weights, panel)
+    traded = traded_weights(values, decisions, panel, config)
+    check_gross(traded, decisions, config.account.max_gross, applied(config))
     check_schedule(decisions, config)
     rows, inside = trade_rows(decisions, panel, config)
     bid, ask = quote_arrays(panel)
@@ -60,7 +63,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
         funding,
         funding_price,
         panel.tradable,
-        values[inside],
+        traded[inside],
         rows,
         taker_rates(panel.index, config.costs.taker_bps),
         lot_scales(panel.sz_decimals, config.execution),
