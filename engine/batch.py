@@ -14,16 +14,14 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import DataError, WeightsError
-from engine.fees import taker_rates
 from engine.oracle import GROSS_TOLERANCE, excess, validate_decisions
 from engine.panel import Panel
-from engine.rebalance import lot_scales
 from engine.result import FLOWS
-from engine.simulate import check_config, check_schedule, funding_arrays, quote_arrays, trade_rows
+from engine.simulate import check_config, check_schedule, kernel_inputs, trade_rows
 from engine.variants import applied, traded_weights
 
 if TYPE_CHECKING:
-    from engine.kernel import Market
+    from engine.kernel import Coins, Fees, Market, Rules, Tape
 
 #: Books that one call of the kernel runs side by side: enough to share a day's prices, few enough to stay in the cache.
 TILE = 64
@@ -133,7 +131,9 @@ def backtest_many(
         raise WeightsError("The decisions of backtest_many() must be ascending, for the weights are in their order.")
     check_schedule(ascending, config)
     rows, _ = trade_rows(ascending, panel, config)
-    market = prepare(panel, rows, config)
+    inputs = kernel_inputs(panel, config)
+    market = prepare(panel, rows, inputs[0], inputs[3], config.execution.hour_utc)
+    impact = _impact(rows, *inputs)
     chunks: Iterator[Weights] = iter(
         (weights_pdn,) if isinstance(weights_pdn, np.ndarray | SparseWeights) else weights_pdn
     )
@@ -141,7 +141,7 @@ def backtest_many(
     done = 0
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         for chunk in chunks:
-            figures, counters, daily = _run(pool, chunk, market, panel, ascending, config, done)
+            figures, counters, daily = _run(pool, chunk, (market, impact, *inputs), ascending, config, done)
             tables.append(_table(figures, counters, daily.shape[1] - 1, panel, config))
             if daily_returns:
                 before = daily[:, :-1]
@@ -156,47 +156,48 @@ def backtest_many(
     return table, pd.DataFrame(np.concatenate(returns).T, index=days)
 
 
-def prepare(panel: Panel, rows: np.ndarray, config: RunConfig) -> Market:
+def prepare(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: int) -> Market:
     """Cut a panel at the trade rows, (D,); see :class:`engine.kernel.Market`."""
-    from engine.kernel import Market, cut_nb, known_prices_nb
+    from engine.kernel import Market, cut_nb, fills_nb, known_prices_nb
 
     bounds = np.append(rows, len(panel.index))
-    bid, ask = quote_arrays(panel)
-    price, sell, buy, settles = known_prices_nb(
-        panel.values("mid"), bid, ask, config.costs.half_spread_bps / 1e4, config.execution.stale_hours
-    )
+    price, settles = known_prices_nb(tape.mid, rules.stale_hours)
     value, carried, carries, exit_value, exit_carried, exit_funding, settled = cut_nb(
-        price, settles, *funding_arrays(panel, config), bounds
+        price, settles, tape.funding, tape.funding_price, bounds
     )
-    rates = taker_rates(panel.index, config.costs.taker_bps)
-    daily = panel.index.hour == config.execution.hour_utc
+    buy, sell = fills_nb(tape, rows, rules.half_spread_frac)
+    daily = panel.index.hour == hour_utc
     return Market(
         bounds,
         value,
         carried,
         carries,
-        panel.values("mid")[rows],
-        buy[rows],
-        sell[rows],
+        tape.mid[rows],
+        buy,
+        sell,
         panel.tradable[rows],
-        rates[rows],
         exit_value,
         exit_carried,
         exit_funding,
         settled,
         np.where(daily, np.cumsum(daily) - 1, -1),
-        sell,
-        buy,
         price,
-        rates,
     )
+
+
+def _impact(rows: np.ndarray, tape: Tape, _: Fees, table: Coins, rules: Rules) -> tuple[Any, ...] | None:
+    """What the batch kernel needs for impact at the trade rows; None when none is modelled."""
+    if not rules.impact:
+        return None
+    if tape.impact_ask.shape[0]:
+        return tape.impact_ask[rows], tape.impact_bid[rows], rules.impact_frac, table.impact_reference_usd
+    return tape.impact_ask, tape.impact_bid, rules.impact_frac, table.impact_reference_usd
 
 
 def _run(
     pool: ThreadPoolExecutor,
     chunk: Weights,
-    market: Market,
-    panel: Panel,
+    inputs: tuple[Any, ...],
     decisions: pd.DatetimeIndex,
     config: RunConfig,
     done: int,
@@ -204,31 +205,16 @@ def _run(
     """Figures, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
     from engine.kernel import COUNTERS, FIGURES, batch_nb
 
-    books = _books(chunk, len(decisions), len(panel.coins))
+    market: Market = inputs[0]
+    books = _books(chunk, len(decisions), market.mid.shape[1])
     figures, counters = np.empty((books, FIGURES)), np.empty((books, COUNTERS), dtype=np.int64)
     daily = np.empty((books, int((market.daily_slot >= 0).sum())))
-    leverage = panel.max_leverage
-    lots = lot_scales(panel.sz_decimals, config.execution)
-    maintenance = np.where(np.isfinite(leverage), 0.5 / leverage, 0.0)
 
     def run(first: int) -> None:
         part = slice(first, min(first + TILE, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
         entries = _gather(tile, part.stop - part.start, len(market.mid), decisions, config, done + part.start)
-        batch_nb(
-            market,
-            *entries,
-            lots,
-            maintenance,
-            config.account.initial_equity_usd,
-            config.execution.min_notional_usd,
-            config.execution.no_trade_band_frac,
-            config.execution.untradable == "renormalise",
-            config.account.margin,
-            figures[part],
-            counters[part],
-            daily[part],
-        )
+        batch_nb(*inputs, *entries, figures[part], counters[part], daily[part])
 
     for _ in pool.map(run, range(0, books, TILE)):
         pass

@@ -112,6 +112,12 @@ def decision_instants(
     return index[hours & days & named]
 
 
+def utc_days(index: pd.DatetimeIndex) -> np.ndarray:
+    """UTC day of a trade at each row, days since 1970, (T,) int64: the day of the moment before the row."""
+    days: np.ndarray = (index.as_unit("ns").asi8 - 1) // pd.Timedelta(days=1).value
+    return days
+
+
 def show(instant: pd.Timestamp) -> str:
     """Print an instant for people: ``2025-03-04 23:00 UTC``."""
     return f"{instant:%Y-%m-%d %H:%M} UTC"

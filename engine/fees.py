@@ -1,38 +1,79 @@
-"""HyperLiquid's base taker fee by date.
+"""HyperLiquid's fees by date and volume tier.
 
-Source: the exchange's fee page and its announcements, as collected by third parties for the years before 2025.
+Source: the exchange's fee page and its announcements, as collected by third parties for the years before 2025. Only the
+base rates of the earlier years are known here, so tiers and their thresholds begin with the schedule of May 2025.
 """
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Literal
+
 import numpy as np
 import pandas as pd
 
-#: (in force from, taker fee in basis points), base tier, no staking or referral discount.
-TAKER_BPS_SCHEDULE: tuple[tuple[pd.Timestamp, float], ...] = (
-    (pd.Timestamp("2023-06-01T00:00Z"), 2.5),
-    (pd.Timestamp("2024-03-11T00:00Z"), 3.5),
-    (pd.Timestamp("2025-05-05T03:00Z"), 4.5),
+from engine.clock import utc_days
+from engine.config import Costs
+
+if TYPE_CHECKING:
+    from engine.kernel import Fees
+
+#: (in force from, taker, maker) in basis points, base tier.
+SCHEDULE: tuple[tuple[pd.Timestamp, float, float], ...] = (
+    (pd.Timestamp("2023-06-01T00:00Z"), 2.5, -0.2),
+    (pd.Timestamp("2024-03-11T00:00Z"), 3.5, 1.0),
+    (pd.Timestamp("2025-05-05T03:00Z"), 4.5, 1.5),
+)
+#: (USD of 14-day volume from which a tier applies, taker, maker) in basis points, since the schedule's last entry.
+TIERS: tuple[tuple[float, float, float], ...] = (
+    (0.0, 4.5, 1.5),
+    (5e6, 4.0, 1.2),
+    (25e6, 3.5, 0.8),
+    (100e6, 3.0, 0.4),
+    (500e6, 2.8, 0.0),
+    (2e9, 2.6, 0.0),
+    (7e9, 2.4, 0.0),
 )
 
 
-def taker_rates(index: pd.DatetimeIndex, taker_bps: float | str) -> np.ndarray:
-    """Taker fee of each row, as a fraction of the fill's notional.
+def scheduled_rates(index: pd.DatetimeIndex, bps: float | Literal["schedule"], maker: bool, tiers: bool) -> np.ndarray:
+    """Taker or maker rate of each row and tier, as a fraction of the fill's notional.
 
     Parameters
     ----------
     index : DatetimeIndex, shape (T,)
         Hourly instants, UTC. Row ``t`` trades just before ``t``, so a rate in force from 03:00 first applies at 04:00.
-    taker_bps : float or "schedule"
+    bps : float or "schedule"
         A fixed rate, or the dated schedule, which is 0 before its first entry (the exchange's alpha charged none).
+    maker : bool
+        The maker's rate, not the taker's.
+    tiers : bool
+        A column for every tier; without, the base tier alone.
 
     Returns
     -------
-    ndarray, shape (T,), float64
+    ndarray, shape (T, K), float64
     """
-    if taker_bps != "schedule":
-        return np.full(len(index), float(taker_bps) / 1e4)
-    bps = np.zeros(len(index))
-    for start, value in TAKER_BPS_SCHEDULE:
-        bps[np.asarray(index > start)] = value
-    return bps / 1e4
+    rates = np.zeros((len(index), len(TIERS) if tiers else 1))
+    if bps != "schedule":
+        rates[:] = float(bps)
+        return rates / 1e4
+    for start, *base in SCHEDULE:
+        rates[np.asarray(index > start)] = base[maker]
+    if tiers:
+        rates[np.asarray(index > SCHEDULE[-1][0])] = [tier[1 + maker] for tier in TIERS]
+    return rates / 1e4
+
+
+def fee_arrays(index: pd.DatetimeIndex, costs: Costs) -> Fees:
+    """What the kernel needs to know of fees: maker share and staking discount are in the rates already."""
+    from engine.kernel import Fees
+
+    taker = scheduled_rates(index, costs.taker_bps, False, costs.fee_tiers)
+    maker = scheduled_rates(index, costs.maker_bps, True, costs.fee_tiers)
+    share = costs.maker_share_frac
+    rate = (1.0 - share) * taker + share * maker if share else taker
+    # A discount makes a fee smaller, not a rebate larger.
+    rate = np.where(rate > 0.0, rate * (1.0 - costs.staking_discount_frac), rate)
+    thresholds = np.array([tier[0] for tier in TIERS]) if costs.fee_tiers else np.zeros(1)
+    days = utc_days(index)
+    return Fees(rate, thresholds, days - days[0], costs.referral_discount_frac)

@@ -33,6 +33,57 @@ COUNTERS = 6
 LOT_TOLERANCE = 1e-12
 
 
+#: The referral's discount ends with this volume.
+REFERRAL_LIMIT_USD = 25e6
+#: Days of volume that decide a fee tier.
+TIER_DAYS = 14
+
+
+class Tape(NamedTuple):
+    """Market data, (T, N) each; what the panel lacks is (0, 0)."""
+
+    mid: np.ndarray
+    bid: np.ndarray  # with `ask`, or both (0, 0)
+    ask: np.ndarray
+    impact_bid: np.ndarray  # with `impact_ask`, or both (0, 0)
+    impact_ask: np.ndarray
+    funding: np.ndarray  # with `funding_price`, or both (0, 0)
+    funding_price: np.ndarray
+    tradable: np.ndarray  # bool
+
+
+class Fees(NamedTuple):
+    """Rates by row and tier, K tiers."""
+
+    rate: np.ndarray  # (T, K) fraction of the fill's notional, before the referral's discount
+    thresholds_usd: np.ndarray  # (K,) volume from which a tier applies, ascending from 0
+    day: np.ndarray  # (T,) int64, UTC day of the moment before the row, counted from 0
+    referral_frac: float
+
+
+class Coins(NamedTuple):
+    """What a coin's table says, (N,) or (N, M) for M margin tiers."""
+
+    lot_scale: np.ndarray  # (N,) 10 ** szDecimals, 0 = uncut
+    margin_floor_usd: np.ndarray  # (N, M) notional from which a tier applies
+    margin_step: np.ndarray  # (N, M) by how much the maintenance rate rises there; 0 where nothing is known
+    impact_reference_usd: np.ndarray  # (N,) notional whose average price the venue's impact prices are
+
+
+class Rules(NamedTuple):
+    """The config's numbers."""
+
+    initial_equity_usd: float
+    min_notional_usd: float
+    band_frac: float
+    half_spread_frac: float
+    impact: bool
+    impact_frac: float  # where a row has no impact price
+    stale_hours: int
+    renormalise: bool
+    margin: bool
+
+
 class Ledger(NamedTuple):
     """What a run leaves behind; every array is time-first."""
 
@@ -45,6 +96,7 @@ class Ledger(NamedTuple):
     untradable_weight: np.ndarray  # (D,) fraction of equity; NaN where the decision was not traded
     trades: np.ndarray  # (M, TRADE_COLUMNS)
     counters: np.ndarray  # (COUNTERS,) int64
+    margin_call: np.ndarray  # (2,) equity and maintenance margin at the liquidation, USD; NaN without one
 
 
 @jit
@@ -110,16 +162,65 @@ def fill_price_nb(order, mid, bid, ask, half_spread_frac):
 
 
 @jit
-def execute_nb(order, mid, bid, ask, half_spread_frac, fee_rate, row_flows, coin_flows):
-    """Fill one order: book its costs, return fill price, fee and spread cost."""
-    fill = fill_price_nb(order, mid, bid, ask, half_spread_frac)
-    fee = fee_rate * abs(order) * fill
+def impact_nb(notional_usd, sign, base, mid, impact_price, impact_frac, reference_usd):
+    """Part of mid by which an order moves its own price; `base` is its fill before impact, `sign` 1 for a buy."""
+    at_reference = impact_frac if np.isnan(impact_price) else max(sign * (impact_price - base), 0.0) / mid
+    size = notional_usd / reference_usd
+    return at_reference * (size if size <= 1.0 else np.sqrt(size))
+
+
+@jit
+def fee_rate_nb(rates, thresholds_usd, referral_frac, volume, day, total_usd):
+    """Rate of a trade on `day`: the tier of the volume of the days before it, then the referral's discount."""
+    tier = 0
+    if thresholds_usd.shape[0] > 1:
+        recent = 0.0
+        for y in range(max(0, day - TIER_DAYS), day):
+            recent += volume[y]
+        while tier + 1 < thresholds_usd.shape[0] and recent >= thresholds_usd[tier + 1]:
+            tier += 1
+    rate = rates[tier]
+    if referral_frac > 0.0 and rate > 0.0 and total_usd - volume[day] < REFERRAL_LIMIT_USD:
+        rate *= 1.0 - referral_frac
+    return rate
+
+
+@jit
+def execute_nb(order, mid, tape, t, i, fee_rate, table, rules, row_flows, coin_flows):
+    """Fill one order at row `t` around `mid`: book its costs, return fill price, fee, spread and impact cost."""
+    quoted = tape.bid.shape[0] > 0
+    fill = fill_price_nb(
+        order, mid, tape.bid[t, i] if quoted else np.nan, tape.ask[t, i] if quoted else np.nan, rules.half_spread_frac
+    )
     spread = order * (fill - mid)
+    impact = 0.0
+    if rules.impact:
+        sign = 1.0 if order > 0.0 else -1.0
+        price = np.nan
+        if tape.impact_bid.shape[0] > 0:
+            price = tape.impact_ask[t, i] if order > 0.0 else tape.impact_bid[t, i]
+        moved = mid * impact_nb(
+            abs(order) * mid, sign, fill, mid, price, rules.impact_frac, table.impact_reference_usd[i]
+        )
+        impact = abs(order) * moved
+        fill += sign * moved
+    fee = fee_rate * abs(order) * fill
     row_flows[FEE_COST] += fee
     row_flows[SPREAD_COST] += spread
+    row_flows[IMPACT_COST] += impact
     coin_flows[FEE_COST] += fee
     coin_flows[SPREAD_COST] += spread
-    return fill, fee, spread
+    coin_flows[IMPACT_COST] += impact
+    return fill, fee, spread, impact
+
+
+@jit
+def maintenance_nb(notional_usd, floors_usd, steps):
+    """Maintenance margin of one position, tier by tier."""
+    total = 0.0
+    for k in range(floors_usd.shape[0]):
+        total += steps[k] * max(notional_usd - floors_usd[k], 0.0)
+    return total
 
 
 @jit
@@ -153,46 +254,25 @@ def append_nb(trades, count, t, i, units, price, fee, spread, impact, reason):
 
 
 @jit
-def simulate_nb(
-    mid,
-    bid,
-    ask,
-    funding,
-    funding_price,
-    tradable,
-    weights,
-    trade_rows,
-    fee_rate,
-    lot_scale,
-    maintenance_frac,
-    initial_equity_usd,
-    min_notional_usd,
-    band_frac,
-    half_spread_frac,
-    stale_hours,
-    renormalise,
-    margin,
-):
+def simulate_nb(tape, fees, table, rules, weights, trade_rows):
     """Run one book through every row: mark, trade, funding, margin, record.
 
     Parameters
     ----------
-    mid, bid, ask, funding, funding_price : (T, N); bid and ask, funding and funding_price may be (0, 0)
-    tradable : (T, N) bool
+    tape : Tape, fees : Fees, table : Coins, rules : Rules
     weights : (D, N), NaN = hold
     trade_rows : (D,) int64, ascending, each the row at which the decision is traded
-    fee_rate : (T,) fraction of the fill's notional
-    lot_scale : (N,) ``10 ** szDecimals``, 0 = uncut
-    maintenance_frac : (N,) maintenance margin as a fraction of notional, 0 = unknown
     """
-    T, N = mid.shape
+    T, N = tape.mid.shape
     D = trade_rows.shape[0]
-    quoted = bid.shape[0] == T
-    funded = funding.shape[0] == T
-    cash = initial_equity_usd
+    mid = tape.mid
+    funded = tape.funding.shape[0] == T
+    cash = rules.initial_equity_usd
     units = np.zeros(N)
     price = np.full(N, np.nan)
     missing = np.zeros(N, dtype=np.int64)
+    volume = np.zeros(fees.day[T - 1] + 1)
+    total_volume = 0.0
     orders = np.zeros(N)
     outcomes = np.zeros(N, dtype=np.int64)
     equities = np.empty(T)
@@ -204,6 +284,7 @@ def simulate_nb(
     untradable_weight = np.full(D, np.nan)
     trades = np.empty((max(64, 4 * N), TRADE_COLUMNS))
     count = 0
+    margin_call = np.full(2, np.nan)
     counters = np.zeros(COUNTERS, dtype=np.int64)
     counters[LIQUIDATED_ROW] = -1
     d = 0
@@ -223,7 +304,7 @@ def simulate_nb(
                 price[i] = now
             if units[i] != 0.0:
                 equity += units[i] * price[i]
-                if missing[i] >= stale_hours:
+                if missing[i] >= rules.stale_hours:
                     cash += units[i] * price[i]
                     trades = append_nb(trades, count, t, i, -units[i], price[i], 0.0, 0.0, 0.0, DELISTING)
                     count += 1
@@ -237,36 +318,33 @@ def simulate_nb(
                     units,
                     equity,
                     mid[t],
-                    tradable[t],
-                    lot_scale,
-                    min_notional_usd,
-                    band_frac,
-                    renormalise,
+                    tape.tradable[t],
+                    table.lot_scale,
+                    rules.min_notional_usd,
+                    rules.band_frac,
+                    rules.renormalise,
                     orders,
                     outcomes,
                 )
+                day = fees.day[t]
+                rate = fee_rate_nb(fees.rate[t], fees.thresholds_usd, fees.referral_frac, volume, day, total_volume)
                 traded_usd = 0.0
                 for i in range(N):
                     outcome = outcomes[i]
                     if outcome == ORDER:
                         order = orders[i]
-                        fill, fee, spread = execute_nb(
-                            order,
-                            mid[t, i],
-                            bid[t, i] if quoted else np.nan,
-                            ask[t, i] if quoted else np.nan,
-                            half_spread_frac,
-                            fee_rate[t],
-                            flows[t],
-                            coin_flows[i],
+                        fill, fee, spread, impact = execute_nb(
+                            order, mid[t, i], tape, t, i, rate, table, rules, flows[t], coin_flows[i]
                         )
                         after = units[i] + order
-                        if lot_scale[i] > 0.0:
-                            after = np.round(after * lot_scale[i]) / lot_scale[i]
+                        if table.lot_scale[i] > 0.0:
+                            after = np.round(after * table.lot_scale[i]) / table.lot_scale[i]
                         cash -= order * fill + fee
+                        volume[day] += abs(order) * fill
+                        total_volume += abs(order) * fill
                         traded_usd += abs(order) * mid[t, i]
                         trades = append_nb(
-                            trades, count, t, i, order, fill, fee, spread, 0.0, reason_nb(units[i], after)
+                            trades, count, t, i, order, fill, fee, spread, impact, reason_nb(units[i], after)
                         )
                         count += 1
                         units[i] = after
@@ -282,9 +360,9 @@ def simulate_nb(
         # 3. Funding, on the book after the trade
         if funded:
             for i in range(N):
-                if units[i] != 0.0 and not np.isnan(funding[t, i]):
-                    base = funding_price[t, i]
-                    payment = units[i] * (price[i] if np.isnan(base) else base) * funding[t, i]
+                if units[i] != 0.0 and not np.isnan(tape.funding[t, i]):
+                    base = tape.funding_price[t, i]
+                    payment = units[i] * (price[i] if np.isnan(base) else base) * tape.funding[t, i]
                     cash -= payment
                     flows[t, FUNDING_COST] += payment
                     coin_flows[i, FUNDING_COST] += payment
@@ -297,27 +375,23 @@ def simulate_nb(
             if units[i] != 0.0:
                 value = units[i] * price[i]
                 equity += value
-                maintenance_usd += abs(value) * maintenance_frac[i]
+                maintenance_usd += maintenance_nb(abs(value), table.margin_floor_usd[i], table.margin_step[i])
                 if value > 0.0:
                     long_usd += value
                 else:
                     short_usd -= value
-        if margin and long_usd + short_usd > 0.0 and (equity <= 0.0 or equity < maintenance_usd):
+        if rules.margin and long_usd + short_usd > 0.0 and (equity <= 0.0 or equity < maintenance_usd):
+            margin_call[0] = equity
+            margin_call[1] = maintenance_usd
+            rate = fee_rate_nb(fees.rate[t], fees.thresholds_usd, fees.referral_frac, volume, fees.day[t], total_volume)
             for i in range(N):
                 if units[i] != 0.0:
                     order = -units[i]
-                    fill, fee, spread = execute_nb(
-                        order,
-                        price[i],
-                        bid[t, i] if quoted else np.nan,
-                        ask[t, i] if quoted else np.nan,
-                        half_spread_frac,
-                        fee_rate[t],
-                        flows[t],
-                        coin_flows[i],
+                    fill, fee, spread, impact = execute_nb(
+                        order, price[i], tape, t, i, rate, table, rules, flows[t], coin_flows[i]
                     )
                     cash -= order * fill + fee
-                    trades = append_nb(trades, count, t, i, order, fill, fee, spread, 0.0, LIQUIDATION)
+                    trades = append_nb(trades, count, t, i, order, fill, fee, spread, impact, LIQUIDATION)
                     count += 1
                     units[i] = 0.0
             counters[LIQUIDATED_ROW] = t
@@ -329,7 +403,9 @@ def simulate_nb(
         if equity != 0.0:
             gross[t] = (long_usd + short_usd) / equity
             net[t] = (long_usd - short_usd) / equity
-    return Ledger(equities, flows, coin_flows, gross, net, turnover, untradable_weight, trades[:count], counters)
+    return Ledger(
+        equities, flows, coin_flows, gross, net, turnover, untradable_weight, trades[:count], counters, margin_call
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ many books
@@ -353,46 +429,52 @@ class Market(NamedTuple):
     carried: np.ndarray  # (N * hours,) USD of cash a unit has brought since r[d]: minus funding, plus its settlement
     carries: bool  # whether anything of `carried` is not 0
     mid: np.ndarray  # (D, N) at r[d]
-    buy: np.ndarray  # (D, N) fill price of a buy at r[d]
+    buy: np.ndarray  # (D, N) fill price of a buy at r[d], before impact
     sell: np.ndarray  # (D, N)
     tradable: np.ndarray  # (D, N) bool
-    fee_rate: np.ndarray  # (D,)
     exit_value: np.ndarray  # (D, N) USD a unit is worth at r[d + 1], before the trade
     exit_carried: np.ndarray  # (D, N) USD of cash a unit has brought by then
     exit_funding: np.ndarray  # (D, N) USD of funding a unit has paid by then
     settled: np.ndarray  # (D, N) bool, whether a unit is settled by then
     daily_slot: np.ndarray  # (T,) int64, number of the day at whose hour the row is, -1 for other rows
-    all_sell: np.ndarray  # (T, N) fill prices at any row, for liquidations
-    all_buy: np.ndarray  # (T, N)
     price: np.ndarray  # (T, N) last known mid
-    all_fee_rates: np.ndarray  # (T,)
 
 
 @jit
-def known_prices_nb(mid, bid, ask, half_spread_frac, stale_hours):
-    """Last known mid and the fill prices around it, (T, N) each, and the rows at which a held coin would be settled."""
+def known_prices_nb(mid, stale_hours):
+    """Last known mid, (T, N), and the rows at which a held coin would be settled."""
     T, N = mid.shape
-    quoted = bid.shape[0] == T
     price = np.empty((T, N))
-    sell = np.empty((T, N))
-    buy = np.empty((T, N))
     settles = np.zeros((T, N), dtype=np.bool_)
     missing = np.zeros(N, dtype=np.int64)
     for t in range(T):
         for i in range(N):
-            now = mid[t, i]
-            if np.isnan(now):
-                now = price[t - 1, i] if t > 0 else np.nan
+            if np.isnan(mid[t, i]):
+                price[t, i] = price[t - 1, i] if t > 0 else np.nan
                 missing[i] += 1
                 settles[t, i] = missing[i] == stale_hours
             else:
+                price[t, i] = mid[t, i]
                 missing[i] = 0
-            price[t, i] = now
-            quote = bid[t, i] if quoted else np.nan
-            other = ask[t, i] if quoted else np.nan
-            sell[t, i] = fill_price_nb(-1.0, now, quote, other, half_spread_frac)
-            buy[t, i] = fill_price_nb(1.0, now, quote, other, half_spread_frac)
-    return price, sell, buy, settles
+    return price, settles
+
+
+@jit
+def fills_nb(tape, rows, half_spread_frac):
+    """Fill prices of a buy and of a sell at `rows`, (D, N) each, before impact."""
+    D = rows.shape[0]
+    N = tape.mid.shape[1]
+    quoted = tape.bid.shape[0] > 0
+    buy = np.empty((D, N))
+    sell = np.empty((D, N))
+    for d in range(D):
+        t = rows[d]
+        for i in range(N):
+            bid = tape.bid[t, i] if quoted else np.nan
+            ask = tape.ask[t, i] if quoted else np.nan
+            buy[d, i] = fill_price_nb(1.0, tape.mid[t, i], bid, ask, half_spread_frac)
+            sell[d, i] = fill_price_nb(-1.0, tape.mid[t, i], bid, ask, half_spread_frac)
+    return buy, sell
 
 
 @jit
@@ -559,6 +641,17 @@ def leave_nb(held, units, exit_value, exit_carried, exit_funding, settled):
 
 
 @jit
+def moved_nb(order, fill, mid, impact, d, i):
+    """By how much the fill of an order moves with its impact, with the sign of the order."""
+    buy, sell, impact_frac, reference_usd = impact
+    sign = 1.0 if order > 0.0 else -1.0
+    price = np.nan
+    if buy.shape[0] > 0:
+        price = buy[d, i] if order > 0.0 else sell[d, i]
+    return sign * mid * impact_nb(abs(order) * mid, sign, fill, mid, price, impact_frac, reference_usd[i])
+
+
+@jit
 def trade_nb(
     held,
     coins,
@@ -574,6 +667,8 @@ def trade_nb(
     lot_scale,
     min_notional_usd,
     band_usd,
+    impact,
+    d,
     seen,
     stamp,
     kept,
@@ -583,14 +678,16 @@ def trade_nb(
 
     ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second. Returns
     their
-    numbers, the cash spent, fee, spread cost, USD traded, number of trades and untradable weight.
+    numbers, the cash spent, fees, spread and impact costs, USD traded at mid and at the fills, number of trades and
+    untradable weight.
     """
     longs = 0
     shorts = 0
     spent = 0.0
-    fees = 0.0
     spreads = 0.0
+    impacts = 0.0
     traded_usd = 0.0
+    filled_usd = 0.0
     trades = 0
     blocked = 0.0
     for k in range(coins.shape[0]):
@@ -614,14 +711,18 @@ def trade_nb(
                 order, outcome = size_order_nb(w * scale, u, equity, price, lot_scale[i], min_notional_usd, band_usd)
                 if outcome == ORDER:
                     fill = ask if order > 0.0 else bid
-                    notional = abs(order) * fill
+                    spreads += order * (fill - price)
+                    # Without impact the argument is None, and numba compiles a kernel that has none of this.
+                    if impact is not None:
+                        moved = moved_nb(order, fill, price, impact, d, i)
+                        impacts += abs(order) * abs(moved)
+                        fill += moved
                     u += order
                     if lot_scale[i] > 0.0:
                         u = np.round(u * lot_scale[i]) / lot_scale[i]
                     units[i] = u
-                    fees += fee_rate * notional
+                    filled_usd += abs(order) * fill
                     spent += order * fill
-                    spreads += order * (fill - price)
                     traded_usd += abs(order) * price
                     trades += 1
                 elif outcome == BELOW_MINIMUM:
@@ -637,7 +738,8 @@ def trade_nb(
         longs += u > 0.0
         kept[1, shorts] = i
         shorts += u < 0.0
-    return longs, shorts, spent + fees, fees, spreads, traded_usd, trades, blocked
+    fees = fee_rate * filled_usd
+    return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked
 
 
 @jit
@@ -667,53 +769,39 @@ def add_paths_nb(listed, units, sign, block, hours, total):
 
 
 @jit
-def liquidate_nb(market, d, h, held, units, cash, carried, block, figures, counters):
+def liquidate_nb(market, d, h, held, units, carried, block, tape, fee_rate, table, rules, figures, counters):
     """Step 4 where the margin is gone: close all positions at hour `h` of interval `d`; returns the cash left."""
     row = market.rows[d] + h
     hours = market.rows[d + 1] - market.rows[d]
     cash = carried[h]
+    flows = figures[TOTALS : TOTALS + FLOW_COLUMNS]
+    unused = np.zeros(FLOW_COLUMNS)
     for k in range(held.shape[0]):
         i = held[k]
         u = units[i]
         figures[TRADES] += 1
         if market.value[block + i * hours + h] == 0.0:  # settled earlier in this interval
             counters[DELISTINGS] += 1
-            figures[TOTALS + FUNDING_COST] += u * market.exit_funding[d, i]
+            flows[FUNDING_COST] += u * market.exit_funding[d, i]
             continue
-        fill = market.all_buy[row, i] if u < 0.0 else market.all_sell[row, i]
-        fee = market.all_fee_rates[row] * abs(u) * fill
+        flows[FUNDING_COST] -= u * market.carried[block + i * hours + h]
+        fill, fee, _, _ = execute_nb(-u, market.price[row, i], tape, row, i, fee_rate, table, rules, flows, unused)
         cash += u * fill - fee
-        figures[TOTALS + FEE_COST] += fee
-        figures[TOTALS + SPREAD_COST] += u * (market.price[row, i] - fill)
-        figures[TOTALS + FUNDING_COST] -= u * market.carried[block + i * hours + h]
     counters[LIQUIDATED_ROW] = row
     return cash
 
 
 @jit
-def batch_nb(
-    market,
-    indptr,
-    coins,
-    weights,
-    lot_scale,
-    maintenance_frac,
-    initial_equity_usd,
-    min_notional_usd,
-    band_frac,
-    renormalise,
-    margin,
-    figures,
-    counters,
-    daily,
-):
+def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, figures, counters, daily):
     """Run S books over one market, every book of a day before the next day, so that the day's prices stay in the cache.
 
     The rules are `simulate_nb`'s; only what a metric needs is kept.
 
     Parameters
     ----------
-    market : Market
+    market : Market, tape : Tape, fees : Fees, table : Coins, rules : Rules
+    impact : None, or the venue's impact prices of a buy and a sell at r[d], (D, N) or (0, 0), and impact_frac and
+        impact_reference_usd
     indptr, coins, weights : (D * S + 1,) int64, (K,) uint32, (K,) float64
         Weights of book ``s`` at decision ``d`` are the entries from ``indptr[d * S + s]`` up to the next; a coin
         without
@@ -726,12 +814,18 @@ def batch_nb(
     longest = 0
     for d in range(D):
         longest = max(longest, market.rows[d + 1] - market.rows[d])
-    worst_maintenance = maintenance_frac.max()
+    worst_maintenance = 0.0
+    for i in range(N):
+        worst_maintenance = max(worst_maintenance, table.margin_step[i].sum())
+    # Volume matters only where it decides a fee; a year of days a book is not worth keeping otherwise.
+    tracked = fees.thresholds_usd.shape[0] > 1 or fees.referral_frac > 0.0
+    volume = np.zeros((S, fees.day[fees.day.shape[0] - 1] + 1 if tracked else 1))
+    total_volume = np.zeros(S)
     units = np.zeros((S, N))
     held = np.zeros((S, N), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
     held_count = np.zeros(S, dtype=np.int64)
-    cash = np.full(S, initial_equity_usd)
-    peak = np.full(S, initial_equity_usd)
+    cash = np.full(S, rules.initial_equity_usd)
+    peak = np.full(S, rules.initial_equity_usd)
     deepest = np.zeros(S)
     seen = np.zeros(N, dtype=np.int64)
     stamp = 0
@@ -745,7 +839,7 @@ def batch_nb(
     figures[:] = 0.0
     counters[:] = 0
     counters[:, LIQUIDATED_ROW] = -1
-    daily[:] = initial_equity_usd
+    daily[:] = rules.initial_equity_usd
     for d in range(D):
         start = market.rows[d]
         hours = market.rows[d + 1] - start
@@ -776,9 +870,15 @@ def batch_nb(
                 counters[s, DELISTINGS] += gone
             equity = cash[s] + value
             entries = slice(indptr[d * S + s], indptr[d * S + s + 1])
-            scale = renormalised_nb(coins[entries], weights[entries], market.tradable[d]) if renormalise else 1.0
             stamp += 1
-            longs, shorts, spent, fee, spread, traded_usd, trades, blocked = trade_nb(
+            day = fees.day[start] if tracked else 0
+            rate = fee_rate_nb(
+                fees.rate[start], fees.thresholds_usd, fees.referral_frac, volume[s], day, total_volume[s]
+            )
+            scale = 1.0
+            if rules.renormalise:
+                scale = renormalised_nb(coins[entries], weights[entries], market.tradable[d])
+            longs, shorts, spent, fee, spread, moved, traded_usd, filled_usd, trades, blocked = trade_nb(
                 held[s, : held_count[s]],
                 coins[entries],
                 weights[entries],
@@ -789,15 +889,19 @@ def batch_nb(
                 market.buy[d],
                 market.sell[d],
                 market.tradable[d],
-                market.fee_rate[d],
-                lot_scale,
-                min_notional_usd,
-                band_frac * equity,
+                rate,
+                table.lot_scale,
+                rules.min_notional_usd,
+                rules.band_frac * equity,
+                impact,
+                d,
                 seen,
                 stamp,
                 kept,
                 counters[s],
             )
+            volume[s, day] += filled_usd
+            total_volume[s] += filled_usd
             count = longs + shorts
             held[s, :longs] = kept[0, :longs]
             held[s, longs:count] = kept[1, :shorts]
@@ -805,6 +909,7 @@ def batch_nb(
             cash[s] -= spent
             figures[s, TOTALS + FEE_COST] += fee
             figures[s, TOTALS + SPREAD_COST] += spread
+            figures[s, TOTALS + IMPACT_COST] += moved
             figures[s, TRADES] += trades
             figures[s, UNTRADABLE_WEIGHT] += blocked
             counters[s, DECISIONS] += 1
@@ -826,15 +931,34 @@ def batch_nb(
                 net[h] = long_usd[h] - short_usd[h]
                 equities[h] = carried[h] + net[h]
                 endangered |= equities[h] <= worst_maintenance * gross[h]
-            if margin and endangered:
+            if rules.margin and endangered:
                 for h in range(hours):
                     maintenance = 0.0
                     for k in range(count):
                         i = held[s, k]
-                        maintenance += abs(own[i]) * values[i * hours + h] * maintenance_frac[i]
+                        maintenance += maintenance_nb(
+                            abs(own[i]) * values[i * hours + h], table.margin_floor_usd[i], table.margin_step[i]
+                        )
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
+                        row = start + h
+                        day = fees.day[row] if tracked else 0
+                        rate = fee_rate_nb(
+                            fees.rate[row], fees.thresholds_usd, fees.referral_frac, volume[s], day, total_volume[s]
+                        )
                         cash[s] = liquidate_nb(
-                            market, d, h, held[s, :count], own, cash[s], carried, block, figures[s], counters[s]
+                            market,
+                            d,
+                            h,
+                            held[s, :count],
+                            own,
+                            carried,
+                            block,
+                            tape,
+                            rate,
+                            table,
+                            rules,
+                            figures[s],
+                            counters[s],
                         )
                         held_count[s] = 0
                         gross[h:] = 0.0
@@ -883,7 +1007,7 @@ def batch_nb(
         figures[s, UNTRADABLE_WEIGHT] /= counters[s, DECISIONS]
         figures[s, GROSS_MEAN] /= market.rows[D] - market.rows[0]
         figures[s, NET_MEAN] /= market.rows[D] - market.rows[0]
-        figures[s, TOTALS + PRICE_PNL] = figures[s, END] - initial_equity_usd
+        figures[s, TOTALS + PRICE_PNL] = figures[s, END] - rules.initial_equity_usd
         for column in (SPREAD_COST, IMPACT_COST, FEE_COST, FUNDING_COST):
             figures[s, TOTALS + PRICE_PNL] += figures[s, TOTALS + column]
         summarise_nb(daily[s], figures[s])

@@ -111,6 +111,14 @@ class Result:
         return None if row < 0 else self.panel.index[row]
 
     @cached_property
+    def liquidation(self) -> str | None:
+        """Why the book was liquidated, in words, if it was."""
+        equity, maintenance = self.ledger.margin_call
+        if self.liquidated_at is None:
+            return None
+        return f"equity of {equity:,.2f} USD was under the maintenance margin of {maintenance:,.2f} USD"
+
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """The run in numbers; a figure that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
         from engine import kernel

@@ -181,6 +181,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
             **{library: version(library) for library in RECORDED},
         },
         "metrics": result.metrics,
+        "liquidation": result.liquidation,
         "attribution": {flow: result.metrics[flow] for flow in FLOWS},
         "coin_attribution": {
             str(coin): {flow: float(value) for flow, value in zip(FLOWS, row, strict=True)}

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pandas as pd
 
 from engine.clock import decision_instants, show
-from engine.config import RunConfig
+from engine.config import Execution, RunConfig
 from engine.errors import ConfigError, DataError, WeightsError
-from engine.fees import taker_rates
+from engine.fees import fee_arrays
 from engine.oracle import check_gross, validate_weights
 from engine.panel import Panel, read_only
 from engine.rebalance import lot_scales
 from engine.result import Result
 from engine.variants import applied, traded_weights
 
+if TYPE_CHECKING:
+    from engine.kernel import Coins, Fees, Rules, Tape
+
+#: Notional whose average price the venue's impact prices are, USD.
+IMPACT_REFERENCE_USD = {"BTC": 20_000.0, "ETH": 20_000.0}
+OTHER_REFERENCE_USD = 6_000.0
 #: Market data that the panel lacks.
 _ABSENT = read_only(np.empty((0, 0)))
 
@@ -53,29 +61,8 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     check_gross(traded, decisions, config.account.max_gross, applied(config))
     check_schedule(decisions, config)
     rows, inside = trade_rows(decisions, panel, config)
-    bid, ask = quote_arrays(panel)
-    funding, funding_price = funding_arrays(panel, config)
-    leverage = panel.max_leverage
-    ledger = simulate_nb(
-        panel.values("mid"),
-        bid,
-        ask,
-        funding,
-        funding_price,
-        panel.tradable,
-        traded[inside],
-        rows,
-        taker_rates(panel.index, config.costs.taker_bps),
-        lot_scales(panel.sz_decimals, config.execution),
-        np.where(np.isfinite(leverage), 0.5 / leverage, 0.0),
-        config.account.initial_equity_usd,
-        config.execution.min_notional_usd,
-        config.execution.no_trade_band_frac,
-        config.costs.half_spread_bps / 1e4,
-        config.execution.stale_hours,
-        config.execution.untradable == "renormalise",
-        config.account.margin,
-    )
+    tape, fees, table, rules = kernel_inputs(panel, config)
+    ledger = simulate_nb(tape, fees, table, rules, traded[inside], rows)
     asked = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
     return Result(panel, config, asked, ledger)
 
@@ -120,14 +107,54 @@ def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
             )
 
 
-def quote_arrays(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Bid and ask, (T, N); (0, 0) unless the panel has both."""
-    if "bid" in panel.fields and "ask" in panel.fields:
-        return panel.values("bid"), panel.values("ask")
+def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[Tape, Fees, Coins, Rules]:
+    """Panel and config as the kernel's records."""
+    from engine.kernel import Rules, Tape
+
+    execution, costs, account = config.execution, config.costs, config.account
+    tape = Tape(
+        panel.values("mid"),
+        *_both(panel, "bid", "ask"),
+        *_both(panel, "impact_bid", "impact_ask"),
+        *_funding_arrays(panel, config),
+        panel.tradable,
+    )
+    rules = Rules(
+        account.initial_equity_usd,
+        execution.min_notional_usd,
+        execution.no_trade_band_frac,
+        costs.half_spread_bps / 1e4,
+        costs.impact == "venue",
+        costs.impact_bps / 1e4,
+        execution.stale_hours,
+        execution.untradable == "renormalise",
+        account.margin,
+    )
+    return tape, fee_arrays(panel.index, costs), _coin_arrays(panel, execution), rules
+
+
+def _coin_arrays(panel: Panel, execution: Execution) -> Coins:
+    from engine.kernel import Coins
+
+    width = max(1, *(len(coin.margin_tiers) for coin in panel.table))
+    floors, steps = np.zeros((len(panel.coins), width)), np.zeros((len(panel.coins), width))
+    for place, coin in enumerate(panel.table):
+        tiers = coin.margin_tiers or (((0.0, coin.max_leverage),) if coin.max_leverage else ())
+        rates = [0.5 / leverage for _, leverage in tiers]
+        floors[place, : len(tiers)] = [floor for floor, _ in tiers]
+        steps[place, : len(tiers)] = np.diff(rates, prepend=0.0)
+    reference = np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in panel.coins])
+    return Coins(lot_scales(panel.sz_decimals, execution), floors, steps, reference)
+
+
+def _both(panel: Panel, bid: str, ask: str) -> tuple[np.ndarray, np.ndarray]:
+    """Two fields, (T, N); (0, 0) unless the panel has both."""
+    if bid in panel.fields and ask in panel.fields:
+        return panel.values(bid), panel.values(ask)
     return _ABSENT, _ABSENT
 
 
-def funding_arrays(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+def _funding_arrays(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
     """Rate, and the price on which it is paid: oracle, else mark, else mid; the kernel falls back to the last price.
 
     (0, 0) where the panel has no rate or the config settles none.

@@ -8,7 +8,12 @@ import pytest
 
 from engine import Coin, Panel, RunConfig, backtest
 from engine.errors import DataError, WeightsError
-from engine.fees import taker_rates
+from engine.fees import scheduled_rates
+
+
+def taker_bps(index: pd.DatetimeIndex, bps: object) -> np.ndarray:
+    return scheduled_rates(index, bps, maker=False, tiers=False)[:, 0] * 1e4  # type: ignore[arg-type]
+
 
 START = pd.Timestamp("2024-10-01T22:00Z")
 NAN = float("nan")
@@ -301,12 +306,10 @@ def test_max_drawdown_is_hourly_and_starts_from_the_initial_equity() -> None:
 def test_the_dated_fee_schedule_applies_after_its_instant() -> None:
     index = hours(6, pd.Timestamp("2025-05-05T01:00Z"))
     # in force from 03:00; the trade of row 03:00 happens just before it
-    assert (taker_rates(index, "schedule") * 1e4).tolist() == pytest.approx([3.5, 3.5, 3.5, 4.5, 4.5, 4.5])
-    assert (taker_rates(hours(2, pd.Timestamp("2024-03-11T00:00Z")), "schedule") * 1e4).tolist() == pytest.approx(
-        [2.5, 3.5]
-    )
-    assert taker_rates(hours(1, pd.Timestamp("2023-05-20T00:00Z")), "schedule").tolist() == [0.0]
-    assert taker_rates(index, 4.5).tolist() == [0.00045] * 6
+    assert (taker_bps(index, "schedule")).tolist() == pytest.approx([3.5, 3.5, 3.5, 4.5, 4.5, 4.5])
+    assert (taker_bps(hours(2, pd.Timestamp("2024-03-11T00:00Z")), "schedule")).tolist() == pytest.approx([2.5, 3.5])
+    assert taker_bps(hours(1, pd.Timestamp("2023-05-20T00:00Z")), "schedule").tolist() == [0.0]
+    assert taker_bps(index, 4.5).tolist() == [4.5] * 6
 
 
 def test_the_panel_as_known_is_refused() -> None:

@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 
 import naive
 from engine import Panel, Result, RunConfig, backtest
-from engine.fees import taker_rates
+from engine.fees import fee_arrays
 from panels import nasty_cases, random_panel, random_weights
 
 JIT_OFF = os.environ.get("NUMBA_DISABLE_JIT") == "1"
@@ -54,7 +54,7 @@ def assert_same(result: Result, reference: naive.NaiveResult) -> None:
 
 
 def run_both(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> Result:
-    rates = taker_rates(panel.index, config.costs.taker_bps)
+    rates = fee_arrays(panel.index, config.costs).rate[:, 0]
     result = backtest(panel, weights, config)
     assert_same(result, naive.backtest(panel, weights, config, rates.tolist()))
     return result
