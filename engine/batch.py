@@ -141,7 +141,7 @@ def backtest_many(
     done = 0
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         for chunk in chunks:
-            figures, counters, daily = _run(pool, chunk, (market, impact, *inputs), ascending, config, done)
+            figures, counters, daily = _run(pool, chunk, (market, impact, *inputs), panel, ascending, config, done)
             tables.append(_table(figures, counters, daily.shape[1] - 1, panel, config))
             if daily_returns:
                 before = daily[:, :-1]
@@ -198,6 +198,7 @@ def _run(
     pool: ThreadPoolExecutor,
     chunk: Weights,
     inputs: tuple[Any, ...],
+    panel: Panel,
     decisions: pd.DatetimeIndex,
     config: RunConfig,
     done: int,

@@ -60,6 +60,8 @@ def check_page(path: Path) -> None:
         raise DataError(f"--out {path} is no page: name a file that ends in .html.")
     if path.is_dir():
         raise DataError(f"--out {path} is a folder: name a file that ends in .html.")
+    if not path.parent.is_dir():
+        raise DataError(f"--out {path}: {path.parent} is no folder. Make it, or name a file elsewhere.")
     if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
         raise DataError(f"{path} is there and is no capacity page. Name another file with --out.")
 

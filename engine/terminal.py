@@ -152,7 +152,7 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
             _ratio(row["sharpe"]),
             _percent(row["cagr"]),
             *(_percent(row[f"{cost}_yearly"]).removeprefix("+") for cost in ("fee", "spread", "impact", "funding")),
-            "n/a" if share != share else f"{share:.2%}",
+            "n/a" if share != share else f"{share:.{0 if share >= 1.0 else 2}%}",
         )
         if row["liquidated_at"]:
             table.add_row("LIQUIDATED", row["liquidated_at"][:10])
