@@ -35,6 +35,9 @@ LOT_TOLERANCE = 1e-12
 
 #: The referral's discount ends with this volume.
 REFERRAL_LIMIT_USD = 25e6
+#: An order never moves its price by more than this part of it; a larger number only says that nobody could trade so
+# much.
+MOST_IMPACT = 0.5
 #: Days of volume that decide a fee tier.
 TIER_DAYS = 14
 
@@ -166,7 +169,7 @@ def impact_nb(notional_usd, sign, base, mid, impact_price, impact_frac, referenc
     """Part of mid by which an order moves its own price; `base` is its fill before impact, `sign` 1 for a buy."""
     at_reference = impact_frac if np.isnan(impact_price) else max(sign * (impact_price - base), 0.0) / mid
     size = notional_usd / reference_usd
-    return at_reference * (size if size <= 1.0 else np.sqrt(size))
+    return min(at_reference * (size if size <= 1.0 else np.sqrt(size)), MOST_IMPACT)
 
 
 @jit

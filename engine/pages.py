@@ -20,6 +20,7 @@ from markupsafe import Markup
 from engine import charts, metrics
 from engine.clock import HOUR, WEEKDAYS, show
 from engine.errors import DataError
+from engine.modelled import modelled
 from engine.result import FLOWS
 from engine.runs import BENCHMARK, SCHEMA, Run
 
@@ -318,50 +319,6 @@ def coin_tables(record: Mapping[str, Any]) -> tuple[list[CoinRow], list[CoinRow]
     others = [row for row in ranked if row not in best and row not in worst]
     rest = sum(others, CoinRow(f"{len(others)} more")) if others else None
     return best, worst, rest, sum(rows, CoinRow(f"all {len(rows)} traded"))
-
-
-def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What this run reckons with, and what it leaves out, in words."""
-    execution, costs, account = (record["config"][name] for name in ("execution", "costs", "account"))
-    delay, band = execution["delay_hours"], execution["no_trade_band_frac"]
-    fee = "HyperLiquid's dated base rates" if costs["taker_bps"] == "schedule" else f"{costs['taker_bps']:g} bps"
-    yes = [
-        f"Decisions at {execution['hour_utc']:02d}:00 UTC, traded "
-        + (f"{delay} h later" if delay else "at that instant")
-        + ", on what was known just before.",
-        "Taker fills: the quoted bid or ask where the data have both, else mid plus or minus "
-        f"{costs['half_spread_bps']:g} bps.",
-        f"Taker fees: {fee}.",
-        "Orders below "
-        + f"{execution['min_notional_usd']:g} USD are not sent, full closes excepted"
-        + (
-            "; sizes are cut to the coin's lot where it is known."
-            if execution["lots"]
-            else "; sizes are not cut to lots."
-        ),
-        f"A held coin without a price for {execution['stale_hours']} hours is settled at its last price.",
-        "A coin that cannot be traded keeps its position; its weight "
-        + ("stays in cash." if execution["untradable"] == "cash" else "is spread over the coins that can."),
-    ]
-    no = [
-        "Price impact: an order of any size fills at the quote." if costs["impact"] == "none" else "",
-        "Partial fills, rejects and resting (maker) orders.",
-        "Trading between decisions.",
-        "Latency, outages of the venue and auto-deleveraging.",
-        "Fee discounts for volume, staking or referral.",
-    ]
-    (yes if costs["funding"] else no).append(
-        "Funding, hourly, on the positions held." if costs["funding"] else "Funding."
-    )
-    (yes if account["margin"] else no).append(
-        "Margin: the book is liquidated when equity falls under the maintenance margin (where the coins' leverage is "
-        "unknown, at zero)."
-        if account["margin"]
-        else "Margin calls and liquidation: equity may become negative."
-    )
-    if band:
-        yes.append(f"Orders smaller than {band:.2%} of equity are not sent, full closes excepted.")
-    return yes, [sentence for sentence in no if sentence]
 
 
 def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:

@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
+import bench_engine
 from conftest import SHARED
 from engine import RunConfig, backtest, load_panel
 from engine.data.freqtrade import import_freqtrade
@@ -96,6 +97,7 @@ def main() -> None:
         seconds = (f"{value:.3f}" for value in (figure.median, min(figure.runs), max(figure.runs)))
         table.add_row(figure.what, *seconds, f"{figure.limit:g}", within)
     console.print(table)
+    bench_engine.main(console)
 
 
 def real(console: Console, source: Path, scratch: Path) -> list[Figure]:

@@ -1,0 +1,83 @@
+"""What a run reckons with and what it leaves out, in words, from its config."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """What this run reckons with, and what it leaves out, in words."""
+    execution, costs, account = (record["config"][name] for name in ("execution", "costs", "account"))
+    delay, band = execution["delay_hours"], execution["no_trade_band_frac"]
+    yes = [
+        f"Decisions at {execution['hour_utc']:02d}:00 UTC, traded "
+        + (f"{delay} h later" if delay else "at that instant")
+        + ", on what was known just before.",
+        "Taker fills: the quoted bid or ask where the data have both, else mid plus or minus "
+        f"{costs['half_spread_bps']:g} bps.",
+        _fees_in_words(costs),
+        "Orders below "
+        + f"{execution['min_notional_usd']:g} USD are not sent, full closes excepted"
+        + (
+            "; sizes are cut to the coin's lot where it is known."
+            if execution["lots"]
+            else "; sizes are not cut to lots."
+        ),
+        f"A held coin without a price for {execution['stale_hours']} hours is settled at its last price.",
+        "A coin that cannot be traded keeps its position; its weight "
+        + ("stays in cash." if execution["untradable"] == "cash" else "is spread over the coins that can."),
+    ]
+    no = [
+        "Price impact: an order of any size fills at the quote." if costs["impact"] == "none" else "",
+        "Partial fills, rejects and the queue of resting orders.",
+        "Trading between decisions.",
+        "Latency, outages of the venue and auto-deleveraging.",
+        "Staged liquidation of large positions.",
+    ]
+    if costs["impact"] == "venue":
+        yes.append(
+            "Price impact: linear up to the size of the venue's own impact prices, with the square root beyond; "
+            f"{costs['impact_bps']:g} bps at that size where the data have no impact price."
+        )
+    (yes if costs["funding"] else no).append(
+        "Funding, hourly, on the positions held." if costs["funding"] else "Funding."
+    )
+    (yes if account["margin"] else no).append(
+        "Margin: the book is liquidated when equity falls under the maintenance margin (where the coins' leverage is "
+        "unknown, at zero)."
+        if account["margin"]
+        else "Margin calls and liquidation: equity may become negative."
+    )
+    if band:
+        yes.append(f"Orders smaller than {band:.2%} of equity are not sent, full closes excepted.")
+    yes += _variants_in_words(execution)
+    return yes, [sentence for sentence in no if sentence]
+
+
+def _fees_in_words(costs: Mapping[str, Any]) -> str:
+    text = "HyperLiquid's dated base rates" if costs["taker_bps"] == "schedule" else f"{costs['taker_bps']:g} bps"
+    if costs["fee_tiers"]:
+        text += ", by tiers of the account's own volume of 14 days"
+    if costs["maker_share_frac"]:
+        text += f"; {costs['maker_share_frac']:.0%} of every fill at the maker's rate"
+    for name in ("staking", "referral"):
+        if costs[f"{name}_discount_frac"]:
+            text += f"; {costs[f'{name}_discount_frac']:.1%} off for {name}"
+    return f"Taker fees: {text}."
+
+
+def _variants_in_words(execution: Mapping[str, Any]) -> list[str]:
+    sentences = []
+    if execution["leverage"] != 1.0:
+        sentences.append(f"Weights are multiplied by {execution['leverage']:g}.")
+    if execution["target_volatility"]:
+        sentences.append(
+            f"Each row is scaled to a volatility of {execution['target_volatility']:.0%} a year, measured over "
+            f"{execution['volatility_days']} days before it."
+        )
+    if execution["tranches"] > 1:
+        sentences.append(f"A decision renews 1/{execution['tranches']} of the book.")
+    if execution["gross_cap"]:
+        sentences.append(f"Rows with a gross above {execution['gross_cap']:g} are scaled down to it.")
+    return sentences
