@@ -47,6 +47,7 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
             says=conclusions(table, limits(table)),
             charts=_drawings(table),
             model=impact_model(panel, config),
+            assumed=config.costs.impact == "venue" and not _published(panel),
             large=LARGE_SHARE,
             volume=bool(table["volume_share_median"].notna().any()),
         )
@@ -97,19 +98,22 @@ def impact_model(panel: Panel, config: RunConfig) -> list[str]:
             "page but lots, minimum orders and fee tiers depends on the size of the account."
         ]
     fixed = f"by costs.impact_bps = {costs.impact_bps:g} bps"
-    published = "impact_ask" in panel.fields and "impact_bid" in panel.fields
     return [
         "HyperLiquid publishes impact prices: the average fill of an order of 20,000 USD in BTC and ETH and of 6,000 "
         "USD in every other coin. How far that price lies beyond the quote is the impact of an order of that size.",
         "A smaller order pays in proportion to its size; a larger one with the square root of its size, four times the "
         "order twice the impact. That is an extrapolation: large accounts trade far beyond what the venue publishes.",
         f"Where a row has no impact price, an order of that size is taken to move the price {fixed}."
-        if published
-        else f"THESE DATA HAVE NO IMPACT PRICES: every order of that size is taken to move the price {fixed}. "
+        if _published(panel)
+        else f"These data have no impact prices: every order of that size is taken to move the price {fixed}. "
         "The result rests on that number; set it to what you believe.",
         "Not modelled: an impact that lasts beyond the order, an order spread over hours, a limit on the share of the "
         "volume. Where the share of the hour's volume is large, read the figures as too good.",
     ]
+
+
+def _published(panel: Panel) -> bool:
+    return "impact_ask" in panel.fields and "impact_bid" in panel.fields
 
 
 def _drawings(table: pd.DataFrame) -> dict[str, Markup]:

@@ -151,7 +151,7 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
             f"{row['equity_usd']:,.0f}",
             _ratio(row["sharpe"]),
             _percent(row["cagr"]),
-            *(_percent(row[f"{cost}_yearly"]).removeprefix("+") for cost in ("fee", "spread", "impact", "funding")),
+            *(f"{row[f'{cost}_yearly']:.1%}" for cost in ("fee", "spread", "impact", "funding")),
             "n/a" if share != share else f"{share:.{0 if share >= 1.0 else 2}%}",
         )
         if row["liquidated_at"]:

@@ -14,8 +14,9 @@ import pytest
 
 from engine import Panel, RunConfig, backtest, cli, decisions_of, load_panel, weight_matrix
 from engine.capacity import SIZES, Limits, capacity, falls_to, limits, volume_shares
-from engine.capacity_page import conclusions, impact_model
+from engine.capacity_page import conclusions, impact_model, write_capacity
 from engine.errors import ConfigError
+from engine.runs import Origin
 from research.oracles.momentum import Momentum
 
 MOMENTUM = ("--oracle", "research.oracles.momentum:Momentum")
@@ -132,12 +133,16 @@ def test_sizes_are_checked(panel: Panel, weights: pd.DataFrame) -> None:
             capacity(panel, weights, RunConfig(), sizes)
 
 
-def test_the_page_says_on_what_the_impact_rests(panel: Panel) -> None:
+def test_the_page_says_on_what_the_impact_rests(panel: Panel, weights: pd.DataFrame, tmp_path: Path) -> None:
     venue = sized(1.0, impact="venue", impact_bps=7)
     assert "Where a row has no impact price" in impact_model(panel, venue)[2]
     fields = {name: values for name, values in panel.fields.items() if not name.startswith("impact")}
     bare = Panel(panel.index, panel.coins, fields, panel.tradable, panel.table)
-    assert "NO IMPACT PRICES" in impact_model(bare, venue)[2] and "impact_bps = 7 bps" in impact_model(bare, venue)[2]
+    assert "no impact prices" in impact_model(bare, venue)[2] and "impact_bps = 7 bps" in impact_model(bare, venue)[2]
+    table = capacity(bare, weights, venue, (1e4, 1e6))
+    assert (table["impact_yearly"] > 0.0).all()
+    page = write_capacity(tmp_path / "page.html", table, bare, venue, Origin("M", "oracle", "m:M", {}, ""))
+    assert "one assumed number, costs.impact_bps = 7:" in page.read_text(encoding="utf-8")
     assert impact_model(panel, RunConfig())[0].startswith("Price impact is off")
 
 
