@@ -30,8 +30,13 @@ FIELDS: Mapping[str, str] = {
     "open_interest": "units of the coin",
     "impact_bid": "USD, the venue's impact price for selling",
     "impact_ask": "USD, the venue's impact price for buying",
+    "volume_24h_usd": "USD traded in the venue's own day up to the instant (dayNtlVlm): not an hour's volume",
+    "depth_10bps_usd": "USD resting within 10 bps of mid, the thinner of the two sides",
+    "depth_50bps_usd": "USD resting within 50 bps of mid, the thinner of the two sides",
 }
 PRICES = ("mid", "bid", "ask", "mark", "oracle", "impact_bid", "impact_ask")
+#: Two fields that, observed together, are a two-sided quote.
+QUOTES = (("bid", "ask"), ("impact_bid", "impact_ask"))
 
 
 @dataclass(frozen=True)
@@ -129,8 +134,8 @@ class Panel:
                 self._refuse(
                     name, ~(np.isnan(self.fields[name]) | ((self.fields[name] > 0) & np.isfinite(self.fields[name])))
                 )
-        for name in ("funding", "volume_usd", "open_interest"):
-            if name in self.fields:
+        for name in FIELDS:
+            if name in self.fields and name not in PRICES:
                 self._refuse(name, np.isinf(self.fields[name]))
         object.__setattr__(self, "index", self.index.as_unit(UNIT).rename("time"))
         object.__setattr__(
@@ -290,13 +295,33 @@ class Panel:
         )
 
 
-def tradable_rule(index: pd.DatetimeIndex, fields: Mapping[str, np.ndarray], table: Sequence[Coin]) -> np.ndarray:
+def tradable_rule(
+    index: pd.DatetimeIndex,
+    fields: Mapping[str, np.ndarray],
+    table: Sequence[Coin],
+    observed: np.ndarray | None = None,
+) -> np.ndarray:
     """Where an order could have been filled, point in time.
 
-    A coin is tradable at ``t`` when it has a price there, the hour had volume or a two-sided quote (either counts;
-    where the panel has neither field, the price is enough), ``t`` is not before the listing and not after the
-    delisting. The listing is the coin table's or, without one, the first row with a funding rate; without funding data
-    no listing is assumed.
+    A coin is tradable at ``t`` when it has a price there, the hour had volume or a two-sided quote (either counts, and
+    the pair of impact prices is a quote), ``t`` is not before the listing and not after the delisting. The listing is
+    the coin table's or, without one, the first row with a funding rate; without funding data no listing is assumed.
+
+    A row in which no coin at all has a volume (0 included) or a quote comes from sources that observe neither, so
+    there the price is enough. It is decided by row and not by cell: where others are observed, a coin without any
+    evidence had no market.
+
+    Parameters
+    ----------
+    index : DatetimeIndex, shape (T,)
+        Hourly instants, UTC.
+    fields : mapping of str to ndarray, each (T, N)
+        ``mid`` and what else there is.
+    table : sequence of Coin, length N
+        Listings and delistings.
+    observed : ndarray, shape (T,), bool, optional
+        Rows in which volume or quotes are observed for any coin, when `fields` holds only some of the coins: what a
+        coin's rows mean must not depend on which others were asked for. Default: as `fields` has it.
 
     Returns
     -------
@@ -304,13 +329,15 @@ def tradable_rule(index: pd.DatetimeIndex, fields: Mapping[str, np.ndarray], tab
     """
     tradable = ~np.isnan(fields["mid"])
     evidence = np.zeros(tradable.shape, dtype=np.bool_)
-    quoted = "bid" in fields and "ask" in fields
+    seen = np.zeros(len(index), dtype=np.bool_) if observed is None else observed.copy()
     if "volume_usd" in fields:
         evidence |= fields["volume_usd"] > 0
-    if quoted:
-        evidence |= ~np.isnan(fields["bid"]) & ~np.isnan(fields["ask"])
-    if "volume_usd" in fields or quoted:
-        tradable &= evidence
+        seen |= (~np.isnan(fields["volume_usd"])).any(axis=1)
+    for low, high in QUOTES:
+        if low in fields and high in fields:
+            evidence |= ~np.isnan(fields[low]) & ~np.isnan(fields[high])
+    seen |= evidence.any(axis=1)
+    tradable &= evidence | ~seen[:, None]
     for column, coin in enumerate(table):
         if coin.listed is not None:
             tradable[: index.searchsorted(coin.listed), column] = False

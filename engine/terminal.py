@@ -37,6 +37,34 @@ def progress() -> Iterator[Progress]:
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
 
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on standard error what is waited for, while it is; nothing where nobody watches."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+@contextmanager
+def byte_progress() -> Iterator[Progress]:
+    """A progress bar of bytes on standard error, with speed and time left: call it with (done, total, what)."""
+    from rich import progress as parts
+    from rich.console import Console
+
+    with parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.DownloadColumn(),
+        parts.TransferSpeedColumn(),
+        parts.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what[-44:])
+
+
 def show_all(*parts: Any) -> None:
     """Print texts as they are and tables as tables."""
     from rich.console import Console
@@ -161,27 +189,34 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
 
 def status_tables(found: dict[str, Any]) -> list[Any]:
     """What the cache holds: coverage by month, then what is missing and what came and went."""
-    from rich.table import Table
-
     label = "  [SYNTHETIC DATA]" if found["synthetic"] else ""
     head = (
         f"{found['path']}: {found['coins']} coins, {found['start']} to {found['end']}, {found['rows']:,} rows, "
         f"{found['bytes'] / 1e6:.1f} MB{label}"
     )
-    months = Table(title="Coverage: share of the listed coins' hours that hold a value", title_justify="left")
-    months.add_column("month")
-    for name in found["fields"]:
-        months.add_column(name, justify="right")
-    for month in found["months"]:
-        shares = (month["coverage"].get(name) for name in found["fields"])
-        months.add_row(month["month"], *("-" if share is None else f"{share:.1%}" for share in shares))
+    tables = [_coverage(found, found["fields"][first : first + 6]) for first in range(0, len(found["fields"]), 6)]
     return [
         head,
-        months,
+        *tables,
         _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in found["gaps"]]),
         _first("Listed", [f"{event['coin']} {event['time']}" for event in found["listings"]]),
         _first("Delisted", [f"{event['coin']} {event['time']}" for event in found["delistings"]]),
+        _first("Possibly renamed", [f"{pair['from']} to {pair['to']} {pair['time']}" for pair in found["renames"]]),
     ]
+
+
+def _coverage(found: dict[str, Any], names: list[str]) -> Table:
+    """Coverage by month of some fields: as many as a narrow terminal has room for."""
+    from rich.table import Table
+
+    months = Table(title="Coverage: share of the listed coins' hours that hold a value", title_justify="left")
+    months.add_column("month", no_wrap=True)
+    for name in names:
+        months.add_column(name, justify="right", overflow="fold")
+    for month in found["months"]:
+        shares = (month["coverage"].get(name) for name in names)
+        months.add_row(month["month"], *("-" if share is None else f"{share:.1%}" for share in shares))
+    return months
 
 
 def _first(title: str, lines: list[str], limit: int = 12) -> str:
@@ -190,3 +225,26 @@ def _first(title: str, lines: list[str], limit: int = 12) -> str:
         return f"{title}: none"
     more = f"\n  ... and {len(lines) - limit} more (--json lists them)" if len(lines) > limit else ""
     return f"{title}: {len(lines)}\n  " + "\n  ".join(lines[:limit]) + more
+
+
+def cost_table(plan: dict[str, Any]) -> Table:
+    """What a range of the archive costs, a dataset a row."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"Out of AWS at {plan['usd_per_gb']:g} USD per GB (1e9 bytes), requests included", title_justify="left"
+    )
+    for heading in ("dataset", "objects", "GB", "not here yet", "GB", "USD"):
+        table.add_column(heading, justify="left" if heading == "dataset" else "right")
+    for name, bill in plan["datasets"].items():
+        table.add_row(
+            name,
+            f"{bill['objects']:,}",
+            f"{bill['bytes'] / 1e9:,.3f}",
+            f"{bill['new_objects']:,}",
+            f"{bill['new_bytes'] / 1e9:,.3f}",
+            f"{bill['usd']:,.4f}",
+        )
+    table.add_row("listings", f"{plan['listings']:,}", "", "", "", "")
+    table.add_row("all", "", "", "", "", f"{plan['usd']:,.4f}", style="bold")
+    return table

@@ -21,6 +21,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 import bench_engine
+from bench_data import figures as data_figures
 from conftest import SHARED
 from engine import RunConfig, backtest, load_panel
 from engine.data.freqtrade import import_freqtrade
@@ -89,6 +90,7 @@ def main() -> None:
     else:
         with tempfile.TemporaryDirectory() as scratch:
             figures += real(console, source, Path(scratch))
+    figures += data_figures(console)
     table = Table(title="Figures (seconds)", title_justify="left")
     for heading in ("figure", "median", "min", "max", "limit", ""):
         table.add_column(heading, justify="left" if heading in ("figure", "") else "right")

@@ -67,11 +67,12 @@ def test_both_answers_are_read(store: Store, tmp_path: Path, answer: object) -> 
     assert (report.coins, report.added, report.changed, report.delisted) == (2, ("BTC", "RLB"), (), ("RLB",))
     manifest = store.manifest()
     assert manifest is not None
+    date = instant("2025-08-22")
     assert manifest.coins["BTC"] == CoinRecord(
-        "BTC", 5, 40.0, False, False, 56, origin="meta.json", as_of=instant("2025-08-22")
+        "BTC", 5, 40.0, False, False, 56, origin="meta.json", as_of=date, alive_from=date, alive_until=date
     )
     assert manifest.coins["RLB"] == CoinRecord(
-        "RLB", 0, 3.0, True, True, None, origin="meta.json", as_of=instant("2025-08-22")
+        "RLB", 0, 3.0, True, True, None, origin="meta.json", as_of=date, gone_by=date
     )
 
 
@@ -117,13 +118,30 @@ def test_an_older_answer_only_fills_what_is_unknown(store: Store, tmp_path: Path
         "universe": [{"name": "BTC", "szDecimals": 5, "maxLeverage": 50}, {**META["universe"][1], "marginTableId": 3}]
     }
     report = import_meta(store, save(tmp_path, older, "old.json"), as_of="2024-01-01")
-    assert report.changed == ("RLB",)
+    # BTC was alive on an earlier day than was known.
+    assert report.changed == ("BTC", "RLB")
     coins = store.manifest().coins  # type: ignore[union-attr]
     assert (coins["BTC"].max_leverage, coins["BTC"].origin) == (40.0, "new.json")
     assert (coins["RLB"].margin_table_id, coins["RLB"].is_delisted) == (3, True)
     newer = {"universe": [{"name": "BTC", "szDecimals": 5, "maxLeverage": 20}]}
     assert import_meta(store, save(tmp_path, newer, "newer.json"), as_of="2026-01-01").changed == ("BTC",)
     assert store.manifest().coins["BTC"].max_leverage == 20.0  # type: ignore[union-attr]
+
+
+def test_dated_answers_in_any_order_bound_listing_and_delisting(tmp_path: Path) -> None:
+    alive = {"universe": [META["universe"][0]]}
+    gone = {"universe": [{**META["universe"][0], "isDelisted": True}]}
+    answers = {"2024-01-01": alive, "2024-05-01": alive, "2024-09-01": gone, "2025-01-01": gone}
+    for order in ([0, 1, 2, 3], [3, 2, 1, 0], [2, 0, 3, 1]):
+        store = Store(tmp_path / f"cache{order[0]}")
+        for place in order:
+            date = list(answers)[place]
+            import_meta(store, save(tmp_path, answers[date], f"{date}.json"), as_of=date)
+        record = store.manifest().coins["BTC"]  # type: ignore[union-attr]
+        assert record.alive_from == instant("2024-01-01")
+        assert record.alive_until == instant("2024-05-01")
+        assert record.gone_by == instant("2024-09-01")
+        assert record.is_delisted
 
 
 def test_meta_and_data_meet_in_the_coin_table_in_either_order(tmp_path: Path) -> None:

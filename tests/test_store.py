@@ -139,7 +139,7 @@ def test_importing_again_writes_nothing(store: Store) -> None:
     store.merge(data, "somewhere")
     before = {path: os.stat(store.path / path) for path in content(store.path)}
     digests = content(store.path)
-    report = store.merge(data, "elsewhere")
+    report = store.merge(data, "somewhere")
     assert not report.wrote
     assert (report.added, report.same) == (0, 9)
     assert content(store.path) == digests
@@ -253,14 +253,17 @@ def test_a_damaged_manifest_is_named_with_the_cure(store: Store) -> None:
     store.merge([table({"BTC": [1.0]})], "somewhere")
     path = store.path / MANIFEST
     whole = path.read_text()
-    for damaged in ["", whole[:-30], whole.replace('"rows": 1', '"rows": 2'), "[]", '{"schema": 1}', "null"]:
+    for damaged in ["", whole[:-30], whole.replace('"rows": 1', '"rows": 2'), "[]", '{"schema": 2}', "null"]:
         path.write_text(damaged)
         with pytest.raises(DataError, match=r"manifest.json is damaged.*delete the folder"):
             store.require()
         with pytest.raises(DataError, match="is damaged"):
             store.merge([table({"ETH": [1.0]})], "somewhere")
-    path.write_text(whole.replace('"schema": 1', '"schema": 2'))
-    with pytest.raises(DataError, match=r"schema version 2.*Upgrade hlbt"):
+    path.write_text(whole.replace('"schema": 2', '"schema": 3'))
+    with pytest.raises(DataError, match=r"schema version 3.*Upgrade hlbt"):
+        store.require()
+    path.write_text(whole.replace('"schema": 2', '"schema": 1'))
+    with pytest.raises(DataError, match=r"schema version 1, of an older hlbt.*delete the folder .* import"):
         store.require()
     # Nothing was swept away meanwhile: the files are all there once the manifest is mended.
     path.write_text(whole)

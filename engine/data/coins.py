@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,19 @@ from engine.panel import Coin
 if TYPE_CHECKING:
     from engine.data.store import Store
 
-#: A coin whose data end longer than this before those of the cache is taken to be gone.
+#: A coin whose data end longer than this before those of the sources that gave it is taken to be gone.
 SILENCE = 24 * HOUR
 Span = tuple[pd.Timestamp, pd.Timestamp]
-_INSTANTS = ("first_price", "last_price", "first_funding", "last_funding")
+_INSTANTS = (
+    "first_price",
+    "last_price",
+    "first_funding",
+    "last_funding",
+    "as_of",
+    "alive_from",
+    "alive_until",
+    "gone_by",
+)
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,10 @@ class CoinRecord(CoinMeta):
         Name of the file (or source) of the `meta` answer.
     as_of : Timestamp or None
         Instant of the answer, where the user gave it.
+    alive_from, alive_until, gone_by : Timestamp or None
+        Of all dated answers: the first and the last that list the coin as alive, the first that calls it delisted.
+    given : mapping of str to Timestamp
+        Per source that gave the coin a price, the last row of it. What a higher source overruled counts too.
     """
 
     first_price: pd.Timestamp | None = None
@@ -74,17 +87,23 @@ class CoinRecord(CoinMeta):
     last_funding: pd.Timestamp | None = None
     origin: str | None = None
     as_of: pd.Timestamp | None = None
+    alive_from: pd.Timestamp | None = None
+    alive_until: pd.Timestamp | None = None
+    gone_by: pd.Timestamp | None = None
+    given: Mapping[str, pd.Timestamp] = field(default_factory=dict)
 
     @property
     def listed(self) -> pd.Timestamp | None:
         """First funding stamp, else first price: candles before it are an index's, not a market's."""
         return self.first_funding if self.first_funding is not None else self.first_price
 
-    def delisted(self, cache_end: pd.Timestamp) -> pd.Timestamp | None:
+    def delisted(self, reach: pd.Timestamp) -> pd.Timestamp | None:
         """Last row with a price when the coin is gone, None while it lives.
 
-        Gone means that `meta` says so, or that its data end more than 24 h before `cache_end`, the last priced row of
-        the cache. A `meta` answer of a known, later date that lists the coin as alive outweighs the silence.
+        Gone means that `meta` says so, or that its data end more than 24 h before `reach`, the last row that the
+        sources of the coin gave of any coin (:meth:`engine.data.manifest.Manifest.table`): a source that stops
+        earlier than another one says nothing of what came later. A `meta` answer of a known, later date that lists
+        the coin as alive outweighs the silence.
         """
         if self.last_price is None:
             return None
@@ -92,11 +111,11 @@ class CoinRecord(CoinMeta):
             return self.last_price
         if self.is_delisted is False and self.as_of is not None and self.as_of >= self.last_price:
             return None
-        return self.last_price if cache_end - self.last_price > SILENCE else None
+        return self.last_price if reach - self.last_price > SILENCE else None
 
-    def coin(self, cache_end: pd.Timestamp) -> Coin:
-        """The coin as a panel knows it."""
-        return Coin(self.name, self.listed, self.delisted(cache_end), self.sz_decimals, self.max_leverage)
+    def coin(self, reach: pd.Timestamp) -> Coin:
+        """The coin as a panel knows it; `reach` as in :meth:`delisted`."""
+        return Coin(self.name, self.listed, self.delisted(reach), self.sz_decimals, self.max_leverage)
 
     def seen(self, price: Span | None, funding: Span | None) -> CoinRecord:
         """The record with its spans widened to the first and last instants of newly read data."""
@@ -106,6 +125,11 @@ class CoinRecord(CoinMeta):
             self, first_price=first_price, last_price=last_price, first_funding=first_funding, last_funding=last_funding
         )
 
+    def given_by(self, source: str, last: pd.Timestamp) -> CoinRecord:
+        """The record after `source` gave prices up to `last`."""
+        until = max(last, self.given.get(source, last))
+        return replace(self, given=dict(sorted({**self.given, source: until}.items())))
+
     def told(self, meta: CoinMeta, origin: str, as_of: pd.Timestamp | None) -> CoinRecord:
         """The record with what `meta` says; an answer older than the one it has only fills what is unknown."""
         older = self.as_of is not None and as_of is not None and as_of < self.as_of
@@ -114,28 +138,37 @@ class CoinRecord(CoinMeta):
             for name in _META
             if (value := getattr(meta, name)) is not None and not (older and getattr(self, name) is not None)
         }
-        return replace(self, **news) if older else replace(self, **news, origin=origin, as_of=as_of)
+        record = replace(self, **news) if older else replace(self, **news, origin=origin, as_of=as_of)
+        if as_of is None:
+            return record
+        dates = [date for date in (self.alive_from, self.alive_until, as_of) if date is not None]
+        if meta.is_delisted:
+            return replace(record, gone_by=as_of if self.gone_by is None else min(self.gone_by, as_of))
+        return replace(record, alive_from=min(dates), alive_until=max(dates))
 
     def to_json(self) -> dict[str, Any]:
         """JSON object without the name and without what is unknown."""
-        state = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "name"}
+        state = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("name", "given")}
+        given = {source: f"{last:%Y-%m-%dT%H:%MZ}" for source, last in self.given.items()}
         return {
             name: f"{value:%Y-%m-%dT%H:%MZ}" if isinstance(value, pd.Timestamp) else value
             for name, value in state.items()
             if value is not None
-        }
+        } | ({"given": given} if given else {})
 
     @classmethod
     def from_json(cls, name: str, state: Mapping[str, Any]) -> CoinRecord:
         """Read what :meth:`to_json` wrote; a key that is not known is a TypeError."""
         values = dict(state)
-        for key in (*_INSTANTS, "as_of"):
+        for key in _INSTANTS:
             if key in values:
                 values[key] = pd.Timestamp(values[key]).as_unit("ms")
+        given = values.get("given", {})
+        values["given"] = {source: pd.Timestamp(last).as_unit("ms") for source, last in given.items()}
         return cls(name, **values)
 
 
-_META = tuple(field.name for field in fields(CoinMeta) if field.name != "name")
+_META = tuple(part.name for part in fields(CoinMeta) if part.name != "name")
 
 
 def _widened(
@@ -212,19 +245,24 @@ def read_meta(path: Path) -> tuple[CoinMeta, ...]:
         raise DataError(f"{path}: cannot be read ({error.strerror}). Name a saved answer of HyperLiquid.") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}). {_WANTED}") from error
+    return parse_meta(answer, path)
+
+
+def parse_meta(answer: Any, where: object) -> tuple[CoinMeta, ...]:
+    """Read the coins of a ``meta`` or ``metaAndAssetCtxs`` answer; `where` it came from is named in errors."""
     body = answer[0] if isinstance(answer, list) and answer else answer
     universe = body.get("universe") if isinstance(body, dict) else None
     if not isinstance(universe, list) or not universe:
         named = isinstance(answer, dict) and answer
         found = f"an object with {some(answer)}" if named else f"a {type(answer).__name__}"
-        raise DataError(f"{path}: no 'universe' of coins in it, but {found}. {_WANTED}")
+        raise DataError(f"{where}: no 'universe' of coins in it, but {found}. {_WANTED}")
     if isinstance(universe[0], dict) and "tokens" in universe[0]:
-        raise DataError(f"{path}: this is the spot market's answer (its universe has 'tokens'). {_WANTED}")
-    metas = tuple(_coin_meta(entry, place, path) for place, entry in enumerate(universe))
+        raise DataError(f"{where}: this is the spot market's answer (its universe has 'tokens'). {_WANTED}")
+    metas = tuple(_coin_meta(entry, place, where) for place, entry in enumerate(universe))
     names = [meta.name for meta in metas]
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{path}: {some(twice)} appears twice. {_WANTED}")
+        raise DataError(f"{where}: {some(twice)} appears twice. {_WANTED}")
     return metas
 
 
@@ -234,18 +272,20 @@ _WANTED = (
 )
 
 
-def _coin_meta(entry: Any, place: int, path: Path) -> CoinMeta:
+def _coin_meta(entry: Any, place: int, where: object) -> CoinMeta:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
-        raise DataError(f"{path}: entry {place} of the universe has no name. {_WANTED}")
+        raise DataError(f"{where}: entry {place} of the universe has no name. {_WANTED}")
     name = entry["name"]
     decimals = _number(entry.get("szDecimals"))
     if decimals is None or decimals != int(decimals) or not 0 <= decimals <= 18:
         given = entry.get("szDecimals")
-        raise DataError(f"{path}: szDecimals of {name} is {given!r}; it must be a whole number from 0 to 18. {_WANTED}")
+        raise DataError(
+            f"{where}: szDecimals of {name} is {given!r}; it must be a whole number from 0 to 18. {_WANTED}"
+        )
     leverage = _number(entry.get("maxLeverage"))
     if leverage is None or leverage < 1:
         given = entry.get("maxLeverage")
-        raise DataError(f"{path}: maxLeverage of {name} is {given!r}; it must be a number of at least 1. {_WANTED}")
+        raise DataError(f"{where}: maxLeverage of {name} is {given!r}; it must be a number of at least 1. {_WANTED}")
     table = _number(entry.get("marginTableId"))
     return CoinMeta(
         name,

@@ -8,106 +8,29 @@ indexing operation, whatever order the rows come in.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from engine.clock import show
+from engine.data.precedence import rank
+from engine.data.report import SAME, Tally
 from engine.data.schema import (
     COIN,
+    SOURCE,
     TIME,
+    Codes,
     Flags,
     Floats,
     Integers,
+    Origins,
     Rows,
     hours_to_stamps,
     instant_of,
     month_start,
     months_of,
 )
-from engine.errors import DataConflictError
 from engine.panel import FIELDS
-
-#: Two values nearer than this, relative to the larger, are the same value written twice.
-SAME = 1e-9
-
-
-@dataclass(frozen=True)
-class Conflict:
-    """New values of one coin and field that contradict the cache, and so were not taken.
-
-    Attributes
-    ----------
-    cells : int
-        Instants at which the values differ.
-    first : Timestamp
-        The first of them.
-    cached, new : float
-        The two values there.
-    largest : float
-        Largest difference over those instants, relative to the larger of the two values.
-    """
-
-    coin: str
-    field: str
-    cells: int
-    first: pd.Timestamp
-    cached: float
-    new: float
-    largest: float
-
-    def __str__(self) -> str:
-        """One line for people."""
-        return (
-            f"{self.coin} {self.field}: {self.cells} cells differ, the first at {show(self.first)} "
-            f"(cached {self.cached:g}, new {self.new:g}; up to {self.largest:.2%})"
-        )
-
-
-@dataclass(frozen=True)
-class MergeReport:
-    """What a merge did.
-
-    Attributes
-    ----------
-    source : str
-        Where the data came from.
-    added, same, changed : int
-        Cells (one coin, instant and field) that were filled, that the cache already had, and (with ``replace``) that
-        were replaced.
-    refused : int
-        Cells left out because their coin has a conflict in the same table.
-    conflicts : tuple of Conflict
-        By coin and field; empty with ``replace``.
-    months : tuple of str
-        Months whose file was written; empty when the cache already had everything.
-    """
-
-    source: str
-    added: int
-    same: int
-    changed: int
-    refused: int
-    conflicts: tuple[Conflict, ...]
-    months: tuple[str, ...]
-
-    @property
-    def wrote(self) -> bool:
-        """Whether any file of the cache was written."""
-        return bool(self.months)
-
-    def raise_for_conflicts(self) -> None:
-        """Raise :class:`DataConflictError` when something was left out."""
-        if not self.conflicts:
-            return
-        rest = f"; and {len(self.conflicts) - 3} more" if len(self.conflicts) > 3 else ""
-        raise DataConflictError(
-            f"Data of {self.source} contradict the cache, which is append-only: "
-            f"{'; '.join(str(conflict) for conflict in self.conflicts[:3])}{rest}. The cached values were kept and "
-            f"{self.refused} cells left out; all else was taken. Pass replace (--replace) to take the new values."
-        )
 
 
 class Cube:
@@ -121,8 +44,12 @@ class Cube:
         Ascending.
     fields : dict of str to ndarray, each (N, H) float64
         Made when a field first appears.
-    sources : dict of (int, str) to set of str
-        Per month and field, the sources that gave a value.
+    origins : dict of str to ndarray, each (N, H) uint8
+        Per field, the source of every cell: its place in `sources`, of which the first stands for none.
+    sources : list of str
+        Names of the sources.
+    given : dict of (str, str) to int
+        Per coin and source, the last hour number with a price among what was taken.
     changed : set of int
         Months that differ from what was read.
     """
@@ -134,7 +61,9 @@ class Cube:
         lengths = np.array([month_start(int(month) + 1) for month in self.months], dtype=np.int64) - self.starts
         self.offsets: Integers = np.concatenate([[0], np.cumsum(lengths)])
         self.fields: dict[str, Floats] = {}
-        self.sources: dict[tuple[int, str], set[str]] = {}
+        self.origins: dict[str, Codes] = {}
+        self.sources: list[str] = [""]
+        self.given: dict[tuple[str, str], int] = {}
         self.changed: set[int] = set()
         self._line = {coin: line for line, coin in enumerate(self.coins)}
 
@@ -142,7 +71,14 @@ class Cube:
         """The (N, H) array of a field, all NaN at first."""
         if name not in self.fields:
             self.fields[name] = np.full((len(self.coins), int(self.offsets[-1])), np.nan)
+            self.origins[name] = np.zeros(self.fields[name].shape, dtype=np.uint8)
         return self.fields[name]
+
+    def source(self, name: str) -> int:
+        """Code of a source."""
+        if name not in self.sources:
+            self.sources.append(name)
+        return self.sources.index(name)
 
     def places(self, rows: Rows) -> tuple[Integers, Integers]:
         """Line and column of each row."""
@@ -155,20 +91,28 @@ class Cube:
         lengths = np.diff(self.offsets)
         return np.repeat(self.starts - self.offsets[:-1], lengths) + np.arange(self.offsets[-1], dtype=np.int64)
 
-    def load(self, rows: Rows) -> None:
-        """Put in what a file of the cache holds."""
+    def load(self, rows: Rows, origins: Mapping[str, Origins] | None = None) -> None:
+        """Put in what a file of the cache holds and, for a merge, where each cell came from."""
         line, column = self.places(rows)
         for name, values in rows.fields.items():
             self.array(name)[line, column] = values
+            if origins is not None:
+                names, codes = origins[name]
+                known = np.array([self.source(source) for source in names], dtype=np.uint8)
+                self.origins[name][line, column] = np.where(np.isnan(values), 0, known[codes])
 
     def take(self, rows: Rows, source: str, replace: bool, tally: Tally) -> None:
-        """Merge rows: fill what is absent, count what is the same, refuse or replace what differs.
+        """Merge rows: fill what is absent; where a source of another rank gave a cell, the higher one's value stays.
 
-        Without `replace`, a coin with any differing cell among `rows` gets nothing of them.
+        Where one of the same rank did, count what is the same, refuse or replace what differs: without `replace`, a
+        coin with any such cell among `rows` gets nothing of them.
         """
         line, column = self.places(rows)
+        code = self.source(source)
         cached = {name: self.array(name)[line, column] for name in rows.fields}
-        differs = {name: _differs(cached[name], values) for name, values in rows.fields.items()}
+        # Above 0 where the new source stands higher than the one that gave the cell, below 0 where lower.
+        stands = {name: self._stands(name, source)[self.origins[name][line, column]] for name in rows.fields}
+        differs = {name: (stands[name] == 0) & _differs(cached[name], rows.fields[name]) for name in rows.fields}
         taken = np.ones(len(rows.codes), dtype=np.bool_)
         if not replace:
             refused = np.zeros(len(rows.coins), dtype=np.bool_)
@@ -180,15 +124,44 @@ class Cube:
         for name, values in rows.fields.items():
             given = ~np.isnan(values)
             fresh = given & np.isnan(cached[name])
-            written = taken & (fresh | differs[name])
+            shared = taken & given & ~fresh
+            raised, overruled = shared & (stands[name] > 0), shared & (stands[name] < 0)
+            written = (taken & (fresh | differs[name])) | raised
+            self._compare(rows, name, source, raised | overruled, line, column, tally)
             self.array(name)[line[written], column[written]] = values[written]
+            self.origins[name][line[written], column[written]] = code
             tally.added += int((taken & fresh).sum())
             tally.changed += int((taken & differs[name]).sum())
-            tally.same += int((taken & given & ~fresh & ~differs[name]).sum())
+            tally.same += int((shared & (stands[name] == 0) & ~differs[name]).sum())
+            tally.raised += int(raised.sum())
+            tally.overruled += int(overruled.sum())
             tally.refused += int((given & ~taken).sum())
-            for month in np.unique(months_of(rows.hours[written])):
-                self.changed.add(int(month))
-                self.sources.setdefault((int(month), name), set()).add(source)
+            self.changed.update(int(month) for month in np.unique(months_of(rows.hours[written])))
+            if name == "mid":
+                self._note(rows, source, taken & given)
+
+    def _stands(self, field: str, source: str) -> Integers:
+        """Rank of `source` less that of every source, for a field; 0 for none."""
+        own = rank(field, source)
+        return np.array([0, *(own - rank(field, other) for other in self.sources[1:])], dtype=np.int64)
+
+    def _compare(
+        self, rows: Rows, name: str, source: str, shared: Flags, line: Integers, column: Integers, tally: Tally
+    ) -> None:
+        """Report the cells that `source` and one of another rank both gave."""
+        origin = self.origins[name][line, column]
+        for code in np.unique(origin[shared]):
+            other = self.sources[code]
+            kept, overruled = (source, other) if rank(name, source) > rank(name, other) else (other, source)
+            tally.compare(rows, name, kept, overruled, shared & (origin == code), self.fields[name][line, column])
+
+    def _note(self, rows: Rows, source: str, priced: Flags) -> None:
+        """Remember how far `source` gave each coin a price."""
+        last = np.full(len(rows.coins), -1, dtype=np.int64)
+        np.maximum.at(last, rows.codes[priced], rows.hours[priced])
+        for coin, hour in zip(rows.coins, last.tolist(), strict=True):
+            if hour >= 0:
+                self.given[coin, source] = max(hour, self.given.get((coin, source), hour))
 
     def spans(self, name: str) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
         """First and last instant at which each coin has the field."""
@@ -203,8 +176,12 @@ class Cube:
             if present[line].any()
         }
 
-    def table(self, month: int) -> Any:
-        """A month as a pyarrow table of the schema: the rows and fields that hold anything, coin by coin."""
+    def table(self, month: int) -> tuple[Any, dict[str, tuple[str, ...]]]:
+        """A month as a pyarrow table of the schema, and the sources of its fields.
+
+        It has the rows and fields that hold anything, coin by coin. A field of several sources is followed by a column
+        that names that of each cell; without one, the single source is that of all.
+        """
         import pyarrow as pa
 
         place = int(np.searchsorted(self.months, month))
@@ -222,59 +199,33 @@ class Cube:
                 pa.array(codes.astype(np.int32)), pa.array([self.coins[place] for place in used], pa.string())
             ),
         }
+        sources = {}
         for name in names:
             columns[name] = pa.array(blocks[name][present], from_pandas=True)
-        return pa.table(columns)
+            origin = self.origins[name][:, cut][present]
+            given = sorted((self.sources[code], int(code)) for code in np.unique(origin[observed[name][present]]))
+            sources[name] = tuple(source for source, _ in given)
+            if len(given) > 1:
+                columns[name + SOURCE] = _named(origin, given)
+        return pa.table(columns), sources
 
 
-class Tally:
-    """Counts of a merge, filled by :meth:`Cube.take`."""
+def _named(codes: Codes, given: Sequence[tuple[str, int]]) -> Any:
+    """Source names of cells, dictionary-encoded; null where there is no cell."""
+    import pyarrow as pa
 
-    def __init__(self) -> None:
-        self.added = self.same = self.changed = self.refused = 0
-        self._conflicts: dict[tuple[str, str], Conflict] = {}
-
-    def conflict(self, rows: Rows, name: str, different: Flags, cached: Floats) -> None:
-        """Note the differing cells of a field, a coin at a time."""
-        places = np.flatnonzero(different)
-        codes, firsts, counts = np.unique(rows.codes[places], return_index=True, return_counts=True)
-        for code, first, count in zip(codes, firsts, counts, strict=True):
-            cells = places[first : first + count]
-            old, new = cached[cells], rows.fields[name][cells]
-            largest = float((np.abs(old - new) / np.maximum(np.abs(old), np.abs(new))).max())
-            found = Conflict(
-                rows.coins[int(code)],
-                name,
-                int(count),
-                instant_of(int(rows.hours[cells[0]])),
-                float(old[0]),
-                float(new[0]),
-                largest,
-            )
-            key = (found.coin, name)
-            self._conflicts[key] = _joined(self._conflicts[key], found) if key in self._conflicts else found
-
-    def conflicts(self) -> tuple[Conflict, ...]:
-        """All conflicts, by coin and field."""
-        return tuple(self._conflicts[key] for key in sorted(self._conflicts))
+    place = np.full(256, -1, dtype=np.int8)
+    for number, (_, code) in enumerate(given):
+        place[code] = number
+    numbers = place[codes]
+    return pa.DictionaryArray.from_arrays(
+        pa.array(numbers, mask=numbers < 0), pa.array([source for source, _ in given], pa.string())
+    )
 
 
 def _differs(cached: Floats, new: Floats) -> Flags:
     # A NaN on either side compares false: an absent value contradicts nothing.
     return np.asarray(np.abs(cached - new) > SAME * np.maximum(np.abs(cached), np.abs(new)), dtype=np.bool_)
-
-
-def _joined(one: Conflict, other: Conflict) -> Conflict:
-    early = one if one.first <= other.first else other
-    return Conflict(
-        one.coin,
-        one.field,
-        one.cells + other.cells,
-        early.first,
-        early.cached,
-        early.new,
-        max(one.largest, other.largest),
-    )
 
 
 def months_touched(tables: Sequence[Rows]) -> Integers:
@@ -285,8 +236,3 @@ def months_touched(tables: Sequence[Rows]) -> Integers:
 def coins_touched(tables: Sequence[Rows]) -> set[str]:
     """Coins of all rows."""
     return {coin for rows in tables for coin in rows.coins}
-
-
-def sources_of(cube: Cube, month: int, fields: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
-    """Sources of a month's fields, ascending."""
-    return {name: tuple(sorted(cube.sources.get((month, name), ()))) for name in fields}

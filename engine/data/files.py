@@ -12,8 +12,9 @@ from engine.errors import DataError
 
 LOCK = ".lock"
 HOURLY = "hourly"
+FOLDERS = (HOURLY, "objects")
 #: Only names of these forms are ever removed: a file of the user's in the folder is none of our business.
-_OURS = re.compile(r"\d{4}-\d{2}\.[0-9a-f]{12}\.parquet")
+_OURS = re.compile(r"([a-z0-9_]+-)?\d{4}-\d{2}\.[0-9a-f]{12}\.parquet")
 _TEMPORARY = re.compile(r"\..+\.writing")
 
 
@@ -67,10 +68,11 @@ def sync_folder(folder: Path) -> None:
 def leftovers(folder: Path, kept: Collection[str]) -> list[Path]:
     """Files of ours in the cache `folder` that are not among the `kept` names (relative to it)."""
     strays = [path for path in _listed(folder) if _TEMPORARY.fullmatch(path.name)]
-    for path in _listed(folder / HOURLY):
-        named = _OURS.fullmatch(path.name) and f"{HOURLY}/{path.name}" not in kept
-        if named or _TEMPORARY.fullmatch(path.name):
-            strays.append(path)
+    for inner in FOLDERS:
+        for path in _listed(folder / inner):
+            named = _OURS.fullmatch(path.name) and f"{inner}/{path.name}" not in kept
+            if named or _TEMPORARY.fullmatch(path.name):
+                strays.append(path)
     return strays
 
 

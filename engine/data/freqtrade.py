@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, candle_instant, funding_instant
-from engine.data.cube import MergeReport
+from engine.data.report import MergeReport
 from engine.data.schema import COIN, TIME, Floats
 from engine.data.store import Progress, Store
 from engine.errors import DataError

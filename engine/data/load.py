@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from engine.data.manifest import Manifest
 from engine.data.schema import Flags, Floats, hour_number
 from engine.data.store import Store
 from engine.errors import DataError, nearest, some
-from engine.panel import FIELDS, Coin, Panel, tradable_rule
+from engine.panel import FIELDS, QUOTES, Coin, Panel, tradable_rule
 
 Instant = str | date | datetime | pd.Timestamp
 
@@ -80,7 +80,7 @@ def _panel(
         )
     names = _chosen(store, manifest, coins, first, last)
     index = hourly_index(first, last)
-    fields = _read_fields(store, manifest, index, names)
+    fields, observed = _read_fields(store, manifest, index, names)
     if "mid" not in fields:
         raise DataError(
             f"No price of {some(names)} from {show(first)} to {show(last)} in the cache {store.path}, whose prices "
@@ -91,8 +91,8 @@ def _panel(
         if not priced.all():
             names = [name for name, kept in zip(names, priced, strict=True) if kept]
             fields = {name: np.ascontiguousarray(values[:, priced]) for name, values in fields.items()}
-    table = tuple(manifest.coins[name].coin(span[1]) for name in names)
-    tradable = tradable_rule(index, fields, table)
+    table = manifest.table(names)
+    tradable = tradable_rule(index, fields, table, observed)
     return Panel(index, tuple(names), fields, tradable, tuple(_as_of(coin, last) for coin in table), manifest.synthetic)
 
 
@@ -123,25 +123,42 @@ def _chosen(
     return chosen
 
 
-def _read_fields(store: Store, manifest: Manifest, index: pd.DatetimeIndex, names: Sequence[str]) -> dict[str, Floats]:
-    """The (T, N) arrays of every field with a value in the range."""
+def _read_fields(
+    store: Store, manifest: Manifest, index: pd.DatetimeIndex, names: Sequence[str]
+) -> tuple[dict[str, Floats], Flags]:
+    """The (T, N) arrays of every field with a value in the range; the rows with volume or quotes of any coin, (T,)."""
     length, width, start = len(index), len(names), hour_number(index[0])
     entries = [entry for entry in manifest.files.values() if entry.first <= index[-1] and entry.last >= index[0]]
     present = {name for entry in entries for name in entry.fields}
     fields = {name: np.full((length, width), np.nan) for name in FIELDS if name in present}
+    observed = np.zeros(length, dtype=np.bool_)
     column_of = {name: column for column, name in enumerate(names)}
     for entry in entries:
         rows = store.read(entry)
         columns = np.array([column_of.get(name, -1) for name in rows.coins], dtype=np.int64)[rows.codes]
         lines = rows.hours - start
-        kept = (columns >= 0) & (lines >= 0) & (lines < length)
+        inside = (lines >= 0) & (lines < length)
+        kept = (columns >= 0) & inside
         place = lines * width + columns
         everything = bool(kept.all())
         if not everything:
             place = place[kept]
+            # Coins that were not asked for have a say in what is observed at all.
+            observed[lines[inside & _evidence(rows.fields, len(lines))]] = True
         for name, values in rows.fields.items():
             fields[name].reshape(-1)[place] = values if everything else values[kept]
-    return {name: values for name, values in fields.items() if not np.isnan(values).all()}
+    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed
+
+
+def _evidence(fields: Mapping[str, Floats], length: int) -> Flags:
+    """Rows of a file that hold a volume or a two-sided quote."""
+    found = np.zeros(length, dtype=np.bool_)
+    if "volume_usd" in fields:
+        found |= ~np.isnan(fields["volume_usd"])
+    for low, high in QUOTES:
+        if low in fields and high in fields:
+            found |= ~np.isnan(fields[low]) & ~np.isnan(fields[high])
+    return found
 
 
 def _as_of(coin: Coin, last: pd.Timestamp) -> Coin:

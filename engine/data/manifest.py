@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import pandas as pd
 from engine.data.coins import CoinRecord, price_span
 from engine.data.schema import SCHEMA
 from engine.errors import DataError
+from engine.panel import Coin
 
 MANIFEST = "manifest.json"
 
@@ -39,7 +40,7 @@ class FileEntry:
     sha256 : str
         Digest of the file.
     sources : mapping of str to tuple of str
-        Per field, where its values came from.
+        Per field, where its values came from, ascending. Where there are several, the file says for each cell.
     """
 
     name: str
@@ -78,6 +79,26 @@ class FileEntry:
 
 
 @dataclass(frozen=True)
+class ObjectsEntry:
+    """One file of records of downloaded objects (:mod:`engine.data.objects`).
+
+    Attributes
+    ----------
+    name : str
+        Path within the cache; it carries the first 12 digits of `sha256`.
+    rows, bytes : int
+        Objects; size of the file.
+    sha256 : str
+        Digest of the file.
+    """
+
+    name: str
+    rows: int
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """State of a cache.
 
@@ -89,11 +110,34 @@ class Manifest:
         By month, ``"2024-10"``, ascending.
     coins : mapping of str to CoinRecord
         The coin table, by name, ascending.
+    objects : mapping of str to ObjectsEntry
+        Records of what was downloaded, by dataset and month, ``"asset_ctxs-2024-10"``, ascending.
     """
 
     synthetic: bool
     files: Mapping[str, FileEntry] = field(default_factory=dict)
     coins: Mapping[str, CoinRecord] = field(default_factory=dict)
+    objects: Mapping[str, ObjectsEntry] = field(default_factory=dict)
+
+    @property
+    def entries(self) -> list[FileEntry | ObjectsEntry]:
+        """Every file that counts."""
+        return [*self.files.values(), *self.objects.values()]
+
+    def table(self, names: Iterable[str] | None = None) -> tuple[Coin, ...]:
+        """The coin table as a panel knows it; all coins without `names`.
+
+        A coin's silence is held against the last row that its own sources gave of any coin.
+        """
+        reach: dict[str, pd.Timestamp] = {}
+        for record in self.coins.values():
+            for source, last in record.given.items():
+                reach[source] = max(last, reach.get(source, last))
+        chosen = [self.coins[name] for name in (self.coins if names is None else names)]
+        return tuple(
+            record.coin(max((reach[source] for source in record.given), default=pd.Timestamp(0, tz="UTC")))
+            for record in chosen
+        )
 
     @property
     def span(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
@@ -107,6 +151,7 @@ class Manifest:
             "synthetic": self.synthetic,
             "files": {month: self.files[month].to_json() for month in sorted(self.files)},
             "coins": {name: self.coins[name].to_json() for name in sorted(self.coins)},
+            "objects": {key: asdict(self.objects[key]) for key in sorted(self.objects)},
         }
         return (json.dumps({**body, "sha256": _digest(body)}, indent=1) + "\n").encode()
 
@@ -121,7 +166,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     Raises
     ------
     DataError
-        When it is damaged, or written by a newer version.
+        When it is damaged, or written by another version.
     """
     path = folder / MANIFEST
     try:
@@ -140,12 +185,18 @@ def read_manifest(folder: Path) -> Manifest | None:
             f"{path} has schema version {schema}, and this hlbt reads up to {SCHEMA}. Upgrade hlbt, or point "
             "HLBT_DATA_CACHE at another folder."
         )
+    if schema < SCHEMA:
+        raise DataError(
+            f"{path} has schema version {schema}, of an older hlbt; this one reads {SCHEMA}. The cache holds nothing "
+            f"that cannot be imported again: delete the folder {path.parent} and import or sync once more."
+        )
     try:
         if body.pop("sha256") != _digest(body):
             raise DataError(_damaged(path))
         files = {month: FileEntry.from_json(entry) for month, entry in body["files"].items()}
         coins = {name: CoinRecord.from_json(name, record) for name, record in body["coins"].items()}
-        return Manifest(bool(body["synthetic"]), files, coins)
+        objects = {key: ObjectsEntry(**entry) for key, entry in body["objects"].items()}
+        return Manifest(bool(body["synthetic"]), files, coins, objects)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(_damaged(path)) from error
 

@@ -31,7 +31,7 @@ import pandas as pd
 
 from engine.clock import hourly_index
 from engine.data.coins import CoinMeta
-from engine.data.cube import MergeReport
+from engine.data.report import MergeReport
 from engine.data.schema import COIN, TIME, Floats
 from engine.data.store import SYNTHETIC, Progress, Store
 from engine.panel import FIELDS
@@ -139,13 +139,13 @@ def sample_table() -> Any:
         TIME: pa.array(index.asi8[row]).cast(pa.timestamp("ms", tz="UTC")),
         COIN: pa.DictionaryArray.from_arrays(pa.array(line.astype(np.int32)), names),
     }
-    for name in FIELDS:
-        columns[name] = pa.array(fields[name].T[present])
+    for name, values in fields.items():
+        columns[name] = pa.array(values.T[present])
     return pa.table(columns)
 
 
 def sample_fields(seed: int = SEED) -> dict[str, Floats]:
-    """Every field of the sample, (T, 40) arrays; NaN before a listing, after a delisting and in the hole."""
+    """The fields of the sample, (T, 40) arrays; NaN before a listing, after a delisting and in the hole."""
     generator = np.random.default_rng(seed)
     index = hourly_index(START, END)
     hours, coins = len(index), len(COINS)
@@ -168,7 +168,7 @@ def sample_fields(seed: int = SEED) -> dict[str, Floats]:
     fields.update(_activity(generator, index, price, returns))
     for values in fields.values():
         values[~_alive(index)] = np.nan
-    return {name: fields[name] for name in FIELDS}
+    return {name: fields[name] for name in FIELDS if name in fields}
 
 
 def _student(generator: np.random.Generator, shape: tuple[int, int]) -> Floats:

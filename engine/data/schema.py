@@ -22,11 +22,13 @@ from engine.clock import show
 from engine.errors import DataError, nearest
 from engine.panel import FIELDS, PRICES
 
-#: Version of the files and of the manifest; a reader refuses a newer one.
-SCHEMA = 1
+#: Version of the files and of the manifest; a reader refuses any other one.
+SCHEMA = 2
 TIME = "time"
 COIN = "coin"
-NOT_NEGATIVE = ("volume_usd", "open_interest")
+#: Ending of the column that names the source of each cell of a field.
+SOURCE = "_source"
+NOT_NEGATIVE = ("volume_usd", "open_interest", "volume_24h_usd", "depth_10bps_usd", "depth_50bps_usd")
 
 _HOUR_MS = 3_600_000
 #: HyperLiquid started in 2023. Stamps far outside are seconds read as milliseconds, or the reverse.
@@ -36,6 +38,9 @@ _LATEST = pd.Timestamp("2100-01-01", tz="UTC")
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
+Codes = npt.NDArray[np.uint8]
+#: Sources of a field's cells in one file: their names, and the place of each row's among them.
+Origins = tuple[tuple[str, ...], Integers]
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""What the cache holds: coverage, gaps, listings, delistings."""
+"""What the cache holds: coverage, gaps, listings, delistings, possible renames."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pandas as pd
 
 from engine.data.cube import Cube
 from engine.data.manifest import FileEntry, Manifest
-from engine.data.schema import Flags, Integers, hour_number, instant_of, month_number
+from engine.data.schema import Flags, Floats, Integers, hour_number, instant_of, month_number, months_of
 from engine.data.store import Store
 from engine.errors import DataError
 from engine.panel import FIELDS
@@ -25,7 +25,10 @@ def status(store: Store) -> dict[str, Any]:
         ``bytes``; ``months``, each with ``coverage``: per field, the part of (hours x listed coins) that holds a value;
         ``table``, a coin each: first and last price, listing, delisting, ``missing_hours`` between first and last
         price, ``zero_volume_hours`` since the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first
-        and last missing row, hours); ``listings`` after `start` and ``delistings``, by time. Instants are ISO strings.
+        and last missing row, hours); ``listings`` after `start` and ``delistings``, by time; ``renames``, a coin that
+        went and one that came within a week at nearly its price (a hint: to the engine they are two coins);
+        ``timeline``, per coin and month the part of the hours between its first and last price that have one.
+        Instants are ISO strings.
 
     Raises
     ------
@@ -44,6 +47,7 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
     priced = np.zeros((len(names), end - start + 1), dtype=np.bool_)
     still = np.zeros_like(priced)
     listed, gone = _listed(manifest, names, start, end)
+    ends = np.full((2, len(names)), np.nan)
     months = []
     for key, entry in manifest.files.items():
         cube = Cube([month_number(key)], names)
@@ -52,13 +56,14 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         place = cube.hours()[within] - start
         if "mid" in cube.fields:
             priced[:, place] = ~np.isnan(cube.fields["mid"][:, within])
+            _note_ends(ends, cube.fields["mid"])
         if "volume_usd" in cube.fields:
             still[:, place] = cube.fields["volume_usd"][:, within] == 0
         market = (place + start >= listed[:, None]) & (place + start <= gone[:, None])
         months.append({"month": key, **_month(entry, cube, within, market)})
     hours = np.arange(start, end + 1)
     gaps = _gaps(names, priced, start)
-    table = _table(manifest, names, span[1], priced, still, hours >= listed[:, None])
+    table = _table(manifest, names, priced, still, hours >= listed[:, None])
     return {
         "path": str(store.path),
         "synthetic": manifest.synthetic,
@@ -73,6 +78,51 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "gaps": gaps,
         "listings": _events(table, "listed", span[0]),
         "delistings": _events(table, "delisted", span[0]),
+        "renames": _renames(table, ends),
+        "timeline": _timeline(names, [month["month"] for month in months], priced, start),
+    }
+
+
+def _note_ends(ends: Floats, mid: Floats) -> None:
+    """Keep the first and take the last price of every coin; `ends` is (2, N), `mid` (N, H), months in order."""
+    seen = ~np.isnan(mid)
+    lines = np.flatnonzero(seen.any(axis=1))
+    first = mid[lines, seen[lines].argmax(axis=1)]
+    ends[0, lines] = np.where(np.isnan(ends[0, lines]), first, ends[0, lines])
+    ends[1, lines] = mid[lines, mid.shape[1] - 1 - seen[lines][:, ::-1].argmax(axis=1)]
+
+
+def _renames(table: list[dict[str, Any]], ends: Floats) -> list[dict[str, Any]]:
+    """Pairs of a coin that went and one that came within a week of it, at a price at most 5 % away."""
+    found = []
+    for old, gone in enumerate(table):
+        for new, came in enumerate(table):
+            if gone["delisted"] is None or came["first_price"] is None or old == new:
+                continue
+            apart = pd.Timestamp(came["first_price"]) - pd.Timestamp(gone["delisted"])
+            ratio = float(ends[0, new] / ends[1, old])
+            if abs(apart) <= pd.Timedelta(days=7) and abs(ratio - 1) <= 0.05:
+                found.append({"from": gone["coin"], "to": came["coin"], "time": came["first_price"], "ratio": ratio})
+    return found
+
+
+def _timeline(names: list[str], months: list[str], priced: Flags, start: int) -> dict[str, Any]:
+    """Part of a month's hours between a coin's first and last price that have one; None where there are no such."""
+    month = months_of(np.arange(start, start + priced.shape[1]))
+    seen = np.cumsum(priced, axis=1)
+    between = (seen > 0) & ((seen < seen[:, -1:]) | priced)
+    shares = []
+    for key in months:
+        inside = month == month_number(key)
+        hours = between[:, inside].sum(axis=1)
+        shares.append(np.where(hours > 0, priced[:, inside].sum(axis=1) / np.maximum(hours, 1), np.nan))
+    rows = np.array(shares).T
+    return {
+        "months": months,
+        "coins": {
+            name: [None if np.isnan(share) else round(float(share), 4) for share in row]
+            for name, row in zip(names, rows, strict=True)
+        },
     }
 
 
@@ -80,8 +130,9 @@ def _listed(manifest: Manifest, names: list[str], start: int, end: int) -> tuple
     """First and last hour number at which each coin is a market, (N,) each; a coin without data never is."""
     first = np.full(len(names), end + 1, dtype=np.int64)
     last = np.full(len(names), start - 1, dtype=np.int64)
+    coins = {coin.name: coin for coin in manifest.table()}
     for line, name in enumerate(names):
-        coin = manifest.coins[name].coin(instant_of(end))
+        coin = coins[name]
         if coin.listed is not None:
             first[line] = hour_number(coin.listed)
             last[line] = end if coin.delisted is None else hour_number(coin.delisted)
@@ -127,14 +178,13 @@ def _gaps(names: list[str], priced: Flags, start: int) -> list[dict[str, Any]]:
     return found
 
 
-def _table(
-    manifest: Manifest, names: list[str], cache_end: pd.Timestamp, priced: Flags, still: Flags, market: Flags
-) -> list[dict[str, Any]]:
+def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, market: Flags) -> list[dict[str, Any]]:
     columns = np.arange(priced.shape[1])
+    coins = {coin.name: coin for coin in manifest.table()}
     rows = []
     for line, name in enumerate(names):
         record = manifest.coins[name]
-        coin = record.coin(cache_end)
+        coin = coins[name]
         seen = columns[priced[line]]
         rows.append(
             {
@@ -146,6 +196,10 @@ def _table(
                 "missing_hours": int(seen[-1] - seen[0] + 1 - len(seen)) if len(seen) else 0,
                 "zero_volume_hours": int((still[line] & priced[line] & market[line]).sum()),
                 "unlisted_hours": int((priced[line] & ~market[line]).sum()),
+                "sources": sorted(record.given),
+                "alive_from": _iso(record.alive_from),
+                "alive_until": _iso(record.alive_until),
+                "gone_by": _iso(record.gone_by),
                 "sz_decimals": coin.sz_decimals,
                 "max_leverage": coin.max_leverage,
             }

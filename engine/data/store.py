@@ -5,6 +5,7 @@
     data_cache/
       manifest.json                      which files count; the coin table; replaced atomically
       hourly/2024-10.1f2e3d4c5b6a.parquet   a month, named by its own digest
+      objects/asset_ctxs-2024-10.....parquet   which objects of an archive are in it (engine.data.objects)
       .lock                              one writer at a time
 
 A write puts the new files beside the old ones, then replaces the manifest, then removes the old ones. Killed at any
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,15 +26,29 @@ import numpy as np
 import pandas as pd
 
 from engine.data.coins import CoinMeta, CoinRecord
-from engine.data.cube import Cube, MergeReport, Tally, coins_touched, months_touched, sources_of
+from engine.data.cube import Cube, coins_touched, months_touched
 from engine.data.files import HOURLY, leftovers, locked, sweep, sync_folder, write_durable
-from engine.data.manifest import MANIFEST, FileEntry, Manifest, read_manifest
-from engine.data.schema import COIN, TIME, Rows, instant_of, month_key, month_number, read_rows, stamps_to_hours
+from engine.data.manifest import MANIFEST, FileEntry, Manifest, ObjectsEntry, read_manifest
+from engine.data.objects import FOLDER as OBJECTS
+from engine.data.objects import ObjectRecord, decode, encode, joined
+from engine.data.report import MergeReport, Tally
+from engine.data.schema import (
+    COIN,
+    SOURCE,
+    TIME,
+    Origins,
+    Rows,
+    instant_of,
+    month_key,
+    read_rows,
+    stamps_to_hours,
+)
 from engine.errors import DataError
 from engine.panel import FIELDS
 
 #: The source name of made-up data. A cache is synthetic as a whole or not at all.
 SYNTHETIC = "synthetic"
+_CURE = "`hlbt data verify` checks every file; delete the cache and import again to mend it."
 Progress = Callable[[int, int, str], None]
 Answer = TypeVar("Answer")
 
@@ -53,7 +68,8 @@ class VerifyReport:
     missing, changed : tuple of str
         Named files that are absent; whose content differs from its digest.
     foreign : tuple of str
-        Files under ``hourly/`` that the manifest does not name, and leftovers of killed writers. They do no harm.
+        Files under ``hourly/`` and ``objects/`` that the manifest does not name, and leftovers of killed writers. They
+        do no harm.
     """
 
     files: int
@@ -102,8 +118,9 @@ class Store:
         if manifest is None or not manifest.files:
             what = "does not exist" if not self.path.exists() else "is empty"
             raise DataError(
-                f"The data cache {self.path} {what}. Fill it with `hlbt data import freqtrade DIR`, or run `hlbt demo` "
-                "for the built-in synthetic sample; --set data.cache=DIR or HLBT_DATA_CACHE names another cache."
+                f"The data cache {self.path} {what}. Fill it with `hlbt data sync --source api` or `--source s3` or "
+                "`hlbt data import freqtrade DIR`, or run `hlbt demo` for the built-in synthetic sample; "
+                "--set data.cache=DIR or HLBT_DATA_CACHE names another cache."
             )
         return manifest
 
@@ -132,28 +149,10 @@ class Store:
         CacheFileError
             When the file is missing, has another size than the manifest says, or is no parquet.
         """
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        path = self.path / entry.name
         names = [name for name in entry.fields if fields is None or name in fields]
-        cure = "`hlbt data verify` checks every file; delete the cache and import again to mend it."
-        try:
-            size = path.stat().st_size
-            if size != entry.bytes:
-                raise CacheFileError(
-                    f"{path} has {size} bytes, not the manifest's {entry.bytes}: it was changed. {cure}"
-                )
-            with pq.ParquetFile(path, read_dictionary=[COIN]) as file:
-                table = file.read(columns=[TIME, COIN, *names]).combine_chunks()
-        except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                raise CacheFileError(f"{path} is missing, though the manifest names it. {cure}") from error
-            raise CacheFileError(f"{path} cannot be read: {error}. {cure}") from error
-        except pa.ArrowInvalid as error:
-            raise CacheFileError(f"{path} is damaged: {error}. {cure}") from error
+        table = self._table(entry, [TIME, COIN, *names])
         coin = table.column(COIN).chunk(0)
-        milliseconds = table.column(TIME).cast(pa.int64()).to_numpy()
+        milliseconds = table.column(TIME).cast("int64").to_numpy()
         values = {name: table.column(name).to_numpy().astype(np.float64, copy=False) for name in names}
         return Rows(
             tuple(coin.dictionary.to_pylist()),
@@ -162,6 +161,62 @@ class Store:
             values,
         )
 
+    def read_origins(self, entry: FileEntry) -> dict[str, Origins]:
+        """Where each cell of a file came from, by field; the rows are those of :meth:`read`."""
+        several = [name for name, sources in entry.sources.items() if len(sources) > 1]
+        table = self._table(entry, [name + SOURCE for name in several]) if several else None
+        found: dict[str, Origins] = {}
+        for name, sources in entry.sources.items():
+            codes = np.zeros(entry.rows, dtype=np.int64)
+            if table is not None and name in several:
+                column = table.column(name + SOURCE).chunk(0)
+                sources = tuple(column.dictionary.to_pylist())
+                codes = column.indices.fill_null(0).to_numpy().astype(np.int64)
+            found[name] = (sources, codes)
+        return found
+
+    def read_objects(self, dataset: str | None = None, manifest: Manifest | None = None) -> dict[str, ObjectRecord]:
+        """Every object that is recorded, by key; of one dataset only when it is named."""
+        manifest = manifest or self.manifest() or Manifest(False)
+        found: dict[str, ObjectRecord] = {}
+        for group, entry in manifest.objects.items():
+            if dataset is None or group.rpartition("-")[0].rpartition("-")[0] == dataset:
+                found.update(self._records(entry))
+        return found
+
+    def _records(self, entry: ObjectsEntry | None) -> dict[str, ObjectRecord]:
+        if entry is None:
+            return {}
+        try:
+            content = (self.path / entry.name).read_bytes()
+        except OSError as error:
+            raise CacheFileError(f"{self.path / entry.name} cannot be read: {error.strerror}. {_CURE}") from error
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise CacheFileError(f"{self.path / entry.name} was changed. {_CURE}")
+        return decode(content)
+
+    def _table(self, entry: FileEntry, columns: Sequence[str]) -> Any:
+        """Columns of a file as a pyarrow table of one chunk."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        path = self.path / entry.name
+        try:
+            size = path.stat().st_size
+            if size != entry.bytes:
+                raise CacheFileError(
+                    f"{path} has {size} bytes, not the manifest's {entry.bytes}: it was changed. {_CURE}"
+                )
+            coded = [name for name in columns if name == COIN or name.endswith(SOURCE)]
+            with pq.ParquetFile(path, read_dictionary=coded) as file:
+                return file.read(columns=list(columns)).combine_chunks()
+        except OSError as error:
+            if isinstance(error, FileNotFoundError):
+                raise CacheFileError(f"{path} is missing, though the manifest names it. {_CURE}") from error
+            raise CacheFileError(f"{path} cannot be read: {error}. {_CURE}") from error
+        except pa.ArrowInvalid as error:
+            raise CacheFileError(f"{path} is damaged: {error}. {_CURE}") from error
+
     def merge(
         self,
         tables: Iterable[Any],
@@ -169,13 +224,16 @@ class Store:
         *,
         replace: bool = False,
         meta: Iterable[CoinMeta] = (),
+        objects: Mapping[str, Sequence[ObjectRecord]] | None = None,
         progress: Progress | None = None,
     ) -> MergeReport:
         """Add data, in one commit.
 
-        New cells fill what is absent. A cell that exists with another value (relative difference above 1e-9) is a
-        conflict: nothing of that coin is taken from that table, and the conflict is reported. So a table is the unit
-        of trust: hand over one a field group and, where it matters, one a coin.
+        New cells fill what is absent. Of a cell that several sources give, the cache holds the value of the highest in
+        :mod:`engine.data.precedence`, whichever came first, and how far they are apart is reported. A cell that a
+        source of the same rank (as a rule the same source) gave with another value (relative difference above 1e-9)
+        is a conflict: nothing of that coin is taken from that table, and the conflict is reported. So a table is the
+        unit of trust: hand over one a field group and, where it matters, one a coin.
 
         Parameters
         ----------
@@ -184,9 +242,11 @@ class Store:
         source : str
             Name for the record; ``"synthetic"`` marks made-up data.
         replace : bool
-            Take the new value of a differing cell instead.
+            Take the new value of a conflicting cell instead.
         meta : iterable of CoinMeta
             What is known of the coins, for the coin table; its origin is `source`.
+        objects : mapping of str to sequence of ObjectRecord, optional
+            Objects whose rows the tables hold, by dataset and month (``"asset_ctxs-2024-10"``).
         progress : callable, optional
             Called with months done, months in all, and the month's name.
 
@@ -203,7 +263,7 @@ class Store:
         parts = [read_rows(table, source) for table in tables]
         parts = [rows for rows in parts if len(rows.codes)]
         with _Writing(self) as writing:
-            before = self._open(source == SYNTHETIC)
+            before = self.state_for(source == SYNTHETIC)
             coins = dict(before.coins)
             for told in meta:
                 coins[told.name] = coins.get(told.name, CoinRecord(told.name)).told(told, source, None)
@@ -216,17 +276,17 @@ class Store:
                     cube.take(rows, source, replace, tally)
                 written = self._write_months(cube, files, progress)
                 _widen(coins, cube)
-            writing.commit(before, Manifest(before.synthetic, dict(sorted(files.items())), dict(sorted(coins.items()))))
-        return MergeReport(
-            source, tally.added, tally.same, tally.changed, tally.refused, tally.conflicts(), tuple(written)
-        )
+            records = self._write_objects(before, objects or {})
+            after = Manifest(before.synthetic, dict(sorted(files.items())), dict(sorted(coins.items())), records)
+            writing.commit(before, after)
+        return tally.report(source, written)
 
     def tell(
         self, metas: Sequence[CoinMeta], origin: str, as_of: pd.Timestamp | None
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Put what `meta` says into the coin table; returns the names added and the names changed."""
         with _Writing(self) as writing:
-            before = self._open(False)
+            before = self.state_for(False)
             coins = dict(before.coins)
             for meta in metas:
                 coins[meta.name] = coins.get(meta.name, CoinRecord(meta.name)).told(meta, origin, as_of)
@@ -244,9 +304,10 @@ class Store:
         """
         manifest = self.require()
         missing, changed = [], []
-        for done, entry in enumerate(manifest.files.values()):
+        entries = manifest.entries
+        for done, entry in enumerate(entries):
             if progress:
-                progress(done, len(manifest.files), entry.name)
+                progress(done, len(entries), entry.name)
             try:
                 content = (self.path / entry.name).read_bytes()
             except FileNotFoundError:
@@ -258,16 +319,16 @@ class Store:
             if hashlib.sha256(content).hexdigest() != entry.sha256:
                 changed.append(entry.name)
         if progress:
-            progress(len(manifest.files), len(manifest.files), "done")
-        kept = {entry.name for entry in manifest.files.values()}
+            progress(len(entries), len(entries), "done")
+        kept = {entry.name for entry in entries}
         foreign = {str(path.relative_to(self.path)) for path in leftovers(self.path, kept)}
-        if (self.path / HOURLY).is_dir():
-            inside = {str(path.relative_to(self.path)) for path in (self.path / HOURLY).iterdir()}
-            foreign |= inside - kept
-        size = sum(entry.bytes for entry in manifest.files.values())
-        return VerifyReport(len(manifest.files), size, tuple(missing), tuple(changed), tuple(sorted(foreign)))
+        for folder in (self.path / HOURLY, self.path / OBJECTS):
+            if folder.is_dir():
+                foreign |= {str(path.relative_to(self.path)) for path in folder.iterdir()} - kept
+        size = sum(entry.bytes for entry in entries)
+        return VerifyReport(len(entries), size, tuple(missing), tuple(changed), tuple(sorted(foreign)))
 
-    def _open(self, synthetic: bool) -> Manifest:
+    def state_for(self, synthetic: bool) -> Manifest:
         """State before a write; refuses to mix made-up and real data."""
         manifest = self.manifest()
         if manifest is None:
@@ -287,9 +348,7 @@ class Store:
         loaded = [self.read(entry) for entry in old]
         cube = Cube(months, coins_touched([*parts, *loaded]))
         for entry, rows in zip(old, loaded, strict=True):
-            cube.load(rows)
-            for name, sources in entry.sources.items():
-                cube.sources[month_number(month_key_of(entry)), name] = set(sources)
+            cube.load(rows, self.read_origins(entry))
         return cube
 
     def _write_months(self, cube: Cube, files: dict[str, FileEntry], progress: Progress | None) -> list[str]:
@@ -308,6 +367,21 @@ class Store:
             if progress:
                 progress(len(changed), len(changed), "commit")
         return [month_key(month) for month in changed]
+
+    def _write_objects(
+        self, before: Manifest, objects: Mapping[str, Sequence[ObjectRecord]]
+    ) -> dict[str, ObjectsEntry]:
+        """Write the changed files of records; the entries of all."""
+        entries = dict(before.objects)
+        for group, records in objects.items():
+            entry, content = encode(group, joined(self._records(entries.get(group)), records))
+            if entry != entries.get(group):
+                (self.path / OBJECTS).mkdir(exist_ok=True)
+                write_durable(self.path / entry.name, content)
+                entries[group] = entry
+        if entries != before.objects:
+            sync_folder(self.path / OBJECTS)
+        return dict(sorted(entries.items()))
 
 
 class _Writing:
@@ -331,7 +405,7 @@ class _Writing:
         """Remove whatever the manifest on the disk does not name; nothing when it cannot be read."""
         with suppress(DataError):
             manifest = self.store.manifest()
-            sweep(self.store.path, {entry.name for entry in manifest.files.values()} if manifest else ())
+            sweep(self.store.path, {entry.name for entry in manifest.entries} if manifest else ())
 
     def commit(self, before: Manifest, after: Manifest) -> None:
         """Replace the manifest, unless nothing changed; then the files that no longer count go."""
@@ -365,7 +439,7 @@ def _encode(cube: Cube, month: int) -> tuple[FileEntry, bytes]:
     """A month as parquet bytes, the same for the same content, and its manifest entry."""
     import pyarrow.parquet as pq
 
-    table = cube.table(month)
+    table, sources = cube.table(month)
     names = tuple(name for name in FIELDS if name in table.column_names)
     buffer = io.BytesIO()
     # Delta-coded times and byte-split floats: a third of the size of the defaults, and faster to read.
@@ -374,7 +448,7 @@ def _encode(cube: Cube, month: int) -> tuple[FileEntry, bytes]:
         buffer,
         compression="zstd",
         compression_level=3,
-        use_dictionary=[COIN],
+        use_dictionary=[COIN, *(name for name in table.column_names if name.endswith(SOURCE))],
         column_encoding={TIME: "DELTA_BINARY_PACKED", **dict.fromkeys(names, "BYTE_STREAM_SPLIT")},
     )
     content = buffer.getvalue()
@@ -390,14 +464,9 @@ def _encode(cube: Cube, month: int) -> tuple[FileEntry, bytes]:
         fields=names,
         sha256=digest,
         bytes=len(content),
-        sources=sources_of(cube, month, names),
+        sources=sources,
     )
     return entry, content
-
-
-def month_key_of(entry: FileEntry) -> str:
-    """Month of a file: ``2024-10``."""
-    return f"{entry.first:%Y-%m}"
 
 
 def _widen(coins: dict[str, CoinRecord], cube: Cube) -> None:
@@ -405,3 +474,5 @@ def _widen(coins: dict[str, CoinRecord], cube: Cube) -> None:
     prices, rates = cube.spans("mid"), cube.spans("funding")
     for name in cube.coins:
         coins[name] = coins.get(name, CoinRecord(name)).seen(prices.get(name), rates.get(name))
+    for (name, source), hour in cube.given.items():
+        coins[name] = coins[name].given_by(source, instant_of(hour))

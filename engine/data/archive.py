@@ -1,0 +1,328 @@
+"""HyperLiquid's archive on S3: what there is, what it costs, and the way from its objects into the cache.
+
+::
+
+    asset_ctxs/20240101.csv.lz4                  source "s3": a row an hour of every coin
+    market_data/20240101/22/l2Book/BTC.lz4       source "l2book": quotes of one row, 23:00
+
+This module lists and prices; :mod:`engine.data.sync_s3` downloads and merges.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any, Protocol
+
+import pandas as pd
+
+from engine.clock import HOUR
+from engine.errors import DataError, some
+
+BUCKET = "hyperliquid-archive"
+ASSET_CTXS = "asset_ctxs"
+L2BOOK = "l2book"
+#: USD a gigabyte (1e9 bytes) out of AWS, and for a thousand requests; stated with every estimate.
+USD_PER_GB = 0.09
+USD_PER_1000_GETS = 0.0004
+USD_PER_1000_LISTS = 0.005
+#: The last hour before the decision instant, 23:00 UTC.
+HOURS = (22,)
+_DAY = re.compile(r"\d{8}")
+_CTXS = re.compile(r"asset_ctxs/(\d{8})\.csv\.lz4")
+
+
+class FetchError(DataError):
+    """One object cannot be had; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An object as a listing names it: key, version, bytes."""
+
+    key: str
+    etag: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Item(Listed):
+    """An object of the archive.
+
+    Attributes
+    ----------
+    dataset : str
+        ``"asset_ctxs"`` or ``"l2book"``.
+    day : date
+        Day of its name.
+    hour : int or None
+        Hour of its name, for a book.
+    coin : str or None
+        Coin of its name, for a book.
+    """
+
+    dataset: str
+    day: date
+    hour: int | None = None
+    coin: str | None = None
+
+    @property
+    def group(self) -> str:
+        """Dataset and month under which it is recorded."""
+        return f"{self.dataset}-{self.day:%Y-%m}"
+
+    @property
+    def instant(self) -> pd.Timestamp:
+        """The row of a book: the end of its hour."""
+        return pd.Timestamp(self.day, tz="UTC").as_unit("ms") + HOUR * ((self.hour or 0) + 1)
+
+
+class Source(Protocol):
+    """What this module needs of a bucket; :class:`engine.data.s3.Bucket` is one."""
+
+    requests: int
+
+    def objects(self, prefix: str, start_after: str = "") -> Iterator[Listed]: ...  # noqa: D102
+    def folders(self, prefix: str) -> list[str]: ...  # noqa: D102
+    def fetch(self, item: Item, path: Path, step: Callable[[int], None]) -> str: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Bill:
+    """Objects and bytes of one dataset; USD at the stated prices.
+
+    Attributes
+    ----------
+    objects, bytes : int
+        In the range.
+    new_objects, new_bytes : int
+        Of these, what is not in the cache yet.
+    usd : float
+        Price of the new ones: transfer and requests.
+    """
+
+    objects: int
+    bytes: int
+    new_objects: int
+    new_bytes: int
+    usd: float
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What lies in a range of the archive, and what of it is to be downloaded.
+
+    Attributes
+    ----------
+    items : tuple of Item
+        Every object in the range, by dataset and key.
+    wanted : tuple of Item
+        Those that the cache lacks, or has in another version.
+    republished : frozenset of str
+        Keys of those that the cache has in another version.
+    missing_days : mapping of str to tuple of date
+        By dataset: days without an object between the first and the last one that has any.
+    published_until : date or None
+        Last day with `asset_ctxs`; None where the range has none.
+    listings : int
+        Requests that listing took.
+    usd_per_gb : float
+        Price of the transfer.
+    """
+
+    items: tuple[Item, ...]
+    wanted: tuple[Item, ...]
+    republished: frozenset[str]
+    missing_days: Mapping[str, tuple[date, ...]]
+    published_until: date | None
+    listings: int
+    usd_per_gb: float = USD_PER_GB
+
+    @property
+    def bills(self) -> dict[str, Bill]:
+        """One bill a dataset."""
+        return {name: self._bill(name) for name in sorted({item.dataset for item in self.items})}
+
+    def _bill(self, dataset: str) -> Bill:
+        every = [item.size for item in self.items if item.dataset == dataset]
+        new = [item.size for item in self.wanted if item.dataset == dataset]
+        usd = sum(new) / 1e9 * self.usd_per_gb + len(new) / 1000 * USD_PER_1000_GETS
+        return Bill(len(every), sum(every), len(new), sum(new), usd)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes to download."""
+        return sum(item.size for item in self.wanted)
+
+    @property
+    def usd(self) -> float:
+        """Price of the whole: transfer, requests, and the listings that were made for it."""
+        return sum(bill.usd for bill in self.bills.values()) + self.listings / 1000 * USD_PER_1000_LISTS
+
+    def check_budget(self, max_usd: float, yes: bool) -> None:
+        """Refuse to spend more than `max_usd`.
+
+        Raises
+        ------
+        DataError
+            Unless `yes`.
+        """
+        if self.usd > max_usd and not yes:
+            raise DataError(
+                f"This sync would download {len(self.wanted):,} objects, {self.bytes / 1e9:.2f} GB, for about "
+                f"{self.usd:.2f} USD at {self.usd_per_gb:g} USD per GB, over --max-usd {max_usd:g}. Nothing was "
+                "downloaded. Pass --yes, raise --max-usd, or narrow data.start and data.end; `hlbt data cost` itemises."
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready; the objects themselves are left out."""
+        return {
+            "datasets": {name: vars(bill) for name, bill in self.bills.items()},
+            "missing_days": {name: [f"{day}" for day in days] for name, days in self.missing_days.items()},
+            "published_until": None if self.published_until is None else f"{self.published_until}",
+            "listings": self.listings,
+            "usd_per_gb": self.usd_per_gb,
+            "usd": self.usd,
+        }
+
+
+@dataclass(frozen=True)
+class Range:
+    """What is asked for.
+
+    Attributes
+    ----------
+    start, end : Timestamp or None
+        First and last row, inclusive; None is open. A file that holds any row of the range is in it.
+    books : bool
+        Whether books are wanted beside `asset_ctxs`.
+    hours : tuple of int
+        Hours of the day whose books are wanted; hour 22 makes row 23:00.
+    coins : tuple of str or None
+        Coins whose books are wanted; None is all. `asset_ctxs` has all coins in one file.
+    """
+
+    start: pd.Timestamp | None = None
+    end: pd.Timestamp | None = None
+    books: bool = False
+    hours: tuple[int, ...] = HOURS
+    coins: tuple[str, ...] | None = field(default=None)
+
+    def has(self, first_row: pd.Timestamp, last_row: pd.Timestamp) -> bool:
+        """Whether any row from `first_row` to `last_row` is asked for."""
+        return (self.end is None or first_row <= self.end) and (self.start is None or last_row >= self.start)
+
+
+def make_plan(
+    source: Source, recorded: Mapping[str, str], asked: Range, *, usd_per_gb: float = USD_PER_GB, jobs: int = 8
+) -> Plan:
+    """List the range of the archive; downloads nothing.
+
+    Parameters
+    ----------
+    source : Source
+        The bucket.
+    recorded : mapping of str to str
+        Key -> ETag of what the cache has.
+    asked : Range
+        What is wanted.
+    jobs : int
+        Listings at once.
+
+    Raises
+    ------
+    DataError
+        When the bucket cannot be listed.
+    """
+    before = source.requests
+    items = list(_contexts(source, asked))
+    days = [item.day for item in items]
+    missing = {ASSET_CTXS: _missing(days)}
+    if asked.books:
+        books = _books(source, asked, jobs)
+        missing[L2BOOK] = _missing([item.day for item in books])
+        items += books
+    wanted = tuple(item for item in items if recorded.get(item.key) != item.etag)
+    again = frozenset(item.key for item in wanted if item.key in recorded)
+    until = max(days, default=None)
+    return Plan(tuple(items), wanted, again, missing, until, source.requests - before, usd_per_gb)
+
+
+def _contexts(source: Source, asked: Range) -> Iterator[Item]:
+    # The file of the day before `start` holds the row of its midnight.
+    after = "" if asked.start is None else f"{ASSET_CTXS}/{asked.start - 25 * HOUR:%Y%m%d}.zzz"
+    for listed in source.objects(f"{ASSET_CTXS}/", after):
+        found = _CTXS.fullmatch(listed.key)
+        if not found:
+            continue
+        midnight = pd.Timestamp(found[1], tz="UTC")
+        if asked.has(midnight + HOUR, midnight + 24 * HOUR):
+            yield Item(listed.key, listed.etag, listed.size, ASSET_CTXS, midnight.date())
+        elif asked.end is not None and midnight > asked.end:
+            return
+
+
+def _books(source: Source, asked: Range, jobs: int) -> list[Item]:
+    from concurrent.futures import ThreadPoolExecutor
+
+    folders = [name for name in source.folders("market_data/") if _DAY.fullmatch(name)]
+    places = []
+    for name in sorted(folders):
+        day = pd.Timestamp(name, tz="UTC")
+        hours = (hour for hour in sorted(asked.hours) if asked.has(day + HOUR * (hour + 1), day + HOUR * (hour + 1)))
+        places += [(day.date(), hour) for hour in hours]
+    with ThreadPoolExecutor(jobs) as pool:
+        return [item for part in pool.map(lambda place: _books_of(source, asked, *place), places) for item in part]
+
+
+def _books_of(source: Source, asked: Range, day: date, hour: int) -> list[Item]:
+    prefix = f"market_data/{day:%Y%m%d}/{hour}/l2Book/"
+    found = []
+    for listed in source.objects(prefix):
+        coin = listed.key.removeprefix(prefix).removesuffix(".lz4")
+        if listed.key.endswith(".lz4") and "/" not in coin and (asked.coins is None or coin in asked.coins):
+            found.append(Item(listed.key, listed.etag, listed.size, L2BOOK, day, hour, coin))
+    return found
+
+
+def _missing(days: Sequence[date]) -> tuple[date, ...]:
+    """Days between the first and the last that are not there."""
+    if not days:
+        return ()
+    first, last, there = min(days), max(days), set(days)
+    span = (first + timedelta(days=number) for number in range((last - first).days))
+    return tuple(day for day in span if day not in there)
+
+
+def describe(plan: Plan) -> list[str]:
+    """Lines for people: days that are missing, and where the archive ends."""
+    lines = [
+        f"{name}: {len(days)} days are missing in the archive: {some(days)}."
+        for name, days in plan.missing_days.items()
+        if days
+    ]
+    if plan.published_until is not None:
+        until = plan.published_until
+        lines.append(f"The archive has asset_ctxs to {until}; newer hours come from `hlbt data sync --source api`.")
+    return lines
+
+
+def whole(path: Path, item: Item) -> str | None:
+    """SHA-256 of an earlier download of this very object; None when there is none or it is another."""
+    try:
+        if path.stat().st_size != item.size:
+            return None
+        content = path.read_bytes()
+    except OSError:
+        return None
+    if len(item.etag) == 32 and "-" not in item.etag:
+        return _sha256(content) if hashlib.md5(content, usedforsecurity=False).hexdigest() == item.etag else None
+    return _sha256(content)
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,161 @@
+"""``market_data/{YYYYMMDD}/{H}/l2Book/{coin}.lz4`` of the archive: an hour of a coin's book, a snapshot a line.
+
+The row of instant ``t`` is the last snapshot whose inner `time` (the exchange's, in milliseconds) lies before ``t``. It
+stands at the end of the file, so only the end is decompressed where the frame's blocks allow it, and of the text only
+one line is parsed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from engine.data.asset_ctxs import ObjectError, decompress
+from engine.data.schema import Floats
+
+#: Field -> distance from mid within which the depth is counted.
+DEPTHS = {"depth_10bps_usd": 10e-4, "depth_50bps_usd": 50e-4}
+FIELDS = ("mid", "bid", "ask", *DEPTHS)
+_INNER_TIME = re.compile(rb'"time": ?(\d{13})\b')
+#: LZ4 frame format: magic number, flags, and what a block's size field says.
+_MAGIC = b"\x04\x22\x4d\x18"
+_INDEPENDENT, _BLOCK_SUMS, _CONTENT_SIZE, _CONTENT_SUM, _DICTIONARY = 0x20, 0x10, 0x08, 0x04, 0x01
+_STORED = 0x80000000
+
+
+@dataclass(frozen=True)
+class Quote:
+    """The last snapshot of a book before an instant.
+
+    Attributes
+    ----------
+    milliseconds : int
+        Its inner time.
+    values : dict of str to float
+        `mid`, `bid`, `ask` in USD; the depths, USD within their distance of mid on the thinner side. NaN where a side
+        is empty. The archive holds about 20 levels a side: where they end nearer than the distance, the depth is that
+        of the levels there are, a lower bound.
+    """
+
+    milliseconds: int
+    values: dict[str, float]
+
+
+def last_quote(content: bytes, coin: str, before_ms: int) -> Quote:
+    """Read the last snapshot before an instant from one object.
+
+    Parameters
+    ----------
+    content : bytes
+        The object as it was downloaded.
+    coin : str
+        The coin of its name.
+    before_ms : int
+        The instant, milliseconds since 1970; the snapshot must lie in the hour before it.
+
+    Raises
+    ------
+    ObjectError
+        For damaged LZ4, a cut last line, a file of another coin, no snapshot in the hour.
+    """
+    text = b""
+    for block in _blocks_from_the_end(content):
+        text = block + text
+        if len(text) == len(block) and not text.endswith(b"\n"):
+            raise ObjectError("ends in a cut line")
+        stamps = [(int(found[1]), found.start()) for found in _INNER_TIME.finditer(text)]
+        # The first line of what is here may lack its beginning; its stamp does not count unless nothing is before it.
+        usable = [stamp for stamp in stamps if stamp[0] < before_ms and text.rfind(b"\n", 0, stamp[1]) >= 0]
+        if usable:
+            return _quote(text, max(usable), coin, before_ms)
+    first = [(int(found[1]), found.start()) for found in _INNER_TIME.finditer(text[: text.find(b"\n") + 1])]
+    if first and first[0][0] < before_ms:
+        return _quote(text, first[0], coin, before_ms)
+    raise ObjectError("has no snapshot before the end of its hour")
+
+
+def _quote(text: bytes, stamp: tuple[int, int], coin: str, before_ms: int) -> Quote:
+    milliseconds, place = stamp
+    if milliseconds < before_ms - 3_600_000:
+        raise ObjectError(
+            f"has no snapshot in its hour; the last is {(before_ms - milliseconds) / 3_600_000:.1f} h old"
+        )
+    line = text[text.rfind(b"\n", 0, place) + 1 : text.find(b"\n", place)]
+    try:
+        data = json.loads(line)["raw"]["data"]
+        bids, asks = (
+            np.array([(level["px"], level["sz"]) for level in side], dtype=np.float64) for side in data["levels"]
+        )
+        found = str(data["coin"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ObjectError(f"has a last snapshot that cannot be read ({type(error).__name__}: {error})") from error
+    if found != coin:
+        raise ObjectError(f"holds the book of {found}, not of {coin}")
+    return Quote(milliseconds, _values(bids.reshape(-1, 2), asks.reshape(-1, 2)))
+
+
+def _values(bids: Floats, asks: Floats) -> dict[str, float]:
+    """Quotes and depths of a book; both sides (levels, 2) of price and size."""
+    if not len(bids) or not len(asks):
+        return dict.fromkeys(FIELDS, np.nan)
+    bid, ask = float(bids[:, 0].max()), float(asks[:, 0].min())
+    if not 0 < bid < ask:
+        raise ObjectError(f"has a crossed or empty book at its end: bid {bid:g}, ask {ask:g}")
+    mid = (bid + ask) / 2
+    values = {"mid": mid, "bid": bid, "ask": ask}
+    for name, distance in DEPTHS.items():
+        sides = (side[np.abs(side[:, 0] - mid) <= distance * mid] for side in (bids, asks))
+        values[name] = float(min((side[:, 0] * side[:, 1]).sum() for side in sides))
+    return values
+
+
+def _blocks_from_the_end(content: bytes) -> Iterator[bytes]:
+    """Texts of the frame's blocks, the last first; the whole text at once where blocks build on each other."""
+    import lz4.block
+
+    blocks = _independent_blocks(content)
+    if blocks is None:
+        yield decompress(content)
+        return
+    largest, spans = blocks
+    for start, size, stored in reversed(spans):
+        block = content[start : start + size]
+        try:
+            yield block if stored else lz4.block.decompress(block, uncompressed_size=largest)
+        except lz4.block.LZ4BlockError as error:
+            raise ObjectError(f"is damaged LZ4 ({error})") from error
+
+
+def _independent_blocks(content: bytes) -> tuple[int, list[tuple[int, int, bool]]] | None:
+    """Largest text of a block, and start, size and "not compressed" of each; None for a frame of another kind.
+
+    Raises
+    ------
+    ObjectError
+        When the frame has no end.
+    """
+    if content[:4] != _MAGIC or len(content) < 7:
+        raise ObjectError("is no LZ4 frame, or is truncated")
+    flags = content[4]
+    if not flags & _INDEPENDENT or flags & _DICTIONARY:
+        return None
+    place = 7 + (8 if flags & _CONTENT_SIZE else 0)
+    spans = []
+    while True:
+        size = int.from_bytes(content[place : place + 4], "little")
+        place += 4
+        if place > len(content):
+            raise ObjectError(f"is truncated LZ4: {len(content)} bytes, and no end of the frame")
+        if size == 0:
+            break
+        stored, size = bool(size & _STORED), size & ~_STORED
+        spans.append((place, size, stored))
+        place += size + (4 if flags & _BLOCK_SUMS else 0)
+    if place + (4 if flags & _CONTENT_SUM else 0) != len(content):
+        # Truncated within the sum, or more frames follow: the library knows what to do.
+        return None
+    return 1 << (8 + 2 * ((content[5] >> 4) & 7)), spans

@@ -1,0 +1,226 @@
+"""A HyperLiquid on loopback: the transport (:class:`LoopbackServer`) and the answers of its `/info` (:class:`Venue`).
+
+A later path is one more entry of the server's `handlers`. Faults are put in front of a handler with :meth:`fail`.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+HOUR_MS = 3_600_000
+Handler = Callable[[dict[str, Any]], Any]
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A raw answer: body as it is, after a silence."""
+
+    body: str
+    status: int = 200
+    silence_seconds: float = 0.0
+
+
+#: What the exchange is known to say when it does not answer.
+TOO_MANY = Reply("null", 429)
+BAD_GATEWAY = Reply("<html><body><h1>502 Bad Gateway</h1></body></html>", 502)
+NOT_JSON = Reply("<html>We are upgrading</html>")
+REFUSED = Reply("Failed to deserialize the JSON body into the target type", 422)
+
+
+@dataclass
+class Fault:
+    """Answers of this to `times` requests that match."""
+
+    match: Callable[[dict[str, Any]], bool]
+    reply: Reply
+    times: int = 1
+
+
+class LoopbackServer:
+    """POST by path to handlers that map a payload to JSON (or a :class:`Reply`); remembers the requests.
+
+    Use it as a context; `url` is its address.
+    """
+
+    def __init__(self, handlers: dict[str, Handler]) -> None:
+        self.handlers = handlers
+        self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.faults: list[Fault] = []
+        self._lock = threading.Lock()
+        owner = self
+
+        class Connection(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            wbufsize = -1  # headers and body in one packet, and no packet held back:
+            disable_nagle_algorithm = True  # else every answer waits 40 ms for an acknowledgement
+
+            def do_POST(self) -> None:  # the name that http.server wants
+                payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                reply = owner.answer(self.path, payload)
+                time.sleep(reply.silence_seconds)
+                body = reply.body.encode()
+                try:
+                    self.send_response(reply.status)
+                    self.send_header("Content-Type", "application/json")
+                    self.send_header("Content-Length", str(len(body)))
+                    self.end_headers()
+                    self.wfile.write(body)
+                    self.wfile.flush()
+                except OSError:
+                    self.close_connection = True  # the client is gone: killed, or tired of waiting
+
+            def log_message(self, format: str, *args: Any) -> None:
+                pass
+
+        class Quiet(ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # a client that was killed in the middle of a request
+
+        self._http = Quiet(("127.0.0.1", 0), Connection)
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.01,), daemon=True)
+
+    def fail(self, reply: Reply, times: int = 1, **fields: Any) -> None:
+        """Give `reply` to the next `times` requests whose payload (or its `req`) has these fields."""
+
+        def match(payload: dict[str, Any]) -> bool:
+            flat = {**payload, **payload.get("req", {})}
+            return all(flat.get(name) == value for name, value in fields.items())
+
+        self.faults.append(Fault(match, reply, times))
+
+    def answer(self, path: str, payload: dict[str, Any]) -> Reply:
+        with self._lock:
+            self.requests.append((path, payload))
+            for fault in self.faults:
+                if fault.times > 0 and fault.match(payload):
+                    fault.times -= 1
+                    return fault.reply
+        if path not in self.handlers:
+            return Reply("", 404)
+        answer = self.handlers[path](payload)
+        return answer if isinstance(answer, Reply) else Reply(json.dumps(answer))
+
+    def asked(self, kind: str) -> list[dict[str, Any]]:
+        """Payloads of one type, in order."""
+        return [payload for _, payload in self.requests if payload.get("type") == kind]
+
+    def __enter__(self) -> LoopbackServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+
+@dataclass
+class Listing:
+    """A perpetual with a made-up history, the same for the same name.
+
+    Times are hour numbers. A candle per hour that traded (a share of `sparse` did not); a rate per hour since `listed`.
+    """
+
+    name: str
+    listed: int
+    gone: int | None = None
+    sparse: float = 0.0
+    candles: dict[int, dict[str, Any]] = field(default_factory=dict)
+    rates: dict[int, dict[str, Any]] = field(default_factory=dict)
+
+    def grow(self, now_hour: int) -> None:
+        """Make the history up to the candle that opens at `now_hour`; what is there stays."""
+        for hour in range(self.listed, min(now_hour, self.gone if self.gone is not None else now_hour) + 1):
+            if hour in self.rates:
+                continue
+            chance = random.Random(f"{self.name} {hour}")
+            price, late = 100.0 * (1.0 + chance.random()), chance.choice((0, 3, 48, 731, 90_000))
+            self.rates[hour] = {
+                "coin": self.name,
+                "fundingRate": f"{chance.uniform(-1e-4, 1e-4):.8f}",
+                "premium": f"{chance.uniform(-1e-3, 1e-3):.8f}",
+                "time": hour * HOUR_MS + late,
+            }
+            if chance.random() >= self.sparse:
+                volume = 0.0 if chance.random() < 0.05 else round(chance.uniform(1, 1e4), 1)
+                opened = hour * HOUR_MS
+                text = f"{price:.3f}"
+                self.candles[hour] = {
+                    **{"t": opened, "T": opened + HOUR_MS - 1, "s": self.name, "i": "1h", "n": int(volume)},
+                    **{"o": text, "c": text, "h": text, "l": text, "v": str(volume)},
+                }
+
+
+class Venue:
+    """Answers of `/info` from :class:`Listing` histories, with the caps of the real exchange.
+
+    Parameters
+    ----------
+    listings : sequence of Listing
+        The universe.
+    now_ms : int
+        Time at the exchange, in milliseconds; the candle of this hour is unfinished.
+    """
+
+    candle_cap = 5000
+    funding_cap = 500
+
+    def __init__(self, listings: list[Listing], now_ms: int) -> None:
+        self.listings = {listing.name: listing for listing in listings}
+        self.move(now_ms)
+
+    def move(self, now_ms: int) -> None:
+        self.now_ms = now_ms
+        for listing in self.listings.values():
+            listing.grow(now_ms // HOUR_MS)
+
+    def __call__(self, payload: dict[str, Any]) -> Any:
+        if payload["type"] == "meta":
+            return {"universe": [self._entry(listing) for listing in self.listings.values()], "marginTables": []}
+        if payload["type"] == "candleSnapshot":
+            request = payload["req"]
+            assert request["interval"] == "1h"
+            held = list(self.listings[request["coin"]].candles.values())[-self.candle_cap :]
+            # As recorded: a candle is returned when any part of it lies in the range.
+            return [row for row in held if row["T"] >= request["startTime"] and row["t"] <= request["endTime"]]
+        if payload["type"] == "fundingHistory":
+            rates = self.listings[payload["coin"]].rates.values()
+            end = payload.get("endTime", self.now_ms)
+            wanted = [row for row in rates if payload["startTime"] <= row["time"] <= min(end, self.now_ms)]
+            return wanted[: self.funding_cap]
+        return REFUSED
+
+    @staticmethod
+    def _entry(listing: Listing) -> dict[str, Any]:
+        entry = {"szDecimals": 2, "name": listing.name, "maxLeverage": 10, "marginTableId": 10}
+        return entry | ({"isDelisted": True} if listing.gone is not None else {})
+
+
+class Recorded:
+    """Answers of `/info` from recorded rows, cut to the range asked for; a type that was not recorded is refused."""
+
+    def __init__(
+        self, meta: dict[str, Any], candles: list[Any] | None = None, funding: list[Any] | None = None
+    ) -> None:
+        self.meta, self.candles, self.funding = meta, candles or [], funding or []
+
+    def __call__(self, payload: dict[str, Any]) -> Any:
+        if payload["type"] == "meta":
+            return self.meta
+        if payload["type"] == "candleSnapshot":
+            request = payload["req"]
+            return [row for row in self.candles if row["s"] == request["coin"] and row["T"] >= request["startTime"]]
+        if payload["type"] == "fundingHistory":
+            return [row for row in self.funding if payload["startTime"] <= row["time"] <= payload["endTime"]]
+        return REFUSED
