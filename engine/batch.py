@@ -18,12 +18,14 @@ from engine.oracle import GROSS_TOLERANCE, excess, validate_decisions
 from engine.panel import Panel
 from engine.result import FLOWS
 from engine.simulate import check_config, check_schedule, kernel_inputs, trade_rows
+from engine.variants import applied, traded_weights
 
 if TYPE_CHECKING:
     from engine.kernel import Coins, Fees, Market, Rules, Tape
 
 #: Books that one call of the kernel runs side by side: enough to share a day's prices, few enough to stay in the cache.
 TILE = 64
+_DISORDERED = "Sparse weights have a row whose coins do not ascend; each column may stand there once."
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,15 @@ class SparseWeights:
         indptr = self.indptr[first * decisions : last * decisions + 1]
         entries = slice(int(indptr[0]), int(indptr[-1]))
         return SparseWeights(indptr - indptr[0], self.coins[entries], self.weights[entries])
+
+    def to_dense(self, decisions: int, coins: int) -> np.ndarray:
+        """The (P, D, N) array."""
+        places = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr)) * coins + self.coins.astype(np.int64)
+        if (np.diff(places) <= 0).any():
+            raise WeightsError(_DISORDERED)
+        dense = np.zeros((len(self.indptr) - 1) * coins)
+        dense[places] = self.weights
+        return dense.reshape(-1, decisions, coins)
 
 
 Weights = np.ndarray | SparseWeights
@@ -130,7 +141,7 @@ def backtest_many(
     done = 0
     with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
         for chunk in chunks:
-            figures, counters, daily = _run(pool, chunk, (market, impact, *inputs), ascending, config, done)
+            figures, counters, daily = _run(pool, chunk, (market, impact, *inputs), panel, ascending, config, done)
             tables.append(_table(figures, counters, daily.shape[1] - 1, panel, config))
             if daily_returns:
                 before = daily[:, :-1]
@@ -187,6 +198,7 @@ def _run(
     pool: ThreadPoolExecutor,
     chunk: Weights,
     inputs: tuple[Any, ...],
+    panel: Panel,
     decisions: pd.DatetimeIndex,
     config: RunConfig,
     done: int,
@@ -201,7 +213,8 @@ def _run(
 
     def run(first: int) -> None:
         part = slice(first, min(first + TILE, books))
-        entries = _gather(chunk, part, len(market.mid), decisions, config, done)
+        tile = _traded(chunk, part, panel, decisions, config, done)
+        entries = _gather(tile, part.stop - part.start, len(market.mid), decisions, config, done + part.start)
         batch_nb(*inputs, *entries, figures[part], counters[part], daily[part])
 
     for _ in pool.map(run, range(0, books, TILE)):
@@ -226,31 +239,43 @@ def _books(chunk: Weights, decisions: int, coins: int) -> int:
     return len(chunk)
 
 
+def _traded(
+    chunk: Weights, part: slice, panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig, done: int
+) -> Weights:
+    """A tile's books with the execution variants applied, which makes them dense; as they are when there is none."""
+    tile = chunk.part(part.start, part.stop, len(decisions)) if isinstance(chunk, SparseWeights) else chunk[part]
+    if not applied(config):
+        return tile
+    dense = tile.to_dense(len(decisions), len(panel.coins)) if isinstance(tile, SparseWeights) else tile
+    if np.isinf(dense).any():
+        book, d, _ = (int(place[0]) for place in np.nonzero(np.isinf(dense)))
+        raise WeightsError(f"A weight of book {done + part.start + book} on {show(decisions[d])} is infinite.")
+    return traded_weights(dense, decisions, panel, config)
+
+
 def _gather(
-    chunk: Weights, part: slice, traded: int, decisions: pd.DatetimeIndex, config: RunConfig, done: int
+    books: Weights, count: int, traded: int, decisions: pd.DatetimeIndex, config: RunConfig, first: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Entries of a tile's books in the order in which the kernel reads them; refuses a gross above the limit."""
+    """Entries of a tile's books, from book `first` on, in the order of the kernel; refuses a gross above the limit."""
     from engine.kernel import gather_dense_nb, gather_sparse_nb
 
     limit = config.account.max_gross * (1.0 + GROSS_TOLERANCE)
-    count = part.stop - part.start
     indptr = np.zeros(traded * count + 1, dtype=np.int64)
-    if isinstance(chunk, SparseWeights):
-        books = chunk.part(part.start, part.stop, len(decisions))
+    if isinstance(books, SparseWeights):
         entries = (indptr, np.empty(len(books.coins), dtype=np.uint32), np.empty(len(books.coins)))
         (book, d), disordered = gather_sparse_nb(books.indptr, books.coins, books.weights, limit, count, *entries)
         if disordered:
-            raise WeightsError("Sparse weights have a row whose coins do not ascend; each column may stand there once.")
+            raise WeightsError(_DISORDERED)
     else:
         # Room for every weight; memory that is not written to costs nothing.
-        room = count * traded * chunk.shape[2]
+        room = count * traded * books.shape[2]
         entries = (indptr, np.empty(room, dtype=np.uint32), np.empty(room))
-        book, d = gather_dense_nb(np.ascontiguousarray(chunk[part], dtype=np.float64), limit, *entries)
+        book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, *entries)
     if book >= 0:
         weights = entries[2][indptr[d * count + book] : indptr[d * count + book + 1]]
         shown, allowed = excess(float(np.nansum(np.abs(weights))), config.account.max_gross)
         raise WeightsError(
-            f"Gross weight {shown} of book {done + part.start + book} on {show(decisions[d])} exceeds {allowed} "
+            f"Gross weight {shown} of book {first + book}{applied(config)} on {show(decisions[d])} exceeds {allowed} "
             "(account.max_gross). Scale the weights or raise the limit."
         )
     return entries

@@ -174,6 +174,48 @@ def stems(name: str, label: str, values: pd.Series, mean: float) -> str:
     return _svg(figure, name, label)
 
 
+def by_size(
+    name: str,
+    label: str,
+    sizes: np.ndarray,
+    series: Mapping[str, pd.Series],
+    colours: Sequence[str],
+    percent: bool = False,
+    log: bool = False,
+) -> str:
+    """Lines over account size in USD on a logarithmic axis, a mark a size; with `log` the figure's axis is one too."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    figure, axes = _canvas()
+    for colour, (legend, values) in zip(colours, series.items(), strict=True):
+        numbers = values.to_numpy(dtype=np.float64) * (100.0 if percent else 1.0)
+        axes.plot(sizes, numbers, color=colour, label=legend, marker="o", markersize=3.0)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=12))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short_usd(value)))
+    drawn = np.concatenate([values.to_numpy(dtype=np.float64) for values in series.values()])
+    if log and (drawn > 0.0).any():
+        axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(numticks=6))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}%" if percent else f"{value:g}"))
+    else:
+        axes.axhline(0.0, color="#999999", linewidth=0.8)
+        _percent(axes) if percent else _thousands(axes)
+    if len(series) > 1:
+        figure.legend(loc="outside upper left", ncols=6, handlelength=1.2, columnspacing=1.2)
+    return _svg(figure, name, label)
+
+
+def short_usd(value: float) -> str:
+    """``250k`` of 250,000."""
+    for unit, letter in ((1e9, "bn"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:,.4g}{letter}"
+    return f"{value:,.4g}"
+
+
 def _canvas() -> tuple[Figure, Axes]:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +15,13 @@ import typer
 from engine.cli_data import data_app
 from engine.cli_options import ConfigOption, JsonOption, SetOption, cache_of, config_of
 from engine.errors import ConfigError, DataError, HlbtError, OracleError
-from engine.terminal import demo_table, print_json, progress, result_tables, show_all
+from engine.terminal import capacity_table, demo_table, print_json, progress, result_tables, show_all
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.panel import Panel
     from engine.result import Result
-    from engine.runs import Origin
+    from engine.runs import Origin, Run
 
 REPORTS = Path("reports")
 DEMO_ORACLES: tuple[tuple[str, dict[str, Any]], ...] = (
@@ -27,6 +29,16 @@ DEMO_ORACLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("research.oracles.carry:Carry", {"lookback_hours": 168, "n": 5}),
     ("research.oracles.equal_weight:EqualWeight", {}),
 )
+
+OracleOption = Annotated[
+    str | None, typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
+]
+ParamOption = Annotated[
+    list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="CSV or parquet: a column time, then one a coin.")
+]
 
 app = typer.Typer(
     name="hlbt",
@@ -62,16 +74,9 @@ def main() -> None:
 
 @app.command("backtest")
 def backtest_command(
-    oracle: Annotated[
-        str | None,
-        typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum."),
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option("--weights", metavar="FILE", help="CSV or parquet: a column time, then one a coin.")
-    ] = None,
+    oracle: OracleOption = None,
+    param: ParamOption = None,
+    weights: WeightsOption = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default reports/<run>.")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the tearsheet.")] = True,
     config: ConfigOption = None,
@@ -86,10 +91,7 @@ def backtest_command(
     from engine.data.load import load_panel
     from engine.runs import check_replaceable
 
-    if (oracle is None) == (weights is None):
-        raise OracleError("Name what to run: either --oracle PATH:CLASS or --weights FILE.")
-    if weights is not None and param:
-        raise OracleError(f"--param {param[0]} is for an oracle; a weights file has no parameters.")
+    _check_source(oracle, param, weights)
     settled = config_of(config, settings)
     if out is not None:
         check_replaceable(out)  # before the work, not after
@@ -105,6 +107,65 @@ def backtest_command(
             *result_tables(result, origin),
             f"Run folder: {folder}" + (f"\nTearsheet:  {folder / 'tearsheet.html'}" if report else ""),
         )
+
+
+@app.command("capacity")
+def capacity_command(
+    oracle: OracleOption = None,
+    param: ParamOption = None,
+    weights: WeightsOption = None,
+    sizes: Annotated[
+        str | None, typer.Option("--sizes", metavar="USD,USD,...", help="Default: 13 from 10,000 to 100,000,000.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page; default reports/<run>/capacity.html.")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the same weights on accounts of growing size: net Sharpe and costs against size.
+
+    Here costs.impact is "venue" unless --set says otherwise.
+
+    Example: hlbt capacity --oracle research.oracles.momentum:Momentum --sizes 1e4,1e5,1e6,1e7
+    """
+    from engine.capacity import capacity, limits
+    from engine.capacity_page import check_page, conclusions, write_capacity
+    from engine.data.load import load_panel
+    from engine.runs import CAPACITY
+
+    _check_source(oracle, param, weights)
+    accounts = _sizes(sizes)
+    settled = config_of(config, ["costs.impact=venue", *(settings or ())])
+    if out is not None:
+        check_page(out)
+    with progress() as step:
+        step(0, len(accounts) + 2, "loading the panel")
+        panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+        step(1, len(accounts) + 2, "weights")
+        result, origin = _run(panel, settled, oracle, _parameters(param), weights)
+        table = capacity(
+            panel,
+            result.weights,
+            settled,
+            accounts,
+            lambda done: step(done + 2, len(accounts) + 2, "sizes"),
+        )
+    if out is not None:
+        page = write_capacity(out, table, panel, settled, origin)
+    else:
+        folder = _save(
+            result, origin, None, lambda run: write_capacity(run.folder / CAPACITY, table, panel, settled, origin)
+        )
+        page = folder / CAPACITY
+    found = limits(table)
+    if as_json:
+        rows = table.to_dict("records")
+        print_json({"page": str(page), "synthetic": panel.synthetic, "limits": asdict(found), "sizes": rows})
+        return
+    words = "\n".join(f"{name}: {value}" for name, value in conclusions(table, found))
+    show_all(capacity_table(table, origin.name, panel.synthetic), f"{words}\nPage: {page}")
 
 
 @app.command("report")
@@ -199,6 +260,26 @@ def demo_command(
 # ------------------------------------------------------------------------------------------------------------- helpers
 
 
+def _check_source(oracle: str | None, param: list[str] | None, weights: Path | None) -> None:
+    if (oracle is None) == (weights is None):
+        raise OracleError("Name what to run: either --oracle PATH:CLASS or --weights FILE.")
+    if weights is not None and param:
+        raise OracleError(f"--param {param[0]} is for an oracle; a weights file has no parameters.")
+
+
+def _sizes(text: str | None) -> tuple[float, ...]:
+    from engine.capacity import SIZES, check_sizes
+
+    if text is None:
+        return SIZES
+    try:
+        sizes = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--sizes {text!r} is not a list of USD, for example --sizes 1e4,1e5,1e6.") from None
+    check_sizes(sizes)
+    return sizes
+
+
 def _parameters(assignments: list[str] | None) -> dict[str, Any]:
     from engine.config import parse_value
 
@@ -239,15 +320,21 @@ def _run(
 
 
 def _write(result: Result, origin: Origin, out: Path | None, report: bool, reports: Path = REPORTS) -> Path:
-    from datetime import UTC, datetime
-
-    from engine.runs import run_name, save_run
-
     page = None
     if report:
         from engine.report import write_tearsheet
 
         page = write_tearsheet
+    return _save(result, origin, out, page, reports)
+
+
+def _save(
+    result: Result, origin: Origin, out: Path | None, page: Callable[[Run], object] | None, reports: Path = REPORTS
+) -> Path:
+    from datetime import UTC, datetime
+
+    from engine.runs import run_name, save_run
+
     folder = out if out is not None else reports / run_name(result, origin)
     save_run(result, origin, folder, datetime.now(UTC).isoformat(timespec="seconds"), page)
     return folder

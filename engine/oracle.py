@@ -104,7 +104,9 @@ class Oracle(ABC):
             Naming the first coin and instant that break the contract.
         """
         rows = weights if isinstance(weights, pd.DataFrame) else pd.DataFrame([dict(weights)], index=["weights"])
-        _check_values(rows.to_numpy(dtype=np.float64), [str(coin) for coin in rows.columns], rows.index, max_gross)
+        values = rows.to_numpy(dtype=np.float64)
+        _check_finite(values, [str(coin) for coin in rows.columns], rows.index)
+        check_gross(values, rows.index, max_gross)
 
 
 class ScoreOracle(Oracle):
@@ -222,8 +224,10 @@ def validate_decisions(index: pd.Index, panel: Panel) -> tuple[pd.DatetimeIndex,
     return decisions, order
 
 
-def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> tuple[pd.DatetimeIndex, np.ndarray]:
+def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
     """Check a weight frame against a panel and bring it into the panel's shape.
+
+    The gross is for :func:`check_gross`, for it is limited where it is traded, not where it is asked.
 
     Returns
     -------
@@ -235,7 +239,7 @@ def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> t
     Raises
     ------
     WeightsError
-        For naive, repeated or unknown instants, unknown or repeated coins, infinities, a gross above `max_gross`.
+        For naive, repeated or unknown instants, unknown or repeated coins, infinities.
     """
     if not isinstance(weights, pd.DataFrame):
         raise WeightsError(f"Weights are {type(weights).__name__}; a DataFrame (decision instants x coins) is needed.")
@@ -257,7 +261,7 @@ def validate_weights(weights: pd.DataFrame, panel: Panel, max_gross: float) -> t
         raise WeightsError(f"The weights have a value that is no number: {error}.") from error
     if not (~np.isnan(given)).any():
         raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
-    _check_values(given, coins, decisions, max_gross)
+    _check_finite(given, coins, decisions)
     values = np.zeros((len(decisions), len(panel.coins)))
     values[:, [place[coin] for coin in coins]] = given
     return decisions, values
@@ -269,26 +273,36 @@ def excess(gross: float, limit: float) -> tuple[str, str]:
     return f"{gross:.{digits}f}", f"{limit:.{digits}f}"
 
 
-def _check_values(values: np.ndarray, coins: list[str], index: pd.Index, max_gross: float) -> None:
-    def where(row: int) -> str:
-        label = index[row]
-        return f"on {show(label)}" if isinstance(label, pd.Timestamp) else f"of {label}"
+def check_gross(values: np.ndarray, index: pd.Index, max_gross: float, cause: str = "") -> None:
+    """Refuse rows, (D, N), whose ``sum(abs(weight))`` exceeds the limit; `cause` says what made it of what was asked.
 
+    Raises
+    ------
+    WeightsError
+        Naming the row with the highest gross.
+    """
+    gross = np.nansum(np.abs(values), axis=1)
+    above = np.flatnonzero(~(gross <= max_gross * (1.0 + GROSS_TOLERANCE)))
+    if len(above):
+        worst = int(above[np.argmax(gross[above])])
+        shown, allowed = excess(float(gross[worst]), max_gross)
+        raise WeightsError(
+            f"Gross weight {shown}{cause} {_where(index[worst])} exceeds {allowed} (account.max_gross), and so do "
+            f"{len(above)} of {len(values)} rows. Scale the weights or raise the limit."
+        )
+
+
+def _check_finite(values: np.ndarray, coins: list[str], index: pd.Index) -> None:
     if np.isinf(values).any():
         row, column = (int(place[0]) for place in np.nonzero(np.isinf(values)))
         raise WeightsError(
-            f"The weight of {coins[column]} {where(row)} is {values[row, column]}. Weights are finite, or NaN for "
-            "'hold'."
+            f"The weight of {coins[column]} {_where(index[row])} is {values[row, column]}. Weights are finite, or NaN "
+            "for 'hold'."
         )
-    gross = np.nansum(np.abs(values), axis=1)
-    above = np.flatnonzero(gross > max_gross * (1.0 + GROSS_TOLERANCE))
-    if len(above):
-        worst = int(np.argmax(gross))
-        shown, allowed = excess(float(gross[worst]), max_gross)
-        raise WeightsError(
-            f"Gross weight {shown} {where(worst)} exceeds {allowed} (account.max_gross), and so do "
-            f"{len(above)} of {len(values)} rows. Scale the weights or raise the limit."
-        )
+
+
+def _where(label: object) -> str:
+    return f"on {show(label)}" if isinstance(label, pd.Timestamp) else f"of {label}"
 
 
 def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> None:

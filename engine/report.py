@@ -87,7 +87,7 @@ def write_tearsheet(run: Run) -> Path:
         page = _joined(sheet, part, title)
     else:
         page = templates().get_template("alone.html").render(title=title, block=part)
-    return _write(run.folder / TEARSHEET, page)
+    return write_page(run.folder / TEARSHEET, page)
 
 
 def write_index(reports: Path) -> Path:
@@ -105,7 +105,7 @@ def write_index(reports: Path) -> Path:
     rows = [_read_row(file) for file in sorted(reports.glob("*/run.json")) if not file.parent.name.startswith(".")]
     rows.sort(key=lambda row: row.folder)
     rows.sort(key=lambda row: row.created, reverse=True)
-    return _write(reports / INDEX, templates().get_template("index.html").render(rows=rows))
+    return write_page(reports / INDEX, templates().get_template("index.html").render(rows=rows))
 
 
 def page_title(record: Mapping[str, Any]) -> str:
@@ -231,7 +231,7 @@ def _joined(sheet: str, part: Markup, title: str) -> str:
     return f"{head}<body>\n{part}\n{rest}"
 
 
-def _write(path: Path, page: str) -> Path:
+def write_page(path: Path, page: str) -> Path:
     """Put a page in its place, whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:

@@ -1,7 +1,8 @@
 """Run folders: the one form in which a result is kept, and from which every page is made.
 
 ``run.json`` (config, digests, versions, metrics, attribution), ``equity.parquet``, ``trades.parquet``,
-``weights.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), and the page, ``tearsheet.html``.
+``weights.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), and the pages, ``tearsheet.html`` and
+``capacity.html``.
 """
 
 from __future__ import annotations
@@ -30,8 +31,11 @@ from engine.result import FLOWS, Result
 SCHEMA = 1
 BENCHMARK = "BTC"
 TEARSHEET = "tearsheet.html"
+CAPACITY = "capacity.html"
 #: All that a run folder may hold.
-FILES = frozenset({"run.json", "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", TEARSHEET})
+FILES = frozenset(
+    {"run.json", "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", TEARSHEET, CAPACITY}
+)
 #: Libraries whose version can move a number or a page.
 RECORDED = ("numpy", "pandas", "numba", "scipy", "pyarrow", "quantstats")
 
@@ -109,8 +113,8 @@ def save_run(
     created : str
         ISO 8601 instant of the run, from the caller, for nothing here reads the clock.
     page : callable, optional
-        Makes the run's page in the folder of the run it is handed. Without it the page that is there is kept if it is
-        of the same run.
+        Makes a page of the run in the folder of the run it is handed. The pages that are there and not made again are
+        kept if they are of the same run.
 
     Raises
     ------
@@ -136,8 +140,10 @@ def save_run(
             (made / "run.json").write_text(to_json(record), encoding="utf-8")
             if page is not None:
                 page(load_run(made))
-            elif old is not None and _same(old, record) and (folder / TEARSHEET).is_file():
-                shutil.copy2(folder / TEARSHEET, made / TEARSHEET)
+            if old is not None and _same(old, record):
+                for name in (TEARSHEET, CAPACITY):
+                    if (folder / name).is_file() and not (made / name).exists():
+                        shutil.copy2(folder / name, made / name)
             _replace_folder(made, folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)

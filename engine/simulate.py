@@ -11,10 +11,11 @@ from engine.clock import decision_instants, show
 from engine.config import Execution, RunConfig
 from engine.errors import ConfigError, DataError, WeightsError
 from engine.fees import fee_arrays
-from engine.oracle import validate_weights
+from engine.oracle import check_gross, validate_weights
 from engine.panel import Panel, read_only
 from engine.rebalance import lot_scales
 from engine.result import Result
+from engine.variants import applied, traded_weights
 
 if TYPE_CHECKING:
     from engine.kernel import Coins, Fees, Rules, Tape
@@ -55,11 +56,13 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     config = check_config(config)
     if panel.as_known:
         raise DataError("backtest() needs the panel itself, not panel.known(): there the funding is an hour late.")
-    decisions, values = validate_weights(weights, panel, config.account.max_gross)
+    decisions, values = validate_weights(weights, panel)
+    traded = traded_weights(values, decisions, panel, config)
+    check_gross(traded, decisions, config.account.max_gross, applied(config))
     check_schedule(decisions, config)
     rows, inside = trade_rows(decisions, panel, config)
     tape, fees, table, rules = kernel_inputs(panel, config)
-    ledger = simulate_nb(tape, fees, table, rules, values[inside], rows)
+    ledger = simulate_nb(tape, fees, table, rules, traded[inside], rows)
     asked = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
     return Result(panel, config, asked, ledger)
 

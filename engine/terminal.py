@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
 
     from engine.result import Result
@@ -158,6 +159,31 @@ def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
             f"{-figures['fee_usd'] - figures['spread_usd']:,.0f}",
             f"{-figures['funding_usd']:+,.0f}",
         )
+    return table
+
+
+def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
+    """The sizes of an account, a row each."""
+    from rich.table import Table
+
+    label = "  [SYNTHETIC DATA]" if synthetic else ""
+    table = Table(
+        title=f"Capacity of {name}{label}: costs a year over mean equity, share of the hour's volume an order takes",
+        title_justify="left",
+    )
+    for heading in ("USD", "Sharpe", "CAGR", "fees", "spread", "impact", "funding", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in sizes.to_dict("records"):
+        share = row["volume_share_median"]
+        table.add_row(
+            f"{row['equity_usd']:,.0f}",
+            _ratio(row["sharpe"]),
+            _percent(row["cagr"]),
+            *(f"{row[f'{cost}_yearly']:.1%}" for cost in ("fee", "spread", "impact", "funding")),
+            "n/a" if share != share else f"{share:.{0 if share >= 1.0 else 2}%}",
+        )
+        if row["liquidated_at"]:
+            table.add_row("LIQUIDATED", row["liquidated_at"][:10])
     return table
 
 

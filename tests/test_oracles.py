@@ -17,6 +17,7 @@ from engine.errors import OracleError, WeightsError
 from engine.oracle import (
     bound_parameters,
     check_causal,
+    check_gross,
     load_oracle,
     oracle_sources,
     validate_weights,
@@ -98,7 +99,8 @@ def test_weights_keep_to_the_gross_and_to_tradable_coins(
 ) -> None:
     decisions = decisions_of(panel, RunConfig())
     weights = weight_matrix(kind(**parameters, gross=0.8), panel, decisions)
-    _, values = validate_weights(weights, panel, 0.8)
+    _, values = validate_weights(weights, panel)
+    check_gross(values, decisions, 0.8)
     gross = np.abs(values).sum(axis=1)
     assert gross[-5:] == pytest.approx(0.8, rel=1e-12)
     assert (values[~panel.tradable[panel.rows(decisions)]] == 0.0).all()

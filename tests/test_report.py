@@ -324,7 +324,7 @@ def test_only_the_page_is_written(run: Run, page: str) -> None:
 
 def test_a_page_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Page .*tearsheet\.html cannot be written"):
-        report._write(tmp_path / "absent" / "tearsheet.html", "x")
+        report.write_page(tmp_path / "absent" / "tearsheet.html", "x")
 
 
 def without_trades(days: int) -> Result:

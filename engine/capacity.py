@@ -1,0 +1,177 @@
+"""Capacity: the same weights on accounts of growing size, to see where costs eat the strategy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+
+from engine.clock import DAYS_PER_YEAR
+from engine.config import RunConfig
+from engine.errors import ConfigError
+from engine.panel import Panel
+from engine.result import Result
+from engine.simulate import backtest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+#: Account sizes in USD, three to a decade.
+SIZES: tuple[float, ...] = tuple(float(f"{size:.3g}") for size in np.geomspace(1e4, 1e8, 13))
+#: Costs of a run that are told apart, as in :data:`engine.result.FLOWS`.
+COSTS = ("fee", "spread", "impact", "funding")
+#: Share of an hour's volume above which a fill at the quote plus the venue's impact is hard to believe.
+LARGE_SHARE = 0.1
+_COPIED = ("sharpe", "cagr", "total_return", "max_drawdown", "turnover_daily", "gross_mean", "trades")
+_COUNTED = ("skipped_min_notional", "liquidated_at")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Where the strategy outgrows its market; USD, NaN = not on the sizes that were run.
+
+    Attributes
+    ----------
+    best_sharpe, best_usd : float
+        Highest net Sharpe ratio and the account that had it.
+    halves_usd : float
+        Account above it at which the ratio is half of that; NaN too when the highest is not positive.
+    below_zero_usd : float
+        Account above it at which the ratio is 0; the smallest when it is positive nowhere.
+    volume_usd : float
+        Account whose median order takes :data:`LARGE_SHARE` of the hour's volume of its coin.
+    """
+
+    best_sharpe: float
+    best_usd: float
+    halves_usd: float
+    below_zero_usd: float
+    volume_usd: float
+
+
+def capacity(
+    panel: Panel,
+    weights: pd.DataFrame,
+    config: RunConfig,
+    sizes: Sequence[float] = SIZES,
+    done: Callable[[int], object] | None = None,
+) -> pd.DataFrame:
+    """Run the same weights with ``account.initial_equity_usd`` at each size.
+
+    Parameters
+    ----------
+    weights : DataFrame, (D, coins)
+        As for :func:`engine.backtest`.
+    config : RunConfig
+        All but the size of the account; costs grow with it only with ``costs.impact = "venue"``.
+    sizes : sequence of float
+        USD, positive, ascending.
+    done : callable, optional
+        Called with the number of sizes that are finished.
+
+    Returns
+    -------
+    DataFrame, a row a size
+        ``equity_usd``; ``sharpe``, ``cagr``, ``total_return``, ``max_drawdown``, ``turnover_daily``, ``gross_mean``,
+        ``trades``, ``skipped_min_notional``, ``liquidated_at`` of :attr:`engine.Result.metrics`; ``fee_yearly``,
+        ``spread_yearly``, ``impact_yearly``, ``funding_yearly`` and ``cost_yearly``, their sum: USD over mean hourly
+        equity and years of 365 days, positive = paid; ``volume_share_median`` and ``volume_share_p95``: an order's
+        notional over the coin's volume of the hour in which it trades, NaN where the panel has no volume.
+
+    Raises
+    ------
+    ConfigError
+        For sizes that are not positive and ascending.
+    WeightsError
+        For weights that break the contract.
+    """
+    check_sizes(sizes)
+    rows = []
+    for number, size in enumerate(sizes):
+        account = replace(config.account, initial_equity_usd=float(size))
+        rows.append(_row(backtest(panel, weights, replace(config, account=account))))
+        if done is not None:
+            done(number + 1)
+    return pd.DataFrame(rows)
+
+
+def check_sizes(sizes: Sequence[float]) -> None:
+    """Refuse sizes that are not positive, finite and ascending."""
+    values = np.asarray(sizes, dtype=np.float64)
+    if not len(values) or not np.isfinite(values).all() or values[0] <= 0.0 or (np.diff(values) <= 0.0).any():
+        shown = ", ".join(f"{size:g}" for size in values)
+        raise ConfigError(
+            f"Account sizes [{shown}] are not accepted: write positive USD in ascending order, 1e4,1e5,1e6."
+        )
+
+
+def limits(table: pd.DataFrame) -> Limits:
+    """Where the strategy of a table of :func:`capacity` outgrows its market."""
+    sizes, sharpe = table["equity_usd"].to_numpy(), table["sharpe"].to_numpy(dtype=np.float64)
+    volume = falls_to(sizes, -table["volume_share_median"].to_numpy(dtype=np.float64), -LARGE_SHARE)
+    if np.isnan(sharpe).all():
+        return Limits(np.nan, np.nan, np.nan, np.nan, volume)
+    best = int(np.nanargmax(sharpe))
+    highest = float(sharpe[best])
+    halves = falls_to(sizes, sharpe, 0.5 * highest) if highest > 0.0 else np.nan
+    return Limits(highest, float(sizes[best]), halves, falls_to(sizes, sharpe, 0.0), volume)
+
+
+def falls_to(sizes: np.ndarray, values: np.ndarray, level: float) -> float:
+    """Size at which a figure, on its way from its highest value to larger sizes, first is at `level` or below.
+
+    Between two sizes the figure is a straight line over the logarithm of the size; sizes without a figure (NaN) are
+    left out. The smallest size when no figure is above the level, NaN when none after the highest is at or below it.
+    """
+    known = ~np.isnan(values)
+    places, figures = np.log(sizes[known]), values[known]
+    if not len(figures):
+        return float("nan")
+    best = int(np.argmax(figures))
+    if figures[best] <= level:
+        return float(sizes[known][0])
+    reached = np.flatnonzero(figures[best:] <= level)
+    if not len(reached):
+        return float("nan")
+    after = best + int(reached[0])
+    share = (figures[after - 1] - level) / (figures[after - 1] - figures[after])
+    return float(np.exp(places[after - 1] + share * (places[after] - places[after - 1])))
+
+
+def _row(result: Result) -> dict[str, object]:
+    figures = result.metrics
+    years = len(result.panel.index) / (24.0 * DAYS_PER_YEAR)
+    equity = float(result.equity.mean())
+    yearly = {f"{cost}_yearly": figures[f"{cost}_usd"] / equity / years if equity > 0.0 else np.nan for cost in COSTS}
+    median, high = volume_shares(result)
+    return {
+        "equity_usd": figures["equity_start_usd"],
+        **{name: figures[name] for name in _COPIED},
+        **yearly,
+        "cost_yearly": sum(yearly.values()),
+        "volume_share_median": median,
+        "volume_share_p95": high,
+        **{name: figures[name] for name in _COUNTED},
+    }
+
+
+def volume_shares(result: Result) -> tuple[float, float]:
+    """Median and 95th percentile over orders of notional / volume of the coin in that hour; NaN without volume.
+
+    Delistings are no orders. An hour without volume is left out: no share of nothing is a number.
+    """
+    panel = result.panel
+    trades = result.trades[result.trades["reason"] != "delisting"]
+    if "volume_usd" not in panel.fields or trades.empty:
+        return float("nan"), float("nan")
+    column = {coin: place for place, coin in enumerate(panel.coins)}
+    volume = panel.values("volume_usd")[
+        panel.rows(pd.DatetimeIndex(trades["time"])), [column[coin] for coin in trades["coin"]]
+    ]
+    counts = volume > 0.0
+    if not counts.any():
+        return float("nan"), float("nan")
+    shares = trades["notional_usd"].to_numpy()[counts] / volume[counts]
+    return float(np.median(shares)), float(np.percentile(shares, 95))
