@@ -1,13 +1,15 @@
 """The reference ledger: the rules of an instant in plain Python, slow and obvious, to be read beside ARCHITECTURE.md.
 
-Written from the documents, never from the kernel. Quoted text in the comments is theirs ("Rules of an instant" in
-ARCHITECTURE.md, section 3 of DESIGN.md). Everything is a float, a dict by coin or a loop in coin order.
+Written from the documents, never from the kernel. Quoted text in the comments is theirs ("From the weights asked to the
+weights traded" and "Rules of an instant" in ARCHITECTURE.md, section 3 of DESIGN.md). Everything is a float, a dict by
+coin or a loop in coin order.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import copysign, floor, isnan, nan
+from math import copysign, floor, inf, isnan, nan, sqrt
+from statistics import stdev
 
 import pandas as pd
 
@@ -16,6 +18,20 @@ from engine.panel import Panel
 
 FLOWS = ("price_pnl_usd", "spread_usd", "impact_usd", "fee_usd", "funding_usd")
 COUNTS = ("skipped_min_notional", "skipped_band", "untradable_orders", "delistings", "decisions")
+REFERRAL_VOLUME_USD = 25_000_000.0
+MAJORS, MAJORS_Q_USD, OTHERS_Q_USD = ("BTC", "ETH"), 20_000.0, 6_000.0  # the order size of the venue's impact prices
+
+
+@dataclass(frozen=True)
+class Fees:
+    """The venue's rates, as fractions: `taker[row][tier]` and `maker[row][tier]`.
+
+    A tier applies from a volume of `thresholds_usd[tier]`; they ascend from 0.0. Without tiers there is that one.
+    """
+
+    taker: list[list[float]]
+    maker: list[list[float]]
+    thresholds_usd: list[float]
 
 
 @dataclass(frozen=True)
@@ -52,10 +68,13 @@ class NaiveResult:
     decisions: int
 
 
-def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fee_rates: list[float]) -> NaiveResult:
-    """Run `weights` (decision instants x coins; NaN holds, an absent coin is 0) with the taker fee `fee_rates[row]`."""
-    decisions = decisions_by_row(panel, weights, config)
-    ledger = Ledger(panel, config, fee_rates)
+def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fees: Fees) -> NaiveResult:
+    """Run `weights` (decision instants x coins; NaN holds, an absent coin is 0); several tiers in `fees` are on."""
+    # "at the row `delay_hours` after a decision instant; a decision whose row lies beyond the panel is left out": the
+    # loop below does not come to it.
+    delay = config.execution.delay_hours
+    decisions = {decided + delay: row for decided, row in traded_weights(panel, weights, config).items()}
+    ledger = Ledger(panel, config, fees)
     equity, gross, net = [], [], []
     flows: dict[str, list[float]] = {name: [] for name in FLOWS}
 
@@ -79,19 +98,59 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fee_rates: 
     return NaiveResult(equity, flows, gross, net, ledger.trades, **ledger.counts, **means, liquidated_row=end)
 
 
-def decisions_by_row(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> dict[int, dict[str, float]]:
-    """The row at which each decision trades -> its weight of every coin of the panel, in coin order."""
+def traded_weights(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> dict[int, dict[str, float]]:
+    """The row of each decision -> the weight to be traded of every coin of the panel, in coin order.
+
+    "Applied to each row of the weights, in this order, before any rule of an instant; NaN (hold) stays NaN and counts
+    as 0 in sums."
+    """
+    execution, max_gross = config.execution, config.account.max_gross
     by_row = {}
-    for d, decided in enumerate(panel.rows(pd.DatetimeIndex(weights.index)).tolist()):
-        if decided < 0:
+    filled = [dict.fromkeys(panel.coins, 0.0)] * execution.tranches  # "rows before the first are 0"
+    for d, t in enumerate(panel.rows(pd.DatetimeIndex(weights.index)).tolist()):
+        if t < 0:
             raise ValueError(f"The decision {weights.index[d]} is not an instant of the panel.")
         row = {coin: float(weights[coin].iloc[d]) if coin in weights else 0.0 for coin in panel.coins}
-        if sum(abs(w) for w in row.values() if not isnan(w)) > config.account.max_gross * (1 + 1e-9):
+        # 1. "`execution.leverage` multiplies the row."
+        row = scaled(row, execution.leverage)
+        # 2. "multiplies the row by `target / sigma`, at most by what brings its gross to `account.max_gross` [...] With
+        # [...] `sigma = 0`, the row is left as it is."
+        sigma = volatility(panel, row, t, execution.volatility_days) if execution.target_volatility > 0 else 0.0
+        if sigma > 0:
+            row = scaled(row, min(execution.target_volatility / sigma, max_gross / gross_of(row)))
+        # 3. "the mean of the last `k` rows [...] a NaN is first replaced by the coin's value in the row before [...]
+        # With `k = 1` nothing happens."
+        if execution.tranches > 1:
+            filled.append({coin: filled[-1][coin] if isnan(w) else w for coin, w in row.items()})
+            last = filled[-execution.tranches :]
+            row = {coin: sum(tranche[coin] for tranche in last) / execution.tranches for coin in panel.coins}
+        # 4. "`execution.gross_cap` (0 = off) scales a row whose gross is above it down to it."
+        if 0 < execution.gross_cap < gross_of(row):
+            row = scaled(row, execution.gross_cap / gross_of(row))
+        if gross_of(row) > max_gross * (1 + 1e-5):
             raise ValueError(f"The weights of {weights.index[d]} exceed account.max_gross.")
-        # "at the row `delay_hours` after a decision instant; a decision whose row lies beyond the panel is left out"
-        if decided + config.execution.delay_hours < len(panel.index):
-            by_row[decided + config.execution.delay_hours] = row
+        by_row[t] = row
     return by_row
+
+
+def scaled(row: dict[str, float], factor: float) -> dict[str, float]:
+    return {coin: w * factor for coin, w in row.items()}
+
+
+def gross_of(row: dict[str, float]) -> float:
+    return sum(abs(w) for w in row.values() if not isnan(w))
+
+
+def volatility(panel: Panel, row: dict[str, float], t: int, days: int) -> float:
+    """Annual, of the book `row` over the `days` days before row `t`, from mids as observed; 0.0 for too few days."""
+    mid, returns = panel.fields["mid"], []
+    for k in range(days):
+        now, before = t - 24 * k, t - 24 * (k + 1)
+        if before >= 0:  # "days before the panel's first row are left out"
+            moves = [w * (float(mid[now, i]) / float(mid[before, i]) - 1) for i, w in enumerate(row.values())]
+            # "a coin without one of the two prices adds 0", and so does a NaN weight
+            returns.append(sum(move for move in moves if not isnan(move)))
+    return 0.0 if len(returns) < max(2, days / 2) else stdev(returns) * sqrt(365)
 
 
 def ratio(amount: float, whole: float) -> float:
@@ -110,11 +169,17 @@ def effect(before: float, after: float) -> str:
 class Ledger:
     """Cash and units, and the steps 1 to 4 that move them."""
 
-    def __init__(self, panel: Panel, config: RunConfig, fee_rates: list[float]) -> None:
-        self.coins, self.fee_rates = panel.coins, fee_rates
+    def __init__(self, panel: Panel, config: RunConfig, fees: Fees) -> None:
+        self.coins, self.fees = panel.coins, fees
         self.execution, self.costs, self.account = config.execution, config.costs, config.account
         self.data = {name: values.tolist() for name, values in {**panel.fields, "tradable": panel.tradable}.items()}
-        self.max_leverage = {coin.name: coin.max_leverage for coin in panel.table if coin.max_leverage is not None}
+        # "the UTC day [...] of the moment before t (row 00:00 belongs to the day before)"
+        self.day = [(instant - pd.Timedelta(seconds=1)).toordinal() for instant in panel.index]
+        # (from this notional on, this leverage), ascending; one tier where the leverage is the same at any size
+        self.tiers = {coin.name: coin.margin_tiers for coin in panel.table if coin.margin_tiers}
+        for coin in panel.table:
+            if not coin.margin_tiers and coin.max_leverage is not None:
+                self.tiers[coin.name] = ((0.0, coin.max_leverage),)
         known_lots = [coin for coin in panel.table if config.execution.lots and coin.sz_decimals is not None]
         self.lots_a_unit = {coin.name: 10**coin.sz_decimals for coin in known_lots}
 
@@ -122,6 +187,7 @@ class Ledger:
         self.units = dict.fromkeys(self.coins, 0.0)
         self.price = dict.fromkeys(self.coins, nan)  # "its mid there or, where that is NaN, the last mid before"
         self.rows_without_mid = dict.fromkeys(self.coins, 0)
+        self.volume: dict[int, float] = {}  # the account's own, by day
 
         self.flow: dict[str, float] = {}  # of the row; the rest is of the run
         self.counts = dict.fromkeys(COUNTS, 0)
@@ -213,18 +279,53 @@ class Ledger:
         fill = ask if size > 0 else bid
         if isnan(bid) or isnan(ask):
             fill = price * (1 + sign * self.costs.half_spread_bps / 1e4)
-        # "Spread cost = abs(size) * abs(fill - mid), with the sign of a cost": negative where the fill is better than
-        # mid, or the accounting identity would not hold. "Fee = rate * abs(size) * fill." "Impact is 0 so far."
-        spread, fee = abs(size) * sign * (fill - price), self.fee_rates[t] * abs(size) * fill
+        # "Spread cost = size * (fill - mid), size signed: negative where the fill is better than mid." "The fill moves
+        # by e * mid against the order; impact cost = abs(size) * e * mid, the fee is on the moved fill, and the spread
+        # cost is what it was." "Fee = rate * abs(size) * fill."
+        spread, move = size * (fill - price), self.impact(t, coin, size, fill) * price
+        impact = abs(size) * move
+        fill += sign * move
+        notional = abs(size) * fill
+        fee = self.fee_rate(t) * notional
         self.cash -= size * fill + fee
         self.flow["spread_usd"] += spread
+        self.flow["impact_usd"] += impact
         self.flow["fee_usd"] += fee
+        self.volume[self.day[t]] = self.volume.get(self.day[t], 0.0) + notional  # "liquidations included"
         # "after the fill the position is rounded to a whole number of lots" (a close leaves exactly 0 as it is)
         before, after = self.units[coin], self.units[coin] + size
         if coin in self.lots_a_unit:
             after = round(after * self.lots_a_unit[coin]) / self.lots_a_unit[coin]
         self.units[coin], reason = after, reason or effect(before, after)
-        self.trades.append(NaiveTrade(t, coin, size, fill, abs(size) * fill, fee, spread, 0.0, reason))
+        self.trades.append(NaiveTrade(t, coin, size, fill, notional, fee, spread, impact, reason))
+
+    def impact(self, t: int, coin: str, size: float, fill: float) -> float:
+        """The fraction `e` of the price by which a fill moves against the order."""
+        if self.costs.impact == "none":
+            return 0.0
+        # "e0 = max(impact_ask - buy fill, 0) / mid for a buy, max(sell fill - impact_bid, 0) / mid for a sell [...]
+        # where the row has no impact price, impact_bps / 1e4": the price of the order's own side.
+        beyond = self.at("impact_ask", t, coin) - fill if size > 0 else fill - self.at("impact_bid", t, coin)
+        e0 = self.costs.impact_bps / 1e4 if isnan(beyond) else max(beyond, 0.0) / self.price[coin]
+        # "With n = abs(size) * mid: e = e0 * n / Q up to n = Q, e0 * sqrt(n / Q) beyond."
+        n, q = abs(size) * self.price[coin], MAJORS_Q_USD if coin in MAJORS else OTHERS_Q_USD
+        return e0 * (n / q if n <= q else sqrt(n / q))
+
+    def fee_rate(self, t: int) -> float:
+        """What a fill of row `t` pays, as a fraction of its notional. No fill of its own day matters to it."""
+        today, costs = self.day[t], self.costs
+        # "the highest whose threshold the account's own volume reached: sum(abs(size) * fill) over the 14 UTC days
+        # before that day"
+        volume = sum(self.volume.get(today - days, 0.0) for days in range(1, 15))
+        tier = max(k for k, threshold in enumerate(self.fees.thresholds_usd) if volume >= threshold)
+        taker, maker = self.fees.taker[t][tier], self.fees.maker[t][tier]
+        rate = (1 - costs.maker_share_frac) * taker + costs.maker_share_frac * maker
+        if rate < 0:  # "Discounts do not enlarge a rebate (a negative rate)."
+            return rate
+        # "times `1 - referral_discount_frac` while the account's volume of all days before the trade's is under
+        # 25,000,000 USD"
+        referred = sum(usd for day, usd in self.volume.items() if day < today) < REFERRAL_VOLUME_USD
+        return rate * (1 - costs.staking_discount_frac) * (1 - costs.referral_discount_frac if referred else 1.0)
 
     # 3. Funding
     def funding(self, t: int) -> None:
@@ -239,11 +340,19 @@ class Ledger:
 
     # 4. Margin
     def margin(self, t: int) -> None:
-        # "equity < sum(abs(units) * price / (2 * maxLeverage)) over coins whose maxLeverage is known"
-        known = [coin for coin in self.held() if coin in self.max_leverage]
-        needed = sum(abs(self.units[coin]) * self.price[coin] / (2 * self.max_leverage[coin]) for coin in known)
+        # "equity <= 0 or equity < sum(maintenance) closes every position": "at bid/ask as above [...], with fee, spread
+        # and impact, tradable or not"
+        needed = sum(self.maintenance(coin) for coin in self.held())
         if self.account.margin and self.held() and (self.equity() <= 0 or self.equity() < needed):
-            # "closes every position: at bid/ask as above [...], with fee and spread, tradable or not"
             for coin in self.held():
                 self.fill(t, coin, -self.units[coin], "liquidation")
             self.liquidated_row = t
+
+    def maintenance(self, coin: str) -> float:
+        """Of each tier, the part of the notional inside it "over twice the tier's leverage"; 0 where none is known."""
+        notional, needed = abs(self.units[coin]) * self.price[coin], 0.0
+        tiers = self.tiers.get(coin, ())
+        ends = [start for start, _ in tiers[1:]] + [inf]
+        for (start, leverage), end in zip(tiers, ends, strict=False):
+            needed += max(min(notional, end) - start, 0.0) / (2 * leverage)
+        return needed

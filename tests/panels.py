@@ -8,6 +8,7 @@ of 0 by construction: whether such an order is one would depend on the order of 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,26 @@ from hypothesis import strategies as st
 from engine.clock import decision_instants, hourly_index
 from engine.config import RunConfig
 from engine.panel import Coin, Panel
+from naive import Fees
 
 START = pd.Timestamp("2024-10-01T00:00Z")
 STYLES = ("dense", "sparse", "holds", "zero", "flip", "tiny", "huge", "idle")
 
 
-def fee_rates(panel: Panel, config: RunConfig) -> list[float]:
-    """Taker fee of every row as a fraction, for a config with a number in ``costs.taker_bps``."""
-    return [config.costs.taker_bps / 1e4] * len(panel.index)
+def fees_of(panel: Panel, config: RunConfig) -> Fees:
+    """The one tier of a config with numbers in ``costs.taker_bps`` and, where there is a maker share, ``maker_bps``."""
+    costs = config.costs
+    maker_bps = costs.maker_bps if costs.maker_share_frac > 0 else costs.taker_bps
+    hours = len(panel.index)
+    return Fees([[costs.taker_bps / 1e4]] * hours, [[maker_bps / 1e4]] * hours, [0.0])
+
+
+def tier_fees(panel: Panel, thresholds_usd: Sequence[float] = (0.0, 5_000.0, 50_000.0)) -> Fees:
+    """Made-up rates that fall with the tier, to a maker's rebate; all of them change halfway through the panel."""
+    tiers, hours = range(len(thresholds_usd)), len(panel.index)
+    taker = [[(9.0 if t < hours / 2 else 12.0) * 0.7**tier / 1e4 for tier in tiers] for t in range(hours)]
+    maker = [[(2.0 if t < hours / 2 else 3.0) * (1 - tier) / 1e4 for tier in tiers] for t in range(hours)]
+    return Fees(taker, maker, list(thresholds_usd))
 
 
 # Plausible ------------------------------------------------------------------------------------------------------------
@@ -40,11 +53,15 @@ def random_panel(
     oracle: bool = True,
     table: bool = True,
     volume: bool = True,
+    impact: bool = False,
+    tiers: bool = False,
 ) -> Panel:
     """A random walk without holes in its prices; the switches say which fields it has.
 
     Prices start between 1e-4 and 1e5. Funding has both signs and 2 % NaN, 3 % of the hours are without volume, `oracle`
-    brings ``mark`` too, with 2 % NaN in each, and `table` gives every coin a lot and a leverage.
+    brings ``mark`` too, with 2 % NaN in each, and `table` gives every coin a lot and a leverage, with `tiers` half of
+    them margin tiers. `impact` brings impact prices 0.1 to 20 bps beyond the quote, with 2 % NaN in each, and names
+    the first two coins BTC and ETH.
     """
     rng = np.random.default_rng(seed)
     shape = (hours, coins)
@@ -61,7 +78,15 @@ def random_panel(
     if volume:
         frames["volume_usd"] = rng.lognormal(12, 1, shape) * (rng.random(shape) >= 0.03)
     names = _names(coins)
+    if impact:
+        names[:2] = ["BTC", "ETH"][:coins]
     rows = [_coin(rng, name) for name in names] if table else None
+    if impact:
+        beyond = rng.uniform(0.1e-4, 20e-4, shape)
+        frames["impact_bid"] = _holes(rng, frames.get("bid", mid) * (1 - beyond), 0.02)
+        frames["impact_ask"] = _holes(rng, frames.get("ask", mid) * (1 + beyond), 0.02)
+    if rows and tiers:
+        rows = [_tiered(rng, coin) if rng.random() < 0.5 else coin for coin in rows]
     return Panel.from_frames(table=rows, **_framed(frames, names))
 
 
@@ -121,6 +146,14 @@ def _coin(rng: np.random.Generator, name: str, unknown: float = 0.0) -> Coin:
     return Coin(name, sz_decimals=lot, max_leverage=leverage)
 
 
+def _tiered(rng: np.random.Generator, coin: Coin) -> Coin:
+    """The coin with two or three margin tiers: half the leverage from a few thousand USD on, a quarter from more on."""
+    if coin.max_leverage is None:
+        return coin
+    starts = [0.0, *np.sort(rng.uniform(1_000, 20_000, rng.integers(1, 3))).tolist()]
+    return replace(coin, margin_tiers=tuple((start, coin.max_leverage / 2**tier) for tier, start in enumerate(starts)))
+
+
 def _framed(frames: dict[str, np.ndarray], names: list[str]) -> dict[str, pd.DataFrame]:
     index = hourly_index(START, START + pd.Timedelta(hours=len(frames["mid"]) - 1))
     return {name: pd.DataFrame(values, index=index, columns=names) for name, values in frames.items()}
@@ -134,8 +167,9 @@ def nasty_panels(draw: st.DrawFn) -> Panel:
     """Small panels with everything that a venue does to a book.
 
     Prices that stop for 1 to 40 hours or for good, late listings, jumps by x0.05 or x20, quotes that are missing,
-    one-sided, off the mid or there without a mid, hours without volume, funding of +-4 % or NaN and still stamped after
-    the price has gone, a coin table that is absent, partly known or full, ``tradable`` by rule or at random.
+    one-sided, off the mid or there without a mid, impact prices with holes or inside the quote, hours without volume,
+    funding of +-4 % or NaN and still stamped after the price has gone, a coin table that is absent, partly known or
+    full, with margin tiers or none, ``tradable`` by rule or at random.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="panel seed"))
     shape = (draw(st.integers(30, 120), label="hours"), draw(st.integers(2, 6), label="coins"))
@@ -143,14 +177,19 @@ def nasty_panels(draw: st.DrawFn) -> Panel:
     for _ in range(draw(st.integers(0, 6), label="jumps")):
         price[rng.integers(shape[0]) :, rng.integers(shape[1])] *= rng.choice([0.05, 20.0])
     mid, last = _interrupted(draw, rng, price)
-    frames = {"mid": mid} | _quotes(draw, rng, last, mid) | _stamps(draw, rng, last)
+    frames = {"mid": mid} | _quotes(draw, rng, last, mid) | _impact_prices(draw, rng, last) | _stamps(draw, rng, last)
     if draw(st.booleans(), label="volume"):
         empty = draw(st.sampled_from([0.0, 0.05, 0.4]), label="hours without volume")
         frames["volume_usd"] = rng.lognormal(12, 1, shape) * (rng.random(shape) >= empty)
     names = _names(shape[1])
+    if draw(st.booleans(), label="BTC and ETH"):
+        places = rng.permutation(shape[1])
+        names[places[0]], names[places[1]] = "BTC", "ETH"
     framed = _framed(frames, names)
     unknown = draw(st.sampled_from([None, 0.0, 0.5]), label="coin table")  # share of unknown entries; None: no table
     table = None if unknown is None else [_coin(rng, name, unknown) for name in names if rng.random() >= unknown / 2]
+    if table and draw(st.booleans(), label="margin tiers"):
+        table = [_tiered(rng, coin) if rng.random() < 0.7 else coin for coin in table]
     if draw(st.booleans(), label="tradable at random"):
         executable = rng.random(shape) < draw(st.sampled_from([0.5, 0.9]), label="tradable share")
         framed["tradable"] = pd.DataFrame(executable, index=framed["mid"].index, columns=names)
@@ -187,6 +226,17 @@ def _quotes(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray, mid: np
     return {"bid": bid, "ask": ask}
 
 
+def _impact_prices(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray) -> dict[str, np.ndarray]:
+    """Prices up to 1 % off, some of them inside the quote; they do not stop where the mid does."""
+    kind = draw(st.sampled_from(["none", "full", "holes", "crossed"]), label="impact prices")
+    if kind == "none":
+        return {}
+    least = -50e-4 if kind == "crossed" else 0.0  # crossed: the bid may be above the mid and above the ask
+    prices = {"impact_bid": last * (1 - rng.uniform(least, 100e-4, last.shape))}
+    prices["impact_ask"] = last * (1 + rng.uniform(least, 100e-4, last.shape))
+    return prices if kind == "full" else {name: _holes(rng, values, 0.15) for name, values in prices.items()}
+
+
 def _stamps(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray) -> dict[str, np.ndarray]:
     """Funding and the prices it is paid on; none of them stops where the mid does."""
     frames = {}
@@ -203,7 +253,16 @@ def _stamps(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray) -> dict
 
 @st.composite
 def nasty_configs(draw: st.DrawFn) -> RunConfig:
-    """Every setting of a run that moves a number, but the decision calendar and the fee schedule."""
+    """Every setting of a run that moves a number, but the decision calendar and the fee schedule.
+
+    Half of the configs are plain: weights trade as they are, at taker rates without discount or impact. In the others
+    each of these settings is off every second time.
+    """
+    plain = draw(st.sampled_from([True, False]), label="plain")
+
+    def seldom(off: float | str, values: st.SearchStrategy[Any]) -> Any:
+        return off if plain or not draw(st.booleans()) else draw(values)
+
     sections: dict[str, dict[str, Any]] = {
         "execution": {
             "delay_hours": draw(st.integers(0, 5)),
@@ -212,11 +271,22 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "no_trade_band_frac": draw(st.just(0.0) | st.floats(0, 0.2)),
             "untradable": draw(st.sampled_from(["cash", "renormalise"])),
             "stale_hours": draw(st.integers(1, 30)),
+            "leverage": seldom(1.0, st.floats(0.2, 3)),
+            "target_volatility": seldom(0.0, st.floats(0.2, 2)),
+            "volatility_days": seldom(2, st.integers(2, 10)),
+            "tranches": seldom(1, st.integers(2, 4)),
+            "gross_cap": seldom(0.0, st.floats(0.5, 3)),
         },
         "costs": {
             "taker_bps": draw(st.floats(-1, 50)),
             "half_spread_bps": draw(st.floats(0, 100)),
             "funding": draw(st.booleans()),
+            "impact": seldom("none", st.just("venue")),
+            "impact_bps": seldom(0.0, st.floats(0, 50)),
+            "maker_bps": seldom(0.0, st.floats(-5, 20)),
+            "maker_share_frac": seldom(0.0, st.floats(0, 1)),
+            "staking_discount_frac": seldom(0.0, st.sampled_from([0.05, 0.4, 1.0])),
+            "referral_discount_frac": seldom(0.0, st.sampled_from([0.04, 0.5])),
         },
         "account": {
             "initial_equity_usd": draw(st.sampled_from([10_000.0, 300.0, 1e6])),
@@ -246,7 +316,12 @@ def nasty_cases(draw: st.DrawFn) -> tuple[Panel, pd.DataFrame, RunConfig]:
     styles = draw(
         st.sampled_from([STYLES, ("dense",), ("dense", "flip", "holds"), ("huge", "sparse", "tiny")]), label="styles"
     )
-    values = _weight_rows(rng, len(instants), len(panel.coins), config.account.max_gross, styles)
+    execution, limit = config.execution, config.account.max_gross
+    if not 0 < execution.gross_cap <= limit:  # nothing cuts a gross above `max_gross`, so none may arise
+        limit /= max(execution.leverage, 1.0)
+        if execution.tranches > 1:  # a NaN keeps the coin's weight in a row whose other weights are new
+            styles = [style for style in styles if style != "holds"]
+    values = _weight_rows(rng, len(instants), len(panel.coins), limit, styles)
     weights = pd.DataFrame(values, index=instants, columns=list(panel.coins))
     absent = draw(st.integers(0, 1), label="absent coins")
     return panel, weights.iloc[:, rng.permutation(len(panel.coins))[absent:]], config
