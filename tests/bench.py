@@ -26,11 +26,11 @@ from conftest import SHARED
 from engine import RunConfig, backtest, load_panel
 from engine.data.freqtrade import import_freqtrade
 from engine.data.store import Store
-from engine.fees import fee_arrays
 from engine.oracle import weight_matrix
 from engine.simulate import decisions_of
 from naive import backtest as naive_backtest
 from research.oracles.momentum import Momentum
+from test_reference import published_fees
 
 NEEDED = "from engine import backtest, load_panel; import engine.kernel"
 HLBT = Path(sys.executable).parent / "hlbt"
@@ -69,7 +69,7 @@ def check_parity(cache: Path) -> float:
     panel = load_panel(cache, "2024-11-01", "2024-12-01")
     config = RunConfig()
     weights = weight_matrix(Momentum(lookback_hours=72), panel, decisions_of(panel, config))
-    reference = naive_backtest(panel, weights, config, fee_arrays(panel.index, config.costs).rate[:, 0].tolist())
+    reference = naive_backtest(panel, weights, config, published_fees(panel, config))
     difference = np.max(np.abs(backtest(panel, weights, config).equity.to_numpy() / np.array(reference.equity) - 1.0))
     if not difference < 1e-12:
         raise SystemExit(f"the kernel and the naive ledger differ by {difference:.2e}: nothing is timed")

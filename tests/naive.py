@@ -307,9 +307,9 @@ class Ledger:
         # where the row has no impact price, impact_bps / 1e4": the price of the order's own side.
         beyond = self.at("impact_ask", t, coin) - fill if size > 0 else fill - self.at("impact_bid", t, coin)
         e0 = self.costs.impact_bps / 1e4 if isnan(beyond) else max(beyond, 0.0) / self.price[coin]
-        # "With n = abs(size) * mid: e = e0 * n / Q up to n = Q, e0 * sqrt(n / Q) beyond."
+        # "With n = abs(size) * mid: e = e0 * n / Q up to n = Q, e0 * sqrt(n / Q) beyond, at most 1/2."
         n, q = abs(size) * self.price[coin], MAJORS_Q_USD if coin in MAJORS else OTHERS_Q_USD
-        return e0 * (n / q if n <= q else sqrt(n / q))
+        return min(e0 * (n / q if n <= q else sqrt(n / q)), 0.5)
 
     def fee_rate(self, t: int) -> float:
         """What a fill of row `t` pays, as a fraction of its notional. No fill of its own day matters to it."""

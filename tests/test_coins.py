@@ -251,7 +251,10 @@ def test_an_undated_answer_only_fills_what_a_dated_one_left_unknown(tmp_path: Pa
     file = tmp_path / "meta.json"
     file.write_text(json.dumps(answer))
     import_meta(store, file, as_of="2025-08-22T11:30Z")
-    answer["universe"] = [{"name": "BTC", "szDecimals": 5, "maxLeverage": 50}, {"name": "ETH", "szDecimals": 4, "maxLeverage": 25}]
+    answer["universe"] = [
+        {"name": "BTC", "szDecimals": 5, "maxLeverage": 50},
+        {"name": "ETH", "szDecimals": 4, "maxLeverage": 25},
+    ]
     file.write_text(json.dumps(answer))
     import_meta(store, file)
     manifest = store.manifest()

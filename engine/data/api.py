@@ -18,9 +18,9 @@ import pandas as pd
 from engine.clock import HOUR, show
 from engine.data.answers import CANDLES, FUNDING, REQUEST_WEIGHT, Kind, Page, bad_items
 from engine.data.coins import CoinMeta, parse_meta
-from engine.data.report import Conflict, MergeReport
 from engine.data.lacking import Gap, Lacking
 from engine.data.pacing import Pacer
+from engine.data.report import Conflict, MergeReport
 from engine.data.schema import Integers, hour_number, instant_of
 from engine.data.store import Progress, Store
 from engine.errors import DataError, nearest, some

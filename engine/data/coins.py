@@ -131,7 +131,7 @@ class CoinRecord(CoinMeta):
         return replace(self, given=dict(sorted({**self.given, source: until}.items())))
 
     def told(self, meta: CoinMeta, origin: str, as_of: pd.Timestamp | None) -> CoinRecord:
-        """The record with what `meta` says; an answer older than the one it has, or undated, only fills what is unknown."""
+        """The record with what `meta` says; an undated answer, or one older than it has, only fills what is unknown."""
         older = self.as_of is not None and (as_of is None or as_of < self.as_of)
         news: dict[str, Any] = {
             name: value
