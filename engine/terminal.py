@@ -126,7 +126,7 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
     if not figures["trades"]:
         notes.append("NOTE: no trade was made: every weight is 0, NaN, untradable or under the minimum.")
     if figures["liquidated_at"]:
-        numbers.add_row("LIQUIDATED AT", figures["liquidated_at"])
+        numbers.add_row("LIQUIDATED AT", f"{figures['liquidated_at']}: {result.liquidation}")
     causes = Table(title="Where it came from", title_justify="left")
     for heading in ("", "USD", "of initial equity"):
         causes.add_column(heading, justify="right" if heading else "left")

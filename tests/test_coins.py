@@ -262,3 +262,26 @@ def test_an_undated_answer_only_fills_what_a_dated_one_left_unknown(tmp_path: Pa
     coins = manifest.coins
     assert (coins["BTC"].max_leverage, coins["BTC"].as_of) == (40, pd.Timestamp("2025-08-22T11:30Z"))
     assert coins["ETH"].sz_decimals == 4
+
+
+def test_margin_tiers_reach_the_panel(tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    store.merge([prices("BTC", "2024-03-10", 24), prices("ETH", "2024-03-10", 24)], "freqtrade")
+    tiers = [{"lowerBound": "0.0", "maxLeverage": 40}, {"lowerBound": "150000000.0", "maxLeverage": 20}]
+    answer = {
+        "universe": [
+            {"name": "BTC", "szDecimals": 5, "maxLeverage": 40, "marginTableId": 56},
+            {"name": "ETH", "szDecimals": 4, "maxLeverage": 25, "marginTableId": 25},
+        ],
+        "marginTables": [[56, {"description": "tiered 40x", "marginTiers": tiers}]],
+    }
+    file = tmp_path / "meta.json"
+    file.write_text(json.dumps(answer))
+    import_meta(store, file)
+    table = {coin.name: coin for coin in load_panel(store.path).table}
+    assert table["BTC"].margin_tiers == ((0.0, 40.0), (150e6, 20.0))
+    assert table["ETH"].margin_tiers == ()
+    tiers[1]["maxLeverage"] = 50  # more leverage for more size is nobody's table
+    file.write_text(json.dumps(answer))
+    with pytest.raises(DataError, match="marginTables is not"):
+        import_meta(store, file)

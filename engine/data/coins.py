@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
+from itertools import pairwise
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,7 +51,9 @@ class CoinMeta:
     is_delisted, only_isolated : bool or None
         Flags of the answer.
     margin_table_id : int or None
-        Margin tiers of the coin.
+        Number of the coin's margin table at the venue.
+    margin_tiers : tuple of (float, float) or None
+        That table, where the answer has it: (USD of notional from which a tier applies, its highest leverage).
     """
 
     name: str
@@ -59,6 +62,7 @@ class CoinMeta:
     is_delisted: bool | None = None
     only_isolated: bool | None = None
     margin_table_id: int | None = None
+    margin_tiers: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,14 @@ class CoinRecord(CoinMeta):
 
     def coin(self, reach: pd.Timestamp) -> Coin:
         """The coin as a panel knows it; `reach` as in :meth:`delisted`."""
-        return Coin(self.name, self.listed, self.delisted(reach), self.sz_decimals, self.max_leverage)
+        return Coin(
+            self.name,
+            self.listed,
+            self.delisted(reach),
+            self.sz_decimals,
+            self.max_leverage,
+            self.margin_tiers or (),
+        )
 
     def seen(self, price: Span | None, funding: Span | None) -> CoinRecord:
         """The record with its spans widened to the first and last instants of newly read data."""
@@ -163,6 +174,10 @@ class CoinRecord(CoinMeta):
         for key in _INSTANTS:
             if key in values:
                 values[key] = pd.Timestamp(values[key]).as_unit("ms")
+        if "margin_tiers" in values:
+            values["margin_tiers"] = tuple(
+                (float(floor), float(leverage)) for floor, leverage in values["margin_tiers"]
+            )
         given = values.get("given", {})
         values["given"] = {source: pd.Timestamp(last).as_unit("ms") for source, last in given.items()}
         return cls(name, **values)
@@ -258,7 +273,8 @@ def parse_meta(answer: Any, where: object) -> tuple[CoinMeta, ...]:
         raise DataError(f"{where}: no 'universe' of coins in it, but {found}. {_WANTED}")
     if isinstance(universe[0], dict) and "tokens" in universe[0]:
         raise DataError(f"{where}: this is the spot market's answer (its universe has 'tokens'). {_WANTED}")
-    metas = tuple(_coin_meta(entry, place, where) for place, entry in enumerate(universe))
+    tables = _margin_tables(body.get("marginTables"), where)
+    metas = tuple(_coin_meta(entry, place, tables, where) for place, entry in enumerate(universe))
     names = [meta.name for meta in metas]
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -272,7 +288,28 @@ _WANTED = (
 )
 
 
-def _coin_meta(entry: Any, place: int, where: object) -> CoinMeta:
+def _margin_tables(tables: Any, where: object) -> dict[int, tuple[tuple[float, float], ...]]:
+    """Margin tiers by the table's number."""
+    found = {}
+    try:
+        for number, table in tables or ():
+            tiers = [(float(tier["lowerBound"]), float(tier["maxLeverage"])) for tier in table["marginTiers"]]
+            if not tiers or tiers[0][0] != 0.0 or any(leverage < 1 for _, leverage in tiers):
+                raise ValueError
+            if any(after[0] <= before[0] or after[1] > before[1] for before, after in pairwise(tiers)):
+                raise ValueError
+            found[int(number)] = tuple(tiers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: marginTables is not a list of [number, table with marginTiers] whose bounds ascend from 0 while the "
+            f"leverage falls. {_WANTED}"
+        ) from error
+    return found
+
+
+def _coin_meta(
+    entry: Any, place: int, tables: Mapping[int, tuple[tuple[float, float], ...]], where: object
+) -> CoinMeta:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
         raise DataError(f"{where}: entry {place} of the universe has no name. {_WANTED}")
     name = entry["name"]
@@ -295,6 +332,7 @@ def _coin_meta(entry: Any, place: int, where: object) -> CoinMeta:
         bool(entry.get("isDelisted", False)),
         bool(entry.get("onlyIsolated", False)),
         None if table is None else int(table),
+        None if table is None else tables.get(int(table)),
     )
 
 
