@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from itertools import pairwise
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -301,8 +301,8 @@ def _margin_tables(tables: Any, where: object) -> dict[int, tuple[tuple[float, f
             found[int(number)] = tuple(tiers)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{where}: marginTables is not a list of [number, table with marginTiers] whose bounds ascend from 0 while the "
-            f"leverage falls. {_WANTED}"
+            f"{where}: marginTables is not a list of [number, table with marginTiers] whose bounds ascend from 0 while "
+            f"the leverage falls. {_WANTED}"
         ) from error
     return found
 
