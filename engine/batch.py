@@ -23,8 +23,9 @@ from engine.variants import applied, traded_weights
 if TYPE_CHECKING:
     from engine.kernel import Coins, Fees, Market, Rules, Tape
 
-#: Books that one call of the kernel runs side by side: enough to share a day's prices, few enough to stay in the cache.
-TILE = 64
+#: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
+#: as long as every thread has work and their state stays in the cache.
+TILES = (32, 256)
 _DISORDERED = "Sparse weights have a row whose coins do not ascend; each column may stand there once."
 
 
@@ -139,9 +140,12 @@ def backtest_many(
     )
     tables, returns = [], []
     done = 0
-    with ThreadPoolExecutor(threads or os.cpu_count() or 1) as pool:
+    threads = threads or os.cpu_count() or 1
+    with ThreadPoolExecutor(threads) as pool:
         for chunk in chunks:
-            figures, counters, daily = _run(pool, chunk, (market, impact, *inputs), panel, ascending, config, done)
+            figures, counters, daily = _run(
+                pool, chunk, (market, impact, *inputs), panel, ascending, config, done, threads
+            )
             tables.append(_table(figures, counters, daily.shape[1] - 1, panel, config))
             if daily_returns:
                 before = daily[:, :-1]
@@ -202,6 +206,7 @@ def _run(
     decisions: pd.DatetimeIndex,
     config: RunConfig,
     done: int,
+    threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Figures, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
     from engine.kernel import COUNTERS, FIGURES, batch_nb
@@ -211,13 +216,15 @@ def _run(
     figures, counters = np.empty((books, FIGURES)), np.empty((books, COUNTERS), dtype=np.int64)
     daily = np.empty((books, int((market.daily_slot >= 0).sum())))
 
+    size = int(np.clip(-(-books // threads), *TILES))
+
     def run(first: int) -> None:
-        part = slice(first, min(first + TILE, books))
+        part = slice(first, min(first + size, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
         entries = _gather(tile, part.stop - part.start, len(market.mid), decisions, config, done + part.start)
         batch_nb(*inputs, *entries, figures[part], counters[part], daily[part])
 
-    for _ in pool.map(run, range(0, books, TILE)):
+    for _ in pool.map(run, range(0, books, size)):
         pass
     return figures, counters, daily
 

@@ -274,6 +274,8 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
     units = np.zeros(N)
     price = np.full(N, np.nan)
     missing = np.zeros(N, dtype=np.int64)
+    held = np.zeros(N, dtype=np.int64)  # coins with a position, ascending; only they are looked at between decisions
+    held_count = 0
     volume = np.zeros(fees.day[T - 1] + 1)
     total_volume = 0.0
     orders = np.zeros(N)
@@ -294,25 +296,26 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
     for t in range(T):
         # 1. Mark
         equity = cash
-        for i in range(N):
+        for k in range(held_count):
+            i = held[k]
+            if units[i] == 0.0:
+                continue
             now = mid[t, i]
             if np.isnan(now):
                 missing[i] += 1
             else:
                 missing[i] = 0
-                if units[i] != 0.0:
-                    profit = units[i] * (now - price[i])
-                    flows[t, PRICE_PNL] += profit
-                    coin_flows[i, PRICE_PNL] += profit
+                profit = units[i] * (now - price[i])
+                flows[t, PRICE_PNL] += profit
+                coin_flows[i, PRICE_PNL] += profit
                 price[i] = now
-            if units[i] != 0.0:
-                equity += units[i] * price[i]
-                if missing[i] >= rules.stale_hours:
-                    cash += units[i] * price[i]
-                    trades = append_nb(trades, count, t, i, -units[i], price[i], 0.0, 0.0, 0.0, DELISTING)
-                    count += 1
-                    units[i] = 0.0
-                    counters[DELISTINGS] += 1
+            equity += units[i] * price[i]
+            if missing[i] >= rules.stale_hours:
+                cash += units[i] * price[i]
+                trades = append_nb(trades, count, t, i, -units[i], price[i], 0.0, 0.0, 0.0, DELISTING)
+                count += 1
+                units[i] = 0.0
+                counters[DELISTINGS] += 1
         # 2. Trade
         if d < D and trade_rows[d] == t:
             if counters[LIQUIDATED_ROW] < 0:
@@ -351,18 +354,26 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
                         )
                         count += 1
                         units[i] = after
+                        price[i] = mid[t, i]
+                        missing[i] = 0
                     elif outcome == BELOW_MINIMUM:
                         counters[SKIPPED_MINIMUM] += 1
                     elif outcome == INSIDE_BAND:
                         counters[SKIPPED_BAND] += 1
                     elif outcome == UNTRADABLE:
                         counters[UNTRADABLE_ORDERS] += 1
+                held_count = 0
+                for i in range(N):
+                    if units[i] != 0.0:
+                        held[held_count] = i
+                        held_count += 1
                 turnover[d] = traded_usd / equity if equity > 0.0 else 0.0
                 counters[DECISIONS] += 1
             d += 1
         # 3. Funding, on the book after the trade
         if funded:
-            for i in range(N):
+            for k in range(held_count):
+                i = held[k]
                 if units[i] != 0.0 and not np.isnan(tape.funding[t, i]):
                     base = tape.funding_price[t, i]
                     payment = units[i] * (price[i] if np.isnan(base) else base) * tape.funding[t, i]
@@ -374,7 +385,8 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
         long_usd = 0.0
         short_usd = 0.0
         maintenance_usd = 0.0
-        for i in range(N):
+        for k in range(held_count):
+            i = held[k]
             if units[i] != 0.0:
                 value = units[i] * price[i]
                 equity += value
@@ -387,7 +399,8 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
             margin_call[0] = equity
             margin_call[1] = maintenance_usd
             rate = fee_rate_nb(fees.rate[t], fees.thresholds_usd, fees.referral_frac, volume, fees.day[t], total_volume)
-            for i in range(N):
+            for k in range(held_count):
+                i = held[k]
                 if units[i] != 0.0:
                     order = -units[i]
                     fill, fee, spread, impact = execute_nb(
@@ -512,8 +525,9 @@ def cut_nb(price, settles, funding, funding_price, bounds):
                         base = funding_price[t, i]
                         paid += (now if np.isnan(base) else base) * funding[t, i]
                     value[place + t - start] = 0.0 if settled[d, i] else now
-                    carried[place + t - start] = proceeds - paid
-                    carries |= proceeds != paid
+                    if proceeds != paid:  # memory that stays 0 is never touched
+                        carried[place + t - start] = proceeds - paid
+                        carries = True
                 exit_value[d, i] = 0.0 if settled[d, i] else now
                 exit_carried[d, i] = proceeds - paid
                 exit_funding[d, i] = paid
