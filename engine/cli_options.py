@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from engine.data.store import Store
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with [data], [execution], [costs], [account].")
+    Path | None, typer.Option("--config", help="TOML file with the sections data, execution, costs and account.")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one config key; may be repeated.")
