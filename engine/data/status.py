@@ -76,9 +76,8 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "months": months,
         "table": table,
         "gaps": gaps,
-        "listings": _events(table, "listed", span[0], None),
-        # A coin that `meta` calls delisted, but that has prices to the very end, went after it.
-        "delistings": _events(table, "delisted", span[0], span[1]),
+        "listings": _events(table, "listed", span[0]),
+        "delistings": _events(table, "delisted", span[0]),
         "renames": _renames(table, ends),
         "timeline": _timeline(names, [month["month"] for month in months], priced, start),
     }
@@ -182,6 +181,7 @@ def _gaps(names: list[str], priced: Flags, start: int) -> list[dict[str, Any]]:
 def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, market: Flags) -> list[dict[str, Any]]:
     columns = np.arange(priced.shape[1])
     coins = {coin.name: coin for coin in manifest.table()}
+    end = manifest.span[1] if manifest.span else None
     rows = []
     for line, name in enumerate(names):
         record = manifest.coins[name]
@@ -193,7 +193,8 @@ def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, ma
                 "first_price": _iso(record.first_price),
                 "last_price": _iso(record.last_price),
                 "listed": _iso(coin.listed),
-                "delisted": _iso(coin.delisted),
+                # A coin that `meta` calls delisted, but that has prices to the very end, went after it.
+                "delisted": _iso(coin.delisted) if coin.delisted != end else None,
                 "missing_hours": int(seen[-1] - seen[0] + 1 - len(seen)) if len(seen) else 0,
                 "zero_volume_hours": int((still[line] & priced[line] & market[line]).sum()),
                 "unlisted_hours": int((priced[line] & ~market[line]).sum()),
@@ -208,13 +209,10 @@ def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, ma
     return rows
 
 
-def _events(
-    table: list[dict[str, Any]], key: str, after: pd.Timestamp, before: pd.Timestamp | None
-) -> list[dict[str, Any]]:
-    """Coins with an instant under `key` later than `after` and earlier than `before`, by time."""
+def _events(table: list[dict[str, Any]], key: str, after: pd.Timestamp) -> list[dict[str, Any]]:
+    """Coins with an instant under `key` later than `after`, by time."""
     # ISO strings of one form sort as the instants do.
-    first, last = str(_iso(after)), _iso(before) or "9"
-    events = [{"coin": row["coin"], "time": row[key]} for row in table if first < (row[key] or "") < last]
+    events = [{"coin": row["coin"], "time": row[key]} for row in table if (row[key] or "") > str(_iso(after))]
     return sorted(events, key=lambda event: (event["time"], event["coin"]))
 
 
