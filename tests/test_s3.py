@@ -252,14 +252,14 @@ DAMAGED = {
     "cut line": lambda good: packed(lz4.frame.decompress(good).decode()[:-30]),
     "wrong columns": lambda good: packed(lz4.frame.decompress(good).decode().replace("mark_px", "markPx", 1)),
     "columns in another order": lambda good: packed(
-        lz4.frame.decompress(good).decode().replace("oracle_px,mark_px", "mark_px,oracle", 1)
+        lz4.frame.decompress(good).decode().replace("oracle_px,mark_px", "mark_px,oracle_px", 1)
     ),
 }
 REASONS = {
     "truncated LZ4": "is truncated or damaged LZ4",
     "cut line": "has a line that cannot be read",
     "wrong columns": "lacks the column mark_px",
-    "columns in another order": "lacks the column oracle_px",
+    "columns in another order": "has its columns in another order",
 }
 
 

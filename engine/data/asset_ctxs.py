@@ -30,6 +30,21 @@ COLUMNS: Mapping[str, str] = {
     "impact_ask_px": "impact_ask",
     "day_ntl_vlm": "volume_24h_usd",
 }
+#: The archive's header; columns behind it would be new ones.
+HEADER = (
+    "time",
+    "coin",
+    "funding",
+    "open_interest",
+    "prev_day_px",
+    "day_ntl_vlm",
+    "premium",
+    "oracle_px",
+    "mark_px",
+    "mid_px",
+    "impact_bid_px",
+    "impact_ask_px",
+)
 _EMPTY = ["", "null", "None", "NaN", "nan"]
 _HOUR = 3600
 _DAY = 24 * _HOUR
@@ -181,6 +196,12 @@ def _check_header(head: bytes) -> None:
     missing = [name for name in ("time", "coin", *COLUMNS) if names.count(name) != 1]
     if missing:
         raise ObjectError(f"lacks the column {some(missing)} (or has it twice); its header is {','.join(names)[:300]}")
+    if tuple(names[: len(HEADER)]) != HEADER:
+        # The names could be followed, but a header that was turned without its values would swap prices in silence.
+        raise ObjectError(
+            f"has its columns in another order than the archive's; its header is {','.join(names)[:300]}, and "
+            f"{','.join(HEADER)} is expected"
+        )
 
 
 def _parse(text: bytes) -> Any:
