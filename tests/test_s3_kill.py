@@ -76,6 +76,16 @@ def test_killed_at_20_random_moments_and_run_again_the_cache_is_the_same(
         assert content(cache) == expected, f"killed {moment:.3f} s after the first request"
 
 
+def test_what_a_kill_after_the_commit_left_goes_with_a_sync_that_has_nothing_to_do(
+    server: str, tmp_path: Path, undisturbed: Path
+) -> None:
+    cache = tmp_path / "cache"
+    sync(server, cache)
+    (cache / "hourly" / "2024-01.0123456789ab.parquet").write_bytes(b"the month as it was before")
+    sync(server, cache)
+    assert content(cache) == content(undisturbed)
+
+
 MEMORY = """
 import sys
 from engine.data.archive import Range, make_plan

@@ -169,6 +169,7 @@ def sync_s3(
         What was downloaded stays for the next run.
     """
     store.state_for(synthetic=False)
+    store.tidy()
     with locked(store.path / INCOMING):
         _tidy(store, plan)
         work = _Sync(store, source, plan, keep_raw, replace, _Meter(plan.bytes, progress))
