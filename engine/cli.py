@@ -251,6 +251,7 @@ def demo_command(
         f"Open     {page}\n"
         f"         {made[0][2] / 'tearsheet.html'}\n"
         f"Next     {command} backtest --oracle research.oracles.momentum:Momentum --set data.cache={cache}\n"
+        f"         {command} data sync --source api     (real history from HyperLiquid, no account needed)\n"
         f"         {command} data import freqtrade DIR  (real candles and funding from freqtrade's files)\n"
         f"         {command} backtest --weights FILE    (your own: a column time, then one a coin)\n"
         "Read     README.md for your own oracle, ARCHITECTURE.md for the rules of an instant",
