@@ -694,9 +694,8 @@ def trade_nb(
     """Step 2 for one book: close what has no entry, then trade the entries.
 
     ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second. Returns
-    their
-    numbers, the cash spent, fees, spread and impact costs, USD traded at mid and at the fills, number of trades and
-    untradable weight.
+    their numbers, the cash spent, fees, spread and impact costs, USD traded at mid and at the fills, number of trades
+    and untradable weight.
     """
     longs = 0
     shorts = 0

@@ -11,6 +11,7 @@ import pandas as pd
 
 from engine import metrics
 from engine.config import RunConfig
+from engine.errors import DataError
 from engine.panel import Panel
 
 if TYPE_CHECKING:
@@ -167,6 +168,11 @@ class Result:
         vectorbt has no margin account and no funding, so it is given ample cash and the positions of this run as
         ``size_type="targetamount"`` at this run's fill prices. ``portfolio.value() - portfolio.init_cash`` is this
         run's equity minus the initial equity, plus the funding paid so far.
+
+        Raises
+        ------
+        DataError
+            For a book that trades a coin and is liquidated in the same row: vectorbt takes one order a cell.
         """
         import vectorbt
 
@@ -177,8 +183,11 @@ class Result:
         rows, columns = trades[:, kernel.ROW].astype(np.int64), trades[:, kernel.COIN].astype(np.int64)
         sizes, prices, fees = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(shape)
         held = np.zeros(shape[1])
-        # A coin can change twice in a row (settled and bought again never, but traded and then liquidated can be):
-        # vectorbt takes one order a cell, so the last position counts and the price is the one of the last fill.
+        if len(np.unique(rows * shape[1] + columns)) < len(rows):
+            raise DataError(
+                f"vectorbt takes one order a coin and hour, but this book was liquidated at {self.liquidated_at}, in "
+                "the very row in which it had traded. Its own frames hold both fills: result.trades."
+            )
         for row, column, trade in zip(rows, columns, trades, strict=True):
             held[column] += trade[kernel.UNITS]
             sizes[row, column] = (

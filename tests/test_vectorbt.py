@@ -6,9 +6,11 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from engine import Result, RunConfig, backtest, load_panel
+from engine import Coin, Panel, Result, RunConfig, backtest, load_panel
+from engine.errors import DataError
 from engine.oracle import load_oracle, weight_matrix
 from engine.simulate import decisions_of
 from panels import random_panel, random_weights
@@ -86,3 +88,15 @@ def test_to_vectorbt_differs_by_the_funding_paid(real_cache: Path) -> None:
     value = portfolio.value().to_numpy().ravel() - portfolio.init_cash + 10_000.0
     assert abs(result.metrics["funding_usd"]) > 1.0
     np.testing.assert_allclose(value - result.attribution["funding_usd"].cumsum(), result.equity, rtol=1e-9)
+
+
+def test_a_book_that_trades_and_is_liquidated_in_one_row_is_refused() -> None:
+    """Vectorbt has room for one of the two fills; a value that is wrong in silence would be worse than none."""
+    index = pd.date_range("2024-10-01", periods=3, freq="h", tz="UTC")
+    panel = Panel.from_frames(mid=pd.DataFrame({"A": [100.0] * 3}, index=index), table=[Coin("A", max_leverage=3.0)])
+    weights = pd.DataFrame({"A": [5.9]}, index=index[1:2])
+    config = RunConfig.from_dict({"costs": {"half_spread_bps": 200.0}, "account": {"max_gross": 6.0}})
+    result = backtest(panel, weights, config)
+    assert result.trades["reason"].tolist() == ["open", "liquidation"]
+    with pytest.raises(DataError, match="takes one order a coin and hour"):
+        result.to_vectorbt()
