@@ -1,0 +1,189 @@
+"""Study: what a sweep leaves, in memory and as a folder.
+
+``sweep.json`` (what was asked, digests, versions, counts), ``table.parquet`` (a row a set), ``returns.parquet`` (a row
+a set, a column a day), and later ``verdict.json`` and ``index.html``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from engine.config import RunConfig
+from engine.errors import DataError
+
+if TYPE_CHECKING:
+    from engine.oracle import Oracle
+
+SCHEMA = 1
+#: Level of the index, and key of a grid, that says which oracle a set is of, where a study has several.
+ORACLE = "oracle"
+RECORD, TABLE, RETURNS, VERDICT, PAGE = "sweep.json", "table.parquet", "returns.parquet", "verdict.json", "index.html"
+#: Column of the table: why a set has no result; empty for all others.
+ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One set of a study, complete: all that is needed to run it again.
+
+    Attributes
+    ----------
+    oracle : str
+        Dotted path, ``module:Class``.
+    parameters : mapping
+        Constructor arguments that the study gave; defaults are left to the oracle.
+    config : RunConfig
+        With the set's own keys.
+    """
+
+    oracle: str
+    parameters: Mapping[str, Any]
+    config: RunConfig
+
+    def build(self) -> Oracle:
+        """The oracle of the set."""
+        from engine.oracle import load_oracle
+
+        return load_oracle(self.oracle, self.parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A sweep that was run. Whatever is not named here is asked of `table`: ``study["sharpe"]``, ``study.loc[...]``.
+
+    Attributes
+    ----------
+    record : mapping
+        ``sweep.json``: ``name``, ``created``, ``synthetic``, ``oracles`` (path, name and digest of each), ``fixed``
+        (parameters all sets share), ``grid`` (values by key), ``where``, ``sample``, ``config`` (before the sets' own
+        keys), ``span``, ``digests``, ``versions``, ``sets``.
+    table : DataFrame, (P, metrics)
+        Index: the parameters that vary, a level each, named as the keys of the grid. Columns as
+        :attr:`engine.Result.metrics`, then ``error``: why a set has no figures, else an empty string.
+    daily_returns : DataFrame, (days, P) or None
+        By UTC date of the decision instant at which a day ends, columns as the rows of `table`; NaN where a set has
+        none: it failed, or decides at an hour that has no instant on that date. None: not kept.
+    folder : Path or None
+        Where it is kept.
+    """
+
+    record: Mapping[str, Any]
+    table: pd.DataFrame
+    daily_returns: pd.DataFrame | None
+    folder: Path | None = None
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.table[key]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "table":
+            raise AttributeError(name)
+        return getattr(self.table, name)
+
+    def chosen(self, place: int) -> dict[str, Any]:
+        """Values of the keys that vary, of the set in row `place`."""
+        label = self.table.index[place]
+        values = label if isinstance(self.table.index, pd.MultiIndex) else (label,)
+        return {
+            str(name): value.item() if isinstance(value, np.generic) else value
+            for name, value in zip(self.table.index.names, values, strict=True)
+        }
+
+    def setting(self, place: int, changes: Mapping[str, Any] | None = None) -> Setting:
+        """The set in row `place`, complete; `changes` are ``section.key`` values of the config put over its own.
+
+        Raises
+        ------
+        ConfigError
+            For a change that is not accepted.
+        """
+        return setting_of(self.record, self.chosen(place), changes)
+
+    def best(self, by: str = "sharpe") -> int:
+        """Row of the highest value of column `by`, the first of equals.
+
+        Raises
+        ------
+        DataError
+            When no set has one.
+        """
+        values = self.table[by].to_numpy(dtype=np.float64)
+        if not np.isfinite(values).any():
+            raise DataError(f"No set of the study {self.record['name']} has a {by}: all failed or never traded.")
+        return int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
+
+
+def setting_of(
+    record: Mapping[str, Any], chosen: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> Setting:
+    """The set that chooses these values of the grid's keys, under the record of its study."""
+    sections = json.loads(json.dumps(record["config"]))
+    parameters = dict(record["fixed"])
+    path = record["oracles"][0]["path"]
+    for key, value in chosen.items():
+        if key == ORACLE:
+            path = value
+        elif "." in key and key.partition(".")[0] in sections:
+            section, _, name = key.partition(".")
+            sections[section][name] = value
+        else:
+            parameters[key] = value
+    for key, value in (changes or {}).items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return Setting(path, parameters, RunConfig.from_dict(sections))
+
+
+def index_of(grid: Mapping[str, list[Any]], codes: np.ndarray) -> pd.Index:
+    """Index of the sets `codes`, (P, K): place in the grid's values of each key's value."""
+    levels = [[tuple(value) if isinstance(value, list) else value for value in values] for values in grid.values()]
+    if len(grid) == 1:
+        (name,) = grid
+        return pd.Index(levels[0], name=name, tupleize_cols=False).take(codes[:, 0])
+    return pd.MultiIndex(levels=levels, codes=list(codes.T), names=list(grid), verify_integrity=False)
+
+
+def load_study(folder: Path, returns: bool = True) -> Study:
+    """Read a sweep folder; without `returns` the daily returns, the bulk of it, are left on the disk.
+
+    Raises
+    ------
+    DataError
+        When it is none, is not finished, or a file of it is damaged.
+    """
+    if not (folder / RECORD).is_file():
+        raise DataError(f"{folder} is no sweep folder: it has no {RECORD}. `hlbt sweep` makes one below reports/.")
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record.get("schema") != SCHEMA:
+            raise DataError(
+                f"Sweep {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the sweep again."
+            )
+        rows = pd.read_parquet(folder / TABLE)
+        grid = record["grid"]
+        codes = rows[[f"set.{key}" for key in grid]].to_numpy(dtype=np.int64)
+        index = index_of(grid, codes)
+        table = rows.drop(columns=[name for name in rows if name == "key" or name.startswith("set.")]).set_axis(index)
+        daily = None
+        if returns and (folder / RETURNS).is_file():
+            kept = pd.read_parquet(folder / RETURNS)
+            dates = pd.DatetimeIndex(pd.to_datetime(kept.columns), tz="UTC", name="time")
+            daily = pd.DataFrame(kept.to_numpy(dtype=np.float64).T, index=dates, columns=index)
+            if daily.shape[1] != len(table):
+                raise ValueError(f"{daily.shape[1]} rows of returns, {len(table)} sets")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"Sweep {folder} is damaged: {str(error).splitlines()[0].rstrip('.')}. Run the sweep again; what is whole "
+            "is not run twice."
+        ) from error
+    return Study(record, table, daily, folder)
