@@ -7,7 +7,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from engine.batch import SparseWeights as SparseWeights
     from engine.batch import backtest_many as backtest_many
     from engine.config import RunConfig as RunConfig
     from engine.data.load import load_panel as load_panel
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
     from engine.result import Result as Result
     from engine.simulate import backtest as backtest
     from engine.simulate import decisions_of as decisions_of
+    from engine.sparse import SparseWeights as SparseWeights
 
 _HOMES = {
     "Coin": "engine.panel",
@@ -29,7 +29,7 @@ _HOMES = {
     "Result": "engine.result",
     "RunConfig": "engine.config",
     "ScoreOracle": "engine.oracle",
-    "SparseWeights": "engine.batch",
+    "SparseWeights": "engine.sparse",
     "backtest": "engine.simulate",
     "backtest_many": "engine.batch",
     "decisions_of": "engine.simulate",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,7 @@ from engine.oracle import GROSS_TOLERANCE, excess, validate_decisions
 from engine.panel import Panel
 from engine.result import FLOWS
 from engine.simulate import check_config, check_schedule, kernel_inputs, trade_rows
+from engine.sparse import DISORDERED, SparseWeights
 from engine.variants import applied, traded_weights
 
 if TYPE_CHECKING:
@@ -26,59 +27,6 @@ if TYPE_CHECKING:
 #: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
 #: as long as every thread has work and their state stays in the cache.
 TILES = (32, 256)
-_DISORDERED = "Sparse weights have a row whose coins do not ascend; each column may stand there once."
-
-
-@dataclass(frozen=True)
-class SparseWeights:
-    """Weight matrices of P books in which most weights are 0.
-
-    Attributes
-    ----------
-    indptr : ndarray, (P * D + 1,) int64
-        Entries of book ``p`` at decision ``d`` are ``indptr[p * D + d]`` up to the next.
-    coins : ndarray, (K,) integer
-        Column of each entry in ``panel.coins``, ascending within a row.
-    weights : ndarray, (K,) float64
-        Signed fractions of equity; NaN = hold; a coin without an entry = 0.
-    """
-
-    indptr: np.ndarray
-    coins: np.ndarray
-    weights: np.ndarray
-
-    def __post_init__(self) -> None:
-        # The kernel trusts these: a wrong one would make it read memory that is not its own.
-        rows = self.indptr
-        ascends = len(rows) > 1 and rows[0] == 0 and bool((np.diff(rows) >= 0).all())
-        if not ascends or not rows[-1] == len(self.coins) == len(self.weights):
-            raise WeightsError(
-                f"Sparse weights do not fit together: indptr must ascend from 0 to the number of entries; it ends at "
-                f"{rows[-1] if len(rows) else None}, with {len(self.coins)} coins and {len(self.weights)} weights."
-            )
-
-    @classmethod
-    def from_dense(cls, weights_pdn: np.ndarray) -> SparseWeights:
-        """Keep the entries of a (P, D, N) array that are not 0."""
-        books, rows, coins = np.nonzero(weights_pdn)
-        counts = np.bincount(books * weights_pdn.shape[1] + rows, minlength=weights_pdn.shape[0] * weights_pdn.shape[1])
-        return cls(np.append(0, np.cumsum(counts)), coins.astype(np.uint32), weights_pdn[books, rows, coins])
-
-    def part(self, first: int, last: int, decisions: int) -> SparseWeights:
-        """Books `first` up to `last`; the entries are not copied."""
-        indptr = self.indptr[first * decisions : last * decisions + 1]
-        entries = slice(int(indptr[0]), int(indptr[-1]))
-        return SparseWeights(indptr - indptr[0], self.coins[entries], self.weights[entries])
-
-    def to_dense(self, decisions: int, coins: int) -> np.ndarray:
-        """The (P, D, N) array."""
-        places = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr)) * coins + self.coins.astype(np.int64)
-        if (np.diff(places) <= 0).any():
-            raise WeightsError(_DISORDERED)
-        dense = np.zeros((len(self.indptr) - 1) * coins)
-        dense[places] = self.weights
-        return dense.reshape(-1, decisions, coins)
-
 
 Weights = np.ndarray | SparseWeights
 
@@ -124,17 +72,7 @@ def backtest_many(
         For weights that are infinite or above the gross limit (book, instant and coin are named), or decisions that the
         panel lacks.
     """
-    config = check_config(config)
-    if panel.as_known:
-        raise DataError("backtest_many() needs the panel itself, not panel.known(): there the funding is an hour late.")
-    ascending, order = validate_decisions(decisions, panel)
-    if (np.diff(order) < 0).any():
-        raise WeightsError("The decisions of backtest_many() must be ascending, for the weights are in their order.")
-    check_schedule(ascending, config)
-    rows, _ = trade_rows(ascending, panel, config)
-    inputs = kernel_inputs(panel, config)
-    market = prepare(panel, rows, inputs[0], inputs[3], config.execution.hour_utc)
-    impact = _impact(rows, *inputs)
+    prepared = prepare(panel, decisions, check_config(config))
     chunks: Iterator[Weights] = iter(
         (weights_pdn,) if isinstance(weights_pdn, np.ndarray | SparseWeights) else weights_pdn
     )
@@ -143,33 +81,92 @@ def backtest_many(
     threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         for chunk in chunks:
-            figures, counters, daily = _run(
-                pool, chunk, (market, impact, *inputs), panel, ascending, config, done, threads
-            )
-            tables.append(_table(figures, counters, daily.shape[1] - 1, panel, config))
+            table, daily = run_books(prepared, chunk, pool, threads, done)
+            tables.append(table)
             if daily_returns:
-                before = daily[:, :-1]
-                returns.append(np.where(before > 0.0, daily[:, 1:] / np.where(before > 0.0, before, 1.0) - 1.0, 0.0))
-            done += len(figures)
+                returns.append(daily_returns_of(daily))
+            done += len(table)
     if not tables:
         raise WeightsError("backtest_many() was given no weights.")
     table = pd.concat(tables, ignore_index=True)
-    if not daily_returns:
-        return table
-    days = panel.index[panel.index.hour == config.execution.hour_utc][1:]
-    return table, pd.DataFrame(np.concatenate(returns).T, index=days)
+    return (table, pd.DataFrame(np.concatenate(returns).T, index=prepared.days)) if daily_returns else table
 
 
-def prepare(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: int) -> Market:
-    """Cut a panel at the trade rows, (D,); see :class:`engine.kernel.Market`."""
-    from engine.kernel import Market, cut_nb, fills_nb, known_prices_nb
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A panel made ready for any number of books under one config and schedule.
+
+    Attributes
+    ----------
+    decisions : DatetimeIndex, (D,)
+        Ascending.
+    inputs : tuple
+        What :func:`engine.kernel.batch_nb` takes of the market.
+    """
+
+    panel: Panel
+    decisions: pd.DatetimeIndex
+    config: RunConfig
+    inputs: tuple[Any, ...]
+
+    @property
+    def days(self) -> pd.DatetimeIndex:
+        """Instants at which the daily returns end."""
+        return self.panel.index[self.panel.index.hour == self.config.execution.hour_utc][1:]
+
+
+def prepare(
+    panel: Panel,
+    decisions: pd.DatetimeIndex,
+    config: RunConfig,
+    keep: Callable[[Hashable, Callable[[], Market]], Market] = lambda _, make: make(),
+) -> Prepared:
+    """Check panel, decisions and config, and cut the panel at the rows of the trades.
+
+    The cut is most of the work, and many configs share it: `keep` is given what it depends on, besides the panel, and
+    how to make it, and may answer with one made before.
+    """
+    if panel.as_known:
+        raise DataError("backtest_many() needs the panel itself, not panel.known(): there the funding is an hour late.")
+    ascending, order = validate_decisions(decisions, panel)
+    if (np.diff(order) < 0).any():
+        raise WeightsError("The decisions of backtest_many() must be ascending, for the weights are in their order.")
+    check_schedule(ascending, config)
+    rows, _ = trade_rows(ascending, panel, config)
+    tape, fees, table, rules = kernel_inputs(panel, config)
+    hour_utc = config.execution.hour_utc
+    key = (rows.tobytes(), hour_utc, rules.stale_hours, config.costs.funding)
+    cut = keep(key, lambda: _cut(panel, rows, tape, rules, hour_utc))
+    market = _filled(cut, rows, tape, rules)
+    inputs = (market, _impact(rows, tape, fees, table, rules), tape, fees, table, rules)
+    return Prepared(panel, ascending, config, inputs)
+
+
+def run_books(
+    prepared: Prepared, chunk: Weights, pool: ThreadPoolExecutor, threads: int, done: int = 0
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Table of metrics and daily equity, (books, days + 1), of a chunk's books; `done` books came before."""
+    figures, counters, daily = _run(
+        pool, chunk, prepared.inputs, prepared.panel, prepared.decisions, prepared.config, done, threads
+    )
+    return _table(figures, counters, daily.shape[1] - 1, prepared.panel, prepared.config), daily
+
+
+def daily_returns_of(equity: np.ndarray) -> np.ndarray:
+    """Returns, (books, days), from daily equity, (books, days + 1); 0 once equity is gone."""
+    before = equity[:, :-1]
+    return np.where(before > 0.0, equity[:, 1:] / np.where(before > 0.0, before, 1.0) - 1.0, 0.0)
+
+
+def _cut(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: int) -> Market:
+    """The market without its fills, which costs decide."""
+    from engine.kernel import Market, cut_nb, known_prices_nb
 
     bounds = np.append(rows, len(panel.index))
     price, settles = known_prices_nb(tape.mid, rules.stale_hours)
     value, carried, carries, exit_value, exit_carried, exit_funding, settled = cut_nb(
         price, settles, tape.funding, tape.funding_price, bounds
     )
-    buy, sell = fills_nb(tape, rows, rules.half_spread_frac)
     daily = panel.index.hour == hour_utc
     return Market(
         bounds,
@@ -177,8 +174,8 @@ def prepare(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: 
         carried,
         carries,
         tape.mid[rows],
-        buy,
-        sell,
+        tape.mid[:0],
+        tape.mid[:0],
         panel.tradable[rows],
         exit_value,
         exit_carried,
@@ -187,6 +184,13 @@ def prepare(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: 
         np.where(daily, np.cumsum(daily) - 1, -1),
         price,
     )
+
+
+def _filled(cut: Market, rows: np.ndarray, tape: Tape, rules: Rules) -> Market:
+    from engine.kernel import fills_nb
+
+    buy, sell = fills_nb(tape, rows, rules.half_spread_frac)
+    return cut._replace(buy=buy, sell=sell)
 
 
 def _impact(rows: np.ndarray, tape: Tape, _: Fees, table: Coins, rules: Rules) -> tuple[Any, ...] | None:
@@ -272,7 +276,7 @@ def _gather(
         entries = (indptr, np.empty(len(books.coins), dtype=np.uint32), np.empty(len(books.coins)))
         (book, d), disordered = gather_sparse_nb(books.indptr, books.coins, books.weights, limit, count, *entries)
         if disordered:
-            raise WeightsError(_DISORDERED)
+            raise WeightsError(DISORDERED)
     else:
         # Room for every weight; memory that is not written to costs nothing.
         room = count * traded * books.shape[2]

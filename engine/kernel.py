@@ -1027,3 +1027,53 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, f
         for column in (SPREAD_COST, IMPACT_COST, FEE_COST, FUNDING_COST):
             figures[s, TOTALS + PRICE_PNL] += figures[s, TOTALS + column]
         summarise_nb(daily[s], figures[s])
+
+
+@jit
+def top_bottom_nb(descending, ascending, known, sides, half, indptr, coins, weights):
+    """Sparse rows of books that are long the highest and short the lowest scores, coins ascending within a row.
+
+    ``descending`` and ``ascending``, (D, N), are the columns of each row by score, ties by column; ``known``, (D,), is
+    how many of a row have a score: those come first. Book ``s`` holds ``min(sides[s], known // 2)`` coins a side at
+    ``half[s] / side`` each; its shorts are the lowest of those that its longs left. Returns the entries written.
+    """
+    D, N = descending.shape
+    row = np.zeros(N)
+    place = np.empty(N, dtype=np.int64)
+    chosen = np.empty(N, dtype=np.int64)
+    e = 0
+    for s in range(len(sides)):
+        for d in range(D):
+            side = min(sides[s], known[d] // 2)
+            if side > 0:
+                weight = half[s] / side
+                for k in range(known[d]):
+                    place[descending[d, k]] = k
+                count = 0
+                for k in range(side):
+                    i = descending[d, k]
+                    row[i] = weight
+                    chosen[count] = i
+                    count += 1
+                k = 0
+                while count < 2 * side:
+                    i = ascending[d, k]
+                    k += 1
+                    if place[i] >= side:
+                        row[i] = -weight
+                        chosen[count] = i
+                        count += 1
+                # Few entries, so insertion beats anything cleverer.
+                for a in range(1, count):
+                    i = chosen[a]
+                    b = a - 1
+                    while b >= 0 and chosen[b] > i:
+                        chosen[b + 1] = chosen[b]
+                        b -= 1
+                    chosen[b + 1] = i
+                for a in range(count):
+                    coins[e] = chosen[a]
+                    weights[e] = row[chosen[a]]
+                    e += 1
+            indptr[s * D + d + 1] = e
+    return e

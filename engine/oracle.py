@@ -9,11 +9,11 @@ import inspect
 import sys
 import sysconfig
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -21,6 +21,7 @@ import pandas as pd
 from engine.clock import UNIT, show
 from engine.errors import HlbtError, OracleError, WeightsError, nearest, some
 from engine.panel import Panel
+from engine.sparse import SparseWeights
 
 #: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
 GROSS_TOLERANCE = 1e-5
@@ -126,6 +127,14 @@ class ScoreOracle(Oracle):
     @abstractmethod
     def construct(self, scores: np.ndarray) -> np.ndarray:
         """Weights (D, N) from scores (D, N), each row from its own scores alone; NaN scores get 0."""
+
+    @classmethod
+    def construct_many(cls, oracles: Sequence[Self], scores: np.ndarray) -> SparseWeights:
+        """Weights of several oracles over the same scores, a book each, equal to those of :meth:`construct`.
+
+        A subclass may override it to do once what its constructions share.
+        """
+        return SparseWeights.joined([SparseWeights.from_dense(oracle.construct(scores)[None]) for oracle in oracles])
 
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
         """Construction of the scores; see :meth:`Oracle.weight_matrix`."""

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
 
-from engine import Panel, ScoreOracle
+from engine import Panel, ScoreOracle, SparseWeights
 from engine.errors import OracleError
-from research.oracles.construction import check_construction, weights_of
+from research.oracles.construction import Ranking, check_construction, top_bottom_books, weights_of
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,23 @@ class CrossSection(ScoreOracle):
 
     def construct(self, scores: np.ndarray) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.construct`."""
-        return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
+        return self.construct_ranked(Ranking(scores))
+
+    def construct_ranked(self, ranking: Ranking) -> np.ndarray:
+        """Weights (D, N) from scores that may be ranked already."""
+        return weights_of(ranking, self.construction, self.n, self.power, self.clip, self.gross)
+
+    @classmethod
+    def construct_many(cls, oracles: Sequence[Self], scores: np.ndarray) -> SparseWeights:
+        """See :meth:`engine.ScoreOracle.construct_many`; the scores are ranked once."""
+        ranking = Ranking(scores)
+        sided = [place for place, oracle in enumerate(oracles) if oracle.construction == "top_bottom"]
+        others = [place for place, oracle in enumerate(oracles) if oracle.construction != "top_bottom"]
+        books = top_bottom_books(ranking, [oracles[k].n for k in sided], [oracles[k].gross for k in sided])
+        if not others:
+            return books
+        parts = [SparseWeights.from_dense(oracles[place].construct_ranked(ranking)[None]) for place in others]
+        return SparseWeights.joined([books, *parts]).take(np.argsort([*sided, *others]), len(scores))
 
 
 def mean_of_known(window: np.ndarray, least: float = 0.5) -> np.ndarray:
