@@ -3,7 +3,9 @@
 The public names are looked up on first use, so that ``import engine`` costs nothing.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from engine.simulate import backtest as backtest
     from engine.simulate import decisions_of as decisions_of
     from engine.sparse import SparseWeights as SparseWeights
+    from engine.study import Study as Study
+    from engine.study import load_study as load_study
+    from engine.sweep import sweep as sweep
 
 _HOMES = {
     "Coin": "engine.panel",
@@ -30,10 +35,13 @@ _HOMES = {
     "RunConfig": "engine.config",
     "ScoreOracle": "engine.oracle",
     "SparseWeights": "engine.sparse",
+    "Study": "engine.study",
     "backtest": "engine.simulate",
     "backtest_many": "engine.batch",
     "decisions_of": "engine.simulate",
     "load_panel": "engine.data.load",
+    "load_study": "engine.study",
+    "sweep": "engine.sweep",
     "weight_matrix": "engine.oracle",
 }
 __all__ = sorted(_HOMES)
@@ -48,3 +56,14 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
+
+
+class _Package(ModuleType):
+    """Keeps ``engine.sweep`` the function: importing the module of that name would bind the module instead."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

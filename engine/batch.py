@@ -149,7 +149,8 @@ def run_books(
     figures, counters, daily = _run(
         pool, chunk, prepared.inputs, prepared.panel, prepared.decisions, prepared.config, done, threads
     )
-    return _table(figures, counters, daily.shape[1] - 1, prepared.panel, prepared.config), daily
+    columns = _columns(figures, counters, daily.shape[1] - 1, prepared.panel.index, prepared.config)
+    return pd.DataFrame(columns), daily
 
 
 def daily_returns_of(equity: np.ndarray) -> np.ndarray:
@@ -292,7 +293,9 @@ def _gather(
     return entries
 
 
-def _table(figures: np.ndarray, counters: np.ndarray, days: int, panel: Panel, config: RunConfig) -> pd.DataFrame:
+def _columns(
+    figures: np.ndarray, counters: np.ndarray, days: int, index: pd.DatetimeIndex, config: RunConfig
+) -> dict[str, Any]:
     """Columns as Result.metrics."""
     from engine import kernel
 
@@ -320,8 +323,16 @@ def _table(figures: np.ndarray, counters: np.ndarray, days: int, panel: Panel, c
         "untradable_orders": counters[:, kernel.UNTRADABLE_ORDERS],
         "untradable_weight": figures[:, kernel.UNTRADABLE_WEIGHT],
         "delistings": counters[:, kernel.DELISTINGS],
-        "liquidated_at": [None if row < 0 else panel.index[row].isoformat() for row in rows],
+        "liquidated_at": [None if row < 0 else index[row].isoformat() for row in rows],
     }
     for place, name in enumerate(FLOWS):
         columns[name] = figures[:, kernel.TOTALS + place]
-    return pd.DataFrame(columns)
+    return columns
+
+
+def metric_names() -> list[str]:
+    """Columns of the table, in their order."""
+    from engine.kernel import COUNTERS, FIGURES
+
+    nothing = np.empty((0, FIGURES)), np.empty((0, COUNTERS), dtype=np.int64)
+    return [*_columns(*nothing, 0, pd.DatetimeIndex([]), RunConfig())]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli_data import data_app
-from engine.cli_options import ConfigOption, JsonOption, SetOption, cache_of, config_of
+from engine.cli_options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, config_of, parameters_of
+from engine.cli_sweep import sweep_command, validate_command
 from engine.errors import ConfigError, DataError, HlbtError, OracleError
 from engine.terminal import capacity_table, demo_table, print_json, progress, result_tables, show_all
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from engine.result import Result
     from engine.runs import Origin, Run
 
-REPORTS = Path("reports")
 DEMO_ORACLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("research.oracles.momentum:Momentum", {"lookback_hours": 336, "n": 5}),
     ("research.oracles.carry:Carry", {"lookback_hours": 168, "n": 5}),
@@ -48,6 +48,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+app.command("sweep")(sweep_command)
+app.command("validate")(validate_command)
 
 
 def main() -> None:
@@ -98,7 +100,7 @@ def backtest_command(
         if weights is not None and out.resolve() in weights.resolve().parents:
             raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
     panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
-    result, origin = _run(panel, settled, oracle, _parameters(param), weights)
+    result, origin = _run(panel, settled, oracle, parameters_of(param), weights)
     folder = _write(result, origin, out, report)
     if as_json:
         print_json({"folder": str(folder), **_read_json(folder / "run.json")})
@@ -144,7 +146,7 @@ def capacity_command(
         step(0, len(accounts) + 2, "loading the panel")
         panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
         step(1, len(accounts) + 2, "weights")
-        result, origin = _run(panel, settled, oracle, _parameters(param), weights)
+        result, origin = _run(panel, settled, oracle, parameters_of(param), weights)
         table = capacity(
             panel,
             result.weights,
@@ -281,18 +283,6 @@ def _sizes(text: str | None) -> tuple[float, ...]:
     return sizes
 
 
-def _parameters(assignments: list[str] | None) -> dict[str, Any]:
-    from engine.config import parse_value
-
-    parameters = {}
-    for assignment in assignments or ():
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--param {assignment!r} is not k=v, for example --param lookback_hours=168.")
-        parameters[name.strip()] = parse_value(text)
-    return parameters
-
-
 def _run(
     panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
 ) -> tuple[Result, Origin]:
@@ -334,10 +324,18 @@ def _save(
 ) -> Path:
     from datetime import UTC, datetime
 
+    import numpy as np
+
+    from engine.clock import DAYS_PER_YEAR
     from engine.runs import run_name, save_run
+    from engine.trials import record_trials, trial_key
 
     folder = out if out is not None else reports / run_name(result, origin)
     save_run(result, origin, folder, datetime.now(UTC).isoformat(timespec="seconds"), page)
+    if origin.kind == "oracle":
+        key = trial_key(origin.path, origin.digest, origin.parameters, result.config.to_dict())
+        sharpe = result.metrics["sharpe"] / DAYS_PER_YEAR**0.5
+        record_trials(folder.parent, origin.path, folder.name, np.array([key]), np.array([sharpe]))
     return folder
 
 

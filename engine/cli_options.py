@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from engine.errors import ConfigError
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.data.store import Store
+
+REPORTS = Path("reports")
 
 ConfigOption = Annotated[
     Path | None, typer.Option("--config", help="TOML file with the sections data, execution, costs and account.")
@@ -40,3 +44,16 @@ def store_of(config: RunConfig) -> Store:
     from engine.data.store import Store
 
     return Store(cache_of(config))
+
+
+def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
+    """The oracle's parameters that ``--param k=v`` give."""
+    from engine.config import parse_value
+
+    parameters = {}
+    for assignment in assignments or ():
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--param {assignment!r} is not k=v, for example --param lookback_hours=168.")
+        parameters[name.strip()] = parse_value(text)
+    return parameters

@@ -296,19 +296,19 @@ class RunConfig:
         return cls(**built)
 
     @classmethod
-    def load(cls, path: Path | None, assignments: Sequence[str] = ()) -> Self:
-        """Read a TOML file, then apply ``section.key=value`` assignments over it.
+    def load(
+        cls, path: Path | None, assignments: Sequence[str] = (), study: Mapping[str, Mapping[str, Any]] | None = None
+    ) -> Self:
+        """Read a TOML file, then put over it the sections of a study, then ``section.key=value`` assignments.
 
         A value is read as TOML (``true``, ``4.5``, ``["mon", "thu"]``) and, where it is none, as a bare string.
         """
-        sections: dict[str, Any] = {}
-        if path is not None:
-            try:
-                sections = tomllib.loads(path.read_text(encoding="utf-8"))
-            except OSError as error:
-                raise ConfigError(f"Config file {path} cannot be read: {error.strerror}.") from error
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise ConfigError(f"Config file {path} is not TOML: {error}.") from error
+        sections: dict[str, Any] = {} if path is None else read_toml(path, "Config file")
+        for section, keys in (study or {}).items():
+            table = sections.setdefault(section, {})
+            if not isinstance(table, dict) or not isinstance(keys, Mapping):
+                raise ConfigError(f"Config section [{section}] is a table of keys, not {keys!r}.")
+            table.update(keys)
         for assignment in assignments:
             name, equals, text = assignment.partition("=")
             section, dot, key = name.strip().partition(".")
@@ -342,6 +342,16 @@ class RunConfig:
     def end(self) -> pd.Timestamp | None:
         """``data.end`` as an instant."""
         return None if self.data.end is None else parse_instant(self.data.end, "data.end")
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Content of a TOML file; `what` it is, for the error."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path} is not TOML: {error}.") from error
 
 
 def parse_value(text: str) -> Any:

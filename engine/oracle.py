@@ -11,6 +11,7 @@ import sysconfig
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar, Self
@@ -349,6 +350,11 @@ def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
         When the module, the class or a parameter is not there (the nearest name is suggested), or it refuses its
         values.
     """
+    return build_oracle(oracle_class(path), parameters)
+
+
+def oracle_class(path: str) -> type[Oracle]:
+    """The class that ``module:Class`` or ``file.py:Class`` names; see :func:`load_oracle`."""
     module_name, colon, class_name = path.partition(":")
     if not colon or not module_name or not class_name:
         raise OracleError(
@@ -363,21 +369,37 @@ def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
         )
     if inspect.isabstract(kind):
         raise OracleError(f"{path} is abstract: {some(sorted(kind.__abstractmethods__))} is not written.")
-    accepted = inspect.signature(kind).parameters
-    open_ended = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in accepted.values())
+    return kind
+
+
+def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
+    """An oracle of the class `kind`; see :func:`load_oracle`."""
+    accepted = accepted_parameters(kind)
     for name in parameters:
-        if name not in accepted and not open_ended:
+        if name not in accepted and None not in accepted:
             raise OracleError(
-                f"{class_name} has no parameter {name!r}.{nearest(name, accepted)} Parameters: "
-                f"{', '.join(accepted) or 'none'}."
+                f"{kind.__name__} has no parameter {name!r}.{nearest(name, _named(accepted))} Parameters: "
+                f"{', '.join(_named(accepted)) or 'none'}."
             )
     try:
-        oracle = kind(**parameters)
+        return kind(**parameters)
     except HlbtError:
         raise
     except Exception as error:
-        raise OracleError(f"{class_name}({_call(parameters)}) failed: {type(error).__name__}: {error}.") from error
-    return oracle
+        raise OracleError(f"{kind.__name__}({_call(parameters)}) failed: {type(error).__name__}: {error}.") from error
+
+
+@cache
+def accepted_parameters(kind: type[Oracle]) -> Mapping[str | None, Any]:
+    """Constructor arguments of an oracle and their defaults; a key None says that it takes any."""
+    return {
+        None if item.kind is inspect.Parameter.VAR_KEYWORD else name: item.default
+        for name, item in inspect.signature(kind).parameters.items()
+    }
+
+
+def _named(accepted: Iterable[str | None]) -> list[str]:
+    return [name for name in accepted if name is not None]
 
 
 def oracle_sources(oracle: Oracle) -> list[Path]:
@@ -387,7 +409,12 @@ def oracle_sources(oracle: Oracle) -> list[Path]:
     versions a
     run records.
     """
-    waiting = [kind.__module__ for kind in type(oracle).__mro__]
+    return sources_of(type(oracle))
+
+
+def sources_of(kind: type[Oracle]) -> list[Path]:
+    """See :func:`oracle_sources`; of a class."""
+    waiting = [base.__module__ for base in kind.__mro__]
     found: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()

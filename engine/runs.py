@@ -175,11 +175,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
             "origin": origin.digest,
             "code": code_digest(),
         },
-        "versions": {
-            "hlbt": version("hlbt"),
-            "python": sys.version.split()[0],
-            **{library: version(library) for library in RECORDED},
-        },
+        "versions": versions(),
         "metrics": result.metrics,
         "liquidation": result.liquidation,
         "attribution": {flow: result.metrics[flow] for flow in FLOWS},
@@ -309,6 +305,15 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def versions() -> dict[str, str]:
+    """Versions of what can move a number or a page."""
+    return {
+        "hlbt": version("hlbt"),
+        "python": sys.version.split()[0],
+        **{library: version(library) for library in RECORDED},
+    }
 
 
 @cache

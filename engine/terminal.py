@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
     from engine.result import Result
     from engine.runs import Origin
+    from engine.study import Study
+    from engine.validate import Verdict
 
 #: (done, total, what is being done)
 Progress = Callable[[int, int, str], None]
@@ -34,6 +36,29 @@ def progress() -> Iterator[Progress]:
         transient=True,
     ) as bar:
         task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+@contextmanager
+def sweep_progress() -> Iterator[Progress]:
+    """A progress bar on standard error with the rate in sets a second: call it with (done, total, what)."""
+    from rich import progress as parts
+    from rich.console import Console
+
+    class Rate(parts.ProgressColumn):
+        def render(self, task: parts.Task) -> str:
+            return f"{task.speed:,.0f} a second" if task.speed else ""
+
+    with parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        Rate(),
+        parts.TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("planning the sets", total=1)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
 
 
@@ -247,4 +272,44 @@ def cost_table(plan: dict[str, Any]) -> Table:
         )
     table.add_row("listings", f"{plan['listings']:,}", "", "", "", "")
     table.add_row("all", "", "", "", "", f"{plan['usd']:,.4f}", style="bold")
+    return table
+
+
+def sweep_table(study: Study, rows: int = 10) -> Table:
+    """The best sets of a study by Sharpe ratio."""
+    from rich.table import Table
+
+    sets = study.record["sets"]
+    title = f"{study.record['name']}: {len(study):,} sets, {sets['reused']:,} known already"
+    if study.record["synthetic"]:
+        title += "  [SYNTHETIC DATA]"
+    table = Table(title=title, title_justify="left")
+    for name in study.table.index.names:
+        table.add_column(str(name))
+    for name in ("Sharpe", "CAGR", "Drawdown", "Turnover", "End USD"):
+        table.add_column(name, justify="right")
+    best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
+    for _, row in best.head(rows).iterrows():
+        table.add_row(
+            *(str(value) for value in study.chosen(int(row["place"])).values()),
+            _ratio(row["sharpe"]),
+            _percent(row["cagr"]),
+            _percent(row["max_drawdown"]),
+            _percent(row["turnover_daily"]),
+            _usd(row["equity_end_usd"]),
+        )
+    return table
+
+
+def verdict_table(verdict: Verdict) -> Table:
+    """The checks of a verdict."""
+    from rich.table import Table
+
+    table = Table(title="Verdict", title_justify="left")
+    for name in ("Check", "Value", "Asked", ""):
+        table.add_column(name, justify="right" if name in ("Value", "Asked") else "left")
+    words = {True: "pass", False: "FAIL", None: "not computed"}
+    for check in verdict.checks:
+        value = "" if check.value is None else f"{check.value:,.3g}"
+        table.add_row(check.label, value, f"{check.rule} {check.threshold:,.3g}", words[check.passed])
     return table

@@ -327,7 +327,7 @@ def test_a_second_writer_is_refused(store: Store) -> None:
 
     store.merge([table({"BTC": [1.0]})], "somewhere")
     before = content(store.path)
-    with locked(store.path), pytest.raises(DataError, match="Another process is writing to the cache"):
+    with locked(store.path), pytest.raises(DataError, match="Another process is writing to"):
         store.merge([table({"ETH": [1.0]})], "somewhere")
     assert content(store.path) == before
     assert store.merge([table({"ETH": [1.0]})], "somewhere").wrote

@@ -36,7 +36,7 @@ def locked(folder: Path) -> Iterator[None]:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise DataError(
-                f"Another process is writing to the cache {folder} (it holds {LOCK}). Wait for it, then run again."
+                f"Another process is writing to {folder} (it holds {LOCK}). Wait for it, then run again."
             ) from error
         yield
     finally:

@@ -1,0 +1,250 @@
+"""``hlbt sweep`` and ``hlbt validate``: from a grid to a page with a verdict."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli_options import REPORTS, ConfigOption, JsonOption, SetOption, parameters_of
+from engine.errors import ConfigError, DataError, nearest
+from engine.terminal import Progress, print_json, progress, show_all, sweep_progress, sweep_table, verdict_table
+
+if TYPE_CHECKING:
+    from engine.panel import Panel
+    from engine.result import Result
+    from engine.runs import Origin
+    from engine.study import Study
+    from engine.study_file import StudyFile
+    from engine.validate import Verdict
+
+StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="What to run; or say it with flags.")]
+
+
+def sweep_command(
+    study: StudyArgument = None,
+    oracle: Annotated[
+        list[str] | None, typer.Option("--oracle", metavar="PATH:CLASS", help="The oracle; may be repeated.")
+    ] = None,
+    grid: Annotated[
+        list[str] | None,
+        typer.Option("--grid", metavar="K=A,B,C", help="Values of a parameter or config key; also K=START:STOP:STEP."),
+    ] = None,
+    param: Annotated[
+        list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter all sets share; may be repeated.")
+    ] = None,
+    where: Annotated[
+        list[str] | None,
+        typer.Option("--where", metavar="EXPRESSION", help='Keep the sets it is true of: "skip_hours < n".'),
+    ] = None,
+    sample: Annotated[int | None, typer.Option("--sample", metavar="SETS", help="Draw so many sets at random.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Of the draw.")] = None,
+    name: Annotated[str | None, typer.Option("--name", help="Folder below reports/.")] = None,
+    executor: Annotated[str, typer.Option("--executor", help="threads, or ray for a cluster.")] = "threads",
+    address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster.")] = None,
+    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Tasks at once; default: one a CPU.")] = None,
+    returns: Annotated[
+        bool | None, typer.Option("--returns/--no-returns", help="Keep daily returns; default up to 100,000 sets.")
+    ] = None,
+    verdict: Annotated[
+        bool, typer.Option("--verdict/--no-verdict", help="Judge the winner and write the page.")
+    ] = True,
+    top: Annotated[int, typer.Option("--top", min=0, max=50, help="Tearsheets of so many best sets.")] = 3,
+    reports: Annotated[Path, typer.Option("--reports", metavar="DIR", help="Where sweeps are kept.")] = REPORTS,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run many sets of parameters, resumable, and judge the best of them.
+
+    Ctrl-C keeps what is done; the same command goes on. No unchanged set is ever run twice.
+
+    Example: hlbt sweep --oracle research.oracles.momentum:Momentum --grid lookback_hours=24,72,168 --grid n=3,5,10
+    """
+    from engine.config import RunConfig
+    from engine.data.load import load_panel
+    from engine.sweep import sweep
+
+    asked = _asked(study, oracle, grid, param, where, sample, seed, name)
+    settled = RunConfig.load(config, settings or (), asked.sections)
+    where_run = _executor(executor, address, workers)
+    panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+    with sweep_progress() as step:
+        found = sweep(
+            panel,
+            asked.oracles,
+            asked.grid,
+            settled,
+            fixed=asked.fixed,
+            where=asked.where,
+            sample=asked.sample,
+            seed=asked.seed,
+            returns=returns,
+            executor=where_run,
+            name=asked.name,
+            reports=reports,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            progress=step,
+        )
+    judged = judge(found, panel, reports, top) if verdict else None
+    _show(found, judged, as_json)
+
+
+def _asked(
+    file: Path | None,
+    oracle: list[str] | None,
+    grid: list[str] | None,
+    param: list[str] | None,
+    where: list[str] | None,
+    sample: int | None,
+    seed: int | None,
+    name: str | None,
+) -> StudyFile:
+    """The study file with the flags put over it."""
+    from dataclasses import replace
+
+    from engine.study_file import StudyFile, parse_grid, read_study_file
+
+    asked = read_study_file(file) if file is not None else StudyFile()
+    if grid and not isinstance(asked.grid, dict):
+        raise ConfigError("--grid cannot be put over the [[sets]] of the study file. Leave one out.")
+    changes: dict[str, Any] = {
+        "oracles": tuple(oracle) if oracle else asked.oracles,
+        "grid": {**asked.grid, **parse_grid(grid)} if grid and isinstance(asked.grid, dict) else asked.grid,
+        "fixed": {**asked.fixed, **parameters_of(param)},
+        "where": (*asked.where, *(where or ())),
+        "sample": asked.sample if sample is None else sample,
+        "seed": asked.seed if seed is None else seed,
+        "name": name or asked.name,
+    }
+    if not changes["oracles"]:
+        raise ConfigError("Name what to sweep: a STUDY.toml with an oracle, or --oracle PATH:CLASS.")
+    if not changes["grid"]:
+        raise ConfigError("The grid is empty: give --grid k=a,b,c, or a [grid] in the study file.")
+    return replace(asked, **changes)
+
+
+def _executor(name: str, address: str | None, workers: int | None) -> Any:
+    from engine.executors import EXECUTORS
+
+    if name not in EXECUTORS:
+        raise ConfigError(f"--executor {name!r} is none: {', '.join(EXECUTORS)}.{nearest(name, EXECUTORS)}")
+    if address is not None and name != "ray":
+        raise ConfigError("--address is of a Ray cluster: add --executor ray.")
+    return EXECUTORS[name](address, workers)
+
+
+def validate_command(
+    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep folder, or its name below reports/.")],
+    strict: Annotated[bool, typer.Option("--strict", help="Exit 2 when the verdict is a failure.")] = False,
+    top: Annotated[int, typer.Option("--top", min=0, max=50, help="Tearsheets of so many best sets.")] = 3,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge the winner of a sweep: is it distinguishable from luck? Writes verdict.json and the page again.
+
+    A failed verdict is a result, so the exit code is 0; with --strict it is 2.
+
+    Example: hlbt validate sweep-momentum-1a2b3c4d
+    """
+    from engine.config import RunConfig
+    from engine.data.load import load_panel
+    from engine.study import load_study
+
+    folder = sweep if sweep.exists() else REPORTS / sweep
+    study = load_study(folder)
+    settled = RunConfig.load(config, settings or (), {"data": study.record["config"]["data"]})
+    panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+    if panel.digest != study.record["digests"]["data"]:
+        raise DataError(
+            f"The data are not those of the sweep {folder}: the cache has changed since, or --set data.cache names "
+            "another. Run the sweep again; sets whose data did not change are few, for every set reads all of them."
+        )
+    judged = judge(study, panel, folder.parent, top)
+    _show(study, judged, as_json)
+    if strict and not judged.passed:
+        raise typer.Exit(2)
+
+
+def judge(study: Study, panel: Panel, reports: Path, top: int) -> Verdict:
+    """Verdict of a sweep, tearsheets of its best sets, and its page."""
+    from engine.report import write_page
+    from engine.runs import to_json
+    from engine.study import VERDICT
+    from engine.sweep_page import write_sweep_page
+    from engine.trials import count_trials
+    from engine.validate import validate
+
+    assert study.folder is not None
+    with progress() as step:
+        trials = count_trials(reports, [oracle["path"] for oracle in study.record["oracles"]])
+        verdict = validate(study, panel, trials, progress=step)
+        write_page(study.folder / VERDICT, to_json(verdict.to_dict()))
+        tearsheets = _tearsheets(study, panel, top, step)
+        step(1, 1, "writing the page")
+        write_sweep_page(study, verdict.to_dict(), tearsheets)
+    return verdict
+
+
+def run_set(study: Study, place: int, panel: Panel) -> tuple[Result, Origin]:
+    """One set of a study run by itself: the whole ledger."""
+    from engine.oracle import bound_parameters, weight_matrix
+    from engine.runs import Origin
+    from engine.simulate import backtest, decisions_of
+
+    setting = study.setting(place)
+    oracle = setting.build()
+    weights = weight_matrix(oracle, panel, decisions_of(panel, setting.config))
+    digest = next(item["digest"] for item in study.record["oracles"] if item["path"] == setting.oracle)
+    parameters = bound_parameters(type(oracle), dict(setting.parameters))
+    origin = Origin(type(oracle).__name__, "oracle", setting.oracle, parameters, digest)
+    return backtest(panel, weights, setting.config), origin
+
+
+def _tearsheets(study: Study, panel: Panel, top: int, step: Progress) -> dict[int, str]:
+    """Run folders with tearsheets of the best sets, ``top/<run>`` in the sweep's folder; their links by row."""
+    import numpy as np
+
+    from engine.report import write_tearsheet
+    from engine.runs import run_name, save_run
+    from engine.sweep_store import TOP
+
+    assert study.folder is not None
+    sharpe = study.table["sharpe"].to_numpy()
+    ranked = [int(place) for place in np.argsort(-sharpe, kind="stable") if sharpe[place] == sharpe[place]]
+    links: dict[int, str] = {}
+    for number, place in enumerate(ranked[:top]):
+        step(number, top, "tearsheets of the best sets")
+        result, origin = run_set(study, place, panel)
+        folder = study.folder / TOP / run_name(result, origin)
+        save_run(result, origin, folder, study.record["created"], write_tearsheet)
+        links[place] = f"{TOP}/{folder.name}/tearsheet.html"
+    return links
+
+
+def _show(study: Study, verdict: Verdict | None, as_json: bool) -> None:
+    from engine.study import ERROR, PAGE
+
+    best = study.best() if study.table["sharpe"].notna().any() else None
+    if as_json:
+        print_json(
+            {
+                "folder": str(study.folder),
+                "sets": study.record["sets"],
+                "synthetic": study.record["synthetic"],
+                "best": None if best is None else {**study.chosen(best), "metrics": dict(study.table.iloc[best])},
+                "verdict": None if verdict is None else verdict.to_dict(),
+            }
+        )
+        return
+    failed = study.table.loc[study.table[ERROR] != "", ERROR]
+    words = []
+    if len(failed):
+        words.append(f"{len(failed):,} of {len(study):,} sets failed; the first: {failed.iloc[0]}")
+    if verdict is not None:
+        words += [verdict.says, f"Page:   {study.folder / PAGE}" if study.folder else ""]
+    show_all(sweep_table(study), *([] if verdict is None else [verdict_table(verdict)]), "\n".join(words))
+    show_all(f"Folder: {study.folder}")

@@ -1,0 +1,144 @@
+"""sweep(): a grid of parameters -> tasks -> metrics and daily returns of every set, resumable."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from engine.config import RunConfig
+from engine.errors import ConfigError, DataError
+from engine.executors import Executor, Threads
+from engine.grid import Constraint
+from engine.panel import Panel
+from engine.runs import code_digest
+from engine.study import RECORD, Study
+from engine.sweep_plan import Oracles, Plan, make_plan
+from engine.sweep_store import Results, sweep_folder
+from engine.trials import record_trials
+
+Progress = Callable[[int, int, str], None]
+
+
+def sweep(
+    panel: Panel,
+    oracle: Oracles,
+    grid: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    config: RunConfig | None = None,
+    *,
+    fixed: Mapping[str, Any] | None = None,
+    where: Constraint | Sequence[Constraint] = (),
+    sample: int | None = None,
+    seed: int = 0,
+    returns: bool | None = None,
+    executor: Executor | None = None,
+    name: str | None = None,
+    reports: Path | str | None = None,
+    created: str = "",
+    progress: Progress | None = None,
+) -> Study:
+    """Run many sets of parameters over one panel.
+
+    Parameters
+    ----------
+    panel : Panel
+        T hours x N coins.
+    oracle : class, ``"module:Class"``, or a sequence of them
+        With several, ``oracle`` is a key of the grid too, and every other key must be a parameter of each of them.
+    grid : mapping of str to values, or list of mappings
+        Keys: parameters of the oracle, or ``section.key`` of the config (``costs.taker_bps``). A mapping is the product
+        of its values, which are lists or ``{start, stop, step}``; a list names each set.
+    config : RunConfig, optional
+        Of all sets, before their own keys.
+    fixed : mapping, optional
+        Parameters that all sets share.
+    where : str or callable, or a sequence of them
+        Constraints; see :func:`engine.grid.make_grid`.
+    sample, seed : int
+        Draw so many sets at random.
+    returns : bool, optional
+        Keep the daily returns of every set. Default: up to 100,000 sets.
+    executor : Executor, optional
+        Default: threads of this process.
+    name, reports : str, path
+        Keep the sweep in ``reports/<name>``, from where an interrupted one goes on, and count its trials in the ledger.
+        Without `reports` nothing is kept, and no other sweep's results are used.
+    created : str
+        ISO 8601 instant of the sweep, from the caller, for nothing here reads the clock.
+    progress : callable, optional
+        Called with (sets done, sets, what).
+
+    Returns
+    -------
+    Study
+        Its table has a row a set, the keys of the grid as index levels.
+
+    Raises
+    ------
+    ConfigError, OracleError
+        For a key that is none, an empty grid, an oracle that cannot be found.
+    """
+    plan = make_plan(panel, oracle, grid, config or RunConfig(), fixed or {}, where, sample, seed, returns)
+    tell = progress or (lambda *_: None)
+    with _home(plan, name, reports) as (folder, parent):
+        note = _outdated(folder)
+        results = Results(folder, plan.keys, panel.index.normalize().unique(), plan.returns)
+        count = reused = results.adopt(parent)
+        what = f"sets ({reused:,} known already{note})" if reused or note else "sets"
+        tell(count, len(plan.keys), what)
+        try:
+            for outcome in (executor or Threads()).run(panel, plan.tasks(results.missing())):
+                results.add(outcome)
+                count += len(outcome.errors)
+                tell(count, len(plan.keys), what)
+        finally:
+            if parent is not None:
+                _count(plan, results, folder.name, parent)
+        record = plan.record(panel, folder.name if parent else name or plan.name, created, reused)
+        study = results.assemble(record, plan.grid)
+    return study if parent is not None else replace(study, folder=None)
+
+
+def _outdated(folder: Path) -> str:
+    """Say that what lies here was computed by another version of the engine, if it was."""
+    try:
+        code = json.loads((folder / RECORD).read_text(encoding="utf-8"))["digests"]["code"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
+    return "" if code == code_digest() else "; those here are of another engine version and are computed anew"
+
+
+def _count(plan: Plan, results: Results, source: str, reports: Path) -> None:
+    """Count in the ledger every set that has a result by now."""
+    ran, sharpe = results.sharpe()
+    for family, path in enumerate(plan.kinds):
+        of = ran & (plan.families == family)
+        if of.any():
+            record_trials(reports, path, source, plan.trial_keys[of], sharpe[of])
+
+
+@contextmanager
+def _home(plan: Plan, name: str | None, reports: Path | str | None) -> Iterator[tuple[Path, Path | None]]:
+    """Folder of the sweep and that of all reports; a folder for the while, and None, where nothing is kept."""
+    if reports is None:
+        made = Path(tempfile.mkdtemp(prefix="hlbt-sweep-"))
+        try:
+            yield made, None
+        finally:
+            shutil.rmtree(made, ignore_errors=True)
+        return
+    label = name or plan.name
+    if label in ("", ".", "..") or Path(label).name != label:
+        raise ConfigError(f"The name {label!r} of the sweep is no name of a folder.")
+    try:
+        with sweep_folder(Path(reports) / label) as folder:
+            yield folder, Path(reports)
+    except OSError as error:
+        raise DataError(
+            f"Sweep {label} cannot be written: {error.strerror or error}. What was finished is kept."
+        ) from error
