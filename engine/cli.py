@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from engine.result import Result
     from engine.runs import Origin, Run
 
+#: Exit code of a command that Ctrl-C ended, as shells have it.
+INTERRUPTED = 130
 DEMO_ORACLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("research.oracles.momentum:Momentum", {"lookback_hours": 336, "n": 5}),
     ("research.oracles.carry:Carry", {"lookback_hours": 168, "n": 5}),
@@ -63,9 +65,12 @@ def main() -> None:
             raise
         sys.stderr.write(f"hlbt: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as leaving:
+        # typer turns Ctrl-C into this exit code and says nothing.
+        if isinstance(leaving, SystemExit) and leaving.code != INTERRUPTED:
+            raise
         sys.stderr.write("hlbt: interrupted. What was finished is kept; run the command again to go on.\n")
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -17,6 +18,8 @@ from engine.tasks import Outcome, Task, Workspace, run_task
 IN_FLIGHT = 2
 #: Times that Ray runs a task again whose worker was lost.
 RETRIES = 5
+#: How long a cluster's address may take to answer.
+REACH_SECONDS = 5.0
 
 
 class Executor(Protocol):
@@ -108,6 +111,10 @@ class Ray:
         else:
             options = {"address": self.address, "log_to_driver": False, "logging_level": "ERROR"}
         try:
+            if self.address is not None and ":" in self.address and "//" not in self.address:
+                # Ray itself would go on knocking for minutes.
+                host, _, port = self.address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
             ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
             raise DataError(

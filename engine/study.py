@@ -27,6 +27,8 @@ ORACLE = "oracle"
 RECORD, TABLE, RETURNS, VERDICT, PAGE = "sweep.json", "table.parquet", "returns.parquet", "verdict.json", "index.html"
 #: Column of the table: why a set has no result; empty for all others.
 ERROR = "error"
+#: Metrics that are texts; None where there is nothing to say.
+TEXTS = ("liquidated_at",)
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Study:
     ----------
     record : mapping
         ``sweep.json``: ``name``, ``created``, ``synthetic``, ``oracles`` (path, name and digest of each), ``fixed``
-        (parameters all sets share), ``grid`` (values by key), ``where``, ``sample``, ``config`` (before the sets' own
-        keys), ``span``, ``digests``, ``versions``, ``sets``.
+        (parameters all sets share), ``grid`` (values by key), ``keys`` (those of the grid in order), ``where``,
+        ``sample``, ``config`` (before the sets' own keys), ``span``, ``digests``, ``versions``, ``sets``.
     table : DataFrame, (P, metrics)
         Index: the parameters that vary, a level each, named as the keys of the grid. Columns as
         :attr:`engine.Result.metrics`, then ``error``: why a set has no figures, else an empty string.
@@ -170,7 +172,10 @@ def load_study(folder: Path, returns: bool = True) -> Study:
                 f"Sweep {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the sweep again."
             )
         rows = pd.read_parquet(folder / TABLE)
-        grid = record["grid"]
+        for name in (*TEXTS, ERROR):
+            rows[name] = pd.Series([value if isinstance(value, str) else None for value in rows[name]], dtype=object)
+        # JSON sorts its keys; the levels of the index keep the order in which they were asked.
+        grid = record["grid"] = {key: record["grid"][key] for key in record["keys"]}
         codes = rows[[f"set.{key}" for key in grid]].to_numpy(dtype=np.int64)
         index = index_of(grid, codes)
         table = rows.drop(columns=[name for name in rows if name == "key" or name.startswith("set.")]).set_axis(index)

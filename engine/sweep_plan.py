@@ -128,6 +128,7 @@ class Plan:
             ],
             "fixed": dict(self.fixed),
             "grid": dict(self.grid.values),
+            "keys": list(self.grid.values),
             "where": list(self.where),
             "sample": None if self.sample is None else {"sets": self.sample, "seed": self.seed},
             "config": self.base.to_dict(),
@@ -193,7 +194,7 @@ def _is_config(key: str) -> bool:
 
 def _kinds(oracle: Oracles) -> dict[str, type[Oracle]]:
     named: dict[str, type[Oracle]] = {}
-    for item in [oracle] if isinstance(oracle, str | type) else oracle:
+    for item in oracle if isinstance(oracle, list | tuple) else [oracle]:
         if isinstance(item, str):
             named[item] = oracle_class(item)
         elif isinstance(item, type) and issubclass(item, Oracle):

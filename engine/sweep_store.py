@@ -26,14 +26,13 @@ from engine.data.files import LOCK, locked
 from engine.errors import DataError, some
 from engine.grid import Grid
 from engine.runs import to_json
-from engine.study import ERROR, PAGE, RECORD, RETURNS, TABLE, VERDICT, Study
+from engine.study import ERROR, PAGE, RECORD, RETURNS, TABLE, TEXTS, VERDICT, Study
 from engine.tasks import Outcome
 
 CHUNKS, TOP = "chunks", "top"
 FILES = frozenset({RECORD, TABLE, RETURNS, VERDICT, PAGE, CHUNKS, TOP, LOCK})
 #: Metrics that count something: whole numbers, unless a set failed.
 COUNTS = ("days", "decisions", "trades", "skipped_min_notional", "skipped_band", "untradable_orders", "delistings")
-TEXTS = ("liquidated_at",)
 
 
 @contextmanager
@@ -97,6 +96,9 @@ class Results:
                         table = table.append_column(name, kept[name])
                 if self.returns and not _dated(table.column_names):
                     return
+                counts = [(name, table[name].cast(pa.float64())) for name in COUNTS if name in table.column_names]
+                for name, values in counts:
+                    table = table.set_column(table.column_names.index(name), name, values)
                 self._write(table)
             elif self.returns and not _dated(pq.read_schema(path).names):
                 return
@@ -155,16 +157,18 @@ class Results:
         order[found[found >= 0]] = np.flatnonzero(found >= 0)
         columns: dict[str, Any] = {}
         for name in metric_names():
-            if name not in whole.column_names:
+            if name in TEXTS:
+                texts = whole[name].to_pylist() if name in whole.column_names else [None] * len(whole)
+                columns[name] = np.array(texts, dtype=object)[order]
+            elif name not in whole.column_names:
                 columns[name] = np.full(len(order), np.nan)
-            elif name in TEXTS:
-                columns[name] = np.array(whole[name].to_pylist(), dtype=object)[order]
             else:
                 values = whole[name].to_numpy()[order]
                 counted = name in COUNTS and not np.isnan(values).any()
                 columns[name] = values.astype(np.int64) if counted else values
         columns[ERROR] = np.array(whole[ERROR].to_pylist(), dtype=object)[order]
-        table = pd.DataFrame(columns, index=grid.index)
+        texts = {name: pd.Series(columns[name], dtype=object, index=grid.index) for name in (*TEXTS, ERROR)}
+        table = pd.DataFrame({**columns, **texts}, index=grid.index)
         daily = self._daily(whole, order) if self.returns else None
         del whole
         failed = int((columns[ERROR] != "").sum())
@@ -174,8 +178,9 @@ class Results:
         if daily is not None:
             values, dates = daily
             frame = pd.DataFrame(values.T, index=dates.rename("time"), columns=grid.index)
-        # As it will be read back.
-        return Study(json.loads(to_json(finished)), table, frame, self.chunks.parent)
+        read = json.loads(to_json(finished))
+        read["grid"] = {key: read["grid"][key] for key in read["keys"]}
+        return Study(read, table, frame, self.chunks.parent)
 
     def _daily(self, whole: pa.Table, order: np.ndarray) -> tuple[np.ndarray, pd.DatetimeIndex]:
         """Daily returns, (P, days), and their dates."""

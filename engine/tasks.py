@@ -35,21 +35,26 @@ class Recent:
     def __init__(self, limit: int) -> None:
         self.limit, self.size = limit, 0
         self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._making: dict[Hashable, Lock] = {}
         self._lock = Lock()
 
     def get(self, key: Hashable, make: Callable[[], Kept], size: Callable[[Kept], int]) -> Kept:
-        """What was kept under `key`, else what `make` gives, which is kept."""
+        """What was kept under `key`, else what `make` gives, which is kept; two threads that ask make it once."""
         with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key][0]
-        made = make()
-        with self._lock:
-            if key not in self._kept:
+            making = self._making.setdefault(key, Lock())
+        with making:
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key][0]
+            made = make()
+            with self._lock:
                 self._kept[key] = (made, size(made))
                 self.size += self._kept[key][1]
-            while self.size > self.limit and len(self._kept) > 1:
-                self.size -= self._kept.popitem(last=False)[1][1]
+                while self.size > self.limit and len(self._kept) > 1:
+                    oldest, (_, freed) = self._kept.popitem(last=False)
+                    self.size -= freed
+                    self._making.pop(oldest, None)
         return made
 
 
