@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from engine.clock import UNIT
 from engine.config import RunConfig
 from engine.errors import DataError
 
@@ -182,7 +183,7 @@ def load_study(folder: Path, returns: bool = True) -> Study:
         daily = None
         if returns and (folder / RETURNS).is_file():
             kept = pd.read_parquet(folder / RETURNS)
-            dates = pd.DatetimeIndex(pd.to_datetime(kept.columns), tz="UTC", name="time")
+            dates = pd.DatetimeIndex(pd.to_datetime(kept.columns), tz="UTC", name="time").as_unit(UNIT)
             daily = pd.DataFrame(kept.to_numpy(dtype=np.float64).T, index=dates, columns=index)
             if daily.shape[1] != len(table):
                 raise ValueError(f"{daily.shape[1]} rows of returns, {len(table)} sets")

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.batch import metric_names
-from engine.clock import DAYS_PER_YEAR
+from engine.clock import DAYS_PER_YEAR, UNIT
 from engine.data.files import LOCK, locked
 from engine.errors import DataError, some
 from engine.grid import Grid
@@ -188,7 +188,7 @@ class Results:
         values = np.empty((len(order), len(present)))
         for column, (_, name) in enumerate(present):
             values[:, column] = whole[name].to_numpy()[order]
-        return values, pd.DatetimeIndex([date for date, _ in present], tz="UTC")
+        return values, pd.DatetimeIndex([date for date, _ in present], tz="UTC").as_unit(UNIT)
 
     def _finish(
         self,
