@@ -252,7 +252,7 @@ def probability_of_backtest_overfitting(returns: ArrayLike, n_blocks: int = 16) 
         For an odd or unfit number of blocks, fewer than two days a half, one set, values that are not finite.
     """
     values = checked_returns(returns, least_days=2, least_sets=2)
-    days, sets = values.shape
+    days = len(values)
     if n_blocks != int(n_blocks) or n_blocks % 2 or not 2 <= n_blocks <= MOST_BLOCKS:
         raise DataError(f"n_blocks = {n_blocks} is not accepted: it must be even, from 2 to {MOST_BLOCKS}.")
     if days < max(n_blocks, 4):
@@ -264,18 +264,16 @@ def probability_of_backtest_overfitting(returns: ArrayLike, n_blocks: int = 16) 
     lengths[: days % n_blocks] += 1
     starts = np.cumsum(lengths) - lengths
     sums, squares = np.add.reduceat(values, starts, axis=0), np.add.reduceat(values**2, starts, axis=0)
+    halves = _Halves(sums, squares, lengths.astype(np.float64))
     # In lexicographic order the splits with the first block come first, and their complements follow backwards.
     choices = np.array(list(combinations(range(n_blocks), n_blocks // 2)))
     half = len(choices) // 2
     inside = np.zeros((half, n_blocks))
     inside[np.arange(half)[:, None], choices[:half]] = 1.0
     found = [np.empty(2 * half), np.empty(2 * half), np.empty(2 * half), np.empty(2 * half, dtype=np.int64)]
-    step = max(1, _CHUNK // sets)
-    for first in range(0, half, step):
-        member = inside[first : first + step]
-        one = _sharpes(member, sums, squares, lengths.astype(np.float64))
-        other = _sharpes(1.0 - member, sums, squares, lengths.astype(np.float64))
-        rows = np.arange(first, first + len(member))
+    for first in range(0, half, halves.step):
+        one, other = halves.of(inside[first : first + halves.step])
+        rows = np.arange(first, first + len(one[0]))
         for place, pair in ((rows, (one, other)), (2 * half - 1 - rows, (other, one))):
             for kept, values_of in zip(found, _judged(*pair), strict=True):
                 kept[place] = values_of
@@ -299,15 +297,55 @@ def _sharpes(member: np.ndarray, sums: np.ndarray, squares: np.ndarray, lengths:
     return np.divide(mean, spread, out=np.zeros_like(mean), where=varies)
 
 
-def _judged(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Logit of the best's rank out of sample, its two Sharpe ratios and its column, of every row of (C, P)."""
-    rows, sets = np.arange(len(inside)), inside.shape[1]
-    chosen = inside.argmax(axis=1)
-    picked = outside[rows, chosen]
-    below = np.count_nonzero(outside < (picked - _TIE)[:, None], axis=1)
-    above = np.count_nonzero(outside > (picked + _TIE)[:, None], axis=1)
+class _Halves:
+    """Orders the columns over many choices of blocks by ``u = sum / sqrt(sum of squares)``.
+
+    With n days the Sharpe ratio is ``u sqrt(n - 1) / n / sqrt(1 - u^2 / n)``, which rises with u: so the columns are
+    ordered with a root and a division each, and only the few that are chosen need the rest.
+    """
+
+    def __init__(self, sums: np.ndarray, squares: np.ndarray, lengths: np.ndarray) -> None:
+        self.sums, self.squares, self.lengths = sums, squares, lengths
+        self.step = max(1, _CHUNK // sums.shape[1])
+        self.room = np.empty((4, self.step, sums.shape[1]))  # memory that is new each time costs more than the sums
+        constant = squares - sums**2 / lengths[:, None] <= _FLAT * squares
+        #: Columns that may be constant over a half; all others vary over every one.
+        self.suspects = np.flatnonzero(constant.sum(axis=0) >= len(lengths) // 2)
+
+    def of(self, member: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """``u``, (C, P), and days, (C, 1), of the choices in `member`, (C, S), and of what they leave."""
+        total, square, rest, rest_square = self.room[:, : len(member)]
+        np.matmul(member, self.sums, out=total)
+        np.matmul(member, self.squares, out=square)
+        np.subtract(self.sums.sum(axis=0), total, out=rest)
+        np.subtract(self.squares.sum(axis=0), square, out=rest_square)
+        with np.errstate(invalid="ignore", divide="ignore"):  # of suspects, put right below
+            for above, below in ((total, square), (rest, rest_square)):
+                np.divide(above, np.sqrt(below, out=below), out=above)
+        for part, chosen in ((total, member), (rest, 1.0 - member)):
+            if len(self.suspects):
+                columns = np.ix_(range(len(member)), self.suspects)
+                sharpe = _sharpes(chosen, self.sums[:, self.suspects], self.squares[:, self.suspects], self.lengths)
+                part[columns] = np.where(sharpe == 0.0, 0.0, part[columns])
+        days = (member @ self.lengths)[:, None]
+        return (total, days), (rest, self.lengths.sum() - days)
+
+
+def _judged(
+    inside: tuple[np.ndarray, np.ndarray], outside: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Logit of the best's rank out of sample, its two Sharpe ratios and its column, of every row of two (C, P)."""
+    rows, sets = np.arange(len(inside[0])), inside[0].shape[1]
+    chosen = inside[0].argmax(axis=1)
+    picked, slack = outside[0][rows, chosen], _TIE * np.sqrt(outside[1][:, 0])
+    below = np.count_nonzero(outside[0] < (picked - slack)[:, None], axis=1)
+    above = np.count_nonzero(outside[0] > (picked + slack)[:, None], axis=1)
     rank = below + (sets - below - above + 1) / 2.0
-    return np.log(rank / (sets + 1.0 - rank)), inside[rows, chosen], picked, chosen
+    best, then = (
+        u * np.sqrt(n - 1.0) / n / np.sqrt(np.maximum(1.0 - u**2 / n, _FLAT))
+        for u, n in ((inside[0][rows, chosen], inside[1][:, 0]), (picked, outside[1][:, 0]))
+    )
+    return np.log(rank / (sets + 1.0 - rank)), best, then, chosen
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

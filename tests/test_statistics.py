@@ -384,3 +384,21 @@ def test_edges_of_the_bootstrap() -> None:
     assert bootstrap_intervals(ruin).cagr[0] == -1.0
     assert bootstrap_intervals(ruin) == bootstrap_intervals(ruin)
     assert bootstrap_intervals(ruin, seed=1) != bootstrap_intervals(ruin)
+
+
+def test_pbo_of_nearly_constant_columns() -> None:
+    """A block that varies among constant ones, sets that stop for less and for more than half, tiny and huge returns."""
+    returns = noise(8, 64, 10)
+    returns[:, 0] = 1e-3
+    returns[3:6, 0] = [2e-3, 0.0, 1e-3]
+    returns[24:, 1] = 0.0
+    returns[40:, 2] = 0.0
+    returns[:, 3] *= 1e-9
+    returns[:, 4] *= 1e6
+    returns[:, 5] = np.where(np.arange(64) % 2, 1e-3, -1e-3)
+    found = probability_of_backtest_overfitting(returns, 8)
+    logits, chosen, inside, outside = naive_overfitting(returns, 8)
+    np.testing.assert_allclose(found.logits, logits, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(found.chosen, chosen)
+    np.testing.assert_allclose(found.in_sample, inside, rtol=1e-8)
+    np.testing.assert_allclose(found.out_of_sample, outside, rtol=1e-8, atol=1e-10)

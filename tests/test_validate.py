@@ -383,13 +383,13 @@ def test_a_liquidated_winner_does_not_pass(edge: Verdict) -> None:
     assert (check.value, check.passed) == (1.0, False) and check.says.startswith("1 of 38 accounts")
 
 
-def test_ten_thousand_sets() -> None:
+def test_thousands_of_sets() -> None:
     """Figures of many sets stay small: histograms and samples, not every split."""
     rng = np.random.default_rng(0)
-    grid = {"a": list(range(100)), "b": list(range(100))}
-    codes = np.array([(i, j) for i in range(100) for j in range(100)])
+    grid = {"a": list(range(30)), "b": list(range(100))}
+    codes = np.array([(i, j) for i in range(30) for j in range(100)])
     index = index_of(grid, codes)
-    values = rng.normal(0.0, 0.01, (200, 10_000))
+    values = rng.normal(0.0, 0.01, (200, 3_000))
     sharpe = values.mean(axis=0) / values.std(axis=0, ddof=1) * sqrt(365)
     table = pd.DataFrame({"sharpe": sharpe, "gross_mean": 1.0, "liquidated_at": None, "error": ""}, index=index)
     daily = pd.DataFrame(values, index=pd.date_range("2025-01-01", periods=200, tz="UTC"), columns=index)
@@ -397,7 +397,7 @@ def test_ten_thousand_sets() -> None:
     verdict = validate(Study(record, table, daily), None)
     assert verdict.details["pbo"]["splits"] == 12_870 == sum(verdict.details["pbo"]["logits"]["counts"])
     assert len(verdict.details["pbo"]["in_sample"]) == len(verdict.details["pbo"]["out_of_sample"]) == 2_000
-    assert verdict.details["trials"]["effective"] > 5_000
+    assert verdict.details["trials"]["effective"] > 2_000
     assert {"deflated_sharpe", "pbo", "spa_zero"} <= {c.name for c in verdict.checks if c.passed is False}
     assert len(json.dumps(verdict.to_dict())) < 300_000
 
