@@ -14,7 +14,8 @@ import typer
 
 from engine.cli_data import data_app
 from engine.cli_options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, config_of, parameters_of
-from engine.cli_sweep import sweep_command, validate_command
+from engine.cli_sweep import sweep_command
+from engine.cli_validate import validate_command
 from engine.errors import ConfigError, DataError, HlbtError, OracleError
 from engine.terminal import capacity_table, demo_table, print_json, progress, result_tables, show_all
 

@@ -1,4 +1,4 @@
-"""``hlbt sweep`` and ``hlbt validate``: from a grid to a page with a verdict."""
+"""``hlbt sweep``: from a grid to a page with a verdict."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli_options import REPORTS, ConfigOption, JsonOption, SetOption, parameters_of
-from engine.errors import ConfigError, DataError, nearest
-from engine.terminal import Progress, print_json, progress, show_all, sweep_progress, sweep_table, verdict_table
+from engine.cli_validate import TopOption, judge, verdict_parts
+from engine.errors import ConfigError, nearest
+from engine.terminal import print_json, show_all, sweep_progress, sweep_table
 
 if TYPE_CHECKING:
-    from engine.panel import Panel
-    from engine.result import Result
-    from engine.runs import Origin
     from engine.study import Study
     from engine.study_file import StudyFile
     from engine.validate import Verdict
@@ -51,7 +49,7 @@ def sweep_command(
     verdict: Annotated[
         bool, typer.Option("--verdict/--no-verdict", help="Judge the winner and write the page.")
     ] = True,
-    top: Annotated[int, typer.Option("--top", min=0, max=50, help="Tearsheets of so many best sets.")] = 3,
+    top: TopOption = 3,
     reports: Annotated[Path, typer.Option("--reports", metavar="DIR", help="Where sweeps are kept.")] = REPORTS,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -136,97 +134,8 @@ def _executor(name: str, address: str | None, workers: int | None) -> Any:
     return EXECUTORS[name](address, workers)
 
 
-def validate_command(
-    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep folder, or its name below reports/.")],
-    strict: Annotated[bool, typer.Option("--strict", help="Exit 2 when the verdict is a failure.")] = False,
-    top: Annotated[int, typer.Option("--top", min=0, max=50, help="Tearsheets of so many best sets.")] = 3,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Judge the winner of a sweep: is it distinguishable from luck? Writes verdict.json and the page again.
-
-    A failed verdict is a result, so the exit code is 0; with --strict it is 2.
-
-    Example: hlbt validate sweep-momentum-1a2b3c4d
-    """
-    from engine.config import RunConfig
-    from engine.data.load import load_panel
-    from engine.study import load_study
-
-    folder = sweep if sweep.exists() else REPORTS / sweep
-    study = load_study(folder)
-    settled = RunConfig.load(config, settings or (), {"data": study.record["config"]["data"]})
-    panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
-    if panel.digest != study.record["digests"]["data"]:
-        raise DataError(
-            f"The data are not those of the sweep {folder}: the cache has changed since, or --set data.cache names "
-            "another. Run the sweep again; sets whose data did not change are few, for every set reads all of them."
-        )
-    judged = judge(study, panel, folder.parent, top)
-    _show(study, judged, as_json)
-    if strict and not judged.passed:
-        raise typer.Exit(2)
-
-
-def judge(study: Study, panel: Panel, reports: Path, top: int) -> Verdict:
-    """Verdict of a sweep, tearsheets of its best sets, and its page."""
-    from engine.report import write_page
-    from engine.runs import to_json
-    from engine.study import VERDICT
-    from engine.sweep_page import write_sweep_page
-    from engine.trials import count_trials
-    from engine.validate import validate
-
-    assert study.folder is not None
-    with progress() as step:
-        trials = count_trials(reports, [oracle["path"] for oracle in study.record["oracles"]])
-        verdict = validate(study, panel, trials, progress=step)
-        write_page(study.folder / VERDICT, to_json(verdict.to_dict()))
-        tearsheets = _tearsheets(study, panel, top, step)
-        step(1, 1, "writing the page")
-        write_sweep_page(study, verdict.to_dict(), tearsheets)
-    return verdict
-
-
-def run_set(study: Study, place: int, panel: Panel) -> tuple[Result, Origin]:
-    """One set of a study run by itself: the whole ledger."""
-    from engine.oracle import bound_parameters, weight_matrix
-    from engine.runs import Origin
-    from engine.simulate import backtest, decisions_of
-
-    setting = study.setting(place)
-    oracle = setting.build()
-    weights = weight_matrix(oracle, panel, decisions_of(panel, setting.config))
-    digest = next(item["digest"] for item in study.record["oracles"] if item["path"] == setting.oracle)
-    parameters = bound_parameters(type(oracle), dict(setting.parameters))
-    origin = Origin(type(oracle).__name__, "oracle", setting.oracle, parameters, digest)
-    return backtest(panel, weights, setting.config), origin
-
-
-def _tearsheets(study: Study, panel: Panel, top: int, step: Progress) -> dict[int, str]:
-    """Run folders with tearsheets of the best sets, ``top/<run>`` in the sweep's folder; their links by row."""
-    import numpy as np
-
-    from engine.report import write_tearsheet
-    from engine.runs import run_name, save_run
-    from engine.sweep_store import TOP
-
-    assert study.folder is not None
-    sharpe = study.table["sharpe"].to_numpy()
-    ranked = [int(place) for place in np.argsort(-sharpe, kind="stable") if sharpe[place] == sharpe[place]]
-    links: dict[int, str] = {}
-    for number, place in enumerate(ranked[:top]):
-        step(number, top, "tearsheets of the best sets")
-        result, origin = run_set(study, place, panel)
-        folder = study.folder / TOP / run_name(result, origin)
-        save_run(result, origin, folder, study.record["created"], write_tearsheet)
-        links[place] = f"{TOP}/{folder.name}/tearsheet.html"
-    return links
-
-
 def _show(study: Study, verdict: Verdict | None, as_json: bool) -> None:
-    from engine.study import ERROR, PAGE
+    from engine.study import ERROR
 
     best = study.best() if study.table["sharpe"].notna().any() else None
     if as_json:
@@ -241,10 +150,7 @@ def _show(study: Study, verdict: Verdict | None, as_json: bool) -> None:
         )
         return
     failed = study.table.loc[study.table[ERROR] != "", ERROR]
-    words = []
+    parts = [] if verdict is None else verdict_parts(study, verdict)
     if len(failed):
-        words.append(f"{len(failed):,} of {len(study):,} sets failed; the first: {failed.iloc[0]}")
-    if verdict is not None:
-        words += [verdict.says, f"Page:   {study.folder / PAGE}" if study.folder else ""]
-    show_all(sweep_table(study), *([] if verdict is None else [verdict_table(verdict)]), "\n".join(words))
-    show_all(f"Folder: {study.folder}")
+        parts.append(f"{len(failed):,} of {len(study):,} sets failed; the first: {failed.iloc[0]}")
+    show_all(sweep_table(study), *parts, f"Folder: {study.folder}")

@@ -199,6 +199,9 @@ class Costs(_Section):
         Parts taken off a fee; the referral's ends at 25 million USD of volume.
     impact_bps : float
         Impact of an order of the venue's reference size where a row has no impact price.
+    stress : float
+        Factor on every cost of a fill: fee, spread and impact; what is a gain (a rebate, a quote better than mid) stays
+        as it is. 1 is the market as it was.
     """
 
     taker_bps: float | Literal["schedule"] = "schedule"
@@ -211,6 +214,7 @@ class Costs(_Section):
     staking_discount_frac: float = 0.0
     referral_discount_frac: float = 0.0
     impact_bps: float = 5.0
+    stress: float = 1.0
 
     def __post_init__(self) -> None:
         for name in ("taker_bps", "maker_bps"):
@@ -228,6 +232,7 @@ class Costs(_Section):
                 "costs.fee_tiers = true needs taker_bps or maker_bps = 'schedule': fixed rates have no tiers."
             )
         self._set("half_spread_bps", _number("costs.half_spread_bps", self.half_spread_bps, 0, 5000))
+        self._set("stress", _number("costs.stress", self.stress, 0, 100))
         self._set("impact", _choice("costs.impact", self.impact, ("none", "venue")))
         self._set("funding", _switch("costs.funding", self.funding))
 

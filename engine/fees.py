@@ -65,15 +65,15 @@ def scheduled_rates(index: pd.DatetimeIndex, bps: float | Literal["schedule"], m
 
 
 def fee_arrays(index: pd.DatetimeIndex, costs: Costs) -> Fees:
-    """What the kernel needs to know of fees: maker share and staking discount are in the rates already."""
+    """What the kernel needs to know of fees: maker share, staking discount and stress are in the rates."""
     from engine.kernel import Fees
 
     taker = scheduled_rates(index, costs.taker_bps, False, costs.fee_tiers)
     maker = scheduled_rates(index, costs.maker_bps, True, costs.fee_tiers)
     share = costs.maker_share_frac
     rate = (1.0 - share) * taker + share * maker if share else taker
-    # A discount makes a fee smaller, not a rebate larger.
-    rate = np.where(rate > 0.0, rate * (1.0 - costs.staking_discount_frac), rate)
+    # A discount makes a fee smaller, not a rebate larger, and stress makes a fee larger, not a rebate.
+    rate = np.where(rate > 0.0, rate * (1.0 - costs.staking_discount_frac) * costs.stress, rate)
     thresholds = np.array([tier[0] for tier in TIERS]) if costs.fee_tiers else np.zeros(1)
     days = utc_days(index)
     return Fees(rate, thresholds, days - days[0], costs.referral_discount_frac)

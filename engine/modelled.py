@@ -51,6 +51,8 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     )
     if band:
         yes.append(f"Orders smaller than {band:.2%} of equity are not sent, full closes excepted.")
+    if costs.get("stress", 1.0) != 1.0:
+        yes.append(f"A stress: fees, spread and impact cost {costs['stress']:g} times what they would.")
     yes += _variants_in_words(execution)
     return yes, [sentence for sentence in no if sentence]
 

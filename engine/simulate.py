@@ -15,6 +15,7 @@ from engine.oracle import check_gross, validate_weights
 from engine.panel import Panel, read_only
 from engine.rebalance import lot_scales
 from engine.result import Result
+from engine.stress import stressed_half_spread, stressed_tape
 from engine.variants import applied, traded_weights
 
 if TYPE_CHECKING:
@@ -123,14 +124,14 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[Tape, Fees, Coins, R
         account.initial_equity_usd,
         execution.min_notional_usd,
         execution.no_trade_band_frac,
-        costs.half_spread_bps / 1e4,
+        stressed_half_spread(costs),
         costs.impact == "venue",
-        costs.impact_bps / 1e4,
+        costs.impact_bps / 1e4 * costs.stress,
         execution.stale_hours,
         execution.untradable == "renormalise",
         account.margin,
     )
-    return tape, fee_arrays(panel.index, costs), _coin_arrays(panel, execution), rules
+    return stressed_tape(tape, costs), fee_arrays(panel.index, costs), _coin_arrays(panel, execution), rules
 
 
 def _coin_arrays(panel: Panel, execution: Execution) -> Coins:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from engine.result import Result
     from engine.runs import Origin
     from engine.study import Study
-    from engine.validate import Verdict
 
 #: (done, total, what is being done)
 Progress = Callable[[int, int, str], None]
@@ -298,18 +297,4 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
             _percent(row["turnover_daily"]),
             _usd(row["equity_end_usd"]),
         )
-    return table
-
-
-def verdict_table(verdict: Verdict) -> Table:
-    """The checks of a verdict."""
-    from rich.table import Table
-
-    table = Table(title="Verdict", title_justify="left")
-    for name in ("Check", "Value", "Asked", ""):
-        table.add_column(name, justify="right" if name in ("Value", "Asked") else "left")
-    words = {True: "pass", False: "FAIL", None: "not computed"}
-    for check in verdict.checks:
-        value = "" if check.value is None else f"{check.value:,.3g}"
-        table.add_row(check.label, value, f"{check.rule} {check.threshold:,.3g}", words[check.passed])
     return table

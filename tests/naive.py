@@ -276,13 +276,14 @@ class Ledger:
         sign = 1.0 if size > 0 else -1.0
         # "Buys at `ask`, sells at `bid` when the row has both; else at mid * (1 +/- half_spread_bps / 1e4)"; in a
         # liquidation "around the coin's price where the row has no mid", and where it has one that is the price.
-        fill = ask if size > 0 else bid
+        market = ask if size > 0 else bid
         if isnan(bid) or isnan(ask):
-            fill = price * (1 + sign * self.costs.half_spread_bps / 1e4)
+            market = price * (1 + sign * self.costs.half_spread_bps / 1e4)
+        fill = self.stressed(market, price, sign)
         # "Spread cost = size * (fill - mid), size signed: negative where the fill is better than mid." "The fill moves
         # by e * mid against the order; impact cost = abs(size) * e * mid, the fee is on the moved fill, and the spread
         # cost is what it was." "Fee = rate * abs(size) * fill."
-        spread, move = size * (fill - price), self.impact(t, coin, size, fill) * price
+        spread, move = size * (fill - price), self.impact(t, coin, size, market) * price
         impact = abs(size) * move
         fill += sign * move
         notional = abs(size) * fill
@@ -309,7 +310,16 @@ class Ledger:
         e0 = self.costs.impact_bps / 1e4 if isnan(beyond) else max(beyond, 0.0) / self.price[coin]
         # "With n = abs(size) * mid: e = e0 * n / Q up to n = Q, e0 * sqrt(n / Q) beyond, at most 1/2."
         n, q = abs(size) * self.price[coin], MAJORS_Q_USD if coin in MAJORS else OTHERS_Q_USD
-        return min(e0 * (n / q if n <= q else sqrt(n / q)), 0.5)
+        # "Impact: `e0` times stress", of the unstressed market.
+        return min(e0 * self.costs.stress * (n / q if n <= q else sqrt(n / q)), 0.5)
+
+    def stressed(self, fill: float, price: float, sign: float) -> float:
+        """The fill under `costs.stress`: "its distance from the coin's price on the costly side times stress"."""
+        distance = sign * (fill - price) / price
+        if distance <= 0:  # "a quote on the better side is left as it is"
+            return fill
+        # "at most half the price, or what it was where that is more"
+        return price * (1 + sign * min(distance * self.costs.stress, max(0.5, distance)))
 
     def fee_rate(self, t: int) -> float:
         """What a fill of row `t` pays, as a fraction of its notional. No fill of its own day matters to it."""
@@ -325,6 +335,7 @@ class Ledger:
         # "times `1 - referral_discount_frac` while the account's volume of all days before the trade's is under
         # 25,000,000 USD"
         referred = sum(usd for day, usd in self.volume.items() if day < today) < REFERRAL_VOLUME_USD
+        rate *= costs.stress  # "a fee rate times stress, a rebate as it is"
         return rate * (1 - costs.staking_discount_frac) * (1 - costs.referral_discount_frac if referred else 1.0)
 
     # 3. Funding

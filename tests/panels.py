@@ -283,6 +283,7 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "funding": draw(st.booleans()),
             "impact": seldom("none", st.just("venue")),
             "impact_bps": seldom(0.0, st.floats(0, 50)),
+            "stress": seldom(1.0, st.sampled_from([0.0, 2.0, 3.0, 40.0])),
             "maker_bps": seldom(0.0, st.floats(-5, 20)),
             "maker_share_frac": seldom(0.0, st.floats(0, 1)),
             "staking_discount_frac": seldom(0.0, st.sampled_from([0.05, 0.4, 1.0])),

@@ -39,6 +39,7 @@ def test_defaults_are_those_of_the_contract() -> None:
             "staking_discount_frac": 0.0,
             "referral_discount_frac": 0.0,
             "impact_bps": 5.0,
+            "stress": 1.0,
         },
         "account": {"initial_equity_usd": 10000.0, "max_gross": 1.0, "margin": True},
     }

@@ -1,0 +1,424 @@
+"""Is a backtest more than luck? Pure functions of Sharpe ratios and daily returns.
+
+Every Sharpe ratio here is per period (a day): ``mean / std(ddof=1)``, not annual. Skewness and kurtosis are the biased
+sample moments, kurtosis raw (3 = normal). NaN stands where a statistic is not defined.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike
+
+from engine.errors import DataError
+
+EULER_GAMMA = 0.5772156649015329
+#: Sum of squared deviations, as a fraction of the sum of squares, under which a column is constant but for rounding.
+_FLAT = 1e-12
+#: Distance of two Sharpe ratios that are the same but for rounding.
+_TIE = 1e-12
+#: Numbers that one step of the cross-validation holds in memory at once, a matrix (8 bytes each, some six matrices).
+_CHUNK = 400_000
+MOST_BLOCKS = 20
+
+
+class Moments(NamedTuple):
+    """Of one column of returns."""
+
+    sharpe: float  # per period; NaN for fewer than two periods or constant returns
+    n: int
+    skew: float
+    kurtosis: float  # raw
+
+
+@dataclass(frozen=True, eq=False)
+class Overfitting:
+    """Outcome of the combinatorially symmetric cross-validation, C splits.
+
+    Attributes
+    ----------
+    pbo : float
+        Share of the splits whose logit is 0 or below: the best in sample is in the lower half out of sample.
+    logits : ndarray, (C,)
+        ``log(w / (1 - w))`` with ``w = rank / (P + 1)``, the rank out of sample (1 = worst) of the best in sample.
+    chosen : ndarray, (C,) int64
+        Column that is the best in sample.
+    in_sample, out_of_sample : ndarray, (C,)
+        Its Sharpe ratios, per period.
+    slope, intercept : float
+        Least squares of `out_of_sample` on `in_sample`; NaN where the latter does not vary.
+    probability_of_loss : float
+        Share of the splits with a negative Sharpe ratio out of sample.
+    """
+
+    pbo: float
+    logits: np.ndarray
+    chosen: np.ndarray
+    in_sample: np.ndarray
+    out_of_sample: np.ndarray
+    slope: float
+    intercept: float
+    probability_of_loss: float
+
+
+@dataclass(frozen=True)
+class Fold:
+    """One step of a walk-forward; rows are half open, ``train_first`` up to ``train_stop``."""
+
+    train_first: int
+    train_stop: int
+    test_first: int
+    test_stop: int
+    place: int  # the set that was chosen
+    in_sample_sharpe: float
+    out_of_sample_sharpe: float  # before the charge for the switch
+
+
+@dataclass(frozen=True, eq=False)
+class WalkForward:
+    """Out-of-sample returns, stitched.
+
+    Attributes
+    ----------
+    first : int
+        Row of the first of them.
+    returns : ndarray, (rows from `first` on,)
+        Simple daily returns after the charge for each switch.
+    folds : tuple of Fold
+    """
+
+    first: int
+    returns: np.ndarray
+    folds: tuple[Fold, ...]
+
+
+def moments(returns: ArrayLike) -> Moments:
+    """Sharpe ratio, length, skewness and raw kurtosis of one column."""
+    values = np.asarray(returns, dtype=np.float64)
+    n = len(values)
+    if n < 2:
+        return Moments(np.nan, n, np.nan, np.nan)
+    deviation = values - values.mean()
+    square = float(np.mean(deviation**2))
+    if not square * n > _FLAT * float(np.sum(values**2)):
+        return Moments(np.nan, n, np.nan, np.nan)
+    return Moments(
+        float(values.mean() / np.sqrt(square * n / (n - 1))),
+        n,
+        float(np.mean(deviation**3) / square**1.5),
+        float(np.mean(deviation**4) / square**2),
+    )
+
+
+def sharpe_ratios(returns: np.ndarray) -> np.ndarray:
+    """Sharpe ratio of every column of (days, P), (P,); 0 for a constant one, which has shown nothing."""
+    values = np.asarray(returns, dtype=np.float64)
+    return _sharpes(np.ones((1, 1)), values.sum(0)[None], (values**2).sum(0)[None], np.array([float(len(values))]))[0]
+
+
+# ------------------------------------------------------------------------------------------- one Sharpe ratio
+
+
+def probabilistic_sharpe_ratio(sr: float, n: float, skew: float, kurtosis: float, benchmark_sr: float = 0.0) -> float:
+    """Probability that the true Sharpe ratio is above `benchmark_sr`.
+
+    ``Phi[(sr - s) sqrt(n - 1) / sqrt(1 - g3 sr + (g4 - 1) / 4 sr^2)]``, Bailey and Lopez de Prado, "The Sharpe ratio
+    efficient frontier", Journal of Risk 15(2), 2012. NaN for n < 2 and where the variance term is not positive, which
+    moments of real returns cannot make it (``g4 >= 1 + g3^2``).
+    """
+    from scipy.special import ndtr
+
+    variance = _variance_term(sr, skew, kurtosis)
+    if not n > 1 or not variance > 0.0:
+        return float("nan")
+    return float(ndtr((sr - benchmark_sr) * np.sqrt((n - 1) / variance)))
+
+
+def minimum_track_record_length(
+    sr: float, skew: float, kurtosis: float, benchmark_sr: float = 0.0, confidence: float = 0.95
+) -> float:
+    """Periods after which :func:`probabilistic_sharpe_ratio` reaches `confidence`; infinite for ``sr <= s``.
+
+    ``1 + [1 - g3 sr + (g4 - 1) / 4 sr^2] (Phi^-1(confidence) / (sr - s))^2``, from the same paper.
+    """
+    from scipy.special import ndtri
+
+    variance = _variance_term(sr, skew, kurtosis)
+    if not variance > 0.0:
+        return float("nan")
+    if sr <= benchmark_sr:
+        return float("inf")
+    return float(1.0 + variance * (ndtri(confidence) / (sr - benchmark_sr)) ** 2)
+
+
+def expected_max_sharpe(trials_sd: float, n_trials: float) -> float:
+    """Expected highest Sharpe ratio of `n_trials` without any skill, whose ratios have the standard deviation given.
+
+    ``sd [(1 - gamma) Phi^-1(1 - 1/N) + gamma Phi^-1(1 - 1/(N e))]``, Bailey and Lopez de Prado, "The deflated Sharpe
+    ratio", Journal of Portfolio Management 40(5), 2014. One trial is expected to have 0, and so do the fractions of
+    one (of an effective number) for which the approximation turns negative.
+
+    Raises
+    ------
+    DataError
+        For less than one trial.
+    """
+    from scipy.special import ndtri
+
+    if not n_trials >= 1.0:
+        raise DataError(f"The expected highest Sharpe ratio of {n_trials} trials was asked for; there is at least one.")
+    if n_trials == 1.0:
+        return 0.0
+    middle, tail = ndtri(1.0 - 1.0 / n_trials), ndtri(1.0 - 1.0 / (n_trials * np.e))
+    return float(trials_sd * max((1.0 - EULER_GAMMA) * middle + EULER_GAMMA * tail, 0.0))
+
+
+def deflated_sharpe_ratio(
+    sr: float, n: float, skew: float, kurtosis: float, trials_sd: float, n_trials: float
+) -> float:
+    """:func:`probabilistic_sharpe_ratio` against :func:`expected_max_sharpe`: the search itself is the benchmark.
+
+    `trials_sd` is the standard deviation of the Sharpe ratios of all trials, per period as `sr`.
+    """
+    return probabilistic_sharpe_ratio(sr, n, skew, kurtosis, expected_max_sharpe(trials_sd, n_trials))
+
+
+def _variance_term(sr: float, skew: float, kurtosis: float) -> float:
+    return 1.0 - skew * sr + (kurtosis - 1.0) / 4.0 * sr**2
+
+
+# --------------------------------------------------------------------------------------------------- many sets
+
+
+def effective_trials(returns: ArrayLike) -> float:
+    """How many independent trials the columns of (days, P) amount to, from 1 to P.
+
+    The participation ratio of the eigenvalues of the correlation matrix, ``(sum e)^2 / sum(e^2)`` (Bretherton et al.,
+    "The effective number of spatial degrees of freedom of a time-varying field", Journal of Climate 12, 1999), which
+    is ``P / (1 + (P - 1) m)`` with ``m`` the mean squared correlation of two columns. Over few days even unrelated
+    columns correlate by chance, ``E r^2 = 1 / (days - 1)``, so ``m`` is adjusted as in the adjusted R squared:
+    ``m - (1 - m) / (days - 2)``, at least 0. The sum of squares comes from the days x days Gram matrix, so 10,000
+    columns cost no more than their days. A constant column correlates with nothing and is left out.
+
+    Raises
+    ------
+    DataError
+        For fewer than three days, or values that are not finite.
+    """
+    values = checked_returns(returns, least_days=3)
+    days = len(values)
+    deviation = values - values.mean(axis=0)
+    squares = (deviation**2).sum(axis=0)
+    varies = squares > _FLAT * (values**2).sum(axis=0)
+    count = int(varies.sum())
+    if count < 2:
+        return 1.0
+    unit = deviation[:, varies] / np.sqrt(squares[varies])
+    gram = unit @ unit.T
+    mean_square = (float((gram**2).sum()) - count) / (count * (count - 1.0))
+    adjusted = max(mean_square - (1.0 - mean_square) / (days - 2.0), 0.0)
+    return float(count / (1.0 + (count - 1.0) * adjusted))
+
+
+def probability_of_backtest_overfitting(returns: ArrayLike, n_blocks: int = 16) -> Overfitting:
+    """Combinatorially symmetric cross-validation of the choice of the highest Sharpe ratio.
+
+    Bailey, Borwein, Lopez de Prado and Zhu, "The probability of backtest overfitting", Journal of Computational
+    Finance 20(4), 2017. Days are cut into `n_blocks` consecutive blocks, as equal as can be (the first are a day
+    longer); each choice of half of them is in sample once, the rest out of sample. The Sharpe ratios of all halves
+    come from sums and sums of squares of the blocks, and a half in sample is another split's out of sample, so each
+    is computed once. Columns are not demeaned, which would make the two halves mirror images.
+
+    Parameters
+    ----------
+    returns : array or DataFrame, (days, P)
+        Simple daily returns, finite.
+    n_blocks : int
+        Even, 2 to :data:`MOST_BLOCKS`; 16 makes 12,870 splits.
+
+    Returns
+    -------
+    Overfitting
+        A column without variance in a half has the Sharpe ratio 0 there. Of equals in sample the first is chosen; out
+        of sample equals (to 1e-12) share their mean rank.
+
+    Raises
+    ------
+    DataError
+        For an odd or unfit number of blocks, fewer than two days a half, one set, values that are not finite.
+    """
+    values = checked_returns(returns, least_days=2, least_sets=2)
+    days = len(values)
+    if n_blocks != int(n_blocks) or n_blocks % 2 or not 2 <= n_blocks <= MOST_BLOCKS:
+        raise DataError(f"n_blocks = {n_blocks} is not accepted: it must be even, from 2 to {MOST_BLOCKS}.")
+    if days < max(n_blocks, 4):
+        raise DataError(
+            f"{days} days cannot be cut into {n_blocks} blocks with two days in a half. Name fewer blocks, or take a "
+            "longer range."
+        )
+    lengths = np.full(n_blocks, days // n_blocks)
+    lengths[: days % n_blocks] += 1
+    starts = np.cumsum(lengths) - lengths
+    sums, squares = np.add.reduceat(values, starts, axis=0), np.add.reduceat(values**2, starts, axis=0)
+    halves = _Halves(sums, squares, lengths.astype(np.float64))
+    # In lexicographic order the splits with the first block come first, and their complements follow backwards.
+    choices = np.array(list(combinations(range(n_blocks), n_blocks // 2)))
+    half = len(choices) // 2
+    inside = np.zeros((half, n_blocks))
+    inside[np.arange(half)[:, None], choices[:half]] = 1.0
+    found = [np.empty(2 * half), np.empty(2 * half), np.empty(2 * half), np.empty(2 * half, dtype=np.int64)]
+    for first in range(0, half, halves.step):
+        one, other = halves.of(inside[first : first + halves.step])
+        rows = np.arange(first, first + len(one[0]))
+        for place, pair in ((rows, (one, other)), (2 * half - 1 - rows, (other, one))):
+            for kept, values_of in zip(found, _judged(*pair), strict=True):
+                kept[place] = values_of
+    logits, best, picked, chosen = found
+    slope, intercept = _line(best, picked)
+    loss = float((picked < 0.0).mean())
+    return Overfitting(float((logits <= 0.0).mean()), logits, chosen, best, picked, slope, intercept, loss)
+
+
+def _sharpes(member: np.ndarray, sums: np.ndarray, squares: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Sharpe ratio of every column over the blocks of every row of `member`, (C, S) of 0 and 1; 0 where constant."""
+    days = (member @ lengths)[:, None]
+    mean = member @ sums
+    square = member @ squares
+    mean /= days
+    spread = square - mean * mean * days
+    square *= _FLAT
+    varies = (spread > square) & (days > 1.0)
+    spread /= np.maximum(days - 1.0, 1.0)
+    np.sqrt(spread, out=spread, where=varies)
+    return np.divide(mean, spread, out=np.zeros_like(mean), where=varies)
+
+
+class _Halves:
+    """Orders the columns over many choices of blocks by ``u = sum / sqrt(sum of squares)``.
+
+    With n days the Sharpe ratio is ``u sqrt(n - 1) / n / sqrt(1 - u^2 / n)``, which rises with u: so the columns are
+    ordered with a root and a division each, and only the few that are chosen need the rest.
+    """
+
+    def __init__(self, sums: np.ndarray, squares: np.ndarray, lengths: np.ndarray) -> None:
+        self.sums, self.squares, self.lengths = sums, squares, lengths
+        self.step = max(1, _CHUNK // sums.shape[1])
+        self.room = np.empty((4, self.step, sums.shape[1]))  # memory that is new each time costs more than the sums
+        constant = squares - sums**2 / lengths[:, None] <= _FLAT * squares
+        #: Columns that may be constant over a half; all others vary over every one.
+        self.suspects = np.flatnonzero(constant.sum(axis=0) >= len(lengths) // 2)
+
+    def of(self, member: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
+        """``u``, (C, P), and days, (C, 1), of the choices in `member`, (C, S), and of what they leave."""
+        total, square, rest, rest_square = self.room[:, : len(member)]
+        np.matmul(member, self.sums, out=total)
+        np.matmul(member, self.squares, out=square)
+        np.subtract(self.sums.sum(axis=0), total, out=rest)
+        np.subtract(self.squares.sum(axis=0), square, out=rest_square)
+        with np.errstate(invalid="ignore", divide="ignore"):  # of suspects, put right below
+            for above, below in ((total, square), (rest, rest_square)):
+                np.divide(above, np.sqrt(below, out=below), out=above)
+        for part, chosen in ((total, member), (rest, 1.0 - member)):
+            if len(self.suspects):
+                columns = np.ix_(range(len(member)), self.suspects)
+                sharpe = _sharpes(chosen, self.sums[:, self.suspects], self.squares[:, self.suspects], self.lengths)
+                part[columns] = np.where(sharpe == 0.0, 0.0, part[columns])
+        days = (member @ self.lengths)[:, None]
+        return (total, days), (rest, self.lengths.sum() - days)
+
+
+def _judged(
+    inside: tuple[np.ndarray, np.ndarray], outside: tuple[np.ndarray, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Logit of the best's rank out of sample, its two Sharpe ratios and its column, of every row of two (C, P)."""
+    rows, sets = np.arange(len(inside[0])), inside[0].shape[1]
+    chosen = inside[0].argmax(axis=1)
+    picked, slack = outside[0][rows, chosen], _TIE * np.sqrt(outside[1][:, 0])
+    below = np.count_nonzero(outside[0] < (picked - slack)[:, None], axis=1)
+    above = np.count_nonzero(outside[0] > (picked + slack)[:, None], axis=1)
+    rank = below + (sets - below - above + 1) / 2.0
+    best, then = (
+        u * np.sqrt(n - 1.0) / n / np.sqrt(np.maximum(1.0 - u**2 / n, _FLAT))
+        for u, n in ((inside[0][rows, chosen], inside[1][:, 0]), (picked, outside[1][:, 0]))
+    )
+    return np.log(rank / (sets + 1.0 - rank)), best, then, chosen
+
+
+def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
+    deviation = x - x.mean()
+    square = float(deviation @ deviation)
+    if not square > _FLAT * float(x @ x):
+        return float("nan"), float("nan")
+    slope = float(deviation @ y) / square
+    return slope, float(y.mean() - slope * x.mean())
+
+
+def walk_forward(
+    returns: ArrayLike, train_days: int, test_days: int, anchored: bool, switch_cost_frac: ArrayLike = 0.0
+) -> WalkForward:
+    """Choose the highest Sharpe ratio in sample, hold it for `test_days`, choose again; the curve nobody could fit.
+
+    Parameters
+    ----------
+    returns : array or DataFrame, (days, P)
+        Simple daily returns, finite.
+    train_days, test_days : int
+        Length of the first (anchored) or of every (rolling) training span, and of the folds; the last may be shorter.
+    anchored : bool
+        Train on all that came before the fold, not only on the last `train_days`.
+    switch_cost_frac : float or array, (P,)
+        Charged on the first day of a fold that changes to a set, as a fraction of equity; the first choice is charged
+        too.
+
+    Raises
+    ------
+    DataError
+        When the days leave no fold, or for values that are not finite.
+    """
+    values = checked_returns(returns, least_days=2)
+    days, sets = values.shape
+    if train_days < 2 or test_days < 1 or train_days >= days:
+        raise DataError(
+            f"A walk-forward over {days} days cannot train on {train_days} and test on {test_days}: it needs at least "
+            "2 days of training and a day after them."
+        )
+    cost = np.broadcast_to(np.asarray(switch_cost_frac, dtype=np.float64), (sets,))
+    stitched, folds, held = values[train_days:, 0].copy(), [], -1
+    for first in range(train_days, days, test_days):
+        start, stop = (0 if anchored else first - train_days), min(first + test_days, days)
+        trained = sharpe_ratios(values[start:first])
+        place = int(trained.argmax())
+        part = values[first:stop, place].copy()
+        tested = float(sharpe_ratios(part[:, None])[0])
+        if place != held:
+            part[0] = (1.0 + part[0]) * (1.0 - cost[place]) - 1.0
+        stitched[first - train_days : stop - train_days] = part
+        folds.append(Fold(start, first, first, stop, place, float(trained[place]), tested))
+        held = place
+    return WalkForward(train_days, stitched, tuple(folds))
+
+
+def checked_returns(returns: ArrayLike, least_days: int, least_sets: int = 1) -> np.ndarray:
+    """The (days, P) array of float64.
+
+    Raises
+    ------
+    DataError
+        For another shape, too few days or sets, values that are not finite.
+    """
+    values = np.asarray(returns.to_numpy() if isinstance(returns, pd.DataFrame) else returns, dtype=np.float64)
+    if values.ndim != 2 or len(values) < least_days or values.shape[1] < least_sets:
+        raise DataError(
+            f"Returns of shape {values.shape} were given; at least {least_days} days x {least_sets} sets are needed."
+        )
+    if not np.isfinite(values).all():
+        sets = int((~np.isfinite(values)).any(axis=0).sum())
+        raise DataError(
+            f"The daily returns of {sets} of {values.shape[1]} sets hold values that are not finite. Leave those sets "
+            "or days out."
+        )
+    return values

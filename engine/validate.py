@@ -1,0 +1,390 @@
+"""validate(): is the best set of a study more than luck, and does it survive? -> Verdict.
+
+The winner is the set with the highest Sharpe ratio. What needs the daily returns of all sets (overfitting, superiority,
+walk-forward) is computed from the study alone; what needs the market (costs, delay, hours, later starts) is run again
+on the panel. A part that cannot be computed says why, and its checks do not pass.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine import metrics
+from engine.checks import checks_of
+from engine.clock import DAYS_PER_YEAR, HOUR
+from engine.errors import DataError
+from engine.fees import scheduled_rates
+from engine.panel import Panel
+from engine.resampling import Superiority, block_length, superior_sets
+from engine.resampling import bootstrap_intervals as bootstrap_intervals
+from engine.robustness import Rerun, attempt, neighbours
+from engine.runs import BENCHMARK, code_digest, to_json
+from engine.statistics import WalkForward, effective_trials, moments, walk_forward
+from engine.statistics import deflated_sharpe_ratio as deflated_sharpe_ratio
+from engine.statistics import expected_max_sharpe as expected_max_sharpe
+from engine.statistics import minimum_track_record_length as minimum_track_record_length
+from engine.statistics import probabilistic_sharpe_ratio as probabilistic_sharpe_ratio
+from engine.statistics import probability_of_backtest_overfitting as probability_of_backtest_overfitting
+from engine.stress import stressed_half_spread
+from engine.study import Study
+from engine.trials import TrialCount
+from engine.verdict import Check as Check
+from engine.verdict import Thresholds as Thresholds
+from engine.verdict import Verdict as Verdict
+from engine.verdict import load_verdict as load_verdict
+
+ANNUAL = float(np.sqrt(DAYS_PER_YEAR))
+#: A set with returns on fewer of the days than this is left out of what compares sets day by day.
+LEAST_COVERAGE = 0.9
+#: Most splits whose figures are listed one by one.
+MOST_LISTED = 2_000
+#: Walk-forward: part of the days that is trained on at first, and number of folds of the rest.
+TRAINED, FOLDS = 1 / 3, 6
+BLOCKS = 16
+
+
+def validate(
+    study: Study,
+    panel: Panel | None,
+    trials: TrialCount | None = None,
+    thresholds: Thresholds | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int, str], object] | None = None,
+) -> Verdict:
+    """Judge the best set of a study.
+
+    Parameters
+    ----------
+    study : Study
+    panel : Panel or None
+        What the study ran on, to run the winner again; None leaves those checks uncomputed.
+    trials : TrialCount, optional
+        Every trial ever run for the idea. Default: those of the study, which understates a search that came before it.
+    thresholds : Thresholds, optional
+        Default: :class:`Thresholds`.
+    seed : int
+        Of the bootstrap; the same seed gives the same verdict.
+    progress : callable, optional
+        Called with (done, total, what is being done).
+
+    Raises
+    ------
+    DataError
+        When no set of the study has a Sharpe ratio.
+    """
+    limits = thresholds or Thresholds()
+    case = Case(study, study.best("sharpe"), panel, trials, seed, limits.confidence)
+    report = progress or (lambda done, total, what: None)
+    parts: list[tuple[str, str, Callable[[], Any]]] = [
+        ("winner", "the winner", lambda: _winner(case)),
+        ("trials", "trials", lambda: _trials(case)),
+        ("pbo", "overfitting", lambda: _overfitting(case)),
+        ("walk_forward", "walk-forward", lambda: _walk_forwards(case)),
+        ("bootstrap", "bootstrap", lambda: _bootstrap(case)),
+        ("superiority", "superiority", lambda: _superiority(case)),
+        ("cost_stress", "costs", lambda: case.rerun.costs()),
+        ("delay_stress", "delay", lambda: case.rerun.delays()),
+        ("decision_hours", "hours of decision", lambda: case.rerun.decision_hours()),
+        ("start_dates", "start dates", lambda: case.rerun.start_dates()),
+        ("plateau", "neighbours", lambda: _plateau(case)),
+    ]
+    details: dict[str, Any] = {}
+    for number, (name, words, work) in enumerate(parts):
+        report(number, len(parts), words)
+        details[name] = attempt(work)
+    report(len(parts), len(parts), "done")
+    details.update(_spread_out(details.pop("superiority")))
+    details["notes"] = _notes(case)
+    digests = {
+        "study": hashlib.sha256(to_json(study.record).encode()).hexdigest(),
+        "data": study.record.get("digests", {}).get("data"),
+        "panel": None if panel is None else panel.digest,
+        "code": code_digest(),
+    }
+    return Verdict(str(study.record["name"]), checks_of(details, limits), details, digests, limits)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """What the parts of a verdict share, computed once."""
+
+    study: Study
+    place: int
+    panel: Panel | None
+    trials: TrialCount | None
+    seed: int
+    confidence: float
+
+    @cached_property
+    def rerun(self) -> Rerun:
+        """The winner on the panel."""
+        if self.panel is None:
+            raise DataError("No panel was given, so the winner could not be run again.")
+        return Rerun(self.study, self.place, self.panel)
+
+    @cached_property
+    def matrix(self) -> tuple[np.ndarray, pd.DatetimeIndex, np.ndarray]:
+        """Daily returns without gaps, (days, P'); their UTC dates; rows of the table that the columns are.
+
+        Sets without returns on :data:`LEAST_COVERAGE` of the days are left out (they failed), then the days on which
+        one of the others has none (sets that decide at different hours differ at the edges).
+        """
+        daily = self.study.daily_returns
+        if daily is None:
+            raise DataError("The study kept no daily returns. Run the sweep again with them.")
+        values = daily.to_numpy(dtype=np.float64)
+        there = np.isfinite(values)
+        places = np.flatnonzero(there.mean(axis=0) >= LEAST_COVERAGE) if len(values) else np.empty(0, dtype=np.int64)
+        rows = there[:, places].all(axis=1)
+        if not len(places) or rows.sum() < 2:
+            raise DataError("No set of the study has daily returns.")
+        dates = pd.DatetimeIndex(daily.index).tz_convert("UTC").normalize()[rows]
+        return values[np.ix_(rows, places)], dates, places
+
+    @cached_property
+    def returns(self) -> np.ndarray:
+        """Daily returns of the winner, (days,): the study's or, where it kept none, those of the run on the panel."""
+        if self.study.daily_returns is not None:
+            own = self.study.daily_returns.iloc[:, self.place].to_numpy(dtype=np.float64)
+            if np.isfinite(own).any():
+                return own[np.isfinite(own)]
+        if self.panel is None:
+            raise DataError("The study kept no daily returns of the winner, and no panel was given to run it again.")
+        return self.rerun.base.daily_returns.to_numpy()
+
+    @cached_property
+    def benchmark(self) -> pd.Series:
+        """Daily returns of BTC at the winner's hour of decision, by UTC date."""
+        if self.panel is None or BENCHMARK not in self.panel.coins:
+            where = "no panel was given" if self.panel is None else "the panel lacks it"
+            raise DataError(f"There is no {BENCHMARK} to compare with: {where}.")
+        hour = self.rerun.setting.config.execution.hour_utc
+        price = self.panel.frame("mid")[BENCHMARK].ffill()[self.panel.index.hour == hour]
+        returns = (price / price.shift(1) - 1.0).dropna()
+        return returns.set_axis(pd.DatetimeIndex(returns.index).normalize())
+
+
+def _winner(case: Case) -> dict[str, Any]:
+    study, place = case.study, case.place
+    row = study.table.iloc[place]
+    found: dict[str, Any] = {
+        "place": place,
+        "parameters": study.chosen(place),
+        "metrics": {str(name): value for name, value in row.items()},
+        "rerun": attempt(
+            lambda: {name: case.rerun.base.metrics[name] for name in ("sharpe", "equity_end_usd", "liquidated_at")}
+        ),
+    }
+
+    def track() -> dict[str, Any]:
+        shape = moments(case.returns)
+        of = (shape.sharpe, shape.skew, shape.kurtosis)
+        return {
+            **shape._asdict(),
+            "probabilistic_sharpe": probabilistic_sharpe_ratio(shape.sharpe, shape.n, shape.skew, shape.kurtosis),
+            "minimum_days": minimum_track_record_length(*of, confidence=case.confidence),
+            "confidence": case.confidence,
+        }
+
+    return {**found, "track": attempt(track)}
+
+
+def _trials(case: Case) -> dict[str, Any]:
+    daily = case.study.table["sharpe"].to_numpy(dtype=np.float64) / ANNUAL
+    daily = daily[np.isfinite(daily)]
+    own = TrialCount(len(case.study), float(daily.std(ddof=1)) if len(daily) > 1 else 0.0)
+    judged = own if case.trials is None or case.trials.total < own.total else case.trials
+    effective = attempt(lambda: effective_trials(case.matrix[0]))
+
+    def deflated(count: float) -> float:
+        shape = moments(case.returns)
+        return deflated_sharpe_ratio(shape.sharpe, shape.n, shape.skew, shape.kurtosis, judged.sharpe_sd_daily, count)
+
+    known = isinstance(effective, float)
+    return {
+        "study": own.total,
+        "ledger": None if case.trials is None else case.trials.total,
+        "judged": judged.total,
+        "effective": effective,
+        "sharpe_sd_daily": judged.sharpe_sd_daily,
+        "expected_max_sharpe_annual": ANNUAL * expected_max_sharpe(judged.sharpe_sd_daily, judged.total),
+        "expected_max_sharpe_effective_annual": ANNUAL * expected_max_sharpe(judged.sharpe_sd_daily, effective)
+        if known
+        else None,
+        "deflated_sharpe": attempt(lambda: deflated(judged.total)),
+        "deflated_sharpe_effective": attempt(lambda: deflated(effective)) if known else None,
+    }
+
+
+def _overfitting(case: Case) -> dict[str, Any]:
+    values, _, _ = case.matrix
+    blocks = min(BLOCKS, len(values) // 4 * 2) if len(values) < 4 * BLOCKS else BLOCKS
+    if blocks < 4:
+        raise DataError(f"{len(values)} days are too few to be split into halves of blocks: at least 8 are needed.")
+    found = probability_of_backtest_overfitting(values, blocks)
+    listed = np.arange(len(found.logits))
+    if len(listed) > MOST_LISTED:
+        listed = np.sort(np.random.default_rng(case.seed).choice(listed, MOST_LISTED, replace=False))
+        counts, edges = np.histogram(found.logits, bins=60)
+        logits: Any = {"edges": edges.tolist(), "counts": counts.tolist()}
+    else:
+        logits = found.logits.tolist()
+    return {
+        "pbo": found.pbo,
+        "blocks": blocks,
+        "splits": len(found.logits),
+        "sets": values.shape[1],
+        "days": len(values),
+        "logits": logits,
+        "slope": found.slope,
+        "intercept": found.intercept * ANNUAL,
+        "probability_of_loss": found.probability_of_loss,
+        "in_sample": (found.in_sample[listed] * ANNUAL).tolist(),
+        "out_of_sample": (found.out_of_sample[listed] * ANNUAL).tolist(),
+    }
+
+
+def _walk_forwards(case: Case) -> dict[str, Any]:
+    values, dates, places = case.matrix
+    days = len(values)
+    train = max(2, int(days * TRAINED))
+    test = max(1, -(-(days - train) // FOLDS))
+    rate = _switch_rate(case, dates)
+    gross = case.study.table["gross_mean"].to_numpy(dtype=np.float64)[places]
+    # A whole book is closed and a whole book is opened, whatever of the two is the same.
+    cost = 2.0 * np.maximum(gross, 0.0) * rate
+    found = {
+        name: walk_forward(values, train, test, anchored, cost)
+        for name, anchored in (("anchored", True), ("rolling", False))
+    }
+    return {
+        "switch_rate_frac": rate,
+        **{name: _walk(case.study, curve, dates, places) for name, curve in found.items()},
+    }
+
+
+def _walk(study: Study, curve: WalkForward, dates: pd.DatetimeIndex, places: np.ndarray) -> dict[str, Any]:
+    day = [f"{date:%Y-%m-%d}" for date in dates]
+    return {
+        "dates": day[curve.first :],
+        "returns": curve.returns.tolist(),
+        "sharpe": metrics.sharpe(curve.returns),
+        "cagr": metrics.cagr(curve.returns),
+        "folds": [
+            {
+                "train_start": day[fold.train_first],
+                "train_end": day[fold.train_stop - 1],
+                "test_start": day[fold.test_first],
+                "test_end": day[fold.test_stop - 1],
+                "place": int(places[fold.place]),
+                "parameters": study.chosen(int(places[fold.place])),
+                "in_sample_sharpe": fold.in_sample_sharpe * ANNUAL,
+                "out_of_sample_sharpe": fold.out_of_sample_sharpe * ANNUAL,
+            }
+            for fold in curve.folds
+        ],
+    }
+
+
+def _switch_rate(case: Case, dates: pd.DatetimeIndex) -> float:
+    """Fee and half spread of a unit of notional: the winner's highest taker rate of the span, its mean half spread."""
+    costs = case.study.setting(case.place).config.costs
+    fee = float(scheduled_rates(dates + HOUR, costs.taker_bps, False, False).max()) * costs.stress
+    half = stressed_half_spread(costs)
+    if case.panel is not None and {"bid", "ask"} <= set(case.panel.fields):
+        width = (case.panel.values("ask") - case.panel.values("bid")) / 2.0 / case.panel.values("mid")
+        quoted = width[case.panel.tradable & np.isfinite(width)]
+        if len(quoted):
+            half = float(quoted.mean()) * costs.stress
+    return max(fee, 0.0) + half
+
+
+def _bootstrap(case: Case) -> dict[str, Any]:
+    found = asdict(bootstrap_intervals(case.returns, case.confidence, seed=case.seed))
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
+
+
+def _superiority(case: Case) -> dict[str, Any]:
+    """Of all sets: against zero, and against BTC at the volatility of each set."""
+    values, dates, places = case.matrix
+    block = block_length(case.returns)
+
+    def against_btc() -> dict[str, Any]:
+        market = case.benchmark.reindex(dates).to_numpy()
+        there = np.isfinite(market)
+        market, own = market[there], values[there]
+        # At its own volatility BTC would win by being wilder: leverage is no skill. So it is scaled to each set's.
+        scale = own.std(axis=0, ddof=1) / market.std(ddof=1)
+        return _superior(superior_sets(own, market[:, None] * scale, block, seed=case.seed), places)
+
+    return {
+        "zero": _superior(superior_sets(values, None, block, seed=case.seed), places),
+        "btc": attempt(against_btc),
+    }
+
+
+def _superior(found: Superiority, places: np.ndarray) -> dict[str, Any]:
+    return {**asdict(found), "better": [int(places[column]) for column in found.better]}
+
+
+def _spread_out(found: dict[str, Any]) -> dict[str, Any]:
+    """The p-values as ``spa``, the sets as ``stepm``."""
+    if "why" in found:
+        return {"spa": found, "stepm": found}
+    return {
+        "spa": {
+            name: part if "why" in part else {key: part[key] for key in ("p_lower", "p_consistent", "p_upper")}
+            for name, part in found.items()
+        },
+        "stepm": {name: part if "why" in part else part["better"] for name, part in found.items()},
+    }
+
+
+def _plateau(case: Case) -> dict[str, Any]:
+    near = neighbours(case.study, case.place)
+    if not near:
+        raise DataError("The winner has no neighbour in the grid: no set differs from it by one step along one axis.")
+    sharpe = np.array([item["sharpe"] for item in near])
+    return {
+        "neighbours": near,
+        "median": float(np.median(sharpe)),
+        "share_positive": float((sharpe > 0.0).mean()),
+    }
+
+
+def _notes(case: Case) -> list[str]:
+    """What a reader of the verdict should know of what it was made from."""
+    notes = []
+    if case.trials is None:
+        notes.append(
+            "No ledger of trials was given: the deflated Sharpe ratio counts the sets of this study only, and "
+            "understates whatever search came before it."
+        )
+    elif case.trials.total < len(case.study):
+        notes.append(
+            f"The ledger counts {case.trials.total:,} trials, fewer than the study's own {len(case.study):,}; those "
+            "were taken."
+        )
+    wanted = case.study.record.get("digests", {}).get("data")
+    if case.panel is not None and wanted is not None and wanted != case.panel.digest:
+        notes.append("The panel is not the one that the sweep ran on: its digest differs.")
+    if case.study.daily_returns is not None:
+        left = len(case.study) - len(_compared(case))
+        if left:
+            notes.append(f"{left:,} of {len(case.study):,} sets have no daily returns and were left out.")
+    return notes
+
+
+def _compared(case: Case) -> np.ndarray:
+    """Rows of the table whose daily returns are compared; none where there are none."""
+    try:
+        return case.matrix[2]
+    except DataError:
+        return np.empty(0, dtype=np.int64)
