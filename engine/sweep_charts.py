@@ -53,28 +53,28 @@ class Axis:
 
     Attributes
     ----------
-    values : list
+    levels : list
         Distinct values in the order shown: numbers ascending, anything else as the grid has them.
     codes : ndarray, (P,)
-        Place of each set's value in `values`.
+        Place of each set's value in `levels`.
     numeric : bool
         All values are finite numbers.
     """
 
     name: str
-    values: list[Any]
+    levels: list[Any]
     codes: np.ndarray
     numeric: bool
 
     @property
     def labels(self) -> list[str]:
         """Text of every value; where strings stand beside other types they are quoted, so that 1 is not "1"."""
-        mixed = len({isinstance(value, str) for value in self.values}) > 1
-        return [f'"{value}"' if mixed and isinstance(value, str) else plain(value) for value in self.values]
+        mixed = len({isinstance(value, str) for value in self.levels}) > 1
+        return [f'"{value}"' if mixed and isinstance(value, str) else plain(value) for value in self.levels]
 
     def grouped(self, groups: int) -> tuple[list[str], np.ndarray]:
         """Labels and codes with at most `groups` distinct values: neighbours are put together."""
-        labels, count = self.labels, len(self.values)
+        labels, count = self.labels, len(self.levels)
         if count <= groups:
             return labels, self.codes
         group = np.arange(count) * groups // count
@@ -147,10 +147,10 @@ def table(study: Study, axes: Sequence[Axis], winner: int | None) -> dict[str, A
     rows = ranking(numbers(study, "sharpe"))[:ROWS]
     if winner is not None and winner not in rows:
         rows[-1] = winner
-    columns = [_axis_column(axis, rows) for axis in axes]
-    for name in study.table.columns:
-        if name != ERROR:
-            columns.append(_column(study, str(name), rows))
+    names = [str(name) for name in study.table.columns if name != ERROR]
+    columns = [_column(study, name, rows) for name in sorted(names, key=lambda name: (*MAIN, name).index(name))]
+    # The figure that is sorted by stands first: on a telephone the others are beyond the edge.
+    columns[1:1] = [_axis_column(axis, rows) for axis in axes]
     if (study.table[ERROR].to_numpy()[rows] != "").any():
         columns.append({**_texts(ERROR, study.table[ERROR].astype(str).to_numpy()[rows].tolist()), "main": True})
     return {"rows": packed(rows), "columns": columns, "winner": _place(rows, winner), "sets": len(study)}
@@ -170,7 +170,7 @@ def _axis_column(axis: Axis, rows: np.ndarray) -> dict[str, Any]:
         "form": "axis",
         "main": True,
         "values": [labels[place] for place in used],
-        "numbers": [axis.values[place] for place in used] if axis.numeric else None,
+        "numbers": [axis.levels[place] for place in used] if axis.numeric else None,
         "codes": packed(codes),
     }
 
@@ -218,7 +218,7 @@ def heat(study: Study, axes: Sequence[Axis], winner: int | None, progress: Progr
     of sets with a Sharpe ratio in it.
     """
     metrics = [name for name in HEAT if name in study.table]
-    limit = _group_limit([len(axis.values) for axis in axes], len(metrics))
+    limit = _group_limit([len(axis.levels) for axis in axes], len(metrics))
     grouped = [axis.grouped(limit) for axis in axes]
     values = np.array([numbers(study, name) for name in metrics])
     sharpe = numbers(study, "sharpe")
@@ -245,7 +245,7 @@ def heat(study: Study, axes: Sequence[Axis], winner: int | None, progress: Progr
             {
                 "name": axis.name,
                 "labels": labels,
-                "grouped": len(labels) < len(axis.values),
+                "grouped": len(labels) < len(axis.levels),
                 "winner": None if winner is None else int(codes[winner]),
             }
             for axis, (labels, codes) in zip(axes, grouped, strict=True)
@@ -293,21 +293,25 @@ def _alike(ranked: np.ndarray, others: Sequence[Axis], winner: int) -> np.ndarra
     return ranked[alike]
 
 
-def histogram(values: Any, bins: int | None = None) -> dict[str, list[float]] | None:
-    """``edges``, one more than ``counts``; None when no value is finite."""
+def histogram(values: Any, zero: bool = False) -> dict[str, list[float]] | None:
+    """``edges``, one more than ``counts``; None when no value is finite. With `zero` no bin has it inside."""
     finite = np.asarray(values, dtype=np.float64)
     finite = finite[np.isfinite(finite)]
     if not len(finite):
         return None
-    bins = bins or int(np.clip(2.0 * len(finite) ** 0.4, 8, 80))
-    counts, edges = np.histogram(finite, bins=bins)
+    counts, edges = np.histogram(finite, bins=int(np.clip(2.0 * len(finite) ** 0.4, 8, 80)))
+    if zero:
+        width = edges[1] - edges[0]
+        bounds = np.arange(np.floor(edges[0] / width), np.ceil(edges[-1] / width) + 1.0) * width
+        # The last edge may be an ulp below the highest value.
+        counts, edges = np.histogram(np.clip(finite, bounds[0], bounds[-1]), bins=bounds)
     return {"edges": edges.round(6).tolist(), "counts": counts.tolist()}
 
 
 def fan(study: Study, winner: int | None, progress: Progress | None = None) -> dict[str, Any] | None:
-    """Growth of one unit by day: quantiles over all sets, the winner, and the :data:`CURVES` best; None without returns.
+    """Growth of one unit by day: quantiles over all sets, the winner and the :data:`CURVES` best sets.
 
-    A day on which a set has no return counts as 0; a set without any is left out.
+    None without returns. A day on which a set has no return counts as 0; a set without any is left out.
     """
     returns = study.daily_returns
     if returns is None or returns.empty:

@@ -57,7 +57,8 @@ def write_sweep_page(
     """
     if study.folder is None:
         raise DataError(f"The study {study.record.get('name')} has no folder, so its page has no place. Save it first.")
-    pages = {place: quote(link, safe="/") for place, link in sorted((tearsheets or {}).items())}
+    order = sweep_charts.ranking(sweep_charts.numbers(study, "sharpe")).tolist()
+    pages = {place: quote(tearsheets[place], safe="/") for place in order if place in tearsheets} if tearsheets else {}
     details = _mapping((verdict or {}).get("details"))
     winner, odd = _winner(study, details)
     axes = sweep_charts.axes_of(study)
@@ -82,7 +83,9 @@ def write_sweep_page(
             tiles=_tiles(study, winner, details),
             swept=[(axis.name, _listed(axis.labels)) for axis in axes],
             facts=_facts(study, details),
-            links=[(place, link, _said(study, place), _figure(study, "sharpe", place)) for place, link in pages.items()],
+            links=[
+                (place, link, _said(study, place), _figure(study, "sharpe", place)) for place, link in pages.items()
+            ],
             chosen=None if winner is None else _said(study, winner),
             winner=winner,
             folds=_folds(details),
@@ -126,7 +129,7 @@ def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:
     pbo = _part(details, "pbo", ("logits",), absent)
     if "why" not in pbo:
         logits = pbo["logits"]
-        pbo["logits"] = logits if isinstance(logits, Mapping) else sweep_charts.histogram(logits, 40)
+        pbo["logits"] = logits if isinstance(logits, Mapping) else sweep_charts.histogram(logits, zero=True)
         for name in ("in_sample", "out_of_sample"):
             pbo[name] = [_rounded(value) for value in pbo.get(name) or []][:POINTS]
     walk = _part(details, "walk_forward", (), absent)
@@ -214,7 +217,11 @@ def _figure(study: Study, name: str, place: int) -> float:
 
 def _said(study: Study, place: int) -> str:
     """Parameters of a set in words."""
-    return ", ".join(f"{name} = {plain(value)}" for name, value in study.chosen(place).items())
+    return _words(study.chosen(place))
+
+
+def _words(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {plain(value)}" for name, value in parameters.items())
 
 
 def _listed(labels: list[str]) -> str:
@@ -240,7 +247,10 @@ def _tiles(study: Study, winner: int | None, details: Mapping[str, Any]) -> list
     """Label, text and hint of the row of figures."""
     failed = int((study.table[ERROR] != "").sum())
     trials = _mapping(details.get("trials"))
-    made = [("sets run", f"{len(study):,}", "combinations of parameters"), ("failed", f"{failed:,}", "sets with an error")]
+    made = [
+        ("sets run", f"{len(study):,}", "combinations of parameters"),
+        ("failed", f"{failed:,}", "sets with an error"),
+    ]
     for key, label, hint in (
         ("ledger", "trials counted", "sets ever run on these data, in this and other studies"),
         ("effective", "effective trials", "as many independent trials would vary as much"),
@@ -255,7 +265,13 @@ def _tiles(study: Study, winner: int | None, details: Mapping[str, Any]) -> list
             ("max_drawdown", "winner's drawdown", percent),
             ("equity_end_usd", "winner's end USD", lambda value: usd(value, 0)),
         ):
-            made.append((label, write(_figure(study, name, winner)), "after all costs, in sample: chosen because it is the best"))
+            made.append(
+                (
+                    label,
+                    write(_figure(study, name, winner)),
+                    "after all costs, in sample: chosen because it is the best",
+                )
+            )
     return made
 
 
@@ -264,10 +280,12 @@ def _facts(study: Study, details: Mapping[str, Any]) -> list[tuple[str, str]]:
     facts: list[tuple[str, str]] = []
     bootstrap = _mapping(details.get("bootstrap"))
     for name, write in (("sharpe", ratio), ("cagr", percent)):
-        low, high = (_number(value) for value in (bootstrap.get(name) or [None, None])[:2])
+        low, high = (_number(value) for value in ([*(bootstrap.get(name) or []), None, None])[:2])
         if low is not None and high is not None:
             confidence = _number(bootstrap.get("confidence")) or 0.95
-            facts.append((f"winner's {sweep_charts.LABELS[name]}, {confidence:.0%} interval", f"{write(low)} to {write(high)}"))
+            facts.append(
+                (f"winner's {sweep_charts.LABELS[name]}, {confidence:.0%} interval", f"{write(low)} to {write(high)}")
+            )
     for bench, label in (("zero", "0"), ("btc", "BTC")):
         p = _number(_mapping(_mapping(details.get("spa")).get(bench)).get("p_consistent"))
         if p is not None:
@@ -276,7 +294,10 @@ def _facts(study: Study, details: Mapping[str, Any]) -> list[tuple[str, str]]:
         if isinstance(better, list):
             facts.append((f"sets shown better than {label} (StepM)", f"{len(better):,}"))
     pbo = _mapping(details.get("pbo"))
-    for key, label in (("pbo", "probability of backtest overfitting"), ("probability_of_loss", "probability of loss out of sample")):
+    for key, label in (
+        ("pbo", "probability of backtest overfitting"),
+        ("probability_of_loss", "probability of loss out of sample"),
+    ):
         share = _number(pbo.get(key))
         if share is not None:
             facts.append((label, percent(share, 1)))
@@ -292,7 +313,9 @@ def _folds(details: Mapping[str, Any]) -> list[tuple[str, list[dict[str, str]]]]
             {
                 "test": f"{str(fold.get('test_start'))[:10]} to {str(fold.get('test_end'))[:10]}",
                 "train": f"{str(fold.get('train_start'))[:10]} to {str(fold.get('train_end'))[:10]}",
-                "chosen": ", ".join(f"{key} = {plain(value)}" for key, value in _mapping(fold.get("parameters")).items()),
+                "chosen": ", ".join(
+                    f"{key} = {plain(value)}" for key, value in _mapping(fold.get("parameters")).items()
+                ),
                 "inside": _sharpe(fold.get("in_sample_sharpe")),
                 "outside": _sharpe(fold.get("out_of_sample_sharpe")),
             }

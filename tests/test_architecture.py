@@ -18,7 +18,7 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "quantstats": {"engine/report.py"},
     "vectorbt": {"engine/result.py"},
     "matplotlib": {"engine/charts.py", "engine/report.py"},
-    "plotly": set(),
+    "plotly": {"engine/sweep_page.py"},
     "ray": set(),
 }
 

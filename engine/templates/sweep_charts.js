@@ -83,7 +83,7 @@
     }
     const log = byId("log").checked;
     return [traces, layout(axis("", { type: "date" }), axis("", { type: log ? "log" : "linear", tickformat: ".3~g", dtick: null }), {
-      showlegend: true, hovermode: "x unified", margin: { l: 46, r: 12, t: 8, b: 30 },
+      showlegend: true, hovermode: "x unified", margin: { l: 46, r: 12, t: 8, b: 30 }, legend: { orientation: "h", x: 0, y: -0.08, yanchor: "top" },
     })];
   }
 
@@ -195,10 +195,12 @@
     if (!data.histogram) return "No set has a Sharpe ratio.";
     const c = colours(), { edges, counts } = data.histogram, trials = verdict.trials;
     const traces = [{ ...bars(data.histogram, faded(c.blue, 0.55)), name: "sets" }], lines = [];
+    let top = Math.max(...counts);
     const sets = counts.reduce((sum, count) => sum + count, 0), width = edges[1] - edges[0], spread = trials.sharpe_sd_annual;
     if (spread > 0) {
       const x = Array.from({ length: 121 }, (_, at) => spread * (at - 60) / 15);
       const y = x.map((at) => (sets * width * Math.exp(-0.5 * (at / spread) ** 2)) / (spread * Math.sqrt(2 * Math.PI)));
+      top = Math.max(top, ...y);
       traces.push({ x, y, mode: "lines", name: "noise without skill", line: { color: c.grey, width: 2 }, hoverinfo: "skip" });
     }
     const said = trials.ledger ?? trials.study;
@@ -207,7 +209,7 @@
     at(trials.expected_max_sharpe_annual, `luck, ${said ? grouped(said, 0) : "all"} trials`, c.pink);
     at(winner && winner.sharpe, "winner", c.orange, "solid");
     leftward(lines, edges);
-    return [traces, layout(axis("Sharpe ratio"), axis("sets"), {
+    return [traces, layout(axis("Sharpe ratio", { zeroline: false }), axis("sets", { range: [0, 1.3 * top] }), {
       bargap: 0, shapes: lines.map((line) => line.shape), annotations: lines.map((line) => line.note),
       showlegend: traces.length > 1, legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top" },
     })];
@@ -260,7 +262,7 @@
       const own = x.map((value) => (value === options.own ? c.orange : c.blue));
       const shared = { x, y, text, hovertemplate: `${unit.replace("?", "%{x}")}<br>%{text}<extra></extra>` };
       const trace = options.bars ? { ...shared, type: "bar", marker: { color: own } } : { ...shared, mode: "lines+markers", line: { color: c.blue, width: 2 }, marker: { size: 7, color: own } };
-      return [[trace], layout(axis("", options.axis), axis("", { rangemode: "tozero" }), { margin: { l: 36, r: 8, t: 8, b: 26 }, bargap: 0.25 })];
+      return [[trace], layout(axis("", { zeroline: false, ...options.axis }), axis("", { rangemode: "tozero" }), { margin: { l: 36, r: 8, t: 8, b: 26 }, bargap: 0.25 })];
     };
   }
 
@@ -270,7 +272,7 @@
     if (part.why) return part.why;
     const c = colours(), each = part.neighbours;
     if (typeof part.median === "number") note.textContent = `Median of ${each.length} neighbours ${show(part.median, "ratio")}` +
-      `${winner ? `, winner ${show(winner.sharpe, "ratio")}` : ""}${typeof part.share_positive === "number" ? `; ${show(part.share_positive, "percent")} of them are above 0` : ""}.`;
+      `${winner ? `, winner ${show(winner.sharpe, "ratio")}` : ""}${typeof part.share_positive === "number" ? `; ${Math.round(100 * part.share_positive)}% of them are above 0` : ""}.`;
     const names = each.map((one) => `${one.axis} = ${one.label}`), x = names.map((_, at) => at);
     const trace = { type: "bar", x, y: each.map((one) => one.sharpe), text: names.map(plain), textposition: "none", marker: { color: faded(c.blue, 0.8) }, hovertemplate: "%{text}<br>Sharpe %{y:.2f}<extra></extra>" };
     const shapes = winner ? [{ type: "line", xref: "paper", x0: 0, x1: 1, y0: winner.sharpe, y1: winner.sharpe, line: { color: c.orange, width: 2 } }] : [];
@@ -304,6 +306,8 @@
     Plotly.react(place, made[0], made[1], { displayModeBar: false, responsive: true, doubleClick: "reset" });
   }
 
+  const unwalked = verdict.walk.why ?? verdict.walk.anchored.why ?? verdict.walk.rolling.why;
+  if (unwalked) byId("walknote").textContent = `Walk-forward: ${unwalked}`;
   choices();
   byId("log").addEventListener("change", () => draw("fan"));
   sweep.onChosen((row) => { chosen = row; if (drawn.has("fan")) draw("fan"); });

@@ -108,15 +108,17 @@ const sweep = (() => {
     return Float64Array.from(column.codes, (code) => rank[code]);
   }
 
-  const state = { order: Array.from(places, (place, row) => row), first: 0, by: -1, down: true, chosen: null, all: false };
+  const state = { order: Array.from(places, (place, row) => row), first: 0, by: columns.findIndex((column) => column.name === "sharpe"), down: true, chosen: null, all: false };
   const filters = columns.map(() => null);
+  // What stands in state.by instead of a column: the number of the set, or the order of the page.
+  const SET = -2, NONE = -1;
 
   function arrange() {
     const rows = [];
     const tests = filters.filter(Boolean);
     for (let row = 0; row < places.length; row++) if (tests.every((holds) => holds(row))) rows.push(row);
-    if (state.by >= 0) {
-      const key = keys(columns[state.by]), sign = state.down ? -1 : 1;
+    if (state.by !== NONE) {
+      const key = state.by === SET ? places : keys(columns[state.by]), sign = state.down ? -1 : 1;
       rows.sort((a, b) => {
         const x = key[a], y = key[b];
         if (Number.isNaN(x) || Number.isNaN(y)) return Number.isNaN(x) - Number.isNaN(y) || a - b;
@@ -137,7 +139,7 @@ const sweep = (() => {
   function head() {
     const titles = element("tr", {}, element("th", { scope: "col", className: "t" }, element("button", { type: "button", textContent: "set" })));
     const inputs = element("tr", {}, element("th"));
-    titles.cells[0].firstChild.addEventListener("click", () => sort(-1));
+    titles.cells[0].firstChild.addEventListener("click", () => sort(SET));
     for (const at of shown()) {
       const column = columns[at];
       const button = element("button", { type: "button", textContent: column.label, title: column.name });
@@ -164,15 +166,14 @@ const sweep = (() => {
   // Says in the headings what the table is sorted by.
   function mark() {
     for (const cell of table.tHead.rows[0].cells) {
-      const sorted = Number(cell.dataset.column ?? -1) === state.by;
+      const sorted = Number(cell.dataset.column ?? SET) === state.by;
       cell.setAttribute("aria-sort", sorted ? (state.down ? "descending" : "ascending") : "none");
     }
   }
 
-  // Numbers start with the largest, words with A; column -1 is the order of the page, by Sharpe ratio.
+  // Figures start with the largest, words with A and the number of the set with 0.
   function sort(at) {
-    state.down = at === state.by ? !state.down : at < 0 || columns[at].kind === "number";
-    if (at < 0) state.down = true;
+    state.down = at === state.by ? !state.down : at !== SET && columns[at].kind === "number";
     state.by = at;
     mark();
     arrange();
