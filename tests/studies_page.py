@@ -139,7 +139,7 @@ def verdict(of: Study, passed: bool = False, seed: int = 3) -> dict[str, Any]:
             0.0,
             "at least",
             True,
-            "Chosen on the past, the sets made money.",
+            "Chosen on the past, sets made money.",
         ),
         ("spa", "SPA p-value", None, 0.05, "at most", None, "Not computed: fewer than 250 days."),
     ]

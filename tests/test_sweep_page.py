@@ -182,9 +182,9 @@ def test_the_heat_map_is_what_pandas_groups(tmp_path: Path, key: str) -> None:
     cells = found["cells"][key]
     rows = pd.DataFrame({axis.name: axis.codes for axis in axes}).join(study.table[names].reset_index(drop=True))
     by = [axis.name for axis in shown]
-    every = pd.MultiIndex.from_product([range(len(axis.values)) for axis in shown], names=by)
+    every = pd.MultiIndex.from_product([range(len(axis.levels)) for axis in shown], names=by)
     if len(shown) == 1:
-        every = pd.RangeIndex(len(shown[0].values), name=by[0])
+        every = pd.RangeIndex(len(shown[0].levels), name=by[0])
     groups = rows.groupby(by)
     medians = groups[names].median().reindex(every).to_numpy().T
     np.testing.assert_allclose(unpacked(cells["median"]).reshape(medians.shape), medians, rtol=1e-6)
