@@ -68,6 +68,7 @@ def write_sweep_page(
         "fan": sweep_charts.fan(study, winner, progress),
         "histogram": sweep_charts.histogram(sweep_charts.numbers(study, "sharpe")),
         "winner": _winner_figures(study, winner),
+        "called": _called(verdict),
         "hour": study.record["config"]["execution"]["hour_utc"],
         "pages": {str(place): link for place, link in pages.items()},
         "verdict": parts(details, None if verdict is not None else f"hlbt validate {study.record.get('name')}"),
@@ -80,7 +81,7 @@ def write_sweep_page(
             verdict=verdict,
             checks=[_check(check) for check in (verdict or {}).get("checks", [])],
             notes=[odd] if odd else [],
-            tiles=_tiles(study, winner, details),
+            tiles=_tiles(study, winner, details, _called(verdict)),
             swept=[(axis.name, _listed(axis.labels)) for axis in axes],
             facts=_facts(study, details),
             links=[
@@ -89,6 +90,7 @@ def write_sweep_page(
             chosen=None if winner is None else _said(study, winner),
             winner=winner,
             folds=_folds(details),
+            curves=data["fan"] is not None,
             sets=len(study),
             rows=min(len(study), sweep_charts.ROWS),
             span=_span(study.record),
@@ -243,7 +245,12 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tiles(study: Study, winner: int | None, details: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+def _called(verdict: Mapping[str, Any] | None) -> str:
+    """Nothing has won before there is a verdict."""
+    return "best" if verdict is None else "winner"
+
+
+def _tiles(study: Study, winner: int | None, details: Mapping[str, Any], called: str) -> list[tuple[str, str, str]]:
     """Label, text and hint of the row of figures."""
     failed = int((study.table[ERROR] != "").sum())
     trials = _mapping(details.get("trials"))
@@ -260,18 +267,13 @@ def _tiles(study: Study, winner: int | None, details: Mapping[str, Any]) -> list
             made.append((label, f"{number:,.0f}" if key == "ledger" else f"{number:,.1f}", hint))
     if winner is not None:
         for name, label, write in (
-            ("sharpe", "winner's Sharpe", ratio),
-            ("cagr", "winner's CAGR", percent),
-            ("max_drawdown", "winner's drawdown", percent),
-            ("equity_end_usd", "winner's end USD", lambda value: usd(value, 0)),
+            ("sharpe", "Sharpe", ratio),
+            ("cagr", "CAGR", percent),
+            ("max_drawdown", "drawdown", percent),
+            ("equity_end_usd", "end USD", lambda value: usd(value, 0)),
         ):
-            made.append(
-                (
-                    label,
-                    write(_figure(study, name, winner)),
-                    "after all costs, in sample: chosen because it is the best",
-                )
-            )
+            text = write(_figure(study, name, winner))
+            made.append((f"{called}'s {label}", text, "after all costs, in sample: chosen because it is the best"))
     return made
 
 

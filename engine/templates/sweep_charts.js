@@ -3,7 +3,7 @@
 (() => {
   "use strict";
   const { data, unpack, show, grouped, element, byId, places } = sweep;
-  const verdict = data.verdict, winner = data.winner;
+  const verdict = data.verdict, winner = data.winner, called = data.called;
   const narrow = () => window.innerWidth < 720;
   const touch = window.matchMedia("(pointer: coarse)").matches;
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
@@ -55,7 +55,6 @@
   let curves = null, chosen = null;
 
   function fan() {
-    if (!data.fan) return "No set of this sweep has daily returns on the disk, so no curve can be drawn.";
     const c = colours(), { dates, kept } = data.fan, points = dates.length;
     const bands = unpack(data.fan.bands), band = (at) => bands.subarray(at * points, (at + 1) * points);
     const traces = [];
@@ -76,7 +75,7 @@
       if (walk && walk.dates) line(walk.dates, unpack(walk.growth), name, colour);
     }
     if (verdict.benchmark.dates) line(verdict.benchmark.dates, unpack(verdict.benchmark.growth), "BTC held", c.grey, 1.5, "dash");
-    if (data.fan.winner) line(dates, unpack(data.fan.winner), "winner", c.orange, 2.5);
+    if (data.fan.winner) line(dates, unpack(data.fan.winner), called, c.orange, 2.5);
     if (chosen !== null && chosen < kept && chosen !== data.table.winner) {
       curves ??= unpack(data.fan.curves);
       line(dates, curves.subarray(chosen * points, (chosen + 1) * points), `set ${places[chosen]}`, c.pink, 2.5);
@@ -117,10 +116,10 @@
     const described = heat.metrics[metric], first = heat.axes[across], second = up === null ? null : heat.axes[up];
     const found = cells(across, up, metric, others);
     const caption = byId("heat").closest("figure").querySelector("figcaption");
-    const words = { median: "median of the sets of each cell", best: "of the set with the best Sharpe ratio in each cell", fixed: "all other parameters as the winner has them" };
+    const words = { median: "median of the sets of each cell", best: "of the set with the best Sharpe ratio in each cell", fixed: `all other parameters as the ${called} has them` };
     caption.replaceChildren(`${described.label} by ${first.name}${second ? ` and ${second.name}` : ""} `, element("span", { textContent: words[others] }));
     byId("heatnote").textContent = [first, second].some((one) => one && one.grouped)
-      ? "Neighbouring values of a parameter with many values share a cell." : winner ? "The outlined cell is the winner's." : "";
+      ? "Neighbouring values of a parameter with many values share a cell." : !winner ? "" : second ? `The outlined cell is the ${called}'s.` : `The orange point is the ${called}'s.`;
     if (!found || !found.values.flat().some((value) => value !== null)) return "No set with such a figure.";
     const written = (value) => show(value, described.form);
     const hover = (x, y) => `${second ? `${plain(second.name)} = ${plain(second.labels[y])}<br>` : ""}${plain(first.name)} = ${plain(first.labels[x])}<br>` +
@@ -171,7 +170,9 @@
     const varying = heat.axes.map((one, at) => at).filter((at) => heat.axes[at].labels.length > 1);
     byId("across").value = varying[0] ?? 0;
     byId("up").value = varying[1] ?? "";
-    if (!winner) byId("others").querySelector("[value=fixed]").remove();
+    const fixed = byId("others").querySelector("[value=fixed]");
+    if (winner) fixed.textContent = `as the ${called} has them`;
+    else fixed.remove();
     let before = [byId("across").value, byId("up").value];
     for (const id of ["metric", "across", "up", "others"]) byId(id).addEventListener("change", () => {
       // A parameter against itself is asked for by choosing it twice: then they change places.
@@ -207,7 +208,7 @@
     const at = (x, name, colour, dash) => typeof x === "number" && lines.push(upright(x, name, colour, lines.length, dash));
     at(trials.expected_max_sharpe_effective_annual, `luck, ${trials.effective ? trials.effective.toFixed(1) : ""} effective trials`, c.purple);
     at(trials.expected_max_sharpe_annual, `luck, ${said ? grouped(said, 0) : "all"} trials`, c.pink);
-    at(winner && winner.sharpe, "winner", c.orange, "solid");
+    at(winner && winner.sharpe, called, c.orange, "solid");
     leftward(lines, edges);
     return [traces, layout(axis("Sharpe ratio", { zeroline: false }), axis("sets", { range: [0, 1.3 * top] }), {
       bargap: 0, shapes: lines.map((line) => line.shape), annotations: lines.map((line) => line.note),
@@ -306,10 +307,12 @@
     Plotly.react(place, made[0], made[1], { displayModeBar: false, responsive: true, doubleClick: "reset" });
   }
 
-  const unwalked = verdict.walk.why ?? verdict.walk.anchored.why ?? verdict.walk.rolling.why;
-  if (unwalked) byId("walknote").textContent = `Walk-forward: ${unwalked}`;
   choices();
-  byId("log").addEventListener("change", () => draw("fan"));
+  if (data.fan) {
+    const unwalked = verdict.walk.why ?? verdict.walk.anchored.why ?? verdict.walk.rolling.why;
+    if (unwalked) byId("walknote").textContent = `Walk-forward: ${unwalked}`;
+    byId("log").addEventListener("change", () => draw("fan"));
+  }
   sweep.onChosen((row) => { chosen = row; if (drawn.has("fan")) draw("fan"); });
   dark.addEventListener("change", () => drawn.forEach(draw));
   // plotly fits a chart to its new width by itself; what depends on narrow() it cannot know.
@@ -322,11 +325,13 @@
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) if (entry.isIntersecting && !drawn.has(entry.target.id)) draw(entry.target.id);
   }, { rootMargin: "400px" });
-  for (const name of Object.keys(charts)) {
+  // A page without curves or without a verdict has not all of them.
+  const names = Object.keys(charts).filter(byId);
+  for (const name of names) {
     // Parts that are not there say so at once, and take no room until then.
     const part = verdict[name];
     if (part && part.why) draw(name);
     else seen.observe(byId(name));
   }
-  window.addEventListener("beforeprint", () => Object.keys(charts).forEach((name) => drawn.has(name) || draw(name)));
+  window.addEventListener("beforeprint", () => names.forEach((name) => drawn.has(name) || draw(name)));
 })();
