@@ -70,7 +70,7 @@ class Axis:
     def labels(self) -> list[str]:
         """Text of every value; where strings stand beside other types they are quoted, so that 1 is not "1"."""
         mixed = len({isinstance(value, str) for value in self.levels}) > 1
-        return [f'"{value}"' if mixed and isinstance(value, str) else plain(value) for value in self.levels]
+        return [f'"{value}"' if mixed and isinstance(value, str) else label(value) for value in self.levels]
 
     def grouped(self, groups: int) -> tuple[list[str], np.ndarray]:
         """Labels and codes with at most `groups` distinct values: neighbours are put together."""
@@ -81,6 +81,11 @@ class Axis:
         bounds = np.flatnonzero(np.diff(group, prepend=-1))
         last = np.append(bounds[1:], count) - 1
         return [f"{labels[low]} to {labels[high]}" for low, high in zip(bounds, last, strict=True)], group[self.codes]
+
+
+def label(value: Any) -> str:
+    """A value of a parameter as it is read; what holds several is in brackets, for values stand in lists."""
+    return f"({plain(value)})" if isinstance(value, list | tuple) else plain(value)
 
 
 def axes_of(study: Study) -> list[Axis]:

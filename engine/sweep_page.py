@@ -18,7 +18,7 @@ from markupsafe import Markup
 from engine import sweep_charts
 from engine.clock import DAYS_PER_YEAR, show
 from engine.errors import DataError
-from engine.pages import percent, plain, ratio, templates, usd
+from engine.pages import percent, ratio, templates, usd
 from engine.report import write_page
 from engine.study import ERROR, PAGE, Study
 from engine.sweep_charts import Progress
@@ -175,7 +175,11 @@ def _plateau(part: dict[str, Any]) -> dict[str, Any]:
     if "why" in part:
         return part
     neighbours = [
-        {"axis": each["axis"], "label": plain(each["parameters"].get(each["axis"])), "sharpe": each["sharpe"]}
+        {
+            "axis": each["axis"],
+            "label": sweep_charts.label(each["parameters"].get(each["axis"])),
+            "sharpe": each["sharpe"],
+        }
         for each in part["neighbours"]
     ]
     return {**part, "neighbours": neighbours}
@@ -223,7 +227,7 @@ def _said(study: Study, place: int) -> str:
 
 
 def _words(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} = {plain(value)}" for name, value in parameters.items())
+    return ", ".join(f"{name} = {sweep_charts.label(value)}" for name, value in parameters.items())
 
 
 def _listed(labels: list[str]) -> str:
@@ -233,7 +237,8 @@ def _listed(labels: list[str]) -> str:
 
 
 def _check(check: Mapping[str, Any]) -> dict[str, Any]:
-    state = {True: "passed", False: "failed"}.get(check.get("passed"), "not computed")
+    passed = check.get("passed")
+    state = "not computed" if passed is None else "passed" if passed else "failed"
     value, threshold = _number(check.get("value")), _number(check.get("threshold"))
     return {
         "label": check.get("label") or check.get("name", ""),

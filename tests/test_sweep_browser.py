@@ -241,7 +241,7 @@ def test_what_is_missing_breaks_nothing(browser: Browser, tmp_path: Path, case: 
         if case == "nasty":
             assert opened.inner_text(".verdict h2") == f"FAILED{nasty}"
             labels = opened.evaluate("Array.from(document.getElementById('heat').layout.yaxis.ticktext)")
-            assert labels == ["1, 2", "3, 4"]
+            assert labels == ["(1, 2)", "(3, 4)"]
             opened.select_option("#up", index=0)
             opened.select_option("#across", index=2)
             labels = opened.evaluate("Array.from(document.getElementById('heat').layout.yaxis.ticktext)")
@@ -267,6 +267,5 @@ def test_ten_thousand_sets_stay_quick(browser: Browser, tmp_path: Path) -> None:
         assert "1 to 15 of 10,000 sets" in opened.inner_text("#count")
         opened.get_by_label("Filter a", exact=True).fill("24")
         assert "1 to 15 of 400 sets, of 10,000" in opened.inner_text("#count")
-        print(f"first paint {first:.0f} ms, sort {took:.0f} ms")  # noqa: T201
-        # Ten times what an idle machine needs: a test machine is busy.
-        assert first < 20_000 and took < 3_000
+        # An idle machine takes 0.1 s and 0.01 s; a machine of tests is not idle.
+        assert first < 5_000 and took < 1_000

@@ -158,10 +158,10 @@ def test_axes_keep_the_order_of_the_grid_and_sort_numbers(tmp_path: Path) -> Non
     what, size, pair = sweep_charts.axes_of(mixed_study(tmp_path))
     assert what.labels == ['"b"', '"a"', "true", "not set", "1", '"1"'] and not what.numeric
     assert size.levels == [4, 30, 200] and size.numeric and size.codes[:6:2].tolist() == [1, 0, 2]
-    assert pair.labels == ["1, 2", "0, 5"]
+    assert pair.labels == ["(1, 2)", "(0, 5)"]
     alone = index_of({"only": [True, 1, "x", [1, 2]]}, np.array([[0], [1], [2], [3], [1]]))
     (axis,) = sweep_charts.axes_of(Study({}, pd.DataFrame(index=alone), None))
-    assert axis.labels == ["true", "1", '"x"', "1, 2"] and axis.codes.tolist() == [0, 1, 2, 3, 1]
+    assert axis.labels == ["true", "1", '"x"', "(1, 2)"] and axis.codes.tolist() == [0, 1, 2, 3, 1]
 
 
 def test_a_long_axis_is_grouped_by_neighbours() -> None:

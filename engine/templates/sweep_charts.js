@@ -118,8 +118,10 @@
     const caption = byId("heat").closest("figure").querySelector("figcaption");
     const words = { median: "median of the sets of each cell", best: "of the set with the best Sharpe ratio in each cell", fixed: `all other parameters as the ${called} has them` };
     caption.replaceChildren(`${described.label} by ${first.name}${second ? ` and ${second.name}` : ""} `, element("span", { textContent: words[others] }));
-    byId("heatnote").textContent = [first, second].some((one) => one && one.grouped)
-      ? "Neighbouring values of a parameter with many values share a cell." : !winner ? "" : second ? `The outlined cell is the ${called}'s.` : `The orange point is the ${called}'s.`;
+    const notes = [];
+    if (winner) notes.push(second ? `The outlined cell is the ${called}'s.` : `The orange point is the ${called}'s.`);
+    if ([first, second].some((one) => one && one.grouped)) notes.push("Neighbouring values of a parameter with many values share a cell.");
+    byId("heatnote").textContent = notes.join(" ");
     if (!found || !found.values.flat().some((value) => value !== null)) return "No set with such a figure.";
     const written = (value) => show(value, described.form);
     const hover = (x, y) => `${second ? `${plain(second.name)} = ${plain(second.labels[y])}<br>` : ""}${plain(first.name)} = ${plain(first.labels[x])}<br>` +
