@@ -174,14 +174,10 @@ def _curve(part: dict[str, Any]) -> dict[str, Any]:
 def _plateau(part: dict[str, Any]) -> dict[str, Any]:
     if "why" in part:
         return part
-    neighbours = [
-        {
-            "axis": each["axis"],
-            "label": sweep_charts.label(each["parameters"].get(each["axis"])),
-            "sharpe": each["sharpe"],
-        }
-        for each in part["neighbours"]
-    ]
+    neighbours = []
+    for each in part["neighbours"]:
+        value = sweep_charts.label(each["parameters"].get(each["axis"]))
+        neighbours.append({"axis": each["axis"], "label": value, "sharpe": each["sharpe"]})
     return {**part, "neighbours": neighbours}
 
 
@@ -320,9 +316,7 @@ def _folds(details: Mapping[str, Any]) -> list[tuple[str, list[dict[str, str]]]]
             {
                 "test": f"{str(fold.get('test_start'))[:10]} to {str(fold.get('test_end'))[:10]}",
                 "train": f"{str(fold.get('train_start'))[:10]} to {str(fold.get('train_end'))[:10]}",
-                "chosen": ", ".join(
-                    f"{key} = {plain(value)}" for key, value in _mapping(fold.get("parameters")).items()
-                ),
+                "chosen": _words(_mapping(fold.get("parameters"))),
                 "inside": _sharpe(fold.get("in_sample_sharpe")),
                 "outside": _sharpe(fold.get("out_of_sample_sharpe")),
             }

@@ -41,6 +41,9 @@ const sweep = (() => {
   const text = (column, row) => (column.data ? show(column.data[row], column.form) : column.values[column.codes[row]]);
   const number = (column, row) => (column.data ? column.data[row] : column.numbers[column.codes[row]]);
 
+  // Figures below 0 of these are a loss; a drawdown or a net exposure below 0 says nothing.
+  const REDDENED = new Set(["sharpe", "cagr", "total_return", "sortino", "calmar"]);
+
   // ---- filters -------------------------------------------------------------------------------------------------
 
   // A test of rows for what stands in a column's filter; null for nothing, undefined for what cannot be read.
@@ -102,13 +105,17 @@ const sweep = (() => {
   function keys(column) {
     if (column.data) return column.data;
     if (column.kind === "number") return Float64Array.from(column.codes, (code) => column.numbers[code]);
-    const order = column.values.map((value, code) => code).sort((a, b) => words.compare(column.values[a], column.values[b]));
+    const texts = column.values, order = texts.map((_, code) => code);
+    order.sort((a, b) => words.compare(texts[a], texts[b]));
     const rank = new Float64Array(column.values.length);
     order.forEach((code, place) => { rank[code] = column.values[code] === "" ? NaN : place; });
     return Float64Array.from(column.codes, (code) => rank[code]);
   }
 
-  const state = { order: Array.from(places, (place, row) => row), first: 0, by: columns.findIndex((column) => column.name === "sharpe"), down: true, chosen: null, all: false };
+  const state = {
+    order: Array.from(places, (place, row) => row), first: 0,
+    by: columns.findIndex((column) => column.name === "sharpe"), down: true, chosen: null, all: false,
+  };
   const filters = columns.map(() => null);
   // What stands in state.by instead of a column: the number of the set, or the order of the page.
   const SET = -2, NONE = -1;
@@ -137,16 +144,19 @@ const sweep = (() => {
   const size = () => Number(byId("size").value);
 
   function head() {
-    const titles = element("tr", {}, element("th", { scope: "col", className: "t" }, element("button", { type: "button", textContent: "set" })));
+    const own = element("button", { type: "button", textContent: "set" });
+    const titles = element("tr", {}, element("th", { scope: "col", className: "t" }, own));
     const inputs = element("tr", {}, element("th"));
-    titles.cells[0].firstChild.addEventListener("click", () => sort(SET));
+    own.addEventListener("click", () => sort(SET));
     for (const at of shown()) {
       const column = columns[at];
       const button = element("button", { type: "button", textContent: column.label, title: column.name });
       const cell = element("th", { scope: "col", className: column.kind === "text" ? "t" : "" }, button);
       cell.dataset.column = at;
       button.addEventListener("click", () => sort(at));
-      const input = element("input", { type: "text", value: column.typed ?? "", autocomplete: "off", spellcheck: false });
+      const input = element("input", {
+        type: "text", value: column.typed ?? "", autocomplete: "off", spellcheck: false,
+      });
       input.setAttribute("aria-label", `Filter ${column.label}`);
       input.dataset.column = at;
       input.addEventListener("input", () => {
@@ -186,7 +196,8 @@ const sweep = (() => {
       const button = element("button", { type: "button", textContent: String(place), title: "show its curve" });
       button.setAttribute("aria-pressed", row === state.chosen);
       const first = element("td", { className: "t" }, button);
-      if (row === data.table.winner) first.append(element("span", { className: "star", textContent: " ★", title: "winner" }));
+      if (row === data.table.winner)
+        first.append(element("span", { className: "star", textContent: " ★", title: data.called }));
       const page = data.pages[place];
       if (page) first.append(" ", element("a", { href: page, textContent: "tearsheet" }));
       const line = element("tr", { className: row === state.chosen ? "chosen" : "" }, first);
@@ -195,7 +206,7 @@ const sweep = (() => {
         const column = columns[at], written = text(column, row);
         const cell = element("td", { textContent: written });
         if (column.kind === "text") cell.className = column.name === "error" ? "t error" : "t";
-        else if (column.data && column.form !== "usd" && column.name !== "max_drawdown" && column.data[row] < 0) cell.className = "loss";
+        else if (REDDENED.has(column.name) && column.data[row] < 0) cell.className = "loss";
         if (written.length > 40) cell.title = written;
         line.append(cell);
       }
@@ -203,7 +214,8 @@ const sweep = (() => {
     }));
     const found = state.order.length, last = Math.min(state.first + size(), found);
     const of = found === places.length ? "" : `, of ${grouped(places.length, 0)}`;
-    byId("count").textContent = found ? `${grouped(state.first + 1, 0)} to ${grouped(last, 0)} of ${grouped(found, 0)} sets${of}` : `no set${of}`;
+    const range = `${grouped(state.first + 1, 0)} to ${grouped(last, 0)} of ${grouped(found, 0)} sets`;
+    byId("count").textContent = (found ? range : "no set") + of;
     byId("before").disabled = state.first === 0;
     byId("after").disabled = last >= found;
   }
@@ -227,12 +239,16 @@ const sweep = (() => {
     const list = element("dl", { className: "facts" });
     for (const column of columns) {
       const written = text(column, row);
-      if (written !== "") list.append(element("div", {}, element("dt", { textContent: column.label }), element("dd", { textContent: written })));
+      if (written === "") continue;
+      const name = element("dt", { textContent: column.label });
+      list.append(element("div", {}, name, element("dd", { textContent: written })));
     }
     box.replaceChildren(element("h3", { textContent: `Set ${places[row]}` }), list);
     const curves = data.fan ? data.fan.kept : 0;
     if (row >= curves && row !== data.table.winner && data.fan)
-      box.append(element("p", { className: "faint", textContent: `Curves are on the page for the ${grouped(curves, 0)} best sets.` }));
+      box.append(element("p", {
+        className: "faint", textContent: `Curves are on the page for the ${grouped(curves, 0)} best sets.`,
+      }));
   }
 
   table.tBodies[0].addEventListener("click", (event) => {
