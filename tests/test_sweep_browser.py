@@ -21,6 +21,7 @@ CHARTS = ("fan", "heat", *LUCK, *STRESS)
 @pytest.fixture(scope="module")
 def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
     made = studies.study(tmp_path_factory.mktemp("reports") / "momentum")
+    made.table.iloc[made.best(), made.table.columns.get_loc("volatility")] = np.nan
     write_sweep_page(made, studies.verdict(made), {made.best(): "../run/tearsheet.html"})
     return made
 
@@ -92,13 +93,13 @@ def test_a_heading_sorts_by_number_and_by_word_and_back(browser: Browser, page: 
         opened.get_by_role("button", name="weighting", exact=True).click()
         assert column(opened, "weighting") == ["equal"] * 40 + ["volatility"] * 40
 
-        opened.get_by_role("button", name="trades", exact=True).click()
-        trades = column(opened, "trades")
-        assert trades[-3:] == ["n/a"] * 3  # what failed is last, whatever the direction
-        numbers = [int(text.replace(",", "")) for text in trades[:-3]]
-        assert numbers == sorted(numbers, reverse=True)
-        opened.get_by_role("button", name="trades", exact=True).click()
-        assert column(opened, "trades")[-3:] == ["n/a"] * 3
+        for falling in (True, False):
+            opened.get_by_role("button", name="volatility", exact=True).click()
+            shown = column(opened, "volatility")
+            # What has no figure is last, whatever the direction: the three that failed and the best of all.
+            assert shown[-4:] == ["n/a"] * 4
+            figures = [float(text.rstrip("%")) for text in shown[:-4]]
+            assert figures == sorted(figures, reverse=falling)
         opened.get_by_role("button", name="set", exact=True).click()
         assert [text.split()[0] for text in column(opened, "set")] == [str(place) for place in range(80)]
 
