@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 # Before numba is imported: machine code cached by an earlier version of the kernel must never be what is tested.
@@ -14,6 +15,8 @@ os.environ.setdefault("NUMBA_CACHE_DIR", _CACHE.name)
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest  # noqa: E402
+
+from browser import Browser, running  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("HLBT_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -69,3 +72,10 @@ def sample_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     cache = tmp_path_factory.mktemp("sample") / "cache"
     write_sample(Store(cache))
     return cache
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A real browser. Of a module, not the session: while it runs, no other event loop can run in this thread."""
+    with running() as found:
+        yield found

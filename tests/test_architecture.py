@@ -19,7 +19,7 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "vectorbt": {"engine/result.py"},
     "matplotlib": {"engine/charts.py", "engine/report.py"},
     "arch": {"engine/resampling.py"},
-    "plotly": set(),
+    "plotly": {"engine/sweep_page.py"},
     "ray": {"engine/executors.py"},
 }
 
