@@ -1,0 +1,53 @@
+"""A sweep on a Ray cluster: the numbers of the threads to the bit, whatever happens to a node."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from engine import sweep
+from engine.errors import ConfigError, DataError
+from engine.executors import Ray
+from panels import random_panel
+from research.oracles.momentum import Momentum
+
+DRIVER = Path(__file__).parent / "ray_two_nodes.py"
+ROOT = DRIVER.parent.parent
+
+
+def two_nodes(cache: Path, how: str, sets: int = 96) -> dict[str, object]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+    done = subprocess.run(
+        [sys.executable, str(DRIVER), str(cache), how, str(sets)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    answer: dict[str, object] = json.loads(done.stdout.strip().splitlines()[-1])
+    return answer
+
+
+def test_killing_one_of_two_nodes_loses_nothing(sample_cache: Path) -> None:
+    answer = two_nodes(sample_cache, "kill")
+    assert answer["killed_after"], "the node was not killed in the middle"
+    assert answer["same"] is True and answer["failed"] == 0 and answer["sets"] == 384
+
+
+def test_a_cluster_that_cannot_be_reached(tmp_path: Path) -> None:
+    panel = random_panel(1, 24 * 10, 4)
+    with pytest.raises(DataError, match=r"cluster at 127\.0\.0\.1:9 cannot be reached: .* Nothing is lost"):
+        sweep(panel, Momentum, {"lookback_hours": [24]}, executor=Ray("127.0.0.1:9"), name="a", reports=tmp_path)
+    assert len(sweep(panel, Momentum, {"lookback_hours": [24]}, name="a", reports=tmp_path)) == 1
+
+
+def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(ConfigError, match=r"pip install 'hlbt\[cluster\]'"):
+        sweep(random_panel(1, 24 * 10, 4), Momentum, {"lookback_hours": [24]}, executor=Ray())
