@@ -248,7 +248,7 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
 
 def _called(verdict: Mapping[str, Any] | None) -> str:
     """Nothing has won before there is a verdict."""
-    return "best" if verdict is None else "winner"
+    return "best set" if verdict is None else "winner"
 
 
 def _tiles(study: Study, winner: int | None, details: Mapping[str, Any], called: str) -> list[tuple[str, str, str]]:

@@ -344,7 +344,7 @@
       const x = rows.map((row) => row[key]);
       const own = x.map((value) => (value === options.own ? c.orange : c.blue));
       const shared = { x, y, text, hovertemplate: `${unit.replace("?", "%{x}")}<br>%{text}<extra></extra>` };
-      const trace = options.bars ? { ...shared, type: "bar", marker: { color: own } } : {
+      const trace = options.bars ? { ...shared, type: "bar", textposition: "none", marker: { color: own } } : {
         ...shared, mode: "lines+markers", line: { color: c.blue, width: 2 }, marker: { size: 7, color: own },
       };
       return [
