@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli_data import data_app
-from engine.cli_options import ConfigOption, JsonOption, SetOption, cache_of, config_of
+from engine.cli_options import ConfigOption, JsonOption, ParamOption, SetOption, cache_of, config_of, parameters_of
+from engine.cli_oracle import oracle_app
 from engine.errors import ConfigError, DataError, HlbtError, OracleError
 from engine.terminal import capacity_table, demo_table, print_json, progress, result_tables, show_all
 
@@ -33,9 +34,6 @@ DEMO_ORACLES: tuple[tuple[str, dict[str, Any]], ...] = (
 OracleOption = Annotated[
     str | None, typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
 ]
-ParamOption = Annotated[
-    list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
-]
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="CSV or parquet: a column time, then one a coin.")
 ]
@@ -48,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+app.add_typer(oracle_app, name="oracle")
 
 
 def main() -> None:
@@ -98,7 +97,7 @@ def backtest_command(
         if weights is not None and out.resolve() in weights.resolve().parents:
             raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
     panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
-    result, origin = _run(panel, settled, oracle, _parameters(param), weights)
+    result, origin = _run(panel, settled, oracle, parameters_of(param), weights)
     folder = _write(result, origin, out, report)
     if as_json:
         print_json({"folder": str(folder), **_read_json(folder / "run.json")})
@@ -144,7 +143,7 @@ def capacity_command(
         step(0, len(accounts) + 2, "loading the panel")
         panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
         step(1, len(accounts) + 2, "weights")
-        result, origin = _run(panel, settled, oracle, _parameters(param), weights)
+        result, origin = _run(panel, settled, oracle, parameters_of(param), weights)
         table = capacity(
             panel,
             result.weights,
@@ -279,18 +278,6 @@ def _sizes(text: str | None) -> tuple[float, ...]:
         raise ConfigError(f"--sizes {text!r} is not a list of USD, for example --sizes 1e4,1e5,1e6.") from None
     check_sizes(sizes)
     return sizes
-
-
-def _parameters(assignments: list[str] | None) -> dict[str, Any]:
-    from engine.config import parse_value
-
-    parameters = {}
-    for assignment in assignments or ():
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--param {assignment!r} is not k=v, for example --param lookback_hours=168.")
-        parameters[name.strip()] = parse_value(text)
-    return parameters
 
 
 def _run(
