@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from engine.cli_options import ConfigOption, JsonOption, ParamOption, SetOption, config_of, parameters_of
+from engine.errors import DataError
 from engine.terminal import audit_table, print_json, progress, show_all
+
+REPORTS = Path("reports")
 
 PathArgument = Annotated[
     str, typer.Argument(metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
@@ -60,3 +64,71 @@ def check_command(
     found.raise_for_failure()
     if not as_json:
         show_all(found.message())
+
+
+@oracle_app.command("report")
+def report_command(
+    path: PathArgument,
+    param: ParamOption = None,
+    horizon: Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Days of the forward return.")] = 1,
+    quantiles: Annotated[int, typer.Option("--quantiles", metavar="Q", help="Groups that the coins are cut into.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page; default reports/signals-<name>-....html.")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Analyse an oracle's signal: rank IC and its decay, quantiles, turnover and its cost, coverage, exposures.
+
+    Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
+    """
+    from engine.data.load import load_panel
+    from engine.oracle import bound_parameters, load_oracle, oracle_sources
+    from engine.runs import Origin, files_digest
+    from engine.signals import analyse
+    from engine.signals_page import check_signals_page, conclusions, page_name, write_signals
+
+    settled, parameters = config_of(config, settings), parameters_of(param)
+    if out is not None:
+        check_signals_page(out)
+    oracle = load_oracle(path, parameters)
+    with progress() as step:
+        step(0, 3, "loading the panel")
+        panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+        found = analyse(oracle, panel, settled, horizon, quantiles, step)
+        origin = Origin(
+            found.name,
+            "oracle",
+            path,
+            bound_parameters(type(oracle), parameters),
+            files_digest(oracle_sources(oracle)),
+        )
+        step(3, 3, "page")
+        if out is None:
+            out = _reports() / page_name(found, panel, settled, origin)
+        page = write_signals(out, found, panel, settled, origin)
+    if as_json:
+        print_json(
+            {
+                "page": str(page),
+                "path": path,
+                "parameters": origin.parameters,
+                "synthetic": panel.synthetic,
+                "start": panel.index[0].isoformat(),
+                "end": panel.index[-1].isoformat(),
+                "coins": len(panel.coins),
+                **found.to_dict(),
+            }
+        )
+        return
+    label = "SYNTHETIC DATA\n" if panel.synthetic else ""
+    show_all(f"{label}{found.name}\n" + "\n".join(f"- {sentence}" for sentence in conclusions(found)), f"Page: {page}")
+
+
+def _reports() -> Path:
+    try:
+        REPORTS.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"Folder {REPORTS} cannot be made: {error.strerror or error}. Use --out FILE.") from error
+    return REPORTS
