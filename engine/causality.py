@@ -25,9 +25,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Literal
 
-import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
@@ -49,6 +49,7 @@ from engine.questions import (
     ask_published,
     ask_repeat,
     ask_valid,
+    spread,
 )
 from engine.questions import (
     Published as Published,
@@ -56,6 +57,8 @@ from engine.questions import (
 
 #: Rows of weights that the cuts of a default audit ask for, all decisions while they are few.
 CUT_ROWS = 40_000
+#: Decisions at most that a default audit asks for one by one.
+INSTANTS = 400
 
 #: (done, total, what is being done)
 Step = Callable[[int, int, str], object]
@@ -173,7 +176,8 @@ def audit(
         Constructor arguments, with a path.
     cuts : int, optional
         Instants at which the data are cut, spread over the span; more than there are decisions = all. Default: all
-        while the cuts ask for no more than :data:`CUT_ROWS` rows together, at least 30.
+        while the cuts ask for no more than :data:`CUT_ROWS` rows together, at least 30, and up to :data:`INSTANTS`
+        decisions asked for one by one.
     step : callable, optional
         Called with (done, total, what) as the audit proceeds.
 
@@ -183,7 +187,7 @@ def audit(
         When the oracle cannot be built or asked at all; what it is asked later is a failed check.
     """
     path = oracle if isinstance(oracle, str) else None
-    make = (lambda: load_oracle(path, parameters or {})) if isinstance(oracle, str) else oracle
+    make = partial(load_oracle, oracle, parameters or {}) if isinstance(oracle, str) else oracle
     if cuts is not None and cuts < 1:
         raise OracleError(f"cuts = {cuts} is not accepted: at least one instant must be looked at.")
     first = make()
@@ -206,7 +210,10 @@ def audit(
         if step is not None:
             step(len(checks), len(questions), what)
 
-    subject = Subject(make, panel, panel.known(), decisions, full, _cuts(len(decisions), cuts), config, say)
+    count = len(decisions)
+    cut_at = spread(count, max(30, 2 * CUT_ROWS // count) if cuts is None else cuts)
+    alone = spread(count, INSTANTS if cuts is None else cuts)
+    subject = Subject(make, panel, panel.known(), decisions, full, cut_at, alone, config, say)
     for question, ask in questions.items():
         say(question)
         checks.append(_check(question, subject, ask))
@@ -223,9 +230,3 @@ def _check(name: str, subject: Subject, ask: Callable[[Subject], Answer]) -> Che
         answer = Answer(str(error).rstrip("."), False)
     status: Literal["pass", "fail", "skipped"] = "skipped" if answer.skipped else "pass" if answer.passed else "fail"
     return Check(name, _TITLES[name], status, answer.value, answer.difference)
-
-
-def _cuts(count: int, wanted: int | None) -> np.ndarray:
-    """Places of the decisions at which the data are cut, first and last among them, ascending."""
-    number = max(30, 2 * CUT_ROWS // count) if wanted is None else wanted
-    return np.unique(np.linspace(0, count - 1, min(count, max(number, 2))).astype(np.int64))

@@ -197,7 +197,7 @@ def bars(
     axes.axhline(0.0, color="#999999", linewidth=0.8)
     # Every label of a few bars; of many, as many as have room.
     step = max(1, -(-len(ticks) // 10))
-    shown = [place for place in places if len(ticks) <= 10 or (place + 1) % step == 0 or place == 0]
+    shown = [place for place in range(len(ticks)) if (place + 1) % step == 0 or place == 0]
     axes.set_xticks(shown, [ticks[place] for place in shown])
     axes.tick_params(axis="x", length=0)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import HlbtError, OracleError
-from engine.oracle import load_oracle, validate_weights, weight_matrix
+from engine.oracle import bound_parameters, load_oracle, validate_weights, weight_matrix
 from engine.panel import Panel
 
 _HASH_SEED = "20241"
@@ -34,8 +34,8 @@ class Told:
     weights : ndarray, (D, N), or None
         None when it refused, as `refusal` says.
     reads : tuple of str
-        Files that it opened, its own code and installed packages left out, and hosts that it reached for: as far as
-        Python sees it (a C library that opens a file by itself is not seen).
+        Files that it opened or has as a parameter, its own code and installed packages left out, and hosts that it
+        reached for: as far as Python sees it (a C library that opens a file by itself is not seen).
     """
 
     weights: np.ndarray | None
@@ -79,6 +79,9 @@ def work(folder: str) -> None:
     with _watched() as reads:
         try:
             oracle = load_oracle(path, parameters)
+            # What a C library opens is not seen; a parameter that names it is.
+            values = bound_parameters(type(oracle), parameters).values()
+            reads |= {os.path.realpath(v): None for v in values if isinstance(v, str | Path) and os.path.isfile(v)}
             weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)[1]
         except HlbtError as error:
             refusal = str(error)
@@ -99,6 +102,8 @@ def _watched() -> Iterator[dict[str, None]]:
             name = os.path.realpath(os.fsdecode(arguments[0]))
             if not name.endswith(_CODE) and not name.startswith((*ours, *_SYSTEM)) and os.path.isfile(name):
                 reads[name] = None
+        elif event == "sqlite3.connect":
+            reads[os.fsdecode(arguments[0])] = None
         elif event == "socket.connect":
             reads[f"the network at {arguments[1]}"] = None
 

@@ -22,8 +22,8 @@ from engine.variants import applied, traded_weights
 
 #: Largest difference of a weight that is rounding and no leak.
 ROUNDING = 1e-10
-#: Instants at most of the one-instant check, and of the disturbances that each ask for the whole matrix.
-INSTANTS, DISTURBANCES = 400, 8
+#: Instants at most of the disturbances that each ask for the whole matrix.
+DISTURBANCES = 8
 
 
 @runtime_checkable
@@ -55,6 +55,11 @@ class Difference:
     other: float
 
 
+def spread(count: int, wanted: int, least: int = 0) -> np.ndarray:
+    """Places from `least` to ``count - 1``, first and last among them, ascending; `wanted` of them or all there are."""
+    return np.unique(np.linspace(least, count - 1, min(count - least, max(wanted, 2))).astype(np.int64))
+
+
 @dataclass(frozen=True)
 class Subject:
     """An oracle under audit: how to build it, what it may read, and what it answered to all of it."""
@@ -65,6 +70,7 @@ class Subject:
     decisions: pd.DatetimeIndex
     full: np.ndarray
     cuts: np.ndarray
+    instants: np.ndarray
     config: RunConfig
     say: Callable[[str], object]
 
@@ -78,7 +84,7 @@ class Subject:
         count = len(self.decisions)
         if count <= least:
             return np.zeros(0, dtype=np.int64)
-        return np.unique(np.linspace(least, count - 1, min(DISTURBANCES, len(self.cuts))).astype(np.int64))
+        return spread(count, min(DISTURBANCES, len(self.cuts)), least)
 
 
 @dataclass(frozen=True)
@@ -197,15 +203,14 @@ def ask_instant(subject: Subject) -> Answer:
     """``fetch_portfolio_weights`` of one instance, oldest instant first, as a live run asks: its memory shows."""
     oracle, largest, count = subject.make(), 0.0, len(subject.decisions)
     own = type(oracle).fetch_portfolio_weights is not Oracle.fetch_portfolio_weights
-    places = np.unique(np.linspace(0, count - 1, min(count, INSTANTS, len(subject.cuts))).astype(np.int64))
-    for number, place in enumerate(places):
-        subject.say(f"instant {number + 1} of {len(places)}")
+    for number, place in enumerate(subject.instants):
+        subject.say(f"instant {number + 1} of {len(subject.instants)}")
         instant = subject.decisions[place]
         when = f"from fetch_portfolio_weights for {show(instant)} alone"
         # A method of its own gets the panel itself and must cut it; the base class's is known to.
         for panel in [subject.panel, subject.known.until(instant)] if own else [subject.known]:
             largest = max(largest, _same(subject, slice(place, place + 1), when, _one, subject, oracle, panel, place))
-    return Answer(f"{len(places)} of {count} instants, {_apart(largest)}")
+    return Answer(f"{len(subject.instants)} of {count} instants, {_apart(largest)}")
 
 
 def ask_repeat(subject: Subject) -> Answer:
@@ -365,7 +370,7 @@ def _as_of(oracle: Published, instant: pd.Timestamp, panel: Panel, decisions: pd
 def _alters_itself(oracle: Published, instant: pd.Timestamp) -> bool:
     """Whether ``as_of`` changes the instance and returns it: then it cannot be asked twice."""
     try:
-        return oracle.as_of(instant) is oracle
+        return id(oracle.as_of(instant)) == id(oracle)
     except Exception:  # the same question is asked again, where its answer is a check's
         return True
 

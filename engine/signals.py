@@ -426,5 +426,5 @@ def strongest(decay: pd.DataFrame) -> tuple[float, float, float]:
     known = decay[decay["t"].notna()]
     if known.empty:
         return (math.nan, math.nan, math.nan)
-    best = known.loc[known["t"].abs().idxmax()]
+    best = known.iloc[int(np.argmax(known["t"].abs().to_numpy()))]
     return (float(best["horizon_days"]), float(best["mean"]), float(best["t"]))

@@ -9,6 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 
 from engine import charts
@@ -19,7 +20,7 @@ from engine.pages import Tile, bps, percent, ratio, templates
 from engine.panel import Panel
 from engine.report import write_page
 from engine.runs import Origin, code_digest
-from engine.signals import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, strongest
+from engine.signals import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
 
 _MARK = '<meta name="generator" content="hlbt signals">'
 #: Horizons of the table; the chart has all.
@@ -218,7 +219,11 @@ def _days(count: int) -> str:
 def _drawings(found: Signals) -> dict[str, Markup]:
     daily, blue, orange = found.daily, charts.COLOURS["price"], charts.COLOURS["spread"]
     smooth = daily["ic"].rolling(SMOOTHED, min_periods=SMOOTHED // 2).mean()
-    spread = 1e4 * daily["spread"].fillna(0.0).cumsum() / found.horizon_days
+    # Horizons that overlap are held side by side: each has a share of the money.
+    shares = overlap(found.horizon_days, pace(pd.DatetimeIndex(daily.index))[0]) + 1
+    spread = 1e4 * daily["spread"].fillna(0.0).cumsum() / shares
+    gain, cost = daily["book_return"].fillna(0.0), daily["cost"].fillna(0.0)
+    book = {"before costs": gain.cumsum(), "after fee and spread": (gain - cost).cumsum()}
     momentum = {f"{days} days": daily[f"momentum_{days}d"] for days in MOMENTUM_DAYS}
     with charts.isolated_style():
         drawn = {
@@ -258,6 +263,13 @@ def _drawings(found: Signals) -> dict[str, Markup]:
                 "Turnover of each decision",
                 daily["turnover"].iloc[1:],
                 found.figures["turnover"] if len(daily) > 1 else 0.0,
+            ),
+            "book": charts.lines(
+                "signals-book",
+                "Sum of the daily returns of the implied book",
+                book,
+                [charts.COLOURS["net"], orange],
+                percent=True,
             ),
             "coverage": charts.lines(
                 "signals-coverage",

@@ -358,6 +358,15 @@ class PublishesInPlace(FromFile):
         self.rows = self.rows[self.rows.index + pd.Timedelta(hours=self.delay) <= instant]
         return self
 
+class FromParquet(Oracle):
+    '''Arrow opens the file by itself.'''
+    def __init__(self, file):
+        self.file = file
+    def weight_matrix(self, panel, decisions):
+        import pyarrow.parquet as pq
+        rows = pq.read_table(self.file).to_pandas()
+        return frame(panel, decisions, np.tile(rows.to_numpy()[-1:], (len(decisions), 1)))
+
 class PublishesAll(FromFile):
     def as_of(self, instant):
         return self
@@ -447,6 +456,10 @@ def test_files_that_nobody_vouches_for(
     file = str(predictions)
     status, value = of_file(module, "FromFile", panel, decisions, file=file)
     assert status == "fail" and "predictions.csv and has no method as_of(instant)" in value
+    parquet = predictions.with_suffix(".parquet")
+    pd.read_csv(predictions).drop(columns="date").to_parquet(parquet)
+    found = audit(f"{module}:FromParquet", panel, decisions, parameters={"file": str(parquet)}).checks[-1]
+    assert found.status == "fail" and "predictions.parquet and has no method" in found.value
     status, value = of_file(module, "PublishesAll", panel, decisions, file=file)
     assert status == "fail" and "takes no row away" in value
     watched = audit(f"{module}:KeptInTheModule", panel, decisions, cuts=2).checks[-1]
