@@ -48,6 +48,7 @@ from engine.questions import (
     ask_process,
     ask_published,
     ask_repeat,
+    ask_score,
     ask_valid,
     spread,
 )
@@ -71,8 +72,8 @@ class Check:
     Attributes
     ----------
     name : str
-        For programs: ``cut``, ``future``, ``last_row``, ``funding``, ``coins``, ``instant``, ``repeat``, ``process``,
-        ``published``, ``valid``.
+        For programs: ``valid``, ``cut``, ``future``, ``last_row``, ``funding``, ``coins``, ``instant``, ``score``,
+        ``repeat``, ``process``, ``published``; in this order.
     title : str
         What is true when it passes.
     status : {"pass", "fail", "skipped"}
@@ -133,6 +134,7 @@ _TITLES: Mapping[str, str] = {
     "funding": "funding not yet settled changes nothing",
     "coins": "coins that list later change nothing before",
     "instant": "one instant gives the row of the matrix",
+    "score": "its scores make the same weights",
     "repeat": "asked again, it says the same",
     "process": "a new process says the same",
     "published": "its own rows are used once published",
@@ -145,6 +147,7 @@ _QUESTIONS: Mapping[str, Callable[[Subject], Answer]] = {
     "funding": ask_funding,
     "coins": ask_coins,
     "instant": ask_instant,
+    "score": ask_score,
     "repeat": ask_repeat,
 }
 

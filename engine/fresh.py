@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import HlbtError, OracleError
-from engine.oracle import bound_parameters, load_oracle, validate_weights, weight_matrix
+from engine.oracle import Oracle, bound_parameters, load_oracle, validate_weights, weight_matrix
 from engine.panel import Panel
 
 _HASH_SEED = "20241"
@@ -80,12 +80,19 @@ def work(folder: str) -> None:
         try:
             oracle = load_oracle(path, parameters)
             # What a C library opens is not seen; a parameter that names it is.
-            values = bound_parameters(type(oracle), parameters).values()
+            values = [*bound_parameters(type(oracle), parameters).values(), *declared_files(oracle)]
             reads |= {os.path.realpath(v): None for v in values if isinstance(v, str | Path) and os.path.isfile(v)}
             weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)[1]
         except HlbtError as error:
             refusal = str(error)
     (Path(folder) / "answer.pickle").write_bytes(pickle.dumps(Told(weights, refusal, tuple(reads)), protocol=5))
+
+
+def declared_files(oracle: Oracle) -> tuple[Path, ...]:
+    """Data files that an oracle and the oracles it is made of say they read; none where it says nothing."""
+    own = tuple(oracle.files()) if hasattr(oracle, "files") else ()
+    parts = oracle.parts() if hasattr(oracle, "parts") else ()
+    return tuple(dict.fromkeys([*own, *(file for part in parts for file in declared_files(part))]))
 
 
 @contextmanager

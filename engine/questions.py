@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,8 +15,8 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError, some
-from engine.fresh import Told, ask_fresh
-from engine.oracle import Oracle, check_gross, validate_weights, weight_matrix
+from engine.fresh import Told, ask_fresh, declared_files
+from engine.oracle import Oracle, ScoreOracle, check_gross, validate_weights, weight_matrix
 from engine.panel import Panel
 from engine.perturb import changed_after, changed_at, with_coins, with_newcomers
 from engine.variants import applied, traded_weights
@@ -229,12 +230,26 @@ def ask_repeat(subject: Subject) -> Answer:
     return Answer("2 fresh instances, 2 calls each under other random states, bit for bit; then on less data")
 
 
+def ask_score(subject: Subject) -> Answer:
+    """Sweeps and reports ask a ScoreOracle for its scores and construct by themselves: it must be the same book."""
+    oracle = subject.make()
+    if not isinstance(oracle, ScoreOracle):
+        return Answer("it has no scores", skipped=True)
+    when = "constructed from its scores"
+    largest = _same(subject, slice(0, len(subject.decisions)), when, _constructed, oracle, subject)
+    return Answer(f"{len(subject.decisions)} rows, {_apart(largest)}")
+
+
 def ask_process(
     subject: Subject, path: str | None, parameters: Mapping[str, Any], reads: list[tuple[str, ...]]
 ) -> Answer:
     """Half of the data in a new process: what a module keeps, and the order of sets, show. Appends to `reads`."""
     if path is None:
         return Answer("the oracle was not given as a path", skipped=True)
+    try:
+        pickle.dumps(dict(parameters))
+    except Exception as error:
+        return Answer(f"the parameters cannot be handed to another process: {error}", skipped=True)
     middle = (len(subject.decisions) - 1) // 2
     instant, asked = subject.decisions[middle], subject.decisions[: middle + 1]
     told = ask_fresh(path, parameters, subject.known.until(instant), asked)
@@ -247,6 +262,7 @@ def ask_process(
 def ask_published(subject: Subject, reads: tuple[str, ...] | None) -> Answer:
     """Rows of its own: the oracle as of each cut against the oracle that has them all; `reads` None = not watched."""
     oracle = subject.make()
+    reads = tuple(str(file) for file in declared_files(oracle)) or None if reads is None else reads
     if not isinstance(oracle, Published):
         if reads:
             return Answer(
@@ -351,6 +367,15 @@ def _without(weights: np.ndarray, here: np.ndarray) -> np.ndarray:
     return np.where(here | np.isnan(weights), weights, 0.0)
 
 
+def _constructed(oracle: ScoreOracle, subject: Subject) -> np.ndarray:
+    try:
+        return oracle.construct(oracle.scores(subject.known, subject.decisions))
+    except HlbtError:
+        raise
+    except Exception as error:
+        raise OracleError(f"scores or construct failed: {type(error).__name__}: {error}.") from error
+
+
 def _told(told: Told) -> np.ndarray:
     if told.weights is None:
         raise OracleError(told.refusal)
@@ -390,15 +415,15 @@ def _one(subject: Subject, oracle: Oracle, panel: Panel, place: int) -> np.ndarr
     tradable = panel.tradable[int(subject.rows[place])]
     universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
     try:
-        row = oracle.fetch_portfolio_weights(subject.decisions[place], universe, panel)
+        row = dict(oracle.fetch_portfolio_weights(subject.decisions[place], universe, panel))
+        weights = np.array([[float(row.pop(coin, 0.0)) for coin in panel.coins]])
     except HlbtError:
         raise
     except Exception as error:
         raise OracleError(f"fetch_portfolio_weights failed: {type(error).__name__}: {error}.") from error
-    strange = [coin for coin in row if coin not in panel.coins]
-    if strange:
-        raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {some(strange)}.")
-    return np.array([[row.get(coin, 0.0) for coin in panel.coins]], dtype=np.float64)
+    if row:
+        raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {some(row)}.")
+    return weights
 
 
 @contextmanager

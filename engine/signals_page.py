@@ -150,11 +150,11 @@ def _quantiles(found: Signals) -> str:
     known = means[~np.isnan(means)]
     if spread.count == 0:
         return ""
-    rises = int((np.diff(known) > 0).sum())
+    rises, compared = int((np.diff(known) > 0).sum()), "more" if spread.mean >= 0.0 else "less"
     return (
-        f"The top of {found.quantiles} quantiles earned {bps(spread.mean)} bps over {_days(found.horizon_days)} more "
-        f"than the bottom one ({_error(spread)}), and more at {spread.positive:.0%} of them; from one quantile to the "
-        f"next the mean return rises in {rises} of {len(known) - 1} steps."
+        f"The top of {found.quantiles} quantiles earned {bps(abs(spread.mean))} bps over {_days(found.horizon_days)} "
+        f"{compared} than the bottom one ({_error(spread)}), and more at {spread.positive:.0%} of them; from one "
+        f"quantile to the next the mean return rises in {rises} of {len(known) - 1} steps."
     )
 
 

@@ -271,6 +271,26 @@ class UnsettledWhenAskedAlone(Planted):
         return dict(zip(panel.coins, rates / np.abs(rates).sum(), strict=True))
 
 
+class ScoresLookAhead(Momentum):
+    """The matrix is honest; what a sweep asks for is not."""
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        return Momentum(lookback_hours=30, n=2).weight_matrix(panel, decisions)
+
+    def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        return change(panel)[np.minimum(panel.rows(decisions) + 24, len(panel.index) - 1)]
+
+
+class AnswersNonsense(Honest):
+    def fetch_portfolio_weights(self, timestamp: Any, tradable_universe: Any, panel: Any = None) -> Any:
+        return {"C00": "much"}
+
+
+class NamesAnother(Honest):
+    def fetch_portfolio_weights(self, timestamp: Any, tradable_universe: Any, panel: Any = None) -> dict[str, float]:
+        return {"NOPE": 0.1}
+
+
 @pytest.mark.parametrize(
     ("kind", "check"),
     [
@@ -281,6 +301,9 @@ class UnsettledWhenAskedAlone(Planted):
         (OneInstantDiffers, "instant"),
         (UnsettledWhenAskedAlone, "funding"),
         (UnsettledWhenAskedAlone, "instant"),
+        (ScoresLookAhead, "score"),
+        (AnswersNonsense, "instant"),
+        (NamesAnother, "instant"),
     ],
 )
 def test_memory_chance_and_disagreement(
@@ -318,6 +341,12 @@ class KeptInTheModule(Oracle):
     def weight_matrix(self, panel, decisions):
         mean = KEPT.setdefault("mean", panel.frame("mid").mean())
         return frame(panel, decisions, (panel.frame("mid") / mean)[list(panel.coins)].to_numpy()[panel.rows(decisions)])
+
+class Takes(Oracle):
+    def __init__(self, what):
+        self.what = what
+    def weight_matrix(self, panel, decisions):
+        return frame(panel, decisions, panel.tradable[panel.rows(decisions)].astype(float))
 
 class OrderOfASet(Oracle):
     def weight_matrix(self, panel, decisions):
@@ -535,6 +564,19 @@ def test_an_honest_oracle_may_warm_up_by_refusing(panel: Panel, decisions: pd.Da
     assert found.passed, found.message()
 
 
+def test_one_decision_and_a_panel_as_known(panel: Panel, decisions: pd.DatetimeIndex) -> None:
+    assert audit(Honest, panel, decisions[5:6]).passed
+    assert audit(Honest, panel.until(decisions[5]), decisions[5:6]).passed  # it is the last row too
+    assert not audit(NextRow, panel, decisions[5:6]).passed
+    known = statuses(audit(Honest, panel.known(), decisions))
+    assert known["funding"] == "skipped" and known["cut"] == "pass"
+
+
+def test_parameters_that_no_process_takes(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
+    found = audit(f"{module}:Takes", panel, decisions, parameters={"what": lambda: 1})
+    assert statuses(found)["process"] == "skipped"
+
+
 def test_the_number_of_cuts(panel: Panel, decisions: pd.DatetimeIndex) -> None:
     assert audit(Honest, panel, decisions).checks[1].value.startswith("16 cuts")
     assert audit(Honest, panel, decisions, cuts=4).checks[1].value.startswith("4 cuts")
@@ -543,7 +585,7 @@ def test_the_number_of_cuts(panel: Panel, decisions: pd.DatetimeIndex) -> None:
         audit(Honest, panel, decisions, cuts=0)
     seen: list[tuple[int, int, str]] = []
     audit(Honest, panel, decisions, cuts=4, step=lambda *words: seen.append(words))
-    assert seen[0] == (0, 10, "valid") and seen[-1] == (10, 10, "done") and (1, 10, "cut 4 of 4") in seen
+    assert seen[0] == (0, 11, "valid") and seen[-1] == (11, 11, "done") and (1, 11, "cut 4 of 4") in seen
 
 
 # What is disturbed ----------------------------------------------------------------------------------------------------
@@ -623,7 +665,20 @@ def test_the_command_passes_an_honest_oracle(hlbt) -> None:  # type: ignore[no-u
     answer = json.loads(out)
     assert answer["passed"] is True and answer["synthetic"] is True and answer["parameters"]["lookback_hours"] == 72
     assert {check["name"]: check["status"] for check in answer["checks"]} == dict.fromkeys(
-        ("valid", "cut", "future", "last_row", "funding", "coins", "instant", "repeat", "process", "published"), "pass"
+        (
+            "valid",
+            "cut",
+            "future",
+            "last_row",
+            "funding",
+            "coins",
+            "instant",
+            "score",
+            "repeat",
+            "process",
+            "published",
+        ),
+        "pass",
     )
 
 
