@@ -174,7 +174,8 @@ def ask_funding(subject: Subject) -> Answer:
         other = changed_at(subject.panel, int(subject.rows[place]), np.random.default_rng(seed), ("funding",))
         when = f"when the funding settled at {show(subject.decisions[place])}, after the trade, is changed"
         _same(subject, slice(0, place + 1), when, _matrix, subject, other, None)
-        _same(subject, slice(place, place + 1), when, _one, subject, subject.make(), other, place)
+        before = _reference(subject, place + 1, _one, subject, subject.make(), subject.panel, place)
+        _same(subject, slice(place, place + 1), when, _one, subject, subject.make(), other, place, expected=before)
     return Answer(f"changed at {len(places)} instants, asked for as matrix and as one row")
 
 
@@ -226,7 +227,9 @@ def ask_repeat(subject: Subject) -> Answer:
     middle = len(subject.decisions) // 2
     instant, asked = subject.decisions[middle], subject.decisions[: middle + 1]
     when = f"from an instance that has seen all data and is then asked up to {show(instant)}"
-    _same(subject, slice(0, middle + 1), when, weights_of, oracle, subject.known.until(instant), asked)
+    known = subject.known.until(instant)
+    fresh = _reference(subject, middle + 1, _matrix, subject, known, middle + 1)
+    _same(subject, slice(0, middle + 1), when, weights_of, oracle, known, asked, expected=fresh)
     return Answer("2 fresh instances, 2 calls each under other random states, bit for bit; then on less data")
 
 
@@ -252,10 +255,12 @@ def ask_process(
         return Answer(f"the parameters cannot be handed to another process: {error}", skipped=True)
     middle = (len(subject.decisions) - 1) // 2
     instant, asked = subject.decisions[middle], subject.decisions[: middle + 1]
-    told = ask_fresh(path, parameters, subject.known.until(instant), asked)
+    known = subject.known.until(instant)
+    told = ask_fresh(path, parameters, known, asked)
     reads.append(told.reads)
     when = f"in a new process, on the data up to {show(instant)} alone"
-    largest = _same(subject, slice(0, middle + 1), when, _told, told)
+    here = _reference(subject, middle + 1, _matrix, subject, known, middle + 1)
+    largest = _same(subject, slice(0, middle + 1), when, _told, told, expected=here)
     return Answer(f"{middle + 1} rows in a new process with another hash seed, {_apart(largest)}")
 
 
@@ -301,6 +306,7 @@ def _same(
     when: str,
     ask: Callable[..., np.ndarray],
     *arguments: Any,
+    expected: np.ndarray | None = None,
     kept: np.ndarray | None = None,
     exact: bool = False,
 ) -> float:
@@ -310,6 +316,8 @@ def _same(
     ----------
     when : str
         What was done to the data, as the end of a sentence.
+    expected : ndarray, optional
+        Default: the weights on the data as they are.
     kept : ndarray, (N,) bool, optional
         Columns of the panel that the answer has.
     exact : bool
@@ -321,7 +329,7 @@ def _same(
         When a weight differs, or the oracle raises although it has weights there.
     """
     kept = np.ones(len(subject.panel.coins), dtype=np.bool_) if kept is None else kept
-    expected = subject.full[places][:, kept]
+    expected = (subject.full[places] if expected is None else expected)[:, kept]
     try:
         got = ask(*arguments)[: len(expected)]
     except HlbtError as error:
@@ -343,6 +351,14 @@ def _same(
             )
         )
     return float(np.max(apart, initial=0.0, where=~np.isnan(apart)))
+
+
+def _reference(subject: Subject, stop: int, ask: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
+    """What the oracle says without the disturbance, so that a leak is told where it is; the matrix if it refuses."""
+    try:
+        return ask(*arguments)
+    except HlbtError:
+        return subject.full[:stop] if ask is _matrix else subject.full[stop - 1 : stop]
 
 
 def weights_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:

@@ -182,6 +182,9 @@ def test_a_leak_is_caught_and_named(kind: type[Oracle], panel: Panel, decisions:
     found = audit(kind, panel, decisions)
     failed = {check.name for check in found.failed}
     assert LEAKS[kind] <= failed, found
+    # a leak is told where it is: none of these forgets, dices, or reads files; only one reads rates
+    assert not {"valid", "repeat", "process", "published"} & failed
+    assert ("funding" in failed) == (kind is FundingOfTheInstant)
     assert not found.passed
     with pytest.raises(OracleError, match=f"{kind.__name__} fails the check"):
         found.raise_for_failure()
