@@ -55,16 +55,16 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
     return write_page(path, page)
 
 
-def check_page(path: Path) -> None:
-    """Refuse a path where something lies that is no capacity page."""
+def check_page(path: Path, mark: str = _MARK, kind: str = "capacity") -> None:
+    """Refuse a path where something lies that is no page of the `kind` that the `mark` in its head tells."""
     if path.suffix.lower() not in (".html", ".htm"):
         raise DataError(f"--out {path} is no page: name a file that ends in .html.")
     if path.is_dir():
         raise DataError(f"--out {path} is a folder: name a file that ends in .html.")
     if not path.parent.is_dir():
         raise DataError(f"--out {path}: {path.parent} is no folder. Make it, or name a file elsewhere.")
-    if path.is_file() and _MARK not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
-        raise DataError(f"{path} is there and is no capacity page. Name another file with --out.")
+    if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+        raise DataError(f"{path} is there and is no {kind} page. Name another file with --out.")
 
 
 def conclusions(table: pd.DataFrame, found: Limits) -> list[tuple[str, str]]:

@@ -174,6 +174,39 @@ def stems(name: str, label: str, values: pd.Series, mean: float) -> str:
     return _svg(figure, name, label)
 
 
+def bars(
+    name: str,
+    label: str,
+    ticks: Sequence[str],
+    values: np.ndarray,
+    errors: np.ndarray | None = None,
+    unit: str = "",
+) -> str:
+    """One bar a tick, up and down in the colours of gain and loss; `errors` are drawn each way; NaN is left out."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    figure, axes = _canvas()
+    places = np.arange(len(values))
+    colours = [COLOURS["gain"] if value >= 0 else COLOURS["loss"] for value in values]
+    axes.bar(places, np.nan_to_num(values), color=colours, width=0.7)
+    if errors is not None:
+        known = ~np.isnan(values) & ~np.isnan(errors)
+        axes.errorbar(
+            places[known], values[known], errors[known], fmt="none", ecolor=COLOURS["net"], elinewidth=0.8, capsize=1.5
+        )
+    axes.axhline(0.0, color="#999999", linewidth=0.8)
+    # Every label of a few bars; of many, as many as have room.
+    step = max(1, -(-len(ticks) // 10))
+    shown = [place for place in range(len(ticks)) if (place + 1) % step == 0 or place == 0]
+    axes.set_xticks(shown, [ticks[place] for place in shown])
+    axes.tick_params(axis="x", length=0)
+    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}{unit}"))
+    if not np.nan_to_num(values).any():
+        axes.set_ylim(-1.0, 1.0)
+    return _svg(figure, name, label)
+
+
 def by_size(
     name: str,
     label: str,

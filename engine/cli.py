@@ -13,7 +13,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli_data import data_app
-from engine.cli_options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, config_of, parameters_of
+from engine.cli_options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    ParamOption,
+    SetOption,
+    cache_of,
+    config_of,
+    parameters_of,
+)
+from engine.cli_oracle import oracle_app
 from engine.cli_sweep import sweep_command
 from engine.cli_validate import validate_command
 from engine.errors import ConfigError, DataError, HlbtError, OracleError
@@ -36,9 +46,6 @@ DEMO_ORACLES: tuple[tuple[str, dict[str, Any]], ...] = (
 OracleOption = Annotated[
     str | None, typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
 ]
-ParamOption = Annotated[
-    list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
-]
 WeightsOption = Annotated[
     Path | None, typer.Option("--weights", metavar="FILE", help="CSV or parquet: a column time, then one a coin.")
 ]
@@ -53,6 +60,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command("sweep")(sweep_command)
 app.command("validate")(validate_command)
+app.add_typer(oracle_app, name="oracle")
 
 
 def main() -> None:

@@ -22,6 +22,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one config key; may be repeated.")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+ParamOption = Annotated[
+    list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
+]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values replace cached ones that differ.")]
 
 
@@ -30,6 +33,19 @@ def config_of(path: Path | None, settings: list[str] | None) -> RunConfig:
     from engine.config import RunConfig
 
     return RunConfig.load(path, settings or ())
+
+
+def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
+    """The parameters of ``--param k=v``, values read as TOML."""
+    from engine.config import parse_value
+
+    parameters = {}
+    for assignment in assignments or ():
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--param {assignment!r} is not k=v, for example --param lookback_hours=168.")
+        parameters[name.strip()] = parse_value(text)
+    return parameters
 
 
 def cache_of(config: RunConfig) -> Path:
@@ -44,16 +60,3 @@ def store_of(config: RunConfig) -> Store:
     from engine.data.store import Store
 
     return Store(cache_of(config))
-
-
-def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
-    """The oracle's parameters that ``--param k=v`` give."""
-    from engine.config import parse_value
-
-    parameters = {}
-    for assignment in assignments or ():
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--param {assignment!r} is not k=v, for example --param lookback_hours=168.")
-        parameters[name.strip()] = parse_value(text)
-    return parameters

@@ -214,7 +214,9 @@ def _kept(values: Mapping[str, list[Any]], codes: np.ndarray, where: Sequence[Co
     frame = pd.DataFrame(columns).infer_objects()
     for constraint in where:
         if callable(constraint):
-            kept &= np.array([bool(constraint(one)) for one in frame.to_dict("records")])
+            kept &= np.array(
+                [bool(constraint({str(key): value for key, value in one.items()})) for one in frame.to_dict("records")]
+            )
             continue
         try:
             answer = np.asarray(frame.eval(constraint, engine="python"))

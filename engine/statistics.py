@@ -324,7 +324,7 @@ class _Halves:
                 np.divide(above, np.sqrt(below, out=below), out=above)
         for part, chosen in ((total, member), (rest, 1.0 - member)):
             if len(self.suspects):
-                columns = np.ix_(range(len(member)), self.suspects)
+                columns = np.ix_(np.arange(len(member)), self.suspects)
                 sharpe = _sharpes(chosen, self.sums[:, self.suspects], self.squares[:, self.suspects], self.lengths)
                 part[columns] = np.where(sharpe == 0.0, 0.0, part[columns])
         days = (member @ self.lengths)[:, None]

@@ -179,7 +179,8 @@ def load_study(folder: Path, returns: bool = True) -> Study:
         grid = record["grid"] = {key: record["grid"][key] for key in record["keys"]}
         codes = rows[[f"set.{key}" for key in grid]].to_numpy(dtype=np.int64)
         index = index_of(grid, codes)
-        table = rows.drop(columns=[name for name in rows if name == "key" or name.startswith("set.")]).set_axis(index)
+        ours = [name for name in rows.columns if name == "key" or name.startswith("set.")]
+        table = rows.drop(columns=ours).set_axis(index)
         daily = None
         if returns and (folder / RETURNS).is_file():
             kept = pd.read_parquet(folder / RETURNS)

@@ -114,7 +114,7 @@ class Results:
         """Keep what a task left."""
         places = outcome.task.places
         columns: dict[str, Any] = {"key": self.keys[places], ERROR: outcome.errors}
-        for name in outcome.table:
+        for name in map(str, outcome.table.columns):
             text = name in TEXTS
             columns[name] = outcome.table[name].to_numpy(dtype=object if text else np.float64)
             if text:

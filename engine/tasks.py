@@ -177,7 +177,8 @@ def _books(
                 lambda first=first: first.scores(space.known, decisions),  # type: ignore[misc]
                 lambda made: made.nbytes,
             )
-            parts.append(type(first).construct_many([oracle for _, oracle in members], scores))
+            scored = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
+            parts.append(type(first).construct_many(scored, scores))
             places += [place for place, _ in members]
         except (Exception, SystemExit):
             _one_by_one(space, members, decisions, None, parts, places, errors)

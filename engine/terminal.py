@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
+    from engine.causality import Audit
     from engine.result import Result
     from engine.runs import Origin
     from engine.study import Study
@@ -208,6 +209,23 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
         )
         if row["liquidated_at"]:
             table.add_row("LIQUIDATED", row["liquidated_at"][:10])
+    return table
+
+
+def audit_table(audit: Audit, synthetic: bool) -> Table:
+    """The checks of an oracle, a row each."""
+    from rich.table import Table
+
+    label = "  [SYNTHETIC DATA]" if synthetic else ""
+    table = Table(title=f"{audit.oracle}: {audit.decisions} decisions{label}", title_justify="left")
+    for heading in ("check", "what must hold", "", "what was seen"):
+        table.add_column(heading, no_wrap=heading in ("check", ""), overflow="fold")
+    from rich.markup import escape
+
+    styles = {"pass": "green", "fail": "bold red", "skipped": "dim"}
+    for check in audit.checks:
+        style = styles[check.status]
+        table.add_row(check.name, check.title, f"[{style}]{check.status}[/{style}]", escape(check.value))
     return table
 
 

@@ -37,7 +37,7 @@ def main(cache: str, how: str, sets: int) -> None:
     study = sweep(panel, Momentum, grid, executor=Ray(cluster.address), progress=watch)
     seconds = time.perf_counter() - started
     assert study.daily_returns is not None and threads.daily_returns is not None
-    print(
+    sys.stdout.write(
         json.dumps(
             {
                 "sets": len(study),

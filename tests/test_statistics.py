@@ -387,7 +387,7 @@ def test_edges_of_the_bootstrap() -> None:
 
 
 def test_pbo_of_nearly_constant_columns() -> None:
-    """A block that varies among constant ones, sets that stop for less and for more than half, tiny and huge returns."""
+    """A block that varies among constant ones, sets that stop for less and more than half, tiny and huge returns."""
     returns = noise(8, 64, 10)
     returns[:, 0] = 1e-3
     returns[3:6, 0] = [2e-3, 0.0, 1e-3]

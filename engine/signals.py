@@ -1,0 +1,430 @@
+"""What an oracle's signal is worth before any trading rule: whether it ranks coins by what they do next.
+
+The signal is the score of a :class:`engine.ScoreOracle`, else the weight. A day's numbers use the coins that are
+tradable at its decision and have a signal; the forward return runs from ``mid`` at the decision row to ``mid`` some
+days of 24 h later, NaN where one of the two prices lacks, so it may lie hours before what a backtest with a delay gets.
+
+Sources
+-------
+Rank IC: Spearman's correlation, Pearson's of the average ranks; after Grinold and Kahn, *Active Portfolio Management*.
+Standard errors of means: Newey and West (1987), Bartlett weights, without a small-sample correction; lag as in Newey
+and West (1994), ``floor(4 (n / 100) ** (2 / 9))``, and at least the overlap of the horizon with later decisions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.clock import DAYS_PER_YEAR, HOUR
+from engine.config import RunConfig
+from engine.errors import OracleError
+from engine.fees import fee_arrays
+from engine.oracle import Oracle, ScoreOracle, validate_weights, weight_matrix
+from engine.panel import Panel
+from engine.simulate import decisions_of
+from engine.variants import traded_weights
+
+HORIZONS: tuple[int, ...] = tuple(range(1, 31))
+#: Decisions between the two scores of an autocorrelation.
+LAGS: tuple[int, ...] = (1, 2, 3, 5, 7, 10, 14, 20, 30)
+#: Days of the momentum that a signal is compared with.
+MOMENTUM_DAYS = (7, 30)
+#: Fewer coins than this have no rank correlation worth the name.
+LEAST_COINS = 5
+#: Decisions of the rolling beta, and those it takes at least.
+BETA_WINDOW, BETA_LEAST = 60, 20
+MARKET = "BTC"
+_HOURS_PER_DAY = 24
+
+
+@dataclass(frozen=True)
+class Mean:
+    """A mean over decisions with its Newey-West error.
+
+    Attributes
+    ----------
+    mean, error, t : float
+        `t` is ``mean / error``; both NaN with fewer than two values for every lag and one more.
+    lag : int
+        Autocovariances that count, in decisions.
+    count : int
+        Values; NaN ones are left out and what stays is taken as consecutive.
+    positive : float
+        Share of the values above 0.
+    """
+
+    mean: float
+    error: float
+    t: float
+    lag: int
+    count: int
+    positive: float
+
+
+@dataclass(frozen=True, eq=False)
+class Signals:
+    """All figures of a signal.
+
+    Attributes
+    ----------
+    name, kind : str
+        Class of the oracle; ``score`` or ``weight``.
+    horizon_days, quantiles : int
+        Of everything that is not the decay.
+    ic, spread : Mean
+        Rank IC; mean return of the top quantile less that of the bottom one, over the whole horizon.
+    decay : DataFrame, a row a horizon
+        ``horizon_days`` and the attributes of :class:`Mean` of the rank IC.
+    buckets : DataFrame, a row a quantile, the lowest first
+        ``quantile`` from 1, ``mean_return`` over the horizon, ``excess_return`` over the mean of all coins with a
+        signal, ``coins`` a decision, ``days``.
+    autocorrelation : DataFrame, a row a lag
+        ``lag`` in decisions, ``correlation``: mean rank correlation of a signal with itself then.
+    daily : DataFrame, (D, ...)
+        ``ic``, ``spread``, ``scored``, ``tradable`` (coins), ``coverage``, ``turnover``, ``cost``, ``book_return``,
+        ``beta`` and ``momentum_7d``, ``momentum_30d``; see :func:`analyse`.
+    figures : dict of str to float
+        ``coverage``, ``turnover`` (a decision), ``cost_bps_daily``, ``cost_yearly``, ``book_bps_daily`` (before
+        costs), ``decisions_daily``, ``beta``, ``market_correlation``, ``momentum_7d``, ``momentum_30d``, ``gross``,
+        ``net``, ``breakeven_bps`` (cost of a dollar traded that eats the book's return).
+    """
+
+    name: str
+    kind: str
+    horizon_days: int
+    quantiles: int
+    ic: Mean
+    spread: Mean
+    decay: pd.DataFrame
+    buckets: pd.DataFrame
+    autocorrelation: pd.DataFrame
+    daily: pd.DataFrame
+    figures: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        daily = self.daily.rename_axis("time").reset_index()
+        daily["time"] = [instant.isoformat() for instant in self.daily.index]
+        return {
+            "name": self.name,
+            "signal": self.kind,
+            "horizon_days": self.horizon_days,
+            "quantiles": self.quantiles,
+            "ic": asdict(self.ic),
+            "spread": asdict(self.spread),
+            "figures": self.figures,
+            **{name: getattr(self, name).to_dict("records") for name in ("decay", "buckets", "autocorrelation")},
+            "daily": daily.to_dict("records"),
+        }
+
+
+def analyse(
+    oracle: Oracle,
+    panel: Panel,
+    config: RunConfig | None = None,
+    horizon_days: int = 1,
+    quantiles: int = 5,
+    step: Callable[[int, int, str], object] | None = None,
+) -> Signals:
+    """Every figure of an oracle's signal at the decisions of a config.
+
+    Book, turnover and costs are of the weights as traded (execution variants applied), NaN = the weight before, no
+    drift between decisions. ``turnover`` of a decision is ``sum(abs(change of weight))``, NaN at the first;
+    ``cost`` is that times the base fee of the row plus half the spread (quotes where the row has both, else
+    ``costs.half_spread_bps``), a fraction of equity, exchange discounts as configured; ``book_return`` is
+    ``sum(weight * return over the next 24 h)``,
+    before costs and funding; ``beta`` is that of ``book_return`` to :data:`MARKET` over :data:`BETA_WINDOW` decisions.
+
+    Raises
+    ------
+    OracleError
+        When the oracle fails, or `horizon_days` or `quantiles` is not accepted.
+    """
+    if horizon_days < 1 or quantiles < 2:
+        raise OracleError(
+            f"horizon_days = {horizon_days} and quantiles = {quantiles} are not accepted: at least 1 and 2."
+        )
+    config = config or RunConfig()
+    say = step or (lambda done, total, what: None)
+    say(0, 3, "signal")
+    decisions = decisions_of(panel, config)
+    signal, weights, kind = signal_of(oracle, panel, decisions)
+    say(1, 3, "forward returns")
+    hours, a_day = pace(decisions)
+    horizons = sorted({*HORIZONS, horizon_days})
+    ics = {days: rank_correlation(signal, forward_returns(panel, decisions, days)) for days in horizons}
+    decay = [{"horizon_days": days, **asdict(mean_of(ics[days], overlap(days, hours)))} for days in horizons]
+    say(2, 3, "figures")
+    forward = np.where(np.isnan(signal), np.nan, forward_returns(panel, decisions, horizon_days))
+    returns = quantile_returns(signal, forward, quantiles)
+    spread = returns[:, -1] - returns[:, 0]
+    daily, figures = _book(signal, weights, panel, decisions, config, a_day)
+    daily.insert(0, "ic", ics[horizon_days])
+    daily.insert(1, "spread", spread)
+    say(3, 3, "done")
+    return Signals(
+        type(oracle).__name__,
+        kind,
+        horizon_days,
+        quantiles,
+        mean_of(ics[horizon_days], overlap(horizon_days, hours)),
+        mean_of(spread, overlap(horizon_days, hours)),
+        pd.DataFrame(decay),
+        _buckets(signal, forward, returns, quantiles),
+        pd.DataFrame([{"lag": lag, "correlation": autocorrelation(signal, lag)} for lag in LAGS]),
+        daily,
+        figures,
+    )
+
+
+def signal_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[np.ndarray, np.ndarray, str]:
+    """Signal of the coins tradable at each decision (D, N), NaN elsewhere; weights (D, N); ``score`` or ``weight``."""
+    _, weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)
+    signal, kind = weights, "weight"
+    if isinstance(oracle, ScoreOracle):
+        signal, kind = np.asarray(oracle.scores(panel.known(), decisions), dtype=np.float64), "score"
+        if signal.shape != weights.shape:
+            raise OracleError(f"{type(oracle).__name__}.scores has shape {signal.shape}; {weights.shape} is needed.")
+        if np.isinf(signal).any():
+            raise OracleError(f"{type(oracle).__name__}.scores is infinite somewhere; a score is finite or NaN.")
+    return np.where(panel.tradable[panel.rows(decisions)], signal, np.nan), weights, kind
+
+
+# Returns --------------------------------------------------------------------------------------------------------------
+
+
+def forward_returns(panel: Panel, decisions: pd.DatetimeIndex, days: int) -> np.ndarray:
+    """``mid[t + 24 days] / mid[t] - 1`` of the coins tradable at ``t``, (D, N); NaN without both prices."""
+    rows = panel.rows(decisions)
+    returns = _change(panel, rows, rows + _HOURS_PER_DAY * days)
+    return np.where(panel.tradable[rows], returns, np.nan)
+
+
+def past_returns(panel: Panel, decisions: pd.DatetimeIndex, days: int) -> np.ndarray:
+    """``mid[t] / mid[t - 24 days] - 1``, (D, N); NaN without both prices."""
+    rows = panel.rows(decisions)
+    return _change(panel, rows - _HOURS_PER_DAY * days, rows)
+
+
+def _change(panel: Panel, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+    mid = panel.values("mid")
+    inside = (start >= 0) & (end < len(mid))
+    returns = np.full((len(start), mid.shape[1]), np.nan)
+    returns[inside] = mid[end[inside]] / mid[start[inside]] - 1.0
+    return returns
+
+
+# Statistics -----------------------------------------------------------------------------------------------------------
+
+
+def ranks(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
+    """Average ranks from 1 among the `valid` values of each row, (D, N); NaN elsewhere."""
+    from scipy.stats import rankdata
+
+    # What is left out is put last, where it moves no other rank.
+    ranked = rankdata(np.where(valid, values, np.inf), axis=1)
+    return np.where(valid, ranked, np.nan)
+
+
+def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Spearman's correlation of each row over the coins that have both, (D,).
+
+    NaN with fewer than :data:`LEAST_COINS` of them, or when one of the two does not vary.
+    """
+    valid = ~np.isnan(first) & ~np.isnan(second)
+    count = valid.sum(axis=1)
+    centre = (count + 1.0) / 2.0
+    one, two = (np.where(valid, ranks(values, valid) - centre[:, None], 0.0) for values in (first, second))
+    size = (one**2).sum(axis=1) * (two**2).sum(axis=1)
+    defined = (count >= LEAST_COINS) & (size > 0.0)
+    return np.where(defined, (one * two).sum(axis=1) / np.sqrt(np.where(defined, size, 1.0)), np.nan)
+
+
+def pace(decisions: pd.DatetimeIndex) -> tuple[float, float]:
+    """Fewest hours between two decisions, and decisions a day over the whole span; of one decision 24 and 1."""
+    if len(decisions) < 2:
+        return float(_HOURS_PER_DAY), 1.0
+    apart = np.diff(decisions.as_unit("ns").asi8) / HOUR.value
+    return float(apart.min()), float(_HOURS_PER_DAY / apart.mean())
+
+
+def overlap(days: int, hours: float) -> int:
+    """Later decisions, `hours` apart, whose horizon of `days` shares time with that of a decision."""
+    return max(0, math.ceil(_HOURS_PER_DAY * days / hours) - 1)
+
+
+def mean_of(values: np.ndarray, least_lag: int = 0) -> Mean:
+    """Mean of a series with the Newey-West error at the lag of the module's rule, at least `least_lag`."""
+    known = values[~np.isnan(values)]
+    count = len(known)
+    lag = max(least_lag, math.floor(4.0 * (count / 100.0) ** (2.0 / 9.0)))
+    if count == 0:
+        return Mean(math.nan, math.nan, math.nan, lag, 0, math.nan)
+    mean, error = float(known.mean()), math.nan
+    if count >= 2 * (lag + 1):
+        error = newey_west(known, lag)
+    t = mean / error if error > 0.0 else math.nan
+    return Mean(mean, error, t, lag, count, float((known > 0.0).mean()))
+
+
+def newey_west(values: np.ndarray, lag: int) -> float:
+    """Standard error of the mean, ``sqrt((g0 + 2 sum_l (1 - l / (lag + 1)) g_l) / n)``.
+
+    ``g_l = sum(e[l:] * e[:-l]) / n`` of the deviations ``e`` from the mean (Newey and West 1987).
+    """
+    deviations = values - values.mean()
+    count = len(values)
+    covariances = [float(deviations[step:] @ deviations[: count - step]) / count for step in range(lag + 1)]
+    variance = covariances[0] + 2.0 * sum((1.0 - step / (lag + 1.0)) * covariances[step] for step in range(1, lag + 1))
+    return math.sqrt(max(variance, 0.0) / count)
+
+
+def buckets_of(signal: np.ndarray, valid: np.ndarray, quantiles: int) -> np.ndarray:
+    """Quantile of each coin by the rank of its signal in its row, (D, N), 0 = lowest; -1 where not `valid`.
+
+    Coins with the same signal are in the same quantile, so one may be empty; a row with fewer coins than quantiles
+    has none.
+    """
+    count = valid.sum(axis=1, keepdims=True)
+    place = np.floor((ranks(signal, valid) - 0.5) * quantiles / np.maximum(count, 1))
+    return np.where(valid & (count >= quantiles), np.clip(np.nan_to_num(place), 0, quantiles - 1), -1).astype(np.int64)
+
+
+def quantile_returns(signal: np.ndarray, forward: np.ndarray, quantiles: int) -> np.ndarray:
+    """Mean forward return of the coins of each quantile, (D, quantiles); NaN where it is empty."""
+    bucket = buckets_of(signal, ~np.isnan(signal) & ~np.isnan(forward), quantiles)
+    return np.column_stack([_mean_where(forward, bucket == number) for number in range(quantiles)])
+
+
+def autocorrelation(signal: np.ndarray, lag: int) -> float:
+    """Mean rank correlation of the signals of two decisions `lag` apart; NaN when there are none."""
+    correlations = rank_correlation(signal[lag:], signal[:-lag]) if lag < len(signal) else np.zeros(0)
+    return _mean(correlations)
+
+
+def rolling_beta(book: np.ndarray, market: np.ndarray, window: int, least: int) -> np.ndarray:
+    """``cov(book, market) / var(market)`` over the last `window` values, (D,); NaN with fewer than `least` of both."""
+    lost = np.isnan(book) | np.isnan(market)
+    frame = pd.DataFrame({"book": np.where(lost, np.nan, book), "market": np.where(lost, np.nan, market)})
+    together = frame["book"].rolling(window, min_periods=least).cov(frame["market"])
+    alone = frame["market"].rolling(window, min_periods=least).var()
+    return (together / alone.where(alone > 0.0)).to_numpy()
+
+
+def _mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
+    count = chosen.sum(axis=1)
+    total = np.where(chosen, values, 0.0).sum(axis=1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def _mean(values: np.ndarray) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+# The implied book -----------------------------------------------------------------------------------------------------
+
+
+def _buckets(signal: np.ndarray, forward: np.ndarray, returns: np.ndarray, quantiles: int) -> pd.DataFrame:
+    valid = ~np.isnan(signal) & ~np.isnan(forward)
+    bucket = buckets_of(signal, valid, quantiles)
+    excess = returns - _mean_where(forward, bucket >= 0)[:, None]
+    return pd.DataFrame(
+        [
+            {
+                "quantile": number + 1,
+                "mean_return": _mean(returns[:, number]),
+                "excess_return": _mean(excess[:, number]),
+                "coins": float((bucket == number).sum() / max(1, int((bucket >= 0).any(axis=1).sum()))),
+                "days": int((~np.isnan(returns[:, number])).sum()),
+            }
+            for number in range(quantiles)
+        ]
+    )
+
+
+def _book(
+    signal: np.ndarray,
+    weights: np.ndarray,
+    panel: Panel,
+    decisions: pd.DatetimeIndex,
+    config: RunConfig,
+    a_day: float,
+) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The columns of :attr:`Signals.daily` that need no horizon, and the figures; `a_day` decisions a day."""
+    book = pd.DataFrame(traded_weights(weights, decisions, panel, config)).ffill().fillna(0.0).to_numpy()
+    change = np.full_like(book, np.nan)
+    change[1:] = np.abs(book[1:] - book[:-1])
+    next_day = forward_next(panel, decisions)
+    scored, tradable = (~np.isnan(signal)).sum(axis=1), panel.tradable[panel.rows(decisions)].sum(axis=1)
+    returns = np.where(np.isnan(next_day).all(axis=1), np.nan, (book * np.nan_to_num(next_day)).sum(axis=1))
+    daily = pd.DataFrame(
+        {
+            "scored": scored,
+            "tradable": tradable,
+            "coverage": np.where(tradable > 0, scored / np.maximum(tradable, 1), np.nan),
+            "turnover": change.sum(axis=1),
+            "cost": (change * cost_rates(panel, decisions, config)).sum(axis=1),
+            "book_return": returns,
+        },
+        index=decisions,
+    )
+    market = next_day[:, panel.coins.index(MARKET)] if MARKET in panel.coins else np.full(len(decisions), np.nan)
+    daily["beta"] = rolling_beta(returns, market, BETA_WINDOW, BETA_LEAST)
+    for days in MOMENTUM_DAYS:
+        daily[f"momentum_{days}d"] = rank_correlation(signal, past_returns(panel, decisions, days))
+    turnover, cost = _mean(daily["turnover"].to_numpy()), _mean(daily["cost"].to_numpy())
+    both = ~np.isnan(returns) & ~np.isnan(market)
+    held = both & (np.abs(book).sum(axis=1) > 0.0)
+    varies = held.sum() > 2 and np.ptp(market[held]) > 0.0 and np.ptp(returns[held]) > 0.0
+    covariance = np.cov(returns[held], market[held]) if varies else np.full((2, 2), np.nan)
+    # A book held for longer than a day earns on each of them; its return is measured on the first.
+    gain = _mean(returns)
+    figures = {
+        "coverage": _mean(daily["coverage"].to_numpy()),
+        "turnover": turnover,
+        "decisions_daily": a_day,
+        "cost_bps_daily": 1e4 * cost * a_day,
+        "cost_yearly": cost * a_day * DAYS_PER_YEAR,
+        "book_bps_daily": 1e4 * gain,
+        "breakeven_bps": 1e4 * gain / (turnover * a_day) if turnover > 0.0 else math.nan,
+        "gross": float(np.abs(book).sum(axis=1).mean()),
+        "net": float(book.sum(axis=1).mean()),
+        "beta": float(covariance[0, 1] / covariance[1, 1]),
+        "market_correlation": float(covariance[0, 1] / math.sqrt(covariance[0, 0] * covariance[1, 1])),
+        **{f"momentum_{days}d": _mean(daily[f"momentum_{days}d"].to_numpy()) for days in MOMENTUM_DAYS},
+    }
+    return daily, figures
+
+
+def forward_next(panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+    """Returns over the next 24 h of every coin, tradable or not, (D, N): what a held book earns."""
+    rows = panel.rows(decisions)
+    return _change(panel, rows, rows + _HOURS_PER_DAY)
+
+
+def cost_rates(panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig) -> np.ndarray:
+    """Fee of the base tier plus half the spread at each decision row, (D, N), fractions of what is traded."""
+    rows = panel.rows(decisions)
+    fees = fee_arrays(panel.index, config.costs)
+    half = np.full((len(rows), len(panel.coins)), config.costs.half_spread_bps / 1e4)
+    if "bid" in panel.fields and "ask" in panel.fields:
+        bid, ask = panel.values("bid")[rows], panel.values("ask")[rows]
+        quoted = ~np.isnan(bid) & ~np.isnan(ask) & ~np.isnan(panel.values("mid")[rows])
+        half = np.where(quoted, (ask - bid) / (2.0 * panel.values("mid")[rows]), half)
+    return half + fees.rate[rows, :1] * (1.0 - fees.referral_frac)
+
+
+def strongest(decay: pd.DataFrame) -> tuple[float, float, float]:
+    """Horizon in days with the largest absolute t statistic of the rank IC, its mean and its t; NaN without one."""
+    known = decay[decay["t"].notna()]
+    if known.empty:
+        return (math.nan, math.nan, math.nan)
+    best = known.iloc[int(np.argmax(known["t"].abs().to_numpy()))]
+    return (float(best["horizon_days"]), float(best["mean"]), float(best["t"]))
