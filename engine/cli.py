@@ -42,6 +42,7 @@ DEMO_ORACLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("research.oracles.carry:Carry", {"lookback_hours": 168, "n": 5}),
     ("research.oracles.equal_weight:EqualWeight", {}),
 )
+DEMO_SWEEP: dict[str, list[Any]] = {"lookback_hours": [72, 168, 336, 504, 720], "n": [3, 5, 8, 12]}
 
 OracleOption = Annotated[
     str | None, typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
@@ -228,20 +229,24 @@ def demo_command(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run the main job on the built-in SYNTHETIC sample: three oracles, a tearsheet each, the page of all runs.
+    """Run the main job on the built-in SYNTHETIC sample: three oracles, a tearsheet each, a sweep and its verdict.
 
     Example: hlbt demo
     """
+    from datetime import UTC, datetime
+
+    from engine.cli_validate import judged
     from engine.data.load import load_panel
     from engine.data.sample import write_sample
     from engine.data.store import Store
     from engine.report import write_index
+    from engine.sweep import sweep
 
     settled = config_of(config, settings)
     cache = Path(settled.data.cache) if settled.data.cache else cache_of(settled) / "sample"
     made = []
     with progress() as step:
-        steps = 2 + 2 * len(DEMO_ORACLES)
+        steps = 4 + 2 * len(DEMO_ORACLES)
         step(0, steps, "building the synthetic sample")
         write_sample(Store(cache))
         step(1, steps, "loading the panel")
@@ -252,20 +257,35 @@ def demo_command(
             result, origin = _run(panel, settled, path, parameters, None)
             step(3 + 2 * number, steps, f"tearsheet of {name}")
             made.append((result, origin, _write(result, origin, None, True, reports)))
+        step(steps - 2, steps, "sweep of momentum")
+        created = datetime.now(UTC).isoformat(timespec="seconds")
+        path, _ = DEMO_ORACLES[0]
+        study = sweep(panel, path, DEMO_SWEEP, settled, name="demo-sweep", reports=reports, created=created)
+        step(steps - 1, steps, "verdict and page of the sweep")
+        verdict = judged(study, panel, reports, 1)
         page = write_index(reports)
         step(steps, steps, "done")
+    assert study.folder is not None
     if as_json:
         print_json(
-            {"synthetic": True, "index": str(page), "runs": [_read_json(folder / "run.json") for _, _, folder in made]}
+            {
+                "synthetic": True,
+                "index": str(page),
+                "runs": [_read_json(folder / "run.json") for _, _, folder in made],
+                "sweep": str(study.folder),
+                "verdict": verdict.to_dict(),
+            }
         )
         return
     # As it was called, for `make demo` leaves hlbt in .venv/bin and not on the PATH.
     command = "hlbt" if shutil.which("hlbt") else os.path.relpath(sys.argv[0])
     show_all(
         demo_table(made),
+        f"Sweep of {len(study)} sets of momentum: {'passed' if verdict.passed else 'not passed'}. {verdict.says}\n",
         f"SYNTHETIC DATA: made-up prices with a small built-in effect; nothing here says anything about a market.\n\n"
         f"Open     {page}\n"
         f"         {made[0][2] / 'tearsheet.html'}\n"
+        f"         {study.folder / 'index.html'}\n"
         f"Next     {command} backtest --oracle research.oracles.momentum:Momentum --set data.cache={cache}\n"
         f"         {command} data sync --source api     (real history from HyperLiquid, no account needed)\n"
         f"         {command} data import freqtrade DIR  (real candles and funding from freqtrade's files)\n"
@@ -336,6 +356,7 @@ def _write(result: Result, origin: Origin, out: Path | None, report: bool, repor
 def _save(
     result: Result, origin: Origin, out: Path | None, page: Callable[[Run], object] | None, reports: Path = REPORTS
 ) -> Path:
+    """Keep a run and count it as a trial of its oracle."""
     from datetime import UTC, datetime
 
     import numpy as np
@@ -344,12 +365,13 @@ def _save(
     from engine.runs import run_name, save_run
     from engine.trials import record_trials, trial_key
 
-    folder = out if out is not None else reports / run_name(result, origin)
+    name = run_name(result, origin)
+    folder = out if out is not None else reports / name
     save_run(result, origin, folder, datetime.now(UTC).isoformat(timespec="seconds"), page)
     if origin.kind == "oracle":
         key = trial_key(origin.path, origin.digest, origin.parameters, result.config.to_dict())
         sharpe = result.metrics["sharpe"] / DAYS_PER_YEAR**0.5
-        record_trials(folder.parent, origin.path, folder.name, np.array([key]), np.array([sharpe]))
+        record_trials(reports, origin.path, name, np.array([key]), np.array([sharpe]))
     return folder
 
 

@@ -58,19 +58,25 @@ def validate_command(
 
 
 def judge(study: Study, panel: Panel, reports: Path, top: int) -> Verdict:
-    """Verdict of a sweep, tearsheets of its best sets, and its page."""
+    """:func:`judged`, with a progress bar."""
+    with progress() as step:
+        return judged(study, panel, reports, top, step)
+
+
+def judged(
+    study: Study, panel: Panel, reports: Path, top: int, step: Progress = lambda _done, _total, _what: None
+) -> Verdict:
+    """Verdict of a sweep by all trials below `reports`, tearsheets of its best sets, and its page."""
     from engine.sweep_page import write_sweep_page
     from engine.trials import count_trials
     from engine.validate import validate
 
     assert study.folder is not None
-    with progress() as step:
-        trials = count_trials(reports, [oracle["path"] for oracle in study.record["oracles"]])
-        verdict = validate(study, panel, trials, progress=step)
-        verdict.save(study.folder)
-        tearsheets = _tearsheets(study, panel, top, step)
-        step(1, 1, "writing the page")
-        write_sweep_page(study, verdict.to_dict(), tearsheets)
+    trials = count_trials(reports, [oracle["path"] for oracle in study.record["oracles"]])
+    verdict = validate(study, panel, trials, progress=step)
+    verdict.save(study.folder)
+    tearsheets = _tearsheets(study, panel, top, step)
+    write_sweep_page(study, verdict.to_dict(), tearsheets, step)
     return verdict
 
 

@@ -110,6 +110,24 @@ class IndexRow:
     trades: int = 0
 
 
+@dataclass(frozen=True)
+class SweepRow:
+    """One sweep on the page of all runs; `error` stands instead of figures when the folder is damaged."""
+
+    folder: str
+    page: bool
+    error: str = ""
+    oracles: str = ""
+    keys: str = ""
+    sets: int = 0
+    failed: int = 0
+    best: float = math.nan
+    synthetic: bool = False
+    passed: bool | None = None
+    says: str = ""
+    created: str = ""
+
+
 def check_record(record: Any, folder: Path) -> None:
     """Refuse a ``run.json`` that a page cannot be made from.
 

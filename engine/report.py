@@ -22,8 +22,19 @@ from markupsafe import Markup
 from engine.charts import isolated_style
 from engine.clock import DAYS_PER_YEAR, show
 from engine.errors import DataError
-from engine.pages import IndexRow, benchmark_returns, block, check_record, daily_returns, index_row, plain, templates
+from engine.pages import (
+    IndexRow,
+    SweepRow,
+    benchmark_returns,
+    block,
+    check_record,
+    daily_returns,
+    index_row,
+    plain,
+    templates,
+)
 from engine.runs import BENCHMARK, Run
+from engine.study import ERROR, PAGE, VERDICT, load_study
 
 TEARSHEET = "tearsheet.html"
 INDEX = "index.html"
@@ -91,7 +102,7 @@ def write_tearsheet(run: Run) -> Path:
 
 
 def write_index(reports: Path) -> Path:
-    """Write ``index.html``: every run folder directly below `reports`, newest first, damaged ones with their error.
+    """Write ``index.html``: the runs and sweeps directly below `reports`, newest first, damaged ones with their error.
 
     Raises
     ------
@@ -105,7 +116,9 @@ def write_index(reports: Path) -> Path:
     rows = [_read_row(file) for file in sorted(reports.glob("*/run.json")) if not file.parent.name.startswith(".")]
     rows.sort(key=lambda row: row.folder)
     rows.sort(key=lambda row: row.created, reverse=True)
-    return write_page(reports / INDEX, templates().get_template("index.html").render(rows=rows))
+    sweeps = [_sweep_row(file) for file in sorted(reports.glob("*/sweep.json")) if not file.parent.name.startswith(".")]
+    sweeps.sort(key=lambda row: row.created, reverse=True)
+    return write_page(reports / INDEX, templates().get_template("index.html").render(rows=rows, sweeps=sweeps))
 
 
 def page_title(record: Mapping[str, Any]) -> str:
@@ -122,6 +135,30 @@ def _read_row(file: Path) -> IndexRow:
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
         # Whatever is wrong with a file that someone edited, the other runs stay readable.
         return IndexRow(folder.name, False, f"run.json is damaged ({type(error).__name__}: {_brief(error)}).")
+
+
+def _sweep_row(file: Path) -> SweepRow:
+    folder = file.parent
+    try:
+        study = load_study(folder, returns=False)
+        judged = json.loads((folder / VERDICT).read_text(encoding="utf-8")) if (folder / VERDICT).is_file() else {}
+        return SweepRow(
+            folder.name,
+            (folder / PAGE).is_file(),
+            oracles=", ".join(item["path"] for item in study.record["oracles"]),
+            keys=", ".join(f"{key} ({len(values)})" for key, values in study.record["grid"].items()),
+            sets=len(study),
+            failed=int((study.table[ERROR] != "").sum()),
+            best=float(study.table["sharpe"].max()),
+            synthetic=bool(study.record["synthetic"]),
+            passed=judged.get("passed"),
+            says=str(judged.get("says", "")),
+            created=str(study.record["created"]),
+        )
+    except DataError as error:
+        return SweepRow(folder.name, False, str(error))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return SweepRow(folder.name, False, f"The sweep is damaged ({type(error).__name__}: {_brief(error)}).")
 
 
 def _benchmark_notes(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> list[str]:

@@ -1,6 +1,6 @@
 """The trial ledger: every set ever run for an idea, so that the best of them is judged by how many were tried.
 
-One folder an oracle family (its dotted path) below ``reports/trials/``, one parquet file a source (a sweep, or a single
+One folder an oracle family (its dotted path) below ``reports/.trials/``, one parquet file a source (a sweep or a single
 run). A trial is what was tried: oracle, code, parameters, config, and the start and coins of the data; a later end of
 the data, or another version of the engine, is the same trial seen again.
 """
@@ -21,7 +21,8 @@ import pandas as pd
 
 from engine.errors import DataError
 
-FOLDER = "trials"
+#: Dotted, so that clearing the reports does not clear the count.
+FOLDER = ".trials"
 
 
 @dataclass(frozen=True)

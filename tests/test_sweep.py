@@ -276,7 +276,7 @@ def test_the_ledger_counts_each_trial_once_across_sweeps_and_runs(panel: Panel, 
     sweep(panel, Slow, {"tilt": [0.1, 0.2, 0.3]}, name="a", reports=alone_)
     expected = np.std(first["sharpe"] / np.sqrt(365), ddof=1)
     assert count_trials(alone_, family).sharpe_sd_daily == pytest.approx(expected, rel=1e-12)
-    damaged = next((alone_ / "trials").glob("*/*.parquet"))
+    damaged = next((alone_ / ".trials").glob("*/*.parquet"))
     damaged.write_bytes(b"PAR1")
     with pytest.raises(DataError, match=r"ledger .* is damaged"):
         count_trials(alone_, family)
