@@ -105,6 +105,7 @@ def backtest_command(
     else:
         show_all(
             *result_tables(result, origin),
+            *(f"Note: {note}" for note in result.notes),
             f"Run folder: {folder}" + (f"\nTearsheet:  {folder / 'tearsheet.html'}" if report else ""),
         )
 
@@ -297,14 +298,18 @@ def _run(
     panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
 ) -> tuple[Result, Origin]:
     """Weights from an oracle or a file, then the backtest."""
+    from dataclasses import replace
+
     from engine.oracle import bound_parameters, load_oracle, oracle_sources, weight_matrix
+    from engine.risk import risk_of
     from engine.runs import Origin, files_digest
     from engine.simulate import backtest, decisions_of
     from engine.weights import read_weights
 
     if oracle_path is not None:
         oracle = load_oracle(oracle_path, parameters)
-        matrix = weight_matrix(oracle, panel, decisions_of(panel, config))
+        decisions = decisions_of(panel, config)
+        matrix = weight_matrix(oracle, panel, decisions)
         name = type(oracle).__name__
         origin = Origin(
             name,
@@ -313,10 +318,12 @@ def _run(
             bound_parameters(type(oracle), parameters),
             files_digest(oracle_sources(oracle)),
         )
-    else:
-        assert weights_file is not None
-        matrix = read_weights(weights_file)
-        origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
+        result = backtest(panel, matrix, config)
+        told = oracle.notes(panel.known(), decisions)
+        return replace(result, risk=risk_of(oracle, panel, result.weights), notes=told), origin
+    assert weights_file is not None
+    matrix = read_weights(weights_file)
+    origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
     return backtest(panel, matrix, config), origin
 
 

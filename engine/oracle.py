@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
-import importlib.util
 import inspect
-import sys
-import sysconfig
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -20,7 +14,9 @@ import pandas as pd
 
 from engine.clock import UNIT, show
 from engine.errors import HlbtError, OracleError, WeightsError, nearest, some
+from engine.nested import ORACLE, folded
 from engine.panel import Panel
+from engine.sources import code_files, import_code
 
 #: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
 GROSS_TOLERANCE = 1e-5
@@ -34,6 +30,9 @@ class Oracle(ABC):
     (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before ``t``, so ``funding`` there is the
     last settled rate.
     """
+
+    #: Names of the constructor arguments that are oracles themselves, or sequences of them.
+    oracle_parameters: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
@@ -77,13 +76,14 @@ class Oracle(ABC):
         Raises
         ------
         OracleError
-            Without a panel, for an oracle that needs one, or when `timestamp` is not in it.
+            Without a panel that is needed, when it lacks `timestamp`, or for stale data (:meth:`require_fresh`).
         """
         if panel is None:
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
         instant = pd.Timestamp(timestamp)
         if instant.tzinfo is None:
             raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
+        self.require_fresh(instant)
         known = panel.known().until(instant)
         if known.index[-1] != instant:
             raise OracleError(
@@ -107,6 +107,49 @@ class Oracle(ABC):
         values = rows.to_numpy(dtype=np.float64)
         _check_finite(values, [str(coin) for coin in rows.columns], rows.index)
         check_gross(values, rows.index, max_gross)
+
+    def parts(self) -> tuple[Oracle, ...]:
+        """The oracles that this one is made of (``oracle_parameters``)."""
+        held = [getattr(self, name) for name in self.oracle_parameters]
+        return tuple(part for value in held for part in ([value] if isinstance(value, Oracle) else value))
+
+    def files(self) -> tuple[Path, ...]:
+        """Data files that the weights depend on; their content is part of a run's digest. Those of parts left out."""
+        return ()
+
+    def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
+        """What a reader of a run must know of the data behind its weights, a sentence each; by default that of parts.
+
+        Said in ``run.json``, on the command line and on the tearsheet.
+        """
+        return tuple(dict.fromkeys(note for part in self.parts() for note in part.notes(panel, decisions)))
+
+    def require_fresh(self, timestamp: pd.Timestamp) -> None:
+        """Raise an OracleError where data of the oracle's own are too old for a live book at `timestamp`."""
+        for part in self.parts():
+            part.require_fresh(timestamp)
+
+    def risk(self, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame | None:
+        """Risk of a book in the oracle's own terms, for the tearsheet; by default that of the parts, else None.
+
+        Parameters
+        ----------
+        panel : Panel
+            As known.
+        weights : DataFrame, (D, N)
+            The book after each decision, no NaN; not always of this oracle's making.
+
+        Returns
+        -------
+        DataFrame, (D, K), or None
+            A named exposure a column, NaN where it cannot be told. Row ``d`` uses what was known at its decision.
+        """
+        found: dict[str, pd.Series] = {}
+        for part in self.parts():
+            frame = part.risk(panel, weights)
+            for name, values in () if frame is None else frame.items():
+                found.setdefault(str(name), values)
+        return pd.DataFrame(found, index=weights.index) if found else None
 
 
 class ScoreOracle(Oracle):
@@ -309,8 +352,7 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> N
     """Check that no row of the weights depends on what came after it.
 
     For every decision the weights on the panel cut off there are compared, bit for bit, with those of the full panel.
-    An
-    oracle that reads something else than the panel is beyond this check.
+    An oracle that reads something else than the panel is beyond this check.
 
     Raises
     ------
@@ -332,7 +374,7 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> N
 
 
 def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
-    """Build the oracle that ``module:Class`` or ``file.py:Class`` names.
+    """Build the oracle that ``module:Class`` or ``file.py:Class`` names, with parameters as :func:`build_oracle`.
 
     Raises
     ------
@@ -340,12 +382,16 @@ def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
         When the module, the class or a parameter is not there (the nearest name is suggested), or it refuses its
         values.
     """
+    return build_oracle(_class_of(path), parameters)
+
+
+def _class_of(path: str) -> type[Oracle]:
     module_name, colon, class_name = path.partition(":")
     if not colon or not module_name or not class_name:
         raise OracleError(
             f"{path!r} does not name an oracle: write module:Class, for example research.oracles.momentum:Momentum."
         )
-    module = _import(module_name)
+    module = import_code(module_name)
     kind = getattr(module, class_name, None)
     if not (inspect.isclass(kind) and issubclass(kind, Oracle)):
         found = [name for name, value in vars(module).items() if inspect.isclass(value) and issubclass(value, Oracle)]
@@ -354,87 +400,72 @@ def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
         )
     if inspect.isabstract(kind):
         raise OracleError(f"{path} is abstract: {some(sorted(kind.__abstractmethods__))} is not written.")
+    return kind
+
+
+def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
+    """An oracle of a class; ``inner.n`` names the parameter `n` of its parameter `inner` (:mod:`engine.nested`)."""
     accepted = inspect.signature(kind).parameters
     open_ended = any(item.kind is inspect.Parameter.VAR_KEYWORD for item in accepted.values())
-    for name in parameters:
+    given = folded(parameters, kind.oracle_parameters)
+    for name in given:
         if name not in accepted and not open_ended:
             raise OracleError(
-                f"{class_name} has no parameter {name!r}.{nearest(name, accepted)} Parameters: "
+                f"{kind.__name__} has no parameter {name!r}.{nearest(name, accepted)} Parameters: "
                 f"{', '.join(accepted) or 'none'}."
             )
     try:
-        oracle = kind(**parameters)
+        return kind(**given)
     except HlbtError:
         raise
     except Exception as error:
-        raise OracleError(f"{class_name}({_call(parameters)}) failed: {type(error).__name__}: {error}.") from error
-    return oracle
+        called = ", ".join(f"{name}={value!r}" for name, value in given.items())
+        raise OracleError(f"{kind.__name__}({called}) failed: {type(error).__name__}: {error}.") from error
+
+
+def as_oracle(value: Any, name: str) -> Oracle:
+    """An oracle from what the parameter `name` may hold: one, ``module:Class``, or that and parameters as a table."""
+    if isinstance(value, Oracle):
+        return value
+    _, kind, given = _named(value, name)
+    return build_oracle(kind, given)
+
+
+def _named(value: Any, name: str) -> tuple[str, type[Oracle], dict[str, Any]]:
+    """Path, class and parameters of a value that :func:`as_oracle` accepts."""
+    if isinstance(value, str):
+        return value, _class_of(value), {}
+    if isinstance(value, Oracle):
+        own = {item.name: getattr(value, item.name) for item in fields(value)} if is_dataclass(value) else {}
+        return f"{type(value).__module__}:{type(value).__qualname__}", type(value), own
+    if isinstance(value, Mapping) and ORACLE in value:
+        path, kind, own = _named(value[ORACLE], name)
+        return path, kind, own | {key: item for key, item in value.items() if key != ORACLE}
+    raise OracleError(
+        f"{name} = {value!r} is no oracle: write module:Class, or a table with the key {ORACLE} and its parameters."
+    )
 
 
 def oracle_sources(oracle: Oracle) -> list[Path]:
-    """Files whose code decides the weights, for a digest: the modules of the oracle's classes and all they import.
-
-    Left out are ``engine``, which has a digest of its own, the standard library and installed packages, whose
-    versions a
-    run records.
-    """
-    waiting = [kind.__module__ for kind in type(oracle).__mro__]
-    found: dict[str, Path] = {}
-    while waiting:
-        name = waiting.pop()
-        file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-        if name in found or file.suffix != ".py" or name.partition(".")[0] == "engine" or _is_installed(file):
-            continue
-        found[name] = file
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                package = name.rsplit(".", node.level)[0] + "." if node.level else ""
-                origin = (package + (node.module or "")).strip(".")
-                waiting += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
-    return [found[name] for name in sorted(found)]
-
-
-def _is_installed(file: Path) -> bool:
-    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return any(file.is_relative_to(place) for place in places if place)
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        if name.endswith(".py"):
-            file = Path(name).resolve()
-            if not file.is_file():
-                raise OracleError(f"Oracle file {name} does not exist.")
-            spec = importlib.util.spec_from_file_location(f"hlbt_oracle_{file.stem}", file)
-            if spec is None or spec.loader is None:
-                raise OracleError(f"Oracle file {name} cannot be imported.")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            _look_in(file.parent)
-            spec.loader.exec_module(module)
-            return module
-        _look_in(Path.cwd())
-        return importlib.import_module(name)
-    except HlbtError:
-        raise
-    except Exception as error:
-        raise OracleError(f"Oracle module {name} cannot be imported: {type(error).__name__}: {error}.") from error
-
-
-def _look_in(folder: Path) -> None:
-    """Let an oracle import its neighbours, as Python does for a script."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-
-def _call(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in parameters.items())
+    """Files that decide the weights, for a digest: the code of the oracle and its parts, then the data they read."""
+    found = [*code_files(kind.__module__ for kind in type(oracle).__mro__), *oracle.files()]
+    return list(dict.fromkeys([*found, *(file for part in oracle.parts() for file in oracle_sources(part))]))
 
 
 def bound_parameters(kind: type[Oracle], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """`parameters` and the defaults of all that were not given, as the constructor sees them."""
-    bound = inspect.signature(kind).bind(**parameters)
+    """`parameters` and the defaults of all that were not given; those of inner oracles as flat names with dots."""
+    bound = inspect.signature(kind).bind(**folded(parameters, kind.oracle_parameters))
     bound.apply_defaults()
-    return dict(bound.arguments)
+    flat: dict[str, Any] = {}
+    for name, value in bound.arguments.items():
+        flat |= _spelt(name, value) if name in kind.oracle_parameters else {name: value}
+    return flat
+
+
+def _spelt(name: str, value: Any) -> dict[str, Any]:
+    if isinstance(value, list | tuple):
+        each = [_spelt(f"{name}.{place}", item) for place, item in enumerate(value)]
+        paths = [spelt.pop(f"{name}.{place}") for place, spelt in enumerate(each)]
+        return {name: paths, **{key: item for spelt in each for key, item in spelt.items()}}
+    path, kind, given = _named(value, name)
+    return {name: path, **{f"{name}.{key}": item for key, item in bound_parameters(kind, given).items()}}
