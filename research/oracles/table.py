@@ -267,7 +267,7 @@ def _complete(times: pd.DatetimeIndex, column: pd.Series, name: str, file: Path)
     wrong: Sequence[int] = np.flatnonzero(times.isna())
     if len(wrong):
         raise OracleError(
-            f"Scores {file}: {name} in data row {column.index[wrong[0]] + 1} is {column.iloc[wrong[0]]!r}, which is no date. "
+            f"Scores {file}: {name} in data row {column.index[wrong[0]] + 1} is {column.iloc[wrong[0]]!r}, no date. "
             "Write 2024-10-01 or 2024-10-01T18:00Z."
         )
     return times.as_unit(UNIT) if times.tz is None else times.tz_convert("UTC").as_unit(UNIT)
