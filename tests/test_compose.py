@@ -166,9 +166,9 @@ def test_liquid_by_hand() -> None:
     panel = flat_panel(2, "ABCD", volume_usd=volume)
     assert row_of(Liquid(EqualWeight(), top=2, lookback_hours=24), panel, 0) == [0, 0.5, 0.5, 0]
     assert row_of(Liquid(EqualWeight(), top=2, lookback_hours=24), panel, 1) == [0.5, 0, 0, 0.5]
-    # over both days A has (24 * 10 + 24 * 40) / 2 a day at the last hour, D 600 less an hour
+    # means of both days, an hour: A 25, B 30, C 20, D 25
     row = row_of(Liquid(EqualWeight(), minimum_usd=24 * 24.5, lookback_hours=48), panel, 1)
-    assert row == [pytest.approx(0.5), pytest.approx(0.5), 0, 0]
+    assert row == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
     own = flat_panel(2, "ABCD", volume_24h_usd=24 * volume)
     assert row_of(Liquid(EqualWeight(), top=2, lookback_hours=24), own, 1) == [0.5, 0, 0, 0.5]
     with pytest.raises(OracleError, match="volume_24h_usd"):
@@ -245,23 +245,9 @@ def test_code_of_inner_oracles_is_in_the_digest(tmp_path: Path) -> None:
 
 def test_a_composition_from_the_command_line(hlbt: Any, sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
-    words = [
-        "backtest",
-        "--oracle",
-        "research.oracles.compose:Neutralise",
-        "--param",
-        "inner=research.oracles.compose:Liquid",
-    ]
-    words += [
-        "--param",
-        f"inner.inner={PATH}",
-        "--param",
-        "inner.inner.n=3",
-        "--param",
-        "inner.top=20",
-        "--param",
-        "to=beta",
-    ]
+    parameters = ["inner=research.oracles.compose:Liquid", f"inner.inner={PATH}", "inner.inner.n=3", "inner.top=20"]
+    words = ["backtest", "--oracle", "research.oracles.compose:Neutralise", "--param", "to=beta"]
+    words += [word for parameter in parameters for word in ("--param", parameter)]
     done = hlbt(*words, "--set", "data.end=2024-04-01", "--no-report", "--json")
     assert done.code == 0, done.err
     record = json.loads(done.out)
