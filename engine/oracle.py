@@ -95,8 +95,13 @@ class Oracle(ABC):
         weights = self.weight_matrix(replace(known, tradable=tradable), known.index[-1:])
         return {str(coin): float(weight) for coin, weight in weights.iloc[0].items()}
 
-    def validate_weights(self, weights: Mapping[str, float] | pd.DataFrame, max_gross: float = 1.0) -> None:
+    def validate_weights(self, weights: Mapping[str, float] | pd.DataFrame, max_gross: float = 1.0) -> bool:
         """Check one row (a mapping) or many (a frame): finite or NaN, gross ``sum(abs(weight))`` within the limit.
+
+        Returns
+        -------
+        bool
+            True, for callers who ask; weights that break the contract raise.
 
         Raises
         ------
@@ -107,6 +112,7 @@ class Oracle(ABC):
         values = rows.to_numpy(dtype=np.float64)
         _check_finite(values, [str(coin) for coin in rows.columns], rows.index)
         check_gross(values, rows.index, max_gross)
+        return True
 
     def parts(self) -> tuple[Oracle, ...]:
         """The oracles that this one is made of (``oracle_parameters``)."""

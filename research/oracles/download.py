@@ -58,8 +58,8 @@ def fetch_file(folder: Path, stem: str, service: str, fetch: Callable[[Path], Pa
             try:
                 newest = read_published(target, layout).dates[-1]
             except OracleError as error:
-                reason = str(error).replace(f"{target.resolve()}", "")
-                raise OracleError(f"{service} is not what was expected:{reason.removeprefix('Scores')}") from error
+                reason = str(error).removeprefix(f"Scores {target.resolve()}").lstrip(" :")
+                raise OracleError(f"{service} is not what was expected: {target.name} {reason}") from error
             digest = hashlib.sha256(target.read_bytes()).hexdigest()[:12]
             final = folder / f"{stem}-{newest:%Y-%m-%d}-{digest}{target.suffix}"
             os.replace(target, final)
