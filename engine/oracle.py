@@ -442,11 +442,12 @@ def _named(value: Any, name: str) -> tuple[str, type[Oracle], dict[str, Any]]:
     if isinstance(value, str):
         return value, _class_of(value), {}
     if isinstance(value, Oracle):
-        own = {item.name: getattr(value, item.name) for item in fields(value)} if is_dataclass(value) else {}
+        held = [item.name for item in fields(value) if item.init] if is_dataclass(value) else []
+        own = {name: getattr(value, name) for name in held}
         return f"{type(value).__module__}:{type(value).__qualname__}", type(value), own
     if isinstance(value, Mapping) and ORACLE in value:
-        path, kind, own = _named(value[ORACLE], name)
-        return path, kind, own | {key: item for key, item in value.items() if key != ORACLE}
+        path, kind, base = _named(value[ORACLE], name)
+        return path, kind, base | {key: item for key, item in value.items() if key != ORACLE}
     raise OracleError(
         f"{name} = {value!r} is no oracle: write module:Class, or a table with the key {ORACLE} and its parameters."
     )

@@ -80,7 +80,7 @@ class Smooth(Wrapper):
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
         past = [decisions - 24 * age * HOUR for age in range(self.days)]
-        every = past[0].append(past[1:]).unique().sort_values()
+        every = pd.DatetimeIndex(past[0].append(past[1:]).unique().sort_values())
         every = every[panel.rows(every) >= 0]
         values = asked(self.inner, panel, every)
         total = np.zeros((len(decisions), len(panel.coins)))

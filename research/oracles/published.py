@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -40,7 +40,7 @@ class PublishedOracle(ScoreOracle):
     lags: int
     max_age_days: float
     #: Name of the column of :meth:`risk`.
-    exposure = "score exposure"
+    exposure: ClassVar[str] = "score exposure"
 
     @abstractmethod
     def file_for(self, until: pd.Timestamp) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zoneinfo
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -264,7 +263,7 @@ def _localised(
 
 
 def _complete(times: pd.DatetimeIndex, column: pd.Series, name: str, file: Path) -> pd.DatetimeIndex:
-    wrong: Sequence[int] = np.flatnonzero(times.isna())
+    wrong = np.flatnonzero(times.isna())
     if len(wrong):
         raise OracleError(
             f"Scores {file}: {name} in data row {column.index[wrong[0]] + 1} is {column.iloc[wrong[0]]!r}, no date. "

@@ -115,18 +115,17 @@ def made_up_rows(panel: Panel, seed: int = SEED) -> pd.DataFrame:
     writes them, without HyperLiquid's k.
     """
     rng = np.random.default_rng(seed)
-    mid = panel.frame("mid").ffill()
-    midnights = panel.index[(panel.index.hour == 0) & (panel.index.day_of_week.isin([1, 2, 3, 4, 5]))]
+    mid = panel.frame("mid").ffill().to_numpy()
+    midnights = np.flatnonzero((panel.index.hour == 0) & (panel.index.day_of_week.isin([1, 2, 3, 4, 5])))
     symbols = [coin[1:] if coin[:1] == "k" and coin[1:].isupper() else coin for coin in panel.coins]
     frames = []
-    for close in midnights:  # 00:00 of the day after: the close that the row is made from
-        row = panel.index.get_loc(close)
+    for row in midnights.tolist():  # 00:00 of the day after: the close that the row is made from
         liked = NOISE * rng.normal(size=len(panel.coins))
         for share, hours in ((NEXT_DAY, _DAY_HOURS), (NEXT_MONTH, _MONTH_HOURS)):
-            liked += share * _z(mid.iloc[min(row + hours, len(mid) - 1)] / mid.iloc[row] - 1.0)
-        known = mid.iloc[row].notna().to_numpy()
+            liked += share * _z(mid[min(row + hours, len(mid) - 1)] / mid[row] - 1.0)
+        known = ~np.isnan(mid[row])
         rank = pd.Series(liked[known]).rank(pct=True)
-        day = f"{close - pd.Timedelta(days=1):%Y-%m-%d}"
+        day = f"{panel.index[row] - pd.Timedelta(days=1):%Y-%m-%d}"
         listed = [symbol for symbol, here in zip(symbols, known, strict=True) if here]
         frames.append(pd.DataFrame({"date": day, "symbol": listed, "meta_model": rank.round(6).to_numpy()}))
     if not frames:
@@ -134,10 +133,12 @@ def made_up_rows(panel: Panel, seed: int = SEED) -> pd.DataFrame:
     return pd.concat(frames, ignore_index=True)
 
 
-def _z(values: pd.Series) -> np.ndarray:
-    known = values.fillna(values.mean()).fillna(0.0).to_numpy(dtype=np.float64)
-    deviation = float(known.std())
-    return (known - known.mean()) / deviation if deviation > 0.0 else np.zeros_like(known)
+def _z(values: np.ndarray) -> np.ndarray:
+    """Standard deviations from the mean, 0 where unknown."""
+    known = values[~np.isnan(values)]
+    if not len(known) or known.std() == 0.0:
+        return np.zeros_like(values)
+    return np.nan_to_num((values - known.mean()) / known.std())
 
 
 def _write_rows(panel: Panel, out: Path) -> str:
