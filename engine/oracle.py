@@ -442,7 +442,7 @@ def _named(value: Any, name: str) -> tuple[str, type[Oracle], dict[str, Any]]:
     if isinstance(value, str):
         return value, _class_of(value), {}
     if isinstance(value, Oracle):
-        held = [item.name for item in fields(value) if item.init] if is_dataclass(value) else []
+        held: list[str] = [item.name for item in fields(value) if item.init] if is_dataclass(value) else []
         own = {name: getattr(value, name) for name in held}
         return f"{type(value).__module__}:{type(value).__qualname__}", type(value), own
     if isinstance(value, Mapping) and ORACLE in value:

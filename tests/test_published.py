@@ -566,3 +566,12 @@ def test_notes_and_risk_of_an_oracle_without_any(tmp_path: Path) -> None:
     result = backtest(panel, weight_matrix(Momentum(lookback_hours=24), panel, decisions_of(panel, RunConfig())))
     assert result.risk is None and result.notes == ()
     assert isinstance(Momentum(), Oracle)
+
+
+def test_a_coin_that_still_trades_lends_its_rows_to_nobody(tmp_path: Path) -> None:
+    rows = rows_of("2024-12-01", "2025-02-20", ("FTM", "BTC"))
+    oracle = NumeraiTBNOracle(file=numerai_file(tmp_path, rows))
+    after, before = pd.Timestamp("2025-01-20T23:00Z"), pd.Timestamp("2024-12-17T23:00Z")
+    assert set(oracle.latest(after, ["FTM", "S", "BTC"])) == {"FTM", "BTC"}
+    assert set(oracle.latest(after, ["S", "BTC"])) == {"S", "BTC"}
+    assert set(oracle.latest(before, ["S", "BTC"])) == {"BTC"}  # Sonic was not there yet
