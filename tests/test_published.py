@@ -403,6 +403,11 @@ def test_a_file_in_another_zone(tmp_path: Path) -> None:
     oracle = FileOracle(offset, date="when", delay_hours=1.5, n=1)
     assert oracle.fetch_portfolio_weights(pd.Timestamp("2024-11-05T22:30Z"), ["BTC", "ETH"])["BTC"] == 0.5
     assert oracle.fetch_portfolio_weights(pd.Timestamp("2024-11-05T22:31Z"), ["BTC", "ETH"])["BTC"] == -0.5
+    for hour, message in (("2024-11-03 01:30", "Cannot infer dst time"), ("2024-03-10 02:30", "is a nonexistent time")):
+        unclear = own_file(tmp_path, f"when,coin,score\n{hour},BTC,1\n")
+        oracle = FileOracle(unclear, date="when", delay_hours=0, timezone="America/New_York")
+        with pytest.raises(OracleError, match=f"is not clear in America/New_York: .*{message}.*Write it with its zone"):
+            oracle.latest(pd.Timestamp("2024-11-06T23:00Z"), ["BTC"])
     with pytest.raises(OracleError, match="timezone = 'Mars/Olympus' is not accepted"):
         FileOracle(own_file(tmp_path, text), date="when", delay_hours=0, timezone="Mars/Olympus").latest(
             pd.Timestamp("2024-11-06T23:00Z"), ["BTC"]
@@ -575,3 +580,53 @@ def test_a_coin_that_still_trades_lends_its_rows_to_nobody(tmp_path: Path) -> No
     assert set(oracle.latest(after, ["FTM", "S", "BTC"])) == {"FTM", "BTC"}
     assert set(oracle.latest(after, ["S", "BTC"])) == {"S", "BTC"}
     assert set(oracle.latest(before, ["S", "BTC"])) == {"BTC"}  # Sonic was not there yet
+
+
+def test_a_schedule_that_looks_ahead_and_shared_names_are_told(tmp_path: Path) -> None:
+    panel, rows = panel_of(days=5), rows_of("2024-10-01", "2024-11-10", ("BTC", "ETH", "PEPE", "kPEPE", "1000PEPE"))
+    decisions = decisions_of(panel, RunConfig())
+    file = numerai_file(tmp_path, rows)
+    (shared,) = NumeraiTBNOracle(file=file).notes(panel, decisions)
+    assert "Several symbols in mm.csv stand for one coin" in shared and "kPEPE (kPEPE, PEPE, 1000PEPE)" in shared
+    days = len(set(rows["date"]))
+    for publication, count in (
+        (0, days),
+        (41, days),
+        (42, sum(pd.Timestamp(day).day_of_week == 4 for day in set(rows["date"]))),
+    ):
+        first = NumeraiTBNOracle(file=file, publication=publication).notes(panel, decisions)[0]
+        assert f"LOOK-AHEAD: the publication schedule of this run has {count} of {days} rows" in first
+    assert len(NumeraiTBNOracle(file=file, publication=90).notes(panel, decisions)) == 1
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 10**6), lags=st.integers(1, 4))
+def test_restated_and_scattered_scores_against_a_slow_reference(
+    tmp_path_factory: pytest.TempPathFactory, seed: int, lags: int
+) -> None:
+    """Any row at any time: the last dates of which something was known, each coin's newest value known then."""
+    rng = np.random.default_rng(seed)
+    start = pd.Timestamp("2024-11-01", tz="UTC")
+    records = {}
+    for _ in range(int(rng.integers(1, 40))):
+        day, hour, coin = int(rng.integers(0, 5)), int(rng.integers(0, 150)), str(rng.choice(["A", "B", "C"]))
+        records[(day, hour, coin)] = float(rng.integers(0, 9))
+    table = pd.DataFrame(
+        [(start + pd.Timedelta(days=day), start + pd.Timedelta(hours=hour), coin, value)
+         for (day, hour, coin), value in records.items()],
+        columns=["date", "available_at", "coin", "score"],
+    )  # fmt: skip
+    file = tmp_path_factory.mktemp("own") / "own.parquet"
+    table.to_parquet(file)
+    published = FileOracle(str(file)).published(start)
+    for hour in (0, 30, 75, 150):
+        instant = start + pd.Timedelta(hours=hour)
+        seen = {key: value for key, value in records.items() if key[1] < hour}
+        days = sorted({day for day, *_ in seen})[-lags:]
+        dates, values = published.window(instant, lags)
+        assert [(date - start).days for date in dates] == days
+        for place, day in enumerate(days):
+            for column, coin in enumerate(published.symbols):
+                known = [(at, value) for (of, at, name), value in seen.items() if of == day and name == coin]
+                expected = max(known)[1] if known else np.nan
+                assert values[place, column] == pytest.approx(expected, nan_ok=True)

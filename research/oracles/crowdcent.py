@@ -14,7 +14,7 @@ from engine.data.load import cache_path
 from engine.errors import OracleError
 from research.oracles.construction import check_construction, weights_of
 from research.oracles.download import covering_file, fetch_file, newest_file
-from research.oracles.publication import schedule_of
+from research.oracles.publication import CROWDCENT, Rule, schedule_of
 from research.oracles.published import PublishedOracle, check_published
 from research.oracles.table import Layout
 
@@ -64,6 +64,7 @@ class CrowdCentOracle(PublishedOracle):
     gross: float = 1.0
 
     score_parameters: ClassVar[tuple[str, ...]] = ("column", "file", "lags", "publication", "max_age_days", "folder")
+    service_schedule: ClassVar[tuple[Rule, ...]] = CROWDCENT
     exposure: ClassVar[str] = "meta-model exposure"
 
     def __post_init__(self) -> None:

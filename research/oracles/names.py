@@ -37,7 +37,7 @@ _THOUSANDS = ("PEPE", "SHIB", "BONK", "FLOKI", "LUNC", "NEIRO", "DOGS")
 ALIASES = (
     *(Alias(symbol, f"k{symbol}") for symbol in _THOUSANDS),
     # Other venues' names of the same thousands, and the name with its k in capitals.
-    *(Alias(f"{prefix}{symbol}", f"k{symbol}") for symbol in _THOUSANDS for prefix in ("1000", "K", "k")),
+    *(Alias(f"{prefix}{symbol}", f"k{symbol}") for symbol in _THOUSANDS for prefix in ("1000", "K")),
     # Polygon's migration of 2024-09-04; POL has paid funding on the venue since 2024-09-17 07:00 UTC. MATIC until then.
     Alias("MATIC", "POL", _date("2024-09-04")),
     Alias("POL", "MATIC", _date("2024-09-04")),
@@ -73,6 +73,12 @@ class Names:
         known = {int(column) for column in self._own[:, 0]} | {column for column, *_ in self._aliases}
         #: Symbols that name no coin of the panel, in the order of the file.
         self.unknown = tuple(symbol for column, symbol in enumerate(symbols) if column not in known)
+
+        meant: dict[str, list[str]] = {coin: [coin] for coin in coins if coin in source}
+        for source_column, coin_column, *_ in self._aliases:
+            meant.setdefault(coins[coin_column], []).append(symbols[source_column])
+        #: Coins that several symbols may name, and those symbols in the order in which they count.
+        self.shared = tuple((coin, tuple(named)) for coin, named in meant.items() if len(named) > 1)
 
     def to_coins(self, values: np.ndarray, instant: pd.Timestamp, tradable: np.ndarray) -> np.ndarray:
         """Values (L, K) by symbol -> (L, N) by coin, NaN where there is none, with the names in force at `instant`.

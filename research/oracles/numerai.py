@@ -17,7 +17,7 @@ from engine.data.load import cache_path
 from engine.errors import OracleError, some
 from research.oracles.construction import check_construction, top_bottom
 from research.oracles.download import covering_file, fetch_file, newest_file
-from research.oracles.publication import schedule_of
+from research.oracles.publication import NUMERAI, Rule, schedule_of
 from research.oracles.published import PublishedOracle, check_published
 from research.oracles.table import Layout
 
@@ -74,6 +74,7 @@ class NumeraiTBNOracle(PublishedOracle):
         "missing_score",
         "folder",
     )
+    service_schedule: ClassVar[tuple[Rule, ...]] = NUMERAI
     exposure: ClassVar[str] = "meta-model exposure"
 
     def __post_init__(self) -> None:

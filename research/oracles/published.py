@@ -17,6 +17,7 @@ from engine.clock import show
 from engine.errors import OracleError, some
 from research.oracles.cross_section import mean_of_known
 from research.oracles.names import Names
+from research.oracles.publication import Rule, published_at
 from research.oracles.table import Layout, Published, read_published
 
 _LISTED = 30
@@ -39,6 +40,8 @@ class PublishedOracle(ScoreOracle):
 
     lags: int
     max_age_days: float
+    #: The schedule that is right for the service, to compare the oracle's own with; empty = only the user knows.
+    service_schedule: ClassVar[tuple[Rule, ...]] = ()
     #: Name of the column of :meth:`risk`.
     exposure: ClassVar[str] = "score exposure"
 
@@ -169,10 +172,28 @@ class PublishedOracle(ScoreOracle):
         return _names(self.published(panel.index[-1]).symbols, panel.coins).unknown
 
     def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
-        """Duplicates of the file, symbols without a coin, and decisions that were flat for want of a recent row."""
+        """What a reader of a run must know of the file.
+
+        Rows used before they were published, duplicates, symbols without a coin, and decisions that were flat for want
+        of a recent row.
+        """
         table = self.published(decisions[-1])
+        names = _names(table.symbols, panel.coins)
         said = [*table.notes]
-        unknown = _names(table.symbols, panel.coins).unknown
+        early = published_at(table.dates, self.service_schedule) > table.available if self.service_schedule else ()
+        if np.any(early):
+            said.insert(
+                0,
+                f"LOOK-AHEAD: the publication schedule of this run has {np.sum(early)} of {len(table.dates)} rows "
+                "known before they are published. What it earned nobody could have earned.",
+            )
+        if names.shared:
+            shared = [f"{coin} ({', '.join(symbols)})" for coin, symbols in names.shared]
+            said.append(
+                f"Several symbols in {table.where.name} stand for one coin; on each date the first of them that has a "
+                f"value counts: {some(shared, _LISTED)}."
+            )
+        unknown = names.unknown
         if unknown:
             said.append(
                 f"{len(unknown)} of the {len(table.symbols)} symbols in {table.where.name} name no coin of these data "

@@ -253,13 +253,18 @@ def _localised(
             "timezone=UTC (or America/New_York, ...)."
         )
     try:
-        return naive.tz_localize(zoneinfo.ZoneInfo(timezone or "UTC")).tz_convert("UTC").as_unit(UNIT)
+        zone = zoneinfo.ZoneInfo(timezone or "UTC")
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        if isinstance(error, zoneinfo.ZoneInfoNotFoundError) or "Ambiguous" not in repr(error):
-            reason = f"timezone = {timezone!r} is not accepted ({error})"
-        else:
-            reason = f"a time happened twice when the clocks of {timezone} went back"
-        raise OracleError(f"Scores {file}: {reason}. Write the times with their zone, 2024-10-01T18:00Z.") from error
+        raise OracleError(
+            f"timezone = {timezone!r} is not accepted: write a name like America/New_York, or UTC."
+        ) from error
+    try:
+        return naive.tz_localize(zone).tz_convert("UTC").as_unit(UNIT)
+    except ValueError as error:  # the hour that is there twice, or not at all, when clocks change
+        reason = str(error).partition(", try using")[0].partition(". Try using")[0]
+        raise OracleError(
+            f"Scores {file}: {name} is not clear in {timezone}: {reason}. Write it with its zone, 2024-10-01T18:00Z."
+        ) from error
 
 
 def _complete(times: pd.DatetimeIndex, column: pd.Series, name: str, file: Path) -> pd.DatetimeIndex:
