@@ -165,7 +165,8 @@ def capacity_command(
         rows = table.to_dict("records")
         print_json({"page": str(page), "synthetic": panel.synthetic, "limits": asdict(found), "sizes": rows})
         return
-    words = "\n".join(f"{name}: {value}" for name, value in conclusions(table, found))
+    said = [*conclusions(table, found), *(("Note", note) for note in result.notes)]
+    words = "\n".join(f"{name}: {value}" for name, value in said)
     show_all(capacity_table(table, origin.name, panel.synthetic), f"{words}\nPage: {page}")
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -134,6 +135,18 @@ class Oracle(ABC):
         """Raise an OracleError where data of the oracle's own are too old for a live book at `timestamp`."""
         for part in self.parts():
             part.require_fresh(timestamp)
+
+    def until(self, instant: pd.Timestamp) -> Oracle:
+        """The oracle with data of its own cut off after `instant`, as :meth:`Panel.until` cuts a panel.
+
+        For :func:`check_causal`. By default its parts are cut; an oracle that reads data of its own overrides it.
+        """
+        cut = copy(self)
+        for name in self.oracle_parameters:
+            held = getattr(self, name)
+            parts = held.until(instant) if isinstance(held, Oracle) else tuple(part.until(instant) for part in held)
+            object.__setattr__(cut, name, parts)
+        return cut
 
     def risk(self, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame | None:
         """Risk of a book in the oracle's own terms, for the tearsheet; by default that of the parts, else None.
@@ -357,8 +370,9 @@ def _where(label: object) -> str:
 def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     """Check that no row of the weights depends on what came after it.
 
-    For every decision the weights on the panel cut off there are compared, bit for bit, with those of the full panel.
-    An oracle that reads something else than the panel is beyond this check.
+    For every decision the weights on the panel cut off there, asked of the oracle with its own data cut off there
+    (:meth:`Oracle.until`), are compared, bit for bit, with those of all data. An oracle that reads something else and
+    does not say how to cut it is beyond this check.
 
     Raises
     ------
@@ -368,7 +382,7 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> N
     coins = list(panel.coins)
     full = weight_matrix(oracle, panel, decisions).reindex(columns=coins).to_numpy(dtype=np.float64)
     for number, instant in enumerate(decisions):
-        rows = oracle.weight_matrix(panel.known().until(instant), decisions[: number + 1])
+        rows = oracle.until(instant).weight_matrix(panel.known().until(instant), decisions[: number + 1])
         cut = rows.reindex(index=decisions[: number + 1], columns=coins).to_numpy(dtype=np.float64)
         differs = ~((cut == full[: number + 1]) | (np.isnan(cut) & np.isnan(full[: number + 1])))
         if differs.any():

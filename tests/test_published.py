@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,14 @@ from engine.runs import load_run
 from engine.simulate import decisions_of
 from panels import random_panel
 from research.oracles.blend import Blend
-from research.oracles.compose import Smooth
+from research.oracles.compose import Cap, Smooth
 from research.oracles.crowdcent import CrowdCentOracle
 from research.oracles.file import FileOracle
 from research.oracles.momentum import Momentum
-from research.oracles.names import ALIASES
+from research.oracles.names import ALIASES, Names
 from research.oracles.numerai import NumeraiTBNOracle
 from research.oracles.publication import schedule_of
+from research.oracles.table import Published
 from test_cli import hlbt as hlbt
 
 NUMERAI = "research.oracles.numerai:NumeraiTBNOracle"
@@ -630,3 +632,34 @@ def test_restated_and_scattered_scores_against_a_slow_reference(
                 known = [(at, value) for (of, at, name), value in seen.items() if of == day and name == coin]
                 expected = max(known)[1] if known else np.nan
                 assert values[place, column] == pytest.approx(expected, nan_ok=True)
+
+
+def test_a_look_ahead_into_the_file_is_caught(tmp_path: Path) -> None:
+    panel, file = panel_of(days=12), numerai_file(tmp_path, rows_of("2024-10-01", "2024-11-30"))
+    decisions = decisions_of(panel, RunConfig())
+
+    class WholeFile(NumeraiTBNOracle):
+        """Ranks against each symbol's mean over the whole file."""
+
+        def combine(self, window: np.ndarray) -> np.ndarray:
+            table = self.published(decisions[-1])
+            level = Names(table.symbols, panel.coins).to_coins(
+                np.nanmean(table.values, axis=0)[None], decisions[0], np.ones(len(panel.coins), dtype=np.bool_)
+            )
+            return window[-1] - level[0]
+
+    class Tomorrow(NumeraiTBNOracle):
+        """Takes the newest row of the file, whenever it came."""
+
+        def published(self, until: pd.Timestamp) -> Published:
+            table = super().published(until)
+            return replace(table, available=table.available - pd.Timedelta(days=1))
+
+    for kind in (WholeFile, Tomorrow):
+        oracle = kind(tb=2, lags=1, file=file)
+        for asked in (oracle, Smooth(oracle, days=2), Blend([Momentum(lookback_hours=24), Cap(oracle)])):
+            with pytest.raises(OracleError, match=f"{type(asked).__name__} looks ahead"):
+                check_causal(asked, panel, decisions)
+    fine = NumeraiTBNOracle(tb=2, lags=1, file=file)
+    check_causal(Blend([Momentum(lookback_hours=24), Cap(Smooth(fine, days=2))]), panel, decisions)
+    assert fine.until(decisions[0]) == fine and not hasattr(fine, "_cut"), "the oracle itself is left as it is"

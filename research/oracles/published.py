@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -62,7 +63,15 @@ class PublishedOracle(ScoreOracle):
 
     def published(self, until: pd.Timestamp) -> Published:
         """The scores, read."""
-        return read_published(self.file_for(until), self.layout())
+        table = read_published(self.file_for(until), self.layout())
+        cut = vars(self).get("_cut")
+        return table if cut is None else table.until(cut)
+
+    def until(self, instant: pd.Timestamp) -> PublishedOracle:
+        """See :meth:`engine.Oracle.until`: rows that were published after `instant` are not there."""
+        cut = copy(self)
+        object.__setattr__(cut, "_cut", instant)
+        return cut
 
     def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.scores`; NaN for untradable coins and where nothing recent is published."""

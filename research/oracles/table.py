@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zoneinfo
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -70,6 +70,16 @@ class Published:
     symbols: tuple[str, ...]
     values: np.ndarray
     notes: tuple[str, ...]
+
+    def until(self, instant: pd.Timestamp) -> Published:
+        """What a file would hold that had been written at `instant`."""
+        rows = self.available <= instant
+        values = self.values[rows]
+        given = ~np.isnan(values).all(axis=0)
+        symbols = tuple(symbol for symbol, here in zip(self.symbols, given, strict=True) if here)
+        return replace(
+            self, dates=self.dates[rows], available=self.available[rows], symbols=symbols, values=values[:, given]
+        )
 
     def window(self, instant: pd.Timestamp, rows: int) -> tuple[pd.DatetimeIndex, np.ndarray]:
         """The last `rows` dates of which anything was known strictly before `instant`, (L,), and their values (L, K).
