@@ -10,14 +10,11 @@ another length may differ in their last bits. Determinism alone is bit for bit.
 Rows that are not the panel's
 -----------------------------
 An oracle that brings rows of its own (a file of predictions) is beyond what a panel can show: its file has the future
-in it whatever the panel is cut to. Such an oracle has a method ::
-
-    def as_of(self, instant: pd.Timestamp) -> Oracle: ...
-
-which returns the oracle as it would have been built at `instant`: an oracle of the same parameters that holds only the
-rows *published* by then (not: dated by then). The audit compares, at every cut, the weights of ``as_of(cut)`` with
+in it whatever the panel is cut to. Such an oracle overrides :meth:`engine.Oracle.until`, which returns the oracle as it
+would have been built at `instant`: an oracle of the same parameters that holds only the
+rows *published* by then (not: dated by then). The audit compares, at every cut, the weights of ``until(cut)`` with
 those of the oracle that has all rows; an oracle that uses a row before its publication differs. When rows were
-published is the oracle's word, and nothing here can check it. An oracle that reads files and has no ``as_of``, or one
+published is the oracle's word, and nothing here can check it. An oracle that reads files and has no ``until``, or one
 that takes nothing away, fails: nobody can tell what it knew.
 """
 
@@ -32,7 +29,8 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError
-from engine.oracle import Oracle, load_oracle, validate_weights, weight_matrix
+from engine.oracle import Oracle, validate_weights, weight_matrix
+from engine.oracle_build import load_oracle
 from engine.panel import Panel
 from engine.questions import (
     Answer,
@@ -51,9 +49,6 @@ from engine.questions import (
     ask_score,
     ask_valid,
     spread,
-)
-from engine.questions import (
-    Published as Published,
 )
 
 #: Rows of weights that the cuts of a default audit ask for, all decisions while they are few.

@@ -122,6 +122,7 @@ def backtest_command(
     else:
         show_all(
             *result_tables(result, origin),
+            *(f"Note: {note}" for note in result.notes),
             f"Run folder: {folder}" + (f"\nTearsheet:  {folder / 'tearsheet.html'}" if report else ""),
         )
 
@@ -181,7 +182,8 @@ def capacity_command(
         rows = table.to_dict("records")
         print_json({"page": str(page), "synthetic": panel.synthetic, "limits": asdict(found), "sizes": rows})
         return
-    words = "\n".join(f"{name}: {value}" for name, value in conclusions(table, found))
+    said = [*conclusions(table, found), *(("Note", note) for note in result.notes)]
+    words = "\n".join(f"{name}: {value}" for name, value in said)
     show_all(capacity_table(table, origin.name, panel.synthetic), f"{words}\nPage: {page}")
 
 
@@ -321,26 +323,15 @@ def _run(
     panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
 ) -> tuple[Result, Origin]:
     """Weights from an oracle or a file, then the backtest."""
-    from engine.oracle import bound_parameters, load_oracle, oracle_sources, weight_matrix
-    from engine.runs import Origin, files_digest
-    from engine.simulate import backtest, decisions_of
+    from engine.runs import Origin, files_digest, run_oracle
+    from engine.simulate import backtest
     from engine.weights import read_weights
 
     if oracle_path is not None:
-        oracle = load_oracle(oracle_path, parameters)
-        matrix = weight_matrix(oracle, panel, decisions_of(panel, config))
-        name = type(oracle).__name__
-        origin = Origin(
-            name,
-            "oracle",
-            oracle_path,
-            bound_parameters(type(oracle), parameters),
-            files_digest(oracle_sources(oracle)),
-        )
-    else:
-        assert weights_file is not None
-        matrix = read_weights(weights_file)
-        origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
+        return run_oracle(panel, config, oracle_path, parameters)
+    assert weights_file is not None
+    matrix = read_weights(weights_file)
+    origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
     return backtest(panel, matrix, config), origin
 
 
@@ -369,7 +360,7 @@ def _save(
     folder = out if out is not None else reports / name
     save_run(result, origin, folder, datetime.now(UTC).isoformat(timespec="seconds"), page)
     if origin.kind == "oracle":
-        key = trial_key(origin.path, origin.digest, origin.parameters, result.config.to_dict())
+        key = trial_key(origin.path, origin.code, origin.parameters, result.config.to_dict())
         sharpe = result.metrics["sharpe"] / DAYS_PER_YEAR**0.5
         record_trials(reports, origin.path, name, np.array([key]), np.array([sharpe]))
     return folder

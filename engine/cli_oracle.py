@@ -36,7 +36,7 @@ def check_command(
     """
     from engine.causality import audit
     from engine.data.load import load_panel
-    from engine.oracle import bound_parameters, load_oracle
+    from engine.oracle_build import bound_parameters, load_oracle
     from engine.simulate import decisions_of
 
     settled, parameters = config_of(config, settings), parameters_of(param)
@@ -82,7 +82,7 @@ def report_command(
     Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
     """
     from engine.data.load import load_panel
-    from engine.oracle import bound_parameters, load_oracle, oracle_sources
+    from engine.oracle_build import bound_parameters, load_oracle, oracle_sources
     from engine.runs import Origin, files_digest
     from engine.signals import analyse
     from engine.signals_page import check_signals_page, conclusions, page_name, write_signals

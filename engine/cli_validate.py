@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from engine.panel import Panel
-    from engine.result import Result
-    from engine.runs import Origin
     from engine.study import Study
     from engine.verdict import Verdict
 
@@ -80,27 +78,12 @@ def judged(
     return verdict
 
 
-def run_set(study: Study, place: int, panel: Panel) -> tuple[Result, Origin]:
-    """One set of a study run by itself: the whole ledger."""
-    from engine.oracle import bound_parameters, weight_matrix
-    from engine.runs import Origin
-    from engine.simulate import backtest, decisions_of
-
-    setting = study.setting(place)
-    oracle = setting.build()
-    weights = weight_matrix(oracle, panel, decisions_of(panel, setting.config))
-    digest = next(item["digest"] for item in study.record["oracles"] if item["path"] == setting.oracle)
-    parameters = bound_parameters(type(oracle), dict(setting.parameters))
-    origin = Origin(type(oracle).__name__, "oracle", setting.oracle, parameters, digest)
-    return backtest(panel, weights, setting.config), origin
-
-
 def _tearsheets(study: Study, panel: Panel, top: int, step: Progress) -> dict[int, str]:
     """Run folders with tearsheets of the best sets, ``top/<run>`` in the sweep's folder; their links by row."""
     import numpy as np
 
     from engine.report import write_tearsheet
-    from engine.runs import run_name, save_run
+    from engine.runs import run_name, run_oracle, save_run
     from engine.sweep_store import TOP
 
     assert study.folder is not None
@@ -109,7 +92,8 @@ def _tearsheets(study: Study, panel: Panel, top: int, step: Progress) -> dict[in
     links: dict[int, str] = {}
     for number, place in enumerate(ranked[:top]):
         step(number, top, "tearsheets of the best sets")
-        result, origin = run_set(study, place, panel)
+        setting = study.setting(place)
+        result, origin = run_oracle(panel, setting.config, setting.oracle, setting.parameters)
         folder = study.folder / TOP / run_name(result, origin)
         save_run(result, origin, folder, study.record["created"], write_tearsheet)
         links[place] = f"{TOP}/{folder.name}/tearsheet.html"

@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import HlbtError, OracleError
-from engine.oracle import Oracle, bound_parameters, load_oracle, validate_weights, weight_matrix
+from engine.oracle import Oracle, validate_weights, weight_matrix
+from engine.oracle_build import bound_parameters, load_oracle
 from engine.panel import Panel
 
 _HASH_SEED = "20241"

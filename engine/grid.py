@@ -12,7 +12,8 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import ConfigError, nearest
-from engine.oracle import Oracle, accepted_parameters
+from engine.oracle import Oracle
+from engine.oracle_build import accepted_parameters
 from engine.study import ORACLE, index_of
 
 #: More sets than this at once are a slip of the finger; ``sample`` draws from any number.

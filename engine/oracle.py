@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import ast
-import importlib
-import importlib.util
 import inspect
-import sys
-import sysconfig
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
-from types import ModuleType
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import numpy as np
 import pandas as pd
@@ -36,6 +30,9 @@ class Oracle(ABC):
     (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before ``t``, so ``funding`` there is the
     last settled rate.
     """
+
+    #: Names of the constructor arguments that are oracles themselves, or sequences of them.
+    oracle_parameters: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
@@ -79,13 +76,14 @@ class Oracle(ABC):
         Raises
         ------
         OracleError
-            Without a panel, for an oracle that needs one, or when `timestamp` is not in it.
+            Without a panel that is needed, when it lacks `timestamp`, or for stale data (:meth:`require_fresh`).
         """
         if panel is None:
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
         instant = pd.Timestamp(timestamp)
         if instant.tzinfo is None:
             raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
+        self.require_fresh(instant)
         known = panel.known().until(instant)
         if known.index[-1] != instant:
             raise OracleError(
@@ -97,8 +95,13 @@ class Oracle(ABC):
         weights = self.weight_matrix(replace(known, tradable=tradable), known.index[-1:])
         return {str(coin): float(weight) for coin, weight in weights.iloc[0].items()}
 
-    def validate_weights(self, weights: Mapping[str, float] | pd.DataFrame, max_gross: float = 1.0) -> None:
+    def validate_weights(self, weights: Mapping[str, float] | pd.DataFrame, max_gross: float = 1.0) -> bool:
         """Check one row (a mapping) or many (a frame): finite or NaN, gross ``sum(abs(weight))`` within the limit.
+
+        Returns
+        -------
+        bool
+            True, for callers who ask; weights that break the contract raise.
 
         Raises
         ------
@@ -109,6 +112,62 @@ class Oracle(ABC):
         values = rows.to_numpy(dtype=np.float64)
         _check_finite(values, [str(coin) for coin in rows.columns], rows.index)
         check_gross(values, rows.index, max_gross)
+        return True
+
+    def parts(self) -> tuple[Oracle, ...]:
+        """The oracles that this one is made of (``oracle_parameters``)."""
+        held = [getattr(self, name) for name in self.oracle_parameters]
+        return tuple(part for value in held for part in ([value] if isinstance(value, Oracle) else value))
+
+    def files(self) -> tuple[Path, ...]:
+        """Data files that the weights depend on; their content is part of a run's digest. Those of parts left out."""
+        return ()
+
+    def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
+        """What a reader of a run must know of the data behind its weights, a sentence each; by default that of parts.
+
+        Said in ``run.json``, on the command line and on the tearsheet.
+        """
+        return tuple(dict.fromkeys(note for part in self.parts() for note in part.notes(panel, decisions)))
+
+    def require_fresh(self, timestamp: pd.Timestamp) -> None:
+        """Raise an OracleError where data of the oracle's own are too old for a live book at `timestamp`."""
+        for part in self.parts():
+            part.require_fresh(timestamp)
+
+    def until(self, instant: pd.Timestamp) -> Oracle:
+        """The oracle with data of its own cut off after `instant`, as :meth:`Panel.until` cuts a panel.
+
+        For :func:`check_causal`. By default its parts are cut; an oracle that reads data of its own overrides it.
+        """
+        cut = copy(self)
+        for name in self.oracle_parameters:
+            held = getattr(self, name)
+            parts = held.until(instant) if isinstance(held, Oracle) else tuple(part.until(instant) for part in held)
+            object.__setattr__(cut, name, parts)
+        return cut
+
+    def risk(self, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame | None:
+        """Risk of a book in the oracle's own terms, for the tearsheet; by default that of the parts, else None.
+
+        Parameters
+        ----------
+        panel : Panel
+            As known.
+        weights : DataFrame, (D, N)
+            The book after each decision, no NaN; not always of this oracle's making.
+
+        Returns
+        -------
+        DataFrame, (D, K), or None
+            A named exposure a column, NaN where it cannot be told. Row ``d`` uses what was known at its decision.
+        """
+        found: dict[str, pd.Series] = {}
+        for part in self.parts():
+            frame = part.risk(panel, weights)
+            for name, values in () if frame is None else frame.items():
+                found.setdefault(str(name), values)
+        return pd.DataFrame(found, index=weights.index) if found else None
 
 
 class ScoreOracle(Oracle):
@@ -318,9 +377,9 @@ def _where(label: object) -> str:
 def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     """Check that no row of the weights depends on what came after it.
 
-    For every decision the weights on the panel cut off there are compared, bit for bit, with those of the full panel.
-    An
-    oracle that reads something else than the panel is beyond this check.
+    For every decision the weights on the panel cut off there, asked of the oracle with its own data cut off there
+    (:meth:`Oracle.until`), are compared, bit for bit, with those of all data. An oracle that reads something else and
+    does not say how to cut it is beyond this check.
 
     Raises
     ------
@@ -330,7 +389,7 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> N
     coins = list(panel.coins)
     full = weight_matrix(oracle, panel, decisions).reindex(columns=coins).to_numpy(dtype=np.float64)
     for number, instant in enumerate(decisions):
-        rows = oracle.weight_matrix(panel.known().until(instant), decisions[: number + 1])
+        rows = oracle.until(instant).weight_matrix(panel.known().until(instant), decisions[: number + 1])
         cut = rows.reindex(index=decisions[: number + 1], columns=coins).to_numpy(dtype=np.float64)
         differs = ~((cut == full[: number + 1]) | (np.isnan(cut) & np.isnan(full[: number + 1])))
         if differs.any():
@@ -339,138 +398,3 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> N
                 f"{type(oracle).__name__} looks ahead: the weight of {coins[column]} at {show(decisions[row])} is "
                 f"{cut[row, column]:.6g} on the data up to {show(instant)} and {full[row, column]:.6g} on all data."
             )
-
-
-def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
-    """Build the oracle that ``module:Class`` or ``file.py:Class`` names.
-
-    Raises
-    ------
-    OracleError
-        When the module, the class or a parameter is not there (the nearest name is suggested), or it refuses its
-        values.
-    """
-    return build_oracle(oracle_class(path), parameters)
-
-
-def oracle_class(path: str) -> type[Oracle]:
-    """The class that ``module:Class`` or ``file.py:Class`` names; see :func:`load_oracle`."""
-    module_name, colon, class_name = path.partition(":")
-    if not colon or not module_name or not class_name:
-        raise OracleError(
-            f"{path!r} does not name an oracle: write module:Class, for example research.oracles.momentum:Momentum."
-        )
-    module = _import(module_name)
-    kind = getattr(module, class_name, None)
-    if not (inspect.isclass(kind) and issubclass(kind, Oracle)):
-        found = [name for name, value in vars(module).items() if inspect.isclass(value) and issubclass(value, Oracle)]
-        raise OracleError(
-            f"{module_name} has no oracle {class_name!r}.{nearest(class_name, found)} It has: {some(found) or 'none'}."
-        )
-    if inspect.isabstract(kind):
-        raise OracleError(f"{path} is abstract: {some(sorted(kind.__abstractmethods__))} is not written.")
-    return kind
-
-
-def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
-    """An oracle of the class `kind`; see :func:`load_oracle`."""
-    accepted = accepted_parameters(kind)
-    for name in parameters:
-        if name not in accepted and None not in accepted:
-            raise OracleError(
-                f"{kind.__name__} has no parameter {name!r}.{nearest(name, _named(accepted))} Parameters: "
-                f"{', '.join(_named(accepted)) or 'none'}."
-            )
-    try:
-        return kind(**parameters)
-    except HlbtError:
-        raise
-    except Exception as error:
-        raise OracleError(f"{kind.__name__}({_call(parameters)}) failed: {type(error).__name__}: {error}.") from error
-
-
-@cache
-def accepted_parameters(kind: type[Oracle]) -> Mapping[str | None, Any]:
-    """Constructor arguments of an oracle and their defaults; a key None says that it takes any."""
-    return {
-        None if item.kind is inspect.Parameter.VAR_KEYWORD else name: item.default
-        for name, item in inspect.signature(kind).parameters.items()
-    }
-
-
-def _named(accepted: Iterable[str | None]) -> list[str]:
-    return [name for name in accepted if name is not None]
-
-
-def oracle_sources(oracle: Oracle) -> list[Path]:
-    """Files whose code decides the weights, for a digest: the modules of the oracle's classes and all they import.
-
-    Left out are ``engine``, which has a digest of its own, the standard library and installed packages, whose
-    versions a
-    run records.
-    """
-    return sources_of(type(oracle))
-
-
-def sources_of(kind: type[Oracle]) -> list[Path]:
-    """See :func:`oracle_sources`; of a class."""
-    waiting = [base.__module__ for base in kind.__mro__]
-    found: dict[str, Path] = {}
-    while waiting:
-        name = waiting.pop()
-        file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-        if name in found or file.suffix != ".py" or name.partition(".")[0] == "engine" or _is_installed(file):
-            continue
-        found[name] = file
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                waiting += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                package = name.rsplit(".", node.level)[0] + "." if node.level else ""
-                origin = (package + (node.module or "")).strip(".")
-                waiting += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
-    return [found[name] for name in sorted(found)]
-
-
-def _is_installed(file: Path) -> bool:
-    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return any(file.is_relative_to(place) for place in places if place)
-
-
-def _import(name: str) -> ModuleType:
-    try:
-        if name.endswith(".py"):
-            file = Path(name).resolve()
-            if not file.is_file():
-                raise OracleError(f"Oracle file {name} does not exist.")
-            spec = importlib.util.spec_from_file_location(f"hlbt_oracle_{file.stem}", file)
-            if spec is None or spec.loader is None:
-                raise OracleError(f"Oracle file {name} cannot be imported.")
-            module = importlib.util.module_from_spec(spec)
-            sys.modules[spec.name] = module
-            _look_in(file.parent)
-            spec.loader.exec_module(module)
-            return module
-        _look_in(Path.cwd())
-        return importlib.import_module(name)
-    except HlbtError:
-        raise
-    except Exception as error:
-        raise OracleError(f"Oracle module {name} cannot be imported: {type(error).__name__}: {error}.") from error
-
-
-def _look_in(folder: Path) -> None:
-    """Let an oracle import its neighbours, as Python does for a script."""
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
-
-
-def _call(parameters: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name}={value!r}" for name, value in parameters.items())
-
-
-def bound_parameters(kind: type[Oracle], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """`parameters` and the defaults of all that were not given, as the constructor sees them."""
-    bound = inspect.signature(kind).bind(**parameters)
-    bound.apply_defaults()
-    return dict(bound.arguments)

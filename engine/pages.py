@@ -223,6 +223,7 @@ def block(run: Run, notes: tuple[str, ...]) -> Markup:
             days=record["span"]["hours"] / 24.0,
             liquidated=None if liquidated is None else show(pd.Timestamp(liquidated)),
             tiles=tiles(record),
+            risk=[] if run.risk is None else [str(name) for name in run.risk],
             causes=causes,
             start=start,
             end=end,
@@ -322,7 +323,17 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
                 "equity", "Hourly equity in USD", {"equity": run.equity["equity_usd"]}, (charts.COLOURS["price"],)
             ),
         }
+        if run.risk is not None:
+            drawn["risk"] = _risk_chart(run.risk)
     return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _risk_chart(risk: pd.DataFrame) -> str:
+    """Exposures in the oracle's own terms at each decision; the last of the frame, the net dollars, in grey."""
+    names = ("price", "spread", "funding", "impact", "fees")
+    colours = [charts.COLOURS[names[place % len(names)]] for place in range(len(risk.columns) - 1)]
+    series = {str(name): risk[name] for name in risk}
+    return charts.lines("risk", "Exposure to the oracle over time", series, [*colours, charts.COLOURS["faint"]])
 
 
 def coin_tables(record: Mapping[str, Any]) -> tuple[list[CoinRow], list[CoinRow], CoinRow | None, CoinRow]:

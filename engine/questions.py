@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -25,14 +25,6 @@ from engine.variants import applied, traded_weights
 ROUNDING = 1e-10
 #: Instants at most of the disturbances that each ask for the whole matrix.
 DISTURBANCES = 8
-
-
-@runtime_checkable
-class Published(Protocol):
-    """An oracle with rows of its own that can say what of them was published by an instant."""
-
-    def as_of(self, instant: pd.Timestamp) -> Oracle:
-        """The oracle as it would have been built at `instant`: only rows published by then."""
 
 
 @dataclass(frozen=True)
@@ -268,16 +260,16 @@ def ask_published(subject: Subject, reads: tuple[str, ...] | None) -> Answer:
     """Rows of its own: the oracle as of each cut against the oracle that has them all; `reads` None = not watched."""
     oracle = subject.make()
     reads = tuple(str(file) for file in declared_files(oracle)) or None if reads is None else reads
-    if not isinstance(oracle, Published):
+    if not _cuts_itself(oracle):
         if reads:
             return Answer(
-                f"it reads {some(reads, 3)} and has no method as_of(instant), so nobody can tell which rows were "
+                f"it reads {some(reads, 3)} and has no method until(instant), so nobody can tell which rows were "
                 "published by then; write one that returns the oracle with those rows alone (engine/causality.py "
                 "describes it), or put constants into its parameters",
                 False,
             )
         if reads is None:
-            return Answer("no method as_of, and what it reads was not watched", skipped=True)
+            return Answer("no method until, and what it reads was not watched", skipped=True)
         return Answer("it opens no file but its code, and no connection")
     alters, largest = _alters_itself(oracle, subject.decisions[0]), 0.0
     for number, place in enumerate(subject.cuts):
@@ -287,14 +279,14 @@ def ask_published(subject: Subject, reads: tuple[str, ...] | None) -> Answer:
         known = subject.known.until(instant)
         when = f"with the rows published by {show(instant)} alone"
         asked = subject.decisions[: place + 1]
-        largest = max(largest, _same(subject, slice(0, place + 1), when, _as_of, whole, instant, known, asked))
+        largest = max(largest, _same(subject, slice(0, place + 1), when, _until, whole, instant, known, asked))
     if reads and len(subject.decisions) > 1 and _takes_nothing_away(subject):
         return Answer(
-            f"it reads {some(reads, 3)}, and as_of({show(subject.decisions[0])}) still gives the weights of every "
+            f"it reads {some(reads, 3)}, and until({show(subject.decisions[0])}) still gives the weights of every "
             "later decision: it takes no row away",
             False,
         )
-    return Answer(f"as_of at {len(subject.cuts)} instants, {_apart(largest)}")
+    return Answer(f"until at {len(subject.cuts)} instants, {_apart(largest)}")
 
 
 # How it is asked ------------------------------------------------------------------------------------------------------
@@ -398,29 +390,33 @@ def _told(told: Told) -> np.ndarray:
     return told.weights
 
 
-def _as_of(oracle: Published, instant: pd.Timestamp, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+def _until(oracle: Oracle, instant: pd.Timestamp, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
     try:
-        then = oracle.as_of(instant)
+        then = oracle.until(instant)
     except HlbtError:
         raise
     except Exception as error:
-        raise OracleError(f"as_of({show(instant)}) failed: {type(error).__name__}: {error}.") from error
+        raise OracleError(f"until({show(instant)}) failed: {type(error).__name__}: {error}.") from error
     return weights_of(then, panel, decisions)
 
 
-def _alters_itself(oracle: Published, instant: pd.Timestamp) -> bool:
-    """Whether ``as_of`` changes the instance and returns it: then it cannot be asked twice."""
+def _cuts_itself(oracle: Oracle) -> bool:
+    """Whether the oracle, or a part of it, says how its own data are cut."""
+    return type(oracle).until is not Oracle.until or any(_cuts_itself(part) for part in oracle.parts())
+
+
+def _alters_itself(oracle: Oracle, instant: pd.Timestamp) -> bool:
+    """Whether ``until`` changes the instance and returns it: then it cannot be asked twice."""
     try:
-        return id(oracle.as_of(instant)) == id(oracle)
+        return id(oracle.until(instant)) == id(oracle)
     except Exception:  # the same question is asked again, where its answer is a check's
         return True
 
 
 def _takes_nothing_away(subject: Subject) -> bool:
     oracle = subject.make()
-    assert isinstance(oracle, Published)
     try:
-        got = _as_of(oracle, subject.decisions[0], subject.panel, subject.decisions)
+        got = _until(oracle, subject.decisions[0], subject.panel, subject.decisions)
     except HlbtError:
         return False
     return np.array_equal(got, subject.full, equal_nan=True)

@@ -79,7 +79,7 @@ def write_tearsheet(run: Run) -> Path:
     if run.equity.empty:
         raise DataError(f"Run {run.folder} is damaged: equity.parquet has no row. Run the backtest again.")
     returns, benchmark = daily_returns(run), benchmark_returns(run)
-    notes = _benchmark_notes(run, returns, benchmark)
+    notes = [*map(str, run.record.get("notes", ())), *_benchmark_notes(run, returns, benchmark)]
     reason = _unfit(returns)
     sheet = ""
     if not reason:

@@ -39,12 +39,18 @@ class Result:
         What was asked, decision instants x ``panel.coins``; NaN = hold.
     ledger : Ledger
         The kernel's arrays.
+    risk : DataFrame, (D, K), or None
+        Exposures of the book in the oracle's own terms (:func:`engine.risk.risk_of`).
+    notes : tuple of str
+        What a reader must know of the data behind the weights (:meth:`engine.Oracle.notes`).
     """
 
     panel: Panel
     config: RunConfig
     weights: pd.DataFrame
     ledger: Ledger
+    risk: pd.DataFrame | None = None
+    notes: tuple[str, ...] = ()
 
     @cached_property
     def equity(self) -> pd.Series:

@@ -1,8 +1,8 @@
 """Run folders: the one form in which a result is kept, and from which every page is made.
 
 ``run.json`` (config, digests, versions, metrics, attribution), ``equity.parquet``, ``trades.parquet``,
-``weights.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), and the pages, ``tearsheet.html`` and
-``capacity.html``.
+``weights.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), ``risk.parquet`` where the oracle has
+risks of its own to tell, and the pages, ``tearsheet.html`` and ``capacity.html``.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -25,16 +25,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.config import RunConfig
 from engine.errors import DataError, some
+from engine.oracle import weight_matrix
+from engine.oracle_build import bound_parameters, load_oracle, oracle_code, oracle_sources
+from engine.panel import Panel
 from engine.result import FLOWS, Result
+from engine.risk import risk_of
+from engine.simulate import backtest, decisions_of
 
 SCHEMA = 1
 BENCHMARK = "BTC"
 TEARSHEET = "tearsheet.html"
 CAPACITY = "capacity.html"
+RISK = "risk.parquet"
 #: All that a run folder may hold.
 FILES = frozenset(
-    {"run.json", "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", TEARSHEET, CAPACITY}
+    {
+        "run.json",
+        "equity.parquet",
+        "trades.parquet",
+        "weights.parquet",
+        "hourly.parquet",
+        RISK,
+        TEARSHEET,
+        CAPACITY,
+    }
 )
 #: Libraries whose version can move a number or a page.
 RECORDED = ("numpy", "pandas", "numba", "scipy", "pyarrow", "quantstats")
@@ -55,7 +71,9 @@ class Origin:
     parameters : mapping
         Constructor arguments of the oracle.
     digest : str
-        SHA-256 of the oracle's code, or of the file.
+        SHA-256 of the oracle's code and data files, or of the file.
+    code : str
+        SHA-256 of the oracle's code alone.
     """
 
     name: str
@@ -63,6 +81,7 @@ class Origin:
     path: str
     parameters: Mapping[str, Any]
     digest: str
+    code: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,6 +102,8 @@ class Run:
         What was asked.
     hourly : DataFrame, (T, 2 or 3)
         ``gross_frac``, ``net_frac`` and, where the panel has the benchmark, ``benchmark_usd``.
+    risk : DataFrame, (D, K), or None
+        See :attr:`engine.Result.risk`; None where the oracle has none, and in folders of versions before it.
     """
 
     folder: Path
@@ -91,6 +112,24 @@ class Run:
     trades: pd.DataFrame
     weights: pd.DataFrame
     hourly: pd.DataFrame
+    risk: pd.DataFrame | None = None
+
+
+def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[str, Any]) -> tuple[Result, Origin]:
+    """Build an oracle, ask it for its weights and run them."""
+    oracle = load_oracle(path, parameters)
+    decisions = decisions_of(panel, config)
+    result = backtest(panel, weight_matrix(oracle, panel, decisions), config)
+    origin = Origin(
+        type(oracle).__name__,
+        "oracle",
+        path,
+        bound_parameters(type(oracle), parameters),
+        files_digest(oracle_sources(oracle)),
+        files_digest(oracle_code(oracle)),
+    )
+    notes = oracle.notes(panel.known(), decisions)
+    return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes), origin
 
 
 def run_name(result: Result, origin: Origin) -> str:
@@ -137,6 +176,8 @@ def save_run(
             result.trades.to_parquet(made / "trades.parquet", index=False)
             result.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
             hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
+            if result.risk is not None:
+                result.risk.reset_index().to_parquet(made / RISK, index=False)
             (made / "run.json").write_text(to_json(record), encoding="utf-8")
             if page is not None:
                 page(load_run(made))
@@ -178,6 +219,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
         "versions": versions(),
         "metrics": result.metrics,
         "liquidation": result.liquidation,
+        "notes": list(result.notes),
         "attribution": {flow: result.metrics[flow] for flow in FLOWS},
         "coin_attribution": {
             str(coin): {flow: float(value) for flow, value in zip(FLOWS, row, strict=True)}
@@ -239,7 +281,8 @@ def load_run(folder: Path) -> Run:
         raise DataError(f"{folder} is no run folder: it has no run.json. `hlbt backtest` makes one below reports/.")
     record = _read_record(folder)
     frames = {}
-    for name in ("equity", "trades", "weights", "hourly"):
+    risk = ("risk",) if (folder / RISK).is_file() else ()
+    for name in ("equity", "trades", "weights", "hourly", *risk):
         try:
             frames[name] = pd.read_parquet(folder / f"{name}.parquet")
         except (OSError, ValueError) as error:
@@ -261,6 +304,7 @@ def load_run(folder: Path) -> Run:
         frames["trades"],
         frames["weights"].set_index("time"),
         frames["hourly"].set_index("time"),
+        frames["risk"].set_index("time") if risk else None,
     )
 
 

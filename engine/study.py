@@ -52,7 +52,7 @@ class Setting:
 
     def build(self) -> Oracle:
         """The oracle of the set."""
-        from engine.oracle import load_oracle
+        from engine.oracle_build import load_oracle
 
         return load_oracle(self.oracle, self.parameters)
 

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 
 from engine.config import RunConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, HlbtError
 from engine.grid import Constraint, Grid, check_keys, make_grid
-from engine.oracle import Oracle, ScoreOracle, accepted_parameters, oracle_class, sources_of
+from engine.oracle import Oracle, ScoreOracle
+from engine.oracle_build import accepted_parameters, build_oracle, oracle_class, oracle_code, oracle_sources
 from engine.panel import Panel
 from engine.runs import code_digest, files_digest, versions
+from engine.sources import code_files
 from engine.study import ORACLE, SCHEMA
 from engine.tasks import Task
 from engine.trials import digest_of, state_of, trial_config
@@ -110,7 +112,7 @@ class Plan:
         for family, path in enumerate(paths):
             kind, of = self.kinds[path], self.families == family
             for column, key in enumerate(names):
-                named = not issubclass(kind, ScoreOracle) or key in kind.score_parameters
+                named = not issubclass(kind, ScoreOracle) or key.partition(".")[0] in kind.score_parameters
                 if named and key != ORACLE and not _is_config(key):
                     state[of, 1 + column] = self.grid.codes[of, column]
         return np.unique(state, axis=0, return_inverse=True)[1].ravel()
@@ -167,7 +169,7 @@ def make_plan(
     for path in grid.values.get(ORACLE, []):
         if path not in kinds:
             raise ConfigError(f"The grid's oracle {path!r} is not among those of the sweep: {', '.join(kinds)}.")
-    digests = {path: files_digest(sources_of(kind)) for path, kind in kinds.items()}
+    digests = {path: files_digest(code_files(base.__module__ for base in kind.__mro__)) for path, kind in kinds.items()}
     families, configs, config_of = _families(grid, kinds), *_configs(grid, config)
     keys, trials = _digests(panel, grid, fixed, kinds, digests, families, configs, config_of)
     return Plan(
@@ -263,7 +265,7 @@ def _digests(
     options = [(key, values) for key, values in grid.values.items()]
     own = [column for column, (key, _) in enumerate(options) if key != ORACLE and not _is_config(key)]
     keys, trial_keys = np.empty(len(grid), dtype=np.int64), np.empty(len(grid), dtype=np.int64)
-    files: dict[str, str] = {}
+    files: dict[tuple[Path, ...], str] = {}
     for place, codes in enumerate(grid.codes):
         family, config = int(families[place]), int(config_of[place])
         parameters = dict(bases[family])
@@ -271,20 +273,28 @@ def _digests(
             parameters[options[column][0]] = options[column][1][codes[column]]
         state = state_of(parameters)
         path = paths[family]
-        read = _files(parameters, files)
-        keys[place] = digest_of(path, digests[path], state, results[config], read)
-        trial_keys[place] = digest_of(path, digests[path], state, trials[config])
+        code, sources = _sources(kinds[path], parameters, digests[path], files)
+        keys[place] = digest_of(path, sources, state, results[config])
+        trial_keys[place] = digest_of(path, code, state, trials[config])
     return keys, trial_keys
 
 
-def _files(parameters: Mapping[str, Any], seen: dict[str, str]) -> list[str]:
-    """Digests of the files that parameters name: what an oracle reads from them decides its weights."""
-    found = []
-    for value in parameters.values():
-        if isinstance(value, str) and ("/" in value or "." in value):
-            if value not in seen:
-                path = Path(value)
-                seen[value] = files_digest([path]) if path.is_file() else ""
-            if seen[value]:
-                found.append(seen[value])
-    return found
+def _sources(
+    kind: type[Oracle], parameters: Mapping[str, Any], code: str, seen: dict[tuple[Path, ...], str]
+) -> tuple[str, str]:
+    """Digests of the code of an oracle and its parts, and of that and the data files it reads."""
+    named = [value for value in parameters.values() if isinstance(value, str) and ("/" in value or "." in value)]
+    files = [path for path in map(Path, named) if path.is_file()]
+    if not kind.oracle_parameters and kind.files is Oracle.files:
+        return code, code + _digest(files, seen) if files else code
+    try:
+        oracle = build_oracle(kind, parameters)
+        return _digest(oracle_code(oracle), seen), _digest([*oracle_sources(oracle), *files], seen)
+    except HlbtError:
+        return code, code  # The set is going to be recorded with this error.
+
+
+def _digest(files: Sequence[Path], seen: dict[tuple[Path, ...], str]) -> str:
+    if tuple(files) not in seen:
+        seen[tuple(files)] = files_digest(list(files))
+    return seen[tuple(files)]

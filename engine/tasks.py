@@ -16,7 +16,8 @@ import pandas as pd
 from engine.batch import Prepared, daily_returns_of, prepare, run_books
 from engine.config import RunConfig
 from engine.errors import HlbtError
-from engine.oracle import Oracle, ScoreOracle, build_oracle, validate_weights, weight_matrix
+from engine.oracle import Oracle, ScoreOracle, validate_weights, weight_matrix
+from engine.oracle_build import build_oracle
 from engine.panel import Panel
 from engine.simulate import decisions_of
 from engine.sparse import SparseWeights
@@ -221,8 +222,9 @@ def _asked(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> SparseW
 
 def _score_key(kind: type[Oracle], parameters: Mapping[str, Any]) -> str:
     """What decides the score; all parameters, for an oracle that has none."""
-    named = kind.score_parameters if issubclass(kind, ScoreOracle) else tuple(parameters)
-    return json.dumps({name: parameters[name] for name in named if name in parameters}, sort_keys=True, default=str)
+    scored = kind.score_parameters if issubclass(kind, ScoreOracle) else None
+    named = {name: value for name, value in parameters.items() if scored is None or name.partition(".")[0] in scored}
+    return json.dumps(named, sort_keys=True, default=str)
 
 
 def _simulated(

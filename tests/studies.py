@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 
 from engine import Coin, Oracle, Panel, RunConfig, backtest_many, decisions_of
-from engine.oracle import load_oracle, weight_matrix
+from engine.oracle import weight_matrix
+from engine.oracle_build import load_oracle
 from engine.runs import to_json
 from engine.study import ORACLE, RECORD, RETURNS, SCHEMA, TABLE, Study, index_of
 

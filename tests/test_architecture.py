@@ -15,6 +15,8 @@ SOURCES = sorted([*(ROOT / "engine").rglob("*.py"), *(ROOT / "research").rglob("
 HOMES = {  # library -> the only files that may import it, and only inside a function
     "boto3": {"engine/data/s3.py"},
     "hyperliquid": {"engine/data/api.py", "engine/live/hyperliquid.py"},
+    "numerapi": {"research/oracles/numerai.py"},
+    "crowdcent_challenge": {"research/oracles/crowdcent.py"},
     "quantstats": {"engine/report.py"},
     "vectorbt": {"engine/result.py"},
     "matplotlib": {"engine/charts.py", "engine/report.py"},

@@ -379,14 +379,14 @@ class FromFile(Oracle):
         return frame(panel, decisions, score * panel.tradable[panel.rows(decisions)])
 
 class Publishes(FromFile):
-    def as_of(self, instant):
+    def until(self, instant):
         known = object.__new__(type(self))
         known.__dict__.update(self.__dict__)
         known.rows = self.rows[self.rows.index + pd.Timedelta(hours=self.delay) <= instant]
         return known
 
 class PublishesInPlace(FromFile):
-    def as_of(self, instant):
+    def until(self, instant):
         self.rows = self.rows[self.rows.index + pd.Timedelta(hours=self.delay) <= instant]
         return self
 
@@ -400,7 +400,7 @@ class FromParquet(Oracle):
         return frame(panel, decisions, np.tile(rows.to_numpy()[-1:], (len(decisions), 1)))
 
 class PublishesAll(FromFile):
-    def as_of(self, instant):
+    def until(self, instant):
         return self
 
 class Normalises(Publishes):
@@ -413,8 +413,8 @@ class Normalises(Publishes):
 
 class Refuses(Publishes):
     '''Nothing published yet is an error, not a row of zeros.'''
-    def as_of(self, instant):
-        known = super().as_of(instant)
+    def until(self, instant):
+        known = super().until(instant)
         if known.rows.empty:
             raise OracleError("nothing was published yet")
         return known
@@ -469,7 +469,7 @@ def of_file(module: str, name: str, panel: Panel, decisions: pd.DatetimeIndex, *
 
 def test_rows_of_a_file(module: str, predictions: Path, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     file = str(predictions)
-    assert of_file(module, "Publishes", panel, decisions, file=file) == ("pass", "as_of at 16 instants, bit for bit")
+    assert of_file(module, "Publishes", panel, decisions, file=file) == ("pass", "until at 16 instants, bit for bit")
     assert of_file(module, "PublishesInPlace", panel, decisions, file=file)[0] == "pass"
     # from 18:00 on, a row was out for an hour more than three
     assert of_file(module, "Refuses", panel, decisions, file=file)[0] == "pass"
@@ -487,7 +487,7 @@ def test_files_that_nobody_vouches_for(
 ) -> None:
     file = str(predictions)
     status, value = of_file(module, "FromFile", panel, decisions, file=file)
-    assert status == "fail" and "predictions.csv and has no method as_of(instant)" in value
+    assert status == "fail" and "predictions.csv and has no method until(instant)" in value
     parquet = predictions.with_suffix(".parquet")
     pd.read_csv(predictions).drop(columns="date").to_parquet(parquet)
     found = audit(f"{module}:FromParquet", panel, decisions, parameters={"file": str(parquet)}).checks[-1]

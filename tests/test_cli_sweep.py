@@ -50,7 +50,7 @@ def test_from_flags_to_a_page_with_a_verdict(hlbt) -> None:  # type: ignore[no-u
         "backtest", "--oracle", MOMENTUM, "--param", "lookback_hours=72", "--param", "n=3", *SPAN, "--no-report"
     )
     assert count_trials(Path("reports"), [MOMENTUM]).total == 6
-    hlbt(*one, "--param", "lookback_hours=73")
+    assert hlbt("backtest", "--oracle", MOMENTUM, "--param", "lookback_hours=73", *SPAN, "--no-report").code == 0
     assert count_trials(Path("reports"), [MOMENTUM]).total == 7
 
     # The verdict by its own command now counts the seventh trial, and writes the page that the sweep without it took.

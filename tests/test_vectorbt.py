@@ -11,7 +11,8 @@ import pytest
 
 from engine import Coin, Panel, Result, RunConfig, backtest, load_panel
 from engine.errors import DataError
-from engine.oracle import load_oracle, weight_matrix
+from engine.oracle import weight_matrix
+from engine.oracle_build import load_oracle
 from engine.simulate import decisions_of
 from panels import random_panel, random_weights
 

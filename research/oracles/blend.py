@@ -1,0 +1,125 @@
+"""Several oracles as one: the weighted mean of their weights, or of their ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from engine import Oracle, Panel, ScoreOracle
+from engine.errors import OracleError
+from engine.oracle_build import as_oracle
+from research.oracles.compose import asked
+from research.oracles.construction import check_construction, weights_of
+from research.oracles.published import check_number
+
+
+@dataclass(frozen=True)
+class Blend(Oracle):
+    """Weighted mean of the weights of several oracles.
+
+    A NaN (hold) of one oracle counts as 0 beside the others; where all have NaN the blend has it too.
+
+    Parameters
+    ----------
+    oracles : sequence
+        Oracles, paths ``module:Class`` or tables, as `inner` in :mod:`research.oracles.compose`; on the command line
+        ``oracles.0.n`` is the parameter `n` of the first.
+    shares : sequence of float, optional
+        A positive number an oracle; they are divided by their sum. Default: equal.
+    """
+
+    oracles: Any
+    shares: Any = None
+
+    oracle_parameters: ClassVar[tuple[str, ...]] = ("oracles",)
+
+    def __post_init__(self) -> None:
+        _settle(self)
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        """See :meth:`engine.Oracle.weight_matrix`."""
+        panel = panel.known()
+        books = [asked(oracle, panel, decisions) for oracle in self.oracles]
+        total = np.zeros_like(books[0])
+        for share, book in zip(_fractions(self.shares), books, strict=True):
+            total += share * np.where(np.isnan(book), 0.0, book)
+        total[np.all([np.isnan(book) for book in books], axis=0)] = np.nan
+        return pd.DataFrame(total, index=decisions, columns=pd.Index(panel.coins, name="coin"))
+
+
+@dataclass(frozen=True)
+class RankBlend(ScoreOracle):
+    """Weighted mean of the ranks that several oracles give, then a construction.
+
+    At each decision the coins are ranked that every oracle has a score for (its weights where it has no scores, at the
+    tradable coins), from 0 to 1 in equal steps, ties sharing the mean. Where one oracle has no score at all, the blend
+    is flat.
+
+    Parameters
+    ----------
+    oracles, shares
+        See :class:`Blend`.
+    construction, n, power, clip, gross
+        See :class:`research.oracles.cross_section.CrossSection`.
+    """
+
+    oracles: Any
+    shares: Any = None
+    construction: str = "top_bottom"
+    n: int = 5
+    power: float = 1.0
+    clip: float = 3.0
+    gross: float = 1.0
+
+    oracle_parameters: ClassVar[tuple[str, ...]] = ("oracles",)
+    score_parameters: ClassVar[tuple[str, ...]] = ("oracles", "shares")
+
+    def __post_init__(self) -> None:
+        _settle(self)
+        check_construction(self.construction, self.n, self.power, self.clip, self.gross)
+
+    def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`engine.ScoreOracle.scores`."""
+        from scipy.stats import rankdata
+
+        panel = panel.known()
+        given = np.stack([_liking(oracle, panel, decisions) for oracle in self.oracles])
+        given[:, np.isnan(given).any(axis=0)] = np.nan
+        total = np.zeros(given.shape[1:])
+        for share, liked in zip(_fractions(self.shares), given, strict=True):
+            count = np.maximum((~np.isnan(liked)).sum(axis=1, keepdims=True) - 1, 1)
+            total += share * (rankdata(liked, axis=1, nan_policy="omit") - 1.0) / count
+        return np.where(np.isnan(given[0]), np.nan, total)
+
+    def construct(self, scores: np.ndarray) -> np.ndarray:
+        """See :meth:`engine.ScoreOracle.construct`."""
+        return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
+
+
+def _liking(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+    if isinstance(oracle, ScoreOracle):
+        return oracle.scores(panel, decisions)
+    return np.where(panel.tradable[panel.rows(decisions)], asked(oracle, panel, decisions), np.nan)
+
+
+def _settle(blend: Any) -> None:
+    """Build the oracles of a blend and check the shares."""
+    given = blend.oracles
+    if isinstance(given, str | Oracle) or not isinstance(given, Sequence) or not given:
+        raise OracleError(f"oracles = {given!r} is not accepted: give a list of oracles, for example of module:Class.")
+    made = tuple(as_oracle(value, f"oracles.{place}") for place, value in enumerate(given))
+    shares = (1.0,) * len(made) if blend.shares is None else blend.shares
+    if isinstance(shares, str) or not isinstance(shares, Sequence) or len(shares) != len(made):
+        raise OracleError(f"shares = {shares!r} is not accepted: give a list of {len(made)} numbers, one an oracle.")
+    for place, share in enumerate(shares):
+        check_number(f"shares.{place}", share)
+    object.__setattr__(blend, "oracles", made)
+    object.__setattr__(blend, "shares", tuple(float(share) for share in shares))
+
+
+def _fractions(shares: tuple[float, ...]) -> list[float]:
+    return [share / sum(shares) for share in shares]

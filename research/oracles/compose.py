@@ -1,0 +1,275 @@
+"""Oracles made of an oracle: smoothed, neutral, scaled, capped, restricted to liquid coins.
+
+Each asks the oracle inside for its weights and changes them. A NaN of the oracle inside (hold) stays NaN and counts as
+0 in every sum, unless the class says otherwise. `inner` is an oracle, its path ``module:Class``, or a table
+``{oracle = "module:Class", n = 5}``; on the command line and in sweeps ``inner.n`` is its parameter `n`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+import pandas as pd
+
+from engine import Oracle, Panel
+from engine.clock import HOUR
+from engine.errors import OracleError, nearest, some
+from engine.oracle_build import as_oracle
+from research.oracles.cross_section import mean_of_known
+from research.oracles.published import check_number
+
+BENCHMARK = "BTC"
+#: A remainder smaller than this share of a row's gross is rounding, not a position.
+_DUST = 1e-9
+
+
+def asked(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+    """Weights of an oracle in the columns of the panel, (D, N), a new array; a coin that it leaves out is 0."""
+    frame = oracle.weight_matrix(panel, decisions)
+    if not isinstance(frame, pd.DataFrame) or not frame.index.equals(decisions):
+        raise OracleError(f"{type(oracle).__name__}.weight_matrix must return a frame with one row for each decision.")
+    strange = [str(coin) for coin in frame.columns if coin not in set(panel.coins)]
+    if strange:
+        raise OracleError(f"{type(oracle).__name__} weighs coins that the panel lacks: {some(strange)}.")
+    values = frame.reindex(columns=list(panel.coins), fill_value=0.0).to_numpy(dtype=np.float64)
+    return np.array(values, order="C")
+
+
+@dataclass(frozen=True)
+class Wrapper(Oracle):
+    """Changes the weights of the oracle `inner`."""
+
+    inner: Any
+
+    oracle_parameters: ClassVar[tuple[str, ...]] = ("inner",)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "inner", as_oracle(self.inner, "inner"))
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        """See :meth:`engine.Oracle.weight_matrix`."""
+        values = self.changed(panel.known(), decisions)
+        return pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
+
+    @abstractmethod
+    def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """Weights (D, N), each row from panel rows up to its decision; `panel` is as known."""
+
+
+@dataclass(frozen=True)
+class Smooth(Wrapper):
+    """Mean of what the oracle would have asked at this hour of the last `days` days, today included.
+
+    Days before the panel's first row, and NaN, are left out of the mean. A coin that is not tradable now gets 0.
+
+    Parameters
+    ----------
+    days : int
+        1 changes nothing.
+    """
+
+    days: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count("days", self.days)
+
+    def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`Wrapper.changed`."""
+        past = [decisions - 24 * age * HOUR for age in range(self.days)]
+        every = pd.DatetimeIndex(past[0].append(past[1:]).unique().sort_values())
+        every = every[panel.rows(every) >= 0]
+        values = asked(self.inner, panel, every)
+        total = np.zeros((len(decisions), len(panel.coins)))
+        count = np.zeros_like(total)
+        for instants in past:
+            place = every.get_indexer(instants)
+            row = np.where((place >= 0)[:, None], values[place], np.nan)
+            known = ~np.isnan(row)
+            total += np.where(known, row, 0.0)
+            count += known
+        mean = np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+        return np.where(panel.tradable[panel.rows(decisions)] | np.isnan(mean), mean, 0.0)
+
+
+@dataclass(frozen=True)
+class Neutralise(Wrapper):
+    """Takes out what a book shares with the dollar or with bitcoin, then brings it back to its gross.
+
+    Over the coins that are held, ``w - b * sum(b * w) / sum(b * b)`` with ``b = 1`` for dollars and the beta for
+    ``"beta"``, so that ``sum(b * w)`` becomes 0; the result is scaled to the gross of the row as it was. A row of which
+    nothing is left (one coin, or equal weights against the dollar) is flat. A coin whose beta cannot be told gets 0.
+
+    Parameters
+    ----------
+    to : {"dollars", "beta"}
+        Of what the book shall be free.
+    lookback_hours : int
+        Hours of the beta: the slope of the coin's hourly returns on BTC's. At least half of them must be known.
+    """
+
+    to: str = "dollars"
+    lookback_hours: int = 720
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.to not in ("dollars", "beta"):
+            raise OracleError(
+                f"to = {self.to!r} is not accepted: choose dollars or beta.{nearest(str(self.to), ('dollars', 'beta'))}"
+            )
+        _check_count("lookback_hours", self.lookback_hours, 2)
+
+    def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`Wrapper.changed`."""
+        values = asked(self.inner, panel, decisions)
+        for place, row in enumerate(panel.rows(decisions)):
+            load = self._betas(panel, int(row)) if self.to == "beta" else np.ones(len(panel.coins))
+            book = values[place]
+            held = ~np.isnan(book) & (book != 0.0)
+            used = held & ~np.isnan(load)
+            weights, b = book[used], load[used]
+            square = (b * b).sum()
+            rest = weights - b * ((b * weights).sum() / square) if square > 0.0 else weights
+            gross = np.abs(book[held]).sum()
+            book[held] = 0.0
+            book[used] = _to_gross(rest, gross)
+        return values
+
+    def _betas(self, panel: Panel, row: int) -> np.ndarray:
+        if BENCHMARK not in panel.coins:
+            raise OracleError(f"to = 'beta' needs {BENCHMARK} among the coins of the data. Add it to data.coins.")
+        returns = _hourly_returns(panel, row, self.lookback_hours)
+        other = returns[:, panel.coins.index(BENCHMARK)][:, None]
+        known = ~np.isnan(returns) & ~np.isnan(other)
+        count = known.sum(axis=0)
+        x, y = np.where(known, other, 0.0), np.where(known, returns, 0.0)
+        enough = count >= max(2.0, self.lookback_hours / 2.0)
+        divisor = np.maximum(count, 1)
+        x = np.where(known, x - x.sum(axis=0) / divisor, 0.0)
+        variance = (x * x).sum(axis=0)
+        beta = np.divide((x * y).sum(axis=0), variance, out=np.full(len(count), np.nan), where=variance > 0.0)
+        return np.where(enough, beta, np.nan)
+
+
+@dataclass(frozen=True)
+class InverseVolatility(Wrapper):
+    """Divides each weight by the coin's own volatility and scales the row to the gross that it had.
+
+    Volatility is the root mean square of hourly returns. A coin whose volatility cannot be told, or is 0, gets 0.
+
+    Parameters
+    ----------
+    lookback_hours : int
+        Hours of the volatility; at least half of them must be known.
+    """
+
+    lookback_hours: int = 720
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count("lookback_hours", self.lookback_hours, 2)
+
+    def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`Wrapper.changed`."""
+        values = asked(self.inner, panel, decisions)
+        for place, row in enumerate(panel.rows(decisions)):
+            returns = _hourly_returns(panel, int(row), self.lookback_hours)
+            enough = (~np.isnan(returns)).sum(axis=0) >= self.lookback_hours / 2.0
+            volatility = np.sqrt(np.where(enough, mean_of_known(returns**2, least=0.0), np.nan))
+            book = values[place]
+            held = ~np.isnan(book) & (book != 0.0)
+            scaled = np.divide(book, volatility, out=np.zeros_like(book), where=held & (volatility > 0.0))
+            book[held] = _to_gross(scaled[held], np.abs(book[held]).sum())
+        return values
+
+
+@dataclass(frozen=True)
+class Cap(Wrapper):
+    """Cuts every weight to at most `cap` on either side; what is cut stays in cash.
+
+    Parameters
+    ----------
+    cap : float
+        Largest ``abs(weight)``.
+    """
+
+    cap: float = 0.1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_number("cap", self.cap)
+
+    def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`Wrapper.changed`."""
+        return np.clip(asked(self.inner, panel, decisions), -self.cap, self.cap)
+
+
+@dataclass(frozen=True)
+class Liquid(Wrapper):
+    """Lets the oracle choose among liquid coins only: for it, no other coin is tradable.
+
+    A coin's volume is the mean of a day in USD over the last `lookback_hours`, an hour without one counting 0:
+    ``24 * mean(volume_usd)``, or ``mean(volume_24h_usd)`` where the data have only the venue's own figure. Weights of
+    coins that are not liquid at the decision are 0. Ties at the edge go to the coin that comes first in column order.
+
+    Parameters
+    ----------
+    top : int
+        The coins of the largest volume; 0 = no such limit.
+    minimum_usd : float
+        Least volume of a day, USD.
+    lookback_hours : int
+        At the start of the panel, as many as there are.
+    """
+
+    top: int = 0
+    minimum_usd: float = 0.0
+    lookback_hours: int = 168
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_count("top", self.top, 0)
+        _check_count("lookback_hours", self.lookback_hours)
+        if self.minimum_usd != 0.0:
+            check_number("minimum_usd", self.minimum_usd)
+
+    def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`Wrapper.changed`."""
+        liquid = self._liquid(panel)
+        values = asked(self.inner, replace(panel, tradable=panel.tradable & liquid), decisions)
+        return np.where(liquid[panel.rows(decisions)] | np.isnan(values), values, 0.0)
+
+    def _liquid(self, panel: Panel) -> np.ndarray:
+        """Where a coin is liquid and tradable, (T, N): at every row, for what is inside may look at earlier ones."""
+        name, per_day = ("volume_usd", 24.0) if "volume_usd" in panel.fields else ("volume_24h_usd", 1.0)
+        traded = np.nan_to_num(panel.values(name), nan=0.0) * per_day
+        total = np.concatenate((np.zeros((1, traded.shape[1])), np.cumsum(traded, axis=0)))
+        stop = np.arange(1, len(total))
+        start = np.maximum(stop - self.lookback_hours, 0)
+        volume = (total[stop] - total[start]) / (stop - start)[:, None]
+        liquid = panel.tradable & (volume >= self.minimum_usd)
+        if self.top:
+            order = np.argsort(np.where(liquid, -volume, np.inf), axis=1, kind="stable")
+            best = np.zeros_like(liquid)
+            np.put_along_axis(best, order[:, : self.top], True, axis=1)
+            liquid &= best
+        return liquid
+
+
+def _hourly_returns(panel: Panel, row: int, hours: int) -> np.ndarray:
+    """Simple returns of the last `hours` hours up to `row`, (at most `hours`, N)."""
+    mid = panel.values("mid")[max(0, row - hours) : row + 1]
+    return mid[1:] / mid[:-1] - 1.0
+
+
+def _to_gross(weights: np.ndarray, gross: float) -> np.ndarray:
+    total = np.abs(weights).sum()
+    return weights * (gross / total) if total > _DUST * gross else np.zeros_like(weights)
+
+
+def _check_count(name: str, value: Any, least: int = 1) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise OracleError(f"{name} = {value!r} is not accepted: it must be a whole number, at least {least}.")
