@@ -301,14 +301,16 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
     if study.record["synthetic"]:
         title += "  [SYNTHETIC DATA]"
     table = Table(title=title, title_justify="left")
-    for name in study.table.index.names:
-        table.add_column(str(name))
-    for name in ("Sharpe", "CAGR", "Drawdown", "Turnover", "End USD"):
-        table.add_column(name, justify="right")
+    table.add_column("best sets")
+    for name in ("Sharpe", "CAGR", "drawdown", "turnover", "end USD"):
+        table.add_column(name, justify="right", no_wrap=True)
     best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
     for _, row in best.head(rows).iterrows():
+        chosen = study.chosen(int(row["place"]))
+        if "oracle" in chosen:
+            chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]
         table.add_row(
-            *(str(value) for value in study.chosen(int(row["place"])).values()),
+            ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in chosen.items()),
             _ratio(row["sharpe"]),
             _percent(row["cagr"]),
             _percent(row["max_drawdown"]),
