@@ -21,7 +21,9 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent))
 import bench_engine
+import bench_sweep
 from bench_data import figures as data_figures
+from bench_validate import bench_statistics
 from conftest import SHARED
 from engine import RunConfig, backtest, load_panel
 from engine.data.freqtrade import import_freqtrade
@@ -91,6 +93,7 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as scratch:
             figures += real(console, source, Path(scratch))
     figures += data_figures(console)
+    figures += bench_statistics(console)
     table = Table(title="Figures (seconds)", title_justify="left")
     for heading in ("figure", "median", "min", "max", "limit", ""):
         table.add_column(heading, justify="left" if heading in ("figure", "") else "right")
@@ -114,7 +117,7 @@ def real(console: Console, source: Path, scratch: Path) -> list[Figure]:
     backtest(panel, weights, config)
     shape = f"{len(panel.index)} hours x {len(panel.coins)} coins"
     run = (str(HLBT), "backtest", "--oracle", "research.oracles.momentum:Momentum", "--out")
-    return [
+    figures = [
         Figure(f"import of {len(list(source.rglob('*.feather')))} feather files", imported, 30.0),
         Figure(f"load_panel, {shape}", timed(lambda: load_panel(cache), 7), 1.0),
         Figure(f"backtest, warmed, {shape}", timed(lambda: backtest(panel, weights, config), 30), 0.020),
@@ -129,6 +132,9 @@ def real(console: Console, source: Path, scratch: Path) -> list[Figure]:
             9.0,
         ),
     ]
+    figures += bench_sweep.bench_sweeps(console, cache, scratch)
+    bench_sweep.cluster(console, cache)
+    return figures
 
 
 if __name__ == "__main__":
