@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -200,6 +200,11 @@ class ScoreOracle(Oracle):
         """Construction of the scores; see :meth:`Oracle.weight_matrix`."""
         weights = self.construct(self.scores(panel, decisions))
         return pd.DataFrame(weights, index=decisions, columns=pd.Index(panel.coins, name="coin"))
+
+
+def shares_scores(kind: type[Oracle]) -> TypeGuard[type[ScoreOracle]]:
+    """Whether weights of the class are the construction of its scores and nothing else."""
+    return issubclass(kind, ScoreOracle) and kind.weight_matrix is ScoreOracle.weight_matrix
 
 
 def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:

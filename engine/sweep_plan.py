@@ -12,7 +12,7 @@ import numpy as np
 from engine.config import RunConfig
 from engine.errors import ConfigError, HlbtError
 from engine.grid import Constraint, Grid, check_keys, make_grid
-from engine.oracle import Oracle, ScoreOracle
+from engine.oracle import Oracle, shares_scores
 from engine.oracle_build import accepted_parameters, build_oracle, oracle_class, oracle_code, oracle_sources
 from engine.panel import Panel
 from engine.runs import code_digest, files_digest, versions
@@ -93,7 +93,7 @@ class Plan:
             if first == last:
                 return
             kind = self.kinds[paths[self.families[order[first]]]]
-            sets, scores = (TASK_SETS, TASK_SCORES) if issubclass(kind, ScoreOracle) else (TASK_OTHERS, TASK_OTHERS)
+            sets, scores = (TASK_SETS, TASK_SCORES) if shares_scores(kind) else (TASK_OTHERS, TASK_OTHERS)
             while first < last:
                 stop = min(first + sets, last)
                 # The first set that would need one score too many ends the task.
@@ -112,7 +112,7 @@ class Plan:
         for family, path in enumerate(paths):
             kind, of = self.kinds[path], self.families == family
             for column, key in enumerate(names):
-                named = not issubclass(kind, ScoreOracle) or key.partition(".")[0] in kind.score_parameters
+                named = not shares_scores(kind) or key.partition(".")[0] in kind.score_parameters
                 if named and key != ORACLE and not _is_config(key):
                     state[of, 1 + column] = self.grid.codes[of, column]
         return np.unique(state, axis=0, return_inverse=True)[1].ravel()

@@ -16,7 +16,7 @@ import pandas as pd
 from engine.batch import Prepared, daily_returns_of, prepare, run_books
 from engine.config import RunConfig
 from engine.errors import HlbtError
-from engine.oracle import Oracle, ScoreOracle, validate_weights, weight_matrix
+from engine.oracle import Oracle, ScoreOracle, shares_scores, validate_weights, weight_matrix
 from engine.oracle_build import build_oracle
 from engine.panel import Panel
 from engine.simulate import decisions_of
@@ -169,7 +169,7 @@ def _books(
     schedule = decisions.asi8.tobytes()
     for key, members in groups.items():
         first = members[0][1]
-        if not isinstance(first, ScoreOracle):
+        if not (isinstance(first, ScoreOracle) and shares_scores(task.kind)):
             _one_by_one(space, members, decisions, (key, schedule), parts, places, errors)
             continue
         try:
@@ -222,7 +222,7 @@ def _asked(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> SparseW
 
 def _score_key(kind: type[Oracle], parameters: Mapping[str, Any]) -> str:
     """What decides the score; all parameters, for an oracle that has none."""
-    scored = kind.score_parameters if issubclass(kind, ScoreOracle) else None
+    scored = kind.score_parameters if shares_scores(kind) else None
     named = {name: value for name, value in parameters.items() if scored is None or name.partition(".")[0] in scored}
     return json.dumps(named, sort_keys=True, default=str)
 

@@ -42,6 +42,14 @@ def test_your_own_oracle(
     assert "BuyTheQuiet" in capsys.readouterr().out
 
 
+def test_the_sweep(sample_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = SNIPPETS[2].replace('load_panel("data_cache")', 'load_panel("data_cache", end="2024-06-01")')
+    Path("data_cache").symlink_to(sample_cache)
+    exec(compile(code, "README.md", "exec"), {})
+    shown = capsys.readouterr().out
+    assert shown.startswith("n ") and shown.rstrip().endswith(", 9)")
+
+
 @pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:4]))
 def test_every_command_of_the_readme_exists(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

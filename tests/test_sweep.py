@@ -159,6 +159,25 @@ def test_a_set_that_raises_is_recorded_and_the_rest_goes_on(panel: Panel) -> Non
     assert good["equity_end_usd"].iloc[0] == study["equity_end_usd"].loc[(0, 0.3, False)]
 
 
+class Tilted(Momentum):
+    """Scores and construction of its base, and something of its own after them."""
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        return super().weight_matrix(panel, decisions) * 0.5
+
+
+class Signed(Momentum):
+    def construct(self, scores: np.ndarray) -> np.ndarray:
+        return -super().construct(scores)
+
+
+@pytest.mark.parametrize("kind", [Tilted, Signed])
+def test_what_a_subclass_does_in_its_own_way_is_done(kind: type[Momentum], panel: Panel) -> None:
+    study = sweep(panel, kind, {"lookback_hours": [24, 48], "construction": ["top_bottom", "z_score"]})
+    for place in range(4):
+        assert_same(study.table.iloc[place], alone(study, place, panel))  # type: ignore[arg-type]
+
+
 def test_all_sets_may_fail(panel: Panel) -> None:
     study = sweep(panel, Slow, {"boom": [True]})
     assert "planted" in study["error"].iloc[0] and np.isnan(study["sharpe"].iloc[0])

@@ -79,6 +79,8 @@ class CrossSection(ScoreOracle):
     @classmethod
     def construct_many(cls, oracles: Sequence[Self], scores: np.ndarray) -> SparseWeights:
         """See :meth:`engine.ScoreOracle.construct_many`; the scores are ranked once."""
+        if (cls.construct, cls.construct_ranked) != (CrossSection.construct, CrossSection.construct_ranked):
+            return super().construct_many(oracles, scores)  # a subclass constructs in its own way
         ranking = Ranking(scores)
         sided = [place for place, oracle in enumerate(oracles) if oracle.construction == "top_bottom"]
         others = [place for place, oracle in enumerate(oracles) if oracle.construction != "top_bottom"]
