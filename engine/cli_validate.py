@@ -71,7 +71,7 @@ def judged(
 
     assert study.folder is not None
     trials = count_trials(reports, [oracle["path"] for oracle in study.record["oracles"]])
-    verdict = validate(study, panel, trials, progress=step)
+    verdict = validate(study, panel, trials if trials.total else None, progress=step)
     verdict.save(study.folder)
     tearsheets = _tearsheets(study, panel, top, step)
     write_sweep_page(study, verdict.to_dict(), tearsheets, step)

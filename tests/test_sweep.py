@@ -377,7 +377,14 @@ def test_a_killed_command_goes_on_where_it_was(how: int, sample_cache: Path, tmp
         *("--name", "w", "--no-verdict", "--workers", "1", "--json", "--set", f"data.cache={sample_cache}"),
     ]
     log = tmp_path / "log"
-    first = subprocess.Popen([str(word) for word in words], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen(
+        [str(word) for word in words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A test run in the background hands down a Ctrl-C that is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
+    )
     deadline = time.monotonic() + 60
     while (not log.exists() or len(log.read_text().split()) < 20) and time.monotonic() < deadline:
         time.sleep(0.02)
