@@ -24,7 +24,7 @@ from engine.trials import digest_of, state_of, trial_config
 #: Sets and scores of one task: an interrupt loses at most the tasks that run.
 TASK_SETS, TASK_SCORES, TASK_OTHERS = 1024, 64, 8
 #: Scores that are gone through for every config before the next ones, so that each is computed once and found again.
-BLOCK_SCORES = 256
+BLOCK_SCORES = 64
 #: Daily returns are kept, unless it is said otherwise, up to this many sets.
 KEPT_RETURNS = 100_000
 #: Keys of the config that decide when an oracle is asked.

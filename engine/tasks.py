@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -173,19 +174,34 @@ def _books(
             _one_by_one(space, members, decisions, (key, schedule), parts, places, errors)
             continue
         try:
-            scores = space.scores.get(
-                (task.kind, key, schedule),
-                lambda first=first: first.scores(space.known, decisions),  # type: ignore[misc]
-                lambda made: made.nbytes,
-            )
             scored = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
-            parts.append(type(first).construct_many(scored, scores))
+            every = json.dumps([task.parameters[place] for place, _ in members], sort_keys=True, default=str)
+            books = space.weights.get(
+                (task.kind, every, schedule),
+                # Bound now, for the loop goes on.
+                partial(_constructed, space, scored, (task.kind, key, schedule), decisions),
+                _size,
+            )
+            parts.append(books)
             places += [place for place, _ in members]
         except (Exception, SystemExit):
             _one_by_one(space, members, decisions, None, parts, places, errors)
     if not parts:
         return places, SparseWeights(np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.uint32), np.empty(0))
     return places, SparseWeights.joined(parts)
+
+
+def _constructed(
+    space: Workspace, oracles: Sequence[ScoreOracle], key: Hashable, decisions: pd.DatetimeIndex
+) -> SparseWeights:
+    """A book each of oracles that share their scores, which are computed once."""
+    first = oracles[0]
+    scores = space.scores.get(key, lambda: first.scores(space.known, decisions), lambda made: made.nbytes)
+    return type(first).construct_many(oracles, scores)
+
+
+def _size(books: SparseWeights) -> int:
+    return books.coins.nbytes + books.weights.nbytes + books.indptr.nbytes
 
 
 def _one_by_one(
@@ -204,11 +220,7 @@ def _one_by_one(
                 parts.append(_asked(oracle, space.panel, decisions))
             else:
                 parts.append(
-                    space.weights.get(
-                        (type(oracle), key),
-                        lambda oracle=oracle: _asked(oracle, space.panel, decisions),  # type: ignore[misc]
-                        lambda made: made.coins.nbytes + made.weights.nbytes + made.indptr.nbytes,
-                    )
+                    space.weights.get((type(oracle), key), partial(_asked, oracle, space.panel, decisions), _size)
                 )
             places.append(place)
         except HlbtError as error:
