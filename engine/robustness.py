@@ -17,7 +17,7 @@ from engine.oracle import weight_matrix
 from engine.panel import Panel
 from engine.result import Result
 from engine.simulate import backtest, decisions_of
-from engine.study import Setting, Study
+from engine.study import ORACLE, Setting, Study
 
 COST_FACTORS = (1.0, 2.0, 3.0)
 DELAYS_HOURS = (0, 1, 24)
@@ -125,7 +125,7 @@ def neighbours(study: Study, place: int, by: str = "sharpe") -> list[dict[str, A
 
     A step is to the next lower or higher value that the grid has of an axis whose values are all numbers, and to every
     other value of an axis that has no order (names, switches, lists). Sets that were left out or failed are no
-    neighbours.
+    neighbours, and neither is another oracle: that is another idea.
 
     Returns
     -------
@@ -137,6 +137,8 @@ def neighbours(study: Study, place: int, by: str = "sharpe") -> list[dict[str, A
     own = codes[place]
     found = []
     for axis, of_axis in enumerate(values):
+        if study.table.index.names[axis] == ORACLE:
+            continue
         same = np.delete(codes == own, axis, axis=1).all(axis=1)
         for code in _steps(of_axis, int(own[axis])):
             for row in np.flatnonzero(same & (codes[:, axis] == code)):

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from engine.pages import plain
-from engine.study import ERROR, Study
+from engine.study import ERROR, ORACLE, Study
 
 #: (done, total, what is being done)
 Progress = Callable[[int, int, str], None]
@@ -69,6 +69,8 @@ class Axis:
     @property
     def labels(self) -> list[str]:
         """Text of every value; where strings stand beside other types they are quoted, so that 1 is not "1"."""
+        if self.name == ORACLE and len({str(path).rpartition(":")[2] for path in self.levels}) == len(self.levels):
+            return [str(path).rpartition(":")[2] for path in self.levels]
         mixed = len({isinstance(value, str) for value in self.levels}) > 1
         return [f'"{value}"' if mixed and isinstance(value, str) else label(value) for value in self.levels]
 
