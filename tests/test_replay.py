@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ def replay(
 def assert_same_book(result: Result, dex: PaperDEX) -> None:
     """Equity to 1e-9 of the money in play, and every trade with its size, price, fee, spread and reason."""
     equity = dex.finish()
-    scale = max(result.config.account.initial_equity_usd, result.trades["notional_usd"].max(), result.equity.abs().max())
+    traded = result.trades["notional_usd"].to_numpy()
+    scale = max(result.config.account.initial_equity_usd, float(traded.max(initial=0.0)), result.equity.abs().max())
     if len(equity) == len(result.equity):
         np.testing.assert_allclose(equity, result.equity, rtol=0, atol=1e-9 * scale)
     assert equity.iloc[-1] == pytest.approx(result.equity.iloc[-1], rel=0, abs=1e-9 * scale)
@@ -59,7 +61,7 @@ def assert_same_book(result: Result, dex: PaperDEX) -> None:
         zip(theirs["time"], theirs["coin"], theirs["reason"], strict=True)
     )
     for name, slack in (("units", 1e-15), ("price", 0.0), ("fee_usd", 1e-12), ("spread_usd", 1e-9 * scale)):
-        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-9, atol=slack, err_msg=name)
+        np.testing.assert_allclose(ours[name].astype(float), theirs[name], rtol=1e-9, atol=slack, err_msg=name)
 
 
 def merged(dex: PaperDEX) -> pd.DataFrame:
@@ -70,7 +72,9 @@ def merged(dex: PaperDEX) -> pd.DataFrame:
         rows.setdefault((trade.time, trade.coin, kind), []).append(trade)
     found = []
     order = {"delisting": 0, "order": 1, "liquidation": 2}
-    for (time, coin, kind), parts in sorted(rows.items(), key=lambda row: (row[0][0], order[row[0][2]], dex.panel.coins.index(row[0][1]))):
+    for (time, coin, kind), parts in sorted(
+        rows.items(), key=lambda row: (row[0][0], order[row[0][2]], dex.panel.coins.index(row[0][1]))
+    ):
         units = sum(part.units for part in parts)
         reasons = [part.reason for part in parts]
         assert len(parts) == 1 or reasons == ["close", "open"], reasons
@@ -101,23 +105,21 @@ def test_real_months_with_lots_minimum_funding_and_a_delisting(real_cache: Path,
     assert_same_book(result, dex)
     figures = result.metrics
     assert figures["trades"] > 200 and figures["skipped_min_notional"] > 0 and abs(figures["funding_usd"]) > 0.1
-    assert "delisting" in set(result.trades["reason"]) and "flip" not in set(result.trades["reason"]) or True
+    assert {"delisting", "open", "close", "increase", "reduce"} <= set(result.trades["reason"])
 
 
 def with_lots(panel: Panel) -> Panel:
     """The panel with plausible size decimals: a lot is worth some 10 cents to 1 dollar."""
-    from dataclasses import replace
-
     price = np.nanmedian(panel.values("mid"), axis=0)
     lots = np.clip(np.ceil(np.log10(price)), 0, 5).astype(int)
-    table = tuple(replace(coin, sz_decimals=int(lot), max_leverage=10.0) for coin, lot in zip(panel.table, lots, strict=True))
+    table = tuple(
+        replace(coin, sz_decimals=int(lot), max_leverage=10.0) for coin, lot in zip(panel.table, lots, strict=True)
+    )
     return replace(panel, table=table)
 
 
 def stopped(panel: Panel, coin: str, at: pd.Timestamp) -> Panel:
     """The panel without the coin's prices from an instant on."""
-    from dataclasses import replace
-
     fields = {name: values.copy() for name, values in panel.fields.items()}
     column, row = panel.coins.index(coin), panel.index.get_loc(at)
     for values in fields.values():
@@ -136,8 +138,8 @@ def stopped(panel: Panel, coin: str, at: pd.Timestamp) -> Panel:
     ids=str,
 )
 def test_the_synthetic_sample_with_the_variants(sample_cache: Path, execution: dict[str, object]) -> None:
-    panel = load_panel(sample_cache).until(pd.Timestamp("2025-03-01T00:00Z"))
-    panel = load_panel(sample_cache, panel.index[0], panel.index[24 * 60])
+    start = load_panel(sample_cache).index[0]
+    panel = load_panel(sample_cache, start, start + pd.Timedelta(days=60))
     config = RunConfig.from_dict({"execution": execution, "account": {"max_gross": 2.0}})
     oracle, decisions = Carry(lookback_hours=72, n=4), decisions_of(panel, config)
     result = backtest(panel, weight_matrix(oracle, panel, decisions), config)
@@ -156,7 +158,7 @@ def test_an_account_that_is_read_from_its_file_before_each_decision(tmp_path: Pa
 
 
 @settings(
-    max_examples=120,
+    max_examples=80,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -20,7 +20,7 @@ from engine.clock import parse_instant, show, utc_days
 from engine.config import RunConfig
 from engine.data.files import sync_folder, write_durable
 from engine.errors import DataError, LiveError
-from engine.live.dex import SIZE_TOLERANCE, AccountState, Answer, DEX, Fill, Market, OrderRequest
+from engine.live.dex import DEX, SIZE_TOLERANCE, AccountState, Answer, Fill, Market, OrderRequest
 from engine.panel import Panel
 from engine.result import REASONS
 from engine.simulate import kernel_inputs
@@ -175,9 +175,7 @@ class PaperDEX(DEX):
         for number, traded in self.volume.items():
             if 0 <= number - first <= day:
                 volume[number - first] = traded
-        rate = fee_rate_nb(
-            fees.rate[self.row], fees.thresholds_usd, fees.referral_frac, volume, day, self.total_volume
-        )
+        rate = fee_rate_nb(fees.rate[self.row], fees.thresholds_usd, fees.referral_frac, volume, day, self.total_volume)
 
         def filled(size: float) -> tuple[float, float, float]:
             if size == 0.0:
@@ -410,9 +408,7 @@ class PaperDEX(DEX):
             cloid: Answer(cloid, fate, units, price, reason)
             for cloid, (fate, units, price, reason) in content["answers"].items()
         }
-        self.trades = [
-            PaperTrade(**{**trade, "time": pd.Timestamp(trade["time"])}) for trade in content["trades"]
-        ]
+        self.trades = [PaperTrade(**{**trade, "time": pd.Timestamp(trade["time"])}) for trade in content["trades"]]
 
 
 def _known(value: float) -> float | None:

@@ -146,7 +146,9 @@ class PortfolioManager:
         return breaches(self.limits, plan, markets, self.journal.equities(), now, self.data_end)
 
     def _killed(self) -> str:
-        return f"the kill switch {self.kill_switch} is set; delete the file to trade" if self.kill_switch.exists() else ""
+        return (
+            f"the kill switch {self.kill_switch} is set; delete the file to trade" if self.kill_switch.exists() else ""
+        )
 
     def _execution(self, instant: pd.Timestamp) -> Execution:
         return Execution(
@@ -170,18 +172,24 @@ class PortfolioManager:
 
     # Weights ----------------------------------------------------------------------------------------------------------
 
-    def _weights(self, instant: pd.Timestamp, decision: pd.Timestamp, markets: Mapping[str, Market]) -> dict[str, float]:
+    def _weights(
+        self, instant: pd.Timestamp, decision: pd.Timestamp, markets: Mapping[str, Market]
+    ) -> dict[str, float]:
         """Weights to trade at `instant`, after all of the config's variants."""
         panel = self._panel(instant)
         if panel is None:
             if applied(self.config):
-                raise LiveError(f"The weights are changed{applied(self.config)}, which needs market data: sync a cache.")
+                raise LiveError(
+                    f"The weights are changed{applied(self.config)}, which needs market data: sync a cache."
+                )
             given = _asked(self.oracle, decision, markets, None)
             self.oracle.validate_weights(given, self.config.account.max_gross)
             return given
         known = panel.until(decision)
         if known.index[-1] != decision:
-            raise DataError(f"The panel has no row at {show(decision)}; its last one before is {show(known.index[-1])}.")
+            raise DataError(
+                f"The panel has no row at {show(decision)}; its last one before is {show(known.index[-1])}."
+            )
         if self.config.execution.tranches > 1:
             own = self.oracle.decisions if isinstance(self.oracle, GivenWeights) else decisions_of(known, self.config)
             decisions = own[own < decision].union(known.index[-1:])
@@ -229,9 +237,7 @@ def _key(oracle: Oracle, config: RunConfig) -> str:
     return hashlib.sha256(state.encode()).hexdigest()
 
 
-def _asked(
-    oracle: Oracle, decision: pd.Timestamp, universe: Iterable[str], panel: Panel | None
-) -> dict[str, float]:
+def _asked(oracle: Oracle, decision: pd.Timestamp, universe: Iterable[str], panel: Panel | None) -> dict[str, float]:
     """The oracle's weights for one decision; whatever it raises is an OracleError."""
     try:
         return dict(oracle.fetch_portfolio_weights(decision, universe, panel=panel))
