@@ -15,7 +15,7 @@ from hyperliquid.utils.signing import (
 
 import hyperliquid_faults as faults
 from hyperliquid_answers import Answers
-from hyperliquid_faults import Refusal
+from hyperliquid_faults import REJECTS, Refusal
 from hyperliquid_info import HOUR_MS
 from hyperliquid_ledger import Account, Agent, Coin, Ledger, number
 
@@ -156,7 +156,7 @@ class Actions:
     def _coin(self, asset: int) -> Coin:
         coins = list(self.ledger.coins.values())
         if not 0 <= asset < len(coins):
-            raise ValueError(f"asset {asset}")
+            raise Refusal(faults.NO_ASSET.format(asset=asset))
         return coins[asset]
 
     # What -------------------------------------------------------------------------------------------------------------
@@ -172,8 +172,12 @@ class Actions:
                 raise Refusal(faults.TRIGGER_NOT_REDUCING)  # TP/SL are not modelled: all are refused so
             if order["t"]["limit"]["tif"] not in ("Alo", "Ioc", "Gtc", "FrontendMarket"):
                 raise ValueError(order["t"])
-        now = self.now()
-        statuses = [self.ledger.place(account, *pair, now) for pair in zip(coins, orders, strict=True)]
+        now, pairs = self.now(), list(zip(coins, orders, strict=True))
+        for coin, order in pairs:
+            name = self.ledger.prevalidate(coin, order)
+            if name is not None:
+                raise Refusal(REJECTS[name][0])
+        statuses = [self.ledger.place(account, coin, order, now) for coin, order in pairs]
         return {"status": "ok", "response": {"type": "order", "data": {"statuses": statuses}}}
 
     def _cancels(self, account: Account, action: dict[str, Any], asset: str, key: str) -> dict[str, Any]:

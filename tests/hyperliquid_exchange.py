@@ -239,6 +239,13 @@ class HyperLiquidExchange(LoopbackServer):
             self.ledger.settle(market, market.oracle if price is None else number(price), self.now)
             self.venue.listings[coin].gone = self.now // HOUR_MS
 
+    def deleverage(self, address: str, coin: str, price: float | None = None, share: float = 1.0) -> None:
+        """Take a position, or a share of it, away at `price` (else the mark), as in the ADL of 2025-10-10."""
+        with self.lock:
+            market = self.ledger.coins[coin]
+            at = market.mark if price is None else number(price)
+            self.ledger.force_close(self.account(address), market, at, number(share), "Auto-Deleveraging", self.now)
+
     def fund(self, address: str, usd: float, mode: str | None = None) -> Account:
         """Deposit (or withdraw) dollars; `mode` is disabled (classic, the first default), unifiedAccount, ..."""
         with self.lock:

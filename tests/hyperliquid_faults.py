@@ -71,6 +71,7 @@ NO_SCHEDULE = "Cannot set scheduled cancel time until enough volume traded. Requ
 SCHEDULE_EARLY = "Scheduled cancel time too early, must be at least 5 seconds from now."  # undocumented
 SCHEDULE_MANY = "Too many scheduled cancel triggers today."  # undocumented
 NO_ORDER = "Order was never placed, already canceled, or filled."
+NO_ASSET = "Unknown asset {asset}"  # undocumented
 EMPTY_BATCH = "Empty batch of orders."  # undocumented
 TRIGGER_NOT_REDUCING = "TP/SL orders must be reduce only."  # undocumented
 OUTAGE = "Internal error while processing the action"  # 2025-07-29: said of orders that were executed
@@ -134,11 +135,12 @@ def transport_fault(
     """A fault for the next `times` requests of type `on` (any, if None) that `match`.
 
     `kind` is one of timeout, reset, too_many (429), bad_gateway (502), server_error (500), not_json, truncated, slow,
-    outage (an `err` status). `after=False`: the request has no effect; `after=True`: it took effect and the answer is
-    lost or wrong. Left out: False, but True for truncated, slow and outage.
+    outage (an `err` status), late (it takes effect `seconds` later, without an answer). `after=False`: the request has
+    no effect; `after=True`: it took effect and the answer is lost or wrong. Left out: True for truncated, slow, outage
+    and late, else False.
     """
     if after is None:
-        after = kind in ("truncated", "slow", "outage")
+        after = kind in ("truncated", "slow", "outage", "late")
     replies: dict[str, Callable[[Reply], Reply]] = {
         "timeout": lambda _: Reply("", silence_seconds=seconds, reset=True),
         "reset": lambda _: Reply("", reset=True),
@@ -148,6 +150,7 @@ def transport_fault(
         "not_json": lambda _: NOT_JSON,
         "truncated": lambda said: Reply(said.body[: len(said.body) // 2], said.status),
         "slow": lambda said: Reply(said.body, said.status, silence_seconds=seconds),
+        "late": lambda _: Reply("", reset=True),
         "outage": lambda _: Reply(json.dumps({"status": "err", "response": text})),
     }
     change = replies[kind]
@@ -156,4 +159,5 @@ def transport_fault(
         asked = kind_of("/exchange" if "action" in payload else "/info", payload)
         return (on is None or asked == on) and (match is None or match(payload))
 
-    return Fault(matches, change(Reply("")), times, change if after else None)
+    delay = seconds if kind == "late" else 0.0
+    return Fault(matches, change(Reply("")), times, change if after else None, delay)

@@ -40,13 +40,14 @@ REFUSED = Reply("Failed to deserialize the JSON body into the target type", 422)
 class Fault:
     """Answers of this to `times` requests that match.
 
-    With `change`, the request takes effect first, and its answer goes through it.
+    With `change`, the request takes effect first (after `delay_seconds`), and its answer goes through it.
     """
 
     match: Callable[[dict[str, Any]], bool]
     reply: Reply
     times: int = 1
     change: Callable[[Reply], Reply] | None = None
+    delay_seconds: float = 0.0
 
 
 class LoopbackServer:
@@ -113,7 +114,7 @@ class LoopbackServer:
         self.faults.append(Fault(match, reply, times))
 
     def answer(self, path: str, payload: dict[str, Any]) -> Reply:
-        change = None
+        change, delay = None, 0.0
         with self._lock:
             self.requests.append((path, payload))
             for fault in self.faults:
@@ -121,10 +122,11 @@ class LoopbackServer:
                     fault.times -= 1
                     if fault.change is None:
                         return fault.reply
-                    change = fault.change
+                    change, delay = fault.change, fault.delay_seconds
                     break
         if path not in self.handlers:
             return Reply("", 404)
+        self._closing.wait(delay)
         answer = self.handlers[path](payload)
         reply = answer if isinstance(answer, Reply) else Reply(json.dumps(answer))
         return reply if change is None else change(reply)

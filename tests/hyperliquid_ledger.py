@@ -14,6 +14,7 @@ from hyperliquid_faults import OrderFaults, Rejection
 
 ZERO = Decimal(0)
 MICRO = Decimal("0.000001")
+TIFS = ("Alo", "Ioc", "Gtc", "FrontendMarket")
 DEEP_USD = 1_000_000_000
 
 
@@ -182,6 +183,7 @@ class Ledger:
         self.reduce_only_exempt = True
         self.refuse_duplicate_cloids = True
         self.post_only_period = False
+        self.prevalidated: set[str] = set()  # rejects, as "Tick", for which the whole batch is refused
         self._oid = 1_000_000
 
     # Money ------------------------------------------------------------------------------------------------------------
@@ -242,15 +244,26 @@ class Ledger:
         mine = [order for order in held if order.user == user and key in (order.oid, order.cloid)]
         return max(mine, key=lambda order: order.oid, default=None)
 
-    def place(self, account: Account, coin: Coin, wire: dict[str, Any], now: int) -> dict[str, Any]:
-        """One order of a batch, from its wire form, to its entry in `statuses`."""
+    def _order(self, user: str, coin: Coin, wire: dict[str, Any], now: int) -> Order:
         self._oid += 1
         size, tif = number(wire["s"]), wire["t"]["limit"]["tif"]
-        order = Order(
-            **{"oid": self._oid, "user": account.address, "coin": coin.name, "buy": wire["b"]},
+        return Order(
+            **{"oid": self._oid, "user": user, "coin": coin.name, "buy": wire["b"]},
             **{"limit": number(wire["p"]), "size": size, "remaining": size, "tif": tif},
             **{"reduce_only": wire["r"], "cloid": wire.get("c"), "time": now, "status_time": now},
         )
+
+    def prevalidate(self, coin: Coin, wire: dict[str, Any]) -> str | None:
+        """Name of the reject for which a batch with this order is refused as a whole."""
+        try:
+            self._check_form(self._order("", coin, wire, 0), coin)
+        except Rejection as rejection:
+            return rejection.name if rejection.name in self.prevalidated else None
+        return None
+
+    def place(self, account: Account, coin: Coin, wire: dict[str, Any], now: int) -> dict[str, Any]:
+        """One order of a batch, from its wire form, to its entry in `statuses`."""
+        order = self._order(account.address, coin, wire, now)
         nudge = self.order_faults.take(coin.name, order.cloid)
         try:
             if nudge is not None and nudge.reject is not None:
@@ -411,12 +424,11 @@ class Ledger:
         order.remaining -= size
         if order.remaining == 0:
             self._close(order, "filled", now)
-        settled = order.tif == "Settlement"
         fill = Fill(
             **{"user": order.user, "coin": order.coin, "buy": order.buy, "price": price, "size": size},
             **{"time": now, "start_position": start, "closed_pnl": pnl, "oid": order.oid},
             **{"cloid": order.cloid, "crossed": crossed, "fee": fee, "tid": len(self.fills) + 1},
-            direction="Settlement" if settled else _direction(start, after, order.buy),
+            direction=order.tif if order.tif not in TIFS else _direction(start, after, order.buy),
         )
         self.fills.append(fill)
         for other in self.open_orders(order.user, order.coin):
@@ -441,18 +453,16 @@ class Ledger:
         self.cancel_all("delistedCanceled", now, coin=coin.name)
         coin.mark = coin.oracle = price
         for account in list(self.accounts.values()):
-            held = account.positions.get(coin.name)
-            if held is None:
-                continue
-            self._oid += 1
-            size, buy = abs(held.size), held.size < 0
-            order = Order(
-                **{"oid": self._oid, "user": account.address, "coin": coin.name, "buy": buy, "limit": price},
-                **{"size": size, "remaining": size, "tif": "Settlement", "reduce_only": True, "cloid": None},
-                **{"time": now, "status_time": now},
-            )
-            self._fill(order, price, size, now, crossed=True, rate=ZERO)
+            if coin.name in account.positions:
+                self.force_close(account, coin, price, Decimal(1), "Settlement", now)
         coin.delisted, coin.bids, coin.asks, coin.refill = True, [], [], None
+
+    def force_close(self, account: Account, coin: Coin, price: Decimal, share: Decimal, why: str, now: int) -> None:
+        """Close a share of a position without a fee; `why` is the direction of the fill."""
+        held = account.positions[coin.name].size
+        size = abs(held) if share == 1 else coin.lots(abs(held) * share)
+        wire = {"p": price, "s": size, "b": held < 0, "r": True, "t": {"limit": {"tif": why}}}
+        self._fill(self._order(account.address, coin, wire, now), price, size, now, crossed=True, rate=ZERO)
 
     def pay_funding(self, coin: Coin, rate: Decimal, now: int) -> None:
         """`balance -= size * oracle * rate`: longs pay when the rate is positive."""

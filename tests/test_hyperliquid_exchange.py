@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 from eth_account import Account as Wallet
 from eth_account.signers.local import LocalAccount
 from hyperliquid.exchange import Exchange
+from hyperliquid.info import Info
+from hyperliquid.utils.error import ClientError, ServerError
+from hyperliquid.utils.signing import get_timestamp_ms, order_wires_to_order_action, sign_l1_action
+from hyperliquid.utils.types import Cloid
 
-from hyperliquid_exchange import HyperLiquidExchange
+from hyperliquid_exchange import HyperLiquidExchange, coin_of
+from hyperliquid_faults import REJECTS
 from hyperliquid_ledger import Coin
 
 MASTER: LocalAccount = Wallet.from_key("0x" + "11" * 32)
@@ -119,3 +126,546 @@ def test_ioc_takes_what_is_there(exchange: HyperLiquidExchange, sdk: Exchange) -
     again = only(sdk.order("ETH", True, 1, 4_001, IOC))
     assert again["error"] == "Order could not immediately match against any resting orders. asset=1"
     assert [row["px"] for row in sdk.info.l2_snapshot("ETH")["levels"][1]] == ["4001.2"]
+
+
+# Refusals of single orders
+
+
+def test_tick_lot_and_minimum(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    assert error(sdk.order("BTC", True, 0.01, 100_000.5, GTC)).startswith("Price must be divisible by tick size.")
+    assert error(sdk.order("ETH", True, 0.01, 3_999.11, GTC)).startswith("Price must be divisible by tick size.")
+    assert error(sdk.order("DOGE", True, 100, 0.1900001, GTC)).startswith("Price must be divisible by tick size.")
+    assert "resting" in only(sdk.order("BTC", True, 0.001, 99_123, GTC))  # an integer is always on the tick
+    assert "resting" in only(sdk.order("DOGE", True, 100, 0.19123, GTC))
+    assert error(sdk.order("DOGE", True, 100.5, 0.19, GTC)) == "Order has invalid size. asset=2"
+    assert error(sdk.order("BTC", True, 0, 99_123, GTC)) == "Order has zero size. asset=0"
+    assert error(sdk.order("BTC", True, 0.0001, 99_123, GTC)) == "Order must have minimum value of $10. asset=0"
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_books_own_prices_are_accepted(seed: int) -> None:
+    coins = [coin_of(f"C{number}", seed) for number in range(8)]
+    with HyperLiquidExchange(coins) as exchange:
+        sdk = client(exchange)
+        exchange.fund(MASTER.address, 1e9)
+        for coin in coins:
+            bids, asks = sdk.info.l2_snapshot(coin.name)["levels"]
+            assert float(bids[0]["px"]) < coin.price < float(asks[0]["px"])
+            size = round(50 / coin.price, coin.sz_decimals)
+            filled = only(sdk.order(coin.name, True, size, float(asks[0]["px"]), IOC))["filled"]
+            assert float(filled["totalSz"]) == size
+            assert "resting" in only(sdk.order(coin.name, True, size, float(bids[0]["px"]), ALO))
+
+
+@pytest.mark.parametrize("exempt", [True, False])
+def test_minimum_of_reduce_only_orders(exchange: HyperLiquidExchange, sdk: Exchange, exempt: bool) -> None:
+    exchange.ledger.reduce_only_exempt = exempt
+    sdk.market_open("ETH", True, 0.005)
+    exchange.set_book("ETH", bid=1_500, ask=1_501)  # 7.50 dollars are left
+    assert "minimum value of $10" in error(sdk.order("ETH", False, 0.005, 1_490, IOC))
+    status = only(sdk.market_close("ETH"))
+    assert ("filled" in status) is exempt
+    assert exchange.positions(MASTER.address) == ({} if exempt else {"ETH": 0.005})
+
+
+def test_reduce_only_never_increases_nor_flips(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    refused = "Reduce only order would increase position. asset=0"
+    assert error(sdk.order("BTC", False, 0.01, 99_000, IOC, reduce_only=True)) == refused
+    sdk.market_open("BTC", False, 0.01)
+    assert error(sdk.order("BTC", False, 0.01, 99_000, IOC, reduce_only=True)) == refused
+    assert only(sdk.order("BTC", True, 0.05, 101_000, IOC, reduce_only=True))["filled"]["totalSz"] == "0.01"
+    assert exchange.positions(MASTER.address) == {}
+    # Not reduce-only, the same order flips.
+    sdk.market_open("BTC", False, 0.01)
+    sdk.market_open("BTC", True, 0.05)
+    assert exchange.positions(MASTER.address) == {"BTC": 0.04}
+    assert exchange.fills[-1].direction == "Short > Long"
+
+
+def test_post_only_rests_or_is_refused(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    refused = "Post only order would have immediately matched, bbo was 99990@100010. asset=0"
+    assert error(sdk.order("BTC", True, 0.01, 100_010, ALO)) == refused
+    oid = only(sdk.order("BTC", True, 0.01, 99_999, ALO))["resting"]["oid"]
+    row = sdk.info.open_orders(MASTER.address)[0]
+    assert (row["oid"], row["coin"], row["side"], row["limitPx"], row["sz"]) == (oid, "BTC", "B", "99999.0", "0.01")
+    assert sdk.info.frontend_open_orders(MASTER.address)[0]["tif"] == "Alo"
+    levels = sdk.info.l2_snapshot("BTC")["levels"]
+    assert levels[0][0] == {"px": "99999.0", "sz": "0.01", "n": 1}
+    exchange.set_book("BTC", bid=99_900, ask=99_950)  # the market comes to it: filled at its price, as a maker
+    fill = exchange.fills[-1]
+    assert (float(fill.price), fill.crossed) == (99_999, False)
+    assert float(fill.fee) == pytest.approx(999.99 * 0.00015, abs=1e-6)
+    assert sdk.info.query_order_by_oid(MASTER.address, oid)["order"]["status"] == "filled"
+
+
+def test_gtc_takes_and_the_rest_rests(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    filled = only(sdk.order("BTC", True, 0.7, 100_010, GTC))["filled"]
+    assert filled["totalSz"] == "0.5"
+    assert [row["sz"] for row in sdk.info.open_orders(MASTER.address)] == ["0.2"]
+    assert only(sdk.cancel("BTC", filled["oid"])) == "success"
+    assert error(sdk.cancel("BTC", filled["oid"])) == "Order was never placed, already canceled, or filled. asset=0"
+    assert sdk.info.query_order_by_oid(MASTER.address, filled["oid"])["order"]["status"] == "canceled"
+
+
+def test_margin_is_that_of_the_leverage(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    exchange.set_book("BTC", bid=100_000, ask=100_000)
+    assert sdk.update_leverage(5, "BTC")["status"] == "ok"
+    assert error(sdk.market_open("BTC", True, 0.50001)) == "Insufficient margin to place order. asset=0"
+    assert "filled" in only(sdk.market_open("BTC", False, 0.49))
+    assert error(sdk.market_open("ETH", True, 1)).startswith("Insufficient margin")
+    assert "filled" in only(sdk.market_open("BTC", True, 0.98))  # the margin after a flip is that of the new side
+    assert sdk.update_leverage(4, "BTC") == {
+        "status": "err",
+        "response": "Cross position does not have sufficient margin available to decrease leverage.",
+    }
+
+
+def test_leverage_rules(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    for value in (0, 41):
+        assert sdk.update_leverage(value, "BTC") == {"status": "err", "response": "Invalid leverage value"}
+    refused = {"status": "err", "response": "Cross margin is not allowed for this asset."}
+    assert sdk.update_leverage(2, "RLB", is_cross=True) == refused
+    assert sdk.update_leverage(2, "RLB", is_cross=False)["status"] == "ok"
+    sdk.market_open("BTC", True, 0.01)
+    assert sdk.update_leverage(10, "BTC", is_cross=False)["response"].startswith("Cannot switch leverage type")
+    assert sdk.update_leverage(10, "BTC")["status"] == "ok"
+    leverage = sdk.info.user_state(MASTER.address)["assetPositions"][0]["position"]["leverage"]
+    assert leverage == {"type": "cross", "value": 10}
+    active = sdk.info.post("/info", {"type": "activeAssetData", "user": MASTER.address, "coin": "RLB"})
+    assert active["leverage"]["type"] == "isolated" and active["markPx"] == "0.05"
+
+
+def test_margin_tier(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    exchange.fund(MASTER.address, 1e9)
+    exchange.set_book("BTC", bid=100_000, ask=100_000)
+    sdk.update_leverage(40, "BTC")
+    assert "filled" in only(sdk.market_open("BTC", True, 1_400))
+    refused = "Order would cause position to exceed margin tier limit at current leverage asset=0"
+    assert error(sdk.market_open("BTC", True, 200)) == refused
+    sdk.update_leverage(20, "BTC")
+    assert "filled" in only(sdk.market_open("BTC", True, 200))
+
+
+def test_prices_too_far_away(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    assert error(sdk.order("BTC", False, 0.01, 10_000, IOC)).startswith("Order price cannot be more than 80% away")
+    exchange.set_book("BTC", bid=99_990, ask=100_010, oracle=60_000)
+    assert error(sdk.order("BTC", True, 0.01, 101_000, IOC)) == "Order price too far from oracle asset=0"
+
+
+def test_open_interest_cap_lets_positions_shrink(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    sdk.market_open("BTC", True, 0.02)
+    exchange.ledger.coins["BTC"].open_interest_capped = True
+    refused = "Order would increase open interest while open interest is capped asset=0"
+    assert error(sdk.market_open("BTC", True, 0.01)) == refused
+    assert error(sdk.market_open("BTC", False, 0.05)) == refused
+    assert "filled" in only(sdk.market_open("BTC", False, 0.01))
+    assert sdk.info.post("/info", {"type": "perpsAtOpenInterestCap"}) == ["BTC"]
+
+
+def test_delisting(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    assert "delisted" in error(sdk.order("MATIC", True, 100, 0.4, GTC))
+    assert "MATIC" not in sdk.info.all_mids()
+    sdk.market_open("DOGE", True, 5_000)
+    oid = only(sdk.order("DOGE", True, 100, 0.19, GTC))["resting"]["oid"]
+    before = exchange.equity(MASTER.address)
+    exchange.delist("DOGE", price=0.15)
+    assert exchange.positions(MASTER.address) == {}
+    assert exchange.equity(MASTER.address) == pytest.approx(before - 0.05 * 5_000)  # marked at 0.2, no fee
+    assert sdk.info.query_order_by_oid(MASTER.address, oid)["order"]["status"] == "delistedCanceled"
+    assert sdk.info.user_fills(MASTER.address)[0]["dir"] == "Settlement"
+    universe = sdk.info.meta()["universe"]
+    assert [entry["name"] for entry in universe if entry.get("isDelisted")] == ["DOGE", "MATIC"]
+    assert universe[2]["name"] == "DOGE"
+    context = sdk.info.meta_and_asset_ctxs()[1][2]
+    assert (context["midPx"], context["impactPxs"], context["openInterest"]) == (None, None, "0.0")
+
+
+@pytest.mark.parametrize("name", REJECTS)
+def test_every_documented_reject_by_name(exchange: HyperLiquidExchange, sdk: Exchange, name: str) -> None:
+    exchange.reject(name, coin="ETH")
+    cloid = Cloid.from_int(7)
+    assert "filled" in only(sdk.market_open("BTC", True, 0.01))
+    text, status = REJECTS[name]
+    assert error(sdk.order("ETH", True, 0.1, 4_100, IOC, cloid=cloid)) == f"{text.format(bbo='3999@4001')} asset=1"
+    assert sdk.info.query_order_by_cloid(MASTER.address, cloid)["order"]["status"] == status
+    assert "filled" in only(sdk.market_open("ETH", True, 0.1))
+
+
+def test_fill_share(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    exchange.fill_share(0.333, coin="DOGE")
+    assert only(sdk.market_open("DOGE", True, 1_000))["filled"]["totalSz"] == "333.0"
+    exchange.fill_share(0.0)
+    assert error(sdk.market_open("DOGE", True, 1_000)).startswith("Order could not immediately match")
+
+
+# Who signs
+
+
+def test_a_strangers_key(exchange: HyperLiquidExchange) -> None:
+    answer = client(exchange, STRANGER).market_open("BTC", True, 0.01)
+    refused = f"User or API Wallet {STRANGER.address.lower()} does not exist."
+    assert answer == {"status": "err", "response": refused}
+    exchange.fund(STRANGER.address, 0)
+    assert client(exchange, STRANGER).market_open("BTC", True, 0.01)["response"].startswith("Must deposit before")
+
+
+def test_an_agent_signs_for_its_master(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    agent = client(exchange, AGENT, account_address=MASTER.address)
+    assert "does not exist" in agent.market_open("BTC", True, 0.01)["response"]
+    until = get_timestamp_ms() + 60_000
+    exchange.approve_agent(MASTER.address, AGENT.address, "robot", until)
+    assert "filled" in only(agent.market_open("BTC", True, 0.01))
+    assert exchange.positions(MASTER.address) == {"BTC": 0.01}
+    assert "filled" in only(agent.market_close("BTC"))
+    row = {"name": "robot", "address": AGENT.address.lower(), "validUntil": until}
+    assert sdk.info.extra_agents(MASTER.address) == [row]
+    assert sdk.info.user_role(AGENT.address) == {"role": "agent", "data": {"user": MASTER.address.lower()}}
+    # Asked about the agent, the exchange knows nothing.
+    oid = exchange.orders[-1].oid
+    assert sdk.info.query_order_by_oid(AGENT.address, oid) == {"status": "unknownOid"}
+    exchange.signing_clock = lambda: until + 1
+    assert "does not exist" in agent.market_open("BTC", True, 0.01)["response"]
+
+
+def test_agents_approved_by_the_sdk(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    for name in (None, "one"):
+        answer, key = sdk.approve_agent(name)
+        assert answer["status"] == "ok"
+        agent = client(exchange, Wallet.from_key(key), account_address=MASTER.address)
+        assert "filled" in only(agent.market_open("BTC", True, 0.01))
+    assert [row["name"] for row in sdk.info.extra_agents(MASTER.address)] == ["one"]
+
+
+@pytest.mark.parametrize("role", ["vault", "subAccount"])
+def test_vaults_and_sub_accounts(exchange: HyperLiquidExchange, sdk: Exchange, role: str) -> None:
+    vault = exchange.create_vault(MASTER.address, 5_000, role)
+    assert "filled" in only(client(exchange, vault_address=vault).market_open("BTC", True, 0.01))
+    assert (exchange.positions(vault), exchange.positions(MASTER.address)) == ({"BTC": 0.01}, {})
+    assert sdk.info.user_role(vault)["role"] == role
+    exchange.fund(STRANGER.address, 100)
+    assert client(exchange, STRANGER, vault_address=vault).market_open("BTC", True, 0.01)["status"] == "err"
+    answer = client(exchange, vault_address=MASTER.address).market_open("BTC", True, 0.01)
+    assert answer["response"].startswith("Vault not registered")
+
+
+def signed(wallet: LocalAccount, nonce: int, mainnet: bool = False, **changes: Any) -> dict[str, Any]:
+    """A signed order for 0.01 BTC; `changes` are made to its wire form after the signature."""
+    wire: Any = {"a": 0, "b": True, "p": "101000", "s": "0.01", "r": False, "t": {"limit": {"tif": "Ioc"}}}
+    action = order_wires_to_order_action([wire])
+    signature = sign_l1_action(wallet, action, None, nonce, None, mainnet)
+    wire.update(changes)
+    return {"action": action, "nonce": nonce, "signature": signature, "vaultAddress": None, "expiresAfter": None}
+
+
+def post(exchange: HyperLiquidExchange, payload: dict[str, Any]) -> Any:
+    return requests.post(exchange.url + "/exchange", json=payload, timeout=5).json()
+
+
+def test_what_was_signed_is_what_counts(exchange: HyperLiquidExchange) -> None:
+    nonce = get_timestamp_ms()
+    for changes in ({"s": "0.02"}, {"b": False}, {"p": "101001"}, {"c": "0x" + "0" * 32}):
+        assert "does not exist" in post(exchange, signed(MASTER, nonce, **changes))["response"]
+    assert "does not exist" in post(exchange, signed(MASTER, nonce) | {"nonce": nonce + 1})["response"]
+    assert "does not exist" in post(exchange, signed(MASTER, nonce) | {"expiresAfter": nonce + 9})["response"]
+    # The exchange hashes numbers in their shortest form.
+    assert "does not exist" not in str(post(exchange, signed(MASTER, nonce, s="0.0100", p="101000.0")))
+    assert exchange.positions(MASTER.address) == {"BTC": 0.01}
+
+
+@pytest.mark.parametrize("mainnet", [True, False])
+def test_network_is_part_of_the_signature(mainnet: bool) -> None:
+    with HyperLiquidExchange(["BTC"], network="mainnet") as exchange:
+        exchange.fund(MASTER.address, 10_000)
+        answer = post(exchange, signed(MASTER, get_timestamp_ms(), mainnet))
+    assert (answer["status"] == "ok") is mainnet
+
+
+def test_nonces(exchange: HyperLiquidExchange) -> None:
+    now = get_timestamp_ms()
+    assert post(exchange, signed(MASTER, now))["status"] == "ok"
+    again = post(exchange, signed(MASTER, now))
+    assert again == {"status": "err", "response": f"Invalid nonce: duplicate nonce {now}"}
+    assert post(exchange, signed(MASTER, now - 1))["status"] == "ok"  # any order, as long as it is new
+    day = 86_400_000
+    for nonce in (now - 2 * day - 1_000, now + day + 60_000):
+        assert post(exchange, signed(MASTER, nonce))["response"].startswith("Invalid nonce")
+    for step in range(1, 99):
+        assert post(exchange, signed(MASTER, now + step))["status"] == "ok"
+    assert "too low" in post(exchange, signed(MASTER, now - 2))["response"]  # 100 higher ones are kept
+    assert len(exchange.fills) == 50  # half a coin was offered
+
+
+def test_expires_after(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    sdk.set_expires_after(get_timestamp_ms() - 1)
+    assert "expired" in sdk.market_open("BTC", True, 0.01)["response"]
+    sdk.set_expires_after(get_timestamp_ms() + 15_000)
+    assert "filled" in only(sdk.market_open("BTC", True, 0.01))
+    assert sdk.info.user_rate_limit(MASTER.address)["nRequestsUsed"] == 6  # a stale action counts five times
+
+
+def test_duplicate_cloids(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    cloid = Cloid.from_int(1)
+    assert sdk.info.query_order_by_cloid(MASTER.address, cloid) == {"status": "unknownOid"}
+    exchange.reject("IocCancel")
+    assert "error" in only(sdk.market_open("BTC", True, 0.01, cloid=cloid))
+    filled = only(sdk.market_open("BTC", True, 0.01, cloid=cloid))["filled"]  # nothing came of it: free again
+    assert filled["cloid"] == cloid.to_raw()
+    assert "cloid" in error(sdk.market_open("BTC", True, 0.01, cloid=cloid))
+    status = sdk.info.query_order_by_cloid(MASTER.address, cloid)["order"]
+    assert status["order"]["cloid"] == cloid.to_raw()
+    exchange.ledger.refuse_duplicate_cloids = False
+    assert "filled" in only(sdk.market_open("BTC", True, 0.01, cloid=cloid))
+    assert exchange.positions(MASTER.address) == {"BTC": 0.02}
+
+
+def test_cancel_by_cloid(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    cloid = Cloid.from_int(2)
+    assert only(sdk.order("BTC", True, 0.01, 90_000, GTC, cloid=cloid))["resting"]["cloid"] == cloid.to_raw()
+    assert only(sdk.cancel_by_cloid("BTC", cloid)) == "success"
+    assert error(sdk.cancel_by_cloid("BTC", cloid)) == "Order was never placed, already canceled, or filled. asset=0"
+    assert sdk.info.open_orders(MASTER.address) == []
+
+
+def test_whole_batches_are_refused_before_anything_is_placed(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    assert sdk.bulk_orders([])["status"] == "err"
+    good: Any = {"coin": "BTC", "is_buy": True, "sz": 0.01, "limit_px": 101_000.0, "order_type": IOC}
+    trigger: Any = {"trigger": {"isMarket": True, "triggerPx": 90_000.0, "tpsl": "sl"}}
+    bad = good | {"order_type": trigger}
+    assert sdk.bulk_orders([good | {"reduce_only": False}, bad | {"reduce_only": False}])["status"] == "err"
+    exchange.refuse("Order price too far from oracle")
+    answer = sdk.market_open("BTC", True, 0.01)
+    assert answer == {"status": "err", "response": "Order price too far from oracle"}
+    assert exchange.positions(MASTER.address) == {}
+    sdk.info.coin_to_asset["BTC"] = 99  # a universe of another day
+    sdk.info.asset_to_sz_decimals[99] = 5
+    assert sdk.market_open("BTC", True, 0.01, px=100_000) == {"status": "err", "response": "Unknown asset 99"}
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_prevalidation_refuses_the_batch_with_one_text(
+    exchange: HyperLiquidExchange, sdk: Exchange, whole: bool
+) -> None:
+    exchange.ledger.prevalidated = {"Tick"} if whole else set()
+    good: Any = {"coin": "BTC", "is_buy": True, "sz": 0.01, "limit_px": 101_000.0, "order_type": IOC}
+    answer = sdk.bulk_orders([good | {"reduce_only": False}, good | {"limit_px": 100_000.5, "reduce_only": False}])
+    if whole:
+        assert answer == {"status": "err", "response": "Price must be divisible by tick size."}
+    else:
+        assert [set(status) for status in answer["response"]["data"]["statuses"]] == [{"filled"}, {"error"}]
+    assert exchange.positions(MASTER.address) == ({} if whole else {"BTC": 0.01})
+
+
+def test_schedule_cancel_needs_a_million_traded(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    refused = "Cannot set scheduled cancel time until enough volume traded. Required: $1000000. Traded: $0."
+    assert sdk.schedule_cancel(get_timestamp_ms() + 60_000)["response"] == refused
+    exchange.account(MASTER.address).volume += 1_000_000
+    oid = only(sdk.order("BTC", True, 0.01, 90_000, GTC))["resting"]["oid"]
+    assert sdk.schedule_cancel(exchange.now + 1_000)["status"] == "err"
+    assert sdk.schedule_cancel(exchange.now + 60_000)["status"] == "ok"
+    exchange.advance(1)
+    assert sdk.info.query_order_by_oid(MASTER.address, oid)["order"]["status"] == "scheduledCancel"
+
+
+def test_post_only_period_and_address_limit(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    exchange.ledger.post_only_period = True
+    assert error(sdk.market_open("BTC", True, 0.01)).startswith("Only post-only orders allowed immediately after")
+    exchange.ledger.post_only_period = False
+    exchange.answers.request_buffer = 1
+    refused = "Too many cumulative requests sent (2 > 1) for cumulative volume traded $0.00."
+    assert sdk.market_open("BTC", True, 0.01)["response"].startswith(refused)
+
+
+# Money over time
+
+
+def test_deleveraging_takes_a_leg_away(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    sdk.market_open("ETH", False, 0.5)
+    before = exchange.equity(MASTER.address)
+    exchange.deleverage(MASTER.address, "ETH", price=3_900, share=0.5)
+    assert exchange.positions(MASTER.address) == {"ETH": -0.25}
+    assert exchange.equity(MASTER.address) == pytest.approx(before + 0.25 * 100)
+    exchange.deleverage(MASTER.address, "ETH")
+    assert exchange.positions(MASTER.address) == {}
+    assert sdk.info.user_fills(MASTER.address)[0]["dir"] == "Auto-Deleveraging"
+
+
+def test_funding_is_paid_on_the_hour_at_the_oracle_price() -> None:
+    hour = 3_600_000
+    with HyperLiquidExchange([Coin("BTC", 100_000.0, 5, 40)], now_ms=500_000 * hour - 60_000) as exchange:
+        exchange.fund(MASTER.address, 10_000)
+        exchange.set_book("BTC", bid=100_000, ask=100_000, oracle=99_000)
+        sdk = client(exchange)
+        sdk.market_open("BTC", True, 0.1)
+        exchange.set_funding("BTC", 0.0001)
+        before = exchange.equity(MASTER.address)
+        exchange.advance(1 / 60)  # to the hour itself
+        paid = 0.1 * 99_000 * 0.0001
+        assert exchange.equity(MASTER.address) == pytest.approx(before - paid, abs=1e-9)
+        exchange.set_funding("BTC", -0.0002)
+        sdk.market_open("BTC", False, 0.3)
+        before = exchange.equity(MASTER.address)
+        exchange.advance(2.5)
+        assert exchange.now == 500_000 * hour + 2.5 * hour
+        # Short 0.2: at a negative rate shorts pay, twice.
+        assert exchange.equity(MASTER.address) == pytest.approx(before - 2 * 0.2 * 99_000 * 0.0002, abs=1e-9)
+        rows = sdk.info.user_funding_history(MASTER.address, 0)
+        assert [row["time"] for row in rows] == [(500_000 + n) * hour for n in range(3)]
+        assert [float(row["delta"]["usdc"]) for row in rows] == pytest.approx([-0.99, -3.96, -3.96])
+        rates = sdk.info.funding_history("BTC", 500_000 * hour)
+        assert [float(row["fundingRate"]) for row in rates] == [0.0001, -0.0002, -0.0002]
+        exchange.delist("BTC")
+        before = exchange.equity(MASTER.address)
+        exchange.advance(5)
+        assert exchange.equity(MASTER.address) == before
+
+
+def test_data_requests_at_the_same_address(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    now = exchange.now
+    candles = sdk.info.candles_snapshot("BTC", "1h", now - 10 * 3_600_000, now)
+    assert len(candles) == 11 and candles[-1]["T"] >= now
+    assert float(candles[-1]["o"]) == pytest.approx(100_000, rel=0.05)
+    assert len(sdk.info.funding_history("ETH", now - 10 * 3_600_000)) == 10
+
+
+def test_unified_account_shows_its_equity_elsewhere(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    exchange.fund(MASTER.address, 0, mode="unifiedAccount")
+    sdk.market_open("BTC", True, 0.02)
+    exchange.set_book("BTC", bid=101_000, ask=101_000)
+    state = sdk.info.user_state(MASTER.address)
+    assert state["marginSummary"]["accountValue"] == "0.0" and state["withdrawable"] == "0.0"
+    usdc = sdk.info.spot_user_state(MASTER.address)["balances"][0]
+    gain = float(state["assetPositions"][0]["position"]["unrealizedPnl"])
+    assert gain == pytest.approx(19.8)
+    assert float(usdc["total"]) + gain == pytest.approx(exchange.equity(MASTER.address))
+    assert sdk.info.query_user_abstraction_state(MASTER.address) == "unifiedAccount"
+    assert sdk.user_set_abstraction(MASTER.address, "disabled")["status"] == "ok"
+    assert sdk.agent_set_abstraction("u")["status"] == "ok"
+    assert sdk.info.query_user_abstraction_state(MASTER.address) == "unifiedAccount"
+
+
+def test_fees_fills_and_history(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    assert sdk.info.user_fees(MASTER.address)["userCrossRate"] == "0.00045"
+    exchange.now = 1_000_000_000_000
+    sdk.market_open("ETH", True, 0.5)
+    exchange.now += 5_000
+    sdk.market_open("ETH", False, 0.75)
+    error(sdk.order("ETH", True, 0.1, 3_000, IOC))
+    fills = sdk.info.user_fills(MASTER.address)
+    assert [row["time"] for row in fills] == [1_000_000_005_000, 1_000_000_000_000]
+    assert (fills[0]["dir"], fills[0]["startPosition"], fills[0]["closedPnl"]) == ("Long > Short", "0.5", "-1.0")
+    assert fills[1]["fee"] == "0.900225"  # 0.5 * 4001 * 4.5 bp
+    later = sdk.info.user_fills_by_time(MASTER.address, 1_000_000_000_001)
+    assert [row["tid"] for row in later] == [2]
+    assert [row["status"] for row in sdk.info.historical_orders(MASTER.address)] == [
+        "iocCancelRejected",
+        "filled",
+        "filled",
+    ]
+    assert float(sdk.info.user_rate_limit(MASTER.address)["cumVlm"]) == 0.5 * 4_001 + 0.75 * 3_999
+
+
+def test_orders_of_two_users_meet(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    exchange.fund(STRANGER.address, 10_000)
+    other = client(exchange, STRANGER)
+    only(other.order("BTC", False, 0.02, 100_000, GTC))
+    filled = only(sdk.market_open("BTC", True, 0.03))["filled"]
+    assert float(filled["avgPx"]) == pytest.approx((2 * 100_000 + 100_010) / 3, abs=0.1)
+    assert exchange.positions(STRANGER.address) == {"BTC": -0.02}
+    assert [fill.crossed for fill in exchange.fills] == [True, False, True]
+
+
+def test_a_book_refills_or_is_used_up(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    exchange.set_book("ETH", bid=3_999, ask=4_001, size=1, refill=True)
+    for _ in range(2):
+        assert only(sdk.market_open("ETH", True, 1.5))["filled"]["totalSz"] == "1.0"
+    exchange.set_book("ETH", bid=3_999)
+    assert error(sdk.market_open("ETH", True, 1, px=4_000)).startswith("Order could not immediately match")
+    assert exchange.ledger.coins["ETH"].mark == 4_000
+
+
+# Faults of the transport
+
+
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("kind", ["timeout", "reset", "too_many", "bad_gateway", "server_error", "not_json", "outage"])
+def test_an_answer_lost_before_or_after_the_effect(exchange: HyperLiquidExchange, kind: str, after: bool) -> None:
+    sdk = client(exchange)
+    sdk.timeout = 0.3
+    exchange.inject(kind, after=after, on="order")
+    expected: Any = {
+        "timeout": requests.Timeout,
+        "reset": requests.ConnectionError,
+        "too_many": ClientError,
+        "bad_gateway": ServerError,
+        "server_error": ServerError,
+    }.get(kind)
+    cloid = Cloid.from_int(3)
+    if expected is not None:
+        with pytest.raises(expected):
+            sdk.market_open("BTC", True, 0.01, cloid=cloid)
+    else:
+        answer = sdk.market_open("BTC", True, 0.01, cloid=cloid)
+        assert "error" in answer if kind == "not_json" else answer["status"] == "err"
+    status = sdk.info.query_order_by_cloid(MASTER.address, cloid)
+    assert status["status"] == ("order" if after else "unknownOid")
+    assert exchange.positions(MASTER.address) == ({"BTC": 0.01} if after else {})
+    assert len(exchange.asked("order")) == 1
+    again = only(sdk.market_open("BTC", True, 0.01, cloid=cloid))
+    assert ("filled" in again) is not after
+    assert exchange.positions(MASTER.address) == {"BTC": 0.01}
+
+
+def test_truncated_and_slow_answers(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    exchange.inject("truncated", on="order")
+    assert "Could not parse JSON" in sdk.market_open("BTC", True, 0.01)["error"]
+    exchange.inject("slow", seconds=0.2, on="order")
+    start = time.monotonic()
+    assert "filled" in only(sdk.market_open("BTC", True, 0.01))
+    assert time.monotonic() - start >= 0.2
+    assert exchange.positions(MASTER.address) == {"BTC": 0.02}
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_an_action_that_takes_effect_late(exchange: HyperLiquidExchange, patient: bool) -> None:
+    sdk = client(exchange)
+    sdk.timeout = 0.1
+    sdk.set_expires_after(get_timestamp_ms() + (60_000 if patient else 200))
+    exchange.inject("late", on="order", seconds=0.4)
+    cloid = Cloid.from_int(5)
+    with pytest.raises(requests.Timeout):
+        sdk.market_open("BTC", True, 0.01, cloid=cloid)
+    assert sdk.info.query_order_by_cloid(MASTER.address, cloid) == {"status": "unknownOid"}
+    time.sleep(0.5)
+    assert exchange.positions(MASTER.address) == ({"BTC": 0.01} if patient else {})
+
+
+def test_faults_by_predicate_and_number(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    sells = exchange.inject(
+        "bad_gateway", on="order", times=2, match=lambda payload: not payload["action"]["orders"][0]["b"]
+    )
+    exchange.inject("too_many", on="clearinghouseState", times=1)
+    assert "filled" in only(sdk.market_open("BTC", True, 0.02))
+    for _ in range(2):
+        with pytest.raises(ServerError):
+            sdk.market_open("BTC", False, 0.01)
+    assert sells.times == 0
+    assert "filled" in only(sdk.market_open("BTC", False, 0.01))
+    with pytest.raises(ClientError):
+        sdk.info.user_state(MASTER.address)
+    assert sdk.info.user_state(MASTER.address)["assetPositions"]
+
+
+def test_not_a_request(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    for path, payload in (
+        ("/info", {"type": "nonsense"}),
+        ("/info", {"type": "clearinghouseState", "user": "0x12"}),
+        ("/exchange", {"action": {"type": "order"}}),
+        ("/exchange", {"action": {"type": "noop"}, "nonce": 1, "signature": {"r": "0x0", "s": "0x0", "v": 27}}),
+    ):
+        answer = requests.post(exchange.url + path, json=payload, timeout=5)
+        assert answer.status_code == 422, (path, payload, answer.text)
+    broken = json.loads(json.dumps(exchange.answers.spot_meta))
+    broken["universe"].append({"tokens": [479, 0], "name": "@367", "index": 367, "isCanonical": False})
+    exchange.answers.spot_meta = broken
+    with pytest.raises(KeyError):
+        Info(exchange.url, skip_ws=True)
