@@ -83,7 +83,8 @@ class Answers:
                     total[order.limit] = (size + order.remaining, count + 1)
             best = sorted(total.items(), reverse=buy)[:20]
             sides.append([{"px": text(px), "sz": text(size), "n": count} for px, (size, count) in best])
-        return {"coin": coin.name, "time": now, "levels": sides}
+        spread = {"spread": text(coin.asks[0][0] - coin.bids[0][0])} if coin.mid is not None else {}
+        return {"coin": coin.name, "time": now, "levels": sides} | spread
 
     # Accounts ---------------------------------------------------------------------------------------------------------
 
