@@ -17,7 +17,8 @@ import hyperliquid_faults as faults
 from hyperliquid_answers import Answers
 from hyperliquid_faults import REJECTS, Refusal
 from hyperliquid_info import HOUR_MS
-from hyperliquid_ledger import Account, Agent, Coin, Ledger, number
+from hyperliquid_ledger import Ledger
+from hyperliquid_records import Account, Agent, Coin, number
 
 DAY_MS = 24 * HOUR_MS
 AGENT_DAYS = 180

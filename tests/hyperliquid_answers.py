@@ -5,7 +5,8 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
-from hyperliquid_ledger import ZERO, Account, Agent, Coin, Fill, Ledger, Order, text
+from hyperliquid_ledger import Ledger
+from hyperliquid_records import ZERO, Account, Agent, Coin, Fill, Order, text
 
 ROWS_CAP = 500  # of funding rows; userFills and historicalOrders give 2000
 FILLS_CAP = 2000
@@ -172,7 +173,7 @@ class Answers:
 
     def fees(self, user: str) -> dict[str, Any]:
         account = self.account(user)
-        tiers = {"vip": [], "mm": []}
+        tiers: dict[str, list[Any]] = {"vip": [], "mm": []}
         base = {"cross": "0.00045", "add": "0.00015", "spotCross": "0.0007", "spotAdd": "0.0004"}
         return {
             "dailyUserVlm": [],

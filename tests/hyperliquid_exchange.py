@@ -14,9 +14,9 @@ Nonces and `expiresAfter` are judged by `signing_clock`, the wall, because the S
 from __future__ import annotations
 
 import math
-import random
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -26,7 +26,8 @@ from hyperliquid_actions import Actions
 from hyperliquid_answers import Answers
 from hyperliquid_faults import REJECTS, Nudge, Refusal, kind_of, transport_fault
 from hyperliquid_info import HOUR_MS, REFUSED, Fault, Listing, LoopbackServer, Venue
-from hyperliquid_ledger import DEEP_USD, Account, Coin, Fill, Ledger, Order, number
+from hyperliquid_ledger import Ledger
+from hyperliquid_records import DEEP_USD, Account, Coin, Fill, Order, number
 
 FAMILIAR = {
     "BTC": Coin("BTC", 100_000.0, 5, 40, tiers=((150e6, 20),)),
@@ -39,14 +40,20 @@ def wall_ms() -> int:
     return int(time.time() * 1000)
 
 
+def chance(*of: object) -> float:
+    """A number in [0, 1) that is always the same for the same arguments; quicker to make than a `Random`."""
+    return zlib.crc32(repr(of).encode()) / 2**32
+
+
 def coin_of(name: str, seed: int) -> Coin:
     """A coin with a plausible price, lot and leverage, the same for the same name and seed."""
     if name in FAMILIAR:
         known = FAMILIAR[name]
         return Coin(name, known.price, known.sz_decimals, known.max_leverage, tiers=known.tiers)
-    chance = random.Random(f"{seed} {name}")
-    price = float(f"{10 ** chance.uniform(-3, 3):.4g}")
-    return Coin(name, price, min(5, max(0, round(math.log10(price)) + 1)), chance.choice((3, 5, 10)))
+    price = float(f"{10 ** (6 * chance(name, seed) - 3):.4g}")
+    return Coin(
+        name, price, min(5, max(0, round(math.log10(price)) + 1)), (3, 5, 10)[int(3 * chance(name, seed, "leverage"))]
+    )
 
 
 @dataclass
@@ -58,20 +65,18 @@ class Walk(Listing):
     rate: Decimal | None = None
 
     def level(self, hour: int) -> float:
-        chance = random.Random(self.name)
-        period, phase = chance.uniform(40, 200), chance.uniform(0, math.tau)
-        noise = random.Random(f"{self.name} {hour}").uniform(-0.004, 0.004)
-        return 0.1 * math.sin(math.tau * hour / period + phase) + noise
+        """Logarithm of the price, up to a constant."""
+        period, phase = 40 + 160 * chance(self.name), math.tau * chance(self.name, "phase")
+        return 0.1 * math.sin(math.tau * hour / period + phase) + 0.008 * chance(self.name, hour)
 
     def grow(self, now_hour: int) -> None:
         base = self.level(self.anchor)
-        for hour in range(self.listed, min(now_hour, self.gone if self.gone is not None else now_hour) + 1):
-            if hour in self.rates:
-                continue
+        last = min(now_hour, self.gone if self.gone is not None else now_hour)
+        for hour in range(next(reversed(self.rates), self.listed - 1) + 1, last + 1):
             opened, closed = (self.price * math.exp(self.level(at) - base) for at in (hour, hour + 1))
             rate = self.rate
             if rate is None:
-                rate = number(f"{random.Random(f'{self.name} rate {hour}').uniform(-2e-5, 5e-5):.10f}")
+                rate = number(f"{-2e-5 + 7e-5 * chance(self.name, 'rate', hour):.10f}")
             stamp = {"coin": self.name, "fundingRate": f"{rate:f}", "premium": "0.0001"}
             self.rates[hour] = stamp | {"time": hour * HOUR_MS + 12}
             self.candles[hour] = {
@@ -79,6 +84,28 @@ class Walk(Listing):
                 **{"o": f"{opened:.6g}", "c": f"{closed:.6g}", "v": f"{2e6 / closed:.6g}"},
                 **{"h": f"{max(opened, closed):.6g}", "l": f"{min(opened, closed):.6g}"},
             }
+
+
+def _levels(
+    coin: Coin,
+    best: float | None,
+    size: float | None,
+    count: int,
+    given: Sequence[tuple[float, float]] | None,
+    down: bool,
+) -> list[list[Decimal]]:
+    """One side of a book: `given`, or `count` levels of `size` from `best` outward, one tick apart."""
+    if given is not None:
+        return [[coin.rounded(number(price), down), number(held)] for price, held in given]
+    side: list[list[Decimal]] = []
+    if best is None:
+        return side
+    price = coin.rounded(number(best), down)
+    for _ in range(count):
+        side.append([price, coin.lots(number(DEEP_USD) / price) if size is None else number(size)])
+        less_than_a_tick = price.scaleb(-9)
+        price = coin.rounded(price - less_than_a_tick if down else price + less_than_a_tick, down)
+    return side
 
 
 class HyperLiquidExchange(LoopbackServer):
@@ -207,21 +234,9 @@ class HyperLiquidExchange(LoopbackServer):
         """
         with self.lock:
             market = self.ledger.coins[coin]
-            sides: list[list[list[Decimal]]] = []
-            for price, given, down in ((bid, bids, True), (ask, asks, False)):
-                if given is not None:
-                    sides.append([[market.rounded(number(px), down), number(held)] for px, held in given])
-                    continue
-                side: list[list[Decimal]] = []
-                level = None if price is None else market.rounded(number(price), down)
-                for _ in range(levels if level is not None else 0):
-                    deep = market.lots(number(DEEP_USD) / level)
-                    side.append([level, deep if size is None else number(size)])
-                    step = level.scaleb(-9)  # under any tick: the next one outward
-                    level = market.rounded(level - step if down else level + step, down)
-                sides.append(side)
-            market.bids, market.asks = sides
-            market.refill = tuple([list(row) for row in side] for side in sides) if refill else None  # type: ignore
+            market.bids = _levels(market, bid, size, levels, bids, down=True)
+            market.asks = _levels(market, ask, size, levels, asks, down=False)
+            market.refill = ([*map(list, market.bids)], [*map(list, market.asks)]) if refill else None
             middle = market.mid
             market.mark = number(mark) if mark is not None else middle or market.mark
             market.oracle = number(oracle) if oracle is not None else middle or market.oracle

@@ -5,168 +5,11 @@ Amounts are `Decimal`: what a test compares is exact. Everything happens in the 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
+from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
 from hyperliquid_faults import OrderFaults, Rejection
-
-ZERO = Decimal(0)
-MICRO = Decimal("0.000001")
-TIFS = ("Alo", "Ioc", "Gtc", "FrontendMarket")
-DEEP_USD = 1_000_000_000
-
-
-def number(value: float | str | Decimal) -> Decimal:
-    return value if isinstance(value, Decimal) else Decimal(str(value))
-
-
-def text(value: Decimal) -> str:
-    """A number as the exchange prints it: no trailing zero, at least one decimal."""
-    plain = f"{value.normalize():f}" if value else "0"
-    return plain if "." in plain else plain + ".0"
-
-
-def tick(price: Decimal, sz_decimals: int) -> Decimal:
-    """Price step: 5 significant figures, at most 6 - szDecimals decimals, integers always."""
-    return Decimal(1).scaleb(-max(0, min(6 - sz_decimals, 4 - price.adjusted())))
-
-
-@dataclass
-class Coin:
-    """A perpetual and its market: order book levels are `[price, size]`, best first."""
-
-    name: str
-    price: float = 100.0
-    sz_decimals: int = 2
-    max_leverage: int = 10
-    margin_mode: str | None = None  # "strictIsolated" or "noCross"
-    tiers: tuple[tuple[float, int], ...] = ()  # (notional from which it holds, leverage), above the first tier
-    delisted: bool = False
-    listed_hours: int = 240  # history of candles and funding before the start
-    bids: list[list[Decimal]] = field(default_factory=list)
-    asks: list[list[Decimal]] = field(default_factory=list)
-    refill: tuple[list[list[Decimal]], list[list[Decimal]]] | None = None
-    mark: Decimal = ZERO
-    oracle: Decimal = ZERO
-    day_volume: Decimal = ZERO
-    open_interest_capped: bool = False
-    oracle_band: Decimal = Decimal("0.5")  # distance from the oracle that is refused; undocumented
-
-    def __post_init__(self) -> None:
-        self.mark = self.mark or number(self.price)
-        self.oracle = self.oracle or number(self.price)
-
-    @property
-    def mid(self) -> Decimal | None:
-        return (self.bids[0][0] + self.asks[0][0]) / 2 if self.bids and self.asks else None
-
-    def rounded(self, price: Decimal, down: bool) -> Decimal:
-        return price.quantize(tick(price, self.sz_decimals), ROUND_FLOOR if down else ROUND_CEILING)
-
-    def valid_price(self, price: Decimal) -> bool:
-        return price == price.to_integral_value() or price % tick(price, self.sz_decimals) == 0
-
-    def lots(self, size: Decimal) -> Decimal:
-        return size.quantize(Decimal(1).scaleb(-self.sz_decimals), ROUND_DOWN)
-
-    def average(self, price: Decimal) -> Decimal:
-        """An average price as the exchange prints it."""
-        return price.quantize(Decimal(1).scaleb(-max(0, 6 - self.sz_decimals)))
-
-    def tier_leverage(self, notional: Decimal) -> int:
-        return min([self.max_leverage] + [leverage for bound, leverage in self.tiers if notional > number(bound)])
-
-
-@dataclass
-class Order:
-    """An order that reached the book, or was refused by it; `status` as `orderStatus` says it."""
-
-    oid: int
-    user: str
-    coin: str
-    buy: bool
-    limit: Decimal
-    size: Decimal
-    tif: str
-    reduce_only: bool
-    cloid: str | None
-    time: int
-    remaining: Decimal
-    status: str = "open"
-    status_time: int = 0
-
-    @property
-    def filled(self) -> Decimal:
-        return self.size - self.remaining
-
-
-@dataclass(frozen=True)
-class Fill:
-    """One execution; `crossed` is True for the taker. `fee` is in USDC, rounded down to its 6 decimals."""
-
-    user: str
-    coin: str
-    buy: bool
-    price: Decimal
-    size: Decimal
-    time: int
-    start_position: Decimal
-    direction: str
-    closed_pnl: Decimal
-    oid: int
-    cloid: str | None
-    crossed: bool
-    fee: Decimal
-    tid: int
-
-
-@dataclass
-class Position:
-    """Units held (signed), their average price, and the funding paid since they were opened (positive: paid)."""
-
-    size: Decimal = ZERO
-    entry: Decimal = ZERO
-    funding: Decimal = ZERO
-
-
-@dataclass
-class Agent:
-    """An API wallet that may sign for `master` until `valid_until` (ms)."""
-
-    address: str
-    master: str
-    name: str
-    valid_until: int
-
-
-@dataclass
-class Account:
-    """A user, vault or sub-account. `balance` is USDC without unrealised profit. `mode` is what `userAbstraction` says.
-
-    `master` is the leader of a vault, the owner of a sub-account.
-    """
-
-    address: str
-    balance: Decimal = ZERO
-    mode: str = "disabled"
-    role: str = "user"
-    master: str | None = None
-    deposited: bool = False
-    positions: dict[str, Position] = field(default_factory=dict)
-    leverage: dict[str, tuple[int, bool]] = field(default_factory=dict)  # coin -> (value, cross)
-    taker_rate: Decimal = Decimal("0.00045")
-    maker_rate: Decimal = Decimal("0.00015")
-    volume: Decimal = ZERO
-    requests: int = 0
-    funding: list[dict[str, Any]] = field(default_factory=list)
-    cancel_at: int | None = None
-    cancel_triggers: list[int] = field(default_factory=list)
-
-    @property
-    def unified(self) -> bool:
-        return self.mode in ("unifiedAccount", "portfolioMargin")
+from hyperliquid_records import MICRO, TIFS, ZERO, Account, Coin, Fill, Order, Position, number, text
 
 
 class Ledger:
@@ -246,11 +89,19 @@ class Ledger:
 
     def _order(self, user: str, coin: Coin, wire: dict[str, Any], now: int) -> Order:
         self._oid += 1
-        size, tif = number(wire["s"]), wire["t"]["limit"]["tif"]
         return Order(
-            **{"oid": self._oid, "user": user, "coin": coin.name, "buy": wire["b"]},
-            **{"limit": number(wire["p"]), "size": size, "remaining": size, "tif": tif},
-            **{"reduce_only": wire["r"], "cloid": wire.get("c"), "time": now, "status_time": now},
+            oid=self._oid,
+            user=user,
+            coin=coin.name,
+            buy=wire["b"],
+            limit=number(wire["p"]),
+            size=number(wire["s"]),
+            tif=wire["t"]["limit"]["tif"],
+            reduce_only=wire["r"],
+            cloid=wire.get("c"),
+            time=now,
+            remaining=number(wire["s"]),
+            status_time=now,
         )
 
     def prevalidate(self, coin: Coin, wire: dict[str, Any]) -> str | None:
@@ -328,23 +179,26 @@ class Ledger:
         return "@".join(f"{price.normalize():f}" for price in best)
 
     def _execute(self, order: Order, coin: Coin, share: float | None) -> dict[str, Any]:
-        counterparts = list(self._counterparts(order, coin))
-        if order.tif == "Alo" and counterparts:
+        offers = self._offers(order, coin)
+        if order.tif == "Alo" and offers:
             raise Rejection("BadAloPx", bbo=self.bbo(coin))
         wanted = order.remaining if share is None else coin.lots(order.size * number(share))
-        taken: list[tuple[Decimal, Decimal]] = []
-        for price, level, maker in counterparts:
-            offered = maker.remaining if maker is not None else level[1]
-            size = min(wanted - sum((done for _, done in taken), start=ZERO), offered)
-            if size > 0:
-                taken.append((price, size))
-                if maker is None:
-                    level[1] -= size
+        taken: list[tuple[Decimal, Decimal, Order | None]] = []
+        for price, level, maker in offers:
+            if wanted == 0:
+                break
+            if maker is not None and maker.user == order.user:
+                self._close(maker, "selfTradeCanceled", order.time)
+                continue
+            size = min(wanted, level[1])
+            wanted -= size
+            level[1] -= size
+            taken.append((price, size, maker))
         immediate = order.tif in ("Ioc", "FrontendMarket")
         if immediate and not taken:
             raise Rejection("IocCancel" if order.tif == "Ioc" else "MarketOrderNoLiquidity")
         self.orders.append(order)
-        for (price, size), (_, _, maker) in zip(taken, counterparts, strict=False):
+        for price, size, maker in taken:
             self._fill(order, price, size, order.time, crossed=True)
             if maker is not None:
                 self._fill(maker, price, size, order.time, crossed=False)
@@ -353,28 +207,22 @@ class Ledger:
             return {"resting": {"oid": order.oid} | ({"cloid": order.cloid} if order.cloid else {})}
         if immediate and order.remaining:
             order.status = "canceled"
-        done = sum((size for _, size in taken), start=ZERO)
-        average = coin.average(sum((price * size for price, size in taken), start=ZERO) / done)
+        done = sum((size for _, size, _ in taken), start=ZERO)
+        average = coin.average(sum((price * size for price, size, _ in taken), start=ZERO) / done)
         answer = {"totalSz": text(done), "avgPx": text(average), "oid": order.oid}
         return {"filled": answer | ({"cloid": order.cloid} if order.cloid else {})}
 
-    def _counterparts(self, order: Order, coin: Coin) -> Iterator[tuple[Decimal, list[Decimal], Order | None]]:
-        """(price, level, resting order or None) that the order may take, best first; its own user's are cancelled."""
+    def _offers(self, order: Order, coin: Coin) -> list[tuple[Decimal, list[Decimal], Order | None]]:
+        """(price, level, resting order or None) within the limit of an order, best first."""
         sign = 1 if order.buy else -1
-        levels = coin.asks if order.buy else coin.bids
-        offers: list[tuple[Decimal, int, list[Decimal], Order | None]] = [
-            (sign * level[0], 0, level, None) for level in levels if level[1] > 0
+        found: list[tuple[int, list[Decimal], Order | None]] = [
+            (0, level, None) for level in (coin.asks if order.buy else coin.bids) if level[1] > 0
         ]
         for maker in self.open_orders(coin=coin.name):
             if maker.buy != order.buy:
-                offers.append((sign * maker.limit, maker.oid, [maker.limit, maker.remaining], maker))
-        for signed, _, level, maker in sorted(offers, key=lambda offer: offer[:2]):
-            if signed > sign * order.limit:
-                return
-            if maker is not None and maker.user == order.user and order.tif != "Alo":
-                self._close(maker, "selfTradeCanceled", order.time)
-                continue
-            yield level[0], level, maker
+                found.append((maker.oid, [maker.limit, maker.remaining], maker))
+        found.sort(key=lambda offer: (sign * offer[1][0], offer[0]))
+        return [(level[0], level, maker) for _, level, maker in found if sign * level[0] <= sign * order.limit]
 
     def _settle_book(self, coin: Coin) -> None:
         """Drop empty levels, or put the book back if it refills."""
@@ -424,13 +272,24 @@ class Ledger:
         order.remaining -= size
         if order.remaining == 0:
             self._close(order, "filled", now)
-        fill = Fill(
-            **{"user": order.user, "coin": order.coin, "buy": order.buy, "price": price, "size": size},
-            **{"time": now, "start_position": start, "closed_pnl": pnl, "oid": order.oid},
-            **{"cloid": order.cloid, "crossed": crossed, "fee": fee, "tid": len(self.fills) + 1},
-            direction=order.tif if order.tif not in TIFS else _direction(start, after, order.buy),
+        self.fills.append(
+            Fill(
+                user=order.user,
+                coin=order.coin,
+                buy=order.buy,
+                price=price,
+                size=size,
+                time=now,
+                start_position=start,
+                direction=order.tif if order.tif not in TIFS else _direction(start, after, order.buy),
+                closed_pnl=pnl,
+                oid=order.oid,
+                cloid=order.cloid,
+                crossed=crossed,
+                fee=fee,
+                tid=len(self.fills) + 1,
+            )
         )
-        self.fills.append(fill)
         for other in self.open_orders(order.user, order.coin):
             if other.reduce_only and (after == 0 or (after > 0) == other.buy):
                 self._close(other, "reduceOnlyCanceled", now)

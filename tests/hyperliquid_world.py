@@ -12,7 +12,7 @@ from eth_account.signers.local import LocalAccount
 from hyperliquid.exchange import Exchange
 
 from hyperliquid_exchange import HyperLiquidExchange
-from hyperliquid_ledger import Coin
+from hyperliquid_records import Coin
 
 MASTER: LocalAccount = Wallet.from_key("0x" + "11" * 32)
 AGENT: LocalAccount = Wallet.from_key("0x" + "22" * 32)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from eth_account import Account as Wallet
+from eth_account.signers.local import LocalAccount
 from hyperliquid.exchange import Exchange
 from hyperliquid.utils.types import Cloid
 
 from hyperliquid_exchange import HyperLiquidExchange, coin_of
 from hyperliquid_faults import REJECTS
-from hyperliquid_ledger import Coin
+from hyperliquid_records import Coin
 from hyperliquid_world import ALO, GTC, IOC, MASTER, STRANGER, client, error, only, trading
 
 
@@ -354,3 +357,39 @@ def test_a_book_refills_or_is_used_up(exchange: HyperLiquidExchange, sdk: Exchan
     exchange.set_book("ETH", bid=3_999)
     assert error(sdk.market_open("ETH", True, 1, px=4_000)).startswith("Order could not immediately match")
     assert exchange.ledger.coins["ETH"].mark == 4_000
+
+
+def test_an_order_cancels_its_own_users_in_its_way(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    near = only(sdk.order("BTC", False, 0.02, 100_000, GTC))["resting"]["oid"]
+    far = only(sdk.order("BTC", False, 0.02, 100_020, GTC))["resting"]["oid"]
+    assert only(sdk.market_open("BTC", True, 0.1))["filled"]["avgPx"] == "100010.0"
+    statuses = [sdk.info.query_order_by_oid(MASTER.address, oid)["order"]["status"] for oid in (near, far)]
+    assert statuses == ["selfTradeCanceled", "open"]
+
+
+def test_many_clients_at_once_and_every_dollar_is_accounted_for(exchange: HyperLiquidExchange) -> None:
+    wallets = [Wallet.from_key(f"0x{number:064x}") for number in range(1, 7)]
+    for wallet in wallets:
+        exchange.fund(wallet.address, 10_000)
+
+    def trade(wallet: LocalAccount) -> None:
+        sdk = client(exchange, wallet)
+        for number in range(12):
+            coin, size = ("BTC", 0.05) if number % 2 else ("ETH", 0.3)
+            sdk.order(coin, number % 3 == 0, size, 101_000 if number % 3 == 0 and coin == "BTC" else 4_001, GTC)
+
+    with ThreadPoolExecutor(len(wallets)) as pool:
+        list(pool.map(trade, wallets))
+    assert len(exchange.asked("order")) == 72
+    for wallet in wallets:
+        mine = [fill for fill in exchange.fills if fill.user == wallet.address.lower()]
+        cash = sum(float(fill.price * fill.size) * (-1 if fill.buy else 1) - float(fill.fee) for fill in mine)
+        units: dict[str, float] = {}
+        for fill in mine:
+            units[fill.coin] = units.get(fill.coin, 0.0) + float(fill.size) * (1 if fill.buy else -1)
+        worth = sum(size * float(exchange.ledger.coins[coin].mark) for coin, size in units.items())
+        assert exchange.equity(wallet.address) == pytest.approx(10_000 + cash + worth, abs=1e-6)
+        held = {coin: size for coin, size in units.items() if abs(size) > 1e-9}
+        assert exchange.positions(wallet.address) == pytest.approx(held)
+    makers = [fill for fill in exchange.fills if not fill.crossed]
+    assert makers  # they did meet one another
