@@ -153,11 +153,12 @@ class Answers:
     def spot_state(self, user: str) -> dict[str, Any]:
         """Balances; USDC of a unified account is its collateral, the margin in use is the hold."""
         account = self.account(user)
-        if not account.unified:
-            return {"balances": []}
-        hold = self.ledger.margin_used(account) + self.ledger.resting_margin(account)
-        usdc = {"coin": "USDC", "token": 0, "total": text(account.balance), "hold": text(hold), "entryNtl": "0.0"}
-        return {"balances": [usdc]}
+        total, hold = account.spot_usd, ZERO
+        if account.unified:
+            total = account.balance
+            hold = self.ledger.margin_used(account) + self.ledger.resting_margin(account)
+        usdc = {"coin": "USDC", "token": 0, "total": text(total), "hold": text(hold), "entryNtl": "0.0"}
+        return {"balances": [usdc] if total else []}
 
     def active(self, user: str, coin: Coin) -> dict[str, Any]:
         account = self.account(user)

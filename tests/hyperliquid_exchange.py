@@ -24,8 +24,8 @@ from typing import Any
 
 from hyperliquid_actions import Actions
 from hyperliquid_answers import Answers
-from hyperliquid_faults import REJECTS, Nudge, Refusal, kind_of, transport_fault
-from hyperliquid_info import HOUR_MS, REFUSED, Fault, Listing, LoopbackServer, Venue
+from hyperliquid_faults import REJECTS, Nudge, Refusal, kind_of, transport_fault, weight_of
+from hyperliquid_info import HOUR_MS, REFUSED, TOO_MANY, Fault, Listing, LoopbackServer, Reply, Venue
 from hyperliquid_ledger import Ledger
 from hyperliquid_records import DEEP_USD, Account, Coin, Fill, Order, number
 
@@ -51,9 +51,8 @@ def coin_of(name: str, seed: int) -> Coin:
         known = FAMILIAR[name]
         return Coin(name, known.price, known.sz_decimals, known.max_leverage, tiers=known.tiers)
     price = float(f"{10 ** (6 * chance(name, seed) - 3):.4g}")
-    return Coin(
-        name, price, min(5, max(0, round(math.log10(price)) + 1)), (3, 5, 10)[int(3 * chance(name, seed, "leverage"))]
-    )
+    leverage = (3, 5, 10)[int(3 * chance(name, seed, "leverage"))]
+    return Coin(name, price, min(5, max(0, round(math.log10(price)) + 1)), leverage)
 
 
 @dataclass
@@ -132,6 +131,7 @@ class HyperLiquidExchange(LoopbackServer):
     ) -> None:
         super().__init__({"/info": self._info, "/exchange": self._exchange})
         self.lock = threading.RLock()
+        self.weight_limit: int | None = None  # of all requests together; further ones get 429
         self._frozen, self._offset = now_ms, 0
         self.ledger = Ledger([])
         self.venue = Venue([], self.now)
@@ -187,6 +187,7 @@ class HyperLiquidExchange(LoopbackServer):
                     rate = self.venue.listings[coin.name].rates.get(instant // HOUR_MS)
                     if rate is not None:
                         self.ledger.pay_funding(coin, number(rate["fundingRate"]), instant)
+                self.ledger.liquidate(instant)
                 instant += HOUR_MS
             self._move(end)
             self._scheduled_cancels()
@@ -241,6 +242,7 @@ class HyperLiquidExchange(LoopbackServer):
             market.mark = number(mark) if mark is not None else middle or market.mark
             market.oracle = number(oracle) if oracle is not None else middle or market.oracle
             self.ledger.cross_resting(market, self.now)
+            self.ledger.liquidate(self.now)
 
     def set_funding(self, coin: str, rate: float) -> None:
         """Rate per hour from the next hour on; positive: longs pay."""
@@ -333,6 +335,16 @@ class HyperLiquidExchange(LoopbackServer):
     def asked(self, kind: str) -> list[dict[str, Any]]:
         """Payloads of one type of question or action, in order."""
         return [payload for path, payload in list(self.requests) if kind_of(path, payload) == kind]
+
+    @property
+    def weight(self) -> int:
+        """Weight of every request so far against the 1200 a minute of an address on the internet."""
+        return sum(weight_of(path, payload) for path, payload in list(self.requests))
+
+    def answer(self, path: str, payload: dict[str, Any]) -> Reply:
+        if self.weight_limit is not None and self.weight + weight_of(path, payload) > self.weight_limit:
+            return TOO_MANY
+        return super().answer(path, payload)
 
     # Requests ---------------------------------------------------------------------------------------------------------
 

@@ -123,6 +123,18 @@ def kind_of(path: str, payload: dict[str, Any]) -> str:
     return str(payload.get("action", {}).get("type") if path == "/exchange" else payload.get("type"))
 
 
+LIGHT = ("l2Book", "allMids", "clearinghouseState", "orderStatus", "spotClearinghouseState", "exchangeStatus")
+
+
+def weight_of(path: str, payload: dict[str, Any]) -> int:
+    """Weight of a request, without what the length of its answer adds; a batch of n counts 1 + n // 40."""
+    kind = kind_of(path, payload)
+    if path == "/exchange":
+        action = payload.get("action", {})
+        return 1 + len(action.get("orders") or action.get("cancels") or ()) // 40
+    return 2 if kind in LIGHT else 60 if kind == "userRole" else 20
+
+
 def transport_fault(
     kind: str,
     after: bool | None = None,

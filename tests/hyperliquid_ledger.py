@@ -323,6 +323,17 @@ class Ledger:
         wire = {"p": price, "s": size, "b": held < 0, "r": True, "t": {"limit": {"tif": why}}}
         self._fill(self._order(account.address, coin, wire, now), price, size, now, crossed=True, rate=ZERO)
 
+    def liquidate(self, now: int) -> None:
+        """Close everything, at the mark, of accounts whose equity is below the maintenance margin."""
+        for account in self.accounts.values():
+            if not account.positions or self.equity(account) >= self.maintenance(account):
+                continue
+            self.cancel_all("liquidatedCanceled", now, account.address)
+            for name, held in list(account.positions.items()):
+                cross = "Cross" if self.leverage(account, self.coins[name])[1] else "Isolated"
+                why = f"Liquidated {cross} {'Long' if held.size > 0 else 'Short'}"
+                self.force_close(account, self.coins[name], self.coins[name].mark, Decimal(1), why, now)
+
     def pay_funding(self, coin: Coin, rate: Decimal, now: int) -> None:
         """`balance -= size * oracle * rate`: longs pay when the rate is positive."""
         for account in self.accounts.values():

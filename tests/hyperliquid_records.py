@@ -144,6 +144,7 @@ class Account:
 
     address: str
     balance: Decimal = ZERO
+    spot_usd: Decimal = ZERO  # USDC of a classic account that is no collateral of its perpetuals
     mode: str = "disabled"
     role: str = "user"
     master: str | None = None

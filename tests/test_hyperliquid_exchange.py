@@ -295,12 +295,36 @@ def test_funding_is_paid_on_the_hour_at_the_oracle_price() -> None:
         assert exchange.equity(MASTER.address) == before
 
 
+def test_equity_below_the_maintenance_margin_liquidates(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    exchange.set_book("BTC", bid=100_000, ask=100_000)
+    sdk.update_leverage(40, "BTC")
+    sdk.market_open("BTC", True, 3)
+    only(sdk.order("ETH", True, 0.1, 3_000, GTC))
+    at = float(sdk.info.user_state(MASTER.address)["assetPositions"][0]["position"]["liquidationPx"])
+    # 10,000 less the fee, less 3 (100,000 - p), is 3 p / 80 at the price p.
+    assert at == pytest.approx((3 * 100_000 - (10_000 - 135)) / (3 * (1 - 1 / 80)), rel=1e-9)
+    exchange.set_book("BTC", bid=at * 1.0001, ask=at * 1.0001)
+    assert exchange.positions(MASTER.address) == {"BTC": 3}
+    exchange.set_book("BTC", bid=at * 0.9999, ask=at * 0.9999)
+    assert exchange.positions(MASTER.address) == {}
+    assert sdk.info.user_fills(MASTER.address)[0]["dir"] == "Liquidated Cross Long"
+    assert sdk.info.open_orders(MASTER.address) == []
+
+
 def test_data_requests_at_the_same_address(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
     now = exchange.now
     candles = sdk.info.candles_snapshot("BTC", "1h", now - 10 * 3_600_000, now)
     assert len(candles) == 11 and candles[-1]["T"] >= now
     assert float(candles[-1]["o"]) == pytest.approx(100_000, rel=0.05)
     assert len(sdk.info.funding_history("ETH", now - 10 * 3_600_000)) == 10
+
+
+def test_spot_dollars_of_a_classic_account_are_no_collateral(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    assert sdk.info.spot_user_state(MASTER.address) == {"balances": []}
+    exchange.account(MASTER.address).spot_usd += 500
+    assert sdk.info.spot_user_state(MASTER.address)["balances"][0]["total"] == "500.0"
+    assert sdk.info.user_state(MASTER.address)["marginSummary"]["accountValue"] == "10000.0"
+    assert sdk.info.query_user_abstraction_state(MASTER.address) == "disabled"
 
 
 def test_unified_account_shows_its_equity_elsewhere(exchange: HyperLiquidExchange, sdk: Exchange) -> None:

@@ -103,6 +103,20 @@ def test_faults_by_predicate_and_number(exchange: HyperLiquidExchange, sdk: Exch
     assert sdk.info.user_state(MASTER.address)["assetPositions"]
 
 
+def test_weight_of_the_requests(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+    before = exchange.weight
+    order: Any = {"coin": "BTC", "is_buy": True, "sz": 0.001, "limit_px": 90_000.0, "order_type": GTC}
+    sdk.bulk_orders([order | {"reduce_only": False}] * 41)
+    sdk.info.user_state(MASTER.address)
+    sdk.info.open_orders(MASTER.address)
+    assert exchange.weight - before == 2 + 2 + 20
+    exchange.weight_limit = exchange.weight + 2
+    assert sdk.info.all_mids()
+    with pytest.raises(ClientError) as raised:
+        sdk.info.all_mids()
+    assert raised.value.status_code == 429
+
+
 def test_not_a_request(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
     for path, payload in (
         ("/info", {"type": "nonsense"}),
