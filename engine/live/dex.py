@@ -161,6 +161,10 @@ class DEX(ABC):
         """`market` with its best bid and ask, where the exchange has both."""
 
     @abstractmethod
+    def clock_ms(self) -> int:
+        """Time by the clock that requests are stamped and expire with, ms."""
+
+    @abstractmethod
     def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
         """Send IOC orders in one request that is void after `expires_ms`; never raises for what may have been sent."""
 

@@ -252,11 +252,10 @@ class Execution:
             gross += abs(units) * price
         return self.gross_limit * self._state.equity_usd - gross
 
-    def _lots(self, units: float, market: Market) -> float:
-        if market.sz_decimals is None:
-            return units
-        scale = 10.0**market.sz_decimals
-        return math.copysign(math.floor(abs(units) * scale * (1.0 + 1e-12) + 1e-9) / scale, units)
+    @staticmethod
+    def _lots(units: float, market: Market) -> float:
+        """A difference of two positions, both whole lots, without the dust of the subtraction."""
+        return units if market.sz_decimals is None else round(units, market.sz_decimals)
 
     def _batches(self, orders: list[OrderRequest]) -> list[list[OrderRequest]]:
         size = 1 if self._single else _BATCH
@@ -266,7 +265,7 @@ class Execution:
         if stop := self.guard():
             self._stopped = stop
             return
-        expires_ms = self._now_ms() + int(1000 * self.policy.expires_seconds)
+        expires_ms = self.dex.clock_ms() + int(1000 * self.policy.expires_seconds)
         self.journal.append(
             "intent",
             self._time(),
@@ -305,7 +304,7 @@ class Execution:
         waiting = list(orders)
         number = 0
         while waiting:
-            expired = self._now_ms() > expires_ms  # before asking: what arrives later is void
+            expired = self.dex.clock_ms() > expires_ms  # before asking: what arrives later is void
             known, rest = [], []
             for order in waiting:
                 answer = self.dex.ask(order)
@@ -323,7 +322,7 @@ class Execution:
                 if expired and number > 20:
                     names = ", ".join(order.cloid for order in waiting)
                     raise UnreachableError(f"The exchange does not say what became of {names}. Run again later.")
-                self.sleep(min(1.0, max(0.05, (expires_ms - self._now_ms()) / 1000.0 + 0.05)))
+                self.sleep(min(1.0, max(0.05, (expires_ms - self.dex.clock_ms()) / 1000.0 + 0.05)))
                 number += 1
 
     def _confirm(self, before: Mapping[str, float], orders: Sequence[OrderRequest]) -> None:
@@ -412,9 +411,6 @@ class Execution:
     def _time(self) -> pd.Timestamp:
         """The exchange's time now."""
         return self._state.time + pd.Timedelta(seconds=max(0.0, self.clock() - self._seen))
-
-    def _now_ms(self) -> int:
-        return int(self._time().timestamp() * 1000)
 
     def _wait(self, number: int) -> float:
         waits = self.policy.settle_seconds

@@ -260,6 +260,10 @@ class PaperDEX(DEX):
         """`market`: its quotes are the panel's."""
         return market
 
+    def clock_ms(self) -> int:
+        """The instant: nothing expires here."""
+        return int(self.instant.timestamp() * 1000)
+
     def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
         """Fill or reject each order; a cloid that was seen before is rejected."""
         answers = [self._answer(order) for order in orders]
