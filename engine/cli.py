@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli_data import data_app
+from engine.cli_live import live_app
 from engine.cli_options import ConfigOption, JsonOption, SetOption, cache_of, config_of
 from engine.errors import ConfigError, DataError, HlbtError, OracleError
 from engine.terminal import capacity_table, demo_table, print_json, progress, result_tables, show_all
@@ -48,6 +49,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(data_app, name="data")
+app.add_typer(live_app, name="live")
 
 
 def main() -> None:

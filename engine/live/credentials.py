@@ -92,9 +92,13 @@ def _read(file: Path) -> dict[str, Any]:
 def _checked(found: dict[str, Any], where: str) -> Credentials:
     multi = found.get("multi_sig")
     if isinstance(multi, dict):  # the SDK's example lists users without a key
-        multi = any(not isinstance(user, dict) or user.get("secret_key") for user in multi.get("authorized_users") or ())
+        multi = any(
+            not isinstance(user, dict) or user.get("secret_key") for user in multi.get("authorized_users") or ()
+        )
     if multi:
-        raise LiveError(f"{where}: multi_sig accounts are not supported. Set multi_sig to null and use an agent wallet.")
+        raise LiveError(
+            f"{where}: multi_sig accounts are not supported. Set multi_sig to null and use an agent wallet."
+        )
     key = found.get("secret_key")
     if not isinstance(key, str) or not _KEY.fullmatch(key.strip()):
         raise LiveError(f"{where}: secret_key is no private key; it must be 64 hexadecimal digits, with or without 0x.")

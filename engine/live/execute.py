@@ -38,6 +38,7 @@ PERMANENT: Final = (
 #: Words of refusals that every order would meet.
 FATAL: Final = ("does not exist", "must deposit", "too many cumulative requests", "agent", "kill switch")
 _BATCH: Final = 40
+_DEAD_MAN_MS: Final = 120_000
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,7 @@ class Execution:
         self.expected = dict(state.units)
         self._markets = markets
         self._attempts = self.journal.attempts(self.instant)
+        armed = bool(goals) and self._dead_man(on=True)
         try:
             for phase in (0, 1):
                 of_phase = [goal for goal in goals if goal.phase == phase]
@@ -179,6 +181,8 @@ class Execution:
         except UnreachableError as error:
             # Orders were sent, or may have been: what is missing is said below, what is unknown is in the journal.
             self._stopped = str(error)
+        if armed:
+            self._dead_man(on=False)
         return self._outcome(goals, plan)
 
     def recover(self) -> None:
@@ -351,6 +355,14 @@ class Execution:
             return False
         self.expected[coin] = found  # exact, without the dust of sums
         return True
+
+    def _dead_man(self, on: bool) -> bool:
+        """Have the exchange cancel whatever rests, should this process die; accounts of little volume are refused."""
+        if self.guard():
+            return False
+        refusal = self.dex.schedule_cancel(self.dex.clock_ms() + _DEAD_MAN_MS if on else None)
+        self.journal.append("dead_man", self._time(), on=on, refused=refusal)
+        return not refusal
 
     # Before and after -------------------------------------------------------------------------------------------------
 

@@ -122,13 +122,13 @@ class Journal:
                     found[order["coin"]] = found.get(order["coin"], 0) + 1
         return found
 
-    def unfinished(self, instant: pd.Timestamp) -> list[Goal] | None:
-        """Goals of the newest plan, if it is of `instant` and was not brought to an end; None otherwise."""
+    def unfinished(self, instant: pd.Timestamp, key: str) -> list[Goal] | None:
+        """Goals of the newest plan, if it is of `instant` and `key` and did not come to its end; None otherwise."""
         for entry in reversed(self.entries):
             if entry["kind"] == "done":
                 return None
             if entry["kind"] == "plan":
-                same = entry["instant"] == instant.isoformat()
+                same = (entry["instant"], entry["key"]) == (instant.isoformat(), key)
                 return [Goal(**goal) for goal in entry["goals"]] if same else None
         return None
 

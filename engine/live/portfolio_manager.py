@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import numpy as np
 import pandas as pd
@@ -121,7 +121,7 @@ class PortfolioManager:
         state, markets = self.dex.account(), self.dex.markets()
         at = state.time if now is None else now
         execution.instant = trade_instant(at, self.config)
-        goals, plan = self.journal.unfinished(execution.instant), None
+        goals, plan = self.journal.unfinished(execution.instant, self.key), None
         if goals is None:
             plan = self._plan(state, markets, at)
             refuse(self.breaches(plan, markets, at), f"{self.dex.label} at {show(plan.instant)}")
@@ -130,6 +130,7 @@ class PortfolioManager:
                 "plan",
                 at,
                 instant=plan.instant.isoformat(),
+                key=self.key,
                 equity_usd=plan.equity_usd,
                 goals=[vars(goal) for goal in goals],
                 plan=plan.to_dict(),
@@ -201,13 +202,29 @@ class PortfolioManager:
         check_gross(traded, decisions[-1:], self.config.account.max_gross, applied(self.config))
         return dict(zip(panel.coins, map(float, traded[0]), strict=True))
 
+    def _varied(self, given: Mapping[str, float], decision: pd.Timestamp) -> dict[str, float]:
+        """The variants that need no market data."""
+        execution = self.config.execution
+        alone = isinstance(self.oracle, GivenWeights) or execution.tranches == 1
+        if execution.target_volatility > 0.0 or not alone:
+            raise LiveError(f"The weights are changed{applied(self.config)}: that needs market data. Sync a cache.")
+        frame = pd.DataFrame([dict(given)], index=pd.DatetimeIndex([decision]), dtype=np.float64)
+        if isinstance(self.oracle, GivenWeights):
+            frame = self.oracle.frame[:decision]
+        # No panel is looked at without a volatility target.
+        traded = traded_weights(
+            frame.to_numpy(np.float64), pd.DatetimeIndex(frame.index), cast(Panel, None), self.config
+        )
+        return dict(zip(map(str, frame.columns), map(float, traded[-1]), strict=True))
+
     def _panel(self, instant: pd.Timestamp) -> Panel | None:
-        """The panel up to `instant`."""
+        """The panel up to `instant`; None where there is no cache, or given weights need none."""
         if self.panel is None:
             from engine.data.load import cache_path, load_panel
 
             data = self.config.data
-            if not cache_path(data.cache).is_dir():
+            given = isinstance(self.oracle, GivenWeights) and not self.config.execution.target_volatility
+            if given or not cache_path(data.cache).is_dir():
                 return None
             panel = load_panel(data.cache, self.config.start, instant, data.coins)
         else:
