@@ -13,14 +13,13 @@ import typer
 from engine.cli_options import ConfigOption, JsonOption, SetOption, config_of
 from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError
 from engine.terminal import print_json, progress, show_all, waiting
+from engine.terminal_live import orders_table, plan_tables
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table
 
     from engine.live.execute import Outcome
     from engine.live.limits import Limits
-    from engine.live.plan import Plan
     from engine.live.session import Session, Strategy, Venue
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="research/promoted/NAME.json, or NAME.")]
@@ -46,7 +45,7 @@ LimitOption = Annotated[
 ]
 
 EPILOG = (
-    "Exit codes: 0 at target, or a dry run within the limits; 3 a limit or the kill switch stopped it before any order; "
+    "Exit codes: 0 at target, or a dry run within the limits; 3 a limit or the kill switch stopped it, no order sent; "
     "4 the book is incomplete (message and journal say what is missing; run again to go on); 5 the spec is refused; 6 "
     "the exchange is unreachable; 1 any other error. Cron: 40 22 * * * hlbt live plan SPEC; 59 22 * * * hlbt live run "
     "SPEC --execute. systemd: ExecStart=hlbt live run SPEC --execute --daily, Restart=on-failure, RestartSec=30."
@@ -63,7 +62,19 @@ class _Way:
     now: pd.Timestamp
     sync: bool
     as_json: bool
-    webhook: str | None
+    webhook: str | None = None
+
+    def ordering(self, slippage_bps: float, expires_seconds: float, webhook: str | None) -> _Way:
+        """The same, with what only commands that order are told."""
+        from engine.live.alerts import check_webhook
+        from engine.live.execute import Policy
+
+        _positive("--slippage-bps", slippage_bps, 5000)
+        _positive("--expires-seconds", expires_seconds, 600)
+        if webhook is not None:
+            check_webhook(webhook)
+        policy = Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=expires_seconds)
+        return replace(self, venue=replace(self.venue, policy=policy), webhook=webhook)
 
 
 @live_app.command("plan", epilog=EPILOG)
@@ -86,7 +97,7 @@ def plan_command(
     """
     from engine.live.session import Session, from_spec
 
-    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync=sync, as_json=as_json)
+    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
     session = Session(from_spec(_spec(spec), _cache(settings)), way.venue, way.now)
     _show_plan(session, way)
 
@@ -119,20 +130,8 @@ def run_command(
     """
     from engine.live.session import from_spec
 
-    way = _way(
-        network,
-        base_url,
-        credentials,
-        now,
-        journal,
-        kill_switch,
-        timeout,
-        slippage_bps,
-        expires,
-        sync,
-        as_json,
-        webhook,
-    )
+    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
+    way = way.ordering(slippage_bps, expires, webhook)
     path, cache = _spec(spec), _cache(settings)
     strategy = from_spec(path, cache)
     _confirm(network, execute, yes_mainnet)
@@ -170,20 +169,8 @@ def rebalance_command(
     """
     from engine.live.session import from_weights
 
-    way = _way(
-        network,
-        base_url,
-        credentials,
-        now,
-        journal,
-        kill_switch,
-        timeout,
-        slippage_bps,
-        expires,
-        sync,
-        as_json,
-        webhook,
-    )
+    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
+    way = way.ordering(slippage_bps, expires, webhook)
     settled = config_of(config, settings)
     strategy = from_weights(weights, settled, _limits(limit, settled.account.max_gross), way.now)
     _confirm(network, execute, yes_mainnet)
@@ -214,20 +201,8 @@ def flatten_command(
     """
     from engine.live.session import flat
 
-    way = _way(
-        network,
-        base_url,
-        credentials,
-        now,
-        journal,
-        kill_switch,
-        timeout,
-        slippage_bps,
-        expires,
-        False,
-        as_json,
-        webhook,
-    )
+    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, False, as_json)
+    way = way.ordering(slippage_bps, expires, webhook)
     strategy = flat(spec.stem)
     if network == "paper":
         strategy = _paper_flat(strategy, spec, settings)
@@ -254,39 +229,25 @@ def _way(
     journal: Path | None,
     kill_switch: Path | None,
     timeout: float,
-    slippage_bps: float = 300.0,
-    expires: float = 15.0,
-    sync: bool = True,
-    as_json: bool = False,
-    webhook: str | None = None,
+    sync: bool,
+    as_json: bool,
 ) -> _Way:
     from engine.clock import parse_instant
-    from engine.live.alerts import check_webhook
-    from engine.live.execute import Policy
     from engine.live.session import Venue
 
-    for name, value, most in (
-        ("timeout", timeout, 600),
-        ("expires", expires, 600),
-        ("slippage-bps", slippage_bps, 5000),
-    ):
-        if not 0.0 < value <= most:
-            raise ConfigError(f"--{name} {value:g} is not accepted: it must be above 0 and at most {most:g}.")
-    if webhook is not None:
-        check_webhook(webhook)
-    venue = Venue(
-        network=network,
-        base_url=base_url,
-        credentials=credentials,
-        timeout_seconds=timeout,
-        policy=Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=expires),
-    )
+    _positive("--timeout-seconds", timeout, 600)
+    venue = Venue(network=network, base_url=base_url, credentials=credentials, timeout_seconds=timeout)
     if journal is not None:
         venue = replace(venue, folder=journal, kill_switch=journal / venue.kill_switch.name)
     if kill_switch is not None:
         venue = replace(venue, kill_switch=kill_switch)
     at = _clock() if now is None else parse_instant(now, "--now", hourly=False)
-    return _Way(venue, at, sync, as_json, webhook)
+    return _Way(venue, at, sync, as_json)
+
+
+def _positive(name: str, value: float, most: float) -> None:
+    if not 0.0 < value <= most:
+        raise ConfigError(f"{name} {value:g} is not accepted: it must be above 0 and at most {most:g}.")
 
 
 def _spec(path: Path) -> Path:
@@ -453,58 +414,3 @@ def _head(session: Session) -> dict[str, Any]:
 
 def _notes(session: Session) -> list[str]:
     return [f"NOTE: {note}" for note in session.notes]
-
-
-def plan_tables(plan: Plan) -> list[Any]:
-    """A plan for people: the account, the orders, what is skipped and why."""
-    from rich.table import Table
-
-    from engine.clock import show
-
-    head = Table(title=f"Plan for {show(plan.instant)}", title_justify="left", show_header=False)
-    head.add_row("Equity, USD", f"{plan.equity_usd:,.2f}")
-    head.add_row("Gross before, after", f"{plan.gross_before:.3f}, {plan.gross_after:.3f}")
-    head.add_row("Net before, after", f"{plan.net_before:+.3f}, {plan.net_after:+.3f}")
-    head.add_row("Targets", f"{len(plan.weights)} coins")
-    head.add_row("Expected cost, USD", f"{plan.cost_usd:,.2f}")
-    orders = Table(title=f"{len(plan.orders)} orders", title_justify="left")
-    for name in ("coin", "", "units", "mid", "USD", "target", "cost USD"):
-        orders.add_column(name, justify="left" if name in ("coin", "") else "right", no_wrap=True)
-    for order in sorted(plan.orders, key=lambda order: -order.notional_usd):
-        weight = plan.weights.get(order.coin, 0.0)
-        orders.add_row(
-            order.coin,
-            order.action,
-            f"{order.units:+,.8g}",
-            f"{order.mid:,.6g}",
-            f"{order.notional_usd:,.2f}",
-            f"{weight:+.2%}",
-            f"{order.spread_usd + order.fee_usd:,.2f}",
-        )
-    found: list[Any] = [head, orders] if plan.orders else [head, "No order: the book is at its target."]
-    if plan.skips:
-        skips: Table = Table(title=f"{len(plan.skips)} skipped", title_justify="left")
-        for name in ("coin", "target", "held", "why"):
-            skips.add_column(name)
-        for skip in plan.skips:
-            skips.add_row(skip.coin, f"{skip.target_weight:+.2%}", f"{skip.units:+,.8g}", skip.reason)
-        found.append(skips)
-    return found
-
-
-def orders_table(outcome: Outcome) -> Table | str:
-    """The orders that were sent, with their fates."""
-    from rich.table import Table
-
-    if not outcome.answers:
-        return "No order was sent."
-    table = Table(title=f"{len(outcome.answers)} orders sent", title_justify="left")
-    for name in ("coin", "units", "limit", "filled", "price", "fate"):
-        table.add_column(name, justify="left" if name in ("coin", "fate") else "right")
-    for order, answer in outcome.answers:
-        price = "" if answer.price is None else f"{answer.price:,.6g}"
-        fate = answer.fate + (f": {answer.reason}" if answer.reason else "")
-        table.add_row(
-            order.coin, f"{order.units:+,.8g}", f"{order.limit_price:,.6g}", f"{answer.units:+,.8g}", price, fate
-        )
-    return table

@@ -16,6 +16,7 @@ from engine.live.execute import Policy
 from engine.live.given import GivenWeights
 from engine.live.journal import Journal
 from engine.live.limits import Limits
+from engine.live.paper import PaperTrade
 from engine.simulate import decisions_of
 from panels import nasty_cases, random_panel, random_weights
 from research.oracles.carry import Carry
@@ -66,15 +67,18 @@ def assert_same_book(result: Result, dex: PaperDEX) -> None:
 
 def merged(dex: PaperDEX) -> pd.DataFrame:
     """The account's trades as the backtest lists them: the two parts of a flip are one trade."""
-    rows: dict[tuple[object, str, str], list[object]] = {}
+    rows: dict[tuple[pd.Timestamp, str, str], list[PaperTrade]] = {}
     for trade in dex.trades:
         kind = trade.reason if trade.reason in ("delisting", "liquidation") else "order"
         rows.setdefault((trade.time, trade.coin, kind), []).append(trade)
     found = []
     order = {"delisting": 0, "order": 1, "liquidation": 2}
-    for (time, coin, kind), parts in sorted(
-        rows.items(), key=lambda row: (row[0][0], order[row[0][2]], dex.panel.coins.index(row[0][1]))
-    ):
+
+    def place(row: tuple[tuple[pd.Timestamp, str, str], object]) -> tuple[pd.Timestamp, int, int]:
+        time, coin, kind = row[0]
+        return time, order[kind], dex.panel.coins.index(coin)
+
+    for (time, coin, _), parts in sorted(rows.items(), key=place):
         units = sum(part.units for part in parts)
         reasons = [part.reason for part in parts]
         assert len(parts) == 1 or reasons == ["close", "open"], reasons

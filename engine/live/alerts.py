@@ -18,7 +18,7 @@ def check_webhook(url: str) -> None:
 
 
 def send_alert(url: str, message: Mapping[str, Any], timeout_seconds: float = 5.0) -> str:
-    """POST `message`; returns what went wrong, or an empty text. The address, which may hold a token, is never in it."""
+    """POST `message`; returns what went wrong, or an empty text, which never has the address: it may hold a token."""
     body = json.dumps(message, default=str).encode()
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")

@@ -309,19 +309,21 @@ class Execution:
         number = 0
         while waiting:
             expired = self.dex.clock_ms() > expires_ms  # before asking: what arrives later is void
-            known, rest = [], []
+            known: list[tuple[OrderRequest, Answer]] = []
+            rest: list[OrderRequest] = []
             for order in waiting:
                 answer = self.dex.ask(order)
                 if answer is None and expired:
                     answer = Answer(order.cloid, "rejected", reason="not placed: the exchange has never seen it")
-                (rest if answer is None or answer.fate == "unknown" else known).append((order, answer))
+                if answer is None or answer.fate == "unknown":
+                    rest.append(order)
+                else:
+                    known.append((order, answer))
             if known:
-                found = [answer for _, answer in known if answer is not None]
-                self.journal.append("resolved", self._time(), answers=described(found))
+                self.journal.append("resolved", self._time(), answers=described([answer for _, answer in known]))
                 for order, answer in known:
-                    assert answer is not None
                     self._take(order, answer, 1)
-            waiting = [order for order, _ in rest]
+            waiting = rest
             if waiting:
                 if expired and number > 20:
                     names = ", ".join(order.cloid for order in waiting)
