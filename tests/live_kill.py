@@ -31,9 +31,11 @@ def run_and_die(words: list[str], step: int, when: str) -> None:
     os.chdir(os.path.dirname(words[words.index("--credentials") + 1]))
     sys.stdout = sys.stderr = open(os.devnull, "w")
     append, write, send = Journal.append, Journal._write, HyperLiquidDEX.send
+    written: list[int] = [0]
 
     def counted(self: Journal, kind: str, time: Any, **fields: Any) -> None:
         number = len(self.entries)
+        written[0] = number
         if number == step and when == "before":
             die()
         append(self, kind, time, **fields)
@@ -47,7 +49,7 @@ def run_and_die(words: list[str], step: int, when: str) -> None:
         write(self, line)
 
     def in_flight(self: HyperLiquidDEX, orders: Any, expires_ms: int) -> Any:
-        if when == "in flight":
+        if when == "in flight" and written[0] == step:
             threading.Thread(target=lambda: (time.sleep(0.1), die())).start()
         return send(self, orders, expires_ms)
 

@@ -125,8 +125,8 @@ def read_spec(path: Path) -> StrategySpec:
     found = hashlib.sha256(canonical(content).encode()).hexdigest()
     if given != found:
         raise SpecError(
-            f"Spec {path} was edited after its promotion: its digest is {str(given)[:12]}, its content gives {found[:12]}. "
-            "A change is a new promotion: restore the file from git, or promote again."
+            f"Spec {path} was edited after its promotion: its digest is {str(given)[:12]}, its content gives "
+            f"{found[:12]}. A change is a new promotion: restore the file from git, or promote again."
         )
     names = {item.name for item in fields(StrategySpec)}
     missing, extra = names - set(content), set(content) - names - {"schema"}
