@@ -13,7 +13,7 @@ import typer
 from engine.cli_options import ConfigOption, JsonOption, SetOption, config_of
 from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError
 from engine.terminal import print_json, progress, show_all, waiting
-from engine.terminal_live import orders_table, plan_tables
+from engine.terminal_live import orders_table, plan_tables, status_lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,6 +208,45 @@ def flatten_command(
         strategy = _paper_flat(strategy, spec, settings)
     _confirm(network, execute, yes_mainnet)
     _run(strategy, way, execute)
+
+
+@live_app.command("status")
+def status_command(
+    spec: SpecArgument,
+    network: NetworkOption = "testnet",
+    journal: FolderOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the page goes. Default: beside the journal; none with --json.")
+    ] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what was filled with what the backtest's rules expect: slippage, fees, drift, missed orders.
+
+    It reads the journal and the cache, asks nobody, and needs no key.
+
+    Example: hlbt live status research/promoted/momentum.json
+    """
+    from engine.live.journal import Journal
+    from engine.live.portfolio_manager import LIVE_FOLDER
+    from engine.live.spec import read_spec
+    from engine.live.status import find_journal, live_status
+    from engine.live.status_page import write_live_page
+
+    path = _spec(spec)
+    # A journal of a weights file has no spec: then the config is the defaults.
+    config = read_spec(path).config if path.suffix == ".json" and path.is_file() else config_of(None, None)
+    name = path.stem
+    data = replace(config.data, cache=_cache(settings) or config.data.cache, end=None)
+    file = find_journal(journal or LIVE_FOLDER, name, network)
+    found = live_status(Journal(file), replace(config, data=data))
+    page = out or (None if as_json else file.with_suffix(".html"))
+    if page is not None:
+        write_live_page(found, name, network, page)
+    if as_json:
+        print_json(found)
+    else:
+        show_all(*status_lines(found), f"Page: {page}")
 
 
 # ------------------------------------------------------------------------------------------------------------- helpers

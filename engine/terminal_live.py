@@ -64,3 +64,23 @@ def orders_table(outcome: Outcome) -> Table | str:
             order.coin, f"{order.units:+,.8g}", f"{order.limit_price:,.6g}", f"{answer.units:+,.8g}", price, fate
         )
     return table
+
+
+def status_lines(found: dict[str, Any]) -> list[str]:
+    """What became of an account, in a few lines."""
+    costs, drift = found["costs"], found["drift"]
+
+    def bps(name: str) -> str:
+        return "n/a" if costs[name] is None else f"{costs[name]:+.2f}"
+
+    lines = [
+        f"{found['journal']}: {len(found['runs'])} rebalances, {costs['orders']} orders filled, "
+        f"{costs['notional_usd']:,.0f} USD",
+        f"Slippage {bps('slippage_bps')} bps (model {bps('model_slippage_bps')}), fee {bps('fee_bps')} bps (model "
+        f"{bps('model_fee_bps')})",
+        f"Drift {drift['rows'][-1]['drift_frac']:+.3%}" if drift["rows"] else f"Drift n/a: {drift['reason']}",
+        f"Missed orders: {len(found['missed'])}",
+    ]
+    if found["unresolved"]:
+        lines.append(f"Orders of unknown fate: {len(found['unresolved'])}; the next run asks about them.")
+    return lines

@@ -140,6 +140,21 @@ class Journal:
             if entry["kind"] in ("plan", "done") and entry.get("equity_usd") is not None
         ]
 
+    def without_fills(self) -> dict[str, pd.Timestamp]:
+        """Client ids of the orders that were filled and whose fills are not noted yet, with the time of the intent."""
+        intended: dict[str, pd.Timestamp] = {}
+        found: dict[str, pd.Timestamp] = {}
+        for entry in self.entries:
+            if entry["kind"] == "intent":
+                intended |= {order["cloid"]: pd.Timestamp(entry["time"]) for order in entry["orders"]}
+            elif entry["kind"] in ("answers", "resolved"):
+                filled = [answer["cloid"] for answer in entry["answers"] if answer["fate"] == "filled"]
+                found |= {cloid: intended[cloid] for cloid in filled if cloid in intended}
+            elif entry["kind"] == "fills":
+                for fill in entry["fills"]:
+                    found.pop(fill["cloid"], None)
+        return found
+
     def leverage(self) -> dict[str, int]:
         """Leverage that was set, by coin."""
         return {entry["coin"]: entry["leverage"] for entry in self.entries if entry["kind"] == "leverage_set"}

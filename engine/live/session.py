@@ -232,9 +232,26 @@ class Session:
         return plan, manager.breaches(plan, markets, self.now)
 
     def execute(self) -> Outcome:
-        """Trade, under the lock."""
+        """Trade, under the lock; then note the fills with their fees, which only the account's history has."""
         with self.locked():
-            return self.manager.manage_portfolio(self.now)
+            try:
+                return self.manager.manage_portfolio(self.now)
+            finally:
+                self._record_fills()
+
+    def _record_fills(self) -> None:
+        journal = self.manager.journal
+        wanted = journal.without_fills()
+        if not wanted:
+            return
+        try:
+            since = min(time for time in wanted.values()) - pd.Timedelta(minutes=1)
+            fills = [fill for fill in self.dex.fills(since) if fill.cloid in wanted]
+        except UnreachableError:
+            return  # they are asked for again after the next run
+        if fills:
+            rows = [{**vars(fill), "time": fill.time.isoformat()} for fill in fills]
+            journal.append("fills", fills[-1].time, fills=rows)
 
 
 def next_run(now: pd.Timestamp, config: RunConfig) -> tuple[pd.Timestamp, pd.Timestamp]:
