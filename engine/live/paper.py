@@ -291,7 +291,7 @@ class PaperDEX(DEX):
             return "Reduce only order would increase position."
         if market.sz_decimals is not None and not order.reduce_only:
             lots = abs(order.units) * 10.0**market.sz_decimals
-            if abs(lots - round(lots)) > 1e-6 * max(1.0, lots):
+            if abs(lots - round(lots)) > 1e-6 + 1e-9 * lots:
                 return "Order has invalid size."
         if not order.reduce_only and abs(order.units) * market.mid < self.min_notional_usd:
             return f"Order must have minimum value of ${self.min_notional_usd:g}."

@@ -179,11 +179,9 @@ class PortfolioManager:
         """Weights to trade at `instant`, after all of the config's variants."""
         panel = self._panel(instant)
         if panel is None:
-            if applied(self.config):
-                raise LiveError(
-                    f"The weights are changed{applied(self.config)}, which needs market data: sync a cache."
-                )
             given = _asked(self.oracle, decision, markets, None)
+            if applied(self.config):
+                given = self._varied(given, decision)
             self.oracle.validate_weights(given, self.config.account.max_gross)
             return given
         known = panel.until(decision)
