@@ -310,7 +310,7 @@ def _limits(assignments: list[str] | None, max_gross: float) -> Limits:
     from engine.config import parse_value
     from engine.live.limits import Limits
 
-    values: dict[str, Any] = {"gross": 1.1 * max_gross}
+    values: dict[str, Any] = Limits.of(max_gross).to_dict()
     for assignment in assignments or ():
         name, equals, text = assignment.partition("=")
         if not equals:

@@ -83,6 +83,10 @@ class World:
             json.loads(line) for path in sorted(self.journals.glob("*.jsonl")) for line in path.read_text().splitlines()
         ]
 
+    def last(self, kind: str) -> dict[str, Any]:
+        """The newest entry of a kind."""
+        return [entry for entry in self.entries() if entry["kind"] == kind][-1]
+
     def check(self) -> None:
         """What must hold whatever happened: no order twice, each intended before it was sent, no secret anywhere."""
         cloids = [order.cloid for order in self.server.orders]

@@ -19,9 +19,9 @@ BEFORE = {"BTC": 0.4, "ETH": -0.4, "DOGE": 0.2}
 #: A reduction, a flip and an opening: both phases, and a coin in both.
 AFTER = {"BTC": 0.2, "ETH": 0.3, "DOGE": 0.2, "RLB": -0.2}
 #: Entries of that rebalance, in their order.
-STEPS = ["plan", "dead_man", "intent", "answers", "leverage_set", "intent", "answers", "done"]
-CASES = [(step, when) for step in range(len(STEPS)) for when in ("before", "torn", "after")]
-CASES += [(step, "in flight") for step, kind in enumerate(STEPS) if kind == "intent"]
+STEPS = ["plan", "dead_man", "intent", "answers", "leverage_set", "intent", "answers", "done", "fills"]
+CASES = [(step, when) for step in range(len(STEPS)) for when in ("before", "after")]
+CASES += [(step, when) for step, kind in enumerate(STEPS) if kind == "intent" for when in ("torn", "in flight")]
 
 
 @pytest.fixture(scope="module")

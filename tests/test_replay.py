@@ -162,7 +162,7 @@ def test_an_account_that_is_read_from_its_file_before_each_decision(tmp_path: Pa
 
 
 @settings(
-    max_examples=80,
+    max_examples=60,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -162,6 +162,7 @@ class Execution:
     _markets: Mapping[str, Market] = field(default_factory=dict)
     _residual: dict[str, str] = field(default_factory=dict)
     _last_reason: dict[str, str] = field(default_factory=dict)
+    _small: set[str] = field(default_factory=set)
 
     def run(
         self, goals: Sequence[Goal], state: AccountState, markets: Mapping[str, Market], plan: Plan | None
@@ -181,6 +182,7 @@ class Execution:
         except UnreachableError as error:
             # Orders were sent, or may have been: what is missing is said below, what is unknown is in the journal.
             self._stopped = str(error)
+            self.notes.append(self._stopped)
         if armed:
             self._dead_man(on=False)
         return self._outcome(goals, plan)
@@ -217,7 +219,7 @@ class Execution:
         for goal in goals:
             held = self.expected.get(goal.coin, 0.0)
             left = goal.target_units - held
-            if goal.coin in self.given_up or left == 0.0 or (left > 0.0) != goal.buy:
+            if goal.coin in self.given_up or goal.coin in self._small or left == 0.0 or (left > 0.0) != goal.buy:
                 continue
             market = self._markets.get(goal.coin)
             if market is None:
@@ -298,10 +300,18 @@ class Execution:
             self._stopped = answer.reason
         elif answer.whole_batch and batch > 1:
             self._single = True  # one order spoils the request: the next attempt sends them one by one
+        elif "minimum value" in words and self._value(order) < 2.0 * self.dex.min_notional_usd:
+            # The exchange may value an order at its limit, where the rule takes mid.
+            self._residual[order.coin] = f"{order.coin}: {order.units:+g} is left: {answer.reason}"
+            self._small.add(order.coin)
         elif any(word in words for word in PERMANENT):
             self.given_up[order.coin] = answer.reason
         self._last_reason[order.coin] = answer.reason
         return True
+
+    def _value(self, order: OrderRequest) -> float:
+        market = self._markets.get(order.coin)
+        return abs(order.units) * (order.limit_price if market is None else market.mid)
 
     def _resolve(self, orders: list[OrderRequest], expires_ms: int) -> None:
         """Ask about orders until each has a fate, or can have none any more."""

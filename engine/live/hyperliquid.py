@@ -61,9 +61,9 @@ _PRICE_DECIMALS: Final = 6
 class _Fault(Exception):
     """A request that failed; `waits` before further attempts, `certain` when it surely had no effect."""
 
-    def __init__(self, reason: str, waits: Sequence[float] = BACKOFF_SECONDS, certain: bool = False) -> None:
+    def __init__(self, reason: str, waits: Sequence[float] | None = None, certain: bool = False) -> None:
         super().__init__(reason)
-        self.waits, self.certain = waits, certain
+        self.waits, self.certain = BACKOFF_SECONDS if waits is None else waits, certain
 
 
 class HyperLiquidDEX(DEX):

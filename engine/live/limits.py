@@ -68,6 +68,11 @@ class Limits:
         return cls(**values)
 
     @classmethod
+    def of(cls, max_gross: float) -> Self:
+        """The defaults for books of this gross: a tenth more, for costs and moves."""
+        return cls(gross=1.1 * max_gross)
+
+    @classmethod
     def none(cls) -> Self:
         """No limit at all."""
         return cls(**dict.fromkeys((item.name for item in fields(cls)), None))

@@ -125,21 +125,26 @@ class Plan:
         return math.fsum(order.spread_usd + order.fee_usd for order in self.orders)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it for JSON; a weight that holds is null."""
-        state = asdict(self)
-        state["weights"] = {coin: None if math.isnan(weight) else weight for coin, weight in self.weights.items()}
-        state["skips"] = [
-            {**skip, "target_weight": None if math.isnan(skip["target_weight"]) else skip["target_weight"]}
-            for skip in state["skips"]
-        ]
-        return {
-            **state,
-            "instant": self.instant.isoformat(),
-            "decision": self.decision.isoformat(),
-            "cost_usd": self.cost_usd,
-            "spread_usd": math.fsum(order.spread_usd for order in self.orders),
-            "fee_usd": math.fsum(order.fee_usd for order in self.orders),
-        }
+        """All of it for JSON; what is not defined, a weight that holds or a price that is not there, is null."""
+        found: dict[str, Any] = _plain(
+            {
+                **asdict(self),
+                "instant": self.instant.isoformat(),
+                "decision": self.decision.isoformat(),
+                "cost_usd": self.cost_usd,
+                "spread_usd": math.fsum(order.spread_usd for order in self.orders),
+                "fee_usd": math.fsum(order.fee_usd for order in self.orders),
+            }
+        )
+        return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def make_plan(

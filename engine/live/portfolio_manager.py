@@ -74,7 +74,8 @@ class PortfolioManager:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.oracle, self.dex, self.config = oracle, dex, config or RunConfig()
-        self.panel, self.limits, self.policy = panel, limits or Limits(), policy or Policy()
+        self.panel, self.limits = panel, limits or Limits.of(self.config.account.max_gross)
+        self.policy = policy or Policy()
         self._journal, self.kill_switch = journal, kill_switch
         self.key = key or _key(oracle, self.config)
         self.sleep, self.clock = sleep, clock

@@ -184,19 +184,20 @@ def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, An
     Returns
     -------
     dict
-        ``rows`` (instant, live_usd, backtest_usd, drift_frac) and ``reason``, why there are none.
+        ``rows`` (instant, live_usd, backtest_usd, drift_frac), ``reason``, why there are none, and ``synthetic``,
+        whether the cache is made up.
     """
     newest = {plan["instant"]: plan for plan in plans}  # of one instant the last plan counts
     if len(newest) < 2:
-        return {"rows": [], "reason": "It takes two rebalances."}
+        return {"rows": [], "reason": "It takes two rebalances.", "synthetic": False}
     try:
-        rows = _drift(list(newest.values()), config)
+        rows, synthetic = _drift(list(newest.values()), config)
     except HlbtError as error:
-        return {"rows": [], "reason": str(error)}
-    return {"rows": rows, "reason": ""}
+        return {"rows": [], "reason": str(error), "synthetic": False}
+    return {"rows": rows, "reason": "", "synthetic": synthetic}
 
 
-def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[str, Any]]:
+def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> tuple[list[dict[str, Any]], bool]:
     from engine.data.load import load_panel
     from engine.simulate import backtest
 
@@ -205,15 +206,11 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
     inside = instants.isin(panel.index)
     if inside.sum() < 2:
         raise DataError("The cache has fewer than two of the instants that were traded: it ends before the newest.")
-    asked = [{**plan["plan"]["weights"]} for plan, known in zip(plans, inside, strict=True) if known]
-    frame = pd.DataFrame(
-        [{coin: np.nan if weight is None else weight for coin, weight in row.items()} for row in asked],
-        index=instants[inside],
-    )
-    held = frame.copy()
-    for place, row in enumerate(asked):  # a coin that a row does not name is 0, a null is a hold
-        held.iloc[place] = [row.get(coin, 0.0) if row.get(coin, 0.0) is not None else np.nan for coin in frame.columns]
-    held = held.loc[:, [coin for coin in held.columns if coin in panel.coins]]
+    asked = [plan["plan"]["weights"] for plan, known in zip(plans, inside, strict=True) if known]
+    # A coin that a row does not name is 0, a null is a hold.
+    coins = sorted({coin for row in asked for coin in row if coin in panel.coins})
+    rows_of = [[np.nan if (weight := row.get(coin, 0.0)) is None else weight for coin in coins] for row in asked]
+    held = pd.DataFrame(rows_of, index=instants[inside], columns=coins, dtype=np.float64)
     first = next(plan for plan, known in zip(plans, inside, strict=True) if known)["equity_usd"]
     default = Execution()
     execution = replace(
@@ -231,7 +228,7 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
     flows = result.attribution.drop(columns="price_pnl_usd").sum(axis=1)
     before = (result.equity + flows).reindex(held.index)
     live = [plan["equity_usd"] for plan, known in zip(plans, inside, strict=True) if known]
-    return [
+    rows = [
         {
             "instant": instant.isoformat(),
             "live_usd": equity,
@@ -240,3 +237,4 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
         }
         for instant, equity, model in zip(held.index, live, before, strict=True)
     ]
+    return rows, panel.synthetic
