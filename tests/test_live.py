@@ -182,6 +182,54 @@ def test_an_order_without_an_answer_is_asked_for_and_never_sent_twice(
     world.check()
 
 
+@pytest.mark.parametrize("text", ["Order has invalid price."])
+def test_a_refusal_of_orders_that_were_executed_is_seen_in_the_positions(world: World, run: Run, text: str) -> None:
+    """The outage of 2025-07-29, in words that are believed: what was filled is not ordered again."""
+    world.server.inject("outage", after=True, on="order", text=text)
+    done = run(world.rebalance(BOOK, "--json"))
+    assert done.code == 0, done.err
+    near(world, BOOK)
+    assert len(world.server.asked("order")) == 1
+    world.check()
+
+
+def test_positions_that_lag_behind_the_answers_are_waited_for(world: World, run: Run) -> None:
+    """A partial fill, then positions as they were before it: the rest is ordered, not all of it."""
+    world.server.fill_share(0.5, coin="BTC")
+    current, old, lags = world.server.answers.state, world.server.answers.state(MASTER.address.lower(), 0), [3]
+
+    def lagging(user: str, now: int) -> object:
+        if world.server.asked("order") and lags[0]:
+            lags[0] -= 1
+            return {**old, "time": now}
+        return current(user, now)
+
+    world.server.answers.state = lagging  # type: ignore[method-assign, assignment]
+    done = run(world.rebalance({"BTC": 0.5}, "--json"))
+    assert done.code == 0, done.err
+    assert lags == [0] and len(world.server.asked("order")) == 2
+    near(world, {"BTC": 0.5})
+
+
+def test_a_position_that_somebody_else_changes_is_left_alone(world: World, run: Run) -> None:
+    """An auto-deleveraging between order and look: nothing more of that coin is ordered, and the exit says so."""
+    assert run(world.rebalance({"BTC": 0.5, "ETH": 0.2})).code == 0
+    current, hit = world.server.answers.state, [False]
+
+    def deleveraged(user: str, now: int) -> object:
+        if len(world.server.asked("order")) == 2 and not hit[0]:
+            hit[0] = True
+            world.server.deleverage(MASTER.address, "BTC", share=0.5)
+        return current(user, now)
+
+    world.server.answers.state = deleveraged  # type: ignore[method-assign, assignment]
+    done = run(world.rebalance({"BTC": 0.6, "ETH": 0.2}, "--json"))
+    assert done.code == 4 and [item["coin"] for item in done.json["missing"]] == ["BTC"]
+    assert "not traded further" in done.err and len(world.server.asked("order")) == 2
+    assert run(world.rebalance({"BTC": 0.6, "ETH": 0.2}, "--json")).code == 0
+    near(world, {"BTC": 0.6, "ETH": 0.2})
+
+
 @pytest.mark.parametrize("kind", ["timeout", "too_many", "bad_gateway", "not_json", "reset"])
 @pytest.mark.parametrize("question", ["clearinghouseState", "metaAndAssetCtxs", "l2Book"])
 def test_a_question_that_fails_once_is_asked_again(
