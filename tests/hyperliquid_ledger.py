@@ -338,7 +338,7 @@ class Ledger:
         """`balance -= size * oracle * rate`: longs pay when the rate is positive."""
         for account in self.accounts.values():
             held = account.positions.get(coin.name)
-            if held is None or coin.delisted:
+            if held is None:
                 continue
             paid = held.size * coin.oracle * rate
             account.balance -= paid

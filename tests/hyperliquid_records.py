@@ -60,7 +60,7 @@ class Coin:
         return price.quantize(tick(price, self.sz_decimals), ROUND_FLOOR if down else ROUND_CEILING)
 
     def valid_price(self, price: Decimal) -> bool:
-        return price == price.to_integral_value() or price % tick(price, self.sz_decimals) == 0
+        return price % tick(price, self.sz_decimals) == 0
 
     def lots(self, size: Decimal) -> Decimal:
         return size.quantize(Decimal(1).scaleb(-self.sz_decimals), ROUND_DOWN)

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from eth_account import Account as Wallet
 from eth_account.signers.local import LocalAccount
 from hyperliquid.exchange import Exchange
 from hyperliquid.utils.types import Cloid
 
+from api_world import Clock, cells, expected
+from engine.data.api import sync_api
+from engine.data.store import Store
 from hyperliquid_exchange import HyperLiquidExchange, coin_of
 from hyperliquid_faults import REJECTS
+from hyperliquid_info import HOUR_MS
 from hyperliquid_records import Coin
 from hyperliquid_world import ALO, GTC, IOC, MASTER, STRANGER, client, error, only, trading
 
@@ -311,12 +317,20 @@ def test_equity_below_the_maintenance_margin_liquidates(exchange: HyperLiquidExc
     assert sdk.info.open_orders(MASTER.address) == []
 
 
-def test_data_requests_at_the_same_address(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
+def test_data_requests_at_the_same_address(exchange: HyperLiquidExchange, sdk: Exchange, tmp_path: Path) -> None:
     now = exchange.now
-    candles = sdk.info.candles_snapshot("BTC", "1h", now - 10 * 3_600_000, now)
+    candles = sdk.info.candles_snapshot("BTC", "1h", now - 10 * HOUR_MS, now)
     assert len(candles) == 11 and candles[-1]["T"] >= now
     assert float(candles[-1]["o"]) == pytest.approx(100_000, rel=0.05)
-    assert len(sdk.info.funding_history("ETH", now - 10 * 3_600_000)) == 10
+    assert len(sdk.info.funding_history("ETH", now - 10 * HOUR_MS)) == 10
+    # The project's own sync finds what it wants there too.
+    store, clock, moment = Store(tmp_path / "cache"), Clock(), pd.Timestamp(now, unit="ms", tz="UTC")
+    asked: Any = {"start": moment.floor("h") - pd.Timedelta(days=5), "end": None, "coins": None, "now": moment}
+    sync_api(store, base_url=exchange.url, clock=clock, sleep=clock.sleep, **asked)
+    first, last = (now // HOUR_MS - 5 * 24, now // HOUR_MS)
+    held, wanted = cells(store), expected(exchange.venue, first, last)
+    assert {key for key in wanted if key not in held} == set()
+    assert held == pytest.approx(held | wanted)
 
 
 def test_spot_dollars_of_a_classic_account_are_no_collateral(exchange: HyperLiquidExchange, sdk: Exchange) -> None:

@@ -119,6 +119,8 @@ def test_nonces(exchange: HyperLiquidExchange) -> None:
     for step in range(1, 99):
         assert post(exchange, signed(MASTER, now + step))["status"] == "ok"
     assert "too low" in post(exchange, signed(MASTER, now - 2))["response"]  # 100 higher ones are kept
+    assert post(exchange, signed(MASTER, now + 99))["status"] == "ok"  # in the place of the lowest
+    assert "duplicate" in post(exchange, signed(MASTER, now + 98))["response"]
     assert len(exchange.fills) == 50  # half a coin was offered
 
 
