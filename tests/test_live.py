@@ -403,7 +403,9 @@ def test_the_predecessors_quick_start(world: World, monkeypatch: pytest.MonkeyPa
     assert outcome.complete and list(Path("reports/live").glob("*.jsonl"))
     assert dex.get_universe() == ["BTC", "DOGE", "ETH", "RLB"]
     bid, ask = dex.get_bid_ask("BTC")
-    assert bid < 100_000 < ask
+    assert bid < 100_000 < ask and dex.get_bid_ask()["BTC"] == (bid, ask)
+    with pytest.raises(LiveError, match="Did you mean 'BTC'"):
+        dex.get_bid_ask("btc")
     assert dex.net_liq == pytest.approx(10_000, rel=0.01) and set(dex.positions) == {"BTC", "ETH"}
     dex.set_portfolio_weights({"BTC": 0.2}, journal=Journal(), policy=Policy(expires_seconds=1))
     near(world, {"BTC": 0.2})

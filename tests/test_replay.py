@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from engine import Oracle, Panel, PaperDEX, PortfolioManager, Result, RunConfig, backtest, load_panel, weight_matrix
 from engine.errors import WeightsError
 from engine.live.execute import Policy
+from engine.live.feed import with_live_row
 from engine.live.given import GivenWeights
 from engine.live.journal import Journal
 from engine.live.limits import Limits
@@ -159,6 +160,26 @@ def test_an_account_that_is_read_from_its_file_before_each_decision(tmp_path: Pa
     again = PaperDEX(panel, config, tmp_path / "paper.json")
     assert (again.cash, again.instant, again.trades) == (dex.cash, dex.instant, dex.trades)
     assert_same_book(backtest(panel, weights, config), again)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_paper_account_that_trades_on_live_rows(seed: int, tmp_path: Path) -> None:
+    """Each day a process with the cache up to an hour before, and a row of quotes: the night's funding comes later."""
+    panel = random_panel(seed, 24 * 20, 6, volume=False)
+    config, weights = RunConfig(), random_weights(seed, panel)
+    quotes = ("mid", "bid", "ask", "oracle", "mark")
+    for decision in weights.index:
+        row = int(panel.rows(pd.DatetimeIndex([decision]))[0])
+        seen = {name: dict(zip(panel.coins, panel.values(name)[row], strict=True)) for name in quotes}
+        live = with_live_row(panel.until(panel.index[row - 1]), decision, seen)
+        start = decision if decision == weights.index[0] else None
+        dex = PaperDEX(live, config, tmp_path / "paper.json", start=start)
+        dex.advance(decision)
+        manager = PortfolioManager(
+            GivenWeights(weights), dex, config, panel=live, limits=Limits.none(), policy=ANY_PRICE, journal=Journal()
+        )
+        assert manager.manage_portfolio(decision).complete
+    assert_same_book(backtest(panel, weights, config), PaperDEX(panel, config, tmp_path / "paper.json"))
 
 
 @settings(

@@ -226,17 +226,20 @@ class DEX(ABC):
         """Coins that can be traded now."""
         return sorted(self.markets())
 
-    def get_bid_ask(self, coin: str) -> tuple[float, float]:
-        """Best bid and ask, USD.
+    def get_bid_ask(self, coin: str | None = None) -> Any:
+        """Best bid and ask, USD: a pair for one coin; without a coin, pairs by coin for all that have both.
 
         Raises
         ------
         LiveError
-            When the coin has no two-sided quote.
+            When the coin cannot be traded or has no two-sided quote.
         """
         from engine.errors import LiveError, nearest
 
         markets = self.markets()
+        if coin is None:
+            quoted = [self.quoted(market) for market in markets.values()]
+            return {at.coin: (at.bid, at.ask) for at in quoted if at.bid is not None and at.ask is not None}
         if coin not in markets:
             raise LiveError(f"{coin!r} cannot be traded on {self.network}.{nearest(coin, markets)}")
         market = self.quoted(markets[coin])
