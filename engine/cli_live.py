@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 import time
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.cli_options import ConfigOption, JsonOption, SetOption, config_of
-from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError
+from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError, UnreachableError
 from engine.terminal import print_json, progress, show_all, waiting
 from engine.terminal_live import orders_table, plan_tables, status_lines
 
@@ -50,6 +51,11 @@ EPILOG = (
     "the exchange is unreachable; 1 any other error. Cron: 40 22 * * * hlbt live plan SPEC; 59 22 * * * hlbt live run "
     "SPEC --execute. systemd: ExecStart=hlbt live run SPEC --execute --daily, Restart=on-failure, RestartSec=30."
 )
+
+#: Runs of one instant while its book is incomplete or the exchange silent, and the time between them (datetime's, so
+#: that the command line starts without pandas).
+DAILY_ATTEMPTS = 5
+DAILY_PAUSE = timedelta(minutes=2)
 
 live_app = typer.Typer(help="From a promoted spec to an account: plan, then execute.", no_args_is_help=True)
 
@@ -345,17 +351,27 @@ def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
         strategy = from_spec(path, cache)
         data_at, order_at = next_run(_clock(), strategy.config)
         sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
-        try:
-            if way.sync:
-                _sleep_until(data_at)
+        missing = way.sync
+        if missing:
+            _sleep_until(data_at)
+            try:
                 _bring(Session(strategy, way.venue, _clock()))
-            _sleep_until(order_at)
-            _run(strategy, replace(way, now=_clock(), sync=False), execute)
-        except SpecError:
-            raise
-        except HlbtError as error:
-            sys.stderr.write(f"hlbt: {error}\n")
-            _sleep_until(order_at)
+                missing = False
+            except HlbtError as error:
+                sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
+        _sleep_until(order_at)
+        for attempt in range(DAILY_ATTEMPTS):
+            try:
+                _run(strategy, replace(way, now=_clock(), sync=missing), execute)
+                break
+            except (IncompleteError, UnreachableError) as error:
+                sys.stderr.write(f"hlbt: {error}\n")
+                _sleep_until(order_at + (attempt + 1) * DAILY_PAUSE)
+            except SpecError:
+                raise
+            except HlbtError as error:
+                sys.stderr.write(f"hlbt: {error}\n")
+                break
 
 
 def _sleep_until(instant: pd.Timestamp) -> None:

@@ -100,6 +100,9 @@ def test_an_agent_trades_for_its_master_and_a_leader_for_a_vault(world: World, r
     content = {"secret_key": "22" * 32, "account_address": MASTER.address}
     world.credentials.write_text(json.dumps(content))
     assert run(world.rebalance({"ETH": 0.5})).code == 0
+    soon = world.server.now + 3 * 86_400_000
+    world.server.approve_agent(MASTER.address, AGENT.address, "bot", soon)
+    assert "expires in 3.0 days" in run(world.rebalance({"ETH": 0.5})).out
     near(world, {"ETH": 0.5})
     vault = world.server.create_vault(MASTER.address, 5_000)
     world.credentials.write_text(json.dumps({**content, "vault_address": vault}))

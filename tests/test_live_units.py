@@ -345,6 +345,32 @@ def test_daily_brings_the_data_then_trades_and_goes_on(world: World, run: Run, m
     world.check()
 
 
+def test_daily_tries_an_incomplete_book_again_within_its_hour(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = momentum_spec(world.folder, world.folder / "cache")
+    clock = [pd.Timestamp(world.server.now, unit="ms", tz="UTC")]
+    world.server.now = world.server.now
+    world.server.reject("PerpMargin", times=1)
+    waited: list[str] = []
+
+    def wait(until: pd.Timestamp) -> None:
+        waited.append(f"{until:%H:%M}")
+        if len(waited) == 4:
+            raise KeyboardInterrupt
+        world.server.advance((until - clock[0]) / pd.Timedelta(hours=1))
+        clock[0] = until
+
+    monkeypatch.setattr("engine.cli_live._sleep_until", wait)
+    monkeypatch.setattr("engine.cli_live._clock", lambda: clock[0])
+    done = run(world.words("run", spec, "--execute", "--daily"))
+    assert done.code == 130 and waited == ["22:40", "22:59", "23:01", "22:40"] and "Insufficient margin" in done.err
+    ends = [entry for entry in world.entries() if entry["kind"] == "done"]
+    assert [end["complete"] for end in ends] == [False, True] and ends[0]["instant"] == ends[1]["instant"]
+    assert len(world.positions) == 2
+    world.check()
+
+
 def test_status_compares_fills_with_the_model(world: World, run: Run) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache", costs={"taker_bps": 4.5})
     world.server.now = world.server.now
@@ -392,6 +418,31 @@ def test_the_live_path_loads_no_plotting_and_no_vectorbt(world: World) -> None:
     assert done.returncode == 0, done.stderr
     assert world.positions and (world.journals / "book-testnet-0x19e7e376.html").is_file()
     assert MASTER.address.lower().startswith("0x19e7e376")
+
+
+def test_a_paper_account_on_the_cache_alone_is_the_backtest(run: Run, sample_cache: Path, tmp_path: Path) -> None:
+    """A command a day, without an exchange: what the paper account has in the end is what the backtest says."""
+    from engine import backtest, load_panel, weight_matrix
+    from engine.live.session import from_spec
+
+    spec = momentum_spec(tmp_path, sample_cache)
+    start = load_panel(sample_cache).index[0] + pd.Timedelta(days=30)
+    decisions = pd.date_range(start.normalize() + pd.Timedelta(hours=23), periods=6, freq="D")
+    for decision in decisions:
+        now = (decision - pd.Timedelta(seconds=30)).isoformat()
+        words = ["live", "run", str(spec), "--network", "paper", "--execute", "--json", "--now", now]
+        done = run([*words, "--journal", str(tmp_path / "live")])
+        assert done.code == 0, done.err
+        assert "SYNTHETIC" in " ".join(done.json["session_notes"])
+    strategy = from_spec(spec, None)
+    panel = load_panel(sample_cache, end=decisions[-1])
+    result = backtest(panel, weight_matrix(strategy.oracle, panel, decisions.as_unit("ms")), strategy.config)
+    account = PaperDEX(panel, strategy.config, tmp_path / "live" / "momentum-paper.json")
+    assert account.finish().iloc[-1] == pytest.approx(result.equity.iloc[-1], rel=1e-12)
+    orders = [trade for trade in account.trades if trade.reason != "delisting"]
+    assert {(trade.time, trade.coin) for trade in orders} == set(
+        zip(result.trades["time"], result.trades["coin"], strict=True)
+    )
 
 
 def test_networks_are_named(world: World, run: Run) -> None:

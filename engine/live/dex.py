@@ -197,6 +197,10 @@ class DEX(ABC):
         """Which account, for people and for file names; no secret."""
         return self.network
 
+    def warnings(self) -> list[str]:
+        """What the owner of the account should know."""
+        return []
+
     def feed(self) -> DEX:
         """The exchange whose prices an oracle should see: itself, but for a test network, whose prices mean nothing."""
         return self

@@ -121,6 +121,19 @@ class HyperLiquidDEX(DEX):
         """Network and the first digits of the account's address."""
         return f"{self.network}-{self.address[:10].lower()}"
 
+    def warnings(self) -> list[str]:
+        """That an agent wallet expires within two weeks, or is not among the account's named agents."""
+        credentials = self._who()
+        own = str(self._wallet().address).lower()
+        if not credentials.account_address or credentials.account_address.lower() == own:
+            return []
+        agents = self._info({"type": "extraAgents", "user": credentials.account_address}, list)
+        for agent in agents:
+            if str(agent.get("address", "")).lower() == own:
+                left = (float(agent.get("validUntil", math.inf)) - self.clock_ms()) / 86_400_000
+                return [f"the agent wallet expires in {left:.1f} days: approve a new one"] if left < 14 else []
+        return []  # the one agent without a name is not listed
+
     def feed(self) -> DEX:
         """The main network: prices of the test network mean nothing. Another host is its own feed."""
         if self.network == "mainnet" or self.base_url is not None:

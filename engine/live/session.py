@@ -227,6 +227,7 @@ class Session:
     def plan(self) -> tuple[Plan, list[str]]:
         """The plan and the limits that it breaks; nothing is sent."""
         manager = self.manager
+        self.notes += self.dex.warnings()
         markets = self.dex.markets()
         plan = manager.plan(self.now)
         return plan, manager.breaches(plan, markets, self.now)
@@ -234,6 +235,7 @@ class Session:
     def execute(self) -> Outcome:
         """Trade, under the lock; then note the fills with their fees, which only the account's history has."""
         with self.locked():
+            self.notes += self.dex.warnings()
             try:
                 return self.manager.manage_portfolio(self.now)
             finally:
