@@ -433,7 +433,7 @@ def _show_plan(session: Session, way: _Way) -> list[str]:
     """Show a plan; returns the limits that it breaks."""
     if way.sync and session.wants_data:
         _bring(session)
-    with waiting("Planning ..."):
+    with session.locked(), waiting("Planning ..."):
         plan, breached = session.plan()
     if way.venue.kill_switch.exists():
         session.notes.append(f"the kill switch {way.venue.kill_switch} is set: nothing would be ordered")

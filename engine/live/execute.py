@@ -29,7 +29,7 @@ PERMANENT: Final = (
     "too far from oracle",
     "margin tier",
     "80% away",
-    "invalid",
+    "has invalid",
     "tick size",
     "reduce only order",
     "duplicate cloid",
@@ -48,7 +48,7 @@ class Policy:
     Attributes
     ----------
     slippage_frac : float
-        Distance of the limit from mid.
+        Distance of every limit from the mid at which the run began.
     attempts : int
         Orders of one goal at most.
     expires_seconds : float
@@ -163,6 +163,7 @@ class Execution:
     _residual: dict[str, str] = field(default_factory=dict)
     _last_reason: dict[str, str] = field(default_factory=dict)
     _small: set[str] = field(default_factory=set)
+    _first_mid: dict[str, float] = field(default_factory=dict)
 
     def run(
         self, goals: Sequence[Goal], state: AccountState, markets: Mapping[str, Market], plan: Plan | None
@@ -237,10 +238,12 @@ class Execution:
                     self.notes.append(f"{goal.coin}: held back, for {value:,.2f} USD more would exceed the gross limit")
                     continue
                 room -= value
-            bound = market.mid * (1.0 + math.copysign(self.policy.slippage_frac, left))
+            # From the mid of the first look: a retry does not run after the price.
+            mid = self._first_mid.setdefault(goal.coin, market.mid)
+            bound = mid * (1.0 + math.copysign(self.policy.slippage_frac, left))
             price = self.dex.round_price(market, bound, left > 0.0)
             if not price > 0.0:
-                self.given_up[goal.coin] = f"no price on its tick lies between mid {market.mid:g} and {bound:g}"
+                self.given_up[goal.coin] = f"no price on its tick lies between mid {mid:g} and {bound:g}"
                 continue
             attempt = self._attempts.get(goal.coin, 0)
             self._attempts[goal.coin] = attempt + 1

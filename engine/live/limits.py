@@ -99,7 +99,7 @@ def breaches(
     data_end : Timestamp or None
         Newest cached row that the oracle saw; None where it saw none.
     """
-    found = [*_of_book(limits, plan), *_of_equity(limits, plan.equity_usd, equities, now)]
+    found = [*_of_book(limits, plan), *equity_breaches(limits, plan.equity_usd, equities, now)]
     if limits.price_deviation_frac is not None:
         for order in plan.orders:
             oracle = markets[order.coin].oracle
@@ -150,9 +150,10 @@ def _of_book(limits: Limits, plan: Plan) -> list[str]:
     return found
 
 
-def _of_equity(
+def equity_breaches(
     limits: Limits, equity: float, equities: Sequence[tuple[pd.Timestamp, float]], now: pd.Timestamp
 ) -> list[str]:
+    """The limits on equity alone, which hold for a plan that is carried on, too."""
     found = []
     recent = [value for time, value in equities if now - _DAY <= time <= now]
     if limits.daily_loss_frac is not None and recent and recent[0] > 0.0:
