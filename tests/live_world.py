@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from engine import RunConfig, cli
+from engine.live.execute import Policy
 from engine.live.limits import Limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.oracle import bound_parameters, load_oracle, oracle_sources
@@ -102,7 +103,8 @@ class World:
 
 
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]) -> Outcome:
-    """Run a command in this process."""
+    """Run a command in this process, with short waits between attempts."""
+    monkeypatch.setattr(Policy.__init__, "__defaults__", (*Policy.__init__.__defaults__[:-1], (0.02, 0.05, 0.1, 0.2)))
     monkeypatch.setattr(sys, "argv", ["hlbt", *words])
     code = 0
     try:
