@@ -9,10 +9,13 @@ import threading
 import time
 from typing import Any
 
+import hyperliquid.exchange  # noqa: F401 - what a child would import itself, each time anew
+
 from engine import cli
 from engine.config import Execution
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
+from engine.live.session import Session  # noqa: F401
 from engine.rebalance import plan_orders
 
 # What the first plan compiles and imports, every child then has.

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import multiprocessing
+import multiprocessing.forkserver
+import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,8 +28,12 @@ CASES += [(step, when) for step, kind in enumerate(STEPS) if kind == "intent" fo
 
 @pytest.fixture(scope="module")
 def forks() -> multiprocessing.context.ForkServerContext:
+    """A server that has imported everything, once, and forks; its own path is PYTHONPATH only, up to Python 3.12."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["live_kill"])
+    context.set_forkserver_preload(["pytest", "live_kill"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        multiprocessing.forkserver.ensure_running()
     return context
 
 
