@@ -1,0 +1,240 @@
+"""What an account did against what the backtest's rules would have done: costs by order, drift, what was missed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.config import Execution, RunConfig
+from engine.errors import DataError, HlbtError, LiveError, some
+from engine.live.journal import Journal
+
+
+@dataclass(frozen=True)
+class LiveOrder:
+    """One order that was filled, and the model's costs of it; basis points of mid, costs positive.
+
+    Attributes
+    ----------
+    instant : str
+        ISO 8601, the row that it trades at.
+    coin : str
+    units, mid, price : float
+        Signed size filled; USD.
+    notional_usd : float
+        At mid.
+    slippage_bps : float
+        Fill against the mid at which it was sent.
+    fee_bps : float or None
+        What was paid; None while the fills are not noted.
+    model_slippage_bps, model_fee_bps : float or None
+        What the plan expected: the quote or the config's half spread, and the fee schedule.
+    """
+
+    instant: str
+    coin: str
+    units: float
+    mid: float
+    price: float
+    notional_usd: float
+    slippage_bps: float
+    fee_bps: float | None
+    model_slippage_bps: float | None
+    model_fee_bps: float | None
+
+
+def find_journal(folder: Path, name: str, network: str) -> Path:
+    """The journal of a strategy on a network.
+
+    Raises
+    ------
+    LiveError
+        When there is none, or more than one account has one.
+    """
+    found = sorted({*folder.glob(f"{name}-{network}.jsonl"), *folder.glob(f"{name}-{network}-0x*.jsonl")})
+    if not found:
+        raise LiveError(f"{folder} has no journal of {name!r} on {network}. `hlbt live run` with --execute makes one.")
+    if len(found) > 1:
+        raise LiveError(
+            f"{folder} has journals of several accounts: {some(path.name for path in found)}. Move one away."
+        )
+    return found[0]
+
+
+def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
+    """All of the page, as plain values.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Of the strategy: costs and the cache for the comparison.
+    """
+    orders = filled_orders(journal.entries)
+    plans = [entry for entry in journal.entries if entry["kind"] == "plan"]
+    ends = [entry for entry in journal.entries if entry["kind"] == "done"]
+    unresolved = [{"cloid": order.cloid, "coin": order.coin, "units": order.units} for order, _ in journal.unresolved()]
+    return {
+        "journal": str(journal.path),
+        "runs": [_run(plan, journal.entries) for plan in plans],
+        "orders": [vars(order) for order in orders],
+        "costs": costs(orders),
+        "missed": [{"instant": end["instant"], **item} for end in ends for item in end["missing"]],
+        "unresolved": unresolved,
+        "positions": ends[-1]["positions"] if ends else {},
+        "drift": drift(plans, config),
+    }
+
+
+def filled_orders(entries: Sequence[Mapping[str, Any]]) -> list[LiveOrder]:
+    """The orders that were filled, oldest first."""
+    fees: dict[str, float] = {}
+    paid: dict[str, list[tuple[float, float]]] = {}
+    for entry in entries:
+        for fill in entry["fills"] if entry["kind"] == "fills" else ():
+            fees[fill["cloid"]] = fees.get(fill["cloid"], 0.0) + fill["fee_usd"]
+            paid.setdefault(fill["cloid"], []).append((abs(fill["units"]), fill["price"]))
+    intended: dict[str, tuple[str, Mapping[str, Any]]] = {}
+    planned: dict[str, Mapping[str, Any]] = {}
+    found = []
+    for entry in entries:
+        if entry["kind"] == "plan":
+            planned = {order["coin"]: order for order in entry["plan"]["orders"]}
+        elif entry["kind"] == "intent":
+            intended |= {order["cloid"]: (entry["instant"], order) for order in entry["orders"]}
+        elif entry["kind"] in ("answers", "resolved"):
+            for answer in entry["answers"]:
+                if answer["fate"] == "filled" and answer["cloid"] in intended:
+                    price = answer["price"] or _average(paid.get(answer["cloid"], []))
+                    if price is not None:
+                        instant, order = intended[answer["cloid"]]
+                        fee = fees.get(answer["cloid"])
+                        found.append(_order(instant, order, answer["units"], price, fee, planned.get(order["coin"])))
+    return found
+
+
+def _average(fills: Sequence[tuple[float, float]]) -> float | None:
+    size = math.fsum(units for units, _ in fills)
+    return math.fsum(units * price for units, price in fills) / size if size else None
+
+
+def _order(
+    instant: str,
+    order: Mapping[str, Any],
+    units: float,
+    price: float,
+    fee: float | None,
+    planned: Mapping[str, Any] | None,
+) -> LiveOrder:
+    notional = abs(units) * order["mid"]
+    side = math.copysign(1.0, units)
+    expected = planned["notional_usd"] if planned else 0.0
+    return LiveOrder(
+        instant,
+        order["coin"],
+        units,
+        order["mid"],
+        price,
+        notional,
+        1e4 * side * (price / order["mid"] - 1.0),
+        None if fee is None else 1e4 * fee / notional,
+        1e4 * planned["spread_usd"] / expected if planned and expected else None,
+        1e4 * planned["fee_usd"] / expected if planned and expected else None,
+    )
+
+
+def costs(orders: Sequence[LiveOrder]) -> dict[str, float | int | None]:
+    """Notional-weighted costs, live and model, in basis points; None where no order has the figure."""
+    found: dict[str, float | int | None] = {
+        "orders": len(orders),
+        "notional_usd": math.fsum(order.notional_usd for order in orders),
+    }
+    for name in ("slippage_bps", "model_slippage_bps", "fee_bps", "model_fee_bps"):
+        known = [(order.notional_usd, value) for order in orders if (value := getattr(order, name)) is not None]
+        weight = math.fsum(notional for notional, _ in known)
+        found[name] = math.fsum(notional * value for notional, value in known) / weight if weight else None
+    return found
+
+
+def _run(plan: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One plan and its end."""
+    later = entries[plan["n"] + 1 :]
+    upto = next((place for place, entry in enumerate(later) if entry["kind"] == "plan"), len(later))
+    ends = [entry for entry in later[:upto] if entry["kind"] == "done"]
+    return {
+        "instant": plan["instant"],
+        "equity_usd": plan["equity_usd"],
+        "planned": len(plan["plan"]["orders"]),
+        "sent": sum(len(entry["orders"]) for entry in later[:upto] if entry["kind"] == "intent"),
+        "skipped": len(plan["plan"]["skips"]),
+        "gross": plan["plan"]["gross_after"],
+        "state": ("at target" if ends[-1]["complete"] else "incomplete") if ends else "did not end",
+        "missing": [item["coin"] for item in ends[-1]["missing"]] if ends else [],
+    }
+
+
+def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
+    """Live equity against a backtest of the same weights over the cache, at each instant before its trade.
+
+    Returns
+    -------
+    dict
+        ``rows`` (instant, live_usd, backtest_usd, drift_frac), ``reason``, why there are none, and ``synthetic``,
+        whether the cache is made up.
+    """
+    newest = {plan["instant"]: plan for plan in plans}  # of one instant the last plan counts
+    if len(newest) < 2:
+        return {"rows": [], "reason": "It takes two rebalances.", "synthetic": False}
+    try:
+        rows, synthetic = _drift(list(newest.values()), config)
+    except HlbtError as error:
+        return {"rows": [], "reason": str(error), "synthetic": False}
+    return {"rows": rows, "reason": "", "synthetic": synthetic}
+
+
+def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> tuple[list[dict[str, Any]], bool]:
+    from engine.data.load import load_panel
+    from engine.simulate import backtest
+
+    instants = pd.DatetimeIndex([pd.Timestamp(plan["instant"]) for plan in plans])
+    panel = load_panel(config.data.cache, instants[0], instants[-1], config.data.coins)
+    inside = instants.isin(panel.index)
+    if inside.sum() < 2:
+        raise DataError("The cache has fewer than two of the instants that were traded: it ends before the newest.")
+    asked = [plan["plan"]["weights"] for plan, known in zip(plans, inside, strict=True) if known]
+    # A coin that a row does not name is 0, a null is a hold.
+    coins = sorted({coin for row in asked for coin in row if coin in panel.coins})
+    rows_of = [[np.nan if (weight := row.get(coin, 0.0)) is None else weight for coin in coins] for row in asked]
+    held = pd.DataFrame(rows_of, index=instants[inside], columns=coins, dtype=np.float64)
+    first = next(plan for plan, known in zip(plans, inside, strict=True) if known)["equity_usd"]
+    default = Execution()
+    execution = replace(
+        config.execution,
+        leverage=1.0,
+        target_volatility=0.0,
+        tranches=1,
+        gross_cap=0.0,
+        delay_hours=0,
+        every_days=default.every_days,
+        weekdays=default.weekdays,
+    )
+    account = replace(config.account, initial_equity_usd=first, max_gross=100.0)
+    result = backtest(panel, held, replace(config, execution=execution, account=account))
+    flows = result.attribution.drop(columns="price_pnl_usd").sum(axis=1)
+    before = (result.equity + flows).reindex(held.index)
+    live = [plan["equity_usd"] for plan, known in zip(plans, inside, strict=True) if known]
+    rows = [
+        {
+            "instant": instant.isoformat(),
+            "live_usd": equity,
+            "backtest_usd": float(model),
+            "drift_frac": equity / float(model) - 1.0,
+        }
+        for instant, equity, model in zip(held.index, live, before, strict=True)
+    ]
+    return rows, panel.synthetic

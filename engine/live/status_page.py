@@ -1,0 +1,62 @@
+"""The page of ``hlbt live status``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from engine.errors import LiveError
+from engine.pages import templates
+
+_WIDTH, _HEIGHT = 760, 190
+LISTED = 200
+
+
+def write_live_page(found: dict[str, Any], name: str, network: str, path: Path) -> None:
+    """Write the page of what :func:`engine.live.status.live_status` found.
+
+    Raises
+    ------
+    LiveError
+        When the file cannot be written.
+    """
+    page = (
+        templates()
+        .get_template("live.html")
+        .render(
+            found=found,
+            name=name,
+            network=network,
+            orders=found["orders"][::-1][:LISTED],
+            runs=found["runs"][::-1][:LISTED],
+            chart=_lines(found["drift"]["rows"]),
+        )
+    )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise LiveError(f"The page {path} cannot be written: {error.strerror}. Name another with --out.") from error
+
+
+def _lines(rows: Sequence[dict[str, Any]]) -> Markup:
+    """Live and backtested equity as two lines; drawn by hand, for the live path loads no plotting library."""
+    if len(rows) < 2:
+        return Markup("")
+    series = {name: [row[name] for row in rows] for name in ("backtest_usd", "live_usd")}
+    low, high = min(map(min, series.values())), max(map(max, series.values()))
+    span = (high - low) or 1.0
+    drawn = []
+    for name, values in series.items():
+        points = " ".join(
+            f"{_WIDTH * place / (len(values) - 1):.1f},{_HEIGHT - (_HEIGHT - 8) * (value - low) / span - 4:.1f}"
+            for place, value in enumerate(values)
+        )
+        drawn.append(f'<polyline class="{name}" points="{points}"/>')
+    return Markup(
+        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
+        f'aria-label="Equity from {low:,.0f} to {high:,.0f} USD">{"".join(drawn)}</svg>'
+    )

@@ -1,0 +1,86 @@
+"""What ``hlbt live`` shows: plans and orders as tables."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from engine.live.execute import Outcome
+    from engine.live.plan import Plan
+
+
+def plan_tables(plan: Plan) -> list[Any]:
+    """A plan for people: the account, the orders, what is skipped and why."""
+    from rich.table import Table
+
+    from engine.clock import show
+
+    head = Table(title=f"Plan for {show(plan.instant)}", title_justify="left", show_header=False)
+    head.add_row("Equity, USD", f"{plan.equity_usd:,.2f}")
+    head.add_row("Gross before, after", f"{plan.gross_before:.3f}, {plan.gross_after:.3f}")
+    head.add_row("Net before, after", f"{plan.net_before:+.3f}, {plan.net_after:+.3f}")
+    head.add_row("Targets", f"{len(plan.weights)} coins")
+    head.add_row("Expected cost, USD", f"{plan.cost_usd:,.2f}")
+    orders = Table(title=f"{len(plan.orders)} orders", title_justify="left")
+    for name in ("coin", "", "units", "mid", "USD", "target", "cost USD"):
+        orders.add_column(name, justify="left" if name in ("coin", "") else "right", no_wrap=True)
+    for order in sorted(plan.orders, key=lambda order: -order.notional_usd):
+        weight = plan.weights.get(order.coin, 0.0)
+        orders.add_row(
+            order.coin,
+            order.action,
+            f"{order.units:+,.8g}",
+            f"{order.mid:,.6g}",
+            f"{order.notional_usd:,.2f}",
+            f"{weight:+.2%}",
+            f"{order.spread_usd + order.fee_usd:,.2f}",
+        )
+    found: list[Any] = [head, orders] if plan.orders else [head, "No order: the book is at its target."]
+    if plan.skips:
+        skips: Table = Table(title=f"{len(plan.skips)} skipped", title_justify="left")
+        for name in ("coin", "target", "held", "why"):
+            skips.add_column(name)
+        for skip in plan.skips:
+            skips.add_row(skip.coin, f"{skip.target_weight:+.2%}", f"{skip.units:+,.8g}", skip.reason)
+        found.append(skips)
+    return found
+
+
+def orders_table(outcome: Outcome) -> Table | str:
+    """The orders that were sent, with their fates."""
+    from rich.table import Table
+
+    if not outcome.answers:
+        return "No order was sent."
+    table = Table(title=f"{len(outcome.answers)} orders sent", title_justify="left")
+    for name in ("coin", "units", "limit", "filled", "price", "fate"):
+        table.add_column(name, justify="left" if name in ("coin", "fate") else "right")
+    for order, answer in outcome.answers:
+        price = "" if answer.price is None else f"{answer.price:,.6g}"
+        fate = answer.fate + (f": {answer.reason}" if answer.reason else "")
+        table.add_row(
+            order.coin, f"{order.units:+,.8g}", f"{order.limit_price:,.6g}", f"{answer.units:+,.8g}", price, fate
+        )
+    return table
+
+
+def status_lines(found: dict[str, Any]) -> list[str]:
+    """What became of an account, in a few lines."""
+    costs, drift = found["costs"], found["drift"]
+
+    def bps(name: str) -> str:
+        return "n/a" if costs[name] is None else f"{costs[name]:+.2f}"
+
+    lines = [
+        f"{found['journal']}: {len(found['runs'])} rebalances, {costs['orders']} orders filled, "
+        f"{costs['notional_usd']:,.0f} USD",
+        f"Slippage {bps('slippage_bps')} bps (model {bps('model_slippage_bps')}), fee {bps('fee_bps')} bps (model "
+        f"{bps('model_fee_bps')})",
+        f"Drift {drift['rows'][-1]['drift_frac']:+.3%}" if drift["rows"] else f"Drift n/a: {drift['reason']}",
+        f"Missed orders: {len(found['missed'])}",
+    ]
+    if found["unresolved"]:
+        lines.append(f"Orders of unknown fate: {len(found['unresolved'])}; the next run asks about them.")
+    return lines

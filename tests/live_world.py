@@ -1,0 +1,146 @@
+"""What the tests of the live commands share: a loopback exchange with an account, files for it, and the commands."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from engine import RunConfig, cli
+from engine.live.execute import Policy
+from engine.live.limits import Limits
+from engine.live.spec import StrategySpec, write_spec
+from engine.oracle_build import bound_parameters, load_oracle, oracle_code
+from engine.runs import code_digest, files_digest
+from hyperliquid_exchange import HyperLiquidExchange
+from hyperliquid_world import MASTER
+
+SECRET = "11" * 32
+MOMENTUM = "research.oracles.momentum:Momentum"
+
+
+@dataclass
+class Outcome:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.out)
+        return found
+
+
+class World:
+    """An exchange, the account of MASTER, and a folder with credentials, weights and journals."""
+
+    def __init__(self, server: HyperLiquidExchange, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.credentials = folder / "hyperliquid_config.json"
+        self.credentials.write_text(
+            json.dumps({"secret_key": "0x" + SECRET, "account_address": MASTER.address, "multi_sig": None})
+        )
+        self.credentials.chmod(0o600)
+        self.journals = folder / "live"
+
+    def weights(self, row: Mapping[str, float], name: str = "book.csv", time: str = "2020-01-01T23:00Z") -> Path:
+        path = self.folder / name
+        pd.DataFrame([row]).assign(time=time).set_index("time").to_csv(path)
+        return path
+
+    def words(self, *words: object) -> list[str]:
+        """A command with this exchange, account and folder."""
+        given = [str(word) for word in words]
+        where = ["--base-url", self.server.url, "--credentials", str(self.credentials)]
+        fast = (
+            ["--expires-seconds", "0.6", "--timeout-seconds", "0.4"]
+            if given[0] in ("run", "rebalance", "flatten")
+            else []
+        )
+        return ["live", *given, *where, "--journal", str(self.journals), *fast]
+
+    def rebalance(self, row: Mapping[str, float], *words: object) -> list[str]:
+        return self.words("rebalance", "--weights", self.weights(row), "--execute", *words)
+
+    @property
+    def positions(self) -> dict[str, float]:
+        return self.server.positions(MASTER.address)
+
+    def weights_held(self) -> dict[str, float]:
+        """Positions as fractions of equity, at the mark."""
+        equity = self.server.equity(MASTER.address)
+        coins = self.server.ledger.coins
+        return {coin: units * float(coins[coin].mark) / equity for coin, units in self.positions.items()}
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every journal entry."""
+        return [
+            json.loads(line) for path in sorted(self.journals.glob("*.jsonl")) for line in path.read_text().splitlines()
+        ]
+
+    def last(self, kind: str) -> dict[str, Any]:
+        """The newest entry of a kind."""
+        return [entry for entry in self.entries() if entry["kind"] == kind][-1]
+
+    def check(self) -> None:
+        """What must hold whatever happened: no order twice, each intended before it was sent, no secret anywhere."""
+        cloids = [order.cloid for order in self.server.orders]
+        assert len(cloids) == len(set(cloids)), "an order was accepted twice"
+        assert all(order.tif == "Ioc" for order in self.server.orders)
+        intended = {
+            order["cloid"] for entry in self.entries() if entry["kind"] == "intent" for order in entry["orders"]
+        }
+        assert set(cloids) <= intended
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path != self.credentials:
+                assert SECRET.encode() not in path.read_bytes(), path
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]) -> Outcome:
+    """Run a command in this process, with short waits between attempts."""
+    monkeypatch.setattr(Policy.__init__, "__defaults__", (*Policy.__init__.__defaults__[:-1], (0.02, 0.05, 0.1, 0.2)))
+    monkeypatch.setattr(sys, "argv", ["hlbt", *words])
+    code = 0
+    try:
+        cli.main()
+    except SystemExit as exit_:
+        code = int(exit_.code or 0)
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.err
+    assert SECRET not in captured.out + captured.err
+    return Outcome(code, captured.out, captured.err)
+
+
+def momentum_spec(
+    folder: Path, cache: Path, name: str = "momentum", limits: Limits | None = None, **config: Any
+) -> Path:
+    """A spec of the momentum oracle on a cache, as a promotion writes it."""
+    parameters = bound_parameters(type(load_oracle(MOMENTUM, {})), {"lookback_hours": 24, "n": 1})
+    settled = RunConfig.from_dict(config)
+    settled = replace(settled, data=replace(settled.data, cache=str(cache)))
+    spec = StrategySpec(
+        name=name,
+        created="2026-01-01T00:00:00+00:00",
+        oracle=MOMENTUM,
+        parameters=parameters,
+        config=settled,
+        limits=limits or Limits(),
+        gates={"results": {}, "overrides": {}},
+        digests={
+            "data": "0" * 64,
+            "oracle": files_digest(oracle_code(load_oracle(MOMENTUM, parameters))),
+            "engine": code_digest(),
+        },
+        versions={"hlbt": "0.1.0"},
+        trials=1,
+        account={},
+    )
+    path = folder / f"{name}.json"
+    write_spec(spec, path)
+    return path
