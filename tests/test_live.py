@@ -73,6 +73,12 @@ def test_nothing_is_sent_without_execute(world: World, run: Run) -> None:
     words.remove("--execute")
     done = run(words)
     assert done.code == 0 and "Nothing was sent" in done.out and "BTC" in done.out
+    plan = run([*words, "--json"]).json
+    assert plan["equity_usd"] == 10_000 and plan["gross_before"] == 0 and plan["executed"] is False
+    assert plan["gross_after"] == pytest.approx(0.9, abs=1e-3) and plan["net_after"] == pytest.approx(0.1, abs=1e-3)
+    assert {order["coin"]: order["action"] for order in plan["orders"]} == dict.fromkeys(BOOK, "open")
+    # 2 bps of half spread and 4.5 bps of fee on 9,000 USD.
+    assert plan["spread_usd"] == pytest.approx(1.8, rel=0.01) and plan["fee_usd"] == pytest.approx(4.05, rel=0.01)
     assert not world.server.asked("order") and not world.server.asked("updateLeverage")
 
 
@@ -443,7 +449,7 @@ def test_plan_and_run_of_a_spec_bring_the_data_and_trade_what_the_oracle_says(wo
     planned = run(world.words("plan", spec, "--json", "--now", now))
     assert planned.code == 0, planned.err
     assert world.server.asked("candleSnapshot") and not world.server.asked("order")
-    weights = planned.json["plan"]["weights"]
+    weights = planned.json["weights"]
     assert sorted(weights.values()) == [-0.5, 0.5]
     done = run(world.words("run", spec, "--execute", "--json", "--now", now))
     assert done.code == 0, done.err
