@@ -438,7 +438,7 @@ def _show_plan(session: Session, way: _Way) -> list[str]:
     if way.venue.kill_switch.exists():
         session.notes.append(f"the kill switch {way.venue.kill_switch} is set: nothing would be ordered")
     if way.as_json:
-        print_json({**_head(session), "executed": False, "plan": plan.to_dict(), "breaches": breached})
+        print_json({**_head(session), **plan.to_dict(), "executed": False, "breaches": breached})
     else:
         show_all(*plan_tables(plan), *_notes(session), *(f"LIMIT  {text}" for text in breached), "Nothing was sent.")
     return breached

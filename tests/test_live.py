@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from engine import HyperLiquidDEX, PortfolioManager
@@ -72,6 +73,12 @@ def test_nothing_is_sent_without_execute(world: World, run: Run) -> None:
     words.remove("--execute")
     done = run(words)
     assert done.code == 0 and "Nothing was sent" in done.out and "BTC" in done.out
+    plan = run([*words, "--json"]).json
+    assert plan["equity_usd"] == 10_000 and plan["gross_before"] == 0 and plan["executed"] is False
+    assert plan["gross_after"] == pytest.approx(0.9, abs=1e-3) and plan["net_after"] == pytest.approx(0.1, abs=1e-3)
+    assert {order["coin"]: order["action"] for order in plan["orders"]} == dict.fromkeys(BOOK, "open")
+    # 2 bps of half spread and 4.5 bps of fee on 9,000 USD.
+    assert plan["spread_usd"] == pytest.approx(1.8, rel=0.01) and plan["fee_usd"] == pytest.approx(4.05, rel=0.01)
     assert not world.server.asked("order") and not world.server.asked("updateLeverage")
 
 
@@ -214,7 +221,8 @@ def test_positions_that_lag_behind_the_answers_are_waited_for(world: World, run:
     near(world, {"BTC": 0.5})
 
 
-def test_a_position_that_somebody_else_changes_is_left_alone(world: World, run: Run) -> None:
+@pytest.mark.parametrize("weight", [0.6, 0.4])
+def test_a_position_that_somebody_else_changes_is_left_alone(world: World, run: Run, weight: float) -> None:
     """An auto-deleveraging between order and look: nothing more of that coin is ordered, and the exit says so."""
     assert run(world.rebalance({"BTC": 0.5, "ETH": 0.2})).code == 0
     current, hit = world.server.answers.state, [False]
@@ -226,11 +234,11 @@ def test_a_position_that_somebody_else_changes_is_left_alone(world: World, run: 
         return current(user, now)
 
     world.server.answers.state = deleveraged  # type: ignore[method-assign, assignment]
-    done = run(world.rebalance({"BTC": 0.6, "ETH": 0.2}, "--json"))
+    done = run(world.rebalance({"BTC": weight, "ETH": 0.2}, "--json"))
     assert done.code == 4 and [item["coin"] for item in done.json["missing"]] == ["BTC"]
     assert "not traded further" in done.err and len(world.server.asked("order")) == 2
-    assert run(world.rebalance({"BTC": 0.6, "ETH": 0.2}, "--json")).code == 0
-    near(world, {"BTC": 0.6, "ETH": 0.2})
+    assert run(world.rebalance({"BTC": weight, "ETH": 0.2}, "--json")).code == 0
+    near(world, {"BTC": weight, "ETH": 0.2})
 
 
 @pytest.mark.parametrize("kind", ["timeout", "too_many", "bad_gateway", "not_json", "reset"])
@@ -317,6 +325,10 @@ def test_delisted_and_dust_positions(world: World, run: Run) -> None:
     # A position worth less than 10 USD closes by reduce-only.
     assert run(world.rebalance({"BTC": 0.5, "DOGE": 0.0015})).code == 0
     world.server.set_book("DOGE", bid=0.0999, ask=0.1001, refill=True)
+    world.server.ledger.reduce_only_exempt = False  # whether it is exempt is not documented
+    done = run(world.rebalance({"BTC": 0.5}, "--json"))
+    assert done.code == 0 and "minimum value" in done.json["notes"][0] and set(world.positions) == {"BTC", "DOGE"}
+    world.server.ledger.reduce_only_exempt = True
     assert run(world.rebalance({"BTC": 0.5})).code == 0
     assert set(world.positions) == {"BTC"}
 
@@ -433,12 +445,13 @@ def test_an_empty_account_and_orders_near_the_minimum(world: World, run: Run) ->
 
 def test_plan_and_run_of_a_spec_bring_the_data_and_trade_what_the_oracle_says(world: World, run: Run) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache")
-    planned = run(world.words("plan", spec, "--json"))
+    now = pd.Timestamp.now("UTC").isoformat()
+    planned = run(world.words("plan", spec, "--json", "--now", now))
     assert planned.code == 0, planned.err
     assert world.server.asked("candleSnapshot") and not world.server.asked("order")
-    weights = planned.json["plan"]["weights"]
+    weights = planned.json["weights"]
     assert sorted(weights.values()) == [-0.5, 0.5]
-    done = run(world.words("run", spec, "--execute", "--json"))
+    done = run(world.words("run", spec, "--execute", "--json", "--now", now))
     assert done.code == 0, done.err
     near(world, weights)
     dry = run(world.words("run", spec))
@@ -473,8 +486,6 @@ def test_a_paper_account_on_live_quotes(world: World, run: Run) -> None:
     state = json.loads((world.journals / "momentum-paper.json").read_text())
     assert len(state["positions"]) == 2 and state["cash_usd"] != 10_000
     world.server.advance(25)
-    import pandas as pd
-
     later = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()
     done = run([*words, "--now", later])
     assert done.code == 0, done.err

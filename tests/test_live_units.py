@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -101,6 +102,31 @@ def test_prices_by_hand(price: float, sz_decimals: int, below: float, above: flo
     assert tick_price(price, sz_decimals, down=False) == above
 
 
+def test_every_coin_of_the_real_exchange_has_a_price_on_its_tick() -> None:
+    """Recorded coin tables with their mids, 3 % away on both sides: valid, not zero, inside the cap."""
+    import yaml
+
+    from conftest import SHARED
+
+    file = SHARED / "api" / "go-hyperliquid" / "testdata" / "MetaAndAssetCtxs.yaml"
+    if not file.is_file():
+        pytest.skip(f"the shared data are not at {SHARED}")
+    seen = 0
+    for exchange in yaml.safe_load(file.read_text())["interactions"]:
+        answer = json.loads(exchange["response"]["body"])
+        if not isinstance(answer, list) or "universe" not in answer[0]:
+            continue
+        for coin, context in zip(answer[0]["universe"], answer[1], strict=True):
+            if context["midPx"] is None:
+                continue
+            mid, decimals = float(context["midPx"]), int(coin["szDecimals"])
+            low, high = tick_price(mid * 0.97, decimals, down=False), tick_price(mid * 1.03, decimals, down=True)
+            assert valid(low, decimals) and valid(high, decimals), coin
+            assert 0.0 < mid * 0.97 <= low <= mid <= high <= mid * 1.03, coin
+            seen += 1
+    assert seen > 150
+
+
 def test_client_order_ids_are_a_function_of_what_decides_the_order() -> None:
     instant = pd.Timestamp("2025-06-01T23:00Z")
     first = cloid("key", instant, "BTC", 0)
@@ -179,6 +205,34 @@ def test_a_spec_that_is_not_what_was_promoted_is_refused(
     path.write_text(json.dumps(change(json.loads(path.read_text()))))
     with pytest.raises(SpecError, match=said):
         read_spec(path)
+
+
+def test_a_spec_whose_oracle_was_edited_is_refused(tmp_path: Path) -> None:
+    """Its file, or one that it imports."""
+    from engine.live.spec import load_live_oracle
+    from engine.oracle import load_oracle, oracle_sources
+    from engine.runs import files_digest
+
+    (tmp_path / "spec_helper.py").write_text("WEIGHT = 0.5\n")
+    code = tmp_path / "own_oracle.py"
+    code.write_text(
+        "import pandas as pd\nfrom engine import Oracle\nfrom spec_helper import WEIGHT\n\n\n"
+        "class Half(Oracle):\n    def weight_matrix(self, panel, decisions):\n"
+        "        return pd.DataFrame(WEIGHT, index=decisions, columns=['BTC'])\n"
+    )
+    path = f"{code}:Half"
+    digest = files_digest(oracle_sources(load_oracle(path, {})))
+    spec = read_spec(momentum_spec(tmp_path, tmp_path))
+    spec = replace(spec, oracle=path, parameters={}, digests={**spec.digests, "oracle": digest})
+    oracle, notes = load_live_oracle(spec)
+    assert type(oracle).__name__ == "Half" and notes == []
+    assert "engine" in load_live_oracle(replace(spec, digests={**spec.digests, "engine": "0" * 64}))[1][0]
+    for file in (code, tmp_path / "spec_helper.py"):
+        before = file.read_text()
+        file.write_text(before + "# a word\n")
+        with pytest.raises(SpecError, match=r"own_oracle\.py:Half has changed since 'momentum'"):
+            load_live_oracle(spec)
+        file.write_text(before)
 
 
 def test_a_spec_has_plain_finite_values_its_own_name_and_known_limits(tmp_path: Path) -> None:
@@ -323,10 +377,16 @@ def test_a_webhook_hears_of_the_run_and_never_stops_it(
     assert run(world.rebalance({"BTC": 0.6}, "--webhook", "not an address")).code == 1
 
 
+def at_half_past_two(world: World) -> pd.Timestamp:
+    """Stop the exchange's clock at a time of day that is no scheduled one, whenever the test runs."""
+    time = pd.Timestamp.now("UTC").normalize() + pd.Timedelta(hours=14, minutes=30)
+    world.server.now = int(time.timestamp() * 1000)
+    return time
+
+
 def test_daily_brings_the_data_then_trades_and_goes_on(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache")
-    clock = [pd.Timestamp(world.server.now, unit="ms", tz="UTC")]
-    world.server.now = world.server.now
+    clock = [at_half_past_two(world)]
     waited: list[str] = []
 
     def wait(until: pd.Timestamp) -> None:
@@ -349,8 +409,7 @@ def test_daily_tries_an_incomplete_book_again_within_its_hour(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache")
-    clock = [pd.Timestamp(world.server.now, unit="ms", tz="UTC")]
-    world.server.now = world.server.now
+    clock = [at_half_past_two(world)]
     world.server.reject("PerpMargin", times=1)
     waited: list[str] = []
 
@@ -373,7 +432,7 @@ def test_daily_tries_an_incomplete_book_again_within_its_hour(
 
 def test_status_compares_fills_with_the_model(world: World, run: Run) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache", costs={"taker_bps": 4.5})
-    world.server.now = world.server.now
+    at_half_past_two(world)
     for _ in range(3):
         now = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()
         done = run(world.words("run", spec, "--execute", "--now", now))
@@ -409,11 +468,20 @@ def test_the_live_path_loads_no_plotting_and_no_vectorbt(world: World) -> None:
         "try:\n    cli.main()\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
         f"sys.argv = ['hlbt', 'live', 'status', 'book', '--journal', {str(world.journals)!r}]\n"
         "try:\n    cli.main()\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
+        "from live_world import momentum_spec\n"
+        f"spec = momentum_spec(__import__('pathlib').Path({str(world.folder)!r}), {str(world.folder / 'cache')!r})\n"
+        f"sys.argv = ['hlbt', *{world.words('run', 'SPEC', '--execute')!r}]\n"
+        "sys.argv[sys.argv.index('SPEC')] = str(spec)\n"
+        "try:\n    cli.main()\nexcept SystemExit as done:\n    assert not done.code, done.code\n"
         f"loaded = set({heavy!r}) & set(sys.modules); assert not loaded, loaded"
     )
     root = Path(__file__).parent.parent
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, cwd=world.folder, env={"PYTHONPATH": str(root)}
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=world.folder,
+        env={"PYTHONPATH": f"{root}:{root / 'tests'}", "NUMBA_CACHE_DIR": os.environ["NUMBA_CACHE_DIR"]},
     )
     assert done.returncode == 0, done.stderr
     assert world.positions and (world.journals / "book-testnet-0x19e7e376.html").is_file()

@@ -410,7 +410,8 @@ class Execution:
             held = self.expected.get(coin, 0.0)
             left = goal.target_units - held
             size = max(abs(goal.target_units), abs(held))
-            if abs(left) <= SIZE_TOLERANCE * size or (left > 0.0) != goal.buy:
+            passed = (left > 0.0) != goal.buy and coin not in self.given_up
+            if abs(left) <= SIZE_TOLERANCE * size or passed:
                 continue
             if coin in self._residual and coin not in self.given_up and not self._stopped:
                 self.notes.append(self._residual[coin])

@@ -412,6 +412,8 @@ class HyperLiquidDEX(DEX):
             if "Timeout" in type(error).__name__:
                 raise _Fault(f"no answer within {self.timeout_seconds:g} s") from error
             raise _Fault(f"no connection ({_short(error)})") from error
+        except ValueError as error:  # the SDK's own check of a number, before anything is sent
+            raise _Fault(f"cannot be sent: {error}", (), certain=True) from error
         except (KeyError, TypeError, AttributeError) as error:
             # The SDK trips over a refusal that is JSON, but not of its own form.
             raise _Fault(f"refused, in a form that the SDK cannot read ({error!r})") from error
