@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from engine.config import RunConfig as RunConfig
     from engine.data.load import load_panel as load_panel
     from engine.errors import HlbtError as HlbtError
+    from engine.live.dex import DEX as DEX
+    from engine.live.hyperliquid import HyperLiquidDEX as HyperLiquidDEX
+    from engine.live.paper import PaperDEX as PaperDEX
+    from engine.live.portfolio_manager import PortfolioManager as PortfolioManager
     from engine.oracle import Oracle as Oracle
     from engine.oracle import ScoreOracle as ScoreOracle
     from engine.oracle import weight_matrix as weight_matrix
@@ -28,9 +32,13 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Coin": "engine.panel",
+    "DEX": "engine.live.dex",
     "HlbtError": "engine.errors",
+    "HyperLiquidDEX": "engine.live.hyperliquid",
     "Oracle": "engine.oracle",
     "Panel": "engine.panel",
+    "PaperDEX": "engine.live.paper",
+    "PortfolioManager": "engine.live.portfolio_manager",
     "Result": "engine.result",
     "RunConfig": "engine.config",
     "ScoreOracle": "engine.oracle",

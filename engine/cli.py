@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli_data import data_app
+from engine.cli_live import live_app
 from engine.cli_options import (
     REPORTS,
     ConfigOption,
@@ -61,6 +62,7 @@ app.add_typer(data_app, name="data")
 app.command("sweep")(sweep_command)
 app.command("validate")(validate_command)
 app.add_typer(oracle_app, name="oracle")
+app.add_typer(live_app, name="live")
 
 
 def main() -> None:

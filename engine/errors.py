@@ -6,6 +6,11 @@
     ├── ConfigError     a configuration key or value that is not accepted
     ├── DataError       a file, a cache or a panel that cannot be used
     │   └── DataConflictError   new data that contradict what the cache holds
+    ├── LiveError       an account or an exchange that cannot be used
+    │   ├── LimitError          a limit, or the kill switch, stops a run before any order
+    │   ├── IncompleteError     orders were sent and the book is not at its target
+    │   ├── SpecError           a strategy spec that is damaged, edited or out of date
+    │   └── UnreachableError    the exchange does not answer, or not in its own language
     ├── OracleError     an oracle that cannot be found, built or asked
     └── WeightsError    portfolio weights that break the contract
 
@@ -35,6 +40,41 @@ class DataError(HlbtError):
 
 class DataConflictError(DataError):
     """New data contradict the cache, which is append-only."""
+
+
+class LiveError(HlbtError):
+    """An account, its credentials or an exchange cannot be used."""
+
+
+class LimitError(LiveError):
+    """A limit of the spec, or the kill switch, stops a run before any order."""
+
+    exit_code = 3
+
+
+class IncompleteError(LiveError):
+    """Orders were sent and the book is not at its target; the message and the journal say what is missing.
+
+    Attributes
+    ----------
+    outcome : engine.live.execute.Outcome or None
+        What was done.
+    """
+
+    exit_code = 4
+    outcome: object = None
+
+
+class SpecError(LiveError):
+    """A strategy spec is damaged, was edited by hand, or its oracle's code has changed since."""
+
+    exit_code = 5
+
+
+class UnreachableError(LiveError):
+    """The exchange does not answer, or gives no answer of its own form."""
+
+    exit_code = 6
 
 
 class OracleError(HlbtError):

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import random
+import socket
+import struct
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,11 +21,12 @@ Handler = Callable[[dict[str, Any]], Any]
 
 @dataclass(frozen=True)
 class Reply:
-    """A raw answer: body as it is, after a silence."""
+    """A raw answer: body as it is, after a silence; or no answer but a connection reset."""
 
     body: str
     status: int = 200
     silence_seconds: float = 0.0
+    reset: bool = False
 
 
 #: What the exchange is known to say when it does not answer.
@@ -36,11 +38,16 @@ REFUSED = Reply("Failed to deserialize the JSON body into the target type", 422)
 
 @dataclass
 class Fault:
-    """Answers of this to `times` requests that match."""
+    """Answers of this to `times` requests that match.
+
+    With `change`, the request takes effect first (after `delay_seconds`), and its answer goes through it.
+    """
 
     match: Callable[[dict[str, Any]], bool]
     reply: Reply
     times: int = 1
+    change: Callable[[Reply], Reply] | None = None
+    delay_seconds: float = 0.0
 
 
 class LoopbackServer:
@@ -54,6 +61,7 @@ class LoopbackServer:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.faults: list[Fault] = []
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         owner = self
 
         class Connection(BaseHTTPRequestHandler):
@@ -64,9 +72,15 @@ class LoopbackServer:
             def do_POST(self) -> None:  # the name that http.server wants
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 reply = owner.answer(self.path, payload)
-                time.sleep(reply.silence_seconds)
+                owner._closing.wait(reply.silence_seconds)
                 body = reply.body.encode()
                 try:
+                    if reply.reset:
+                        # Linger 0: the kernel sends RST, not FIN.
+                        self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        self.close_connection = True
+                        self.connection.close()
+                        return
                     self.send_response(reply.status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(body)))
@@ -100,16 +114,22 @@ class LoopbackServer:
         self.faults.append(Fault(match, reply, times))
 
     def answer(self, path: str, payload: dict[str, Any]) -> Reply:
+        change, delay = None, 0.0
         with self._lock:
             self.requests.append((path, payload))
             for fault in self.faults:
                 if fault.times > 0 and fault.match(payload):
                     fault.times -= 1
-                    return fault.reply
+                    if fault.change is None:
+                        return fault.reply
+                    change, delay = fault.change, fault.delay_seconds
+                    break
         if path not in self.handlers:
             return Reply("", 404)
+        self._closing.wait(delay)
         answer = self.handlers[path](payload)
-        return answer if isinstance(answer, Reply) else Reply(json.dumps(answer))
+        reply = answer if isinstance(answer, Reply) else Reply(json.dumps(answer))
+        return reply if change is None else change(reply)
 
     def asked(self, kind: str) -> list[dict[str, Any]]:
         """Payloads of one type, in order."""
@@ -120,6 +140,7 @@ class LoopbackServer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        self._closing.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()

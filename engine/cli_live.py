@@ -1,0 +1,510 @@
+"""``hlbt live``: from a promoted spec, or a weights file, to an account."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.cli_options import ConfigOption, JsonOption, SetOption, config_of
+from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError
+from engine.terminal import print_json, progress, show_all, waiting
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from engine.live.execute import Outcome
+    from engine.live.limits import Limits
+    from engine.live.plan import Plan
+    from engine.live.session import Session, Strategy, Venue
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="research/promoted/NAME.json, or NAME.")]
+NetworkOption = Annotated[str, typer.Option("--network", help="testnet, mainnet or paper.")]
+YesOption = Annotated[bool, typer.Option("--yes-mainnet", help="Trade real money without the typed confirmation.")]
+ExecuteOption = Annotated[bool, typer.Option("--execute", help="Send the orders; without it nothing is sent.")]
+BaseUrlOption = Annotated[str | None, typer.Option("--base-url", help="Another host, for data and orders.")]
+CredentialsOption = Annotated[
+    Path | None, typer.Option("--credentials", metavar="FILE", help="Default hyperliquid_config.json, or environment.")
+]
+NowOption = Annotated[str | None, typer.Option("--now", metavar="ISO", help="Take this for the time.")]
+FolderOption = Annotated[Path | None, typer.Option("--journal", metavar="DIR", help="Default reports/live.")]
+KillOption = Annotated[
+    Path | None, typer.Option("--kill-switch", metavar="FILE", help="While it exists nothing is ordered.")
+]
+SyncOption = Annotated[bool, typer.Option("--sync/--no-sync", help="Bring the cache's tail up to date first.")]
+WebhookOption = Annotated[str | None, typer.Option("--webhook", metavar="URL", help="POST a JSON alert of what came.")]
+SlippageOption = Annotated[float, typer.Option("--slippage-bps", help="Distance of a limit from mid.")]
+TimeoutOption = Annotated[float, typer.Option("--timeout-seconds", help="Longest silence of the exchange.")]
+ExpiresOption = Annotated[float, typer.Option("--expires-seconds", help="After so long an order is void.")]
+LimitOption = Annotated[
+    list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="One limit (none switches it off).")
+]
+
+EPILOG = (
+    "Exit codes: 0 at target, or a dry run within the limits; 3 a limit or the kill switch stopped it before any order; "
+    "4 the book is incomplete (message and journal say what is missing; run again to go on); 5 the spec is refused; 6 "
+    "the exchange is unreachable; 1 any other error. Cron: 40 22 * * * hlbt live plan SPEC; 59 22 * * * hlbt live run "
+    "SPEC --execute. systemd: ExecStart=hlbt live run SPEC --execute --daily, Restart=on-failure, RestartSec=30."
+)
+
+live_app = typer.Typer(help="From a promoted spec to an account: plan, then execute.", no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a command runs."""
+
+    venue: Venue
+    now: pd.Timestamp
+    sync: bool
+    as_json: bool
+    webhook: str | None
+
+
+@live_app.command("plan", epilog=EPILOG)
+def plan_command(
+    spec: SpecArgument,
+    network: NetworkOption = "testnet",
+    base_url: BaseUrlOption = None,
+    credentials: CredentialsOption = None,
+    now: NowOption = None,
+    journal: FolderOption = None,
+    kill_switch: KillOption = None,
+    sync: SyncOption = True,
+    timeout: TimeoutOption = 10.0,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the data up to date, ask the oracle, and show what would be ordered; nothing is sent.
+
+    Example: hlbt live plan research/promoted/momentum.json
+    """
+    from engine.live.session import Session, from_spec
+
+    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync=sync, as_json=as_json)
+    session = Session(from_spec(_spec(spec), _cache(settings)), way.venue, way.now)
+    _show_plan(session, way)
+
+
+@live_app.command("run", epilog=EPILOG)
+def run_command(
+    spec: SpecArgument,
+    execute: ExecuteOption = False,
+    network: NetworkOption = "testnet",
+    yes_mainnet: YesOption = False,
+    daily: Annotated[bool, typer.Option("--daily", help="Wait for each scheduled instant, and repeat.")] = False,
+    base_url: BaseUrlOption = None,
+    credentials: CredentialsOption = None,
+    now: NowOption = None,
+    journal: FolderOption = None,
+    kill_switch: KillOption = None,
+    sync: SyncOption = True,
+    webhook: WebhookOption = None,
+    slippage_bps: SlippageOption = 300.0,
+    timeout: TimeoutOption = 10.0,
+    expires: ExpiresOption = 15.0,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rebalance once: a dry run unless --execute, on the test network unless --network mainnet.
+
+    With --daily it waits: data 20 minutes, orders one minute before each scheduled instant (22:59 UTC).
+
+    Example: hlbt live run research/promoted/momentum.json --execute
+    """
+    from engine.live.session import from_spec
+
+    way = _way(
+        network,
+        base_url,
+        credentials,
+        now,
+        journal,
+        kill_switch,
+        timeout,
+        slippage_bps,
+        expires,
+        sync,
+        as_json,
+        webhook,
+    )
+    path, cache = _spec(spec), _cache(settings)
+    strategy = from_spec(path, cache)
+    _confirm(network, execute, yes_mainnet)
+    if daily:
+        if now is not None:
+            raise LiveError("--daily waits for the clock, so it cannot be given --now.")
+        _daily(path, cache, way, execute)
+    _run(strategy, way, execute)
+
+
+@live_app.command("rebalance", epilog=EPILOG)
+def rebalance_command(
+    weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then coins.")],
+    execute: ExecuteOption = False,
+    network: NetworkOption = "testnet",
+    yes_mainnet: YesOption = False,
+    base_url: BaseUrlOption = None,
+    credentials: CredentialsOption = None,
+    now: NowOption = None,
+    journal: FolderOption = None,
+    kill_switch: KillOption = None,
+    sync: SyncOption = True,
+    webhook: WebhookOption = None,
+    slippage_bps: SlippageOption = 300.0,
+    timeout: TimeoutOption = 10.0,
+    expires: ExpiresOption = 15.0,
+    limit: LimitOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set the book to the newest row of a weights file: same planner, limits, journal and flags, no spec.
+
+    Example: hlbt live rebalance --weights weights.csv --execute
+    """
+    from engine.live.session import from_weights
+
+    way = _way(
+        network,
+        base_url,
+        credentials,
+        now,
+        journal,
+        kill_switch,
+        timeout,
+        slippage_bps,
+        expires,
+        sync,
+        as_json,
+        webhook,
+    )
+    settled = config_of(config, settings)
+    strategy = from_weights(weights, settled, _limits(limit, settled.account.max_gross), way.now)
+    _confirm(network, execute, yes_mainnet)
+    _run(strategy, way, execute)
+
+
+@live_app.command("flatten", epilog=EPILOG)
+def flatten_command(
+    spec: SpecArgument,
+    execute: ExecuteOption = False,
+    network: NetworkOption = "testnet",
+    yes_mainnet: YesOption = False,
+    base_url: BaseUrlOption = None,
+    credentials: CredentialsOption = None,
+    now: NowOption = None,
+    journal: FolderOption = None,
+    kill_switch: KillOption = None,
+    webhook: WebhookOption = None,
+    slippage_bps: SlippageOption = 800.0,
+    timeout: TimeoutOption = 10.0,
+    expires: ExpiresOption = 15.0,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Close every position of the account, reduce-only; works with a spec that is refused, too.
+
+    Example: hlbt live flatten research/promoted/momentum.json --execute
+    """
+    from engine.live.session import flat
+
+    way = _way(
+        network,
+        base_url,
+        credentials,
+        now,
+        journal,
+        kill_switch,
+        timeout,
+        slippage_bps,
+        expires,
+        False,
+        as_json,
+        webhook,
+    )
+    strategy = flat(spec.stem)
+    if network == "paper":
+        strategy = _paper_flat(strategy, spec, settings)
+    _confirm(network, execute, yes_mainnet)
+    _run(strategy, way, execute)
+
+
+# ------------------------------------------------------------------------------------------------------------- helpers
+
+
+def _clock() -> pd.Timestamp:
+    from datetime import UTC, datetime
+
+    import pandas as pd
+
+    return pd.Timestamp(datetime.now(UTC)).as_unit("ms")
+
+
+def _way(
+    network: str,
+    base_url: str | None,
+    credentials: Path | None,
+    now: str | None,
+    journal: Path | None,
+    kill_switch: Path | None,
+    timeout: float,
+    slippage_bps: float = 300.0,
+    expires: float = 15.0,
+    sync: bool = True,
+    as_json: bool = False,
+    webhook: str | None = None,
+) -> _Way:
+    from engine.clock import parse_instant
+    from engine.live.alerts import check_webhook
+    from engine.live.execute import Policy
+    from engine.live.session import Venue
+
+    for name, value, most in (
+        ("timeout", timeout, 600),
+        ("expires", expires, 600),
+        ("slippage-bps", slippage_bps, 5000),
+    ):
+        if not 0.0 < value <= most:
+            raise ConfigError(f"--{name} {value:g} is not accepted: it must be above 0 and at most {most:g}.")
+    if webhook is not None:
+        check_webhook(webhook)
+    venue = Venue(
+        network=network,
+        base_url=base_url,
+        credentials=credentials,
+        timeout_seconds=timeout,
+        policy=Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=expires),
+    )
+    if journal is not None:
+        venue = replace(venue, folder=journal, kill_switch=journal / venue.kill_switch.name)
+    if kill_switch is not None:
+        venue = replace(venue, kill_switch=kill_switch)
+    at = _clock() if now is None else parse_instant(now, "--now", hourly=False)
+    return _Way(venue, at, sync, as_json, webhook)
+
+
+def _spec(path: Path) -> Path:
+    if path.suffix == ".json" or path.exists():
+        return path
+    return Path("research") / "promoted" / f"{path}.json"
+
+
+def _cache(settings: list[str] | None) -> str | None:
+    """The one key that may be set for a spec: where the data lie."""
+    for setting in settings or ():
+        if setting.partition("=")[0].strip() != "data.cache":
+            raise SpecError(
+                f"--set {setting}: a spec's config is what was validated, so only data.cache can be set. Promote the "
+                "strategy again with another config."
+            )
+    return config_of(None, settings).data.cache
+
+
+def _limits(assignments: list[str] | None, max_gross: float) -> Limits:
+    from engine.config import parse_value
+    from engine.live.limits import Limits
+
+    values: dict[str, Any] = {"gross": 1.1 * max_gross}
+    for assignment in assignments or ():
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--limit {assignment!r} is not name=value, for example --limit gross=1.2.")
+        values[name.strip()] = None if text.strip() == "none" else parse_value(text)
+    return Limits.from_dict(values)
+
+
+def _paper_flat(strategy: Strategy, spec: Path, settings: list[str] | None) -> Strategy:
+    """A paper account needs the costs of its spec."""
+    from engine.live.spec import read_spec
+
+    config = read_spec(_spec(spec)).config
+    data = replace(config.data, cache=_cache(settings) or config.data.cache, end=None)
+    return replace(strategy, config=replace(config, data=data))
+
+
+def _confirm(network: str, execute: bool, yes: bool) -> None:
+    if network != "mainnet" or not execute or yes:
+        return
+    if not sys.stdin.isatty():
+        raise LiveError("Real money is traded on the main network: confirm with --yes-mainnet where nobody can type.")
+    if typer.prompt("This trades REAL MONEY. Type mainnet to go on", err=True).strip() != "mainnet":
+        raise LiveError("Not confirmed; nothing was sent.")
+
+
+def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
+    """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
+    from engine.live.session import Session, from_spec, next_run
+
+    while True:
+        strategy = from_spec(path, cache)
+        data_at, order_at = next_run(_clock(), strategy.config)
+        sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
+        try:
+            if way.sync:
+                _sleep_until(data_at)
+                _bring(Session(strategy, way.venue, _clock()))
+            _sleep_until(order_at)
+            _run(strategy, replace(way, now=_clock(), sync=False), execute)
+        except SpecError:
+            raise
+        except HlbtError as error:
+            sys.stderr.write(f"hlbt: {error}\n")
+            _sleep_until(order_at)
+
+
+def _sleep_until(instant: pd.Timestamp) -> None:
+    while (left := (instant - _clock()).total_seconds()) > 0:
+        time.sleep(min(left, 30.0))  # in pieces, for a laptop that slept wakes late
+
+
+def _bring(session: Session) -> None:
+    with progress() as step:
+        session.sync(step)
+
+
+def _run(strategy: Strategy, way: _Way, execute: bool) -> None:
+    from engine.live.alerts import send_alert
+    from engine.live.session import Session
+
+    try:
+        done = _execute(Session(strategy, way.venue, way.now), way, execute)
+    except HlbtError as error:
+        done = {"strategy": strategy.name, "network": way.venue.network, "error": str(error), "code": error.exit_code}
+        raise
+    finally:
+        if way.webhook and execute:
+            problem = send_alert(way.webhook, done)
+            if problem:
+                sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
+
+
+def _execute(session: Session, way: _Way, execute: bool) -> dict[str, Any]:
+    """Trade, or show what would be traded; what came of it, for an alert."""
+    from engine.live.limits import refuse
+
+    if not execute:
+        breached = _show_plan(session, way)
+        refuse(breached, "Dry run")
+        return {}
+    if way.sync and session.wants_data:
+        _bring(session)
+    try:
+        with waiting("Trading ..."):
+            outcome = session.execute()
+    except IncompleteError as error:
+        _show_outcome(error.outcome, session, way)  # type: ignore[arg-type]
+        raise
+    _show_outcome(outcome, session, way)
+    equity = session.manager.journal.equities()[-1][1]
+    return {
+        "strategy": session.strategy.name,
+        "network": way.venue.network,
+        "instant": session.instant.isoformat(),
+        "equity_usd": equity,
+        "orders": len(outcome.answers),
+        "complete": True,
+        "code": 0,
+    }
+
+
+def _show_plan(session: Session, way: _Way) -> list[str]:
+    """Show a plan; returns the limits that it breaks."""
+    if way.sync and session.wants_data:
+        _bring(session)
+    with waiting("Planning ..."):
+        plan, breached = session.plan()
+    if way.venue.kill_switch.exists():
+        session.notes.append(f"the kill switch {way.venue.kill_switch} is set: nothing would be ordered")
+    if way.as_json:
+        print_json({**_head(session), "executed": False, "plan": plan.to_dict(), "breaches": breached})
+    else:
+        show_all(*plan_tables(plan), *_notes(session), *(f"LIMIT  {text}" for text in breached), "Nothing was sent.")
+    return breached
+
+
+def _show_outcome(outcome: Outcome, session: Session, way: _Way) -> None:
+    if way.as_json:
+        print_json({**_head(session), **outcome.to_dict()})
+        return
+    parts: list[Any] = [] if outcome.plan is None else plan_tables(outcome.plan)
+    parts.append(orders_table(outcome))
+    for item in outcome.missing:
+        parts.append(f"MISSING  {item.coin}: at {item.units:g}, target {item.target_units:g} ({item.reason})")
+    show_all(*parts, *_notes(session), *(f"NOTE: {note}" for note in outcome.notes))
+    show_all("At target." if outcome.complete else "NOT at target.")
+
+
+def _head(session: Session) -> dict[str, Any]:
+    return {
+        "strategy": session.strategy.name,
+        "network": session.venue.network,
+        "account": session.dex.label,
+        "instant": session.instant.isoformat(),
+        "journal": str(session.manager.journal.path),
+        "session_notes": session.notes,
+    }
+
+
+def _notes(session: Session) -> list[str]:
+    return [f"NOTE: {note}" for note in session.notes]
+
+
+def plan_tables(plan: Plan) -> list[Any]:
+    """A plan for people: the account, the orders, what is skipped and why."""
+    from rich.table import Table
+
+    from engine.clock import show
+
+    head = Table(title=f"Plan for {show(plan.instant)}", title_justify="left", show_header=False)
+    head.add_row("Equity, USD", f"{plan.equity_usd:,.2f}")
+    head.add_row("Gross before, after", f"{plan.gross_before:.3f}, {plan.gross_after:.3f}")
+    head.add_row("Net before, after", f"{plan.net_before:+.3f}, {plan.net_after:+.3f}")
+    head.add_row("Targets", f"{len(plan.weights)} coins")
+    head.add_row("Expected cost, USD", f"{plan.cost_usd:,.2f}")
+    orders = Table(title=f"{len(plan.orders)} orders", title_justify="left")
+    for name in ("coin", "", "units", "mid", "USD", "target", "cost USD"):
+        orders.add_column(name, justify="left" if name in ("coin", "") else "right", no_wrap=True)
+    for order in sorted(plan.orders, key=lambda order: -order.notional_usd):
+        weight = plan.weights.get(order.coin, 0.0)
+        orders.add_row(
+            order.coin,
+            order.action,
+            f"{order.units:+,.8g}",
+            f"{order.mid:,.6g}",
+            f"{order.notional_usd:,.2f}",
+            f"{weight:+.2%}",
+            f"{order.spread_usd + order.fee_usd:,.2f}",
+        )
+    found: list[Any] = [head, orders] if plan.orders else [head, "No order: the book is at its target."]
+    if plan.skips:
+        skips: Table = Table(title=f"{len(plan.skips)} skipped", title_justify="left")
+        for name in ("coin", "target", "held", "why"):
+            skips.add_column(name)
+        for skip in plan.skips:
+            skips.add_row(skip.coin, f"{skip.target_weight:+.2%}", f"{skip.units:+,.8g}", skip.reason)
+        found.append(skips)
+    return found
+
+
+def orders_table(outcome: Outcome) -> Table | str:
+    """The orders that were sent, with their fates."""
+    from rich.table import Table
+
+    if not outcome.answers:
+        return "No order was sent."
+    table = Table(title=f"{len(outcome.answers)} orders sent", title_justify="left")
+    for name in ("coin", "units", "limit", "filled", "price", "fate"):
+        table.add_column(name, justify="left" if name in ("coin", "fate") else "right")
+    for order, answer in outcome.answers:
+        price = "" if answer.price is None else f"{answer.price:,.6g}"
+        fate = answer.fate + (f": {answer.reason}" if answer.reason else "")
+        table.add_row(
+            order.coin, f"{order.units:+,.8g}", f"{order.limit_price:,.6g}", f"{answer.units:+,.8g}", price, fate
+        )
+    return table

@@ -1,0 +1,110 @@
+"""The key of an account: read from a file or the environment, and never shown again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import stat
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from engine.errors import LiveError, nearest
+
+CONFIG: Final = Path("hyperliquid_config.json")
+_KEYS: Final = ("secret_key", "account_address", "multi_sig", "vault_address")
+#: Keys of the SDK's own example, which the predecessor's users have.
+_IGNORED: Final = ("comments", "keystore_path")
+_KEY: Final = re.compile(r"(0x)?[0-9a-fA-F]{64}")
+_ADDRESS: Final = re.compile(r"0x[0-9a-fA-F]{40}")
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Who trades. Its representation leaves the key out.
+
+    Attributes
+    ----------
+    secret_key : str
+        Private key of the account, or of an agent wallet that the account has approved.
+    account_address : str or None
+        The master account; None = the address of the key.
+    vault_address : str or None
+        A vault or sub-account that the account trades for.
+    """
+
+    secret_key: str = field(repr=False)
+    account_address: str | None = None
+    vault_address: str | None = None
+
+
+def read_credentials(path: Path | None = None) -> Credentials:
+    """Credentials from `path`, else from the environment, else from ``hyperliquid_config.json``.
+
+    The environment is ``HYPERLIQUID_SECRET_KEY``, ``HYPERLIQUID_ACCOUNT_ADDRESS`` and ``HYPERLIQUID_VAULT_ADDRESS``.
+    The template is ``engine/live/hyperliquid_config.template.json``.
+
+    Raises
+    ------
+    LiveError
+        When there are none, the file can be read by others, or a value is not of its form; no message has a value of
+        the file in it.
+    """
+    if path is None and os.environ.get("HYPERLIQUID_SECRET_KEY"):
+        found = {
+            "secret_key": os.environ["HYPERLIQUID_SECRET_KEY"],
+            "account_address": os.environ.get("HYPERLIQUID_ACCOUNT_ADDRESS"),
+            "vault_address": os.environ.get("HYPERLIQUID_VAULT_ADDRESS"),
+        }
+        return _checked(found, "the environment (HYPERLIQUID_SECRET_KEY, ...)")
+    file = path or CONFIG
+    return _checked(_read(file), str(file))
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        mode = file.stat().st_mode
+        if mode & (stat.S_IRWXG | stat.S_IRWXO):
+            raise LiveError(
+                f"{file} can be read by others (mode {stat.S_IMODE(mode):o}); a private key must not be. Run: chmod "
+                f"600 {file}, and consider the key known."
+            )
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LiveError(
+            f"There are no credentials: {file} does not exist. Copy engine/live/hyperliquid_config.template.json, fill "
+            "it in and chmod 600 it, or set HYPERLIQUID_SECRET_KEY and HYPERLIQUID_ACCOUNT_ADDRESS."
+        ) from error
+    except OSError as error:
+        raise LiveError(f"{file} cannot be read: {error.strerror}.") from error
+    except ValueError:
+        # Without the cause: a JSON error quotes what it met.
+        raise LiveError(f"{file} is not JSON. The template is engine/live/hyperliquid_config.template.json.") from None
+    if not isinstance(found, dict):
+        raise LiveError(f"{file} is not a JSON object of {', '.join(_KEYS)}.")
+    for name in found:
+        if name not in _KEYS and name not in _IGNORED:
+            raise LiveError(f"{file} has an unknown key.{nearest(str(name), _KEYS)} Keys: {', '.join(_KEYS)}.")
+    return found
+
+
+def _checked(found: dict[str, Any], where: str) -> Credentials:
+    multi = found.get("multi_sig")
+    if isinstance(multi, dict):  # the SDK's example lists users without a key
+        multi = any(
+            not isinstance(user, dict) or user.get("secret_key") for user in multi.get("authorized_users") or ()
+        )
+    if multi:
+        raise LiveError(
+            f"{where}: multi_sig accounts are not supported. Set multi_sig to null and use an agent wallet."
+        )
+    key = found.get("secret_key")
+    if not isinstance(key, str) or not _KEY.fullmatch(key.strip()):
+        raise LiveError(f"{where}: secret_key is no private key; it must be 64 hexadecimal digits, with or without 0x.")
+    for name in ("account_address", "vault_address"):
+        address = found.get(name)
+        if address and (not isinstance(address, str) or not _ADDRESS.fullmatch(address.strip())):
+            raise LiveError(f"{where}: {name} is no address; it must be 0x and 40 hexadecimal digits.")
+    account, vault = (found.get(name) or None for name in ("account_address", "vault_address"))
+    return Credentials(key.strip(), account and account.strip(), vault and vault.strip())

@@ -1,0 +1,429 @@
+"""From goals to fills: orders in two phases, each journalled, and nothing sent again before the exchange was asked.
+
+The first attempt, a retry and a restart are one path: goals and the positions that the exchange confirms give what is
+left, and what is left is ordered under a new client order id. An order without an answer is asked for by that id; if
+the exchange has never seen it, it counts as not placed only when the request has expired and can no longer arrive.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Final
+
+import pandas as pd
+
+from engine.errors import UnreachableError
+from engine.live.dex import DEX, SIZE_TOLERANCE, AccountState, Answer, Market, OrderRequest
+from engine.live.journal import Journal, described
+from engine.live.plan import Goal, Plan
+
+#: Words of refusals that a second attempt would meet again (FACTS 5.2; texts vary, so they are looked for inside).
+PERMANENT: Final = (
+    "minimum value",
+    "insufficient margin",
+    "open interest",
+    "too far from oracle",
+    "margin tier",
+    "80% away",
+    "invalid",
+    "tick size",
+    "reduce only order",
+    "duplicate cloid",
+    "no price",
+)
+#: Words of refusals that every order would meet.
+FATAL: Final = ("does not exist", "must deposit", "too many cumulative requests", "agent", "kill switch")
+_BATCH: Final = 40
+_DEAD_MAN_MS: Final = 120_000
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How orders are sent.
+
+    Attributes
+    ----------
+    slippage_frac : float
+        Distance of the limit from mid.
+    attempts : int
+        Orders of one goal at most.
+    expires_seconds : float
+        After so long a request is void.
+    settle_seconds : tuple of float
+        Waits for positions to agree with answers, and between attempts.
+    """
+
+    slippage_frac: float = 0.03
+    attempts: int = 4
+    expires_seconds: float = 15.0
+    settle_seconds: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A position that is not at its target, and why."""
+
+    coin: str
+    target_units: float
+    units: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an execution did.
+
+    Attributes
+    ----------
+    plan : Plan or None
+        What was planned; None when an earlier run's plan was continued.
+    answers : tuple of (OrderRequest, Answer)
+        Every order sent, with its fate.
+    missing : tuple of Missing
+        Empty when the book is at its target.
+    notes : tuple of str
+        For people: what was left alone, refusals that did no harm.
+    executed : bool
+        False for a dry run.
+    """
+
+    plan: Plan | None
+    answers: tuple[tuple[OrderRequest, Answer], ...] = ()
+    missing: tuple[Missing, ...] = ()
+    notes: tuple[str, ...] = ()
+    executed: bool = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether the book is at its target."""
+        return not self.missing
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "plan": None if self.plan is None else self.plan.to_dict(),
+            "orders": [{**asdict(order), **asdict(answer)} for order, answer in self.answers],
+            "missing": [asdict(item) for item in self.missing],
+            "notes": list(self.notes),
+            "executed": self.executed,
+            "complete": self.complete,
+        }
+
+
+def cloid(key: str, instant: pd.Timestamp, coin: str, attempt: int) -> str:
+    """Client order id: a digest of what decides the order, so that the same order never has two."""
+    text = f"{key}|{instant.isoformat()}|{coin}|{attempt}"
+    return "0x" + hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@dataclass
+class Execution:
+    """One execution of goals.
+
+    Parameters
+    ----------
+    dex, journal, policy : DEX, Journal, Policy
+    key : str
+        Digest of the spec, part of every client order id.
+    instant : Timestamp
+        Decision's trade instant.
+    gross_limit : float or None
+        Openings that would take the gross beyond it are held back.
+    leverage : int
+        Set before a coin's first trade, as far as the coin allows.
+    guard : callable
+        Asked before every request; a text stops all orders.
+    sleep, clock : callable
+        Waiting, and seconds of a monotonic clock.
+    """
+
+    dex: DEX
+    journal: Journal
+    policy: Policy
+    key: str
+    instant: pd.Timestamp
+    gross_limit: float | None = None
+    leverage: int = 2
+    guard: Callable[[], str] = lambda: ""
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    answers: list[tuple[OrderRequest, Answer]] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    expected: dict[str, float] = field(default_factory=dict)
+    given_up: dict[str, str] = field(default_factory=dict)
+    _stopped: str = ""
+    _single: bool = False
+    _attempts: dict[str, int] = field(default_factory=dict)
+    _markets: Mapping[str, Market] = field(default_factory=dict)
+    _residual: dict[str, str] = field(default_factory=dict)
+    _last_reason: dict[str, str] = field(default_factory=dict)
+
+    def run(
+        self, goals: Sequence[Goal], state: AccountState, markets: Mapping[str, Market], plan: Plan | None
+    ) -> Outcome:
+        """Trade to the goals, given the account and the markets as just read."""
+        self._see(state)
+        self.expected = dict(state.units)
+        self._markets = markets
+        self._attempts = self.journal.attempts(self.instant)
+        armed = bool(goals) and self._dead_man(on=True)
+        try:
+            for phase in (0, 1):
+                of_phase = [goal for goal in goals if goal.phase == phase]
+                if phase == 1:
+                    self._set_leverage(of_phase)
+                self._phase(of_phase)
+        except UnreachableError as error:
+            # Orders were sent, or may have been: what is missing is said below, what is unknown is in the journal.
+            self._stopped = str(error)
+        if armed:
+            self._dead_man(on=False)
+        return self._outcome(goals, plan)
+
+    def recover(self) -> None:
+        """Ask about every order that an earlier run left without a known fate."""
+        pending = self.journal.unresolved()
+        if pending:
+            self._see(self.dex.account())
+            self._resolve([order for order, _ in pending], max(expires for _, expires in pending))
+
+    # One phase --------------------------------------------------------------------------------------------------------
+
+    def _phase(self, goals: Sequence[Goal]) -> None:
+        for number in range(self.policy.attempts):
+            if number:
+                self._markets = self.dex.markets()
+            orders = self._left(goals)
+            if not orders or self._stopped:
+                return
+            if number:
+                self.sleep(self._wait(number - 1))
+            before = dict(self.expected)
+            for batch in self._batches(orders):
+                self._send(batch)
+                if self._stopped:
+                    break
+            self._confirm(before, orders)
+
+    def _left(self, goals: Sequence[Goal]) -> list[OrderRequest]:
+        """Orders for what the goals lack."""
+        orders = []
+        room = self._room()
+        for goal in goals:
+            held = self.expected.get(goal.coin, 0.0)
+            left = goal.target_units - held
+            if goal.coin in self.given_up or left == 0.0 or (left > 0.0) != goal.buy:
+                continue
+            market = self._markets.get(goal.coin)
+            if market is None:
+                self.given_up[goal.coin] = "it cannot be traded any more"
+                continue
+            left = self._lots(left, market)
+            value = abs(left) * market.mid
+            closes = goal.reduce_only and goal.target_units == 0.0
+            if left == 0.0 or (value < self.dex.min_notional_usd and not closes):
+                if left != 0.0:
+                    self._residual[goal.coin] = f"{goal.coin}: {left:+g} is left, under the minimum notional"
+                continue
+            if goal.phase == 1 and room is not None:
+                if value > room:
+                    self.notes.append(f"{goal.coin}: held back, for {value:,.2f} USD more would exceed the gross limit")
+                    continue
+                room -= value
+            bound = market.mid * (1.0 + math.copysign(self.policy.slippage_frac, left))
+            price = self.dex.round_price(market, bound, left > 0.0)
+            if not price > 0.0:
+                self.given_up[goal.coin] = f"no price on its tick lies between mid {market.mid:g} and {bound:g}"
+                continue
+            attempt = self._attempts.get(goal.coin, 0)
+            self._attempts[goal.coin] = attempt + 1
+            name = cloid(self.key, self.instant, goal.coin, attempt)
+            orders.append(OrderRequest(name, goal.coin, left, price, goal.reduce_only))
+        return orders
+
+    def _room(self) -> float | None:
+        """USD of gross that may be added now."""
+        if self.gross_limit is None:
+            return None
+        gross = 0.0
+        for coin, units in self.expected.items():
+            price = self._markets[coin].mid if coin in self._markets else self._state.prices.get(coin, 0.0)
+            gross += abs(units) * price
+        return self.gross_limit * self._state.equity_usd - gross
+
+    @staticmethod
+    def _lots(units: float, market: Market) -> float:
+        """A difference of two positions, both whole lots, without the dust of the subtraction."""
+        return units if market.sz_decimals is None else round(units, market.sz_decimals)
+
+    def _batches(self, orders: list[OrderRequest]) -> list[list[OrderRequest]]:
+        size = 1 if self._single else _BATCH
+        return [orders[first : first + size] for first in range(0, len(orders), size)]
+
+    def _send(self, orders: list[OrderRequest]) -> None:
+        if stop := self.guard():
+            self._stopped = stop
+            return
+        expires_ms = self.dex.clock_ms() + int(1000 * self.policy.expires_seconds)
+        self.journal.append(
+            "intent",
+            self._time(),
+            instant=self.instant.isoformat(),
+            expires_ms=expires_ms,
+            orders=[{**asdict(order), "mid": self._markets[order.coin].mid} for order in orders],
+        )
+        answers = self.dex.send(orders, expires_ms)
+        self.journal.append("answers", self._time(), answers=described(answers))
+        unknown = [
+            order for order, answer in zip(orders, answers, strict=True) if not self._take(order, answer, len(orders))
+        ]
+        if unknown:
+            self._resolve(unknown, expires_ms)
+
+    def _take(self, order: OrderRequest, answer: Answer, batch: int) -> bool:
+        """Book an answer; False when the fate is unknown."""
+        if answer.fate == "unknown":
+            return False
+        self.answers.append((order, answer))
+        if answer.fate == "filled":
+            self.expected[order.coin] = self.expected.get(order.coin, 0.0) + answer.units
+            return True
+        words = answer.reason.lower()
+        if any(word in words for word in FATAL):
+            self._stopped = answer.reason
+        elif answer.whole_batch and batch > 1:
+            self._single = True  # one order spoils the request: the next attempt sends them one by one
+        elif any(word in words for word in PERMANENT):
+            self.given_up[order.coin] = answer.reason
+        self._last_reason[order.coin] = answer.reason
+        return True
+
+    def _resolve(self, orders: list[OrderRequest], expires_ms: int) -> None:
+        """Ask about orders until each has a fate, or can have none any more."""
+        waiting = list(orders)
+        number = 0
+        while waiting:
+            expired = self.dex.clock_ms() > expires_ms  # before asking: what arrives later is void
+            known, rest = [], []
+            for order in waiting:
+                answer = self.dex.ask(order)
+                if answer is None and expired:
+                    answer = Answer(order.cloid, "rejected", reason="not placed: the exchange has never seen it")
+                (rest if answer is None or answer.fate == "unknown" else known).append((order, answer))
+            if known:
+                found = [answer for _, answer in known if answer is not None]
+                self.journal.append("resolved", self._time(), answers=described(found))
+                for order, answer in known:
+                    assert answer is not None
+                    self._take(order, answer, 1)
+            waiting = [order for order, _ in rest]
+            if waiting:
+                if expired and number > 20:
+                    names = ", ".join(order.cloid for order in waiting)
+                    raise UnreachableError(f"The exchange does not say what became of {names}. Run again later.")
+                self.sleep(min(1.0, max(0.05, (expires_ms - self.dex.clock_ms()) / 1000.0 + 0.05)))
+                number += 1
+
+    def _confirm(self, before: Mapping[str, float], orders: Sequence[OrderRequest]) -> None:
+        """Read the positions until they agree with the answers; a coin that never does is traded no further."""
+        coins = sorted({order.coin for order in orders})
+        for number in range(len(self.policy.settle_seconds) + 1):
+            self._see(self.dex.account())
+            differing = [coin for coin in coins if not self._agrees(coin)]
+            if not differing:
+                return
+            if number < len(self.policy.settle_seconds):
+                self.sleep(self._wait(number))
+        for coin in differing:
+            found, wanted = self._state.units.get(coin, 0.0), self.expected.get(coin, 0.0)
+            self.given_up[coin] = (
+                f"the exchange shows {found:g} where its answers add up to {wanted:g} (before: "
+                f"{before.get(coin, 0.0):g}); it is not traded further"
+            )
+            self.expected[coin] = found
+
+    def _agrees(self, coin: str) -> bool:
+        found, wanted = self._state.units.get(coin, 0.0), self.expected.get(coin, 0.0)
+        market = self._markets.get(coin)
+        lot = 0.0 if market is None or market.sz_decimals is None else 10.0**-market.sz_decimals
+        if abs(found - wanted) > max(lot / 2.0, SIZE_TOLERANCE * max(abs(found), abs(wanted))):
+            return False
+        self.expected[coin] = found  # exact, without the dust of sums
+        return True
+
+    def _dead_man(self, on: bool) -> bool:
+        """Have the exchange cancel whatever rests, should this process die; accounts of little volume are refused."""
+        if self.guard():
+            return False
+        refusal = self.dex.schedule_cancel(self.dex.clock_ms() + _DEAD_MAN_MS if on else None)
+        self.journal.append("dead_man", self._time(), on=on, refused=refusal)
+        return not refusal
+
+    # Before and after -------------------------------------------------------------------------------------------------
+
+    def _set_leverage(self, goals: Sequence[Goal]) -> None:
+        known = self.journal.leverage()
+        for goal in goals:
+            market = self._markets.get(goal.coin)
+            if market is None or self._stopped or goal.coin in self.given_up or self.expected.get(goal.coin, 0.0):
+                continue
+            wanted = max(1, min(self.leverage, int(market.max_leverage or self.leverage)))
+            if known.get(goal.coin) == wanted:
+                continue
+            refusal = self.guard()
+            if refusal:
+                self._stopped = refusal
+                return
+            refusal = self.dex.set_leverage(market, wanted)
+            if refusal:
+                self.journal.append("leverage_refused", self._time(), coin=goal.coin, reason=refusal)
+                self.given_up[goal.coin] = f"leverage {wanted}: {refusal}"
+                if any(word in refusal.lower() for word in FATAL):
+                    self._stopped = refusal
+            else:
+                self.journal.append("leverage_set", self._time(), coin=goal.coin, leverage=wanted)
+
+    def _outcome(self, goals: Sequence[Goal], plan: Plan | None) -> Outcome:
+        final = {goal.coin: goal for goal in goals}  # phase 1 comes last
+        missing = []
+        for coin, goal in sorted(final.items()):
+            held = self.expected.get(coin, 0.0)
+            left = goal.target_units - held
+            size = max(abs(goal.target_units), abs(held))
+            if abs(left) <= SIZE_TOLERANCE * size or (left > 0.0) != goal.buy:
+                continue
+            if coin in self._residual and coin not in self.given_up and not self._stopped:
+                self.notes.append(self._residual[coin])
+                continue
+            reason = self.given_up.get(coin) or self._stopped or self._last_reason.get(coin, "")
+            missing.append(Missing(coin, goal.target_units, held, reason or "held back"))
+        outcome = Outcome(plan, tuple(self.answers), tuple(missing), tuple(dict.fromkeys(self.notes)))
+        self.journal.append(
+            "done",
+            self._time(),
+            instant=self.instant.isoformat(),
+            equity_usd=self._state.equity_usd,
+            positions=dict(sorted(self.expected.items())),
+            complete=outcome.complete,
+            missing=[asdict(item) for item in missing],
+            notes=list(outcome.notes),
+        )
+        return outcome
+
+    # Time -------------------------------------------------------------------------------------------------------------
+
+    def _see(self, state: AccountState) -> None:
+        self._state, self._seen = state, self.clock()
+
+    def _time(self) -> pd.Timestamp:
+        """The exchange's time now."""
+        return self._state.time + pd.Timedelta(seconds=max(0.0, self.clock() - self._seen))
+
+    def _wait(self, number: int) -> float:
+        waits = self.policy.settle_seconds
+        return waits[min(number, len(waits) - 1)]

@@ -1,0 +1,60 @@
+"""Weights that somebody gives, in the form of an oracle: a row for now, or the rows of a file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Self
+
+import numpy as np
+import pandas as pd
+
+from engine.clock import UNIT, show
+from engine.errors import WeightsError
+from engine.oracle import Oracle
+from engine.panel import Panel
+
+
+class GivenWeights(Oracle):
+    """An oracle whose weights are a frame.
+
+    Parameters
+    ----------
+    frame : DataFrame, (D, coins)
+        Decision instants, UTC, x coins; NaN = hold. An instant has the newest row at or before it.
+    """
+
+    def __init__(self, frame: pd.DataFrame) -> None:
+        instants = pd.DatetimeIndex(frame.index)
+        self.frame = frame.set_axis(instants.tz_convert("UTC").as_unit(UNIT), axis=0).sort_index()
+
+    @classmethod
+    def of(cls, weights: Mapping[str, float]) -> Self:
+        """One row, for every instant."""
+        start = pd.DatetimeIndex([pd.Timestamp(0, tz="UTC")])
+        return cls(pd.DataFrame([dict(weights)], index=start, dtype=np.float64))
+
+    @property
+    def decisions(self) -> pd.DatetimeIndex:
+        """The instants of the rows, ascending."""
+        return pd.DatetimeIndex(self.frame.index, name="time")
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        """The newest row at or before each decision; a coin that the frame lacks is 0."""
+        rows = [self._place(decision) for decision in decisions]
+        found = self.frame.iloc[rows].set_axis(decisions, axis=0)
+        return found.reindex(columns=list(panel.coins), fill_value=0.0)
+
+    def fetch_portfolio_weights(
+        self, timestamp: pd.Timestamp, tradable_universe: Iterable[str], panel: Panel | None = None
+    ) -> dict[str, float]:
+        """The newest row at or before `timestamp`, all of it: what cannot be traded is for the planner to skip."""
+        row = self.frame.iloc[self._place(timestamp)]
+        return {str(coin): float(weight) for coin, weight in row.items()}
+
+    def _place(self, instant: pd.Timestamp) -> int:
+        place = int(self.frame.index.searchsorted(instant, side="right")) - 1
+        if place < 0:
+            raise WeightsError(
+                f"The weights have no row at or before {show(instant)}; the first is {show(self.frame.index[0])}."
+            )
+        return place

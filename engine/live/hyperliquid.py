@@ -1,0 +1,468 @@
+"""HyperLiquidDEX: the real exchange, or its test network, through the official SDK.
+
+Every request has a time limit, and questions are asked again a few times. Orders are not: an order without an answer
+has an unknown fate, and it is for the executor to ask. The coin table is read anew with every look at the markets.
+Nonces and expiry times are the SDK's own clock, which the exchange compares with its own.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from pathlib import Path
+from typing import Any, Final
+
+import pandas as pd
+
+from engine.clock import UNIT
+from engine.errors import LiveError, UnreachableError
+from engine.live.credentials import Credentials, read_credentials
+from engine.live.dex import DEX, AccountState, Answer, Fill, Market, OrderRequest
+
+#: Waits before a question is asked again, seconds; after "too many requests".
+BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0)
+CROWDED_SECONDS: Final = (5.0, 10.0, 20.0)
+#: Account modes whose balance is that of the spot account (FACTS 5.5).
+UNIFIED: Final = ("unifiedAccount", "portfolioMargin")
+#: Words of refusals that certainly had no effect. An error in other words may have been an order that was executed
+#: (outage of 2025-07-29), so the exchange is asked.
+REFUSALS: Final = (
+    "tick size",
+    "minimum value",
+    "margin",
+    "reduce only",
+    "post only",
+    "post-only",
+    "could not immediately match",
+    "no liquidity",
+    "open interest",
+    "too far from oracle",
+    "80% away",
+    "has invalid",
+    "zero size",
+    "duplicate cloid",
+    "delisted",
+    "does not exist",
+    "must deposit",
+    "too many cumulative",
+    "invalid nonce",
+    "expired",
+    "vault",
+    "unknown asset",
+)
+_NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
+_SIGNIFICANT: Final = 5
+_PRICE_DECIMALS: Final = 6
+
+
+class _Fault(Exception):
+    """A request that failed; `waits` before further attempts, `certain` when it surely had no effect."""
+
+    def __init__(self, reason: str, waits: Sequence[float] = BACKOFF_SECONDS, certain: bool = False) -> None:
+        super().__init__(reason)
+        self.waits, self.certain = waits, certain
+
+
+class HyperLiquidDEX(DEX):
+    """An account on HyperLiquid.
+
+    Parameters
+    ----------
+    network : {"testnet", "mainnet"}
+        Which exchange.
+    base_url : str, optional
+        Address of another host. The SDK signs for the main network only at its own address.
+    credentials : Credentials or Path, optional
+        Default: :func:`engine.live.credentials.read_credentials`, when an account is first needed.
+    timeout_seconds : float
+        Longest silence of the server.
+    sleep : callable
+        Waits between attempts.
+    """
+
+    def __init__(
+        self,
+        network: str = "testnet",
+        *,
+        base_url: str | None = None,
+        credentials: Credentials | Path | None = None,
+        timeout_seconds: float = 10.0,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        if network not in ("testnet", "mainnet"):
+            raise LiveError(f"There is no network {network!r}: write 'testnet' or 'mainnet'.")
+        self.network = network
+        self.base_url = base_url.rstrip("/") if base_url else None
+        self.timeout_seconds, self._sleep = timeout_seconds, sleep
+        self._credentials = credentials
+        self._api: Any = None
+        self._sdk: Any = None
+        self._meta: dict[str, Any] | None = None
+        self._mode: str | None = None
+
+    def __repr__(self) -> str:
+        return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url!r})"
+
+    # Who --------------------------------------------------------------------------------------------------------------
+
+    @property
+    def address(self) -> str:
+        """The account that is traded: the vault or sub-account, else the master; never the agent's."""
+        credentials = self._who()
+        if credentials.vault_address:
+            return credentials.vault_address
+        return credentials.account_address or str(self._wallet().address)
+
+    @property
+    def label(self) -> str:
+        """Network and the first digits of the account's address."""
+        return f"{self.network}-{self.address[:10].lower()}"
+
+    def feed(self) -> DEX:
+        """The main network: prices of the test network mean nothing. Another host is its own feed."""
+        if self.network == "mainnet" or self.base_url is not None:
+            return self
+        return HyperLiquidDEX("mainnet", timeout_seconds=self.timeout_seconds, sleep=self._sleep)
+
+    def _who(self) -> Credentials:
+        if not isinstance(self._credentials, Credentials):
+            self._credentials = read_credentials(self._credentials)
+        return self._credentials
+
+    def _wallet(self) -> Any:
+        from eth_account import Account
+
+        try:
+            return Account.from_key(self._who().secret_key)
+        except Exception:
+            # Without the cause: libraries quote the key that they refuse.
+            raise LiveError("The secret_key of the credentials is no valid private key.") from None
+
+    # Questions --------------------------------------------------------------------------------------------------------
+
+    def account(self) -> AccountState:
+        """Equity and positions; a unified account's balance is that of its spot account."""
+        address = self.address
+        state = self._info({"type": "clearinghouseState", "user": address}, dict)
+        if self._mode is None:
+            self._mode = str(self._info({"type": "userAbstraction", "user": address}, (str, dict, type(None))))
+        try:
+            held = [item["position"] for item in state["assetPositions"]]
+            units = {str(at["coin"]): float(at["szi"]) for at in held if float(at["szi"]) != 0.0}
+            prices = {
+                str(at["coin"]): abs(float(at["positionValue"]) / float(at["szi"]))
+                for at in held
+                if float(at["szi"]) != 0.0
+            }
+            equity = float(state["marginSummary"]["accountValue"])
+            if self._mode in UNIFIED:
+                spot = self._info({"type": "spotClearinghouseState", "user": address}, dict)
+                balance = sum(float(item["total"]) for item in spot["balances"] if item["coin"] == "USDC")
+                equity = balance + sum(float(at["unrealizedPnl"]) for at in held)
+            return AccountState(equity, units, _instant(state["time"]), prices)
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange("clearinghouseState", error) from error
+
+    def markets(self) -> Mapping[str, Market]:
+        """Coins that are listed and have a mid."""
+        found = {}
+        for entry, context in self._contexts():
+            try:
+                if entry.get("isDelisted") or context.get("midPx") is None:
+                    continue
+                mode = entry.get("marginMode")
+                found[str(entry["name"])] = Market(
+                    str(entry["name"]),
+                    float(context["midPx"]),
+                    oracle=float(context["oraclePx"]),
+                    sz_decimals=int(entry["szDecimals"]),
+                    max_leverage=float(entry["maxLeverage"]),
+                    cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
+                )
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._strange("metaAndAssetCtxs", error) from error
+        return found
+
+    def quoted(self, market: Market) -> Market:
+        """`market` with the best level of each side of its book."""
+        book = self._info({"type": "l2Book", "coin": market.coin}, dict)
+        try:
+            bids, asks = book["levels"]
+            bid, ask = (float(side[0]["px"]) if side else None for side in (bids, asks))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange("l2Book", error) from error
+        return replace(market, bid=bid, ask=ask) if bid and ask else market
+
+    def live_row(self) -> Mapping[str, Mapping[str, float]]:
+        """Mid, mark, oracle, open interest, impact prices and the day's volume of every coin."""
+        row: dict[str, dict[str, float]] = {}
+        for entry, context in self._contexts():
+            if entry.get("isDelisted"):
+                continue
+            low, high = context.get("impactPxs") or (None, None)
+            seen = {
+                "mid": context.get("midPx"),
+                "mark": context.get("markPx"),
+                "oracle": context.get("oraclePx"),
+                "open_interest": context.get("openInterest"),
+                "impact_bid": low,
+                "impact_ask": high,
+                "volume_24h_usd": context.get("dayNtlVlm"),
+            }
+            for name, value in seen.items():
+                row.setdefault(name, {})[entry["name"]] = math.nan if value is None else float(value)
+        return row
+
+    def fills(self, since: pd.Timestamp) -> list[Fill]:
+        """Fills of the account, oldest first."""
+        question = {"type": "userFillsByTime", "user": self.address, "startTime": int(since.timestamp() * 1000)}
+        rows = self._info(question, list)
+        try:
+            found = [
+                Fill(
+                    row.get("cloid"),
+                    str(row["coin"]),
+                    float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0),
+                    float(row["px"]),
+                    float(row["fee"]),
+                    _instant(row["time"]),
+                )
+                for row in rows
+            ]
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange("userFillsByTime", error) from error
+        return sorted(found, key=lambda fill: fill.time)
+
+    def ask(self, order: OrderRequest) -> Answer | None:
+        """``orderStatus`` by client order id."""
+        said = self._info({"type": "orderStatus", "user": self.address, "oid": order.cloid}, dict)
+        if said.get("status") != "order":
+            return None
+        try:
+            status, shown = str(said["order"]["status"]), said["order"]["order"]
+            done = float(shown["origSz"]) - float(shown["sz"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange("orderStatus", error) from error
+        if status == "filled":
+            done = float(shown["origSz"])
+        if status == "open":
+            self.cancel(order)
+            return Answer(order.cloid, "unknown", reason="it rests, and was cancelled")
+        if done <= 0.0 or status.lower().endswith("rejected"):
+            return Answer(order.cloid, "rejected", reason=status)
+        units = round(math.copysign(done, order.units), 8)
+        return Answer(order.cloid, "filled", units, reason="" if status == "filled" else status)
+
+    def _contexts(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+        """Coin table and state of the markets, and the SDK's own table brought up to date."""
+        answer = self._info({"type": "metaAndAssetCtxs"}, list)
+        try:
+            meta, contexts = answer
+            pairs = list(zip(meta["universe"], contexts, strict=True))
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._strange("metaAndAssetCtxs", error) from error
+        self._meta = meta
+        if self._sdk is not None:
+            self._sdk.info.set_perp_meta(meta, 0)
+        return pairs
+
+    # Actions ----------------------------------------------------------------------------------------------------------
+
+    def clock_ms(self) -> int:
+        """The SDK's clock, with which it stamps nonces."""
+        from hyperliquid.utils.signing import get_timestamp_ms
+
+        return int(get_timestamp_ms())
+
+    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
+        """One signed request; whatever goes wrong after it left is an unknown fate."""
+        from hyperliquid.utils.types import Cloid
+
+        sdk = self._exchange()
+        requests = [
+            {
+                "coin": order.coin,
+                "is_buy": order.units > 0.0,
+                "sz": abs(order.units),
+                "limit_px": order.limit_price,
+                "order_type": {"limit": {"tif": "Ioc"}},
+                "reduce_only": order.reduce_only,
+                "cloid": Cloid.from_str(order.cloid),
+            }
+            for order in orders
+        ]
+        sdk.set_expires_after(expires_ms)
+        try:
+            said = self._call(lambda: sdk.bulk_orders(requests), dict)
+        except _Fault as fault:
+            fate: Any = "rejected" if fault.certain else "unknown"
+            return [Answer(order.cloid, fate, reason=str(fault)) for order in orders]
+        finally:
+            sdk.set_expires_after(None)
+        return _answers(said, orders)
+
+    def cancel(self, order: OrderRequest) -> None:
+        """Cancel by client order id; that it is gone already is no error."""
+        from hyperliquid.utils.types import Cloid
+
+        sdk = self._exchange()
+        self._asked_again(lambda: sdk.cancel_by_cloid(order.coin, Cloid.from_str(order.cloid)), dict, "cancelByCloid")
+
+    def set_leverage(self, market: Market, leverage: int) -> str:
+        """``updateLeverage``; asking twice does no harm."""
+        sdk = self._exchange()
+        said = self._asked_again(
+            lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
+        )
+        return "" if said.get("status") == "ok" else str(said.get("response", said))
+
+    def schedule_cancel(self, at_ms: int | None) -> str:
+        """``scheduleCancel``: accounts that traded less than a million dollars are refused."""
+        sdk = self._exchange()
+        try:
+            said = self._call(lambda: sdk.schedule_cancel(at_ms), dict)
+        except _Fault as fault:
+            return str(fault)
+        return "" if said.get("status") == "ok" else str(said.get("response", said))
+
+    def round_price(self, market: Market, price: float, buy: bool) -> float:
+        """Five significant figures, ``6 - szDecimals`` decimals, integers always; toward less paid or more received."""
+        return tick_price(price, market.sz_decimals or 0, down=buy)
+
+    def _exchange(self) -> Any:
+        """The SDK's ``Exchange``, built without a request."""
+        from hyperliquid.exchange import Exchange
+
+        if self._sdk is None:
+            if self._meta is None:
+                self._contexts()
+            credentials = self._who()
+            self._sdk = Exchange(
+                self._wallet(),
+                self._url(),
+                meta=self._meta,
+                vault_address=credentials.vault_address,
+                account_address=self.address,
+                spot_meta=_NO_SPOT,
+                timeout=self.timeout_seconds,
+            )
+        # A nonce is a millisecond: two actions in one would be one.
+        time.sleep(0.002)
+        return self._sdk
+
+    # Requests ---------------------------------------------------------------------------------------------------------
+
+    def _url(self) -> str:
+        from hyperliquid.utils.constants import MAINNET_API_URL, TESTNET_API_URL
+
+        return self.base_url or str(MAINNET_API_URL if self.network == "mainnet" else TESTNET_API_URL)
+
+    def _info(self, question: dict[str, Any], wanted: type | tuple[type, ...]) -> Any:
+        from hyperliquid.api import API
+
+        if self._api is None:
+            # Not Info: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
+            self._api = API(self._url(), timeout=self.timeout_seconds)
+        return self._asked_again(lambda: self._api.post("/info", question), wanted, str(question["type"]))
+
+    def _asked_again(self, call: Callable[[], Any], wanted: type | tuple[type, ...], what: str) -> Any:
+        """The answer, after a few attempts."""
+        attempt = 0
+        while True:
+            try:
+                return self._call(call, wanted)
+            except _Fault as fault:
+                if attempt >= len(fault.waits):
+                    raise UnreachableError(
+                        f"{self._url()} does not answer {what}: {fault} ({attempt + 1} attempts). Check the network "
+                        "and the exchange's status page, then run the command again: it goes on where it stopped."
+                    ) from fault
+                self._sleep(fault.waits[attempt])
+            attempt += 1
+
+    def _call(self, call: Callable[[], Any], wanted: type | tuple[type, ...]) -> Any:
+        """One attempt; every failure is a `_Fault`."""
+        from hyperliquid.utils.error import ClientError, ServerError
+
+        try:
+            answer = call()
+        except ClientError as error:
+            if error.status_code == 429:
+                raise _Fault("too many requests (HTTP 429)", CROWDED_SECONDS, certain=True) from error
+            raise _Fault(f"refused with HTTP {error.status_code}: {_short(error.error_message)}", (), True) from error
+        except ServerError as error:
+            raise _Fault(f"HTTP {error.status_code}: {_short(error.message)}") from error
+        except OSError as error:  # what `requests` raises is one
+            if "Timeout" in type(error).__name__:
+                raise _Fault(f"no answer within {self.timeout_seconds:g} s") from error
+            raise _Fault(f"no connection ({_short(error)})") from error
+        except (KeyError, TypeError, AttributeError) as error:
+            # The SDK trips over a refusal that is JSON, but not of its own form.
+            raise _Fault(f"refused, in a form that the SDK cannot read ({error!r})") from error
+        if not isinstance(answer, wanted) or (isinstance(answer, dict) and set(answer) == {"error"}):
+            raise _Fault(f"not the answer that was asked for but {_short(answer)}")
+        return answer
+
+    def _strange(self, what: str, error: Exception) -> UnreachableError:
+        return UnreachableError(
+            f"{self._url()} answers {what} in a form that is not known ({error!r}). Nothing is traded on an answer "
+            "that cannot be read: update hlbt."
+        )
+
+
+def tick_price(price: float, sz_decimals: int, down: bool) -> float:
+    """The nearest price on HyperLiquid's grid at or below `price` (`down`), or at or above it.
+
+    A perpetual's price has at most 5 significant figures and ``6 - szDecimals`` decimals; an integer is always valid.
+    """
+    exact = Decimal(repr(price))
+    decimals = min(_PRICE_DECIMALS - sz_decimals, _SIGNIFICANT - 1 - exact.adjusted())
+    grid = Decimal(1).scaleb(-max(0, decimals))
+    return float(exact.quantize(grid, rounding=ROUND_FLOOR if down else ROUND_CEILING))
+
+
+def _answers(said: dict[str, Any], orders: Sequence[OrderRequest]) -> list[Answer]:
+    """Fates of the orders of one request."""
+    if said.get("status") != "ok":
+        reason = str(said.get("response", said))
+        certain = _certain(reason)
+        return [
+            Answer(order.cloid, "rejected" if certain else "unknown", reason=reason, whole_batch=True)
+            for order in orders
+        ]
+    try:
+        statuses = said["response"]["data"]["statuses"]
+        pairs = list(zip(statuses, orders, strict=True))
+    except (KeyError, TypeError, ValueError):
+        return [Answer(order.cloid, "unknown", reason=f"unreadable: {_short(said)}") for order in orders]
+    return [_answer(status, order) for status, order in pairs]
+
+
+def _answer(status: Any, order: OrderRequest) -> Answer:
+    try:
+        if "filled" in status:
+            size, price = float(status["filled"]["totalSz"]), float(status["filled"]["avgPx"])
+            return Answer(order.cloid, "filled", math.copysign(size, order.units), price)
+        if "error" in status:
+            reason = str(status["error"])
+            return Answer(order.cloid, "rejected" if _certain(reason) else "unknown", reason=reason)
+    except (KeyError, TypeError, ValueError):
+        pass
+    return Answer(order.cloid, "unknown", reason=f"unreadable: {_short(status)}")
+
+
+def _certain(reason: str) -> bool:
+    words = reason.lower()
+    return any(word in words for word in REFUSALS)
+
+
+def _instant(milliseconds: Any) -> pd.Timestamp:
+    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC").as_unit(UNIT)
+
+
+def _short(value: object) -> str:
+    text = " ".join(str(value).split())
+    return text if len(text) <= 160 else text[:160] + "..."

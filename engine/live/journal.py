@@ -1,0 +1,176 @@
+"""The journal: what was intended before it was sent, and what was answered after; append-only, on the disk each time.
+
+One line of JSON an entry. A process killed at any moment leaves whole lines and at most one torn tail, which was no
+intent yet and is cut off by the next. The next run asks the exchange about every order without a known fate.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from engine.errors import LiveError
+from engine.live.dex import Answer, OrderRequest
+from engine.live.plan import Goal
+
+
+class Journal:
+    """Entries of one strategy on one account.
+
+    Parameters
+    ----------
+    path : Path or None
+        The file, read when it is there and made by the first entry; None keeps entries in memory (paper, tests).
+
+    Attributes
+    ----------
+    entries : list of dict
+        Oldest first; each has ``n`` (its number), ``kind`` and ``time``.
+    """
+
+    def __init__(self, path: Path | None = None) -> None:
+        self.path = path
+        self.entries: list[dict[str, Any]] = []
+        self._file: int | None = None
+        if path is not None and path.is_file():
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        content = path.read_bytes()
+        whole = content[: content.rfind(b"\n") + 1]
+        for number, line in enumerate(whole.splitlines()):
+            try:
+                entry = json.loads(line)
+                if entry["n"] != number:
+                    raise ValueError(f"it is numbered {entry['n']}")
+            except (ValueError, KeyError, TypeError) as error:
+                raise LiveError(
+                    f"The journal {path} is damaged in line {number + 1}: {error}. Nothing is traded on a journal that "
+                    "cannot be trusted: check the account by hand, then move the file away."
+                ) from error
+            self.entries.append(entry)
+
+    def append(self, kind: str, time: pd.Timestamp, **fields: Any) -> None:
+        """Write an entry; it is on the disk when this returns."""
+        entry = {"n": len(self.entries), "kind": kind, "time": time.isoformat(), **fields}
+        if self.path is not None:
+            line = json.dumps(entry, sort_keys=True, allow_nan=False) + "\n"
+            self._write(line.encode())
+        self.entries.append(entry)
+
+    def _write(self, line: bytes) -> None:
+        assert self.path is not None
+        try:
+            if self._file is None:
+                self._file = self._open(self.path)
+            os.write(self._file, line)
+            os.fsync(self._file)
+        except OSError as error:
+            raise LiveError(
+                f"The journal {self.path} cannot be written: {error.strerror}. Nothing is sent without a journal."
+            ) from error
+
+    def _open(self, path: Path) -> int:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = not path.exists()
+        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        content = path.read_bytes()
+        os.ftruncate(file, content.rfind(b"\n") + 1)  # what a killed process left of a line
+        if fresh:
+            folder = os.open(path.parent, os.O_RDONLY)
+            os.fsync(folder)
+            os.close(folder)
+        return file
+
+    def close(self) -> None:
+        """Close the file; the next entry opens it again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    # What a restart needs ---------------------------------------------------------------------------------------------
+
+    def unresolved(self) -> list[tuple[OrderRequest, int]]:
+        """Orders that may have been sent and whose fate is not known, each with the time at which it is void (ms)."""
+        open_orders: dict[str, tuple[OrderRequest, int]] = {}
+        for entry in self.entries:
+            if entry["kind"] == "intent":
+                for order in entry["orders"]:
+                    request = OrderRequest(
+                        order["cloid"], order["coin"], order["units"], order["limit_price"], order["reduce_only"]
+                    )
+                    open_orders[request.cloid] = (request, entry["expires_ms"])
+            elif entry["kind"] in ("answers", "resolved"):
+                for answer in entry["answers"]:
+                    if answer["fate"] != "unknown":
+                        open_orders.pop(answer["cloid"], None)
+        return list(open_orders.values())
+
+    def attempts(self, instant: pd.Timestamp) -> dict[str, int]:
+        """Orders of each coin that were intended for `instant` so far: the number of its next one."""
+        found: dict[str, int] = {}
+        for entry in self.entries:
+            if entry["kind"] == "intent" and entry["instant"] == instant.isoformat():
+                for order in entry["orders"]:
+                    found[order["coin"]] = found.get(order["coin"], 0) + 1
+        return found
+
+    def unfinished(self, instant: pd.Timestamp, key: str) -> list[Goal] | None:
+        """Goals of the newest plan, if it is of `instant` and `key` and did not come to its end; None otherwise."""
+        for entry in reversed(self.entries):
+            if entry["kind"] == "done":
+                return None
+            if entry["kind"] == "plan":
+                same = (entry["instant"], entry["key"]) == (instant.isoformat(), key)
+                return [Goal(**goal) for goal in entry["goals"]] if same else None
+        return None
+
+    def equities(self) -> list[tuple[pd.Timestamp, float]]:
+        """Equity recorded so far, oldest first, USD."""
+        return [
+            (pd.Timestamp(entry["time"]), entry["equity_usd"])
+            for entry in self.entries
+            if entry["kind"] in ("plan", "done") and entry.get("equity_usd") is not None
+        ]
+
+    def leverage(self) -> dict[str, int]:
+        """Leverage that was set, by coin."""
+        return {entry["coin"]: entry["leverage"] for entry in self.entries if entry["kind"] == "leverage_set"}
+
+
+def described(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+    """Answers as plain values."""
+    return [asdict(answer) for answer in answers]
+
+
+@contextmanager
+def single_instance(path: Path) -> Iterator[None]:
+    """Hold a lock file; the kernel frees it when the process dies.
+
+    Raises
+    ------
+    LiveError
+        When another process holds it.
+    """
+    import fcntl
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise LiveError(
+                f"Another process trades this account: it holds {path}. Two at once would trade twice. Wait for it, or "
+                "end it."
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,167 @@
+"""Limits of a live account, checked against a plan before any order; a breach stops the run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Final, Self
+
+import pandas as pd
+
+from engine.clock import show
+from engine.errors import LimitError, SpecError, nearest
+from engine.live.dex import Market
+from engine.live.plan import Plan
+
+#: A day's loss is measured against the oldest equity that the journal has of this span.
+_DAY: Final = pd.Timedelta(hours=25)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What stops a run; None switches one off.
+
+    Attributes
+    ----------
+    gross : float or None
+        Highest ``sum(abs(position value)) / equity`` that a plan may lead to. It also holds back openings while
+        reductions are not done.
+    coin_weight : float or None
+        Highest ``abs(position value) / equity`` of one coin.
+    order_notional_usd : float or None
+        Highest notional of one order.
+    daily_loss_frac : float or None
+        Loss of equity since the oldest record of the last 25 hours.
+    equity_change_frac : float or None
+        Change of equity, either way, since the last record of whatever age: deposits, withdrawals, a wrong account.
+    price_deviation_frac : float or None
+        Distance of mid from the oracle price of a coin to be traded.
+    data_age_hours : float or None
+        Age of the newest cached row that the oracle sees.
+    """
+
+    gross: float | None = 1.1
+    coin_weight: float | None = None
+    order_notional_usd: float | None = None
+    daily_loss_frac: float | None = 0.15
+    equity_change_frac: float | None = 0.5
+    price_deviation_frac: float | None = 0.05
+    data_age_hours: float | None = 3.0
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
+                raise SpecError(f"limits.{item.name} = {value!r} is not accepted: write a number from 0, or null.")
+            object.__setattr__(self, item.name, float(value))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Limits from a mapping; an unknown name is refused."""
+        known = [item.name for item in fields(cls)]
+        for name in values:
+            if name not in known:
+                raise SpecError(f"Unknown limit {name!r}.{nearest(name, known)} Limits: {', '.join(known)}.")
+        return cls(**values)
+
+    @classmethod
+    def none(cls) -> Self:
+        """No limit at all."""
+        return cls(**dict.fromkeys((item.name for item in fields(cls)), None))
+
+    def to_dict(self) -> dict[str, float | None]:
+        """Plain values; ``from_dict`` of it gives equal limits."""
+        return asdict(self)
+
+
+def breaches(
+    limits: Limits,
+    plan: Plan,
+    markets: Mapping[str, Market],
+    equities: Sequence[tuple[pd.Timestamp, float]],
+    now: pd.Timestamp,
+    data_end: pd.Timestamp | None,
+) -> list[str]:
+    """Every limit that a plan breaks, one phrase each, the limit's name first.
+
+    Parameters
+    ----------
+    equities : sequence of (Timestamp, float)
+        Equity that the journal recorded, oldest first.
+    data_end : Timestamp or None
+        Newest cached row that the oracle saw; None where it saw none.
+    """
+    found = [*_of_book(limits, plan), *_of_equity(limits, plan.equity_usd, equities, now)]
+    if limits.price_deviation_frac is not None:
+        for order in plan.orders:
+            oracle = markets[order.coin].oracle
+            if oracle and abs(order.mid / oracle - 1.0) > limits.price_deviation_frac:
+                found.append(
+                    f"price_deviation_frac: {order.coin} is at {order.mid:.6g}, its oracle price at {oracle:.6g}; the "
+                    f"limit is {limits.price_deviation_frac:.2%}"
+                )
+    if limits.data_age_hours is not None and data_end is not None:
+        age = (now - data_end) / pd.Timedelta(hours=1)
+        if age > limits.data_age_hours:
+            found.append(
+                f"data_age_hours: the newest cached row is {show(data_end)}, {age:.1f} hours old; the limit is "
+                f"{limits.data_age_hours:g}"
+            )
+    return found
+
+
+def refuse(found: Sequence[str], what: str) -> None:
+    """Raise for the breaches, if there are any."""
+    if found:
+        raise LimitError(
+            f"{what}: no order was sent, for the limit {'; '.join(found)}. Look at the account and the market; if it "
+            "is as it should be, raise the limit in the spec (a new promotion) or with --limit for a weights file."
+        )
+
+
+def _of_book(limits: Limits, plan: Plan) -> list[str]:
+    found = []
+    # A book that shrinks is let through whatever its gross: it is on its way to the limit.
+    if limits.gross is not None and not plan.gross_after <= max(limits.gross, 0.0) and plan.orders:
+        growing = any(order.action in ("open", "increase", "flip") for order in plan.orders)
+        if growing or math.isnan(plan.gross_after):
+            found.append(f"gross: the plan leads to {plan.gross_after:.3f} of equity; the limit is {limits.gross:g}")
+    for order in plan.orders:
+        share = abs(order.target_units) * order.mid / plan.equity_usd if plan.equity_usd > 0.0 else math.inf
+        if (
+            limits.coin_weight is not None
+            and share > limits.coin_weight
+            and order.action in ("open", "increase", "flip")
+        ):
+            found.append(f"coin_weight: {order.coin} would be {share:.3f} of equity; the limit is {limits.coin_weight}")
+        if limits.order_notional_usd is not None and order.notional_usd > limits.order_notional_usd:
+            found.append(
+                f"order_notional_usd: the order of {order.coin} is {order.notional_usd:,.2f} USD; the limit is "
+                f"{limits.order_notional_usd:,.2f}"
+            )
+    return found
+
+
+def _of_equity(
+    limits: Limits, equity: float, equities: Sequence[tuple[pd.Timestamp, float]], now: pd.Timestamp
+) -> list[str]:
+    found = []
+    recent = [value for time, value in equities if now - _DAY <= time <= now]
+    if limits.daily_loss_frac is not None and recent and recent[0] > 0.0:
+        loss = 1.0 - equity / recent[0]
+        if loss > limits.daily_loss_frac:
+            found.append(
+                f"daily_loss_frac: equity fell by {loss:.2%} within a day, from {recent[0]:,.2f} to {equity:,.2f} USD; "
+                f"the limit is {limits.daily_loss_frac:.2%}"
+            )
+    if limits.equity_change_frac is not None and equities and equities[-1][1] > 0.0:
+        change = equity / equities[-1][1] - 1.0
+        if abs(change) > limits.equity_change_frac:
+            found.append(
+                f"equity_change_frac: equity changed by {change:+.2%} since {show(equities[-1][0])}, from "
+                f"{equities[-1][1]:,.2f} to {equity:,.2f} USD; the limit is {limits.equity_change_frac:.2%}"
+            )
+    return found

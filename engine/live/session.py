@@ -1,0 +1,253 @@
+"""One run of the command line: which strategy, which account, where the journal lies; data first, then orders."""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from engine.clock import HOUR, show
+from engine.config import RunConfig
+from engine.data.api import sync_api
+from engine.data.load import cache_path, load_panel
+from engine.data.store import Progress, Store
+from engine.errors import DataError, LimitError, LiveError, UnreachableError, WeightsError, some
+from engine.live.dex import DEX
+from engine.live.execute import Outcome, Policy
+from engine.live.feed import scheduled, trade_instant, with_live_row
+from engine.live.given import GivenWeights
+from engine.live.hyperliquid import HyperLiquidDEX
+from engine.live.journal import Journal, single_instance
+from engine.live.limits import Limits
+from engine.live.paper import PaperDEX
+from engine.live.plan import Plan
+from engine.live.portfolio_manager import KILL_SWITCH, LIVE_FOLDER, PortfolioManager
+from engine.live.spec import load_live_oracle, read_spec
+from engine.oracle import Oracle
+from engine.panel import Panel
+from engine.weights import read_weights
+
+#: How far before the cache's end a sync looks for rows that came late.
+_OVERLAP: Final = pd.Timedelta(days=2)
+#: How long before the decision's hour `--daily` orders, and how long before it brings the data.
+ORDER_LEAD: Final = pd.Timedelta(seconds=60)
+DATA_LEAD: Final = pd.Timedelta(minutes=20)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What is traded: an oracle and its rules.
+
+    Attributes
+    ----------
+    name : str
+        Part of the journal's name.
+    key : str
+        Digest that client order ids are made of.
+    oracle : Oracle
+    config : RunConfig
+    limits : Limits
+    notes : tuple of str
+        For people.
+    """
+
+    name: str
+    key: str
+    oracle: Oracle
+    config: RunConfig
+    limits: Limits
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Venue:
+    """Where it is traded, as the command line says it.
+
+    Attributes
+    ----------
+    network : {"testnet", "mainnet", "paper"}
+    base_url : str or None
+    credentials : Path or None
+    folder : Path
+        Of journals, locks and paper accounts.
+    kill_switch : Path
+    timeout_seconds : float
+    policy : Policy
+    """
+
+    network: str = "testnet"
+    base_url: str | None = None
+    credentials: Path | None = None
+    folder: Path = LIVE_FOLDER
+    kill_switch: Path = KILL_SWITCH
+    timeout_seconds: float = 10.0
+    policy: Policy = field(default_factory=Policy)
+
+
+def from_spec(path: Path, cache: str | None) -> Strategy:
+    """The strategy of a promoted spec, checked; `cache` replaces the folder of its data."""
+    spec = read_spec(path)
+    oracle, notes = load_live_oracle(spec)
+    data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
+    return Strategy(spec.name, spec.digest, oracle, replace(spec.config, data=data), spec.limits, tuple(notes))
+
+
+def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:
+    """The newest row at or before the decision of a weights file."""
+    frame = read_weights(path)
+    if frame.empty:
+        raise WeightsError(f"Weights file {path} has no row.")
+    oracle = GivenWeights(frame)
+    decision = trade_instant(now, config) - config.execution.delay_hours * HOUR
+    row = oracle.decisions[oracle.decisions <= decision]
+    if not len(row):
+        raise WeightsError(f"Weights file {path} has no row at or before {show(decision)}.")
+    values = oracle.fetch_portfolio_weights(decision, ())
+    text = f"{row[-1].isoformat()}{sorted(values.items())}{config.digest}"
+    later = len(oracle.decisions) - len(row)
+    notes = [f"the row of {show(row[-1])} is traded"] + ([f"{later} later rows are not"] if later else [])
+    key = hashlib.sha256(text.encode()).hexdigest()
+    return Strategy(path.stem, key, oracle, config, limits, tuple(notes))
+
+
+def flat(name: str) -> Strategy:
+    """Every position closed, whatever the limits: also the way out of a spec that cannot be read any more."""
+    key = hashlib.sha256(f"flatten|{name}".encode()).hexdigest()
+    return Strategy(name, key, GivenWeights.of({}), RunConfig(), Limits.none(), ("every position is closed",))
+
+
+class Session:
+    """A strategy at a venue, at one moment.
+
+    Parameters
+    ----------
+    strategy : Strategy
+    venue : Venue
+    now : Timestamp
+        The time.
+    """
+
+    def __init__(self, strategy: Strategy, venue: Venue, now: pd.Timestamp) -> None:
+        if venue.network not in ("testnet", "mainnet", "paper"):
+            raise LiveError(f"--network {venue.network!r} is none of testnet, mainnet, paper.")
+        self.strategy, self.venue, self.now = strategy, venue, now
+        self.instant = trade_instant(now, strategy.config)
+        self.notes = list(strategy.notes)
+        if not isinstance(strategy.oracle, GivenWeights) and not scheduled(self.instant, strategy.config):
+            self.notes.append(f"{show(self.instant)} is off the schedule that was validated")
+        self.panel: Panel | None = None
+        self._dex: DEX | None = None
+        self._manager: PortfolioManager | None = None
+
+    @property
+    def wants_data(self) -> bool:
+        """Whether the oracle sees a panel."""
+        given = isinstance(self.strategy.oracle, GivenWeights)
+        return not given or self.strategy.config.execution.target_volatility > 0.0
+
+    def sync(self, progress: Progress | None = None) -> None:
+        """Bring the cache's tail up to date from the main network's API, or from ``base_url``."""
+        config = self.strategy.config
+        store = Store(cache_path(config.data.cache))
+        manifest = store.manifest()
+        span = None if manifest is None else manifest.span
+        if manifest is not None and manifest.synthetic:
+            self.notes.append("the cache is SYNTHETIC: it is not brought up to date")
+            return
+        start = None if span is None else min(span[1], self.now) - _OVERLAP
+        try:
+            report = sync_api(
+                store,
+                start=start,
+                end=None,
+                coins=config.data.coins,
+                now=self.now,
+                base_url=self.venue.base_url,
+                timeout_seconds=self.venue.timeout_seconds,
+                progress=progress,
+            )
+        except DataError as error:
+            raise UnreachableError(f"The data cannot be brought up to date: {error}") from error
+        if report.problems:
+            self.notes.append(f"sync: {some(report.problems, 3)}")
+
+    @property
+    def dex(self) -> DEX:
+        """The account; a paper one is brought to the instant."""
+        if self._dex is None:
+            venue = self.venue
+            real = HyperLiquidDEX(
+                "mainnet" if venue.network == "paper" else venue.network,
+                base_url=venue.base_url,
+                credentials=venue.credentials,
+                timeout_seconds=venue.timeout_seconds,
+            )
+            self._dex = self._paper(real) if venue.network == "paper" else real
+        return self._dex
+
+    def _paper(self, feed: HyperLiquidDEX) -> PaperDEX:
+        data = self.strategy.config.data
+        panel = load_panel(data.cache, self.strategy.config.start, self.instant, data.coins)
+        if panel.index[-1] < self.instant:
+            row = feed.live_row()
+            panel = with_live_row(panel, self.instant, row)
+        self.panel = panel
+        state = self.venue.folder / f"{self.strategy.name}-paper.json"
+        dex = PaperDEX(panel, self.strategy.config, state, start=self.instant)
+        dex.advance(self.instant)
+        return dex
+
+    @property
+    def manager(self) -> PortfolioManager:
+        """The portfolio manager, with the journal of this strategy and account."""
+        if self._manager is None:
+            dex = self.dex
+            strategy = self.strategy
+            self._manager = PortfolioManager(
+                strategy.oracle,
+                dex,
+                strategy.config,
+                panel=self.panel,
+                limits=strategy.limits,
+                policy=self.venue.policy,
+                journal=Journal(self.venue.folder / f"{strategy.name}-{dex.label}.jsonl"),
+                key=strategy.key,
+                kill_switch=self.venue.kill_switch,
+            )
+        return self._manager
+
+    def locked(self) -> AbstractContextManager[None]:
+        """No other process may trade the account meanwhile."""
+        return single_instance(self.venue.folder / f".{self.dex.label}.lock")
+
+    def plan(self) -> tuple[Plan, list[str]]:
+        """The plan and the limits that it breaks; nothing is sent."""
+        manager = self.manager
+        markets = self.dex.markets()
+        plan = manager.plan(self.now)
+        return plan, manager.breaches(plan, markets, self.now)
+
+    def execute(self) -> Outcome:
+        """Trade, under the lock."""
+        with self.locked():
+            return self.manager.manage_portfolio(self.now)
+
+
+def next_run(now: pd.Timestamp, config: RunConfig) -> tuple[pd.Timestamp, pd.Timestamp]:
+    """When ``--daily`` brings the data and when it orders, for the next scheduled instant.
+
+    Raises
+    ------
+    LimitError
+        When the schedule has no instant within two years.
+    """
+    instant = now.ceil(HOUR)
+    for _ in range(2 * 366 * 24):
+        if scheduled(instant, config) and instant - ORDER_LEAD > now:
+            return instant - DATA_LEAD, instant - ORDER_LEAD
+        instant += HOUR
+    raise LimitError("The schedule of this spec has no instant within two years.")

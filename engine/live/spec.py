@@ -1,0 +1,178 @@
+"""A promoted strategy: one reviewed JSON file that says all that a live run needs, and vouches for itself."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from engine.config import RunConfig
+from engine.data.files import sync_folder, write_durable
+from engine.errors import HlbtError, SpecError, nearest, some
+from engine.live.limits import Limits
+from engine.oracle import Oracle, load_oracle, oracle_sources
+from engine.runs import code_digest, files_digest
+
+SCHEMA: Final = 1
+
+
+@dataclass(frozen=True)
+class StrategySpec:
+    """What is promoted.
+
+    Attributes
+    ----------
+    name : str
+        Also the file's name.
+    created : str
+        ISO 8601 instant of the promotion.
+    oracle : str
+        Dotted path, ``module:Class``.
+    parameters : mapping
+        Constructor arguments of the oracle, all of them.
+    config : RunConfig
+        Rules of the run that was validated.
+    limits : Limits
+        What stops a live run.
+    gates : mapping
+        ``results`` of the promotion's gates, and ``overrides`` with their reasons.
+    digests : mapping
+        SHA-256 of ``data`` (the panel), ``oracle`` (its code) and ``engine`` (this package's code).
+    versions : mapping
+        Of hlbt, Python and libraries.
+    trials : int
+        Parameter sets tried for the idea.
+    account : mapping
+        What the owner wants to record of the account it is meant for; no secret.
+    """
+
+    name: str
+    created: str
+    oracle: str
+    parameters: Mapping[str, Any]
+    config: RunConfig
+    limits: Limits
+    gates: Mapping[str, Any]
+    digests: Mapping[str, str]
+    versions: Mapping[str, str]
+    trials: int
+    account: Mapping[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, with the schema and without the digest."""
+        plain = {**asdict(self), "config": self.config.to_dict(), "limits": self.limits.to_dict(), "schema": SCHEMA}
+        found: dict[str, Any] = json.loads(canonical(plain))
+        return found
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the canonical form: the spec's identity, and part of its client order ids."""
+        return hashlib.sha256(canonical(self.to_dict()).encode()).hexdigest()
+
+
+def canonical(value: Any) -> str:
+    """One spelling of a value: sorted keys, no spaces, no NaN.
+
+    Raises
+    ------
+    SpecError
+        For what JSON has no form for.
+    """
+    try:
+        return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError) as error:
+        raise SpecError(f"A spec holds plain finite values only: {error}.") from error
+
+
+def write_spec(spec: StrategySpec, path: Path) -> None:
+    """Write a spec, whole or not at all, with its digest, in a form that a person can review.
+
+    Raises
+    ------
+    SpecError
+        For a name that is not the file's, or values that are not plain.
+    """
+    if path.stem != spec.name or path.suffix != ".json":
+        raise SpecError(f"The spec {spec.name!r} belongs into {spec.name}.json, not into {path.name}.")
+    content = {**spec.to_dict(), "digest": spec.digest}
+    text = json.dumps(content, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_durable(path, text.encode())
+    sync_folder(path.parent)
+
+
+def read_spec(path: Path) -> StrategySpec:
+    """Read a spec and check that it is what was promoted.
+
+    Raises
+    ------
+    SpecError
+        When it cannot be read, has been edited by hand (its digest does not fit), lacks a field or has one too many.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except OSError as error:
+        raise SpecError(f"Spec {path} cannot be read: {error.strerror}. `hlbt promote` writes one.") from error
+    except ValueError as error:
+        raise SpecError(f"Spec {path} is not JSON: {error}.") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise SpecError(f"{path} is no strategy spec of schema {SCHEMA}. `hlbt promote` writes one.")
+    given = content.pop("digest", None)
+    found = hashlib.sha256(canonical(content).encode()).hexdigest()
+    if given != found:
+        raise SpecError(
+            f"Spec {path} was changed after its promotion: its digest is {str(given)[:12]}, its content's {found[:12]}. "
+            "A change is a new promotion: restore the file from git, or promote again."
+        )
+    names = {item.name for item in fields(StrategySpec)}
+    missing, extra = names - set(content), set(content) - names - {"schema"}
+    if missing or extra:
+        hint = nearest(next(iter(extra)), names) if extra else ""
+        raise SpecError(
+            f"Spec {path}: missing {some(sorted(missing)) or 'nothing'}, unknown {some(sorted(extra))}.{hint}"
+        )
+    del content["schema"]
+    try:
+        config, limits = RunConfig.from_dict(content.pop("config")), Limits.from_dict(content.pop("limits"))
+    except HlbtError as error:
+        raise SpecError(f"Spec {path}: {error}") from error
+    spec = StrategySpec(config=config, limits=limits, **content)
+    if spec.name != path.stem:
+        raise SpecError(f"{path} holds the spec {spec.name!r}. Rename the file to {spec.name}.json.")
+    return spec
+
+
+def load_live_oracle(spec: StrategySpec) -> tuple[Oracle, list[str]]:
+    """The oracle of a spec, if its code is what was validated.
+
+    Returns
+    -------
+    oracle : Oracle
+    notes : list of str
+        What has changed without changing the weights' code: the engine.
+
+    Raises
+    ------
+    SpecError
+        When the oracle's code has changed since the promotion.
+    """
+    oracle = load_oracle(spec.oracle, spec.parameters)
+    found, promoted = files_digest(oracle_sources(oracle)), spec.digests.get("oracle")
+    if found != promoted:
+        raise SpecError(
+            f"The code of {spec.oracle} has changed since {spec.name!r} was promoted: its digest is {found[:12]}, "
+            f"promoted was {str(promoted)[:12]}. What was validated is not what would trade: validate and promote "
+            "again, or go back to that code."
+        )
+    engine = spec.digests.get("engine")
+    if engine == code_digest():
+        return oracle, []
+    return oracle, [f"the engine's code is not that of the promotion ({str(engine)[:12]}): check it with a dry run"]
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is no number of JSON" if math.isnan(float(name)) else f"{name} is not finite")
