@@ -6,6 +6,7 @@ A candidate comes from a run folder, a run below a sweep (``<sweep>/top/<run>``)
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,7 +102,7 @@ def read_candidate(folder: Path, reports: Path | None = None) -> Candidate:
         record["span"]["start"],
         record["span"]["end"],
         {"data": record["digests"]["data"], "oracle": origin["digest"], "code": record["digests"]["code"]},
-        reports or (place if sweep is None else sweep).parent,
+        reports or _beside(place if sweep is None else sweep),
         sweep,
     )
 
@@ -124,7 +125,7 @@ def _of_sweep(folder: Path, reports: Path | None) -> Candidate:
             "oracle": _digest_of(record, setting.oracle),
             "code": record["digests"]["code"],
         },
-        reports or place.parent,
+        reports or _beside(place),
         place,
     )
 
@@ -144,10 +145,10 @@ def check_current(candidate: Candidate, panel: Panel) -> None:
     }
     changed = _changes(candidate.digests, now)
     if changed:
-        again = "backtest" if candidate.sweep is None else "sweep"
+        again = "`hlbt sweep`" if candidate.sweep else "`hlbt backtest`, and the sweep that holds its set,"
         raise PromotionError(
             f"{candidate.name} is not what there is now: {' and '.join(changed)}. What was validated is not what would "
-            f"be traded. Run `hlbt {again}` again with the same settings (the sweep of a backtest too), then promote."
+            f"be traded. Run {again} again with the same settings, then promote."
         )
 
 
@@ -181,7 +182,8 @@ def sweep_of(candidate: Candidate) -> tuple[Study, int]:
         raise DataError(f"{'; '.join(stale)}. Run `hlbt sweep` again with the same settings, then promote.")
     raise DataError(
         f"No sweep in {candidate.reports} holds this set (oracle, parameters, config and data), so nobody can tell "
-        f"how much was chosen. Run `hlbt sweep --oracle {candidate.oracle} --grid ...` with a grid that has it."
+        f"how much was chosen. Run `hlbt sweep --oracle {candidate.oracle} --grid ...` with a grid that has it, or name "
+        "the folder of its sweep with --reports."
     )
 
 
@@ -230,6 +232,11 @@ def _sweeps(candidate: Candidate) -> Iterator[Path]:
     if candidate.sweep is not None:
         yield candidate.sweep
     yield from (folder for _, folder in sorted(found) if folder != candidate.sweep)
+
+
+def _beside(folder: Path) -> Path:
+    """The folder that `folder` lies in, as it is called here: a spec shall not name the folders of a machine."""
+    return Path(os.path.relpath(folder.parent))
 
 
 def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -64,8 +64,11 @@ class Gate:
 
     @property
     def short(self) -> str:
-        """``pbo 0.61 (at most 0.2)``."""
-        shown = "not computed" if self.value is None else f"{self.value:.6g}"
+        """``pbo 0.61 (at most 0.2)``; a value that rounds to its threshold is shown in full."""
+        if self.value is None:
+            return f"{self.name} not computed ({self.rule} {self.threshold:g})"
+        shown = f"{self.value:.4g}"
+        shown = shown if float(shown) != self.threshold else repr(self.value)
         return f"{self.name} {shown} ({self.rule} {self.threshold:g})"
 
 

@@ -69,10 +69,10 @@ def check_overrides(examination: Examination, overrides: Sequence[Override]) -> 
         )
     closed = [gate for gate in examination.failed if gate.name not in named]
     if closed:
-        why = dict.fromkeys(gate.says.removeprefix("Not computed. ") for gate in closed)
+        why = dict.fromkeys(gate.says for gate in closed if gate.value is None)  # no figure could say it
         raise PromotionError(
             f"Refused by {len(closed)} of {len(examination.gates)} gates: {'; '.join(gate.short for gate in closed)}. "
-            f"{' '.join(why)} Nothing was written. Improve the strategy, or let a gate pass on record: --override "
+            f"{''.join(f'{said} ' for said in why)}Nothing was written. Improve the strategy, or let a gate pass on record: --override "
             f"{closed[0].name} --reason '...'."
         )
 
