@@ -30,7 +30,7 @@ from engine.trials import count_trials
 from engine.validate import Case, overfitting, trial_figures, walk_forwards
 from engine.verdict import Rule, Thresholds
 
-#: A decision counts as covered when its tradable coins carry this part of the gross that was asked for.
+#: A decision could be traded when coins that were tradable then carry this part of the gross that was asked for.
 COVERED = 0.9
 
 
@@ -308,16 +308,17 @@ def _listed(panel: Panel) -> np.ndarray:
 
 
 def _decisions(subject: _Subject) -> Answer:
-    weights = subject.rerun.base.weights
+    """Part of the decisions that could be traded as asked; one that asks for nothing needs half of the market."""
+    weights, tradable = subject.rerun.base.weights, subject.panel.tradable
     rows, inside = trade_rows(pd.DatetimeIndex(weights.index), subject.panel, subject.candidate.config)
     asked = np.abs(np.nan_to_num(weights.to_numpy()[inside]))
-    gross = asked.sum(axis=1)
-    if not (gross > 0.0).any():
-        raise DataError("No decision asked for a position.")
-    could = (asked * subject.panel.tradable[rows]).sum(axis=1)[gross > 0.0] / gross[gross > 0.0]
-    value = float((could >= COVERED).mean())
+    could = (asked * tradable[rows]).sum(axis=1) >= COVERED * asked.sum(axis=1)
+    # An oracle that weighs nothing where nothing can be traded must not look well served.
+    market = tradable[rows].sum(axis=1) >= 0.5 * np.maximum(_listed(subject.panel)[rows].sum(axis=1), 1)
+    covered = np.where(asked.any(axis=1), could, market)
+    value = float(covered.mean())
     return value, (
-        f"At {value:.1%} of {len(could):,} decisions at least {COVERED:.0%} of the gross asked for could be traded."
+        f"At {value:.1%} of {len(covered):,} decisions at least {COVERED:.0%} of the gross asked for could be traded."
     )
 
 
@@ -388,7 +389,7 @@ def examine(
     base = subject.rerun.base
     for name, (label, rule, ask) in GATES.items():
         report(len(done), len(GATES), label)
-        done.append(_gate(name, label, rule, thresholds[name], lambda ask=ask: ask(subject)))  # type: ignore[misc]
+        done.append(gate_of(name, label, rule, thresholds[name], lambda ask=ask: ask(subject)))  # type: ignore[misc]
     report(len(GATES), len(GATES), "done")
     rows, _ = trade_rows(pd.DatetimeIndex(base.weights.index), panel, candidate.config)
     study = None if isinstance(subject.found, dict) else subject.found[0]
@@ -398,7 +399,8 @@ def examine(
     return Examination(tuple(done), trials, sweep, float(np.nanmax(base.ledger.gross[rows])), account_usd)
 
 
-def _gate(name: str, label: str, rule: Rule, threshold: float, ask: Callable[[], Answer]) -> Gate:
+def gate_of(name: str, label: str, rule: Rule, threshold: float, ask: Callable[[], Answer]) -> Gate:
+    """One gate: its question asked, its answer held against the threshold; without an answer it is closed."""
     try:
         value, says = ask()
         if not math.isfinite(value):

@@ -69,11 +69,13 @@ def check_overrides(examination: Examination, overrides: Sequence[Override]) -> 
         )
     closed = [gate for gate in examination.failed if gate.name not in named]
     if closed:
-        why = dict.fromkeys(gate.says for gate in closed if gate.value is None)  # no figure could say it
+        # What no figure says: why a gate was not computed, and where an oracle looks ahead.
+        why = dict.fromkeys(gate.says for gate in closed if gate.value is None or gate.name == "causality")
+        listed = "; ".join(gate.short for gate in closed)
         raise PromotionError(
-            f"Refused by {len(closed)} of {len(examination.gates)} gates: {'; '.join(gate.short for gate in closed)}. "
-            f"{''.join(f'{said} ' for said in why)}Nothing was written. Improve the strategy, or let a gate pass on record: --override "
-            f"{closed[0].name} --reason '...'."
+            f"Refused by {len(closed)} of {len(examination.gates)} gates: {listed}. "
+            f"{''.join(f'{said} ' for said in why)}Nothing was written. Improve the strategy, or let a gate pass on "
+            f"record: --override {closed[0].name} --reason '...'."
         )
 
 
@@ -117,7 +119,7 @@ def limits_of(asked: Mapping[str, Any], assignments: Sequence[str], gross: float
             f"--limit gross={limits.gross:g} is below the run's own gross of {gross:.3f}: it would stop the strategy "
             "at its work. Give a higher one, or promote a run with less."
         )
-    raised = math.ceil(HEADROOM * gross * 100.0) / 100.0
+    raised = math.ceil(round(HEADROOM * gross * 100.0, 6)) / 100.0
     note = f"limit gross: raised from {limits.gross:g} to {raised:g}, for the run's own gross is {gross:.3f}"
     return Limits.from_dict({**values, "gross": raised}), [note]
 
