@@ -25,6 +25,7 @@ from engine.cli_options import (
     parameters_of,
 )
 from engine.cli_oracle import oracle_app
+from engine.cli_promote import promote_command
 from engine.cli_sweep import sweep_command
 from engine.cli_validate import validate_command
 from engine.errors import ConfigError, DataError, HlbtError, OracleError
@@ -62,6 +63,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command("sweep")(sweep_command)
 app.command("validate")(validate_command)
+app.command("promote")(promote_command)
 app.add_typer(oracle_app, name="oracle")
 app.add_typer(live_app, name="live")
 

@@ -12,6 +12,7 @@
     │   ├── SpecError           a strategy spec that is damaged, edited or out of date
     │   └── UnreachableError    the exchange does not answer, or not in its own language
     ├── OracleError     an oracle that cannot be found, built or asked
+    ├── PromotionError  a run that is refused by a gate, or that is no longer what was validated
     └── WeightsError    portfolio weights that break the contract
 
 A message is one paragraph: what is wrong, where (coin, UTC hour, file), the value, the cure.
@@ -79,6 +80,12 @@ class UnreachableError(LiveError):
 
 class OracleError(HlbtError):
     """An oracle cannot be found, built or asked."""
+
+
+class PromotionError(HlbtError):
+    """A run is refused by a gate, or is no longer what was validated."""
+
+    exit_code = 7
 
 
 class WeightsError(HlbtError):

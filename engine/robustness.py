@@ -132,7 +132,7 @@ def neighbours(study: Study, place: int, by: str = "sharpe") -> list[dict[str, A
     list of dict
         ``axis``, ``parameters`` (the values of all axes), ``place`` and the figure `by`.
     """
-    codes, values = _codes(study.table.index)
+    codes, values = codes_of(study.table.index)
     figures = study.table[by].to_numpy(dtype=np.float64)
     own = codes[place]
     found = []
@@ -154,7 +154,7 @@ def neighbours(study: Study, place: int, by: str = "sharpe") -> list[dict[str, A
     return found
 
 
-def _codes(index: pd.Index) -> tuple[np.ndarray, list[list[Any]]]:
+def codes_of(index: pd.Index) -> tuple[np.ndarray, list[list[Any]]]:
     """Place of each set's value among the values of each axis, (P, K), and those values."""
     if isinstance(index, pd.MultiIndex):
         return np.stack([np.asarray(codes) for codes in index.codes], axis=1), [list(level) for level in index.levels]

@@ -84,9 +84,9 @@ def validate(
     report = progress or (lambda done, total, what: None)
     parts: list[tuple[str, str, Callable[[], Any]]] = [
         ("winner", "the winner", lambda: _winner(case)),
-        ("trials", "trials", lambda: _trials(case)),
-        ("pbo", "overfitting", lambda: _overfitting(case)),
-        ("walk_forward", "walk-forward", lambda: _walk_forwards(case)),
+        ("trials", "trials", lambda: trial_figures(case)),
+        ("pbo", "overfitting", lambda: overfitting(case)),
+        ("walk_forward", "walk-forward", lambda: walk_forwards(case)),
         ("bootstrap", "bootstrap", lambda: _bootstrap(case)),
         ("superiority", "superiority", lambda: _superiority(case)),
         ("cost_stress", "costs", lambda: case.rerun.costs()),
@@ -196,7 +196,8 @@ def _winner(case: Case) -> dict[str, Any]:
     return {**found, "track": attempt(track)}
 
 
-def _trials(case: Case) -> dict[str, Any]:
+def trial_figures(case: Case) -> dict[str, Any]:
+    """How many trials there were, and the deflated Sharpe ratio of the case's set among them."""
     daily = case.study.table["sharpe"].to_numpy(dtype=np.float64) / ANNUAL
     daily = daily[np.isfinite(daily)]
     own = TrialCount(len(case.study), float(daily.std(ddof=1)) if len(daily) > 1 else 0.0)
@@ -223,7 +224,8 @@ def _trials(case: Case) -> dict[str, Any]:
     }
 
 
-def _overfitting(case: Case) -> dict[str, Any]:
+def overfitting(case: Case) -> dict[str, Any]:
+    """Probability of backtest overfitting of the study, whichever set is judged."""
     values, _, _ = case.matrix
     blocks = min(BLOCKS, len(values) // 4 * 2) if len(values) < 4 * BLOCKS else BLOCKS
     if blocks < 4:
@@ -251,7 +253,8 @@ def _overfitting(case: Case) -> dict[str, Any]:
     }
 
 
-def _walk_forwards(case: Case) -> dict[str, Any]:
+def walk_forwards(case: Case) -> dict[str, Any]:
+    """Stitched out-of-sample curves of the study, whichever set is judged, after the cost of changing sets."""
     values, dates, places = case.matrix
     days = len(values)
     train = max(2, int(days * TRAINED))

@@ -1,0 +1,208 @@
+"""promote: a candidate that passed its gates -> a strategy spec; one that did not -> a refusal that names them."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.candidate import Candidate
+from engine.config import parse_value
+from engine.errors import ConfigError, DataError, PromotionError, some
+from engine.gates import Examination, GateFile, check_gate, plain_gates
+from engine.live.limits import Limits
+from engine.live.spec import StrategySpec, write_spec
+from engine.panel import Panel
+from engine.runs import code_digest, versions
+
+#: Room of the gross limit over the run's own gross, where the limit asked for would be below that.
+HEADROOM = 1.1
+
+
+@dataclass(frozen=True)
+class Override:
+    """A gate that someone lets a strategy through, and why; both stay on record."""
+
+    gate: str
+    reason: str
+
+
+def overrides_of(gates: Sequence[str], reasons: Sequence[str]) -> tuple[Override, ...]:
+    """Pairs of ``--override`` and ``--reason``, in the order in which they were given.
+
+    Raises
+    ------
+    ConfigError
+        For an unknown gate (the nearest is named), one named twice, or one without a reason.
+    """
+    for name in gates:
+        check_gate(name, "--override: ")
+    twice = sorted({name for name in gates if gates.count(name) > 1})
+    if twice:
+        raise ConfigError(f"--override {twice[0]} is given twice. Give one reason that says all.")
+    if len(gates) != len(reasons) or not all(reason.strip() for reason in reasons):
+        raise ConfigError(
+            f"{len(gates)} gates are overridden ({some(gates) or 'none'}) with "
+            f"{sum(1 for reason in reasons if reason.strip())} reasons: write --override GATE --reason '...' for each "
+            "one. The reason stays in the spec."
+        )
+    return tuple(Override(gate, reason.strip()) for gate, reason in zip(gates, reasons, strict=True))
+
+
+def check_overrides(examination: Examination, overrides: Sequence[Override]) -> None:
+    """Refuse a candidate with a gate that failed and is not overridden, and the override of a gate that passed.
+
+    Raises
+    ------
+    PromotionError
+        Naming every such gate with its value and its threshold.
+    """
+    named = {override.gate for override in overrides}
+    needless = [gate for gate in examination.gates if gate.passed and gate.name in named]
+    if needless:
+        raise PromotionError(
+            f"Nothing is there to override: {'; '.join(gate.short for gate in needless)} passed. Leave out --override "
+            f"{needless[0].name}, so that the record says what was waived and nothing else."
+        )
+    closed = [gate for gate in examination.failed if gate.name not in named]
+    if closed:
+        # What no figure says: why a gate was not computed, and where an oracle looks ahead.
+        why = dict.fromkeys(gate.says for gate in closed if gate.value is None or gate.name == "causality")
+        listed = "; ".join(gate.short for gate in closed)
+        raise PromotionError(
+            f"Refused by {len(closed)} of {len(examination.gates)} gates: {listed}. "
+            f"{''.join(f'{said} ' for said in why)}Nothing was written. Improve the strategy, or let a gate pass on "
+            f"record: --override {closed[0].name} --reason '...'."
+        )
+
+
+def limits_of(asked: Mapping[str, Any], assignments: Sequence[str], gross: float) -> tuple[Limits, list[str]]:
+    """Limits of the live account.
+
+    Parameters
+    ----------
+    asked : mapping
+        ``[limits]`` of the gates file; ``"none"`` switches one off.
+    assignments : sequence of str
+        ``name=value`` of the command line, which go before it.
+    gross : float
+        The run's own, right after its trades.
+
+    Returns
+    -------
+    limits : Limits
+    notes : list of str
+        What was raised, and why.
+
+    Raises
+    ------
+    ConfigError
+        For an assignment that is none, or a gross that is given and below the run's own.
+    SpecError
+        For an unknown limit, or a value that is no number.
+    """
+    given: dict[str, Any] = {}
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals or not name.strip():
+            raise ConfigError(f"--limit {assignment!r} is not name=value, for example --limit gross=1.2.")
+        given[name.strip()] = parse_value(text)
+    values = {name: None if value == "none" else value for name, value in {**asked, **given}.items()}
+    limits = Limits.from_dict(values)
+    if limits.gross is None or limits.gross >= gross:
+        return limits, []
+    if "gross" in given:
+        raise ConfigError(
+            f"--limit gross={limits.gross:g} is below the run's own gross of {gross:.3f}: it would stop the strategy "
+            "at its work. Give a higher one, or promote a run with less."
+        )
+    raised = math.ceil(round(HEADROOM * gross * 100.0, 6)) / 100.0
+    note = f"limit gross: raised from {limits.gross:g} to {raised:g}, for the run's own gross is {gross:.3f}"
+    return Limits.from_dict({**values, "gross": raised}), [note]
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that is no plain name of a file."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith((".json", ".")):
+        raise ConfigError(
+            f"--name {name!r} is not accepted: write letters, digits, dots, dashes and underscores, for example "
+            "--name momentum-168h. It names the file NAME.json."
+        )
+
+
+def spec_path(folder: Path, name: str, replace: bool) -> Path:
+    """Where the spec goes; one that lies there is refused unless it is to be replaced."""
+    check_name(name)
+    path = folder / f"{name}.json"
+    if path.exists() and not replace:
+        raise PromotionError(f"{path} is promoted already. Choose another --name, or put this in its place: --replace.")
+    return path
+
+
+def spec_of(
+    candidate: Candidate,
+    panel: Panel,
+    examination: Examination,
+    overrides: Sequence[Override],
+    limits: Limits,
+    file: GateFile,
+    name: str,
+    created: str,
+) -> StrategySpec:
+    """The spec of a candidate that was let through.
+
+    Parameters
+    ----------
+    created : str
+        ISO 8601 instant of the promotion, from the caller, for nothing here reads the clock.
+    """
+    check_overrides(examination, overrides)
+    gates = {
+        "results": plain_gates(examination.gates),
+        "overrides": [asdict(override) for override in overrides],
+        "run": {
+            "name": candidate.name,
+            "sweep": examination.sweep,
+            "start": candidate.start,
+            "end": candidate.end,
+            "coins": len(panel.coins),
+            "gross": examination.gross,
+            "synthetic": panel.synthetic,
+        },
+    }
+    digests = {
+        "data": panel.digest,
+        "oracle": candidate.digests["oracle"],
+        "engine": code_digest(),
+        "gates": file.digest,
+    }
+    return StrategySpec(
+        name=name,
+        created=created,
+        oracle=candidate.oracle,
+        parameters=candidate.parameters,
+        config=candidate.config,
+        limits=limits,
+        gates=gates,
+        digests=digests,
+        versions=versions(),
+        trials=examination.trials,
+        account={"equity_usd": examination.account_usd},
+    )
+
+
+def save_spec(spec: StrategySpec, path: Path) -> None:
+    """Write a spec, whole or not at all."""
+    try:
+        write_spec(spec, path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
+
+
+def default_gates() -> Path:
+    """``research/gates.toml`` here, else the one that lies beside this package."""
+    here = Path("research") / "gates.toml"
+    return here if here.is_file() else Path(__file__).parent.parent / here
