@@ -76,13 +76,22 @@ def read_candidate(folder: Path, reports: Path | None = None) -> Candidate:
     PromotionError
         For a run of a weights file, which has no oracle.
     """
-    if (folder / RECORD).is_file():
-        return _of_sweep(folder, reports)
-    if not (folder / "run.json").is_file():
+    is_sweep = (folder / RECORD).is_file()
+    if not is_sweep and not (folder / "run.json").is_file():
         raise DataError(
             f"{folder} is neither a run nor a sweep: it has no run.json and no {RECORD}. `hlbt backtest` and `hlbt "
             "sweep` make them below reports/."
         )
+    try:
+        return _of_sweep(folder, reports) if is_sweep else _of_run(folder, reports)
+    except (KeyError, TypeError, StopIteration) as error:
+        raise DataError(
+            f"The record of {folder} is damaged: it lacks {error}. Run the {'sweep' if is_sweep else 'backtest'} again."
+        ) from error
+
+
+def _of_run(folder: Path, reports: Path | None) -> Candidate:
+    """A run of an oracle."""
     record = load_run(folder).record
     origin, place = record["origin"], folder.resolve()
     if origin["kind"] != "oracle":
@@ -155,8 +164,8 @@ def check_current(candidate: Candidate, panel: Panel) -> None:
 def sweep_of(candidate: Candidate) -> tuple[Study, int]:
     """The sweep that holds exactly the candidate's set, over the same data and by the same code; row of the set.
 
-    The sweep that the candidate lies in comes first, then the one with most sets: of the searches that led here the
-    widest says most of how much was chosen.
+    The sweep that the candidate lies in comes first, then the one with most sets: the widest of the searches that led
+    here says most of how much was chosen.
 
     Raises
     ------
