@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from engine.live.spec import StrategySpec, write_spec
 from engine.oracle_build import bound_parameters, load_oracle, oracle_code
 from engine.runs import code_digest, files_digest
 from hyperliquid_exchange import HyperLiquidExchange
-from hyperliquid_world import MASTER
+from hyperliquid_world import MASTER, trading
 
 SECRET = "11" * 32
 MOMENTUM = "research.oracles.momentum:Momentum"
@@ -102,6 +103,16 @@ class World:
                 assert SECRET.encode() not in path.read_bytes(), path
 
 
+@contextmanager
+def open_world(folder: Path) -> Iterator[World]:
+    """The exchange of hyperliquid_world with books 4 bps wide that refill."""
+    with trading() as server:
+        for coin in ("BTC", "ETH", "DOGE", "RLB"):
+            price = server.ledger.coins[coin].price
+            server.set_book(coin, bid=price * 0.9998, ask=price * 1.0002, refill=True)
+        yield World(server, folder)
+
+
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]) -> Outcome:
     """Run a command in this process, with short waits between attempts."""
     monkeypatch.setattr(Policy.__init__, "__defaults__", (*Policy.__init__.__defaults__[:-1], (0.02, 0.05, 0.1, 0.2)))
@@ -115,6 +126,13 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wo
     assert "Traceback" not in captured.err
     assert SECRET not in captured.out + captured.err
     return Outcome(code, captured.out, captured.err)
+
+
+def near(world: World, wanted: dict[str, float], slack: float = 0.003) -> None:
+    held = world.weights_held()
+    assert set(held) == {coin for coin, weight in wanted.items() if weight}
+    for coin, weight in wanted.items():
+        assert held.get(coin, 0.0) == pytest.approx(weight, abs=slack)
 
 
 def momentum_spec(

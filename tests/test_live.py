@@ -7,41 +7,29 @@ import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from engine import HyperLiquidDEX, PortfolioManager
 from engine.errors import LiveError
-from engine.live.credentials import read_credentials
 from engine.live.execute import Policy
 from engine.live.given import GivenWeights
 from engine.live.journal import Journal
 from hyperliquid_faults import REJECTS
-from hyperliquid_world import AGENT, MASTER, trading
-from live_world import SECRET, Outcome, World, call, momentum_spec
+from hyperliquid_world import AGENT, MASTER
+from live_world import SECRET, Outcome, World, call, near, open_world
 
 Run = Callable[..., Outcome]
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with trading() as server:
-        for coin in ("BTC", "ETH", "DOGE", "RLB"):
-            price = server.ledger.coins[coin].price
-            server.set_book(coin, bid=price * 0.9998, ask=price * 1.0002, refill=True)
-        yield World(server, tmp_path)
+    with open_world(tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     return lambda words: call(monkeypatch, capsys, words)
-
-
-def near(world: World, wanted: dict[str, float], slack: float = 0.003) -> None:
-    held = world.weights_held()
-    assert set(held) == {coin for coin, weight in wanted.items() if weight}
-    for coin, weight in wanted.items():
-        assert held.get(coin, 0.0) == pytest.approx(weight, abs=slack)
 
 
 BOOK = {"BTC": 0.4, "ETH": -0.3, "DOGE": 0.1, "RLB": -0.1}
@@ -438,85 +426,3 @@ def test_an_empty_account_and_orders_near_the_minimum(world: World, run: Run) ->
     assert done.code == 0 and done.json["missing"] == [] and "minimum value" in done.json["notes"][0]
     assert len([order for order in done.json["orders"] if order["coin"] == "DOGE"]) == 1
     assert set(world.positions) == {"ETH"}
-
-
-# Specs ----------------------------------------------------------------------------------------------------------------
-
-
-def test_plan_and_run_of_a_spec_bring_the_data_and_trade_what_the_oracle_says(world: World, run: Run) -> None:
-    spec = momentum_spec(world.folder, world.folder / "cache")
-    now = pd.Timestamp.now("UTC").isoformat()
-    planned = run(world.words("plan", spec, "--json", "--now", now))
-    assert planned.code == 0, planned.err
-    assert world.server.asked("candleSnapshot") and not world.server.asked("order")
-    weights = planned.json["weights"]
-    assert sorted(weights.values()) == [-0.5, 0.5]
-    done = run(world.words("run", spec, "--execute", "--json", "--now", now))
-    assert done.code == 0, done.err
-    near(world, weights)
-    dry = run(world.words("run", spec))
-    assert dry.code == 0 and "Nothing was sent" in dry.out
-    world.check()
-
-
-def test_a_spec_that_was_edited_or_whose_oracle_changed_is_refused(
-    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec = momentum_spec(world.folder, world.folder / "cache")
-    content = spec.read_text()
-    spec.write_text(content.replace('"gross": 1.1', '"gross": 9.9'))
-    done = run(world.words("run", spec, "--execute"))
-    assert done.code == 5 and "momentum.json" in done.err
-    spec.write_text(content)
-    monkeypatch.setattr("engine.live.spec.files_digest", lambda files: "f" * 64)
-    done = run(world.words("run", spec, "--execute"))
-    assert done.code == 5 and "research.oracles.momentum:Momentum" in done.err and not world.server.asked("order")
-    done = run(world.words("run", spec, "--set", "costs.taker_bps=0"))
-    assert done.code == 5 and "data.cache" in done.err
-
-
-def test_a_paper_account_on_live_quotes(world: World, run: Run) -> None:
-    """No key, no order on the exchange; the account is a file, and the next day pays the night's funding."""
-    spec = momentum_spec(world.folder, world.folder / "cache")
-    world.credentials.unlink()
-    words = world.words("run", spec, "--execute", "--json", "--network", "paper")
-    done = run(words)
-    assert done.code == 0, done.err
-    assert len(done.json["orders"]) == 2 and not world.server.asked("order")
-    state = json.loads((world.journals / "momentum-paper.json").read_text())
-    assert len(state["positions"]) == 2 and state["cash_usd"] != 10_000
-    world.server.advance(25)
-    later = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()
-    done = run([*words, "--now", later])
-    assert done.code == 0, done.err
-
-
-# Credentials ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("content", "mode", "said"),
-    [
-        ({"secret_key": SECRET}, 0o644, "chmod"),
-        ({"secret_key": SECRET}, 0o640, "chmod"),
-        ({"secret_key": SECRET[:-1]}, 0o600, "secret_key"),
-        ({"secret_key": SECRET, "account_address": "0x12"}, 0o600, "account_address"),
-        ({"secret_key": SECRET, "multi_sig": {"authorized_users": [{"secret_key": "a"}]}}, 0o600, "multi_sig"),
-        ({"secret_key": SECRET, "multi_sig": True}, 0o600, "multi_sig"),
-        ({"secret_kye": SECRET}, 0o600, "secret_key"),
-    ],
-)
-def test_credentials_that_are_refused(tmp_path: Path, content: dict[str, object], mode: int, said: str) -> None:
-    path = tmp_path / "keys.json"
-    path.write_text(json.dumps(content))
-    path.chmod(mode)
-    with pytest.raises(LiveError, match=said) as caught:
-        read_credentials(path)
-    assert SECRET[:-1] not in str(caught.value)
-
-
-def test_the_template_is_the_form_that_is_read() -> None:
-    import engine.live
-
-    template = Path(engine.live.__file__).parent / "hyperliquid_config.template.json"
-    assert set(json.loads(template.read_text())) == {"secret_key", "account_address", "multi_sig", "vault_address"}

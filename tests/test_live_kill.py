@@ -12,8 +12,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from hyperliquid_world import MASTER, trading
-from live_world import Outcome, World, call
+from hyperliquid_world import MASTER
+from live_world import Outcome, World, call, open_world
 
 Run = Callable[[list[str]], Outcome]
 
@@ -39,11 +39,8 @@ def forks() -> multiprocessing.context.ForkServerContext:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    with trading() as server:
-        for coin in ("BTC", "ETH", "DOGE", "RLB"):
-            price = server.ledger.coins[coin].price
-            server.set_book(coin, bid=price * 0.9998, ask=price * 1.0002, refill=True)
-        yield World(server, tmp_path)
+    with open_world(tmp_path) as opened:
+        yield opened
 
 
 @pytest.fixture
