@@ -153,4 +153,6 @@ def _show(study: Study, verdict: Verdict | None, as_json: bool) -> None:
     parts = [] if verdict is None else verdict_parts(study, verdict)
     if len(failed):
         parts.append(f"{len(failed):,} of {len(study):,} sets failed; the first: {failed.iloc[0]}")
+    if study.record["note"]:
+        parts.append(f"NOTE: {study.record['note']}")
     show_all(sweep_table(study), *parts, f"Folder: {study.folder}")

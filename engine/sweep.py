@@ -89,7 +89,7 @@ def sweep(
         note = _outdated(folder)
         results = Results(folder, plan.keys, panel.index.normalize().unique(), plan.returns)
         count = reused = results.adopt(parent)
-        what = f"sets ({reused:,} known already{note})" if reused or note else "sets"
+        what = f"sets ({reused:,} known already)" if reused else "sets"
         tell(count, len(plan.keys), what)
         try:
             for outcome in (executor or Threads()).run(panel, plan.tasks(results.missing())):
@@ -100,7 +100,7 @@ def sweep(
             if parent is not None:
                 _count(plan, results, folder.name, parent)
         record = plan.record(panel, folder.name if parent else name or plan.name, created, reused)
-        study = results.assemble(record, plan.grid)
+        study = results.assemble({**record, "note": note}, plan.grid)
     return study if parent is not None else replace(study, folder=None)
 
 
@@ -110,7 +110,9 @@ def _outdated(folder: Path) -> str:
         code = json.loads((folder / RECORD).read_text(encoding="utf-8"))["digests"]["code"]
     except (OSError, ValueError, KeyError, TypeError):
         return ""
-    return "" if code == code_digest() else "; those here are of another engine version and are computed anew"
+    if code == code_digest():
+        return ""
+    return f"The results that were in {folder} are of another engine version ({code[:12]}): they were computed anew."
 
 
 def _count(plan: Plan, results: Results, source: str, reports: Path) -> None:
