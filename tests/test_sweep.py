@@ -231,13 +231,12 @@ def test_a_failed_set_is_tried_again(panel: Panel, tmp_path: Path) -> None:
 def test_results_of_another_engine_are_computed_anew_and_said(
     panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
+    assert sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path).record["note"] == ""
     monkeypatch.setattr("engine.sweep_plan.code_digest", lambda: "another")
     monkeypatch.setattr(sys.modules["engine.sweep"], "code_digest", lambda: "another")
     Slow.asked = 0
-    said: list[str] = []
-    sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path, progress=lambda _, __, what: said.append(what))
-    assert Slow.asked == 2 and "another engine version" in said[0]
+    study = sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
+    assert Slow.asked == 2 and "of another engine version" in study.record["note"]
 
 
 def test_what_was_computed_without_returns_is_computed_again_with_them(panel: Panel, tmp_path: Path) -> None:
