@@ -11,7 +11,7 @@ import numpy as np
 
 from engine.config import RunConfig
 from engine.errors import ConfigError, HlbtError
-from engine.grid import Constraint, Grid, check_keys, make_grid
+from engine.grid import Constraint, Grid, check_keys, make_grid, plain
 from engine.oracle import Oracle, shares_scores
 from engine.oracle_build import accepted_parameters, build_oracle, oracle_class, oracle_code, oracle_sources
 from engine.panel import Panel
@@ -164,6 +164,7 @@ def make_plan(
     check_keys([str(key) for key in fixed if key not in given], kinds, {})
     if isinstance(asked, Mapping) and len(kinds) > 1 and ORACLE not in asked:
         asked = {ORACLE: list(kinds), **asked}
+    fixed = {str(name): plain(str(name), value) for name, value in fixed.items()}
     constraints = [where] if isinstance(where, str) or callable(where) else list(where)
     grid = make_grid(asked, _defaults(kinds, config, fixed), constraints, sample, seed)
     for path in grid.values.get(ORACLE, []):

@@ -399,3 +399,40 @@ def test_a_killed_command_goes_on_where_it_was(how: int, sample_cache: Path, tmp
     counts = pd.Series(log.read_text().split()).value_counts()
     assert len(counts) == 60 and counts.max() <= 2 and (counts == 2).sum() <= 24  # what was running is run again
     assert len(load_study(tmp_path / "reports" / "w")) == 60
+
+
+@dataclass(frozen=True)
+class Typed(Oracle):
+    """Says no to a parameter of another type than it was asked with."""
+
+    size: int | float | None = 1
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        if self.size is not None and self.size != self.size:
+            raise OracleError("size is NaN")
+        share = 0.3 if self.size is None else 0.1 if isinstance(self.size, int) else 0.2
+        return pd.DataFrame(share, index=decisions, columns=list(panel.coins)[:1])
+
+
+@pytest.mark.parametrize("more", [{}, {"costs.taker_bps": [3.0]}])
+@pytest.mark.parametrize("sizes", [[3, 2.5], [1, None], [2, 2.0]])
+def test_a_set_is_run_again_with_the_values_it_was_run_with(
+    panel: Panel, tmp_path: Path, sizes: list[float | None], more: dict[str, list[float]]
+) -> None:
+    sweep(panel, Typed, {"size": sizes, **more}, name="a", reports=tmp_path)
+    study = load_study(tmp_path / "a")
+    for place, size in enumerate(sizes):
+        given = study.setting(place).parameters["size"]
+        assert given == size and type(given) is type(size)
+        setting = study.setting(place)
+        weights = weight_matrix(Typed(given), panel, decisions_of(panel, setting.config))
+        assert backtest(panel, weights, setting.config).metrics["sharpe"] == pytest.approx(study["sharpe"].iloc[place])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), pd.DataFrame({"a": [1]}), np.zeros(3), Typed()])
+def test_what_the_record_cannot_hold_is_refused_before_anything_runs(panel: Panel, value: object) -> None:
+    Slow.asked = 0
+    for grid, fixed in (({"tilt": [value, 0.1]}, {}), ({"boom": [False]}, {"tilt": value}), ([{"tilt": value}], {})):
+        with pytest.raises(ConfigError, match="tilt = .* is not accepted: a sweep takes finite numbers"):
+            sweep(panel, Slow, grid, fixed=fixed)
+    assert Slow.asked == 0
