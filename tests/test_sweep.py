@@ -433,6 +433,6 @@ def test_a_set_is_run_again_with_the_values_it_was_run_with(
 def test_what_the_record_cannot_hold_is_refused_before_anything_runs(panel: Panel, value: object) -> None:
     Slow.asked = 0
     for grid, fixed in (({"tilt": [value, 0.1]}, {}), ({"boom": [False]}, {"tilt": value}), ([{"tilt": value}], {})):
-        with pytest.raises(ConfigError, match="tilt = .* is not accepted: a sweep takes finite numbers"):
+        with pytest.raises(ConfigError, match=r"tilt = .* is not accepted: a sweep takes finite"):
             sweep(panel, Slow, grid, fixed=fixed)
     assert Slow.asked == 0
