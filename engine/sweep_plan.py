@@ -12,6 +12,7 @@ import numpy as np
 from engine.config import RunConfig
 from engine.errors import ConfigError, HlbtError
 from engine.grid import Constraint, Grid, check_keys, make_grid, plain
+from engine.loose import loose_code
 from engine.oracle import Oracle, shares_scores
 from engine.oracle_build import accepted_parameters, build_oracle, oracle_class, oracle_code, oracle_sources
 from engine.panel import Panel
@@ -170,7 +171,10 @@ def make_plan(
     for path in grid.values.get(ORACLE, []):
         if path not in kinds:
             raise ConfigError(f"The grid's oracle {path!r} is not among those of the sweep: {', '.join(kinds)}.")
-    digests = {path: files_digest(code_files(base.__module__ for base in kind.__mro__)) for path, kind in kinds.items()}
+    digests = {
+        path: files_digest(code_files(base.__module__ for base in kind.__mro__)) + loose_code(kind.__mro__)
+        for path, kind in kinds.items()
+    }
     families, configs, config_of = _families(grid, kinds), *_configs(grid, config)
     keys, trials = _digests(panel, grid, fixed, kinds, digests, families, configs, config_of)
     return Plan(
@@ -290,9 +294,15 @@ def _sources(
         return code, code + _digest(files, seen) if files else code
     try:
         oracle = build_oracle(kind, parameters)
-        return _digest(oracle_code(oracle), seen), _digest([*oracle_sources(oracle), *files], seen)
+        loose = loose_code(dict.fromkeys(_kinds_in(oracle)))
+        return _digest(oracle_code(oracle), seen) + loose, _digest([*oracle_sources(oracle), *files], seen) + loose
     except HlbtError:
         return code, code  # The set is going to be recorded with this error.
+
+
+def _kinds_in(oracle: Oracle) -> list[type]:
+    """Classes of an oracle and of its parts."""
+    return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in _kinds_in(part))]
 
 
 def _digest(files: Sequence[Path], seen: dict[tuple[Path, ...], str]) -> str:
