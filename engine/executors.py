@@ -100,8 +100,8 @@ class Ray:
             yield from self._run(ray, panel, tasks)
         except ray.exceptions.RayError as error:
             raise DataError(
-                f"The Ray cluster failed: {type(error).__name__}: {_last_line(error)}. What was finished is kept; run the "
-                "command again to go on, or without --executor ray."
+                f"The Ray cluster failed: {type(error).__name__}: {_last_line(error)}. What was finished is kept; run "
+                "the command again to go on, or without --executor ray."
             ) from error
         finally:
             if started:

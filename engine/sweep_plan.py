@@ -20,7 +20,7 @@ from engine.runs import code_digest, files_digest, versions
 from engine.sources import code_files
 from engine.study import ORACLE, SCHEMA
 from engine.tasks import Task
-from engine.trials import digest_of, state_of, trial_config
+from engine.trials import digest_of, family_of, state_of, trial_config
 
 #: Sets and scores of one task: an interrupt loses at most the tasks that run.
 TASK_SETS, TASK_SCORES, TASK_OTHERS = 1024, 64, 8
@@ -280,7 +280,7 @@ def _digests(
         path = paths[family]
         code, sources = _sources(kinds[path], parameters, digests[path], files)
         keys[place] = digest_of(path, sources, state, results[config])
-        trial_keys[place] = digest_of(path, code, state, trials[config])
+        trial_keys[place] = digest_of(family_of(path), code, state, trials[config])
     return keys, trial_keys
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from engine import Oracle, Panel, sweep
 from engine.errors import OracleError
+from engine.trials import count_trials
 from panels import random_panel
 
 ORACLE = """
@@ -114,3 +115,11 @@ def test_code_without_a_file_counts(panel: Panel) -> None:
         assert changed != given
         assert reused(panel, cell(code(**changed)), f"c{number}") == 0, new
     assert reused(panel, cell(code(**given)), "d") == 2
+
+
+def test_one_file_is_one_family_of_trials_however_it_is_written(panel: Panel, tmp_path: Path) -> None:
+    Path("mine.py").write_text(code())
+    for number, path in enumerate(("mine.py:A", "./mine.py:A", f"{tmp_path}/mine.py:A")):
+        sweep(panel, path, {"x": [number, 5]}, name=f"s{number}", reports="reports")
+        assert count_trials(Path("reports"), [path]).total == number + 2
+        assert count_trials(Path("reports"), ["mine.py:A", path]).total == number + 2
