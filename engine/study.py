@@ -122,7 +122,9 @@ class Study:
         """
         values = self.table[by].to_numpy(dtype=np.float64)
         if not np.isfinite(values).any():
-            raise DataError(f"No set of the study {self.record['name']} has a {by}: all failed or never traded.")
+            errors = [error for error in self.table[ERROR] if error] if ERROR in self.table else []
+            first = f" {len(errors):,} of {len(self):,} failed; the first: {errors[0]}" if errors else ""
+            raise DataError(f"No set of the study {self.record['name']} has a {by}: all failed or never traded.{first}")
         return int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
 
 

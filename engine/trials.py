@@ -23,6 +23,8 @@ from engine.errors import DataError
 
 #: Dotted, so that clearing the reports does not clear the count.
 FOLDER = ".trials"
+#: ``module:Class`` or ``file.py:Class``; what looks like one and is none has no trials.
+_PATH = re.compile(r"[^\s:]{1,150}:[^\W\d]\w{0,80}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,24 @@ def count_trials(reports: Path, families: Sequence[str]) -> TrialCount:
     sharpe = trials["sharpe_daily"].to_numpy()
     sharpe = sharpe[np.isfinite(sharpe)]
     return TrialCount(len(trials), float(np.std(sharpe, ddof=1)) if len(sharpe) > 1 else float("nan"))
+
+
+def families_of(record: Mapping[str, Any]) -> list[str]:
+    """Families by whose trials a sweep is judged: its oracles', and those of the oracles inside them.
+
+    A wrapper is no new idea: what was tried of the oracle inside was tried of this one.
+    """
+    waiting = [*record["fixed"].values(), *record["grid"].values()]
+    found = dict.fromkeys(oracle["path"] for oracle in record["oracles"])
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str) and _PATH.fullmatch(value):
+            found[value] = None
+    return list(found)
 
 
 def _folder(reports: Path, path: str) -> Path:

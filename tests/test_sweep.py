@@ -33,9 +33,10 @@ from engine.errors import ConfigError, DataError, OracleError
 from engine.executors import Threads
 from engine.sweep_plan import make_plan
 from engine.tasks import Outcome, Task
-from engine.trials import count_trials
+from engine.trials import count_trials, families_of
 from panels import random_panel
 from research.oracles.carry import Carry
+from research.oracles.compose import Cap
 from research.oracles.momentum import Momentum
 from research.oracles.reversal import Reversal
 from test_batch import assert_same
@@ -436,3 +437,17 @@ def test_what_the_record_cannot_hold_is_refused_before_anything_runs(panel: Pane
         with pytest.raises(ConfigError, match=r"tilt = .* is not accepted: a sweep takes finite"):
             sweep(panel, Slow, grid, fixed=fixed)
     assert Slow.asked == 0
+
+
+def test_a_wrapper_is_judged_by_the_trials_of_the_oracle_inside(panel: Panel, tmp_path: Path) -> None:
+    sweep(panel, MOMENTUM, {"n": [1, 2, 3], "lookback_hours": [24, 48]}, name="a", reports=tmp_path)
+    wrapped = {"inner": MOMENTUM, "inner.lookback_hours": 24}
+    for number, given in enumerate((wrapped, {"inner": {"oracle": MOMENTUM, "lookback_hours": 24}})):
+        study = sweep(panel, Cap, {"cap": [0.5, 0.9]}, fixed=given, name=f"b{number}", reports=tmp_path)
+        assert families_of(study.record) == ["research.oracles.compose:Cap", MOMENTUM]
+        assert count_trials(tmp_path, families_of(load_study(tmp_path / f"b{number}").record)).total == 8 + 2 * number
+
+
+def test_when_every_set_fails_the_reason_is_said(panel: Panel) -> None:
+    with pytest.raises(DataError, match=r"all failed or never traded\. 1 of 1 failed; the first: .*planted"):
+        sweep(panel, Slow, {"boom": [True]}).best()
