@@ -151,9 +151,12 @@ def setting_of(
 
 def index_of(grid: Mapping[str, list[Any]], codes: np.ndarray) -> pd.Index:
     """Index of the sets `codes`, (P, K): place in the grid's values of each key's value."""
-    levels = [_level([tuple(value) if isinstance(value, list) else value for value in of]) for of in grid.values()]
+    levels: list[Any] = [
+        _level([tuple(value) if isinstance(value, list) else value for value in of]) for of in grid.values()
+    ]
     if len(grid) == 1:
-        return levels[0].rename(next(iter(grid))).take(codes[:, 0])
+        index: pd.Index = levels[0].rename(next(iter(grid))).take(codes[:, 0])
+        return index
     return pd.MultiIndex(levels=levels, codes=list(codes.T), names=list(grid), verify_integrity=False)
 
 
