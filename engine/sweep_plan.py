@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -245,6 +246,8 @@ def _configs(grid: Grid, config: RunConfig) -> tuple[list[dict[str, Any]], np.nd
         for column, code in zip(columns, codes, strict=True):
             section, _, key = names[column].partition(".")
             sections[section][key] = grid.values[names[column]][code]
+        with suppress(HlbtError):  # else its sets are going to be recorded with the error
+            sections = RunConfig.from_dict(sections).to_dict()  # 4 bps are 4.0 bps
         configs.append(sections)
     return configs, config_of.ravel()
 

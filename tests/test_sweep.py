@@ -451,3 +451,11 @@ def test_a_wrapper_is_judged_by_the_trials_of_the_oracle_inside(panel: Panel, tm
 def test_when_every_set_fails_the_reason_is_said(panel: Panel) -> None:
     with pytest.raises(DataError, match=r"all failed or never traded\. 1 of 1 failed; the first: .*planted"):
         sweep(panel, Slow, {"boom": [True]}).best()
+
+
+def test_a_number_of_the_config_is_the_same_set_however_it_is_written(panel: Panel, tmp_path: Path) -> None:
+    for number, bps in enumerate((4, 4.0)):
+        study = sweep(panel, Slow, {"costs.taker_bps": [bps, 7.5]}, name=f"s{number}", reports=tmp_path)
+        assert study.record["sets"]["reused"] == 2 * number
+    bad = sweep(panel, Slow, {"costs.taker_bps": [4, -1e9]}, name="bad", reports=tmp_path)
+    assert bad.record["sets"] == {"total": 2, "reused": 1, "failed": 1}
