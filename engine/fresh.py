@@ -145,5 +145,5 @@ def _watched() -> Iterator[dict[str, None]]:
         yield reads
     finally:
         sys.setprofile(None)
-        threading.setprofile(None)  # type: ignore[arg-type]
+        threading.setprofile(None)
         watching = False

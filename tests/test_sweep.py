@@ -140,7 +140,7 @@ def test_the_numbers_depend_neither_on_threads_nor_on_other_sets(panel: Panel) -
 def test_scores_are_computed_once(panel: Panel) -> None:
     Scored.computed = 0
     study = sweep(panel, Scored, {"shift": [0, 1, 2], "size": [0.1, 0.2], "costs.half_spread_bps": [1.0, 2.0, 3.0]})
-    assert len(study) == 18 and Scored.computed == 3
+    assert len(study) == 18 and Scored.computed == 3 + 1  # once more to see that the size does not decide them
     Slow.asked = 0
     assert len(sweep(panel, Slow, {"tilt": [0.1, 0.2], "execution.delay_hours": [0, 1, 2]})) == 6
     assert Slow.asked == 2
@@ -459,3 +459,19 @@ def test_a_number_of_the_config_is_the_same_set_however_it_is_written(panel: Pan
         assert study.record["sets"]["reused"] == 2 * number
     bad = sweep(panel, Slow, {"costs.taker_bps": [4, -1e9]}, name="bad", reports=tmp_path)
     assert bad.record["sets"] == {"total": 2, "reused": 1, "failed": 1}
+
+
+@dataclass(frozen=True)
+class Forgetful(Momentum):
+    """Forgets to say that its score depends on `tilt`."""
+
+    tilt: float = 0.0
+
+    def score(self, panel: Panel, row: int) -> np.ndarray:
+        return super().score(panel, row) * (1.0 - self.tilt)
+
+
+def test_a_score_parameter_that_is_not_named_is_found(panel: Panel) -> None:
+    study = sweep(panel, Forgetful, {"n": [1, 2], "tilt": [0.0, 2.0], "lookback_hours": [24, 48]})
+    assert study["error"].str.contains("other scores for another tilt, which score_parameters does not name").all()
+    assert not sweep(panel, Forgetful, {"n": [1, 2], "tilt": [2.0]})["error"].any()
