@@ -66,11 +66,11 @@ def judged(
 ) -> Verdict:
     """Verdict of a sweep by all trials below `reports`, tearsheets of its best sets, and its page."""
     from engine.sweep_page import write_sweep_page
-    from engine.trials import count_trials
+    from engine.trials import count_trials, families_of
     from engine.validate import validate
 
     assert study.folder is not None
-    trials = count_trials(reports, [oracle["path"] for oracle in study.record["oracles"]])
+    trials = count_trials(reports, families_of(study.record))
     verdict = validate(study, panel, trials if trials.total else None, progress=step)
     verdict.save(study.folder)
     tearsheets = _tearsheets(study, panel, top, step)

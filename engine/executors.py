@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -12,6 +14,7 @@ from typing import Any, Protocol
 from engine.errors import ConfigError, DataError
 from engine.panel import Panel
 from engine.runs import code_digest
+from engine.sources import is_of_file
 from engine.tasks import Outcome, Task, Workspace, run_task
 
 #: Tasks handed out at once, a worker: enough that none waits, few enough that memory stays bounded.
@@ -97,8 +100,8 @@ class Ray:
             yield from self._run(ray, panel, tasks)
         except ray.exceptions.RayError as error:
             raise DataError(
-                f"The Ray cluster failed: {type(error).__name__}: {str(error).strip().splitlines()[0]}. What was "
-                "finished is kept; run the command again to go on, or without --executor ray."
+                f"The Ray cluster failed: {type(error).__name__}: {_last_line(error)}. What was finished is kept; run "
+                "the command again to go on, or without --executor ray."
             ) from error
         finally:
             if started:
@@ -130,6 +133,9 @@ class Ray:
         workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
         pending: list[Any] = []
         for task in tasks:
+            for module in {base.__module__ for base in task.kind.__mro__ if is_of_file(base.__module__)}:
+                # A worker cannot import what has no name but that of a file here.
+                ray.cloudpickle.register_pickle_by_value(sys.modules[module])
             pending.append(remote.remote(shared, panel.digest, code_digest(), task))
             if len(pending) >= IN_FLIGHT * workers:
                 done, pending = ray.wait(pending, num_returns=1)
@@ -150,6 +156,12 @@ def _run_remote(panel: Panel, digest: str, code: str, task: Task) -> Outcome:
         _SPACES.clear()
         _SPACES[digest] = Workspace(panel)
     return run_task(_SPACES[digest], task)
+
+
+def _last_line(error: Exception) -> str:
+    """What went wrong: the last line of the traceback of another process, without its colours."""
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", str(error)).strip().splitlines()
+    return lines[-1].strip().rstrip(".") if lines else "without a word"
 
 
 def _ray() -> Any:

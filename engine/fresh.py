@@ -7,10 +7,12 @@ import pickle
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,6 +25,9 @@ from engine.panel import Panel
 
 _HASH_SEED = "20241"
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".pth", ".nbi", ".nbc")
+#: Libraries whose files are opened by machine code, which Python does not see: what they are handed is looked at.
+_READERS = frozenset({"pyarrow", "polars", "duckdb", "h5py", "fastparquet", "tables", "netCDF4", "zarr"})
+_LONGEST = 4096
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/")
 
 
@@ -36,7 +41,8 @@ class Told:
         None when it refused, as `refusal` says.
     reads : tuple of str
         Files that it opened or has as a parameter, its own code and installed packages left out, and hosts that it
-        reached for: as far as Python sees it (a C library that opens a file by itself is not seen).
+        reached for: as far as Python sees it, and what it hands to the readers of parquet and the like (a C library
+        that opens a file by itself is not seen).
     """
 
     weights: np.ndarray | None
@@ -103,20 +109,41 @@ def _watched() -> Iterator[dict[str, None]]:
     watching = True
     ours = tuple({os.path.realpath(place) + os.sep for place in (sys.prefix, sys.base_prefix, Path(__file__).parent)})
 
+    def note(value: Any, folders: bool = False) -> None:
+        if (
+            not isinstance(value, str | bytes | os.PathLike)
+            or len(os.fspath(value)) > 4096
+            or "\0" in os.fsdecode(value)
+        ):
+            return
+        name = os.path.realpath(os.fsdecode(value))
+        if name.endswith(_CODE) or name.startswith((*ours, *_SYSTEM)):
+            return
+        if os.path.isfile(name) or (folders and os.sep in os.fsdecode(value) and os.path.isdir(name)):
+            reads[name] = None
+
+    def called(frame: FrameType, event: str, _: Any) -> None:
+        if event == "call" and str(frame.f_globals.get("__name__")).partition(".")[0] in _READERS:
+            for value in list(frame.f_locals.values()):
+                for item in value if isinstance(value, list | tuple) else (value,):
+                    note(item, folders=True)
+
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if not watching:
             return
-        if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
-            name = os.path.realpath(os.fsdecode(arguments[0]))
-            if not name.endswith(_CODE) and not name.startswith((*ours, *_SYSTEM)) and os.path.isfile(name):
-                reads[name] = None
+        if event == "open":
+            note(arguments[0])
         elif event == "sqlite3.connect":
             reads[os.fsdecode(arguments[0])] = None
         elif event == "socket.connect":
             reads[f"the network at {arguments[1]}"] = None
 
     sys.addaudithook(hook)
+    threading.setprofile(called)
+    sys.setprofile(called)
     try:
         yield reads
     finally:
+        sys.setprofile(None)
+        threading.setprofile(None)
         watching = False

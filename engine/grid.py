@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,7 +98,7 @@ def _values(key: str, given: Any) -> list[Any]:
         given = _range(key, given)
     if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray | pd.Index | range):
         raise ConfigError(f"Grid key {key} = {given!r} is not accepted: give a list of values.")
-    values = [_plain(value) for value in given]
+    values = [plain(key, value) for value in given]
     if not values:
         raise ConfigError(f"Grid key {key} has no value. Give at least one, or leave the key out.")
     seen: list[Any] = []
@@ -124,10 +126,27 @@ def _range(key: str, given: Mapping[str, Any]) -> list[Any]:
     return numbers if all(isinstance(value, int) for value in (start, step)) else [round(n, 12) for n in numbers]
 
 
-def _plain(value: Any) -> Any:
+def plain(key: str, value: Any) -> Any:
+    """The value as the record of a sweep holds it, so that the set can be told from others and run again.
+
+    Raises
+    ------
+    ConfigError
+        For what the record cannot hold: frames, objects, NaN.
+    """
     if isinstance(value, np.generic):
-        return value.item()
-    return list(value) if isinstance(value, tuple | list) else value
+        value = value.item()
+    value = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        shown = " ".join(repr(value).split())
+        raise ConfigError(
+            f"{key} = {shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__name__}) is not accepted: a "
+            "sweep takes finite numbers, texts, true or false, None, and lists or tables of them. Put data into a file "
+            "and name the file, or an oracle as module:Class."
+        ) from error
+    return value
 
 
 def _product(values: Mapping[str, list[Any]], where: Sequence[Constraint], sample: int | None, seed: int) -> np.ndarray:
@@ -191,7 +210,7 @@ def _listed(asked: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> 
         for column, key in enumerate(keys):
             if key not in one and key not in defaults:
                 raise ConfigError(f"Set {row} of the list has no {key}, and it has no default. Give it a value.")
-            value = _plain(one[key] if key in one else defaults[key])
+            value = plain(key, one[key] if key in one else defaults[key])
             same = [k for k, other in enumerate(values[key]) if other == value and type(other) is type(value)]
             if not same:
                 values[key].append(value)

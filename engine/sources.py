@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
+import importlib.machinery
 import importlib.util
+import os
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType
 
 from engine.errors import HlbtError, OracleError
+
+#: The engine has a digest of its own; the standard library has a version.
+_OTHERS = frozenset({"engine", "__future__", *sys.stdlib_module_names})
+_FILE = "hlbt_oracle_"
+#: What was in a module's file when it was first looked at, and the import that it was of.
+_LOADED: dict[str, tuple[ModuleSpec, str]] = {}
 
 
 def code_files(modules: Iterable[str]) -> list[Path]:
@@ -24,11 +34,13 @@ def code_files(modules: Iterable[str]) -> list[Path]:
     found: dict[str, Path] = {}
     while waiting:
         name = waiting.pop()
-        file = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-        if name in found or file.suffix != ".py" or name.partition(".")[0] == "engine" or _is_installed(file):
+        if name in found or name.partition(".")[0] in _OTHERS:
+            continue
+        file = _file_of(name)
+        if file.suffix != ".py" or _is_installed(file):
             continue
         found[name] = file
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(ast.parse(_text(name, file))):
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
@@ -36,6 +48,37 @@ def code_files(modules: Iterable[str]) -> list[Path]:
                 origin = (package + (node.module or "")).strip(".")
                 waiting += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return [found[name] for name in sorted(found)]
+
+
+def _file_of(name: str) -> Path:
+    """Where a module lies; one that only a function imports counts before that function has run."""
+    if name in sys.modules:
+        return Path(getattr(sys.modules[name], "__file__", None) or "")
+    places: Sequence[str] | None = None
+    parts = name.split(".")
+    for depth in range(1, len(parts) + 1):
+        spec = importlib.machinery.PathFinder.find_spec(".".join(parts[:depth]), places)
+        places = None if spec is None else spec.submodule_search_locations
+        if spec is None or (places is None and depth < len(parts)):
+            return Path()
+    assert spec is not None
+    return Path(spec.origin or "")
+
+
+def _text(name: str, file: Path) -> str:
+    """Text of a module's file, which must be what was imported: else its results would be kept as another code's."""
+    text = file.read_text(encoding="utf-8")
+    if (spec := getattr(sys.modules.get(name), "__spec__", None)) is not None:
+        state = hashlib.sha256(text.encode()).hexdigest()
+        loaded, before = _LOADED.setdefault(name, (spec, state))
+        if loaded is not spec:  # imported again
+            _LOADED[name] = (spec, state)
+        elif before != state:
+            raise OracleError(
+                f"{file} was changed after {name} was imported, so what runs is not what the file says. Restart "
+                "Python, or importlib.reload it and what was imported from it."
+            )
+    return text
 
 
 def _is_installed(file: Path) -> bool:
@@ -56,7 +99,7 @@ def import_code(name: str) -> ModuleType:
             file = Path(name).resolve()
             if not file.is_file():
                 raise OracleError(f"Oracle file {name} does not exist.")
-            spec = importlib.util.spec_from_file_location(f"hlbt_oracle_{file.stem}", file)
+            spec = importlib.util.spec_from_file_location(_name_of(file), file)
             if spec is None or spec.loader is None:
                 raise OracleError(f"Oracle file {name} cannot be imported.")
             module = importlib.util.module_from_spec(spec)
@@ -70,6 +113,16 @@ def import_code(name: str) -> ModuleType:
         raise
     except Exception as error:
         raise OracleError(f"Oracle module {name} cannot be imported: {type(error).__name__}: {error}.") from error
+
+
+def _name_of(file: Path) -> str:
+    """Two files of one name in two folders are two modules."""
+    return f"{_FILE}{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
+
+
+def is_of_file(name: str) -> bool:
+    """Whether a module was imported by the path of its file, so that no other process can import it by its name."""
+    return name.startswith(_FILE)
 
 
 def _look_in(folder: Path) -> None:

@@ -123,7 +123,9 @@ class Study:
         """
         values = self.table[by].to_numpy(dtype=np.float64)
         if not np.isfinite(values).any():
-            raise DataError(f"No set of the study {self.record['name']} has a {by}: all failed or never traded.")
+            errors = [error for error in self.table[ERROR] if error] if ERROR in self.table else []
+            first = f" {len(errors):,} of {len(self):,} failed; the first: {errors[0]}" if errors else ""
+            raise DataError(f"No set of the study {self.record['name']} has a {by}: all failed or never traded.{first}")
         return int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
 
 
@@ -150,11 +152,20 @@ def setting_of(
 
 def index_of(grid: Mapping[str, list[Any]], codes: np.ndarray) -> pd.Index:
     """Index of the sets `codes`, (P, K): place in the grid's values of each key's value."""
-    levels = [[tuple(value) if isinstance(value, list) else value for value in values] for values in grid.values()]
+    levels: list[Any] = [
+        _level([tuple(value) if isinstance(value, list) else value for value in of]) for of in grid.values()
+    ]
     if len(grid) == 1:
-        (name,) = grid
-        return pd.Index(levels[0], name=name, tupleize_cols=False).take(codes[:, 0])
+        index: pd.Index = levels[0].rename(next(iter(grid))).take(codes[:, 0])
+        return index
     return pd.MultiIndex(levels=levels, codes=list(codes.T), names=list(grid), verify_integrity=False)
+
+
+def _level(values: list[Any]) -> pd.Index:
+    """The values as they are: pandas would make 3 beside 2.5 a float, and None beside a number NaN."""
+    level = pd.Index(values, tupleize_cols=False)
+    same = all(type(one) is type(other) for one, other in zip(level.tolist(), values, strict=True))
+    return level if same else pd.Index(values, tupleize_cols=False, dtype=object)
 
 
 def load_study(folder: Path, returns: bool = True) -> Study:

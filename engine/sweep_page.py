@@ -260,7 +260,7 @@ def _tiles(study: Study, winner: int | None, details: Mapping[str, Any], called:
         ("failed", f"{failed:,}", "sets with an error"),
     ]
     for key, label, hint in (
-        ("ledger", "trials counted", "sets ever run on these data, in this and other studies"),
+        ("ledger", "trials counted", "sets ever run of this idea, in this and other studies"),
         ("effective", "effective trials", "as many independent trials would vary as much"),
     ):
         number = _number(trials.get(key))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,8 @@ import numpy as np
 
 from engine.config import RunConfig
 from engine.errors import ConfigError, HlbtError
-from engine.grid import Constraint, Grid, check_keys, make_grid
+from engine.grid import Constraint, Grid, check_keys, make_grid, plain
+from engine.loose import loose_code
 from engine.oracle import Oracle, shares_scores
 from engine.oracle_build import accepted_parameters, build_oracle, oracle_class, oracle_code, oracle_sources
 from engine.panel import Panel
@@ -19,7 +21,7 @@ from engine.runs import code_digest, files_digest, versions
 from engine.sources import code_files
 from engine.study import ORACLE, SCHEMA
 from engine.tasks import Task
-from engine.trials import digest_of, state_of, trial_config
+from engine.trials import digest_of, family_of, state_of, trial_config
 
 #: Sets and scores of one task: an interrupt loses at most the tasks that run.
 TASK_SETS, TASK_SCORES, TASK_OTHERS = 1024, 64, 8
@@ -164,12 +166,16 @@ def make_plan(
     check_keys([str(key) for key in fixed if key not in given], kinds, {})
     if isinstance(asked, Mapping) and len(kinds) > 1 and ORACLE not in asked:
         asked = {ORACLE: list(kinds), **asked}
+    fixed = {str(name): plain(str(name), value) for name, value in fixed.items()}
     constraints = [where] if isinstance(where, str) or callable(where) else list(where)
     grid = make_grid(asked, _defaults(kinds, config, fixed), constraints, sample, seed)
     for path in grid.values.get(ORACLE, []):
         if path not in kinds:
             raise ConfigError(f"The grid's oracle {path!r} is not among those of the sweep: {', '.join(kinds)}.")
-    digests = {path: files_digest(code_files(base.__module__ for base in kind.__mro__)) for path, kind in kinds.items()}
+    digests = {
+        path: files_digest(code_files(base.__module__ for base in kind.__mro__)) + loose_code(kind.__mro__)
+        for path, kind in kinds.items()
+    }
     families, configs, config_of = _families(grid, kinds), *_configs(grid, config)
     keys, trials = _digests(panel, grid, fixed, kinds, digests, families, configs, config_of)
     return Plan(
@@ -240,6 +246,8 @@ def _configs(grid: Grid, config: RunConfig) -> tuple[list[dict[str, Any]], np.nd
         for column, code in zip(columns, codes, strict=True):
             section, _, key = names[column].partition(".")
             sections[section][key] = grid.values[names[column]][code]
+        with suppress(HlbtError):  # else its sets are going to be recorded with the error
+            sections = RunConfig.from_dict(sections).to_dict()  # 4 bps are 4.0 bps
         configs.append(sections)
     return configs, config_of.ravel()
 
@@ -275,7 +283,7 @@ def _digests(
         path = paths[family]
         code, sources = _sources(kinds[path], parameters, digests[path], files)
         keys[place] = digest_of(path, sources, state, results[config])
-        trial_keys[place] = digest_of(path, code, state, trials[config])
+        trial_keys[place] = digest_of(family_of(path), code, state, trials[config])
     return keys, trial_keys
 
 
@@ -289,9 +297,15 @@ def _sources(
         return code, code + _digest(files, seen) if files else code
     try:
         oracle = build_oracle(kind, parameters)
-        return _digest(oracle_code(oracle), seen), _digest([*oracle_sources(oracle), *files], seen)
+        loose = loose_code(dict.fromkeys(_kinds_in(oracle)))
+        return _digest(oracle_code(oracle), seen) + loose, _digest([*oracle_sources(oracle), *files], seen) + loose
     except HlbtError:
         return code, code  # The set is going to be recorded with this error.
+
+
+def _kinds_in(oracle: Oracle) -> list[type]:
+    """Classes of an oracle and of its parts."""
+    return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in _kinds_in(part))]
 
 
 def _digest(files: Sequence[Path], seen: dict[tuple[Path, ...], str]) -> str:

@@ -69,6 +69,8 @@ class Workspace:
     scores: Recent = field(default_factory=lambda: Recent(KEPT_SCORES))
     weights: Recent = field(default_factory=lambda: Recent(KEPT_WEIGHTS))
     cuts: Recent = field(default_factory=lambda: Recent(KEPT_CUTS))
+    #: Whether sets that differ in a parameter have the same scores, by class and parameter.
+    alike: Recent = field(default_factory=lambda: Recent(1))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "known", self.panel.known())
@@ -173,6 +175,10 @@ def _books(
         if not (isinstance(first, ScoreOracle) and shares_scores(task.kind)):
             _one_by_one(space, members, decisions, (key, schedule), parts, places, errors)
             continue
+        if undeclared := _undeclared(space, task, members, decisions, (task.kind, key, schedule)):
+            for place, _ in members:
+                errors[place] = undeclared
+            continue
         try:
             scored = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
             every = json.dumps([task.parameters[place] for place, _ in members], sort_keys=True, default=str)
@@ -189,6 +195,42 @@ def _books(
     if not parts:
         return places, SparseWeights(np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.uint32), np.empty(0))
     return places, SparseWeights.joined(parts)
+
+
+def _undeclared(
+    space: Workspace, task: Task, members: list[tuple[int, Oracle]], decisions: pd.DatetimeIndex, key: Hashable
+) -> str:
+    """Why these sets cannot share their scores, if they cannot: a parameter decides them that is said not to.
+
+    Each parameter is tried once, on the first two sets that differ in it; else a subclass that forgets to name one
+    would give every set the numbers of the first.
+    """
+    own = task.parameters[members[0][0]]
+    apart = [
+        (oracle, [name for name, value in task.parameters[place].items() if value != own.get(name)])
+        for place, oracle in members[1:]
+    ]
+    for oracle, names in sorted(apart, key=lambda item: len(item[1])):
+        for name in names:
+            if not space.alike.get(
+                (task.kind, name), partial(_alike, space, members[0][1], oracle, decisions, key), _no
+            ):
+                return (
+                    f"{task.kind.__name__}.scores gives other scores for another {' or '.join(names)}, which "
+                    "score_parameters does not name, so a sweep would share them. Add it there."
+                )
+    return ""
+
+
+def _alike(space: Workspace, first: Oracle, other: Oracle, decisions: pd.DatetimeIndex, key: Hashable) -> bool:
+    """Whether two oracles have the same scores."""
+    assert isinstance(first, ScoreOracle) and isinstance(other, ScoreOracle)
+    shared = space.scores.get(key, lambda: first.scores(space.known, decisions), lambda made: made.nbytes)
+    return np.array_equal(shared, other.scores(space.known, decisions), equal_nan=True)
+
+
+def _no(_: object) -> int:
+    return 0
 
 
 def _constructed(

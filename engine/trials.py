@@ -23,6 +23,8 @@ from engine.errors import DataError
 
 #: Dotted, so that clearing the reports does not clear the count.
 FOLDER = ".trials"
+#: ``module:Class`` or ``file.py:Class``; what looks like one and is none has no trials.
+_PATH = re.compile(r"[^\s:]{1,150}:[^\W\d]\w{0,80}")
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,13 @@ def digest_of(*parts: Any) -> int:
 
 def trial_key(path: str, code: str, parameters: Mapping[str, Any], config: Mapping[str, Any]) -> int:
     """Identity of a trial: oracle, digest of its code, all its parameters, and :meth:`engine.RunConfig.to_dict`."""
-    return digest_of(path, code, state_of(parameters), trial_config(config))
+    return digest_of(family_of(path), code, state_of(parameters), trial_config(config))
+
+
+def family_of(path: str) -> str:
+    """The oracle's dotted path; a file, however it was written, as seen from the current folder."""
+    file, colon, name = path.rpartition(":")
+    return f"{Path(os.path.relpath(file)).as_posix()}{colon}{name}" if file.endswith(".py") else path
 
 
 def state_of(parameters: Mapping[str, Any]) -> str:
@@ -83,7 +91,7 @@ def record_trials(reports: Path, family: str, source: str, keys: np.ndarray, sha
     table = pd.DataFrame({"key": keys.astype(np.int64), "sharpe_daily": sharpe_daily.astype(np.float64)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        (path.parent / "family.txt").write_text(family + "\n", encoding="utf-8")
+        (path.parent / "family.txt").write_text(family_of(family) + "\n", encoding="utf-8")
         if path.is_file():
             table = pd.concat([pd.read_parquet(path), table], ignore_index=True)
         made = path.with_name(f".{path.name}.{os.getpid()}.writing")
@@ -102,7 +110,7 @@ def count_trials(reports: Path, families: Sequence[str]) -> TrialCount:
         When a ledger is damaged: a count that leaves trials out would flatter.
     """
     tables = []
-    for family in families:
+    for family in dict.fromkeys(map(family_of, families)):
         for path in sorted(_folder(reports, family).glob("*.parquet")):
             try:
                 tables.append(pd.read_parquet(path).assign(family=family))
@@ -119,7 +127,26 @@ def count_trials(reports: Path, families: Sequence[str]) -> TrialCount:
     return TrialCount(len(trials), float(np.std(sharpe, ddof=1)) if len(sharpe) > 1 else float("nan"))
 
 
-def _folder(reports: Path, family: str) -> Path:
+def families_of(record: Mapping[str, Any]) -> list[str]:
+    """Families by whose trials a sweep is judged: its oracles', and those of the oracles inside them.
+
+    A wrapper is no new idea: what was tried of the oracle inside was tried of this one.
+    """
+    waiting = [*record["fixed"].values(), *record["grid"].values()]
+    found = dict.fromkeys(oracle["path"] for oracle in record["oracles"])
+    while waiting:
+        value = waiting.pop()
+        if isinstance(value, Mapping):
+            waiting += value.values()
+        elif isinstance(value, list | tuple):
+            waiting += value
+        elif isinstance(value, str) and _PATH.fullmatch(value):
+            found[value] = None
+    return list(found)
+
+
+def _folder(reports: Path, path: str) -> Path:
+    family = family_of(path)
     return reports / FOLDER / f"{_slug(family)}-{hashlib.sha256(family.encode()).hexdigest()[:6]}"
 
 

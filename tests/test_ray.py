@@ -51,3 +51,18 @@ def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ConfigError, match=r"pip install 'hlbt\[cluster\]'"):
         sweep(random_panel(1, 24 * 10, 4), Momentum, {"lookback_hours": [24]}, executor=Ray())
+
+
+def test_an_oracle_of_a_file_is_carried_to_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import pandas as pd\nfrom engine import Oracle\n\nclass Mine(Oracle):\n"
+        "    def __init__(self, x=1):\n        self.x = x\n\n"
+        "    def weight_matrix(self, panel, decisions):\n"
+        "        return pd.DataFrame(0.1 * self.x, index=decisions, columns=list(panel.coins)[:1])\n"
+    )
+    panel = random_panel(1, 24 * 10, 4)
+    here = sweep(panel, f"{file}:Mine", {"x": [1, 2]})
+    there = sweep(panel, f"{file}:Mine", {"x": [1, 2]}, executor=Ray(None, 1))
+    assert there.table.equals(here.table)

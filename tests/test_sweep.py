@@ -33,9 +33,10 @@ from engine.errors import ConfigError, DataError, OracleError
 from engine.executors import Threads
 from engine.sweep_plan import make_plan
 from engine.tasks import Outcome, Task
-from engine.trials import count_trials
+from engine.trials import count_trials, families_of
 from panels import random_panel
 from research.oracles.carry import Carry
+from research.oracles.compose import Cap
 from research.oracles.momentum import Momentum
 from research.oracles.reversal import Reversal
 from test_batch import assert_same
@@ -139,7 +140,7 @@ def test_the_numbers_depend_neither_on_threads_nor_on_other_sets(panel: Panel) -
 def test_scores_are_computed_once(panel: Panel) -> None:
     Scored.computed = 0
     study = sweep(panel, Scored, {"shift": [0, 1, 2], "size": [0.1, 0.2], "costs.half_spread_bps": [1.0, 2.0, 3.0]})
-    assert len(study) == 18 and Scored.computed == 3
+    assert len(study) == 18 and Scored.computed == 3 + 1  # once more to see that the size does not decide them
     Slow.asked = 0
     assert len(sweep(panel, Slow, {"tilt": [0.1, 0.2], "execution.delay_hours": [0, 1, 2]})) == 6
     assert Slow.asked == 2
@@ -398,3 +399,78 @@ def test_a_killed_command_goes_on_where_it_was(how: int, sample_cache: Path, tmp
     counts = pd.Series(log.read_text().split()).value_counts()
     assert len(counts) == 60 and counts.max() <= 2 and (counts == 2).sum() <= 24  # what was running is run again
     assert len(load_study(tmp_path / "reports" / "w")) == 60
+
+
+@dataclass(frozen=True)
+class Typed(Oracle):
+    """Says no to a parameter of another type than it was asked with."""
+
+    size: int | float | None = 1
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        if self.size is not None and self.size != self.size:
+            raise OracleError("size is NaN")
+        share = 0.3 if self.size is None else 0.1 if isinstance(self.size, int) else 0.2
+        return pd.DataFrame(share, index=decisions, columns=list(panel.coins)[:1])
+
+
+@pytest.mark.parametrize("more", [{}, {"costs.taker_bps": [3.0]}])
+@pytest.mark.parametrize("sizes", [[3, 2.5], [1, None], [2, 2.0]])
+def test_a_set_is_run_again_with_the_values_it_was_run_with(
+    panel: Panel, tmp_path: Path, sizes: list[float | None], more: dict[str, list[float]]
+) -> None:
+    sweep(panel, Typed, {"size": sizes, **more}, name="a", reports=tmp_path)
+    study = load_study(tmp_path / "a")
+    for place, size in enumerate(sizes):
+        given = study.setting(place).parameters["size"]
+        assert given == size and type(given) is type(size)
+        setting = study.setting(place)
+        weights = weight_matrix(Typed(given), panel, decisions_of(panel, setting.config))
+        assert backtest(panel, weights, setting.config).metrics["sharpe"] == pytest.approx(study["sharpe"].iloc[place])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), pd.DataFrame({"a": [1]}), np.zeros(3), Typed()])
+def test_what_the_record_cannot_hold_is_refused_before_anything_runs(panel: Panel, value: object) -> None:
+    Slow.asked = 0
+    for grid, fixed in (({"tilt": [value, 0.1]}, {}), ({"boom": [False]}, {"tilt": value}), ([{"tilt": value}], {})):
+        with pytest.raises(ConfigError, match=r"tilt = .* is not accepted: a sweep takes finite"):
+            sweep(panel, Slow, grid, fixed=fixed)
+    assert Slow.asked == 0
+
+
+def test_a_wrapper_is_judged_by_the_trials_of_the_oracle_inside(panel: Panel, tmp_path: Path) -> None:
+    sweep(panel, MOMENTUM, {"n": [1, 2, 3], "lookback_hours": [24, 48]}, name="a", reports=tmp_path)
+    wrapped = {"inner": MOMENTUM, "inner.lookback_hours": 24}
+    for number, given in enumerate((wrapped, {"inner": {"oracle": MOMENTUM, "lookback_hours": 24}})):
+        study = sweep(panel, Cap, {"cap": [0.5, 0.9]}, fixed=given, name=f"b{number}", reports=tmp_path)
+        assert families_of(study.record) == ["research.oracles.compose:Cap", MOMENTUM]
+        assert count_trials(tmp_path, families_of(load_study(tmp_path / f"b{number}").record)).total == 8 + 2 * number
+
+
+def test_when_every_set_fails_the_reason_is_said(panel: Panel) -> None:
+    with pytest.raises(DataError, match=r"all failed or never traded\. 1 of 1 failed; the first: .*planted"):
+        sweep(panel, Slow, {"boom": [True]}).best()
+
+
+def test_a_number_of_the_config_is_the_same_set_however_it_is_written(panel: Panel, tmp_path: Path) -> None:
+    for number, bps in enumerate((4, 4.0)):
+        study = sweep(panel, Slow, {"costs.taker_bps": [bps, 7.5]}, name=f"s{number}", reports=tmp_path)
+        assert study.record["sets"]["reused"] == 2 * number
+    bad = sweep(panel, Slow, {"costs.taker_bps": [4, -1e9]}, name="bad", reports=tmp_path)
+    assert bad.record["sets"] == {"total": 2, "reused": 1, "failed": 1}
+
+
+@dataclass(frozen=True)
+class Forgetful(Momentum):
+    """Forgets to say that its score depends on `tilt`."""
+
+    tilt: float = 0.0
+
+    def score(self, panel: Panel, row: int) -> np.ndarray:
+        return super().score(panel, row) * (1.0 - self.tilt)
+
+
+def test_a_score_parameter_that_is_not_named_is_found(panel: Panel) -> None:
+    study = sweep(panel, Forgetful, {"n": [1, 2], "tilt": [0.0, 2.0], "lookback_hours": [24, 48]})
+    assert study["error"].str.contains("other scores for another tilt, which score_parameters does not name").all()
+    assert not sweep(panel, Forgetful, {"n": [1, 2], "tilt": [2.0]})["error"].any()
