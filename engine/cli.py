@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli_data import data_app
+from engine.cli_doctor import doctor_command
 from engine.cli_options import (
     REPORTS,
     ConfigOption,
@@ -62,6 +63,7 @@ app.add_typer(data_app, name="data")
 app.command("sweep")(sweep_command)
 app.command("validate")(validate_command)
 app.add_typer(oracle_app, name="oracle")
+app.command("doctor")(doctor_command)
 
 
 def main() -> None:

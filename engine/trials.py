@@ -119,6 +119,11 @@ def count_trials(reports: Path, families: Sequence[str]) -> TrialCount:
     return TrialCount(len(trials), float(np.std(sharpe, ddof=1)) if len(sharpe) > 1 else float("nan"))
 
 
+def families_of(reports: Path) -> list[str]:
+    """Every oracle family with a ledger below `reports`, ascending."""
+    return sorted(file.read_text(encoding="utf-8").strip() for file in (reports / FOLDER).glob("*/family.txt"))
+
+
 def _folder(reports: Path, family: str) -> Path:
     return reports / FOLDER / f"{_slug(family)}-{hashlib.sha256(family.encode()).hexdigest()[:6]}"
 
