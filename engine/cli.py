@@ -71,11 +71,12 @@ def main() -> None:
     # No command opens a window; without this a desktop's backend would be loaded for nothing.
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
-        app()
+        app(prog_name="hlbt")
     except HlbtError as error:
         if os.environ.get("HLBT_TRACEBACK"):
             raise
-        sys.stderr.write(f"hlbt: {error}\n")
+        # One paragraph, whatever an exception of someone else that it quotes was made of.
+        sys.stderr.write(f"hlbt: {' '.join(str(error).split())}\n")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as leaving:
         # typer turns Ctrl-C into this exit code and says nothing.

@@ -110,7 +110,8 @@ def _values(key: str, given: Any) -> list[Any]:
 def _range(key: str, given: Mapping[str, Any]) -> list[Any]:
     """``{start, stop, step}``, both ends included."""
     wrong = ConfigError(
-        f"Grid key {key} = {dict(given)!r} is not accepted: a range has the numbers start, stop (included) and step."
+        f"Grid key {key} = {dict(given)!r} is not accepted: a range has the numbers start, stop (included, not below "
+        f"start) and step (above 0), at most {MOST_SETS:,} values."
     )
     if set(given) != {"start", "stop", "step"} or not all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in given.values()

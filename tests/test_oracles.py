@@ -241,7 +241,7 @@ def test_an_oracle_from_a_file(tmp_path: Path, panel: Panel) -> None:
     result = backtest(panel, weight_matrix(oracle, panel, decisions_of(panel, RunConfig())))
     assert set(result.trades["coin"]) == {panel.coins[0]}
     assert oracle_sources(oracle) == [tmp_path / "mine.py"]
-    with pytest.raises(OracleError, match=r"Mine\(\) failed: TypeError"):
+    with pytest.raises(OracleError, match="Mine needs coin: give it with --param coin=VALUE"):
         load_oracle(f"{tmp_path / 'mine.py'}:Mine", {})
 
 
