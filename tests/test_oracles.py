@@ -213,7 +213,7 @@ def test_an_oracle_that_fails_is_named(how: str, message: str, panel: Panel) -> 
         ("research.oracles.momentum", {}, "write module:Class"),
         ("research.oracles.momentun:Momentum", {}, "cannot be imported: ModuleNotFoundError"),
         ("research.oracles.momentum:Momentun", {}, "Did you mean 'Momentum'"),
-        ("research.oracles.cross_section:CrossSection", {}, "is abstract: score is not written"),
+        ("research.oracles.cross_section:CrossSection", {}, "is abstract: write its score"),
         ("research.oracles.momentum:Momentum", {"lookback_hour": 3}, "Did you mean 'lookback_hours'"),
         ("research.oracles.momentum:Momentum", {"lookback_hours": 0}, "lookback_hours = 0 is not accepted"),
         ("research.oracles.momentum:Momentum", {"lookback_hours": "a"}, "lookback_hours = 'a' is not accepted"),
