@@ -61,7 +61,9 @@ def make_grid(
     Parameters
     ----------
     asked : mapping or list of mappings
-        With a list, a key that a set lacks has its value of `defaults`.
+        Values by key, or sets.
+    defaults : mapping
+        The value of a key that a set of the list lacks.
     where : sequence of str or callable
         A set stays when all are true of it: expressions over the keys as :meth:`pandas.DataFrame.eval` reads them
         (``"skip_hours < lookback_hours"``; a key with a dot in backticks), or functions of a mapping.

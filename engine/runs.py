@@ -149,6 +149,12 @@ def save_run(
 
     Parameters
     ----------
+    result : Result
+        The backtest.
+    origin : Origin
+        What made its weights.
+    folder : Path
+        The run folder; those above it are made when absent.
     created : str
         ISO 8601 instant of the run, from the caller, for nothing here reads the clock.
     page : callable, optional

@@ -36,8 +36,9 @@ CONTRAST = """() => {
   const parse = c => c.match(/[\\d.]+/g).map(Number);
   const light = c => { const [r, g, b] = parse(c).slice(0, 3).map(v => { v /= 255;
     return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
-  const behind = e => { for (; e; e = e.parentElement) { const c = getComputedStyle(e).backgroundColor;
-    const p = parse(c); if (p.length < 4 || p[3] === 1) return c; if (p[3] > 0) return null; } return 'rgb(255,255,255)';
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = getComputedStyle(e).backgroundColor, p = parse(c);
+    if (p.length < 4 || p[3] === 1) return c; if (p[3] > 0) return null; } return 'rgb(255,255,255)';
   };
   const faint = [];
   for (const e of document.querySelectorAll('p, td, th, h1, h2, h3, a, dt, dd, li, summary, label, caption')) {
