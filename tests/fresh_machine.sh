@@ -20,7 +20,7 @@ fresh() {
     env -i HOME="$folder/home" PATH="$PATH" LANG="${LANG:-C.UTF-8}" \
         $(env | grep -E '^(PIP_[A-Z_]+|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|SSL_CERT_FILE|REQUESTS_CA_BUNDLE)=' || true) "$@"
 }
-used() { du -sm "$@" 2>/dev/null | awk '{printf "%6d MB  %s\n", $1, $2}'; }
+used() { for place; do [ ! -e "$place" ] || du -sm "$place" | awk '{printf "%6d MB  %s\n", $1, $2}'; done; }
 for target in ${*:-demo test}; do
     begun=$(date +%s)
     fresh make "$target"

@@ -17,6 +17,6 @@ def test_it_is_one_page_and_names_what_exists() -> None:
     for test in re.findall(r"`(test_[a-z0-9_]+)`", TEXT):
         assert (ROOT / "tests" / f"{test}.py").is_file(), test
     for file in re.findall(r"`([a-z_/]+\.(?:py|md|toml))`", TEXT):
-        assert any((ROOT / folder / file).is_file() for folder in ("", "engine", "engine/data", "tests", "tests/golden")), (
-            file
-        )
+        assert any(
+            (ROOT / folder / file).is_file() for folder in ("", "engine", "engine/data", "tests", "tests/golden")
+        ), file
