@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test lint bench lock clean
+.PHONY: help setup setup-dev demo test fresh lint bench lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ demo: setup ## run the main job on the built-in synthetic sample
 
 test: setup-dev ## run the tests
 	$(BIN)/python -m pytest
+
+fresh: ## clone into an empty folder with an empty home; make demo and make test there
+	tests/fresh_machine.sh
 
 lint: setup-dev ## ruff and mypy
 	$(BIN)/ruff check .

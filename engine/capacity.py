@@ -62,6 +62,8 @@ def capacity(
 
     Parameters
     ----------
+    panel : Panel
+        The market; without ``volume_usd`` the shares of the volume are NaN.
     weights : DataFrame, (D, coins)
         As for :func:`engine.backtest`.
     config : RunConfig

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.cli_data import data_app
+from engine.cli_doctor import doctor_command
 from engine.cli_live import live_app
 from engine.cli_options import (
     REPORTS,
@@ -66,6 +67,7 @@ app.command("validate")(validate_command)
 app.command("promote")(promote_command)
 app.add_typer(oracle_app, name="oracle")
 app.add_typer(live_app, name="live")
+app.command("doctor")(doctor_command)
 
 
 def main() -> None:
@@ -73,11 +75,12 @@ def main() -> None:
     # No command opens a window; without this a desktop's backend would be loaded for nothing.
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
-        app()
+        app(prog_name="hlbt")
     except HlbtError as error:
         if os.environ.get("HLBT_TRACEBACK"):
             raise
-        sys.stderr.write(f"hlbt: {error}\n")
+        # One paragraph, whatever an exception of someone else that it quotes was made of.
+        sys.stderr.write(f"hlbt: {' '.join(str(error).split())}\n")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as leaving:
         # typer turns Ctrl-C into this exit code and says nothing.

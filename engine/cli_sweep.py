@@ -117,6 +117,8 @@ def _asked(
         "seed": asked.seed if seed is None else seed,
         "name": name or asked.name,
     }
+    if seed is not None and changes["sample"] is None:
+        raise ConfigError("--seed is of the draw: add --sample SETS, or leave it out.")
     if not changes["oracles"]:
         raise ConfigError("Name what to sweep: a STUDY.toml with an oracle, or --oracle PATH:CLASS.")
     if not changes["grid"]:
@@ -128,7 +130,9 @@ def _executor(name: str, address: str | None, workers: int | None) -> Any:
     from engine.executors import EXECUTORS
 
     if name not in EXECUTORS:
-        raise ConfigError(f"--executor {name!r} is none: {', '.join(EXECUTORS)}.{nearest(name, EXECUTORS)}")
+        raise ConfigError(
+            f"--executor {name!r} is not accepted: choose one of {', '.join(EXECUTORS)}.{nearest(name, EXECUTORS)}"
+        )
     if address is not None and name != "ray":
         raise ConfigError("--address is of a Ray cluster: add --executor ray.")
     return EXECUTORS[name](address, workers)

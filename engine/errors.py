@@ -106,6 +106,13 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f" Did you mean {folded[match[0]]!r}?" if match else ""
 
 
+def reason_of(error: Exception) -> str:
+    """Why a file could not be read, in a few words without a full stop."""
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename or str(error).splitlines()[0]} is missing"
+    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
 def some(names: Iterable[object], limit: int = 5) -> str:
     """List at most `limit` names, then how many more there are."""
     listed = [str(name) for name in names]

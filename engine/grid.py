@@ -63,7 +63,9 @@ def make_grid(
     Parameters
     ----------
     asked : mapping or list of mappings
-        With a list, a key that a set lacks has its value of `defaults`.
+        Values by key, or sets.
+    defaults : mapping
+        The value of a key that a set of the list lacks.
     where : sequence of str or callable
         A set stays when all are true of it: expressions over the keys as :meth:`pandas.DataFrame.eval` reads them
         (``"skip_hours < lookback_hours"``; a key with a dot in backticks), or functions of a mapping.
@@ -112,7 +114,8 @@ def _values(key: str, given: Any) -> list[Any]:
 def _range(key: str, given: Mapping[str, Any]) -> list[Any]:
     """``{start, stop, step}``, both ends included."""
     wrong = ConfigError(
-        f"Grid key {key} = {dict(given)!r} is not accepted: a range has the numbers start, stop (included) and step."
+        f"Grid key {key} = {dict(given)!r} is not accepted: a range has the numbers start, stop (included, not below "
+        f"start) and step (above 0), at most {MOST_SETS:,} values."
     )
     if set(given) != {"start", "stop", "step"} or not all(
         isinstance(value, int | float) and not isinstance(value, bool) for value in given.values()

@@ -262,7 +262,10 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
 
     Parameters
     ----------
-    tape : Tape, fees : Fees, table : Coins, rules : Rules
+    tape : Tape
+    fees : Fees
+    table : Coins
+    rules : Rules
     weights : (D, N), NaN = hold
     trade_rows : (D,) int64, ascending, each the row at which the decision is traded
     """
@@ -815,14 +818,17 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, f
 
     Parameters
     ----------
-    market : Market, tape : Tape, fees : Fees, table : Coins, rules : Rules
+    market : Market
     impact : None, or the venue's impact prices of a buy and a sell at r[d], (D, N) or (0, 0), and impact_frac and
         impact_reference_usd
+    tape : Tape
+    fees : Fees
+    table : Coins
+    rules : Rules
     indptr, coins, weights : (D * S + 1,) int64, (K,) uint32, (K,) float64
         Weights of book ``s`` at decision ``d`` are the entries from ``indptr[d * S + s]`` up to the next; a coin
-        without
-        one is 0. Decisions come first, so that the entries are read in one stream.
-    figures : (S, FIGURES) float64, counters : (S, COUNTERS) int64, daily : (S, days) float64
+        without one is 0. Decisions come first, so that the entries are read in one stream.
+    figures, counters, daily : (S, FIGURES) float64, (S, COUNTERS) int64, (S, days) float64
         Filled in.
     """
     S = figures.shape[0]

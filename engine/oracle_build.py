@@ -37,12 +37,16 @@ def oracle_class(path: str) -> type[Oracle]:
     module = import_code(module_name)
     kind = getattr(module, class_name, None)
     if not (inspect.isclass(kind) and issubclass(kind, Oracle)):
-        found = [name for name, value in vars(module).items() if inspect.isclass(value) and issubclass(value, Oracle)]
+        oracles = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Oracle)]
+        found = [value.__name__ for value in oracles if not inspect.isabstract(value)]
+        what = f"{class_name!r} is no oracle: it must be a class that inherits from engine.Oracle."
         raise OracleError(
             f"{module_name} has no oracle {class_name!r}.{nearest(class_name, found)} It has: {some(found) or 'none'}."
+            if kind is None
+            else f"In {module_name} {what} It has: {some(found) or 'none'}."
         )
     if inspect.isabstract(kind):
-        raise OracleError(f"{path} is abstract: {some(sorted(kind.__abstractmethods__))} is not written.")
+        raise OracleError(f"{path} is abstract: write its {some(sorted(kind.__abstractmethods__))}.")
     return kind
 
 
@@ -57,6 +61,14 @@ def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
                 f"{kind.__name__} has no parameter {name!r}.{nearest(name, names)} Parameters: "
                 f"{', '.join(names) or 'none'}."
             )
+    lacking = [
+        name
+        for name, item in inspect.signature(kind).parameters.items()
+        if item.default is item.empty and item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)
+        if name not in given
+    ]
+    if lacking:
+        raise OracleError(f"{kind.__name__} needs {some(lacking)}: give it with --param {lacking[0]}=VALUE.")
     try:
         return kind(**given)
     except HlbtError:

@@ -166,13 +166,15 @@ class Panel:
 
         Parameters
         ----------
-        **frames : DataFrame
-            Hourly UTC instants x coins, named as in :data:`FIELDS`; ``mid`` is required and gives instants and coins.
-            A coin that another field lacks is NaN there.
         tradable : DataFrame of bool, optional
             Default: the point-in-time rule of :func:`tradable_rule`.
         table : sequence of Coin, optional
             Lots, leverage and listing instants; a coin that is absent has none.
+        synthetic : bool
+            Made-up data; every page says so.
+        **frames : DataFrame
+            Hourly UTC instants x coins, named as in :data:`FIELDS`; ``mid`` is required and gives instants and coins.
+            A coin that another field lacks is NaN there.
 
         Raises
         ------

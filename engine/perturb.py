@@ -26,6 +26,8 @@ def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
         Itself or as known; as known, the funding of `row` is that of an hour before and stays.
     row : int
         Last row that stays.
+    rng : Generator
+        Of what is made up.
     """
     fields = {}
     for name, values in panel.fields.items():

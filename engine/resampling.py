@@ -129,6 +129,12 @@ def superior_sets(
         What each set must beat; None is zero.
     block_days : float
         Mean block length, see :func:`block_length`; rounded to whole days.
+    size : float
+        Family-wise error rate of StepM.
+    resamples : int
+        Draws of the bootstrap.
+    seed : int
+        Of the draws.
 
     Raises
     ------

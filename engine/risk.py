@@ -18,6 +18,10 @@ def risk_of(oracle: Oracle, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame
 
     Parameters
     ----------
+    oracle : Oracle
+        Whose book it is.
+    panel : Panel
+        The market; the oracle is handed it as known.
     weights : DataFrame, (D, N)
         Weights asked; NaN = hold, which counts as the weight of the row before (0 at the start).
 

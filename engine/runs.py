@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
-from engine.errors import DataError, some
+from engine.errors import DataError, reason_of, some
 from engine.oracle import weight_matrix
 from engine.oracle_build import bound_parameters, load_oracle, oracle_code, oracle_sources
 from engine.panel import Panel
@@ -149,6 +149,12 @@ def save_run(
 
     Parameters
     ----------
+    result : Result
+        The backtest.
+    origin : Origin
+        What made its weights.
+    folder : Path
+        The run folder; those above it are made when absent.
     created : str
         ISO 8601 instant of the run, from the caller, for nothing here reads the clock.
     page : callable, optional
@@ -190,7 +196,8 @@ def save_run(
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
         raise DataError(
-            f"Run {folder} cannot be written: {error.strerror or error}. What was there is there still."
+            f"Run {folder} cannot be written: {error.strerror or error}. What was there is there still. Mend the "
+            "folder above it or name another."
         ) from error
 
 
@@ -287,8 +294,7 @@ def load_run(folder: Path) -> Run:
             frames[name] = pd.read_parquet(folder / f"{name}.parquet")
         except (OSError, ValueError) as error:
             raise DataError(
-                f"Run {folder} is damaged: {name}.parquet cannot be read ({str(error).splitlines()[0].rstrip('.')}). "
-                "Run the backtest again."
+                f"Run {folder} is damaged: {name}.parquet cannot be read ({reason_of(error)}). Run the backtest again."
             ) from error
         if "time" not in frames[name] or (
             name in ("equity", "hourly") and len(frames[name]) != record["span"]["hours"]

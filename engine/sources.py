@@ -98,7 +98,7 @@ def import_code(name: str) -> ModuleType:
         if name.endswith(".py"):
             file = Path(name).resolve()
             if not file.is_file():
-                raise OracleError(f"Oracle file {name} does not exist.")
+                raise OracleError(f"Oracle file {name} does not exist in {Path.cwd()}. Write its path from there.")
             spec = importlib.util.spec_from_file_location(_name_of(file), file)
             if spec is None or spec.loader is None:
                 raise OracleError(f"Oracle file {name} cannot be imported.")
@@ -112,7 +112,14 @@ def import_code(name: str) -> ModuleType:
     except HlbtError:
         raise
     except Exception as error:
-        raise OracleError(f"Oracle module {name} cannot be imported: {type(error).__name__}: {error}.") from error
+        cure = "Correct it; HLBT_TRACEBACK=1 shows the whole trace."
+        if isinstance(error, ModuleNotFoundError):
+            cure = "Install what is absent, or correct the name."
+            if error.name and (name == error.name or name.startswith(f"{error.name}.")):
+                cure = "Write a module that Python can import from here, or the path of a file that ends in .py."
+        raise OracleError(
+            f"Oracle module {name} cannot be imported: {type(error).__name__}: {error}. {cure}"
+        ) from error
 
 
 def _name_of(file: Path) -> str:

@@ -17,7 +17,7 @@ import pandas as pd
 
 from engine.clock import UNIT
 from engine.config import RunConfig
-from engine.errors import DataError
+from engine.errors import DataError, reason_of
 
 if TYPE_CHECKING:
     from engine.oracle import Oracle
@@ -202,7 +202,6 @@ def load_study(folder: Path, returns: bool = True) -> Study:
                 raise ValueError(f"{daily.shape[1]} rows of returns, {len(table)} sets")
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise DataError(
-            f"Sweep {folder} is damaged: {str(error).splitlines()[0].rstrip('.')}. Run the sweep again; what is whole "
-            "is not run twice."
+            f"Sweep {folder} is damaged: {reason_of(error)}. Run the sweep again; what is whole is not run twice."
         ) from error
     return Study(record, table, daily, folder)

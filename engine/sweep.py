@@ -136,11 +136,12 @@ def _home(plan: Plan, name: str | None, reports: Path | str | None) -> Iterator[
         return
     label = name or plan.name
     if label in ("", ".", "..") or Path(label).name != label:
-        raise ConfigError(f"The name {label!r} of the sweep is no name of a folder.")
+        raise ConfigError(f"The name {label!r} of the sweep is no name of a folder: write one without slashes.")
     try:
         with sweep_folder(Path(reports) / label) as folder:
             yield folder, Path(reports)
     except OSError as error:
         raise DataError(
-            f"Sweep {label} cannot be written: {error.strerror or error}. What was finished is kept."
+            f"Sweep {Path(reports) / label} cannot be written: {error.strerror or error}. What was finished is kept; "
+            "mend the folder, or name another with --reports, and run the command again."
         ) from error

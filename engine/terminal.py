@@ -21,19 +21,25 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 
 
+def _watched() -> dict[str, Any]:
+    """Of a bar: on standard error, gone when done, and nothing at all, not even an empty line, where nobody watches."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return {"console": console, "transient": True, "disable": not console.is_terminal}
+
+
 @contextmanager
 def progress() -> Iterator[Progress]:
     """A progress bar on standard error: call it with (done, total, what)."""
     from rich import progress as parts
-    from rich.console import Console
 
     with parts.Progress(
         parts.TextColumn("{task.description}"),
         parts.BarColumn(),
         parts.MofNCompleteColumn(),
         parts.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
+        **_watched(),
     ) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
@@ -43,7 +49,6 @@ def progress() -> Iterator[Progress]:
 def sweep_progress() -> Iterator[Progress]:
     """A progress bar on standard error with the rate in sets a second: call it with (done, total, what)."""
     from rich import progress as parts
-    from rich.console import Console
 
     class Rate(parts.ProgressColumn):
         def render(self, task: parts.Task) -> str:
@@ -55,8 +60,7 @@ def sweep_progress() -> Iterator[Progress]:
         parts.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         Rate(),
         parts.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
+        **_watched(),
     ) as bar:
         task = bar.add_task("planning the sets", total=1)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
@@ -75,7 +79,6 @@ def waiting(what: str) -> Iterator[None]:
 def byte_progress() -> Iterator[Progress]:
     """A progress bar of bytes on standard error, with speed and time left: call it with (done, total, what)."""
     from rich import progress as parts
-    from rich.console import Console
 
     with parts.Progress(
         parts.TextColumn("{task.description}"),
@@ -83,8 +86,7 @@ def byte_progress() -> Iterator[Progress]:
         parts.DownloadColumn(),
         parts.TransferSpeedColumn(),
         parts.TimeRemainingColumn(),
-        console=Console(stderr=True),
-        transient=True,
+        **_watched(),
     ) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what[-44:])

@@ -145,6 +145,11 @@ def families_of(record: Mapping[str, Any]) -> list[str]:
     return list(found)
 
 
+def families_below(reports: Path) -> list[str]:
+    """Every oracle family with a ledger below `reports`, ascending."""
+    return sorted(file.read_text(encoding="utf-8").strip() for file in (reports / FOLDER).glob("*/family.txt"))
+
+
 def _folder(reports: Path, path: str) -> Path:
     family = family_of(path)
     return reports / FOLDER / f"{_slug(family)}-{hashlib.sha256(family.encode()).hexdigest()[:6]}"

@@ -34,6 +34,10 @@ def traded_weights(values: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel
         Weights asked, signed fractions of equity, finite or NaN = hold; columns are ``panel.coins``.
     decisions : DatetimeIndex, (D,)
         Ascending decision instants, rows of the panel.
+    panel : Panel
+        Its prices up to each decision give the volatility.
+    config : RunConfig
+        ``execution`` and ``account.max_gross``.
 
     Returns
     -------

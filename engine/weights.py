@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine.errors import WeightsError, some
+from engine.errors import WeightsError, reason_of, some
 
 #: The end of a time that says its zone: Z or an offset.
 _ZONE = r"(?:[zZ]|[+-]\d{2}:?\d{2})$"
@@ -35,7 +35,7 @@ def read_weights(path: Path) -> pd.DataFrame:
         number.
     """
     if path.is_dir():
-        raise WeightsError(f"Weights file {path} is a folder.")
+        raise WeightsError(f"Weights file {path} is a folder. Name the .csv or .parquet file in it.")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             frame = pd.read_parquet(path)
@@ -48,14 +48,16 @@ def read_weights(path: Path) -> pd.DataFrame:
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 frame = pd.read_csv(path, dtype={"time": str}, index_col=False, skipinitialspace=True)
         else:
-            raise WeightsError(f"Weights file {path} is neither .csv nor .parquet.")
+            raise WeightsError(f"Weights file {path} is neither .csv nor .parquet. Save it as one of them.")
     except OSError as error:
         raise WeightsError(f"Weights file {path} cannot be read: {error.strerror or error}.") from error
     except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise WeightsError(f"Weights file {path} cannot be read: {str(error).splitlines()[0]}") from error
+        raise WeightsError(f"Weights file {path} cannot be read: {reason_of(error)}.") from error
     if len(frame.columns) == 0 or frame.columns[0] != "time":
         first = repr(frame.columns[0]) if len(frame.columns) else "nothing"
-        raise WeightsError(f"Weights file {path}: the first column must be 'time'; it is {first}.")
+        raise WeightsError(
+            f"Weights file {path}: the first column must be 'time'; it is {first}. Then comes one column a coin."
+        )
     times = _instants(frame["time"], path)
     values = frame.drop(columns="time")
     numbers = values.apply(pd.to_numeric, errors="coerce")
@@ -66,7 +68,7 @@ def read_weights(path: Path) -> pd.DataFrame:
         raise WeightsError(
             f"Weights file {path}: {values.columns[column]} at {frame['time'].iloc[row]} is "
             f"{values.iloc[row, column]!r}, "
-            "which is no number."
+            "which is no number. Leave the cell empty to hold, 0 to be flat."
         )
     return numbers.astype(np.float64).set_axis(times, axis=0)
 

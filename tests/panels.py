@@ -18,26 +18,9 @@ from hypothesis import strategies as st
 from engine.clock import decision_instants, hourly_index
 from engine.config import RunConfig
 from engine.panel import Coin, Panel
-from naive import Fees
 
 START = pd.Timestamp("2024-10-01T00:00Z")
 STYLES = ("dense", "sparse", "holds", "zero", "flip", "tiny", "huge", "idle")
-
-
-def fees_of(panel: Panel, config: RunConfig) -> Fees:
-    """The one tier of a config with numbers in ``costs.taker_bps`` and, where there is a maker share, ``maker_bps``."""
-    costs = config.costs
-    maker_bps = costs.maker_bps if costs.maker_share_frac > 0 else costs.taker_bps
-    hours = len(panel.index)
-    return Fees([[costs.taker_bps / 1e4]] * hours, [[maker_bps / 1e4]] * hours, [0.0])
-
-
-def tier_fees(panel: Panel, thresholds_usd: Sequence[float] = (0.0, 5_000.0, 50_000.0)) -> Fees:
-    """Made-up rates that fall with the tier, to a maker's rebate; all of them change halfway through the panel."""
-    tiers, hours = range(len(thresholds_usd)), len(panel.index)
-    taker = [[(9.0 if t < hours / 2 else 12.0) * 0.7**tier / 1e4 for tier in tiers] for t in range(hours)]
-    maker = [[(2.0 if t < hours / 2 else 3.0) * (1 - tier) / 1e4 for tier in tiers] for t in range(hours)]
-    return Fees(taker, maker, list(thresholds_usd))
 
 
 # Plausible ------------------------------------------------------------------------------------------------------------
@@ -326,3 +309,20 @@ def nasty_cases(draw: st.DrawFn) -> tuple[Panel, pd.DataFrame, RunConfig]:
     weights = pd.DataFrame(values, index=instants, columns=list(panel.coins))
     absent = draw(st.integers(0, 1), label="absent coins")
     return panel, weights.iloc[:, rng.permutation(len(panel.coins))[absent:]], config
+
+
+def holed_panel() -> Panel:
+    """16 days, 8 coins: one lists on day 7, one leaves on day 11, and prices have holes."""
+    made = random_panel(7, 24 * 16, 8)
+    fields = {name: values.copy() for name, values in made.fields.items()}
+    tradable = made.tradable.copy()
+    gone = np.random.default_rng(1).random(fields["mid"].shape) < 0.02
+    for rows, column in ((slice(0, 24 * 7), 2), (slice(24 * 11, None), 5)):
+        gone[rows, column] = True
+    gone[23::24] &= gone[22::24]  # most decisions have prices
+    for values in fields.values():
+        values[gone] = np.nan
+    table = tuple(
+        replace(coin, delisted=made.index[24 * 11 - 1]) if place == 5 else coin for place, coin in enumerate(made.table)
+    )
+    return replace(made, fields=fields, tradable=tradable & ~gone, table=table)

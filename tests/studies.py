@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,7 @@ import pandas as pd
 from engine import Coin, Oracle, Panel, RunConfig, backtest_many, decisions_of
 from engine.oracle import weight_matrix
 from engine.oracle_build import load_oracle
-from engine.runs import to_json
-from engine.study import ORACLE, RECORD, RETURNS, SCHEMA, TABLE, Study, index_of
+from engine.study import ORACLE, SCHEMA, Study, index_of
 
 
 @dataclass(frozen=True)
@@ -90,21 +87,3 @@ def study_of(
         "sets": len(sets),
     }
     return Study(record, table.assign(error="").set_axis(index), daily if returns else None)
-
-
-def write_study(study: Study, folder: Path) -> Path:
-    """Write a study as `load_study` reads it."""
-    folder.mkdir(parents=True)
-    grid = study.record["grid"]
-    codes = np.array(list(product(*(range(len(values)) for values in grid.values()))))
-    rows = study.table.reset_index(drop=True).assign(
-        key=[hashlib.sha256(str(row).encode()).hexdigest()[:12] for row in codes.tolist()],
-        **{f"set.{key}": codes[:, place] for place, key in enumerate(grid)},
-    )
-    rows.to_parquet(folder / TABLE)
-    if study.daily_returns is not None:
-        daily = study.daily_returns
-        frame = pd.DataFrame(daily.to_numpy().T, columns=[f"{date:%Y-%m-%d}" for date in daily.index])
-        frame.to_parquet(folder / RETURNS)
-    (folder / RECORD).write_text(to_json(study.record), encoding="utf-8")
-    return folder

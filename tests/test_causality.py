@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import math
-import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +10,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Oracle, Panel, RunConfig, cli, decisions_of, load_panel
+from engine import Oracle, Panel, RunConfig, decisions_of, load_panel
 from engine.causality import Audit, audit
 from engine.errors import OracleError
 from engine.panel import Coin
 from engine.perturb import changed_after, changed_at, with_coins, with_newcomers
-from panels import random_panel
+from panels import holed_panel
 from research.oracles.carry import Carry
 from research.oracles.construction import CONSTRUCTIONS
 from research.oracles.equal_weight import EqualWeight
@@ -26,25 +23,10 @@ from research.oracles.low_volatility import LowVolatility
 from research.oracles.momentum import Momentum
 from research.oracles.reversal import Reversal
 
-HERE = Path(__file__).parent
-
 
 @pytest.fixture(scope="module")
 def panel() -> Panel:
-    """16 days, 8 coins: one lists on day 7, one leaves on day 11, and prices have holes."""
-    made = random_panel(7, 24 * 16, 8)
-    fields = {name: values.copy() for name, values in made.fields.items()}
-    tradable = made.tradable.copy()
-    gone = np.random.default_rng(1).random(fields["mid"].shape) < 0.02
-    for rows, column in ((slice(0, 24 * 7), 2), (slice(24 * 11, None), 5)):
-        gone[rows, column] = True
-    gone[23::24] &= gone[22::24]  # most decisions have prices
-    for values in fields.values():
-        values[gone] = np.nan
-    table = tuple(
-        replace(coin, delisted=made.index[24 * 11 - 1]) if place == 5 else coin for place, coin in enumerate(made.table)
-    )
-    return replace(made, fields=fields, tradable=tradable & ~gone, table=table)
+    return holed_panel()
 
 
 @pytest.fixture(scope="module")
@@ -323,187 +305,6 @@ def test_global_random_state_is_the_callers_again(panel: Panel, decisions: pd.Da
     assert np.random.normal() == expected  # noqa: NPY002
 
 
-# Oracles by path: another process, files ------------------------------------------------------------------------------
-
-MODULE = """
-import json
-from pathlib import Path
-import numpy as np
-import pandas as pd
-from engine import Oracle
-from engine.errors import OracleError
-
-KEPT = {}
-
-def frame(panel, decisions, score):
-    score = np.nan_to_num(score)
-    gross = np.maximum(np.abs(score).sum(axis=1, keepdims=True), 1e-300)
-    return pd.DataFrame(score / gross, index=decisions, columns=list(panel.coins))
-
-class KeptInTheModule(Oracle):
-    def weight_matrix(self, panel, decisions):
-        mean = KEPT.setdefault("mean", panel.frame("mid").mean())
-        return frame(panel, decisions, (panel.frame("mid") / mean)[list(panel.coins)].to_numpy()[panel.rows(decisions)])
-
-class Takes(Oracle):
-    def __init__(self, what):
-        self.what = what
-    def weight_matrix(self, panel, decisions):
-        return frame(panel, decisions, panel.tradable[panel.rows(decisions)].astype(float))
-
-class OrderOfASet(Oracle):
-    def weight_matrix(self, panel, decisions):
-        order = list(set(panel.coins))
-        score = np.tile([1.0 + order.index(coin) for coin in panel.coins], (len(decisions), 1))
-        return frame(panel, decisions, score * panel.tradable[panel.rows(decisions)])
-
-class Dies(Oracle):
-    def weight_matrix(self, panel, decisions):
-        import os
-        if "%(parent)s" != str(os.getpid()):
-            os._exit(7)
-        return frame(panel, decisions, panel.tradable[panel.rows(decisions)].astype(float))
-
-class FromFile(Oracle):
-    '''Rows by date; the row of a day is published `delay` hours after its midnight, and used from `used` hours on.'''
-    def __init__(self, file, used=39, delay=39):
-        self.file, self.used, self.delay = file, used, delay
-        rows = pd.read_csv(file, parse_dates=["date"]).set_index("date")
-        self.rows = rows.set_axis(rows.index.tz_localize("UTC"))
-
-    def weight_matrix(self, panel, decisions):
-        at = self.rows.index + pd.Timedelta(hours=self.used)
-        place = at.searchsorted(decisions, side="right") - 1
-        values = self.rows.reindex(columns=list(panel.coins)).to_numpy()
-        score = np.where((place >= 0)[:, None], values[np.maximum(place, 0)] if len(values) else 0.0, 0.0)
-        return frame(panel, decisions, score * panel.tradable[panel.rows(decisions)])
-
-class Publishes(FromFile):
-    def until(self, instant):
-        known = object.__new__(type(self))
-        known.__dict__.update(self.__dict__)
-        known.rows = self.rows[self.rows.index + pd.Timedelta(hours=self.delay) <= instant]
-        return known
-
-class PublishesInPlace(FromFile):
-    def until(self, instant):
-        self.rows = self.rows[self.rows.index + pd.Timedelta(hours=self.delay) <= instant]
-        return self
-
-class FromParquet(Oracle):
-    '''Arrow opens the file by itself.'''
-    def __init__(self, file):
-        self.file = file
-    def weight_matrix(self, panel, decisions):
-        import pyarrow.parquet as pq
-        rows = pq.read_table(self.file).to_pandas()
-        return frame(panel, decisions, np.tile(rows.to_numpy()[-1:], (len(decisions), 1)))
-
-class PublishesAll(FromFile):
-    def until(self, instant):
-        return self
-
-class Normalises(Publishes):
-    '''Uses rows once published, but scales them by all that the file ever held.'''
-    def weight_matrix(self, panel, decisions):
-        scaled = object.__new__(FromFile)
-        scaled.__dict__.update(self.__dict__)
-        scaled.rows = self.rows / self.rows.std()
-        return FromFile.weight_matrix(scaled, panel, decisions)
-
-class Refuses(Publishes):
-    '''Nothing published yet is an error, not a row of zeros.'''
-    def until(self, instant):
-        known = super().until(instant)
-        if known.rows.empty:
-            raise OracleError("nothing was published yet")
-        return known
-"""
-
-
-@pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A module of planted oracles on the path, new for every test."""
-    import os
-
-    name = f"planted_{tmp_path.name.replace('-', '_')}"
-    (tmp_path / f"{name}.py").write_text(MODULE.replace("%(parent)s", str(os.getpid())), encoding="utf-8")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    return name
-
-
-@pytest.fixture
-def predictions(tmp_path: Path, panel: Panel) -> Path:
-    """A made-up file of daily scores, dated by day."""
-    days = pd.date_range(panel.index[0].normalize() - pd.Timedelta(days=3), periods=19, freq="D").tz_localize(None)
-    values = np.random.default_rng(3).normal(size=(len(days), len(panel.coins)))
-    file = tmp_path / "predictions.csv"
-    pd.DataFrame(values, index=pd.Index(days, name="date"), columns=list(panel.coins)).to_csv(file)
-    return file
-
-
-def test_a_new_process_shows_what_a_module_keeps(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    found = audit(f"{module}:KeptInTheModule", panel, decisions)
-    assert statuses(found)["process"] == "fail" and statuses(found)["cut"] == "pass"
-    assert "in a new process, on the data up to 2024-10-08 23:00 UTC alone" in found.message()
-
-
-def test_a_new_process_has_another_order_of_sets(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    # the order of eight names: one hash seed in 40,320 gives the other's
-    assert statuses(audit(f"{module}:OrderOfASet", panel, decisions))["process"] == "fail"
-
-
-def test_a_process_that_dies_is_a_failed_check(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    found = audit(f"{module}:Dies", panel, decisions)
-    process = next(check for check in found.checks if check.name == "process")
-    assert process.status == "fail" and "ends with code 7" in process.value
-
-
-def of_file(module: str, name: str, panel: Panel, decisions: pd.DatetimeIndex, **parameters: Any) -> tuple[str, str]:
-    found = audit(f"{module}:{name}", panel, decisions, parameters=parameters)
-    others = {check.name for check in found.failed} - {"published"}
-    assert not others, found
-    published = next(check for check in found.checks if check.name == "published")
-    return published.status, published.value
-
-
-def test_rows_of_a_file(module: str, predictions: Path, panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    file = str(predictions)
-    assert of_file(module, "Publishes", panel, decisions, file=file) == ("pass", "until at 16 instants, bit for bit")
-    assert of_file(module, "PublishesInPlace", panel, decisions, file=file)[0] == "pass"
-    # from 18:00 on, a row was out for an hour more than three
-    assert of_file(module, "Refuses", panel, decisions, file=file)[0] == "pass"
-    # the row of the day itself, as its date allows: the predecessor's leak
-    status, value = of_file(module, "Publishes", panel, decisions, file=file, used=0)
-    assert status == "fail" and "with the rows published by 2024-10-01 23:00 UTC alone" in value
-    status, value = of_file(module, "PublishesInPlace", panel, decisions, file=file, used=0)
-    assert status == "fail"
-    status, value = of_file(module, "Normalises", panel, decisions, file=file)
-    assert status == "fail" and "rows published by" in value
-
-
-def test_files_that_nobody_vouches_for(
-    module: str, predictions: Path, panel: Panel, decisions: pd.DatetimeIndex
-) -> None:
-    file = str(predictions)
-    status, value = of_file(module, "FromFile", panel, decisions, file=file)
-    assert status == "fail" and "predictions.csv and has no method until(instant)" in value
-    parquet = predictions.with_suffix(".parquet")
-    pd.read_csv(predictions).drop(columns="date").to_parquet(parquet)
-    found = audit(f"{module}:FromParquet", panel, decisions, parameters={"file": str(parquet)}).checks[-1]
-    assert found.status == "fail" and "predictions.parquet and has no method" in found.value
-    status, value = of_file(module, "PublishesAll", panel, decisions, file=file)
-    assert status == "fail" and "takes no row away" in value
-    watched = audit(f"{module}:KeptInTheModule", panel, decisions, cuts=2).checks[-1]
-    assert (watched.name, watched.status) == ("published", "pass")  # reads no file
-
-
-def test_without_a_path_files_are_not_watched(panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    found = statuses(audit(Honest, panel, decisions))
-    assert found["process"] == found["published"] == "skipped"
-    assert set(found.values()) == {"pass", "skipped"}
-
-
 # Validity -------------------------------------------------------------------------------------------------------------
 
 
@@ -575,11 +376,6 @@ def test_one_decision_and_a_panel_as_known(panel: Panel, decisions: pd.DatetimeI
     assert known["funding"] == "skipped" and known["cut"] == "pass"
 
 
-def test_parameters_that_no_process_takes(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    found = audit(f"{module}:Takes", panel, decisions, parameters={"what": lambda: 1})
-    assert statuses(found)["process"] == "skipped"
-
-
 def test_the_number_of_cuts(panel: Panel, decisions: pd.DatetimeIndex) -> None:
     assert audit(Honest, panel, decisions).checks[1].value.startswith("16 cuts")
     assert audit(Honest, panel, decisions, cuts=4).checks[1].value.startswith("4 cuts")
@@ -633,99 +429,6 @@ def test_coins_come_and_go(panel: Panel) -> None:
     assert np.array_equal(narrow.values("mid"), panel.values("mid")[:, kept], equal_nan=True)
     last = len(panel.index) - 1
     assert with_newcomers(panel, last, np.random.default_rng(0)).tradable[:, 0].sum() == 0
-
-
-# The command ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def hlbt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sample_cache: Path):  # type: ignore[no-untyped-def]
-    monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hlbt", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    return run
-
-
-MONTH = ("--set", "data.end=2024-02-01")
-
-
-def test_the_command_passes_an_honest_oracle(hlbt) -> None:  # type: ignore[no-untyped-def]
-    code, out, err = hlbt("oracle", "check", "research.oracles.momentum:Momentum", "--param", "n=3", *MONTH)
-    assert code == 0, err
-    assert "SYNTHETIC DATA" in out and "no look-ahead found" in out
-    code, out, err = hlbt("oracle", "check", "research.oracles.carry:Carry", *MONTH, "--json", "--cuts", "5")
-    assert code == 0, err
-    answer = json.loads(out)
-    assert answer["passed"] is True and answer["synthetic"] is True and answer["parameters"]["lookback_hours"] == 72
-    assert {check["name"]: check["status"] for check in answer["checks"]} == dict.fromkeys(
-        (
-            "valid",
-            "cut",
-            "future",
-            "last_row",
-            "funding",
-            "coins",
-            "instant",
-            "score",
-            "repeat",
-            "process",
-            "published",
-        ),
-        "pass",
-    )
-
-
-LEAKY = """
-import numpy as np, pandas as pd
-from engine import Oracle
-class Leaky(Oracle):
-    def __init__(self, hours=1): self.hours = hours
-    def weight_matrix(self, panel, decisions):
-        rows = np.minimum(panel.rows(decisions) + self.hours, len(panel.index) - 1)
-        mid = np.nan_to_num(panel.values("mid")[rows])
-        return pd.DataFrame(mid / mid.sum(axis=1, keepdims=True), index=decisions, columns=list(panel.coins))
-"""
-
-
-def test_the_command_refuses_a_leak(hlbt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    (tmp_path / "leaky.py").write_text(LEAKY, encoding="utf-8")
-    path = f"{tmp_path / 'leaky.py'}:Leaky"
-    code, out, err = hlbt("oracle", "check", path, *MONTH)
-    assert code == 1 and "fail" in out and "future" in out
-    assert "\n" not in err.strip() and err.strip().startswith(
-        "hlbt: Leaky fails the check 'the past alone gives the same weights'"
-    )
-    assert "the weight of" in err and "on the data up to" in err
-    code, out, err = hlbt("oracle", "check", path, *MONTH, "--json")
-    answer = json.loads(out)
-    assert code == 1 and answer["passed"] is False
-    moved = next(check for check in answer["checks"] if check["name"] == "cut")["difference"]
-    assert moved["coin"] in err and not math.isclose(moved["weight"], moved["other"], rel_tol=1e-12)
-    assert hlbt("oracle", "check", path, "--param", "hours=0", *MONTH)[0] == 0
-
-
-def test_bad_input(hlbt) -> None:  # type: ignore[no-untyped-def]
-    cases = {
-        "does not name an oracle": ("momentum",),
-        "Did you mean 'Momentum'": ("research.oracles.momentum:Momentun",),
-        "has no parameter 'lookback'": ("research.oracles.momentum:Momentum", "--param", "lookback=3"),
-        "is not k=v": ("research.oracles.momentum:Momentum", "--param", "lookback"),
-        "at least one instant": ("research.oracles.momentum:Momentum", *MONTH, "--cuts", "0"),
-    }
-    for message, words in cases.items():
-        for command in ("check",):
-            code, out, err = hlbt("oracle", command, *words)
-            assert code == 1 and message in err and not out and "\n" not in err.strip(), (message, err)
 
 
 # Real data ------------------------------------------------------------------------------------------------------------

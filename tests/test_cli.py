@@ -312,23 +312,6 @@ def test_a_candle_file_that_contradicts_the_cache(hlbt, freqtrade_folder: Path, 
     assert done.code == 0 and " 20 replaced" in done.out, done.out  # ten closes, and ten volumes in USD
 
 
-def test_help_names_every_command_with_an_example(hlbt) -> None:  # type: ignore[no-untyped-def]
-    for words in (
-        ["backtest"],
-        ["report"],
-        ["index"],
-        ["demo"],
-        ["data", "status"],
-        ["data", "verify"],
-        ["data", "import", "freqtrade"],
-        ["data", "import", "meta"],
-    ):
-        shown = hlbt(*words, "--help")
-        assert shown.code == 0
-        assert "Example: hlbt " + " ".join(words) in " ".join(shown.out.split()), words
-        assert "--config" in shown.out and "--set" in shown.out, words
-
-
 def test_a_conflict_is_told_beside_a_truncated_file(hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     source = tmp_path / "source"
     source.mkdir()

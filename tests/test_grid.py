@@ -94,7 +94,7 @@ def test_a_list_of_sets_fills_in_defaults() -> None:
         ({"n": []}, [], "n has no value"),
         ({"n": [3, 5, 3]}, [], "value 3 twice"),
         ({"n": "3,5"}, [], "give a list"),
-        ({"n": {"start": 1, "stop": 5}}, [], "start, stop .included. and step"),
+        ({"n": {"start": 1, "stop": 5}}, [], "start, stop .included, not below start. and step"),
         ({"n": {"start": 5, "stop": 1, "step": 1}}, [], "range"),
         ({"n": [3, 5]}, ["n > 9"], "constraints exclude every one"),
         ({"n": [3, 5]}, ["m > 9"], "cannot be read"),

@@ -213,7 +213,7 @@ def test_an_oracle_that_fails_is_named(how: str, message: str, panel: Panel) -> 
         ("research.oracles.momentum", {}, "write module:Class"),
         ("research.oracles.momentun:Momentum", {}, "cannot be imported: ModuleNotFoundError"),
         ("research.oracles.momentum:Momentun", {}, "Did you mean 'Momentum'"),
-        ("research.oracles.cross_section:CrossSection", {}, "is abstract: score is not written"),
+        ("research.oracles.cross_section:CrossSection", {}, "is abstract: write its score"),
         ("research.oracles.momentum:Momentum", {"lookback_hour": 3}, "Did you mean 'lookback_hours'"),
         ("research.oracles.momentum:Momentum", {"lookback_hours": 0}, "lookback_hours = 0 is not accepted"),
         ("research.oracles.momentum:Momentum", {"lookback_hours": "a"}, "lookback_hours = 'a' is not accepted"),
@@ -241,7 +241,7 @@ def test_an_oracle_from_a_file(tmp_path: Path, panel: Panel) -> None:
     result = backtest(panel, weight_matrix(oracle, panel, decisions_of(panel, RunConfig())))
     assert set(result.trades["coin"]) == {panel.coins[0]}
     assert oracle_sources(oracle) == [tmp_path / "mine.py"]
-    with pytest.raises(OracleError, match=r"Mine\(\) failed: TypeError"):
+    with pytest.raises(OracleError, match="Mine needs coin: give it with --param coin=VALUE"):
         load_oracle(f"{tmp_path / 'mine.py'}:Mine", {})
 
 

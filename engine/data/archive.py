@@ -86,9 +86,17 @@ class Source(Protocol):
 
     requests: int
 
-    def objects(self, prefix: str, start_after: str = "") -> Iterator[Listed]: ...  # noqa: D102
-    def folders(self, prefix: str) -> list[str]: ...  # noqa: D102
-    def fetch(self, item: Item, path: Path, step: Callable[[int], None]) -> str: ...  # noqa: D102
+    def objects(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
+        """List the objects below `prefix`, by key, those after `start_after`."""
+        ...
+
+    def folders(self, prefix: str) -> list[str]:
+        """Name the folders directly below `prefix`."""
+        ...
+
+    def fetch(self, item: Item, path: Path, step: Callable[[int], None]) -> str:
+        """Download an object to `path`, calling `step` with the bytes that came; returns its SHA-256."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -230,6 +238,8 @@ def make_plan(
         Key -> ETag of what the cache has.
     asked : Range
         What is wanted.
+    usd_per_gb : float
+        Price of the transfer, for 1e9 bytes.
     jobs : int
         Listings at once.
 

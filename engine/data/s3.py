@@ -75,6 +75,10 @@ class Bucket:
 
         Parameters
         ----------
+        item : Item
+            The object, with the ETag that it had when it was listed; another content is refused.
+        path : Path
+            Where it goes, in a folder that is there.
         step : callable
             Called with the bytes that came; with a negative number when they are to come again.
 

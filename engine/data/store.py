@@ -116,7 +116,8 @@ class Store:
         """
         manifest = self.manifest()
         if manifest is None or not manifest.files:
-            what = "does not exist" if not self.path.exists() else "is empty"
+            absent = not self.path.exists()
+            what = "does not exist" if absent else "is empty" if self.path.is_dir() else "is a file and no folder"
             raise DataError(
                 f"The data cache {self.path} {what}. Fill it with `hlbt data sync --source api` or `--source s3` or "
                 "`hlbt data import freqtrade DIR`, or run `hlbt demo` for the built-in synthetic sample; "
@@ -403,7 +404,10 @@ class _Writing:
         try:
             self._lock.__enter__()
         except OSError as error:
-            raise DataError(f"The cache {self.store.path} cannot be written to: {error.strerror}.") from error
+            raise DataError(
+                f"The cache {self.store.path} cannot be written to: {error.strerror}. Name another folder with --set "
+                "data.cache=DIR or HLBT_DATA_CACHE."
+            ) from error
         # What a killed writer left goes first: on a full disk it may be what is in the way.
         self._sweep()
         return self

@@ -29,9 +29,13 @@ def fetch_file(folder: Path, stem: str, service: str, fetch: Callable[[Path], Pa
         Where it goes, made when absent.
     stem : str
         For example ``meta_model``; the file becomes ``meta_model-<newest date>-<digest>.parquet`` or ``.csv``.
+    service : str
+        Its name in what is said.
     fetch : callable
         Downloads into the folder that it is given, which is new and empty, and returns the file: what was left by an
         earlier download can be neither taken for this one nor continued.
+    layout : Layout
+        What the file must hold.
 
     Returns
     -------

@@ -109,6 +109,8 @@ def published_at(dates: pd.DatetimeIndex, schedule: Sequence[Rule]) -> pd.Dateti
     ----------
     dates : DatetimeIndex, (M,)
         Dates of rows, UTC.
+    schedule : sequence of Rule
+        Ascending; of a date the last rule that begins at or before it holds.
     """
     starts = pd.DatetimeIndex([rule.since for rule in schedule]).as_unit(UNIT)
     rule = np.maximum(starts.searchsorted(dates.as_unit(UNIT), side="right") - 1, 0)

@@ -105,6 +105,8 @@ def read_published(file: Path, layout: Layout) -> Published:
     file : Path
         ``.csv`` or ``.parquet``, a row a date and coin. Rows of a date and coin that are there twice count once when
         they agree; when they do not, none of them counts. Both are told in the notes.
+    layout : Layout
+        Names of its columns, their zone, the range of scores.
 
     Raises
     ------
