@@ -1,0 +1,67 @@
+"""What cost money elsewhere: each a way in which a live run could be wrong while it says that all is well."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from engine.errors import LiveError
+from engine.live.hyperliquid import HyperLiquidDEX
+from hyperliquid_world import trading
+from live_world import Outcome, World, call
+
+Run = Callable[..., Outcome]
+NOW = pd.Timestamp("2025-06-01T22:59:30Z")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    with trading() as server:
+        for coin in ("BTC", "ETH", "DOGE", "RLB"):
+            price = server.ledger.coins[coin].price
+            server.set_book(coin, bid=price * 0.9998, ask=price * 1.0002, refill=True)
+        yield World(server, tmp_path)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    return lambda words: call(monkeypatch, capsys, words)
+
+
+# Which exchange, which account ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("network", "url"),
+    [
+        ("testnet", "https://api.hyperliquid.xyz"),
+        ("testnet", "https://API.hyperliquid.xyz:443/"),
+        ("mainnet", "https://api.hyperliquid-testnet.xyz"),
+    ],
+)
+def test_the_address_of_the_other_network_is_refused(network: str, url: str) -> None:
+    """The SDK signs for the main network wherever the address is its own: no confirmation would have been asked."""
+    with pytest.raises(LiveError, match="--network"):
+        HyperLiquidDEX(network, base_url=url)
+
+
+def test_the_own_address_of_a_network_is_accepted() -> None:
+    """It is as good as none: the SDK needs the exact spelling to sign, and a test network has the main one's feed."""
+    for network, url in (
+        ("mainnet", "https://API.hyperliquid.xyz/"),
+        ("testnet", "https://api.hyperliquid-testnet.xyz"),
+    ):
+        assert HyperLiquidDEX(network, base_url=url).base_url is None
+    assert HyperLiquidDEX("testnet", base_url="https://api.hyperliquid-testnet.xyz").feed().network == "mainnet"
+
+
+# At target? -----------------------------------------------------------------------------------------------------------
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+# The journal, alerts, the loop ----------------------------------------------------------------------------------------
