@@ -10,7 +10,7 @@ import pytest
 
 from engine.errors import LiveError
 from engine.live.hyperliquid import HyperLiquidDEX
-from hyperliquid_world import trading
+from hyperliquid_world import MASTER, trading
 from live_world import Outcome, World, call
 
 Run = Callable[..., Outcome]
@@ -59,6 +59,25 @@ def test_the_own_address_of_a_network_is_accepted() -> None:
 
 
 # At target? -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_position_that_was_taken_away_is_not_at_its_target(world: World, run: Run) -> None:
+    """Deleveraged to nothing between the plan and a reduction: the reduction is refused, and the book lacks a leg."""
+    assert run(world.rebalance({"BTC": 0.6, "ETH": -0.2})).code == 0
+    send = HyperLiquidDEX.send
+
+    def deleveraged(self: HyperLiquidDEX, orders: object, expires_ms: int) -> object:
+        if "BTC" in world.positions:
+            world.server.deleverage(MASTER.address, "BTC")
+        return send(self, orders, expires_ms)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HyperLiquidDEX, "send", deleveraged)
+        done = run(world.rebalance({"BTC": 0.3, "ETH": -0.2}, "--json"))
+    assert done.code == 4 and [item["coin"] for item in done.json["missing"]] == ["BTC"]
+    assert not world.last("done")["complete"]
+    assert run(world.rebalance({"BTC": 0.3, "ETH": -0.2})).code == 0
+    assert world.weights_held() == pytest.approx({"BTC": 0.3, "ETH": -0.2}, abs=0.003)
 
 
 # Limits ---------------------------------------------------------------------------------------------------------------

@@ -410,12 +410,13 @@ class Execution:
             held = self.expected.get(coin, 0.0)
             left = goal.target_units - held
             size = max(abs(goal.target_units), abs(held))
-            if abs(left) <= SIZE_TOLERANCE * size or (left > 0.0) != goal.buy:
+            if abs(left) <= SIZE_TOLERANCE * size:
                 continue
             if coin in self._residual and coin not in self.given_up and not self._stopped:
                 self.notes.append(self._residual[coin])
                 continue
-            reason = self.given_up.get(coin) or self._stopped or self._last_reason.get(coin, "")
+            passed = "" if (left > 0.0) == goal.buy else "somebody else took it past its target, or a liquidation"
+            reason = self.given_up.get(coin) or passed or self._stopped or self._last_reason.get(coin, "")
             missing.append(Missing(coin, goal.target_units, held, reason or "held back"))
         outcome = Outcome(plan, tuple(self.answers), tuple(missing), tuple(dict.fromkeys(self.notes)))
         self.journal.append(
