@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from engine.errors import LiveError
 from engine.live.hyperliquid import HyperLiquidDEX
-from hyperliquid_world import MASTER, trading
+from hyperliquid_world import AGENT, MASTER, trading
 from live_world import Outcome, World, call
 
 Run = Callable[..., Outcome]
@@ -56,6 +57,14 @@ def test_the_own_address_of_a_network_is_accepted() -> None:
     ):
         assert HyperLiquidDEX(network, base_url=url).base_url is None
     assert HyperLiquidDEX("testnet", base_url="https://api.hyperliquid-testnet.xyz").feed().network == "mainnet"
+
+
+def test_an_agents_key_without_its_master_is_no_empty_book(world: World, run: Run) -> None:
+    """The agent's own account has no money: nothing is ordered, which must not be called the target."""
+    world.server.approve_agent(MASTER.address, AGENT.address)
+    world.credentials.write_text(json.dumps({"secret_key": "22" * 32}))
+    done = run(world.rebalance({"BTC": 0.5}))
+    assert done.code == 3 and "account_address" in done.err and not world.server.asked("order")
 
 
 # At target? -----------------------------------------------------------------------------------------------------------

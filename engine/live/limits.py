@@ -130,7 +130,12 @@ def refuse(found: Sequence[str], what: str) -> None:
 def _of_book(limits: Limits, plan: Plan) -> list[str]:
     found = []
     # A book that shrinks is let through whatever its gross: it is on its way to the limit.
-    if limits.gross is not None and not plan.gross_after <= max(limits.gross, 0.0) and plan.orders:
+    if limits.gross is not None and plan.equity_usd <= 0.0 and plan.weights:
+        found.append(
+            f"gross: weights are asked for and equity is {plan.equity_usd:,.2f} USD; with the key of an agent wallet, "
+            "account_address must be its master's"
+        )
+    elif limits.gross is not None and not plan.gross_after <= max(limits.gross, 0.0) and plan.orders:
         growing = any(order.action in ("open", "increase", "flip") for order in plan.orders)
         if growing or math.isnan(plan.gross_after):
             found.append(f"gross: the plan leads to {plan.gross_after:.3f} of equity; the limit is {limits.gross:g}")
