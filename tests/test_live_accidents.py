@@ -89,6 +89,16 @@ def test_a_position_that_was_taken_away_is_not_at_its_target(world: World, run: 
     assert world.weights_held() == pytest.approx({"BTC": 0.3, "ETH": -0.2}, abs=0.003)
 
 
+def test_a_flattening_that_leaves_a_position_says_so(world: World, run: Run) -> None:
+    assert run(world.rebalance({"BTC": 0.5, "ETH": 0.2})).code == 0
+    world.server.set_book("ETH")  # nobody quotes it: there is no mid
+    done = run(world.words("flatten", "book", "--execute", "--json"))
+    assert done.code == 4 and [item["coin"] for item in done.json["missing"]] == ["ETH"] and "ETH" in done.err
+    assert set(world.positions) == {"ETH"}
+    world.server.set_book("ETH", bid=3999, ask=4001)
+    assert run(world.words("flatten", "book", "--execute")).code == 0 and world.positions == {}
+
+
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 

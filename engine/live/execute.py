@@ -137,6 +137,8 @@ class Execution:
         Set before a coin's first trade, as far as the coin allows.
     guard : callable
         Asked before every request; a text stops all orders.
+    closes_all : bool
+        Whether a position without a goal is missing: one that nobody quotes has none.
     sleep, clock : callable
         Waiting, and seconds of a monotonic clock.
     """
@@ -149,6 +151,7 @@ class Execution:
     gross_limit: float | None = None
     leverage: int = 2
     guard: Callable[[], str] = lambda: ""
+    closes_all: bool = False
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -418,6 +421,9 @@ class Execution:
             passed = "" if (left > 0.0) == goal.buy else "somebody else took it past its target, or a liquidation"
             reason = self.given_up.get(coin) or passed or self._stopped or self._last_reason.get(coin, "")
             missing.append(Missing(coin, goal.target_units, held, reason or "held back"))
+        if self.closes_all:
+            stuck = [(coin, held) for coin, held in sorted(self.expected.items()) if held and coin not in final]
+            missing += [Missing(coin, 0.0, held, "it cannot be traded now") for coin, held in stuck]
         outcome = Outcome(plan, tuple(self.answers), tuple(missing), tuple(dict.fromkeys(self.notes)))
         self.journal.append(
             "done",

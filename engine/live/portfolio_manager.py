@@ -164,6 +164,7 @@ class PortfolioManager:
             gross_limit=self.limits.gross,
             leverage=int(np.ceil(2.0 * self.config.account.max_gross)),
             guard=self._killed,
+            closes_all=isinstance(self.oracle, GivenWeights) and self.oracle.frame.columns.empty,
             sleep=self.sleep,
             clock=self.clock,
         )
