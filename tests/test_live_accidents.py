@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import pytest
 
 from engine.errors import LiveError
 from engine.live.hyperliquid import HyperLiquidDEX
+from engine.live.journal import Journal
 from hyperliquid_world import AGENT, MASTER, trading
 from live_world import Outcome, World, call
 
@@ -103,3 +106,27 @@ def test_a_flattening_that_leaves_a_position_says_so(world: World, run: Run) -> 
 
 
 # The journal, alerts, the loop ----------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_tears_no_line_and_sends_nothing(tmp_path: Path) -> None:
+    """A write may be short without an error: what is not on the disk whole must not be taken for written."""
+    path = tmp_path / "a.jsonl"
+    code = (
+        "import resource, signal, pandas as pd\n"
+        "from pathlib import Path\n"
+        "from engine.errors import LiveError\n"
+        "from engine.live.journal import Journal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        f"journal, now = Journal(Path({str(path)!r})), pd.Timestamp(0, tz='UTC')\n"
+        "journal.append('plan', now, equity_usd=1.0)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))\n"
+        "try:\n    journal.append('intent', now, text='x' * 300)\n"
+        "except LiveError:\n    pass\n"
+        "else:\n    raise SystemExit('a torn line was taken for written')\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
+        "journal.append('done', now, equity_usd=2.0)\n"
+    )
+    root = Path(__file__).parent.parent
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(root)})
+    assert done.returncode == 0, done.stderr
+    assert [entry["kind"] for entry in Journal(path).entries] == ["plan", "done"]

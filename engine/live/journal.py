@@ -6,6 +6,7 @@ intent yet and is cut off by the next. The next run asks the exchange about ever
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,10 @@ class Journal:
         try:
             if self._file is None:
                 self._file = self._open(self.path)
-            os.write(self._file, line)
+            before = os.fstat(self._file).st_size
+            if os.write(self._file, line) != len(line):  # a disk that is full fails with the next write only
+                os.ftruncate(self._file, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file)
         except OSError as error:
             raise LiveError(
