@@ -393,6 +393,10 @@ def _run(strategy: Strategy, way: _Way, execute: bool) -> None:
     except HlbtError as error:
         done = {"strategy": strategy.name, "network": way.venue.network, "error": str(error), "code": error.exit_code}
         raise
+    except BaseException as error:
+        # Its text is not ours: it might quote anything.
+        done = {"strategy": strategy.name, "network": way.venue.network, "error": type(error).__name__, "code": 1}
+        raise
     finally:
         if way.webhook and execute:
             problem = send_alert(way.webhook, done)

@@ -130,3 +130,17 @@ def test_a_full_disk_tears_no_line_and_sends_nothing(tmp_path: Path) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(root)})
     assert done.returncode == 0, done.stderr
     assert [entry["kind"] for entry in Journal(path).entries] == ["plan", "done"]
+
+
+def test_an_alert_is_sent_of_a_run_that_breaks(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A defect of ours: the alert says so, and the error that is shown is the defect's own."""
+    got: list[dict[str, object]] = []
+    monkeypatch.setattr("engine.live.alerts.send_alert", lambda url, message: got.append(dict(message)) or "")
+
+    def broken(self: object) -> None:
+        raise ZeroDivisionError("of a library")
+
+    monkeypatch.setattr("engine.live.session.Session.execute", broken)
+    with pytest.raises(ZeroDivisionError):
+        run(world.rebalance({"BTC": 0.5}, "--webhook", "http://127.0.0.1:9/"))
+    assert len(got) == 1 and got[0]["code"] == 1 and "ZeroDivisionError" in str(got[0]["error"])
