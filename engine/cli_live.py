@@ -347,6 +347,10 @@ def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
     """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
     from engine.live.session import Session, from_spec, next_run
 
+    strategy, at = from_spec(path, cache), _clock()
+    if execute and Session(strategy, way.venue, at).interrupted:
+        sys.stderr.write("hlbt: the last run was interrupted: it goes on.\n")
+        _attempts(strategy, replace(way, sync=False), at)
     while True:
         strategy = from_spec(path, cache)
         data_at, order_at = next_run(_clock(), strategy.config)
@@ -360,18 +364,23 @@ def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
         _sleep_until(order_at)
-        for attempt in range(DAILY_ATTEMPTS):
-            try:
-                _run(strategy, replace(way, now=_clock(), sync=missing), execute)
-                break
-            except (IncompleteError, UnreachableError) as error:
-                sys.stderr.write(f"hlbt: {error}\n")
-                _sleep_until(order_at + (attempt + 1) * DAILY_PAUSE)
-            except SpecError:
-                raise
-            except HlbtError as error:
-                sys.stderr.write(f"hlbt: {error}\n")
-                break
+        _attempts(strategy, replace(way, sync=missing), order_at, execute)
+
+
+def _attempts(strategy: Strategy, way: _Way, at: pd.Timestamp, execute: bool = True) -> None:
+    """Run from `at` on, again while the book is incomplete or the exchange silent; failures are reported."""
+    for attempt in range(DAILY_ATTEMPTS):
+        try:
+            _run(strategy, replace(way, now=_clock()), execute)
+            break
+        except (IncompleteError, UnreachableError) as error:
+            sys.stderr.write(f"hlbt: {error}\n")
+            _sleep_until(at + (attempt + 1) * DAILY_PAUSE)
+        except SpecError:
+            raise
+        except HlbtError as error:
+            sys.stderr.write(f"hlbt: {error}\n")
+            break
 
 
 def _sleep_until(instant: pd.Timestamp) -> None:

@@ -15,7 +15,7 @@ from engine.errors import LiveError
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
 from hyperliquid_world import AGENT, MASTER, trading
-from live_world import Outcome, World, call
+from live_world import Outcome, World, call, momentum_spec
 
 Run = Callable[..., Outcome]
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
@@ -144,3 +144,43 @@ def test_an_alert_is_sent_of_a_run_that_breaks(world: World, run: Run, monkeypat
     with pytest.raises(ZeroDivisionError):
         run(world.rebalance({"BTC": 0.5}, "--webhook", "http://127.0.0.1:9/"))
     assert len(got) == 1 and got[0]["code"] == 1 and "ZeroDivisionError" in str(got[0]["error"])
+
+
+def test_daily_that_was_killed_in_the_middle_goes_on_when_it_is_started_again(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Systemd starts it anew within seconds: the book must not stand half made until the next day."""
+    spec = momentum_spec(world.folder, world.folder / "cache")
+    world.server.now = world.server.now
+    clock = [pd.Timestamp(world.server.now, unit="ms", tz="UTC")]
+    waited: list[str] = []
+
+    def wait(until: pd.Timestamp) -> None:
+        waited.append(f"{until:%H:%M}")
+        if len(waited) == 3:
+            raise KeyboardInterrupt
+        world.server.advance((until - clock[0]) / pd.Timedelta(hours=1))
+        clock[0] = until
+
+    monkeypatch.setattr("engine.cli_live._sleep_until", wait)
+    monkeypatch.setattr("engine.cli_live._clock", lambda: clock[0])
+    append = Journal.append
+
+    def dying(self: Journal, kind: str, time: pd.Timestamp, **fields: object) -> None:
+        if kind == "intent":
+            raise KeyboardInterrupt
+        append(self, kind, time, **fields)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "append", dying)
+        assert run(world.words("run", spec, "--execute", "--daily")).code == 130
+    assert waited == ["22:40", "22:59"] and world.positions == {}
+    done = run(world.words("run", spec, "--execute", "--daily"))
+    assert done.code == 130 and len(world.positions) == 2, done.err
+    assert waited == ["22:40", "22:59", "22:40"]
+    # Started once more, with nothing left to do, it only waits.
+    sent = len(world.server.asked("order"))
+    waited[:] = ["", ""]
+    assert run(world.words("run", spec, "--execute", "--daily")).code == 130
+    assert len(world.server.asked("order")) == sent
+    world.check()

@@ -220,6 +220,13 @@ class Session:
             )
         return self._manager
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a run of this instant was killed after its plan; a paper account is made anew by its next run."""
+        if self.venue.network == "paper":
+            return False
+        return self.manager.journal.unfinished(self.instant, self.strategy.key) is not None
+
     def locked(self) -> AbstractContextManager[None]:
         """No other process may trade the account meanwhile."""
         return single_instance(self.venue.folder / f".{self.dex.label}.lock")
