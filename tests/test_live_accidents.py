@@ -105,6 +105,34 @@ def test_a_flattening_that_leaves_a_position_says_so(world: World, run: Run) -> 
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 
+def interrupted(world: World, run: Run, row: dict[str, float]) -> None:
+    """A run that ends, as by kill -9, once its plan is in the journal."""
+    append = Journal.append
+
+    def dying(self: Journal, kind: str, time: pd.Timestamp, **fields: object) -> None:
+        if kind == "intent":
+            raise KeyboardInterrupt
+        append(self, kind, time, **fields)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "append", dying)
+        assert run(world.rebalance(row)).code == 130
+    assert world.entries()[-1]["kind"] != "done"
+
+
+def test_a_limit_that_is_new_holds_for_a_plan_that_is_carried_on(world: World, run: Run) -> None:
+    interrupted(world, run, {"BTC": 0.5})
+    done = run(world.rebalance({"BTC": 0.5}, "--limit", "order_notional_usd=100"))
+    assert done.code == 3 and "order_notional_usd" in done.err and not world.server.asked("order")
+
+
+def test_a_price_that_left_its_oracle_stops_a_plan_that_is_carried_on(world: World, run: Run) -> None:
+    interrupted(world, run, {"BTC": 0.5})
+    world.server.set_book("BTC", bid=119_990, ask=120_010, oracle=100_000, refill=True)
+    done = run(world.rebalance({"BTC": 0.5}))
+    assert done.code == 3 and "price_deviation_frac" in done.err and not world.server.asked("order")
+
+
 # The journal, alerts, the loop ----------------------------------------------------------------------------------------
 
 

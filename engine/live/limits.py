@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
@@ -100,14 +100,7 @@ def breaches(
         Newest cached row that the oracle saw; None where it saw none.
     """
     found = [*_of_book(limits, plan), *equity_breaches(limits, plan.equity_usd, equities, now)]
-    if limits.price_deviation_frac is not None:
-        for order in plan.orders:
-            oracle = markets[order.coin].oracle
-            if oracle and abs(order.mid / oracle - 1.0) > limits.price_deviation_frac:
-                found.append(
-                    f"price_deviation_frac: {order.coin} is at {order.mid:.6g}, its oracle price at {oracle:.6g}; the "
-                    f"limit is {limits.price_deviation_frac:.2%}"
-                )
+    found += price_breaches(limits, markets, [order.coin for order in plan.orders])
     if limits.data_age_hours is not None and data_end is not None:
         age = (now - data_end) / pd.Timedelta(hours=1)
         if age > limits.data_age_hours:
@@ -151,6 +144,20 @@ def _of_book(limits: Limits, plan: Plan) -> list[str]:
             found.append(
                 f"order_notional_usd: the order of {order.coin} is {order.notional_usd:,.2f} USD; the limit is "
                 f"{limits.order_notional_usd:,.2f}"
+            )
+    return found
+
+
+def price_breaches(limits: Limits, markets: Mapping[str, Market], coins: Iterable[str]) -> list[str]:
+    """The limit on prices, which holds for a plan that is carried on, too."""
+    found = []
+    for market in (markets[coin] for coin in coins if coin in markets):
+        oracle, most = market.oracle, limits.price_deviation_frac
+        # Not `>`: a price that is no number is no good price.
+        if most is not None and oracle is not None and not abs(market.mid - oracle) <= most * oracle:
+            found.append(
+                f"price_deviation_frac: {market.coin} is at {market.mid:.6g}, its oracle price at {oracle:.6g}; the "
+                f"limit is {most:.2%}"
             )
     return found
 

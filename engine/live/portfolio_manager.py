@@ -20,7 +20,7 @@ from engine.live.execute import Execution, Outcome, Policy
 from engine.live.feed import trade_instant, with_live_row
 from engine.live.given import GivenWeights
 from engine.live.journal import Journal
-from engine.live.limits import Limits, breaches, equity_breaches, refuse
+from engine.live.limits import Limits, breaches, equity_breaches, price_breaches, refuse
 from engine.live.plan import Plan, make_plan
 from engine.oracle import Oracle, check_gross, validate_weights, weight_matrix
 from engine.panel import Panel
@@ -138,6 +138,7 @@ class PortfolioManager:
             )
         else:
             found = equity_breaches(self.limits, state.equity_usd, self.journal.equities(), at)
+            found += price_breaches(self.limits, markets, sorted({goal.coin for goal in goals}))
             refuse(found, f"{self.dex.label} at {show(execution.instant)}")
             execution.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
         outcome = execution.run(goals, state, markets, plan)

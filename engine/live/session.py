@@ -107,7 +107,7 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
     if not len(row):
         raise WeightsError(f"Weights file {path} has no row at or before {show(decision)}.")
     values = oracle.fetch_portfolio_weights(decision, ())
-    text = f"{row[-1].isoformat()}{sorted(values.items())}{config.digest}"
+    text = f"{row[-1].isoformat()}{sorted(values.items())}{config.digest}{limits}"  # a new limit is a new plan
     later = len(oracle.decisions) - len(row)
     notes = [f"the row of {show(row[-1])} is traded"] + ([f"{later} later rows are not"] if later else [])
     key = hashlib.sha256(text.encode()).hexdigest()
