@@ -105,6 +105,24 @@ def test_a_flattening_that_leaves_a_position_says_so(world: World, run: Run) -> 
 # Limits ---------------------------------------------------------------------------------------------------------------
 
 
+def test_a_loss_that_stopped_a_run_is_remembered_the_next_day(world: World, run: Run) -> None:
+    """The refused look is the record that the next day is measured against: else a second fall would pass."""
+    world.server.now = world.server.now
+
+    def rebalance() -> Outcome:
+        now = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()
+        return run(world.rebalance({"BTC": 0.5}, "--now", now, "--limit", "equity_change_frac=none"))
+
+    assert rebalance().code == 0
+    for _ in range(2):
+        world.server.advance(24)
+        world.server.fund(MASTER.address, -2_000)
+        assert rebalance().code == 3
+    world.server.advance(24)
+    assert rebalance().code == 0  # no further fall
+    world.check()
+
+
 def interrupted(world: World, run: Run, row: dict[str, float]) -> None:
     """A run that ends, as by kill -9, once its plan is in the journal."""
     append = Journal.append

@@ -136,12 +136,12 @@ class Journal:
                 return [Goal(**goal) for goal in entry["goals"]] if same else None
         return None
 
-    def equities(self) -> list[tuple[pd.Timestamp, float]]:
-        """Equity recorded so far, oldest first, USD."""
+    def equities(self, kinds: Sequence[str] = ("plan", "done")) -> list[tuple[pd.Timestamp, float]]:
+        """Equity recorded so far in entries of some kinds, oldest first, USD."""
         return [
             (pd.Timestamp(entry["time"]), entry["equity_usd"])
             for entry in self.entries
-            if entry["kind"] in ("plan", "done") and entry.get("equity_usd") is not None
+            if entry["kind"] in kinds and entry.get("equity_usd") is not None
         ]
 
     def without_fills(self) -> dict[str, pd.Timestamp]:

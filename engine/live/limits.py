@@ -12,6 +12,7 @@ import pandas as pd
 from engine.clock import show
 from engine.errors import LimitError, SpecError, nearest
 from engine.live.dex import Market
+from engine.live.journal import Journal
 from engine.live.plan import Plan
 
 #: A day's loss is measured against the oldest equity that the journal has of this span.
@@ -86,7 +87,7 @@ def breaches(
     limits: Limits,
     plan: Plan,
     markets: Mapping[str, Market],
-    equities: Sequence[tuple[pd.Timestamp, float]],
+    journal: Journal,
     now: pd.Timestamp,
     data_end: pd.Timestamp | None,
 ) -> list[str]:
@@ -94,12 +95,12 @@ def breaches(
 
     Parameters
     ----------
-    equities : sequence of (Timestamp, float)
-        Equity that the journal recorded, oldest first.
+    journal : Journal
+        Of the account: equity as it was recorded.
     data_end : Timestamp or None
         Newest cached row that the oracle saw; None where it saw none.
     """
-    found = [*_of_book(limits, plan), *equity_breaches(limits, plan.equity_usd, equities, now)]
+    found = [*_of_book(limits, plan), *equity_breaches(limits, plan.equity_usd, journal, now)]
     found += price_breaches(limits, markets, [order.coin for order in plan.orders])
     if limits.data_age_hours is not None and data_end is not None:
         age = (now - data_end) / pd.Timedelta(hours=1)
@@ -162,12 +163,12 @@ def price_breaches(limits: Limits, markets: Mapping[str, Market], coins: Iterabl
     return found
 
 
-def equity_breaches(
-    limits: Limits, equity: float, equities: Sequence[tuple[pd.Timestamp, float]], now: pd.Timestamp
-) -> list[str]:
+def equity_breaches(limits: Limits, equity: float, journal: Journal, now: pd.Timestamp) -> list[str]:
     """The limits on equity alone, which hold for a plan that is carried on, too."""
     found = []
-    recent = [value for time, value in equities if now - _DAY <= time <= now]
+    # A run that was refused is a record of the day, too; but it accepts no deposit and no withdrawal.
+    equities, seen = journal.equities(), journal.equities(("plan", "done", "refused"))
+    recent = [value for time, value in seen if now - _DAY <= time <= now]
     if limits.daily_loss_frac is not None and recent and recent[0] > 0.0:
         loss = 1.0 - equity / recent[0]
         if loss > limits.daily_loss_frac:

@@ -125,7 +125,7 @@ class PortfolioManager:
         goals, plan = self.journal.unfinished(execution.instant, self.key), None
         if goals is None:
             plan = self._plan(state, markets, at)
-            refuse(self.breaches(plan, markets, at), f"{self.dex.label} at {show(plan.instant)}")
+            self._refuse(self.breaches(plan, markets, at), execution.instant, state, at)
             goals = list(plan.goals)
             self.journal.append(
                 "plan",
@@ -137,9 +137,9 @@ class PortfolioManager:
                 plan=plan.to_dict(),
             )
         else:
-            found = equity_breaches(self.limits, state.equity_usd, self.journal.equities(), at)
+            found = equity_breaches(self.limits, state.equity_usd, self.journal, at)
             found += price_breaches(self.limits, markets, sorted({goal.coin for goal in goals}))
-            refuse(found, f"{self.dex.label} at {show(execution.instant)}")
+            self._refuse(found, execution.instant, state, at)
             execution.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
         outcome = execution.run(goals, state, markets, plan)
         if outcome.missing:
@@ -148,7 +148,14 @@ class PortfolioManager:
 
     def breaches(self, plan: Plan, markets: Mapping[str, Market], now: pd.Timestamp) -> list[str]:
         """Limits that a plan breaks, one phrase each."""
-        return breaches(self.limits, plan, markets, self.journal.equities(), now, self.data_end)
+        return breaches(self.limits, plan, markets, self.journal, now, self.data_end)
+
+    def _refuse(self, found: list[str], instant: pd.Timestamp, state: AccountState, at: pd.Timestamp) -> None:
+        """Note the breaches with the equity that was seen, and raise for them."""
+        if found:
+            seen = state.equity_usd if state.equity_usd > 0.0 else None
+            self.journal.append("refused", at, instant=instant.isoformat(), equity_usd=seen, limits=found)
+        refuse(found, f"{self.dex.label} at {show(instant)}")
 
     def _killed(self) -> str:
         return (
