@@ -140,7 +140,7 @@ def run_command(
     way = way.ordering(slippage_bps, expires, webhook)
     path, cache = _spec(spec), _cache(settings)
     strategy = from_spec(path, cache)
-    _confirm(network, execute, yes_mainnet)
+    _confirm(network, execute, yes_mainnet, now)
     if daily:
         if now is not None:
             raise LiveError("--daily waits for the clock, so it cannot be given --now.")
@@ -179,7 +179,7 @@ def rebalance_command(
     way = way.ordering(slippage_bps, expires, webhook)
     settled = config_of(config, settings)
     strategy = from_weights(weights, settled, _limits(limit, settled.account.max_gross), way.now)
-    _confirm(network, execute, yes_mainnet)
+    _confirm(network, execute, yes_mainnet, now)
     _run(strategy, way, execute)
 
 
@@ -212,7 +212,7 @@ def flatten_command(
     strategy = flat(spec.stem)
     if network == "paper":
         strategy = _paper_flat(strategy, spec, settings)
-    _confirm(network, execute, yes_mainnet)
+    _confirm(network, execute, yes_mainnet, now)
     _run(strategy, way, execute)
 
 
@@ -334,8 +334,12 @@ def _paper_flat(strategy: Strategy, spec: Path, settings: list[str] | None) -> S
     return replace(strategy, config=replace(config, data=data))
 
 
-def _confirm(network: str, execute: bool, yes: bool) -> None:
-    if network != "mainnet" or not execute or yes:
+def _confirm(network: str, execute: bool, yes: bool, now: str | None) -> None:
+    if network != "mainnet" or not execute:
+        return
+    if now is not None:
+        raise LiveError("Real money is traded at the real time: leave --now out, or leave --execute out.")
+    if yes:
         return
     if not sys.stdin.isatty():
         raise LiveError("Real money is traded on the main network: confirm with --yes-mainnet where nobody can type.")

@@ -70,6 +70,15 @@ def test_an_agents_key_without_its_master_is_no_empty_book(world: World, run: Ru
     assert done.code == 3 and "account_address" in done.err and not world.server.asked("order")
 
 
+def test_a_time_of_ones_own_never_trades_real_money(world: World, run: Run) -> None:
+    """An hour in the past would also be outside of the day over which a loss is measured."""
+    words = world.rebalance({"BTC": 0.5}, "--network", "mainnet", "--yes-mainnet", "--now", "2026-01-01T22:59Z")
+    done = run(words)
+    assert done.code == 1 and "--now" in done.err and not world.server.asked("order")
+    words.remove("--execute")
+    assert run(words).code == 0
+
+
 # At target? -----------------------------------------------------------------------------------------------------------
 
 
