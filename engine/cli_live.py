@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -450,7 +451,8 @@ def _show_plan(session: Session, way: _Way) -> list[str]:
     """Show a plan; returns the limits that it breaks."""
     if way.sync and session.wants_data:
         _bring(session)
-    with session.locked(), waiting("Planning ..."):
+    # Only a paper account is changed by a look, which must not keep a run from trading.
+    with session.locked() if way.venue.network == "paper" else nullcontext(), waiting("Planning ..."):
         plan, breached = session.plan()
     if way.venue.kill_switch.exists():
         session.notes.append(f"the kill switch {way.venue.kill_switch} is set: nothing would be ordered")

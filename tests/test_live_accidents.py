@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import LiveError
 from engine.live.hyperliquid import HyperLiquidDEX
-from engine.live.journal import Journal
+from engine.live.journal import Journal, single_instance
 from hyperliquid_world import AGENT, MASTER, trading
 from live_world import Outcome, World, call, momentum_spec
 
@@ -199,6 +199,14 @@ def test_an_alert_is_sent_of_a_run_that_breaks(world: World, run: Run, monkeypat
     with pytest.raises(ZeroDivisionError):
         run(world.rebalance({"BTC": 0.5}, "--webhook", "http://127.0.0.1:9/"))
     assert len(got) == 1 and got[0]["code"] == 1 and "ZeroDivisionError" in str(got[0]["error"])
+
+
+def test_a_look_at_the_plan_keeps_no_run_from_trading(world: World, run: Run) -> None:
+    label = HyperLiquidDEX(base_url=world.server.url, credentials=world.credentials).label
+    words = world.rebalance({"BTC": 0.5})
+    words.remove("--execute")
+    with single_instance(world.journals / f".{label}.lock"):
+        assert run(words).code == 0
 
 
 def test_daily_that_was_killed_in_the_middle_goes_on_when_it_is_started_again(
