@@ -79,6 +79,19 @@ def test_a_time_of_ones_own_never_trades_real_money(world: World, run: Run) -> N
     assert run(words).code == 0
 
 
+@pytest.mark.parametrize("kind", ["not_json", "bad_gateway"])
+def test_a_question_that_only_warns_stops_no_flattening(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr("engine.live.hyperliquid.BACKOFF_SECONDS", (0.02,))
+    world.server.approve_agent(MASTER.address, AGENT.address)
+    world.credentials.write_text(json.dumps({"secret_key": "22" * 32, "account_address": MASTER.address}))
+    assert run(world.rebalance({"BTC": 0.5})).code == 0
+    world.server.inject(kind, on="extraAgents", times=99)
+    done = run(world.words("flatten", "book", "--execute"))
+    assert done.code == 0 and "extraAgents" in done.out and world.positions == {}
+
+
 # At target? -----------------------------------------------------------------------------------------------------------
 
 

@@ -131,7 +131,7 @@ class HyperLiquidDEX(DEX):
         agents = self._info({"type": "extraAgents", "user": credentials.account_address}, list)
         for agent in agents:
             if str(agent.get("address", "")).lower() == own:
-                left = (float(agent.get("validUntil", math.inf)) - self.clock_ms()) / 86_400_000
+                left = (float(agent.get("validUntil") or math.inf) - self.clock_ms()) / 86_400_000
                 return [f"the agent wallet expires in {left:.1f} days: approve a new one"] if left < 14 else []
         return []  # the one agent without a name is not listed
 

@@ -234,7 +234,7 @@ class Session:
     def plan(self) -> tuple[Plan, list[str]]:
         """The plan and the limits that it breaks; nothing is sent."""
         manager = self.manager
-        self.notes += self.dex.warnings()
+        self._warn()
         markets = self.dex.markets()
         plan = manager.plan(self.now)
         return plan, manager.breaches(plan, markets, self.now)
@@ -242,11 +242,17 @@ class Session:
     def execute(self) -> Outcome:
         """Trade, under the lock; then note the fills with their fees, which only the account's history has."""
         with self.locked():
-            self.notes += self.dex.warnings()
+            self._warn()
             try:
                 return self.manager.manage_portfolio(self.now)
             finally:
                 self._record_fills()
+
+    def _warn(self) -> None:
+        try:
+            self.notes += self.dex.warnings()
+        except UnreachableError as error:
+            self.notes.append(f"not known whether the agent wallet expires: {error}")
 
     def _record_fills(self) -> None:
         journal = self.manager.journal
