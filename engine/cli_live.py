@@ -102,11 +102,12 @@ def plan_command(
 
     Example: hlbt live plan research/promoted/momentum.json
     """
+    from engine.live.limits import refuse
     from engine.live.session import Session, from_spec
 
     way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
     session = Session(from_spec(_spec(spec), _cache(settings)), way.venue, way.now)
-    _show_plan(session, way)
+    refuse(_show_plan(session, way), "Dry run")
 
 
 @live_app.command("run", epilog=EPILOG)

@@ -173,6 +173,14 @@ def test_a_price_that_left_its_oracle_stops_a_plan_that_is_carried_on(world: Wor
     assert done.code == 3 and "price_deviation_frac" in done.err and not world.server.asked("order")
 
 
+def test_a_dry_run_is_judged_by_its_exit_code(world: World, run: Run) -> None:
+    from engine.live.limits import Limits
+
+    spec = momentum_spec(world.folder, world.folder / "cache", limits=Limits(gross=0.5))
+    done = run(world.words("plan", spec))
+    assert done.code == 3 and "gross" in done.err
+
+
 # The journal, alerts, the loop ----------------------------------------------------------------------------------------
 
 
