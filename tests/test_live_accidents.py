@@ -268,3 +268,31 @@ def test_daily_that_was_killed_in_the_middle_goes_on_when_it_is_started_again(
     assert run(world.words("run", spec, "--execute", "--daily")).code == 130
     assert len(world.server.asked("order")) == sent
     world.check()
+
+
+@pytest.mark.parametrize("reads", [3, 99])
+def test_positions_that_lag_behind_a_recovered_order_double_nothing(world: World, run: Run, reads: int) -> None:
+    """Killed with an order under way: its fate is asked for, and the positions must have it before more is ordered."""
+    send, current = HyperLiquidDEX.send, world.server.answers.state
+    old, lags = current(MASTER.address.lower(), 0), [reads]
+
+    def dying(self: HyperLiquidDEX, orders: object, expires_ms: int) -> object:
+        send(self, orders, expires_ms)  # type: ignore[arg-type]
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HyperLiquidDEX, "send", dying)
+        assert run(world.rebalance({"BTC": 0.3})).code == 130
+
+    def lagging(user: str, now: int) -> object:
+        lags[0] -= 1
+        return {**old, "time": now} if lags[0] >= 0 else current(user, now)
+
+    world.server.answers.state = lagging  # type: ignore[method-assign, assignment]
+    done = run(world.rebalance({"BTC": 0.3}, "--json"))
+    assert len(world.server.asked("order")) == 1
+    assert done.code == (0 if reads == 3 else 4), done.err
+    lags[0] = 0
+    assert run(world.rebalance({"BTC": 0.3})).code == 0
+    assert world.weights_held() == pytest.approx({"BTC": 0.3}, abs=0.003)
+    world.check()

@@ -191,12 +191,16 @@ class Execution:
             self._dead_man(on=False)
         return self._outcome(goals, plan)
 
-    def recover(self) -> None:
-        """Ask about every order that an earlier run left without a known fate."""
+    def recover(self) -> AccountState:
+        """Ask about every order that an earlier run left without a known fate; the account, when it has them all."""
+        self._see(self.dex.account())
         pending = self.journal.unresolved()
         if pending:
-            self._see(self.dex.account())
-            self._resolve([order for order, _ in pending], max(expires for _, expires in pending))
+            orders = [order for order, _ in pending]
+            self._resolve(orders, max(expires for _, expires in pending))
+            self.expected = self.journal.positions()
+            self._confirm(dict(self.expected), orders)
+        return self._state
 
     # One phase --------------------------------------------------------------------------------------------------------
 

@@ -117,6 +117,22 @@ class Journal:
                         open_orders.pop(answer["cloid"], None)
         return list(open_orders.values())
 
+    def positions(self) -> dict[str, float]:
+        """Signed units by coin that the newest plan or end and the answers since then add up to."""
+        coins: dict[str, str] = {}
+        found: dict[str, float] = {}
+        for entry in self.entries:
+            if entry["kind"] == "intent":
+                coins |= {order["cloid"]: order["coin"] for order in entry["orders"]}
+            elif entry["kind"] in ("plan", "done"):
+                found = dict((entry["plan"] if entry["kind"] == "plan" else entry)["positions"])
+            elif entry["kind"] in ("answers", "resolved"):
+                for answer in entry["answers"]:
+                    if answer["fate"] == "filled" and answer["cloid"] in coins:
+                        coin = coins[answer["cloid"]]
+                        found[coin] = round(found.get(coin, 0.0) + answer["units"], 8)
+        return found
+
     def attempts(self, instant: pd.Timestamp) -> dict[str, int]:
         """Orders of each coin that were intended for `instant` so far: the number of its next one."""
         found: dict[str, int] = {}

@@ -118,8 +118,7 @@ class PortfolioManager:
         if stop := self._killed():
             raise LimitError(f"Nothing was ordered: {stop}.")
         execution = self._execution(pd.Timestamp(0, tz="UTC"))
-        execution.recover()
-        state, markets = self.dex.account(), self.dex.markets()
+        state, markets = execution.recover(), self.dex.markets()
         at = state.time if now is None else now
         execution.instant = trade_instant(at, self.config)
         goals, plan = self.journal.unfinished(execution.instant, self.key), None
