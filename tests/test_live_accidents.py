@@ -296,3 +296,9 @@ def test_positions_that_lag_behind_a_recovered_order_double_nothing(world: World
     assert run(world.rebalance({"BTC": 0.3})).code == 0
     assert world.weights_held() == pytest.approx({"BTC": 0.3}, abs=0.003)
     world.check()
+
+
+def test_a_folder_that_cannot_be_made_is_said_in_words(world: World, run: Run) -> None:
+    world.journals.write_text("a file where the folder of the journals should be")
+    done = run(world.rebalance({"BTC": 0.5}))
+    assert done.code == 1 and "lock" in done.err and not world.server.asked("order")
