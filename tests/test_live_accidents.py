@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -302,3 +304,85 @@ def test_a_folder_that_cannot_be_made_is_said_in_words(world: World, run: Run) -
     world.journals.write_text("a file where the folder of the journals should be")
     done = run(world.rebalance({"BTC": 0.5}))
     assert done.code == 1 and "lock" in done.err and not world.server.asked("order")
+
+
+def dying_in_send(monkeypatch: pytest.MonkeyPatch, dex: type, after: bool) -> None:
+    """The process ends while it sends: before the exchange has the order, or after."""
+    send = dex.send  # type: ignore[attr-defined]
+
+    def dying(self: object, orders: object, expires_ms: int) -> object:
+        if after:
+            send(self, orders, expires_ms)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dex, "send", dying)
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_paper_run_that_was_killed_while_sending_goes_on(world: World, run: Run, after: bool) -> None:
+    """A paper account's clock stands still: to wait there for an order to expire would be to wait for ever."""
+    from engine.live.paper import PaperDEX
+
+    spec = momentum_spec(world.folder, world.folder / "cache")
+    now = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()
+    words = world.words("run", spec, "--execute", "--json", "--network", "paper", "--now", now)
+    with pytest.MonkeyPatch.context() as patch:
+        dying_in_send(patch, PaperDEX, after)
+        assert run(words).code == 130
+
+    def hanging(number: int, frame: object) -> None:
+        raise AssertionError("it waits for ever")
+
+    before = signal.signal(signal.SIGALRM, hanging)
+    signal.alarm(10)
+    try:
+        done = run(words)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
+    assert done.code == 0, done.err
+    state = json.loads((world.journals / "momentum-paper.json").read_text())
+    assert len(state["positions"]) == 2 and len(state["trades"]) == 2
+
+
+def test_flatten_knows_of_the_orders_that_another_strategy_left_under_way(world: World, run: Run) -> None:
+    """Killed while sending, and flattened under another name: the order that is late must not open the book again."""
+    assert run(world.rebalance({"BTC": 0.0})).code == 0  # what is compiled is compiled
+    world.server.inject("late", on="order", seconds=1.0)
+    with pytest.MonkeyPatch.context() as patch:
+        dying_in_send(patch, HyperLiquidDEX, True)
+        assert run([*world.rebalance({"BTC": 0.5}), "--expires-seconds", "3"]).code == 130
+    assert world.positions == {}
+    done = run(world.words("flatten", "another", "--execute"))
+    assert done.code == 0, done.err
+    time.sleep(1.1)
+    assert world.positions == {}
+    world.check()
+
+
+def test_the_kill_switch_stops_a_run_that_is_under_way(world: World, run: Run) -> None:
+    """Set between the reductions and the openings."""
+    assert run(world.rebalance({"BTC": 0.5})).code == 0
+    send = HyperLiquidDEX.send
+
+    def switching(self: HyperLiquidDEX, orders: object, expires_ms: int) -> object:
+        answers = send(self, orders, expires_ms)  # type: ignore[arg-type]
+        (world.journals / "KILL").touch()
+        return answers
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HyperLiquidDEX, "send", switching)
+        done = run(world.rebalance({"BTC": 0.2, "ETH": 0.5, "DOGE": -0.2}, "--json"))
+    assert done.code == 4 and {item["coin"] for item in done.json["missing"]} == {"ETH", "DOGE"}
+    assert "kill switch" in done.err and len(world.server.asked("order")) == 2
+    assert world.weights_held() == pytest.approx({"BTC": 0.2}, abs=0.003)
+
+
+def test_a_plan_of_yesterday_is_not_carried_on(world: World, run: Run) -> None:
+    world.server.now = world.server.now
+    interrupted(world, run, {"BTC": 0.5})
+    world.server.advance(24)
+    now = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()
+    done = run(world.rebalance({"ETH": 0.5}, "--now", now, "--json"))
+    assert done.code == 0 and done.json["plan"] is not None
+    assert world.weights_held() == pytest.approx({"ETH": 0.5}, abs=0.003)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -144,6 +145,11 @@ class PortfolioManager:
         if outcome.missing:
             raise incomplete(outcome, self.dex.label, self.journal)
         return outcome
+
+    def recover(self, journal: Journal) -> None:
+        """Ask about the orders of unknown fate of a journal, and wait until the positions show them."""
+        if journal.unresolved():
+            replace(self._execution(pd.Timestamp(0, tz="UTC")), journal=journal).recover()
 
     def breaches(self, plan: Plan, markets: Mapping[str, Market], now: pd.Timestamp) -> list[str]:
         """Limits that a plan breaks, one phrase each."""

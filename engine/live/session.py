@@ -244,6 +244,7 @@ class Session:
         with self.locked():
             self._warn()
             try:
+                self._recover_others()
                 return self.manager.manage_portfolio(self.now)
             finally:
                 self._record_fills()
@@ -253,6 +254,20 @@ class Session:
             self.notes += self.dex.warnings()
         except UnreachableError as error:
             self.notes.append(f"not known whether the agent wallet expires: {error}")
+
+    def _recover_others(self) -> None:
+        """Ask about orders that a run of another name left under way on this account: they may still be filled."""
+        if self.venue.network == "paper":
+            return  # an account of its own for each
+        for path in sorted(self.venue.folder.glob(f"*-{self.dex.label}.jsonl")):
+            if path == self.manager.journal.path:
+                continue
+            try:
+                journal = Journal(path)
+            except LiveError as error:  # damaged; only its own strategy depends on it
+                self.notes.append(str(error))
+            else:
+                self.manager.recover(journal)
 
     def _record_fills(self) -> None:
         journal = self.manager.journal
