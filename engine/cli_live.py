@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -101,11 +102,12 @@ def plan_command(
 
     Example: hlbt live plan research/promoted/momentum.json
     """
+    from engine.live.limits import refuse
     from engine.live.session import Session, from_spec
 
     way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
     session = Session(from_spec(_spec(spec), _cache(settings)), way.venue, way.now)
-    _show_plan(session, way)
+    refuse(_show_plan(session, way), "Dry run")
 
 
 @live_app.command("run", epilog=EPILOG)
@@ -140,7 +142,7 @@ def run_command(
     way = way.ordering(slippage_bps, expires, webhook)
     path, cache = _spec(spec), _cache(settings)
     strategy = from_spec(path, cache)
-    _confirm(network, execute, yes_mainnet)
+    _confirm(network, execute, yes_mainnet, now)
     if daily:
         if now is not None:
             raise LiveError("--daily waits for the clock, so it cannot be given --now.")
@@ -179,7 +181,7 @@ def rebalance_command(
     way = way.ordering(slippage_bps, expires, webhook)
     settled = config_of(config, settings)
     strategy = from_weights(weights, settled, _limits(limit, settled.account.max_gross), way.now)
-    _confirm(network, execute, yes_mainnet)
+    _confirm(network, execute, yes_mainnet, now)
     _run(strategy, way, execute)
 
 
@@ -212,7 +214,7 @@ def flatten_command(
     strategy = flat(spec.stem)
     if network == "paper":
         strategy = _paper_flat(strategy, spec, settings)
-    _confirm(network, execute, yes_mainnet)
+    _confirm(network, execute, yes_mainnet, now)
     _run(strategy, way, execute)
 
 
@@ -334,8 +336,12 @@ def _paper_flat(strategy: Strategy, spec: Path, settings: list[str] | None) -> S
     return replace(strategy, config=replace(config, data=data))
 
 
-def _confirm(network: str, execute: bool, yes: bool) -> None:
-    if network != "mainnet" or not execute or yes:
+def _confirm(network: str, execute: bool, yes: bool, now: str | None) -> None:
+    if network != "mainnet" or not execute:
+        return
+    if now is not None:
+        raise LiveError("Real money is traded at the real time: leave --now out, or leave --execute out.")
+    if yes:
         return
     if not sys.stdin.isatty():
         raise LiveError("Real money is traded on the main network: confirm with --yes-mainnet where nobody can type.")
@@ -347,6 +353,10 @@ def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
     """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
     from engine.live.session import Session, from_spec, next_run
 
+    strategy, at = from_spec(path, cache), _clock()
+    if execute and Session(strategy, way.venue, at).interrupted:
+        sys.stderr.write("hlbt: the last run was interrupted: it goes on.\n")
+        _attempts(strategy, replace(way, sync=False), at)
     while True:
         strategy = from_spec(path, cache)
         data_at, order_at = next_run(_clock(), strategy.config)
@@ -360,18 +370,23 @@ def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
         _sleep_until(order_at)
-        for attempt in range(DAILY_ATTEMPTS):
-            try:
-                _run(strategy, replace(way, now=_clock(), sync=missing), execute)
-                break
-            except (IncompleteError, UnreachableError) as error:
-                sys.stderr.write(f"hlbt: {error}\n")
-                _sleep_until(order_at + (attempt + 1) * DAILY_PAUSE)
-            except SpecError:
-                raise
-            except HlbtError as error:
-                sys.stderr.write(f"hlbt: {error}\n")
-                break
+        _attempts(strategy, replace(way, sync=missing), order_at, execute)
+
+
+def _attempts(strategy: Strategy, way: _Way, at: pd.Timestamp, execute: bool = True) -> None:
+    """Run from `at` on, again while the book is incomplete or the exchange silent; failures are reported."""
+    for attempt in range(DAILY_ATTEMPTS):
+        try:
+            _run(strategy, replace(way, now=_clock()), execute)
+            break
+        except (IncompleteError, UnreachableError) as error:
+            sys.stderr.write(f"hlbt: {error}\n")
+            _sleep_until(at + (attempt + 1) * DAILY_PAUSE)
+        except SpecError:
+            raise
+        except HlbtError as error:
+            sys.stderr.write(f"hlbt: {error}\n")
+            break
 
 
 def _sleep_until(instant: pd.Timestamp) -> None:
@@ -392,6 +407,10 @@ def _run(strategy: Strategy, way: _Way, execute: bool) -> None:
         done = _execute(Session(strategy, way.venue, way.now), way, execute)
     except HlbtError as error:
         done = {"strategy": strategy.name, "network": way.venue.network, "error": str(error), "code": error.exit_code}
+        raise
+    except BaseException as error:
+        # Its text is not ours: it might quote anything.
+        done = {"strategy": strategy.name, "network": way.venue.network, "error": type(error).__name__, "code": 1}
         raise
     finally:
         if way.webhook and execute:
@@ -433,7 +452,8 @@ def _show_plan(session: Session, way: _Way) -> list[str]:
     """Show a plan; returns the limits that it breaks."""
     if way.sync and session.wants_data:
         _bring(session)
-    with session.locked(), waiting("Planning ..."):
+    # Only a paper account is changed by a look, which must not keep a run from trading.
+    with session.locked() if way.venue.network == "paper" else nullcontext(), waiting("Planning ..."):
         plan, breached = session.plan()
     if way.venue.kill_switch.exists():
         session.notes.append(f"the kill switch {way.venue.kill_switch} is set: nothing would be ordered")

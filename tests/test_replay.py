@@ -197,3 +197,31 @@ def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
     except WeightsError:
         return
     assert_same_book(result, replay(panel, GivenWeights(weights), result.weights.index, config))
+
+
+def test_the_fee_tiers_of_an_account_that_trades_much() -> None:
+    """The volume of 14 days takes the rate down and up again: the account keeps that volume as the backtest does."""
+    panel = random_panel(11, 24 * 40, 4)
+    panel = replace(panel, index=panel.index + pd.Timedelta(days=365))  # tiers are known since May 2025
+    config = RunConfig.from_dict({"account": {"initial_equity_usd": 3e6}, "costs": {"fee_tiers": True}})
+    weights = random_weights(11, panel, styles=("dense", "flip", "huge"))
+    weights.iloc[12:-1] = np.nan  # weeks without a trade
+    result = backtest(panel, weights, config)
+    rates = (result.trades["fee_usd"] / (result.trades["units"].abs() * result.trades["price"])).round(7)
+    assert len(set(rates)) >= 3 and rates.iloc[-1] > rates.min()
+    assert_same_book(result, replay(panel, GivenWeights(weights), weights.index, config))
+
+
+def test_a_liquidation_by_maintenance_margin_with_equity_left() -> None:
+    """Three times long while prices fall slowly: the margin call comes before the last dollar is gone."""
+    panel = random_panel(4, 24 * 6, 2, tiers=True)
+    fall = np.linspace(1.0, 0.6, len(panel.index))[:, None]
+    prices = ("mid", "bid", "ask", "oracle", "mark")
+    fields = {name: values * fall if name in prices else values for name, values in panel.fields.items()}
+    table = tuple(replace(coin, max_leverage=5.0) for coin in panel.table)
+    panel = replace(panel, fields=fields, table=table)
+    config = RunConfig.from_dict({"account": {"max_gross": 3.0}})
+    weights = pd.DataFrame([[1.5, 1.5]], index=decisions_of(panel, config)[:1], columns=list(panel.coins))
+    result = backtest(panel, weights, config)
+    assert result.liquidated_at is not None and result.equity.iloc[-1] > 0.0
+    assert_same_book(result, replay(panel, GivenWeights(weights), weights.index, config))

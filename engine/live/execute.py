@@ -137,6 +137,8 @@ class Execution:
         Set before a coin's first trade, as far as the coin allows.
     guard : callable
         Asked before every request; a text stops all orders.
+    closes_all : bool
+        Whether a position without a goal is missing: one that nobody quotes has none.
     sleep, clock : callable
         Waiting, and seconds of a monotonic clock.
     """
@@ -149,6 +151,7 @@ class Execution:
     gross_limit: float | None = None
     leverage: int = 2
     guard: Callable[[], str] = lambda: ""
+    closes_all: bool = False
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
@@ -188,12 +191,16 @@ class Execution:
             self._dead_man(on=False)
         return self._outcome(goals, plan)
 
-    def recover(self) -> None:
-        """Ask about every order that an earlier run left without a known fate."""
+    def recover(self) -> AccountState:
+        """Ask about every order that an earlier run left without a known fate; the account, when it has them all."""
+        self._see(self.dex.account())
         pending = self.journal.unresolved()
         if pending:
-            self._see(self.dex.account())
-            self._resolve([order for order, _ in pending], max(expires for _, expires in pending))
+            orders = [order for order, _ in pending]
+            self._resolve(orders, max(expires for _, expires in pending))
+            self.expected = self.journal.positions()
+            self._confirm(dict(self.expected), orders)
+        return self._state
 
     # One phase --------------------------------------------------------------------------------------------------------
 
@@ -410,14 +417,17 @@ class Execution:
             held = self.expected.get(coin, 0.0)
             left = goal.target_units - held
             size = max(abs(goal.target_units), abs(held))
-            passed = (left > 0.0) != goal.buy and coin not in self.given_up
-            if abs(left) <= SIZE_TOLERANCE * size or passed:
+            if abs(left) <= SIZE_TOLERANCE * size:
                 continue
             if coin in self._residual and coin not in self.given_up and not self._stopped:
                 self.notes.append(self._residual[coin])
                 continue
-            reason = self.given_up.get(coin) or self._stopped or self._last_reason.get(coin, "")
+            passed = "" if (left > 0.0) == goal.buy else "somebody else took it past its target, or a liquidation"
+            reason = self.given_up.get(coin) or passed or self._stopped or self._last_reason.get(coin, "")
             missing.append(Missing(coin, goal.target_units, held, reason or "held back"))
+        if self.closes_all:
+            stuck = [(coin, held) for coin, held in sorted(self.expected.items()) if held and coin not in final]
+            missing += [Missing(coin, 0.0, held, "it cannot be traded now") for coin, held in stuck]
         outcome = Outcome(plan, tuple(self.answers), tuple(missing), tuple(dict.fromkeys(self.notes)))
         self.journal.append(
             "done",

@@ -14,6 +14,7 @@ from dataclasses import replace
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import pandas as pd
 
@@ -74,7 +75,7 @@ class HyperLiquidDEX(DEX):
     network : {"testnet", "mainnet"}
         Which exchange.
     base_url : str, optional
-        Address of another host. The SDK signs for the main network only at its own address.
+        Address of another host. The SDK signs for the main network at its own address, and only there.
     credentials : Credentials or Path, optional
         Default: :func:`engine.live.credentials.read_credentials`, when an account is first needed.
     timeout_seconds : float
@@ -95,7 +96,7 @@ class HyperLiquidDEX(DEX):
         if network not in ("testnet", "mainnet"):
             raise LiveError(f"There is no network {network!r}: write 'testnet' or 'mainnet'.")
         self.network = network
-        self.base_url = base_url.rstrip("/") if base_url else None
+        self.base_url = _other_host(network, base_url)
         self.timeout_seconds, self._sleep = timeout_seconds, sleep
         self._credentials = credentials
         self._api: Any = None
@@ -130,7 +131,7 @@ class HyperLiquidDEX(DEX):
         agents = self._info({"type": "extraAgents", "user": credentials.account_address}, list)
         for agent in agents:
             if str(agent.get("address", "")).lower() == own:
-                left = (float(agent.get("validUntil", math.inf)) - self.clock_ms()) / 86_400_000
+                left = (float(agent.get("validUntil") or math.inf) - self.clock_ms()) / 86_400_000
                 return [f"the agent wallet expires in {left:.1f} days: approve a new one"] if left < 14 else []
         return []  # the one agent without a name is not listed
 
@@ -426,6 +427,18 @@ class HyperLiquidDEX(DEX):
             f"{self._url()} answers {what} in a form that is not known ({error!r}). Nothing is traded on an answer "
             "that cannot be read: update hlbt."
         )
+
+
+def _other_host(network: str, base_url: str | None) -> str | None:
+    """`base_url`; None where it is the network's own. That of the other network would be traded unconfirmed."""
+    from hyperliquid.utils.constants import MAINNET_API_URL, TESTNET_API_URL
+
+    for name, own in (("mainnet", MAINNET_API_URL), ("testnet", TESTNET_API_URL)):
+        if base_url and urlsplit(base_url).hostname == urlsplit(own).hostname:
+            if name != network:
+                raise LiveError(f"{base_url} is the address of {name}, not of {network}: leave it out, say --network.")
+            return None
+    return base_url.rstrip("/") if base_url else None
 
 
 def tick_price(price: float, sz_decimals: int, down: bool) -> float:

@@ -6,6 +6,7 @@ intent yet and is cut off by the next. The next run asks the exchange about ever
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -70,7 +71,10 @@ class Journal:
         try:
             if self._file is None:
                 self._file = self._open(self.path)
-            os.write(self._file, line)
+            before = os.fstat(self._file).st_size
+            if os.write(self._file, line) != len(line):  # a disk that is full fails with the next write only
+                os.ftruncate(self._file, before)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(self._file)
         except OSError as error:
             raise LiveError(
@@ -113,6 +117,22 @@ class Journal:
                         open_orders.pop(answer["cloid"], None)
         return list(open_orders.values())
 
+    def positions(self) -> dict[str, float]:
+        """Signed units by coin that the newest plan or end and the answers since then add up to."""
+        coins: dict[str, str] = {}
+        found: dict[str, float] = {}
+        for entry in self.entries:
+            if entry["kind"] == "intent":
+                coins |= {order["cloid"]: order["coin"] for order in entry["orders"]}
+            elif entry["kind"] in ("plan", "done"):
+                found = dict((entry["plan"] if entry["kind"] == "plan" else entry)["positions"])
+            elif entry["kind"] in ("answers", "resolved"):
+                for answer in entry["answers"]:
+                    if answer["fate"] == "filled" and answer["cloid"] in coins:
+                        coin = coins[answer["cloid"]]
+                        found[coin] = round(found.get(coin, 0.0) + answer["units"], 8)
+        return found
+
     def attempts(self, instant: pd.Timestamp) -> dict[str, int]:
         """Orders of each coin that were intended for `instant` so far: the number of its next one."""
         found: dict[str, int] = {}
@@ -132,12 +152,12 @@ class Journal:
                 return [Goal(**goal) for goal in entry["goals"]] if same else None
         return None
 
-    def equities(self) -> list[tuple[pd.Timestamp, float]]:
-        """Equity recorded so far, oldest first, USD."""
+    def equities(self, kinds: Sequence[str] = ("plan", "done")) -> list[tuple[pd.Timestamp, float]]:
+        """Equity recorded so far in entries of some kinds, oldest first, USD."""
         return [
             (pd.Timestamp(entry["time"]), entry["equity_usd"])
             for entry in self.entries
-            if entry["kind"] in ("plan", "done") and entry.get("equity_usd") is not None
+            if entry["kind"] in kinds and entry.get("equity_usd") is not None
         ]
 
     def without_fills(self) -> dict[str, pd.Timestamp]:
@@ -176,8 +196,11 @@ def single_instance(path: Path) -> Iterator[None]:
     """
     import fcntl
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise LiveError(f"The lock {path} cannot be made: {error.strerror}. Nothing is sent without it.") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
@@ -12,6 +12,7 @@ import pandas as pd
 from engine.clock import show
 from engine.errors import LimitError, SpecError, nearest
 from engine.live.dex import Market
+from engine.live.journal import Journal
 from engine.live.plan import Plan
 
 #: A day's loss is measured against the oldest equity that the journal has of this span.
@@ -86,7 +87,7 @@ def breaches(
     limits: Limits,
     plan: Plan,
     markets: Mapping[str, Market],
-    equities: Sequence[tuple[pd.Timestamp, float]],
+    journal: Journal,
     now: pd.Timestamp,
     data_end: pd.Timestamp | None,
 ) -> list[str]:
@@ -94,20 +95,13 @@ def breaches(
 
     Parameters
     ----------
-    equities : sequence of (Timestamp, float)
-        Equity that the journal recorded, oldest first.
+    journal : Journal
+        Of the account: equity as it was recorded.
     data_end : Timestamp or None
         Newest cached row that the oracle saw; None where it saw none.
     """
-    found = [*_of_book(limits, plan), *equity_breaches(limits, plan.equity_usd, equities, now)]
-    if limits.price_deviation_frac is not None:
-        for order in plan.orders:
-            oracle = markets[order.coin].oracle
-            if oracle and abs(order.mid / oracle - 1.0) > limits.price_deviation_frac:
-                found.append(
-                    f"price_deviation_frac: {order.coin} is at {order.mid:.6g}, its oracle price at {oracle:.6g}; the "
-                    f"limit is {limits.price_deviation_frac:.2%}"
-                )
+    found = [*_of_book(limits, plan), *equity_breaches(limits, plan.equity_usd, journal, now)]
+    found += price_breaches(limits, markets, [order.coin for order in plan.orders])
     if limits.data_age_hours is not None and data_end is not None:
         age = (now - data_end) / pd.Timedelta(hours=1)
         if age > limits.data_age_hours:
@@ -130,7 +124,12 @@ def refuse(found: Sequence[str], what: str) -> None:
 def _of_book(limits: Limits, plan: Plan) -> list[str]:
     found = []
     # A book that shrinks is let through whatever its gross: it is on its way to the limit.
-    if limits.gross is not None and not plan.gross_after <= max(limits.gross, 0.0) and plan.orders:
+    if limits.gross is not None and plan.equity_usd <= 0.0 and plan.weights:
+        found.append(
+            f"gross: weights are asked for and equity is {plan.equity_usd:,.2f} USD; with the key of an agent wallet, "
+            "account_address must be its master's"
+        )
+    elif limits.gross is not None and not plan.gross_after <= max(limits.gross, 0.0) and plan.orders:
         growing = any(order.action in ("open", "increase", "flip") for order in plan.orders)
         if growing or math.isnan(plan.gross_after):
             found.append(f"gross: the plan leads to {plan.gross_after:.3f} of equity; the limit is {limits.gross:g}")
@@ -150,12 +149,26 @@ def _of_book(limits: Limits, plan: Plan) -> list[str]:
     return found
 
 
-def equity_breaches(
-    limits: Limits, equity: float, equities: Sequence[tuple[pd.Timestamp, float]], now: pd.Timestamp
-) -> list[str]:
+def price_breaches(limits: Limits, markets: Mapping[str, Market], coins: Iterable[str]) -> list[str]:
+    """The limit on prices, which holds for a plan that is carried on, too."""
+    found = []
+    for market in (markets[coin] for coin in coins if coin in markets):
+        oracle, most = market.oracle, limits.price_deviation_frac
+        # Not `>`: a price that is no number is no good price.
+        if most is not None and oracle is not None and not abs(market.mid - oracle) <= most * oracle:
+            found.append(
+                f"price_deviation_frac: {market.coin} is at {market.mid:.6g}, its oracle price at {oracle:.6g}; the "
+                f"limit is {most:.2%}"
+            )
+    return found
+
+
+def equity_breaches(limits: Limits, equity: float, journal: Journal, now: pd.Timestamp) -> list[str]:
     """The limits on equity alone, which hold for a plan that is carried on, too."""
     found = []
-    recent = [value for time, value in equities if now - _DAY <= time <= now]
+    # A run that was refused is a record of the day, too; but it accepts no deposit and no withdrawal.
+    equities, seen = journal.equities(), journal.equities(("plan", "done", "refused"))
+    recent = [value for time, value in seen if now - _DAY <= time <= now]
     if limits.daily_loss_frac is not None and recent and recent[0] > 0.0:
         loss = 1.0 - equity / recent[0]
         if loss > limits.daily_loss_frac:

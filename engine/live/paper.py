@@ -325,9 +325,9 @@ class PaperDEX(DEX):
         self._book(i, order.units, price, fee, spread, REASONS[reason_nb(before, after)], order.cloid)
         return Answer(order.cloid, "filled", order.units, price)
 
-    def ask(self, order: OrderRequest) -> Answer | None:
-        """What was answered to the order."""
-        return self._answers.get(order.cloid)
+    def ask(self, order: OrderRequest) -> Answer:
+        """What was answered to the order; nothing is ever under way here."""
+        return self._answers.get(order.cloid) or Answer(order.cloid, "rejected", reason="not placed")
 
     def cancel(self, order: OrderRequest) -> None:
         """Nothing rests here."""

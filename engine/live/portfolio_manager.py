@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
 
@@ -20,7 +21,7 @@ from engine.live.execute import Execution, Outcome, Policy
 from engine.live.feed import trade_instant, with_live_row
 from engine.live.given import GivenWeights
 from engine.live.journal import Journal
-from engine.live.limits import Limits, breaches, equity_breaches, refuse
+from engine.live.limits import Limits, breaches, equity_breaches, price_breaches, refuse
 from engine.live.plan import Plan, make_plan
 from engine.oracle import Oracle, check_gross, validate_weights, weight_matrix
 from engine.panel import Panel
@@ -118,14 +119,13 @@ class PortfolioManager:
         if stop := self._killed():
             raise LimitError(f"Nothing was ordered: {stop}.")
         execution = self._execution(pd.Timestamp(0, tz="UTC"))
-        execution.recover()
-        state, markets = self.dex.account(), self.dex.markets()
+        state, markets = execution.recover(), self.dex.markets()
         at = state.time if now is None else now
         execution.instant = trade_instant(at, self.config)
         goals, plan = self.journal.unfinished(execution.instant, self.key), None
         if goals is None:
             plan = self._plan(state, markets, at)
-            refuse(self.breaches(plan, markets, at), f"{self.dex.label} at {show(plan.instant)}")
+            self._refuse(self.breaches(plan, markets, at), execution.instant, state, at)
             goals = list(plan.goals)
             self.journal.append(
                 "plan",
@@ -137,17 +137,30 @@ class PortfolioManager:
                 plan=plan.to_dict(),
             )
         else:
-            found = equity_breaches(self.limits, state.equity_usd, self.journal.equities(), at)
-            refuse(found, f"{self.dex.label} at {show(execution.instant)}")
+            found = equity_breaches(self.limits, state.equity_usd, self.journal, at)
+            found += price_breaches(self.limits, markets, sorted({goal.coin for goal in goals}))
+            self._refuse(found, execution.instant, state, at)
             execution.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
         outcome = execution.run(goals, state, markets, plan)
         if outcome.missing:
             raise incomplete(outcome, self.dex.label, self.journal)
         return outcome
 
+    def recover(self, journal: Journal) -> None:
+        """Ask about the orders of unknown fate of a journal, and wait until the positions show them."""
+        if journal.unresolved():
+            replace(self._execution(pd.Timestamp(0, tz="UTC")), journal=journal).recover()
+
     def breaches(self, plan: Plan, markets: Mapping[str, Market], now: pd.Timestamp) -> list[str]:
         """Limits that a plan breaks, one phrase each."""
-        return breaches(self.limits, plan, markets, self.journal.equities(), now, self.data_end)
+        return breaches(self.limits, plan, markets, self.journal, now, self.data_end)
+
+    def _refuse(self, found: list[str], instant: pd.Timestamp, state: AccountState, at: pd.Timestamp) -> None:
+        """Note the breaches with the equity that was seen, and raise for them."""
+        if found:
+            seen = state.equity_usd if state.equity_usd > 0.0 else None
+            self.journal.append("refused", at, instant=instant.isoformat(), equity_usd=seen, limits=found)
+        refuse(found, f"{self.dex.label} at {show(instant)}")
 
     def _killed(self) -> str:
         return (
@@ -164,6 +177,7 @@ class PortfolioManager:
             gross_limit=self.limits.gross,
             leverage=int(np.ceil(2.0 * self.config.account.max_gross)),
             guard=self._killed,
+            closes_all=isinstance(self.oracle, GivenWeights) and self.oracle.frame.columns.empty,
             sleep=self.sleep,
             clock=self.clock,
         )

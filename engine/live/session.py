@@ -107,7 +107,7 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
     if not len(row):
         raise WeightsError(f"Weights file {path} has no row at or before {show(decision)}.")
     values = oracle.fetch_portfolio_weights(decision, ())
-    text = f"{row[-1].isoformat()}{sorted(values.items())}{config.digest}"
+    text = f"{row[-1].isoformat()}{sorted(values.items())}{config.digest}{limits}"  # a new limit is a new plan
     later = len(oracle.decisions) - len(row)
     notes = [f"the row of {show(row[-1])} is traded"] + ([f"{later} later rows are not"] if later else [])
     key = hashlib.sha256(text.encode()).hexdigest()
@@ -220,6 +220,13 @@ class Session:
             )
         return self._manager
 
+    @property
+    def interrupted(self) -> bool:
+        """Whether a run of this instant was killed after its plan; a paper account is made anew by its next run."""
+        if self.venue.network == "paper":
+            return False
+        return self.manager.journal.unfinished(self.instant, self.strategy.key) is not None
+
     def locked(self) -> AbstractContextManager[None]:
         """No other process may trade the account meanwhile."""
         return single_instance(self.venue.folder / f".{self.dex.label}.lock")
@@ -227,7 +234,7 @@ class Session:
     def plan(self) -> tuple[Plan, list[str]]:
         """The plan and the limits that it breaks; nothing is sent."""
         manager = self.manager
-        self.notes += self.dex.warnings()
+        self._warn()
         markets = self.dex.markets()
         plan = manager.plan(self.now)
         return plan, manager.breaches(plan, markets, self.now)
@@ -235,11 +242,32 @@ class Session:
     def execute(self) -> Outcome:
         """Trade, under the lock; then note the fills with their fees, which only the account's history has."""
         with self.locked():
-            self.notes += self.dex.warnings()
+            self._warn()
             try:
+                self._recover_others()
                 return self.manager.manage_portfolio(self.now)
             finally:
                 self._record_fills()
+
+    def _warn(self) -> None:
+        try:
+            self.notes += self.dex.warnings()
+        except UnreachableError as error:
+            self.notes.append(f"not known whether the agent wallet expires: {error}")
+
+    def _recover_others(self) -> None:
+        """Ask about orders that a run of another name left under way on this account: they may still be filled."""
+        if self.venue.network == "paper":
+            return  # an account of its own for each
+        for path in sorted(self.venue.folder.glob(f"*-{self.dex.label}.jsonl")):
+            if path == self.manager.journal.path:
+                continue
+            try:
+                journal = Journal(path)
+            except LiveError as error:  # damaged; only its own strategy depends on it
+                self.notes.append(str(error))
+            else:
+                self.manager.recover(journal)
 
     def _record_fills(self) -> None:
         journal = self.manager.journal
