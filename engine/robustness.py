@@ -51,6 +51,11 @@ class Rerun:
         """As the sweep ran it."""
         return backtest(self.panel, self.weights, self.setting.config)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its oracle says a reader must know: rows used before they were published, days without data."""
+        return self.setting.build().notes(self.panel.known(), pd.DatetimeIndex(self.weights.index))
+
     def changed(self, **changes: Any) -> Result:
         """The same weights with other settings, ``section__key=value``."""
         named = {name.replace("__", "."): value for name, value in changes.items()}

@@ -80,7 +80,7 @@ def write_sweep_page(
             record=study.record,
             verdict=verdict,
             checks=[_check(check) for check in (verdict or {}).get("checks", [])],
-            notes=[odd] if odd else [],
+            notes=[*([odd] if odd else []), *map(str, details.get("notes") or [])],
             tiles=_tiles(study, winner, details, _called(verdict)),
             swept=[(axis.name, _listed(axis.labels)) for axis in axes],
             facts=_facts(study, details),

@@ -364,7 +364,8 @@ def _plateau(case: Case) -> dict[str, Any]:
 
 def _notes(case: Case) -> list[str]:
     """What a reader of the verdict should know of what it was made from."""
-    notes = []
+    told = attempt(lambda: case.rerun.notes)
+    notes = list(told) if isinstance(told, tuple) else []
     if case.trials is None:
         notes.append(
             "No ledger of trials was given: the deflated Sharpe ratio counts the sets of this study only, and "

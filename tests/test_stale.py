@@ -12,7 +12,9 @@ import pytest
 
 from engine import Oracle, Panel, sweep
 from engine.errors import OracleError
+from engine.sweep_page import write_sweep_page
 from engine.trials import count_trials
+from engine.validate import validate
 from panels import random_panel
 
 ORACLE = """
@@ -123,3 +125,15 @@ def test_one_file_is_one_family_of_trials_however_it_is_written(panel: Panel, tm
         sweep(panel, path, {"x": [number, 5]}, name=f"s{number}", reports="reports")
         assert count_trials(Path("reports"), [path]).total == number + 2
         assert count_trials(Path("reports"), ["mine.py:A", path]).total == number + 2
+
+
+def test_what_the_oracle_says_of_its_data_stands_beside_the_verdict(panel: Panel) -> None:
+    Path("mine.py").write_text(
+        code()
+        + '\n    def notes(self, panel, decisions):\n        return (f"LOOK-AHEAD at {len(decisions)} <decisions>.",)\n'
+    )
+    study = sweep(panel, "mine.py:A", {"x": [1, 2]}, name="a", reports="reports")
+    verdict = validate(study, panel)
+    assert "LOOK-AHEAD at 20 <decisions>." in verdict.details["notes"]
+    page = write_sweep_page(study, verdict.to_dict()).read_text()
+    assert "LOOK-AHEAD at 20 &lt;decisions&gt;." in page and "<decisions>" not in page
