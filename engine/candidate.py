@@ -66,6 +66,8 @@ def read_candidate(folder: Path, reports: Path | None = None) -> Candidate:
 
     Parameters
     ----------
+    folder : Path
+        Of the run, or of the sweep whose winner is meant.
     reports : Path, optional
         Default: the folder that the run, or the sweep it belongs to, lies in.
 

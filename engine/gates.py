@@ -366,6 +366,8 @@ def examine(
 
     Parameters
     ----------
+    candidate : Candidate
+        What is examined.
     panel : Panel
         What the candidate ran on; :func:`engine.candidate.check_current` has seen to that.
     thresholds : mapping

@@ -156,6 +156,20 @@ def spec_of(
 
     Parameters
     ----------
+    candidate : Candidate
+        What is promoted.
+    panel : Panel
+        What it was examined on.
+    examination : Examination
+        Its gates.
+    overrides : sequence of Override
+        Of gates that failed, with their reasons.
+    limits : Limits
+        What stops a live run.
+    file : GateFile
+        Where the thresholds came from.
+    name : str
+        Of the spec and its file.
     created : str
         ISO 8601 instant of the promotion, from the caller, for nothing here reads the clock.
     """

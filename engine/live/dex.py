@@ -252,12 +252,14 @@ class DEX(ABC):
         return market.bid, market.ask
 
     def set_portfolio_weights(self, weights: Mapping[str, float], **settings: Any) -> Outcome:
-        """Bring the book to `weights`: plan, limits, orders, as ``PortfolioManager`` does; `settings` are its own.
+        """Bring the book to `weights`: plan, limits, orders, as ``PortfolioManager`` does.
 
         Parameters
         ----------
         weights : mapping of coin to float
             Signed fractions of equity; NaN = hold; a held coin that is not named is closed.
+        **settings
+            Of the ``PortfolioManager``.
         """
         from engine.live.given import GivenWeights
         from engine.live.portfolio_manager import PortfolioManager

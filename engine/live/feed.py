@@ -37,6 +37,10 @@ def with_live_row(panel: Panel, instant: pd.Timestamp, row: Mapping[str, Mapping
 
     Parameters
     ----------
+    panel : Panel
+        From the cache.
+    instant : Timestamp
+        Of the decision.
     row : mapping of field to mapping of coin to float
         Fields and coins that the panel lacks are left out; ``mid`` is what makes a coin tradable in the row. Where
         the cache has the row already, nothing is added.

@@ -95,8 +95,16 @@ def breaches(
 
     Parameters
     ----------
+    limits : Limits
+        What must hold.
+    plan : Plan
+        What would be ordered.
+    markets : mapping of coin to Market
+        Quotes and oracle prices.
     journal : Journal
         Of the account: equity as it was recorded.
+    now : Timestamp
+        Against which the age of the data is told.
     data_end : Timestamp or None
         Newest cached row that the oracle saw; None where it saw none.
     """

@@ -162,8 +162,16 @@ def make_plan(
     ----------
     weights : mapping of coin to float
         Signed fractions of equity after all of the config's variants; NaN = hold, absent = 0.
+    dex : DEX
+        Whose minimum and lots hold.
+    account : AccountState
+        Equity and positions as they are.
     markets : mapping of coin to Market
         The coins that can be traded.
+    config : RunConfig
+        Rules of sizing.
+    instant, decision : Timestamp
+        Of the trade, and of the weights.
 
     Returns
     -------

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from engine.config import RunConfig
 from engine.data.files import sync_folder, write_durable
-from engine.errors import HlbtError, SpecError, nearest, some
+from engine.errors import HlbtError, OracleError, SpecError, nearest, some
 from engine.live.limits import Limits
 from engine.oracle import Oracle
 from engine.oracle_build import load_oracle, oracle_code
@@ -162,7 +162,12 @@ def load_live_oracle(spec: StrategySpec) -> tuple[Oracle, list[str]]:
         When the oracle's code has changed since the promotion.
     """
     oracle = load_oracle(spec.oracle, spec.parameters)
-    found, promoted = files_digest(oracle_code(oracle)), spec.digests.get("oracle")
+    try:
+        found = files_digest(oracle_code(oracle))
+    except OracleError as error:
+        # A file that was edited after it was imported: what would run is not what the file says.
+        raise SpecError(f"The code of {spec.oracle} has changed since {spec.name!r} was promoted: {error}") from error
+    promoted = spec.digests.get("oracle")
     if found != promoted:
         raise SpecError(
             f"The code of {spec.oracle} has changed since {spec.name!r} was promoted: its digest is {found[:12]}, "

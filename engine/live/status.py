@@ -72,6 +72,8 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
 
     Parameters
     ----------
+    journal : Journal
+        Of the account.
     config : RunConfig
         Of the strategy: costs and the cache for the comparison.
     """
