@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -386,3 +386,33 @@ def test_a_plan_of_yesterday_is_not_carried_on(world: World, run: Run) -> None:
     done = run(world.rebalance({"ETH": 0.5}, "--now", now, "--json"))
     assert done.code == 0 and done.json["plan"] is not None
     assert world.weights_held() == pytest.approx({"ETH": 0.5}, abs=0.003)
+
+
+def test_an_order_is_void_only_some_seconds_after_its_time() -> None:
+    """The exchange's clock is 2 s behind ours: what it takes in its last second is, for us, too late."""
+    from engine import PaperDEX, PortfolioManager
+    from engine.live.dex import Answer, OrderRequest
+    from engine.live.given import GivenWeights
+    from panels import random_panel
+
+    now, sent = [1_000_000], []
+
+    class Behind(PaperDEX):
+        def clock_ms(self) -> int:
+            return now[0]
+
+        def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
+            sent.append((orders, expires_ms))
+            return [Answer(order.cloid, "unknown") for order in orders]
+
+        def ask(self, order: OrderRequest) -> Answer | None:  # type: ignore[override]
+            orders, expires_ms = sent[-1]
+            return super().send(orders, expires_ms)[0] if now[0] > expires_ms + 2_000 else None
+
+    def sleep(seconds: float) -> None:
+        now[0] += round(1000 * seconds)
+
+    panel = random_panel(2, 48, 1)
+    dex = Behind(panel, start=panel.index[-1])
+    manager = PortfolioManager(GivenWeights.of({"C00": 0.5}), dex, panel=panel, sleep=sleep)
+    assert manager.manage_portfolio().complete and len(sent) == 1

@@ -39,6 +39,8 @@ PERMANENT: Final = (
 FATAL: Final = ("does not exist", "must deposit", "too many cumulative requests", "agent", "kill switch")
 _BATCH: Final = 40
 _DEAD_MAN_MS: Final = 120_000
+#: Share of the time to expiry by which an order is called void later than by our clock.
+_GRACE: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -325,10 +327,12 @@ class Execution:
 
     def _resolve(self, orders: list[OrderRequest], expires_ms: int) -> None:
         """Ask about orders until each has a fate, or can have none any more."""
+        # Some seconds more, for a clock behind ours and for answers that lag behind the book.
+        void_ms = expires_ms + int(1000 * self.policy.expires_seconds * _GRACE)
         waiting = list(orders)
         number = 0
         while waiting:
-            expired = self.dex.clock_ms() > expires_ms  # before asking: what arrives later is void
+            expired = self.dex.clock_ms() > void_ms  # before asking: what arrives later is void
             known: list[tuple[OrderRequest, Answer]] = []
             rest: list[OrderRequest] = []
             for order in waiting:
@@ -348,7 +352,7 @@ class Execution:
                 if expired and number > 20:
                     names = ", ".join(order.cloid for order in waiting)
                     raise UnreachableError(f"The exchange does not say what became of {names}. Run again later.")
-                self.sleep(min(1.0, max(0.05, (expires_ms - self.dex.clock_ms()) / 1000.0 + 0.05)))
+                self.sleep(min(1.0, max(0.05, (void_ms - self.dex.clock_ms()) / 1000.0 + 0.05)))
                 number += 1
 
     def _confirm(self, before: Mapping[str, float], orders: Sequence[OrderRequest]) -> None:
