@@ -95,6 +95,7 @@ def plan_command(
     kill_switch: KillOption = None,
     sync: SyncOption = True,
     timeout: TimeoutOption = 10.0,
+    config_file: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -106,7 +107,7 @@ def plan_command(
     from engine.live.session import Session, from_spec
 
     way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
-    session = Session(from_spec(_spec(spec), _cache(settings)), way.venue, way.now)
+    session = Session(from_spec(_spec(spec), _cache(config_file, settings)), way.venue, way.now)
     refuse(_show_plan(session, way), "Dry run")
 
 
@@ -127,6 +128,7 @@ def run_command(
     slippage_bps: SlippageOption = 300.0,
     timeout: TimeoutOption = 10.0,
     expires: ExpiresOption = 15.0,
+    config_file: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -137,11 +139,16 @@ def run_command(
     Example: hlbt live run research/promoted/momentum.json --execute
     """
     from engine.live.session import from_spec
+    from engine.live.spec import read_spec
 
     way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
     way = way.ordering(slippage_bps, expires, webhook)
-    path, cache = _spec(spec), _cache(settings)
+    path, cache = _spec(spec), _cache(config_file, settings)
     strategy = from_spec(path, cache)
+    if network == "mainnet" and execute and read_spec(path).synthetic:
+        raise SpecError(
+            f"Spec {path} was validated on synthetic data: it says nothing about a market, so it trades none."
+        )
     _confirm(network, execute, yes_mainnet, now)
     if daily:
         if now is not None:
@@ -200,6 +207,7 @@ def flatten_command(
     slippage_bps: SlippageOption = 800.0,
     timeout: TimeoutOption = 10.0,
     expires: ExpiresOption = 15.0,
+    config_file: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -213,7 +221,7 @@ def flatten_command(
     way = way.ordering(slippage_bps, expires, webhook)
     strategy = flat(spec.stem)
     if network == "paper":
-        strategy = _paper_flat(strategy, spec, settings)
+        strategy = _paper_flat(strategy, spec, _cache(config_file, settings))
     _confirm(network, execute, yes_mainnet, now)
     _run(strategy, way, execute)
 
@@ -226,6 +234,7 @@ def status_command(
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the page goes. Default: beside the journal; none with --json.")
     ] = None,
+    config_file: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -245,7 +254,7 @@ def status_command(
     # A journal of a weights file has no spec: then the config is the defaults.
     config = read_spec(path).config if path.suffix == ".json" and path.is_file() else config_of(None, None)
     name = path.stem
-    data = replace(config.data, cache=_cache(settings) or config.data.cache, end=None)
+    data = replace(config.data, cache=_cache(config_file, settings) or config.data.cache, end=None)
     file = find_journal(journal or LIVE_FOLDER, name, network)
     found = live_status(Journal(file), replace(config, data=data))
     page = out or (None if as_json else file.with_suffix(".html"))
@@ -303,15 +312,15 @@ def _spec(path: Path) -> Path:
     return Path("research") / "promoted" / f"{path}.json"
 
 
-def _cache(settings: list[str] | None) -> str | None:
+def _cache(path: Path | None, settings: list[str] | None) -> str | None:
     """The one key that may be set for a spec: where the data lie."""
-    for setting in settings or ():
-        if setting.partition("=")[0].strip() != "data.cache":
-            raise SpecError(
-                f"--set {setting}: a spec's config is what was validated, so only data.cache can be set. Promote the "
-                "strategy again with another config."
-            )
-    return config_of(None, settings).data.cache
+    from engine.config import RunConfig
+
+    given = config_of(path, settings)
+    if replace(given, data=replace(given.data, cache=None)) != RunConfig():
+        named = path or " ".join(settings or ())
+        raise SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew.")
+    return given.data.cache
 
 
 def _limits(assignments: list[str] | None, max_gross: float) -> Limits:
@@ -327,12 +336,12 @@ def _limits(assignments: list[str] | None, max_gross: float) -> Limits:
     return Limits.from_dict(values)
 
 
-def _paper_flat(strategy: Strategy, spec: Path, settings: list[str] | None) -> Strategy:
+def _paper_flat(strategy: Strategy, spec: Path, cache: str | None) -> Strategy:
     """A paper account needs the costs of its spec."""
     from engine.live.spec import read_spec
 
     config = read_spec(_spec(spec)).config
-    data = replace(config.data, cache=_cache(settings) or config.data.cache, end=None)
+    data = replace(config.data, cache=cache or config.data.cache, end=None)
     return replace(strategy, config=replace(config, data=data))
 
 

@@ -11,6 +11,7 @@ import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -419,6 +420,32 @@ def test_words_that_are_no_command(here: Path, line: str, says: list[str], capsy
     assert "Traceback" not in shown and "python" not in shown
 
 
+#: Mistakes on the way to an account have exit codes of their own: 5 for a spec that is refused.
+LIVE: tuple[tuple[Any, ...], ...] = (
+    ("promote nowhere --name x", 1, "reports/nowhere is neither a run nor a sweep", "`hlbt backtest`"),
+    ("promote nowhere --name x/y", 1, "--name 'x/y' is not accepted", "for example --name momentum-168h"),
+    ("live plan nowhere.json", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
+    ("live plan meta_other.json", 5, "is no strategy spec", "`hlbt promote` writes one"),
+    ("live plan nowhere.json --set costs.taker_bps=1", 5, "only data.cache can be set", "Promote it anew"),
+    ("live run nowhere.json --execute", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
+    ("live rebalance --weights nowhere.csv", 1, "Weights file nowhere.csv cannot be read", "No such file"),
+    ("live flatten nowhere --network moon", 1, "--network 'moon' is none of", "testnet, mainnet, paper"),
+    ("live status nowhere.json", 1, "reports/live has no journal of 'nowhere'", "`hlbt live run` with --execute"),
+)
+
+
+@pytest.mark.parametrize(("line", "exit_code", "says"), [(line, code, says) for line, code, *says in LIVE])
+def test_a_mistake_on_the_way_to_an_account(
+    here: Path, line: str, exit_code: int, says: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = files(here)
+    assert hlbt(line) == exit_code
+    answer = capsys.readouterr()
+    assert answer.err.startswith("hlbt: ") and answer.err.count("\n") == 1 and answer.out == ""
+    assert all(fragment in answer.err for fragment in says), answer.err
+    assert files(here) == before
+
+
 def test_every_command_is_in_the_table() -> None:
     import typer
 
@@ -428,6 +455,6 @@ def test_every_command_is_in_the_table() -> None:
         inner = getattr(node, "commands", None)
         return [words] if inner is None else [path for name in inner for path in paths(inner[name], (*words, name))]
 
-    lines = [tuple(line.split()) for line, *_ in MISTAKES]
+    lines = [tuple(line.split()) for line, *_ in (*MISTAKES, *LIVE)]
     absent = [path for path in paths(command) if not any(words[: len(path)] == path for words in lines)]
     assert not absent

@@ -181,3 +181,13 @@ def test_a_spec_has_plain_finite_values_its_own_name_and_known_limits(tmp_path: 
         Limits.from_dict({"gros": 1})
     with pytest.raises(SpecError, match=r"limits\.gross"):
         Limits(gross=-1.0)
+
+
+def test_what_was_validated_on_made_up_prices_trades_no_real_money(tmp_path: Path, run: Run) -> None:
+    spec = read_spec(momentum_spec(tmp_path, tmp_path))
+    assert not spec.synthetic
+    path = tmp_path / "made-up.json"
+    write_spec(replace(spec, name="made-up", gates={**spec.gates, "run": {"synthetic": True}}), path)
+    assert read_spec(path).synthetic
+    done = run(["live", "run", str(path), "--execute", "--network", "mainnet", "--yes-mainnet"])
+    assert done.code == SpecError.exit_code and "synthetic data" in done.err

@@ -70,6 +70,12 @@ class StrategySpec:
         return found
 
     @property
+    def synthetic(self) -> bool:
+        """Whether it was validated on made-up prices."""
+        run = self.gates.get("run")
+        return bool(run.get("synthetic")) if isinstance(run, Mapping) else False
+
+    @property
     def digest(self) -> str:
         """SHA-256 of the canonical form: the spec's identity, and part of its client order ids."""
         return hashlib.sha256(canonical(self.to_dict()).encode()).hexdigest()
