@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli_options import ConfigOption, JsonOption, SetOption, config_of
+from engine.cli_options import ConfigOption, JsonOption, SetOption, clock, config_of
 from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError, UnreachableError
 from engine.terminal import print_json, progress, show_all, waiting
 from engine.terminal_live import orders_table, plan_tables, status_lines
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.live.execute import Outcome
-    from engine.live.limits import Limits
     from engine.live.session import Session, Strategy, Venue
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="research/promoted/NAME.json, or NAME.")]
@@ -138,17 +137,10 @@ def run_command(
 
     Example: hlbt live run research/promoted/momentum.json --execute
     """
-    from engine.live.session import from_spec
-    from engine.live.spec import read_spec
-
     way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
     way = way.ordering(slippage_bps, expires, webhook)
     path, cache = _spec(spec), _cache(config_file, settings)
-    strategy = from_spec(path, cache)
-    if network == "mainnet" and execute and read_spec(path).synthetic:
-        raise SpecError(
-            f"Spec {path} was validated on synthetic data: it says nothing about a market, so it trades none."
-        )
+    strategy = _strategy(path, cache, way, execute)
     _confirm(network, execute, yes_mainnet, now)
     if daily:
         if now is not None:
@@ -182,12 +174,13 @@ def rebalance_command(
 
     Example: hlbt live rebalance --weights weights.csv --execute
     """
+    from engine.live.limits import Limits
     from engine.live.session import from_weights
 
     way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
     way = way.ordering(slippage_bps, expires, webhook)
     settled = config_of(config, settings)
-    strategy = from_weights(weights, settled, _limits(limit, settled.account.max_gross), way.now)
+    strategy = from_weights(weights, settled, Limits.assigned(limit or (), settled.account.max_gross), way.now)
     _confirm(network, execute, yes_mainnet, now)
     _run(strategy, way, execute)
 
@@ -266,17 +259,6 @@ def status_command(
         show_all(*status_lines(found), f"Page: {page}")
 
 
-# ------------------------------------------------------------------------------------------------------------- helpers
-
-
-def _clock() -> pd.Timestamp:
-    from datetime import UTC, datetime
-
-    import pandas as pd
-
-    return pd.Timestamp(datetime.now(UTC)).as_unit("ms")
-
-
 def _way(
     network: str,
     base_url: str | None,
@@ -297,7 +279,7 @@ def _way(
         venue = replace(venue, folder=journal, kill_switch=journal / venue.kill_switch.name)
     if kill_switch is not None:
         venue = replace(venue, kill_switch=kill_switch)
-    at = _clock() if now is None else parse_instant(now, "--now", hourly=False)
+    at = clock() if now is None else parse_instant(now, "--now", hourly=False)
     return _Way(venue, at, sync, as_json)
 
 
@@ -321,19 +303,6 @@ def _cache(path: Path | None, settings: list[str] | None) -> str | None:
         named = path or " ".join(settings or ())
         raise SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew.")
     return given.data.cache
-
-
-def _limits(assignments: list[str] | None, max_gross: float) -> Limits:
-    from engine.config import parse_value
-    from engine.live.limits import Limits
-
-    values: dict[str, Any] = Limits.of(max_gross).to_dict()
-    for assignment in assignments or ():
-        name, equals, text = assignment.partition("=")
-        if not equals:
-            raise ConfigError(f"--limit {assignment!r} is not name=value, for example --limit gross=1.2.")
-        values[name.strip()] = None if text.strip() == "none" else parse_value(text)
-    return Limits.from_dict(values)
 
 
 def _paper_flat(strategy: Strategy, spec: Path, cache: str | None) -> Strategy:
@@ -360,21 +329,21 @@ def _confirm(network: str, execute: bool, yes: bool, now: str | None) -> None:
 
 def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
     """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
-    from engine.live.session import Session, from_spec, next_run
+    from engine.live.session import Session, next_run
 
-    strategy, at = from_spec(path, cache), _clock()
+    strategy, at = _strategy(path, cache, way, execute), clock()
     if execute and Session(strategy, way.venue, at).interrupted:
         sys.stderr.write("hlbt: the last run was interrupted: it goes on.\n")
         _attempts(strategy, replace(way, sync=False), at)
     while True:
-        strategy = from_spec(path, cache)
-        data_at, order_at = next_run(_clock(), strategy.config)
+        strategy = _strategy(path, cache, way, execute)
+        data_at, order_at = next_run(clock(), strategy.config)
         sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
         missing = way.sync
         if missing:
             _sleep_until(data_at)
             try:
-                _bring(Session(strategy, way.venue, _clock()))
+                _bring(Session(strategy, way.venue, clock()))
                 missing = False
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
@@ -386,7 +355,7 @@ def _attempts(strategy: Strategy, way: _Way, at: pd.Timestamp, execute: bool = T
     """Run from `at` on, again while the book is incomplete or the exchange silent; failures are reported."""
     for attempt in range(DAILY_ATTEMPTS):
         try:
-            _run(strategy, replace(way, now=_clock()), execute)
+            _run(strategy, replace(way, now=clock()), execute)
             break
         except (IncompleteError, UnreachableError) as error:
             sys.stderr.write(f"hlbt: {error}\n")
@@ -399,7 +368,7 @@ def _attempts(strategy: Strategy, way: _Way, at: pd.Timestamp, execute: bool = T
 
 
 def _sleep_until(instant: pd.Timestamp) -> None:
-    while (left := (instant - _clock()).total_seconds()) > 0:
+    while (left := (instant - clock()).total_seconds()) > 0:
         time.sleep(min(left, 30.0))  # in pieces, for a laptop that slept wakes late
 
 
@@ -408,24 +377,43 @@ def _bring(session: Session) -> None:
         session.sync(step)
 
 
-def _run(strategy: Strategy, way: _Way, execute: bool) -> None:
+def _strategy(path: Path, cache: str | None, way: _Way, execute: bool) -> Strategy:
+    """The strategy of a spec; that it is refused is alerted, for then nothing is traded."""
+    from engine.live.session import from_spec
+    from engine.live.spec import read_spec
+
+    try:
+        if execute and way.venue.network == "mainnet" and read_spec(path).synthetic:
+            raise SpecError(
+                f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
+            )
+        return from_spec(path, cache)
+    except HlbtError as error:
+        _alert(way, execute, {"strategy": path.stem, "error": str(error), "code": error.exit_code})
+        raise
+
+
+def _alert(way: _Way, execute: bool, message: dict[str, Any]) -> None:
     from engine.live.alerts import send_alert
+
+    if way.webhook and execute and (problem := send_alert(way.webhook, {**message, "network": way.venue.network})):
+        sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
+
+
+def _run(strategy: Strategy, way: _Way, execute: bool) -> None:
     from engine.live.session import Session
 
     try:
         done = _execute(Session(strategy, way.venue, way.now), way, execute)
     except HlbtError as error:
-        done = {"strategy": strategy.name, "network": way.venue.network, "error": str(error), "code": error.exit_code}
+        done = {"strategy": strategy.name, "error": str(error), "code": error.exit_code}
         raise
     except BaseException as error:
         # Its text is not ours: it might quote anything.
-        done = {"strategy": strategy.name, "network": way.venue.network, "error": type(error).__name__, "code": 1}
+        done = {"strategy": strategy.name, "error": type(error).__name__, "code": 1}
         raise
     finally:
-        if way.webhook and execute:
-            problem = send_alert(way.webhook, done)
-            if problem:
-                sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
+        _alert(way, execute, done)
 
 
 def _execute(session: Session, way: _Way, execute: bool) -> dict[str, Any]:
@@ -469,7 +457,12 @@ def _show_plan(session: Session, way: _Way) -> list[str]:
     if way.as_json:
         print_json({**_head(session), **plan.to_dict(), "executed": False, "breaches": breached})
     else:
-        show_all(*plan_tables(plan), *_notes(session), *(f"LIMIT  {text}" for text in breached), "Nothing was sent.")
+        show_all(
+            *plan_tables(plan),
+            *_notes(session),
+            *(f"LIMIT  {text}" for text in breached),
+            "Nothing was sent.",
+        )
     return breached
 
 

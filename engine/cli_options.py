@@ -10,6 +10,8 @@ import typer
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from engine.config import RunConfig
     from engine.data.store import Store
 
@@ -60,3 +62,12 @@ def store_of(config: RunConfig) -> Store:
     from engine.data.store import Store
 
     return Store(cache_of(config))
+
+
+def clock() -> pd.Timestamp:
+    """The present moment, to the millisecond."""
+    from datetime import UTC, datetime
+
+    import pandas as pd
+
+    return pd.Timestamp(datetime.now(UTC)).as_unit("ms")

@@ -249,7 +249,7 @@ def test_daily_that_was_killed_in_the_middle_goes_on_when_it_is_started_again(
         clock[0] = until
 
     monkeypatch.setattr("engine.cli_live._sleep_until", wait)
-    monkeypatch.setattr("engine.cli_live._clock", lambda: clock[0])
+    monkeypatch.setattr("engine.cli_live.clock", lambda: clock[0])
     append = Journal.append
 
     def dying(self: Journal, kind: str, time: pd.Timestamp, **fields: object) -> None:
@@ -416,3 +416,13 @@ def test_an_order_is_void_only_some_seconds_after_its_time() -> None:
     dex = Behind(panel, start=panel.index[-1])
     manager = PortfolioManager(GivenWeights.of({"C00": 0.5}), dex, panel=panel, sleep=sleep)
     assert manager.manage_portfolio().complete and len(sent) == 1
+
+
+def test_a_refused_spec_is_alerted(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The code of the oracle changed: from then on nothing is traded, which somebody should hear."""
+    got: list[dict[str, object]] = []
+    monkeypatch.setattr("engine.live.alerts.send_alert", lambda url, message: got.append(dict(message)) or "")
+    spec = momentum_spec(world.folder, world.folder / "cache")
+    spec.write_text(spec.read_text().replace('"gross": 1.1', '"gross": 9.9'))
+    done = run(world.words("run", spec, "--execute", "--webhook", "http://127.0.0.1:9/"))
+    assert done.code == 5 and len(got) == 1 and got[0]["code"] == 5 and got[0]["strategy"] == "momentum"

@@ -91,7 +91,7 @@ def test_daily_brings_the_data_then_trades_and_goes_on(world: World, run: Run, m
         clock[0] = until
 
     monkeypatch.setattr("engine.cli_live._sleep_until", wait)
-    monkeypatch.setattr("engine.cli_live._clock", lambda: clock[0])
+    monkeypatch.setattr("engine.cli_live.clock", lambda: clock[0])
     done = run(world.words("run", spec, "--execute", "--daily"))
     assert done.code == 130 and waited == ["22:40", "22:59", "22:40", "22:59", "22:40"]
     instants = [entry["instant"] for entry in world.entries() if entry["kind"] == "done"]
@@ -115,7 +115,7 @@ def test_daily_tries_an_incomplete_book_again_within_its_hour(
         clock[0] = until
 
     monkeypatch.setattr("engine.cli_live._sleep_until", wait)
-    monkeypatch.setattr("engine.cli_live._clock", lambda: clock[0])
+    monkeypatch.setattr("engine.cli_live.clock", lambda: clock[0])
     done = run(world.words("run", spec, "--execute", "--daily"))
     assert done.code == 130 and waited == ["22:40", "22:59", "23:01", "22:40"] and "Insufficient margin" in done.err
     ends = [entry for entry in world.entries() if entry["kind"] == "done"]

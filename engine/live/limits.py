@@ -10,7 +10,8 @@ from typing import Any, Final, Self
 import pandas as pd
 
 from engine.clock import show
-from engine.errors import LimitError, SpecError, nearest
+from engine.config import parse_value
+from engine.errors import ConfigError, LimitError, SpecError, nearest
 from engine.live.dex import Market
 from engine.live.journal import Journal
 from engine.live.plan import Plan
@@ -72,6 +73,17 @@ class Limits:
     def of(cls, max_gross: float) -> Self:
         """The defaults for books of this gross: a tenth more, for costs and moves."""
         return cls(gross=1.1 * max_gross)
+
+    @classmethod
+    def assigned(cls, assignments: Iterable[str], max_gross: float) -> Self:
+        """:meth:`of` with texts ``name=value`` laid over it; ``none`` switches a limit off."""
+        values: dict[str, Any] = cls.of(max_gross).to_dict()
+        for assignment in assignments:
+            name, equals, text = assignment.partition("=")
+            if not equals:
+                raise ConfigError(f"--limit {assignment!r} is not name=value, for example --limit gross=1.2.")
+            values[name.strip()] = None if text.strip() == "none" else parse_value(text)
+        return cls.from_dict(values)
 
     @classmethod
     def none(cls) -> Self:
