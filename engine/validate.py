@@ -201,7 +201,10 @@ def trial_figures(case: Case) -> dict[str, Any]:
     daily = case.study.table["sharpe"].to_numpy(dtype=np.float64) / ANNUAL
     daily = daily[np.isfinite(daily)]
     own = TrialCount(len(case.study), float(daily.std(ddof=1)) if len(daily) > 1 else 0.0)
-    judged = own if case.trials is None or case.trials.total < own.total else case.trials
+    ledger = own if case.trials is None else case.trials
+    # The larger of both, so that a ledger full of trials that are all alike does not lower the bar.
+    spread = np.nanmax([own.sharpe_sd_daily, ledger.sharpe_sd_daily])
+    judged = TrialCount(max(own.total, ledger.total), float(spread))
     effective = attempt(lambda: effective_trials(case.matrix[0]))
 
     def deflated(count: float) -> float:

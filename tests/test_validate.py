@@ -322,6 +322,8 @@ def test_trials_and_track(study: Study, panel: Panel, edge: Verdict) -> None:
     )
     assert by_name(counted)["deflated_sharpe"].passed is False
     assert not any("ledger" in note for note in counted.details["notes"])
+    alike = validate(study, None, TrialCount(100_000, 0.0))  # a ledger padded with trials that do not differ
+    assert alike.details["trials"]["deflated_sharpe"] == pytest.approx(deflated_sharpe_ratio(*shape, sd, 100_000))
     fewer = validate(study, None, TrialCount(3, 0.12))
     assert fewer.details["trials"]["judged"] == 12
     assert any("fewer than the study's own" in note for note in fewer.details["notes"])
