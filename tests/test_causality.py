@@ -439,23 +439,3 @@ def test_momentum_on_real_data(real_cache: Path) -> None:
     found = audit("research.oracles.momentum:Momentum", panel, decisions_of(panel, RunConfig()))
     assert found.passed, found.message()
     assert found.checks[1].value.startswith("212 cuts")
-
-
-@pytest.mark.parametrize("read", ["pd.read_parquet(FILE)", "pq.read_table(FILE).to_pandas()", "ds.dataset(FOLDER)"])
-def test_a_file_that_a_c_library_opens(
-    tmp_path: Path, panel: Panel, decisions: pd.DatetimeIndex, read: str, predictions: Path
-) -> None:
-    parquet = predictions.with_name("kept") / "scores.parquet"
-    parquet.parent.mkdir()
-    pd.DataFrame({"weight": [0.1]}).to_parquet(parquet)
-    code = tmp_path / "hidden.py"
-    code.write_text(
-        "import pandas as pd\nimport pyarrow.dataset as ds\nimport pyarrow.parquet as pq\nfrom engine import Oracle\n"
-        f"FILE, FOLDER = {str(parquet)!r}, {str(parquet.parent)!r}\n\n\nclass Hidden(Oracle):\n"
-        "    def weight_matrix(self, panel, decisions):\n"
-        f"        kept = {read}\n"
-        "        return pd.DataFrame(0.1, index=decisions, columns=list(panel.coins)[:1])\n"
-    )
-    found = audit(f"{code}:Hidden", panel, decisions, cuts=2).checks[-1]
-    place = "scores.parquet" if "FILE" in read else "kept"
-    assert found.status == "fail" and f"{place} and has no method until" in found.value

@@ -209,3 +209,23 @@ def test_without_a_path_files_are_not_watched(panel: Panel, decisions: pd.Dateti
 def test_parameters_that_no_process_takes(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     found = audit(f"{module}:Takes", panel, decisions, parameters={"what": lambda: 1})
     assert statuses(found)["process"] == "skipped"
+
+
+@pytest.mark.parametrize("read", ["pd.read_parquet(FILE)", "pq.read_table(FILE).to_pandas()", "ds.dataset(FOLDER)"])
+def test_a_file_that_a_c_library_opens(
+    tmp_path: Path, panel: Panel, decisions: pd.DatetimeIndex, read: str, predictions: Path
+) -> None:
+    parquet = predictions.with_name("kept") / "scores.parquet"
+    parquet.parent.mkdir()
+    pd.DataFrame({"weight": [0.1]}).to_parquet(parquet)
+    code = tmp_path / "hidden.py"
+    code.write_text(
+        "import pandas as pd\nimport pyarrow.dataset as ds\nimport pyarrow.parquet as pq\nfrom engine import Oracle\n"
+        f"FILE, FOLDER = {str(parquet)!r}, {str(parquet.parent)!r}\n\n\nclass Hidden(Oracle):\n"
+        "    def weight_matrix(self, panel, decisions):\n"
+        f"        kept = {read}\n"
+        "        return pd.DataFrame(0.1, index=decisions, columns=list(panel.coins)[:1])\n"
+    )
+    found = audit(f"{code}:Hidden", panel, decisions, cuts=2).checks[-1]
+    place = "scores.parquet" if "FILE" in read else "kept"
+    assert found.status == "fail" and f"{place} and has no method until" in found.value

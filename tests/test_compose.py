@@ -208,7 +208,7 @@ def test_nested_parameters() -> None:
 @pytest.mark.parametrize(
     ("path", "parameters", "message"),
     [
-        ("compose:Smooth", {}, "missing 1 required positional argument: 'inner'"),
+        ("compose:Smooth", {}, "Smooth needs inner: give it with --param inner=VALUE"),
         ("compose:Smooth", {"inner.n": 3}, "inner is not given. Add inner=module:Class"),
         (
             "compose:Smooth",
