@@ -285,19 +285,33 @@ def _simulated(
     prepared: Prepared, books: SparseWeights, places: list[int], errors: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Table and daily equity of the books; where some cannot be traded, of the others."""
-    decisions = len(prepared.decisions)
-
     with ThreadPoolExecutor(1) as pool:
-
-        def run(first: int, last: int) -> list[tuple[pd.DataFrame, np.ndarray]]:
-            try:
-                return [run_books(prepared, books.part(first, last, decisions), pool, 1, first)]
-            except HlbtError as error:
-                if last - first > 1:
-                    middle = (first + last) // 2
-                    return run(first, middle) + run(middle, last)
-                errors[places[first]] = str(error).replace(f" of book {first}", "")
-                return [(pd.DataFrame(index=range(1)), np.full((1, len(prepared.days) + 1), np.nan))]
-
-        done = run(0, len(places)) if places else [(pd.DataFrame(), np.empty((0, len(prepared.days) + 1)))]
+        done = _halves(prepared, books, places, errors, pool, 0, len(places))
     return pd.concat([table for table, _ in done], ignore_index=True), np.concatenate([daily for _, daily in done])
+
+
+def _halves(
+    prepared: Prepared,
+    books: SparseWeights,
+    places: list[int],
+    errors: list[str],
+    pool: ThreadPoolExecutor,
+    first: int,
+    last: int,
+) -> list[tuple[pd.DataFrame, np.ndarray]]:
+    """Books `first` up to `last`; where one cannot be traded, both halves, down to the one that is recorded.
+
+    No closure that calls itself: such a cycle keeps the books until the collector comes by, a gigabyte later.
+    """
+    nothing = np.full((last - first, len(prepared.days) + 1), np.nan)
+    if first == last:
+        return [(pd.DataFrame(), nothing)]
+    try:
+        return [run_books(prepared, books.part(first, last, len(prepared.decisions)), pool, 1, first)]
+    except HlbtError as error:
+        if last - first > 1:
+            middle = (first + last) // 2
+            left = _halves(prepared, books, places, errors, pool, first, middle)
+            return left + _halves(prepared, books, places, errors, pool, middle, last)
+        errors[places[first]] = str(error).replace(f" of book {first}", "")
+        return [(pd.DataFrame(index=range(1)), nothing)]
