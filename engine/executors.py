@@ -120,10 +120,10 @@ class Ray:
                 socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
             ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+            said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
-                f"The Ray cluster at {self.address or 'this machine'} cannot be reached: "
-                f"{str(error).strip().splitlines()[0]}. Nothing is lost: start it with `ray start --head`, correct "
-                "--address, or run without --executor ray."
+                f"The Ray cluster at {self.address or 'this machine'} cannot be reached: {said}. Nothing is lost: "
+                "start it with `ray start --head`, correct --address, or run without --executor ray."
             ) from error
 
     def _run(self, ray: Any, panel: Panel, tasks: Iterator[Task]) -> Iterator[Outcome]:

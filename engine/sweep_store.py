@@ -77,15 +77,18 @@ class Results:
 
     def _adopt(self, path: Path, place: pd.Index) -> None:
         """Take over what a chunk or a table holds; one that cannot be read holds nothing."""
+        own = path.parent == self.chunks
         try:
             head = pq.read_table(path, columns=["key", ERROR])
             found = place.get_indexer(head["key"].to_numpy())
             useful = (found >= 0) & (head[ERROR].to_numpy(zero_copy_only=False) == "")
             useful[useful] = ~self.done[found[useful]]
             rows = np.flatnonzero(useful)
-            if not len(rows):
+            dated = not self.returns or path.name == TABLE or _dated(pq.read_schema(path).names)
+            if own and dated and len(rows) == len(found):
+                self.done[found] = True
                 return
-            if path.parent != self.chunks:
+            if dated and len(rows):
                 table = pq.read_table(path).take(rows)
                 table = table.select([name for name in table.column_names if not name.startswith("set.")])
                 if self.returns and path.name == TABLE:
@@ -94,17 +97,17 @@ class Results:
                     kept = pq.read_table(path.parent / RETURNS).take(rows)
                     for name in kept.column_names:
                         table = table.append_column(name, kept[name])
-                if self.returns and not _dated(table.column_names):
-                    return
                 counts = [(name, table[name].cast(pa.float64())) for name in COUNTS if name in table.column_names]
                 for name, values in counts:
                     table = table.set_column(table.column_names.index(name), name, values)
                 self._write(table)
-            elif self.returns and not _dated(pq.read_schema(path).names):
-                return
-            self.done[found[rows]] = True
+                self.done[found[rows]] = True
+            if own:
+                # What is left in it failed, or lacks its returns: it is run again, and must not be found beside that.
+                path.unlink()
         except (OSError, ValueError, KeyError):
-            return
+            if own:
+                path.unlink(missing_ok=True)
 
     def missing(self) -> np.ndarray:
         """Rows of the sets that have no result yet."""
@@ -151,7 +154,6 @@ class Results:
         whole = pa.concat_tables(chunks, promote_options="default")
         del chunks
         rows = pd.Index(whole["key"].to_numpy())
-        # A set may stand in two chunks, whose numbers are the same; the last counts.
         order = np.full(len(self.keys), -1)
         found = pd.Index(self.keys).get_indexer(rows)
         order[found[found >= 0]] = np.flatnonzero(found >= 0)

@@ -277,6 +277,33 @@ def test_an_interrupt_keeps_what_is_done_and_counts_its_trials(panel: Panel, tmp
     pd.testing.assert_frame_equal(study.daily_returns, whole.daily_returns, check_exact=True)  # type: ignore[arg-type]
 
 
+def test_a_set_that_failed_before_an_interrupt_has_its_later_result(
+    panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chunks of both runs name the set; which of them counts must not hang on the names of files."""
+    grid = {"tilt": [0.01 * k for k in range(1, 31)]}
+    whole = sweep(panel, Slow, grid)
+    asked = Slow.weight_matrix
+
+    def fails_at_times(self: Slow, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        if round(100 * self.tilt) % 5 == 0:
+            raise ConnectionError("for a while")
+        return asked(self, panel, decisions)
+
+    with monkeypatch.context() as now:
+        now.setattr(Slow, "weight_matrix", fails_at_times)
+        with pytest.raises(KeyboardInterrupt):
+            sweep(panel, Slow, grid, name="a", reports=tmp_path, executor=Dying(3))
+    study = sweep(panel, Slow, grid, name="a", reports=tmp_path)
+    assert study.record["sets"] == {"total": 30, "reused": 20, "failed": 0}
+    pd.testing.assert_frame_equal(study.table, whole.table, check_exact=True)
+    # The same for chunks without the returns that are wanted now.
+    with pytest.raises(KeyboardInterrupt):
+        sweep(panel, Slow, grid, name="b", reports=tmp_path / "other", returns=False, executor=Dying(3))
+    again = sweep(panel, Slow, grid, name="b", reports=tmp_path / "other", executor=Threads(1))
+    pd.testing.assert_frame_equal(again.daily_returns, whole.daily_returns, check_exact=True)  # type: ignore[arg-type]
+
+
 def test_the_ledger_counts_each_trial_once_across_sweeps_and_runs(panel: Panel, tmp_path: Path) -> None:
     family = [f"{Slow.__module__}:Slow"]
     first = sweep(panel, Slow, {"tilt": [0.1, 0.2, 0.3]}, name="a", reports=tmp_path)
@@ -309,6 +336,9 @@ def test_a_damaged_chunk_or_table_is_run_again(panel: Panel, tmp_path: Path) -> 
     Slow.asked = 0
     sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
     assert Slow.asked == 2 and len(load_study(tmp_path / "a")) == 2
+    (tmp_path / "a" / "chunks").mkdir()
+    (tmp_path / "a" / "chunks" / "0123.parquet").write_bytes(b"PAR1 no more")
+    assert len(sweep(panel, Slow, {"tilt": [0.1, 0.3]}, name="a", reports=tmp_path)) == 2
 
 
 @pytest.mark.parametrize(
