@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from engine.simulate import backtest as backtest
     from engine.simulate import decisions_of as decisions_of
     from engine.sparse import SparseWeights as SparseWeights
-    from engine.study import Study as Study
-    from engine.study import load_study as load_study
     from engine.sweep import sweep as sweep
+    from engine.sweeps.study import Study as Study
+    from engine.sweeps.study import load_study as load_study
 
 _HOMES = {
     "Coin": "engine.panel",
@@ -43,12 +43,12 @@ _HOMES = {
     "RunConfig": "engine.config",
     "ScoreOracle": "engine.oracle",
     "SparseWeights": "engine.sparse",
-    "Study": "engine.study",
+    "Study": "engine.sweeps.study",
     "backtest": "engine.simulate",
     "backtest_many": "engine.batch",
     "decisions_of": "engine.simulate",
     "load_panel": "engine.data.load",
-    "load_study": "engine.study",
+    "load_study": "engine.sweeps.study",
     "sweep": "engine.sweep",
     "weight_matrix": "engine.oracle",
 }

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.cli_data import data_app
-from engine.cli_doctor import doctor_command
-from engine.cli_live import live_app
-from engine.cli_options import (
+from engine.commands.data import data_app
+from engine.commands.doctor import doctor_command
+from engine.commands.live import live_app
+from engine.commands.options import (
     REPORTS,
     ConfigOption,
     JsonOption,
@@ -25,12 +25,12 @@ from engine.cli_options import (
     config_of,
     parameters_of,
 )
-from engine.cli_oracle import oracle_app
-from engine.cli_promote import promote_command
-from engine.cli_sweep import sweep_command
-from engine.cli_validate import validate_command
+from engine.commands.oracle import oracle_app
+from engine.commands.promote import promote_command
+from engine.commands.sweep import sweep_command
+from engine.commands.terminal import capacity_table, demo_table, print_json, progress, result_tables, show_all
+from engine.commands.validate import validate_command
 from engine.errors import ConfigError, DataError, HlbtError, OracleError
-from engine.terminal import capacity_table, demo_table, print_json, progress, result_tables, show_all
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
@@ -156,15 +156,16 @@ def capacity_command(
     Example: hlbt capacity --oracle research.oracles.momentum:Momentum --sizes 1e4,1e5,1e6,1e7
     """
     from engine.capacity import capacity, limits
-    from engine.capacity_page import check_page, conclusions, write_capacity
     from engine.data.load import load_panel
+    from engine.pages.capacity import MARK, conclusions, write_capacity
+    from engine.pages.html import check_page
     from engine.runs import CAPACITY
 
     _check_source(oracle, param, weights)
     accounts = _sizes(sizes)
     settled = config_of(config, ["costs.impact=venue", *(settings or ())])
     if out is not None:
-        check_page(out)
+        check_page(out, MARK, "capacity")
     with progress() as step:
         step(0, len(accounts) + 2, "loading the panel")
         panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
@@ -244,7 +245,7 @@ def demo_command(
     """
     from datetime import UTC, datetime
 
-    from engine.cli_validate import judged
+    from engine.commands.validate import judged
     from engine.data.load import load_panel
     from engine.data.sample import write_sample
     from engine.data.store import Store
@@ -330,7 +331,8 @@ def _run(
     panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
 ) -> tuple[Result, Origin]:
     """Weights from an oracle or a file, then the backtest."""
-    from engine.runs import Origin, files_digest, run_oracle
+    from engine.records import files_digest
+    from engine.runs import Origin, run_oracle
     from engine.simulate import backtest
     from engine.weights import read_weights
 
@@ -361,7 +363,7 @@ def _save(
 
     from engine.clock import DAYS_PER_YEAR
     from engine.runs import run_name, save_run
-    from engine.trials import record_trials, trial_key
+    from engine.sweeps.trials import record_trials, trial_key
 
     name = run_name(result, origin)
     folder = out if out is not None else reports / name

@@ -26,7 +26,7 @@ from engine.data.manifest import Manifest
 from engine.data.status import status
 from engine.data.store import Store
 from engine.errors import HlbtError, some
-from engine.trials import count_trials, families_below
+from engine.sweeps.trials import count_trials, families_below
 
 State = Literal["ok", "warning", "problem"]
 Clock = Callable[[], pd.Timestamp]

@@ -9,14 +9,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.candidate import Candidate
 from engine.config import parse_value
 from engine.errors import ConfigError, DataError, PromotionError, some
-from engine.gates import Examination, GateFile, check_gate, plain_gates
 from engine.live.limits import Limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.panel import Panel
-from engine.runs import code_digest, versions
+from engine.promotion.candidate import Candidate
+from engine.promotion.gates import Examination, GateFile, check_gate, plain_gates
+from engine.records import code_digest, versions
 
 #: Room of the gross limit over the run's own gross, where the limit asked for would be below that.
 HEADROOM = 1.1

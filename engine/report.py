@@ -12,29 +12,20 @@ import os
 import re
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 from markupsafe import Markup
 
-from engine.charts import isolated_style
 from engine.clock import DAYS_PER_YEAR, show
 from engine.errors import DataError
-from engine.pages import (
-    IndexRow,
-    SweepRow,
-    benchmark_returns,
-    block,
-    check_record,
-    daily_returns,
-    index_row,
-    plain,
-    templates,
-)
+from engine.pages.charts import isolated_style
+from engine.pages.html import plain, templates, write_page
+from engine.pages.run import IndexRow, SweepRow, benchmark_returns, block, check_record, daily_returns, index_row
 from engine.runs import BENCHMARK, Run
-from engine.study import ERROR, PAGE, VERDICT, load_study
+from engine.sweeps.study import ERROR, PAGE, VERDICT, load_study
 
 TEARSHEET = "tearsheet.html"
 INDEX = "index.html"
@@ -266,18 +257,3 @@ def _joined(sheet: str, part: Markup, title: str) -> str:
     # Its onload calls a function that the page does not have.
     head, _, rest = re.split(r"(<body[^>]*>)", sheet, maxsplit=1)
     return f"{head}<body>\n{part}\n{rest}"
-
-
-def write_page(path: Path, page: str) -> Path:
-    """Put a page in its place, whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
-    try:
-        try:
-            temporary.write_text(page, encoding="utf-8")
-            os.replace(temporary, path)
-        finally:
-            with suppress(FileNotFoundError):
-                temporary.unlink()
-    except OSError as error:
-        raise DataError(f"Page {path} cannot be written: {error.strerror or error}. Check folder and disk.") from error
-    return path

@@ -9,29 +9,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from datetime import date
-from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import DataError, reason_of, some
 from engine.oracle import weight_matrix
-from engine.oracle_build import bound_parameters, load_oracle, oracle_code, oracle_sources
+from engine.oracles.build import bound_parameters, load_oracle, oracle_code, oracle_sources
+from engine.oracles.risk import risk_of
 from engine.panel import Panel
+from engine.records import code_digest, files_digest, to_json, versions
 from engine.result import FLOWS, Result
-from engine.risk import risk_of
 from engine.simulate import backtest, decisions_of
 
 SCHEMA = 1
@@ -52,8 +47,6 @@ FILES = frozenset(
         CAPACITY,
     }
 )
-#: Libraries whose version can move a number or a page.
-RECORDED = ("numpy", "pandas", "numba", "scipy", "pyarrow", "quantstats")
 
 
 @dataclass(frozen=True)
@@ -332,55 +325,3 @@ def _replace_folder(made: Path, folder: Path) -> None:
         os.replace(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
-
-
-def to_json(value: Any) -> str:
-    """JSON with sorted keys and null for a number that is not defined."""
-    return json.dumps(_plain(value), sort_keys=True, indent=2, allow_nan=False) + "\n"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted((_plain(item) for item in value), key=str)
-    if isinstance(value, np.generic):
-        return _plain(value.item())
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
-
-
-def versions() -> dict[str, str]:
-    """Versions of what can move a number or a page."""
-    return {
-        "hlbt": version("hlbt"),
-        "python": sys.version.split()[0],
-        **{library: version(library) for library in RECORDED},
-    }
-
-
-@cache
-def code_digest() -> str:
-    """SHA-256 of the engine's own source."""
-    state = hashlib.sha256()
-    root = Path(__file__).parent
-    for file in sorted(root.rglob("*.py")):
-        state.update(file.relative_to(root).as_posix().encode())
-        state.update(file.read_bytes())
-    return state.hexdigest()
-
-
-def files_digest(files: list[Path]) -> str:
-    """SHA-256 of the names and contents of files, in the order given."""
-    state = hashlib.sha256()
-    for file in files:
-        state.update(file.name.encode())
-        state.update(file.read_bytes())
-    return state.hexdigest()

@@ -13,14 +13,14 @@ from typing import Any
 
 from engine.config import RunConfig
 from engine.errors import ConfigError, DataError
-from engine.executors import Executor, Threads
-from engine.grid import Constraint
 from engine.panel import Panel
-from engine.runs import code_digest
-from engine.study import RECORD, Study
-from engine.sweep_plan import Oracles, Plan, make_plan
-from engine.sweep_store import Results, sweep_folder
-from engine.trials import record_trials
+from engine.records import code_digest
+from engine.sweeps.executors import Executor, Threads
+from engine.sweeps.grid import Constraint
+from engine.sweeps.plan import Oracles, Plan, make_plan
+from engine.sweeps.store import Results, sweep_folder
+from engine.sweeps.study import RECORD, Study
+from engine.sweeps.trials import record_trials
 
 Progress = Callable[[int, int, str], None]
 
@@ -58,7 +58,7 @@ def sweep(
     fixed : mapping, optional
         Parameters that all sets share.
     where : str or callable, or a sequence of them
-        Constraints; see :func:`engine.grid.make_grid`.
+        Constraints; see :func:`engine.sweeps.grid.make_grid`.
     sample, seed : int
         Draw so many sets at random.
     returns : bool, optional

@@ -17,28 +17,29 @@ import numpy as np
 import pandas as pd
 
 from engine import metrics
-from engine.checks import checks_of
 from engine.clock import DAYS_PER_YEAR, HOUR
 from engine.errors import DataError
 from engine.fees import scheduled_rates
 from engine.panel import Panel
-from engine.resampling import Superiority, block_length, superior_sets
-from engine.resampling import bootstrap_intervals as bootstrap_intervals
-from engine.robustness import Rerun, attempt, neighbours
-from engine.runs import BENCHMARK, code_digest, to_json
-from engine.statistics import WalkForward, effective_trials, moments, walk_forward
-from engine.statistics import deflated_sharpe_ratio as deflated_sharpe_ratio
-from engine.statistics import expected_max_sharpe as expected_max_sharpe
-from engine.statistics import minimum_track_record_length as minimum_track_record_length
-from engine.statistics import probabilistic_sharpe_ratio as probabilistic_sharpe_ratio
-from engine.statistics import probability_of_backtest_overfitting as probability_of_backtest_overfitting
+from engine.records import code_digest, to_json
+from engine.runs import BENCHMARK
 from engine.stress import stressed_half_spread
-from engine.study import Study
-from engine.trials import TrialCount
-from engine.verdict import Check as Check
-from engine.verdict import Thresholds as Thresholds
-from engine.verdict import Verdict as Verdict
-from engine.verdict import load_verdict as load_verdict
+from engine.sweeps.study import Study
+from engine.sweeps.trials import TrialCount
+from engine.validation.checks import checks_of
+from engine.validation.resampling import Superiority, block_length, superior_sets
+from engine.validation.resampling import bootstrap_intervals as bootstrap_intervals
+from engine.validation.robustness import Rerun, attempt, neighbours
+from engine.validation.statistics import WalkForward, effective_trials, moments, walk_forward
+from engine.validation.statistics import deflated_sharpe_ratio as deflated_sharpe_ratio
+from engine.validation.statistics import expected_max_sharpe as expected_max_sharpe
+from engine.validation.statistics import minimum_track_record_length as minimum_track_record_length
+from engine.validation.statistics import probabilistic_sharpe_ratio as probabilistic_sharpe_ratio
+from engine.validation.statistics import probability_of_backtest_overfitting as probability_of_backtest_overfitting
+from engine.validation.verdict import Check as Check
+from engine.validation.verdict import Thresholds as Thresholds
+from engine.validation.verdict import Verdict as Verdict
+from engine.validation.verdict import load_verdict as load_verdict
 
 ANNUAL = float(np.sqrt(DAYS_PER_YEAR))
 #: A set with returns on fewer of the days than this is left out of what compares sets day by day.

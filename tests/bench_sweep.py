@@ -19,7 +19,7 @@ from rich.table import Table
 
 from conftest import SHARED
 from engine import RunConfig, backtest, decisions_of, load_panel, load_study, sweep, weight_matrix
-from engine.executors import Executor, Ray, Threads
+from engine.sweeps.executors import Executor, Ray, Threads
 from research.oracles.momentum import Momentum
 
 if TYPE_CHECKING:

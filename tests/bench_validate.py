@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 from rich.console import Console
 
-from engine.resampling import _standard_errors, superior_sets
-from engine.statistics import effective_trials, probability_of_backtest_overfitting
-from engine.study import Study, index_of
+from engine.sweeps.study import Study, index_of
 from engine.validate import validate
+from engine.validation.resampling import _standard_errors, superior_sets
+from engine.validation.statistics import effective_trials, probability_of_backtest_overfitting
 
 if TYPE_CHECKING:
     from bench import Figure

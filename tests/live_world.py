@@ -17,8 +17,8 @@ from engine import RunConfig, cli
 from engine.live.execute import Policy
 from engine.live.limits import Limits
 from engine.live.spec import StrategySpec, write_spec
-from engine.oracle_build import bound_parameters, load_oracle, oracle_code
-from engine.runs import code_digest, files_digest
+from engine.oracles.build import bound_parameters, load_oracle, oracle_code
+from engine.records import code_digest, files_digest
 from hyperliquid_exchange import HyperLiquidExchange
 from hyperliquid_world import MASTER, trading
 

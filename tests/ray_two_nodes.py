@@ -12,7 +12,7 @@ import time
 from ray.cluster_utils import Cluster
 
 from engine import load_panel, sweep
-from engine.executors import Ray, Threads
+from engine.sweeps.executors import Ray, Threads
 from research.oracles.momentum import Momentum
 
 

@@ -11,8 +11,8 @@ import pandas as pd
 
 from engine import Coin, Oracle, Panel, RunConfig, backtest_many, decisions_of
 from engine.oracle import weight_matrix
-from engine.oracle_build import load_oracle
-from engine.study import ORACLE, SCHEMA, Study, index_of
+from engine.oracles.build import load_oracle
+from engine.sweeps.study import ORACLE, SCHEMA, Study, index_of
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
-from engine.study import ERROR, Study, index_of
+from engine.sweeps.study import ERROR, Study, index_of
 
 GRID: dict[str, list[Any]] = {
     "lookback_hours": [24, 72, 168, 336, 720],

@@ -265,7 +265,7 @@ def test_progress_is_in_weight_names_the_coin_and_ends_full(server: LoopbackServ
 
 
 def test_the_report_is_json_with_its_problems(server: LoopbackServer, tmp_path: Path) -> None:
-    from engine.runs import to_json
+    from engine.records import to_json
 
     server.fail(REFUSED, 99, type="candleSnapshot", coin="NEW")
     report = sync(Store(tmp_path / "cache"), server)

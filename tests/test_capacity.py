@@ -14,8 +14,8 @@ import pytest
 
 from engine import Panel, RunConfig, backtest, cli, decisions_of, load_panel, weight_matrix
 from engine.capacity import SIZES, Limits, capacity, falls_to, limits, volume_shares
-from engine.capacity_page import conclusions, impact_model, write_capacity
 from engine.errors import ConfigError
+from engine.pages.capacity import conclusions, impact_model, write_capacity
 from engine.runs import Origin
 from research.oracles.momentum import Momentum
 

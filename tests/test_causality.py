@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 
 from engine import Oracle, Panel, RunConfig, decisions_of, load_panel
-from engine.causality import Audit, audit
 from engine.errors import OracleError
+from engine.oracles.causality import Audit, audit
+from engine.oracles.perturb import changed_after, changed_at, with_coins, with_newcomers
 from engine.panel import Coin
-from engine.perturb import changed_after, changed_at, with_coins, with_newcomers
 from panels import holed_panel
 from research.oracles.carry import Carry
 from research.oracles.construction import CONSTRUCTIONS

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from engine import Panel, RunConfig, decisions_of
-from engine.causality import audit
+from engine.oracles.causality import audit
 from panels import holed_panel
 from test_causality import Honest, statuses
 

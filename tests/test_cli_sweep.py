@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine.trials import count_trials
+from engine.sweeps.trials import count_trials
 from test_cli import hlbt as hlbt
 
 MOMENTUM = "research.oracles.momentum:Momentum"

@@ -13,7 +13,7 @@ import pytest
 from engine import Oracle, Panel, RunConfig, load_panel
 from engine.errors import HlbtError, OracleError
 from engine.oracle import check_causal, weight_matrix
-from engine.oracle_build import bound_parameters, build_oracle, load_oracle, oracle_sources
+from engine.oracles.build import bound_parameters, build_oracle, load_oracle, oracle_sources
 from engine.panel import Coin
 from engine.simulate import decisions_of
 from panels import random_panel

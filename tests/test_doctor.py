@@ -254,7 +254,7 @@ def test_a_cache_that_is_not_there_or_not_whole(sample_cache: Path, tmp_path: Pa
 def test_reports_are_counted(tmp_path: Path) -> None:
     import numpy as np
 
-    from engine.trials import FOLDER, record_trials
+    from engine.sweeps.trials import FOLDER, record_trials
 
     reports = tmp_path / "reports"
     assert check_reports(reports).state == "ok" and not reports.exists()

@@ -248,8 +248,8 @@ def test_daily_that_was_killed_in_the_middle_goes_on_when_it_is_started_again(
         world.server.advance((until - clock[0]) / pd.Timedelta(hours=1))
         clock[0] = until
 
-    monkeypatch.setattr("engine.cli_live._sleep_until", wait)
-    monkeypatch.setattr("engine.cli_live.clock", lambda: clock[0])
+    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
+    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
     append = Journal.append
 
     def dying(self: Journal, kind: str, time: pd.Timestamp, **fields: object) -> None:

@@ -90,8 +90,8 @@ def test_daily_brings_the_data_then_trades_and_goes_on(world: World, run: Run, m
         world.server.advance((until - clock[0]) / pd.Timedelta(hours=1))
         clock[0] = until
 
-    monkeypatch.setattr("engine.cli_live._sleep_until", wait)
-    monkeypatch.setattr("engine.cli_live.clock", lambda: clock[0])
+    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
+    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
     done = run(world.words("run", spec, "--execute", "--daily"))
     assert done.code == 130 and waited == ["22:40", "22:59", "22:40", "22:59", "22:40"]
     instants = [entry["instant"] for entry in world.entries() if entry["kind"] == "done"]
@@ -114,8 +114,8 @@ def test_daily_tries_an_incomplete_book_again_within_its_hour(
         world.server.advance((until - clock[0]) / pd.Timedelta(hours=1))
         clock[0] = until
 
-    monkeypatch.setattr("engine.cli_live._sleep_until", wait)
-    monkeypatch.setattr("engine.cli_live.clock", lambda: clock[0])
+    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
+    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
     done = run(world.words("run", spec, "--execute", "--daily"))
     assert done.code == 130 and waited == ["22:40", "22:59", "23:01", "22:40"] and "Insufficient margin" in done.err
     ends = [entry for entry in world.entries() if entry["kind"] == "done"]

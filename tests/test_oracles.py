@@ -15,7 +15,7 @@ import research.oracles
 from engine import Oracle, Panel, RunConfig, backtest, load_panel
 from engine.errors import OracleError, WeightsError
 from engine.oracle import check_causal, check_gross, validate_weights, weight_matrix
-from engine.oracle_build import bound_parameters, load_oracle, oracle_sources
+from engine.oracles.build import bound_parameters, load_oracle, oracle_sources
 from engine.simulate import decisions_of
 from panels import random_panel
 from research.oracles.construction import CONSTRUCTIONS, rank_power, top_bottom, z_score

@@ -16,21 +16,21 @@ import pyarrow as pa
 import pytest
 
 from engine import Panel, RunConfig, backtest, cli, decisions_of, load_panel, sweep, weight_matrix
-from engine.candidate import Candidate, check_current, read_candidate, sweep_of
 from engine.capacity import capacity, volume_shares
 from engine.data.coins import CoinMeta
 from engine.data.store import Store
 from engine.errors import ConfigError, DataError, HlbtError, PromotionError, SpecError
-from engine.gates import GATES, Examination, Gate, GateFile, examine, gate_of, read_gates
 from engine.live.limits import Limits
 from engine.live.spec import load_live_oracle, read_spec
-from engine.oracle_build import load_oracle
+from engine.oracles.build import load_oracle
 from engine.promote import check_overrides, default_gates, limits_of, overrides_of
+from engine.promotion.candidate import Candidate, check_current, read_candidate, sweep_of
+from engine.promotion.gates import GATES, Examination, Gate, GateFile, examine, gate_of, read_gates
 from engine.runs import load_run
-from engine.statistics import deflated_sharpe_ratio, moments
-from engine.study import load_study
-from engine.trials import count_trials
+from engine.sweeps.study import load_study
+from engine.sweeps.trials import count_trials
 from engine.validate import validate
+from engine.validation.statistics import deflated_sharpe_ratio, moments
 from studies import market
 
 #: Sees the next hour where `peek` says so; the rest is momentum over `hours`, of `n` coins a side.

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from engine import Panel, RunConfig, backtest
 from engine.errors import OracleError
 from engine.oracle import Oracle, check_causal, weight_matrix
-from engine.oracle_build import load_oracle, oracle_sources
-from engine.pages import block
+from engine.oracles.build import load_oracle, oracle_sources
+from engine.oracles.risk import NET, risk_of
+from engine.pages.run import block
 from engine.panel import Coin
-from engine.risk import NET, risk_of
 from engine.runs import load_run
 from engine.simulate import decisions_of
 from panels import random_panel

@@ -12,7 +12,7 @@ import pytest
 
 from engine import sweep
 from engine.errors import ConfigError, DataError
-from engine.executors import Ray
+from engine.sweeps.executors import Ray
 from panels import random_panel
 from research.oracles.momentum import Momentum
 

@@ -17,9 +17,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import charts, metrics, pages, report
+from engine import metrics, report
+from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import DataError
+from engine.pages import charts
+from engine.pages import html as pages_html
+from engine.pages import run as pages
 from engine.panel import Panel
 from engine.result import FLOWS, Result
 from engine.runs import Origin, Run, load_run, save_run
@@ -145,7 +149,7 @@ def test_every_parameter_is_on_the_page(run: Run, page: str) -> None:
     text = html.unescape(page)
     for section, values in run.record["config"].items():
         for key, value in values.items():
-            assert f"{section}.{key}: {pages.plain(value)}" in text
+            assert f"{section}.{key}: {pages_html.plain(value)}" in text
     for digest in run.record["digests"].values():
         assert f'title="{digest}"' in text
     assert "lookback_hours: 72" in text
@@ -324,7 +328,7 @@ def test_only_the_page_is_written(run: Run, page: str) -> None:
 
 def test_a_page_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Page .*tearsheet\.html cannot be written"):
-        report.write_page(tmp_path / "absent" / "tearsheet.html", "x")
+        pages_html.write_page(tmp_path / "absent" / "tearsheet.html", "x")
 
 
 def without_trades(days: int) -> Result:
@@ -391,7 +395,7 @@ def test_equity_below_zero_and_a_constant_benchmark(tmp_path: Path) -> None:
 def test_liquidation_is_prominent(tmp_path: Path) -> None:
     made = simulated(gross=60.0)
     dead = saved(made, tmp_path / "dead")
-    instant = pages.show(pd.Timestamp(dead.record["metrics"]["liquidated_at"]))
+    instant = show(pd.Timestamp(dead.record["metrics"]["liquidated_at"]))
     assert f"LIQUIDATED at {instant}" in pages.block(dead, ())
 
 
@@ -415,7 +419,7 @@ def test_delistings_are_listed(run: Run, page: str) -> None:
     settled = run.trades[run.trades["reason"] == "delisting"]
     assert len(settled) == run.record["metrics"]["delistings"] == 2
     for time, coin in zip(settled["time"].tolist(), settled["coin"].tolist(), strict=True):
-        assert f"<td>{pages.show(time)}</td><td>{coin}</td>" in page
+        assert f"<td>{show(time)}</td><td>{coin}</td>" in page
 
 
 def test_thinning_keeps_peaks_and_troughs() -> None:

@@ -15,8 +15,7 @@ from scipy import stats
 
 from engine import Oracle, Panel, RunConfig, ScoreOracle, cli, decisions_of, load_panel, weight_matrix
 from engine.errors import DataError, OracleError
-from engine.runs import Origin
-from engine.signals import (
+from engine.oracles.signals import (
     analyse,
     autocorrelation,
     buckets_of,
@@ -32,7 +31,8 @@ from engine.signals import (
     rolling_beta,
     strongest,
 )
-from engine.signals_page import conclusions, write_signals
+from engine.pages.signals import conclusions, write_signals
+from engine.runs import Origin
 from panels import random_panel
 from research.oracles.carry import Carry
 from research.oracles.equal_weight import EqualWeight

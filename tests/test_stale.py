@@ -12,8 +12,8 @@ import pytest
 
 from engine import Oracle, Panel, sweep
 from engine.errors import OracleError
-from engine.sweep_page import write_sweep_page
-from engine.trials import count_trials
+from engine.pages.sweep import write_sweep_page
+from engine.sweeps.trials import count_trials
 from engine.validate import validate
 from panels import random_panel
 

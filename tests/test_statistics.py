@@ -14,8 +14,8 @@ from scipy import stats
 
 from engine import metrics
 from engine.errors import DataError
-from engine.resampling import _standard_errors, block_length, bootstrap_intervals, superior_sets
-from engine.statistics import (
+from engine.validation.resampling import _standard_errors, block_length, bootstrap_intervals, superior_sets
+from engine.validation.statistics import (
     deflated_sharpe_ratio,
     effective_trials,
     expected_max_sharpe,
@@ -184,7 +184,7 @@ def test_pbo_of_another_implementation(seed: int) -> None:
 def test_the_size_of_the_steps_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     returns = noise(1, 60, 25)
     whole = probability_of_backtest_overfitting(returns, 10)
-    monkeypatch.setattr("engine.statistics._CHUNK", 100)
+    monkeypatch.setattr("engine.validation.statistics._CHUNK", 100)
     parts = probability_of_backtest_overfitting(pd.DataFrame(returns), 10)
     np.testing.assert_array_equal(whole.chosen, parts.chosen)
     np.testing.assert_allclose(whole.logits, parts.logits)
@@ -334,7 +334,7 @@ def test_superior_sets_of_noise_and_of_an_edge(monkeypatch: pytest.MonkeyPatch) 
     returns[:, 30] = 0.0
     found = superior_sets(returns, None, 2.0, size=0.01)
     assert found.p_consistent == 0.0 and found.better == (11,)
-    monkeypatch.setattr("engine.resampling._CHUNK", 7)
+    monkeypatch.setattr("engine.validation.resampling._CHUNK", 7)
     assert superior_sets(returns, None, 2.0, size=0.01) == found
     with pytest.raises(DataError, match="nothing to test"):
         superior_sets(np.zeros((50, 3)), None, 2.0)

@@ -14,7 +14,7 @@ import pytest
 from engine import cli
 from engine.data.status import status
 from engine.data.store import Store
-from engine.status_page import shade, write_status_page
+from engine.pages.data_status import shade, write_status_page
 from test_store import table
 
 START = "2024-03-01T00:00Z"

@@ -30,10 +30,10 @@ from engine import (
     weight_matrix,
 )
 from engine.errors import ConfigError, DataError, OracleError
-from engine.executors import Threads
-from engine.sweep_plan import make_plan
-from engine.tasks import Outcome, Task
-from engine.trials import count_trials, families_of
+from engine.sweeps.executors import Threads
+from engine.sweeps.plan import make_plan
+from engine.sweeps.tasks import Outcome, Task
+from engine.sweeps.trials import count_trials, families_of
 from panels import random_panel
 from research.oracles.carry import Carry
 from research.oracles.compose import Cap
@@ -233,7 +233,7 @@ def test_results_of_another_engine_are_computed_anew_and_said(
     panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path).record["note"] == ""
-    monkeypatch.setattr("engine.sweep_plan.code_digest", lambda: "another")
+    monkeypatch.setattr("engine.sweeps.plan.code_digest", lambda: "another")
     monkeypatch.setattr(sys.modules["engine.sweep"], "code_digest", lambda: "another")
     Slow.asked = 0
     study = sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)

@@ -10,8 +10,8 @@ import pytest
 
 import studies_page as studies
 from browser import Browser, overflow
-from engine.study import Study
-from engine.sweep_page import write_sweep_page
+from engine.pages.sweep import write_sweep_page
+from engine.sweeps.study import Study
 
 LUCK = ("sharpes", "degradation", "logits")
 STRESS = ("cost_stress", "delay_stress", "decision_hours", "start_dates", "plateau")

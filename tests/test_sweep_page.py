@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 
 import studies_page as studies
-from engine import sweep_charts
 from engine.errors import DataError
-from engine.study import Study, index_of
-from engine.sweep_page import finite, inlined, write_sweep_page
+from engine.pages import sweep_charts
+from engine.pages.sweep import finite, inlined, write_sweep_page
+from engine.sweeps.study import Study, index_of
 
 NASTY = '</script><!--<script>alert("&\u2028")</script>'
 

@@ -16,16 +16,16 @@ import pytest
 import typer
 
 from engine import Panel, RunConfig, backtest, decisions_of, metrics, weight_matrix
-from engine.checks import checks_of
-from engine.cli_validate import NOT_PASSED, validate_command
+from engine.commands.validate import NOT_PASSED, validate_command
 from engine.errors import ConfigError, DataError, HlbtError
-from engine.robustness import Rerun, neighbours
-from engine.statistics import deflated_sharpe_ratio, effective_trials, moments, walk_forward
-from engine.study import VERDICT, Study, index_of, load_study
 from engine.sweep import sweep as engine_sweep
-from engine.trials import record_trials
+from engine.sweeps.study import VERDICT, Study, index_of, load_study
+from engine.sweeps.trials import record_trials
 from engine.validate import TrialCount, validate
-from engine.verdict import Check, Thresholds, Verdict, load_verdict
+from engine.validation.checks import checks_of
+from engine.validation.robustness import Rerun, neighbours
+from engine.validation.statistics import deflated_sharpe_ratio, effective_trials, moments, walk_forward
+from engine.validation.verdict import Check, Thresholds, Verdict, load_verdict
 from research.oracles.momentum import Momentum
 from studies import market, study_of
 

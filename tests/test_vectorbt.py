@@ -12,7 +12,7 @@ import pytest
 from engine import Coin, Panel, Result, RunConfig, backtest, load_panel
 from engine.errors import DataError
 from engine.oracle import weight_matrix
-from engine.oracle_build import load_oracle
+from engine.oracles.build import load_oracle
 from engine.simulate import decisions_of
 from panels import random_panel, random_weights
 

@@ -27,7 +27,7 @@ import pandas as pd
 
 from engine.data.coins import CoinMeta, CoinRecord
 from engine.data.cube import Cube, coins_touched, months_touched
-from engine.data.files import HOURLY, leftovers, locked, sweep, sync_folder, write_durable
+from engine.data.files import HOURLY, leftovers, sweep
 from engine.data.manifest import MANIFEST, FileEntry, Manifest, ObjectsEntry, read_manifest
 from engine.data.objects import FOLDER as OBJECTS
 from engine.data.objects import ObjectRecord, decode, encode, joined
@@ -44,6 +44,7 @@ from engine.data.schema import (
     stamps_to_hours,
 )
 from engine.errors import DataError
+from engine.files import locked, sync_folder, write_durable
 from engine.panel import FIELDS
 
 #: The source name of made-up data. A cache is synthetic as a whole or not at all.

@@ -20,7 +20,6 @@ import numpy as np
 
 from engine.data.archive import ASSET_CTXS, FetchError, Item, Plan, Source, describe, whole
 from engine.data.asset_ctxs import ObjectError, reduce_day, to_table
-from engine.data.files import locked
 from engine.data.l2book import FIELDS, Quote, last_quote
 from engine.data.objects import ObjectRecord
 from engine.data.precedence import L2BOOK, S3
@@ -28,6 +27,7 @@ from engine.data.report import MergeReport
 from engine.data.schema import hour_number
 from engine.data.store import Store
 from engine.errors import DataError
+from engine.files import locked
 
 #: Downloads that wait for their commit; objects that the user keeps.
 INCOMING = "incoming"

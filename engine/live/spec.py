@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any, Final
 
 from engine.config import RunConfig
-from engine.data.files import sync_folder, write_durable
 from engine.errors import HlbtError, OracleError, SpecError, nearest, some
+from engine.files import sync_folder, write_durable
 from engine.live.limits import Limits
 from engine.oracle import Oracle
-from engine.oracle_build import load_oracle, oracle_code
-from engine.runs import code_digest, files_digest
+from engine.oracles.build import load_oracle, oracle_code
+from engine.records import code_digest, files_digest
 
 SCHEMA: Final = 1
 

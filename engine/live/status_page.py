@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from engine.errors import LiveError
-from engine.pages import templates
+from engine.pages.html import templates
 
 _WIDTH, _HEIGHT = 760, 190
 LISTED = 200

@@ -24,13 +24,12 @@ from markupsafe import Markup
 
 from engine import Panel, Result, RunConfig, backtest, charts, decisions_of, load_panel, weight_matrix
 from engine.clock import show
+from engine.commands.terminal import progress, show_all
 from engine.data.load import cache_path
 from engine.data.sample import write_sample
 from engine.data.store import Store
 from engine.errors import DataError, HlbtError
-from engine.pages import templates
-from engine.report import write_page
-from engine.terminal import progress, show_all
+from engine.pages.html import templates, write_page
 from research.oracles.numerai import NumeraiTBNOracle
 
 OUT = Path("reports") / "01_numerai_publication_delay"

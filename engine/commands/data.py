@@ -1,0 +1,282 @@
+"""``hlbt data``: the commands of the cache."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.commands.options import ConfigOption, JsonOption, ReplaceOption, SetOption, config_of, store_of
+from engine.commands.terminal import byte_progress, cost_table, print_json, progress, show_all, status_tables, waiting
+from engine.errors import ConfigError, DataError, nearest, some
+
+if TYPE_CHECKING:
+    from engine.config import RunConfig
+    from engine.data.archive import Plan
+    from engine.data.s3 import Bucket
+    from engine.data.store import Store
+
+QuotesOption = Annotated[
+    str | None, typer.Option("--quotes", metavar="l2book", help="Bring book quotes and depths too, from S3.")
+]
+HoursOption = Annotated[str, typer.Option("--hours", help="Hours of those books: 22 makes the row of 23:00 UTC.")]
+UsdOption = Annotated[float, typer.Option("--usd-per-gb", help="Price of the transfer.")]
+EndpointOption = Annotated[str | None, typer.Option("--endpoint-url", help="Another host that speaks S3.")]
+JobsOption = Annotated[int, typer.Option("--jobs", help="Downloads at once.")]
+
+data_app = typer.Typer(help="The hourly history in data_cache/.", no_args_is_help=True)
+import_app = typer.Typer(help="Bring data from files.", no_args_is_help=True)
+data_app.add_typer(import_app, name="import")
+
+
+@import_app.command("freqtrade")
+def import_freqtrade_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="DIR", help="Folder with *-1h-futures.feather and *-1h-funding_rate.feather.")
+    ],
+    replace: ReplaceOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import freqtrade's HyperLiquid candles and funding.
+
+    Example: hlbt data import freqtrade user_data/data/hyperliquid
+    """
+    from engine.data.freqtrade import import_freqtrade
+
+    store = store_of(config_of(config, settings))
+    with progress() as step:
+        report = import_freqtrade(store, folder, replace=replace, progress=step)
+    merge = report.merge
+    if as_json:
+        print_json({"cache": str(store.path), **asdict(report)})
+    else:
+        show_all(
+            f"{report.files} files, {report.coins} coins into {store.path}: {merge.added:,} values added, "
+            f"{merge.same:,} were there already, {merge.changed:,} replaced; "
+            + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write.")
+        )
+    if report.problems:
+        cure = " Cached values that differ were kept; --replace takes the new ones." if merge.conflicts else ""
+        raise DataError(
+            f"Left out, while all else was imported: {some([text.rstrip('.') for text in report.problems], 3)}.{cure}"
+        )
+
+
+@import_app.command("meta")
+def import_meta_command(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A saved `meta` or `metaAndAssetCtxs` answer of the exchange (JSON).")
+    ],
+    as_of: Annotated[
+        str | None,
+        typer.Option("--as-of", metavar="DATE", help="When the answer was saved; it carries no date itself."),
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import lots, leverage and delistings into the coin table.
+
+    Example: hlbt data import meta meta.json --as-of 2025-08-22
+    """
+    from engine.data.coins import import_meta
+
+    store = store_of(config_of(config, settings))
+    report = import_meta(store, file, as_of=as_of)
+    if as_json:
+        print_json({"cache": str(store.path), **asdict(report)})
+        return
+    show_all(
+        f"{report.coins} coins in {file}: {len(report.added)} new to the coin table, {len(report.changed)} changed, "
+        f"{len(report.delisted)} delisted."
+    )
+
+
+@data_app.command("sync")
+def sync_command(
+    source: Annotated[str, typer.Option("--source", help="`s3` (history, needs an AWS account) or `api` (the tail).")],
+    quotes: QuotesOption = None,
+    hours: HoursOption = "22",
+    yes: Annotated[bool, typer.Option("--yes", help="Spend more than --max-usd.")] = False,
+    max_usd: Annotated[float, typer.Option("--max-usd", help="Refuse an S3 sync that would cost more.")] = 5.0,
+    usd_per_gb: UsdOption = 0.09,
+    keep_raw: Annotated[bool, typer.Option("--keep-raw", help="Keep the downloaded objects in raw/.")] = False,
+    endpoint_url: EndpointOption = None,
+    base_url: Annotated[str | None, typer.Option("--base-url", help="Another host for the API.")] = None,
+    timeout_seconds: Annotated[
+        float | None, typer.Option("--timeout", help="Seconds of silence that are an error (s3: 60, api: 10).")
+    ] = None,
+    jobs: JobsOption = 8,
+    replace: ReplaceOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the hours from data.start to data.end from HyperLiquid itself; run again, it goes on where it stopped.
+
+    Example: hlbt data sync --source s3 --set data.start=2024-10-01 --set data.end=2025-03-31
+    """
+    settled = config_of(config, settings)
+    store = store_of(settled)
+    for_other = {"s3": {"--base-url": base_url}, "api": {"--quotes": quotes, "--endpoint-url": endpoint_url}}
+    wrong = [option for option, value in for_other.get(source, {}).items() if value is not None]
+    if wrong:
+        raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
+    report: Any
+    if source == "s3":
+        from engine.data.sync_s3 import sync_s3
+
+        bucket, plan = _plan(store, settled, quotes, hours, usd_per_gb, endpoint_url, jobs, timeout_seconds or 60.0)
+        plan.check_budget(max_usd, yes)
+        with byte_progress() as step:
+            report = sync_s3(store, bucket, plan, keep_raw=keep_raw, replace=replace, jobs=jobs, progress=step)
+    elif source == "api":
+        report = _sync_api(store, settled, base_url, timeout_seconds or 10.0)
+    else:
+        raise ConfigError(f"--source is {source!r}; it must be s3 or api.{nearest(source, ('s3', 'api'))}")
+    if as_json:
+        print_json({"cache": str(store.path), "source": source, **report.to_dict()})
+    else:
+        show_all(report.summary())
+    if report.problems:
+        rest = f"; and {len(report.problems) - 3} more" if len(report.problems) > 3 else ""
+        raise DataError(
+            f"{len(report.problems)} problems: {'; '.join(report.problems[:3])}{rest}. All else was taken; run the "
+            "same command again to mend what can be mended."
+        )
+
+
+def _sync_api(store: Store, config: RunConfig, base_url: str | None, timeout_seconds: float) -> Any:
+    """Sync from the exchange's own API up to this moment."""
+    from datetime import UTC, datetime
+
+    import pandas as pd
+
+    from engine.clock import parse_instant
+    from engine.data.api import sync_api
+
+    data = config.data
+    with progress() as step:
+        return sync_api(
+            store,
+            start=None if data.start is None else parse_instant(data.start, "data.start"),
+            end=None if data.end is None else parse_instant(data.end, "data.end"),
+            coins=data.coins,
+            now=pd.Timestamp(datetime.now(UTC)),
+            base_url=base_url,
+            timeout_seconds=timeout_seconds,
+            progress=step,
+        )
+
+
+@data_app.command("cost")
+def cost_command(
+    quotes: QuotesOption = None,
+    hours: HoursOption = "22",
+    usd_per_gb: UsdOption = 0.09,
+    endpoint_url: EndpointOption = None,
+    jobs: JobsOption = 8,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what a sync from S3 would cost, from the archive's own listings; downloads nothing.
+
+    Example: hlbt data cost --set data.start=2024-10-01 --quotes l2book
+    """
+    from engine.data.archive import describe
+
+    settled = config_of(config, settings)
+    store = store_of(settled)
+    _, plan = _plan(store, settled, quotes, hours, usd_per_gb, endpoint_url, jobs, 60.0)
+    if as_json:
+        print_json({"cache": str(store.path), **plan.to_dict()})
+        return
+    show_all(cost_table(plan.to_dict()), *describe(plan))
+
+
+def _plan(
+    store: Store,
+    config: RunConfig,
+    quotes: str | None,
+    hours: str,
+    usd_per_gb: float,
+    endpoint_url: str | None,
+    jobs: int,
+    timeout_seconds: float,
+) -> tuple[Bucket, Plan]:
+    """What the settings ask of the archive."""
+    from engine.clock import parse_instant
+    from engine.data.archive import BUCKET, Range, make_plan
+    from engine.data.s3 import Bucket
+
+    if quotes not in (None, "l2book"):
+        raise ConfigError(f"--quotes is {quotes!r}; the only kind is l2book.")
+    if jobs < 1:
+        raise ConfigError(f"--jobs is {jobs}; it must be 1 or more.")
+    words = [word.strip() for word in hours.split(",")]
+    if not all(word.isdecimal() and int(word) < 24 for word in words):
+        raise ConfigError(f"--hours is {hours!r}; it must be hours of the day, 0 to 23, as 22 or 10,22.")
+    data = config.data
+    asked = Range(
+        None if data.start is None else parse_instant(data.start, "data.start"),
+        None if data.end is None else parse_instant(data.end, "data.end"),
+        quotes is not None,
+        tuple(sorted({int(word) for word in words})),
+        None if data.coins is None else tuple(data.coins),
+    )
+    bucket = Bucket(BUCKET, endpoint_url, jobs=jobs, timeout_seconds=timeout_seconds)
+    recorded = {key: record.etag for key, record in store.read_objects().items()}
+    with waiting("Listing the archive ..."):
+        return bucket, make_plan(bucket, recorded, asked, usd_per_gb=usd_per_gb, jobs=jobs)
+
+
+@data_app.command("status")
+def status_command(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the page goes. Default: reports/status.html; none with --json.")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what the cache holds, as a table and as a page: coverage by month, gaps, listings, delistings, sources.
+
+    Example: hlbt data status
+    """
+    from engine.data.status import status
+
+    found = status(store_of(config_of(config, settings)))
+    page = out or (None if as_json else Path("reports") / "status.html")
+    if page is not None:
+        from engine.pages.data_status import write_status_page
+
+        write_status_page(found, page)
+    if as_json:
+        print_json(found)
+        return
+    show_all(*status_tables(found), f"Page: {page}")
+
+
+@data_app.command("verify")
+def verify_command(config: ConfigOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Recompute the digest of every file in the cache; exit 1 when one is wrong.
+
+    Example: hlbt data verify
+    """
+    store = store_of(config_of(config, settings))
+    with progress() as step:
+        report = store.verify(step)
+    if as_json:
+        print_json({"cache": str(store.path), "ok": report.ok, **asdict(report)})
+    elif report.ok:
+        show_all(f"{report.files} files, {report.bytes:,} bytes in {store.path}: every digest is right.")
+        if report.foreign:
+            show_all(f"Not of the cache, and harmless: {some(report.foreign)}.")
+    if not report.ok:
+        wrong = [f"{name} is missing" for name in report.missing] + [f"{name} has changed" for name in report.changed]
+        raise DataError(f"The cache {store.path} is damaged: {some(wrong)}. Delete it and import again.")

@@ -1,0 +1,493 @@
+"""``hlbt live``: from a promoted spec, or a weights file, to an account."""
+
+from __future__ import annotations
+
+import sys
+import time
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.commands.options import ConfigOption, JsonOption, SetOption, clock, config_of
+from engine.commands.terminal import print_json, progress, show_all, waiting
+from engine.commands.terminal_live import orders_table, plan_tables, status_lines
+from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError, UnreachableError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from engine.live.execute import Outcome
+    from engine.live.session import Session, Strategy, Venue
+
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="research/promoted/NAME.json, or NAME.")]
+NetworkOption = Annotated[str, typer.Option("--network", help="testnet, mainnet or paper.")]
+YesOption = Annotated[bool, typer.Option("--yes-mainnet", help="Trade real money without the typed confirmation.")]
+ExecuteOption = Annotated[bool, typer.Option("--execute", help="Send the orders; without it nothing is sent.")]
+BaseUrlOption = Annotated[str | None, typer.Option("--base-url", help="Another host, for data and orders.")]
+CredentialsOption = Annotated[
+    Path | None, typer.Option("--credentials", metavar="FILE", help="Default hyperliquid_config.json, or environment.")
+]
+NowOption = Annotated[str | None, typer.Option("--now", metavar="ISO", help="Take this for the time.")]
+FolderOption = Annotated[Path | None, typer.Option("--journal", metavar="DIR", help="Default reports/live.")]
+KillOption = Annotated[
+    Path | None, typer.Option("--kill-switch", metavar="FILE", help="While it exists nothing is ordered.")
+]
+SyncOption = Annotated[bool, typer.Option("--sync/--no-sync", help="Bring the cache's tail up to date first.")]
+WebhookOption = Annotated[str | None, typer.Option("--webhook", metavar="URL", help="POST a JSON alert of what came.")]
+SlippageOption = Annotated[float, typer.Option("--slippage-bps", help="Distance of a limit from mid.")]
+TimeoutOption = Annotated[float, typer.Option("--timeout-seconds", help="Longest silence of the exchange.")]
+ExpiresOption = Annotated[float, typer.Option("--expires-seconds", help="After so long an order is void.")]
+LimitOption = Annotated[
+    list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="One limit (none switches it off).")
+]
+
+EPILOG = (
+    "Exit codes: 0 at target, or a dry run within the limits; 3 a limit or the kill switch stopped it, no order sent; "
+    "4 the book is incomplete (message and journal say what is missing; run again to go on); 5 the spec is refused; 6 "
+    "the exchange is unreachable; 1 any other error. Cron: 40 22 * * * hlbt live plan SPEC; 59 22 * * * hlbt live run "
+    "SPEC --execute. systemd: ExecStart=hlbt live run SPEC --execute --daily, Restart=on-failure, RestartSec=30."
+)
+
+#: Runs of one instant while its book is incomplete or the exchange silent, and the time between them (datetime's, so
+#: that the command line starts without pandas).
+DAILY_ATTEMPTS = 5
+DAILY_PAUSE = timedelta(minutes=2)
+
+live_app = typer.Typer(help="From a promoted spec to an account: plan, then execute.", no_args_is_help=True)
+
+
+@dataclass(frozen=True)
+class _Way:
+    """How a command runs."""
+
+    venue: Venue
+    now: pd.Timestamp
+    sync: bool
+    as_json: bool
+    webhook: str | None = None
+
+    def ordering(self, slippage_bps: float, expires_seconds: float, webhook: str | None) -> _Way:
+        """The same, with what only commands that order are told."""
+        from engine.live.alerts import check_webhook
+        from engine.live.execute import Policy
+
+        _positive("--slippage-bps", slippage_bps, 5000)
+        _positive("--expires-seconds", expires_seconds, 600)
+        if webhook is not None:
+            check_webhook(webhook)
+        policy = Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=expires_seconds)
+        return replace(self, venue=replace(self.venue, policy=policy), webhook=webhook)
+
+
+@live_app.command("plan", epilog=EPILOG)
+def plan_command(
+    spec: SpecArgument,
+    network: NetworkOption = "testnet",
+    base_url: BaseUrlOption = None,
+    credentials: CredentialsOption = None,
+    now: NowOption = None,
+    journal: FolderOption = None,
+    kill_switch: KillOption = None,
+    sync: SyncOption = True,
+    timeout: TimeoutOption = 10.0,
+    config_file: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the data up to date, ask the oracle, and show what would be ordered; nothing is sent.
+
+    Example: hlbt live plan research/promoted/momentum.json
+    """
+    from engine.live.limits import refuse
+    from engine.live.session import Session, from_spec
+
+    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
+    session = Session(from_spec(_spec(spec), _cache(config_file, settings)), way.venue, way.now)
+    refuse(_show_plan(session, way), "Dry run")
+
+
+@live_app.command("run", epilog=EPILOG)
+def run_command(
+    spec: SpecArgument,
+    execute: ExecuteOption = False,
+    network: NetworkOption = "testnet",
+    yes_mainnet: YesOption = False,
+    daily: Annotated[bool, typer.Option("--daily", help="Wait for each scheduled instant, and repeat.")] = False,
+    base_url: BaseUrlOption = None,
+    credentials: CredentialsOption = None,
+    now: NowOption = None,
+    journal: FolderOption = None,
+    kill_switch: KillOption = None,
+    sync: SyncOption = True,
+    webhook: WebhookOption = None,
+    slippage_bps: SlippageOption = 300.0,
+    timeout: TimeoutOption = 10.0,
+    expires: ExpiresOption = 15.0,
+    config_file: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Rebalance once: a dry run unless --execute, on the test network unless --network mainnet.
+
+    With --daily it waits: data 20 minutes, orders one minute before each scheduled instant (22:59 UTC).
+
+    Example: hlbt live run research/promoted/momentum.json --execute
+    """
+    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
+    way = way.ordering(slippage_bps, expires, webhook)
+    path, cache = _spec(spec), _cache(config_file, settings)
+    strategy = _strategy(path, cache, way, execute)
+    _confirm(network, execute, yes_mainnet, now)
+    if daily:
+        if now is not None:
+            raise LiveError("--daily waits for the clock, so it cannot be given --now.")
+        _daily(path, cache, way, execute)
+    _run(strategy, way, execute)
+
+
+@live_app.command("rebalance", epilog=EPILOG)
+def rebalance_command(
+    weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then coins.")],
+    execute: ExecuteOption = False,
+    network: NetworkOption = "testnet",
+    yes_mainnet: YesOption = False,
+    base_url: BaseUrlOption = None,
+    credentials: CredentialsOption = None,
+    now: NowOption = None,
+    journal: FolderOption = None,
+    kill_switch: KillOption = None,
+    sync: SyncOption = True,
+    webhook: WebhookOption = None,
+    slippage_bps: SlippageOption = 300.0,
+    timeout: TimeoutOption = 10.0,
+    expires: ExpiresOption = 15.0,
+    limit: LimitOption = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set the book to the newest row of a weights file: same planner, limits, journal and flags, no spec.
+
+    Example: hlbt live rebalance --weights weights.csv --execute
+    """
+    from engine.live.limits import Limits
+    from engine.live.session import from_weights
+
+    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
+    way = way.ordering(slippage_bps, expires, webhook)
+    settled = config_of(config, settings)
+    strategy = from_weights(weights, settled, Limits.assigned(limit or (), settled.account.max_gross), way.now)
+    _confirm(network, execute, yes_mainnet, now)
+    _run(strategy, way, execute)
+
+
+@live_app.command("flatten", epilog=EPILOG)
+def flatten_command(
+    spec: SpecArgument,
+    execute: ExecuteOption = False,
+    network: NetworkOption = "testnet",
+    yes_mainnet: YesOption = False,
+    base_url: BaseUrlOption = None,
+    credentials: CredentialsOption = None,
+    now: NowOption = None,
+    journal: FolderOption = None,
+    kill_switch: KillOption = None,
+    webhook: WebhookOption = None,
+    slippage_bps: SlippageOption = 800.0,
+    timeout: TimeoutOption = 10.0,
+    expires: ExpiresOption = 15.0,
+    config_file: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Close every position of the account, reduce-only; works with a spec that is refused, too.
+
+    Example: hlbt live flatten research/promoted/momentum.json --execute
+    """
+    from engine.live.session import flat
+
+    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, False, as_json)
+    way = way.ordering(slippage_bps, expires, webhook)
+    strategy = flat(spec.stem)
+    if network == "paper":
+        strategy = _paper_flat(strategy, spec, _cache(config_file, settings))
+    _confirm(network, execute, yes_mainnet, now)
+    _run(strategy, way, execute)
+
+
+@live_app.command("status")
+def status_command(
+    spec: SpecArgument,
+    network: NetworkOption = "testnet",
+    journal: FolderOption = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Where the page goes. Default: beside the journal; none with --json.")
+    ] = None,
+    config_file: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare what was filled with what the backtest's rules expect: slippage, fees, drift, missed orders.
+
+    It reads the journal and the cache, asks nobody, and needs no key.
+
+    Example: hlbt live status research/promoted/momentum.json
+    """
+    from engine.live.journal import Journal
+    from engine.live.portfolio_manager import LIVE_FOLDER
+    from engine.live.spec import read_spec
+    from engine.live.status import find_journal, live_status
+    from engine.live.status_page import write_live_page
+
+    path = _spec(spec)
+    # A journal of a weights file has no spec: then the config is the defaults.
+    config = read_spec(path).config if path.suffix == ".json" and path.is_file() else config_of(None, None)
+    name = path.stem
+    data = replace(config.data, cache=_cache(config_file, settings) or config.data.cache, end=None)
+    file = find_journal(journal or LIVE_FOLDER, name, network)
+    found = live_status(Journal(file), replace(config, data=data))
+    page = out or (None if as_json else file.with_suffix(".html"))
+    if page is not None:
+        write_live_page(found, name, network, page)
+    if as_json:
+        print_json(found)
+    else:
+        show_all(*status_lines(found), f"Page: {page}")
+
+
+def _way(
+    network: str,
+    base_url: str | None,
+    credentials: Path | None,
+    now: str | None,
+    journal: Path | None,
+    kill_switch: Path | None,
+    timeout: float,
+    sync: bool,
+    as_json: bool,
+) -> _Way:
+    from engine.clock import parse_instant
+    from engine.live.session import Venue
+
+    _positive("--timeout-seconds", timeout, 600)
+    venue = Venue(network=network, base_url=base_url, credentials=credentials, timeout_seconds=timeout)
+    if journal is not None:
+        venue = replace(venue, folder=journal, kill_switch=journal / venue.kill_switch.name)
+    if kill_switch is not None:
+        venue = replace(venue, kill_switch=kill_switch)
+    at = clock() if now is None else parse_instant(now, "--now", hourly=False)
+    return _Way(venue, at, sync, as_json)
+
+
+def _positive(name: str, value: float, most: float) -> None:
+    if not 0.0 < value <= most:
+        raise ConfigError(f"{name} {value:g} is not accepted: it must be above 0 and at most {most:g}.")
+
+
+def _spec(path: Path) -> Path:
+    if path.suffix == ".json" or path.exists():
+        return path
+    return Path("research") / "promoted" / f"{path}.json"
+
+
+def _cache(path: Path | None, settings: list[str] | None) -> str | None:
+    """The one key that may be set for a spec: where the data lie."""
+    from engine.config import RunConfig
+
+    given = config_of(path, settings)
+    if replace(given, data=replace(given.data, cache=None)) != RunConfig():
+        named = path or " ".join(settings or ())
+        raise SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew.")
+    return given.data.cache
+
+
+def _paper_flat(strategy: Strategy, spec: Path, cache: str | None) -> Strategy:
+    """A paper account needs the costs of its spec."""
+    from engine.live.spec import read_spec
+
+    config = read_spec(_spec(spec)).config
+    data = replace(config.data, cache=cache or config.data.cache, end=None)
+    return replace(strategy, config=replace(config, data=data))
+
+
+def _confirm(network: str, execute: bool, yes: bool, now: str | None) -> None:
+    if network != "mainnet" or not execute:
+        return
+    if now is not None:
+        raise LiveError("Real money is traded at the real time: leave --now out, or leave --execute out.")
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise LiveError("Real money is traded on the main network: confirm with --yes-mainnet where nobody can type.")
+    if typer.prompt("This trades REAL MONEY. Type mainnet to go on", err=True).strip() != "mainnet":
+        raise LiveError("Not confirmed; nothing was sent.")
+
+
+def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
+    """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
+    from engine.live.session import Session, next_run
+
+    strategy, at = _strategy(path, cache, way, execute), clock()
+    if execute and Session(strategy, way.venue, at).interrupted:
+        sys.stderr.write("hlbt: the last run was interrupted: it goes on.\n")
+        _attempts(strategy, replace(way, sync=False), at)
+    while True:
+        strategy = _strategy(path, cache, way, execute)
+        data_at, order_at = next_run(clock(), strategy.config)
+        sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
+        missing = way.sync
+        if missing:
+            _sleep_until(data_at)
+            try:
+                _bring(Session(strategy, way.venue, clock()))
+                missing = False
+            except HlbtError as error:
+                sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
+        _sleep_until(order_at)
+        _attempts(strategy, replace(way, sync=missing), order_at, execute)
+
+
+def _attempts(strategy: Strategy, way: _Way, at: pd.Timestamp, execute: bool = True) -> None:
+    """Run from `at` on, again while the book is incomplete or the exchange silent; failures are reported."""
+    for attempt in range(DAILY_ATTEMPTS):
+        try:
+            _run(strategy, replace(way, now=clock()), execute)
+            break
+        except (IncompleteError, UnreachableError) as error:
+            sys.stderr.write(f"hlbt: {error}\n")
+            _sleep_until(at + (attempt + 1) * DAILY_PAUSE)
+        except SpecError:
+            raise
+        except HlbtError as error:
+            sys.stderr.write(f"hlbt: {error}\n")
+            break
+
+
+def _sleep_until(instant: pd.Timestamp) -> None:
+    while (left := (instant - clock()).total_seconds()) > 0:
+        time.sleep(min(left, 30.0))  # in pieces, for a laptop that slept wakes late
+
+
+def _bring(session: Session) -> None:
+    with progress() as step:
+        session.sync(step)
+
+
+def _strategy(path: Path, cache: str | None, way: _Way, execute: bool) -> Strategy:
+    """The strategy of a spec; that it is refused is alerted, for then nothing is traded."""
+    from engine.live.session import from_spec
+    from engine.live.spec import read_spec
+
+    try:
+        if execute and way.venue.network == "mainnet" and read_spec(path).synthetic:
+            raise SpecError(
+                f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
+            )
+        return from_spec(path, cache)
+    except HlbtError as error:
+        _alert(way, execute, {"strategy": path.stem, "error": str(error), "code": error.exit_code})
+        raise
+
+
+def _alert(way: _Way, execute: bool, message: dict[str, Any]) -> None:
+    from engine.live.alerts import send_alert
+
+    if way.webhook and execute and (problem := send_alert(way.webhook, {**message, "network": way.venue.network})):
+        sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
+
+
+def _run(strategy: Strategy, way: _Way, execute: bool) -> None:
+    from engine.live.session import Session
+
+    try:
+        done = _execute(Session(strategy, way.venue, way.now), way, execute)
+    except HlbtError as error:
+        done = {"strategy": strategy.name, "error": str(error), "code": error.exit_code}
+        raise
+    except BaseException as error:
+        # Its text is not ours: it might quote anything.
+        done = {"strategy": strategy.name, "error": type(error).__name__, "code": 1}
+        raise
+    finally:
+        _alert(way, execute, done)
+
+
+def _execute(session: Session, way: _Way, execute: bool) -> dict[str, Any]:
+    """Trade, or show what would be traded; what came of it, for an alert."""
+    from engine.live.limits import refuse
+
+    if not execute:
+        breached = _show_plan(session, way)
+        refuse(breached, "Dry run")
+        return {}
+    if way.sync and session.wants_data:
+        _bring(session)
+    try:
+        with waiting("Trading ..."):
+            outcome = session.execute()
+    except IncompleteError as error:
+        _show_outcome(error.outcome, session, way)  # type: ignore[arg-type]
+        raise
+    _show_outcome(outcome, session, way)
+    equity = session.manager.journal.equities()[-1][1]
+    return {
+        "strategy": session.strategy.name,
+        "network": way.venue.network,
+        "instant": session.instant.isoformat(),
+        "equity_usd": equity,
+        "orders": len(outcome.answers),
+        "complete": True,
+        "code": 0,
+    }
+
+
+def _show_plan(session: Session, way: _Way) -> list[str]:
+    """Show a plan; returns the limits that it breaks."""
+    if way.sync and session.wants_data:
+        _bring(session)
+    # Only a paper account is changed by a look, which must not keep a run from trading.
+    with session.locked() if way.venue.network == "paper" else nullcontext(), waiting("Planning ..."):
+        plan, breached = session.plan()
+    if way.venue.kill_switch.exists():
+        session.notes.append(f"the kill switch {way.venue.kill_switch} is set: nothing would be ordered")
+    if way.as_json:
+        print_json({**_head(session), **plan.to_dict(), "executed": False, "breaches": breached})
+    else:
+        show_all(
+            *plan_tables(plan),
+            *_notes(session),
+            *(f"LIMIT  {text}" for text in breached),
+            "Nothing was sent.",
+        )
+    return breached
+
+
+def _show_outcome(outcome: Outcome, session: Session, way: _Way) -> None:
+    if way.as_json:
+        print_json({**_head(session), **outcome.to_dict()})
+        return
+    parts: list[Any] = [] if outcome.plan is None else plan_tables(outcome.plan)
+    parts.append(orders_table(outcome))
+    for item in outcome.missing:
+        parts.append(f"MISSING  {item.coin}: at {item.units:g}, target {item.target_units:g} ({item.reason})")
+    show_all(*parts, *_notes(session), *(f"NOTE: {note}" for note in outcome.notes))
+    show_all("At target." if outcome.complete else "NOT at target.")
+
+
+def _head(session: Session) -> dict[str, Any]:
+    return {
+        "strategy": session.strategy.name,
+        "network": session.venue.network,
+        "account": session.dex.label,
+        "instant": session.instant.isoformat(),
+        "journal": str(session.manager.journal.path),
+        "session_notes": session.notes,
+    }
+
+
+def _notes(session: Session) -> list[str]:
+    return [f"NOTE: {note}" for note in session.notes]

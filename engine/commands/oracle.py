@@ -1,0 +1,133 @@
+"""``hlbt oracle``: is an oracle free of look-ahead, and what is its signal worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, ParamOption, SetOption, config_of, parameters_of
+from engine.commands.terminal import audit_table, print_json, progress, show_all
+from engine.errors import DataError
+
+PathArgument = Annotated[
+    str, typer.Argument(metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
+]
+
+oracle_app = typer.Typer(help="Examine an oracle: look-ahead, signal.", no_args_is_help=True)
+
+
+@oracle_app.command("check")
+def check_command(
+    path: PathArgument,
+    param: ParamOption = None,
+    cuts: Annotated[
+        int | None,
+        typer.Option("--cuts", metavar="N", help="Instants at which the data are cut; default all while they are few."),
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Audit an oracle for look-ahead; the exit code is not 0 when it fails a check.
+
+    Example: hlbt oracle check research.oracles.momentum:Momentum --param lookback_hours=72
+    """
+    from engine.data.load import load_panel
+    from engine.oracles.build import bound_parameters, load_oracle
+    from engine.oracles.causality import audit
+    from engine.simulate import decisions_of
+
+    settled, parameters = config_of(config, settings), parameters_of(param)
+    kind = type(load_oracle(path, parameters))  # before the data are read
+    with progress() as step:
+        step(0, 1, "loading the panel")
+        panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+        found = audit(path, panel, decisions_of(panel, settled), settled, parameters=parameters, cuts=cuts, step=step)
+    if as_json:
+        print_json(
+            {
+                "path": path,
+                "parameters": bound_parameters(kind, parameters),
+                "synthetic": panel.synthetic,
+                "start": panel.index[0].isoformat(),
+                "end": panel.index[-1].isoformat(),
+                "coins": len(panel.coins),
+                **found.to_dict(),
+            }
+        )
+    else:
+        show_all(audit_table(found, panel.synthetic))
+    found.raise_for_failure()
+    if not as_json:
+        show_all(found.message())
+
+
+@oracle_app.command("report")
+def report_command(
+    path: PathArgument,
+    param: ParamOption = None,
+    horizon: Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Days of the forward return.")] = 1,
+    quantiles: Annotated[int, typer.Option("--quantiles", metavar="Q", help="Groups that the coins are cut into.")] = 5,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page; default reports/signals-<name>-....html.")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Analyse an oracle's signal: rank IC and its decay, quantiles, turnover and its cost, coverage, exposures.
+
+    Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
+    """
+    from engine.data.load import load_panel
+    from engine.oracles.build import bound_parameters, load_oracle, oracle_sources
+    from engine.oracles.signals import analyse
+    from engine.pages.signals import check_signals_page, conclusions, page_name, write_signals
+    from engine.records import files_digest
+    from engine.runs import Origin
+
+    settled, parameters = config_of(config, settings), parameters_of(param)
+    if out is not None:
+        check_signals_page(out)
+    oracle = load_oracle(path, parameters)
+    with progress() as step:
+        step(0, 3, "loading the panel")
+        panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+        found = analyse(oracle, panel, settled, horizon, quantiles, step)
+        origin = Origin(
+            found.name,
+            "oracle",
+            path,
+            bound_parameters(type(oracle), parameters),
+            files_digest(oracle_sources(oracle)),
+        )
+        step(3, 3, "page")
+        if out is None:
+            out = _reports() / page_name(found, panel, settled, origin)
+        page = write_signals(out, found, panel, settled, origin)
+    if as_json:
+        print_json(
+            {
+                "page": str(page),
+                "path": path,
+                "parameters": origin.parameters,
+                "synthetic": panel.synthetic,
+                "start": panel.index[0].isoformat(),
+                "end": panel.index[-1].isoformat(),
+                "coins": len(panel.coins),
+                **found.to_dict(),
+            }
+        )
+        return
+    label = "SYNTHETIC DATA\n" if panel.synthetic else ""
+    show_all(f"{label}{found.name}\n" + "\n".join(f"- {sentence}" for sentence in conclusions(found)), f"Page: {page}")
+
+
+def _reports() -> Path:
+    try:
+        REPORTS.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"Folder {REPORTS} cannot be made: {error.strerror or error}. Use --out FILE.") from error
+    return REPORTS

@@ -1,0 +1,322 @@
+"""What the command line shows: progress, JSON and tables. rich is imported when something is shown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table
+
+    from engine.oracles.causality import Audit
+    from engine.result import Result
+    from engine.runs import Origin
+    from engine.sweeps.study import Study
+
+#: (done, total, what is being done)
+Progress = Callable[[int, int, str], None]
+
+
+def _watched() -> dict[str, Any]:
+    """Of a bar: on standard error, gone when done, and nothing at all, not even an empty line, where nobody watches."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return {"console": console, "transient": True, "disable": not console.is_terminal}
+
+
+@contextmanager
+def progress() -> Iterator[Progress]:
+    """A progress bar on standard error: call it with (done, total, what)."""
+    from rich import progress as parts
+
+    with parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.MofNCompleteColumn(),
+        parts.TimeRemainingColumn(),
+        **_watched(),
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+@contextmanager
+def sweep_progress() -> Iterator[Progress]:
+    """A progress bar on standard error with the rate in sets a second: call it with (done, total, what)."""
+    from rich import progress as parts
+
+    class Rate(parts.ProgressColumn):
+        def render(self, task: parts.Task) -> str:
+            return f"{task.speed:,.0f} a second" if task.speed else ""
+
+    with parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
+        Rate(),
+        parts.TimeRemainingColumn(),
+        **_watched(),
+    ) as bar:
+        task = bar.add_task("planning the sets", total=1)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+
+
+@contextmanager
+def waiting(what: str) -> Iterator[None]:
+    """Say on standard error what is waited for, while it is; nothing where nobody watches."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(what):
+        yield
+
+
+@contextmanager
+def byte_progress() -> Iterator[Progress]:
+    """A progress bar of bytes on standard error, with speed and time left: call it with (done, total, what)."""
+    from rich import progress as parts
+
+    with parts.Progress(
+        parts.TextColumn("{task.description}"),
+        parts.BarColumn(),
+        parts.DownloadColumn(),
+        parts.TransferSpeedColumn(),
+        parts.TimeRemainingColumn(),
+        **_watched(),
+    ) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what[-44:])
+
+
+def show_all(*parts: Any) -> None:
+    """Print texts as they are and tables as tables."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True)
+    for part in parts:
+        console.print(part, markup=False) if isinstance(part, str) else console.print(part)
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON on standard output."""
+    from engine.records import to_json
+
+    sys.stdout.write(to_json(value))
+
+
+def _usd(value: float) -> str:
+    return f"{round(value, 2) + 0.0:,.2f}"  # + 0.0 turns -0.0 into 0.0
+
+
+def _percent(value: float) -> str:
+    return "n/a" if value != value else f"{round(value, 4) + 0.0:+.2%}"
+
+
+def _ratio(value: float) -> str:
+    return "n/a" if value != value else f"{value:.2f}"
+
+
+def result_tables(result: Result, origin: Origin) -> list[Table | str]:
+    """One run: its figures, and where the money came from and went."""
+    from rich.table import Table
+
+    from engine.clock import show
+
+    figures, index = result.metrics, result.panel.index
+    title = f"{origin.name}: {show(index[0])} to {show(index[-1])}, {len(result.panel.coins)} coins"
+    if result.panel.synthetic:
+        title += "  [SYNTHETIC DATA]"
+    numbers = Table(title=title, title_justify="left", show_header=False)
+    rows = (
+        ("End equity, USD", _usd(figures["equity_end_usd"])),
+        ("Total return", _percent(figures["total_return"])),
+        ("CAGR", _percent(figures["cagr"])),
+        ("Sharpe (365 days)", _ratio(figures["sharpe"])),
+        ("Max drawdown (hourly)", _percent(figures["max_drawdown"])),
+        ("Turnover a day", f"{figures['turnover_daily']:.1%} of equity"),
+        ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {figures['net_mean']:+.2f}"),
+        ("Decisions, trades", f"{figures['decisions']}, {figures['trades']}"),
+        ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']}, {figures['skipped_band']}"),
+        ("Untradable orders, delistings", f"{figures['untradable_orders']}, {figures['delistings']}"),
+    )
+    for row in rows:
+        numbers.add_row(*row)
+    notes = [
+        f"NOTE: the data {verb} at {show(held)}, not at {show(asked)} as was asked."
+        for verb, asked, held in (("start", result.config.start, index[0]), ("end", result.config.end, index[-1]))
+        if asked is not None and asked != held
+    ]
+    if not figures["trades"]:
+        notes.append("NOTE: no trade was made: every weight is 0, NaN, untradable or under the minimum.")
+    if figures["liquidated_at"]:
+        numbers.add_row("LIQUIDATED AT", f"{figures['liquidated_at']}: {result.liquidation}")
+    causes = Table(title="Where it came from", title_justify="left")
+    for heading in ("", "USD", "of initial equity"):
+        causes.add_column(heading, justify="right" if heading else "left")
+    start = figures["equity_start_usd"]
+    signed = {
+        "Price": figures["price_pnl_usd"],
+        **{name.capitalize(): -figures[f"{name}_usd"] for name in ("spread", "impact", "fee", "funding")},
+    }
+    for name, value in signed.items():
+        causes.add_row(name, _usd(value), _percent(value / start))
+    causes.add_row("Net", _usd(figures["equity_end_usd"] - start), _percent(figures["total_return"]), style="bold")
+    return [numbers, causes, *notes]
+
+
+def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
+    """The runs of the demo, a row each."""
+    from rich.table import Table
+
+    table = Table(title="SYNTHETIC SAMPLE: 40 coins, 12 months", title_justify="left")
+    for heading in ("oracle", "end USD", "return", "Sharpe", "max DD", "costs USD", "funding USD"):
+        table.add_column(heading, justify="left" if heading == "oracle" else "right", no_wrap=True)
+    for result, origin, _ in made:
+        figures = result.metrics
+        table.add_row(
+            origin.name,
+            f"{figures['equity_end_usd']:,.0f}",
+            _percent(figures["total_return"]),
+            _ratio(figures["sharpe"]),
+            _percent(figures["max_drawdown"]),
+            f"{-figures['fee_usd'] - figures['spread_usd']:,.0f}",
+            f"{-figures['funding_usd']:+,.0f}",
+        )
+    return table
+
+
+def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
+    """The sizes of an account, a row each."""
+    from rich.table import Table
+
+    label = "  [SYNTHETIC DATA]" if synthetic else ""
+    table = Table(
+        title=f"Capacity of {name}{label}: costs a year over mean equity, share of the hour's volume an order takes",
+        title_justify="left",
+    )
+    for heading in ("USD", "Sharpe", "CAGR", "fees", "spread", "impact", "funding", "share"):
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in sizes.to_dict("records"):
+        share = row["volume_share_median"]
+        table.add_row(
+            f"{row['equity_usd']:,.0f}",
+            _ratio(row["sharpe"]),
+            _percent(row["cagr"]),
+            *(f"{row[f'{cost}_yearly']:.1%}" for cost in ("fee", "spread", "impact", "funding")),
+            "n/a" if share != share else f"{share:.{0 if share >= 1.0 else 2}%}",
+        )
+        if row["liquidated_at"]:
+            table.add_row("LIQUIDATED", row["liquidated_at"][:10])
+    return table
+
+
+def audit_table(audit: Audit, synthetic: bool) -> Table:
+    """The checks of an oracle, a row each."""
+    from rich.table import Table
+
+    label = "  [SYNTHETIC DATA]" if synthetic else ""
+    table = Table(title=f"{audit.oracle}: {audit.decisions} decisions{label}", title_justify="left")
+    for heading in ("check", "what must hold", "", "what was seen"):
+        table.add_column(heading, no_wrap=heading in ("check", ""), overflow="fold")
+    from rich.markup import escape
+
+    styles = {"pass": "green", "fail": "bold red", "skipped": "dim"}
+    for check in audit.checks:
+        style = styles[check.status]
+        table.add_row(check.name, check.title, f"[{style}]{check.status}[/{style}]", escape(check.value))
+    return table
+
+
+def status_tables(found: dict[str, Any]) -> list[Any]:
+    """What the cache holds: coverage by month, then what is missing and what came and went."""
+    label = "  [SYNTHETIC DATA]" if found["synthetic"] else ""
+    head = (
+        f"{found['path']}: {found['coins']} coins, {found['start']} to {found['end']}, {found['rows']:,} rows, "
+        f"{found['bytes'] / 1e6:.1f} MB{label}"
+    )
+    tables = [_coverage(found, found["fields"][first : first + 6]) for first in range(0, len(found["fields"]), 6)]
+    return [
+        head,
+        *tables,
+        _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in found["gaps"]]),
+        _first("Listed", [f"{event['coin']} {event['time']}" for event in found["listings"]]),
+        _first("Delisted", [f"{event['coin']} {event['time']}" for event in found["delistings"]]),
+        _first("Possibly renamed", [f"{pair['from']} to {pair['to']} {pair['time']}" for pair in found["renames"]]),
+    ]
+
+
+def _coverage(found: dict[str, Any], names: list[str]) -> Table:
+    """Coverage by month of some fields: as many as a narrow terminal has room for."""
+    from rich.table import Table
+
+    months = Table(title="Coverage: share of the listed coins' hours that hold a value", title_justify="left")
+    months.add_column("month", no_wrap=True)
+    for name in names:
+        months.add_column(name, justify="right", overflow="fold")
+    for month in found["months"]:
+        shares = (month["coverage"].get(name) for name in names)
+        months.add_row(month["month"], *("-" if share is None else f"{share:.1%}" for share in shares))
+    return months
+
+
+def _first(title: str, lines: list[str], limit: int = 12) -> str:
+    """A titled list, cut; --json has all of it."""
+    if not lines:
+        return f"{title}: none"
+    more = f"\n  ... and {len(lines) - limit} more (--json lists them)" if len(lines) > limit else ""
+    return f"{title}: {len(lines)}\n  " + "\n  ".join(lines[:limit]) + more
+
+
+def cost_table(plan: dict[str, Any]) -> Table:
+    """What a range of the archive costs, a dataset a row."""
+    from rich.table import Table
+
+    table = Table(
+        title=f"Out of AWS at {plan['usd_per_gb']:g} USD per GB (1e9 bytes), requests included", title_justify="left"
+    )
+    for heading in ("dataset", "objects", "GB", "not here yet", "GB", "USD"):
+        table.add_column(heading, justify="left" if heading == "dataset" else "right")
+    for name, bill in plan["datasets"].items():
+        table.add_row(
+            name,
+            f"{bill['objects']:,}",
+            f"{bill['bytes'] / 1e9:,.3f}",
+            f"{bill['new_objects']:,}",
+            f"{bill['new_bytes'] / 1e9:,.3f}",
+            f"{bill['usd']:,.4f}",
+        )
+    table.add_row("listings", f"{plan['listings']:,}", "", "", "", "")
+    table.add_row("all", "", "", "", "", f"{plan['usd']:,.4f}", style="bold")
+    return table
+
+
+def sweep_table(study: Study, rows: int = 10) -> Table:
+    """The best sets of a study by Sharpe ratio."""
+    from rich.table import Table
+
+    sets = study.record["sets"]
+    title = f"{study.record['name']}: {len(study):,} sets, {sets['reused']:,} known already"
+    if study.record["synthetic"]:
+        title += "  [SYNTHETIC DATA]"
+    table = Table(title=title, title_justify="left")
+    table.add_column("best sets")
+    for name in ("Sharpe", "CAGR", "drawdown", "turnover", "end USD"):
+        table.add_column(name, justify="right", no_wrap=True)
+    best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
+    for _, row in best.head(rows).iterrows():
+        chosen = study.chosen(int(row["place"]))
+        if "oracle" in chosen:
+            chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]
+        table.add_row(
+            ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in chosen.items()),
+            _ratio(row["sharpe"]),
+            _percent(row["cagr"]),
+            _percent(row["max_drawdown"]),
+            _percent(row["turnover_daily"]),
+            _usd(row["equity_end_usd"]),
+        )
+    return table

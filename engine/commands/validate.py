@@ -1,0 +1,157 @@
+"""``hlbt validate``: the verdict on a sweep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, config_of
+from engine.commands.terminal import Progress, print_json, progress, show_all
+from engine.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from engine.panel import Panel
+    from engine.sweeps.study import Study
+    from engine.validation.verdict import Verdict
+
+#: Exit code of ``--strict`` for a verdict that does not pass; 1 is an error, a verdict is none.
+NOT_PASSED = 2
+
+TopOption = Annotated[int, typer.Option("--top", min=0, max=50, help="Tearsheets of so many best sets.")]
+
+
+def validate_command(
+    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep folder, or its name below reports/.")],
+    strict: Annotated[
+        bool, typer.Option("--strict", help=f"Exit with {NOT_PASSED} unless every check passes.")
+    ] = False,
+    top: TopOption = 3,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge the best set of a sweep: luck, overfitting, costs, delay, neighbours; writes verdict.json and the page.
+
+    A verdict that does not pass is a result: the exit code is 0 unless --strict. The config is the sweep's own; --set
+    may only move data.cache.
+
+    Example: hlbt validate reports/momentum-grid-1a2b3c4d
+    """
+    from engine.sweeps.study import VERDICT, load_study
+
+    folder = sweep if sweep.exists() else REPORTS / sweep
+    study = load_study(folder)
+    panel = panel_of(study, config, settings)
+    verdict = judge(study, panel, folder.parent, top)
+    if as_json:
+        print_json({"verdict": str(folder / VERDICT), **verdict.to_dict()})
+    else:
+        show_all(*verdict_parts(study, verdict))
+    if strict and not verdict.passed:
+        raise typer.Exit(NOT_PASSED)
+
+
+def judge(study: Study, panel: Panel, reports: Path, top: int) -> Verdict:
+    """:func:`judged`, with a progress bar."""
+    with progress() as step:
+        return judged(study, panel, reports, top, step)
+
+
+def judged(
+    study: Study, panel: Panel, reports: Path, top: int, step: Progress = lambda _done, _total, _what: None
+) -> Verdict:
+    """Verdict of a sweep by all trials below `reports`, tearsheets of its best sets, and its page."""
+    from engine.pages.sweep import write_sweep_page
+    from engine.sweeps.trials import count_trials, families_of
+    from engine.validate import validate
+
+    assert study.folder is not None
+    trials = count_trials(reports, families_of(study.record))
+    verdict = validate(study, panel, trials if trials.total else None, progress=step)
+    verdict.save(study.folder)
+    tearsheets = _tearsheets(study, panel, top, step)
+    write_sweep_page(study, verdict.to_dict(), tearsheets, step)
+    return verdict
+
+
+def _tearsheets(study: Study, panel: Panel, top: int, step: Progress) -> dict[int, str]:
+    """Run folders with tearsheets of the best sets, ``top/<run>`` in the sweep's folder; their links by row."""
+    import numpy as np
+
+    from engine.report import write_tearsheet
+    from engine.runs import run_name, run_oracle, save_run
+    from engine.sweeps.store import TOP
+
+    assert study.folder is not None
+    sharpe = study.table["sharpe"].to_numpy()
+    ranked = [int(place) for place in np.argsort(-sharpe, kind="stable") if sharpe[place] == sharpe[place]]
+    links: dict[int, str] = {}
+    for number, place in enumerate(ranked[:top]):
+        step(number, top, "tearsheets of the best sets")
+        setting = study.setting(place)
+        result, origin = run_oracle(panel, setting.config, setting.oracle, setting.parameters)
+        folder = study.folder / TOP / run_name(result, origin)
+        save_run(result, origin, folder, study.record["created"], write_tearsheet)
+        links[place] = f"{TOP}/{folder.name}/tearsheet.html"
+    return links
+
+
+def panel_of(study: Study, config: Path | None, settings: list[str] | None) -> Panel:
+    """The panel that a study's record names, from its cache or the one given.
+
+    Raises
+    ------
+    ConfigError
+        For any other setting than ``data.cache``: a verdict is of the sweep as it was run.
+    DataError
+        When the cache cannot give the panel.
+    """
+    from dataclasses import replace
+
+    from engine.config import Data, RunConfig
+    from engine.data.load import load_panel
+
+    given = config_of(config, settings)
+    if replace(given, data=replace(given.data, cache=None)) != RunConfig(data=Data()):
+        raise ConfigError(
+            "A verdict is of the sweep as it was run, so only data.cache can be set here: --set data.cache=DIR. Run "
+            "the sweep again to change anything else."
+        )
+    own = RunConfig.from_dict(study.record["config"])
+    return load_panel(given.data.cache or own.data.cache, own.start, own.end, own.data.coins)
+
+
+def verdict_parts(study: Study, verdict: Verdict) -> list[Table | str]:
+    """What is shown of a verdict."""
+    from engine.sweeps.study import PAGE
+
+    assert study.folder is not None
+    return [
+        verdict_table(verdict, bool(study.record["synthetic"])),
+        *(f"NOTE: {note}" for note in verdict.details["notes"]),
+        f"{'PASSED' if verdict.passed else 'NOT PASSED'}. {verdict.says}",
+        f"Page: {study.folder / PAGE}",
+    ]
+
+
+def verdict_table(verdict: Verdict, synthetic: bool) -> Table:
+    """The checks, a row each."""
+    from rich.table import Table
+
+    label = "  [SYNTHETIC DATA]" if synthetic else ""
+    table = Table(title=f"Verdict on {verdict.study}{label}", title_justify="left")
+    for heading in ("check", "value", "asked", ""):
+        table.add_column(
+            heading, justify="right" if heading in ("value", "asked") else "left", no_wrap=heading != "check"
+        )
+    for check in verdict.checks:
+        outcome = {True: "passed", False: "FAILED", None: "not computed"}[check.passed]
+        sign = ">=" if check.rule == "at least" else "<="
+        value = "" if check.value is None else f"{check.value:,.3g}" if abs(check.value) < 1e6 else "endless"
+        asked = "" if check.threshold is None else f"{sign} {check.threshold:,.3g}"
+        table.add_row(check.label, value, asked, outcome, style="bold" if check.passed is False else None)
+    return table

@@ -1,0 +1,1 @@
+"""Pages: what they say, their charts and templates."""

@@ -1,0 +1,132 @@
+"""The page of ``hlbt capacity``: net Sharpe and costs against the size of the account, and what the model assumes."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pandas as pd
+from markupsafe import Markup
+
+from engine.capacity import COSTS, LARGE_SHARE, Limits, limits
+from engine.clock import show
+from engine.config import RunConfig
+from engine.pages import charts
+from engine.pages.html import check_page, ratio, templates, usd, write_page
+from engine.panel import Panel
+from engine.runs import Origin
+
+#: What the first lines of every such page hold; nothing else is ever replaced.
+MARK = '<meta name="generator" content="hlbt capacity">'
+#: Names of the costs on the page; colours are those of the tearsheet.
+_NAMES = {"fee": "fees", "spread": "spread", "impact": "impact", "funding": "funding"}
+
+
+def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunConfig, origin: Origin) -> Path:
+    """Write the page of a table of :func:`engine.capacity.capacity`.
+
+    Raises
+    ------
+    DataError
+        When `path` is something else than such a page, or cannot be written.
+    """
+    check_page(path, MARK, "capacity")
+    index = panel.index
+    page = (
+        templates()
+        .get_template("capacity.html")
+        .render(
+            origin=origin,
+            synthetic=panel.synthetic,
+            span=f"{show(index[0])} to {show(index[-1])}",
+            coins=len(panel.coins),
+            config=config,
+            rows=table.to_dict("records"),
+            says=conclusions(table, limits(table)),
+            charts=_drawings(table),
+            model=impact_model(panel, config),
+            assumed=config.costs.impact == "venue" and not _published(panel),
+            large=LARGE_SHARE,
+            volume=bool(table["volume_share_median"].notna().any()),
+        )
+    )
+    return write_page(path, page)
+
+
+def conclusions(table: pd.DataFrame, found: Limits) -> list[tuple[str, str]]:
+    """Name and value of what the table says, in words."""
+    beyond = f"not reached up to {usd(table['equity_usd'].iloc[-1], 0)} USD"
+    if math.isnan(found.best_sharpe):
+        said = [("net Sharpe", "not defined at any size: nothing was traded, or every day is like the other")]
+    elif found.best_sharpe <= 0.0:
+        said = [("highest net Sharpe", f"{ratio(found.best_sharpe)}: it is positive at no size")]
+    else:
+        said = [
+            ("highest net Sharpe", f"{ratio(found.best_sharpe)} with {usd(found.best_usd, 0)} USD"),
+            ("net Sharpe halves", _account(found.halves_usd, beyond)),
+            ("net Sharpe falls below 0", _account(found.below_zero_usd, beyond)),
+        ]
+    if table["volume_share_median"].notna().any():
+        said.append((f"median order takes {LARGE_SHARE:.0%} of the hour's volume", _account(found.volume_usd, beyond)))
+    return said
+
+
+def _account(size: float, beyond: str) -> str:
+    return beyond if math.isnan(size) else f"at about {charts.short_usd(float(f'{size:.2g}'))} USD"
+
+
+def impact_model(panel: Panel, config: RunConfig) -> list[str]:
+    """What the cost of size is made of here, in sentences."""
+    costs = config.costs
+    if costs.impact == "none":
+        return [
+            "Price impact is off (costs.impact = none): an order of any size fills at the quote, so nothing on this "
+            "page but lots, minimum orders and fee tiers depends on the size of the account."
+        ]
+    fixed = f"by costs.impact_bps = {costs.impact_bps:g} bps"
+    return [
+        "HyperLiquid publishes impact prices: the average fill of an order of 20,000 USD in BTC and ETH and of 6,000 "
+        "USD in every other coin. How far that price lies beyond the quote is the impact of an order of that size.",
+        "A smaller order pays in proportion to its size; a larger one with the square root of its size, four times the "
+        "order twice the impact. That is an extrapolation: large accounts trade far beyond what the venue publishes.",
+        f"Where a row has no impact price, an order of that size is taken to move the price {fixed}."
+        if _published(panel)
+        else f"These data have no impact prices: every order of that size is taken to move the price {fixed}. "
+        "The result rests on that number; set it to what you believe.",
+        "Not modelled: an impact that lasts beyond the order, an order spread over hours, a limit on the share of the "
+        "volume. Where the share of the hour's volume is large, read the figures as too good.",
+    ]
+
+
+def _published(panel: Panel) -> bool:
+    return "impact_ask" in panel.fields and "impact_bid" in panel.fields
+
+
+def _drawings(table: pd.DataFrame) -> dict[str, Markup]:
+    sizes = table["equity_usd"].to_numpy()
+    costs = {_NAMES[cost]: table[f"{cost}_yearly"] for cost in COSTS}
+    shares = {"median order": table["volume_share_median"], "95th percentile": table["volume_share_p95"]}
+    with charts.isolated_style():
+        drawn = {
+            "sharpe": charts.by_size(
+                "capacity-sharpe", "Net Sharpe by account size", sizes, {"net Sharpe": table["sharpe"]}, ["#333333"]
+            ),
+            "costs": charts.by_size(
+                "capacity-costs",
+                "Costs a year by account size",
+                sizes,
+                {**costs, "all": table["cost_yearly"]},
+                [*(charts.COLOURS[name] for name in costs), charts.COLOURS["net"]],
+                percent=True,
+            ),
+            "shares": charts.by_size(
+                "capacity-shares",
+                "Share of the hour's volume by account size",
+                sizes,
+                shares,
+                [charts.COLOURS["price"], charts.COLOURS["spread"]],
+                percent=True,
+                log=True,
+            ),
+        }
+    return {name: Markup(svg) for name, svg in drawn.items()}

@@ -1,0 +1,94 @@
+"""The page of ``hlbt data status``: what the cache holds, as heat maps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from engine.errors import DataError
+from engine.pages.html import templates
+
+#: A cell's shade goes by the last of these that its share reaches.
+STEPS = (0.0, 1e-9, 0.5, 0.9, 0.99, 0.99995)
+LABELS = ("none", "under 50 %", "50 to 90 %", "90 to 99 %", "over 99 %", "all")
+LETTERS = {"s3": "S", "l2book": "B", "api": "A", "freqtrade": "F", "synthetic": "M"}
+LISTED_GAPS = 60
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a heat map: shade 0 to 5 (None: nothing can be there), letters of its sources, words."""
+
+    shade: int | None
+    text: str
+    words: str
+
+
+def shade(share: float) -> int:
+    """Shade of a share, 0 to 5; only a full share is 5."""
+    return sum(share >= step for step in STEPS) - 1
+
+
+def write_status_page(found: dict[str, Any], path: Path) -> None:
+    """Write the page of what :func:`engine.data.status.status` found.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be written.
+    """
+    page = templates().get_template("status.html").render(**_values(found))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"The page {path} cannot be written: {error.strerror}. Name another with --out.") from error
+
+
+def _values(found: dict[str, Any]) -> dict[str, Any]:
+    coins = {row["coin"]: row for row in found["table"] if row["first_price"] is not None}
+    gaps = sorted(found["gaps"], key=lambda gap: (-gap["hours"], gap["first"], gap["coin"]))
+    sources = sorted({name for month in found["months"] for names in month["sources"].values() for name in names})
+    return {
+        "found": found,
+        "months": [month["month"] for month in found["months"]],
+        "years": _years([month["month"] for month in found["months"]]),
+        "fields": [(name, [_field_cell(name, month) for month in found["months"]]) for name in found["fields"]],
+        "coins": [(coins[name], _coin_cells(coins[name], found["timeline"], found["start"])) for name in coins],
+        "gaps": gaps[:LISTED_GAPS],
+        "more_gaps": max(len(gaps) - LISTED_GAPS, 0),
+        "gap_hours": sum(gap["hours"] for gap in gaps),
+        "sources": [(LETTERS.get(name, name[:1].upper()), name) for name in sources],
+        "scale": list(enumerate(LABELS)),
+    }
+
+
+def _years(months: list[str]) -> list[tuple[str, int]]:
+    """Years and how many of the months are of each."""
+    years = [month[:4] for month in months]
+    return [(year, years.count(year)) for year in dict.fromkeys(years)]
+
+
+def _field_cell(name: str, month: dict[str, Any]) -> Cell:
+    share = month["coverage"].get(name)
+    if share is None:
+        return Cell(0, "", f"{month['month']} {name}: none")
+    names = month["sources"].get(name, [])
+    letters = "".join(LETTERS.get(source, source[:1].upper()) for source in names)
+    return Cell(shade(share), letters, f"{month['month']} {name}: {share:.2%} from {', '.join(names)}")
+
+
+def _coin_cells(coin: dict[str, Any], timeline: dict[str, Any], start: str) -> list[Cell]:
+    cells = []
+    for month, share in zip(timeline["months"], timeline["coins"][coin["coin"]], strict=True):
+        if share is None:
+            when = "before the first price" if month < coin["first_price"][:7] else "after the last price"
+            cells.append(Cell(None, "", f"{month}: {when}"))
+            continue
+        # A coin that is there in the first row of the cache was listed before it.
+        came = coin["listed"] is not None and coin["listed"] > start and coin["listed"][:7] == month
+        mark = "\u25b8" if came else ""
+        mark += "\u25fe" if (coin["delisted"] or "")[:7] == month else ""
+        cells.append(Cell(shade(share), mark, f"{month}: {share:.1%} of its hours have a price"))
+    return cells

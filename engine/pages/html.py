@@ -1,0 +1,105 @@
+"""What every page is made with: templates, numbers as text, and the writing of the file."""
+
+from __future__ import annotations
+
+import math
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+
+from engine.clock import WEEKDAYS, show
+from engine.errors import DataError
+from engine.files import replacing
+
+
+@cache
+def templates() -> jinja2.Environment:
+    """The pages' templates; everything put into them is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact, moment=moment)
+    return environment
+
+
+def write_page(path: Path, page: str) -> Path:
+    """Put a page in its place, whole or not at all."""
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"Page {path} cannot be written: {error.strerror or error}. Check folder and disk.") from error
+    return path
+
+
+def check_page(path: Path, mark: str, kind: str) -> None:
+    """Refuse a path where something lies that is no page of the `kind` that the `mark` in its head tells."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise DataError(f"--out {path} is no page: name a file that ends in .html.")
+    if path.is_dir():
+        raise DataError(f"--out {path} is a folder: name a file that ends in .html.")
+    if not path.parent.is_dir():
+        raise DataError(f"--out {path}: {path.parent} is no folder. Make it, or name a file elsewhere.")
+    if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+        raise DataError(f"{path} is there and is no {kind} page. Name another file with --out.")
+
+
+def usd(value: float, digits: int = 2) -> str:
+    """``-1,234.50``; n/a for NaN; what rounds to zero has no sign."""
+    return _number(value, f",.{digits}f")
+
+
+def percent(value: float, digits: int = 2) -> str:
+    """``12.30%`` of 0.123."""
+    text = _number(value * 100.0, f",.{digits}f")
+    return text if text == "n/a" else text + "%"
+
+
+def bps(value: float) -> str:
+    """``1.50`` of 0.00015."""
+    return _number(value * 1e4, ",.2f")
+
+
+def ratio(value: float) -> str:
+    """Two decimals."""
+    return _number(value, ",.2f")
+
+
+def exact(value: float) -> str:
+    """The number as it was recorded, for programs that read the page."""
+    return "" if math.isnan(value) else repr(float(value))
+
+
+def plain(value: Any) -> str:
+    """A configuration value as it is written in TOML, or nearly."""
+    if value is None:
+        return "not set"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list | tuple):
+        if tuple(value) == WEEKDAYS:
+            return "all"
+        return ", ".join(plain(item) for item in value)
+    return str(value)
+
+
+def moment(value: object) -> str:
+    """An ISO 8601 instant for people, to the minute; what is none stays as it is."""
+    try:
+        return show(pd.Timestamp(str(value)).tz_convert("UTC"))
+    except (ValueError, TypeError):
+        return str(value)
+
+
+def _number(value: float, form: str) -> str:
+    if math.isnan(value):
+        return "n/a"
+    text = format(value, form)
+    return text.removeprefix("-") if not any(digit in text for digit in "123456789") else text

@@ -1,0 +1,384 @@
+"""What the pages say about a run: its figures, put into words and tables for the templates.
+
+Money is shown from the account's point of view: what lowers equity is negative, so the rows of the attribution add up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from engine import metrics
+from engine.clock import HOUR, show
+from engine.errors import DataError
+from engine.pages import charts
+from engine.pages.html import percent, ratio, templates, usd
+from engine.pages.modelled import modelled
+from engine.result import FLOWS
+from engine.runs import BENCHMARK, SCHEMA, Run
+
+CAUSES: Mapping[str, str] = {
+    "price_pnl_usd": "price",
+    "spread_usd": "spread",
+    "impact_usd": "impact",
+    "fee_usd": "fees",
+    "funding_usd": "funding",
+}
+#: Profit counts as it is, costs with the opposite sign.
+SIGNS: Mapping[str, float] = {name: 1.0 if name == "price_pnl_usd" else -1.0 for name in FLOWS}
+LISTED_COINS = 10
+LISTED_DELISTINGS = 50
+_SECTIONS = ("name", "created", "synthetic", "origin", "config", "span", "digests", "versions", "metrics")
+_METRICS = (
+    "equity_start_usd", "equity_end_usd", "total_return", "cagr", "volatility", "sharpe", "sortino", "max_drawdown",
+    "calmar", "turnover_daily", "gross_mean", "net_mean", "trades", "skipped_min_notional", "untradable_weight",
+    "delistings", "liquidated_at", *FLOWS,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure of the heading: `exact` is the number of ``run.json``, `text` what is read."""
+
+    name: str
+    label: str
+    text: str
+    exact: float
+    hint: str = ""
+
+
+@dataclass(frozen=True)
+class CauseRow:
+    """One row of the attribution, from the account's point of view."""
+
+    name: str
+    usd: float
+    colour: str
+
+
+@dataclass(frozen=True)
+class CoinRow:
+    """What one coin, or a group of them, brought in USD, costs negative."""
+
+    coin: str
+    price: float = 0.0
+    spread: float = 0.0
+    impact: float = 0.0
+    fees: float = 0.0
+    funding: float = 0.0
+
+    @property
+    def net(self) -> float:
+        """Sum of the causes."""
+        return self.price + self.spread + self.impact + self.fees + self.funding
+
+    def __add__(self, other: CoinRow) -> CoinRow:
+        mine, its = self.parts, other.parts
+        return CoinRow(self.coin, *(first + second for first, second in zip(mine, its, strict=True)))
+
+    @property
+    def parts(self) -> tuple[float, ...]:
+        """The causes in the order of the columns."""
+        return (self.price, self.spread, self.impact, self.fees, self.funding)
+
+
+@dataclass(frozen=True)
+class IndexRow:
+    """One run on the page of all runs; `error` stands instead of figures when the folder is damaged."""
+
+    folder: str
+    page: bool
+    error: str = ""
+    name: str = ""
+    kind: str = ""
+    path: str = ""
+    parameters: str = ""
+    start: str = ""
+    end: str = ""
+    hours: int = 0
+    synthetic: bool = False
+    liquidated: bool = False
+    created: str = ""
+    figures: tuple[float, ...] = ()
+    trades: int = 0
+
+
+@dataclass(frozen=True)
+class SweepRow:
+    """One sweep on the page of all runs; `error` stands instead of figures when the folder is damaged."""
+
+    folder: str
+    page: bool
+    error: str = ""
+    oracles: str = ""
+    keys: str = ""
+    sets: int = 0
+    failed: int = 0
+    best: float = math.nan
+    synthetic: bool = False
+    passed: bool | None = None
+    says: str = ""
+    created: str = ""
+
+
+def check_record(record: Any, folder: Path) -> None:
+    """Refuse a ``run.json`` that a page cannot be made from.
+
+    Raises
+    ------
+    DataError
+        When it is no run of this schema, or a part of it is missing.
+    """
+    cure = "Run the backtest again."
+    if not isinstance(record, Mapping):
+        raise DataError(f"Run {folder} is damaged: run.json is no table of sections. {cure}")
+    if record.get("schema") != SCHEMA:
+        raise DataError(f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. {cure}")
+    lost = [name for name in _SECTIONS if name not in record]
+    tables = [name for name in _SECTIONS[3:] if name in record and not isinstance(record[name], Mapping)]
+    if not lost and not tables:
+        lost = [f"metrics.{name}" for name in _METRICS if name not in record["metrics"]]
+        lost += [f"span.{name}" for name in ("start", "end", "hours", "coins") if name not in record["span"]]
+        lost += [f"origin.{name}" for name in ("name", "kind", "path", "parameters") if name not in record["origin"]]
+    if lost or tables:
+        raise DataError(f"Run {folder} is damaged: run.json lacks {', '.join([*lost, *tables])}. {cure}")
+
+
+def figure(record: Mapping[str, Any], name: str) -> float:
+    """A number of the record's metrics; NaN where it is null, which is how JSON keeps what is not defined."""
+    value = record["metrics"][name]
+    return math.nan if value is None else float(value)
+
+
+def daily_returns(run: Run) -> pd.Series:
+    """Returns from decision instant to decision instant, by naive UTC date: :attr:`engine.Result.daily_returns`."""
+    daily = run.equity["equity_usd"]
+    daily = daily[_instants(daily.index).hour == run.record["config"]["execution"]["hour_utc"]]
+    returns = metrics.daily_returns(daily.to_numpy(dtype=np.float64))
+    return pd.Series(returns, index=_dates(daily.index)[1:], name="Strategy")
+
+
+def benchmark_returns(run: Run) -> pd.Series | None:
+    """Returns of the benchmark between the same instants as :func:`daily_returns`, on exactly its dates.
+
+    A missing price is the last one before, never a later one; a day before the first price has the return 0.
+    None when the run has no price of the benchmark.
+    """
+    dates = daily_returns(run).index
+    if "benchmark_usd" not in run.hourly or not run.hourly["benchmark_usd"].notna().any():
+        return None
+    price = run.hourly["benchmark_usd"].ffill()
+    price = price[_instants(price.index).hour == run.record["config"]["execution"]["hour_utc"]]
+    returns = price / price.shift(1) - 1.0
+    returns.index = _dates(price.index)
+    aligned: pd.Series = returns.reindex(dates).fillna(0.0).rename(BENCHMARK)
+    return aligned
+
+
+def turnover(run: Run) -> pd.Series:
+    """Turnover of each traded decision, ``sum(abs(units) * mid) / equity before the trade``.
+
+    ``fill = mid +/- spread``, so the notional at mid is the fill's less the spread of a buy, plus that of a sale; the
+    equity before the trade is the recorded one with the row's costs put back.
+    """
+    trades = run.trades[~run.trades["reason"].isin(["delisting", "liquidation"])]
+    side = np.sign(trades["units"])
+    at_mid = (trades["notional_usd"] - side * trades["spread_usd"]).groupby(trades["time"]).sum()
+    delay = run.record["config"]["execution"]["delay_hours"]
+    rows = _instants(run.weights.index) + delay * HOUR
+    last = run.record["metrics"]["liquidated_at"]
+    rows = rows[rows <= (run.equity.index[-1] if last is None else pd.Timestamp(last))]
+    here = run.equity.reindex(rows)
+    before = here["equity_usd"] + here[["spread_usd", "impact_usd", "fee_usd", "funding_usd"]].sum(axis=1)
+    traded = at_mid.reindex(rows).fillna(0.0)
+    each: pd.Series = (traded / before).where(before > 0.0).dropna().rename("turnover")
+    return each
+
+
+def block(run: Run, notes: tuple[str, ...]) -> Markup:
+    """Our part of a run's page, as HTML; `notes` are said above the charts."""
+    record = run.record
+    start, end = figure(record, "equity_start_usd"), figure(record, "equity_end_usd")
+    causes = [CauseRow(CAUSES[name], signed(record, name), charts.COLOURS[CAUSES[name]]) for name in FLOWS]
+    net = math.fsum(cause.usd for cause in causes)
+    recorded = float(run.equity["equity_usd"].iloc[-1])
+    traded = float(run.trades.loc[run.trades["reason"] != "delisting", "notional_usd"].sum())
+    best, worst, rest, everything = coin_tables(record)
+    delisted = run.trades[run.trades["reason"] == "delisting"]
+    liquidated = record["metrics"]["liquidated_at"]
+    return Markup(
+        templates()
+        .get_template("block.html")
+        .render(
+            record=record,
+            notes=notes,
+            span=f"{show(pd.Timestamp(record['span']['start']))} to {show(pd.Timestamp(record['span']['end']))}",
+            days=record["span"]["hours"] / 24.0,
+            liquidated=None if liquidated is None else show(pd.Timestamp(liquidated)),
+            tiles=tiles(record),
+            risk=[] if run.risk is None else [str(name) for name in run.risk],
+            causes=causes,
+            start=start,
+            end=end,
+            net=net,
+            # Half a cent each way is rounding; more means that the folder's files are not of one run.
+            adds_up=abs(start + net - end) < 0.005 + 1e-9 * abs(start) and abs(recorded - end) < 0.005,
+            recorded=recorded,
+            traded=traded,
+            charts=drawings(run, causes),
+            best=best,
+            worst=worst,
+            rest=rest,
+            everything=everything,
+            delisted=[
+                (show(time), coin, units, price)
+                for time, coin, units, price in zip(
+                    *(delisted[name].head(LISTED_DELISTINGS).tolist() for name in ("time", "coin", "units", "price")),
+                    strict=True,
+                )
+            ],
+            delistings=len(delisted),
+            reasons=run.trades["reason"].value_counts().sort_index().to_dict(),
+            modelled=modelled(record),
+        )
+    )
+
+
+def signed(record: Mapping[str, Any], name: str) -> float:
+    """A flow of the whole run from the account's point of view, USD; never minus zero."""
+    return SIGNS[name] * figure(record, name) + 0.0
+
+
+def tiles(record: Mapping[str, Any]) -> list[Tile]:
+    """The row of figures."""
+    start = figure(record, "equity_start_usd")
+    gross = figure(record, "price_pnl_usd") / start
+    texts = [
+        (
+            "total_return",
+            "net return",
+            percent(figure(record, "total_return")),
+            "end equity / start equity - 1, after all costs",
+        ),
+        ("gross_return", "gross return", percent(gross), "price profit / start equity, before all costs"),
+        ("cagr", "CAGR", percent(figure(record, "cagr")), "daily returns, a year of 365 days"),
+        ("sharpe", "Sharpe", ratio(figure(record, "sharpe")), "mean / standard deviation of daily returns * sqrt(365)"),
+        ("volatility", "volatility", percent(figure(record, "volatility")), "of daily returns, a year of 365 days"),
+        ("max_drawdown", "max drawdown", percent(figure(record, "max_drawdown")), "on hourly marks"),
+        (
+            "turnover_daily",
+            "turnover / decision",
+            percent(figure(record, "turnover_daily")),
+            "mean of traded notional / equity",
+        ),
+        ("equity_end_usd", "end equity", f"{usd(figure(record, 'equity_end_usd'))} USD", "after the last hour"),
+    ]
+    return [
+        Tile(name, label, text, gross if name == "gross_return" else figure(record, name), hint)
+        for name, label, text, hint in texts
+    ]
+
+
+def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
+    """Every chart of our part, by name."""
+    start = figure(run.record, "equity_start_usd")
+    flows = run.equity[list(FLOWS)] * [SIGNS[name] for name in FLOWS]
+    cumulative = {CAUSES[name]: flows[name].cumsum() for name in FLOWS if name != "impact_usd" or flows[name].any()}
+    lines = {"net": flows.sum(axis=1).cumsum(), **cumulative}
+    exposure = {"gross": run.hourly["gross_frac"], "net": run.hourly["net_frac"]}
+    fall = metrics.drawdown(run.equity["equity_usd"].to_numpy(dtype=np.float64), start)
+    each = turnover(run)
+    with charts.isolated_style():
+        drawn = {
+            "waterfall": charts.waterfall([(cause.name, cause.usd) for cause in causes]),
+            "attribution": charts.lines(
+                "attribution", "Cumulative profit by cause in USD", lines, [charts.COLOURS[name] for name in lines]
+            ),
+            "exposure": charts.lines(
+                "exposure",
+                "Exposure over time",
+                exposure,
+                (charts.COLOURS["price"], charts.COLOURS["spread"]),
+                percent=True,
+            ),
+            "turnover": charts.stems(
+                "turnover", "Turnover of each decision", each, float(each.mean()) if len(each) else 0.0
+            ),
+            "drawdown": charts.lines(
+                "drawdown",
+                "Hourly drawdown",
+                {"drawdown": pd.Series(fall, index=run.equity.index)},
+                (charts.COLOURS["loss"],),
+                percent=True,
+                fill=True,
+            ),
+            "equity": charts.lines(
+                "equity", "Hourly equity in USD", {"equity": run.equity["equity_usd"]}, (charts.COLOURS["price"],)
+            ),
+        }
+        if run.risk is not None:
+            drawn["risk"] = _risk_chart(run.risk)
+    return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _risk_chart(risk: pd.DataFrame) -> str:
+    """Exposures in the oracle's own terms at each decision; the last of the frame, the net dollars, in grey."""
+    names = ("price", "spread", "funding", "impact", "fees")
+    colours = [charts.COLOURS[names[place % len(names)]] for place in range(len(risk.columns) - 1)]
+    series = {str(name): risk[name] for name in risk}
+    return charts.lines("risk", "Exposure to the oracle over time", series, [*colours, charts.COLOURS["faint"]])
+
+
+def coin_tables(record: Mapping[str, Any]) -> tuple[list[CoinRow], list[CoinRow], CoinRow | None, CoinRow]:
+    """Best coins, worst coins, the sum of those not listed (None when all are) and the sum of all."""
+    rows = [
+        CoinRow(coin, *(SIGNS[name] * float(flows[name] or 0.0) + 0.0 for name in FLOWS))
+        for coin, flows in record.get("coin_attribution", {}).items()
+    ]
+    ranked = sorted(rows, key=lambda row: (-row.net, row.coin))
+    best = [row for row in ranked if row.net > 0.0][:LISTED_COINS]
+    worst = [row for row in reversed(ranked) if row.net < 0.0][:LISTED_COINS]
+    others = [row for row in ranked if row not in best and row not in worst]
+    rest = sum(others, CoinRow(f"{len(others)} more")) if others else None
+    return best, worst, rest, sum(rows, CoinRow(f"all {len(rows)} traded"))
+
+
+def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
+    """One line of the page of all runs, from its ``run.json``."""
+    check_record(record, folder)
+    origin, span = record["origin"], record["span"]
+    start = figure(record, "equity_start_usd")
+    names = ("equity_end_usd", "total_return", "cagr", "sharpe", "max_drawdown", "turnover_daily")
+    costs = ("spread_usd", "fee_usd", "funding_usd")
+    return IndexRow(
+        folder=folder.name,
+        page=(folder / "tearsheet.html").is_file(),
+        name=str(origin["name"]),
+        kind=str(origin["kind"]),
+        path=str(origin["path"]),
+        parameters=", ".join(f"{key}={value}" for key, value in dict(origin["parameters"]).items()),
+        start=str(span["start"])[:10],
+        end=str(span["end"])[:10],
+        hours=int(span["hours"]),
+        synthetic=bool(record["synthetic"]),
+        liquidated=record["metrics"]["liquidated_at"] is not None,
+        created=str(record["created"]),
+        figures=(*(figure(record, name) for name in names), *(signed(record, name) / start for name in costs)),
+        trades=int(figure(record, "trades")),
+    )
+
+
+def _instants(index: pd.Index) -> pd.DatetimeIndex:
+    return pd.DatetimeIndex(index).tz_convert("UTC")
+
+
+def _dates(index: pd.Index) -> pd.DatetimeIndex:
+    # QuantStats takes naive dates only; in nanoseconds, for it mixes them with dates that it makes itself.
+    return _instants(index).tz_localize(None).normalize().as_unit("ns").rename("date")

@@ -1,0 +1,351 @@
+"""The page of a sweep: its verdict, every set in a table, and charts of them.
+
+plotly's script is put into the page, from here and nowhere else: the page opens without a network, like all others.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pandas as pd
+from markupsafe import Markup
+
+from engine.clock import DAYS_PER_YEAR, show
+from engine.errors import DataError
+from engine.pages import sweep_charts
+from engine.pages.html import percent, ratio, templates, usd, write_page
+from engine.pages.sweep_charts import Progress
+from engine.sweeps.study import ERROR, PAGE, Study
+
+#: Values of a parameter that are spelled out; of more, the first and the last.
+LISTED_VALUES = 12
+#: Points of the scatter of in-sample against out-of-sample.
+POINTS = 2_000
+_RULES = {"at least": "\u2265", "at most": "\u2264"}
+
+
+def write_sweep_page(
+    study: Study,
+    verdict: Mapping[str, Any] | None,
+    tearsheets: Mapping[int, str] | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """Write ``index.html`` into the folder of a study; the same study and verdict give the same bytes.
+
+    Parameters
+    ----------
+    study : Study
+        With or without daily returns, with any number of sets, failed ones included.
+    verdict : mapping or None
+        As ``verdict.json``. A part of its ``details`` may be missing or be ``{"why": ...}``; the page says so in its
+        place. None: not validated yet.
+    tearsheets : mapping
+        Row of a set to the page of its run, relative to the folder.
+    progress : callable
+        Called with (done, total, what).
+
+    Raises
+    ------
+    DataError
+        When the study has no folder, or the page cannot be written.
+    """
+    if study.folder is None:
+        raise DataError(f"The study {study.record.get('name')} has no folder, so its page has no place. Save it first.")
+    order = sweep_charts.ranking(sweep_charts.numbers(study, "sharpe")).tolist()
+    pages = {place: quote(tearsheets[place], safe="/") for place in order if place in tearsheets} if tearsheets else {}
+    details = _mapping((verdict or {}).get("details"))
+    winner, odd = _winner(study, details)
+    axes = sweep_charts.axes_of(study)
+    data = {
+        "table": sweep_charts.table(study, axes, winner),
+        "heat": sweep_charts.heat(study, axes, winner, progress),
+        "fan": sweep_charts.fan(study, winner, progress),
+        "histogram": sweep_charts.histogram(sweep_charts.numbers(study, "sharpe")),
+        "winner": _winner_figures(study, winner),
+        "called": _called(verdict),
+        "hour": study.record["config"]["execution"]["hour_utc"],
+        "pages": {str(place): link for place, link in pages.items()},
+        "verdict": parts(details, None if verdict is not None else f"hlbt validate {study.record.get('name')}"),
+    }
+    page = (
+        templates()
+        .get_template("sweep.html")
+        .render(
+            record=study.record,
+            verdict=verdict,
+            checks=[_check(check) for check in (verdict or {}).get("checks", [])],
+            notes=[*([odd] if odd else []), *map(str, details.get("notes") or [])],
+            tiles=_tiles(study, winner, details, _called(verdict)),
+            swept=[(axis.name, _listed(axis.labels)) for axis in axes],
+            facts=_facts(study, details),
+            links=[
+                (place, link, _said(study, place), _figure(study, "sharpe", place)) for place, link in pages.items()
+            ],
+            chosen=None if winner is None else _said(study, winner),
+            winner=winner,
+            folds=_folds(details),
+            curves=data["fan"] is not None,
+            sets=len(study),
+            rows=min(len(study), sweep_charts.ROWS),
+            span=_span(study.record),
+            coins=_mapping(study.record.get("span")).get("coins"),
+            failures=_failures(study),
+            data=inlined(data),
+            plotly=_plotly(),
+        )
+    )
+    return write_page(study.folder / PAGE, page)
+
+
+def inlined(value: Any) -> Markup:
+    """JSON that can stand in a ``<script>`` element whatever texts it holds; what is not finite is null."""
+    text = json.dumps(finite(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def finite(value: Any) -> Any:
+    """The same with None for every number that JSON does not have."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {str(key): finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(item) for item in value]
+    return value
+
+
+def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:
+    """The parts of a verdict that are drawn; one that is not there is ``{"why": sentence}``.
+
+    `command` is what makes a verdict, when there is none.
+    """
+    absent = "The verdict has no such part." if command is None else f"Not computed yet: {command} computes it."
+    pbo = _part(details, "pbo", ("logits",), absent)
+    if "why" not in pbo:
+        logits = pbo["logits"]
+        pbo["logits"] = logits if isinstance(logits, Mapping) else sweep_charts.histogram(logits, zero=True)
+        for name in ("in_sample", "out_of_sample"):
+            pbo[name] = [_rounded(value) for value in pbo.get(name) or []][:POINTS]
+    walk = _part(details, "walk_forward", (), absent)
+    curves = {kind: _curve(_part(walk, kind, ("dates", "returns"), absent)) for kind in ("anchored", "rolling")}
+    trials = _part(details, "trials", (), absent)
+    if "why" not in trials:
+        spread = _number(trials.get("sharpe_sd_daily"))
+        trials["sharpe_sd_annual"] = None if spread is None else spread * math.sqrt(DAYS_PER_YEAR)
+    return {
+        "trials": trials,
+        "pbo": pbo,
+        "walk": curves if "why" not in walk else walk,
+        "benchmark": _curve(_part(details, "benchmark", ("dates", "returns"), absent)),
+        **{
+            name: _rows(details.get(name), absent)
+            for name in ("cost_stress", "delay_stress", "decision_hours", "start_dates")
+        },
+        "plateau": _plateau(_part(details, "plateau", ("neighbours",), absent)),
+    }
+
+
+def _part(details: Mapping[str, Any], name: str, needed: Sequence[str], absent: str) -> dict[str, Any]:
+    found = _mapping(details.get(name))
+    if not found:
+        return {"why": absent}
+    lost = [key for key in needed if not found.get(key)]
+    return dict(found) if not lost or "why" in found else {"why": f"The verdict has no {name}.{lost[0]}."}
+
+
+def _rows(found: Any, absent: str) -> Any:
+    return found if found else {"why": absent}
+
+
+def _curve(part: dict[str, Any]) -> dict[str, Any]:
+    if "why" in part:
+        return part
+    return {"sharpe": part.get("sharpe"), **sweep_charts.curve(part["dates"], part["returns"])}
+
+
+def _plateau(part: dict[str, Any]) -> dict[str, Any]:
+    if "why" in part:
+        return part
+    neighbours = []
+    for each in part["neighbours"]:
+        value = sweep_charts.label(each["parameters"].get(each["axis"]))
+        neighbours.append({"axis": each["axis"], "label": value, "sharpe": each["sharpe"]})
+    return {**part, "neighbours": neighbours}
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    good = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return float(value) if good else None
+
+
+def _rounded(value: Any) -> float | None:
+    number = _number(value)
+    return None if number is None else float(f"{number:.6g}")
+
+
+def _winner(study: Study, details: Mapping[str, Any]) -> tuple[int | None, str]:
+    """Row of the winner, and what is odd about it: the verdict's, without one the best by Sharpe ratio."""
+    place = _mapping(details.get("winner")).get("place")
+    if isinstance(place, int) and 0 <= place < len(study):
+        return place, ""
+    odd = "" if place is None else f"The verdict is of another sweep: its winner is set {place} of {len(study)} sets."
+    try:
+        return study.best(), odd
+    except DataError:
+        return None, odd
+
+
+def _winner_figures(study: Study, winner: int | None) -> dict[str, Any] | None:
+    if winner is None:
+        return None
+    return {"place": winner, "sharpe": _figure(study, "sharpe", winner), "said": _said(study, winner)}
+
+
+def _figure(study: Study, name: str, place: int) -> float:
+    return float(sweep_charts.numbers(study, name)[place])
+
+
+def _said(study: Study, place: int) -> str:
+    """Parameters of a set in words."""
+    return _words(study.chosen(place))
+
+
+def _words(parameters: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} = {sweep_charts.label(value)}" for name, value in parameters.items())
+
+
+def _listed(labels: list[str]) -> str:
+    if len(labels) <= LISTED_VALUES:
+        return ", ".join(labels)
+    return f"{', '.join(labels[:4])} ... {', '.join(labels[-2:])} ({len(labels):,} values)"
+
+
+def _check(check: Mapping[str, Any]) -> dict[str, Any]:
+    passed = check.get("passed")
+    state = "not computed" if passed is None else "passed" if passed else "failed"
+    value, threshold = _number(check.get("value")), _number(check.get("threshold"))
+    return {
+        "label": check.get("label") or check.get("name", ""),
+        "value": "n/a" if value is None else f"{value:,.4g}",
+        "wanted": "" if threshold is None else f"{_RULES.get(check.get('rule', ''), '')} {threshold:,.4g}",
+        "state": state,
+        "kind": state.partition(" ")[0],
+        "says": check.get("says", ""),
+    }
+
+
+def _called(verdict: Mapping[str, Any] | None) -> str:
+    """Nothing has won before there is a verdict."""
+    return "best set" if verdict is None else "winner"
+
+
+def _tiles(study: Study, winner: int | None, details: Mapping[str, Any], called: str) -> list[tuple[str, str, str]]:
+    """Label, text and hint of the row of figures."""
+    failed = int((study.table[ERROR] != "").sum())
+    trials = _mapping(details.get("trials"))
+    made = [
+        ("sets run", f"{len(study):,}", "combinations of parameters"),
+        ("failed", f"{failed:,}", "sets with an error"),
+    ]
+    for key, label, hint in (
+        ("ledger", "trials counted", "sets ever run of this idea, in this and other studies"),
+        ("effective", "effective trials", "as many independent trials would vary as much"),
+    ):
+        number = _number(trials.get(key))
+        if number is not None:
+            made.append((label, f"{number:,.0f}" if key == "ledger" else f"{number:,.1f}", hint))
+    if winner is not None:
+        for name, label, write in (
+            ("sharpe", "Sharpe", ratio),
+            ("cagr", "CAGR", percent),
+            ("max_drawdown", "drawdown", percent),
+            ("equity_end_usd", "end USD", lambda value: usd(value, 0)),
+        ):
+            text = write(_figure(study, name, winner))
+            made.append((f"{called}'s {label}", text, "after all costs, in sample: chosen because it is the best"))
+    return made
+
+
+def _facts(study: Study, details: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Figures of the verdict that have neither a check nor a chart of their own."""
+    facts: list[tuple[str, str]] = []
+    bootstrap = _mapping(details.get("bootstrap"))
+    for name, write in (("sharpe", ratio), ("cagr", percent)):
+        low, high = (_number(value) for value in ([*(bootstrap.get(name) or []), None, None])[:2])
+        if low is not None and high is not None:
+            confidence = _number(bootstrap.get("confidence")) or 0.95
+            facts.append(
+                (f"winner's {sweep_charts.LABELS[name]}, {confidence:.0%} interval", f"{write(low)} to {write(high)}")
+            )
+    for bench, label in (("zero", "0"), ("btc", "BTC")):
+        p = _number(_mapping(_mapping(details.get("spa")).get(bench)).get("p_consistent"))
+        if p is not None:
+            facts.append((f"no set is better than {label}: SPA p-value", f"{p:.3g}"))
+        better = _mapping(details.get("stepm")).get(bench)
+        if isinstance(better, list):
+            facts.append((f"sets shown better than {label} (StepM)", f"{len(better):,}"))
+    pbo = _mapping(details.get("pbo"))
+    for key, label in (
+        ("pbo", "probability of backtest overfitting"),
+        ("probability_of_loss", "probability of loss out of sample"),
+    ):
+        share = _number(pbo.get(key))
+        if share is not None:
+            facts.append((label, percent(share, 1)))
+    return facts
+
+
+def _folds(details: Mapping[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
+    """What walk-forward chose in each fold, by kind."""
+    found = []
+    for kind in ("anchored", "rolling"):
+        folds = _mapping(_mapping(details.get("walk_forward")).get(kind)).get("folds") or []
+        rows = [
+            {
+                "test": f"{str(fold.get('test_start'))[:10]} to {str(fold.get('test_end'))[:10]}",
+                "train": f"{str(fold.get('train_start'))[:10]} to {str(fold.get('train_end'))[:10]}",
+                "chosen": _words(_mapping(fold.get("parameters"))),
+                "inside": _sharpe(fold.get("in_sample_sharpe")),
+                "outside": _sharpe(fold.get("out_of_sample_sharpe")),
+            }
+            for fold in folds
+        ]
+        if rows:
+            found.append((kind, rows))
+    return found
+
+
+def _sharpe(value: Any) -> str:
+    number = _number(value)
+    return "n/a" if number is None else ratio(number)
+
+
+def _failures(study: Study) -> list[tuple[str, int]]:
+    """The commonest reasons why sets failed, and how many sets each."""
+    errors = study.table[ERROR]
+    counts = errors[errors != ""].value_counts(sort=True).head(5)
+    return [(str(error), int(count)) for error, count in counts.items()]
+
+
+def _span(record: Mapping[str, Any]) -> str:
+    span = _mapping(record.get("span"))
+    if "start" not in span or "end" not in span:
+        return ""
+    return f"{show(pd.Timestamp(span['start']))} to {show(pd.Timestamp(span['end']))}"
+
+
+def _plotly() -> Markup:
+    from plotly.offline import get_plotlyjs
+
+    return Markup(get_plotlyjs())

@@ -1,0 +1,378 @@
+"""What the charts and the table of a sweep page show, as compact numbers that its script draws.
+
+Everything that grows with the number of sets is aggregated or cut here, so that a page of a million sets is no larger
+than one of ten thousand.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.pages.html import plain
+from engine.sweeps.study import ERROR, ORACLE, Study
+
+#: (done, total, what is being done)
+Progress = Callable[[int, int, str], None]
+#: Rows of the table: the best by Sharpe ratio.
+ROWS = 10_000
+#: Sets with a curve of their own, and points of every curve.
+CURVES, POINTS = 1_000, 400
+#: Values of an axis beyond which neighbours share a row of the heat map, and cells of all heat maps together.
+GROUPS, CELLS = 40, 400_000
+BANDS = (0.05, 0.25, 0.5, 0.75, 0.95)
+#: Metrics of the heat map, as far as a table has them.
+HEAT = ("sharpe", "cagr", "total_return", "max_drawdown", "volatility", "sortino", "calmar", "turnover_daily")
+#: Columns of the table that are there before all are asked for.
+MAIN = ("sharpe", "cagr", "max_drawdown", "volatility", "turnover_daily", "trades")
+LABELS: Mapping[str, str] = {
+    "sharpe": "Sharpe",
+    "cagr": "CAGR",
+    "total_return": "return",
+    "max_drawdown": "drawdown",
+    "turnover_daily": "turnover",
+    "sortino": "Sortino",
+    "calmar": "Calmar",
+    "equity_start_usd": "start USD",
+    "equity_end_usd": "end USD",
+}
+_PERCENT = ("cagr", "total_return", "max_drawdown", "volatility", "turnover_daily", "untradable_weight")
+_RATIOS = ("sharpe", "sortino", "calmar", "gross_mean", "net_mean")
+
+
+@dataclass(frozen=True, eq=False)
+class Axis:
+    """One parameter that varies.
+
+    Attributes
+    ----------
+    levels : list
+        Distinct values in the order shown: numbers ascending, anything else as the grid has them.
+    codes : ndarray, (P,)
+        Place of each set's value in `levels`.
+    numeric : bool
+        All values are finite numbers.
+    """
+
+    name: str
+    levels: list[Any]
+    codes: np.ndarray
+    numeric: bool
+
+    @property
+    def labels(self) -> list[str]:
+        """Text of every value; where strings stand beside other types they are quoted, so that 1 is not "1"."""
+        if self.name == ORACLE and len({str(path).rpartition(":")[2] for path in self.levels}) == len(self.levels):
+            return [str(path).rpartition(":")[2] for path in self.levels]
+        mixed = len({isinstance(value, str) for value in self.levels}) > 1
+        return [f'"{value}"' if mixed and isinstance(value, str) else label(value) for value in self.levels]
+
+    def grouped(self, groups: int) -> tuple[list[str], np.ndarray]:
+        """Labels and codes with at most `groups` distinct values: neighbours are put together."""
+        labels, count = self.labels, len(self.levels)
+        if count <= groups:
+            return labels, self.codes
+        group = np.arange(count) * groups // count
+        bounds = np.flatnonzero(np.diff(group, prepend=-1))
+        last = np.append(bounds[1:], count) - 1
+        return [f"{labels[low]} to {labels[high]}" for low, high in zip(bounds, last, strict=True)], group[self.codes]
+
+
+def label(value: Any) -> str:
+    """A value of a parameter as it is read; what holds several is in brackets, for values stand in lists."""
+    return f"({plain(value)})" if isinstance(value, list | tuple) else plain(value)
+
+
+def axes_of(study: Study) -> list[Axis]:
+    """The parameters that vary, a level of the index each."""
+    index = study.table.index
+    if isinstance(index, pd.MultiIndex):
+        levels = [(level.tolist(), np.asarray(codes)) for level, codes in zip(index.levels, index.codes, strict=True)]
+    else:
+        levels = [_levels(index.tolist())]
+    return [_axis(str(name), values, codes) for name, (values, codes) in zip(index.names, levels, strict=True)]
+
+
+def _levels(values: list[Any]) -> tuple[list[Any], np.ndarray]:
+    # By type too: to pandas True is 1.
+    places: dict[tuple[type, str], int] = {}
+    codes = np.array([places.setdefault((type(value), repr(value)), len(places)) for value in values], dtype=np.int64)
+    first = np.unique(codes, return_index=True)[1]
+    return [values[place] for place in first], codes
+
+
+def _axis(name: str, values: list[Any], codes: np.ndarray) -> Axis:
+    used = np.unique(codes)
+    kept = [values[place] for place in used]
+    codes = np.searchsorted(used, codes)
+    numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in kept)
+    numeric = numeric and all(math.isfinite(value) for value in kept)
+    if numeric:
+        order = sorted(range(len(kept)), key=lambda place: kept[place])
+        rank = np.empty(len(kept), dtype=np.int64)
+        rank[order] = np.arange(len(kept))
+        kept, codes = [kept[place] for place in order], rank[codes]
+    return Axis(name, kept, codes, numeric)
+
+
+def packed(values: Any) -> dict[str, str]:
+    """An array as base64 of its little-endian bytes: codes in as few bytes as hold them, all else as float32.
+
+    float32 keeps seven digits, more than is shown, and is smaller than the digits themselves.
+    """
+    array = np.asarray(values)
+    kind = "<f4"
+    if array.dtype.kind in "iu" and array.size and array.min() >= 0:
+        kind = "<u1" if array.max() < 2**8 else "<u2" if array.max() < 2**16 else "<u4"
+    with np.errstate(over="ignore"):
+        data = np.ascontiguousarray(array, dtype=kind).tobytes()
+    return {"type": kind[1:], "data": base64.b64encode(data).decode("ascii")}
+
+
+def numbers(study: Study, name: str) -> np.ndarray:
+    """A column of the table, (P,); NaN where a set has no such figure."""
+    if name not in study.table:
+        return np.full(len(study), np.nan)
+    values = pd.to_numeric(study.table[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    return np.where(np.isfinite(values), values, np.nan)
+
+
+def ranking(sharpe: np.ndarray) -> np.ndarray:
+    """Rows by falling Sharpe ratio, those without one last, equals in their own order."""
+    return np.argsort(np.where(np.isnan(sharpe), np.inf, -sharpe), kind="stable")
+
+
+def table(study: Study, axes: Sequence[Axis], winner: int | None) -> dict[str, Any]:
+    """Columns of the :data:`ROWS` best sets; the winner is among them whatever its Sharpe ratio."""
+    rows = ranking(numbers(study, "sharpe"))[:ROWS]
+    if winner is not None and winner not in rows:
+        rows[-1] = winner
+    names = [str(name) for name in study.table.columns if name != ERROR]
+    columns = [_column(study, name, rows) for name in sorted(names, key=lambda name: (*MAIN, name).index(name))]
+    # The figure that is sorted by stands first: on a telephone the others are beyond the edge.
+    columns[1:1] = [_axis_column(axis, rows) for axis in axes]
+    if (study.table[ERROR].to_numpy()[rows] != "").any():
+        columns.append({**_texts(ERROR, study.table[ERROR].astype(str).to_numpy()[rows].tolist()), "main": True})
+    return {"rows": packed(rows), "columns": columns, "winner": _place(rows, winner), "sets": len(study)}
+
+
+def _place(rows: np.ndarray, winner: int | None) -> int | None:
+    return None if winner is None else int(np.flatnonzero(rows == winner)[0])
+
+
+def _axis_column(axis: Axis, rows: np.ndarray) -> dict[str, Any]:
+    used, codes = np.unique(axis.codes[rows], return_inverse=True)
+    labels = axis.labels
+    return {
+        "name": axis.name,
+        "label": axis.name,
+        "kind": "number" if axis.numeric else "text",
+        "form": "axis",
+        "main": True,
+        "values": [labels[place] for place in used],
+        "numbers": [axis.levels[place] for place in used] if axis.numeric else None,
+        "codes": packed(codes),
+    }
+
+
+def _column(study: Study, name: str, rows: np.ndarray) -> dict[str, Any]:
+    column = study.table[name]
+    if column.dtype.kind not in "iuf":
+        return _texts(name, ["" if pd.isna(value) else str(value) for value in column.iloc[rows].tolist()])
+    return {
+        "name": name,
+        "label": LABELS.get(name, name),
+        "kind": "number",
+        "form": form(name),
+        "main": name in MAIN,
+        "data": packed(numbers(study, name)[rows]),
+    }
+
+
+def _texts(name: str, texts: list[str]) -> dict[str, Any]:
+    codes, values = pd.factorize(np.array(texts, dtype=object))
+    return {
+        "name": name,
+        "label": name,
+        "kind": "text",
+        "form": "text",
+        "main": False,
+        "values": values.tolist(),
+        "numbers": None,
+        "codes": packed(codes.astype(np.int64)),
+    }
+
+
+def form(name: str) -> str:
+    """How a metric is written: percent, ratio, usd or count."""
+    if name in _PERCENT:
+        return "percent"
+    return "usd" if name.endswith("_usd") else "ratio" if name in _RATIOS else "count"
+
+
+def heat(study: Study, axes: Sequence[Axis], winner: int | None, progress: Progress | None = None) -> dict[str, Any]:
+    """Every metric over every axis and every pair of axes.
+
+    A cell holds, of its sets that have the metric, the ``median``; the value of the set with the highest Sharpe ratio
+    (``best``); and that of the set that has the winner's values on all other axes (``fixed``). ``count`` is the number
+    of sets with a Sharpe ratio in it.
+    """
+    metrics = [name for name in HEAT if name in study.table]
+    limit = _group_limit([len(axis.levels) for axis in axes], len(metrics))
+    grouped = [axis.grouped(limit) for axis in axes]
+    values = np.array([numbers(study, name) for name in metrics])
+    sharpe = numbers(study, "sharpe")
+    ranked = ranking(sharpe)[: int(np.isfinite(sharpe).sum())]
+    ascending = [np.argsort(row, kind="stable")[: int(np.isfinite(row).sum())] for row in values]
+    keys = [*((place,) for place in range(len(axes))), *combinations(range(len(axes)), 2)]
+    cells = {}
+    for done, key in enumerate(keys):
+        if progress is not None:
+            progress(done, len(keys), "heat maps")
+        shape = [len(grouped[place][0]) for place in key]
+        flat = np.ravel_multi_index([grouped[place][1] for place in key], shape).astype(np.int32)
+        size = math.prod(shape)
+        others = [axis for place, axis in enumerate(axes) if place not in key]
+        cells["-".join(map(str, key))] = {
+            "count": packed(np.bincount(flat[ranked], minlength=size)),
+            "median": packed(_medians(values, ascending, flat, size)),
+            "best": packed(_best(values, ranked, flat, size)),
+            "fixed": None if winner is None else packed(_best(values, _alike(ranked, others, winner), flat, size)),
+        }
+    return {
+        "metrics": [{"name": name, "label": LABELS.get(name, name), "form": form(name)} for name in metrics],
+        "axes": [
+            {
+                "name": axis.name,
+                "labels": labels,
+                "grouped": len(labels) < len(axis.levels),
+                "winner": None if winner is None else int(codes[winner]),
+            }
+            for axis, (labels, codes) in zip(axes, grouped, strict=True)
+        ],
+        "cells": cells,
+    }
+
+
+def _group_limit(sizes: list[int], metrics: int) -> int:
+    limit = GROUPS
+    while limit > 4:
+        shown = [min(size, limit) for size in sizes]
+        if 3 * metrics * sum(first * second for first, second in combinations(shown, 2)) <= CELLS:
+            break
+        limit -= 2
+    return limit
+
+
+def _medians(values: np.ndarray, ascending: list[np.ndarray], flat: np.ndarray, size: int) -> np.ndarray:
+    """Median of each metric in each cell, (M, size); NaN in an empty cell. `ascending` are the sets by each metric."""
+    found = np.full((len(values), size), np.nan)
+    for metric, order in enumerate(ascending):
+        cell = flat[order].astype(np.uint32 if size > 2**16 else np.uint16)
+        sorted_values = values[metric, order][np.argsort(cell, kind="stable")]
+        counts = np.bincount(cell, minlength=size)
+        filled = counts > 0
+        start = (np.cumsum(counts) - counts)[filled]
+        count = counts[filled]
+        found[metric, filled] = (sorted_values[start + (count - 1) // 2] + sorted_values[start + count // 2]) / 2.0
+    return found
+
+
+def _best(values: np.ndarray, ranked: np.ndarray, flat: np.ndarray, size: int) -> np.ndarray:
+    """Metrics of the first of `ranked` in each cell, (M, size)."""
+    found = np.full((len(values), size), np.nan)
+    cells, first = np.unique(flat[ranked], return_index=True)
+    found[:, cells] = values[:, ranked[first]]
+    return found
+
+
+def _alike(ranked: np.ndarray, others: Sequence[Axis], winner: int) -> np.ndarray:
+    alike = np.ones(len(ranked), dtype=bool)
+    for axis in others:
+        alike &= axis.codes[ranked] == axis.codes[winner]
+    return ranked[alike]
+
+
+def histogram(values: Any, zero: bool = False) -> dict[str, list[float]] | None:
+    """``edges``, one more than ``counts``; None when no value is finite. With `zero` no bin has it inside."""
+    finite = np.asarray(values, dtype=np.float64)
+    finite = finite[np.isfinite(finite)]
+    if not len(finite):
+        return None
+    counts, edges = np.histogram(finite, bins=int(np.clip(2.0 * len(finite) ** 0.4, 8, 80)))
+    if zero:
+        width = edges[1] - edges[0]
+        bounds = np.arange(np.floor(edges[0] / width), np.ceil(edges[-1] / width) + 1.0) * width
+        # The last edge may be an ulp below the highest value.
+        counts, edges = np.histogram(np.clip(finite, bounds[0], bounds[-1]), bins=bounds)
+    return {"edges": edges.round(6).tolist(), "counts": counts.tolist()}
+
+
+def fan(study: Study, winner: int | None, progress: Progress | None = None) -> dict[str, Any] | None:
+    """Growth of one unit by day: quantiles over all sets, the winner and the :data:`CURVES` best sets.
+
+    None without returns. A day on which a set has no return counts as 0; a set without any is left out.
+    """
+    returns = study.daily_returns
+    if returns is None or returns.empty:
+        return None
+    dates = pd.DatetimeIndex(returns.index)
+    kept = thinned(len(dates))
+    values = returns.to_numpy(dtype=np.float64)
+    rows = ranking(numbers(study, "sharpe"))[:CURVES]
+    lives = np.zeros(values.shape[1], dtype=bool)
+    for day in values:
+        lives |= np.isfinite(day)
+    if not lives.any():
+        return None
+    bands, curves, best = np.ones((len(BANDS), len(kept) + 1)), np.ones((len(rows), len(kept) + 1)), [1.0]
+    for point, growth in enumerate(_growth(values, kept), start=1):
+        if progress is not None and point % 16 == 0:
+            progress(point, len(kept), "equity curves")
+        bands[:, point] = np.quantile(growth[lives], BANDS)
+        curves[:, point] = np.where(lives[rows], growth[rows], np.nan)
+        best.append(float("nan") if winner is None else float(growth[winner]))
+    return {
+        "dates": _days(dates, kept),
+        "bands": packed(bands),
+        "winner": packed(np.array(best)) if winner is not None and lives[winner] else None,
+        "curves": packed(curves),
+        "kept": len(rows),
+        "sets": int(lives.sum()),
+    }
+
+
+def _growth(values: np.ndarray, kept: np.ndarray) -> Iterator[np.ndarray]:
+    """Growth of all sets at the kept days, one after another; the array is overwritten by the next."""
+    growth, wanted = np.ones(values.shape[1]), set(kept.tolist())
+    for day, row in enumerate(values):
+        growth *= 1.0 + np.nan_to_num(row, nan=0.0, posinf=0.0, neginf=0.0)
+        np.maximum(growth, 0.0, out=growth)  # once all is lost nothing grows again
+        if day in wanted:
+            yield growth
+
+
+def curve(dates: Sequence[str], returns: Sequence[float | None]) -> dict[str, Any]:
+    """Growth of one unit of a single series of daily returns, as the curves of :func:`fan`."""
+    days = pd.DatetimeIndex(pd.to_datetime(list(dates), utc=True))
+    daily = np.array([math.nan if value is None else value for value in returns], dtype=np.float64)
+    kept = thinned(len(days))
+    growth = [float(point[0]) for point in _growth(daily[:, None], kept)]
+    return {"dates": _days(days, kept), "growth": packed(np.array([1.0, *growth]))}
+
+
+def thinned(days: int) -> np.ndarray:
+    """Days that are drawn, (<= :data:`POINTS`,): evenly spaced, the last always among them."""
+    return np.unique(np.linspace(0, days - 1, min(days, POINTS)).round().astype(np.int64))
+
+
+def _days(dates: pd.DatetimeIndex, kept: np.ndarray) -> list[str]:
+    """The day before the first, where all curves start at 1, then the kept days."""
+    return [str((dates[0] - pd.Timedelta(days=1)).date()), *(str(day.date()) for day in dates[kept])]

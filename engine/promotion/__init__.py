@@ -1,0 +1,1 @@
+"""Parts of a promotion: the candidate and the gates before it."""

@@ -1,0 +1,287 @@
+"""Grids: which sets a sweep runs."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.config import RunConfig
+from engine.errors import ConfigError, nearest
+from engine.oracle import Oracle
+from engine.oracles.build import accepted_parameters
+from engine.sweeps.study import ORACLE, index_of
+
+#: More sets than this at once are a slip of the finger; ``sample`` draws from any number.
+MOST_SETS = 20_000_000
+Constraint = str | Callable[[Mapping[str, Any]], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """The sets of a sweep.
+
+    Attributes
+    ----------
+    values : mapping of str to list
+        Distinct values of each key. A key is a parameter of the oracle, ``section.key`` of the config, or ``oracle``.
+    codes : ndarray, (P, K) int32
+        Place of each set's value among those of the key.
+    """
+
+    values: Mapping[str, list[Any]]
+    codes: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def chosen(self, place: int) -> dict[str, Any]:
+        """Values of one set by key."""
+        return {key: values[code] for (key, values), code in zip(self.values.items(), self.codes[place], strict=True)}
+
+    @property
+    def index(self) -> pd.Index:
+        """A level a key, a row a set."""
+        return index_of(self.values, self.codes)
+
+
+def make_grid(
+    asked: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    defaults: Mapping[str, Any],
+    where: Sequence[Constraint] = (),
+    sample: int | None = None,
+    seed: int = 0,
+) -> Grid:
+    """Sets of a product (a mapping of keys to values) or of a list of sets.
+
+    Parameters
+    ----------
+    asked : mapping or list of mappings
+        Values by key, or sets.
+    defaults : mapping
+        The value of a key that a set of the list lacks.
+    where : sequence of str or callable
+        A set stays when all are true of it: expressions over the keys as :meth:`pandas.DataFrame.eval` reads them
+        (``"skip_hours < lookback_hours"``; a key with a dot in backticks), or functions of a mapping.
+    sample : int, optional
+        Draw this many of the sets at random, without drawing one twice.
+    seed : int
+        Of the draw.
+
+    Raises
+    ------
+    ConfigError
+        For an empty grid, repeated values, a constraint that cannot be read, or more sets than memory should hold.
+    """
+    if isinstance(asked, Mapping):
+        values = {str(key): _values(str(key), given) for key, given in asked.items()}
+        codes = _product(values, where, sample, seed)
+    else:
+        values, codes = _listed(asked, defaults)
+        codes = codes[_kept(values, codes, where)]
+        if sample is not None and sample < len(codes):
+            codes = codes[sorted(random.Random(seed).sample(range(len(codes)), sample))]
+    if not len(codes):
+        raise ConfigError(
+            "The grid has no set: "
+            + ("its constraints exclude every one." if where else "give at least one key with at least one value.")
+        )
+    return Grid(values, codes)
+
+
+def _values(key: str, given: Any) -> list[Any]:
+    if isinstance(given, Mapping):
+        given = _range(key, given)
+    if isinstance(given, str) or not isinstance(given, Sequence | np.ndarray | pd.Index | range):
+        raise ConfigError(f"Grid key {key} = {given!r} is not accepted: give a list of values.")
+    values = [plain(key, value) for value in given]
+    if not values:
+        raise ConfigError(f"Grid key {key} has no value. Give at least one, or leave the key out.")
+    seen: list[Any] = []
+    for value in values:
+        if any(value == other and type(value) is type(other) for other in seen[-1000:]):
+            raise ConfigError(f"Grid key {key} has the value {value!r} twice. Each set is run once.")
+        seen.append(value)
+    return values
+
+
+def _range(key: str, given: Mapping[str, Any]) -> list[Any]:
+    """``{start, stop, step}``, both ends included."""
+    wrong = ConfigError(
+        f"Grid key {key} = {dict(given)!r} is not accepted: a range has the numbers start, stop (included, not below "
+        f"start) and step (above 0), at most {MOST_SETS:,} values."
+    )
+    if set(given) != {"start", "stop", "step"} or not all(
+        isinstance(value, int | float) and not isinstance(value, bool) for value in given.values()
+    ):
+        raise wrong
+    start, stop, step = given["start"], given["stop"], given["step"]
+    if step <= 0 or stop < start or (stop - start) / step > MOST_SETS:
+        raise wrong
+    count = int((stop - start) / step + 1e-9) + 1
+    numbers = [start + step * place for place in range(count)]
+    return numbers if all(isinstance(value, int) for value in (start, step)) else [round(n, 12) for n in numbers]
+
+
+def plain(key: str, value: Any) -> Any:
+    """The value as the record of a sweep holds it, so that the set can be told from others and run again.
+
+    Raises
+    ------
+    ConfigError
+        For what the record cannot hold: frames, objects, NaN.
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    value = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        shown = " ".join(repr(value).split())
+        raise ConfigError(
+            f"{key} = {shown if len(shown) <= 60 else shown[:57] + '...'} ({type(value).__name__}) is not accepted: a "
+            "sweep takes finite numbers, texts, true or false, None, and lists or tables of them. Put data into a file "
+            "and name the file, or an oracle as module:Class."
+        ) from error
+    return value
+
+
+def _product(values: Mapping[str, list[Any]], where: Sequence[Constraint], sample: int | None, seed: int) -> np.ndarray:
+    shape = [len(value) for value in values.values()]
+    size = int(np.prod(np.array(shape, dtype=object))) if shape else 0
+    if sample is None:
+        if size > MOST_SETS:
+            raise ConfigError(f"The grid has {size:,} sets; at most {MOST_SETS:,} are run at once. Draw some: sample.")
+        codes = _unravel(np.arange(size), shape)
+        return codes[_kept(values, codes, where)]
+    if isinstance(sample, bool) or not isinstance(sample, int) or not 1 <= sample <= MOST_SETS:
+        raise ConfigError(f"sample = {sample!r} is not accepted: it must be a whole number from 1 to {MOST_SETS:,}.")
+    # Draw a random order of the whole product, a block at a time, until enough sets meet the constraints.
+    draw = _shuffled(size, seed)
+    found: list[np.ndarray] = []
+    missing = sample
+    while missing > 0 and len(block := _take(draw, max(2 * missing, 1000))):
+        codes = _unravel(block, shape)
+        found.append(codes[_kept(values, codes, where)][:missing])
+        missing -= len(found[-1])
+    codes = np.concatenate(found) if found else np.empty((0, len(shape)), dtype=np.int32)
+    return codes[np.lexsort(codes.T[::-1])] if len(codes) else codes
+
+
+def _shuffled(size: int, seed: int) -> Iterator[int]:
+    """The numbers below `size` in a random order, each once, in constant memory for any size.
+
+    A Feistel network permutes the next power of four; numbers beyond `size` are walked past.
+    """
+    bits = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
+    mask = (1 << bits) - 1
+    keys = [random.Random(f"{seed}.{turn}").getrandbits(64) for turn in range(4)]
+    for number in range(1 << (2 * bits)):
+        left, right = number >> bits, number & mask
+        for key in keys:
+            mixed = ((right ^ key) * 0x9E3779B97F4A7C15 + key) & 0xFFFFFFFFFFFFFFFF
+            left, right = right, left ^ ((mixed >> 29) & mask)
+        if (drawn := (left << bits) | right) < size:
+            yield drawn
+
+
+def _take(numbers: Iterator[int], count: int) -> np.ndarray:
+    return np.array([number for _, number in zip(range(count), numbers, strict=False)], dtype=object)
+
+
+def _unravel(numbers: np.ndarray, shape: list[int]) -> np.ndarray:
+    """Codes (P, K) of places in the product; the last key varies fastest."""
+    codes = np.empty((len(numbers), len(shape)), dtype=np.int32)
+    rest = numbers
+    for place in range(len(shape) - 1, -1, -1):
+        codes[:, place] = rest % shape[place]
+        rest = rest // shape[place]
+    return codes
+
+
+def _listed(asked: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> tuple[dict[str, list[Any]], np.ndarray]:
+    keys = list(dict.fromkeys(str(key) for one in asked for key in one))
+    values: dict[str, list[Any]] = {key: [] for key in keys}
+    codes = np.empty((len(asked), len(keys)), dtype=np.int32)
+    for row, one in enumerate(asked):
+        for column, key in enumerate(keys):
+            if key not in one and key not in defaults:
+                raise ConfigError(f"Set {row} of the list has no {key}, and it has no default. Give it a value.")
+            value = plain(key, one[key] if key in one else defaults[key])
+            same = [k for k, other in enumerate(values[key]) if other == value and type(other) is type(value)]
+            if not same:
+                values[key].append(value)
+            codes[row, column] = same[0] if same else len(values[key]) - 1
+    unique, first = np.unique(codes, axis=0, return_index=True) if len(codes) else (codes, np.arange(0))
+    if len(unique) < len(codes):
+        repeated = min(set(range(len(codes))) - {int(place) for place in first})
+        raise ConfigError(f"The list has the set {dict(asked[repeated])!r} twice. Each set is run once.")
+    return values, codes
+
+
+def _kept(values: Mapping[str, list[Any]], codes: np.ndarray, where: Sequence[Constraint]) -> np.ndarray:
+    """Which sets meet all constraints, (P,) bool."""
+    kept = np.ones(len(codes), dtype=bool)
+    if not where or not len(codes):
+        return kept
+    columns = {
+        key: np.array([*map(_cell, options), None], dtype=object)[:-1][codes[:, place]]
+        for place, (key, options) in enumerate(values.items())
+    }
+    frame = pd.DataFrame(columns).infer_objects()
+    for constraint in where:
+        if callable(constraint):
+            kept &= np.array(
+                [bool(constraint({str(key): value for key, value in one.items()})) for one in frame.to_dict("records")]
+            )
+            continue
+        try:
+            answer = np.asarray(frame.eval(constraint, engine="python"))
+        except Exception as error:
+            raise ConfigError(
+                f"The constraint {constraint!r} cannot be read: {type(error).__name__}: {error}. Write an expression "
+                f"over {', '.join(values)}; a name with a dot in backticks."
+            ) from error
+        if answer.dtype != np.bool_ or answer.shape != kept.shape:
+            raise ConfigError(f"The constraint {constraint!r} is not true or false of each set.")
+        kept &= answer
+    return kept
+
+
+def _cell(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def check_keys(keys: Sequence[str], kinds: Mapping[str, type[Oracle]], fixed: Mapping[str, Any]) -> None:
+    """Refuse a key that is neither a parameter of every oracle nor a key of the config that a set may have.
+
+    Raises
+    ------
+    ConfigError
+        Naming the nearest that is one.
+    """
+    sections = {item.name: [key.name for key in fields(getattr(RunConfig(), item.name))] for item in fields(RunConfig)}
+    config_keys = [f"{section}.{key}" for section, names in sections.items() if section != "data" for key in names]
+    for key in keys:
+        section, dot, _ = key.partition(".")
+        if key == ORACLE or key in config_keys:
+            continue
+        if dot and section == "data":
+            raise ConfigError(f"Grid key {key} is not accepted: a sweep has one panel. Make one sweep for each {key}.")
+        for path, kind in kinds.items():
+            accepted = accepted_parameters(kind)
+            if (dot and section in sections) or (section not in accepted and None not in accepted):
+                names = [name for name in accepted if name is not None]
+                raise ConfigError(
+                    f"Grid key {key!r} is no parameter of {path} and no key of the config."
+                    f"{nearest(key, [*names, *config_keys])} Parameters: {', '.join(names) or 'none'}; config "
+                    "keys are written section.key, for example costs.taker_bps."
+                )
+        if key in fixed:
+            raise ConfigError(f"{key} is both fixed and in the grid. Leave one out.")

@@ -1,0 +1,314 @@
+"""What a sweep will run: its sets, what identifies each, and the order in which they share work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from engine.config import RunConfig
+from engine.errors import ConfigError, HlbtError
+from engine.oracle import Oracle, shares_scores
+from engine.oracles.build import accepted_parameters, build_oracle, oracle_class, oracle_code, oracle_sources
+from engine.oracles.loose import loose_code
+from engine.oracles.sources import code_files
+from engine.panel import Panel
+from engine.records import code_digest, files_digest, versions
+from engine.sweeps.grid import Constraint, Grid, check_keys, make_grid, plain
+from engine.sweeps.study import ORACLE, SCHEMA
+from engine.sweeps.tasks import Task
+from engine.sweeps.trials import digest_of, family_of, state_of, trial_config
+
+#: Sets and scores of one task: an interrupt loses at most the tasks that run.
+TASK_SETS, TASK_SCORES, TASK_OTHERS = 1024, 64, 8
+#: Scores that are gone through for every config before the next ones, so that each is computed once and found again.
+BLOCK_SCORES = 64
+#: Daily returns are kept, unless it is said otherwise, up to this many sets.
+KEPT_RETURNS = 100_000
+#: Keys of the config that decide when an oracle is asked.
+SCHEDULE = ("execution.hour_utc", "execution.every_days", "execution.weekdays")
+
+Oracles = type[Oracle] | str | Sequence[type[Oracle] | str]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a sweep will run.
+
+    Attributes
+    ----------
+    kinds : mapping
+        Classes by dotted path.
+    keys, trial_keys : ndarray, (P,) int64
+        Digest of all that decides a set's numbers, and of what makes it a trial of its own.
+    families : ndarray, (P,) int64
+        Place of each set's oracle in `kinds`.
+    configs : list of mapping, (C,)
+        Distinct configs.
+    config_of : ndarray, (P,) int64
+        Which of them a set has.
+    """
+
+    kinds: Mapping[str, type[Oracle]]
+    digests: Mapping[str, str]
+    fixed: Mapping[str, Any]
+    base: RunConfig
+    grid: Grid
+    where: Sequence[str]
+    sample: int | None
+    seed: int
+    returns: bool
+    keys: np.ndarray
+    trial_keys: np.ndarray
+    families: np.ndarray
+    configs: Sequence[Mapping[str, Any]]
+    config_of: np.ndarray
+
+    @property
+    def name(self) -> str:
+        """Default name: the oracles, and a digest of what is asked of them."""
+        asked = [dict(self.grid.values), dict(self.fixed), list(self.where), self.sample, self.seed, len(self.grid)]
+        label = "-".join(path.rpartition(":")[2].lower() for path in self.kinds)
+        return f"sweep-{label}-{digest_of(asked, self.base.to_dict()) & 0xFFFFFFFF:08x}"
+
+    def parameters(self, place: int) -> dict[str, Any]:
+        """Constructor arguments of a set."""
+        chosen = self.grid.chosen(place)
+        return {**self.fixed, **{key: value for key, value in chosen.items() if key != ORACLE and not _is_config(key)}}
+
+    def tasks(self, missing: np.ndarray) -> Iterator[Task]:
+        """Tasks over the sets `missing`: of one oracle and config each, sets that share scores side by side."""
+        paths = list(self.kinds)
+        units = self._units()
+        block = units // BLOCK_SCORES
+        order = missing[
+            np.lexsort((missing, units[missing], self.config_of[missing], block[missing], self.families[missing]))
+        ]
+        group = np.stack([self.families[order], block[order], self.config_of[order]], axis=1)
+        ends = np.append(np.flatnonzero((np.diff(group, axis=0) != 0).any(axis=1)) + 1, len(order))
+        number = first = 0
+        for last in ends:
+            if first == last:
+                return
+            kind = self.kinds[paths[self.families[order[first]]]]
+            sets, scores = (TASK_SETS, TASK_SCORES) if shares_scores(kind) else (TASK_OTHERS, TASK_OTHERS)
+            while first < last:
+                stop = min(first + sets, last)
+                # The first set that would need one score too many ends the task.
+                within = np.cumsum(np.append(0, np.diff(units[order[first:stop]]) != 0))
+                stop = int(first + np.searchsorted(within, scores))
+                places = order[first:stop]
+                config = self.configs[self.config_of[places[0]]]
+                yield Task(number, kind, config, [self.parameters(int(p)) for p in places], places, self.returns)
+                number, first = number + 1, stop
+
+    def _units(self) -> np.ndarray:
+        """What is computed once, (P,): sets with one number share oracle and score parameters (all, without scores)."""
+        paths, names = list(self.kinds), list(self.grid.values)
+        state = np.zeros((len(self.grid), 1 + len(names)), dtype=np.int32)
+        state[:, 0] = self.families
+        for family, path in enumerate(paths):
+            kind, of = self.kinds[path], self.families == family
+            for column, key in enumerate(names):
+                named = not shares_scores(kind) or key.partition(".")[0] in kind.score_parameters
+                if named and key != ORACLE and not _is_config(key):
+                    state[of, 1 + column] = self.grid.codes[of, column]
+        return np.unique(state, axis=0, return_inverse=True)[1].ravel()
+
+    def record(self, panel: Panel, name: str, created: str, reused: int) -> dict[str, Any]:
+        """Content of sweep.json, but for what is known only of the results."""
+        index = panel.index
+        return {
+            "schema": SCHEMA,
+            "name": name,
+            "created": created,
+            "synthetic": panel.synthetic,
+            "oracles": [
+                {"path": path, "name": path.rpartition(":")[2], "digest": self.digests[path]} for path in self.kinds
+            ],
+            "fixed": dict(self.fixed),
+            "grid": dict(self.grid.values),
+            "keys": list(self.grid.values),
+            "where": list(self.where),
+            "sample": None if self.sample is None else {"sets": self.sample, "seed": self.seed},
+            "config": self.base.to_dict(),
+            "span": {
+                "start": index[0].isoformat(),
+                "end": index[-1].isoformat(),
+                "hours": len(index),
+                "coins": len(panel.coins),
+            },
+            "digests": {"data": panel.digest, "code": code_digest()},
+            "versions": versions(),
+            "sets": {"total": len(self.grid), "reused": reused},
+        }
+
+
+def make_plan(
+    panel: Panel,
+    oracle: Oracles,
+    asked: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    config: RunConfig,
+    fixed: Mapping[str, Any],
+    where: Constraint | Sequence[Constraint],
+    sample: int | None,
+    seed: int,
+    returns: bool | None,
+) -> Plan:
+    """Check what is asked of a sweep and lay out its sets."""
+    kinds = _kinds(oracle)
+    given = list(asked) if isinstance(asked, Mapping) else list(dict.fromkeys(key for one in asked for key in one))
+    check_keys([str(key) for key in given], kinds, fixed)
+    check_keys([str(key) for key in fixed if key not in given], kinds, {})
+    if isinstance(asked, Mapping) and len(kinds) > 1 and ORACLE not in asked:
+        asked = {ORACLE: list(kinds), **asked}
+    fixed = {str(name): plain(str(name), value) for name, value in fixed.items()}
+    constraints = [where] if isinstance(where, str) or callable(where) else list(where)
+    grid = make_grid(asked, _defaults(kinds, config, fixed), constraints, sample, seed)
+    for path in grid.values.get(ORACLE, []):
+        if path not in kinds:
+            raise ConfigError(f"The grid's oracle {path!r} is not among those of the sweep: {', '.join(kinds)}.")
+    digests = {
+        path: files_digest(code_files(base.__module__ for base in kind.__mro__)) + loose_code(kind.__mro__)
+        for path, kind in kinds.items()
+    }
+    families, configs, config_of = _families(grid, kinds), *_configs(grid, config)
+    keys, trials = _digests(panel, grid, fixed, kinds, digests, families, configs, config_of)
+    return Plan(
+        kinds,
+        digests,
+        dict(fixed),
+        config,
+        grid,
+        [item if isinstance(item, str) else getattr(item, "__name__", repr(item)) for item in constraints],
+        sample,
+        seed,
+        len(grid) <= KEPT_RETURNS if returns is None else returns,
+        keys,
+        trials,
+        families,
+        configs,
+        config_of,
+    )
+
+
+def _is_config(key: str) -> bool:
+    return key.partition(".")[0] in ("execution", "costs", "account") and "." in key
+
+
+def _kinds(oracle: Oracles) -> dict[str, type[Oracle]]:
+    named: dict[str, type[Oracle]] = {}
+    for item in oracle if isinstance(oracle, list | tuple) else [oracle]:
+        if isinstance(item, str):
+            named[item] = oracle_class(item)
+        elif isinstance(item, type) and issubclass(item, Oracle):
+            named[f"{item.__module__}:{item.__qualname__}"] = item
+        else:
+            raise ConfigError(f"{item!r} is no oracle: give a class, or module:Class.")
+    if not named:
+        raise ConfigError("A sweep needs an oracle: a class, or module:Class.")
+    return named
+
+
+def _defaults(kinds: Mapping[str, type[Oracle]], config: RunConfig, fixed: Mapping[str, Any]) -> dict[str, Any]:
+    """Value of a key where a set of a list does not give it."""
+    found: dict[str, Any] = {
+        f"{section}.{key}": value for section, keys in config.to_dict().items() for key, value in keys.items()
+    }
+    for kind in kinds.values():
+        found |= {name: value for name, value in accepted_parameters(kind).items() if name is not None}
+    if len(kinds) == 1:
+        found[ORACLE] = next(iter(kinds))
+    return {**found, **fixed}
+
+
+def _families(grid: Grid, kinds: Mapping[str, type[Oracle]]) -> np.ndarray:
+    if ORACLE not in grid.values:
+        return np.zeros(len(grid), dtype=np.int64)
+    paths = list(kinds)
+    column = list(grid.values).index(ORACLE)
+    return np.array([paths.index(path) for path in grid.values[ORACLE]])[grid.codes[:, column]]
+
+
+def _configs(grid: Grid, config: RunConfig) -> tuple[list[dict[str, Any]], np.ndarray]:
+    """Distinct configs of the sets, those of one schedule side by side, and which each set has."""
+    names = list(grid.values)
+    columns = [place for place, key in enumerate(names) if _is_config(key)]
+    columns.sort(key=lambda place: names[place] not in SCHEDULE)
+    distinct, config_of = np.unique(grid.codes[:, columns], axis=0, return_inverse=True)
+    configs = []
+    for codes in distinct:
+        sections = config.to_dict()
+        for column, code in zip(columns, codes, strict=True):
+            section, _, key = names[column].partition(".")
+            sections[section][key] = grid.values[names[column]][code]
+        with suppress(HlbtError):  # else its sets are going to be recorded with the error
+            sections = RunConfig.from_dict(sections).to_dict()  # 4 bps are 4.0 bps
+        configs.append(sections)
+    return configs, config_of.ravel()
+
+
+def _digests(
+    panel: Panel,
+    grid: Grid,
+    fixed: Mapping[str, Any],
+    kinds: Mapping[str, type[Oracle]],
+    digests: Mapping[str, str],
+    families: np.ndarray,
+    configs: Sequence[Mapping[str, Any]],
+    config_of: np.ndarray,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Keys of the results and of the trials, (P,) int64 each."""
+    paths = list(kinds)
+    results = [digest_of(panel.digest, code_digest(), {**config, "data": {}}) for config in configs]
+    trials = [trial_config(config) for config in configs]
+    bases = [
+        {name: value for name, value in accepted_parameters(kind).items() if name is not None} | dict(fixed)
+        for kind in kinds.values()
+    ]
+    options = [(key, values) for key, values in grid.values.items()]
+    own = [column for column, (key, _) in enumerate(options) if key != ORACLE and not _is_config(key)]
+    keys, trial_keys = np.empty(len(grid), dtype=np.int64), np.empty(len(grid), dtype=np.int64)
+    files: dict[tuple[Path, ...], str] = {}
+    for place, codes in enumerate(grid.codes):
+        family, config = int(families[place]), int(config_of[place])
+        parameters = dict(bases[family])
+        for column in own:
+            parameters[options[column][0]] = options[column][1][codes[column]]
+        state = state_of(parameters)
+        path = paths[family]
+        code, sources = _sources(kinds[path], parameters, digests[path], files)
+        keys[place] = digest_of(path, sources, state, results[config])
+        trial_keys[place] = digest_of(family_of(path), code, state, trials[config])
+    return keys, trial_keys
+
+
+def _sources(
+    kind: type[Oracle], parameters: Mapping[str, Any], code: str, seen: dict[tuple[Path, ...], str]
+) -> tuple[str, str]:
+    """Digests of the code of an oracle and its parts, and of that and the data files it reads."""
+    named = [value for value in parameters.values() if isinstance(value, str) and ("/" in value or "." in value)]
+    files = [path for path in map(Path, named) if path.is_file()]
+    if not kind.oracle_parameters and kind.files is Oracle.files:
+        return code, code + _digest(files, seen) if files else code
+    try:
+        oracle = build_oracle(kind, parameters)
+        loose = loose_code(dict.fromkeys(_kinds_in(oracle)))
+        return _digest(oracle_code(oracle), seen) + loose, _digest([*oracle_sources(oracle), *files], seen) + loose
+    except HlbtError:
+        return code, code  # The set is going to be recorded with this error.
+
+
+def _kinds_in(oracle: Oracle) -> list[type]:
+    """Classes of an oracle and of its parts."""
+    return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in _kinds_in(part))]
+
+
+def _digest(files: Sequence[Path], seen: dict[tuple[Path, ...], str]) -> str:
+    if tuple(files) not in seen:
+        seen[tuple(files)] = files_digest(list(files))
+    return seen[tuple(files)]

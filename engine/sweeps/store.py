@@ -1,0 +1,230 @@
+"""The folder of a sweep: results arrive as chunks, whole or not at all, and end as one table.
+
+A result is found again by its key (:attr:`engine.sweeps.plan.Plan.keys`), in whatever sweep below the same reports it
+was computed, so no unchanged set is run twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from engine.batch import metric_names
+from engine.clock import DAYS_PER_YEAR, UNIT
+from engine.errors import DataError, some
+from engine.files import LOCK, locked, replacing
+from engine.records import to_json
+from engine.sweeps.grid import Grid
+from engine.sweeps.study import ERROR, PAGE, RECORD, RETURNS, TABLE, TEXTS, VERDICT, Study
+from engine.sweeps.tasks import Outcome
+
+CHUNKS, TOP = "chunks", "top"
+FILES = frozenset({RECORD, TABLE, RETURNS, VERDICT, PAGE, CHUNKS, TOP, LOCK})
+#: Metrics that count something: whole numbers, unless a set failed.
+COUNTS = ("days", "decisions", "trades", "skipped_min_notional", "skipped_band", "untradable_orders", "delistings")
+
+
+@contextmanager
+def sweep_folder(folder: Path) -> Iterator[Path]:
+    """The folder of a sweep, made when absent and held against other processes.
+
+    Raises
+    ------
+    DataError
+        When something else lies there, or another process writes to it.
+    """
+    if folder.is_dir():
+        foreign = sorted(
+            item.name for item in folder.iterdir() if item.name not in FILES and not item.name.startswith(".")
+        )
+        if foreign:
+            raise DataError(f"{folder} holds what is not of a sweep: {some(foreign)}. Name the sweep otherwise.")
+    with locked(folder):
+        yield folder
+
+
+class Results:
+    """The results of a sweep as they come; each is on the disk before the next is asked for."""
+
+    def __init__(self, folder: Path, keys: np.ndarray, dates: pd.DatetimeIndex, returns: bool) -> None:
+        self.chunks = folder / CHUNKS
+        self.keys, self.dates, self.returns = keys, dates, returns
+        self.done = np.zeros(len(keys), dtype=bool)
+        self.chunks.mkdir(parents=True, exist_ok=True)
+
+    def adopt(self, reports: Path | None) -> int:
+        """Take over what is known of these sets, here or in other sweeps below `reports`; returns how many."""
+        place = pd.Index(self.keys)
+        folders = [self.chunks.parent]
+        if reports is not None and reports.is_dir():
+            folders += sorted(path for path in reports.iterdir() if path.is_dir() and path != self.chunks.parent)
+        for folder in folders:
+            for path in [*sorted((folder / CHUNKS).glob("*.parquet")), folder / TABLE]:
+                if path.is_file() and not self.done.all():
+                    self._adopt(path, place)
+        return int(self.done.sum())
+
+    def _adopt(self, path: Path, place: pd.Index) -> None:
+        """Take over what a chunk or a table holds; one that cannot be read holds nothing."""
+        own = path.parent == self.chunks
+        try:
+            head = pq.read_table(path, columns=["key", ERROR])
+            found = place.get_indexer(head["key"].to_numpy())
+            useful = (found >= 0) & (head[ERROR].to_numpy(zero_copy_only=False) == "")
+            useful[useful] = ~self.done[found[useful]]
+            rows = np.flatnonzero(useful)
+            dated = not self.returns or path.name == TABLE or _dated(pq.read_schema(path).names)
+            if own and dated and len(rows) == len(found):
+                self.done[found] = True
+                return
+            if dated and len(rows):
+                table = pq.read_table(path).take(rows)
+                table = table.select([name for name in table.column_names if not name.startswith("set.")])
+                if self.returns and path.name == TABLE:
+                    if not (path.parent / RETURNS).is_file():
+                        return
+                    kept = pq.read_table(path.parent / RETURNS).take(rows)
+                    for name in kept.column_names:
+                        table = table.append_column(name, kept[name])
+                counts = [(name, table[name].cast(pa.float64())) for name in COUNTS if name in table.column_names]
+                for name, values in counts:
+                    table = table.set_column(table.column_names.index(name), name, values)
+                self._write(table)
+                self.done[found[rows]] = True
+            if own:
+                # What is left in it failed, or lacks its returns: it is run again, and must not be found beside that.
+                path.unlink()
+        except (OSError, ValueError, KeyError):
+            if own:
+                path.unlink(missing_ok=True)
+
+    def missing(self) -> np.ndarray:
+        """Rows of the sets that have no result yet."""
+        return np.flatnonzero(~self.done)
+
+    def add(self, outcome: Outcome) -> None:
+        """Keep what a task left."""
+        places = outcome.task.places
+        columns: dict[str, Any] = {"key": self.keys[places], ERROR: outcome.errors}
+        for name in map(str, outcome.table.columns):
+            text = name in TEXTS
+            columns[name] = outcome.table[name].to_numpy(dtype=object if text else np.float64)
+            if text:
+                columns[name] = [value if isinstance(value, str) else None for value in columns[name]]
+        if outcome.returns is not None and outcome.days is not None:
+            for column, day in enumerate(outcome.days):
+                columns[f"{day:%Y-%m-%d}"] = np.ascontiguousarray(outcome.returns[:, column])
+        self._write(pa.table(columns))
+        self.done[places] = True
+
+    def _write(self, table: pa.Table) -> None:
+        name = hashlib.sha256(table["key"].to_numpy().tobytes()).hexdigest()[:16]
+        with replacing(self.chunks / f"{name}.parquet") as made:
+            pq.write_table(table, made, compression="zstd", write_statistics=False, use_dictionary=False)
+
+    def sharpe(self) -> tuple[np.ndarray, np.ndarray]:
+        """Which sets have a result, (P,) bool, and their daily Sharpe ratios, (P,)."""
+        ran, sharpe = np.zeros(len(self.keys), dtype=bool), np.full(len(self.keys), np.nan)
+        place = pd.Index(self.keys)
+        for path in self.chunks.glob("*.parquet"):
+            names = [name for name in ("key", ERROR, "sharpe") if name in pq.read_schema(path).names]
+            table = pq.read_table(path, columns=names)
+            found = place.get_indexer(table["key"].to_numpy())
+            use = (found >= 0) & (table[ERROR].to_numpy(zero_copy_only=False) == "")
+            ran[found[use]] = True
+            if "sharpe" in names:
+                sharpe[found[use]] = table["sharpe"].to_numpy()[use] / np.sqrt(DAYS_PER_YEAR)
+        return ran, sharpe
+
+    def assemble(self, record: Mapping[str, Any], grid: Grid) -> Study:
+        """Put the chunks together in the order of the sets, write the folder's files and drop the chunks."""
+        chunks = [pq.read_table(path) for path in sorted(self.chunks.glob("*.parquet"))]
+        whole = pa.concat_tables(chunks, promote_options="default")
+        del chunks
+        rows = pd.Index(whole["key"].to_numpy())
+        order = np.full(len(self.keys), -1)
+        found = pd.Index(self.keys).get_indexer(rows)
+        order[found[found >= 0]] = np.flatnonzero(found >= 0)
+        columns: dict[str, Any] = {}
+        for name in metric_names():
+            if name in TEXTS:
+                texts = whole[name].to_pylist() if name in whole.column_names else [None] * len(whole)
+                columns[name] = np.array(texts, dtype=object)[order]
+            elif name not in whole.column_names:
+                columns[name] = np.full(len(order), np.nan)
+            else:
+                values = whole[name].to_numpy()[order]
+                counted = name in COUNTS and not np.isnan(values).any()
+                columns[name] = values.astype(np.int64) if counted else values
+        columns[ERROR] = np.array(whole[ERROR].to_pylist(), dtype=object)[order]
+        texts = {name: pd.Series(columns[name], dtype=object, index=grid.index) for name in (*TEXTS, ERROR)}
+        table = pd.DataFrame({**columns, **texts}, index=grid.index)
+        daily = self._daily(whole, order) if self.returns else None
+        del whole
+        failed = int((columns[ERROR] != "").sum())
+        finished = {**record, "sets": {**record["sets"], "failed": failed}}
+        self._finish(finished, grid, columns, daily)
+        frame = None
+        if daily is not None:
+            values, dates = daily
+            frame = pd.DataFrame(values.T, index=dates.rename("time"), columns=grid.index)
+        read = json.loads(to_json(finished))
+        read["grid"] = {key: read["grid"][key] for key in read["keys"]}
+        return Study(read, table, frame, self.chunks.parent)
+
+    def _daily(self, whole: pa.Table, order: np.ndarray) -> tuple[np.ndarray, pd.DatetimeIndex]:
+        """Daily returns, (P, days), and their dates."""
+        present = [(date, f"{date:%Y-%m-%d}") for date in self.dates if f"{date:%Y-%m-%d}" in whole.column_names]
+        values = np.empty((len(order), len(present)))
+        for column, (_, name) in enumerate(present):
+            values[:, column] = whole[name].to_numpy()[order]
+        return values, pd.DatetimeIndex([date for date, _ in present], tz="UTC").as_unit(UNIT)
+
+    def _finish(
+        self,
+        record: Mapping[str, Any],
+        grid: Grid,
+        columns: Mapping[str, Any],
+        daily: tuple[np.ndarray, pd.DatetimeIndex] | None,
+    ) -> None:
+        """Write record, table and returns; the record last, for it says that the others are whole."""
+        folder = self.chunks.parent
+        codes = {f"set.{key}": grid.codes[:, place] for place, key in enumerate(grid.values)}
+        for stale in (RECORD, VERDICT, PAGE):
+            (folder / stale).unlink(missing_ok=True)
+        kept = {**codes, "key": self.keys, **columns}
+        _replace(folder / TABLE, pa.table({name: _arrow(name, values) for name, values in kept.items()}))
+        if daily is None:
+            (folder / RETURNS).unlink(missing_ok=True)
+        else:
+            values, dates = daily
+            _replace(
+                folder / RETURNS,
+                pa.table({f"{date:%Y-%m-%d}": np.ascontiguousarray(values[:, k]) for k, date in enumerate(dates)}),
+            )
+        with replacing(folder / RECORD) as made:
+            made.write_text(to_json(record), encoding="utf-8")
+        shutil.rmtree(self.chunks, ignore_errors=True)
+
+
+def _arrow(name: str, values: Any) -> pa.Array:
+    return pa.array(values, type=pa.string()) if name in (*TEXTS, ERROR) else pa.array(values)
+
+
+def _dated(names: Sequence[str]) -> bool:
+    return any(name[:4].isdigit() for name in names)
+
+
+def _replace(path: Path, table: pa.Table) -> None:
+    with replacing(path) as made:
+        pq.write_table(table, made, compression="zstd", row_group_size=100_000)

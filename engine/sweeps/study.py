@@ -1,0 +1,207 @@
+"""Study: what a sweep leaves, in memory and as a folder.
+
+``sweep.json`` (what was asked, digests, versions, counts), ``table.parquet`` (a row a set), ``returns.parquet`` (a row
+a set, a column a day), and later ``verdict.json`` and ``index.html``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from engine.clock import UNIT
+from engine.config import RunConfig
+from engine.errors import DataError, reason_of
+
+if TYPE_CHECKING:
+    from engine.oracle import Oracle
+
+SCHEMA = 1
+#: Level of the index, and key of a grid, that says which oracle a set is of, where a study has several.
+ORACLE = "oracle"
+RECORD, TABLE, RETURNS, VERDICT, PAGE = "sweep.json", "table.parquet", "returns.parquet", "verdict.json", "index.html"
+#: Column of the table: why a set has no result; empty for all others.
+ERROR = "error"
+#: Metrics that are texts; None where there is nothing to say.
+TEXTS = ("liquidated_at",)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One set of a study, complete: all that is needed to run it again.
+
+    Attributes
+    ----------
+    oracle : str
+        Dotted path, ``module:Class``.
+    parameters : mapping
+        Constructor arguments that the study gave; defaults are left to the oracle.
+    config : RunConfig
+        With the set's own keys.
+    """
+
+    oracle: str
+    parameters: Mapping[str, Any]
+    config: RunConfig
+
+    def build(self) -> Oracle:
+        """The oracle of the set."""
+        from engine.oracles.build import load_oracle
+
+        return load_oracle(self.oracle, self.parameters)
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """A sweep that was run. Whatever is not named here is asked of `table`: ``study["sharpe"]``, ``study.loc[...]``.
+
+    Attributes
+    ----------
+    record : mapping
+        ``sweep.json``: ``name``, ``created``, ``synthetic``, ``oracles`` (path, name and digest of each), ``fixed``
+        (parameters all sets share), ``grid`` (values by key), ``keys`` (those of the grid in order), ``where``,
+        ``sample``, ``config`` (before the sets' own keys), ``span``, ``digests``, ``versions``, ``sets``, and a
+        ``note`` on what was computed anew.
+    table : DataFrame, (P, metrics)
+        Index: the parameters that vary, a level each, named as the keys of the grid. Columns as
+        :attr:`engine.Result.metrics`, then ``error``: why a set has no figures, else an empty string.
+    daily_returns : DataFrame, (days, P) or None
+        By UTC date of the decision instant at which a day ends, columns as the rows of `table`; NaN where a set has
+        none: it failed, or decides at an hour that has no instant on that date. None: not kept.
+    folder : Path or None
+        Where it is kept.
+    """
+
+    record: Mapping[str, Any]
+    table: pd.DataFrame
+    daily_returns: pd.DataFrame | None
+    folder: Path | None = None
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.table[key]
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "table":
+            raise AttributeError(name)
+        return getattr(self.table, name)
+
+    def chosen(self, place: int) -> dict[str, Any]:
+        """Values of the keys that vary, of the set in row `place`."""
+        label = self.table.index[place]
+        values = label if isinstance(self.table.index, pd.MultiIndex) else (label,)
+        return {
+            str(name): value.item() if isinstance(value, np.generic) else value
+            for name, value in zip(self.table.index.names, values, strict=True)
+        }
+
+    def setting(self, place: int, changes: Mapping[str, Any] | None = None) -> Setting:
+        """The set in row `place`, complete; `changes` are ``section.key`` values of the config put over its own.
+
+        Raises
+        ------
+        ConfigError
+            For a change that is not accepted.
+        """
+        return setting_of(self.record, self.chosen(place), changes)
+
+    def best(self, by: str = "sharpe") -> int:
+        """Row of the highest value of column `by`, the first of equals.
+
+        Raises
+        ------
+        DataError
+            When no set has one.
+        """
+        values = self.table[by].to_numpy(dtype=np.float64)
+        if not np.isfinite(values).any():
+            errors = [error for error in self.table[ERROR] if error] if ERROR in self.table else []
+            first = f" {len(errors):,} of {len(self):,} failed; the first: {errors[0]}" if errors else ""
+            raise DataError(f"No set of the study {self.record['name']} has a {by}: all failed or never traded.{first}")
+        return int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
+
+
+def setting_of(
+    record: Mapping[str, Any], chosen: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> Setting:
+    """The set that chooses these values of the grid's keys, under the record of its study."""
+    sections = json.loads(json.dumps(record["config"]))
+    parameters = dict(record["fixed"])
+    path = record["oracles"][0]["path"]
+    for key, value in chosen.items():
+        if key == ORACLE:
+            path = value
+        elif "." in key and key.partition(".")[0] in sections:
+            section, _, name = key.partition(".")
+            sections[section][name] = value
+        else:
+            parameters[key] = value
+    for key, value in (changes or {}).items():
+        section, _, name = key.partition(".")
+        sections.setdefault(section, {})[name] = value
+    return Setting(path, parameters, RunConfig.from_dict(sections))
+
+
+def index_of(grid: Mapping[str, list[Any]], codes: np.ndarray) -> pd.Index:
+    """Index of the sets `codes`, (P, K): place in the grid's values of each key's value."""
+    levels: list[Any] = [
+        _level([tuple(value) if isinstance(value, list) else value for value in of]) for of in grid.values()
+    ]
+    if len(grid) == 1:
+        index: pd.Index = levels[0].rename(next(iter(grid))).take(codes[:, 0])
+        return index
+    return pd.MultiIndex(levels=levels, codes=list(codes.T), names=list(grid), verify_integrity=False)
+
+
+def _level(values: list[Any]) -> pd.Index:
+    """The values as they are: pandas would make 3 beside 2.5 a float, and None beside a number NaN."""
+    level = pd.Index(values, tupleize_cols=False)
+    same = all(type(one) is type(other) for one, other in zip(level.tolist(), values, strict=True))
+    return level if same else pd.Index(values, tupleize_cols=False, dtype=object)
+
+
+def load_study(folder: Path, returns: bool = True) -> Study:
+    """Read a sweep folder; without `returns` the daily returns, the bulk of it, are left on the disk.
+
+    Raises
+    ------
+    DataError
+        When it is none, is not finished, or a file of it is damaged.
+    """
+    if not (folder / RECORD).is_file():
+        raise DataError(f"{folder} is no sweep folder: it has no {RECORD}. `hlbt sweep` makes one below reports/.")
+    try:
+        record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        if record.get("schema") != SCHEMA:
+            raise DataError(
+                f"Sweep {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the sweep again."
+            )
+        rows = pd.read_parquet(folder / TABLE)
+        for name in (*TEXTS, ERROR):
+            rows[name] = pd.Series([value if isinstance(value, str) else None for value in rows[name]], dtype=object)
+        # JSON sorts its keys; the levels of the index keep the order in which they were asked.
+        grid = record["grid"] = {key: record["grid"][key] for key in record["keys"]}
+        codes = rows[[f"set.{key}" for key in grid]].to_numpy(dtype=np.int64)
+        index = index_of(grid, codes)
+        ours = [name for name in rows.columns if name == "key" or name.startswith("set.")]
+        table = rows.drop(columns=ours).set_axis(index)
+        daily = None
+        if returns and (folder / RETURNS).is_file():
+            kept = pd.read_parquet(folder / RETURNS)
+            dates = pd.DatetimeIndex(pd.to_datetime(kept.columns), tz="UTC", name="time").as_unit(UNIT)
+            daily = pd.DataFrame(kept.to_numpy(dtype=np.float64).T, index=dates, columns=index)
+            if daily.shape[1] != len(table):
+                raise ValueError(f"{daily.shape[1]} rows of returns, {len(table)} sets")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            f"Sweep {folder} is damaged: {reason_of(error)}. Run the sweep again; what is whole is not run twice."
+        ) from error
+    return Study(record, table, daily, folder)

@@ -1,0 +1,317 @@
+"""What an executor does with a piece of a sweep: a pure function of a panel and a task, wherever it runs."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import pandas as pd
+
+from engine.batch import Prepared, daily_returns_of, prepare, run_books
+from engine.config import RunConfig
+from engine.errors import HlbtError
+from engine.oracle import Oracle, ScoreOracle, shares_scores, validate_weights, weight_matrix
+from engine.oracles.build import build_oracle
+from engine.panel import Panel
+from engine.simulate import decisions_of
+from engine.sparse import SparseWeights
+
+if TYPE_CHECKING:
+    from engine.kernel import Market
+
+Kept = TypeVar("Kept")
+#: Bytes of scores, of weights and of cut panels that a worker keeps for later tasks.
+KEPT_SCORES, KEPT_WEIGHTS, KEPT_CUTS = 256 << 20, 256 << 20, 192 << 20
+
+
+class Recent:
+    """The results used last, up to a number of bytes; safe to use from several threads."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit, self.size = limit, 0
+        self._kept: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._making: dict[Hashable, Lock] = {}
+        self._lock = Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Kept], size: Callable[[Kept], int]) -> Kept:
+        """What was kept under `key`, else what `make` gives, which is kept; two threads that ask make it once."""
+        with self._lock:
+            making = self._making.setdefault(key, Lock())
+        with making:
+            with self._lock:
+                if key in self._kept:
+                    self._kept.move_to_end(key)
+                    return self._kept[key][0]
+            made = make()
+            with self._lock:
+                self._kept[key] = (made, size(made))
+                self.size += self._kept[key][1]
+                while self.size > self.limit and len(self._kept) > 1:
+                    oldest, (_, freed) = self._kept.popitem(last=False)
+                    self.size -= freed
+                    self._making.pop(oldest, None)
+        return made
+
+
+@dataclass(frozen=True, eq=False)
+class Workspace:
+    """A panel, the panel as known, and what tasks on it can share."""
+
+    panel: Panel
+    known: Panel = field(init=False)
+    scores: Recent = field(default_factory=lambda: Recent(KEPT_SCORES))
+    weights: Recent = field(default_factory=lambda: Recent(KEPT_WEIGHTS))
+    cuts: Recent = field(default_factory=lambda: Recent(KEPT_CUTS))
+    #: Whether sets that differ in a parameter have the same scores, by class and parameter.
+    alike: Recent = field(default_factory=lambda: Recent(1))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "known", self.panel.known())
+
+
+@dataclass(frozen=True)
+class Task:
+    """Sets that share an oracle and a config.
+
+    Attributes
+    ----------
+    number : int
+        Place of the task in its sweep.
+    kind : type
+        The oracle's class.
+    config : mapping
+        :meth:`engine.RunConfig.to_dict` of the sets' config.
+    parameters : sequence of mapping
+        Constructor arguments of each set, (S,).
+    places : ndarray, (S,) int64
+        Row of each set in the study.
+    returns : bool
+        Whether daily returns are wanted.
+    """
+
+    number: int
+    kind: type[Oracle]
+    config: Mapping[str, Any]
+    parameters: Sequence[Mapping[str, Any]]
+    places: np.ndarray
+    returns: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What a task left, a row a set.
+
+    Attributes
+    ----------
+    table : DataFrame, (S, metrics)
+        NaN for a set that failed.
+    errors : list of str
+        Why a set failed, else an empty string.
+    returns : ndarray, (S, days) or None
+    days : DatetimeIndex, (days,) or None
+        Instants at which the returns end; None when every set failed.
+    """
+
+    task: Task
+    table: pd.DataFrame
+    errors: list[str]
+    returns: np.ndarray | None
+    days: pd.DatetimeIndex | None
+
+
+def run_task(space: Workspace, task: Task) -> Outcome:
+    """Weights and metrics of every set of a task; a set that raises is recorded and the rest goes on."""
+    errors = [""] * len(task.parameters)
+    try:
+        config = RunConfig.from_dict(task.config)
+        decisions = decisions_of(space.panel, config)
+        prepared = prepare(
+            space.panel,
+            decisions,
+            config,
+            lambda key, make: space.cuts.get(key, make, _bytes),
+        )
+    except HlbtError as error:
+        return Outcome(task, pd.DataFrame(index=range(len(errors))), [str(error)] * len(errors), None, None)
+    places, books = _books(space, task, decisions, errors)
+    table, daily = _simulated(prepared, books, places, errors)
+    full = table.set_axis(places).reindex(range(len(errors)))
+    returns = None
+    if task.returns:
+        returns = np.full((len(errors), len(prepared.days)), np.nan)
+        returns[places] = daily_returns_of(daily)
+        returns[[bool(error) for error in errors]] = np.nan
+    return Outcome(task, full, errors, returns, prepared.days)
+
+
+def _bytes(cut: Market) -> int:
+    return sum(part.nbytes for part in cut if isinstance(part, np.ndarray))
+
+
+def _books(
+    space: Workspace, task: Task, decisions: pd.DatetimeIndex, errors: list[str]
+) -> tuple[list[int], SparseWeights]:
+    """Weights of the sets that have some, and which sets these are; why the others have none goes to `errors`."""
+    parts: list[SparseWeights] = []
+    places: list[int] = []
+    groups: dict[Hashable, list[tuple[int, Oracle]]] = {}
+    for place, parameters in enumerate(task.parameters):
+        try:
+            oracle = build_oracle(task.kind, parameters)
+        except HlbtError as error:
+            errors[place] = str(error)
+            continue
+        groups.setdefault(_score_key(task.kind, parameters), []).append((place, oracle))
+    schedule = decisions.asi8.tobytes()
+    for key, members in groups.items():
+        first = members[0][1]
+        if not (isinstance(first, ScoreOracle) and shares_scores(task.kind)):
+            _one_by_one(space, members, decisions, (key, schedule), parts, places, errors)
+            continue
+        if undeclared := _undeclared(space, task, members, decisions, (task.kind, key, schedule)):
+            for place, _ in members:
+                errors[place] = undeclared
+            continue
+        try:
+            scored = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
+            every = json.dumps([task.parameters[place] for place, _ in members], sort_keys=True, default=str)
+            books = space.weights.get(
+                (task.kind, every, schedule),
+                # Bound now, for the loop goes on.
+                partial(_constructed, space, scored, (task.kind, key, schedule), decisions),
+                _size,
+            )
+            parts.append(books)
+            places += [place for place, _ in members]
+        except (Exception, SystemExit):
+            _one_by_one(space, members, decisions, None, parts, places, errors)
+    if not parts:
+        return places, SparseWeights(np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.uint32), np.empty(0))
+    return places, SparseWeights.joined(parts)
+
+
+def _undeclared(
+    space: Workspace, task: Task, members: list[tuple[int, Oracle]], decisions: pd.DatetimeIndex, key: Hashable
+) -> str:
+    """Why these sets cannot share their scores, if they cannot: a parameter decides them that is said not to.
+
+    Each parameter is tried once, on the first two sets that differ in it; else a subclass that forgets to name one
+    would give every set the numbers of the first.
+    """
+    own = task.parameters[members[0][0]]
+    apart = [
+        (oracle, [name for name, value in task.parameters[place].items() if value != own.get(name)])
+        for place, oracle in members[1:]
+    ]
+    for oracle, names in sorted(apart, key=lambda item: len(item[1])):
+        for name in names:
+            if not space.alike.get(
+                (task.kind, name), partial(_alike, space, members[0][1], oracle, decisions, key), _no
+            ):
+                return (
+                    f"{task.kind.__name__}.scores gives other scores for another {' or '.join(names)}, which "
+                    "score_parameters does not name, so a sweep would share them. Add it there."
+                )
+    return ""
+
+
+def _alike(space: Workspace, first: Oracle, other: Oracle, decisions: pd.DatetimeIndex, key: Hashable) -> bool:
+    """Whether two oracles have the same scores."""
+    assert isinstance(first, ScoreOracle) and isinstance(other, ScoreOracle)
+    shared = space.scores.get(key, lambda: first.scores(space.known, decisions), lambda made: made.nbytes)
+    return np.array_equal(shared, other.scores(space.known, decisions), equal_nan=True)
+
+
+def _no(_: object) -> int:
+    return 0
+
+
+def _constructed(
+    space: Workspace, oracles: Sequence[ScoreOracle], key: Hashable, decisions: pd.DatetimeIndex
+) -> SparseWeights:
+    """A book each of oracles that share their scores, which are computed once."""
+    first = oracles[0]
+    scores = space.scores.get(key, lambda: first.scores(space.known, decisions), lambda made: made.nbytes)
+    return type(first).construct_many(oracles, scores)
+
+
+def _size(books: SparseWeights) -> int:
+    return books.coins.nbytes + books.weights.nbytes + books.indptr.nbytes
+
+
+def _one_by_one(
+    space: Workspace,
+    members: list[tuple[int, Oracle]],
+    decisions: pd.DatetimeIndex,
+    key: Hashable | None,
+    parts: list[SparseWeights],
+    places: list[int],
+    errors: list[str],
+) -> None:
+    """Each set alone: those of an oracle without scores, and those of a group in which one raises."""
+    for place, oracle in members:
+        try:
+            if key is None:
+                parts.append(_asked(oracle, space.panel, decisions))
+            else:
+                parts.append(
+                    space.weights.get((type(oracle), key), partial(_asked, oracle, space.panel, decisions), _size)
+                )
+            places.append(place)
+        except HlbtError as error:
+            errors[place] = str(error)
+
+
+def _asked(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> SparseWeights:
+    _, values = validate_weights(weight_matrix(oracle, panel, decisions), panel)
+    return SparseWeights.from_dense(values[None])
+
+
+def _score_key(kind: type[Oracle], parameters: Mapping[str, Any]) -> str:
+    """What decides the score; all parameters, for an oracle that has none."""
+    scored = kind.score_parameters if shares_scores(kind) else None
+    named = {name: value for name, value in parameters.items() if scored is None or name.partition(".")[0] in scored}
+    return json.dumps(named, sort_keys=True, default=str)
+
+
+def _simulated(
+    prepared: Prepared, books: SparseWeights, places: list[int], errors: list[str]
+) -> tuple[pd.DataFrame, np.ndarray]:
+    """Table and daily equity of the books; where some cannot be traded, of the others."""
+    with ThreadPoolExecutor(1) as pool:
+        done = _halves(prepared, books, places, errors, pool, 0, len(places))
+    return pd.concat([table for table, _ in done], ignore_index=True), np.concatenate([daily for _, daily in done])
+
+
+def _halves(
+    prepared: Prepared,
+    books: SparseWeights,
+    places: list[int],
+    errors: list[str],
+    pool: ThreadPoolExecutor,
+    first: int,
+    last: int,
+) -> list[tuple[pd.DataFrame, np.ndarray]]:
+    """Books `first` up to `last`; where one cannot be traded, both halves, down to the one that is recorded.
+
+    No closure that calls itself: such a cycle keeps the books until the collector comes by, a gigabyte later.
+    """
+    nothing = np.full((last - first, len(prepared.days) + 1), np.nan)
+    if first == last:
+        return [(pd.DataFrame(), nothing)]
+    try:
+        return [run_books(prepared, books.part(first, last, len(prepared.decisions)), pool, 1, first)]
+    except HlbtError as error:
+        if last - first > 1:
+            middle = (first + last) // 2
+            left = _halves(prepared, books, places, errors, pool, first, middle)
+            return left + _halves(prepared, books, places, errors, pool, middle, last)
+        errors[places[first]] = str(error).replace(f" of book {first}", "")
+        return [(pd.DataFrame(index=range(1)), nothing)]

@@ -1,0 +1,1 @@
+"""Parts of a verdict: statistics, resampling, robustness runs, and the checks made of them."""

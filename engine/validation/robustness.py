@@ -1,0 +1,179 @@
+"""The winner of a study run again: with costs that bite harder, late, at other hours, from later starts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine import metrics
+from engine.clock import show
+from engine.errors import DataError, HlbtError
+from engine.oracle import weight_matrix
+from engine.panel import Panel
+from engine.result import Result
+from engine.simulate import backtest, decisions_of
+from engine.sweeps.study import ORACLE, Setting, Study
+
+COST_FACTORS = (1.0, 2.0, 3.0)
+DELAYS_HOURS = (0, 1, 24)
+HOURS = tuple(range(24))
+#: Later starts, as fractions of the decisions that are left out.
+LATER_STARTS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+#: A later start needs as many days after it.
+LEAST_DAYS = 30
+
+
+@dataclass(frozen=True, eq=False)
+class Rerun:
+    """One set of a study on a panel. Weights are asked of the oracle once for each hour of decision."""
+
+    study: Study
+    place: int
+    panel: Panel
+
+    @cached_property
+    def setting(self) -> Setting:
+        """The set, complete."""
+        return self.study.setting(self.place)
+
+    @cached_property
+    def weights(self) -> pd.DataFrame:
+        """What its oracle asks for, at its own decisions."""
+        return weight_matrix(self.setting.build(), self.panel, decisions_of(self.panel, self.setting.config))
+
+    @cached_property
+    def base(self) -> Result:
+        """As the sweep ran it."""
+        return backtest(self.panel, self.weights, self.setting.config)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What its oracle says a reader must know: rows used before they were published, days without data."""
+        return self.setting.build().notes(self.panel.known(), pd.DatetimeIndex(self.weights.index))
+
+    def changed(self, **changes: Any) -> Result:
+        """The same weights with other settings, ``section__key=value``."""
+        named = {name.replace("__", "."): value for name, value in changes.items()}
+        return backtest(self.panel, self.weights, self.study.setting(self.place, named).config)
+
+    def costs(self) -> list[dict[str, Any]]:
+        """``costs.stress`` times each factor."""
+        own = self.setting.config.costs.stress
+        return [{"factor": factor, **_figures(self.changed(costs__stress=own * factor))} for factor in COST_FACTORS]
+
+    def delays(self) -> list[dict[str, Any]]:
+        """Every trade so many hours later than it is."""
+        own = self.setting.config.execution.delay_hours
+        return [
+            {"hours": hours, **_figures(self.changed(execution__delay_hours=own + hours))} for hours in DELAYS_HOURS
+        ]
+
+    def decision_hours(self, done: Callable[[int], object] | None = None) -> list[dict[str, Any]]:
+        """Decisions and daily returns at each hour of the day, from what was known then."""
+        rows = []
+        for hour in HOURS:
+            setting = self.study.setting(self.place, {"execution.hour_utc": hour})
+            weights = weight_matrix(setting.build(), self.panel, decisions_of(self.panel, setting.config))
+            rows.append({"hour": hour, **_figures(backtest(self.panel, weights, setting.config))})
+            if done is not None:
+                done(hour + 1)
+        return rows
+
+    def start_dates(self) -> list[dict[str, Any]]:
+        """The same weights, but the account is empty until a later decision; its days before are not counted.
+
+        The panel is not cut, so that nothing but the account starts later: lookbacks are as full as they were.
+        """
+        decisions = pd.DatetimeIndex(self.weights.index)
+        firsts = {decisions[int(share * len(decisions))] for share in LATER_STARTS}
+        rows = []
+        for first in sorted(firsts):
+            result = backtest(self.panel, self.weights[decisions >= first], self.setting.config)
+            daily = result.daily_returns[result.daily_returns.index >= first]
+            if len(daily) >= LEAST_DAYS:
+                rows.append(
+                    {
+                        "start": first.isoformat(),
+                        "days": len(daily),
+                        "sharpe": metrics.sharpe(daily.to_numpy()),
+                        "liquidated_at": result.metrics["liquidated_at"],
+                    }
+                )
+        if not rows:
+            raise DataError(
+                f"No start leaves {LEAST_DAYS} days: the decisions run from {show(decisions[0])} to "
+                f"{show(decisions[-1])}."
+            )
+        return rows
+
+
+def _figures(result: Result) -> dict[str, Any]:
+    names = ("sharpe", "cagr", "max_drawdown", "equity_end_usd", "liquidated_at")
+    return {name: result.metrics[name] for name in names}
+
+
+def attempt(work: Callable[[], Any]) -> Any:
+    """What `work` gives, or ``{"why": ...}`` where the data or the oracle cannot give it."""
+    try:
+        return work()
+    except HlbtError as error:
+        return {"why": str(error)}
+
+
+def neighbours(study: Study, place: int, by: str = "sharpe") -> list[dict[str, Any]]:
+    """Sets one step from a set along one axis of the grid.
+
+    A step is to the next lower or higher value that the grid has of an axis whose values are all numbers, and to every
+    other value of an axis that has no order (names, switches, lists). Sets that were left out or failed are no
+    neighbours, and neither is another oracle: that is another idea.
+
+    Returns
+    -------
+    list of dict
+        ``axis``, ``parameters`` (the values of all axes), ``place`` and the figure `by`.
+    """
+    codes, values = codes_of(study.table.index)
+    figures = study.table[by].to_numpy(dtype=np.float64)
+    own = codes[place]
+    found = []
+    for axis, of_axis in enumerate(values):
+        if study.table.index.names[axis] == ORACLE:
+            continue
+        same = np.delete(codes == own, axis, axis=1).all(axis=1)
+        for code in _steps(of_axis, int(own[axis])):
+            for row in np.flatnonzero(same & (codes[:, axis] == code)):
+                if np.isfinite(figures[row]):
+                    found.append(
+                        {
+                            "axis": str(study.table.index.names[axis]),
+                            "parameters": study.chosen(int(row)),
+                            "place": int(row),
+                            by: float(figures[row]),
+                        }
+                    )
+    return found
+
+
+def codes_of(index: pd.Index) -> tuple[np.ndarray, list[list[Any]]]:
+    """Place of each set's value among the values of each axis, (P, K), and those values."""
+    if isinstance(index, pd.MultiIndex):
+        return np.stack([np.asarray(codes) for codes in index.codes], axis=1), [list(level) for level in index.levels]
+    # By type too, and None is a value: to pandas True is 1 and None is none.
+    values = {(type(value), value): value for value in index.tolist()}
+    places = {key: place for place, key in enumerate(values)}
+    return np.array([[places[type(value), value]] for value in index.tolist()]), [list(values.values())]
+
+
+def _steps(values: list[Any], own: int) -> list[int]:
+    """Codes of the values one step from that of code `own`."""
+    numbers = all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in values)
+    if not numbers:
+        return [code for code in range(len(values)) if code != own]
+    order = sorted(range(len(values)), key=lambda code: values[code])
+    rank = order.index(own)
+    return [order[step] for step in (rank - 1, rank + 1) if 0 <= step < len(order)]
