@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import pytest  # noqa: E402
 
 from browser import Browser, running  # noqa: E402
+from commands import Hlbt, outcome  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("HLBT_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -40,6 +41,12 @@ def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
     """No test may read or write the cache and the reports of whoever runs it."""
     monkeypatch.setenv("HLBT_DATA_CACHE", str(tmp_path_factory.getbasetemp() / "no-cache"))
     monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+
+
+@pytest.fixture
+def hlbt(capsys: pytest.CaptureFixture[str]) -> Hlbt:
+    """Run a command in this process."""
+    return lambda *words: outcome(capsys, *words)
 
 
 @pytest.fixture(scope="session")

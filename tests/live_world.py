@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from engine import RunConfig, cli
+from commands import Outcome, outcome
+from engine import RunConfig
 from engine.live.execute import Policy
 from engine.live.limits import Limits
 from engine.live.spec import StrategySpec, write_spec
@@ -24,18 +24,6 @@ from hyperliquid_world import MASTER, trading
 
 SECRET = "11" * 32
 MOMENTUM = "research.oracles.momentum:Momentum"
-
-
-@dataclass
-class Outcome:
-    code: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.out)
-        return found
 
 
 class World:
@@ -116,16 +104,9 @@ def open_world(folder: Path) -> Iterator[World]:
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]) -> Outcome:
     """Run a command in this process, with short waits between attempts."""
     monkeypatch.setattr(Policy.__init__, "__defaults__", (*Policy.__init__.__defaults__[:-1], (0.02, 0.05, 0.1, 0.2)))
-    monkeypatch.setattr(sys, "argv", ["hlbt", *words])
-    code = 0
-    try:
-        cli.main()
-    except SystemExit as exit_:
-        code = int(exit_.code or 0)
-    captured = capsys.readouterr()
-    assert "Traceback" not in captured.err
-    assert SECRET not in captured.out + captured.err
-    return Outcome(code, captured.out, captured.err)
+    done = outcome(capsys, *words)
+    assert SECRET not in done.out + done.err
+    return done
 
 
 def near(world: World, wanted: dict[str, float], slack: float = 0.003) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, RunConfig, backtest, cli, decisions_of, load_panel, weight_matrix
+from commands import Hlbt
+from engine import Panel, RunConfig, backtest, decisions_of, load_panel, weight_matrix
 from engine.capacity import SIZES, Limits, capacity, falls_to, limits, volume_shares
 from engine.errors import ConfigError
 from engine.pages.capacity import conclusions, impact_model, write_capacity
@@ -149,25 +149,12 @@ def test_the_page_says_on_what_the_impact_rests(panel: Panel, weights: pd.DataFr
 # The command ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def hlbt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sample_cache: Path):  # type: ignore[no-untyped-def]
+@pytest.fixture(autouse=True)
+def _on_the_sample(monkeypatch: pytest.MonkeyPatch, sample_cache: Path) -> None:
     monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
 
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hlbt", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
 
-    return run
-
-
-def test_the_command_on_the_sample(hlbt, panel: Panel, weights: pd.DataFrame) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_on_the_sample(hlbt: Hlbt, panel: Panel, weights: pd.DataFrame) -> None:
     code, out, err = hlbt("capacity", *MOMENTUM, *MONTHS, "--sizes", "1e4,3e5,1e7", "--json")
     assert code == 0, err
     answer = json.loads(out)
@@ -195,7 +182,7 @@ def test_the_command_on_the_sample(hlbt, panel: Panel, weights: pd.DataFrame) ->
     assert code == 0 and page.exists() and (page.parent / "tearsheet.html").exists(), err
 
 
-def test_a_page_of_its_own_and_what_set_overrides(hlbt, weights: pd.DataFrame, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_page_of_its_own_and_what_set_overrides(hlbt: Hlbt, weights: pd.DataFrame, tmp_path: Path) -> None:
     weights.rename_axis("time").to_csv(tmp_path / "mine.csv")
     page = tmp_path / "page.html"
     words = ("capacity", "--weights", str(tmp_path / "mine.csv"), *MONTHS, "--sizes", "1e4,1e6", "--out", str(page))
@@ -207,7 +194,7 @@ def test_a_page_of_its_own_and_what_set_overrides(hlbt, weights: pd.DataFrame, t
     assert code == 0 and "square root" in page.read_text(encoding="utf-8"), err
 
 
-def test_bad_input(hlbt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input(hlbt: Hlbt, tmp_path: Path) -> None:
     foreign = tmp_path / "thesis.html"
     foreign.write_text("<html>mine</html>", encoding="utf-8")
     folder = tmp_path / "folder.html"

@@ -14,33 +14,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import cli
+from commands import Hlbt
 
 HLBT = Path(sys.executable).parent / "hlbt"
 MOMENTUM = ("--oracle", "research.oracles.momentum:Momentum")
-
-
-class Outcome:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def hlbt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
-    """Run a command in this process; its standard output, standard error and exit code."""
-
-    def run(*words: str) -> Outcome:
-        monkeypatch.setattr(sys, "argv", ["hlbt", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return Outcome(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture
@@ -59,7 +36,7 @@ def read(folder: Path) -> dict[str, pd.DataFrame]:
     return {name: pd.read_parquet(folder / f"{name}.parquet") for name in ("equity", "trades", "weights")}
 
 
-def test_the_main_job_on_real_data(hlbt, real: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_main_job_on_real_data(hlbt: Hlbt, real: Path) -> None:
     dates = ("--set", "data.start=2024-10-01", "--set", "data.end=2025-03-31")
     done = hlbt("backtest", *MOMENTUM, "--param", "lookback_hours=168", *dates, "--no-report", "--json")
     assert done.code == 0, done.err
@@ -119,7 +96,7 @@ def test_the_main_job_on_real_data(hlbt, real: Path) -> None:  # type: ignore[no
     assert set(contract.split()) <= set(figures)
 
 
-def test_a_run_again_is_the_same_run(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_again_is_the_same_run(hlbt: Hlbt, cache: Path) -> None:
     month = ("--set", "data.end=2024-03-01", "--no-report", "--json")
     first = json.loads(hlbt("backtest", *MOMENTUM, *month).out)
     again = json.loads(hlbt("backtest", *MOMENTUM, *month).out)
@@ -129,7 +106,7 @@ def test_a_run_again_is_the_same_run(hlbt, cache: Path) -> None:  # type: ignore
     assert other["folder"] != first["folder"] and len(list(Path("reports").glob("[!.]*"))) == 2
 
 
-def test_weights_of_an_oracle_are_the_oracle(hlbt, cache: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_weights_of_an_oracle_are_the_oracle(hlbt: Hlbt, cache: Path, tmp_path: Path) -> None:
     month = ("--set", "data.end=2024-03-01", "--no-report", "--json")
     oracle = json.loads(hlbt("backtest", *MOMENTUM, *month).out)
     weights = pd.read_parquet(Path(oracle["folder"]) / "weights.parquet")
@@ -143,7 +120,7 @@ def test_weights_of_an_oracle_are_the_oracle(hlbt, cache: Path, tmp_path: Path) 
         assert filed["origin"]["kind"] == "weights" and filed["folder"] == str(tmp_path / "run")
 
 
-def test_tearsheet_report_and_index(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_tearsheet_report_and_index(hlbt: Hlbt, cache: Path) -> None:
     done = hlbt("backtest", *MOMENTUM, "--set", "data.end=2024-04-01")
     assert done.code == 0, done.err
     folder = Path(re.search(r"Run folder: (\S+)", done.out)[1])  # type: ignore[index]
@@ -194,7 +171,7 @@ def test_the_demo_says_where_to_look_next() -> None:
         (("--weights", "absent.csv"), "absent.csv cannot be read"),
     ],
 )
-def test_bad_input_of_a_backtest(hlbt, cache: Path, words: tuple[str, ...], message: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input_of_a_backtest(hlbt: Hlbt, cache: Path, words: tuple[str, ...], message: str) -> None:
     done = hlbt("backtest", *words)
     assert done.code == 1 and done.out == ""
     assert re.match(r"hlbt: ", done.err) and re.search(message, done.err), done.err
@@ -213,7 +190,7 @@ def test_bad_input_of_a_backtest(hlbt, cache: Path, words: tuple[str, ...], mess
         (["BTC"], ["2024-03-01 23:00"], 0.1, "have no zone"),
     ],
 )
-def test_bad_weights_files(hlbt, cache: Path, columns, times, value, message) -> None:  # type: ignore[no-untyped-def]
+def test_bad_weights_files(hlbt: Hlbt, cache: Path, columns, times, value, message) -> None:
     frame = pd.DataFrame(value, index=pd.Index(times, name="time"), columns=columns)
     frame.to_csv("w.csv")
     done = hlbt("backtest", "--weights", "w.csv")
@@ -221,7 +198,7 @@ def test_bad_weights_files(hlbt, cache: Path, columns, times, value, message) ->
     assert not Path("reports").exists()
 
 
-def test_an_oracle_that_raises_or_knows_nothing(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_oracle_that_raises_or_knows_nothing(hlbt: Hlbt, cache: Path) -> None:
     Path("mine.py").write_text(
         "import pandas as pd\nfrom engine import Oracle\n"
         "class Raises(Oracle):\n    def weight_matrix(self, panel, decisions):\n        return 1 / 0\n"
@@ -238,7 +215,7 @@ def test_an_oracle_that_raises_or_knows_nothing(hlbt, cache: Path) -> None:  # t
     assert done.code == 1 and "no weight at any of" in done.err
 
 
-def test_a_folder_that_is_no_run_is_never_overwritten(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_folder_that_is_no_run_is_never_overwritten(hlbt: Hlbt, cache: Path) -> None:
     Path("precious").mkdir()
     Path("precious/thesis.txt").write_text("years")
     done = hlbt("backtest", *MOMENTUM, "--out", "precious", "--no-report")
@@ -251,7 +228,7 @@ def test_a_folder_that_is_no_run_is_never_overwritten(hlbt, cache: Path) -> None
     assert done.code == 1 and "notes.txt" in done.err and Path("run/notes.txt").read_text() == "mine"
 
 
-def test_data_commands(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_data_commands(hlbt: Hlbt, cache: Path) -> None:
     done = hlbt("data", "status")
     assert done.code == 0 and "SYNTHETIC" in done.out and "Delisted: 1" in done.out and "Gaps: 1" in done.out
     status = json.loads(hlbt("data", "status", "--json").out)
@@ -259,7 +236,7 @@ def test_data_commands(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-de
     assert json.loads(hlbt("data", "verify", "--json").out)["ok"] is True
 
 
-def test_a_damaged_cache_fails_to_verify(hlbt, sample_cache: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_cache_fails_to_verify(hlbt: Hlbt, sample_cache: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(sample_cache, copy)
     file = sorted((copy / "hourly").glob("*.parquet"))[3]
@@ -273,7 +250,7 @@ def test_a_damaged_cache_fails_to_verify(hlbt, sample_cache: Path, tmp_path: Pat
     assert done.code == 1 and "is missing" in done.err
 
 
-def test_import_of_a_folder_with_a_truncated_file(hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_import_of_a_folder_with_a_truncated_file(hlbt: Hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for coin in ("BTC", "ETH", "SOL"):
@@ -293,7 +270,7 @@ def test_import_of_a_folder_with_a_truncated_file(hlbt, freqtrade_folder: Path, 
     assert done.code == 1 and "absent" in done.err
 
 
-def test_a_candle_file_that_contradicts_the_cache(hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_candle_file_that_contradicts_the_cache(hlbt: Hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for coin in ("BTC", "ETH"):
@@ -312,7 +289,7 @@ def test_a_candle_file_that_contradicts_the_cache(hlbt, freqtrade_folder: Path, 
     assert done.code == 0 and " 20 replaced" in done.out, done.out  # ten closes, and ten volumes in USD
 
 
-def test_a_conflict_is_told_beside_a_truncated_file(hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_conflict_is_told_beside_a_truncated_file(hlbt: Hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()
     for coin in ("BTC", "ETH"):
@@ -329,7 +306,7 @@ def test_a_conflict_is_told_beside_a_truncated_file(hlbt, freqtrade_folder: Path
     assert json.loads(done.out)["merge"]["conflicts"][0]["first"].startswith("20")
 
 
-def test_parameters_that_json_does_not_know(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_parameters_that_json_does_not_know(hlbt: Hlbt, cache: Path) -> None:
     Path("mine.py").write_text(
         "import pandas as pd\nfrom engine import Oracle\n"
         "class Mine(Oracle):\n    def __init__(self, day, names=frozenset(['b', 'a'])):\n        self.day = day\n"
@@ -341,7 +318,7 @@ def test_parameters_that_json_does_not_know(hlbt, cache: Path) -> None:  # type:
     assert json.loads(done.out)["origin"]["parameters"] == {"day": "2024-01-01", "names": ["a", "b"]}
 
 
-def test_code_that_an_oracle_imports_makes_another_run(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_code_that_an_oracle_imports_makes_another_run(hlbt: Hlbt, cache: Path) -> None:
     Path("sub").mkdir()
     Path("sub/mine_too.py").write_text(
         "import pandas as pd\nfrom engine import Oracle\nfrom mine_helper import SIZE\n"
@@ -359,7 +336,7 @@ def test_code_that_an_oracle_imports_makes_another_run(hlbt, cache: Path) -> Non
     assert len(folders) == 2
 
 
-def test_an_oracle_that_answers_for_other_instants_is_refused(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_an_oracle_that_answers_for_other_instants_is_refused(hlbt: Hlbt, cache: Path) -> None:
     Path("mine.py").write_text(
         "import pandas as pd\nfrom engine import Oracle\n"
         "class Early(Oracle):\n    def weight_matrix(self, panel, decisions):\n"
@@ -374,7 +351,7 @@ def test_an_oracle_that_answers_for_other_instants_is_refused(hlbt, cache: Path)
     assert done.code == 1 and "a weight that is no number" in done.err
 
 
-def test_nothing_of_the_user_is_replaced(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_nothing_of_the_user_is_replaced(hlbt: Hlbt, cache: Path) -> None:
     Path("exp").mkdir()
     mine = pd.DataFrame({"BTC": [0.5]}, index=pd.DatetimeIndex(["2024-03-01T23:00Z"], name="time"))
     mine.to_parquet("exp/weights.parquet")
@@ -389,7 +366,7 @@ def test_nothing_of_the_user_is_replaced(hlbt, cache: Path) -> None:  # type: ig
     assert done.code == 1 and "is one run" in done.err and not Path("run/index.html").exists()
 
 
-def test_a_rerun_without_a_page_keeps_the_page_of_the_same_run(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_rerun_without_a_page_keeps_the_page_of_the_same_run(hlbt: Hlbt, cache: Path) -> None:
     month = ("--set", "data.end=2024-02-01", "--out", "run")
     assert hlbt("backtest", *MOMENTUM, *month).code == 0
     page = Path("run/tearsheet.html").read_bytes()
@@ -400,6 +377,6 @@ def test_a_rerun_without_a_page_keeps_the_page_of_the_same_run(hlbt, cache: Path
     assert [item.name for item in Path().iterdir() if item.name.startswith(".run")] == []
 
 
-def test_a_panel_shorter_than_what_was_asked_is_said(hlbt, cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_panel_shorter_than_what_was_asked_is_said(hlbt: Hlbt, cache: Path) -> None:
     done = hlbt("backtest", *MOMENTUM, "--set", "data.start=2023-06-01", "--set", "data.end=2024-02-01", "--no-report")
     assert "NOTE: the data start at 2024-01-01 00:00 UTC, not at 2023-06-01 00:00 UTC" in done.out

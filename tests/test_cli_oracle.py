@@ -4,36 +4,22 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 
 import pytest
 
-from engine import cli
+from commands import Hlbt
 
 
-@pytest.fixture
-def hlbt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sample_cache: Path):  # type: ignore[no-untyped-def]
+@pytest.fixture(autouse=True)
+def _on_the_sample(monkeypatch: pytest.MonkeyPatch, sample_cache: Path) -> None:
     monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hlbt", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    return run
 
 
 MONTH = ("--set", "data.end=2024-02-01")
 
 
-def test_the_command_passes_an_honest_oracle(hlbt) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_passes_an_honest_oracle(hlbt: Hlbt) -> None:
     code, out, err = hlbt("oracle", "check", "research.oracles.momentum:Momentum", "--param", "n=3", *MONTH)
     assert code == 0, err
     assert "SYNTHETIC DATA" in out and "no look-ahead found" in out
@@ -71,7 +57,7 @@ class Leaky(Oracle):
 """
 
 
-def test_the_command_refuses_a_leak(hlbt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_refuses_a_leak(hlbt: Hlbt, tmp_path: Path) -> None:
     (tmp_path / "leaky.py").write_text(LEAKY, encoding="utf-8")
     path = f"{tmp_path / 'leaky.py'}:Leaky"
     code, out, err = hlbt("oracle", "check", path, *MONTH)
@@ -88,7 +74,7 @@ def test_the_command_refuses_a_leak(hlbt, tmp_path: Path) -> None:  # type: igno
     assert hlbt("oracle", "check", path, "--param", "hours=0", *MONTH)[0] == 0
 
 
-def test_bad_input(hlbt) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input(hlbt: Hlbt) -> None:
     cases = {
         "does not name an oracle": ("momentum",),
         "Did you mean 'Momentum'": ("research.oracles.momentum:Momentun",),

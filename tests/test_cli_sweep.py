@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from commands import Hlbt
 from engine.sweeps.trials import count_trials
 from test_cli import hlbt as hlbt
 
@@ -22,7 +23,7 @@ def cache(sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return sample_cache
 
 
-def test_from_flags_to_a_page_with_a_verdict(hlbt) -> None:  # type: ignore[no-untyped-def]
+def test_from_flags_to_a_page_with_a_verdict(hlbt: Hlbt) -> None:
     mine = ("sweep", "--oracle", MOMENTUM, *GRID, *SPAN, "--name", "mine", "--json")
     answer = json.loads(hlbt(*mine, "--top", "1").out)
     folder = Path(answer["folder"])
@@ -64,7 +65,7 @@ def test_from_flags_to_a_page_with_a_verdict(hlbt) -> None:  # type: ignore[no-u
     assert index.code == 0 and "mine/index.html" in Path("reports/index.html").read_text()
 
 
-def test_from_a_study_file(hlbt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_from_a_study_file(hlbt: Hlbt, tmp_path: Path) -> None:
     study = tmp_path / "three.toml"
     study.write_text(
         'oracle = ["research.oracles.momentum:Momentum", "research.oracles.reversal:Reversal"]\n'
@@ -82,7 +83,7 @@ def test_from_a_study_file(hlbt, tmp_path: Path) -> None:  # type: ignore[no-unt
     assert shown.code == 0 and "SYNTHETIC" in shown.out and "12 sets" in shown.out
 
 
-def test_failed_sets_are_said(hlbt) -> None:  # type: ignore[no-untyped-def]
+def test_failed_sets_are_said(hlbt: Hlbt) -> None:
     shown = hlbt("sweep", "--oracle", MOMENTUM, "--grid", "lookback_hours=72,-1", *SPAN, "--no-verdict")
     assert shown.code == 0 and "1 of 2 sets failed" in shown.out and "lookback_hours = -1 is not accepted" in shown.out
 
@@ -103,13 +104,13 @@ def test_failed_sets_are_said(hlbt) -> None:  # type: ignore[no-untyped-def]
         (["--oracle", MOMENTUM, "--grid", "n=3", "--set", "data.cache=nowhere"], "nowhere"),
     ],
 )
-def test_what_is_refused(hlbt, words: list[str], said: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_is_refused(hlbt: Hlbt, words: list[str], said: str) -> None:
     done = hlbt("sweep", *words, *SPAN)
     assert done.code == 1 and said in done.err and done.err.strip().count("\n") == 0, done.err
     assert not list(Path("reports").glob("*/sweep.json"))
 
 
-def test_validate_refuses(hlbt) -> None:  # type: ignore[no-untyped-def]
+def test_validate_refuses(hlbt: Hlbt) -> None:
     done = hlbt("validate", "absent")
     assert done.code == 1 and "is no sweep folder" in done.err
     hlbt("sweep", "--oracle", MOMENTUM, "--grid", "n=3", *SPAN, "--name", "mine", "--no-verdict")

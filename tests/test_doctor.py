@@ -18,7 +18,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine import cli, doctor
+from commands import Hlbt
+from engine import doctor
 from engine.doctor import (
     Finding,
     check_aws,
@@ -60,14 +61,6 @@ def exchange(ahead_seconds: float, date: str | None = "") -> Iterator[str]:
 
 def now() -> pd.Timestamp:
     return pd.Timestamp(datetime.now(UTC))
-
-
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
-    monkeypatch.setattr(sys, "argv", ["hlbt", "doctor", *words])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    captured = capsys.readouterr()
-    return int(left.value.code or 0), captured.out, captured.err
 
 
 # --------------------------------------------------------------------------------------------------------------- clock
@@ -116,9 +109,7 @@ def test_a_silent_exchange_is_waited_for_no_longer_than_said() -> None:
 # --------------------------------------------------------------------------------------------------------- credentials
 
 
-def test_credentials_are_seen_and_never_shown(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_credentials_are_seen_and_never_shown(monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt, tmp_path: Path) -> None:
     secrets = {
         "HYPERLIQUID_SECRET_KEY": KEY,
         "HYPERLIQUID_ACCOUNT_ADDRESS": ADDRESS,
@@ -143,7 +134,7 @@ def test_credentials_are_seen_and_never_shown(
                         here.delenv("HYPERLIQUID_SECRET_KEY")
                         here.delenv("HYPERLIQUID_ACCOUNT_ADDRESS")
                     for words in ((), ("--json",)):
-                        code, out, err = run(here, capsys, "--base-url", "http://127.0.0.1:9", *words)
+                        code, out, err = hlbt("doctor", "--base-url", "http://127.0.0.1:9", *words)
                         assert code == 0
                         assert (
                             "HYPERLIQUID_SECRET_KEY" in out or "hyperliquid_config.json" in out or "HyperLiquid" in out
@@ -317,15 +308,13 @@ def test_machine_code_that_cannot_be_kept(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- command
 
 
-def test_the_command(
-    sample_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> None:
+def test_the_command(sample_cache: Path, monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt, tmp_path: Path) -> None:
     monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
     monkeypatch.setenv("HOME", str(tmp_path))
     with exchange(0) as url:
-        code, out, _ = run(monkeypatch, capsys, "--base-url", url)
+        code, out, _ = hlbt("doctor", "--base-url", url)
         assert code == 0 and "Fit for backtests. Problems: 0" in out
-        code, out, _ = run(monkeypatch, capsys, "--base-url", url, "--json")
+        code, out, _ = hlbt("doctor", "--base-url", url, "--json")
     assert code == 0
     read = json.loads(out)
     assert read["fit"] is True
@@ -335,7 +324,7 @@ def test_the_command(
     assert states["clock"] == states["data cache"] == states["numba"] == "ok"
 
 
-def test_only_a_problem_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_a_problem_is_a_failure(monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt) -> None:
     lines = {
         "ok": Finding("one", "ok", "fine"),
         "warning": Finding("two", "warning", "bad", "mend [it]"),
@@ -343,6 +332,6 @@ def test_only_a_problem_is_a_failure(monkeypatch: pytest.MonkeyPatch, capsys: py
     }
     for states, code in ((("ok", "warning"), 0), (("ok", "problem", "warning"), 1)):
         monkeypatch.setattr(doctor, "examine", lambda *_, states=states, **__: [lines[state] for state in states])
-        left, out, err = run(monkeypatch, capsys)
+        left, out, err = hlbt("doctor")
         assert left == code and err == "" and "-> mend [it]" in out
         assert ("No backtest can be run" in out) == bool(code)

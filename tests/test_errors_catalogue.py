@@ -9,12 +9,12 @@ import json
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from commands import exit_code
 from engine import cli
 
 MOMENTUM = "research.oracles.momentum:Momentum"
@@ -348,12 +348,7 @@ WORDS = (
 
 def hlbt(line: str) -> int:
     """Exit code of a command line."""
-    sys.argv = ["hlbt", *shlex.split(line)]
-    try:
-        cli.main()
-    except SystemExit as left:
-        return int(left.code or 0)
-    return 0
+    return exit_code(*shlex.split(line))
 
 
 @pytest.fixture(scope="module")
@@ -362,7 +357,6 @@ def built(sample_cache: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("HLBT_DATA_CACHE", str(sample_cache))
-        patch.setattr(sys, "argv", sys.argv)
         world(sample_cache)
         runs()
     return folder
@@ -377,7 +371,6 @@ def here(built: Path, sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     monkeypatch.setenv("COLUMNS", "200")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(sys, "argv", sys.argv)
     monkeypatch.chdir(built)
     return built
 

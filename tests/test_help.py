@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 
+from commands import Hlbt
 from engine import cli
 
 HLBT = Path(sys.executable).parent / "hlbt"
@@ -30,20 +31,12 @@ TREE = typer.main.get_command(cli.app)
 COMMANDS = leaves(TREE)
 
 
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    monkeypatch.setattr(sys, "argv", ["hlbt", *words])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    captured = capsys.readouterr()
-    assert not left.value.code and captured.err == "", captured.err
-    return captured.out
-
-
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_help(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_help(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("TERMINAL_WIDTH", "80")
-    shown = run(monkeypatch, capsys, *path, "--help")
+    code, shown, err = hlbt(*path, "--help")
+    assert (code, err) == (0, "")
     assert max(map(len, shown.splitlines())) <= 80
     assert f"Usage: hlbt {' '.join(path)} " in shown
     plain = " ".join(re.sub(r"[│╭╮╰╯─]", " ", shown).split())
@@ -60,10 +53,9 @@ def test_help(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: py
 
 
 @pytest.mark.parametrize("path", [(), *{path[:1] for path in COMMANDS if len(path) > 1}, ("data", "import")], ids=str)
-def test_a_group_lists_what_is_in_it(
-    path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    shown = run(monkeypatch, capsys, *path, "--help")
+def test_a_group_lists_what_is_in_it(path: tuple[str, ...], hlbt: Hlbt) -> None:
+    code, shown, err = hlbt(*path, "--help")
+    assert (code, err) == (0, "")
     for words in COMMANDS:
         if words[: len(path)] == path:
             assert re.search(rf"\b{words[len(path)]}\b", shown), words

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,8 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from engine import Panel, RunConfig, backtest, cli, decisions_of, load_panel, sweep, weight_matrix
+from commands import Hlbt, Outcome, outcome
+from engine import Panel, RunConfig, backtest, decisions_of, load_panel, sweep, weight_matrix
 from engine.capacity import capacity, volume_shares
 from engine.data.coins import CoinMeta
 from engine.data.store import Store
@@ -58,7 +58,6 @@ class Trend(Oracle):
         return pd.DataFrame(weights, index=decisions, columns=list(panel.coins))
 """
 GRID = {"hours": [48, 120, 240], "n": [1, 2, 3, 4]}
-Hlbt = Callable[..., tuple[int, str, str]]
 
 
 def write_cache(panel: Panel, folder: Path) -> Path:
@@ -102,17 +101,10 @@ def home(world: tuple[Path, Path, Panel], tmp_path: Path, monkeypatch: pytest.Mo
 def hlbt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Hlbt:
     """Run a command in this process: exit code, standard output, standard error without its line breaks."""
 
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hlbt", *words])
+    def run(*words: object) -> Outcome:
         monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, " ".join(captured.err.split())
+        done = outcome(capsys, *words)
+        return done._replace(err=" ".join(done.err.split()))
 
     return run
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from archive_server import ACCOUNT, BOOK, BUCKET, Proxy, client, day_text, fill, key_of, packed, s3_server
-from engine import cli
+from commands import Hlbt, outcome
 from engine.data.archive import Range, make_plan
 from engine.data.load import load_panel
 from engine.data.s3 import Bucket
@@ -77,18 +77,8 @@ def _account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hlbt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def run(*words: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["hlbt", "data", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as done:
-            code = int(done.code or 0)
-        shown = capsys.readouterr()
-        return code, shown.out, shown.err
-
-    return run
+def hlbt(capsys: pytest.CaptureFixture[str]) -> Hlbt:
+    return lambda *words: outcome(capsys, "data", *words)
 
 
 def words(url: str, cache: Path, *more: object) -> tuple[object, ...]:

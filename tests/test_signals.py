@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from engine import Oracle, Panel, RunConfig, ScoreOracle, cli, decisions_of, load_panel, weight_matrix
+from commands import Hlbt
+from engine import Oracle, Panel, RunConfig, ScoreOracle, decisions_of, load_panel, weight_matrix
 from engine.errors import DataError, OracleError
 from engine.oracles.signals import (
     analyse,
@@ -339,29 +339,16 @@ def test_pages_of_what_is_not_defined(panel: Panel, tmp_path: Path) -> None:
 # The command ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def hlbt(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], sample_cache: Path):  # type: ignore[no-untyped-def]
+@pytest.fixture(autouse=True)
+def _on_the_sample(monkeypatch: pytest.MonkeyPatch, sample_cache: Path) -> None:
     monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
-
-    def run(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["hlbt", *words])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err
-        return code, captured.out, captured.err
-
-    return run
 
 
 MONTHS = ("--set", "data.end=2024-04-01")
 MOMENTUM = "research.oracles.momentum:Momentum"
 
 
-def test_the_command_on_the_sample(hlbt, sample_cache: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_command_on_the_sample(hlbt: Hlbt, sample_cache: Path) -> None:
     code, out, err = hlbt("oracle", "report", MOMENTUM, "--param", "lookback_hours=72", *MONTHS, "--json")
     assert code == 0, err
     answer = json.loads(out)
@@ -383,7 +370,7 @@ def test_the_command_on_the_sample(hlbt, sample_cache: Path) -> None:  # type: i
     assert page.read_text(encoding="utf-8") == text and len(list(Path("reports").iterdir())) == 1
 
 
-def test_out_horizon_and_an_oracle_without_score(hlbt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_out_horizon_and_an_oracle_without_score(hlbt: Hlbt, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
     words = ("oracle", "report", "research.oracles.equal_weight:EqualWeight", *MONTHS, "--out", str(page))
     code, out, err = hlbt(*words, "--horizon", "7", "--quantiles", "3", "--json")
@@ -393,7 +380,7 @@ def test_out_horizon_and_an_oracle_without_score(hlbt, tmp_path: Path) -> None: 
     assert "forward returns over <b>7 days</b>" in page.read_text(encoding="utf-8") and not Path("reports").exists()
 
 
-def test_bad_input(hlbt, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input(hlbt: Hlbt, tmp_path: Path) -> None:
     foreign = tmp_path / "thesis.html"
     foreign.write_text("<html>mine</html>", encoding="utf-8")
     cases = {
