@@ -226,7 +226,7 @@ def _run(
     def run(first: int) -> None:
         part = slice(first, min(first + size, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
-        entries = _gather(tile, part.stop - part.start, len(market.mid), decisions, config, done + part.start)
+        entries = _entries(tile, part.stop - part.start, len(market.mid), decisions, config, done + part.start)
         batch_nb(*inputs, *entries, figures[part], counters[part], daily[part])
 
     for _ in pool.map(run, range(0, books, size)):
@@ -265,32 +265,35 @@ def _traded(
     return traded_weights(dense, decisions, panel, config)
 
 
-def _gather(
+def _entries(
     books: Weights, count: int, traded: int, decisions: pd.DatetimeIndex, config: RunConfig, first: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Entries of a tile's books, from book `first` on, in the order of the kernel; refuses a gross above the limit."""
-    from engine.kernel import gather_dense_nb, gather_sparse_nb
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """Entries of a tile's books, from book `first` on, as the kernel takes them; refuses a gross above the limit."""
+    from engine.kernel import check_sparse_nb, gather_dense_nb
 
     limit = config.account.max_gross * (1.0 + GROSS_TOLERANCE)
-    indptr = np.zeros(traded * count + 1, dtype=np.int64)
     if isinstance(books, SparseWeights):
-        entries = (indptr, np.empty(len(books.coins), dtype=np.uint32), np.empty(len(books.coins)))
-        (book, d), disordered = gather_sparse_nb(books.indptr, books.coins, books.weights, limit, count, *entries)
+        coins = np.ascontiguousarray(books.coins, dtype=np.uint32)
+        indptr, weights, step = books.indptr, np.ascontiguousarray(books.weights, dtype=np.float64), len(decisions)
+        (book, d), disordered = check_sparse_nb(indptr, coins, weights, limit, step, traded)
         if disordered:
             raise WeightsError(DISORDERED)
+        row = book * step + d
     else:
         # Room for every weight; memory that is not written to costs nothing.
-        room = count * traded * books.shape[2]
-        entries = (indptr, np.empty(room, dtype=np.uint32), np.empty(room))
-        book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, *entries)
+        room, step = count * traded * books.shape[2], 0
+        indptr, coins, weights = np.zeros(traded * count + 1, dtype=np.int64), np.empty(room, np.uint32), np.empty(room)
+        book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
+        row = d * count + book
     if book >= 0:
-        weights = entries[2][indptr[d * count + book] : indptr[d * count + book + 1]]
-        shown, allowed = excess(float(np.nansum(np.abs(weights))), config.account.max_gross)
+        shown, allowed = excess(
+            float(np.nansum(np.abs(weights[indptr[row] : indptr[row + 1]]))), config.account.max_gross
+        )
         raise WeightsError(
             f"Gross weight {shown} of book {first + book}{applied(config)} on {show(decisions[d])} exceeds {allowed} "
             "(account.max_gross). Scale the weights or raise the limit."
         )
-    return entries
+    return indptr, coins, weights, step
 
 
 def _columns(

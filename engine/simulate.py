@@ -141,9 +141,10 @@ def _coin_arrays(panel: Panel, execution: Execution) -> Coins:
     floors, steps = np.zeros((len(panel.coins), width)), np.zeros((len(panel.coins), width))
     for place, coin in enumerate(panel.table):
         tiers = coin.margin_tiers or (((0.0, coin.max_leverage),) if coin.max_leverage else ())
-        rates = [0.5 / leverage for _, leverage in tiers]
-        floors[place, : len(tiers)] = [floor for floor, _ in tiers]
-        steps[place, : len(tiers)] = np.diff(rates, prepend=0.0)
+        below = 0.0
+        for tier, (floor, leverage) in enumerate(tiers):
+            floors[place, tier], steps[place, tier] = floor, 0.5 / leverage - below
+            below = 0.5 / leverage
     reference = np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in panel.coins])
     return Coins(lot_scales(panel.sz_decimals, execution), floors, steps, reference)
 
