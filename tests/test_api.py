@@ -193,6 +193,22 @@ def test_silence_of_a_living_coin_is_not_remembered(server: LoopbackServer, venu
     assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
 
 
+def test_a_coin_that_is_gone_today_has_its_whole_life_in_a_range_asked_for_bit_by_bit(tmp_path: Path) -> None:
+    """The first range ends before the listing: its empty hours say nothing of what came after them."""
+    gone = Listing("OLD", HOUR - 30 * 24, gone=HOUR - 20 * 24)
+    venue = Venue([Listing("BTC", HOUR - 60 * 24), gone], int(NOW.timestamp() * 1000))
+    store = Store(tmp_path / "cache")
+    with LoopbackServer({"/info": venue}) as server:
+        sync(store, server, end=instant_of(HOUR - 40 * 24))
+        sync(store, server)
+        assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
+        server.requests.clear()
+        later = NOW + pd.Timedelta(days=1)
+        venue.move(int(later.timestamp() * 1000))
+        sync(store, server, now=later)
+        assert not any(payload.get("coin") == "OLD" for payload in server.asked("fundingHistory"))
+
+
 def test_a_coin_that_is_listed_again_is_asked_for_again(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     sync(store, server)

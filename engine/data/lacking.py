@@ -17,7 +17,7 @@ import numpy as np
 from engine.data.answers import REQUEST_WEIGHT, Kind
 from engine.data.manifest import Manifest
 from engine.data.precedence import PROVISIONAL
-from engine.data.schema import Flags, Floats, Integers, Origins, month_number, month_start
+from engine.data.schema import Flags, Floats, Integers, Origins, hour_number, month_number, month_start
 from engine.data.store import Store
 from engine.files import sync_folder, write_durable
 
@@ -94,8 +94,9 @@ class Lacking:
         def held(manifest: Manifest) -> dict[str, Flags]:
             return _held(store, manifest, kinds, self._line, first, last)
 
-        manifest = store.manifest()
-        self._held = store.consistent(held) if manifest is not None and manifest.files else held(Manifest(False))
+        manifest = store.manifest() or Manifest(False)
+        self._coins = manifest.coins
+        self._held = store.consistent(held) if manifest.files else held(manifest)
 
     def gaps(self, kind: Kind, coin: str, delisted: bool) -> list[Gap]:
         """Ranges to ask for, ascending, both ends inclusive.
@@ -106,11 +107,19 @@ class Lacking:
         empty = self.empty.hours(kind, coin)
         found = runs(hours, REQUEST_WEIGHT * kind.items_per_weight)
         if delisted and found and found[-1][1] == self.last:
-            before = found[-1][0] - GONE_HOURS
-            # Gone, and seen to be gone. If it comes back, `meta` says so and these hours are asked for.
-            if np.isin(np.arange(before, found[-1][0]), empty).all():
+            first = found[-1][0]
+            # Gone, and seen to be gone: hours without a row may also lie before its listing or in a standstill. If it
+            # comes back, `meta` says so and these hours are asked for.
+            if self._gone_before(coin, first) and np.isin(np.arange(first - GONE_HOURS, first), empty).all():
                 found.pop()
         return found
+
+    def _gone_before(self, coin: str, hour: int) -> bool:
+        """Whether a `meta` answer of before `hour` called the coin delisted, and none of a later date alive."""
+        record = self._coins.get(coin)
+        if record is None or record.gone_by is None or hour_number(record.gone_by) >= hour:
+            return False
+        return record.alive_until is None or record.alive_until < record.gone_by
 
     def hours(self, kind: Kind, coin: str) -> Integers:
         """Hour numbers of the range that are lacking."""
