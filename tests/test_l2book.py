@@ -121,7 +121,13 @@ def good() -> str:
         (frame(snapshot(HOUR - 1, levels=[[{"px": "2", "sz": "1"}], [{"px": "1", "sz": "1"}]])), "crossed"),
         (frame(snapshot(HOUR - 1, levels=[[{"px": "x", "sz": "1"}], []])), "cannot be read"),
         (frame(snapshot(HOUR - 1, levels=[[]])), "cannot be read"),
+        (frame(snapshot(HOUR - 1, levels=[[{"px": "1", "sz": "-1"}], [{"px": "2", "sz": "1"}]])), "no price or size"),
+        (frame(snapshot(HOUR - 1, levels=[[{"px": "1", "sz": "1"}], [{"px": "2", "sz": "inf"}]])), "no price or size"),
         (frame("\n"), "no snapshot"),
+        # Of two frames the second has the end of the hour: an early quote must not pass for the last.
+        (frame(snapshot(HOUR - 3_000_000)) + frame(good()), "its frame does not end with"),
+        (frame(snapshot(HOUR - 3_000_000), linked=True) + frame(good()), "its frame does not end with"),
+        (frame(good()) + b"more", "its frame does not end with"),
     ],
 )
 def test_a_broken_object_is_refused_with_its_reason(content: bytes, message: str) -> None:
