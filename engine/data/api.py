@@ -31,6 +31,11 @@ BATCH_REQUESTS: Final = 40
 #: Waits before the second, third, ... attempt, in seconds: after most faults; after "too many requests".
 BACKOFF_SECONDS: Final = (1.0, 2.0, 4.0, 8.0)
 CROWDED_SECONDS: Final = (10.0, 20.0, 40.0, 60.0)
+#: The longest wait that a server's Retry-After is granted.
+LONGEST_WAIT_SECONDS: Final = 300.0
+#: A candle counts as finished so long after its close: our clock may be ahead of the exchange's, which may write the
+#: last trade a moment late. A row is asked for once.
+SETTLING: Final = pd.Timedelta(seconds=10)
 #: After so many coins in a row have failed, the exchange is taken to be out of reach.
 GIVE_UP_AFTER: Final = 3
 _HOUR_MS = 3_600_000
@@ -136,6 +141,7 @@ class _Exchange:
         self.timeout_seconds = timeout_seconds
         # Not Info yet: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
         self._api = API(base_url.rstrip("/") if base_url else None, timeout=timeout_seconds)
+        self._api.session.hooks["response"].append(_turn_away)
         self.base_url = str(self._api.base_url)
 
     def metas(self) -> tuple[CoinMeta, ...]:
@@ -165,6 +171,7 @@ class _Exchange:
             spot_meta={"universe": [], "tokens": []},
             timeout=self.timeout_seconds,
         )
+        self._info.session.hooks["response"].append(_turn_away)
         return metas
 
     def page(self, kind: Kind, coin: str, first: int, last: int) -> Page:
@@ -214,8 +221,6 @@ class _Exchange:
         try:
             answer = call()
         except ClientError as error:
-            if error.status_code == 429:
-                raise _Fault("too many requests (HTTP 429)", CROWDED_SECONDS) from error
             raise _Fault(f"refused with HTTP {error.status_code}: {_short(error.error_message)}", ()) from error
         except ServerError as error:
             raise _Fault(f"HTTP {error.status_code}: {_short(error.message)}") from error
@@ -231,6 +236,14 @@ class _Exchange:
         return answer
 
 
+def _turn_away(response: Any, *_: Any, **__: Any) -> None:
+    """Fault "too many requests" before the SDK, which cannot read every form of it; wait as long as the server asks."""
+    if response.status_code == 429:
+        asked = response.headers.get("Retry-After", "")
+        least = min(float(asked), LONGEST_WAIT_SECONDS) if asked.isdecimal() else 0.0
+        raise _Fault("too many requests (HTTP 429)", [max(wait, least) for wait in CROWDED_SECONDS])
+
+
 def _short(value: object) -> str:
     text = " ".join(str(value).split())
     return text if len(text) <= 160 else text[:160] + "..."
@@ -242,6 +255,7 @@ class _Batch:
 
     store: Store
     lacking: Lacking
+    replace: bool
     requests: int = 0
     pages: dict[Kind, dict[str, list[Page]]] = field(default_factory=dict)
     empty: list[tuple[Kind, str, Integers]] = field(default_factory=list)
@@ -257,7 +271,7 @@ class _Batch:
         """Merge the rows, then remember the empty hours: killed in between, those are asked for again."""
         if self.pages:
             tables = [kind.table(pages) for kind, pages in self.pages.items()]
-            self.merges.append(self.store.merge(tables, SOURCE))
+            self.merges.append(self.store.merge(tables, SOURCE, replace=self.replace))
         for kind, coin, hours in self.empty:
             self.lacking.empty.add(kind, coin, hours)
         self.lacking.empty.save()
@@ -373,6 +387,7 @@ def sync_api(
     now: pd.Timestamp,
     base_url: str | None = None,
     timeout_seconds: float = 10.0,
+    replace: bool = False,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -391,11 +406,13 @@ def sync_api(
     coins : iterable of str or None
         Coins wanted; None is every coin of the exchange, delisted ones too.
     now : Timestamp
-        The time. Candles that close later are not finished and are left out.
+        The time. A candle that closes later, or less than :data:`SETTLING` before, is not finished and is left out.
     base_url : str, optional
         Address of another host. Default: the main network.
     timeout_seconds : float
         Longest silence of the server before a request counts as failed.
+    replace : bool
+        Take new values where the exchange contradicts what it said before.
     progress : callable, optional
         Called with weight done, weight in all, and what is asked for, with the time left at the exchange's limit.
     clock, sleep : callable
@@ -412,7 +429,7 @@ def sync_api(
     # With the unfinished candle the exchange keeps those that open in the last 5,000 hours; a row is an hour later.
     reach = hour_number(now) - CANDLES.cap + 2
     first = reach if start is None else hour_number(start.ceil(HOUR))
-    last = hour_number(now if end is None else min(end, now))
+    last = hour_number(now - SETTLING if end is None else min(end, now - SETTLING))
     if first > last:
         raise DataError(
             f"There is nothing to sync from {show(instant_of(first))} to {show(instant_of(last))}: the range is empty "
@@ -429,7 +446,7 @@ def sync_api(
         for meta in wanted
         if (gaps := lacking.gaps(kind, meta.name, bool(meta.is_delisted)))
     ]
-    batch = _Batch(store, lacking)
+    batch = _Batch(store, lacking, replace)
     sync = _Sync(exchange, batch, batch_requests, tasks, progress)
     sync.run()
     merges = batch.merges

@@ -8,8 +8,10 @@ saves requests: without it the next sync asks again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -30,8 +32,8 @@ Gap = tuple[int, int]
 class KnownEmpty:
     """Hours for which the exchange was asked and has no row, by kind and coin.
 
-    The file holds runs of hours, ``{"funding": {"BTC": [[first, last], ...]}}``, as hour numbers, both inclusive. A
-    damaged file reads as an empty one.
+    The file holds runs of hours, ``{"funding": {"BTC": [[first, last], ...]}}``, as hour numbers, both inclusive, and
+    their digest. A damaged file reads as an empty one: a wrong digit would keep hours from ever being asked for.
 
     Parameters
     ----------
@@ -42,12 +44,13 @@ class KnownEmpty:
     def __init__(self, folder: Path) -> None:
         self.path = folder / EMPTY
         self._hours: dict[str, dict[str, Integers]] = {}
-        try:
+        with suppress(OSError, ValueError, TypeError, KeyError):
             state = json.loads(self.path.read_bytes())
-            for kind, coins in state.items():
-                self._hours[kind] = {coin: _hours_of(runs) for coin, runs in coins.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            self._hours = {}
+            if state["sha256"] == _digest(state["empty"]):
+                self._hours = {
+                    kind: {coin: _hours_of(pairs) for coin, pairs in coins.items()}
+                    for kind, coins in state["empty"].items()
+                }
 
     def hours(self, kind: Kind, coin: str) -> Integers:
         """Hour numbers without a row, ascending."""
@@ -60,12 +63,13 @@ class KnownEmpty:
 
     def save(self) -> None:
         """Replace the file, unless it says the same already."""
-        state = {
+        empty = {
             kind: {coin: [list(run) for run in runs(hours)] for coin, hours in sorted(coins.items())}
             for kind, coins in sorted(self._hours.items())
         }
+        state = {"empty": empty, "sha256": _digest(empty)}
         content = (json.dumps(state, separators=(",", ":")) + "\n").encode()
-        if not state or (self.path.exists() and self.path.read_bytes() == content):
+        if not empty or (self.path.exists() and self.path.read_bytes() == content):
             return
         write_durable(self.path, content)
         sync_folder(self.path.parent)
@@ -169,6 +173,10 @@ def runs(hours: Integers, bridge: int = 0) -> list[Gap]:
     starts = hours[np.concatenate([[0], breaks + 1])]
     ends = hours[np.concatenate([breaks, [len(hours) - 1]])]
     return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
+
+
+def _digest(empty: object) -> str:
+    return hashlib.sha256(json.dumps(empty, sort_keys=True).encode()).hexdigest()
 
 
 def _hours_of(pairs: Sequence[Sequence[int]]) -> Integers:
