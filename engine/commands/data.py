@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import ConfigOption, JsonOption, ReplaceOption, SetOption, config_of, store_of
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, ReplaceOption, SetOption, config_of, store_of
 from engine.commands.terminal import byte_progress, cost_table, print_json, progress, show_all, status_tables, waiting
 from engine.errors import ConfigError, DataError, nearest, some
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
+    from engine.data.api import SyncReport
     from engine.data.archive import Plan
     from engine.data.s3 import Bucket
     from engine.data.store import Store
@@ -126,6 +127,8 @@ def sync_command(
     wrong = [option for option, value in for_other.get(source, {}).items() if value is not None]
     if wrong:
         raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
+    if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
+        raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
     report: Any
     if source == "s3":
         from engine.data.sync_s3 import sync_s3
@@ -135,7 +138,7 @@ def sync_command(
         with byte_progress() as step:
             report = sync_s3(store, bucket, plan, keep_raw=keep_raw, replace=replace, jobs=jobs, progress=step)
     elif source == "api":
-        report = _sync_api(store, settled, base_url, timeout_seconds or 10.0)
+        report = _sync_api(store, settled, base_url, timeout_seconds or 10.0, replace)
     else:
         raise ConfigError(f"--source is {source!r}; it must be s3 or api.{nearest(source, ('s3', 'api'))}")
     if as_json:
@@ -150,7 +153,9 @@ def sync_command(
         )
 
 
-def _sync_api(store: Store, config: RunConfig, base_url: str | None, timeout_seconds: float) -> Any:
+def _sync_api(
+    store: Store, config: RunConfig, base_url: str | None, timeout_seconds: float, replace: bool
+) -> SyncReport:
     """Sync from the exchange's own API up to this moment."""
     from datetime import UTC, datetime
 
@@ -169,6 +174,7 @@ def _sync_api(store: Store, config: RunConfig, base_url: str | None, timeout_sec
             now=pd.Timestamp(datetime.now(UTC)),
             base_url=base_url,
             timeout_seconds=timeout_seconds,
+            replace=replace,
             progress=step,
         )
 
@@ -251,7 +257,7 @@ def status_command(
     from engine.data.status import status
 
     found = status(store_of(config_of(config, settings)))
-    page = out or (None if as_json else Path("reports") / "status.html")
+    page = out or (None if as_json else REPORTS / "status.html")
     if page is not None:
         from engine.pages.data_status import write_status_page
 

@@ -142,7 +142,8 @@ class Bucket:
             from botocore.exceptions import BotoCoreError, ClientError
 
             config = Config(
-                retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", 6))},
+                # Where AWS_MAX_ATTEMPTS is set, botocore reads it itself.
+                retries={"mode": "standard"} | ({} if "AWS_MAX_ATTEMPTS" in os.environ else {"total_max_attempts": 6}),
                 connect_timeout=min(self._timeout, 10),
                 read_timeout=self._timeout,
                 max_pool_connections=self._jobs,
