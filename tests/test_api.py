@@ -151,6 +151,9 @@ def test_hours_without_a_row_are_asked_for_again_when_the_memory_of_them_is_lost
         (store.path / EMPTY).unlink() if damage is None else (store.path / EMPTY).write_bytes(damage)
         report = sync(store, server)
         assert report.added == 0 and report.requests > 3 and content(store.path) == before
+    (store.path / EMPTY).unlink()
+    (store.path / EMPTY).mkdir()  # it cannot be kept either
+    assert sync(store, server).requests > 3 and (store.path / EMPTY).is_dir()
 
 
 def test_holes_and_a_tail_of_another_source_are_no_resume_point(

@@ -413,6 +413,12 @@ def test_a_full_disk_is_named_and_what_came_whole_is_used(
     assert content(tmp_path / "cache") == content(undisturbed)
 
 
+def test_a_cache_where_no_folder_can_be_made(server: str, tmp_path: Path, hlbt: Any) -> None:
+    (tmp_path / "file").write_text("x")
+    code, _, err = hlbt(*words(server, tmp_path / "file" / "cache"))
+    assert code == 1 and "Writing below" in err and "Not a directory" in err
+
+
 def test_an_object_published_anew_that_contradicts_itself(server: str, tmp_path: Path, hlbt: Any) -> None:
     key, cache = key_of("2024-01-03"), tmp_path / "cache"
     assert hlbt(*words(server, cache))[0] == 0

@@ -69,10 +69,11 @@ class KnownEmpty:
         }
         state = {"empty": empty, "sha256": _digest(empty)}
         content = (json.dumps(state, separators=(",", ":")) + "\n").encode()
-        if not empty or (self.path.exists() and self.path.read_bytes() == content):
-            return
-        write_durable(self.path, content)
-        sync_folder(self.path.parent)
+        # Where it cannot be kept, the hours are asked for again.
+        with suppress(OSError):
+            if empty and not (self.path.exists() and self.path.read_bytes() == content):
+                write_durable(self.path, content)
+                sync_folder(self.path.parent)
 
 
 class Lacking:

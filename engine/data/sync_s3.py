@@ -170,21 +170,22 @@ def sync_s3(
     """
     store.state_for(synthetic=False)
     store.tidy()
-    with locked(store.path / INCOMING):
-        _tidy(store, plan)
-        work = _Sync(store, source, plan, keep_raw, replace, _Meter(plan.bytes, progress))
-        pool = ThreadPoolExecutor(jobs)
-        try:
-            for batch in _batches(plan):
-                work.take(batch, pool)
-        except OSError as error:
-            raise DataError(
-                f"Writing below {store.path} failed: {error.strerror or error}. Free some space (or mend the "
-                "permissions) and run the command again: what was downloaded whole is kept."
-            ) from error
-        finally:
-            # What waits is dropped when something fails.
-            pool.shutdown(wait=True, cancel_futures=True)
+    work = _Sync(store, source, plan, keep_raw, replace, _Meter(plan.bytes, progress))
+    try:
+        with locked(store.path / INCOMING):
+            _tidy(store, plan)
+            pool = ThreadPoolExecutor(jobs)
+            try:
+                for batch in _batches(plan):
+                    work.take(batch, pool)
+            finally:
+                # What waits is dropped when something fails.
+                pool.shutdown(wait=True, cancel_futures=True)
+    except OSError as error:
+        raise DataError(
+            f"Writing below {store.path} failed: {error.strerror or error}. Free some space (or mend the permissions) "
+            "and run the command again: what was downloaded whole is kept."
+        ) from error
     return work.report
 
 
