@@ -298,6 +298,7 @@ def test_a_damaged_object_is_set_aside_and_repaired_by_the_next_sync(
     ("fault", "reason"),
     [
         ("AccessDenied", "was refused with AccessDenied"),
+        ("short, AccessDenied", "was refused with AccessDenied"),
         ("SlowDown", "was refused with SlowDown, 2 times"),
         ("short", "broke off after"),
         ("less", "came short"),
@@ -309,7 +310,7 @@ def test_an_object_that_cannot_be_had(
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     key, cache = key_of("2023-12-31"), tmp_path / "cache"
-    proxy.faults[key] = [fault, "always"]
+    proxy.faults[key] = [*fault.split(", "), "always"]
     code, out, err = hlbt(*words(proxy.url, cache))
     assert code == 1 and f"1 problems: {key} {reason}" in err, err
     assert "3 objects taken" in out
