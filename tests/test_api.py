@@ -98,6 +98,33 @@ def test_funding_is_paged_by_500_and_no_hour_is_asked_for_twice(server: Loopback
     assert starts == [first, first + 500, first + 1000]
 
 
+def test_answers_cut_shorter_than_documented_are_followed_to_their_end(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    venue.funding_cap = 120
+    store = Store(tmp_path / "cache")
+    assert not sync(store, server).problems
+    assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
+
+
+def test_a_full_answer_without_a_row_of_the_range_is_a_fault(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    def stuck(payload: dict[str, Any]) -> Any:
+        """Whatever is asked for, the first rows again."""
+        if payload["type"] == "fundingHistory":
+            payload = {**payload, "startTime": (HOUR - 60 * 24) * HOUR_MS}
+        return venue(payload)
+
+    server.handlers["/info"] = stuck
+    store = Store(tmp_path / "cache")
+    (problem,) = sync(store, server, coins=["BTC"]).problems
+    assert problem == f"BTC funding: a full answer without a row after {instant_of(HOUR - 940):%Y-%m-%d %H:%M} UTC"
+    server.handlers["/info"] = venue
+    assert not sync(store, server, coins=["BTC"]).problems
+    assert ("BTC", "funding", HOUR) in cells(store)
+
+
 def test_of_candles_only_the_last_5000_exist_and_the_report_says_so(tmp_path: Path) -> None:
     venue = Venue([Listing("BTC", HOUR - 5300)], int(NOW.timestamp() * 1000))
     store = Store(tmp_path / "cache")

@@ -301,7 +301,7 @@ def test_a_batch_is_committed_in_the_middle_of_a_coin(
 def test_a_crash_loses_no_more_than_a_batch(
     server: LoopbackServer, venue: Venue, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Four candle requests and six of funding are answered, in batches of three, when the process dies."""
+    """Six candle requests and six of funding are answered, in batches of eleven, when the process dies."""
     store = Store(tmp_path / "cache")
 
     def crash(done: int, total: int, what: str) -> None:
@@ -309,14 +309,14 @@ def test_a_crash_loses_no_more_than_a_batch(
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        sync(store, server, progress=crash, batch_requests=3)
+        sync(store, server, progress=crash, batch_requests=11)
     rates = [hour for coin, name, hour in cells(store) if (coin, name) == ("kPEPE", "funding")]
-    assert len(rates) == 1000  # the ninth request brought the second page; the tenth is lost
+    assert len(rates) == 1000  # the eleventh request brought the second page; the twelfth is lost
     server.requests.clear()
     sync(store, server)
     starts = [payload["startTime"] for payload in server.asked("fundingHistory") if payload["coin"] == "kPEPE"]
     assert starts == [(HOUR - 440) * HOUR_MS]
-    assert len(server.requests) == 7  # meta, the sparse tail, one page of kPEPE, two of NEW and of OLD
+    assert len(server.requests) == 8  # meta, the sparse tail, one page of kPEPE, two of NEW, three of OLD
     assert content(store.path) == undisturbed
 
 
