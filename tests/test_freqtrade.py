@@ -120,6 +120,10 @@ FOREIGN = {
         lambda folder: candles(folder, "BAD", [1.0, 2.0], date=STAMPS.tz_localize(None)),
         "has the column date as timestamp",
     ),
+    "no date": (
+        lambda folder: candles(folder, "BAD", [1.0, 2.0], date=[STAMPS[0], None]),
+        "has 1 rows without a date",
+    ),
     "zero": (
         lambda folder: candles(folder, "BAD", [1.0, 0.0]),
         r"has a close of 0.0 at 2024-10-01T23:00:00\+00:00 \(1 such",

@@ -136,6 +136,16 @@ def test_a_broken_object_is_refused_with_its_reason(content: bytes, message: str
         last_quote(content, "BTC", HOUR)
 
 
+def test_a_damaged_block_is_refused() -> None:
+    content = frame(good() * 20)
+    for place in range(len(content) - 60, len(content) - 8):
+        broken = content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+        try:
+            assert last_quote(broken, "BTC", HOUR).values["bid"] >= 0
+        except ObjectError:
+            continue  # whatever it makes of the text: an error of ours, never of the library
+
+
 def test_only_the_end_is_decompressed(genuine: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
     import lz4.block
 

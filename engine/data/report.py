@@ -11,7 +11,6 @@ import pandas as pd
 from engine.clock import show
 from engine.data.precedence import TOLERANCE
 from engine.data.schema import Flags, Floats, Rows, instant_of
-from engine.errors import DataConflictError
 
 #: Two values nearer than this, relative to the larger, are the same value written twice.
 SAME = 1e-9
@@ -123,17 +122,6 @@ class MergeReport:
     def wrote(self) -> bool:
         """Whether any file of the cache was written."""
         return bool(self.months)
-
-    def raise_for_conflicts(self) -> None:
-        """Raise :class:`DataConflictError` when something was left out."""
-        if not self.conflicts:
-            return
-        rest = f"; and {len(self.conflicts) - 3} more" if len(self.conflicts) > 3 else ""
-        raise DataConflictError(
-            f"Data of {self.source} contradict the cache, which is append-only: "
-            f"{'; '.join(str(conflict) for conflict in self.conflicts[:3])}{rest}. The cached values were kept and "
-            f"{self.refused} cells left out; all else was taken. Pass replace (--replace) to take the new values."
-        )
 
 
 class Tally:
