@@ -22,6 +22,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pandas as pd
+from packaging.requirements import Requirement
 
 from engine.data.status import status
 from engine.data.store import Store
@@ -108,8 +109,6 @@ def fit(findings: list[Finding]) -> bool:
 
 def check_versions() -> Iterator[Finding]:
     """Versions of hlbt, Python and every library that the package asks for; those absent or too old one by one."""
-    from packaging.requirements import Requirement
-
     found = f"{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
     least = ".".join(map(str, OLDEST_PYTHON))
     yield Finding("hlbt", "ok", version("hlbt"), figures={"version": version("hlbt")})

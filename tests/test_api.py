@@ -81,6 +81,10 @@ def test_what_the_archive_estimated_is_settled_and_its_mids_stay(
     store.merge([rows_table({"mid": dict.fromkeys(hours, 7.0), "funding": dict.fromkeys(hours, 9e-4)})], "s3")
     report = sync(store, server, coins=["BTC"])
     assert not report.problems
+    assert (report.changed, report.raised, report.overruled) == (0, 24, 24)
+    told = report.summary()
+    assert "Sources differ: funding: api over s3 in 24 cells, of which 24 differ by more than 0.1%" in told
+    assert "Sources differ: mid: s3 over api in 24 cells, of which 24 differ" in told
     held, settled = cells(store), expected(venue, HOUR - 60 * 24, HOUR)
     for hour in hours:
         assert held["BTC", "funding", hour] == settled["BTC", "funding", hour] != 9e-4

@@ -47,6 +47,7 @@ def import_freqtrade_command(
     Example: hlbt data import freqtrade user_data/data/hyperliquid
     """
     from engine.data.freqtrade import import_freqtrade
+    from engine.data.report import differences
 
     store = store_of(config_of(config, settings))
     with progress() as step:
@@ -58,7 +59,8 @@ def import_freqtrade_command(
         show_all(
             f"{report.files} files, {report.coins} coins into {store.path}: {merge.added:,} values added, "
             f"{merge.same:,} were there already, {merge.changed:,} replaced; "
-            + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write.")
+            + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write."),
+            *differences([merge]),
         )
     if report.problems:
         cure = " Cached values that differ were kept; --replace takes the new ones." if merge.conflicts else ""

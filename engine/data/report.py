@@ -124,6 +124,24 @@ class MergeReport:
         return bool(self.months)
 
 
+def differences(merges: Iterable[MergeReport]) -> list[str]:
+    """A line for people for each field and pair of sources that both gave cells of it, over several merges."""
+    found: dict[tuple[str, str, str], list[Disagreement]] = {}
+    for merge in merges:
+        for apart in merge.disagreements:
+            found.setdefault((apart.field, apart.kept, apart.other), []).append(apart)
+    lines = []
+    for (name, kept, other), parts in sorted(found.items()):
+        worst = max(parts, key=lambda part: part.largest)
+        cells, differing = sum(part.cells for part in parts), sum(part.differing for part in parts)
+        several = (
+            f"{name}: {kept} over {other} in {cells:,} cells, of which {differing:,} differ by more than "
+            f"{TOLERANCE:.1%}; largest {worst.largest:.2%} ({worst.coin} at {show(worst.time)})"
+        )
+        lines.append(f"Sources differ: {str(worst) if len(parts) == 1 else several}.")
+    return lines
+
+
 class Tally:
     """Counts of a merge, filled by :meth:`engine.data.cube.Cube.take`."""
 

@@ -49,13 +49,21 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
     still = np.zeros_like(priced)
     listed, gone = _listed(manifest, names, start, end)
     ends = np.full((2, len(names)), np.nan)
-    months = []
+    months: list[dict[str, Any]] = []
     for month in range(month_number(min(manifest.files)), month_number(max(manifest.files)) + 1):
         key = month_key(month)
         entry = manifest.files.get(key)
         if entry is None:
             # A hole of a whole month is the last thing to leave out of the picture.
-            none = {"rows": 0, "coins": 0, "bytes": 0, "first": None, "last": None, "coverage": {}, "sources": {}}
+            none: dict[str, Any] = {
+                "rows": 0,
+                "coins": 0,
+                "bytes": 0,
+                "first": None,
+                "last": None,
+                "coverage": {},
+                "sources": {},
+            }
             months.append({"month": key, **none})
             continue
         cube = Cube([month], names)

@@ -23,7 +23,7 @@ from engine.data.asset_ctxs import ObjectError, reduce_day, to_table
 from engine.data.l2book import FIELDS, Quote, last_quote
 from engine.data.objects import ObjectRecord
 from engine.data.precedence import L2BOOK, S3
-from engine.data.report import MergeReport
+from engine.data.report import MergeReport, differences
 from engine.data.schema import hour_number
 from engine.data.store import Store
 from engine.errors import DataError
@@ -104,28 +104,12 @@ class SyncReport:
             f"{self.taken:,} objects taken ({self.plan.bytes / 1e6:,.1f} MB wanted, {self.reused:,} downloaded by an "
             f"earlier run), {held:,} were there already; {added:,} values added"
             + (f", months {self.months[0]} to {self.months[-1]}." if self.months else "."),
-            *(f"Sources differ: {line}" for line in self._apart()),
+            *differences(self.merges),
             *describe(self.plan),
         ]
         if self.unusable:
             lines.append(f"{self.unusable:,} values are no price (0 or less) and were left out as not observed.")
         return "\n".join(lines)
-
-    def _apart(self) -> Iterator[str]:
-        found = defaultdict(list)
-        for merge in self.merges:
-            for apart in merge.disagreements:
-                found[apart.field, apart.kept, apart.other].append(apart)
-        for (name, kept, other), parts in sorted(found.items()):
-            worst = max(parts, key=lambda part: part.largest)
-            yield (
-                str(worst)
-                if len(parts) == 1
-                else (
-                    f"{name}: {kept} over {other} in {sum(part.cells for part in parts):,} cells, "
-                    f"{sum(part.differing for part in parts):,} differ; at most {worst.largest:.2%} ({worst.coin})"
-                )
-            )
 
 
 def sync_s3(
