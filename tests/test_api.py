@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
+from commands import Hlbt
 from conftest import SHARED
 from engine.data.lacking import EMPTY, runs
 from engine.data.pacing import Pacer
@@ -315,6 +316,24 @@ def test_progress_is_in_weight_names_the_coin_and_ends_full(server: LoopbackServ
     assert done == sorted(done) and done[0] == 0 and calls[-1][0] == calls[-1][1] >= report.weight - 20
     assert len(calls) > 2 * 8  # a line a page, not only a coin
     assert calls[0][2].startswith("BTC candles (about ") and any(call[2].startswith("OLD funding") for call in calls)
+
+
+def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
+    now = pd.Timestamp.now("UTC")  # the command asks the real clock
+    hour = hour_number(now)
+    venue = Venue([Listing("BTC", hour - 48)], int(now.timestamp() * 1000))
+    store = Store(tmp_path / "cache")
+    store.merge([rows_table({"funding": {hour - 10: 0.5}})], "api")
+    with LoopbackServer({"/info": venue}) as server:
+        words = ("data", "sync", "--source", "api", "--base-url", server.url, "--set", f"data.cache={store.path}")
+        done = hlbt(*words)
+        assert done.code == 1 and "1 coins (0 delisted)" in done.out
+        assert "1 problems: BTC funding: 1 cells differ" in done.err and "--replace takes the new values" in done.err
+        done = hlbt(*words, "--replace", "--json")
+        assert (done.code, done.json["changed"], done.json["problems"]) == (0, 1, [])
+    held = cells(store)
+    assert held["BTC", "funding", hour - 10] == float(venue.listings["BTC"].rates[hour - 10]["fundingRate"])
+    assert ("BTC", "mid", hour - 1) in held and ("BTC", "mid", hour + 1) not in held
 
 
 def test_the_report_is_json_with_its_problems(server: LoopbackServer, tmp_path: Path) -> None:

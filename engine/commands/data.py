@@ -149,9 +149,10 @@ def sync_command(
         show_all(report.summary())
     if report.problems:
         rest = f"; and {len(report.problems) - 3} more" if len(report.problems) > 3 else ""
+        cure = " Of what contradicts the cache, --replace takes the new values." if report.conflicts else ""
         raise DataError(
             f"{len(report.problems)} problems: {'; '.join(report.problems[:3])}{rest}. All else was taken; run the "
-            "same command again to mend what can be mended."
+            f"same command again to mend what can be mended.{cure}"
         )
 
 

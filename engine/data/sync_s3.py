@@ -23,7 +23,7 @@ from engine.data.asset_ctxs import ObjectError, reduce_day, to_table
 from engine.data.l2book import FIELDS, Quote, last_quote
 from engine.data.objects import ObjectRecord
 from engine.data.precedence import L2BOOK, S3
-from engine.data.report import MergeReport, differences
+from engine.data.report import Conflict, MergeReport, differences
 from engine.data.schema import hour_number
 from engine.data.store import Store
 from engine.errors import DataError
@@ -73,8 +73,12 @@ class SyncReport:
     @property
     def problems(self) -> list[str]:
         """A line for each object set aside and each conflict; empty when all went well."""
-        aside = [f"{key} {reason}" for key, reason in self.set_aside]
-        return aside + [str(conflict) for merge in self.merges for conflict in merge.conflicts]
+        return [*(f"{key} {reason}" for key, reason in self.set_aside), *map(str, self.conflicts)]
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """Values that contradict the cache."""
+        return [conflict for merge in self.merges for conflict in merge.conflicts]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -87,7 +91,7 @@ class SyncReport:
             "overruled": sum(merge.overruled for merge in self.merges),
             "months": self.months,
             "set_aside": [{"key": key, "reason": reason} for key, reason in self.set_aside],
-            "conflicts": [asdict(conflict) for merge in self.merges for conflict in merge.conflicts],
+            "conflicts": [asdict(conflict) for conflict in self.conflicts],
             "disagreements": [
                 {"months": list(merge.months), **asdict(apart)}
                 for merge in self.merges
