@@ -6,9 +6,7 @@ one and whether it has the form of one.
 
 from __future__ import annotations
 
-import json
 import os
-import re
 import shutil
 import stat
 import sys
@@ -16,16 +14,20 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pandas as pd
+from packaging.requirements import Requirement
 
-from engine.data.manifest import Manifest
 from engine.data.status import status
 from engine.data.store import Store
-from engine.errors import HlbtError, some
+from engine.errors import HlbtError, LiveError, some
+from engine.live.credentials import CONFIG, read_credentials
 from engine.sweeps.trials import count_trials, families_below
 
 State = Literal["ok", "warning", "problem"]
@@ -33,8 +35,6 @@ Clock = Callable[[], pd.Timestamp]
 
 HYPERLIQUID = "https://api.hyperliquid.xyz"
 OLDEST_PYTHON = (3, 11)
-#: Above this many bytes a cache is compared by the sizes of its files alone.
-QUICK_BYTES = 512_000_000
 #: An hour more than a day: a sync a day keeps a cache younger.
 YOUNG_HOURS = 25
 #: Days of hourly candles that the API still has (5,000 hours).
@@ -43,9 +43,6 @@ API_DAYS = 208
 SKEW_SECONDS = 5.0
 TIMEOUT_SECONDS = 5.0
 FEW_BYTES, NO_BYTES = 2_000_000_000, 100_000_000
-CONFIG_FILE = "hyperliquid_config.json"
-_SECRET = re.compile(r"(0x)?[0-9a-fA-F]{64}")
-_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 @dataclass(frozen=True)
@@ -73,17 +70,8 @@ class Finding:
     figures: Mapping[str, Any] = field(default_factory=dict)
 
 
-def examine(
-    cache: Path,
-    reports: Path,
-    clock: Clock,
-    *,
-    base_url: str = HYPERLIQUID,
-    environment: Mapping[str, str] | None = None,
-    folder: Path | None = None,
-    timeout_seconds: float = TIMEOUT_SECONDS,
-) -> list[Finding]:
-    """Examine the machine.
+def examine(cache: Path, reports: Path, clock: Clock, *, base_url: str = HYPERLIQUID) -> list[Finding]:
+    """Examine the machine, with the environment of this process and the current folder.
 
     Parameters
     ----------
@@ -93,28 +81,21 @@ def examine(
         The machine's time, an instant with a zone.
     base_url : str
         The exchange, whose time is compared with it.
-    environment : mapping, optional
-        Environment variables; default those of this process.
-    folder : Path, optional
-        Where ``hyperliquid_config.json`` would lie; default the current folder.
-    timeout_seconds : float
-        How long the exchange may be silent.
 
     Returns
     -------
     list of Finding
     """
-    variables = os.environ if environment is None else environment
     return [
         *check_versions(),
         check_compiler(),
         check_cache(cache, clock()),
         check_reports(reports),
         *check_disk(cache, reports),
-        check_aws(variables),
-        check_crowdcent(variables),
-        check_hyperliquid(folder or Path(), variables),
-        check_clock(base_url, clock, timeout_seconds),
+        check_aws(os.environ),
+        check_crowdcent(os.environ),
+        check_hyperliquid(),
+        check_clock(base_url, clock),
     ]
 
 
@@ -128,8 +109,6 @@ def fit(findings: list[Finding]) -> bool:
 
 def check_versions() -> Iterator[Finding]:
     """Versions of hlbt, Python and every library that the package asks for; those absent or too old one by one."""
-    from packaging.requirements import Requirement
-
     found = f"{sys.version_info[0]}.{sys.version_info[1]}.{sys.version_info[2]}"
     least = ".".join(map(str, OLDEST_PYTHON))
     yield Finding("hlbt", "ok", version("hlbt"), figures={"version": version("hlbt")})
@@ -210,23 +189,18 @@ def check_cache(cache: Path, now: pd.Timestamp) -> Finding:
                 "DIR` for real history; HLBT_DATA_CACHE=DIR if it lies elsewhere.",
                 {"path": str(cache), "rows": 0},
             )
-        return _cache(store, manifest, now)
+        return _cache(store, now)
     except HlbtError as error:
         return Finding("data cache", "problem", str(error), "", {"path": str(cache)})
 
 
-def _cache(store: Store, manifest: Manifest, now: pd.Timestamp) -> Finding:
+def _cache(store: Store, now: pd.Timestamp) -> Finding:
+    report = store.verify()
+    if not report.ok:
+        wrong = [f"{name} is missing" for name in report.missing] + [f"{name} has changed" for name in report.changed]
+        cure = f"Delete {store.path} and import or sync again; it holds nothing that cannot be brought again."
+        return Finding("data cache", "problem", f"{store.path} is damaged: {some(wrong)}", cure)
     found = status(store)
-    size = sum(entry.bytes for entry in manifest.entries)
-    whole = size <= QUICK_BYTES
-    if whole:
-        report = store.verify()
-        if not report.ok:
-            wrong = [f"{name} is missing" for name in report.missing] + [
-                f"{name} has changed" for name in report.changed
-            ]
-            cure = f"Delete {store.path} and import or sync again; it holds nothing that cannot be brought again."
-            return Finding("data cache", "problem", f"{store.path} is damaged: {some(wrong)}", cure)
     spans = [
         (pd.Timestamp(row["last_price"]) - pd.Timestamp(row["first_price"])) // pd.Timedelta(hours=1) + 1
         for row in found["table"]
@@ -237,17 +211,15 @@ def _cache(store: Store, manifest: Manifest, now: pd.Timestamp) -> Finding:
     figures = {
         "path": str(store.path),
         **{name: found[name] for name in ("synthetic", "start", "end", "rows", "coins", "fields")},
-        "bytes": size,
+        "bytes": report.bytes,
         "coverage": 1 - missing / sum(spans),
         "gaps": len(found["gaps"]),
         "age_hours": age,
-        "digests_checked": whole,
     }
-    checked = "every digest is right" if whole else "sizes agree (`hlbt data verify` compares digests)"
     says = (
         f"{store.path}{', SYNTHETIC' if found['synthetic'] else ''}: {found['rows']:,} rows, {found['coins']} coins, "
         f"{found['start'][:10]} to {found['end'][:10]}; {figures['coverage']:.2%} of the hours between first and last "
-        f"price have one; {checked}; the last row is {_age(age)} old"
+        f"price have one; every digest is right; the last row is {_age(age)} old"
     )
     if found["synthetic"] or age <= YOUNG_HOURS:
         return Finding("data cache", "ok", says, "", figures)
@@ -345,57 +317,24 @@ def check_crowdcent(environment: Mapping[str, str]) -> Finding:
     return Finding("CrowdCent", "ok", says, figures=figures)
 
 
-def check_hyperliquid(folder: Path, environment: Mapping[str, str]) -> Finding:
-    """Whether there is a key to trade with, has the form of one, and is nobody else's to read.
-
-    Parameters
-    ----------
-    folder : Path
-        Where ``hyperliquid_config.json`` would lie.
-    environment : mapping
-        Environment variables.
-
-    Returns
-    -------
-    Finding
-        Where both are given, the environment is what counts.
-    """
-    file = folder / CONFIG_FILE
-    names = ("HYPERLIQUID_SECRET_KEY", "HYPERLIQUID_ACCOUNT_ADDRESS")
-    given = [name for name in names if environment.get(name)]
-    figures = {"present": bool(given) or file.exists(), "given_by": given + ([CONFIG_FILE] if file.exists() else [])}
-    # A file that others can read matters even where the environment is what counts.
-    if _loose(file):
-        mode = f"{stat.S_IMODE(file.stat().st_mode):o}"
-        says = f"{file} holds a secret and can be read by others (mode {mode})"
-        return Finding("HyperLiquid", "warning", says, f"chmod 600 {file}", figures)
-    if given:
-        held = {name: environment.get(name) for name in names}
-        source = "the environment"
-    elif file.exists():
-        source = str(file)
-        try:
-            state = json.loads(file.read_bytes())
-            held = {name: state.get(name.removeprefix("HYPERLIQUID_").lower()) for name in names}
-        except OSError as error:
-            says = f"{file} cannot be read: {error.strerror}"
-            return Finding("HyperLiquid", "warning", says, "Mend its owner.", figures)
-        except (ValueError, AttributeError):  # its text must not be quoted
-            cure = "It is an object with secret_key and account_address, both in quotes."
-            return Finding("HyperLiquid", "warning", f"{file} is not JSON of the right form", cure, figures)
-    else:
+def check_hyperliquid() -> Finding:
+    """Whether there is a key to trade with that the live commands would take, and is nobody else's to read."""
+    given = [name for name in ("HYPERLIQUID_SECRET_KEY", "HYPERLIQUID_ACCOUNT_ADDRESS") if os.environ.get(name)]
+    given += [str(CONFIG)] if CONFIG.exists() else []
+    figures = {"present": bool(given), "given_by": given}
+    if not given:
         return Finding("HyperLiquid", "ok", "no credentials; only live trading needs them", figures=figures)
-    for name, form, words in zip(
-        names, (_SECRET, _ADDRESS), ("0x and 64 hexadecimal digits", "0x and 40 hexadecimal digits"), strict=True
-    ):
-        label = name if given else name.removeprefix("HYPERLIQUID_").lower()
-        value = held[name]
-        if not value:
-            return Finding("HyperLiquid", "warning", f"{source} lacks {label}", f"Give {label}: {words}.", figures)
-        if not isinstance(value, str) or not form.fullmatch(value.strip()):
-            says = f"{label} in {source} does not have its form (the value is not shown)"
-            return Finding("HyperLiquid", "warning", says, f"It is {words}.", figures)
-    return Finding("HyperLiquid", "ok", f"credentials by {source}", figures=figures)
+    # A file that others can read matters even where the environment is what counts.
+    if _loose(CONFIG):
+        says = f"{CONFIG} holds a secret and can be read by others (mode {stat.S_IMODE(CONFIG.stat().st_mode):o})"
+        return Finding("HyperLiquid", "warning", says, f"chmod 600 {CONFIG}", figures)
+    try:
+        found = read_credentials()
+    except LiveError as error:  # without a value of the file or the environment in it
+        return Finding("HyperLiquid", "warning", str(error), "", figures)
+    source = "the environment" if os.environ.get("HYPERLIQUID_SECRET_KEY") else str(CONFIG)
+    own = "" if found.account_address else "; no account is named, so it is the key's own address"
+    return Finding("HyperLiquid", "ok", f"credentials by {source}{own}", figures=figures)
 
 
 def _loose(file: Path) -> bool:
@@ -426,18 +365,22 @@ def check_clock(base_url: str, clock: Clock, timeout_seconds: float = TIMEOUT_SE
     Finding
         An exchange that does not answer is a warning: backtests need none.
     """
-    # Of the library that the SDK talks with: the same proxies, the same certificates.
-    import requests
-
     before = clock()
     try:
-        answer = requests.head(base_url.rstrip("/") + "/info", timeout=timeout_seconds, allow_redirects=False)
+        try:
+            with urlopen(Request(base_url.rstrip("/") + "/info", method="HEAD"), timeout=timeout_seconds) as answer:
+                headers = answer.headers
+        except HTTPError as error:  # a refusal has a date too
+            headers = error.headers
+            error.close()
         after = clock()
-        server = pd.Timestamp(parsedate_to_datetime(answer.headers["Date"]))
-    except requests.RequestException as error:
-        says = f"{base_url} is not reachable ({type(error).__name__}), so the clock was not compared"
+        server = pd.Timestamp(parsedate_to_datetime(headers["Date"]))
+    except (OSError, HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        why = getattr(reason, "strerror", None) or reason
+        says = f"{base_url} is not reachable ({why}), so the clock was not compared"
         return Finding("clock", "warning", says, "Only live trading and data syncs need it.", {"reachable": False})
-    except (KeyError, ValueError, TypeError):
+    except (ValueError, TypeError):
         says = f"{base_url} answers without a date, so the clock was not compared"
         return Finding("clock", "warning", says, "Is it the exchange?", {"reachable": True, "skew_seconds": None})
     skew = skew_seconds(server, before, after)

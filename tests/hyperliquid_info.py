@@ -27,6 +27,7 @@ class Reply:
     status: int = 200
     silence_seconds: float = 0.0
     reset: bool = False
+    headers: tuple[tuple[str, str], ...] = ()
 
 
 #: What the exchange is known to say when it does not answer.
@@ -84,6 +85,8 @@ class LoopbackServer:
                     self.send_response(reply.status)
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(body)))
+                    for name, value in reply.headers:
+                        self.send_header(name, value)
                     self.end_headers()
                     self.wfile.write(body)
                     self.wfile.flush()

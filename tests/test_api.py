@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 
 from api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
+from commands import Hlbt
 from conftest import SHARED
 from engine.data.lacking import EMPTY, runs
 from engine.data.pacing import Pacer
@@ -81,6 +82,10 @@ def test_what_the_archive_estimated_is_settled_and_its_mids_stay(
     store.merge([rows_table({"mid": dict.fromkeys(hours, 7.0), "funding": dict.fromkeys(hours, 9e-4)})], "s3")
     report = sync(store, server, coins=["BTC"])
     assert not report.problems
+    assert (report.changed, report.raised, report.overruled) == (0, 24, 24)
+    told = report.summary()
+    assert "Sources differ: funding: api over s3 in 24 cells, of which 24 differ by more than 0.1%" in told
+    assert "Sources differ: mid: s3 over api in 24 cells, of which 24 differ" in told
     held, settled = cells(store), expected(venue, HOUR - 60 * 24, HOUR)
     for hour in hours:
         assert held["BTC", "funding", hour] == settled["BTC", "funding", hour] != 9e-4
@@ -96,6 +101,33 @@ def test_funding_is_paged_by_500_and_no_hour_is_asked_for_twice(server: Loopback
     starts = [payload["startTime"] // HOUR_MS for payload in server.asked("fundingHistory")]
     first = HOUR - 60 * 24
     assert starts == [first, first + 500, first + 1000]
+
+
+def test_answers_cut_shorter_than_documented_are_followed_to_their_end(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    venue.funding_cap = 120
+    store = Store(tmp_path / "cache")
+    assert not sync(store, server).problems
+    assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
+
+
+def test_a_full_answer_without_a_row_of_the_range_is_a_fault(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    def stuck(payload: dict[str, Any]) -> Any:
+        """Whatever is asked for, the first rows again."""
+        if payload["type"] == "fundingHistory":
+            payload = {**payload, "startTime": (HOUR - 60 * 24) * HOUR_MS}
+        return venue(payload)
+
+    server.handlers["/info"] = stuck
+    store = Store(tmp_path / "cache")
+    (problem,) = sync(store, server, coins=["BTC"]).problems
+    assert problem == f"BTC funding: a full answer without a row after {instant_of(HOUR - 940):%Y-%m-%d %H:%M} UTC"
+    server.handlers["/info"] = venue
+    assert not sync(store, server, coins=["BTC"]).problems
+    assert ("BTC", "funding", HOUR) in cells(store)
 
 
 def test_of_candles_only_the_last_5000_exist_and_the_report_says_so(tmp_path: Path) -> None:
@@ -144,10 +176,16 @@ def test_hours_without_a_row_are_asked_for_again_when_the_memory_of_them_is_lost
     store = Store(tmp_path / "cache")
     sync(store, server)
     before = content(store.path)
-    for damage in (None, b"{", b"[1]", b'{"funding": {"NEW": [["a", 2]]}}'):
+    memory = (store.path / EMPTY).read_bytes()
+    digit = memory.index(b"],") - 1  # of the last hour of a run: another one would hide an hour, or ask for one
+    other = memory[:digit] + bytes([memory[digit] ^ 1]) + memory[digit + 1 :]
+    for damage in (None, b"{", b"[1]", b'{"funding": {"NEW": [["a", 2]]}}', other):
         (store.path / EMPTY).unlink() if damage is None else (store.path / EMPTY).write_bytes(damage)
         report = sync(store, server)
         assert report.added == 0 and report.requests > 3 and content(store.path) == before
+    (store.path / EMPTY).unlink()
+    (store.path / EMPTY).mkdir()  # it cannot be kept either
+    assert sync(store, server).requests > 3 and (store.path / EMPTY).is_dir()
 
 
 def test_holes_and_a_tail_of_another_source_are_no_resume_point(
@@ -191,6 +229,22 @@ def test_silence_of_a_living_coin_is_not_remembered(server: LoopbackServer, venu
     assert not first.problems and not any(key[:2] == ("BTC", "funding") for key in cells(store))
     sync(store, server)
     assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
+
+
+def test_a_coin_that_is_gone_today_has_its_whole_life_in_a_range_asked_for_bit_by_bit(tmp_path: Path) -> None:
+    """The first range ends before the listing: its empty hours say nothing of what came after them."""
+    gone = Listing("OLD", HOUR - 30 * 24, gone=HOUR - 20 * 24)
+    venue = Venue([Listing("BTC", HOUR - 60 * 24), gone], int(NOW.timestamp() * 1000))
+    store = Store(tmp_path / "cache")
+    with LoopbackServer({"/info": venue}) as server:
+        sync(store, server, end=instant_of(HOUR - 40 * 24))
+        sync(store, server)
+        assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
+        server.requests.clear()
+        later = NOW + pd.Timedelta(days=1)
+        venue.move(int(later.timestamp() * 1000))
+        sync(store, server, now=later)
+        assert not any(payload.get("coin") == "OLD" for payload in server.asked("fundingHistory"))
 
 
 def test_a_coin_that_is_listed_again_is_asked_for_again(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
@@ -264,6 +318,24 @@ def test_progress_is_in_weight_names_the_coin_and_ends_full(server: LoopbackServ
     assert calls[0][2].startswith("BTC candles (about ") and any(call[2].startswith("OLD funding") for call in calls)
 
 
+def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
+    now = pd.Timestamp.now("UTC")  # the command asks the real clock
+    hour = hour_number(now)
+    venue = Venue([Listing("BTC", hour - 48)], int(now.timestamp() * 1000))
+    store = Store(tmp_path / "cache")
+    store.merge([rows_table({"funding": {hour - 10: 0.5}})], "api")
+    with LoopbackServer({"/info": venue}) as server:
+        words = ("data", "sync", "--source", "api", "--base-url", server.url, "--set", f"data.cache={store.path}")
+        done = hlbt(*words)
+        assert done.code == 1 and "1 coins (0 delisted)" in done.out
+        assert "1 problems: BTC funding: 1 cells differ" in done.err and "--replace takes the new values" in done.err
+        done = hlbt(*words, "--replace", "--json")
+        assert (done.code, done.json["changed"], done.json["problems"]) == (0, 1, [])
+    held = cells(store)
+    assert held["BTC", "funding", hour - 10] == float(venue.listings["BTC"].rates[hour - 10]["fundingRate"])
+    assert ("BTC", "mid", hour - 1) in held and ("BTC", "mid", hour + 1) not in held
+
+
 def test_the_report_is_json_with_its_problems(server: LoopbackServer, tmp_path: Path) -> None:
     from engine.records import to_json
 
@@ -313,7 +385,7 @@ def test_recorded_funding(tmp_path: Path) -> None:
     (_, meta), (_, rates) = recorded(*SDK, "test_get_funding_history[None].yaml")
     store = Store(tmp_path / "cache")
     with LoopbackServer({"/info": Recorded(meta, funding=rates)}) as server:
-        now = pd.Timestamp(rates[-1]["time"], unit="ms", tz="UTC")
+        now = pd.Timestamp(rates[-1]["time"], unit="ms", tz="UTC") + pd.Timedelta(minutes=1)
         report = sync(store, server, coins=["BTC"], start=pd.Timestamp("2023-05-01T00:00Z"), now=now)
         assert not report.problems and len(server.asked("fundingHistory")) == 1
         server.requests.clear()

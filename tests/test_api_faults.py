@@ -66,9 +66,12 @@ def undisturbed(server: LoopbackServer, tmp_path: Path) -> dict[str, bytes]:
         (NOT_JSON, 2, [1.0, 2.0]),
         (Reply("null"), 1, [1.0]),
         (HANG, 1, [1.0]),
-        (Reply('{"status": "busy"}', 429), 1, [1.0]),  # the SDK itself fails on this one
+        (Reply('{"status": "busy"}', 429), 2, [10.0, 20.0]),  # the SDK itself fails on this one
+        (Reply("null", 429, headers=(("Retry-After", "15"),)), 3, [15.0, 20.0, 40.0]),
+        (Reply("null", 429, headers=(("Retry-After", "99999"),)), 1, [300.0]),
+        (Reply("null", 429, headers=(("Retry-After", "Sun, 15 Jun 2025 10:21:00 GMT"),)), 1, [10.0]),
     ],
-    ids=["429", "502", "not json", "null", "hang", "429 json"],
+    ids=["429", "502", "not json", "null", "hang", "429 json", "429 for 15 s", "429 for long", "429 until a date"],
 )
 def test_a_passing_fault_leaves_no_trace(
     reply: Reply, times: int, waits: list[float], server: LoopbackServer, undisturbed: dict[str, bytes], tmp_path: Path
@@ -136,6 +139,8 @@ def spoil(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
     [
         ("candleSnapshot", {"c": "-1.0"}, "the close c must be positive"),
         ("candleSnapshot", {"v": "nan"}, "'nan' is not finite"),
+        ("candleSnapshot", {"v": 10**400}, "int too large to convert to float"),
+        ("candleSnapshot", {"v": "1e308"}, "inf is not finite"),
         ("candleSnapshot", {"c": None}, "no 'c'"),
         ("candleSnapshot", {"t": (HOUR - 100) * HOUR_MS + 1}, "not on the hour"),
         ("candleSnapshot", {"s": "ETH"}, "an hourly candle of BTC was asked for"),
@@ -177,6 +182,19 @@ def test_a_malformed_item_is_named_and_left_out_and_the_next_sync_repairs(
     assert not sync(store, server).problems and content(store.path) == undisturbed
 
 
+def test_a_candle_is_finished_only_some_seconds_after_its_close(tmp_path: Path) -> None:
+    """Our clock is ahead: it is 11:00:03 here and 10:59:58 there, where the candle of 10:00 still trades."""
+    venue = Venue(listings(), int(pd.Timestamp("2025-06-15T10:59:58Z").timestamp() * 1000))
+    venue.listings["BTC"].candles[HOUR]["c"] = "1.0"  # not what it will close at
+    store = Store(tmp_path / "cache")
+    with LoopbackServer({"/info": venue}) as server:
+        sync(store, server, now=pd.Timestamp("2025-06-15T11:00:03Z"), coins=["BTC"])
+        assert max(hour for _, name, hour in cells(store) if name == "mid") == HOUR
+        venue.listings["BTC"].candles[HOUR]["c"] = "104.0"
+        sync(store, server, now=pd.Timestamp("2025-06-15T11:00:11Z"), coins=["BTC"])
+    assert cells(store)["BTC", "mid", HOUR + 1] == 104.0
+
+
 def test_values_that_contradict_the_cache_are_reported_at_every_sync(
     server: LoopbackServer, venue: Venue, tmp_path: Path
 ) -> None:
@@ -191,6 +209,9 @@ def test_values_that_contradict_the_cache_are_reported_at_every_sync(
         ]
         assert "BTC funding: 50 cells differ" in report.problems[0]
         assert report.to_dict()["conflicts"][0]["first"] == instant_of(HOUR - 99).isoformat()
+    report = sync(store, server, coins=["BTC"], replace=True)
+    assert (report.changed, report.problems) == (50, [])
+    assert cells(store) == pytest.approx({key: value for key, value in truth.items() if key[0] == "BTC"}, rel=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +301,7 @@ def test_a_batch_is_committed_in_the_middle_of_a_coin(
 def test_a_crash_loses_no_more_than_a_batch(
     server: LoopbackServer, venue: Venue, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Four candle requests and six of funding are answered, in batches of three, when the process dies."""
+    """Six candle requests and six of funding are answered, in batches of eleven, when the process dies."""
     store = Store(tmp_path / "cache")
 
     def crash(done: int, total: int, what: str) -> None:
@@ -288,14 +309,14 @@ def test_a_crash_loses_no_more_than_a_batch(
             raise MemoryError
 
     with pytest.raises(MemoryError):
-        sync(store, server, progress=crash, batch_requests=3)
+        sync(store, server, progress=crash, batch_requests=11)
     rates = [hour for coin, name, hour in cells(store) if (coin, name) == ("kPEPE", "funding")]
-    assert len(rates) == 1000  # the ninth request brought the second page; the tenth is lost
+    assert len(rates) == 1000  # the eleventh request brought the second page; the twelfth is lost
     server.requests.clear()
     sync(store, server)
     starts = [payload["startTime"] for payload in server.asked("fundingHistory") if payload["coin"] == "kPEPE"]
     assert starts == [(HOUR - 440) * HOUR_MS]
-    assert len(server.requests) == 7  # meta, the sparse tail, one page of kPEPE, two of NEW and of OLD
+    assert len(server.requests) == 8  # meta, the sparse tail, one page of kPEPE, two of NEW, three of OLD
     assert content(store.path) == undisturbed
 
 

@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 SOURCES = sorted([*(ROOT / "engine").rglob("*.py"), *(ROOT / "research").rglob("*.py")])
 HOMES = {  # library -> the only files that may import it, and only inside a function
     "boto3": {"engine/data/s3.py"},
-    "hyperliquid": {"engine/data/api.py", "engine/live/hyperliquid.py"},
+    "hyperliquid": {"engine/data/exchange.py", "engine/live/hyperliquid.py"},
     "numerapi": {"research/oracles/numerai.py"},
     "crowdcent_challenge": {"research/oracles/crowdcent.py"},
     "quantstats": {"engine/report.py"},

@@ -79,8 +79,10 @@ def test_both_answers_are_read(store: Store, tmp_path: Path, answer: object) -> 
 def test_reading_it_again_writes_nothing(store: Store, tmp_path: Path) -> None:
     path = save(tmp_path, META)
     assert import_meta(store, path).wrote
-    before = (store.path / "manifest.json").stat().st_mtime_ns
     assert not import_meta(store, path).wrote
+    assert import_meta(store, path, as_of="2025-08-22T11:30:15Z").wrote
+    before = (store.path / "manifest.json").stat().st_mtime_ns
+    assert not import_meta(store, path, as_of="2025-08-22T11:30:15Z").wrote
     assert (store.path / "manifest.json").stat().st_mtime_ns == before
 
 

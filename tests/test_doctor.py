@@ -89,7 +89,7 @@ def test_an_exchange_out_of_reach_is_said_and_is_no_problem() -> None:
     with exchange(0) as url:
         pass  # nobody listens there any more
     found = check_clock(url, now)
-    assert found.state == "warning" and "not reachable (ConnectionError)" in found.says
+    assert found.state == "warning" and "not reachable (Connection refused)" in found.says
     assert found.figures == {"reachable": False}
     for date in (None, "yesterday"):
         with exchange(0, date) as url:
@@ -103,7 +103,7 @@ def test_a_silent_exchange_is_waited_for_no_longer_than_said() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as mute:
         found = check_clock(f"http://127.0.0.1:{mute.getsockname()[1]}", now, timeout_seconds=0.2)
-    assert found.state == "warning" and "ReadTimeout" in found.says
+    assert found.state == "warning" and "not reachable (timed out)" in found.says
 
 
 # --------------------------------------------------------------------------------------------------------- credentials
@@ -143,41 +143,44 @@ def test_credentials_are_seen_and_never_shown(monkeypatch: pytest.MonkeyPatch, h
                             assert value not in out + err and value.removeprefix("0x") not in out + err
 
 
+BOTH = {"HYPERLIQUID_SECRET_KEY": KEY, "HYPERLIQUID_ACCOUNT_ADDRESS": ADDRESS}
+FILE = {"secret_key": KEY, "account_address": ADDRESS}
+
+
 @pytest.mark.parametrize(
-    ("environment", "state", "says"),
+    ("environment", "content", "mode", "state", "says"),
     [
-        ({}, "ok", "no credentials; only live trading"),
-        ({"HYPERLIQUID_SECRET_KEY": KEY, "HYPERLIQUID_ACCOUNT_ADDRESS": ADDRESS}, "ok", "by the environment"),
-        ({"HYPERLIQUID_SECRET_KEY": KEY}, "warning", "lacks HYPERLIQUID_ACCOUNT_ADDRESS"),
-        ({"HYPERLIQUID_ACCOUNT_ADDRESS": ADDRESS}, "warning", "lacks HYPERLIQUID_SECRET_KEY"),
-        ({"HYPERLIQUID_SECRET_KEY": KEY[:-1], "HYPERLIQUID_ACCOUNT_ADDRESS": ADDRESS}, "warning", "SECRET_KEY in"),
-        ({"HYPERLIQUID_SECRET_KEY": ADDRESS, "HYPERLIQUID_ACCOUNT_ADDRESS": KEY}, "warning", "have its form"),
+        ({}, None, 0, "ok", "no credentials; only live trading"),
+        (BOTH, None, 0, "ok", "by the environment"),
+        ({"HYPERLIQUID_SECRET_KEY": KEY}, None, 0, "ok", "by the environment; no account is named"),
+        ({"HYPERLIQUID_ACCOUNT_ADDRESS": ADDRESS}, None, 0, "warning", "hyperliquid_config.json does not exist"),
+        # Without a key in the environment the file is what counts, as a whole.
+        ({"HYPERLIQUID_ACCOUNT_ADDRESS": ADDRESS}, FILE, 0o600, "ok", "by hyperliquid_config.json"),
+        ({**BOTH, "HYPERLIQUID_SECRET_KEY": KEY[:-1]}, None, 0, "warning", "secret_key is no private key"),
+        ({"HYPERLIQUID_SECRET_KEY": ADDRESS, "HYPERLIQUID_ACCOUNT_ADDRESS": KEY}, None, 0, "warning", "no private key"),
+        ({**BOTH, "HYPERLIQUID_VAULT_ADDRESS": "x"}, None, 0, "warning", "vault_address is no address"),
+        ({}, FILE, 0o600, "ok", "by hyperliquid_config.json"),
+        ({}, FILE, 0o640, "warning", "read by others (mode 640)"),
+        (BOTH, FILE, 0o604, "warning", "read by others (mode 604)"),
+        ({}, {"secret_key": KEY}, 0o600, "ok", "so it is the key's own address"),
+        ({}, {**FILE, "secret_key": 5}, 0o600, "warning", "secret_key is no private key"),
+        ({}, {**FILE, "multi_sig": {"authorized_users": [FILE]}}, 0o600, "warning", "multi_sig accounts are not"),
+        ({}, {**FILE, "secretkey": 1}, 0o600, "warning", "has an unknown key"),
+        ({}, [KEY], 0o600, "warning", "not a JSON object"),
+        ({}, '{"secret_key": "' + KEY, 0o600, "warning", "is not JSON"),
     ],
 )
-def test_hyperliquid_in_the_environment(environment: dict[str, str], state: str, says: str, tmp_path: Path) -> None:
-    found = check_hyperliquid(tmp_path, environment)
+def test_hyperliquid_credentials_are_those_that_live_commands_would_take(
+    environment: dict[str, str], content: object, mode: int, state: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HYPERLIQUID_SECRET_KEY", "HYPERLIQUID_ACCOUNT_ADDRESS", "HYPERLIQUID_VAULT_ADDRESS"):
+        monkeypatch.setenv(name, environment.get(name, ""))
+    if content is not None:
+        Path("hyperliquid_config.json").write_text(content if isinstance(content, str) else json.dumps(content))
+        Path("hyperliquid_config.json").chmod(mode)
+    found = check_hyperliquid()
     assert found.state == state and says in found.says
-
-
-@pytest.mark.parametrize(
-    ("content", "mode", "state", "says"),
-    [
-        (json.dumps({"secret_key": KEY, "account_address": ADDRESS}), 0o600, "ok", "hyperliquid_config.json"),
-        (json.dumps({"secret_key": KEY, "account_address": ADDRESS}), 0o640, "warning", "read by others (mode 640)"),
-        (json.dumps({"secret_key": KEY, "account_address": ADDRESS}), 0o604, "warning", "read by others (mode 604)"),
-        (json.dumps({"secret_key": KEY}), 0o600, "warning", "lacks account_address"),
-        (json.dumps({"secret_key": 5, "account_address": ADDRESS}), 0o600, "warning", "secret_key in"),
-        (json.dumps([KEY]), 0o600, "warning", "not JSON of the right form"),
-        ('{"secret_key": ', 0o600, "warning", "not JSON of the right form"),
-    ],
-)
-def test_hyperliquid_in_a_file(content: str, mode: int, state: str, says: str, tmp_path: Path) -> None:
-    file = tmp_path / "hyperliquid_config.json"
-    file.write_text(content)
-    file.chmod(mode)
-    found = check_hyperliquid(tmp_path, {})
-    assert found.state == state and says in found.says and found.figures["present"]
-    assert (found.cure != "") == (state == "warning") and KEY not in str(found)
+    assert found.figures["present"] == bool(environment or content) and KEY[2:-1] not in str(found)
 
 
 def test_aws_and_crowdcent(tmp_path: Path) -> None:

@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from commands import Hlbt
+from engine.data.asset_ctxs import to_table
 from engine.data.freqtrade import import_freqtrade
 from engine.data.load import load_panel
 from engine.data.store import Store
@@ -120,6 +122,10 @@ FOREIGN = {
         lambda folder: candles(folder, "BAD", [1.0, 2.0], date=STAMPS.tz_localize(None)),
         "has the column date as timestamp",
     ),
+    "no date": (
+        lambda folder: candles(folder, "BAD", [1.0, 2.0], date=[STAMPS[0], None]),
+        "has 1 rows without a date",
+    ),
     "zero": (
         lambda folder: candles(folder, "BAD", [1.0, 0.0]),
         r"has a close of 0.0 at 2024-10-01T23:00:00\+00:00 \(1 such",
@@ -203,6 +209,15 @@ def test_a_changed_candle_is_reported_and_kept_unless_replaced(store: Store, fol
     assert load_panel(store.path).values("mid")[2, 0] == 121.0
     assert import_freqtrade(store, folder, replace=True).merge.changed == 2
     assert load_panel(store.path).values("mid")[2, 0] == 122.0
+
+
+def test_the_command_says_how_far_sources_are_apart(store: Store, folder: Path, hlbt: Hlbt) -> None:
+    import_freqtrade(store, folder)
+    rows = store.read(next(iter(store.require().files.values())), ["mid"])
+    store.merge([to_table(rows.coins, rows.codes, rows.hours, {"mid": rows.fields["mid"] * 2})], "s3")
+    done = hlbt("data", "import", "freqtrade", folder, "--set", f"data.cache={store.path}")
+    assert done.code == 0 and "0 values added" in done.out
+    assert "Sources differ: mid: s3 over freqtrade in 3 cells, of which 3 differ by more than 0.1%" in done.out
 
 
 def test_progress_counts_files_then_months(store: Store, folder: Path) -> None:

@@ -121,13 +121,29 @@ def good() -> str:
         (frame(snapshot(HOUR - 1, levels=[[{"px": "2", "sz": "1"}], [{"px": "1", "sz": "1"}]])), "crossed"),
         (frame(snapshot(HOUR - 1, levels=[[{"px": "x", "sz": "1"}], []])), "cannot be read"),
         (frame(snapshot(HOUR - 1, levels=[[]])), "cannot be read"),
+        (frame(snapshot(HOUR - 1, levels=[[{"px": "1", "sz": "-1"}], [{"px": "2", "sz": "1"}]])), "no price or size"),
+        (frame(snapshot(HOUR - 1, levels=[[{"px": "1", "sz": "1"}], [{"px": "2", "sz": "inf"}]])), "no price or size"),
         (frame("\n"), "no snapshot"),
+        # Of two frames the second has the end of the hour: an early quote must not pass for the last.
+        (frame(snapshot(HOUR - 3_000_000)) + frame(good()), "its frame does not end with"),
+        (frame(snapshot(HOUR - 3_000_000), linked=True) + frame(good()), "its frame does not end with"),
+        (frame(good()) + b"more", "its frame does not end with"),
     ],
 )
 def test_a_broken_object_is_refused_with_its_reason(content: bytes, message: str) -> None:
     assert last_quote(frame(good()), "BTC", HOUR).values["bid"] == 50
     with pytest.raises(ObjectError, match=message):
         last_quote(content, "BTC", HOUR)
+
+
+def test_a_damaged_block_is_refused() -> None:
+    content = frame(good() * 20)
+    for place in range(len(content) - 60, len(content) - 8):
+        broken = content[:place] + bytes([content[place] ^ 0xFF]) + content[place + 1 :]
+        try:
+            assert last_quote(broken, "BTC", HOUR).values["bid"] >= 0
+        except ObjectError:
+            continue  # whatever it makes of the text: an error of ours, never of the library
 
 
 def test_only_the_end_is_decompressed(genuine: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

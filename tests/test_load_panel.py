@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from engine.data.load import load_panel
+from engine.data.status import status
 from engine.data.store import Store
 from engine.errors import ConfigError, DataError
 
@@ -193,8 +194,9 @@ def test_where_the_cache_is(cache: Path, tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_cache_with_funding_alone_has_no_panel(tmp_path: Path) -> None:
     long = pd.DataFrame({"time": [at("2024-01-01").as_unit("ms")], "coin": ["BTC"], "funding": [1e-5]})
     Store(tmp_path).merge([pa.Table.from_pandas(long, preserve_index=False)], "s")
-    with pytest.raises(DataError, match="has no price yet, only funding"):
-        load_panel(tmp_path)
+    for read in (load_panel, lambda path: status(Store(path))):
+        with pytest.raises(DataError, match="has no price yet, only funding"):
+            read(tmp_path)
 
 
 def test_the_real_data_load_fast(real_cache: Path) -> None:

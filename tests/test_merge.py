@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from engine.data.load import load_panel
 from engine.data.precedence import OTHERWISE, PRECEDENCE, rank
+from engine.data.report import differences
 from engine.data.store import Store
 from engine.panel import FIELDS
 from test_store import cells, content, table
@@ -65,6 +66,18 @@ def test_a_lower_source_is_overruled_and_reported_too(store: Store) -> None:
     assert (apart.kept, apart.other, apart.cells, apart.largest) == ("api", "s3", 1, pytest.approx(0.5))
     again = store.merge([rows([100.0, 101.0], funding=[1e-5, 3e-5])], "s3")
     assert (again.wrote, again.same, again.overruled) == (False, 3, 1)
+
+
+def test_differences_of_several_merges_are_one_line(store: Store) -> None:
+    store.merge([rows([100.0, 200.0, 300.0])], "freqtrade")
+    first = store.merge([rows([101.0])], "s3")
+    second = store.merge([rows([201.0, 300.0], start="2024-03-01T01:00Z")], "s3")
+    (line,) = differences([first, second])
+    assert line == (
+        "Sources differ: mid: s3 over freqtrade in 3 cells, of which 2 differ by more than 0.1%; largest 0.99% "
+        "(BTC at 2024-03-01 00:00 UTC)."
+    )
+    assert differences([first]) == [f"Sources differ: {first.disagreements[0]}."]
 
 
 def test_one_source_that_contradicts_itself_is_still_a_conflict(store: Store) -> None:

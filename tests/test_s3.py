@@ -15,7 +15,8 @@ import pytest
 
 from archive_server import ACCOUNT, BOOK, BUCKET, Proxy, client, day_text, fill, key_of, packed, s3_server
 from commands import Hlbt, outcome
-from engine.data.archive import Range, make_plan
+from engine.clock import parse_instant
+from engine.data.archive import Range, describe, make_plan
 from engine.data.load import load_panel
 from engine.data.s3 import Bucket
 from engine.data.store import Store
@@ -174,6 +175,26 @@ def test_only_the_files_of_the_range_are_fetched(proxy: Proxy, tmp_path: Path, h
     assert proxy.gets() == [key_of("2024-01-01"), key_of("2023-12-31")]
 
 
+@pytest.mark.parametrize(
+    ("start", "end", "said"),
+    [
+        (None, None, "The archive has asset_ctxs to 2024-01-03; newer"),
+        ("2024-01-01T01:00Z", "2024-01-04T01:00Z", "The archive has asset_ctxs to 2024-01-03; newer"),
+        (None, "2024-01-04", None),
+        ("2023-12-31", "2023-12-31T12:00Z", None),
+        ("2024-01-05", "2024-02-01", "The archive has nothing of that range; newer"),
+    ],
+)
+def test_the_end_of_the_archive_is_told_only_where_it_ends_before_the_range(
+    start: str | None, end: str | None, said: str | None, server: str
+) -> None:
+    first, last = (None if text is None else parse_instant(text, "data") for text in (start, end))
+    lines = describe(make_plan(Bucket(BUCKET, server), {}, Range(first, last)))
+    assert [line.startswith(said or "?") for line in lines if "are missing" not in line] == (
+        [] if said is None else [True]
+    )
+
+
 def test_books_of_one_hour_become_the_quotes_of_2300(proxy: Proxy, tmp_path: Path, hlbt: Any) -> None:
     code, out, err = hlbt(*words(proxy.url, tmp_path / "cache", "--quotes", "l2book"))
     assert code == 0, err
@@ -277,6 +298,7 @@ def test_a_damaged_object_is_set_aside_and_repaired_by_the_next_sync(
     ("fault", "reason"),
     [
         ("AccessDenied", "was refused with AccessDenied"),
+        ("short, AccessDenied", "was refused with AccessDenied"),
         ("SlowDown", "was refused with SlowDown, 2 times"),
         ("short", "broke off after"),
         ("less", "came short"),
@@ -288,7 +310,7 @@ def test_an_object_that_cannot_be_had(
 ) -> None:
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "2")
     key, cache = key_of("2023-12-31"), tmp_path / "cache"
-    proxy.faults[key] = [fault, "always"]
+    proxy.faults[key] = [*fault.split(", "), "always"]
     code, out, err = hlbt(*words(proxy.url, cache))
     assert code == 1 and f"1 problems: {key} {reason}" in err, err
     assert "3 objects taken" in out
@@ -314,6 +336,10 @@ def test_a_passing_fault_is_not_even_noticed(
 def test_no_account_no_bucket_no_host(proxy: Proxy, tmp_path: Path, hlbt: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cache = tmp_path / "cache"
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    with monkeypatch.context() as patch:
+        patch.setenv("AWS_MAX_ATTEMPTS", "six")
+        code, _, err = hlbt(*words(proxy.url, cache))
+        assert code == 1 and "cannot be reached: invalid literal for int() with base 10: 'six'" in err
     code, _, err = hlbt(*words("http://127.0.0.1:9", cache))
     assert code == 1 and "at http://127.0.0.1:9 cannot be reached" in err and "--endpoint-url" in err
     proxy.faults[""] = ["AccessDenied", "always"]
@@ -341,6 +367,9 @@ def test_no_account_no_bucket_no_host(proxy: Proxy, tmp_path: Path, hlbt: Any, m
         (("--hours", "24"), "--hours is '24'; it must be hours of the day"),
         (("--jobs", "0"), "--jobs is 0"),
         (("--base-url", "http://127.0.0.1:9"), "--base-url has no meaning with --source s3"),
+        (("--timeout", "0"), "--timeout is 0; it must be a number of seconds above 0"),
+        (("--timeout", "nan"), "--timeout is nan"),
+        (("--endpoint-url", "x", "--source", "api"), "--endpoint-url has no meaning with --source api"),
     ],
 )
 def test_an_option_that_cannot_be(option: tuple[str, str], message: str, tmp_path: Path, hlbt: Any) -> None:
@@ -385,6 +414,12 @@ def test_a_full_disk_is_named_and_what_came_whole_is_used(
     assert content(tmp_path / "cache") == content(undisturbed)
 
 
+def test_a_cache_where_no_folder_can_be_made(server: str, tmp_path: Path, hlbt: Any) -> None:
+    (tmp_path / "file").write_text("x")
+    code, _, err = hlbt(*words(server, tmp_path / "file" / "cache"))
+    assert code == 1 and "Writing below" in err and "Not a directory" in err
+
+
 def test_an_object_published_anew_that_contradicts_itself(server: str, tmp_path: Path, hlbt: Any) -> None:
     key, cache = key_of("2024-01-03"), tmp_path / "cache"
     assert hlbt(*words(server, cache))[0] == 0
@@ -398,6 +433,7 @@ def test_an_object_published_anew_that_contradicts_itself(server: str, tmp_path:
             code, out, err = hlbt(*words(server, cache))
             assert "0 objects taken" in out
             assert code == 1 and "NEW funding: 1 cells differ, the first at 2024-01-04 00:00 UTC" in err
+            assert "--replace takes the new values" in err
         assert cells(Store(cache)) == before
         code, _, err = hlbt(*words(server, cache, "--replace"))
         assert code == 0, err

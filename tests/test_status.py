@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine import cli
+from commands import Hlbt
 from engine.data.status import status
 from engine.data.store import Store
 from engine.pages.data_status import shade, write_status_page
@@ -54,6 +52,24 @@ def test_the_timeline_counts_hours_between_first_and_last_price(found: dict[str,
         "ODD": [1.0, 1.0],
         "POL": [1.0, 1.0],
     }
+
+
+def test_a_month_without_any_data_is_shown_as_one(tmp_path: Path, hlbt: Hlbt) -> None:
+    store = Store(tmp_path / "cache")
+    for start in ("2024-01-31T00:00Z", "2024-03-01T00:00Z"):
+        store.merge([table({"BTC": [6e4] * 24}, start=start)], "s3")
+    found = status(store)
+    assert [(month["month"], month["rows"], month["coverage"]) for month in found["months"]] == [
+        ("2024-01", 24, {"mid": 1.0}),
+        ("2024-02", 0, {}),
+        ("2024-03", 24, {"mid": 1.0}),
+    ]
+    assert found["timeline"] == {"months": ["2024-01", "2024-02", "2024-03"], "coins": {"BTC": [1.0, 0.0, 1.0]}}
+    write_status_page(found, tmp_path / "page.html")
+    page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert {"2024-02 mid: none", "2024-02: 0.0% of its hours have a price"} <= set(page.titles)
+    out = hlbt("data", "status", "--set", f"data.cache={store.path}").out
+    assert [line.split() for line in out.splitlines() if "2024-02 " in line] == [["│", "2024-02", "│", "-", "│"]]
 
 
 @pytest.mark.parametrize(("share", "step"), [(0, 0), (0.001, 1), (0.5, 2), (0.9, 3), (0.99, 4), (0.9999, 4), (1, 5)])
@@ -105,20 +121,17 @@ def test_names_are_escaped(found: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_the_command_writes_it_and_json_does_not(
-    sample_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sample_cache: Path, monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt
 ) -> None:
     monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
     for words, made in ((["--json"], None), ([], "reports/status.html"), (["--json", "--out", "x.html"], "x.html")):
-        monkeypatch.setattr(sys, "argv", ["hlbt", "data", "status", *words])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        assert not done.value.code
-        out = capsys.readouterr().out
+        left = hlbt("data", "status", *words)
+        assert left.code == 0
         assert [str(path) for path in Path().rglob("*.html")] == ([] if made is None else [made])
         if "--json" in words:
-            assert json.loads(out)["synthetic"] is True
+            assert left.json["synthetic"] is True
         else:
-            assert "Page: reports/status.html" in out
+            assert "Page: reports/status.html" in left.out
         if made:
             assert "SYNTHETIC DATA" in Path(made).read_text(encoding="utf-8")
             Path(made).unlink()

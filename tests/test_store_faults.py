@@ -81,7 +81,7 @@ def _reads_as(folder: Path) -> dict[str, str]:
 
 KILLS = [
     (call, count)
-    for call, counts in {"replace": 4, "replace:after": 4, "fsync": 6, "unlink": 3}.items()
+    for call, counts in {"replace": 4, "replace:after": 4, "fsync": 6, "unlink": 7}.items()
     for count in range(counts)
 ]
 
@@ -104,10 +104,11 @@ def test_killed_at_any_step_the_cache_is_as_before_or_as_after(
         states.append((call, count, "after" if seen == after else "before"))
         Store(folder).merge([second()], "second")
         assert content(folder) == after, f"{call} {count}"
-    # The commit is the fourth rename, of the manifest; only then do old files go.
+    # The commit is the fourth rename, of the manifest; only then do old files go. After each rename the name that was
+    # written under is unlinked, though nothing is there any more.
     assert [state for call, count, state in states if call == "replace"] == ["before"] * 4
     assert [state for call, count, state in states if call == "replace:after"] == ["before"] * 3 + ["after"]
-    assert [state for call, count, state in states if call == "unlink"] == ["after"] * 3
+    assert [state for call, count, state in states if call == "unlink"] == ["before"] * 3 + ["after"] * 4
 
 
 def test_a_full_disk_leaves_the_cache_as_before(

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import ConfigOption, JsonOption, ReplaceOption, SetOption, config_of, store_of
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, ReplaceOption, SetOption, config_of, store_of
 from engine.commands.terminal import byte_progress, cost_table, print_json, progress, show_all, status_tables, waiting
 from engine.errors import ConfigError, DataError, nearest, some
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
+    from engine.data.api import SyncReport
     from engine.data.archive import Plan
     from engine.data.s3 import Bucket
     from engine.data.store import Store
@@ -46,6 +47,7 @@ def import_freqtrade_command(
     Example: hlbt data import freqtrade user_data/data/hyperliquid
     """
     from engine.data.freqtrade import import_freqtrade
+    from engine.data.report import differences
 
     store = store_of(config_of(config, settings))
     with progress() as step:
@@ -57,7 +59,8 @@ def import_freqtrade_command(
         show_all(
             f"{report.files} files, {report.coins} coins into {store.path}: {merge.added:,} values added, "
             f"{merge.same:,} were there already, {merge.changed:,} replaced; "
-            + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write.")
+            + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write."),
+            *differences([merge]),
         )
     if report.problems:
         cure = " Cached values that differ were kept; --replace takes the new ones." if merge.conflicts else ""
@@ -126,6 +129,8 @@ def sync_command(
     wrong = [option for option, value in for_other.get(source, {}).items() if value is not None]
     if wrong:
         raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
+    if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
+        raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
     report: Any
     if source == "s3":
         from engine.data.sync_s3 import sync_s3
@@ -135,7 +140,7 @@ def sync_command(
         with byte_progress() as step:
             report = sync_s3(store, bucket, plan, keep_raw=keep_raw, replace=replace, jobs=jobs, progress=step)
     elif source == "api":
-        report = _sync_api(store, settled, base_url, timeout_seconds or 10.0)
+        report = _sync_api(store, settled, base_url, timeout_seconds or 10.0, replace)
     else:
         raise ConfigError(f"--source is {source!r}; it must be s3 or api.{nearest(source, ('s3', 'api'))}")
     if as_json:
@@ -144,13 +149,16 @@ def sync_command(
         show_all(report.summary())
     if report.problems:
         rest = f"; and {len(report.problems) - 3} more" if len(report.problems) > 3 else ""
+        cure = " Of what contradicts the cache, --replace takes the new values." if report.conflicts else ""
         raise DataError(
             f"{len(report.problems)} problems: {'; '.join(report.problems[:3])}{rest}. All else was taken; run the "
-            "same command again to mend what can be mended."
+            f"same command again to mend what can be mended.{cure}"
         )
 
 
-def _sync_api(store: Store, config: RunConfig, base_url: str | None, timeout_seconds: float) -> Any:
+def _sync_api(
+    store: Store, config: RunConfig, base_url: str | None, timeout_seconds: float, replace: bool
+) -> SyncReport:
     """Sync from the exchange's own API up to this moment."""
     from datetime import UTC, datetime
 
@@ -169,6 +177,7 @@ def _sync_api(store: Store, config: RunConfig, base_url: str | None, timeout_sec
             now=pd.Timestamp(datetime.now(UTC)),
             base_url=base_url,
             timeout_seconds=timeout_seconds,
+            replace=replace,
             progress=step,
         )
 
@@ -251,7 +260,7 @@ def status_command(
     from engine.data.status import status
 
     found = status(store_of(config_of(config, settings)))
-    page = out or (None if as_json else Path("reports") / "status.html")
+    page = out or (None if as_json else REPORTS / "status.html")
     if page is not None:
         from engine.pages.data_status import write_status_page
 

@@ -62,7 +62,7 @@ class Kind:
     items_per_weight : int
         Items that add 1 to the weight of a request.
     parse : callable
-        One item to its row and values; raises ValueError, KeyError or TypeError when it is malformed.
+        One item to its row and values; raises ValueError, KeyError, TypeError or OverflowError when it is malformed.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Kind:
         for item in answer:
             try:
                 hour, values = self.parse(item, coin)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 what = f"no {error}" if isinstance(error, KeyError) else str(error)
                 bad.append(f"{repr(item)[:120]} ({what})")
                 continue
@@ -130,7 +130,7 @@ def _candle(item: Any, coin: str) -> Parsed:
     close, volume = _number(item["c"]), _number(item["v"])
     if close <= 0 or volume < 0:
         raise ValueError("the close c must be positive, the volume v zero or more")
-    return opened // _HOUR_MS + 1, (close, volume * close)
+    return opened // _HOUR_MS + 1, (close, _number(volume * close))
 
 
 def _funding(item: Any, coin: str) -> Parsed:

@@ -1,7 +1,7 @@
 """HyperLiquid's own API as a source: the coin table, hourly candles and settled funding, without an account.
 
 The exchange keeps 5,000 candles a coin (about 208 days of hours) and every funding rate since the listing. Requests go
-through the official SDK, paced by the documented weights. What they bring is committed every few dozen requests: a
+through :mod:`engine.data.exchange`. What they bring is committed every few dozen requests: a
 killed sync loses no more than that, and the next one asks only for what the cache lacks.
 """
 
@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, show
-from engine.data.answers import CANDLES, FUNDING, REQUEST_WEIGHT, Kind, Page, bad_items
-from engine.data.coins import CoinMeta, parse_meta
+from engine.data.answers import CANDLES, FUNDING, Kind, Page, bad_items
+from engine.data.coins import CoinMeta
+from engine.data.exchange import Exchange, Fault
 from engine.data.lacking import Gap, Lacking
 from engine.data.pacing import Pacer
-from engine.data.report import Conflict, MergeReport
+from engine.data.report import Conflict, MergeReport, differences
 from engine.data.schema import Integers, hour_number, instant_of
 from engine.data.store import Progress, Store
 from engine.errors import DataError, nearest, some
@@ -28,12 +29,14 @@ from engine.errors import DataError, nearest, some
 SOURCE: Final = "api"
 #: Requests between two commits: about a minute and a half at the pace of the exchange's limit.
 BATCH_REQUESTS: Final = 40
-#: Waits before the second, third, ... attempt, in seconds: after most faults; after "too many requests".
-BACKOFF_SECONDS: Final = (1.0, 2.0, 4.0, 8.0)
-CROWDED_SECONDS: Final = (10.0, 20.0, 40.0, 60.0)
+#: A candle counts as finished so long after its close: our clock may be ahead of the exchange's, which may write the
+#: last trade a moment late. A row is asked for once.
+SETTLING: Final = pd.Timedelta(seconds=10)
+#: An answer of at least so many items is taken to be cut where it ends: how many it has at most has changed before
+#: (funding: 1,038 were seen, 500 are documented).
+CUT_FROM: Final = 100
 #: After so many coins in a row have failed, the exchange is taken to be out of reach.
 GIVE_UP_AFTER: Final = 3
-_HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True)
@@ -50,12 +53,13 @@ class SyncReport:
         Requests sent, and their weight by the exchange's rules (1,200 a minute are allowed).
     candles, funding : int
         Rows received.
-    added, same, changed : int
-        Values that the cache lacked; that it had; that took the place of a lesser source's.
+    added, same, changed, raised, overruled : int
+        Values that the cache lacked; that it had; that were replaced (with `replace`); that took the place of a lesser
+        source's; that were left out because a higher source had given them.
     months : tuple of str
         Months whose file was written.
     notes : tuple of str
-        What the user should know, but cannot mend.
+        What the user should know, but cannot mend: how far sources are apart, how far candles reach.
     faults : tuple of str
         What failed after all retries, by coin, and malformed items. The next sync asks for it again.
     conflicts : tuple of Conflict
@@ -73,6 +77,8 @@ class SyncReport:
     added: int
     same: int
     changed: int
+    raised: int
+    overruled: int
     months: tuple[str, ...]
     notes: tuple[str, ...]
     faults: tuple[str, ...]
@@ -100,148 +106,13 @@ class SyncReport:
         return {**state, "conflicts": conflicts, "problems": self.problems}
 
 
-class _Fault(Exception):
-    """A request that failed; the message is the reason.
-
-    Parameters
-    ----------
-    reason : str
-        For people.
-    waits : sequence of float
-        Seconds to wait before each further attempt; empty when another one is pointless.
-    """
-
-    def __init__(self, reason: str, waits: Sequence[float] = BACKOFF_SECONDS) -> None:
-        super().__init__(reason)
-        self.waits = waits
-
-
-class _Exchange:
-    """The SDK's ``Info``: paced, with a time limit, with bounded retries, and with every failure a :class:`_Fault`.
-
-    Parameters
-    ----------
-    base_url : str or None
-        None is the main network.
-    timeout_seconds : float
-        Longest silence of the server.
-    pacer : Pacer
-        Keeps the request budget.
-    """
-
-    def __init__(self, base_url: str | None, timeout_seconds: float, pacer: Pacer) -> None:
-        from hyperliquid.api import API
-
-        self.pacer = pacer
-        self.timeout_seconds = timeout_seconds
-        # Not Info yet: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
-        self._api = API(base_url.rstrip("/") if base_url else None, timeout=timeout_seconds)
-        self.base_url = str(self._api.base_url)
-
-    def metas(self) -> tuple[CoinMeta, ...]:
-        """The coins of the exchange, delisted ones too.
-
-        Raises
-        ------
-        DataError
-            When there is no usable answer.
-        """
-        from hyperliquid.info import Info
-
-        try:
-            answer = self._ask(
-                lambda: self._api.post("/info", {"type": "meta"}), dict, REQUEST_WEIGHT, lambda _: REQUEST_WEIGHT
-            )
-        except _Fault as fault:
-            raise DataError(
-                f"{self.base_url} gives no list of coins: {fault}. Nothing was synced. Check the network and the "
-                "address (--base-url), or try later; the exchange reports outages on its status page."
-            ) from fault
-        metas = parse_meta(answer, f"meta of {self.base_url}")
-        self._info = Info(
-            self.base_url,
-            skip_ws=True,
-            meta=answer,
-            spot_meta={"universe": [], "tokens": []},
-            timeout=self.timeout_seconds,
-        )
-        return metas
-
-    def page(self, kind: Kind, coin: str, first: int, last: int) -> Page:
-        """One answer for the rows `first` to `last`, hour numbers."""
-        if kind is CANDLES:
-            # A candle's row is the hour after its open; the one that opens at `last` is not finished.
-            span = ((first - 1) * _HOUR_MS, (last - 1) * _HOUR_MS)
-            answer = self._ask(
-                lambda: self._info.candles_snapshot(coin, "1h", *span), list, *self._cost(kind, last - first + 1)
-            )
-        else:
-            # Rates are stamped after their hour, once 24 minutes after it.
-            span = (first * _HOUR_MS, (last + 1) * _HOUR_MS - 1)
-            answer = self._ask(
-                lambda: self._info.funding_history(coin, *span), list, *self._cost(kind, last - first + 1)
-            )
-        return kind.read(answer, coin, first, last)
-
-    def _cost(self, kind: Kind, hours: int) -> tuple[int, Callable[[Any], int]]:
-        return kind.weight(min(hours, kind.cap)), lambda answer: kind.weight(len(answer))
-
-    def _ask(self, call: Callable[[], Any], wanted: type, most: int, cost: Callable[[Any], int]) -> Any:
-        """Ask until there is an answer of the type `wanted`, or the attempts are used up."""
-        attempt = 0
-        while True:
-            self.pacer.reserve(most)
-            # A request that failed is charged at most for its answer: it counts as if it had come.
-            weight = most
-            try:
-                answer = self._call(call, wanted)
-                weight = cost(answer)
-                return answer
-            except _Fault as fault:
-                if attempt == len(fault.waits):
-                    tried = f" ({attempt + 1} attempts)" if attempt else ""
-                    raise _Fault(f"{fault}{tried}") from fault
-                wait = fault.waits[attempt]
-            finally:
-                self.pacer.settle(weight)
-            attempt += 1
-            self.pacer.sleep(wait)
-
-    def _call(self, call: Callable[[], Any], wanted: type) -> Any:
-        """One attempt."""
-        from hyperliquid.utils.error import ClientError, ServerError
-
-        try:
-            answer = call()
-        except ClientError as error:
-            if error.status_code == 429:
-                raise _Fault("too many requests (HTTP 429)", CROWDED_SECONDS) from error
-            raise _Fault(f"refused with HTTP {error.status_code}: {_short(error.error_message)}", ()) from error
-        except ServerError as error:
-            raise _Fault(f"HTTP {error.status_code}: {_short(error.message)}") from error
-        except OSError as error:  # what `requests` raises is one
-            if "Timeout" in type(error).__name__:
-                raise _Fault(f"no answer within {self.timeout_seconds:g} s") from error
-            raise _Fault(f"no connection ({_short(error)})") from error
-        except (KeyError, TypeError, AttributeError) as error:
-            # The SDK trips over a refusal that is JSON, but not of its own form.
-            raise _Fault(f"refused, in a form that the SDK cannot read ({error!r})") from error
-        if not isinstance(answer, wanted) or (isinstance(answer, dict) and set(answer) == {"error"}):
-            raise _Fault(f"not the answer that was asked for but {_short(answer)}")
-        return answer
-
-
-def _short(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 160 else text[:160] + "..."
-
-
 @dataclass
 class _Batch:
     """What was received since the last commit, and the totals of the commits."""
 
     store: Store
     lacking: Lacking
+    replace: bool
     requests: int = 0
     pages: dict[Kind, dict[str, list[Page]]] = field(default_factory=dict)
     empty: list[tuple[Kind, str, Integers]] = field(default_factory=list)
@@ -257,7 +128,7 @@ class _Batch:
         """Merge the rows, then remember the empty hours: killed in between, those are asked for again."""
         if self.pages:
             tables = [kind.table(pages) for kind, pages in self.pages.items()]
-            self.merges.append(self.store.merge(tables, SOURCE))
+            self.merges.append(self.store.merge(tables, SOURCE, replace=self.replace))
         for kind, coin, hours in self.empty:
             self.lacking.empty.add(kind, coin, hours)
         self.lacking.empty.save()
@@ -288,7 +159,7 @@ class _Sync:
     """One run: the tasks one after the other, a commit every `batch_requests`."""
 
     def __init__(
-        self, exchange: _Exchange, batch: _Batch, batch_requests: int, tasks: Sequence[_Task], progress: Progress | None
+        self, exchange: Exchange, batch: _Batch, batch_requests: int, tasks: Sequence[_Task], progress: Progress | None
     ) -> None:
         self.exchange, self.batch, self.batch_requests = exchange, batch, batch_requests
         self.tasks, self.progress = tasks, progress
@@ -305,7 +176,7 @@ class _Sync:
                 try:
                     self._fetch(task)
                     failed = 0
-                except _Fault as fault:
+                except Fault as fault:
                     self.faults.append(f"{task.meta.name} {task.kind.name}: {fault}")
                     failed += 1
                 self.done += task.weight
@@ -333,11 +204,12 @@ class _Sync:
             while first <= last:
                 page = self.exchange.page(kind, coin, first, last)
                 end = last
-                if page.items >= kind.cap:
-                    # A full answer: there may be more after its last row.
-                    if page.reached is None or page.reached < first:
-                        raise _Fault(f"a full answer without a row after {show(instant_of(first))}")
-                    end = min(page.reached, last)
+                if page.items >= CUT_FROM:
+                    # There may be more after its last row.
+                    if page.reached is not None and page.reached >= first:
+                        end = min(page.reached, last)
+                    elif page.items >= kind.cap:
+                        raise Fault(f"a full answer without a row after {show(instant_of(first))}")
                 if page.bad:
                     self.faults.append(f"{coin} {kind.name}: {bad_items(page)}")
                 self.rows[kind.name] += len(page.hours)
@@ -373,6 +245,7 @@ def sync_api(
     now: pd.Timestamp,
     base_url: str | None = None,
     timeout_seconds: float = 10.0,
+    replace: bool = False,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -391,11 +264,13 @@ def sync_api(
     coins : iterable of str or None
         Coins wanted; None is every coin of the exchange, delisted ones too.
     now : Timestamp
-        The time. Candles that close later are not finished and are left out.
+        The time. A candle that closes later, or less than :data:`SETTLING` before, is not finished and is left out.
     base_url : str, optional
         Address of another host. Default: the main network.
     timeout_seconds : float
         Longest silence of the server before a request counts as failed.
+    replace : bool
+        Take new values where the exchange contradicts what it said before.
     progress : callable, optional
         Called with weight done, weight in all, and what is asked for, with the time left at the exchange's limit.
     clock, sleep : callable
@@ -412,13 +287,13 @@ def sync_api(
     # With the unfinished candle the exchange keeps those that open in the last 5,000 hours; a row is an hour later.
     reach = hour_number(now) - CANDLES.cap + 2
     first = reach if start is None else hour_number(start.ceil(HOUR))
-    last = hour_number(now if end is None else min(end, now))
+    last = hour_number(now - SETTLING if end is None else min(end, now - SETTLING))
     if first > last:
         raise DataError(
             f"There is nothing to sync from {show(instant_of(first))} to {show(instant_of(last))}: the range is empty "
             f"(it is {show(now)} now). Set data.start and data.end."
         )
-    exchange = _Exchange(base_url, timeout_seconds, Pacer(clock, sleep))
+    exchange = Exchange(base_url, timeout_seconds, Pacer(clock, sleep))
     metas = exchange.metas()
     wanted = _chosen(metas, coins, exchange.base_url)
     store.tell(metas, SOURCE, now.floor("min"))
@@ -429,7 +304,7 @@ def sync_api(
         for meta in wanted
         if (gaps := lacking.gaps(kind, meta.name, bool(meta.is_delisted)))
     ]
-    batch = _Batch(store, lacking)
+    batch = _Batch(store, lacking, replace)
     sync = _Sync(exchange, batch, batch_requests, tasks, progress)
     sync.run()
     merges = batch.merges
@@ -445,8 +320,10 @@ def sync_api(
         added=sum(merge.added for merge in merges),
         same=sum(merge.same for merge in merges),
         changed=sum(merge.changed for merge in merges),
+        raised=sum(merge.raised for merge in merges),
+        overruled=sum(merge.overruled for merge in merges),
         months=tuple(sorted({month for merge in merges for month in merge.months})),
-        notes=_notes(first, reach),
+        notes=(*differences(merges), *_notes(first, reach)),
         faults=tuple(sync.faults),
         conflicts=tuple(conflict for merge in merges for conflict in merge.conflicts),
     )

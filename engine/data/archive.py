@@ -135,7 +135,7 @@ class Plan:
     missing_days : mapping of str to tuple of date
         By dataset: days without an object between the first and the last one that has any.
     published_until : date or None
-        Last day with `asset_ctxs`; None where the range has none.
+        Last day with `asset_ctxs` where the archive ends before the range does, else None.
     listings : int
         Requests that listing took.
     usd_per_gb : float
@@ -258,7 +258,10 @@ def make_plan(
         items += books
     wanted = tuple(item for item in items if recorded.get(item.key) != item.etag)
     again = frozenset(item.key for item in wanted if item.key in recorded)
+    # Beyond a day that holds the end of the range nothing was listed: it says nothing of where the archive ends.
     until = max(days, default=None)
+    if until is not None and asked.end is not None and pd.Timestamp(until, tz="UTC") + 24 * HOUR >= asked.end:
+        until = None
     return Plan(tuple(items), wanted, again, missing, until, source.requests - before, usd_per_gb)
 
 
@@ -315,9 +318,11 @@ def describe(plan: Plan) -> list[str]:
         for name, days in plan.missing_days.items()
         if days
     ]
-    if plan.published_until is not None:
-        until = plan.published_until
-        lines.append(f"The archive has asset_ctxs to {until}; newer hours come from `hlbt data sync --source api`.")
+    newer = "newer hours come from `hlbt data sync --source api`"
+    if not plan.items:
+        lines.append(f"The archive has nothing of that range; {newer}.")
+    elif plan.published_until is not None:
+        lines.append(f"The archive has asset_ctxs to {plan.published_until}; {newer}.")
     return lines
 
 

@@ -238,7 +238,7 @@ def import_meta(store: Store, path: str | Path, *, as_of: str | pd.Timestamp | N
         JSON file: ``{"universe": [...]}`` or ``[{"universe": [...]}, [...]]``.
     as_of : str or Timestamp, optional
         Date of the answer, which carries none itself. With it, an older answer never overrides a newer one, and
-        a coin alive on that date is not taken for delisted because its data end earlier.
+        a coin alive on that date is not taken for delisted because its data end earlier. Kept to the minute.
 
     Raises
     ------
@@ -247,7 +247,7 @@ def import_meta(store: Store, path: str | Path, *, as_of: str | pd.Timestamp | N
     """
     path = Path(path)
     metas = read_meta(path)
-    instant = None if as_of is None else parse_instant(as_of, "as_of", hourly=False)
+    instant = None if as_of is None else parse_instant(as_of, "as_of", hourly=False).floor("min")
     added, changed = store.tell(metas, path.name, instant)
     return MetaReport(len(metas), added, changed, tuple(meta.name for meta in metas if meta.is_delisted))
 

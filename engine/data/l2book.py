@@ -95,6 +95,8 @@ def _quote(text: bytes, stamp: tuple[int, int], coin: str, before_ms: int) -> Qu
         raise ObjectError(f"has a last snapshot that cannot be read ({type(error).__name__}: {error})") from error
     if found != coin:
         raise ObjectError(f"holds the book of {found}, not of {coin}")
+    if not all(np.isfinite(side).all() and (side >= 0).all() for side in (bids, asks)):
+        raise ObjectError("has a level in its last snapshot that is no price or size")
     return Quote(milliseconds, _values(bids.reshape(-1, 2), asks.reshape(-1, 2)))
 
 
@@ -156,6 +158,7 @@ def _independent_blocks(content: bytes) -> tuple[int, list[tuple[int, int, bool]
         spans.append((place, size, stored))
         place += size + (4 if flags & _BLOCK_SUMS else 0)
     if place + (4 if flags & _CONTENT_SUM else 0) != len(content):
-        # Truncated within the sum, or more frames follow: the library knows what to do.
+        # Truncated within the sum, or something follows the frame, which is where the last snapshots would be: refused
+        # where the whole is read.
         return None
     return 1 << (8 + 2 * ((content[5] >> 4) & 7)), spans

@@ -8,8 +8,10 @@ saves requests: without it the next sync asks again.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,7 @@ import numpy as np
 from engine.data.answers import REQUEST_WEIGHT, Kind
 from engine.data.manifest import Manifest
 from engine.data.precedence import PROVISIONAL
-from engine.data.schema import Flags, Floats, Integers, Origins, month_number, month_start
+from engine.data.schema import Flags, Floats, Integers, Origins, hour_number, month_number, month_start
 from engine.data.store import Store
 from engine.files import sync_folder, write_durable
 
@@ -30,8 +32,8 @@ Gap = tuple[int, int]
 class KnownEmpty:
     """Hours for which the exchange was asked and has no row, by kind and coin.
 
-    The file holds runs of hours, ``{"funding": {"BTC": [[first, last], ...]}}``, as hour numbers, both inclusive. A
-    damaged file reads as an empty one.
+    The file holds runs of hours, ``{"funding": {"BTC": [[first, last], ...]}}``, as hour numbers, both inclusive, and
+    their digest. A damaged file reads as an empty one: a wrong digit would keep hours from ever being asked for.
 
     Parameters
     ----------
@@ -42,12 +44,13 @@ class KnownEmpty:
     def __init__(self, folder: Path) -> None:
         self.path = folder / EMPTY
         self._hours: dict[str, dict[str, Integers]] = {}
-        try:
+        with suppress(OSError, ValueError, TypeError, KeyError):
             state = json.loads(self.path.read_bytes())
-            for kind, coins in state.items():
-                self._hours[kind] = {coin: _hours_of(runs) for coin, runs in coins.items()}
-        except (OSError, ValueError, TypeError, AttributeError):
-            self._hours = {}
+            if state["sha256"] == _digest(state["empty"]):
+                self._hours = {
+                    kind: {coin: _hours_of(pairs) for coin, pairs in coins.items()}
+                    for kind, coins in state["empty"].items()
+                }
 
     def hours(self, kind: Kind, coin: str) -> Integers:
         """Hour numbers without a row, ascending."""
@@ -60,15 +63,17 @@ class KnownEmpty:
 
     def save(self) -> None:
         """Replace the file, unless it says the same already."""
-        state = {
+        empty = {
             kind: {coin: [list(run) for run in runs(hours)] for coin, hours in sorted(coins.items())}
             for kind, coins in sorted(self._hours.items())
         }
+        state = {"empty": empty, "sha256": _digest(empty)}
         content = (json.dumps(state, separators=(",", ":")) + "\n").encode()
-        if not state or (self.path.exists() and self.path.read_bytes() == content):
-            return
-        write_durable(self.path, content)
-        sync_folder(self.path.parent)
+        # Where it cannot be kept, the hours are asked for again.
+        with suppress(OSError):
+            if empty and not (self.path.exists() and self.path.read_bytes() == content):
+                write_durable(self.path, content)
+                sync_folder(self.path.parent)
 
 
 class Lacking:
@@ -94,8 +99,9 @@ class Lacking:
         def held(manifest: Manifest) -> dict[str, Flags]:
             return _held(store, manifest, kinds, self._line, first, last)
 
-        manifest = store.manifest()
-        self._held = store.consistent(held) if manifest is not None and manifest.files else held(Manifest(False))
+        manifest = store.manifest() or Manifest(False)
+        self._coins = manifest.coins
+        self._held = store.consistent(held) if manifest.files else held(manifest)
 
     def gaps(self, kind: Kind, coin: str, delisted: bool) -> list[Gap]:
         """Ranges to ask for, ascending, both ends inclusive.
@@ -106,11 +112,19 @@ class Lacking:
         empty = self.empty.hours(kind, coin)
         found = runs(hours, REQUEST_WEIGHT * kind.items_per_weight)
         if delisted and found and found[-1][1] == self.last:
-            before = found[-1][0] - GONE_HOURS
-            # Gone, and seen to be gone. If it comes back, `meta` says so and these hours are asked for.
-            if np.isin(np.arange(before, found[-1][0]), empty).all():
+            first = found[-1][0]
+            # Gone, and seen to be gone: hours without a row may also lie before its listing or in a standstill. If it
+            # comes back, `meta` says so and these hours are asked for.
+            if self._gone_before(coin, first) and np.isin(np.arange(first - GONE_HOURS, first), empty).all():
                 found.pop()
         return found
+
+    def _gone_before(self, coin: str, hour: int) -> bool:
+        """Whether a `meta` answer of before `hour` called the coin delisted, and none of a later date alive."""
+        record = self._coins.get(coin)
+        if record is None or record.gone_by is None or hour_number(record.gone_by) >= hour:
+            return False
+        return record.alive_until is None or record.alive_until < record.gone_by
 
     def hours(self, kind: Kind, coin: str) -> Integers:
         """Hour numbers of the range that are lacking."""
@@ -160,6 +174,10 @@ def runs(hours: Integers, bridge: int = 0) -> list[Gap]:
     starts = hours[np.concatenate([[0], breaks + 1])]
     ends = hours[np.concatenate([breaks, [len(hours) - 1]])]
     return [(int(start), int(end)) for start, end in zip(starts, ends, strict=True)]
+
+
+def _digest(empty: object) -> str:
+    return hashlib.sha256(json.dumps(empty, sort_keys=True).encode()).hexdigest()
 
 
 def _hours_of(pairs: Sequence[Sequence[int]]) -> Integers:

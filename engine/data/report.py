@@ -11,7 +11,6 @@ import pandas as pd
 from engine.clock import show
 from engine.data.precedence import TOLERANCE
 from engine.data.schema import Flags, Floats, Rows, instant_of
-from engine.errors import DataConflictError
 
 #: Two values nearer than this, relative to the larger, are the same value written twice.
 SAME = 1e-9
@@ -124,16 +123,23 @@ class MergeReport:
         """Whether any file of the cache was written."""
         return bool(self.months)
 
-    def raise_for_conflicts(self) -> None:
-        """Raise :class:`DataConflictError` when something was left out."""
-        if not self.conflicts:
-            return
-        rest = f"; and {len(self.conflicts) - 3} more" if len(self.conflicts) > 3 else ""
-        raise DataConflictError(
-            f"Data of {self.source} contradict the cache, which is append-only: "
-            f"{'; '.join(str(conflict) for conflict in self.conflicts[:3])}{rest}. The cached values were kept and "
-            f"{self.refused} cells left out; all else was taken. Pass replace (--replace) to take the new values."
+
+def differences(merges: Iterable[MergeReport]) -> list[str]:
+    """A line for people for each field and pair of sources that both gave cells of it, over several merges."""
+    found: dict[tuple[str, str, str], list[Disagreement]] = {}
+    for merge in merges:
+        for apart in merge.disagreements:
+            found.setdefault((apart.field, apart.kept, apart.other), []).append(apart)
+    lines = []
+    for (name, kept, other), parts in sorted(found.items()):
+        worst = max(parts, key=lambda part: part.largest)
+        cells, differing = sum(part.cells for part in parts), sum(part.differing for part in parts)
+        several = (
+            f"{name}: {kept} over {other} in {cells:,} cells, of which {differing:,} differ by more than "
+            f"{TOLERANCE:.1%}; largest {worst.largest:.2%} ({worst.coin} at {show(worst.time)})"
         )
+        lines.append(f"Sources differ: {str(worst) if len(parts) == 1 else several}.")
+    return lines
 
 
 class Tally:

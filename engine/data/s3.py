@@ -89,11 +89,17 @@ class Bucket:
         DataError
             When none can.
         """
+        temporary = path.with_name(f".{path.name}.writing")
+        try:
+            return self._fetch(item, path, temporary, step)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def _fetch(self, item: Item, path: Path, temporary: Path, step: Callable[[int], None]) -> str:
         from botocore.exceptions import BotoCoreError, ClientError
         from urllib3.exceptions import HTTPError
 
         problem = ""
-        temporary = path.with_name(f".{path.name}.writing")
         for _ in range(3):
             came = 0
             try:
@@ -119,7 +125,6 @@ class Bucket:
                 self._refuse(error)
                 problem = f"broke off after {came:,} of {item.size:,} bytes ({type(error).__name__})"
             step(-came)
-        temporary.unlink(missing_ok=True)
         raise FetchError(f"{problem}, three times")
 
     def _pages(self, **arguments: Any) -> Iterator[dict[str, Any]]:
@@ -142,7 +147,8 @@ class Bucket:
             from botocore.exceptions import BotoCoreError, ClientError
 
             config = Config(
-                retries={"mode": "standard", "total_max_attempts": int(os.environ.get("AWS_MAX_ATTEMPTS", 6))},
+                # Where AWS_MAX_ATTEMPTS is set, botocore reads it itself.
+                retries={"mode": "standard"} | ({} if "AWS_MAX_ATTEMPTS" in os.environ else {"total_max_attempts": 6}),
                 connect_timeout=min(self._timeout, 10),
                 read_timeout=self._timeout,
                 max_pool_connections=self._jobs,

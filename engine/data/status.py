@@ -9,7 +9,7 @@ import pandas as pd
 
 from engine.data.cube import Cube
 from engine.data.manifest import FileEntry, Manifest
-from engine.data.schema import Flags, Floats, Integers, hour_number, instant_of, month_number, months_of
+from engine.data.schema import Flags, Floats, Integers, hour_number, instant_of, month_key, month_number, months_of
 from engine.data.store import Store
 from engine.errors import DataError
 from engine.panel import FIELDS
@@ -21,13 +21,14 @@ def status(store: Store) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``path``, ``synthetic``, ``start``, ``end`` (first and last priced row), ``rows``, ``coins``, ``fields``,
-        ``bytes``; ``months``, each with ``coverage``: per field, the part of (hours x listed coins) that holds a value;
-        ``table``, a coin each: first and last price, listing, delisting, ``missing_hours`` between first and last
-        price, ``zero_volume_hours`` since the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first
-        and last missing row, hours); ``listings`` after `start` and ``delistings``, by time; ``renames``, a coin that
-        went and one that came within a week at nearly its price (a hint: to the engine they are two coins);
-        ``timeline``, per coin and month the part of the hours between its first and last price that have one.
+        ``path``, ``synthetic``, ``start``, ``end`` (first and last priced row), ``rows``, ``coins``,
+        ``fields``, ``bytes``; ``months``, from the first to the last without a hole, each with ``coverage``:
+        per field, the part of (hours x listed coins) that holds a value; ``table``, a coin each: first and last
+        price, listing, delisting, ``missing_hours`` between first and last price, ``zero_volume_hours`` since
+        the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first and last missing row,
+        hours); ``listings`` after `start` and ``delistings``, by time; ``renames``, a coin that went and one
+        that came within a week at nearly its price (a hint: to the engine they are two coins); ``timeline``,
+        per coin and month the part of the hours between its first and last price that have one.
         Instants are ISO strings.
 
     Raises
@@ -48,9 +49,24 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
     still = np.zeros_like(priced)
     listed, gone = _listed(manifest, names, start, end)
     ends = np.full((2, len(names)), np.nan)
-    months = []
-    for key, entry in manifest.files.items():
-        cube = Cube([month_number(key)], names)
+    months: list[dict[str, Any]] = []
+    for month in range(month_number(min(manifest.files)), month_number(max(manifest.files)) + 1):
+        key = month_key(month)
+        entry = manifest.files.get(key)
+        if entry is None:
+            # A hole of a whole month is the last thing to leave out of the picture.
+            none: dict[str, Any] = {
+                "rows": 0,
+                "coins": 0,
+                "bytes": 0,
+                "first": None,
+                "last": None,
+                "coverage": {},
+                "sources": {},
+            }
+            months.append({"month": key, **none})
+            continue
+        cube = Cube([month], names)
         cube.load(store.read(entry))
         within = (cube.hours() >= start) & (cube.hours() <= end)
         place = cube.hours()[within] - start

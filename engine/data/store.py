@@ -149,7 +149,7 @@ class Store:
         Raises
         ------
         CacheFileError
-            When the file is missing, has another size than the manifest says, or is no parquet.
+            When the file is missing, or its content is not what the manifest's digest says.
         """
         names = [name for name in entry.fields if fields is None or name in fields]
         table = self._table(entry, [TIME, COIN, *names])
@@ -187,37 +187,29 @@ class Store:
         return found
 
     def _records(self, entry: ObjectsEntry | None) -> dict[str, ObjectRecord]:
-        if entry is None:
-            return {}
-        try:
-            content = (self.path / entry.name).read_bytes()
-        except OSError as error:
-            raise CacheFileError(f"{self.path / entry.name} cannot be read: {error.strerror}. {_CURE}") from error
-        if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise CacheFileError(f"{self.path / entry.name} was changed. {_CURE}")
-        return decode(content)
+        return {} if entry is None else decode(self._content(entry))
 
     def _table(self, entry: FileEntry, columns: Sequence[str]) -> Any:
         """Columns of a file as a pyarrow table of one chunk."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        coded = [name for name in columns if name == COIN or name.endswith(SOURCE)]
+        with pq.ParquetFile(pa.BufferReader(self._content(entry)), read_dictionary=coded) as file:
+            return file.read(columns=list(columns)).combine_chunks()
+
+    def _content(self, entry: FileEntry | ObjectsEntry) -> bytes:
+        """A file that is as it was written: parquet itself gives other numbers for many a wrong byte."""
         path = self.path / entry.name
         try:
-            size = path.stat().st_size
-            if size != entry.bytes:
-                raise CacheFileError(
-                    f"{path} has {size} bytes, not the manifest's {entry.bytes}: it was changed. {_CURE}"
-                )
-            coded = [name for name in columns if name == COIN or name.endswith(SOURCE)]
-            with pq.ParquetFile(path, read_dictionary=coded) as file:
-                return file.read(columns=list(columns)).combine_chunks()
+            content = path.read_bytes()
+        except FileNotFoundError as error:
+            raise CacheFileError(f"{path} is missing, though the manifest names it. {_CURE}") from error
         except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                raise CacheFileError(f"{path} is missing, though the manifest names it. {_CURE}") from error
-            raise CacheFileError(f"{path} cannot be read: {error}. {_CURE}") from error
-        except pa.ArrowInvalid as error:
-            raise CacheFileError(f"{path} is damaged: {error}. {_CURE}") from error
+            raise CacheFileError(f"{path} cannot be read: {error.strerror}. {_CURE}") from error
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise CacheFileError(f"{path} was changed: its content does not match its digest. {_CURE}")
+        return content
 
     def merge(
         self,

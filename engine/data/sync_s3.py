@@ -23,7 +23,7 @@ from engine.data.asset_ctxs import ObjectError, reduce_day, to_table
 from engine.data.l2book import FIELDS, Quote, last_quote
 from engine.data.objects import ObjectRecord
 from engine.data.precedence import L2BOOK, S3
-from engine.data.report import MergeReport
+from engine.data.report import Conflict, MergeReport, differences
 from engine.data.schema import hour_number
 from engine.data.store import Store
 from engine.errors import DataError
@@ -73,8 +73,12 @@ class SyncReport:
     @property
     def problems(self) -> list[str]:
         """A line for each object set aside and each conflict; empty when all went well."""
-        aside = [f"{key} {reason}" for key, reason in self.set_aside]
-        return aside + [str(conflict) for merge in self.merges for conflict in merge.conflicts]
+        return [*(f"{key} {reason}" for key, reason in self.set_aside), *map(str, self.conflicts)]
+
+    @property
+    def conflicts(self) -> list[Conflict]:
+        """Values that contradict the cache."""
+        return [conflict for merge in self.merges for conflict in merge.conflicts]
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready."""
@@ -87,7 +91,7 @@ class SyncReport:
             "overruled": sum(merge.overruled for merge in self.merges),
             "months": self.months,
             "set_aside": [{"key": key, "reason": reason} for key, reason in self.set_aside],
-            "conflicts": [asdict(conflict) for merge in self.merges for conflict in merge.conflicts],
+            "conflicts": [asdict(conflict) for conflict in self.conflicts],
             "disagreements": [
                 {"months": list(merge.months), **asdict(apart)}
                 for merge in self.merges
@@ -104,28 +108,12 @@ class SyncReport:
             f"{self.taken:,} objects taken ({self.plan.bytes / 1e6:,.1f} MB wanted, {self.reused:,} downloaded by an "
             f"earlier run), {held:,} were there already; {added:,} values added"
             + (f", months {self.months[0]} to {self.months[-1]}." if self.months else "."),
-            *(f"Sources differ: {line}" for line in self._apart()),
+            *differences(self.merges),
             *describe(self.plan),
         ]
         if self.unusable:
             lines.append(f"{self.unusable:,} values are no price (0 or less) and were left out as not observed.")
         return "\n".join(lines)
-
-    def _apart(self) -> Iterator[str]:
-        found = defaultdict(list)
-        for merge in self.merges:
-            for apart in merge.disagreements:
-                found[apart.field, apart.kept, apart.other].append(apart)
-        for (name, kept, other), parts in sorted(found.items()):
-            worst = max(parts, key=lambda part: part.largest)
-            yield (
-                str(worst)
-                if len(parts) == 1
-                else (
-                    f"{name}: {kept} over {other} in {sum(part.cells for part in parts):,} cells, "
-                    f"{sum(part.differing for part in parts):,} differ; at most {worst.largest:.2%} ({worst.coin})"
-                )
-            )
 
 
 def sync_s3(
@@ -170,21 +158,22 @@ def sync_s3(
     """
     store.state_for(synthetic=False)
     store.tidy()
-    with locked(store.path / INCOMING):
-        _tidy(store, plan)
-        work = _Sync(store, source, plan, keep_raw, replace, _Meter(plan.bytes, progress))
-        pool = ThreadPoolExecutor(jobs)
-        try:
-            for batch in _batches(plan):
-                work.take(batch, pool)
-        except OSError as error:
-            raise DataError(
-                f"Writing below {store.path} failed: {error.strerror or error}. Free some space (or mend the "
-                "permissions) and run the command again: what was downloaded whole is kept."
-            ) from error
-        finally:
-            # What waits is dropped when something fails.
-            pool.shutdown(wait=True, cancel_futures=True)
+    work = _Sync(store, source, plan, keep_raw, replace, _Meter(plan.bytes, progress))
+    try:
+        with locked(store.path / INCOMING):
+            _tidy(store, plan)
+            pool = ThreadPoolExecutor(jobs)
+            try:
+                for batch in _batches(plan):
+                    work.take(batch, pool)
+            finally:
+                # What waits is dropped when something fails.
+                pool.shutdown(wait=True, cancel_futures=True)
+    except OSError as error:
+        raise DataError(
+            f"Writing below {store.path} failed: {error.strerror or error}. Free some space (or mend the permissions) "
+            "and run the command again: what was downloaded whole is kept."
+        ) from error
     return work.report
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import DataError
+from engine.files import replacing
 from engine.pages.html import templates
 
 #: A cell's shade goes by the last of these that its share reaches.
@@ -41,7 +42,8 @@ def write_status_page(found: dict[str, Any], path: Path) -> None:
     page = templates().get_template("status.html").render(**_values(found))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        with replacing(path) as temporary:
+            temporary.write_text(page, encoding="utf-8")
     except OSError as error:
         raise DataError(f"The page {path} cannot be written: {error.strerror}. Name another with --out.") from error
 
