@@ -329,7 +329,9 @@ def _confirm(network: str, execute: bool, yes: bool, now: str | None) -> None:
 
 def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
     """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
-    from engine.live.session import Session, next_run
+    from engine.clock import show
+    from engine.live.feed import trade_instant
+    from engine.live.session import ORDER_LEAD, Session, next_run
 
     strategy, at = _strategy(path, cache, way, execute), clock()
     if execute and Session(strategy, way.venue, at).interrupted:
@@ -348,6 +350,12 @@ def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
         _sleep_until(order_at)
+        if trade_instant(clock(), strategy.config) != order_at + ORDER_LEAD:
+            # Traded now, it would be a book of an hour that was never validated.
+            text = f"The instant {show(order_at + ORDER_LEAD)} was missed: it is {show(clock())}. Nothing was ordered."
+            sys.stderr.write(f"hlbt: {text}\n")
+            _alert(way, execute, {"strategy": path.stem, "error": text, "code": LiveError.exit_code})
+            continue
         _attempts(strategy, replace(way, sync=missing), order_at, execute)
 
 

@@ -197,6 +197,10 @@ class DEX(ABC):
         """Which account, for people and for file names; no secret."""
         return self.network
 
+    def clock_error_seconds(self) -> float:
+        """How far this machine's clock is ahead of the exchange's, as far as its answers tell."""
+        return 0.0
+
     def warnings(self) -> list[str]:
         """What the owner of the account should know."""
         return []

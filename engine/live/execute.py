@@ -384,7 +384,7 @@ class Execution:
 
     def _dead_man(self, on: bool) -> bool:
         """Have the exchange cancel whatever rests, should this process die; accounts of little volume are refused."""
-        if self.guard():
+        if on and self.guard():
             return False
         refusal = self.dex.schedule_cancel(self.dex.clock_ms() + _DEAD_MAN_MS if on else None)
         self.journal.append("dead_man", self._time(), on=on, refused=refusal)

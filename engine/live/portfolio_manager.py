@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
@@ -20,8 +21,8 @@ from engine.live.dex import DEX, AccountState, Market
 from engine.live.execute import Execution, Outcome, Policy
 from engine.live.feed import trade_instant, with_live_row
 from engine.live.given import GivenWeights
-from engine.live.journal import Journal
-from engine.live.limits import Limits, breaches, equity_breaches, price_breaches, refuse
+from engine.live.journal import Journal, single_instance
+from engine.live.limits import Limits, breaches, clock_breaches, equity_breaches, price_breaches, refuse
 from engine.live.plan import Plan, make_plan
 from engine.oracle import Oracle, check_gross, validate_weights, weight_matrix
 from engine.panel import Panel
@@ -80,6 +81,7 @@ class PortfolioManager:
         self._journal, self.kill_switch = journal, kill_switch
         self.key = key or _key(oracle, self.config)
         self.sleep, self.clock = sleep, clock
+        self._locked = False
         #: Newest cached row that the oracle saw; None before it is asked, and where it sees no panel.
         self.data_end: pd.Timestamp | None = None
 
@@ -90,6 +92,27 @@ class PortfolioManager:
             name = f"{type(self.oracle).__name__.lower()}-{self.dex.label}.jsonl"
             self._journal = Journal(None if self.dex.network == "paper" else LIVE_FOLDER / name)
         return self._journal
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process trades the account meanwhile; inside of itself it does nothing, nor for a paper account.
+
+        Raises
+        ------
+        LiveError
+            When another one does.
+        """
+        if self._locked or self.dex.network == "paper":
+            yield
+            return
+        folder = LIVE_FOLDER if self.journal.path is None else self.journal.path.parent
+        with single_instance(folder / f".{self.dex.label}.lock"):
+            self.journal.reload()
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
 
     def plan(self, now: pd.Timestamp | None = None) -> Plan:
         """What would be ordered now; nothing is sent and no limit is checked.
@@ -115,7 +138,13 @@ class PortfolioManager:
             When the book is not at its target afterwards; its ``outcome`` says what is missing.
         UnreachableError
             When the exchange does not answer before anything is sent.
+        LiveError
+            When another process trades the account.
         """
+        with self.locked():
+            return self._trade(now)
+
+    def _trade(self, now: pd.Timestamp | None) -> Outcome:
         if stop := self._killed():
             raise LimitError(f"Nothing was ordered: {stop}.")
         execution = self._execution(pd.Timestamp(0, tz="UTC"))
@@ -139,6 +168,7 @@ class PortfolioManager:
         else:
             found = equity_breaches(self.limits, state.equity_usd, self.journal, at)
             found += price_breaches(self.limits, markets, sorted({goal.coin for goal in goals}))
+            found += clock_breaches(self.limits, self.dex.clock_error_seconds())
             self._refuse(found, execution.instant, state, at)
             execution.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
         outcome = execution.run(goals, state, markets, plan)
@@ -153,7 +183,8 @@ class PortfolioManager:
 
     def breaches(self, plan: Plan, markets: Mapping[str, Market], now: pd.Timestamp) -> list[str]:
         """Limits that a plan breaks, one phrase each."""
-        return breaches(self.limits, plan, markets, self.journal, now, self.data_end)
+        found = breaches(self.limits, plan, markets, self.journal, now, self.data_end)
+        return found + clock_breaches(self.limits, self.dex.clock_error_seconds())
 
     def _refuse(self, found: list[str], instant: pd.Timestamp, state: AccountState, at: pd.Timestamp) -> None:
         """Note the breaches with the equity that was seen, and raise for them."""
