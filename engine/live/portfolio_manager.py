@@ -318,7 +318,9 @@ def _tradable(panel: Panel) -> list[str]:
 
 
 def _row(weights: Mapping[str, float], panel: Panel) -> np.ndarray:
-    """Weights as one checked row of the panel's coins, (1, N)."""
+    """Weights as one checked row of the panel's coins, (1, N); a coin that is not named is 0, even when none is."""
+    if not weights:
+        return np.zeros((1, len(panel.coins)))
     frame = pd.DataFrame([dict(weights)], index=panel.index[-1:], dtype=np.float64)
     if frame.isna().to_numpy().all():
         return np.full((1, len(panel.coins)), np.nan)
