@@ -81,6 +81,9 @@ def run_command(
     where: Where,
     sending: Sending,
     daily: Annotated[bool, typer.Option("--daily", help="Wait for each scheduled instant, and repeat.")] = False,
+    accept_equity: Annotated[
+        bool, typer.Option("--accept-equity", help="Once, after a deposit or a withdrawal: no limit on its change.")
+    ] = False,
     sync: SyncOption = True,
     slippage_bps: SlippageOption = 300.0,
 ) -> None:
@@ -97,7 +100,12 @@ def run_command(
     if daily:
         if where.now is not None:
             raise LiveError("--daily waits for the clock, so it cannot be given --now.")
+        if accept_equity:
+            raise LiveError("--accept-equity is for one run, so it cannot be given with --daily.")
         _daily(path, cache, way)
+    if accept_equity:
+        limits = replace(strategy.limits, daily_loss_frac=None, equity_change_frac=None)
+        strategy = replace(strategy, limits=limits)
     _run(strategy, way)
 
 

@@ -58,7 +58,9 @@ class Sending:
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """`command` with the fields of its dataclass parameters as options of their own, as typer wants them."""
     given = inspect.signature(command, eval_str=True)
-    groups = {name: item.annotation for name, item in given.parameters.items() if is_dataclass(item.annotation)}
+    groups: dict[str, Any] = {
+        name: item.annotation for name, item in given.parameters.items() if is_dataclass(item.annotation)
+    }
     options: list[inspect.Parameter] = []
     for name, item in given.parameters.items():
         group = groups.get(name)

@@ -89,15 +89,12 @@ class Outcome:
         Empty when the book is at its target.
     notes : tuple of str
         For people: what was left alone, refusals that did no harm.
-    executed : bool
-        False for a dry run.
     """
 
     plan: Plan | None
     answers: tuple[tuple[OrderRequest, Answer], ...] = ()
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
-    executed: bool = True
 
     @property
     def complete(self) -> bool:
@@ -111,7 +108,7 @@ class Outcome:
             "orders": [{**asdict(order), **asdict(answer)} for order, answer in self.answers],
             "missing": [asdict(item) for item in self.missing],
             "notes": list(self.notes),
-            "executed": self.executed,
+            "executed": True,
             "complete": self.complete,
         }
 

@@ -143,7 +143,8 @@ def refuse(found: Sequence[str], what: str) -> None:
     if found:
         raise LimitError(
             f"{what}: no order was sent, for the limit {'; '.join(found)}. Look at the account and the market; if it "
-            "is as it should be, raise the limit in the spec (a new promotion) or with --limit for a weights file."
+            "is as it should be, raise the limit in the spec (a new promotion) or with --limit for a weights file; "
+            "after a deposit or a withdrawal, `hlbt live run SPEC --accept-equity` once."
         )
 
 

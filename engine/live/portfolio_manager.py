@@ -114,15 +114,22 @@ class PortfolioManager:
             finally:
                 self._locked = False
 
-    def plan(self, now: pd.Timestamp | None = None) -> Plan:
-        """What would be ordered now; nothing is sent and no limit is checked.
+    def look(self, now: pd.Timestamp | None = None) -> tuple[Plan, list[str]]:
+        """What would be ordered now, and the limits that it breaks; nothing is sent.
 
         Parameters
         ----------
         now : Timestamp, optional
             Default: the exchange's own time.
         """
-        return self._plan(self.dex.account(), self.dex.markets(), now)
+        state, markets = self.dex.account(), self.dex.markets()
+        at = state.time if now is None else now
+        plan = self._plan(state, markets, at)
+        return plan, self._breaches(plan, markets, at)
+
+    def plan(self, now: pd.Timestamp | None = None) -> Plan:
+        """What :meth:`look` says would be ordered."""
+        return self.look(now)[0]
 
     def manage_portfolio(self, now: pd.Timestamp | None = None) -> Outcome:
         """Ask the oracle, size the orders, check the limits, trade.
@@ -154,7 +161,7 @@ class PortfolioManager:
         goals, plan = self.journal.unfinished(execution.instant, self.key), None
         if goals is None:
             plan = self._plan(state, markets, at)
-            self._refuse(self.breaches(plan, markets, at), execution.instant, state, at)
+            self._refuse(self._breaches(plan, markets, at), execution.instant, state, at)
             goals = list(plan.goals)
             self.journal.append(
                 "plan",
@@ -181,8 +188,7 @@ class PortfolioManager:
         if journal.unresolved():
             replace(self._execution(pd.Timestamp(0, tz="UTC")), journal=journal).recover()
 
-    def breaches(self, plan: Plan, markets: Mapping[str, Market], now: pd.Timestamp) -> list[str]:
-        """Limits that a plan breaks, one phrase each."""
+    def _breaches(self, plan: Plan, markets: Mapping[str, Market], now: pd.Timestamp) -> list[str]:
         found = breaches(self.limits, plan, markets, self.journal, now, self.data_end)
         return found + clock_breaches(self.limits, self.dex.clock_error_seconds())
 
@@ -213,8 +219,8 @@ class PortfolioManager:
             clock=self.clock,
         )
 
-    def _plan(self, state: AccountState, markets: Mapping[str, Market], now: pd.Timestamp | None) -> Plan:
-        instant = trade_instant(state.time if now is None else now, self.config)
+    def _plan(self, state: AccountState, markets: Mapping[str, Market], now: pd.Timestamp) -> Plan:
+        instant = trade_instant(now, self.config)
         decision = instant - self.config.execution.delay_hours * HOUR
         weights = self._weights(instant, decision, markets)
         return make_plan(weights, self.dex, state, markets, self.config, instant, decision)

@@ -10,7 +10,7 @@ from typing import Final
 
 import pandas as pd
 
-from engine.clock import HOUR, show
+from engine.clock import HOUR, decision_instants, hourly_index, show
 from engine.config import RunConfig
 from engine.data.api import sync_api
 from engine.data.load import cache_path, load_panel
@@ -245,11 +245,9 @@ class Session:
 
     def plan(self) -> tuple[Plan, list[str]]:
         """The plan and the limits that it breaks; nothing is sent."""
-        manager = self.manager
-        markets = self.dex.markets()
-        plan = manager.plan(self.now)
+        found = self.manager.look(self.now)
         self._warn()
-        return plan, manager.breaches(plan, markets, self.now)
+        return found
 
     def execute(self) -> Outcome:
         """Trade, under the lock; then note the fills with their fees, which only the account's history has."""
@@ -304,9 +302,11 @@ def next_run(now: pd.Timestamp, config: RunConfig) -> tuple[pd.Timestamp, pd.Tim
     LimitError
         When the schedule has no instant within two years.
     """
-    instant = now.ceil(HOUR)
-    for _ in range(2 * 366 * 24):
-        if scheduled(instant, config) and instant - ORDER_LEAD > now:
+    execution = config.execution
+    start = now.ceil(HOUR) - execution.delay_hours * HOUR
+    hours = hourly_index(start, start + pd.Timedelta(days=2 * 366))
+    decided = decision_instants(hours, execution.hour_utc, execution.every_days, execution.weekdays)
+    for instant in decided + execution.delay_hours * HOUR:
+        if instant - ORDER_LEAD > now:
             return instant - DATA_LEAD, instant - ORDER_LEAD
-        instant += HOUR
     raise LimitError("The schedule of this spec has no instant within two years.")
