@@ -100,6 +100,19 @@ def test_the_cache_never_gets_the_prices_of_the_test_network(tmp_path: Path, mon
     assert asked == [None]
 
 
+def test_a_name_that_is_no_coin_is_refused_with_real_money(world: World, run: Run) -> None:
+    """A leg that is left out for its spelling leaves the other without its hedge, at target and with exit code 0."""
+    row = {"btc": 0.5, "ETH": -0.5}
+    done = run(world.rebalance(row, "--network", "mainnet", "--yes-mainnet"))
+    assert done.code == 1 and "Did you mean 'BTC'" in done.err and not world.server.asked("order")
+    delisted = {"MATIC": 0.2, "ETH": -0.5}
+    assert run(world.rebalance(delisted, "--network", "mainnet", "--yes-mainnet")).code == 0
+    near(world, {"ETH": -0.5})
+    # The test network has coins of its own: there a rehearsal goes without.
+    done = run(world.rebalance(row, "--json"))
+    assert done.code == 0 and "btc" in {skip["coin"] for skip in done.json["plan"]["skips"]}
+
+
 # Whose clock ----------------------------------------------------------------------------------------------------------
 
 

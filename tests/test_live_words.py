@@ -13,7 +13,7 @@ import pytest
 from hyperliquid.utils.types import Cloid
 
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager, RunConfig
-from engine.errors import IncompleteError, LimitError, LiveError, UnreachableError
+from engine.errors import IncompleteError, LimitError, LiveError, OracleError, UnreachableError
 from engine.live.dex import Answer, Market, OrderRequest
 from engine.live.given import GivenWeights
 from engine.live.journal import Journal
@@ -137,6 +137,25 @@ def test_a_deposit_is_accepted_once(world: World, run: Run) -> None:
     world.server.fund(MASTER.address, -20_000)
     assert run(words).code == 3
     world.check()
+
+
+def test_an_oracle_that_fails_says_when_and_is_asked_for_nothing_else() -> None:
+    class Failing(GivenWeights):
+        def fetch_portfolio_weights(self, *asked: object, **more: object) -> dict[str, float]:
+            return {"C00": 1.0 / len([])}
+
+    panel = random_panel(3, 48, 2)
+    dex = PaperDEX(panel)
+    with pytest.raises(OracleError, match=r"Failing failed at .* UTC: ZeroDivisionError"):
+        PortfolioManager(
+            Failing(pd.DataFrame([[0.0]], index=panel.index[:1], columns=["C00"])), dex, panel=panel
+        ).plan()
+
+
+def test_variants_that_need_prices_need_a_cache(world: World, run: Run) -> None:
+    words = ["--set", "execution.target_volatility=0.2", "--set", f"data.cache={world.folder / 'none'}"]
+    done = run([*world.rebalance({"BTC": 0.5}), "--no-sync", *words])
+    assert done.code == 1 and "market data" in done.err and not world.server.asked("order")
 
 
 # The daily loop -------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -210,6 +210,13 @@ class HyperLiquidDEX(DEX):
             except (KeyError, TypeError, ValueError) as error:
                 raise self._strange("metaAndAssetCtxs", error) from error
         return found
+
+    def unlisted(self, coins: Iterable[str]) -> list[str]:
+        """Names without an entry, which delisted coins keep; the test network's list is another, and proves nothing."""
+        if self.network != "mainnet":
+            return []
+        known = {entry["name"] for entry, _ in self._contexts()}
+        return [coin for coin in coins if coin not in known]
 
     def quoted(self, market: Market) -> Market:
         """`market` with the best level of each side of its book."""

@@ -16,7 +16,17 @@ import pandas as pd
 
 from engine.clock import HOUR, show
 from engine.config import RunConfig
-from engine.errors import DataError, HlbtError, IncompleteError, LimitError, LiveError, OracleError
+from engine.errors import (
+    DataError,
+    HlbtError,
+    IncompleteError,
+    LimitError,
+    LiveError,
+    OracleError,
+    WeightsError,
+    nearest,
+    some,
+)
 from engine.live.dex import DEX, AccountState, Market
 from engine.live.execute import Execution, Outcome, Policy
 from engine.live.feed import trade_instant, with_live_row
@@ -237,6 +247,11 @@ class PortfolioManager:
             if applied(self.config):
                 given = self._varied(given, decision)
             self.oracle.validate_weights(given, self.config.account.max_gross)
+            if strange := self.dex.unlisted(coin for coin, weight in given.items() if weight != 0.0):
+                raise WeightsError(
+                    f"Weights at {show(decision)} name {some(strange)}, no coin of {self.dex.network}."
+                    f"{nearest(strange[0], markets)} Names are HyperLiquid's, and case counts."
+                )
             return given
         known = panel.until(decision)
         if known.index[-1] != decision:
