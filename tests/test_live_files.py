@@ -155,3 +155,18 @@ def test_drift_without_the_hours_that_were_traded(sample_cache: Path) -> None:
     instants = [(NOW + pd.Timedelta(days=days)).ceil("h").isoformat() for days in (3_000, 3_001)]
     found = drift([{**plan, "instant": instant} for instant in instants], config)
     assert found["rows"] == [] and found["reason"]
+
+
+def test_fills_that_could_not_be_asked_for_are_noted_by_the_next_run(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fee of an order is in the account's history only; without it the order counts, the fee waits."""
+    monkeypatch.setattr("engine.live.hyperliquid.BACKOFF_SECONDS", ())
+    fault = world.server.inject("bad_gateway", on="userFillsByTime", times=99)
+    words = ["live", "status", "book", "--journal", str(world.journals), "--json"]
+    assert run(world.rebalance({"BTC": 0.3})).code == 0
+    found = run(words).json
+    assert found["costs"]["orders"] == 1 and found["costs"]["fee_bps"] is None
+    fault.times = 0
+    assert run(world.rebalance({"BTC": 0.3})).code == 0  # nothing to order, and the fills of before
+    assert run(words).json["costs"]["fee_bps"] == pytest.approx(4.5, abs=0.05)

@@ -383,6 +383,26 @@ def test_why_a_position_is_missing(tmp_path: Path, wrong: str, said: str, sent: 
     assert len(journal.unresolved()) == (wrong == "silent")
 
 
+def test_a_kill_switch_set_at_the_last_moment_stops_a_close(tmp_path: Path) -> None:
+    """Between the plan and the first order."""
+    dex = Stubborn("killed", tmp_path / "KILL")
+    dex.units[0], dex.price[0] = 1_000.0, dex.markets()["C00"].mid
+    manager = PortfolioManager(
+        GivenWeights.of({}), dex, journal=Journal(), limits=Limits.none(), kill_switch=tmp_path / "KILL"
+    )
+    with pytest.raises(IncompleteError, match="kill switch"):
+        manager.manage_portfolio()
+    assert dex.sent == 0 and dex.positions == {"C00": 1_000.0}
+
+
+def test_what_a_partial_fill_leaves_under_the_minimum_is_let_be(world: World, run: Run) -> None:
+    """5,000 DOGE asked for, 4,995 had: five more are 1 USD, which the exchange would refuse."""
+    world.server.fill_share(0.999, coin="DOGE")
+    done = run(world.rebalance({"DOGE": 0.1}, "--json"))
+    assert done.code == 0 and len(done.json["orders"]) == 1 and world.positions == {"DOGE": 4_995.0}
+    assert done.json["notes"] == ["DOGE: +5 is left, under the minimum notional"]
+
+
 def test_a_damaged_journal_of_another_strategy_is_told_of_and_stops_nothing(world: World, run: Run) -> None:
     assert run(world.rebalance({"BTC": 0.3})).code == 0
     [journal] = world.journals.glob("book-*.jsonl")
