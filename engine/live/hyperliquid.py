@@ -151,8 +151,8 @@ class HyperLiquidDEX(DEX):
         if said.get("role") != "agent" or master not in named:
             raise LiveError(
                 f"The key of the credentials is that of {own[:10]}, no agent of account_address {master[:10]}: its "
-                "orders would trade another account than the one that is read. Correct account_address, or approve "
-                "the agent (again, if it has expired)."
+                "orders would trade another account than the one that is read. Correct account_address (a vault or "
+                "sub-account is vault_address), or approve the agent (again, if it has expired)."
             )
 
     def _wallet(self) -> Any:
