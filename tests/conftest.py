@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before numba is imported: machine code cached by an earlier version of the kernel must never be what is tested.
 _CACHE = tempfile.TemporaryDirectory(prefix="hlbt-numba-", ignore_cleanup_errors=True)
@@ -18,6 +19,9 @@ import pytest  # noqa: E402
 
 from browser import Browser, running  # noqa: E402
 from commands import Hlbt, outcome  # noqa: E402
+
+if TYPE_CHECKING:
+    from live_world import Run, World
 
 ROOT = Path(__file__).parent.parent
 SHARED = Path(os.environ.get("HLBT_SHARED_DATA", ROOT.parent / "shared" / "data"))
@@ -47,6 +51,23 @@ def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempP
 def hlbt(capsys: pytest.CaptureFixture[str]) -> Hlbt:
     """Run a command in this process."""
     return lambda *words: outcome(capsys, *words)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    """A loopback exchange with an account, and files for it."""
+    from live_world import open_world
+
+    with open_world(tmp_path) as opened:
+        yield opened
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run a live command, with short waits between attempts."""
+    from live_world import call
+
+    return lambda words: call(monkeypatch, capsys, words)
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import random
 import socket
 import struct
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -63,6 +64,7 @@ class LoopbackServer:
         self.faults: list[Fault] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
+        self.date_offset_seconds = 0.0  # of the dates of the answers: a machine whose clock is wrong by minus that
         owner = self
 
         class Connection(BaseHTTPRequestHandler):
@@ -92,6 +94,9 @@ class LoopbackServer:
                     self.wfile.flush()
                 except OSError:
                     self.close_connection = True  # the client is gone: killed, or tired of waiting
+
+            def date_time_string(self, timestamp: float | None = None) -> str:
+                return super().date_time_string(time.time() + owner.date_offset_seconds)
 
             def log_message(self, format: str, *args: Any) -> None:
                 pass

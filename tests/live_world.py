@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,8 @@ from engine.records import code_digest, files_digest
 from hyperliquid_exchange import HyperLiquidExchange
 from hyperliquid_world import MASTER, trading
 
+#: The fixture `run` of conftest.py.
+Run = Callable[[list[str]], Outcome]
 SECRET = "11" * 32
 MOMENTUM = "research.oracles.momentum:Momentum"
 

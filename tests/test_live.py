@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,21 +15,7 @@ from engine.live.given import GivenWeights
 from engine.live.journal import Journal
 from hyperliquid_faults import REJECTS
 from hyperliquid_world import AGENT, MASTER
-from live_world import SECRET, Outcome, World, call, near, open_world
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with open_world(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return lambda words: call(monkeypatch, capsys, words)
-
+from live_world import SECRET, Run, World, near
 
 BOOK = {"BTC": 0.4, "ETH": -0.3, "DOGE": 0.1, "RLB": -0.1}
 

@@ -7,61 +7,21 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from engine.errors import LiveError
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal, single_instance
-from hyperliquid_world import AGENT, MASTER, trading
-from live_world import Outcome, World, call, momentum_spec
+from hyperliquid_world import AGENT, MASTER
+from live_world import Outcome, Run, World, momentum_spec
 
-Run = Callable[..., Outcome]
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with trading() as server:
-        for coin in ("BTC", "ETH", "DOGE", "RLB"):
-            price = server.ledger.coins[coin].price
-            server.set_book(coin, bid=price * 0.9998, ask=price * 1.0002, refill=True)
-        yield World(server, tmp_path)
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return lambda words: call(monkeypatch, capsys, words)
-
-
-# Which exchange, which account ----------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("network", "url"),
-    [
-        ("testnet", "https://api.hyperliquid.xyz"),
-        ("testnet", "https://API.hyperliquid.xyz:443/"),
-        ("mainnet", "https://api.hyperliquid-testnet.xyz"),
-    ],
-)
-def test_the_address_of_the_other_network_is_refused(network: str, url: str) -> None:
-    """The SDK signs for the main network wherever the address is its own: no confirmation would have been asked."""
-    with pytest.raises(LiveError, match="--network"):
-        HyperLiquidDEX(network, base_url=url)
-
-
-def test_the_own_address_of_a_network_is_accepted() -> None:
-    """It is as good as none: the SDK needs the exact spelling to sign, and a test network has the main one's feed."""
-    for network, url in (
-        ("mainnet", "https://API.hyperliquid.xyz/"),
-        ("testnet", "https://api.hyperliquid-testnet.xyz"),
-    ):
-        assert HyperLiquidDEX(network, base_url=url).base_url is None
-    assert HyperLiquidDEX("testnet", base_url="https://api.hyperliquid-testnet.xyz").feed().network == "mainnet"
+# Whose money ----------------------------------------------------------------------------------------------------------
 
 
 def test_an_agents_key_without_its_master_is_no_empty_book(world: World, run: Run) -> None:
@@ -376,6 +336,23 @@ def test_the_kill_switch_stops_a_run_that_is_under_way(world: World, run: Run) -
     assert done.code == 4 and {item["coin"] for item in done.json["missing"]} == {"ETH", "DOGE"}
     assert "kill switch" in done.err and len(world.server.asked("order")) == 2
     assert world.weights_held() == pytest.approx({"BTC": 0.2}, abs=0.003)
+
+
+def test_the_kill_switch_leaves_no_cancellation_behind(world: World, run: Run) -> None:
+    """Set in the middle of a run of a large account: two minutes later its owner's resting orders would be gone."""
+    account = world.server.account(MASTER.address)
+    account.volume += 2_000_000
+    send = HyperLiquidDEX.send
+
+    def switching(self: HyperLiquidDEX, orders: object, expires_ms: int) -> object:
+        assert account.cancel_at is not None
+        (world.journals / "KILL").touch()
+        return send(self, orders, expires_ms)  # type: ignore[arg-type]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HyperLiquidDEX, "send", switching)
+        assert run(world.rebalance({"BTC": 0.2})).code == 0
+    assert account.cancel_at is None
 
 
 def test_a_plan_of_yesterday_is_not_carried_on(world: World, run: Run) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -17,21 +17,8 @@ import pytest
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager
 from engine.errors import LiveError
 from hyperliquid_world import MASTER
-from live_world import SECRET, Outcome, World, call, momentum_spec, open_world
+from live_world import SECRET, Run, World, momentum_spec
 from panels import random_panel
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with open_world(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return lambda words: call(monkeypatch, capsys, words)
 
 
 @pytest.fixture
@@ -122,6 +109,31 @@ def test_daily_tries_an_incomplete_book_again_within_its_hour(
     assert [end["complete"] for end in ends] == [False, True] and ends[0]["instant"] == ends[1]["instant"]
     assert len(world.positions) == 2
     world.check()
+
+
+def test_daily_that_wakes_hours_late_waits_for_the_next_instant(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch, hook: tuple[str, list[dict[str, object]]]
+) -> None:
+    """A laptop that slept through the night: a book of 9 in the morning is none that was validated."""
+    spec = momentum_spec(world.folder, world.folder / "cache")
+    clock = [at_half_past_two(world)]
+    waited: list[str] = []
+
+    def wait(until: pd.Timestamp) -> None:
+        waited.append(f"{until:%H:%M}")
+        if len(waited) == 5:
+            raise KeyboardInterrupt
+        woken = until + pd.Timedelta(hours=9.5) if len(waited) == 2 else until
+        world.server.advance((woken - clock[0]) / pd.Timedelta(hours=1))
+        clock[0] = woken
+
+    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
+    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
+    done = run(world.words("run", spec, "--execute", "--daily", "--webhook", hook[0]))
+    assert done.code == 130 and waited == ["22:40", "22:59", "22:40", "22:59", "22:40"]
+    assert "missed" in done.err and "missed" in str(hook[1][0]["error"]) and hook[1][0]["code"] == 1
+    instants = [entry["instant"] for entry in world.entries() if entry["kind"] == "done"]
+    assert len(instants) == 1 and instants[0].endswith("T23:00:00+00:00")
 
 
 def test_status_compares_fills_with_the_model(world: World, run: Run) -> None:

@@ -6,16 +6,12 @@ import multiprocessing.forkserver
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from hyperliquid_world import MASTER
-from live_world import Outcome, World, call, open_world
-
-Run = Callable[[list[str]], Outcome]
+from live_world import Run, World
 
 BEFORE = {"BTC": 0.4, "ETH": -0.4, "DOGE": 0.2}
 #: A reduction, a flip and an opening: both phases, and a coin in both.
@@ -35,17 +31,6 @@ def forks() -> multiprocessing.context.ForkServerContext:
         patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
         multiprocessing.forkserver.ensure_running()
     return context
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with open_world(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return lambda words: call(monkeypatch, capsys, words)
 
 
 def command(world: World, row: dict[str, float]) -> list[str]:

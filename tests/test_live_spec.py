@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +15,7 @@ from engine.errors import LiveError, SpecError
 from engine.live.credentials import read_credentials
 from engine.live.limits import Limits
 from engine.live.spec import canonical, read_spec, write_spec
-from live_world import SECRET, Outcome, World, call, momentum_spec, near, open_world
-
-Run = Callable[..., Outcome]
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with open_world(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return lambda words: call(monkeypatch, capsys, words)
+from live_world import SECRET, Run, World, momentum_spec, near
 
 
 def test_plan_and_run_of_a_spec_bring_the_data_and_trade_what_the_oracle_says(world: World, run: Run) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from decimal import Decimal
 from pathlib import Path
@@ -21,26 +20,14 @@ from engine.live.dex import OrderRequest
 from engine.live.execute import cloid
 from engine.live.feed import trade_instant, with_live_row
 from engine.live.given import GivenWeights
-from engine.live.hyperliquid import tick_price
 from engine.live.journal import Journal
 from engine.live.limits import Limits
 from engine.live.session import next_run
-from live_world import Outcome, World, call, open_world
+from engine.live.wire import tick_price
+from live_world import Run, World
 from panels import random_panel
 
-Run = Callable[..., Outcome]
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with open_world(tmp_path) as opened:
-        yield opened
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    return lambda words: call(monkeypatch, capsys, words)
 
 
 # Prices ---------------------------------------------------------------------------------------------------------------
@@ -138,7 +125,6 @@ def test_a_torn_tail_is_cut_off_and_a_damaged_middle_is_refused(tmp_path: Path) 
     journal = Journal(path)
     journal.append("plan", NOW, equity_usd=1.0)
     journal.append("done", NOW, equity_usd=2.0)
-    journal.close()
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"n": 2, "kind": "intent", "ord')
     again = Journal(path)

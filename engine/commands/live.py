@@ -12,6 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.commands.live_options import (
+    FolderOption,
+    NetworkOption,
+    Sending,
+    SlippageOption,
+    SpecArgument,
+    SyncOption,
+    Where,
+    grouped,
+)
 from engine.commands.options import ConfigOption, JsonOption, SetOption, clock, config_of
 from engine.commands.terminal import print_json, progress, show_all, waiting
 from engine.commands.terminal_live import orders_table, plan_tables, status_lines
@@ -23,33 +33,12 @@ if TYPE_CHECKING:
     from engine.live.execute import Outcome
     from engine.live.session import Session, Strategy, Venue
 
-SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="research/promoted/NAME.json, or NAME.")]
-NetworkOption = Annotated[str, typer.Option("--network", help="testnet, mainnet or paper.")]
-YesOption = Annotated[bool, typer.Option("--yes-mainnet", help="Trade real money without the typed confirmation.")]
-ExecuteOption = Annotated[bool, typer.Option("--execute", help="Send the orders; without it nothing is sent.")]
-BaseUrlOption = Annotated[str | None, typer.Option("--base-url", help="Another host, for data and orders.")]
-CredentialsOption = Annotated[
-    Path | None, typer.Option("--credentials", metavar="FILE", help="Default hyperliquid_config.json, or environment.")
-]
-NowOption = Annotated[str | None, typer.Option("--now", metavar="ISO", help="Take this for the time.")]
-FolderOption = Annotated[Path | None, typer.Option("--journal", metavar="DIR", help="Default reports/live.")]
-KillOption = Annotated[
-    Path | None, typer.Option("--kill-switch", metavar="FILE", help="While it exists nothing is ordered.")
-]
-SyncOption = Annotated[bool, typer.Option("--sync/--no-sync", help="Bring the cache's tail up to date first.")]
-WebhookOption = Annotated[str | None, typer.Option("--webhook", metavar="URL", help="POST a JSON alert of what came.")]
-SlippageOption = Annotated[float, typer.Option("--slippage-bps", help="Distance of a limit from mid.")]
-TimeoutOption = Annotated[float, typer.Option("--timeout-seconds", help="Longest silence of the exchange.")]
-ExpiresOption = Annotated[float, typer.Option("--expires-seconds", help="After so long an order is void.")]
-LimitOption = Annotated[
-    list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="One limit (none switches it off).")
-]
-
 EPILOG = (
     "Exit codes: 0 at target, or a dry run within the limits; 3 a limit or the kill switch stopped it, no order sent; "
     "4 the book is incomplete (message and journal say what is missing; run again to go on); 5 the spec is refused; 6 "
     "the exchange is unreachable; 1 any other error. Cron: 40 22 * * * hlbt live plan SPEC; 59 22 * * * hlbt live run "
-    "SPEC --execute. systemd: ExecStart=hlbt live run SPEC --execute --daily, Restart=on-failure, RestartSec=30."
+    "SPEC --execute. systemd: ExecStart=hlbt live run SPEC --execute --daily, Restart=on-failure, RestartSec=30, "
+    "RestartPreventExitStatus=5."
 )
 
 #: Runs of one instant while its book is incomplete or the exchange silent, and the time between them (datetime's, so
@@ -62,74 +51,41 @@ live_app = typer.Typer(help="From a promoted spec to an account: plan, then exec
 
 @dataclass(frozen=True)
 class _Way:
-    """How a command runs."""
+    """How a command runs: where and when, and whether it orders."""
 
     venue: Venue
     now: pd.Timestamp
     sync: bool
     as_json: bool
+    execute: bool = False
     webhook: str | None = None
-
-    def ordering(self, slippage_bps: float, expires_seconds: float, webhook: str | None) -> _Way:
-        """The same, with what only commands that order are told."""
-        from engine.live.alerts import check_webhook
-        from engine.live.execute import Policy
-
-        _positive("--slippage-bps", slippage_bps, 5000)
-        _positive("--expires-seconds", expires_seconds, 600)
-        if webhook is not None:
-            check_webhook(webhook)
-        policy = Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=expires_seconds)
-        return replace(self, venue=replace(self.venue, policy=policy), webhook=webhook)
 
 
 @live_app.command("plan", epilog=EPILOG)
-def plan_command(
-    spec: SpecArgument,
-    network: NetworkOption = "testnet",
-    base_url: BaseUrlOption = None,
-    credentials: CredentialsOption = None,
-    now: NowOption = None,
-    journal: FolderOption = None,
-    kill_switch: KillOption = None,
-    sync: SyncOption = True,
-    timeout: TimeoutOption = 10.0,
-    config_file: ConfigOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@grouped
+def plan_command(spec: SpecArgument, where: Where, sync: SyncOption = True) -> None:
     """Bring the data up to date, ask the oracle, and show what would be ordered; nothing is sent.
 
     Example: hlbt live plan research/promoted/momentum.json
     """
-    from engine.live.limits import refuse
-    from engine.live.session import Session, from_spec
+    from engine.live.session import from_spec
 
-    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
-    session = Session(from_spec(_spec(spec), _cache(config_file, settings)), way.venue, way.now)
-    refuse(_show_plan(session, way), "Dry run")
+    way = _way(where, sync)
+    _run(from_spec(_spec(spec), _cache(where)), way)
 
 
 @live_app.command("run", epilog=EPILOG)
+@grouped
 def run_command(
     spec: SpecArgument,
-    execute: ExecuteOption = False,
-    network: NetworkOption = "testnet",
-    yes_mainnet: YesOption = False,
+    where: Where,
+    sending: Sending,
     daily: Annotated[bool, typer.Option("--daily", help="Wait for each scheduled instant, and repeat.")] = False,
-    base_url: BaseUrlOption = None,
-    credentials: CredentialsOption = None,
-    now: NowOption = None,
-    journal: FolderOption = None,
-    kill_switch: KillOption = None,
+    accept_equity: Annotated[
+        bool, typer.Option("--accept-equity", help="Once, after a deposit or a withdrawal: no limit on its change.")
+    ] = False,
     sync: SyncOption = True,
-    webhook: WebhookOption = None,
     slippage_bps: SlippageOption = 300.0,
-    timeout: TimeoutOption = 10.0,
-    expires: ExpiresOption = 15.0,
-    config_file: ConfigOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Rebalance once: a dry run unless --execute, on the test network unless --network mainnet.
 
@@ -137,38 +93,33 @@ def run_command(
 
     Example: hlbt live run research/promoted/momentum.json --execute
     """
-    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
-    way = way.ordering(slippage_bps, expires, webhook)
-    path, cache = _spec(spec), _cache(config_file, settings)
-    strategy = _strategy(path, cache, way, execute)
-    _confirm(network, execute, yes_mainnet, now)
+    way = _ordering(_way(where, sync), sending, slippage_bps)
+    path, cache = _spec(spec), _cache(where)
+    strategy = _strategy(path, cache, way)
+    _confirm(where, sending)
     if daily:
-        if now is not None:
+        if where.now is not None:
             raise LiveError("--daily waits for the clock, so it cannot be given --now.")
-        _daily(path, cache, way, execute)
-    _run(strategy, way, execute)
+        if accept_equity:
+            raise LiveError("--accept-equity is for one run, so it cannot be given with --daily.")
+        _daily(path, cache, way)
+    if accept_equity:
+        limits = replace(strategy.limits, daily_loss_frac=None, equity_change_frac=None)
+        strategy = replace(strategy, limits=limits)
+    _run(strategy, way)
 
 
 @live_app.command("rebalance", epilog=EPILOG)
+@grouped
 def rebalance_command(
     weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then coins.")],
-    execute: ExecuteOption = False,
-    network: NetworkOption = "testnet",
-    yes_mainnet: YesOption = False,
-    base_url: BaseUrlOption = None,
-    credentials: CredentialsOption = None,
-    now: NowOption = None,
-    journal: FolderOption = None,
-    kill_switch: KillOption = None,
+    where: Where,
+    sending: Sending,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="One limit (none switches it off).")
+    ] = None,
     sync: SyncOption = True,
-    webhook: WebhookOption = None,
     slippage_bps: SlippageOption = 300.0,
-    timeout: TimeoutOption = 10.0,
-    expires: ExpiresOption = 15.0,
-    limit: LimitOption = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Set the book to the newest row of a weights file: same planner, limits, journal and flags, no spec.
 
@@ -177,46 +128,28 @@ def rebalance_command(
     from engine.live.limits import Limits
     from engine.live.session import from_weights
 
-    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, sync, as_json)
-    way = way.ordering(slippage_bps, expires, webhook)
-    settled = config_of(config, settings)
-    strategy = from_weights(weights, settled, Limits.assigned(limit or (), settled.account.max_gross), way.now)
-    _confirm(network, execute, yes_mainnet, now)
-    _run(strategy, way, execute)
+    way = _ordering(_way(where, sync), sending, slippage_bps)
+    config = config_of(where.config_file, where.settings)
+    strategy = from_weights(weights, config, Limits.assigned(limit or (), config.account.max_gross), way.now)
+    _confirm(where, sending)
+    _run(strategy, way)
 
 
 @live_app.command("flatten", epilog=EPILOG)
-def flatten_command(
-    spec: SpecArgument,
-    execute: ExecuteOption = False,
-    network: NetworkOption = "testnet",
-    yes_mainnet: YesOption = False,
-    base_url: BaseUrlOption = None,
-    credentials: CredentialsOption = None,
-    now: NowOption = None,
-    journal: FolderOption = None,
-    kill_switch: KillOption = None,
-    webhook: WebhookOption = None,
-    slippage_bps: SlippageOption = 800.0,
-    timeout: TimeoutOption = 10.0,
-    expires: ExpiresOption = 15.0,
-    config_file: ConfigOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
+@grouped
+def flatten_command(spec: SpecArgument, where: Where, sending: Sending, slippage_bps: SlippageOption = 800.0) -> None:
     """Close every position of the account, reduce-only; works with a spec that is refused, too.
 
     Example: hlbt live flatten research/promoted/momentum.json --execute
     """
     from engine.live.session import flat
 
-    way = _way(network, base_url, credentials, now, journal, kill_switch, timeout, False, as_json)
-    way = way.ordering(slippage_bps, expires, webhook)
+    way = _ordering(_way(where, sync=False), sending, slippage_bps)
     strategy = flat(spec.stem)
-    if network == "paper":
-        strategy = _paper_flat(strategy, spec, _cache(config_file, settings))
-    _confirm(network, execute, yes_mainnet, now)
-    _run(strategy, way, execute)
+    if where.network == "paper":
+        strategy = _paper_flat(strategy, spec, _cache(where))
+    _confirm(where, sending)
+    _run(strategy, way)
 
 
 @live_app.command("status")
@@ -246,8 +179,8 @@ def status_command(
     path = _spec(spec)
     # A journal of a weights file has no spec: then the config is the defaults.
     config = read_spec(path).config if path.suffix == ".json" and path.is_file() else config_of(None, None)
-    name = path.stem
-    data = replace(config.data, cache=_cache(config_file, settings) or config.data.cache, end=None)
+    name, cache = path.stem, _cache(Where(config_file=config_file, settings=settings))
+    data = replace(config.data, cache=cache or config.data.cache, end=None)
     file = find_journal(journal or LIVE_FOLDER, name, network)
     found = live_status(Journal(file), replace(config, data=data))
     page = out or (None if as_json else file.with_suffix(".html"))
@@ -259,28 +192,38 @@ def status_command(
         show_all(*status_lines(found), f"Page: {page}")
 
 
-def _way(
-    network: str,
-    base_url: str | None,
-    credentials: Path | None,
-    now: str | None,
-    journal: Path | None,
-    kill_switch: Path | None,
-    timeout: float,
-    sync: bool,
-    as_json: bool,
-) -> _Way:
+def _way(where: Where, sync: bool) -> _Way:
+    """A look at an account."""
     from engine.clock import parse_instant
     from engine.live.session import Venue
 
-    _positive("--timeout-seconds", timeout, 600)
-    venue = Venue(network=network, base_url=base_url, credentials=credentials, timeout_seconds=timeout)
-    if journal is not None:
-        venue = replace(venue, folder=journal, kill_switch=journal / venue.kill_switch.name)
-    if kill_switch is not None:
-        venue = replace(venue, kill_switch=kill_switch)
-    at = clock() if now is None else parse_instant(now, "--now", hourly=False)
-    return _Way(venue, at, sync, as_json)
+    _positive("--timeout-seconds", where.timeout, 600)
+    venue = Venue(
+        network=where.network,
+        base_url=where.base_url,
+        credentials=where.credentials,
+        timeout_seconds=where.timeout,
+    )
+    if where.journal is not None:
+        venue = replace(venue, folder=where.journal, kill_switch=where.journal / venue.kill_switch.name)
+    if where.kill_switch is not None:
+        venue = replace(venue, kill_switch=where.kill_switch)
+    now = clock() if where.now is None else parse_instant(where.now, "--now", hourly=False)
+    return _Way(venue, now, sync, where.as_json)
+
+
+def _ordering(way: _Way, sending: Sending, slippage_bps: float) -> _Way:
+    """The same with orders."""
+    from engine.live.alerts import check_webhook
+    from engine.live.execute import Policy
+
+    _positive("--slippage-bps", slippage_bps, 5000)
+    _positive("--expires-seconds", sending.expires, 600)
+    if sending.webhook is not None:
+        check_webhook(sending.webhook)
+    policy = Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=sending.expires)
+    venue = replace(way.venue, policy=policy)
+    return replace(way, venue=venue, execute=sending.execute, webhook=sending.webhook)
 
 
 def _positive(name: str, value: float, most: float) -> None:
@@ -294,13 +237,13 @@ def _spec(path: Path) -> Path:
     return Path("research") / "promoted" / f"{path}.json"
 
 
-def _cache(path: Path | None, settings: list[str] | None) -> str | None:
+def _cache(where: Where) -> str | None:
     """The one key that may be set for a spec: where the data lie."""
     from engine.config import RunConfig
 
-    given = config_of(path, settings)
+    given = config_of(where.config_file, where.settings)
     if replace(given, data=replace(given.data, cache=None)) != RunConfig():
-        named = path or " ".join(settings or ())
+        named = where.config_file or " ".join(where.settings or ())
         raise SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew.")
     return given.data.cache
 
@@ -314,12 +257,12 @@ def _paper_flat(strategy: Strategy, spec: Path, cache: str | None) -> Strategy:
     return replace(strategy, config=replace(config, data=data))
 
 
-def _confirm(network: str, execute: bool, yes: bool, now: str | None) -> None:
-    if network != "mainnet" or not execute:
+def _confirm(where: Where, sending: Sending) -> None:
+    if where.network != "mainnet" or not sending.execute:
         return
-    if now is not None:
+    if where.now is not None:
         raise LiveError("Real money is traded at the real time: leave --now out, or leave --execute out.")
-    if yes:
+    if sending.yes_mainnet:
         return
     if not sys.stdin.isatty():
         raise LiveError("Real money is traded on the main network: confirm with --yes-mainnet where nobody can type.")
@@ -327,16 +270,18 @@ def _confirm(network: str, execute: bool, yes: bool, now: str | None) -> None:
         raise LiveError("Not confirmed; nothing was sent.")
 
 
-def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
+def _daily(path: Path, cache: str | None, way: _Way) -> None:
     """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
-    from engine.live.session import Session, next_run
+    from engine.clock import show
+    from engine.live.feed import trade_instant
+    from engine.live.session import ORDER_LEAD, Session, next_run
 
-    strategy, at = _strategy(path, cache, way, execute), clock()
-    if execute and Session(strategy, way.venue, at).interrupted:
+    strategy, at = _strategy(path, cache, way), clock()
+    if way.execute and Session(strategy, way.venue, at).interrupted:
         sys.stderr.write("hlbt: the last run was interrupted: it goes on.\n")
         _attempts(strategy, replace(way, sync=False), at)
     while True:
-        strategy = _strategy(path, cache, way, execute)
+        strategy = _strategy(path, cache, way)
         data_at, order_at = next_run(clock(), strategy.config)
         sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
         missing = way.sync
@@ -348,14 +293,20 @@ def _daily(path: Path, cache: str | None, way: _Way, execute: bool) -> None:
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
         _sleep_until(order_at)
-        _attempts(strategy, replace(way, sync=missing), order_at, execute)
+        if trade_instant(clock(), strategy.config) != order_at + ORDER_LEAD:
+            # Traded now, it would be a book of an hour that was never validated.
+            text = f"The instant {show(order_at + ORDER_LEAD)} was missed: it is {show(clock())}. Nothing was ordered."
+            sys.stderr.write(f"hlbt: {text}\n")
+            _alert(way, {"strategy": path.stem, "error": text, "code": LiveError.exit_code})
+            continue
+        _attempts(strategy, replace(way, sync=missing), order_at)
 
 
-def _attempts(strategy: Strategy, way: _Way, at: pd.Timestamp, execute: bool = True) -> None:
+def _attempts(strategy: Strategy, way: _Way, at: pd.Timestamp) -> None:
     """Run from `at` on, again while the book is incomplete or the exchange silent; failures are reported."""
     for attempt in range(DAILY_ATTEMPTS):
         try:
-            _run(strategy, replace(way, now=clock()), execute)
+            _run(strategy, replace(way, now=clock()))
             break
         except (IncompleteError, UnreachableError) as error:
             sys.stderr.write(f"hlbt: {error}\n")
@@ -377,34 +328,34 @@ def _bring(session: Session) -> None:
         session.sync(step)
 
 
-def _strategy(path: Path, cache: str | None, way: _Way, execute: bool) -> Strategy:
+def _strategy(path: Path, cache: str | None, way: _Way) -> Strategy:
     """The strategy of a spec; that it is refused is alerted, for then nothing is traded."""
     from engine.live.session import from_spec
     from engine.live.spec import read_spec
 
     try:
-        if execute and way.venue.network == "mainnet" and read_spec(path).synthetic:
+        if way.execute and way.venue.network == "mainnet" and read_spec(path).synthetic:
             raise SpecError(
                 f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
             )
         return from_spec(path, cache)
     except HlbtError as error:
-        _alert(way, execute, {"strategy": path.stem, "error": str(error), "code": error.exit_code})
+        _alert(way, {"strategy": path.stem, "error": str(error), "code": error.exit_code})
         raise
 
 
-def _alert(way: _Way, execute: bool, message: dict[str, Any]) -> None:
+def _alert(way: _Way, message: dict[str, Any]) -> None:
     from engine.live.alerts import send_alert
 
-    if way.webhook and execute and (problem := send_alert(way.webhook, {**message, "network": way.venue.network})):
+    if way.webhook and way.execute and (problem := send_alert(way.webhook, {**message, "network": way.venue.network})):
         sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
 
 
-def _run(strategy: Strategy, way: _Way, execute: bool) -> None:
+def _run(strategy: Strategy, way: _Way) -> None:
     from engine.live.session import Session
 
     try:
-        done = _execute(Session(strategy, way.venue, way.now), way, execute)
+        done = _execute(Session(strategy, way.venue, way.now), way)
     except HlbtError as error:
         done = {"strategy": strategy.name, "error": str(error), "code": error.exit_code}
         raise
@@ -413,16 +364,15 @@ def _run(strategy: Strategy, way: _Way, execute: bool) -> None:
         done = {"strategy": strategy.name, "error": type(error).__name__, "code": 1}
         raise
     finally:
-        _alert(way, execute, done)
+        _alert(way, done)
 
 
-def _execute(session: Session, way: _Way, execute: bool) -> dict[str, Any]:
+def _execute(session: Session, way: _Way) -> dict[str, Any]:
     """Trade, or show what would be traded; what came of it, for an alert."""
     from engine.live.limits import refuse
 
-    if not execute:
-        breached = _show_plan(session, way)
-        refuse(breached, "Dry run")
+    if not way.execute:
+        refuse(_show_plan(session, way), "Dry run")
         return {}
     if way.sync and session.wants_data:
         _bring(session)

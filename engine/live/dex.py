@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
@@ -196,6 +196,14 @@ class DEX(ABC):
     def label(self) -> str:
         """Which account, for people and for file names; no secret."""
         return self.network
+
+    def unlisted(self, coins: Iterable[str]) -> list[str]:
+        """Those of `coins` that the exchange has never listed, as far as it says."""
+        return []
+
+    def clock_error_seconds(self) -> float:
+        """How far this machine's clock is ahead of the exchange's, as far as its answers tell."""
+        return 0.0
 
     def warnings(self) -> list[str]:
         """What the owner of the account should know."""

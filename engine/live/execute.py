@@ -89,15 +89,12 @@ class Outcome:
         Empty when the book is at its target.
     notes : tuple of str
         For people: what was left alone, refusals that did no harm.
-    executed : bool
-        False for a dry run.
     """
 
     plan: Plan | None
     answers: tuple[tuple[OrderRequest, Answer], ...] = ()
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
-    executed: bool = True
 
     @property
     def complete(self) -> bool:
@@ -111,7 +108,7 @@ class Outcome:
             "orders": [{**asdict(order), **asdict(answer)} for order, answer in self.answers],
             "missing": [asdict(item) for item in self.missing],
             "notes": list(self.notes),
-            "executed": self.executed,
+            "executed": True,
             "complete": self.complete,
         }
 
@@ -384,7 +381,7 @@ class Execution:
 
     def _dead_man(self, on: bool) -> bool:
         """Have the exchange cancel whatever rests, should this process die; accounts of little volume are refused."""
-        if self.guard():
+        if on and self.guard():
             return False
         refusal = self.dex.schedule_cancel(self.dex.clock_ms() + _DEAD_MAN_MS if on else None)
         self.journal.append("dead_man", self._time(), on=on, refused=refusal)

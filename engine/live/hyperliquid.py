@@ -2,16 +2,16 @@
 
 Every request has a time limit, and questions are asked again a few times. Orders are not: an order without an answer
 has an unknown fate, and it is for the executor to ask. The coin table is read anew with every look at the markets.
-Nonces and expiry times are the SDK's own clock, which the exchange compares with its own.
+Nonces are the SDK's clock; expiry times are the exchange's, as the dates of its answers tell it.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -22,41 +22,20 @@ from engine.clock import UNIT
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX, AccountState, Answer, Fill, Market, OrderRequest
+from engine.live.wire import read_answers, short, tick_price
 
 #: Waits before a question is asked again, seconds; after "too many requests".
 BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0)
 CROWDED_SECONDS: Final = (5.0, 10.0, 20.0)
+#: Longest wait that a "Retry-After" is believed, seconds.
+PATIENCE_SECONDS: Final = 60.0
+#: A clock that is further from the exchange's is told of, seconds.
+CLOCK_SECONDS: Final = 5.0
+#: An answer with fewer rows of a time range is all of it (FACTS 2: pages of 500 or 2,000).
+PAGE_ROWS: Final = 500
 #: Account modes whose balance is that of the spot account (FACTS 5.5).
 UNIFIED: Final = ("unifiedAccount", "portfolioMargin")
-#: Words of refusals that certainly had no effect. An error in other words may have been an order that was executed
-#: (outage of 2025-07-29), so the exchange is asked.
-REFUSALS: Final = (
-    "tick size",
-    "minimum value",
-    "margin",
-    "reduce only",
-    "post only",
-    "post-only",
-    "could not immediately match",
-    "no liquidity",
-    "open interest",
-    "too far from oracle",
-    "80% away",
-    "has invalid",
-    "zero size",
-    "duplicate cloid",
-    "delisted",
-    "does not exist",
-    "must deposit",
-    "too many cumulative",
-    "invalid nonce",
-    "expired",
-    "vault",
-    "unknown asset",
-)
 _NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
-_SIGNIFICANT: Final = 5
-_PRICE_DECIMALS: Final = 6
 
 
 class _Fault(Exception):
@@ -103,6 +82,7 @@ class HyperLiquidDEX(DEX):
         self._sdk: Any = None
         self._meta: dict[str, Any] | None = None
         self._mode: str | None = None
+        self._clock_bounds = (-math.inf, math.inf)
 
     def __repr__(self) -> str:
         return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url!r})"
@@ -123,17 +103,23 @@ class HyperLiquidDEX(DEX):
         return f"{self.network}-{self.address[:10].lower()}"
 
     def warnings(self) -> list[str]:
-        """That an agent wallet expires within two weeks, or is not among the account's named agents."""
-        credentials = self._who()
-        own = str(self._wallet().address).lower()
+        """That this machine's clock is wrong, or that an agent wallet expires within two weeks."""
+        found = []
+        if abs(error := self.clock_error_seconds()) > CLOCK_SECONDS:
+            found.append(
+                f"this machine's clock is {abs(error):,.0f} s {'ahead of' if error > 0 else 'behind'} the exchange's: "
+                "let it follow a time server"
+            )
+        credentials, own = self._who(), self._own_address()
         if not credentials.account_address or credentials.account_address.lower() == own:
-            return []
-        agents = self._info({"type": "extraAgents", "user": credentials.account_address}, list)
-        for agent in agents:
+            return found
+        # The one agent without a name is not listed.
+        for agent in self._info({"type": "extraAgents", "user": credentials.account_address}, list):
             if str(agent.get("address", "")).lower() == own:
                 left = (float(agent.get("validUntil") or math.inf) - self.clock_ms()) / 86_400_000
-                return [f"the agent wallet expires in {left:.1f} days: approve a new one"] if left < 14 else []
-        return []  # the one agent without a name is not listed
+                if left < 14:
+                    found.append(f"the agent wallet expires in {left:.1f} days: approve a new one")
+        return found
 
     def feed(self) -> DEX:
         """The main network: prices of the test network mean nothing. Another host is its own feed."""
@@ -145,6 +131,29 @@ class HyperLiquidDEX(DEX):
         if not isinstance(self._credentials, Credentials):
             self._credentials = read_credentials(self._credentials)
         return self._credentials
+
+    def _own_address(self) -> str:
+        return str(self._wallet().address).lower()
+
+    def _check_key(self) -> None:
+        """Refuse a key whose orders would trade another account than the one that is read.
+
+        An order trades the account of its signature: the key's own, or its master's. Whose positions are asked for is
+        ``account_address``, and the exchange compares the two nowhere. (With a vault it does.)
+        """
+        credentials, own = self._who(), self._own_address()
+        master = (credentials.account_address or own).lower()
+        if credentials.vault_address or master == own:
+            return
+        said = self._info({"type": "userRole", "user": own}, dict)
+        data = said.get("data")
+        named = {str(value).lower() for value in data.values()} if isinstance(data, dict) else set()
+        if said.get("role") != "agent" or master not in named:
+            raise LiveError(
+                f"The key of the credentials is that of {own[:10]}, no agent of account_address {master[:10]}: its "
+                "orders would trade another account than the one that is read. Correct account_address (a vault or "
+                "sub-account is vault_address), or approve the agent (again, if it has expired)."
+            )
 
     def _wallet(self) -> Any:
         from eth_account import Account
@@ -160,6 +169,8 @@ class HyperLiquidDEX(DEX):
     def account(self) -> AccountState:
         """Equity and positions; a unified account's balance is that of its spot account."""
         address = self.address
+        if self._mode is None:
+            self._check_key()
         state = self._info({"type": "clearinghouseState", "user": address}, dict)
         if self._mode is None:
             self._mode = str(self._info({"type": "userAbstraction", "user": address}, (str, dict, type(None))))
@@ -200,6 +211,13 @@ class HyperLiquidDEX(DEX):
                 raise self._strange("metaAndAssetCtxs", error) from error
         return found
 
+    def unlisted(self, coins: Iterable[str]) -> list[str]:
+        """Names without an entry, which delisted coins keep; the test network's list is another, and proves nothing."""
+        if self.network != "mainnet":
+            return []
+        known = {entry["name"] for entry, _ in self._contexts()}
+        return [coin for coin in coins if coin not in known]
+
     def quoted(self, market: Market) -> Market:
         """`market` with the best level of each side of its book."""
         book = self._info({"type": "l2Book", "coin": market.coin}, dict)
@@ -231,24 +249,26 @@ class HyperLiquidDEX(DEX):
         return row
 
     def fills(self, since: pd.Timestamp) -> list[Fill]:
-        """Fills of the account, oldest first."""
-        question = {"type": "userFillsByTime", "user": self.address, "startTime": int(since.timestamp() * 1000)}
-        rows = self._info(question, list)
-        try:
-            found = [
-                Fill(
-                    row.get("cloid"),
-                    str(row["coin"]),
-                    float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0),
-                    float(row["px"]),
-                    float(row["fee"]),
-                    _instant(row["time"]),
-                )
-                for row in rows
-            ]
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._strange("userFillsByTime", error) from error
-        return sorted(found, key=lambda fill: fill.time)
+        """Fills of the account, oldest first, of as many pages as there are."""
+        start, found = int(since.timestamp() * 1000), {}
+        while True:
+            rows = self._info({"type": "userFillsByTime", "user": self.address, "startTime": start}, list)
+            try:
+                for row in rows:
+                    found[row["tid"], row["oid"]] = Fill(
+                        row.get("cloid"),
+                        str(row["coin"]),
+                        float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0),
+                        float(row["px"]),
+                        float(row["fee"]),
+                        _instant(row["time"]),
+                    )
+                if len(rows) < PAGE_ROWS:
+                    return sorted(found.values(), key=lambda fill: fill.time)
+                # That moment again: the page may have cut it.
+                start = max(start + 1, *(int(row["time"]) for row in rows))
+            except (KeyError, TypeError, ValueError) as error:
+                raise self._strange("userFillsByTime", error) from error
 
     def ask(self, order: OrderRequest) -> Answer | None:
         """``orderStatus`` by client order id."""
@@ -286,10 +306,24 @@ class HyperLiquidDEX(DEX):
     # Actions ----------------------------------------------------------------------------------------------------------
 
     def clock_ms(self) -> int:
-        """The SDK's clock, with which it stamps nonces."""
-        from hyperliquid.utils.signing import get_timestamp_ms
+        """The exchange's time: that of this machine, less its error."""
+        return _wall_ms() - round(1000.0 * self.clock_error_seconds())
 
-        return int(get_timestamp_ms())
+    def clock_error_seconds(self) -> float:
+        """The least error that explains the dates of all answers so far; positive: this machine is ahead."""
+        low, high = self._clock_bounds
+        return min(max(0.0, low), high)
+
+    def _note_date(self, response: Any, **_: Any) -> None:
+        """Bounds of this machine's error by an answer's date, in whole seconds, cut off: it was up to one later."""
+        try:
+            date = parsedate_to_datetime(response.headers["Date"]).timestamp()
+        except (KeyError, TypeError, ValueError):
+            return
+        after = _wall_ms() / 1000.0
+        low, high = after - response.elapsed.total_seconds() - date - 1.0, after - date
+        both = max(low, self._clock_bounds[0]), min(high, self._clock_bounds[1])
+        self._clock_bounds = both if both[0] <= both[1] else (low, high)  # the clock was set meanwhile
 
     def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
         """One signed request; whatever goes wrong after it left is an unknown fate."""
@@ -316,7 +350,7 @@ class HyperLiquidDEX(DEX):
             return [Answer(order.cloid, fate, reason=str(fault)) for order in orders]
         finally:
             sdk.set_expires_after(None)
-        return _answers(said, orders)
+        return read_answers(said, orders)
 
     def cancel(self, order: OrderRequest) -> None:
         """Cancel by client order id; that it is gone already is no error."""
@@ -363,6 +397,7 @@ class HyperLiquidDEX(DEX):
                 spot_meta=_NO_SPOT,
                 timeout=self.timeout_seconds,
             )
+            self._sdk.session.hooks["response"].append(self._note_date)
         # A nonce is a millisecond: two actions in one would be one.
         time.sleep(0.002)
         return self._sdk
@@ -380,6 +415,7 @@ class HyperLiquidDEX(DEX):
         if self._api is None:
             # Not Info: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
             self._api = API(self._url(), timeout=self.timeout_seconds)
+            self._api.session.hooks["response"].append(self._note_date)
         return self._asked_again(lambda: self._api.post("/info", question), wanted, str(question["type"]))
 
     def _asked_again(self, call: Callable[[], Any], wanted: type | tuple[type, ...], what: str) -> Any:
@@ -405,21 +441,22 @@ class HyperLiquidDEX(DEX):
             answer = call()
         except ClientError as error:
             if error.status_code == 429:
-                raise _Fault("too many requests (HTTP 429)", CROWDED_SECONDS, certain=True) from error
-            raise _Fault(f"refused with HTTP {error.status_code}: {_short(error.error_message)}", (), True) from error
+                waits = [max(wait, _asked_for(error)) for wait in CROWDED_SECONDS]
+                raise _Fault("too many requests (HTTP 429)", waits, certain=True) from error
+            raise _Fault(f"refused with HTTP {error.status_code}: {short(error.error_message)}", (), True) from error
         except ServerError as error:
-            raise _Fault(f"HTTP {error.status_code}: {_short(error.message)}") from error
+            raise _Fault(f"HTTP {error.status_code}: {short(error.message)}") from error
         except OSError as error:  # what `requests` raises is one
             if "Timeout" in type(error).__name__:
                 raise _Fault(f"no answer within {self.timeout_seconds:g} s") from error
-            raise _Fault(f"no connection ({_short(error)})") from error
+            raise _Fault(f"no connection ({short(error)})") from error
         except ValueError as error:  # the SDK's own check of a number, before anything is sent
             raise _Fault(f"cannot be sent: {error}", (), certain=True) from error
         except (KeyError, TypeError, AttributeError) as error:
             # The SDK trips over a refusal that is JSON, but not of its own form.
             raise _Fault(f"refused, in a form that the SDK cannot read ({error!r})") from error
         if not isinstance(answer, wanted) or (isinstance(answer, dict) and set(answer) == {"error"}):
-            raise _Fault(f"not the answer that was asked for but {_short(answer)}")
+            raise _Fault(f"not the answer that was asked for but {short(answer)}")
         return answer
 
     def _strange(self, what: str, error: Exception) -> UnreachableError:
@@ -441,56 +478,20 @@ def _other_host(network: str, base_url: str | None) -> str | None:
     return base_url.rstrip("/") if base_url else None
 
 
-def tick_price(price: float, sz_decimals: int, down: bool) -> float:
-    """The nearest price on HyperLiquid's grid at or below `price` (`down`), or at or above it.
-
-    A perpetual's price has at most 5 significant figures and ``6 - szDecimals`` decimals; an integer is always valid.
-    """
-    exact = Decimal(repr(price))
-    decimals = min(_PRICE_DECIMALS - sz_decimals, _SIGNIFICANT - 1 - exact.adjusted())
-    grid = Decimal(1).scaleb(-max(0, decimals))
-    return float(exact.quantize(grid, rounding=ROUND_FLOOR if down else ROUND_CEILING))
-
-
-def _answers(said: dict[str, Any], orders: Sequence[OrderRequest]) -> list[Answer]:
-    """Fates of the orders of one request."""
-    if said.get("status") != "ok":
-        reason = str(said.get("response", said))
-        certain = _certain(reason)
-        return [
-            Answer(order.cloid, "rejected" if certain else "unknown", reason=reason, whole_batch=True)
-            for order in orders
-        ]
-    try:
-        statuses = said["response"]["data"]["statuses"]
-        pairs = list(zip(statuses, orders, strict=True))
-    except (KeyError, TypeError, ValueError):
-        return [Answer(order.cloid, "unknown", reason=f"unreadable: {_short(said)}") for order in orders]
-    return [_answer(status, order) for status, order in pairs]
-
-
-def _answer(status: Any, order: OrderRequest) -> Answer:
-    try:
-        if "filled" in status:
-            size, price = float(status["filled"]["totalSz"]), float(status["filled"]["avgPx"])
-            return Answer(order.cloid, "filled", math.copysign(size, order.units), price)
-        if "error" in status:
-            reason = str(status["error"])
-            return Answer(order.cloid, "rejected" if _certain(reason) else "unknown", reason=reason)
-    except (KeyError, TypeError, ValueError):
-        pass
-    return Answer(order.cloid, "unknown", reason=f"unreadable: {_short(status)}")
-
-
-def _certain(reason: str) -> bool:
-    words = reason.lower()
-    return any(word in words for word in REFUSALS)
-
-
 def _instant(milliseconds: Any) -> pd.Timestamp:
     return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC").as_unit(UNIT)
 
 
-def _short(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 160 else text[:160] + "..."
+def _wall_ms() -> int:
+    """The SDK's clock, with which it stamps nonces."""
+    from hyperliquid.utils.signing import get_timestamp_ms
+
+    return int(get_timestamp_ms())
+
+
+def _asked_for(error: Any) -> float:
+    """Seconds that a refusal asks to wait for."""
+    # The SDK puts the headers of an answer that is not its own JSON in the place of its data.
+    headers = next((held for held in (error.header, error.error_data) if isinstance(held, Mapping)), {})
+    text = str(headers.get("Retry-After", ""))
+    return min(float(text), PATIENCE_SECONDS) if text.isdecimal() else 0.0

@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from engine.errors import LiveError
+from engine.files import sync_folder
 from engine.live.dex import Answer, OrderRequest
 from engine.live.plan import Goal
 
@@ -39,13 +40,16 @@ class Journal:
     def __init__(self, path: Path | None = None) -> None:
         self.path = path
         self.entries: list[dict[str, Any]] = []
-        self._file: int | None = None
-        if path is not None and path.is_file():
-            self._read(path)
+        self._bytes = 0  # of the whole lines that were read or written
+        self.reload()
 
-    def _read(self, path: Path) -> None:
-        content = path.read_bytes()
+    def reload(self) -> None:
+        """Read the file again: what was read before the account was locked may have grown since."""
+        if self.path is None or not self.path.is_file():
+            return
+        path, content = self.path, self.path.read_bytes()
         whole = content[: content.rfind(b"\n") + 1]
+        self.entries, self._bytes = [], len(whole)
         for number, line in enumerate(whole.splitlines()):
             try:
                 entry = json.loads(line)
@@ -69,35 +73,36 @@ class Journal:
     def _write(self, line: bytes) -> None:
         assert self.path is not None
         try:
-            if self._file is None:
-                self._file = self._open(self.path)
-            before = os.fstat(self._file).st_size
-            if os.write(self._file, line) != len(line):  # a disk that is full fails with the next write only
-                os.ftruncate(self._file, before)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(self._file)
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            fresh = not self.path.exists()
+            file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                self._cut_torn_tail(file)
+                if os.write(file, line) != len(line):  # a disk that is full fails with the next write only
+                    os.ftruncate(file, self._bytes)
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                os.fsync(file)
+            finally:
+                os.close(file)
+            if fresh:
+                sync_folder(self.path.parent)
         except OSError as error:
             raise LiveError(
                 f"The journal {self.path} cannot be written: {error.strerror}. Nothing is sent without a journal."
             ) from error
+        self._bytes += len(line)
 
-    def _open(self, path: Path) -> int:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = not path.exists()
-        file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
-        content = path.read_bytes()
-        os.ftruncate(file, content.rfind(b"\n") + 1)  # what a killed process left of a line
-        if fresh:
-            folder = os.open(path.parent, os.O_RDONLY)
-            os.fsync(folder)
-            os.close(folder)
-        return file
-
-    def close(self) -> None:
-        """Close the file; the next entry opens it again."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+    def _cut_torn_tail(self, file: int) -> None:
+        """Cut off what a killed process left of a line; whole lines that somebody else wrote are refused."""
+        if os.fstat(file).st_size == self._bytes:
+            return
+        os.lseek(file, self._bytes, os.SEEK_SET)
+        if b"\n" in os.read(file, os.fstat(file).st_size):
+            raise LiveError(
+                f"Another process has written to the journal {self.path} meanwhile. Nothing is sent on half of what is "
+                "known: run the command again."
+            )
+        os.ftruncate(file, self._bytes)
 
     # What a restart needs ---------------------------------------------------------------------------------------------
 

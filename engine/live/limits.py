@@ -41,6 +41,10 @@ class Limits:
         Distance of mid from the oracle price of a coin to be traded.
     data_age_hours : float or None
         Age of the newest cached row that the oracle sees.
+    clock_error_seconds : float or None
+        Distance of this machine's clock, by which the moment of a trade is chosen, from the exchange's.
+    weights_age_hours : float or None
+        Age of the row of a weights file; off by default, for a book may be meant to be held.
     """
 
     gross: float | None = 1.1
@@ -50,6 +54,8 @@ class Limits:
     equity_change_frac: float | None = 0.5
     price_deviation_frac: float | None = 0.05
     data_age_hours: float | None = 3.0
+    clock_error_seconds: float | None = 60.0
+    weights_age_hours: float | None = None
 
     def __post_init__(self) -> None:
         for item in fields(self):
@@ -137,7 +143,8 @@ def refuse(found: Sequence[str], what: str) -> None:
     if found:
         raise LimitError(
             f"{what}: no order was sent, for the limit {'; '.join(found)}. Look at the account and the market; if it "
-            "is as it should be, raise the limit in the spec (a new promotion) or with --limit for a weights file."
+            "is as it should be, raise the limit in the spec (a new promotion) or with --limit for a weights file; "
+            "after a deposit or a withdrawal, `hlbt live run SPEC --accept-equity` once."
         )
 
 
@@ -167,6 +174,18 @@ def _of_book(limits: Limits, plan: Plan) -> list[str]:
                 f"{limits.order_notional_usd:,.2f}"
             )
     return found
+
+
+def clock_breaches(limits: Limits, error_seconds: float) -> list[str]:
+    """The limit on the clock, which holds for a plan that is carried on, too; positive: this machine is ahead."""
+    most = limits.clock_error_seconds
+    if most is None or abs(error_seconds) <= most:
+        return []
+    side = "ahead of" if error_seconds > 0.0 else "behind"
+    return [
+        f"clock_error_seconds: this machine's clock is {abs(error_seconds):,.0f} s {side} the exchange's, so this "
+        f"is not the moment of the decision; let it follow a time server. The limit is {most:g}"
+    ]
 
 
 def price_breaches(limits: Limits, markets: Mapping[str, Market], coins: Iterable[str]) -> list[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Final, cast
@@ -15,13 +16,23 @@ import pandas as pd
 
 from engine.clock import HOUR, show
 from engine.config import RunConfig
-from engine.errors import DataError, HlbtError, IncompleteError, LimitError, LiveError, OracleError
+from engine.errors import (
+    DataError,
+    HlbtError,
+    IncompleteError,
+    LimitError,
+    LiveError,
+    OracleError,
+    WeightsError,
+    nearest,
+    some,
+)
 from engine.live.dex import DEX, AccountState, Market
 from engine.live.execute import Execution, Outcome, Policy
 from engine.live.feed import trade_instant, with_live_row
 from engine.live.given import GivenWeights
-from engine.live.journal import Journal
-from engine.live.limits import Limits, breaches, equity_breaches, price_breaches, refuse
+from engine.live.journal import Journal, single_instance
+from engine.live.limits import Limits, breaches, clock_breaches, equity_breaches, price_breaches, refuse
 from engine.live.plan import Plan, make_plan
 from engine.oracle import Oracle, check_gross, validate_weights, weight_matrix
 from engine.panel import Panel
@@ -80,6 +91,7 @@ class PortfolioManager:
         self._journal, self.kill_switch = journal, kill_switch
         self.key = key or _key(oracle, self.config)
         self.sleep, self.clock = sleep, clock
+        self._locked = False
         #: Newest cached row that the oracle saw; None before it is asked, and where it sees no panel.
         self.data_end: pd.Timestamp | None = None
 
@@ -91,15 +103,43 @@ class PortfolioManager:
             self._journal = Journal(None if self.dex.network == "paper" else LIVE_FOLDER / name)
         return self._journal
 
-    def plan(self, now: pd.Timestamp | None = None) -> Plan:
-        """What would be ordered now; nothing is sent and no limit is checked.
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """No other process trades the account meanwhile; inside of itself it does nothing, nor for a paper account.
+
+        Raises
+        ------
+        LiveError
+            When another one does.
+        """
+        if self._locked or self.dex.network == "paper":
+            yield
+            return
+        folder = LIVE_FOLDER if self.journal.path is None else self.journal.path.parent
+        with single_instance(folder / f".{self.dex.label}.lock"):
+            self.journal.reload()
+            self._locked = True
+            try:
+                yield
+            finally:
+                self._locked = False
+
+    def look(self, now: pd.Timestamp | None = None) -> tuple[Plan, list[str]]:
+        """What would be ordered now, and the limits that it breaks; nothing is sent.
 
         Parameters
         ----------
         now : Timestamp, optional
             Default: the exchange's own time.
         """
-        return self._plan(self.dex.account(), self.dex.markets(), now)
+        state, markets = self.dex.account(), self.dex.markets()
+        at = state.time if now is None else now
+        plan = self._plan(state, markets, at)
+        return plan, self._breaches(plan, markets, at)
+
+    def plan(self, now: pd.Timestamp | None = None) -> Plan:
+        """What :meth:`look` says would be ordered."""
+        return self.look(now)[0]
 
     def manage_portfolio(self, now: pd.Timestamp | None = None) -> Outcome:
         """Ask the oracle, size the orders, check the limits, trade.
@@ -115,7 +155,13 @@ class PortfolioManager:
             When the book is not at its target afterwards; its ``outcome`` says what is missing.
         UnreachableError
             When the exchange does not answer before anything is sent.
+        LiveError
+            When another process trades the account.
         """
+        with self.locked():
+            return self._trade(now)
+
+    def _trade(self, now: pd.Timestamp | None) -> Outcome:
         if stop := self._killed():
             raise LimitError(f"Nothing was ordered: {stop}.")
         execution = self._execution(pd.Timestamp(0, tz="UTC"))
@@ -125,7 +171,7 @@ class PortfolioManager:
         goals, plan = self.journal.unfinished(execution.instant, self.key), None
         if goals is None:
             plan = self._plan(state, markets, at)
-            self._refuse(self.breaches(plan, markets, at), execution.instant, state, at)
+            self._refuse(self._breaches(plan, markets, at), execution.instant, state, at)
             goals = list(plan.goals)
             self.journal.append(
                 "plan",
@@ -139,6 +185,7 @@ class PortfolioManager:
         else:
             found = equity_breaches(self.limits, state.equity_usd, self.journal, at)
             found += price_breaches(self.limits, markets, sorted({goal.coin for goal in goals}))
+            found += clock_breaches(self.limits, self.dex.clock_error_seconds())
             self._refuse(found, execution.instant, state, at)
             execution.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
         outcome = execution.run(goals, state, markets, plan)
@@ -151,9 +198,9 @@ class PortfolioManager:
         if journal.unresolved():
             replace(self._execution(pd.Timestamp(0, tz="UTC")), journal=journal).recover()
 
-    def breaches(self, plan: Plan, markets: Mapping[str, Market], now: pd.Timestamp) -> list[str]:
-        """Limits that a plan breaks, one phrase each."""
-        return breaches(self.limits, plan, markets, self.journal, now, self.data_end)
+    def _breaches(self, plan: Plan, markets: Mapping[str, Market], now: pd.Timestamp) -> list[str]:
+        found = breaches(self.limits, plan, markets, self.journal, now, self.data_end)
+        return found + clock_breaches(self.limits, self.dex.clock_error_seconds())
 
     def _refuse(self, found: list[str], instant: pd.Timestamp, state: AccountState, at: pd.Timestamp) -> None:
         """Note the breaches with the equity that was seen, and raise for them."""
@@ -182,8 +229,8 @@ class PortfolioManager:
             clock=self.clock,
         )
 
-    def _plan(self, state: AccountState, markets: Mapping[str, Market], now: pd.Timestamp | None) -> Plan:
-        instant = trade_instant(state.time if now is None else now, self.config)
+    def _plan(self, state: AccountState, markets: Mapping[str, Market], now: pd.Timestamp) -> Plan:
+        instant = trade_instant(now, self.config)
         decision = instant - self.config.execution.delay_hours * HOUR
         weights = self._weights(instant, decision, markets)
         return make_plan(weights, self.dex, state, markets, self.config, instant, decision)
@@ -200,6 +247,11 @@ class PortfolioManager:
             if applied(self.config):
                 given = self._varied(given, decision)
             self.oracle.validate_weights(given, self.config.account.max_gross)
+            if strange := self.dex.unlisted(coin for coin, weight in given.items() if weight != 0.0):
+                raise WeightsError(
+                    f"Weights at {show(decision)} name {some(strange)}, no coin of {self.dex.network}."
+                    f"{nearest(strange[0], markets)} Names are HyperLiquid's, and case counts."
+                )
             return given
         known = panel.until(decision)
         if known.index[-1] != decision:
@@ -287,7 +339,9 @@ def _tradable(panel: Panel) -> list[str]:
 
 
 def _row(weights: Mapping[str, float], panel: Panel) -> np.ndarray:
-    """Weights as one checked row of the panel's coins, (1, N)."""
+    """Weights as one checked row of the panel's coins, (1, N); a coin that is not named is 0, even when none is."""
+    if not weights:
+        return np.zeros((1, len(panel.coins)))
     frame = pd.DataFrame([dict(weights)], index=panel.index[-1:], dtype=np.float64)
     if frame.isna().to_numpy().all():
         return np.full((1, len(panel.coins)), np.nan)

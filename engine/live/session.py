@@ -10,7 +10,7 @@ from typing import Final
 
 import pandas as pd
 
-from engine.clock import HOUR, show
+from engine.clock import HOUR, decision_instants, hourly_index, show
 from engine.config import RunConfig
 from engine.data.api import sync_api
 from engine.data.load import cache_path, load_panel
@@ -22,7 +22,7 @@ from engine.live.feed import scheduled, trade_instant, with_live_row
 from engine.live.given import GivenWeights
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal, single_instance
-from engine.live.limits import Limits
+from engine.live.limits import Limits, refuse
 from engine.live.paper import PaperDEX
 from engine.live.plan import Plan
 from engine.live.portfolio_manager import KILL_SWITCH, LIVE_FOLDER, PortfolioManager
@@ -108,9 +108,14 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
         raise WeightsError(f"Weights file {path} has no row at or before {show(decision)}.")
     values = oracle.fetch_portfolio_weights(decision, ())
     text = f"{row[-1].isoformat()}{sorted(values.items())}{config.digest}{limits}"  # a new limit is a new plan
-    later = len(oracle.decisions) - len(row)
-    notes = [f"the row of {show(row[-1])} is traded"] + ([f"{later} later rows are not"] if later else [])
     key = hashlib.sha256(text.encode()).hexdigest()
+    age, most = (now - row[-1]) / HOUR, limits.weights_age_hours
+    if most is not None and age > most:
+        found = f"weights_age_hours: its newest row, of {show(row[-1])}, is {age:,.1f} hours old; the limit is {most:g}"
+        refuse([found], f"Weights file {path}")
+    notes = [f"the row of {show(row[-1])} is traded, {max(0.0, age):,.1f} hours old"]
+    if later := len(oracle.decisions) - len(row):
+        notes.append(f"{later} later rows are not")
     return Strategy(path.stem, key, oracle, config, limits, tuple(notes))
 
 
@@ -134,6 +139,13 @@ class Session:
     def __init__(self, strategy: Strategy, venue: Venue, now: pd.Timestamp) -> None:
         if venue.network not in ("testnet", "mainnet", "paper"):
             raise LiveError(f"--network {venue.network!r} is none of testnet, mainnet, paper.")
+        # Reaches for nothing, but refuses the address of the other network before data come from there.
+        self._exchange = HyperLiquidDEX(
+            "mainnet" if venue.network == "paper" else venue.network,
+            base_url=venue.base_url,
+            credentials=venue.credentials,
+            timeout_seconds=venue.timeout_seconds,
+        )
         self.strategy, self.venue, self.now = strategy, venue, now
         self.instant = trade_instant(now, strategy.config)
         self.notes = list(strategy.notes)
@@ -150,7 +162,7 @@ class Session:
         return not given or self.strategy.config.execution.target_volatility > 0.0
 
     def sync(self, progress: Progress | None = None) -> None:
-        """Bring the cache's tail up to date from the main network's API, or from ``base_url``."""
+        """Bring the cache's tail up to date from the main network's API, or from another host."""
         config = self.strategy.config
         store = Store(cache_path(config.data.cache))
         manifest = store.manifest()
@@ -166,7 +178,7 @@ class Session:
                 end=None,
                 coins=config.data.coins,
                 now=self.now,
-                base_url=self.venue.base_url,
+                base_url=self._exchange.base_url,
                 timeout_seconds=self.venue.timeout_seconds,
                 progress=progress,
             )
@@ -179,22 +191,20 @@ class Session:
     def dex(self) -> DEX:
         """The account; a paper one is brought to the instant."""
         if self._dex is None:
-            venue = self.venue
-            real = HyperLiquidDEX(
-                "mainnet" if venue.network == "paper" else venue.network,
-                base_url=venue.base_url,
-                credentials=venue.credentials,
-                timeout_seconds=venue.timeout_seconds,
-            )
-            self._dex = self._paper(real) if venue.network == "paper" else real
+            self._dex = self._paper() if self.venue.network == "paper" else self._exchange
         return self._dex
 
-    def _paper(self, feed: HyperLiquidDEX) -> PaperDEX:
+    def _paper(self) -> PaperDEX:
         data = self.strategy.config.data
         panel = load_panel(data.cache, self.strategy.config.start, self.instant, data.coins)
         if panel.index[-1] < self.instant:
-            row = feed.live_row()
-            panel = with_live_row(panel, self.instant, row)
+            if self.instant - panel.index[-1] > HOUR:
+                # An account that went through these hours would miss their funding, and take no price for a delisting.
+                raise DataError(
+                    f"The paper account cannot be brought to {show(self.instant)}: the cache ends at "
+                    f"{show(panel.index[-1])}, and the hours between are not known. Leave --no-sync out, or sync."
+                )
+            panel = with_live_row(panel, self.instant, self._exchange.live_row())
         self.panel = panel
         state = self.venue.folder / f"{self.strategy.name}-paper.json"
         dex = PaperDEX(panel, self.strategy.config, state, start=self.instant)
@@ -228,26 +238,26 @@ class Session:
         return self.manager.journal.unfinished(self.instant, self.strategy.key) is not None
 
     def locked(self) -> AbstractContextManager[None]:
-        """No other process may trade the account meanwhile."""
-        return single_instance(self.venue.folder / f".{self.dex.label}.lock")
+        """No other process may trade the account meanwhile; a paper one is locked before it is read."""
+        if self.venue.network == "paper":
+            return single_instance(self.venue.folder / f".{self.strategy.name}-paper.lock")
+        return self.manager.locked()
 
     def plan(self) -> tuple[Plan, list[str]]:
         """The plan and the limits that it breaks; nothing is sent."""
-        manager = self.manager
+        found = self.manager.look(self.now)
         self._warn()
-        markets = self.dex.markets()
-        plan = manager.plan(self.now)
-        return plan, manager.breaches(plan, markets, self.now)
+        return found
 
     def execute(self) -> Outcome:
         """Trade, under the lock; then note the fills with their fees, which only the account's history has."""
         with self.locked():
-            self._warn()
             try:
                 self._recover_others()
                 return self.manager.manage_portfolio(self.now)
             finally:
                 self._record_fills()
+                self._warn()
 
     def _warn(self) -> None:
         try:
@@ -292,9 +302,11 @@ def next_run(now: pd.Timestamp, config: RunConfig) -> tuple[pd.Timestamp, pd.Tim
     LimitError
         When the schedule has no instant within two years.
     """
-    instant = now.ceil(HOUR)
-    for _ in range(2 * 366 * 24):
-        if scheduled(instant, config) and instant - ORDER_LEAD > now:
+    execution = config.execution
+    start = now.ceil(HOUR) - execution.delay_hours * HOUR
+    hours = hourly_index(start, start + pd.Timedelta(days=2 * 366))
+    decided = decision_instants(hours, execution.hour_utc, execution.every_days, execution.weekdays)
+    for instant in decided + execution.delay_hours * HOUR:
+        if instant - ORDER_LEAD > now:
             return instant - DATA_LEAD, instant - ORDER_LEAD
-        instant += HOUR
     raise LimitError("The schedule of this spec has no instant within two years.")
