@@ -5,7 +5,6 @@
     HlbtError
     ├── ConfigError     a configuration key or value that is not accepted
     ├── DataError       a file, a cache or a panel that cannot be used
-    │   └── DataConflictError   new data that contradict what the cache holds
     ├── LiveError       an account or an exchange that cannot be used
     │   ├── LimitError          a limit, or the kill switch, stops a run before any order
     │   ├── IncompleteError     orders were sent and the book is not at its target
@@ -37,10 +36,6 @@ class ConfigError(HlbtError):
 
 class DataError(HlbtError):
     """A file, a cache or a panel cannot be used."""
-
-
-class DataConflictError(DataError):
-    """New data contradict the cache, which is append-only."""
 
 
 class LiveError(HlbtError):
