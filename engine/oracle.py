@@ -13,7 +13,7 @@ from typing import ClassVar, Self, TypeGuard
 import numpy as np
 import pandas as pd
 
-from engine.clock import UNIT, show
+from engine.clock import UNIT, decision_instants, show
 from engine.errors import HlbtError, OracleError, WeightsError, nearest, some
 from engine.panel import Panel
 from engine.sparse import SparseWeights
@@ -26,10 +26,10 @@ class Oracle(ABC):
     """Turns what was known at an instant into portfolio weights.
 
     A subclass defines :meth:`weight_matrix`, or only :meth:`fetch_portfolio_weights` as in the predecessor: then the
-    matrix is its answers, one instant after the other. Parameters are constructor arguments, so that ``--param`` and sweeps can name them. Weights are signed fractions of
-    equity; NaN = hold what there is, 0 = flat. The panel that an oracle is handed is the panel as known
-    (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before ``t``, so ``funding`` there is the
-    last settled rate.
+    matrix is its answers, one instant after the other. Parameters are constructor arguments, so that ``--param`` and
+    sweeps can name them. Weights are signed fractions of equity; NaN = hold what there is, 0 = flat. The panel that an
+    oracle is handed is the panel as known (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before
+    ``t``, so ``funding`` there is the last settled rate.
     """
 
     #: Names of the constructor arguments that are oracles themselves, or sequences of them.
@@ -209,9 +209,7 @@ class ScoreOracle(Oracle):
         return pd.DataFrame(weights, index=decisions, columns=pd.Index(panel.coins, name="coin"))
 
 
-def asked(
-    oracle: Oracle, instant: pd.Timestamp, universe: Sequence[str], panel: Panel | None
-) -> dict[str, float]:
+def asked(oracle: Oracle, instant: pd.Timestamp, universe: Sequence[str], panel: Panel | None) -> dict[str, float]:
     """The row of ``fetch_portfolio_weights`` for one instant; one of a predecessor's, without `panel`, gets none."""
     fetch = oracle.fetch_portfolio_weights
     named = any(
@@ -419,8 +417,8 @@ def _where(label: object) -> str:
     return f"on {show(label)}" if isinstance(label, pd.Timestamp) else f"of {label}"
 
 
-def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    """Check that no row of the weights depends on what came after it.
+def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | None = None) -> None:
+    """Check that no row of the weights depends on what came after it; by default at 23:00 UTC of every day.
 
     For every decision the weights on the panel cut off there, asked of the oracle with its own data cut off there
     (:meth:`Oracle.until`), are compared, bit for bit, with those of all data. An oracle that reads something else and
@@ -432,6 +430,7 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> N
         Naming the first instant and coin at which they differ.
     """
     coins = list(panel.coins)
+    decisions = decision_instants(panel.index) if decisions is None else decisions
     full = weight_matrix(oracle, panel, decisions).reindex(columns=coins).to_numpy(dtype=np.float64)
     for number, instant in enumerate(decisions):
         rows = oracle.until(instant).weight_matrix(panel.known().until(instant), decisions[: number + 1])
