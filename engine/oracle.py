@@ -209,7 +209,7 @@ class ScoreOracle(Oracle):
         return pd.DataFrame(weights, index=decisions, columns=pd.Index(panel.coins, name="coin"))
 
 
-def asked(oracle: Oracle, instant: pd.Timestamp, universe: Sequence[str], panel: Panel | None) -> dict[str, float]:
+def asked(oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None) -> dict[str, float]:
     """The row of ``fetch_portfolio_weights`` for one instant; one of a predecessor's, without `panel`, gets none."""
     fetch = oracle.fetch_portfolio_weights
     named = any(

@@ -33,6 +33,7 @@ from engine import (
 from engine.errors import ConfigError, HlbtError, OracleError, WeightsError
 from engine.oracle import check_causal, validate_weights, weight_matrix
 from live_world import open_world
+from research.oracles.numerai import NumeraiTBNOracle
 
 MODULES = (
     "errors clock config kernel panel oracle rebalance simulate result metrics sweep validate report promote cli "
@@ -383,6 +384,11 @@ def test_a_look_ahead_is_found() -> None:
         check_causal(Tomorrow(), full_market(), NIGHTS)
 
 
+def test_a_wrong_parameter_is_named_as_it_was_given() -> None:
+    with pytest.raises(OracleError, match=r"^tb = 0 is not accepted"):
+        NumeraiTBNOracle(tb=0)
+
+
 def test_what_weights_may_be() -> None:
     oracle = Matrix()
     assert oracle.validate_weights({"A": 0.5, "B": -0.5}) and oracle.validate_weights({"A": np.nan})
@@ -456,7 +462,7 @@ def test_a_coin_in_other_cases_is_refused_live() -> None:
     dex = PaperDEX(full_market(), CONFIG, start=NIGHTS[0])
     dex.set_portfolio_weights({"A": 0.5})
     held = dict(dex.positions)
-    with pytest.raises(WeightsError, match="name a, which paper does not list. Did you mean 'A'"):
+    with pytest.raises(WeightsError, match=r"name a, which paper does not list. Did you mean 'A'"):
         dex.set_portfolio_weights({"a": 0.5, "B": -0.2})
     assert dict(dex.positions) == held != {}
 
