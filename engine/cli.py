@@ -23,7 +23,6 @@ from engine.commands.options import (
     SetOption,
     cache_of,
     config_of,
-    folder_of,
     parameters_of,
 )
 from engine.commands.oracle import oracle_app
@@ -211,7 +210,7 @@ def report_command(
     from engine.runs import load_run
 
     config_of(config, settings)
-    page = write_tearsheet(load_run(folder_of(run)))
+    page = write_tearsheet(load_run(run if run.exists() else REPORTS / run))
     print_json({"tearsheet": str(page)}) if as_json else show_all(f"Tearsheet: {page}")
 
 

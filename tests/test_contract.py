@@ -451,20 +451,10 @@ def test_a_weights_file_and_its_run(sample_cache: Path, hlbt: Hlbt) -> None:
 
 
 def test_a_folder_that_is_none_is_named_as_it_was_written(hlbt: Hlbt) -> None:
-    for words in (["report"], ["validate"], ["promote", "--name", "x"]):
+    for words in (["validate"], ["promote", "--name", "x"]):
         for written, named in (("reports/nope", "reports/nope"), ("nope", "reports/nope")):
             done = hlbt(*words, written)
             assert done.code == 1 and f"hlbt: {named} is " in done.err, done.err
-
-
-def test_a_coin_in_other_cases_is_refused_live() -> None:
-    """As untradable it would close the position that it means."""
-    dex = PaperDEX(full_market(), CONFIG, start=NIGHTS[0])
-    dex.set_portfolio_weights({"A": 0.5})
-    held = dict(dex.positions)
-    with pytest.raises(WeightsError, match=r"name a, which paper does not list. Did you mean 'A'"):
-        dex.set_portfolio_weights({"a": 0.5, "B": -0.2})
-    assert dict(dex.positions) == held != {}
 
 
 def test_live_status_asks_the_account_where_it_is_named(tmp_path: Path, hlbt: Hlbt) -> None:

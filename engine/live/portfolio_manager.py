@@ -15,7 +15,7 @@ import pandas as pd
 
 from engine.clock import HOUR, show
 from engine.config import RunConfig
-from engine.errors import DataError, HlbtError, IncompleteError, LimitError, LiveError, OracleError, WeightsError
+from engine.errors import DataError, HlbtError, IncompleteError, LimitError, LiveError, OracleError
 from engine.live.dex import DEX, AccountState, Market
 from engine.live.execute import Execution, Outcome, Policy
 from engine.live.feed import trade_instant, with_live_row
@@ -200,7 +200,6 @@ class PortfolioManager:
             if applied(self.config):
                 given = self._varied(given, decision)
             self.oracle.validate_weights(given, self.config.account.max_gross)
-            _check_case(given, markets, self.dex.label)
             return given
         known = panel.until(decision)
         if known.index[-1] != decision:
@@ -281,17 +280,6 @@ def _asked(oracle: Oracle, decision: pd.Timestamp, universe: Iterable[str], pane
             f"{type(oracle).__name__} failed at {show(decision)}: {type(error).__name__}: {error}. Correct the oracle; "
             "HLBT_TRACEBACK=1 shows the whole trace."
         ) from error
-
-
-def _check_case(weights: Mapping[str, float], markets: Iterable[str], account: str) -> None:
-    """Refuse a coin that is listed under other cases: skipped as untradable, it would close the position it means."""
-    listed = {coin.casefold(): coin for coin in markets}
-    for coin in weights:
-        if (meant := listed.get(coin.casefold(), coin)) != coin and meant not in weights:
-            raise WeightsError(
-                f"The weights name {coin}, which {account} does not list. Did you mean {meant!r}? Names are "
-                "HyperLiquid's and case-sensitive."
-            )
 
 
 def _tradable(panel: Panel) -> list[str]:
