@@ -13,7 +13,7 @@ from typing import ClassVar, Self, TypeGuard
 import numpy as np
 import pandas as pd
 
-from engine.clock import UNIT, show
+from engine.clock import UNIT, decision_instants, show
 from engine.errors import HlbtError, OracleError, WeightsError, nearest, some
 from engine.panel import Panel
 from engine.sparse import SparseWeights
@@ -25,14 +25,21 @@ GROSS_TOLERANCE = 1e-5
 class Oracle(ABC):
     """Turns what was known at an instant into portfolio weights.
 
-    Parameters are constructor arguments, so that ``--param`` and sweeps can name them. Weights are signed fractions of
-    equity; NaN = hold what there is, 0 = flat. The panel that an oracle is handed is the panel as known
-    (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before ``t``, so ``funding`` there is the
-    last settled rate.
+    A subclass defines :meth:`weight_matrix`, or only :meth:`fetch_portfolio_weights` as in the predecessor: then the
+    matrix is its answers, one instant after the other. Parameters are constructor arguments, so that ``--param`` and
+    sweeps can name them. Weights are signed fractions of equity; NaN = hold what there is, 0 = flat. The panel that an
+    oracle is handed is the panel as known (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before
+    ``t``, so ``funding`` there is the last settled rate.
     """
 
     #: Names of the constructor arguments that are oracles themselves, or sequences of them.
     oracle_parameters: ClassVar[tuple[str, ...]] = ()
+
+    def __init_subclass__(cls, **keywords: object) -> None:
+        super().__init_subclass__(**keywords)
+        own = cls.fetch_portfolio_weights is not Oracle.fetch_portfolio_weights
+        if own and cls.weight_matrix is Oracle.weight_matrix:
+            cls.weight_matrix = matrix_of_instants  # type: ignore[method-assign]
 
     @abstractmethod
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
@@ -109,7 +116,7 @@ class Oracle(ABC):
             Naming the first coin and instant that break the contract.
         """
         rows = weights if isinstance(weights, pd.DataFrame) else pd.DataFrame([dict(weights)], index=["weights"])
-        values = rows.to_numpy(dtype=np.float64)
+        values = _numbers(rows)
         _check_finite(values, [str(coin) for coin in rows.columns], rows.index)
         check_gross(values, rows.index, max_gross)
         return True
@@ -202,6 +209,31 @@ class ScoreOracle(Oracle):
         return pd.DataFrame(weights, index=decisions, columns=pd.Index(panel.coins, name="coin"))
 
 
+def asked(oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None) -> dict[str, float]:
+    """The row of ``fetch_portfolio_weights`` for one instant; one of a predecessor's, without `panel`, gets none."""
+    fetch = oracle.fetch_portfolio_weights
+    named = any(
+        item.name == "panel" or item.kind is item.VAR_KEYWORD for item in inspect.signature(fetch).parameters.values()
+    )
+    return dict(fetch(instant, universe, panel=panel) if named else fetch(instant, universe))
+
+
+def matrix_of_instants(self: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+    """:meth:`Oracle.weight_matrix` of a class that has only ``fetch_portfolio_weights``; a coin it leaves out is 0."""
+    rows = []
+    for instant in decisions:
+        known = panel.until(instant)
+        universe = [coin for coin, trades in zip(known.coins, known.tradable[-1], strict=True) if trades]
+        rows.append(asked(self, instant, universe, known))
+        if strange := [coin for coin in rows[-1] if coin not in known.coins]:
+            raise OracleError(
+                f"{type(self).__name__}.fetch_portfolio_weights names coins at {show(instant)} that the panel lacks: "
+                f"{some(strange)}.{nearest(strange[0], known.coins)} Choose from tradable_universe."
+            )
+    values = [[row.get(coin, 0.0) for coin in panel.coins] for row in rows]
+    return pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"), dtype=np.float64)
+
+
 def shares_scores(kind: type[Oracle]) -> TypeGuard[type[ScoreOracle]]:
     """Whether weights of the class are the construction of its scores and nothing else."""
     return issubclass(kind, ScoreOracle) and kind.weight_matrix is ScoreOracle.weight_matrix
@@ -256,7 +288,7 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
     return weights
 
 
-def validate_decisions(index: pd.Index, panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
+def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
     """Check the instants of weights against a panel.
 
     Returns
@@ -271,6 +303,7 @@ def validate_decisions(index: pd.Index, panel: Panel) -> tuple[pd.DatetimeIndex,
     WeightsError
         For naive, repeated or unknown instants.
     """
+    index = pd.Index(index).infer_objects()
     if not isinstance(index, pd.DatetimeIndex):
         raise WeightsError(f"The index of the weights is {index.dtype}; timezone-aware decision instants are needed.")
     if len(index) == 0:
@@ -329,10 +362,7 @@ def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIn
             f"The weights name coins that the panel lacks: {some(strange)}.{nearest(strange[0], place)} "
             "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
         )
-    try:
-        given = weights.to_numpy(dtype=np.float64)[order]
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
+    given = _numbers(weights)[order]
     if not (~np.isnan(given)).any():
         raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
     _check_finite(given, coins, decisions)
@@ -366,6 +396,14 @@ def check_gross(values: np.ndarray, index: pd.Index, max_gross: float, cause: st
         )
 
 
+def _numbers(weights: pd.DataFrame) -> np.ndarray:
+    """The values as float64; None is NaN."""
+    try:
+        return weights.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
+
+
 def _check_finite(values: np.ndarray, coins: list[str], index: pd.Index) -> None:
     if np.isinf(values).any():
         row, column = (int(place[0]) for place in np.nonzero(np.isinf(values)))
@@ -379,8 +417,8 @@ def _where(label: object) -> str:
     return f"on {show(label)}" if isinstance(label, pd.Timestamp) else f"of {label}"
 
 
-def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    """Check that no row of the weights depends on what came after it.
+def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | None = None) -> None:
+    """Check that no row of the weights depends on what came after it; by default at 23:00 UTC of every day.
 
     For every decision the weights on the panel cut off there, asked of the oracle with its own data cut off there
     (:meth:`Oracle.until`), are compared, bit for bit, with those of all data. An oracle that reads something else and
@@ -392,6 +430,7 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> N
         Naming the first instant and coin at which they differ.
     """
     coins = list(panel.coins)
+    decisions = decision_instants(panel.index) if decisions is None else decisions
     full = weight_matrix(oracle, panel, decisions).reindex(columns=coins).to_numpy(dtype=np.float64)
     for number, instant in enumerate(decisions):
         rows = oracle.until(instant).weight_matrix(panel.known().until(instant), decisions[: number + 1])

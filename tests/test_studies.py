@@ -86,7 +86,7 @@ def test_a_users_file_and_mistakes(sample_cache: Path, tmp_path: Path, capsys: p
     for wrong, message in (
         (["--cache", str(sample_cache), "--file", "absent.csv"], "absent.csv cannot be read"),
         (["--cache", "nowhere"], "nowhere does not exist"),
-        (["--cache", str(sample_cache), "--tb", "0"], "n = 0 is not accepted"),
+        (["--cache", str(sample_cache), "--tb", "0"], "tb = 0 is not accepted"),
     ):
         assert module.main(wrong) == 1
         said = capsys.readouterr().err

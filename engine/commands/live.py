@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.commands.live_options import (
-    FolderOption,
-    NetworkOption,
     Sending,
     SlippageOption,
     SpecArgument,
@@ -22,9 +20,9 @@ from engine.commands.live_options import (
     Where,
     grouped,
 )
-from engine.commands.options import ConfigOption, JsonOption, SetOption, clock, config_of
+from engine.commands.options import clock, config_of
 from engine.commands.terminal import print_json, progress, show_all, waiting
-from engine.commands.terminal_live import orders_table, plan_tables, status_lines
+from engine.commands.terminal_live import orders_table, plan_tables
 from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError, UnreachableError
 
 if TYPE_CHECKING:
@@ -153,43 +151,25 @@ def flatten_command(spec: SpecArgument, where: Where, sending: Sending, slippage
 
 
 @live_app.command("status")
+@grouped
 def status_command(
     spec: SpecArgument,
-    network: NetworkOption = "testnet",
-    journal: FolderOption = None,
+    where: Where,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the page goes. Default: beside the journal; none with --json.")
     ] = None,
-    config_file: ConfigOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
 ) -> None:
     """Compare what was filled with what the backtest's rules expect: slippage, fees, drift, missed orders.
 
-    It reads the journal and the cache, asks nobody, and needs no key.
+    It reads the journal and the cache, asks nobody, and needs no key; with --credentials or --base-url it asks the
+    account for its equity and positions, too.
 
     Example: hlbt live status research/promoted/momentum.json
     """
-    from engine.live.journal import Journal
-    from engine.live.portfolio_manager import LIVE_FOLDER
-    from engine.live.spec import read_spec
-    from engine.live.status import find_journal, live_status
-    from engine.live.status_page import write_live_page
+    from engine.commands.live_status import status
 
-    path = _spec(spec)
-    # A journal of a weights file has no spec: then the config is the defaults.
-    config = read_spec(path).config if path.suffix == ".json" and path.is_file() else config_of(None, None)
-    name, cache = path.stem, _cache(Where(config_file=config_file, settings=settings))
-    data = replace(config.data, cache=cache or config.data.cache, end=None)
-    file = find_journal(journal or LIVE_FOLDER, name, network)
-    found = live_status(Journal(file), replace(config, data=data))
-    page = out or (None if as_json else file.with_suffix(".html"))
-    if page is not None:
-        write_live_page(found, name, network, page)
-    if as_json:
-        print_json(found)
-    else:
-        show_all(*status_lines(found), f"Page: {page}")
+    way = _way(where, sync=False)
+    status(_spec(spec), _cache(where), way.venue, way.now, out, way.as_json)
 
 
 def _way(where: Where, sync: bool) -> _Way:

@@ -50,6 +50,11 @@ def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
     return parameters
 
 
+def folder_of(named: Path) -> Path:
+    """The folder of a run or a sweep: as it is written; a bare name that is no folder here is one of the reports."""
+    return named if named.exists() or len(named.parts) > 1 else REPORTS / named
+
+
 def cache_of(config: RunConfig) -> Path:
     """The cache's folder under those settings."""
     from engine.data.load import cache_path

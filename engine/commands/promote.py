@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, config_of
+from engine.commands.options import ConfigOption, JsonOption, SetOption, config_of, folder_of
 from engine.commands.terminal import print_json, progress, show_all
 from engine.errors import ConfigError, HlbtError
 
@@ -76,7 +76,7 @@ def promote_command(
     file = read_gates(gates or default_gates())
     waived = overrides_of(override or [], reason or [])
     limits_of(file.limits, limit or [], 0.0)
-    candidate = read_candidate(run if run.exists() else REPORTS / run, reports)
+    candidate = read_candidate(folder_of(run), reports)
     with progress() as step:
         step(0, 1, "loading the panel")
         panel = _panel(candidate, config, settings)

@@ -83,4 +83,13 @@ def status_lines(found: dict[str, Any]) -> list[str]:
     ]
     if found["unresolved"]:
         lines.append(f"Orders of unknown fate: {len(found['unresolved'])}; the next run asks about them.")
+    if found["next_instant"]:
+        lines.append(f"Next orders belong to {found['next_instant']}")
+    if account := found.get("account"):
+        lines.append(
+            f"Account {account['label']}: {account['equity_usd']:,.2f} USD, {len(account['positions'])} positions"
+        )
+        for coin, held in account["positions"].items():
+            weight = "" if held["weight"] is None else f", {held['weight']:+.2%}"
+            lines.append(f"  {coin}: {held['units']:+,.8g} at {held['price']:,.6g} USD{weight}")
     return lines

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, config_of
+from engine.commands.options import ConfigOption, JsonOption, SetOption, config_of, folder_of
 from engine.commands.terminal import Progress, print_json, progress, show_all
 from engine.errors import ConfigError
 
@@ -43,7 +43,7 @@ def validate_command(
     """
     from engine.sweeps.study import VERDICT, load_study
 
-    folder = sweep if sweep.exists() else REPORTS / sweep
+    folder = folder_of(sweep)
     study = load_study(folder)
     panel = panel_of(study, config, settings)
     verdict = judge(study, panel, folder.parent, top)

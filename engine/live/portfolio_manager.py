@@ -34,7 +34,7 @@ from engine.live.given import GivenWeights
 from engine.live.journal import Journal, single_instance
 from engine.live.limits import Limits, breaches, clock_breaches, equity_breaches, price_breaches, refuse
 from engine.live.plan import Plan, make_plan
-from engine.oracle import Oracle, check_gross, validate_weights, weight_matrix
+from engine.oracle import Oracle, asked, check_gross, validate_weights, weight_matrix
 from engine.panel import Panel
 from engine.simulate import decisions_of
 from engine.variants import applied, traded_weights
@@ -264,7 +264,7 @@ class PortfolioManager:
             decisions, values = validate_weights(weight_matrix(self.oracle, known, decisions), known)
         else:
             universe = list(markets) if decision == instant else _tradable(known)
-            decisions, values = known.index[-1:], _row(_asked(self.oracle, decision, universe, known), known)
+            decisions, values = known.index[-1:], _row(_asked(self.oracle, decision, universe, known.known()), known)
         traded = traded_weights(values, decisions, known, self.config)[-1:]
         check_gross(traded, decisions[-1:], self.config.account.max_gross, applied(self.config))
         return dict(zip(panel.coins, map(float, traded[0]), strict=True))
@@ -324,7 +324,7 @@ def _key(oracle: Oracle, config: RunConfig) -> str:
 def _asked(oracle: Oracle, decision: pd.Timestamp, universe: Iterable[str], panel: Panel | None) -> dict[str, float]:
     """The oracle's weights for one decision; whatever it raises is an OracleError."""
     try:
-        return dict(oracle.fetch_portfolio_weights(decision, universe, panel=panel))
+        return asked(oracle, decision, universe, panel)
     except HlbtError:
         raise
     except Exception as error:

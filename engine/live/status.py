@@ -13,6 +13,7 @@ import pandas as pd
 
 from engine.config import Execution, RunConfig
 from engine.errors import DataError, HlbtError, LiveError, some
+from engine.live.dex import DEX
 from engine.live.journal import Journal
 
 
@@ -90,6 +91,25 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
         "unresolved": unresolved,
         "positions": ends[-1]["positions"] if ends else {},
         "drift": drift(plans, config),
+    }
+
+
+def account_status(dex: DEX) -> dict[str, Any]:
+    """What an account holds, as plain values: ``label``, ``time``, ``equity_usd``, ``positions``.
+
+    Each position has signed ``units``, ``price`` in USD and ``weight``, a fraction of equity (None without equity).
+    """
+    state = dex.account()
+    positions = {}
+    for coin, units in sorted(state.units.items()):
+        price = state.prices[coin]
+        weight = units * price / state.equity_usd if state.equity_usd > 0.0 else None
+        positions[coin] = {"units": units, "price": price, "weight": weight}
+    return {
+        "label": dex.label,
+        "time": state.time.isoformat(),
+        "equity_usd": state.equity_usd,
+        "positions": positions,
     }
 
 

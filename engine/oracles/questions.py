@@ -15,7 +15,7 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError, some
-from engine.oracle import Oracle, ScoreOracle, check_gross, validate_weights, weight_matrix
+from engine.oracle import Oracle, ScoreOracle, asked, check_gross, matrix_of_instants, validate_weights, weight_matrix
 from engine.oracles.fresh import Told, ask_fresh, declared_files
 from engine.oracles.perturb import changed_after, changed_at, with_coins, with_newcomers
 from engine.panel import Panel
@@ -196,13 +196,15 @@ def ask_coins(subject: Subject) -> Answer:
 def ask_instant(subject: Subject) -> Answer:
     """``fetch_portfolio_weights`` of one instance, oldest instant first, as a live run asks: its memory shows."""
     oracle, largest, count = subject.make(), 0.0, len(subject.decisions)
-    own = type(oracle).fetch_portfolio_weights is not Oracle.fetch_portfolio_weights
+    kind = type(oracle)
+    own = kind.fetch_portfolio_weights is not Oracle.fetch_portfolio_weights
+    both = own and kind.weight_matrix is not matrix_of_instants
     for number, place in enumerate(subject.instants):
         subject.say(f"instant {number + 1} of {len(subject.instants)}")
         instant = subject.decisions[place]
         when = f"from fetch_portfolio_weights for {show(instant)} alone"
-        # A method of its own gets the panel itself and must cut it; the base class's is known to.
-        for panel in [subject.panel, subject.known.until(instant)] if own else [subject.known]:
+        # A method beside the matrix gets the panel itself, too, and must cut it; the base class's is known to.
+        for panel in [subject.panel, subject.known.until(instant)] if both else [subject.known.until(instant)]:
             largest = max(largest, _same(subject, slice(place, place + 1), when, _one, subject, oracle, panel, place))
     return Answer(f"{len(subject.instants)} of {count} instants, {_apart(largest)}")
 
@@ -427,7 +429,7 @@ def _one(subject: Subject, oracle: Oracle, panel: Panel, place: int) -> np.ndarr
     tradable = panel.tradable[int(subject.rows[place])]
     universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
     try:
-        row = dict(oracle.fetch_portfolio_weights(subject.decisions[place], universe, panel))
+        row = asked(oracle, subject.decisions[place], universe, panel)
         weights = np.array([[float(row.pop(coin, 0.0)) for coin in panel.coins]])
     except HlbtError:
         raise

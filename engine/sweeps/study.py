@@ -7,7 +7,7 @@ a set, a column a day), and later ``verdict.json`` and ``index.html``.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,6 +88,9 @@ class Study:
 
     def __len__(self) -> int:
         return len(self.table)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.table)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__") or name == "table":

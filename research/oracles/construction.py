@@ -121,15 +121,18 @@ def _scaled(weights: np.ndarray, gross: float) -> np.ndarray:
 CONSTRUCTIONS = ("top_bottom", "rank_power", "z_score")
 
 
-def check_construction(name: str, n: int, power: float, clip: float, gross: float) -> None:
-    """Refuse a construction or a parameter of one that is not accepted, before any score is computed."""
+def check_construction(name: str, n: int, power: float, clip: float, gross: float, called: str = "n") -> None:
+    """Refuse a construction or a parameter of one that is not accepted, before any score is computed.
+
+    `called` is the name that the oracle gives its `n`.
+    """
     if name not in CONSTRUCTIONS:
         raise OracleError(
             f"construction = {name!r} is not accepted: choose one of "
             f"{', '.join(CONSTRUCTIONS)}.{nearest(str(name), CONSTRUCTIONS)}"
         )
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise OracleError(f"n = {n!r} is not accepted: it must be a whole number of coins a side, at least 1.")
+        raise OracleError(f"{called} = {n!r} is not accepted: it must be a whole number of coins a side, at least 1.")
     for label, value in {"power": power, "clip": clip, "gross": gross}.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
             raise OracleError(f"{label} = {value!r} is not accepted: it must be a positive number.")

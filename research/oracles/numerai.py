@@ -78,7 +78,7 @@ class NumeraiTBNOracle(PublishedOracle):
     exposure: ClassVar[str] = "meta-model exposure"
 
     def __post_init__(self) -> None:
-        check_construction("top_bottom", self.tb, 1.0, 1.0, self.gross)
+        check_construction("top_bottom", self.tb, 1.0, 1.0, self.gross, called="tb")
         check_published(self)
         schedule_of(self.publication)
         if isinstance(self.missing_score, bool) or not 0 <= self.missing_score <= 1:
