@@ -22,7 +22,6 @@ from research.oracles.carry import Carry
 from research.oracles.compose import Cap, InverseVolatility, Liquid, Neutralise, Smooth
 from research.oracles.equal_weight import EqualWeight
 from research.oracles.momentum import Momentum
-from test_cli import hlbt as hlbt
 
 PATH = "research.oracles.momentum:Momentum"
 INNER = Momentum(lookback_hours=30, n=2)
@@ -172,6 +171,20 @@ def test_liquid_by_hand() -> None:
     assert row == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
     own = flat_panel(2, "ABCD", volume_24h_usd=24 * volume)
     assert row_of(Liquid(EqualWeight(), top=2, lookback_hours=24), own, 1) == [0.5, 0, 0, 0.5]
+    # A day of the archive, which has the venue's own figure alone, then a day of candles: each has what it knows.
+    candles, venue = np.where(np.arange(48)[:, None] < 24, np.nan, volume), 24 * volume
+    venue[24:] = np.nan
+    mixed = flat_panel(2, "ABCD", volume_usd=candles, volume_24h_usd=venue)
+    for day in (0, 1):
+        assert row_of(Liquid(EqualWeight(), top=2, lookback_hours=24), mixed, day) == (
+            [0, 0.5, 0.5, 0] if day == 0 else [0.5, 0, 0, 0.5]
+        )
+    row = row_of(Liquid(EqualWeight(), minimum_usd=24 * 24.5, lookback_hours=48), mixed, 1)
+    assert row == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
+    # Where nobody knows any volume, no coin is liquid: the first by name would be chosen for its name.
+    unknown = flat_panel(2, "ABCD", volume_usd=candles)
+    assert unknown.tradable[23].all()
+    assert row_of(Liquid(EqualWeight(), top=2, lookback_hours=24), unknown, 0) == [0, 0, 0, 0]
     with pytest.raises(OracleError, match="volume_24h_usd"):
         try:
             row_of(Liquid(EqualWeight(), top=2), flat_panel(1))

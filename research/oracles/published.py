@@ -65,10 +65,14 @@ class PublishedOracle(ScoreOracle):
         """The scores, read."""
         table = read_published(self.file_for(until), self.layout())
         cut = vars(self).get("_cut")
-        return table if cut is None else table.until(cut)
+        return table if cut is None else table.until(cut, self.service_schedule)
 
     def until(self, instant: pd.Timestamp) -> PublishedOracle:
-        """See :meth:`engine.Oracle.until`: rows that were published after `instant` are not there."""
+        """See :meth:`engine.Oracle.until`: rows that were published after `instant` are not there.
+
+        What counts is the later of the oracle's own schedule and the service's, so that the audit finds an oracle that
+        is told to use rows before they are out.
+        """
         cut = copy(self)
         object.__setattr__(cut, "_cut", instant)
         return cut
