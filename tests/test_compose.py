@@ -192,6 +192,26 @@ def test_liquid_by_hand() -> None:
             raise OracleError(str(error)) from error
 
 
+class Awry(Oracle):
+    """Answers with other rows, or of other coins, than it was asked for."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        late = decisions + pd.Timedelta(hours=int(self.how == "rows"))
+        return pd.DataFrame(0.1, index=late, columns=["NOPE" if self.how == "coins" else panel.coins[0]])
+
+
+def test_an_inner_oracle_that_answers_something_else_is_named() -> None:
+    panel = flat_panel(2)
+    for how, message in (("rows", "Awry.weight_matrix must return a frame with one row"), ("coins", "lacks: NOPE")):
+        for kind in (Cap, lambda inner: Blend([EqualWeight(), inner])):
+            with pytest.raises(OracleError, match=message):
+                row_of(kind(Awry(how)), panel)
+    assert row_of(Cap(Awry("fine")), panel) == [0.1, 0, 0, 0]  # a coin that it leaves out is 0
+
+
 # Parameters with dots -------------------------------------------------------------------------------------------------
 
 

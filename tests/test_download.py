@@ -223,3 +223,16 @@ def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         CrowdCentOracle.download(tmp_path)
     assert "secret-123" not in str(caught.value) and caught.value.__suppress_context__
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_that_gives_no_file_and_a_folder_that_takes_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(KEY, "secret-123")
+    crowdcent_package(monkeypatch, lambda path: None)
+    with pytest.raises(OracleError, match="CrowdCent's meta-model cannot be downloaded: the service gave no file"):
+        CrowdCentOracle.download(tmp_path / "there")
+    assert list((tmp_path / "there").iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OracleError, match=r"cannot be written to .*file/below: Not a directory"):
+        CrowdCentOracle.download(tmp_path / "file" / "below")

@@ -27,6 +27,7 @@ from research.oracles.file import FileOracle
 from research.oracles.momentum import Momentum
 from research.oracles.names import ALIASES, Names
 from research.oracles.numerai import NumeraiTBNOracle
+from research.oracles.publication import newest_expected, schedule_of
 from research.oracles.table import Published
 
 
@@ -287,3 +288,14 @@ def test_a_schedule_before_the_services_is_a_look_ahead_that_the_audit_names(tmp
         at = decisions_of(panel, RunConfig.from_dict({"execution": {"hour_utc": hour}}))
         with pytest.raises(OracleError, match="looks ahead"):
             check_causal(oracle, panel, at)
+
+
+@pytest.mark.parametrize("hours", [0, 30, 1000])
+def test_the_newest_row_that_is_out(hours: int) -> None:
+    """By counting back day by day, for a service that is slow by hours or by weeks."""
+    schedule = schedule_of(hours)
+    for until in pd.date_range("2024-11-01T00:00Z", periods=12, freq="17h"):
+        day = until.normalize()
+        while day.day_of_week > 4 or day + pd.Timedelta(hours=hours) >= until:
+            day -= pd.Timedelta(days=1)
+        assert newest_expected(until, schedule, range(5)) == day

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -196,3 +197,37 @@ def test_offsets_as_databases_write_them(tmp_path: Path, stamp: str) -> None:
     for timezone in ("", "Asia/Tokyo"):
         table = FileOracle(file, timezone=timezone).published(pd.Timestamp("2024-11-06T23:00Z"))
         assert list(table.available) == [pd.Timestamp("2024-11-05T16:00Z")]
+
+
+def test_a_file_of_another_kind_and_an_instant_before_everything(tmp_path: Path) -> None:
+    file = own_file(tmp_path, "date,coin,score\n2024-11-02,BTC,1\n")
+    assert FileOracle(file, delay_hours=1).latest(pd.Timestamp("2024-11-02T01:00Z"), ["BTC"]) == {}
+    assert FileOracle(file, delay_hours=1).latest(pd.Timestamp("2024-11-02T01:01Z"), ["BTC"]) == {"BTC": 1}
+    (tmp_path / "own.xlsx").write_bytes(Path(file).read_bytes())
+    (tmp_path / "own.parquet").write_bytes(b"PAR1 and no more")
+    (tmp_path / "folder.csv").mkdir()
+    for name, message in (
+        ("own.xlsx", "is neither .csv nor .parquet"),
+        ("own.parquet", "cannot be read"),
+        ("folder.csv", "cannot be read: Is a directory"),
+    ):
+        with pytest.raises(OracleError, match=message):
+            FileOracle(str(tmp_path / name), delay_hours=1).latest(pd.Timestamp("2024-11-04T23:00Z"), ["BTC"])
+    for wrong in ({"coin": 3}, {"high": True}):
+        with pytest.raises(OracleError, match="is not accepted: it must be"):
+            FileOracle(file, delay_hours=1, **wrong)
+
+
+def test_times_that_parquet_knows_by_themselves(tmp_path: Path) -> None:
+    """Columns of instants, of any zone or naive, mean what the same text in a CSV means."""
+    stamps = pd.DatetimeIndex(["2024-11-02T20:00Z", "2024-11-05T21:00Z"])
+    rows = pd.DataFrame({"date": stamps, "coin": "BTC", "score": [1.0, 2.0]})
+    for name, column in (("utc", stamps), ("york", stamps.tz_convert("America/New_York"))):
+        rows.assign(date=column).to_parquet(tmp_path / f"{name}.parquet")
+        zoned = FileOracle(str(tmp_path / f"{name}.parquet"), delay_hours=0)
+        assert list(zoned.published(stamps[0]).dates) == list(stamps)
+    rows.assign(date=stamps.tz_convert("America/New_York").tz_localize(None)).to_parquet(tmp_path / "naive.parquet")
+    naive = FileOracle(str(tmp_path / "naive.parquet"), delay_hours=0, timezone="America/New_York")
+    assert list(naive.published(stamps[0]).dates) == list(stamps)
+    with pytest.raises(OracleError, match="times without a zone, as 2024-11-02 16:00:00"):
+        replace(naive, timezone="").published(stamps[0])

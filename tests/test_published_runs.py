@@ -49,7 +49,6 @@ def test_unknown_symbols_duplicates_weekends_and_staleness_are_told(tmp_path: Pa
     matrix = weight_matrix(oracle, panel, decisions)
     assert (matrix.abs().sum(axis=1) > 0).tolist() == [True] * 8 + [False] * 4
     assert (matrix.iloc[-4:] == 0).all().all()
-    assert oracle.unknown_symbols(panel) == ("NOTHL", "OTHER")
     with pytest.raises(
         OracleError, match=r"no row recent enough at 2024-11-09 23:00 UTC: .* dated 2024-11-04 00:00 UTC, 6\.0 days"
     ):
@@ -115,7 +114,16 @@ def test_a_risk_that_breaks_the_contract_is_refused(tmp_path: Path) -> None:
 
     panel = panel_of(days=3)
     weights = weight_matrix(Momentum(lookback_hours=24), panel, decisions_of(panel, RunConfig()))
-    for kind, message in ((Wrong, "infinite"), (Short, "one row for each of 3 decisions")):
+
+    class Words(Momentum):
+        def risk(self, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame:
+            return pd.DataFrame({"x": ["much"] * len(weights)}, index=weights.index)
+
+    for kind, message in (
+        (Wrong, "infinite"),
+        (Short, "one row for each of 3 decisions"),
+        (Words, "a value that is no number"),
+    ):
         with pytest.raises(OracleError, match=message):
             risk_of(kind(), panel, weights)
 

@@ -180,10 +180,6 @@ class PublishedOracle(ScoreOracle):
                 found[place, 0] = np.where(np.isnan(centred), 0.0, held[place] * centred).sum()
         return pd.DataFrame(found, index=weights.index, columns=[self.exposure])
 
-    def unknown_symbols(self, panel: Panel) -> tuple[str, ...]:
-        """Symbols of the file that name no coin of the panel."""
-        return _names(self.published(panel.index[-1]).symbols, panel.coins).unknown
-
     def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
         """What a reader of a run must know of the file.
 
