@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ from engine import Oracle, Panel, RunConfig, decisions_of, load_panel
 from engine.errors import OracleError
 from engine.oracles.causality import Audit, audit
 from engine.oracles.perturb import changed_after, changed_at, with_coins, with_newcomers
-from engine.panel import Coin
 from panels import holed_panel
 from research.oracles.carry import Carry
 from research.oracles.construction import CONSTRUCTIONS
@@ -422,7 +421,7 @@ def test_coins_come_and_go(panel: Panel) -> None:
     assert wide.coins[1:-1] == panel.coins and len(wide.coins) == len(panel.coins) + 2
     assert np.isnan(wide.values("mid")[:101, [0, -1]]).all() and (wide.values("mid")[101:, [0, -1]] > 0).all()
     assert not wide.tradable[:101, [0, -1]].any() and wide.tradable[101:, [0, -1]].all()
-    assert wide.table[0] == Coin("0-NEWCOMER", panel.index[101])
+    assert wide.table[0] == replace(panel.table[0], name="0-NEWCOMER", listed=panel.index[101], delisted=None)
     kept = np.array([name != "C02" for name in panel.coins])
     narrow = with_coins(panel, kept)
     assert narrow.coins == tuple(name for name in panel.coins if name != "C02")

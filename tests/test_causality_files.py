@@ -147,7 +147,7 @@ def predictions(tmp_path: Path, panel: Panel) -> Path:
 def test_a_new_process_shows_what_a_module_keeps(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     found = audit(f"{module}:KeptInTheModule", panel, decisions)
     assert statuses(found)["process"] == "fail" and statuses(found)["cut"] == "pass"
-    assert "in a new process, on the data up to 2024-10-08 23:00 UTC alone" in found.message()
+    assert "in a new process whose clock stands at 2024-10-08 23:00 UTC, on data up to then alone" in found.message()
 
 
 def test_a_new_process_has_another_order_of_sets(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
@@ -201,8 +201,11 @@ def test_files_that_nobody_vouches_for(
 
 
 def test_without_a_path_files_are_not_watched(panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    found = statuses(audit(Honest, panel, decisions))
+    done = audit(Honest, panel, decisions)
+    found = statuses(done)
     assert found["process"] == found["published"] == "skipped"
+    said = "Honest: no look-ahead found by 8 checks over 16 decisions; skipped: score, process, published."
+    assert done.message() == said
     assert set(found.values()) == {"pass", "skipped"}
 
 

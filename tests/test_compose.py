@@ -171,11 +171,45 @@ def test_liquid_by_hand() -> None:
     assert row == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
     own = flat_panel(2, "ABCD", volume_24h_usd=24 * volume)
     assert row_of(Liquid(EqualWeight(), top=2, lookback_hours=24), own, 1) == [0.5, 0, 0, 0.5]
+    # A day of the archive, which has the venue's own figure alone, then a day of candles: each has what it knows.
+    candles, venue = np.where(np.arange(48)[:, None] < 24, np.nan, volume), 24 * volume
+    venue[24:] = np.nan
+    mixed = flat_panel(2, "ABCD", volume_usd=candles, volume_24h_usd=venue)
+    for day in (0, 1):
+        assert row_of(Liquid(EqualWeight(), top=2, lookback_hours=24), mixed, day) == (
+            [0, 0.5, 0.5, 0] if day == 0 else [0.5, 0, 0, 0.5]
+        )
+    row = row_of(Liquid(EqualWeight(), minimum_usd=24 * 24.5, lookback_hours=48), mixed, 1)
+    assert row == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
+    # Where nobody knows any volume, no coin is liquid: the first by name would be chosen for its name.
+    unknown = flat_panel(2, "ABCD", volume_usd=candles)
+    assert unknown.tradable[23].all()
+    assert row_of(Liquid(EqualWeight(), top=2, lookback_hours=24), unknown, 0) == [0, 0, 0, 0]
     with pytest.raises(OracleError, match="volume_24h_usd"):
         try:
             row_of(Liquid(EqualWeight(), top=2), flat_panel(1))
         except HlbtError as error:
             raise OracleError(str(error)) from error
+
+
+class Awry(Oracle):
+    """Answers with other rows, or of other coins, than it was asked for."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        late = decisions + pd.Timedelta(hours=int(self.how == "rows"))
+        return pd.DataFrame(0.1, index=late, columns=["NOPE" if self.how == "coins" else panel.coins[0]])
+
+
+def test_an_inner_oracle_that_answers_something_else_is_named() -> None:
+    panel = flat_panel(2)
+    for how, message in (("rows", "Awry.weight_matrix must return a frame with one row"), ("coins", "lacks: NOPE")):
+        for kind in (Cap, lambda inner: Blend([EqualWeight(), inner])):
+            with pytest.raises(OracleError, match=message):
+                row_of(kind(Awry(how)), panel)
+    assert row_of(Cap(Awry("fine")), panel) == [0.1, 0, 0, 0]  # a coin that it leaves out is 0
 
 
 # Parameters with dots -------------------------------------------------------------------------------------------------

@@ -18,10 +18,9 @@ import pandas as pd
 import pytest
 
 from engine.errors import OracleError
+from publications import COINS, rows_of
 from research.oracles.crowdcent import KEY, CrowdCentOracle
 from research.oracles.numerai import STEM, NumeraiTBNOracle
-from test_cli import hlbt as hlbt
-from test_published import COINS, rows_of
 
 LISTED = ["crypto/v1.0/historical_meta_models.csv", "crypto/v1.0/live_universe.parquet", "crypto/v2.0/train.parquet"]
 
@@ -202,6 +201,7 @@ def test_crowdcent_through_its_client(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setenv(KEY, "secret-123")
     rows = rows_of("2024-11-01", "2024-11-21", weekend=True).set_axis(["release_date", "id", "pred_10d"], axis=1)
     rows["pred_30d"] = rows["pred_10d"]
+    rows["release_date"] = pd.to_datetime(rows["release_date"]) + pd.Timedelta(hours=14)  # naive times are UTC
     made = crowdcent_package(monkeypatch, lambda path: rows.to_parquet(path))
     oracle = CrowdCentOracle(n=2, folder=str(tmp_path))
     weights = oracle.fetch_portfolio_weights(pd.Timestamp("2024-11-21T23:00Z"), COINS)
@@ -223,3 +223,16 @@ def test_the_key_is_never_shown(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         CrowdCentOracle.download(tmp_path)
     assert "secret-123" not in str(caught.value) and caught.value.__suppress_context__
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_service_that_gives_no_file_and_a_folder_that_takes_none(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(KEY, "secret-123")
+    crowdcent_package(monkeypatch, lambda path: None)
+    with pytest.raises(OracleError, match="CrowdCent's meta-model cannot be downloaded: the service gave no file"):
+        CrowdCentOracle.download(tmp_path / "there")
+    assert list((tmp_path / "there").iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OracleError, match=r"cannot be written to .*file/below: Not a directory"):
+        CrowdCentOracle.download(tmp_path / "file" / "below")

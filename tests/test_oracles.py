@@ -15,7 +15,8 @@ import research.oracles
 from engine import Oracle, Panel, RunConfig, backtest, load_panel
 from engine.errors import OracleError, WeightsError
 from engine.oracle import check_causal, check_gross, validate_weights, weight_matrix
-from engine.oracles.build import bound_parameters, load_oracle, oracle_sources
+from engine.oracles.build import bound_parameters, build_oracle, load_oracle, oracle_sources
+from engine.oracles.sources import code_files
 from engine.simulate import decisions_of
 from panels import random_panel
 from research.oracles.construction import CONSTRUCTIONS, rank_power, top_bottom, z_score
@@ -248,6 +249,47 @@ def test_an_oracle_from_a_file(tmp_path: Path, panel: Panel) -> None:
 def test_sources_and_parameters_of_an_oracle() -> None:
     assert [file.name for file in oracle_sources(Momentum())] == ["construction.py", "cross_section.py", "momentum.py"]
     assert bound_parameters(Momentum, {"n": 3})["lookback_hours"] == 168
+
+
+def test_an_oracle_that_takes_any_parameter_is_built_again_from_what_is_recorded(tmp_path: Path) -> None:
+    (tmp_path / "free.py").write_text(
+        "import pandas as pd\nfrom engine import Oracle\n\n"
+        "class Free(Oracle):\n"
+        "    def __init__(self, size=1.0, **named):\n        self.size, self.named = size, named\n"
+        "    def weight_matrix(self, panel, decisions):\n"
+        "        return pd.DataFrame({panel.coins[0]: self.size}, index=decisions)\n"
+    )
+    first = load_oracle(f"{tmp_path / 'free.py'}:Free", {"window": 3, "decay": 0.5})
+    recorded = bound_parameters(type(first), {"window": 3, "decay": 0.5})
+    assert recorded == {"size": 1.0, "window": 3, "decay": 0.5}
+    assert vars(build_oracle(type(first), recorded)) == vars(first)
+
+
+def test_an_oracle_that_refuses_by_any_error_is_named(tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(
+        "from engine import Oracle\nclass Odd(Oracle):\n    def __init__(self, n): self.n = 1 / n\n"
+        "    def weight_matrix(self, panel, decisions): ...\n"
+    )
+    with pytest.raises(OracleError, match=r"Odd\(n=0\) failed: ZeroDivisionError: "):
+        load_oracle(f"{tmp_path / 'odd.py'}:Odd", {"n": 0})
+
+
+def test_code_of_packages_inside_packages_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``from .thing import Thing`` in a package means its own module, in a module that of the package around it."""
+    inner = tmp_path / "outer_package" / "inner"
+    (inner / "deep").mkdir(parents=True)
+    (inner.parent / "__init__.py").write_text("")
+    (inner.parent / "above.py").write_text("Y = 1\n")
+    (inner / "__init__.py").write_text("from .thing import Thing\nfrom . import other\nfrom ..above import Y\n")
+    (inner / "thing.py").write_text("from .deep import Z\nclass Thing: pass\n")
+    (inner / "other.py").write_text("X = 1\n")
+    (inner / "deep" / "__init__.py").write_text("from ..other import X as Z\nfrom .base import B\n")
+    (inner / "deep" / "base.py").write_text("B = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    importlib.import_module("outer_package.inner")
+    found = {str(file.relative_to(tmp_path / "outer_package")) for file in code_files(["outer_package.inner"])}
+    wanted = {"__init__.py", "thing.py", "other.py", "deep/__init__.py", "deep/base.py"}
+    assert found - {"__init__.py"} == {f"inner/{name}" for name in wanted} | {"above.py"}
 
 
 def test_validate_weights_takes_the_absolute_value() -> None:

@@ -71,9 +71,9 @@ ELSEWHERE = {
     ("data", "cost"): "test_s3.py",
     ("data", "import", "freqtrade"): "test_cli.py",
     ("data", "import", "meta"): "test_coins.py",
-    ("backtest", "--oracle", "research.oracles.numerai:NumeraiTBNOracle"): "test_published.py",
-    ("backtest", "--oracle", "research.oracles.crowdcent:CrowdCentOracle"): "test_published.py",
-    ("backtest", "--oracle", "research.oracles.file:FileOracle"): "test_published.py",
+    ("backtest", "--oracle", "research.oracles.numerai:NumeraiTBNOracle"): "test_published_runs.py",
+    ("backtest", "--oracle", "research.oracles.crowdcent:CrowdCentOracle"): "test_published_runs.py",
+    ("backtest", "--oracle", "research.oracles.file:FileOracle"): "test_published_runs.py",
     ("promote",): "test_promote.py",
     ("live",): "test_live.py",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import re
@@ -272,6 +273,26 @@ def test_book_turnover_cost_and_beta_by_loop(panel: Panel) -> None:
     assert figures["market_correlation"] == pytest.approx(np.corrcoef(np.array(markets).T)[0, 1], rel=1e-9)
 
 
+def test_a_book_held_for_days_earns_on_each_of_them(panel: Panel) -> None:
+    """Every third day, or on weekdays: the return until the next decision, spread over all days as costs are."""
+    prices = panel.frame("mid")
+    for execution in ({"every_days": 3}, {"weekdays": ["mon", "tue", "fri"]}):
+        config = RunConfig.from_dict({"execution": execution})
+        decisions = decisions_of(panel, config)
+        weights = weight_matrix(Carry(lookback_hours=24, n=2), panel, decisions)
+        found = analyse(Carry(lookback_hours=24, n=2), panel, config)
+        gains = [
+            (weights.loc[start] * (prices.loc[end] / prices.loc[start] - 1).fillna(0.0)).sum()
+            for start, end in itertools.pairwise(decisions)
+        ]
+        assert found.daily["book_return"].iloc[:-1].tolist() == pytest.approx(gains, abs=1e-12)
+        known = found.daily["book_return"].dropna()
+        days = (decisions[-1] - decisions[0]) / pd.Timedelta(days=1) / (len(decisions) - 1)
+        assert found.figures["book_bps_daily"] == pytest.approx(1e4 * known.mean() / days)
+        assert found.figures["cost_bps_daily"] == pytest.approx(1e4 * found.daily["cost"].mean() / days)
+        assert found.figures["breakeven_bps"] == pytest.approx(1e4 * known.mean() / found.daily["turnover"].mean())
+
+
 def test_holds_keep_the_weight_and_discounts_lower_the_cost(panel: Panel) -> None:
     class Holds(Oracle):
         def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
@@ -287,6 +308,12 @@ def test_holds_keep_the_weight_and_discounts_lower_the_cost(panel: Panel) -> Non
     dear = cost_rates(panel, decisions, RunConfig())
     cheap = cost_rates(panel, decisions, RunConfig.from_dict({"costs": {"referral_discount_frac": 0.04}}))
     assert dear - cheap == pytest.approx(np.full_like(dear, 0.04 * 3.5e-4), abs=1e-15)
+    stressed = cost_rates(panel, decisions, RunConfig.from_dict({"costs": {"stress": 3.0}}))
+    assert stressed == pytest.approx(3.0 * dear, rel=1e-12)  # fee and spread alike
+    rebate = {"taker_bps": -1.0, "half_spread_bps": 0.0, "referral_discount_frac": 0.5, "stress": 2.0}
+    bare = Panel(panel.index, panel.coins, {"mid": panel.values("mid")}, panel.tradable, panel.table)
+    kept = cost_rates(bare, decisions, RunConfig.from_dict({"costs": rebate}))
+    assert kept == pytest.approx(np.full_like(kept, -1e-4))  # a discount is of a fee, and so is stress
 
 
 def test_an_oracle_without_an_order_and_a_panel_without_a_market(panel: Panel) -> None:
@@ -317,6 +344,16 @@ def test_bad_arguments_and_scores(panel: Panel) -> None:
 
     with pytest.raises(OracleError, match="infinite"):
         analyse(Infinite(), panel)
+
+    class Transposed(Infinite):
+        def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+            return pd.DataFrame(0.0, index=decisions, columns=list(panel.coins))
+
+        def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+            return np.zeros((len(panel.coins), len(decisions)))
+
+    with pytest.raises(OracleError, match=r"Transposed.scores has shape \(10, 40\); \(40, 10\) is needed"):
+        analyse(Transposed(), panel)
 
 
 def test_pages_of_what_is_not_defined(panel: Panel, tmp_path: Path) -> None:

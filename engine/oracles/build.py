@@ -127,8 +127,12 @@ def bound_parameters(kind: type[Oracle], parameters: Mapping[str, Any]) -> dict[
     """`parameters` and the defaults of all that were not given; those of inner oracles as flat names with dots."""
     bound = inspect.signature(kind).bind(**folded(parameters, kind.oracle_parameters))
     bound.apply_defaults()
+    named = {item.name for item in bound.signature.parameters.values() if item.kind is item.VAR_KEYWORD}
     flat: dict[str, Any] = {}
     for name, value in bound.arguments.items():
+        if name in named:
+            flat |= value
+            continue
         flat |= _spelt(name, value) if name in kind.oracle_parameters else {name: value}
     return flat
 

@@ -15,7 +15,8 @@ would have been built at `instant`: an oracle of the same parameters that holds 
 rows *published* by then (not: dated by then). The audit compares, at every cut, the weights of ``until(cut)`` with
 those of the oracle that has all rows; an oracle that uses a row before its publication differs. When rows were
 published is the oracle's word, and nothing here can check it. An oracle that reads files and has no ``until``, or one
-that takes nothing away, fails: nobody can tell what it knew.
+that takes nothing away, fails: nobody can tell what it knew. Of an oracle made of oracles, a part with an ``until``
+answers for the files that its ``files`` names.
 """
 
 from __future__ import annotations
@@ -106,7 +107,9 @@ class Audit:
     def message(self) -> str:
         """One paragraph: the first failure in words, and which others there are."""
         if self.passed:
-            return f"{self.oracle}: no look-ahead found by {len(self.checks)} checks over {self.decisions} decisions."
+            skipped = [check.name for check in self.checks if check.status == "skipped"]
+            made = f"{len(self.checks) - len(skipped)} checks over {self.decisions} decisions"
+            return f"{self.oracle}: no look-ahead found by {made}{'; skipped: ' * bool(skipped)}{', '.join(skipped)}."
         first, *more = self.failed
         others = f" Failed too: {', '.join(check.name for check in more)}." if more else ""
         return f"{self.oracle} fails the check '{first.title}' ({first.name}): {first.value}.{others}"

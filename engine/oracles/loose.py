@@ -7,7 +7,7 @@ import json
 import pickle
 import sys
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
@@ -44,8 +44,18 @@ class _Text:
     def __init__(self) -> None:
         self.modules: set[str] = set()
         self._seen: set[int] = set()
+        self._inside: set[int] = set()
 
     def of(self, value: Any) -> Any:
+        if id(value) in self._inside:  # it holds itself
+            return type(value).__qualname__
+        self._inside.add(id(value))
+        try:
+            return self._of(value)
+        finally:
+            self._inside.discard(id(value))
+
+    def _of(self, value: Any) -> Any:
         if isinstance(value, ModuleType):
             self.modules.add(value.__name__)
             return value.__name__
@@ -57,14 +67,21 @@ class _Text:
             return [self.of(part) for part in (value.fget, value.fset, value.fdel)]
         if isinstance(value, cached_property):
             return self.of(value.func)
+        if isinstance(value, partial):
+            return ["partial", self.of(value.func), self.of(value.args), self.of(value.keywords)]
         if isinstance(value, set | frozenset):
             return sorted(repr(item) for item in value)
-        if value is None or isinstance(value, bool | int | float | str | bytes | tuple | list | dict):
+        if value is None or isinstance(value, bool | int | float | str | bytes):
             return repr(value)
+        # What is inside has a text of its own: the repr of an array leaves out its middle.
+        if isinstance(value, tuple | list):
+            return [type(value).__name__, *map(self.of, value)]
+        if isinstance(value, dict):
+            return [[self.of(key), self.of(item)] for key, item in value.items()]
         try:
-            return hashlib.sha256(pickle.dumps(value)).hexdigest()
+            return [self.of(type(value)), hashlib.sha256(pickle.dumps(value)).hexdigest()]
         except Exception:  # whatever a user's object raises
-            return type(value).__qualname__
+            return [self.of(type(value)), self.of(getattr(value, "__dict__", None))]
 
     def _named(self, value: Any) -> Any:
         """A class or function."""

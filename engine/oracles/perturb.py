@@ -1,20 +1,31 @@
 """Panels that differ from a given one only where an oracle has no business to look: what the audit disturbs.
 
-Every function takes a panel and returns a new one; made-up values are plausible (positive prices, some holes, some
-prices where there were holes), so that an honest oracle has no reason to stumble over them.
+Every function takes a panel and returns a new one; made-up values are plausible (positive prices, a bid below mid and
+an ask above it, some holes, some prices where there were holes), so that an honest oracle has no reason to stumble.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from engine.panel import PRICES, Coin, Panel
+from engine.panel import PRICES, Panel
 
 #: Coins that are put before the first and after the last one of a panel.
 NEWCOMERS = ("0-NEWCOMER", "zz-NEWCOMER")
+
+
+#: How far from what mid becomes another price may come to lie, as a factor: the sides of a quote stay where they were.
+_APART = {
+    "impact_bid": (0.98, 0.99),
+    "bid": (0.99, 1.0),
+    "mid": (1.0, 1.0),
+    "ask": (1.0, 1.01),
+    "impact_ask": (1.01, 1.02),
+    "mark": (0.99, 1.01),
+    "oracle": (0.99, 1.01),
+}
 
 
 def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
@@ -30,9 +41,10 @@ def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
         Of what is made up.
     """
     fields = {}
-    for name, values in panel.fields.items():
+    seed = int(rng.integers(2**32))
+    for name in panel.fields:
         first = row if name == "funding" and not panel.as_known else row + 1
-        fields[name] = _replaced(values, slice(first, None), name, rng)
+        fields[name] = _replaced(panel, name, slice(first, None), rng, seed)
     tradable = panel.tradable.copy()
     tradable[row + 1 :] ^= rng.random(tradable[row + 1 :].shape) < 0.3
     # The table of a panel that ends here: later listings and delistings are not known.
@@ -42,8 +54,8 @@ def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
 
 def changed_at(panel: Panel, row: int, rng: np.random.Generator, names: tuple[str, ...] | None = None) -> Panel:
     """One row made up: of all fields, or of those named."""
-    chosen = panel.fields if names is None else {name: panel.fields[name] for name in names}
-    fields = {name: _replaced(values, slice(row, row + 1), name, rng) for name, values in chosen.items()}
+    seed = int(rng.integers(2**32))
+    fields = {name: _replaced(panel, name, slice(row, row + 1), rng, seed) for name in names or panel.fields}
     tradable = panel.tradable
     if names is None:
         tradable = tradable.copy()
@@ -65,38 +77,50 @@ def with_coins(panel: Panel, kept: np.ndarray) -> Panel:
 def with_newcomers(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
     """The panel with :data:`NEWCOMERS` as first and last column: nothing up to `row`, then soaring prices."""
     hours = len(panel.index) - row - 1
+    walks = [100.0 * np.exp(np.cumsum(rng.normal(0.002, 0.01, hours))) for _ in NEWCOMERS]
 
-    def around(values: np.ndarray, column: Callable[[], np.ndarray]) -> np.ndarray:
-        return np.column_stack([column(), values, column()])
-
-    def coming(name: str) -> np.ndarray:
+    def coming(name: str, walk: np.ndarray) -> np.ndarray:
         column = np.full(len(panel.index), np.nan)
         if name in PRICES:
-            column[row + 1 :] = 100.0 * np.exp(np.cumsum(rng.normal(0.002, 0.01, hours)))
+            column[row + 1 :] = walk * rng.uniform(*_APART[name], hours)
         else:
             known = panel.fields[name][~np.isnan(panel.fields[name])]
             column[row + 1 :] = 2.0 * rng.choice(known, hours) if len(known) else np.nan
         return column
 
     listed = panel.index[row + 1] if hours else None
-    first, last = (Coin(name, listed) for name in NEWCOMERS)
+    # Lots and leverage of a coin that is there: an oracle may read them of every coin.
+    first, last = (replace(panel.table[0], name=name, listed=listed, delisted=None) for name in NEWCOMERS)
+    trades = np.arange(len(panel.index)) > row
     return replace(
         panel,
         coins=(first.name, *panel.coins, last.name),
-        fields={name: around(values, lambda name=name: coming(name)) for name, values in panel.fields.items()},  # type: ignore[misc]
-        tradable=around(panel.tradable, lambda: np.arange(len(panel.index)) > row),
+        fields={
+            name: np.column_stack([coming(name, walks[0]), values, coming(name, walks[1])])
+            for name, values in panel.fields.items()
+        },
+        tradable=np.column_stack([trades, panel.tradable, trades]),
         table=(first, *panel.table, last),
     )
 
 
-def _replaced(values: np.ndarray, rows: slice, name: str, rng: np.random.Generator) -> np.ndarray:
-    """A copy with other numbers in `rows`; a tenth of them lost, and a fifth of what was missing there filled."""
-    made = values.copy()
+def _replaced(panel: Panel, name: str, rows: slice, rng: np.random.Generator, seed: int) -> np.ndarray:
+    """A field with other numbers in `rows`; a tenth of them lost, and a fifth of what was missing there filled.
+
+    Prices of one `seed` move together, and none is filled beside a mid, so that none crosses another.
+    """
+    made = panel.fields[name].copy()
     block = made[rows]
-    factor = rng.lognormal(0.0, 0.5, block.shape)
-    block *= factor * rng.choice([-1.0, 1.0], block.shape) if name == "funding" else factor
-    filled = np.isnan(block) & (rng.random(block.shape) < 0.2)
+    filled = np.isnan(block) & np.isnan(panel.values("mid")[rows] if name in PRICES else block)
+    draws = np.random.default_rng(seed) if name in PRICES else rng
+    factor, level = draws.lognormal(0.0, 0.5, block.shape), draws.lognormal(0.0, 1.0, block.shape)
+    filled &= draws.random(block.shape) < 0.2
+    if name in PRICES:
+        apart = rng.uniform(*_APART[name], block.shape)
+        factor, level = factor * apart, level * apart
+    if name == "funding":
+        factor = factor * rng.choice([-1.0, 1.0], block.shape)
+    block *= factor
     block[rng.random(block.shape) < 0.1] = np.nan
-    level = 1e-4 if name == "funding" else 100.0
-    block[filled] = level * rng.lognormal(0.0, 1.0, int(filled.sum()))
+    block[filled] = (1e-4 if name == "funding" else 100.0) * level[filled]
     return made

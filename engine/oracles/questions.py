@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -232,15 +233,22 @@ def ask_score(subject: Subject) -> Answer:
     oracle = subject.make()
     if not isinstance(oracle, ScoreOracle):
         return Answer("it has no scores", skipped=True)
-    when = "constructed from its scores"
-    largest = _same(subject, slice(0, len(subject.decisions)), when, _constructed, oracle, subject)
+    largest, every = 0.0, slice(0, len(subject.decisions))
+    for method, together in (("construct", False), ("construct_many", True)):
+        largest = max(
+            largest, _same(subject, every, f"from {method} of its scores", _constructed, oracle, subject, together)
+        )
     return Answer(f"{len(subject.decisions)} rows, {_apart(largest)}")
 
 
 def ask_process(
     subject: Subject, path: str | None, parameters: Mapping[str, Any], reads: list[tuple[str, ...]]
 ) -> Answer:
-    """Half of the data in a new process: what a module keeps, and the order of sets, show. Appends to `reads`."""
+    """Half of the data, some of it changed, in a new process: what a module keeps, the order of sets, the clock show.
+
+    Changed, so that answers kept for the data as they are, under a name too short for what decides them, show as well.
+    Appends to `reads`.
+    """
     if path is None:
         return Answer("the oracle was not given as a path", skipped=True)
     try:
@@ -249,27 +257,29 @@ def ask_process(
         return Answer(f"the parameters cannot be handed to another process: {error}", skipped=True)
     middle = (len(subject.decisions) - 1) // 2
     instant, asked = subject.decisions[middle], subject.decisions[: middle + 1]
-    known = subject.known.until(instant)
+    changed = changed_after(subject.panel, int(subject.rows[middle // 2]), np.random.default_rng(middle))
+    known = replace(changed, table=subject.panel.table).known().until(instant)
     told = ask_fresh(path, parameters, known, asked)
     reads.append(told.reads)
-    when = f"in a new process, on the data up to {show(instant)} alone"
+    when = f"in a new process whose clock stands at {show(instant)}, on data up to then alone, half of them changed"
     here = _reference(subject, middle + 1, _matrix, subject, known, middle + 1)
     largest = _same(subject, slice(0, middle + 1), when, _told, told, expected=here)
-    return Answer(f"{middle + 1} rows in a new process with another hash seed, {_apart(largest)}")
+    return Answer(f"{middle + 1} rows in a new process with another hash seed and the clock of then, {_apart(largest)}")
 
 
 def ask_published(subject: Subject, reads: tuple[str, ...] | None) -> Answer:
     """Rows of its own: the oracle as of each cut against the oracle that has them all; `reads` None = not watched."""
     oracle = subject.make()
     reads = tuple(str(file) for file in declared_files(oracle)) or None if reads is None else reads
-    if not _cuts_itself(oracle):
-        if reads:
-            return Answer(
-                f"it reads {some(reads, 3)} and has no method until(instant), so nobody can tell which rows were "
-                "published by then; write one that returns the oracle with those rows alone (engine/causality.py "
-                "describes it), or put constants into its parameters",
-                False,
-            )
+    if uncut := _uncut(oracle, reads or ()):
+        return Answer(
+            f"it reads {some(uncut, 3)} and has no method until(instant), so nobody can tell which rows were "
+            "published by then; write one that returns the oracle with those rows alone, with files() that names the "
+            "file where it is a part of another oracle (engine.oracles.causality describes it), or put constants into "
+            "its parameters",
+            False,
+        )
+    if not _cutting(oracle):
         if reads is None:
             return Answer("no method until, and what it reads was not watched", skipped=True)
         return Answer("it opens no file but its code, and no connection")
@@ -377,9 +387,12 @@ def _without(weights: np.ndarray, here: np.ndarray) -> np.ndarray:
     return np.where(here | np.isnan(weights), weights, 0.0)
 
 
-def _constructed(oracle: ScoreOracle, subject: Subject) -> np.ndarray:
+def _constructed(oracle: ScoreOracle, subject: Subject, together: bool) -> np.ndarray:
     try:
-        return oracle.construct(oracle.scores(subject.known, subject.decisions))
+        scores = oracle.scores(subject.known, subject.decisions)
+        if together:
+            return type(oracle).construct_many([oracle], scores).to_dense(*scores.shape)[0]
+        return oracle.construct(scores)
     except HlbtError:
         raise
     except Exception as error:
@@ -402,9 +415,19 @@ def _until(oracle: Oracle, instant: pd.Timestamp, panel: Panel, decisions: pd.Da
     return weights_of(then, panel, decisions)
 
 
-def _cuts_itself(oracle: Oracle) -> bool:
-    """Whether the oracle, or a part of it, says how its own data are cut."""
-    return type(oracle).until is not Oracle.until or any(_cuts_itself(part) for part in oracle.parts())
+def _uncut(oracle: Oracle, reads: tuple[str, ...]) -> list[str]:
+    """What is read and cut off by no method ``until``: the base class's cuts parts, which say what they read."""
+    if type(oracle).until is not Oracle.until:
+        return []
+    vouched = {os.path.realpath(file) for part in _cutting(oracle) for file in declared_files(part)}
+    return [name for name in reads if not any(file == name or file.startswith(name + os.sep) for file in vouched)]
+
+
+def _cutting(oracle: Oracle) -> list[Oracle]:
+    """The outermost parts of an oracle with a method ``until`` of their own."""
+    if type(oracle).until is not Oracle.until:
+        return [oracle]
+    return [found for part in oracle.parts() for found in _cutting(part)]
 
 
 def _alters_itself(oracle: Oracle, instant: pd.Timestamp) -> bool:

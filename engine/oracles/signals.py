@@ -137,9 +137,10 @@ def analyse(
     Book, turnover and costs are of the weights as traded (execution variants applied), NaN = the weight before, no
     drift between decisions. ``turnover`` of a decision is ``sum(abs(change of weight))``, NaN at the first;
     ``cost`` is that times the base fee of the row plus half the spread (quotes where the row has both, else
-    ``costs.half_spread_bps``), a fraction of equity, exchange discounts as configured; ``book_return`` is
-    ``sum(weight * return over the next 24 h)``,
-    before costs and funding; ``beta`` is that of ``book_return`` to :data:`MARKET` over :data:`BETA_WINDOW` decisions.
+    ``costs.half_spread_bps``), a fraction of equity, discounts and stress as configured; ``book_return`` is
+    ``sum(weight * return until the next decision)`` (a coin without a price there adds 0; after the last decision, as
+    far on as the two nearest decisions are apart), before costs and funding; ``beta`` is that of ``book_return`` to
+    :data:`MARKET` over :data:`BETA_WINDOW` decisions.
 
     Raises
     ------
@@ -156,7 +157,7 @@ def analyse(
     decisions = decisions_of(panel, config)
     signal, weights, kind = signal_of(oracle, panel, decisions)
     say(1, 3, "forward returns")
-    hours, a_day = pace(decisions)
+    hours, _ = pace(decisions)
     horizons = sorted({*HORIZONS, horizon_days})
     ics = {days: rank_correlation(signal, forward_returns(panel, decisions, days)) for days in horizons}
     decay = [{"horizon_days": days, **asdict(mean_of(ics[days], overlap(days, hours)))} for days in horizons]
@@ -164,7 +165,7 @@ def analyse(
     forward = np.where(np.isnan(signal), np.nan, forward_returns(panel, decisions, horizon_days))
     returns = quantile_returns(signal, forward, quantiles)
     spread = returns[:, -1] - returns[:, 0]
-    daily, figures = _book(signal, weights, panel, decisions, config, a_day)
+    daily, figures = _book(signal, weights, panel, decisions, config)
     daily.insert(0, "ic", ics[horizon_days])
     daily.insert(1, "spread", spread)
     say(3, 3, "done")
@@ -355,15 +356,15 @@ def _book(
     panel: Panel,
     decisions: pd.DatetimeIndex,
     config: RunConfig,
-    a_day: float,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The columns of :attr:`Signals.daily` that need no horizon, and the figures; `a_day` decisions a day."""
+    """The columns of :attr:`Signals.daily` that need no horizon, and the figures."""
+    a_day = pace(decisions)[1]
     book = pd.DataFrame(traded_weights(weights, decisions, panel, config)).ffill().fillna(0.0).to_numpy()
     change = np.full_like(book, np.nan)
     change[1:] = np.abs(book[1:] - book[:-1])
-    next_day = forward_next(panel, decisions)
+    moved = returns_between(panel, decisions)
     scored, tradable = (~np.isnan(signal)).sum(axis=1), panel.tradable[panel.rows(decisions)].sum(axis=1)
-    returns = np.where(np.isnan(next_day).all(axis=1), np.nan, (book * np.nan_to_num(next_day)).sum(axis=1))
+    returns = np.where(np.isnan(moved).all(axis=1), np.nan, (book * np.nan_to_num(moved)).sum(axis=1))
     daily = pd.DataFrame(
         {
             "scored": scored,
@@ -375,7 +376,7 @@ def _book(
         },
         index=decisions,
     )
-    market = next_day[:, panel.coins.index(MARKET)] if MARKET in panel.coins else np.full(len(decisions), np.nan)
+    market = moved[:, panel.coins.index(MARKET)] if MARKET in panel.coins else np.full(len(decisions), np.nan)
     daily["beta"] = rolling_beta(returns, market, BETA_WINDOW, BETA_LEAST)
     for days in MOMENTUM_DAYS:
         daily[f"momentum_{days}d"] = rank_correlation(signal, past_returns(panel, decisions, days))
@@ -384,7 +385,6 @@ def _book(
     held = both & (np.abs(book).sum(axis=1) > 0.0)
     varies = held.sum() > 2 and np.ptp(market[held]) > 0.0 and np.ptp(returns[held]) > 0.0
     covariance = np.cov(returns[held], market[held]) if varies else np.full((2, 2), np.nan)
-    # A book held for longer than a day earns on each of them; its return is measured on the first.
     gain = _mean(returns)
     figures = {
         "coverage": _mean(daily["coverage"].to_numpy()),
@@ -392,8 +392,8 @@ def _book(
         "decisions_daily": a_day,
         "cost_bps_daily": 1e4 * cost * a_day,
         "cost_yearly": cost * a_day * DAYS_PER_YEAR,
-        "book_bps_daily": 1e4 * gain,
-        "breakeven_bps": 1e4 * gain / (turnover * a_day) if turnover > 0.0 else math.nan,
+        "book_bps_daily": 1e4 * gain * a_day,
+        "breakeven_bps": 1e4 * gain / turnover if turnover > 0.0 else math.nan,
         "gross": float(np.abs(book).sum(axis=1).mean()),
         "net": float(book.sum(axis=1).mean()),
         "beta": float(covariance[0, 1] / covariance[1, 1]),
@@ -403,10 +403,10 @@ def _book(
     return daily, figures
 
 
-def forward_next(panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
-    """Returns over the next 24 h of every coin, tradable or not, (D, N): what a held book earns."""
+def returns_between(panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+    """Returns until the next decision of every coin, tradable or not, (D, N): what a held book earns."""
     rows = panel.rows(decisions)
-    return _change(panel, rows, rows + _HOURS_PER_DAY)
+    return _change(panel, rows, np.append(rows[1:], rows[-1] + int(pace(decisions)[0])))
 
 
 def cost_rates(panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig) -> np.ndarray:
@@ -418,7 +418,9 @@ def cost_rates(panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig) -> 
         bid, ask = panel.values("bid")[rows], panel.values("ask")[rows]
         quoted = ~np.isnan(bid) & ~np.isnan(ask) & ~np.isnan(panel.values("mid")[rows])
         half = np.where(quoted, (ask - bid) / (2.0 * panel.values("mid")[rows]), half)
-    return half + fees.rate[rows, :1] * (1.0 - fees.referral_frac)
+    half = np.where(half > 0.0, half * config.costs.stress, half)  # the fees have theirs
+    rate = fees.rate[rows, :1]
+    return half + np.where(rate > 0.0, rate * (1.0 - fees.referral_frac), rate)
 
 
 def strongest(decay: pd.DataFrame) -> tuple[float, float, float]:

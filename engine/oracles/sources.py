@@ -44,7 +44,9 @@ def code_files(modules: Iterable[str]) -> list[Path]:
             if isinstance(node, ast.Import):
                 waiting += [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom):
-                package = name.rsplit(".", node.level)[0] + "." if node.level else ""
+                # The package of a module is what comes before its last name; a package is its own.
+                up = node.level - (file.name == "__init__.py")
+                package = (name.rsplit(".", up)[0] if up > 0 else name) + "." if node.level else ""
                 origin = (package + (node.module or "")).strip(".")
                 waiting += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
     return [found[name] for name in sorted(found)]

@@ -217,72 +217,80 @@ def _days(count: int) -> str:
 
 
 def _drawings(found: Signals) -> dict[str, Markup]:
-    daily, blue, orange = found.daily, charts.COLOURS["price"], charts.COLOURS["spread"]
+    with charts.isolated_style():
+        drawn = {**_of_the_signal(found), **_of_the_book(found)}
+    return {name: Markup(svg) for name, svg in drawn.items()}
+
+
+def _of_the_signal(found: Signals) -> dict[str, str]:
+    """Charts of what the signal ranks."""
+    daily, blue = found.daily, charts.COLOURS["price"]
     smooth = daily["ic"].rolling(SMOOTHED, min_periods=SMOOTHED // 2).mean()
     # Horizons that overlap are held side by side: each has a share of the money.
     shares = overlap(found.horizon_days, pace(pd.DatetimeIndex(daily.index))[0]) + 1
     spread = 1e4 * daily["spread"].fillna(0.0).cumsum() / shares
+    return {
+        "ic": charts.lines(
+            "signals-ic",
+            "Rank IC by decision",
+            {"a decision": daily["ic"], f"mean of {SMOOTHED}": smooth},
+            ["#c3cdd4", blue],
+        ),
+        "cumulative": charts.lines(
+            "signals-cumulative", "Sum of the rank IC", {"sum": daily["ic"].fillna(0.0).cumsum()}, [blue], fill=True
+        ),
+        "decay": charts.bars(
+            "signals-decay",
+            "Mean rank IC by horizon in days",
+            [str(days) for days in found.decay["horizon_days"]],
+            found.decay["mean"].to_numpy(),
+            1.96 * found.decay["error"].to_numpy(),
+        ),
+        "quantiles": charts.bars(
+            "signals-quantiles",
+            "Return of each quantile less that of all",
+            _names(found.quantiles),
+            1e4 * found.buckets["excess_return"].to_numpy(),
+        ),
+        "spread": charts.lines("signals-spread", "Sum of top less bottom in bps", {"sum": spread}, [blue], fill=True),
+        "autocorrelation": charts.bars(
+            "signals-autocorrelation",
+            "Rank correlation of the signal with itself",
+            [str(lag) for lag in found.autocorrelation["lag"]],
+            found.autocorrelation["correlation"].to_numpy(),
+        ),
+        "coverage": charts.lines(
+            "signals-coverage",
+            "Coins tradable and with a signal",
+            {"tradable": daily["tradable"], "with a signal": daily["scored"]},
+            ["#9aa7b0", blue],
+        ),
+    }
+
+
+def _of_the_book(found: Signals) -> dict[str, str]:
+    """Charts of the weights that the signal makes, and of what they are exposed to."""
+    daily, blue, orange = found.daily, charts.COLOURS["price"], charts.COLOURS["spread"]
     gain, cost = daily["book_return"].fillna(0.0), daily["cost"].fillna(0.0)
     book = {"before costs": gain.cumsum(), "after fee and spread": (gain - cost).cumsum()}
     momentum = {f"{days} days": daily[f"momentum_{days}d"] for days in MOMENTUM_DAYS}
-    with charts.isolated_style():
-        drawn = {
-            "ic": charts.lines(
-                "signals-ic",
-                "Rank IC by decision",
-                {"a decision": daily["ic"], f"mean of {SMOOTHED}": smooth},
-                ["#c3cdd4", blue],
-            ),
-            "cumulative": charts.lines(
-                "signals-cumulative", "Sum of the rank IC", {"sum": daily["ic"].fillna(0.0).cumsum()}, [blue], fill=True
-            ),
-            "decay": charts.bars(
-                "signals-decay",
-                "Mean rank IC by horizon in days",
-                [str(days) for days in found.decay["horizon_days"]],
-                found.decay["mean"].to_numpy(),
-                1.96 * found.decay["error"].to_numpy(),
-            ),
-            "quantiles": charts.bars(
-                "signals-quantiles",
-                "Return of each quantile less that of all",
-                _names(found.quantiles),
-                1e4 * found.buckets["excess_return"].to_numpy(),
-            ),
-            "spread": charts.lines(
-                "signals-spread", "Sum of top less bottom in bps", {"sum": spread}, [blue], fill=True
-            ),
-            "autocorrelation": charts.bars(
-                "signals-autocorrelation",
-                "Rank correlation of the signal with itself",
-                [str(lag) for lag in found.autocorrelation["lag"]],
-                found.autocorrelation["correlation"].to_numpy(),
-            ),
-            "turnover": charts.stems(
-                "signals-turnover",
-                "Turnover of each decision",
-                daily["turnover"].iloc[1:],
-                found.figures["turnover"] if len(daily) > 1 else 0.0,
-            ),
-            "book": charts.lines(
-                "signals-book",
-                "Sum of the daily returns of the implied book",
-                book,
-                [charts.COLOURS["net"], orange],
-                percent=True,
-            ),
-            "coverage": charts.lines(
-                "signals-coverage",
-                "Coins tradable and with a signal",
-                {"tradable": daily["tradable"], "with a signal": daily["scored"]},
-                ["#9aa7b0", blue],
-            ),
-            "beta": charts.lines(
-                "signals-beta", f"Rolling beta to {MARKET}", {"beta": daily["beta"]}, [orange], fill=True
-            ),
-            "momentum": charts.lines("signals-momentum", "Rank correlation with momentum", momentum, [blue, orange]),
-        }
-    return {name: Markup(svg) for name, svg in drawn.items()}
+    return {
+        "turnover": charts.stems(
+            "signals-turnover",
+            "Turnover of each decision",
+            daily["turnover"].iloc[1:],
+            found.figures["turnover"] if len(daily) > 1 else 0.0,
+        ),
+        "book": charts.lines(
+            "signals-book",
+            "Sum of the returns of the implied book",
+            book,
+            [charts.COLOURS["net"], orange],
+            percent=True,
+        ),
+        "beta": charts.lines("signals-beta", f"Rolling beta to {MARKET}", {"beta": daily["beta"]}, [orange], fill=True),
+        "momentum": charts.lines("signals-momentum", "Rank correlation with momentum", momentum, [blue, orange]),
+    }
 
 
 def _names(quantiles: int) -> list[str]:

@@ -211,9 +211,10 @@ class Cap(Wrapper):
 class Liquid(Wrapper):
     """Lets the oracle choose among liquid coins only: for it, no other coin is tradable.
 
-    A coin's volume is the mean of a day in USD over the last `lookback_hours`, an hour without one counting 0:
-    ``24 * mean(volume_usd)``, or ``mean(volume_24h_usd)`` where the data have only the venue's own figure. Weights of
-    coins that are not liquid at the decision are 0. Ties at the edge go to the coin that comes first in column order.
+    A coin's volume is the mean of a day in USD over the last `lookback_hours`: of each hour ``24 * volume_usd`` or,
+    where that is not known, the venue's own figure ``volume_24h_usd``; an hour without either counts 0, and a coin
+    without any is not liquid. Weights of coins that are not liquid at the decision are 0. Ties at the edge go to the
+    coin that comes first in column order.
 
     Parameters
     ----------
@@ -244,19 +245,27 @@ class Liquid(Wrapper):
 
     def _liquid(self, panel: Panel) -> np.ndarray:
         """Where a coin is liquid and tradable, (T, N): at every row, for what is inside may look at earlier ones."""
-        name, per_day = ("volume_usd", 24.0) if "volume_usd" in panel.fields else ("volume_24h_usd", 1.0)
-        traded = np.nan_to_num(panel.values(name), nan=0.0) * per_day
-        total = np.concatenate((np.zeros((1, traded.shape[1])), np.cumsum(traded, axis=0)))
-        stop = np.arange(1, len(total))
-        start = np.maximum(stop - self.lookback_hours, 0)
-        volume = (total[stop] - total[start]) / (stop - start)[:, None]
-        liquid = panel.tradable & (volume >= self.minimum_usd)
+        traded = 24.0 * panel.fields.get("volume_usd", np.full(panel.tradable.shape, np.nan))
+        if "volume_24h_usd" in panel.fields or "volume_usd" not in panel.fields:
+            # Months of the archive beside months of candles: each hour has what its source knows.
+            traded = np.where(np.isnan(traded), panel.values("volume_24h_usd"), traded)
+        volume = _sum_of_last(np.nan_to_num(traded), self.lookback_hours)
+        volume /= np.minimum(np.arange(1, len(traded) + 1), self.lookback_hours)[:, None]
+        seen = _sum_of_last(~np.isnan(traded), self.lookback_hours) > 0
+        liquid = panel.tradable & seen & (volume >= self.minimum_usd)
         if self.top:
             order = np.argsort(np.where(liquid, -volume, np.inf), axis=1, kind="stable")
             best = np.zeros_like(liquid)
             np.put_along_axis(best, order[:, : self.top], True, axis=1)
             liquid &= best
         return liquid
+
+
+def _sum_of_last(values: np.ndarray, rows: int) -> np.ndarray:
+    """Sum of each row and the ``rows - 1`` before it, (T, N); at the start of as many as there are."""
+    total = np.cumsum(values, axis=0, dtype=np.float64)
+    total[rows:] -= total[:-rows].copy()
+    return total
 
 
 def _hourly_returns(panel: Panel, row: int, hours: int) -> np.ndarray:

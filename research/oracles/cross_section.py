@@ -17,7 +17,10 @@ from research.oracles.construction import Ranking, check_construction, top_botto
 
 @dataclass(frozen=True)
 class CrossSection(ScoreOracle):
-    """Ranks the coins that are tradable at the decision against each other; dollar neutral.
+    """Ranks the coins that are tradable at the decision against each other.
+
+    As many dollars long as short; not quite with ``z_score``, where it cuts one side more than the other, nor with
+    ``rank_power``, where scores are equal.
 
     Parameters
     ----------

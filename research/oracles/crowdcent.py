@@ -111,8 +111,7 @@ class CrowdCentOracle(PublishedOracle):
             Without the package or the key, or when CrowdCent does not answer; nothing is left of the attempt.
         """
         goal = cache_path() / "crowdcent" if folder is None else Path(folder)
-        layout = Layout("release_date", "id", "pred_10d", schedule=schedule_of("crowdcent"), low=0.0, high=1.0)
-        return fetch_file(goal, STEM, "CrowdCent's meta-model", _fetch, layout)
+        return fetch_file(goal, STEM, "CrowdCent's meta-model", _fetch, CrowdCentOracle().layout())
 
     def construct(self, scores: np.ndarray) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.construct`."""

@@ -115,8 +115,7 @@ class NumeraiTBNOracle(PublishedOracle):
             When Numerai does not answer or gives something else; nothing is left of the attempt.
         """
         goal = cache_path() / "numerai" if folder is None else Path(folder)
-        layout = Layout("date", "symbol", "meta_model", schedule=schedule_of("numerai"), low=0.0, high=1.0)
-        return fetch_file(goal, STEM, "Numerai's meta-model", _fetch, layout)
+        return fetch_file(goal, STEM, "Numerai's meta-model", _fetch, NumeraiTBNOracle().layout())
 
     def combine(self, window: np.ndarray) -> np.ndarray:
         """Sum of the window, a missing value counting `missing_score`."""

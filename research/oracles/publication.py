@@ -120,6 +120,7 @@ def published_at(dates: pd.DatetimeIndex, schedule: Sequence[Rule]) -> pd.Dateti
 
 def newest_expected(until: pd.Timestamp, schedule: Sequence[Rule], weekdays: Sequence[int]) -> pd.Timestamp:
     """Date of the newest row that the schedule says is out just before `until`, rows on these weekdays (Monday 0)."""
-    days = pd.date_range(until.normalize() - 30 * _DAY, until.normalize(), freq=_DAY, unit=UNIT)
+    slowest = pd.Timedelta(hours=max(max(rule.hours) for rule in schedule)).ceil(_DAY)
+    days = pd.date_range(until.normalize() - slowest - 7 * _DAY, until.normalize(), freq=_DAY, unit=UNIT)
     days = days[np.isin(days.day_of_week, weekdays)]
     return days[published_at(days, schedule) < until][-1]

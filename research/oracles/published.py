@@ -65,10 +65,14 @@ class PublishedOracle(ScoreOracle):
         """The scores, read."""
         table = read_published(self.file_for(until), self.layout())
         cut = vars(self).get("_cut")
-        return table if cut is None else table.until(cut)
+        return table if cut is None else table.until(cut, self.service_schedule)
 
     def until(self, instant: pd.Timestamp) -> PublishedOracle:
-        """See :meth:`engine.Oracle.until`: rows that were published after `instant` are not there."""
+        """See :meth:`engine.Oracle.until`: rows that were published after `instant` are not there.
+
+        What counts is the later of the oracle's own schedule and the service's, so that the audit finds an oracle that
+        is told to use rows before they are out.
+        """
         cut = copy(self)
         object.__setattr__(cut, "_cut", instant)
         return cut
@@ -175,10 +179,6 @@ class PublishedOracle(ScoreOracle):
                 centred = names.to_coins(values - np.nanmean(values), instant, panel.tradable[row])[0]
                 found[place, 0] = np.where(np.isnan(centred), 0.0, held[place] * centred).sum()
         return pd.DataFrame(found, index=weights.index, columns=[self.exposure])
-
-    def unknown_symbols(self, panel: Panel) -> tuple[str, ...]:
-        """Symbols of the file that name no coin of the panel."""
-        return _names(self.published(panel.index[-1]).symbols, panel.coins).unknown
 
     def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
         """What a reader of a run must know of the file.

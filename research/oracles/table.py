@@ -14,7 +14,8 @@ from engine.clock import UNIT, show
 from engine.errors import OracleError, nearest, some
 from research.oracles.publication import Rule, published_at
 
-_ZONE = r"(?:[zZ]|:\d{2}.*[+-]\d{2}:?\d{2})$"
+#: A zone after a time of day: Z, or an offset (+00, +0000, +00:00); a bare date has dashes, too.
+_ZONE = r"(?:[zZ]|(?:[T ]\d{2}|:\d{2}).*[+-]\d{2}(?::?\d{2})?)$"
 _LISTED = 10
 
 
@@ -71,9 +72,11 @@ class Published:
     values: np.ndarray
     notes: tuple[str, ...]
 
-    def until(self, instant: pd.Timestamp) -> Published:
-        """What a file would hold that had been written at `instant`."""
+    def until(self, instant: pd.Timestamp, schedule: tuple[Rule, ...] = ()) -> Published:
+        """What a file would hold that had been written at `instant`, of a service that publishes by `schedule`."""
         rows = self.available <= instant
+        if schedule:
+            rows &= published_at(self.dates, schedule) <= instant
         values = self.values[rows]
         given = ~np.isnan(values).all(axis=0)
         symbols = tuple(symbol for symbol, here in zip(self.symbols, given, strict=True) if here)
