@@ -80,7 +80,10 @@ class Oracle(ABC):
         """
         if panel is None:
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
-        instant = pd.Timestamp(timestamp)
+        try:
+            instant = pd.Timestamp(timestamp)
+        except (TypeError, ValueError) as error:
+            raise OracleError(f"Timestamp {timestamp!r} is no instant: {error}.") from error
         if instant.tzinfo is None:
             raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
         self.require_fresh(instant)
@@ -89,6 +92,8 @@ class Oracle(ABC):
             raise OracleError(
                 f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}."
             )
+        if isinstance(tradable_universe, str):
+            raise OracleError(f"tradable_universe is the text {tradable_universe!r}; a list of coins is needed.")
         universe = set(tradable_universe)
         tradable = known.tradable.copy()
         tradable[-1] = [coin in universe for coin in known.coins]
@@ -108,8 +113,12 @@ class Oracle(ABC):
         WeightsError
             Naming the first coin and instant that break the contract.
         """
+        if not isinstance(weights, pd.DataFrame | Mapping):
+            raise WeightsError(
+                f"Weights are {type(weights).__name__}; a frame or a mapping of coin to weight is needed."
+            )
         rows = weights if isinstance(weights, pd.DataFrame) else pd.DataFrame([dict(weights)], index=["weights"])
-        values = rows.to_numpy(dtype=np.float64)
+        values = _numbers(rows)
         _check_finite(values, [str(coin) for coin in rows.columns], rows.index)
         check_gross(values, rows.index, max_gross)
         return True
@@ -216,6 +225,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
         When there is no decision, the oracle raises, returns anything but a frame of the decisions, or has no weight
         at any decision.
     """
+    if isinstance(oracle, type):
+        raise OracleError(f"{oracle.__name__} is a class. Build the oracle first: {oracle.__name__}(...).")
     name = type(oracle).__name__
     if len(decisions) == 0:
         raise OracleError(
@@ -272,7 +283,8 @@ def validate_decisions(index: pd.Index, panel: Panel) -> tuple[pd.DatetimeIndex,
         For naive, repeated or unknown instants.
     """
     if not isinstance(index, pd.DatetimeIndex):
-        raise WeightsError(f"The index of the weights is {index.dtype}; timezone-aware decision instants are needed.")
+        kind = index.dtype if isinstance(index, pd.Index) else type(index).__name__
+        raise WeightsError(f"The index of the weights is {kind}; timezone-aware decision instants are needed.")
     if len(index) == 0:
         raise WeightsError("The weights have no row.")
     if index.tz is None:
@@ -329,10 +341,7 @@ def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIn
             f"The weights name coins that the panel lacks: {some(strange)}.{nearest(strange[0], place)} "
             "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
         )
-    try:
-        given = weights.to_numpy(dtype=np.float64)[order]
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
+    given = _numbers(weights)[order]
     if not (~np.isnan(given)).any():
         raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
     _check_finite(given, coins, decisions)
@@ -373,6 +382,13 @@ def _check_finite(values: np.ndarray, coins: list[str], index: pd.Index) -> None
             f"The weight of {coins[column]} {_where(index[row])} is {values[row, column]}. Weights are finite, or NaN "
             "for 'hold'."
         )
+
+
+def _numbers(weights: pd.DataFrame) -> np.ndarray:
+    try:
+        return weights.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
 
 
 def _where(label: object) -> str:

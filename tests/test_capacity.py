@@ -131,6 +131,9 @@ def test_sizes_are_checked(panel: Panel, weights: pd.DataFrame) -> None:
     for sizes in ((), (0.0, 1.0), (1e5, 1e4), (1e4, 1e4), (1e4, math.inf), (math.nan,)):
         with pytest.raises(ConfigError, match=r"ascending order, 1e4,1e5,1e6"):
             capacity(panel, weights, RunConfig(), sizes)
+    for wrong in (1e5, ["much"]):
+        with pytest.raises(ConfigError, match=r"are not accepted: write a list of USD"):
+            capacity(panel, weights, RunConfig(), wrong)  # type: ignore[arg-type]
 
 
 def test_the_page_says_on_what_the_impact_rests(panel: Panel, weights: pd.DataFrame, tmp_path: Path) -> None:

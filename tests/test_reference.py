@@ -50,7 +50,7 @@ def assert_same(result: Result, reference: naive.NaiveResult) -> None:
         assert ours.price == pytest.approx(theirs.price, rel=1e-11)
         assert ours.notional_usd == pytest.approx(theirs.notional_usd, rel=1e-11, abs=1e-9)
         assert ours.fee_usd == pytest.approx(theirs.fee_usd, rel=1e-11, abs=1e-12)
-        assert ours.spread_usd == pytest.approx(theirs.spread_usd, rel=1e-8, abs=1e-9)
+        assert ours.spread_usd == pytest.approx(theirs.spread_usd, rel=1e-8, abs=max(1e-9, 1e-14 * theirs.notional_usd))
 
 
 def run_both(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> Result:
