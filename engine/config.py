@@ -12,7 +12,6 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -24,11 +23,12 @@ from engine.errors import ConfigError, nearest
 
 #: Beyond this a number is a slip of the finger, and arithmetic with it would overflow.
 _HUGE = 1e15
+#: A number of numpy's is one too: grids are often np.arange.
+_NUMBERS = int | float | np.integer | np.floating
 
 
 def _number(where: str, value: Any, low: float, high: float = math.inf) -> float:
-    # A number of numpy's is one too: grids are often np.arange.
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= min(high, _HUGE):
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not low <= value <= min(high, _HUGE):
         limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:,.0f}"
         raise ConfigError(f"{where} = {value!r} is not accepted: it must be a number {limits}.")
     return float(value)

@@ -347,13 +347,6 @@ class Panel:
             [np.nan if coin.sz_decimals is None else coin.sz_decimals for coin in self.table], dtype=np.float64
         )
 
-    @property
-    def max_leverage(self) -> np.ndarray:
-        """Highest leverage a coin, (N,) float64; NaN where unknown."""
-        return np.array(
-            [np.nan if coin.max_leverage is None else coin.max_leverage for coin in self.table], dtype=np.float64
-        )
-
 
 def tradable_rule(
     index: pd.DatetimeIndex,
@@ -435,7 +428,9 @@ def _table(given: Sequence[Coin], coins: tuple[str, ...]) -> tuple[Coin, ...]:
     by_name = {coin.name: coin for coin in given}
     if len(by_name) < len(given):
         names = [coin.name for coin in given]
-        raise DataError(f"table has two entries for {some({name for name in names if names.count(name) > 1})}.")
+        raise DataError(
+            f"table has two entries for {some(name for name in by_name if names.count(name) > 1)}. Keep one."
+        )
     unknown = [name for name in by_name if name not in set(coins)]
     if unknown:
         raise DataError(f"table has coins that mid lacks: {some(unknown)}.{nearest(unknown[0], coins)} Leave them out.")
@@ -459,7 +454,7 @@ def _describe_index(index: pd.Index) -> str:
     if len(index) == 0:
         return "an empty index"
     if index.hasnans:
-        return f"{int(index.isna().sum())} rows without an instant"
+        return "rows without an instant"
     if index.tz is None:
         return f"naive timestamps from {index[0]} (add tz_localize('UTC'))"
     nanoseconds = index.as_unit("ns").asi8

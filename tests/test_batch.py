@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 
 from engine import Panel, Result, RunConfig, SparseWeights, backtest, backtest_many
 from engine.errors import ConfigError, DataError, WeightsError
-from panels import nasty_cases, random_panel, random_weights
+from panels import nasty_cases, random_panel, random_weights, tiny_case
 
 
 def assert_same(row: pd.Series, result: Result) -> None:
@@ -80,6 +80,21 @@ def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
         return
     assert_same(backtest_many(panel, dense, weights.index, config).iloc[1], result)
     assert_same(backtest_many(panel, SparseWeights.from_dense(dense), weights.index, config).iloc[1], result)
+
+
+def test_panels_of_a_few_hours() -> None:
+    """A single row, decisions on the first and the last, liquidations at once; no day's return to speak of."""
+    compared = 0
+    for seed in range(150):
+        panel, weights, config = tiny_case(seed)
+        try:
+            result = backtest(panel, weights, config)
+        except WeightsError:
+            continue
+        for form in (weights.to_numpy()[None], SparseWeights.from_dense(weights.to_numpy()[None])):
+            assert_same(backtest_many(panel, form, weights.index, config).iloc[0], result)
+        compared += 1
+    assert compared > 120
 
 
 def test_form_chunks_and_threads_do_not_change_a_bit(panel: Panel) -> None:

@@ -47,7 +47,7 @@ def at(row: int, coin: str, value: object) -> pd.DataFrame:
         ({"mid": MID.iloc[:0]}, "an empty index"),
         ({"mid": MID.reset_index(drop=True)}, "RangeIndex of int64"),
         ({"mid": MID.shift(freq="30min")}, "instants off the hour, from 2024-10-01T00:30:00+00:00"),
-        ({"mid": MID.set_axis(without_an_instant())}, "1 rows without an instant"),
+        ({"mid": MID.set_axis(without_an_instant())}, "got rows without an instant"),
         ({"mid": MID, "funding": MID.set_axis(without_an_instant())}, "index of funding must be timezone-aware"),
         ({"mid": MID, "funding": MID.tz_localize(None)}, "The index of funding must be timezone-aware instants"),
         ({"mid": MID[[]]}, "no coin at all"),
