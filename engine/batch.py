@@ -13,11 +13,11 @@ import pandas as pd
 
 from engine.clock import show
 from engine.config import RunConfig
-from engine.errors import DataError, WeightsError
+from engine.errors import ConfigError, WeightsError
 from engine.oracle import GROSS_TOLERANCE, excess, validate_decisions
-from engine.panel import Panel
+from engine.panel import Panel, read_only
 from engine.result import FLOWS
-from engine.simulate import check_config, check_schedule, kernel_inputs, trade_rows
+from engine.simulate import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
 from engine.sparse import DISORDERED, SparseWeights
 from engine.variants import applied, traded_weights
 
@@ -73,11 +73,11 @@ def backtest_many(
         panel lacks.
     """
     prepared = prepare(panel, decisions, check_config(config))
-    chunks: Iterator[Weights] = iter(
-        (weights_pdn,) if isinstance(weights_pdn, np.ndarray | SparseWeights) else weights_pdn
-    )
+    chunks = _chunks(weights_pdn)
     tables, returns = [], []
     done = 0
+    if threads is not None and threads < 1:
+        raise ConfigError(f"threads = {threads} is not accepted: write 1 or more, or leave it out.")
     threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         for chunk in chunks:
@@ -90,6 +90,17 @@ def backtest_many(
         raise WeightsError("backtest_many() was given no weights.")
     table = pd.concat(tables, ignore_index=True)
     return (table, pd.DataFrame(np.concatenate(returns).T, index=prepared.days)) if daily_returns else table
+
+
+def _chunks(weights: Weights | Iterable[Weights]) -> Iterator[Weights]:
+    if isinstance(weights, np.ndarray | SparseWeights):
+        return iter((weights,))
+    if isinstance(weights, pd.DataFrame) or not isinstance(weights, Iterable):
+        raise WeightsError(
+            f"backtest_many() was given {type(weights).__name__} as weights; an array (books, decisions, coins), "
+            "SparseWeights or an iterable of such is needed. For one frame there is backtest()."
+        )
+    return iter(weights)
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,8 +137,7 @@ def prepare(
     The cut is most of the work, and many configs share it: `keep` is given what it depends on, besides the panel, and
     how to make it, and may answer with one made before.
     """
-    if panel.as_known:
-        raise DataError("backtest_many() needs the panel itself, not panel.known(): there the funding is an hour late.")
+    check_panel(panel, "backtest_many()")
     ascending, order = validate_decisions(decisions, panel)
     if (np.diff(order) < 0).any():
         raise WeightsError("The decisions of backtest_many() must be ascending, for the weights are in their order.")
@@ -199,7 +209,9 @@ def _impact(rows: np.ndarray, tape: Tape, _: Fees, table: Coins, rules: Rules) -
     if not rules.impact:
         return None
     if tape.impact_ask.shape[0]:
-        return tape.impact_ask[rows], tape.impact_bid[rows], rules.impact_frac, table.impact_reference_usd
+        # Read-only, as they are where there are none: the kernel is then compiled once for both.
+        buy, sell = read_only(tape.impact_ask[rows]), read_only(tape.impact_bid[rows])
+        return buy, sell, rules.impact_frac, table.impact_reference_usd
     return tape.impact_ask, tape.impact_bid, rules.impact_frac, table.impact_reference_usd
 
 
@@ -243,10 +255,12 @@ def _books(chunk: Weights, decisions: int, coins: int) -> int:
                 f"Sparse weights of {len(chunk.indptr) - 1} rows do not fit {decisions} decisions and {coins} coins."
             )
         return (len(chunk.indptr) - 1) // decisions
-    if not isinstance(chunk, np.ndarray) or chunk.ndim != 3 or chunk.shape[1:] != (decisions, coins):
-        shape = getattr(chunk, "shape", type(chunk).__name__)
+    if not isinstance(chunk, np.ndarray) or chunk.dtype.kind not in "fiu":
+        kind = f"an array of {chunk.dtype}" if isinstance(chunk, np.ndarray) else type(chunk).__name__
+        raise WeightsError(f"Weights are {kind}; an array of numbers (books, decisions, coins) is needed.")
+    if chunk.ndim != 3 or chunk.shape[1:] != (decisions, coins):
         raise WeightsError(
-            f"Weights of shape {shape} were given; (books, {decisions} decisions, {coins} coins) is needed."
+            f"Weights of shape {chunk.shape} were given; (books, {decisions} decisions, {coins} coins) is needed."
         )
     return len(chunk)
 

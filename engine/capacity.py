@@ -101,7 +101,10 @@ def capacity(
 
 def check_sizes(sizes: Sequence[float]) -> None:
     """Refuse sizes that are not positive, finite and ascending."""
-    values = np.asarray(sizes, dtype=np.float64)
+    try:
+        values = np.asarray([float(size) for size in sizes])
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"Account sizes {sizes!r} are not accepted: write a list of USD, [1e4, 1e5].") from error
     if not len(values) or not np.isfinite(values).all() or values[0] <= 0.0 or (np.diff(values) <= 0.0).any():
         shown = ", ".join(f"{size:g}" for size in values)
         raise ConfigError(

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
+import numpy as np
 import pandas as pd
 
 from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, parse_instant
@@ -22,10 +23,12 @@ from engine.errors import ConfigError, nearest
 
 #: Beyond this a number is a slip of the finger, and arithmetic with it would overflow.
 _HUGE = 1e15
+#: A number of numpy's is one too: grids are often np.arange.
+_NUMBERS = int | float | np.integer | np.floating
 
 
 def _number(where: str, value: Any, low: float, high: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= min(high, _HUGE):
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not low <= value <= min(high, _HUGE):
         limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:,.0f}"
         raise ConfigError(f"{where} = {value!r} is not accepted: it must be a number {limits}.")
     return float(value)
@@ -39,17 +42,17 @@ def _whole(where: str, value: Any, low: int, high: float = 1_000_000) -> int:
 
 
 def _switch(where: str, value: Any) -> bool:
-    if not isinstance(value, bool):
+    if not isinstance(value, bool | np.bool_):
         raise ConfigError(f"{where} = {value!r} is not accepted: write true or false.")
-    return value
+    return bool(value)
 
 
 def _choice(where: str, value: Any, choices: Sequence[str]) -> str:
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ConfigError(
             f"{where} = {value!r} is not accepted: choose one of {', '.join(choices)}.{nearest(str(value), choices)}"
         )
-    return str(value)
+    return value
 
 
 class _Section:
@@ -219,9 +222,10 @@ class Costs(_Section):
     def __post_init__(self) -> None:
         for name in ("taker_bps", "maker_bps"):
             value = getattr(self, name)
-            if value != "schedule":
-                if isinstance(value, str):
+            if isinstance(value, str):
+                if value != "schedule":
                     raise ConfigError(f"costs.{name} = {value!r} is not accepted: write 'schedule' or a number.")
+            else:
                 self._set(name, _number(f"costs.{name}", value, -10, 1000))
         for name in ("maker_share_frac", "staking_discount_frac", "referral_discount_frac"):
             self._set(name, _number(f"costs.{name}", getattr(self, name), 0, 1))
@@ -261,6 +265,10 @@ class Account(_Section):
         self._set("margin", _switch("account.margin", self.margin))
 
 
+#: Sections of a config and what holds each.
+SECTIONS = {"data": Data, "execution": Execution, "costs": Costs, "account": Account}
+
+
 @dataclass(frozen=True)
 class RunConfig:
     """All settings of a run. Immutable; equal configs have equal digests."""
@@ -269,6 +277,14 @@ class RunConfig:
     execution: Execution = field(default_factory=Execution)
     costs: Costs = field(default_factory=Costs)
     account: Account = field(default_factory=Account)
+
+    def __post_init__(self) -> None:
+        for name, kind in SECTIONS.items():
+            if not isinstance(getattr(self, name), kind):
+                raise ConfigError(
+                    f"RunConfig({name}=...) is {type(getattr(self, name)).__name__}; {kind.__name__}(...) is needed. "
+                    "From plain values: RunConfig.from_dict({...})."
+                )
 
     @classmethod
     def from_dict(cls, sections: Mapping[str, Any]) -> Self:
@@ -281,23 +297,22 @@ class RunConfig:
         """
         if not isinstance(sections, Mapping):
             raise ConfigError(f"A config is a table of sections, not {type(sections).__name__}.")
-        kinds = {"data": Data, "execution": Execution, "costs": Costs, "account": Account}
         built = {}
         for section, values in sections.items():
-            if section not in kinds:
+            if section not in SECTIONS:
                 raise ConfigError(
-                    f"Unknown config section [{section}].{nearest(section, kinds)} Sections: {', '.join(kinds)}."
+                    f"Unknown config section [{section}].{nearest(section, SECTIONS)} Sections: {', '.join(SECTIONS)}."
                 )
             if not isinstance(values, Mapping):
                 raise ConfigError(f"Config section [{section}] is a table of keys, not {values!r}.")
-            known = [item.name for item in fields(kinds[section])]
+            known = [item.name for item in fields(SECTIONS[section])]
             for key in values:
                 if key not in known:
                     raise ConfigError(
                         f"Unknown config key {section}.{key}.{nearest(key, known)} Keys of [{section}]: "
                         f"{', '.join(known)}."
                     )
-            built[section] = kinds[section](**values)
+            built[section] = SECTIONS[section](**values)
         return cls(**built)
 
     @classmethod

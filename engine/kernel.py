@@ -169,7 +169,8 @@ def impact_nb(notional_usd, sign, base, mid, impact_price, impact_frac, referenc
     """Part of mid by which an order moves its own price; `base` is its fill before impact, `sign` 1 for a buy."""
     at_reference = impact_frac if np.isnan(impact_price) else max(sign * (impact_price - base), 0.0) / mid
     size = notional_usd / reference_usd
-    return min(at_reference * (size if size <= 1.0 else np.sqrt(size)), MOST_IMPACT)
+    most = MOST_IMPACT if sign > 0.0 else min(MOST_IMPACT, base / mid)  # nobody pays to have a coin taken away
+    return min(at_reference * (size if size <= 1.0 else np.sqrt(size)), most)
 
 
 @jit
@@ -603,16 +604,18 @@ def summarise_nb(daily, figures):
     if days < 1:
         return
     growth = 1.0
+    lost = False
     total = 0.0
     downside = 0.0
     for k in range(days):
         change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
         growth *= 1.0 + change
+        lost |= change <= -1.0
         total += change
         if change < 0.0:
             downside += change * change
     mean = total / days
-    figures[CAGR] = growth ** (365.0 / days) - 1.0 if growth > 0.0 else -1.0
+    figures[CAGR] = -1.0 if lost else growth ** (365.0 / days) - 1.0
     if downside > 0.0:
         figures[SORTINO] = mean / np.sqrt(downside / days) * np.sqrt(365.0)
     if days < 2:

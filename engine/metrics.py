@@ -30,9 +30,10 @@ def cagr(returns: np.ndarray) -> float:
     """Compound annual growth: ``prod(1 + r) ** (365 / days) - 1``; -1 once everything is lost."""
     if len(returns) == 0:
         return float("nan")
-    growth = np.prod(1.0 + returns)
+    if (returns <= -1.0).any():  # and two such days are no gain, as their product would have it
+        return -1.0
     with np.errstate(over="ignore"):
-        return float(growth ** (DAYS_PER_YEAR / len(returns)) - 1.0) if growth > 0.0 else -1.0
+        return float(np.prod(1.0 + returns) ** (DAYS_PER_YEAR / len(returns)) - 1.0)
 
 
 def volatility(returns: np.ndarray) -> float:

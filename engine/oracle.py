@@ -87,7 +87,10 @@ class Oracle(ABC):
         """
         if panel is None:
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
-        instant = pd.Timestamp(timestamp)
+        try:
+            instant = pd.Timestamp(timestamp)
+        except (TypeError, ValueError) as error:
+            raise OracleError(f"Timestamp {timestamp!r} is no instant: {error}.") from error
         if instant.tzinfo is None:
             raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
         self.require_fresh(instant)
@@ -96,6 +99,8 @@ class Oracle(ABC):
             raise OracleError(
                 f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}."
             )
+        if isinstance(tradable_universe, str):
+            raise OracleError(f"tradable_universe is the text {tradable_universe!r}; a list of coins is needed.")
         universe = set(tradable_universe)
         tradable = known.tradable.copy()
         tradable[-1] = [coin in universe for coin in known.coins]
@@ -115,6 +120,10 @@ class Oracle(ABC):
         WeightsError
             Naming the first coin and instant that break the contract.
         """
+        if not isinstance(weights, pd.DataFrame | Mapping):
+            raise WeightsError(
+                f"Weights are {type(weights).__name__}; a frame or a mapping of coin to weight is needed."
+            )
         rows = weights if isinstance(weights, pd.DataFrame) else pd.DataFrame([dict(weights)], index=["weights"])
         values = _numbers(rows)
         _check_finite(values, [str(coin) for coin in rows.columns], rows.index)
@@ -248,6 +257,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
         When there is no decision, the oracle raises, returns anything but a frame of the decisions, or has no weight
         at any decision.
     """
+    if isinstance(oracle, type):
+        raise OracleError(f"{oracle.__name__} is a class. Build the oracle first: {oracle.__name__}(...).")
     name = type(oracle).__name__
     if len(decisions) == 0:
         raise OracleError(
@@ -305,7 +316,8 @@ def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -
     """
     index = pd.Index(index).infer_objects()
     if not isinstance(index, pd.DatetimeIndex):
-        raise WeightsError(f"The index of the weights is {index.dtype}; timezone-aware decision instants are needed.")
+        kind = index.dtype if isinstance(index, pd.Index) else type(index).__name__
+        raise WeightsError(f"The index of the weights is {kind}; timezone-aware decision instants are needed.")
     if len(index) == 0:
         raise WeightsError("The weights have no row.")
     if index.tz is None:
@@ -411,6 +423,13 @@ def _check_finite(values: np.ndarray, coins: list[str], index: pd.Index) -> None
             f"The weight of {coins[column]} {_where(index[row])} is {values[row, column]}. Weights are finite, or NaN "
             "for 'hold'."
         )
+
+
+def _numbers(weights: pd.DataFrame) -> np.ndarray:
+    try:
+        return weights.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
 
 
 def _where(label: object) -> str:

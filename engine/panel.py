@@ -10,12 +10,14 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Self
+from itertools import pairwise
+from numbers import Integral, Real
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 
-from engine.clock import UNIT, is_hourly_index, show
+from engine.clock import UNIT, is_hourly_index, parse_instant, show
 from engine.errors import DataError, nearest, some
 
 #: Every field a panel may carry: name -> what it is. ``mid`` is the only one required.
@@ -35,6 +37,8 @@ FIELDS: Mapping[str, str] = {
     "depth_50bps_usd": "USD resting within 50 bps of mid, the thinner of the two sides",
 }
 PRICES = ("mid", "bid", "ask", "mark", "oracle", "impact_bid", "impact_ask")
+#: Decimals of a size beyond this are a slip: a float64 has some 16 digits.
+_MOST_DECIMALS = 18
 #: Two fields that, observed together, are a two-sided quote.
 QUOTES = (("bid", "ask"), ("impact_bid", "impact_ask"))
 
@@ -64,6 +68,44 @@ class Coin:
     sz_decimals: int | None = None
     max_leverage: float | None = None
     margin_tiers: tuple[tuple[float, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        # What the kernel multiplies and divides by; equal coins are equal to the letter, for they are in digests.
+        if not isinstance(self.name, str) or not self.name:
+            raise DataError(f"Coin {self.name!r}: a coin's name is a text, as HyperLiquid writes it.")
+        for name in ("listed", "delisted"):
+            instant = getattr(self, name)
+            if instant is not None:
+                if not isinstance(instant, pd.Timestamp) or instant.tz is None:
+                    raise self._refusal(name, instant, "a timezone-aware Timestamp or None")
+                object.__setattr__(self, name, instant.tz_convert("UTC"))
+        if self.sz_decimals is not None:
+            if not _is(self.sz_decimals, Integral) or not 0 <= self.sz_decimals <= _MOST_DECIMALS:
+                raise self._refusal("sz_decimals", self.sz_decimals, f"a whole number from 0 to {_MOST_DECIMALS}")
+            object.__setattr__(self, "sz_decimals", int(self.sz_decimals))
+        if self.max_leverage is not None:
+            if not _is(self.max_leverage, Real) or not 0.0 < self.max_leverage < np.inf:
+                raise self._refusal("max_leverage", self.max_leverage, "a positive number or None")
+            object.__setattr__(self, "max_leverage", float(self.max_leverage))
+        if self.margin_tiers:
+            self._check_tiers()
+
+    def _check_tiers(self) -> None:
+        try:
+            tiers = tuple((float(floor), float(leverage)) for floor, leverage in self.margin_tiers)
+        except (TypeError, ValueError):
+            tiers = ()
+        falls = all(low < high and most >= less for (low, most), (high, less) in pairwise(tiers))
+        if not tiers or tiers[0][0] != 0.0 or not falls or not all(0.0 < leverage < np.inf for _, leverage in tiers):
+            raise self._refusal(
+                "margin_tiers",
+                self.margin_tiers,
+                "pairs of USD and leverage, ((0, 40), (1e6, 20)): the USD ascend from 0 and the leverage falls",
+            )
+        object.__setattr__(self, "margin_tiers", tiers)
+
+    def _refusal(self, name: str, value: object, wanted: str) -> DataError:
+        return DataError(f"Coin {self.name}: {name} = {value!r} is not accepted; it must be {wanted}.")
 
 
 def read_only(values: np.ndarray) -> np.ndarray:
@@ -122,8 +164,15 @@ class Panel:
             raise DataError(
                 f"A panel's coins must be unique and at least one; repeated: {some(twice) or 'no coin at all'}."
             )
+        if tuple(coin.name for coin in self.table) != tuple(self.coins):
+            raise DataError(
+                f"A panel's coin table must have one Coin for each of its {len(self.coins)} coins, in their order; it "
+                f"has {some(coin.name for coin in self.table) or 'none'}."
+            )
         if "mid" not in self.fields:
             raise DataError("A panel needs the field 'mid' (mid price, or the close of a candle).")
+        if self.tradable.dtype != np.bool_:
+            raise DataError(f"A panel's tradable must be True or False; it is {self.tradable.dtype}.")
         for name, values in {**self.fields, "tradable": self.tradable}.items():
             if name not in FIELDS and name != "tradable":
                 raise DataError(f"Unknown panel field {name!r}.{nearest(name, FIELDS)} Fields: {', '.join(FIELDS)}.")
@@ -137,7 +186,8 @@ class Panel:
         for name in FIELDS:
             if name in self.fields and name not in PRICES:
                 self._refuse(name, np.isinf(self.fields[name]))
-        object.__setattr__(self, "index", self.index.as_unit(UNIT).rename("time"))
+        object.__setattr__(self, "index", self.index.tz_convert("UTC").as_unit(UNIT).rename("time"))
+        object.__setattr__(self, "coins", tuple(self.coins))
         object.__setattr__(
             self, "fields", {name: read_only(self.fields[name]) for name in FIELDS if name in self.fields}
         )
@@ -169,7 +219,7 @@ class Panel:
         tradable : DataFrame of bool, optional
             Default: the point-in-time rule of :func:`tradable_rule`.
         table : sequence of Coin, optional
-            Lots, leverage and listing instants; a coin that is absent has none.
+            Lots, leverage and listing instants of coins of `mid`; a coin that is absent has none.
         synthetic : bool
             Made-up data; every page says so.
         **frames : DataFrame
@@ -180,10 +230,11 @@ class Panel:
         ------
         DataError
             For a field or coin that is not known, an index that is not consecutive UTC hours, a price that is not
-            positive.
+            positive, a value that is no number.
         """
-        for name, frame in frames.items():
-            if name not in FIELDS:
+        given = frames if tradable is None else {**frames, "tradable": tradable}
+        for name, frame in given.items():
+            if name not in FIELDS and name != "tradable":
                 raise DataError(f"Unknown panel field {name!r}.{nearest(name, FIELDS)} Fields: {', '.join(FIELDS)}.")
             if not isinstance(frame, pd.DataFrame):
                 raise DataError(
@@ -197,8 +248,7 @@ class Panel:
         index = pd.DatetimeIndex(mid.index).tz_convert("UTC").as_unit(UNIT)
         coins = tuple(str(coin) for coin in mid.columns)
         arrays = {name: _numbers(name, _aligned(name, frame, index, coins)) for name, frame in frames.items()}
-        by_name = {coin.name: coin for coin in table or ()}
-        rows = tuple(by_name.get(coin, Coin(coin)) for coin in coins)
+        rows = _table(table or (), coins)
         if tradable is not None:
             allowed = _aligned("tradable", tradable, index, coins)
             if not all(frame_type == np.bool_ for frame_type in tradable.dtypes):
@@ -262,7 +312,15 @@ class Panel:
         """The rows up to and including `instant`, without copying.
 
         Listings and delistings after `instant` are not known yet, so the coin table loses them.
+
+        Raises
+        ------
+        ConfigError
+            For an instant without a zone, or none.
+        DataError
+            For one before the panel's first row.
         """
+        instant = parse_instant(instant, "instant", hourly=False)
         stop = int(self.index.searchsorted(instant, side="right"))
         if stop == 0:
             raise DataError(f"The panel starts at {show(self.index[0])}, after {show(instant)}.")
@@ -287,13 +345,6 @@ class Panel:
         """Size decimals a coin, (N,) float64; NaN where unknown."""
         return np.array(
             [np.nan if coin.sz_decimals is None else coin.sz_decimals for coin in self.table], dtype=np.float64
-        )
-
-    @property
-    def max_leverage(self) -> np.ndarray:
-        """Highest leverage a coin, (N,) float64; NaN where unknown."""
-        return np.array(
-            [np.nan if coin.max_leverage is None else coin.max_leverage for coin in self.table], dtype=np.float64
         )
 
 
@@ -353,7 +404,7 @@ def tradable_rule(
 
 def _aligned(name: str, frame: pd.DataFrame, index: pd.DatetimeIndex, coins: tuple[str, ...]) -> np.ndarray:
     """Values of `frame` on the panel's instants and coins; what it lacks is NaN, what it has in excess is an error."""
-    if not isinstance(frame.index, pd.DatetimeIndex) or frame.index.tz is None:
+    if not isinstance(frame.index, pd.DatetimeIndex) or frame.index.tz is None or frame.index.hasnans:
         raise DataError(f"The index of {name} must be timezone-aware instants; got {_describe_index(frame.index)}.")
     own = frame.set_axis(frame.index.tz_convert("UTC").as_unit(UNIT), axis=0)
     own.columns = [str(coin) for coin in frame.columns]
@@ -370,6 +421,26 @@ def _aligned(name: str, frame: pd.DataFrame, index: pd.DatetimeIndex, coins: tup
     return own.reindex(index=index, columns=list(coins)).to_numpy()
 
 
+def _table(given: Sequence[Coin], coins: tuple[str, ...]) -> tuple[Coin, ...]:
+    strange = [coin for coin in given if not isinstance(coin, Coin)]
+    if strange:
+        raise DataError(f"table holds {strange[0]!r}, which is no Coin. Write table=[Coin('BTC', sz_decimals=5), ...].")
+    by_name = {coin.name: coin for coin in given}
+    if len(by_name) < len(given):
+        names = [coin.name for coin in given]
+        raise DataError(
+            f"table has two entries for {some(name for name in by_name if names.count(name) > 1)}. Keep one."
+        )
+    unknown = [name for name in by_name if name not in set(coins)]
+    if unknown:
+        raise DataError(f"table has coins that mid lacks: {some(unknown)}.{nearest(unknown[0], coins)} Leave them out.")
+    return tuple(by_name.get(coin, Coin(coin)) for coin in coins)
+
+
+def _is(value: Any, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
 def _numbers(name: str, values: np.ndarray) -> np.ndarray:
     try:
         return values.astype(np.float64)
@@ -382,6 +453,8 @@ def _describe_index(index: pd.Index) -> str:
         return f"{type(index).__name__} of {index.dtype}"
     if len(index) == 0:
         return "an empty index"
+    if index.hasnans:
+        return "rows without an instant"
     if index.tz is None:
         return f"naive timestamps from {index[0]} (add tz_localize('UTC'))"
     nanoseconds = index.as_unit("ns").asi8

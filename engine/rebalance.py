@@ -68,7 +68,7 @@ def plan_orders(
     equity_usd : float
         Equity before costs.
     mid : mapping of coin to float
-        Mid price, USD; a coin without one is not tradable.
+        Mid price, USD; a coin without a positive one is not tradable.
     tradable : mapping of coin to bool
         A coin that is absent is not tradable.
     sz_decimals : mapping of coin to int
@@ -80,24 +80,34 @@ def plan_orders(
     -------
     list of Order
         One for every coin that is weighted or held, in alphabetical order.
+
+    Raises
+    ------
+    DataError
+        For equity or a position that is not finite, or an infinite weight: no order can be sized by it.
     """
     from engine.kernel import plan_nb
 
     if not np.isfinite(equity_usd):
         raise DataError(f"Orders cannot be sized: equity is {equity_usd} USD.")
     coins = sorted(set(weights) | {coin for coin, held in units.items() if held != 0.0})
+    held = np.array([units.get(coin, 0.0) for coin in coins], dtype=np.float64)
     prices = np.array([mid.get(coin, np.nan) for coin in coins], dtype=np.float64)
     target = np.array([weights.get(coin, 0.0) for coin in coins], dtype=np.float64)
     decimals = np.array([sz_decimals.get(coin, np.nan) for coin in coins], dtype=np.float64)
     allowed = np.array([bool(tradable.get(coin, False)) for coin in coins], dtype=np.bool_)
+    for what, values, bad in (("weight", target, np.isinf(target)), ("position", held, ~np.isfinite(held))):
+        if bad.any():
+            place = int(np.argmax(bad))
+            raise DataError(f"The order of {coins[place]} cannot be sized: its {what} is {values[place]}.")
     sizes = np.zeros(len(coins))
     outcomes = np.zeros(len(coins), dtype=np.int64)
     plan_nb(
         target,
-        np.array([units.get(coin, 0.0) for coin in coins], dtype=np.float64),
+        held,
         float(equity_usd),
         prices,
-        allowed & np.isfinite(prices),
+        allowed & np.isfinite(prices) & (prices > 0.0),
         lot_scales(decimals, execution),
         execution.min_notional_usd,
         execution.no_trade_band_frac,

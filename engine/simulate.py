@@ -54,9 +54,8 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     """
     from engine.kernel import simulate_nb
 
+    check_panel(panel, "backtest()")
     config = check_config(config)
-    if panel.as_known:
-        raise DataError("backtest() needs the panel itself, not panel.known(): there the funding is an hour late.")
     decisions, values = validate_weights(weights, panel)
     traded = traded_weights(values, decisions, panel, config)
     check_gross(traded, decisions, config.account.max_gross, applied(config))
@@ -68,6 +67,17 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     return Result(panel, config, asked, ledger)
 
 
+def check_panel(panel: Panel, where: str) -> None:
+    """Refuse what is no panel, and a panel as known."""
+    if not isinstance(panel, Panel):
+        raise DataError(
+            f"{where} was given {type(panel).__name__} where the panel belongs. load_panel(...) or "
+            "Panel.from_frames(mid=...) makes one."
+        )
+    if panel.as_known:
+        raise DataError(f"{where} needs the panel itself, not panel.known(): there the funding is an hour late.")
+
+
 def check_config(config: RunConfig | None) -> RunConfig:
     """The config, or the defaults; anything else is refused."""
     if config is not None and not isinstance(config, RunConfig):
@@ -75,9 +85,9 @@ def check_config(config: RunConfig | None) -> RunConfig:
     return config or RunConfig()
 
 
-def decisions_of(panel: Panel, config: RunConfig) -> pd.DatetimeIndex:
+def decisions_of(panel: Panel, config: RunConfig | None = None) -> pd.DatetimeIndex:
     """Decision instants of the panel under the config's schedule."""
-    execution = config.execution
+    execution = check_config(config).execution
     return decision_instants(panel.index, execution.hour_utc, execution.every_days, execution.weekdays)
 
 

@@ -32,6 +32,17 @@ class SparseWeights:
 
     def __post_init__(self) -> None:
         # The kernel trusts these: a wrong one would make it read memory that is not its own.
+        for name, kinds, wanted in (
+            ("indptr", "iu", "integers"),
+            ("coins", "iu", "integers"),
+            ("weights", "f", "floats"),
+        ):
+            values = getattr(self, name)
+            if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in kinds:
+                shown = f"{values.ndim}-d {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+                raise WeightsError(f"Sparse weights: {name} is {shown}; a 1-d array of {wanted} is needed.")
+        # Signed: differences of unsigned numbers never are negative, whatever their order.
+        object.__setattr__(self, "indptr", self.indptr.astype(np.int64, copy=False))
         rows = self.indptr
         ascends = len(rows) > 0 and rows[0] == 0 and bool((np.diff(rows) >= 0).all())
         if not ascends or not rows[-1] == len(self.coins) == len(self.weights):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine.config import Costs
+from engine.panel import read_only
 
 if TYPE_CHECKING:
     from engine.kernel import Tape
@@ -46,7 +47,7 @@ def stressed_tape(tape: Tape, costs: Costs) -> Tape:
         if tape.impact_bid.shape[0]:
             beyond = np.maximum(sign * (getattr(tape, f"impact_{name}") - plain), 0.0)
             sides[f"impact_{name}"] = moved + sign * costs.stress * beyond
-    return tape._replace(**sides)
+    return tape._replace(**{name: read_only(prices) for name, prices in sides.items()})
 
 
 def _further(quote: np.ndarray, price: np.ndarray, sign: float, stress: float) -> np.ndarray:

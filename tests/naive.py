@@ -284,6 +284,7 @@ class Ledger:
         # by e * mid against the order; impact cost = abs(size) * e * mid, the fee is on the moved fill, and the spread
         # cost is what it was." "Fee = rate * abs(size) * fill."
         spread, move = size * (fill - price), self.impact(t, coin, size, market) * price
+        move = min(move, fill) if size < 0 else move  # "never by so much that a sale's fill is below 0"
         impact = abs(size) * move
         fill += sign * move
         notional = abs(size) * fill

@@ -311,6 +311,41 @@ def nasty_cases(draw: st.DrawFn) -> tuple[Panel, pd.DataFrame, RunConfig]:
     return panel, weights.iloc[:, rng.permutation(len(panel.coins))[absent:]], config
 
 
+def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:
+    """1 to 29 hours of 1 to 3 coins, wild prices with holes, decisions at any row, up to three times the equity."""
+    rng = np.random.default_rng(seed)
+    shape = (int(rng.integers(1, 30)), int(rng.integers(1, 4)))
+    names = ["BTC", "ETH", "C"][: shape[1]]
+    mid = _holes(rng, 100 * np.exp(np.cumsum(rng.normal(0, 0.3, shape), axis=0)), rng.choice([0.0, 0.3]))
+    frames = {"mid": mid}
+    for more in ({"bid": mid * 0.99, "ask": mid * 1.02}, {"impact_bid": mid * 0.5, "impact_ask": mid * 1.3}):
+        frames |= more if rng.random() < 0.5 else {}
+    if rng.random() < 0.5:
+        frames["funding"] = rng.normal(0, 0.01, shape)
+    table = [_tiered(rng, _coin(rng, name)) for name in names] if rng.random() < 0.5 else None
+    panel = Panel.from_frames(table=table, **_framed(frames, names))
+    rows = np.sort(rng.choice(shape[0], int(rng.integers(1, shape[0] + 1)), replace=False))
+    values = rng.normal(size=(len(rows), shape[1]))
+    values *= rng.uniform(0.1, 3) / np.abs(values).sum(axis=1, keepdims=True)
+    values = np.where(rng.random(values.shape) < 0.2, 0.0, _holes(rng, values, 0.2))
+    sections = {
+        "execution": {
+            "hour_utc": rng.integers(24),
+            "stale_hours": rng.integers(1, 4),
+            "delay_hours": rng.integers(3),
+            "untradable": str(rng.choice(["cash", "renormalise"])),
+        },
+        "costs": {
+            "impact": str(rng.choice(["none", "venue"])),
+            "stress": rng.choice([1.0, 5.0, 40.0]),
+            "taker_bps": 5.0,
+            "half_spread_bps": rng.choice([2.0, 4000.0]),
+        },
+        "account": {"max_gross": 3.0, "margin": rng.random() < 0.6, "initial_equity_usd": rng.choice([1e4, 1e7])},
+    }
+    return panel, pd.DataFrame(values, index=panel.index[rows], columns=names), RunConfig.from_dict(sections)
+
+
 def holed_panel() -> Panel:
     """16 days, 8 coins: one lists on day 7, one leaves on day 11, and prices have holes."""
     made = random_panel(7, 24 * 16, 8)

@@ -124,6 +124,9 @@ def test_volume_shares_by_hand() -> None:
     # 5,000 of 1,000, 2,000 of 4,000, then 5,000 of 1,000
     assert volume_shares(result) == pytest.approx((5.0, 5.0))
     assert all(math.isnan(share) for share in volume_shares(backtest(Panel.from_frames(mid=mid), rows, config)))
+    quoted = Panel.from_frames(mid=mid, bid=mid, ask=mid, volume_usd=volume * 0)  # trades, and nobody else did
+    idle = backtest(quoted, rows, config)
+    assert len(idle.trades) == 3 and all(math.isnan(share) for share in volume_shares(idle))
 
 
 def test_sizes_are_checked(panel: Panel, weights: pd.DataFrame) -> None:
@@ -131,6 +134,9 @@ def test_sizes_are_checked(panel: Panel, weights: pd.DataFrame) -> None:
     for sizes in ((), (0.0, 1.0), (1e5, 1e4), (1e4, 1e4), (1e4, math.inf), (math.nan,)):
         with pytest.raises(ConfigError, match=r"ascending order, 1e4,1e5,1e6"):
             capacity(panel, weights, RunConfig(), sizes)
+    for wrong in (1e5, ["much"]):
+        with pytest.raises(ConfigError, match=r"are not accepted: write a list of USD"):
+            capacity(panel, weights, RunConfig(), wrong)  # type: ignore[arg-type]
 
 
 def test_the_page_says_on_what_the_impact_rests(panel: Panel, weights: pd.DataFrame, tmp_path: Path) -> None:

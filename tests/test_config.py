@@ -2,10 +2,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 from engine import RunConfig
-from engine.config import parse_value
+from engine.config import Costs, Execution, parse_value
 from engine.errors import ConfigError
 
 
@@ -84,11 +86,56 @@ def test_round_trip_and_digest() -> None:
         ({"data": {"start": "2024-10-01T05:30Z"}}, "not on the hour"),
         ({"data": {"coins": []}}, "write a list of names"),
         ({"data": 3}, r"\[data\] is a table of keys"),
+        (None, "a table of sections, not NoneType"),
+        ({"data": {"start": "2024-13-01"}}, "'2024-13-01' is not a date"),
+        ({"data": {"end": pd.NaT}}, "NaT is not a date"),
+        ({"data": {"coins": {"BTC"}}}, "write a list of names"),
+        ({"costs": {"impact": ["none"]}}, r"costs.impact = \['none'\] is not accepted: choose one of none, venue"),
+        ({"costs": {"impact": np.array(["none", "venue"])}}, "choose one of none, venue"),
+        ({"costs": {"taker_bps": np.array([1.0, 2.0])}}, "must be a number between -10 and 1,000"),
+        ({"costs": {"taker_bps": "4.5"}}, "write 'schedule' or a number"),
+        ({"costs": {"taker_bps": None}}, "must be a number"),
+        ({"costs": {"fee_tiers": True, "taker_bps": 1, "maker_bps": 1}}, "fixed rates have no tiers"),
+        ({"account": {"initial_equity_usd": float("inf")}}, "must be a number at least"),
+        ({"execution": {"weekdays": {"mon"}}}, "write 'all' or a list"),
+        ({"execution": {"weekdays": [1]}}, "choose one of mon, tue"),
     ],
 )
 def test_what_is_not_accepted_is_named_with_its_cure(sections: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         RunConfig.from_dict(sections)
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    """Grids are often np.arange; the config is that of plain numbers, digest included."""
+    given = {"delay_hours": np.int64(3), "leverage": np.float32(1.5), "lots": np.bool_(False)}
+    config = RunConfig.from_dict({"execution": given})
+    plain = RunConfig.from_dict({"execution": {"delay_hours": 3, "leverage": 1.5, "lots": False}})
+    assert config == plain and config.digest == plain.digest
+    assert type(config.execution.delay_hours) is int and type(config.execution.lots) is bool
+    with pytest.raises(ConfigError, match="must be a number"):
+        RunConfig.from_dict({"execution": {"leverage": np.bool_(True)}})
+
+
+def test_a_section_of_another_kind_is_refused() -> None:
+    assert RunConfig(costs=Costs(taker_bps=3.0)).costs.taker_bps == 3.0
+    for wrong in ({"taker_bps": 3.0}, Execution(), Costs):
+        with pytest.raises(ConfigError, match=r"RunConfig\(costs=\.{3}\) is \w+; Costs\(\.{3}\) is needed.*from_dict"):
+            RunConfig(costs=wrong)  # type: ignore[arg-type]
+
+
+def test_a_study_lies_over_the_file_and_under_the_command_line(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[costs]\ntaker_bps = 3.0\nhalf_spread_bps = 1.0\nimpact_bps = 7.0\n")
+    study = {"costs": {"half_spread_bps": 4.0, "impact_bps": 8.0}, "account": {"max_gross": 2.0}}
+    config = RunConfig.load(file, ["costs.impact_bps=9"], study)
+    assert (config.costs.taker_bps, config.costs.half_spread_bps, config.costs.impact_bps) == (3.0, 4.0, 9.0)
+    assert config.account.max_gross == 2.0
+    with pytest.raises(ConfigError, match=r"\[costs\] is a table of keys, not 3"):
+        RunConfig.load(file, (), {"costs": 3})  # type: ignore[dict-item]
+    file.write_text("costs = 3\n")
+    with pytest.raises(ConfigError, match=r"\[costs\] is a table of keys, not 3"):
+        RunConfig.load(file, ["costs.taker_bps=1"])
 
 
 def test_instants_are_normalised() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from engine import Panel, RunConfig, backtest
-from engine.rebalance import plan_orders
+from engine.config import Execution
+from engine.errors import DataError
+from engine.rebalance import Order, plan_orders
 from panels import random_panel, random_weights
 
 SEEDS = range(3)
@@ -137,3 +140,28 @@ def test_live_sizing_is_the_simulations(seed: int, untradable: str) -> None:
             if coin in lots:
                 held[coin] = round(held[coin] * 10 ** lots[coin]) / 10 ** lots[coin]
     assert compared > 50
+
+
+def planned(**given: Any) -> list[Order]:
+    one = {"weights": {"BTC": 0.5}, "units": {}, "equity_usd": 1e4, "mid": {"BTC": 1e4}, "tradable": {"BTC": True}}
+    return plan_orders(**{**one, "sz_decimals": {"BTC": 5}, "execution": Execution(), **given})
+
+
+@pytest.mark.parametrize("mid", [np.nan, 0.0, -5.0, np.inf])
+def test_a_price_that_is_none_is_not_traded(mid: float) -> None:
+    assert [(order.units, order.outcome) for order in planned()] == [(0.5, "order")]
+    assert [(order.units, order.outcome) for order in planned(mid={"BTC": mid})] == [(0.0, "untradable")]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"weights": {"BTC": np.inf}}, "The order of BTC cannot be sized: its weight is inf"),
+        ({"units": {"BTC": np.nan}}, "its position is nan"),
+        ({"units": {"ETH": -np.inf}}, "The order of ETH cannot be sized: its position is -inf"),
+        ({"equity_usd": np.nan}, "equity is nan USD"),
+    ],
+)
+def test_no_order_is_sized_by_what_is_no_number(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        planned(**given)

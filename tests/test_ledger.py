@@ -316,3 +316,17 @@ def test_the_panel_as_known_is_refused() -> None:
     panel = make([100.0, 100.0], funding=[0.01, 0.01])
     with pytest.raises(DataError, match="an hour late"):
         backtest(panel.known(), decide(panel, {0: 1.0}), config())
+
+
+@pytest.mark.parametrize("bid", [40.0, 90.0])
+def test_no_impact_takes_a_sale_below_zero(bid: float) -> None:
+    """A bid far under the mid and an impact of half of it: nobody pays to have a coin taken away."""
+    quotes = {"bid": [bid] * 2, "ask": [100.0] * 2, "impact_bid": [bid / 4] * 2, "impact_ask": [100.0] * 2}
+    panel = make([100.0, 100.0], **quotes)
+    costs = {"impact": "venue", "taker_bps": 10.0}
+    rich = config(costs={**costs, "half_spread_bps": 0.0}, account={"initial_equity_usd": 1e6, "margin": False})
+    result = backtest(panel, decide(panel, {0: -1.0}), rich)
+    price = max(bid - 50.0, 0.0)
+    assert result.trades["price"].tolist() == pytest.approx([price], abs=1e-12)
+    assert result.metrics["impact_usd"] == pytest.approx(1e4 * min(50.0, bid), rel=1e-12)
+    assert result.equity.iloc[-1] == pytest.approx(1e6 - 1e4 * (100.0 - price) - 1e-3 * 1e4 * price, rel=1e-12)

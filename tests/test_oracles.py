@@ -112,9 +112,11 @@ def test_momentum_by_hand() -> None:
     mid.loc[index[30] :, "C"] = 110.0  # the winner
     mid.loc[index[40] :, "A"] = 95.0  # the loser
     panel = Panel.from_frames(mid=mid)
-    row = Momentum(lookback_hours=24, n=1).fetch_portfolio_weights(index[47], "ABCD", panel.known())
+    row = Momentum(lookback_hours=24, n=1).fetch_portfolio_weights(index[47], list("ABCD"), panel.known())
     assert row == {"A": -0.5, "B": 0.0, "C": 0.5, "D": 0.0}
-    skipped = Momentum(lookback_hours=24, skip_hours=10, n=1).fetch_portfolio_weights(index[47], "ABCD", panel.known())
+    skipped = Momentum(lookback_hours=24, skip_hours=10, n=1).fetch_portfolio_weights(
+        index[47], list("ABCD"), panel.known()
+    )
     assert skipped["C"] == 0.5 and skipped["A"] != 0.5  # the fall at hour 40 is inside the skipped hours
     narrowed = Momentum(lookback_hours=24, n=1).fetch_portfolio_weights(index[47], ["A", "B"], panel.known())
     assert narrowed == {"A": -0.5, "B": 0.5, "C": 0.0, "D": 0.0}
@@ -299,6 +301,10 @@ def test_validate_weights_takes_the_absolute_value() -> None:
         oracle.validate_weights({"BTC": 0.6, "ETH": -0.6})
     with pytest.raises(WeightsError, match="The weight of BTC of weights is inf"):
         oracle.validate_weights({"BTC": float("inf")})
+    with pytest.raises(WeightsError, match="a value that is no number"):
+        oracle.validate_weights({"BTC": "half"})  # type: ignore[dict-item]
+    with pytest.raises(WeightsError, match="Weights are list; a frame or a mapping"):
+        oracle.validate_weights([0.5])  # type: ignore[arg-type]
 
 
 def test_one_instant_errors(panel: Panel) -> None:
@@ -306,6 +312,12 @@ def test_one_instant_errors(panel: Panel) -> None:
         Momentum().fetch_portfolio_weights(panel.index[0], panel.coins)
     with pytest.raises(OracleError, match="is naive"):
         Momentum().fetch_portfolio_weights(pd.Timestamp("2024-10-01"), panel.coins, panel.known())
+    with pytest.raises(OracleError, match="Timestamp 'soon' is no instant"):
+        Momentum().fetch_portfolio_weights("soon", panel.coins, panel.known())  # type: ignore[arg-type]
+    with pytest.raises(OracleError, match="tradable_universe is the text 'BTC'; a list of coins is needed"):
+        Momentum().fetch_portfolio_weights(panel.index[0], "BTC", panel.known())
+    with pytest.raises(OracleError, match=r"Momentum is a class. Build the oracle first: Momentum\("):
+        weight_matrix(Momentum, panel, panel.index[:1])  # type: ignore[arg-type]
     with pytest.raises(OracleError, match="has no row at"):
         Momentum().fetch_portfolio_weights(panel.index[-1] + pd.Timedelta(hours=2), panel.coins, panel.known())
 

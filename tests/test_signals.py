@@ -319,7 +319,7 @@ def test_holds_keep_the_weight_and_discounts_lower_the_cost(panel: Panel) -> Non
 def test_an_oracle_without_an_order_and_a_panel_without_a_market(panel: Panel) -> None:
     found = analyse(EqualWeight(), panel)
     assert found.ic.count == 0 and math.isnan(strongest(found.decay)[0])
-    bare = Panel(panel.index, tuple("abcdefghij"), {"mid": panel.values("mid")}, panel.tradable, panel.table)
+    bare = Panel.from_frames(mid=panel.frame("mid").set_axis(list("abcdefghij"), axis=1))
     alone = analyse(Momentum(lookback_hours=24, n=2), bare)
     assert math.isnan(alone.figures["beta"]) and alone.daily["beta"].isna().all()
     assert not [sentence for sentence in conclusions(alone) if "beta" in sentence]

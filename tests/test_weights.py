@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from engine import Panel, RunConfig, backtest
-from engine.errors import WeightsError
+from engine.errors import DataError, WeightsError
 from engine.weights import read_weights
 
 INDEX = pd.date_range("2024-10-01", periods=100, freq="h", tz="UTC")
@@ -51,6 +51,11 @@ def frame(
 def test_weights_that_break_the_contract(weights: pd.DataFrame, message: str) -> None:
     with pytest.raises(WeightsError, match=message):
         backtest(PANEL, weights)
+
+
+def test_a_panel_where_it_belongs() -> None:
+    with pytest.raises(DataError, match=r"backtest\(\) was given DataFrame where the panel belongs. load_panel"):
+        backtest(frame(), PANEL)  # type: ignore[arg-type]
 
 
 def test_rounded_weights_that_sum_to_the_limit_are_fine() -> None:
@@ -107,3 +112,6 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "w.txt").write_text("time\n")
     with pytest.raises(WeightsError, match=r"neither \.csv nor \.parquet"):
         read_weights(tmp_path / "w.txt")
+    frame(index=DECISIONS.tz_localize(None)).to_parquet(tmp_path / "naive.parquet")
+    with pytest.raises(WeightsError, match=r"the times are naive, the first is 2024-10-01 23:00:00\. Store"):
+        read_weights(tmp_path / "naive.parquet")
