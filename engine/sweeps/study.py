@@ -64,10 +64,10 @@ class Study:
     Attributes
     ----------
     record : mapping
-        ``sweep.json``: ``name``, ``created``, ``synthetic``, ``oracles`` (path, name and digest of each), ``fixed``
-        (parameters all sets share), ``grid`` (values by key), ``keys`` (those of the grid in order), ``where``,
-        ``sample``, ``config`` (before the sets' own keys), ``span``, ``digests``, ``versions``, ``sets``, and a
-        ``note`` on what was computed anew.
+        ``sweep.json``: ``name``, ``created``, ``synthetic``, ``oracles`` (path, name and digest of each), ``inner``
+        (paths of the oracles inside them), ``fixed`` (parameters all sets share), ``grid`` (values by key), ``keys``
+        (those of the grid in order), ``where``, ``sample``, ``config`` (before the sets' own keys), ``span``,
+        ``digests``, ``versions``, ``sets``, and a ``note`` on what was computed anew.
     table : DataFrame, (P, metrics)
         Index: the parameters that vary, a level each, named as the keys of the grid. Columns as
         :attr:`engine.Result.metrics`, then ``error``: why a set has no figures, else an empty string.
