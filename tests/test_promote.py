@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, RunConfig, backtest, decisions_of, weight_matrix
+from engine import Panel, RunConfig, backtest, decisions_of, sweep, weight_matrix
 from engine.capacity import capacity, volume_shares
 from engine.errors import PromotionError
 from engine.oracles.build import load_oracle
 from engine.promote import check_overrides, default_gates, overrides_of
-from engine.promotion.candidate import Candidate, sweep_of
+from engine.promotion.candidate import Candidate, read_candidate, sweep_of
 from engine.promotion.gates import GATES, Examination, Gate, examine, gate_of, read_gates
 from engine.sweeps.study import load_study
 from engine.sweeps.trials import count_trials
@@ -208,3 +209,17 @@ def test_ruin_is_counted(
     wild = RunConfig.from_dict({"account": {"max_gross": 60.0}, "execution": {"leverage": 50.0}})
     gates = by_name(examine(replace(winner, config=wild), panel, thresholds, 1e4))
     assert gates["liquidation"].value >= 1.0 and not gates["liquidation"].passed
+
+
+def test_trials_of_the_oracle_inside_count_at_the_gates(
+    world: World, thresholds: dict[str, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    panel = world[2].until(world[2].index[24 * 40])
+    momentum = "research.oracles.momentum:Momentum"
+    sweep(panel, momentum, {"n": [1, 2, 3], "lookback_hours": [24, 48]}, name="a", reports="reports")
+    fixed = {"inner": momentum, "inner.n": 4, "inner.lookback_hours": 24}
+    sweep(panel, "research.oracles.compose:Cap", {"cap": [0.4, 0.9]}, fixed=fixed, name="b", reports="reports")
+    examination = examine(read_candidate(Path("reports/b")), panel, thresholds, 1e4)
+    assert examination.trials == 8 and examination.sweep == "b"
+    assert "the best of 8 trials" in by_name(examination)["deflated_sharpe"].says

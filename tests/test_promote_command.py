@@ -106,6 +106,11 @@ def test_the_set_is_found_whatever_shape_its_sweep_has(home: Path, world: World)
     assert found.record["name"] == "wide" and setting.oracle == "trend.py:Trend"
     assert setting.parameters["gross"] == 1 and setting.config == config
     assert sweep_of(replace(one, config=RunConfig()))[0].record["name"] == "wide"  # the most sets
+    # A value of its grid that no config takes fails its own sets and hides no other.
+    costs = {**grid, "costs.taker_bps": ["schedule", 9.0, -1e9], "costs.half_spread_bps": [2.0, 3.0]}
+    sweep(panel, ["trend.py:Trend", "twin.py:Twin"], costs, RunConfig(), fixed={"hours": 24}, name="most", reports="r")
+    assert sweep_of(one)[0].record["name"] == "most"
+    shutil.rmtree(home / "r/most")
     assert sweep_of(replace(one, config=RunConfig(), sweep=home / "r/a-narrow"))[0].record["name"] == "a-narrow"
     for other in (
         replace(one, parameters={**parameters, "gross": 2}),

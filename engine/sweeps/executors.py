@@ -119,7 +119,7 @@ class Ray:
                 host, _, port = self.address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
             ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
                 f"The Ray cluster at {self.address or 'this machine'} cannot be reached: {said}. Nothing is lost: "
