@@ -15,7 +15,7 @@ from engine import RunConfig, sweep
 from engine.errors import ConfigError, DataError, HlbtError, PromotionError, SpecError
 from engine.live.limits import Limits
 from engine.live.spec import load_live_oracle, read_spec
-from engine.promote import default_gates, limits_of
+from engine.promote import default_gates, limits_of, save_spec
 from engine.promotion.candidate import Candidate, check_current, read_candidate, sweep_of
 from engine.promotion.gates import GATES, GateFile, read_gates
 from engine.runs import load_run
@@ -269,6 +269,14 @@ def test_the_gates_file_says_all_and_nothing_else(tmp_path: Path) -> None:
         with pytest.raises(ConfigError) as refusal:
             read_gates(file)
         assert message in str(refusal.value)
+
+
+def test_a_spec_that_cannot_be_written_is_said(home: Path, hlbt: Hlbt) -> None:
+    assert hlbt("promote", "grid", "--name", "trend")[0] == 0
+    spec = read_spec(Path("research/promoted/trend.json"))
+    Path("taken").write_text("a file", encoding="utf-8")
+    with pytest.raises(DataError, match=r"taken/trend\.json cannot be written: "):
+        save_spec(spec, Path("taken/trend.json"))
 
 
 def test_limits_leave_room_for_the_run() -> None:

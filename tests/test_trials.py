@@ -131,3 +131,11 @@ def test_what_is_done_is_in_the_ledger_before_the_sweep_is(panel: Panel, tmp_pat
     count = count_trials(tmp_path, [f"{Slow.__module__}:Slow"])
     assert count.total == 160
     assert count.sharpe_sd_daily == pytest.approx(np.std(study["sharpe"] / np.sqrt(365), ddof=1), rel=1e-12)
+
+
+def test_a_set_whose_oracle_inside_is_none_fails_alone(panel: Panel, tmp_path: Path) -> None:
+    """It cannot be asked for its parts and their code, which tell a set from others."""
+    given = {"inner": [MOMENTUM, "research.oracles.momentum:Momentun"], "cap": [0.5]}
+    study = sweep(panel, Cap, given, name="a", reports=tmp_path)
+    assert study["error"].iloc[0] == "" and "Momentun" in study["error"].iloc[1]
+    assert count_trials(tmp_path, [CAP]).total == count_trials(tmp_path, [MOMENTUM]).total == 1

@@ -67,7 +67,8 @@ class Results:
     def __init__(self, folder: Path, keys: np.ndarray, dates: pd.DatetimeIndex, returns: bool) -> None:
         self.chunks = folder / CHUNKS
         self.keys, self.dates, self.returns = keys, dates, returns
-        self.done, self.ran = np.zeros(len(keys), dtype=bool), np.zeros(len(keys), dtype=bool)
+        self.done = np.zeros(len(keys), dtype=bool)
+        self.ran = np.zeros(len(keys), dtype=bool)
         self.sharpe = np.full(len(keys), np.nan)
         self.chunks.mkdir(parents=True, exist_ok=True)
 
