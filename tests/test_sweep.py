@@ -25,6 +25,7 @@ from engine import (
 from engine.errors import ConfigError, DataError, OracleError
 from engine.sweeps.executors import Threads
 from engine.sweeps.plan import make_plan
+from engine.validate import validate
 from panels import random_panel
 from research.oracles.carry import Carry
 from research.oracles.momentum import Momentum
@@ -336,3 +337,29 @@ def test_no_two_sweeps_have_one_name_by_default(panel: Panel) -> None:
     names = {name(Momentum), name(globals()["Momentum"])}
     names |= {name(Momentum, lambda one: one["n"] == 1), name(Momentum, lambda one: one["n"] == 2)}
     assert len(names) == 4
+
+
+@dataclass(frozen=True)
+class Picky(Oracle):
+    """Takes lists, which an index has as tuples, and tables, which have no hash."""
+
+    sizes: object = None
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        if not isinstance(self.sizes, list | dict):
+            raise OracleError(f"{type(self.sizes).__name__} is no list")
+        size = self.sizes["a"] if isinstance(self.sizes, dict) else np.hstack(self.sizes).sum()
+        return pd.DataFrame(0.1 * size, index=decisions, columns=list(panel.coins)[:1])
+
+
+@pytest.mark.parametrize("more", [{}, {"costs.taker_bps": [3.0, 4.0]}])
+@pytest.mark.parametrize("sizes", [[[1, 2], [3, 1]], [[[1, 2], 1], [[1, 1], 1]], [{"a": 1}, {"a": 2}]])
+def test_a_set_of_lists_or_tables_is_judged_as_any_other(
+    panel: Panel, tmp_path: Path, sizes: list[object], more: dict[str, list[float]]
+) -> None:
+    sweep(panel, Picky, {"sizes": sizes, **more}, name="a", reports=tmp_path)
+    study = load_study(tmp_path / "a")
+    assert [study.chosen(place)["sizes"] for place in range(0, len(study), 1 + bool(more))] == sizes
+    verdict = validate(study, panel)
+    assert verdict.details["winner"]["rerun"]["sharpe"] == pytest.approx(study["sharpe"].max(), rel=1e-9)
+    assert len(verdict.details["plateau"]["neighbours"]) == 1 + bool(more)
