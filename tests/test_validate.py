@@ -21,7 +21,7 @@ from engine.errors import ConfigError, DataError, HlbtError
 from engine.sweep import sweep as engine_sweep
 from engine.sweeps.study import VERDICT, Study, index_of, load_study
 from engine.sweeps.trials import record_trials
-from engine.validate import Case, TrialCount, validate, walk_forwards
+from engine.validate import TrialCount, validate
 from engine.validation.checks import checks_of
 from engine.validation.robustness import Rerun, neighbours
 from engine.validation.statistics import deflated_sharpe_ratio, effective_trials, moments, walk_forward
@@ -492,24 +492,3 @@ def test_the_command_refuses(sweep: tuple[Path, Panel]) -> None:
     for words, message in cases:
         with pytest.raises(HlbtError, match=message):
             run(*words)
-
-
-def test_a_walk_forward_over_hours_of_decision_holds_no_day_that_had_begun(panel: Panel) -> None:
-    """The day of 01:00 begins 22 hours before that of 23:00 is over, on which the choice rests."""
-    study = engine_sweep(panel, MOMENTUM, {"execution.hour_utc": [1, 23], "n": [1, 2]}, fixed={"lookback_hours": 48})
-    found = walk_forwards(Case(study, study.best(), panel, None, 0, 0.95))
-    early = 0
-    for kind in ("anchored", "rolling"):
-        held, begin = -1, 0
-        for fold in found[kind]["folds"]:
-            place = fold["place"]
-            returns = study.daily_returns.iloc[:, place].loc[fold["test_start"] : fold["test_end"]].to_numpy().copy()
-            if place != held:
-                skipped = fold["parameters"]["execution.hour_utc"] == 1
-                early += skipped
-                cost = 2.0 * study["gross_mean"].iloc[place] * found["switch_rate_frac"]
-                returns[0] = (1.0 + (0.0 if skipped else returns[0])) * (1.0 - cost) - 1.0
-            ours = found[kind]["returns"][begin : begin + len(returns)]
-            np.testing.assert_allclose(ours, returns, rtol=1e-12, atol=1e-15)
-            held, begin = place, begin + len(returns)
-    assert early > 0
