@@ -362,8 +362,9 @@ def _save(
     import numpy as np
 
     from engine.clock import DAYS_PER_YEAR
+    from engine.oracles.build import oracle_class
     from engine.runs import run_name, save_run
-    from engine.sweeps.trials import record_trials, trial_key
+    from engine.sweeps.trials import inner_paths, record_trials, trial_key
 
     name = run_name(result, origin)
     folder = out if out is not None else reports / name
@@ -371,7 +372,8 @@ def _save(
     if origin.kind == "oracle":
         key = trial_key(origin.path, origin.code, origin.parameters, result.config.to_dict())
         sharpe = result.metrics["sharpe"] / DAYS_PER_YEAR**0.5
-        record_trials(reports, origin.path, name, np.array([key]), np.array([sharpe]))
+        for family in [origin.path, *inner_paths(oracle_class(origin.path), origin.parameters)]:
+            record_trials(reports, family, name, np.array([key]), np.array([sharpe]))
     return folder
 
 

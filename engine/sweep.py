@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from engine.config import RunConfig
 from engine.errors import ConfigError, DataError
 from engine.panel import Panel
@@ -89,6 +91,7 @@ def sweep(
         note = _outdated(folder)
         results = Results(folder, plan.keys, panel.index.normalize().unique(), plan.returns)
         count = reused = results.adopt(parent)
+        counted = 0
         what = f"sets ({reused:,} known already)" if reused else "sets"
         tell(count, len(plan.keys), what)
         try:
@@ -96,6 +99,10 @@ def sweep(
                 results.add(outcome)
                 count += len(outcome.errors)
                 tell(count, len(plan.keys), what)
+                if parent is not None and count - counted >= counted // 8:
+                    # So that a sweep that is killed has nearly all of its trials in the ledger, at little cost.
+                    _count(plan, results, folder.name, parent)
+                    counted = count
         finally:
             if parent is not None:
                 _count(plan, results, folder.name, parent)
@@ -117,11 +124,10 @@ def _outdated(folder: Path) -> str:
 
 def _count(plan: Plan, results: Results, source: str, reports: Path) -> None:
     """Count in the ledger every set that has a result by now."""
-    ran, sharpe = results.sharpe()
-    for family, path in enumerate(plan.kinds):
-        of = ran & (plan.families == family)
-        if of.any():
-            record_trials(reports, path, source, plan.trial_keys[of], sharpe[of])
+    families = [(path, np.flatnonzero(plan.families == family)) for family, path in enumerate(plan.kinds)]
+    for path, places in [*families, *plan.inner.items()]:
+        if (of := places[results.ran[places]]).size:
+            record_trials(reports, path, source, plan.trial_keys[of], results.sharpe[of])
 
 
 @contextmanager

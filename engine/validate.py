@@ -49,6 +49,7 @@ MOST_LISTED = 2_000
 #: Walk-forward: part of the days that is trained on at first, and number of folds of the rest.
 TRAINED, FOLDS = 1 / 3, 6
 BLOCKS = 16
+HOUR_UTC = "execution.hour_utc"
 
 
 def validate(
@@ -267,8 +268,10 @@ def walk_forwards(case: Case) -> dict[str, Any]:
     gross = case.study.table["gross_mean"].to_numpy(dtype=np.float64)[places]
     # A whole book is closed and a whole book is opened, whatever of the two is the same.
     cost = 2.0 * np.maximum(gross, 0.0) * rate
+    index = case.study.table.index
+    hour = index.get_level_values(HOUR_UTC).to_numpy()[places] if HOUR_UTC in index.names else 0
     found = {
-        name: walk_forward(values, train, test, anchored, cost)
+        name: walk_forward(values, train, test, anchored, cost, hour)
         for name, anchored in (("anchored", True), ("rolling", False))
     }
     return {

@@ -157,6 +157,7 @@ def verdict(of: Study, passed: bool = False, seed: int = 3) -> dict[str, Any]:
             "trials": {
                 "study": len(of),
                 "ledger": 240,
+                "judged": 240,
                 "effective": 11.3,
                 "sharpe_sd_daily": 0.031,
                 "expected_max_sharpe_annual": 1.66,

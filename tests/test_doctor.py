@@ -259,7 +259,7 @@ def test_reports_are_counted(tmp_path: Path) -> None:
     (reports / "grid" / "sweep.json").write_text("{}")
     record_trials(reports, "mine:A", "grid", np.arange(5), np.zeros(5))
     record_trials(reports, "mine:A", "one", np.arange(3, 7), np.zeros(4))
-    record_trials(reports, "mine:B", "two", np.arange(2), np.zeros(2))
+    record_trials(reports, "mine:B", "two", np.arange(7, 9), np.zeros(2))
     found = check_reports(reports)
     assert found.figures == {"path": str(reports), "runs": 2, "sweeps": 1, "trials": 9}
     next((reports / FOLDER).glob("*/grid.parquet")).write_bytes(b"")

@@ -101,12 +101,42 @@ def test_a_list_of_sets_fills_in_defaults() -> None:
         ({"n": [3, 5]}, ["n + 1"], "not true or false"),
         ([{"n": 3}, {"m": 3}], [], "has no m"),
         ([{"n": 3}, {"n": 3}], [], "twice"),
+        ({"n": [*range(2000), 0]}, [], "value 0 twice"),
+        ({"n": {"start": float("nan"), "stop": 1, "step": 1}}, [], "range"),
+        ({"n": {"start": 0, "stop": 1, "step": float("inf")}}, [], "range"),
+        ({"n": [{1: 2, "a": 3}]}, [], "is not accepted"),
         ({f"p{k}": list(range(100)) for k in range(5)}, [], "10,000,000,000 sets"),
     ],
 )
 def test_grids_that_are_refused(asked: object, where: list[str], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         make_grid(asked, {}, where)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sample", [0, -1, 1.5, True])
+@pytest.mark.parametrize("asked", [{"n": [1, 2]}, [{"n": 1}, {"n": 2}]], ids=["product", "list"])
+def test_draws_that_are_refused(asked: object, sample: object) -> None:
+    with pytest.raises(ConfigError, match="must be a whole number from 1"):
+        make_grid(asked, {}, sample=sample)  # type: ignore[arg-type]
+
+
+def test_a_draw_that_the_constraints_hardly_allow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.sweeps.grid.MOST_SETS", 100_000)
+    asked = {f"p{k}": list(range(1000)) for k in range(4)}
+    with pytest.raises(ConfigError, match=r"sets drawn the constraints keep 0; 5 were asked for"):
+        make_grid(asked, {}, ["p0 < 0"], sample=5)
+    assert len(make_grid(asked, {}, ["p0 < 2"], sample=5)) == 5  # two of a thousand
+
+
+def test_a_function_sees_the_values_as_they_are() -> None:
+    seen: list[object] = []
+    make_grid({"n": [1, None], "w": [[1, 2]]}, {}, [lambda one: seen.append((one["n"], one["w"])) is None])
+    assert seen == [(1, [1, 2]), (None, [1, 2])] and type(seen[0][0]) is int  # type: ignore[index]
+
+
+def test_a_list_of_many_sets_takes_no_time_that_grows_with_their_square() -> None:
+    grid = make_grid([{"x": k / 7, "y": k % 3} for k in range(20_000)], {})
+    assert grid.chosen(19_999) == {"x": 19_999 / 7, "y": 1} and len(grid.values["y"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -162,6 +192,12 @@ def test_a_study_file(tmp_path: Path) -> None:
     }
 
 
+def test_keys_of_sets_may_have_dots_as_those_of_a_grid(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("[[sets]]\nn = 3\ncosts.taker_bps = 4\n[[sets]]\nn = 5\n'costs.taker_bps' = 5\n")
+    assert read_study_file(file).grid == [{"n": 3, "costs.taker_bps": 4}, {"n": 5, "costs.taker_bps": 5}]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -170,6 +206,7 @@ def test_a_study_file(tmp_path: Path) -> None:
         ("grid = 3", "must be a table"),
         ("[grid]\nn = [1]\n[[sets]]\nn = 1", "both"),
         ("sample = true", "whole number"),
+        ("sets = [1, 2]", "list of tables"),
         ("oracle = ", "is not TOML"),
     ],
 )

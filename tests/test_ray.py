@@ -6,13 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
-from engine import sweep
+from engine import Oracle, Panel, RunConfig, sweep
 from engine.errors import ConfigError, DataError
 from engine.sweeps.executors import Ray
+from engine.sweeps.plan import make_plan
+from engine.sweeps.tasks import Outcome
 from panels import random_panel
 from research.oracles.momentum import Momentum
 
@@ -66,3 +71,54 @@ def test_an_oracle_of_a_file_is_carried_to_the_workers(tmp_path: Path, monkeypat
     here = sweep(panel, f"{file}:Mine", {"x": [1, 2]})
     there = sweep(panel, f"{file}:Mine", {"x": [1, 2]}, executor=Ray(None, 1))
     assert there.table.equals(here.table)
+
+
+class Cluster:
+    """As much of Ray as hands out tasks: one is done whenever it is waited for."""
+
+    def __init__(self) -> None:
+        self.out, self.most = 0, 0
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 8.0}
+
+    def put(self, panel: Panel) -> Panel:
+        return panel
+
+    def remote(self, **_: object) -> Callable[[object], Cluster]:
+        return lambda work: _Remote(self, work)  # type: ignore[return-value,arg-type]
+
+    def wait(self, pending: list[Outcome], num_returns: int) -> tuple[list[Outcome], list[Outcome]]:
+        self.out -= num_returns
+        return pending[:num_returns], pending[num_returns:]
+
+    def get(self, done: list[Outcome]) -> list[Outcome]:
+        return done
+
+
+class _Remote:
+    def __init__(self, cluster: Cluster, work: Callable[..., Outcome]) -> None:
+        self.cluster, self.work = cluster, work
+
+    def remote(self, *given: object) -> Outcome:
+        self.cluster.out += 1
+        self.cluster.most = max(self.cluster.most, self.cluster.out)
+        return self.work(*given)
+
+
+@pytest.mark.parametrize(("workers", "most"), [(3, 3), (None, 16), (8, 16)])
+def test_no_more_tasks_are_handed_out_than_were_asked_for(workers: int | None, most: int) -> None:
+    """On a cluster that others started nothing else bounds them; one of one's own has no more processors."""
+    panel = random_panel(1, 24 * 10, 4)
+    plan = make_plan(panel, f"{__name__}:Even", {"k": list(range(200))}, RunConfig(), {}, (), None, 0, False)
+    cluster = Cluster()
+    outcomes = list(Ray("auto", workers)._run(cluster, panel, plan.tasks(np.arange(200))))
+    assert sum(len(outcome.errors) for outcome in outcomes) == 200 and cluster.most == most
+
+
+class Even(Oracle):
+    def __init__(self, k: int = 0) -> None:
+        self.k = k
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        return pd.DataFrame(0.001 * self.k, index=decisions, columns=list(panel.coins)[:1])

@@ -287,6 +287,28 @@ def test_walk_forward_never_sees_a_fold_before_it_is_over() -> None:
         )
 
 
+def test_walk_forward_takes_no_day_that_had_begun_when_it_chose() -> None:
+    """Days of sets that decide at other hours overlap: those of 23:00 end 22 hours after those of 01:00."""
+    returns = noise(3, 60, 2)
+    returns[:30, 0] += 0.05  # chosen first, then the other one
+    returns[20:, 1] += 0.2
+    hour, cost = np.array([23, 1]), 0.01
+    found = walk_forward(returns, 20, 20, False, cost, hour)
+    assert [fold.place for fold in found.folds] == [0, 1]
+    expected = np.concatenate([returns[20:40, 0], returns[40:, 1]])
+    expected[0] = (1 + returns[20, 0]) * 0.99 - 1  # of the latest hour: its day begins when the choice is made
+    expected[20] = -0.01  # of an earlier hour: nobody could have held it from its beginning
+    np.testing.assert_allclose(found.returns, expected, rtol=1e-12)
+    alike = walk_forward(returns, 20, 20, False, cost, np.array([1, 1]))
+    assert alike.returns[20] == pytest.approx((1 + returns[40, 1]) * 0.99 - 1)
+    np.testing.assert_array_equal(alike.returns, walk_forward(returns, 20, 20, False, cost).returns)
+    # A set that is held on was held all the time.
+    returns[:, 1] += 1.0
+    kept = walk_forward(returns, 20, 10, True, cost, hour)
+    assert {fold.place for fold in kept.folds} == {1}
+    np.testing.assert_allclose(kept.returns, [-0.01, *returns[21:, 1]], rtol=1e-12)
+
+
 def test_walk_forward_refuses() -> None:
     for train, test in ((1, 5), (20, 5), (5, 0)):
         with pytest.raises(DataError, match="cannot train on"):

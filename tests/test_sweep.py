@@ -1,14 +1,7 @@
-"""sweep(): every set is the backtest it says it is; what is known is not run again; nothing done is lost."""
+"""sweep(): every set is the backtest it says it is; what cannot be run says why, and what is refused is named."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,11 +25,9 @@ from engine import (
 from engine.errors import ConfigError, DataError, OracleError
 from engine.sweeps.executors import Threads
 from engine.sweeps.plan import make_plan
-from engine.sweeps.tasks import Outcome, Task
-from engine.sweeps.trials import count_trials, families_of
+from engine.validate import validate
 from panels import random_panel
 from research.oracles.carry import Carry
-from research.oracles.compose import Cap
 from research.oracles.momentum import Momentum
 from research.oracles.reversal import Reversal
 from test_batch import assert_same
@@ -191,156 +182,6 @@ def test_a_config_that_is_not_accepted_is_an_error_of_its_sets(panel: Panel) -> 
     assert study["error"].iloc[0] == "" and "delay_hours = -1 is not accepted" in study["error"].iloc[1]
 
 
-def test_a_kept_sweep_is_read_back_as_it_was(panel: Panel, tmp_path: Path) -> None:
-    study = sweep(panel, Momentum, GRID, name="mine", reports=tmp_path, created="2026-01-01T00:00:00+00:00")
-    again = load_study(tmp_path / "mine")
-    pd.testing.assert_frame_equal(again.table, study.table, check_exact=True)
-    pd.testing.assert_frame_equal(again.daily_returns, study.daily_returns, check_exact=True)  # type: ignore[arg-type]
-    assert again.record == study.record and again.folder == study.folder == tmp_path / "mine"
-    assert sorted(path.name for path in (tmp_path / "mine").iterdir() if path.name != ".lock") == [
-        "returns.parquet",
-        "sweep.json",
-        "table.parquet",
-    ]
-    kept = pd.read_parquet(tmp_path / "mine" / "returns.parquet")  # a row a set, a column a day
-    assert kept.shape == study.daily_returns.shape[::-1]  # type: ignore[union-attr]
-
-
-def test_no_set_is_run_twice(panel: Panel, tmp_path: Path) -> None:
-    first = sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
-    Slow.asked = 0
-    same = sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
-    assert Slow.asked == 0 and same.record["sets"]["reused"] == 2
-    pd.testing.assert_frame_equal(same.table, first.table, check_exact=True)
-    # Another sweep, of which a part is known, and the default written out.
-    more = sweep(panel, Slow, {"tilt": [0.1, 0.2, 0.3], "boom": [False]}, name="b", reports=tmp_path)
-    assert Slow.asked == 1 and more.record["sets"]["reused"] == 2
-    assert more["equity_end_usd"].to_numpy()[:2] == pytest.approx(first["equity_end_usd"].to_numpy(), rel=0)
-    # Other data, another config: other numbers, so they are run.
-    sweep(panel.until(panel.index[-30]), Slow, {"tilt": [0.1]}, name="c", reports=tmp_path)
-    sweep(panel, Slow, {"tilt": [0.1]}, RunConfig.from_dict({"costs": {"taker_bps": 3}}), name="d", reports=tmp_path)
-    assert Slow.asked == 3
-
-
-def test_a_failed_set_is_tried_again(panel: Panel, tmp_path: Path) -> None:
-    sweep(panel, Slow, {"boom": [True, False]}, name="a", reports=tmp_path)
-    Slow.asked = 0
-    again = sweep(panel, Slow, {"boom": [True, False]}, name="a", reports=tmp_path)
-    assert Slow.asked == 1 and again.record["sets"] == {"total": 2, "reused": 1, "failed": 1}
-
-
-def test_results_of_another_engine_are_computed_anew_and_said(
-    panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    assert sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path).record["note"] == ""
-    monkeypatch.setattr("engine.sweeps.plan.code_digest", lambda: "another")
-    monkeypatch.setattr(sys.modules["engine.sweep"], "code_digest", lambda: "another")
-    Slow.asked = 0
-    study = sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
-    assert Slow.asked == 2 and "of another engine version" in study.record["note"]
-
-
-def test_what_was_computed_without_returns_is_computed_again_with_them(panel: Panel, tmp_path: Path) -> None:
-    bare = sweep(panel, Slow, {"tilt": [0.1]}, name="a", reports=tmp_path, returns=False)
-    assert bare.daily_returns is None and load_study(tmp_path / "a").daily_returns is None
-    Slow.asked = 0
-    full = sweep(panel, Slow, {"tilt": [0.1]}, name="a", reports=tmp_path)
-    assert Slow.asked == 1 and full.daily_returns is not None
-
-
-class Dying:
-    """An executor whose process is gone after some tasks."""
-
-    def __init__(self, tasks: int) -> None:
-        self.tasks = tasks
-
-    def run(self, panel: Panel, tasks: Iterator[Task]) -> Iterator[Outcome]:
-        for number, outcome in enumerate(Threads(1).run(panel, tasks)):
-            if number == self.tasks:
-                raise KeyboardInterrupt
-            yield outcome
-
-
-def test_an_interrupt_keeps_what_is_done_and_counts_its_trials(panel: Panel, tmp_path: Path) -> None:
-    grid = {"tilt": [0.01 * k for k in range(1, 31)]}
-    whole = sweep(panel, Slow, grid)
-    for _ in range(2):
-        with pytest.raises(KeyboardInterrupt):
-            sweep(panel, Slow, grid, name="a", reports=tmp_path, executor=Dying(1))
-    assert count_trials(tmp_path, [f"{Slow.__module__}:Slow"]).total == 16  # two tasks of eight sets
-    with pytest.raises(DataError, match="no sweep folder"):
-        load_study(tmp_path / "a")
-    Slow.asked = 0
-    study = sweep(panel, Slow, grid, name="a", reports=tmp_path)
-    assert Slow.asked == 14 and study.record["sets"]["reused"] == 16
-    pd.testing.assert_frame_equal(study.table, whole.table, check_exact=True)
-    pd.testing.assert_frame_equal(study.daily_returns, whole.daily_returns, check_exact=True)  # type: ignore[arg-type]
-
-
-def test_a_set_that_failed_before_an_interrupt_has_its_later_result(
-    panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Chunks of both runs name the set; which of them counts must not hang on the names of files."""
-    grid = {"tilt": [0.01 * k for k in range(1, 31)]}
-    whole = sweep(panel, Slow, grid)
-    asked = Slow.weight_matrix
-
-    def fails_at_times(self: Slow, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
-        if round(100 * self.tilt) % 5 == 0:
-            raise ConnectionError("for a while")
-        return asked(self, panel, decisions)
-
-    with monkeypatch.context() as now:
-        now.setattr(Slow, "weight_matrix", fails_at_times)
-        with pytest.raises(KeyboardInterrupt):
-            sweep(panel, Slow, grid, name="a", reports=tmp_path, executor=Dying(3))
-    study = sweep(panel, Slow, grid, name="a", reports=tmp_path)
-    assert study.record["sets"] == {"total": 30, "reused": 20, "failed": 0}
-    pd.testing.assert_frame_equal(study.table, whole.table, check_exact=True)
-    # The same for chunks without the returns that are wanted now.
-    with pytest.raises(KeyboardInterrupt):
-        sweep(panel, Slow, grid, name="b", reports=tmp_path / "other", returns=False, executor=Dying(3))
-    again = sweep(panel, Slow, grid, name="b", reports=tmp_path / "other", executor=Threads(1))
-    pd.testing.assert_frame_equal(again.daily_returns, whole.daily_returns, check_exact=True)  # type: ignore[arg-type]
-
-
-def test_the_ledger_counts_each_trial_once_across_sweeps_and_runs(panel: Panel, tmp_path: Path) -> None:
-    family = [f"{Slow.__module__}:Slow"]
-    first = sweep(panel, Slow, {"tilt": [0.1, 0.2, 0.3]}, name="a", reports=tmp_path)
-    sweep(panel, Slow, {"tilt": [0.2, 0.3, 0.05]}, name="b", reports=tmp_path)
-    # The same on data that end later, or from a later engine, is no new trial; other costs are.
-    sweep(panel.until(panel.index[-50]), Slow, {"tilt": [0.1]}, name="c", reports=tmp_path)
-    assert count_trials(tmp_path, family).total == 4
-    sweep(panel, Slow, {"tilt": [0.1]}, RunConfig.from_dict({"costs": {"taker_bps": 1}}), name="d", reports=tmp_path)
-    count = count_trials(tmp_path, family)
-    assert count.total == 5
-    assert count_trials(tmp_path, ["another:Family"]).total == 0
-    assert count_trials(tmp_path, [*family, "another:Family"]) == count
-    one = count_trials(tmp_path / "nowhere", family)
-    assert one.total == 0 and np.isnan(one.sharpe_sd_daily)
-    alone_ = tmp_path / "alone"
-    sweep(panel, Slow, {"tilt": [0.1, 0.2, 0.3]}, name="a", reports=alone_)
-    expected = np.std(first["sharpe"] / np.sqrt(365), ddof=1)
-    assert count_trials(alone_, family).sharpe_sd_daily == pytest.approx(expected, rel=1e-12)
-    damaged = next((alone_ / ".trials").glob("*/*.parquet"))
-    damaged.write_bytes(b"PAR1")
-    with pytest.raises(DataError, match=r"ledger .* is damaged"):
-        count_trials(alone_, family)
-
-
-def test_a_damaged_chunk_or_table_is_run_again(panel: Panel, tmp_path: Path) -> None:
-    sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
-    (tmp_path / "a" / "table.parquet").write_bytes(b"PAR1 no more")
-    with pytest.raises(DataError, match="damaged"):
-        load_study(tmp_path / "a")
-    Slow.asked = 0
-    sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
-    assert Slow.asked == 2 and len(load_study(tmp_path / "a")) == 2
-    (tmp_path / "a" / "chunks").mkdir()
-    (tmp_path / "a" / "chunks" / "0123.parquet").write_bytes(b"PAR1 no more")
-    assert len(sweep(panel, Slow, {"tilt": [0.1, 0.3]}, name="a", reports=tmp_path)) == 2
-
-
 @pytest.mark.parametrize(
     ("oracle", "grid", "words"),
     [
@@ -382,55 +223,6 @@ def test_tasks_are_bounded_and_name_each_set_once(panel: Panel) -> None:
     assert (seen == 1).all() and len(np.unique(plan.keys)) == len(plan.keys) == 20_000
 
 
-ORACLE = """
-import time
-from pathlib import Path
-import pandas as pd
-from engine import Oracle
-
-class Waits(Oracle):
-    def __init__(self, k=0, log="log"):
-        self.k, self.log = k, log
-    def weight_matrix(self, panel, decisions):
-        with open(self.log, "a") as file:
-            file.write(f"{self.k}\\n")
-        time.sleep(0.05)
-        return pd.DataFrame(0.001 * (self.k + 1), index=decisions, columns=list(panel.coins)[:2])
-"""
-
-
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_a_killed_command_goes_on_where_it_was(how: int, sample_cache: Path, tmp_path: Path) -> None:
-    (tmp_path / "waits.py").write_text(ORACLE)
-    words = [
-        *(Path(sys.executable).parent / "hlbt", "sweep", "--oracle", "waits.py:Waits", "--grid", "k=0:59:1"),
-        *("--name", "w", "--no-verdict", "--workers", "1", "--json", "--set", f"data.cache={sample_cache}"),
-    ]
-    log = tmp_path / "log"
-    first = subprocess.Popen(
-        [str(word) for word in words],
-        cwd=tmp_path,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A test run in the background hands down a Ctrl-C that is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
-    )
-    deadline = time.monotonic() + 60
-    while (not log.exists() or len(log.read_text().split()) < 20) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(first.pid, how)
-    _, said = first.communicate(timeout=60)
-    if how == signal.SIGINT:
-        assert first.returncode == 130 and "run the command again to go on" in said and "Traceback" not in said
-    asked = len(log.read_text().split())
-    assert 20 <= asked < 60
-    done = subprocess.run([str(word) for word in words], cwd=tmp_path, capture_output=True, text=True, check=True)
-    assert json.loads(done.stdout)["sets"]["reused"] >= 8
-    counts = pd.Series(log.read_text().split()).value_counts()
-    assert len(counts) == 60 and counts.max() <= 2 and (counts == 2).sum() <= 24  # what was running is run again
-    assert len(load_study(tmp_path / "reports" / "w")) == 60
-
-
 @dataclass(frozen=True)
 class Typed(Oracle):
     """Says no to a parameter of another type than it was asked with."""
@@ -468,15 +260,6 @@ def test_what_the_record_cannot_hold_is_refused_before_anything_runs(panel: Pane
     assert Slow.asked == 0
 
 
-def test_a_wrapper_is_judged_by_the_trials_of_the_oracle_inside(panel: Panel, tmp_path: Path) -> None:
-    sweep(panel, MOMENTUM, {"n": [1, 2, 3], "lookback_hours": [24, 48]}, name="a", reports=tmp_path)
-    wrapped = {"inner": MOMENTUM, "inner.lookback_hours": 24}
-    for number, given in enumerate((wrapped, {"inner": {"oracle": MOMENTUM, "lookback_hours": 24}})):
-        study = sweep(panel, Cap, {"cap": [0.5, 0.9]}, fixed=given, name=f"b{number}", reports=tmp_path)
-        assert families_of(study.record) == ["research.oracles.compose:Cap", MOMENTUM]
-        assert count_trials(tmp_path, families_of(load_study(tmp_path / f"b{number}").record)).total == 8 + 2 * number
-
-
 def test_when_every_set_fails_the_reason_is_said(panel: Panel) -> None:
     with pytest.raises(DataError, match=r"all failed or never traded\. 1 of 1 failed; the first: .*planted"):
         sweep(panel, Slow, {"boom": [True]}).best()
@@ -504,3 +287,79 @@ def test_a_score_parameter_that_is_not_named_is_found(panel: Panel) -> None:
     study = sweep(panel, Forgetful, {"n": [1, 2], "tilt": [0.0, 2.0], "lookback_hours": [24, 48]})
     assert study["error"].str.contains("other scores for another tilt, which score_parameters does not name").all()
     assert not sweep(panel, Forgetful, {"n": [1, 2], "tilt": [2.0]})["error"].any()
+
+
+def test_an_error_in_a_score_is_that_of_its_sets(panel: Panel) -> None:
+    """Whether sets that differ in no score parameter share a score is asked of the score itself, which may raise."""
+    study = sweep(panel, Scored, {"shift": [13, 0], "size": [0.1, 0.2]})
+    assert list(study["error"] == "") == [False, False, True, True]
+    assert study["error"].loc[(13, slice(None))].str.contains("an unlucky shift").all()
+
+
+def test_two_ways_to_write_a_set_are_one_set(panel: Panel) -> None:
+    with pytest.raises(ConfigError, match=r"bps': 4} and {'costs.taker_bps': 4.0} are the same run"):
+        sweep(panel, Slow, {"costs.taker_bps": [4, 7, 4.0]})
+
+
+def test_a_long_text_is_a_parameter_and_no_file(panel: Panel) -> None:
+    formula = "rank(close) - 0.5 * " * 20
+    study = sweep(panel, Momentum, {"n": [2]}, fixed={"construction": formula})
+    assert study["error"].iloc[0].startswith(f"construction = '{formula[:9]}")
+
+
+class One(Slow):
+    def __init__(self, tilt: float = 0.1) -> None:
+        object.__setattr__(self, "tilt", tilt)
+
+
+class Other(Slow):
+    def __init__(self, tilt: float = 0.2, boom: bool = False) -> None:
+        object.__setattr__(self, "tilt", tilt)
+
+
+def test_a_set_of_a_list_has_no_default_of_another_oracle(panel: Panel) -> None:
+    one, other = (f"{__name__}:{name}" for name in ("One", "Other"))
+    for sets in ([{"oracle": one}, {"oracle": other, "tilt": 0.3}], [{"oracle": other, "tilt": 0.3}, {"oracle": one}]):
+        with pytest.raises(ConfigError, match="has no tilt, and it has no default"):
+            sweep(panel, [One, Other], sets)
+    alike = sweep(panel, [Slow, One], [{"oracle": one}, {"oracle": one, "tilt": 0.3}])
+    assert alike.index.get_level_values("tilt").tolist() == [0.1, 0.3]
+
+
+def test_no_two_sweeps_have_one_name_by_default(panel: Panel) -> None:
+    class Momentum(Slow):  # another one of that name
+        pass
+
+    def name(oracle: type[Oracle], where: object = ()) -> str:
+        return make_plan(panel, oracle, {"n": [1, 2]}, RunConfig(), {}, where, None, 0, None).name  # type: ignore[arg-type]
+
+    Momentum.__init__ = lambda self, n=1: None  # type: ignore[method-assign,assignment]
+    names = {name(Momentum), name(globals()["Momentum"])}
+    names |= {name(Momentum, lambda one: one["n"] == 1), name(Momentum, lambda one: one["n"] == 2)}
+    assert len(names) == 4
+
+
+@dataclass(frozen=True)
+class Picky(Oracle):
+    """Takes lists, which an index has as tuples, and tables, which have no hash."""
+
+    sizes: object = None
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        if not isinstance(self.sizes, list | dict):
+            raise OracleError(f"{type(self.sizes).__name__} is no list")
+        size = self.sizes["a"] if isinstance(self.sizes, dict) else np.hstack(self.sizes).sum()
+        return pd.DataFrame(0.1 * size, index=decisions, columns=list(panel.coins)[:1])
+
+
+@pytest.mark.parametrize("more", [{}, {"costs.taker_bps": [3.0, 4.0]}])
+@pytest.mark.parametrize("sizes", [[[1, 2], [3, 1]], [[[1, 2], 1], [[1, 1], 1]], [{"a": 1}, {"a": 2}]])
+def test_a_set_of_lists_or_tables_is_judged_as_any_other(
+    panel: Panel, tmp_path: Path, sizes: list[object], more: dict[str, list[float]]
+) -> None:
+    sweep(panel, Picky, {"sizes": sizes, **more}, name="a", reports=tmp_path)
+    study = load_study(tmp_path / "a")
+    assert [study.chosen(place)["sizes"] for place in range(0, len(study), 1 + bool(more))] == sizes
+    verdict = validate(study, panel)
+    assert verdict.details["winner"]["rerun"]["sharpe"] == pytest.approx(study["sharpe"].max(), rel=1e-9)
+    assert len(verdict.details["plateau"]["neighbours"]) == 1 + bool(more)

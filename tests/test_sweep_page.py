@@ -330,3 +330,14 @@ def test_parts_that_are_empty_or_half_there_break_nothing(tmp_path: Path, detail
     found = payload(page)["verdict"]
     assert "why" in found["plateau"] and "why" in found["cost_stress"]
     assert ("why" in found["pbo"]) == ("logits" not in details.get("pbo", {}))
+
+
+def test_what_is_marked_and_counted_is_what_the_verdict_judged(tmp_path: Path) -> None:
+    """The winner's own hour, where the hour is swept; the trials of the bar, where the ledger lost some."""
+    grid = {"n": [1, 2], "execution.hour_utc": [23, 9]}
+    codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1]])
+    table = pd.DataFrame({"sharpe": [0.1, 2.0, 0.3, 0.4], "error": ""}, index=index_of(grid, codes))
+    record = {**studies.study(tmp_path).record, "grid": grid, "keys": list(grid)}
+    verdict = {"passed": False, "says": "", "checks": [], "details": {"trials": {"ledger": 3, "judged": 4}}}
+    page = written(Study(record, table, None, tmp_path), verdict)
+    assert payload(page)["hour"] == 9 and "trials counted 4" in seen(page)

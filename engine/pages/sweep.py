@@ -68,7 +68,7 @@ def write_sweep_page(
         "histogram": sweep_charts.histogram(sweep_charts.numbers(study, "sharpe")),
         "winner": _winner_figures(study, winner),
         "called": _called(verdict),
-        "hour": study.record["config"]["execution"]["hour_utc"],
+        "hour": _hour(study, winner),
         "pages": {str(place): link for place, link in pages.items()},
         "verdict": parts(details, None if verdict is not None else f"hlbt validate {study.record.get('name')}"),
     }
@@ -212,6 +212,12 @@ def _winner_figures(study: Study, winner: int | None) -> dict[str, Any] | None:
     return {"place": winner, "sharpe": _figure(study, "sharpe", winner), "said": _said(study, winner)}
 
 
+def _hour(study: Study, winner: int | None) -> Any:
+    """Hour at which the winner decides."""
+    own = {} if winner is None else study.chosen(winner)
+    return own.get("execution.hour_utc", study.record["config"]["execution"]["hour_utc"])
+
+
 def _figure(study: Study, name: str, place: int) -> float:
     return float(sweep_charts.numbers(study, name)[place])
 
@@ -259,12 +265,12 @@ def _tiles(study: Study, winner: int | None, details: Mapping[str, Any], called:
         ("failed", f"{failed:,}", "sets with an error"),
     ]
     for key, label, hint in (
-        ("ledger", "trials counted", "sets ever run of this idea, in this and other studies"),
+        ("judged", "trials counted", "sets ever run of this idea, in this and other studies"),
         ("effective", "effective trials", "as many independent trials would vary as much"),
     ):
         number = _number(trials.get(key))
         if number is not None:
-            made.append((label, f"{number:,.0f}" if key == "ledger" else f"{number:,.1f}", hint))
+            made.append((label, f"{number:,.0f}" if key == "judged" else f"{number:,.1f}", hint))
     if winner is not None:
         for name, label, write in (
             ("sharpe", "Sharpe", ratio),

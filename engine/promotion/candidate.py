@@ -228,7 +228,11 @@ def _fits(key: str, value: Any, candidate: Candidate, config: Mapping[str, Any])
     if key == ORACLE:
         return bool(value == candidate.oracle)
     if dot and section in config:
-        return bool(RunConfig.from_dict({section: {name: value}}).to_dict()[section][name] == config[section][name])
+        try:
+            rules = RunConfig.from_dict({**config, section: {**config[section], name: value}}).to_dict()
+        except HlbtError:  # its sets failed
+            return False
+        return bool(rules[section][name] == config[section][name])
     if dot:  # of a part; compared with the others once they are put together
         return True
     return key in candidate.parameters and bool(_plain(value) == candidate.parameters[key])

@@ -25,7 +25,7 @@ from engine.promotion.candidate import Candidate, sweep_of
 from engine.records import files_digest
 from engine.simulate import trade_rows
 from engine.sweeps.study import ORACLE, Study
-from engine.sweeps.trials import count_trials
+from engine.sweeps.trials import TrialCount, count_trials, families_of
 from engine.validate import Case, overfitting, trial_figures, walk_forwards
 from engine.validation.robustness import Rerun, attempt
 from engine.validation.verdict import Rule, Thresholds
@@ -129,6 +129,7 @@ class _Subject:
         record = {
             "oracles": [{"path": candidate.oracle}],
             "fixed": dict(candidate.parameters),
+            "grid": {},
             "config": candidate.config.to_dict(),
         }
         table = pd.DataFrame(index=pd.Index([candidate.oracle], name=ORACLE))
@@ -150,8 +151,14 @@ class _Subject:
         if isinstance(self.found, dict):
             return self.found
         study, place = self.found
-        trials = count_trials(self.candidate.reports, [item["path"] for item in study.record["oracles"]])
-        return Case(study, place, self.panel, trials, 0, Thresholds().confidence)
+        return Case(study, place, self.panel, self.ledger, 0, Thresholds().confidence)
+
+    @cached_property
+    def ledger(self) -> TrialCount:
+        """Every trial of the oracles of the run and its sweep, and of the oracles inside them."""
+        own = self.rerun.study.record
+        records = [own] if isinstance(self.found, dict) else [own, self.found[0].record]
+        return count_trials(self.candidate.reports, [path for record in records for path in families_of(record)])
 
     @cached_property
     def trials(self) -> dict[str, Any]:
@@ -395,10 +402,9 @@ def examine(
     report(len(GATES), len(GATES), "done")
     rows, _ = trade_rows(pd.DatetimeIndex(base.weights.index), panel, candidate.config)
     study = None if isinstance(subject.found, dict) else subject.found[0]
-    families = [candidate.oracle] if study is None else [item["path"] for item in study.record["oracles"]]
-    trials = max(count_trials(candidate.reports, families).total, 1 if study is None else len(study))
+    trials = max(subject.ledger.total, 1 if study is None else len(study))
     sweep = None if study is None else str(study.record["name"])
-    return Examination(tuple(done), trials, sweep, float(np.nanmax(base.ledger.gross[rows])), account_usd)
+    return Examination(tuple(done), trials, sweep, float(np.nanmax(base.ledger.gross[rows], initial=0.0)), account_usd)
 
 
 def gate_of(name: str, label: str, rule: Rule, threshold: float, ask: Callable[[], Answer]) -> Gate:

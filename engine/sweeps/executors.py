@@ -119,7 +119,7 @@ class Ray:
                 host, _, port = self.address.rpartition(":")
                 socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
             ray.init(**options)
-        except (ConnectionError, ValueError, RuntimeError, OSError) as error:
+        except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
                 f"The Ray cluster at {self.address or 'this machine'} cannot be reached: {said}. Nothing is lost: "
@@ -130,14 +130,16 @@ class Ray:
         shared = ray.put(panel)
         # Retried when a worker is lost, not when it raises: what an oracle raises is recorded by the task itself.
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_run_remote)
-        workers = self.workers or max(1, int(ray.cluster_resources().get("CPU", 1)))
+        there = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        # Of a cluster that others started, no more are handed out than may run at once.
+        most = self.workers if self.workers and self.workers < there else IN_FLIGHT * there
         pending: list[Any] = []
         for task in tasks:
             for module in {base.__module__ for base in task.kind.__mro__ if is_of_file(base.__module__)}:
                 # A worker cannot import what has no name but that of a file here.
                 ray.cloudpickle.register_pickle_by_value(sys.modules[module])
             pending.append(remote.remote(shared, panel.digest, code_digest(), task))
-            if len(pending) >= IN_FLIGHT * workers:
+            if len(pending) >= most:
                 done, pending = ray.wait(pending, num_returns=1)
                 yield from ray.get(done)
         while pending:

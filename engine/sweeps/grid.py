@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -79,6 +80,8 @@ def make_grid(
     ConfigError
         For an empty grid, repeated values, a constraint that cannot be read, or more sets than memory should hold.
     """
+    if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or not 1 <= sample <= MOST_SETS):
+        raise ConfigError(f"sample = {sample!r} is not accepted: it must be a whole number from 1 to {MOST_SETS:,}.")
     if isinstance(asked, Mapping):
         values = {str(key): _values(str(key), given) for key, given in asked.items()}
         codes = _product(values, where, sample, seed)
@@ -103,12 +106,17 @@ def _values(key: str, given: Any) -> list[Any]:
     values = [plain(key, value) for value in given]
     if not values:
         raise ConfigError(f"Grid key {key} has no value. Give at least one, or leave the key out.")
-    seen: list[Any] = []
+    seen = set()
     for value in values:
-        if any(value == other and type(value) is type(other) for other in seen[-1000:]):
+        if _identity(value) in seen:
             raise ConfigError(f"Grid key {key} has the value {value!r} twice. Each set is run once.")
-        seen.append(value)
+        seen.add(_identity(value))
     return values
+
+
+def _identity(value: Any) -> tuple[type, str]:
+    """What tells a value from others: 1, 1.0 and True are three, for an oracle may tell them apart."""
+    return type(value), json.dumps(value, sort_keys=True)
 
 
 def _range(key: str, given: Mapping[str, Any]) -> list[Any]:
@@ -122,7 +130,12 @@ def _range(key: str, given: Mapping[str, Any]) -> list[Any]:
     ):
         raise wrong
     start, stop, step = given["start"], given["stop"], given["step"]
-    if step <= 0 or stop < start or (stop - start) / step > MOST_SETS:
+    if (
+        not all(map(math.isfinite, (start, stop, step)))
+        or step <= 0
+        or stop < start
+        or (stop - start) / step > MOST_SETS
+    ):
         raise wrong
     count = int((stop - start) / step + 1e-9) + 1
     numbers = [start + step * place for place in range(count)]
@@ -141,7 +154,7 @@ def plain(key: str, value: Any) -> Any:
         value = value.item()
     value = list(value) if isinstance(value, tuple) else str(value) if isinstance(value, Path) else value
     try:
-        json.dumps(value, allow_nan=False)
+        json.dumps(value, allow_nan=False, sort_keys=True)
     except (TypeError, ValueError) as error:
         shown = " ".join(repr(value).split())
         raise ConfigError(
@@ -160,13 +173,17 @@ def _product(values: Mapping[str, list[Any]], where: Sequence[Constraint], sampl
             raise ConfigError(f"The grid has {size:,} sets; at most {MOST_SETS:,} are run at once. Draw some: sample.")
         codes = _unravel(np.arange(size), shape)
         return codes[_kept(values, codes, where)]
-    if isinstance(sample, bool) or not isinstance(sample, int) or not 1 <= sample <= MOST_SETS:
-        raise ConfigError(f"sample = {sample!r} is not accepted: it must be a whole number from 1 to {MOST_SETS:,}.")
     # Draw a random order of the whole product, a block at a time, until enough sets meet the constraints.
     draw = _shuffled(size, seed)
     found: list[np.ndarray] = []
-    missing = sample
-    while missing > 0 and len(block := _take(draw, max(2 * missing, 1000))):
+    missing, drawn = sample, 0
+    while missing > 0 and len(block := _take(draw, max(2 * missing, min(1000 + drawn, 100_000)))):
+        if drawn > MOST_SETS:
+            raise ConfigError(
+                f"Of {drawn:,} sets drawn the constraints keep {sample - missing:,}; {sample:,} were asked for. Give "
+                "values that meet them, or ask for fewer."
+            )
+        drawn += len(block)
         codes = _unravel(block, shape)
         found.append(codes[_kept(values, codes, where)][:missing])
         missing -= len(found[-1])
@@ -207,22 +224,19 @@ def _unravel(numbers: np.ndarray, shape: list[int]) -> np.ndarray:
 
 def _listed(asked: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> tuple[dict[str, list[Any]], np.ndarray]:
     keys = list(dict.fromkeys(str(key) for one in asked for key in one))
-    values: dict[str, list[Any]] = {key: [] for key in keys}
+    values: dict[str, dict[tuple[type, str], tuple[int, Any]]] = {key: {} for key in keys}
     codes = np.empty((len(asked), len(keys)), dtype=np.int32)
     for row, one in enumerate(asked):
         for column, key in enumerate(keys):
             if key not in one and key not in defaults:
                 raise ConfigError(f"Set {row} of the list has no {key}, and it has no default. Give it a value.")
             value = plain(key, one[key] if key in one else defaults[key])
-            same = [k for k, other in enumerate(values[key]) if other == value and type(other) is type(value)]
-            if not same:
-                values[key].append(value)
-            codes[row, column] = same[0] if same else len(values[key]) - 1
+            codes[row, column] = values[key].setdefault(_identity(value), (len(values[key]), value))[0]
     unique, first = np.unique(codes, axis=0, return_index=True) if len(codes) else (codes, np.arange(0))
     if len(unique) < len(codes):
         repeated = min(set(range(len(codes))) - {int(place) for place in first})
         raise ConfigError(f"The list has the set {dict(asked[repeated])!r} twice. Each set is run once.")
-    return values, codes
+    return {key: [value for _, value in of.values()] for key, of in values.items()}, codes
 
 
 def _kept(values: Mapping[str, list[Any]], codes: np.ndarray, where: Sequence[Constraint]) -> np.ndarray:
@@ -235,11 +249,10 @@ def _kept(values: Mapping[str, list[Any]], codes: np.ndarray, where: Sequence[Co
         for place, (key, options) in enumerate(values.items())
     }
     frame = pd.DataFrame(columns).infer_objects()
+    grid = Grid(values, codes)
     for constraint in where:
         if callable(constraint):
-            kept &= np.array(
-                [bool(constraint({str(key): value for key, value in one.items()})) for one in frame.to_dict("records")]
-            )
+            kept &= np.array([bool(constraint(grid.chosen(place))) for place in range(len(grid))])
             continue
         try:
             answer = np.asarray(frame.eval(constraint, engine="python"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +15,14 @@ import numpy as np
 from engine.config import RunConfig
 from engine.errors import ConfigError, HlbtError
 from engine.oracle import Oracle, shares_scores
-from engine.oracles.build import accepted_parameters, build_oracle, oracle_class, oracle_code, oracle_sources
+from engine.oracles.build import (
+    accepted_parameters,
+    bound_parameters,
+    build_oracle,
+    oracle_class,
+    oracle_code,
+    oracle_sources,
+)
 from engine.oracles.loose import loose_code
 from engine.oracles.sources import code_files
 from engine.panel import Panel
@@ -21,7 +30,7 @@ from engine.records import code_digest, files_digest, versions
 from engine.sweeps.grid import Constraint, Grid, check_keys, make_grid, plain
 from engine.sweeps.study import ORACLE, SCHEMA
 from engine.sweeps.tasks import Task
-from engine.sweeps.trials import digest_of, family_of, state_of, trial_config
+from engine.sweeps.trials import digest_of, family_of, inner_paths, state_of, trial_config
 
 #: Sets and scores of one task: an interrupt loses at most the tasks that run.
 TASK_SETS, TASK_SCORES, TASK_OTHERS = 1024, 64, 8
@@ -45,6 +54,8 @@ class Plan:
         Classes by dotted path.
     keys, trial_keys : ndarray, (P,) int64
         Digest of all that decides a set's numbers, and of what makes it a trial of its own.
+    inner : mapping of str to ndarray
+        Rows of the sets that have an oracle inside theirs, by its path.
     families : ndarray, (P,) int64
         Place of each set's oracle in `kinds`.
     configs : list of mapping, (C,)
@@ -64,14 +75,16 @@ class Plan:
     returns: bool
     keys: np.ndarray
     trial_keys: np.ndarray
+    inner: Mapping[str, np.ndarray]
     families: np.ndarray
     configs: Sequence[Mapping[str, Any]]
     config_of: np.ndarray
 
     @property
     def name(self) -> str:
-        """Default name: the oracles, and a digest of what is asked of them."""
-        asked = [dict(self.grid.values), dict(self.fixed), list(self.where), self.sample, self.seed, len(self.grid)]
+        """Default name: the oracles, and a digest of what is asked of them, so that no other sweep has it."""
+        sets = hashlib.sha256(self.grid.codes.tobytes()).hexdigest()
+        asked = [list(self.kinds), dict(self.grid.values), sets, dict(self.fixed)]
         label = "-".join(path.rpartition(":")[2].lower() for path in self.kinds)
         return f"sweep-{label}-{digest_of(asked, self.base.to_dict()) & 0xFFFFFFFF:08x}"
 
@@ -130,6 +143,7 @@ class Plan:
             "oracles": [
                 {"path": path, "name": path.rpartition(":")[2], "digest": self.digests[path]} for path in self.kinds
             ],
+            "inner": list(self.inner),
             "fixed": dict(self.fixed),
             "grid": dict(self.grid.values),
             "keys": list(self.grid.values),
@@ -161,6 +175,9 @@ def make_plan(
 ) -> Plan:
     """Check what is asked of a sweep and lay out its sets."""
     kinds = _kinds(oracle)
+    listed = isinstance(asked, Sequence) and all(isinstance(one, Mapping) for one in asked)
+    if not (isinstance(asked, Mapping) or listed):
+        raise ConfigError("A grid is a mapping of keys to lists of values, or a list of sets, each a mapping itself.")
     given = list(asked) if isinstance(asked, Mapping) else list(dict.fromkeys(key for one in asked for key in one))
     check_keys([str(key) for key in given], kinds, fixed)
     check_keys([str(key) for key in fixed if key not in given], kinds, {})
@@ -177,7 +194,8 @@ def make_plan(
         for path, kind in kinds.items()
     }
     families, configs, config_of = _families(grid, kinds), *_configs(grid, config)
-    keys, trials = _digests(panel, grid, fixed, kinds, digests, families, configs, config_of)
+    keys, trials, inner = _digests(panel, grid, fixed, kinds, digests, families, configs, config_of)
+    _check_distinct(keys, grid)
     return Plan(
         kinds,
         digests,
@@ -190,6 +208,7 @@ def make_plan(
         len(grid) <= KEPT_RETURNS if returns is None else returns,
         keys,
         trials,
+        inner,
         families,
         configs,
         config_of,
@@ -219,8 +238,13 @@ def _defaults(kinds: Mapping[str, type[Oracle]], config: RunConfig, fixed: Mappi
     found: dict[str, Any] = {
         f"{section}.{key}": value for section, keys in config.to_dict().items() for key, value in keys.items()
     }
-    for kind in kinds.values():
-        found |= {name: value for name, value in accepted_parameters(kind).items() if name is not None}
+    own = [accepted_parameters(kind) for kind in kinds.values()]
+    # What the oracles have different defaults of has none: a set must not get that of another oracle.
+    found |= {
+        name: value
+        for name, value in own[0].items()
+        if name is not None and all(name in other and state_of(other[name]) == state_of(value) for other in own)
+    }
     if len(kinds) == 1:
         found[ORACLE] = next(iter(kinds))
     return {**found, **fixed}
@@ -261,8 +285,8 @@ def _digests(
     families: np.ndarray,
     configs: Sequence[Mapping[str, Any]],
     config_of: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Keys of the results and of the trials, (P,) int64 each."""
+) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+    """Keys of the results and of the trials, (P,) int64 each, and the rows of the sets by the oracles inside theirs."""
     paths = list(kinds)
     results = [digest_of(panel.digest, code_digest(), {**config, "data": {}}) for config in configs]
     trials = [trial_config(config) for config in configs]
@@ -274,17 +298,34 @@ def _digests(
     own = [column for column, (key, _) in enumerate(options) if key != ORACLE and not _is_config(key)]
     keys, trial_keys = np.empty(len(grid), dtype=np.int64), np.empty(len(grid), dtype=np.int64)
     files: dict[tuple[Path, ...], str] = {}
+    inner: dict[str, list[int]] = {}
     for place, codes in enumerate(grid.codes):
         family, config = int(families[place]), int(config_of[place])
         parameters = dict(bases[family])
         for column in own:
             parameters[options[column][0]] = options[column][1][codes[column]]
-        state = state_of(parameters)
         path = paths[family]
         code, sources = _sources(kinds[path], parameters, digests[path], files)
+        if kinds[path].oracle_parameters:
+            with suppress(HlbtError, TypeError):  # else the set is going to be recorded with the error
+                parameters = bound_parameters(kinds[path], parameters)
+            for named in dict.fromkeys(inner_paths(kinds[path], parameters)):
+                inner.setdefault(named, []).append(place)
+        state = state_of(parameters)
         keys[place] = digest_of(path, sources, state, results[config])
         trial_keys[place] = digest_of(family_of(path), code, state, trials[config])
-    return keys, trial_keys
+    return keys, trial_keys, {named: np.array(places) for named, places in inner.items()}
+
+
+def _check_distinct(keys: np.ndarray, grid: Grid) -> None:
+    """Refuse sets that are one and the same though they are written differently: 4 and 4.0 bps."""
+    first = np.unique(keys, return_index=True)[1]
+    if len(first) < len(keys):
+        second = int(np.setdiff1d(np.arange(len(keys)), first)[0])
+        same = int(np.flatnonzero(keys == keys[second])[0])
+        raise ConfigError(
+            f"The sets {grid.chosen(same)!r} and {grid.chosen(second)!r} are the same run. Each set is run once."
+        )
 
 
 def _sources(
@@ -292,7 +333,7 @@ def _sources(
 ) -> tuple[str, str]:
     """Digests of the code of an oracle and its parts, and of that and the data files it reads."""
     named = [value for value in parameters.values() if isinstance(value, str) and ("/" in value or "." in value)]
-    files = [path for path in map(Path, named) if path.is_file()]
+    files = [Path(name) for name in named if os.path.isfile(name)]  # not Path.is_file: a long text is an error to it
     if not kind.oracle_parameters and kind.files is Oracle.files:
         return code, code + _digest(files, seen) if files else code
     try:

@@ -54,12 +54,22 @@ def sweep_folder(folder: Path) -> Iterator[Path]:
 
 
 class Results:
-    """The results of a sweep as they come; each is on the disk before the next is asked for."""
+    """The results of a sweep as they come; each is on the disk before the next is asked for.
+
+    Attributes
+    ----------
+    done, ran : ndarray, (P,) bool
+        Which sets were run, and which of them without an error.
+    sharpe : ndarray, (P,)
+        Daily Sharpe ratios; NaN where there is none.
+    """
 
     def __init__(self, folder: Path, keys: np.ndarray, dates: pd.DatetimeIndex, returns: bool) -> None:
         self.chunks = folder / CHUNKS
         self.keys, self.dates, self.returns = keys, dates, returns
         self.done = np.zeros(len(keys), dtype=bool)
+        self.ran = np.zeros(len(keys), dtype=bool)
+        self.sharpe = np.full(len(keys), np.nan)
         self.chunks.mkdir(parents=True, exist_ok=True)
 
     def adopt(self, reports: Path | None) -> int:
@@ -78,21 +88,22 @@ class Results:
         """Take over what a chunk or a table holds; one that cannot be read holds nothing."""
         own = path.parent == self.chunks
         try:
-            head = pq.read_table(path, columns=["key", ERROR])
+            names = pq.read_schema(path).names
+            head = pq.read_table(path, columns=[name for name in ("key", ERROR, "sharpe") if name in names])
             found = place.get_indexer(head["key"].to_numpy())
             useful = (found >= 0) & (head[ERROR].to_numpy(zero_copy_only=False) == "")
             useful[useful] = ~self.done[found[useful]]
             rows = np.flatnonzero(useful)
-            dated = not self.returns or path.name == TABLE or _dated(pq.read_schema(path).names)
+            dated = not self.returns or path.name == TABLE or _dated(names)
             if own and dated and len(rows) == len(found):
-                self.done[found] = True
+                self._keep(found, head, rows)
                 return
             if dated and len(rows):
                 table = pq.read_table(path).take(rows)
                 table = table.select([name for name in table.column_names if not name.startswith("set.")])
                 if self.returns and path.name == TABLE:
-                    if not (path.parent / RETURNS).is_file():
-                        return
+                    if not (path.parent / RETURNS).is_file() or not (path.parent / RECORD).is_file():
+                        return  # without the record, which is written last, the returns may be those of other sets
                     kept = pq.read_table(path.parent / RETURNS).take(rows)
                     for name in kept.column_names:
                         table = table.append_column(name, kept[name])
@@ -100,13 +111,18 @@ class Results:
                 for name, values in counts:
                     table = table.set_column(table.column_names.index(name), name, values)
                 self._write(table)
-                self.done[found[rows]] = True
+                self._keep(found[rows], head, rows)
             if own:
                 # What is left in it failed, or lacks its returns: it is run again, and must not be found beside that.
                 path.unlink()
         except (OSError, ValueError, KeyError):
             if own:
                 path.unlink(missing_ok=True)
+
+    def _keep(self, places: np.ndarray, head: pa.Table, rows: np.ndarray) -> None:
+        self.done[places] = self.ran[places] = True
+        if "sharpe" in head.column_names:
+            self.sharpe[places] = head["sharpe"].to_numpy()[rows] / np.sqrt(DAYS_PER_YEAR)
 
     def missing(self) -> np.ndarray:
         """Rows of the sets that have no result yet."""
@@ -126,28 +142,23 @@ class Results:
                 columns[f"{day:%Y-%m-%d}"] = np.ascontiguousarray(outcome.returns[:, column])
         self._write(pa.table(columns))
         self.done[places] = True
+        self.ran[places] = [error == "" for error in outcome.errors]
+        if "sharpe" in columns:
+            self.sharpe[places] = columns["sharpe"] / np.sqrt(DAYS_PER_YEAR)
 
     def _write(self, table: pa.Table) -> None:
         name = hashlib.sha256(table["key"].to_numpy().tobytes()).hexdigest()[:16]
         with replacing(self.chunks / f"{name}.parquet") as made:
             pq.write_table(table, made, compression="zstd", write_statistics=False, use_dictionary=False)
 
-    def sharpe(self) -> tuple[np.ndarray, np.ndarray]:
-        """Which sets have a result, (P,) bool, and their daily Sharpe ratios, (P,)."""
-        ran, sharpe = np.zeros(len(self.keys), dtype=bool), np.full(len(self.keys), np.nan)
-        place = pd.Index(self.keys)
-        for path in self.chunks.glob("*.parquet"):
-            names = [name for name in ("key", ERROR, "sharpe") if name in pq.read_schema(path).names]
-            table = pq.read_table(path, columns=names)
-            found = place.get_indexer(table["key"].to_numpy())
-            use = (found >= 0) & (table[ERROR].to_numpy(zero_copy_only=False) == "")
-            ran[found[use]] = True
-            if "sharpe" in names:
-                sharpe[found[use]] = table["sharpe"].to_numpy()[use] / np.sqrt(DAYS_PER_YEAR)
-        return ran, sharpe
-
     def assemble(self, record: Mapping[str, Any], grid: Grid) -> Study:
-        """Put the chunks together in the order of the sets, write the folder's files and drop the chunks."""
+        """Put the chunks together in the order of the sets, write the folder's files and drop the chunks.
+
+        Raises
+        ------
+        DataError
+            When a set has no result: its place must not be filled with that of another.
+        """
         chunks = [pq.read_table(path) for path in sorted(self.chunks.glob("*.parquet"))]
         whole = pa.concat_tables(chunks, promote_options="default")
         del chunks
@@ -155,6 +166,11 @@ class Results:
         order = np.full(len(self.keys), -1)
         found = pd.Index(self.keys).get_indexer(rows)
         order[found[found >= 0]] = np.flatnonzero(found >= 0)
+        if lost := int((order < 0).sum()):
+            raise DataError(
+                f"{lost:,} of {len(order):,} sets have no result in {self.chunks}: the executor handed over none, or "
+                "files were removed. Run the sweep again; what is whole is not run twice."
+            )
         columns: dict[str, Any] = {}
         for name in metric_names():
             if name in TEXTS:

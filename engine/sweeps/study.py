@@ -64,10 +64,10 @@ class Study:
     Attributes
     ----------
     record : mapping
-        ``sweep.json``: ``name``, ``created``, ``synthetic``, ``oracles`` (path, name and digest of each), ``fixed``
-        (parameters all sets share), ``grid`` (values by key), ``keys`` (those of the grid in order), ``where``,
-        ``sample``, ``config`` (before the sets' own keys), ``span``, ``digests``, ``versions``, ``sets``, and a
-        ``note`` on what was computed anew.
+        ``sweep.json``: ``name``, ``created``, ``synthetic``, ``oracles`` (path, name and digest of each), ``inner``
+        (paths of the oracles inside them), ``fixed`` (parameters all sets share), ``grid`` (values by key), ``keys``
+        (those of the grid in order), ``where``, ``sample``, ``config`` (before the sets' own keys), ``span``,
+        ``digests``, ``versions``, ``sets``, and a ``note`` on what was computed anew.
     table : DataFrame, (P, metrics)
         Index: the parameters that vary, a level each, named as the keys of the grid. Columns as
         :attr:`engine.Result.metrics`, then ``error``: why a set has no figures, else an empty string.
@@ -98,13 +98,10 @@ class Study:
         return getattr(self.table, name)
 
     def chosen(self, place: int) -> dict[str, Any]:
-        """Values of the keys that vary, of the set in row `place`."""
+        """Values of the keys that vary, of the set in row `place`, as given; the index has tuples for lists."""
         label = self.table.index[place]
         values = label if isinstance(self.table.index, pd.MultiIndex) else (label,)
-        return {
-            str(name): value.item() if isinstance(value, np.generic) else value
-            for name, value in zip(self.table.index.names, values, strict=True)
-        }
+        return {str(name): _given(value) for name, value in zip(self.table.index.names, values, strict=True)}
 
     def setting(self, place: int, changes: Mapping[str, Any] | None = None) -> Setting:
         """The set in row `place`, complete; `changes` are ``section.key`` values of the config put over its own.
@@ -162,6 +159,13 @@ def index_of(grid: Mapping[str, list[Any]], codes: np.ndarray) -> pd.Index:
         index: pd.Index = levels[0].rename(next(iter(grid))).take(codes[:, 0])
         return index
     return pd.MultiIndex(levels=levels, codes=list(codes.T), names=list(grid), verify_integrity=False)
+
+
+def _given(value: Any) -> Any:
+    """A value of the index as the grid has it."""
+    if isinstance(value, tuple):
+        return list(value)
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _level(values: list[Any]) -> pd.Index:

@@ -72,9 +72,12 @@ def read_study_file(path: Path) -> StudyFile:
     ):
         if key in content and (not isinstance(content[key], kind) or isinstance(content[key], bool)):
             raise ConfigError(f"Study file {path}: {key} = {content[key]!r} is not accepted: it must be {what}.")
+    sets = content.get("sets", [])
+    if not all(isinstance(one, dict) for one in sets):
+        raise ConfigError(f"Study file {path}: sets = {sets!r} is not accepted: it must be a list of tables.")
     return StudyFile(
         _texts(path, "oracle", content.get("oracle", ())),
-        content.get("sets") or _flat(content.get("grid", {})),
+        [_flat(one) for one in sets] or _flat(content.get("grid", {})),
         _flat(content.get("params", {})),
         _texts(path, "where", content.get("where", ())),
         content.get("sample"),

@@ -175,11 +175,11 @@ def _books(
         if not (isinstance(first, ScoreOracle) and shares_scores(task.kind)):
             _one_by_one(space, members, decisions, (key, schedule), parts, places, errors)
             continue
-        if undeclared := _undeclared(space, task, members, decisions, (task.kind, key, schedule)):
-            for place, _ in members:
-                errors[place] = undeclared
-            continue
         try:
+            if undeclared := _undeclared(space, task, members, decisions, (task.kind, key, schedule)):
+                for place, _ in members:
+                    errors[place] = undeclared
+                continue
             scored = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
             every = json.dumps([task.parameters[place] for place, _ in members], sort_keys=True, default=str)
             books = space.weights.get(

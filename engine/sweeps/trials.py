@@ -1,8 +1,9 @@
 """The trial ledger: every set ever run for an idea, so that the best of them is judged by how many were tried.
 
 One folder an oracle family (its dotted path) below ``reports/.trials/``, one parquet file a source (a sweep or a single
-run). A trial is what was tried: oracle, code, parameters, config, and the start and coins of the data; a later end of
-the data, or another version of the engine, is the same trial seen again.
+run). A trial is what was tried: oracle, code, parameters, and config, with the start and coins of the data that it has;
+a later end of the data, or another version of the engine, is the same trial seen again. What was tried of a wrapper was
+tried of the oracle inside it, too, and lies in the ledgers of both.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ import pandas as pd
 
 from engine.errors import DataError
 from engine.files import replacing
+from engine.oracle import Oracle
 
 #: Dotted, so that clearing the reports does not clear the count.
 FOLDER = ".trials"
@@ -113,7 +115,7 @@ def count_trials(reports: Path, families: Sequence[str]) -> TrialCount:
     for family in dict.fromkeys(map(family_of, families)):
         for path in sorted(_folder(reports, family).glob("*.parquet")):
             try:
-                tables.append(pd.read_parquet(path).assign(family=family))
+                tables.append(pd.read_parquet(path))
             except (OSError, ValueError) as error:
                 raise DataError(
                     f"The trial ledger {path} is damaged: {str(error).splitlines()[0]}. Restore it, or delete it and "
@@ -121,7 +123,7 @@ def count_trials(reports: Path, families: Sequence[str]) -> TrialCount:
                 ) from error
     if not tables:
         return TrialCount(0, float("nan"))
-    trials = pd.concat(tables, ignore_index=True).drop_duplicates(["family", "key"], keep="last")
+    trials = pd.concat(tables, ignore_index=True).drop_duplicates("key", keep="last")
     sharpe = trials["sharpe_daily"].to_numpy()
     sharpe = sharpe[np.isfinite(sharpe)]
     return TrialCount(len(trials), float(np.std(sharpe, ddof=1)) if len(sharpe) > 1 else float("nan"))
@@ -132,17 +134,26 @@ def families_of(record: Mapping[str, Any]) -> list[str]:
 
     A wrapper is no new idea: what was tried of the oracle inside was tried of this one.
     """
-    waiting = [*record["fixed"].values(), *record["grid"].values()]
-    found = dict.fromkeys(oracle["path"] for oracle in record["oracles"])
-    while waiting:
-        value = waiting.pop()
+    named = paths_in([*record["fixed"].values(), *record["grid"].values()])
+    return list(dict.fromkeys([*(oracle["path"] for oracle in record["oracles"]), *record.get("inner", ()), *named]))
+
+
+def paths_in(values: Iterable[Any]) -> list[str]:
+    """Texts among the values, and in the lists and tables among them, that read like the path of an oracle."""
+    found: list[str] = []
+    for value in values:
         if isinstance(value, Mapping):
-            waiting += value.values()
+            found += paths_in(value.values())
         elif isinstance(value, list | tuple):
-            waiting += value
+            found += paths_in(value)
         elif isinstance(value, str) and _PATH.fullmatch(value):
-            found[value] = None
-    return list(found)
+            found.append(value)
+    return found
+
+
+def inner_paths(kind: type[Oracle], parameters: Mapping[str, Any]) -> list[str]:
+    """Paths of the oracles inside one, of its parameters as :func:`engine.oracles.build.bound_parameters` has them."""
+    return paths_in(value for name, value in parameters.items() if name.partition(".")[0] in kind.oracle_parameters)
 
 
 def families_below(reports: Path) -> list[str]:

@@ -163,10 +163,10 @@ def codes_of(index: pd.Index) -> tuple[np.ndarray, list[list[Any]]]:
     """Place of each set's value among the values of each axis, (P, K), and those values."""
     if isinstance(index, pd.MultiIndex):
         return np.stack([np.asarray(codes) for codes in index.codes], axis=1), [list(level) for level in index.levels]
-    # By type too, and None is a value: to pandas True is 1 and None is none.
-    values = {(type(value), value): value for value in index.tolist()}
+    # By type and text: to pandas True is 1 and None is none, and a table has no hash.
+    values = {(type(value), repr(value)): value for value in index.tolist()}
     places = {key: place for place, key in enumerate(values)}
-    return np.array([[places[type(value), value]] for value in index.tolist()]), [list(values.values())]
+    return np.array([[places[type(value), repr(value)]] for value in index.tolist()]), [list(values.values())]
 
 
 def _steps(values: list[Any], own: int) -> list[int]:

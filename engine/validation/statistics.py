@@ -75,7 +75,7 @@ class Fold:
     test_stop: int
     place: int  # the set that was chosen
     in_sample_sharpe: float
-    out_of_sample_sharpe: float  # before the charge for the switch
+    out_of_sample_sharpe: float  # before what the switch costs
 
 
 @dataclass(frozen=True, eq=False)
@@ -358,7 +358,12 @@ def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
 
 
 def walk_forward(
-    returns: ArrayLike, train_days: int, test_days: int, anchored: bool, switch_cost_frac: ArrayLike = 0.0
+    returns: ArrayLike,
+    train_days: int,
+    test_days: int,
+    anchored: bool,
+    switch_cost_frac: ArrayLike = 0.0,
+    hour: ArrayLike = 0,
 ) -> WalkForward:
     """Choose the highest Sharpe ratio in sample, hold it for `test_days`, choose again; the curve nobody could fit.
 
@@ -373,6 +378,9 @@ def walk_forward(
     switch_cost_frac : float or array, (P,)
         Charged on the first day of a fold that changes to a set, as a fraction of equity; the first choice is charged
         too.
+    hour : int or array, (P,)
+        Hour at which the days of each set end. The choice waits for the day of the latest; a set whose next day has
+        begun by then earns nothing on it, for nobody could have held it.
 
     Raises
     ------
@@ -387,6 +395,7 @@ def walk_forward(
             "2 days of training and a day after them."
         )
     cost = np.broadcast_to(np.asarray(switch_cost_frac, dtype=np.float64), (sets,))
+    begun = np.broadcast_to(np.asarray(hour) < np.max(hour), (sets,))
     stitched, folds, held = values[train_days:, 0].copy(), [], -1
     for first in range(train_days, days, test_days):
         start, stop = (0 if anchored else first - train_days), min(first + test_days, days)
@@ -395,6 +404,7 @@ def walk_forward(
         part = values[first:stop, place].copy()
         tested = float(sharpe_ratios(part[:, None])[0])
         if place != held:
+            part[0] = 0.0 if begun[place] else part[0]
             part[0] = (1.0 + part[0]) * (1.0 - cost[place]) - 1.0
         stitched[first - train_days : stop - train_days] = part
         folds.append(Fold(start, first, first, stop, place, float(trained[place]), tested))

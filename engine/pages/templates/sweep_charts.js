@@ -260,7 +260,7 @@
         x, y, mode: "lines", name: "noise without skill", line: { color: c.grey, width: 2 }, hoverinfo: "skip",
       });
     }
-    const said = trials.ledger ?? trials.study;
+    const said = trials.judged;
     const at = (x, name, colour, dash) => {
       if (typeof x === "number") lines.push(upright(x, name, colour, lines.length, dash));
     };
