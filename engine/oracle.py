@@ -425,13 +425,6 @@ def _check_finite(values: np.ndarray, coins: list[str], index: pd.Index) -> None
         )
 
 
-def _numbers(weights: pd.DataFrame) -> np.ndarray:
-    try:
-        return weights.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
-
-
 def _where(label: object) -> str:
     return f"on {show(label)}" if isinstance(label, pd.Timestamp) else f"of {label}"
 
