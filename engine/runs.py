@@ -213,7 +213,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
         "digests": {
             "config": result.config.digest,
             "data": result.panel.digest,
-            "origin": origin.digest,
+            origin.kind: origin.digest,  # oracle or weights
             "code": code_digest(),
         },
         "versions": versions(),
