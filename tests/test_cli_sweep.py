@@ -10,7 +10,6 @@ import pytest
 
 from commands import Hlbt
 from engine.sweeps.trials import count_trials
-from test_cli import hlbt as hlbt
 
 MOMENTUM = "research.oracles.momentum:Momentum"
 GRID = ("--grid", "lookback_hours=72:216:72", "--grid", "n=3,5")

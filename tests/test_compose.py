@@ -22,7 +22,6 @@ from research.oracles.carry import Carry
 from research.oracles.compose import Cap, InverseVolatility, Liquid, Neutralise, Smooth
 from research.oracles.equal_weight import EqualWeight
 from research.oracles.momentum import Momentum
-from test_cli import hlbt as hlbt
 
 PATH = "research.oracles.momentum:Momentum"
 INNER = Momentum(lookback_hours=30, n=2)

@@ -20,7 +20,6 @@ import pytest
 from engine.errors import OracleError
 from research.oracles.crowdcent import KEY, CrowdCentOracle
 from research.oracles.numerai import STEM, NumeraiTBNOracle
-from test_cli import hlbt as hlbt
 from test_published import COINS, rows_of
 
 LISTED = ["crypto/v1.0/historical_meta_models.csv", "crypto/v1.0/live_universe.parquet", "crypto/v2.0/train.parquet"]

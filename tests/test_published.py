@@ -34,7 +34,6 @@ from research.oracles.names import ALIASES, Names
 from research.oracles.numerai import NumeraiTBNOracle
 from research.oracles.publication import schedule_of
 from research.oracles.table import Published
-from test_cli import hlbt as hlbt
 
 NUMERAI = "research.oracles.numerai:NumeraiTBNOracle"
 COINS = ("BTC", "ETH", "SOL", "kPEPE", "DOGE", "XRP", "AVAX")

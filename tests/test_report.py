@@ -24,6 +24,7 @@ from engine.errors import DataError
 from engine.pages import charts
 from engine.pages import html as pages_html
 from engine.pages import run as pages
+from engine.pages.modelled import modelled
 from engine.panel import Panel
 from engine.result import FLOWS, Result
 from engine.runs import Origin, Run, load_run, save_run
@@ -149,10 +150,10 @@ def test_every_parameter_is_on_the_page(run: Run, page: str) -> None:
     text = html.unescape(page)
     for section, values in run.record["config"].items():
         for key, value in values.items():
-            assert f"{section}.{key}: {pages_html.plain(value)}" in text
+            assert f"<dt>{section}.{key}</dt><dd><code>{pages_html.plain(value)}</code>" in text
     for digest in run.record["digests"].values():
         assert f'title="{digest}"' in text
-    assert "lookback_hours: 72" in text
+    assert "<dt>lookback_hours</dt><dd><code>72</code>" in text
     assert "research.oracles.drift:Drift" in text
     assert "2025-06-01 12:34 UTC" in text
     for name, number in run.record["versions"].items():
@@ -221,6 +222,55 @@ def test_turnover_after_a_liquidation(tmp_path: Path) -> None:
     assert made.liquidated_at is not None
     dead = saved(made, tmp_path / "dead")
     assert pages.turnover(dead).mean() == pytest.approx(made.metrics["turnover_daily"], rel=1e-9)
+
+
+def test_turnover_of_an_account_below_zero_counts_as_none(tmp_path: Path) -> None:
+    made = simulated(gross=60.0, account={"max_gross": 60.0, "margin": False})
+    below = saved(made, tmp_path / "below")
+    assert (made.ledger.turnover == 0.0).sum() > FLAT_DAYS
+    np.testing.assert_allclose(pages.turnover(below).to_numpy(), made.ledger.turnover, rtol=1e-9, atol=1e-12)
+
+
+def test_impact_is_in_every_sum(tmp_path: Path) -> None:
+    made = simulated(costs={"impact": "venue"})
+    run = saved(made, tmp_path / "run")
+    numbers = run.record["metrics"]
+    assert numbers["impact_usd"] > 0.0
+    paid = -(numbers["spread_usd"] + numbers["impact_usd"]) / numbers["equity_start_usd"]
+    assert pages.index_row(run.record, run.folder).figures[6] == pytest.approx(paid, rel=1e-12)
+    text = pages.block(run, ())
+    assert text.count("<th>spread, impact</th>") == 3 and "<th>spread</th>" not in text
+
+
+@pytest.mark.parametrize(
+    ("execution", "words"),
+    [
+        ({}, "Decisions at 23:00 UTC, traded at that instant, on what was known just before."),
+        ({"every_days": 7, "delay_hours": 2}, "Decisions every 7 days at 23:00 UTC, traded 2 h later, on"),
+        ({"weekdays": ["mon", "thu"], "hour_utc": 5}, "Decisions at 05:00 UTC on mon, thu only, traded"),
+    ],
+)
+def test_the_schedule_is_said(execution: dict[str, Any], words: str) -> None:
+    # A run's record has the config as JSON gives it back.
+    config = json.loads(json.dumps(RunConfig.from_dict({"execution": execution}).to_dict()))
+    assert modelled({"config": config})[0][0].startswith(words)
+
+
+def test_by_night_every_colour_may_be_another_but_words_on_a_coloured_ground() -> None:
+    drawn = '<path style="fill: #ffffff; stroke: #348dc1"/><text style="font: 9px; fill: #ffffff">1</text>'
+    assert charts.by_night(drawn) == (
+        '<path style="fill: var(--cffffff,#ffffff); stroke: var(--c348dc1,#348dc1)"/>'
+        '<text style="font: 9px; fill: #ffffff">1</text>'
+    )
+
+
+def test_night_has_a_colour_for_every_colour_of_the_charts(page: str) -> None:
+    """But for the cells of QuantStats' heat map and its boxes, which are read on any ground."""
+    css = (Path(report.__file__).parent / "pages" / "templates" / "palette.css").read_text(encoding="utf-8")
+    night = set(re.findall(r"--c([0-9a-f]{6}):", css[css.index("@media") :]))
+    assert {colour[1:] for colour in charts.COLOURS.values()} <= night
+    strokes = set(re.findall(r"stroke: var\(--c([0-9a-f]{6})", page))
+    assert strokes and strokes <= night
 
 
 def test_benchmark_has_the_strategy_s_dates_and_never_a_later_price(run: Run) -> None:
@@ -463,7 +513,9 @@ def test_index_lists_every_run_and_the_damaged_ones(run: Run, page: str, tmp_pat
     assert f'data-v="{record["metrics"]["sharpe"]!r}"' in body
     assert f'data-v="{-record["metrics"]["fee_usd"] / record["metrics"]["equity_start_usd"]!r}"' in body
     assert not re.search(r"https?://|<link|src=", text)
-    assert text.count("<th ") == text.count("<button") == 15
+    assert text.count("<th ") == text.count("<button") == 14
+    # Beside the name, which a telephone shows first and keeps in sight.
+    assert "SYNTHETIC" in body[: body.index("</td>")]
 
 
 def test_index_of_two_thousand_runs(run: Run, tmp_path: Path) -> None:

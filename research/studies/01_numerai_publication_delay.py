@@ -22,13 +22,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from engine import Panel, Result, RunConfig, backtest, charts, decisions_of, load_panel, weight_matrix
+from engine import Panel, Result, RunConfig, backtest, decisions_of, load_panel, weight_matrix
 from engine.clock import show
 from engine.commands.terminal import progress, show_all
 from engine.data.load import cache_path
 from engine.data.sample import write_sample
 from engine.data.store import Store
 from engine.errors import DataError, HlbtError
+from engine.pages import charts
 from engine.pages.html import templates, write_page
 from research.oracles.numerai import NumeraiTBNOracle
 
