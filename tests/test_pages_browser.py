@@ -56,7 +56,8 @@ CONTRAST = (
     f"() => {{{_LIGHT}"
     """
   const faint = [];
-  for (const e of document.querySelectorAll('p, td, th, h1, h2, h3, a, dt, dd, li, summary, label, caption, svg text')) {
+  for (const e of document.querySelectorAll(
+      'p, td, th, h1, h2, h3, a, dt, dd, li, summary, label, caption, svg text')) {
     const text = [...e.childNodes].filter(n => n.nodeType === 3).map(n => n.textContent.trim()).join('');
     if (!text || !e.getClientRects().length || e.closest('#monthly_heatmap')) continue;  // words on its own colours
     const back = behind(e); if (!back) continue;
