@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,48 +18,16 @@ import pytest
 
 from engine import metrics, report
 from engine.clock import show
-from engine.config import RunConfig
 from engine.errors import DataError
 from engine.pages import charts
 from engine.pages import html as pages_html
 from engine.pages import run as pages
-from engine.pages.modelled import modelled
-from engine.panel import Panel
 from engine.result import FLOWS, Result
-from engine.runs import Origin, Run, load_run, save_run
-from engine.simulate import backtest, decisions_of
+from engine.runs import Run
+from engine.simulate import backtest
+from made_runs import FLAT_DAYS, saved, simulated
 
-CREATED = "2025-06-01T12:34:56+00:00"
 NASTY = "<script>alert('x')</script> {{returns}} }}{{ $\\frac$ \"&"
-FLAT_DAYS = 20
-
-
-def simulated(
-    days: int = 70, coins: int = 12, synthetic: bool = False, benchmark: bool = True, gross: float = 1.0, **config: Any
-) -> Result:
-    """A run over random prices: two delistings, three weeks of no position, then a book that drifts."""
-    generator = np.random.default_rng(7)
-    index = pd.date_range("2024-11-20", periods=days * 24, freq="h", tz="UTC")
-    names = ["BTC" if benchmark else "ETH", *(f"C{number}" for number in range(1, coins))]
-    prices = 100.0 * np.exp(np.cumsum(generator.normal(0.0, 0.006, (len(index), coins)), axis=0))
-    if days > 60:
-        prices[1000:, 3] = np.nan
-        prices[1200:, 4] = np.nan
-    mid = pd.DataFrame(prices, index, names)
-    funding = pd.DataFrame(generator.normal(1e-5, 2e-5, mid.shape), index, names)
-    panel = Panel.from_frames(mid=mid, funding=funding, synthetic=synthetic)
-    settings = RunConfig.from_dict({"account": {"max_gross": gross}, **config})
-    decisions = decisions_of(panel, settings)
-    weights = pd.DataFrame(generator.normal(size=(len(decisions), coins)).cumsum(axis=0), decisions, names)
-    weights = weights.div(weights.abs().sum(axis=1) * (1 + 1e-12), axis=0) * gross
-    weights.iloc[: min(FLAT_DAYS, days - 3)] = 0.0
-    return backtest(panel, weights, settings)
-
-
-def saved(result: Result, folder: Path, name: str = "Drift", parameters: dict[str, Any] | None = None) -> Run:
-    origin = Origin(name, "oracle", "research.oracles.drift:Drift", parameters or {"lookback_hours": 72}, "ab" * 32)
-    save_run(result, origin, folder, CREATED)
-    return load_run(folder)
 
 
 def with_returns(run: Run, returns: np.ndarray) -> Run:
@@ -229,39 +196,6 @@ def test_turnover_of_an_account_below_zero_counts_as_none(tmp_path: Path) -> Non
     below = saved(made, tmp_path / "below")
     assert (made.ledger.turnover == 0.0).sum() > FLAT_DAYS
     np.testing.assert_allclose(pages.turnover(below).to_numpy(), made.ledger.turnover, rtol=1e-9, atol=1e-12)
-
-
-def test_impact_is_in_every_sum(tmp_path: Path) -> None:
-    made = simulated(costs={"impact": "venue"})
-    run = saved(made, tmp_path / "run")
-    numbers = run.record["metrics"]
-    assert numbers["impact_usd"] > 0.0
-    paid = -(numbers["spread_usd"] + numbers["impact_usd"]) / numbers["equity_start_usd"]
-    assert pages.index_row(run.record, run.folder).figures[6] == pytest.approx(paid, rel=1e-12)
-    text = pages.block(run, ())
-    assert text.count("<th>spread, impact</th>") == 3 and "<th>spread</th>" not in text
-
-
-@pytest.mark.parametrize(
-    ("execution", "words"),
-    [
-        ({}, "Decisions at 23:00 UTC, traded at that instant, on what was known just before."),
-        ({"every_days": 7, "delay_hours": 2}, "Decisions every 7 days at 23:00 UTC, traded 2 h later, on"),
-        ({"weekdays": ["mon", "thu"], "hour_utc": 5}, "Decisions at 05:00 UTC on mon, thu only, traded"),
-    ],
-)
-def test_the_schedule_is_said(execution: dict[str, Any], words: str) -> None:
-    # A run's record has the config as JSON gives it back.
-    config = json.loads(json.dumps(RunConfig.from_dict({"execution": execution}).to_dict()))
-    assert modelled({"config": config})[0][0].startswith(words)
-
-
-def test_by_night_every_colour_may_be_another_but_words_on_a_coloured_ground() -> None:
-    drawn = '<path style="fill: #ffffff; stroke: #348dc1"/><text style="font: 9px; fill: #ffffff">1</text>'
-    assert charts.by_night(drawn) == (
-        '<path style="fill: var(--cffffff,#ffffff); stroke: var(--c348dc1,#348dc1)"/>'
-        '<text style="font: 9px; fill: #ffffff">1</text>'
-    )
 
 
 def test_night_has_a_colour_for_every_colour_of_the_charts(page: str) -> None:
@@ -470,66 +404,3 @@ def test_delistings_are_listed(run: Run, page: str) -> None:
     assert len(settled) == run.record["metrics"]["delistings"] == 2
     for time, coin in zip(settled["time"].tolist(), settled["coin"].tolist(), strict=True):
         assert f"<td>{show(time)}</td><td>{coin}</td>" in page
-
-
-def test_thinning_keeps_peaks_and_troughs() -> None:
-    values = np.random.default_rng(0).normal(size=50_000).cumsum()
-    values[[123, 40_001]] = [1e6, -1e6]
-    values[7_000:7_500] = np.nan
-    kept = charts.thin(values, 1000)
-    assert len(kept) <= 1000
-    assert (np.diff(kept) > 0).all()
-    assert {0, 123, 40_001, 49_999} <= set(kept.tolist())
-    np.testing.assert_array_equal(charts.thin(values[:900], 1000), np.arange(900))
-
-
-def test_index_lists_every_run_and_the_damaged_ones(run: Run, page: str, tmp_path: Path) -> None:
-    record = json.loads((run.folder / "run.json").read_text())
-    for name, change in {
-        "older": {"created": "2025-01-01T00:00:00+00:00"},
-        "newer & <b>": {"created": "2025-12-01T00:00:00+00:00", "synthetic": True},
-        "future": {"schema": 99},
-        "listed": [],
-    }.items():
-        (tmp_path / name).mkdir()
-        content = json.dumps({**record, **change} if isinstance(change, dict) else change)
-        (tmp_path / name / "run.json").write_text(content)
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "run.json").write_text('{"schema": 1, "na')
-    (tmp_path / "lacking").mkdir()
-    (tmp_path / "lacking" / "run.json").write_text(json.dumps({**record, "metrics": {}}))
-    (tmp_path / "older" / "tearsheet.html").write_text("x")
-    (tmp_path / "no run").mkdir()
-    text = report.write_index(tmp_path).read_text(encoding="utf-8")
-    body = text[text.index("<tbody>") :]
-    assert body.index("newer &amp; &lt;b&gt;") < body.index("older")
-    assert "no run" not in body
-    assert body.count("<tr>") == 6
-    assert 'href="older/tearsheet.html"' in body
-    assert body.count("no page yet") == 1
-    assert body.count("SYNTHETIC") == 1
-    for words in ("schema 99", "JSONDecodeError", "no table of sections", "lacks metrics.equity_start_usd"):
-        assert words in body
-    assert f'data-v="{record["metrics"]["sharpe"]!r}"' in body
-    assert f'data-v="{-record["metrics"]["fee_usd"] / record["metrics"]["equity_start_usd"]!r}"' in body
-    assert not re.search(r"https?://|<link|src=", text)
-    assert text.count("<th ") == text.count("<button") == 14
-    # Beside the name, which a telephone shows first and keeps in sight.
-    assert "SYNTHETIC" in body[: body.index("</td>")]
-
-
-def test_index_of_two_thousand_runs(run: Run, tmp_path: Path) -> None:
-    content = (run.folder / "run.json").read_text()
-    for number in range(2000):
-        folder = tmp_path / f"drift-20241120-20250128-{number:08x}"
-        folder.mkdir()
-        (folder / "run.json").write_text(content)
-    written = report.write_index(tmp_path)
-    assert written.stat().st_size < 4_000_000
-    assert written.read_text(encoding="utf-8").count("<tr>") == 2001
-
-
-def test_index_of_nothing(tmp_path: Path) -> None:
-    assert "No runs yet" in report.write_index(tmp_path).read_text(encoding="utf-8")
-    with pytest.raises(DataError, match="is no folder of runs"):
-        report.write_index(tmp_path / "absent")

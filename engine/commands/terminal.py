@@ -143,10 +143,10 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
         ("Sharpe (365 days)", _ratio(figures["sharpe"])),
         ("Max drawdown (hourly)", _percent(figures["max_drawdown"])),
         ("Turnover a decision", f"{figures['turnover_daily']:.1%} of equity"),
-        ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {figures['net_mean']:+.2f}"),
-        ("Decisions, trades", f"{figures['decisions']}, {figures['trades']}"),
-        ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']}, {figures['skipped_band']}"),
-        ("Untradable orders, delistings", f"{figures['untradable_orders']}, {figures['delistings']}"),
+        ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {round(figures['net_mean'], 2) + 0.0:+.2f}"),
+        ("Decisions, trades", f"{figures['decisions']:,}, {figures['trades']:,}"),
+        ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']:,}, {figures['skipped_band']:,}"),
+        ("Untradable orders, delistings", f"{figures['untradable_orders']:,}, {figures['delistings']:,}"),
     )
     for row in rows:
         numbers.add_row(*row)
@@ -304,7 +304,7 @@ def cost_table(plan: dict[str, Any]) -> Table:
 
 
 def sweep_table(study: Study, rows: int = 10) -> Table:
-    """The best sets of a study by Sharpe ratio."""
+    """The best sets of a study by Sharpe ratio, a parameter a column."""
     from rich.table import Table
 
     sets = study.record["sets"]
@@ -312,16 +312,23 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
     if study.record["synthetic"]:
         title += "  [SYNTHETIC DATA]"
     table = Table(title=title, title_justify="left")
-    table.add_column("best sets")
-    for name in ("Sharpe", "CAGR", "drawdown", "turnover"):
-        table.add_column(name, justify="right", no_wrap=True)
     best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
-    for _, row in best.head(rows).iterrows():
-        chosen = study.chosen(int(row["place"]))
+    found = [(study.chosen(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
+    for chosen, _ in found:
         if "oracle" in chosen:
             chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]
+    for name in found[0][0]:
+        values = [chosen[name] for chosen, _ in found]
+        words = any(isinstance(value, str) for value in values)
+        # Where there is little room names and words are folded, numbers never.
+        width = None if words else max(len(str(value)) for value in values)
+        heading = name.rpartition(".")[2]
+        table.add_column(heading, justify="left" if words else "right", overflow="fold", min_width=width)
+    for name in ("Sharpe", "CAGR", "drawdown", "turnover"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for chosen, row in found:
         table.add_row(
-            ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in chosen.items()),
+            *map(str, chosen.values()),
             _ratio(row["sharpe"]),
             _percent(row["cagr"]),
             _percent(row["max_drawdown"]),
