@@ -168,3 +168,17 @@ def test_a_folder_of_the_same_name_does_not_hide_a_run(run: Run, hlbt: Hlbt) -> 
     assert done.code == 0, done.err
     assert Path(done.json["tearsheet"]) == Path("reports/drift/tearsheet.html")
     assert hlbt("report", run.folder).code == 0
+
+
+def test_a_damaged_sweep_leaves_the_others_on_the_index(run: Run, tmp_path: Path) -> None:
+    for name, content in (("torn", "{"), ("other", '{"schema": 1}'), ("list", "[]")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "sweep.json").write_text(content)
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text((run.folder / "run.json").read_text())
+    text = report.write_index(tmp_path).read_text(encoding="utf-8")
+    assert ">Drift<" in text and "1 run<" in text
+    sweeps = text[text.index('id="sweeps"') :]
+    for name in ("torn", "other", "list"):
+        row = sweeps[sweeps.index(f'<td class="t long">{name}</td>') :].split("</tr>")[0]
+        assert "loss" in row and len(re.sub(r"<[^>]*>", "", row)) > 40

@@ -142,6 +142,8 @@ def test_a_page_on_every_screen(browser: Browser, pages: Path, name: str, look: 
         if name in ("tearsheet", "capacity", "study"):
             assert opened.evaluate(LINES) == []
         assert "SYNTHETIC" in opened.inner_text("body")
+        if name == "live-wrong":
+            assert "kPEPE +1,000,000,000," in opened.inner_text("body") and "-123,456,789" in opened.inner_text("body")
         back = opened.evaluate("getComputedStyle(document.body).backgroundColor")
         assert back == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
 

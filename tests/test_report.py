@@ -262,7 +262,7 @@ def test_synthetic_is_said_only_of_synthetic_data(page: str, nasty_page: str) ->
 def test_no_benchmark_is_said(nasty_page: str, page: str) -> None:
     assert "No benchmark: the data of this run have no price of BTC." in nasty_page
     assert "No benchmark" not in page
-    assert "<th>BTC" in page
+    assert "vs Benchmark" in page and "vs Benchmark" not in nasty_page
 
 
 def test_page_loads_nothing_and_runs_nothing(page: str, nasty_page: str) -> None:
@@ -387,6 +387,37 @@ def test_a_damaged_record_is_an_error_of_the_user(run: Run) -> None:
     numbers = {name: value for name, value in run.record["metrics"].items() if name != "sharpe"}
     with pytest.raises(DataError, match=r"run\.json lacks metrics\.sharpe"):
         report.write_tearsheet(replace(run, record={**run.record, "metrics": numbers}))
+
+
+def test_a_run_without_a_row_is_damaged(run: Run) -> None:
+    with pytest.raises(DataError, match=r"equity\.parquet has no row"):
+        report.write_tearsheet(replace(run, equity=run.equity.iloc[:0]))
+
+
+def test_a_benchmark_that_quantstats_takes_for_prices_is_left_out(run: Run, tmp_path: Path) -> None:
+    rising = pd.Series(np.linspace(1.0, 2.0, len(run.hourly)), run.hourly.index)
+    rising.iloc[len(rising) // 2 :] *= 3.0
+    odd = replace(run, folder=tmp_path, hourly=run.hourly.assign(benchmark_usd=rising))
+    text = report.write_tearsheet(odd).read_text(encoding="utf-8")
+    assert "BTC more than doubled in a day and never fell: it is left out." in text
+    assert "Key Performance Metrics" in text and "vs Benchmark" not in text
+
+
+def test_where_quantstats_fails_the_page_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        import matplotlib.pyplot as plt
+
+        plt.figure()
+        raise ZeroDivisionError("a week\nwithout days")
+
+    monkeypatch.setattr("quantstats.reports.html", fails)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "17")
+    text = report.write_tearsheet(replace(run, folder=tmp_path)).read_text(encoding="utf-8")
+    assert "it failed on these returns (ZeroDivisionError: a week without days)." in text
+    assert text.count("<svg") == 6 and os.environ["SOURCE_DATE_EPOCH"] == "17"
+    import matplotlib.pyplot as plt
+
+    assert not plt.get_fignums()
 
 
 def test_coin_tables_hold_every_dollar(run: Run) -> None:
