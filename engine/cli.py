@@ -213,7 +213,8 @@ def report_command(
     config_of(config, settings)
     # A folder of that name that is no run does not hide the run.
     named = REPORTS / run
-    page = write_tearsheet(load_run(named if named.is_dir() and not (run / "run.json").is_file() else run))
+    here = (run / "run.json").is_file() or (run.exists() and not named.is_dir())
+    page = write_tearsheet(load_run(run if here else named))
     print_json({"tearsheet": str(page)}) if as_json else show_all(f"Tearsheet: {page}")
 
 
