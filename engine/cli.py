@@ -130,7 +130,8 @@ def backtest_command(
         show_all(
             *result_tables(result, origin),
             *(f"Note: {note}" for note in result.notes),
-            f"Run folder: {folder}" + (f"\nTearsheet:  {folder / 'tearsheet.html'}" if report else ""),
+            f"Run folder: {folder}\n"
+            + (f"Tearsheet:  {folder / 'tearsheet.html'}" if report else f"No page yet: hlbt report {folder}"),
         )
 
 
@@ -210,7 +211,10 @@ def report_command(
     from engine.runs import load_run
 
     config_of(config, settings)
-    page = write_tearsheet(load_run(run if run.exists() else REPORTS / run))
+    # A folder of that name that is no run does not hide the run.
+    named = REPORTS / run
+    here = (run / "run.json").is_file() or (run.exists() and not named.is_dir())
+    page = write_tearsheet(load_run(run if here else named))
     print_json({"tearsheet": str(page)}) if as_json else show_all(f"Tearsheet: {page}")
 
 

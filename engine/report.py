@@ -21,8 +21,8 @@ from markupsafe import Markup
 
 from engine.clock import DAYS_PER_YEAR, show
 from engine.errors import DataError
-from engine.pages.charts import isolated_style
-from engine.pages.html import plain, templates, write_page
+from engine.pages.charts import by_night, isolated_style
+from engine.pages.html import templates, write_page
 from engine.pages.run import IndexRow, SweepRow, benchmark_returns, block, check_record, daily_returns, index_row
 from engine.runs import BENCHMARK, Run
 from engine.sweeps.study import ERROR, PAGE, VERDICT, load_study
@@ -192,25 +192,10 @@ def _quantstats(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> tu
                 periods_per_year=DAYS_PER_YEAR,
                 match_dates=False,
                 benchmark_title=None if benchmark is None else BENCHMARK,
-                parameters={_inert(key): _inert(value) for key, value in parameters(run.record).items()},
             )
         except Exception as error:  # Whatever it stumbles over, a page without its part is worth more than none.
             return "", f"it failed on these returns ({type(error).__name__}: {_brief(error)})."
         return output.read_text(encoding="utf-8"), ""
-
-
-def parameters(record: Mapping[str, Any]) -> dict[str, str]:
-    """Everything that decided the run, name to value, in the order of the page."""
-    origin, span = record["origin"], record["span"]
-    named = {origin["kind"]: origin["path"], **{key: plain(value) for key, value in origin["parameters"].items()}}
-    named["span"] = f"{show(pd.Timestamp(span['start']))} to {show(pd.Timestamp(span['end']))}"
-    named["coins"] = str(span["coins"])
-    for section, values in record["config"].items():
-        named |= {f"{section}.{key}": plain(value) for key, value in values.items()}
-    named |= {f"{name} digest": str(digest)[:12] for name, digest in record["digests"].items()}
-    named |= {name: str(number) for name, number in record["versions"].items()}
-    named["created"] = str(record["created"])
-    return named
 
 
 @contextmanager
@@ -253,6 +238,8 @@ def _joined(sheet: str, part: Markup, title: str) -> str:
     sheet = re.sub(r"<title>.*?</title>", lambda _: named, sheet, count=1, flags=re.DOTALL)
     sheet = re.sub(r"<a href=\"http[^>]*>(.*?)</a>", r"\1", sheet)
     sheet = re.sub(r"<\?xml[^>]*\?>\s*|<!DOCTYPE svg[^>]*>\s*", "", sheet)
+    # A sign that few fonts have.
+    sheet = by_night(sheet.replace("CAGR\ufe6a", "CAGR"))
     sheet = re.sub(r"<metadata>.*?</metadata>\s*", "", sheet, flags=re.DOTALL)
     # Its onload calls a function that the page does not have.
     head, _, rest = re.split(r"(<body[^>]*>)", sheet, maxsplit=1)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,47 +18,16 @@ import pytest
 
 from engine import metrics, report
 from engine.clock import show
-from engine.config import RunConfig
 from engine.errors import DataError
 from engine.pages import charts
 from engine.pages import html as pages_html
 from engine.pages import run as pages
-from engine.panel import Panel
 from engine.result import FLOWS, Result
-from engine.runs import Origin, Run, load_run, save_run
-from engine.simulate import backtest, decisions_of
+from engine.runs import Run
+from engine.simulate import backtest
+from made_runs import FLAT_DAYS, saved, simulated
 
-CREATED = "2025-06-01T12:34:56+00:00"
 NASTY = "<script>alert('x')</script> {{returns}} }}{{ $\\frac$ \"&"
-FLAT_DAYS = 20
-
-
-def simulated(
-    days: int = 70, coins: int = 12, synthetic: bool = False, benchmark: bool = True, gross: float = 1.0, **config: Any
-) -> Result:
-    """A run over random prices: two delistings, three weeks of no position, then a book that drifts."""
-    generator = np.random.default_rng(7)
-    index = pd.date_range("2024-11-20", periods=days * 24, freq="h", tz="UTC")
-    names = ["BTC" if benchmark else "ETH", *(f"C{number}" for number in range(1, coins))]
-    prices = 100.0 * np.exp(np.cumsum(generator.normal(0.0, 0.006, (len(index), coins)), axis=0))
-    if days > 60:
-        prices[1000:, 3] = np.nan
-        prices[1200:, 4] = np.nan
-    mid = pd.DataFrame(prices, index, names)
-    funding = pd.DataFrame(generator.normal(1e-5, 2e-5, mid.shape), index, names)
-    panel = Panel.from_frames(mid=mid, funding=funding, synthetic=synthetic)
-    settings = RunConfig.from_dict({"account": {"max_gross": gross}, **config})
-    decisions = decisions_of(panel, settings)
-    weights = pd.DataFrame(generator.normal(size=(len(decisions), coins)).cumsum(axis=0), decisions, names)
-    weights = weights.div(weights.abs().sum(axis=1) * (1 + 1e-12), axis=0) * gross
-    weights.iloc[: min(FLAT_DAYS, days - 3)] = 0.0
-    return backtest(panel, weights, settings)
-
-
-def saved(result: Result, folder: Path, name: str = "Drift", parameters: dict[str, Any] | None = None) -> Run:
-    origin = Origin(name, "oracle", "research.oracles.drift:Drift", parameters or {"lookback_hours": 72}, "ab" * 32)
-    save_run(result, origin, folder, CREATED)
-    return load_run(folder)
 
 
 def with_returns(run: Run, returns: np.ndarray) -> Run:
@@ -149,10 +117,10 @@ def test_every_parameter_is_on_the_page(run: Run, page: str) -> None:
     text = html.unescape(page)
     for section, values in run.record["config"].items():
         for key, value in values.items():
-            assert f"{section}.{key}: {pages_html.plain(value)}" in text
+            assert f"<dt>{section}.{key}</dt><dd><code>{pages_html.plain(value)}</code>" in text
     for digest in run.record["digests"].values():
         assert f'title="{digest}"' in text
-    assert "lookback_hours: 72" in text
+    assert "<dt>lookback_hours</dt><dd><code>72</code>" in text
     assert "research.oracles.drift:Drift" in text
     assert "2025-06-01 12:34 UTC" in text
     for name, number in run.record["versions"].items():
@@ -223,6 +191,22 @@ def test_turnover_after_a_liquidation(tmp_path: Path) -> None:
     assert pages.turnover(dead).mean() == pytest.approx(made.metrics["turnover_daily"], rel=1e-9)
 
 
+def test_turnover_of_an_account_below_zero_counts_as_none(tmp_path: Path) -> None:
+    made = simulated(gross=60.0, account={"max_gross": 60.0, "margin": False})
+    below = saved(made, tmp_path / "below")
+    assert (made.ledger.turnover == 0.0).sum() > FLAT_DAYS
+    np.testing.assert_allclose(pages.turnover(below).to_numpy(), made.ledger.turnover, rtol=1e-9, atol=1e-12)
+
+
+def test_night_has_a_colour_for_every_colour_of_the_charts(page: str) -> None:
+    """But for the cells of QuantStats' heat map and its boxes, which are read on any ground."""
+    css = (Path(report.__file__).parent / "pages" / "templates" / "palette.css").read_text(encoding="utf-8")
+    night = set(re.findall(r"--c([0-9a-f]{6}):", css[css.index("@media") :]))
+    assert {colour[1:] for colour in charts.COLOURS.values()} <= night
+    strokes = set(re.findall(r"stroke: var\(--c([0-9a-f]{6})", page))
+    assert strokes and strokes <= night
+
+
 def test_benchmark_has_the_strategy_s_dates_and_never_a_later_price(run: Run) -> None:
     whole = pages.benchmark_returns(run)
     assert whole is not None
@@ -278,7 +262,7 @@ def test_synthetic_is_said_only_of_synthetic_data(page: str, nasty_page: str) ->
 def test_no_benchmark_is_said(nasty_page: str, page: str) -> None:
     assert "No benchmark: the data of this run have no price of BTC." in nasty_page
     assert "No benchmark" not in page
-    assert "<th>BTC" in page
+    assert "vs Benchmark" in page and "vs Benchmark" not in nasty_page
 
 
 def test_page_loads_nothing_and_runs_nothing(page: str, nasty_page: str) -> None:
@@ -405,6 +389,37 @@ def test_a_damaged_record_is_an_error_of_the_user(run: Run) -> None:
         report.write_tearsheet(replace(run, record={**run.record, "metrics": numbers}))
 
 
+def test_a_run_without_a_row_is_damaged(run: Run) -> None:
+    with pytest.raises(DataError, match=r"equity\.parquet has no row"):
+        report.write_tearsheet(replace(run, equity=run.equity.iloc[:0]))
+
+
+def test_a_benchmark_that_quantstats_takes_for_prices_is_left_out(run: Run, tmp_path: Path) -> None:
+    rising = pd.Series(np.linspace(1.0, 2.0, len(run.hourly)), run.hourly.index)
+    rising.iloc[len(rising) // 2 :] *= 3.0
+    odd = replace(run, folder=tmp_path, hourly=run.hourly.assign(benchmark_usd=rising))
+    text = report.write_tearsheet(odd).read_text(encoding="utf-8")
+    assert "BTC more than doubled in a day and never fell: it is left out." in text
+    assert "Key Performance Metrics" in text and "vs Benchmark" not in text
+
+
+def test_where_quantstats_fails_the_page_says_so(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        import matplotlib.pyplot as plt
+
+        plt.figure()
+        raise ZeroDivisionError("a week\nwithout days")
+
+    monkeypatch.setattr("quantstats.reports.html", fails)
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", "17")
+    text = report.write_tearsheet(replace(run, folder=tmp_path)).read_text(encoding="utf-8")
+    assert "it failed on these returns (ZeroDivisionError: a week without days)." in text
+    assert text.count("<svg") == 6 and os.environ["SOURCE_DATE_EPOCH"] == "17"
+    import matplotlib.pyplot as plt
+
+    assert not plt.get_fignums()
+
+
 def test_coin_tables_hold_every_dollar(run: Run) -> None:
     best, worst, rest, everything = pages.coin_tables(run.record)
     assert [row.net for row in best] == sorted((row.net for row in best), reverse=True)
@@ -420,64 +435,3 @@ def test_delistings_are_listed(run: Run, page: str) -> None:
     assert len(settled) == run.record["metrics"]["delistings"] == 2
     for time, coin in zip(settled["time"].tolist(), settled["coin"].tolist(), strict=True):
         assert f"<td>{show(time)}</td><td>{coin}</td>" in page
-
-
-def test_thinning_keeps_peaks_and_troughs() -> None:
-    values = np.random.default_rng(0).normal(size=50_000).cumsum()
-    values[[123, 40_001]] = [1e6, -1e6]
-    values[7_000:7_500] = np.nan
-    kept = charts.thin(values, 1000)
-    assert len(kept) <= 1000
-    assert (np.diff(kept) > 0).all()
-    assert {0, 123, 40_001, 49_999} <= set(kept.tolist())
-    np.testing.assert_array_equal(charts.thin(values[:900], 1000), np.arange(900))
-
-
-def test_index_lists_every_run_and_the_damaged_ones(run: Run, page: str, tmp_path: Path) -> None:
-    record = json.loads((run.folder / "run.json").read_text())
-    for name, change in {
-        "older": {"created": "2025-01-01T00:00:00+00:00"},
-        "newer & <b>": {"created": "2025-12-01T00:00:00+00:00", "synthetic": True},
-        "future": {"schema": 99},
-        "listed": [],
-    }.items():
-        (tmp_path / name).mkdir()
-        content = json.dumps({**record, **change} if isinstance(change, dict) else change)
-        (tmp_path / name / "run.json").write_text(content)
-    (tmp_path / "torn").mkdir()
-    (tmp_path / "torn" / "run.json").write_text('{"schema": 1, "na')
-    (tmp_path / "lacking").mkdir()
-    (tmp_path / "lacking" / "run.json").write_text(json.dumps({**record, "metrics": {}}))
-    (tmp_path / "older" / "tearsheet.html").write_text("x")
-    (tmp_path / "no run").mkdir()
-    text = report.write_index(tmp_path).read_text(encoding="utf-8")
-    body = text[text.index("<tbody>") :]
-    assert body.index("newer &amp; &lt;b&gt;") < body.index("older")
-    assert "no run" not in body
-    assert body.count("<tr>") == 6
-    assert 'href="older/tearsheet.html"' in body
-    assert body.count("no page yet") == 1
-    assert body.count("SYNTHETIC") == 1
-    for words in ("schema 99", "JSONDecodeError", "no table of sections", "lacks metrics.equity_start_usd"):
-        assert words in body
-    assert f'data-v="{record["metrics"]["sharpe"]!r}"' in body
-    assert f'data-v="{-record["metrics"]["fee_usd"] / record["metrics"]["equity_start_usd"]!r}"' in body
-    assert not re.search(r"https?://|<link|src=", text)
-    assert text.count("<th ") == text.count("<button") == 15
-
-
-def test_index_of_two_thousand_runs(run: Run, tmp_path: Path) -> None:
-    content = (run.folder / "run.json").read_text()
-    for number in range(2000):
-        folder = tmp_path / f"drift-20241120-20250128-{number:08x}"
-        folder.mkdir()
-        (folder / "run.json").write_text(content)
-    written = report.write_index(tmp_path)
-    assert written.stat().st_size < 4_000_000
-    assert written.read_text(encoding="utf-8").count("<tr>") == 2001
-
-
-def test_index_of_nothing(tmp_path: Path) -> None:
-    assert "No runs yet" in report.write_index(tmp_path).read_text(encoding="utf-8")
-    with pytest.raises(DataError, match="is no folder of runs"):
-        report.write_index(tmp_path / "absent")

@@ -113,7 +113,12 @@ def _usd(value: float) -> str:
 
 
 def _percent(value: float) -> str:
-    return "n/a" if value != value else f"{round(value, 4) + 0.0:+.2%}"
+    """With its sign; what rounds to zero has none."""
+    return "n/a" if value != value else f"{value:+.2%}" if round(value, 4) else "0.00%"
+
+
+def _share(value: float) -> str:
+    return "n/a" if value != value else f"{value:.1%}"
 
 
 def _ratio(value: float) -> str:
@@ -137,11 +142,11 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
         ("CAGR", _percent(figures["cagr"])),
         ("Sharpe (365 days)", _ratio(figures["sharpe"])),
         ("Max drawdown (hourly)", _percent(figures["max_drawdown"])),
-        ("Turnover a day", f"{figures['turnover_daily']:.1%} of equity"),
-        ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {figures['net_mean']:+.2f}"),
-        ("Decisions, trades", f"{figures['decisions']}, {figures['trades']}"),
-        ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']}, {figures['skipped_band']}"),
-        ("Untradable orders, delistings", f"{figures['untradable_orders']}, {figures['delistings']}"),
+        ("Turnover a decision", f"{figures['turnover_daily']:.1%} of equity"),
+        ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {round(figures['net_mean'], 2) + 0.0:+.2f}"),
+        ("Decisions, trades", f"{figures['decisions']:,}, {figures['trades']:,}"),
+        ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']:,}, {figures['skipped_band']:,}"),
+        ("Untradable orders, delistings", f"{figures['untradable_orders']:,}, {figures['delistings']:,}"),
     )
     for row in rows:
         numbers.add_row(*row)
@@ -172,7 +177,9 @@ def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
     """The runs of the demo, a row each."""
     from rich.table import Table
 
-    table = Table(title="SYNTHETIC SAMPLE: 40 coins, 12 months", title_justify="left")
+    panel = made[0][0].panel
+    span = f"{panel.index[0]:%Y-%m-%d} to {panel.index[-1]:%Y-%m-%d}"
+    table = Table(title=f"SYNTHETIC SAMPLE: {len(panel.coins)} coins, {span}", title_justify="left")
     for heading in ("oracle", "end USD", "return", "Sharpe", "max DD", "costs USD", "funding USD"):
         table.add_column(heading, justify="left" if heading == "oracle" else "right", no_wrap=True)
     for result, origin, _ in made:
@@ -183,7 +190,7 @@ def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
             _percent(figures["total_return"]),
             _ratio(figures["sharpe"]),
             _percent(figures["max_drawdown"]),
-            f"{-figures['fee_usd'] - figures['spread_usd']:,.0f}",
+            f"{-figures['fee_usd'] - figures['spread_usd'] - figures['impact_usd']:,.0f}",
             f"{-figures['funding_usd']:+,.0f}",
         )
     return table
@@ -195,8 +202,10 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
 
     label = "  [SYNTHETIC DATA]" if synthetic else ""
     table = Table(
-        title=f"Capacity of {name}{label}: costs a year over mean equity, share of the hour's volume an order takes",
+        title=f"Capacity of {name}{label}",
         title_justify="left",
+        caption="Costs a year over mean equity; share of the hour's volume, median order.",
+        caption_justify="left",
     )
     for heading in ("USD", "Sharpe", "CAGR", "fees", "spread", "impact", "funding", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -206,7 +215,7 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
             f"{row['equity_usd']:,.0f}",
             _ratio(row["sharpe"]),
             _percent(row["cagr"]),
-            *(f"{row[f'{cost}_yearly']:.1%}" for cost in ("fee", "spread", "impact", "funding")),
+            *(_share(row[f"{cost}_yearly"]) for cost in ("fee", "spread", "impact", "funding")),
             "n/a" if share != share else f"{share:.{0 if share >= 1.0 else 2}%}",
         )
         if row["liquidated_at"]:
@@ -295,7 +304,7 @@ def cost_table(plan: dict[str, Any]) -> Table:
 
 
 def sweep_table(study: Study, rows: int = 10) -> Table:
-    """The best sets of a study by Sharpe ratio."""
+    """The best sets of a study by Sharpe ratio, a parameter a column."""
     from rich.table import Table
 
     sets = study.record["sets"]
@@ -303,20 +312,26 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
     if study.record["synthetic"]:
         title += "  [SYNTHETIC DATA]"
     table = Table(title=title, title_justify="left")
-    table.add_column("best sets")
-    for name in ("Sharpe", "CAGR", "drawdown", "turnover", "end USD"):
-        table.add_column(name, justify="right", no_wrap=True)
     best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
-    for _, row in best.head(rows).iterrows():
-        chosen = study.chosen(int(row["place"]))
+    found = [(study.chosen(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
+    for chosen, _ in found:
         if "oracle" in chosen:
             chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]
+    for name in found[0][0]:
+        values = [chosen[name] for chosen, _ in found]
+        words = any(isinstance(value, str) for value in values)
+        # Where there is little room names and words are folded, numbers never.
+        width = None if words else max(len(str(value)) for value in values)
+        heading = name.rpartition(".")[2]
+        table.add_column(heading, justify="left" if words else "right", overflow="fold", min_width=width)
+    for name in ("Sharpe", "CAGR", "drawdown", "turnover"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for chosen, row in found:
         table.add_row(
-            ", ".join(f"{name.rpartition('.')[2]} {value}" for name, value in chosen.items()),
+            *map(str, chosen.values()),
             _ratio(row["sharpe"]),
             _percent(row["cagr"]),
             _percent(row["max_drawdown"]),
-            _percent(row["turnover_daily"]),
-            _usd(row["equity_end_usd"]),
+            _share(row["turnover_daily"]),
         )
     return table

@@ -38,6 +38,7 @@ WIDTH, HEIGHT = 466, 210
 #: Points a line keeps at most: two a pixel column, enough for a screen of double density.
 POINTS = 1200
 _FONTS = "font-family: Arial, Helvetica, sans-serif"
+_COLOUR = re.compile(r"<text[^>]*fill: #ffffff|((?:fill|stroke): ?)(#[0-9a-f]{6})")
 _STYLE: Mapping[str, Any] = {
     "svg.fonttype": "none",
     "font.size": 11.0,
@@ -129,6 +130,8 @@ def waterfall(steps: Sequence[tuple[str, float]]) -> str:
     axes.margins(y=0.14)
     if not values.any():
         axes.set_ylim(-1.0, 1.0)
+    elif min(*starts, *tops) >= 0.0:
+        axes.set_ylim(bottom=0.0)
     _thousands(axes)
     return _svg(figure, "waterfall", "Profit by cause in USD")
 
@@ -164,7 +167,8 @@ def stems(name: str, label: str, values: pd.Series, mean: float) -> str:
     figure, axes = _canvas()
     numbers = values.to_numpy(dtype=np.float64) * 100.0
     kept = thin(numbers)
-    width = 0.4 + 3.0 * max(0.0, 1.0 - len(kept) / 100.0)
+    # Points that an instant has on the chart, less a gap.
+    width = min(3.4, max(0.4, 0.75 * WIDTH / max(len(kept), 1)))
     axes.vlines(_naive(values.index)[kept], 0.0, numbers[kept], color=COLOURS["price"], linewidth=width)
     axes.axhline(mean * 100.0, color=COLOURS["net"], linewidth=1.0, linestyle=(0, (4, 3)), label=f"mean {mean:,.1%}")
     axes.set_ylim(bottom=0.0)
@@ -249,6 +253,16 @@ def short_usd(value: float) -> str:
     return f"{value:,.4g}"
 
 
+def ink(colour: str) -> str:
+    """A colour for a style: itself, or what ``palette.css`` puts in its place, by night most of all."""
+    return f"var(--c{colour[1:]},{colour})"
+
+
+def by_night(svg: str) -> str:
+    """Charts drawn for white paper with every colour as :func:`ink`; white words, which stand on a colour, stay."""
+    return _COLOUR.sub(lambda found: found[1] + ink(found[2]) if found[2] else found[0], svg)
+
+
 def _canvas() -> tuple[Figure, Axes]:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
@@ -305,5 +319,5 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     text = re.sub(r"font-family: [^;\"]*", _FONTS, text)
-    text = re.sub(r"\n\s*", "\n", text)
+    text = by_night(re.sub(r"\n\s*", "\n", text))
     return re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', text, count=1)

@@ -13,6 +13,7 @@ import pandas as pd
 from engine.clock import WEEKDAYS, show
 from engine.errors import DataError
 from engine.files import replacing
+from engine.pages.charts import ink
 
 
 @cache
@@ -25,7 +26,8 @@ def templates() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact, moment=moment)
+    environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact)
+    environment.filters.update(moment=moment, ink=ink)
     return environment
 
 

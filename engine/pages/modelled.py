@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from engine.clock import WEEKDAYS
+
 
 def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """What this run reckons with, and what it leaves out, in words."""
     execution, costs, account = (record["config"][name] for name in ("execution", "costs", "account"))
     delay, band = execution["delay_hours"], execution["no_trade_band_frac"]
     yes = [
-        f"Decisions at {execution['hour_utc']:02d}:00 UTC, traded "
+        f"{_schedule_in_words(execution)}, traded "
         + (f"{delay} h later" if delay else "at that instant")
         + ", on what was known just before.",
         "Taker fills: the quoted bid or ask where the data have both, else mid plus or minus "
@@ -55,6 +57,16 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         yes.append(f"A stress: fees, spread and impact cost {costs['stress']:g} times what they would.")
     yes += _variants_in_words(execution)
     return yes, [sentence for sentence in no if sentence]
+
+
+def _schedule_in_words(execution: Mapping[str, Any]) -> str:
+    text = "Decisions"
+    if execution["every_days"] > 1:
+        text += f" every {execution['every_days']} days"
+    text += f" at {execution['hour_utc']:02d}:00 UTC"
+    if tuple(execution["weekdays"]) != WEEKDAYS:
+        text += f" on {', '.join(execution['weekdays'])} only"
+    return text
 
 
 def _fees_in_words(costs: Mapping[str, Any]) -> str:

@@ -97,12 +97,10 @@ class IndexRow:
     page: bool
     error: str = ""
     name: str = ""
-    kind: str = ""
     path: str = ""
     parameters: str = ""
     start: str = ""
     end: str = ""
-    hours: int = 0
     synthetic: bool = False
     liquidated: bool = False
     created: str = ""
@@ -183,7 +181,7 @@ def benchmark_returns(run: Run) -> pd.Series | None:
 
 
 def turnover(run: Run) -> pd.Series:
-    """Turnover of each traded decision, ``sum(abs(units) * mid) / equity before the trade``.
+    """Turnover of each traded decision: ``sum(abs(units) * mid) / equity before``; 0 where that is not positive.
 
     ``fill = mid +/- spread``, so the notional at mid is the fill's less the spread of a buy, plus that of a sale; the
     equity before the trade is the recorded one with the row's costs put back.
@@ -194,11 +192,10 @@ def turnover(run: Run) -> pd.Series:
     delay = run.record["config"]["execution"]["delay_hours"]
     rows = _instants(run.weights.index) + delay * HOUR
     last = run.record["metrics"]["liquidated_at"]
-    rows = rows[rows <= (run.equity.index[-1] if last is None else pd.Timestamp(last))]
-    here = run.equity.reindex(rows)
+    here = run.equity.loc[rows[rows <= (run.equity.index[-1] if last is None else pd.Timestamp(last))]]
     before = here["equity_usd"] + here[["spread_usd", "impact_usd", "fee_usd", "funding_usd"]].sum(axis=1)
-    traded = at_mid.reindex(rows).fillna(0.0)
-    each: pd.Series = (traded / before).where(before > 0.0).dropna().rename("turnover")
+    traded = at_mid.reindex(here.index).fillna(0.0)
+    each: pd.Series = (traded / before).where(before > 0.0, 0.0).rename("turnover")
     return each
 
 
@@ -231,6 +228,8 @@ def block(run: Run, notes: tuple[str, ...]) -> Markup:
             # Half a cent each way is rounding; more means that the folder's files are not of one run.
             adds_up=abs(start + net - end) < 0.005 + 1e-9 * abs(start) and abs(recorded - end) < 0.005,
             recorded=recorded,
+            exposure=(figure(record, "gross_mean"), figure(record, "net_mean")),
+            untradable=figure(record, "untradable_weight"),
             traded=traded,
             charts=drawings(run, causes),
             best=best,
@@ -356,21 +355,25 @@ def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
     origin, span = record["origin"], record["span"]
     start = figure(record, "equity_start_usd")
     names = ("equity_end_usd", "total_return", "cagr", "sharpe", "max_drawdown", "turnover_daily")
-    costs = ("spread_usd", "fee_usd", "funding_usd")
+    # Impact is part of the spread column, as in the tables of coins.
+    paid = {name: signed(record, name) / start for name in FLOWS}
     return IndexRow(
         folder=folder.name,
         page=(folder / "tearsheet.html").is_file(),
         name=str(origin["name"]),
-        kind=str(origin["kind"]),
         path=str(origin["path"]),
         parameters=", ".join(f"{key}={value}" for key, value in dict(origin["parameters"]).items()),
         start=str(span["start"])[:10],
         end=str(span["end"])[:10],
-        hours=int(span["hours"]),
         synthetic=bool(record["synthetic"]),
         liquidated=record["metrics"]["liquidated_at"] is not None,
         created=str(record["created"]),
-        figures=(*(figure(record, name) for name in names), *(signed(record, name) / start for name in costs)),
+        figures=(
+            *(figure(record, name) for name in names),
+            paid["spread_usd"] + paid["impact_usd"],
+            paid["fee_usd"],
+            paid["funding_usd"],
+        ),
         trades=int(figure(record, "trades")),
     )
 
