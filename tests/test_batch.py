@@ -160,7 +160,7 @@ def test_bad_input(panel: Panel) -> None:
         with pytest.raises(WeightsError, match=message):
             backtest_many(panel, wrong, decisions)  # type: ignore[arg-type]
     with pytest.raises(WeightsError, match="timezone-aware decision instants are needed"):
-        backtest_many(panel, weights, list(decisions))  # type: ignore[arg-type]
+        backtest_many(panel, weights, list(range(len(decisions))))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="threads = -1 is not accepted"):
         backtest_many(panel, weights, decisions, threads=-1)
     with pytest.raises(DataError, match=r"backtest_many\(\) was given ndarray where the panel belongs"):

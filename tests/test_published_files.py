@@ -45,7 +45,7 @@ BAD = [
     ("date,symbol,meta_model\n2024-11-01,BTC,\n", {}, "has no score in its 1 rows"),
     (None, {}, "No such file"),
     ("x", {"lags": 0}, "lags = 0 is not accepted"),
-    ("x", {"tb": 0}, "n = 0 is not accepted"),
+    ("x", {"tb": 0}, "tb = 0 is not accepted"),
     ("x", {"max_age_days": 0}, "max_age_days = 0 is not accepted"),
     ("x", {"missing_score": 2}, "missing_score = 2 is not accepted"),
 ]  # fmt: skip
