@@ -23,6 +23,7 @@ from engine.commands.options import (
     SetOption,
     cache_of,
     config_of,
+    folder_of,
     parameters_of,
 )
 from engine.commands.oracle import oracle_app
@@ -211,10 +212,7 @@ def report_command(
     from engine.runs import load_run
 
     config_of(config, settings)
-    # A folder of that name that is no run does not hide the run.
-    named = REPORTS / run
-    here = (run / "run.json").is_file() or (run.exists() and not named.is_dir())
-    page = write_tearsheet(load_run(run if here else named))
+    page = write_tearsheet(load_run(folder_of(run)))
     print_json({"tearsheet": str(page)}) if as_json else show_all(f"Tearsheet: {page}")
 
 

@@ -244,13 +244,13 @@ def check_reports(reports: Path) -> Finding:
     if not _writable(home):
         cure = "Change to a folder that can be written to, or mend its permissions."
         return Finding("reports", "problem", f"{home} cannot be written to: no run could be kept", cure, figures)
-    says = f"{reports}: {len(runs)} runs, {len(sweeps)} sweeps"
+    says = f"{reports}: runs {len(runs)}, sweeps {len(sweeps)}"
     try:
         families = families_below(reports)
         figures["trials"] = count_trials(reports, families).total
     except (HlbtError, OSError) as error:
         return Finding("reports", "warning", f"{says}; {error}", "", figures)
-    return Finding("reports", "ok", f"{says}, {figures['trials']:,} trials of {len(families)} oracles", "", figures)
+    return Finding("reports", "ok", f"{says}, trials {figures['trials']:,}, oracles {len(families)}", "", figures)
 
 
 def _writable(folder: Path) -> bool:

@@ -193,6 +193,12 @@ class Panel:
         )
         object.__setattr__(self, "tradable", read_only(self.tradable & ~np.isnan(self.fields["mid"])))
 
+    def __repr__(self) -> str:
+        hours, coins = self.tradable.shape
+        span = f"{show(self.index[0])} to {show(self.index[-1])}" if hours else "no hour"
+        made = ", SYNTHETIC" * self.synthetic + ", as known" * self.as_known
+        return f"Panel({hours:,} hours x {coins} coins, {span}, {', '.join(self.fields)}{made})"
+
     def _refuse(self, name: str, bad: np.ndarray) -> None:
         if bad.any():
             row, column = (int(place[0]) for place in np.nonzero(bad))

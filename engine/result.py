@@ -52,6 +52,11 @@ class Result:
     risk: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
 
+    def __repr__(self) -> str:
+        equity = self.ledger.equity
+        start, end = self.config.account.initial_equity_usd, equity[-1] if len(equity) else float("nan")
+        return f"Result(equity {start:,.2f} -> {end:,.2f} USD, {len(self.ledger.trades):,} trades, {self.panel!r})"
+
     @cached_property
     def equity(self) -> pd.Series:
         """Equity in USD after everything that happened at the instant, (T,)."""

@@ -170,3 +170,9 @@ def test_fills_that_could_not_be_asked_for_are_noted_by_the_next_run(
     fault.times = 0
     assert run(world.rebalance({"BTC": 0.3})).code == 0  # nothing to order, and the fills of before
     assert run(words).json["costs"]["fee_bps"] == pytest.approx(4.5, abs=0.05)
+
+
+def test_a_made_up_cache_is_named_before_there_is_anything_to_compare(sample_cache: Path, tmp_path: Path) -> None:
+    for cache, made_up in ((sample_cache, True), (tmp_path / "absent", False)):
+        found = drift([], RunConfig.from_dict({"data": {"cache": str(cache)}}))
+        assert (found["rows"], found["synthetic"]) == ([], made_up)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Coin, Panel, RunConfig, decisions_of
+from engine import Coin, Panel, RunConfig, backtest, decisions_of
 from engine.errors import ConfigError, DataError
 from panels import random_panel
 
@@ -225,3 +225,13 @@ def test_known_funding_is_that_of_the_hour_before() -> None:
     np.testing.assert_array_equal(known.values("mid"), panel.values("mid"))
     assert known.known() is known
     assert not Panel.from_frames(mid=MID).known().fields.keys() - {"mid"}
+
+
+def test_a_panel_and_a_result_are_shown_in_a_line() -> None:
+    made = Panel.from_frames(mid=pd.DataFrame({"BTC": [100.0, 110.0]}, index=INDEX[:2]), synthetic=True)
+    span = f"{INDEX[0]:%Y-%m-%d %H:%M} UTC to {INDEX[1]:%Y-%m-%d %H:%M} UTC"
+    assert repr(made) == f"Panel(2 hours x 1 coins, {span}, mid, SYNTHETIC)"
+    assert repr(made.known()).endswith("mid, SYNTHETIC, as known)")
+    free = RunConfig.from_dict({"costs": {"taker_bps": 0.0, "half_spread_bps": 0.0}, "execution": {"lots": False}})
+    result = backtest(made, pd.DataFrame({"BTC": [0.5]}, index=made.index[:1]), free)
+    assert repr(result) == f"Result(equity 10,000.00 -> 10,500.00 USD, 1 trades, {made!r})"

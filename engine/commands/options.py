@@ -51,8 +51,10 @@ def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
 
 
 def folder_of(named: Path) -> Path:
-    """The folder of a run or a sweep: as it is written; a bare name that is no folder here is one of the reports."""
-    return named if named.exists() or len(named.parts) > 1 else REPORTS / named
+    """Folder of a run or a sweep: as it is written, or below the reports where a bare name here is none of the two."""
+    below = REPORTS / named
+    ours = any((named / record).is_file() for record in ("run.json", "sweep.json"))
+    return named if ours or len(named.parts) > 1 or (named.exists() and not below.is_dir()) else below
 
 
 def cache_of(config: RunConfig) -> Path:

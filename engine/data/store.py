@@ -121,8 +121,8 @@ class Store:
             what = "does not exist" if absent else "is empty" if self.path.is_dir() else "is a file and no folder"
             raise DataError(
                 f"The data cache {self.path} {what}. Fill it with `hlbt data sync --source api` or `--source s3` or "
-                "`hlbt data import freqtrade DIR`, or run `hlbt demo` for the built-in synthetic sample; "
-                "--set data.cache=DIR or HLBT_DATA_CACHE names another cache."
+                "`hlbt data import freqtrade DIR`, or run `hlbt demo` for the built-in synthetic sample, kept in "
+                "data_cache/sample; --set data.cache=DIR or HLBT_DATA_CACHE names another cache."
             )
         return manifest
 

@@ -210,16 +210,29 @@ def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, An
         whether the cache is made up.
     """
     newest = {plan["instant"]: plan for plan in plans}  # of one instant the last plan counts
+    synthetic = _synthetic(config)
     if len(newest) < 2:
-        return {"rows": [], "reason": "It takes two rebalances.", "synthetic": False}
+        return {"rows": [], "reason": "It takes two rebalances.", "synthetic": synthetic}
     try:
-        rows, synthetic = _drift(list(newest.values()), config)
+        rows = _drift(list(newest.values()), config)
     except HlbtError as error:
-        return {"rows": [], "reason": str(error), "synthetic": False}
+        return {"rows": [], "reason": str(error), "synthetic": synthetic}
     return {"rows": rows, "reason": "", "synthetic": synthetic}
 
 
-def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> tuple[list[dict[str, Any]], bool]:
+def _synthetic(config: RunConfig) -> bool:
+    """Whether the cache is made up; one that cannot be read is named by the reason why there are no rows."""
+    from engine.data.load import cache_path
+    from engine.data.store import Store
+
+    try:
+        manifest = Store(cache_path(config.data.cache)).manifest()
+    except HlbtError:
+        return False
+    return manifest is not None and manifest.synthetic
+
+
+def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[str, Any]]:
     from engine.data.load import load_panel
     from engine.simulate import backtest
 
@@ -259,4 +272,4 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> tuple[list[
         }
         for instant, equity, model in zip(held.index, live, before, strict=True)
     ]
-    return rows, panel.synthetic
+    return rows

@@ -9,6 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from engine.errors import LiveError
+from engine.files import replacing
 from engine.pages.html import templates
 
 _WIDTH, _HEIGHT = 760, 190
@@ -37,7 +38,8 @@ def write_live_page(found: dict[str, Any], name: str, network: str, path: Path) 
     )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(page, encoding="utf-8")
+        with replacing(path) as made:
+            made.write_text(page, encoding="utf-8")
     except OSError as error:
         raise LiveError(f"The page {path} cannot be written: {error.strerror}. Name another with --out.") from error
 
