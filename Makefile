@@ -35,7 +35,7 @@ demo: setup ## run the main job on the built-in synthetic sample
 test: setup-dev ## run the tests
 	$(BIN)/python -m pytest
 
-# Not part of `make test`: tracing makes the suite some 60 % slower.
+# Not part of `make test`: tracing makes the suite a third slower.
 coverage: setup-dev ## run the tests and print how much of the Python code they run
 	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
 
