@@ -24,6 +24,7 @@ from urllib.request import Request, urlopen
 import pandas as pd
 from packaging.requirements import Requirement
 
+from engine.addresses import base_address, without_path
 from engine.data.status import status
 from engine.data.store import Store
 from engine.errors import HlbtError, LiveError, some
@@ -365,10 +366,12 @@ def check_clock(base_url: str, clock: Clock, timeout_seconds: float = TIMEOUT_SE
     Finding
         An exchange that does not answer is a warning: backtests need none.
     """
+    base_url = base_address(base_url, "--base-url")
+    where = without_path(base_url, base_url)
     before = clock()
     try:
         try:
-            with urlopen(Request(base_url.rstrip("/") + "/info", method="HEAD"), timeout=timeout_seconds) as answer:
+            with urlopen(Request(base_url + "/info", method="HEAD"), timeout=timeout_seconds) as answer:
                 headers = answer.headers
         except HTTPError as error:  # a refusal has a date too
             headers = error.headers
@@ -378,17 +381,17 @@ def check_clock(base_url: str, clock: Clock, timeout_seconds: float = TIMEOUT_SE
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
         why = getattr(reason, "strerror", None) or reason
-        says = f"{base_url} is not reachable ({why}), so the clock was not compared"
+        says = f"{where} is not reachable ({why}), so the clock was not compared"
         return Finding("clock", "warning", says, "Only live trading and data syncs need it.", {"reachable": False})
     except (ValueError, TypeError):
-        says = f"{base_url} answers without a date, so the clock was not compared"
+        says = f"{where} answers without a date, so the clock was not compared"
         return Finding("clock", "warning", says, "Is it the exchange?", {"reachable": True, "skew_seconds": None})
     skew = skew_seconds(server, before, after)
     figures = {"reachable": True, "skew_seconds": skew}
     if abs(skew) > SKEW_SECONDS:
-        says = f"this machine is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} {base_url}"
+        says = f"this machine is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} {where}"
         return Finding("clock", "warning", says, "Let it follow a time server: timedatectl set-ntp true.", figures)
-    return Finding("clock", "ok", f"agrees with {base_url} to {max(abs(skew), 1):.0f} s", figures=figures)
+    return Finding("clock", "ok", f"agrees with {where} to {max(abs(skew), 1):.0f} s", figures=figures)
 
 
 def skew_seconds(server: pd.Timestamp, before: pd.Timestamp, after: pd.Timestamp) -> float:

@@ -108,6 +108,12 @@ def reason_of(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
+def short(value: object) -> str:
+    """A value in at most 160 characters and one line."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= 160 else text[:160] + "..."
+
+
 def some(names: Iterable[object], limit: int = 5) -> str:
     """List at most `limit` names, then how many more there are."""
     listed = [str(name) for name in names]

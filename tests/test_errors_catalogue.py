@@ -143,6 +143,23 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
         "2024-02-01 00:00 UTC to 2024-01-01",
         "Set data.start and data.end",
     ),
+    *(
+        (f"{command} {option} {address}", f"{option} is no address", "write http:// or https://", "may hold a token")
+        for command, option in (
+            (f"data sync --source api {NEW}", "--base-url"),
+            (f"data cost {NEW}", "--endpoint-url"),
+            ("live flatten book", "--base-url"),
+            ("doctor", "--base-url"),
+        )
+        for address in (
+            "api.example.com",
+            "ftp://example.com",
+            "http://[::1",
+            "http://a:99999",
+            "http://me:pw@a",
+            "http://a?k=1",
+        )
+    ),
     (f"data cost {NEW} --hours noon", "--hours is 'noon'", "0 to 23"),
     (f"data cost {NEW} --endpoint-url {NOBODY}", "needs an AWS account", "AWS_ACCESS_KEY_ID"),
     # --- what is run

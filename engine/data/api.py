@@ -295,7 +295,7 @@ def sync_api(
         )
     exchange = Exchange(base_url, timeout_seconds, Pacer(clock, sleep))
     metas = exchange.metas()
-    wanted = _chosen(metas, coins, exchange.base_url)
+    wanted = _chosen(metas, coins, exchange.shown)
     store.tell(metas, SOURCE, now.floor("min"))
     lacking = Lacking(store, [meta.name for meta in wanted], (CANDLES, FUNDING), first, last)
     tasks = [
@@ -329,7 +329,7 @@ def sync_api(
     )
 
 
-def _chosen(metas: Sequence[CoinMeta], coins: Iterable[str] | None, base_url: str) -> list[CoinMeta]:
+def _chosen(metas: Sequence[CoinMeta], coins: Iterable[str] | None, where: str) -> list[CoinMeta]:
     if coins is None:
         return list(metas)
     known = {meta.name: meta for meta in metas}
@@ -337,7 +337,7 @@ def _chosen(metas: Sequence[CoinMeta], coins: Iterable[str] | None, base_url: st
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(
-            f"{base_url} has no perpetual {unknown[0]!r}.{nearest(unknown[0], known)} Names are case-sensitive "
+            f"{where} has no perpetual {unknown[0]!r}.{nearest(unknown[0], known)} Names are case-sensitive "
             f"(kPEPE); data.coins names the coins, and without it all {len(known)} are synced."
         )
     return [known[name] for name in names]

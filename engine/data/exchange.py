@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from engine.addresses import base_address, without_path
 from engine.data.answers import CANDLES, REQUEST_WEIGHT, Kind, Page
 from engine.data.coins import CoinMeta, parse_meta
 from engine.data.pacing import Pacer
-from engine.errors import DataError
+from engine.errors import DataError, short
 
 #: Waits before the second, third, ... attempt, in seconds: after most faults; after "too many requests".
 BACKOFF_SECONDS: Final = (1.0, 2.0, 4.0, 8.0)
@@ -56,9 +57,11 @@ class Exchange:
         self.pacer = pacer
         self.timeout_seconds = timeout_seconds
         # Not Info yet: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
-        self._api = API(base_url.rstrip("/") if base_url else None, timeout=timeout_seconds)
+        self._api = API(base_address(base_url, "--base-url") if base_url else None, timeout=timeout_seconds)
         self._api.session.hooks["response"].append(_turn_away)
         self.base_url = str(self._api.base_url)
+        #: The address for people.
+        self.shown = without_path(self.base_url, self.base_url)
 
     def metas(self) -> tuple[CoinMeta, ...]:
         """The coins of the exchange, delisted ones too.
@@ -76,10 +79,10 @@ class Exchange:
             )
         except Fault as fault:
             raise DataError(
-                f"{self.base_url} gives no list of coins: {fault}. Nothing was synced. Check the network and the "
+                f"{self.shown} gives no list of coins: {fault}. Nothing was synced. Check the network and the "
                 "address (--base-url), or try later; the exchange reports outages on its status page."
             ) from fault
-        metas = parse_meta(answer, f"meta of {self.base_url}")
+        metas = parse_meta(answer, f"meta of {self.shown}")
         self._info = Info(
             self.base_url,
             skip_ws=True,
@@ -137,19 +140,22 @@ class Exchange:
         try:
             answer = call()
         except ClientError as error:
-            raise Fault(f"refused with HTTP {error.status_code}: {_short(error.error_message)}", ()) from error
+            raise Fault(f"refused with HTTP {error.status_code}: {self._say(error.error_message)}", ()) from error
         except ServerError as error:
-            raise Fault(f"HTTP {error.status_code}: {_short(error.message)}") from error
+            raise Fault(f"HTTP {error.status_code}: {self._say(error.message)}") from error
         except OSError as error:  # what `requests` raises is one
             if "Timeout" in type(error).__name__:
                 raise Fault(f"no answer within {self.timeout_seconds:g} s") from error
-            raise Fault(f"no connection ({_short(error)})") from error
+            raise Fault(f"no connection ({self._say(error)})") from error
         except (KeyError, TypeError, AttributeError) as error:
             # The SDK trips over a refusal that is JSON, but not of its own form.
             raise Fault(f"refused, in a form that the SDK cannot read ({error!r})") from error
         if not isinstance(answer, wanted) or (isinstance(answer, dict) and set(answer) == {"error"}):
-            raise Fault(f"not the answer that was asked for but {_short(answer)}")
+            raise Fault(f"not the answer that was asked for but {self._say(answer)}")
         return answer
+
+    def _say(self, value: object) -> str:
+        return short(without_path(value, self.base_url))
 
 
 def _turn_away(response: Any, *_: Any, **__: Any) -> None:
@@ -158,8 +164,3 @@ def _turn_away(response: Any, *_: Any, **__: Any) -> None:
         asked = response.headers.get("Retry-After", "")
         least = min(float(asked), LONGEST_WAIT_SECONDS) if asked.isdecimal() else 0.0
         raise Fault("too many requests (HTTP 429)", [max(wait, least) for wait in CROWDED_SECONDS])
-
-
-def _short(value: object) -> str:
-    text = " ".join(str(value).split())
-    return text if len(text) <= 160 else text[:160] + "..."

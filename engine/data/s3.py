@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from engine.addresses import base_address, without_path
 from engine.data.archive import FetchError, Item, Listed
 from engine.errors import DataError
 
@@ -45,7 +46,7 @@ class Bucket:
 
     def __init__(self, name: str, endpoint_url: str | None = None, *, jobs: int = 8, timeout_seconds: float = 60):
         self.name = name
-        self.endpoint_url = endpoint_url
+        self.endpoint_url = base_address(endpoint_url, "--endpoint-url") if endpoint_url else None
         self.requests = 0
         self._jobs = jobs
         self._timeout = timeout_seconds
@@ -120,7 +121,7 @@ class Bucket:
                     return sums[0].hexdigest()
             except ClientError as error:
                 self._refuse(error)
-                raise FetchError(_answer(error)) from error
+                raise FetchError(self._answer(error)) from error
             except (BotoCoreError, HTTPError, ConnectionError) as error:
                 self._refuse(error)
                 problem = f"broke off after {came:,} of {item.size:,} bytes ({type(error).__name__})"
@@ -137,7 +138,7 @@ class Bucket:
                 yield page
         except (BotoCoreError, ClientError) as error:
             self._refuse(error)
-            raise DataError(f"{self._where()} cannot be listed: it {_answer(error)}. {_RIGHTS}") from error
+            raise DataError(f"{self._where()} cannot be listed: it {self._answer(error)}. {_RIGHTS}") from error
 
     def _client(self) -> Any:
         """The client of the bucket's own region, which the bucket itself names."""
@@ -164,7 +165,7 @@ class Bucket:
                     client = session.client("s3", region_name=own, endpoint_url=self.endpoint_url, config=config)
             except (BotoCoreError, ClientError, ValueError) as error:
                 self._refuse(error)
-                raise DataError(f"{self._where()} cannot be reached: {error}.") from error
+                raise DataError(f"{self._where()} cannot be reached: {self._say(error)}.") from error
             self._connected = client
         return self._connected
 
@@ -188,35 +189,37 @@ class Bucket:
         credentials = (boto.NoCredentialsError, boto.PartialCredentialsError, boto.CredentialRetrievalError)
         if isinstance(error, (*credentials, boto.ProfileNotFound, boto.TokenRetrievalError)):
             raise DataError(
-                f"{self._where()} is requester-pays and needs an AWS account: {error}. Give credentials in any way "
-                "that AWS tools read (`aws configure`, AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY), or "
-                "use `hlbt data sync --source api`, which needs none."
+                f"{self._where()} is requester-pays and needs an AWS account: {self._say(error)}. Give credentials in "
+                "any way that AWS tools read (`aws configure`, AWS_PROFILE, AWS_ACCESS_KEY_ID and "
+                "AWS_SECRET_ACCESS_KEY), or use `hlbt data sync --source api`, which needs none."
             ) from error
         if isinstance(error, (boto.EndpointConnectionError, boto.ConnectTimeoutError)):
             raise DataError(
-                f"{self._where()} cannot be reached: {error}. Check the network and --endpoint-url; what was "
-                "downloaded is kept, and the same command goes on from there."
+                f"{self._where()} cannot be reached: {self._say(error)}. Check the network and --endpoint-url; what "
+                "was downloaded is kept, and the same command goes on from there."
             ) from error
         if isinstance(error, boto.ClientError) and (code := error.response["Error"].get("Code")) in _FATAL:
             raise DataError(f"{self._where()}: {_FATAL[code]} (S3 answered {code}.)") from error
 
     def _where(self) -> str:
-        return f"The bucket {self.name}" + (f" at {self.endpoint_url}" if self.endpoint_url else "")
+        return f"The bucket {self.name}" + (f" at {self._say(self.endpoint_url)}" if self.endpoint_url else "")
+
+    def _answer(self, error: Exception) -> str:
+        """What the host said, in a few words."""
+        response = getattr(error, "response", None)
+        if not response:
+            return f"failed ({type(error).__name__}: {self._say(error)})"
+        code = response["Error"].get("Code", "?")
+        if code in ("PreconditionFailed", "412"):
+            return "was replaced while the sync ran; sync again"
+        tries = response["ResponseMetadata"].get("RetryAttempts", 0)
+        return f"was refused with {code}" + (f", {tries + 1} times" if tries else "")
+
+    def _say(self, value: object) -> str:
+        return without_path(value, self.endpoint_url)
 
 
 _RIGHTS = "The account needs s3:ListBucket and s3:GetObject on it, as requester."
-
-
-def _answer(error: Exception) -> str:
-    """What the host said, in a few words."""
-    response = getattr(error, "response", None)
-    if not response:
-        return f"failed ({type(error).__name__}: {error})"
-    code = response["Error"].get("Code", "?")
-    if code in ("PreconditionFailed", "412"):
-        return "was replaced while the sync ran; sync again"
-    tries = response["ResponseMetadata"].get("RetryAttempts", 0)
-    return f"was refused with {code}" + (f", {tries + 1} times" if tries else "")
 
 
 def _wrong(item: Item, came: int, md5: str) -> str:

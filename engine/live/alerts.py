@@ -6,14 +6,14 @@ import json
 import urllib.request
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
+from engine.addresses import web_address
 from engine.errors import LiveError
 
 
 def check_webhook(url: str) -> None:
     """Refuse an address that no alert could reach."""
-    if urlsplit(url).scheme not in ("http", "https") or not urlsplit(url).hostname:
+    if web_address(url) is None:
         raise LiveError("--webhook is no http or https address.")
 
 

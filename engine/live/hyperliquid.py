@@ -18,17 +18,16 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
+from engine.addresses import base_address, without_path
 from engine.clock import UNIT
-from engine.errors import LiveError, UnreachableError
+from engine.errors import LiveError, UnreachableError, short
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX, AccountState, Answer, Fill, Market, OrderRequest
-from engine.live.wire import read_answers, short, tick_price
+from engine.live.wire import read_answers, retry_after, tick_price
 
 #: Waits before a question is asked again, seconds; after "too many requests".
 BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0)
 CROWDED_SECONDS: Final = (5.0, 10.0, 20.0)
-#: Longest wait that a "Retry-After" is believed, seconds.
-PATIENCE_SECONDS: Final = 60.0
 #: A clock that is further from the exchange's is told of, seconds.
 CLOCK_SECONDS: Final = 5.0
 #: An answer with fewer rows of a time range is all of it (FACTS 2: pages of 500 or 2,000).
@@ -85,7 +84,7 @@ class HyperLiquidDEX(DEX):
         self._clock_bounds = (-math.inf, math.inf)
 
     def __repr__(self) -> str:
-        return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url!r})"
+        return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url and self._say(self.base_url)!r})"
 
     # Who --------------------------------------------------------------------------------------------------------------
 
@@ -409,6 +408,9 @@ class HyperLiquidDEX(DEX):
 
         return self.base_url or str(MAINNET_API_URL if self.network == "mainnet" else TESTNET_API_URL)
 
+    def _say(self, value: object) -> str:
+        return short(without_path(value, self.base_url))
+
     def _info(self, question: dict[str, Any], wanted: type | tuple[type, ...]) -> Any:
         from hyperliquid.api import API
 
@@ -427,8 +429,9 @@ class HyperLiquidDEX(DEX):
             except _Fault as fault:
                 if attempt >= len(fault.waits):
                     raise UnreachableError(
-                        f"{self._url()} does not answer {what}: {fault} ({attempt + 1} attempts). Check the network "
-                        "and the exchange's status page, then run the command again: it goes on where it stopped."
+                        f"{self._say(self._url())} does not answer {what}: {fault} ({attempt + 1} attempts). Check "
+                        "the network and the exchange's status page, then run the command again: it goes on where it "
+                        "stopped."
                     ) from fault
                 self._sleep(fault.waits[attempt])
             attempt += 1
@@ -441,28 +444,30 @@ class HyperLiquidDEX(DEX):
             answer = call()
         except ClientError as error:
             if error.status_code == 429:
-                waits = [max(wait, _asked_for(error)) for wait in CROWDED_SECONDS]
+                waits = [max(wait, retry_after(error)) for wait in CROWDED_SECONDS]
                 raise _Fault("too many requests (HTTP 429)", waits, certain=True) from error
-            raise _Fault(f"refused with HTTP {error.status_code}: {short(error.error_message)}", (), True) from error
+            raise _Fault(
+                f"refused with HTTP {error.status_code}: {self._say(error.error_message)}", (), True
+            ) from error
         except ServerError as error:
-            raise _Fault(f"HTTP {error.status_code}: {short(error.message)}") from error
+            raise _Fault(f"HTTP {error.status_code}: {self._say(error.message)}") from error
         except OSError as error:  # what `requests` raises is one
             if "Timeout" in type(error).__name__:
                 raise _Fault(f"no answer within {self.timeout_seconds:g} s") from error
-            raise _Fault(f"no connection ({short(error)})") from error
+            raise _Fault(f"no connection ({self._say(error)})") from error
         except ValueError as error:  # the SDK's own check of a number, before anything is sent
             raise _Fault(f"cannot be sent: {error}", (), certain=True) from error
         except (KeyError, TypeError, AttributeError) as error:
             # The SDK trips over a refusal that is JSON, but not of its own form.
             raise _Fault(f"refused, in a form that the SDK cannot read ({error!r})") from error
         if not isinstance(answer, wanted) or (isinstance(answer, dict) and set(answer) == {"error"}):
-            raise _Fault(f"not the answer that was asked for but {short(answer)}")
+            raise _Fault(f"not the answer that was asked for but {self._say(answer)}")
         return answer
 
     def _strange(self, what: str, error: Exception) -> UnreachableError:
         return UnreachableError(
-            f"{self._url()} answers {what} in a form that is not known ({error!r}). Nothing is traded on an answer "
-            "that cannot be read: update hlbt."
+            f"{self._say(self._url())} answers {what} in a form that is not known ({error!r}). Nothing is traded on "
+            "an answer that cannot be read: update hlbt."
         )
 
 
@@ -470,12 +475,15 @@ def _other_host(network: str, base_url: str | None) -> str | None:
     """`base_url`; None where it is the network's own. That of the other network would be traded unconfirmed."""
     from hyperliquid.utils.constants import MAINNET_API_URL, TESTNET_API_URL
 
+    if not base_url:
+        return None
+    base_url = base_address(base_url, "--base-url")
     for name, own in (("mainnet", MAINNET_API_URL), ("testnet", TESTNET_API_URL)):
-        if base_url and urlsplit(base_url).hostname == urlsplit(own).hostname:
+        if urlsplit(base_url).hostname == (host := urlsplit(own).hostname):
             if name != network:
-                raise LiveError(f"{base_url} is the address of {name}, not of {network}: leave it out, say --network.")
+                raise LiveError(f"{host} is the address of {name}, not of {network}: leave it out, say --network.")
             return None
-    return base_url.rstrip("/") if base_url else None
+    return base_url
 
 
 def _instant(milliseconds: Any) -> pd.Timestamp:
@@ -487,11 +495,3 @@ def _wall_ms() -> int:
     from hyperliquid.utils.signing import get_timestamp_ms
 
     return int(get_timestamp_ms())
-
-
-def _asked_for(error: Any) -> float:
-    """Seconds that a refusal asks to wait for."""
-    # The SDK puts the headers of an answer that is not its own JSON in the place of its data.
-    headers = next((held for held in (error.header, error.error_data) if isinstance(held, Mapping)), {})
-    text = str(headers.get("Retry-After", ""))
-    return min(float(text), PATIENCE_SECONDS) if text.isdecimal() else 0.0

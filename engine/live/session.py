@@ -80,7 +80,7 @@ class Venue:
     """
 
     network: str = "testnet"
-    base_url: str | None = None
+    base_url: str | None = field(default=None, repr=False)
     credentials: Path | None = None
     folder: Path = LIVE_FOLDER
     kill_switch: Path = KILL_SWITCH

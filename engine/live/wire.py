@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
+from engine.errors import short
 from engine.live.dex import Answer, OrderRequest
 
 #: Words of refusals that certainly had no effect. An error in other words may have been an order that was executed
@@ -35,6 +36,8 @@ REFUSALS: Final = (
     "vault",
     "unknown asset",
 )
+#: Longest wait that a "Retry-After" is believed, seconds.
+PATIENCE_SECONDS: Final = 60.0
 #: Significant figures of a price, and its decimals for a size of none.
 SIGNIFICANT: Final = 5
 PRICE_DECIMALS: Final = 6
@@ -86,7 +89,9 @@ def _certain(reason: str) -> bool:
     return any(word in words for word in REFUSALS)
 
 
-def short(value: object) -> str:
-    """A value in at most 160 characters and one line, for a message."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= 160 else text[:160] + "..."
+def retry_after(error: Any) -> float:
+    """Seconds that a refusal asks to wait for."""
+    # The SDK puts the headers of an answer that is not its own JSON in the place of its data.
+    headers = next((held for held in (error.header, error.error_data) if isinstance(held, Mapping)), {})
+    text = str(headers.get("Retry-After", ""))
+    return min(float(text), PATIENCE_SECONDS) if text.isdecimal() else 0.0

@@ -1,0 +1,46 @@
+"""Addresses of servers that a user gives: whether one is usable, and words about it without the token in its path."""
+
+from __future__ import annotations
+
+from urllib.parse import SplitResult, urlsplit
+
+from engine.errors import ConfigError
+
+
+def web_address(url: str) -> SplitResult | None:
+    """The parts of an http or https address with a host; None where `url` is none."""
+    try:
+        parts = urlsplit(url)
+        return parts if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 else None
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        return None
+
+
+def base_address(url: str, option: str) -> str:
+    """`url` as others can append their paths to it: without a slash at its end.
+
+    Parameters
+    ----------
+    url : str
+        ``scheme://host[:port][/path]``.
+    option : str
+        Where it was given, for the message.
+
+    Raises
+    ------
+    ConfigError
+        When it has another form. The message keeps the value to itself: who can say where its token is?
+    """
+    parts = web_address(url)
+    if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
+        raise ConfigError(
+            f"{option} is no address that paths can be appended to: write http:// or https://, the host, a port and a "
+            "path if it needs them, and nothing else (its value is not shown, for it may hold a token)."
+        )
+    return url.rstrip("/")
+
+
+def without_path(value: object, url: str | None) -> str:
+    """The text of `value` with ``/...`` for the path of the base address `url`, which may be somebody's token."""
+    path = urlsplit(url).path if url else ""
+    return str(value).replace(path, "/...") if path.strip("/") else str(value)
