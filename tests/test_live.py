@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import HyperLiquidDEX, PortfolioManager
+from engine.data.exchange import Patience
 from engine.errors import LiveError
 from engine.live.execute import Policy
 from engine.live.given import GivenWeights
@@ -219,8 +220,7 @@ def test_a_position_that_somebody_else_changes_is_left_alone(world: World, run: 
 def test_a_question_that_fails_once_is_asked_again(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch, kind: str, question: str
 ) -> None:
-    monkeypatch.setattr("engine.live.hyperliquid.CROWDED_SECONDS", (0.05,))
-    monkeypatch.setattr("engine.live.hyperliquid.BACKOFF_SECONDS", (0.05,))
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((0.05,), (0.05,), 60.0))
     world.server.inject(kind, on=question, seconds=1.0)
     assert run(world.rebalance({"BTC": 0.3})).code == 0
     near(world, {"BTC": 0.3})
@@ -229,8 +229,7 @@ def test_a_question_that_fails_once_is_asked_again(
 @pytest.mark.parametrize("seed", range(4))
 def test_any_books_under_any_faults(world: World, run: Run, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Random books, each sent through random faults: an exit that says what is, no order twice, gross in its limit."""
-    monkeypatch.setattr("engine.live.hyperliquid.CROWDED_SECONDS", (0.02,))
-    monkeypatch.setattr("engine.live.hyperliquid.BACKOFF_SECONDS", (0.02,))
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((0.02,), (0.02,), 60.0))
     chance = random.Random(seed)
     coins = ["BTC", "ETH", "DOGE", "RLB"]
     for _ in range(3):
@@ -270,7 +269,7 @@ def test_any_books_under_any_faults(world: World, run: Run, monkeypatch: pytest.
 def test_an_exchange_out_of_reach_before_and_after_the_first_order(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.live.hyperliquid.BACKOFF_SECONDS", (0.05,))
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((0.05,), (), 60.0))
     fault = world.server.inject("bad_gateway", on="clearinghouseState", times=99)
     done = run(world.rebalance(BOOK))
     assert done.code == 6 and "clearinghouseState" in done.err and not world.server.asked("order")

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from engine.data.exchange import Patience
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal, single_instance
 from hyperliquid_world import AGENT, MASTER
@@ -45,7 +46,7 @@ def test_a_time_of_ones_own_never_trades_real_money(world: World, run: Run) -> N
 def test_a_question_that_only_warns_stops_no_flattening(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("engine.live.hyperliquid.BACKOFF_SECONDS", (0.02,))
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((0.02,), (), 60.0))
     world.server.approve_agent(MASTER.address, AGENT.address)
     world.credentials.write_text(json.dumps({"secret_key": "22" * 32, "account_address": MASTER.address}))
     assert run(world.rebalance({"BTC": 0.5})).code == 0

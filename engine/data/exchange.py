@@ -6,6 +6,7 @@ What the answers mean is in :mod:`engine.data.answers`, what is asked for in :mo
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from engine.addresses import base_address, without_path
@@ -14,12 +15,29 @@ from engine.data.coins import CoinMeta, parse_meta
 from engine.data.pacing import Pacer
 from engine.errors import DataError, short
 
-#: Waits before the second, third, ... attempt, in seconds: after most faults; after "too many requests".
-BACKOFF_SECONDS: Final = (1.0, 2.0, 4.0, 8.0)
-CROWDED_SECONDS: Final = (10.0, 20.0, 40.0, 60.0)
-#: The longest wait that a server's Retry-After is granted.
-LONGEST_WAIT_SECONDS: Final = 300.0
 _HOUR_MS = 3_600_000
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Seconds to wait before the second, third, ... attempt.
+
+    Attributes
+    ----------
+    usual : tuple of float
+        After most faults.
+    crowded : tuple of float
+        After "too many requests".
+    longest : float
+        The longest wait that a ``Retry-After`` is granted.
+    """
+
+    usual: tuple[float, ...]
+    crowded: tuple[float, ...]
+    longest: float
+
+
+PATIENCE: Final = Patience((1.0, 2.0, 4.0, 8.0), (10.0, 20.0, 40.0, 60.0), 300.0)
 
 
 class Fault(Exception):
@@ -31,11 +49,79 @@ class Fault(Exception):
         For people.
     waits : sequence of float
         Seconds to wait before each further attempt; empty when another one is pointless.
+    certain : bool
+        It surely had no effect. An order that failed in another way may have been executed.
     """
 
-    def __init__(self, reason: str, waits: Sequence[float] = BACKOFF_SECONDS) -> None:
+    def __init__(self, reason: str, waits: Sequence[float] = (), certain: bool = False) -> None:
         super().__init__(reason)
-        self.waits = waits
+        self.waits, self.certain = waits, certain
+
+
+class _Crowded(Exception):
+    """HTTP 429; `seconds` are the server's ``Retry-After``, 0 without one."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.seconds = seconds
+
+
+def turn_away(api: Any) -> None:
+    """Notice "too many requests" before the SDK, which cannot read every form of it; `api` is an object of the SDK."""
+
+    def look(response: Any, *_: Any, **__: Any) -> None:
+        if response.status_code == 429:
+            asked = response.headers.get("Retry-After", "")
+            raise _Crowded(float(asked) if asked.isdecimal() else 0.0)
+
+    api.session.hooks["response"].append(look)
+
+
+def attempt(call: Callable[[], Any], wanted: type | tuple[type, ...], api: Any, patience: Patience) -> Any:
+    """One request through the SDK.
+
+    Parameters
+    ----------
+    call : callable
+        Makes the request with `api`.
+    wanted : type or tuple of type
+        Of the answer.
+    api : hyperliquid.api.API
+        One that :func:`turn_away` has seen.
+    patience : Patience
+        Of the fault that is raised.
+
+    Raises
+    ------
+    Fault
+        Whatever went wrong.
+    """
+    from hyperliquid.utils.error import ClientError, ServerError
+
+    def told(value: object) -> str:
+        return short(without_path(value, api.base_url))
+
+    try:
+        answer = call()
+    except _Crowded as error:
+        waits = [max(wait, min(error.seconds, patience.longest)) for wait in patience.crowded]
+        raise Fault("too many requests (HTTP 429)", waits, certain=True) from error
+    except ClientError as error:
+        raise Fault(f"refused with HTTP {error.status_code}: {told(error.error_message)}", certain=True) from error
+    except ServerError as error:
+        raise Fault(f"HTTP {error.status_code}: {told(error.message)}", patience.usual) from error
+    except OSError as error:  # what `requests` raises is one
+        if "Timeout" in type(error).__name__:
+            raise Fault(f"no answer within {api.timeout:g} s", patience.usual) from error
+        raise Fault(f"no connection ({told(error)})", patience.usual) from error
+    except ValueError as error:  # the SDK's own check of a number, before anything is sent
+        raise Fault(f"cannot be sent: {error}", certain=True) from error
+    except (KeyError, TypeError, AttributeError) as error:
+        # The SDK trips over a refusal that is JSON, but not of its own form.
+        raise Fault(f"refused, in a form that the SDK cannot read ({error!r})", patience.usual) from error
+    if not isinstance(answer, wanted) or (isinstance(answer, dict) and set(answer) == {"error"}):
+        raise Fault(f"not the answer that was asked for but {told(answer)}", patience.usual)
+    return answer
 
 
 class Exchange:
@@ -58,7 +144,7 @@ class Exchange:
         self.timeout_seconds = timeout_seconds
         # Not Info yet: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
         self._api = API(base_address(base_url, "--base-url") if base_url else None, timeout=timeout_seconds)
-        self._api.session.hooks["response"].append(_turn_away)
+        turn_away(self._api)
         self.base_url = str(self._api.base_url)
         #: The address for people.
         self.shown = without_path(self.base_url, self.base_url)
@@ -90,7 +176,7 @@ class Exchange:
             spot_meta={"universe": [], "tokens": []},
             timeout=self.timeout_seconds,
         )
-        self._info.session.hooks["response"].append(_turn_away)
+        turn_away(self._info)
         return metas
 
     def page(self, kind: Kind, coin: str, first: int, last: int) -> Page:
@@ -114,53 +200,21 @@ class Exchange:
 
     def _ask(self, call: Callable[[], Any], wanted: type, most: int, cost: Callable[[Any], int]) -> Any:
         """Ask until there is an answer of the type `wanted`, or the attempts are used up."""
-        attempt = 0
+        failed = 0
         while True:
             self.pacer.reserve(most)
             # A request that failed is charged at most for its answer: it counts as if it had come.
             weight = most
             try:
-                answer = self._call(call, wanted)
+                answer = attempt(call, wanted, self._api, PATIENCE)
                 weight = cost(answer)
                 return answer
             except Fault as fault:
-                if attempt == len(fault.waits):
-                    tried = f" ({attempt + 1} attempts)" if attempt else ""
+                if failed == len(fault.waits):
+                    tried = f" ({failed + 1} attempts)" if failed else ""
                     raise Fault(f"{fault}{tried}") from fault
-                wait = fault.waits[attempt]
+                wait = fault.waits[failed]
             finally:
                 self.pacer.settle(weight)
-            attempt += 1
+            failed += 1
             self.pacer.sleep(wait)
-
-    def _call(self, call: Callable[[], Any], wanted: type) -> Any:
-        """One attempt."""
-        from hyperliquid.utils.error import ClientError, ServerError
-
-        try:
-            answer = call()
-        except ClientError as error:
-            raise Fault(f"refused with HTTP {error.status_code}: {self._say(error.error_message)}", ()) from error
-        except ServerError as error:
-            raise Fault(f"HTTP {error.status_code}: {self._say(error.message)}") from error
-        except OSError as error:  # what `requests` raises is one
-            if "Timeout" in type(error).__name__:
-                raise Fault(f"no answer within {self.timeout_seconds:g} s") from error
-            raise Fault(f"no connection ({self._say(error)})") from error
-        except (KeyError, TypeError, AttributeError) as error:
-            # The SDK trips over a refusal that is JSON, but not of its own form.
-            raise Fault(f"refused, in a form that the SDK cannot read ({error!r})") from error
-        if not isinstance(answer, wanted) or (isinstance(answer, dict) and set(answer) == {"error"}):
-            raise Fault(f"not the answer that was asked for but {self._say(answer)}")
-        return answer
-
-    def _say(self, value: object) -> str:
-        return short(without_path(value, self.base_url))
-
-
-def _turn_away(response: Any, *_: Any, **__: Any) -> None:
-    """Fault "too many requests" before the SDK, which cannot read every form of it; wait as long as the server asks."""
-    if response.status_code == 429:
-        asked = response.headers.get("Retry-After", "")
-        least = min(float(asked), LONGEST_WAIT_SECONDS) if asked.isdecimal() else 0.0
-        raise Fault("too many requests (HTTP 429)", [max(wait, least) for wait in CROWDED_SECONDS])

@@ -20,14 +20,14 @@ import pandas as pd
 
 from engine.addresses import base_address, without_path
 from engine.clock import UNIT
-from engine.errors import LiveError, UnreachableError, short
+from engine.data.exchange import Fault, Patience, attempt, turn_away
+from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX, AccountState, Answer, Fill, Market, OrderRequest
-from engine.live.wire import read_answers, retry_after, tick_price
+from engine.live.wire import read_answers, tick_price
 
-#: Waits before a question is asked again, seconds; after "too many requests".
-BACKOFF_SECONDS: Final = (0.5, 1.0, 2.0)
-CROWDED_SECONDS: Final = (5.0, 10.0, 20.0)
+#: Before a question is asked again.
+PATIENCE: Final = Patience((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
 #: A clock that is further from the exchange's is told of, seconds.
 CLOCK_SECONDS: Final = 5.0
 #: An answer with fewer rows of a time range is all of it (FACTS 2: pages of 500 or 2,000).
@@ -35,14 +35,6 @@ PAGE_ROWS: Final = 500
 #: Account modes whose balance is that of the spot account (FACTS 5.5).
 UNIFIED: Final = ("unifiedAccount", "portfolioMargin")
 _NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
-
-
-class _Fault(Exception):
-    """A request that failed; `waits` before further attempts, `certain` when it surely had no effect."""
-
-    def __init__(self, reason: str, waits: Sequence[float] | None = None, certain: bool = False) -> None:
-        super().__init__(reason)
-        self.waits, self.certain = BACKOFF_SECONDS if waits is None else waits, certain
 
 
 class HyperLiquidDEX(DEX):
@@ -84,7 +76,7 @@ class HyperLiquidDEX(DEX):
         self._clock_bounds = (-math.inf, math.inf)
 
     def __repr__(self) -> str:
-        return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url and self._say(self.base_url)!r})"
+        return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url and self._shown()!r})"
 
     # Who --------------------------------------------------------------------------------------------------------------
 
@@ -343,8 +335,8 @@ class HyperLiquidDEX(DEX):
         ]
         sdk.set_expires_after(expires_ms)
         try:
-            said = self._call(lambda: sdk.bulk_orders(requests), dict)
-        except _Fault as fault:
+            said = attempt(lambda: sdk.bulk_orders(requests), dict, sdk, PATIENCE)
+        except Fault as fault:
             fate: Any = "rejected" if fault.certain else "unknown"
             return [Answer(order.cloid, fate, reason=str(fault)) for order in orders]
         finally:
@@ -356,13 +348,15 @@ class HyperLiquidDEX(DEX):
         from hyperliquid.utils.types import Cloid
 
         sdk = self._exchange()
-        self._asked_again(lambda: sdk.cancel_by_cloid(order.coin, Cloid.from_str(order.cloid)), dict, "cancelByCloid")
+        self._asked_again(
+            sdk, lambda: sdk.cancel_by_cloid(order.coin, Cloid.from_str(order.cloid)), dict, "cancelByCloid"
+        )
 
     def set_leverage(self, market: Market, leverage: int) -> str:
         """``updateLeverage``; asking twice does no harm."""
         sdk = self._exchange()
         said = self._asked_again(
-            lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
+            sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
         )
         return "" if said.get("status") == "ok" else str(said.get("response", said))
 
@@ -370,8 +364,8 @@ class HyperLiquidDEX(DEX):
         """``scheduleCancel``: accounts that traded less than a million dollars are refused."""
         sdk = self._exchange()
         try:
-            said = self._call(lambda: sdk.schedule_cancel(at_ms), dict)
-        except _Fault as fault:
+            said = attempt(lambda: sdk.schedule_cancel(at_ms), dict, sdk, PATIENCE)
+        except Fault as fault:
             return str(fault)
         return "" if said.get("status") == "ok" else str(said.get("response", said))
 
@@ -397,6 +391,7 @@ class HyperLiquidDEX(DEX):
                 timeout=self.timeout_seconds,
             )
             self._sdk.session.hooks["response"].append(self._note_date)
+            turn_away(self._sdk)
         # A nonce is a millisecond: two actions in one would be one.
         time.sleep(0.002)
         return self._sdk
@@ -408,8 +403,9 @@ class HyperLiquidDEX(DEX):
 
         return self.base_url or str(MAINNET_API_URL if self.network == "mainnet" else TESTNET_API_URL)
 
-    def _say(self, value: object) -> str:
-        return short(without_path(value, self.base_url))
+    def _shown(self) -> str:
+        """The address for people."""
+        return without_path(self._url(), self._url())
 
     def _info(self, question: dict[str, Any], wanted: type | tuple[type, ...]) -> Any:
         from hyperliquid.api import API
@@ -418,56 +414,28 @@ class HyperLiquidDEX(DEX):
             # Not Info: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
             self._api = API(self._url(), timeout=self.timeout_seconds)
             self._api.session.hooks["response"].append(self._note_date)
-        return self._asked_again(lambda: self._api.post("/info", question), wanted, str(question["type"]))
+            turn_away(self._api)
+        return self._asked_again(self._api, lambda: self._api.post("/info", question), wanted, str(question["type"]))
 
-    def _asked_again(self, call: Callable[[], Any], wanted: type | tuple[type, ...], what: str) -> Any:
+    def _asked_again(self, api: Any, call: Callable[[], Any], wanted: type | tuple[type, ...], what: str) -> Any:
         """The answer, after a few attempts."""
-        attempt = 0
+        failed = 0
         while True:
             try:
-                return self._call(call, wanted)
-            except _Fault as fault:
-                if attempt >= len(fault.waits):
+                return attempt(call, wanted, api, PATIENCE)
+            except Fault as fault:
+                if failed == len(fault.waits):
                     raise UnreachableError(
-                        f"{self._say(self._url())} does not answer {what}: {fault} ({attempt + 1} attempts). Check "
-                        "the network and the exchange's status page, then run the command again: it goes on where it "
-                        "stopped."
+                        f"{self._shown()} does not answer {what}: {fault} ({failed + 1} attempts). Check the network "
+                        "and the exchange's status page, then run the command again: it goes on where it stopped."
                     ) from fault
-                self._sleep(fault.waits[attempt])
-            attempt += 1
-
-    def _call(self, call: Callable[[], Any], wanted: type | tuple[type, ...]) -> Any:
-        """One attempt; every failure is a `_Fault`."""
-        from hyperliquid.utils.error import ClientError, ServerError
-
-        try:
-            answer = call()
-        except ClientError as error:
-            if error.status_code == 429:
-                waits = [max(wait, retry_after(error)) for wait in CROWDED_SECONDS]
-                raise _Fault("too many requests (HTTP 429)", waits, certain=True) from error
-            raise _Fault(
-                f"refused with HTTP {error.status_code}: {self._say(error.error_message)}", (), True
-            ) from error
-        except ServerError as error:
-            raise _Fault(f"HTTP {error.status_code}: {self._say(error.message)}") from error
-        except OSError as error:  # what `requests` raises is one
-            if "Timeout" in type(error).__name__:
-                raise _Fault(f"no answer within {self.timeout_seconds:g} s") from error
-            raise _Fault(f"no connection ({self._say(error)})") from error
-        except ValueError as error:  # the SDK's own check of a number, before anything is sent
-            raise _Fault(f"cannot be sent: {error}", (), certain=True) from error
-        except (KeyError, TypeError, AttributeError) as error:
-            # The SDK trips over a refusal that is JSON, but not of its own form.
-            raise _Fault(f"refused, in a form that the SDK cannot read ({error!r})") from error
-        if not isinstance(answer, wanted) or (isinstance(answer, dict) and set(answer) == {"error"}):
-            raise _Fault(f"not the answer that was asked for but {self._say(answer)}")
-        return answer
+                self._sleep(fault.waits[failed])
+            failed += 1
 
     def _strange(self, what: str, error: Exception) -> UnreachableError:
         return UnreachableError(
-            f"{self._say(self._url())} answers {what} in a form that is not known ({error!r}). Nothing is traded on "
-            "an answer that cannot be read: update hlbt."
+            f"{self._shown()} answers {what} in a form that is not known ({error!r}). Nothing is traded on an answer "
+            "that cannot be read: update hlbt."
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
@@ -36,8 +36,6 @@ REFUSALS: Final = (
     "vault",
     "unknown asset",
 )
-#: Longest wait that a "Retry-After" is believed, seconds.
-PATIENCE_SECONDS: Final = 60.0
 #: Significant figures of a price, and its decimals for a size of none.
 SIGNIFICANT: Final = 5
 PRICE_DECIMALS: Final = 6
@@ -87,11 +85,3 @@ def _answer(status: Any, order: OrderRequest) -> Answer:
 def _certain(reason: str) -> bool:
     words = reason.lower()
     return any(word in words for word in REFUSALS)
-
-
-def retry_after(error: Any) -> float:
-    """Seconds that a refusal asks to wait for."""
-    # The SDK puts the headers of an answer that is not its own JSON in the place of its data.
-    headers = next((held for held in (error.header, error.error_data) if isinstance(held, Mapping)), {})
-    text = str(headers.get("Retry-After", ""))
-    return min(float(text), PATIENCE_SECONDS) if text.isdecimal() else 0.0
