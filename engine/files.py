@@ -14,24 +14,30 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the write lock of `folder`, which is made when absent; the kernel frees it when the process dies.
+    """Hold the write lock of `folder`, which is made when absent.
 
     Raises
     ------
     DataError
         When another process holds it.
     """
+    taken = DataError(f"Another process is writing to {folder} (it holds {LOCK}). Wait for it, then run again.")
+    with exclusive(folder / LOCK, taken):
+        yield
+
+
+@contextmanager
+def exclusive(path: Path, taken: Exception) -> Iterator[None]:
+    """Hold the lock file `path`, made when absent, or raise `taken`; the kernel frees it when the process dies."""
     import fcntl
 
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise DataError(
-                f"Another process is writing to {folder} (it holds {LOCK}). Wait for it, then run again."
-            ) from error
+            raise taken from error
         yield
     finally:
         os.close(descriptor)

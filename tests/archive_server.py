@@ -17,8 +17,6 @@ import lz4.frame
 import numpy as np
 import pandas as pd
 
-from conftest import SHARED
-
 BUCKET = "hyperliquid-archive"
 HEADER = "time,coin,funding,open_interest,prev_day_px,day_ntl_vlm,premium,oracle_px,mark_px,mid_px,"
 HEADER += "impact_bid_px,impact_ask_px"
@@ -30,7 +28,6 @@ ACCOUNT = {
     "AWS_CONFIG_FILE": os.devnull,
     "AWS_SHARED_CREDENTIALS_FILE": os.devnull,
 }
-BOOK = SHARED / "s3" / "hyperliquid-archive" / "market_data" / "20240101" / "12" / "l2Book" / "BTC.lz4"
 
 
 def day_text(

@@ -24,7 +24,6 @@ import bench_engine
 import bench_sweep
 from bench_data import figures as data_figures
 from bench_validate import bench_statistics
-from conftest import SHARED
 from engine import RunConfig, backtest, load_panel
 from engine.data.freqtrade import import_freqtrade
 from engine.data.store import Store
@@ -32,6 +31,7 @@ from engine.oracle import weight_matrix
 from engine.simulate import decisions_of
 from naive import backtest as naive_backtest
 from research.oracles.momentum import Momentum
+from shared_data import SHARED
 from test_reference import published_fees
 
 NEEDED = "from engine import backtest, load_panel; import engine.kernel"

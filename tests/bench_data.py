@@ -16,9 +16,10 @@ import lz4.frame
 import pandas as pd
 from rich.console import Console
 
-from archive_server import ACCOUNT, BOOK, BUCKET, day_text, fill, key_of, packed, s3_server
+from archive_server import ACCOUNT, BUCKET, day_text, fill, key_of, packed, s3_server
 from engine.data.asset_ctxs import reduce_day
 from engine.data.l2book import last_quote
+from shared_data import BOOK
 
 if TYPE_CHECKING:
     from bench import Figure

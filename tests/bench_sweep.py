@@ -17,10 +17,10 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from conftest import SHARED
 from engine import RunConfig, backtest, decisions_of, load_panel, load_study, sweep, weight_matrix
 from engine.sweeps.executors import Executor, Ray, Threads
 from research.oracles.momentum import Momentum
+from shared_data import SHARED
 
 if TYPE_CHECKING:
     from bench import Figure

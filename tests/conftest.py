@@ -19,12 +19,12 @@ import pytest  # noqa: E402
 
 from browser import Browser, running  # noqa: E402
 from commands import Hlbt, outcome  # noqa: E402
+from shared_data import shared  # noqa: E402
 
 if TYPE_CHECKING:
     from live_world import Run, World
 
 ROOT = Path(__file__).parent.parent
-SHARED = Path(os.environ.get("HLBT_SHARED_DATA", ROOT.parent / "shared" / "data"))
 
 
 @pytest.fixture(autouse=True)
@@ -73,10 +73,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
 @pytest.fixture(scope="session")
 def freqtrade_folder() -> Path:
     """Real candles and funding, 172 coins, 2024-09-04 to 2025-03-31."""
-    folder = SHARED / "freqtrade" / "hyperliquid" / "futures"
-    if not folder.is_dir():
-        pytest.skip(f"the shared data are not at {SHARED} (HLBT_SHARED_DATA moves them)")
-    return folder
+    return shared("freqtrade", "hyperliquid", "futures")
 
 
 @pytest.fixture(scope="session")

@@ -59,6 +59,17 @@ class World:
     def rebalance(self, row: Mapping[str, float], *words: object) -> list[str]:
         return self.words("rebalance", "--weights", self.weights(row), "--execute", *words)
 
+    def stop_clock(self) -> pd.Timestamp:
+        """Stop the exchange's clock where it is."""
+        self.server.now = now = self.server.now
+        return pd.Timestamp(now, unit="ms", tz="UTC")
+
+    def half_past_two(self) -> pd.Timestamp:
+        """Stop the exchange's clock at a time of day that is no scheduled one, whenever the test runs."""
+        time = pd.Timestamp.now("UTC").normalize() + pd.Timedelta(hours=14, minutes=30)
+        self.server.now = int(time.timestamp() * 1000)
+        return time
+
     @property
     def positions(self) -> dict[str, float]:
         return self.server.positions(MASTER.address)
@@ -109,6 +120,35 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], wo
     done = outcome(capsys, *words)
     assert SECRET not in done.out + done.err
     return done
+
+
+def daily(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    waits: int,
+    *,
+    start: pd.Timestamp | None = None,
+    oversleep_hours: Mapping[int, float] | None = None,
+    change: Callable[[int], None] = lambda number: None,
+) -> list[str]:
+    """Replace the clock of ``--daily``: wait `number` is over at once, then `change(number)`; the last is an interrupt.
+
+    Returns the times of day that are waited for, as they come.
+    """
+    clock, waited = [start or world.half_past_two()], list[str]()
+
+    def wait(until: pd.Timestamp) -> None:
+        waited.append(f"{until:%H:%M}")
+        if len(waited) == waits:
+            raise KeyboardInterrupt
+        woken = until + pd.Timedelta(hours=(oversleep_hours or {}).get(len(waited), 0.0))
+        world.server.advance((woken - clock[0]) / pd.Timedelta(hours=1))
+        clock[0] = woken
+        change(len(waited))
+
+    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
+    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
+    return waited
 
 
 def near(world: World, wanted: dict[str, float], slack: float = 0.003) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
 from commands import Hlbt
-from conftest import SHARED
 from engine.data.lacking import EMPTY, runs
 from engine.data.pacing import Pacer
 from engine.data.schema import hour_number, instant_of
@@ -28,6 +27,7 @@ from hyperliquid_info import (
     Reply,
     Venue,
 )
+from shared_data import GO, SDK, recorded
 
 
 @pytest.fixture
@@ -350,23 +350,6 @@ def test_the_report_is_json_with_its_problems(server: LoopbackServer, tmp_path: 
 # --- recorded answers -----------------------------------------------------------------------------------------------
 
 
-def recorded(*path: str) -> list[tuple[Any, Any]]:
-    """Request and answer of a cassette, parsed."""
-    yaml = pytest.importorskip("yaml")
-    file = SHARED.joinpath("api", *path)
-    if not file.is_file():
-        pytest.skip(f"the shared data are not at {SHARED} (HLBT_SHARED_DATA moves them)")
-    found = []
-    for exchange in yaml.safe_load(file.read_text(encoding="utf-8"))["interactions"]:
-        body = exchange["response"]["body"]
-        answer = body["string"] if isinstance(body, dict) else body
-        found.append((json.loads(exchange["request"]["body"]), json.loads(answer)))
-    return found
-
-
-SDK = ("hyperliquid-python-sdk", "tests", "cassettes", "info_test")
-
-
 def test_recorded_candles(tmp_path: Path) -> None:
     (_, meta), (_, candles) = recorded(*SDK, "test_get_candles_snapshot.yaml")
     store = Store(tmp_path / "cache")
@@ -405,7 +388,7 @@ def test_recorded_funding(tmp_path: Path) -> None:
 )
 def test_recorded_universe(file: str, asked: dict[str, str], coins: int, delisted: int, tmp_path: Path) -> None:
     """Every coin of a real `meta` gets into the coin table, also those without any history."""
-    [answer, *_] = [answer for request, answer in recorded("go-hyperliquid", "testdata", file) if request == asked]
+    [answer, *_] = [answer for request, answer in recorded(*GO, file) if request == asked]
     meta = answer[0] if isinstance(answer, list) else answer
     store = Store(tmp_path / "cache")
     with LoopbackServer({"/info": Recorded(meta)}) as server:

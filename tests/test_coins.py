@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pandas as pd
@@ -12,8 +11,8 @@ from engine.data.coins import CoinRecord, import_meta
 from engine.data.load import load_panel
 from engine.data.store import Store
 from engine.errors import DataError
+from shared_data import GO, recorded
 
-SHARED = Path(os.environ.get("HLBT_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 META = {
     "universe": [
         {"name": "BTC", "szDecimals": 5, "maxLeverage": 40, "marginTableId": 56},
@@ -33,19 +32,10 @@ def save(folder: Path, answer: object, name: str = "meta.json") -> Path:
     return path
 
 
-def recorded(name: str) -> list[object]:
-    """JSON answers of a recorded cassette of the shared data."""
-    yaml = pytest.importorskip("yaml")
-    path = SHARED / "api" / "go-hyperliquid" / "testdata" / f"{name}.yaml"
-    if not path.exists():
-        pytest.skip(f"the shared data are not at {SHARED} (HLBT_SHARED_DATA moves them)")
-    cassette = yaml.load(path.read_text(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    # A cassette holds other answers too: the spot market's, those of other dexes.
-    return [
-        json.loads(interaction["response"]["body"])
-        for interaction in cassette["interactions"]
-        if {"dex": "", **json.loads(interaction["request"]["body"])} == {"dex": "", "type": name[0].lower() + name[1:]}
-    ]
+def answers(name: str) -> list[object]:
+    """What the main dex answered to `name`; a cassette holds other answers too."""
+    asked = {"dex": "", "type": name[0].lower() + name[1:]}
+    return [answer for request, answer in recorded(*GO, f"{name}.yaml") if {"dex": "", **request} == asked]
 
 
 def prices(coin: str, start: str, hours: int, funding_from: str | None = None) -> pa.Table:
@@ -232,7 +222,7 @@ def test_the_recorded_answers_of_the_venue(store: Store, tmp_path: Path) -> None
     # Of 2025-08-22 and 2026-02-06.
     counts = []
     for name in ("Meta", "MetaAndAssetCtxs"):
-        for place, answer in enumerate(recorded(name)):
+        for place, answer in enumerate(answers(name)):
             report = import_meta(store, save(tmp_path, answer, f"{name}-{place}.json"))
             counts.append((report.coins, len(report.delisted)))
     assert counts[0] == (203, 32)
@@ -243,7 +233,7 @@ def test_the_recorded_answers_of_the_venue(store: Store, tmp_path: Path) -> None
     assert coins["MATIC"].is_delisted
     assert coins["RLB"].only_isolated
     with pytest.raises(DataError, match="spot market's"):
-        import_meta(store, save(tmp_path, recorded("SpotMeta")[0], "spot.json"))
+        import_meta(store, save(tmp_path, answers("SpotMeta")[0], "spot.json"))
 
 
 def test_an_undated_answer_only_fills_what_a_dated_one_left_unknown(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from hyperliquid.utils.error import ClientError, ServerError
 from hyperliquid.utils.signing import get_timestamp_ms
 from hyperliquid.utils.types import Cloid
 
-from conftest import SHARED
 from hyperliquid_exchange import HyperLiquidExchange
 from hyperliquid_world import GTC, MASTER, STRANGER, client, error, only, trading
+from shared_data import GO, SDK, recorded
 
 
 @pytest.fixture
@@ -139,22 +139,6 @@ def test_not_a_request(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
 # Against what was recorded
 
 
-def recorded(*path: str) -> Any:
-    """A recorded answer's JSON: a file, or the answers of a cassette as (request, answer)."""
-    yaml = pytest.importorskip("yaml")
-    file = SHARED.joinpath("api", *path)
-    if not file.is_file():
-        pytest.skip(f"the recorded answers are not at {SHARED} (HLBT_SHARED_DATA moves them)")
-    if file.suffix == ".json":
-        return json.loads(file.read_text(encoding="utf-8"))
-    pairs = []
-    for interaction in yaml.safe_load(file.read_text(encoding="utf-8"))["interactions"]:
-        body = interaction["response"]["body"]
-        request, answer = interaction["request"]["body"], body["string"] if isinstance(body, dict) else body
-        pairs.append((json.loads(request), json.loads(answer)))
-    return pairs
-
-
 def shape(value: Any) -> Any:
     """Keys and types; of a list, the shape of its first element; None and a value are alike."""
     if isinstance(value, dict):
@@ -170,9 +154,6 @@ def shape(value: Any) -> Any:
     return type(value).__name__
 
 
-GO, SDK_TESTS = ("go-hyperliquid", "testdata"), ("hyperliquid-python-sdk", "tests", "cassettes", "info_test")
-
-
 def test_shapes_of_accounts_are_those_recorded(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
     sdk.market_open("ETH", True, 0.5)
     user = MASTER.address
@@ -184,12 +165,12 @@ def test_shapes_of_accounts_are_those_recorded(exchange: HyperLiquidExchange, sd
     assert shape(sdk.info.post("/info", request | {"user": user, "coin": "BTC"})) == shape(answer)
     *_, (request, answer) = recorded(*GO, "UserFillsByTime.yaml")
     assert shape(sdk.info.user_fills_by_time(user, 0)) == shape(answer)
-    request, answer = recorded(*SDK_TESTS, "test_user_rate_limit.yaml")[-1]
+    request, answer = recorded(*SDK, "test_user_rate_limit.yaml")[-1]
     assert set(answer) <= set(sdk.info.user_rate_limit(user))
     sdk.approve_agent("robot")
-    request, answer = recorded(*SDK_TESTS, "test_extra_agents.yaml")[-1]
+    request, answer = recorded(*SDK, "test_extra_agents.yaml")[-1]
     assert shape(sdk.info.extra_agents(user)) == shape(answer)
-    funding = recorded(*SDK_TESTS, "test_user_funding_history_with_end_time.yaml")[-1][1]
+    funding = recorded(*SDK, "test_user_funding_history_with_end_time.yaml")[-1][1]
     exchange.advance(1)
     row = sdk.info.user_funding_history(user, 0)[0]
     row["delta"]["nSamples"] = 3
@@ -203,7 +184,7 @@ def test_shapes_of_orders_are_those_recorded(exchange: HyperLiquidExchange, sdk:
     [*_, (_, answer)] = recorded(*GO, "QueryOrderByOid.yaml")
     assert shape(sdk.info.query_order_by_oid(MASTER.address, oid)) == shape(answer)
     assert sdk.info.query_order_by_oid(MASTER.address, 1) == recorded(*GO, "QueryOrderByOid.yaml")[0][1]
-    history = recorded(*SDK_TESTS, "test_historical_orders.yaml")[-1][1]
+    history = recorded(*SDK, "test_historical_orders.yaml")[-1][1]
     assert shape(sdk.info.historical_orders(MASTER.address)) == shape(history)
     cloid = Cloid.from_int(9)
     cases: list[tuple[str, Any]] = [

@@ -9,9 +9,9 @@ import lz4.frame
 import numpy as np
 import pytest
 
-from archive_server import BOOK
 from engine.data.asset_ctxs import ObjectError
 from engine.data.l2book import last_quote
+from shared_data import BOOK, shared
 
 HOUR = 1_704_114_000_000  # 2024-01-01 13:00 UTC
 
@@ -50,9 +50,7 @@ def frame(text: str, linked: bool = False, size: int = lz4.frame.BLOCKSIZE_MAX64
 
 @pytest.fixture(scope="module")
 def genuine() -> bytes:
-    if not BOOK.is_file():
-        pytest.skip(f"the shared data are not at {BOOK} (HLBT_SHARED_DATA moves them)")
-    return BOOK.read_bytes()
+    return shared(BOOK).read_bytes()
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 60, 1800, 3540])

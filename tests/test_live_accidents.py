@@ -17,7 +17,7 @@ from engine.data.exchange import Patience
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal, single_instance
 from hyperliquid_world import AGENT, MASTER
-from live_world import Outcome, Run, World, momentum_spec
+from live_world import Outcome, Run, World, daily, momentum_spec
 
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
 
@@ -92,7 +92,7 @@ def test_a_flattening_that_leaves_a_position_says_so(world: World, run: Run) -> 
 
 def test_a_loss_that_stopped_a_run_is_remembered_the_next_day(world: World, run: Run) -> None:
     """The refused look is the record that the next day is measured against: else a second fall would pass."""
-    world.server.now = world.server.now
+    world.stop_clock()
 
     def rebalance() -> Outcome:
         now = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()
@@ -198,19 +198,7 @@ def test_daily_that_was_killed_in_the_middle_goes_on_when_it_is_started_again(
 ) -> None:
     """Systemd starts it anew within seconds: the book must not stand half made until the next day."""
     spec = momentum_spec(world.folder, world.folder / "cache")
-    world.server.now = world.server.now
-    clock = [pd.Timestamp(world.server.now, unit="ms", tz="UTC")]
-    waited: list[str] = []
-
-    def wait(until: pd.Timestamp) -> None:
-        waited.append(f"{until:%H:%M}")
-        if len(waited) == 3:
-            raise KeyboardInterrupt
-        world.server.advance((until - clock[0]) / pd.Timedelta(hours=1))
-        clock[0] = until
-
-    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
-    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
+    waited = daily(world, monkeypatch, 3, start=world.stop_clock())
     append = Journal.append
 
     def dying(self: Journal, kind: str, time: pd.Timestamp, **fields: object) -> None:
@@ -357,7 +345,7 @@ def test_the_kill_switch_leaves_no_cancellation_behind(world: World, run: Run) -
 
 
 def test_a_plan_of_yesterday_is_not_carried_on(world: World, run: Run) -> None:
-    world.server.now = world.server.now
+    world.stop_clock()
     interrupted(world, run, {"BTC": 0.5})
     world.server.advance(24)
     now = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()

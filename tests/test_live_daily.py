@@ -17,7 +17,7 @@ import pytest
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager
 from engine.errors import LiveError
 from hyperliquid_world import MASTER
-from live_world import SECRET, Run, World, momentum_spec
+from live_world import SECRET, Run, World, daily, momentum_spec
 from panels import random_panel
 
 
@@ -58,27 +58,9 @@ def test_a_webhook_hears_of_the_run_and_never_stops_it(
     assert run(world.rebalance({"BTC": 0.6}, "--webhook", "not an address")).code == 1
 
 
-def at_half_past_two(world: World) -> pd.Timestamp:
-    """Stop the exchange's clock at a time of day that is no scheduled one, whenever the test runs."""
-    time = pd.Timestamp.now("UTC").normalize() + pd.Timedelta(hours=14, minutes=30)
-    world.server.now = int(time.timestamp() * 1000)
-    return time
-
-
 def test_daily_brings_the_data_then_trades_and_goes_on(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache")
-    clock = [at_half_past_two(world)]
-    waited: list[str] = []
-
-    def wait(until: pd.Timestamp) -> None:
-        waited.append(f"{until:%H:%M}")
-        if len(waited) == 5:
-            raise KeyboardInterrupt
-        world.server.advance((until - clock[0]) / pd.Timedelta(hours=1))
-        clock[0] = until
-
-    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
-    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
+    waited = daily(world, monkeypatch, 5)
     done = run(world.words("run", spec, "--execute", "--daily"))
     assert done.code == 130 and waited == ["22:40", "22:59", "22:40", "22:59", "22:40"]
     instants = [entry["instant"] for entry in world.entries() if entry["kind"] == "done"]
@@ -90,19 +72,8 @@ def test_daily_tries_an_incomplete_book_again_within_its_hour(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache")
-    clock = [at_half_past_two(world)]
     world.server.reject("PerpMargin", times=1)
-    waited: list[str] = []
-
-    def wait(until: pd.Timestamp) -> None:
-        waited.append(f"{until:%H:%M}")
-        if len(waited) == 4:
-            raise KeyboardInterrupt
-        world.server.advance((until - clock[0]) / pd.Timedelta(hours=1))
-        clock[0] = until
-
-    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
-    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
+    waited = daily(world, monkeypatch, 4)
     done = run(world.words("run", spec, "--execute", "--daily"))
     assert done.code == 130 and waited == ["22:40", "22:59", "23:01", "22:40"] and "Insufficient margin" in done.err
     ends = [entry for entry in world.entries() if entry["kind"] == "done"]
@@ -116,19 +87,7 @@ def test_daily_that_wakes_hours_late_waits_for_the_next_instant(
 ) -> None:
     """A laptop that slept through the night: a book of 9 in the morning is none that was validated."""
     spec = momentum_spec(world.folder, world.folder / "cache")
-    clock = [at_half_past_two(world)]
-    waited: list[str] = []
-
-    def wait(until: pd.Timestamp) -> None:
-        waited.append(f"{until:%H:%M}")
-        if len(waited) == 5:
-            raise KeyboardInterrupt
-        woken = until + pd.Timedelta(hours=9.5) if len(waited) == 2 else until
-        world.server.advance((woken - clock[0]) / pd.Timedelta(hours=1))
-        clock[0] = woken
-
-    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
-    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
+    waited = daily(world, monkeypatch, 5, oversleep_hours={2: 9.5})
     done = run(world.words("run", spec, "--execute", "--daily", "--webhook", hook[0]))
     assert done.code == 130 and waited == ["22:40", "22:59", "22:40", "22:59", "22:40"]
     assert "missed" in done.err and "missed" in str(hook[1][0]["error"]) and hook[1][0]["code"] == 1
@@ -138,7 +97,7 @@ def test_daily_that_wakes_hours_late_waits_for_the_next_instant(
 
 def test_status_compares_fills_with_the_model(world: World, run: Run) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache", costs={"taker_bps": 4.5})
-    at_half_past_two(world)
+    world.half_past_two()
     for _ in range(3):
         now = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()
         done = run(world.words("run", spec, "--execute", "--now", now))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict
 from decimal import Decimal
@@ -26,6 +25,7 @@ from engine.live.session import next_run
 from engine.live.wire import tick_price
 from live_world import Run, World
 from panels import random_panel
+from shared_data import GO, recorded
 
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
 
@@ -81,16 +81,8 @@ def test_prices_by_hand(price: float, sz_decimals: int, below: float, above: flo
 
 def test_every_coin_of_the_real_exchange_has_a_price_on_its_tick() -> None:
     """Recorded coin tables with their mids, 3 % away on both sides: valid, not zero, inside the cap."""
-    import yaml
-
-    from conftest import SHARED
-
-    file = SHARED / "api" / "go-hyperliquid" / "testdata" / "MetaAndAssetCtxs.yaml"
-    if not file.is_file():
-        pytest.skip(f"the shared data are not at {SHARED}")
     seen = 0
-    for exchange in yaml.safe_load(file.read_text())["interactions"]:
-        answer = json.loads(exchange["response"]["body"])
+    for _, answer in recorded(*GO, "MetaAndAssetCtxs.yaml"):
         if not isinstance(answer, list) or "universe" not in answer[0]:
             continue
         for coin, context in zip(answer[0]["universe"], answer[1], strict=True):

@@ -248,7 +248,7 @@ def paper_words(world: World, spec: Path) -> list[str]:
 def test_a_paper_account_is_locked_before_it_is_read(world: World, run: Run) -> None:
     """A run that was refused had written back what it had read, over what the other one traded."""
     spec = momentum_spec(world.folder, world.folder / "cache")
-    world.server.now = world.server.now
+    world.stop_clock()
     assert run(paper_words(world, spec)).code == 0
     state = world.journals / "momentum-paper.json"
     before = state.read_bytes()
@@ -268,7 +268,7 @@ def test_paper_accounts_of_two_strategies_run_at_once(world: World, run: Run) ->
 def test_a_paper_account_does_not_go_through_hours_that_nobody_recorded(world: World, run: Run) -> None:
     """A day and more without a sync: every position had been settled as a delisting, for want of a price."""
     spec = momentum_spec(world.folder, world.folder / "cache")
-    world.server.now = world.server.now
+    world.stop_clock()
     assert run(paper_words(world, spec)).code == 0
     state = world.journals / "momentum-paper.json"
     before = state.read_bytes()

@@ -21,7 +21,7 @@ from engine.live.limits import Limits
 from engine.live.session import next_run
 from hyperliquid_info import REFUSED, Fault, Reply
 from hyperliquid_world import GTC, MASTER, client, only
-from live_world import Run, World, momentum_spec, near
+from live_world import Run, World, daily, momentum_spec, near
 from panels import random_panel
 
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
@@ -161,25 +161,6 @@ def test_variants_that_need_prices_need_a_cache(world: World, run: Run) -> None:
 # The daily loop -------------------------------------------------------------------------------------------------------
 
 
-def daily(world: World, monkeypatch: pytest.MonkeyPatch, waits: int, change: Callable[[int], None]) -> list[str]:
-    """Replace the clock of ``--daily``: a wait is over at once, after `change`; the last is an interrupt."""
-    start = pd.Timestamp.now("UTC").normalize() + pd.Timedelta(hours=14, minutes=30)
-    world.server.now = int(start.timestamp() * 1000)
-    clock, waited = [start], list[str]()
-
-    def wait(until: pd.Timestamp) -> None:
-        waited.append(f"{until:%H:%M}")
-        if len(waited) == waits:
-            raise KeyboardInterrupt
-        world.server.advance((until - clock[0]) / pd.Timedelta(hours=1))
-        clock[0] = until
-        change(len(waited))
-
-    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
-    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
-    return waited
-
-
 def test_daily_without_its_data_tries_again_with_the_orders(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,7 +171,7 @@ def test_daily_without_its_data_tries_again_with_the_orders(
         if number == 2:
             world.server.faults.clear()
 
-    waited = daily(world, monkeypatch, 3, change)
+    waited = daily(world, monkeypatch, 3, change=change)
     done = run(world.words("run", spec, "--execute", "--daily"))
     assert done.code == 130 and waited == ["22:40", "22:59", "22:40"], done.err
     assert "tried again with the orders" in done.err and len(world.positions) == 2
@@ -209,7 +190,7 @@ def test_daily_that_a_limit_stops_goes_on_the_next_day_and_a_refused_spec_ends_i
         if number == 4:
             spec.write_text(spec.read_text().replace('"gross": 1.1', '"gross": 9.9'))
 
-    waited = daily(world, monkeypatch, 9, change)
+    waited = daily(world, monkeypatch, 9, change=change)
     done = run(world.words("run", spec, "--execute", "--daily"))
     assert done.code == 5 and waited == ["22:40", "22:59", "22:40", "22:59"]
     assert "kill switch" in done.err and "edited" in done.err and len(world.positions) == 2
@@ -256,13 +237,14 @@ def test_a_market_without_its_figures_is_no_market(world: World) -> None:
     ("reply", "rejected"),
     [
         (Reply("Failed to deserialize", 422), True),
+        (Reply("[]", 429), True),  # in no form of the SDK's
         (Reply('{"who": "knows"}', 400), False),  # the SDK trips over it
         (Reply('{"status": "ok", "response": {}}'), False),
         (Reply('{"status": "ok", "response": {"data": {"statuses": ["waitingForFill"]}}}'), False),
         (Reply('{"status": "ok", "response": {"data": {"statuses": [{"filled": 3}]}}}'), False),
         (Reply('{"status": "ok", "response": {"data": {"statuses": []}}}'), False),
     ],
-    ids=["422", "400", "no-data", "waiting", "no-size", "none"],
+    ids=["422", "429", "400", "no-data", "waiting", "no-size", "none"],
 )
 def test_an_order_is_refused_only_in_words_that_are_sure(world: World, reply: Reply, rejected: bool) -> None:
     """All else is asked for, by its id: it may have been executed."""

@@ -13,7 +13,7 @@ import lz4.frame
 import numpy as np
 import pytest
 
-from archive_server import ACCOUNT, BOOK, BUCKET, Proxy, client, day_text, fill, key_of, packed, s3_server
+from archive_server import ACCOUNT, BUCKET, Proxy, client, day_text, fill, key_of, packed, s3_server
 from commands import Hlbt, outcome
 from engine.clock import parse_instant
 from engine.data.archive import Range, describe, make_plan
@@ -22,6 +22,7 @@ from engine.data.s3 import Bucket
 from engine.data.store import Store
 from engine.data.sync_s3 import sync_s3
 from engine.errors import DataError
+from shared_data import BOOK, shared
 from test_asset_ctxs import naive
 from test_l2book import snapshot
 from test_store import cells, content
@@ -208,8 +209,7 @@ def test_books_of_one_hour_become_the_quotes_of_2300(proxy: Proxy, tmp_path: Pat
 
 
 def test_the_genuine_book_at_another_hour_of_one_coin(proxy: Proxy, tmp_path: Path, hlbt: Any) -> None:
-    if not BOOK.is_file():
-        pytest.skip(f"the shared data are not at {BOOK} (HLBT_SHARED_DATA moves them)")
+    shared(BOOK)
     more = ("--quotes", "l2book", "--hours", "12,22", "--set", "data.coins=BTC", "--set", "data.start=2024-01-01")
     code, _, err = hlbt(*words(proxy.url, tmp_path / "cache", *more))
     assert code == 0, err

@@ -10,7 +10,7 @@ import errno
 import json
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from engine.errors import LiveError
-from engine.files import sync_folder
+from engine.files import exclusive, sync_folder
 from engine.live.dex import Answer, OrderRequest
 from engine.live.plan import Goal
 
@@ -192,28 +192,19 @@ def described(answers: Sequence[Answer]) -> list[dict[str, Any]]:
 
 @contextmanager
 def single_instance(path: Path) -> Iterator[None]:
-    """Hold a lock file; the kernel frees it when the process dies.
+    """Hold the lock file of an account.
 
     Raises
     ------
     LiveError
-        When another process holds it.
+        When another process holds it, or it cannot be made.
     """
-    import fcntl
-
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise LiveError(f"The lock {path} cannot be made: {error.strerror}. Nothing is sent without it.") from error
-    try:
+    taken = LiveError(
+        f"Another process trades this account: it holds {path}. Two at once would trade twice. Wait for it, or end it."
+    )
+    with ExitStack() as held:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise LiveError(
-                f"Another process trades this account: it holds {path}. Two at once would trade twice. Wait for it, or "
-                "end it."
-            ) from error
+            held.enter_context(exclusive(path, taken))
+        except OSError as error:
+            raise LiveError(f"The lock {path} cannot be made: {error.strerror}. Nothing is sent without it.") from error
         yield
-    finally:
-        os.close(descriptor)

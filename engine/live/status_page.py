@@ -8,9 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from engine.errors import LiveError
-from engine.files import replacing
-from engine.pages.html import templates
+from engine.pages.html import templates, write_page
 
 _WIDTH, _HEIGHT = 760, 190
 LISTED = 200
@@ -21,7 +19,7 @@ def write_live_page(found: dict[str, Any], name: str, network: str, path: Path) 
 
     Raises
     ------
-    LiveError
+    DataError
         When the file cannot be written.
     """
     page = (
@@ -36,12 +34,7 @@ def write_live_page(found: dict[str, Any], name: str, network: str, path: Path) 
             chart=_lines(found["drift"]["rows"]),
         )
     )
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as made:
-            made.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise LiveError(f"The page {path} cannot be written: {error.strerror}. Name another with --out.") from error
+    write_page(path, page, option="--out")
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Markup:

@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.errors import DataError
-from engine.files import replacing
-from engine.pages.html import templates
+from engine.pages.html import templates, write_page
 
 #: A cell's shade goes by the last of these that its share reaches.
 STEPS = (0.0, 1e-9, 0.5, 0.9, 0.99, 0.99995)
@@ -39,13 +37,7 @@ def write_status_page(found: dict[str, Any], path: Path) -> None:
     DataError
         When the file cannot be written.
     """
-    page = templates().get_template("status.html").render(**_values(found))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(path) as temporary:
-            temporary.write_text(page, encoding="utf-8")
-    except OSError as error:
-        raise DataError(f"The page {path} cannot be written: {error.strerror}. Name another with --out.") from error
+    write_page(path, templates().get_template("status.html").render(**_values(found)), option="--out")
 
 
 def _values(found: dict[str, Any]) -> dict[str, Any]:

@@ -31,13 +31,31 @@ def templates() -> jinja2.Environment:
     return environment
 
 
-def write_page(path: Path, page: str) -> Path:
-    """Put a page in its place, whole or not at all."""
+def write_page(path: Path, page: str, *, option: str = "") -> Path:
+    """Put a page in its place, whole or not at all.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+    page : str
+        Its content.
+    option : str
+        The option by which a user named the file; its folder is made then.
+
+    Raises
+    ------
+    DataError
+        When it cannot be written.
+    """
     try:
+        if option:
+            path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
     except OSError as error:
-        raise DataError(f"Page {path} cannot be written: {error.strerror or error}. Check folder and disk.") from error
+        cure = f"Name another with {option}." if option else "Check folder and disk."
+        raise DataError(f"Page {path} cannot be written: {error.strerror or error}. {cure}") from error
     return path
 
 
