@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from engine.errors import ConfigError
+
+#: A path that every library sends, and quotes in its errors, letter by letter.
+_PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/*")
 
 
 def web_address(url: str) -> SplitResult | None:
     """The parts of an http or https address with a host; None where `url` is none."""
     try:
         parts = urlsplit(url)
+        (parts.hostname or "").encode("idna")
         return parts if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 else None
-    except ValueError:  # a bracket that is not closed, a port that is no number
+    except ValueError:  # a bracket that is not closed, a port that is no number, a host that has no name
         return None
 
 
@@ -32,10 +38,10 @@ def base_address(url: str, option: str) -> str:
         When it has another form. The message keeps the value to itself: who can say where its token is?
     """
     parts = web_address(url)
-    if parts is None or parts.query or parts.fragment or "@" in parts.netloc:
+    if parts is None or parts.query or parts.fragment or "@" in parts.netloc or not _PATH.fullmatch(parts.path):
         raise ConfigError(
             f"{option} is no address that paths can be appended to: write http:// or https://, the host, a port and a "
-            "path if it needs them, and nothing else (its value is not shown, for it may hold a token)."
+            "path of plain letters where it needs them, and nothing else (its value is not shown: it may hold a token)."
         )
     return url.rstrip("/")
 

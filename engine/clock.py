@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, date, datetime
+from email.utils import parsedate_to_datetime
 from typing import Final
 
 import numpy as np
@@ -22,6 +23,8 @@ DAYS_PER_YEAR = 365
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 #: Resolution of every instant in the project; an index of another unit is converted on entry.
 UNIT: Final = "ms"
+#: An error of this machine's clock that is told of, in seconds.
+CLOCK_SECONDS: Final = 5.0
 _ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?([zZ]|[+-]\d{2}:?\d{2})?)?")
 
 
@@ -123,3 +126,34 @@ def utc_days(index: pd.DatetimeIndex) -> np.ndarray:
 def show(instant: pd.Timestamp) -> str:
     """Print an instant for people: ``2025-03-04 23:00 UTC``."""
     return f"{instant:%Y-%m-%d %H:%M} UTC"
+
+
+def clock_error_bounds(before: float, header: str, after: float) -> tuple[float, float]:
+    """Bounds of this machine's clock error, by the ``Date`` of an answer.
+
+    Parameters
+    ----------
+    before, after : float
+        This machine's time, Unix seconds, when it asked and when it had the answer.
+    header : str
+        The server's time as HTTP writes it, in whole seconds, cut off: it was up to a second later. Without a zone it
+        is UTC (RFC 9110, 5.6.7).
+
+    Returns
+    -------
+    tuple of float
+        Seconds; positive: this machine is ahead.
+
+    Raises
+    ------
+    ValueError
+        When the header is no date.
+    """
+    found = parsedate_to_datetime(header)
+    server = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    return before - server - 1.0, after - server
+
+
+def least_error(low: float, high: float) -> float:
+    """The error nearest to 0 within its bounds."""
+    return min(max(0.0, low), high)

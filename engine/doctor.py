@@ -13,7 +13,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
 from http.client import HTTPException
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -25,6 +24,7 @@ import pandas as pd
 from packaging.requirements import Requirement
 
 from engine.addresses import base_address, without_path
+from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
 from engine.data.status import status
 from engine.data.store import Store
 from engine.errors import HlbtError, LiveError, some
@@ -40,8 +40,6 @@ OLDEST_PYTHON = (3, 11)
 YOUNG_HOURS = 25
 #: Days of hourly candles that the API still has (5,000 hours).
 API_DAYS = 208
-#: The venue takes orders signed within days of its own time; a decision at 23:00 wants seconds.
-SKEW_SECONDS = 5.0
 TIMEOUT_SECONDS = 5.0
 FEW_BYTES, NO_BYTES = 2_000_000_000, 100_000_000
 
@@ -376,39 +374,19 @@ def check_clock(base_url: str, clock: Clock, timeout_seconds: float = TIMEOUT_SE
         except HTTPError as error:  # a refusal has a date too
             headers = error.headers
             error.close()
-        after = clock()
-        server = pd.Timestamp(parsedate_to_datetime(headers["Date"]))
     except (OSError, HTTPException) as error:
         reason = getattr(error, "reason", error)
-        why = getattr(reason, "strerror", None) or reason
+        why = without_path(getattr(reason, "strerror", None) or reason, base_url)
         says = f"{where} is not reachable ({why}), so the clock was not compared"
         return Finding("clock", "warning", says, "Only live trading and data syncs need it.", {"reachable": False})
-    except (ValueError, TypeError):
+    try:
+        bounds = clock_error_bounds(before.timestamp(), headers.get("Date", ""), clock().timestamp())
+    except ValueError:
         says = f"{where} answers without a date, so the clock was not compared"
         return Finding("clock", "warning", says, "Is it the exchange?", {"reachable": True, "skew_seconds": None})
-    skew = skew_seconds(server, before, after)
+    skew = least_error(*bounds)
     figures = {"reachable": True, "skew_seconds": skew}
-    if abs(skew) > SKEW_SECONDS:
+    if abs(skew) > CLOCK_SECONDS:
         says = f"this machine is {abs(skew):,.0f} s {'ahead of' if skew > 0 else 'behind'} {where}"
         return Finding("clock", "warning", says, "Let it follow a time server: timedatectl set-ntp true.", figures)
     return Finding("clock", "ok", f"agrees with {where} to {max(abs(skew), 1):.0f} s", figures=figures)
-
-
-def skew_seconds(server: pd.Timestamp, before: pd.Timestamp, after: pd.Timestamp) -> float:
-    """Least skew of this machine's clock that explains what was seen; positive: it is ahead.
-
-    Parameters
-    ----------
-    server : Timestamp
-        Time of the server in whole seconds, cut off: it was up to a second later.
-    before, after : Timestamp
-        This machine's time when it asked and when it had the answer.
-
-    Returns
-    -------
-    float
-        Seconds; 0 where no skew is needed.
-    """
-    ahead = (before - server).total_seconds() - 1.0
-    behind = (server - after).total_seconds()
-    return ahead if ahead > 0 else -behind if behind > 0 else 0.0

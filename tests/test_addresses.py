@@ -61,11 +61,22 @@ def test_an_address_that_paths_can_be_appended_to(url: str, base: str) -> None:
     assert base_address(url, "--base-url") == base
 
 
-@pytest.mark.parametrize("url", ["", "host", "host:80", "ftp://h", "http://", "http:///a", "http://[::1", "http://h:x"])
+@pytest.mark.parametrize(
+    "url", ["", "host", "host:80", "ftp://h", "http://", "http:///a", "http://[::1", "http://h:x", "http://a..b"]
+)
 def test_what_is_no_address(url: str) -> None:
     assert web_address(url) is None
     with pytest.raises(ConfigError, match="--base-url is no address"):
         base_address(url, "--base-url")
+
+
+@pytest.mark.parametrize("path", [f"/{TOKEN} b", f"/{TOKEN}é", f"/a/../{TOKEN}", f"/./{TOKEN}", f"/%41{TOKEN}"])
+def test_a_path_that_libraries_write_in_another_way_is_refused(path: str) -> None:
+    """What an error quotes would not be what was given, and not be found in it."""
+    assert web_address(f"http://h{path}") is not None
+    with pytest.raises(ConfigError, match="plain letters") as refusal:
+        base_address(f"http://h{path}", "--base-url")
+    assert TOKEN not in str(refusal.value)
 
 
 @pytest.mark.parametrize(

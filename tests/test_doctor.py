@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -95,6 +96,19 @@ def test_an_exchange_out_of_reach_is_said_and_is_no_problem() -> None:
         with exchange(0, date) as url:
             found = check_clock(url, now)
         assert found.state == "warning" and "answers without a date" in found.says
+
+
+@pytest.mark.parametrize("zone", ["", " -0000"])
+def test_a_date_without_a_zone_is_utc(zone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        with exchange(0, f"{datetime.now(UTC):%a, %d %b %Y %H:%M:%S}{zone}") as url:
+            found = check_clock(url, now)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+    assert found.state == "ok" and abs(found.figures["skew_seconds"]) < 3
 
 
 def test_a_silent_exchange_is_waited_for_no_longer_than_said() -> None:

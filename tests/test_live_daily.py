@@ -58,6 +58,16 @@ def test_a_webhook_hears_of_the_run_and_never_stops_it(
     assert run(world.rebalance({"BTC": 0.6}, "--webhook", "not an address")).code == 1
 
 
+def test_a_webhook_hears_of_weights_that_are_too_old(
+    world: World, run: Run, hook: tuple[str, list[dict[str, object]]]
+) -> None:
+    """The file that nobody writes any more: what the limit is for."""
+    url, got = hook
+    words = [*world.rebalance({"BTC": 0.5}, "--webhook", url), "--limit", "weights_age_hours=30"]
+    assert run(words).code == 3
+    assert [message["code"] for message in got] == [3] and "weights_age_hours" in str(got[0]["error"])
+
+
 def test_daily_brings_the_data_then_trades_and_goes_on(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache")
     waited = daily(world, monkeypatch, 5)

@@ -90,6 +90,16 @@ def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
         read_spec(tmp_path / "momentum.json")
 
 
+def test_the_status_of_a_name_that_nothing_has(world: World, run: Run) -> None:
+    """Asked of an account, it was a page of nothing."""
+    assert run(world.rebalance({"BTC": 0.3})).code == 0
+    assert run(world.words("status", "book")).code == 0
+    before = sorted(world.journals.iterdir())
+    done = run(world.words("status", "typo"))
+    assert done.code == 1 and "no spec research/promoted/typo.json" in done.err and "typo-testnet" in done.err
+    assert sorted(world.journals.iterdir()) == before
+
+
 def test_a_paper_account_that_cannot_be_read(tmp_path: Path) -> None:
     panel, state = random_panel(3, 48, 2), tmp_path / "paper.json"
     PaperDEX(panel, state=state).advance(panel.index[3])

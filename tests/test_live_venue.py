@@ -217,11 +217,25 @@ def test_what_another_process_wrote_before_the_lock_is_known(world: World) -> No
 def test_a_journal_that_grows_under_a_run_stops_it(tmp_path: Path) -> None:
     one, other = Journal(tmp_path / "a.jsonl"), Journal(tmp_path / "a.jsonl")
     one.append("plan", NOW, equity_usd=1.0)
-    with pytest.raises(LiveError, match="Another process"):
+    with pytest.raises(LiveError, match="Somebody else"):
         other.append("plan", NOW, equity_usd=2.0)
     other.reload()
     other.append("plan", NOW, equity_usd=2.0)
     assert [value for _, value in Journal(tmp_path / "a.jsonl").equities()] == [1.0, 2.0]
+
+
+def test_a_journal_that_is_gone_or_shorter_stops_the_run_that_knew_it(tmp_path: Path) -> None:
+    """Its place was filled with zeros up to the length it had had, and orders went out on that."""
+    path = tmp_path / "a.jsonl"
+    journal = Journal(path)
+    journal.append("plan", NOW, equity_usd=1.0)
+    path.rename(tmp_path / "b.jsonl")
+    with pytest.raises(LiveError, match="Somebody else"):
+        journal.append("plan", NOW, equity_usd=2.0)
+    journal.reload()
+    assert journal.entries == []
+    journal.append("plan", NOW, equity_usd=3.0)
+    assert [value for _, value in Journal(path).equities()] == [3.0]
 
 
 def test_a_loop_of_months_keeps_no_file_open(world: World) -> None:

@@ -20,7 +20,7 @@ from engine.live.journal import Journal
 from engine.live.limits import Limits
 from engine.live.session import next_run
 from hyperliquid_info import REFUSED, Fault, Reply
-from hyperliquid_world import GTC, MASTER, client, only
+from hyperliquid_world import AGENT, GTC, MASTER, client, only
 from live_world import Run, World, daily, momentum_spec, near
 from panels import random_panel
 
@@ -98,6 +98,28 @@ def test_a_paper_account_is_flattened_at_its_own_costs(world: World, run: Run) -
     assert state["positions"] == {} and len(state["trades"]) == 4
     for trade in state["trades"]:
         assert trade["fee_usd"] == pytest.approx(0.005 * abs(trade["units"]) * trade["price"])
+
+
+def test_a_paper_account_of_a_weights_file_is_brought_its_hours(world: World, run: Run) -> None:
+    """It was told to sync, by a command that would not."""
+    start = world.stop_clock()
+    words = world.words("rebalance", "--weights", world.weights({"BTC": 0.5}), "--execute", "--network", "paper")
+    words += ["--set", f"data.cache={world.folder / 'cache'}"]
+    assert run([*words, "--now", start.isoformat()]).code == 0
+    world.server.advance(30)
+    done = run([*words, "--now", (start + pd.Timedelta(hours=30)).isoformat()])
+    assert done.code == 0, done.err
+
+
+def test_a_paper_account_is_brought_its_hours_before_it_is_flattened(world: World, run: Run) -> None:
+    spec = momentum_spec(world.folder, world.folder / "cache")
+    start = world.stop_clock()
+    words = ["--network", "paper", "--execute", "--now"]
+    assert run(world.words("run", spec, *words, start.isoformat())).code == 0
+    world.server.advance(30)
+    done = run(world.words("flatten", spec, *words, (start + pd.Timedelta(hours=30)).isoformat()))
+    assert done.code == 0, done.err
+    assert json.loads((world.journals / "momentum-paper.json").read_text())["positions"] == {}
 
 
 @pytest.mark.parametrize("answer", [{}, {"C00": 0.0}])
@@ -212,6 +234,7 @@ ORDER = OrderRequest("0x" + "7" * 32, "BTC", 0.01, 101_000.0, False)
 QUESTIONS: dict[str, tuple[str, Callable[[HyperLiquidDEX], object]]] = {
     "clearinghouseState": ("{}", lambda dex: dex.account()),
     "metaAndAssetCtxs": ("[1, 2]", lambda dex: dex.markets()),
+    "extraAgents": ('["x"]', lambda dex: dex.warnings()),
     "l2Book": ('{"levels": 3}', lambda dex: dex.quoted(Market("BTC", 1.0))),
     "userFillsByTime": ('[{"coin": "BTC"}]', lambda dex: dex.fills(NOW)),
     "orderStatus": ('{"status": "order"}', lambda dex: dex.ask(ORDER)),
@@ -221,9 +244,38 @@ QUESTIONS: dict[str, tuple[str, Callable[[HyperLiquidDEX], object]]] = {
 @pytest.mark.parametrize("kind", QUESTIONS)
 def test_an_answer_in_another_form_is_no_answer(world: World, kind: str) -> None:
     body, question = QUESTIONS[kind]
+    world.server.approve_agent(MASTER.address, AGENT.address)
+    world.credentials.write_text(json.dumps({"secret_key": "22" * 32, "account_address": MASTER.address}))
     world.server.fail(Reply(body), type=kind)
     with pytest.raises(UnreachableError, match=f"{kind} in a form that is not known"):
         question(dex_of(world))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '[{"universe": [null]}, [{}]]',
+        '[{"universe": [{}]}, [{}]]',
+        '[{"universe": [{"name": "A"}]}, [{"impactPxs": [1]}]]',
+    ],
+)
+def test_a_table_in_another_form_is_none_whoever_asks(world: World, body: str) -> None:
+    dex = HyperLiquidDEX("mainnet", base_url=world.server.url, credentials=world.credentials)
+    for question in (dex.live_row, lambda: dex.unlisted(["BTC"])):
+        world.server.fail(Reply(body), type="metaAndAssetCtxs")
+        if question == dex.live_row or "impactPxs" not in body:
+            with pytest.raises(UnreachableError, match="metaAndAssetCtxs in a form that is not known"):
+                question()
+
+
+@pytest.mark.parametrize("kind", ["userFillsByTime", "extraAgents"])
+def test_what_is_asked_after_the_orders_does_not_hide_how_they_ended(world: World, run: Run, kind: str) -> None:
+    world.server.approve_agent(MASTER.address, AGENT.address)
+    world.credentials.write_text(json.dumps({"secret_key": "22" * 32, "account_address": MASTER.address}))
+    world.server.fail(Reply('["x"]'), times=99, type=kind)
+    done = run(world.rebalance({"BTC": 0.5}))
+    assert done.code == 0 and "At target" in done.out, done.err
+    near(world, {"BTC": 0.5})
 
 
 def test_a_market_without_its_figures_is_no_market(world: World) -> None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, ReplaceOption, SetOption, config_of, store_of
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    ReplaceOption,
+    SetOption,
+    clock,
+    config_of,
+    store_of,
+)
 from engine.commands.terminal import byte_progress, cost_table, print_json, progress, show_all, status_tables, waiting
 from engine.errors import ConfigError, DataError, nearest, some
 
@@ -160,10 +169,6 @@ def _sync_api(
     store: Store, config: RunConfig, base_url: str | None, timeout_seconds: float, replace: bool
 ) -> SyncReport:
     """Sync from the exchange's own API up to this moment."""
-    from datetime import UTC, datetime
-
-    import pandas as pd
-
     from engine.clock import parse_instant
     from engine.data.api import sync_api
 
@@ -174,7 +179,7 @@ def _sync_api(
             start=None if data.start is None else parse_instant(data.start, "data.start"),
             end=None if data.end is None else parse_instant(data.end, "data.end"),
             coins=data.coins,
-            now=pd.Timestamp(datetime.now(UTC)),
+            now=clock(),
             base_url=base_url,
             timeout_seconds=timeout_seconds,
             replace=replace,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, config_of
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, clock, config_of
 from engine.commands.terminal import print_json, show_all, waiting
 from engine.errors import HlbtError
 
@@ -36,15 +35,13 @@ def doctor_command(
     from dataclasses import asdict
 
     try:
-        import pandas as pd
-
         from engine.doctor import HYPERLIQUID, examine, fit
     except ImportError as error:
         raise HlbtError(f"{error}, so nothing can run. Install what the lock file names: make setup.") from error
 
     cache = cache_of(config_of(config, settings))
     with waiting("Examining ..."):
-        found = examine(cache, REPORTS, lambda: pd.Timestamp(datetime.now(UTC)), base_url=base_url or HYPERLIQUID)
+        found = examine(cache, REPORTS, clock, base_url=base_url or HYPERLIQUID)
     if as_json:
         print_json({"fit": fit(found), "findings": [asdict(finding) for finding in found]})
     else:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import sys
 import time
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +21,7 @@ from engine.commands.live_options import (
     Where,
     grouped,
 )
-from engine.commands.options import clock, config_of
+from engine.commands.options import cache_alone, clock, config_of
 from engine.commands.terminal import print_json, progress, show_all, waiting
 from engine.commands.terminal_live import orders_table, plan_tables
 from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError, UnreachableError
@@ -128,7 +129,9 @@ def rebalance_command(
 
     way = _ordering(_way(where, sync), sending, slippage_bps)
     config = config_of(where.config_file, where.settings)
-    strategy = from_weights(weights, config, Limits.assigned(limit or (), config.account.max_gross), way.now)
+    limits = Limits.assigned(limit or (), config.account.max_gross)
+    with _refusal_alerted(way, weights.stem):
+        strategy = from_weights(weights, config, limits, way.now)
     _confirm(where, sending)
     _run(strategy, way)
 
@@ -142,7 +145,7 @@ def flatten_command(spec: SpecArgument, where: Where, sending: Sending, slippage
     """
     from engine.live.session import flat
 
-    way = _ordering(_way(where, sync=False), sending, slippage_bps)
+    way = _ordering(_way(where, sync=where.network == "paper"), sending, slippage_bps)
     strategy = flat(spec.stem)
     if where.network == "paper":
         strategy = _paper_flat(strategy, spec, _cache(where))
@@ -219,13 +222,12 @@ def _spec(path: Path) -> Path:
 
 def _cache(where: Where) -> str | None:
     """The one key that may be set for a spec: where the data lie."""
-    from engine.config import RunConfig
-
-    given = config_of(where.config_file, where.settings)
-    if replace(given, data=replace(given.data, cache=None)) != RunConfig():
-        named = where.config_file or " ".join(where.settings or ())
-        raise SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew.")
-    return given.data.cache
+    named = where.config_file or " ".join(where.settings or ())
+    return cache_alone(
+        where.config_file,
+        where.settings,
+        SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew."),
+    )
 
 
 def _paper_flat(strategy: Strategy, spec: Path, cache: str | None) -> Strategy:
@@ -309,18 +311,25 @@ def _bring(session: Session) -> None:
 
 
 def _strategy(path: Path, cache: str | None, way: _Way) -> Strategy:
-    """The strategy of a spec; that it is refused is alerted, for then nothing is traded."""
+    """The strategy of a spec."""
     from engine.live.session import from_spec
     from engine.live.spec import read_spec
 
-    try:
+    with _refusal_alerted(way, path.stem):
         if way.execute and way.venue.network == "mainnet" and read_spec(path).synthetic:
             raise SpecError(
                 f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
             )
         return from_spec(path, cache)
+
+
+@contextmanager
+def _refusal_alerted(way: _Way, name: str) -> Iterator[None]:
+    """Alert that a strategy is refused before it has run, for then nothing is traded."""
+    try:
+        yield
     except HlbtError as error:
-        _alert(way, {"strategy": path.stem, "error": str(error), "code": error.exit_code})
+        _alert(way, {"strategy": name, "error": str(error), "code": error.exit_code})
         raise
 
 

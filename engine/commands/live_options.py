@@ -14,8 +14,6 @@ import typer
 from engine.commands.options import ConfigOption, JsonOption, SetOption
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="research/promoted/NAME.json, or NAME.")]
-NetworkOption = Annotated[str, typer.Option("--network", help="testnet, mainnet or paper.")]
-FolderOption = Annotated[Path | None, typer.Option("--journal", metavar="DIR", help="Default reports/live.")]
 SyncOption = Annotated[bool, typer.Option("--sync/--no-sync", help="Bring the cache's tail up to date first.")]
 SlippageOption = Annotated[float, typer.Option("--slippage-bps", help="Distance of a limit from mid.")]
 
@@ -24,14 +22,14 @@ SlippageOption = Annotated[float, typer.Option("--slippage-bps", help="Distance 
 class Where:
     """What every command is told that looks at an account."""
 
-    network: NetworkOption = "testnet"
+    network: Annotated[str, typer.Option("--network", help="testnet, mainnet or paper.")] = "testnet"
     base_url: Annotated[str | None, typer.Option("--base-url", help="Another host, for data and orders.")] = None
     credentials: Annotated[
         Path | None,
         typer.Option("--credentials", metavar="FILE", help="Default hyperliquid_config.json, or environment."),
     ] = None
     now: Annotated[str | None, typer.Option("--now", metavar="ISO", help="Take this for the time.")] = None
-    journal: FolderOption = None
+    journal: Annotated[Path | None, typer.Option("--journal", metavar="DIR", help="Default reports/live.")] = None
     kill_switch: Annotated[
         Path | None, typer.Option("--kill-switch", metavar="FILE", help="While it exists nothing is ordered.")
     ] = None

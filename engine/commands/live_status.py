@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from engine.commands.options import config_of
 from engine.commands.terminal import print_json, show_all, waiting
 from engine.commands.terminal_live import status_lines
+from engine.errors import LiveError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -42,6 +43,8 @@ def status(path: Path, cache: str | None, venue: Venue, now: pd.Timestamp, out: 
             timeout_seconds=venue.timeout_seconds,
         )
         file = venue.folder / f"{path.stem}-{dex.label}.jsonl"
+        if not promoted and not file.is_file():
+            raise LiveError(f"There is no spec {path}, and {venue.folder} has no journal {file.name}. Check the name.")
     else:
         file = find_journal(venue.folder, path.stem, venue.network)
     found = live_status(Journal(file), replace(config, data=data))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.errors import ConfigError
+from engine.errors import ConfigError, HlbtError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +35,18 @@ def config_of(path: Path | None, settings: list[str] | None) -> RunConfig:
     from engine.config import RunConfig
 
     return RunConfig.load(path, settings or ())
+
+
+def cache_alone(path: Path | None, settings: list[str] | None, refusal: HlbtError) -> str | None:
+    """The cache's folder as ``--config`` and ``--set`` name it; `refusal` is raised when they set anything else."""
+    from dataclasses import replace
+
+    from engine.config import RunConfig
+
+    given = config_of(path, settings)
+    if replace(given, data=replace(given.data, cache=None)) != RunConfig():
+        raise refusal
+    return given.data.cache
 
 
 def parameters_of(assignments: list[str] | None) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import ConfigOption, JsonOption, SetOption, config_of, folder_of
+from engine.commands.options import ConfigOption, JsonOption, SetOption, cache_alone, folder_of
 from engine.commands.terminal import print_json, progress, show_all
 from engine.errors import ConfigError, HlbtError
 
@@ -160,16 +160,11 @@ def gates_table(found: Examination, waived: tuple[Override, ...], name: str, syn
 
 def _panel(candidate: Candidate, config: Path | None, settings: list[str] | None) -> Panel:
     """The panel that the run had: its own first and last instant, so that a cache that has grown since gives it too."""
-    from dataclasses import replace
-
-    from engine.config import Data, RunConfig
     from engine.data.load import load_panel
 
-    given = config_of(config, settings)
-    if replace(given, data=replace(given.data, cache=None)) != RunConfig(data=Data()):
-        raise ConfigError(
-            "A promotion is of the run as it was, so only data.cache can be set here: --set data.cache=DIR. Run the "
-            "backtest again to change anything else."
-        )
+    refusal = ConfigError(
+        "A promotion is of the run as it was, so only data.cache can be set here: --set data.cache=DIR. Run the "
+        "backtest again to change anything else."
+    )
     own = candidate.config.data
-    return load_panel(given.data.cache or own.cache, candidate.start, candidate.end, own.coins)
+    return load_panel(cache_alone(config, settings, refusal) or own.cache, candidate.start, candidate.end, own.coins)

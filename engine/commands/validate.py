@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.commands.options import ConfigOption, JsonOption, SetOption, config_of, folder_of
+from engine.commands.options import ConfigOption, JsonOption, SetOption, cache_alone, folder_of
 from engine.commands.terminal import Progress, print_json, progress, show_all
 from engine.errors import ConfigError
 
@@ -110,19 +110,15 @@ def panel_of(study: Study, config: Path | None, settings: list[str] | None) -> P
     DataError
         When the cache cannot give the panel.
     """
-    from dataclasses import replace
-
-    from engine.config import Data, RunConfig
+    from engine.config import RunConfig
     from engine.data.load import load_panel
 
-    given = config_of(config, settings)
-    if replace(given, data=replace(given.data, cache=None)) != RunConfig(data=Data()):
-        raise ConfigError(
-            "A verdict is of the sweep as it was run, so only data.cache can be set here: --set data.cache=DIR. Run "
-            "the sweep again to change anything else."
-        )
+    refusal = ConfigError(
+        "A verdict is of the sweep as it was run, so only data.cache can be set here: --set data.cache=DIR. Run "
+        "the sweep again to change anything else."
+    )
     own = RunConfig.from_dict(study.record["config"])
-    return load_panel(given.data.cache or own.data.cache, own.start, own.end, own.data.coins)
+    return load_panel(cache_alone(config, settings, refusal) or own.data.cache, own.start, own.end, own.data.coins)
 
 
 def verdict_parts(study: Study, verdict: Verdict) -> list[Table | str]:

@@ -15,6 +15,7 @@ from typing import Any
 from engine.addresses import base_address, without_path
 from engine.data.archive import FetchError, Item, Listed
 from engine.errors import DataError
+from engine.files import replacing
 
 _CHUNK = 1 << 18
 _MD5 = re.compile(r"[0-9a-f]{32}")
@@ -90,13 +91,10 @@ class Bucket:
         DataError
             When none can.
         """
-        temporary = path.with_name(f".{path.name}.writing")
-        try:
-            return self._fetch(item, path, temporary, step)
-        finally:
-            temporary.unlink(missing_ok=True)
+        with replacing(path) as temporary:
+            return self._fetch(item, temporary, step)
 
-    def _fetch(self, item: Item, path: Path, temporary: Path, step: Callable[[int], None]) -> str:
+    def _fetch(self, item: Item, temporary: Path, step: Callable[[int], None]) -> str:
         from botocore.exceptions import BotoCoreError, ClientError
         from urllib3.exceptions import HTTPError
 
@@ -117,7 +115,6 @@ class Bucket:
                         step(len(chunk))
                 problem = _wrong(item, came, sums[1].hexdigest())
                 if not problem:
-                    os.replace(temporary, path)
                     return sums[0].hexdigest()
             except ClientError as error:
                 self._refuse(error)

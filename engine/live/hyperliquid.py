@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from engine.addresses import base_address, without_path
-from engine.clock import UNIT
+from engine.clock import CLOCK_SECONDS, UNIT, clock_error_bounds, least_error
 from engine.data.exchange import Fault, Patience, attempt, turn_away
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
@@ -28,8 +28,6 @@ from engine.live.wire import read_answers, tick_price
 
 #: Before a question is asked again.
 PATIENCE: Final = Patience((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
-#: A clock that is further from the exchange's is told of, seconds.
-CLOCK_SECONDS: Final = 5.0
 #: An answer with fewer rows of a time range is all of it (FACTS 2: pages of 500 or 2,000).
 PAGE_ROWS: Final = 500
 #: Account modes whose balance is that of the spot account (FACTS 5.5).
@@ -105,11 +103,13 @@ class HyperLiquidDEX(DEX):
         if not credentials.account_address or credentials.account_address.lower() == own:
             return found
         # The one agent without a name is not listed.
-        for agent in self._info({"type": "extraAgents", "user": credentials.account_address}, list):
-            if str(agent.get("address", "")).lower() == own:
-                left = (float(agent.get("validUntil") or math.inf) - self.clock_ms()) / 86_400_000
-                if left < 14:
-                    found.append(f"the agent wallet expires in {left:.1f} days: approve a new one")
+        agents = self._info({"type": "extraAgents", "user": credentials.account_address}, list)
+        with self._reading("extraAgents"):
+            for agent in agents:
+                if str(agent["address"]).lower() == own:
+                    left = (float(agent.get("validUntil") or math.inf) - self.clock_ms()) / 86_400_000
+                    if left < 14:
+                        found.append(f"the agent wallet expires in {left:.1f} days: approve a new one")
         return found
 
     def feed(self) -> DEX:
@@ -165,7 +165,7 @@ class HyperLiquidDEX(DEX):
         state = self._info({"type": "clearinghouseState", "user": address}, dict)
         if self._mode is None:
             self._mode = str(self._info({"type": "userAbstraction", "user": address}, (str, dict, type(None))))
-        try:
+        with self._reading("clearinghouseState"):
             held = [item["position"] for item in state["assetPositions"]]
             units = {str(at["coin"]): float(at["szi"]) for at in held if float(at["szi"]) != 0.0}
             prices = {
@@ -179,14 +179,12 @@ class HyperLiquidDEX(DEX):
                 balance = sum(float(item["total"]) for item in spot["balances"] if item["coin"] == "USDC")
                 equity = balance + sum(float(at["unrealizedPnl"]) for at in held)
             return AccountState(equity, units, _instant(state["time"]), prices)
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._strange("clearinghouseState", error) from error
 
     def markets(self) -> Mapping[str, Market]:
         """Coins that are listed and have a mid."""
         found = {}
-        for entry, context in self._contexts():
-            try:
+        with self._reading("metaAndAssetCtxs"):
+            for entry, context in self._contexts():
                 if entry.get("isDelisted") or context.get("midPx") is None:
                     continue
                 mode = entry.get("marginMode")
@@ -198,45 +196,43 @@ class HyperLiquidDEX(DEX):
                     max_leverage=float(entry["maxLeverage"]),
                     cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
                 )
-            except (KeyError, TypeError, ValueError) as error:
-                raise self._strange("metaAndAssetCtxs", error) from error
         return found
 
     def unlisted(self, coins: Iterable[str]) -> list[str]:
         """Names without an entry, which delisted coins keep; the test network's list is another, and proves nothing."""
         if self.network != "mainnet":
             return []
-        known = {entry["name"] for entry, _ in self._contexts()}
+        with self._reading("metaAndAssetCtxs"):
+            known = {entry["name"] for entry, _ in self._contexts()}
         return [coin for coin in coins if coin not in known]
 
     def quoted(self, market: Market) -> Market:
         """`market` with the best level of each side of its book."""
         book = self._info({"type": "l2Book", "coin": market.coin}, dict)
-        try:
+        with self._reading("l2Book"):
             bids, asks = book["levels"]
             bid, ask = (float(side[0]["px"]) if side else None for side in (bids, asks))
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._strange("l2Book", error) from error
         return replace(market, bid=bid, ask=ask) if bid and ask else market
 
     def live_row(self) -> Mapping[str, Mapping[str, float]]:
         """Mid, mark, oracle, open interest, impact prices and the day's volume of every coin."""
         row: dict[str, dict[str, float]] = {}
-        for entry, context in self._contexts():
-            if entry.get("isDelisted"):
-                continue
-            low, high = context.get("impactPxs") or (None, None)
-            seen = {
-                "mid": context.get("midPx"),
-                "mark": context.get("markPx"),
-                "oracle": context.get("oraclePx"),
-                "open_interest": context.get("openInterest"),
-                "impact_bid": low,
-                "impact_ask": high,
-                "volume_24h_usd": context.get("dayNtlVlm"),
-            }
-            for name, value in seen.items():
-                row.setdefault(name, {})[entry["name"]] = math.nan if value is None else float(value)
+        with self._reading("metaAndAssetCtxs"):
+            for entry, context in self._contexts():
+                if entry.get("isDelisted"):
+                    continue
+                low, high = context.get("impactPxs") or (None, None)
+                seen = {
+                    "mid": context.get("midPx"),
+                    "mark": context.get("markPx"),
+                    "oracle": context.get("oraclePx"),
+                    "open_interest": context.get("openInterest"),
+                    "impact_bid": low,
+                    "impact_ask": high,
+                    "volume_24h_usd": context.get("dayNtlVlm"),
+                }
+                for name, value in seen.items():
+                    row.setdefault(name, {})[entry["name"]] = math.nan if value is None else float(value)
         return row
 
     def fills(self, since: pd.Timestamp) -> list[Fill]:
@@ -244,7 +240,7 @@ class HyperLiquidDEX(DEX):
         start, found = int(since.timestamp() * 1000), {}
         while True:
             rows = self._info({"type": "userFillsByTime", "user": self.address, "startTime": start}, list)
-            try:
+            with self._reading("userFillsByTime"):
                 for row in rows:
                     found[row["tid"], row["oid"]] = Fill(
                         row.get("cloid"),
@@ -258,21 +254,15 @@ class HyperLiquidDEX(DEX):
                     return sorted(found.values(), key=lambda fill: fill.time)
                 # That moment again: the page may have cut it.
                 start = max(start + 1, *(int(row["time"]) for row in rows))
-            except (KeyError, TypeError, ValueError) as error:
-                raise self._strange("userFillsByTime", error) from error
 
     def ask(self, order: OrderRequest) -> Answer | None:
         """``orderStatus`` by client order id."""
         said = self._info({"type": "orderStatus", "user": self.address, "oid": order.cloid}, dict)
         if said.get("status") != "order":
             return None
-        try:
+        with self._reading("orderStatus"):
             status, shown = str(said["order"]["status"]), said["order"]["order"]
-            done = float(shown["origSz"]) - float(shown["sz"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._strange("orderStatus", error) from error
-        if status == "filled":
-            done = float(shown["origSz"])
+            done = float(shown["origSz"]) - (0.0 if status == "filled" else float(shown["sz"]))
         if status == "open":
             self.cancel(order)
             return Answer(order.cloid, "unknown", reason="it rests, and was cancelled")
@@ -284,11 +274,9 @@ class HyperLiquidDEX(DEX):
     def _contexts(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Coin table and state of the markets, and the SDK's own table brought up to date."""
         answer = self._info({"type": "metaAndAssetCtxs"}, list)
-        try:
+        with self._reading("metaAndAssetCtxs"):
             meta, contexts = answer
             pairs = list(zip(meta["universe"], contexts, strict=True))
-        except (KeyError, TypeError, ValueError) as error:
-            raise self._strange("metaAndAssetCtxs", error) from error
         self._meta = meta
         if self._sdk is not None:
             self._sdk.info.set_perp_meta(meta, 0)
@@ -302,17 +290,16 @@ class HyperLiquidDEX(DEX):
 
     def clock_error_seconds(self) -> float:
         """The least error that explains the dates of all answers so far; positive: this machine is ahead."""
-        low, high = self._clock_bounds
-        return min(max(0.0, low), high)
+        return least_error(*self._clock_bounds)
 
     def _note_date(self, response: Any, **_: Any) -> None:
-        """Bounds of this machine's error by an answer's date, in whole seconds, cut off: it was up to one later."""
-        try:
-            date = parsedate_to_datetime(response.headers["Date"]).timestamp()
-        except (KeyError, TypeError, ValueError):
-            return
+        """Narrow the bounds of this machine's clock error."""
         after = _wall_ms() / 1000.0
-        low, high = after - response.elapsed.total_seconds() - date - 1.0, after - date
+        before = after - response.elapsed.total_seconds()
+        try:
+            low, high = clock_error_bounds(before, response.headers["Date"], after)
+        except (KeyError, ValueError):
+            return
         both = max(low, self._clock_bounds[0]), min(high, self._clock_bounds[1])
         self._clock_bounds = both if both[0] <= both[1] else (low, high)  # the clock was set meanwhile
 
@@ -432,11 +419,16 @@ class HyperLiquidDEX(DEX):
                 self._sleep(fault.waits[failed])
             failed += 1
 
-    def _strange(self, what: str, error: Exception) -> UnreachableError:
-        return UnreachableError(
-            f"{self._shown()} answers {what} in a form that is not known ({error!r}). Nothing is traded on an answer "
-            "that cannot be read: update hlbt."
-        )
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Whatever is wrong with the form of an answer is one error of the user's kind."""
+        try:
+            yield
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+            raise UnreachableError(
+                f"{self._shown()} answers {what} in a form that is not known ({error!r}). Nothing is traded on an "
+                "answer that cannot be read: update hlbt."
+            ) from error
 
 
 def _other_host(network: str, base_url: str | None) -> str | None:

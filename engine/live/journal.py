@@ -45,9 +45,9 @@ class Journal:
 
     def reload(self) -> None:
         """Read the file again: what was read before the account was locked may have grown since."""
-        if self.path is None or not self.path.is_file():
+        if self.path is None:
             return
-        path, content = self.path, self.path.read_bytes()
+        path, content = self.path, self.path.read_bytes() if self.path.is_file() else b""
         whole = content[: content.rfind(b"\n") + 1]
         self.entries, self._bytes = [], len(whole)
         for number, line in enumerate(whole.splitlines()):
@@ -93,13 +93,14 @@ class Journal:
         self._bytes += len(line)
 
     def _cut_torn_tail(self, file: int) -> None:
-        """Cut off what a killed process left of a line; whole lines that somebody else wrote are refused."""
-        if os.fstat(file).st_size == self._bytes:
+        """Cut off what a killed process left of a line; a file that somebody else made longer or shorter is refused."""
+        size = os.fstat(file).st_size
+        if size == self._bytes:
             return
         os.lseek(file, self._bytes, os.SEEK_SET)
-        if b"\n" in os.read(file, os.fstat(file).st_size):
+        if size < self._bytes or b"\n" in os.read(file, size):
             raise LiveError(
-                f"Another process has written to the journal {self.path} meanwhile. Nothing is sent on half of what is "
+                f"Somebody else has changed the journal {self.path} meanwhile. Nothing is sent on half of what is "
                 "known: run the command again."
             )
         os.ftruncate(file, self._bytes)

@@ -144,7 +144,7 @@ def refuse(found: Sequence[str], what: str) -> None:
         raise LimitError(
             f"{what}: no order was sent, for the limit {'; '.join(found)}. Look at the account and the market; if it "
             "is as it should be, raise the limit in the spec (a new promotion) or with --limit for a weights file; "
-            "after a deposit or a withdrawal, `hlbt live run SPEC --accept-equity` once."
+            "after a deposit or a withdrawal, `hlbt live run SPEC --execute --accept-equity` once."
         )
 
 

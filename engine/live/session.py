@@ -157,8 +157,8 @@ class Session:
 
     @property
     def wants_data(self) -> bool:
-        """Whether the oracle sees a panel."""
-        given = isinstance(self.strategy.oracle, GivenWeights)
+        """Whether the oracle sees a panel, or a paper account is to be brought through the hours since it traded."""
+        given = isinstance(self.strategy.oracle, GivenWeights) and self.venue.network != "paper"
         return not given or self.strategy.config.execution.target_volatility > 0.0
 
     def sync(self, progress: Progress | None = None) -> None:
