@@ -76,8 +76,8 @@ def backtest_many(
     chunks = _chunks(weights_pdn)
     tables, returns = [], []
     done = 0
-    if threads is not None and threads < 1:
-        raise ConfigError(f"threads = {threads} is not accepted: write 1 or more, or leave it out.")
+    if threads is not None and (not isinstance(threads, int) or threads < 1):
+        raise ConfigError(f"threads = {threads!r} is not accepted: write 1 or more, or leave it out.")
     threads = threads or os.cpu_count() or 1
     with ThreadPoolExecutor(threads) as pool:
         for chunk in chunks:

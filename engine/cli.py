@@ -159,7 +159,7 @@ def capacity_command(
     """
     from engine.capacity import capacity, limits
     from engine.data.load import load_panel
-    from engine.pages.capacity import MARK, conclusions, write_capacity
+    from engine.pages.capacity import conclusions, write_capacity
     from engine.pages.html import check_page
     from engine.runs import CAPACITY
 
@@ -167,7 +167,7 @@ def capacity_command(
     accounts = _sizes(sizes)
     settled = config_of(config, ["costs.impact=venue", *(settings or ())])
     if out is not None:
-        check_page(out, MARK, "capacity")
+        check_page(out, "capacity")
     with progress() as step:
         step(0, len(accounts) + 2, "loading the panel")
         panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)

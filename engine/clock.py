@@ -128,16 +128,16 @@ def show(instant: pd.Timestamp) -> str:
     return f"{instant:%Y-%m-%d %H:%M} UTC"
 
 
-def clock_error_bounds(before: float, header: str, after: float) -> tuple[float, float]:
+def clock_error_bounds(header: str, before: float, after: float) -> tuple[float, float]:
     """Bounds of this machine's clock error, by the ``Date`` of an answer.
 
     Parameters
     ----------
-    before, after : float
-        This machine's time, Unix seconds, when it asked and when it had the answer.
     header : str
         The server's time as HTTP writes it, in whole seconds, cut off: it was up to a second later. Without a zone it
         is UTC (RFC 9110, 5.6.7).
+    before, after : float
+        This machine's time, Unix seconds, when it asked and when it had the answer.
 
     Returns
     -------

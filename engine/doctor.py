@@ -380,7 +380,7 @@ def check_clock(base_url: str, clock: Clock, timeout_seconds: float = TIMEOUT_SE
         says = f"{where} is not reachable ({why}), so the clock was not compared"
         return Finding("clock", "warning", says, "Only live trading and data syncs need it.", {"reachable": False})
     try:
-        bounds = clock_error_bounds(before.timestamp(), headers.get("Date", ""), clock().timestamp())
+        bounds = clock_error_bounds(headers.get("Date", ""), before.timestamp(), clock().timestamp())
     except ValueError:
         says = f"{where} answers without a date, so the clock was not compared"
         return Finding("clock", "warning", says, "Is it the exchange?", {"reachable": True, "skew_seconds": None})

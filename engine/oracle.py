@@ -237,7 +237,7 @@ def matrix_of_instants(self: Oracle, panel: Panel, decisions: pd.DatetimeIndex) 
         if strange := [coin for coin in rows[-1] if coin not in known.coins]:
             raise OracleError(
                 f"{type(self).__name__}.fetch_portfolio_weights names coins at {show(instant)} that the panel lacks: "
-                f"{some(strange)}.{nearest(strange[0], known.coins)} Choose from tradable_universe."
+                f"{some(strange)}.{nearest(str(strange[0]), known.coins)} Choose from tradable_universe."
             )
     values = [[row.get(coin, 0.0) for coin in panel.coins] for row in rows]
     return pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"), dtype=np.float64)
@@ -314,10 +314,12 @@ def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -
     WeightsError
         For naive, repeated or unknown instants.
     """
-    index = pd.Index(index).infer_objects()
+    try:
+        index = pd.Index(index).infer_objects()
+    except TypeError as error:
+        raise WeightsError(f"Decisions are {index!r}; timezone-aware decision instants are needed.") from error
     if not isinstance(index, pd.DatetimeIndex):
-        kind = index.dtype if isinstance(index, pd.Index) else type(index).__name__
-        raise WeightsError(f"The index of the weights is {kind}; timezone-aware decision instants are needed.")
+        raise WeightsError(f"The index of the weights is {index.dtype}; timezone-aware decision instants are needed.")
     if len(index) == 0:
         raise WeightsError("The weights have no row.")
     if index.tz is None:

@@ -87,16 +87,15 @@ class Coin:
             if not _is(self.max_leverage, Real) or not 0.0 < self.max_leverage < np.inf:
                 raise self._refusal("max_leverage", self.max_leverage, "a positive number or None")
             object.__setattr__(self, "max_leverage", float(self.max_leverage))
-        if self.margin_tiers:
-            self._check_tiers()
+        self._check_tiers()
 
     def _check_tiers(self) -> None:
         try:
             tiers = tuple((float(floor), float(leverage)) for floor, leverage in self.margin_tiers)
         except (TypeError, ValueError):
-            tiers = ()
+            tiers = ((np.nan, np.nan),)
         falls = all(low < high and most >= less for (low, most), (high, less) in pairwise(tiers))
-        if not tiers or tiers[0][0] != 0.0 or not falls or not all(0.0 < leverage < np.inf for _, leverage in tiers):
+        if tiers and (tiers[0][0] != 0.0 or not falls or not all(0.0 < most < np.inf for _, most in tiers)):
             raise self._refusal(
                 "margin_tiers",
                 self.margin_tiers,

@@ -289,9 +289,8 @@ def load_run(folder: Path) -> Run:
             raise DataError(
                 f"Run {folder} is damaged: {name}.parquet cannot be read ({reason_of(error)}). Run the backtest again."
             ) from error
-        if "time" not in frames[name] or (
-            name in ("equity", "hourly") and len(frames[name]) != record["span"]["hours"]
-        ):
+        whole = name not in ("equity", "hourly") or len(frames[name]) == record["span"]["hours"]
+        if "time" not in frames[name] or not whole or not frames[name]["time"].isin(frames["equity"]["time"]).all():
             raise DataError(
                 f"Run {folder} is damaged: {name}.parquet is not of this run ({len(frames[name])} rows of "
                 f"{', '.join(frames[name].columns[:3])}, ...). Run the backtest again."

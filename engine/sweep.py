@@ -17,6 +17,7 @@ from engine.config import RunConfig
 from engine.errors import ConfigError, DataError
 from engine.panel import Panel
 from engine.records import code_digest
+from engine.simulate import check_config, check_panel
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan
@@ -82,10 +83,11 @@ def sweep(
 
     Raises
     ------
-    ConfigError, OracleError
-        For a key that is none, an empty grid, an oracle that cannot be found.
+    ConfigError, DataError, OracleError
+        For a key that is none, an empty grid, what is no panel, an oracle that cannot be found.
     """
-    plan = make_plan(panel, oracle, grid, config or RunConfig(), fixed or {}, where, sample, seed, returns)
+    check_panel(panel, "sweep()")
+    plan = make_plan(panel, oracle, grid, check_config(config), fixed or {}, where, sample, seed, returns)
     tell = progress or (lambda *_: None)
     with _home(plan, name, reports) as (folder, parent):
         note = _outdated(folder)

@@ -161,8 +161,12 @@ def test_bad_input(panel: Panel) -> None:
             backtest_many(panel, wrong, decisions)  # type: ignore[arg-type]
     with pytest.raises(WeightsError, match="timezone-aware decision instants are needed"):
         backtest_many(panel, weights, list(range(len(decisions))))  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="threads = -1 is not accepted"):
-        backtest_many(panel, weights, decisions, threads=-1)
+    for wrong in (None, 5):
+        with pytest.raises(WeightsError, match=f"Decisions are {wrong}; timezone-aware"):
+            backtest_many(panel, weights, wrong)  # type: ignore[arg-type]
+    for threads in (-1, 0, 2.5, "4"):
+        with pytest.raises(ConfigError, match=f"threads = {threads!r} is not accepted"):
+            backtest_many(panel, weights, decisions, threads=threads)  # type: ignore[arg-type]
     with pytest.raises(DataError, match=r"backtest_many\(\) was given ndarray where the panel belongs"):
         backtest_many(weights, panel, decisions)  # type: ignore[arg-type]
     with pytest.raises(WeightsError, match="must be ascending"):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copyreg
 import datetime
 import itertools
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -114,8 +116,11 @@ def test_the_clock_of_then() -> None:
     names: dict[str, Any] = {}
     before = datetime.datetime, datetime.date, time.time, pd.Timestamp.__dict__["now"]
     code = "import datetime, time\nfrom datetime import datetime as Moment, date as Day\nclass Mine(Moment): pass\n"
+    kept = [datetime.datetime(2024, 1, 2, 3, tzinfo=datetime.UTC), datetime.date(2024, 1, 2), then]
     with clock_at(then):
         exec(code, names)  # as a module that is imported now
+        assert pickle.loads(pickle.dumps(kept)) == kept
+        content = pickle.dumps(kept)
         told = [
             names["Moment"].now(datetime.UTC),
             names["Moment"].utcnow().replace(tzinfo=datetime.UTC),
@@ -125,6 +130,7 @@ def test_the_clock_of_then() -> None:
         ]
     assert all(pd.Timedelta(0) <= pd.Timestamp(at) - then < pd.Timedelta(seconds=30) for at in told), told
     assert before == (datetime.datetime, datetime.date, time.time, pd.Timestamp.__dict__["now"])
+    assert pickle.loads(content) == kept and not {datetime.datetime, datetime.date} & set(copyreg.dispatch_table)
     assert abs(pd.Timestamp.now("UTC") - pd.Timestamp(time.time(), unit="s", tz="UTC")) < pd.Timedelta(seconds=30)
     # What it makes is what everybody else makes, and of the same kind.
     Moment, Day, Mine = names["Moment"], names["Day"], names["Mine"]

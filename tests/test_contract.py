@@ -373,6 +373,13 @@ def test_an_oracle_that_asks_for_nothing_is_none() -> None:
     with pytest.raises(OracleError, match=r"Strange.*2024-01-01 23:00 UTC.*: a.* Did you mean 'A'"):
         weight_matrix(Strange(), full_market(), NIGHTS)
 
+    class Numbered(Bare):
+        def fetch_portfolio_weights(self, timestamp: Any, tradable_universe: Any) -> dict[int, float]:  # type: ignore[override]
+            return {1: 0.5}
+
+    with pytest.raises(OracleError, match=r"Numbered.*that the panel lacks: 1\."):
+        weight_matrix(Numbered(), full_market(), NIGHTS)
+
 
 def test_a_look_ahead_is_found() -> None:
     class Tomorrow(Matrix):

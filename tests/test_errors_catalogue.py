@@ -54,6 +54,7 @@ def world(cache: Path) -> None:
     write_text("study_typo.toml", f'oracel = "{MOMENTUM}"\n[grid]\nn = [3]\n')
     write_text("study_torn.toml", "oracle = [\n")
     write_text("study_sets.toml", f'oracle = "{MOMENTUM}"\n[[sets]]\nn = 3\n')
+    write_text("other.html", "<title>mine</title>")
     write_text("taken", "a file where a folder is wanted")
     write_text("meta_torn.json", '{"universe": [')
     write_text("meta_other.json", '{"coins": []}')
@@ -105,7 +106,14 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("data status --set data.cache=newer-cache", "schema version 999", "Upgrade hlbt"),
     ("data status --set data.cache=older-cache", "schema version 0, of an older hlbt", "delete the folder older-cache"),
     ("data status --set data.cache=holed-cache", *HOLE, "import again"),
-    ("data status --out taken/page.html", "taken/page.html cannot be written", "--out"),
+    (
+        "data status --out taken/page.html",
+        "--out taken/page.html",
+        "taken is no folder",
+        "Make it, or name a file elsewhere",
+    ),
+    ("data status --out mine.py", "--out mine.py is no page", "ends in .html"),
+    ("data status --out other.html", "other.html is there and is no data status page", "Name another file"),
     ("data verify --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
     ("data verify --set data.cache=torn-cache", "torn-cache/manifest.json is damaged", "sync once more"),
     ("data verify --set data.cache=holed-cache", "The cache holed-cache is damaged", *HOLE, "import again"),
@@ -440,6 +448,7 @@ LIVE: tuple[tuple[Any, ...], ...] = (
     ("live run nowhere.json --execute", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
     ("live rebalance --weights nowhere.csv", 1, "Weights file nowhere.csv cannot be read", "No such file"),
     ("live flatten nowhere --network moon", 1, "--network 'moon' is none of", "testnet, mainnet, paper"),
+    ("live status book --out other.html", 1, "other.html is there and is no live status page", "Name another file"),
     ("live status nowhere.json", 1, "reports/live has no journal of 'nowhere'", "`hlbt live run` with --execute"),
 )
 

@@ -122,6 +122,11 @@ def test_coins_that_are_refused(values: dict[str, Any], message: str) -> None:
     assert str(error.value).startswith("Coin BTC: ")
 
 
+def test_margin_tiers_may_be_an_array() -> None:
+    tiers = ((0.0, 40.0), (1e6, 20.0))
+    assert Coin("BTC", margin_tiers=np.array(tiers)) == Coin("BTC", margin_tiers=tiers)  # type: ignore[arg-type]
+
+
 def test_a_coin_without_a_name_is_refused() -> None:
     with pytest.raises(DataError, match="a coin's name is a text"):
         Coin(3)  # type: ignore[arg-type]

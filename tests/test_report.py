@@ -6,6 +6,7 @@ import html
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -23,7 +24,7 @@ from engine.pages import charts
 from engine.pages import html as pages_html
 from engine.pages import run as pages
 from engine.result import FLOWS, Result
-from engine.runs import Run
+from engine.runs import Run, load_run
 from engine.simulate import backtest
 from made_runs import FLAT_DAYS, saved, simulated
 
@@ -392,6 +393,17 @@ def test_a_damaged_record_is_an_error_of_the_user(run: Run) -> None:
 def test_a_run_without_a_row_is_damaged(run: Run) -> None:
     with pytest.raises(DataError, match=r"equity\.parquet has no row"):
         report.write_tearsheet(replace(run, equity=run.equity.iloc[:0]))
+
+
+@pytest.mark.parametrize("name", ["weights", "trades"])
+def test_a_file_of_another_run_is_told_of(run: Run, tmp_path: Path, name: str) -> None:
+    shutil.copytree(run.folder, tmp_path / "mixed")
+    file = tmp_path / "mixed" / f"{name}.parquet"
+    frame = pd.read_parquet(file)
+    frame["time"] = frame["time"] + pd.Timedelta(days=4000)
+    frame.to_parquet(file)
+    with pytest.raises(DataError, match=rf"{name}\.parquet is not of this run"):
+        load_run(tmp_path / "mixed")
 
 
 def test_a_benchmark_that_quantstats_takes_for_prices_is_left_out(run: Run, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from scipy import stats
 
 from commands import Hlbt
 from engine import Oracle, Panel, RunConfig, ScoreOracle, decisions_of, load_panel, weight_matrix
-from engine.errors import DataError, OracleError
+from engine.errors import OracleError
 from engine.oracles.signals import (
     analyse,
     autocorrelation,
@@ -367,10 +367,6 @@ def test_pages_of_what_is_not_defined(panel: Panel, tmp_path: Path) -> None:
         text = page.read_text(encoding="utf-8")
         assert "nan" not in re.sub(r"<svg.*?</svg>", "", text, flags=re.DOTALL).lower()
         assert "<b>x</b>" not in text and "SYNTHETIC" not in text and text.count("<svg") == 11
-    foreign = tmp_path / "mine.html"
-    foreign.write_text("<html></html>", encoding="utf-8")
-    with pytest.raises(DataError, match="is no signal page"):
-        write_signals(foreign, found, panel, config, origin)
 
 
 # The command ----------------------------------------------------------------------------------------------------------
@@ -423,7 +419,7 @@ def test_bad_input(hlbt: Hlbt, tmp_path: Path) -> None:
     cases = {
         "Did you mean 'Momentum'": ("research.oracles.momentum:Momentun",),
         "has no parameter 'lookback'": (MOMENTUM, "--param", "lookback=3"),
-        "is no signal page": (MOMENTUM, "--out", str(foreign)),
+        "is no signals page": (MOMENTUM, "--out", str(foreign)),
         "ends in .html": (MOMENTUM, "--out", str(tmp_path / "page.csv")),
         "horizon_days = 0": (MOMENTUM, *MONTHS, "--horizon", "0"),
     }

@@ -101,7 +101,7 @@ class Page(HTMLParser):
 
 
 def test_the_page_shows_it_and_loads_nothing(found: dict[str, Any], tmp_path: Path) -> None:
-    path = tmp_path / "made" / "status.html"
+    path = tmp_path / "status.html"
     write_status_page(found, path)
     text = path.read_text(encoding="utf-8")
     page = Page(text)

@@ -23,6 +23,7 @@ from engine import (
     weight_matrix,
 )
 from engine.errors import ConfigError, DataError, OracleError
+from engine.oracles.build import oracle_code
 from engine.sweeps.executors import Threads
 from engine.sweeps.plan import make_plan
 from engine.validate import validate
@@ -33,6 +34,7 @@ from research.oracles.reversal import Reversal
 from test_batch import assert_same
 
 MOMENTUM = "research.oracles.momentum:Momentum"
+REVERSAL = "research.oracles.reversal:Reversal"
 GRID = {
     "lookback_hours": [24, 72],
     "construction": ["top_bottom", "rank_power", "z_score"],
@@ -196,6 +198,39 @@ def test_a_config_that_is_not_accepted_is_an_error_of_its_sets(panel: Panel) -> 
 def test_sweeps_that_are_refused(panel: Panel, oracle: object, grid: dict[str, list[object]], words: str) -> None:
     with pytest.raises(HlbtError, match=words):
         sweep(panel, oracle, grid)  # type: ignore[arg-type]
+
+
+def test_what_is_given_in_the_wrong_place_is_refused_before_any_set_runs(panel: Panel) -> None:
+    grid = {"n": [1]}
+    with pytest.raises(DataError, match=r"sweep\(\) was given DataFrame"):
+        sweep(panel.frame("mid"), Momentum, grid)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="needs the panel itself"):
+        sweep(panel.known(), Momentum, grid)
+    for config in ({}, {"costs": {}}):
+        with pytest.raises(ConfigError, match="config is dict"):
+            sweep(panel, Momentum, grid, config)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"'costs\.taker_bps' is a config key"):
+        sweep(panel, Momentum, grid, fixed={"costs.taker_bps": 45.0})
+
+
+def test_a_set_of_a_list_must_name_what_has_no_default(panel: Panel) -> None:
+    class Bound(Momentum):
+        def __init__(self, n: int, k: float = 1.0) -> None:
+            super().__init__(n=n)
+
+    with pytest.raises(ConfigError, match=r"Set 1 .*has no n, and it has no default"):
+        sweep(panel, Bound, [{"n": 1}, {"k": 2.0}])
+
+
+def test_the_code_of_many_sets_of_a_wrapper_is_looked_for_once(panel: Panel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was parsed four times a set: ten thousand sets were planned for twelve minutes."""
+    from engine.sweeps import plan
+
+    looked: list[object] = []
+    monkeypatch.setattr(plan, "oracle_code", lambda oracle: looked.append(oracle) or oracle_code(oracle))
+    grid = {"cap": [0.1, 0.2, 0.3], "inner.lookback_hours": [24, 48], "inner.oracle": [MOMENTUM, REVERSAL]}
+    laid = make_plan(panel, "research.oracles.compose:Cap", grid, RunConfig(), {}, (), None, 0, None)
+    assert len(laid.keys) == 12 and len(looked) == 2
 
 
 def test_names_that_are_refused(panel: Panel, tmp_path: Path) -> None:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.commands.options import (
-    REPORTS,
     ConfigOption,
     JsonOption,
     ReplaceOption,
     SetOption,
     clock,
     config_of,
+    reports_folder,
     store_of,
 )
 from engine.commands.terminal import byte_progress, cost_table, print_json, progress, show_all, status_tables, waiting
@@ -263,9 +263,12 @@ def status_command(
     Example: hlbt data status
     """
     from engine.data.status import status
+    from engine.pages.html import check_page
 
+    if out is not None:
+        check_page(out, "data status")
     found = status(store_of(config_of(config, settings)))
-    page = out or (None if as_json else REPORTS / "status.html")
+    page = out or (None if as_json else reports_folder() / "status.html")
     if page is not None:
         from engine.pages.data_status import write_status_page
 

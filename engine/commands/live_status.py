@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from engine.commands.options import config_of
 from engine.commands.terminal import print_json, show_all, waiting
 from engine.commands.terminal_live import status_lines
-from engine.errors import LiveError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -29,7 +28,10 @@ def status(path: Path, cache: str | None, venue: Venue, now: pd.Timestamp, out: 
     from engine.live.spec import read_spec
     from engine.live.status import account_status, find_journal, live_status
     from engine.live.status_page import write_live_page
+    from engine.pages.html import check_page
 
+    if out is not None:
+        check_page(out, "live status")
     # A journal of a weights file has no spec: then the config is the defaults, and nothing is scheduled.
     promoted = path.suffix == ".json" and path.is_file()
     config = read_spec(path).config if promoted else config_of(None, None)
@@ -43,8 +45,6 @@ def status(path: Path, cache: str | None, venue: Venue, now: pd.Timestamp, out: 
             timeout_seconds=venue.timeout_seconds,
         )
         file = venue.folder / f"{path.stem}-{dex.label}.jsonl"
-        if not promoted and not file.is_file():
-            raise LiveError(f"There is no spec {path}, and {venue.folder} has no journal {file.name}. Check the name.")
     else:
         file = find_journal(venue.folder, path.stem, venue.network)
     found = live_status(Journal(file), replace(config, data=data))
@@ -52,10 +52,10 @@ def status(path: Path, cache: str | None, venue: Venue, now: pd.Timestamp, out: 
     if dex is not None:
         with waiting("Asking the exchange ..."):
             found["account"] = account_status(dex)
-    page = out or (None if as_json else file.with_suffix(".html"))
+    page = out or (file.with_suffix(".html") if file.is_file() and not as_json else None)
     if page is not None:
         write_live_page(found, path.stem, venue.network, page)
     if as_json:
         print_json(found)
     else:
-        show_all(*status_lines(found), f"Page: {page}")
+        show_all(*status_lines(found), f"Page: {page}" if page else f"There is no journal {file}: nothing has run yet.")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.errors import ConfigError, HlbtError
+from engine.errors import ConfigError, DataError, HlbtError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,6 +67,15 @@ def folder_of(named: Path) -> Path:
     below = REPORTS / named
     ours = any((named / record).is_file() for record in ("run.json", "sweep.json"))
     return named if ours or len(named.parts) > 1 or (named.exists() and not below.is_dir()) else below
+
+
+def reports_folder() -> Path:
+    """The folder of all reports, made when absent."""
+    try:
+        REPORTS.mkdir(exist_ok=True)
+    except OSError as error:
+        raise DataError(f"Folder {REPORTS} cannot be made: {error.strerror or error}. Use --out FILE.") from error
+    return REPORTS
 
 
 def cache_of(config: RunConfig) -> Path:

@@ -7,9 +7,16 @@ from typing import Annotated
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, ParamOption, SetOption, config_of, parameters_of
+from engine.commands.options import (
+    ConfigOption,
+    JsonOption,
+    ParamOption,
+    SetOption,
+    config_of,
+    parameters_of,
+    reports_folder,
+)
 from engine.commands.terminal import audit_table, print_json, progress, show_all
-from engine.errors import DataError
 
 PathArgument = Annotated[
     str, typer.Argument(metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
@@ -84,13 +91,14 @@ def report_command(
     from engine.data.load import load_panel
     from engine.oracles.build import bound_parameters, load_oracle, oracle_sources
     from engine.oracles.signals import analyse
-    from engine.pages.signals import check_signals_page, conclusions, page_name, write_signals
+    from engine.pages.html import check_page
+    from engine.pages.signals import conclusions, page_name, write_signals
     from engine.records import files_digest
     from engine.runs import Origin
 
     settled, parameters = config_of(config, settings), parameters_of(param)
     if out is not None:
-        check_signals_page(out)
+        check_page(out, "signals")
     oracle = load_oracle(path, parameters)
     with progress() as step:
         step(0, 3, "loading the panel")
@@ -105,7 +113,7 @@ def report_command(
         )
         step(3, 3, "page")
         if out is None:
-            out = _reports() / page_name(found, panel, settled, origin)
+            out = reports_folder() / page_name(found, panel, settled, origin)
         page = write_signals(out, found, panel, settled, origin)
     if as_json:
         print_json(
@@ -123,11 +131,3 @@ def report_command(
         return
     label = "SYNTHETIC DATA\n" if panel.synthetic else ""
     show_all(f"{label}{found.name}\n" + "\n".join(f"- {sentence}" for sentence in conclusions(found)), f"Page: {page}")
-
-
-def _reports() -> Path:
-    try:
-        REPORTS.mkdir(exist_ok=True)
-    except OSError as error:
-        raise DataError(f"Folder {REPORTS} cannot be made: {error.strerror or error}. Use --out FILE.") from error
-    return REPORTS

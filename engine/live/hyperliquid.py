@@ -297,7 +297,7 @@ class HyperLiquidDEX(DEX):
         after = _wall_ms() / 1000.0
         before = after - response.elapsed.total_seconds()
         try:
-            low, high = clock_error_bounds(before, response.headers["Date"], after)
+            low, high = clock_error_bounds(response.headers["Date"], before, after)
         except (KeyError, ValueError):
             return
         both = max(low, self._clock_bounds[0]), min(high, self._clock_bounds[1])

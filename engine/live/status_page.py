@@ -34,7 +34,7 @@ def write_live_page(found: dict[str, Any], name: str, network: str, path: Path) 
             chart=_lines(found["drift"]["rows"]),
         )
     )
-    write_page(path, page, option="--out")
+    write_page(path, page)
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Markup:

@@ -119,8 +119,12 @@ def oracle_code(oracle: Oracle) -> list[Path]:
 
 def oracle_sources(oracle: Oracle) -> list[Path]:
     """Files that decide the weights, for a digest: the code of the oracle and its parts, then the data they read."""
-    found = [*code_files(kind.__module__ for kind in type(oracle).__mro__), *oracle.files()]
-    return list(dict.fromkeys([*found, *(file for part in oracle.parts() for file in oracle_sources(part))]))
+    return list(dict.fromkeys([*oracle_code(oracle), *data_files(oracle)]))
+
+
+def data_files(oracle: Oracle) -> list[Path]:
+    """Data files that an oracle and its parts read."""
+    return [*oracle.files(), *(file for part in oracle.parts() for file in data_files(part))]
 
 
 def bound_parameters(kind: type[Oracle], parameters: Mapping[str, Any]) -> dict[str, Any]:

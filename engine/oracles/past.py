@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copyreg
 import datetime
 import sys
 import time
@@ -17,8 +18,8 @@ import pandas as pd
 def clock_at(instant: pd.Timestamp) -> Iterator[None]:
     """Let modules that are imported from here on believe that it is `instant`, from where time goes on.
 
-    What they get of ``datetime``, ``time`` and ``pandas.Timestamp`` tells that time; ``numpy.datetime64("now")``, and
-    modules that were imported before, are not deceived.
+    What they get of ``datetime``, ``time`` and ``pandas.Timestamp`` tells that time; ``numpy.datetime64("now")``,
+    ``pandas.Period.now`` and modules that were imported before, are not deceived.
     """
     begun = time.monotonic()
 
@@ -26,19 +27,35 @@ def clock_at(instant: pd.Timestamp) -> Iterator[None]:
         return float(instant.timestamp()) + time.monotonic() - begun
 
     stamp = pd.Timestamp
+    pickled: dict[type, Any] = dict.fromkeys((datetime.date, datetime.datetime), _reduced)
+    reducers = copyreg.dispatch_table
+    before = {kind: reducers[kind] for kind in pickled if kind in reducers}
     true = {name: stamp.__dict__[name] for name in ("now", "today", "utcnow")}
     modules = {"datetime": _dates(seconds), "time": _times(seconds)}
     kept = {name: sys.modules[name] for name in modules}
     try:
         sys.modules |= modules
+        reducers.update(pickled)
         for name in true:
             zone = "UTC" if name == "utcnow" else None
             setattr(stamp, name, classmethod(lambda cls, tz=zone: cls(seconds(), unit="s", tz="UTC").tz_convert(tz)))
         yield
     finally:
         sys.modules |= kept
+        for kind in pickled:
+            del reducers[kind]
+        reducers.update(before)
         for name, method in true.items():
             setattr(stamp, name, method)
+
+
+def _reduced(value: datetime.date) -> tuple[Any, ...]:
+    """How a real date is pickled meanwhile: by name, its class would be the one that stands for it."""
+    return _real, (type(value).__name__, *value.__reduce_ex__(4)[1])
+
+
+def _real(name: str, *state: Any) -> Any:
+    return getattr(datetime, name)(*state)
 
 
 class _Kind(type):

@@ -19,6 +19,7 @@ from engine.errors import HlbtError, OracleError
 
 #: The engine has a digest of its own; the standard library has a version.
 _OTHERS = frozenset({"engine", "__future__", *sys.stdlib_module_names})
+_INSTALLED = tuple(dict.fromkeys(filter(None, map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")))))
 _FILE = "hlbt_oracle_"
 #: What was in a module's file when it was first looked at, and the import that it was of.
 _LOADED: dict[str, tuple[ModuleSpec, str]] = {}
@@ -84,8 +85,7 @@ def _text(name: str, file: Path) -> str:
 
 
 def _is_installed(file: Path) -> bool:
-    places = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return any(file.is_relative_to(place) for place in places if place)
+    return any(file.is_relative_to(place) for place in _INSTALLED)
 
 
 def import_code(name: str) -> ModuleType:

@@ -12,12 +12,11 @@ from engine.capacity import COSTS, LARGE_SHARE, Limits, limits
 from engine.clock import show
 from engine.config import RunConfig
 from engine.pages import charts
-from engine.pages.html import check_page, ratio, templates, usd, write_page
+from engine.pages.html import ratio, templates, usd, write_page
 from engine.panel import Panel
 from engine.runs import Origin
 
 #: What the first lines of every such page hold; nothing else is ever replaced.
-MARK = '<meta name="generator" content="hlbt capacity">'
 #: Names of the costs on the page; colours are those of the tearsheet.
 _NAMES = {"fee": "fees", "spread": "spread", "impact": "impact", "funding": "funding"}
 
@@ -28,9 +27,8 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
     Raises
     ------
     DataError
-        When `path` is something else than such a page, or cannot be written.
+        When it cannot be written.
     """
-    check_page(path, MARK, "capacity")
     index = panel.index
     page = (
         templates()

@@ -37,7 +37,7 @@ def write_status_page(found: dict[str, Any], path: Path) -> None:
     DataError
         When the file cannot be written.
     """
-    write_page(path, templates().get_template("status.html").render(**_values(found)), option="--out")
+    write_page(path, templates().get_template("status.html").render(**_values(found)))
 
 
 def _values(found: dict[str, Any]) -> dict[str, Any]:

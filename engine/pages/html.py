@@ -31,17 +31,8 @@ def templates() -> jinja2.Environment:
     return environment
 
 
-def write_page(path: Path, page: str, *, option: str = "") -> Path:
+def write_page(path: Path, page: str) -> Path:
     """Put a page in its place, whole or not at all.
-
-    Parameters
-    ----------
-    path : Path
-        The file.
-    page : str
-        Its content.
-    option : str
-        The option by which a user named the file; its folder is made then.
 
     Raises
     ------
@@ -49,18 +40,16 @@ def write_page(path: Path, page: str, *, option: str = "") -> Path:
         When it cannot be written.
     """
     try:
-        if option:
-            path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
     except OSError as error:
-        cure = f"Name another with {option}." if option else "Check folder and disk."
-        raise DataError(f"Page {path} cannot be written: {error.strerror or error}. {cure}") from error
+        raise DataError(f"Page {path} cannot be written: {error.strerror or error}. Check folder and disk.") from error
     return path
 
 
-def check_page(path: Path, mark: str, kind: str) -> None:
-    """Refuse a path where something lies that is no page of the `kind` that the `mark` in its head tells."""
+def check_page(path: Path, kind: str) -> None:
+    """Refuse a path of a user's where something lies that is no page of the `kind`, which is told in its head."""
+    mark = f'<meta name="generator" content="hlbt {kind}">'
     if path.suffix.lower() not in (".html", ".htm"):
         raise DataError(f"--out {path} is no page: name a file that ends in .html.")
     if path.is_dir():

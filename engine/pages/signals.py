@@ -16,24 +16,18 @@ from engine.clock import show
 from engine.config import RunConfig
 from engine.oracles.signals import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
 from engine.pages import charts
-from engine.pages.html import bps, check_page, percent, ratio, templates, write_page
+from engine.pages.html import bps, percent, ratio, templates, write_page
 from engine.pages.run import Tile
 from engine.panel import Panel
 from engine.records import code_digest
 from engine.runs import Origin
 
-_MARK = '<meta name="generator" content="hlbt signals">'
 #: Horizons of the table; the chart has all.
 LISTED = (1, 2, 3, 5, 7, 10, 14, 20, 30)
 #: Decisions of the smoothed line over the daily rank IC.
 SMOOTHED = 20
 #: A mean this many errors from 0 is called more than chance.
 NOTABLE = 2.0
-
-
-def check_signals_page(path: Path) -> None:
-    """Refuse a path where something lies that is no page of a signal."""
-    check_page(path, _MARK, "signal")
 
 
 def page_name(found: Signals, panel: Panel, config: RunConfig, origin: Origin) -> str:
@@ -52,7 +46,6 @@ def write_signals(path: Path, found: Signals, panel: Panel, config: RunConfig, o
     DataError
         When `path` is something else than such a page, or cannot be written.
     """
-    check_signals_page(path)
     index = panel.index
     listed = found.decay["horizon_days"].isin({*LISTED, found.horizon_days})
     page = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -19,9 +20,9 @@ from engine.oracles.build import (
     accepted_parameters,
     bound_parameters,
     build_oracle,
+    data_files,
     oracle_class,
     oracle_code,
-    oracle_sources,
 )
 from engine.oracles.loose import loose_code
 from engine.oracles.sources import code_files
@@ -183,6 +184,8 @@ def make_plan(
     check_keys([str(key) for key in fixed if key not in given], kinds, {})
     if isinstance(asked, Mapping) and len(kinds) > 1 and ORACLE not in asked:
         asked = {ORACLE: list(kinds), **asked}
+    if named := [key for key in fixed if _is_config(str(key))]:
+        raise ConfigError(f"{named[0]!r} is a config key, no parameter of an oracle: set it in the config or the grid.")
     fixed = {str(name): plain(str(name), value) for name, value in fixed.items()}
     constraints = [where] if isinstance(where, str) or callable(where) else list(where)
     grid = make_grid(asked, _defaults(kinds, config, fixed), constraints, sample, seed)
@@ -243,7 +246,9 @@ def _defaults(kinds: Mapping[str, type[Oracle]], config: RunConfig, fixed: Mappi
     found |= {
         name: value
         for name, value in own[0].items()
-        if name is not None and all(name in other and state_of(other[name]) == state_of(value) for other in own)
+        if name is not None
+        and value is not inspect.Parameter.empty
+        and all(name in other and state_of(other[name]) == state_of(value) for other in own)
     }
     if len(kinds) == 1:
         found[ORACLE] = next(iter(kinds))
@@ -298,6 +303,7 @@ def _digests(
     own = [column for column, (key, _) in enumerate(options) if key != ORACLE and not _is_config(key)]
     keys, trial_keys = np.empty(len(grid), dtype=np.int64), np.empty(len(grid), dtype=np.int64)
     files: dict[tuple[Path, ...], str] = {}
+    known: dict[tuple[type, ...], tuple[list[Path], str]] = {}
     inner: dict[str, list[int]] = {}
     for place, codes in enumerate(grid.codes):
         family, config = int(families[place]), int(config_of[place])
@@ -305,7 +311,7 @@ def _digests(
         for column in own:
             parameters[options[column][0]] = options[column][1][codes[column]]
         path = paths[family]
-        code, sources = _sources(kinds[path], parameters, digests[path], files)
+        code, sources = _sources(kinds[path], parameters, digests[path], files, known)
         if kinds[path].oracle_parameters:
             with suppress(HlbtError, TypeError):  # else the set is going to be recorded with the error
                 parameters = bound_parameters(kinds[path], parameters)
@@ -329,17 +335,27 @@ def _check_distinct(keys: np.ndarray, grid: Grid) -> None:
 
 
 def _sources(
-    kind: type[Oracle], parameters: Mapping[str, Any], code: str, seen: dict[tuple[Path, ...], str]
+    kind: type[Oracle],
+    parameters: Mapping[str, Any],
+    code: str,
+    seen: dict[tuple[Path, ...], str],
+    known: dict[tuple[type, ...], tuple[list[Path], str]],
 ) -> tuple[str, str]:
-    """Digests of the code of an oracle and its parts, and of that and the data files it reads."""
+    """Digests of the code of an oracle and its parts, and of that and the data files it reads.
+
+    `seen` and `known` are filled: many sets have the same classes, and finding their files is slow.
+    """
     named = [value for value in parameters.values() if isinstance(value, str) and ("/" in value or "." in value)]
     files = [Path(name) for name in named if os.path.isfile(name)]  # not Path.is_file: a long text is an error to it
     if not kind.oracle_parameters and kind.files is Oracle.files:
         return code, code + _digest(files, seen) if files else code
     try:
         oracle = build_oracle(kind, parameters)
-        loose = loose_code(dict.fromkeys(_kinds_in(oracle)))
-        return _digest(oracle_code(oracle), seen) + loose, _digest([*oracle_sources(oracle), *files], seen) + loose
+        kinds = tuple(_kinds_in(oracle))
+        if kinds not in known:
+            known[kinds] = oracle_code(oracle), loose_code(dict.fromkeys(kinds))
+        own, loose = known[kinds]
+        return _digest(own, seen) + loose, _digest([*own, *data_files(oracle), *files], seen) + loose
     except HlbtError:
         return code, code  # The set is going to be recorded with this error.
 
