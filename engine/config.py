@@ -317,13 +317,16 @@ class RunConfig:
 
     @classmethod
     def load(
-        cls, path: Path | None, assignments: Sequence[str] = (), study: Mapping[str, Mapping[str, Any]] | None = None
+        cls,
+        path: str | Path | None,
+        assignments: Sequence[str] = (),
+        study: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Self:
         """Read a TOML file, then put over it the sections of a study, then ``section.key=value`` assignments.
 
         A value is read as TOML (``true``, ``4.5``, ``["mon", "thu"]``) and, where it is none, as a bare string.
         """
-        sections: dict[str, Any] = {} if path is None else read_toml(path, "Config file")
+        sections: dict[str, Any] = {} if path is None else read_toml(Path(path), "Config file")
         for section, keys in (study or {}).items():
             table = sections.setdefault(section, {})
             if not isinstance(table, dict) or not isinstance(keys, Mapping):

@@ -269,7 +269,7 @@ def _read_record(folder: Path) -> Mapping[str, Any]:
     return record
 
 
-def load_run(folder: Path) -> Run:
+def load_run(folder: str | Path) -> Run:
     """Read a run folder.
 
     Raises
@@ -277,6 +277,7 @@ def load_run(folder: Path) -> Run:
     DataError
         When it is none, or a file of it is damaged.
     """
+    folder = Path(folder)
     if not (folder / "run.json").is_file():
         raise DataError(f"{folder} is no run folder: it has no run.json. `hlbt backtest` makes one below reports/.")
     record = _read_record(folder)

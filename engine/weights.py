@@ -14,12 +14,12 @@ from engine.errors import WeightsError, reason_of, some
 _ZONE = r"(?:[zZ]|[+-]\d{2}:?\d{2})$"
 
 
-def read_weights(path: Path) -> pd.DataFrame:
+def read_weights(path: str | Path) -> pd.DataFrame:
     """Read a weights file: a first column ``time`` (UTC decision instants), then one column a coin.
 
     Parameters
     ----------
-    path : Path
+    path : str or Path
         ``.csv`` or ``.parquet`` (there an index of instants will do for the column). Times carry their zone
         (``2024-10-01T23:00Z``); an empty cell is NaN, which means hold.
 
@@ -34,6 +34,7 @@ def read_weights(path: Path) -> pd.DataFrame:
         For a file that cannot be read, has no ``time`` column first, a time without a zone or a value that is no
         number.
     """
+    path = Path(path)
     if path.is_dir():
         raise WeightsError(f"Weights file {path} is a folder. Name the .csv or .parquet file in it.")
     try:

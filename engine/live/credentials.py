@@ -39,7 +39,7 @@ class Credentials:
     vault_address: str | None = None
 
 
-def read_credentials(path: Path | None = None) -> Credentials:
+def read_credentials(path: str | Path | None = None) -> Credentials:
     """Credentials from `path`, else from the environment, else from ``hyperliquid_config.json``.
 
     The environment is ``HYPERLIQUID_SECRET_KEY``, ``HYPERLIQUID_ACCOUNT_ADDRESS`` and ``HYPERLIQUID_VAULT_ADDRESS``.
@@ -58,7 +58,7 @@ def read_credentials(path: Path | None = None) -> Credentials:
             "vault_address": os.environ.get("HYPERLIQUID_VAULT_ADDRESS"),
         }
         return _checked(found, "the environment (HYPERLIQUID_SECRET_KEY, ...)")
-    file = path or CONFIG
+    file = Path(path or CONFIG)
     return _checked(_read(file), str(file))
 
 

@@ -44,7 +44,7 @@ class HyperLiquidDEX(DEX):
         Which exchange.
     base_url : str, optional
         Address of another host. The SDK signs for the main network at its own address, and only there.
-    credentials : Credentials or Path, optional
+    credentials : Credentials, str or Path, optional
         Default: :func:`engine.live.credentials.read_credentials`, when an account is first needed.
     timeout_seconds : float
         Longest silence of the server.
@@ -57,7 +57,7 @@ class HyperLiquidDEX(DEX):
         network: str = "testnet",
         *,
         base_url: str | None = None,
-        credentials: Credentials | Path | None = None,
+        credentials: Credentials | str | Path | None = None,
         timeout_seconds: float = 10.0,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:

@@ -28,7 +28,7 @@ class Journal:
 
     Parameters
     ----------
-    path : Path or None
+    path : str, Path or None
         The file, read when it is there and made by the first entry; None keeps entries in memory (paper, tests).
 
     Attributes
@@ -37,8 +37,8 @@ class Journal:
         Oldest first; each has ``n`` (its number), ``kind`` and ``time``.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self.path = path
+    def __init__(self, path: str | Path | None = None) -> None:
+        self.path = None if path is None else Path(path)
         self.entries: list[dict[str, Any]] = []
         self._bytes = 0  # of the whole lines that were read or written
         self.reload()

@@ -23,7 +23,7 @@ from engine.files import sync_folder, write_durable
 from engine.live.dex import DEX, SIZE_TOLERANCE, AccountState, Answer, Fill, Market, OrderRequest
 from engine.panel import Panel
 from engine.result import REASONS
-from engine.simulate import kernel_inputs
+from engine.simulate import check_config, check_panel, kernel_inputs
 
 if TYPE_CHECKING:
     from engine.kernel import Coins, Fees, Rules, Tape
@@ -54,7 +54,7 @@ class PaperDEX(DEX):
         Market data; to trade on live quotes, a panel whose last row holds them (:mod:`engine.live.feed`).
     config : RunConfig, optional
         Costs, lots, stale hours, initial equity and margin.
-    state : Path, optional
+    state : str or Path, optional
         File that keeps the account between processes; read when it is there, written after every change.
     start : Timestamp, optional
         Where a new account stands. Default: the panel's first row.
@@ -67,12 +67,11 @@ class PaperDEX(DEX):
         self,
         panel: Panel,
         config: RunConfig | None = None,
-        state: Path | None = None,
+        state: str | Path | None = None,
         start: pd.Timestamp | None = None,
     ) -> None:
-        if panel.as_known:
-            raise DataError("PaperDEX needs the panel itself, not panel.known(): there the funding is an hour late.")
-        self.panel, self.config, self.state = panel, config or RunConfig(), state
+        check_panel(panel, "PaperDEX")
+        self.panel, self.config, self.state = panel, check_config(config), None if state is None else Path(state)
         self.min_notional_usd = self.config.execution.min_notional_usd
         self._inputs: tuple[Tape, Fees, Coins, Rules] | None = None
         coins = len(panel.coins)
@@ -88,8 +87,8 @@ class PaperDEX(DEX):
         self._answers: dict[str, Answer] = {}
         self._done: dict[tuple[int, bool], float] = {}
         self.row = self._row(panel.index[0] if start is None else start)
-        if state is not None and state.is_file():
-            self._read(state)
+        if self.state is not None and self.state.is_file():
+            self._read(self.state)
 
     # The ledger -------------------------------------------------------------------------------------------------------
 

@@ -36,7 +36,7 @@ from engine.live.limits import Limits, breaches, clock_breaches, equity_breaches
 from engine.live.plan import Plan, make_plan
 from engine.oracle import Oracle, asked, check_gross, validate_weights, weight_matrix
 from engine.panel import Panel
-from engine.simulate import decisions_of
+from engine.simulate import check_config, decisions_of
 from engine.variants import applied, traded_weights
 
 #: Where journals, locks and the kill switch are by default.
@@ -64,7 +64,7 @@ class PortfolioManager:
         Default: ``reports/live/<oracle>-<account>.jsonl``, for a paper account in memory.
     key : str, optional
         Digest that client order ids are made of; a spec's own, by default one of the oracle and the config.
-    kill_switch : Path, optional
+    kill_switch : str or Path, optional
         While this file exists nothing is ordered.
     sleep, clock : callable
         Waiting, and seconds of a monotonic clock.
@@ -81,14 +81,14 @@ class PortfolioManager:
         policy: Policy | None = None,
         journal: Journal | None = None,
         key: str | None = None,
-        kill_switch: Path = KILL_SWITCH,
+        kill_switch: str | Path = KILL_SWITCH,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.oracle, self.dex, self.config = oracle, dex, config or RunConfig()
+        self.oracle, self.dex, self.config = oracle, dex, check_config(config)
         self.panel, self.limits = panel, limits or Limits.of(self.config.account.max_gross)
         self.policy = policy or Policy()
-        self._journal, self.kill_switch = journal, kill_switch
+        self._journal, self.kill_switch = journal, Path(kill_switch)
         self.key = key or _key(oracle, self.config)
         self.sleep, self.clock = sleep, clock
         self._locked = False

@@ -175,7 +175,7 @@ def _level(values: list[Any]) -> pd.Index:
     return level if same else pd.Index(values, tupleize_cols=False, dtype=object)
 
 
-def load_study(folder: Path, returns: bool = True) -> Study:
+def load_study(folder: str | Path, returns: bool = True) -> Study:
     """Read a sweep folder; without `returns` the daily returns, the bulk of it, are left on the disk.
 
     Raises
@@ -183,6 +183,7 @@ def load_study(folder: Path, returns: bool = True) -> Study:
     DataError
         When it is none, is not finished, or a file of it is damaged.
     """
+    folder = Path(folder)
     if not (folder / RECORD).is_file():
         raise DataError(f"{folder} is no sweep folder: it has no {RECORD}. `hlbt sweep` makes one below reports/.")
     try:
