@@ -2,7 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# What pip and uv print goes here, and its end is shown when something fails.
+LOG := .install.log
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-dev demo test coverage fresh lint bench lock clean
@@ -10,20 +11,39 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-$(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if v >= (3, 11) else f"hlbt needs Python 3.11 or newer, but $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")'
-	$(PYTHON) -m venv $(VENV)
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# The system's certificates: behind a company's proxy, the ones that come with uv know nobody.
+UV := $(BIN)/uv --no-progress --color never --system-certs
+# A lock names every package, so nothing is left to decide. A resolver would still look: an extra of a locked package
+# makes it ask for the newest release, which the lock does not have. --no-deps keeps it out, and `pip check` then says
+# whether the whole is consistent.
+LOCKED := --no-deps --require-hashes --only-binary :all: --requirement
+FAILED = { tail -n 15 $(LOG) >&2; echo "make $@ failed. All that was printed is in $(LOG)." >&2; exit 1; }
+# $(call install,FILE): a lock file by uv, which takes seconds; where it cannot be had or fails, pip does the same.
+define install
+@{ $(BIN)/uv --version && $(UV) pip install --python $(BIN)/python $(LOCKED) $(1); } >>$(LOG) 2>&1 || \
+	$(PIP) install $(LOCKED) $(1) >>$(LOG) 2>&1 || $(FAILED)
+@$(PIP) check >>$(LOG) 2>&1 || $(FAILED)
+endef
 
-# A stamp is younger than the lock it was made from, so a changed lock installs again and an unchanged one costs nothing.
-$(VENV)/.run: requirements.lock pyproject.toml | $(VENV)/bin/python
-	@echo "Installing what running needs into $(VENV) (a few minutes the first time) ..."
-	@$(PIP) install --require-hashes -r requirements.lock
-	@$(PIP) install --no-deps -e .
+# A stamp is younger than the files it was made from: a changed lock installs again, an unchanged one costs nothing.
+$(VENV)/.base: requirements-uv.lock
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not here. Name a Python from 3.11 to 3.14: make PYTHON=python3.12 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(0 if (3, 11) <= v < (3, 15) else f"hlbt needs Python 3.11 to 3.14, but $(PYTHON) is {v[0]}.{v[1]}. Name another: make PYTHON=python3.12 ...")'
+	@$(PYTHON) -m venv --clear $(VENV) >$(LOG) 2>&1 || $(FAILED)
+	@$(PIP) install $(LOCKED) requirements-uv.lock >>$(LOG) 2>&1 || echo "no uv for this machine: pip installs" >>$(LOG)
+	@touch $@
+
+$(VENV)/.run: requirements.lock pyproject.toml $(VENV)/.base
+	@echo "Installing what running needs into $(VENV) (half a minute with uv, a few with pip) ..."
+	$(call install,requirements.lock)
+	@$(PIP) install --no-deps --no-build-isolation --editable . >>$(LOG) 2>&1 || $(FAILED)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@echo "Installing what testing needs into $(VENV) ..."
-	@$(PIP) install --require-hashes -r requirements-dev.lock
+	$(call install,requirements-dev.lock)
+	@$(PIP) download $(LOCKED) tests/oldest-pip.lock --dest $(VENV)/oldest-pip >>$(LOG) 2>&1 || echo "no oldest pip: its tests are skipped" >>$(LOG)
 	@touch $@
 
 setup: $(VENV)/.run ## build .venv with hlbt in it
@@ -50,9 +70,11 @@ lint: setup-dev ## ruff and mypy
 bench: setup-dev ## measure the figures and print them as a table
 	$(BIN)/python tests/bench.py
 
-lock: ## resolve the two lock files again (needs uv on the PATH)
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q -o requirements.lock
-	uv pip compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header -q --all-extras -c requirements.lock -o requirements-dev.lock
+COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
+lock: ## resolve the lock files again (needs uv on the PATH)
+	$(COMPILE) pyproject.toml --group build --output-file requirements.lock
+	$(COMPILE) pyproject.toml --group build --all-extras --constraints requirements.lock --output-file requirements-dev.lock
+	echo uv | $(COMPILE) - --output-file requirements-uv.lock
 
 clean: ## delete the environment and every cache of a tool; data and reports stay
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
+	rm -rf $(VENV) $(LOG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage

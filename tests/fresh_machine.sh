@@ -18,7 +18,7 @@ echo "commit $(git rev-parse --short HEAD) in $folder"
 # Nothing of the caller's settings reaches it but how packages are fetched.
 fresh() {
     env -i HOME="$folder/home" PATH="$PATH" LANG="${LANG:-C.UTF-8}" \
-        $(env | grep -E '^(PIP_[A-Z_]+|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|SSL_CERT_FILE|REQUESTS_CA_BUNDLE)=' || true) "$@"
+        $(env | grep -E '^((PIP|UV)_[A-Z_]+|https?_proxy|HTTPS?_PROXY|no_proxy|NO_PROXY|SSL_CERT_FILE|REQUESTS_CA_BUNDLE)=' | grep -v '^UV_CACHE_DIR=' || true) "$@"
 }
 used() { for place; do [ ! -e "$place" ] || du -sm "$place" | awk '{printf "%6d MB  %s\n", $1, $2}'; done; }
 for target in ${*:-demo test}; do
