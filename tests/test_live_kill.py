@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import multiprocessing.forkserver
-import os
 import signal
-import sys
+from multiprocessing.context import ForkServerContext as Forks
 
 import pandas as pd
 import pytest
@@ -22,17 +20,6 @@ CASES = [(step, when) for step in range(len(STEPS)) for when in ("before", "afte
 CASES += [(step, when) for step, kind in enumerate(STEPS) if kind == "intent" for when in ("torn", "in flight")]
 
 
-@pytest.fixture(scope="module")
-def forks() -> multiprocessing.context.ForkServerContext:
-    """A server that has imported everything, once, and forks; its own path is PYTHONPATH only, up to Python 3.12."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "live_kill"])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
-        multiprocessing.forkserver.ensure_running()
-    return context
-
-
 def command(world: World, row: dict[str, float]) -> list[str]:
     now = pd.Timestamp.now("UTC").floor("h") + pd.Timedelta(minutes=30)
     return world.rebalance(row, "--now", now.isoformat(), "--json", "--limit", "gross=1.02")
@@ -46,9 +33,7 @@ def test_the_steps_are_those_of_an_undisturbed_run(world: World, run: Run) -> No
 
 
 @pytest.mark.parametrize(("step", "when"), CASES, ids=[f"{step}-{STEPS[step]}-{when}" for step, when in CASES])
-def test_a_killed_rebalance_goes_on(
-    world: World, run: Run, forks: multiprocessing.context.ForkServerContext, step: int, when: str
-) -> None:
+def test_a_killed_rebalance_goes_on(world: World, run: Run, forks: Forks, step: int, when: str) -> None:
     from live_kill import run_and_die
 
     assert run(command(world, BEFORE)).code == 0
@@ -81,9 +66,7 @@ def gross(world: World) -> float:
     return sum(abs(weight) for weight in world.weights_held().values())
 
 
-def test_two_kills_in_a_row_and_a_changed_mind(
-    world: World, run: Run, forks: multiprocessing.context.ForkServerContext
-) -> None:
+def test_two_kills_in_a_row_and_a_changed_mind(world: World, run: Run, forks: Forks) -> None:
     """Killed after sending, killed again while asking, then flattened: each order has been asked for, once placed."""
     from live_kill import run_and_die
 
