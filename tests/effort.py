@@ -7,10 +7,7 @@ the workers of pytest-xdist and to a test that starts a pytest of its own.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import TypeVar
 
-T = TypeVar("T")
 #: The variable of the environment that asks for every seed and every kill point.
 VARIABLE = "HLBT_TESTS_FULL"
 
@@ -18,8 +15,3 @@ VARIABLE = "HLBT_TESTS_FULL"
 def some(usual: int, full: int) -> int:
     """How many seeds or examples: `usual` in ``make test``, `full` in ``make test-full``."""
     return full if os.environ.get(VARIABLE) == "1" else usual
-
-
-def every(full: Sequence[T], step: int, keep: Sequence[T] = ()) -> list[T]:
-    """All of the cases in ``make test-full``; else each `step`-th, and those to `keep`, in their order."""
-    return [case for place, case in enumerate(full) if place % some(step, 1) == 0 or case in keep]

@@ -15,6 +15,7 @@ from hyperliquid.exchange import Exchange
 from hyperliquid.utils.types import Cloid
 
 from api_world import Clock, cells, expected
+from effort import some
 from engine.data.api import sync_api
 from engine.data.store import Store
 from hyperliquid_exchange import HyperLiquidExchange, coin_of
@@ -101,7 +102,7 @@ def test_tick_lot_and_minimum(exchange: HyperLiquidExchange, sdk: Exchange) -> N
     assert error(sdk.order("BTC", True, 0.0001, 99_123, GTC)) == "Order must have minimum value of $10. asset=0"
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(some(3, 6)))
 def test_the_books_own_prices_are_accepted(seed: int) -> None:
     coins = [coin_of(f"C{number}", seed) for number in range(8)]
     with HyperLiquidExchange(coins) as exchange:

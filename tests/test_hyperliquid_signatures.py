@@ -85,7 +85,7 @@ def signed(wallet: LocalAccount, nonce: int, mainnet: bool = False, **changes: A
 
 
 def post(exchange: HyperLiquidExchange, payload: dict[str, Any]) -> Any:
-    return requests.post(exchange.url + "/exchange", json=payload, timeout=5).json()
+    return requests.post(exchange.url + "/exchange", json=payload, timeout=30).json()
 
 
 def test_what_was_signed_is_what_counts(exchange: HyperLiquidExchange) -> None:

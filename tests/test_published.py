@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effort import some
 from engine import Panel, RunConfig
 from engine.errors import OracleError
 from engine.oracle import check_causal, weight_matrix
@@ -56,7 +57,7 @@ def slow_numerai(
     return weights
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=some(10, 25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10**6),
     tb=st.integers(1, 5),
