@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-full check coverage fresh lint bench lock clean
+.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint bench lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -42,9 +42,9 @@ test-full: setup-dev ## the same with every seed and every kill point
 	$(TESTS) --full
 
 check: setup-dev ## ruff, mypy and the quick tests, for every commit
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick
+
+quick: setup-dev
 	$(TESTS) --quick
 
 # Not part of `make test`: tracing makes the suite a third slower.

@@ -241,7 +241,8 @@ def test_any_books_under_any_faults(world: World, run: Run, monkeypatch: pytest.
             kind, after = chance.choice(FAULTS)
             question = chance.choice(["order", "order", "updateLeverage", "clearinghouseState", "orderStatus", None])
             if kind not in ("outage", "late") or question == "order":
-                world.server.inject(kind, after=after, on=question, seconds=0.5, times=chance.choice([1, 1, 2]))
+                seconds = 0.5 if kind == "late" else 1.0  # before the order expires; longer than is waited for
+                world.server.inject(kind, after=after, on=question, seconds=seconds, times=chance.choice([1, 1, 2]))
         for _ in range(chance.randrange(3)):
             coin = chance.choice(coins)
             if chance.random() < 0.5:

@@ -270,5 +270,5 @@ def test_ten_thousand_sets_stay_quick(browser: Browser, tmp_path: Path) -> None:
         assert "1 to 15 of 10,000 sets" in opened.inner_text("#count")
         opened.get_by_label("Filter a", exact=True).fill("24")
         assert "1 to 15 of 400 sets, of 10,000" in opened.inner_text("#count")
-        # An idle machine takes 0.1 s and 0.01 s; a machine of tests is not idle, so the bounds are far and the best counts.
+        # An idle machine takes 0.1 s and 0.01 s; a machine of tests is not idle: far bounds, and the best counts.
         assert first < 20_000 and took < 1_000
