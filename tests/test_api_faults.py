@@ -58,6 +58,7 @@ def undisturbed(server: LoopbackServer, tmp_path: Path) -> dict[str, bytes]:
     return content(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "times", "waits"),
     [
@@ -85,6 +86,7 @@ def test_a_passing_fault_leaves_no_trace(
     assert [wait for wait in clock.slept if wait in waits][1:] == waits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "attempts", "reason"),
     [
@@ -134,6 +136,7 @@ def spoil(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**row, **changes}.items() if value is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes", "reason"),
     [
@@ -351,6 +354,7 @@ while line := sys.stdin.readline():
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_the_cache_is_the_undisturbed_one(
     server: LoopbackServer, tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def _frame(weights: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel) -> pd
     return pd.DataFrame(weights, index=decisions, columns=list(panel.coins))
 
 
+@pytest.mark.slow
 @settings(max_examples=some(120, 500), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 @given(case=nasty_cases())
 def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
@@ -83,6 +84,7 @@ def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
     assert_same(backtest_many(panel, SparseWeights.from_dense(dense), weights.index, config).iloc[1], result)
 
 
+@pytest.mark.slow
 def test_panels_of_a_few_hours() -> None:
     """A single row, decisions on the first and the last, liquidations at once; no day's return to speak of."""
     compared = 0

@@ -158,6 +158,7 @@ LEAKS: dict[type[Oracle], set[str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LEAKS, ids=lambda kind: kind.__name__)
 def test_a_leak_is_caught_and_named(kind: type[Oracle], panel: Panel, decisions: pd.DatetimeIndex) -> None:
     found = audit(kind, panel, decisions)
@@ -347,6 +348,7 @@ HONEST: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "parameters"), [*HONEST, pytest.param(EqualWeight, {}, id="EqualWeight")])
 def test_honest_oracles_pass(
     kind: type[Oracle], parameters: dict[str, Any], panel: Panel, decisions: pd.DatetimeIndex
@@ -433,6 +435,7 @@ def test_coins_come_and_go(panel: Panel) -> None:
 # Real data ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_momentum_on_real_data(real_cache: Path) -> None:
     panel = load_panel(real_cache)
     found = audit("research.oracles.momentum:Momentum", panel, decisions_of(panel, RunConfig()))

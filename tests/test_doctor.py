@@ -122,6 +122,7 @@ def test_a_silent_exchange_is_waited_for_no_longer_than_said() -> None:
 # --------------------------------------------------------------------------------------------------------- credentials
 
 
+@pytest.mark.slow
 def test_credentials_are_seen_and_never_shown(monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt, tmp_path: Path) -> None:
     secrets = {
         "HYPERLIQUID_SECRET_KEY": KEY,
@@ -306,6 +307,7 @@ def test_libraries_too_old_or_absent_are_named(monkeypatch: pytest.MonkeyPatch) 
     assert (old.state, old.says) == ("problem", "3.10.2")
 
 
+@pytest.mark.slow
 def test_machine_code_that_cannot_be_kept(tmp_path: Path) -> None:
     """In a process of its own, for numba chooses its folder when the kernel is imported."""
     here = Path(doctor.__file__).parent

@@ -19,6 +19,8 @@ from hyperliquid_faults import REJECTS
 from hyperliquid_world import AGENT, MASTER
 from live_world import SECRET, Run, World, near
 
+pytestmark = pytest.mark.slow
+
 BOOK = {"BTC": 0.4, "ETH": -0.3, "DOGE": 0.1, "RLB": -0.1}
 
 

@@ -19,6 +19,8 @@ from engine.live.journal import Journal, single_instance
 from hyperliquid_world import AGENT, MASTER
 from live_world import Outcome, Run, World, daily, momentum_spec
 
+pytestmark = pytest.mark.slow
+
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
 
 

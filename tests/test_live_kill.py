@@ -12,6 +12,8 @@ from effort import some
 from hyperliquid_world import MASTER
 from live_world import Run, World
 
+pytestmark = pytest.mark.slow
+
 BEFORE = {"BTC": 0.4, "ETH": -0.4, "DOGE": 0.2}
 #: A reduction, a flip and an opening: both phases, and a coin in both.
 AFTER = {"BTC": 0.2, "ETH": 0.3, "DOGE": 0.2, "RLB": -0.2}

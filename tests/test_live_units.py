@@ -43,6 +43,7 @@ def valid(price: float, sz_decimals: int) -> bool:
     return len(exact.as_tuple().digits) <= 5 and decimals <= 6 - sz_decimals
 
 
+@pytest.mark.slow
 @settings(max_examples=some(400, 2000), deadline=None)
 @given(
     mantissa=st.floats(1.0, 9.999999999),

@@ -131,6 +131,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_order_of_the_sources_leaves_no_trace(tmp_path: Path) -> None:
     states = []
     for number, order in enumerate(itertools.permutations(PARTS)):

@@ -19,6 +19,8 @@ from engine import Panel, Result, RunConfig, backtest, fees
 from engine.errors import WeightsError
 from panels import STYLES, nasty_cases, random_panel, random_weights, tiny_case
 
+pytestmark = pytest.mark.slow
+
 JIT_OFF = os.environ.get("NUMBA_DISABLE_JIT") == "1"
 RELATIVE = 1e-12
 

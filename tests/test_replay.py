@@ -24,6 +24,8 @@ from panels import nasty_cases, random_panel, random_weights
 from research.oracles.carry import Carry
 from research.oracles.momentum import Momentum
 
+pytestmark = pytest.mark.slow
+
 #: A panel's quotes may lie far from its mid; a replay fills whatever the backtest fills.
 ANY_PRICE = Policy(slippage_frac=0.99)
 

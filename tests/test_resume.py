@@ -28,6 +28,8 @@ from panels import random_panel
 from research.oracles.momentum import Momentum
 from test_sweep import GRID, Slow
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def panel() -> Panel:

@@ -13,12 +13,15 @@ from pathlib import Path
 
 import lz4.frame
 import pandas as pd
+import pytest
 
 from archive_server import ACCOUNT, fill, key_of, packed
 from effort import some
 from engine.data.store import Store
 from test_s3 import OBJECTS, _account, server, sync, undisturbed, words  # noqa: F401
 from test_store import content
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parent.parent
 

@@ -52,6 +52,7 @@ KILLS = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_the_cache_is_as_before_or_as_after(
     before_and_after: tuple[Path, dict[str, str], dict[str, str]], tmp_path: Path, forks: Forks
 ) -> None:

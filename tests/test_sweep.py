@@ -387,6 +387,7 @@ class Picky(Oracle):
         return pd.DataFrame(0.1 * size, index=decisions, columns=list(panel.coins)[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"costs.taker_bps": [3.0, 4.0]}])
 @pytest.mark.parametrize("sizes", [[[1, 2], [3, 1]], [[[1, 2], 1], [[1, 1], 1]], [{"a": 1}, {"a": 2}]])
 def test_a_set_of_lists_or_tables_is_judged_as_any_other(

@@ -13,6 +13,8 @@ from browser import Browser, overflow
 from engine.pages.sweep import write_sweep_page
 from engine.sweeps.study import Study
 
+pytestmark = pytest.mark.slow
+
 LUCK = ("sharpes", "degradation", "logits")
 STRESS = ("cost_stress", "delay_stress", "decision_hours", "start_dates", "plateau")
 CHARTS = ("fan", "heat", *LUCK, *STRESS)
