@@ -285,6 +285,7 @@ def test_an_interrupt_commits_what_was_received(
     assert content(store.path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_batch_is_committed_in_the_middle_of_a_coin(
     server: LoopbackServer, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:

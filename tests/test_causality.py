@@ -276,6 +276,7 @@ class NamesAnother(Honest):
         return {"NOPE": 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "check"),
     [
@@ -330,6 +331,7 @@ def test_invalid_weights(columns: Any, value: float, words: str, panel: Panel, d
     assert (check.name, check.status) == ("valid", "fail") and words in check.value
 
 
+@pytest.mark.slow
 def test_gross_is_that_which_is_traded(panel: Panel, decisions: pd.DatetimeIndex) -> None:
     half = RunConfig.from_dict({"execution": {"leverage": 0.5}})
     double = RunConfig.from_dict({"execution": {"leverage": 2.0}})
@@ -377,6 +379,7 @@ def test_one_decision_and_a_panel_as_known(panel: Panel, decisions: pd.DatetimeI
     assert known["funding"] == "skipped" and known["cut"] == "pass"
 
 
+@pytest.mark.slow
 def test_the_number_of_cuts(panel: Panel, decisions: pd.DatetimeIndex) -> None:
     assert audit(Honest, panel, decisions).checks[1].value.startswith("16 cuts")
     assert audit(Honest, panel, decisions, cuts=4).checks[1].value.startswith("4 cuts")

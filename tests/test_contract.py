@@ -96,6 +96,7 @@ def test_the_modules_of_the_layout(name: str) -> None:
     importlib.import_module(f"engine.{name}")
 
 
+@pytest.mark.slow
 def test_import_engine_is_quick_and_lazy() -> None:
     code = (
         "import sys, time; start = time.process_time(); import engine; took = time.process_time() - start\n"
@@ -339,6 +340,7 @@ def full_market() -> Panel:
     return panel_of(**frames)
 
 
+@pytest.mark.slow
 def test_an_oracle_of_the_old_form_is_its_matrix(tmp_path: Path) -> None:
     panel = full_market()
     wanted = weight_matrix(Matrix(), panel, NIGHTS)

@@ -102,6 +102,7 @@ def test_tick_lot_and_minimum(exchange: HyperLiquidExchange, sdk: Exchange) -> N
     assert error(sdk.order("BTC", True, 0.0001, 99_123, GTC)) == "Order must have minimum value of $10. asset=0"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(some(3, 6)))
 def test_the_books_own_prices_are_accepted(seed: int) -> None:
     coins = [coin_of(f"C{number}", seed) for number in range(8)]
@@ -240,6 +241,7 @@ def test_delisting(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
     assert (context["midPx"], context["impactPxs"], context["openInterest"]) == (None, None, "0.0")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REJECTS)
 def test_every_documented_reject_by_name(exchange: HyperLiquidExchange, sdk: Exchange, name: str) -> None:
     exchange.reject(name, coin="ETH")
@@ -406,6 +408,7 @@ def test_an_order_cancels_its_own_users_in_its_way(exchange: HyperLiquidExchange
     assert statuses == ["selfTradeCanceled", "open"]
 
 
+@pytest.mark.slow
 def test_many_clients_at_once_and_every_dollar_is_accounted_for(exchange: HyperLiquidExchange) -> None:
     wallets = [Wallet.from_key(f"0x{number:064x}") for number in range(1, 7)]
     for wallet in wallets:

@@ -34,6 +34,7 @@ def sdk(exchange: HyperLiquidExchange) -> Exchange:
 # Faults of the transport
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("kind", ["timeout", "reset", "too_many", "bad_gateway", "server_error", "not_json", "outage"])
 def test_an_answer_lost_before_or_after_the_effect(exchange: HyperLiquidExchange, kind: str, after: bool) -> None:

@@ -107,6 +107,7 @@ def test_network_is_part_of_the_signature(mainnet: bool) -> None:
     assert (answer["status"] == "ok") is mainnet
 
 
+@pytest.mark.slow
 def test_nonces(exchange: HyperLiquidExchange) -> None:
     now = get_timestamp_ms()
     assert post(exchange, signed(MASTER, now))["status"] == "ok"

@@ -137,6 +137,7 @@ def naive_sharpe(values: list[float]) -> float:
     return 0.0 if deviation < 1e-15 else fmean(values) / deviation
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("days", "sets", "blocks"), [(40, 7, 6), (33, 5, 8), (47, 12, 10), (8, 2, 4), (5, 3, 4), (21, 40, 2)]
 )
@@ -324,6 +325,7 @@ def test_sharpe_ratios_of_constant_columns_are_zero() -> None:
 # --------------------------------------------------------------------------------------------------- bootstrap
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(some(2, 3)))
 def test_superior_sets_are_those_of_arch(seed: int) -> None:
     from arch.bootstrap import SPA, StepM
@@ -348,6 +350,7 @@ def test_superior_sets_are_those_of_arch(seed: int) -> None:
         np.testing.assert_allclose(_standard_errors(above, 1 / 4) ** 2, spa._loss_diff_var, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_superior_sets_of_noise_and_of_an_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 20 noise samples about one is below 5 %; the edge is found, alone, and chunks change nothing."""
     p_values = [superior_sets(noise(seed, 120, 60), None, 1.0, resamples=300).p_consistent for seed in range(20)]

@@ -16,10 +16,8 @@ from engine.oracles.build import load_oracle
 from engine.simulate import decisions_of
 from panels import random_panel, random_weights
 
-pytestmark = pytest.mark.slow
-
 # Importing vectorbt warns about other people's code and changes warning filters; neither is what is tested here.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 def no_funding(**account: object) -> RunConfig:
