@@ -32,8 +32,8 @@ setup-dev: $(VENV)/.dev ## the same with the test and lint tools
 demo: setup ## run the main job on the built-in synthetic sample
 	$(BIN)/hlbt demo
 
-# A worker a core, each up to a gigabyte; one that is done takes over what another has still to do.
-TESTS := $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist worksteal
+# A worker that is done takes over what another has still to do. How many there are: tests/conftest.py.
+TESTS := $(BIN)/python -m pytest -n auto --dist worksteal
 
 test: setup-dev ## run the tests
 	$(TESTS)

@@ -54,6 +54,12 @@ def pytest_configure(config: pytest.Config) -> None:
         _one_compiles_at_a_time(Path(os.environ["NUMBA_CACHE_DIR"]))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: one more than there are cores, for many tests wait; no more than eight, for each takes a gigabyte."""
+    return min(8, (os.cpu_count() or 1) + 1)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out what is slow, where that is asked."""
     if config.getoption("--quick"):
