@@ -42,7 +42,7 @@ test-full: setup-dev ## the same with every seed and every kill point
 	$(TESTS) --full
 
 check: setup-dev ## ruff, mypy and the quick tests, for every commit
-	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target lint quick
+	@$(MAKE) --no-print-directory --jobs=2 lint quick
 
 quick: setup-dev
 	$(TESTS) --quick

@@ -56,7 +56,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: one more than there are cores, for many tests wait; no more than eight, for each takes a gigabyte."""
+    """``-n auto``: one more than there are cores, for many tests wait; at most eight, for each takes a gigabyte."""
     return min(8, (os.cpu_count() or 1) + 1)
 
 
