@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOG := .install.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test coverage fresh lint bench lock clean
+.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint bench lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,12 +52,24 @@ setup-dev: $(VENV)/.dev ## the same with the test and lint tools
 demo: setup ## run the main job on the built-in synthetic sample
 	$(BIN)/hlbt demo
 
+# A worker that is done takes over what another has still to do. How many there are: tests/conftest.py.
+TESTS := $(BIN)/python -m pytest -n auto --dist worksteal
+
 test: setup-dev ## run the tests
-	$(BIN)/python -m pytest
+	$(TESTS)
+
+test-full: setup-dev ## the same with every seed and every kill point
+	$(TESTS) --full
+
+check: setup-dev ## ruff, mypy and the quick tests, for every commit
+	@$(MAKE) --no-print-directory --jobs=2 lint quick
+
+quick: setup-dev
+	$(TESTS) --quick
 
 # Not part of `make test`: tracing makes the suite a third slower.
 coverage: setup-dev ## run the tests and print how much of the Python code they run
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+	$(TESTS) --cov --cov-report=term:skip-covered
 
 fresh: ## clone into an empty folder with an empty home; make demo and make test there
 	tests/fresh_machine.sh

@@ -2,29 +2,132 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import multiprocessing.context
+import multiprocessing.forkserver
 import os
+import shutil
 import socket
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-# Before numba is imported: machine code cached by an earlier version of the kernel must never be what is tested.
-_CACHE = tempfile.TemporaryDirectory(prefix="hlbt-numba-", ignore_cleanup_errors=True)
-os.environ.setdefault("NUMBA_CACHE_DIR", _CACHE.name)
 sys.path.insert(0, str(Path(__file__).parent))
 
-import pytest  # noqa: E402
+import pytest
 
-from browser import Browser, running  # noqa: E402
-from commands import Hlbt, outcome  # noqa: E402
-from shared_data import shared  # noqa: E402
+import effort
+from browser import Browser, running
+from commands import Hlbt, outcome
+from shared_data import shared
 
 if TYPE_CHECKING:
     from live_world import Run, World
 
 ROOT = Path(__file__).parent.parent
+
+
+# Workers of pytest-xdist and the processes of the tests get their settings from the environment of the first process.
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """How much is run; see effort.py."""
+    parser.addoption("--quick", action="store_true", help="what `make check` runs: no test that is marked slow")
+    parser.addoption("--full", action="store_true", help="what `make test-full` runs: all seeds and all kill points")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Before numba is imported: say where machine code is kept, and how much is to be run."""
+    config.addinivalue_line("markers", "slow: over half a second or so, or of the browser; not in `make check`")
+    # Dozens of tests start a Python of their own: without bytecode each of them compiles pandas, for seconds.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    if config.getoption("--full"):
+        os.environ[effort.VARIABLE] = "1"
+    if "NUMBA_CACHE_DIR" not in os.environ:
+        os.environ["NUMBA_CACHE_DIR"] = _kept_kernels() if config.getoption("--quick") else _fresh_kernels(config)
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        _one_compiles_at_a_time(Path(os.environ["NUMBA_CACHE_DIR"]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """``-n auto``: one more than there are cores, for many tests wait; at most eight, for each takes a gigabyte."""
+    return min(8, (os.cpu_count() or 1) + 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what is slow, where that is asked."""
+    if config.getoption("--quick"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+def _fresh_kernels(config: pytest.Config) -> str:
+    """A new folder of this run: machine code of an earlier version of the kernel must never be what is tested."""
+    folder = tempfile.mkdtemp(prefix="hlbt-numba-")
+    config.add_cleanup(lambda: shutil.rmtree(folder, ignore_errors=True))
+    return folder
+
+
+def _kept_kernels() -> str:
+    """A folder that is kept from one ``make check`` to the next, of this very kernel.
+
+    numba itself keys what is in it by its own version, the interpreter and the processor. What it cannot see is a
+    change in what the compiled code calls; all of that is in one file, and the folder is named by its content.
+    """
+    digest = hashlib.sha256((ROOT / "engine" / "kernel.py").read_bytes()).hexdigest()[:16]
+    folder = ROOT / ".pytest_cache" / f"kernels-{digest}"
+    for other in folder.parent.glob("kernels-*"):
+        if other != folder:
+            shutil.rmtree(other, ignore_errors=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    return str(folder)
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _one_compiles_at_a_time(folder: Path) -> None:
+    """What one worker compiles the others wait for and load: done once, and the files of the cache do not race."""
+    import threading
+
+    from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.dispatcher import Dispatcher
+
+    compile_, inside = Dispatcher.compile, threading.local()
+
+    def alone(self: Dispatcher, signature: object) -> object:
+        if getattr(inside, "compiling", False):
+            return compile_(self, signature)
+        with global_compiler_lock, _locked(folder / "lock"):
+            inside.compiling = True
+            try:
+                return compile_(self, signature)
+            finally:
+                inside.compiling = False
+
+    Dispatcher.compile = alone
+
+
+def _once_a_run(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], None]) -> Path:
+    """A folder that the first worker which wants it makes, for all of them."""
+    base = factory.getbasetemp()
+    root = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+    with _locked(root / f"{name}.lock"):
+        if not (root / name).exists():
+            make(root / f"{name}.part" / "cache")
+            (root / f"{name}.part").rename(root / name)
+    return root / name / "cache"
 
 
 @pytest.fixture(autouse=True)
@@ -78,25 +181,34 @@ def freqtrade_folder() -> Path:
 
 @pytest.fixture(scope="session")
 def real_cache(freqtrade_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the real data imported, once a session; tests only read it."""
+    """A cache with the real data imported, once a run; tests only read it."""
     from engine.data.freqtrade import import_freqtrade
     from engine.data.store import Store
 
-    cache = tmp_path_factory.mktemp("real") / "cache"
-    report = import_freqtrade(Store(cache), freqtrade_folder)
-    assert not report.problems
-    return cache
+    def make(cache: Path) -> None:
+        assert not import_freqtrade(Store(cache), freqtrade_folder).problems
+
+    return _once_a_run(tmp_path_factory, "real", make)
 
 
 @pytest.fixture(scope="session")
 def sample_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The synthetic sample, once a session; tests only read it."""
+    """The synthetic sample, once a run; tests only read it."""
     from engine.data.sample import write_sample
     from engine.data.store import Store
 
-    cache = tmp_path_factory.mktemp("sample") / "cache"
-    write_sample(Store(cache))
-    return cache
+    return _once_a_run(tmp_path_factory, "sample", lambda cache: write_sample(Store(cache)) and None)
+
+
+@pytest.fixture(scope="session")
+def forks() -> multiprocessing.context.ForkServerContext:
+    """A server that has imported everything, once, and forks; its own path is PYTHONPATH only, up to Python 3.12."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "live_kill", "killed"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
+        multiprocessing.forkserver.ensure_running()
+    return context
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def trading() -> Iterator[HyperLiquidExchange]:
 
 def client(exchange: HyperLiquidExchange, wallet: LocalAccount = MASTER, **options: Any) -> Exchange:
     """The SDK's Exchange at the loopback address."""
-    made = Exchange(wallet, exchange.url, timeout=5, **options)
+    made = Exchange(wallet, exchange.url, timeout=30, **options)
     post = made._post_action
 
     def spaced(action: Any, signature: Any, nonce: int) -> Any:

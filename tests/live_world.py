@@ -50,7 +50,7 @@ class World:
         given = [str(word) for word in words]
         where = ["--base-url", self.server.url, "--credentials", str(self.credentials)]
         fast = (
-            ["--expires-seconds", "0.6", "--timeout-seconds", "0.4"]
+            ["--expires-seconds", "1.0", "--timeout-seconds", "0.8"]
             if given[0] in ("run", "rebalance", "flatten")
             else []
         )

@@ -115,6 +115,7 @@ def test_an_archive_sync_keeps_the_token_to_itself(hlbt: Hlbt, monkeypatch: pyte
     assert TOKEN not in done.out + done.err
 
 
+@pytest.mark.slow
 def test_doctor_keeps_the_token_to_itself(hlbt: Hlbt) -> None:
     done = hlbt("doctor", "--base-url", NOBODY, "--json")
     assert "http://127.0.0.1:9/... is not reachable" in done.out and TOKEN not in done.out + done.err
@@ -131,6 +132,7 @@ def test_live_commands_keep_the_token_to_themselves(echo: str, world: World, hlb
     assert dex.base_url == echo and "127.0.0.1" in repr(dex) and TOKEN not in repr(dex) + repr(Venue(base_url=echo))
 
 
+@pytest.mark.slow
 def test_an_order_that_is_refused_by_such_a_host_is_journalled_without_the_token(world: World, hlbt: Hlbt) -> None:
     host = world.server.url
     for path in ("/info", "/exchange"):

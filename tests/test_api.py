@@ -170,6 +170,7 @@ def test_a_second_sync_asks_almost_nothing(server: LoopbackServer, venue: Venue,
     assert all(payload["startTime"] == (HOUR + 1) * HOUR_MS for payload in server.asked("fundingHistory"))
 
 
+@pytest.mark.slow
 def test_hours_without_a_row_are_asked_for_again_when_the_memory_of_them_is_lost(
     server: LoopbackServer, tmp_path: Path
 ) -> None:
@@ -268,6 +269,7 @@ def most_in_a_minute(times: list[float], weights: list[int]) -> int:
     )
 
 
+@pytest.mark.slow
 def test_no_minute_of_a_sync_weighs_more_than_the_limit(tmp_path: Path) -> None:
     coins = [Listing(f"C{place:02d}", HOUR - 1300) for place in range(25)]
     venue = Venue(coins, int(NOW.timestamp() * 1000))
@@ -378,6 +380,7 @@ def test_recorded_funding(tmp_path: Path) -> None:
     assert cells(store) == wanted and len(wanted) == 1038
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "asked", "coins", "delisted"),
     [

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 import pytest
 
 from api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
+from effort import some
 from engine.data.api import sync_api
 from engine.data.schema import instant_of
 from engine.data.store import Store
@@ -58,6 +60,7 @@ def undisturbed(server: LoopbackServer, tmp_path: Path) -> dict[str, bytes]:
     return content(tmp_path / "undisturbed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "times", "waits"),
     [
@@ -85,6 +88,7 @@ def test_a_passing_fault_leaves_no_trace(
     assert [wait for wait in clock.slept if wait in waits][1:] == waits
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reply", "attempts", "reason"),
     [
@@ -134,6 +138,7 @@ def spoil(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
     return {name: value for name, value in {**row, **changes}.items() if value is not None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "changes", "reason"),
     [
@@ -282,6 +287,7 @@ def test_an_interrupt_commits_what_was_received(
     assert content(store.path) == undisturbed
 
 
+@pytest.mark.slow
 def test_a_batch_is_committed_in_the_middle_of_a_coin(
     server: LoopbackServer, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -325,6 +331,7 @@ NURSERY = """
 import os, sys
 import pandas as pd
 import hyperliquid.info
+from effort import some
 from engine.data.api import sync_api
 from engine.data.store import Store
 import pyarrow.parquet
@@ -351,8 +358,9 @@ while line := sys.stdin.readline():
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_and_run_again_the_cache_is_the_undisturbed_one(
-    server: LoopbackServer, tmp_path: Path
+    server: LoopbackServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     start = NOW.floor("h") - pd.Timedelta(days=60)
     nursery = subprocess.Popen(
@@ -365,28 +373,41 @@ def test_killed_at_any_moment_and_run_again_the_cache_is_the_undisturbed_one(
     assert nursery.stdin and nursery.stdout
     stdin, stdout = nursery.stdin, nursery.stdout
 
-    def run(cache: Path, kill_after: float | None = None) -> tuple[int, float]:
+    chance, answer = random.Random(7), server.answer
+    asked, due = [0, 0], threading.Event()  # requests so far; the one that is waited for
+
+    def counted(path: str, payload: dict[str, Any]) -> Reply:
+        asked[0] += 1
+        if asked[0] == asked[1]:
+            due.set()
+        return answer(path, payload)
+
+    monkeypatch.setattr(server, "answer", counted)
+
+    def run(cache: Path, request: int = 0) -> int:
+        """Sync, killed some milliseconds after a request; how the process ended."""
+        asked[:] = 0, request
+        due.clear()
         stdin.write(f"{cache}\n")
         stdin.flush()
         child = int(stdout.readline())
-        began = time.monotonic()
-        if kill_after is not None:
-            time.sleep(kill_after)
+        if request:
+            assert due.wait(120)
+            time.sleep(chance.choice([0.0, 0.002, 0.01]))
             os.kill(child, signal.SIGKILL)
         stdin.write("\n")
         stdin.flush()
-        return int(stdout.readline()), time.monotonic() - began
+        return int(stdout.readline())
 
     with nursery:
-        status, duration = run(tmp_path / "undisturbed")
-        assert status == 0
-        undisturbed = content(tmp_path / "undisturbed")
-        chance, killed = random.Random(7), 0
-        for place in range(6):
-            cache = tmp_path / f"killed{place}"
-            for _ in range(2):  # a cache that was killed before has less left to do
-                killed += run(cache, chance.uniform(0.05, 0.95) * duration)[0] == signal.SIGKILL
-            assert run(cache)[0] == 0
+        assert run(tmp_path / "undisturbed") == 0
+        requests, undisturbed, killed = asked[0], content(tmp_path / "undisturbed"), 0
+        for place in range(some(4, 12)):
+            cache, request = tmp_path / f"killed{place}", chance.randrange(1, requests)
+            killed += run(cache, request) == signal.SIGKILL
+            # A cache that was killed before has less left to do, but all that was not asked yet.
+            killed += run(cache, chance.randint(1, requests - request)) == signal.SIGKILL
+            assert run(cache) == 0
             assert content(cache) == undisturbed
         stdin.close()
-    assert killed >= 5
+    assert killed >= some(4, 12)

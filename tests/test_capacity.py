@@ -19,6 +19,8 @@ from engine.pages.capacity import conclusions, impact_model, write_capacity
 from engine.runs import Origin
 from research.oracles.momentum import Momentum
 
+pytestmark = pytest.mark.slow
+
 MOMENTUM = ("--oracle", "research.oracles.momentum:Momentum")
 MONTHS = ("--set", "data.end=2024-04-01")
 

@@ -158,6 +158,7 @@ LEAKS: dict[type[Oracle], set[str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LEAKS, ids=lambda kind: kind.__name__)
 def test_a_leak_is_caught_and_named(kind: type[Oracle], panel: Panel, decisions: pd.DatetimeIndex) -> None:
     found = audit(kind, panel, decisions)
@@ -275,6 +276,7 @@ class NamesAnother(Honest):
         return {"NOPE": 0.1}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "check"),
     [
@@ -329,6 +331,7 @@ def test_invalid_weights(columns: Any, value: float, words: str, panel: Panel, d
     assert (check.name, check.status) == ("valid", "fail") and words in check.value
 
 
+@pytest.mark.slow
 def test_gross_is_that_which_is_traded(panel: Panel, decisions: pd.DatetimeIndex) -> None:
     half = RunConfig.from_dict({"execution": {"leverage": 0.5}})
     double = RunConfig.from_dict({"execution": {"leverage": 2.0}})
@@ -347,6 +350,7 @@ HONEST: list[Any] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "parameters"), [*HONEST, pytest.param(EqualWeight, {}, id="EqualWeight")])
 def test_honest_oracles_pass(
     kind: type[Oracle], parameters: dict[str, Any], panel: Panel, decisions: pd.DatetimeIndex
@@ -375,6 +379,7 @@ def test_one_decision_and_a_panel_as_known(panel: Panel, decisions: pd.DatetimeI
     assert known["funding"] == "skipped" and known["cut"] == "pass"
 
 
+@pytest.mark.slow
 def test_the_number_of_cuts(panel: Panel, decisions: pd.DatetimeIndex) -> None:
     assert audit(Honest, panel, decisions).checks[1].value.startswith("16 cuts")
     assert audit(Honest, panel, decisions, cuts=4).checks[1].value.startswith("4 cuts")
@@ -433,6 +438,7 @@ def test_coins_come_and_go(panel: Panel) -> None:
 # Real data ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_momentum_on_real_data(real_cache: Path) -> None:
     panel = load_panel(real_cache)
     found = audit("research.oracles.momentum:Momentum", panel, decisions_of(panel, RunConfig()))

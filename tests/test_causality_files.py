@@ -14,6 +14,8 @@ from engine.oracles.causality import audit
 from panels import holed_panel
 from test_causality import Honest, statuses
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def panel() -> Panel:

@@ -23,6 +23,8 @@ from panels import holed_panel, random_panel
 from research.oracles.momentum import Momentum
 from test_causality import statuses
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def panel() -> Panel:

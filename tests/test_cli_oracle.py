@@ -10,6 +10,8 @@ import pytest
 
 from commands import Hlbt
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(autouse=True)
 def _on_the_sample(monkeypatch: pytest.MonkeyPatch, sample_cache: Path) -> None:

@@ -11,6 +11,8 @@ import pytest
 from commands import Hlbt
 from engine.sweeps.trials import count_trials
 
+pytestmark = pytest.mark.slow
+
 MOMENTUM = "research.oracles.momentum:Momentum"
 GRID = ("--grid", "lookback_hours=72:216:72", "--grid", "n=3,5")
 SPAN = ("--set", "data.start=2024-03-01", "--set", "data.end=2024-07-01")

@@ -23,6 +23,8 @@ from research.oracles.compose import Cap, InverseVolatility, Liquid, Neutralise,
 from research.oracles.equal_weight import EqualWeight
 from research.oracles.momentum import Momentum
 
+pytestmark = pytest.mark.slow
+
 PATH = "research.oracles.momentum:Momentum"
 INNER = Momentum(lookback_hours=30, n=2)
 COMPOSED: list[Oracle] = [

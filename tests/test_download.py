@@ -22,6 +22,8 @@ from publications import COINS, rows_of
 from research.oracles.crowdcent import KEY, CrowdCentOracle
 from research.oracles.numerai import STEM, NumeraiTBNOracle
 
+pytestmark = pytest.mark.slow
+
 LISTED = ["crypto/v1.0/historical_meta_models.csv", "crypto/v1.0/live_universe.parquet", "crypto/v2.0/train.parquet"]
 
 

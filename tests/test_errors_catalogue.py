@@ -17,6 +17,8 @@ import pytest
 from commands import exit_code
 from engine import cli
 
+pytestmark = pytest.mark.slow
+
 MOMENTUM = "research.oracles.momentum:Momentum"
 NOBODY = "http://127.0.0.1:9"  # the port of discard, where nothing listens
 

@@ -153,6 +153,7 @@ FOREIGN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_file_that_cannot_be_used_is_named_and_the_others_are_imported(store: Store, folder: Path, kind: str) -> None:
     make, reason = FOREIGN[kind]

@@ -13,6 +13,8 @@ import pytest
 from engine import Panel, load_panel
 from golden.rebuild import EQUITY, GOLDEN, REASONS, RUNS, daily_equity, metrics, run
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def panel(sample_cache: Path) -> Panel:

@@ -29,6 +29,7 @@ def leaves(node: Any, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]
 
 TREE = typer.main.get_command(cli.app)
 COMMANDS = leaves(TREE)
+GROUPS = sorted({path[:1] for path in COMMANDS if len(path) > 1})
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
@@ -52,7 +53,9 @@ def test_help(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt
     COMMANDS[path].make_context("hlbt", words[len(path) :])
 
 
-@pytest.mark.parametrize("path", [(), *{path[:1] for path in COMMANDS if len(path) > 1}, ("data", "import")], ids=str)
+@pytest.mark.parametrize(
+    "path", [(), *sorted({path[:1] for path in COMMANDS if len(path) > 1}), ("data", "import")], ids=str
+)
 def test_a_group_lists_what_is_in_it(path: tuple[str, ...], hlbt: Hlbt) -> None:
     code, shown, err = hlbt(*path, "--help")
     assert (code, err) == (0, "")

@@ -34,6 +34,7 @@ def sdk(exchange: HyperLiquidExchange) -> Exchange:
 # Faults of the transport
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", [False, True])
 @pytest.mark.parametrize("kind", ["timeout", "reset", "too_many", "bad_gateway", "server_error", "not_json", "outage"])
 def test_an_answer_lost_before_or_after_the_effect(exchange: HyperLiquidExchange, kind: str, after: bool) -> None:
@@ -84,7 +85,7 @@ def test_an_action_that_takes_effect_late(exchange: HyperLiquidExchange, patient
     with pytest.raises(requests.Timeout):
         sdk.market_open("BTC", True, 0.01, cloid=cloid)
     assert sdk.info.query_order_by_cloid(MASTER.address, cloid) == {"status": "unknownOid"}
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while exchange.account(MASTER.address).requests == 0 and time.monotonic() < deadline:
         time.sleep(0.02)
     assert exchange.positions(MASTER.address) == ({"BTC": 0.01} if patient else {})
@@ -127,7 +128,7 @@ def test_not_a_request(exchange: HyperLiquidExchange, sdk: Exchange) -> None:
         ("/exchange", {"action": {"type": "order"}}),
         ("/exchange", {"action": {"type": "noop"}, "nonce": 1, "signature": {"r": "0x0", "s": "0x0", "v": 27}}),
     ):
-        answer = requests.post(exchange.url + path, json=payload, timeout=5)
+        answer = requests.post(exchange.url + path, json=payload, timeout=30)
         assert answer.status_code == 422, (path, payload, answer.text)
     broken = json.loads(json.dumps(exchange.answers.spot_meta))
     broken["universe"].append({"tokens": [479, 0], "name": "@367", "index": 367, "isCanonical": False})

@@ -85,7 +85,7 @@ def signed(wallet: LocalAccount, nonce: int, mainnet: bool = False, **changes: A
 
 
 def post(exchange: HyperLiquidExchange, payload: dict[str, Any]) -> Any:
-    return requests.post(exchange.url + "/exchange", json=payload, timeout=5).json()
+    return requests.post(exchange.url + "/exchange", json=payload, timeout=30).json()
 
 
 def test_what_was_signed_is_what_counts(exchange: HyperLiquidExchange) -> None:
@@ -107,6 +107,7 @@ def test_network_is_part_of_the_signature(mainnet: bool) -> None:
     assert (answer["status"] == "ok") is mainnet
 
 
+@pytest.mark.slow
 def test_nonces(exchange: HyperLiquidExchange) -> None:
     now = get_timestamp_ms()
     assert post(exchange, signed(MASTER, now))["status"] == "ok"

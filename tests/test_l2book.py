@@ -53,6 +53,7 @@ def genuine() -> bytes:
     return shared(BOOK).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0, 1, 60, 1800, 3540])
 def test_the_genuine_object_against_reading_every_line(genuine: bytes, seconds: int) -> None:
     before = HOUR - seconds * 1000

@@ -20,6 +20,8 @@ from hyperliquid_world import MASTER
 from live_world import SECRET, Run, World, daily, momentum_spec
 from panels import random_panel
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def hook() -> Iterator[tuple[str, list[dict[str, object]]]]:

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effort import some
 from engine import PaperDEX, PortfolioManager, RunConfig
 from engine.errors import DataError, LimitError, LiveError, WeightsError
 from engine.live.dex import OrderRequest
@@ -42,7 +43,8 @@ def valid(price: float, sz_decimals: int) -> bool:
     return len(exact.as_tuple().digits) <= 5 and decimals <= 6 - sz_decimals
 
 
-@settings(max_examples=2000, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=some(400, 2000), deadline=None)
 @given(
     mantissa=st.floats(1.0, 9.999999999),
     exponent=st.integers(-6, 7),

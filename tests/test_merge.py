@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effort import some
 from engine.data.load import load_panel
 from engine.data.precedence import OTHERWISE, PRECEDENCE, rank
 from engine.data.report import differences
@@ -130,6 +131,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow
 def test_the_order_of_the_sources_leaves_no_trace(tmp_path: Path) -> None:
     states = []
     for number, order in enumerate(itertools.permutations(PARTS)):
@@ -144,7 +146,7 @@ def test_the_order_of_the_sources_leaves_no_trace(tmp_path: Path) -> None:
     assert [values[key] for key in sorted(values)] == [1.1, 2.0, 2.2, 4.1]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=some(10, 25), deadline=None)
 @given(data=st.data())
 def test_any_sources_in_any_order_against_a_dictionary(data: st.DataObject, tmp_path_factory: object) -> None:
     names = data.draw(st.permutations(["s3", "api", "freqtrade", "l2book"]))

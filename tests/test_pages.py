@@ -23,6 +23,8 @@ from engine.pages.modelled import modelled
 from engine.runs import Origin, Run
 from made_runs import saved, simulated
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:

@@ -22,6 +22,8 @@ from engine.live.status import live_status
 from engine.live.status_page import write_live_page
 from live_world import momentum_spec
 
+pytestmark = pytest.mark.slow
+
 MOMENTUM = "research.oracles.momentum:Momentum"
 SPAN = "--set data.start=2024-01-10 --set data.end=2024-05-10"
 PAGES = {

@@ -23,6 +23,8 @@ from engine.validate import validate
 from engine.validation.statistics import deflated_sharpe_ratio, moments
 from promotion import World, build, winner_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:

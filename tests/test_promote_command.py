@@ -22,6 +22,8 @@ from engine.runs import load_run
 from engine.sweeps.study import load_study
 from promotion import ORACLE, World, build, entered, winner_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:

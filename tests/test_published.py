@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from effort import some
 from engine import Panel, RunConfig
 from engine.errors import OracleError
 from engine.oracle import check_causal, weight_matrix
@@ -56,7 +57,8 @@ def slow_numerai(
     return weights
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@pytest.mark.slow
+@settings(max_examples=some(10, 25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10**6),
     tb=st.integers(1, 5),
@@ -137,6 +139,7 @@ def available(oracle: Any, table: pd.DataFrame) -> pd.Series:
     return pd.to_datetime(table["available_at"], utc=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", range(4))
 def test_no_look_ahead_in_the_panel_or_in_the_file(tmp_path: Path, number: int) -> None:
     panel = panel_of(days=16)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from effort import some
 from engine.errors import OracleError
 from engine.oracles.build import oracle_sources
 from publications import COINS, own_file
@@ -155,7 +156,8 @@ def test_a_changed_file_is_read_again_and_is_in_the_digest(tmp_path: Path) -> No
     assert oracle.inner.latest(instant, ["BTC"]) == {"BTC": 2.5}
 
 
-@settings(max_examples=60, deadline=None)
+@pytest.mark.slow
+@settings(max_examples=some(20, 60), deadline=None)
 @given(seed=st.integers(0, 10**6), lags=st.integers(1, 4))
 def test_restated_and_scattered_scores_against_a_slow_reference(
     tmp_path_factory: pytest.TempPathFactory, seed: int, lags: int

@@ -25,6 +25,8 @@ from research.oracles.compose import Smooth
 from research.oracles.momentum import Momentum
 from research.oracles.numerai import NumeraiTBNOracle
 
+pytestmark = pytest.mark.slow
+
 NUMERAI = "research.oracles.numerai:NumeraiTBNOracle"
 
 

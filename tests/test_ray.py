@@ -21,6 +21,8 @@ from engine.sweeps.tasks import Outcome
 from panels import random_panel
 from research.oracles.momentum import Momentum
 
+pytestmark = pytest.mark.slow
+
 DRIVER = Path(__file__).parent / "ray_two_nodes.py"
 ROOT = DRIVER.parent.parent
 

@@ -81,6 +81,7 @@ ELSEWHERE = {
 LESS = {"sweep": ["--sample", "6", "--top", "0"], "validate": ["--top", "0"], "backtest": ["--no-report"]}
 
 
+@pytest.mark.slow
 def test_the_commands_run(
     sample_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

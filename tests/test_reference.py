@@ -14,9 +14,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 import naive
+from effort import some
 from engine import Panel, Result, RunConfig, backtest, fees
 from engine.errors import WeightsError
 from panels import STYLES, nasty_cases, random_panel, random_weights, tiny_case
+
+pytestmark = pytest.mark.slow
 
 JIT_OFF = os.environ.get("NUMBA_DISABLE_JIT") == "1"
 RELATIVE = 1e-12
@@ -69,7 +72,7 @@ def published_fees(panel: Panel, config: RunConfig) -> naive.Fees:
 
 @pytest.mark.parametrize("quotes", [False, True])
 @pytest.mark.parametrize("table", [False, True])
-@pytest.mark.parametrize("seed", range(2 if JIT_OFF else 6))
+@pytest.mark.parametrize("seed", range(2 if JIT_OFF else some(3, 6)))
 def test_random_panels(seed: int, quotes: bool, table: bool) -> None:
     """A month of a dozen coins; every cost on."""
     panel = random_panel(
@@ -79,7 +82,7 @@ def test_random_panels(seed: int, quotes: bool, table: bool) -> None:
     assert result.metrics["trades"] > 50
 
 
-@pytest.mark.parametrize("seed", range(2 if JIT_OFF else 6))
+@pytest.mark.parametrize("seed", range(2 if JIT_OFF else some(3, 6)))
 def test_tiers_discounts_impact_and_margin_tiers(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Two months of trading through made-up tiers that a small account reaches, with everything else on."""
     monkeypatch.setattr(fees, "SCHEDULE", ((pd.Timestamp("2024-01-01T00:00Z"), 4.5, 1.5),))
@@ -110,7 +113,7 @@ def test_tiers_discounts_impact_and_margin_tiers(seed: int, monkeypatch: pytest.
 def test_panels_of_a_few_hours() -> None:
     """A single row, decisions on the first and the last, liquidations at once."""
     liquidated = 0
-    for seed in range(50 if JIT_OFF else 150):
+    for seed in range(50 if JIT_OFF else some(60, 150)):
         case = tiny_case(seed)
         try:
             liquidated += run_both(*case).liquidated_at is not None
@@ -120,7 +123,7 @@ def test_panels_of_a_few_hours() -> None:
 
 
 @settings(
-    max_examples=200 if JIT_OFF else 600,
+    max_examples=some(50, 200) if JIT_OFF else some(150, 600),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

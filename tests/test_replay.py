@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
+from effort import some
 from engine import Oracle, Panel, PaperDEX, PortfolioManager, Result, RunConfig, backtest, load_panel, weight_matrix
 from engine.errors import WeightsError
 from engine.live.execute import Policy
@@ -22,6 +23,8 @@ from engine.simulate import decisions_of
 from panels import nasty_cases, random_panel, random_weights
 from research.oracles.carry import Carry
 from research.oracles.momentum import Momentum
+
+pytestmark = pytest.mark.slow
 
 #: A panel's quotes may lie far from its mid; a replay fills whatever the backtest fills.
 ANY_PRICE = Policy(slippage_frac=0.99)
@@ -162,7 +165,7 @@ def test_an_account_that_is_read_from_its_file_before_each_decision(tmp_path: Pa
     assert_same_book(backtest(panel, weights, config), again)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(some(2, 3)))
 def test_a_paper_account_that_trades_on_live_rows(seed: int, tmp_path: Path) -> None:
     """Each day a process with the cache up to an hour before, and a row of quotes: the night's funding comes later."""
     panel = random_panel(seed, 24 * 20, 6, volume=False)
@@ -183,7 +186,7 @@ def test_a_paper_account_that_trades_on_live_rows(seed: int, tmp_path: Path) -> 
 
 
 @settings(
-    max_examples=60,
+    max_examples=some(20, 60),
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -28,6 +28,8 @@ from engine.runs import Run, load_run
 from engine.simulate import backtest
 from made_runs import FLAT_DAYS, saved, simulated
 
+pytestmark = pytest.mark.slow
+
 NASTY = "<script>alert('x')</script> {{returns}} }}{{ $\\frac$ \"&"
 
 

@@ -28,6 +28,8 @@ from panels import random_panel
 from research.oracles.momentum import Momentum
 from test_sweep import GRID, Slow
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def panel() -> Panel:
@@ -193,11 +195,11 @@ def test_a_killed_command_goes_on_where_it_was(how: int, sample_cache: Path, tmp
         # A test run in the background hands down a Ctrl-C that is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while (not log.exists() or len(log.read_text().split()) < 20) and time.monotonic() < deadline:
         time.sleep(0.02)
     os.kill(first.pid, how)
-    _, said = first.communicate(timeout=60)
+    _, said = first.communicate(timeout=120)
     if how == signal.SIGINT:
         assert first.returncode == 130 and "run the command again to go on" in said and "Traceback" not in said
     asked = len(log.read_text().split())

@@ -27,6 +27,8 @@ from test_asset_ctxs import naive
 from test_l2book import snapshot
 from test_store import cells, content
 
+pytestmark = pytest.mark.slow
+
 EVER = {"BTC": (0, 1440), "ETH": (0, 1440)}
 # NEW appears on the last day of the year; GONE vanishes on it; 2024-01-02 is missing.
 DAYS = {

@@ -23,6 +23,8 @@ from engine.data.sync_s3 import sync_s3
 from test_s3 import OBJECTS, TEXTS, _account, hlbt, server, sync, undisturbed, words  # noqa: F401
 from test_store import cells, content
 
+pytestmark = pytest.mark.slow
+
 KEY = key_of("2024-01-01")
 
 

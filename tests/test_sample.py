@@ -13,6 +13,8 @@ from engine.data.status import status
 from engine.data.store import Store
 from engine.panel import FIELDS, Panel
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def panel(sample_cache: Path) -> Panel:

@@ -6,10 +6,7 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
-import textwrap
-from multiprocessing.pool import ThreadPool
+from multiprocessing.context import ForkServerContext as Forks
 from pathlib import Path
 
 import numpy as np
@@ -23,31 +20,6 @@ from test_store import content, table
 
 # Faults. A child merges the same tables and dies at its k-th system call of a kind; whatever k, the cache then reads as
 # before or as after, and the same merge run again ends with the same bytes as one that nobody killed.
-
-CHILD = textwrap.dedent(
-    """
-    import os, signal, sys
-    import numpy as np, pandas as pd, pyarrow as pa
-    from engine.data.store import Store
-
-    folder, call, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
-    left = [count]
-    real = getattr(os, call.split(":")[0])
-
-    def dying(*arguments, **options):
-        left[0] -= 1
-        if left[0] < 0:
-            if call.endswith(":after"):
-                real(*arguments, **options)
-            os.kill(os.getpid(), signal.SIGKILL)
-        return real(*arguments, **options)
-
-    setattr(os, call.split(":")[0], dying)
-    time = pd.date_range("2024-01-31T20:00Z", periods=1400, freq="h", unit="ms")
-    frame = pd.DataFrame({"time": time, "coin": "ETH", "mid": np.arange(1.0, 1401.0)})
-    Store(folder).merge([pa.Table.from_pandas(frame, preserve_index=False)], "second")
-    """
-)
 
 
 def second() -> pa.Table:
@@ -65,12 +37,6 @@ def before_and_after(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
     return folder, content(folder), content(done)
 
 
-def _die(arguments: tuple[str, str, int]) -> int:
-    return subprocess.run(
-        [sys.executable, "-c", CHILD, *map(str, arguments)], cwd=Path(__file__).parent.parent, capture_output=True
-    ).returncode
-
-
 def _reads_as(folder: Path) -> dict[str, str]:
     """The files that count, as a reader sees them; fails when one is not whole."""
     report = Store(folder).verify()
@@ -86,17 +52,25 @@ KILLS = [
 ]
 
 
+@pytest.mark.slow
 def test_killed_at_any_step_the_cache_is_as_before_or_as_after(
-    before_and_after: tuple[Path, dict[str, str], dict[str, str]], tmp_path: Path
+    before_and_after: tuple[Path, dict[str, str], dict[str, str]], tmp_path: Path, forks: Forks
 ) -> None:
+    from killed import merge_and_die
+
     original, before, after = before_and_after
     folders = [tmp_path / f"{call.replace(':', '-')}-{count}" for call, count in KILLS]
     for folder in folders:
         shutil.copytree(original, folder)
-    jobs = [(str(folder), call, count) for folder, (call, count) in zip(folders, KILLS, strict=True)]
-    with ThreadPool(2) as pool:
-        codes = pool.map(_die, jobs)
-    assert codes == [-signal.SIGKILL] * len(KILLS)
+    children = [
+        forks.Process(target=merge_and_die, args=(str(folder), call, count))
+        for folder, (call, count) in zip(folders, KILLS, strict=True)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+    assert [child.exitcode for child in children] == [-signal.SIGKILL] * len(KILLS)
     states = []
     for folder, (call, count) in zip(folders, KILLS, strict=True):
         seen = _reads_as(folder)

@@ -14,6 +14,8 @@ import pytest
 
 from engine import load_panel
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted((ROOT / "research" / "studies").glob("[0-9]*.py"))
 YEAR = ("--start", "2024-01-01", "--end", "2024-07-01")

@@ -130,6 +130,7 @@ def test_the_numbers_depend_neither_on_threads_nor_on_other_sets(panel: Panel) -
     )
 
 
+@pytest.mark.slow
 def test_scores_are_computed_once(panel: Panel) -> None:
     Scored.computed = 0
     study = sweep(panel, Scored, {"shift": [0, 1, 2], "size": [0.1, 0.2], "costs.half_spread_bps": [1.0, 2.0, 3.0]})
@@ -271,6 +272,7 @@ class Typed(Oracle):
         return pd.DataFrame(share, index=decisions, columns=list(panel.coins)[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"costs.taker_bps": [3.0]}])
 @pytest.mark.parametrize("sizes", [[3, 2.5], [1, None], [2, 2.0]])
 def test_a_set_is_run_again_with_the_values_it_was_run_with(
@@ -318,6 +320,7 @@ class Forgetful(Momentum):
         return super().score(panel, row) * (1.0 - self.tilt)
 
 
+@pytest.mark.slow
 def test_a_score_parameter_that_is_not_named_is_found(panel: Panel) -> None:
     study = sweep(panel, Forgetful, {"n": [1, 2], "tilt": [0.0, 2.0], "lookback_hours": [24, 48]})
     assert study["error"].str.contains("other scores for another tilt, which score_parameters does not name").all()
@@ -387,6 +390,7 @@ class Picky(Oracle):
         return pd.DataFrame(0.1 * size, index=decisions, columns=list(panel.coins)[:1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [{}, {"costs.taker_bps": [3.0, 4.0]}])
 @pytest.mark.parametrize("sizes", [[[1, 2], [3, 1]], [[[1, 2], 1], [[1, 1], 1]], [{"a": 1}, {"a": 2}]])
 def test_a_set_of_lists_or_tables_is_judged_as_any_other(

@@ -265,6 +265,7 @@ def test_more_sets_than_rows_says_so_and_keeps_the_winner(tmp_path: Path, monkey
     assert shown == [study.chosen(int(place))["lookback_hours"] for place in rows]
 
 
+@pytest.mark.slow
 def test_ten_thousand_sets_fit_in_15_megabytes(tmp_path: Path) -> None:
     grid = {
         "a": list(range(20)),

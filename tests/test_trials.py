@@ -93,6 +93,7 @@ class Default(Oracle):
         return self.inner.weight_matrix(panel, decisions)  # type: ignore[attr-defined,no-any-return]
 
 
+@pytest.mark.slow
 def test_an_oracle_inside_by_default_is_one_inside(panel: Panel, tmp_path: Path) -> None:
     study = sweep(panel, Default, {"pair": ["BTC:USD", "ETH:USD"]}, name="a", reports=tmp_path)
     own = f"{__name__}:Default"
@@ -101,6 +102,7 @@ def test_an_oracle_inside_by_default_is_one_inside(panel: Panel, tmp_path: Path)
     assert len(list((tmp_path / FOLDER).iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_single_run_of_a_wrapper_is_a_trial_of_both(
     sample_cache: Path, tmp_path: Path, hlbt: Hlbt, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -113,6 +115,7 @@ def test_a_single_run_of_a_wrapper_is_a_trial_of_both(
     assert count_trials(Path("reports"), [MOMENTUM]).total == count_trials(Path("reports"), [CAP]).total == 2
 
 
+@pytest.mark.slow
 def test_what_is_done_is_in_the_ledger_before_the_sweep_is(panel: Panel, tmp_path: Path) -> None:
     """A kill -9 after any task: at most the task that was handed over last, and an eighth of the sets, are missing."""
     seen: list[tuple[int, int]] = []

@@ -29,6 +29,8 @@ from engine.validation.verdict import Check, Thresholds, Verdict, load_verdict
 from research.oracles.momentum import Momentum
 from studies import market, study_of
 
+pytestmark = pytest.mark.slow
+
 MOMENTUM = "research.oracles.momentum:Momentum"
 GRID: dict[str, list[Any]] = {"lookback_hours": [48, 120, 240], "n": [1, 2, 3, 4]}
 #: Checks that need nothing but the study and its daily returns.

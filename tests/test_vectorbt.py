@@ -17,7 +17,7 @@ from engine.simulate import decisions_of
 from panels import random_panel, random_weights
 
 # Importing vectorbt warns about other people's code and changes warning filters; neither is what is tested here.
-pytestmark = pytest.mark.filterwarnings("ignore")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
 
 
 def no_funding(**account: object) -> RunConfig:
