@@ -55,9 +55,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_auto_num_workers() -> int:
-    """``-n auto``: one more than there are cores, for many tests wait; at most eight, for each takes a gigabyte."""
-    return min(8, (os.cpu_count() or 1) + 1)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """``-n auto``: one more than there are cores, for slow tests wait; at most eight, for each takes a gigabyte."""
+    return min(8, (os.cpu_count() or 1) + (not config.getoption("--quick")))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

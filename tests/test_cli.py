@@ -16,6 +16,8 @@ import pytest
 
 from commands import Hlbt
 
+pytestmark = pytest.mark.slow
+
 HLBT = Path(sys.executable).parent / "hlbt"
 MOMENTUM = ("--oracle", "research.oracles.momentum:Momentum")
 
@@ -120,7 +122,6 @@ def test_weights_of_an_oracle_are_the_oracle(hlbt: Hlbt, cache: Path, tmp_path: 
         assert filed["origin"]["kind"] == "weights" and filed["folder"] == str(tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_tearsheet_report_and_index(hlbt: Hlbt, cache: Path) -> None:
     done = hlbt("backtest", *MOMENTUM, "--set", "data.end=2024-04-01")
     assert done.code == 0, done.err
@@ -134,7 +135,6 @@ def test_tearsheet_report_and_index(hlbt: Hlbt, cache: Path) -> None:
     assert f'{folder.name}/tearsheet.html"' in Path("reports/index.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.slow
 def test_the_demo_says_where_to_look_next() -> None:
     """The whole command, as `make demo` runs it."""
     own_cache = {**os.environ, "HLBT_DATA_CACHE": "demo-cache"}
@@ -150,7 +150,6 @@ def test_the_demo_says_where_to_look_next() -> None:
         assert place in done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -182,7 +181,6 @@ def test_bad_input_of_a_backtest(hlbt: Hlbt, cache: Path, words: tuple[str, ...]
     assert not Path("reports").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "times", "value", "message"),
     [
@@ -202,7 +200,6 @@ def test_bad_weights_files(hlbt: Hlbt, cache: Path, columns, times, value, messa
     assert not Path("reports").exists()
 
 
-@pytest.mark.slow
 def test_an_oracle_that_raises_or_knows_nothing(hlbt: Hlbt, cache: Path) -> None:
     Path("mine.py").write_text(
         "import pandas as pd\nfrom engine import Oracle\n"
@@ -371,7 +368,6 @@ def test_nothing_of_the_user_is_replaced(hlbt: Hlbt, cache: Path) -> None:
     assert done.code == 1 and "is one run" in done.err and not Path("run/index.html").exists()
 
 
-@pytest.mark.slow
 def test_a_rerun_without_a_page_keeps_the_page_of_the_same_run(hlbt: Hlbt, cache: Path) -> None:
     month = ("--set", "data.end=2024-02-01", "--out", "run")
     assert hlbt("backtest", *MOMENTUM, *month).code == 0

@@ -20,6 +20,8 @@ from engine.live.status import drift, filled_orders
 from live_world import SECRET, Run, World, momentum_spec
 from panels import random_panel
 
+pytestmark = pytest.mark.slow
+
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
 ORDER = OrderRequest("0x" + "7" * 32, "BTC", 0.01, 101_000.0, False)
 

@@ -17,8 +17,9 @@ from engine.live.limits import Limits
 from engine.live.spec import canonical, read_spec, write_spec
 from live_world import SECRET, Run, World, momentum_spec, near
 
+pytestmark = pytest.mark.slow
 
-@pytest.mark.slow
+
 def test_plan_and_run_of_a_spec_bring_the_data_and_trade_what_the_oracle_says(world: World, run: Run) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache")
     now = pd.Timestamp.now("UTC").isoformat()

@@ -19,6 +19,8 @@ from hyperliquid_info import TOO_MANY, Fault, Reply
 from hyperliquid_world import AGENT, MASTER, STRANGER
 from live_world import Run, World, momentum_spec, near
 
+pytestmark = pytest.mark.slow
+
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
 
 
@@ -116,7 +118,6 @@ def test_a_name_that_is_no_coin_is_refused_with_real_money(world: World, run: Ru
 # Whose clock ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("error", [-40.0, -3.0, 0.0, 3.0, 40.0])
 def test_requests_expire_by_the_exchanges_clock(world: World, run: Run, error: float) -> None:
     """A machine 40 s behind sent only orders that had expired; one that is ahead called them void too early."""
@@ -135,7 +136,6 @@ def test_requests_expire_by_the_exchanges_clock(world: World, run: Run, error: f
     near(world, {"BTC": 0.5})
 
 
-@pytest.mark.slow
 def test_a_clock_that_is_minutes_off_stops_a_run_but_no_flattening(world: World, run: Run) -> None:
     """It would trade at another moment than the one decided for."""
     assert run(world.rebalance({"BTC": 0.5})).code == 0

@@ -24,6 +24,8 @@ from hyperliquid_world import AGENT, GTC, MASTER, client, only
 from live_world import Run, World, daily, momentum_spec, near
 from panels import random_panel
 
+pytestmark = pytest.mark.slow
+
 NOW = pd.Timestamp("2025-06-01T22:59:30Z")
 
 
@@ -78,7 +80,6 @@ def test_real_money_is_confirmed_by_its_name(
     assert len(world.server.asked("order")) == (code == 0)
 
 
-@pytest.mark.slow
 def test_a_kill_switch_of_ones_own_is_told_of_in_a_dry_run(world: World, run: Run) -> None:
     switch = world.folder / "STOP"
     switch.touch()
@@ -144,7 +145,6 @@ def test_an_oracle_that_names_no_coin_wants_none(answer: dict[str, float]) -> No
     assert manager.manage_portfolio(later).complete and dex.positions == {}
 
 
-@pytest.mark.slow
 def test_a_deposit_is_accepted_once(world: World, run: Run) -> None:
     """Without that word a strategy stood still from its first deposit to its next promotion."""
     spec = momentum_spec(world.folder, world.folder / "cache")

@@ -13,6 +13,8 @@ from engine.data.status import status
 from engine.data.store import Store
 from engine.errors import ConfigError, DataError
 
+pytestmark = pytest.mark.slow
+
 FIELDS = ["mid", "funding", "volume_usd"]
 
 

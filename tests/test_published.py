@@ -31,6 +31,8 @@ from research.oracles.numerai import NumeraiTBNOracle
 from research.oracles.publication import newest_expected, schedule_of
 from research.oracles.table import Published
 
+pytestmark = pytest.mark.slow
+
 
 def slow_numerai(
     rows: pd.DataFrame, panel: Panel, instant: pd.Timestamp, tb: int, lags: int, max_age: float = 5
@@ -57,7 +59,6 @@ def slow_numerai(
     return weights
 
 
-@pytest.mark.slow
 @settings(max_examples=some(10, 25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10**6),
@@ -139,7 +140,6 @@ def available(oracle: Any, table: pd.DataFrame) -> pd.Series:
     return pd.to_datetime(table["available_at"], utc=True)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", range(4))
 def test_no_look_ahead_in_the_panel_or_in_the_file(tmp_path: Path, number: int) -> None:
     panel = panel_of(days=16)

@@ -22,6 +22,8 @@ from research.oracles.file import FileOracle
 from research.oracles.numerai import NumeraiTBNOracle
 from research.oracles.publication import schedule_of
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     "value", ["numerei", -1, float("nan"), True, [], [["2024-01-01"]], [["2024-01-01", [1, 2]]], [["yesterday", 3]],
@@ -156,7 +158,6 @@ def test_a_changed_file_is_read_again_and_is_in_the_digest(tmp_path: Path) -> No
     assert oracle.inner.latest(instant, ["BTC"]) == {"BTC": 2.5}
 
 
-@pytest.mark.slow
 @settings(max_examples=some(20, 60), deadline=None)
 @given(seed=st.integers(0, 10**6), lags=st.integers(1, 4))
 def test_restated_and_scattered_scores_against_a_slow_reference(

@@ -15,6 +15,8 @@ from engine.data.store import Store
 from engine.pages.data_status import shade, write_status_page
 from test_store import table
 
+pytestmark = pytest.mark.slow
+
 START = "2024-03-01T00:00Z"
 
 
