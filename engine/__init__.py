@@ -1,12 +1,15 @@
 """hlbt: a research backtester for HyperLiquid perpetuals.
 
-The public names are looked up on first use, so that ``import engine`` costs nothing.
+The public names are looked up on first use, so that ``import engine`` costs nothing. It looks, before numba is
+imported, whether compiled code can be kept.
 """
 
 import sys
 from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from engine.caches import settle_caches
 
 if TYPE_CHECKING:
     from engine.batch import backtest_many as backtest_many
@@ -77,3 +80,8 @@ class _Package(ModuleType):
 
 
 sys.modules[__name__].__class__ = _Package
+
+if _said := settle_caches():
+    from logging import getLogger
+
+    getLogger("hlbt").warning("hlbt: %s", _said)

@@ -247,6 +247,7 @@ def demo_command(
     """
     from datetime import UTC, datetime
 
+    from engine.commands.sheets import Sheets
     from engine.commands.validate import judged
     from engine.data.load import load_panel
     from engine.data.sample import write_sample
@@ -257,24 +258,30 @@ def demo_command(
     settled = config_of(config, settings)
     cache = Path(settled.data.cache) if settled.data.cache else cache_of(settled) / "sample"
     made = []
-    with progress() as step:
-        steps = 4 + 2 * len(DEMO_ORACLES)
+
+    def first(sheet: Path) -> None:
+        if not as_json:
+            show_all(f"First page: {sheet} (the others, a sweep and its verdict follow)")
+
+    with progress() as step, Sheets(first) as sheets:
+        steps = 5 + len(DEMO_ORACLES)
         step(0, steps, "building the synthetic sample")
         write_sample(Store(cache))
         step(1, steps, "loading the panel")
         panel = load_panel(cache, settled.start, settled.end, settled.data.coins)
         for number, (path, parameters) in enumerate(DEMO_ORACLES):
-            name = path.rpartition(":")[2]
-            step(2 + 2 * number, steps, f"backtest of {name}")
+            step(2 + number, steps, f"backtest of {path.rpartition(':')[2]}")
             result, origin = _run(panel, settled, path, parameters, None)
-            step(3 + 2 * number, steps, f"tearsheet of {name}")
-            made.append((result, origin, _write(result, origin, None, True, reports)))
-        step(steps - 2, steps, "sweep of momentum")
+            made.append((result, origin, _write(result, origin, None, False, reports)))
+            sheets.make(made[-1][2])
+        step(steps - 3, steps, "sweep of momentum")
         created = datetime.now(UTC).isoformat(timespec="seconds")
         path, _ = DEMO_ORACLES[0]
         study = sweep(panel, path, DEMO_SWEEP, settled, name="demo-sweep", reports=reports, created=created)
-        step(steps - 1, steps, "verdict and page of the sweep")
-        verdict = judged(study, panel, reports, 1)
+        step(steps - 2, steps, "verdict and page of the sweep")
+        verdict = judged(study, panel, reports, 1, make=sheets.make)
+        step(steps - 1, steps, "tearsheets")
+        sheets.wait()
         page = write_index(reports)
         step(steps, steps, "done")
     assert study.folder is not None

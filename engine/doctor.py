@@ -280,7 +280,7 @@ def check_disk(cache: Path, reports: Path) -> Iterator[Finding]:
 
 def check_aws(environment: Mapping[str, str]) -> Finding:
     """Whether there are credentials for the S3 archive; their values are not read."""
-    home = Path(environment.get("HOME") or Path.home())
+    home = Path(environment.get("HOME") or os.path.expanduser("~"))  # which some users have not
     files = [
         Path(environment.get("AWS_SHARED_CREDENTIALS_FILE") or home / ".aws" / "credentials"),
         Path(environment.get("AWS_CONFIG_FILE") or home / ".aws" / "config"),

@@ -244,7 +244,10 @@ def append_nb(trades, count, t, i, units, price, fee, spread, impact, reason):
     """Write one trade, growing the array when it is full."""
     if count == trades.shape[0]:
         grown = np.empty((2 * count, TRADE_COLUMNS))
-        grown[:count] = trades
+        # A loop: for a slice that takes an array numba compiles the words of its error, for seconds.
+        for k in range(count):
+            for column in range(TRADE_COLUMNS):
+                grown[k, column] = trades[k, column]
         trades = grown
     trades[count, ROW] = t
     trades[count, COIN] = i
@@ -292,7 +295,7 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
     turnover = np.full(D, np.nan)
     untradable_weight = np.full(D, np.nan)
     trades = np.empty((max(64, 4 * N), TRADE_COLUMNS))
-    count = 0
+    count = np.int64(0)  # no literal, nor the reasons below: numba would compile `append_nb` again for each
     margin_call = np.full(2, np.nan)
     counters = np.zeros(COUNTERS, dtype=np.int64)
     counters[LIQUIDATED_ROW] = -1
@@ -316,7 +319,7 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
             equity += units[i] * price[i]
             if missing[i] >= rules.stale_hours:
                 cash += units[i] * price[i]
-                trades = append_nb(trades, count, t, i, -units[i], price[i], 0.0, 0.0, 0.0, DELISTING)
+                trades = append_nb(trades, count, t, i, -units[i], price[i], 0.0, 0.0, 0.0, np.int64(DELISTING))
                 count += 1
                 units[i] = 0.0
                 counters[DELISTINGS] += 1
@@ -348,7 +351,7 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
                         )
                         after = units[i] + order
                         if table.lot_scale[i] > 0.0:
-                            after = np.round(after * table.lot_scale[i]) / table.lot_scale[i]
+                            after = np.rint(after * table.lot_scale[i]) / table.lot_scale[i]
                         cash -= order * fill + fee
                         volume[day] += abs(order) * fill
                         total_volume += abs(order) * fill
@@ -411,7 +414,7 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
                         order, price[i], tape, t, i, rate, table, rules, flows[t], coin_flows[i]
                     )
                     cash -= order * fill + fee
-                    trades = append_nb(trades, count, t, i, order, fill, fee, spread, impact, LIQUIDATION)
+                    trades = append_nb(trades, count, t, i, order, fill, fee, spread, impact, np.int64(LIQUIDATION))
                     count += 1
                     units[i] = 0.0
             counters[LIQUIDATED_ROW] = t
@@ -746,7 +749,7 @@ def trade_nb(
                         fill += moved
                     u += order
                     if lot_scale[i] > 0.0:
-                        u = np.round(u * lot_scale[i]) / lot_scale[i]
+                        u = np.rint(u * lot_scale[i]) / lot_scale[i]
                     units[s, i] = u
                     filled_usd += abs(order) * fill
                     spent += order * fill
@@ -803,7 +806,7 @@ def liquidate_nb(market, d, h, held, units, carried, block, tape, fee_rate, tabl
     flows = figures[TOTALS : TOTALS + FLOW_COLUMNS]
     unused = np.zeros(FLOW_COLUMNS)
     for k in range(held.shape[0]):
-        i = held[k]
+        i = np.int64(held[k])  # as in `simulate_nb`, so that `execute_nb` is compiled once
         u = units[i]
         figures[TRADES] += 1
         if market.value[block + i * hours + h] == 0.0:  # settled earlier in this interval
@@ -847,7 +850,10 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
         longest = max(longest, market.rows[d + 1] - market.rows[d])
     worst_maintenance = 0.0
     for i in range(N):
-        worst_maintenance = max(worst_maintenance, table.margin_step[i].sum())
+        steepest = 0.0
+        for k in range(table.margin_step.shape[1]):
+            steepest += table.margin_step[i, k]
+        worst_maintenance = max(worst_maintenance, steepest)
     # Volume matters only where it decides a fee; a year of days a book is not worth keeping otherwise.
     tracked = fees.thresholds_usd.shape[0] > 1 or fees.referral_frac > 0.0
     volume = np.zeros((S, fees.day[fees.day.shape[0] - 1] + 1 if tracked else 1))
@@ -972,8 +978,8 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
                 long_usd[h] = 0.0
                 short_usd[h] = 0.0
                 carried[h] = cash[s]
-            add_paths_nb(0, longs, kept, 1.0, s, units, at, m_value, length, long_usd)
-            add_paths_nb(1, shorts, kept, -1.0, s, units, at, m_value, length, short_usd)
+            add_paths_nb(np.int64(0), longs, kept, 1.0, s, units, at, m_value, length, long_usd)
+            add_paths_nb(np.int64(1), shorts, kept, -1.0, s, units, at, m_value, length, short_usd)
             if m_carries:
                 add_paths_nb(s, count, held, 1.0, s, units, at, m_carried, length, carried)
             # 4. Margin

@@ -127,6 +127,21 @@ def test_the_kernel_imports_numpy_and_numba_only_and_follows_the_rules() -> None
             )
 
 
+def test_the_kernel_compiles_nothing_twice_and_no_words() -> None:
+    """A literal integer has a type of its own, so that what is called with it is compiled for it alone.
+
+    A slice that takes an array brings the words of an error about shapes, which are compiled for seconds.
+    """
+    tree = ast.parse((ROOT / "engine" / "kernel.py").read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("_nb"):
+            for given in map(ast.unparse, node.args):
+                assert not re.fullmatch(r"-?\d+|[A-Z][A-Z_]+", given), f"line {node.lineno}: {given}; write np.int64()"
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):
+            for target in map(ast.unparse, node.targets):
+                assert ":" not in target, f"line {node.lineno}: {target}; write a loop"
+
+
 @pytest.mark.parametrize("file", SOURCES, ids=name)
 def test_only_the_command_line_reads_the_clock_and_nothing_prints(file: Path) -> None:
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

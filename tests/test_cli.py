@@ -139,9 +139,12 @@ def test_the_demo_says_where_to_look_next() -> None:
     """The whole command, as `make demo` runs it."""
     own_cache = {**os.environ, "HLBT_DATA_CACHE": "demo-cache"}
     done = subprocess.run([HLBT, "demo"], capture_output=True, text=True, check=False, env=own_cache)
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0 and done.stderr == "", done.stderr
     assert "SYNTHETIC" in done.stdout
+    lines = done.stdout.splitlines()
+    assert len(lines) <= 30 and lines[0].startswith("First page: reports/momentum-")  # while the rest is made
     pages = sorted(Path("reports").glob("*/tearsheet.html"))
+    assert len(list(Path("reports/demo-sweep/top").glob("*/tearsheet.html"))) == 1
     assert len(pages) == 3 and Path("reports/index.html").is_file()
     for page in pages:
         assert "SYNTHETIC" in page.read_text(encoding="utf-8")

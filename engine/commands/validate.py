@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -62,9 +63,17 @@ def judge(study: Study, panel: Panel, reports: Path, top: int) -> Verdict:
 
 
 def judged(
-    study: Study, panel: Panel, reports: Path, top: int, step: Progress = lambda _done, _total, _what: None
+    study: Study,
+    panel: Panel,
+    reports: Path,
+    top: int,
+    step: Progress = lambda _done, _total, _what: None,
+    make: Callable[[Path], object] | None = None,
 ) -> Verdict:
-    """Verdict of a sweep by all trials below `reports`, tearsheets of its best sets, and its page."""
+    """Verdict of a sweep by all trials below `reports`, tearsheets of its best sets, and its page.
+
+    With `make` the runs of the best sets are kept without their pages, and it is given their folders.
+    """
     from engine.pages.sweep import write_sweep_page
     from engine.sweeps.trials import count_trials, families_of
     from engine.validate import validate
@@ -73,12 +82,14 @@ def judged(
     trials = count_trials(reports, families_of(study.record))
     verdict = validate(study, panel, trials if trials.total else None, progress=step)
     verdict.save(study.folder)
-    tearsheets = _tearsheets(study, panel, top, step)
+    tearsheets = _tearsheets(study, panel, top, step, make)
     write_sweep_page(study, verdict.to_dict(), tearsheets, step)
     return verdict
 
 
-def _tearsheets(study: Study, panel: Panel, top: int, step: Progress) -> dict[int, str]:
+def _tearsheets(
+    study: Study, panel: Panel, top: int, step: Progress, make: Callable[[Path], object] | None
+) -> dict[int, str]:
     """Run folders with tearsheets of the best sets, ``top/<run>`` in the sweep's folder; their links by row."""
     import numpy as np
 
@@ -95,7 +106,9 @@ def _tearsheets(study: Study, panel: Panel, top: int, step: Progress) -> dict[in
         setting = study.setting(place)
         result, origin = run_oracle(panel, setting.config, setting.oracle, setting.parameters)
         folder = study.folder / TOP / run_name(result, origin)
-        save_run(result, origin, folder, study.record["created"], write_tearsheet)
+        save_run(result, origin, folder, study.record["created"], None if make else write_tearsheet)
+        if make:
+            make(folder)
         links[place] = f"{TOP}/{folder.name}/tearsheet.html"
     return links
 
