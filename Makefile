@@ -80,7 +80,7 @@ lint: setup-dev ## ruff and mypy
 	$(BIN)/mypy
 
 bench: setup-dev ## measure the figures and print them as a table
-	$(BIN)/python tests/bench.py
+	$(BIN)/python tests/benchmarks/bench.py
 
 COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 lock: ## resolve the lock files again (needs uv on the PATH)

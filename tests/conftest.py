@@ -20,13 +20,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
 
-import effort
-from browser import Browser, running
-from commands import Hlbt, outcome
-from shared_data import shared
+from helpers import effort
+from helpers.browser import Browser, running
+from helpers.commands import Hlbt, outcome
+from helpers.shared_data import shared
 
 if TYPE_CHECKING:
-    from live_world import Run, World
+    from helpers.live_world import Run, World
 
 ROOT = Path(__file__).parent.parent
 
@@ -159,7 +159,7 @@ def hlbt(capsys: pytest.CaptureFixture[str]) -> Hlbt:
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     """A loopback exchange with an account, and files for it."""
-    from live_world import open_world
+    from helpers.live_world import open_world
 
     with open_world(tmp_path) as opened:
         yield opened
@@ -168,7 +168,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Run a live command, with short waits between attempts."""
-    from live_world import call
+    from helpers.live_world import call
 
     return lambda words: call(monkeypatch, capsys, words)
 
@@ -204,7 +204,7 @@ def sample_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def forks() -> multiprocessing.context.ForkServerContext:
     """A server that has imported everything, once, and forks; its own path is PYTHONPATH only, up to Python 3.12."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "live_kill", "killed"])
+    context.set_forkserver_preload(["pytest", "helpers.live_kill", "helpers.killed"])
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(path for path in sys.path if path))
         multiprocessing.forkserver.ensure_running()

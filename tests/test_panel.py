@@ -13,7 +13,7 @@ import pytest
 
 from engine import Coin, Panel, RunConfig, backtest, decisions_of
 from engine.errors import ConfigError, DataError
-from panels import random_panel
+from helpers.panels import random_panel
 
 INDEX = pd.date_range("2024-10-01", periods=60, freq="h", tz="UTC")
 MID = pd.DataFrame({"BTC": 60_000.0, "ETH": 3_000.0}, index=INDEX)

@@ -1,0 +1,80 @@
+"""The help of every command, walked off the tree: an example that parses, options that are told, a width that fits."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from engine import cli
+from helpers.commands import Hlbt
+
+HLBT = Path(sys.executable).parent / "hlbt"
+
+
+def leaves(node: Any, words: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    """Every command by the words that call it."""
+    inner = getattr(node, "commands", None)
+    if inner is None:
+        return {words: node}
+    return {path: leaf for name, below in inner.items() for path, leaf in leaves(below, (*words, name)).items()}
+
+
+TREE = typer.main.get_command(cli.app)
+COMMANDS = leaves(TREE)
+GROUPS = sorted({path[:1] for path in COMMANDS if len(path) > 1})
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_help(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    code, shown, err = hlbt(*path, "--help")
+    assert (code, err) == (0, "")
+    assert max(map(len, shown.splitlines())) <= 80
+    assert f"Usage: hlbt {' '.join(path)} " in shown
+    plain = " ".join(re.sub(r"[│╭╮╰╯─]", " ", shown).split())
+    for option in ("--config", "--set", "--json"):
+        assert option in plain, option
+    for parameter in COMMANDS[path].params:
+        assert getattr(parameter, "help", None), f"{parameter.name} is not explained"
+    example = re.search(r"Example: (hlbt .*)", " ".join(COMMANDS[path].help.split()))
+    assert example, "no example"
+    # Its words are read as the command reads them: a renamed option makes it fail.
+    words = shlex.split(example[1])[1:]
+    assert tuple(words[: len(path)]) == path
+    COMMANDS[path].make_context("hlbt", words[len(path) :])
+
+
+@pytest.mark.parametrize(
+    "path", [(), *sorted({path[:1] for path in COMMANDS if len(path) > 1}), ("data", "import")], ids=str
+)
+def test_a_group_lists_what_is_in_it(path: tuple[str, ...], hlbt: Hlbt) -> None:
+    code, shown, err = hlbt(*path, "--help")
+    assert (code, err) == (0, "")
+    for words in COMMANDS:
+        if words[: len(path)] == path:
+            assert re.search(rf"\b{words[len(path)]}\b", shown), words
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_a_shell_is_given_its_completion(shell: str) -> None:
+    """`hlbt --install-completion` puts this where the shell finds it; it asks hlbt itself for the words."""
+    # typer asks which shell called it; here none did, so the shell is named.
+    named = {**os.environ, "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    done = subprocess.run([HLBT, "--show-completion", shell], capture_output=True, text=True, check=False, env=named)
+    assert done.returncode == 0, done.stderr
+    assert "_HLBT_COMPLETE" in done.stdout and f"complete_{shell}" in done.stdout
+
+
+def test_completion_gives_the_words() -> None:
+    environment = {**os.environ, "_HLBT_COMPLETE": "complete_bash", "COMP_WORDS": "hlbt data ", "COMP_CWORD": "2"}
+    done = subprocess.run([HLBT], capture_output=True, text=True, check=False, env=environment)
+    assert set(done.stdout.split()) == {words[1] for words in COMMANDS if words[0] == "data"}, done.stderr

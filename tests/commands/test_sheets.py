@@ -1,0 +1,72 @@
+"""Tearsheets made side by side: the same pages, the same errors, and no process left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from engine.commands.sheets import Sheets
+from engine.errors import DataError
+from engine.report import write_tearsheet
+from engine.runs import load_run
+from helpers.made_runs import saved, simulated
+
+HLBT = Path(sys.executable).parent / "hlbt"
+
+
+def test_a_page_is_that_of_a_report_and_an_error_is_its_error(tmp_path: Path) -> None:
+    run, told = saved(simulated(), tmp_path / "run"), []
+    with Sheets(told.append) as sheets:
+        sheets.make(run.folder)
+        sheets.wait()
+        assert told == [run.folder / "tearsheet.html"]
+        made = told[0].read_bytes()
+        sheets.make(tmp_path / "none")
+        with pytest.raises(DataError, match="none is no run folder"):
+            sheets.wait()
+    assert write_tearsheet(load_run(run.folder)).read_bytes() == made
+
+
+def test_a_process_that_is_killed_is_told_of(tmp_path: Path) -> None:
+    run = saved(simulated(), tmp_path / "run")
+    with Sheets() as sheets:
+        sheets.make(run.folder)
+        for process in list(sheets._pool._processes.values()):
+            os.kill(process.pid or 0, signal.SIGKILL)
+        with pytest.raises(DataError, match=r"run was ended from outside.*`hlbt report"):
+            sheets.wait()
+
+
+def alive(group: int) -> bool:
+    """Whether a process of a group is there, but for those that have ended and wait to be asked."""
+    found = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    return any(int(line.split()[0]) == group and "Z" not in line.split()[1] for line in found.splitlines())
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
+def test_an_interrupted_demo_leaves_no_process(sign: signal.Signals) -> None:
+    """SIGINT as a terminal sends it, to every process of the group; SIGKILL to the command alone."""
+    with subprocess.Popen(
+        [HLBT, "demo", "--set", "data.cache=own"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as demo:
+        while not list(Path("reports").glob("momentum-*")) and demo.poll() is None:
+            time.sleep(0.05)  # its page is being made then
+        os.killpg(demo.pid, sign) if sign == signal.SIGINT else demo.kill()
+        _, said = demo.communicate()
+    if sign == signal.SIGINT:
+        assert demo.returncode == 130
+        assert said == "hlbt: interrupted. What was finished is kept; run the command again to go on.\n"
+    until = time.monotonic() + 20.0
+    while alive(demo.pid) and time.monotonic() < until:
+        time.sleep(0.1)
+    assert not alive(demo.pid)

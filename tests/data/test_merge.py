@@ -1,0 +1,196 @@
+"""Several sources in one cache: who is believed, what is reported, and that the order leaves no trace."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.data.load import load_panel
+from engine.data.precedence import OTHERWISE, PRECEDENCE, rank
+from engine.data.report import differences
+from engine.data.store import Store
+from engine.panel import FIELDS
+from helpers.effort import some
+from helpers.stores import cells, content, table
+
+START = "2024-03-01T00:00Z"
+HOUR = int(pd.Timestamp(START).timestamp()) // 3600
+
+
+def rows(values: list[float], start: str = START, coin: str = "BTC", **fields: list[float]) -> object:
+    return table({coin: values}, start=start, **{name: {coin: column} for name, column in fields.items()})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "cache")
+
+
+def mids(store: Store, name: str = "mid") -> dict[int, float]:
+    return {hour - HOUR: value for (_, hour, field), value in cells(store).items() if field == name}
+
+
+def test_the_table_of_precedence_is_a_strict_order_for_every_field() -> None:
+    for name in FIELDS:
+        ranks = [rank(name, source) for source in PRECEDENCE.get(name, OTHERWISE)]
+        assert ranks == sorted(set(ranks), reverse=True) and min(ranks) > 0
+        assert rank(name, "somewhere") == 0
+    assert rank("funding", "api") > rank("funding", "freqtrade") > rank("funding", "s3")
+    assert rank("mid", "l2book") > rank("mid", "s3") > rank("mid", "api") > rank("mid", "freqtrade")
+
+
+def test_a_higher_source_takes_the_cell_and_the_difference_is_reported(store: Store) -> None:
+    store.merge([rows([100.0, 200.0, 300.0, 400.0])], "freqtrade")
+    report = store.merge([rows([100.01, 202.0, np.nan, 400.0, 500.0])], "s3")
+    assert (report.added, report.raised, report.overruled, report.same, report.conflicts) == (1, 3, 0, 0, ())
+    assert mids(store) == {0: 100.01, 1: 202.0, 2: 300.0, 3: 400.0, 4: 500.0}
+    (apart,) = report.disagreements
+    assert (apart.field, apart.kept, apart.other, apart.cells, apart.differing) == ("mid", "s3", "freqtrade", 3, 1)
+    assert apart.median == pytest.approx(0.01 / 100.01)
+    assert apart.largest == pytest.approx(2 / 202)
+    assert (apart.coin, apart.time) == ("BTC", pd.Timestamp("2024-03-01T01:00Z"))
+    assert "s3 over freqtrade in 3 cells, of which 1 differ by more than 0.1%" in str(apart)
+
+
+def test_a_lower_source_is_overruled_and_reported_too(store: Store) -> None:
+    store.merge([rows([np.nan], funding=[2e-5])], "api")
+    report = store.merge([rows([100.0, 101.0], funding=[1e-5, 3e-5])], "s3")
+    assert (report.added, report.raised, report.overruled) == (3, 0, 1)
+    assert mids(store, "funding") == {0: 2e-5, 1: 3e-5}
+    (apart,) = report.disagreements
+    assert (apart.kept, apart.other, apart.cells, apart.largest) == ("api", "s3", 1, pytest.approx(0.5))
+    again = store.merge([rows([100.0, 101.0], funding=[1e-5, 3e-5])], "s3")
+    assert (again.wrote, again.same, again.overruled) == (False, 3, 1)
+
+
+def test_differences_of_several_merges_are_one_line(store: Store) -> None:
+    store.merge([rows([100.0, 200.0, 300.0])], "freqtrade")
+    first = store.merge([rows([101.0])], "s3")
+    second = store.merge([rows([201.0, 300.0], start="2024-03-01T01:00Z")], "s3")
+    (line,) = differences([first, second])
+    assert line == (
+        "Sources differ: mid: s3 over freqtrade in 3 cells, of which 2 differ by more than 0.1%; largest 0.99% "
+        "(BTC at 2024-03-01 00:00 UTC)."
+    )
+    assert differences([first]) == [f"Sources differ: {first.disagreements[0]}."]
+
+
+def test_one_source_that_contradicts_itself_is_still_a_conflict(store: Store) -> None:
+    store.merge([rows([100.0, 200.0])], "s3")
+    store.merge([rows([101.0, 201.0])], "freqtrade")
+    report = store.merge([rows([100.0, 210.0, 300.0])], "s3")
+    assert [(conflict.field, conflict.cells) for conflict in report.conflicts] == [("mid", 1)]
+    assert (report.refused, mids(store)) == (3, {0: 100.0, 1: 200.0})
+
+
+def test_replace_does_not_lift_a_lower_source_over_a_higher(store: Store) -> None:
+    store.merge([rows([100.0])], "s3")
+    assert store.merge([rows([90.0])], "freqtrade", replace=True).overruled == 1
+    assert mids(store) == {0: 100.0}
+
+
+def test_the_source_of_each_cell_and_of_each_month_is_recorded(store: Store) -> None:
+    store.merge([rows([1.0] * 800, volume_usd=[5.0] * 800)], "freqtrade")
+    store.merge([rows([2.0] * 3, start="2024-03-01T10:00Z", oracle=[2.0] * 3)], "s3")
+    march, april = store.require().files["2024-03"], store.require().files["2024-04"]
+    assert march.sources == {"mid": ("freqtrade", "s3"), "oracle": ("s3",), "volume_usd": ("freqtrade",)}
+    assert april.sources == {"mid": ("freqtrade",), "volume_usd": ("freqtrade",)}
+    names, codes = store.read_origins(march)["mid"]
+    assert [names[code] for code in codes[8:15]] == ["freqtrade"] * 2 + ["s3"] * 3 + ["freqtrade"] * 2
+    assert store.read(march, ["mid"]).fields.keys() == {"mid"}
+    # Raised as a whole, the field is of one source again.
+    store.merge([rows([3.0] * 744)], "l2book")
+    assert store.require().files["2024-03"].sources["mid"] == ("l2book",)
+    assert store.require().coins["BTC"].given == {
+        "freqtrade": pd.Timestamp("2024-04-03T07:00Z"),
+        "l2book": pd.Timestamp("2024-03-31T23:00Z"),
+        "s3": pd.Timestamp("2024-03-01T12:00Z"),
+    }
+
+
+PARTS = {
+    "freqtrade": lambda: [
+        table({"BTC": [1.0, 2.0, 3.0], "ETH": [9.0] * 5}, start="2024-03-31T22:00Z"),
+        table({"BTC": [np.nan] * 3}, start="2024-03-31T22:00Z", funding={"BTC": [1e-5] * 3}),
+    ],
+    "api": lambda: [table({"BTC": [1.0, 2.5]}, start="2024-03-31T22:00Z", funding={"BTC": [1e-5, 2e-5]})],
+    "s3": lambda: [
+        table(
+            {"BTC": [1.1, 2.0, 3.1, 4.1], "AAVE": [np.nan, 7.0, 7.0, 7.0]},
+            start="2024-03-31T21:00Z",
+            funding={"BTC": [3e-5] * 4, "AAVE": [4e-5] * 4},
+        )
+    ],
+    "l2book": lambda: [table({"BTC": [2.2]}, start="2024-03-31T23:00Z", bid={"BTC": [2.1]}, ask={"BTC": [2.3]})],
+}
+
+
+@pytest.mark.slow
+def test_the_order_of_the_sources_leaves_no_trace(tmp_path: Path) -> None:
+    states = []
+    for number, order in enumerate(itertools.permutations(PARTS)):
+        store = Store(tmp_path / str(number))
+        for source in order:
+            store.merge(PARTS[source](), source)
+        states.append(content(store.path))
+    assert len(states) == 24 and len(states[0]) == 3
+    assert all(state == states[0] for state in states)
+    values = {key: value for key, value in cells(store).items() if key[2] == "mid" and key[0] == "BTC"}
+    # 21:00 s3; 22:00 s3 over api and freqtrade; 23:00 the book; 00:00 s3.
+    assert [values[key] for key in sorted(values)] == [1.1, 2.0, 2.2, 4.1]
+
+
+@settings(max_examples=some(10, 25), deadline=None)
+@given(data=st.data())
+def test_any_sources_in_any_order_against_a_dictionary(data: st.DataObject, tmp_path_factory: object) -> None:
+    names = data.draw(st.permutations(["s3", "api", "freqtrade", "l2book"]))
+    price = st.sampled_from([np.nan, 1.0, 1.0 + 1e-10, 2.0, 3.0])
+    tables = {name: data.draw(st.lists(price, min_size=4, max_size=4)) for name in names}
+    expected = {}
+    for hour in range(4):
+        held = [name for name in PRECEDENCE["mid"] if not np.isnan(tables[name][hour])]
+        if held:
+            expected[hour] = tables[held[0]][hour]
+    store = Store(tmp_path_factory.mktemp("any") / "cache")  # type: ignore[attr-defined]
+    for name in names:
+        store.merge([rows(tables[name])], name)
+    assert (mids(store) if store.manifest().files else {}) == expected  # type: ignore[union-attr]
+
+
+def test_silence_counts_against_what_the_coins_own_sources_could_give(store: Store) -> None:
+    days = [float(value) for value in range(1, 200)]
+    store.merge([table({"BTC": days, "ETH": days, "GONE": days[:100]}, start=START)], "s3")
+    # A tail of BTC alone, from another source, months later: ETH is not known to be gone, GONE is.
+    store.merge([rows([1.0], start="2024-08-01T00:00Z")], "api")
+    gone = {coin.name: coin.delisted for coin in store.require().table()}
+    assert gone == {"BTC": None, "ETH": None, "GONE": pd.Timestamp("2024-03-05T03:00Z")}
+    # The archive goes on without ETH: now it is.
+    store.merge([rows([2.0], start="2024-03-20T00:00Z")], "s3")
+    assert store.require().table(["ETH"])[0].delisted == pd.Timestamp("2024-03-09T06:00Z")
+
+
+def test_months_without_volume_or_quotes_need_a_price_only_whatever_coins_are_asked_for(store: Store) -> None:
+    store.merge([rows([1.0, 1.0, 1.0], start=START)], "s3")  # neither volume nor quotes
+    later = "2024-03-01T03:00Z"
+    volume = {"BTC": [5.0, 5.0], "ETH": [np.nan, 0.0]}
+    store.merge([table({"BTC": [1.0, 1.0], "ETH": [2.0, 2.0]}, start=later, volume_usd=volume)], "freqtrade")
+    panel = load_panel(store.path)
+    assert panel.frame("tradable")["BTC"].tolist() == [True] * 5
+    assert panel.frame("tradable")["ETH"].tolist() == [False] * 5
+    # Asked for alone, ETH is as untradable as among the others: BTC's volume says that volume is observed.
+    assert load_panel(store.path, coins=["ETH"]).tradable.sum() == 0
+    assert load_panel(store.path, coins=["BTC"]).tradable.sum() == 5
+
+
+def test_impact_prices_are_a_quote(store: Store) -> None:
+    pair = {"impact_bid": [1.0, np.nan, 1.0], "impact_ask": [1.1, np.nan, np.nan]}
+    store.merge(
+        [rows([1.0, 1.0, 1.0], **pair), rows([1.0] * 3, coin="ETH", impact_bid=[1.0] * 3, impact_ask=[1.1] * 3)], "s3"
+    )
+    assert load_panel(store.path).frame("tradable")["BTC"].tolist() == [True, False, False]

@@ -1,0 +1,128 @@
+"""Days of the archive that come in parts: half published, in small batches, downloaded before, replaced meanwhile."""
+# ruff: noqa: F811 (fixtures of another file)
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import lz4.frame
+import pytest
+from test_s3 import OBJECTS, TEXTS, _account, hlbt, server, sync, undisturbed, words  # noqa: F401
+
+from engine.data import sync_s3 as module
+from engine.data.archive import Item, Range, make_plan, whole
+from engine.data.s3 import Bucket
+from engine.data.store import Store
+from engine.data.sync_s3 import sync_s3
+from helpers.archive_server import BUCKET, client, key_of, packed
+from helpers.stores import cells, content
+
+pytestmark = pytest.mark.slow
+
+KEY = key_of("2024-01-01")
+
+
+def put(server: str, body: bytes) -> None:
+    client(server).put_object(Bucket=BUCKET, Key=KEY, Body=body)
+
+
+@pytest.fixture
+def published(server: str) -> Iterator[str]:
+    """The server; the day is whole again afterwards."""
+    yield server
+    put(server, OBJECTS[KEY])
+
+
+def test_a_day_published_in_part_is_made_whole_when_it_is_published_anew(
+    published: str, tmp_path: Path, undisturbed: Path
+) -> None:
+    cache = tmp_path / "cache"
+    lines = TEXTS["2024-01-01"].splitlines()
+    put(published, packed("\n".join(lines[: 1 + 3 * 500]) + "\n"))  # three coins, to 08:19
+    assert sync(published, cache).taken == 4
+    before, there = cells(Store(cache)), cells(Store(undisturbed))
+    assert set(before) < set(there) and len(before) < len(there) - 200
+    put(published, OBJECTS[KEY])
+    report = sync(published, cache)
+    # Row 09:00 was of 08:19 and is of 08:59: that contradicts, is said, and is taken when the user says so.
+    cut = [conflict for merge in report.merges for conflict in merge.conflicts]
+    assert {(conflict.cells, f"{conflict.first:%d %H:%M}") for conflict in cut} == {(1, "01 09:00")}
+    assert report.taken == 0 and cells(Store(cache)) == before
+    report = sync(published, cache, replace=True)
+    assert report.taken == 1 and not report.problems
+    assert content(cache) == content(undisturbed)
+    assert sync(published, cache).taken == 0
+
+
+def test_a_day_published_anew_with_the_same_rows_counts_as_taken(published: str, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    sync(published, cache)
+    put(published, lz4.frame.compress(TEXTS["2024-01-01"].encode(), compression_level=9))
+    report = sync(published, cache)
+    assert (report.taken, report.problems, report.months) == (1, [], [])
+    assert sync(published, cache).taken == 0
+
+
+def test_batches_of_a_day_each_end_with_the_same_bytes(
+    server: str, tmp_path: Path, undisturbed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "BATCH_BYTES", 1)
+    report = sync(server, tmp_path / "cache")
+    assert len(report.merges) == 4 and report.taken == 4
+    assert content(tmp_path / "cache") == content(undisturbed)
+
+
+def test_downloads_of_a_killed_sync_go_to_raw_or_away(server: str, tmp_path: Path, undisturbed: Path) -> None:
+    cache = tmp_path / "cache"
+    for key, body in OBJECTS.items():
+        (cache / "incoming" / key).parent.mkdir(parents=True, exist_ok=True)
+        (cache / "incoming" / key).write_bytes(body)
+    assert sync(server, cache, keep_raw=True).reused == 4
+    assert {str(path.relative_to(cache / "raw")) for path in (cache / "raw").rglob("*.lz4")} == set(OBJECTS)
+    # What was committed before the kill is not wanted again, and does not stay.
+    shutil.rmtree(cache / "raw")
+    (cache / "incoming" / KEY).parent.mkdir(parents=True, exist_ok=True)
+    (cache / "incoming" / KEY).write_bytes(OBJECTS[KEY])
+    assert sync(server, cache).reused == 0
+    assert not list((cache / "incoming").rglob("*.lz4"))
+    assert content(cache) == content(undisturbed)
+
+
+def test_an_object_replaced_while_the_sync_runs_is_not_mixed_with_its_listing(published: str, tmp_path: Path) -> None:
+    bucket, store = Bucket(BUCKET, published), Store(tmp_path / "cache")
+    plan = make_plan(bucket, {}, Range())
+    put(published, packed(TEXTS["2024-01-01"].replace(",BTC,", ",ETH,")))
+    report = sync_s3(store, bucket, plan)
+    assert report.set_aside == [(KEY, "was replaced while the sync ran; sync again")] and report.taken == 3
+
+
+def test_what_is_no_price_is_said(published: str, tmp_path: Path, hlbt: Any) -> None:
+    lines = TEXTS["2024-01-01"].splitlines()
+    parts = lines[-1].split(",")
+    lines[-1] = ",".join([*parts[:8], "0", *parts[9:]])
+    put(published, packed("\n".join(lines) + "\n"))
+    code, out, err = hlbt(*words(published, tmp_path / "cache"))
+    assert code == 0 and "1 values are no price (0 or less) and were left out" in out, err
+    code, out, _ = hlbt(*words(published, tmp_path / "other", "--json"))
+    assert json.loads(out)["unusable"] == 1
+
+
+def test_an_earlier_download_is_used_only_when_it_is_this_very_object(tmp_path: Path) -> None:
+    path, body = tmp_path / "day", b"0123456789"
+
+    def item(etag: str, size: int = 10) -> Item:
+        return Item(KEY, etag, size, "asset_ctxs", date(2024, 1, 1))
+
+    assert whole(path, item("x")) is None
+    path.write_bytes(body)
+    sha256 = hashlib.sha256(body).hexdigest()
+    assert whole(path, item(hashlib.md5(body).hexdigest())) == sha256
+    assert whole(path, item(hashlib.md5(b"0123456780").hexdigest())) is None
+    assert whole(path, item("0123-2")) == sha256  # uploaded in parts: the tag is no digest of the content
+    assert whole(path, item("0123-2", 11)) is None

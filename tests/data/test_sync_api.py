@@ -1,0 +1,401 @@
+"""The API source, through the real SDK, against a HyperLiquid on loopback: what it brings and asks for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from engine.data.lacking import EMPTY, runs
+from engine.data.pacing import Pacer
+from engine.data.schema import hour_number, instant_of
+from engine.data.store import Store
+from helpers.api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
+from helpers.commands import Hlbt
+from helpers.hyperliquid_info import HOUR_MS, REFUSED, TOO_MANY, Listing, LoopbackServer, Recorded, Reply, Venue
+from helpers.shared_data import GO, SDK, recorded
+
+
+@pytest.fixture
+def venue() -> Venue:
+    return Venue(listings(), int(NOW.timestamp() * 1000))
+
+
+@pytest.fixture
+def server(venue: Venue) -> Iterator[LoopbackServer]:
+    with LoopbackServer({"/info": venue}) as running:
+        yield running
+
+
+# --- what it brings -------------------------------------------------------------------------------------------------
+
+
+def test_every_row_of_the_range_arrives_and_nothing_else(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    report = sync(store, server)
+    assert not report.problems
+    held = cells(store)
+    assert held == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
+    assert ("BTC", "mid", HOUR) in held and ("BTC", "mid", HOUR + 1) not in held  # the candle of this hour is open
+    assert held["BTC", "mid", HOUR] == float(venue.listings["BTC"].candles[HOUR - 1]["c"])
+    assert 0.0 in [value for (_, name, _), value in held.items() if name == "volume_usd"]
+    assert 0.5 < sum(key[:2] == ("kPEPE", "mid") for key in held) / (60 * 24) < 0.7
+    assert report.funding == sum(key[1] == "funding" for key in held)
+    assert report.candles == sum(key[1] == "mid" for key in held)
+    record = store.require().coins["OLD"]
+    assert record.is_delisted and record.last_funding == instant_of(HOUR - 20 * 24)
+    assert (record.origin, record.as_of, record.sz_decimals) == ("api", NOW, 2)
+    assert {
+        source for entry in store.require().files.values() for held in entry.sources.values() for source in held
+    } == {"api"}
+
+
+def test_the_range_and_the_coins_are_kept_to(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    first, last = HOUR - 900, HOUR - 100
+    sync(store, server, start=instant_of(first), end=instant_of(last), coins=["kPEPE"])
+    kept = {key: value for key, value in expected(venue, first, last).items() if key[0] == "kPEPE"}
+    assert cells(store) == pytest.approx(kept, rel=1e-12)
+    assert set(store.require().coins) == set(venue.listings)  # the coin table is whole
+
+
+def test_what_the_archive_estimated_is_settled_and_its_mids_stay(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    """The archive first, then the API: estimated rates are asked for and replaced, quotes outrank candles."""
+    store = Store(tmp_path / "cache")
+    hours = list(range(HOUR - 48, HOUR - 24))
+    store.merge([rows_table({"mid": dict.fromkeys(hours, 7.0), "funding": dict.fromkeys(hours, 9e-4)})], "s3")
+    report = sync(store, server, coins=["BTC"])
+    assert not report.problems
+    assert (report.changed, report.raised, report.overruled) == (0, 24, 24)
+    told = report.summary()
+    assert "Sources differ: funding: api over s3 in 24 cells, of which 24 differ by more than 0.1%" in told
+    assert "Sources differ: mid: s3 over api in 24 cells, of which 24 differ" in told
+    held, settled = cells(store), expected(venue, HOUR - 60 * 24, HOUR)
+    for hour in hours:
+        assert held["BTC", "funding", hour] == settled["BTC", "funding", hour] != 9e-4
+        assert held["BTC", "mid", hour] == 7.0
+        assert held["BTC", "volume_usd", hour] == settled["BTC", "volume_usd", hour]
+    before = len(server.requests)
+    sync(store, server, coins=["BTC"])
+    assert len(server.requests) - before == 1  # meta alone: nothing is asked for twice
+
+
+def test_funding_is_paged_by_500_and_no_hour_is_asked_for_twice(server: LoopbackServer, tmp_path: Path) -> None:
+    sync(Store(tmp_path / "cache"), server, coins=["BTC"])
+    starts = [payload["startTime"] // HOUR_MS for payload in server.asked("fundingHistory")]
+    first = HOUR - 60 * 24
+    assert starts == [first, first + 500, first + 1000]
+
+
+def test_answers_cut_shorter_than_documented_are_followed_to_their_end(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    venue.funding_cap = 120
+    store = Store(tmp_path / "cache")
+    assert not sync(store, server).problems
+    assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
+
+
+def test_a_full_answer_without_a_row_of_the_range_is_a_fault(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    def stuck(payload: dict[str, Any]) -> Any:
+        """Whatever is asked for, the first rows again."""
+        if payload["type"] == "fundingHistory":
+            payload = {**payload, "startTime": (HOUR - 60 * 24) * HOUR_MS}
+        return venue(payload)
+
+    server.handlers["/info"] = stuck
+    store = Store(tmp_path / "cache")
+    (problem,) = sync(store, server, coins=["BTC"]).problems
+    assert problem == f"BTC funding: a full answer without a row after {instant_of(HOUR - 940):%Y-%m-%d %H:%M} UTC"
+    server.handlers["/info"] = venue
+    assert not sync(store, server, coins=["BTC"]).problems
+    assert ("BTC", "funding", HOUR) in cells(store)
+
+
+def test_of_candles_only_the_last_5000_exist_and_the_report_says_so(tmp_path: Path) -> None:
+    venue = Venue([Listing("BTC", HOUR - 5300)], int(NOW.timestamp() * 1000))
+    store = Store(tmp_path / "cache")
+    with LoopbackServer({"/info": venue}) as server:
+        report = sync(store, server, start=instant_of(HOUR - 5300))
+        held = cells(store)
+        prices = [hour for _, name, hour in held if name == "mid"]
+        assert (min(prices), max(prices), len(prices)) == (HOUR - 4998, HOUR, 4999)  # one of the 5,000 is unfinished
+        assert min(hour for _, name, hour in held if name == "funding") == HOUR - 5300
+        assert str(instant_of(HOUR - 4998))[:16] in report.summary() and "--source s3" in report.summary()
+        asked = len(server.requests)
+        again = sync(store, server, start=instant_of(HOUR - 5300))
+        assert (len(server.requests) - asked, again.added) == (1, 0)  # meta alone
+        default = sync(Store(tmp_path / "other"), server, start=None)
+        assert default.first == instant_of(HOUR - 4998) and not default.notes and default.candles == 4999
+
+
+# --- what it does not ask for ---------------------------------------------------------------------------------------
+
+
+def test_a_second_sync_asks_almost_nothing(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    sync(store, server)
+    before, asked = content(store.path), len(server.requests)
+    report = sync(store, server)
+    assert report.added == 0 and not report.months and content(store.path) == before
+    # meta, and perhaps the sparse coin's last hours: a candle may still appear there.
+    assert len(server.requests) - asked <= 2
+
+    later = NOW + pd.Timedelta(days=1)
+    venue.move(int(later.timestamp() * 1000))
+    server.requests.clear()
+    report = sync(store, server, now=later)
+    assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR + 24), rel=1e-12)
+    coins = [payload["req"]["coin"] for payload in server.asked("candleSnapshot")]
+    assert coins == ["BTC", "kPEPE", "NEW"]  # one each, and nothing of the delisted coin
+    assert [payload["coin"] for payload in server.asked("fundingHistory")] == coins
+    assert all(payload["startTime"] == (HOUR + 1) * HOUR_MS for payload in server.asked("fundingHistory"))
+
+
+@pytest.mark.slow
+def test_hours_without_a_row_are_asked_for_again_when_the_memory_of_them_is_lost(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "cache")
+    sync(store, server)
+    before = content(store.path)
+    memory = (store.path / EMPTY).read_bytes()
+    digit = memory.index(b"],") - 1  # of the last hour of a run: another one would hide an hour, or ask for one
+    other = memory[:digit] + bytes([memory[digit] ^ 1]) + memory[digit + 1 :]
+    for damage in (None, b"{", b"[1]", b'{"funding": {"NEW": [["a", 2]]}}', other):
+        (store.path / EMPTY).unlink() if damage is None else (store.path / EMPTY).write_bytes(damage)
+        report = sync(store, server)
+        assert report.added == 0 and report.requests > 3 and content(store.path) == before
+    (store.path / EMPTY).unlink()
+    (store.path / EMPTY).mkdir()  # it cannot be kept either
+    assert sync(store, server).requests > 3 and (store.path / EMPTY).is_dir()
+
+
+def test_holes_and_a_tail_of_another_source_are_no_resume_point(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    """Only the end of BTC is in the cache, and a stretch in the middle: the rest is asked for, and not those."""
+    store = Store(tmp_path / "cache")
+    truth = expected(venue, HOUR - 60 * 24, HOUR)
+    held = [*range(HOUR - 300, HOUR + 1), *range(HOUR - 1000, HOUR - 590)]
+    store.merge(
+        [
+            rows_table({name: {hour: truth["BTC", name, hour] for hour in held}})
+            for name in ("mid", "volume_usd", "funding")
+        ],
+        "freqtrade",
+    )
+    sync(store, server, coins=["BTC"])
+    wanted = {key: value for key, value in truth.items() if key[0] == "BTC"}
+    assert cells(store) == pytest.approx(wanted, rel=1e-12)
+    ranges = [
+        (payload["startTime"] // HOUR_MS, payload["endTime"] // HOUR_MS) for payload in server.asked("fundingHistory")
+    ]
+    assert ranges == [(HOUR - 1440, HOUR - 1001), (HOUR - 590, HOUR - 301)]
+    # A second candle request would cost more than the 410 candles that the cache has already.
+    [candles] = server.asked("candleSnapshot")
+    assert (candles["req"]["startTime"], candles["req"]["endTime"]) == ((HOUR - 1441) * HOUR_MS, (HOUR - 302) * HOUR_MS)
+
+
+def test_a_price_without_a_volume_is_no_candle(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    truth = expected(venue, HOUR - 60 * 24, HOUR)
+    store.merge([rows_table({"mid": {hour: truth["BTC", "mid", hour] for hour in range(HOUR - 99, HOUR + 1)}})], "s3")
+    sync(store, server, coins=["BTC"])
+    assert ("BTC", "volume_usd", HOUR) in cells(store)
+
+
+def test_silence_of_a_living_coin_is_not_remembered(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    server.fail(Reply("[]"), times=1, type="fundingHistory", coin="BTC")
+    first = sync(store, server)
+    assert not first.problems and not any(key[:2] == ("BTC", "funding") for key in cells(store))
+    sync(store, server)
+    assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
+
+
+def test_a_coin_that_is_gone_today_has_its_whole_life_in_a_range_asked_for_bit_by_bit(tmp_path: Path) -> None:
+    """The first range ends before the listing: its empty hours say nothing of what came after them."""
+    gone = Listing("OLD", HOUR - 30 * 24, gone=HOUR - 20 * 24)
+    venue = Venue([Listing("BTC", HOUR - 60 * 24), gone], int(NOW.timestamp() * 1000))
+    store = Store(tmp_path / "cache")
+    with LoopbackServer({"/info": venue}) as server:
+        sync(store, server, end=instant_of(HOUR - 40 * 24))
+        sync(store, server)
+        assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
+        server.requests.clear()
+        later = NOW + pd.Timedelta(days=1)
+        venue.move(int(later.timestamp() * 1000))
+        sync(store, server, now=later)
+        assert not any(payload.get("coin") == "OLD" for payload in server.asked("fundingHistory"))
+
+
+def test_a_coin_that_is_listed_again_is_asked_for_again(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    sync(store, server)
+    venue.listings["OLD"].gone = None
+    venue.listings["OLD"].listed = HOUR + 5
+    later = NOW + pd.Timedelta(days=3)
+    venue.move(int(later.timestamp() * 1000))
+    sync(store, server, now=later)
+    assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR + 72), rel=1e-12)
+
+
+# --- pace -----------------------------------------------------------------------------------------------------------
+
+
+def most_in_a_minute(times: list[float], weights: list[int]) -> int:
+    """Largest weight in any window of 60 s, by brute force."""
+    return max(
+        sum(weight for at, weight in zip(times, weights, strict=True) if begin <= at <= begin + 60.0) for begin in times
+    )
+
+
+@pytest.mark.slow
+def test_no_minute_of_a_sync_weighs_more_than_the_limit(tmp_path: Path) -> None:
+    coins = [Listing(f"C{place:02d}", HOUR - 1300) for place in range(25)]
+    venue = Venue(coins, int(NOW.timestamp() * 1000))
+    clock = Clock()
+    times, weights = [], []
+
+    def weighed(payload: dict[str, Any]) -> Any:
+        """The exchange's own books: weight by its documentation, at the moment of the answer."""
+        clock.seconds += 0.2
+        answer = venue(payload)
+        per_item = {"meta": 0.0, "candleSnapshot": 1 / 60, "fundingHistory": 1 / 20}[payload["type"]]
+        times.append(clock.seconds)
+        weights.append(20 + int(per_item * len(answer)))
+        return answer
+
+    with LoopbackServer({"/info": weighed}) as server:
+        server.fail(TOO_MANY, 3, type="fundingHistory")
+        report = sync(Store(tmp_path / "cache"), server, clock, start=instant_of(HOUR - 1300))
+    assert not report.problems
+    assert most_in_a_minute(times, weights) <= 1200
+    assert sum(weights) <= report.weight <= sum(weights) * 1.05 + 3 * 45  # and not much is left unused
+    assert clock.seconds <= report.weight / 1200 * 60 + 80
+
+
+def test_pacer_counts_a_request_from_its_reservation_to_a_minute_after_its_answer() -> None:
+    clock = Clock()
+    pacer = Pacer(clock, clock.sleep, budget=100)
+    pacer.reserve(60)
+    clock.seconds = 50.0  # a slow answer
+    pacer.settle(60)
+    pacer.reserve(40)
+    assert clock.seconds == 50.0
+    pacer.settle(40)
+    pacer.reserve(1)
+    assert clock.seconds == pytest.approx(110.0, abs=0.1)
+    pacer.settle(1)
+    assert (pacer.requests, pacer.spent) == (3, 101)
+    pacer.reserve(500)  # more than the budget ever allows: alone, it goes
+    assert clock.seconds == pytest.approx(170.0, abs=0.2)
+
+
+def test_progress_is_in_weight_names_the_coin_and_ends_full(server: LoopbackServer, tmp_path: Path) -> None:
+    calls: list[tuple[int, int, str]] = []
+    report = sync(Store(tmp_path / "cache"), server, progress=lambda *call: calls.append(call))
+    done = [call[0] for call in calls]
+    assert done == sorted(done) and done[0] == 0 and calls[-1][0] == calls[-1][1] >= report.weight - 20
+    assert len(calls) > 2 * 8  # a line a page, not only a coin
+    assert calls[0][2].startswith("BTC candles (about ") and any(call[2].startswith("OLD funding") for call in calls)
+
+
+def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
+    now = pd.Timestamp.now("UTC")  # the command asks the real clock
+    hour = hour_number(now)
+    venue = Venue([Listing("BTC", hour - 48)], int(now.timestamp() * 1000))
+    store = Store(tmp_path / "cache")
+    store.merge([rows_table({"funding": {hour - 10: 0.5}})], "api")
+    with LoopbackServer({"/info": venue}) as server:
+        words = ("data", "sync", "--source", "api", "--base-url", server.url, "--set", f"data.cache={store.path}")
+        done = hlbt(*words)
+        assert done.code == 1 and "1 coins (0 delisted)" in done.out
+        assert "1 problems: BTC funding: 1 cells differ" in done.err and "--replace takes the new values" in done.err
+        done = hlbt(*words, "--replace", "--json")
+        assert (done.code, done.json["changed"], done.json["problems"]) == (0, 1, [])
+    held = cells(store)
+    assert held["BTC", "funding", hour - 10] == float(venue.listings["BTC"].rates[hour - 10]["fundingRate"])
+    assert ("BTC", "mid", hour - 1) in held and ("BTC", "mid", hour + 1) not in held
+
+
+def test_the_report_is_json_with_its_problems(server: LoopbackServer, tmp_path: Path) -> None:
+    from engine.records import to_json
+
+    server.fail(REFUSED, 99, type="candleSnapshot", coin="NEW")
+    report = sync(Store(tmp_path / "cache"), server)
+    state = json.loads(to_json(report.to_dict()))
+    assert state["problems"] == report.problems and state["coins"] == 4 and state["delisted"] == 1
+    assert state["last"] == "2025-06-15T10:00:00+00:00"
+    assert state["funding"] == report.funding > 0 and state["months"] == ["2025-04", "2025-05", "2025-06"]
+
+
+# --- recorded answers -----------------------------------------------------------------------------------------------
+
+
+def test_recorded_candles(tmp_path: Path) -> None:
+    (_, meta), (_, candles) = recorded(*SDK, "test_get_candles_snapshot.yaml")
+    store = Store(tmp_path / "cache")
+    with LoopbackServer({"/info": Recorded(meta, candles=candles)}) as server:
+        now = pd.Timestamp(candles[-1]["T"], unit="ms", tz="UTC")  # one millisecond before the last one closes
+        report = sync(store, server, coins=["kPEPE"], start=pd.Timestamp("2023-05-21T21:00Z"), now=now)
+    assert not report.problems and report.candles == len(candles) - 1 == 23
+    held = cells(store)
+    assert held["kPEPE", "mid", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == 0.001604
+    assert held["kPEPE", "volume_usd", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == 520665683.0 * 0.001604
+    assert len(held) == 46 and len(store.require().coins) == len(meta["universe"])
+
+
+def test_recorded_funding(tmp_path: Path) -> None:
+    """Paid every 8 hours at first, once 24 minutes late, and 1,038 rows in one answer: the cap came later."""
+    (_, meta), (_, rates) = recorded(*SDK, "test_get_funding_history[None].yaml")
+    store = Store(tmp_path / "cache")
+    with LoopbackServer({"/info": Recorded(meta, funding=rates)}) as server:
+        now = pd.Timestamp(rates[-1]["time"], unit="ms", tz="UTC") + pd.Timedelta(minutes=1)
+        report = sync(store, server, coins=["BTC"], start=pd.Timestamp("2023-05-01T00:00Z"), now=now)
+        assert not report.problems and len(server.asked("fundingHistory")) == 1
+        server.requests.clear()
+        sync(store, server, coins=["BTC"], start=pd.Timestamp("2023-05-01T00:00Z"), now=now)
+        assert not server.asked("fundingHistory")  # the hours in between are known to be empty
+    wanted = {("BTC", "funding", row["time"] // HOUR_MS): float(row["fundingRate"]) for row in rates}
+    assert cells(store) == wanted and len(wanted) == 1038
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "asked", "coins", "delisted"),
+    [
+        ("Meta.yaml", {"type": "meta"}, 203, 32),
+        ("MetaAndAssetCtxs.yaml", {"dex": "", "type": "metaAndAssetCtxs"}, 228, 38),
+    ],
+    ids=["2025-08-22", "2026-02-06"],
+)
+def test_recorded_universe(file: str, asked: dict[str, str], coins: int, delisted: int, tmp_path: Path) -> None:
+    """Every coin of a real `meta` gets into the coin table, also those without any history."""
+    [answer, *_] = [answer for request, answer in recorded(*GO, file) if request == asked]
+    meta = answer[0] if isinstance(answer, list) else answer
+    store = Store(tmp_path / "cache")
+    with LoopbackServer({"/info": Recorded(meta)}) as server:
+        report = sync(store, server)
+    assert (report.coins, report.delisted) == (coins, delisted) and not report.problems
+    manifest = store.manifest()
+    assert manifest is not None and len(manifest.coins) == coins
+    assert manifest.coins["MATIC"].is_delisted and manifest.coins["BTC"].max_leverage == 40
+
+
+def test_runs_bridges_short_holes() -> None:
+    hours = np.array([3, 4, 6, 10, 11])
+    assert runs(hours) == [(3, 4), (6, 6), (10, 11)]
+    assert runs(hours, 1) == [(3, 6), (10, 11)]
+    assert runs(hours, 3) == [(3, 11)]
+    assert runs(hours[:0]) == []

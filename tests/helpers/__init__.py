@@ -1,0 +1,1 @@
+"""What tests share: made-up markets, servers on loopback, slow references."""

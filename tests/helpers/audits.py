@@ -1,0 +1,37 @@
+"""An oracle that does not look ahead, and what an audit found."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from engine import Oracle, Panel
+from engine.oracles.causality import Audit
+
+
+def statuses(found: Audit) -> dict[str, str]:
+    return {check.name: check.status for check in found.checks}
+
+
+class Planted(Oracle):
+    """Weights in proportion to a score; a subclass says what it reads."""
+
+    def score(self, panel: Panel, rows: np.ndarray) -> np.ndarray:
+        raise NotImplementedError
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        score = np.nan_to_num(self.score(panel, panel.rows(decisions)))
+        gross = np.maximum(np.abs(score).sum(axis=1, keepdims=True), 1e-300)
+        return pd.DataFrame(score / gross, index=decisions, columns=list(panel.coins))
+
+
+def change(panel: Panel, hours: int = 24) -> np.ndarray:
+    mid = panel.values("mid")
+    moved = np.full_like(mid, np.nan)
+    moved[hours:] = mid[hours:] / mid[:-hours] - 1.0
+    return moved
+
+
+class Honest(Planted):
+    def score(self, panel: Panel, rows: np.ndarray) -> np.ndarray:
+        return change(panel)[rows]

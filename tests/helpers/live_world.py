@@ -1,0 +1,187 @@
+"""What the tests of the live commands share: a loopback exchange with an account, files for it, and the commands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from engine import RunConfig
+from engine.live.execute import Policy
+from engine.live.limits import Limits
+from engine.live.spec import StrategySpec, write_spec
+from engine.oracles.build import bound_parameters, load_oracle, oracle_code
+from engine.records import code_digest, files_digest
+from helpers.commands import Outcome, outcome
+from helpers.hyperliquid_exchange import HyperLiquidExchange
+from helpers.hyperliquid_world import MASTER, trading
+
+#: The fixture `run` of conftest.py.
+Run = Callable[[list[str]], Outcome]
+SECRET = "11" * 32
+MOMENTUM = "research.oracles.momentum:Momentum"
+
+
+class World:
+    """An exchange, the account of MASTER, and a folder with credentials, weights and journals."""
+
+    def __init__(self, server: HyperLiquidExchange, folder: Path) -> None:
+        self.server, self.folder = server, folder
+        self.credentials = folder / "hyperliquid_config.json"
+        self.credentials.write_text(
+            json.dumps({"secret_key": "0x" + SECRET, "account_address": MASTER.address, "multi_sig": None})
+        )
+        self.credentials.chmod(0o600)
+        self.journals = folder / "live"
+
+    def weights(self, row: Mapping[str, float], name: str = "book.csv", time: str = "2020-01-01T23:00Z") -> Path:
+        path = self.folder / name
+        pd.DataFrame([row]).assign(time=time).set_index("time").to_csv(path)
+        return path
+
+    def words(self, *words: object) -> list[str]:
+        """A command with this exchange, account and folder."""
+        given = [str(word) for word in words]
+        where = ["--base-url", self.server.url, "--credentials", str(self.credentials)]
+        fast = (
+            ["--expires-seconds", "1.0", "--timeout-seconds", "0.8"]
+            if given[0] in ("run", "rebalance", "flatten")
+            else []
+        )
+        return ["live", *given, *where, "--journal", str(self.journals), *fast]
+
+    def rebalance(self, row: Mapping[str, float], *words: object) -> list[str]:
+        return self.words("rebalance", "--weights", self.weights(row), "--execute", *words)
+
+    def stop_clock(self) -> pd.Timestamp:
+        """Stop the exchange's clock where it is."""
+        self.server.now = now = self.server.now
+        return pd.Timestamp(now, unit="ms", tz="UTC")
+
+    def half_past_two(self) -> pd.Timestamp:
+        """Stop the exchange's clock at a time of day that is no scheduled one, whenever the test runs."""
+        time = pd.Timestamp.now("UTC").normalize() + pd.Timedelta(hours=14, minutes=30)
+        self.server.now = int(time.timestamp() * 1000)
+        return time
+
+    @property
+    def positions(self) -> dict[str, float]:
+        return self.server.positions(MASTER.address)
+
+    def weights_held(self) -> dict[str, float]:
+        """Positions as fractions of equity, at the mark."""
+        equity = self.server.equity(MASTER.address)
+        coins = self.server.ledger.coins
+        return {coin: units * float(coins[coin].mark) / equity for coin, units in self.positions.items()}
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every journal entry."""
+        return [
+            json.loads(line) for path in sorted(self.journals.glob("*.jsonl")) for line in path.read_text().splitlines()
+        ]
+
+    def last(self, kind: str) -> dict[str, Any]:
+        """The newest entry of a kind."""
+        return [entry for entry in self.entries() if entry["kind"] == kind][-1]
+
+    def check(self) -> None:
+        """What must hold whatever happened: no order twice, each intended before it was sent, no secret anywhere."""
+        cloids = [order.cloid for order in self.server.orders]
+        assert len(cloids) == len(set(cloids)), "an order was accepted twice"
+        assert all(order.tif == "Ioc" for order in self.server.orders)
+        intended = {
+            order["cloid"] for entry in self.entries() if entry["kind"] == "intent" for order in entry["orders"]
+        }
+        assert set(cloids) <= intended
+        for path in self.folder.rglob("*"):
+            if path.is_file() and path != self.credentials:
+                assert SECRET.encode() not in path.read_bytes(), path
+
+
+@contextmanager
+def open_world(folder: Path) -> Iterator[World]:
+    """The exchange of hyperliquid_world with books 4 bps wide that refill."""
+    with trading() as server:
+        for coin in ("BTC", "ETH", "DOGE", "RLB"):
+            price = server.ledger.coins[coin].price
+            server.set_book(coin, bid=price * 0.9998, ask=price * 1.0002, refill=True)
+        yield World(server, folder)
+
+
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]) -> Outcome:
+    """Run a command in this process, with short waits between attempts."""
+    monkeypatch.setattr(Policy.__init__, "__defaults__", (*Policy.__init__.__defaults__[:-1], (0.02, 0.05, 0.1, 0.2)))
+    done = outcome(capsys, *words)
+    assert SECRET not in done.out + done.err
+    return done
+
+
+def daily(
+    world: World,
+    monkeypatch: pytest.MonkeyPatch,
+    waits: int,
+    *,
+    start: pd.Timestamp | None = None,
+    oversleep_hours: Mapping[int, float] | None = None,
+    change: Callable[[int], None] = lambda number: None,
+) -> list[str]:
+    """Replace the clock of ``--daily``: wait `number` is over at once, then `change(number)`; the last is an interrupt.
+
+    Returns the times of day that are waited for, as they come.
+    """
+    clock, waited = [start or world.half_past_two()], list[str]()
+
+    def wait(until: pd.Timestamp) -> None:
+        waited.append(f"{until:%H:%M}")
+        if len(waited) == waits:
+            raise KeyboardInterrupt
+        woken = until + pd.Timedelta(hours=(oversleep_hours or {}).get(len(waited), 0.0))
+        world.server.advance((woken - clock[0]) / pd.Timedelta(hours=1))
+        clock[0] = woken
+        change(len(waited))
+
+    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
+    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
+    return waited
+
+
+def near(world: World, wanted: dict[str, float], slack: float = 0.003) -> None:
+    held = world.weights_held()
+    assert set(held) == {coin for coin, weight in wanted.items() if weight}
+    for coin, weight in wanted.items():
+        assert held.get(coin, 0.0) == pytest.approx(weight, abs=slack)
+
+
+def momentum_spec(
+    folder: Path, cache: Path, name: str = "momentum", limits: Limits | None = None, **config: Any
+) -> Path:
+    """A spec of the momentum oracle on a cache, as a promotion writes it."""
+    parameters = bound_parameters(type(load_oracle(MOMENTUM, {})), {"lookback_hours": 24, "n": 1})
+    settled = RunConfig.from_dict(config)
+    settled = replace(settled, data=replace(settled.data, cache=str(cache)))
+    spec = StrategySpec(
+        name=name,
+        created="2026-01-01T00:00:00+00:00",
+        oracle=MOMENTUM,
+        parameters=parameters,
+        config=settled,
+        limits=limits or Limits(),
+        gates={"results": {}, "overrides": {}},
+        digests={
+            "data": "0" * 64,
+            "oracle": files_digest(oracle_code(load_oracle(MOMENTUM, parameters))),
+            "engine": code_digest(),
+        },
+        versions={"hlbt": "0.1.0"},
+        trials=1,
+        account={},
+    )
+    path = folder / f"{name}.json"
+    write_spec(spec, path)
+    return path

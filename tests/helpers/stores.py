@@ -1,0 +1,43 @@
+"""What a cache holds, and tables to put into one."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from engine.data.store import Store
+
+START = "2024-01-31T20:00Z"
+
+
+def table(coins: dict[str, Any], start: str = START, **fields: Any) -> pa.Table:
+    """Rows of some coins from `start` on: ``table({"BTC": [1.0, 2.0]}, funding={"BTC": [...]})``."""
+    frames = []
+    for coin, mid in coins.items():
+        time = pd.date_range(start, periods=len(mid), freq="h", unit="ms")
+        columns = {name: np.asarray(values[coin], dtype=float) for name, values in fields.items()}
+        frames.append(pd.DataFrame({"time": time, "coin": coin, "mid": np.asarray(mid, dtype=float), **columns}))
+    return pa.Table.from_pandas(pd.concat(frames), preserve_index=False).replace_schema_metadata(None)
+
+
+def content(folder: Path) -> dict[str, str]:
+    """Digest of every file of a cache."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+    return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def cells(store: Store) -> dict[tuple[str, int, str], float]:
+    """Every observed cell of a cache, read file by file."""
+    found = {}
+    for entry in store.require().files.values():
+        rows = store.read(entry)
+        for name, values in rows.fields.items():
+            for code, hour, value in zip(rows.codes, rows.hours, values, strict=True):
+                if value == value:
+                    found[rows.coins[code], int(hour), name] = float(value)
+    return found

@@ -1,0 +1,192 @@
+"""Files of the live path that cannot be read or written, and what the status makes of a journal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from engine import HyperLiquidDEX, PaperDEX, RunConfig
+from engine.data.exchange import Patience
+from engine.errors import DataError, LiveError, SpecError
+from engine.live.credentials import read_credentials
+from engine.live.dex import OrderRequest
+from engine.live.journal import Journal
+from engine.live.spec import canonical, read_spec
+from engine.live.status import drift, filled_orders
+from helpers.live_world import SECRET, Run, World, momentum_spec
+from helpers.panels import random_panel
+
+pytestmark = pytest.mark.slow
+
+NOW = pd.Timestamp("2025-06-01T22:59:30Z")
+ORDER = OrderRequest("0x" + "7" * 32, "BTC", 0.01, 101_000.0, False)
+
+
+# Files ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("not JSON " + SECRET, "not JSON"),
+        (json.dumps([SECRET]), "not a JSON object"),
+        (None, "does not exist"),
+        ("folder", "cannot be read"),
+    ],
+)
+def test_credentials_that_cannot_be_read(tmp_path: Path, content: str | None, said: str) -> None:
+    path = tmp_path / "keys.json"
+    if content == "folder":
+        path.mkdir(0o700)
+    elif content is not None:
+        path.write_text(content)
+        path.chmod(0o600)
+    with pytest.raises(LiveError, match=said) as caught:
+        read_credentials(path)
+    assert SECRET not in str(caught.value)
+
+
+def test_a_key_off_the_curve_is_not_shown(tmp_path: Path) -> None:
+    """Of the right form, and no key: above the order of the curve. The library's own message quotes it."""
+    path, key = tmp_path / "keys.json", "f" * 64
+    path.write_text(json.dumps({"secret_key": key}))
+    path.chmod(0o600)
+    with pytest.raises(LiveError, match="no valid private key") as caught:
+        HyperLiquidDEX(credentials=path).label  # noqa: B018 - asking is what reads the key
+    assert key not in str(caught.value) and caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda text: text + ",", "not JSON"),
+        (lambda text: text.replace("1.1", "NaN"), "not JSON"),
+        (lambda text: signed({**json.loads(text), "trails": 1}), "unknown trails. Did you mean 'trials'"),
+        (lambda text: signed({k: v for k, v in json.loads(text).items() if k != "trials"}), "missing trials"),
+        (lambda text: signed({**json.loads(text), "limits": {"gros": 1}}), "Did you mean 'gross'"),
+    ],
+    ids=["comma", "nan", "unknown", "missing", "limit"],
+)
+def test_specs_that_cannot_be_read(tmp_path: Path, change: Callable[[str], str], said: str) -> None:
+    path = momentum_spec(tmp_path, tmp_path)
+    path.write_text(change(path.read_text()))
+    with pytest.raises(SpecError) as caught:
+        read_spec(path)
+    assert said in str(caught.value) and "momentum.json" in str(caught.value)
+
+
+def signed(content: dict[str, object]) -> str:
+    """The content with the digest that fits it."""
+    import hashlib
+
+    content.pop("digest")
+    return json.dumps({**content, "digest": hashlib.sha256(canonical(content).encode()).hexdigest()})
+
+
+def test_a_spec_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="hlbt promote"):
+        read_spec(tmp_path / "momentum.json")
+
+
+def test_the_status_of_a_name_that_nothing_has(world: World, run: Run) -> None:
+    """The account is told, and that nothing has run; it was a page of nothing."""
+    assert run(world.rebalance({"BTC": 0.3})).code == 0
+    assert run(world.words("status", "book")).code == 0
+    before = sorted(world.journals.iterdir())
+    done = run(world.words("status", "typo"))
+    told = done.out.replace("\n", "")
+    assert done.code == 0 and "There is no journal" in told and "typo-testnet" in told and "1 position" in told
+    assert sorted(world.journals.iterdir()) == before
+
+
+def test_a_paper_account_that_cannot_be_read(tmp_path: Path) -> None:
+    panel, state = random_panel(3, 48, 2), tmp_path / "paper.json"
+    PaperDEX(panel, state=state).advance(panel.index[3])
+    content = json.loads(state.read_text())
+    held = {"units": 1.0, "price": 1.0, "missing": 0}
+    for change, said in (
+        ({"schema": 9}, "schema 9"),
+        ({"cash_usd": None}, "Delete it"),
+        ({"positions": {"GONE": held}}, "holds GONE"),
+    ):
+        state.write_text(json.dumps({**content, **change}))
+        with pytest.raises(LiveError, match=said):
+            PaperDEX(panel, state=state)
+    state.unlink()
+    with pytest.raises(DataError, match="no row at"):
+        PaperDEX(panel, state=state, start=panel.index[-1] + pd.Timedelta(hours=1))
+
+
+# Status ---------------------------------------------------------------------------------------------------------------
+
+
+def test_a_status_that_cannot_be_told(world: World, run: Run) -> None:
+    assert run(world.rebalance({"BTC": 0.3})).code == 0
+    [journal] = world.journals.glob("book-*.jsonl")
+    words = ["live", "status", "book", "--journal", str(world.journals)]
+    done = run([*words, "--out", str(journal / "page.html")])
+    assert done.code == 1 and "--out" in done.err
+    found = run([*words, "--json"]).json
+    assert found["drift"]["reason"] == "It takes two rebalances." and found["runs"][0]["state"] == "at target"
+    journal.with_name(journal.name[:-7] + "ff.jsonl").write_bytes(journal.read_bytes())
+    done = run(words)
+    assert done.code == 1 and "several accounts" in done.err
+
+
+def test_an_order_of_unknown_fate_is_in_the_status(world: World, run: Run) -> None:
+    assert run(world.rebalance({"BTC": 0.3})).code == 0
+    [path] = world.journals.glob("book-*.jsonl")
+    journal = Journal(path)
+    order = {**vars(ORDER), "mid": 100_000.0}
+    journal.append("intent", NOW, instant=NOW.isoformat(), expires_ms=1, orders=[order])
+    done = run(["live", "status", "book", "--journal", str(world.journals)])
+    assert done.code == 0 and "Orders of unknown fate: 1" in done.out
+
+
+def test_the_price_of_a_resolved_order_is_that_of_its_fills() -> None:
+    """`orderStatus` has no price: 1 at 10 and 3 at 12 is 11.50, 1,500 bps above mid."""
+    order = {**vars(ORDER), "mid": 10.0}
+    fills = [
+        {"cloid": ORDER.cloid, "units": units, "price": price, "fee_usd": 0.01} for units, price in ((1, 10), (3, 12))
+    ]
+    entries = [
+        {"kind": "intent", "instant": NOW.isoformat(), "orders": [order]},
+        {"kind": "resolved", "answers": [{"cloid": ORDER.cloid, "fate": "filled", "units": 4.0, "price": None}]},
+    ]
+    assert filled_orders(entries) == []  # not told before it is known
+    [found] = filled_orders([*entries, {"kind": "fills", "fills": fills}])
+    assert found.price == 11.5 and found.slippage_bps == pytest.approx(1_500) and found.notional_usd == 40.0
+    assert found.fee_bps == pytest.approx(1e4 * 0.02 / 40) and found.model_fee_bps is None
+
+
+def test_drift_without_the_hours_that_were_traded(sample_cache: Path) -> None:
+    config = RunConfig.from_dict({"data": {"cache": str(sample_cache)}})
+    plan = {"equity_usd": 1.0, "plan": {"weights": {}}}
+    instants = [(NOW + pd.Timedelta(days=days)).ceil("h").isoformat() for days in (3_000, 3_001)]
+    found = drift([{**plan, "instant": instant} for instant in instants], config)
+    assert found["rows"] == [] and found["reason"]
+
+
+def test_fills_that_could_not_be_asked_for_are_noted_by_the_next_run(
+    world: World, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fee of an order is in the account's history only; without it the order counts, the fee waits."""
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((), (), 60.0))
+    fault = world.server.inject("bad_gateway", on="userFillsByTime", times=99)
+    words = ["live", "status", "book", "--journal", str(world.journals), "--json"]
+    assert run(world.rebalance({"BTC": 0.3})).code == 0
+    found = run(words).json
+    assert found["costs"]["orders"] == 1 and found["costs"]["fee_bps"] is None
+    fault.times = 0
+    assert run(world.rebalance({"BTC": 0.3})).code == 0  # nothing to order, and the fills of before
+    assert run(words).json["costs"]["fee_bps"] == pytest.approx(4.5, abs=0.05)
+
+
+def test_a_made_up_cache_is_named_before_there_is_anything_to_compare(sample_cache: Path, tmp_path: Path) -> None:
+    for cache, made_up in ((sample_cache, True), (tmp_path / "absent", False)):
+        found = drift([], RunConfig.from_dict({"data": {"cache": str(cache)}}))
+        assert (found["rows"], found["synthetic"]) == ([], made_up)

@@ -1,0 +1,86 @@
+"""kill -9 at every step of a rebalance: the next run brings the book to its target, and no order is placed twice."""
+
+from __future__ import annotations
+
+import signal
+from multiprocessing.context import ForkServerContext as Forks
+
+import pandas as pd
+import pytest
+
+from helpers.effort import some
+from helpers.hyperliquid_world import MASTER
+from helpers.live_world import Run, World
+
+pytestmark = pytest.mark.slow
+
+BEFORE = {"BTC": 0.4, "ETH": -0.4, "DOGE": 0.2}
+#: A reduction, a flip and an opening: both phases, and a coin in both.
+AFTER = {"BTC": 0.2, "ETH": 0.3, "DOGE": 0.2, "RLB": -0.2}
+#: Entries of that rebalance, in their order.
+STEPS = ["plan", "dead_man", "intent", "answers", "leverage_set", "intent", "answers", "done", "fills"]
+#: After one entry is as before the next, but for what is done in between: that is for `make test-full`.
+AFTER_ALL = range(len(STEPS)) if some(0, 1) else (2, 5, len(STEPS) - 1)
+CASES = [(step, "before") for step in range(len(STEPS))] + [(step, "after") for step in AFTER_ALL]
+CASES += [(step, when) for step, kind in enumerate(STEPS) if kind == "intent" for when in ("torn", "in flight")]
+
+
+def command(world: World, row: dict[str, float]) -> list[str]:
+    now = pd.Timestamp.now("UTC").floor("h") + pd.Timedelta(minutes=30)
+    return world.rebalance(row, "--now", now.isoformat(), "--json", "--limit", "gross=1.02")
+
+
+def test_the_steps_are_those_of_an_undisturbed_run(world: World, run: Run) -> None:
+    assert run(command(world, BEFORE)).code == 0
+    first = len(world.entries())
+    assert run(command(world, AFTER)).code == 0
+    assert [entry["kind"] for entry in world.entries()[first:]] == STEPS
+
+
+@pytest.mark.parametrize(("step", "when"), CASES, ids=[f"{step}-{STEPS[step]}-{when}" for step, when in CASES])
+def test_a_killed_rebalance_goes_on(world: World, run: Run, forks: Forks, step: int, when: str) -> None:
+    from helpers.live_kill import run_and_die
+
+    assert run(command(world, BEFORE)).code == 0
+    first = len(world.entries())
+    if when == "in flight":
+        # The request takes effect 0.3 s later: after the death, before the order expires.
+        closing = step == STEPS.index("intent")
+        world.server.inject(
+            "late", on="order", seconds=0.3, match=lambda payload: payload["action"]["orders"][0]["r"] == closing
+        )
+    child = forks.Process(target=run_and_die, args=(command(world, AFTER), first + step, when))
+    child.start()
+    child.join(120)
+    assert child.exitcode == -signal.SIGKILL
+    assert gross(world) <= 1.02
+    done = run(command(world, AFTER))
+    assert done.code == 0, done.err + done.out
+    held = world.weights_held()
+    assert set(held) == set(AFTER)
+    for coin, weight in AFTER.items():
+        assert held[coin] == pytest.approx(weight, abs=0.003)
+    assert gross(world) <= 1.02
+    world.check()
+    placed = {order.cloid for order in world.server.orders}
+    sent = [order["c"] for payload in world.server.asked("order") for order in payload["action"]["orders"]]
+    assert len(sent) == len(set(sent)) and placed <= set(sent)
+
+
+def gross(world: World) -> float:
+    return sum(abs(weight) for weight in world.weights_held().values())
+
+
+def test_two_kills_in_a_row_and_a_changed_mind(world: World, run: Run, forks: Forks) -> None:
+    """Killed after sending, killed again while asking, then flattened: each order has been asked for, once placed."""
+    from helpers.live_kill import run_and_die
+
+    for step in (3, 4):
+        before = len(world.entries())
+        child = forks.Process(target=run_and_die, args=(command(world, AFTER), before + step, "before"))
+        child.start()
+        child.join(120)
+    done = run(world.words("flatten", "book", "--execute"))
+    assert done.code == 0, done.err
+    assert world.server.positions(MASTER.address) == {}
+    world.check()

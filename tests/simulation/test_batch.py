@@ -1,0 +1,207 @@
+"""backtest_many(): the numbers of backtest(), whatever the form, the chunks and the threads."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from engine import Panel, RunConfig, SparseWeights, backtest, backtest_many
+from engine.errors import ConfigError, DataError, WeightsError
+from helpers.batches import assert_same
+from helpers.effort import some
+from helpers.panels import nasty_cases, random_panel, random_weights, tiny_case
+
+
+def books(panel: Panel, count: int) -> tuple[np.ndarray, pd.DatetimeIndex]:
+    frames = [random_weights(seed, panel) for seed in range(count)]
+    decisions = frames[0].index
+    return np.stack(
+        [frame.reindex(index=decisions, columns=list(panel.coins)).to_numpy() for frame in frames]
+    ), decisions
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    return random_panel(11, 24 * 50, 9, quotes=True, funding=True, oracle=True, table=True, volume=True)
+
+
+def test_many_books_are_as_many_backtests(panel: Panel) -> None:
+    """More books than a tile holds, to 1e-10 of equity."""
+    weights, decisions = books(panel, 70)
+    table = backtest_many(panel, weights, decisions)
+    assert len(table) == 70 and list(table.columns) == list(
+        backtest(panel, _frame(weights[0], decisions, panel)).metrics
+    )
+    for place in (0, 1, 33, 63, 64, 69):
+        result = backtest(panel, _frame(weights[place], decisions, panel))
+        assert_same(table.iloc[place], result)
+        assert table["equity_end_usd"].iloc[place] == pytest.approx(result.metrics["equity_end_usd"], rel=1e-10)
+
+
+def _frame(weights: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel) -> pd.DataFrame:
+    return pd.DataFrame(weights, index=decisions, columns=list(panel.coins))
+
+
+@pytest.mark.slow
+@settings(max_examples=some(120, 500), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@given(case=nasty_cases())
+def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
+    """Delistings, gaps, jumps, liquidations, odd decisions, every setting."""
+    panel, weights, config = case
+    weights = weights.sort_index().reindex(columns=list(panel.coins), fill_value=0.0)
+    dense = np.stack([np.zeros_like(weights), weights])
+    try:
+        result = backtest(panel, weights, config)
+    except WeightsError as error:
+        with pytest.raises(WeightsError, match=str(error)[:20]):
+            backtest_many(panel, dense, weights.index, config)
+        return
+    assert_same(backtest_many(panel, dense, weights.index, config).iloc[1], result)
+    assert_same(backtest_many(panel, SparseWeights.from_dense(dense), weights.index, config).iloc[1], result)
+
+
+@pytest.mark.slow
+def test_panels_of_a_few_hours() -> None:
+    """A single row, decisions on the first and the last, liquidations at once; no day's return to speak of."""
+    compared = 0
+    for seed in range(some(60, 150)):
+        panel, weights, config = tiny_case(seed)
+        try:
+            result = backtest(panel, weights, config)
+        except WeightsError:
+            continue
+        for form in (weights.to_numpy()[None], SparseWeights.from_dense(weights.to_numpy()[None])):
+            assert_same(backtest_many(panel, form, weights.index, config).iloc[0], result)
+        compared += 1
+    assert compared > 0.8 * some(60, 150)
+
+
+def test_form_chunks_and_threads_do_not_change_a_bit(panel: Panel) -> None:
+    weights, decisions = books(panel, 150)
+    sparse = SparseWeights.from_dense(weights)
+    D = len(decisions)
+    expected, returns = backtest_many(panel, weights, decisions, threads=1, daily_returns=True)
+    others = {
+        "threads": weights,
+        "fortran": np.asfortranarray(weights),
+        "sparse": sparse,
+        "chunks": (weights[first : first + 13] for first in range(0, 150, 13)),
+        "sparse chunks": (sparse.part(first, min(first + 40, 150), D) for first in range(0, 150, 40)),
+    }
+    for name, form in others.items():
+        table, daily = backtest_many(panel, form, decisions, threads=2, daily_returns=True)
+        pd.testing.assert_frame_equal(table, expected, check_exact=True, obj=name)
+        pd.testing.assert_frame_equal(daily, returns, check_exact=True, obj=name)
+
+
+def test_daily_returns_are_those_of_backtest(panel: Panel) -> None:
+    weights, decisions = books(panel, 3)
+    _, returns = backtest_many(panel, weights, decisions, daily_returns=True)
+    for place in range(3):
+        expected = backtest(panel, _frame(weights[place], decisions, panel)).daily_returns
+        assert returns.index.equals(expected.index)
+        np.testing.assert_allclose(returns[place], expected, rtol=0, atol=1e-12)
+
+
+def test_delay_leaves_out_what_lies_beyond_the_panel(panel: Panel) -> None:
+    weights, decisions = books(panel, 2)
+    config = RunConfig.from_dict({"execution": {"delay_hours": 30}})
+    for form in (weights, SparseWeights.from_dense(weights)):
+        table = backtest_many(panel, form, decisions, config)
+        result = backtest(panel, _frame(weights[1], decisions, panel), config)
+        assert result.metrics["decisions"] < len(decisions)
+        assert_same(table.iloc[1], result)
+
+
+def test_bad_input(panel: Panel) -> None:
+    weights, decisions = books(panel, 80)
+    above = weights.copy()
+    above[70, 3, :2] = 0.9
+    with pytest.raises(
+        WeightsError, match=r"Gross weight \d\.\d\d of book 70 on .* exceeds 1.00 \(account.max_gross\)"
+    ):
+        backtest_many(panel, above, decisions)
+    with pytest.raises(WeightsError, match="of book 70 on"):
+        backtest_many(panel, iter([above[:50], above[50:]]), decisions)
+    infinite = weights.copy()
+    infinite[2, 0, 0] = -np.inf
+    with pytest.raises(WeightsError, match="Gross weight inf of book 2 on"):
+        backtest_many(panel, SparseWeights.from_dense(infinite), decisions)
+    with pytest.raises(WeightsError, match=r"Weights of shape \(80, \d+, 9\) were given; .* is needed"):
+        backtest_many(panel, weights[:, :-1], decisions)
+    for wrong, message in (
+        (_frame(weights[0], decisions, panel), "was given DataFrame as weights.*there is backtest"),
+        (None, "was given NoneType as weights"),
+        (weights.tolist(), "Weights are list; an array of numbers"),
+        (weights.astype(str), "Weights are an array of <U"),
+        (weights > 0, "Weights are an array of bool"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            backtest_many(panel, wrong, decisions)  # type: ignore[arg-type]
+    with pytest.raises(WeightsError, match="timezone-aware decision instants are needed"):
+        backtest_many(panel, weights, list(range(len(decisions))))  # type: ignore[arg-type]
+    for wrong in (None, 5):
+        with pytest.raises(WeightsError, match=f"Decisions are {wrong}; timezone-aware"):
+            backtest_many(panel, weights, wrong)  # type: ignore[arg-type]
+    for threads in (-1, 0, 2.5, "4"):
+        with pytest.raises(ConfigError, match=f"threads = {threads!r} is not accepted"):
+            backtest_many(panel, weights, decisions, threads=threads)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"backtest_many\(\) was given ndarray where the panel belongs"):
+        backtest_many(weights, panel, decisions)  # type: ignore[arg-type]
+    with pytest.raises(WeightsError, match="must be ascending"):
+        backtest_many(panel, weights, decisions[::-1])
+    with pytest.raises(WeightsError, match="no weights"):
+        backtest_many(panel, iter([]), decisions)
+    with pytest.raises(DataError, match="an hour late"):
+        backtest_many(panel.known(), weights, decisions)
+    indptr = np.append(0, np.ones(len(decisions), dtype=np.int64))
+    for coin in (99, -1):
+        with pytest.raises(WeightsError, match="do not fit"):
+            backtest_many(panel, SparseWeights(indptr, np.array([coin]), np.array([0.5])), decisions)
+    with pytest.raises(WeightsError, match="do not fit"):
+        backtest_many(panel, SparseWeights(indptr[:-1], np.array([1]), np.array([0.5])), decisions)
+    twice = SparseWeights(np.append(0, np.full(len(decisions), 2)), np.array([1, 1]), np.array([0.5, 0.5]))
+    with pytest.raises(WeightsError, match="coins do not ascend"):
+        backtest_many(panel, twice, decisions)
+
+
+def test_sparse_weights_that_do_not_fit_together() -> None:
+    """The kernel trusts them: each of these would read memory that is not its own, or be another weight."""
+    one, two = np.array([0, 1]), np.array([0.5, 0.5])
+    for indptr, coins, weights, message in (
+        (np.array([0, 1]), one, two, "indptr must ascend from 0 to the number of entries; it ends at 1"),
+        (np.array([0, 3, 2], dtype=np.uint64), one, two, "indptr must ascend"),
+        (np.array([1, 2]), one, two, "indptr must ascend"),
+        (np.array([], dtype=np.int64), one, two, "it ends at None"),
+        (np.array([0, 2]), one, two[:1], "1 weights"),
+        ([0, 2], one, two, "indptr is list; a 1-d array of integers is needed"),
+        (np.array([0.0, 2.0]), one, two, "indptr is 1-d float64"),
+        (np.array([0, 2]), np.array([0.2, 1.7]), two, "coins is 1-d float64; a 1-d array of integers is needed"),
+        (np.array([0, 2]), one, np.array(["a", "b"]), "weights is 1-d <U1; a 1-d array of floats is needed"),
+        (np.array([0, 2]), one, two[None], "weights is 2-d float64"),
+    ):
+        with pytest.raises(WeightsError, match=message):
+            SparseWeights(indptr, coins, weights)  # type: ignore[arg-type]
+
+
+def test_sparse_weights_of_any_width_of_number(panel: Panel) -> None:
+    weights, decisions = books(panel, 3)
+    sparse = SparseWeights.from_dense(weights)
+    expected = backtest_many(panel, sparse, decisions)
+    other = SparseWeights(sparse.indptr.astype(np.uint64), sparse.coins.astype(np.int16), sparse.weights)
+    pd.testing.assert_frame_equal(backtest_many(panel, other, decisions), expected, check_exact=True)
+
+
+def test_what_was_lost_twice_is_no_gain() -> None:
+    """Without margin equity may go below zero and come back: two such days multiply to a growth that nobody had."""
+    index = pd.date_range("2024-10-01T23:00Z", periods=24 * 3 + 1, freq="h")
+    mid = np.repeat([100.0, 20.0, 100.0, 20.0], 24)[: len(index)]
+    panel = Panel.from_frames(mid=pd.DataFrame({"A": mid}, index=index))
+    weights = pd.DataFrame({"A": [3.0]}, index=index[:1])
+    config = RunConfig.from_dict({"account": {"max_gross": 3.0, "margin": False}})
+    result = backtest(panel, weights, config)
+    assert (1.0 + result.daily_returns).round(2).tolist() == [-1.4, 1.0, -1.4]
+    assert result.metrics["cagr"] == -1.0
+    assert_same(backtest_many(panel, weights.to_numpy()[None], weights.index, config).iloc[0], result)

@@ -1,0 +1,496 @@
+"""validate(): luck fails, an edge passes, every check can fail, every figure is one that can be had by hand."""
+
+from __future__ import annotations
+
+import json
+import sys
+from copy import deepcopy
+from dataclasses import replace
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import typer
+
+from engine import Panel, RunConfig, backtest, decisions_of, metrics, weight_matrix
+from engine.commands.validate import NOT_PASSED, validate_command
+from engine.errors import ConfigError, DataError, HlbtError
+from engine.sweep import sweep as engine_sweep
+from engine.sweeps.study import VERDICT, Study, index_of, load_study
+from engine.sweeps.trials import record_trials
+from engine.validate import TrialCount, validate
+from engine.validation.checks import checks_of
+from engine.validation.robustness import Rerun, neighbours
+from engine.validation.statistics import deflated_sharpe_ratio, effective_trials, moments, walk_forward
+from engine.validation.verdict import Check, Thresholds, Verdict, load_verdict
+from helpers.studies import market, study_of
+from research.oracles.momentum import Momentum
+
+pytestmark = pytest.mark.slow
+
+MOMENTUM = "research.oracles.momentum:Momentum"
+GRID: dict[str, list[Any]] = {"lookback_hours": [48, 120, 240], "n": [1, 2, 3, 4]}
+#: Checks that need nothing but the study and its daily returns.
+FROM_RETURNS = {
+    "deflated_sharpe",
+    "pbo",
+    "spa_zero",
+    "bootstrap",
+    "track_record",
+    "walk_forward_anchored",
+    "walk_forward_rolling",
+    "plateau",
+}
+
+
+@pytest.fixture(scope="module")
+def panel() -> Panel:
+    return market(2, 260, 12, 0.0002, quotes=True)
+
+
+@pytest.fixture(scope="module")
+def study(panel: Panel) -> Study:
+    return study_of(panel, MOMENTUM, GRID)
+
+
+@pytest.fixture(scope="module")
+def edge(study: Study, panel: Panel) -> Verdict:
+    return validate(study, panel)
+
+
+@pytest.fixture(scope="module")
+def luck() -> tuple[Study, Panel]:
+    panel = market(1, 200, 10, 0.0)
+    free = RunConfig.from_dict({"costs": {"taker_bps": 0.0, "half_spread_bps": 0.0}})
+    return study_of(panel, "studies:Noise", {"seed": list(range(80))}, config=free), panel
+
+
+def by_name(verdict: Verdict) -> dict[str, Check]:
+    return {check.name: check for check in verdict.checks}
+
+
+def test_an_edge_passes(edge: Verdict) -> None:
+    assert edge.passed and all(check.passed for check in edge.checks), edge.table()
+    assert edge.says == "All 17 checks passed: nothing here says that the winner is luck."
+    assert edge.details["notes"] == [
+        "No ledger of trials was given: the deflated Sharpe ratio counts the sets of this study only, and understates "
+        "whatever search came before it."
+    ]
+
+
+def test_luck_fails(luck: tuple[Study, Panel]) -> None:
+    """The best of 80 random books, without any cost, has a fine Sharpe ratio; nothing else of it is fine."""
+    study, panel = luck
+    assert study["sharpe"].max() > 1.5
+    verdict = validate(study, panel)
+    failed = {name for name, check in by_name(verdict).items() if check.passed is False}
+    assert {"deflated_sharpe", "pbo", "spa_zero"} <= failed
+    assert not verdict.passed and "the winner is not distinguishable from luck" in verdict.says
+    assert by_name(verdict)["deflated_sharpe"].value < 0.9
+
+
+def test_the_same_seed_gives_the_same_verdict(study: Study, panel: Panel, edge: Verdict) -> None:
+    seen: list[tuple[int, int, str]] = []
+    again = validate(study, panel, progress=lambda *step: seen.append(step))
+    assert again.to_dict() == edge.to_dict()
+    assert seen[0][:2] == (0, 11) and seen[-1] == (11, 11, "done") and len(seen) == 12
+    assert validate(study, panel, seed=1).details["bootstrap"] != edge.details["bootstrap"]
+
+
+# Every check can fail ------------------------------------------------------------------------------------------------
+
+BREAK: dict[str, tuple[str, Any]] = {
+    "deflated_sharpe": ("trials.deflated_sharpe", 0.94),
+    "pbo": ("pbo.pbo", 0.21),
+    "spa_zero": ("spa.zero.p_consistent", 0.06),
+    "spa_btc": ("spa.btc.p_consistent", 0.06),
+    "bootstrap": ("bootstrap.sharpe", [-0.1, 9.0]),
+    "track_record": ("winner.track.minimum_days", 260.0),
+    "walk_forward_anchored": ("walk_forward.anchored.sharpe", -0.1),
+    "walk_forward_rolling": ("walk_forward.rolling.sharpe", -0.1),
+    "cost_x2": ("cost_stress.1.sharpe", -0.1),
+    "cost_x3": ("cost_stress.2.sharpe", -0.1),
+    "delay_1h": ("delay_stress.1.sharpe", 3.0),
+    "delay_24h": ("delay_stress.2.sharpe", -0.1),
+    "start_dates": ("start_dates.3.sharpe", -0.1),
+    "plateau": ("plateau.median", 3.0),
+    "liquidation": ("delay_stress.2.liquidated_at", "2025-03-01T00:00:00+00:00"),
+    "reproduced": ("winner.rerun.sharpe", 8.0),
+}
+
+
+@pytest.mark.parametrize("name", [*BREAK, "decision_hours"])
+def test_each_check_can_fail_alone(edge: Verdict, name: str) -> None:
+    details = deepcopy(dict(edge.details))
+    if name == "decision_hours":
+        for row in details[name][:13]:
+            row["sharpe"] = 1.0
+    else:
+        path, value = BREAK[name]
+        *steps, last = path.split(".")
+        node: Any = details
+        for step in steps:
+            node = node[int(step) if isinstance(node, list) else step]
+        node[int(last) if isinstance(node, list) else last] = value
+    checks = checks_of(details, Thresholds())
+    assert [check.name for check in checks if not check.passed] == [name]
+    verdict = Verdict("x", checks, details)
+    assert not verdict.passed and verdict.says.startswith("1 of 17 checks failed: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "failing"),
+    [
+        ("deflated_sharpe", 1.1, {"deflated_sharpe"}),
+        ("pbo", -1.0, {"pbo"}),
+        ("superiority_p", -1.0, {"spa_zero", "spa_btc"}),
+        ("walk_forward_sharpe", 99.0, {"walk_forward_anchored", "walk_forward_rolling"}),
+        ("bootstrap_sharpe", 99.0, {"bootstrap"}),
+        ("cost_sharpe", 99.0, {"cost_x2", "cost_x3"}),
+        ("delay_kept_frac", 9.0, {"delay_1h"}),
+        ("day_delay_sharpe", 99.0, {"delay_24h"}),
+        ("hours_kept_frac", 9.0, {"decision_hours"}),
+        ("start_sharpe", 99.0, {"start_dates"}),
+        ("plateau_kept_frac", 9.0, {"plateau"}),
+        ("liquidations", -1.0, {"liquidation"}),
+        ("reproduction_difference", -1.0, {"reproduced"}),
+    ],
+)
+def test_each_threshold_is_asked_for(edge: Verdict, name: str, value: float, failing: set[str]) -> None:
+    checks = checks_of(edge.details, Thresholds.from_dict({name: value}))
+    assert {check.name for check in checks if not check.passed} == failing
+
+
+def test_thresholds_are_checked() -> None:
+    with pytest.raises(ConfigError, match="Unknown threshold"):
+        Thresholds.from_dict({"pbo_max": 0.1})
+    with pytest.raises(ConfigError, match="confidence"):
+        Thresholds(confidence=95.0)
+
+
+# What cannot be computed ---------------------------------------------------------------------------------------------
+
+
+def test_without_a_panel(study: Study) -> None:
+    verdict = validate(study, None)
+    found = by_name(verdict)
+    assert {name for name, check in found.items() if check.passed is None} == set(found) - FROM_RETURNS
+    assert all(found[name].passed for name in FROM_RETURNS)
+    assert not verdict.passed and "could not be computed" in verdict.says and verdict.digests["panel"] is None
+    assert found["cost_x2"].says == "Not computed. No panel was given, so the winner could not be run again."
+    assert found["spa_btc"].says == "Not computed. There is no BTC to compare with: no panel was given."
+    assert verdict.details["cost_stress"] == {"why": "No panel was given, so the winner could not be run again."}
+
+
+def test_without_daily_returns(study: Study, panel: Panel, edge: Verdict) -> None:
+    """A summary alone: the winner's own returns come from the run on the panel, the rest says why."""
+    bare = replace(study, daily_returns=None)
+    found = by_name(validate(bare, panel))
+    missing = {"pbo", "spa_zero", "spa_btc", "walk_forward_anchored", "walk_forward_rolling"}
+    assert {name for name, check in found.items() if check.passed is None} == missing
+    assert "kept no daily returns" in found["pbo"].says
+    same = by_name(edge)
+    for name in ("deflated_sharpe", "bootstrap", "track_record"):
+        assert found[name].value == pytest.approx(same[name].value, rel=1e-8)
+    nothing = by_name(validate(bare, None))
+    assert {name for name, check in nothing.items() if check.passed is not None} == {"plateau"}
+
+
+def test_without_btc(panel: Panel) -> None:
+    keep = [place for place, coin in enumerate(panel.coins) if coin != "BTC"]
+    other = replace(
+        panel,
+        coins=tuple(panel.coins[place] for place in keep),
+        fields={name: values[:, keep] for name, values in panel.fields.items()},
+        tradable=panel.tradable[:, keep],
+        table=tuple(panel.table[place] for place in keep),
+    )
+    verdict = validate(study_of(other, MOMENTUM, GRID), other)
+    assert by_name(verdict)["spa_btc"].says == "Not computed. There is no BTC to compare with: the panel lacks it."
+    assert by_name(verdict)["spa_zero"].passed and not verdict.passed
+
+
+def test_sets_without_returns_are_left_out_and_named(study: Study, panel: Panel) -> None:
+    assert study.daily_returns is not None
+    daily, table = study.daily_returns.copy(), study.table.copy()
+    failed = [place for place in range(len(study)) if place != study.best()][:2]
+    daily.iloc[:, failed] = np.nan
+    daily.iloc[0, 5] = np.nan  # an edge: the day goes, the set stays
+    table.iloc[failed, table.columns.get_loc("sharpe")] = np.nan
+    verdict = validate(replace(study, daily_returns=daily, table=table), panel)
+    assert verdict.details["pbo"]["sets"] == 10 and verdict.details["pbo"]["days"] == 258
+    assert "2 of 12 sets have no daily returns and were left out." in verdict.details["notes"]
+    places = {fold["place"] for fold in verdict.details["walk_forward"]["rolling"]["folds"]}
+    assert places and not places & set(failed)
+    for fold in verdict.details["walk_forward"]["anchored"]["folds"]:
+        assert fold["parameters"] == study.chosen(fold["place"])
+
+
+def test_one_set_and_few_days() -> None:
+    panel = market(3, 40, 6, 0.0005)
+    one = study_of(panel, MOMENTUM, {"lookback_hours": [24]}, {"n": 2})
+    found = by_name(validate(one, panel))
+    assert found["pbo"].passed is None and "at least 2 days x 2 sets" in found["pbo"].says
+    assert found["plateau"].passed is None and "no neighbour" in found["plateau"].says
+    short = market(3, 8, 6, 0.0005)
+    few = by_name(validate(study_of(short, MOMENTUM, {"lookback_hours": [24, 48]}, {"n": 2}), short))
+    assert "7 days are too few" in few["pbo"].says and "cannot be resampled" in few["bootstrap"].says
+    assert "No start leaves 30 days" in few["start_dates"].says
+
+
+def test_a_study_that_never_traded() -> None:
+    panel = market(3, 40, 6, 0.0005)
+    idle = study_of(panel, "studies:Noise", {"seed": [1, 2]}, {"scale": 1e-9})
+    with pytest.raises(DataError, match="No set of the study test-study has a sharpe"):
+        validate(idle, panel)
+
+
+def test_another_panel_is_said_and_does_not_pass(study: Study, panel: Panel) -> None:
+    verdict = validate(study, panel.until(panel.index[-30]))
+    assert "The panel is not the one that the sweep ran on: its digest differs." in verdict.details["notes"]
+    assert by_name(verdict)["reproduced"].passed is False and not verdict.passed
+    assert "not those that its sweep recorded" in verdict.says
+    assert verdict.digests["data"] == panel.digest != verdict.digests["panel"]
+
+
+# Figures by hand -----------------------------------------------------------------------------------------------------
+
+
+def by_hand(panel: Panel, study: Study, **sections: dict[str, Any]) -> Any:
+    config = RunConfig.from_dict(sections)
+    oracle = Momentum(**study.chosen(study.best()))
+    return backtest(panel, weight_matrix(oracle, panel, decisions_of(panel, config)), config)
+
+
+def test_runs_again_are_backtests(study: Study, panel: Panel, edge: Verdict) -> None:
+    figures = ("sharpe", "cagr", "max_drawdown", "equity_end_usd")
+    cases = [
+        *((row, {"costs": {"stress": row["factor"]}}) for row in edge.details["cost_stress"]),
+        *((row, {"execution": {"delay_hours": row["hours"]}}) for row in edge.details["delay_stress"]),
+        *((row, {"execution": {"hour_utc": row["hour"]}}) for row in edge.details["decision_hours"]),
+    ]
+    assert len(cases) == 3 + 3 + 24
+    for row, sections in cases:
+        expected = by_hand(panel, study, **sections).metrics
+        assert {name: row[name] for name in figures} == {name: expected[name] for name in figures}, sections
+    sharpes = [row["sharpe"] for row in edge.details["decision_hours"]]
+    assert by_name(edge)["decision_hours"].value == pytest.approx(np.median(sharpes))
+    costs = [row["equity_end_usd"] for row in edge.details["cost_stress"]]
+    assert costs == sorted(costs, reverse=True)
+
+
+def test_stresses_are_on_top_of_the_sets_own(panel: Panel) -> None:
+    config = RunConfig.from_dict({"costs": {"stress": 1.5}, "execution": {"delay_hours": 2}})
+    rerun = Rerun(study_of(panel, MOMENTUM, {"lookback_hours": [120]}, {"n": 3}, config), 0, panel)
+    own = rerun.base.metrics["sharpe"]
+    assert rerun.costs()[0]["sharpe"] == rerun.delays()[0]["sharpe"] == own
+    thrice = rerun.study.setting(0, {"costs.stress": 4.5}).config
+    assert rerun.costs()[2]["sharpe"] == backtest(panel, rerun.weights, thrice).metrics["sharpe"]
+    day = rerun.study.setting(0, {"execution.delay_hours": 26}).config
+    assert rerun.delays()[2]["sharpe"] == backtest(panel, rerun.weights, day).metrics["sharpe"]
+
+
+def test_start_dates(study: Study, panel: Panel, edge: Verdict) -> None:
+    rows = edge.details["start_dates"]
+    assert rows[0]["sharpe"] == pytest.approx(edge.details["winner"]["metrics"]["sharpe"], rel=1e-10)
+    assert rows[0]["days"] == 259
+    whole = by_hand(panel, study)
+    row = rows[4]
+    start = pd.Timestamp(row["start"])
+    result = backtest(panel, whole.weights[whole.weights.index >= start])
+    held = result.equity[(result.equity.index >= start - pd.Timedelta(days=1)) & (result.equity.index.hour == 23)]
+    assert (held.iloc[0], len(held) - 1) == (10_000.0, row["days"])
+    assert metrics.sharpe(held.pct_change().dropna().to_numpy()) == pytest.approx(row["sharpe"])
+    assert [pd.Timestamp(later["start"]) for later in rows] == sorted({pd.Timestamp(later["start"]) for later in rows})
+
+
+def test_trials_and_track(study: Study, panel: Panel, edge: Verdict) -> None:
+    assert study.daily_returns is not None
+    shape = moments(study.daily_returns.iloc[:, study.best()])
+    sd = float(np.std(study["sharpe"] / sqrt(365), ddof=1))
+    trials = edge.details["trials"]
+    assert (trials["study"], trials["ledger"], trials["judged"]) == (12, None, 12)
+    assert trials["sharpe_sd_daily"] == pytest.approx(sd)
+    assert trials["deflated_sharpe"] == pytest.approx(deflated_sharpe_ratio(*shape, sd, 12))
+    assert trials["effective"] == pytest.approx(effective_trials(study.daily_returns), rel=1e-9)
+    assert 1 < trials["effective"] < 12
+    assert edge.details["winner"]["track"]["sharpe"] * sqrt(365) == pytest.approx(study["sharpe"].max())
+    counted = validate(study, None, TrialCount(100_000, 0.12))
+    assert counted.details["trials"]["deflated_sharpe"] == pytest.approx(
+        deflated_sharpe_ratio(*shape, 0.12, 100_000), rel=1e-9
+    )
+    assert by_name(counted)["deflated_sharpe"].passed is False
+    assert not any("ledger" in note for note in counted.details["notes"])
+    alike = validate(study, None, TrialCount(100_000, 0.0))  # a ledger padded with trials that do not differ
+    assert alike.details["trials"]["deflated_sharpe"] == pytest.approx(deflated_sharpe_ratio(*shape, sd, 100_000))
+    fewer = validate(study, None, TrialCount(3, 0.12))
+    assert fewer.details["trials"]["judged"] == 12
+    assert any("fewer than the study's own" in note for note in fewer.details["notes"])
+
+
+def test_walk_forward_charges_a_whole_book(study: Study, panel: Panel, edge: Verdict) -> None:
+    """Quotes are 1 bp from mid, the highest fee of the span 4.5 bps."""
+    assert study.daily_returns is not None
+    assert edge.details["walk_forward"]["switch_rate_frac"] == pytest.approx(5.5e-4, rel=1e-6)
+    cost = 2.0 * study["gross_mean"].to_numpy() * 5.5e-4
+    values = study.daily_returns.to_numpy()
+    for name, anchored in (("anchored", True), ("rolling", False)):
+        curve = edge.details["walk_forward"][name]
+        expected = walk_forward(values, 86, 29, anchored, cost)
+        np.testing.assert_allclose(curve["returns"], expected.returns, rtol=1e-6, atol=1e-12)
+        assert curve["dates"][0] == f"{study.daily_returns.index[86]:%Y-%m-%d}"
+        assert len(curve["dates"]) == len(curve["returns"]) == 173 and len(curve["folds"]) == 6
+        assert [fold["test_start"] for fold in curve["folds"]][1:] == [
+            f"{study.daily_returns.index[86 + 29 * step]:%Y-%m-%d}" for step in range(1, 6)
+        ]
+    without = validate(study, None).details["walk_forward"]["switch_rate_frac"]
+    assert without == pytest.approx(6.5e-4)  # the config's half spread of 2 bps
+
+
+def test_btc_is_compared_at_the_sets_volatility(study: Study, panel: Panel, edge: Verdict) -> None:
+    """A set levered tenfold is as superior as it was: the p-values do not move."""
+    assert study.daily_returns is not None
+    wild = validate(replace(study, daily_returns=study.daily_returns * 10.0), panel)
+    assert wild.details["spa"] == edge.details["spa"] and wild.details["stepm"] == edge.details["stepm"]
+
+
+def test_neighbours_are_one_step_away() -> None:
+    grid = {"n": [5, 1, 3], "kind": ["a", "b", "c"], "on": [True, False], "lags": [[1, 2], [3]]}
+    codes = np.array([(i, j, k, m) for i in range(3) for j in range(3) for k in range(2) for m in range(2)])
+    table = pd.DataFrame({"sharpe": np.arange(36.0)}, index=index_of(grid, codes))
+    study = Study({"name": "x", "grid": grid}, table, None)
+    place = 2 * 12 + 0 + 0 + 0  # n = 3, the middle of 1, 3, 5
+    found = neighbours(study, place)
+    assert [(item["axis"], item["place"]) for item in found] == [
+        ("n", 12),
+        ("n", 0),
+        ("kind", 28),
+        ("kind", 32),
+        ("on", 26),
+        ("lags", 25),
+    ]
+    assert [item["parameters"]["n"] for item in found[:2]] == [1, 5]
+    assert len([item for item in neighbours(study, 0) if item["axis"] == "n"]) == 1  # 5 is the end
+    table.iloc[12] = np.nan
+    assert [item["place"] for item in neighbours(study, place) if item["axis"] == "n"] == [0]
+    single = Study(
+        {"name": "x", "grid": {"n": [3, 1, 2]}}, table.iloc[:3].set_axis(pd.Index([3, 1, 2], name="n")), None
+    )
+    assert [item["place"] for item in neighbours(single, 2)] == [1, 0]
+
+
+def test_a_liquidated_winner_does_not_pass(edge: Verdict) -> None:
+    details = deepcopy(dict(edge.details))
+    details["winner"]["metrics"]["liquidated_at"] = "2025-03-01T00:00:00+00:00"
+    check = next(check for check in checks_of(details, Thresholds()) if check.name == "liquidation")
+    assert (check.value, check.passed) == (1.0, False) and check.says.startswith("1 of 38 accounts")
+
+
+def test_thousands_of_sets() -> None:
+    """Figures of many sets stay small: histograms and samples, not every split."""
+    rng = np.random.default_rng(0)
+    grid = {"a": list(range(30)), "b": list(range(100))}
+    codes = np.array([(i, j) for i in range(30) for j in range(100)])
+    index = index_of(grid, codes)
+    values = rng.normal(0.0, 0.01, (200, 3_000))
+    sharpe = values.mean(axis=0) / values.std(axis=0, ddof=1) * sqrt(365)
+    table = pd.DataFrame({"sharpe": sharpe, "gross_mean": 1.0, "liquidated_at": None, "error": ""}, index=index)
+    daily = pd.DataFrame(values, index=pd.date_range("2025-01-01", periods=200, tz="UTC"), columns=index)
+    record = {"name": "many", "grid": grid, "config": {}, "fixed": {}, "oracles": [{"path": MOMENTUM}]}
+    verdict = validate(Study(record, table, daily), None)
+    assert verdict.details["pbo"]["splits"] == 12_870 == sum(verdict.details["pbo"]["logits"]["counts"])
+    assert len(verdict.details["pbo"]["in_sample"]) == len(verdict.details["pbo"]["out_of_sample"]) == 2_000
+    assert verdict.details["trials"]["effective"] > 2_000
+    assert {"deflated_sharpe", "pbo", "spa_zero"} <= {c.name for c in verdict.checks if c.passed is False}
+    assert len(json.dumps(verdict.to_dict())) < 300_000
+
+
+# As a file, and on the command line ----------------------------------------------------------------------------------
+
+
+def test_round_trip(edge: Verdict, tmp_path: Path) -> None:
+    values = json.loads(json.dumps(edge.to_dict()))
+    again = Verdict.from_dict(values)
+    assert again.to_dict() == values and again.checks == edge.checks and again.thresholds == edge.thresholds
+    assert list(edge.table()["name"]) == [check.name for check in edge.checks]
+    path = edge.save(tmp_path)
+    assert path == tmp_path / VERDICT and [item.name for item in tmp_path.iterdir()] == [VERDICT]
+    assert load_verdict(tmp_path).to_dict() == values
+    with pytest.raises(DataError, match="it was edited"):
+        Verdict.from_dict({**values, "passed": False})
+    with pytest.raises(DataError, match="schema 99"):
+        Verdict.from_dict({**values, "schema": 99})
+    with pytest.raises(DataError, match="no verdict"):
+        Verdict.from_dict({"schema": 1})
+    path.write_text("{", encoding="utf-8")
+    with pytest.raises(DataError, match="damaged"):
+        load_verdict(tmp_path)
+    path.unlink()
+    with pytest.raises(DataError, match="hlbt validate"):
+        load_verdict(tmp_path)
+
+
+@pytest.fixture
+def sweep(sample_cache: Path) -> tuple[Path, Panel]:
+    """A sweep folder below reports/, of a cache that its record does not name."""
+    from engine import load_panel
+
+    settings = RunConfig.from_dict({"data": {"start": "2024-02-01", "end": "2024-06-01"}})
+    panel = load_panel(sample_cache, settings.start, settings.end)
+    grid = {"lookback_hours": [72, 168], "n": [3, 5]}
+    study = engine_sweep(panel, MOMENTUM, grid, settings, name="grid", reports="reports", created="2026-01-01T00:00Z")
+    assert study.folder is not None
+    return study.folder, panel
+
+
+def run(*words: str) -> int:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command("validate")(validate_command)
+    try:
+        app([*words, "--top", "0"])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+def test_the_command(
+    sweep: tuple[Path, Panel], sample_cache: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["hlbt"])
+    monkeypatch.setenv("COLUMNS", "120")
+    folder, panel = sweep
+    cache = ("--set", f"data.cache={sample_cache}")
+    assert run("grid", *cache) == 0
+    shown = capsys.readouterr().out
+    verdict = load_verdict(folder)
+    assert "SYNTHETIC DATA" in shown and "NOT PASSED. " in shown and verdict.says in " ".join(shown.split())
+    assert "run again as recorded" in shown
+    assert by_name(verdict)["reproduced"].passed and verdict.digests["data"] == verdict.digests["panel"] == panel.digest
+    assert load_study(folder).folder == folder  # still a sweep folder
+    assert run(str(folder), *cache, "--json", "--strict") == NOT_PASSED
+    printed = json.loads(capsys.readouterr().out)
+    assert printed == {"verdict": str(folder / VERDICT), **verdict.to_dict()}
+
+
+def test_the_command_counts_every_trial_of_the_family(sweep: tuple[Path, Panel], sample_cache: Path) -> None:
+    folder, _ = sweep
+    others = np.random.default_rng(0).normal(0.0, 0.05, 896)
+    record_trials(Path("reports"), MOMENTUM, "elsewhere", np.arange(896), others)
+    record_trials(Path("reports"), "another:Family", "elsewhere", np.arange(896), others)
+    assert run("grid", "--set", f"data.cache={sample_cache}", "--json") == 0
+    assert load_verdict(folder).details["trials"]["judged"] == 900
+
+
+def test_the_command_refuses(sweep: tuple[Path, Panel]) -> None:
+    cases = (
+        (("nowhere",), "is no sweep folder"),
+        (("grid", "--set", "costs.taker_bps=1"), "only data.cache can be set"),
+        (("grid", "--set", "data.start=2024-03-01"), "only data.cache can be set"),
+        (("grid", "--set", "data.cache=nothing-here"), "nothing-here"),
+    )
+    for words, message in cases:
+        with pytest.raises(HlbtError, match=message):
+            run(*words)
