@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from engine.result import Result as Result
     from engine.simulate import backtest as backtest
     from engine.simulate import decisions_of as decisions_of
-    from engine.sparse import SparseWeights as SparseWeights
     from engine.sweep import sweep as sweep
     from engine.sweeps.study import Study as Study
     from engine.sweeps.study import load_study as load_study
+    from engine.weights import SparseWeights as SparseWeights
 
 _HOMES = {
     "Coin": "engine.panel",
@@ -45,7 +45,7 @@ _HOMES = {
     "Result": "engine.result",
     "RunConfig": "engine.config",
     "ScoreOracle": "engine.oracle",
-    "SparseWeights": "engine.sparse",
+    "SparseWeights": "engine.weights",
     "Study": "engine.sweeps.study",
     "backtest": "engine.simulate",
     "backtest_many": "engine.batch",

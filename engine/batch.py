@@ -14,12 +14,11 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import ConfigError, WeightsError
-from engine.oracle import GROSS_TOLERANCE, excess, validate_decisions
 from engine.panel import Panel, read_only
 from engine.result import FLOWS
 from engine.simulate import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
-from engine.sparse import DISORDERED, SparseWeights
 from engine.variants import applied, traded_weights
+from engine.weights import DISORDERED, GROSS_TOLERANCE, SparseWeights, excess, validate_decisions
 
 if TYPE_CHECKING:
     from engine.kernel import Coins, Fees, Market, Rules, Tape

@@ -340,7 +340,7 @@ def _run(
     panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
 ) -> tuple[Result, Origin]:
     """Weights from an oracle or a file, then the backtest."""
-    from engine.records import files_digest
+    from engine.provenance import files_digest
     from engine.runs import Origin, run_oracle
     from engine.simulate import backtest
     from engine.weights import read_weights

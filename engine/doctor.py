@@ -23,13 +23,13 @@ from urllib.request import Request, urlopen
 import pandas as pd
 from packaging.requirements import Requirement
 
-from engine.addresses import base_address, without_path
 from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
 from engine.data.status import status
 from engine.data.store import Store
 from engine.errors import HlbtError, LiveError, some
 from engine.live.credentials import CONFIG, read_credentials
 from engine.sweeps.trials import count_trials, families_below
+from engine.urls import base_address, without_path
 
 State = Literal["ok", "warning", "problem"]
 Clock = Callable[[], pd.Timestamp]

@@ -13,13 +13,10 @@ from typing import ClassVar, Self, TypeGuard
 import numpy as np
 import pandas as pd
 
-from engine.clock import UNIT, decision_instants, show
+from engine.clock import decision_instants, show
 from engine.errors import HlbtError, OracleError, WeightsError, nearest, some
 from engine.panel import Panel
-from engine.sparse import SparseWeights
-
-#: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
-GROSS_TOLERANCE = 1e-5
+from engine.weights import SparseWeights, as_floats, check_finite, check_gross
 
 
 class Oracle(ABC):
@@ -125,8 +122,8 @@ class Oracle(ABC):
                 f"Weights are {type(weights).__name__}; a frame or a mapping of coin to weight is needed."
             )
         rows = weights if isinstance(weights, pd.DataFrame) else pd.DataFrame([dict(weights)], index=["weights"])
-        values = _numbers(rows)
-        _check_finite(values, [str(coin) for coin in rows.columns], rows.index)
+        values = as_floats(rows)
+        check_finite(values, [str(coin) for coin in rows.columns], rows.index)
         check_gross(values, rows.index, max_gross)
         return True
 
@@ -297,138 +294,6 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
             "'hold', and there is nothing to hold. A warm-up longer than the data is the usual cause."
         )
     return weights
-
-
-def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
-    """Check the instants of weights against a panel.
-
-    Returns
-    -------
-    decisions : DatetimeIndex, shape (D,)
-        Ascending, UTC, all in ``panel.index``.
-    order : ndarray, shape (D,), int64
-        Place in `index` of each decision.
-
-    Raises
-    ------
-    WeightsError
-        For naive, repeated or unknown instants.
-    """
-    try:
-        index = pd.Index(index).infer_objects()
-    except TypeError as error:
-        raise WeightsError(f"Decisions are {index!r}; timezone-aware decision instants are needed.") from error
-    if not isinstance(index, pd.DatetimeIndex):
-        raise WeightsError(f"The index of the weights is {index.dtype}; timezone-aware decision instants are needed.")
-    if len(index) == 0:
-        raise WeightsError("The weights have no row.")
-    if index.tz is None:
-        raise WeightsError(
-            f"The instants of the weights are naive, the first is {index[0]}. Say that they are UTC: "
-            "weights.tz_localize('UTC'), or 2024-10-01T23:00Z in a file."
-        )
-    decisions = index.tz_convert("UTC").as_unit(UNIT)
-    if decisions.hasnans:
-        raise WeightsError("The weights have a row without an instant.")
-    if decisions.has_duplicates:
-        repeated = decisions[decisions.duplicated()][0]
-        raise WeightsError(f"The weights have two rows for {show(repeated)}. Keep one.")
-    order = np.argsort(decisions.asi8, kind="stable")
-    decisions = pd.DatetimeIndex(decisions[order], name="time")
-    outside = decisions[panel.rows(decisions) < 0]
-    if len(outside):
-        raise WeightsError(
-            f"The weights have {len(outside)} instants that the panel lacks, the first {show(outside[0])}; "
-            f"the panel has every hour from {show(panel.index[0])} to {show(panel.index[-1])}. Move them to the hour "
-            "or widen data.start and data.end."
-        )
-    return decisions, order
-
-
-def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
-    """Check a weight frame against a panel and bring it into the panel's shape.
-
-    The gross is for :func:`check_gross`, for it is limited where it is traded, not where it is asked.
-
-    Returns
-    -------
-    decisions : DatetimeIndex, shape (D,)
-        Ascending, all in ``panel.index``.
-    values : ndarray, shape (D, N)
-        C-ordered float64 in the order of ``panel.coins``; NaN = hold; a coin that the frame lacks = 0.
-
-    Raises
-    ------
-    WeightsError
-        For naive, repeated or unknown instants, unknown or repeated coins, infinities.
-    """
-    if not isinstance(weights, pd.DataFrame):
-        raise WeightsError(f"Weights are {type(weights).__name__}; a DataFrame (decision instants x coins) is needed.")
-    decisions, order = validate_decisions(weights.index, panel)
-    coins = [str(coin) for coin in weights.columns]
-    if len(set(coins)) != len(coins):
-        twice = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
-        raise WeightsError(f"The weights have two columns for {some(twice)}. Keep one.")
-    place = {coin: column for column, coin in enumerate(panel.coins)}
-    strange = [coin for coin in coins if coin not in place]
-    if strange:
-        raise WeightsError(
-            f"The weights name coins that the panel lacks: {some(strange)}.{nearest(strange[0], place)} "
-            "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
-        )
-    given = _numbers(weights)[order]
-    if not (~np.isnan(given)).any():
-        raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
-    _check_finite(given, coins, decisions)
-    values = np.zeros((len(decisions), len(panel.coins)))
-    values[:, [place[coin] for coin in coins]] = given
-    return decisions, values
-
-
-def excess(gross: float, limit: float) -> tuple[str, str]:
-    """A gross and the limit that it exceeds, with as many digits as it takes to see it."""
-    digits = 2 if f"{gross:.2f}" != f"{limit:.2f}" else 6
-    return f"{gross:.{digits}f}", f"{limit:.{digits}f}"
-
-
-def check_gross(values: np.ndarray, index: pd.Index, max_gross: float, cause: str = "") -> None:
-    """Refuse rows, (D, N), whose ``sum(abs(weight))`` exceeds the limit; `cause` says what made it of what was asked.
-
-    Raises
-    ------
-    WeightsError
-        Naming the row with the highest gross.
-    """
-    gross = np.nansum(np.abs(values), axis=1)
-    above = np.flatnonzero(~(gross <= max_gross * (1.0 + GROSS_TOLERANCE)))
-    if len(above):
-        worst = int(above[np.argmax(gross[above])])
-        shown, allowed = excess(float(gross[worst]), max_gross)
-        raise WeightsError(
-            f"Gross weight {shown}{cause} {_where(index[worst])} exceeds {allowed} (account.max_gross), and so do "
-            f"{len(above)} of {len(values)} rows. Scale the weights or raise the limit."
-        )
-
-
-def _numbers(weights: pd.DataFrame) -> np.ndarray:
-    """The values as float64; None is NaN."""
-    try:
-        return weights.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
-
-
-def _check_finite(values: np.ndarray, coins: list[str], index: pd.Index) -> None:
-    if np.isinf(values).any():
-        row, column = (int(place[0]) for place in np.nonzero(np.isinf(values)))
-        raise WeightsError(
-            f"The weight of {coins[column]} {_where(index[row])} is {values[row, column]}. Weights are finite, or NaN "
-            "for 'hold'."
-        )
-
-
-def _where(label: object) -> str:
-    return f"on {show(label)}" if isinstance(label, pd.Timestamp) else f"of {label}"
 
 
 def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | None = None) -> None:

@@ -16,7 +16,7 @@ from engine.live.spec import StrategySpec, write_spec
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate
 from engine.promotion.gates import Examination, GateFile, check_gate, plain_gates
-from engine.records import code_digest, versions
+from engine.provenance import code_digest, versions
 
 #: Room of the gross limit over the run's own gross, where the limit asked for would be below that.
 HEADROOM = 1.1

@@ -25,7 +25,7 @@ from engine.oracle import weight_matrix
 from engine.oracles.build import bound_parameters, load_oracle, oracle_code, oracle_sources
 from engine.oracles.risk import risk_of
 from engine.panel import Panel
-from engine.records import code_digest, files_digest, to_json, versions
+from engine.provenance import code_digest, files_digest, to_json, versions
 from engine.result import FLOWS, Result
 from engine.simulate import backtest, decisions_of
 

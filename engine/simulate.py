@@ -11,12 +11,12 @@ from engine.clock import decision_instants, show
 from engine.config import Execution, RunConfig
 from engine.errors import ConfigError, DataError, WeightsError
 from engine.fees import fee_arrays
-from engine.oracle import check_gross, validate_weights
 from engine.panel import Panel, read_only
 from engine.rebalance import lot_scales
 from engine.result import Result
 from engine.stress import stressed_half_spread, stressed_tape
 from engine.variants import applied, traded_weights
+from engine.weights import check_gross, validate_weights
 
 if TYPE_CHECKING:
     from engine.kernel import Coins, Fees, Rules, Tape

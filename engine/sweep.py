@@ -16,7 +16,7 @@ import numpy as np
 from engine.config import RunConfig
 from engine.errors import ConfigError, DataError
 from engine.panel import Panel
-from engine.records import code_digest
+from engine.provenance import code_digest
 from engine.simulate import check_config, check_panel
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint

@@ -21,7 +21,7 @@ from engine.clock import DAYS_PER_YEAR, HOUR
 from engine.errors import DataError
 from engine.fees import scheduled_rates
 from engine.panel import Panel
-from engine.records import code_digest, to_json
+from engine.provenance import code_digest, to_json
 from engine.runs import BENCHMARK
 from engine.stress import stressed_half_spread
 from engine.sweeps.study import Study

@@ -1,14 +1,25 @@
-"""Anybody's weight matrix, from a CSV or parquet file."""
+"""Weight matrices: read from a file, checked against a panel, sparse.
+
+Weight matrices of many books, in which most weights are 0.
+"""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from engine.errors import WeightsError, reason_of, some
+from engine.clock import UNIT, show
+from engine.errors import WeightsError, nearest, reason_of, some
+from engine.panel import Panel
+
+#: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
+GROSS_TOLERANCE = 1e-5
+DISORDERED = "Sparse weights have a row whose coins do not ascend; each column may stand there once."
 
 #: The end of a time that says its zone: Z or an offset.
 _ZONE = r"(?:[zZ]|[+-]\d{2}:?\d{2})$"
@@ -91,3 +102,219 @@ def _instants(column: pd.Series, path: Path) -> pd.DatetimeIndex:
     if times.isna().any():
         raise WeightsError(f"Weights file {path}: {some(text[times.isna()], 2)} is no time. Write 2024-10-01T23:00Z.")
     return pd.DatetimeIndex(times, name="time")
+
+
+def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    """Check the instants of weights against a panel.
+
+    Returns
+    -------
+    decisions : DatetimeIndex, shape (D,)
+        Ascending, UTC, all in ``panel.index``.
+    order : ndarray, shape (D,), int64
+        Place in `index` of each decision.
+
+    Raises
+    ------
+    WeightsError
+        For naive, repeated or unknown instants.
+    """
+    try:
+        index = pd.Index(index).infer_objects()
+    except TypeError as error:
+        raise WeightsError(f"Decisions are {index!r}; timezone-aware decision instants are needed.") from error
+    if not isinstance(index, pd.DatetimeIndex):
+        raise WeightsError(f"The index of the weights is {index.dtype}; timezone-aware decision instants are needed.")
+    if len(index) == 0:
+        raise WeightsError("The weights have no row.")
+    if index.tz is None:
+        raise WeightsError(
+            f"The instants of the weights are naive, the first is {index[0]}. Say that they are UTC: "
+            "weights.tz_localize('UTC'), or 2024-10-01T23:00Z in a file."
+        )
+    decisions = index.tz_convert("UTC").as_unit(UNIT)
+    if decisions.hasnans:
+        raise WeightsError("The weights have a row without an instant.")
+    if decisions.has_duplicates:
+        repeated = decisions[decisions.duplicated()][0]
+        raise WeightsError(f"The weights have two rows for {show(repeated)}. Keep one.")
+    order = np.argsort(decisions.asi8, kind="stable")
+    decisions = pd.DatetimeIndex(decisions[order], name="time")
+    outside = decisions[panel.rows(decisions) < 0]
+    if len(outside):
+        raise WeightsError(
+            f"The weights have {len(outside)} instants that the panel lacks, the first {show(outside[0])}; "
+            f"the panel has every hour from {show(panel.index[0])} to {show(panel.index[-1])}. Move them to the hour "
+            "or widen data.start and data.end."
+        )
+    return decisions, order
+
+
+def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    """Check a weight frame against a panel and bring it into the panel's shape.
+
+    The gross is for :func:`check_gross`, for it is limited where it is traded, not where it is asked.
+
+    Returns
+    -------
+    decisions : DatetimeIndex, shape (D,)
+        Ascending, all in ``panel.index``.
+    values : ndarray, shape (D, N)
+        C-ordered float64 in the order of ``panel.coins``; NaN = hold; a coin that the frame lacks = 0.
+
+    Raises
+    ------
+    WeightsError
+        For naive, repeated or unknown instants, unknown or repeated coins, infinities.
+    """
+    if not isinstance(weights, pd.DataFrame):
+        raise WeightsError(f"Weights are {type(weights).__name__}; a DataFrame (decision instants x coins) is needed.")
+    decisions, order = validate_decisions(weights.index, panel)
+    coins = [str(coin) for coin in weights.columns]
+    if len(set(coins)) != len(coins):
+        twice = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
+        raise WeightsError(f"The weights have two columns for {some(twice)}. Keep one.")
+    place = {coin: column for column, coin in enumerate(panel.coins)}
+    strange = [coin for coin in coins if coin not in place]
+    if strange:
+        raise WeightsError(
+            f"The weights name coins that the panel lacks: {some(strange)}.{nearest(strange[0], place)} "
+            "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
+        )
+    given = as_floats(weights)[order]
+    if not (~np.isnan(given)).any():
+        raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
+    check_finite(given, coins, decisions)
+    values = np.zeros((len(decisions), len(panel.coins)))
+    values[:, [place[coin] for coin in coins]] = given
+    return decisions, values
+
+
+def excess(gross: float, limit: float) -> tuple[str, str]:
+    """A gross and the limit that it exceeds, with as many digits as it takes to see it."""
+    digits = 2 if f"{gross:.2f}" != f"{limit:.2f}" else 6
+    return f"{gross:.{digits}f}", f"{limit:.{digits}f}"
+
+
+def check_gross(values: np.ndarray, index: pd.Index, max_gross: float, cause: str = "") -> None:
+    """Refuse rows, (D, N), whose ``sum(abs(weight))`` exceeds the limit; `cause` says what made it of what was asked.
+
+    Raises
+    ------
+    WeightsError
+        Naming the row with the highest gross.
+    """
+    gross = np.nansum(np.abs(values), axis=1)
+    above = np.flatnonzero(~(gross <= max_gross * (1.0 + GROSS_TOLERANCE)))
+    if len(above):
+        worst = int(above[np.argmax(gross[above])])
+        shown, allowed = excess(float(gross[worst]), max_gross)
+        raise WeightsError(
+            f"Gross weight {shown}{cause} {_where(index[worst])} exceeds {allowed} (account.max_gross), and so do "
+            f"{len(above)} of {len(values)} rows. Scale the weights or raise the limit."
+        )
+
+
+def as_floats(weights: pd.DataFrame) -> np.ndarray:
+    """The values as float64; None is NaN."""
+    try:
+        return weights.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
+
+
+def check_finite(values: np.ndarray, coins: list[str], index: pd.Index) -> None:
+    """Refuse an infinite weight, (D, N), naming its coin and row."""
+    if np.isinf(values).any():
+        row, column = (int(place[0]) for place in np.nonzero(np.isinf(values)))
+        raise WeightsError(
+            f"The weight of {coins[column]} {_where(index[row])} is {values[row, column]}. Weights are finite, or NaN "
+            "for 'hold'."
+        )
+
+
+def _where(label: object) -> str:
+    return f"on {show(label)}" if isinstance(label, pd.Timestamp) else f"of {label}"
+
+
+@dataclass(frozen=True)
+class SparseWeights:
+    """Weight matrices of P books in which most weights are 0.
+
+    Attributes
+    ----------
+    indptr : ndarray, (P * D + 1,) int64
+        Entries of book ``p`` at decision ``d`` are ``indptr[p * D + d]`` up to the next.
+    coins : ndarray, (K,) integer
+        Column of each entry in ``panel.coins``, ascending within a row.
+    weights : ndarray, (K,) float64
+        Signed fractions of equity; NaN = hold; a coin without an entry = 0.
+    """
+
+    indptr: np.ndarray
+    coins: np.ndarray
+    weights: np.ndarray
+
+    def __post_init__(self) -> None:
+        # The kernel trusts these: a wrong one would make it read memory that is not its own.
+        for name, kinds, wanted in (
+            ("indptr", "iu", "integers"),
+            ("coins", "iu", "integers"),
+            ("weights", "f", "floats"),
+        ):
+            values = getattr(self, name)
+            if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in kinds:
+                shown = f"{values.ndim}-d {values.dtype}" if isinstance(values, np.ndarray) else type(values).__name__
+                raise WeightsError(f"Sparse weights: {name} is {shown}; a 1-d array of {wanted} is needed.")
+        # Signed: differences of unsigned numbers never are negative, whatever their order.
+        object.__setattr__(self, "indptr", self.indptr.astype(np.int64, copy=False))
+        rows = self.indptr
+        ascends = len(rows) > 0 and rows[0] == 0 and bool((np.diff(rows) >= 0).all())
+        if not ascends or not rows[-1] == len(self.coins) == len(self.weights):
+            raise WeightsError(
+                f"Sparse weights do not fit together: indptr must ascend from 0 to the number of entries; it ends at "
+                f"{rows[-1] if len(rows) else None}, with {len(self.coins)} coins and {len(self.weights)} weights."
+            )
+
+    @classmethod
+    def from_dense(cls, weights_pdn: np.ndarray) -> SparseWeights:
+        """Keep the entries of a (P, D, N) array that are not 0."""
+        books, rows, coins = np.nonzero(weights_pdn)
+        counts = np.bincount(books * weights_pdn.shape[1] + rows, minlength=weights_pdn.shape[0] * weights_pdn.shape[1])
+        return cls(np.append(0, np.cumsum(counts)), coins.astype(np.uint32), weights_pdn[books, rows, coins])
+
+    def part(self, first: int, last: int, decisions: int) -> SparseWeights:
+        """Books `first` up to `last`; the entries are not copied."""
+        indptr = self.indptr[first * decisions : last * decisions + 1]
+        entries = slice(int(indptr[0]), int(indptr[-1]))
+        return SparseWeights(indptr - indptr[0], self.coins[entries], self.weights[entries])
+
+    def to_dense(self, decisions: int, coins: int) -> np.ndarray:
+        """The (P, D, N) array."""
+        places = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr)) * coins + self.coins.astype(np.int64)
+        if (np.diff(places) <= 0).any():
+            raise WeightsError(DISORDERED)
+        dense = np.zeros((len(self.indptr) - 1) * coins)
+        dense[places] = self.weights
+        return dense.reshape(-1, decisions, coins)
+
+    def take(self, books: np.ndarray, decisions: int) -> SparseWeights:
+        """Books `books`, in that order; a book may be taken more than once."""
+        rows = (np.asarray(books)[:, None] * decisions + np.arange(decisions)).ravel()
+        counts = np.diff(self.indptr)[rows]
+        indptr = np.append(0, np.cumsum(counts))
+        entries = np.repeat(self.indptr[rows] - indptr[:-1], counts) + np.arange(indptr[-1])
+        return SparseWeights(indptr, self.coins[entries], self.weights[entries])
+
+    @classmethod
+    def joined(cls, parts: Sequence[SparseWeights]) -> SparseWeights:
+        """The books of several, one after the other."""
+        if len(parts) == 1:
+            return parts[0]
+        before = np.cumsum([0, *(part.indptr[-1] for part in parts)])
+        indptr = [part.indptr[1:] + offset for part, offset in zip(parts, before[:-1], strict=True)]
+        return cls(
+            np.concatenate([[0], *indptr]),
+            np.concatenate([part.coins for part in parts]),
+            np.concatenate([part.weights for part in parts]),
+        )

@@ -10,12 +10,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine.addresses import base_address, web_address, without_path
 from engine.data.api import sync_api
 from engine.data.store import Store
 from engine.errors import ConfigError, DataError
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.session import Venue
+from engine.urls import base_address, web_address, without_path
 from helpers.api_world import Clock
 from helpers.commands import Hlbt
 from helpers.hyperliquid_info import Fault, Reply

@@ -93,7 +93,7 @@ def report_command(
     from engine.oracles.signals import analyse
     from engine.pages.html import check_page
     from engine.pages.signals import conclusions, page_name, write_signals
-    from engine.records import files_digest
+    from engine.provenance import files_digest
     from engine.runs import Origin
 
     settled, parameters = config_of(config, settings), parameters_of(param)

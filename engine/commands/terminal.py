@@ -103,7 +103,7 @@ def show_all(*parts: Any) -> None:
 
 def print_json(value: Any) -> None:
     """Print `value` as JSON on standard output."""
-    from engine.records import to_json
+    from engine.provenance import to_json
 
     sys.stdout.write(to_json(value))
 

@@ -9,11 +9,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.addresses import base_address, without_path
 from engine.data.answers import CANDLES, REQUEST_WEIGHT, Kind, Page
 from engine.data.coins import CoinMeta, parse_meta
 from engine.data.pacing import Pacer
 from engine.errors import DataError, short
+from engine.urls import base_address, without_path
 
 _HOUR_MS = 3_600_000
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from engine.addresses import base_address, without_path
+from engine.atomic_io import replacing
 from engine.data.archive import FetchError, Item, Listed
 from engine.errors import DataError
-from engine.files import replacing
+from engine.urls import base_address, without_path
 
 _CHUNK = 1 << 18
 _MD5 = re.compile(r"[0-9a-f]{32}")

@@ -25,6 +25,7 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from engine.atomic_io import locked, sync_folder, write_durable
 from engine.data.coins import CoinMeta, CoinRecord
 from engine.data.cube import Cube, coins_touched, months_touched
 from engine.data.files import HOURLY, leftovers, sweep
@@ -44,7 +45,6 @@ from engine.data.schema import (
     stamps_to_hours,
 )
 from engine.errors import DataError
-from engine.files import locked, sync_folder, write_durable
 from engine.panel import FIELDS
 
 #: The source name of made-up data. A cache is synthetic as a whole or not at all.

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.atomic_io import locked
 from engine.data.archive import ASSET_CTXS, FetchError, Item, Plan, Source, describe, whole
 from engine.data.asset_ctxs import ObjectError, reduce_day, to_table
 from engine.data.l2book import FIELDS, Quote, last_quote
@@ -27,7 +28,6 @@ from engine.data.report import Conflict, MergeReport, differences
 from engine.data.schema import hour_number
 from engine.data.store import Store
 from engine.errors import DataError
-from engine.files import locked
 
 #: Downloads that wait for their commit; objects that the user keeps.
 INCOMING = "incoming"

@@ -7,8 +7,8 @@ import urllib.request
 from collections.abc import Mapping
 from typing import Any
 
-from engine.addresses import web_address
 from engine.errors import LiveError
+from engine.urls import web_address
 
 
 def check_webhook(url: str) -> None:

@@ -18,13 +18,13 @@ from urllib.parse import urlsplit
 
 import pandas as pd
 
-from engine.addresses import base_address, without_path
 from engine.clock import CLOCK_SECONDS, UNIT, clock_error_bounds, least_error
 from engine.data.exchange import Fault, Patience, attempt, turn_away
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX, AccountState, Answer, Fill, Market, OrderRequest
 from engine.live.wire import read_answers, tick_price
+from engine.urls import base_address, without_path
 
 #: Before a question is asked again.
 PATIENCE: Final = Patience((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)

@@ -17,8 +17,8 @@ from typing import Any
 
 import pandas as pd
 
+from engine.atomic_io import exclusive, sync_folder
 from engine.errors import LiveError
-from engine.files import exclusive, sync_folder
 from engine.live.dex import Answer, OrderRequest
 from engine.live.plan import Goal
 

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import numpy as np
 import pandas as pd
 
+from engine.atomic_io import sync_folder, write_durable
 from engine.clock import parse_instant, show, utc_days
 from engine.config import RunConfig
 from engine.errors import DataError, LiveError
-from engine.files import sync_folder, write_durable
 from engine.live.dex import DEX, SIZE_TOLERANCE, AccountState, Answer, Fill, Market, OrderRequest
 from engine.panel import Panel
 from engine.result import REASONS

@@ -34,10 +34,11 @@ from engine.live.given import GivenWeights
 from engine.live.journal import Journal, single_instance
 from engine.live.limits import Limits, breaches, clock_breaches, equity_breaches, price_breaches, refuse
 from engine.live.plan import Plan, make_plan
-from engine.oracle import Oracle, asked, check_gross, validate_weights, weight_matrix
+from engine.oracle import Oracle, asked, weight_matrix
 from engine.panel import Panel
 from engine.simulate import check_config, decisions_of
 from engine.variants import applied, traded_weights
+from engine.weights import check_gross, validate_weights
 
 #: Where journals, locks and the kill switch are by default.
 LIVE_FOLDER: Final = Path("reports") / "live"

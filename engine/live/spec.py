@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
+from engine.atomic_io import sync_folder, write_durable
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, SpecError, nearest, some
-from engine.files import sync_folder, write_durable
 from engine.live.limits import Limits
 from engine.oracle import Oracle
 from engine.oracles.build import load_oracle, oracle_code
-from engine.records import code_digest, files_digest
+from engine.provenance import code_digest, files_digest
 
 SCHEMA: Final = 1
 

@@ -30,7 +30,7 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError
-from engine.oracle import Oracle, validate_weights, weight_matrix
+from engine.oracle import Oracle, weight_matrix
 from engine.oracles.build import load_oracle
 from engine.oracles.questions import (
     Answer,
@@ -51,6 +51,7 @@ from engine.oracles.questions import (
     spread,
 )
 from engine.panel import Panel
+from engine.weights import validate_weights
 
 #: Rows of weights that the cuts of a default audit ask for, all decisions while they are few.
 CUT_ROWS = 40_000

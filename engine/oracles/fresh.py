@@ -16,11 +16,12 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import HlbtError, OracleError
-from engine.oracle import Oracle, validate_weights, weight_matrix
+from engine.oracle import Oracle, weight_matrix
 from engine.oracles.build import bound_parameters, load_oracle
 from engine.oracles.past import clock_at
 from engine.oracles.watch import names_a_file, watched
 from engine.panel import Panel
+from engine.weights import validate_weights
 
 _HASH_SEED = "20241"
 

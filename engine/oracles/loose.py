@@ -13,7 +13,7 @@ from types import BuiltinFunctionType, CodeType, FunctionType, ModuleType
 from typing import Any
 
 from engine.oracles.sources import code_files
-from engine.records import files_digest
+from engine.provenance import files_digest
 
 #: Of what a module is imported from; a prompt may call itself <stdin>.
 _FILES = (".py", ".pyc", ".so", ".pyd")

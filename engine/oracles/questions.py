@@ -16,11 +16,12 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError, some
-from engine.oracle import Oracle, ScoreOracle, asked, check_gross, matrix_of_instants, validate_weights, weight_matrix
+from engine.oracle import Oracle, ScoreOracle, asked, matrix_of_instants, weight_matrix
 from engine.oracles.fresh import Told, ask_fresh, declared_files
 from engine.oracles.perturb import changed_after, changed_at, with_coins, with_newcomers
 from engine.panel import Panel
 from engine.variants import applied, traded_weights
+from engine.weights import check_gross, validate_weights
 
 #: Largest difference of a weight that is rounding and no leak.
 ROUNDING = 1e-10

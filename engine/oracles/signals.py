@@ -25,10 +25,11 @@ from engine.clock import DAYS_PER_YEAR, HOUR
 from engine.config import RunConfig
 from engine.errors import OracleError
 from engine.fees import fee_arrays
-from engine.oracle import Oracle, ScoreOracle, validate_weights, weight_matrix
+from engine.oracle import Oracle, ScoreOracle, weight_matrix
 from engine.panel import Panel
 from engine.simulate import decisions_of
 from engine.variants import traded_weights
+from engine.weights import validate_weights
 
 HORIZONS: tuple[int, ...] = tuple(range(1, 31))
 #: Decisions between the two scores of an autocorrelation.

@@ -10,9 +10,9 @@ from typing import Any
 import jinja2
 import pandas as pd
 
+from engine.atomic_io import replacing
 from engine.clock import WEEKDAYS, show
 from engine.errors import DataError
-from engine.files import replacing
 from engine.pages.charts import ink
 
 

@@ -19,7 +19,7 @@ from engine.pages import charts
 from engine.pages.html import bps, percent, ratio, templates, write_page
 from engine.pages.run import Tile
 from engine.panel import Panel
-from engine.records import code_digest
+from engine.provenance import code_digest
 from engine.runs import Origin
 
 #: Horizons of the table; the chart has all.

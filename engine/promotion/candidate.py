@@ -18,7 +18,7 @@ from engine.config import RunConfig
 from engine.errors import DataError, HlbtError, PromotionError
 from engine.oracles.build import bound_parameters, load_oracle, oracle_class, oracle_code
 from engine.panel import Panel
-from engine.records import code_digest, files_digest, to_json
+from engine.provenance import code_digest, files_digest, to_json
 from engine.runs import load_run
 from engine.sweeps.store import TOP
 from engine.sweeps.study import ORACLE, RECORD, Study, load_study

@@ -22,7 +22,7 @@ from engine.errors import ConfigError, DataError, HlbtError, nearest, some
 from engine.oracles.causality import Audit, audit
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, sweep_of
-from engine.records import files_digest
+from engine.provenance import files_digest
 from engine.simulate import trade_rows
 from engine.sweeps.study import ORACLE, Study
 from engine.sweeps.trials import TrialCount, count_trials, families_of

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from engine.errors import ConfigError, DataError
 from engine.oracles.sources import is_of_file
 from engine.panel import Panel
-from engine.records import code_digest
+from engine.provenance import code_digest
 from engine.sweeps.tasks import Outcome, Task, Workspace, run_task
 
 #: Tasks handed out at once, a worker: enough that none waits, few enough that memory stays bounded.

@@ -27,7 +27,7 @@ from engine.oracles.build import (
 from engine.oracles.loose import loose_code
 from engine.oracles.sources import code_files
 from engine.panel import Panel
-from engine.records import code_digest, files_digest, versions
+from engine.provenance import code_digest, files_digest, versions
 from engine.sweeps.grid import Constraint, Grid, check_keys, make_grid, plain
 from engine.sweeps.study import ORACLE, SCHEMA
 from engine.sweeps.tasks import Task

@@ -17,11 +17,11 @@ import pandas as pd
 from engine.batch import Prepared, daily_returns_of, prepare, run_books
 from engine.config import RunConfig
 from engine.errors import HlbtError
-from engine.oracle import Oracle, ScoreOracle, shares_scores, validate_weights, weight_matrix
+from engine.oracle import Oracle, ScoreOracle, shares_scores, weight_matrix
 from engine.oracles.build import build_oracle
 from engine.panel import Panel
 from engine.simulate import decisions_of
-from engine.sparse import SparseWeights
+from engine.weights import SparseWeights, validate_weights
 
 if TYPE_CHECKING:
     from engine.kernel import Market

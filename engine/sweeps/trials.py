@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.atomic_io import replacing
 from engine.errors import DataError
-from engine.files import replacing
 from engine.oracle import Oracle
 
 #: Dotted, so that clearing the reports does not clear the count.

@@ -10,9 +10,9 @@ from typing import Any, Literal, Self
 
 import pandas as pd
 
+from engine.atomic_io import sync_folder, write_durable
 from engine.errors import ConfigError, DataError, nearest
-from engine.files import sync_folder, write_durable
-from engine.records import to_json
+from engine.provenance import to_json
 from engine.sweeps.study import VERDICT
 
 SCHEMA = 1

@@ -311,7 +311,7 @@ def test_a_cache_in_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 def test_a_second_writer_is_refused(store: Store) -> None:
-    from engine.files import locked
+    from engine.atomic_io import locked
 
     store.merge([table({"BTC": [1.0]})], "somewhere")
     before = content(store.path)

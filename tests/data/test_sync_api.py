@@ -330,7 +330,7 @@ def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
 
 
 def test_the_report_is_json_with_its_problems(server: LoopbackServer, tmp_path: Path) -> None:
-    from engine.records import to_json
+    from engine.provenance import to_json
 
     server.fail(REFUSED, 99, type="candleSnapshot", coin="NEW")
     report = sync(Store(tmp_path / "cache"), server)

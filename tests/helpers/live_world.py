@@ -17,7 +17,7 @@ from engine.live.execute import Policy
 from engine.live.limits import Limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.oracles.build import bound_parameters, load_oracle, oracle_code
-from engine.records import code_digest, files_digest
+from engine.provenance import code_digest, files_digest
 from helpers.commands import Outcome, outcome
 from helpers.hyperliquid_exchange import HyperLiquidExchange
 from helpers.hyperliquid_world import MASTER, trading

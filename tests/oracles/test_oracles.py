@@ -14,10 +14,11 @@ import pytest
 import research.oracles
 from engine import Oracle, Panel, RunConfig, backtest, load_panel
 from engine.errors import OracleError, WeightsError
-from engine.oracle import check_causal, check_gross, validate_weights, weight_matrix
+from engine.oracle import check_causal, weight_matrix
 from engine.oracles.build import bound_parameters, build_oracle, load_oracle, oracle_sources
 from engine.oracles.sources import code_files
 from engine.simulate import decisions_of
+from engine.weights import check_gross, validate_weights
 from helpers.panels import random_panel
 from research.oracles.construction import CONSTRUCTIONS, rank_power, top_bottom, z_score
 from research.oracles.cross_section import CrossSection

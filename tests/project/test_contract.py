@@ -30,7 +30,8 @@ from engine import (
     sweep,
 )
 from engine.errors import ConfigError, HlbtError, OracleError, WeightsError
-from engine.oracle import check_causal, validate_weights, weight_matrix
+from engine.oracle import check_causal, weight_matrix
+from engine.weights import validate_weights
 from helpers.commands import Hlbt
 from helpers.live_world import open_world
 from research.oracles.numerai import NumeraiTBNOracle

@@ -1,4 +1,4 @@
-"""Writing that a crash cannot spoil: the lock of a folder, a file that is replaced whole or not at all."""
+"""Atomic, durable writes and locks of folders."""
 
 from __future__ import annotations
 
