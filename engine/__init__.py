@@ -14,7 +14,7 @@ from engine.caches import settle_caches
 if TYPE_CHECKING:
     from engine.batch import backtest_many as backtest_many
     from engine.config import RunConfig as RunConfig
-    from engine.data.load import load_panel as load_panel
+    from engine.data.panel_loader import load_panel as load_panel
     from engine.errors import HlbtError as HlbtError
     from engine.live.dex import DEX as DEX
     from engine.live.hyperliquid import HyperLiquidDEX as HyperLiquidDEX
@@ -50,7 +50,7 @@ _HOMES = {
     "backtest": "engine.simulate",
     "backtest_many": "engine.batch",
     "decisions_of": "engine.simulate",
-    "load_panel": "engine.data.load",
+    "load_panel": "engine.data.panel_loader",
     "load_study": "engine.sweeps.study",
     "sweep": "engine.sweep",
     "weight_matrix": "engine.oracle",

@@ -113,7 +113,7 @@ def backtest_command(
     Example: hlbt backtest --oracle research.oracles.momentum:Momentum --param lookback_hours=168 --set
     data.start=2024-10-01
     """
-    from engine.data.load import load_panel
+    from engine.data.panel_loader import load_panel
     from engine.runs import check_replaceable
 
     _check_source(oracle, param, weights)
@@ -158,7 +158,7 @@ def capacity_command(
     Example: hlbt capacity --oracle research.oracles.momentum:Momentum --sizes 1e4,1e5,1e6,1e7
     """
     from engine.capacity import capacity, limits
-    from engine.data.load import load_panel
+    from engine.data.panel_loader import load_panel
     from engine.pages.capacity import conclusions, write_capacity
     from engine.pages.html import check_page
     from engine.runs import CAPACITY
@@ -249,9 +249,9 @@ def demo_command(
 
     from engine.commands.sheets import Sheets
     from engine.commands.validate import judged
-    from engine.data.load import load_panel
+    from engine.data.cache import Store
+    from engine.data.panel_loader import load_panel
     from engine.data.sample import write_sample
-    from engine.data.store import Store
     from engine.report import write_index
     from engine.sweep import sweep
 

@@ -24,8 +24,8 @@ import pandas as pd
 from packaging.requirements import Requirement
 
 from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
-from engine.data.status import status
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.cache_status import status
 from engine.errors import HlbtError, LiveError, some
 from engine.live.credentials import CONFIG, read_credentials
 from engine.sweeps.trials import count_trials, families_below

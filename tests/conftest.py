@@ -182,8 +182,8 @@ def freqtrade_folder() -> Path:
 @pytest.fixture(scope="session")
 def real_cache(freqtrade_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A cache with the real data imported, once a run; tests only read it."""
+    from engine.data.cache import Store
     from engine.data.freqtrade import import_freqtrade
-    from engine.data.store import Store
 
     def make(cache: Path) -> None:
         assert not import_freqtrade(Store(cache), freqtrade_folder).problems
@@ -194,8 +194,8 @@ def real_cache(freqtrade_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def sample_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic sample, once a run; tests only read it."""
+    from engine.data.cache import Store
     from engine.data.sample import write_sample
-    from engine.data.store import Store
 
     return _once_a_run(tmp_path_factory, "sample", lambda cache: write_sample(Store(cache)) and None)
 

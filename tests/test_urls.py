@@ -10,8 +10,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine.data.api import sync_api
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.sync_api import sync_api
 from engine.errors import ConfigError, DataError
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.session import Venue

@@ -23,10 +23,10 @@ from engine.errors import ConfigError, DataError, nearest, some
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
-    from engine.data.api import SyncReport
-    from engine.data.archive import Plan
-    from engine.data.s3 import Bucket
-    from engine.data.store import Store
+    from engine.data.cache import Store
+    from engine.data.s3_archive import Plan
+    from engine.data.s3_bucket import Bucket
+    from engine.data.sync_api import SyncReport
 
 QuotesOption = Annotated[
     str | None, typer.Option("--quotes", metavar="l2book", help="Bring book quotes and depths too, from S3.")
@@ -56,7 +56,7 @@ def import_freqtrade_command(
     Example: hlbt data import freqtrade user_data/data/hyperliquid
     """
     from engine.data.freqtrade import import_freqtrade
-    from engine.data.report import differences
+    from engine.data.merge_report import differences
 
     store = store_of(config_of(config, settings))
     with progress() as step:
@@ -95,7 +95,7 @@ def import_meta_command(
 
     Example: hlbt data import meta meta.json --as-of 2025-08-22
     """
-    from engine.data.coins import import_meta
+    from engine.data.meta import import_meta
 
     store = store_of(config_of(config, settings))
     report = import_meta(store, file, as_of=as_of)
@@ -170,7 +170,7 @@ def _sync_api(
 ) -> SyncReport:
     """Sync from the exchange's own API up to this moment."""
     from engine.clock import parse_instant
-    from engine.data.api import sync_api
+    from engine.data.sync_api import sync_api
 
     data = config.data
     with progress() as step:
@@ -202,7 +202,7 @@ def cost_command(
 
     Example: hlbt data cost --set data.start=2024-10-01 --quotes l2book
     """
-    from engine.data.archive import describe
+    from engine.data.s3_archive import describe
 
     settled = config_of(config, settings)
     store = store_of(settled)
@@ -225,8 +225,8 @@ def _plan(
 ) -> tuple[Bucket, Plan]:
     """What the settings ask of the archive."""
     from engine.clock import parse_instant
-    from engine.data.archive import BUCKET, Range, make_plan
-    from engine.data.s3 import Bucket
+    from engine.data.s3_archive import BUCKET, Range, make_plan
+    from engine.data.s3_bucket import Bucket
 
     if quotes not in (None, "l2book"):
         raise ConfigError(f"--quotes is {quotes!r}; the only kind is l2book.")
@@ -262,7 +262,7 @@ def status_command(
 
     Example: hlbt data status
     """
-    from engine.data.status import status
+    from engine.data.cache_status import status
     from engine.pages.html import check_page
 
     if out is not None:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.config import RunConfig
-    from engine.data.store import Store
+    from engine.data.cache import Store
 
 REPORTS = Path("reports")
 
@@ -80,14 +80,14 @@ def reports_folder() -> Path:
 
 def cache_of(config: RunConfig) -> Path:
     """The cache's folder under those settings."""
-    from engine.data.load import cache_path
+    from engine.data.panel_loader import cache_path
 
     return cache_path(config.data.cache)
 
 
 def store_of(config: RunConfig) -> Store:
     """The cache under those settings."""
-    from engine.data.store import Store
+    from engine.data.cache import Store
 
     return Store(cache_of(config))
 

@@ -41,7 +41,7 @@ def check_command(
 
     Example: hlbt oracle check research.oracles.momentum:Momentum --param lookback_hours=72
     """
-    from engine.data.load import load_panel
+    from engine.data.panel_loader import load_panel
     from engine.oracles.build import bound_parameters, load_oracle
     from engine.oracles.causality import audit
     from engine.simulate import decisions_of
@@ -88,7 +88,7 @@ def report_command(
 
     Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
     """
-    from engine.data.load import load_panel
+    from engine.data.panel_loader import load_panel
     from engine.oracles.build import bound_parameters, load_oracle, oracle_sources
     from engine.oracles.signals import analyse
     from engine.pages.html import check_page

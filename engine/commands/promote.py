@@ -160,7 +160,7 @@ def gates_table(found: Examination, waived: tuple[Override, ...], name: str, syn
 
 def _panel(candidate: Candidate, config: Path | None, settings: list[str] | None) -> Panel:
     """The panel that the run had: its own first and last instant, so that a cache that has grown since gives it too."""
-    from engine.data.load import load_panel
+    from engine.data.panel_loader import load_panel
 
     refusal = ConfigError(
         "A promotion is of the run as it was, so only data.cache can be set here: --set data.cache=DIR. Run the "

@@ -62,7 +62,7 @@ def sweep_command(
     Example: hlbt sweep --oracle research.oracles.momentum:Momentum --grid lookback_hours=24,72,168 --grid n=3,5,10
     """
     from engine.config import RunConfig
-    from engine.data.load import load_panel
+    from engine.data.panel_loader import load_panel
     from engine.sweep import sweep
 
     asked = _asked(study, oracle, grid, param, where, sample, seed, name)

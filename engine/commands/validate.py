@@ -124,7 +124,7 @@ def panel_of(study: Study, config: Path | None, settings: list[str] | None) -> P
         When the cache cannot give the panel.
     """
     from engine.config import RunConfig
-    from engine.data.load import load_panel
+    from engine.data.panel_loader import load_panel
 
     refusal = ConfigError(
         "A verdict is of the sweep as it was run, so only data.cache can be set here: --set data.cache=DIR. Run "

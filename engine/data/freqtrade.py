@@ -17,9 +17,9 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, candle_instant, funding_instant
-from engine.data.report import MergeReport
+from engine.data.cache import Progress, Store
+from engine.data.merge_report import MergeReport
 from engine.data.schema import COIN, TIME, Floats
-from engine.data.store import Progress, Store
 from engine.errors import DataError
 
 SOURCE = "freqtrade"

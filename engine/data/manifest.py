@@ -2,23 +2,31 @@
 
 Everything else in the folder is a leftover of a writer that was killed. The manifest is replaced atomically, so a
 reader sees the cache before or after a commit, never between. It holds the coin table too, and its own digest.
+
+Records of downloaded objects: what was taken from where, so that nothing is paid for twice.
+
+They lie beside the hourly files, a file a dataset and month, and count when the manifest names them: an object is
+recorded in the same commit as its rows.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from engine.data.coins import CoinRecord, price_span
+from engine.data.coin_table import CoinRecord, price_span
 from engine.data.schema import SCHEMA
 from engine.errors import DataError
 from engine.panel import Coin
+
+FOLDER = "objects"
 
 MANIFEST = "manifest.json"
 
@@ -80,7 +88,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class ObjectsEntry:
-    """One file of records of downloaded objects (:mod:`engine.data.objects`).
+    """One file of records of downloaded objects (:mod:`engine.data.manifest`).
 
     Attributes
     ----------
@@ -206,3 +214,55 @@ def _damaged(path: Path) -> str:
         f"{path} is damaged or was edited: its content does not match its own digest. The cache holds nothing that "
         f"cannot be imported again: delete the folder {path.parent} and import or sync once more."
     )
+
+
+@dataclass(frozen=True, order=True)
+class ObjectRecord:
+    """One object of which every usable row is in the cache.
+
+    Attributes
+    ----------
+    key, etag : str
+        Name and version of the object.
+    size : int
+        Bytes downloaded.
+    sha256 : str
+        Digest of those bytes.
+    rows : int
+        Records in it: minutes x coins, or book snapshots looked at.
+    """
+
+    key: str
+    etag: str
+    size: int
+    sha256: str
+    rows: int
+
+
+def encode(group: str, records: Iterable[ObjectRecord]) -> tuple[ObjectsEntry, bytes]:
+    """Records as parquet bytes, the same for the same records, and their manifest entry."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = sorted(records)
+    columns = {part.name: [getattr(record, part.name) for record in rows] for part in fields(ObjectRecord)}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer, compression="zstd", use_dictionary=False)
+    content = buffer.getvalue()
+    digest = hashlib.sha256(content).hexdigest()
+    return ObjectsEntry(f"{FOLDER}/{group}.{digest[:12]}.parquet", len(rows), digest, len(content)), content
+
+
+def decode(content: bytes) -> dict[str, ObjectRecord]:
+    """Read what :func:`encode` wrote, by key."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    table: Any = pq.read_table(pa.BufferReader(content))
+    lists = (table.column(part.name).to_pylist() for part in fields(ObjectRecord))
+    return {row[0]: ObjectRecord(*row) for row in zip(*lists, strict=True)}
+
+
+def joined(old: Mapping[str, ObjectRecord], new: Iterable[ObjectRecord]) -> list[ObjectRecord]:
+    """Records of a group after a commit: a newer version of an object takes the place of the older."""
+    return list({**old, **{record.key: record for record in new}}.values())

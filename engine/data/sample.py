@@ -30,10 +30,10 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import hourly_index
-from engine.data.coins import CoinMeta
-from engine.data.report import MergeReport
+from engine.data.cache import SYNTHETIC, Progress, Store
+from engine.data.coin_table import CoinMeta
+from engine.data.merge_report import MergeReport
 from engine.data.schema import COIN, TIME, Floats
-from engine.data.store import SYNTHETIC, Progress, Store
 from engine.panel import FIELDS
 
 SEED = 1

@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 
 from engine.atomic_io import locked
-from engine.data.archive import ASSET_CTXS, FetchError, Item, Plan, Source, describe, whole
 from engine.data.asset_ctxs import ObjectError, reduce_day, to_table
+from engine.data.cache import Store
 from engine.data.l2book import FIELDS, Quote, last_quote
-from engine.data.objects import ObjectRecord
-from engine.data.precedence import L2BOOK, S3
-from engine.data.report import Conflict, MergeReport, differences
+from engine.data.manifest import ObjectRecord
+from engine.data.merge import L2BOOK, S3
+from engine.data.merge_report import Conflict, MergeReport, differences
+from engine.data.s3_archive import ASSET_CTXS, FetchError, Item, Plan, Source, describe, whole
 from engine.data.schema import hour_number
-from engine.data.store import Store
 from engine.errors import DataError
 
 #: Downloads that wait for their commit; objects that the user keeps.
@@ -135,7 +135,7 @@ def sync_s3(
     source : Source
         The bucket.
     plan : Plan
-        Of :func:`engine.data.archive.make_plan`.
+        Of :func:`engine.data.s3_archive.make_plan`.
     keep_raw : bool
         Leave the downloaded objects in ``raw/`` of the cache.
     replace : bool

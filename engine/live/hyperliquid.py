@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, UNIT, clock_error_bounds, least_error
-from engine.data.exchange import Fault, Patience, attempt, turn_away
+from engine.data.api_client import Fault, Patience, attempt, turn_away
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX, AccountState, Answer, Fill, Market, OrderRequest

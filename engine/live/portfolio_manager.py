@@ -288,7 +288,7 @@ class PortfolioManager:
     def _panel(self, instant: pd.Timestamp) -> Panel | None:
         """The panel up to `instant`; None where there is no cache, or given weights need none."""
         if self.panel is None:
-            from engine.data.load import cache_path, load_panel
+            from engine.data.panel_loader import cache_path, load_panel
 
             data = self.config.data
             given = isinstance(self.oracle, GivenWeights) and not self.config.execution.target_volatility

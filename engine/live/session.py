@@ -12,9 +12,9 @@ import pandas as pd
 
 from engine.clock import HOUR, decision_instants, hourly_index, show
 from engine.config import RunConfig
-from engine.data.api import sync_api
-from engine.data.load import cache_path, load_panel
-from engine.data.store import Progress, Store
+from engine.data.cache import Progress, Store
+from engine.data.panel_loader import cache_path, load_panel
+from engine.data.sync_api import sync_api
 from engine.errors import DataError, LimitError, LiveError, UnreachableError, WeightsError, some
 from engine.live.dex import DEX
 from engine.live.execute import Outcome, Policy

@@ -222,8 +222,8 @@ def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, An
 
 def _synthetic(config: RunConfig) -> bool:
     """Whether the cache is made up; one that cannot be read is named by the reason why there are no rows."""
-    from engine.data.load import cache_path
-    from engine.data.store import Store
+    from engine.data.cache import Store
+    from engine.data.panel_loader import cache_path
 
     try:
         manifest = Store(cache_path(config.data.cache)).manifest()
@@ -233,7 +233,7 @@ def _synthetic(config: RunConfig) -> bool:
 
 
 def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[str, Any]]:
-    from engine.data.load import load_panel
+    from engine.data.panel_loader import load_panel
     from engine.simulate import backtest
 
     instants = pd.DatetimeIndex([pd.Timestamp(plan["instant"]) for plan in plans])

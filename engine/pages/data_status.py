@@ -30,7 +30,7 @@ def shade(share: float) -> int:
 
 
 def write_status_page(found: dict[str, Any], path: Path) -> None:
-    """Write the page of what :func:`engine.data.status.status` found.
+    """Write the page of what :func:`engine.data.cache_status.status` found.
 
     Raises
     ------

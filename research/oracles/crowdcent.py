@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pandas as pd
 
-from engine.data.load import cache_path
+from engine.data.panel_loader import cache_path
 from engine.errors import OracleError
 from research.oracles.construction import check_construction, weights_of
 from research.oracles.download import covering_file, fetch_file, newest_file

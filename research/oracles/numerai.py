@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from engine import Panel
-from engine.data.load import cache_path
+from engine.data.panel_loader import cache_path
 from engine.errors import OracleError, some
 from research.oracles.construction import check_construction, top_bottom
 from research.oracles.download import covering_file, fetch_file, newest_file

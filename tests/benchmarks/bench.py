@@ -26,8 +26,8 @@ from bench_data import figures as data_figures
 from bench_validate import bench_statistics
 
 from engine import RunConfig, backtest, load_panel
+from engine.data.cache import Store
 from engine.data.freqtrade import import_freqtrade
-from engine.data.store import Store
 from engine.oracle import weight_matrix
 from engine.simulate import decisions_of
 from helpers.fees import published_fees

@@ -142,8 +142,8 @@ def run(panel, config: RunConfig, executor: Executor) -> tuple[float, np.ndarray
 
 
 if __name__ == "__main__":
+    from engine.data.cache import Store
     from engine.data.freqtrade import import_freqtrade
-    from engine.data.store import Store
 
     with tempfile.TemporaryDirectory() as scratch:
         import_freqtrade(Store(Path(scratch) / "cache"), SHARED / "freqtrade")

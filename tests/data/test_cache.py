@@ -10,12 +10,11 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from engine.data.coins import CoinMeta
-from engine.data.load import load_panel
-from engine.data.manifest import MANIFEST
-from engine.data.objects import ObjectRecord
-from engine.data.status import status
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.cache_status import status
+from engine.data.coin_table import CoinMeta
+from engine.data.manifest import MANIFEST, ObjectRecord
+from engine.data.panel_loader import load_panel
 from engine.errors import DataError
 from helpers.stores import START, cells, content, table
 

@@ -13,8 +13,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from engine.data.cache import Store
 from engine.data.manifest import MANIFEST
-from engine.data.store import Store
 from engine.errors import DataError
 from helpers.stores import content, table
 

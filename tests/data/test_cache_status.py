@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.data.status import status
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.cache_status import status
 from engine.pages.data_status import shade, write_status_page
 from helpers.commands import Hlbt
 from helpers.stores import table

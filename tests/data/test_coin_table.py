@@ -7,9 +7,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from engine.data.coins import CoinRecord, import_meta
-from engine.data.load import load_panel
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.coin_table import CoinRecord
+from engine.data.meta import import_meta
+from engine.data.panel_loader import load_panel
 from engine.errors import DataError
 from helpers.shared_data import GO, recorded
 

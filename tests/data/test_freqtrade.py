@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from engine.data.asset_ctxs import to_table
+from engine.data.cache import Store
 from engine.data.freqtrade import import_freqtrade
-from engine.data.load import load_panel
-from engine.data.store import Store
+from engine.data.panel_loader import load_panel
 from engine.errors import DataError
 from engine.panel import Panel
 from helpers.commands import Hlbt

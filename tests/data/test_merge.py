@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.data.load import load_panel
-from engine.data.precedence import OTHERWISE, PRECEDENCE, rank
-from engine.data.report import differences
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.merge import OTHERWISE, PRECEDENCE, rank
+from engine.data.merge_report import differences
+from engine.data.panel_loader import load_panel
 from engine.panel import FIELDS
 from helpers.effort import some
 from helpers.stores import cells, content, table

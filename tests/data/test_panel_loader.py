@@ -8,9 +8,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from engine.data.load import load_panel
-from engine.data.status import status
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.cache_status import status
+from engine.data.panel_loader import load_panel
 from engine.errors import ConfigError, DataError
 
 pytestmark = pytest.mark.slow

@@ -15,10 +15,10 @@ import pytest
 from test_l2book import snapshot
 
 from engine.clock import parse_instant
-from engine.data.archive import Range, describe, make_plan
-from engine.data.load import load_panel
-from engine.data.s3 import Bucket
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.panel_loader import load_panel
+from engine.data.s3_archive import Range, describe, make_plan
+from engine.data.s3_bucket import Bucket
 from engine.data.sync_s3 import sync_s3
 from engine.errors import DataError
 from helpers.archive_server import ACCOUNT, BUCKET, Proxy, client, day_text, fill, key_of, packed, s3_server

@@ -16,9 +16,9 @@ import pytest
 from test_s3 import OBJECTS, TEXTS, _account, hlbt, server, sync, undisturbed, words  # noqa: F401
 
 from engine.data import sync_s3 as module
-from engine.data.archive import Item, Range, make_plan, whole
-from engine.data.s3 import Bucket
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.s3_archive import Item, Range, make_plan, whole
+from engine.data.s3_bucket import Bucket
 from engine.data.sync_s3 import sync_s3
 from helpers.archive_server import BUCKET, client, key_of, packed
 from helpers.stores import cells, content

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from test_s3 import OBJECTS, _account, server, sync, undisturbed, words  # noqa: F401
 
-from engine.data.store import Store
+from engine.data.cache import Store
 from helpers.archive_server import ACCOUNT, fill, key_of, packed
 from helpers.effort import some
 from helpers.project import ROOT
@@ -74,9 +74,9 @@ def test_what_a_kill_after_the_commit_left_goes_with_a_sync_that_has_nothing_to_
 
 MEMORY = """
 import sys
-from engine.data.archive import Range, make_plan
-from engine.data.s3 import Bucket
-from engine.data.store import Store
+from engine.data.s3_archive import Range, make_plan
+from engine.data.s3_bucket import Bucket
+from engine.data.cache import Store
 from engine.data.sync_s3 import sync_s3
 bucket, store = Bucket(sys.argv[1], sys.argv[2]), Store(sys.argv[3])
 sync_s3(store, bucket, make_plan(bucket, {}, Range()), jobs=2)

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.data.lacking import EMPTY, runs
-from engine.data.pacing import Pacer
+from engine.data.cache import Store
+from engine.data.missing_hours import EMPTY, runs
+from engine.data.rate_limit import Pacer
 from engine.data.schema import hour_number, instant_of
-from engine.data.store import Store
 from helpers.api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
 from helpers.commands import Hlbt
 from helpers.hyperliquid_info import HOUR_MS, REFUSED, TOO_MANY, Listing, LoopbackServer, Recorded, Reply, Venue

@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from engine.data.api import sync_api
+from engine.data.cache import Store
 from engine.data.schema import instant_of
-from engine.data.store import Store
+from engine.data.sync_api import sync_api
 from engine.errors import DataError
 from helpers.api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
 from helpers.effort import some
@@ -323,8 +323,8 @@ import os, sys
 import pandas as pd
 import hyperliquid.info
 from effort import some
-from engine.data.api import sync_api
-from engine.data.store import Store
+from engine.data.sync_api import sync_api
+from engine.data.cache import Store
 import pyarrow.parquet
 
 url, start, now = sys.argv[1], pd.Timestamp(sys.argv[2]), pd.Timestamp(sys.argv[3])

@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from engine.data.api import SyncReport, sync_api
+from engine.data.cache import Store
 from engine.data.schema import hour_number
-from engine.data.store import Store
+from engine.data.sync_api import SyncReport, sync_api
 from helpers.hyperliquid_info import HOUR_MS, Listing, LoopbackServer, Venue
 
 NOW = pd.Timestamp("2025-06-15T10:20Z")

@@ -18,7 +18,7 @@ import pyarrow.parquet
 from engine import cli
 from engine.commands import data  # noqa: F401
 from engine.data import sync_s3  # noqa: F401
-from engine.data.store import Store
+from engine.data.cache import Store
 
 #: What the interpreter tells of before it is done: files of the cache and requests.
 STEPS = {"open", "os.rename", "os.remove", "os.mkdir", "os.truncate", "socket.connect"}

@@ -12,8 +12,8 @@ import pyarrow as pa
 import pytest
 
 from engine import Panel, RunConfig, load_panel, sweep
-from engine.data.coins import CoinMeta
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.coin_table import CoinMeta
 from engine.promotion.candidate import Candidate, read_candidate
 from helpers.studies import market
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from engine.data.store import Store
+from engine.data.cache import Store
 
 START = "2024-01-31T20:00Z"
 

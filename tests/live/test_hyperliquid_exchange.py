@@ -14,8 +14,8 @@ from eth_account.signers.local import LocalAccount
 from hyperliquid.exchange import Exchange
 from hyperliquid.utils.types import Cloid
 
-from engine.data.api import sync_api
-from engine.data.store import Store
+from engine.data.cache import Store
+from engine.data.sync_api import sync_api
 from helpers.api_world import Clock, cells, expected
 from helpers.effort import some
 from helpers.hyperliquid_exchange import HyperLiquidExchange, coin_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from engine import HyperLiquidDEX, PortfolioManager
-from engine.data.exchange import Patience
+from engine.data.api_client import Patience
 from engine.errors import LiveError
 from engine.live.execute import Policy
 from engine.live.given import GivenWeights

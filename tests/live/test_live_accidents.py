@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine.data.exchange import Patience
+from engine.data.api_client import Patience
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal, single_instance
 from helpers.hyperliquid_world import AGENT, MASTER

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from engine import HyperLiquidDEX, PaperDEX, RunConfig
-from engine.data.exchange import Patience
+from engine.data.api_client import Patience
 from engine.errors import DataError, LiveError, SpecError
 from engine.live.credentials import read_credentials
 from engine.live.dex import OrderRequest

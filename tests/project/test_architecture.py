@@ -14,8 +14,8 @@ from helpers.project import ROOT
 
 SOURCES = sorted([*(ROOT / "engine").rglob("*.py"), *(ROOT / "research").rglob("*.py")])
 HOMES = {  # library -> the only files that may import it, and only inside a function
-    "boto3": {"engine/data/s3.py"},
-    "hyperliquid": {"engine/data/exchange.py", "engine/live/hyperliquid.py"},
+    "boto3": {"engine/data/s3_bucket.py"},
+    "hyperliquid": {"engine/data/api_client.py", "engine/live/hyperliquid.py"},
     "numerapi": {"research/oracles/numerai.py"},
     "crowdcent_challenge": {"research/oracles/crowdcent.py"},
     "quantstats": {"engine/report.py"},

@@ -3,6 +3,11 @@
 A :class:`Cube` holds the months that a merge touches as one (N, H) array a field: coins ascending by name, the hours
 of those months side by side, NaN where nothing was observed. Dense arrays make "the cached value of these rows" one
 indexing operation, whatever order the rows come in.
+
+Which source is believed where several give the same cell: the one place that says so.
+
+A cell is one coin, instant and field. Of the sources that gave it, the cache keeps the value of the one that stands
+highest for the field; it never averages. The order in which sources were brought in does not matter.
 """
 
 from __future__ import annotations
@@ -13,8 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.data.precedence import rank
-from engine.data.report import SAME, Tally
+from engine.data.merge_report import SAME, Tally
 from engine.data.schema import (
     COIN,
     SOURCE,
@@ -31,6 +35,24 @@ from engine.data.schema import (
     months_of,
 )
 from engine.panel import FIELDS
+
+S3 = "s3"
+L2BOOK = "l2book"
+API = "api"
+FREQTRADE = "freqtrade"
+#: Field -> sources, the most trusted first.
+#: `mid`: the book itself; the archive's minute record of it; the last trade of the hour (a candle's close).
+#: `funding`: what was paid (`fundingHistory`, and freqtrade's copy of it); the running estimate a minute before.
+#: `volume_usd`: candles only, for the archive has no hour's volume (`ARCHITECTURE.md`, Sources).
+PRECEDENCE: Mapping[str, tuple[str, ...]] = {
+    "mid": (L2BOOK, S3, API, FREQTRADE),
+    "funding": (API, FREQTRADE, S3),
+}
+#: For every other field, most of which one source alone gives.
+OTHERWISE = (API, FREQTRADE, L2BOOK, S3)
+#: (field, source) whose value only stands in until a better source is asked: the rate that the archive estimates is not
+#: the one that was settled, so an API sync asks for those hours.
+PROVISIONAL = frozenset({("funding", S3)})
 
 
 class Cube:
@@ -236,3 +258,13 @@ def months_touched(tables: Sequence[Rows]) -> Integers:
 def coins_touched(tables: Sequence[Rows]) -> set[str]:
     """Coins of all rows."""
     return {coin for rows in tables for coin in rows.coins}
+
+
+def rank(field: str, source: str) -> int:
+    """How far `source` is believed for `field`: more is higher.
+
+    A source that the table does not name ranks 0. Sources of one rank are held to each other's word: where they
+    differ it is a conflict, as when one source contradicts itself.
+    """
+    order = PRECEDENCE.get(field, OTHERWISE)
+    return len(order) - order.index(source) if source in order else 0

@@ -82,7 +82,7 @@ class Item(Listed):
 
 
 class Source(Protocol):
-    """What this module needs of a bucket; :class:`engine.data.s3.Bucket` is one."""
+    """What this module needs of a bucket; :class:`engine.data.s3_bucket.Bucket` is one."""
 
     requests: int
 

@@ -1,7 +1,7 @@
 """HyperLiquid's own API as a source: the coin table, hourly candles and settled funding, without an account.
 
 The exchange keeps 5,000 candles a coin (about 208 days of hours) and every funding rate since the listing. Requests go
-through :mod:`engine.data.exchange`. What they bring is committed every few dozen requests: a
+through :mod:`engine.data.api_client`. What they bring is committed every few dozen requests: a
 killed sync loses no more than that, and the next one asks only for what the cache lacks.
 """
 
@@ -16,14 +16,14 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, show
-from engine.data.answers import CANDLES, FUNDING, Kind, Page, bad_items
-from engine.data.coins import CoinMeta
-from engine.data.exchange import Exchange, Fault
-from engine.data.lacking import Gap, Lacking
-from engine.data.pacing import Pacer
-from engine.data.report import Conflict, MergeReport, differences
+from engine.data.api_client import Exchange, Fault
+from engine.data.api_records import CANDLES, FUNDING, Kind, Page, bad_items
+from engine.data.cache import Progress, Store
+from engine.data.coin_table import CoinMeta
+from engine.data.merge_report import Conflict, MergeReport, differences
+from engine.data.missing_hours import Gap, Lacking
+from engine.data.rate_limit import Pacer
 from engine.data.schema import Integers, hour_number, instant_of
-from engine.data.store import Progress, Store
 from engine.errors import DataError, nearest, some
 
 SOURCE: Final = "api"

@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import hourly_index, parse_instant, show
+from engine.data.cache import Store
 from engine.data.manifest import Manifest
 from engine.data.schema import Flags, Floats, hour_number
-from engine.data.store import Store
 from engine.errors import DataError, nearest, some
 from engine.panel import FIELDS, QUOTES, Coin, Panel, tradable_rule
 

@@ -1,6 +1,6 @@
 """Asking HyperLiquid's `/info` through the official SDK: paced, with a time limit, with bounded retries.
 
-What the answers mean is in :mod:`engine.data.answers`, what is asked for in :mod:`engine.data.api`.
+What the answers mean is in :mod:`engine.data.api_records`, what is asked for in :mod:`engine.data.sync_api`.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.data.answers import CANDLES, REQUEST_WEIGHT, Kind, Page
-from engine.data.coins import CoinMeta, parse_meta
-from engine.data.pacing import Pacer
+from engine.data.api_records import CANDLES, REQUEST_WEIGHT, Kind, Page
+from engine.data.coin_table import CoinMeta
+from engine.data.meta import parse_meta
+from engine.data.rate_limit import Pacer
 from engine.errors import DataError, short
 from engine.urls import base_address, without_path
 

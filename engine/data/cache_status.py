@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.data.cube import Cube
+from engine.data.cache import Store
 from engine.data.manifest import FileEntry, Manifest
+from engine.data.merge import Cube
 from engine.data.schema import Flags, Floats, Integers, hour_number, instant_of, month_key, month_number, months_of
-from engine.data.store import Store
 from engine.errors import DataError
 from engine.panel import FIELDS
 

@@ -17,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from engine.atomic_io import sync_folder, write_durable
-from engine.data.answers import REQUEST_WEIGHT, Kind
+from engine.data.api_records import REQUEST_WEIGHT, Kind
+from engine.data.cache import Store
 from engine.data.manifest import Manifest
-from engine.data.precedence import PROVISIONAL
+from engine.data.merge import PROVISIONAL
 from engine.data.schema import Flags, Floats, Integers, Origins, hour_number, month_number, month_start
-from engine.data.store import Store
 
 EMPTY = "api_empty.json"
 #: A delisted coin that had no row for so many hours gets none any more.

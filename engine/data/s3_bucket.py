@@ -1,6 +1,6 @@
 """The S3 protocol: listing a requester-pays bucket and downloading from it. The only file that knows boto3.
 
-Nothing here knows what the objects mean (:mod:`engine.data.archive` does).
+Nothing here knows what the objects mean (:mod:`engine.data.s3_archive` does).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.atomic_io import replacing
-from engine.data.archive import FetchError, Item, Listed
+from engine.data.s3_archive import FetchError, Item, Listed
 from engine.errors import DataError
 from engine.urls import base_address, without_path
 

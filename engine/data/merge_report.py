@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import show
-from engine.data.precedence import TOLERANCE
 from engine.data.schema import Flags, Floats, Rows, instant_of
+
+#: Two sources that differ by more than this, relative to the larger value, are reported as in disagreement.
+TOLERANCE = 1e-3
 
 #: Two values nearer than this, relative to the larger, are the same value written twice.
 SAME = 1e-9
@@ -57,7 +59,7 @@ class Disagreement:
     field, kept, other : str
         The field, the source that is believed for it, and the one that is not.
     cells, differing : int
-        Cells that both gave; those that differ by more than :data:`engine.data.precedence.TOLERANCE`.
+        Cells that both gave; those that differ by more than :data:`engine.data.merge_report.TOLERANCE`.
     median, largest : float
         Of the differences over all these cells, each relative to the larger of the two values.
     coin, time : str, Timestamp
@@ -102,7 +104,7 @@ class MergeReport:
         Months whose file was written; empty when the cache already had everything.
     raised, overruled : int
         Cells that a lower source had given and now hold the new value; cells left alone because a higher source gave
-        them (:mod:`engine.data.precedence`).
+        them (:mod:`engine.data.merge`).
     disagreements : tuple of Disagreement
         What those cells said, by field and sources.
     """
@@ -143,7 +145,7 @@ def differences(merges: Iterable[MergeReport]) -> list[str]:
 
 
 class Tally:
-    """Counts of a merge, filled by :meth:`engine.data.cube.Cube.take`."""
+    """Counts of a merge, filled by :meth:`engine.data.merge.Cube.take`."""
 
     def __init__(self) -> None:
         self.added = self.same = self.changed = self.refused = self.raised = self.overruled = 0

@@ -5,7 +5,7 @@
     data_cache/
       manifest.json                      which files count; the coin table; replaced atomically
       hourly/2024-10.1f2e3d4c5b6a.parquet   a month, named by its own digest
-      objects/asset_ctxs-2024-10.....parquet   which objects of an archive are in it (engine.data.objects)
+      objects/asset_ctxs-2024-10.....parquet   which objects of an archive are in it (engine.data.manifest)
       .lock                              one writer at a time
 
 A write puts the new files beside the old ones, then replaces the manifest, then removes the old ones. Killed at any
@@ -26,13 +26,22 @@ import numpy as np
 import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
-from engine.data.coins import CoinMeta, CoinRecord
-from engine.data.cube import Cube, coins_touched, months_touched
-from engine.data.files import HOURLY, leftovers, sweep
-from engine.data.manifest import MANIFEST, FileEntry, Manifest, ObjectsEntry, read_manifest
-from engine.data.objects import FOLDER as OBJECTS
-from engine.data.objects import ObjectRecord, decode, encode, joined
-from engine.data.report import MergeReport, Tally
+from engine.data.cache_files import HOURLY, leftovers, sweep
+from engine.data.coin_table import CoinMeta, CoinRecord
+from engine.data.manifest import FOLDER as OBJECTS
+from engine.data.manifest import (
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    ObjectRecord,
+    ObjectsEntry,
+    decode,
+    encode,
+    joined,
+    read_manifest,
+)
+from engine.data.merge import Cube, coins_touched, months_touched
+from engine.data.merge_report import MergeReport, Tally
 from engine.data.schema import (
     COIN,
     SOURCE,
@@ -224,7 +233,7 @@ class Store:
         """Add data, in one commit.
 
         New cells fill what is absent. Of a cell that several sources give, the cache holds the value of the highest in
-        :mod:`engine.data.precedence`, whichever came first, and how far they are apart is reported. A cell that a
+        :mod:`engine.data.merge`, whichever came first, and how far they are apart is reported. A cell that a
         source of the same rank (as a rule the same source) gave with another value (relative difference above 1e-9)
         is a conflict: nothing of that coin is taken from that table, and the conflict is reported. So a table is the
         unit of trust: hand over one a field group and, where it matters, one a coin.

@@ -1,0 +1,158 @@
+"""A saved ``meta`` answer of HyperLiquid: lots, leverage, margin tiers and delistings of every coin."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from engine.clock import parse_instant
+from engine.data.coin_table import CoinMeta
+from engine.errors import DataError, some
+
+if TYPE_CHECKING:
+    from engine.data.cache import Store
+
+
+_WANTED = (
+    'Save the answer of POST /info {"type": "meta"} or {"type": "metaAndAssetCtxs"} as it is: '
+    '{"universe": [{"name", "szDecimals", "maxLeverage", ...}]}, or a list that starts with that object.'
+)
+
+
+@dataclass(frozen=True)
+class MetaReport:
+    """What :func:`import_meta` did.
+
+    Attributes
+    ----------
+    coins : int
+        Coins in the answer.
+    added, changed : tuple of str
+        Coins that the cache's table lacked; coins of it that now read differently.
+    delisted : tuple of str
+        Coins that the answer calls delisted.
+    """
+
+    coins: int
+    added: tuple[str, ...]
+    changed: tuple[str, ...]
+    delisted: tuple[str, ...]
+
+    @property
+    def wrote(self) -> bool:
+        """Whether the cache was changed at all."""
+        return bool(self.added or self.changed)
+
+
+def import_meta(store: Store, path: str | Path, *, as_of: str | pd.Timestamp | None = None) -> MetaReport:
+    """Take lots, leverage and delistings from a saved ``meta`` or ``metaAndAssetCtxs`` answer.
+
+    Parameters
+    ----------
+    store : Store
+        The cache; made when absent.
+    path : path
+        JSON file: ``{"universe": [...]}`` or ``[{"universe": [...]}, [...]]``.
+    as_of : str or Timestamp, optional
+        Date of the answer, which carries none itself. With it, an older answer never overrides a newer one, and
+        a coin alive on that date is not taken for delisted because its data end earlier. Kept to the minute.
+
+    Raises
+    ------
+    DataError
+        When the file cannot be read, is not JSON, or is another answer.
+    """
+    path = Path(path)
+    metas = read_meta(path)
+    instant = None if as_of is None else parse_instant(as_of, "as_of", hourly=False).floor("min")
+    added, changed = store.tell(metas, path.name, instant)
+    return MetaReport(len(metas), added, changed, tuple(meta.name for meta in metas if meta.is_delisted))
+
+
+def read_meta(path: Path) -> tuple[CoinMeta, ...]:
+    """Read the coins of a saved ``meta`` or ``metaAndAssetCtxs`` answer, as :func:`import_meta` describes."""
+    try:
+        answer = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Name a saved answer of HyperLiquid.") from error
+    except ValueError as error:
+        raise DataError(f"{path}: not JSON ({error}). {_WANTED}") from error
+    return parse_meta(answer, path)
+
+
+def parse_meta(answer: Any, where: object) -> tuple[CoinMeta, ...]:
+    """Read the coins of a ``meta`` or ``metaAndAssetCtxs`` answer; `where` it came from is named in errors."""
+    body = answer[0] if isinstance(answer, list) and answer else answer
+    universe = body.get("universe") if isinstance(body, dict) else None
+    if not isinstance(universe, list) or not universe:
+        named = isinstance(answer, dict) and answer
+        found = f"an object with {some(answer)}" if named else f"a {type(answer).__name__}"
+        raise DataError(f"{where}: no 'universe' of coins in it, but {found}. {_WANTED}")
+    if isinstance(universe[0], dict) and "tokens" in universe[0]:
+        raise DataError(f"{where}: this is the spot market's answer (its universe has 'tokens'). {_WANTED}")
+    tables = _margin_tables(body.get("marginTables"), where)
+    metas = tuple(_coin_meta(entry, place, tables, where) for place, entry in enumerate(universe))
+    names = [meta.name for meta in metas]
+    if len(set(names)) != len(names):
+        twice = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"{where}: {some(twice)} appears twice. {_WANTED}")
+    return metas
+
+
+def _margin_tables(tables: Any, where: object) -> dict[int, tuple[tuple[float, float], ...]]:
+    """Margin tiers by the table's number."""
+    found = {}
+    try:
+        for number, table in tables or ():
+            tiers = [(float(tier["lowerBound"]), float(tier["maxLeverage"])) for tier in table["marginTiers"]]
+            if not tiers or tiers[0][0] != 0.0 or any(leverage < 1 for _, leverage in tiers):
+                raise ValueError
+            if any(after[0] <= before[0] or after[1] > before[1] for before, after in pairwise(tiers)):
+                raise ValueError
+            found[int(number)] = tuple(tiers)
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{where}: marginTables is not a list of [number, table with marginTiers] whose bounds ascend from 0 while "
+            f"the leverage falls. {_WANTED}"
+        ) from error
+    return found
+
+
+def _coin_meta(
+    entry: Any, place: int, tables: Mapping[int, tuple[tuple[float, float], ...]], where: object
+) -> CoinMeta:
+    if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
+        raise DataError(f"{where}: entry {place} of the universe has no name. {_WANTED}")
+    name = entry["name"]
+    decimals = _number(entry.get("szDecimals"))
+    if decimals is None or decimals != int(decimals) or not 0 <= decimals <= 18:
+        given = entry.get("szDecimals")
+        raise DataError(
+            f"{where}: szDecimals of {name} is {given!r}; it must be a whole number from 0 to 18. {_WANTED}"
+        )
+    leverage = _number(entry.get("maxLeverage"))
+    if leverage is None or leverage < 1:
+        given = entry.get("maxLeverage")
+        raise DataError(f"{where}: maxLeverage of {name} is {given!r}; it must be a number of at least 1. {_WANTED}")
+    table = _number(entry.get("marginTableId"))
+    return CoinMeta(
+        name,
+        int(decimals),
+        float(leverage),
+        # Absent flags mean false: the venue leaves them out for live coins.
+        bool(entry.get("isDelisted", False)),
+        bool(entry.get("onlyIsolated", False)),
+        None if table is None else int(table),
+        None if table is None else tables.get(int(table)),
+    )
+
+
+def _number(value: Any) -> int | float | None:
+    return value if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) else None
