@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from engine.caches import settle_caches
 
 if TYPE_CHECKING:
-    from engine.batch import backtest_many as backtest_many
     from engine.config import RunConfig as RunConfig
     from engine.data.panel_loader import load_panel as load_panel
     from engine.errors import HlbtError as HlbtError
@@ -25,9 +24,10 @@ if TYPE_CHECKING:
     from engine.oracle import weight_matrix as weight_matrix
     from engine.panel import Coin as Coin
     from engine.panel import Panel as Panel
-    from engine.result import Result as Result
-    from engine.simulate import backtest as backtest
-    from engine.simulate import decisions_of as decisions_of
+    from engine.simulation.backtest import backtest as backtest
+    from engine.simulation.backtest import decisions_of as decisions_of
+    from engine.simulation.batch import backtest_many as backtest_many
+    from engine.simulation.result import Result as Result
     from engine.sweep import sweep as sweep
     from engine.sweeps.study import Study as Study
     from engine.sweeps.study import load_study as load_study
@@ -42,14 +42,14 @@ _HOMES = {
     "Panel": "engine.panel",
     "PaperDEX": "engine.live.paper",
     "PortfolioManager": "engine.live.portfolio_manager",
-    "Result": "engine.result",
+    "Result": "engine.simulation.result",
     "RunConfig": "engine.config",
     "ScoreOracle": "engine.oracle",
     "SparseWeights": "engine.weights",
     "Study": "engine.sweeps.study",
-    "backtest": "engine.simulate",
-    "backtest_many": "engine.batch",
-    "decisions_of": "engine.simulate",
+    "backtest": "engine.simulation.backtest",
+    "backtest_many": "engine.simulation.batch",
+    "decisions_of": "engine.simulation.backtest",
     "load_panel": "engine.data.panel_loader",
     "load_study": "engine.sweeps.study",
     "sweep": "engine.sweep",

@@ -36,8 +36,8 @@ from engine.errors import ConfigError, DataError, HlbtError, OracleError
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.panel import Panel
-    from engine.result import Result
     from engine.runs import Origin, Run
+    from engine.simulation.result import Result
 
 #: Exit code of a command that Ctrl-C ended, as shells have it.
 INTERRUPTED = 130
@@ -157,11 +157,11 @@ def capacity_command(
 
     Example: hlbt capacity --oracle research.oracles.momentum:Momentum --sizes 1e4,1e5,1e6,1e7
     """
-    from engine.capacity import capacity, limits
     from engine.data.panel_loader import load_panel
     from engine.pages.capacity import conclusions, write_capacity
     from engine.pages.html import check_page
     from engine.runs import CAPACITY
+    from engine.simulation.capacity import capacity, limits
 
     _check_source(oracle, param, weights)
     accounts = _sizes(sizes)
@@ -324,7 +324,7 @@ def _check_source(oracle: str | None, param: list[str] | None, weights: Path | N
 
 
 def _sizes(text: str | None) -> tuple[float, ...]:
-    from engine.capacity import SIZES, check_sizes
+    from engine.simulation.capacity import SIZES, check_sizes
 
     if text is None:
         return SIZES
@@ -342,7 +342,7 @@ def _run(
     """Weights from an oracle or a file, then the backtest."""
     from engine.provenance import files_digest
     from engine.runs import Origin, run_oracle
-    from engine.simulate import backtest
+    from engine.simulation.backtest import backtest
     from engine.weights import read_weights
 
     if oracle_path is not None:

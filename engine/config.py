@@ -185,7 +185,8 @@ class Costs(_Section):
     Attributes
     ----------
     taker_bps : float or "schedule"
-        Taker fee in basis points of the fill's notional, or HyperLiquid's dated base rates (:mod:`engine.fees`).
+        Taker fee in basis points of the fill's notional, or HyperLiquid's dated base rates
+        (:mod:`engine.simulation.costs`).
     half_spread_bps : float
         Distance of the fill from mid where the panel has no quote.
     impact : {"none", "venue"}

@@ -137,7 +137,7 @@ def check_versions() -> Iterator[Finding]:
 def check_compiler() -> Finding:
     """Compile one function of the kernel, and see that the machine code is kept for the next process."""
     try:
-        from engine.kernel import fill_price_nb
+        from engine.simulation.kernel import fill_price_nb
 
         price = fill_price_nb(1.0, 100.0, float("nan"), float("nan"), 0.01)
         folder = Path(fill_price_nb.stats.cache_path)

@@ -26,8 +26,8 @@ from engine.oracles.build import bound_parameters, load_oracle, oracle_code, ora
 from engine.oracles.risk import risk_of
 from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, to_json, versions
-from engine.result import FLOWS, Result
-from engine.simulate import backtest, decisions_of
+from engine.simulation.backtest import backtest, decisions_of
+from engine.simulation.result import FLOWS, Result
 
 SCHEMA = 1
 BENCHMARK = "BTC"

@@ -17,7 +17,7 @@ from engine.config import RunConfig
 from engine.errors import ConfigError, DataError
 from engine.panel import Panel
 from engine.provenance import code_digest
-from engine.simulate import check_config, check_panel
+from engine.simulation.backtest import check_config, check_panel
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan

@@ -16,14 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine import metrics
 from engine.clock import DAYS_PER_YEAR, HOUR
 from engine.errors import DataError
-from engine.fees import scheduled_rates
 from engine.panel import Panel
 from engine.provenance import code_digest, to_json
 from engine.runs import BENCHMARK
-from engine.stress import stressed_half_spread
+from engine.simulation import metrics
+from engine.simulation.costs import scheduled_rates, stressed_half_spread
 from engine.sweeps.study import Study
 from engine.sweeps.trials import TrialCount
 from engine.validation.checks import checks_of

@@ -81,7 +81,7 @@ def _kept_kernels() -> str:
     numba itself keys what is in it by its own version, the interpreter and the processor. What it cannot see is a
     change in what the compiled code calls; all of that is in one file, and the folder is named by its content.
     """
-    digest = hashlib.sha256((ROOT / "engine" / "kernel.py").read_bytes()).hexdigest()[:16]
+    digest = hashlib.sha256((ROOT / "engine" / "simulation" / "kernel.py").read_bytes()).hexdigest()[:16]
     folder = ROOT / ".pytest_cache" / f"kernels-{digest}"
     for other in folder.parent.glob("kernels-*"):
         if other != folder:

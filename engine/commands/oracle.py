@@ -44,7 +44,7 @@ def check_command(
     from engine.data.panel_loader import load_panel
     from engine.oracles.build import bound_parameters, load_oracle
     from engine.oracles.causality import audit
-    from engine.simulate import decisions_of
+    from engine.simulation.backtest import decisions_of
 
     settled, parameters = config_of(config, settings), parameters_of(param)
     kind = type(load_oracle(path, parameters))  # before the data are read

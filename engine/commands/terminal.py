@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from engine.oracles.causality import Audit
-    from engine.result import Result
     from engine.runs import Origin
+    from engine.simulation.result import Result
     from engine.sweeps.study import Study
 
 #: (done, total, what is being done)

@@ -22,11 +22,11 @@ from engine.config import RunConfig
 from engine.errors import DataError, LiveError
 from engine.live.dex import DEX, SIZE_TOLERANCE, AccountState, Answer, Fill, Market, OrderRequest
 from engine.panel import Panel
-from engine.result import REASONS
-from engine.simulate import check_config, check_panel, kernel_inputs
+from engine.simulation.backtest import check_config, check_panel, kernel_inputs
+from engine.simulation.result import REASONS
 
 if TYPE_CHECKING:
-    from engine.kernel import Coins, Fees, Rules, Tape
+    from engine.simulation.kernel import Coins, Fees, Rules, Tape
 
 _SCHEMA: Final = 1
 
@@ -138,7 +138,7 @@ class PaperDEX(DEX):
 
     def _settle(self) -> None:
         """Steps 3 to 5: funding on the book held, margin, record."""
-        from engine.kernel import maintenance_nb
+        from engine.simulation.kernel import maintenance_nb
 
         tape, _, table, rules = self._kernel()
         t = self.row
@@ -164,7 +164,7 @@ class PaperDEX(DEX):
 
     def _execute(self, i: int, order: float, mid: float) -> tuple[float, float, float]:
         """Fill price, fee and spread of an order; what an instant's orders of a coin and side move adds up."""
-        from engine.kernel import FLOW_COLUMNS, execute_nb, fee_rate_nb
+        from engine.simulation.kernel import FLOW_COLUMNS, execute_nb, fee_rate_nb
 
         tape, fees, table, rules = self._kernel()
         unused = np.zeros(FLOW_COLUMNS)
@@ -297,7 +297,7 @@ class PaperDEX(DEX):
         return ""
 
     def _fill(self, order: OrderRequest) -> Answer:
-        from engine.kernel import fill_price_nb, reason_nb
+        from engine.simulation.kernel import fill_price_nb, reason_nb
 
         _, _, table, rules = self._kernel()
         market = self.markets()[order.coin]

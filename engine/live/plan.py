@@ -1,4 +1,4 @@
-"""From weights and an account to the orders of one rebalance: pure, and sized by :mod:`engine.rebalance`."""
+"""From weights and an account to the orders of one rebalance: pure, and sized by :mod:`engine.simulation.sizing`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import pandas as pd
 
 from engine.clock import hourly_index
 from engine.config import Costs, RunConfig
-from engine.fees import fee_arrays
 from engine.live.dex import DEX, AccountState, Market
-from engine.rebalance import plan_orders
+from engine.simulation.costs import fee_arrays
+from engine.simulation.sizing import plan_orders
 
 #: Why an instruction becomes no order.
 REASONS: Mapping[str, str] = {
@@ -231,7 +231,7 @@ def fee_rate(costs: Costs, instant: pd.Timestamp) -> float:
 
 def fill_price(units: float, market: Market, costs: Costs) -> float:
     """Price the backtest's rules fill an order at, impact left out."""
-    from engine.kernel import fill_price_nb
+    from engine.simulation.kernel import fill_price_nb
 
     bid, ask = (np.nan if side is None else side for side in (market.bid, market.ask))
     return float(fill_price_nb(units, market.mid, bid, ask, costs.half_spread_bps / 1e4))
@@ -240,8 +240,8 @@ def fill_price(units: float, market: Market, costs: Costs) -> float:
 def _planned(
     coin: str, units: float, held: float, close: bool, market: Market, costs: Costs, rate: float
 ) -> PlannedOrder:
-    from engine.kernel import reason_nb
-    from engine.result import REASONS as ACTIONS
+    from engine.simulation.kernel import reason_nb
+    from engine.simulation.result import REASONS as ACTIONS
 
     after = 0.0 if close else held + units
     if market.sz_decimals is not None and not close:

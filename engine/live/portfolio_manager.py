@@ -36,8 +36,8 @@ from engine.live.limits import Limits, breaches, clock_breaches, equity_breaches
 from engine.live.plan import Plan, make_plan
 from engine.oracle import Oracle, asked, weight_matrix
 from engine.panel import Panel
-from engine.simulate import check_config, decisions_of
-from engine.variants import applied, traded_weights
+from engine.simulation.backtest import check_config, decisions_of
+from engine.simulation.overlays import applied, traded_weights
 from engine.weights import check_gross, validate_weights
 
 #: Where journals, locks and the kill switch are by default.

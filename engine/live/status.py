@@ -234,7 +234,7 @@ def _synthetic(config: RunConfig) -> bool:
 
 def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[str, Any]]:
     from engine.data.panel_loader import load_panel
-    from engine.simulate import backtest
+    from engine.simulation.backtest import backtest
 
     instants = pd.DatetimeIndex([pd.Timestamp(plan["instant"]) for plan in plans])
     panel = load_panel(config.data.cache, instants[0], instants[-1], config.data.coins)

@@ -20,7 +20,7 @@ from engine.oracle import Oracle, ScoreOracle, asked, matrix_of_instants, weight
 from engine.oracles.fresh import Told, ask_fresh, declared_files
 from engine.oracles.perturb import changed_after, changed_at, with_coins, with_newcomers
 from engine.panel import Panel
-from engine.variants import applied, traded_weights
+from engine.simulation.overlays import applied, traded_weights
 from engine.weights import check_gross, validate_weights
 
 #: Largest difference of a weight that is rounding and no leak.

@@ -24,11 +24,11 @@ import pandas as pd
 from engine.clock import DAYS_PER_YEAR, HOUR
 from engine.config import RunConfig
 from engine.errors import OracleError
-from engine.fees import fee_arrays
 from engine.oracle import Oracle, ScoreOracle, weight_matrix
 from engine.panel import Panel
-from engine.simulate import decisions_of
-from engine.variants import traded_weights
+from engine.simulation.backtest import decisions_of
+from engine.simulation.costs import fee_arrays
+from engine.simulation.overlays import traded_weights
 from engine.weights import validate_weights
 
 HORIZONS: tuple[int, ...] = tuple(range(1, 31))

@@ -8,13 +8,13 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from engine.capacity import COSTS, LARGE_SHARE, Limits, limits
 from engine.clock import show
 from engine.config import RunConfig
 from engine.pages import charts
 from engine.pages.html import ratio, templates, usd, write_page
 from engine.panel import Panel
 from engine.runs import Origin
+from engine.simulation.capacity import COSTS, LARGE_SHARE, Limits, limits
 
 #: What the first lines of every such page hold; nothing else is ever replaced.
 #: Names of the costs on the page; colours are those of the tearsheet.
@@ -22,7 +22,7 @@ _NAMES = {"fee": "fees", "spread": "spread", "impact": "impact", "funding": "fun
 
 
 def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunConfig, origin: Origin) -> Path:
-    """Write the page of a table of :func:`engine.capacity.capacity`.
+    """Write the page of a table of :func:`engine.simulation.capacity.capacity`.
 
     Raises
     ------

@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from engine import metrics
 from engine.clock import HOUR, show
 from engine.errors import DataError
 from engine.pages import charts
 from engine.pages.html import percent, ratio, templates, usd
 from engine.pages.modelled import modelled
-from engine.result import FLOWS
 from engine.runs import BENCHMARK, SCHEMA, Run
+from engine.simulation import metrics
+from engine.simulation.result import FLOWS
 
 CAUSES: Mapping[str, str] = {
     "price_pnl_usd": "price",

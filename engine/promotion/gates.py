@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.capacity import capacity
 from engine.config import read_toml
 from engine.errors import ConfigError, DataError, HlbtError, nearest, some
 from engine.oracles.causality import Audit, audit
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, sweep_of
 from engine.provenance import files_digest
-from engine.simulate import trade_rows
+from engine.simulation.backtest import trade_rows
+from engine.simulation.capacity import capacity
 from engine.sweeps.study import ORACLE, Study
 from engine.sweeps.trials import TrialCount, count_trials, families_of
 from engine.validate import Case, overfitting, trial_figures, walk_forwards

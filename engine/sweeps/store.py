@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.atomic_io import LOCK, locked, replacing
-from engine.batch import metric_names
 from engine.clock import DAYS_PER_YEAR, UNIT
 from engine.errors import DataError, some
 from engine.provenance import to_json
+from engine.simulation.batch import metric_names
 from engine.sweeps.grid import Grid
 from engine.sweeps.study import ERROR, PAGE, RECORD, RETURNS, TABLE, TEXTS, VERDICT, Study
 from engine.sweeps.tasks import Outcome

@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from engine.batch import Prepared, daily_returns_of, prepare, run_books
 from engine.config import RunConfig
 from engine.errors import HlbtError
 from engine.oracle import Oracle, ScoreOracle, shares_scores, weight_matrix
 from engine.oracles.build import build_oracle
 from engine.panel import Panel
-from engine.simulate import decisions_of
+from engine.simulation.backtest import decisions_of
+from engine.simulation.batch import Prepared, daily_returns_of, prepare, run_books
 from engine.weights import SparseWeights, validate_weights
 
 if TYPE_CHECKING:
-    from engine.kernel import Market
+    from engine.simulation.kernel import Market
 
 Kept = TypeVar("Kept")
 #: Bytes of scores, of weights and of cut panels that a worker keeps for later tasks.

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine import metrics
 from engine.clock import show
 from engine.errors import DataError, HlbtError
 from engine.oracle import weight_matrix
 from engine.panel import Panel
-from engine.result import Result
-from engine.simulate import backtest, decisions_of
+from engine.simulation import metrics
+from engine.simulation.backtest import backtest, decisions_of
+from engine.simulation.result import Result
 from engine.sweeps.study import ORACLE, Setting, Study
 
 COST_FACTORS = (1.0, 2.0, 3.0)

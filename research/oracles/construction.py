@@ -59,7 +59,7 @@ class Ranking:
 
 def top_bottom_books(ranking: Ranking, sides: Sequence[int], gross: Sequence[float]) -> SparseWeights:
     """Books long the `sides` highest scores and short the `sides` lowest; see :func:`top_bottom`."""
-    from engine.kernel import top_bottom_nb
+    from engine.simulation.kernel import top_bottom_nb
 
     decisions = len(ranking.scores)
     most = np.array(sides, dtype=np.int64)

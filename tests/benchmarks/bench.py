@@ -29,13 +29,13 @@ from engine import RunConfig, backtest, load_panel
 from engine.data.cache import Store
 from engine.data.freqtrade import import_freqtrade
 from engine.oracle import weight_matrix
-from engine.simulate import decisions_of
+from engine.simulation.backtest import decisions_of
 from helpers.fees import published_fees
 from helpers.naive import backtest as naive_backtest
 from helpers.shared_data import SHARED
 from research.oracles.momentum import Momentum
 
-NEEDED = "from engine import backtest, load_panel; import engine.kernel"
+NEEDED = "from engine import backtest, load_panel; import engine.simulation.kernel"
 HLBT = Path(sys.executable).parent / "hlbt"
 
 

@@ -314,7 +314,7 @@ def test_machine_code_that_cannot_be_kept(tmp_path: Path) -> None:
     """In a process of its own, for numba chooses its folder when the kernel is imported."""
     here = Path(doctor.__file__).parent
     shutil.copytree(here, tmp_path / "engine", ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "engine" / "__pycache__").write_text("a file, so that no folder can be made")
+    (tmp_path / "engine" / "simulation" / "__pycache__").write_text("a file, so that no folder can be made")
     code = "from engine.doctor import check_compiler as c; f = c(); print(f.state, f.says, f.cure)"
     for variables, said in (
         ({"HOME": "/dev/null"}, "problem the kernel does not compile: RuntimeError: cannot cache function"),

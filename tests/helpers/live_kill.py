@@ -16,7 +16,7 @@ from engine.config import Execution
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
 from engine.live.session import Session  # noqa: F401
-from engine.rebalance import plan_orders
+from engine.simulation.sizing import plan_orders
 
 # What the first plan compiles and imports, every child then has.
 plan_orders({"BTC": 0.5}, {}, 100.0, {"BTC": 1.0}, {"BTC": True}, {}, Execution())

@@ -10,9 +10,9 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.panel import Panel
-from engine.result import Result
 from engine.runs import Origin, Run, load_run, save_run
-from engine.simulate import backtest, decisions_of
+from engine.simulation.backtest import backtest, decisions_of
+from engine.simulation.result import Result
 
 CREATED = "2025-06-01T12:34:56+00:00"
 FLAT_DAYS = 20

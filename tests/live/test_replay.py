@@ -18,7 +18,7 @@ from engine.live.given import GivenWeights
 from engine.live.journal import Journal
 from engine.live.limits import Limits
 from engine.live.paper import PaperTrade
-from engine.simulate import decisions_of
+from engine.simulation.backtest import decisions_of
 from helpers.effort import some
 from helpers.panels import nasty_cases, random_panel, random_weights
 from research.oracles.carry import Carry

@@ -17,7 +17,7 @@ from engine.errors import OracleError, WeightsError
 from engine.oracle import check_causal, weight_matrix
 from engine.oracles.build import bound_parameters, build_oracle, load_oracle, oracle_sources
 from engine.oracles.sources import code_files
-from engine.simulate import decisions_of
+from engine.simulation.backtest import decisions_of
 from engine.weights import check_gross, validate_weights
 from helpers.panels import random_panel
 from research.oracles.construction import CONSTRUCTIONS, rank_power, top_bottom, z_score

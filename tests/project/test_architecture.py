@@ -19,7 +19,7 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "numerapi": {"research/oracles/numerai.py"},
     "crowdcent_challenge": {"research/oracles/crowdcent.py"},
     "quantstats": {"engine/report.py"},
-    "vectorbt": {"engine/result.py"},
+    "vectorbt": {"engine/simulation/result.py"},
     "matplotlib": {"engine/pages/charts.py", "engine/report.py"},
     "arch": {"engine/validation/resampling.py"},
     "plotly": {"engine/pages/sweep.py"},
@@ -60,7 +60,7 @@ def imports(tree: ast.AST) -> list[tuple[str, ast.stmt]]:
             module = node.module or ""
             found.append((module, node))
             folder = ROOT / Path(*module.split("."))
-            # `from engine import metrics` imports a module as much as `import engine.metrics` does.
+            # `from engine import metrics` imports a module as much as `import engine.simulation.metrics` does.
             found += [
                 (f"{module}.{alias.name}", node) for alias in node.names if (folder / f"{alias.name}.py").is_file()
             ]
@@ -113,7 +113,7 @@ def test_heavy_libraries_have_one_home_and_load_lazily(file: Path) -> None:
 
 
 def test_the_kernel_imports_numpy_and_numba_only_and_follows_the_rules() -> None:
-    source = (ROOT / "engine" / "kernel.py").read_text(encoding="utf-8")
+    source = (ROOT / "engine" / "simulation" / "kernel.py").read_text(encoding="utf-8")
     tree = ast.parse(source)
     assert {module.partition(".")[0] for module, _ in imports(tree)} <= {"numpy", "numba", "typing", "__future__"}
     assert source.count("njit(") == 1 and 'njit(cache=True, nogil=True, error_model="numpy")' in source
@@ -133,7 +133,7 @@ def test_the_kernel_compiles_nothing_twice_and_no_words() -> None:
 
     A slice that takes an array brings the words of an error about shapes, which are compiled for seconds.
     """
-    tree = ast.parse((ROOT / "engine" / "kernel.py").read_text(encoding="utf-8"))
+    tree = ast.parse((ROOT / "engine" / "simulation" / "kernel.py").read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("_nb"):
             for given in map(ast.unparse, node.args):

@@ -17,15 +17,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import metrics, report
+from engine import report
 from engine.clock import show
 from engine.errors import DataError
 from engine.pages import charts
 from engine.pages import html as pages_html
 from engine.pages import run as pages
-from engine.result import FLOWS, Result
 from engine.runs import Run, load_run
-from engine.simulate import backtest
+from engine.simulation import metrics
+from engine.simulation.backtest import backtest
+from engine.simulation.result import FLOWS, Result
 from helpers.made_runs import FLAT_DAYS, saved, simulated
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,7 @@ from engine.errors import OracleError
 from engine.oracle import check_causal, weight_matrix
 from engine.oracles.build import load_oracle
 from engine.oracles.causality import audit
-from engine.simulate import decisions_of
+from engine.simulation.backtest import decisions_of
 from helpers.effort import some
 from helpers.publications import COINS, numerai_file, out_at, panel_of, rows_of
 from research.oracles.blend import Blend

@@ -18,7 +18,7 @@ from engine.oracle import Oracle, weight_matrix
 from engine.oracles.risk import NET, risk_of
 from engine.pages.run import block
 from engine.runs import load_run
-from engine.simulate import decisions_of
+from engine.simulation.backtest import decisions_of
 from helpers.publications import COINS, numerai_file, out_at, panel_of, rows_of
 from research.oracles.blend import Blend
 from research.oracles.compose import Smooth

@@ -15,7 +15,7 @@ from engine.errors import HlbtError, OracleError
 from engine.oracle import check_causal, weight_matrix
 from engine.oracles.build import bound_parameters, build_oracle, load_oracle, oracle_sources
 from engine.panel import Coin
-from engine.simulate import decisions_of
+from engine.simulation.backtest import decisions_of
 from helpers.panels import random_panel
 from research.oracles.blend import Blend, RankBlend
 from research.oracles.carry import Carry

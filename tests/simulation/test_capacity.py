@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from engine import Panel, RunConfig, backtest, decisions_of, load_panel, weight_matrix
-from engine.capacity import SIZES, Limits, capacity, falls_to, limits, volume_shares
 from engine.errors import ConfigError
 from engine.pages.capacity import conclusions, impact_model, write_capacity
 from engine.runs import Origin
+from engine.simulation.capacity import SIZES, Limits, capacity, falls_to, limits, volume_shares
 from helpers.commands import Hlbt
 from research.oracles.momentum import Momentum
 

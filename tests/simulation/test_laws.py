@@ -13,7 +13,7 @@ import pytest
 from engine import Panel, RunConfig, backtest
 from engine.config import Execution
 from engine.errors import DataError
-from engine.rebalance import Order, plan_orders
+from engine.simulation.sizing import Order, plan_orders
 from helpers.effort import some
 from helpers.panels import random_panel, random_weights
 

@@ -8,7 +8,7 @@ import pytest
 
 from engine import Coin, Panel, RunConfig, backtest
 from engine.errors import DataError, WeightsError
-from engine.fees import scheduled_rates
+from engine.simulation.costs import scheduled_rates
 
 
 def taker_bps(index: pd.DatetimeIndex, bps: object) -> np.ndarray:

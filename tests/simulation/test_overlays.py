@@ -10,7 +10,7 @@ import pytest
 
 from engine import Panel, Result, RunConfig, SparseWeights, backtest, backtest_many, decisions_of
 from engine.errors import WeightsError
-from engine.variants import applied, traded_weights
+from engine.simulation.overlays import applied, traded_weights
 from helpers.panels import random_panel, random_weights
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from engine import Panel, Result, RunConfig, backtest, fees
+from engine import Panel, Result, RunConfig, backtest
 from engine.errors import WeightsError
+from engine.simulation import costs as fees
 from helpers import naive
 from helpers.effort import some
 from helpers.fees import published_fees

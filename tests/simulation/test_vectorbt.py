@@ -13,7 +13,7 @@ from engine import Coin, Panel, Result, RunConfig, backtest, load_panel
 from engine.errors import DataError
 from engine.oracle import weight_matrix
 from engine.oracles.build import load_oracle
-from engine.simulate import decisions_of
+from engine.simulation.backtest import decisions_of
 from helpers.panels import random_panel, random_weights
 
 # Importing vectorbt warns about other people's code and changes warning filters; neither is what is tested here.

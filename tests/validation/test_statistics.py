@@ -12,8 +12,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from engine import metrics
 from engine.errors import DataError
+from engine.simulation import metrics
 from engine.validation.resampling import _standard_errors, block_length, bootstrap_intervals, superior_sets
 from engine.validation.statistics import (
     deflated_sharpe_ratio,

@@ -15,9 +15,10 @@ import pandas as pd
 import pytest
 import typer
 
-from engine import Panel, RunConfig, backtest, decisions_of, metrics, weight_matrix
+from engine import Panel, RunConfig, backtest, decisions_of, weight_matrix
 from engine.commands.validate import NOT_PASSED, validate_command
 from engine.errors import ConfigError, DataError, HlbtError
+from engine.simulation import metrics
 from engine.sweep import sweep as engine_sweep
 from engine.sweeps.study import VERDICT, Study, index_of, load_study
 from engine.sweeps.trials import record_trials

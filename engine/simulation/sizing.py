@@ -1,7 +1,7 @@
 """The one sizing rule, weights + equity + quotes + lots -> orders, for whoever trades one row at a time.
 
-The simulation calls the same compiled :func:`engine.kernel.plan_nb` for every decision of a run, so a live book is
-sized by the code that was tested.
+The simulation calls the same compiled :func:`engine.simulation.kernel.plan_nb` for every decision of a run, so a live
+book is sized by the code that was tested.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def plan_orders(
     DataError
         For equity or a position that is not finite, or an infinite weight: no order can be sized by it.
     """
-    from engine.kernel import plan_nb
+    from engine.simulation.kernel import plan_nb
 
     if not np.isfinite(equity_usd):
         raise DataError(f"Orders cannot be sized: equity is {equity_usd} USD.")

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from engine import metrics
 from engine.config import RunConfig
 from engine.errors import DataError
 from engine.panel import Panel
+from engine.simulation import metrics
 
 if TYPE_CHECKING:
     import vectorbt
 
-    from engine.kernel import Ledger
+    from engine.simulation.kernel import Ledger
 
 #: Columns of the attribution; the last four are costs, positive when they lower equity.
 FLOWS = ("price_pnl_usd", "spread_usd", "impact_usd", "fee_usd", "funding_usd")
@@ -86,7 +86,7 @@ class Result:
 
         ``units`` is signed; ``price`` and ``notional_usd`` are those of the fill; ``reason`` is one of :data:`REASONS`.
         """
-        from engine import kernel
+        from engine.simulation import kernel
 
         trades = self.ledger.trades
         coins = np.array(self.panel.coins, dtype=object)
@@ -117,7 +117,7 @@ class Result:
     @cached_property
     def liquidated_at(self) -> pd.Timestamp | None:
         """Instant at which the book was liquidated, if it was."""
-        from engine import kernel
+        from engine.simulation import kernel
 
         row = int(self.ledger.counters[kernel.LIQUIDATED_ROW])
         return None if row < 0 else self.panel.index[row]
@@ -133,7 +133,7 @@ class Result:
     @cached_property
     def metrics(self) -> dict[str, Any]:
         """The run in numbers; a figure that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
-        from engine import kernel
+        from engine.simulation import kernel
 
         counters = self.ledger.counters
         start, end = self.config.account.initial_equity_usd, float(self.ledger.equity[-1])
@@ -187,7 +187,7 @@ class Result:
         """
         import vectorbt
 
-        from engine import kernel
+        from engine.simulation import kernel
 
         shape = (len(self.panel.index), len(self.panel.coins))
         trades = self.ledger.trades

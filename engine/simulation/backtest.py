@@ -10,16 +10,15 @@ import pandas as pd
 from engine.clock import decision_instants, show
 from engine.config import Execution, RunConfig
 from engine.errors import ConfigError, DataError, WeightsError
-from engine.fees import fee_arrays
 from engine.panel import Panel, read_only
-from engine.rebalance import lot_scales
-from engine.result import Result
-from engine.stress import stressed_half_spread, stressed_tape
-from engine.variants import applied, traded_weights
+from engine.simulation.costs import fee_arrays, stressed_half_spread, stressed_tape
+from engine.simulation.overlays import applied, traded_weights
+from engine.simulation.result import Result
+from engine.simulation.sizing import lot_scales
 from engine.weights import check_gross, validate_weights
 
 if TYPE_CHECKING:
-    from engine.kernel import Coins, Fees, Rules, Tape
+    from engine.simulation.kernel import Coins, Fees, Rules, Tape
 
 #: Notional whose average price the venue's impact prices are, USD.
 IMPACT_REFERENCE_USD = {"BTC": 20_000.0, "ETH": 20_000.0}
@@ -52,7 +51,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     DataError
         For a panel as known: its funding is an hour late.
     """
-    from engine.kernel import simulate_nb
+    from engine.simulation.kernel import simulate_nb
 
     check_panel(panel, "backtest()")
     config = check_config(config)
@@ -120,7 +119,7 @@ def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
 
 def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[Tape, Fees, Coins, Rules]:
     """Panel and config as the kernel's records."""
-    from engine.kernel import Rules, Tape
+    from engine.simulation.kernel import Rules, Tape
 
     execution, costs, account = config.execution, config.costs, config.account
     tape = Tape(
@@ -145,7 +144,7 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[Tape, Fees, Coins, R
 
 
 def _coin_arrays(panel: Panel, execution: Execution) -> Coins:
-    from engine.kernel import Coins
+    from engine.simulation.kernel import Coins
 
     width = max(1, *(len(coin.margin_tiers) for coin in panel.table))
     floors, steps = np.zeros((len(panel.coins), width)), np.zeros((len(panel.coins), width))

@@ -15,13 +15,13 @@ from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import ConfigError, WeightsError
 from engine.panel import Panel, read_only
-from engine.result import FLOWS
-from engine.simulate import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
-from engine.variants import applied, traded_weights
+from engine.simulation.backtest import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
+from engine.simulation.overlays import applied, traded_weights
+from engine.simulation.result import FLOWS
 from engine.weights import DISORDERED, GROSS_TOLERANCE, SparseWeights, excess, validate_decisions
 
 if TYPE_CHECKING:
-    from engine.kernel import Coins, Fees, Market, Rules, Tape
+    from engine.simulation.kernel import Coins, Fees, Market, Rules, Tape
 
 #: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
 #: as long as every thread has work and their state stays in the cache.
@@ -111,7 +111,7 @@ class Prepared:
     decisions : DatetimeIndex, (D,)
         Ascending.
     inputs : tuple
-        What :func:`engine.kernel.batch_nb` takes of the market.
+        What :func:`engine.simulation.kernel.batch_nb` takes of the market.
     """
 
     panel: Panel
@@ -170,7 +170,7 @@ def daily_returns_of(equity: np.ndarray) -> np.ndarray:
 
 def _cut(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: int) -> Market:
     """The market without its fills, which costs decide."""
-    from engine.kernel import Market, cut_nb, known_prices_nb
+    from engine.simulation.kernel import Market, cut_nb, known_prices_nb
 
     bounds = np.append(rows, len(panel.index))
     price, settles = known_prices_nb(tape.mid, rules.stale_hours)
@@ -197,7 +197,7 @@ def _cut(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: int
 
 
 def _filled(cut: Market, rows: np.ndarray, tape: Tape, rules: Rules) -> Market:
-    from engine.kernel import fills_nb
+    from engine.simulation.kernel import fills_nb
 
     buy, sell = fills_nb(tape, rows, rules.half_spread_frac)
     return cut._replace(buy=buy, sell=sell)
@@ -225,7 +225,7 @@ def _run(
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Figures, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
-    from engine.kernel import COUNTERS, FIGURES, batch_nb
+    from engine.simulation.kernel import COUNTERS, FIGURES, batch_nb
 
     market: Market = inputs[0]
     books = _books(chunk, len(decisions), market.mid.shape[1])
@@ -282,7 +282,7 @@ def _entries(
     books: Weights, count: int, traded: int, decisions: pd.DatetimeIndex, config: RunConfig, first: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Entries of a tile's books, from book `first` on, as the kernel takes them; refuses a gross above the limit."""
-    from engine.kernel import check_sparse_nb, gather_dense_nb
+    from engine.simulation.kernel import check_sparse_nb, gather_dense_nb
 
     limit = config.account.max_gross * (1.0 + GROSS_TOLERANCE)
     if isinstance(books, SparseWeights):
@@ -313,7 +313,7 @@ def _columns(
     figures: np.ndarray, counters: np.ndarray, days: int, index: pd.DatetimeIndex, config: RunConfig
 ) -> dict[str, Any]:
     """Columns as Result.metrics."""
-    from engine import kernel
+    from engine.simulation import kernel
 
     start = config.account.initial_equity_usd
     rows = counters[:, kernel.LIQUIDATED_ROW]
@@ -348,7 +348,7 @@ def _columns(
 
 def metric_names() -> list[str]:
     """Columns of the table, in their order."""
-    from engine.kernel import COUNTERS, FIGURES
+    from engine.simulation.kernel import COUNTERS, FIGURES
 
     nothing = np.empty((0, FIGURES)), np.empty((0, COUNTERS), dtype=np.int64)
     return [*_columns(*nothing, 0, pd.DatetimeIndex([]), RunConfig())]

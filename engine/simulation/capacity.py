@@ -12,15 +12,15 @@ from engine.clock import DAYS_PER_YEAR
 from engine.config import RunConfig
 from engine.errors import ConfigError
 from engine.panel import Panel
-from engine.result import Result
-from engine.simulate import backtest
+from engine.simulation.backtest import backtest
+from engine.simulation.result import Result
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 #: Account sizes in USD, three to a decade.
 SIZES: tuple[float, ...] = tuple(float(f"{size:.3g}") for size in np.geomspace(1e4, 1e8, 13))
-#: Costs of a run that are told apart, as in :data:`engine.result.FLOWS`.
+#: Costs of a run that are told apart, as in :data:`engine.simulation.result.FLOWS`.
 COSTS = ("fee", "spread", "impact", "funding")
 #: Share of an hour's volume above which a fill at the quote plus the venue's impact is hard to believe.
 LARGE_SHARE = 0.1
