@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from engine.live.hyperliquid import HyperLiquidDEX as HyperLiquidDEX
     from engine.live.paper import PaperDEX as PaperDEX
     from engine.live.portfolio_manager import PortfolioManager as PortfolioManager
-    from engine.oracle import Oracle as Oracle
-    from engine.oracle import ScoreOracle as ScoreOracle
-    from engine.oracle import weight_matrix as weight_matrix
+    from engine.oracles.base import Oracle as Oracle
+    from engine.oracles.base import ScoreOracle as ScoreOracle
+    from engine.oracles.base import weight_matrix as weight_matrix
     from engine.panel import Coin as Coin
     from engine.panel import Panel as Panel
     from engine.simulation.backtest import backtest as backtest
@@ -38,13 +38,13 @@ _HOMES = {
     "DEX": "engine.live.dex",
     "HlbtError": "engine.errors",
     "HyperLiquidDEX": "engine.live.hyperliquid",
-    "Oracle": "engine.oracle",
+    "Oracle": "engine.oracles.base",
     "Panel": "engine.panel",
     "PaperDEX": "engine.live.paper",
     "PortfolioManager": "engine.live.portfolio_manager",
     "Result": "engine.simulation.result",
     "RunConfig": "engine.config",
-    "ScoreOracle": "engine.oracle",
+    "ScoreOracle": "engine.oracles.base",
     "SparseWeights": "engine.weights",
     "Study": "engine.sweeps.study",
     "backtest": "engine.simulation.backtest",
@@ -53,7 +53,7 @@ _HOMES = {
     "load_panel": "engine.data.panel_loader",
     "load_study": "engine.sweeps.study",
     "sweep": "engine.sweep",
-    "weight_matrix": "engine.oracle",
+    "weight_matrix": "engine.oracles.base",
 }
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"

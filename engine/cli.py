@@ -371,7 +371,7 @@ def _save(
     import numpy as np
 
     from engine.clock import DAYS_PER_YEAR
-    from engine.oracles.build import oracle_class
+    from engine.oracles.loading import oracle_class
     from engine.runs import run_name, save_run
     from engine.sweeps.trials import inner_paths, record_trials, trial_key
 

@@ -21,9 +21,8 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import DataError, reason_of, some
-from engine.oracle import weight_matrix
-from engine.oracles.build import bound_parameters, load_oracle, oracle_code, oracle_sources
-from engine.oracles.risk import risk_of
+from engine.oracles.base import risk_of, weight_matrix
+from engine.oracles.loading import bound_parameters, load_oracle, oracle_code, oracle_sources
 from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, to_json, versions
 from engine.simulation.backtest import backtest, decisions_of

@@ -42,8 +42,8 @@ def check_command(
     Example: hlbt oracle check research.oracles.momentum:Momentum --param lookback_hours=72
     """
     from engine.data.panel_loader import load_panel
-    from engine.oracles.build import bound_parameters, load_oracle
     from engine.oracles.causality import audit
+    from engine.oracles.loading import bound_parameters, load_oracle
     from engine.simulation.backtest import decisions_of
 
     settled, parameters = config_of(config, settings), parameters_of(param)
@@ -89,8 +89,8 @@ def report_command(
     Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
     """
     from engine.data.panel_loader import load_panel
-    from engine.oracles.build import bound_parameters, load_oracle, oracle_sources
-    from engine.oracles.signals import analyse
+    from engine.oracles.loading import bound_parameters, load_oracle, oracle_sources
+    from engine.oracles.signal_analysis import analyse
     from engine.pages.html import check_page
     from engine.pages.signals import conclusions, page_name, write_signals
     from engine.provenance import files_digest

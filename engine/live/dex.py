@@ -269,7 +269,7 @@ class DEX(ABC):
         **settings
             Of the ``PortfolioManager``.
         """
-        from engine.live.given import GivenWeights
         from engine.live.portfolio_manager import PortfolioManager
+        from engine.oracles.fixed_weights import GivenWeights
 
         return PortfolioManager(GivenWeights.of(weights), self, **settings).manage_portfolio()

@@ -30,11 +30,11 @@ from engine.errors import (
 from engine.live.dex import DEX, AccountState, Market
 from engine.live.execute import Execution, Outcome, Policy
 from engine.live.feed import trade_instant, with_live_row
-from engine.live.given import GivenWeights
 from engine.live.journal import Journal, single_instance
 from engine.live.limits import Limits, breaches, clock_breaches, equity_breaches, price_breaches, refuse
 from engine.live.plan import Plan, make_plan
-from engine.oracle import Oracle, asked, weight_matrix
+from engine.oracles.base import Oracle, asked, weight_matrix
+from engine.oracles.fixed_weights import GivenWeights
 from engine.panel import Panel
 from engine.simulation.backtest import check_config, decisions_of
 from engine.simulation.overlays import applied, traded_weights

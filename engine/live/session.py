@@ -19,7 +19,6 @@ from engine.errors import DataError, LimitError, LiveError, UnreachableError, We
 from engine.live.dex import DEX
 from engine.live.execute import Outcome, Policy
 from engine.live.feed import scheduled, trade_instant, with_live_row
-from engine.live.given import GivenWeights
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal, single_instance
 from engine.live.limits import Limits, refuse
@@ -27,7 +26,8 @@ from engine.live.paper import PaperDEX
 from engine.live.plan import Plan
 from engine.live.portfolio_manager import KILL_SWITCH, LIVE_FOLDER, PortfolioManager
 from engine.live.spec import load_live_oracle, read_spec
-from engine.oracle import Oracle
+from engine.oracles.base import Oracle
+from engine.oracles.fixed_weights import GivenWeights
 from engine.panel import Panel
 from engine.weights import read_weights
 

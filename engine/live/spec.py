@@ -14,8 +14,8 @@ from engine.atomic_io import sync_folder, write_durable
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, SpecError, nearest, some
 from engine.live.limits import Limits
-from engine.oracle import Oracle
-from engine.oracles.build import load_oracle, oracle_code
+from engine.oracles.base import Oracle
+from engine.oracles.loading import load_oracle, oracle_code
 from engine.provenance import code_digest, files_digest
 
 SCHEMA: Final = 1

@@ -1,1 +1,1 @@
-"""What is done with an oracle: naming and building it, its code, the look-ahead audit, the analysis of its signal."""
+"""Oracles: the interface, loading one by its path, fingerprints of code, fixed weights, signal analysis."""

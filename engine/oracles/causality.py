@@ -30,8 +30,8 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError
-from engine.oracle import Oracle, weight_matrix
-from engine.oracles.build import load_oracle
+from engine.oracles.base import Oracle, weight_matrix
+from engine.oracles.loading import load_oracle
 from engine.oracles.questions import (
     Answer,
     Difference,

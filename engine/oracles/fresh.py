@@ -16,8 +16,8 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import HlbtError, OracleError
-from engine.oracle import Oracle, weight_matrix
-from engine.oracles.build import bound_parameters, load_oracle
+from engine.oracles.base import Oracle, weight_matrix
+from engine.oracles.loading import bound_parameters, load_oracle
 from engine.oracles.past import clock_at
 from engine.oracles.watch import names_a_file, watched
 from engine.panel import Panel

@@ -16,7 +16,7 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError, some
-from engine.oracle import Oracle, ScoreOracle, asked, matrix_of_instants, weight_matrix
+from engine.oracles.base import Oracle, ScoreOracle, asked, matrix_of_instants, weight_matrix
 from engine.oracles.fresh import Told, ask_fresh, declared_files
 from engine.oracles.perturb import changed_after, changed_at, with_coins, with_newcomers
 from engine.panel import Panel

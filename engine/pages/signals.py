@@ -14,7 +14,7 @@ from markupsafe import Markup
 
 from engine.clock import show
 from engine.config import RunConfig
-from engine.oracles.signals import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
+from engine.oracles.signal_analysis import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
 from engine.pages import charts
 from engine.pages.html import bps, percent, ratio, templates, write_page
 from engine.pages.run import Tile

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.config import RunConfig
 from engine.errors import DataError, HlbtError, PromotionError
-from engine.oracles.build import bound_parameters, load_oracle, oracle_class, oracle_code
+from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, oracle_code
 from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, to_json
 from engine.runs import load_run

@@ -40,7 +40,7 @@ class Result:
     ledger : Ledger
         The kernel's arrays.
     risk : DataFrame, (D, K), or None
-        Exposures of the book in the oracle's own terms (:func:`engine.oracles.risk.risk_of`).
+        Exposures of the book in the oracle's own terms (:func:`engine.oracles.base.risk_of`).
     notes : tuple of str
         What a reader must know of the data behind the weights (:meth:`engine.Oracle.notes`).
     """

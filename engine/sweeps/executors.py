@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from engine.errors import ConfigError, DataError
-from engine.oracles.sources import is_of_file
+from engine.oracles.fingerprint import is_of_file
 from engine.panel import Panel
 from engine.provenance import code_digest
 from engine.sweeps.tasks import Outcome, Task, Workspace, run_task

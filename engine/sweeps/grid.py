@@ -15,8 +15,8 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import ConfigError, nearest
-from engine.oracle import Oracle
-from engine.oracles.build import accepted_parameters
+from engine.oracles.base import Oracle
+from engine.oracles.loading import accepted_parameters
 from engine.sweeps.study import ORACLE, index_of
 
 #: More sets than this at once are a slip of the finger; ``sample`` draws from any number.

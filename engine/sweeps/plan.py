@@ -15,8 +15,9 @@ import numpy as np
 
 from engine.config import RunConfig
 from engine.errors import ConfigError, HlbtError
-from engine.oracle import Oracle, shares_scores
-from engine.oracles.build import (
+from engine.oracles.base import Oracle, shares_scores
+from engine.oracles.fingerprint import code_files, loose_code
+from engine.oracles.loading import (
     accepted_parameters,
     bound_parameters,
     build_oracle,
@@ -24,8 +25,6 @@ from engine.oracles.build import (
     oracle_class,
     oracle_code,
 )
-from engine.oracles.loose import loose_code
-from engine.oracles.sources import code_files
 from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, versions
 from engine.sweeps.grid import Constraint, Grid, check_keys, make_grid, plain

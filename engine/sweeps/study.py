@@ -20,7 +20,7 @@ from engine.config import RunConfig
 from engine.errors import DataError, reason_of
 
 if TYPE_CHECKING:
-    from engine.oracle import Oracle
+    from engine.oracles.base import Oracle
 
 SCHEMA = 1
 #: Level of the index, and key of a grid, that says which oracle a set is of, where a study has several.
@@ -52,7 +52,7 @@ class Setting:
 
     def build(self) -> Oracle:
         """The oracle of the set."""
-        from engine.oracles.build import load_oracle
+        from engine.oracles.loading import load_oracle
 
         return load_oracle(self.oracle, self.parameters)
 

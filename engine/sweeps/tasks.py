@@ -16,8 +16,8 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import HlbtError
-from engine.oracle import Oracle, ScoreOracle, shares_scores, weight_matrix
-from engine.oracles.build import build_oracle
+from engine.oracles.base import Oracle, ScoreOracle, shares_scores, weight_matrix
+from engine.oracles.loading import build_oracle
 from engine.panel import Panel
 from engine.simulation.backtest import decisions_of
 from engine.simulation.batch import Prepared, daily_returns_of, prepare, run_books

@@ -22,7 +22,7 @@ import pandas as pd
 
 from engine.atomic_io import replacing
 from engine.errors import DataError
-from engine.oracle import Oracle
+from engine.oracles.base import Oracle
 
 #: Dotted, so that clearing the reports does not clear the count.
 FOLDER = ".trials"
@@ -152,7 +152,7 @@ def paths_in(values: Iterable[Any]) -> list[str]:
 
 
 def inner_paths(kind: type[Oracle], parameters: Mapping[str, Any]) -> list[str]:
-    """Paths of the oracles inside one, of its parameters as :func:`engine.oracles.build.bound_parameters` has them."""
+    """Paths of the oracles inside one, of its parameters as ``bound_parameters`` has them."""
     return paths_in(value for name, value in parameters.items() if name.partition(".")[0] in kind.oracle_parameters)
 
 

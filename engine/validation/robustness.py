@@ -12,7 +12,7 @@ import pandas as pd
 
 from engine.clock import show
 from engine.errors import DataError, HlbtError
-from engine.oracle import weight_matrix
+from engine.oracles.base import weight_matrix
 from engine.panel import Panel
 from engine.simulation import metrics
 from engine.simulation.backtest import backtest, decisions_of

@@ -11,7 +11,7 @@ import pandas as pd
 
 from engine import Oracle, Panel, ScoreOracle
 from engine.errors import OracleError
-from engine.oracles.build import as_oracle
+from engine.oracles.loading import as_oracle
 from research.oracles.compose import asked
 from research.oracles.construction import check_construction, weights_of
 from research.oracles.published import check_number

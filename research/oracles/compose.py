@@ -17,7 +17,7 @@ import pandas as pd
 from engine import Oracle, Panel
 from engine.clock import HOUR
 from engine.errors import OracleError, nearest, some
-from engine.oracles.build import as_oracle
+from engine.oracles.loading import as_oracle
 from research.oracles.cross_section import mean_of_known
 from research.oracles.published import check_number
 

@@ -28,7 +28,7 @@ from bench_validate import bench_statistics
 from engine import RunConfig, backtest, load_panel
 from engine.data.cache import Store
 from engine.data.freqtrade import import_freqtrade
-from engine.oracle import weight_matrix
+from engine.oracles.base import weight_matrix
 from engine.simulation.backtest import decisions_of
 from helpers.fees import published_fees
 from helpers.naive import backtest as naive_backtest

@@ -16,7 +16,7 @@ from engine import RunConfig
 from engine.live.execute import Policy
 from engine.live.limits import Limits
 from engine.live.spec import StrategySpec, write_spec
-from engine.oracles.build import bound_parameters, load_oracle, oracle_code
+from engine.oracles.loading import bound_parameters, load_oracle, oracle_code
 from engine.provenance import code_digest, files_digest
 from helpers.commands import Outcome, outcome
 from helpers.hyperliquid_exchange import HyperLiquidExchange

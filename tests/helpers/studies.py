@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from engine import Coin, Oracle, Panel, RunConfig, backtest_many, decisions_of
-from engine.oracle import weight_matrix
-from engine.oracles.build import load_oracle
+from engine.oracles.base import weight_matrix
+from engine.oracles.loading import load_oracle
 from engine.sweeps.study import ORACLE, SCHEMA, Study, index_of
 
 

@@ -12,8 +12,8 @@ from engine import HyperLiquidDEX, PortfolioManager
 from engine.data.api_client import Patience
 from engine.errors import LiveError
 from engine.live.execute import Policy
-from engine.live.given import GivenWeights
 from engine.live.journal import Journal
+from engine.oracles.fixed_weights import GivenWeights
 from helpers.effort import some
 from helpers.hyperliquid_faults import REJECTS
 from helpers.hyperliquid_world import AGENT, MASTER

@@ -360,7 +360,7 @@ def test_an_order_is_void_only_some_seconds_after_its_time() -> None:
     """The exchange's clock is 2 s behind ours: what it takes in its last second is, for us, too late."""
     from engine import PaperDEX, PortfolioManager
     from engine.live.dex import Answer, OrderRequest
-    from engine.live.given import GivenWeights
+    from engine.oracles.fixed_weights import GivenWeights
     from helpers.panels import random_panel
 
     now, sent = [1_000_000], []

@@ -132,7 +132,7 @@ def test_a_spec_that_is_not_what_was_promoted_is_refused(
 def test_a_spec_whose_oracle_was_edited_is_refused(tmp_path: Path) -> None:
     """Its file, or one that it imports."""
     from engine.live.spec import load_live_oracle
-    from engine.oracles.build import load_oracle, oracle_sources
+    from engine.oracles.loading import load_oracle, oracle_sources
     from engine.provenance import files_digest
 
     (tmp_path / "spec_helper.py").write_text("WEIGHT = 0.5\n")

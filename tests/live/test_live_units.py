@@ -18,11 +18,11 @@ from engine.errors import DataError, LimitError, LiveError, WeightsError
 from engine.live.dex import OrderRequest
 from engine.live.execute import cloid
 from engine.live.feed import trade_instant, with_live_row
-from engine.live.given import GivenWeights
 from engine.live.journal import Journal
 from engine.live.limits import Limits
 from engine.live.session import next_run
 from engine.live.wire import tick_price
+from engine.oracles.fixed_weights import GivenWeights
 from helpers.effort import some
 from helpers.live_world import Run, World
 from helpers.panels import random_panel

@@ -12,9 +12,9 @@ import pytest
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager
 from engine.errors import LiveError, UnreachableError
 from engine.live.dex import OrderRequest
-from engine.live.given import GivenWeights
 from engine.live.journal import Journal, single_instance
 from engine.live.session import Session, Venue, flat
+from engine.oracles.fixed_weights import GivenWeights
 from helpers.hyperliquid_info import TOO_MANY, Fault, Reply
 from helpers.hyperliquid_world import AGENT, MASTER, STRANGER
 from helpers.live_world import Run, World, momentum_spec, near

@@ -14,10 +14,10 @@ from engine import Oracle, Panel, PaperDEX, PortfolioManager, Result, RunConfig,
 from engine.errors import WeightsError
 from engine.live.execute import Policy
 from engine.live.feed import with_live_row
-from engine.live.given import GivenWeights
 from engine.live.journal import Journal
 from engine.live.limits import Limits
 from engine.live.paper import PaperTrade
+from engine.oracles.fixed_weights import GivenWeights
 from engine.simulation.backtest import decisions_of
 from helpers.effort import some
 from helpers.panels import nasty_cases, random_panel, random_weights

@@ -8,7 +8,7 @@ from types import ModuleType
 
 import pytest
 
-from engine.oracles.loose import loose_code
+from engine.oracles.fingerprint import loose_code
 from research.oracles.momentum import Momentum
 
 CELL = """

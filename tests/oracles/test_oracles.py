@@ -14,9 +14,9 @@ import pytest
 import research.oracles
 from engine import Oracle, Panel, RunConfig, backtest, load_panel
 from engine.errors import OracleError, WeightsError
-from engine.oracle import check_causal, weight_matrix
-from engine.oracles.build import bound_parameters, build_oracle, load_oracle, oracle_sources
-from engine.oracles.sources import code_files
+from engine.oracles.base import check_causal, weight_matrix
+from engine.oracles.fingerprint import code_files
+from engine.oracles.loading import bound_parameters, build_oracle, load_oracle, oracle_sources
 from engine.simulation.backtest import decisions_of
 from engine.weights import check_gross, validate_weights
 from helpers.panels import random_panel

@@ -15,7 +15,7 @@ from scipy import stats
 
 from engine import Oracle, Panel, RunConfig, ScoreOracle, decisions_of, load_panel, weight_matrix
 from engine.errors import OracleError
-from engine.oracles.signals import (
+from engine.oracles.signal_analysis import (
     analyse,
     autocorrelation,
     buckets_of,

@@ -8,8 +8,8 @@ import pytest
 
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager, RunConfig, load_study, sweep
 from engine.errors import ConfigError, LiveError
-from engine.live.given import GivenWeights
 from engine.live.journal import Journal
+from engine.oracles.fixed_weights import GivenWeights
 from engine.runs import load_run
 from engine.weights import read_weights
 from helpers.made_runs import saved, simulated

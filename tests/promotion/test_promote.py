@@ -12,7 +12,7 @@ import pytest
 
 from engine import Panel, RunConfig, backtest, decisions_of, sweep, weight_matrix
 from engine.errors import PromotionError
-from engine.oracles.build import load_oracle
+from engine.oracles.loading import load_oracle
 from engine.promote import check_overrides, default_gates, overrides_of
 from engine.promotion.candidate import Candidate, read_candidate, sweep_of
 from engine.promotion.gates import GATES, Examination, Gate, examine, gate_of, read_gates

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from engine import Panel, RunConfig
 from engine.errors import OracleError
-from engine.oracle import check_causal, weight_matrix
-from engine.oracles.build import load_oracle
+from engine.oracles.base import check_causal, weight_matrix
 from engine.oracles.causality import audit
+from engine.oracles.loading import load_oracle
 from engine.simulation.backtest import decisions_of
 from helpers.effort import some
 from helpers.publications import COINS, numerai_file, out_at, panel_of, rows_of

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import OracleError
-from engine.oracles.build import oracle_sources
+from engine.oracles.loading import oracle_sources
 from helpers.effort import some
 from helpers.publications import COINS, own_file
 from research.oracles.compose import Smooth

@@ -14,8 +14,7 @@ import pytest
 
 from engine import Panel, RunConfig, backtest
 from engine.errors import OracleError
-from engine.oracle import Oracle, weight_matrix
-from engine.oracles.risk import NET, risk_of
+from engine.oracles.base import NET, Oracle, risk_of, weight_matrix
 from engine.pages.run import block
 from engine.runs import load_run
 from engine.simulation.backtest import decisions_of

@@ -11,8 +11,8 @@ import pytest
 
 from engine import Coin, Panel, Result, RunConfig, backtest, load_panel
 from engine.errors import DataError
-from engine.oracle import weight_matrix
-from engine.oracles.build import load_oracle
+from engine.oracles.base import weight_matrix
+from engine.oracles.loading import load_oracle
 from engine.simulation.backtest import decisions_of
 from helpers.panels import random_panel, random_weights
 

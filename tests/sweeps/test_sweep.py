@@ -23,7 +23,7 @@ from engine import (
     weight_matrix,
 )
 from engine.errors import ConfigError, DataError, OracleError
-from engine.oracles.build import oracle_code
+from engine.oracles.loading import oracle_code
 from engine.sweeps.executors import Threads
 from engine.sweeps.plan import make_plan
 from engine.validate import validate

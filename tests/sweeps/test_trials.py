@@ -13,7 +13,7 @@ import pytest
 
 from engine import Oracle, Panel, RunConfig, load_study, sweep
 from engine.errors import DataError
-from engine.oracles.build import as_oracle
+from engine.oracles.loading import as_oracle
 from engine.sweeps.executors import Threads
 from engine.sweeps.tasks import Outcome, Task
 from engine.sweeps.trials import FOLDER, count_trials, families_of

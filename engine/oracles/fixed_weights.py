@@ -1,4 +1,4 @@
-"""Weights that somebody gives, in the form of an oracle: a row for now, or the rows of a file."""
+"""Fixed target weights, presented as an oracle: a row for now, or the rows of a file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pandas as pd
 
 from engine.clock import UNIT, show
 from engine.errors import WeightsError
-from engine.oracle import Oracle
+from engine.oracles.base import Oracle
 from engine.panel import Panel
 
 

@@ -24,7 +24,7 @@ import pandas as pd
 from engine.clock import DAYS_PER_YEAR, HOUR
 from engine.config import RunConfig
 from engine.errors import OracleError
-from engine.oracle import Oracle, ScoreOracle, weight_matrix
+from engine.oracles.base import Oracle, ScoreOracle, weight_matrix
 from engine.panel import Panel
 from engine.simulation.backtest import decisions_of
 from engine.simulation.costs import fee_arrays
