@@ -42,7 +42,7 @@ def check_command(
     Example: hlbt oracle check research.oracles.momentum:Momentum --param lookback_hours=72
     """
     from engine.data.panel_loader import load_panel
-    from engine.oracles.causality import audit
+    from engine.lookahead.audit import audit
     from engine.oracles.loading import bound_parameters, load_oracle
     from engine.simulation.backtest import decisions_of
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from engine.oracles.causality import Audit
+    from engine.lookahead.audit import Audit
     from engine.runs import Origin
     from engine.simulation.result import Result
     from engine.sweeps.study import Study

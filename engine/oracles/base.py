@@ -16,7 +16,7 @@ from typing import ClassVar, Self, TypeGuard
 import numpy as np
 import pandas as pd
 
-from engine.clock import decision_instants, show
+from engine.clock import show
 from engine.errors import HlbtError, OracleError, WeightsError, nearest, some
 from engine.panel import Panel
 from engine.weights import SparseWeights, as_floats, check_finite, check_gross
@@ -300,33 +300,6 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
             "'hold', and there is nothing to hold. A warm-up longer than the data is the usual cause."
         )
     return weights
-
-
-def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | None = None) -> None:
-    """Check that no row of the weights depends on what came after it; by default at 23:00 UTC of every day.
-
-    For every decision the weights on the panel cut off there, asked of the oracle with its own data cut off there
-    (:meth:`Oracle.until`), are compared, bit for bit, with those of all data. An oracle that reads something else and
-    does not say how to cut it is beyond this check.
-
-    Raises
-    ------
-    OracleError
-        Naming the first instant and coin at which they differ.
-    """
-    coins = list(panel.coins)
-    decisions = decision_instants(panel.index) if decisions is None else decisions
-    full = weight_matrix(oracle, panel, decisions).reindex(columns=coins).to_numpy(dtype=np.float64)
-    for number, instant in enumerate(decisions):
-        rows = oracle.until(instant).weight_matrix(panel.known().until(instant), decisions[: number + 1])
-        cut = rows.reindex(index=decisions[: number + 1], columns=coins).to_numpy(dtype=np.float64)
-        differs = ~((cut == full[: number + 1]) | (np.isnan(cut) & np.isnan(full[: number + 1])))
-        if differs.any():
-            row, column = (int(place[0]) for place in np.nonzero(differs))
-            raise OracleError(
-                f"{type(oracle).__name__} looks ahead: the weight of {coins[column]} at {show(decisions[row])} is "
-                f"{cut[row, column]:.6g} on the data up to {show(instant)} and {full[row, column]:.6g} on all data."
-            )
 
 
 def risk_of(oracle: Oracle, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame | None:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from engine.config import read_toml
 from engine.errors import ConfigError, DataError, HlbtError, nearest, some
-from engine.oracles.causality import Audit, audit
+from engine.lookahead.audit import Audit, audit
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, sweep_of
 from engine.provenance import files_digest

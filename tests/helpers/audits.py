@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from engine import Oracle, Panel
-from engine.oracles.causality import Audit
+from engine.lookahead.audit import Audit
 
 
 def statuses(found: Audit) -> dict[str, str]:

@@ -12,8 +12,8 @@ import pytest
 
 from engine import Oracle, Panel, RunConfig, decisions_of, load_panel
 from engine.errors import OracleError
-from engine.oracles.causality import audit
-from engine.oracles.perturb import changed_after, changed_at, with_coins, with_newcomers
+from engine.lookahead.audit import audit
+from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
 from helpers.audits import Honest, Planted, change, statuses
 from helpers.panels import holed_panel
 from research.oracles.carry import Carry

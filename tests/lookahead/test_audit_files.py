@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from engine import Panel, RunConfig, decisions_of
-from engine.oracles.causality import audit
+from engine.lookahead.audit import audit
 from helpers.audits import Honest, statuses
 from helpers.panels import holed_panel
 

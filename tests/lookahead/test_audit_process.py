@@ -15,9 +15,9 @@ import pandas as pd
 import pytest
 
 from engine import Panel, RunConfig, decisions_of
-from engine.oracles.causality import Check, audit
-from engine.oracles.past import clock_at
-from engine.oracles.perturb import changed_after, changed_at, with_newcomers
+from engine.lookahead.audit import Check, audit
+from engine.lookahead.frozen_clock import clock_at
+from engine.lookahead.perturbations import changed_after, changed_at, with_newcomers
 from engine.panel import Coin
 from helpers.audits import statuses
 from helpers.panels import holed_panel, random_panel

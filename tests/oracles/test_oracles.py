@@ -14,7 +14,8 @@ import pytest
 import research.oracles
 from engine import Oracle, Panel, RunConfig, backtest, load_panel
 from engine.errors import OracleError, WeightsError
-from engine.oracles.base import check_causal, weight_matrix
+from engine.lookahead.audit import check_causal
+from engine.oracles.base import weight_matrix
 from engine.oracles.fingerprint import code_files
 from engine.oracles.loading import bound_parameters, build_oracle, load_oracle, oracle_sources
 from engine.simulation.backtest import decisions_of

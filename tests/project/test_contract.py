@@ -30,7 +30,8 @@ from engine import (
     sweep,
 )
 from engine.errors import ConfigError, HlbtError, OracleError, WeightsError
-from engine.oracles.base import check_causal, weight_matrix
+from engine.lookahead.audit import check_causal
+from engine.oracles.base import weight_matrix
 from engine.weights import validate_weights
 from helpers.commands import Hlbt
 from helpers.live_world import open_world

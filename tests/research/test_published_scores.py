@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from engine import Panel, RunConfig
 from engine.errors import OracleError
-from engine.oracles.base import check_causal, weight_matrix
-from engine.oracles.causality import audit
+from engine.lookahead.audit import audit, check_causal
+from engine.oracles.base import weight_matrix
 from engine.oracles.loading import load_oracle
 from engine.simulation.backtest import decisions_of
 from helpers.effort import some

@@ -12,7 +12,8 @@ import pytest
 
 from engine import Oracle, Panel, RunConfig, load_panel
 from engine.errors import HlbtError, OracleError
-from engine.oracles.base import check_causal, weight_matrix
+from engine.lookahead.audit import check_causal
+from engine.oracles.base import weight_matrix
 from engine.oracles.loading import bound_parameters, build_oracle, load_oracle, oracle_sources
 from engine.panel import Coin
 from engine.simulation.backtest import decisions_of

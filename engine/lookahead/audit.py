@@ -4,7 +4,7 @@
 it has no business to look, and names the first weight that moves. It proves a leak; without one it proves that no
 weight moved under any of the disturbances, which are listed with their counts.
 
-Two answers are the same when no weight differs by more than :data:`engine.oracles.questions.ROUNDING`: matrix products
+Two answers are the same when no weight differs by more than :data:`engine.lookahead.checks.ROUNDING`: matrix products
 of another length may differ in their last bits. Determinism alone is bit for bit.
 
 Rows that are not the panel's
@@ -26,13 +26,13 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import pandas as pd
 
+from engine.clock import decision_instants, show
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError
-from engine.oracles.base import Oracle, weight_matrix
-from engine.oracles.loading import load_oracle
-from engine.oracles.questions import (
+from engine.lookahead.checks import (
     Answer,
     Difference,
     Moved,
@@ -50,6 +50,8 @@ from engine.oracles.questions import (
     ask_valid,
     spread,
 )
+from engine.oracles.base import Oracle, weight_matrix
+from engine.oracles.loading import load_oracle
 from engine.panel import Panel
 from engine.weights import validate_weights
 
@@ -232,3 +234,30 @@ def _check(name: str, subject: Subject, ask: Callable[[Subject], Answer]) -> Che
         answer = Answer(str(error).rstrip("."), False)
     status: Literal["pass", "fail", "skipped"] = "skipped" if answer.skipped else "pass" if answer.passed else "fail"
     return Check(name, _TITLES[name], status, answer.value, answer.difference)
+
+
+def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | None = None) -> None:
+    """Check that no row of the weights depends on what came after it; by default at 23:00 UTC of every day.
+
+    For every decision the weights on the panel cut off there, asked of the oracle with its own data cut off there
+    (:meth:`Oracle.until`), are compared, bit for bit, with those of all data. An oracle that reads something else and
+    does not say how to cut it is beyond this check.
+
+    Raises
+    ------
+    OracleError
+        Naming the first instant and coin at which they differ.
+    """
+    coins = list(panel.coins)
+    decisions = decision_instants(panel.index) if decisions is None else decisions
+    full = weight_matrix(oracle, panel, decisions).reindex(columns=coins).to_numpy(dtype=np.float64)
+    for number, instant in enumerate(decisions):
+        rows = oracle.until(instant).weight_matrix(panel.known().until(instant), decisions[: number + 1])
+        cut = rows.reindex(index=decisions[: number + 1], columns=coins).to_numpy(dtype=np.float64)
+        differs = ~((cut == full[: number + 1]) | (np.isnan(cut) & np.isnan(full[: number + 1])))
+        if differs.any():
+            row, column = (int(place[0]) for place in np.nonzero(differs))
+            raise OracleError(
+                f"{type(oracle).__name__} looks ahead: the weight of {coins[column]} at {show(decisions[row])} is "
+                f"{cut[row, column]:.6g} on the data up to {show(instant)} and {full[row, column]:.6g} on all data."
+            )

@@ -1,4 +1,4 @@
-"""The questions of the audit (:mod:`engine.oracles.causality`): each disturbs the data and looks if a weight moves."""
+"""The questions of the audit (:mod:`engine.lookahead.audit`): each disturbs the data and looks if a weight moves."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError, some
+from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
+from engine.lookahead.subprocess_run import Told, ask_fresh, declared_files
 from engine.oracles.base import Oracle, ScoreOracle, asked, matrix_of_instants, weight_matrix
-from engine.oracles.fresh import Told, ask_fresh, declared_files
-from engine.oracles.perturb import changed_after, changed_at, with_coins, with_newcomers
 from engine.panel import Panel
 from engine.simulation.overlays import applied, traded_weights
 from engine.weights import check_gross, validate_weights
@@ -276,7 +276,7 @@ def ask_published(subject: Subject, reads: tuple[str, ...] | None) -> Answer:
         return Answer(
             f"it reads {some(uncut, 3)} and has no method until(instant), so nobody can tell which rows were "
             "published by then; write one that returns the oracle with those rows alone, with files() that names the "
-            "file where it is a part of another oracle (engine.oracles.causality describes it), or put constants into "
+            "file where it is a part of another oracle (engine.lookahead.audit describes it), or put constants into "
             "its parameters",
             False,
         )

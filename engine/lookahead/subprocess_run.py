@@ -1,16 +1,33 @@
-"""What a process reads while an oracle is built and asked: files, databases, hosts, other programs."""
+"""An oracle asked in a process of its own: no memory, another hash seed, the clock of then, its files watched.
+
+What a process reads while an oracle is built and asked: files, databases, hosts, other programs.
+"""
 
 from __future__ import annotations
 
 import os
+import pickle
+import subprocess
 import sys
 import sysconfig
+import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from engine.errors import HlbtError, OracleError
+from engine.lookahead.frozen_clock import clock_at
+from engine.oracles.base import Oracle, weight_matrix
+from engine.oracles.loading import bound_parameters, load_oracle
+from engine.panel import Panel
+from engine.weights import validate_weights
 
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".nbi", ".nbc")
 #: Libraries whose files are opened by machine code, which Python does not see: what they are handed is looked at.
@@ -22,6 +39,80 @@ _INSTALLED = (
 )
 _SHARED = "/dev/shm/"  # files in memory, which outlive a process
 _LONGEST = 4096
+
+_HASH_SEED = "20241"
+
+
+@dataclass(frozen=True)
+class Told:
+    """What an oracle said in a process of its own.
+
+    Attributes
+    ----------
+    weights : ndarray, (D, N), or None
+        None when it refused, as `refusal` says.
+    reads : tuple of str
+        What it read (:func:`engine.lookahead.subprocess_run.watched`), and files and folders that its parameters name.
+    """
+
+    weights: np.ndarray | None
+    refusal: str
+    reads: tuple[str, ...]
+
+
+def ask_fresh(path: str, parameters: Mapping[str, Any], panel: Panel, decisions: pd.DatetimeIndex) -> Told:
+    """Build the oracle of `path` in a new process, whose clock stands at the last of `decisions`, and ask it for them.
+
+    Raises
+    ------
+    OracleError
+        When the process dies.
+    """
+    with tempfile.TemporaryDirectory(prefix="hlbt-fresh-") as folder:
+        job, answer = Path(folder) / "job.pickle", Path(folder) / "answer.pickle"
+        job.write_bytes(pickle.dumps((path, dict(parameters), panel, decisions), protocol=5))
+        done = subprocess.run(
+            [
+                sys.executable,
+                "-c",
+                "import sys; from engine.lookahead.subprocess_run import work; work(sys.argv[1])",
+                folder,
+            ],
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": _HASH_SEED,
+                "PYTHONPATH": os.pathsep.join(part or os.getcwd() for part in sys.path),
+            },
+            capture_output=True,
+            check=False,
+        )
+        if done.returncode != 0 or not answer.is_file():
+            last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["without a word"]
+            raise OracleError(f"In a process of its own {path} ends with code {done.returncode}: {last[0]}.")
+        told: Told = pickle.loads(answer.read_bytes())
+        return told
+
+
+def work(folder: str) -> None:
+    """The other process: read the job of `folder`, ask, write the answer there."""
+    path, parameters, panel, decisions = pickle.loads((Path(folder) / "job.pickle").read_bytes())
+    panel = replace(panel)  # read-only again, which pickle does not keep
+    weights, refusal = None, ""
+    with watched() as reads, clock_at(decisions[-1]):
+        try:
+            oracle = load_oracle(path, parameters)
+            # What a C library opens is not seen; a parameter that names it is.
+            values = [*bound_parameters(type(oracle), parameters).values(), *declared_files(oracle)]
+            reads |= {os.path.realpath(value): None for value in values if names_a_file(value)}
+            weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)[1]
+        except HlbtError as error:
+            refusal = str(error)
+    (Path(folder) / "answer.pickle").write_bytes(pickle.dumps(Told(weights, refusal, tuple(reads)), protocol=5))
+
+
+def declared_files(oracle: Oracle) -> tuple[Path, ...]:
+    """Data files that an oracle and the oracles it is made of say they read."""
+    return tuple(dict.fromkeys([*oracle.files(), *(file for part in oracle.parts() for file in declared_files(part))]))
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Whether an oracle looks ahead: the audit, its checks, and the disturbed worlds that it asks in."""
