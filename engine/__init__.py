@@ -4,9 +4,7 @@ The public names are looked up on first use, so that ``import engine`` costs not
 imported, whether compiled code can be kept.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from engine.caches import settle_caches
@@ -28,9 +26,9 @@ if TYPE_CHECKING:
     from engine.simulation.backtest import decisions_of as decisions_of
     from engine.simulation.batch import backtest_many as backtest_many
     from engine.simulation.result import Result as Result
-    from engine.sweep import sweep as sweep
     from engine.sweeps.study import Study as Study
     from engine.sweeps.study import load_study as load_study
+    from engine.sweeps.sweep import sweep as sweep
     from engine.weights import SparseWeights as SparseWeights
 
 _HOMES = {
@@ -52,7 +50,7 @@ _HOMES = {
     "decisions_of": "engine.simulation.backtest",
     "load_panel": "engine.data.panel_loader",
     "load_study": "engine.sweeps.study",
-    "sweep": "engine.sweep",
+    "sweep": "engine.sweeps.sweep",
     "weight_matrix": "engine.oracles.base",
 }
 __all__ = sorted(_HOMES)
@@ -70,16 +68,6 @@ if not TYPE_CHECKING:  # a type checker would take any name for one of the packa
 def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
-
-class _Package(ModuleType):
-    """Keeps ``engine.sweep`` the function: importing the module of that name would bind the module instead."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
 
 if _said := settle_caches():
     from logging import getLogger

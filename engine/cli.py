@@ -253,7 +253,7 @@ def demo_command(
     from engine.data.panel_loader import load_panel
     from engine.data.sample import write_sample
     from engine.report import write_index
-    from engine.sweep import sweep
+    from engine.sweeps.sweep import sweep
 
     settled = config_of(config, settings)
     cache = Path(settled.data.cache) if settled.data.cache else cache_of(settled) / "sample"

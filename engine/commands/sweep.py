@@ -14,8 +14,8 @@ from engine.commands.validate import TopOption, judge, verdict_parts
 from engine.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    from engine.sweeps.grid import StudyFile
     from engine.sweeps.study import Study
-    from engine.sweeps.study_file import StudyFile
     from engine.validate import Verdict
 
 StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="What to run; or say it with flags.")]
@@ -63,7 +63,7 @@ def sweep_command(
     """
     from engine.config import RunConfig
     from engine.data.panel_loader import load_panel
-    from engine.sweep import sweep
+    from engine.sweeps.sweep import sweep
 
     asked = _asked(study, oracle, grid, param, where, sample, seed, name)
     settled = RunConfig.load(config, settings or (), asked.sections)
@@ -103,7 +103,7 @@ def _asked(
     """The study file with the flags put over it."""
     from dataclasses import replace
 
-    from engine.sweeps.study_file import StudyFile, parse_grid, read_study_file
+    from engine.sweeps.grid import StudyFile, parse_grid, read_study_file
 
     asked = read_study_file(file) if file is not None else StudyFile()
     if grid and not isinstance(asked.grid, dict):

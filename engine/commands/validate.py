@@ -95,7 +95,7 @@ def _tearsheets(
 
     from engine.report import write_tearsheet
     from engine.runs import run_name, run_oracle, save_run
-    from engine.sweeps.store import TOP
+    from engine.sweeps.results import TOP
 
     assert study.folder is not None
     sharpe = study.table["sharpe"].to_numpy()

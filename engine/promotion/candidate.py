@@ -20,7 +20,7 @@ from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, 
 from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, to_json
 from engine.runs import load_run
-from engine.sweeps.store import TOP
+from engine.sweeps.results import TOP
 from engine.sweeps.study import ORACLE, RECORD, Study, load_study
 from engine.validation.robustness import codes_of
 

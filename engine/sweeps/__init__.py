@@ -1,1 +1,1 @@
-"""Parts of a sweep: grid, plan, tasks, executors, results on the disk, the study that is read, the ledger of trials."""
+"""Sweeps: grid, plan, tasks, executors, results on the disk, the study that is read, the ledger of trials."""

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigError
-from engine.sweeps.grid import _shuffled, check_keys, make_grid
-from engine.sweeps.study_file import parse_grid, read_study_file
+from engine.sweeps.grid import _shuffled, check_keys, make_grid, parse_grid, read_study_file
 from research.oracles.momentum import Momentum
 from research.oracles.reversal import Reversal
 

@@ -79,7 +79,7 @@ def test_results_of_another_engine_are_computed_anew_and_said(
 ) -> None:
     assert sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path).record["note"] == ""
     monkeypatch.setattr("engine.sweeps.plan.code_digest", lambda: "another")
-    monkeypatch.setattr(sys.modules["engine.sweep"], "code_digest", lambda: "another")
+    monkeypatch.setattr(sys.modules["engine.sweeps.sweep"], "code_digest", lambda: "another")
     Slow.asked = 0
     study = sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
     assert Slow.asked == 2 and "of another engine version" in study.record["note"]

@@ -19,8 +19,8 @@ from engine import Panel, RunConfig, backtest, decisions_of, weight_matrix
 from engine.commands.validate import NOT_PASSED, validate_command
 from engine.errors import ConfigError, DataError, HlbtError
 from engine.simulation import metrics
-from engine.sweep import sweep as engine_sweep
 from engine.sweeps.study import VERDICT, Study, index_of, load_study
+from engine.sweeps.sweep import sweep as engine_sweep
 from engine.sweeps.trials import record_trials
 from engine.validate import TrialCount, validate
 from engine.validation.checks import checks_of

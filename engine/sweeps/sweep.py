@@ -21,7 +21,7 @@ from engine.simulation.backtest import check_config, check_panel
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan
-from engine.sweeps.store import Results, sweep_folder
+from engine.sweeps.results import Results, sweep_folder
 from engine.sweeps.study import RECORD, Study
 from engine.sweeps.trials import record_trials
 
