@@ -53,7 +53,7 @@ class IncompleteError(LiveError):
 
     Attributes
     ----------
-    outcome : engine.live.execute.Outcome or None
+    outcome : engine.live.orders.Outcome or None
         What was done.
     """
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from engine.config import parse_value
 from engine.errors import ConfigError, DataError, PromotionError, some
-from engine.live.limits import Limits
+from engine.live.risk_limits import Limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate

@@ -29,7 +29,7 @@ from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, Sp
 if TYPE_CHECKING:
     import pandas as pd
 
-    from engine.live.execute import Outcome
+    from engine.live.orders import Outcome
     from engine.live.session import Session, Strategy, Venue
 
 EPILOG = (
@@ -124,7 +124,7 @@ def rebalance_command(
 
     Example: hlbt live rebalance --weights weights.csv --execute
     """
-    from engine.live.limits import Limits
+    from engine.live.risk_limits import Limits
     from engine.live.session import from_weights
 
     way = _ordering(_way(where, sync), sending, slippage_bps)
@@ -198,7 +198,7 @@ def _way(where: Where, sync: bool) -> _Way:
 def _ordering(way: _Way, sending: Sending, slippage_bps: float) -> _Way:
     """The same with orders."""
     from engine.live.alerts import check_webhook
-    from engine.live.execute import Policy
+    from engine.live.executor import Policy
 
     _positive("--slippage-bps", slippage_bps, 5000)
     _positive("--expires-seconds", sending.expires, 600)
@@ -255,7 +255,7 @@ def _confirm(where: Where, sending: Sending) -> None:
 def _daily(path: Path, cache: str | None, way: _Way) -> None:
     """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
     from engine.clock import show
-    from engine.live.feed import trade_instant
+    from engine.live.live_panel import trade_instant
     from engine.live.session import ORDER_LEAD, Session, next_run
 
     strategy, at = _strategy(path, cache, way), clock()
@@ -358,7 +358,7 @@ def _run(strategy: Strategy, way: _Way) -> None:
 
 def _execute(session: Session, way: _Way) -> dict[str, Any]:
     """Trade, or show what would be traded; what came of it, for an alert."""
-    from engine.live.limits import refuse
+    from engine.live.risk_limits import refuse
 
     if not way.execute:
         refuse(_show_plan(session, way), "Dry run")

@@ -24,9 +24,9 @@ def status(path: Path, cache: str | None, venue: Venue, now: pd.Timestamp, out: 
     from engine.live.dex import DEX
     from engine.live.hyperliquid import HyperLiquidDEX
     from engine.live.journal import Journal
+    from engine.live.performance import account_status, find_journal, live_status
     from engine.live.session import ORDER_LEAD, next_run
     from engine.live.spec import read_spec
-    from engine.live.status import account_status, find_journal, live_status
     from engine.live.status_page import write_live_page
     from engine.pages.html import check_page
 

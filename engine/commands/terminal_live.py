@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from engine.live.execute import Outcome
-    from engine.live.plan import Plan
+    from engine.live.orders import Outcome, Plan
 
 
 def plan_tables(plan: Plan) -> list[Any]:

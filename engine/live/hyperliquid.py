@@ -22,8 +22,10 @@ from engine.clock import CLOCK_SECONDS, UNIT, clock_error_bounds, least_error
 from engine.data.api_client import Fault, Patience, attempt, turn_away
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
-from engine.live.dex import DEX, AccountState, Answer, Fill, Market, OrderRequest
-from engine.live.wire import read_answers, tick_price
+from engine.live.dex import DEX
+from engine.live.hyperliquid_format import read_answers, tick_price
+from engine.live.orders import AccountState, Answer, Fill, Market, OrderRequest
+from engine.live.predecessor import PredecessorDEX
 from engine.urls import base_address, without_path
 
 #: Before a question is asked again.
@@ -35,7 +37,7 @@ UNIFIED: Final = ("unifiedAccount", "portfolioMargin")
 _NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
 
 
-class HyperLiquidDEX(DEX):
+class HyperLiquidDEX(PredecessorDEX):
     """An account on HyperLiquid.
 
     Parameters

@@ -19,8 +19,7 @@ import pandas as pd
 
 from engine.atomic_io import exclusive, sync_folder
 from engine.errors import LiveError
-from engine.live.dex import Answer, OrderRequest
-from engine.live.plan import Goal
+from engine.live.orders import Answer, Goal, OrderRequest
 
 
 class Journal:

@@ -20,7 +20,8 @@ from engine.atomic_io import sync_folder, write_durable
 from engine.clock import parse_instant, show, utc_days
 from engine.config import RunConfig
 from engine.errors import DataError, LiveError
-from engine.live.dex import DEX, SIZE_TOLERANCE, AccountState, Answer, Fill, Market, OrderRequest
+from engine.live.orders import SIZE_TOLERANCE, AccountState, Answer, Fill, Market, OrderRequest
+from engine.live.predecessor import PredecessorDEX
 from engine.panel import Panel
 from engine.simulation.backtest import check_config, check_panel, kernel_inputs
 from engine.simulation.result import REASONS
@@ -45,13 +46,13 @@ class PaperTrade:
     cloid: str | None = None
 
 
-class PaperDEX(DEX):
+class PaperDEX(PredecessorDEX):
     """A made-up account on a panel.
 
     Parameters
     ----------
     panel : Panel
-        Market data; to trade on live quotes, a panel whose last row holds them (:mod:`engine.live.feed`).
+        Market data; to trade on live quotes, a panel whose last row holds them (:mod:`engine.live.live_panel`).
     config : RunConfig, optional
         Costs, lots, stale hours, initial equity and margin.
     state : str or Path, optional

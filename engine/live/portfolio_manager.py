@@ -27,12 +27,13 @@ from engine.errors import (
     nearest,
     some,
 )
-from engine.live.dex import DEX, AccountState, Market
-from engine.live.execute import Execution, Outcome, Policy
-from engine.live.feed import trade_instant, with_live_row
+from engine.live.dex import DEX
+from engine.live.executor import Execution, Policy
 from engine.live.journal import Journal, single_instance
-from engine.live.limits import Limits, breaches, clock_breaches, equity_breaches, price_breaches, refuse
-from engine.live.plan import Plan, make_plan
+from engine.live.live_panel import trade_instant, with_live_row
+from engine.live.orders import AccountState, Market, Outcome, Plan
+from engine.live.planner import make_plan
+from engine.live.risk_limits import Limits, breaches, clock_breaches, equity_breaches, price_breaches, refuse
 from engine.oracles.base import Oracle, asked, weight_matrix
 from engine.oracles.fixed_weights import GivenWeights
 from engine.panel import Panel

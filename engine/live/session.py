@@ -17,14 +17,14 @@ from engine.data.panel_loader import cache_path, load_panel
 from engine.data.sync_api import sync_api
 from engine.errors import DataError, LimitError, LiveError, UnreachableError, WeightsError, some
 from engine.live.dex import DEX
-from engine.live.execute import Outcome, Policy
-from engine.live.feed import scheduled, trade_instant, with_live_row
+from engine.live.executor import Policy
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal, single_instance
-from engine.live.limits import Limits, refuse
+from engine.live.live_panel import scheduled, trade_instant, with_live_row
+from engine.live.orders import Outcome, Plan
 from engine.live.paper import PaperDEX
-from engine.live.plan import Plan
 from engine.live.portfolio_manager import KILL_SWITCH, LIVE_FOLDER, PortfolioManager
+from engine.live.risk_limits import Limits, refuse
 from engine.live.spec import load_live_oracle, read_spec
 from engine.oracles.base import Oracle
 from engine.oracles.fixed_weights import GivenWeights

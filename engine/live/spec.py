@@ -13,7 +13,7 @@ from typing import Any, Final
 from engine.atomic_io import sync_folder, write_durable
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, SpecError, nearest, some
-from engine.live.limits import Limits
+from engine.live.risk_limits import Limits
 from engine.oracles.base import Oracle
 from engine.oracles.loading import load_oracle, oracle_code
 from engine.provenance import code_digest, files_digest

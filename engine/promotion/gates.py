@@ -81,7 +81,7 @@ class GateFile:
     thresholds : mapping
         Of every gate.
     limits : mapping
-        Limits of the live account, ``engine.live.limits``; ``"none"`` switches one off.
+        Limits of the live account, ``engine.live.risk_limits``; ``"none"`` switches one off.
     digest : str
         SHA-256 of the file.
     """

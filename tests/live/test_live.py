@@ -11,7 +11,7 @@ import pytest
 from engine import HyperLiquidDEX, PortfolioManager
 from engine.data.api_client import Patience
 from engine.errors import LiveError
-from engine.live.execute import Policy
+from engine.live.executor import Policy
 from engine.live.journal import Journal
 from engine.oracles.fixed_weights import GivenWeights
 from helpers.effort import some

@@ -140,7 +140,7 @@ def test_a_price_that_left_its_oracle_stops_a_plan_that_is_carried_on(world: Wor
 
 
 def test_a_dry_run_is_judged_by_its_exit_code(world: World, run: Run) -> None:
-    from engine.live.limits import Limits
+    from engine.live.risk_limits import Limits
 
     spec = momentum_spec(world.folder, world.folder / "cache", limits=Limits(gross=0.5))
     done = run(world.words("plan", spec))
@@ -359,7 +359,7 @@ def test_a_plan_of_yesterday_is_not_carried_on(world: World, run: Run) -> None:
 def test_an_order_is_void_only_some_seconds_after_its_time() -> None:
     """The exchange's clock is 2 s behind ours: what it takes in its last second is, for us, too late."""
     from engine import PaperDEX, PortfolioManager
-    from engine.live.dex import Answer, OrderRequest
+    from engine.live.orders import Answer, OrderRequest
     from engine.oracles.fixed_weights import GivenWeights
     from helpers.panels import random_panel
 

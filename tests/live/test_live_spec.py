@@ -13,7 +13,7 @@ import pytest
 
 from engine.errors import LiveError, SpecError
 from engine.live.credentials import read_credentials
-from engine.live.limits import Limits
+from engine.live.risk_limits import Limits
 from engine.live.spec import canonical, read_spec, write_spec
 from helpers.live_world import SECRET, Run, World, momentum_spec, near
 

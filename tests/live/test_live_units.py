@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from engine import PaperDEX, PortfolioManager, RunConfig
 from engine.errors import DataError, LimitError, LiveError, WeightsError
-from engine.live.dex import OrderRequest
-from engine.live.execute import cloid
-from engine.live.feed import trade_instant, with_live_row
+from engine.live.executor import cloid
+from engine.live.hyperliquid_format import tick_price
 from engine.live.journal import Journal
-from engine.live.limits import Limits
+from engine.live.live_panel import trade_instant, with_live_row
+from engine.live.orders import OrderRequest
+from engine.live.risk_limits import Limits
 from engine.live.session import next_run
-from engine.live.wire import tick_price
 from engine.oracles.fixed_weights import GivenWeights
 from helpers.effort import some
 from helpers.live_world import Run, World

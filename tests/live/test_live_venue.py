@@ -11,8 +11,8 @@ import pytest
 
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager
 from engine.errors import LiveError, UnreachableError
-from engine.live.dex import OrderRequest
 from engine.live.journal import Journal, single_instance
+from engine.live.orders import OrderRequest
 from engine.live.session import Session, Venue, flat
 from engine.oracles.fixed_weights import GivenWeights
 from helpers.hyperliquid_info import TOO_MANY, Fault, Reply

@@ -14,9 +14,9 @@ from hyperliquid.utils.types import Cloid
 
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager, RunConfig
 from engine.errors import IncompleteError, LimitError, LiveError, OracleError, UnreachableError
-from engine.live.dex import Answer, Market, OrderRequest
 from engine.live.journal import Journal
-from engine.live.limits import Limits
+from engine.live.orders import Answer, Market, OrderRequest
+from engine.live.risk_limits import Limits
 from engine.live.session import next_run
 from engine.oracles.fixed_weights import GivenWeights
 from helpers.hyperliquid_info import REFUSED, Fault, Reply

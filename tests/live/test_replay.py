@@ -12,11 +12,11 @@ from hypothesis import HealthCheck, given, settings
 
 from engine import Oracle, Panel, PaperDEX, PortfolioManager, Result, RunConfig, backtest, load_panel, weight_matrix
 from engine.errors import WeightsError
-from engine.live.execute import Policy
-from engine.live.feed import with_live_row
+from engine.live.executor import Policy
 from engine.live.journal import Journal
-from engine.live.limits import Limits
+from engine.live.live_panel import with_live_row
 from engine.live.paper import PaperTrade
+from engine.live.risk_limits import Limits
 from engine.oracles.fixed_weights import GivenWeights
 from engine.simulation.backtest import decisions_of
 from helpers.effort import some

@@ -12,7 +12,7 @@ import pytest
 
 from engine import RunConfig, sweep
 from engine.errors import ConfigError, DataError, HlbtError, PromotionError, SpecError
-from engine.live.limits import Limits
+from engine.live.risk_limits import Limits
 from engine.live.spec import load_live_oracle, read_spec
 from engine.promote import default_gates, limits_of, save_spec
 from engine.promotion.candidate import Candidate, check_current, read_candidate, sweep_of

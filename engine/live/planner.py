@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import hourly_index
 from engine.config import Costs, RunConfig
-from engine.live.dex import DEX, AccountState, Market
+from engine.live.dex import DEX
+from engine.live.orders import AccountState, Goal, Market, Plan, PlannedOrder, Skip
 from engine.simulation.costs import fee_arrays
 from engine.simulation.sizing import plan_orders
 
@@ -22,129 +22,6 @@ REASONS: Mapping[str, str] = {
     "inside_band": "inside the no-trade band",
     "untradable": "cannot be traded now",
 }
-
-
-@dataclass(frozen=True)
-class PlannedOrder:
-    """One coin's order, as the sizing rule gives it.
-
-    Attributes
-    ----------
-    coin : str
-        HyperLiquid's name.
-    action : {"open", "increase", "reduce", "flip", "close"}
-        What it does to the position.
-    units : float
-        Signed size.
-    target_units : float
-        Position afterwards.
-    mid : float
-        USD, at which it was sized.
-    notional_usd : float
-        ``abs(units) * mid``.
-    spread_usd, fee_usd : float
-        Expected costs: the quote (or the config's half spread) against mid, and the fee on that.
-    """
-
-    coin: str
-    action: str
-    units: float
-    target_units: float
-    mid: float
-    notional_usd: float
-    spread_usd: float
-    fee_usd: float
-
-
-@dataclass(frozen=True)
-class Skip:
-    """An instruction that becomes no order, and why."""
-
-    coin: str
-    target_weight: float
-    units: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class Goal:
-    """A position to reach: in phase 0 positions become smaller, in phase 1 larger, so that leverage falls first.
-
-    A flip is a close in phase 0 and an opening in phase 1. A goal is reached by trading in one direction only, so that
-    one that was reached and passed, by a later phase or by somebody else, is never traded back.
-    """
-
-    coin: str
-    phase: int
-    target_units: float
-    reduce_only: bool
-    buy: bool
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All of one rebalance.
-
-    Attributes
-    ----------
-    instant, decision : Timestamp
-        Row at which the orders trade, and of which the weights are.
-    equity_usd : float
-        Before costs.
-    weights : mapping of coin to float
-        Targets that are not 0, NaN = hold.
-    positions : mapping of coin to float
-        Signed units held.
-    prices : mapping of coin to float
-        USD: mids of the coins traded or held.
-    orders : tuple of PlannedOrder
-    skips : tuple of Skip
-    goals : tuple of Goal
-        Phase 0 first.
-    gross_before, gross_after, net_before, net_after : float
-        Exposure as a fraction of equity.
-    """
-
-    instant: pd.Timestamp
-    decision: pd.Timestamp
-    equity_usd: float
-    weights: Mapping[str, float]
-    positions: Mapping[str, float]
-    prices: Mapping[str, float]
-    orders: tuple[PlannedOrder, ...]
-    skips: tuple[Skip, ...]
-    goals: tuple[Goal, ...]
-    gross_before: float
-    gross_after: float
-    net_before: float
-    net_after: float
-
-    @property
-    def cost_usd(self) -> float:
-        """Expected spread and fees."""
-        return math.fsum(order.spread_usd + order.fee_usd for order in self.orders)
-
-    def to_dict(self) -> dict[str, Any]:
-        """All of it for JSON; what is not defined, a weight that holds or a price that is not there, is null."""
-        found: dict[str, Any] = _plain(
-            {
-                **asdict(self),
-                "instant": self.instant.isoformat(),
-                "decision": self.decision.isoformat(),
-                "cost_usd": self.cost_usd,
-                "spread_usd": math.fsum(order.spread_usd for order in self.orders),
-                "fee_usd": math.fsum(order.fee_usd for order in self.orders),
-            }
-        )
-        return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def make_plan(

@@ -12,14 +12,14 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import pandas as pd
 
 from engine.errors import UnreachableError
-from engine.live.dex import DEX, SIZE_TOLERANCE, AccountState, Answer, Market, OrderRequest
+from engine.live.dex import DEX
 from engine.live.journal import Journal, described
-from engine.live.plan import Goal, Plan
+from engine.live.orders import SIZE_TOLERANCE, AccountState, Answer, Goal, Market, Missing, OrderRequest, Outcome, Plan
 
 #: Words of refusals that a second attempt would meet again (FACTS 5.2; texts vary, so they are looked for inside).
 PERMANENT: Final = (
@@ -63,54 +63,6 @@ class Policy:
     attempts: int = 4
     expires_seconds: float = 15.0
     settle_seconds: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A position that is not at its target, and why."""
-
-    coin: str
-    target_units: float
-    units: float
-    reason: str
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What an execution did.
-
-    Attributes
-    ----------
-    plan : Plan or None
-        What was planned; None when an earlier run's plan was continued.
-    answers : tuple of (OrderRequest, Answer)
-        Every order sent, with its fate.
-    missing : tuple of Missing
-        Empty when the book is at its target.
-    notes : tuple of str
-        For people: what was left alone, refusals that did no harm.
-    """
-
-    plan: Plan | None
-    answers: tuple[tuple[OrderRequest, Answer], ...] = ()
-    missing: tuple[Missing, ...] = ()
-    notes: tuple[str, ...] = ()
-
-    @property
-    def complete(self) -> bool:
-        """Whether the book is at its target."""
-        return not self.missing
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {
-            "plan": None if self.plan is None else self.plan.to_dict(),
-            "orders": [{**asdict(order), **asdict(answer)} for order, answer in self.answers],
-            "missing": [asdict(item) for item in self.missing],
-            "notes": list(self.notes),
-            "executed": True,
-            "complete": self.complete,
-        }
 
 
 def cloid(key: str, instant: pd.Timestamp, coin: str, attempt: int) -> str:

@@ -12,9 +12,8 @@ import pandas as pd
 from engine.clock import show
 from engine.config import parse_value
 from engine.errors import ConfigError, LimitError, SpecError, nearest
-from engine.live.dex import Market
 from engine.live.journal import Journal
-from engine.live.plan import Plan
+from engine.live.orders import Market, Plan
 
 #: A day's loss is measured against the oldest equity that the journal has of this span.
 _DAY: Final = pd.Timedelta(hours=25)

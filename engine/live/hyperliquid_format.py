@@ -8,7 +8,7 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
 from engine.errors import short
-from engine.live.dex import Answer, OrderRequest
+from engine.live.orders import Answer, OrderRequest
 
 #: Words of refusals that certainly had no effect. An error in other words may have been an order that was executed
 #: (outage of 2025-07-29), so the exchange is asked.

@@ -1,0 +1,305 @@
+"""The records of live trading: the account, markets, orders and their fates, plans and outcomes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal
+
+import pandas as pd
+
+#: `filled` in whole or in part, `rejected` for good, `unknown`: the exchange must be asked.
+Fate = Literal["filled", "rejected", "unknown"]
+#: Relative slack when two sizes are compared.
+SIZE_TOLERANCE: Final = 1e-9
+
+
+@dataclass(frozen=True)
+class Market:
+    """One coin as the exchange shows it now; None where it does not say.
+
+    Attributes
+    ----------
+    coin : str
+        HyperLiquid's name.
+    mid : float
+        USD.
+    bid, ask : float or None
+        USD, best quotes.
+    oracle : float or None
+        USD, oracle price.
+    sz_decimals : int or None
+        Decimals of a size; None = not cut.
+    max_leverage : float or None
+        Highest leverage.
+    cross : bool
+        Whether cross margin is allowed.
+    """
+
+    coin: str
+    mid: float
+    bid: float | None = None
+    ask: float | None = None
+    oracle: float | None = None
+    sz_decimals: int | None = None
+    max_leverage: float | None = None
+    cross: bool = True
+
+
+@dataclass(frozen=True)
+class AccountState:
+    """The account at one moment.
+
+    Attributes
+    ----------
+    equity_usd : float
+        Cash and unrealised profit.
+    units : mapping of coin to float
+        Signed positions; coins without one are left out.
+    time : Timestamp
+        The exchange's own time.
+    prices : mapping of coin to float
+        USD at which the positions are marked.
+    """
+
+    equity_usd: float
+    units: Mapping[str, float]
+    time: pd.Timestamp
+    prices: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class OrderRequest:
+    """An order that fills at once or not at all (IOC limit).
+
+    Attributes
+    ----------
+    cloid : str
+        Client order id, ``0x`` and 32 hexadecimal digits: the key under which the exchange knows the order.
+    coin : str
+        HyperLiquid's name.
+    units : float
+        Signed size, a whole number of lots.
+    limit_price : float
+        USD, the worst price accepted, on the tick.
+    reduce_only : bool
+        Whether it may only make a position smaller.
+    """
+
+    cloid: str
+    coin: str
+    units: float
+    limit_price: float
+    reduce_only: bool
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of an order.
+
+    Attributes
+    ----------
+    cloid : str
+        Of the order.
+    fate : {"filled", "rejected", "unknown"}
+        See :data:`Fate`.
+    units : float
+        Signed size filled.
+    price : float or None
+        USD, average price of the fill.
+    reason : str
+        The exchange's words, or why nothing is known.
+    whole_batch : bool
+        The exchange refused all orders of the request for what may be the fault of one.
+    """
+
+    cloid: str
+    fate: Fate
+    units: float = 0.0
+    price: float | None = None
+    reason: str = ""
+    whole_batch: bool = False
+
+
+@dataclass(frozen=True)
+class Fill:
+    """One fill of the account's history; sizes signed, fee in USD (positive = paid)."""
+
+    cloid: str | None
+    coin: str
+    units: float
+    price: float
+    fee_usd: float
+    time: pd.Timestamp
+
+
+@dataclass(frozen=True)
+class Missing:
+    """A position that is not at its target, and why."""
+
+    coin: str
+    target_units: float
+    units: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an execution did.
+
+    Attributes
+    ----------
+    plan : Plan or None
+        What was planned; None when an earlier run's plan was continued.
+    answers : tuple of (OrderRequest, Answer)
+        Every order sent, with its fate.
+    missing : tuple of Missing
+        Empty when the book is at its target.
+    notes : tuple of str
+        For people: what was left alone, refusals that did no harm.
+    """
+
+    plan: Plan | None
+    answers: tuple[tuple[OrderRequest, Answer], ...] = ()
+    missing: tuple[Missing, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the book is at its target."""
+        return not self.missing
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "plan": None if self.plan is None else self.plan.to_dict(),
+            "orders": [{**asdict(order), **asdict(answer)} for order, answer in self.answers],
+            "missing": [asdict(item) for item in self.missing],
+            "notes": list(self.notes),
+            "executed": True,
+            "complete": self.complete,
+        }
+
+
+@dataclass(frozen=True)
+class PlannedOrder:
+    """One coin's order, as the sizing rule gives it.
+
+    Attributes
+    ----------
+    coin : str
+        HyperLiquid's name.
+    action : {"open", "increase", "reduce", "flip", "close"}
+        What it does to the position.
+    units : float
+        Signed size.
+    target_units : float
+        Position afterwards.
+    mid : float
+        USD, at which it was sized.
+    notional_usd : float
+        ``abs(units) * mid``.
+    spread_usd, fee_usd : float
+        Expected costs: the quote (or the config's half spread) against mid, and the fee on that.
+    """
+
+    coin: str
+    action: str
+    units: float
+    target_units: float
+    mid: float
+    notional_usd: float
+    spread_usd: float
+    fee_usd: float
+
+
+@dataclass(frozen=True)
+class Skip:
+    """An instruction that becomes no order, and why."""
+
+    coin: str
+    target_weight: float
+    units: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A position to reach: in phase 0 positions become smaller, in phase 1 larger, so that leverage falls first.
+
+    A flip is a close in phase 0 and an opening in phase 1. A goal is reached by trading in one direction only, so that
+    one that was reached and passed, by a later phase or by somebody else, is never traded back.
+    """
+
+    coin: str
+    phase: int
+    target_units: float
+    reduce_only: bool
+    buy: bool
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of one rebalance.
+
+    Attributes
+    ----------
+    instant, decision : Timestamp
+        Row at which the orders trade, and of which the weights are.
+    equity_usd : float
+        Before costs.
+    weights : mapping of coin to float
+        Targets that are not 0, NaN = hold.
+    positions : mapping of coin to float
+        Signed units held.
+    prices : mapping of coin to float
+        USD: mids of the coins traded or held.
+    orders : tuple of PlannedOrder
+    skips : tuple of Skip
+    goals : tuple of Goal
+        Phase 0 first.
+    gross_before, gross_after, net_before, net_after : float
+        Exposure as a fraction of equity.
+    """
+
+    instant: pd.Timestamp
+    decision: pd.Timestamp
+    equity_usd: float
+    weights: Mapping[str, float]
+    positions: Mapping[str, float]
+    prices: Mapping[str, float]
+    orders: tuple[PlannedOrder, ...]
+    skips: tuple[Skip, ...]
+    goals: tuple[Goal, ...]
+    gross_before: float
+    gross_after: float
+    net_before: float
+    net_after: float
+
+    @property
+    def cost_usd(self) -> float:
+        """Expected spread and fees."""
+        return math.fsum(order.spread_usd + order.fee_usd for order in self.orders)
+
+    def to_dict(self) -> dict[str, Any]:
+        """All of it for JSON; what is not defined, a weight that holds or a price that is not there, is null."""
+        found: dict[str, Any] = _plain(
+            {
+                **asdict(self),
+                "instant": self.instant.isoformat(),
+                "decision": self.decision.isoformat(),
+                "cost_usd": self.cost_usd,
+                "spread_usd": math.fsum(order.spread_usd for order in self.orders),
+                "fee_usd": math.fsum(order.fee_usd for order in self.orders),
+            }
+        )
+        return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
