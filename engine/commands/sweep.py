@@ -16,7 +16,7 @@ from engine.errors import ConfigError, nearest
 if TYPE_CHECKING:
     from engine.sweeps.grid import StudyFile
     from engine.sweeps.study import Study
-    from engine.validate import Verdict
+    from engine.validation.validate import Verdict
 
 StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="What to run; or say it with flags.")]
 

@@ -76,7 +76,7 @@ def judged(
     """
     from engine.pages.sweep import write_sweep_page
     from engine.sweeps.trials import count_trials, families_of
-    from engine.validate import validate
+    from engine.validation.validate import validate
 
     assert study.folder is not None
     trials = count_trials(reports, families_of(study.record))

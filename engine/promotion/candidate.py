@@ -22,7 +22,7 @@ from engine.provenance import code_digest, files_digest, to_json
 from engine.runs import load_run
 from engine.sweeps.results import TOP
 from engine.sweeps.study import ORACLE, RECORD, Study, load_study
-from engine.validation.robustness import codes_of
+from engine.validation.reruns import codes_of
 
 
 @dataclass(frozen=True)

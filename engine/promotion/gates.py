@@ -26,8 +26,8 @@ from engine.simulation.backtest import trade_rows
 from engine.simulation.capacity import capacity
 from engine.sweeps.study import ORACLE, Study
 from engine.sweeps.trials import TrialCount, count_trials, families_of
-from engine.validate import Case, overfitting, trial_figures, walk_forwards
-from engine.validation.robustness import Rerun, attempt
+from engine.validation.reruns import Rerun, attempt
+from engine.validation.validate import Case, overfitting, trial_figures, walk_forwards
 from engine.validation.verdict import Rule, Thresholds
 
 #: A decision could be traded when coins that were tradable then carry this part of the gross that was asked for.

@@ -1,1 +1,1 @@
-"""Parts of a verdict: statistics, resampling, robustness runs, and the checks made of them."""
+"""The verdict on a sweep: statistics, bootstrap, reruns, checks."""

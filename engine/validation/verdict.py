@@ -132,7 +132,7 @@ class Check:
 
 @dataclass(frozen=True, eq=False)
 class Verdict:
-    """The outcome of :func:`engine.validate.validate`.
+    """The outcome of :func:`engine.validation.validate.validate`.
 
     Attributes
     ----------

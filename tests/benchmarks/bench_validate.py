@@ -11,9 +11,9 @@ import pandas as pd
 from rich.console import Console
 
 from engine.sweeps.study import Study, index_of
-from engine.validate import validate
-from engine.validation.resampling import _standard_errors, superior_sets
+from engine.validation.bootstrap import _standard_errors, superior_sets
 from engine.validation.statistics import effective_trials, probability_of_backtest_overfitting
+from engine.validation.validate import validate
 
 if TYPE_CHECKING:
     from bench import Figure

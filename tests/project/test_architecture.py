@@ -21,7 +21,7 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "quantstats": {"engine/report.py"},
     "vectorbt": {"engine/simulation/result.py"},
     "matplotlib": {"engine/pages/charts.py", "engine/report.py"},
-    "arch": {"engine/validation/resampling.py"},
+    "arch": {"engine/validation/bootstrap.py"},
     "plotly": {"engine/pages/sweep.py"},
     "ray": {"engine/sweeps/executors.py"},
 }

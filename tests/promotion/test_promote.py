@@ -19,8 +19,8 @@ from engine.promotion.gates import GATES, Examination, Gate, examine, gate_of, r
 from engine.simulation.capacity import capacity, volume_shares
 from engine.sweeps.study import load_study
 from engine.sweeps.trials import count_trials
-from engine.validate import validate
 from engine.validation.statistics import deflated_sharpe_ratio, moments
+from engine.validation.validate import validate
 from helpers.promotion import World, build, winner_of
 
 pytestmark = pytest.mark.slow

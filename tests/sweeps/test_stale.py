@@ -14,7 +14,7 @@ from engine import Oracle, Panel, sweep
 from engine.errors import OracleError
 from engine.pages.sweep import write_sweep_page
 from engine.sweeps.trials import count_trials
-from engine.validate import validate
+from engine.validation.validate import validate
 from helpers.panels import random_panel
 
 ORACLE = """

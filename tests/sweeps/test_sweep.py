@@ -26,7 +26,7 @@ from engine.errors import ConfigError, DataError, OracleError
 from engine.oracles.loading import oracle_code
 from engine.sweeps.executors import Threads
 from engine.sweeps.plan import make_plan
-from engine.validate import validate
+from engine.validation.validate import validate
 from helpers.batches import assert_same
 from helpers.panels import random_panel
 from helpers.sweeps import GRID, MOMENTUM, Slow

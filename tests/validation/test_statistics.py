@@ -14,7 +14,7 @@ from scipy import stats
 
 from engine.errors import DataError
 from engine.simulation import metrics
-from engine.validation.resampling import _standard_errors, block_length, bootstrap_intervals, superior_sets
+from engine.validation.bootstrap import _standard_errors, block_length, bootstrap_intervals, superior_sets
 from engine.validation.statistics import (
     deflated_sharpe_ratio,
     effective_trials,
@@ -360,7 +360,7 @@ def test_superior_sets_of_noise_and_of_an_edge(monkeypatch: pytest.MonkeyPatch) 
     returns[:, 30] = 0.0
     found = superior_sets(returns, None, 2.0, size=0.01)
     assert found.p_consistent == 0.0 and found.better == (11,)
-    monkeypatch.setattr("engine.validation.resampling._CHUNK", 7)
+    monkeypatch.setattr("engine.validation.bootstrap._CHUNK", 7)
     assert superior_sets(returns, None, 2.0, size=0.01) == found
     with pytest.raises(DataError, match="nothing to test"):
         superior_sets(np.zeros((50, 3)), None, 2.0)

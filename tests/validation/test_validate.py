@@ -22,10 +22,10 @@ from engine.simulation import metrics
 from engine.sweeps.study import VERDICT, Study, index_of, load_study
 from engine.sweeps.sweep import sweep as engine_sweep
 from engine.sweeps.trials import record_trials
-from engine.validate import TrialCount, validate
 from engine.validation.checks import checks_of
-from engine.validation.robustness import Rerun, neighbours
+from engine.validation.reruns import Rerun, neighbours
 from engine.validation.statistics import deflated_sharpe_ratio, effective_trials, moments, walk_forward
+from engine.validation.validate import TrialCount, validate
 from engine.validation.verdict import Check, Thresholds, Verdict, load_verdict
 from helpers.studies import market, study_of
 from research.oracles.momentum import Momentum

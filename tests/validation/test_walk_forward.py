@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine import sweep
-from engine.validate import Case, walk_forwards
+from engine.validation.validate import Case, walk_forwards
 from helpers.studies import market
 from research.oracles.momentum import Momentum
 

@@ -25,10 +25,10 @@ from engine.simulation import metrics
 from engine.simulation.costs import scheduled_rates, stressed_half_spread
 from engine.sweeps.study import Study
 from engine.sweeps.trials import TrialCount
+from engine.validation.bootstrap import Superiority, block_length, superior_sets
+from engine.validation.bootstrap import bootstrap_intervals as bootstrap_intervals
 from engine.validation.checks import checks_of
-from engine.validation.resampling import Superiority, block_length, superior_sets
-from engine.validation.resampling import bootstrap_intervals as bootstrap_intervals
-from engine.validation.robustness import Rerun, attempt, neighbours
+from engine.validation.reruns import Rerun, attempt, neighbours
 from engine.validation.statistics import WalkForward, effective_trials, moments, walk_forward
 from engine.validation.statistics import deflated_sharpe_ratio as deflated_sharpe_ratio
 from engine.validation.statistics import expected_max_sharpe as expected_max_sharpe
