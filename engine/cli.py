@@ -158,8 +158,8 @@ def capacity_command(
     Example: hlbt capacity --oracle research.oracles.momentum:Momentum --sizes 1e4,1e5,1e6,1e7
     """
     from engine.data.panel_loader import load_panel
-    from engine.pages.capacity import conclusions, write_capacity
-    from engine.pages.html import check_page
+    from engine.reporting.capacity_page import conclusions, write_capacity
+    from engine.reporting.html import check_page
     from engine.runs import CAPACITY
     from engine.simulation.capacity import capacity, limits
 
@@ -208,7 +208,7 @@ def report_command(
 
     Example: hlbt report reports/momentum-20241001-20250331-1a2b3c4d
     """
-    from engine.report import write_tearsheet
+    from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import load_run
 
     config_of(config, settings)
@@ -227,7 +227,7 @@ def index_command(
 
     Example: hlbt index
     """
-    from engine.report import write_index
+    from engine.reporting.index_page import write_index
 
     config_of(config, settings)
     page = write_index(reports)
@@ -252,7 +252,7 @@ def demo_command(
     from engine.data.cache import Store
     from engine.data.panel_loader import load_panel
     from engine.data.sample import write_sample
-    from engine.report import write_index
+    from engine.reporting.index_page import write_index
     from engine.sweeps.sweep import sweep
 
     settled = config_of(config, settings)
@@ -356,7 +356,7 @@ def _run(
 def _write(result: Result, origin: Origin, out: Path | None, report: bool, reports: Path = REPORTS) -> Path:
     page = None
     if report:
-        from engine.report import write_tearsheet
+        from engine.reporting.tearsheet import write_tearsheet
 
         page = write_tearsheet
     return _save(result, origin, out, page, reports)

@@ -263,14 +263,14 @@ def status_command(
     Example: hlbt data status
     """
     from engine.data.cache_status import status
-    from engine.pages.html import check_page
+    from engine.reporting.html import check_page
 
     if out is not None:
         check_page(out, "data status")
     found = status(store_of(config_of(config, settings)))
     page = out or (None if as_json else reports_folder() / "status.html")
     if page is not None:
-        from engine.pages.data_status import write_status_page
+        from engine.reporting.cache_page import write_status_page
 
         write_status_page(found, page)
     if as_json:

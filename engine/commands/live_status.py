@@ -27,8 +27,8 @@ def status(path: Path, cache: str | None, venue: Venue, now: pd.Timestamp, out: 
     from engine.live.performance import account_status, find_journal, live_status
     from engine.live.session import ORDER_LEAD, next_run
     from engine.live.spec import read_spec
-    from engine.live.status_page import write_live_page
-    from engine.pages.html import check_page
+    from engine.reporting.html import check_page
+    from engine.reporting.live_page import write_live_page
 
     if out is not None:
         check_page(out, "live status")

@@ -91,9 +91,9 @@ def report_command(
     from engine.data.panel_loader import load_panel
     from engine.oracles.loading import bound_parameters, load_oracle, oracle_sources
     from engine.oracles.signal_analysis import analyse
-    from engine.pages.html import check_page
-    from engine.pages.signals import conclusions, page_name, write_signals
     from engine.provenance import files_digest
+    from engine.reporting.html import check_page
+    from engine.reporting.signal_page import conclusions, page_name, write_signals
     from engine.runs import Origin
 
     settled, parameters = config_of(config, settings), parameters_of(param)

@@ -16,7 +16,7 @@ from types import TracebackType
 from engine.errors import DataError
 
 #: Loaded once, before the processes part: what a page needs takes longer to load than the page to make.
-_LIBRARIES = ["engine.report", "matplotlib.pyplot", "seaborn", "quantstats.reports"]
+_LIBRARIES = ["engine.reporting.tearsheet", "matplotlib.pyplot", "seaborn", "quantstats.reports"]
 
 
 class Sheets:
@@ -92,7 +92,7 @@ def _settle() -> None:
 
 
 def _tearsheet(folder: Path) -> Path:
-    from engine.report import write_tearsheet
+    from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import load_run
 
     return write_tearsheet(load_run(folder))

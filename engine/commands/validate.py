@@ -74,7 +74,7 @@ def judged(
 
     With `make` the runs of the best sets are kept without their pages, and it is given their folders.
     """
-    from engine.pages.sweep import write_sweep_page
+    from engine.reporting.sweep_page import write_sweep_page
     from engine.sweeps.trials import count_trials, families_of
     from engine.validation.validate import validate
 
@@ -93,7 +93,7 @@ def _tearsheets(
     """Run folders with tearsheets of the best sets, ``top/<run>`` in the sweep's folder; their links by row."""
     import numpy as np
 
-    from engine.report import write_tearsheet
+    from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import run_name, run_oracle, save_run
     from engine.sweeps.results import TOP
 

@@ -29,8 +29,8 @@ from engine.data.cache import Store
 from engine.data.panel_loader import cache_path
 from engine.data.sample import write_sample
 from engine.errors import DataError, HlbtError
-from engine.pages import charts
-from engine.pages.html import templates, write_page
+from engine.reporting import charts
+from engine.reporting.html import templates, write_page
 from research.oracles.numerai import NumeraiTBNOracle
 
 OUT = Path("reports") / "01_numerai_publication_delay"

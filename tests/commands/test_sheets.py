@@ -13,7 +13,7 @@ import pytest
 
 from engine.commands.sheets import Sheets
 from engine.errors import DataError
-from engine.report import write_tearsheet
+from engine.reporting.tearsheet import write_tearsheet
 from engine.runs import load_run
 from helpers.made_runs import saved, simulated
 

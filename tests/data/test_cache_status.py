@@ -11,7 +11,7 @@ import pytest
 
 from engine.data.cache import Store
 from engine.data.cache_status import status
-from engine.pages.data_status import shade, write_status_page
+from engine.reporting.cache_page import shade, write_status_page
 from helpers.commands import Hlbt
 from helpers.stores import table
 

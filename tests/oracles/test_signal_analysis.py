@@ -31,7 +31,7 @@ from engine.oracles.signal_analysis import (
     rolling_beta,
     strongest,
 )
-from engine.pages.signals import conclusions, write_signals
+from engine.reporting.signal_page import conclusions, write_signals
 from engine.runs import Origin
 from helpers.commands import Hlbt
 from helpers.effort import some

@@ -18,11 +18,11 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "hyperliquid": {"engine/data/api_client.py", "engine/live/hyperliquid.py"},
     "numerapi": {"research/oracles/numerai.py"},
     "crowdcent_challenge": {"research/oracles/crowdcent.py"},
-    "quantstats": {"engine/report.py"},
+    "quantstats": {"engine/reporting/tearsheet.py"},
     "vectorbt": {"engine/simulation/result.py"},
-    "matplotlib": {"engine/pages/charts.py", "engine/report.py"},
+    "matplotlib": {"engine/reporting/charts.py", "engine/reporting/tearsheet.py"},
     "arch": {"engine/validation/bootstrap.py"},
-    "plotly": {"engine/pages/sweep.py"},
+    "plotly": {"engine/reporting/sweep_page.py"},
     "ray": {"engine/sweeps/executors.py"},
 }
 

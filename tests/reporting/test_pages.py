@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from engine import report
 from engine.commands.terminal import demo_table, result_tables, sweep_table
 from engine.config import RunConfig
 from engine.errors import DataError
-from engine.pages import charts
-from engine.pages import run as pages
-from engine.pages.modelled import modelled
+from engine.reporting import charts
+from engine.reporting import run_page as pages
+from engine.reporting import tearsheet as report
+from engine.reporting.assumptions import modelled
 from engine.runs import Origin, Run
 from helpers import studies_page
 from helpers.commands import Hlbt

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from engine.pages.sweep import write_sweep_page
+from engine.reporting.sweep_page import write_sweep_page
 from engine.sweeps.study import Study
 from helpers import studies_page as studies
 from helpers.browser import Browser, overflow

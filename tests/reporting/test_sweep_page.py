@@ -14,8 +14,8 @@ import pandas as pd
 import pytest
 
 from engine.errors import DataError
-from engine.pages import sweep_charts
-from engine.pages.sweep import finite, inlined, write_sweep_page
+from engine.reporting import sweep_charts
+from engine.reporting.sweep_page import finite, inlined, write_sweep_page
 from engine.sweeps.study import Study, index_of
 from helpers import studies_page as studies
 

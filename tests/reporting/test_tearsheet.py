@@ -17,12 +17,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import report
 from engine.clock import show
 from engine.errors import DataError
-from engine.pages import charts
-from engine.pages import html as pages_html
-from engine.pages import run as pages
+from engine.reporting import charts
+from engine.reporting import html as pages_html
+from engine.reporting import run_page as pages
+from engine.reporting import tearsheet as report
 from engine.runs import Run, load_run
 from engine.simulation import metrics
 from engine.simulation.backtest import backtest
@@ -204,7 +204,7 @@ def test_turnover_of_an_account_below_zero_counts_as_none(tmp_path: Path) -> Non
 
 def test_night_has_a_colour_for_every_colour_of_the_charts(page: str) -> None:
     """But for the cells of QuantStats' heat map and its boxes, which are read on any ground."""
-    css = (Path(report.__file__).parent / "pages" / "templates" / "palette.css").read_text(encoding="utf-8")
+    css = (Path(report.__file__).parent / "templates" / "palette.css").read_text(encoding="utf-8")
     night = set(re.findall(r"--c([0-9a-f]{6}):", css[css.index("@media") :]))
     assert {colour[1:] for colour in charts.COLOURS.values()} <= night
     strokes = set(re.findall(r"stroke: var\(--c([0-9a-f]{6})", page))
@@ -290,7 +290,7 @@ def state():
     rc = {key: str(value) for key, value in matplotlib.rcParams.items() if key != "backend"}
     return rc, list(warnings.filters), levels, root.level, list(root.handlers), np.geterr(), dict(os.environ)
 before = state()
-from engine.report import write_tearsheet
+from engine.reporting.tearsheet import write_tearsheet
 from engine.runs import load_run
 run = load_run(Path(sys.argv[1]))
 write_tearsheet(run)
@@ -301,7 +301,7 @@ sys.exit(3 if matplotlib.pyplot.get_fignums() else 0)
 
 
 def test_another_process_gives_the_same_bytes_silently_and_keeps_the_caller_s_settings(run: Run, page: str) -> None:
-    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(Path(report.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(Path(report.__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(run.folder)], env=environment, capture_output=True, text=True, check=False
     )

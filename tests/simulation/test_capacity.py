@@ -13,7 +13,7 @@ import pytest
 
 from engine import Panel, RunConfig, backtest, decisions_of, load_panel, weight_matrix
 from engine.errors import ConfigError
-from engine.pages.capacity import conclusions, impact_model, write_capacity
+from engine.reporting.capacity_page import conclusions, impact_model, write_capacity
 from engine.runs import Origin
 from engine.simulation.capacity import SIZES, Limits, capacity, falls_to, limits, volume_shares
 from helpers.commands import Hlbt

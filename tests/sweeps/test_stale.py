@@ -12,7 +12,7 @@ import pytest
 
 from engine import Oracle, Panel, sweep
 from engine.errors import OracleError
-from engine.pages.sweep import write_sweep_page
+from engine.reporting.sweep_page import write_sweep_page
 from engine.sweeps.trials import count_trials
 from engine.validation.validate import validate
 from helpers.panels import random_panel

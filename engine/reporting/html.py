@@ -13,7 +13,7 @@ import pandas as pd
 from engine.atomic_io import replacing
 from engine.clock import WEEKDAYS, show
 from engine.errors import DataError
-from engine.pages.charts import ink
+from engine.reporting.charts import ink
 
 
 @cache

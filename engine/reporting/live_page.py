@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from engine.pages.html import templates, write_page
+from engine.reporting.html import templates, write_page
 
 _WIDTH, _HEIGHT = 760, 190
 LISTED = 200

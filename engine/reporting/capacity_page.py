@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from engine.clock import show
 from engine.config import RunConfig
-from engine.pages import charts
-from engine.pages.html import ratio, templates, usd, write_page
 from engine.panel import Panel
+from engine.reporting import charts
+from engine.reporting.html import ratio, templates, usd, write_page
 from engine.runs import Origin
 from engine.simulation.capacity import COSTS, LARGE_SHARE, Limits, limits
 

@@ -17,9 +17,9 @@ from markupsafe import Markup
 
 from engine.clock import HOUR, show
 from engine.errors import DataError
-from engine.pages import charts
-from engine.pages.html import percent, ratio, templates, usd
-from engine.pages.modelled import modelled
+from engine.reporting import charts
+from engine.reporting.assumptions import modelled
+from engine.reporting.html import percent, ratio, templates, usd
 from engine.runs import BENCHMARK, SCHEMA, Run
 from engine.simulation import metrics
 from engine.simulation.result import FLOWS

@@ -15,11 +15,11 @@ from markupsafe import Markup
 from engine.clock import show
 from engine.config import RunConfig
 from engine.oracles.signal_analysis import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
-from engine.pages import charts
-from engine.pages.html import bps, percent, ratio, templates, write_page
-from engine.pages.run import Tile
 from engine.panel import Panel
 from engine.provenance import code_digest
+from engine.reporting import charts
+from engine.reporting.html import bps, percent, ratio, templates, write_page
+from engine.reporting.run_page import Tile
 from engine.runs import Origin
 
 #: Horizons of the table; the chart has all.

@@ -7,7 +7,6 @@ for they go through pyplot; many pages mean many processes.
 from __future__ import annotations
 
 import html
-import json
 import os
 import re
 import tempfile
@@ -21,14 +20,17 @@ from markupsafe import Markup
 
 from engine.clock import DAYS_PER_YEAR, show
 from engine.errors import DataError
-from engine.pages.charts import by_night, isolated_style
-from engine.pages.html import templates, write_page
-from engine.pages.run import IndexRow, SweepRow, benchmark_returns, block, check_record, daily_returns, index_row
+from engine.reporting.charts import by_night, isolated_style
+from engine.reporting.html import templates, write_page
+from engine.reporting.run_page import (
+    benchmark_returns,
+    block,
+    check_record,
+    daily_returns,
+)
 from engine.runs import BENCHMARK, Run
-from engine.sweeps.study import ERROR, PAGE, VERDICT, load_study
 
 TEARSHEET = "tearsheet.html"
-INDEX = "index.html"
 #: With fewer daily returns a standard deviation or a regression has no meaning, and QuantStats fails.
 LEAST_RETURNS = 3
 #: QuantStats' own theme. It sets it once, when it is imported; a page must not depend on which import came first.
@@ -92,64 +94,9 @@ def write_tearsheet(run: Run) -> Path:
     return write_page(run.folder / TEARSHEET, page)
 
 
-def write_index(reports: Path) -> Path:
-    """Write ``index.html``: the runs and sweeps directly below `reports`, newest first, damaged ones with their error.
-
-    Raises
-    ------
-    DataError
-        When `reports` is no folder or the page cannot be written.
-    """
-    if not reports.is_dir():
-        raise DataError(f"{reports} is no folder of runs. `hlbt backtest` makes reports/, or name another folder.")
-    if (reports / "run.json").exists():
-        raise DataError(f"{reports} is one run, not a folder of runs. Name the folder above it.")
-    rows = [_read_row(file) for file in sorted(reports.glob("*/run.json")) if not file.parent.name.startswith(".")]
-    rows.sort(key=lambda row: row.folder)
-    rows.sort(key=lambda row: row.created, reverse=True)
-    sweeps = [_sweep_row(file) for file in sorted(reports.glob("*/sweep.json")) if not file.parent.name.startswith(".")]
-    sweeps.sort(key=lambda row: row.created, reverse=True)
-    return write_page(reports / INDEX, templates().get_template("index.html").render(rows=rows, sweeps=sweeps))
-
-
 def page_title(record: Mapping[str, Any]) -> str:
     """Title of a run's page; made-up data are named in it, for a browser tab shows nothing else."""
     return f"{record['origin']['name']}{' (SYNTHETIC DATA)' if record['synthetic'] else ''}"
-
-
-def _read_row(file: Path) -> IndexRow:
-    folder = file.parent
-    try:
-        return index_row(json.loads(file.read_text(encoding="utf-8")), folder)
-    except DataError as error:
-        return IndexRow(folder.name, False, str(error))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
-        # Whatever is wrong with a file that someone edited, the other runs stay readable.
-        return IndexRow(folder.name, False, f"run.json is damaged ({type(error).__name__}: {_brief(error)}).")
-
-
-def _sweep_row(file: Path) -> SweepRow:
-    folder = file.parent
-    try:
-        study = load_study(folder, returns=False)
-        judged = json.loads((folder / VERDICT).read_text(encoding="utf-8")) if (folder / VERDICT).is_file() else {}
-        return SweepRow(
-            folder.name,
-            (folder / PAGE).is_file(),
-            oracles=", ".join(item["path"] for item in study.record["oracles"]),
-            keys=", ".join(f"{key} ({len(values)})" for key, values in study.record["grid"].items()),
-            sets=len(study),
-            failed=int((study.table[ERROR] != "").sum()),
-            best=float(study.table["sharpe"].max()),
-            synthetic=bool(study.record["synthetic"]),
-            passed=judged.get("passed"),
-            says=str(judged.get("says", "")),
-            created=str(study.record["created"]),
-        )
-    except DataError as error:
-        return SweepRow(folder.name, False, str(error))
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return SweepRow(folder.name, False, f"The sweep is damaged ({type(error).__name__}: {_brief(error)}).")
 
 
 def _benchmark_notes(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> list[str]:
@@ -194,7 +141,7 @@ def _quantstats(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> tu
                 benchmark_title=None if benchmark is None else BENCHMARK,
             )
         except Exception as error:  # Whatever it stumbles over, a page without its part is worth more than none.
-            return "", f"it failed on these returns ({type(error).__name__}: {_brief(error)})."
+            return "", f"it failed on these returns ({type(error).__name__}: {brief(error)})."
         return output.read_text(encoding="utf-8"), ""
 
 
@@ -222,7 +169,8 @@ def _quiet_quantstats() -> Iterator[Any]:
                 os.environ["SOURCE_DATE_EPOCH"] = epoch
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
+    """The words of an error on one line, cut."""
     return " ".join(str(error).split())[:200]
 
 

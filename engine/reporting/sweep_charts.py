@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.pages.html import plain
+from engine.reporting.html import plain
 from engine.sweeps.study import ERROR, ORACLE, Study
 
 #: (done, total, what is being done)

@@ -17,9 +17,9 @@ from markupsafe import Markup
 
 from engine.clock import DAYS_PER_YEAR, show
 from engine.errors import DataError
-from engine.pages import sweep_charts
-from engine.pages.html import percent, ratio, templates, usd, write_page
-from engine.pages.sweep_charts import Progress
+from engine.reporting import sweep_charts
+from engine.reporting.html import percent, ratio, templates, usd, write_page
+from engine.reporting.sweep_charts import Progress
 from engine.sweeps.study import ERROR, PAGE, Study
 
 #: Values of a parameter that are spelled out; of more, the first and the last.

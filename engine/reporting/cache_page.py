@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.pages.html import templates, write_page
+from engine.reporting.html import templates, write_page
 
 #: A cell's shade goes by the last of these that its share reaches.
 STEPS = (0.0, 1e-9, 0.5, 0.9, 0.99, 0.99995)

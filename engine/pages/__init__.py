@@ -1,1 +1,0 @@
-"""Pages: what they say, their charts and templates."""

@@ -1,0 +1,1 @@
+"""Every page: what it says, its charts and templates."""

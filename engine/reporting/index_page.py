@@ -1,0 +1,69 @@
+"""``reports/index.html``: a sortable page of all runs and sweeps below a folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from engine.errors import DataError
+from engine.reporting.html import templates, write_page
+from engine.reporting.run_page import IndexRow, SweepRow, index_row
+from engine.reporting.tearsheet import brief
+from engine.sweeps.study import ERROR, PAGE, VERDICT, load_study
+
+INDEX = "index.html"
+
+
+def write_index(reports: Path) -> Path:
+    """Write ``index.html``: the runs and sweeps directly below `reports`, newest first, damaged ones with their error.
+
+    Raises
+    ------
+    DataError
+        When `reports` is no folder or the page cannot be written.
+    """
+    if not reports.is_dir():
+        raise DataError(f"{reports} is no folder of runs. `hlbt backtest` makes reports/, or name another folder.")
+    if (reports / "run.json").exists():
+        raise DataError(f"{reports} is one run, not a folder of runs. Name the folder above it.")
+    rows = [_read_row(file) for file in sorted(reports.glob("*/run.json")) if not file.parent.name.startswith(".")]
+    rows.sort(key=lambda row: row.folder)
+    rows.sort(key=lambda row: row.created, reverse=True)
+    sweeps = [_sweep_row(file) for file in sorted(reports.glob("*/sweep.json")) if not file.parent.name.startswith(".")]
+    sweeps.sort(key=lambda row: row.created, reverse=True)
+    return write_page(reports / INDEX, templates().get_template("index.html").render(rows=rows, sweeps=sweeps))
+
+
+def _read_row(file: Path) -> IndexRow:
+    folder = file.parent
+    try:
+        return index_row(json.loads(file.read_text(encoding="utf-8")), folder)
+    except DataError as error:
+        return IndexRow(folder.name, False, str(error))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
+        # Whatever is wrong with a file that someone edited, the other runs stay readable.
+        return IndexRow(folder.name, False, f"run.json is damaged ({type(error).__name__}: {brief(error)}).")
+
+
+def _sweep_row(file: Path) -> SweepRow:
+    folder = file.parent
+    try:
+        study = load_study(folder, returns=False)
+        judged = json.loads((folder / VERDICT).read_text(encoding="utf-8")) if (folder / VERDICT).is_file() else {}
+        return SweepRow(
+            folder.name,
+            (folder / PAGE).is_file(),
+            oracles=", ".join(item["path"] for item in study.record["oracles"]),
+            keys=", ".join(f"{key} ({len(values)})" for key, values in study.record["grid"].items()),
+            sets=len(study),
+            failed=int((study.table[ERROR] != "").sum()),
+            best=float(study.table["sharpe"].max()),
+            synthetic=bool(study.record["synthetic"]),
+            passed=judged.get("passed"),
+            says=str(judged.get("says", "")),
+            created=str(study.record["created"]),
+        )
+    except DataError as error:
+        return SweepRow(folder.name, False, str(error))
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        return SweepRow(folder.name, False, f"The sweep is damaged ({type(error).__name__}: {brief(error)}).")
