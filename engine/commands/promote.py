@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from engine.panel import Panel
-    from engine.promote import Override
     from engine.promotion.candidate import Candidate
     from engine.promotion.gates import Examination
+    from engine.promotion.promote import Override
 
 PROMOTED = Path("research") / "promoted"
 
@@ -57,7 +57,9 @@ def promote_command(
 
     Example: hlbt promote reports/momentum-20241001-20250331-1a2b3c4d --name momentum
     """
-    from engine.promote import (
+    from engine.promotion.candidate import check_current, read_candidate
+    from engine.promotion.gates import examine, read_gates
+    from engine.promotion.promote import (
         check_name,
         check_overrides,
         default_gates,
@@ -67,8 +69,6 @@ def promote_command(
         spec_of,
         spec_path,
     )
-    from engine.promotion.candidate import check_current, read_candidate
-    from engine.promotion.gates import examine, read_gates
 
     # All that can be refused without the data is refused before they are read.
     check_name(name)

@@ -1,1 +1,1 @@
-"""Parts of a promotion: the candidate and the gates before it."""
+"""A promotion: the candidate, the gates before it, the spec."""

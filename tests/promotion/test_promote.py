@@ -13,9 +13,9 @@ import pytest
 from engine import Panel, RunConfig, backtest, decisions_of, sweep, weight_matrix
 from engine.errors import PromotionError
 from engine.oracles.loading import load_oracle
-from engine.promote import check_overrides, default_gates, overrides_of
 from engine.promotion.candidate import Candidate, read_candidate, sweep_of
 from engine.promotion.gates import GATES, Examination, Gate, examine, gate_of, read_gates
+from engine.promotion.promote import check_overrides, default_gates, overrides_of
 from engine.simulation.capacity import capacity, volume_shares
 from engine.sweeps.study import load_study
 from engine.sweeps.trials import count_trials

@@ -14,9 +14,9 @@ from engine import RunConfig, sweep
 from engine.errors import ConfigError, DataError, HlbtError, PromotionError, SpecError
 from engine.live.risk_limits import Limits
 from engine.live.spec import load_live_oracle, read_spec
-from engine.promote import default_gates, limits_of, save_spec
 from engine.promotion.candidate import Candidate, check_current, read_candidate, sweep_of
 from engine.promotion.gates import GATES, GateFile, read_gates
+from engine.promotion.promote import default_gates, limits_of, save_spec
 from engine.runs import load_run
 from engine.sweeps.study import load_study
 from helpers.commands import Hlbt, Outcome, outcome

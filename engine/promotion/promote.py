@@ -219,4 +219,4 @@ def save_spec(spec: StrategySpec, path: Path) -> None:
 def default_gates() -> Path:
     """``research/gates.toml`` here, else the one that lies beside this package."""
     here = Path("research") / "gates.toml"
-    return here if here.is_file() else Path(__file__).parent.parent / here
+    return here if here.is_file() else Path(__file__).parents[2] / here
