@@ -324,3 +324,62 @@ def _replace_folder(made: Path, folder: Path) -> None:
         os.replace(old, folder)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def run_source(
+    panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
+) -> tuple[Result, Origin]:
+    """Weights from an oracle or a file, then the backtest."""
+    from engine.provenance import files_digest
+    from engine.simulation.backtest import backtest
+    from engine.weights import read_weights
+
+    if oracle_path is not None:
+        return run_oracle(panel, config, oracle_path, parameters)
+    assert weights_file is not None
+    matrix = read_weights(weights_file)
+    origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
+    return backtest(panel, matrix, config), origin
+
+
+def save_and_count(
+    result: Result,
+    origin: Origin,
+    folder: Path | None,
+    reports: Path,
+    created: str,
+    page: Callable[[Run], object] | None = None,
+) -> Path:
+    """Write a run folder and count the run as a trial of its oracle and of the oracles inside that.
+
+    Parameters
+    ----------
+    result, origin : Result, Origin
+        As in :func:`save_run`.
+    folder : Path or None
+        The run folder; None = below `reports`, by the name of the run.
+    reports : Path
+        Folder of all reports, which holds the ledger of trials.
+    created, page : str, callable
+        As in :func:`save_run`.
+
+    Returns
+    -------
+    Path
+        The run folder.
+    """
+    import numpy as np
+
+    from engine.clock import DAYS_PER_YEAR
+    from engine.oracles.loading import oracle_class
+    from engine.sweeps.trials import inner_paths, record_trials, trial_key
+
+    name = run_name(result, origin)
+    folder = folder if folder is not None else reports / name
+    save_run(result, origin, folder, created, page)
+    if origin.kind == "oracle":
+        key = trial_key(origin.path, origin.code, origin.parameters, result.config.to_dict())
+        sharpe = result.metrics["sharpe"] / DAYS_PER_YEAR**0.5
+        for family in [origin.path, *inner_paths(oracle_class(origin.path), origin.parameters)]:
+            record_trials(reports, family, name, np.array([key]), np.array([sharpe]))
+    return folder

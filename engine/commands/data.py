@@ -18,7 +18,8 @@ from engine.commands.options import (
     reports_folder,
     store_of,
 )
-from engine.commands.terminal import byte_progress, cost_table, print_json, progress, show_all, status_tables, waiting
+from engine.commands.progress import byte_progress, print_json, progress, show_all, waiting
+from engine.commands.tables import cost_table, status_tables
 from engine.errors import ConfigError, DataError, nearest, some
 
 if TYPE_CHECKING:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, clock, config_of
-from engine.commands.terminal import print_json, show_all, waiting
+from engine.commands.progress import print_json, show_all, waiting
 from engine.errors import HlbtError
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from engine.doctor import Finding
+    from engine.commands.machine_checks import Finding
 
 STYLES = {"ok": "green", "warning": "yellow", "problem": "bold red"}
 
@@ -35,7 +35,7 @@ def doctor_command(
     from dataclasses import asdict
 
     try:
-        from engine.doctor import HYPERLIQUID, examine, fit
+        from engine.commands.machine_checks import HYPERLIQUID, examine, fit
     except ImportError as error:
         raise HlbtError(f"{error}, so nothing can run. Install what the lock file names: make setup.") from error
 

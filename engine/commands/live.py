@@ -1,4 +1,7 @@
-"""``hlbt live``: from a promoted spec, or a weights file, to an account."""
+"""``hlbt live``: from a promoted spec, or a weights file, to an account.
+
+``hlbt live status``: what an account did, and, when it is asked, what it holds.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +24,9 @@ from engine.commands.live_options import (
     Where,
     grouped,
 )
+from engine.commands.live_tables import orders_table, plan_tables, status_lines
 from engine.commands.options import cache_alone, clock, config_of
-from engine.commands.terminal import print_json, progress, show_all, waiting
-from engine.commands.terminal_live import orders_table, plan_tables
+from engine.commands.progress import print_json, progress, show_all, waiting
 from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError, UnreachableError
 
 if TYPE_CHECKING:
@@ -169,10 +172,8 @@ def status_command(
 
     Example: hlbt live status research/promoted/momentum.json
     """
-    from engine.commands.live_status import status
-
     way = _way(where, sync=False)
-    status(_spec(spec), _cache(where), way.venue, way.now, out, way.as_json)
+    _show_status(_spec(spec), _cache(where), way.venue, way.now, out, way.as_json)
 
 
 def _way(where: Where, sync: bool) -> _Way:
@@ -430,3 +431,50 @@ def _head(session: Session) -> dict[str, Any]:
 
 def _notes(session: Session) -> list[str]:
     return [f"NOTE: {note}" for note in session.notes]
+
+
+def _show_status(
+    path: Path, cache: str | None, venue: Venue, now: pd.Timestamp, out: Path | None, as_json: bool
+) -> None:
+    """Show the journal of the strategy at `path` and, where `venue` names a host or credentials, its account.
+
+    `cache` is the folder of the data in the place of the spec's own; the page goes to `out`.
+    """
+    from engine.live.dex import DEX
+    from engine.live.hyperliquid import HyperLiquidDEX
+    from engine.live.journal import Journal
+    from engine.live.performance import account_status, find_journal, live_status
+    from engine.live.session import ORDER_LEAD, next_run
+    from engine.live.spec import read_spec
+    from engine.reporting.html import check_page
+    from engine.reporting.live_page import write_live_page
+
+    if out is not None:
+        check_page(out, "live status")
+    # A journal of a weights file has no spec: then the config is the defaults, and nothing is scheduled.
+    promoted = path.suffix == ".json" and path.is_file()
+    config = read_spec(path).config if promoted else config_of(None, None)
+    data = replace(config.data, cache=cache or config.data.cache, end=None)
+    dex: DEX | None = None
+    if venue.network != "paper" and (venue.credentials or venue.base_url):
+        dex = HyperLiquidDEX(
+            venue.network,
+            base_url=venue.base_url,
+            credentials=venue.credentials,
+            timeout_seconds=venue.timeout_seconds,
+        )
+        file = venue.folder / f"{path.stem}-{dex.label}.jsonl"
+    else:
+        file = find_journal(venue.folder, path.stem, venue.network)
+    found = live_status(Journal(file), replace(config, data=data))
+    found["next_instant"] = (next_run(now, config)[1] + ORDER_LEAD).isoformat() if promoted else None
+    if dex is not None:
+        with waiting("Asking the exchange ..."):
+            found["account"] = account_status(dex)
+    page = out or (file.with_suffix(".html") if file.is_file() and not as_json else None)
+    if page is not None:
+        write_live_page(found, path.stem, venue.network, page)
+    if as_json:
+        print_json(found)
+    else:
+        show_all(*status_lines(found), f"Page: {page}" if page else f"There is no journal {file}: nothing has run yet.")

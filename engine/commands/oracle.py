@@ -16,7 +16,8 @@ from engine.commands.options import (
     parameters_of,
     reports_folder,
 )
-from engine.commands.terminal import audit_table, print_json, progress, show_all
+from engine.commands.progress import print_json, progress, show_all
+from engine.commands.tables import audit_table
 
 PathArgument = Annotated[
     str, typer.Argument(metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.commands.options import ConfigOption, JsonOption, SetOption, cache_alone, folder_of
-from engine.commands.terminal import print_json, progress, show_all
+from engine.commands.progress import print_json, progress, show_all
 from engine.errors import ConfigError, HlbtError
 
 if TYPE_CHECKING:

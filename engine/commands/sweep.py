@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, parameters_of
-from engine.commands.terminal import print_json, show_all, sweep_progress, sweep_table
+from engine.commands.progress import print_json, show_all, sweep_progress
+from engine.commands.tables import sweep_table
 from engine.commands.validate import TopOption, judge, verdict_parts
 from engine.errors import ConfigError, nearest
 

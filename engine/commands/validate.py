@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from engine.commands.options import ConfigOption, JsonOption, SetOption, cache_alone, folder_of
-from engine.commands.terminal import Progress, print_json, progress, show_all
+from engine.commands.progress import Progress, print_json, progress, show_all
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:

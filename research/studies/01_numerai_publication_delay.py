@@ -24,7 +24,7 @@ from markupsafe import Markup
 
 from engine import Panel, Result, RunConfig, backtest, decisions_of, load_panel, weight_matrix
 from engine.clock import show
-from engine.commands.terminal import progress, show_all
+from engine.commands.progress import progress, show_all
 from engine.data.cache import Store
 from engine.data.panel_loader import cache_path
 from engine.data.sample import write_sample

@@ -19,8 +19,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine import doctor
-from engine.doctor import (
+from engine.commands import machine_checks as doctor
+from engine.commands.machine_checks import (
     Finding,
     check_aws,
     check_cache,
@@ -312,10 +312,10 @@ def test_libraries_too_old_or_absent_are_named(monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.slow
 def test_machine_code_that_cannot_be_kept(tmp_path: Path) -> None:
     """In a process of its own, for numba chooses its folder when the kernel is imported."""
-    here = Path(doctor.__file__).parent
+    here = Path(doctor.__file__).parents[1]
     shutil.copytree(here, tmp_path / "engine", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "engine" / "simulation" / "__pycache__").write_text("a file, so that no folder can be made")
-    code = "from engine.doctor import check_compiler as c; f = c(); print(f.state, f.says, f.cure)"
+    code = "from engine.commands.machine_checks import check_compiler as c; f = c(); print(f.state, f.says, f.cure)"
     for variables, said in (
         ({"HOME": "/dev/null"}, "problem the kernel does not compile: RuntimeError: cannot cache function"),
         ({"HOME": "/dev/null", "NUMBA_CACHE_DIR": str(tmp_path / "fine")}, "ok compiles; machine code is kept in"),

@@ -93,7 +93,7 @@ def test_another_user_compiles(tmp_path: Path) -> None:
         for own in ("tmp", "work"):
             os.chown(place / own, NOBODY, NOBODY)
         code = (
-            "from engine.doctor import check_compiler; import matplotlib.font_manager; "
+            "from engine.commands.machine_checks import check_compiler; import matplotlib.font_manager; "
             "found = check_compiler(); print(found.state, found.says)"
         )
 

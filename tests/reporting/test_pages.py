@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from engine.commands.terminal import demo_table, result_tables, sweep_table
+from engine.commands.tables import demo_table, result_tables, sweep_table
 from engine.config import RunConfig
 from engine.errors import DataError
 from engine.reporting import charts

@@ -1,4 +1,4 @@
-"""``hlbt doctor``: is this machine fit for the main job, and for what beyond it.
+"""What ``hlbt doctor`` examines: versions, the cache, the reports, credentials, disk, clock.
 
 Every check gives findings and never raises for what it examines. No finding carries a credential, only whether there is
 one and whether it has the form of one.

@@ -1,0 +1,214 @@
+"""``hlbt backtest``, ``capacity``, ``report`` and ``index``: runs, their pages and the page of all runs."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    ParamOption,
+    SetOption,
+    clock,
+    config_of,
+    folder_of,
+    parameters_of,
+)
+from engine.commands.progress import print_json, progress, show_all
+from engine.commands.tables import capacity_table, result_tables
+from engine.errors import ConfigError, DataError, OracleError
+
+if TYPE_CHECKING:
+    from engine.runs import Origin
+    from engine.simulation.result import Result
+
+
+OracleOption = Annotated[
+    str | None, typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
+]
+WeightsOption = Annotated[
+    Path | None, typer.Option("--weights", metavar="FILE", help="CSV or parquet: a column time, then one a coin.")
+]
+
+
+def backtest_command(
+    oracle: OracleOption = None,
+    param: ParamOption = None,
+    weights: WeightsOption = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default reports/<run>.")] = None,
+    report: Annotated[bool, typer.Option("--report/--no-report", help="Write the tearsheet.")] = True,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run one oracle, or one file of weights, over the cache.
+
+    Example: hlbt backtest --oracle research.oracles.momentum:Momentum --param lookback_hours=168 --set
+    data.start=2024-10-01
+    """
+    from engine.data.panel_loader import load_panel
+    from engine.runs import check_replaceable, run_source
+
+    _check_source(oracle, param, weights)
+    settled = config_of(config, settings)
+    if out is not None:
+        check_replaceable(out)  # before the work, not after
+        if weights is not None and out.resolve() in weights.resolve().parents:
+            raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
+    panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+    result, origin = run_source(panel, settled, oracle, parameters_of(param), weights)
+    folder = write_run(result, origin, out, report)
+    if as_json:
+        print_json({"folder": str(folder), **read_json(folder / "run.json")})
+    else:
+        show_all(
+            *result_tables(result, origin),
+            *(f"Note: {note}" for note in result.notes),
+            f"Run folder: {folder}\n"
+            + (f"Tearsheet:  {folder / 'tearsheet.html'}" if report else f"No page yet: hlbt report {folder}"),
+        )
+
+
+def capacity_command(
+    oracle: OracleOption = None,
+    param: ParamOption = None,
+    weights: WeightsOption = None,
+    sizes: Annotated[
+        str | None, typer.Option("--sizes", metavar="USD,USD,...", help="Default: 13 from 10,000 to 100,000,000.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page; default reports/<run>/capacity.html.")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the same weights on accounts of growing size: net Sharpe and costs against size.
+
+    Here costs.impact is "venue" unless --set says otherwise.
+
+    Example: hlbt capacity --oracle research.oracles.momentum:Momentum --sizes 1e4,1e5,1e6,1e7
+    """
+    from engine.data.panel_loader import load_panel
+    from engine.reporting.capacity_page import conclusions, write_capacity
+    from engine.reporting.html import check_page
+    from engine.runs import CAPACITY, run_source, save_and_count
+    from engine.simulation.capacity import capacity, limits
+
+    _check_source(oracle, param, weights)
+    accounts = _sizes(sizes)
+    settled = config_of(config, ["costs.impact=venue", *(settings or ())])
+    if out is not None:
+        check_page(out, "capacity")
+    with progress() as step:
+        step(0, len(accounts) + 2, "loading the panel")
+        panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+        step(1, len(accounts) + 2, "weights")
+        result, origin = run_source(panel, settled, oracle, parameters_of(param), weights)
+        table = capacity(
+            panel,
+            result.weights,
+            settled,
+            accounts,
+            lambda done: step(done + 2, len(accounts) + 2, "sizes"),
+        )
+    if out is not None:
+        page = write_capacity(out, table, panel, settled, origin)
+    else:
+        folder = save_and_count(
+            result,
+            origin,
+            None,
+            REPORTS,
+            clock().isoformat(timespec="seconds"),
+            lambda run: write_capacity(run.folder / CAPACITY, table, panel, settled, origin),
+        )
+        page = folder / CAPACITY
+    found = limits(table)
+    if as_json:
+        rows = table.to_dict("records")
+        print_json({"page": str(page), "synthetic": panel.synthetic, "limits": asdict(found), "sizes": rows})
+        return
+    said = [*conclusions(table, found), *(("Note", note) for note in result.notes)]
+    words = "\n".join(f"{name}: {value}" for name, value in said)
+    show_all(capacity_table(table, origin.name, panel.synthetic), f"{words}\nPage: {page}")
+
+
+def report_command(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or its name below reports/.")],
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the tearsheet of a run again.
+
+    Example: hlbt report reports/momentum-20241001-20250331-1a2b3c4d
+    """
+    from engine.reporting.tearsheet import write_tearsheet
+    from engine.runs import load_run
+
+    config_of(config, settings)
+    page = write_tearsheet(load_run(folder_of(run)))
+    print_json({"tearsheet": str(page)}) if as_json else show_all(f"Tearsheet: {page}")
+
+
+def index_command(
+    reports: Annotated[Path, typer.Argument(metavar="DIR", help="Folder of run folders.")] = REPORTS,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write reports/index.html, a sortable page of all runs.
+
+    Example: hlbt index
+    """
+    from engine.reporting.index_page import write_index
+
+    config_of(config, settings)
+    page = write_index(reports)
+    print_json({"index": str(page)}) if as_json else show_all(f"Index: {page}")
+
+
+def _check_source(oracle: str | None, param: list[str] | None, weights: Path | None) -> None:
+    if (oracle is None) == (weights is None):
+        raise OracleError("Name what to run: either --oracle PATH:CLASS or --weights FILE.")
+    if weights is not None and param:
+        raise OracleError(f"--param {param[0]} is for an oracle; a weights file has no parameters.")
+
+
+def _sizes(text: str | None) -> tuple[float, ...]:
+    from engine.simulation.capacity import SIZES, check_sizes
+
+    if text is None:
+        return SIZES
+    try:
+        sizes = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ConfigError(f"--sizes {text!r} is not a list of USD, for example --sizes 1e4,1e5,1e6.") from None
+    check_sizes(sizes)
+    return sizes
+
+
+def write_run(result: Result, origin: Origin, out: Path | None, report: bool, reports: Path = REPORTS) -> Path:
+    """Keep a run, with its tearsheet where `report` asks for it; returns the run folder."""
+    from engine.runs import save_and_count
+
+    page = None
+    if report:
+        from engine.reporting.tearsheet import write_tearsheet
+
+        page = write_tearsheet
+    return save_and_count(result, origin, out, reports, clock().isoformat(timespec="seconds"), page)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object."""
+    import json
+
+    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return read
