@@ -28,6 +28,15 @@ from engine.provenance import files_digest
 #: Of what a module is imported from; a prompt may call itself <stdin>.
 _FILES = (".py", ".pyc", ".so", ".pyd")
 
+#: Modules of bundled oracles that were renamed: specs, runs and study files of before name their oracles by the old
+#: path.
+RENAMED_MODULES = {
+    "research.oracles.compose": "research.oracles.wrappers",
+    "research.oracles.names": "research.oracles.symbols",
+    "research.oracles.publication": "research.oracles.publication_schedule",
+    "research.oracles.published": "research.oracles.published_scores",
+    "research.oracles.table": "research.oracles.score_file",
+}
 #: The engine has a digest of its own; the standard library has a version.
 _OTHERS = frozenset({"engine", "__future__", *sys.stdlib_module_names})
 _INSTALLED = tuple(dict.fromkeys(filter(None, map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")))))
@@ -121,7 +130,7 @@ def import_code(name: str) -> ModuleType:
             spec.loader.exec_module(module)
             return module
         _look_in(Path.cwd())
-        return importlib.import_module(name)
+        return importlib.import_module(RENAMED_MODULES.get(name, name))
     except HlbtError:
         raise
     except Exception as error:

@@ -12,9 +12,9 @@ import pandas as pd
 from engine import Oracle, Panel, ScoreOracle
 from engine.errors import OracleError
 from engine.oracles.loading import as_oracle
-from research.oracles.compose import asked
 from research.oracles.construction import check_construction, weights_of
-from research.oracles.published import check_number
+from research.oracles.published_scores import check_number
+from research.oracles.wrappers import asked
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Blend(Oracle):
     Parameters
     ----------
     oracles : sequence
-        Oracles, paths ``module:Class`` or tables, as `inner` in :mod:`research.oracles.compose`; on the command line
+        Oracles, paths ``module:Class`` or tables, as `inner` in :mod:`research.oracles.wrappers`; on the command line
         ``oracles.0.n`` is the parameter `n` of the first.
     shares : sequence of float, optional
         A positive number an oracle; they are divided by their sum. Default: equal.

@@ -14,9 +14,9 @@ from engine.data.panel_loader import cache_path
 from engine.errors import OracleError
 from research.oracles.construction import check_construction, weights_of
 from research.oracles.download import covering_file, fetch_file, newest_file
-from research.oracles.publication import CROWDCENT, Rule, schedule_of
-from research.oracles.published import PublishedOracle, check_published
-from research.oracles.table import Layout
+from research.oracles.publication_schedule import CROWDCENT, Rule, schedule_of
+from research.oracles.published_scores import PublishedOracle, check_published
+from research.oracles.score_file import Layout
 
 STEM = "crowdcent_meta_model"
 KEY = "CROWDCENT_API_KEY"
@@ -42,7 +42,7 @@ class CrowdCentOracle(PublishedOracle):
     lags : int
         Published rows that are averaged.
     publication : str, float or list
-        See :func:`research.oracles.publication.schedule_of`.
+        See :func:`research.oracles.publication_schedule.schedule_of`.
     max_age_days : float
         Oldest row that a decision may rest on.
     folder : str, optional

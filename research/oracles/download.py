@@ -13,8 +13,8 @@ from pathlib import Path
 import pandas as pd
 
 from engine.errors import HlbtError, OracleError
-from research.oracles.publication import Rule, newest_expected
-from research.oracles.table import Layout, read_published
+from research.oracles.publication_schedule import Rule, newest_expected
+from research.oracles.score_file import Layout, read_published
 
 #: What a service may put into a message: the query of an address can carry a signature.
 _QUERY = re.compile(r"\?\S+")

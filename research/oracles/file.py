@@ -11,9 +11,9 @@ import pandas as pd
 
 from engine.errors import OracleError
 from research.oracles.construction import check_construction, weights_of
-from research.oracles.publication import schedule_of
-from research.oracles.published import PublishedOracle, check_published
-from research.oracles.table import Layout
+from research.oracles.publication_schedule import schedule_of
+from research.oracles.published_scores import PublishedOracle, check_published
+from research.oracles.score_file import Layout
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class FileOracle(PublishedOracle):
     ----------
     file : str
         ``.csv`` or ``.parquet``, a row a date and coin; coins under HyperLiquid's names, or tickers of
-        :mod:`research.oracles.names`.
+        :mod:`research.oracles.symbols`.
     date, coin, score : str
         Names of the columns.
     available_at : str

@@ -17,9 +17,9 @@ from engine.data.panel_loader import cache_path
 from engine.errors import OracleError, some
 from research.oracles.construction import check_construction, top_bottom
 from research.oracles.download import covering_file, fetch_file, newest_file
-from research.oracles.publication import NUMERAI, Rule, schedule_of
-from research.oracles.published import PublishedOracle, check_published
-from research.oracles.table import Layout
+from research.oracles.publication_schedule import NUMERAI, Rule, schedule_of
+from research.oracles.published_scores import PublishedOracle, check_published
+from research.oracles.score_file import Layout
 
 STEM = "historical_meta_models"
 _WEEKDAYS = (0, 1, 2, 3, 4)
@@ -29,11 +29,11 @@ _WEEKDAYS = (0, 1, 2, 3, 4)
 class NumeraiTBNOracle(PublishedOracle):
     """Top and bottom `tb` coins by the sum of the last `lags` published meta-model rows; equal weights.
 
-    When a row was published is part of the oracle (:data:`research.oracles.publication.NUMERAI`): row `D` counts from
-    ``D + 1`` 18:00 UTC; the Friday row from Monday 18:00, since 2026-04-06 from Sunday 18:00. Only coins that are
-    tradable at the decision are ranked, under HyperLiquid's names (:mod:`research.oracles.names`). Ties go to the coin
-    that comes first in column order, the longs choosing first; in a universe of fewer than ``2 tb`` coins the sides
-    shrink, so that they never overlap.
+    When a row was published is part of the oracle (:data:`research.oracles.publication_schedule.NUMERAI`): row `D`
+    counts from ``D + 1`` 18:00 UTC; the Friday row from Monday 18:00, since 2026-04-06 from Sunday 18:00. Only coins
+    that are tradable at the decision are ranked, under HyperLiquid's names (:mod:`research.oracles.symbols`). Ties go
+    to the coin that comes first in column order, the longs choosing first; in a universe of fewer than ``2 tb`` coins
+    the sides shrink, so that they never overlap.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class NumeraiTBNOracle(PublishedOracle):
         CSV or parquet with the columns ``date``, ``symbol``, ``meta_model``. Without it the newest file of `folder` is
         used if it has every row that is out before the last decision, and is downloaded otherwise.
     publication : str, float or list
-        See :func:`research.oracles.publication.schedule_of`.
+        See :func:`research.oracles.publication_schedule.schedule_of`.
     max_age_days : float
         Oldest row that a decision may rest on. With the default a weekend is bridged, two missing weekdays are not.
     missing_score : float

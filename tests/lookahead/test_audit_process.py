@@ -46,7 +46,7 @@ import numpy as np
 import pandas as pd
 from engine import Oracle
 from research.oracles.blend import Blend
-from research.oracles.compose import Smooth
+from research.oracles.wrappers import Smooth
 
 KEPT = {}
 

@@ -24,7 +24,7 @@ from helpers.panels import random_panel
 from research.oracles.construction import CONSTRUCTIONS, rank_power, top_bottom, z_score
 from research.oracles.cross_section import CrossSection
 from research.oracles.momentum import Momentum
-from research.oracles.published import PublishedOracle
+from research.oracles.published_scores import PublishedOracle
 
 
 def concrete() -> list[type[Oracle]]:

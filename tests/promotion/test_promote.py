@@ -221,7 +221,7 @@ def test_trials_of_the_oracle_inside_count_at_the_gates(
     momentum = "research.oracles.momentum:Momentum"
     sweep(panel, momentum, {"n": [1, 2, 3], "lookback_hours": [24, 48]}, name="a", reports="reports")
     fixed = {"inner": momentum, "inner.n": 4, "inner.lookback_hours": 24}
-    sweep(panel, "research.oracles.compose:Cap", {"cap": [0.4, 0.9]}, fixed=fixed, name="b", reports="reports")
+    sweep(panel, "research.oracles.wrappers:Cap", {"cap": [0.4, 0.9]}, fixed=fixed, name="b", reports="reports")
     examination = examine(read_candidate(Path("reports/b")), panel, thresholds, 1e4)
     assert examination.trials == 8 and examination.sweep == "b"
     assert "the best of 8 trials" in by_name(examination)["deflated_sharpe"].says

@@ -22,14 +22,14 @@ from engine.simulation.backtest import decisions_of
 from helpers.effort import some
 from helpers.publications import COINS, numerai_file, out_at, panel_of, rows_of
 from research.oracles.blend import Blend
-from research.oracles.compose import Cap, Smooth
 from research.oracles.crowdcent import CrowdCentOracle
 from research.oracles.file import FileOracle
 from research.oracles.momentum import Momentum
-from research.oracles.names import ALIASES, Names
 from research.oracles.numerai import NumeraiTBNOracle
-from research.oracles.publication import newest_expected, schedule_of
-from research.oracles.table import Published
+from research.oracles.publication_schedule import newest_expected, schedule_of
+from research.oracles.score_file import Published
+from research.oracles.symbols import ALIASES, Names
+from research.oracles.wrappers import Cap, Smooth
 
 pytestmark = pytest.mark.slow
 

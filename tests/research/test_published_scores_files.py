@@ -16,11 +16,11 @@ from engine.errors import OracleError
 from engine.oracles.loading import oracle_sources
 from helpers.effort import some
 from helpers.publications import COINS, own_file
-from research.oracles.compose import Smooth
 from research.oracles.crowdcent import CrowdCentOracle
 from research.oracles.file import FileOracle
 from research.oracles.numerai import NumeraiTBNOracle
-from research.oracles.publication import schedule_of
+from research.oracles.publication_schedule import schedule_of
+from research.oracles.wrappers import Smooth
 
 pytestmark = pytest.mark.slow
 

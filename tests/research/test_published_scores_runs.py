@@ -20,9 +20,9 @@ from engine.runs import load_run
 from engine.simulation.backtest import decisions_of
 from helpers.publications import COINS, numerai_file, out_at, panel_of, rows_of
 from research.oracles.blend import Blend
-from research.oracles.compose import Smooth
 from research.oracles.momentum import Momentum
 from research.oracles.numerai import NumeraiTBNOracle
+from research.oracles.wrappers import Smooth
 
 pytestmark = pytest.mark.slow
 

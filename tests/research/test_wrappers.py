@@ -20,9 +20,9 @@ from engine.simulation.backtest import decisions_of
 from helpers.panels import random_panel
 from research.oracles.blend import Blend, RankBlend
 from research.oracles.carry import Carry
-from research.oracles.compose import Cap, InverseVolatility, Liquid, Neutralise, Smooth
 from research.oracles.equal_weight import EqualWeight
 from research.oracles.momentum import Momentum
+from research.oracles.wrappers import Cap, InverseVolatility, Liquid, Neutralise, Smooth
 
 pytestmark = pytest.mark.slow
 
@@ -220,18 +220,18 @@ def test_an_inner_oracle_that_answers_something_else_is_named() -> None:
 
 def test_nested_parameters() -> None:
     flat = {"inner": PATH, "inner.n": 4, "inner.lookback_hours": 50, "days": 2}
-    oracle = load_oracle("research.oracles.compose:Smooth", flat)
+    oracle = load_oracle("research.oracles.wrappers:Smooth", flat)
     assert oracle == Smooth(Momentum(lookback_hours=50, n=4), days=2)
     assert oracle == Smooth({"oracle": PATH, "n": 4, "lookback_hours": 50}, days=2)
     assert build_oracle(Smooth, {"inner": Momentum(lookback_hours=50), "inner.n": 4, "days": 2}) == oracle
     assert load_oracle(
-        "research.oracles.compose:Cap",
-        {"inner": "research.oracles.compose:Smooth", "inner.inner": PATH, "inner.inner.n": 4},
+        "research.oracles.wrappers:Cap",
+        {"inner": "research.oracles.wrappers:Smooth", "inner.inner": PATH, "inner.inner.n": 4},
     ) == Cap(Smooth(Momentum(n=4)))
     shown = bound_parameters(Smooth, flat)
     assert shown["inner"] == PATH and shown["inner.n"] == 4 and shown["inner.skip_hours"] == 0 and shown["days"] == 2
     assert bound_parameters(Smooth, {"inner": Momentum(lookback_hours=50, n=4), "days": 2}) == shown
-    assert load_oracle("research.oracles.compose:Smooth", shown) == oracle  # what a run records builds it again
+    assert load_oracle("research.oracles.wrappers:Smooth", shown) == oracle  # what a run records builds it again
     json.dumps(shown)
     both = {"oracles": [PATH, "research.oracles.carry:Carry"], "oracles.1.n": 2, "shares": [1, 3]}
     blend = load_oracle("research.oracles.blend:Blend", both)
@@ -275,15 +275,15 @@ def test_code_of_inner_oracles_is_in_the_digest(tmp_path: Path) -> None:
     (tmp_path / "hidden.py").write_text(
         "from research.oracles.equal_weight import EqualWeight\nclass Mine(EqualWeight):\n    pass\n"
     )
-    oracle = load_oracle("research.oracles.compose:Cap", {"inner": f"{tmp_path / 'hidden.py'}:Mine"})
+    oracle = load_oracle("research.oracles.wrappers:Cap", {"inner": f"{tmp_path / 'hidden.py'}:Mine"})
     names = {file.name for file in oracle_sources(oracle)}
-    assert {"hidden.py", "equal_weight.py", "compose.py"} <= names
+    assert {"hidden.py", "equal_weight.py", "wrappers.py"} <= names
 
 
 def test_a_composition_from_the_command_line(hlbt: Any, sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
-    parameters = ["inner=research.oracles.compose:Liquid", f"inner.inner={PATH}", "inner.inner.n=3", "inner.top=20"]
-    words = ["backtest", "--oracle", "research.oracles.compose:Neutralise", "--param", "to=beta"]
+    parameters = ["inner=research.oracles.wrappers:Liquid", f"inner.inner={PATH}", "inner.inner.n=3", "inner.top=20"]
+    words = ["backtest", "--oracle", "research.oracles.wrappers:Neutralise", "--param", "to=beta"]
     words += [word for parameter in parameters for word in ("--param", parameter)]
     done = hlbt(*words, "--set", "data.end=2024-04-01", "--no-report", "--json")
     assert done.code == 0, done.err

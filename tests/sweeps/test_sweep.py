@@ -207,7 +207,7 @@ def test_the_code_of_many_sets_of_a_wrapper_is_looked_for_once(panel: Panel, mon
     looked: list[object] = []
     monkeypatch.setattr(plan, "oracle_code", lambda oracle: looked.append(oracle) or oracle_code(oracle))
     grid = {"cap": [0.1, 0.2, 0.3], "inner.lookback_hours": [24, 48], "inner.oracle": [MOMENTUM, REVERSAL]}
-    laid = make_plan(panel, "research.oracles.compose:Cap", grid, RunConfig(), {}, (), None, 0, None)
+    laid = make_plan(panel, "research.oracles.wrappers:Cap", grid, RunConfig(), {}, (), None, 0, None)
     assert len(laid.keys) == 12 and len(looked) == 2
 
 

@@ -20,9 +20,9 @@ from engine.sweeps.trials import FOLDER, count_trials, families_of
 from helpers.commands import Hlbt
 from helpers.panels import random_panel
 from helpers.sweeps import MOMENTUM, Slow
-from research.oracles.compose import Cap
+from research.oracles.wrappers import Cap
 
-CAP = "research.oracles.compose:Cap"
+CAP = "research.oracles.wrappers:Cap"
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ from engine import Panel, ScoreOracle
 from engine.clock import show
 from engine.errors import OracleError, some
 from research.oracles.cross_section import mean_of_known
-from research.oracles.names import Names
-from research.oracles.publication import Rule, published_at
-from research.oracles.table import Layout, Published, read_published
+from research.oracles.publication_schedule import Rule, published_at
+from research.oracles.score_file import Layout, Published, read_published
+from research.oracles.symbols import Names
 
 _LISTED = 30
 

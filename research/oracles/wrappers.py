@@ -19,7 +19,7 @@ from engine.clock import HOUR
 from engine.errors import OracleError, nearest, some
 from engine.oracles.loading import as_oracle
 from research.oracles.cross_section import mean_of_known
-from research.oracles.published import check_number
+from research.oracles.published_scores import check_number
 
 BENCHMARK = "BTC"
 #: A remainder smaller than this share of a row's gross is rounding, not a position.

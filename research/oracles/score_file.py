@@ -12,7 +12,7 @@ import pandas as pd
 
 from engine.clock import UNIT, show
 from engine.errors import OracleError, nearest, some
-from research.oracles.publication import Rule, published_at
+from research.oracles.publication_schedule import Rule, published_at
 
 #: A zone after a time of day: Z, or an offset (+00, +0000, +00:00); a bare date has dashes, too.
 _ZONE = r"(?:[zZ]|(?:[T ]\d{2}|:\d{2}).*[+-]\d{2}(?::?\d{2})?)$"
