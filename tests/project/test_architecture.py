@@ -31,26 +31,6 @@ def name(file: Path) -> str:
     return file.relative_to(ROOT).as_posix()
 
 
-def layers() -> dict[str, int]:
-    """Rows of the table in ARCHITECTURE.md: module -> row."""
-    rows: dict[str, int] = {}
-    for line in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines():
-        if found := re.match(r"\| (\d+) \| (.*) \|$", line):
-            for module in re.findall(r"`([a-z_/]+)`", found[2]):
-                rows[module] = int(found[1])
-    return rows
-
-
-def row_of(file: Path) -> int:
-    parts = file.relative_to(ROOT).with_suffix("").parts
-    table = layers()
-    if parts[0] == "research":
-        return table["research/"]
-    if len(parts) == 2:
-        return table[parts[1]]
-    return table[f"{parts[1]}/"]
-
-
 def imports(tree: ast.AST) -> list[tuple[str, ast.stmt]]:
     found: list[tuple[str, ast.stmt]] = []
     for node in ast.walk(tree):
@@ -72,30 +52,101 @@ def top_level(tree: ast.Module) -> set[ast.stmt]:
     return set(tree.body)
 
 
+def layers() -> dict[str, int]:
+    """Rows of the table in ARCHITECTURE.md: module -> row."""
+    rows: dict[str, int] = {}
+    for line in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines():
+        if found := re.match(r"\| (\d+) \| (.*) \|$", line):
+            for module in re.findall(r"`([a-z_/]+)`", found[2]):
+                rows[module] = int(found[1])
+    return rows
+
+
+LAYERS = layers()
+
+
+def row_of(file: str) -> int:
+    parts = Path(file).with_suffix("").parts
+    if parts[0] == "research":
+        return LAYERS["research/"]
+    return LAYERS[parts[1] if len(parts) == 2 else f"{parts[1]}/"]
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of ours, or of a folder of ours."""
+    place = ROOT / Path(*module.split("."))
+    inside = module.partition(".")[0] in ("engine", "research")
+    return next((at for at in (place.with_suffix(".py"), place / "__init__.py") if inside and at.is_file()), None)
+
+
+def reached(file: Path) -> dict[str, int]:
+    """Files of ours that a file imports, wherever in it and for whatever purpose, and the line."""
+    found: dict[str, int] = {}
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        modules: list[str] = []
+        if isinstance(node, ast.Import):
+            modules = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module is not None, f"{name(file)} line {node.lineno}: write the whole path"
+            # `from engine.simulation import metrics` takes a module of the folder; a name is of the module before it.
+            whole = [f"{node.module}.{alias.name}" for alias in node.names]
+            modules = [module if file_of(module) else node.module for module in whole]
+        for module in modules:
+            if target := file_of(module):
+                found.setdefault(name(target), node.lineno)
+    return found
+
+
+ARROWS = {name(file): reached(file) for file in SOURCES}
+
+
 @pytest.mark.parametrize("file", SOURCES, ids=name)
 def test_imports_point_downward_only(file: Path) -> None:
-    if file.name == "__init__.py":
+    own = name(file)
+    if own == "engine/__init__.py":  # the public names, looked up on first use
         return
-    own = row_of(file)
-    for module, node in imports(ast.parse(file.read_text(encoding="utf-8"))):
-        parts = module.split(".")
-        if parts[0] not in ("engine", "research") or len(parts) == 1:
-            assert parts[0] != "research" or own == layers()["research/"]
+    for target, line in ARROWS[own].items():
+        if target == "engine/__init__.py":
+            assert own.startswith("research/"), f"{own} line {line}: name the module of engine that it needs"
             continue
-        target = (ROOT / Path(*parts)).with_suffix(".py")
-        if not target.exists():
-            target = ROOT / Path(*parts) / "__init__.py"
-        other = row_of(target)
-        neighbours = file.parent != ROOT / "engine" and target.parent == file.parent
-        assert other < own or neighbours or own == other == layers()["research/"], (
-            f"{name(file)} line {node.lineno} imports {module}: row {own} must not reach row {other}"
+        neighbours = own.count("/") > 1 and Path(own).parent == Path(target).parent
+        ours = own.startswith("research/") and target.startswith("research/")
+        assert row_of(target) < row_of(own) or neighbours or ours, (
+            f"{own} line {line} imports {target}: row {row_of(own)} must not reach row {row_of(target)}"
         )
+
+
+def test_no_imports_go_in_a_circle() -> None:
+    """File by file, the __init__ of a folder too: taking away what imports nothing that is left leaves nothing."""
+    left = {file: set(targets) for file, targets in ARROWS.items()}
+    while free := [file for file, targets in left.items() if not targets & left.keys()]:
+        for file in free:
+            del left[file]
+    assert not left, f"files in circles, or above one: {sorted(left)}"
+
+
+def test_no_folder_is_named_like_a_public_function() -> None:
+    """So an import of a module never hides a function of the package, whichever comes first."""
+    folders = {folder.name for folder in (ROOT / "engine").iterdir() if folder.is_dir()}
+    modules = {file.stem for file in (ROOT / "engine").glob("*.py")}
+    code = (
+        "import engine, importlib, types\n"
+        f"for file in {sorted(name(file) for file in SOURCES if name(file).startswith('engine/'))!r}:\n"
+        "    importlib.import_module(file.removesuffix('.py').removesuffix('/__init__').replace('/', '.'))\n"
+        "hidden = [name for name in engine.__all__ if isinstance(getattr(engine, name), types.ModuleType)]\n"
+        "assert not hidden, hidden\n"
+    )
+    import engine
+
+    assert not (folders | modules) & set(engine.__all__)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_the_table_names_what_is_there() -> None:
     inside = [at for at in (ROOT / "engine").iterdir() if not at.name.startswith("__")]
     there = {f"{at.name}/" if at.is_dir() else at.stem for at in inside}
-    assert set(layers()) == there | {"research/"}
+    assert set(LAYERS) == there | {"research/"}
+    assert max(LAYERS.values()) < 13
 
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)

@@ -38,9 +38,10 @@ from helpers.live_world import open_world
 from research.oracles.numerai import NumeraiTBNOracle
 
 MODULES = (
-    "errors clock config kernel panel oracle rebalance simulate result metrics sweep validate report promote cli "
-    "data.schema data.s3 data.api data.freqtrade data.sample data.store "
-    "live.dex live.hyperliquid live.paper live.plan live.portfolio_manager live.journal"
+    "errors clock config panel weights runs cli simulation.kernel simulation.sizing simulation.backtest "
+    "simulation.result simulation.metrics oracles.base lookahead.audit sweeps.sweep validation.validate "
+    "reporting.tearsheet promotion.promote data.schema data.s3_bucket data.sync_api data.freqtrade data.sample "
+    "data.cache live.orders live.dex live.hyperliquid live.paper live.planner live.portfolio_manager live.journal"
 ).split()
 DEFAULTS = {
     "data": {"cache": None, "start": None, "end": None, "coins": None},
