@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, parse_instant
-from engine.errors import ConfigError, nearest
+from engine.errors import ConfigError, did_you_mean
 
 #: Beyond this a number is a slip of the finger, and arithmetic with it would overflow.
 _HUGE = 1e15
@@ -50,7 +50,8 @@ def _switch(where: str, value: Any) -> bool:
 def _choice(where: str, value: Any, choices: Sequence[str]) -> str:
     if not isinstance(value, str) or value not in choices:
         raise ConfigError(
-            f"{where} = {value!r} is not accepted: choose one of {', '.join(choices)}.{nearest(str(value), choices)}"
+            f"{where} = {value!r} is not accepted: choose one of "
+            f"{', '.join(choices)}.{did_you_mean(str(value), choices)}"
         )
     return value
 
@@ -302,7 +303,8 @@ class RunConfig:
         for section, values in sections.items():
             if section not in SECTIONS:
                 raise ConfigError(
-                    f"Unknown config section [{section}].{nearest(section, SECTIONS)} Sections: {', '.join(SECTIONS)}."
+                    f"Unknown config section [{section}].{did_you_mean(section, SECTIONS)} Sections: "
+                    f"{', '.join(SECTIONS)}."
                 )
             if not isinstance(values, Mapping):
                 raise ConfigError(f"Config section [{section}] is a table of keys, not {values!r}.")
@@ -310,7 +312,7 @@ class RunConfig:
             for key in values:
                 if key not in known:
                     raise ConfigError(
-                        f"Unknown config key {section}.{key}.{nearest(key, known)} Keys of [{section}]: "
+                        f"Unknown config key {section}.{key}.{did_you_mean(key, known)} Keys of [{section}]: "
                         f"{', '.join(known)}."
                     )
             built[section] = SECTIONS[section](**values)

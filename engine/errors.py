@@ -87,7 +87,7 @@ class WeightsError(HlbtError):
     """Portfolio weights break the contract of DESIGN section 2."""
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
+def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Suggest the known name nearest to `name`.
 
     Returns
@@ -108,13 +108,13 @@ def reason_of(error: Exception) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
-def short(value: object) -> str:
+def truncate(value: object) -> str:
     """A value in at most 160 characters and one line."""
     text = " ".join(str(value).split())
     return text if len(text) <= 160 else text[:160] + "..."
 
 
-def some(names: Iterable[object], limit: int = 5) -> str:
+def join_first(names: Iterable[object], limit: int = 5) -> str:
     """List at most `limit` names, then how many more there are."""
     listed = [str(name) for name in names]
     rest = f" and {len(listed) - limit} more" if len(listed) > limit else ""

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import UNIT, is_hourly_index, parse_instant, show
-from engine.errors import DataError, nearest, some
+from engine.errors import DataError, did_you_mean, join_first
 
 #: Every field a panel may carry: name -> what it is. ``mid`` is the only one required.
 FIELDS: Mapping[str, str] = {
@@ -161,12 +161,12 @@ class Panel:
         if len(set(self.coins)) != len(self.coins) or not self.coins:
             twice = [coin for coin in dict.fromkeys(self.coins) if self.coins.count(coin) > 1]
             raise DataError(
-                f"A panel's coins must be unique and at least one; repeated: {some(twice) or 'no coin at all'}."
+                f"A panel's coins must be unique and at least one; repeated: {join_first(twice) or 'no coin at all'}."
             )
         if tuple(coin.name for coin in self.table) != tuple(self.coins):
             raise DataError(
                 f"A panel's coin table must have one Coin for each of its {len(self.coins)} coins, in their order; it "
-                f"has {some(coin.name for coin in self.table) or 'none'}."
+                f"has {join_first(coin.name for coin in self.table) or 'none'}."
             )
         if "mid" not in self.fields:
             raise DataError("A panel needs the field 'mid' (mid price, or the close of a candle).")
@@ -174,7 +174,9 @@ class Panel:
             raise DataError(f"A panel's tradable must be True or False; it is {self.tradable.dtype}.")
         for name, values in {**self.fields, "tradable": self.tradable}.items():
             if name not in FIELDS and name != "tradable":
-                raise DataError(f"Unknown panel field {name!r}.{nearest(name, FIELDS)} Fields: {', '.join(FIELDS)}.")
+                raise DataError(
+                    f"Unknown panel field {name!r}.{did_you_mean(name, FIELDS)} Fields: {', '.join(FIELDS)}."
+                )
             if values.shape != shape:
                 raise DataError(f"Panel field {name!r} has shape {values.shape}; {shape} (hours, coins) is needed.")
         for name in PRICES:
@@ -240,7 +242,9 @@ class Panel:
         given = frames if tradable is None else {**frames, "tradable": tradable}
         for name, frame in given.items():
             if name not in FIELDS and name != "tradable":
-                raise DataError(f"Unknown panel field {name!r}.{nearest(name, FIELDS)} Fields: {', '.join(FIELDS)}.")
+                raise DataError(
+                    f"Unknown panel field {name!r}.{did_you_mean(name, FIELDS)} Fields: {', '.join(FIELDS)}."
+                )
             if not isinstance(frame, pd.DataFrame):
                 raise DataError(
                     f"Panel field {name!r} is {type(frame).__name__}; a DataFrame (instants x coins) is needed."
@@ -258,7 +262,7 @@ class Panel:
             allowed = _aligned("tradable", tradable, index, coins)
             if not all(frame_type == np.bool_ for frame_type in tradable.dtypes):
                 raise DataError(
-                    f"tradable must be True or False; its columns are {some(set(map(str, tradable.dtypes)))}."
+                    f"tradable must be True or False; its columns are {join_first(set(map(str, tradable.dtypes)))}."
                 )
             executable = np.where(pd.isna(allowed), False, allowed).astype(np.bool_)
         else:
@@ -290,7 +294,7 @@ class Panel:
         """
         if name not in self.fields:
             raise DataError(
-                f"This panel has no field {name!r}.{nearest(name, self.fields)} It has: {', '.join(self.fields)}."
+                f"This panel has no field {name!r}.{did_you_mean(name, self.fields)} It has: {', '.join(self.fields)}."
             )
         return self.fields[name]
 
@@ -417,7 +421,7 @@ def _aligned(name: str, frame: pd.DataFrame, index: pd.DatetimeIndex, coins: tup
         raise DataError(f"The frame of {name} has repeated instants or coins.")
     strange = [coin for coin in own.columns if coin not in set(coins)]
     if strange:
-        raise DataError(f"{name} has coins that mid lacks: {some(strange)}.{nearest(strange[0], coins)}")
+        raise DataError(f"{name} has coins that mid lacks: {join_first(strange)}.{did_you_mean(strange[0], coins)}")
     outside = own.index.difference(index)
     if len(outside):
         raise DataError(f"{name} has instants that mid lacks, the first {show(outside[0])} ({len(outside)} in all).")
@@ -434,11 +438,13 @@ def _table(given: Sequence[Coin], coins: tuple[str, ...]) -> tuple[Coin, ...]:
     if len(by_name) < len(given):
         names = [coin.name for coin in given]
         raise DataError(
-            f"table has two entries for {some(name for name in by_name if names.count(name) > 1)}. Keep one."
+            f"table has two entries for {join_first(name for name in by_name if names.count(name) > 1)}. Keep one."
         )
     unknown = [name for name in by_name if name not in set(coins)]
     if unknown:
-        raise DataError(f"table has coins that mid lacks: {some(unknown)}.{nearest(unknown[0], coins)} Leave them out.")
+        raise DataError(
+            f"table has coins that mid lacks: {join_first(unknown)}.{did_you_mean(unknown[0], coins)} Leave them out."
+        )
     return tuple(by_name.get(coin, Coin(coin)) for coin in coins)
 
 

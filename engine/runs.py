@@ -20,7 +20,7 @@ from typing import Any
 import pandas as pd
 
 from engine.config import RunConfig
-from engine.errors import DataError, reason_of, some
+from engine.errors import DataError, join_first, reason_of
 from engine.oracles.base import risk_of, weight_matrix
 from engine.oracles.loading import bound_parameters, load_oracle, oracle_code, oracle_sources
 from engine.panel import Panel
@@ -244,7 +244,7 @@ def check_replaceable(folder: Path) -> Mapping[str, Any] | None:
         raise DataError(f"{folder} is a file. Name a folder with --out.")
     foreign = sorted({item.name for item in folder.iterdir()} - FILES)
     if foreign:
-        raise DataError(f"{folder} holds what is not of a run: {some(foreign)}. Name another folder with --out.")
+        raise DataError(f"{folder} holds what is not of a run: {join_first(foreign)}. Name another folder with --out.")
     if not (folder / "run.json").is_file():
         raise DataError(f"{folder} is no run folder: it has no run.json. Name another folder with --out.")
     return _read_record(folder)

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import UNIT, show
-from engine.errors import WeightsError, nearest, reason_of, some
+from engine.errors import WeightsError, did_you_mean, join_first, reason_of
 from engine.panel import Panel
 
 #: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
@@ -96,11 +96,14 @@ def _instants(column: pd.Series, path: Path) -> pd.DatetimeIndex:
     naive = text[column.isna() | ~text.str.contains(_ZONE)]
     if len(naive):
         raise WeightsError(
-            f"Weights file {path}: {len(naive)} times have no zone: {some(naive, 2)}. Write them as 2024-10-01T23:00Z."
+            f"Weights file {path}: {len(naive)} times have no zone: {join_first(naive, 2)}. Write them as "
+            "2024-10-01T23:00Z."
         )
     times = pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
     if times.isna().any():
-        raise WeightsError(f"Weights file {path}: {some(text[times.isna()], 2)} is no time. Write 2024-10-01T23:00Z.")
+        raise WeightsError(
+            f"Weights file {path}: {join_first(text[times.isna()], 2)} is no time. Write 2024-10-01T23:00Z."
+        )
     return pd.DatetimeIndex(times, name="time")
 
 
@@ -173,12 +176,12 @@ def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIn
     coins = [str(coin) for coin in weights.columns]
     if len(set(coins)) != len(coins):
         twice = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
-        raise WeightsError(f"The weights have two columns for {some(twice)}. Keep one.")
+        raise WeightsError(f"The weights have two columns for {join_first(twice)}. Keep one.")
     place = {coin: column for column, coin in enumerate(panel.coins)}
     strange = [coin for coin in coins if coin not in place]
     if strange:
         raise WeightsError(
-            f"The weights name coins that the panel lacks: {some(strange)}.{nearest(strange[0], place)} "
+            f"The weights name coins that the panel lacks: {join_first(strange)}.{did_you_mean(strange[0], place)} "
             "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
         )
     given = as_floats(weights)[order]
@@ -190,7 +193,7 @@ def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIn
     return decisions, values
 
 
-def excess(gross: float, limit: float) -> tuple[str, str]:
+def format_excess(gross: float, limit: float) -> tuple[str, str]:
     """A gross and the limit that it exceeds, with as many digits as it takes to see it."""
     digits = 2 if f"{gross:.2f}" != f"{limit:.2f}" else 6
     return f"{gross:.{digits}f}", f"{limit:.{digits}f}"
@@ -208,7 +211,7 @@ def check_gross(values: np.ndarray, index: pd.Index, max_gross: float, cause: st
     above = np.flatnonzero(~(gross <= max_gross * (1.0 + GROSS_TOLERANCE)))
     if len(above):
         worst = int(above[np.argmax(gross[above])])
-        shown, allowed = excess(float(gross[worst]), max_gross)
+        shown, allowed = format_excess(float(gross[worst]), max_gross)
         raise WeightsError(
             f"Gross weight {shown}{cause} {_where(index[worst])} exceeds {allowed} (account.max_gross), and so do "
             f"{len(above)} of {len(values)} rows. Scale the weights or raise the limit."

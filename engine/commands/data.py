@@ -20,7 +20,7 @@ from engine.commands.options import (
 )
 from engine.commands.progress import byte_progress, print_json, progress, show_all, waiting
 from engine.commands.tables import cost_table, status_tables
-from engine.errors import ConfigError, DataError, nearest, some
+from engine.errors import ConfigError, DataError, did_you_mean, join_first
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
@@ -75,7 +75,8 @@ def import_freqtrade_command(
     if report.problems:
         cure = " Cached values that differ were kept; --replace takes the new ones." if merge.conflicts else ""
         raise DataError(
-            f"Left out, while all else was imported: {some([text.rstrip('.') for text in report.problems], 3)}.{cure}"
+            "Left out, while all else was imported: "
+            f"{join_first([text.rstrip('.') for text in report.problems], 3)}.{cure}"
         )
 
 
@@ -152,7 +153,7 @@ def sync_command(
     elif source == "api":
         report = _sync_api(store, settled, base_url, timeout_seconds or 10.0, replace)
     else:
-        raise ConfigError(f"--source is {source!r}; it must be s3 or api.{nearest(source, ('s3', 'api'))}")
+        raise ConfigError(f"--source is {source!r}; it must be s3 or api.{did_you_mean(source, ('s3', 'api'))}")
     if as_json:
         print_json({"cache": str(store.path), "source": source, **report.to_dict()})
     else:
@@ -294,7 +295,7 @@ def verify_command(config: ConfigOption = None, settings: SetOption = None, as_j
     elif report.ok:
         show_all(f"{report.files} files, {report.bytes:,} bytes in {store.path}: every digest is right.")
         if report.foreign:
-            show_all(f"Not of the cache, and harmless: {some(report.foreign)}.")
+            show_all(f"Not of the cache, and harmless: {join_first(report.foreign)}.")
     if not report.ok:
         wrong = [f"{name} is missing" for name in report.missing] + [f"{name} has changed" for name in report.changed]
-        raise DataError(f"The cache {store.path} is damaged: {some(wrong)}. Delete it and import again.")
+        raise DataError(f"The cache {store.path} is damaged: {join_first(wrong)}. Delete it and import again.")

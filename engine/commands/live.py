@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.commands.live_options import (
-    Sending,
+    AccountOptions,
+    OrderOptions,
     SlippageOption,
     SpecArgument,
     SyncOption,
-    Where,
     grouped,
 )
 from engine.commands.live_tables import orders_table, plan_tables, status_lines
@@ -52,7 +52,7 @@ live_app = typer.Typer(help="From a promoted spec to an account: plan, then exec
 
 
 @dataclass(frozen=True)
-class _Way:
+class RunOptions:
     """How a command runs: where and when, and whether it orders."""
 
     venue: Venue
@@ -65,7 +65,7 @@ class _Way:
 
 @live_app.command("plan", epilog=EPILOG)
 @grouped
-def plan_command(spec: SpecArgument, where: Where, sync: SyncOption = True) -> None:
+def plan_command(spec: SpecArgument, where: AccountOptions, sync: SyncOption = True) -> None:
     """Bring the data up to date, ask the oracle, and show what would be ordered; nothing is sent.
 
     Example: hlbt live plan research/promoted/momentum.json
@@ -80,8 +80,8 @@ def plan_command(spec: SpecArgument, where: Where, sync: SyncOption = True) -> N
 @grouped
 def run_command(
     spec: SpecArgument,
-    where: Where,
-    sending: Sending,
+    where: AccountOptions,
+    sending: OrderOptions,
     daily: Annotated[bool, typer.Option("--daily", help="Wait for each scheduled instant, and repeat.")] = False,
     accept_equity: Annotated[
         bool, typer.Option("--accept-equity", help="Once, after a deposit or a withdrawal: no limit on its change.")
@@ -115,8 +115,8 @@ def run_command(
 @grouped
 def rebalance_command(
     weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then coins.")],
-    where: Where,
-    sending: Sending,
+    where: AccountOptions,
+    sending: OrderOptions,
     limit: Annotated[
         list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="One limit (none switches it off).")
     ] = None,
@@ -141,7 +141,9 @@ def rebalance_command(
 
 @live_app.command("flatten", epilog=EPILOG)
 @grouped
-def flatten_command(spec: SpecArgument, where: Where, sending: Sending, slippage_bps: SlippageOption = 800.0) -> None:
+def flatten_command(
+    spec: SpecArgument, where: AccountOptions, sending: OrderOptions, slippage_bps: SlippageOption = 800.0
+) -> None:
     """Close every position of the account, reduce-only; works with a spec that is refused, too.
 
     Example: hlbt live flatten research/promoted/momentum.json --execute
@@ -160,7 +162,7 @@ def flatten_command(spec: SpecArgument, where: Where, sending: Sending, slippage
 @grouped
 def status_command(
     spec: SpecArgument,
-    where: Where,
+    where: AccountOptions,
     out: Annotated[
         Path | None, typer.Option("--out", help="Where the page goes. Default: beside the journal; none with --json.")
     ] = None,
@@ -176,7 +178,7 @@ def status_command(
     _show_status(_spec(spec), _cache(where), way.venue, way.now, out, way.as_json)
 
 
-def _way(where: Where, sync: bool) -> _Way:
+def _way(where: AccountOptions, sync: bool) -> RunOptions:
     """A look at an account."""
     from engine.clock import parse_instant
     from engine.live.session import Venue
@@ -193,10 +195,10 @@ def _way(where: Where, sync: bool) -> _Way:
     if where.kill_switch is not None:
         venue = replace(venue, kill_switch=where.kill_switch)
     now = clock() if where.now is None else parse_instant(where.now, "--now", hourly=False)
-    return _Way(venue, now, sync, where.as_json)
+    return RunOptions(venue, now, sync, where.as_json)
 
 
-def _ordering(way: _Way, sending: Sending, slippage_bps: float) -> _Way:
+def _ordering(way: RunOptions, sending: OrderOptions, slippage_bps: float) -> RunOptions:
     """The same with orders."""
     from engine.live.alerts import check_webhook
     from engine.live.executor import Policy
@@ -221,7 +223,7 @@ def _spec(path: Path) -> Path:
     return Path("research") / "promoted" / f"{path}.json"
 
 
-def _cache(where: Where) -> str | None:
+def _cache(where: AccountOptions) -> str | None:
     """The one key that may be set for a spec: where the data lie."""
     named = where.config_file or " ".join(where.settings or ())
     return cache_alone(
@@ -240,7 +242,7 @@ def _paper_flat(strategy: Strategy, spec: Path, cache: str | None) -> Strategy:
     return replace(strategy, config=replace(config, data=data))
 
 
-def _confirm(where: Where, sending: Sending) -> None:
+def _confirm(where: AccountOptions, sending: OrderOptions) -> None:
     if where.network != "mainnet" or not sending.execute:
         return
     if where.now is not None:
@@ -253,7 +255,7 @@ def _confirm(where: Where, sending: Sending) -> None:
         raise LiveError("Not confirmed; nothing was sent.")
 
 
-def _daily(path: Path, cache: str | None, way: _Way) -> None:
+def _daily(path: Path, cache: str | None, way: RunOptions) -> None:
     """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
     from engine.clock import show
     from engine.live.live_panel import trade_instant
@@ -285,7 +287,7 @@ def _daily(path: Path, cache: str | None, way: _Way) -> None:
         _attempts(strategy, replace(way, sync=missing), order_at)
 
 
-def _attempts(strategy: Strategy, way: _Way, at: pd.Timestamp) -> None:
+def _attempts(strategy: Strategy, way: RunOptions, at: pd.Timestamp) -> None:
     """Run from `at` on, again while the book is incomplete or the exchange silent; failures are reported."""
     for attempt in range(DAILY_ATTEMPTS):
         try:
@@ -311,7 +313,7 @@ def _bring(session: Session) -> None:
         session.sync(step)
 
 
-def _strategy(path: Path, cache: str | None, way: _Way) -> Strategy:
+def _strategy(path: Path, cache: str | None, way: RunOptions) -> Strategy:
     """The strategy of a spec."""
     from engine.live.session import from_spec
     from engine.live.spec import read_spec
@@ -325,7 +327,7 @@ def _strategy(path: Path, cache: str | None, way: _Way) -> Strategy:
 
 
 @contextmanager
-def _refusal_alerted(way: _Way, name: str) -> Iterator[None]:
+def _refusal_alerted(way: RunOptions, name: str) -> Iterator[None]:
     """Alert that a strategy is refused before it has run, for then nothing is traded."""
     try:
         yield
@@ -334,14 +336,14 @@ def _refusal_alerted(way: _Way, name: str) -> Iterator[None]:
         raise
 
 
-def _alert(way: _Way, message: dict[str, Any]) -> None:
+def _alert(way: RunOptions, message: dict[str, Any]) -> None:
     from engine.live.alerts import send_alert
 
     if way.webhook and way.execute and (problem := send_alert(way.webhook, {**message, "network": way.venue.network})):
         sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
 
 
-def _run(strategy: Strategy, way: _Way) -> None:
+def _run(strategy: Strategy, way: RunOptions) -> None:
     from engine.live.session import Session
 
     try:
@@ -357,7 +359,7 @@ def _run(strategy: Strategy, way: _Way) -> None:
         _alert(way, done)
 
 
-def _execute(session: Session, way: _Way) -> dict[str, Any]:
+def _execute(session: Session, way: RunOptions) -> dict[str, Any]:
     """Trade, or show what would be traded; what came of it, for an alert."""
     from engine.live.risk_limits import refuse
 
@@ -385,7 +387,7 @@ def _execute(session: Session, way: _Way) -> dict[str, Any]:
     }
 
 
-def _show_plan(session: Session, way: _Way) -> list[str]:
+def _show_plan(session: Session, way: RunOptions) -> list[str]:
     """Show a plan; returns the limits that it breaks."""
     if way.sync and session.wants_data:
         _bring(session)
@@ -406,7 +408,7 @@ def _show_plan(session: Session, way: _Way) -> list[str]:
     return breached
 
 
-def _show_outcome(outcome: Outcome, session: Session, way: _Way) -> None:
+def _show_outcome(outcome: Outcome, session: Session, way: RunOptions) -> None:
     if way.as_json:
         print_json({**_head(session), **outcome.to_dict()})
         return

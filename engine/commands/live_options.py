@@ -19,7 +19,7 @@ SlippageOption = Annotated[float, typer.Option("--slippage-bps", help="Distance 
 
 
 @dataclass(frozen=True)
-class Where:
+class AccountOptions:
     """What every command is told that looks at an account."""
 
     network: Annotated[str, typer.Option("--network", help="testnet, mainnet or paper.")] = "testnet"
@@ -40,7 +40,7 @@ class Where:
 
 
 @dataclass(frozen=True)
-class Sending:
+class OrderOptions:
     """What every command is told that may order."""
 
     execute: Annotated[bool, typer.Option("--execute", help="Send the orders; without it nothing is sent.")] = False

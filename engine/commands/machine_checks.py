@@ -26,7 +26,7 @@ from packaging.requirements import Requirement
 from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
 from engine.data.cache import Store
 from engine.data.cache_status import status
-from engine.errors import HlbtError, LiveError, some
+from engine.errors import HlbtError, LiveError, join_first
 from engine.live.credentials import CONFIG, read_credentials
 from engine.sweeps.trials import count_trials, families_below
 from engine.urls import base_address, without_path
@@ -198,7 +198,7 @@ def _cache(store: Store, now: pd.Timestamp) -> Finding:
     if not report.ok:
         wrong = [f"{name} is missing" for name in report.missing] + [f"{name} has changed" for name in report.changed]
         cure = f"Delete {store.path} and import or sync again; it holds nothing that cannot be brought again."
-        return Finding("data cache", "problem", f"{store.path} is damaged: {some(wrong)}", cure)
+        return Finding("data cache", "problem", f"{store.path} is damaged: {join_first(wrong)}", cure)
     found = status(store)
     spans = [
         (pd.Timestamp(row["last_price"]) - pd.Timestamp(row["first_price"])) // pd.Timedelta(hours=1) + 1

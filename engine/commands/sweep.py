@@ -12,7 +12,7 @@ from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption
 from engine.commands.progress import print_json, show_all, sweep_progress
 from engine.commands.tables import sweep_table
 from engine.commands.validate import TopOption, judge, verdict_parts
-from engine.errors import ConfigError, nearest
+from engine.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from engine.sweeps.grid import StudyFile
@@ -132,7 +132,7 @@ def _executor(name: str, address: str | None, workers: int | None) -> Any:
 
     if name not in EXECUTORS:
         raise ConfigError(
-            f"--executor {name!r} is not accepted: choose one of {', '.join(EXECUTORS)}.{nearest(name, EXECUTORS)}"
+            f"--executor {name!r} is not accepted: choose one of {', '.join(EXECUTORS)}.{did_you_mean(name, EXECUTORS)}"
         )
     if address is not None and name != "ray":
         raise ConfigError("--address is of a Ray cluster: add --executor ray.")

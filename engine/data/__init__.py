@@ -3,7 +3,7 @@
 from engine.data.cache import Store, VerifyReport
 from engine.data.cache_status import status
 from engine.data.coin_table import CoinMeta, CoinRecord
-from engine.data.freqtrade import ImportReport, SetAside, import_freqtrade
+from engine.data.freqtrade import ImportReport, SkippedFile, import_freqtrade
 from engine.data.merge_report import Conflict, Disagreement, MergeReport
 from engine.data.meta import MetaReport, import_meta
 from engine.data.panel_loader import cache_path, load_panel
@@ -17,7 +17,7 @@ __all__ = [
     "ImportReport",
     "MergeReport",
     "MetaReport",
-    "SetAside",
+    "SkippedFile",
     "Store",
     "VerifyReport",
     "cache_path",

@@ -9,18 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from engine.data.api_records import CANDLES, REQUEST_WEIGHT, Kind, Page
+from engine.data.api_records import CANDLES, REQUEST_WEIGHT, HistoryType, Page
 from engine.data.coin_table import CoinMeta
 from engine.data.meta import parse_meta
-from engine.data.rate_limit import Pacer
-from engine.errors import DataError, short
+from engine.data.rate_limit import RateLimiter
+from engine.errors import DataError, truncate
 from engine.urls import base_address, without_path
 
 _HOUR_MS = 3_600_000
 
 
 @dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
     """Seconds to wait before the second, third, ... attempt.
 
     Attributes
@@ -38,10 +38,10 @@ class Patience:
     longest: float
 
 
-PATIENCE: Final = Patience((1.0, 2.0, 4.0, 8.0), (10.0, 20.0, 40.0, 60.0), 300.0)
+PATIENCE: Final = RetryPolicy((1.0, 2.0, 4.0, 8.0), (10.0, 20.0, 40.0, 60.0), 300.0)
 
 
-class Fault(Exception):
+class RequestFailed(Exception):
     """A request that failed; the message is the reason.
 
     Parameters
@@ -59,7 +59,7 @@ class Fault(Exception):
         self.waits, self.certain = waits, certain
 
 
-class _Crowded(Exception):
+class _RateLimited(Exception):
     """HTTP 429; `seconds` are the server's ``Retry-After``, 0 without one."""
 
     def __init__(self, seconds: float) -> None:
@@ -67,18 +67,18 @@ class _Crowded(Exception):
         self.seconds = seconds
 
 
-def turn_away(api: Any) -> None:
+def install_429_hook(api: Any) -> None:
     """Notice "too many requests" before the SDK, which cannot read every form of it; `api` is an object of the SDK."""
 
     def look(response: Any, *_: Any, **__: Any) -> None:
         if response.status_code == 429:
             asked = response.headers.get("Retry-After", "")
-            raise _Crowded(float(asked) if asked.isdecimal() else 0.0)
+            raise _RateLimited(float(asked) if asked.isdecimal() else 0.0)
 
     api.session.hooks["response"].append(look)
 
 
-def attempt(call: Callable[[], Any], wanted: type | tuple[type, ...], api: Any, patience: Patience) -> Any:
+def attempt(call: Callable[[], Any], wanted: type | tuple[type, ...], api: Any, patience: RetryPolicy) -> Any:
     """One request through the SDK.
 
     Parameters
@@ -88,8 +88,8 @@ def attempt(call: Callable[[], Any], wanted: type | tuple[type, ...], api: Any, 
     wanted : type or tuple of type
         Of the answer.
     api : hyperliquid.api.API
-        One that :func:`turn_away` has seen.
-    patience : Patience
+        One that :func:`install_429_hook` has seen.
+    patience : RetryPolicy
         Of the fault that is raised.
 
     Raises
@@ -100,33 +100,35 @@ def attempt(call: Callable[[], Any], wanted: type | tuple[type, ...], api: Any, 
     from hyperliquid.utils.error import ClientError, ServerError
 
     def told(value: object) -> str:
-        return short(without_path(value, api.base_url))
+        return truncate(without_path(value, api.base_url))
 
     try:
         answer = call()
-    except _Crowded as error:
+    except _RateLimited as error:
         waits = [max(wait, min(error.seconds, patience.longest)) for wait in patience.crowded]
-        raise Fault("too many requests (HTTP 429)", waits, certain=True) from error
+        raise RequestFailed("too many requests (HTTP 429)", waits, certain=True) from error
     except ClientError as error:
-        raise Fault(f"refused with HTTP {error.status_code}: {told(error.error_message)}", certain=True) from error
+        raise RequestFailed(
+            f"refused with HTTP {error.status_code}: {told(error.error_message)}", certain=True
+        ) from error
     except ServerError as error:
-        raise Fault(f"HTTP {error.status_code}: {told(error.message)}", patience.usual) from error
+        raise RequestFailed(f"HTTP {error.status_code}: {told(error.message)}", patience.usual) from error
     except OSError as error:  # what `requests` raises is one
         if "Timeout" in type(error).__name__:
-            raise Fault(f"no answer within {api.timeout:g} s", patience.usual) from error
-        raise Fault(f"no connection ({told(error)})", patience.usual) from error
+            raise RequestFailed(f"no answer within {api.timeout:g} s", patience.usual) from error
+        raise RequestFailed(f"no connection ({told(error)})", patience.usual) from error
     except ValueError as error:  # the SDK's own check of a number, before anything is sent
-        raise Fault(f"cannot be sent: {error}", certain=True) from error
+        raise RequestFailed(f"cannot be sent: {error}", certain=True) from error
     except (KeyError, TypeError, AttributeError) as error:
         # The SDK trips over a refusal that is JSON, but not of its own form.
-        raise Fault(f"refused, in a form that the SDK cannot read ({error!r})", patience.usual) from error
+        raise RequestFailed(f"refused, in a form that the SDK cannot read ({error!r})", patience.usual) from error
     if not isinstance(answer, wanted) or (isinstance(answer, dict) and set(answer) == {"error"}):
-        raise Fault(f"not the answer that was asked for but {told(answer)}", patience.usual)
+        raise RequestFailed(f"not the answer that was asked for but {told(answer)}", patience.usual)
     return answer
 
 
 class Exchange:
-    """The SDK's ``Info``: paced, with a time limit, with bounded retries, and with every failure a :class:`Fault`.
+    """The SDK's ``Info``: paced, with a time limit, with bounded retries, and with every failure a ``RequestFailed``.
 
     Parameters
     ----------
@@ -134,18 +136,18 @@ class Exchange:
         None is the main network.
     timeout_seconds : float
         Longest silence of the server.
-    pacer : Pacer
+    pacer : RateLimiter
         Keeps the request budget.
     """
 
-    def __init__(self, base_url: str | None, timeout_seconds: float, pacer: Pacer) -> None:
+    def __init__(self, base_url: str | None, timeout_seconds: float, pacer: RateLimiter) -> None:
         from hyperliquid.api import API
 
         self.pacer = pacer
         self.timeout_seconds = timeout_seconds
         # Not Info yet: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
         self._api = API(base_address(base_url, "--base-url") if base_url else None, timeout=timeout_seconds)
-        turn_away(self._api)
+        install_429_hook(self._api)
         self.base_url = str(self._api.base_url)
         #: The address for people.
         self.shown = without_path(self.base_url, self.base_url)
@@ -164,7 +166,7 @@ class Exchange:
             answer = self._ask(
                 lambda: self._api.post("/info", {"type": "meta"}), dict, REQUEST_WEIGHT, lambda _: REQUEST_WEIGHT
             )
-        except Fault as fault:
+        except RequestFailed as fault:
             raise DataError(
                 f"{self.shown} gives no list of coins: {fault}. Nothing was synced. Check the network and the "
                 "address (--base-url), or try later; the exchange reports outages on its status page."
@@ -177,10 +179,10 @@ class Exchange:
             spot_meta={"universe": [], "tokens": []},
             timeout=self.timeout_seconds,
         )
-        turn_away(self._info)
+        install_429_hook(self._info)
         return metas
 
-    def page(self, kind: Kind, coin: str, first: int, last: int) -> Page:
+    def page(self, kind: HistoryType, coin: str, first: int, last: int) -> Page:
         """One answer for the rows `first` to `last`, hour numbers."""
         if kind is CANDLES:
             # A candle's row is the hour after its open; the one that opens at `last` is not finished.
@@ -196,7 +198,7 @@ class Exchange:
             )
         return kind.read(answer, coin, first, last)
 
-    def _cost(self, kind: Kind, hours: int) -> tuple[int, Callable[[Any], int]]:
+    def _cost(self, kind: HistoryType, hours: int) -> tuple[int, Callable[[Any], int]]:
         return kind.weight(min(hours, kind.cap)), lambda answer: kind.weight(len(answer))
 
     def _ask(self, call: Callable[[], Any], wanted: type, most: int, cost: Callable[[Any], int]) -> Any:
@@ -210,10 +212,10 @@ class Exchange:
                 answer = attempt(call, wanted, self._api, PATIENCE)
                 weight = cost(answer)
                 return answer
-            except Fault as fault:
+            except RequestFailed as fault:
                 if failed == len(fault.waits):
                     tried = f" ({failed + 1} attempts)" if failed else ""
-                    raise Fault(f"{fault}{tried}") from fault
+                    raise RequestFailed(f"{fault}{tried}") from fault
                 wait = fault.waits[failed]
             finally:
                 self.pacer.settle(weight)

@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.clock import show
 from engine.data.schema import COIN, TIME, Floats, Integers, hours_to_stamps, instant_of
-from engine.errors import some
+from engine.errors import join_first
 
 _HOUR_MS = 3_600_000
 Parsed = tuple[int, tuple[float, ...]]
@@ -48,7 +48,7 @@ class Page:
 
 
 @dataclass(frozen=True)
-class Kind:
+class HistoryType:
     """A kind of history: what its answers hold, how many items at most, and what they weigh.
 
     Attributes
@@ -118,7 +118,7 @@ class Kind:
 
 def bad_items(page: Page) -> str:
     """Describe the malformed items of a page."""
-    return f"{len(page.bad)} of {page.items} items are malformed and were left out: {some(page.bad, 2)}"
+    return f"{len(page.bad)} of {page.items} items are malformed and were left out: {join_first(page.bad, 2)}"
 
 
 def _candle(item: Any, coin: str) -> Parsed:
@@ -157,5 +157,5 @@ def _number(value: Any) -> float:
 #: Weight of an info request before its items are counted.
 REQUEST_WEIGHT = 20
 #: The exchange keeps the most recent 5,000 candles of an interval, and returns them in one answer.
-CANDLES = Kind("candles", ("mid", "volume_usd"), 5000, 60, _candle)
-FUNDING = Kind("funding", ("funding",), 500, 20, _funding)
+CANDLES = HistoryType("candles", ("mid", "volume_usd"), 5000, 60, _candle)
+FUNDING = HistoryType("funding", ("funding",), 500, 20, _funding)

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from engine.data.schema import COIN, NOT_NEGATIVE, TIME, Flags, Floats, Integers, hours_to_stamps
-from engine.errors import DataError, some
+from engine.errors import DataError, join_first
 from engine.panel import PRICES
 
 #: Column of the file -> field. `day_ntl_vlm` is the venue's own 24 hours, from which no hour's volume follows.
@@ -190,7 +190,9 @@ def _check_header(head: bytes) -> None:
     names = head.decode("utf-8", "replace").strip().split(",")
     missing = [name for name in ("time", "coin", *COLUMNS) if names.count(name) != 1]
     if missing:
-        raise ObjectError(f"lacks the column {some(missing)} (or has it twice); its header is {','.join(names)[:300]}")
+        raise ObjectError(
+            f"lacks the column {join_first(missing)} (or has it twice); its header is {','.join(names)[:300]}"
+        )
     if tuple(names[: len(HEADER)]) != HEADER:
         # The names could be followed, but a header that was turned without its values would swap prices in silence.
         raise ObjectError(
@@ -235,7 +237,7 @@ def _seconds(table: Any) -> Integers:
     stamps = pd.to_datetime(pd.Index(labels, dtype=object), utc=True, format="ISO8601", errors="coerce")
     if stamps.hasnans:
         strange = [label for label, lost in zip(labels, stamps.isna(), strict=True) if lost]
-        raise ObjectError(f"has a time that cannot be read ({some(map(repr, strange), 3)})")
+        raise ObjectError(f"has a time that cannot be read ({join_first(map(repr, strange), 3)})")
     seconds = stamps.as_unit("ns").asi8 // 1_000_000_000
     return np.asarray(seconds, dtype=np.int64)[codes]
 

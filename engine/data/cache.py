@@ -269,7 +269,7 @@ class Store:
             before = self.state_for(source == SYNTHETIC)
             coins = dict(before.coins)
             for told in meta:
-                coins[told.name] = coins.get(told.name, CoinRecord(told.name)).told(told, source, None)
+                coins[told.name] = coins.get(told.name, CoinRecord(told.name)).with_meta(told, source, None)
             tally = Tally()
             files = dict(before.files)
             written: list[str] = []
@@ -284,7 +284,7 @@ class Store:
             writing.commit(before, after)
         return tally.report(source, written)
 
-    def tell(
+    def update_coin_table(
         self, metas: Sequence[CoinMeta], origin: str, as_of: pd.Timestamp | None
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Put what `meta` says into the coin table; returns the names added and the names changed."""
@@ -292,7 +292,7 @@ class Store:
             before = self.state_for(False)
             coins = dict(before.coins)
             for meta in metas:
-                coins[meta.name] = coins.get(meta.name, CoinRecord(meta.name)).told(meta, origin, as_of)
+                coins[meta.name] = coins.get(meta.name, CoinRecord(meta.name)).with_meta(meta, origin, as_of)
             writing.commit(before, replace(before, coins=dict(sorted(coins.items()))))
         added = tuple(name for name in coins if name not in before.coins)
         return added, tuple(name for name, old in before.coins.items() if coins[name] != old)
@@ -486,6 +486,6 @@ def _widen(coins: dict[str, CoinRecord], cube: Cube) -> None:
     """Widen the first and last instants of the coin table by what the cube holds."""
     prices, rates = cube.spans("mid"), cube.spans("funding")
     for name in cube.coins:
-        coins[name] = coins.get(name, CoinRecord(name)).seen(prices.get(name), rates.get(name))
+        coins[name] = coins.get(name, CoinRecord(name)).with_spans(prices.get(name), rates.get(name))
     for (name, source), hour in cube.given.items():
-        coins[name] = coins[name].given_by(source, instant_of(hour))
+        coins[name] = coins[name].with_source_end(source, instant_of(hour))

@@ -16,7 +16,7 @@ from engine.clock import HOUR
 from engine.panel import Coin
 
 #: A coin whose data end longer than this before those of the sources that gave it is taken to be gone.
-SILENCE = 24 * HOUR
+DELISTED_AFTER = 24 * HOUR
 Span = tuple[pd.Timestamp, pd.Timestamp]
 _INSTANTS = (
     "first_price",
@@ -107,7 +107,7 @@ class CoinRecord(CoinMeta):
             return self.last_price
         if self.is_delisted is False and self.as_of is not None and self.as_of >= self.last_price:
             return None
-        return self.last_price if reach - self.last_price > SILENCE else None
+        return self.last_price if reach - self.last_price > DELISTED_AFTER else None
 
     def coin(self, reach: pd.Timestamp) -> Coin:
         """The coin as a panel knows it; `reach` as in :meth:`delisted`."""
@@ -120,7 +120,7 @@ class CoinRecord(CoinMeta):
             self.margin_tiers or (),
         )
 
-    def seen(self, price: Span | None, funding: Span | None) -> CoinRecord:
+    def with_spans(self, price: Span | None, funding: Span | None) -> CoinRecord:
         """The record with its spans widened to the first and last instants of newly read data."""
         first_price, last_price = _widened(self.first_price, self.last_price, price)
         first_funding, last_funding = _widened(self.first_funding, self.last_funding, funding)
@@ -128,12 +128,12 @@ class CoinRecord(CoinMeta):
             self, first_price=first_price, last_price=last_price, first_funding=first_funding, last_funding=last_funding
         )
 
-    def given_by(self, source: str, last: pd.Timestamp) -> CoinRecord:
+    def with_source_end(self, source: str, last: pd.Timestamp) -> CoinRecord:
         """The record after `source` gave prices up to `last`."""
         until = max(last, self.given.get(source, last))
         return replace(self, given=dict(sorted({**self.given, source: until}.items())))
 
-    def told(self, meta: CoinMeta, origin: str, as_of: pd.Timestamp | None) -> CoinRecord:
+    def with_meta(self, meta: CoinMeta, origin: str, as_of: pd.Timestamp | None) -> CoinRecord:
         """The record with what `meta` says; an undated answer, or one older than it has, only fills what is unknown."""
         older = self.as_of is not None and (as_of is None or as_of < self.as_of)
         news: dict[str, Any] = {

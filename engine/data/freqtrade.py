@@ -28,7 +28,7 @@ FUNDING = "_USDC_USDC-1h-funding_rate.feather"
 
 
 @dataclass(frozen=True)
-class SetAside:
+class SkippedFile:
     """A file that was not imported, and why."""
 
     file: str
@@ -45,7 +45,7 @@ class ImportReport:
         Files read and handed to the store.
     coins : int
         Coins in them.
-    set_aside : tuple of SetAside
+    set_aside : tuple of SkippedFile
         Files that are truncated or not what they should be; the others were imported all the same.
     merge : MergeReport
         What the store made of them.
@@ -53,7 +53,7 @@ class ImportReport:
 
     files: int
     coins: int
-    set_aside: tuple[SetAside, ...]
+    set_aside: tuple[SkippedFile, ...]
     merge: MergeReport
 
     @property
@@ -95,7 +95,7 @@ def import_freqtrade(
     """
     paths = find_files(Path(folder))
     tables, coins = [], set()
-    set_aside: list[SetAside] = []
+    set_aside: list[SkippedFile] = []
     for done, path in enumerate(paths):
         if progress:
             progress(done, len(paths), path.name)
@@ -103,7 +103,7 @@ def import_freqtrade(
             tables.append(_read(path))
             coins.add(_coin_of(path))
         except _Foreign as reason:
-            set_aside.append(SetAside(str(path), str(reason)))
+            set_aside.append(SkippedFile(str(path), str(reason)))
     if progress:
         progress(len(paths), len(paths), "read")
     if not tables:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from engine.clock import parse_instant
 from engine.data.coin_table import CoinMeta
-from engine.errors import DataError, some
+from engine.errors import DataError, join_first
 
 if TYPE_CHECKING:
     from engine.data.cache import Store
@@ -72,7 +72,7 @@ def import_meta(store: Store, path: str | Path, *, as_of: str | pd.Timestamp | N
     path = Path(path)
     metas = read_meta(path)
     instant = None if as_of is None else parse_instant(as_of, "as_of", hourly=False).floor("min")
-    added, changed = store.tell(metas, path.name, instant)
+    added, changed = store.update_coin_table(metas, path.name, instant)
     return MetaReport(len(metas), added, changed, tuple(meta.name for meta in metas if meta.is_delisted))
 
 
@@ -93,7 +93,7 @@ def parse_meta(answer: Any, where: object) -> tuple[CoinMeta, ...]:
     universe = body.get("universe") if isinstance(body, dict) else None
     if not isinstance(universe, list) or not universe:
         named = isinstance(answer, dict) and answer
-        found = f"an object with {some(answer)}" if named else f"a {type(answer).__name__}"
+        found = f"an object with {join_first(answer)}" if named else f"a {type(answer).__name__}"
         raise DataError(f"{where}: no 'universe' of coins in it, but {found}. {_WANTED}")
     if isinstance(universe[0], dict) and "tokens" in universe[0]:
         raise DataError(f"{where}: this is the spot market's answer (its universe has 'tokens'). {_WANTED}")
@@ -102,7 +102,7 @@ def parse_meta(answer: Any, where: object) -> tuple[CoinMeta, ...]:
     names = [meta.name for meta in metas]
     if len(set(names)) != len(names):
         twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{where}: {some(twice)} appears twice. {_WANTED}")
+        raise DataError(f"{where}: {join_first(twice)} appears twice. {_WANTED}")
     return metas
 
 

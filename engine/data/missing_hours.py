@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from engine.atomic_io import sync_folder, write_durable
-from engine.data.api_records import REQUEST_WEIGHT, Kind
+from engine.data.api_records import REQUEST_WEIGHT, HistoryType
 from engine.data.cache import Store
 from engine.data.manifest import Manifest
 from engine.data.merge import PROVISIONAL
@@ -52,11 +52,11 @@ class KnownEmpty:
                     for kind, coins in state["empty"].items()
                 }
 
-    def hours(self, kind: Kind, coin: str) -> Integers:
+    def hours(self, kind: HistoryType, coin: str) -> Integers:
         """Hour numbers without a row, ascending."""
         return self._hours.get(kind.name, {}).get(coin, np.empty(0, dtype=np.int64))
 
-    def add(self, kind: Kind, coin: str, hours: Integers) -> None:
+    def add(self, kind: HistoryType, coin: str, hours: Integers) -> None:
         """Remember more of them."""
         if len(hours):
             self._hours.setdefault(kind.name, {})[coin] = np.union1d(self.hours(kind, coin), hours)
@@ -85,13 +85,13 @@ class Lacking:
         The cache, which is read once.
     coins : sequence of str
         Coins to look at.
-    kinds : sequence of Kind
+    kinds : sequence of HistoryType
         Kinds of history. An hour is held when every field of the kind has a value there that is not provisional.
     first, last : int
         The range as hour numbers, both inclusive.
     """
 
-    def __init__(self, store: Store, coins: Sequence[str], kinds: Sequence[Kind], first: int, last: int) -> None:
+    def __init__(self, store: Store, coins: Sequence[str], kinds: Sequence[HistoryType], first: int, last: int) -> None:
         self.first, self.last = first, last
         self.empty = KnownEmpty(store.path)
         self._line = {coin: line for line, coin in enumerate(coins)}
@@ -103,7 +103,7 @@ class Lacking:
         self._coins = manifest.coins
         self._held = store.consistent(held) if manifest.files else held(manifest)
 
-    def gaps(self, kind: Kind, coin: str, delisted: bool) -> list[Gap]:
+    def gaps(self, kind: HistoryType, coin: str, delisted: bool) -> list[Gap]:
         """Ranges to ask for, ascending, both ends inclusive.
 
         Held hours between two lacking ones are asked for again where that costs less than a second request.
@@ -126,21 +126,21 @@ class Lacking:
             return False
         return record.alive_until is None or record.alive_until < record.gone_by
 
-    def hours(self, kind: Kind, coin: str) -> Integers:
+    def hours(self, kind: HistoryType, coin: str) -> Integers:
         """Hour numbers of the range that are lacking."""
         lacking = ~self._held[kind.name][self._line[coin]]
         empty = self.empty.hours(kind, coin)
         lacking[empty[(empty >= self.first) & (empty <= self.last)] - self.first] = False
         return np.flatnonzero(lacking) + self.first
 
-    def last_held(self, kind: Kind, coin: str) -> int | None:
+    def last_held(self, kind: HistoryType, coin: str) -> int | None:
         """Last hour of the range that the cache holds."""
         held = np.flatnonzero(self._held[kind.name][self._line[coin]])
         return int(held[-1]) + self.first if len(held) else None
 
 
 def _held(
-    store: Store, manifest: Manifest, kinds: Sequence[Kind], line: Mapping[str, int], first: int, last: int
+    store: Store, manifest: Manifest, kinds: Sequence[HistoryType], line: Mapping[str, int], first: int, last: int
 ) -> dict[str, Flags]:
     """The hours that a state of the cache holds: an array (N, H) a kind."""
     held = {kind.name: np.zeros((len(line), last - first + 1), dtype=np.bool_) for kind in kinds}

@@ -15,7 +15,7 @@ from engine.clock import hourly_index, parse_instant, show
 from engine.data.cache import Store
 from engine.data.manifest import Manifest
 from engine.data.schema import Flags, Floats, hour_number
-from engine.errors import DataError, nearest, some
+from engine.errors import DataError, did_you_mean, join_first
 from engine.panel import FIELDS, QUOTES, Coin, Panel, tradable_rule
 
 Instant = str | date | datetime | pd.Timestamp
@@ -83,8 +83,8 @@ def _panel(
     fields, observed = _read_fields(store, manifest, index, names)
     if "mid" not in fields:
         raise DataError(
-            f"No price of {some(names)} from {show(first)} to {show(last)} in the cache {store.path}, whose prices "
-            f"run from {show(span[0])} to {show(span[1])}."
+            f"No price of {join_first(names)} from {show(first)} to {show(last)} in the cache {store.path}, whose "
+            f"prices run from {show(span[0])} to {show(span[1])}."
         )
     if coins is None:
         priced: Flags = np.asarray(~np.isnan(fields["mid"]).all(axis=0), dtype=np.bool_)
@@ -117,8 +117,8 @@ def _chosen(
     if strange:
         lists = "has no price of" if strange[0] in manifest.coins else "does not know"
         raise DataError(
-            f"The cache {store.path} {lists} {some(strange)}.{nearest(strange[0], known)} It has prices of "
-            f"{len(known)} coins: {some(known)}. Names are HyperLiquid's own, case-sensitive."
+            f"The cache {store.path} {lists} {join_first(strange)}.{did_you_mean(strange[0], known)} It has prices of "
+            f"{len(known)} coins: {join_first(known)}. Names are HyperLiquid's own, case-sensitive."
         )
     return chosen
 

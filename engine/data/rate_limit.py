@@ -11,7 +11,7 @@ BUDGET: Final = 1200
 WINDOW_SECONDS: Final = 60.0
 
 
-class Pacer:
+class RateLimiter:
     """A budget of weight in any `window_seconds`, kept by waiting before a request.
 
     What a request costs may be known only by its answer: :meth:`reserve` the most that it can cost, ask, then

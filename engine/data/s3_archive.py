@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import pandas as pd
 
 from engine.clock import HOUR
-from engine.errors import DataError, some
+from engine.errors import DataError, join_first
 
 BUCKET = "hyperliquid-archive"
 ASSET_CTXS = "asset_ctxs"
@@ -314,7 +314,7 @@ def _missing(days: Sequence[date]) -> tuple[date, ...]:
 def describe(plan: Plan) -> list[str]:
     """Lines for people: days that are missing, and where the archive ends."""
     lines = [
-        f"{name}: {len(days)} days are missing in the archive: {some(days)}."
+        f"{name}: {len(days)} days are missing in the archive: {join_first(days)}."
         for name, days in plan.missing_days.items()
         if days
     ]

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from engine.clock import show
-from engine.errors import DataError, nearest
+from engine.errors import DataError, did_you_mean
 from engine.panel import FIELDS, PRICES
 
 #: Version of the files and of the manifest; a reader refuses any other one.
@@ -156,7 +156,7 @@ def _check_columns(table: Any, where: str) -> None:
             raise DataError(f"{where}: the column {name!r} is missing; there are {', '.join(names) or 'none'}.")
     strange = [name for name in names if name not in (TIME, COIN) and name not in FIELDS]
     if strange:
-        hint = nearest(strange[0], FIELDS)
+        hint = did_you_mean(strange[0], FIELDS)
         raise DataError(f"{where}: unknown column {strange[0]!r}.{hint} Fields: {', '.join(FIELDS)}.")
     if len(set(names)) != len(names):
         raise DataError(f"{where}: a column appears twice among {', '.join(names)}.")

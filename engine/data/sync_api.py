@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, show
-from engine.data.api_client import Exchange, Fault
-from engine.data.api_records import CANDLES, FUNDING, Kind, Page, bad_items
+from engine.data.api_client import Exchange, RequestFailed
+from engine.data.api_records import CANDLES, FUNDING, HistoryType, Page, bad_items
 from engine.data.cache import Progress, Store
 from engine.data.coin_table import CoinMeta
 from engine.data.merge_report import Conflict, MergeReport, differences
 from engine.data.missing_hours import Gap, Lacking
-from engine.data.rate_limit import Pacer
+from engine.data.rate_limit import RateLimiter
 from engine.data.schema import Integers, hour_number, instant_of
-from engine.errors import DataError, nearest, some
+from engine.errors import DataError, did_you_mean, join_first
 
 SOURCE: Final = "api"
 #: Requests between two commits: about a minute and a half at the pace of the exchange's limit.
@@ -114,11 +114,11 @@ class _Batch:
     lacking: Lacking
     replace: bool
     requests: int = 0
-    pages: dict[Kind, dict[str, list[Page]]] = field(default_factory=dict)
-    empty: list[tuple[Kind, str, Integers]] = field(default_factory=list)
+    pages: dict[HistoryType, dict[str, list[Page]]] = field(default_factory=dict)
+    empty: list[tuple[HistoryType, str, Integers]] = field(default_factory=list)
     merges: list[MergeReport] = field(default_factory=list)
 
-    def add(self, kind: Kind, coin: str, page: Page, empty: Integers) -> None:
+    def add(self, kind: HistoryType, coin: str, page: Page, empty: Integers) -> None:
         self.requests += 1
         if len(page.hours):
             self.pages.setdefault(kind, {}).setdefault(coin, []).append(page)
@@ -139,7 +139,7 @@ class _Batch:
 class _Task:
     """What is lacking of one coin and kind."""
 
-    kind: Kind
+    kind: HistoryType
     meta: CoinMeta
     gaps: Sequence[Gap]
 
@@ -176,12 +176,12 @@ class _Sync:
                 try:
                     self._fetch(task)
                     failed = 0
-                except Fault as fault:
+                except RequestFailed as fault:
                     self.faults.append(f"{task.meta.name} {task.kind.name}: {fault}")
                     failed += 1
                 self.done += task.weight
                 if failed == GIVE_UP_AFTER and (rest := self.tasks[place + 1 :]):
-                    names = some(f"{later.meta.name} {later.kind.name}" for later in rest)
+                    names = join_first(f"{later.meta.name} {later.kind.name}" for later in rest)
                     self.faults.append(f"not asked for, since {failed} coins in a row failed: {names}")
                     break
         except KeyboardInterrupt:
@@ -209,7 +209,7 @@ class _Sync:
                     if page.reached is not None and page.reached >= first:
                         end = min(page.reached, last)
                     elif page.items >= kind.cap:
-                        raise Fault(f"a full answer without a row after {show(instant_of(first))}")
+                        raise RequestFailed(f"a full answer without a row after {show(instant_of(first))}")
                 if page.bad:
                     self.faults.append(f"{coin} {kind.name}: {bad_items(page)}")
                 self.rows[kind.name] += len(page.hours)
@@ -293,10 +293,10 @@ def sync_api(
             f"There is nothing to sync from {show(instant_of(first))} to {show(instant_of(last))}: the range is empty "
             f"(it is {show(now)} now). Set data.start and data.end."
         )
-    exchange = Exchange(base_url, timeout_seconds, Pacer(clock, sleep))
+    exchange = Exchange(base_url, timeout_seconds, RateLimiter(clock, sleep))
     metas = exchange.metas()
     wanted = _chosen(metas, coins, exchange.shown)
-    store.tell(metas, SOURCE, now.floor("min"))
+    store.update_coin_table(metas, SOURCE, now.floor("min"))
     lacking = Lacking(store, [meta.name for meta in wanted], (CANDLES, FUNDING), first, last)
     tasks = [
         _Task(kind, meta, gaps)
@@ -337,7 +337,7 @@ def _chosen(metas: Sequence[CoinMeta], coins: Iterable[str] | None, where: str) 
     unknown = [name for name in names if name not in known]
     if unknown:
         raise DataError(
-            f"{where} has no perpetual {unknown[0]!r}.{nearest(unknown[0], known)} Names are case-sensitive "
+            f"{where} has no perpetual {unknown[0]!r}.{did_you_mean(unknown[0], known)} Names are case-sensitive "
             f"(kPEPE); data.coins names the coins, and without it all {len(known)} are synced."
         )
     return [known[name] for name in names]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from engine.errors import LiveError, nearest
+from engine.errors import LiveError, did_you_mean
 
 CONFIG: Final = Path("hyperliquid_config.json")
 _KEYS: Final = ("secret_key", "account_address", "multi_sig", "vault_address")
@@ -85,7 +85,7 @@ def _read(file: Path) -> dict[str, Any]:
         raise LiveError(f"{file} is not a JSON object of {', '.join(_KEYS)}.")
     for name in found:
         if name not in _KEYS and name not in _IGNORED:
-            raise LiveError(f"{file} has an unknown key.{nearest(str(name), _KEYS)} Keys: {', '.join(_KEYS)}.")
+            raise LiveError(f"{file} has an unknown key.{did_you_mean(str(name), _KEYS)} Keys: {', '.join(_KEYS)}.")
     return found
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import pandas as pd
 
-from engine.live.orders import AccountState, Answer, Fill, Market, OrderRequest
+from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult
 
 
 class DEX(ABC):
@@ -39,11 +39,11 @@ class DEX(ABC):
         """Time by the clock that requests are stamped and expire with, ms."""
 
     @abstractmethod
-    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
+    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
         """Send IOC orders in one request that is void after `expires_ms`; never raises for what may have been sent."""
 
     @abstractmethod
-    def ask(self, order: OrderRequest) -> Answer | None:
+    def ask(self, order: OrderRequest) -> OrderResult | None:
         """What became of an order that was sent; None when the exchange has never seen it."""
 
     @abstractmethod

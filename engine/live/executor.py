@@ -19,7 +19,17 @@ import pandas as pd
 from engine.errors import UnreachableError
 from engine.live.dex import DEX
 from engine.live.journal import Journal, described
-from engine.live.orders import SIZE_TOLERANCE, AccountState, Answer, Goal, Market, Missing, OrderRequest, Outcome, Plan
+from engine.live.orders import (
+    SIZE_TOLERANCE,
+    AccountState,
+    Goal,
+    Market,
+    Missing,
+    OrderRequest,
+    OrderResult,
+    Outcome,
+    Plan,
+)
 
 #: Words of refusals that a second attempt would meet again (FACTS 5.2; texts vary, so they are looked for inside).
 PERMANENT: Final = (
@@ -72,7 +82,7 @@ def cloid(key: str, instant: pd.Timestamp, coin: str, attempt: int) -> str:
 
 
 @dataclass
-class Execution:
+class OrderExecutor:
     """One execution of goals.
 
     Parameters
@@ -106,7 +116,7 @@ class Execution:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
 
-    answers: list[tuple[OrderRequest, Answer]] = field(default_factory=list)
+    answers: list[tuple[OrderRequest, OrderResult]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     expected: dict[str, float] = field(default_factory=dict)
     given_up: dict[str, str] = field(default_factory=dict)
@@ -123,7 +133,7 @@ class Execution:
         self, goals: Sequence[Goal], state: AccountState, markets: Mapping[str, Market], plan: Plan | None
     ) -> Outcome:
         """Trade to the goals, given the account and the markets as just read."""
-        self._see(state)
+        self._set_state(state)
         self.expected = dict(state.units)
         self._markets = markets
         self._attempts = self.journal.attempts(self.instant)
@@ -144,7 +154,7 @@ class Execution:
 
     def recover(self) -> AccountState:
         """Ask about every order that an earlier run left without a known fate; the account, when it has them all."""
-        self._see(self.dex.account())
+        self._set_state(self.dex.account())
         pending = self.journal.unresolved()
         if pending:
             orders = [order for order, _ in pending]
@@ -159,7 +169,7 @@ class Execution:
         for number in range(self.policy.attempts):
             if number:
                 self._markets = self.dex.markets()
-            orders = self._left(goals)
+            orders = self.remaining_orders(goals)
             if not orders or self._stopped:
                 return
             if number:
@@ -171,10 +181,10 @@ class Execution:
                     break
             self._confirm(before, orders)
 
-    def _left(self, goals: Sequence[Goal]) -> list[OrderRequest]:
+    def remaining_orders(self, goals: Sequence[Goal]) -> list[OrderRequest]:
         """Orders for what the goals lack."""
         orders = []
-        room = self._room()
+        room = self.gross_headroom()
         for goal in goals:
             held = self.expected.get(goal.coin, 0.0)
             left = goal.target_units - held
@@ -209,7 +219,7 @@ class Execution:
             orders.append(OrderRequest(name, goal.coin, left, price, goal.reduce_only))
         return orders
 
-    def _room(self) -> float | None:
+    def gross_headroom(self) -> float | None:
         """USD of gross that may be added now."""
         if self.gross_limit is None:
             return None
@@ -243,12 +253,14 @@ class Execution:
         answers = self.dex.send(orders, expires_ms)
         self.journal.append("answers", self._time(), answers=described(answers))
         unknown = [
-            order for order, answer in zip(orders, answers, strict=True) if not self._take(order, answer, len(orders))
+            order
+            for order, answer in zip(orders, answers, strict=True)
+            if not self.record_result(order, answer, len(orders))
         ]
         if unknown:
             self._resolve(unknown, expires_ms)
 
-    def _take(self, order: OrderRequest, answer: Answer, batch: int) -> bool:
+    def record_result(self, order: OrderRequest, answer: OrderResult, batch: int) -> bool:
         """Book an answer; False when the fate is unknown."""
         if answer.fate == "unknown":
             return False
@@ -282,12 +294,12 @@ class Execution:
         number = 0
         while waiting:
             expired = self.dex.clock_ms() > void_ms  # before asking: what arrives later is void
-            known: list[tuple[OrderRequest, Answer]] = []
+            known: list[tuple[OrderRequest, OrderResult]] = []
             rest: list[OrderRequest] = []
             for order in waiting:
                 answer = self.dex.ask(order)
                 if answer is None and expired:
-                    answer = Answer(order.cloid, "rejected", reason="not placed: the exchange has never seen it")
+                    answer = OrderResult(order.cloid, "rejected", reason="not placed: the exchange has never seen it")
                 if answer is None or answer.fate == "unknown":
                     rest.append(order)
                 else:
@@ -295,7 +307,7 @@ class Execution:
             if known:
                 self.journal.append("resolved", self._time(), answers=described([answer for _, answer in known]))
                 for order, answer in known:
-                    self._take(order, answer, 1)
+                    self.record_result(order, answer, 1)
             waiting = rest
             if waiting:
                 if expired and number > 20:
@@ -308,7 +320,7 @@ class Execution:
         """Read the positions until they agree with the answers; a coin that never does is traded no further."""
         coins = sorted({order.coin for order in orders})
         for number in range(len(self.policy.settle_seconds) + 1):
-            self._see(self.dex.account())
+            self._set_state(self.dex.account())
             differing = [coin for coin in coins if not self._agrees(coin)]
             if not differing:
                 return
@@ -396,7 +408,7 @@ class Execution:
 
     # Time -------------------------------------------------------------------------------------------------------------
 
-    def _see(self, state: AccountState) -> None:
+    def _set_state(self, state: AccountState) -> None:
         self._state, self._seen = state, self.clock()
 
     def _time(self) -> pd.Timestamp:

@@ -19,17 +19,17 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, UNIT, clock_error_bounds, least_error
-from engine.data.api_client import Fault, Patience, attempt, turn_away
+from engine.data.api_client import RequestFailed, RetryPolicy, attempt, install_429_hook
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
 from engine.live.hyperliquid_format import read_answers, tick_price
-from engine.live.orders import AccountState, Answer, Fill, Market, OrderRequest
+from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult
 from engine.live.predecessor import PredecessorDEX
 from engine.urls import base_address, without_path
 
 #: Before a question is asked again.
-PATIENCE: Final = Patience((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
+PATIENCE: Final = RetryPolicy((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
 #: An answer with fewer rows of a time range is all of it (FACTS 2: pages of 500 or 2,000).
 PAGE_ROWS: Final = 500
 #: Account modes whose balance is that of the spot account (FACTS 5.5).
@@ -257,7 +257,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 # That moment again: the page may have cut it.
                 start = max(start + 1, *(int(row["time"]) for row in rows))
 
-    def ask(self, order: OrderRequest) -> Answer | None:
+    def ask(self, order: OrderRequest) -> OrderResult | None:
         """``orderStatus`` by client order id."""
         said = self._info({"type": "orderStatus", "user": self.address, "oid": order.cloid}, dict)
         if said.get("status") != "order":
@@ -267,11 +267,11 @@ class HyperLiquidDEX(PredecessorDEX):
             done = float(shown["origSz"]) - (0.0 if status == "filled" else float(shown["sz"]))
         if status == "open":
             self.cancel(order)
-            return Answer(order.cloid, "unknown", reason="it rests, and was cancelled")
+            return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
         if done <= 0.0 or status.lower().endswith("rejected"):
-            return Answer(order.cloid, "rejected", reason=status)
+            return OrderResult(order.cloid, "rejected", reason=status)
         units = round(math.copysign(done, order.units), 8)
-        return Answer(order.cloid, "filled", units, reason="" if status == "filled" else status)
+        return OrderResult(order.cloid, "filled", units, reason="" if status == "filled" else status)
 
     def _contexts(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Coin table and state of the markets, and the SDK's own table brought up to date."""
@@ -305,7 +305,7 @@ class HyperLiquidDEX(PredecessorDEX):
         both = max(low, self._clock_bounds[0]), min(high, self._clock_bounds[1])
         self._clock_bounds = both if both[0] <= both[1] else (low, high)  # the clock was set meanwhile
 
-    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
+    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
         """One signed request; whatever goes wrong after it left is an unknown fate."""
         from hyperliquid.utils.types import Cloid
 
@@ -325,9 +325,9 @@ class HyperLiquidDEX(PredecessorDEX):
         sdk.set_expires_after(expires_ms)
         try:
             said = attempt(lambda: sdk.bulk_orders(requests), dict, sdk, PATIENCE)
-        except Fault as fault:
+        except RequestFailed as fault:
             fate: Any = "rejected" if fault.certain else "unknown"
-            return [Answer(order.cloid, fate, reason=str(fault)) for order in orders]
+            return [OrderResult(order.cloid, fate, reason=str(fault)) for order in orders]
         finally:
             sdk.set_expires_after(None)
         return read_answers(said, orders)
@@ -354,7 +354,7 @@ class HyperLiquidDEX(PredecessorDEX):
         sdk = self._exchange()
         try:
             said = attempt(lambda: sdk.schedule_cancel(at_ms), dict, sdk, PATIENCE)
-        except Fault as fault:
+        except RequestFailed as fault:
             return str(fault)
         return "" if said.get("status") == "ok" else str(said.get("response", said))
 
@@ -380,7 +380,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 timeout=self.timeout_seconds,
             )
             self._sdk.session.hooks["response"].append(self._note_date)
-            turn_away(self._sdk)
+            install_429_hook(self._sdk)
         # A nonce is a millisecond: two actions in one would be one.
         time.sleep(0.002)
         return self._sdk
@@ -403,7 +403,7 @@ class HyperLiquidDEX(PredecessorDEX):
             # Not Info: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
             self._api = API(self._url(), timeout=self.timeout_seconds)
             self._api.session.hooks["response"].append(self._note_date)
-            turn_away(self._api)
+            install_429_hook(self._api)
         return self._asked_again(self._api, lambda: self._api.post("/info", question), wanted, str(question["type"]))
 
     def _asked_again(self, api: Any, call: Callable[[], Any], wanted: type | tuple[type, ...], what: str) -> Any:
@@ -412,7 +412,7 @@ class HyperLiquidDEX(PredecessorDEX):
         while True:
             try:
                 return attempt(call, wanted, api, PATIENCE)
-            except Fault as fault:
+            except RequestFailed as fault:
                 if failed == len(fault.waits):
                     raise UnreachableError(
                         f"{self._shown()} does not answer {what}: {fault} ({failed + 1} attempts). Check the network "

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
-from engine.errors import short
-from engine.live.orders import Answer, OrderRequest
+from engine.errors import truncate
+from engine.live.orders import OrderRequest, OrderResult
 
 #: Words of refusals that certainly had no effect. An error in other words may have been an order that was executed
 #: (outage of 2025-07-29), so the exchange is asked.
@@ -52,34 +52,34 @@ def tick_price(price: float, sz_decimals: int, down: bool) -> float:
     return float(exact.quantize(grid, rounding=ROUND_FLOOR if down else ROUND_CEILING))
 
 
-def read_answers(said: dict[str, Any], orders: Sequence[OrderRequest]) -> list[Answer]:
+def read_answers(said: dict[str, Any], orders: Sequence[OrderRequest]) -> list[OrderResult]:
     """Fates of the orders of one request."""
     if said.get("status") != "ok":
         reason = str(said.get("response", said))
         certain = _certain(reason)
         return [
-            Answer(order.cloid, "rejected" if certain else "unknown", reason=reason, whole_batch=True)
+            OrderResult(order.cloid, "rejected" if certain else "unknown", reason=reason, whole_batch=True)
             for order in orders
         ]
     try:
         statuses = said["response"]["data"]["statuses"]
         pairs = list(zip(statuses, orders, strict=True))
     except (KeyError, TypeError, ValueError):
-        return [Answer(order.cloid, "unknown", reason=f"unreadable: {short(said)}") for order in orders]
+        return [OrderResult(order.cloid, "unknown", reason=f"unreadable: {truncate(said)}") for order in orders]
     return [_answer(status, order) for status, order in pairs]
 
 
-def _answer(status: Any, order: OrderRequest) -> Answer:
+def _answer(status: Any, order: OrderRequest) -> OrderResult:
     try:
         if "filled" in status:
             size, price = float(status["filled"]["totalSz"]), float(status["filled"]["avgPx"])
-            return Answer(order.cloid, "filled", math.copysign(size, order.units), price)
+            return OrderResult(order.cloid, "filled", math.copysign(size, order.units), price)
         if "error" in status:
             reason = str(status["error"])
-            return Answer(order.cloid, "rejected" if _certain(reason) else "unknown", reason=reason)
+            return OrderResult(order.cloid, "rejected" if _certain(reason) else "unknown", reason=reason)
     except (KeyError, TypeError, ValueError):
         pass
-    return Answer(order.cloid, "unknown", reason=f"unreadable: {short(status)}")
+    return OrderResult(order.cloid, "unknown", reason=f"unreadable: {truncate(status)}")
 
 
 def _certain(reason: str) -> bool:

@@ -19,7 +19,7 @@ import pandas as pd
 
 from engine.atomic_io import exclusive, sync_folder
 from engine.errors import LiveError
-from engine.live.orders import Answer, Goal, OrderRequest
+from engine.live.orders import Goal, OrderRequest, OrderResult
 
 
 class Journal:
@@ -185,7 +185,7 @@ class Journal:
         return {entry["coin"]: entry["leverage"] for entry in self.entries if entry["kind"] == "leverage_set"}
 
 
-def described(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+def described(answers: Sequence[OrderResult]) -> list[dict[str, Any]]:
     """Answers as plain values."""
     return [asdict(answer) for answer in answers]
 

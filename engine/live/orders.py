@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import pandas as pd
 
 #: `filled` in whole or in part, `rejected` for good, `unknown`: the exchange must be asked.
-Fate = Literal["filled", "rejected", "unknown"]
+OrderStatus = Literal["filled", "rejected", "unknown"]
 #: Relative slack when two sizes are compared.
 SIZE_TOLERANCE: Final = 1e-9
 
@@ -95,7 +95,7 @@ class OrderRequest:
 
 
 @dataclass(frozen=True)
-class Answer:
+class OrderResult:
     """What became of an order.
 
     Attributes
@@ -103,7 +103,7 @@ class Answer:
     cloid : str
         Of the order.
     fate : {"filled", "rejected", "unknown"}
-        See :data:`Fate`.
+        See :data:`OrderStatus`.
     units : float
         Signed size filled.
     price : float or None
@@ -115,7 +115,7 @@ class Answer:
     """
 
     cloid: str
-    fate: Fate
+    fate: OrderStatus
     units: float = 0.0
     price: float | None = None
     reason: str = ""
@@ -161,7 +161,7 @@ class Outcome:
     """
 
     plan: Plan | None
-    answers: tuple[tuple[OrderRequest, Answer], ...] = ()
+    answers: tuple[tuple[OrderRequest, OrderResult], ...] = ()
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
 

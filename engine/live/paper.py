@@ -20,14 +20,14 @@ from engine.atomic_io import sync_folder, write_durable
 from engine.clock import parse_instant, show, utc_days
 from engine.config import RunConfig
 from engine.errors import DataError, LiveError
-from engine.live.orders import SIZE_TOLERANCE, AccountState, Answer, Fill, Market, OrderRequest
+from engine.live.orders import SIZE_TOLERANCE, AccountState, Fill, Market, OrderRequest, OrderResult
 from engine.live.predecessor import PredecessorDEX
 from engine.panel import Panel
 from engine.simulation.backtest import check_config, check_panel, kernel_inputs
 from engine.simulation.result import REASONS
 
 if TYPE_CHECKING:
-    from engine.simulation.kernel import Coins, Fees, Rules, Tape
+    from engine.simulation.kernel import CoinParams, Fees, MarketData, SimParams
 
 _SCHEMA: Final = 1
 
@@ -74,7 +74,7 @@ class PaperDEX(PredecessorDEX):
         check_panel(panel, "PaperDEX")
         self.panel, self.config, self.state = panel, check_config(config), None if state is None else Path(state)
         self.min_notional_usd = self.config.execution.min_notional_usd
-        self._inputs: tuple[Tape, Fees, Coins, Rules] | None = None
+        self._inputs: tuple[MarketData, Fees, CoinParams, SimParams] | None = None
         coins = len(panel.coins)
         self.cash = self.config.account.initial_equity_usd
         self.units = np.zeros(coins)
@@ -85,7 +85,7 @@ class PaperDEX(PredecessorDEX):
         self.trades: list[PaperTrade] = []
         self.liquidated: pd.Timestamp | None = None
         self.equities: dict[pd.Timestamp, float] = {}
-        self._answers: dict[str, Answer] = {}
+        self._answers: dict[str, OrderResult] = {}
         self._done: dict[tuple[int, bool], float] = {}
         self.row = self._row(panel.index[0] if start is None else start)
         if self.state is not None and self.state.is_file():
@@ -217,7 +217,7 @@ class PaperDEX(PredecessorDEX):
             )
         return row
 
-    def _kernel(self) -> tuple[Tape, Fees, Coins, Rules]:
+    def _kernel(self) -> tuple[MarketData, Fees, CoinParams, SimParams]:
         if self._inputs is None:
             self._inputs = kernel_inputs(self.panel, self.config)
         return self._inputs
@@ -264,16 +264,16 @@ class PaperDEX(PredecessorDEX):
         """The instant: nothing expires here."""
         return int(self.instant.timestamp() * 1000)
 
-    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
+    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
         """Fill or reject each order; a cloid that was seen before is rejected."""
         answers = [self._answer(order) for order in orders]
         self._save()
         return answers
 
-    def _answer(self, order: OrderRequest) -> Answer:
+    def _answer(self, order: OrderRequest) -> OrderResult:
         reason = self._refusal(order)
         if reason:
-            answer = Answer(order.cloid, "rejected", reason=reason)
+            answer = OrderResult(order.cloid, "rejected", reason=reason)
         else:
             answer = self._fill(order)
         self._answers.setdefault(order.cloid, answer)
@@ -297,7 +297,7 @@ class PaperDEX(PredecessorDEX):
             return f"Order must have minimum value of ${self.min_notional_usd:g}."
         return ""
 
-    def _fill(self, order: OrderRequest) -> Answer:
+    def _fill(self, order: OrderRequest) -> OrderResult:
         from engine.simulation.kernel import fill_price_nb, reason_nb
 
         _, _, table, rules = self._kernel()
@@ -311,7 +311,7 @@ class PaperDEX(PredecessorDEX):
         )
         if (order.limit_price - touch) * order.units < 0.0:
             reason = "Order could not immediately match against any resting orders."
-            return Answer(order.cloid, "rejected", reason=reason)
+            return OrderResult(order.cloid, "rejected", reason=reason)
         i = self.panel.coins.index(order.coin)
         price, fee, spread = self._execute(i, order.units, market.mid)
         before = self.units[i]
@@ -323,11 +323,11 @@ class PaperDEX(PredecessorDEX):
         self.cash -= order.units * price + fee
         self.units[i], self.price[i], self.missing[i] = after, market.mid, 0
         self._book(i, order.units, price, fee, spread, REASONS[reason_nb(before, after)], order.cloid)
-        return Answer(order.cloid, "filled", order.units, price)
+        return OrderResult(order.cloid, "filled", order.units, price)
 
-    def ask(self, order: OrderRequest) -> Answer:
+    def ask(self, order: OrderRequest) -> OrderResult:
         """What was answered to the order; nothing is ever under way here."""
-        return self._answers.get(order.cloid) or Answer(order.cloid, "rejected", reason="not placed")
+        return self._answers.get(order.cloid) or OrderResult(order.cloid, "rejected", reason="not placed")
 
     def cancel(self, order: OrderRequest) -> None:
         """Nothing rests here."""
@@ -409,7 +409,7 @@ class PaperDEX(PredecessorDEX):
         gone = content["liquidated"]
         self.liquidated = None if gone is None else pd.Timestamp(gone)
         self._answers = {
-            cloid: Answer(cloid, fate, units, price, reason)
+            cloid: OrderResult(cloid, fate, units, price, reason)
             for cloid, (fate, units, price, reason) in content["answers"].items()
         }
         self.trades = [PaperTrade(**{**trade, "time": pd.Timestamp(trade["time"])}) for trade in content["trades"]]

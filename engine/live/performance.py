@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from engine.config import Execution, RunConfig
-from engine.errors import DataError, HlbtError, LiveError, some
+from engine.errors import DataError, HlbtError, LiveError, join_first
 from engine.live.dex import DEX
 from engine.live.journal import Journal
 
@@ -63,7 +63,7 @@ def find_journal(folder: Path, name: str, network: str) -> Path:
         raise LiveError(f"{folder} has no journal of {name!r} on {network}. `hlbt live run` with --execute makes one.")
     if len(found) > 1:
         raise LiveError(
-            f"{folder} has journals of several accounts: {some(path.name for path in found)}. Move one away."
+            f"{folder} has journals of several accounts: {join_first(path.name for path in found)}. Move one away."
         )
     return found[0]
 

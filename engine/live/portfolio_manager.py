@@ -24,21 +24,21 @@ from engine.errors import (
     LiveError,
     OracleError,
     WeightsError,
-    nearest,
-    some,
+    did_you_mean,
+    join_first,
 )
 from engine.live.dex import DEX
-from engine.live.executor import Execution, Policy
+from engine.live.executor import OrderExecutor, Policy
 from engine.live.journal import Journal, single_instance
 from engine.live.live_panel import trade_instant, with_live_row
 from engine.live.orders import AccountState, Market, Outcome, Plan
 from engine.live.planner import make_plan
 from engine.live.risk_limits import Limits, breaches, clock_breaches, equity_breaches, price_breaches, refuse
-from engine.oracles.base import Oracle, asked, weight_matrix
-from engine.oracles.fixed_weights import GivenWeights
+from engine.oracles.base import Oracle, call_fetch_weights, weight_matrix
+from engine.oracles.fixed_weights import FixedWeights
 from engine.panel import Panel
 from engine.simulation.backtest import check_config, decisions_of
-from engine.simulation.overlays import applied, traded_weights
+from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.weights import check_gross, validate_weights
 
 #: Where journals, locks and the kill switch are by default.
@@ -216,8 +216,8 @@ class PortfolioManager:
             f"the kill switch {self.kill_switch} is set; delete the file to trade" if self.kill_switch.exists() else ""
         )
 
-    def _execution(self, instant: pd.Timestamp) -> Execution:
-        return Execution(
+    def _execution(self, instant: pd.Timestamp) -> OrderExecutor:
+        return OrderExecutor(
             self.dex,
             self.journal,
             self.policy,
@@ -226,7 +226,7 @@ class PortfolioManager:
             gross_limit=self.limits.gross,
             leverage=int(np.ceil(2.0 * self.config.account.max_gross)),
             guard=self._killed,
-            closes_all=isinstance(self.oracle, GivenWeights) and self.oracle.frame.columns.empty,
+            closes_all=isinstance(self.oracle, FixedWeights) and self.oracle.frame.columns.empty,
             sleep=self.sleep,
             clock=self.clock,
         )
@@ -246,13 +246,13 @@ class PortfolioManager:
         panel = self._panel(instant)
         if panel is None:
             given = _asked(self.oracle, decision, markets, None)
-            if applied(self.config):
+            if describe_overlays(self.config):
                 given = self._varied(given, decision)
             self.oracle.validate_weights(given, self.config.account.max_gross)
             if strange := self.dex.unlisted(coin for coin, weight in given.items() if weight != 0.0):
                 raise WeightsError(
-                    f"Weights at {show(decision)} name {some(strange)}, no coin of {self.dex.network}."
-                    f"{nearest(strange[0], markets)} Names are HyperLiquid's, and case counts."
+                    f"Weights at {show(decision)} name {join_first(strange)}, no coin of {self.dex.network}."
+                    f"{did_you_mean(strange[0], markets)} Names are HyperLiquid's, and case counts."
                 )
             return given
         known = panel.until(decision)
@@ -261,24 +261,26 @@ class PortfolioManager:
                 f"The panel has no row at {show(decision)}; its last one before is {show(known.index[-1])}."
             )
         if self.config.execution.tranches > 1:
-            own = self.oracle.decisions if isinstance(self.oracle, GivenWeights) else decisions_of(known, self.config)
+            own = self.oracle.decisions if isinstance(self.oracle, FixedWeights) else decisions_of(known, self.config)
             decisions = own[own < decision].union(known.index[-1:])
             decisions, values = validate_weights(weight_matrix(self.oracle, known, decisions), known)
         else:
             universe = list(markets) if decision == instant else _tradable(known)
             decisions, values = known.index[-1:], _row(_asked(self.oracle, decision, universe, known.known()), known)
         traded = traded_weights(values, decisions, known, self.config)[-1:]
-        check_gross(traded, decisions[-1:], self.config.account.max_gross, applied(self.config))
+        check_gross(traded, decisions[-1:], self.config.account.max_gross, describe_overlays(self.config))
         return dict(zip(panel.coins, map(float, traded[0]), strict=True))
 
     def _varied(self, given: Mapping[str, float], decision: pd.Timestamp) -> dict[str, float]:
         """The variants that need no market data."""
         execution = self.config.execution
-        alone = isinstance(self.oracle, GivenWeights) or execution.tranches == 1
+        alone = isinstance(self.oracle, FixedWeights) or execution.tranches == 1
         if execution.target_volatility > 0.0 or not alone:
-            raise LiveError(f"The weights are changed{applied(self.config)}: that needs market data. Sync a cache.")
+            raise LiveError(
+                f"The weights are changed{describe_overlays(self.config)}: that needs market data. Sync a cache."
+            )
         frame = pd.DataFrame([dict(given)], index=pd.DatetimeIndex([decision]), dtype=np.float64)
-        if isinstance(self.oracle, GivenWeights):
+        if isinstance(self.oracle, FixedWeights):
             frame = self.oracle.frame[:decision]
         # No panel is looked at without a volatility target.
         traded = traded_weights(
@@ -292,7 +294,7 @@ class PortfolioManager:
             from engine.data.panel_loader import cache_path, load_panel
 
             data = self.config.data
-            given = isinstance(self.oracle, GivenWeights) and not self.config.execution.target_volatility
+            given = isinstance(self.oracle, FixedWeights) and not self.config.execution.target_volatility
             if given or not cache_path(data.cache).is_dir():
                 return None
             panel = load_panel(data.cache, self.config.start, instant, data.coins)
@@ -326,7 +328,7 @@ def _key(oracle: Oracle, config: RunConfig) -> str:
 def _asked(oracle: Oracle, decision: pd.Timestamp, universe: Iterable[str], panel: Panel | None) -> dict[str, float]:
     """The oracle's weights for one decision; whatever it raises is an OracleError."""
     try:
-        return asked(oracle, decision, universe, panel)
+        return call_fetch_weights(oracle, decision, universe, panel)
     except HlbtError:
         raise
     except Exception as error:

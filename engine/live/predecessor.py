@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.errors import LiveError, nearest
+from engine.errors import LiveError, did_you_mean
 from engine.live.dex import DEX
 from engine.live.orders import Outcome
 from engine.live.portfolio_manager import PortfolioManager
-from engine.oracles.fixed_weights import GivenWeights
+from engine.oracles.fixed_weights import FixedWeights
 
 
 class PredecessorDEX(DEX):
@@ -45,7 +45,7 @@ class PredecessorDEX(DEX):
             quoted = [self.quoted(market) for market in markets.values()]
             return {at.coin: (at.bid, at.ask) for at in quoted if at.bid is not None and at.ask is not None}
         if coin not in markets:
-            raise LiveError(f"{coin!r} cannot be traded on {self.network}.{nearest(coin, markets)}")
+            raise LiveError(f"{coin!r} cannot be traded on {self.network}.{did_you_mean(coin, markets)}")
         market = self.quoted(markets[coin])
         if market.bid is None or market.ask is None:
             raise LiveError(f"{coin} has no two-sided quote on {self.network}. Try again later.")
@@ -61,4 +61,4 @@ class PredecessorDEX(DEX):
         **settings
             Of the ``PortfolioManager``.
         """
-        return PortfolioManager(GivenWeights.of(weights), self, **settings).manage_portfolio()
+        return PortfolioManager(FixedWeights.of(weights), self, **settings).manage_portfolio()

@@ -11,7 +11,7 @@ import pandas as pd
 
 from engine.clock import show
 from engine.config import parse_value
-from engine.errors import ConfigError, LimitError, SpecError, nearest
+from engine.errors import ConfigError, LimitError, SpecError, did_you_mean
 from engine.live.journal import Journal
 from engine.live.orders import Market, Plan
 
@@ -71,7 +71,7 @@ class Limits:
         known = [item.name for item in fields(cls)]
         for name in values:
             if name not in known:
-                raise SpecError(f"Unknown limit {name!r}.{nearest(name, known)} Limits: {', '.join(known)}.")
+                raise SpecError(f"Unknown limit {name!r}.{did_you_mean(name, known)} Limits: {', '.join(known)}.")
         return cls(**values)
 
     @classmethod

@@ -15,7 +15,7 @@ from engine.config import RunConfig
 from engine.data.cache import Progress, Store
 from engine.data.panel_loader import cache_path, load_panel
 from engine.data.sync_api import sync_api
-from engine.errors import DataError, LimitError, LiveError, UnreachableError, WeightsError, some
+from engine.errors import DataError, LimitError, LiveError, UnreachableError, WeightsError, join_first
 from engine.live.dex import DEX
 from engine.live.executor import Policy
 from engine.live.hyperliquid import HyperLiquidDEX
@@ -27,7 +27,7 @@ from engine.live.portfolio_manager import KILL_SWITCH, LIVE_FOLDER, PortfolioMan
 from engine.live.risk_limits import Limits, refuse
 from engine.live.spec import load_live_oracle, read_spec
 from engine.oracles.base import Oracle
-from engine.oracles.fixed_weights import GivenWeights
+from engine.oracles.fixed_weights import FixedWeights
 from engine.panel import Panel
 from engine.weights import read_weights
 
@@ -101,7 +101,7 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
     frame = read_weights(path)
     if frame.empty:
         raise WeightsError(f"Weights file {path} has no row.")
-    oracle = GivenWeights(frame)
+    oracle = FixedWeights(frame)
     decision = trade_instant(now, config) - config.execution.delay_hours * HOUR
     row = oracle.decisions[oracle.decisions <= decision]
     if not len(row):
@@ -122,7 +122,7 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
 def flat(name: str) -> Strategy:
     """Every position closed, whatever the limits: also the way out of a spec that cannot be read any more."""
     key = hashlib.sha256(f"flatten|{name}".encode()).hexdigest()
-    return Strategy(name, key, GivenWeights.of({}), RunConfig(), Limits.none(), ("every position is closed",))
+    return Strategy(name, key, FixedWeights.of({}), RunConfig(), Limits.none(), ("every position is closed",))
 
 
 class Session:
@@ -149,7 +149,7 @@ class Session:
         self.strategy, self.venue, self.now = strategy, venue, now
         self.instant = trade_instant(now, strategy.config)
         self.notes = list(strategy.notes)
-        if not isinstance(strategy.oracle, GivenWeights) and not scheduled(self.instant, strategy.config):
+        if not isinstance(strategy.oracle, FixedWeights) and not scheduled(self.instant, strategy.config):
             self.notes.append(f"{show(self.instant)} is off the schedule that was validated")
         self.panel: Panel | None = None
         self._dex: DEX | None = None
@@ -158,7 +158,7 @@ class Session:
     @property
     def wants_data(self) -> bool:
         """Whether the oracle sees a panel, or a paper account is to be brought through the hours since it traded."""
-        given = isinstance(self.strategy.oracle, GivenWeights) and self.venue.network != "paper"
+        given = isinstance(self.strategy.oracle, FixedWeights) and self.venue.network != "paper"
         return not given or self.strategy.config.execution.target_volatility > 0.0
 
     def sync(self, progress: Progress | None = None) -> None:
@@ -185,7 +185,7 @@ class Session:
         except DataError as error:
             raise UnreachableError(f"The data cannot be brought up to date: {error}") from error
         if report.problems:
-            self.notes.append(f"sync: {some(report.problems, 3)}")
+            self.notes.append(f"sync: {join_first(report.problems, 3)}")
 
     @property
     def dex(self) -> DEX:

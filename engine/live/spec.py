@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from engine.atomic_io import sync_folder, write_durable
 from engine.config import RunConfig
-from engine.errors import HlbtError, OracleError, SpecError, nearest, some
+from engine.errors import HlbtError, OracleError, SpecError, did_you_mean, join_first
 from engine.live.risk_limits import Limits
 from engine.oracles.base import Oracle
 from engine.oracles.loading import load_oracle, oracle_code
@@ -138,9 +138,10 @@ def read_spec(path: Path) -> StrategySpec:
     names = {item.name for item in fields(StrategySpec)}
     missing, extra = names - set(content), set(content) - names - {"schema"}
     if missing or extra:
-        hint = nearest(next(iter(extra)), names) if extra else ""
+        hint = did_you_mean(next(iter(extra)), names) if extra else ""
         raise SpecError(
-            f"Spec {path}: missing {some(sorted(missing)) or 'nothing'}, unknown {some(sorted(extra))}.{hint}"
+            f"Spec {path}: missing {join_first(sorted(missing)) or 'nothing'}, unknown "
+            f"{join_first(sorted(extra))}.{hint}"
         )
     del content["schema"]
     try:

@@ -33,21 +33,21 @@ from engine.clock import decision_instants, show
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError
 from engine.lookahead.checks import (
-    Answer,
+    AuditContext,
+    CheckResult,
     Difference,
-    Moved,
-    Subject,
-    ask_coins,
-    ask_cut,
-    ask_funding,
-    ask_future,
-    ask_instant,
-    ask_last_row,
-    ask_process,
-    ask_published,
-    ask_repeat,
-    ask_score,
-    ask_valid,
+    WeightChanged,
+    check_coins,
+    check_cut,
+    check_funding,
+    check_future,
+    check_instant,
+    check_last_row,
+    check_process,
+    check_published,
+    check_repeat,
+    check_score,
+    check_valid,
     spread,
 )
 from engine.oracles.base import Oracle, weight_matrix
@@ -140,16 +140,16 @@ _TITLES: Mapping[str, str] = {
     "process": "a new process says the same",
     "published": "its own rows are used once published",
 }
-_QUESTIONS: Mapping[str, Callable[[Subject], Answer]] = {
-    "valid": ask_valid,
-    "cut": ask_cut,
-    "future": ask_future,
-    "last_row": ask_last_row,
-    "funding": ask_funding,
-    "coins": ask_coins,
-    "instant": ask_instant,
-    "score": ask_score,
-    "repeat": ask_repeat,
+_QUESTIONS: Mapping[str, Callable[[AuditContext], CheckResult]] = {
+    "valid": check_valid,
+    "cut": check_cut,
+    "future": check_future,
+    "last_row": check_last_row,
+    "funding": check_funding,
+    "coins": check_coins,
+    "instant": check_instant,
+    "score": check_score,
+    "repeat": check_repeat,
 }
 
 
@@ -204,10 +204,10 @@ def audit(
         return Audit(name, len(decisions), (failure,))
     checks: list[Check] = []
     reads: list[tuple[str, ...]] = []
-    questions: dict[str, Callable[[Subject], Answer]] = {
+    questions: dict[str, Callable[[AuditContext], CheckResult]] = {
         **_QUESTIONS,
-        "process": lambda subject: ask_process(subject, path, parameters or {}, reads),
-        "published": lambda subject: ask_published(subject, reads[0] if reads else None),
+        "process": lambda subject: check_process(subject, path, parameters or {}, reads),
+        "published": lambda subject: check_published(subject, reads[0] if reads else None),
     }
 
     def say(what: str) -> None:
@@ -217,7 +217,7 @@ def audit(
     count = len(decisions)
     cut_at = spread(count, max(30, 2 * CUT_ROWS // count) if cuts is None else cuts)
     alone = spread(count, INSTANTS if cuts is None else cuts)
-    subject = Subject(make, panel, panel.known(), decisions, full, cut_at, alone, config, say)
+    subject = AuditContext(make, panel, panel.known(), decisions, full, cut_at, alone, config, say)
     for question, ask in questions.items():
         say(question)
         checks.append(_check(question, subject, ask))
@@ -225,13 +225,13 @@ def audit(
     return Audit(name, len(decisions), tuple(checks))
 
 
-def _check(name: str, subject: Subject, ask: Callable[[Subject], Answer]) -> Check:
+def _check(name: str, subject: AuditContext, ask: Callable[[AuditContext], CheckResult]) -> Check:
     try:
         answer = ask(subject)
-    except Moved as moved:
+    except WeightChanged as moved:
         answer = moved.answer
     except HlbtError as error:
-        answer = Answer(str(error).rstrip("."), False)
+        answer = CheckResult(str(error).rstrip("."), False)
     status: Literal["pass", "fail", "skipped"] = "skipped" if answer.skipped else "pass" if answer.passed else "fail"
     return Check(name, _TITLES[name], status, answer.value, answer.difference)
 

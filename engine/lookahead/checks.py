@@ -15,12 +15,12 @@ import pandas as pd
 
 from engine.clock import show
 from engine.config import RunConfig
-from engine.errors import HlbtError, OracleError, WeightsError, some
+from engine.errors import HlbtError, OracleError, WeightsError, join_first
 from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
-from engine.lookahead.subprocess_run import Told, ask_fresh, declared_files
-from engine.oracles.base import Oracle, ScoreOracle, asked, matrix_of_instants, weight_matrix
+from engine.lookahead.subprocess_run import ProcessResult, declared_files, run_in_subprocess
+from engine.oracles.base import Oracle, ScoreOracle, call_fetch_weights, matrix_of_instants, weight_matrix
 from engine.panel import Panel
-from engine.simulation.overlays import applied, traded_weights
+from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.weights import check_gross, validate_weights
 
 #: Largest difference of a weight that is rounding and no leak.
@@ -56,7 +56,7 @@ def spread(count: int, wanted: int, least: int = 0) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Subject:
+class AuditContext:
     """An oracle under audit: how to build it, what it may read, and what it answered to all of it."""
 
     make: Callable[[], Oracle]
@@ -83,7 +83,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Answer:
+class CheckResult:
     """What a question found; `value` is said after the title of its check."""
 
     value: str
@@ -92,33 +92,33 @@ class Answer:
     skipped: bool = False
 
 
-class Moved(Exception):
+class WeightChanged(Exception):
     """A weight that moved, or an oracle that refused what it had answered before."""
 
-    def __init__(self, answer: Answer) -> None:
+    def __init__(self, answer: CheckResult) -> None:
         super().__init__(answer.value)
         self.answer = answer
 
 
-def ask_valid(subject: Subject) -> Answer:
+def check_valid(subject: AuditContext) -> CheckResult:
     """Finite or NaN, known coins (both seen to before), gross as it would be traded; sums for the eye."""
     limit = subject.config.account.max_gross
     traded = traded_weights(subject.full, subject.decisions, subject.panel, subject.config)
     try:
-        check_gross(traded, subject.decisions, limit, applied(subject.config))
+        check_gross(traded, subject.decisions, limit, describe_overlays(subject.config))
     except WeightsError as error:
-        return Answer(str(error).rstrip("."), False)
+        return CheckResult(str(error).rstrip("."), False)
     gross, net = np.nansum(np.abs(traded), axis=1), np.nansum(traded, axis=1)
     stuck = int(((np.nan_to_num(subject.full) != 0.0) & ~subject.panel.tradable[subject.rows]).any(axis=1).sum())
     held = f", {np.isnan(subject.full).mean():.0%} held" if np.isnan(subject.full).any() else ""
     untradable = f"; {stuck} rows weigh an untradable coin" if stuck else ""
-    return Answer(
+    return CheckResult(
         f"{len(traded)} rows, gross {gross.min():.3g} to {gross.max():.3g} of {limit:g}, net {_net(net.min())} to "
         f"{_net(net.max())}{held}{untradable}"
     )
 
 
-def ask_cut(subject: Subject) -> Answer:
+def check_cut(subject: AuditContext) -> CheckResult:
     """A fresh instance on the data up to an instant alone, all its decisions so far; the first thing a leak fails."""
     largest, compared = 0.0, 0
     for number, place in enumerate(subject.cuts):
@@ -128,20 +128,20 @@ def ask_cut(subject: Subject) -> Answer:
         when = f"on the data up to {show(instant)} alone"
         largest = max(largest, _same(subject, slice(0, place + 1), when, _matrix, subject, known, place + 1))
         compared += (place + 1) * len(subject.panel.coins)
-    return Answer(f"{len(subject.cuts)} cuts, {compared:,} weights, {_apart(largest)}")
+    return CheckResult(f"{len(subject.cuts)} cuts, {compared:,} weights, {_apart(largest)}")
 
 
-def ask_future(subject: Subject) -> Answer:
+def check_future(subject: AuditContext) -> CheckResult:
     """All that comes after an instant changed: prices, funding, volume, tradability, holes; as long as before."""
     largest, places = 0.0, subject.spread()
     for seed, place in enumerate(places):
         other = changed_after(subject.panel, int(subject.rows[place]), np.random.default_rng(seed))
         when = f"when what comes after {show(subject.decisions[place])} is changed"
         largest = max(largest, _same(subject, slice(0, place + 1), when, _matrix, subject, other, None))
-    return Answer(f"changed after {len(places)} instants, {_apart(largest)}")
+    return CheckResult(f"changed after {len(places)} instants, {_apart(largest)}")
 
 
-def ask_last_row(subject: Subject) -> Answer:
+def check_last_row(subject: AuditContext) -> CheckResult:
     """The data end at a decision, and that row alone is changed: its own weights may move, no earlier one."""
     places, moved = subject.spread(least=1), 0
     for seed, place in enumerate(places):
@@ -152,17 +152,17 @@ def ask_last_row(subject: Subject) -> Answer:
         _same(subject, slice(0, place), when, _matrix, subject, other, place + 1)
         try:
             _same(subject, slice(place, place + 1), when, _last, subject, other, place + 1)
-        except Moved:
+        except WeightChanged:
             moved += 1
-    return Answer(f"changed at {len(places)} instants: no earlier weight moved, its own row did at {moved}")
+    return CheckResult(f"changed at {len(places)} instants: no earlier weight moved, its own row did at {moved}")
 
 
-def ask_funding(subject: Subject) -> Answer:
+def check_funding(subject: AuditContext) -> CheckResult:
     """The rate that is settled at the instant, after the trade, changed: not even its own row may move."""
     if "funding" not in subject.panel.fields:
-        return Answer("the panel has no funding", skipped=True)
+        return CheckResult("the panel has no funding", skipped=True)
     if subject.panel.as_known:
-        return Answer("the panel is as known: the rate of the instant is not in it", skipped=True)
+        return CheckResult("the panel is as known: the rate of the instant is not in it", skipped=True)
     places = subject.spread()
     for seed, place in enumerate(places):
         other = changed_at(subject.panel, int(subject.rows[place]), np.random.default_rng(seed), ("funding",))
@@ -170,10 +170,10 @@ def ask_funding(subject: Subject) -> Answer:
         _same(subject, slice(0, place + 1), when, _matrix, subject, other, None)
         before = _reference(subject, place + 1, _one, subject, subject.make(), subject.panel, place)
         _same(subject, slice(place, place + 1), when, _one, subject, subject.make(), other, place, expected=before)
-    return Answer(f"changed at {len(places)} instants, asked for as matrix and as one row")
+    return CheckResult(f"changed at {len(places)} instants, asked for as matrix and as one row")
 
 
-def ask_coins(subject: Subject) -> Answer:
+def check_coins(subject: AuditContext) -> CheckResult:
     """Coins that list after an instant put in, and those of the panel left out: nobody knew of them."""
     largest, left_out, places = 0.0, 0, subject.spread()
     for seed, place in enumerate(places):
@@ -192,10 +192,10 @@ def ask_coins(subject: Subject) -> Answer:
         when = f"without the coins that list after {instant}"
         largest = max(largest, _same(subject, past, when, _matrix, subject, narrow, None, kept=here))
     without = f", {left_out / len(places):.0f} later ones left out on average" if left_out else ""
-    return Answer(f"{len(places)} instants, two coins added{without}, {_apart(largest)}")
+    return CheckResult(f"{len(places)} instants, two coins added{without}, {_apart(largest)}")
 
 
-def ask_instant(subject: Subject) -> Answer:
+def check_instant(subject: AuditContext) -> CheckResult:
     """``fetch_portfolio_weights`` of one instance, oldest instant first, as a live run asks: its memory shows."""
     oracle, largest, count = subject.make(), 0.0, len(subject.decisions)
     kind = type(oracle)
@@ -208,10 +208,10 @@ def ask_instant(subject: Subject) -> Answer:
         # A method beside the matrix gets the panel itself, too, and must cut it; the base class's is known to.
         for panel in [subject.panel, subject.known.until(instant)] if both else [subject.known.until(instant)]:
             largest = max(largest, _same(subject, slice(place, place + 1), when, _one, subject, oracle, panel, place))
-    return Answer(f"{len(subject.instants)} of {count} instants, {_apart(largest)}")
+    return CheckResult(f"{len(subject.instants)} of {count} instants, {_apart(largest)}")
 
 
-def ask_repeat(subject: Subject) -> Answer:
+def check_repeat(subject: AuditContext) -> CheckResult:
     """Fresh instances under other states of the global random generators; one used again, and again on less data."""
     everything = slice(0, len(subject.decisions))
     for seed in (1, 2):
@@ -226,55 +226,57 @@ def ask_repeat(subject: Subject) -> Answer:
     known = subject.known.until(instant)
     fresh = _reference(subject, middle + 1, _matrix, subject, known, middle + 1)
     _same(subject, slice(0, middle + 1), when, weights_of, oracle, known, asked, expected=fresh)
-    return Answer("2 fresh instances, 2 calls each under other random states, bit for bit; then on less data")
+    return CheckResult("2 fresh instances, 2 calls each under other random states, bit for bit; then on less data")
 
 
-def ask_score(subject: Subject) -> Answer:
+def check_score(subject: AuditContext) -> CheckResult:
     """Sweeps and reports ask a ScoreOracle for its scores and construct by themselves: it must be the same book."""
     oracle = subject.make()
     if not isinstance(oracle, ScoreOracle):
-        return Answer("it has no scores", skipped=True)
+        return CheckResult("it has no scores", skipped=True)
     largest, every = 0.0, slice(0, len(subject.decisions))
     for method, together in (("construct", False), ("construct_many", True)):
         largest = max(
             largest, _same(subject, every, f"from {method} of its scores", _constructed, oracle, subject, together)
         )
-    return Answer(f"{len(subject.decisions)} rows, {_apart(largest)}")
+    return CheckResult(f"{len(subject.decisions)} rows, {_apart(largest)}")
 
 
-def ask_process(
-    subject: Subject, path: str | None, parameters: Mapping[str, Any], reads: list[tuple[str, ...]]
-) -> Answer:
+def check_process(
+    subject: AuditContext, path: str | None, parameters: Mapping[str, Any], reads: list[tuple[str, ...]]
+) -> CheckResult:
     """Half of the data, some of it changed, in a new process: what a module keeps, the order of sets, the clock show.
 
     Changed, so that answers kept for the data as they are, under a name too short for what decides them, show as well.
     Appends to `reads`.
     """
     if path is None:
-        return Answer("the oracle was not given as a path", skipped=True)
+        return CheckResult("the oracle was not given as a path", skipped=True)
     try:
         pickle.dumps(dict(parameters))
     except Exception as error:
-        return Answer(f"the parameters cannot be handed to another process: {error}", skipped=True)
+        return CheckResult(f"the parameters cannot be handed to another process: {error}", skipped=True)
     middle = (len(subject.decisions) - 1) // 2
     instant, asked = subject.decisions[middle], subject.decisions[: middle + 1]
     changed = changed_after(subject.panel, int(subject.rows[middle // 2]), np.random.default_rng(middle))
     known = replace(changed, table=subject.panel.table).known().until(instant)
-    told = ask_fresh(path, parameters, known, asked)
+    told = run_in_subprocess(path, parameters, known, asked)
     reads.append(told.reads)
     when = f"in a new process whose clock stands at {show(instant)}, on data up to then alone, half of them changed"
     here = _reference(subject, middle + 1, _matrix, subject, known, middle + 1)
     largest = _same(subject, slice(0, middle + 1), when, _told, told, expected=here)
-    return Answer(f"{middle + 1} rows in a new process with another hash seed and the clock of then, {_apart(largest)}")
+    return CheckResult(
+        f"{middle + 1} rows in a new process with another hash seed and the clock of then, {_apart(largest)}"
+    )
 
 
-def ask_published(subject: Subject, reads: tuple[str, ...] | None) -> Answer:
+def check_published(subject: AuditContext, reads: tuple[str, ...] | None) -> CheckResult:
     """Rows of its own: the oracle as of each cut against the oracle that has them all; `reads` None = not watched."""
     oracle = subject.make()
     reads = tuple(str(file) for file in declared_files(oracle)) or None if reads is None else reads
     if uncut := _uncut(oracle, reads or ()):
-        return Answer(
-            f"it reads {some(uncut, 3)} and has no method until(instant), so nobody can tell which rows were "
+        return CheckResult(
+            f"it reads {join_first(uncut, 3)} and has no method until(instant), so nobody can tell which rows were "
             "published by then; write one that returns the oracle with those rows alone, with files() that names the "
             "file where it is a part of another oracle (engine.lookahead.audit describes it), or put constants into "
             "its parameters",
@@ -282,8 +284,8 @@ def ask_published(subject: Subject, reads: tuple[str, ...] | None) -> Answer:
         )
     if not _cutting(oracle):
         if reads is None:
-            return Answer("no method until, and what it reads was not watched", skipped=True)
-        return Answer("it opens no file but its code, and no connection")
+            return CheckResult("no method until, and what it reads was not watched", skipped=True)
+        return CheckResult("it opens no file but its code, and no connection")
     alters, largest = _alters_itself(oracle, subject.decisions[0]), 0.0
     for number, place in enumerate(subject.cuts):
         subject.say(f"published {number + 1} of {len(subject.cuts)}")
@@ -294,19 +296,19 @@ def ask_published(subject: Subject, reads: tuple[str, ...] | None) -> Answer:
         asked = subject.decisions[: place + 1]
         largest = max(largest, _same(subject, slice(0, place + 1), when, _until, whole, instant, known, asked))
     if reads and len(subject.decisions) > 1 and _takes_nothing_away(subject):
-        return Answer(
-            f"it reads {some(reads, 3)}, and until({show(subject.decisions[0])}) still gives the weights of every "
-            "later decision: it takes no row away",
+        return CheckResult(
+            f"it reads {join_first(reads, 3)}, and until({show(subject.decisions[0])}) still gives the weights of "
+            "every later decision: it takes no row away",
             False,
         )
-    return Answer(f"until at {len(subject.cuts)} instants, {_apart(largest)}")
+    return CheckResult(f"until at {len(subject.cuts)} instants, {_apart(largest)}")
 
 
 # How it is asked ------------------------------------------------------------------------------------------------------
 
 
 def _same(
-    subject: Subject,
+    subject: AuditContext,
     places: slice,
     when: str,
     ask: Callable[..., np.ndarray],
@@ -341,15 +343,15 @@ def _same(
         # Refusing where there is no weight either is a warm-up, not a leak.
         if not np.nan_to_num(expected).any():
             return 0.0
-        raise Moved(Answer(f"{when} it fails: {str(error).rstrip('.')}", False)) from error
+        raise WeightChanged(CheckResult(f"{when} it fails: {str(error).rstrip('.')}", False)) from error
     apart = np.abs(got - expected)
     wrong = ~((np.isnan(got) & np.isnan(expected)) | (apart <= (0.0 if exact else ROUNDING)))
     if wrong.any():
         row, column = (int(place[0]) for place in np.nonzero(wrong))
         instant, coin = subject.decisions[places][row], np.array(subject.panel.coins)[kept][column]
         weight, other = float(expected[row, column]), float(got[row, column])
-        raise Moved(
-            Answer(
+        raise WeightChanged(
+            CheckResult(
                 f"the weight of {coin} at {show(instant)} is {weight:.10g}, but {other:.10g} {when}",
                 False,
                 Difference(instant.isoformat(), str(coin), weight, other),
@@ -358,7 +360,7 @@ def _same(
     return float(np.max(apart, initial=0.0, where=~np.isnan(apart)))
 
 
-def _reference(subject: Subject, stop: int, ask: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
+def _reference(subject: AuditContext, stop: int, ask: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
     """What the oracle says without the disturbance, so that a leak is told where it is; the matrix if it refuses."""
     try:
         return ask(*arguments)
@@ -371,15 +373,15 @@ def weights_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.
     return validate_weights(weight_matrix(oracle, panel, decisions), panel)[1]
 
 
-def _matrix(subject: Subject, panel: Panel, count: int | None) -> np.ndarray:
+def _matrix(subject: AuditContext, panel: Panel, count: int | None) -> np.ndarray:
     return weights_of(subject.make(), panel, subject.decisions[:count])
 
 
-def _last(subject: Subject, panel: Panel, count: int) -> np.ndarray:
+def _last(subject: AuditContext, panel: Panel, count: int) -> np.ndarray:
     return _matrix(subject, panel, count)[-1:]
 
 
-def _inner(subject: Subject, panel: Panel, count: int | None) -> np.ndarray:
+def _inner(subject: AuditContext, panel: Panel, count: int | None) -> np.ndarray:
     return _matrix(subject, panel, count)[:, 1:-1]
 
 
@@ -388,7 +390,7 @@ def _without(weights: np.ndarray, here: np.ndarray) -> np.ndarray:
     return np.where(here | np.isnan(weights), weights, 0.0)
 
 
-def _constructed(oracle: ScoreOracle, subject: Subject, together: bool) -> np.ndarray:
+def _constructed(oracle: ScoreOracle, subject: AuditContext, together: bool) -> np.ndarray:
     try:
         scores = oracle.scores(subject.known, subject.decisions)
         if together:
@@ -400,7 +402,7 @@ def _constructed(oracle: ScoreOracle, subject: Subject, together: bool) -> np.nd
         raise OracleError(f"scores or construct failed: {type(error).__name__}: {error}.") from error
 
 
-def _told(told: Told) -> np.ndarray:
+def _told(told: ProcessResult) -> np.ndarray:
     if told.weights is None:
         raise OracleError(told.refusal)
     return told.weights
@@ -439,7 +441,7 @@ def _alters_itself(oracle: Oracle, instant: pd.Timestamp) -> bool:
         return True
 
 
-def _takes_nothing_away(subject: Subject) -> bool:
+def _takes_nothing_away(subject: AuditContext) -> bool:
     oracle = subject.make()
     try:
         got = _until(oracle, subject.decisions[0], subject.panel, subject.decisions)
@@ -448,19 +450,19 @@ def _takes_nothing_away(subject: Subject) -> bool:
     return np.array_equal(got, subject.full, equal_nan=True)
 
 
-def _one(subject: Subject, oracle: Oracle, panel: Panel, place: int) -> np.ndarray:
+def _one(subject: AuditContext, oracle: Oracle, panel: Panel, place: int) -> np.ndarray:
     """Weights of one instant, (1, N), as a live run asks for them."""
     tradable = panel.tradable[int(subject.rows[place])]
     universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
     try:
-        row = asked(oracle, subject.decisions[place], universe, panel)
+        row = call_fetch_weights(oracle, subject.decisions[place], universe, panel)
         weights = np.array([[float(row.pop(coin, 0.0)) for coin in panel.coins]])
     except HlbtError:
         raise
     except Exception as error:
         raise OracleError(f"fetch_portfolio_weights failed: {type(error).__name__}: {error}.") from error
     if row:
-        raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {some(row)}.")
+        raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {join_first(row)}.")
     return weights
 
 

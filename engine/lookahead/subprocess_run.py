@@ -44,7 +44,7 @@ _HASH_SEED = "20241"
 
 
 @dataclass(frozen=True)
-class Told:
+class ProcessResult:
     """What an oracle said in a process of its own.
 
     Attributes
@@ -60,7 +60,9 @@ class Told:
     reads: tuple[str, ...]
 
 
-def ask_fresh(path: str, parameters: Mapping[str, Any], panel: Panel, decisions: pd.DatetimeIndex) -> Told:
+def run_in_subprocess(
+    path: str, parameters: Mapping[str, Any], panel: Panel, decisions: pd.DatetimeIndex
+) -> ProcessResult:
     """Build the oracle of `path` in a new process, whose clock stands at the last of `decisions`, and ask it for them.
 
     Raises
@@ -89,7 +91,7 @@ def ask_fresh(path: str, parameters: Mapping[str, Any], panel: Panel, decisions:
         if done.returncode != 0 or not answer.is_file():
             last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["without a word"]
             raise OracleError(f"In a process of its own {path} ends with code {done.returncode}: {last[0]}.")
-        told: Told = pickle.loads(answer.read_bytes())
+        told: ProcessResult = pickle.loads(answer.read_bytes())
         return told
 
 
@@ -107,7 +109,9 @@ def work(folder: str) -> None:
             weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)[1]
         except HlbtError as error:
             refusal = str(error)
-    (Path(folder) / "answer.pickle").write_bytes(pickle.dumps(Told(weights, refusal, tuple(reads)), protocol=5))
+    (Path(folder) / "answer.pickle").write_bytes(
+        pickle.dumps(ProcessResult(weights, refusal, tuple(reads)), protocol=5)
+    )
 
 
 def declared_files(oracle: Oracle) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import show
-from engine.errors import HlbtError, OracleError, WeightsError, nearest, some
+from engine.errors import HlbtError, OracleError, WeightsError, did_you_mean, join_first
 from engine.panel import Panel
 from engine.weights import SparseWeights, as_floats, check_finite, check_gross
 
@@ -221,7 +221,9 @@ class ScoreOracle(Oracle):
         return pd.DataFrame(weights, index=decisions, columns=pd.Index(panel.coins, name="coin"))
 
 
-def asked(oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None) -> dict[str, float]:
+def call_fetch_weights(
+    oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None
+) -> dict[str, float]:
     """The row of ``fetch_portfolio_weights`` for one instant; one of a predecessor's, without `panel`, gets none."""
     fetch = oracle.fetch_portfolio_weights
     named = any(
@@ -236,11 +238,11 @@ def matrix_of_instants(self: Oracle, panel: Panel, decisions: pd.DatetimeIndex) 
     for instant in decisions:
         known = panel.until(instant)
         universe = [coin for coin, trades in zip(known.coins, known.tradable[-1], strict=True) if trades]
-        rows.append(asked(self, instant, universe, known))
+        rows.append(call_fetch_weights(self, instant, universe, known))
         if strange := [coin for coin in rows[-1] if coin not in known.coins]:
             raise OracleError(
                 f"{type(self).__name__}.fetch_portfolio_weights names coins at {show(instant)} that the panel lacks: "
-                f"{some(strange)}.{nearest(str(strange[0]), known.coins)} Choose from tradable_universe."
+                f"{join_first(strange)}.{did_you_mean(str(strange[0]), known.coins)} Choose from tradable_universe."
             )
     values = [[row.get(coin, 0.0) for coin in panel.coins] for row in rows]
     return pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"), dtype=np.float64)

@@ -14,7 +14,7 @@ from engine.oracles.base import Oracle
 from engine.panel import Panel
 
 
-class GivenWeights(Oracle):
+class FixedWeights(Oracle):
     """An oracle whose weights are a frame.
 
     Parameters

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import HlbtError, OracleError, nearest, some
+from engine.errors import HlbtError, OracleError, did_you_mean, join_first
 from engine.oracles.base import Oracle
 from engine.oracles.fingerprint import code_files, import_code
 
@@ -46,12 +46,13 @@ def oracle_class(path: str) -> type[Oracle]:
         found = [value.__name__ for value in oracles if not inspect.isabstract(value)]
         what = f"{class_name!r} is no oracle: it must be a class that inherits from engine.Oracle."
         raise OracleError(
-            f"{module_name} has no oracle {class_name!r}.{nearest(class_name, found)} It has: {some(found) or 'none'}."
+            f"{module_name} has no oracle {class_name!r}.{did_you_mean(class_name, found)} It has: "
+            f"{join_first(found) or 'none'}."
             if kind is None
-            else f"In {module_name} {what} It has: {some(found) or 'none'}."
+            else f"In {module_name} {what} It has: {join_first(found) or 'none'}."
         )
     if inspect.isabstract(kind):
-        raise OracleError(f"{path} is abstract: write its {some(sorted(kind.__abstractmethods__))}.")
+        raise OracleError(f"{path} is abstract: write its {join_first(sorted(kind.__abstractmethods__))}.")
     return kind
 
 
@@ -63,7 +64,7 @@ def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
         if name not in accepted and None not in accepted:
             names = [known for known in accepted if known is not None]
             raise OracleError(
-                f"{kind.__name__} has no parameter {name!r}.{nearest(name, names)} Parameters: "
+                f"{kind.__name__} has no parameter {name!r}.{did_you_mean(name, names)} Parameters: "
                 f"{', '.join(names) or 'none'}."
             )
     lacking = [
@@ -73,7 +74,7 @@ def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
         if name not in given
     ]
     if lacking:
-        raise OracleError(f"{kind.__name__} needs {some(lacking)}: give it with --param {lacking[0]}=VALUE.")
+        raise OracleError(f"{kind.__name__} needs {join_first(lacking)}: give it with --param {lacking[0]}=VALUE.")
     try:
         return kind(**given)
     except HlbtError:
@@ -184,7 +185,7 @@ def folded(parameters: Mapping[str, Any], inner: Sequence[str]) -> dict[str, Any
         if head not in inner:
             raise OracleError(
                 f"{name} = {value!r} is not accepted: {head!r} is no parameter that is an oracle itself."
-                f"{nearest(head, inner)} Such parameters here: {', '.join(inner) or 'none'}."
+                f"{did_you_mean(head, inner)} Such parameters here: {', '.join(inner) or 'none'}."
             )
         if head not in plain:
             raise OracleError(

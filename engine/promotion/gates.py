@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from engine.config import read_toml
-from engine.errors import ConfigError, DataError, HlbtError, nearest, some
+from engine.errors import ConfigError, DataError, HlbtError, did_you_mean, join_first
 from engine.lookahead.audit import Audit, audit
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, sweep_of
@@ -27,7 +27,7 @@ from engine.simulation.capacity import capacity
 from engine.sweeps.study import ORACLE, Study
 from engine.sweeps.trials import TrialCount, count_trials, families_of
 from engine.validation.reruns import Rerun, attempt
-from engine.validation.validate import Case, overfitting, trial_figures, walk_forwards
+from engine.validation.validate import ValidationInputs, overfitting, trial_figures, walk_forwards
 from engine.validation.verdict import Rule, Thresholds
 
 #: A decision could be traded when coins that were tradable then carry this part of the gross that was asked for.
@@ -151,7 +151,7 @@ class _Subject:
         if isinstance(self.found, dict):
             return self.found
         study, place = self.found
-        return Case(study, place, self.panel, self.ledger, 0, Thresholds().confidence)
+        return ValidationInputs(study, place, self.panel, self.ledger, 0, Thresholds().confidence)
 
     @cached_property
     def ledger(self) -> TrialCount:
@@ -430,7 +430,7 @@ def read_gates(path: Path) -> GateFile:
     content = read_toml(path, "Gates file")
     for section, values in content.items():
         if section not in ("gates", "limits") or not isinstance(values, dict):
-            hint = nearest(section, ("gates", "limits"))
+            hint = did_you_mean(section, ("gates", "limits"))
             raise ConfigError(f"{path}: {section!r} is not accepted.{hint} There are the tables [gates] and [limits].")
     thresholds = content.get("gates", {})
     for name, value in thresholds.items():
@@ -440,8 +440,8 @@ def read_gates(path: Path) -> GateFile:
     missing = [name for name in GATES if name not in thresholds]
     if missing:
         raise ConfigError(
-            f"{path} lacks the gate {some(missing)}. A gate that is left out would be open: write its threshold, or "
-            "override it in a promotion, with a reason."
+            f"{path} lacks the gate {join_first(missing)}. A gate that is left out would be open: write its threshold, "
+            "or override it in a promotion, with a reason."
         )
     found = {name: float(thresholds[name]) for name in GATES}
     return GateFile(found, content.get("limits", {}), files_digest([path]))
@@ -450,7 +450,7 @@ def read_gates(path: Path) -> GateFile:
 def check_gate(name: str, where: str) -> None:
     """Refuse what is no gate, naming the nearest."""
     if name not in GATES:
-        raise ConfigError(f"{where}unknown gate {name!r}.{nearest(name, GATES)} Gates: {', '.join(GATES)}.")
+        raise ConfigError(f"{where}unknown gate {name!r}.{did_you_mean(name, GATES)} Gates: {', '.join(GATES)}.")
 
 
 def plain_gates(gates: tuple[Gate, ...]) -> list[dict[str, Any]]:

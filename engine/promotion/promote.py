@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.config import parse_value
-from engine.errors import ConfigError, DataError, PromotionError, some
+from engine.errors import ConfigError, DataError, PromotionError, join_first
 from engine.live.risk_limits import Limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.panel import Panel
@@ -45,7 +45,7 @@ def overrides_of(gates: Sequence[str], reasons: Sequence[str]) -> tuple[Override
         raise ConfigError(f"--override {twice[0]} is given twice. Give one reason that says all.")
     if len(gates) != len(reasons) or not all(reason.strip() for reason in reasons):
         raise ConfigError(
-            f"{len(gates)} gates are overridden ({some(gates) or 'none'}) with "
+            f"{len(gates)} gates are overridden ({join_first(gates) or 'none'}) with "
             f"{sum(1 for reason in reasons if reason.strip())} reasons: write --override GATE --reason '...' for each "
             "one. The reason stays in the spec."
         )

@@ -253,14 +253,14 @@ def short_usd(value: float) -> str:
     return f"{value:,.4g}"
 
 
-def ink(colour: str) -> str:
+def css_colour(colour: str) -> str:
     """A colour for a style: itself, or what ``palette.css`` puts in its place, by night most of all."""
     return f"var(--c{colour[1:]},{colour})"
 
 
-def by_night(svg: str) -> str:
-    """Charts drawn for white paper with every colour as :func:`ink`; white words, which stand on a colour, stay."""
-    return _COLOUR.sub(lambda found: found[1] + ink(found[2]) if found[2] else found[0], svg)
+def themed(svg: str) -> str:
+    """Charts drawn for white paper with every colour as ``css_colour``; white words, which stand on a colour, stay."""
+    return _COLOUR.sub(lambda found: found[1] + css_colour(found[2]) if found[2] else found[0], svg)
 
 
 def _canvas() -> tuple[Figure, Axes]:
@@ -319,5 +319,5 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     text = re.sub(r"font-family: [^;\"]*", _FONTS, text)
-    text = by_night(re.sub(r"\n\s*", "\n", text))
+    text = themed(re.sub(r"\n\s*", "\n", text))
     return re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', text, count=1)

@@ -13,7 +13,7 @@ import pandas as pd
 from engine.atomic_io import replacing
 from engine.clock import WEEKDAYS, show
 from engine.errors import DataError
-from engine.reporting.charts import ink
+from engine.reporting.charts import css_colour
 
 
 @cache
@@ -27,7 +27,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact)
-    environment.filters.update(moment=moment, ink=ink)
+    environment.filters.update(moment=moment, ink=css_colour)
     return environment
 
 

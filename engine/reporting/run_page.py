@@ -199,7 +199,7 @@ def turnover(run: Run) -> pd.Series:
     return each
 
 
-def block(run: Run, notes: tuple[str, ...]) -> Markup:
+def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
     """Our part of a run's page, as HTML; `notes` are said above the charts."""
     record = run.record
     start, end = figure(record, "equity_start_usd"), figure(record, "equity_end_usd")

@@ -20,13 +20,13 @@ from markupsafe import Markup
 
 from engine.clock import DAYS_PER_YEAR, show
 from engine.errors import DataError
-from engine.reporting.charts import by_night, isolated_style
+from engine.reporting.charts import isolated_style, themed
 from engine.reporting.html import templates, write_page
 from engine.reporting.run_page import (
     benchmark_returns,
-    block,
     check_record,
     daily_returns,
+    run_section,
 )
 from engine.runs import BENCHMARK, Run
 
@@ -85,7 +85,7 @@ def write_tearsheet(run: Run) -> Path:
         sheet, reason = _quantstats(run, returns, benchmark)
     if reason:
         notes.append(f"QuantStats' part is left out: {reason}")
-    part = block(run, tuple(notes))
+    part = run_section(run, tuple(notes))
     title = page_title(run.record)
     if sheet:
         page = _joined(sheet, part, title)
@@ -187,7 +187,7 @@ def _joined(sheet: str, part: Markup, title: str) -> str:
     sheet = re.sub(r"<a href=\"http[^>]*>(.*?)</a>", r"\1", sheet)
     sheet = re.sub(r"<\?xml[^>]*\?>\s*|<!DOCTYPE svg[^>]*>\s*", "", sheet)
     # A sign that few fonts have.
-    sheet = by_night(sheet.replace("CAGR\ufe6a", "CAGR"))
+    sheet = themed(sheet.replace("CAGR\ufe6a", "CAGR"))
     sheet = re.sub(r"<metadata>.*?</metadata>\s*", "", sheet, flags=re.DOTALL)
     # Its onload calls a function that the page does not have.
     head, _, rest = re.split(r"(<body[^>]*>)", sheet, maxsplit=1)

@@ -12,13 +12,13 @@ from engine.config import Execution, RunConfig
 from engine.errors import ConfigError, DataError, WeightsError
 from engine.panel import Panel, read_only
 from engine.simulation.costs import fee_arrays, stressed_half_spread, stressed_tape
-from engine.simulation.overlays import applied, traded_weights
+from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import Result
 from engine.simulation.sizing import lot_scales
 from engine.weights import check_gross, validate_weights
 
 if TYPE_CHECKING:
-    from engine.simulation.kernel import Coins, Fees, Rules, Tape
+    from engine.simulation.kernel import CoinParams, Fees, MarketData, SimParams
 
 #: Notional whose average price the venue's impact prices are, USD.
 IMPACT_REFERENCE_USD = {"BTC": 20_000.0, "ETH": 20_000.0}
@@ -57,7 +57,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     config = check_config(config)
     decisions, values = validate_weights(weights, panel)
     traded = traded_weights(values, decisions, panel, config)
-    check_gross(traded, decisions, config.account.max_gross, applied(config))
+    check_gross(traded, decisions, config.account.max_gross, describe_overlays(config))
     check_schedule(decisions, config)
     rows, inside = trade_rows(decisions, panel, config)
     tape, fees, table, rules = kernel_inputs(panel, config)
@@ -117,19 +117,19 @@ def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
             )
 
 
-def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[Tape, Fees, Coins, Rules]:
+def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[MarketData, Fees, CoinParams, SimParams]:
     """Panel and config as the kernel's records."""
-    from engine.simulation.kernel import Rules, Tape
+    from engine.simulation.kernel import MarketData, SimParams
 
     execution, costs, account = config.execution, config.costs, config.account
-    tape = Tape(
+    tape = MarketData(
         panel.values("mid"),
         *_both(panel, "bid", "ask"),
         *_both(panel, "impact_bid", "impact_ask"),
         *_funding_arrays(panel, config),
         panel.tradable,
     )
-    rules = Rules(
+    rules = SimParams(
         account.initial_equity_usd,
         execution.min_notional_usd,
         execution.no_trade_band_frac,
@@ -143,8 +143,8 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[Tape, Fees, Coins, R
     return stressed_tape(tape, costs), fee_arrays(panel.index, costs), _coin_arrays(panel, execution), rules
 
 
-def _coin_arrays(panel: Panel, execution: Execution) -> Coins:
-    from engine.simulation.kernel import Coins
+def _coin_arrays(panel: Panel, execution: Execution) -> CoinParams:
+    from engine.simulation.kernel import CoinParams
 
     width = max(1, *(len(coin.margin_tiers) for coin in panel.table))
     floors, steps = np.zeros((len(panel.coins), width)), np.zeros((len(panel.coins), width))
@@ -155,7 +155,7 @@ def _coin_arrays(panel: Panel, execution: Execution) -> Coins:
             floors[place, tier], steps[place, tier] = floor, 0.5 / leverage - below
             below = 0.5 / leverage
     reference = np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in panel.coins])
-    return Coins(lot_scales(panel.sz_decimals, execution), floors, steps, reference)
+    return CoinParams(lot_scales(panel.sz_decimals, execution), floors, steps, reference)
 
 
 def _both(panel: Panel, bid: str, ask: str) -> tuple[np.ndarray, np.ndarray]:

@@ -16,12 +16,12 @@ from engine.config import RunConfig
 from engine.errors import ConfigError, WeightsError
 from engine.panel import Panel, read_only
 from engine.simulation.backtest import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
-from engine.simulation.overlays import applied, traded_weights
+from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import FLOWS
-from engine.weights import DISORDERED, GROSS_TOLERANCE, SparseWeights, excess, validate_decisions
+from engine.weights import DISORDERED, GROSS_TOLERANCE, SparseWeights, format_excess, validate_decisions
 
 if TYPE_CHECKING:
-    from engine.simulation.kernel import Coins, Fees, Market, Rules, Tape
+    from engine.simulation.kernel import CoinParams, Fees, Intervals, MarketData, SimParams
 
 #: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
 #: as long as every thread has work and their state stays in the cache.
@@ -129,7 +129,7 @@ def prepare(
     panel: Panel,
     decisions: pd.DatetimeIndex,
     config: RunConfig,
-    keep: Callable[[Hashable, Callable[[], Market]], Market] = lambda _, make: make(),
+    keep: Callable[[Hashable, Callable[[], Intervals]], Intervals] = lambda _, make: make(),
 ) -> Prepared:
     """Check panel, decisions and config, and cut the panel at the rows of the trades.
 
@@ -168,17 +168,17 @@ def daily_returns_of(equity: np.ndarray) -> np.ndarray:
     return np.where(before > 0.0, equity[:, 1:] / np.where(before > 0.0, before, 1.0) - 1.0, 0.0)
 
 
-def _cut(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: int) -> Market:
+def _cut(panel: Panel, rows: np.ndarray, tape: MarketData, rules: SimParams, hour_utc: int) -> Intervals:
     """The market without its fills, which costs decide."""
-    from engine.simulation.kernel import Market, cut_nb, known_prices_nb
+    from engine.simulation.kernel import Intervals, known_prices_nb, precompute_intervals_nb
 
     bounds = np.append(rows, len(panel.index))
     price, settles = known_prices_nb(tape.mid, rules.stale_hours)
-    value, carried, carries, exit_value, exit_carried, exit_funding, settled = cut_nb(
+    value, carried, carries, exit_value, exit_carried, exit_funding, settled = precompute_intervals_nb(
         price, settles, tape.funding, tape.funding_price, bounds
     )
     daily = panel.index.hour == hour_utc
-    return Market(
+    return Intervals(
         bounds,
         value,
         carried,
@@ -196,14 +196,14 @@ def _cut(panel: Panel, rows: np.ndarray, tape: Tape, rules: Rules, hour_utc: int
     )
 
 
-def _filled(cut: Market, rows: np.ndarray, tape: Tape, rules: Rules) -> Market:
+def _filled(cut: Intervals, rows: np.ndarray, tape: MarketData, rules: SimParams) -> Intervals:
     from engine.simulation.kernel import fills_nb
 
     buy, sell = fills_nb(tape, rows, rules.half_spread_frac)
     return cut._replace(buy=buy, sell=sell)
 
 
-def _impact(rows: np.ndarray, tape: Tape, _: Fees, table: Coins, rules: Rules) -> tuple[Any, ...] | None:
+def _impact(rows: np.ndarray, tape: MarketData, _: Fees, table: CoinParams, rules: SimParams) -> tuple[Any, ...] | None:
     """What the batch kernel needs for impact at the trade rows; None when none is modelled."""
     if not rules.impact:
         return None
@@ -227,7 +227,7 @@ def _run(
     """Figures, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
     from engine.simulation.kernel import COUNTERS, FIGURES, batch_nb
 
-    market: Market = inputs[0]
+    market: Intervals = inputs[0]
     books = _books(chunk, len(decisions), market.mid.shape[1])
     figures, counters = np.empty((books, FIGURES)), np.empty((books, COUNTERS), dtype=np.int64)
     daily = np.empty((books, int((market.daily_slot >= 0).sum())))
@@ -269,7 +269,7 @@ def _traded(
 ) -> Weights:
     """A tile's books with the execution variants applied, which makes them dense; as they are when there is none."""
     tile = chunk.part(part.start, part.stop, len(decisions)) if isinstance(chunk, SparseWeights) else chunk[part]
-    if not applied(config):
+    if not describe_overlays(config):
         return tile
     dense = tile.to_dense(len(decisions), len(panel.coins)) if isinstance(tile, SparseWeights) else tile
     if np.isinf(dense).any():
@@ -299,12 +299,12 @@ def _entries(
         book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
         row = d * count + book
     if book >= 0:
-        shown, allowed = excess(
+        shown, allowed = format_excess(
             float(np.nansum(np.abs(weights[indptr[row] : indptr[row + 1]]))), config.account.max_gross
         )
         raise WeightsError(
-            f"Gross weight {shown} of book {first + book}{applied(config)} on {show(decisions[d])} exceeds {allowed} "
-            "(account.max_gross). Scale the weights or raise the limit."
+            f"Gross weight {shown} of book {first + book}{describe_overlays(config)} on {show(decisions[d])} exceeds "
+            f"{allowed} (account.max_gross). Scale the weights or raise the limit."
         )
     return indptr, coins, weights, step
 

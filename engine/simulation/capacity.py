@@ -115,16 +115,16 @@ def check_sizes(sizes: Sequence[float]) -> None:
 def limits(table: pd.DataFrame) -> Limits:
     """Where the strategy of a table of :func:`capacity` outgrows its market."""
     sizes, sharpe = table["equity_usd"].to_numpy(), table["sharpe"].to_numpy(dtype=np.float64)
-    volume = falls_to(sizes, -table["volume_share_median"].to_numpy(dtype=np.float64), -LARGE_SHARE)
+    volume = crossing_size(sizes, -table["volume_share_median"].to_numpy(dtype=np.float64), -LARGE_SHARE)
     if np.isnan(sharpe).all():
         return Limits(np.nan, np.nan, np.nan, np.nan, volume)
     best = int(np.nanargmax(sharpe))
     highest = float(sharpe[best])
-    halves = falls_to(sizes, sharpe, 0.5 * highest) if highest > 0.0 else np.nan
-    return Limits(highest, float(sizes[best]), halves, falls_to(sizes, sharpe, 0.0), volume)
+    halves = crossing_size(sizes, sharpe, 0.5 * highest) if highest > 0.0 else np.nan
+    return Limits(highest, float(sizes[best]), halves, crossing_size(sizes, sharpe, 0.0), volume)
 
 
-def falls_to(sizes: np.ndarray, values: np.ndarray, level: float) -> float:
+def crossing_size(sizes: np.ndarray, values: np.ndarray, level: float) -> float:
     """Size at which a figure, on its way from its highest value to larger sizes, first is at `level` or below.
 
     Between two sizes the figure is a straight line over the logarithm of the size; sizes without a figure (NaN) are

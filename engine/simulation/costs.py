@@ -20,7 +20,7 @@ from engine.config import Costs
 from engine.panel import read_only
 
 if TYPE_CHECKING:
-    from engine.simulation.kernel import Fees, Tape
+    from engine.simulation.kernel import Fees, MarketData
 
 #: A stressed fill is at most this fraction of the price away from it, unless it was further without stress.
 FURTHEST_FRAC = 0.5
@@ -93,7 +93,7 @@ def stressed_half_spread(costs: Costs) -> float:
     return min(half * costs.stress, max(FURTHEST_FRAC, half))
 
 
-def stressed_tape(tape: Tape, costs: Costs) -> Tape:
+def stressed_tape(tape: MarketData, costs: Costs) -> MarketData:
     """Move quotes and impact prices so that spread and impact cost ``costs.stress`` times as much.
 
     The distance of a quote is measured from the coin's price: its mid or, where that is NaN, the last one before. A

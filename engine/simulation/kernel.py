@@ -42,7 +42,7 @@ MOST_IMPACT = 0.5
 TIER_DAYS = 14
 
 
-class Tape(NamedTuple):
+class MarketData(NamedTuple):
     """Market data, (T, N) each; what the panel lacks is (0, 0)."""
 
     mid: np.ndarray
@@ -64,7 +64,7 @@ class Fees(NamedTuple):
     referral_frac: float
 
 
-class Coins(NamedTuple):
+class CoinParams(NamedTuple):
     """What a coin's table says, (N,) or (N, M) for M margin tiers."""
 
     lot_scale: np.ndarray  # (N,) 10 ** szDecimals, 0 = uncut
@@ -73,7 +73,7 @@ class Coins(NamedTuple):
     impact_reference_usd: np.ndarray  # (N,) notional whose average price the venue's impact prices are
 
 
-class Rules(NamedTuple):
+class SimParams(NamedTuple):
     """The config's numbers."""
 
     initial_equity_usd: float
@@ -266,10 +266,10 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
 
     Parameters
     ----------
-    tape : Tape
+    tape : MarketData
     fees : Fees
-    table : Coins
-    rules : Rules
+    table : CoinParams
+    rules : SimParams
     weights : (D, N), NaN = hold
     trade_rows : (D,) int64, ascending, each the row at which the decision is traded
     """
@@ -439,7 +439,7 @@ UNTRADABLE_WEIGHT, TRADES, TOTALS = 9, 10, 11
 FIGURES = 16
 
 
-class Market(NamedTuple):
+class Intervals(NamedTuple):
     """A panel cut at the rows ``r[0] < ... < r[D-1]`` at which decisions are traded; interval ``d`` ends at ``r[d+1]``.
 
     Inside an interval positions are fixed, so all that a unit of a coin does to equity can be summed up beforehand, for
@@ -501,8 +501,8 @@ def fills_nb(tape, rows, half_spread_frac):
 
 
 @jit
-def cut_nb(price, settles, funding, funding_price, bounds):
-    """The arrays of :class:`Market` from `value` to `settled`, but for the prices at the trades."""
+def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
+    """The arrays of :class:`Intervals` from `value` to `settled`, but for the prices at the trades."""
     T, N = price.shape
     D = bounds.shape[0] - 1
     funded = funding.shape[0] == T
@@ -647,7 +647,7 @@ def renormalised_nb(coins, weights, tradable):
 
 
 @jit
-def leave_nb(s, count, held, units, d, exit_value, exit_carried, exit_funding, settled):
+def close_interval_nb(s, count, held, units, d, exit_value, exit_carried, exit_funding, settled):
     """Step 1 for book `s`: what its units did in interval `d`, until the next trade; settled ones are gone.
 
     Returns cash brought, value, funding paid and the number of settled positions.
@@ -669,7 +669,7 @@ def leave_nb(s, count, held, units, d, exit_value, exit_carried, exit_funding, s
 
 
 @jit
-def moved_nb(order, fill, mid, impact, d, i):
+def impact_shift_nb(order, fill, mid, impact, d, i):
     """By how much the fill of an order moves with its impact, with the sign of the order."""
     buy, sell, impact_frac, reference_usd = impact
     sign = 1.0 if order > 0.0 else -1.0
@@ -744,7 +744,7 @@ def trade_nb(
                     spreads += order * (fill - price)
                     # Without impact the argument is None, and numba compiles a kernel that has none of this.
                     if impact is not None:
-                        moved = moved_nb(order, fill, price, impact, d, i)
+                        moved = impact_shift_nb(order, fill, price, impact, d, i)
                         impacts += abs(order) * abs(moved)
                         fill += moved
                     u += order
@@ -828,13 +828,13 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
 
     Parameters
     ----------
-    market : Market
+    market : Intervals
     impact : None, or the venue's impact prices of a buy and a sell at r[d], (D, N) or (0, 0), and impact_frac and
         impact_reference_usd
-    tape : Tape
+    tape : MarketData
     fees : Fees
-    table : Coins
-    rules : Rules
+    table : CoinParams
+    rules : SimParams
     indptr, coins, weights : (rows + 1,) int64, (K,) uint32, (K,) float64
         Weights of book ``s`` at decision ``d`` are the entries from ``indptr[row]`` up to the next; a coin without one
         is 0.
@@ -909,7 +909,7 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
                 continue
             value = 0.0
             if d > 0:
-                brought, value, paid, gone = leave_nb(
+                brought, value, paid, gone = close_interval_nb(
                     s, held_count[s], held, units, d - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
                 )
                 cash[s] += brought
@@ -1049,7 +1049,7 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
             figures[s, NET_MEAN] += net_sum
             figures[s, END] = equities[hours - 1]
     for s in range(S):
-        brought, value, paid, gone = leave_nb(
+        brought, value, paid, gone = close_interval_nb(
             s, held_count[s], held, units, D - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
         )
         figures[s, TOTALS + FUNDING_COST] += paid

@@ -16,7 +16,7 @@ from engine.panel import Panel
 _HOURS_PER_DAY = 24
 
 
-def applied(config: RunConfig) -> str:
+def describe_overlays(config: RunConfig) -> str:
     """What the config does to weights, as the end of a phrase: `` after execution.leverage = 3``; empty for nothing."""
     execution, default = config.execution, Execution()
     names = ("leverage", "target_volatility", "tranches", "gross_cap")
@@ -46,7 +46,7 @@ def traded_weights(values: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel
         each other: the same book gives the same bits alone and among others. NaN stays NaN, but for tranches, which
         replace it. The gross of a row may be above ``account.max_gross``; the caller checks.
     """
-    if not applied(config):
+    if not describe_overlays(config):
         return values
     execution = config.execution
     # C order whatever was given: the order of a sum over coins follows the order in memory.

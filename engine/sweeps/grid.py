@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig, parse_value, read_toml
-from engine.errors import ConfigError, nearest
+from engine.errors import ConfigError, did_you_mean
 from engine.oracles.base import Oracle
 from engine.oracles.loading import accepted_parameters
 from engine.sweeps.study import ORACLE, index_of
@@ -299,7 +299,7 @@ def check_keys(keys: Sequence[str], kinds: Mapping[str, type[Oracle]], fixed: Ma
                 names = [name for name in accepted if name is not None]
                 raise ConfigError(
                     f"Grid key {key!r} is no parameter of {path} and no key of the config."
-                    f"{nearest(key, [*names, *config_keys])} Parameters: {', '.join(names) or 'none'}; config "
+                    f"{did_you_mean(key, [*names, *config_keys])} Parameters: {', '.join(names) or 'none'}; config "
                     "keys are written section.key, for example costs.taker_bps."
                 )
         if key in fixed:
@@ -351,7 +351,9 @@ def read_study_file(path: Path) -> StudyFile:
     content = read_toml(path, "Study file")
     for key in content:
         if key not in _KEYS:
-            raise ConfigError(f"Study file {path}: unknown key {key!r}.{nearest(key, _KEYS)} Keys: {', '.join(_KEYS)}.")
+            raise ConfigError(
+                f"Study file {path}: unknown key {key!r}.{did_you_mean(key, _KEYS)} Keys: {', '.join(_KEYS)}."
+            )
     if "grid" in content and "sets" in content:
         raise ConfigError(f"Study file {path} has both [grid] and [[sets]]. Keep one.")
     for key, kind, what in (

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 
 from engine.atomic_io import LOCK, locked, replacing
 from engine.clock import DAYS_PER_YEAR, UNIT
-from engine.errors import DataError, some
+from engine.errors import DataError, join_first
 from engine.provenance import to_json
 from engine.simulation.batch import metric_names
 from engine.sweeps.grid import Grid
@@ -48,7 +48,7 @@ def sweep_folder(folder: Path) -> Iterator[Path]:
             item.name for item in folder.iterdir() if item.name not in FILES and not item.name.startswith(".")
         )
         if foreign:
-            raise DataError(f"{folder} holds what is not of a sweep: {some(foreign)}. Name the sweep otherwise.")
+            raise DataError(f"{folder} holds what is not of a sweep: {join_first(foreign)}. Name the sweep otherwise.")
     with locked(folder):
         yield folder
 

@@ -33,7 +33,7 @@ TEXTS = ("liquidated_at",)
 
 
 @dataclass(frozen=True)
-class Setting:
+class ParameterSet:
     """One set of a study, complete: all that is needed to run it again.
 
     Attributes
@@ -103,7 +103,7 @@ class Study:
         values = label if isinstance(self.table.index, pd.MultiIndex) else (label,)
         return {str(name): _given(value) for name, value in zip(self.table.index.names, values, strict=True)}
 
-    def setting(self, place: int, changes: Mapping[str, Any] | None = None) -> Setting:
+    def setting(self, place: int, changes: Mapping[str, Any] | None = None) -> ParameterSet:
         """The set in row `place`, complete; `changes` are ``section.key`` values of the config put over its own.
 
         Raises
@@ -131,7 +131,7 @@ class Study:
 
 def setting_of(
     record: Mapping[str, Any], chosen: Mapping[str, Any], changes: Mapping[str, Any] | None = None
-) -> Setting:
+) -> ParameterSet:
     """The set that chooses these values of the grid's keys, under the record of its study."""
     sections = json.loads(json.dumps(record["config"]))
     parameters = dict(record["fixed"])
@@ -147,7 +147,7 @@ def setting_of(
     for key, value in (changes or {}).items():
         section, _, name = key.partition(".")
         sections.setdefault(section, {})[name] = value
-    return Setting(path, parameters, RunConfig.from_dict(sections))
+    return ParameterSet(path, parameters, RunConfig.from_dict(sections))
 
 
 def index_of(grid: Mapping[str, list[Any]], codes: np.ndarray) -> pd.Index:

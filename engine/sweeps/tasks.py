@@ -24,14 +24,14 @@ from engine.simulation.batch import Prepared, daily_returns_of, prepare, run_boo
 from engine.weights import SparseWeights, validate_weights
 
 if TYPE_CHECKING:
-    from engine.simulation.kernel import Market
+    from engine.simulation.kernel import Intervals
 
 Kept = TypeVar("Kept")
 #: Bytes of scores, of weights and of cut panels that a worker keeps for later tasks.
 KEPT_SCORES, KEPT_WEIGHTS, KEPT_CUTS = 256 << 20, 256 << 20, 192 << 20
 
 
-class Recent:
+class LRUCache:
     """The results used last, up to a number of bytes; safe to use from several threads."""
 
     def __init__(self, limit: int) -> None:
@@ -66,11 +66,11 @@ class Workspace:
 
     panel: Panel
     known: Panel = field(init=False)
-    scores: Recent = field(default_factory=lambda: Recent(KEPT_SCORES))
-    weights: Recent = field(default_factory=lambda: Recent(KEPT_WEIGHTS))
-    cuts: Recent = field(default_factory=lambda: Recent(KEPT_CUTS))
+    scores: LRUCache = field(default_factory=lambda: LRUCache(KEPT_SCORES))
+    weights: LRUCache = field(default_factory=lambda: LRUCache(KEPT_WEIGHTS))
+    cuts: LRUCache = field(default_factory=lambda: LRUCache(KEPT_CUTS))
     #: Whether sets that differ in a parameter have the same scores, by class and parameter.
-    alike: Recent = field(default_factory=lambda: Recent(1))
+    alike: LRUCache = field(default_factory=lambda: LRUCache(1))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "known", self.panel.known())
@@ -151,7 +151,7 @@ def run_task(space: Workspace, task: Task) -> Outcome:
     return Outcome(task, full, errors, returns, prepared.days)
 
 
-def _bytes(cut: Market) -> int:
+def _bytes(cut: Intervals) -> int:
     return sum(part.nbytes for part in cut if isinstance(part, np.ndarray))
 
 

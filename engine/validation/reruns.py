@@ -17,7 +17,7 @@ from engine.panel import Panel
 from engine.simulation import metrics
 from engine.simulation.backtest import backtest, decisions_of
 from engine.simulation.result import Result
-from engine.sweeps.study import ORACLE, Setting, Study
+from engine.sweeps.study import ORACLE, ParameterSet, Study
 
 COST_FACTORS = (1.0, 2.0, 3.0)
 DELAYS_HOURS = (0, 1, 24)
@@ -37,7 +37,7 @@ class Rerun:
     panel: Panel
 
     @cached_property
-    def setting(self) -> Setting:
+    def setting(self) -> ParameterSet:
         """The set, complete."""
         return self.study.setting(self.place)
 

@@ -81,7 +81,7 @@ def validate(
         When no set of the study has a Sharpe ratio.
     """
     limits = thresholds or Thresholds()
-    case = Case(study, study.best("sharpe"), panel, trials, seed, limits.confidence)
+    case = ValidationInputs(study, study.best("sharpe"), panel, trials, seed, limits.confidence)
     report = progress or (lambda done, total, what: None)
     parts: list[tuple[str, str, Callable[[], Any]]] = [
         ("winner", "the winner", lambda: _winner(case)),
@@ -113,7 +113,7 @@ def validate(
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class ValidationInputs:
     """What the parts of a verdict share, computed once."""
 
     study: Study
@@ -172,7 +172,7 @@ class Case:
         return returns.set_axis(pd.DatetimeIndex(returns.index).normalize())
 
 
-def _winner(case: Case) -> dict[str, Any]:
+def _winner(case: ValidationInputs) -> dict[str, Any]:
     study, place = case.study, case.place
     row = study.table.iloc[place]
     found: dict[str, Any] = {
@@ -197,7 +197,7 @@ def _winner(case: Case) -> dict[str, Any]:
     return {**found, "track": attempt(track)}
 
 
-def trial_figures(case: Case) -> dict[str, Any]:
+def trial_figures(case: ValidationInputs) -> dict[str, Any]:
     """How many trials there were, and the deflated Sharpe ratio of the case's set among them."""
     daily = case.study.table["sharpe"].to_numpy(dtype=np.float64) / ANNUAL
     daily = daily[np.isfinite(daily)]
@@ -228,7 +228,7 @@ def trial_figures(case: Case) -> dict[str, Any]:
     }
 
 
-def overfitting(case: Case) -> dict[str, Any]:
+def overfitting(case: ValidationInputs) -> dict[str, Any]:
     """Probability of backtest overfitting of the study, whichever set is judged."""
     values, _, _ = case.matrix
     blocks = min(BLOCKS, len(values) // 4 * 2) if len(values) < 4 * BLOCKS else BLOCKS
@@ -257,7 +257,7 @@ def overfitting(case: Case) -> dict[str, Any]:
     }
 
 
-def walk_forwards(case: Case) -> dict[str, Any]:
+def walk_forwards(case: ValidationInputs) -> dict[str, Any]:
     """Stitched out-of-sample curves of the study, whichever set is judged, after the cost of changing sets."""
     values, dates, places = case.matrix
     days = len(values)
@@ -302,7 +302,7 @@ def _walk(study: Study, curve: WalkForward, dates: pd.DatetimeIndex, places: np.
     }
 
 
-def _switch_rate(case: Case, dates: pd.DatetimeIndex) -> float:
+def _switch_rate(case: ValidationInputs, dates: pd.DatetimeIndex) -> float:
     """Fee and half spread of a unit of notional: the winner's highest taker rate of the span, its mean half spread."""
     costs = case.study.setting(case.place).config.costs
     fee = float(scheduled_rates(dates + HOUR, costs.taker_bps, False, False).max()) * costs.stress
@@ -315,12 +315,12 @@ def _switch_rate(case: Case, dates: pd.DatetimeIndex) -> float:
     return max(fee, 0.0) + half
 
 
-def _bootstrap(case: Case) -> dict[str, Any]:
+def _bootstrap(case: ValidationInputs) -> dict[str, Any]:
     found = asdict(bootstrap_intervals(case.returns, case.confidence, seed=case.seed))
     return {name: list(value) if isinstance(value, tuple) else value for name, value in found.items()}
 
 
-def _superiority(case: Case) -> dict[str, Any]:
+def _superiority(case: ValidationInputs) -> dict[str, Any]:
     """Of all sets: against zero, and against BTC at the volatility of each set."""
     values, dates, places = case.matrix
     block = block_length(case.returns)
@@ -356,7 +356,7 @@ def _spread_out(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _plateau(case: Case) -> dict[str, Any]:
+def _plateau(case: ValidationInputs) -> dict[str, Any]:
     near = neighbours(case.study, case.place)
     if not near:
         raise DataError("The winner has no neighbour in the grid: no set differs from it by one step along one axis.")
@@ -368,7 +368,7 @@ def _plateau(case: Case) -> dict[str, Any]:
     }
 
 
-def _notes(case: Case) -> list[str]:
+def _notes(case: ValidationInputs) -> list[str]:
     """What a reader of the verdict should know of what it was made from."""
     told = attempt(lambda: case.rerun.notes)
     notes = list(told) if isinstance(told, tuple) else []
@@ -392,7 +392,7 @@ def _notes(case: Case) -> list[str]:
     return notes
 
 
-def _compared(case: Case) -> np.ndarray:
+def _compared(case: ValidationInputs) -> np.ndarray:
     """Rows of the table whose daily returns are compared; none where there are none."""
     try:
         return case.matrix[2]

@@ -11,7 +11,7 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from engine.atomic_io import sync_folder, write_durable
-from engine.errors import ConfigError, DataError, nearest
+from engine.errors import ConfigError, DataError, did_you_mean
 from engine.provenance import to_json
 from engine.sweeps.study import VERDICT
 
@@ -94,7 +94,9 @@ class Thresholds:
         known = [item.name for item in fields(cls)]
         for name in values:
             if name not in known:
-                raise ConfigError(f"Unknown threshold {name!r}.{nearest(name, known)} There are: {', '.join(known)}.")
+                raise ConfigError(
+                    f"Unknown threshold {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}."
+                )
         return cls(**values)
 
 

@@ -14,7 +14,7 @@ from engine.errors import OracleError
 from engine.oracles.loading import as_oracle
 from research.oracles.construction import check_construction, weights_of
 from research.oracles.published_scores import check_number
-from research.oracles.wrappers import asked
+from research.oracles.wrappers import inner_weights
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Blend(Oracle):
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
         """See :meth:`engine.Oracle.weight_matrix`."""
         panel = panel.known()
-        books = [asked(oracle, panel, decisions) for oracle in self.oracles]
+        books = [inner_weights(oracle, panel, decisions) for oracle in self.oracles]
         total = np.zeros_like(books[0])
         for share, book in zip(_fractions(self.shares), books, strict=True):
             total += share * np.where(np.isnan(book), 0.0, book)
@@ -103,7 +103,7 @@ class RankBlend(ScoreOracle):
 def _liking(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
     if isinstance(oracle, ScoreOracle):
         return oracle.scores(panel, decisions)
-    return np.where(panel.tradable[panel.rows(decisions)], asked(oracle, panel, decisions), np.nan)
+    return np.where(panel.tradable[panel.rows(decisions)], inner_weights(oracle, panel, decisions), np.nan)
 
 
 def _settle(blend: Any) -> None:

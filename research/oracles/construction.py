@@ -12,7 +12,7 @@ from functools import cached_property
 import numpy as np
 
 from engine import SparseWeights
-from engine.errors import OracleError, nearest
+from engine.errors import OracleError, did_you_mean
 
 
 class Ranking:
@@ -129,7 +129,7 @@ def check_construction(name: str, n: int, power: float, clip: float, gross: floa
     if name not in CONSTRUCTIONS:
         raise OracleError(
             f"construction = {name!r} is not accepted: choose one of "
-            f"{', '.join(CONSTRUCTIONS)}.{nearest(str(name), CONSTRUCTIONS)}"
+            f"{', '.join(CONSTRUCTIONS)}.{did_you_mean(str(name), CONSTRUCTIONS)}"
         )
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise OracleError(f"{called} = {n!r} is not accepted: it must be a whole number of coins a side, at least 1.")

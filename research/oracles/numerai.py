@@ -14,7 +14,7 @@ import pandas as pd
 
 from engine import Panel
 from engine.data.panel_loader import cache_path
-from engine.errors import OracleError, some
+from engine.errors import OracleError, join_first
 from research.oracles.construction import check_construction, top_bottom
 from research.oracles.download import covering_file, fetch_file, newest_file
 from research.oracles.publication_schedule import NUMERAI, Rule, schedule_of
@@ -143,7 +143,7 @@ class NumeraiTBNOracle(PublishedOracle):
         weekend = days[days.day_of_week > 4]
         if not len(weekend):
             return super().notes(panel, decisions)
-        named = some([f"{day:%a %Y-%m-%d}" for day in weekend], 3)
+        named = join_first([f"{day:%a %Y-%m-%d}" for day in weekend], 3)
         return (
             f"{table.where.name} has {len(weekend)} rows dated on a Saturday or Sunday ({named}). Rows are expected "
             "from Monday to Friday only, so what `date` means may have changed: check the publication schedule.",
@@ -163,7 +163,9 @@ def _fetch(folder: Path) -> Path:
         listed = _answer(api.list_datasets)
         found = sorted(name for name in listed if Path(name).stem == STEM and name.endswith((".parquet", ".csv")))
         if not found:
-            raise OracleError(f"Numerai lists no {STEM}.parquet or .csv, but: {some(sorted(listed), 10) or 'nothing'}.")
+            raise OracleError(
+                f"Numerai lists no {STEM}.parquet or .csv, but: {join_first(sorted(listed), 10) or 'nothing'}."
+            )
         # The newest version, and of that parquet before csv.
         name = max(found, key=lambda item: (str(Path(item).parent), item.endswith(".parquet")))
         target = folder / Path(name).name

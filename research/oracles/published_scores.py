@@ -15,7 +15,7 @@ import pandas as pd
 
 from engine import Panel, ScoreOracle
 from engine.clock import show
-from engine.errors import OracleError, some
+from engine.errors import OracleError, join_first
 from research.oracles.cross_section import mean_of_known
 from research.oracles.publication_schedule import Rule, published_at
 from research.oracles.score_file import Layout, Published, read_published
@@ -200,13 +200,13 @@ class PublishedOracle(ScoreOracle):
             shared = [f"{coin} ({', '.join(symbols)})" for coin, symbols in names.shared]
             said.append(
                 f"Several symbols in {table.where.name} stand for one coin; on each date the first of them that has a "
-                f"value counts: {some(shared, _LISTED)}."
+                f"value counts: {join_first(shared, _LISTED)}."
             )
         unknown = names.unknown
         if unknown:
             said.append(
                 f"{len(unknown)} of the {len(table.symbols)} symbols in {table.where.name} name no coin of these data "
-                f"and are left out: {some(unknown, _LISTED)}."
+                f"and are left out: {join_first(unknown, _LISTED)}."
             )
         stale = [instant for instant in decisions if self._stale(table.window(instant, 1)[0], instant)]
         if stale:

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import UNIT, show
-from engine.errors import OracleError, nearest, some
+from engine.errors import OracleError, did_you_mean, join_first
 from research.oracles.publication_schedule import Rule, published_at
 
 #: A zone after a time of day: Z, or an offset (+00, +0000, +00:00); a bare date has dashes, too.
@@ -180,8 +180,8 @@ def _frame(file: Path, layout: Layout) -> pd.DataFrame:
     for name in (*texts, layout.score):
         if names.count(name) != 1:
             raise OracleError(
-                f"Scores {file} has {'two columns' if name in names else 'no column'} {name!r}.{nearest(name, names)} "
-                f"It has: {some(names, 20) or 'none'}."
+                f"Scores {file} has {'two columns' if name in names else 'no column'} "
+                f"{name!r}.{did_you_mean(name, names)} It has: {join_first(names, 20) or 'none'}."
             )
     if frame.empty:
         raise OracleError(f"Scores {file} has no row.")
@@ -218,14 +218,14 @@ def _once(table: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, tuple[str, ...
     if len(conflicts) < len(spread):
         names = sorted(set(spread.index.difference(conflicts).get_level_values("coin")))
         notes.append(
-            f"{file.name} repeats {len(spread) - len(conflicts)} rows of {some(names, _LISTED)} with the same score; "
-            "each counts once."
+            f"{file.name} repeats {len(spread) - len(conflicts)} rows of {join_first(names, _LISTED)} with the same "
+            "score; each counts once."
         )
     if len(conflicts):
         names = sorted(set(conflicts.get_level_values("coin")))
         notes.append(
-            f"{file.name} has two scores for one symbol and date {len(conflicts)} times, of {some(names, _LISTED)}: "
-            "which of them is meant cannot be told, so neither counts."
+            f"{file.name} has two scores for one symbol and date {len(conflicts)} times, of "
+            f"{join_first(names, _LISTED)}: which of them is meant cannot be told, so neither counts."
         )
     table = table.drop_duplicates(key)
     return table[~pd.MultiIndex.from_frame(table[key]).isin(conflicts)], tuple(notes)

@@ -16,7 +16,7 @@ import pandas as pd
 
 from engine import Oracle, Panel
 from engine.clock import HOUR
-from engine.errors import OracleError, nearest, some
+from engine.errors import OracleError, did_you_mean, join_first
 from engine.oracles.loading import as_oracle
 from research.oracles.cross_section import mean_of_known
 from research.oracles.published_scores import check_number
@@ -26,14 +26,14 @@ BENCHMARK = "BTC"
 _DUST = 1e-9
 
 
-def asked(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+def inner_weights(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
     """Weights of an oracle in the columns of the panel, (D, N), a new array; a coin that it leaves out is 0."""
     frame = oracle.weight_matrix(panel, decisions)
     if not isinstance(frame, pd.DataFrame) or not frame.index.equals(decisions):
         raise OracleError(f"{type(oracle).__name__}.weight_matrix must return a frame with one row for each decision.")
     strange = [str(coin) for coin in frame.columns if coin not in set(panel.coins)]
     if strange:
-        raise OracleError(f"{type(oracle).__name__} weighs coins that the panel lacks: {some(strange)}.")
+        raise OracleError(f"{type(oracle).__name__} weighs coins that the panel lacks: {join_first(strange)}.")
     values = frame.reindex(columns=list(panel.coins), fill_value=0.0).to_numpy(dtype=np.float64)
     return np.array(values, order="C")
 
@@ -82,7 +82,7 @@ class Smooth(Wrapper):
         past = [decisions - 24 * age * HOUR for age in range(self.days)]
         every = pd.DatetimeIndex(past[0].append(past[1:]).unique().sort_values())
         every = every[panel.rows(every) >= 0]
-        values = asked(self.inner, panel, every)
+        values = inner_weights(self.inner, panel, every)
         total = np.zeros((len(decisions), len(panel.coins)))
         count = np.zeros_like(total)
         for instants in past:
@@ -118,13 +118,14 @@ class Neutralise(Wrapper):
         super().__post_init__()
         if self.to not in ("dollars", "beta"):
             raise OracleError(
-                f"to = {self.to!r} is not accepted: choose dollars or beta.{nearest(str(self.to), ('dollars', 'beta'))}"
+                f"to = {self.to!r} is not accepted: choose dollars or "
+                f"beta.{did_you_mean(str(self.to), ('dollars', 'beta'))}"
             )
         _check_count("lookback_hours", self.lookback_hours, 2)
 
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
-        values = asked(self.inner, panel, decisions)
+        values = inner_weights(self.inner, panel, decisions)
         for place, row in enumerate(panel.rows(decisions)):
             load = self._betas(panel, int(row)) if self.to == "beta" else np.ones(len(panel.coins))
             book = values[place]
@@ -174,7 +175,7 @@ class InverseVolatility(Wrapper):
 
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
-        values = asked(self.inner, panel, decisions)
+        values = inner_weights(self.inner, panel, decisions)
         for place, row in enumerate(panel.rows(decisions)):
             returns = _hourly_returns(panel, int(row), self.lookback_hours)
             enough = (~np.isnan(returns)).sum(axis=0) >= self.lookback_hours / 2.0
@@ -204,7 +205,7 @@ class Cap(Wrapper):
 
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
-        return np.clip(asked(self.inner, panel, decisions), -self.cap, self.cap)
+        return np.clip(inner_weights(self.inner, panel, decisions), -self.cap, self.cap)
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ class Liquid(Wrapper):
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
         liquid = self._liquid(panel)
-        values = asked(self.inner, replace(panel, tradable=panel.tradable & liquid), decisions)
+        values = inner_weights(self.inner, replace(panel, tradable=panel.tradable & liquid), decisions)
         return np.where(liquid[panel.rows(decisions)] | np.isnan(values), values, 0.0)
 
     def _liquid(self, panel: Panel) -> np.ndarray:

@@ -210,7 +210,7 @@ def test_synthetic_and_real_data_never_mix(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds synthetic data and these are real"):
         made_up.merge([table({"ETH": [1.0]})], "somewhere")
     with pytest.raises(DataError, match="holds synthetic data and these are real"):
-        made_up.tell([CoinMeta("BTC", 5, 40.0)], "meta.json", None)
+        made_up.update_coin_table([CoinMeta("BTC", 5, 40.0)], "meta.json", None)
     assert (content(real.path), content(made_up.path)) == before
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from engine.data.cache import Store
 from engine.data.missing_hours import EMPTY, runs
-from engine.data.rate_limit import Pacer
+from engine.data.rate_limit import RateLimiter
 from engine.data.schema import hour_number, instant_of
 from helpers.api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
 from helpers.commands import Hlbt
@@ -287,7 +287,7 @@ def test_no_minute_of_a_sync_weighs_more_than_the_limit(tmp_path: Path) -> None:
 
 def test_pacer_counts_a_request_from_its_reservation_to_a_minute_after_its_answer() -> None:
     clock = Clock()
-    pacer = Pacer(clock, clock.sleep, budget=100)
+    pacer = RateLimiter(clock, clock.sleep, budget=100)
     pacer.reserve(60)
     clock.seconds = 50.0  # a slow answer
     pacer.settle(60)

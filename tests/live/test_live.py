@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from engine import HyperLiquidDEX, PortfolioManager
-from engine.data.api_client import Patience
+from engine.data.api_client import RetryPolicy
 from engine.errors import LiveError
 from engine.live.executor import Policy
 from engine.live.journal import Journal
-from engine.oracles.fixed_weights import GivenWeights
+from engine.oracles.fixed_weights import FixedWeights
 from helpers.effort import some
 from helpers.hyperliquid_faults import REJECTS
 from helpers.hyperliquid_world import AGENT, MASTER
@@ -223,7 +223,7 @@ def test_a_position_that_somebody_else_changes_is_left_alone(world: World, run: 
 def test_a_question_that_fails_once_is_asked_again(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch, kind: str, question: str
 ) -> None:
-    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((0.05,), (0.05,), 60.0))
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.05,), (0.05,), 60.0))
     world.server.inject(kind, on=question, seconds=1.0)
     assert run(world.rebalance({"BTC": 0.3})).code == 0
     near(world, {"BTC": 0.3})
@@ -232,7 +232,7 @@ def test_a_question_that_fails_once_is_asked_again(
 @pytest.mark.parametrize("seed", range(some(2, 4)))
 def test_any_books_under_any_faults(world: World, run: Run, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Random books, each sent through random faults: an exit that says what is, no order twice, gross in its limit."""
-    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((0.02,), (0.02,), 60.0))
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.02,), (0.02,), 60.0))
     chance = random.Random(seed)
     coins = ["BTC", "ETH", "DOGE", "RLB"]
     for _ in range(3):
@@ -273,7 +273,7 @@ def test_any_books_under_any_faults(world: World, run: Run, monkeypatch: pytest.
 def test_an_exchange_out_of_reach_before_and_after_the_first_order(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((0.05,), (), 60.0))
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.05,), (), 60.0))
     fault = world.server.inject("bad_gateway", on="clearinghouseState", times=99)
     done = run(world.rebalance(BOOK))
     assert done.code == 6 and "clearinghouseState" in done.err and not world.server.asked("order")
@@ -386,7 +386,7 @@ def test_the_predecessors_quick_start(world: World, monkeypatch: pytest.MonkeyPa
     """Constructors reach for nothing; the names are the old ones."""
     monkeypatch.setenv("HYPERLIQUID_SECRET_KEY", SECRET)
     monkeypatch.setenv("HYPERLIQUID_ACCOUNT_ADDRESS", MASTER.address)
-    oracle = GivenWeights.of({"BTC": 0.5, "ETH": -0.5})
+    oracle = FixedWeights.of({"BTC": 0.5, "ETH": -0.5})
     dex = HyperLiquidDEX("testnet", base_url=world.server.url)
     manager = PortfolioManager(oracle, dex)
     assert not world.server.requests

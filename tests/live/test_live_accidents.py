@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine.data.api_client import Patience
+from engine.data.api_client import RetryPolicy
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal, single_instance
 from helpers.hyperliquid_world import AGENT, MASTER
@@ -49,7 +49,7 @@ def test_a_time_of_ones_own_never_trades_real_money(world: World, run: Run) -> N
 def test_a_question_that_only_warns_stops_no_flattening(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((0.02,), (), 60.0))
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.02,), (), 60.0))
     world.server.approve_agent(MASTER.address, AGENT.address)
     world.credentials.write_text(json.dumps({"secret_key": "22" * 32, "account_address": MASTER.address}))
     assert run(world.rebalance({"BTC": 0.5})).code == 0
@@ -359,8 +359,8 @@ def test_a_plan_of_yesterday_is_not_carried_on(world: World, run: Run) -> None:
 def test_an_order_is_void_only_some_seconds_after_its_time() -> None:
     """The exchange's clock is 2 s behind ours: what it takes in its last second is, for us, too late."""
     from engine import PaperDEX, PortfolioManager
-    from engine.live.orders import Answer, OrderRequest
-    from engine.oracles.fixed_weights import GivenWeights
+    from engine.live.orders import OrderRequest, OrderResult
+    from engine.oracles.fixed_weights import FixedWeights
     from helpers.panels import random_panel
 
     now, sent = [1_000_000], []
@@ -369,11 +369,11 @@ def test_an_order_is_void_only_some_seconds_after_its_time() -> None:
         def clock_ms(self) -> int:
             return now[0]
 
-        def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
+        def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
             sent.append((orders, expires_ms))
-            return [Answer(order.cloid, "unknown") for order in orders]
+            return [OrderResult(order.cloid, "unknown") for order in orders]
 
-        def ask(self, order: OrderRequest) -> Answer | None:  # type: ignore[override]
+        def ask(self, order: OrderRequest) -> OrderResult | None:  # type: ignore[override]
             orders, expires_ms = sent[-1]
             return super().send(orders, expires_ms)[0] if now[0] > expires_ms + 2_000 else None
 
@@ -382,7 +382,7 @@ def test_an_order_is_void_only_some_seconds_after_its_time() -> None:
 
     panel = random_panel(2, 48, 1)
     dex = Behind(panel, start=panel.index[-1])
-    manager = PortfolioManager(GivenWeights.of({"C00": 0.5}), dex, panel=panel, sleep=sleep)
+    manager = PortfolioManager(FixedWeights.of({"C00": 0.5}), dex, panel=panel, sleep=sleep)
     assert manager.manage_portfolio().complete and len(sent) == 1
 
 

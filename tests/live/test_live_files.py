@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from engine import HyperLiquidDEX, PaperDEX, RunConfig
-from engine.data.api_client import Patience
+from engine.data.api_client import RetryPolicy
 from engine.errors import DataError, LiveError, SpecError
 from engine.live.credentials import read_credentials
 from engine.live.journal import Journal
@@ -175,7 +175,7 @@ def test_fills_that_could_not_be_asked_for_are_noted_by_the_next_run(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fee of an order is in the account's history only; without it the order counts, the fee waits."""
-    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", Patience((), (), 60.0))
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((), (), 60.0))
     fault = world.server.inject("bad_gateway", on="userFillsByTime", times=99)
     words = ["live", "status", "book", "--journal", str(world.journals), "--json"]
     assert run(world.rebalance({"BTC": 0.3})).code == 0

@@ -22,7 +22,7 @@ from engine.live.live_panel import trade_instant, with_live_row
 from engine.live.orders import OrderRequest
 from engine.live.risk_limits import Limits
 from engine.live.session import next_run
-from engine.oracles.fixed_weights import GivenWeights
+from engine.oracles.fixed_weights import FixedWeights
 from helpers.effort import some
 from helpers.live_world import Run, World
 from helpers.panels import random_panel
@@ -186,7 +186,7 @@ def test_old_data_stop_a_run(tmp_path: Path) -> None:
     panel = random_panel(2, 48, 3)
     dex = PaperDEX(panel, start=panel.index[-1])
     stale = panel.until(panel.index[-10])
-    oracle = GivenWeights.of({"C00": 0.5})
+    oracle = FixedWeights.of({"C00": 0.5})
     manager = PortfolioManager(oracle, dex, panel=stale, limits=Limits(data_age_hours=3, price_deviation_frac=None))
     with pytest.raises(LimitError, match="data_age_hours"):
         manager.manage_portfolio()
@@ -224,7 +224,7 @@ def test_weights_without_a_row_yet_and_beyond_the_gross(world: World, run: Run) 
     panel = random_panel(3, 48, 2)
     frame = pd.DataFrame({"C00": [0.5]}, index=pd.DatetimeIndex([panel.index[30]]))
     with pytest.raises(WeightsError, match="no row at or before"):
-        PortfolioManager(GivenWeights(frame), PaperDEX(panel), panel=panel).plan()
+        PortfolioManager(FixedWeights(frame), PaperDEX(panel), panel=panel).plan()
     done = run(world.rebalance({"BTC": 0.8, "ETH": 0.8}))
     assert done.code == 1 and "max_gross" in done.err and not world.server.asked("order")
     done = run(world.rebalance({"BTC": 0.4, "ETH": -0.4}, "--set", "execution.leverage=0.5", "--json"))

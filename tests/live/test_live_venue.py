@@ -14,7 +14,7 @@ from engine.errors import LiveError, UnreachableError
 from engine.live.journal import Journal, single_instance
 from engine.live.orders import OrderRequest
 from engine.live.session import Session, Venue, flat
-from engine.oracles.fixed_weights import GivenWeights
+from engine.oracles.fixed_weights import FixedWeights
 from helpers.hyperliquid_info import TOO_MANY, Fault, Reply
 from helpers.hyperliquid_world import AGENT, MASTER, STRANGER
 from helpers.live_world import Run, World, momentum_spec, near
@@ -207,7 +207,7 @@ def test_what_another_process_wrote_before_the_lock_is_known(world: World) -> No
     """A manager that is kept for weeks, and a command in between: attempts and orders are counted by all entries."""
     path = world.folder / "live" / "book.jsonl"
     managers = [
-        PortfolioManager(GivenWeights.of({"BTC": weight}), dex_of(world), journal=Journal(path), key="one")
+        PortfolioManager(FixedWeights.of({"BTC": weight}), dex_of(world), journal=Journal(path), key="one")
         for weight in (0.2, 0.4)
     ]
     for manager in (managers[0], managers[1], managers[0]):
@@ -248,7 +248,7 @@ def test_a_loop_of_months_keeps_no_file_open(world: World) -> None:
 
     for weight in (0.1, 0.2, 0.3):
         path = world.journals / "book.jsonl"
-        manager = PortfolioManager(GivenWeights.of({"BTC": weight}), dex_of(world), journal=Journal(path))
+        manager = PortfolioManager(FixedWeights.of({"BTC": weight}), dex_of(world), journal=Journal(path))
         assert manager.manage_portfolio().complete
         assert held() == 0
 
@@ -301,5 +301,5 @@ def test_a_paper_account_from_python_needs_no_lock() -> None:
 
     panel = random_panel(3, 48, 2)
     dex = PaperDEX(panel)
-    assert PortfolioManager(GivenWeights.of({}), dex, panel=panel).manage_portfolio().complete
+    assert PortfolioManager(FixedWeights.of({}), dex, panel=panel).manage_portfolio().complete
     assert not Path("reports").exists()

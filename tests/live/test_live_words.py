@@ -15,10 +15,10 @@ from hyperliquid.utils.types import Cloid
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager, RunConfig
 from engine.errors import IncompleteError, LimitError, LiveError, OracleError, UnreachableError
 from engine.live.journal import Journal
-from engine.live.orders import Answer, Market, OrderRequest
+from engine.live.orders import Market, OrderRequest, OrderResult
 from engine.live.risk_limits import Limits
 from engine.live.session import next_run
-from engine.oracles.fixed_weights import GivenWeights
+from engine.oracles.fixed_weights import FixedWeights
 from helpers.hyperliquid_info import REFUSED, Fault, Reply
 from helpers.hyperliquid_world import AGENT, GTC, MASTER, client, only
 from helpers.live_world import Run, World, daily, momentum_spec, near
@@ -128,7 +128,7 @@ def test_a_paper_account_is_brought_its_hours_before_it_is_flattened(world: Worl
 def test_an_oracle_that_names_no_coin_wants_none(answer: dict[str, float]) -> None:
     """A coin absent from a row is 0: an empty row had held the book instead."""
 
-    class Leaving(GivenWeights):
+    class Leaving(FixedWeights):
         def fetch_portfolio_weights(
             self, timestamp: pd.Timestamp, tradable_universe: object, panel: object = None
         ) -> dict[str, float]:
@@ -164,7 +164,7 @@ def test_a_deposit_is_accepted_once(world: World, run: Run) -> None:
 
 
 def test_an_oracle_that_fails_says_when_and_is_asked_for_nothing_else() -> None:
-    class Failing(GivenWeights):
+    class Failing(FixedWeights):
         def fetch_portfolio_weights(self, *asked: object, **more: object) -> dict[str, float]:
             return {"C00": 1.0 / len([])}
 
@@ -325,7 +325,7 @@ def test_an_order_that_rests_is_cancelled_and_counts_by_what_it_filled(world: Wo
     assert first is not None and first.fate == "unknown" and "cancelled" in first.reason
     [order] = world.server.orders
     assert order.status == "canceled"
-    assert dex.ask(ORDER) == Answer(ORDER.cloid, "rejected", reason="canceled")
+    assert dex.ask(ORDER) == OrderResult(ORDER.cloid, "rejected", reason="canceled")
 
 
 def test_refusals_of_what_surrounds_the_orders(world: World, run: Run) -> None:
@@ -378,13 +378,13 @@ class Stubborn(PaperDEX):
             self.switch.touch()
         return ""
 
-    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[Answer]:
+    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
         self.sent += 1
         fate = "unknown" if self.wrong == "silent" else "rejected"
-        return [Answer(order.cloid, fate, reason="no") for order in orders]  # type: ignore[arg-type]
+        return [OrderResult(order.cloid, fate, reason="no") for order in orders]  # type: ignore[arg-type]
 
-    def ask(self, order: OrderRequest) -> Answer:
-        return Answer(order.cloid, "unknown", reason="it rests, and was cancelled")
+    def ask(self, order: OrderRequest) -> OrderResult:
+        return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
 
 
 @pytest.mark.parametrize(
@@ -405,7 +405,7 @@ def test_why_a_position_is_missing(tmp_path: Path, wrong: str, said: str, sent: 
 
     journal = Journal()
     manager = PortfolioManager(
-        GivenWeights.of({"C00": 0.5}),
+        FixedWeights.of({"C00": 0.5}),
         dex,
         panel=dex.panel,
         journal=journal,
@@ -424,7 +424,7 @@ def test_a_kill_switch_set_at_the_last_moment_stops_a_close(tmp_path: Path) -> N
     dex = Stubborn("killed", tmp_path / "KILL")
     dex.units[0], dex.price[0] = 1_000.0, dex.markets()["C00"].mid
     manager = PortfolioManager(
-        GivenWeights.of({}), dex, journal=Journal(), limits=Limits.none(), kill_switch=tmp_path / "KILL"
+        FixedWeights.of({}), dex, journal=Journal(), limits=Limits.none(), kill_switch=tmp_path / "KILL"
     )
     with pytest.raises(IncompleteError, match="kill switch"):
         manager.manage_portfolio()

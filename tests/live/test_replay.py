@@ -17,7 +17,7 @@ from engine.live.journal import Journal
 from engine.live.live_panel import with_live_row
 from engine.live.paper import PaperTrade
 from engine.live.risk_limits import Limits
-from engine.oracles.fixed_weights import GivenWeights
+from engine.oracles.fixed_weights import FixedWeights
 from engine.simulation.backtest import decisions_of
 from helpers.effort import some
 from helpers.panels import nasty_cases, random_panel, random_weights
@@ -159,7 +159,7 @@ def test_an_account_that_is_read_from_its_file_before_each_decision(tmp_path: Pa
     """What the state file keeps is all there is: a process a day gives the book of one long one."""
     panel = random_panel(5, 24 * 20, 8)
     weights, config = random_weights(5, panel), RunConfig.from_dict({"costs": {"referral_discount_frac": 0.04}})
-    dex = replay(panel, GivenWeights(weights), weights.index, config, tmp_path / "paper.json")
+    dex = replay(panel, FixedWeights(weights), weights.index, config, tmp_path / "paper.json")
     again = PaperDEX(panel, config, tmp_path / "paper.json")
     assert (again.cash, again.instant, again.trades) == (dex.cash, dex.instant, dex.trades)
     assert_same_book(backtest(panel, weights, config), again)
@@ -179,7 +179,7 @@ def test_a_paper_account_that_trades_on_live_rows(seed: int, tmp_path: Path) -> 
         dex = PaperDEX(live, config, tmp_path / "paper.json", start=start)
         dex.advance(decision)
         manager = PortfolioManager(
-            GivenWeights(weights), dex, config, panel=live, limits=Limits.none(), policy=ANY_PRICE, journal=Journal()
+            FixedWeights(weights), dex, config, panel=live, limits=Limits.none(), policy=ANY_PRICE, journal=Journal()
         )
         assert manager.manage_portfolio(decision).complete
     assert_same_book(backtest(panel, weights, config), PaperDEX(panel, config, tmp_path / "paper.json"))
@@ -199,7 +199,7 @@ def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
         result = backtest(panel, weights, config)
     except WeightsError:
         return
-    assert_same_book(result, replay(panel, GivenWeights(weights), result.weights.index, config))
+    assert_same_book(result, replay(panel, FixedWeights(weights), result.weights.index, config))
 
 
 def test_the_fee_tiers_of_an_account_that_trades_much() -> None:
@@ -212,7 +212,7 @@ def test_the_fee_tiers_of_an_account_that_trades_much() -> None:
     result = backtest(panel, weights, config)
     rates = (result.trades["fee_usd"] / (result.trades["units"].abs() * result.trades["price"])).round(7)
     assert len(set(rates)) >= 3 and rates.iloc[-1] > rates.min()
-    assert_same_book(result, replay(panel, GivenWeights(weights), weights.index, config))
+    assert_same_book(result, replay(panel, FixedWeights(weights), weights.index, config))
 
 
 def test_a_liquidation_by_maintenance_margin_with_equity_left() -> None:
@@ -227,4 +227,4 @@ def test_a_liquidation_by_maintenance_margin_with_equity_left() -> None:
     weights = pd.DataFrame([[1.5, 1.5]], index=decisions_of(panel, config)[:1], columns=list(panel.coins))
     result = backtest(panel, weights, config)
     assert result.liquidated_at is not None and result.equity.iloc[-1] > 0.0
-    assert_same_book(result, replay(panel, GivenWeights(weights), weights.index, config))
+    assert_same_book(result, replay(panel, FixedWeights(weights), weights.index, config))

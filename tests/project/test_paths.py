@@ -9,7 +9,7 @@ import pytest
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager, RunConfig, load_study, sweep
 from engine.errors import ConfigError, LiveError
 from engine.live.journal import Journal
-from engine.oracles.fixed_weights import GivenWeights
+from engine.oracles.fixed_weights import FixedWeights
 from engine.runs import load_run
 from engine.weights import read_weights
 from helpers.made_runs import saved, simulated
@@ -33,7 +33,7 @@ def test_a_config_and_weights(tmp_path: Path) -> None:
 
 
 def test_an_account(tmp_path: Path) -> None:
-    given = GivenWeights.of({PANEL.coins[0]: 0.5})
+    given = FixedWeights.of({PANEL.coins[0]: 0.5})
     dex = PaperDEX(PANEL, state=f"{tmp_path}/paper.json", start=PANEL.index[23])
     manager = PortfolioManager(
         given, dex, panel=PANEL, journal=Journal(f"{tmp_path}/a.jsonl"), kill_switch=f"{tmp_path}/K"

@@ -38,7 +38,7 @@ def test_impact_is_in_every_sum(tmp_path: Path) -> None:
     assert numbers["impact_usd"] > 0.0
     paid = -(numbers["spread_usd"] + numbers["impact_usd"]) / numbers["equity_start_usd"]
     assert pages.index_row(run.record, run.folder).figures[6] == pytest.approx(paid, rel=1e-12)
-    text = pages.block(run, ())
+    text = pages.run_section(run, ())
     assert text.count("<th>spread, impact</th>") == 3 and "<th>spread</th>" not in text
 
 
@@ -58,7 +58,7 @@ def test_the_schedule_is_said(execution: dict[str, Any], words: str) -> None:
 
 def test_by_night_every_colour_may_be_another_but_words_on_a_coloured_ground() -> None:
     drawn = '<path style="fill: #ffffff; stroke: #348dc1"/><text style="font: 9px; fill: #ffffff">1</text>'
-    assert charts.by_night(drawn) == (
+    assert charts.themed(drawn) == (
         '<path style="fill: var(--cffffff,#ffffff); stroke: var(--c348dc1,#348dc1)"/>'
         '<text style="font: 9px; fill: #ffffff">1</text>'
     )

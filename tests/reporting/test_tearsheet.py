@@ -114,7 +114,7 @@ def test_attribution_adds_up_from_the_account_s_point_of_view(run: Run, page: st
 
 def test_files_of_two_runs_are_noticed(run: Run, tmp_path: Path) -> None:
     mixed = replace(run, folder=tmp_path, equity=run.equity.assign(equity_usd=run.equity["equity_usd"] + 1.0))
-    assert "This does not add up" in pages.block(mixed, ())
+    assert "This does not add up" in pages.run_section(mixed, ())
 
 
 def test_every_parameter_is_on_the_page(run: Run, page: str) -> None:
@@ -384,7 +384,7 @@ def test_liquidation_is_prominent(tmp_path: Path) -> None:
     made = simulated(gross=60.0)
     dead = saved(made, tmp_path / "dead")
     instant = show(pd.Timestamp(dead.record["metrics"]["liquidated_at"]))
-    assert f"LIQUIDATED at {instant}" in pages.block(dead, ())
+    assert f"LIQUIDATED at {instant}" in pages.run_section(dead, ())
 
 
 def test_a_damaged_record_is_an_error_of_the_user(run: Run) -> None:

@@ -15,7 +15,7 @@ import pytest
 from engine import Panel, RunConfig, backtest
 from engine.errors import OracleError
 from engine.oracles.base import NET, Oracle, risk_of, weight_matrix
-from engine.reporting.run_page import block
+from engine.reporting.run_page import run_section
 from engine.runs import load_run
 from engine.simulation.backtest import decisions_of
 from helpers.publications import COINS, numerai_file, out_at, panel_of, rows_of
@@ -174,7 +174,7 @@ def test_numerai_from_the_command_line(
     Path("old/run.json").write_text(json.dumps(record))
     old = load_run(Path("old"))
     assert old.risk is None
-    assert "Risk in the oracle" in block(run, ()) and "Risk in the oracle" not in block(old, ())
+    assert "Risk in the oracle" in run_section(run, ()) and "Risk in the oracle" not in run_section(old, ())
 
 
 def test_file_and_crowdcent_from_the_command_line(

@@ -15,7 +15,7 @@ from engine import Panel, RunConfig, backtest, decisions_of, load_panel, weight_
 from engine.errors import ConfigError
 from engine.reporting.capacity_page import conclusions, impact_model, write_capacity
 from engine.runs import Origin
-from engine.simulation.capacity import SIZES, Limits, capacity, falls_to, limits, volume_shares
+from engine.simulation.capacity import SIZES, Limits, capacity, crossing_size, limits, volume_shares
 from helpers.commands import Hlbt
 from research.oracles.momentum import Momentum
 
@@ -45,20 +45,20 @@ def sized(size: float, **costs: object) -> RunConfig:
 def test_falls_to_is_a_line_over_the_logarithm() -> None:
     sizes = np.array([1e4, 1e5, 1e6, 1e7])
     values = np.array([2.0, 1.0, 0.5, -0.5])
-    assert falls_to(sizes, values, 1.0) == pytest.approx(1e5)
-    assert falls_to(sizes, values, 1.5) == pytest.approx(10**4.5)
-    assert falls_to(sizes, values, 0.0) == pytest.approx(10**6.5)
-    assert math.isnan(falls_to(sizes, values, -1.0))
-    assert falls_to(sizes, values, 2.5) == 1e4  # never above
+    assert crossing_size(sizes, values, 1.0) == pytest.approx(1e5)
+    assert crossing_size(sizes, values, 1.5) == pytest.approx(10**4.5)
+    assert crossing_size(sizes, values, 0.0) == pytest.approx(10**6.5)
+    assert math.isnan(crossing_size(sizes, values, -1.0))
+    assert crossing_size(sizes, values, 2.5) == 1e4  # never above
 
 
 def test_falls_to_looks_after_the_highest_value_and_past_what_is_not_defined() -> None:
     sizes = np.array([1e3, 1e4, 1e5, 1e6, 1e7])
-    assert falls_to(sizes, np.array([0.2, 2.0, 1.5, 1.2, 0.8]), 1.0) == pytest.approx(10**6.5)
-    assert falls_to(sizes, np.array([np.nan, 2.0, np.nan, 0.0, np.nan]), 1.0) == pytest.approx(1e5)
-    assert math.isnan(falls_to(sizes, np.full(5, np.nan), 1.0))
+    assert crossing_size(sizes, np.array([0.2, 2.0, 1.5, 1.2, 0.8]), 1.0) == pytest.approx(10**6.5)
+    assert crossing_size(sizes, np.array([np.nan, 2.0, np.nan, 0.0, np.nan]), 1.0) == pytest.approx(1e5)
+    assert math.isnan(crossing_size(sizes, np.full(5, np.nan), 1.0))
     # down, up again, down: the first time counts
-    assert falls_to(sizes, np.array([2.0, 0.0, 1.5, 1.9, -1.0]), 1.0) == pytest.approx(10**3.5)
+    assert crossing_size(sizes, np.array([2.0, 0.0, 1.5, 1.9, -1.0]), 1.0) == pytest.approx(10**3.5)
 
 
 def test_limits_in_numbers_and_words() -> None:

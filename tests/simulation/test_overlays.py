@@ -10,7 +10,7 @@ import pytest
 
 from engine import Panel, Result, RunConfig, SparseWeights, backtest, backtest_many, decisions_of
 from engine.errors import WeightsError
-from engine.simulation.overlays import applied, traded_weights
+from engine.simulation.overlays import describe_overlays, traded_weights
 from helpers.panels import random_panel, random_weights
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -54,8 +54,8 @@ def test_defaults_hand_back_the_array_itself() -> None:
     panel = flat_panel(3)
     values = np.array([[0.5, np.nan]])
     assert traded_weights(values, panel.index[-1:], panel, RunConfig()) is values
-    assert applied(RunConfig()) == ""
-    assert applied(config_of({"leverage": 3, "tranches": 2})) == (
+    assert describe_overlays(RunConfig()) == ""
+    assert describe_overlays(config_of({"leverage": 3, "tranches": 2})) == (
         " after execution.leverage = 3, execution.tranches = 2"
     )
 
