@@ -21,7 +21,7 @@ LOCKED := --no-deps --require-hashes --only-binary :all: --requirement
 FAILED = { tail -n 15 $(LOG) >&2; echo "make $@ failed. All that was printed is in $(LOG)." >&2; exit 1; }
 # $(call install,FILE): a lock file by uv, which takes seconds; where it cannot be had or fails, pip does the same.
 define install
-@{ $(BIN)/uv --version && $(UV) pip install --python $(BIN)/python $(LOCKED) $(1); } >>$(LOG) 2>&1 || \
+@{ $(BIN)/uv --version && $(UV) pip install --compile-bytecode --python $(BIN)/python $(LOCKED) $(1); } >>$(LOG) 2>&1 || \
 	$(PIP) install $(LOCKED) $(1) >>$(LOG) 2>&1 || $(FAILED)
 @$(PIP) check >>$(LOG) 2>&1 || $(FAILED)
 endef

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import forkserver, get_context, parent_process
+from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from pathlib import Path
 from types import TracebackType
 
@@ -36,7 +36,9 @@ class Sheets:
         # Elsewhere system libraries may not bear a fork.
         method = "forkserver" if sys.platform == "linux" else "spawn"
         if method == "forkserver":
-            # Ctrl-C reaches every process of a terminal; this one alone answers it.
+            # Ctrl-C reaches every process of a terminal; only this one answers it. The tracker, which the server
+            # would start, unblocks the signal again, so it is started before.
+            resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 forkserver.set_forkserver_preload(_LIBRARIES)
