@@ -1,4 +1,4 @@
-"""The contract from the outside: names, forms, files and numbers that DESIGN.md promises, by hand or typed from it."""
+"""The contract from the outside: names, forms, files and numbers that users and other programs rely on, by hand."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ BOOK = pd.DataFrame({"A": [0.5, np.nan, 0.0], "B": [-0.25, -0.3, 0.0005]}, index
 
 
 def by_hand() -> tuple[list[float], list[list[Any]], dict[str, float], list[float]]:
-    """Equity by row, trades, sums of what moved it, and turnover by decision: sections 2 and 3, nothing else."""
+    """Equity by row, trades, sums of what moved it, and turnover by decision: by the rules, nothing else."""
     frames, cash, units = market(), 10_000.0, {"A": 0.0, "B": 0.0}
     equity, trades, turnover = [], [], []
     sums = {"price_pnl_usd": 0.0, "spread_usd": 0.0, "fee_usd": 0.0, "funding_usd": 0.0}
