@@ -1,4 +1,4 @@
-"""README and docs: their Python is run as it stands, their commands exist and run, and what they name is there."""
+"""README and docs: their Python is run as it stands, their commands exist and run, and what they name exists."""
 
 from __future__ import annotations
 
