@@ -2,7 +2,7 @@
 
 Row ``t`` is the last record of the coin stamped in ``[t - 1 h, t)``: one stamped 22:59 is row 23:00, and one stamped
 exactly 23:00:00 belongs to row 24:00. So a day's file gives the rows 01:00 to 24:00 of its day and needs no other file.
-Every field of a row is of that one record. What each column means at that moment is in `docs/data.md`.
+Every field of a row is of that one record. What each column means at that moment is in `ARCHITECTURE.md`, Sources.
 """
 
 from __future__ import annotations
