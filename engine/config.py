@@ -1,6 +1,6 @@
 """Configuration of a run: frozen, hashed, unknown keys refused.
 
-One dataclass a section of the TOML file; docs/settings.md lists the keys. A config is read once, at the command
+One dataclass a section of the TOML file; DESIGN section 5 lists the keys. A config is read once, at the command
 line or by the caller, and passed down; nothing is built at import.
 """
 

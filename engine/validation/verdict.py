@@ -142,7 +142,7 @@ class Verdict:
         Name of the study.
     checks : tuple of Check
     details : mapping
-        What the checks were made from, as JSON keeps it; docs/sweeps.md lists the keys. A part that could not be
+        What the checks were made from, as JSON keeps it; ARCHITECTURE.md lists the keys. A part that could not be
         computed is ``{"why": ...}``.
     digests : mapping
         ``study`` (of its record), ``data`` (what the sweep ran on), ``panel`` (what the winner ran on again, or None),
