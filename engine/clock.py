@@ -153,6 +153,11 @@ def show(instant: pd.Timestamp) -> str:
     return f"{instant:%Y-%m-%d %H:%M} UTC"
 
 
+def iso_minute(instant: pd.Timestamp) -> str:
+    """Print a UTC instant for files: ``2025-03-04T23:00Z``."""
+    return f"{instant:%Y-%m-%dT%H:%MZ}"
+
+
 def clock_error_bounds(header: str, before: float, after: float) -> tuple[float, float]:
     """Bounds of this machine's clock error, from the ``Date`` header of a response.
 

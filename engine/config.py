@@ -18,7 +18,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 
-from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, parse_instant
+from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, iso_minute, parse_instant
 from engine.errors import ConfigError, did_you_mean
 
 #: Beyond this a number is a slip of the finger, and arithmetic with it would overflow.
@@ -92,7 +92,7 @@ class Data(_Section):
             if value is not None:
                 instant = parse_instant(value, f"data.{name}")
                 midnight = instant == instant.normalize()
-                self._set(name, f"{instant:%Y-%m-%d}" if midnight else f"{instant:%Y-%m-%dT%H:%MZ}")
+                self._set(name, f"{instant:%Y-%m-%d}" if midnight else iso_minute(instant))
         if self.coins is not None:
             coins = self.coins.split(",") if isinstance(self.coins, str) else self.coins
             named = isinstance(coins, list | tuple) and all(isinstance(coin, str) and coin.strip() for coin in coins)

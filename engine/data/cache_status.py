@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.clock import iso_minute
 from engine.data.cache import Store
 from engine.data.manifest import FileEntry, Manifest
 from engine.data.merge import Cube
@@ -214,10 +215,10 @@ def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, ma
                 "missing_hours": int(seen[-1] - seen[0] + 1 - len(seen)) if len(seen) else 0,
                 "zero_volume_hours": int((still[line] & priced[line] & market[line]).sum()),
                 "unlisted_hours": int((priced[line] & ~market[line]).sum()),
-                "sources": sorted(record.given),
+                "sources": sorted(record.source_ends),
                 "alive_from": _iso(record.alive_from),
                 "alive_until": _iso(record.alive_until),
-                "gone_by": _iso(record.gone_by),
+                "gone_by": _iso(record.delisting_seen_at),
                 "sz_decimals": coin.sz_decimals,
                 "max_leverage": coin.max_leverage,
             }
@@ -233,4 +234,4 @@ def _events(table: list[dict[str, Any]], key: str, after: pd.Timestamp) -> list[
 
 
 def _iso(instant: pd.Timestamp | None) -> str | None:
-    return None if instant is None else f"{instant:%Y-%m-%dT%H:%MZ}"
+    return None if instant is None else iso_minute(instant)

@@ -10,7 +10,7 @@ instead of calendars wherever arrays are indexed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ COIN = "coin"
 SOURCE = "_source"
 NOT_NEGATIVE = ("volume_usd", "open_interest", "volume_24h_usd", "depth_10bps_usd", "depth_50bps_usd")
 
-_HOUR_MS = 3_600_000
+HOUR_MS = 3_600_000
 #: HyperLiquid started in 2023. Stamps far outside are seconds read as milliseconds, or the reverse.
 _EARLIEST = pd.Timestamp("2020-01-01", tz="UTC")
 _LATEST = pd.Timestamp("2100-01-01", tz="UTC")
@@ -97,12 +97,34 @@ def month_number(key: str) -> int:
 
 def stamps_to_hours(milliseconds: Integers) -> Integers:
     """Hour numbers of instants given in milliseconds since 1970."""
-    return milliseconds // _HOUR_MS
+    return milliseconds // HOUR_MS
 
 
 def hours_to_stamps(hours: Integers) -> Integers:
     """Milliseconds since 1970 of hour numbers."""
-    return hours * _HOUR_MS
+    return hours * HOUR_MS
+
+
+def to_table(coins: Sequence[str], codes: Integers, hours: Integers, fields: Mapping[str, Floats]) -> Any:
+    """Rows as a pyarrow table of the schema.
+
+    Parameters
+    ----------
+    coins : sequence of str
+        Names that `codes` points to.
+    codes, hours : ndarray, shape (R,)
+        Coin and hour number of each row; they stay in this order.
+    fields : mapping of str to ndarray, each (R,) float64
+        NaN where not observed.
+    """
+    import pyarrow as pa
+
+    names = pa.array(coins, pa.string())
+    columns = {
+        TIME: pa.array(hours_to_stamps(hours)).cast(pa.timestamp("ms", tz="UTC")),
+        COIN: pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), names),
+    }
+    return pa.table({**columns, **{name: pa.array(values, from_pandas=True) for name, values in fields.items()}})
 
 
 def read_rows(table: Any, where: str) -> Rows:
@@ -177,7 +199,7 @@ def _hours(table: Any, where: str) -> Integers:
     outside = (milliseconds < _EARLIEST.timestamp() * 1000) | (milliseconds > _LATEST.timestamp() * 1000)
     if outside.any():
         raise DataError(f"{where}: {int(outside.sum())} instants lie outside 2020 to 2100; is their unit right?")
-    off = np.flatnonzero(milliseconds % _HOUR_MS)
+    off = np.flatnonzero(milliseconds % HOUR_MS)
     if len(off):
         first = pd.Timestamp(int(milliseconds[off[0]]), unit="ms", tz="UTC")
         raise DataError(f"{where}: {len(off)} instants are off the hour, the first {first.isoformat()}.")

@@ -247,7 +247,7 @@ def instants(column: pd.Series, name: str, file: Path, timezone: str = "", dates
     times = text.map(read).astype(object)
     naive = np.array([isinstance(time, pd.Timestamp) and time.tzinfo is None for time in times])
     if naive.any():
-        local = pd.DatetimeIndex(times[naive].astype(f"datetime64[{UNIT}]"))
+        local = pd.DatetimeIndex(times[naive].to_list())
         times[naive] = _localised(local, column[naive], name, file, timezone, dates_too)
     return _complete(pd.DatetimeIndex(pd.to_datetime(times, utc=True)), column, name, file)
 

@@ -63,7 +63,7 @@ def test_both_answers_are_read(store: Store, tmp_path: Path, answer: object) -> 
         "BTC", 5, 40.0, False, False, 56, origin="meta.json", as_of=date, alive_from=date, alive_until=date
     )
     assert manifest.coins["RLB"] == CoinRecord(
-        "RLB", 0, 3.0, True, True, None, origin="meta.json", as_of=date, gone_by=date
+        "RLB", 0, 3.0, True, True, None, origin="meta.json", as_of=date, delisting_seen_at=date
     )
 
 
@@ -133,7 +133,7 @@ def test_dated_answers_in_any_order_bound_listing_and_delisting(tmp_path: Path) 
         record = store.manifest().coins["BTC"]  # type: ignore[union-attr]
         assert record.alive_from == instant("2024-01-01")
         assert record.alive_until == instant("2024-05-01")
-        assert record.gone_by == instant("2024-09-01")
+        assert record.delisting_seen_at == instant("2024-09-01")
         assert record.is_delisted
 
 
