@@ -1,4 +1,4 @@
-"""What the cache holds: coverage, gaps, listings, delistings, possible renames."""
+"""The content of a cache: coverage, gaps, listings, delistings, possible renames."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def status(store: Store) -> dict[str, Any]:
     -------
     dict
         ``path``, ``synthetic``, ``start``, ``end`` (first and last priced row), ``rows``, ``coins``,
-        ``fields``, ``bytes``; ``months``, from the first to the last without a hole, each with ``coverage``:
+        ``fields``, ``bytes``; ``months``, from the first to the last without a gap, each with ``coverage``:
         per field, the part of (hours x listed coins) that holds a value; ``table``, a coin each: first and last
         price, listing, delisting, ``missing_hours`` between first and last price, ``zero_volume_hours`` since
         the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first and last missing row,
@@ -55,28 +55,20 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         key = month_key(month)
         entry = manifest.files.get(key)
         if entry is None:
-            # A hole of a whole month is the last thing to leave out of the picture.
-            none: dict[str, Any] = {
-                "rows": 0,
-                "coins": 0,
-                "bytes": 0,
-                "first": None,
-                "last": None,
-                "coverage": {},
-                "sources": {},
-            }
-            months.append({"month": key, **none})
+            # An absent month is listed too.
+            counts: dict[str, Any] = dict.fromkeys(("rows", "coins", "bytes"), 0)
+            months.append({"month": key, **counts, "first": None, "last": None, "coverage": {}, "sources": {}})
             continue
         cube = Cube([month], names)
         cube.load(store.read(entry))
         within = (cube.hours() >= start) & (cube.hours() <= end)
-        place = cube.hours()[within] - start
+        columns = cube.hours()[within] - start
         if "mid" in cube.fields:
-            priced[:, place] = ~np.isnan(cube.fields["mid"][:, within])
+            priced[:, columns] = ~np.isnan(cube.fields["mid"][:, within])
             _note_ends(ends, cube.fields["mid"])
         if "volume_usd" in cube.fields:
-            still[:, place] = cube.fields["volume_usd"][:, within] == 0
-        market = (place + start >= listed[:, None]) & (place + start <= gone[:, None])
+            still[:, columns] = cube.fields["volume_usd"][:, within] == 0
+        market = (columns + start >= listed[:, None]) & (columns + start <= gone[:, None])
         months.append({"month": key, **_month(entry, cube, within, market)})
     hours = np.arange(start, end + 1)
     gaps = _gaps(names, priced, start)
@@ -101,7 +93,7 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
 
 
 def _note_ends(ends: Floats, mid: Floats) -> None:
-    """Keep the first and take the last price of every coin; `ends` is (2, N), `mid` (N, H), months in order."""
+    """Keep the first and replace the last price of every coin; `ends` is (2, N), `mid` (N, H), months in order."""
     seen = ~np.isnan(mid)
     lines = np.flatnonzero(seen.any(axis=1))
     first = mid[lines, seen[lines].argmax(axis=1)]
@@ -110,8 +102,8 @@ def _note_ends(ends: Floats, mid: Floats) -> None:
 
 
 def _renames(table: list[dict[str, Any]], ends: Floats) -> list[dict[str, Any]]:
-    """Pairs of a coin that went and one that came within a week of it, at a price at most 5 % away."""
-    found = []
+    """Pairs of a delisted coin and one listed within a week of it, at a price at most 5 % away."""
+    renames = []
     for old, gone in enumerate(table):
         for new, came in enumerate(table):
             if gone["delisted"] is None or came["first_price"] is None or old == new:
@@ -119,8 +111,8 @@ def _renames(table: list[dict[str, Any]], ends: Floats) -> list[dict[str, Any]]:
             apart = pd.Timestamp(came["first_price"]) - pd.Timestamp(gone["delisted"])
             ratio = float(ends[0, new] / ends[1, old])
             if abs(apart) <= pd.Timedelta(days=7) and abs(ratio - 1) <= 0.05:
-                found.append({"from": gone["coin"], "to": came["coin"], "time": came["first_price"], "ratio": ratio})
-    return found
+                renames.append({"from": gone["coin"], "to": came["coin"], "time": came["first_price"], "ratio": ratio})
+    return renames
 
 
 def _timeline(names: list[str], months: list[str], priced: Flags, start: int) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The hourly schema: the one shape in which a source hands its data to the store.
+"""The hourly schema: the form of the data that every source gives to the cache.
 
 Long form, a row a coin and instant: ``time`` (timestamp with zone UTC, on the hour), ``coin`` (string), then any of
 :data:`engine.panel.FIELDS` as numbers. A field that the source lacks is an absent column; null or NaN inside a column
@@ -31,7 +31,7 @@ SOURCE = "_source"
 NOT_NEGATIVE = ("volume_usd", "open_interest", "volume_24h_usd", "depth_10bps_usd", "depth_50bps_usd")
 
 HOUR_MS = 3_600_000
-#: HyperLiquid started in 2023. Stamps far outside are seconds read as milliseconds, or the reverse.
+#: HyperLiquid started in 2023. Stamps far outside are in another unit than milliseconds.
 _EARLIEST = pd.Timestamp("2020-01-01", tz="UTC")
 _LATEST = pd.Timestamp("2100-01-01", tz="UTC")
 
@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.uint8]
-#: Sources of a field's cells in one file: their names, and the place of each row's among them.
+#: Sources of a field's cells in one file: their names, and the index of each row's among them.
 Origins = tuple[tuple[str, ...], Integers]
 
 
@@ -128,7 +128,7 @@ def to_table(coins: Sequence[str], codes: Integers, hours: Integers, fields: Map
 
 
 def read_rows(table: Any, where: str) -> Rows:
-    """Check a pyarrow table against the schema and take its arrays.
+    """Check a pyarrow table against the schema and return its arrays.
 
     Parameters
     ----------
@@ -175,11 +175,11 @@ def _check_columns(table: Any, where: str) -> None:
     names = table.column_names
     for name in (TIME, COIN):
         if name not in names:
-            raise DataError(f"{where}: the column {name!r} is missing; there are {', '.join(names) or 'none'}.")
-    strange = [name for name in names if name not in (TIME, COIN) and name not in FIELDS]
-    if strange:
-        hint = did_you_mean(strange[0], FIELDS)
-        raise DataError(f"{where}: unknown column {strange[0]!r}.{hint} Fields: {', '.join(FIELDS)}.")
+            raise DataError(f"{where}: the column {name!r} is missing; the columns are {', '.join(names) or 'none'}.")
+    unknown = [name for name in names if name not in (TIME, COIN) and name not in FIELDS]
+    if unknown:
+        hint = did_you_mean(unknown[0], FIELDS)
+        raise DataError(f"{where}: unknown column {unknown[0]!r}.{hint} Fields: {', '.join(FIELDS)}.")
     if len(set(names)) != len(names):
         raise DataError(f"{where}: a column appears twice among {', '.join(names)}.")
 
@@ -215,7 +215,7 @@ def _coins(table: Any, where: str) -> tuple[tuple[str, ...], Integers]:
         raise DataError(
             f"{where}: the column 'coin' is {column.type} with {column.null_count} nulls; it must be names."
         )
-    # Encoded afresh, so that codes are numbered by first appearance and a coin that comes back shows as out of order.
+    # Encoded again, so that codes are numbered by first appearance and a coin that reappears is out of order.
     encoded = column.cast(pa.string()).combine_chunks()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     encoded = encoded.dictionary_encode()

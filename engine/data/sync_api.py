@@ -194,6 +194,23 @@ class _Sync:
         if self.progress:
             self.progress(self.total, self.total, "done")
 
+    def report(self, metas: Sequence[CoinMeta], first: int, last: int, notes: tuple[str, ...]) -> SyncReport:
+        """The report of the sync of the coins `metas` from row `first` to `last`."""
+        merges, limiter = self.batch.merges, self.client.rate_limiter
+        return SyncReport(
+            first=instant_of(first),
+            last=instant_of(last),
+            coins=len(metas),
+            delisted=sum(bool(meta.is_delisted) for meta in metas),
+            requests=limiter.requests,
+            weight=limiter.spent,
+            candles=self.rows[CANDLES],
+            funding=self.rows[FUNDING],
+            merge=combined(SOURCE, merges),
+            notes=(*differences(merges), *notes),
+            faults=tuple(self.faults),
+        )
+
     def _show(self, task: _Task, spent: int) -> None:
         if self.progress:
             done = self.done + min(spent, task.weight)
@@ -293,22 +310,9 @@ def sync_api(
     wanted = _select(metas, coins, client.shown_url)
     store.update_coin_table(metas, SOURCE, now.floor("min"))
     missing = MissingHours(store, [meta.name for meta in wanted], (CANDLES, FUNDING), first, last)
-    batch = _Batch(store, missing, replace)
-    sync = _Sync(client, batch, batch_requests, _tasks(missing, wanted), progress)
+    sync = _Sync(client, _Batch(store, missing, replace), batch_requests, _tasks(missing, wanted), progress)
     sync.run()
-    return SyncReport(
-        first=instant_of(first),
-        last=instant_of(last),
-        coins=len(wanted),
-        delisted=sum(bool(meta.is_delisted) for meta in wanted),
-        requests=client.rate_limiter.requests,
-        weight=client.rate_limiter.spent,
-        candles=sync.rows[CANDLES],
-        funding=sync.rows[FUNDING],
-        merge=combined(SOURCE, batch.merges),
-        notes=(*differences(batch.merges), *_notes(first, _first_candle(now))),
-        faults=tuple(sync.faults),
-    )
+    return sync.report(wanted, first, last, _notes(first, _first_candle(now)))
 
 
 def _first_candle(now: pd.Timestamp) -> int:

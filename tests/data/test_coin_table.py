@@ -85,7 +85,7 @@ def test_reading_it_again_writes_nothing(store: Store, tmp_path: Path) -> None:
         ({}, "but a dict"),
         ({"marginSummary": {}, "time": 1}, "but an object with marginSummary, time"),
         ({"universe": []}, "no 'universe'"),
-        ({"universe": [{"tokens": [1, 0], "name": "PURR/USDC", "index": 0}]}, "spot market's answer"),
+        ({"universe": [{"tokens": [1, 0], "name": "PURR/USDC", "index": 0}]}, "a response of the spot market"),
         ({"universe": ["BTC"]}, "entry 0 of the universe has no name"),
         ({"universe": [{"name": "BTC", "maxLeverage": 3}]}, "szDecimals of BTC is None"),
         ({"universe": [{"name": "BTC", "szDecimals": 1.5, "maxLeverage": 3}]}, "szDecimals of BTC is 1.5"),
@@ -233,7 +233,7 @@ def test_the_recorded_answers_of_the_venue(store: Store, tmp_path: Path) -> None
     assert coins["kPEPE"].sz_decimals == 0
     assert coins["MATIC"].is_delisted
     assert coins["RLB"].only_isolated
-    with pytest.raises(DataError, match="spot market's"):
+    with pytest.raises(DataError, match="response of the spot market"):
         import_meta(store, save(tmp_path, answers("SpotMeta")[0], "spot.json"))
 
 
