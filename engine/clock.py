@@ -44,7 +44,7 @@ def read_instant(text: str) -> pd.Timestamp | None:
     -------
     Timestamp or None
         UTC where the text has a zone, naive where it has none (a bare date is its midnight), None for other text.
-        What a naive time means is for the caller to say.
+        The caller decides what a naive time means.
     """
     text = text.strip()
     if not _INSTANT.fullmatch(text):
@@ -149,7 +149,7 @@ def utc_days(index: pd.DatetimeIndex) -> np.ndarray:
 
 
 def show(instant: pd.Timestamp) -> str:
-    """Print an instant for people: ``2025-03-04 23:00 UTC``."""
+    """Print an instant for messages and pages: ``2025-03-04 23:00 UTC``."""
     return f"{instant:%Y-%m-%d %H:%M} UTC"
 
 

@@ -227,7 +227,7 @@ class Panel:
         ------
         DataError
             For a field or coin that is not known, an index that is not consecutive UTC hours, a price that is not
-            positive, a value that is no number.
+            positive, a value that is not a number.
         """
         given = frames if tradable is None else {**frames, "tradable": tradable}
         for name, frame in given.items():
@@ -374,7 +374,7 @@ def tradable_rule(
         Listings and delistings.
     observed : ndarray, shape (T,), bool, optional
         Rows in which volume or quotes are observed for any coin, when `fields` holds only some of the coins: what a
-        coin's rows mean must not depend on which others were asked for. Default: as `fields` has it.
+        coin's rows mean must not depend on the other coins of the panel. Default: as `fields` has it.
 
     Returns
     -------

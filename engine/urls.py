@@ -40,8 +40,9 @@ def base_address(url: str, option: str) -> str:
     parts = web_address(url)
     if parts is None or parts.query or parts.fragment or "@" in parts.netloc or not _PATH.fullmatch(parts.path):
         raise ConfigError(
-            f"{option} is no address that paths can be appended to: write http:// or https://, the host, a port and a "
-            "path of plain letters where it needs them, and nothing else (its value is not shown: it may hold a token)."
+            f"{option} is not an address to which paths can be appended: write http:// or https://, the host, and "
+            "where needed a port and a path of plain letters, nothing else (its value is not shown: it may hold a "
+            "token)."
         )
     return url.rstrip("/")
 

@@ -103,7 +103,7 @@ def reduce_day(content: bytes, day: date) -> Day:
     Raises
     ------
     ObjectError
-        For damaged LZ4, a missing or renamed column, a cut line, a value that is no number or time.
+        For damaged LZ4, a missing or renamed column, a cut line, a value that is not a number or time.
     """
     import pyarrow as pa
 

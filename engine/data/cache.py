@@ -27,7 +27,7 @@ import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
 from engine.data.cache_files import HOURLY, leftovers, sweep
-from engine.data.coin_table import CoinMeta, CoinRecord
+from engine.data.coin_table import CoinMeta, CoinRecord, Span
 from engine.data.manifest import FOLDER as OBJECTS
 from engine.data.manifest import (
     MANIFEST,
@@ -65,7 +65,7 @@ Entry = TypeVar("Entry")
 
 
 class CacheFileError(DataError):
-    """A file that the manifest names is missing or not as the manifest says."""
+    """A file of the manifest is missing, or does not match its digest."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,18 @@ class Store:
                 "data_cache/sample; --set data.cache=DIR or HLBT_DATA_CACHE names another cache."
             )
         return manifest
+
+    def price_span(self, manifest: Manifest) -> Span:
+        """First and last row of the cache that has any price.
+
+        Raises
+        ------
+        DataError
+            When it has none.
+        """
+        if manifest.span is None:
+            raise DataError(f"The cache {self.path} has no price yet, only funding. Import candles or quotes too.")
+        return manifest.span
 
     def consistent(self, read: Callable[[Manifest], Result]) -> Result:
         """Run `read` on one state of the cache; again on the newer one when a writer removed its files meanwhile."""

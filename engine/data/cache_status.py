@@ -12,7 +12,6 @@ from engine.data.cache import Store
 from engine.data.manifest import FileEntry, Manifest
 from engine.data.merge import Cube
 from engine.data.schema import Flags, Floats, Integers, hour_number, instant_of, month_key, month_number, months_of
-from engine.errors import DataError
 from engine.panel import FIELDS
 
 
@@ -41,9 +40,7 @@ def status(store: Store) -> dict[str, Any]:
 
 
 def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
-    span = manifest.span
-    if span is None:
-        raise DataError(f"The cache {store.path} has no price yet, only funding. Import candles or quotes too.")
+    span = store.price_span(manifest)
     names = sorted(manifest.coins)
     start, end = hour_number(span[0]), hour_number(span[1])
     priced = np.zeros((len(names), end - start + 1), dtype=np.bool_)
@@ -104,14 +101,15 @@ def _note_ends(ends: Floats, mid: Floats) -> None:
 def _renames(table: list[dict[str, Any]], ends: Floats) -> list[dict[str, Any]]:
     """Pairs of a delisted coin and one listed within a week of it, at a price at most 5 % away."""
     renames = []
-    for old, gone in enumerate(table):
-        for new, came in enumerate(table):
-            if gone["delisted"] is None or came["first_price"] is None or old == new:
+    for old, before in enumerate(table):
+        for new, after in enumerate(table):
+            if before["delisted"] is None or after["first_price"] is None or old == new:
                 continue
-            apart = pd.Timestamp(came["first_price"]) - pd.Timestamp(gone["delisted"])
+            pause = pd.Timestamp(after["first_price"]) - pd.Timestamp(before["delisted"])
             ratio = float(ends[0, new] / ends[1, old])
-            if abs(apart) <= pd.Timedelta(days=7) and abs(ratio - 1) <= 0.05:
-                renames.append({"from": gone["coin"], "to": came["coin"], "time": came["first_price"], "ratio": ratio})
+            if abs(pause) <= pd.Timedelta(days=7) and abs(ratio - 1) <= 0.05:
+                pair = {"from": before["coin"], "to": after["coin"]}
+                renames.append({**pair, "time": after["first_price"], "ratio": ratio})
     return renames
 
 
@@ -154,15 +152,11 @@ def _month(entry: FileEntry, cube: Cube, within: Flags, market: Flags) -> dict[s
         name: round(float((~np.isnan(cube.fields[name][:, within]) & market).sum()) / cells, 6) if cells else 0.0
         for name in entry.fields
     }
-    sources = {name: list(sources) for name, sources in entry.sources.items()}
+    state = entry.to_json()
     return {
-        "rows": entry.rows,
-        "coins": entry.coins,
-        "bytes": entry.bytes,
-        "first": _iso(entry.first),
-        "last": _iso(entry.last),
+        **{name: state[name] for name in ("rows", "coins", "bytes", "first", "last")},
         "coverage": coverage,
-        "sources": sources,
+        "sources": {name: list(sources) for name, sources in entry.sources.items()},
     }
 
 
@@ -173,18 +167,15 @@ def _gaps(names: list[str], priced: Flags, start: int) -> list[dict[str, Any]]:
     # A price run begins at +1 and ends before -1; a gap lies between the end of one and the begin of the next.
     begin_line, begin = np.nonzero(steps == 1)
     end_line, end = np.nonzero(steps == -1)
-    found = []
-    for run in np.flatnonzero(end_line[:-1] == begin_line[1:]):
-        first, last = int(end[run]), int(begin[run + 1]) - 1
-        found.append(
-            {
-                "coin": names[int(end_line[run])],
-                "first": _iso(instant_of(start + first)),
-                "last": _iso(instant_of(start + last)),
-                "hours": last - first + 1,
-            }
-        )
-    return found
+    return [
+        {
+            "coin": names[int(end_line[run])],
+            "first": _iso(instant_of(start + end[run])),
+            "last": _iso(instant_of(start + begin[run + 1] - 1)),
+            "hours": int(begin[run + 1] - end[run]),
+        }
+        for run in np.flatnonzero(end_line[:-1] == begin_line[1:])
+    ]
 
 
 def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, market: Flags) -> list[dict[str, Any]]:

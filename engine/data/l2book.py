@@ -21,7 +21,7 @@ from engine.data.schema import Floats
 DEPTHS = {"depth_10bps_usd": 10e-4, "depth_50bps_usd": 50e-4}
 FIELDS = ("mid", "bid", "ask", *DEPTHS)
 _INNER_TIME = re.compile(rb'"time": ?(\d{13})\b')
-#: LZ4 frame format: magic number, flags, and what a block's size field says.
+#: LZ4 frame format: magic number, flags, and the bits of a block's size field.
 _MAGIC = b"\x04\x22\x4d\x18"
 _INDEPENDENT, _BLOCK_SUMS, _CONTENT_SIZE, _CONTENT_SUM, _DICTIONARY = 0x20, 0x10, 0x08, 0x04, 0x01
 _STORED = 0x80000000
@@ -100,7 +100,7 @@ def _quote(text: bytes, stamp: tuple[int, int], coin: str, before_ms: int) -> Qu
     if name != coin:
         raise ObjectError(f"holds the book of {name}, not of {coin}")
     if not all(np.isfinite(side).all() and (side >= 0).all() for side in (bids, asks)):
-        raise ObjectError("has a level in its last snapshot that is no price or size")
+        raise ObjectError("has a level in its last snapshot that is not a price or size")
     return Quote(milliseconds, _values(bids.reshape(-1, 2), asks.reshape(-1, 2)))
 
 
@@ -145,7 +145,7 @@ def _independent_blocks(content: bytes) -> tuple[int, list[tuple[int, int, bool]
         When the frame has no end.
     """
     if content[:4] != _MAGIC or len(content) < 7:
-        raise ObjectError("is no LZ4 frame, or is truncated")
+        raise ObjectError("is not an LZ4 frame, or is truncated")
     flags = content[4]
     if not flags & _INDEPENDENT or flags & _DICTIONARY:
         return None

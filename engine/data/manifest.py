@@ -21,7 +21,7 @@ from typing import Any
 import pandas as pd
 
 from engine.clock import UNIT, iso_minute
-from engine.data.coin_table import CoinRecord, price_span
+from engine.data.coin_table import CoinRecord, Span, price_span
 from engine.data.schema import SCHEMA
 from engine.errors import DataError
 from engine.panel import Coin
@@ -137,7 +137,7 @@ class Manifest:
         )
 
     @property
-    def span(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
+    def span(self) -> Span | None:
         """First and last row of the cache that has any price."""
         return price_span(self.coins.values())
 

@@ -63,7 +63,7 @@ class Cube:
     fields : dict of str to ndarray, each (N, H) float64
         Made when a field first appears.
     origins : dict of str to ndarray, each (N, H) uint8
-        Per field, the source of every cell: its index in `sources`, of which the first stands for none.
+        Per field, the source of every cell: its index in `sources`, of which the first is none.
     sources : list of str
         Names of the sources.
     source_ends : dict of (str, str) to int

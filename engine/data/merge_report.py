@@ -181,9 +181,9 @@ class Tally:
 
     def compare(self, rows: Rows, name: str, kept: str, other: str, cells: Flags, cached: Floats) -> None:
         """Record how much two sources differ in the cells that both have."""
-        places = np.flatnonzero(cells)
-        relative = relative_difference(cached[places], rows.fields[name][places])
-        worst = places[int(relative.argmax())]
+        lines = np.flatnonzero(cells)
+        relative = relative_difference(cached[lines], rows.fields[name][lines])
+        worst = lines[int(relative.argmax())]
         self._disagreements[name, kept, other].append(
             (relative, rows.coins[int(rows.codes[worst])], int(rows.hours[worst]))
         )

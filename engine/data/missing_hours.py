@@ -69,7 +69,7 @@ class KnownEmpty:
         }
         state = {"empty": empty, "sha256": _digest(empty)}
         content = (json.dumps(state, separators=(",", ":")) + "\n").encode()
-        # Where it cannot be kept, the hours are asked for again.
+        # Where it cannot be written, the hours are requested again.
         with suppress(OSError):
             if empty and not (self.path.exists() and self.path.read_bytes() == content):
                 write_durable(self.path, content)

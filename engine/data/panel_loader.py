@@ -68,9 +68,7 @@ def load_panel(
 def _panel(
     store: Store, manifest: Manifest, start: pd.Timestamp | None, end: pd.Timestamp | None, coins: Sequence[str] | None
 ) -> Panel:
-    span = manifest.span
-    if span is None:
-        raise DataError(f"The cache {store.path} has no price yet, only funding. Import candles or quotes too.")
+    span = store.price_span(manifest)
     first = span[0] if start is None else max(start, span[0])
     last = span[1] if end is None else min(end, span[1])
     if first > last:
