@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def mids(store: Store, name: str = "mid") -> dict[int, float]:
-    return {hour - HOUR: value for (_, hour, field), value in cells(store).items() if field == name}
+    return {hour - HOUR: value for (_, field, hour), value in cells(store).items() if field == name}
 
 
 def test_the_table_of_precedence_is_a_strict_order_for_every_field() -> None:
@@ -141,7 +141,7 @@ def test_the_order_of_the_sources_leaves_no_trace(tmp_path: Path) -> None:
         states.append(content(store.path))
     assert len(states) == 24 and len(states[0]) == 3
     assert all(state == states[0] for state in states)
-    values = {key: value for key, value in cells(store).items() if key[2] == "mid" and key[0] == "BTC"}
+    values = {key: value for key, value in cells(store).items() if key[1] == "mid" and key[0] == "BTC"}
     # 21:00 s3; 22:00 s3 over api and freqtrade; 23:00 the book; 00:00 s3.
     assert [values[key] for key in sorted(values)] == [1.1, 2.0, 2.2, 4.1]
 

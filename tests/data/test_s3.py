@@ -112,7 +112,7 @@ def test_the_hours_are_those_of_the_files(undisturbed: Path) -> None:
         for row in naive(text, day).to_dict("records"):
             hour = int(row["time"].timestamp()) // 3600
             expected |= {
-                (row["coin"], hour, name): value
+                (row["coin"], name, hour): value
                 for name, value in row.items()
                 if name not in ("time", "coin") and value == value
             }
@@ -440,7 +440,7 @@ def test_an_object_published_anew_that_contradicts_itself(server: str, tmp_path:
         code, _, err = hlbt(*words(server, cache, "--replace"))
         assert code == 0, err
         changed = {cell for cell, value in cells(Store(cache)).items() if before[cell] != value}
-        assert [(coin, name) for coin, _, name in changed] == [("NEW", "funding")]
+        assert [(coin, name) for coin, name, _ in changed] == [("NEW", "funding")]
         assert hlbt(*words(server, cache))[0] == 0
     finally:
         client(server).put_object(Bucket=BUCKET, Key=key, Body=OBJECTS[key])

@@ -15,10 +15,11 @@ from engine.data.cache import Store
 from engine.data.missing_hours import EMPTY, runs
 from engine.data.rate_limit import RateLimiter
 from engine.data.schema import hour_number, instant_of
-from helpers.api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
+from helpers.api_world import HOUR, NOW, Clock, expected, listings, rows_table, sync
 from helpers.commands import Hlbt
 from helpers.hyperliquid_info import HOUR_MS, REFUSED, TOO_MANY, Listing, LoopbackServer, Recorded, Reply, Venue
 from helpers.shared_data import GO, SDK, recorded
+from helpers.stores import cells, content
 
 
 @pytest.fixture

@@ -23,9 +23,10 @@ from engine.data.cache import Store
 from engine.data.schema import instant_of
 from engine.data.sync_api import sync_api
 from engine.errors import DataError
-from helpers.api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
+from helpers.api_world import HOUR, NOW, Clock, expected, listings, rows_table, sync
 from helpers.effort import some
 from helpers.hyperliquid_info import BAD_GATEWAY, HOUR_MS, NOT_JSON, REFUSED, TOO_MANY, LoopbackServer, Reply, Venue
+from helpers.stores import cells, content
 
 HANG = Reply("[]", silence_seconds=0.6)
 
