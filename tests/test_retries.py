@@ -34,7 +34,7 @@ def test_the_last_failure_is_raised_with_the_number_of_attempts() -> None:
 
 def test_a_pointless_attempt_is_not_made() -> None:
     failures, slept = failing(RequestFailed("refused"), RequestFailed("never reached"))
-    with pytest.raises(RequestFailed, match="^refused$") as error:
+    with pytest.raises(RequestFailed, match=r"^refused$") as error:
         run(failures, slept)
     assert not slept and len(failures) == 1 and not error.value.certain
 
