@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -80,10 +80,10 @@ class Disagreement:
 
     def __str__(self) -> str:
         """One line for a report."""
+        median = "" if np.isnan(self.median) else f"median {self.median:.4%}, "
         return (
             f"{self.field}: {self.kept} over {self.other} in {self.cells:,} cells, of which {self.differing:,} differ "
-            f"by more than {TOLERANCE:.1%}; median {self.median:.4%}, largest {self.largest:.2%} "
-            f"({self.coin} at {show(self.time)})"
+            f"by more than {TOLERANCE:.1%}; {median}largest {self.largest:.2%} ({self.coin} at {show(self.time)})"
         )
 
 
@@ -154,14 +154,12 @@ def differences(merges: Iterable[MergeReport]) -> list[str]:
         for disagreement in merge.disagreements:
             by_key[disagreement.field, disagreement.kept, disagreement.other].append(disagreement)
     lines = []
-    for (name, kept, other), parts in sorted(by_key.items()):
-        worst = max(parts, key=lambda part: part.largest)
-        cells, differing = sum(part.cells for part in parts), sum(part.differing for part in parts)
-        several = (
-            f"{name}: {kept} over {other} in {cells:,} cells, of which {differing:,} differ by more than "
-            f"{TOLERANCE:.1%}; largest {worst.largest:.2%} ({worst.coin} at {show(worst.time)})"
-        )
-        lines.append(f"Sources differ: {str(worst) if len(parts) == 1 else several}.")
+    for _, parts in sorted(by_key.items()):
+        total = parts[0]
+        if len(parts) > 1:  # the median over all of them is not known
+            counts = {name: sum(getattr(part, name) for part in parts) for name in ("cells", "differing")}
+            total = replace(max(parts, key=lambda part: part.largest), **counts, median=float("nan"))
+        lines.append(f"Sources differ: {total}.")
     return lines
 
 
