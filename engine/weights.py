@@ -13,16 +13,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine.clock import UNIT, show
+from engine.clock import UNIT, read_instant, show
 from engine.errors import WeightsError, did_you_mean, join_first, reason_of
 from engine.panel import Panel
 
 #: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
 GROSS_TOLERANCE = 1e-5
 DISORDERED = "Sparse weights have a row whose coins do not ascend; each column may stand there once."
-
-#: The end of a time that says its zone: Z or an offset.
-_ZONE = r"(?:[zZ]|[+-]\d{2}:?\d{2})$"
 
 
 def read_weights(path: str | Path) -> pd.DataFrame:
@@ -93,17 +90,16 @@ def _instants(column: pd.Series, path: Path) -> pd.DatetimeIndex:
             f"Weights file {path}: the times are naive, the first is {column.iloc[0]}. Store them as UTC."
         )
     text = column.astype("str")
-    naive = text[column.isna() | ~text.str.contains(_ZONE)]
+    times = [None if empty else read_instant(time) for time, empty in zip(text, column.isna(), strict=True)]
+    naive = text[[time.tzinfo is None if time else empty for time, empty in zip(times, column.isna(), strict=True)]]
     if len(naive):
         raise WeightsError(
             f"Weights file {path}: {len(naive)} times have no zone: {join_first(naive, 2)}. Write them as "
             "2024-10-01T23:00Z."
         )
-    times = pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
-    if times.isna().any():
-        raise WeightsError(
-            f"Weights file {path}: {join_first(text[times.isna()], 2)} is no time. Write 2024-10-01T23:00Z."
-        )
+    unread = text[[time is None for time in times]]
+    if len(unread):
+        raise WeightsError(f"Weights file {path}: {join_first(unread, 2)} is no time. Write 2024-10-01T23:00Z.")
     return pd.DatetimeIndex(times, name="time")
 
 

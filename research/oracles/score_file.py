@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine.clock import UNIT, show
+from engine.clock import UNIT, read_instant, show
 from engine.errors import OracleError, did_you_mean, join_first
 from research.oracles.publication_schedule import Rule, published_at
 
-#: A zone after a time of day: Z, or an offset (+00, +0000, +00:00); a bare date has dashes, too.
-_ZONE = r"(?:[zZ]|(?:[T ]\d{2}|:\d{2}).*[+-]\d{2}(?::?\d{2})?)$"
 _LISTED = 10
 
 
@@ -244,16 +242,14 @@ def instants(column: pd.Series, name: str, file: Path, timezone: str = "", dates
         return _complete(pd.DatetimeIndex(column), column, name, file)
     if pd.api.types.is_datetime64_any_dtype(column):
         return _localised(pd.DatetimeIndex(column), column, name, file, timezone, dates_too)
-    text = column.astype("str").str.strip()
-    zoned = text.str.contains(_ZONE, regex=True)
-    found = pd.Series(pd.NaT, index=text.index, dtype=f"datetime64[{UNIT}, UTC]")
-    if zoned.any():
-        found[zoned] = pd.to_datetime(text[zoned], utc=True, errors="coerce", format="ISO8601").astype(found.dtype)
-    if not zoned.all():
-        naive = pd.to_datetime(text[~zoned], errors="coerce", format="ISO8601")
-        local = _localised(pd.DatetimeIndex(naive), column[~zoned], name, file, timezone, dates_too)
-        found[~zoned] = pd.Series(local, index=text.index[~zoned]).astype(found.dtype)
-    return _complete(pd.DatetimeIndex(found), column, name, file)
+    text = column.astype("str")
+    read = {value: read_instant(value) for value in text.dropna().unique()}
+    times = text.map(read).astype(object)
+    naive = np.array([isinstance(time, pd.Timestamp) and time.tzinfo is None for time in times])
+    if naive.any():
+        local = pd.DatetimeIndex(times[naive].to_list())
+        times[naive] = _localised(local, column[naive], name, file, timezone, dates_too)
+    return _complete(pd.DatetimeIndex(pd.to_datetime(times, utc=True)), column, name, file)
 
 
 def _localised(
