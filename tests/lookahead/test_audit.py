@@ -12,10 +12,11 @@ import pytest
 
 from engine import Oracle, Panel, RunConfig, decisions_of, load_panel
 from engine.errors import OracleError
-from engine.lookahead.audit import audit
+from engine.lookahead.audit import audit, check_causal
+from engine.lookahead.checks import TOLERANCE
 from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
 from helpers.audits import Honest, Planted, change, statuses
-from helpers.panels import holed_panel
+from helpers.panels import holed_panel, random_panel
 from research.oracles.carry import Carry
 from research.oracles.construction import CONSTRUCTIONS
 from research.oracles.equal_weight import EqualWeight
@@ -331,6 +332,39 @@ def test_honest_oracles_pass(
     found = audit(lambda: kind(**parameters), panel, decisions)
     assert found.passed, found.message()
     assert set(statuses(found).values()) == {"pass", "skipped"}
+
+
+class Product(Planted):
+    """A causal matrix product, whose last bits depend on how many rows it has."""
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        rows = panel.rows(decisions)
+        mixing = np.random.default_rng(1).normal(size=(len(panel.coins), len(panel.coins)))
+        weights = np.nan_to_num(change(panel)[rows]) @ mixing / len(panel.coins)
+        return pd.DataFrame(weights, index=decisions, columns=list(panel.coins))
+
+
+def test_rounding_is_no_look_ahead_to_either_check() -> None:
+    """They share the comparison and the tolerance: what the one lets pass the other does not accuse."""
+    panel = random_panel(4, 24 * 40, 33)
+    decisions = decisions_of(panel, RunConfig())
+    known = panel.known()
+    full = Product().weight_matrix(known, decisions).to_numpy()
+    cuts = [Product().weight_matrix(known.until(at), decisions[: n + 1]).to_numpy() for n, at in enumerate(decisions)]
+    differences = [float(np.abs(cut - full[: len(cut)]).max()) for cut in cuts]
+    assert 0.0 < max(differences) < TOLERANCE, "this machine's products do not depend on their number of rows"
+    check_causal(Product(), panel, decisions)
+    checks = {check.name: check for check in audit(Product, panel, decisions, cuts=len(decisions)).checks}
+    assert checks["cut"].status == "pass" and checks["cut"].value.endswith(": rounding")
+
+
+def test_more_than_rounding_is_a_look_ahead_to_both(panel: Panel, decisions: pd.DatetimeIndex) -> None:
+    """A leak of a millionth of the weight: the first offending weight is the same one in both messages."""
+    check = audit(Whisper, panel, decisions).checks[1]
+    with pytest.raises(OracleError, match="Whisper looks ahead: ") as caught:
+        check_causal(Whisper(), panel, decisions)
+    weight = check.value.partition(", but ")[0]
+    assert check.status == "fail" and weight in str(caught.value)
 
 
 def test_an_honest_oracle_may_warm_up_by_refusing(panel: Panel, decisions: pd.DatetimeIndex) -> None:

@@ -149,7 +149,7 @@ def predictions(tmp_path: Path, panel: Panel) -> Path:
 def test_a_new_process_shows_what_a_module_keeps(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     found = audit(f"{module}:KeptInTheModule", panel, decisions)
     assert statuses(found)["process"] == "fail" and statuses(found)["cut"] == "pass"
-    assert "in a new process whose clock stands at 2024-10-08 23:00 UTC, on data up to then alone" in found.message()
+    assert "in a new process whose clock is set to 2024-10-08 23:00 UTC, on data up to then alone" in found.message()
 
 
 def test_a_new_process_has_another_order_of_sets(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
@@ -173,7 +173,7 @@ def of_file(module: str, name: str, panel: Panel, decisions: pd.DatetimeIndex, *
 
 def test_rows_of_a_file(module: str, predictions: Path, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     file = str(predictions)
-    assert of_file(module, "Publishes", panel, decisions, file=file) == ("pass", "until at 16 instants, bit for bit")
+    assert of_file(module, "Publishes", panel, decisions, file=file) == ("pass", "as_of at 16 instants, bit for bit")
     assert of_file(module, "PublishesInPlace", panel, decisions, file=file)[0] == "pass"
     # from 18:00 on, a row was out for an hour more than three
     assert of_file(module, "Refuses", panel, decisions, file=file)[0] == "pass"
@@ -191,7 +191,7 @@ def test_files_that_nobody_vouches_for(
 ) -> None:
     file = str(predictions)
     status, value = of_file(module, "FromFile", panel, decisions, file=file)
-    assert status == "fail" and "predictions.csv and has no method until(instant)" in value
+    assert status == "fail" and "predictions.csv and has no method as_of(instant)" in value
     parquet = predictions.with_suffix(".parquet")
     pd.read_csv(predictions).drop(columns="date").to_parquet(parquet)
     found = audit(f"{module}:FromParquet", panel, decisions, parameters={"file": str(parquet)}).checks[-1]
@@ -233,4 +233,4 @@ def test_a_file_that_a_c_library_opens(
     )
     found = audit(f"{code}:Hidden", panel, decisions, cuts=2).checks[-1]
     place = "scores.parquet" if "FILE" in read else "kept"
-    assert found.status == "fail" and f"{place} and has no method until" in found.value
+    assert found.status == "fail" and f"{place} and has no method as_of" in found.value

@@ -6,6 +6,7 @@ import copyreg
 import datetime
 import itertools
 import pickle
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -101,7 +102,7 @@ def test_what_hangs_on_the_day_it_is_asked_is_caught(
     body = f"{TODAY[read]}\nreturn np.where({listed}, 1.0, 0.3)"
     found = checked(tmp_path, panel, decisions, body)
     assert found["process"].status == "fail", found
-    assert "whose clock stands at 2024-10-08 23:00 UTC" in found["process"].value
+    assert "whose clock is set to 2024-10-08 23:00 UTC" in found["process"].value
 
 
 def test_how_long_it_takes_and_a_date_in_words_are_nobodys_business(
@@ -181,7 +182,7 @@ def test_a_file_by_another_name_is_seen(tmp_path: Path, panel: Panel, decisions:
         found = checked(tmp_path, panel, decisions, body)["published"]
     finally:
         shared.unlink(missing_ok=True)
-    assert found.status == "fail" and name in found.value and "has no method until(instant)" in found.value
+    assert found.status == "fail" and name in found.value and "has no method as_of(instant)" in found.value
 
 
 def test_what_is_only_written_or_made_here_is_no_reading(
@@ -203,6 +204,26 @@ return 1.0
         assert (found.status, found.value) == ("pass", "it opens no file but its code, and no connection")
 
 
+def test_files_of_packages_on_the_path_are_not_the_oracles_data(
+    tmp_path: Path, panel: Panel, decisions: pd.DatetimeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a user whose packages come by PYTHONPATH: their data and metadata, but no file beside them."""
+    target = tmp_path / "target"
+    for folder in (target / "packed", target / "packed-1.0.dist-info", target / "older.egg-info"):
+        folder.mkdir(parents=True)
+    info = target / "packed-1.0.dist-info"
+    (info / "RECORD").write_text("packed/__init__.py,,0\npacked-1.0.dist-info/RECORD,,\n")
+    files = [target / "packed" / "table.csv", info / "entry_points.txt", target / "older.egg-info" / "entry_points.txt"]
+    for file in [*files, target / "own.csv"]:
+        file.write_text("a\n1\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(target)])
+    body = "for name in {!r}:\n    Path(name).read_text()\nreturn 1.0"
+    passed = checked(tmp_path, panel, decisions, body.format([str(file) for file in files]))["published"]
+    assert (passed.status, passed.value) == ("pass", "it opens no file but its code, and no connection")
+    failed = checked(tmp_path, panel, decisions, body.format([str(target / "own.csv")]))["published"]
+    assert failed.status == "fail" and "own.csv" in failed.value
+
+
 PARTS = """
 class Reads(Base):
     '''Reads a file of tomorrow's prices and does not say so.'''
@@ -210,7 +231,7 @@ class Reads(Base):
         return pd.read_csv(FILE).to_numpy()[:1, : len(panel.coins)] + 0.0
 
 class Cuts(Reads):
-    def until(self, instant):
+    def as_of(self, instant):
         cut = Cuts()
         cut.known = instant >= OUT
         return cut
@@ -242,7 +263,7 @@ def test_a_part_that_vouches_does_not_vouch_for_the_others(
     other = "class Hides(Base):\n    def factor(self, panel, decisions):\n"
     other += f"        return pd.read_csv({str(tmp_path / 'two.csv')!r}).to_numpy()[:1, : len(panel.coins)]\n"
     hidden = published(other + blend.replace("PART", "[Smooth(Says(), days=1), Hides()]"))
-    assert hidden.status == "fail" and "two.csv and has no method until" in hidden.value
+    assert hidden.status == "fail" and "two.csv and has no method as_of" in hidden.value
     assert "one.csv" not in hidden.value
 
 
