@@ -4,8 +4,8 @@
 look, and reports the first weight that changes. It proves a leak; without one it proves that no weight changed under
 any of the perturbations, which are listed with their counts. :func:`check_causal` is the shortest form of it.
 
-Both compare by :func:`engine.lookahead.checks.max_difference`: two weights are the same when they differ by at most
-:data:`engine.lookahead.checks.TOLERANCE`. Determinism alone is checked bit for bit.
+Both compare by :func:`engine.lookahead.comparison.max_difference`: two weights are the same when they differ by at most
+:data:`engine.lookahead.comparison.TOLERANCE`. Determinism alone is checked bit for bit.
 
 Data of the oracle's own
 ------------------------
@@ -24,19 +24,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from engine.checks import Check
 from engine.clock import decision_instants
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError
 from engine.lookahead.checks import (
-    AuditContext,
-    CheckSkipped,
-    Difference,
-    WeightChanged,
     check_coins,
     check_cut,
     check_funding,
@@ -48,6 +45,11 @@ from engine.lookahead.checks import (
     check_repeat,
     check_score,
     check_valid,
+)
+from engine.lookahead.comparison import (
+    AuditContext,
+    CheckSkipped,
+    WeightChanged,
     compare_cuts,
     evenly_spaced,
     weights_as_of,
@@ -67,33 +69,21 @@ Step = Callable[[int, int, str], object]
 
 
 @dataclass(frozen=True)
-class Check:
-    """One check of an oracle.
+class Audit:
+    """Every check of an oracle.
 
     Attributes
     ----------
-    name : str
-        For programs: ``valid``, ``cut``, ``future``, ``last_row``, ``funding``, ``coins``, ``instant``, ``score``,
-        ``repeat``, ``process``, ``published``; in this order.
-    title : str
-        What is true when it passes.
-    status : {"pass", "fail", "skipped"}
-    value : str
-        What was compared, and the result.
-    difference : Difference or None
-        The first weight that changed, where the check failed by one.
+    oracle : str
+        Name of its class.
+    decisions : int
+        How many were compared.
+    checks : tuple of Check
+        ``valid``, ``cut``, ``future``, ``last_row``, ``funding``, ``coins``, ``instant``, ``score``, ``repeat``,
+        ``process`` and ``published``, in this order; only the first where the weights are not valid. ``passed`` is None
+        for one that was skipped, ``details`` the first weight that changed, where one did
+        (:class:`engine.lookahead.comparison.Difference`).
     """
-
-    name: str
-    title: str
-    status: Literal["pass", "fail", "skipped"]
-    value: str
-    difference: Difference | None = None
-
-
-@dataclass(frozen=True)
-class Audit:
-    """Every check of an oracle, in the order in which they were made."""
 
     oracle: str
     decisions: int
@@ -107,17 +97,17 @@ class Audit:
     @property
     def failed(self) -> tuple[Check, ...]:
         """The checks that failed."""
-        return tuple(check for check in self.checks if check.status == "fail")
+        return tuple(check for check in self.checks if check.passed is False)
 
     def message(self) -> str:
         """One paragraph: the first failure in words, and the names of the others."""
         if self.passed:
-            skipped = [check.name for check in self.checks if check.status == "skipped"]
+            skipped = [check.name for check in self.checks if check.passed is None]
             made = f"{len(self.checks) - len(skipped)} checks over {self.decisions} decisions"
             return f"{self.oracle}: no look-ahead found by {made}{'; skipped: ' * bool(skipped)}{', '.join(skipped)}."
         first, *more = self.failed
         others = f" Failed too: {', '.join(check.name for check in more)}." if more else ""
-        return f"{self.oracle} fails the check '{first.title}' ({first.name}): {first.value}.{others}"
+        return f"{self.oracle} fails the check '{first.label}' ({first.name}): {first.summary}.{others}"
 
     def raise_for_failure(self) -> None:
         """Raise :class:`engine.errors.OracleError` with :meth:`message` unless every check passed."""
@@ -125,8 +115,18 @@ class Audit:
             raise OracleError(self.message())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "passed": self.passed}
+        """Plain values for JSON; a check has ``name``, ``title``, ``status``, ``value`` and ``difference``."""
+        checks = [
+            {
+                "name": check.name,
+                "title": check.label,
+                "status": {True: "pass", False: "fail", None: "skipped"}[check.passed],
+                "value": check.summary,
+                "difference": check.details and asdict(check.details),
+            }
+            for check in self.checks
+        ]
+        return {"oracle": self.oracle, "decisions": self.decisions, "checks": checks, "passed": self.passed}
 
 
 #: Name -> what is true when the check passes, and the check; in the order in which they run.
@@ -185,13 +185,13 @@ def audit(
     path = oracle if isinstance(oracle, str) else None
     make = partial(load_oracle, oracle, parameters or {}) if isinstance(oracle, str) else oracle
     if cuts is not None and cuts < 1:
-        raise OracleError(f"cuts = {cuts} is not accepted: it must be at least 1.")
+        raise OracleError(f"cuts = {cuts} is not accepted: give at least one instant.")
     first = make()
     frame, name, count = weight_matrix(first, panel, decisions), type(first).__name__, len(decisions)
     try:
         _, weights = validate_weights(frame, panel)
     except WeightsError as error:
-        failure = Check("valid", _CHECKS["valid"][0], "fail", str(error).rstrip("."))
+        failure = Check("valid", _CHECKS["valid"][0], False, str(error).rstrip("."))
         return Audit(name, count, (failure,))
     checks: list[Check] = []
 
@@ -214,13 +214,13 @@ def audit(
 def _run_check(name: str, context: AuditContext) -> Check:
     title, check = _CHECKS[name]
     try:
-        return Check(name, title, "pass", check(context))
+        return Check(name, title, True, check(context))
     except CheckSkipped as skipped:
-        return Check(name, title, "skipped", str(skipped))
+        return Check(name, title, None, str(skipped))
     except WeightChanged as change:
-        return Check(name, title, "fail", str(change), change.difference)
+        return Check(name, title, False, str(change), details=change.difference)
     except HlbtError as error:
-        return Check(name, title, "fail", str(error).rstrip("."))
+        return Check(name, title, False, str(error).rstrip("."))
 
 
 def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | None = None) -> None:
@@ -228,8 +228,8 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | Non
 
     For every decision the weights on the panel cut off there, of the oracle with its own data cut off there
     (:meth:`engine.Oracle.as_of`), are compared with those on all data, up to
-    :data:`engine.lookahead.checks.TOLERANCE`. An oracle that reads other data and does not override ``as_of`` is beyond
-    this check; :func:`audit` sees which files are read.
+    :data:`engine.lookahead.comparison.TOLERANCE`. An oracle that reads other data and does not override ``as_of`` is
+    beyond this check; :func:`audit` sees which files are read.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 A check is a function of an :class:`AuditContext`. It returns a sentence about what was compared; it raises
 :class:`WeightChanged` or an :class:`engine.errors.HlbtError` when the oracle fails it, and :class:`CheckSkipped` when
-it does not apply. All compare by :func:`max_difference`, with one tolerance.
+it does not apply.
 """
 
 from __future__ import annotations
@@ -10,132 +10,33 @@ from __future__ import annotations
 import os
 import pickle
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import show
-from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, join_first
+from engine.lookahead.comparison import (
+    AuditContext,
+    CheckSkipped,
+    WeightChanged,
+    compare_cuts,
+    matrix_of,
+    max_difference,
+    unperturbed,
+    weights_as_of,
+    weights_of,
+)
 from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
 from engine.lookahead.subprocess_run import ProcessResult, run_in_subprocess
-from engine.oracles.base import Oracle, ScoreOracle, call_fetch_weights, matrix_of_instants, weight_matrix
+from engine.oracles.base import Oracle, ScoreOracle, call_fetch_weights, matrix_of_instants
 from engine.oracles.loading import data_files
 from engine.panel import Panel
 from engine.simulation.overlays import describe_overlays, traded_weights
-from engine.weights import check_gross, validate_weights
-
-#: Largest difference of a weight that counts as rounding and not as a leak: matrix products over another number of
-#: rows may differ in their last bits.
-TOLERANCE = 1e-10
-#: Instants at most at which the checks that compute the whole matrix each time perturb the data.
-PERTURBED_INSTANTS = 8
-
-
-@dataclass(frozen=True)
-class Difference:
-    """The first weight that changed.
-
-    Attributes
-    ----------
-    instant : str
-        Decision of the weight, ISO 8601.
-    coin : str
-    weight : float
-        On the data as they are; NaN = hold.
-    other : float
-        On the perturbed data.
-    """
-
-    instant: str
-    coin: str
-    weight: float
-    other: float
-
-
-class WeightChanged(Exception):
-    """A weight changed, or the oracle failed where it had given weights before; the message says when."""
-
-    def __init__(self, message: str, difference: Difference | None = None) -> None:
-        super().__init__(message)
-        self.difference = difference
-
-
-class CheckSkipped(Exception):
-    """A check does not apply; the message says why."""
-
-
-def evenly_spaced(count: int, wanted: int, first: int = 0) -> np.ndarray:
-    """Rows from `first` to ``count - 1``, both included, ascending; `wanted` of them, or all when there are fewer."""
-    return np.unique(np.linspace(first, count - 1, min(count - first, max(wanted, 2))).astype(np.int64))
-
-
-def _ignore(step: str) -> None:
-    pass
-
-
-@dataclass
-class AuditContext:
-    """An oracle under audit, the data that it may read, and its weights on all of them.
-
-    Attributes
-    ----------
-    make : callable
-        Returns a new instance of the oracle.
-    panel : Panel
-        The panel itself, not as known.
-    decisions : DatetimeIndex, (D,)
-    weights : ndarray, (D, N)
-        Weights on the data as they are.
-    cuts, instants : ndarray of int
-        Rows of `decisions` at which the data are cut off, and which are computed one by one.
-    config : RunConfig
-    path : str or None
-        Path of the oracle, where it was given as one.
-    parameters : mapping
-        Constructor arguments that belong to `path`.
-    report : callable
-        Called with a word about each step.
-    reads : tuple of str or None
-        What the oracle read in a process of its own, set by :func:`check_process`; None = not watched.
-    """
-
-    make: Callable[[], Oracle]
-    panel: Panel
-    decisions: pd.DatetimeIndex
-    weights: np.ndarray
-    cuts: np.ndarray
-    instants: np.ndarray
-    config: RunConfig = field(default_factory=RunConfig)
-    path: str | None = None
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    report: Callable[[str], object] = _ignore
-    reads: tuple[str, ...] | None = None
-
-    @cached_property
-    def known(self) -> Panel:
-        """The panel as known."""
-        return self.panel.known()
-
-    @cached_property
-    def rows(self) -> np.ndarray:
-        """Panel row of every decision."""
-        return self.panel.rows(self.decisions)
-
-    def perturbed(self, first: int = 0) -> np.ndarray:
-        """Rows of a few decisions over the span, from row `first` on."""
-        count = len(self.decisions)
-        if count <= first:
-            return np.zeros(0, dtype=np.int64)
-        return evenly_spaced(count, min(PERTURBED_INSTANTS, len(self.cuts)), first)
-
-
-# The checks -----------------------------------------------------------------------------------------------------------
+from engine.weights import check_gross
 
 
 def check_valid(context: AuditContext) -> str:
@@ -166,7 +67,7 @@ def check_future(context: AuditContext) -> str:
     for seed, row in enumerate(rows):
         other = changed_after(context.panel, int(context.rows[row]), np.random.default_rng(seed))
         when = f"when the data after {show(context.decisions[row])} are changed"
-        largest = max(largest, max_difference(context, slice(0, row + 1), when, _matrix, context, other))
+        largest = max(largest, max_difference(context, slice(0, row + 1), when, matrix_of, context, other))
     return f"changed after {len(rows)} instants, {_size(largest)}"
 
 
@@ -178,7 +79,7 @@ def check_last_row(context: AuditContext) -> str:
         until = context.panel.until(instant)
         other = changed_at(until, len(until.index) - 1, np.random.default_rng(seed))
         when = f"when only the row of {show(instant)} is changed"
-        max_difference(context, slice(0, row), when, _matrix, context, other, row + 1)
+        max_difference(context, slice(0, row), when, matrix_of, context, other, row + 1)
         try:
             max_difference(context, slice(row, row + 1), when, _last_row, context, other, row + 1)
         except WeightChanged:
@@ -196,9 +97,9 @@ def check_funding(context: AuditContext) -> str:
     for seed, row in enumerate(rows):
         other = changed_at(context.panel, int(context.rows[row]), np.random.default_rng(seed), ("funding",))
         when = f"when the funding settled at {show(context.decisions[row])}, after the trade, is changed"
-        max_difference(context, slice(0, row + 1), when, _matrix, context, other)
+        max_difference(context, slice(0, row + 1), when, matrix_of, context, other)
         alone = slice(row, row + 1)
-        before = _unperturbed(context, alone, _one_instant, context, context.make(), context.panel, row)
+        before = unperturbed(context, alone, _one_instant, context, context.make(), context.panel, row)
         max_difference(context, alone, when, _one_instant, context, context.make(), other, row, expected=before)
     return f"changed at {len(rows)} instants, computed as matrix and as a single row"
 
@@ -220,7 +121,7 @@ def check_coins(context: AuditContext) -> str:
         max_difference(context, past, when, _zero_unlisted, context.weights[past], listed)
         narrow = with_coins(context.panel, listed)
         when = f"without the coins that list after {instant}"
-        largest = max(largest, max_difference(context, past, when, _matrix, context, narrow, columns=listed))
+        largest = max(largest, max_difference(context, past, when, matrix_of, context, narrow, columns=listed))
     without = f", {left_out / len(rows):.0f} later ones left out on average" if left_out else ""
     return f"{len(rows)} instants, two coins added{without}, {_size(largest)}"
 
@@ -269,7 +170,7 @@ def check_repeat(context: AuditContext) -> str:
     middle = len(context.decisions) // 2
     past, instant = slice(0, middle + 1), context.decisions[middle]
     known = context.known.until(instant)
-    expected = _unperturbed(context, past, _matrix, context, known, middle + 1)
+    expected = unperturbed(context, past, matrix_of, context, known, middle + 1)
     when = f"from an instance that was first used on all data, then on those up to {show(instant)}"
     max_difference(context, past, when, weights_of, oracle, known, context.decisions[past], expected=expected)
     return "2 new instances, 2 calls each under other random states, bit for bit; then on less data"
@@ -293,7 +194,7 @@ def check_process(context: AuditContext) -> str:
     known = replace(changed, table=context.panel.table).known().until(instant)
     result = run_in_subprocess(context.path, context.parameters, known, context.decisions[past])
     context.reads = result.reads
-    expected = _unperturbed(context, past, _matrix, context, known, middle + 1)
+    expected = unperturbed(context, past, matrix_of, context, known, middle + 1)
     when = f"in a new process whose clock is set to {show(instant)}, on data up to then alone, half of them changed"
     largest = max_difference(context, past, when, _weights_or_error, result, expected=expected)
     return f"{middle + 1} rows in a new process with another hash seed and the clock of then, {_size(largest)}"
@@ -331,144 +232,19 @@ def check_published(context: AuditContext) -> str:
     return f"as_of at {len(context.cuts)} instants, {_size(largest)}"
 
 
-# Comparing weights ----------------------------------------------------------------------------------------------------
-
-
-def compare_cuts(
-    context: AuditContext,
-    step: str,
-    condition: str,
-    compute: Callable[[AuditContext, pd.Timestamp, Panel, int], np.ndarray],
-) -> float:
-    """Largest difference between the weights on all data and those on the data cut off at every instant of the cuts.
-
-    Parameters
-    ----------
-    context : AuditContext
-    step : str
-        What is reported as the comparison proceeds.
-    condition : str
-        End of the sentence about a changed weight, with ``{}`` for the instant.
-    compute : callable
-        ``compute(context, instant, panel, count)`` -> weights of the first `count` decisions, the last of which is
-        `instant`, from a panel as known that ends there.
-
-    Raises
-    ------
-    WeightChanged
-        At the first weight that differs by more than :data:`TOLERANCE`.
-    """
-    largest = 0.0
-    for number, row in enumerate(context.cuts):
-        context.report(f"{step} {number + 1} of {len(context.cuts)}")
-        instant, past = context.decisions[row], slice(0, row + 1)
-        known, when = context.known.until(instant), condition.format(show(instant))
-        largest = max(largest, max_difference(context, past, when, compute, context, instant, known, row + 1))
-    return largest
-
-
-def max_difference(
-    context: AuditContext,
-    rows: slice,
-    condition: str,
-    compute: Callable[..., np.ndarray],
-    *arguments: Any,
-    expected: np.ndarray | None = None,
-    columns: np.ndarray | None = None,
-    tolerance: float = TOLERANCE,
-) -> float:
-    """Largest difference between the weights of some decisions and the first rows of ``compute(*arguments)``.
-
-    Parameters
-    ----------
-    context : AuditContext
-    rows : slice
-        Rows of the decisions.
-    condition : str
-        Under what the weights were computed, as the end of a sentence.
-    compute, *arguments
-        The weights to compare, (at least as many rows, N); no more rows than `rows` has are read.
-    expected : ndarray, optional
-        Default: the weights on the data as they are.
-    columns : ndarray, (N,) bool, optional
-        Columns of the panel that ``compute`` returns.
-    tolerance : float
-        Largest difference that is accepted; 0 = bit for bit. NaN equals NaN alone.
-
-    Raises
-    ------
-    WeightChanged
-        When a weight differs, or the oracle raises although it has weights there.
-    """
-    columns = np.ones(len(context.panel.coins), dtype=np.bool_) if columns is None else columns
-    expected = (context.weights[rows] if expected is None else expected)[:, columns]
-    try:
-        weights = compute(*arguments)[: len(expected)]
-    except HlbtError as error:
-        # Raising where there is no weight either is a warm-up, not a leak.
-        if not np.nan_to_num(expected).any():
-            return 0.0
-        raise WeightChanged(f"{condition} it fails: {str(error).rstrip('.')}") from error
-    differences = np.abs(weights - expected)
-    wrong = ~((np.isnan(weights) & np.isnan(expected)) | (differences <= tolerance))
-    if wrong.any():
-        row, column = (int(index[0]) for index in np.nonzero(wrong))
-        instant, coin = context.decisions[rows][row], str(np.array(context.panel.coins)[columns][column])
-        weight, other = float(expected[row, column]), float(weights[row, column])
-        raise WeightChanged(
-            f"the weight of {coin} at {show(instant)} is {weight:.10g}, but {other:.10g} {condition}",
-            Difference(instant.isoformat(), coin, weight, other),
-        )
-    return float(np.max(differences, initial=0.0, where=~np.isnan(differences)))
-
-
-def _unperturbed(context: AuditContext, rows: slice, compute: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
-    """Weights without the perturbation, so that a leak is reported by the check it belongs to; the matrix on error."""
-    try:
-        return compute(*arguments)
-    except HlbtError:
-        return context.weights[rows]
-
-
 # Computing weights ----------------------------------------------------------------------------------------------------
 
 
-def weights_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
-    """An oracle's weights in the panel's shape, (D, N)."""
-    return validate_weights(weight_matrix(oracle, panel, decisions), panel)[1]
-
-
-def weights_as_of(oracle: Oracle, instant: pd.Timestamp, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
-    """Weights, (D, N), of the oracle with its own data cut off at `instant` (:meth:`engine.Oracle.as_of`).
-
-    Raises
-    ------
-    OracleError
-        When the oracle fails.
-    """
-    try:
-        then = oracle.as_of(instant)
-    except HlbtError:
-        raise
-    except Exception as error:
-        raise OracleError(f"as_of({show(instant)}) failed: {type(error).__name__}: {error}.") from error
-    return weights_of(then, panel, decisions)
-
-
-def _matrix(context: AuditContext, panel: Panel, count: int | None = None) -> np.ndarray:
-    return weights_of(context.make(), panel, context.decisions[:count])
-
-
 def _new_weights(context: AuditContext, instant: pd.Timestamp, panel: Panel, count: int) -> np.ndarray:
-    return _matrix(context, panel, count)
+    return matrix_of(context, panel, count)
 
 
 def _last_row(context: AuditContext, panel: Panel, count: int) -> np.ndarray:
-    return _matrix(context, panel, count)[-1:]
+    return matrix_of(context, panel, count)[-1:]
 
 
 def _without_newcomers(context: AuditContext, panel: Panel) -> np.ndarray:
-    return _matrix(context, panel)[:, 1:-1]
+    return matrix_of(context, panel)[:, 1:-1]
 
 
 def _zero_unlisted(weights: np.ndarray, listed: np.ndarray) -> np.ndarray:
