@@ -253,7 +253,12 @@ def test_an_oracle_from_a_file(tmp_path: Path, panel: Panel) -> None:
 
 
 def test_sources_and_parameters_of_an_oracle() -> None:
-    assert [file.name for file in oracle_sources(Momentum())] == ["construction.py", "cross_section.py", "momentum.py"]
+    assert [file.name for file in oracle_sources(Momentum())] == [
+        "construction.py",
+        "cross_section.py",
+        "momentum.py",
+        "parameters.py",
+    ]
     assert bound_parameters(Momentum, {"n": 3})["lookback_hours"] == 168
 
 
