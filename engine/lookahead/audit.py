@@ -15,7 +15,7 @@ have been built at `instant`: an oracle of the same parameters that holds only t
 by then). The audit compares, at every cut, the weights of ``as_of(cut)`` with those of the oracle that has all rows; an
 oracle that uses a row before its publication differs. When rows were published is taken from the oracle, and nothing
 here can check it. An oracle that reads files and has no ``as_of``, or one that takes nothing away, fails: it is not
-known which rows it had. Of an oracle made of oracles, a part with an ``as_of`` answers for the files that its ``files``
+known which rows it had. Of an oracle made of oracles, the ``as_of`` of a part covers the files that its ``files``
 names.
 """
 
@@ -160,8 +160,7 @@ def audit(
     Parameters
     ----------
     oracle : str or callable
-        ``module:Class`` or ``file.py:Class``, or a function that returns a new instance at every call (then the check
-        in a process of its own is skipped).
+        ``module:Class`` or ``file.py:Class``; or a function that returns a new instance: then no process is started.
     panel : Panel
         The panel itself, so that funding not yet settled can be changed.
     decisions : DatetimeIndex, (D,)
@@ -171,9 +170,8 @@ def audit(
     parameters : mapping, optional
         Constructor arguments, with a path.
     cuts : int, optional
-        Instants at which the data are cut, spread over the span; more than there are decisions = all. Default: all
-        while the cuts compute no more than :data:`CUT_ROWS` rows together, at least 30, and up to :data:`INSTANTS`
-        decisions computed one by one.
+        Instants at which the data are cut, spread over the span. Default: all decisions while the cuts compute no more
+        than :data:`CUT_ROWS` rows together, at least 30, and up to :data:`INSTANTS` decisions computed one by one.
     step : callable, optional
         Called with (done, total, what) as the audit proceeds.
 
@@ -182,18 +180,16 @@ def audit(
     OracleError
         When the oracle cannot be built or computes no weights at all; a later failure is a failed check.
     """
-    path = oracle if isinstance(oracle, str) else None
-    make = partial(load_oracle, oracle, parameters or {}) if isinstance(oracle, str) else oracle
     if cuts is not None and cuts < 1:
         raise OracleError(f"cuts = {cuts} is not accepted: give at least one instant.")
-    first = make()
-    frame, name, count = weight_matrix(first, panel, decisions), type(first).__name__, len(decisions)
+    path = oracle if isinstance(oracle, str) else None
+    make = partial(load_oracle, oracle, parameters or {}) if isinstance(oracle, str) else oracle
+    first, count, checks = make(), len(decisions), list[Check]()
+    frame, name = weight_matrix(first, panel, decisions), type(first).__name__
     try:
         _, weights = validate_weights(frame, panel)
     except WeightsError as error:
-        failure = Check("valid", _CHECKS["valid"][0], False, str(error).rstrip("."))
-        return Audit(name, count, (failure,))
-    checks: list[Check] = []
+        return Audit(name, count, (Check("valid", _CHECKS["valid"][0], False, str(error).rstrip(".")),))
 
     def report(what: str) -> None:
         if step is not None:

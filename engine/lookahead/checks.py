@@ -32,7 +32,7 @@ from engine.lookahead.comparison import (
 )
 from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
 from engine.lookahead.subprocess_run import ProcessResult, run_in_subprocess
-from engine.oracles.base import Oracle, ScoreOracle, call_fetch_weights, matrix_of_instants
+from engine.oracles.base import Oracle, ScoreOracle, call_fetch_weights, matrix_of_instants, oracle_errors
 from engine.oracles.loading import data_files
 from engine.panel import Panel
 from engine.simulation.overlays import describe_overlays, traded_weights
@@ -105,7 +105,7 @@ def check_funding(context: AuditContext) -> str:
 
 
 def check_coins(context: AuditContext) -> str:
-    """Coins that list after an instant added, and those of the panel left out: nobody knew of them."""
+    """Coins that list after an instant added, and those of the panel left out."""
     largest, left_out, rows = 0.0, 0, context.perturbed()
     for seed, row in enumerate(rows):
         instant, panel_row = show(context.decisions[row]), int(context.rows[row])
@@ -149,10 +149,11 @@ def check_score(context: AuditContext) -> str:
     oracle = context.make()
     if not isinstance(oracle, ScoreOracle):
         raise CheckSkipped("it has no scores")
-    largest, every = 0.0, slice(0, len(context.decisions))
-    for method, many in (("construct", False), ("construct_many", True)):
-        when = f"from {method} of its scores"
-        largest = max(largest, max_difference(context, every, when, _constructed, oracle, context, many))
+    every = slice(0, len(context.decisions))
+    largest = max(
+        max_difference(context, every, f"from {method} of its scores", _constructed, oracle, context, many)
+        for method, many in (("construct", False), ("construct_many", True))
+    )
     return f"{len(context.decisions)} rows, {_size(largest)}"
 
 
@@ -253,28 +254,20 @@ def _zero_unlisted(weights: np.ndarray, listed: np.ndarray) -> np.ndarray:
 
 
 def _constructed(oracle: ScoreOracle, context: AuditContext, many: bool) -> np.ndarray:
-    try:
+    with oracle_errors("scores or construct"):
         scores = oracle.scores(context.known, context.decisions)
         if many:
             return type(oracle).construct_many([oracle], scores).to_dense(*scores.shape)[0]
         return oracle.construct(scores)
-    except HlbtError:
-        raise
-    except Exception as error:
-        raise OracleError(f"scores or construct failed: {type(error).__name__}: {error}.") from error
 
 
 def _one_instant(context: AuditContext, oracle: Oracle, panel: Panel, row: int) -> np.ndarray:
     """Weights of one decision, (1, N), as a live run calls for them."""
     tradable = panel.tradable[int(context.rows[row])]
     universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
-    try:
+    with oracle_errors("fetch_portfolio_weights"):
         weights = call_fetch_weights(oracle, context.decisions[row], universe, panel)
         values = np.array([[float(weights.pop(coin, 0.0)) for coin in panel.coins]])
-    except HlbtError:
-        raise
-    except Exception as error:
-        raise OracleError(f"fetch_portfolio_weights failed: {type(error).__name__}: {error}.") from error
     if weights:
         raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {join_first(weights)}.")
     return values
@@ -290,7 +283,7 @@ def _weights_or_error(result: ProcessResult) -> np.ndarray:
 
 
 def _unexplained(oracle: Oracle, reads: tuple[str, ...]) -> list[str]:
-    """Files that are read and that no method ``as_of`` answers for; a part answers for those its ``files`` names."""
+    """Files that are read and not covered by an ``as_of``: that of a part covers the files that its ``files`` names."""
     if type(oracle).as_of is not Oracle.as_of:
         return []
     declared = {os.path.realpath(file) for part in _parts_with_as_of(oracle) for file in data_files(part)}

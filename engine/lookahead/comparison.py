@@ -12,8 +12,8 @@ import pandas as pd
 
 from engine.clock import show
 from engine.config import RunConfig
-from engine.errors import HlbtError, OracleError
-from engine.oracles.base import Oracle, weight_matrix
+from engine.errors import HlbtError
+from engine.oracles.base import Oracle, oracle_errors, weight_matrix
 from engine.panel import Panel
 from engine.weights import validate_weights
 
@@ -232,12 +232,8 @@ def weights_as_of(oracle: Oracle, instant: pd.Timestamp, panel: Panel, decisions
     OracleError
         When the oracle fails.
     """
-    try:
+    with oracle_errors(f"as_of({show(instant)})"):
         then = oracle.as_of(instant)
-    except HlbtError:
-        raise
-    except Exception as error:
-        raise OracleError(f"as_of({show(instant)}) failed: {type(error).__name__}: {error}.") from error
     return weights_of(then, panel, decisions)
 
 

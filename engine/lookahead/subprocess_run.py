@@ -117,18 +117,15 @@ def watched() -> Iterator[dict[str, None]]:
     reads: dict[str, None] = {}
     created: set[str] = set()
     watching = True
-    # Found out here: in the hook, a file that this opens would call the hook again.
-    prefixes = (sys.prefix, sys.base_prefix, str(Path(__file__).parent.parent))
-    installed = (*installed_paths(), *(os.path.realpath(folder) + os.sep for folder in prefixes), *_SYSTEM)
+    installed = _installed()  # not in the hook, which a file that is opened for it would call again
 
     def is_installed(name: str) -> bool:
         return name.startswith(installed) and not name.startswith(_SHARED_MEMORY)
 
     def add(value: Any, folders: bool = False) -> None:
         name = _real_path(value)
-        if not name or name in created or name.endswith(_CODE) or is_installed(name):
-            return
-        if os.path.dirname(name).endswith(_METADATA):
+        code = name.endswith(_CODE) or os.path.dirname(name).endswith(_METADATA)
+        if not name or name in created or code or is_installed(name):
             return
         if os.path.isfile(name) or (folders and os.sep in os.fsdecode(value) and os.path.isdir(name)):
             reads[name] = None
@@ -169,6 +166,12 @@ def watched() -> Iterator[dict[str, None]]:
         sys.setprofile(None)
         threading.setprofile(None)
         watching = False
+
+
+def _installed() -> tuple[str, ...]:
+    """Prefixes of paths of the interpreter, the installed packages, the engine and the system."""
+    folders = (sys.prefix, sys.base_prefix, Path(__file__).parent.parent)
+    return (*installed_paths(), *(os.path.realpath(folder) + os.sep for folder in folders), *_SYSTEM)
 
 
 def names_a_file(value: Any) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -227,6 +228,23 @@ class ScoreOracle(Oracle):
         return pd.DataFrame(weights, index=decisions, columns=pd.Index(panel.coins, name="coin"))
 
 
+@contextmanager
+def oracle_errors(call: str) -> Iterator[None]:
+    """Raise whatever the code of an oracle raises as an OracleError that names the `call`; our own errors as they are.
+
+    Raises
+    ------
+    OracleError
+        In place of any error that is no :class:`engine.errors.HlbtError`.
+    """
+    try:
+        yield
+    except HlbtError:
+        raise
+    except Exception as error:
+        raise OracleError(f"{call} failed: {type(error).__name__}: {error}.") from error
+
+
 def call_fetch_weights(
     oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None
 ) -> dict[str, float]:
@@ -260,15 +278,7 @@ def shares_scores(kind: type[Oracle]) -> TypeGuard[type[ScoreOracle]]:
 
 
 def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
-    """Weights of an oracle, which is given the panel as known.
-
-    Parameters
-    ----------
-    oracle : Oracle
-    panel : Panel
-        The market.
-    decisions : DatetimeIndex, shape (D,)
-        Instants of ``panel.index``.
+    """Weights of an oracle, which is given the panel as known, at `decisions`, (D,).
 
     Returns
     -------

@@ -12,8 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import HlbtError, OracleError, did_you_mean, join_first
-from engine.oracles.base import Oracle
+from engine.errors import OracleError, did_you_mean, join_first
+from engine.oracles.base import Oracle, oracle_errors
 from engine.oracles.fingerprint import code_files, import_code
 
 #: Key of a table of parameters that holds the path of the oracle.
@@ -80,13 +80,8 @@ def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
     ]
     if missing:
         raise OracleError(f"{kind.__name__} needs {join_first(missing)}: give it with --param {missing[0]}=VALUE.")
-    try:
+    with oracle_errors(f"{kind.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"):
         return kind(**given)
-    except HlbtError:
-        raise
-    except Exception as error:
-        arguments = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        raise OracleError(f"{kind.__name__}({arguments}) failed: {type(error).__name__}: {error}.") from error
 
 
 @cache
