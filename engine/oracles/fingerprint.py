@@ -13,6 +13,7 @@ import pickle
 import sys
 import sysconfig
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property, lru_cache
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -128,11 +129,10 @@ def _installed_paths(import_path: tuple[str, ...]) -> tuple[str, ...]:
             paths.add(entry + os.sep)
             continue
         for record in Path(entry).glob("*.dist-info/RECORD"):
-            listed = {
-                line.partition(",")[0] for line in record.read_text(encoding="utf-8", errors="replace").splitlines()
-            }
-            for name in {file.partition("/")[0] + "/" * ("/" in file) for file in listed} - {"", "/", "../"}:
-                paths.add(os.path.join(entry, name))
+            with suppress(OSError):  # another user's
+                lines = record.read_text(encoding="utf-8", errors="replace").splitlines()
+                listed = {line.partition(",")[0].partition("/") for line in lines}
+                paths |= {os.path.join(entry, name + slash) for name, slash, _ in listed if name not in ("", "..")}
     return tuple(sorted(paths))
 
 
