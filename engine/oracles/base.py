@@ -94,12 +94,7 @@ class Oracle(ABC):
         """
         if panel is None:
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
-        try:
-            instant = pd.Timestamp(timestamp)
-        except (TypeError, ValueError) as error:
-            raise OracleError(f"Timestamp {timestamp!r} is no instant: {error}.") from error
-        if instant.tzinfo is None:
-            raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
+        instant = utc_instant(timestamp)
         self.require_fresh(instant)
         known = panel.known().until(instant)
         if known.index[-1] != instant:
@@ -226,6 +221,17 @@ class ScoreOracle(Oracle):
         """Construction of the scores; see :meth:`Oracle.weight_matrix`."""
         weights = self.construct(self.scores(panel, decisions))
         return pd.DataFrame(weights, index=decisions, columns=pd.Index(panel.coins, name="coin"))
+
+
+def utc_instant(timestamp: object) -> pd.Timestamp:
+    """The instant, UTC, that a caller gives; an OracleError when it is none, or has no timezone."""
+    try:
+        instant = pd.Timestamp(timestamp)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise OracleError(f"Timestamp {timestamp!r} is no instant: {error}.") from error
+    if instant.tzinfo is None:
+        raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
+    return instant.tz_convert("UTC")
 
 
 @contextmanager

@@ -34,11 +34,11 @@ class Rule:
     hours: tuple[float, ...]
 
 
-#: Numerai Crypto. `date` is the day of the close that a row is made from; the round opens on the next day, and the
-#: meta-model is published some hours after it closes. Rows are dated Monday to Friday. Until April 2026 the round that
-#: opens on Saturday closed on Monday 14:00; since 2026-04-06 it closes on Sunday 14:00. 18:00 UTC leaves hours of
-#: margin: the exact minute is not documented, and one row was observed at 20:47 of the day after. Saturday and Sunday
-#: rows are not expected; should any appear, none is known before the Friday row.
+#: Numerai Crypto. `date` is the day whose close was used, the round opens on the next, and the meta-model is out some
+#: hours after it closes. Rows are dated Monday to Friday. Until April 2026 the round that opens on Saturday closed on
+#: Monday 14:00; since 2026-04-06 it closes on Sunday 14:00. 18:00 UTC leaves hours of margin: the exact minute is not
+#: documented, and one row was seen at 20:47 of the day after. Saturday and Sunday rows are not expected;
+#: should there be any, none is known before the Friday row.
 NUMERAI = (
     Rule(_FIRST, (42.0, 42.0, 42.0, 42.0, 90.0, 66.0, 42.0)),
     Rule(pd.Timestamp("2026-04-06T00:00Z"), (42.0, 42.0, 42.0, 42.0, 66.0, 42.0, 42.0)),

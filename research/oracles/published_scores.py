@@ -16,6 +16,7 @@ import pandas as pd
 from engine import Panel, ScoreOracle
 from engine.clock import show
 from engine.errors import OracleError, join_first
+from engine.oracles.base import utc_instant
 from research.oracles.cross_section import mean_of_known
 from research.oracles.parameters import check_count, check_positive
 from research.oracles.publication_schedule import Rule, published_at
@@ -144,7 +145,7 @@ class PublishedOracle(ScoreOracle):
             return replace(self, lags=lags).fetch_portfolio_weights(timestamp, tradable_universe, panel)  # type: ignore[type-var]
         if panel is not None:
             return super().fetch_portfolio_weights(timestamp, tradable_universe, panel)
-        instant = _aware(timestamp)
+        instant = utc_instant(timestamp)
         self.require_fresh(instant)
         coins = tuple(sorted(set(tradable_universe)))
         table = self.published(instant)
@@ -154,7 +155,7 @@ class PublishedOracle(ScoreOracle):
 
     def latest(self, timestamp: pd.Timestamp, tradable_universe: Iterable[str]) -> dict[str, float]:
         """The newest value of each coin of a universe published before `timestamp`; coins without one are left out."""
-        instant = _aware(timestamp)
+        instant = utc_instant(timestamp)
         coins = tuple(sorted(set(tradable_universe)))
         table = self.published(instant)
         _, values = table.window(instant, 1)
@@ -228,10 +229,3 @@ def check_published(oracle: PublishedOracle) -> None:
 @lru_cache(maxsize=8)
 def _symbol_map(symbols: tuple[str, ...], coins: tuple[str, ...]) -> SymbolMap:
     return SymbolMap(symbols, coins)
-
-
-def _aware(timestamp: pd.Timestamp) -> pd.Timestamp:
-    instant = pd.Timestamp(timestamp)
-    if instant.tzinfo is None:
-        raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
-    return instant.tz_convert("UTC")

@@ -246,14 +246,14 @@ def instants(column: pd.Series, name: str, file: Path, timezone: str = "", dates
         return _localised(pd.DatetimeIndex(column), column, name, file, timezone, dates_too)
     text = column.astype("str").str.strip()
     zoned = text.str.contains(_ZONE, regex=True)
-    times = pd.Series(pd.NaT, index=text.index, dtype=f"datetime64[{UNIT}, UTC]")
+    found = pd.Series(pd.NaT, index=text.index, dtype=f"datetime64[{UNIT}, UTC]")
     if zoned.any():
-        times[zoned] = pd.to_datetime(text[zoned], utc=True, errors="coerce", format="ISO8601").astype(times.dtype)
+        found[zoned] = pd.to_datetime(text[zoned], utc=True, errors="coerce", format="ISO8601").astype(found.dtype)
     if not zoned.all():
         naive = pd.to_datetime(text[~zoned], errors="coerce", format="ISO8601")
         local = _localised(pd.DatetimeIndex(naive), column[~zoned], name, file, timezone, dates_too)
-        times[~zoned] = pd.Series(local, index=text.index[~zoned]).astype(times.dtype)
-    return _complete(pd.DatetimeIndex(times), column, name, file)
+        found[~zoned] = pd.Series(local, index=text.index[~zoned]).astype(found.dtype)
+    return _complete(pd.DatetimeIndex(found), column, name, file)
 
 
 def _localised(

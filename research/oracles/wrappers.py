@@ -31,9 +31,9 @@ def inner_weights(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
     frame = oracle.weight_matrix(panel, decisions)
     if not isinstance(frame, pd.DataFrame) or not frame.index.equals(decisions):
         raise OracleError(f"{type(oracle).__name__}.weight_matrix must return a frame with one row for each decision.")
-    known = set(panel.coins)
-    if unknown := [str(coin) for coin in frame.columns if coin not in known]:
-        raise OracleError(f"{type(oracle).__name__} weighs coins that the panel lacks: {join_first(unknown)}.")
+    strange = [str(coin) for coin in frame.columns if coin not in set(panel.coins)]
+    if strange:
+        raise OracleError(f"{type(oracle).__name__} weighs coins that the panel lacks: {join_first(strange)}.")
     values = frame.reindex(columns=list(panel.coins), fill_value=0.0).to_numpy(dtype=np.float64)
     return np.array(values, order="C")
 

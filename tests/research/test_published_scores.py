@@ -87,7 +87,7 @@ def test_numerai_against_the_text(
 
 
 def test_what_each_weekday_sees_at_23_utc(tmp_path: Path) -> None:
-    """FACTS 8.1: Tue to Fri the day before; Sat Thursday; Sun Thursday, now Friday; Mon Friday."""
+    """Tue to Fri the day before; Sat Thursday; Sun Thursday, now Friday; Mon Friday."""
     for monday, sunday in (("2024-11-04", "Thu"), ("2026-04-20", "Fri")):
         start = pd.Timestamp(monday)
         rows = rows_of(str((start - pd.Timedelta(days=14)).date()), str((start + pd.Timedelta(days=9)).date()))
