@@ -17,7 +17,7 @@ from engine.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from engine.sweeps.grid import StudyFile
     from engine.sweeps.study import Study
-    from engine.validation.validate import Verdict
+    from engine.validation.verdict import Verdict
 
 StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="What to run; or say it with flags.")]
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +48,8 @@ class Candidate:
         Folder in which sweeps and the ledger of trials are looked for.
     sweep : Path or None
         The sweep that it lies in or stands for.
+    earlier : mapping
+        Digests before a renewal, which its sweep may still have; empty for a promotion.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Candidate:
     digests: Mapping[str, str]
     reports: Path
     sweep: Path | None
+    earlier: Mapping[str, str] = field(default_factory=dict)
 
 
 def read_candidate(folder: Path, reports: Path | None = None) -> Candidate:
@@ -127,7 +130,7 @@ def _of_sweep(folder: Path, reports: Path | None) -> Candidate:
     return Candidate(
         str(record["name"]),
         setting.oracle,
-        _plain(bound_parameters(oracle_class(setting.oracle), dict(setting.parameters))),
+        plain(bound_parameters(oracle_class(setting.oracle), dict(setting.parameters))),
         setting.config,
         float(study["sharpe"].iloc[best]),
         record["span"]["start"],
@@ -150,18 +153,17 @@ def check_current(candidate: Candidate, panel: Panel) -> None:
     PromotionError
         Naming all that has changed, and how to renew the run.
     """
-    now = {
-        "data": panel.digest,
-        "oracle": code_of(candidate.oracle, candidate.parameters),
-        "code": code_digest(),
-    }
-    changed = _changes(candidate.digests, now)
-    if changed:
-        again = "`hlbt sweep`" if candidate.sweep else "`hlbt backtest`, and the sweep that holds its set,"
+    if changed := changes(candidate.digests, digests_now(candidate.oracle, candidate.parameters, panel)):
+        command = "`hlbt sweep`" if candidate.sweep else "`hlbt backtest`, and the sweep that holds its set,"
         raise PromotionError(
-            f"{candidate.name} is not what there is now: {' and '.join(changed)}. What was validated is not what would "
-            f"be traded. Run {again} again with the same settings, then promote."
+            f"{candidate.name} is stale: {' and '.join(changed)}. What was validated is not what would be traded. Run "
+            f"{command} again with the same settings, then promote."
         )
+
+
+def digests_now(oracle: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str, str]:
+    """Digests of the data, the oracle's code and the engine's as they are now."""
+    return {"data": panel.digest, "oracle": code_of(oracle, parameters), "code": code_digest()}
 
 
 def sweep_of(candidate: Candidate) -> tuple[Study, int]:
@@ -189,7 +191,7 @@ def sweep_of(candidate: Candidate) -> tuple[Study, int]:
             **study.record["digests"],
             "oracle": _digest_of(study.record, candidate.oracle, candidate.parameters),
         }
-        changed = _changes(digests, candidate.digests)
+        changed = changes(digests, candidate.digests, candidate.earlier or candidate.digests)
         if not changed:
             return load_study(folder), place
         stale.append(f"the sweep {folder.name} holds the set but is stale: {' and '.join(changed)}")
@@ -215,7 +217,7 @@ def place_of(study: Study, candidate: Candidate) -> int | None:
     kind = oracle_class(candidate.oracle)
     for place in np.flatnonzero(rows):
         setting = study.setting(int(place))
-        bound = _plain(bound_parameters(kind, dict(setting.parameters)))
+        bound = plain(bound_parameters(kind, dict(setting.parameters)))
         if (setting.oracle, bound, _rules(setting.config)) == (candidate.oracle, candidate.parameters, config):
             return int(place)
     return None
@@ -235,7 +237,7 @@ def _fits(key: str, value: Any, candidate: Candidate, config: Mapping[str, Any])
         return bool(rules[section][name] == config[section][name])
     if dot:  # of a part; compared with the others once they are put together
         return True
-    return key in candidate.parameters and bool(_plain(value) == candidate.parameters[key])
+    return key in candidate.parameters and bool(plain(value) == candidate.parameters[key])
 
 
 def _sweeps(candidate: Candidate) -> Iterator[Path]:
@@ -260,12 +262,13 @@ def _beside(folder: Path) -> Path:
     return Path(os.path.relpath(folder.parent))
 
 
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    words = {"data": "the data", "oracle": "the oracle's code", "code": "the engine's code"}
+def changes(then: Mapping[str, Any], *now: Mapping[str, Any]) -> list[str]:
+    """Which digests differ from all of the given ones, a phrase each, with the first of them."""
+    parts = {"data": "the data differ", "oracle": "the oracle's code differs", "code": "the engine's code differs"}
     return [
-        f"{words[name]} differ{'' if name == 'data' else 's'} ({str(then[name])[:12]}, now {str(now[name])[:12]})"
-        for name in words
-        if then[name] != now[name]
+        f"{phrase} ({str(then[name])[:12]}, now {str(now[0][name])[:12]})"
+        for name, phrase in parts.items()
+        if then[name] not in [digests[name] for digests in now]
     ]
 
 
@@ -286,5 +289,6 @@ def _rules(config: RunConfig) -> dict[str, Any]:
     return {section: keys for section, keys in config.to_dict().items() if section != "data"}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON keeps it."""
     return json.loads(to_json(value))

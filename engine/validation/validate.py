@@ -35,10 +35,8 @@ from engine.validation.statistics import expected_max_sharpe as expected_max_sha
 from engine.validation.statistics import minimum_track_record_length as minimum_track_record_length
 from engine.validation.statistics import probabilistic_sharpe_ratio as probabilistic_sharpe_ratio
 from engine.validation.statistics import probability_of_backtest_overfitting as probability_of_backtest_overfitting
-from engine.validation.verdict import Check as Check
-from engine.validation.verdict import Thresholds as Thresholds
-from engine.validation.verdict import Verdict as Verdict
-from engine.validation.verdict import load_verdict as load_verdict
+from engine.validation.thresholds import Thresholds
+from engine.validation.verdict import Verdict
 
 ANNUAL = float(np.sqrt(DAYS_PER_YEAR))
 #: A set with returns on fewer of the days than this is left out of what compares sets day by day.
@@ -69,7 +67,7 @@ def validate(
     trials : TrialCount, optional
         Every trial ever run for the idea. Default: those of the study, which understates a search that came before it.
     thresholds : Thresholds, optional
-        Default: :class:`Thresholds`.
+        Default: those of the installed ``research/gates.toml``.
     seed : int
         Of the bootstrap; the same seed gives the same verdict.
     progress : callable, optional
@@ -80,7 +78,7 @@ def validate(
     DataError
         When no set of the study has a Sharpe ratio.
     """
-    limits = thresholds or Thresholds()
+    limits = thresholds or Thresholds.read()
     case = ValidationInputs(study, study.best("sharpe"), panel, trials, seed, limits.confidence)
     report = progress or (lambda done, total, what: None)
     parts: list[tuple[str, str, Callable[[], Any]]] = [

@@ -1,0 +1,155 @@
+"""Renew a spec after a change of code alone: the gates run again, and the spec is written anew."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from engine.errors import PromotionError
+from engine.live.spec import StrategySpec, read_spec
+from engine.oracles.loading import bound_parameters, oracle_class
+from engine.panel import Panel
+from engine.promotion.candidate import Candidate, changes, digests_now, plain, read_candidate
+from engine.promotion.gates import Examination, GateFile
+from engine.promotion.promote import Override, check_overrides, spec_of
+from engine.sweeps.results import TOP
+
+
+@dataclass(frozen=True)
+class Renewal:
+    """A spec and the run that it was promoted from.
+
+    Attributes
+    ----------
+    old : StrategySpec
+    candidate : Candidate
+        The run, with its digests as they were.
+    file : GateFile
+    """
+
+    old: StrategySpec
+    candidate: Candidate
+    file: GateFile
+
+    @property
+    def overrides(self) -> tuple[Override, ...]:
+        """Those of the spec."""
+        return tuple(Override(**override) for override in self.old.gates["overrides"])
+
+    @property
+    def account_usd(self) -> float:
+        """Size of the account, as in the spec."""
+        return float(self.old.account["equity_usd"])
+
+    def current(self, panel: Panel) -> Candidate:
+        """The candidate with the digests of today's code.
+
+        Raises
+        ------
+        PromotionError
+            Naming all that differs beside the code: data, oracle, parameters, config, thresholds.
+        """
+        old, run = self.old, self.candidate
+        then = {"data": old.digests["data"], "oracle": old.digests["oracle"], "code": old.digests["engine"]}
+        now = digests_now(old.oracle, old.parameters, panel)
+        differences = changes({**now, "data": then["data"]}, now)
+        differences += [
+            f"the run is of other data, or neither of the spec's code nor of today's: {difference}"
+            for difference in changes(run.digests, then, now)
+        ]
+        differences += _differing("oracle", {"path": old.oracle}, {"path": run.oracle})
+        differences += _differing("parameter", old.parameters, run.parameters)
+        bound = plain(bound_parameters(oracle_class(old.oracle), dict(old.parameters)))
+        differences += _differing("parameter", old.parameters, bound)
+        differences += _differing("config key", _flat(old.config.to_dict()), _flat(run.config.to_dict()))
+        thresholds = {gate["name"]: gate["threshold"] for gate in old.gates["results"]}
+        differences += _differing("threshold of the gate", thresholds, self.file.thresholds)
+        if differences:
+            listed = "; ".join(dict.fromkeys(differences))
+            raise PromotionError(
+                f"{old.name} cannot be renewed, for more than its code differs: {listed}. "
+                "Promote it anew: hlbt promote RUN --name NAME --replace."
+            )
+        return replace(run, digests=now, earlier=then)
+
+    def spec(
+        self, candidate: Candidate, panel: Panel, examination: Examination, created: str
+    ) -> tuple[StrategySpec, list[str]]:
+        """The spec anew, with the limits and the account of the old one, and notes on what has changed.
+
+        Parameters
+        ----------
+        candidate : Candidate
+            As :meth:`current` gave it.
+        panel : Panel
+            What it was examined on.
+        examination : Examination
+            Its gates.
+        created : str
+            ISO 8601 instant of the renewal, from the caller.
+
+        Raises
+        ------
+        PromotionError
+            Naming the gates that fail now and are not overridden in the spec.
+        """
+        failed = {gate.name for gate in examination.failed}
+        overrides = tuple(override for override in self.overrides if override.gate in failed)
+        check_overrides(examination, overrides)
+        old = self.old
+        spec = spec_of(candidate, panel, examination, overrides, old.limits, self.file, old.name, created)
+        former = {"digest": old.digest, "created": old.created, "digests": dict(old.digests)}
+        notes = changes(candidate.earlier, candidate.digests)
+        notes += [
+            f"the override of {item.gate} is gone: it passes now" for item in self.overrides if item not in overrides
+        ]
+        notes += _differing("version of", old.versions, spec.versions)
+        return replace(spec, gates={**spec.gates, "renewed_from": former}), notes
+
+
+def read_renewal(path: Path, reports: Path, file: GateFile) -> Renewal:
+    """Read a spec and the run that it was promoted from.
+
+    Parameters
+    ----------
+    path : Path
+        Of the spec.
+    reports : Path
+        Folder of the run, the sweeps and the ledger of trials.
+    file : GateFile
+        Thresholds of the gates.
+
+    Raises
+    ------
+    SpecError
+        When the spec cannot be read, or was edited.
+    PromotionError
+        When the run is not below `reports`.
+    """
+    spec = read_spec(path)
+    run = spec.gates["run"]
+    places = [reports / run["name"], *([reports / run["sweep"] / TOP / run["name"]] if run["sweep"] else [])]
+    folder = next((place for place in places if place.is_dir()), None)
+    if folder is None:
+        raise PromotionError(
+            f"{path} was promoted from {run['name']}, which is not in {reports}: what it recorded cannot be compared. "
+            "Name the folder that holds it: --reports DIR; or promote another run in its place, with --replace."
+        )
+    return Renewal(spec, read_candidate(folder, reports), file)
+
+
+def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Keys of a config as ``section.key``, without the place of the cache."""
+    flat = {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
+    return {key: value for key, value in flat.items() if key != "data.cache"}
+
+
+def _differing(kind: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Entries that differ, a phrase each."""
+    return [
+        f"{kind} {name} differs ({old.get(name, 'absent')!r}, now {new.get(name, 'absent')!r})"
+        for name in dict.fromkeys([*old, *new])
+        if name not in old or name not in new or old[name] != new[name]
+    ]
