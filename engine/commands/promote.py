@@ -116,7 +116,7 @@ def _decide(
         step(0, 1, "loading the panel")
         panel = _panel(candidate, config, settings)
         candidate = promotion.current(panel)
-        if candidate.earlier == candidate.digests:
+        if candidate.earlier and candidate.earlier[0] == candidate.digests:
             _show_current(path, as_json)
             return
         examination = examine(candidate, panel, promotion.file.thresholds, promotion.account_usd, step)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ class Candidate:
         Folder in which sweeps and the ledger of trials are looked for.
     sweep : Path or None
         The sweep that it lies in or stands for.
-    earlier : mapping
-        Digests before a renewal, which its sweep may still have; empty for a promotion.
+    earlier : tuple of mapping
+        Digests before each renewal of its spec, which its sweep may still have; empty for a promotion.
     """
 
     name: str
@@ -62,7 +62,7 @@ class Candidate:
     digests: Mapping[str, str]
     reports: Path
     sweep: Path | None
-    earlier: Mapping[str, str] = field(default_factory=dict)
+    earlier: tuple[Mapping[str, str], ...] = ()
 
 
 def read_candidate(folder: Path, reports: Path | None = None) -> Candidate:
@@ -191,7 +191,7 @@ def sweep_of(candidate: Candidate) -> tuple[Study, int]:
             **study.record["digests"],
             "oracle": _digest_of(study.record, candidate.oracle, candidate.parameters),
         }
-        changed = changes(digests, candidate.digests, candidate.earlier or candidate.digests)
+        changed = changes(digests, candidate.digests, *candidate.earlier)
         if not changed:
             return load_study(folder), place
         stale.append(f"the sweep {folder.name} holds the set but is stale: {' and '.join(changed)}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from engine.errors import PromotionError
+from engine.errors import HlbtError, PromotionError
 from engine.live.spec import StrategySpec, read_spec
 from engine.oracles.loading import bound_parameters, oracle_class
 from engine.panel import Panel
@@ -43,6 +43,12 @@ class Renewal:
         """Size of the account, as in the spec."""
         return float(self.old.account["equity_usd"])
 
+    @property
+    def _history(self) -> list[dict[str, Any]]:
+        """The spec and those it was renewed from, the newest first: digest, instant, digests of code and data."""
+        own = {"digest": self.old.digest, "created": self.old.created, "digests": dict(self.old.digests)}
+        return [own, *self.old.gates.get("renewed_from", [])]
+
     def current(self, panel: Panel) -> Candidate:
         """The candidate with the digests of today's code.
 
@@ -52,16 +58,19 @@ class Renewal:
             Naming all that differs beside the code: data, oracle, parameters, config, thresholds.
         """
         old, run = self.old, self.candidate
-        then = {"data": old.digests["data"], "oracle": old.digests["oracle"], "code": old.digests["engine"]}
-        now = digests_now(old.oracle, old.parameters, panel)
-        differences = changes({**now, "data": then["data"]}, now)
+        try:
+            now = digests_now(old.oracle, old.parameters, panel)
+            bound = plain(bound_parameters(oracle_class(old.oracle), dict(old.parameters)))
+        except HlbtError as error:
+            raise PromotionError(f"{old.name} cannot be renewed, for its oracle cannot be built: {error}") from error
+        earlier = tuple(_digests(item["digests"]) for item in self._history)
+        differences = changes({**now, "data": old.digests["data"]}, now)
         differences += [
-            f"the run is of other data, or neither of the spec's code nor of today's: {difference}"
-            for difference in changes(run.digests, then, now)
+            f"the run is neither of the spec's code and data nor of today's: {difference}"
+            for difference in changes(run.digests, now, *earlier)
         ]
         differences += _differing("oracle", {"path": old.oracle}, {"path": run.oracle})
         differences += _differing("parameter", old.parameters, run.parameters)
-        bound = plain(bound_parameters(oracle_class(old.oracle), dict(old.parameters)))
         differences += _differing("parameter", old.parameters, bound)
         differences += _differing("config key", _flat(old.config.to_dict()), _flat(run.config.to_dict()))
         thresholds = {gate["name"]: gate["threshold"] for gate in old.gates["results"]}
@@ -72,7 +81,7 @@ class Renewal:
                 f"{old.name} cannot be renewed, for more than its code differs: {listed}. "
                 "Promote it anew: hlbt promote RUN --name NAME --replace."
             )
-        return replace(run, digests=now, earlier=then)
+        return replace(run, digests=now, earlier=earlier)
 
     def spec(
         self, candidate: Candidate, panel: Panel, examination: Examination, created: str
@@ -100,13 +109,12 @@ class Renewal:
         check_overrides(examination, overrides)
         old = self.old
         spec = spec_of(candidate, panel, examination, overrides, old.limits, self.file, old.name, created)
-        former = {"digest": old.digest, "created": old.created, "digests": dict(old.digests)}
-        notes = changes(candidate.earlier, candidate.digests)
+        notes = changes(candidate.earlier[0], candidate.digests)
         notes += [
             f"the override of {item.gate} is gone: it passes now" for item in self.overrides if item not in overrides
         ]
         notes += _differing("version of", old.versions, spec.versions)
-        return replace(spec, gates={**spec.gates, "renewed_from": former}), notes
+        return replace(spec, gates={**spec.gates, "renewed_from": self._history}), notes
 
 
 def read_renewal(path: Path, reports: Path, file: GateFile) -> Renewal:
@@ -138,6 +146,11 @@ def read_renewal(path: Path, reports: Path, file: GateFile) -> Renewal:
             "Name the folder that holds it: --reports DIR; or promote another run in its place, with --replace."
         )
     return Renewal(spec, read_candidate(folder, reports), file)
+
+
+def _digests(digests: Mapping[str, str]) -> dict[str, str]:
+    """Digests of a spec under the names of a run's."""
+    return {"data": digests["data"], "oracle": digests["oracle"], "code": digests["engine"]}
 
 
 def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
