@@ -16,6 +16,8 @@ from engine.promotion.gates import Examination, GateFile
 from engine.promotion.promote import Override, check_overrides, spec_of
 from engine.sweeps.results import TOP
 
+_PROMOTE_ANEW = "Promote a run anew: hlbt promote RUN --name NAME --replace."
+
 
 @dataclass(frozen=True)
 class Renewal:
@@ -62,7 +64,9 @@ class Renewal:
             now = digests_now(old.oracle, old.parameters, panel)
             bound = plain(bound_parameters(oracle_class(old.oracle), dict(old.parameters)))
         except HlbtError as error:
-            raise PromotionError(f"{old.name} cannot be renewed, for its oracle cannot be built: {error}") from error
+            raise PromotionError(
+                f"{old.name} cannot be renewed, for its oracle cannot be built: {error} {_PROMOTE_ANEW}"
+            ) from error
         earlier = tuple(_digests(item["digests"]) for item in self._history)
         differences = changes({**now, "data": old.digests["data"]}, now)
         differences += [
@@ -78,8 +82,7 @@ class Renewal:
         if differences:
             listed = "; ".join(dict.fromkeys(differences))
             raise PromotionError(
-                f"{old.name} cannot be renewed, for more than its code differs: {listed}. "
-                "Promote it anew: hlbt promote RUN --name NAME --replace."
+                f"{old.name} cannot be renewed, for more than its code differs: {listed}. {_PROMOTE_ANEW}"
             )
         return replace(run, digests=now, earlier=earlier)
 

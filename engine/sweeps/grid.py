@@ -1,14 +1,10 @@
-"""Grids: which sets a sweep runs.
-
-STUDY.toml, and the flags that stand for one: what a sweep is asked to run.
-"""
+"""The sets of a sweep: products, lists and samples of parameters, and the STUDY.toml that names them."""
 
 from __future__ import annotations
 
 import json
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +23,8 @@ _KEYS = ("name", "oracle", "where", "sample", "seed", "params", "grid", "sets", 
 
 #: More sets than this at once are a slip of the finger; ``sample`` draws from any number.
 MOST_SETS = 20_000_000
+#: A product of at most this many sets, or twice the sample, is listed whole before sets are drawn from it.
+LISTED_SETS = 1_000_000
 Constraint = str | Callable[[Mapping[str, Any]], bool]
 
 
@@ -93,9 +91,7 @@ def make_grid(
         codes = _product(values, where, sample, seed)
     else:
         values, codes = _listed(asked, defaults)
-        codes = codes[_kept(values, codes, where)]
-        if sample is not None and sample < len(codes):
-            codes = codes[sorted(random.Random(seed).sample(range(len(codes)), sample))]
+        codes = _drawn(codes[_kept(values, codes, where)], sample, seed)
     if not len(codes):
         raise ConfigError(
             "The grid has no set: "
@@ -172,50 +168,49 @@ def plain(key: str, value: Any) -> Any:
 
 
 def _product(values: Mapping[str, list[Any]], where: Sequence[Constraint], sample: int | None, seed: int) -> np.ndarray:
+    """Codes of the sets of a product that meet the constraints, or of a sample of them, in order."""
     shape = [len(value) for value in values.values()]
-    size = int(np.prod(np.array(shape, dtype=object))) if shape else 0
-    if sample is None:
-        if size > MOST_SETS:
-            raise ConfigError(f"The grid has {size:,} sets; at most {MOST_SETS:,} are run at once. Draw some: sample.")
-        codes = _unravel(np.arange(size), shape)
-        return codes[_kept(values, codes, where)]
-    # Draw a random order of the whole product, a block at a time, until enough sets meet the constraints.
-    draw = _shuffled(size, seed)
-    found: list[np.ndarray] = []
-    missing, drawn = sample, 0
-    while missing > 0 and len(block := _take(draw, max(2 * missing, min(1000 + drawn, 100_000)))):
+    size = math.prod(shape) if shape else 0
+    if sample is not None and size > max(2 * sample, LISTED_SETS):
+        return _sampled(values, where, shape, sample, seed)
+    if size > MOST_SETS and sample is None:
+        raise ConfigError(f"The grid has {size:,} sets; at most {MOST_SETS:,} are run at once. Draw some: sample.")
+    codes = _unravel(np.arange(size), shape)
+    return _drawn(codes[_kept(values, codes, where)], sample, seed)
+
+
+def _drawn(codes: np.ndarray, sample: int | None, seed: int) -> np.ndarray:
+    """At most `sample` of the sets, in their order."""
+    if sample is None or sample >= len(codes):
+        return codes
+    return codes[np.sort(_generator(seed).choice(len(codes), sample, replace=False))]
+
+
+def _sampled(
+    values: Mapping[str, list[Any]], where: Sequence[Constraint], shape: list[int], sample: int, seed: int
+) -> np.ndarray:
+    """Draw from a product that is too large to be listed, in memory for the sample alone.
+
+    Every key is drawn by itself, so a set is uniform among all; the few that are drawn twice are left out.
+    """
+    generator, drawn = _generator(seed), 0
+    codes = np.empty((0, len(shape)), dtype=np.int32)
+    while len(codes) < sample:
         if drawn > MOST_SETS:
             raise ConfigError(
-                f"Of {drawn:,} sets drawn the constraints keep {sample - missing:,}; {sample:,} were asked for. Give "
-                "values that meet them, or ask for fewer."
+                f"Of {drawn:,} sets drawn the constraints keep {len(codes):,}; {sample:,} were asked for. Give values "
+                "that meet them, or ask for fewer."
             )
-        drawn += len(block)
-        codes = _unravel(block, shape)
-        found.append(codes[_kept(values, codes, where)][:missing])
-        missing -= len(found[-1])
-    codes = np.concatenate(found) if found else np.empty((0, len(shape)), dtype=np.int32)
-    return codes[np.lexsort(codes.T[::-1])] if len(codes) else codes
+        count = max(2 * (sample - len(codes)), min(1000 + drawn, 100_000))
+        block = generator.integers(0, shape, (count, len(shape)), dtype=np.int32)
+        drawn += count
+        codes = np.concatenate([codes, block[_kept(values, block, where)]])
+        codes = codes[np.sort(np.unique(codes, axis=0, return_index=True)[1])][:sample]
+    return codes[np.lexsort(codes.T[::-1])]
 
 
-def _shuffled(size: int, seed: int) -> Iterator[int]:
-    """The numbers below `size` in a random order, each once, in constant memory for any size.
-
-    A Feistel network permutes the next power of four; numbers beyond `size` are walked past.
-    """
-    bits = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-    mask = (1 << bits) - 1
-    keys = [random.Random(f"{seed}.{turn}").getrandbits(64) for turn in range(4)]
-    for number in range(1 << (2 * bits)):
-        left, right = number >> bits, number & mask
-        for key in keys:
-            mixed = ((right ^ key) * 0x9E3779B97F4A7C15 + key) & 0xFFFFFFFFFFFFFFFF
-            left, right = right, left ^ ((mixed >> 29) & mask)
-        if (drawn := (left << bits) | right) < size:
-            yield drawn
-
-
-def _take(numbers: Iterator[int], count: int) -> np.ndarray:
-    return np.array([number for _, number in zip(range(count), numbers, strict=False)], dtype=object)
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed % 2**64)
 
 
 def _unravel(numbers: np.ndarray, shape: list[int]) -> np.ndarray:
