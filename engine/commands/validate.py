@@ -108,17 +108,17 @@ def _tearsheets(
 
     assert study.folder is not None
     sharpe = study.table["sharpe"].to_numpy()
-    ranked = [int(place) for place in np.argsort(-sharpe, kind="stable") if sharpe[place] == sharpe[place]]
+    ranked = [int(row) for row in np.argsort(-sharpe, kind="stable") if sharpe[row] == sharpe[row]]
     links: dict[int, str] = {}
-    for number, place in enumerate(ranked[:top]):
+    for number, row in enumerate(ranked[:top]):
         step(number, top, "tearsheets of the best sets")
-        setting = study.setting(place)
-        result, origin = run_oracle(panel, setting.config, setting.oracle, setting.parameters)
+        parameter_set = study.parameter_set(row)
+        result, origin = run_oracle(panel, parameter_set.config, parameter_set.oracle, parameter_set.parameters)
         folder = study.folder / TOP / run_name(result, origin)
         save_run(result, origin, folder, study.record["created"], None if make else write_tearsheet)
         if make:
             make(folder)
-        links[place] = f"{TOP}/{folder.name}/tearsheet.html"
+        links[row] = f"{TOP}/{folder.name}/tearsheet.html"
     return links
 
 

@@ -27,7 +27,7 @@ from engine.validation.reruns import codes_of
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a run says of itself.
+    """The record of a run that is to be promoted.
 
     Attributes
     ----------
@@ -99,15 +99,15 @@ def read_candidate(folder: Path, reports: Path | None = None) -> Candidate:
 def _of_run(folder: Path, reports: Path | None) -> Candidate:
     """A run of an oracle."""
     record = load_run(folder).record
-    origin, place = record["origin"], folder.resolve()
+    origin, resolved = record["origin"], folder.resolve()
     if origin["kind"] != "oracle":
         raise PromotionError(
             f"Run {folder.name} traded the weights file {origin['path']}: there is no oracle that could be asked for "
             "the weights of tomorrow, so there is nothing to promote. Write the idea as an oracle, or trade the file "
             "itself with `hlbt live rebalance --weights FILE`."
         )
-    above = place.parent.parent
-    sweep = above if place.parent.name == TOP and (above / RECORD).is_file() else None
+    above = resolved.parent.parent
+    sweep = above if resolved.parent.name == TOP and (above / RECORD).is_file() else None
     return Candidate(
         str(record["name"]),
         origin["path"],
@@ -117,31 +117,31 @@ def _of_run(folder: Path, reports: Path | None) -> Candidate:
         record["span"]["start"],
         record["span"]["end"],
         {"data": record["digests"]["data"], "oracle": origin["code"], "code": record["digests"]["code"]},
-        reports or _beside(place if sweep is None else sweep),
+        reports or _beside(resolved if sweep is None else sweep),
         sweep,
     )
 
 
 def _of_sweep(folder: Path, reports: Path | None) -> Candidate:
     """The winner of a sweep."""
-    study, place = load_study(folder, returns=False), folder.resolve()
+    study, resolved = load_study(folder, returns=False), folder.resolve()
     best = study.best("sharpe")
-    setting, record = study.setting(best), study.record
+    chosen, record = study.parameter_set(best), study.record
     return Candidate(
         str(record["name"]),
-        setting.oracle,
-        plain(bound_parameters(oracle_class(setting.oracle), dict(setting.parameters))),
-        setting.config,
+        chosen.oracle,
+        plain(bound_parameters(oracle_class(chosen.oracle), dict(chosen.parameters))),
+        chosen.config,
         float(study["sharpe"].iloc[best]),
         record["span"]["start"],
         record["span"]["end"],
         {
             "data": record["digests"]["data"],
-            "oracle": _digest_of(record, setting.oracle, setting.parameters),
+            "oracle": _digest_of(record, chosen.oracle, chosen.parameters),
             "code": record["digests"]["code"],
         },
-        reports or _beside(place),
-        place,
+        reports or _beside(resolved),
+        resolved,
     )
 
 
@@ -181,11 +181,11 @@ def sweep_of(candidate: Candidate) -> tuple[Study, int]:
     for folder in _sweeps(candidate):
         try:
             study = load_study(folder, returns=False)
-            place = place_of(study, candidate)
+            row = row_of(study, candidate)
         except HlbtError as error:
             stale.append(str(error).rstrip("."))
             continue
-        if place is None:
+        if row is None:
             continue
         digests = {
             **study.record["digests"],
@@ -193,7 +193,7 @@ def sweep_of(candidate: Candidate) -> tuple[Study, int]:
         }
         changed = changes(digests, candidate.digests, *candidate.earlier)
         if not changed:
-            return load_study(folder), place
+            return load_study(folder), row
         stale.append(f"the sweep {folder.name} holds the set but is stale: {' and '.join(changed)}")
     if stale:
         raise DataError(f"{'; '.join(stale)}. Run `hlbt sweep` again with the same settings, then promote.")
@@ -204,8 +204,8 @@ def sweep_of(candidate: Candidate) -> tuple[Study, int]:
     )
 
 
-def place_of(study: Study, candidate: Candidate) -> int | None:
-    """Row of the study that is the candidate's set; None where it has none. Dates and coins are the data's to tell."""
+def row_of(study: Study, candidate: Candidate) -> int | None:
+    """Row of the study that is the candidate's set; None where it has none. The data's digest tells dates and coins."""
     if candidate.oracle not in [item["path"] for item in study.record["oracles"]]:
         return None
     config = _rules(candidate.config)
@@ -215,11 +215,15 @@ def place_of(study: Study, candidate: Candidate) -> int | None:
         fitting = [code for code, value in enumerate(values) if _fits(str(key), value, candidate, config)]
         rows &= np.isin(codes[:, column], fitting)
     kind = oracle_class(candidate.oracle)
-    for place in np.flatnonzero(rows):
-        setting = study.setting(int(place))
-        bound = plain(bound_parameters(kind, dict(setting.parameters)))
-        if (setting.oracle, bound, _rules(setting.config)) == (candidate.oracle, candidate.parameters, config):
-            return int(place)
+    for row in np.flatnonzero(rows):
+        parameter_set = study.parameter_set(int(row))
+        bound = plain(bound_parameters(kind, dict(parameter_set.parameters)))
+        if (parameter_set.oracle, bound, _rules(parameter_set.config)) == (
+            candidate.oracle,
+            candidate.parameters,
+            config,
+        ):
+            return int(row)
     return None
 
 
@@ -242,19 +246,19 @@ def _fits(key: str, value: Any, candidate: Candidate, config: Mapping[str, Any])
 
 def _sweeps(candidate: Candidate) -> Iterator[Path]:
     """Folders of sweeps of the candidate's oracle: its own, then by the number of sets."""
-    found = []
+    folders = []
     for path in sorted(candidate.reports.glob(f"*/{RECORD}")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             sets = record["sets"]
             total = int(sets["total"] if isinstance(sets, Mapping) else sets)
             if candidate.oracle in [item["path"] for item in record["oracles"]]:
-                found.append((-total, path.parent.resolve()))
+                folders.append((-total, path.parent.resolve()))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not a sweep that could say anything
     if candidate.sweep is not None:
         yield candidate.sweep
-    yield from (folder for _, folder in sorted(found) if folder != candidate.sweep)
+    yield from (folder for _, folder in sorted(folders) if folder != candidate.sweep)
 
 
 def _beside(folder: Path) -> Path:

@@ -32,7 +32,7 @@ from engine.validation.thresholds import Thresholds, check_name, numbers, read_t
 from engine.validation.validate import ValidationInputs, overfitting, trial_figures, walk_forwards
 from engine.validation.verdict import check_to_json
 
-#: A decision could be traded when coins that were tradable then carry this part of the gross that was asked for.
+#: A decision could be traded when coins that were tradable then carry this part of the gross.
 COVERED = 0.9
 
 
@@ -69,7 +69,7 @@ class Examination:
     gross : float
         Highest ``sum(abs(position value)) / equity`` right after a trade of the run.
     account_usd : float
-        Size at which capacity was asked.
+        Size at which capacity is computed.
     """
 
     gates: tuple[Check, ...]

@@ -18,7 +18,7 @@ from engine.promotion.candidate import Candidate, check_current
 from engine.promotion.gates import Examination, GateFile, check_gate, gates_to_json
 from engine.provenance import code_digest, versions
 
-#: Room of the gross limit over the run's own gross, where the limit asked for would be below that.
+#: Room of the gross limit over the run's own gross, where the limit would be below that.
 HEADROOM = 1.1
 
 
@@ -69,7 +69,7 @@ def check_overrides(examination: Examination, overrides: Sequence[Override]) -> 
         )
     closed = [gate for gate in examination.failed if gate.name not in named]
     if closed:
-        # What no figure says: why a gate was not computed, and where an oracle looks ahead.
+        # What no figure tells: why a gate was not computed, and where an oracle looks ahead.
         reasons = dict.fromkeys(gate.summary for gate in closed if gate.value is None or gate.name == "causality")
         listed = "; ".join(gate.comparison for gate in closed)
         raise PromotionError(
@@ -79,12 +79,12 @@ def check_overrides(examination: Examination, overrides: Sequence[Override]) -> 
         )
 
 
-def limits_of(asked: Mapping[str, Any], assignments: Sequence[str], gross: float) -> tuple[Limits, list[str]]:
+def limits_of(defaults: Mapping[str, Any], assignments: Sequence[str], gross: float) -> tuple[Limits, list[str]]:
     """Limits of the live account.
 
     Parameters
     ----------
-    asked : mapping
+    defaults : mapping
         ``[limits]`` of the gates file; ``"none"`` switches one off.
     assignments : sequence of str
         ``name=value`` of the command line, which go before it.
@@ -110,7 +110,7 @@ def limits_of(asked: Mapping[str, Any], assignments: Sequence[str], gross: float
         if not equals or not name.strip():
             raise ConfigError(f"--limit {assignment!r} is not name=value, for example --limit gross=1.2.")
         given[name.strip()] = parse_value(text)
-    values = {name: None if value == "none" else value for name, value in {**asked, **given}.items()}
+    values = {name: None if value == "none" else value for name, value in {**defaults, **given}.items()}
     limits = Limits.from_dict(values)
     if limits.gross is None or limits.gross >= gross:
         return limits, []
@@ -134,7 +134,7 @@ def check_name(name: str) -> None:
 
 
 def spec_path(folder: Path, name: str, replace: bool) -> Path:
-    """Where the spec goes; one that lies there is refused unless it is to be replaced."""
+    """Where the spec goes; an existing one is refused unless it is to be replaced."""
     check_name(name)
     path = folder / f"{name}.json"
     if path.exists() and not replace:
@@ -144,7 +144,7 @@ def spec_path(folder: Path, name: str, replace: bool) -> Path:
 
 @dataclass(frozen=True)
 class Promotion:
-    """A promotion that was asked for.
+    """A request for a promotion.
 
     Attributes
     ----------

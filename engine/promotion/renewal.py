@@ -141,8 +141,8 @@ def read_renewal(path: Path, reports: Path, file: GateFile) -> Renewal:
     """
     spec = read_spec(path)
     run = spec.gates["run"]
-    places = [reports / run["name"], *([reports / run["sweep"] / TOP / run["name"]] if run["sweep"] else [])]
-    folder = next((place for place in places if place.is_dir()), None)
+    folders = [reports / run["name"], *([reports / run["sweep"] / TOP / run["name"]] if run["sweep"] else [])]
+    folder = next((folder for folder in folders if folder.is_dir()), None)
     if folder is None:
         raise PromotionError(
             f"{path} was promoted from {run['name']}, which is not in {reports}: what it recorded cannot be compared. "
@@ -157,7 +157,7 @@ def _digests(digests: Mapping[str, str]) -> dict[str, str]:
 
 
 def _flat(sections: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Keys of a config as ``section.key``, without the place of the cache."""
+    """Keys of a config as ``section.key``, without the path of the cache."""
     flat = {f"{section}.{key}": value for section, keys in sections.items() for key, value in keys.items()}
     return {key: value for key, value in flat.items() if key != "data.cache"}
 

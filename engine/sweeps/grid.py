@@ -46,9 +46,9 @@ class Grid:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def chosen(self, place: int) -> dict[str, Any]:
+    def params(self, row: int) -> dict[str, Any]:
         """Values of one set by key."""
-        return {key: values[code] for (key, values), code in zip(self.values.items(), self.codes[place], strict=True)}
+        return {key: values[code] for (key, values), code in zip(self.values.items(), self.codes[row], strict=True)}
 
     @property
     def index(self) -> pd.Index:
@@ -57,7 +57,7 @@ class Grid:
 
 
 def make_grid(
-    asked: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    requested: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
     defaults: Mapping[str, Any],
     where: Sequence[Constraint] = (),
     sample: int | None = None,
@@ -67,7 +67,7 @@ def make_grid(
 
     Parameters
     ----------
-    asked : mapping or list of mappings
+    requested : mapping or list of mappings
         Values by key, or sets.
     defaults : mapping
         The value of a key that a set of the list lacks.
@@ -86,11 +86,11 @@ def make_grid(
     """
     if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or not 1 <= sample <= MOST_SETS):
         raise ConfigError(f"sample = {sample!r} is not accepted: it must be a whole number from 1 to {MOST_SETS:,}.")
-    if isinstance(asked, Mapping):
-        values = {str(key): _values(str(key), given) for key, given in asked.items()}
+    if isinstance(requested, Mapping):
+        values = {str(key): _values(str(key), given) for key, given in requested.items()}
         codes = _product(values, where, sample, seed)
     else:
-        values, codes = _listed(asked, defaults)
+        values, codes = _listed(requested, defaults)
         codes = _drawn(codes[_kept(values, codes, where)], sample, seed)
     if not len(codes):
         raise ConfigError(
@@ -140,7 +140,7 @@ def _range(key: str, given: Mapping[str, Any]) -> list[Any]:
     ):
         raise wrong
     count = int((stop - start) / step + 1e-9) + 1
-    numbers = [start + step * place for place in range(count)]
+    numbers = [start + step * index for index in range(count)]
     return numbers if all(isinstance(value, int) for value in (start, step)) else [round(n, 12) for n in numbers]
 
 
@@ -214,20 +214,22 @@ def _generator(seed: int) -> np.random.Generator:
 
 
 def _unravel(numbers: np.ndarray, shape: list[int]) -> np.ndarray:
-    """Codes (P, K) of places in the product; the last key varies fastest."""
+    """Codes (P, K) of numbers in the product; the last key varies fastest."""
     codes = np.empty((len(numbers), len(shape)), dtype=np.int32)
     rest = numbers
-    for place in range(len(shape) - 1, -1, -1):
-        codes[:, place] = rest % shape[place]
-        rest = rest // shape[place]
+    for column in range(len(shape) - 1, -1, -1):
+        codes[:, column] = rest % shape[column]
+        rest = rest // shape[column]
     return codes
 
 
-def _listed(asked: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> tuple[dict[str, list[Any]], np.ndarray]:
-    keys = list(dict.fromkeys(str(key) for one in asked for key in one))
+def _listed(
+    requested: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]
+) -> tuple[dict[str, list[Any]], np.ndarray]:
+    keys = list(dict.fromkeys(str(key) for one in requested for key in one))
     values: dict[str, dict[tuple[type, str], tuple[int, Any]]] = {key: {} for key in keys}
-    codes = np.empty((len(asked), len(keys)), dtype=np.int32)
-    for row, one in enumerate(asked):
+    codes = np.empty((len(requested), len(keys)), dtype=np.int32)
+    for row, one in enumerate(requested):
         for column, key in enumerate(keys):
             if key not in one and key not in defaults:
                 raise ConfigError(f"Set {row} of the list has no {key}, and it has no default. Give it a value.")
@@ -235,8 +237,8 @@ def _listed(asked: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> 
             codes[row, column] = values[key].setdefault(_identity(value), (len(values[key]), value))[0]
     unique, first = np.unique(codes, axis=0, return_index=True) if len(codes) else (codes, np.arange(0))
     if len(unique) < len(codes):
-        repeated = min(set(range(len(codes))) - {int(place) for place in first})
-        raise ConfigError(f"The list has the set {dict(asked[repeated])!r} twice. Each set is run once.")
+        repeated = min(set(range(len(codes))) - {int(index) for index in first})
+        raise ConfigError(f"The list has the set {dict(requested[repeated])!r} twice. Each set is run once.")
     return {key: [value for _, value in of.values()] for key, of in values.items()}, codes
 
 
@@ -246,14 +248,14 @@ def _kept(values: Mapping[str, list[Any]], codes: np.ndarray, where: Sequence[Co
     if not where or not len(codes):
         return kept
     columns = {
-        key: np.array([*map(_cell, options), None], dtype=object)[:-1][codes[:, place]]
-        for place, (key, options) in enumerate(values.items())
+        key: np.array([*map(_cell, options), None], dtype=object)[:-1][codes[:, column]]
+        for column, (key, options) in enumerate(values.items())
     }
     frame = pd.DataFrame(columns).infer_objects()
     grid = Grid(values, codes)
     for constraint in where:
         if callable(constraint):
-            kept &= np.array([bool(constraint(grid.chosen(place))) for place in range(len(grid))])
+            kept &= np.array([bool(constraint(grid.params(row))) for row in range(len(grid))])
             continue
         try:
             answer = np.asarray(frame.eval(constraint, engine="python"))
@@ -303,7 +305,7 @@ def check_keys(keys: Sequence[str], kinds: Mapping[str, type[Oracle]], fixed: Ma
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a sweep is asked to run.
+    """The content of a STUDY.toml.
 
     Attributes
     ----------
@@ -405,10 +407,10 @@ def _texts(path: Path, key: str, value: Any) -> tuple[str, ...]:
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Keys with dots, quoted or not: TOML reads ``costs.taker_bps = [1, 2]`` as a table in a table."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict) and not {"start", "stop", "step"} & set(value):
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -20,7 +20,7 @@ from engine.validation.thresholds import Thresholds
 SCHEMA = 1
 #: Columns of a table of checks, and their keys in ``verdict.json``, where the summary is ``says``.
 _COLUMNS = ("name", "label", "value", "threshold", "rule", "passed", "summary", "group")
-#: What a failure says about the winner, by the group of the check.
+#: What a failure means for the winner, by the group of the check.
 _MEANINGS = {
     "luck": "the winner is not distinguishable from luck",
     "unseen": "choosing by the past did not pay on the days that followed",
@@ -40,7 +40,7 @@ class Verdict:
         Name of the study.
     checks : tuple of Check
     details : mapping
-        What the checks were made from, as JSON keeps it; ARCHITECTURE.md lists the keys. A part that could not be
+        What the checks were made from, as JSON keeps it. A part that could not be
         computed is ``{"why": ...}``.
     digests : mapping
         ``study`` (of its record), ``data`` (what the sweep ran on), ``panel`` (what the winner ran on again, or None),

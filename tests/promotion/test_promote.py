@@ -120,7 +120,7 @@ def test_a_set_that_did_not_win_is_judged_by_its_own_sharpe(
     monkeypatch.chdir(home)
     study = load_study(home / "reports/grid")
     worst = int(study["sharpe"].argmin())
-    parameters = {**winner.parameters, **study.chosen(worst)}
+    parameters = {**winner.parameters, **study.params(worst)}
     other = replace(winner, parameters=parameters, sharpe=float(study["sharpe"].iloc[worst]))
     assert sweep_of(other)[1] == worst
     gates = by_name(examine(other, panel, thresholds, 10_000.0))

@@ -105,7 +105,7 @@ def test_the_set_is_found_whatever_shape_its_sweep_has(home: Path, world: World)
     digests = {**study.record["digests"], "oracle": study.record["oracles"][0]["digest"]}
     one = Candidate("one", "trend.py:Trend", parameters, config, 1.0, "", "", digests, Path("r"), None)
     found, place = sweep_of(one)
-    setting = found.setting(place)
+    setting = found.parameter_set(place)
     assert found.record["name"] == "wide" and setting.oracle == "trend.py:Trend"
     assert setting.parameters["gross"] == 1 and setting.config == config
     assert sweep_of(replace(one, config=RunConfig()))[0].record["name"] == "wide"  # the most sets
@@ -134,10 +134,10 @@ def test_a_sweep_is_promoted_and_what_is_changed_later_is_refused_live(home: Pat
     assert code == 0, err
     assert "SYNTHETIC DATA" in out and f"Promoted: {path}" in out and "trend.py:Trend is a file" in out
     spec, study = read_spec(path), load_study(Path("reports/grid"))
-    best = study.chosen(study.best())
+    best = study.params(study.best())
     assert spec.oracle == "trend.py:Trend" and spec.trials == 12 and spec.account == {"equity_usd": 10_000.0}
     assert spec.parameters == {"gross": 1.0, "peek": 0, "weak": False, **best}
-    assert spec.config == study.setting(study.best()).config and spec.limits == Limits()
+    assert spec.config == study.parameter_set(study.best()).config and spec.limits == Limits()
     assert (
         set(spec.digests) == {"data", "oracle", "engine", "gates"}
         and spec.digests["data"] == study.record["digests"]["data"]

@@ -20,7 +20,7 @@ def test_a_product_in_the_order_of_itertools() -> None:
     asked = {"n": [3, 5], "construction": ["top_bottom", "z_score"], "costs.taker_bps": ["schedule", 4.5, 2]}
     grid = make_grid(asked, {})
     expected = [dict(zip(asked, values, strict=True)) for values in itertools.product(*asked.values())]
-    assert [grid.chosen(place) for place in range(len(grid))] == expected
+    assert [grid.params(place) for place in range(len(grid))] == expected
     assert list(grid.index) == [tuple(one.values()) for one in expected]
     assert grid.index.names == list(asked)
 
@@ -85,7 +85,7 @@ def test_a_draw_larger_than_what_there_is_takes_all() -> None:
 
 def test_a_list_of_sets_fills_in_defaults() -> None:
     grid = make_grid([{"n": 3}, {"n": 5, "execution.weekdays": ["mon"]}], {"execution.weekdays": ("tue",)})
-    assert [grid.chosen(place) for place in (0, 1)] == [
+    assert [grid.params(place) for place in (0, 1)] == [
         {"n": 3, "execution.weekdays": ["tue"]},
         {"n": 5, "execution.weekdays": ["mon"]},
     ]
@@ -141,7 +141,7 @@ def test_a_function_sees_the_values_as_they_are() -> None:
 
 def test_a_list_of_many_sets_takes_no_time_that_grows_with_their_square() -> None:
     grid = make_grid([{"x": k / 7, "y": k % 3} for k in range(20_000)], {})
-    assert grid.chosen(19_999) == {"x": 19_999 / 7, "y": 1} and len(grid.values["y"]) == 3
+    assert grid.params(19_999) == {"x": 19_999 / 7, "y": 1} and len(grid.values["y"]) == 3
 
 
 @pytest.mark.parametrize(

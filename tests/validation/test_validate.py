@@ -229,7 +229,7 @@ def test_sets_without_returns_are_left_out_and_named(study: Study, panel: Panel)
     places = {fold["place"] for fold in verdict.details["walk_forward"]["rolling"]["folds"]}
     assert places and not places & set(failed)
     for fold in verdict.details["walk_forward"]["anchored"]["folds"]:
-        assert fold["parameters"] == study.chosen(fold["place"])
+        assert fold["parameters"] == study.params(fold["place"])
 
 
 def test_one_set_and_few_days() -> None:
@@ -264,7 +264,7 @@ def test_another_panel_is_said_and_does_not_pass(study: Study, panel: Panel) -> 
 
 def by_hand(panel: Panel, study: Study, **sections: dict[str, Any]) -> Any:
     config = RunConfig.from_dict(sections)
-    oracle = Momentum(**study.chosen(study.best()))
+    oracle = Momentum(**study.params(study.best()))
     return backtest(panel, weight_matrix(oracle, panel, decisions_of(panel, config)), config)
 
 
@@ -290,9 +290,9 @@ def test_stresses_are_on_top_of_the_sets_own(panel: Panel) -> None:
     rerun = Rerun(study_of(panel, MOMENTUM, {"lookback_hours": [120]}, {"n": 3}, config), 0, panel)
     own = rerun.base.metrics["sharpe"]
     assert rerun.costs()[0]["sharpe"] == rerun.delays()[0]["sharpe"] == own
-    thrice = rerun.study.setting(0, {"costs.stress": 4.5}).config
+    thrice = rerun.study.parameter_set(0, {"costs.stress": 4.5}).config
     assert rerun.costs()[2]["sharpe"] == backtest(panel, rerun.weights, thrice).metrics["sharpe"]
-    day = rerun.study.setting(0, {"execution.delay_hours": 26}).config
+    day = rerun.study.parameter_set(0, {"execution.delay_hours": 26}).config
     assert rerun.delays()[2]["sharpe"] == backtest(panel, rerun.weights, day).metrics["sharpe"]
 
 
