@@ -21,7 +21,7 @@ from engine.simulation.result import FLOWS
 from engine.weights import DISORDERED, GROSS_TOLERANCE, SparseWeights, format_excess, validate_decisions
 
 if TYPE_CHECKING:
-    from engine.simulation.kernel import CoinParams, Fees, Intervals, MarketData, SimParams
+    from engine.simulation.kernel import CoinParams, Intervals, MarketData, SimParams
 
 #: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
 #: as long as every thread has work and their state stays in the cache.
@@ -142,12 +142,12 @@ def prepare(
         raise WeightsError("The decisions of backtest_many() must be ascending, for the weights are in their order.")
     check_schedule(ascending, config)
     rows, _ = trade_rows(ascending, panel, config)
-    tape, fees, table, rules = kernel_inputs(panel, config)
+    market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     hour_utc = config.execution.hour_utc
-    key = (rows.tobytes(), hour_utc, rules.stale_hours, config.costs.funding)
-    cut = keep(key, lambda: _cut(panel, rows, tape, rules, hour_utc))
-    market = _filled(cut, rows, tape, rules)
-    inputs = (market, _impact(rows, tape, fees, table, rules), tape, fees, table, rules)
+    key = (rows.tobytes(), hour_utc, sim_params.stale_hours, config.costs.funding)
+    cut = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc))
+    intervals = _filled(cut, rows, market, sim_params)
+    inputs = (intervals, _impact(rows, market, coin_params, sim_params), market, fees, coin_params, sim_params)
     return Prepared(panel, ascending, config, inputs)
 
 
@@ -168,14 +168,14 @@ def daily_returns_of(equity: np.ndarray) -> np.ndarray:
     return np.where(before > 0.0, equity[:, 1:] / np.where(before > 0.0, before, 1.0) - 1.0, 0.0)
 
 
-def _cut(panel: Panel, rows: np.ndarray, tape: MarketData, rules: SimParams, hour_utc: int) -> Intervals:
+def _cut(panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimParams, hour_utc: int) -> Intervals:
     """The market without its fills, which costs decide."""
     from engine.simulation.kernel import Intervals, known_prices_nb, precompute_intervals_nb
 
     bounds = np.append(rows, len(panel.index))
-    price, settles = known_prices_nb(tape.mid, rules.stale_hours)
+    price, settles = known_prices_nb(market.mid, sim_params.stale_hours)
     value, carried, carries, exit_value, exit_carried, exit_funding, settled = precompute_intervals_nb(
-        price, settles, tape.funding, tape.funding_price, bounds
+        price, settles, market.funding, market.funding_price, bounds
     )
     daily = panel.index.hour == hour_utc
     return Intervals(
@@ -183,9 +183,9 @@ def _cut(panel: Panel, rows: np.ndarray, tape: MarketData, rules: SimParams, hou
         value,
         carried,
         carries,
-        tape.mid[rows],
-        tape.mid[:0],
-        tape.mid[:0],
+        market.mid[rows],
+        market.mid[:0],
+        market.mid[:0],
         panel.tradable[rows],
         exit_value,
         exit_carried,
@@ -196,22 +196,24 @@ def _cut(panel: Panel, rows: np.ndarray, tape: MarketData, rules: SimParams, hou
     )
 
 
-def _filled(cut: Intervals, rows: np.ndarray, tape: MarketData, rules: SimParams) -> Intervals:
+def _filled(cut: Intervals, rows: np.ndarray, market: MarketData, sim_params: SimParams) -> Intervals:
     from engine.simulation.kernel import fills_nb
 
-    buy, sell = fills_nb(tape, rows, rules.half_spread_frac)
+    buy, sell = fills_nb(market, rows, sim_params.half_spread_frac)
     return cut._replace(buy=buy, sell=sell)
 
 
-def _impact(rows: np.ndarray, tape: MarketData, _: Fees, table: CoinParams, rules: SimParams) -> tuple[Any, ...] | None:
+def _impact(
+    rows: np.ndarray, market: MarketData, coin_params: CoinParams, sim_params: SimParams
+) -> tuple[Any, ...] | None:
     """What the batch kernel needs for impact at the trade rows; None when none is modelled."""
-    if not rules.impact:
+    if not sim_params.impact:
         return None
-    if tape.impact_ask.shape[0]:
+    if market.impact_ask.shape[0]:
         # Read-only, as they are where there are none: the kernel is then compiled once for both.
-        buy, sell = read_only(tape.impact_ask[rows]), read_only(tape.impact_bid[rows])
-        return buy, sell, rules.impact_frac, table.impact_reference_usd
-    return tape.impact_ask, tape.impact_bid, rules.impact_frac, table.impact_reference_usd
+        buy, sell = read_only(market.impact_ask[rows]), read_only(market.impact_bid[rows])
+        return buy, sell, sim_params.impact_frac, coin_params.impact_reference_usd
+    return market.impact_ask, market.impact_bid, sim_params.impact_frac, coin_params.impact_reference_usd
 
 
 def _run(
@@ -225,19 +227,19 @@ def _run(
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Figures, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
-    from engine.simulation.kernel import COUNTERS, FIGURES, batch_nb
+    from engine.simulation.kernel import COUNTERS, METRICS, batch_nb
 
-    market: Intervals = inputs[0]
-    books = _books(chunk, len(decisions), market.mid.shape[1])
-    figures, counters = np.empty((books, FIGURES)), np.empty((books, COUNTERS), dtype=np.int64)
-    daily = np.empty((books, int((market.daily_slot >= 0).sum())))
+    intervals: Intervals = inputs[0]
+    books = _books(chunk, len(decisions), intervals.mid.shape[1])
+    figures, counters = np.empty((books, METRICS)), np.empty((books, COUNTERS), dtype=np.int64)
+    daily = np.empty((books, int((intervals.daily_slot >= 0).sum())))
 
     size = int(np.clip(-(-books // threads), *TILES))
 
     def run(first: int) -> None:
         part = slice(first, min(first + size, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
-        entries = _entries(tile, part.stop - part.start, len(market.mid), decisions, config, done + part.start)
+        entries = _entries(tile, part.stop - part.start, len(intervals.mid), decisions, config, done + part.start)
         batch_nb(*inputs, *entries, figures[part], counters[part], daily[part])
 
     for _ in pool.map(run, range(0, books, size)):
@@ -348,7 +350,7 @@ def _columns(
 
 def metric_names() -> list[str]:
     """Columns of the table, in their order."""
-    from engine.simulation.kernel import COUNTERS, FIGURES
+    from engine.simulation.kernel import COUNTERS, METRICS
 
-    nothing = np.empty((0, FIGURES)), np.empty((0, COUNTERS), dtype=np.int64)
+    nothing = np.empty((0, METRICS)), np.empty((0, COUNTERS), dtype=np.int64)
     return [*_columns(*nothing, 0, pd.DatetimeIndex([]), RunConfig())]
