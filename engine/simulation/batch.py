@@ -15,6 +15,7 @@ from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import ConfigError, WeightsError
 from engine.panel import Panel, read_only
+from engine.simulation import metrics
 from engine.simulation.backtest import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import FLOWS
@@ -83,7 +84,7 @@ def backtest_many(
             table, daily = run_books(prepared, chunk, pool, threads, done)
             tables.append(table)
             if daily_returns:
-                returns.append(daily_returns_of(daily))
+                returns.append(metrics.daily_returns(daily))
             done += len(table)
     if not tables:
         raise WeightsError("backtest_many() was given no weights.")
@@ -155,17 +156,11 @@ def run_books(
     prepared: Prepared, chunk: Weights, pool: ThreadPoolExecutor, threads: int, done: int = 0
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Table of metrics and daily equity, (books, days + 1), of a chunk's books; `done` books came before."""
-    figures, counters, daily = _run(
+    values, counters, daily = _run(
         pool, chunk, prepared.inputs, prepared.panel, prepared.decisions, prepared.config, done, threads
     )
-    columns = _columns(figures, counters, daily.shape[1] - 1, prepared.panel.index, prepared.config)
+    columns = _columns(values, counters, daily.shape[1] - 1, prepared.panel.index, prepared.config)
     return pd.DataFrame(columns), daily
-
-
-def daily_returns_of(equity: np.ndarray) -> np.ndarray:
-    """Returns, (books, days), from daily equity, (books, days + 1); 0 once equity is gone."""
-    before = equity[:, :-1]
-    return np.where(before > 0.0, equity[:, 1:] / np.where(before > 0.0, before, 1.0) - 1.0, 0.0)
 
 
 def _cut(panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimParams, hour_utc: int) -> Intervals:
@@ -226,12 +221,12 @@ def _run(
     done: int,
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Figures, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
+    """Metrics, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
     from engine.simulation.kernel import COUNTERS, METRICS, batch_nb
 
     intervals: Intervals = inputs[0]
     books = _books(chunk, len(decisions), intervals.mid.shape[1])
-    figures, counters = np.empty((books, METRICS)), np.empty((books, COUNTERS), dtype=np.int64)
+    values, counters = np.empty((books, METRICS)), np.empty((books, COUNTERS), dtype=np.int64)
     daily = np.empty((books, int((intervals.daily_slot >= 0).sum())))
 
     size = int(np.clip(-(-books // threads), *TILES))
@@ -240,11 +235,11 @@ def _run(
         part = slice(first, min(first + size, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
         entries = _entries(tile, part.stop - part.start, len(intervals.mid), decisions, config, done + part.start)
-        batch_nb(*inputs, *entries, figures[part], counters[part], daily[part])
+        batch_nb(*inputs, *entries, values[part], counters[part], daily[part])
 
     for _ in pool.map(run, range(0, books, size)):
         pass
-    return figures, counters, daily
+    return values, counters, daily
 
 
 def _books(chunk: Weights, decisions: int, coins: int) -> int:
@@ -312,39 +307,39 @@ def _entries(
 
 
 def _columns(
-    figures: np.ndarray, counters: np.ndarray, days: int, index: pd.DatetimeIndex, config: RunConfig
+    values: np.ndarray, counters: np.ndarray, days: int, index: pd.DatetimeIndex, config: RunConfig
 ) -> dict[str, Any]:
     """Columns as Result.metrics."""
     from engine.simulation import kernel
 
     start = config.account.initial_equity_usd
     rows = counters[:, kernel.LIQUIDATED_ROW]
-    growth, deepest = figures[:, kernel.CAGR], figures[:, kernel.MAX_DRAWDOWN]
+    growth, deepest = values[:, kernel.CAGR], values[:, kernel.MAX_DRAWDOWN]
     columns: dict[str, Any] = {
         "equity_start_usd": start,
-        "equity_end_usd": figures[:, kernel.END],
-        "total_return": figures[:, kernel.END] / start - 1.0,
+        "equity_end_usd": values[:, kernel.END],
+        "total_return": metrics.total_return(start, values[:, kernel.END]),
         "cagr": growth,
-        "volatility": figures[:, kernel.VOLATILITY],
-        "sharpe": figures[:, kernel.SHARPE],
-        "sortino": figures[:, kernel.SORTINO],
+        "volatility": values[:, kernel.VOLATILITY],
+        "sharpe": values[:, kernel.SHARPE],
+        "sortino": values[:, kernel.SORTINO],
         "max_drawdown": deepest,
-        "calmar": np.divide(growth, np.abs(deepest), out=np.full(len(growth), np.nan), where=deepest < 0.0),
+        "calmar": metrics.calmar(growth, deepest),
         "days": max(days, 0),
         "decisions": counters[:, kernel.DECISIONS],
-        "turnover_daily": figures[:, kernel.TURNOVER],
-        "gross_mean": figures[:, kernel.GROSS_MEAN],
-        "net_mean": figures[:, kernel.NET_MEAN],
-        "trades": figures[:, kernel.TRADES].astype(np.int64),
+        "turnover_daily": values[:, kernel.TURNOVER],
+        "gross_mean": values[:, kernel.GROSS_MEAN],
+        "net_mean": values[:, kernel.NET_MEAN],
+        "trades": values[:, kernel.TRADES].astype(np.int64),
         "skipped_min_notional": counters[:, kernel.SKIPPED_MINIMUM],
         "skipped_band": counters[:, kernel.SKIPPED_BAND],
         "untradable_orders": counters[:, kernel.UNTRADABLE_ORDERS],
-        "untradable_weight": figures[:, kernel.UNTRADABLE_WEIGHT],
+        "untradable_weight": values[:, kernel.UNTRADABLE_WEIGHT],
         "delistings": counters[:, kernel.DELISTINGS],
         "liquidated_at": [None if row < 0 else index[row].isoformat() for row in rows],
     }
     for place, name in enumerate(FLOWS):
-        columns[name] = figures[:, kernel.TOTALS + place]
+        columns[name] = values[:, kernel.TOTALS + place]
     return columns
 
 
