@@ -19,7 +19,16 @@ from engine.simulation import metrics
 from engine.simulation.backtest import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import FLOWS
-from engine.weights import DISORDERED, GROSS_TOLERANCE, SparseWeights, format_excess, validate_decisions
+from engine.weights import (
+    UNSORTED,
+    SparseWeights,
+    Weights,
+    check_finite,
+    count_books,
+    gross_error,
+    gross_limit,
+    validate_decisions,
+)
 
 if TYPE_CHECKING:
     from engine.simulation.kernel import CoinParams, Intervals, MarketData, SimParams
@@ -27,8 +36,6 @@ if TYPE_CHECKING:
 #: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
 #: as long as every thread has work and their state stays in the cache.
 TILES = (32, 256)
-
-Weights = np.ndarray | SparseWeights
 
 
 def backtest_many(
@@ -48,8 +55,8 @@ def backtest_many(
         T hours x N coins.
     weights_pdn : ndarray (P, D, N), SparseWeights, or an iterable of chunks of either
         Signed fractions of equity by book, decision and coin of ``panel.coins``; NaN = hold. From an iterable, one
-        chunk
-        at a time is in memory.
+        chunk at a
+        time is in memory.
     decisions : DatetimeIndex, (D,)
         Ascending decision instants, UTC, rows of the panel.
     config : RunConfig, optional
@@ -225,7 +232,7 @@ def _run(
     from engine.simulation.kernel import COUNTERS, METRICS, batch_nb
 
     intervals: Intervals = inputs[0]
-    books = _books(chunk, len(decisions), intervals.mid.shape[1])
+    books = count_books(chunk, len(decisions), intervals.mid.shape[1])
     values, counters = np.empty((books, METRICS)), np.empty((books, COUNTERS), dtype=np.int64)
     daily = np.empty((books, int((intervals.daily_slot >= 0).sum())))
 
@@ -242,25 +249,6 @@ def _run(
     return values, counters, daily
 
 
-def _books(chunk: Weights, decisions: int, coins: int) -> int:
-    if isinstance(chunk, SparseWeights):
-        if (len(chunk.indptr) - 1) % decisions or (
-            len(chunk.coins) and not 0 <= chunk.coins.min() <= chunk.coins.max() < coins
-        ):
-            raise WeightsError(
-                f"Sparse weights of {len(chunk.indptr) - 1} rows do not fit {decisions} decisions and {coins} coins."
-            )
-        return (len(chunk.indptr) - 1) // decisions
-    if not isinstance(chunk, np.ndarray) or chunk.dtype.kind not in "fiu":
-        kind = f"an array of {chunk.dtype}" if isinstance(chunk, np.ndarray) else type(chunk).__name__
-        raise WeightsError(f"Weights are {kind}; an array of numbers (books, decisions, coins) is needed.")
-    if chunk.ndim != 3 or chunk.shape[1:] != (decisions, coins):
-        raise WeightsError(
-            f"Weights of shape {chunk.shape} were given; (books, {decisions} decisions, {coins} coins) is needed."
-        )
-    return len(chunk)
-
-
 def _traded(
     chunk: Weights, part: slice, panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig, done: int
 ) -> Weights:
@@ -269,9 +257,8 @@ def _traded(
     if not describe_overlays(config):
         return tile
     dense = tile.to_dense(len(decisions), len(panel.coins)) if isinstance(tile, SparseWeights) else tile
-    if np.isinf(dense).any():
-        book, d, _ = (int(place[0]) for place in np.nonzero(np.isinf(dense)))
-        raise WeightsError(f"A weight of book {done + part.start + book} on {show(decisions[d])} is infinite.")
+    for book in np.flatnonzero(np.isinf(dense).any(axis=(1, 2))):
+        check_finite(dense[book], panel.coins, decisions, f" in book {done + part.start + book}")
     return traded_weights(dense, decisions, panel, config)
 
 
@@ -281,13 +268,13 @@ def _entries(
     """Entries of a tile's books, from book `first` on, as the kernel takes them; refuses a gross above the limit."""
     from engine.simulation.kernel import check_sparse_nb, gather_dense_nb
 
-    limit = config.account.max_gross * (1.0 + GROSS_TOLERANCE)
+    limit = gross_limit(config.account.max_gross)
     if isinstance(books, SparseWeights):
         coins = np.ascontiguousarray(books.coins, dtype=np.uint32)
         indptr, weights, step = books.indptr, np.ascontiguousarray(books.weights, dtype=np.float64), len(decisions)
         (book, d), disordered = check_sparse_nb(indptr, coins, weights, limit, step, traded)
         if disordered:
-            raise WeightsError(DISORDERED)
+            raise WeightsError(UNSORTED)
         row = book * step + d
     else:
         # Room for every weight; memory that is not written to costs nothing.
@@ -296,13 +283,9 @@ def _entries(
         book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
         row = d * count + book
     if book >= 0:
-        shown, allowed = format_excess(
-            float(np.nansum(np.abs(weights[indptr[row] : indptr[row + 1]]))), config.account.max_gross
-        )
-        raise WeightsError(
-            f"Gross weight {shown} of book {first + book}{describe_overlays(config)} on {show(decisions[d])} exceeds "
-            f"{allowed} (account.max_gross). Scale the weights or raise the limit."
-        )
+        gross = float(np.nansum(np.abs(weights[indptr[row] : indptr[row + 1]])))
+        where = f" of book {first + book}{describe_overlays(config)} on {show(decisions[d])}"
+        raise gross_error(gross, config.account.max_gross, where)
     return indptr, coins, weights, step
 
 
