@@ -14,7 +14,7 @@ from engine.config import Costs, RunConfig
 from engine.live.dex import DEX
 from engine.live.orders import AccountState, Goal, Market, Plan, PlannedOrder, Skip
 from engine.simulation.costs import fee_arrays
-from engine.simulation.sizing import plan_orders
+from engine.simulation.sizing import plan_orders, round_lot
 
 #: Why an instruction becomes no order.
 REASONS: Mapping[str, str] = {
@@ -120,10 +120,7 @@ def _planned(
     from engine.simulation.kernel import reason_nb
     from engine.simulation.result import REASONS as ACTIONS
 
-    after = 0.0 if close else held + units
-    if market.sz_decimals is not None and not close:
-        scale = 10.0**market.sz_decimals
-        after = float(np.round(after * scale) / scale)
+    after = 0.0 if close else round_lot(held + units, market.sz_decimals)
     price = fill_price(units, market, costs)
     return PlannedOrder(
         coin,
