@@ -55,10 +55,6 @@ class DEX(ABC):
         """Set the leverage of a coin, cross where allowed; ``""`` or the exchange's refusal."""
 
     @abstractmethod
-    def schedule_cancel(self, at_ms: int | None) -> str:
-        """Cancel all orders at a time (None = never); ``""`` or the exchange's refusal."""
-
-    @abstractmethod
     def fills(self, since: pd.Timestamp) -> list[Fill]:
         """Fills since an instant, oldest first."""
 

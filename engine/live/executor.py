@@ -48,7 +48,6 @@ PERMANENT: Final = (
 #: Words of refusals that every order would meet.
 FATAL: Final = ("does not exist", "must deposit", "too many cumulative requests", "agent", "kill switch")
 _BATCH: Final = 40
-_DEAD_MAN_MS: Final = 120_000
 #: Share of the time to expiry by which an order is called void later than by our clock.
 _GRACE: Final = 0.2
 
@@ -137,7 +136,6 @@ class OrderExecutor:
         self.expected = dict(state.units)
         self._markets = markets
         self._attempts = self.journal.attempts(self.instant)
-        armed = bool(goals) and self._dead_man(on=True)
         try:
             for phase in (0, 1):
                 of_phase = [goal for goal in goals if goal.phase == phase]
@@ -148,8 +146,6 @@ class OrderExecutor:
             # Orders were sent, or may have been: what is missing is said below, what is unknown is in the journal.
             self._stopped = str(error)
             self.notes.append(self._stopped)
-        if armed:
-            self._dead_man(on=False)
         return self._outcome(goals, plan)
 
     def recover(self) -> AccountState:
@@ -342,14 +338,6 @@ class OrderExecutor:
             return False
         self.expected[coin] = found  # exact, without the dust of sums
         return True
-
-    def _dead_man(self, on: bool) -> bool:
-        """Have the exchange cancel whatever rests, should this process die; accounts of little volume are refused."""
-        if on and self.guard():
-            return False
-        refusal = self.dex.schedule_cancel(self.dex.clock_ms() + _DEAD_MAN_MS if on else None)
-        self.journal.append("dead_man", self._time(), on=on, refused=refusal)
-        return not refusal
 
     # Before and after -------------------------------------------------------------------------------------------------
 

@@ -349,15 +349,6 @@ class HyperLiquidDEX(PredecessorDEX):
         )
         return "" if said.get("status") == "ok" else str(said.get("response", said))
 
-    def schedule_cancel(self, at_ms: int | None) -> str:
-        """``scheduleCancel``: accounts that traded less than a million dollars are refused."""
-        sdk = self._exchange()
-        try:
-            said = attempt(lambda: sdk.schedule_cancel(at_ms), dict, sdk, PATIENCE)
-        except RequestFailed as fault:
-            return str(fault)
-        return "" if said.get("status") == "ok" else str(said.get("response", said))
-
     def round_price(self, market: Market, price: float, buy: bool) -> float:
         """Five significant figures, ``6 - szDecimals`` decimals, integers always; toward less paid or more received."""
         return tick_price(price, market.sz_decimals or 0, down=buy)

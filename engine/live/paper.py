@@ -336,10 +336,6 @@ class PaperDEX(PredecessorDEX):
         """Accepted: the margin is that of the highest leverage."""
         return ""
 
-    def schedule_cancel(self, at_ms: int | None) -> str:
-        """Accepted: nothing rests here."""
-        return ""
-
     def fills(self, since: pd.Timestamp) -> list[Fill]:
         """The account's orders that were filled."""
         return [
