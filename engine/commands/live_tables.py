@@ -51,16 +51,16 @@ def orders_table(outcome: Outcome) -> Table | str:
     """The orders that were sent, with their fates."""
     from rich.table import Table
 
-    if not outcome.answers:
+    if not outcome.results:
         return "No order was sent."
-    table = Table(title=f"{len(outcome.answers)} orders sent", title_justify="left")
+    table = Table(title=f"{len(outcome.results)} orders sent", title_justify="left")
     for name in ("coin", "units", "limit", "filled", "price", "fate"):
         table.add_column(name, justify="left" if name in ("coin", "fate") else "right")
-    for order, answer in outcome.answers:
-        price = "" if answer.price is None else f"{answer.price:,.6g}"
-        fate = answer.fate + (f": {answer.reason}" if answer.reason else "")
+    for order, result in outcome.results:
+        price = "" if result.price is None else f"{result.price:,.6g}"
+        fate = result.fate + (f": {result.reason}" if result.reason else "")
         table.add_row(
-            order.coin, f"{order.units:+,.8g}", f"{order.limit_price:,.6g}", f"{answer.units:+,.8g}", price, fate
+            order.coin, f"{order.units:+,.8g}", f"{order.limit_price:,.6g}", f"{result.units:+,.8g}", price, fate
         )
     return table
 

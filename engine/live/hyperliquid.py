@@ -23,7 +23,7 @@ from engine.data.api_client import RequestFailed, RetryPolicy, attempt, install_
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
-from engine.live.hyperliquid_format import read_answers, tick_price
+from engine.live.hyperliquid_format import parse_results, tick_price
 from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult
 from engine.live.predecessor import PredecessorDEX
 from engine.urls import base_address, without_path
@@ -257,7 +257,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 # That moment again: the page may have cut it.
                 start = max(start + 1, *(int(row["time"]) for row in rows))
 
-    def ask(self, order: OrderRequest) -> OrderResult | None:
+    def find_order(self, order: OrderRequest) -> OrderResult | None:
         """``orderStatus`` by client order id."""
         said = self._info({"type": "orderStatus", "user": self.address, "oid": order.cloid}, dict)
         if said.get("status") != "order":
@@ -266,7 +266,7 @@ class HyperLiquidDEX(PredecessorDEX):
             status, shown = str(said["order"]["status"]), said["order"]["order"]
             done = float(shown["origSz"]) - (0.0 if status == "filled" else float(shown["sz"]))
         if status == "open":
-            self.cancel(order)
+            self._cancel(order)
             return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
         if done <= 0.0 or status.lower().endswith("rejected"):
             return OrderResult(order.cloid, "rejected", reason=status)
@@ -330,9 +330,9 @@ class HyperLiquidDEX(PredecessorDEX):
             return [OrderResult(order.cloid, fate, reason=str(fault)) for order in orders]
         finally:
             sdk.set_expires_after(None)
-        return read_answers(said, orders)
+        return parse_results(said, orders)
 
-    def cancel(self, order: OrderRequest) -> None:
+    def _cancel(self, order: OrderRequest) -> None:
         """Cancel by client order id; that it is gone already is no error."""
         from hyperliquid.utils.types import Cloid
 

@@ -256,10 +256,6 @@ class PaperDEX(PredecessorDEX):
             )
         return found
 
-    def quoted(self, market: Market) -> Market:
-        """`market`: its quotes are the panel's."""
-        return market
-
     def clock_ms(self) -> int:
         """The instant: nothing expires here."""
         return int(self.instant.timestamp() * 1000)
@@ -325,16 +321,9 @@ class PaperDEX(PredecessorDEX):
         self._book(i, order.units, price, fee, spread, REASONS[reason_nb(before, after)], order.cloid)
         return OrderResult(order.cloid, "filled", order.units, price)
 
-    def ask(self, order: OrderRequest) -> OrderResult:
+    def find_order(self, order: OrderRequest) -> OrderResult:
         """What was answered to the order; nothing is ever under way here."""
         return self._answers.get(order.cloid) or OrderResult(order.cloid, "rejected", reason="not placed")
-
-    def cancel(self, order: OrderRequest) -> None:
-        """Nothing rests here."""
-
-    def set_leverage(self, market: Market, leverage: int) -> str:
-        """Accepted: the margin is that of the highest leverage."""
-        return ""
 
     def fills(self, since: pd.Timestamp) -> list[Fill]:
         """The account's orders that were filled."""
@@ -343,10 +332,6 @@ class PaperDEX(PredecessorDEX):
             for trade in self.trades
             if trade.cloid is not None and trade.time >= since
         ]
-
-    def round_price(self, market: Market, price: float, buy: bool) -> float:
-        """`price`: a panel's prices have no tick."""
-        return price
 
     # The file ---------------------------------------------------------------------------------------------------------
 

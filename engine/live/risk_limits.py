@@ -12,7 +12,7 @@ import pandas as pd
 from engine.clock import show
 from engine.config import parse_value
 from engine.errors import ConfigError, LimitError, SpecError, did_you_mean
-from engine.live.journal import Journal
+from engine.live.journal import JournalState
 from engine.live.orders import Market, Plan
 
 #: A day's loss is measured against the oldest equity that the journal has of this span.
@@ -104,7 +104,7 @@ def breaches(
     limits: Limits,
     plan: Plan,
     markets: Mapping[str, Market],
-    journal: Journal,
+    state: JournalState,
     now: pd.Timestamp,
     data_end: pd.Timestamp | None,
 ) -> list[str]:
@@ -118,14 +118,14 @@ def breaches(
         What would be ordered.
     markets : mapping of coin to Market
         Quotes and oracle prices.
-    journal : Journal
-        Of the account: equity as it was recorded.
+    state : JournalState
+        Of the account's journal: equity as it was recorded.
     now : Timestamp
-        Against which the age of the data is told.
+        The age of the data is counted to it.
     data_end : Timestamp or None
         Newest cached row that the oracle saw; None where it saw none.
     """
-    found = [*_of_book(limits, plan), *equity_breaches(limits, plan.equity_usd, journal, now)]
+    found = [*_of_book(limits, plan), *equity_breaches(limits, plan.equity_usd, state, now)]
     found += price_breaches(limits, markets, [order.coin for order in plan.orders])
     if limits.data_age_hours is not None and data_end is not None:
         age = (now - data_end) / pd.Timedelta(hours=1)
@@ -201,12 +201,11 @@ def price_breaches(limits: Limits, markets: Mapping[str, Market], coins: Iterabl
     return found
 
 
-def equity_breaches(limits: Limits, equity: float, journal: Journal, now: pd.Timestamp) -> list[str]:
+def equity_breaches(limits: Limits, equity: float, state: JournalState, now: pd.Timestamp) -> list[str]:
     """The limits on equity alone, which hold for a plan that is carried on, too."""
     found = []
     # A run that was refused is a record of the day, too; but it accepts no deposit and no withdrawal.
-    equities, seen = journal.equities(), journal.equities(("plan", "done", "refused"))
-    recent = [value for time, value in seen if now - _DAY <= time <= now]
+    recent = [record.equity_usd for record in state.equities if now - _DAY <= record.time <= now]
     if limits.daily_loss_frac is not None and recent and recent[0] > 0.0:
         loss = 1.0 - equity / recent[0]
         if loss > limits.daily_loss_frac:
@@ -214,11 +213,13 @@ def equity_breaches(limits: Limits, equity: float, journal: Journal, now: pd.Tim
                 f"daily_loss_frac: equity fell by {loss:.2%} within a day, from {recent[0]:,.2f} to {equity:,.2f} USD; "
                 f"the limit is {limits.daily_loss_frac:.2%}"
             )
-    if limits.equity_change_frac is not None and equities and equities[-1][1] > 0.0:
-        change = equity / equities[-1][1] - 1.0
+    accepted = state.accepted_equities()
+    if limits.equity_change_frac is not None and accepted and accepted[-1].equity_usd > 0.0:
+        last = accepted[-1]
+        change = equity / last.equity_usd - 1.0
         if abs(change) > limits.equity_change_frac:
             found.append(
-                f"equity_change_frac: equity changed by {change:+.2%} since {show(equities[-1][0])}, from "
-                f"{equities[-1][1]:,.2f} to {equity:,.2f} USD; the limit is {limits.equity_change_frac:.2%}"
+                f"equity_change_frac: equity changed by {change:+.2%} since {show(last.time)}, from "
+                f"{last.equity_usd:,.2f} to {equity:,.2f} USD; the limit is {limits.equity_change_frac:.2%}"
             )
     return found

@@ -15,7 +15,7 @@ LISTED = 200
 
 
 def write_live_page(found: dict[str, Any], name: str, network: str, path: Path) -> None:
-    """Write the page of what :func:`engine.live.performance.live_status` found.
+    """Write the page of what :func:`engine.reporting.live_performance.live_status` found.
 
     Raises
     ------

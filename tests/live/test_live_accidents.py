@@ -160,17 +160,17 @@ def test_a_full_disk_tears_no_line_and_sends_nothing(tmp_path: Path) -> None:
         "from engine.live.journal import Journal\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         f"journal, now = Journal(Path({str(path)!r})), pd.Timestamp(0, tz='UTC')\n"
-        "journal.append('plan', now, equity_usd=1.0)\n"
+        "journal.append('refused', now, equity_usd=1.0)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200, resource.RLIM_INFINITY))\n"
         "try:\n    journal.append('intent', now, text='x' * 300)\n"
         "except LiveError:\n    pass\n"
         "else:\n    raise SystemExit('a torn line was taken for written')\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
-        "journal.append('done', now, equity_usd=2.0)\n"
+        "journal.append('refused', now, equity_usd=2.0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env={"PYTHONPATH": str(ROOT)})
     assert done.returncode == 0, done.stderr
-    assert [entry["kind"] for entry in Journal(path).entries] == ["plan", "done"]
+    assert [entry["equity_usd"] for entry in Journal(path).entries] == [1.0, 2.0]
 
 
 def test_an_alert_is_sent_of_a_run_that_breaks(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -373,7 +373,7 @@ def test_an_order_is_void_only_some_seconds_after_its_time() -> None:
             sent.append((orders, expires_ms))
             return [OrderResult(order.cloid, "unknown") for order in orders]
 
-        def ask(self, order: OrderRequest) -> OrderResult | None:  # type: ignore[override]
+        def find_order(self, order: OrderRequest) -> OrderResult | None:  # type: ignore[override]
             orders, expires_ms = sent[-1]
             return super().send(orders, expires_ms)[0] if now[0] > expires_ms + 2_000 else None
 

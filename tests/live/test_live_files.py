@@ -15,8 +15,8 @@ from engine.errors import DataError, LiveError, SpecError
 from engine.live.credentials import read_credentials
 from engine.live.journal import Journal
 from engine.live.orders import OrderRequest
-from engine.live.performance import drift, filled_orders
 from engine.live.spec import canonical, read_spec
+from engine.reporting.live_performance import drift, filled_orders
 from helpers.live_world import SECRET, Run, World, momentum_spec
 from helpers.panels import random_panel
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from engine.config import Execution, RunConfig
-from engine.errors import DataError, HlbtError, LiveError, join_first
+from engine.errors import DataError, HlbtError
 from engine.live.dex import DEX
 from engine.live.journal import Journal
 
@@ -50,24 +49,6 @@ class LiveOrder:
     model_fee_bps: float | None
 
 
-def find_journal(folder: Path, name: str, network: str) -> Path:
-    """The journal of a strategy on a network.
-
-    Raises
-    ------
-    LiveError
-        When there is none, or more than one account has one.
-    """
-    found = sorted({*folder.glob(f"{name}-{network}.jsonl"), *folder.glob(f"{name}-{network}-0x*.jsonl")})
-    if not found:
-        raise LiveError(f"{folder} has no journal of {name!r} on {network}. `hlbt live run` with --execute makes one.")
-    if len(found) > 1:
-        raise LiveError(
-            f"{folder} has journals of several accounts: {join_first(path.name for path in found)}. Move one away."
-        )
-    return found[0]
-
-
 def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
     """All of the page, as plain values.
 
@@ -81,7 +62,10 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
     orders = filled_orders(journal.entries)
     plans = [entry for entry in journal.entries if entry["kind"] == "plan"]
     ends = [entry for entry in journal.entries if entry["kind"] == "done"]
-    unresolved = [{"cloid": order.cloid, "coin": order.coin, "units": order.units} for order, _ in journal.unresolved()]
+    unresolved = [
+        {"cloid": sent.request.cloid, "coin": sent.request.coin, "units": sent.request.units}
+        for sent in journal.state.unresolved.values()
+    ]
     return {
         "journal": str(journal.path),
         "runs": [_run(plan, journal.entries) for plan in plans],
