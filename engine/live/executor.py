@@ -10,7 +10,7 @@ import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import pandas as pd
@@ -57,6 +57,7 @@ class CoinProgress:
         self.reason, self.text = reason, text or reason.value
 
 
+@dataclass
 class OrderExecutor:
     """One execution of goals.
 
@@ -78,25 +79,23 @@ class OrderExecutor:
         Whether a position without a goal is missing: a coin without a quote has no goal.
     """
 
-    def __init__(
-        self,
-        reconciler: Reconciler,
-        key: str,
-        instant: pd.Timestamp,
-        *,
-        gross_limit: float | None = None,
-        leverage: int = 2,
-        guard: Callable[[], str] = lambda: "",
-        closes_all: bool = False,
-    ) -> None:
-        self.reconciler, self.key, self.instant = reconciler, key, instant
+    reconciler: Reconciler
+    key: str
+    instant: pd.Timestamp
+    gross_limit: float | None
+    leverage: int
+    guard: Callable[[], str]
+    closes_all: bool
+
+    notes: list[str] = field(default_factory=list)
+    progress: defaultdict[str, CoinProgress] = field(default_factory=lambda: defaultdict(CoinProgress))
+    stopped: str = ""
+    _single: bool = False
+    _markets: Mapping[str, Market] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        reconciler = self.reconciler
         self.dex, self.journal, self.policy = reconciler.dex, reconciler.journal, reconciler.policy
-        self.gross_limit, self.leverage, self.guard, self.closes_all = gross_limit, leverage, guard, closes_all
-        self.notes: list[str] = []
-        self.progress: defaultdict[str, CoinProgress] = defaultdict(CoinProgress)
-        self.stopped = ""
-        self._single = False
-        self._markets: Mapping[str, Market] = {}
 
     def run(self, goals: Sequence[Goal], markets: Mapping[str, Market], plan: Plan | None) -> Outcome:
         """Trade to the goals, given the account as recovered and the markets as just read."""
@@ -202,7 +201,7 @@ class OrderExecutor:
         expires_ms = self.dex.clock_ms() + int(1000 * self.policy.expires_seconds)
         self.journal.append(
             "intent",
-            self.reconciler.now(),
+            self.reconciler.exchange_time(),
             instant=self.instant.isoformat(),
             expires_ms=expires_ms,
             orders=[{**asdict(order), "mid": self._markets[order.coin].mid} for order in orders],
@@ -253,12 +252,12 @@ class OrderExecutor:
                 return
             refusal = self.dex.set_leverage(market, wanted)
             if refusal:
-                self.journal.append("leverage_refused", self.reconciler.now(), coin=goal.coin, reason=refusal)
+                self.journal.append("leverage_refused", self.reconciler.exchange_time(), coin=goal.coin, reason=refusal)
                 self.progress[goal.coin].set(Reason.LEVERAGE_REFUSED, f"leverage {wanted}: {refusal}")
                 if Refusal.FATAL in classify(refusal):
                     self.stopped = refusal
             else:
-                self.journal.append("leverage_set", self.reconciler.now(), coin=goal.coin, leverage=wanted)
+                self.journal.append("leverage_set", self.reconciler.exchange_time(), coin=goal.coin, leverage=wanted)
 
     def _outcome(self, goals: Sequence[Goal], plan: Plan | None) -> Outcome:
         expected = self.reconciler.expected
@@ -280,7 +279,7 @@ class OrderExecutor:
         outcome = Outcome(plan, tuple(self.reconciler.results), tuple(missing), tuple(dict.fromkeys(self.notes)))
         self.journal.append(
             "done",
-            self.reconciler.now(),
+            self.reconciler.exchange_time(),
             instant=self.instant.isoformat(),
             equity_usd=self.reconciler.state.equity_usd,
             positions=dict(sorted(expected.items())),

@@ -265,6 +265,11 @@ class PlannedOrder:
     spread_usd: float
     fee_usd: float
 
+    @property
+    def grows(self) -> bool:
+        """Whether it opens or increases a position."""
+        return self.action in ("open", "increase", "flip")
+
 
 @dataclass(frozen=True)
 class Skip:

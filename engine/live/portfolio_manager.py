@@ -71,7 +71,7 @@ class PortfolioManager:
             limits or Limits.of(config.account.max_gross),
         )
         self.oracle, self.dex, self.config, self.panel = oracle, dex, config, panel
-        self.policy, self.kill_switch, self._journal = policy, Path(kill_switch), journal
+        self.policy, self.kill_switch, self._journal = policy or Policy(), Path(kill_switch), journal
         self._sleep, self._clock = sleep, clock
 
     @property
@@ -112,17 +112,8 @@ class PortfolioManager:
         return self._session(now).execute()
 
     def _session(self, now: pd.Timestamp | None) -> Session:
-        return Session(
-            self.strategy,
-            self.dex,
-            self.journal,
-            panel=self.panel,
-            policy=self.policy,
-            kill_switch=self.kill_switch,
-            now=now,
-            sleep=self._sleep,
-            clock=self._clock,
-        )
+        account = self.strategy, self.dex, self.journal, self.panel
+        return Session(*account, self.policy, self.kill_switch, now, self._sleep, self._clock)
 
 
 def _key(oracle: Oracle, config: RunConfig) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import pandas as pd
@@ -25,6 +25,7 @@ _GRACE: Final = 0.2
 _LOOKUPS: Final = 20
 
 
+@dataclass
 class Reconciler:
     """What one process knows of an account: its state, and the positions that results add up to.
 
@@ -51,19 +52,16 @@ class Reconciler:
         Coins whose position never agreed with the results, with the figures.
     """
 
-    def __init__(
-        self,
-        dex: DEX,
-        journal: Journal,
-        policy: Policy,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.dex, self.journal, self.policy = dex, journal, policy
-        self.sleep, self._clock = sleep, clock
-        self.expected: dict[str, float] = {}
-        self.results: list[tuple[OrderRequest, OrderResult]] = []
-        self.differing: dict[str, str] = {}
+    dex: DEX
+    journal: Journal
+    policy: Policy
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    state: AccountState = field(init=False)
+    expected: dict[str, float] = field(default_factory=dict)
+    results: list[tuple[OrderRequest, OrderResult]] = field(default_factory=list)
+    differing: dict[str, str] = field(default_factory=dict)
 
     def recover(self) -> AccountState:
         """Resolve every order that an earlier run left without a known status; returns the account afterwards.
@@ -73,31 +71,26 @@ class Reconciler:
         UnreachableError
             When the exchange does not answer, or calls an expired order open.
         """
-        self.read_account()
+        self.set_state(self.dex.account())
         unresolved = list(self.journal.state.unresolved.values())
         if unresolved:
             orders = [sent.request for sent in unresolved]
             self.resolve(orders, max(sent.expires_ms for sent in unresolved))
-            before, self.expected = self.expected, dict(self.journal.state.positions)
+            before, self.expected = self.state.units, dict(self.journal.state.positions)
             self.confirm(orders, before, {})
         return self.state
 
-    def read_account(self) -> None:
-        """Read the account; its positions are what is expected from now on."""
-        self.set_state(self.dex.account())
-        self.expected = dict(self.state.units)
-
     def set_state(self, state: AccountState) -> None:
         """Note the account and when it was read."""
-        self.state, self._read_at = state, self._clock()
+        self.state, self._read_at = state, self.clock()
 
-    def now(self) -> pd.Timestamp:
-        """The exchange's time."""
-        return self.state.time + pd.Timedelta(seconds=max(0.0, self._clock() - self._read_at))
+    def exchange_time(self) -> pd.Timestamp:
+        """The exchange's time now, by this machine's monotonic clock since the account was read."""
+        return self.state.time + pd.Timedelta(seconds=max(0.0, self.clock() - self._read_at))
 
     def record(self, kind: str, results: Sequence[tuple[OrderRequest, OrderResult]]) -> list[OrderRequest]:
         """Journal results and add them up; returns the orders whose status is unknown."""
-        self.journal.append(kind, self.now(), answers=[asdict(result) for _, result in results])
+        self.journal.append(kind, self.exchange_time(), answers=[asdict(result) for _, result in results])
         for order, result in results:
             if result.fate == "filled":
                 self.expected[order.coin] = self.expected.get(order.coin, 0.0) + result.units

@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -38,7 +39,7 @@ from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
 from engine.live.planner import make_plan
 from engine.live.reconcile import Reconciler
-from engine.live.risk_limits import breaches, clock_breaches, equity_breaches, price_breaches, refuse
+from engine.live.risk_limits import plan_breaches, refuse, run_breaches
 from engine.live.schedule import trade_instant
 from engine.live.targets import Strategy
 from engine.panel import Panel
@@ -48,6 +49,7 @@ LIVE_FOLDER: Final = Path("reports") / "live"
 KILL_SWITCH: Final = LIVE_FOLDER / "KILL"
 
 
+@dataclass
 class Session:
     """A strategy on an account, at one moment.
 
@@ -76,25 +78,21 @@ class Session:
         For people.
     """
 
-    def __init__(
-        self,
-        strategy: Strategy,
-        dex: DEX,
-        journal: Journal,
-        *,
-        panel: Panel | None = None,
-        policy: Policy | None = None,
-        kill_switch: Path = KILL_SWITCH,
-        now: pd.Timestamp | None = None,
-        sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.strategy, self.dex, self.journal, self.panel = strategy, dex, journal, panel
-        self.policy, self.kill_switch, self.now = policy or Policy(), kill_switch, now
-        self._sleep, self._clock = sleep, clock
-        self._data_end: pd.Timestamp | None = None  # newest cached row that the oracle saw
-        self.notes = list(strategy.notes)
-        if now is not None and not strategy.targets.is_scheduled(self.instant):
+    strategy: Strategy
+    dex: DEX
+    journal: Journal
+    panel: Panel | None = None
+    policy: Policy = field(default_factory=Policy)
+    kill_switch: Path = KILL_SWITCH
+    now: pd.Timestamp | None = None
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    _data_end: pd.Timestamp | None = None  # newest cached row that the oracle saw
+
+    def __post_init__(self) -> None:
+        self.notes = list(self.strategy.notes)
+        if self.now is not None and not self.strategy.targets.is_scheduled(self.instant):
             self.notes.append(f"{show(self.instant)} is off the schedule that was validated")
 
     @property
@@ -112,9 +110,9 @@ class Session:
         state, markets = self.dex.account(), self.dex.markets()
         at = state.time if self.now is None else self.now
         plan = self._plan(state, markets, at)
-        found = self._breaches(plan, markets, at)
+        broken = self._breaches(state, markets, at, plan.goals, plan)
         self._add_warnings()
-        return plan, found
+        return plan, broken
 
     def execute(self) -> Outcome:
         """Trade under the account's lock; then journal the fills with their fees, which only the history has.
@@ -156,19 +154,17 @@ class Session:
         state, markets = reconciler.recover(), self.dex.markets()
         at = state.time if self.now is None else self.now
         instant, plan = self._instant(at), None
-        goals: Sequence[Goal] | None = self.journal.state.unfinished(instant, self.strategy.key)
+        goals = self.journal.state.unfinished(instant, self.strategy.key)
         continued = goals is not None
         if goals is None:
             plan = self._plan(state, markets, at)
-            self._refuse(self._breaches(plan, markets, at), instant, state, at)
             goals = plan.goals
+        if broken := self._breaches(state, markets, at, goals, plan):
+            equity = state.equity_usd if state.equity_usd > 0.0 else None
+            self.journal.append("refused", at, instant=instant.isoformat(), equity_usd=equity, limits=broken)
+        refuse(broken, f"{self.dex.label} at {show(instant)}")
+        if plan is not None:
             self._append_plan(plan, at)
-        else:
-            limits = self.strategy.limits
-            found = equity_breaches(limits, state.equity_usd, self.journal.state, at)
-            found += price_breaches(limits, markets, sorted({goal.coin for goal in goals}))
-            found += clock_breaches(limits, self.dex.clock_error_seconds())
-            self._refuse(found, instant, state, at)
         executor = OrderExecutor(
             reconciler,
             self.strategy.key,
@@ -233,17 +229,20 @@ class Session:
 
     # Limits -----------------------------------------------------------------------------------------------------------
 
-    def _breaches(self, plan: Plan, markets: Mapping[str, Market], at: pd.Timestamp) -> list[str]:
-        limits = self.strategy.limits
-        found = breaches(limits, plan, markets, self.journal.state, at, self._data_end)
-        return found + clock_breaches(limits, self.dex.clock_error_seconds())
-
-    def _refuse(self, found: list[str], instant: pd.Timestamp, state: AccountState, at: pd.Timestamp) -> None:
-        """Journal the breaches with the equity that was seen, and raise for them."""
-        if found:
-            equity = state.equity_usd if state.equity_usd > 0.0 else None
-            self.journal.append("refused", at, instant=instant.isoformat(), equity_usd=equity, limits=found)
-        refuse(found, f"{self.dex.label} at {show(instant)}")
+    def _breaches(
+        self,
+        state: AccountState,
+        markets: Mapping[str, Market],
+        at: pd.Timestamp,
+        goals: Sequence[Goal],
+        plan: Plan | None,
+    ) -> list[str]:
+        """Limits that are broken by the account, the markets and, where it is new, the plan."""
+        limits, coins = self.strategy.limits, sorted({goal.coin for goal in goals})
+        error_seconds = self.dex.clock_error_seconds()
+        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._data_end)
+        history = self.journal.state
+        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds)
 
     def _kill_text(self) -> str:
         exists = self.kill_switch.exists()
@@ -252,7 +251,7 @@ class Session:
     # The exchange -----------------------------------------------------------------------------------------------------
 
     def _reconciler(self, journal: Journal) -> Reconciler:
-        return Reconciler(self.dex, journal, self.policy, self._sleep, self._clock)
+        return Reconciler(self.dex, journal, self.policy, self.sleep, self.clock)
 
     def _recover_others(self) -> None:
         """Look up orders that other strategies left under way on this account: they may still be filled."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -112,13 +112,15 @@ class Venue:
         A paper account is brought to the instant of `now`, and locked as long as the session is open: its file must
         not be read before the lock is held.
         """
-        exchange = self.exchange()
-        if self.network != "paper":
-            yield self._session(strategy, exchange, None, now)
-            return
-        with single_instance(self.folder / f".{strategy.name}-paper.lock"):
-            dex = self._paper(strategy, exchange, trade_instant(now, strategy.config))
-            yield self._session(strategy, dex, dex.panel, now)
+        dex: DEX = self.exchange()
+        panel: Panel | None = None
+        with ExitStack() as held:
+            if self.network == "paper":
+                held.enter_context(single_instance(self.folder / f".{strategy.name}-paper.lock"))
+                dex = self._paper(strategy, dex, trade_instant(now, strategy.config))
+                panel = dex.panel
+            journal = Journal(self.folder / f"{strategy.name}-{dex.label}.jsonl")
+            yield Session(strategy, dex, journal, panel, self.policy, self.kill_switch, now)
 
     def interrupted(self, strategy: Strategy, now: pd.Timestamp) -> bool:
         """Whether a run of the instant of `now` was killed after its plan; never for a paper account."""
@@ -127,18 +129,7 @@ class Venue:
         with self.open(strategy, now) as session:
             return session.interrupted
 
-    def _session(self, strategy: Strategy, dex: DEX, panel: Panel | None, now: pd.Timestamp) -> Session:
-        return Session(
-            strategy,
-            dex,
-            Journal(self.folder / f"{strategy.name}-{dex.label}.jsonl"),
-            panel=panel,
-            policy=self.policy,
-            kill_switch=self.kill_switch,
-            now=now,
-        )
-
-    def _paper(self, strategy: Strategy, quotes: HyperLiquidDEX, instant: pd.Timestamp) -> PaperDEX:
+    def _paper(self, strategy: Strategy, quotes: DEX, instant: pd.Timestamp) -> PaperDEX:
         data = strategy.config.data
         panel = load_panel(data.cache, strategy.config.start, instant, data.coins)
         if panel.index[-1] < instant:

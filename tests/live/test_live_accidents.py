@@ -329,23 +329,6 @@ def test_the_kill_switch_stops_a_run_that_is_under_way(world: World, run: Run) -
     assert world.weights_held() == pytest.approx({"BTC": 0.2}, abs=0.003)
 
 
-def test_the_kill_switch_leaves_no_cancellation_behind(world: World, run: Run) -> None:
-    """Set in the middle of a run of a large account: two minutes later its owner's resting orders would be gone."""
-    account = world.server.account(MASTER.address)
-    account.volume += 2_000_000
-    send = HyperLiquidDEX.send
-
-    def switching(self: HyperLiquidDEX, orders: object, expires_ms: int) -> object:
-        assert account.cancel_at is not None
-        (world.journals / "KILL").touch()
-        return send(self, orders, expires_ms)  # type: ignore[arg-type]
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(HyperLiquidDEX, "send", switching)
-        assert run(world.rebalance({"BTC": 0.2})).code == 0
-    assert account.cancel_at is None
-
-
 def test_a_plan_of_yesterday_is_not_carried_on(world: World, run: Run) -> None:
     world.stop_clock()
     interrupted(world, run, {"BTC": 0.5})
