@@ -103,8 +103,7 @@ class OrderExecutor:
         self.reconciler.expected = dict(self.reconciler.state.units)
         for coin, attempts in self.journal.state.attempts.get(self.instant.isoformat(), {}).items():
             self.progress[coin].attempts = attempts
-        for coin, text in self.reconciler.differing.items():
-            self.progress[coin].set(Reason.POSITION_DIFFERS, text)
+        self._stop_differing()
         try:
             for phase in (0, 1):
                 of_phase = [goal for goal in goals if goal.phase == phase]
@@ -134,8 +133,13 @@ class OrderExecutor:
                 self._send(orders[first : first + size])
                 if self.stopped:
                     break
-            for coin, text in self.reconciler.confirm(orders, before, self._markets).items():
-                self.progress[coin].set(Reason.POSITION_DIFFERS, text)
+            self.reconciler.confirm(orders, before, self._markets)
+            self._stop_differing()
+
+    def _stop_differing(self) -> None:
+        """Trade coins no further whose positions differ from what was filled."""
+        for coin, text in self.reconciler.differing.items():
+            self.progress[coin].set(Reason.POSITION_DIFFERS, text)
 
     def remaining_orders(self, goals: Sequence[Goal]) -> list[OrderRequest]:
         """Orders for what the goals lack."""
@@ -221,20 +225,17 @@ class OrderExecutor:
         """Note what a refusal means for its coin, and for the run."""
         progress, refusal = self.progress[order.coin], classify(result.reason)
         reason, text = Reason.REFUSED, result.reason
+        value = abs(order.units) * self._markets[order.coin].mid
         if Refusal.FATAL in refusal:
             self.stopped = result.reason
         elif result.whole_batch and batch > 1:
             self._single = True  # one order spoils the request: the next attempt sends them one by one
-        elif Refusal.SMALL in refusal and self._value(order) < 2.0 * self.dex.min_notional_usd:
+        elif Refusal.SMALL in refusal and value < 2.0 * self.dex.min_notional_usd:
             # The exchange may value an order at its limit price, where the sizing rule takes mid.
             reason, text = Reason.REFUSED_AS_SMALL, f"{order.coin}: {order.units:+g} is left: {result.reason}"
         elif Refusal.PERMANENT in refusal:
             reason = Reason.REFUSED_FOR_GOOD
         progress.set(reason, text)
-
-    def _value(self, order: OrderRequest) -> float:
-        market = self._markets.get(order.coin)
-        return abs(order.units) * (order.limit_price if market is None else market.mid)
 
     # Before and after -------------------------------------------------------------------------------------------------
 

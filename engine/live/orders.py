@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
-#: ``filled`` in whole or in part, ``rejected`` without effect, ``unknown``: the exchange must be asked.
+#: ``filled`` in whole or in part, ``rejected`` without effect, ``unknown``: to be looked up.
 OrderStatus = Literal["filled", "rejected", "unknown"]
 #: Relative slack when two sizes are compared.
 SIZE_TOLERANCE: Final = 1e-9

@@ -122,8 +122,8 @@ class Reconciler:
 
     def confirm(
         self, orders: Sequence[OrderRequest], before: Mapping[str, float], markets: Mapping[str, Market]
-    ) -> dict[str, str]:
-        """Read positions until they agree with the results; returns the coins of `orders` that never do, and why.
+    ) -> None:
+        """Read positions until they agree with the results; coins of `orders` that never do are in `differing`.
 
         Parameters
         ----------
@@ -139,7 +139,7 @@ class Reconciler:
             self.set_state(self.dex.account())
             differing = [coin for coin in coins if not self._agrees(coin, markets.get(coin))]
             if not differing:
-                return {}
+                return
             if number < len(self.policy.settle_seconds):
                 self.sleep(self.policy.wait_seconds(number))
         for coin in differing:
@@ -149,7 +149,6 @@ class Reconciler:
                 f"{before.get(coin, 0.0):g}); it is not traded further"
             )
             self.expected[coin] = units
-        return {coin: self.differing[coin] for coin in differing}
 
     def _agrees(self, coin: str, market: Market | None) -> bool:
         units, expected = self.state.units.get(coin, 0.0), self.expected.get(coin, 0.0)

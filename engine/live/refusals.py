@@ -12,8 +12,8 @@ class Refusal(Flag):
     """What a refusal means; none of the flags: it may be tried again, and whether it had no effect is not certain."""
 
     UNCLEAR = 0
-    #: It certainly had no effect. An error in other words may have been an order that was executed (as in the outage
-    #: of 2025-07-29), so the exchange is asked what became of it.
+    #: It certainly had no effect. A message that is not in the table may belong to an order that was executed (as in
+    #: the outage of 2025-07-29), so the order is looked up.
     CERTAIN = auto()
     #: A second attempt would be refused again.
     PERMANENT = auto()

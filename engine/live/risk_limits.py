@@ -161,12 +161,12 @@ def run_breaches(
 
 
 def refuse(broken: Sequence[str], what: str) -> None:
-    """Raise for the breaches, if there are any."""
+    """Raise a LimitError that names what is broken, if anything is; `what` is which run."""
     if broken:
         raise LimitError(
-            f"{what}: no order was sent, for the limit {'; '.join(broken)}. Look at the account and the market; if it "
-            "is as it should be, raise the limit in the spec (a new promotion) or with --limit for a weights file; "
-            "after a deposit or a withdrawal, `hlbt live run SPEC --execute --accept-equity` once."
+            f"{what}: no order was sent, because of the limit {'; '.join(broken)}. Check the account and the market. "
+            "If they are as intended, raise the limit in the spec (a new promotion) or, for a weights file, with "
+            "--limit; after a deposit or a withdrawal run `hlbt live run SPEC --execute --accept-equity` once."
         )
 
 

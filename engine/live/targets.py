@@ -41,11 +41,8 @@ class TargetProvider:
 
     def __init__(self, oracle: Oracle, config: RunConfig) -> None:
         self.oracle, self.config = oracle, config
-
-    @property
-    def needs_panel(self) -> bool:
-        """Whether market data are needed for the weights."""
-        return True
+        #: Whether market data are needed for the weights.
+        self.needs_panel = True
 
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
         """Whether trading at `instant` is what was validated."""
@@ -150,11 +147,7 @@ class FixedTargets(TargetProvider):
         super().__init__(oracle, config)
         self.fixed = oracle
         self.closes_all = oracle.frame.columns.empty
-
-    @property
-    def needs_panel(self) -> bool:
-        """Whether market data are needed for the weights: only for a volatility target."""
-        return self.config.execution.target_volatility > 0.0
+        self.needs_panel = config.execution.target_volatility > 0.0
 
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
         """Always: given weights have no schedule of their own."""

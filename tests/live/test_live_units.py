@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import PaperDEX, PortfolioManager, RunConfig
+from engine import DEX, PaperDEX, PortfolioManager, RunConfig
 from engine.errors import DataError, LimitError, LiveError, WeightsError
 from engine.live.executor import cloid
 from engine.live.hyperliquid_format import tick_price
@@ -144,6 +144,10 @@ def test_an_order_is_unresolved_until_its_fate_is_known() -> None:
     assert state.attempts == {instant.isoformat(): {"BTC": 1}}
     journal.append("resolved", NOW, answers=[{**answer, "fate": "rejected"}])
     assert journal.state.unresolved == {} and state.unresolved  # a state of before stays what it was
+
+
+def test_an_exchange_is_six_methods() -> None:
+    assert DEX.__abstractmethods__ == {"markets", "clock_ms", "send", "find_order", "account", "fills"}
 
 
 # Time and data --------------------------------------------------------------------------------------------------------
