@@ -51,11 +51,8 @@ def read_credentials(path: str | Path | None = None) -> Credentials:
         When there are none, the file can be read by others, or a value is malformed; no message quotes the file.
     """
     if path is None and os.environ.get("HYPERLIQUID_SECRET_KEY"):
-        values = {
-            "secret_key": os.environ["HYPERLIQUID_SECRET_KEY"],
-            "account_address": os.environ.get("HYPERLIQUID_ACCOUNT_ADDRESS"),
-            "vault_address": os.environ.get("HYPERLIQUID_VAULT_ADDRESS"),
-        }
+        names = ("secret_key", "account_address", "vault_address")
+        values = {name: os.environ.get(f"HYPERLIQUID_{name.upper()}") for name in names}
         return _checked(values, "the environment (HYPERLIQUID_SECRET_KEY, ...)")
     file = Path(path or CONFIG)
     return _checked(_read(file), str(file))

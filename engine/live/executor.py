@@ -25,13 +25,10 @@ from engine.live.orders import (
     OrderResult,
     Outcome,
     Plan,
-    Policy,
     Reason,
 )
 from engine.live.reconcile import Reconciler
 from engine.live.refusals import Refusal, classify
-
-__all__ = ["OrderExecutor", "Policy", "cloid"]
 
 #: Orders of one request at most.
 _BATCH: Final = 40

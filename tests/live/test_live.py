@@ -12,8 +12,8 @@ import pytest
 from engine import HyperLiquidDEX, PortfolioManager
 from engine.data.api_client import RetryPolicy
 from engine.errors import LiveError
-from engine.live.executor import Policy
 from engine.live.journal import Journal
+from engine.live.orders import Policy
 from engine.oracles.fixed_weights import FixedWeights
 from helpers.effort import some
 from helpers.hyperliquid_faults import REJECTS
