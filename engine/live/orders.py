@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,6 +10,8 @@ from enum import Enum
 from typing import Any, Final, Literal
 
 import pandas as pd
+
+from engine.provenance import to_json
 
 #: ``filled`` in whole or in part, ``rejected`` without effect, ``unknown``: to be looked up.
 OrderStatus = Literal["filled", "rejected", "unknown"]
@@ -341,22 +344,14 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for JSON; NaN (a weight that holds, a missing price) becomes null."""
-        values: dict[str, Any] = _plain(
-            {
-                **asdict(self),
-                "instant": self.instant.isoformat(),
-                "decision": self.decision.isoformat(),
-                "cost_usd": self.cost_usd,
-                "spread_usd": math.fsum(order.spread_usd for order in self.orders),
-                "fee_usd": math.fsum(order.fee_usd for order in self.orders),
-            }
+        values: dict[str, Any] = json.loads(
+            to_json(
+                {
+                    **asdict(self),
+                    "cost_usd": self.cost_usd,
+                    "spread_usd": math.fsum(order.spread_usd for order in self.orders),
+                    "fee_usd": math.fsum(order.fee_usd for order in self.orders),
+                }
+            )
         )
         return values
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
