@@ -315,13 +315,19 @@ def test_machine_code_that_cannot_be_kept(tmp_path: Path) -> None:
     here = Path(doctor.__file__).parents[1]
     shutil.copytree(here, tmp_path / "engine", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "engine" / "simulation" / "__pycache__").write_text("a file, so that no folder can be made")
-    code = "from engine.commands.machine_checks import check_compiler as c; f = c(); print(f.state, f.says, f.cure)"
+    look = "from engine.commands.machine_checks import check_compiler as c; f = c(); print(f.state, f.says, f.cure)"
     for variables, said in (
         ({"HOME": "/dev/null"}, "problem the kernel does not compile: RuntimeError: cannot cache function"),
         ({"HOME": "/dev/null", "NUMBA_CACHE_DIR": str(tmp_path / "fine")}, "ok compiles; machine code is kept in"),
     ):
         environment = {"PATH": "", "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1", **variables}
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+        # As where not even a temporary folder can be had: importing the engine would name one.
+        unsettled = (
+            "import os, engine; os.environ.pop('XDG_CACHE_HOME', 0); os.environ.pop('NUMBA_CACHE_DIR', 0); "
+            f"os.environ.update({variables!r}); "
+        )
+        words = [sys.executable, "-c", unsettled + look]
+        done = subprocess.run(words, capture_output=True, text=True, check=True, env=environment)
         assert done.stdout.startswith(said), done.stdout
 
 
