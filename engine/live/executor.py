@@ -87,7 +87,7 @@ class OrderExecutor:
     notes: list[str] = field(default_factory=list)
     progress: defaultdict[str, CoinProgress] = field(default_factory=lambda: defaultdict(CoinProgress))
     stopped: str = ""
-    _single: bool = False
+    _one_by_one: bool = False
     _markets: Mapping[str, Market] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -125,7 +125,7 @@ class OrderExecutor:
             if number:
                 self.reconciler.sleep(self.policy.wait_seconds(number - 1))
             before = dict(self.reconciler.expected)
-            size = 1 if self._single else _BATCH
+            size = 1 if self._one_by_one else _BATCH
             for first in range(0, len(orders), size):
                 self._send(orders[first : first + size])
                 if self.stopped:
@@ -161,7 +161,7 @@ class OrderExecutor:
                 continue
             if goal.phase == 1 and headroom is not None:
                 if value > headroom:
-                    self.notes.append(f"{goal.coin}: held back, for {value:,.2f} USD more would exceed the gross limit")
+                    self.notes.append(f"{goal.coin}: held back: {value:,.2f} USD more would exceed the gross limit")
                     progress.set(Reason.HELD_BACK)
                     continue
                 headroom -= value
@@ -226,7 +226,7 @@ class OrderExecutor:
         if Refusal.FATAL in refusal:
             self.stopped = result.reason
         elif result.whole_batch and batch > 1:
-            self._single = True  # one order spoils the request: the next attempt sends them one by one
+            self._one_by_one = True  # one order spoils the request: the next attempt sends them one by one
         elif Refusal.SMALL in refusal and value < 2.0 * self.dex.min_notional_usd:
             # The exchange may value an order at its limit price, where the sizing rule takes mid.
             reason, text = Reason.REFUSED_AS_SMALL, f"{order.coin}: {order.units:+g} is left: {result.reason}"
