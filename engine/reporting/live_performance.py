@@ -98,13 +98,11 @@ def account_status(dex: DEX) -> dict[str, Any]:
 
 
 def filled_orders(entries: Sequence[Mapping[str, Any]]) -> list[LiveOrder]:
-    """The orders that were filled, oldest first."""
-    fees: dict[str, float] = {}
-    paid: dict[str, list[tuple[float, float]]] = {}
+    """The orders that were filled, oldest first; one whose price is not known yet is left out."""
+    fills: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         for fill in entry["fills"] if entry["kind"] == "fills" else ():
-            fees[fill["cloid"]] = fees.get(fill["cloid"], 0.0) + fill["fee_usd"]
-            paid.setdefault(fill["cloid"], []).append((abs(fill["units"]), fill["price"]))
+            fills.setdefault(fill["cloid"], []).append(fill)
     intended: dict[str, tuple[str, Mapping[str, Any]]] = {}
     planned: dict[str, Mapping[str, Any]] = {}
     orders = []
@@ -116,42 +114,41 @@ def filled_orders(entries: Sequence[Mapping[str, Any]]) -> list[LiveOrder]:
         elif entry["kind"] in ("answers", "resolved"):
             for result in entry["answers"]:
                 if result["fate"] == "filled" and result["cloid"] in intended:
-                    price = result["price"] or _average(paid.get(result["cloid"], []))
-                    if price is not None:
-                        instant, order = intended[result["cloid"]]
-                        fee = fees.get(result["cloid"])
-                        orders.append(_order(instant, order, result["units"], price, fee, planned.get(order["coin"])))
+                    instant, order = intended[result["cloid"]]
+                    own = fills.get(result["cloid"], [])
+                    orders += _order(instant, order, result, own, planned.get(order["coin"]))
     return orders
-
-
-def _average(fills: Sequence[tuple[float, float]]) -> float | None:
-    size = math.fsum(units for units, _ in fills)
-    return math.fsum(units * price for units, price in fills) / size if size else None
 
 
 def _order(
     instant: str,
     order: Mapping[str, Any],
-    units: float,
-    price: float,
-    fee: float | None,
+    result: Mapping[str, Any],
+    fills: Sequence[Mapping[str, Any]],
     planned: Mapping[str, Any] | None,
-) -> LiveOrder:
-    notional = abs(units) * order["mid"]
-    side = math.copysign(1.0, units)
+) -> list[LiveOrder]:
+    """One filled order; none when neither its result nor its fills have a price."""
+    size = math.fsum(abs(fill["units"]) for fill in fills)
+    price = result["price"] or (math.fsum(abs(fill["units"]) * fill["price"] for fill in fills) / size if size else 0.0)
+    if not price:
+        return []
+    units, mid = result["units"], order["mid"]
+    notional = abs(units) * mid
     expected = planned["notional_usd"] if planned else 0.0
-    return LiveOrder(
-        instant,
-        order["coin"],
-        units,
-        order["mid"],
-        price,
-        notional,
-        1e4 * side * (price / order["mid"] - 1.0),
-        None if fee is None else 1e4 * fee / notional,
-        1e4 * planned["spread_usd"] / expected if planned and expected else None,
-        1e4 * planned["fee_usd"] / expected if planned and expected else None,
-    )
+    return [
+        LiveOrder(
+            instant,
+            order["coin"],
+            units,
+            mid,
+            price,
+            notional,
+            slippage_bps=1e4 * math.copysign(1.0, units) * (price / mid - 1.0),
+            fee_bps=1e4 * math.fsum(fill["fee_usd"] for fill in fills) / notional if fills else None,
+            model_slippage_bps=1e4 * planned["spread_usd"] / expected if planned and expected else None,
+            model_fee_bps=1e4 * planned["fee_usd"] / expected if planned and expected else None,
+        )
+    ]
 
 
 def costs(orders: Sequence[LiveOrder]) -> dict[str, float | int | None]:

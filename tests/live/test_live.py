@@ -365,7 +365,9 @@ def test_openings_are_held_back_while_reductions_fail(world: World, run: Run) ->
 
 def test_mainnet_needs_a_confirmation(world: World, run: Run) -> None:
     done = run(world.rebalance(BOOK, "--network", "mainnet"))
-    assert done.code == 1 and "--yes-mainnet" in done.err and not world.server.asked("order")
+    assert (
+        done.code == 1 and "Non-interactive session: pass --yes-mainnet" in done.err and not world.server.asked("order")
+    )
     done = run(world.rebalance(BOOK, "--network", "mainnet", "--yes-mainnet"))
     assert done.code == 0, done.err
 
