@@ -230,10 +230,6 @@ class PaperDEX(PredecessorDEX):
             )
         return markets
 
-    def quoted(self, market: Market) -> Market:
-        """`market`: its quotes are the panel's."""
-        return market
-
     def clock_ms(self) -> int:
         """The instant: nothing expires here."""
         return int(self.instant.timestamp() * 1000)
@@ -291,20 +287,9 @@ class PaperDEX(PredecessorDEX):
         self._collect(order.cloid)
         return OrderResult(order.cloid, "filled", order.units, fill)
 
-    def ask(self, order: OrderRequest) -> OrderResult:
+    def find_order(self, order: OrderRequest) -> OrderResult:
         """Result of the order: filled or rejected at once, never pending."""
         return self._results.get(order.cloid) or OrderResult(order.cloid, "rejected", reason="not placed")
-
-    def cancel(self, order: OrderRequest) -> None:
-        """Nothing rests here."""
-
-    def set_leverage(self, market: Market, leverage: int) -> str:
-        """Accepted: the margin is that of the highest leverage."""
-        return ""
-
-    def schedule_cancel(self, at_ms: int | None) -> str:
-        """Accepted: nothing rests here."""
-        return ""
 
     def fills(self, since: pd.Timestamp) -> list[Fill]:
         """The account's orders that were filled."""
@@ -313,10 +298,6 @@ class PaperDEX(PredecessorDEX):
             for trade in self.trades
             if trade.cloid is not None and trade.time >= since
         ]
-
-    def round_price(self, market: Market, price: float, buy: bool) -> float:
-        """`price`: a panel's prices have no tick."""
-        return price
 
     # The file ---------------------------------------------------------------------------------------------------------
 
