@@ -37,6 +37,11 @@ RENAMED_MODULES = {
 #: The engine has a digest of its own; the standard library has a version.
 _EXCLUDED = frozenset({"engine", "__future__", *sys.stdlib_module_names})
 _FILE_MODULE = "hlbt_oracle_"
+#: What a function does and how it is called; the rest of a code object are lines and names for debuggers.
+_CODE_ATTRIBUTES = (
+    *("co_code", "co_names", "co_varnames", "co_flags", "co_exceptiontable"),
+    *("co_argcount", "co_posonlyargcount", "co_kwonlyargcount"),
+)
 #: Digest of a module's file when it was first read, and the spec of the import that it belongs to.
 _LOADED: dict[str, tuple[ModuleSpec, str]] = {}
 
@@ -237,7 +242,7 @@ class _CodePickler(pickle.Pickler):
             return (value.__name__,)
         if isinstance(value, CodeType):
             constants = [sorted(map(repr, item)) if isinstance(item, frozenset) else item for item in value.co_consts]
-            return value.co_code, value.co_names, constants
+            return tuple(getattr(value, name) for name in _CODE_ATTRIBUTES), constants
         if isinstance(value, staticmethod | classmethod):
             return type(value).__name__, value.__func__
         if isinstance(value, property):
