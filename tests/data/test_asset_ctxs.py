@@ -31,10 +31,10 @@ def test_both_spellings_against_pandas(z: bool, null: str) -> None:
     text = day_text("2025-01-01", COINS, z=z, null=null)
     day = reduced(text)
     assert day.records == text.count("\n") - 1
-    found = day.table.to_pandas().astype({"coin": str})
+    hourly = day.table.to_pandas().astype({"coin": str})
     expected = naive(text)
-    assert found["mid"].isna().sum() > 0 and len(found) == 72
-    pd.testing.assert_frame_equal(found, expected[found.columns], check_dtype=False, check_exact=True)
+    assert hourly["mid"].isna().sum() > 0 and len(hourly) == 72
+    pd.testing.assert_frame_equal(hourly, expected[hourly.columns], check_dtype=False, check_exact=True)
     assert (day.outside, day.unusable) == (0, 0)
     read_rows(day.table, "asset_ctxs")
 

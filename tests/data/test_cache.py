@@ -348,26 +348,26 @@ def test_status_counts_gaps_coverage_and_events(store: Store) -> None:
     rates = {"BTC": np.full(100, 1e-5), "ETH": np.r_[np.full(40, np.nan), np.full(10, 1e-5)]}
     volume = {"BTC": np.r_[np.ones(98), 0, 0], "ETH": np.r_[np.full(30, np.nan), np.zeros(10), np.ones(10)]}
     store.merge([table({"BTC": btc, "ETH": eth}, start="2024-03-01T00:00Z", funding=rates, volume_usd=volume)], "s")
-    found = json.loads(json.dumps(status(store)))
-    assert (found["start"], found["end"], found["rows"]) == ("2024-03-01T00:00Z", "2024-03-05T03:00Z", 120)
-    assert found["gaps"] == [
+    described = json.loads(json.dumps(status(store)))
+    assert (described["start"], described["end"], described["rows"]) == ("2024-03-01T00:00Z", "2024-03-05T03:00Z", 120)
+    assert described["gaps"] == [
         {"coin": "BTC", "first": "2024-03-01T10:00Z", "last": "2024-03-01T12:00Z", "hours": 3},
         {"coin": "BTC", "first": "2024-03-01T20:00Z", "last": "2024-03-01T20:00Z", "hours": 1},
     ]
-    assert found["listings"] == [{"coin": "ETH", "time": "2024-03-02T16:00Z"}]
-    assert found["delistings"] == [{"coin": "ETH", "time": "2024-03-03T01:00Z"}]
-    bitcoin, ether = found["table"]
+    assert described["listings"] == [{"coin": "ETH", "time": "2024-03-02T16:00Z"}]
+    assert described["delistings"] == [{"coin": "ETH", "time": "2024-03-03T01:00Z"}]
+    bitcoin, ether = described["table"]
     assert (bitcoin["missing_hours"], bitcoin["zero_volume_hours"], bitcoin["unlisted_hours"]) == (4, 2, 0)
     assert (ether["missing_hours"], ether["zero_volume_hours"], ether["unlisted_hours"]) == (0, 0, 10)
     # 110 listed coin-hours: 100 of BTC and 10 of ETH; BTC lacks four prices.
-    assert found["months"][0]["coverage"] == {"mid": round(106 / 110, 6), "funding": 1.0, "volume_usd": 1.0}
+    assert described["months"][0]["coverage"] == {"mid": round(106 / 110, 6), "funding": 1.0, "volume_usd": 1.0}
 
 
 def test_status_of_the_real_data(real_cache: Path) -> None:
-    found = status(Store(real_cache))
-    assert (found["coins"], found["gaps"], found["delistings"]) == (172, [], [])
-    assert (found["end"], found["fields"]) == ("2025-04-01T00:00Z", ["mid", "funding", "volume_usd"])
-    rows = {row["coin"]: row for row in found["table"]}
+    described = status(Store(real_cache))
+    assert (described["coins"], described["gaps"], described["delistings"]) == (172, [], [])
+    assert (described["end"], described["fields"]) == ("2025-04-01T00:00Z", ["mid", "funding", "volume_usd"])
+    rows = {row["coin"]: row for row in described["table"]}
     assert rows["RLB"]["zero_volume_hours"] == 2807
     assert rows["XLM"]["unlisted_hours"] == 999
-    assert {"coin": "XLM", "time": "2024-11-23T03:00Z"} in found["listings"]
+    assert {"coin": "XLM", "time": "2024-11-23T03:00Z"} in described["listings"]

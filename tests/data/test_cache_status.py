@@ -21,7 +21,7 @@ START = "2024-03-01T00:00Z"
 
 
 @pytest.fixture
-def found(tmp_path: Path) -> dict[str, Any]:
+def described(tmp_path: Path) -> dict[str, Any]:
     """BTC throughout with a hole, MATIC that goes, POL that comes at its price, ODD that comes at another."""
     store = Store(tmp_path / "cache")
     hours, nan = 1000, np.nan
@@ -37,18 +37,18 @@ def found(tmp_path: Path) -> dict[str, Any]:
     return status(store)
 
 
-def test_renames_are_hinted_at(found: dict[str, Any]) -> None:
-    (pair,) = found["renames"]
+def test_renames_are_hinted_at(described: dict[str, Any]) -> None:
+    (pair,) = described["renames"]
     assert (pair["from"], pair["to"], pair["time"]) == ("MATIC", "POL", "2024-03-18T02:00Z")
     assert pair["ratio"] == pytest.approx(0.51 / 0.5)
-    rows = {row["coin"]: row for row in found["table"]}
+    rows = {row["coin"]: row for row in described["table"]}
     assert rows["MATIC"]["delisted"] == "2024-03-17T15:00Z"
     assert (rows["BTC"]["sources"], rows["POL"]["sources"]) == (["api", "s3"], ["s3"])
 
 
-def test_the_timeline_counts_hours_between_first_and_last_price(found: dict[str, Any]) -> None:
-    assert found["timeline"]["months"] == ["2024-03", "2024-04"]
-    assert found["timeline"]["coins"] == {
+def test_the_timeline_counts_hours_between_first_and_last_price(described: dict[str, Any]) -> None:
+    assert described["timeline"]["months"] == ["2024-03", "2024-04"]
+    assert described["timeline"]["coins"] == {
         "BTC": [round(694 / 744, 4), 1.0],
         "MATIC": [1.0, None],
         "ODD": [1.0, 1.0],
@@ -60,14 +60,14 @@ def test_a_month_without_any_data_is_shown_as_one(tmp_path: Path, hlbt: Hlbt) ->
     store = Store(tmp_path / "cache")
     for start in ("2024-01-31T00:00Z", "2024-03-01T00:00Z"):
         store.merge([table({"BTC": [6e4] * 24}, start=start)], "s3")
-    found = status(store)
-    assert [(month["month"], month["rows"], month["coverage"]) for month in found["months"]] == [
+    described = status(store)
+    assert [(month["month"], month["rows"], month["coverage"]) for month in described["months"]] == [
         ("2024-01", 24, {"mid": 1.0}),
         ("2024-02", 0, {}),
         ("2024-03", 24, {"mid": 1.0}),
     ]
-    assert found["timeline"] == {"months": ["2024-01", "2024-02", "2024-03"], "coins": {"BTC": [1.0, 0.0, 1.0]}}
-    write_status_page(found, tmp_path / "page.html")
+    assert described["timeline"] == {"months": ["2024-01", "2024-02", "2024-03"], "coins": {"BTC": [1.0, 0.0, 1.0]}}
+    write_status_page(described, tmp_path / "page.html")
     page = Page((tmp_path / "page.html").read_text(encoding="utf-8"))
     assert {"2024-02 mid: none", "2024-02: 0.0% of its hours have a price"} <= set(page.titles)
     out = hlbt("data", "status", "--set", f"data.cache={store.path}").out
@@ -102,9 +102,9 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_the_page_shows_it_and_loads_nothing(found: dict[str, Any], tmp_path: Path) -> None:
+def test_the_page_shows_it_and_loads_nothing(described: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "status.html"
-    write_status_page(found, path)
+    write_status_page(described, path)
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == [] and page.loads == [] and "url(" not in text and "http" not in text
@@ -117,8 +117,8 @@ def test_the_page_shows_it_and_loads_nothing(found: dict[str, Any], tmp_path: Pa
     assert "prefers-color-scheme:dark" in text and "SYNTHETIC" not in text
 
 
-def test_names_are_escaped(found: dict[str, Any], tmp_path: Path) -> None:
-    write_status_page({**found, "path": "<script>x"}, tmp_path / "page.html")
+def test_names_are_escaped(described: dict[str, Any], tmp_path: Path) -> None:
+    write_status_page({**described, "path": "<script>x"}, tmp_path / "page.html")
     assert "<script>" not in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 

@@ -35,8 +35,8 @@ def save(folder: Path, answer: object, name: str = "meta.json") -> Path:
 
 def answers(name: str) -> list[object]:
     """What the main dex answered to `name`; a cassette holds other answers too."""
-    asked = {"dex": "", "type": name[0].lower() + name[1:]}
-    return [answer for request, answer in recorded(*GO, f"{name}.yaml") if {"dex": "", **request} == asked]
+    wanted = {"dex": "", "type": name[0].lower() + name[1:]}
+    return [answer for request, answer in recorded(*GO, f"{name}.yaml") if {"dex": "", **request} == wanted]
 
 
 def prices(coin: str, start: str, hours: int, funding_from: str | None = None) -> pa.Table:

@@ -214,7 +214,7 @@ def test_a_changed_candle_is_reported_and_kept_unless_replaced(store: Store, fol
     candles(folder, "BTC", [100.0, 110.0, 122.0])
     report = import_freqtrade(store, folder)
     assert not report.ok
-    assert [(found.field, found.cells, found.cached, found.new) for found in report.merge.conflicts] == [
+    assert [(conflict.field, conflict.cells, conflict.cached, conflict.new) for conflict in report.merge.conflicts] == [
         ("mid", 1, 121.0, 122.0),
         ("volume_usd", 1, 363.0, 366.0),
     ]

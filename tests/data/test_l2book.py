@@ -58,11 +58,11 @@ def genuine() -> bytes:
 def test_the_genuine_object_against_reading_every_line(genuine: bytes, seconds: int) -> None:
     before = HOUR - seconds * 1000
     expected = naive(lz4.frame.decompress(genuine).decode(), before)
-    found = last_quote(genuine, "BTC", before)
-    assert found.milliseconds == expected[0] < before
-    assert found.values == pytest.approx(expected[1], rel=1e-12)
+    last = last_quote(genuine, "BTC", before)
+    assert last.milliseconds == expected[0] < before
+    assert last.values == pytest.approx(expected[1], rel=1e-12)
     if seconds == 0:
-        assert (found.values["bid"], found.values["ask"]) == (42698.0, 42699.0)
+        assert (last.values["bid"], last.values["ask"]) == (42698.0, 42699.0)
 
 
 @pytest.mark.parametrize("linked", [False, True])
@@ -71,8 +71,8 @@ def test_any_frame_and_any_number_of_snapshots(linked: bool, count: int) -> None
     times = [HOUR - 1000 - 500 * place for place in range(count)][::-1]
     text = "".join(snapshot(time, 50 + place / 8) for place, time in enumerate(times))
     for before in (HOUR, times[len(times) // 2] + 1):
-        found = last_quote(frame(text, linked), "BTC", before)
-        assert (found.milliseconds, found.values) == naive(text, before)
+        last = last_quote(frame(text, linked), "BTC", before)
+        assert (last.milliseconds, last.values) == naive(text, before)
 
 
 def test_inner_time_decides_and_not_the_place_in_the_file() -> None:

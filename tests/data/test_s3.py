@@ -89,10 +89,10 @@ def words(url: str, cache: Path, *more: object) -> tuple[object, ...]:
     return ("sync", "--source", "s3", "--endpoint-url", url, "--set", f"data.cache={cache}", *more)
 
 
-def sync(url: str, cache: Path, asked: ArchiveRange | None = None, **options: Any) -> Any:
+def sync(url: str, cache: Path, span: ArchiveRange | None = None, **options: Any) -> Any:
     bucket, store = Bucket(BUCKET, url), Store(cache)
     recorded = {key: record.etag for key, record in store.read_objects().items()}
-    return sync_s3(store, bucket, plan_downloads(bucket, recorded, asked or ArchiveRange()), **options)
+    return sync_s3(store, bucket, plan_downloads(bucket, recorded, span or ArchiveRange()), **options)
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,9 @@ def test_listing_delisting_and_the_missing_day(undisturbed: Path, hlbt: Any) -> 
     # The missing day is 24 rows without a price, before it a row in each of two files.
     assert panel.frame("mid").loc["2024-01-02T01:00Z":"2024-01-03T00:00Z"].isna().all(axis=None)
     code, out, _ = hlbt("status", "--set", f"data.cache={undisturbed}", "--json")
-    found = json.loads(out)
-    assert code == 0 and [month["sources"]["mid"] for month in found["months"]] == [["s3"], ["s3"]]
-    assert {event["coin"] for event in found["delistings"]} == {"GONE"}
+    described = json.loads(out)
+    assert code == 0 and [month["sources"]["mid"] for month in described["months"]] == [["s3"], ["s3"]]
+    assert {event["coin"] for event in described["delistings"]} == {"GONE"}
 
 
 def test_the_command_its_record_of_objects_and_that_the_second_downloads_nothing(
@@ -142,10 +142,10 @@ def test_the_command_its_record_of_objects_and_that_the_second_downloads_nothing
     cache = tmp_path / "cache"
     code, out, err = hlbt(*words(proxy.url, cache, "--json"))
     assert code == 0, err
-    told = json.loads(out)
-    assert (told["taken"], told["plan"]["missing_days"]) == (4, {"asset_ctxs": ["2024-01-02"]})
-    assert told["plan"]["published_until"] == "2024-01-03"
-    assert told["bytes"] == sum(map(len, OBJECTS.values()))
+    output = json.loads(out)
+    assert (output["taken"], output["plan"]["missing_days"]) == (4, {"asset_ctxs": ["2024-01-02"]})
+    assert output["plan"]["published_until"] == "2024-01-03"
+    assert output["bytes"] == sum(map(len, OBJECTS.values()))
     assert content(cache) == content(undisturbed)
     # Everything but the discovery of the region says who pays.
     assert {payer for method, _, payer in proxy.requests if method == "GET"} == {"requester"}
@@ -225,13 +225,13 @@ def test_cost_counts_and_sync_keeps_to_the_budget(proxy: Proxy, tmp_path: Path, 
     cache = tmp_path / "cache"
     where = ("--endpoint-url", proxy.url, "--set", f"data.cache={cache}", "--usd-per-gb", "1000")
     code, out, _ = hlbt("cost", *where, "--quotes", "l2book", "--json")
-    told = json.loads(out)
+    output = json.loads(out)
     size, books = sum(map(len, OBJECTS.values())), sum(map(len, BOOKS.values()))
-    bills = told["datasets"]
+    bills = output["datasets"]
     assert (bills["asset_ctxs"]["objects"], bills["asset_ctxs"]["bytes"]) == (4, size)
     assert (bills["l2book"]["objects"], bills["l2book"]["new_bytes"]) == (2, books)
-    assert told["usd"] == pytest.approx(
-        (size + books) / 1e9 * 1000 + 6 * 0.0004 / 1000 + told["listings"] * 0.005 / 1000
+    assert output["usd"] == pytest.approx(
+        (size + books) / 1e9 * 1000 + 6 * 0.0004 / 1000 + output["listings"] * 0.005 / 1000
     )
     code, out, err = hlbt(*words(proxy.url, cache, "--usd-per-gb", "1000", "--max-usd", "0.1"))
     assert code == 1 and "over --max-usd 0.1. Nothing was downloaded. Pass --yes" in err

@@ -33,8 +33,10 @@ def _kill(forks: Forks, server: str, cache: Path, step: int = 0, after: float = 
     from helpers.killed import run_and_die_at
 
     steps = cache.with_suffix(".steps")
-    asked = [*map(str, words(server, cache)), "--jobs", "2"]
-    child = forks.Process(target=run_and_die_at, args=(["data", *asked], str(cache), ACCOUNT, step, after, str(steps)))
+    arguments = [*map(str, words(server, cache)), "--jobs", "2"]
+    child = forks.Process(
+        target=run_and_die_at, args=(["data", *arguments], str(cache), ACCOUNT, step, after, str(steps))
+    )
     child.start()
     child.join(120)
     left = sum(path.is_file() for path in cache.rglob("*"))

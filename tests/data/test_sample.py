@@ -65,10 +65,12 @@ def test_shape_fields_and_coin_table(panel: Panel) -> None:
 
 
 def test_one_listing_one_delisting_one_gap(panel: Panel, sample_cache: Path) -> None:
-    found = status(Store(sample_cache))
-    assert found["listings"] == [{"coin": "ENA", "time": "2024-06-11T14:00Z"}]
-    assert found["delistings"] == [{"coin": "FTM", "time": "2024-08-21T09:00Z"}]
-    assert found["gaps"] == [{"coin": "ORDI", "first": "2024-04-17T05:00Z", "last": "2024-04-21T03:00Z", "hours": 95}]
+    described = status(Store(sample_cache))
+    assert described["listings"] == [{"coin": "ENA", "time": "2024-06-11T14:00Z"}]
+    assert described["delistings"] == [{"coin": "FTM", "time": "2024-08-21T09:00Z"}]
+    assert described["gaps"] == [
+        {"coin": "ORDI", "first": "2024-04-17T05:00Z", "last": "2024-04-21T03:00Z", "hours": 95}
+    ]
     absent = np.isnan(panel.values("mid"))
     assert set(np.array(panel.coins)[absent.any(axis=0)]) == {"ENA", "FTM", "ORDI"}
     np.testing.assert_array_equal(panel.tradable, ~absent)
@@ -136,7 +138,7 @@ def test_the_built_in_effect_is_there_and_small(panel: Panel) -> None:
         count = signal.notna().sum(axis=1)
         weights = (ranks.gt(count - 8, axis=0).astype(float) - ranks.le(8)) / 16
         profit = (weights * earned).sum(axis=1)
-        found = ranks.corrwith(ahead.rank(axis=1), axis=1).mean()
+        measured = ranks.corrwith(ahead.rank(axis=1), axis=1).mean()
         # The figures that the module's documentation gives.
-        assert found == pytest.approx(correlation, abs=0.001), name
+        assert measured == pytest.approx(correlation, abs=0.001), name
         assert profit.mean() / profit.std() * np.sqrt(365) == pytest.approx(sharpe, abs=0.1), name

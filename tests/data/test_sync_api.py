@@ -68,16 +68,16 @@ def test_the_range_and_the_coins_are_kept_to(server: LoopbackServer, venue: Venu
 def test_what_the_archive_estimated_is_settled_and_its_mids_stay(
     server: LoopbackServer, venue: Venue, tmp_path: Path
 ) -> None:
-    """The archive first, then the API: estimated rates are asked for and replaced, quotes outrank candles."""
+    """The archive first, then the API: estimated rates are requested and replaced, quotes outrank candles."""
     store = Store(tmp_path / "cache")
     hours = list(range(HOUR - 48, HOUR - 24))
     store.merge([rows_table({"mid": dict.fromkeys(hours, 7.0), "funding": dict.fromkeys(hours, 9e-4)})], "s3")
     report = sync(store, server, coins=["BTC"])
     assert not report.problems
     assert (report.merge.changed, report.merge.upgraded, report.merge.superseded) == (0, 24, 24)
-    told = report.summary()
-    assert "Sources differ: funding: api over s3 in 24 cells, of which 24 differ by more than 0.1%" in told
-    assert "Sources differ: mid: s3 over api in 24 cells, of which 24 differ" in told
+    summary = report.summary()
+    assert "Sources differ: funding: api over s3 in 24 cells, of which 24 differ by more than 0.1%" in summary
+    assert "Sources differ: mid: s3 over api in 24 cells, of which 24 differ" in summary
     held, settled = cells(store), expected(venue, HOUR - 60 * 24, HOUR)
     for hour in hours:
         assert held["BTC", "funding", hour] == settled["BTC", "funding", hour] != 9e-4
@@ -85,7 +85,7 @@ def test_what_the_archive_estimated_is_settled_and_its_mids_stay(
         assert held["BTC", "volume_usd", hour] == settled["BTC", "volume_usd", hour]
     before = len(server.requests)
     sync(store, server, coins=["BTC"])
-    assert len(server.requests) - before == 1  # meta alone: nothing is asked for twice
+    assert len(server.requests) - before == 1  # meta alone: nothing is requested twice
 
 
 def test_funding_is_paged_by_500_and_no_hour_is_asked_for_twice(server: LoopbackServer, tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_a_full_answer_without_a_row_of_the_range_is_a_fault(
     server: LoopbackServer, venue: Venue, tmp_path: Path
 ) -> None:
     def stuck(payload: dict[str, Any]) -> Any:
-        """Whatever is asked for, the first rows again."""
+        """Whatever is requested, the first rows again."""
         if payload["type"] == "fundingHistory":
             payload = {**payload, "startTime": (HOUR - 60 * 24) * HOUR_MS}
         return venue(payload)
@@ -132,9 +132,9 @@ def test_of_candles_only_the_last_5000_exist_and_the_report_says_so(tmp_path: Pa
         assert (min(prices), max(prices), len(prices)) == (HOUR - 4998, HOUR, 4999)  # one of the 5,000 is unfinished
         assert min(hour for _, name, hour in held if name == "funding") == HOUR - 5300
         assert str(instant_of(HOUR - 4998))[:16] in report.summary() and "--source s3" in report.summary()
-        asked = len(server.requests)
+        sent = len(server.requests)
         again = sync(store, server, start=instant_of(HOUR - 5300))
-        assert (len(server.requests) - asked, again.merge.added) == (1, 0)  # meta alone
+        assert (len(server.requests) - sent, again.merge.added) == (1, 0)  # meta alone
         default = sync(Store(tmp_path / "other"), server, start=None)
         assert default.first == instant_of(HOUR - 4998) and not default.notes and default.candles == 4999
 
@@ -145,11 +145,11 @@ def test_of_candles_only_the_last_5000_exist_and_the_report_says_so(tmp_path: Pa
 def test_a_second_sync_asks_almost_nothing(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     sync(store, server)
-    before, asked = content(store.path), len(server.requests)
+    before, sent = content(store.path), len(server.requests)
     report = sync(store, server)
     assert report.merge.added == 0 and not report.merge.months and content(store.path) == before
     # meta, and perhaps the sparse coin's last hours: a candle may still appear there.
-    assert len(server.requests) - asked <= 2
+    assert len(server.requests) - sent <= 2
 
     later = NOW + pd.Timedelta(days=1)
     venue.move(int(later.timestamp() * 1000))
@@ -184,7 +184,7 @@ def test_hours_without_a_row_are_asked_for_again_when_the_memory_of_them_is_lost
 def test_holes_and_a_tail_of_another_source_are_no_resume_point(
     server: LoopbackServer, venue: Venue, tmp_path: Path
 ) -> None:
-    """Only the end of BTC is in the cache, and a stretch in the middle: the rest is asked for, and not those."""
+    """Only the end of BTC is in the cache, and a stretch in the middle: the rest is requested, and not those."""
     store = Store(tmp_path / "cache")
     truth = expected(venue, HOUR - 60 * 24, HOUR)
     held = [*range(HOUR - 300, HOUR + 1), *range(HOUR - 1000, HOUR - 590)]
@@ -374,16 +374,16 @@ def test_recorded_funding(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("file", "asked", "coins", "delisted"),
+    ("file", "wanted", "coins", "delisted"),
     [
         ("Meta.yaml", {"type": "meta"}, 203, 32),
         ("MetaAndAssetCtxs.yaml", {"dex": "", "type": "metaAndAssetCtxs"}, 228, 38),
     ],
     ids=["2025-08-22", "2026-02-06"],
 )
-def test_recorded_universe(file: str, asked: dict[str, str], coins: int, delisted: int, tmp_path: Path) -> None:
+def test_recorded_universe(file: str, wanted: dict[str, str], coins: int, delisted: int, tmp_path: Path) -> None:
     """Every coin of a real `meta` gets into the coin table, also those without any history."""
-    [answer, *_] = [answer for request, answer in recorded(*GO, file) if request == asked]
+    [answer, *_] = [answer for request, answer in recorded(*GO, file) if request == wanted]
     meta = answer[0] if isinstance(answer, list) else answer
     store = Store(tmp_path / "cache")
     with LoopbackServer({"/info": Recorded(meta)}) as server:

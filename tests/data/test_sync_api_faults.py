@@ -283,7 +283,7 @@ def test_an_interrupt_commits_what_was_received(
 def test_a_batch_is_committed_in_the_middle_of_a_coin(
     server: LoopbackServer, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """The third page of BTC's funding fails: the first two are in the cache, and only the third is asked for again."""
+    """The third page of BTC's funding fails: the first two are in the cache, and only the third is requested again."""
     store = Store(tmp_path / "cache")
     server.fail(REFUSED, 1, type="fundingHistory", startTime=(HOUR - 440) * HOUR_MS)
     assert len(sync(store, server, batch_requests=1).problems) == 1
@@ -365,11 +365,11 @@ def test_killed_at_any_moment_and_run_again_the_cache_is_the_undisturbed_one(
     stdin, stdout = nursery.stdin, nursery.stdout
 
     chance, answer = random.Random(7), server.answer
-    asked, due = [0, 0], threading.Event()  # requests so far; the one that is waited for
+    sent, due = [0, 0], threading.Event()  # requests so far; the one that is waited for
 
     def counted(path: str, payload: dict[str, Any]) -> Reply:
-        asked[0] += 1
-        if asked[0] == asked[1]:
+        sent[0] += 1
+        if sent[0] == sent[1]:
             due.set()
         return answer(path, payload)
 
@@ -377,7 +377,7 @@ def test_killed_at_any_moment_and_run_again_the_cache_is_the_undisturbed_one(
 
     def run(cache: Path, request: int = 0) -> int:
         """Sync, killed some milliseconds after a request; how the process ended."""
-        asked[:] = 0, request
+        sent[:] = 0, request
         due.clear()
         stdin.write(f"{cache}\n")
         stdin.flush()
@@ -392,11 +392,11 @@ def test_killed_at_any_moment_and_run_again_the_cache_is_the_undisturbed_one(
 
     with nursery:
         assert run(tmp_path / "undisturbed") == 0
-        requests, undisturbed, killed = asked[0], content(tmp_path / "undisturbed"), 0
+        requests, undisturbed, killed = sent[0], content(tmp_path / "undisturbed"), 0
         for place in range(some(4, 12)):
             cache, request = tmp_path / f"killed{place}", chance.randrange(1, requests)
             killed += run(cache, request) == signal.SIGKILL
-            # A cache that was killed before has less left to do, but all that was not asked yet.
+            # A cache that was killed before has less left to do, but all that was not sent yet.
             killed += run(cache, chance.randint(1, requests - request)) == signal.SIGKILL
             assert run(cache) == 0
             assert content(cache) == undisturbed
