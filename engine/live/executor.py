@@ -30,6 +30,7 @@ from engine.live.orders import (
     Outcome,
     Plan,
 )
+from engine.simulation.sizing import round_lot
 
 #: Words of refusals that a second attempt would meet again (FACTS 5.2; texts vary, so they are looked for inside).
 PERMANENT: Final = (
@@ -232,7 +233,7 @@ class OrderExecutor:
     @staticmethod
     def _lots(units: float, market: Market) -> float:
         """A difference of two positions, both whole lots, without the dust of the subtraction."""
-        return units if market.sz_decimals is None else round(units, market.sz_decimals)
+        return round_lot(units, market.sz_decimals)
 
     def _batches(self, orders: list[OrderRequest]) -> list[list[OrderRequest]]:
         size = 1 if self._single else _BATCH

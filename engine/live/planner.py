@@ -1,4 +1,4 @@
-"""From weights and an account to the orders of one rebalance: pure, and sized by :mod:`engine.simulation.sizing`."""
+"""Plan the orders that take an account to target weights; sizes are :mod:`engine.simulation.sizing`'s."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ def make_plan(
         lots=config.execution.lots or dex.always_lots,
         min_notional_usd=max(config.execution.min_notional_usd, dex.min_notional_usd),
     )
-    asked = {coin: weight for coin, weight in weights.items() if weight != 0.0}
+    target = {coin: weight for coin, weight in weights.items() if weight != 0.0}
     sized = plan_orders(
-        asked,
+        target,
         account.units,
         account.equity_usd,
         {coin: market.mid for coin, market in markets.items()},
@@ -91,7 +91,7 @@ def make_plan(
         instant,
         decision,
         equity,
-        dict(sorted(asked.items())),
+        dict(sorted(target.items())),
         dict(sorted(account.units.items())),
         prices,
         tuple(orders),
@@ -149,11 +149,11 @@ def _goals(order: PlannedOrder, min_notional_usd: float) -> list[Goal]:
 def _exposure(
     before: Mapping[str, float], after: Mapping[str, float], prices: Mapping[str, float], equity: float
 ) -> tuple[float, float, float, float]:
-    found = []
+    totals: list[float] = []
     for units in (before, after):
         values = [held * prices[coin] for coin, held in units.items() if held != 0.0]
-        found += [math.fsum(abs(value) for value in values), math.fsum(values)]
+        totals += [math.fsum(abs(value) for value in values), math.fsum(values)]
     gross_before, net_before, gross_after, net_after = (
-        value / equity if equity > 0.0 else float("nan") for value in found
+        value / equity if equity > 0.0 else float("nan") for value in totals
     )
     return gross_before, gross_after, net_before, net_after
