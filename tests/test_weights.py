@@ -54,7 +54,7 @@ def test_weights_that_break_the_contract(weights: pd.DataFrame, message: str) ->
 
 
 def test_a_panel_where_it_belongs() -> None:
-    with pytest.raises(DataError, match=r"backtest\(\) was given DataFrame where the panel belongs. load_panel"):
+    with pytest.raises(DataError, match=r"backtest\(\) needs a Panel, not DataFrame. Make one with load_panel"):
         backtest(frame(), PANEL)  # type: ignore[arg-type]
 
 

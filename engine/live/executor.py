@@ -29,6 +29,7 @@ from engine.live.orders import (
 )
 from engine.live.reconcile import Reconciler
 from engine.live.refusals import Refusal, classify
+from engine.simulation.sizing import round_lot
 
 #: Orders of one request at most.
 _BATCH: Final = 40
@@ -151,7 +152,7 @@ class OrderExecutor:
             if market is None:
                 progress.set(Reason.NOT_TRADABLE)
                 continue
-            left = _whole_lots(left, market)
+            left = round_lot(left, market.sz_decimals)  # whole lots, without the rounding error of the subtraction
             value = abs(left) * market.mid
             closes = goal.reduce_only and goal.target_units == 0.0
             if left == 0.0 or (value < self.dex.min_notional_usd and not closes):
@@ -293,8 +294,3 @@ class OrderExecutor:
             return progress.text
         passed_text = "another trade took it past its target, or a liquidation" if passed else ""
         return passed_text or self.stopped or progress.text or progress.reason.value
-
-
-def _whole_lots(units: float, market: Market) -> float:
-    """A difference of two positions of whole lots, without the rounding of the subtraction."""
-    return units if market.sz_decimals is None else round(units, market.sz_decimals)

@@ -1,4 +1,4 @@
-"""backtest(): checks everything, calls the kernel, wraps what it leaves."""
+"""Run one weight matrix over a panel: validate, call the kernel, wrap its ledger."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 #: Notional whose average price the venue's impact prices are, USD.
 IMPACT_REFERENCE_USD = {"BTC": 20_000.0, "ETH": 20_000.0}
 OTHER_REFERENCE_USD = 6_000.0
-#: Market data that the panel lacks.
+#: A field that the panel lacks.
 _ABSENT = read_only(np.empty((0, 0)))
 
 
@@ -63,16 +63,16 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     book, ledger = new_book(panel, config, len(rows))
     trades = simulate_nb(market, fees, coin_params, sim_params, traded[inside], rows, book, ledger)
-    asked = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
-    return Result(panel, config, asked, ledger._replace(trades=trades))
+    target = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
+    return Result(panel, config, target, ledger._replace(trades=trades))
 
 
 def check_panel(panel: Panel, where: str) -> None:
-    """Refuse what is no panel, and a panel as known."""
+    """Refuse anything but a panel, and the as-known copy that oracles get."""
     if not isinstance(panel, Panel):
         raise DataError(
-            f"{where} was given {type(panel).__name__} where the panel belongs. load_panel(...) or "
-            "Panel.from_frames(mid=...) makes one."
+            f"{where} needs a Panel, not {type(panel).__name__}. Make one with load_panel(...) or "
+            "Panel.from_frames(mid=...)."
         )
     if panel.as_known:
         raise DataError(f"{where} needs the panel itself, not panel.known(): there the funding is an hour late.")
@@ -104,7 +104,7 @@ def trade_rows(decisions: pd.DatetimeIndex, panel: Panel, config: RunConfig) -> 
 
 
 def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
-    """Refuse rows that a schedule set by the user would not trade: rows decide, so they must agree with it."""
+    """Refuse rows off the schedule that the config sets: every row is traded, so the two must agree."""
     execution = config.execution
     for hour in np.unique(decisions.hour):
         at_hour = decisions[decisions.hour == hour]
@@ -113,8 +113,7 @@ def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
             raise WeightsError(
                 f"The weights have {len(off)} rows off the schedule execution.every_days = {execution.every_days}, "
                 f"weekdays = {', '.join(execution.weekdays)}; the first is {show(off[0])}. Every row is traded, so "
-                "leave "
-                "those rows out or leave the schedule at its defaults."
+                "leave those rows out or leave the schedule at its defaults."
             )
 
 
@@ -181,11 +180,11 @@ def _coin_arrays(panel: Panel, execution: Execution) -> CoinParams:
 
     width = max(1, *(len(coin.margin_tiers) for coin in panel.table))
     floors, steps = np.zeros((len(panel.coins), width)), np.zeros((len(panel.coins), width))
-    for place, coin in enumerate(panel.table):
+    for column, coin in enumerate(panel.table):
         tiers = coin.margin_tiers or (((0.0, coin.max_leverage),) if coin.max_leverage else ())
         below = 0.0
         for tier, (floor, leverage) in enumerate(tiers):
-            floors[place, tier], steps[place, tier] = floor, 0.5 / leverage - below
+            floors[column, tier], steps[column, tier] = floor, 0.5 / leverage - below
             below = 0.5 / leverage
     reference = np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in panel.coins])
     return CoinParams(lot_scales(panel.sz_decimals, execution), floors, steps, reference)

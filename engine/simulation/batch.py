@@ -1,4 +1,4 @@
-"""backtest_many(): thousands of books over one panel in one compiled pass, metrics only."""
+"""Run thousands of weight matrices over one panel in one compiled pass; metrics only."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def _chunks(weights: Weights | Iterable[Weights]) -> Iterator[Weights]:
 
 @dataclass(frozen=True, eq=False)
 class Prepared:
-    """A panel made ready for any number of books under one config and schedule.
+    """A panel prepared for any number of books under one config and schedule.
 
     Attributes
     ----------
@@ -139,10 +139,10 @@ def prepare(
     config: RunConfig,
     keep: Callable[[Hashable, Callable[[], Intervals]], Intervals] = lambda _, make: make(),
 ) -> Prepared:
-    """Check panel, decisions and config, and cut the panel at the rows of the trades.
+    """Validate panel, decisions and config, and cut the panel at the rows of the trades.
 
-    The cut is most of the work, and many configs share it: `keep` is given what it depends on, besides the panel, and
-    how to make it, and may answer with one made before.
+    Cutting it into intervals is most of the work, and many configs share them: `keep` is called with a key of what they
+    depend on besides the panel and a function that makes them, and may return cached ones.
     """
     check_panel(panel, "backtest_many()")
     ascending, order = validate_decisions(decisions, panel)
@@ -153,8 +153,8 @@ def prepare(
     market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     hour_utc = config.execution.hour_utc
     key = (rows.tobytes(), hour_utc, sim_params.stale_hours, config.costs.funding)
-    cut = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc))
-    intervals = _filled(cut, rows, market, sim_params)
+    intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc))
+    intervals = _filled(intervals, rows, market, sim_params)
     inputs = (intervals, _impact(rows, market, coin_params, sim_params), market, fees, coin_params, sim_params)
     return Prepared(panel, ascending, config, inputs)
 
@@ -162,7 +162,7 @@ def prepare(
 def run_books(
     prepared: Prepared, chunk: Weights, pool: ThreadPoolExecutor, threads: int, done: int = 0
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Table of metrics and daily equity, (books, days + 1), of a chunk's books; `done` books came before."""
+    """Table of metrics and daily equity, (books, days + 1), of a chunk's books; `done` books precede it."""
     values, counters, daily = _run(
         pool, chunk, prepared.inputs, prepared.panel, prepared.decisions, prepared.config, done, threads
     )
@@ -171,7 +171,7 @@ def run_books(
 
 
 def _cut(panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimParams, hour_utc: int) -> Intervals:
-    """The market without its fills, which costs decide."""
+    """The intervals without their fill prices, which depend on costs."""
     from engine.simulation.kernel import Intervals, known_prices_nb, precompute_intervals_nb
 
     bounds = np.append(rows, len(panel.index))
@@ -198,11 +198,11 @@ def _cut(panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimPara
     )
 
 
-def _filled(cut: Intervals, rows: np.ndarray, market: MarketData, sim_params: SimParams) -> Intervals:
+def _filled(intervals: Intervals, rows: np.ndarray, market: MarketData, sim_params: SimParams) -> Intervals:
     from engine.simulation.kernel import fills_nb
 
     buy, sell = fills_nb(market, rows, sim_params.half_spread_frac)
-    return cut._replace(buy=buy, sell=sell)
+    return intervals._replace(buy=buy, sell=sell)
 
 
 def _impact(
@@ -228,7 +228,7 @@ def _run(
     done: int,
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Metrics, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
+    """Metrics, counters and daily equity of a chunk's books, a tile of them a task; `done` books precede it."""
     from engine.simulation.kernel import COUNTERS, METRICS, batch_nb
 
     intervals: Intervals = inputs[0]
@@ -321,8 +321,8 @@ def _columns(
         "delistings": counters[:, kernel.DELISTINGS],
         "liquidated_at": [None if row < 0 else index[row].isoformat() for row in rows],
     }
-    for place, name in enumerate(FLOWS):
-        columns[name] = values[:, kernel.TOTALS + place]
+    for column, name in enumerate(FLOWS, start=kernel.TOTALS):
+        columns[name] = values[:, column]
     return columns
 
 

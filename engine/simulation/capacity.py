@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 #: Account sizes in USD, three to a decade.
 SIZES: tuple[float, ...] = tuple(float(f"{size:.3g}") for size in np.geomspace(1e4, 1e8, 13))
-#: Costs of a run that are told apart, as in :data:`engine.simulation.result.FLOWS`.
+#: Costs that are shown separately, as in :data:`engine.simulation.result.FLOWS`.
 COSTS = ("fee", "spread", "impact", "funding")
 #: Share of an hour's volume above which a fill at the quote plus the venue's impact is hard to believe.
 LARGE_SHARE = 0.1
@@ -131,34 +131,34 @@ def crossing_size(sizes: np.ndarray, values: np.ndarray, level: float) -> float:
     left out. The smallest size when no figure is above the level, NaN when none after the highest is at or below it.
     """
     known = ~np.isnan(values)
-    places, figures = np.log(sizes[known]), values[known]
-    if not len(figures):
+    logs, heights = np.log(sizes[known]), values[known]
+    if not len(heights):
         return float("nan")
-    best = int(np.argmax(figures))
-    if figures[best] <= level:
+    best = int(np.argmax(heights))
+    if heights[best] <= level:
         return float(sizes[known][0])
-    reached = np.flatnonzero(figures[best:] <= level)
+    reached = np.flatnonzero(heights[best:] <= level)
     if not len(reached):
         return float("nan")
     after = best + int(reached[0])
-    share = (figures[after - 1] - level) / (figures[after - 1] - figures[after])
-    return float(np.exp(places[after - 1] + share * (places[after] - places[after - 1])))
+    share = (heights[after - 1] - level) / (heights[after - 1] - heights[after])
+    return float(np.exp(logs[after - 1] + share * (logs[after] - logs[after - 1])))
 
 
 def _row(result: Result) -> dict[str, object]:
-    figures = result.metrics
+    metrics = result.metrics
     years = len(result.panel.index) / (24.0 * DAYS_PER_YEAR)
     equity = float(result.equity.mean())
-    yearly = {f"{cost}_yearly": figures[f"{cost}_usd"] / equity / years if equity > 0.0 else np.nan for cost in COSTS}
+    yearly = {f"{cost}_yearly": metrics[f"{cost}_usd"] / equity / years if equity > 0.0 else np.nan for cost in COSTS}
     median, high = volume_shares(result)
     return {
-        "equity_usd": figures["equity_start_usd"],
-        **{name: figures[name] for name in _COPIED},
+        "equity_usd": metrics["equity_start_usd"],
+        **{name: metrics[name] for name in _COPIED},
         **yearly,
         "cost_yearly": sum(yearly.values()),
         "volume_share_median": median,
         "volume_share_p95": high,
-        **{name: figures[name] for name in _COUNTED},
+        **{name: metrics[name] for name in _COUNTED},
     }
 
 
@@ -171,9 +171,9 @@ def volume_shares(result: Result) -> tuple[float, float]:
     trades = result.trades[result.trades["reason"] != "delisting"]
     if "volume_usd" not in panel.fields or trades.empty:
         return float("nan"), float("nan")
-    column = {coin: place for place, coin in enumerate(panel.coins)}
+    columns = {coin: column for column, coin in enumerate(panel.coins)}
     volume = panel.values("volume_usd")[
-        panel.rows(pd.DatetimeIndex(trades["time"])), [column[coin] for coin in trades["coin"]]
+        panel.rows(pd.DatetimeIndex(trades["time"])), [columns[coin] for coin in trades["coin"]]
     ]
     counts = volume > 0.0
     if not counts.any():

@@ -1,11 +1,11 @@
-"""Fees: the published schedule, tiers and discounts, as rates of each row; cost stress.
+"""Fee rates of each row (published schedule, tiers, discounts), and the cost stress of fees, spreads and impact.
 
 Source: the exchange's fee page and its announcements, as collected by third parties for the years before 2025. Only the
 base rates of the earlier years are known here, so tiers and their thresholds begin with the schedule of May 2025.
 
 Cost stress: the market as the kernel sees it under ``costs.stress``; the rules are in docs/rules.md.
 
-Everything is done to the arrays before the kernel, so backtest() and backtest_many() cannot differ in it.
+Both change the arrays that the kernel gets, so backtest() and backtest_many() cannot differ in them.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def scheduled_rates(index: pd.DatetimeIndex, bps: float | Literal["schedule"], m
 
 
 def fee_arrays(index: pd.DatetimeIndex, costs: Costs) -> Fees:
-    """What the kernel needs to know of fees: maker share, staking discount and stress are in the rates."""
+    """Fees as the kernel takes them: maker share, staking discount and stress are in the rates."""
     from engine.simulation.kernel import Fees
 
     taker = scheduled_rates(index, costs.taker_bps, False, costs.fee_tiers)

@@ -1,6 +1,6 @@
-"""The numba file: arrays in, arrays out. It imports numpy and numba only and trusts what it is given.
+"""All compiled code: arrays in, arrays out. It imports numpy and numba only and trusts its arguments.
 
-The steps and every rule they follow are in docs/rules.md. Checks live in ``backtest.py``.
+The steps and every rule they follow are in docs/rules.md; ``backtest.py`` validates.
 
 Short names: ``T`` hours, ``N`` coins, ``D`` decisions; ``t`` row, ``i`` coin, ``d`` decision; ``w`` weight.
 Absent data (no quotes, no funding) are arrays of shape (0, 0).
@@ -31,12 +31,9 @@ COUNTERS = 6
 
 #: Keeps a size that is a whole number of lots but for floating-point error from losing a lot.
 LOT_TOLERANCE = 1e-12
-
-
 #: The referral's discount ends with this volume.
 REFERRAL_LIMIT_USD = 25e6
-#: An order never moves its price by more than this part of it; a larger number only says that nobody could trade so
-# much.
+#: An order moves its price by at most this part of it: beyond, nobody could trade so much.
 MOST_IMPACT = 0.5
 #: Days of volume that decide a fee tier.
 TIER_DAYS = 14
@@ -100,7 +97,7 @@ class Book(NamedTuple):
 
 
 class Ledger(NamedTuple):
-    """What a run leaves behind; every array is time-first."""
+    """Record of a run; every array is time-first."""
 
     equity: np.ndarray  # (T,) USD after steps 1 to 4
     flows: np.ndarray  # (T, FLOW_COLUMNS) USD of the row
@@ -122,7 +119,7 @@ def round_lot_nb(units, lot_scale):
 
 @jit
 def size_order_nb(w, units, equity, mid, lot_scale, min_notional_usd, band_usd):
-    """Order of one tradable coin: signed size and what becomes of it.
+    """Order of one tradable coin: signed size and outcome.
 
     ``lot_scale`` is ``10 ** szDecimals``, or 0 for uncut sizes.
     """

@@ -1,7 +1,7 @@
-"""From the weights asked to the weights traded: leverage, volatility target, tranches, gross cap, in this order.
+"""Overlays that turn target weights into traded weights: leverage, volatility target, tranches, gross cap.
 
-The rules are in docs/overlays.md. A row of the weights traded depends on
-rows of the weights asked up to it and on prices up to its decision instant, never on later ones.
+They are applied in this order; the rules are in docs/overlays.md. A row of the traded weights depends on rows of the target
+weights up to it and on prices up to its decision instant, never on later ones.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ def describe_overlays(config: RunConfig) -> str:
 
 
 def traded_weights(values: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel, config: RunConfig) -> np.ndarray:
-    """Apply the execution variants of a config to weights.
+    """Apply the overlays of a config to weights.
 
     Parameters
     ----------
     values : ndarray, (D, N) or (P, D, N)
-        Weights asked, signed fractions of equity, finite or NaN = hold; columns are ``panel.coins``.
+        Target weights, signed fractions of equity, finite or NaN = hold; columns are ``panel.coins``.
     decisions : DatetimeIndex, (D,)
         Ascending decision instants, rows of the panel.
     panel : Panel
@@ -62,7 +62,7 @@ def traded_weights(values: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel
 
 
 def _volatility_scale(books: np.ndarray, rows: np.ndarray, panel: Panel, config: RunConfig) -> np.ndarray:
-    """Factor of every row, (P, D): ``min(target / sigma, max_gross / gross)``; 1 where sigma cannot be told or is 0.
+    """Factor of every row, (P, D): ``min(target / sigma, max_gross / gross)``; 1 where sigma is unknown or 0.
 
     ``sigma`` is annual: that of the row's own book over the last `volatility_days` days before its decision.
     """
@@ -72,14 +72,14 @@ def _volatility_scale(books: np.ndarray, rows: np.ndarray, panel: Panel, config:
     change[np.isnan(change)] = 0.0
     held = _known(books)
     sigma = np.zeros(books.shape[:2])
-    for place, row in enumerate(rows):
+    for decision, row in enumerate(rows):
         days = min(execution.volatility_days, row // _HOURS_PER_DAY)
         if days >= max(2.0, execution.volatility_days / 2.0):
             # Row t of `change` is the day that ends at row t + 24 of the panel; newest day first.
             window = change[row - _HOURS_PER_DAY - _HOURS_PER_DAY * np.arange(days)]
             # A vector by a matrix for each book, never books by a matrix: its bits must not depend on their number.
-            returns = np.matmul(held[:, place, None, :], window.T)[:, 0]
-            sigma[:, place] = metrics.volatility(returns)
+            returns = np.matmul(held[:, decision, None, :], window.T)[:, 0]
+            sigma[:, decision] = metrics.volatility(returns)
     gross = np.abs(held).sum(axis=2)
     scale = np.ones_like(sigma)
     moves = (sigma > 0.0) & (gross > 0.0)

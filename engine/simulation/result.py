@@ -1,4 +1,4 @@
-"""What a backtest leaves: the exact ledger, as frames."""
+"""Result of one backtest: the kernel's ledger as frames, and its metrics."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class Result:
     Attributes
     ----------
     panel : Panel
-        What it ran on.
+        Market data of the run.
     config : RunConfig
-        Under which rules.
+        Rules and costs of the run.
     weights : DataFrame, (D, N)
-        What was asked, decision instants x ``panel.coins``; NaN = hold.
+        Target weights, decision instants x ``panel.coins``; NaN = hold.
     ledger : Ledger
         The kernel's arrays.
     risk : DataFrame, (D, K), or None
@@ -124,7 +124,7 @@ class Result:
 
     @cached_property
     def liquidation(self) -> str | None:
-        """Why the book was liquidated, in words, if it was."""
+        """Reason of the liquidation as text, if there was one."""
         equity, maintenance = self.ledger.margin_call
         if self.liquidated_at is None:
             return None
@@ -132,7 +132,7 @@ class Result:
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
-        """The run in numbers; a figure that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
+        """Metrics of the run; one that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
         from engine.simulation import kernel
 
         counters = self.ledger.counters

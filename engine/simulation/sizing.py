@@ -1,4 +1,4 @@
-"""The one sizing rule, weights + equity + quotes + lots -> orders, for whoever trades one row at a time.
+"""Size the orders of one rebalance from weights, equity, prices and lots.
 
 The simulation calls the same compiled :func:`engine.simulation.kernel.plan_nb` for every decision of a run, so a live
 book is sized by the code that was tested.
@@ -19,7 +19,7 @@ OUTCOMES = ("nothing", "order", "below_minimum", "inside_band", "untradable")
 
 @dataclass(frozen=True)
 class Order:
-    """What the sizing rule decides for one coin.
+    """Order of one coin, or why there is none.
 
     Attributes
     ----------
@@ -28,7 +28,7 @@ class Order:
     units : float
         Signed size to trade; 0 when nothing is sent.
     target_weight : float
-        What was asked, as a signed fraction of equity.
+        Signed fraction of equity.
     outcome : str
         ``"order"``, or why nothing is sent: one of :data:`OUTCOMES`.
     close : bool
@@ -105,8 +105,8 @@ def plan_orders(
     allowed = np.array([bool(tradable.get(coin, False)) for coin in coins], dtype=np.bool_)
     for what, values, bad in (("weight", target, np.isinf(target)), ("position", held, ~np.isfinite(held))):
         if bad.any():
-            place = int(np.argmax(bad))
-            raise DataError(f"The order of {coins[place]} cannot be sized: its {what} is {values[place]}.")
+            first = int(np.argmax(bad))
+            raise DataError(f"The order of {coins[first]} cannot be sized: its {what} is {values[first]}.")
     sizes = np.zeros(len(coins))
     outcomes = np.zeros(len(coins), dtype=np.int64)
     plan_nb(

@@ -148,7 +148,7 @@ def test_bad_input(panel: Panel) -> None:
     for threads in (-1, 0, 2.5, "4"):
         with pytest.raises(ConfigError, match=f"threads = {threads!r} is not accepted"):
             backtest_many(panel, weights, decisions, threads=threads)  # type: ignore[arg-type]
-    with pytest.raises(DataError, match=r"backtest_many\(\) was given ndarray where the panel belongs"):
+    with pytest.raises(DataError, match=r"backtest_many\(\) needs a Panel, not ndarray"):
         backtest_many(weights, panel, decisions)  # type: ignore[arg-type]
     with pytest.raises(WeightsError, match="must be ascending"):
         backtest_many(panel, weights, decisions[::-1])

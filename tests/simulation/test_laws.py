@@ -13,7 +13,9 @@ import pytest
 from engine import Panel, RunConfig, backtest
 from engine.config import Execution
 from engine.errors import DataError
-from engine.simulation.sizing import Order, plan_orders
+from engine.simulation.backtest import kernel_inputs, new_book
+from engine.simulation.kernel import TRADE_COLUMNS, step_nb
+from engine.simulation.sizing import Order, plan_orders, round_lot
 from helpers.effort import some
 from helpers.panels import random_panel, random_weights
 
@@ -166,3 +168,35 @@ def test_a_price_that_is_none_is_not_traded(mid: float) -> None:
 def test_no_order_is_sized_by_what_is_no_number(given: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         planned(**given)
+
+
+@pytest.mark.parametrize("config", [RunConfig(), free()], ids=["margin", "no margin"])
+def test_a_step_may_be_cut_anywhere(config: RunConfig) -> None:
+    """A paper account that is advanced hour by hour holds the book that one long step holds, to the bit."""
+    panel, _ = case(7)
+    inputs, hours = kernel_inputs(panel, config), len(panel.index)
+    start = int(np.flatnonzero(~np.isnan(panel.values("mid")).any(axis=1))[0])
+    price = panel.values("mid")[start]
+    ends = []
+    for rows in ([start, hours], [*range(start, hours), hours], [start, start, start + 7, start + 200, hours]):
+        book, ledger = new_book(panel, config)
+        book.units[:] = np.where(np.arange(len(price)) % 2, -1.0, 1.5) * 5_000.0 / price
+        book.price[:] = price
+        for first, last in pairwise(rows):
+            equity = step_nb(*inputs, book, ledger, ledger.trades, first, last)
+            held = book.units != 0.0
+            assert equity == pytest.approx(book.cash[0] + (book.units * book.price)[held].sum(), rel=1e-9)
+        assert np.isnan(ledger.equity[:start]).all() and not np.isnan(ledger.equity[start:]).any()
+        trades = ledger.trades[: book.trade_count[0]]
+        assert trades.shape[1] == TRADE_COLUMNS
+        ends.append((*book, *ledger._replace(trades=trades)))
+    for other in ends[1:]:
+        for ours, theirs in zip(ends[0], other, strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize(
+    ("units", "decimals", "rounded"), [(0.1 + 0.2, 1, 0.3), (-0.29000000000000004, 2, -0.29), (1.5, None, 1.5)]
+)
+def test_dust_of_a_sum_of_lots_is_rounded_away(units: float, decimals: int | None, rounded: float) -> None:
+    assert round_lot(units, decimals) == rounded
