@@ -61,9 +61,9 @@ def promote_command(
 ) -> None:
     """Put a run before the gates of research/gates.toml; write research/promoted/NAME.json if all let it pass.
 
-    A refusal names every gate that failed, and the exit code is 7. A gate that is overridden, with its reason, is part
-    of the spec. The config is the run's own; --set may only move data.cache. After an update of hlbt or of the oracle's
-    code, --renew SPEC runs the gates again and writes the spec anew, if nothing else differs.
+    A refusal names every gate that failed, with exit code 7. A gate that is overridden, with its reason, is part of the
+    spec. The config is the run's own; --set may only move data.cache. After a change of code and nothing else, of hlbt
+    or of the oracle, --renew SPEC runs the gates again and writes the spec anew.
 
     Example: hlbt promote reports/momentum-20241001-20250331-1a2b3c4d --name momentum
     """
@@ -86,16 +86,11 @@ def promote_command(
     elif run is None or name is None:
         raise typer.BadParameter("give a run and a name, RUN --name NAME; or a spec to renew, --renew SPEC")
     else:
-        from engine.promotion.candidate import read_candidate
-        from engine.promotion.promote import Promotion, check_name, limits_of, overrides_of, spec_path
+        from engine.promotion.promote import read_promotion, spec_path
 
-        check_name(name)
-        path = out / f"{name}.json" if dry_run else spec_path(out, name, replace)
-        waived = overrides_of(override or [], reason or [])
-        limits_of(file.limits, limit or [], 0.0)
-        candidate = read_candidate(folder_of(run), reports)
-        size = candidate.config.account.initial_equity_usd if account is None else account
-        promotion = Promotion(candidate, name, file, waived, tuple(limit or ()), size)
+        path = spec_path(out, name, replace or dry_run)
+        pairs = (override or [], reason or [])
+        promotion = read_promotion(folder_of(run), reports, name, file, pairs, limit or [], account)
     _decide(promotion, path, dry_run, config, settings, as_json)
 
 

@@ -102,7 +102,7 @@ def _of_run(folder: Path, reports: Path | None) -> Candidate:
     origin, resolved = record["origin"], folder.resolve()
     if origin["kind"] != "oracle":
         raise PromotionError(
-            f"Run {folder.name} traded the weights file {origin['path']}: there is no oracle that could be asked for "
+            f"Run {folder.name} traded the weights file {origin['path']}: it has no oracle to compute "
             "the weights of tomorrow, so there is nothing to promote. Write the idea as an oracle, or trade the file "
             "itself with `hlbt live rebalance --weights FILE`."
         )

@@ -297,7 +297,7 @@ def read_gates(path: Path) -> GateFile:
     Raises
     ------
     ConfigError
-        For an unknown table or gate (the nearest is named), a gate that is missing, or a threshold that is no number.
+        For an unknown table or gate (the nearest is named), a missing gate, or a threshold that is not a number.
     """
     content = read_tables(path)
     thresholds = numbers(path, "gate", GATES, content.get("gates", {}))
@@ -305,7 +305,7 @@ def read_gates(path: Path) -> GateFile:
 
 
 def check_gate(name: str, where: str) -> None:
-    """Refuse what is no gate, naming the nearest."""
+    """Refuse an unknown gate, naming the nearest."""
     check_name("gate", name, GATES, where)
 
 

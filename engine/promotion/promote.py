@@ -14,7 +14,7 @@ from engine.errors import ConfigError, DataError, PromotionError, join_first
 from engine.live.risk_limits import Limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.panel import Panel
-from engine.promotion.candidate import Candidate, check_current
+from engine.promotion.candidate import Candidate, check_current, read_candidate
 from engine.promotion.gates import Examination, GateFile, check_gate, gates_to_json
 from engine.provenance import code_digest, versions
 
@@ -100,9 +100,9 @@ def limits_of(defaults: Mapping[str, Any], assignments: Sequence[str], gross: fl
     Raises
     ------
     ConfigError
-        For an assignment that is none, or a gross that is given and below the run's own.
+        For an assignment that is not name=value, or a gross below the run's own.
     SpecError
-        For an unknown limit, or a value that is no number.
+        For an unknown limit, or a value that is not a number.
     """
     given: dict[str, Any] = {}
     for assignment in assignments:
@@ -125,7 +125,7 @@ def limits_of(defaults: Mapping[str, Any], assignments: Sequence[str], gross: fl
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that is no plain name of a file."""
+    """Refuse a name that is not a plain file name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith((".json", ".")):
         raise ConfigError(
             f"--name {name!r} is not accepted: write letters, digits, dots, dashes and underscores, for example "
@@ -197,6 +197,37 @@ class Promotion:
         check_overrides(examination, self.overrides)
         limits, notes = limits_of(self.file.limits, self.assignments, examination.gross)
         return spec_of(candidate, panel, examination, self.overrides, limits, self.file, self.name, created), notes
+
+
+def read_promotion(
+    folder: Path,
+    reports: Path | None,
+    name: str,
+    file: GateFile,
+    overrides: tuple[Sequence[str], Sequence[str]],
+    assignments: Sequence[str],
+    account_usd: float | None,
+) -> Promotion:
+    """Read the run of a promotion, after everything that can be refused without it.
+
+    Parameters
+    ----------
+    folder, reports : Path
+        As :func:`engine.promotion.candidate.read_candidate` takes them.
+    name, file : str, GateFile
+        As in :class:`Promotion`.
+    overrides : tuple
+        Gates and reasons, as :func:`overrides_of` takes them.
+    assignments : sequence of str
+        Limits, as :func:`limits_of` takes them.
+    account_usd : float or None
+        Default: the initial equity of the run.
+    """
+    waived = overrides_of(*overrides)
+    limits_of(file.limits, assignments, 0.0)
+    candidate = read_candidate(folder, reports)
+    size = candidate.config.account.initial_equity_usd if account_usd is None else account_usd
+    return Promotion(candidate, name, file, waived, tuple(assignments), size)
 
 
 def spec_of(

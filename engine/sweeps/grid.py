@@ -295,7 +295,7 @@ def check_keys(keys: Sequence[str], kinds: Mapping[str, type[Oracle]], fixed: Ma
             if (dot and section in sections) or (section not in accepted and None not in accepted):
                 names = [name for name in accepted if name is not None]
                 raise ConfigError(
-                    f"Grid key {key!r} is no parameter of {path} and no key of the config."
+                    f"Grid key {key!r} is neither a parameter of {path} nor a key of the config."
                     f"{did_you_mean(key, [*names, *config_keys])} Parameters: {', '.join(names) or 'none'}; config "
                     "keys are written section.key, for example costs.taker_bps."
                 )

@@ -233,7 +233,7 @@ def _kinds(oracle: Oracles) -> dict[str, type[Oracle]]:
         elif isinstance(item, type) and issubclass(item, Oracle):
             named[f"{item.__module__}:{item.__qualname__}"] = item
         else:
-            raise ConfigError(f"{item!r} is no oracle: give a class, or module:Class.")
+            raise ConfigError(f"{item!r} is not an oracle: give a class, or module:Class.")
     if not named:
         raise ConfigError("A sweep needs an oracle: a class, or module:Class.")
     return named

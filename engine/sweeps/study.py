@@ -181,11 +181,11 @@ def load_study(folder: str | Path, returns: bool = True) -> Study:
     Raises
     ------
     DataError
-        When it is none, is not finished, or a file of it is damaged.
+        When it is not a sweep folder, is not finished, or a file of it is damaged.
     """
     folder = Path(folder)
     if not (folder / RECORD).is_file():
-        raise DataError(f"{folder} is no sweep folder: it has no {RECORD}. `hlbt sweep` makes one below reports/.")
+        raise DataError(f"{folder} is not a sweep folder: it has no {RECORD}. `hlbt sweep` makes one below reports/.")
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
         if record.get("schema") != SCHEMA:

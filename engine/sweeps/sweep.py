@@ -144,7 +144,7 @@ def _home(plan: Plan, name: str | None, reports: Path | str | None) -> Iterator[
         return
     label = name or plan.name
     if label in ("", ".", "..") or Path(label).name != label:
-        raise ConfigError(f"The name {label!r} of the sweep is no name of a folder: write one without slashes.")
+        raise ConfigError(f"The name {label!r} of the sweep is not a folder name: write one without slashes.")
     try:
         with sweep_folder(Path(reports) / label) as folder:
             yield folder, Path(reports)

@@ -102,7 +102,7 @@ class Verdict:
         Raises
         ------
         DataError
-            When it is no verdict, or of another schema.
+            When it is not a verdict, or of another schema.
         """
         try:
             if values["schema"] != SCHEMA:

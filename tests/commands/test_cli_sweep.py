@@ -113,7 +113,7 @@ def test_what_is_refused(hlbt: Hlbt, words: list[str], said: str) -> None:
 
 def test_validate_refuses(hlbt: Hlbt) -> None:
     done = hlbt("validate", "absent")
-    assert done.code == 1 and "is no sweep folder" in done.err
+    assert done.code == 1 and "is not a sweep folder" in done.err
     hlbt("sweep", "--oracle", MOMENTUM, "--grid", "n=3", *SPAN, "--name", "mine", "--no-verdict")
     done = hlbt("validate", "mine", "--set", "costs.taker_bps=1")
     assert done.code == 1 and "only data.cache can be set" in done.err

@@ -170,7 +170,7 @@ def test_a_config_that_is_not_accepted_is_an_error_of_its_sets(panel: Panel) -> 
         ("research.oracles.momentum:Momentun", {"n": [1]}, "no oracle"),
         (Momentum, {"oracle": ["x:Y"]}, "not among those"),
         ([], {"n": [1]}, "needs an oracle"),
-        (3, {"n": [1]}, "is no oracle"),
+        (3, {"n": [1]}, "is not an oracle"),
     ],
 )
 def test_sweeps_that_are_refused(panel: Panel, oracle: object, grid: dict[str, list[object]], words: str) -> None:
@@ -212,7 +212,7 @@ def test_the_code_of_many_sets_of_a_wrapper_is_looked_for_once(panel: Panel, mon
 
 
 def test_names_that_are_refused(panel: Panel, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="no name of a folder"):
+    with pytest.raises(ConfigError, match="not a folder name"):
         sweep(panel, Slow, {"tilt": [0.1]}, name="../elsewhere", reports=tmp_path)
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "thesis.txt").write_text("mine")

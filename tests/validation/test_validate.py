@@ -489,7 +489,7 @@ def test_the_command_counts_every_trial_of_the_family(sweep: tuple[Path, Panel],
 
 def test_the_command_refuses(sweep: tuple[Path, Panel]) -> None:
     cases = (
-        (("nowhere",), "is no sweep folder"),
+        (("nowhere",), "is not a sweep folder"),
         (("grid", "--set", "costs.taker_bps=1"), "only data.cache can be set"),
         (("grid", "--set", "data.start=2024-03-01"), "only data.cache can be set"),
         (("grid", "--set", "data.cache=nothing-here"), "nothing-here"),
