@@ -14,7 +14,7 @@ from engine.data.cache import Store
 from engine.data.sync_api import sync_api
 from engine.errors import ConfigError, DataError
 from engine.live.hyperliquid import HyperLiquidDEX
-from engine.live.session import Venue
+from engine.live.venue import Venue
 from engine.urls import base_address, web_address, without_path
 from helpers.api_world import Clock
 from helpers.commands import Hlbt
@@ -66,7 +66,7 @@ def test_an_address_that_paths_can_be_appended_to(url: str, base: str) -> None:
 )
 def test_what_is_no_address(url: str) -> None:
     assert web_address(url) is None
-    with pytest.raises(ConfigError, match="--base-url is no address"):
+    with pytest.raises(ConfigError, match="--base-url is not an address"):
         base_address(url, "--base-url")
 
 

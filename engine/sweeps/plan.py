@@ -16,7 +16,7 @@ import numpy as np
 from engine.config import RunConfig
 from engine.errors import ConfigError, HlbtError
 from engine.oracles.base import Oracle, shares_scores
-from engine.oracles.fingerprint import code_files, loose_code
+from engine.oracles.fingerprint import code_files, interactive_code_digest
 from engine.oracles.loading import (
     accepted_parameters,
     bound_parameters,
@@ -196,7 +196,7 @@ def make_plan(
         if path not in kinds:
             raise ConfigError(f"The grid's oracle {path!r} is not among those of the sweep: {', '.join(kinds)}.")
     digests = {
-        path: files_digest(code_files(base.__module__ for base in kind.__mro__)) + loose_code(kind.__mro__)
+        path: files_digest(code_files(base.__module__ for base in kind.__mro__)) + interactive_code_digest(kind.__mro__)
         for path, kind in kinds.items()
     }
     families, configs, config_of = _families(grid, kinds), *_configs(grid, config)
@@ -356,7 +356,7 @@ def _sources(
         oracle = build_oracle(kind, parameters)
         kinds = tuple(_kinds_in(oracle))
         if kinds not in known:
-            known[kinds] = oracle_code(oracle), loose_code(dict.fromkeys(kinds))
+            known[kinds] = oracle_code(oracle), interactive_code_digest(dict.fromkeys(kinds))
         own, loose = known[kinds]
         return _digest(own, seen) + loose, _digest([*own, *data_files(oracle), *files], seen) + loose
     except HlbtError:
