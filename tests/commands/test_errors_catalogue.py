@@ -306,7 +306,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"{SWEEP} --seed 3", "--seed is of the draw", "add --sample"),
     (f"{SWEEP} --executor dask", "'dask' is not accepted", "choose one of threads, ray"),
     (f"{SWEEP} --address 127.0.0.1:1", "--address is of a Ray cluster", "add --executor ray"),
-    (f"{SWEEP} --name ../elsewhere", "'../elsewhere' of the sweep is no name", "without slashes"),
+    (f"{SWEEP} --name ../elsewhere", "'../elsewhere' of the sweep is not a folder name", "without slashes"),
     (f"{SWEEP} --name run", "reports/run holds what is not of a sweep", "Name the sweep otherwise"),
     (f"{SWEEP} --reports taken", "Sweep taken/", "cannot be written", "name another with --reports"),
     ("sweep nowhere.toml", "Study file nowhere.toml cannot be read", "No such file"),

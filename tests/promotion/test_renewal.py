@@ -176,7 +176,7 @@ def test_overrides_are_kept_while_they_are_needed(home: Path, hlbt: Hlbt) -> Non
         (("--renew", "none"), 5, "Spec research/promoted/none.json cannot be read"),
         (("--renew", SPEC, "--reports", "elsewhere"), 7, "which is not in elsewhere"),
         (("--renew", SPEC, "--set", "costs.taker_bps=1"), 1, "only data.cache can be set"),
-        (("grid",), 2, "a spec to renew, --renew SPEC"),
+        (("grid",), 2, "or a spec to renew"),
         ((), 2, "RUN --name NAME"),
     ],
 )

@@ -148,7 +148,7 @@ def test_a_list_of_many_sets_takes_no_time_that_grows_with_their_square() -> Non
     ("key", "words"),
     [
         ("lookback", "Did you mean 'lookback_hours'"),
-        ("skip_hours", "no parameter of r"),
+        ("skip_hours", "neither a parameter of r"),
         ("cost.taker_bps", "Did you mean 'costs.taker_bps'"),
         ("costs.taker", "Did you mean 'costs.taker_bps'"),
         ("data.start", "one panel"),
