@@ -370,8 +370,8 @@ def save_and_count(
     """
     import numpy as np
 
-    from engine.clock import DAYS_PER_YEAR
     from engine.oracles.loading import oracle_class
+    from engine.simulation.metrics import ANNUAL
     from engine.sweeps.trials import inner_paths, record_trials, trial_key
 
     name = run_name(result, origin)
@@ -379,7 +379,7 @@ def save_and_count(
     save_run(result, origin, folder, created, page)
     if origin.kind == "oracle":
         key = trial_key(origin.path, origin.code, origin.parameters, result.config.to_dict())
-        sharpe = result.metrics["sharpe"] / DAYS_PER_YEAR**0.5
+        sharpe = result.metrics["sharpe"] / ANNUAL
         for family in [origin.path, *inner_paths(oracle_class(origin.path), origin.parameters)]:
             record_trials(reports, family, name, np.array([key]), np.array([sharpe]))
     return folder

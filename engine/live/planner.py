@@ -14,7 +14,7 @@ from engine.config import Costs, Execution, RunConfig
 from engine.live.dex import DEX
 from engine.live.orders import AccountState, Goal, Market, Plan, PlannedOrder, Skip
 from engine.simulation.costs import fee_arrays
-from engine.simulation.sizing import Order, plan_orders
+from engine.simulation.sizing import Order, plan_orders, round_lot
 
 #: Why a target becomes no order, by outcome of :func:`engine.simulation.sizing.plan_orders`.
 REASONS: Mapping[str, str] = {
@@ -131,10 +131,8 @@ def _planned(order: Order, held: float, market: Market, costs: Costs, rate: floa
     from engine.simulation.kernel import reason_nb
     from engine.simulation.result import REASONS as ACTIONS
 
-    units, after = order.units, 0.0 if order.close else held + order.units
-    if market.sz_decimals is not None and not order.close:
-        scale = 10.0**market.sz_decimals
-        after = float(np.round(after * scale) / scale)
+    units = order.units
+    after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
     price, mid = fill_price(units, market, costs), market.mid
     action, fee = ACTIONS[reason_nb(held, after)], rate * abs(units) * price
     return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, units * (price - mid), fee)

@@ -22,7 +22,7 @@ from engine.oracles.fixed_weights import FixedWeights
 from engine.panel import Panel
 from engine.simulation.backtest import decisions_of
 from engine.simulation.overlays import describe_overlays, traded_weights
-from engine.weights import check_gross, read_weights, validate_weights
+from engine.weights import check_gross, read_weights, validate_row, validate_weights
 
 
 class TargetProvider:
@@ -91,7 +91,7 @@ class TargetProvider:
             decisions, values = validate_weights(weight_matrix(self.oracle, known, decisions), known)
         else:
             universe = tradable if decision == instant else _tradable(known)
-            decisions, values = known.index[-1:], _row(self._fetch(decision, universe, known.known()), known)
+            decisions, values = known.index[-1:], validate_row(self._fetch(decision, universe, known.known()), known)
         traded = traded_weights(values, decisions, known, self.config)[-1:]
         check_gross(traded, decisions[-1:], self.config.account.max_gross, describe_overlays(self.config))
         return dict(zip(panel.coins, map(float, traded[0]), strict=True))
@@ -242,13 +242,3 @@ def flat(name: str, config: RunConfig | None = None) -> Strategy:
 
 def _tradable(panel: Panel) -> list[str]:
     return [coin for coin, can in zip(panel.coins, panel.tradable[-1], strict=True) if can]
-
-
-def _row(weights: Mapping[str, float], panel: Panel) -> np.ndarray:
-    """Weights as one checked row of the panel's coins, (1, N); a coin that is not named is 0, even when none is."""
-    if not weights:
-        return np.zeros((1, len(panel.coins)))
-    frame = pd.DataFrame([dict(weights)], index=panel.index[-1:], dtype=np.float64)
-    if frame.isna().to_numpy().all():
-        return np.full((1, len(panel.coins)), np.nan)
-    return validate_weights(frame, panel)[1]

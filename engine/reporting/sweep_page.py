@@ -15,11 +15,12 @@ from urllib.parse import quote
 import pandas as pd
 from markupsafe import Markup
 
-from engine.clock import DAYS_PER_YEAR, show
+from engine.clock import show
 from engine.errors import DataError
 from engine.reporting import sweep_charts
 from engine.reporting.html import percent, ratio, templates, usd, write_page
 from engine.reporting.sweep_charts import Progress
+from engine.simulation.metrics import ANNUAL
 from engine.sweeps.study import ERROR, PAGE, Study
 
 #: Values of a parameter that are spelled out; of more, the first and the last.
@@ -138,7 +139,7 @@ def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:
     trials = _part(details, "trials", (), absent)
     if "why" not in trials:
         spread = _number(trials.get("sharpe_sd_daily"))
-        trials["sharpe_sd_annual"] = None if spread is None else spread * math.sqrt(DAYS_PER_YEAR)
+        trials["sharpe_sd_annual"] = None if spread is None else spread * ANNUAL
     return {
         "trials": trials,
         "pbo": pbo,

@@ -421,7 +421,7 @@ def test_why_a_position_is_missing(tmp_path: Path, wrong: str, said: str, sent: 
 def test_a_kill_switch_set_at_the_last_moment_stops_a_close(tmp_path: Path) -> None:
     """Between the plan and the first order."""
     dex = Stubborn("killed", tmp_path / "KILL")
-    dex.units[0], dex.price[0] = 1_000.0, dex.markets()["C00"].mid
+    dex.book.units[0], dex.book.price[0] = 1_000.0, dex.markets()["C00"].mid
     manager = PortfolioManager(
         FixedWeights.of({}), dex, journal=Journal(), limits=Limits.none(), kill_switch=tmp_path / "KILL"
     )
