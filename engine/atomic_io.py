@@ -1,4 +1,4 @@
-"""Atomic, durable writes and locks of folders."""
+"""Atomic, durable writes and folder locks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOCK = ".lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold the write lock of `folder`, which is made when absent.
+    """Hold the write lock of `folder`, which is created when absent.
 
     Raises
     ------
@@ -28,7 +28,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def exclusive(path: Path, taken: Exception) -> Iterator[None]:
-    """Hold the lock file `path`, made when absent, or raise `taken`; the kernel frees it when the process dies."""
+    """Hold the lock file `path`, created when absent, or raise `taken`; it is released when the process dies."""
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def exclusive(path: Path, taken: Exception) -> Iterator[None]:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a file to write to; it takes the place of `path` when the block ends, and is removed when it fails."""
+    """Yield a temporary path to write to; it replaces `path` when the block ends, and is removed when it fails."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.writing")
     try:
         yield temporary
@@ -55,7 +55,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_durable(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, on the disk and whole, or not at all.
+    """Write `content` to `path`, completely and on the disk, or not at all.
 
     The rename is durable only after :func:`sync_folder`.
     """
@@ -66,7 +66,7 @@ def write_durable(path: Path, content: bytes) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the renames in `folder` survive a power cut."""
+    """Make the renames in `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

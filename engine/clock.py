@@ -1,4 +1,4 @@
-"""The one place that knows 23:00 UTC, bar labels, funding instants and decision instants.
+"""Instants: reading and printing them, bar labels, funding instants and decision instants.
 
 A panel row is an instant on the hour. Row ``t`` holds the last observation strictly before ``t``, so a candle that
 opens at 22:00 is row 23:00, and the rebalance "just before 23:00 UTC" reads row 23:00. Funding stamped a few
@@ -23,9 +23,37 @@ DAYS_PER_YEAR = 365
 WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 #: Resolution of every instant in the project; an index of another unit is converted on entry.
 UNIT: Final = "ms"
-#: An error of this machine's clock that is told of, in seconds.
+#: Error of this machine's clock, in seconds, from which the user is warned.
 CLOCK_SECONDS: Final = 5.0
-_ISO = re.compile(r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?([zZ]|[+-]\d{2}:?\d{2})?)?")
+#: ISO 8601, basic or extended, for dates written in other ways are read differently in different countries.
+_INSTANT = re.compile(
+    r"(\d{4}-\d{2}-\d{2}|\d{8})([T ]\d{2}(:?\d{2}(:?\d{2}(\.\d+)?)?)?([zZ]|[+-]\d{2}(:?\d{2})?)?)?", re.ASCII
+)
+
+
+def read_instant(text: str) -> pd.Timestamp | None:
+    """Read an instant written as text: the one parser of config values, options and files.
+
+    Parameters
+    ----------
+    text : str
+        A date ``2024-10-01``, then perhaps ``T`` or a space and a time ``23:00[:00[.5]]``, then perhaps a zone: ``Z``,
+        ``+00``, ``+0000`` or ``+00:00``. Dashes and colons may be left out; spaces around it do not count.
+
+    Returns
+    -------
+    Timestamp or None
+        UTC where the text has a zone, naive where it has none (a bare date is its midnight), None for other text.
+        The caller decides what a naive time means.
+    """
+    text = text.strip()
+    if not _INSTANT.fullmatch(text):
+        return None
+    try:
+        instant = pd.Timestamp(text).as_unit(UNIT)
+    except ValueError:  # a 13th month
+        return None
+    return instant if instant.tzinfo is None else instant.tz_convert(UTC)
 
 
 def parse_instant(value: str | date | datetime | pd.Timestamp, where: str, hourly: bool = True) -> pd.Timestamp:
@@ -43,17 +71,14 @@ def parse_instant(value: str | date | datetime | pd.Timestamp, where: str, hourl
     Raises
     ------
     ConfigError
-        When the value is no date, has a time of day without a zone, or is off the hour.
+        When the value is not a date, has a time of day without a zone, or is off the hour.
     """
-    # Dates written in other ways are read differently in different countries, so only ISO 8601 is a date here.
     wanted = f"{where}: {value!r} is not a date. Write 2024-10-01 (its 00:00 UTC) or 2024-10-01T23:00Z."
-    if not isinstance(value, date) and not (isinstance(value, str) and _ISO.fullmatch(value.strip())):
-        raise ConfigError(wanted)
-    try:
-        instant = pd.Timestamp(value)
-    except ValueError as error:
-        raise ConfigError(wanted) from error
-    if pd.isna(instant):
+    if isinstance(value, str):
+        instant = read_instant(value)
+    else:
+        instant = pd.Timestamp(value).as_unit(UNIT) if isinstance(value, date) else None
+    if instant is None or pd.isna(instant):
         raise ConfigError(wanted)
     if instant.tzinfo is None:
         if instant != instant.normalize():
@@ -61,7 +86,7 @@ def parse_instant(value: str | date | datetime | pd.Timestamp, where: str, hourl
                 f"{where}: {value} has a time of day but no zone. Append Z for UTC: {instant:%Y-%m-%dT%H:%M}Z."
             )
         instant = instant.tz_localize(UTC)
-    instant = instant.tz_convert(UTC).as_unit(UNIT)
+    instant = instant.tz_convert(UTC)
     if hourly and instant != instant.floor(HOUR):
         raise ConfigError(f"{where}: {instant.isoformat()} is not on the hour; the panel has hourly instants only.")
     return instant
@@ -73,7 +98,7 @@ def candle_instant(open_time: pd.DatetimeIndex) -> pd.DatetimeIndex:
 
 
 def funding_instant(stamp: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    """Row of a funding payment: its hour, for the venue stamps it some milliseconds late."""
+    """Row of a funding payment: its hour, because the exchange stamps it some milliseconds late."""
     return stamp.floor(HOUR)
 
 
@@ -83,7 +108,7 @@ def hourly_index(start: pd.Timestamp, end: pd.Timestamp) -> pd.DatetimeIndex:
 
 
 def is_hourly_index(index: pd.Index) -> bool:
-    """Whether `index` is timezone-aware, on the hour, ascending and without a hole."""
+    """Whether `index` is timezone-aware, on the hour, ascending and without gaps."""
     if not isinstance(index, pd.DatetimeIndex) or index.tz is None or len(index) == 0:
         return False
     nanoseconds = index.as_unit("ns").asi8
@@ -97,7 +122,7 @@ def decision_instants(
     every_days: int = 1,
     weekdays: tuple[str, ...] = WEEKDAYS,
 ) -> pd.DatetimeIndex:
-    """Instants of `index` at which the book is decided.
+    """Instants of `index` at which the portfolio is decided.
 
     Parameters
     ----------
@@ -109,7 +134,7 @@ def decision_instants(
         1 decides daily, 7 weekly. Days are counted from 1970-01-01, so a decision day does not depend on where
         `index` starts.
     weekdays : tuple of str
-        The days of the week, ``"mon"`` to ``"sun"``, that may decide.
+        Days of the week, ``"mon"`` to ``"sun"``, on which decisions are made.
     """
     hours = index.hour == hour_utc
     days = (index.as_unit("ns").asi8 // pd.Timedelta(days=1).value) % every_days == 0
@@ -124,20 +149,25 @@ def utc_days(index: pd.DatetimeIndex) -> np.ndarray:
 
 
 def show(instant: pd.Timestamp) -> str:
-    """Print an instant for people: ``2025-03-04 23:00 UTC``."""
+    """Print an instant for messages and pages: ``2025-03-04 23:00 UTC``."""
     return f"{instant:%Y-%m-%d %H:%M} UTC"
 
 
+def iso_minute(instant: pd.Timestamp) -> str:
+    """Print a UTC instant for files: ``2025-03-04T23:00Z``."""
+    return f"{instant:%Y-%m-%dT%H:%MZ}"
+
+
 def clock_error_bounds(header: str, before: float, after: float) -> tuple[float, float]:
-    """Bounds of this machine's clock error, by the ``Date`` of an answer.
+    """Bounds of this machine's clock error, from the ``Date`` header of a response.
 
     Parameters
     ----------
     header : str
-        The server's time as HTTP writes it, in whole seconds, cut off: it was up to a second later. Without a zone it
-        is UTC (RFC 9110, 5.6.7).
+        The server's time as HTTP writes it, rounded down to whole seconds: it was up to a second later. Without a zone
+        it is UTC (RFC 9110, 5.6.7).
     before, after : float
-        This machine's time, Unix seconds, when it asked and when it had the answer.
+        This machine's time, Unix seconds, when the request was sent and when the response arrived.
 
     Returns
     -------
@@ -147,10 +177,10 @@ def clock_error_bounds(header: str, before: float, after: float) -> tuple[float,
     Raises
     ------
     ValueError
-        When the header is no date.
+        When the header is not a date.
     """
-    found = parsedate_to_datetime(header)
-    server = (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
+    date_sent = parsedate_to_datetime(header)
+    server = (date_sent if date_sent.tzinfo else date_sent.replace(tzinfo=UTC)).timestamp()
     return before - server - 1.0, after - server
 
 

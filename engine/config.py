@@ -1,6 +1,6 @@
 """Configuration of a run: frozen, hashed, unknown keys refused.
 
-One dataclass a section of the TOML file; DESIGN section 5 lists the keys. A config is read once, at the command
+One dataclass a section of the TOML file, with what is accepted beside each key. A config is read once, at the command
 line or by the caller, and passed down; nothing is built at import.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,27 +18,43 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 
-from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, parse_instant
+from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, iso_minute, parse_instant
 from engine.errors import ConfigError, did_you_mean
 
-#: Beyond this a number is a slip of the finger, and arithmetic with it would overflow.
-_HUGE = 1e15
+#: Larger numbers are mistakes, and arithmetic with them would overflow.
+_LARGEST = 1e15
 #: A number of numpy's is one too: grids are often np.arange.
 _NUMBERS = int | float | np.integer | np.floating
+#: Reads the value of a key whose name, for errors, comes first.
+Reader = Callable[[str, Any], Any]
 
 
-def _number(where: str, value: Any, low: float, high: float = math.inf) -> float:
-    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not low <= value <= min(high, _HUGE):
-        limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:,.0f}"
-        raise ConfigError(f"{where} = {value!r} is not accepted: it must be a number {limits}.")
-    return float(value)
+def _number(low: float, high: float = math.inf) -> Reader:
+    def read(where: str, value: Any) -> float:
+        if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not low <= value <= min(high, _LARGEST):
+            limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:,.0f}"
+            raise ConfigError(f"{where} = {value!r} is not accepted: it must be a number {limits}.")
+        return float(value)
+
+    return read
 
 
-def _whole(where: str, value: Any, low: int, high: float = 1_000_000) -> int:
-    number = _number(where, value, low, high)
-    if number != int(number):
-        raise ConfigError(f"{where} = {value!r} is not accepted: it must be a whole number.")
-    return int(number)
+def _whole(low: int, high: float = 1_000_000) -> Reader:
+    def read(where: str, value: Any) -> int:
+        number = float(_number(low, high)(where, value))
+        if number != int(number):
+            raise ConfigError(f"{where} = {value!r} is not accepted: it must be a whole number.")
+        return int(number)
+
+    return read
+
+
+def _rate(where: str, value: Any) -> float | str:
+    if isinstance(value, str):
+        if value != "schedule":
+            raise ConfigError(f"{where} = {value!r} is not accepted: write 'schedule' or a number.")
+        return value
+    return float(_number(-10, 1000)(where, value))
 
 
 def _switch(where: str, value: Any) -> bool:
@@ -47,60 +63,80 @@ def _switch(where: str, value: Any) -> bool:
     return bool(value)
 
 
-def _choice(where: str, value: Any, choices: Sequence[str]) -> str:
-    if not isinstance(value, str) or value not in choices:
-        raise ConfigError(
-            f"{where} = {value!r} is not accepted: choose one of "
-            f"{', '.join(choices)}.{did_you_mean(str(value), choices)}"
-        )
-    return value
+def _choice(*choices: str) -> Reader:
+    def read(where: str, value: Any) -> str:
+        if not isinstance(value, str) or value not in choices:
+            raise ConfigError(
+                f"{where} = {value!r} is not accepted: choose one of "
+                f"{', '.join(choices)}.{did_you_mean(str(value), choices)}"
+            )
+        return value
+
+    return read
+
+
+def _weekdays(where: str, value: Any) -> tuple[str, ...]:
+    if isinstance(value, str):
+        value = WEEKDAYS if value == "all" else tuple(day.strip() for day in value.split(","))
+    if not isinstance(value, list | tuple) or not value:
+        raise ConfigError(f"{where} = {value!r} is not accepted: write 'all' or a list, ['mon', 'thu'].")
+    chosen = [_choice(*WEEKDAYS)(where, day) for day in value]
+    return tuple(day for day in WEEKDAYS if day in chosen)
+
+
+def _folder(where: str, value: Any) -> str:
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise ConfigError(f"{where} = {value!r} is not accepted: write the name of a folder.")
+    return str(value)
+
+
+def _instant(where: str, value: Any) -> str:
+    instant = parse_instant(value, where)
+    return f"{instant:%Y-%m-%d}" if instant == instant.normalize() else iso_minute(instant)
+
+
+def _coins(where: str, value: Any) -> tuple[str, ...]:
+    coins = value.split(",") if isinstance(value, str) else value
+    named = isinstance(coins, list | tuple) and all(isinstance(coin, str) and coin.strip() for coin in coins)
+    if not named or not coins:
+        raise ConfigError(f"{where} = {value!r} is not accepted: write a list of names, ['BTC', 'ETH'].")
+    return tuple(coin.strip() for coin in coins)
+
+
+def _key(default: Any, read: Reader) -> Any:
+    """A key of a section: its default, and what reads its value; None as the default means that it may be left out."""
+    return field(default=default, metadata={"read": read})
 
 
 class _Section:
     """Validates and normalises itself on construction, so that no config with a bad value exists."""
 
-    def _set(self, name: str, value: Any) -> None:
-        object.__setattr__(self, name, value)
+    def __post_init__(self) -> None:
+        section = type(self).__name__.lower()
+        for key in fields(self):  # type: ignore[arg-type]  # every section is a dataclass
+            value = getattr(self, key.name)
+            if value is not None or key.default is not None:
+                object.__setattr__(self, key.name, key.metadata["read"](f"{section}.{key.name}", value))
 
 
 @dataclass(frozen=True)
 class Data(_Section):
-    """What is read.
+    """The market data of a run.
 
     Attributes
     ----------
     cache : str or None
-        Folder of the store; None is ``HLBT_DATA_CACHE``, else ``data_cache``.
+        Folder of the cache; None is ``HLBT_DATA_CACHE``, else ``data_cache``.
     start, end : str or None
         First and last instant, both inclusive; a bare date is its 00:00 UTC. None: all that the cache holds.
     coins : tuple of str or None
         HyperLiquid names, case-sensitive; None is every coin of the cache.
     """
 
-    cache: str | None = None
-    start: str | None = None
-    end: str | None = None
-    coins: tuple[str, ...] | None = None
-
-    def __post_init__(self) -> None:
-        if self.cache is not None:
-            if not isinstance(self.cache, str | Path) or not str(self.cache).strip():
-                raise ConfigError(f"data.cache = {self.cache!r} is not accepted: write the name of a folder.")
-            self._set("cache", str(self.cache))
-        for name in ("start", "end"):
-            value = getattr(self, name)
-            if value is not None:
-                instant = parse_instant(value, f"data.{name}")
-                midnight = instant == instant.normalize()
-                self._set(name, f"{instant:%Y-%m-%d}" if midnight else f"{instant:%Y-%m-%dT%H:%MZ}")
-        if self.coins is not None:
-            coins = self.coins.split(",") if isinstance(self.coins, str) else self.coins
-            named = isinstance(coins, list | tuple) and all(isinstance(coin, str) and coin.strip() for coin in coins)
-            if not named or not coins:
-                raise ConfigError(
-                    f"data.coins = {self.coins!r} is not accepted: write a list of names, ['BTC', 'ETH']."
-                )
-            self._set("coins", tuple(coin.strip() for coin in coins))
+    cache: str | None = _key(None, _folder)
+    start: str | None = _key(None, _instant)
+    end: str | None = _key(None, _instant)
+    coins: tuple[str, ...] | None = _key(None, _coins)
 
 
 @dataclass(frozen=True)
@@ -124,8 +160,8 @@ class Execution(_Section):
     no_trade_band_frac : float
         Orders smaller than this fraction of equity are not sent, full closes excepted.
     untradable : {"cash", "renormalise"}
-        What becomes of the weight of a coin that cannot be traded: it stays in cash, or the coins that can be traded
-        are scaled up so that the gross weight of the row is kept.
+        The weight of a coin that cannot be traded stays in cash, or the coins that can be traded are scaled up so that
+        the gross weight of the row is kept.
     stale_hours : int
         Consecutive rows without a price after which a held coin counts as delisted.
     leverage : float
@@ -140,48 +176,25 @@ class Execution(_Section):
         Rows with a higher gross are scaled down to it; 0 is no cap.
     """
 
-    hour_utc: int = DECISION_HOUR_UTC
-    every_days: int = 1
-    weekdays: tuple[str, ...] = WEEKDAYS
-    delay_hours: int = 0
-    min_notional_usd: float = 10.0
-    lots: bool = True
-    no_trade_band_frac: float = 0.0
-    untradable: Literal["cash", "renormalise"] = "cash"
-    stale_hours: int = 24
-    leverage: float = 1.0
-    target_volatility: float = 0.0
-    volatility_days: int = 30
-    tranches: int = 1
-    gross_cap: float = 0.0
-
-    def __post_init__(self) -> None:
-        self._set("hour_utc", _whole("execution.hour_utc", self.hour_utc, 0, 23))
-        self._set("every_days", _whole("execution.every_days", self.every_days, 1))
-        self._set("delay_hours", _whole("execution.delay_hours", self.delay_hours, 0))
-        self._set("min_notional_usd", _number("execution.min_notional_usd", self.min_notional_usd, 0))
-        self._set("lots", _switch("execution.lots", self.lots))
-        self._set("no_trade_band_frac", _number("execution.no_trade_band_frac", self.no_trade_band_frac, 0, 1))
-        self._set("untradable", _choice("execution.untradable", self.untradable, ("cash", "renormalise")))
-        self._set("stale_hours", _whole("execution.stale_hours", self.stale_hours, 1))
-        self._set("leverage", _number("execution.leverage", self.leverage, 0, 100))
-        self._set("target_volatility", _number("execution.target_volatility", self.target_volatility, 0, 10))
-        self._set("volatility_days", _whole("execution.volatility_days", self.volatility_days, 2))
-        self._set("tranches", _whole("execution.tranches", self.tranches, 1, 1000))
-        self._set("gross_cap", _number("execution.gross_cap", self.gross_cap, 0, 100))
-        days = self.weekdays
-        if isinstance(days, str):
-            days = WEEKDAYS if days == "all" else tuple(day.strip() for day in days.split(","))
-        if not isinstance(days, list | tuple) or not days:
-            raise ConfigError(f"execution.weekdays = {days!r} is not accepted: write 'all' or a list, ['mon', 'thu'].")
-        for day in days:
-            _choice("execution.weekdays", day, WEEKDAYS)
-        self._set("weekdays", tuple(day for day in WEEKDAYS if day in days))
+    hour_utc: int = _key(DECISION_HOUR_UTC, _whole(0, 23))
+    every_days: int = _key(1, _whole(1))
+    weekdays: tuple[str, ...] = _key(WEEKDAYS, _weekdays)
+    delay_hours: int = _key(0, _whole(0))
+    min_notional_usd: float = _key(10.0, _number(0))
+    lots: bool = _key(True, _switch)
+    no_trade_band_frac: float = _key(0.0, _number(0, 1))
+    untradable: Literal["cash", "renormalise"] = _key("cash", _choice("cash", "renormalise"))
+    stale_hours: int = _key(24, _whole(1))
+    leverage: float = _key(1.0, _number(0, 100))
+    target_volatility: float = _key(0.0, _number(0, 10))
+    volatility_days: int = _key(30, _whole(2))
+    tranches: int = _key(1, _whole(1, 1000))
+    gross_cap: float = _key(0.0, _number(0, 100))
 
 
 @dataclass(frozen=True)
 class Costs(_Section):
-    """What trading and holding cost.
+    """Costs of trading and holding.
 
     Attributes
     ----------
@@ -191,7 +204,7 @@ class Costs(_Section):
     half_spread_bps : float
         Distance of the fill from mid where the panel has no quote.
     impact : {"none", "venue"}
-        Price impact on top of the quote; ``"venue"`` takes it from the venue's own impact prices.
+        Price impact on top of the quote; ``"venue"`` takes it from the exchange's own impact prices.
     funding : bool
         Settle hourly funding.
     fee_tiers : bool
@@ -203,44 +216,30 @@ class Costs(_Section):
     staking_discount_frac, referral_discount_frac : float
         Parts taken off a fee; the referral's ends at 25 million USD of volume.
     impact_bps : float
-        Impact of an order of the venue's reference size where a row has no impact price.
+        Impact of an order of the exchange's reference size where a row has no impact price.
     stress : float
-        Factor on every cost of a fill: fee, spread and impact; what is a gain (a rebate, a quote better than mid) stays
-        as it is. 1 is the market as it was.
+        Factor on every cost of a fill: fee, spread and impact; a gain (a rebate, a quote better than mid) stays as it
+        is. 1 is the market as it was.
     """
 
-    taker_bps: float | Literal["schedule"] = "schedule"
-    half_spread_bps: float = 2.0
-    impact: Literal["none", "venue"] = "none"
-    funding: bool = True
-    fee_tiers: bool = False
-    maker_bps: float | Literal["schedule"] = "schedule"
-    maker_share_frac: float = 0.0
-    staking_discount_frac: float = 0.0
-    referral_discount_frac: float = 0.0
-    impact_bps: float = 5.0
-    stress: float = 1.0
+    taker_bps: float | Literal["schedule"] = _key("schedule", _rate)
+    half_spread_bps: float = _key(2.0, _number(0, 5000))
+    impact: Literal["none", "venue"] = _key("none", _choice("none", "venue"))
+    funding: bool = _key(True, _switch)
+    fee_tiers: bool = _key(False, _switch)
+    maker_bps: float | Literal["schedule"] = _key("schedule", _rate)
+    maker_share_frac: float = _key(0.0, _number(0, 1))
+    staking_discount_frac: float = _key(0.0, _number(0, 1))
+    referral_discount_frac: float = _key(0.0, _number(0, 1))
+    impact_bps: float = _key(5.0, _number(0, 5000))
+    stress: float = _key(1.0, _number(0, 100))
 
     def __post_init__(self) -> None:
-        for name in ("taker_bps", "maker_bps"):
-            value = getattr(self, name)
-            if isinstance(value, str):
-                if value != "schedule":
-                    raise ConfigError(f"costs.{name} = {value!r} is not accepted: write 'schedule' or a number.")
-            else:
-                self._set(name, _number(f"costs.{name}", value, -10, 1000))
-        for name in ("maker_share_frac", "staking_discount_frac", "referral_discount_frac"):
-            self._set(name, _number(f"costs.{name}", getattr(self, name), 0, 1))
-        self._set("impact_bps", _number("costs.impact_bps", self.impact_bps, 0, 5000))
-        self._set("fee_tiers", _switch("costs.fee_tiers", self.fee_tiers))
+        super().__post_init__()
         if self.fee_tiers and "schedule" not in (self.taker_bps, self.maker_bps):
             raise ConfigError(
                 "costs.fee_tiers = true needs taker_bps or maker_bps = 'schedule': fixed rates have no tiers."
             )
-        self._set("half_spread_bps", _number("costs.half_spread_bps", self.half_spread_bps, 0, 5000))
-        self._set("stress", _number("costs.stress", self.stress, 0, 100))
-        self._set("impact", _choice("costs.impact", self.impact, ("none", "venue")))
-        self._set("funding", _switch("costs.funding", self.funding))
 
 
 @dataclass(frozen=True)
@@ -252,22 +251,17 @@ class Account(_Section):
     initial_equity_usd : float
         Cash before the first row.
     max_gross : float
-        Limit of ``sum(abs(weight))`` of a row; weights above it are an error, never cut in silence.
+        Limit of ``sum(abs(weight))`` of a row; weights above it are an error, never scaled silently.
     margin : bool
         Liquidate the book when equity is under the maintenance margin.
     """
 
-    initial_equity_usd: float = 10_000.0
-    max_gross: float = 1.0
-    margin: bool = True
-
-    def __post_init__(self) -> None:
-        self._set("initial_equity_usd", _number("account.initial_equity_usd", self.initial_equity_usd, 1e-6))
-        self._set("max_gross", _number("account.max_gross", self.max_gross, 1e-9, 100))
-        self._set("margin", _switch("account.margin", self.margin))
+    initial_equity_usd: float = _key(10_000.0, _number(1e-6))
+    max_gross: float = _key(1.0, _number(1e-9, 100))
+    margin: bool = _key(True, _switch)
 
 
-#: Sections of a config and what holds each.
+#: Sections of a config, and the class of each.
 SECTIONS = {"data": Data, "execution": Execution, "costs": Costs, "account": Account}
 
 
@@ -325,9 +319,9 @@ class RunConfig:
         assignments: Sequence[str] = (),
         study: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> Self:
-        """Read a TOML file, then put over it the sections of a study, then ``section.key=value`` assignments.
+        """Read a TOML file, override it by the sections of a study, then by ``section.key=value`` assignments.
 
-        A value is read as TOML (``true``, ``4.5``, ``["mon", "thu"]``) and, where it is none, as a bare string.
+        A value is read as TOML (``true``, ``4.5``, ``["mon", "thu"]``) and, where it is not TOML, as a bare string.
         """
         sections: dict[str, Any] = {} if path is None else read_toml(Path(path), "Config file")
         for section, keys in (study or {}).items():
@@ -354,7 +348,7 @@ class RunConfig:
 
     @property
     def digest(self) -> str:
-        """SHA-256 of what decides the numbers: every key but the folder the data lie in."""
+        """SHA-256 of every key but the folder of the cache, which does not change the numbers."""
         values = self.to_dict()
         del values["data"]["cache"]
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
@@ -371,7 +365,7 @@ class RunConfig:
 
 
 def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Content of a TOML file; `what` it is, for the error."""
+    """Content of a TOML file; `what` names it in errors."""
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

@@ -84,7 +84,7 @@ class PromotionError(HlbtError):
 
 
 class WeightsError(HlbtError):
-    """Portfolio weights break the contract of DESIGN section 2."""
+    """Portfolio weights break the contract: wrong shape, not finite, an unknown coin, or too much gross."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

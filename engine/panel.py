@@ -1,4 +1,4 @@
-"""Panel: hourly instants x coins, as read-only arrays. The one input of oracles and of the kernel.
+"""Panel: hourly instants x coins, as read-only arrays; the input of oracles and of the kernel.
 
 Row ``t`` holds the last observation strictly before instant ``t`` (:mod:`engine.clock`). A field that a source lacks
 is absent; inside a field NaN means "not observed", and nothing is filled forward.
@@ -20,7 +20,7 @@ import pandas as pd
 from engine.clock import UNIT, is_hourly_index, parse_instant, show
 from engine.errors import DataError, did_you_mean, join_first
 
-#: Every field a panel may carry: name -> what it is. ``mid`` is the only one required.
+#: Every field of a panel: name -> what it is. Only ``mid`` is required.
 FIELDS: Mapping[str, str] = {
     "mid": "USD, mid price; candle close where no quote exists",
     "bid": "USD, best bid",
@@ -30,14 +30,14 @@ FIELDS: Mapping[str, str] = {
     "funding": "fraction per hour, settled at the instant; positive: longs pay",
     "volume_usd": "USD traded in the hour that ends at the instant",
     "open_interest": "units of the coin",
-    "impact_bid": "USD, the venue's impact price for selling",
-    "impact_ask": "USD, the venue's impact price for buying",
-    "volume_24h_usd": "USD traded in the venue's own day up to the instant (dayNtlVlm): not an hour's volume",
+    "impact_bid": "USD, the exchange's impact price for selling",
+    "impact_ask": "USD, the exchange's impact price for buying",
+    "volume_24h_usd": "USD traded in the exchange's own day up to the instant (dayNtlVlm): not an hour's volume",
     "depth_10bps_usd": "USD resting within 10 bps of mid, the thinner of the two sides",
     "depth_50bps_usd": "USD resting within 50 bps of mid, the thinner of the two sides",
 }
 PRICES = ("mid", "bid", "ask", "mark", "oracle", "impact_bid", "impact_ask")
-#: Decimals of a size beyond this are a slip: a float64 has some 16 digits.
+#: More decimals of a size are a mistake: a float64 has some 16 digits.
 _MOST_DECIMALS = 18
 #: Two fields that, observed together, are a two-sided quote.
 QUOTES = (("bid", "ask"), ("impact_bid", "impact_ask"))
@@ -52,7 +52,7 @@ class Coin:
     name : str
         HyperLiquid's name, case-sensitive.
     listed, delisted : Timestamp or None
-        First funding stamp (first price where the source has no funding); last row with a price, when the coin is gone.
+        First funding stamp (first price where the source has no funding); last row with a price, when it is delisted.
     sz_decimals : int or None
         Decimals of an order's size; the lot is ``10 ** -sz_decimals``.
     max_leverage : float or None
@@ -70,7 +70,7 @@ class Coin:
     margin_tiers: tuple[tuple[float, float], ...] = ()
 
     def __post_init__(self) -> None:
-        # What the kernel multiplies and divides by; equal coins are equal to the letter, for they are in digests.
+        # The kernel trusts these numbers; equal coins have equal text, because it is in digests.
         if not isinstance(self.name, str) or not self.name:
             raise DataError(f"Coin {self.name!r}: a coin's name is a text, as HyperLiquid writes it.")
         for name in ("listed", "delisted"):
@@ -173,20 +173,11 @@ class Panel:
         if self.tradable.dtype != np.bool_:
             raise DataError(f"A panel's tradable must be True or False; it is {self.tradable.dtype}.")
         for name, values in {**self.fields, "tradable": self.tradable}.items():
-            if name not in FIELDS and name != "tradable":
-                raise DataError(
-                    f"Unknown panel field {name!r}.{did_you_mean(name, FIELDS)} Fields: {', '.join(FIELDS)}."
-                )
+            _check_field(name)
             if values.shape != shape:
                 raise DataError(f"Panel field {name!r} has shape {values.shape}; {shape} (hours, coins) is needed.")
-        for name in PRICES:
-            if name in self.fields:
-                self._refuse(
-                    name, ~(np.isnan(self.fields[name]) | ((self.fields[name] > 0) & np.isfinite(self.fields[name])))
-                )
-        for name in FIELDS:
-            if name in self.fields and name not in PRICES:
-                self._refuse(name, np.isinf(self.fields[name]))
+        for name, values in self.fields.items():
+            self._refuse(name, np.isinf(values) | (values <= 0) if name in PRICES else np.isinf(values))
         object.__setattr__(self, "index", self.index.tz_convert("UTC").as_unit(UNIT).rename("time"))
         object.__setattr__(self, "coins", tuple(self.coins))
         object.__setattr__(
@@ -197,17 +188,16 @@ class Panel:
     def __repr__(self) -> str:
         hours, coins = self.tradable.shape
         span = f"{show(self.index[0])} to {show(self.index[-1])}" if hours else "no hour"
-        made = ", SYNTHETIC" * self.synthetic + ", as known" * self.as_known
-        return f"Panel({hours:,} hours x {coins} coins, {span}, {', '.join(self.fields)}{made})"
+        flags = ", SYNTHETIC" * self.synthetic + ", as known" * self.as_known
+        return f"Panel({hours:,} hours x {coins} coins, {span}, {', '.join(self.fields)}{flags})"
 
     def _refuse(self, name: str, bad: np.ndarray) -> None:
         if bad.any():
-            row, column = (int(place[0]) for place in np.nonzero(bad))
+            row, column = (int(axis[0]) for axis in np.nonzero(bad))
             raise DataError(
                 f"Panel field {name!r} of {self.coins[column]} at {show(self.index[row])} is "
                 f"{self.fields[name][row, column]}; it must be {'a positive price' if name in PRICES else 'finite'} "
-                "or NaN "
-                f"({int(bad.sum())} such values)."
+                f"or NaN ({int(bad.sum())} such values)."
             )
 
     @classmethod
@@ -237,14 +227,11 @@ class Panel:
         ------
         DataError
             For a field or coin that is not known, an index that is not consecutive UTC hours, a price that is not
-            positive, a value that is no number.
+            positive, a value that is not a number.
         """
         given = frames if tradable is None else {**frames, "tradable": tradable}
         for name, frame in given.items():
-            if name not in FIELDS and name != "tradable":
-                raise DataError(
-                    f"Unknown panel field {name!r}.{did_you_mean(name, FIELDS)} Fields: {', '.join(FIELDS)}."
-                )
+            _check_field(name)
             if not isinstance(frame, pd.DataFrame):
                 raise DataError(
                     f"Panel field {name!r} is {type(frame).__name__}; a DataFrame (instants x coins) is needed."
@@ -302,25 +289,29 @@ class Panel:
         """Row numbers of `instants`, int64; -1 for one that the panel lacks."""
         return self.index.get_indexer(instants.as_unit(UNIT)).astype(np.int64)
 
-    def known(self) -> Panel:
+    def point_in_time(self) -> Panel:
         """The panel as known just before each instant: ``funding`` of row ``t`` is the rate settled at ``t - 1 h``.
 
         The rate of ``t`` itself is settled after the trade, so no oracle may see it. All other fields already hold
-        what was observed before ``t``.
+        observations from before ``t``.
         """
         if self.as_known:
             return self
         fields = dict(self.fields)
         if "funding" in fields:
-            moved = np.full_like(fields["funding"], np.nan)
-            moved[1:] = fields["funding"][:-1]
-            fields["funding"] = moved
+            shifted = np.full_like(fields["funding"], np.nan)
+            shifted[1:] = fields["funding"][:-1]
+            fields["funding"] = shifted
         return replace(self, fields=fields, as_known=True)
+
+    def known(self) -> Panel:
+        """The former name of :meth:`point_in_time`."""
+        return self.point_in_time()
 
     def until(self, instant: pd.Timestamp) -> Panel:
         """The rows up to and including `instant`, without copying.
 
-        Listings and delistings after `instant` are not known yet, so the coin table loses them.
+        Listings and delistings after `instant` are not known yet, so they are absent from the coin table.
 
         Raises
         ------
@@ -383,21 +374,18 @@ def tradable_rule(
         Listings and delistings.
     observed : ndarray, shape (T,), bool, optional
         Rows in which volume or quotes are observed for any coin, when `fields` holds only some of the coins: what a
-        coin's rows mean must not depend on which others were asked for. Default: as `fields` has it.
+        coin's rows mean must not depend on the other coins of the panel. Default: as `fields` has it.
 
     Returns
     -------
     ndarray, shape (T, N), bool
     """
     tradable = ~np.isnan(fields["mid"])
-    evidence = np.zeros(tradable.shape, dtype=np.bool_)
+    evidence = two_sided(fields, tradable.shape)
     seen = np.zeros(len(index), dtype=np.bool_) if observed is None else observed.copy()
     if "volume_usd" in fields:
         evidence |= fields["volume_usd"] > 0
         seen |= (~np.isnan(fields["volume_usd"])).any(axis=1)
-    for low, high in QUOTES:
-        if low in fields and high in fields:
-            evidence |= ~np.isnan(fields[low]) & ~np.isnan(fields[high])
     seen |= evidence.any(axis=1)
     tradable &= evidence | ~seen[:, None]
     for column, coin in enumerate(table):
@@ -411,17 +399,31 @@ def tradable_rule(
     return tradable
 
 
+def two_sided(fields: Mapping[str, np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    """Cells with a two-sided quote, an array of bool of the shape of the fields."""
+    quoted = np.zeros(shape, dtype=np.bool_)
+    for low, high in QUOTES:
+        if low in fields and high in fields:
+            quoted |= ~np.isnan(fields[low]) & ~np.isnan(fields[high])
+    return quoted
+
+
+def _check_field(name: str) -> None:
+    if name not in FIELDS and name != "tradable":
+        raise DataError(f"Unknown panel field {name!r}.{did_you_mean(name, FIELDS)} Fields: {', '.join(FIELDS)}.")
+
+
 def _aligned(name: str, frame: pd.DataFrame, index: pd.DatetimeIndex, coins: tuple[str, ...]) -> np.ndarray:
-    """Values of `frame` on the panel's instants and coins; what it lacks is NaN, what it has in excess is an error."""
+    """Values of `frame` at the panel's instants and coins; absent ones are NaN, others than the panel's an error."""
     if not isinstance(frame.index, pd.DatetimeIndex) or frame.index.tz is None or frame.index.hasnans:
         raise DataError(f"The index of {name} must be timezone-aware instants; got {_describe_index(frame.index)}.")
     own = frame.set_axis(frame.index.tz_convert("UTC").as_unit(UNIT), axis=0)
     own.columns = [str(coin) for coin in frame.columns]
     if own.index.has_duplicates or own.columns.has_duplicates:
         raise DataError(f"The frame of {name} has repeated instants or coins.")
-    strange = [coin for coin in own.columns if coin not in set(coins)]
-    if strange:
-        raise DataError(f"{name} has coins that mid lacks: {join_first(strange)}.{did_you_mean(strange[0], coins)}")
+    extra = [coin for coin in own.columns if coin not in set(coins)]
+    if extra:
+        raise DataError(f"{name} has coins that mid lacks: {join_first(extra)}.{did_you_mean(extra[0], coins)}")
     outside = own.index.difference(index)
     if len(outside):
         raise DataError(f"{name} has instants that mid lacks, the first {show(outside[0])} ({len(outside)} in all).")
@@ -431,9 +433,11 @@ def _aligned(name: str, frame: pd.DataFrame, index: pd.DatetimeIndex, coins: tup
 
 
 def _table(given: Sequence[Coin], coins: tuple[str, ...]) -> tuple[Coin, ...]:
-    strange = [coin for coin in given if not isinstance(coin, Coin)]
-    if strange:
-        raise DataError(f"table holds {strange[0]!r}, which is no Coin. Write table=[Coin('BTC', sz_decimals=5), ...].")
+    others = [coin for coin in given if not isinstance(coin, Coin)]
+    if others:
+        raise DataError(
+            f"table holds {others[0]!r}, which is not a Coin. Write table=[Coin('BTC', sz_decimals=5), ...]."
+        )
     by_name = {coin.name: coin for coin in given}
     if len(by_name) < len(given):
         names = [coin.name for coin in given]
@@ -456,7 +460,7 @@ def _numbers(name: str, values: np.ndarray) -> np.ndarray:
     try:
         return values.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise DataError(f"Panel field {name!r} has a value that is no number: {error}.") from error
+        raise DataError(f"Panel field {name!r} has a value that is not a number: {error}.") from error
 
 
 def _describe_index(index: pd.Index) -> str:

@@ -1,4 +1,4 @@
-"""What every record on the disk says alike: JSON, versions of libraries, digests of code and files."""
+"""Canonical JSON, versions of libraries, digests of code and files."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-#: Libraries whose version can move a number or a page.
+#: Libraries whose version can change a number or a page.
 RECORDED = ("numpy", "pandas", "numba", "scipy", "pyarrow", "quantstats")
 
 
 def to_json(value: Any) -> str:
-    """JSON with sorted keys and null for a number that is not defined."""
+    """JSON with sorted keys; a number that is not finite is null."""
     return json.dumps(_plain(value), sort_keys=True, indent=2, allow_nan=False) + "\n"
 
 
@@ -43,7 +43,7 @@ def _plain(value: Any) -> Any:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what can move a number or a page."""
+    """Versions of this package, of Python and of :data:`RECORDED`."""
     return {
         "hlbt": version("hlbt"),
         "python": sys.version.split()[0],

@@ -1,4 +1,4 @@
-"""Addresses of servers that a user gives: whether one is usable, and words about it without the token in its path."""
+"""Server addresses that a user gives: validation, and texts that hide a token in their path."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from urllib.parse import SplitResult, urlsplit
 
 from engine.errors import ConfigError
 
-#: A path that every library sends, and quotes in its errors, letter by letter.
+#: A path that every library sends, and quotes in its errors, unchanged.
 _PATH: Final = re.compile(r"(/(?!\.{1,2}(/|$))[A-Za-z0-9._~!$&'()*+,;=:@-]+)*/*")
 
 
 def web_address(url: str) -> SplitResult | None:
-    """The parts of an http or https address with a host; None where `url` is none."""
+    """The parts of an http or https address with a host; None where `url` is not one."""
     try:
         parts = urlsplit(url)
         (parts.hostname or "").encode("idna")
         return parts if parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 else None
-    except ValueError:  # a bracket that is not closed, a port that is no number, a host that has no name
+    except ValueError:  # an open bracket, a port that is not a number, a host that is not a name
         return None
 
 
@@ -35,13 +35,14 @@ def base_address(url: str, option: str) -> str:
     Raises
     ------
     ConfigError
-        When it has another form. The message keeps the value to itself: who can say where its token is?
+        When it has another form. The message does not show the value, which may hold a token anywhere.
     """
     parts = web_address(url)
     if parts is None or parts.query or parts.fragment or "@" in parts.netloc or not _PATH.fullmatch(parts.path):
         raise ConfigError(
-            f"{option} is no address that paths can be appended to: write http:// or https://, the host, a port and a "
-            "path of plain letters where it needs them, and nothing else (its value is not shown: it may hold a token)."
+            f"{option} is not an address to which paths can be appended: write http:// or https://, the host, and "
+            "where needed a port and a path of plain letters, nothing else (its value is not shown: it may hold a "
+            "token)."
         )
     return url.rstrip("/")
 

@@ -11,7 +11,7 @@ from typing import TypeAlias
 import numpy as np
 import pandas as pd
 
-from engine.clock import UNIT, show
+from engine.clock import UNIT, read_instant, show
 from engine.errors import WeightsError, did_you_mean, join_first, reason_of
 from engine.panel import Panel
 
@@ -21,9 +21,6 @@ UNSORTED = "Sparse weights have a row whose coins do not ascend; each column may
 
 #: Weights of many books: (P, D, N), or sparse.
 Weights: TypeAlias = "np.ndarray | SparseWeights"
-
-#: The zone at the end of a time: Z or an offset.
-_ZONE = r"(?:[zZ]|[+-]\d{2}:?\d{2})$"
 
 
 def read_weights(path: str | Path) -> pd.DataFrame:
@@ -93,17 +90,16 @@ def _instants(column: pd.Series, path: Path) -> pd.DatetimeIndex:
             f"Weights file {path}: the times are naive, the first is {column.iloc[0]}. Store them as UTC."
         )
     text = column.astype("str")
-    naive = text[column.isna() | ~text.str.contains(_ZONE)]
+    times = [None if empty else read_instant(time) for time, empty in zip(text, column.isna(), strict=True)]
+    naive = text[[time.tzinfo is None if time else empty for time, empty in zip(times, column.isna(), strict=True)]]
     if len(naive):
         raise WeightsError(
             f"Weights file {path}: {len(naive)} times have no zone: {join_first(naive, 2)}. Write them as "
             "2024-10-01T23:00Z."
         )
-    times = pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
-    if times.isna().any():
-        raise WeightsError(
-            f"Weights file {path}: {join_first(text[times.isna()], 2)} is no time. Write 2024-10-01T23:00Z."
-        )
+    unread = text[[time is None for time in times]]
+    if len(unread):
+        raise WeightsError(f"Weights file {path}: {join_first(unread, 2)} is no time. Write 2024-10-01T23:00Z.")
     return pd.DatetimeIndex(times, name="time")
 
 

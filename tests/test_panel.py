@@ -55,7 +55,7 @@ def at(row: int, coin: str, value: object) -> pd.DataFrame:
         ({"mid": MID, "funding": pd.concat([MID, MID])}, "The frame of funding has repeated instants or coins"),
         ({"mid": MID, "funding": MID.rename(columns={"ETH": "eth"})}, "mid lacks: eth. Did you mean 'ETH'?"),
         ({"mid": MID.iloc[:-2], "funding": MID}, "the first 2024-10-03 10:00 UTC (2 in all)"),
-        ({"mid": at(7, "ETH", "n/a")}, "Panel field 'mid' has a value that is no number"),
+        ({"mid": at(7, "ETH", "n/a")}, "Panel field 'mid' has a value that is not a number"),
         ({"mid": at(7, "ETH", 0.0)}, "'mid' of ETH at 2024-10-01 07:00 UTC is 0.0; it must be a positive price or NaN"),
         ({"mid": at(7, "ETH", np.inf)}, "'mid' of ETH at 2024-10-01 07:00 UTC is inf"),
         ({"mid": MID, "ask": at(0, "BTC", -1.0)}, "'ask' of BTC at 2024-10-01 00:00 UTC is -1.0"),
@@ -63,7 +63,7 @@ def at(row: int, coin: str, value: object) -> pd.DataFrame:
             {"mid": MID, "funding": at(9, "BTC", -np.inf)},
             "BTC at 2024-10-01 09:00 UTC is -inf; it must be finite or NaN",
         ),
-        ({"mid": MID, "table": {"BTC": 5}}, "table holds 'BTC', which is no Coin. Write table=[Coin('BTC'"),
+        ({"mid": MID, "table": {"BTC": 5}}, "table holds 'BTC', which is not a Coin. Write table=[Coin('BTC'"),
         ({"mid": MID, "table": [Coin("BTC"), Coin("BTC", sz_decimals=5)]}, "two entries for BTC"),
         ({"mid": MID, "table": [Coin("btc", sz_decimals=5)]}, "mid lacks: btc. Did you mean 'BTC'? Leave them out"),
     ],
@@ -197,7 +197,7 @@ def test_everything_a_run_reads_is_in_the_digest() -> None:
         replace(panel, table=table),
         replace(panel, synthetic=True),
         replace(panel, index=panel.index + pd.Timedelta(days=1)),
-        panel.known(),
+        panel.point_in_time(),
         panel.until(panel.index[-2]),
     ]
     digests = [panel.digest, *(other.digest for other in others)]
@@ -222,21 +222,21 @@ def test_until_keeps_the_row_itself_and_forgets_what_came_later() -> None:
         panel.until(pd.Timestamp("2024-10-02T05:00"))
 
 
-def test_known_funding_is_that_of_the_hour_before() -> None:
+def test_funding_at_a_point_in_time_is_that_of_the_hour_before() -> None:
     panel = random_panel(3, 50, 4)
-    known = panel.known()
+    known = panel.point_in_time()
     assert np.isnan(known.values("funding")[0]).all()
     np.testing.assert_array_equal(known.values("funding")[1:], panel.values("funding")[:-1])
     np.testing.assert_array_equal(known.values("mid"), panel.values("mid"))
-    assert known.known() is known
-    assert not Panel.from_frames(mid=MID).known().fields.keys() - {"mid"}
+    assert known.point_in_time() is known and known.known() is known
+    assert not Panel.from_frames(mid=MID).point_in_time().fields.keys() - {"mid"}
 
 
 def test_a_panel_and_a_result_are_shown_in_a_line() -> None:
     made = Panel.from_frames(mid=pd.DataFrame({"BTC": [100.0, 110.0]}, index=INDEX[:2]), synthetic=True)
     span = f"{INDEX[0]:%Y-%m-%d %H:%M} UTC to {INDEX[1]:%Y-%m-%d %H:%M} UTC"
     assert repr(made) == f"Panel(2 hours x 1 coins, {span}, mid, SYNTHETIC)"
-    assert repr(made.known()).endswith("mid, SYNTHETIC, as known)")
+    assert repr(made.point_in_time()).endswith("mid, SYNTHETIC, as known)")
     free = RunConfig.from_dict({"costs": {"taker_bps": 0.0, "half_spread_bps": 0.0}, "execution": {"lots": False}})
     result = backtest(made, pd.DataFrame({"BTC": [0.5]}, index=made.index[:1]), free)
     assert repr(result) == f"Result(equity 10,000.00 -> 10,500.00 USD, 1 trades, {made!r})"

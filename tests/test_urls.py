@@ -66,7 +66,7 @@ def test_an_address_that_paths_can_be_appended_to(url: str, base: str) -> None:
 )
 def test_what_is_no_address(url: str) -> None:
     assert web_address(url) is None
-    with pytest.raises(ConfigError, match="--base-url is no address"):
+    with pytest.raises(ConfigError, match="--base-url is not an address"):
         base_address(url, "--base-url")
 
 

@@ -25,7 +25,7 @@ from engine.errors import ConfigError, DataError, did_you_mean, join_first
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.data.cache import Store
-    from engine.data.s3_archive import Plan
+    from engine.data.s3_archive import DownloadPlan
     from engine.data.s3_bucket import Bucket
     from engine.data.sync_api import SyncReport
 
@@ -64,7 +64,7 @@ def import_freqtrade_command(
         report = import_freqtrade(store, folder, replace=replace, progress=step)
     merge = report.merge
     if as_json:
-        print_json({"cache": str(store.path), **asdict(report)})
+        print_json({"cache": str(store.path), **report.to_dict()})
     else:
         show_all(
             f"{report.files} files, {report.coins} coins into {store.path}: {merge.added:,} values added, "
@@ -224,10 +224,10 @@ def _plan(
     endpoint_url: str | None,
     jobs: int,
     timeout_seconds: float,
-) -> tuple[Bucket, Plan]:
+) -> tuple[Bucket, DownloadPlan]:
     """What the settings ask of the archive."""
     from engine.clock import parse_instant
-    from engine.data.s3_archive import BUCKET, Range, make_plan
+    from engine.data.s3_archive import BUCKET, ArchiveRange, plan_downloads
     from engine.data.s3_bucket import Bucket
 
     if quotes not in (None, "l2book"):
@@ -238,7 +238,7 @@ def _plan(
     if not all(word.isdecimal() and int(word) < 24 for word in words):
         raise ConfigError(f"--hours is {hours!r}; it must be hours of the day, 0 to 23, as 22 or 10,22.")
     data = config.data
-    asked = Range(
+    asked = ArchiveRange(
         None if data.start is None else parse_instant(data.start, "data.start"),
         None if data.end is None else parse_instant(data.end, "data.end"),
         quotes is not None,
@@ -248,7 +248,7 @@ def _plan(
     bucket = Bucket(BUCKET, endpoint_url, jobs=jobs, timeout_seconds=timeout_seconds)
     recorded = {key: record.etag for key, record in store.read_objects().items()}
     with waiting("Listing the archive ..."):
-        return bucket, make_plan(bucket, recorded, asked, usd_per_gb=usd_per_gb, jobs=jobs)
+        return bucket, plan_downloads(bucket, recorded, asked, usd_per_gb=usd_per_gb, jobs=jobs)
 
 
 @data_app.command("status")

@@ -89,7 +89,7 @@ def demo_command(
     command = "hlbt" if shutil.which("hlbt") else os.path.relpath(sys.argv[0])
     show_all(
         demo_table(made),
-        f"Sweep of {len(study)} sets of momentum: {'passed' if verdict.passed else 'not passed'}. {verdict.says}\n",
+        f"Sweep of {len(study)} sets of momentum: {'passed' if verdict.passed else 'not passed'}. {verdict.summary}\n",
         f"SYNTHETIC DATA: made-up prices with a small built-in effect; nothing here says anything about a market.\n\n"
         f"Open     {page}\n"
         f"         {made[0][2] / 'tearsheet.html'}\n"
@@ -98,5 +98,5 @@ def demo_command(
         f"         {command} data sync --source api     (real history from HyperLiquid, no account needed)\n"
         f"         {command} data import freqtrade DIR  (real candles and funding from freqtrade's files)\n"
         f"         {command} backtest --weights FILE    (your own: a column time, then one a coin)\n"
-        "Read     README.md for your own oracle, ARCHITECTURE.md for the rules of an instant",
+        "Read     README.md for your own oracle, docs/rules.md for what is simulated",
     )

@@ -1,9 +1,10 @@
-"""``hlbt oracle``: is an oracle free of look-ahead, and what is its signal worth."""
+"""``hlbt oracle``: the look-ahead audit of an oracle and the analysis of its signal."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,13 +18,18 @@ from engine.commands.options import (
     reports_folder,
 )
 from engine.commands.progress import print_json, progress, show_all
-from engine.commands.tables import audit_table
+from engine.commands.tables import checks_table
+
+if TYPE_CHECKING:
+    from engine.panel import Panel
 
 PathArgument = Annotated[
     str, typer.Argument(metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
 ]
 
-oracle_app = typer.Typer(help="Examine an oracle: look-ahead, signal.", no_args_is_help=True)
+oracle_app = typer.Typer(help="Check an oracle for look-ahead, analyse its signal.", no_args_is_help=True)
+
+_OUTCOMES = {"passed": "pass", "failed": "fail", "not computed": "skipped"}
 
 
 @oracle_app.command("check")
@@ -32,13 +38,13 @@ def check_command(
     param: ParamOption = None,
     cuts: Annotated[
         int | None,
-        typer.Option("--cuts", metavar="N", help="Instants at which the data are cut; default all while they are few."),
+        typer.Option("--cuts", metavar="N", help="Number of instants at which the data are cut; default all if few."),
     ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Audit an oracle for look-ahead; the exit code is not 0 when it fails a check.
+    """Audit an oracle for look-ahead; the exit code is 1 when it fails a check.
 
     Example: hlbt oracle check research.oracles.momentum:Momentum --param lookback_hours=72
     """
@@ -47,29 +53,34 @@ def check_command(
     from engine.oracles.loading import bound_parameters, load_oracle
     from engine.simulation.backtest import decisions_of
 
-    settled, parameters = config_of(config, settings), parameters_of(param)
+    run_config, parameters = config_of(config, settings), parameters_of(param)
     kind = type(load_oracle(path, parameters))  # before the data are read
     with progress() as step:
         step(0, 1, "loading the panel")
-        panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
-        found = audit(path, panel, decisions_of(panel, settled), settled, parameters=parameters, cuts=cuts, step=step)
-    if as_json:
-        print_json(
-            {
-                "path": path,
-                "parameters": bound_parameters(kind, parameters),
-                "synthetic": panel.synthetic,
-                "start": panel.index[0].isoformat(),
-                "end": panel.index[-1].isoformat(),
-                "coins": len(panel.coins),
-                **found.to_dict(),
-            }
+        panel = load_panel(run_config.data.cache, run_config.start, run_config.end, run_config.data.coins)
+        result = audit(
+            path, panel, decisions_of(panel, run_config), run_config, parameters=parameters, cuts=cuts, step=step
         )
+    if as_json:
+        print_json({**_origin(path, bound_parameters(kind, parameters), panel), **result.to_dict()})
     else:
-        show_all(audit_table(found, panel.synthetic))
-    found.raise_for_failure()
+        title = f"{result.oracle}: {result.decisions} decisions{'  [SYNTHETIC DATA]' if panel.synthetic else ''}"
+        show_all(checks_table(result.checks, title, ("check", "meaning", "outcome", "result"), _OUTCOMES))
+    result.raise_for_failure()
     if not as_json:
-        show_all(found.message())
+        show_all(result.message())
+
+
+def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str, Any]:
+    """What was examined, for the JSON of both commands."""
+    return {
+        "path": path,
+        "parameters": parameters,
+        "synthetic": panel.synthetic,
+        "start": panel.index[0].isoformat(),
+        "end": panel.index[-1].isoformat(),
+        "coins": len(panel.coins),
+    }
 
 
 @oracle_app.command("report")
@@ -77,7 +88,7 @@ def report_command(
     path: PathArgument,
     param: ParamOption = None,
     horizon: Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Days of the forward return.")] = 1,
-    quantiles: Annotated[int, typer.Option("--quantiles", metavar="Q", help="Groups that the coins are cut into.")] = 5,
+    quantiles: Annotated[int, typer.Option("--quantiles", metavar="Q", help="Number of groups of coins.")] = 5,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The page; default reports/signals-<name>-....html.")
     ] = None,
@@ -97,16 +108,16 @@ def report_command(
     from engine.reporting.signal_page import conclusions, page_name, write_signals
     from engine.runs import Origin
 
-    settled, parameters = config_of(config, settings), parameters_of(param)
+    run_config, parameters = config_of(config, settings), parameters_of(param)
     if out is not None:
         check_page(out, "signals")
     oracle = load_oracle(path, parameters)
     with progress() as step:
         step(0, 3, "loading the panel")
-        panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
-        found = analyse(oracle, panel, settled, horizon, quantiles, step)
+        panel = load_panel(run_config.data.cache, run_config.start, run_config.end, run_config.data.coins)
+        signals = analyse(oracle, panel, run_config, horizon, quantiles, step)
         origin = Origin(
-            found.name,
+            signals.name,
             "oracle",
             path,
             bound_parameters(type(oracle), parameters),
@@ -114,21 +125,10 @@ def report_command(
         )
         step(3, 3, "page")
         if out is None:
-            out = reports_folder() / page_name(found, panel, settled, origin)
-        page = write_signals(out, found, panel, settled, origin)
+            out = reports_folder() / page_name(signals, panel, run_config, origin)
+        page = write_signals(out, signals, panel, run_config, origin)
     if as_json:
-        print_json(
-            {
-                "page": str(page),
-                "path": path,
-                "parameters": origin.parameters,
-                "synthetic": panel.synthetic,
-                "start": panel.index[0].isoformat(),
-                "end": panel.index[-1].isoformat(),
-                "coins": len(panel.coins),
-                **found.to_dict(),
-            }
-        )
+        print_json({"page": str(page), **_origin(path, origin.parameters, panel), **signals.to_dict()})
         return
-    label = "SYNTHETIC DATA\n" if panel.synthetic else ""
-    show_all(f"{label}{found.name}\n" + "\n".join(f"- {sentence}" for sentence in conclusions(found)), f"Page: {page}")
+    lines = ["SYNTHETIC DATA"] * panel.synthetic + [signals.name] + [f"- {line}" for line in conclusions(signals)]
+    show_all("\n".join(lines), f"Page: {page}")

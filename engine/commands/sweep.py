@@ -17,7 +17,7 @@ from engine.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from engine.sweeps.grid import StudyFile
     from engine.sweeps.study import Study
-    from engine.validation.validate import Verdict
+    from engine.validation.verdict import Verdict
 
 StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="What to run; or say it with flags.")]
 
@@ -58,7 +58,7 @@ def sweep_command(
 ) -> None:
     """Run many sets of parameters, resumable, and judge the best of them.
 
-    Ctrl-C keeps what is done; the same command goes on. No unchanged set is ever run twice.
+    Ctrl-C keeps what is done; the same command continues. No unchanged set is ever run twice.
 
     Example: hlbt sweep --oracle research.oracles.momentum:Momentum --grid lookback_hours=24,72,168 --grid n=3,5,10
     """
@@ -66,32 +66,32 @@ def sweep_command(
     from engine.data.panel_loader import load_panel
     from engine.sweeps.sweep import sweep
 
-    asked = _asked(study, oracle, grid, param, where, sample, seed, name)
-    settled = RunConfig.load(config, settings or (), asked.sections)
+    request = _request(study, oracle, grid, param, where, sample, seed, name)
+    settled = RunConfig.load(config, settings or (), request.sections)
     where_run = _executor(executor, address, workers)
     panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
     with sweep_progress() as step:
-        found = sweep(
+        result = sweep(
             panel,
-            asked.oracles,
-            asked.grid,
+            request.oracles,
+            request.grid,
             settled,
-            fixed=asked.fixed,
-            where=asked.where,
-            sample=asked.sample,
-            seed=asked.seed,
+            fixed=request.fixed,
+            where=request.where,
+            sample=request.sample,
+            seed=request.seed,
             returns=returns,
             executor=where_run,
-            name=asked.name,
+            name=request.name,
             reports=reports,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             progress=step,
         )
-    judged = judge(found, panel, reports, top) if verdict else None
-    _show(found, judged, as_json)
+    judged = judge(result, panel, reports, top) if verdict else None
+    _show(result, judged, as_json)
 
 
-def _asked(
+def _request(
     file: Path | None,
     oracle: list[str] | None,
     grid: list[str] | None,
@@ -106,17 +106,17 @@ def _asked(
 
     from engine.sweeps.grid import StudyFile, parse_grid, read_study_file
 
-    asked = read_study_file(file) if file is not None else StudyFile()
-    if grid and not isinstance(asked.grid, dict):
+    request = read_study_file(file) if file is not None else StudyFile()
+    if grid and not isinstance(request.grid, dict):
         raise ConfigError("--grid cannot be put over the [[sets]] of the study file. Leave one out.")
     changes: dict[str, Any] = {
-        "oracles": tuple(oracle) if oracle else asked.oracles,
-        "grid": {**asked.grid, **parse_grid(grid)} if grid and isinstance(asked.grid, dict) else asked.grid,
-        "fixed": {**asked.fixed, **parameters_of(param)},
-        "where": (*asked.where, *(where or ())),
-        "sample": asked.sample if sample is None else sample,
-        "seed": asked.seed if seed is None else seed,
-        "name": name or asked.name,
+        "oracles": tuple(oracle) if oracle else request.oracles,
+        "grid": {**request.grid, **parse_grid(grid)} if grid and isinstance(request.grid, dict) else request.grid,
+        "fixed": {**request.fixed, **parameters_of(param)},
+        "where": (*request.where, *(where or ())),
+        "sample": request.sample if sample is None else sample,
+        "seed": request.seed if seed is None else seed,
+        "name": name or request.name,
     }
     if seed is not None and changes["sample"] is None:
         raise ConfigError("--seed is of the draw: add --sample SETS, or leave it out.")
@@ -124,7 +124,7 @@ def _asked(
         raise ConfigError("Name what to sweep: a STUDY.toml with an oracle, or --oracle PATH:CLASS.")
     if not changes["grid"]:
         raise ConfigError("The grid is empty: give --grid k=a,b,c, or a [grid] in the study file.")
-    return replace(asked, **changes)
+    return replace(request, **changes)
 
 
 def _executor(name: str, address: str | None, workers: int | None) -> Any:
@@ -149,7 +149,7 @@ def _show(study: Study, verdict: Verdict | None, as_json: bool) -> None:
                 "folder": str(study.folder),
                 "sets": study.record["sets"],
                 "synthetic": study.record["synthetic"],
-                "best": None if best is None else {**study.chosen(best), "metrics": dict(study.table.iloc[best])},
+                "best": None if best is None else {**study.params(best), "metrics": dict(study.table.iloc[best])},
                 "verdict": None if verdict is None else verdict.to_dict(),
             }
         )

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from engine.checks import Check
-    from engine.lookahead.audit import Audit
     from engine.runs import Origin
     from engine.simulation.result import Result
     from engine.sweeps.study import Study
@@ -166,7 +165,7 @@ def checks_table(
     for heading in CHECK_COLUMNS:
         if heading in columns:
             numeric = heading in ("value", "required")
-            folded = heading == "result" or (heading == "meaning" and "check" not in columns)
+            folded = heading in ("meaning", "result")
             table.add_column(
                 heading if heading != "outcome" else "",
                 justify="right" if numeric else "left",
@@ -190,23 +189,6 @@ def checks_table(
             "result": Text(f"{check.summary}\n-> {check.cure}" if check.cure and not check.passed else check.summary),
         }
         table.add_row(*(cells[heading] for heading in CHECK_COLUMNS if heading in columns))
-    return table
-
-
-def audit_table(audit: Audit, synthetic: bool) -> Table:
-    """The checks of an oracle, a row each."""
-    from rich.table import Table
-
-    label = "  [SYNTHETIC DATA]" if synthetic else ""
-    table = Table(title=f"{audit.oracle}: {audit.decisions} decisions{label}", title_justify="left")
-    for heading in ("check", "what must hold", "", "what was seen"):
-        table.add_column(heading, no_wrap=heading in ("check", ""), overflow="fold")
-    from rich.markup import escape
-
-    styles = {"pass": "green", "fail": "bold red", "skipped": "dim"}
-    for check in audit.checks:
-        style = styles[check.status]
-        table.add_row(check.name, check.title, f"[{style}]{check.status}[/{style}]", escape(check.value))
     return table
 
 
@@ -283,7 +265,7 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
         title += "  [SYNTHETIC DATA]"
     table = Table(title=title, title_justify="left")
     best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
-    found = [(study.chosen(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
+    found = [(study.params(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
     for chosen, _ in found:
         if "oracle" in chosen:
             chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]

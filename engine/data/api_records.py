@@ -1,8 +1,8 @@
-"""HyperLiquid's ``candleSnapshot`` and ``fundingHistory`` answers as rows of the cache, and what asking costs.
+"""HyperLiquid's ``candleSnapshot`` and ``fundingHistory`` responses as rows of the cache, and their request weight.
 
 A candle that opens at 22:00 is row 23:00: `mid` is its close, `volume_usd` its volume (in the coin) times its close. A
 funding rate is stamped some milliseconds, seldom minutes, after the hour that it settles, and belongs to that hour.
-Until June 2023 funding was paid every 8 hours, so absent hours are no error.
+Until June 2023 funding was paid every 8 hours, so missing hours are not an error.
 """
 
 from __future__ import annotations
@@ -15,41 +15,40 @@ from typing import Any
 import numpy as np
 
 from engine.clock import show
-from engine.data.schema import COIN, TIME, Floats, Integers, hours_to_stamps, instant_of
+from engine.data.schema import HOUR_MS, Floats, Integers, instant_of, to_table
 from engine.errors import join_first
 
-_HOUR_MS = 3_600_000
 Parsed = tuple[int, tuple[float, ...]]
 
 
 @dataclass(frozen=True, eq=False)
 class Page:
-    """The usable part of one answer.
+    """The usable part of one response.
 
     Attributes
     ----------
     hours : ndarray, shape (R,), int64
-        Rows, ascending and distinct, within the hours asked for.
+        Rows, ascending and distinct, within the requested hours.
     values : ndarray, shape (R, F)
-        The kind's fields.
+        The fields of the history.
     items : int
-        Items of the answer, which is what it is charged for.
-    reached : int or None
-        Latest row of the answer, usable or not asked for; None when nothing could be read.
-    bad : tuple of str
-        Items that are not what they should be, and why. They are left out.
+        Items of the response, by which it is charged.
+    last_row : int or None
+        Latest row of the response, also when it was not requested; None when no item could be read.
+    malformed : tuple of str
+        Items that could not be read, and why. They are left out.
     """
 
     hours: Integers
     values: Floats
     items: int
-    reached: int | None
-    bad: tuple[str, ...]
+    last_row: int | None
+    malformed: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class HistoryType:
-    """A kind of history: what its answers hold, how many items at most, and what they weigh.
+    """A kind of history: the fields in a response, its most items, and its request weight.
 
     Attributes
     ----------
@@ -57,8 +56,8 @@ class HistoryType:
         For people.
     fields : tuple of str
         Fields of the cache that it fills.
-    cap : int
-        Most items of one answer.
+    max_items : int
+        Most items of one response.
     items_per_weight : int
         Items that add 1 to the weight of a request.
     parse : callable
@@ -67,7 +66,7 @@ class HistoryType:
 
     name: str
     fields: tuple[str, ...]
-    cap: int
+    max_items: int
     items_per_weight: int
     parse: Callable[[Any, str], Parsed]
 
@@ -75,79 +74,73 @@ class HistoryType:
         """Weight of a request that returns so many items."""
         return REQUEST_WEIGHT + math.ceil(items / self.items_per_weight)
 
-    def read(self, answer: Sequence[Any], coin: str, first: int, last: int) -> Page:
-        """Read an answer to a request for the rows `first` to `last`, both hour numbers and inclusive."""
+    def read(self, items: Sequence[Any], coin: str, first: int, last: int) -> Page:
+        """Read the response to a request for the rows `first` to `last`, both hour numbers and inclusive."""
         kept: dict[int, tuple[float, ...]] = {}
-        twice: set[int] = set()
-        bad: list[str] = []
-        reached: int | None = None
-        for item in answer:
+        ambiguous: set[int] = set()
+        malformed: list[str] = []
+        last_row: int | None = None
+        for item in items:
             try:
                 hour, values = self.parse(item, coin)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                what = f"no {error}" if isinstance(error, KeyError) else str(error)
-                bad.append(f"{repr(item)[:120]} ({what})")
+                reason = f"no {error}" if isinstance(error, KeyError) else str(error)
+                malformed.append(f"{repr(item)[:120]} ({reason})")
                 continue
-            reached = hour if reached is None else max(reached, hour)
+            last_row = hour if last_row is None else max(last_row, hour)
             if first <= hour <= last and kept.setdefault(hour, values) != values:
-                twice.add(hour)
-        for hour in sorted(twice):
+                ambiguous.add(hour)
+        for hour in sorted(ambiguous):
             # Two values for one hour leave no way to tell which is right.
-            bad.append(f"two different items for {show(instant_of(hour))}")
+            malformed.append(f"two different items for {show(instant_of(hour))}")
             del kept[hour]
         hours = np.array(sorted(kept), dtype=np.int64)
         values_of = np.array([kept[int(hour)] for hour in hours], dtype=np.float64).reshape(-1, len(self.fields))
-        return Page(hours, values_of, len(answer), reached, tuple(bad))
+        return Page(hours, values_of, len(items), last_row, tuple(malformed))
 
     def table(self, pages: dict[str, list[Page]]) -> Any:
         """Pages of several coins as a pyarrow table of the schema."""
-        import pyarrow as pa
-
-        coins = list(pages)
-        hours = [np.concatenate([page.hours for page in pages[coin]]) for coin in coins]
-        codes = np.repeat(np.arange(len(coins), dtype=np.int32), [len(own) for own in hours])
-        values = np.concatenate([page.values for coin in coins for page in pages[coin]])
-        columns = {
-            TIME: pa.array(hours_to_stamps(np.concatenate(hours))).cast(pa.timestamp("ms", tz="UTC")),
-            COIN: pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(coins, pa.string())),
-        }
-        for place, name in enumerate(self.fields):
-            columns[name] = pa.array(values[:, place])
-        return pa.table(columns)
+        every = [(code, page) for code, own in enumerate(pages.values()) for page in own]
+        codes = np.repeat([code for code, _ in every], [len(page.hours) for _, page in every])
+        values = np.concatenate([page.values for _, page in every])
+        hours = np.concatenate([page.hours for _, page in every])
+        return to_table(list(pages), codes, hours, dict(zip(self.fields, values.T, strict=True)))
 
 
-def bad_items(page: Page) -> str:
+def describe_malformed(page: Page) -> str:
     """Describe the malformed items of a page."""
-    return f"{len(page.bad)} of {page.items} items are malformed and were left out: {join_first(page.bad, 2)}"
+    return (
+        f"{len(page.malformed)} of {page.items} items are malformed and were left out: {join_first(page.malformed, 2)}"
+    )
 
 
 def _candle(item: Any, coin: str) -> Parsed:
     if item["s"] != coin or item["i"] != "1h":
-        raise ValueError(f"an hourly candle of {coin} was asked for")
+        raise ValueError(f"an hourly candle of {coin} was requested")
     opened = _stamp(item["t"])
-    if opened % _HOUR_MS:
+    if opened % HOUR_MS:
         raise ValueError("the open time t is not on the hour")
     close, volume = _number(item["c"]), _number(item["v"])
     if close <= 0 or volume < 0:
         raise ValueError("the close c must be positive, the volume v zero or more")
-    return opened // _HOUR_MS + 1, (close, _number(volume * close))
+    return opened // HOUR_MS + 1, (close, _number(volume * close))
 
 
 def _funding(item: Any, coin: str) -> Parsed:
     if item["coin"] != coin:
-        raise ValueError(f"a rate of {coin} was asked for")
-    return _stamp(item["time"]) // _HOUR_MS, (_number(item["fundingRate"]),)
+        raise ValueError(f"a rate of {coin} was requested")
+    return _stamp(item["time"]) // HOUR_MS, (_number(item["fundingRate"]),)
 
 
 def _stamp(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1_577_836_800_000 <= value < 4_102_444_800_000:
-        raise ValueError(f"{value!r} is no time in milliseconds")
+        raise ValueError(f"{value!r} is not a time in milliseconds")
     return value
 
 
 def _number(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise TypeError(f"{value!r} is no number")
+        raise TypeError(f"{value!r} is not a number")
     number = float(value)
     if not math.isfinite(number):
         raise ValueError(f"{value!r} is not finite")
@@ -156,6 +149,6 @@ def _number(value: Any) -> float:
 
 #: Weight of an info request before its items are counted.
 REQUEST_WEIGHT = 20
-#: The exchange keeps the most recent 5,000 candles of an interval, and returns them in one answer.
+#: The exchange keeps the most recent 5,000 candles of an interval, and returns them in one response.
 CANDLES = HistoryType("candles", ("mid", "volume_usd"), 5000, 60, _candle)
 FUNDING = HistoryType("funding", ("funding",), 500, 20, _funding)

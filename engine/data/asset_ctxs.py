@@ -1,8 +1,8 @@
-"""``asset_ctxs/{YYYYMMDD}.csv.lz4`` of the archive: a minute of every perpetual a line, reduced to hourly rows.
+"""Reduction of ``asset_ctxs/{YYYYMMDD}.csv.lz4``, a line a minute and perpetual, to hourly rows.
 
 Row ``t`` is the last record of the coin stamped in ``[t - 1 h, t)``: one stamped 22:59 is row 23:00, and one stamped
 exactly 23:00:00 belongs to row 24:00. So a day's file gives the rows 01:00 to 24:00 of its day and needs no other file.
-Every field of a row is of that one record. What each column means at that moment is in `ARCHITECTURE.md`, Sources.
+Every field of a row is of that one record.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.data.schema import COIN, NOT_NEGATIVE, TIME, Flags, Floats, Integers, hours_to_stamps
+from engine.data.schema import NOT_NEGATIVE, Flags, Floats, Integers, to_table
 from engine.errors import DataError, join_first
 from engine.panel import PRICES
 
-#: Column of the file -> field. `day_ntl_vlm` is the venue's own 24 hours, from which no hour's volume follows.
+#: Column of the file -> field. `day_ntl_vlm` is over the exchange's own 24 hours, from which no hour's volume follows.
 COLUMNS: Mapping[str, str] = {
     "mid_px": "mid",
     "mark_px": "mark",
@@ -54,12 +54,12 @@ _SLICE = 1 << 18
 
 
 class ObjectError(DataError):
-    """A downloaded object that is not what its name says; the message is the reason."""
+    """A downloaded object that is not of the form that its name says; the message is the reason."""
 
 
 @dataclass(frozen=True, eq=False)
 class Day:
-    """What one file gave.
+    """The hourly rows of one file.
 
     Attributes
     ----------
@@ -68,7 +68,7 @@ class Day:
     records : int
         Lines of the file.
     outside : int
-        Lines stamped on another day, which were left out: the other day's file has them.
+        Lines stamped on another day, which were left out: they are in the other day's file.
     unusable : int
         Values of the hourly rows that are no price (0 or less) or not finite, left out as not observed.
     """
@@ -103,7 +103,7 @@ def reduce_day(content: bytes, day: date) -> Day:
     Raises
     ------
     ObjectError
-        For damaged LZ4, a missing or renamed column, a cut line, a value that is no number or time.
+        For damaged LZ4, a missing or renamed column, a cut line, a value that is not a number or time.
     """
     import pyarrow as pa
 
@@ -116,7 +116,7 @@ def reduce_day(content: bytes, day: date) -> Day:
         records += len(since)
         outside += int((~inside).sum())
         parts.append(table.take(_last_of_each_hour(codes, since, inside)))
-    # What was last in its part of the file, and of that again the last: lines keep their order.
+    # The last record of each part of the file, and of those again the last: lines keep their order.
     table = pa.concat_tables(parts).unify_dictionaries().combine_chunks()
     if not len(table):
         raise ObjectError(f"has no record of its day {day} among {records}")
@@ -124,29 +124,21 @@ def reduce_day(content: bytes, day: date) -> Day:
     if "" in coins:
         raise ObjectError("has a line without a coin")
     since = _seconds(table) - midnight
-    places = _last_of_each_hour(codes, since, np.ones(len(since), dtype=np.bool_))
+    lines = _last_of_each_hour(codes, since, np.ones(len(since), dtype=np.bool_))
     fields: dict[str, Floats] = {}
     unusable = 0
     for column, field in COLUMNS.items():
-        fields[field], bad = _usable(field, table.column(column).to_numpy()[places])
+        fields[field], bad = _usable(field, table.column(column).to_numpy()[lines])
         unusable += bad
-    hourly = to_table(coins, codes[places], midnight // _HOUR + 1 + since[places] // _HOUR, fields)
+    hourly = sorted_table(coins, codes[lines], midnight // _HOUR + 1 + since[lines] // _HOUR, fields)
     return Day(hourly, records, outside, unusable)
 
 
-def to_table(coins: Sequence[str], codes: Integers, hours: Integers, fields: Mapping[str, Floats]) -> Any:
-    """Rows as a pyarrow table of the schema, in its order."""
-    import pyarrow as pa
-
+def sorted_table(coins: Sequence[str], codes: Integers, hours: Integers, fields: Mapping[str, Floats]) -> Any:
+    """Rows in any order as a pyarrow table of the schema: by coin, then by time."""
     rank = np.argsort(np.argsort(np.array(coins, dtype=object)))[codes]
     order = np.lexsort((hours, rank))
-    columns = {
-        TIME: pa.array(hours_to_stamps(hours[order])).cast(pa.timestamp("ms", tz="UTC")),
-        COIN: pa.DictionaryArray.from_arrays(pa.array(codes[order].astype(np.int32)), pa.array(coins, pa.string())),
-    }
-    for name, values in fields.items():
-        columns[name] = pa.array(values[order], from_pandas=True)
-    return pa.table(columns)
+    return to_table(coins, codes[order], hours[order], {name: values[order] for name, values in fields.items()})
 
 
 def _tables(content: bytes) -> Iterator[Any]:
@@ -162,7 +154,7 @@ def _tables(content: bytes) -> Iterator[Any]:
         rest = text[cut:]
         if cut:
             yield _parse(head + text[:cut])
-    # What follows the last line end may be cut within its last number, and nothing would show it: not taken. A line
+    # Text after the last line end may be cut within its last number, and nothing would show it: it is left out. A line
     # that is cut earlier is an error.
     yield _parse(head + rest + b"\n" if rest else head).slice(0, 0)
 
@@ -194,7 +186,7 @@ def _check_header(head: bytes) -> None:
             f"lacks the column {join_first(missing)} (or has it twice); its header is {','.join(names)[:300]}"
         )
     if tuple(names[: len(HEADER)]) != HEADER:
-        # The names could be followed, but a header that was turned without its values would swap prices in silence.
+        # Columns could be read by name, but a header reordered without its values would swap prices silently.
         raise ObjectError(
             f"has its columns in another order than the archive's; its header is {','.join(names)[:300]}, and "
             f"{','.join(HEADER)} is expected"
@@ -243,18 +235,18 @@ def _seconds(table: Any) -> Integers:
 
 
 def _last_of_each_hour(codes: Integers, since: Integers, inside: Flags) -> Integers:
-    """Places of the last record of every coin and hour; of two with one stamp, the later line."""
-    places = np.flatnonzero(inside)
-    if (np.diff(since[places]) < 0).any():
-        places = places[np.argsort(since[places], kind="stable")]
+    """Line numbers of the last record of every coin and hour; of two with one stamp, the later line."""
+    lines = np.flatnonzero(inside)
+    if (np.diff(since[lines]) < 0).any():
+        lines = lines[np.argsort(since[lines], kind="stable")]
     last = np.full((int(codes.max(initial=0)) + 1) * 24, -1, dtype=np.int64)
     # Where an index is repeated, numpy keeps the value assigned last.
-    last[codes[places] * 24 + since[places] // _HOUR] = places
+    last[codes[lines] * 24 + since[lines] // _HOUR] = lines
     return last[last >= 0]
 
 
 def _usable(field: str, values: Floats) -> tuple[Floats, int]:
-    """Values with NaN in place of what cannot be one of the field, and how many those are."""
+    """Values with NaN in place of impossible ones, and how many those are."""
     low = 0.0 if field in NOT_NEGATIVE else -np.inf
     bad = ~np.isnan(values) & (~np.isfinite(values) | ((values <= 0) if field in PRICES else (values < low)))
     return np.where(bad, np.nan, values), int(bad.sum())

@@ -1,15 +1,15 @@
-"""The cache: one parquet file a month, a manifest, and the append-only way in.
+"""The cache: one parquet file a month and a manifest, read by month and written by append-only merges.
 
 ::
 
     data_cache/
-      manifest.json                      which files count; the coin table; replaced atomically
+      manifest.json                      the files of the cache; the coin table; replaced atomically
       hourly/2024-10.1f2e3d4c5b6a.parquet   a month, named by its own digest
-      objects/asset_ctxs-2024-10.....parquet   which objects of an archive are in it (engine.data.manifest)
+      objects/asset_ctxs-2024-10.....parquet   objects of an archive that are in it (engine.data.manifest)
       .lock                              one writer at a time
 
 A write puts the new files beside the old ones, then replaces the manifest, then removes the old ones. Killed at any
-moment, it leaves the cache as it was or as it is after; what is left over goes at the next write.
+moment, it leaves the cache as before or as after; leftover files are removed by the next write.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
 from engine.data.cache_files import HOURLY, leftovers, sweep
-from engine.data.coin_table import CoinMeta, CoinRecord
+from engine.data.coin_table import CoinMeta, CoinRecord, Span
 from engine.data.manifest import FOLDER as OBJECTS
 from engine.data.manifest import (
     MANIFEST,
@@ -58,28 +58,29 @@ from engine.panel import FIELDS
 
 #: The source name of made-up data. A cache is synthetic as a whole or not at all.
 SYNTHETIC = "synthetic"
-_CURE = "`hlbt data verify` checks every file; delete the cache and import again to mend it."
+_CURE = "`hlbt data verify` checks every file; delete the cache and import again to restore it."
 Progress = Callable[[int, int, str], None]
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
+Entry = TypeVar("Entry")
 
 
 class CacheFileError(DataError):
-    """A file that the manifest names is missing or not as the manifest says."""
+    """A file of the manifest is missing, or does not match its digest."""
 
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What :meth:`Store.verify` found.
+    """The result of :meth:`Store.verify`.
 
     Attributes
     ----------
     files, bytes : int
-        Files that the manifest names, and their size.
+        Files of the manifest, and their size.
     missing, changed : tuple of str
-        Named files that are absent; whose content differs from its digest.
+        Files of the manifest that are absent; whose content does not match their digest.
     foreign : tuple of str
-        Files under ``hourly/`` and ``objects/`` that the manifest does not name, and leftovers of killed writers. They
-        do no harm.
+        Files under ``hourly/`` and ``objects/`` that are not in the manifest, and leftovers of killed writers. They do
+        no harm.
     """
 
     files: int
@@ -90,12 +91,12 @@ class VerifyReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every file that counts is there and whole."""
+        """Whether every file of the manifest is intact."""
         return not (self.missing or self.changed)
 
 
 class Store:
-    """A cache folder. Making one reads and writes nothing.
+    """A cache folder. The constructor reads and writes nothing.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ class Store:
         self.path = Path(path)
 
     def manifest(self) -> Manifest | None:
-        """State of the cache; None when it was never written to.
+        """The state of the cache; None when it was never written to.
 
         Raises
         ------
@@ -117,7 +118,7 @@ class Store:
         return read_manifest(self.path)
 
     def require(self) -> Manifest:
-        """State of a cache that has data.
+        """The state of a cache that has data.
 
         Raises
         ------
@@ -135,8 +136,20 @@ class Store:
             )
         return manifest
 
-    def consistent(self, read: Callable[[Manifest], Answer]) -> Answer:
-        """Run `read` on one state of the cache; again on the newer one when a writer removed files under it."""
+    def price_span(self, manifest: Manifest) -> Span:
+        """First and last row of the cache that has any price.
+
+        Raises
+        ------
+        DataError
+            When it has none.
+        """
+        if manifest.span is None:
+            raise DataError(f"The cache {self.path} has no price yet, only funding. Import candles or quotes too.")
+        return manifest.span
+
+    def consistent(self, read: Callable[[Manifest], Result]) -> Result:
+        """Run `read` on one state of the cache; again on the newer one when a writer removed its files meanwhile."""
         while True:
             manifest = self.require()
             try:
@@ -158,7 +171,7 @@ class Store:
         Raises
         ------
         CacheFileError
-            When the file is missing, or its content is not what the manifest's digest says.
+            When the file is missing, or its content does not match its digest.
         """
         names = [name for name in entry.fields if fields is None or name in fields]
         table = self._table(entry, [TIME, COIN, *names])
@@ -173,27 +186,23 @@ class Store:
         )
 
     def read_origins(self, entry: FileEntry) -> dict[str, Origins]:
-        """Where each cell of a file came from, by field; the rows are those of :meth:`read`."""
+        """The source of each cell of a file, by field; the rows are those of :meth:`read`."""
         several = [name for name, sources in entry.sources.items() if len(sources) > 1]
         table = self._table(entry, [name + SOURCE for name in several]) if several else None
-        found: dict[str, Origins] = {}
+        origins: dict[str, Origins] = {}
         for name, sources in entry.sources.items():
             codes = np.zeros(entry.rows, dtype=np.int64)
             if table is not None and name in several:
                 column = table.column(name + SOURCE).chunk(0)
                 sources = tuple(column.dictionary.to_pylist())
                 codes = column.indices.fill_null(0).to_numpy().astype(np.int64)
-            found[name] = (sources, codes)
-        return found
+            origins[name] = (sources, codes)
+        return origins
 
-    def read_objects(self, dataset: str | None = None, manifest: Manifest | None = None) -> dict[str, ObjectRecord]:
-        """Every object that is recorded, by key; of one dataset only when it is named."""
-        manifest = manifest or self.manifest() or Manifest(False)
-        found: dict[str, ObjectRecord] = {}
-        for group, entry in manifest.objects.items():
-            if dataset is None or group.rpartition("-")[0].rpartition("-")[0] == dataset:
-                found.update(self._records(entry))
-        return found
+    def read_objects(self) -> dict[str, ObjectRecord]:
+        """Every downloaded object, by key."""
+        manifest = self.manifest() or Manifest(False)
+        return {key: record for entry in manifest.objects.values() for key, record in self._records(entry).items()}
 
     def _records(self, entry: ObjectsEntry | None) -> dict[str, ObjectRecord]:
         return {} if entry is None else decode(self._content(entry))
@@ -208,12 +217,12 @@ class Store:
             return file.read(columns=list(columns)).combine_chunks()
 
     def _content(self, entry: FileEntry | ObjectsEntry) -> bytes:
-        """A file that is as it was written: parquet itself gives other numbers for many a wrong byte."""
+        """A file, checked against its digest: parquet itself reads a wrong byte as another number."""
         path = self.path / entry.name
         try:
             content = path.read_bytes()
         except FileNotFoundError as error:
-            raise CacheFileError(f"{path} is missing, though the manifest names it. {_CURE}") from error
+            raise CacheFileError(f"{path} is missing, though it is in the manifest. {_CURE}") from error
         except OSError as error:
             raise CacheFileError(f"{path} cannot be read: {error.strerror}. {_CURE}") from error
         if hashlib.sha256(content).hexdigest() != entry.sha256:
@@ -232,11 +241,11 @@ class Store:
     ) -> MergeReport:
         """Add data, in one commit.
 
-        New cells fill what is absent. Of a cell that several sources give, the cache holds the value of the highest in
-        :mod:`engine.data.merge`, whichever came first, and how far they are apart is reported. A cell that a
-        source of the same rank (as a rule the same source) gave with another value (relative difference above 1e-9)
-        is a conflict: nothing of that coin is taken from that table, and the conflict is reported. So a table is the
-        unit of trust: hand over one a field group and, where it matters, one a coin.
+        New cells fill absent ones. Of a cell that several sources have, the cache holds the value of the highest in
+        :mod:`engine.data.merge`, whichever was merged first, and the difference is reported. A cell with another value
+        (relative difference above 1e-9) from a source of the same rank (as a rule the same source) is a conflict:
+        nothing of that coin is taken from that table, and the conflict is reported. So a table is the unit of trust:
+        pass one a field group and, where it matters, one a coin.
 
         Parameters
         ----------
@@ -247,15 +256,11 @@ class Store:
         replace : bool
             Take the new value of a conflicting cell instead.
         meta : iterable of CoinMeta
-            What is known of the coins, for the coin table; its origin is `source`.
+            Coins for the coin table; their origin is `source`.
         objects : mapping of str to sequence of ObjectRecord, optional
             Objects whose rows the tables hold, by dataset and month (``"asset_ctxs-2024-10"``).
         progress : callable, optional
             Called with months done, months in all, and the month's name.
-
-        Returns
-        -------
-        MergeReport
 
         Raises
         ------
@@ -265,14 +270,12 @@ class Store:
         """
         parts = [read_rows(table, source) for table in tables]
         parts = [rows for rows in parts if len(rows.codes)]
+        tally = Tally()
+        written: list[str] = []
         with _Writing(self) as writing:
             before = self.state_for(source == SYNTHETIC)
-            coins = dict(before.coins)
-            for told in meta:
-                coins[told.name] = coins.get(told.name, CoinRecord(told.name)).with_meta(told, source, None)
-            tally = Tally()
+            coins = _with_metas(before.coins, meta, source, None)
             files = dict(before.files)
-            written: list[str] = []
             if parts:
                 cube = self._cube(before, parts)
                 for rows in parts:
@@ -280,66 +283,58 @@ class Store:
                 written = self._write_months(cube, files, progress)
                 _widen(coins, cube)
             records = self._write_objects(before, objects or {})
-            after = Manifest(before.synthetic, dict(sorted(files.items())), dict(sorted(coins.items())), records)
-            writing.commit(before, after)
+            writing.commit(before, Manifest(before.synthetic, _sorted(files), _sorted(coins), records))
         return tally.report(source, written)
 
     def update_coin_table(
         self, metas: Sequence[CoinMeta], origin: str, as_of: pd.Timestamp | None
     ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """Put what `meta` says into the coin table; returns the names added and the names changed."""
+        """Put the coins of a `meta` response into the coin table; returns the names added and the names changed."""
         with _Writing(self) as writing:
             before = self.state_for(False)
-            coins = dict(before.coins)
-            for meta in metas:
-                coins[meta.name] = coins.get(meta.name, CoinRecord(meta.name)).with_meta(meta, origin, as_of)
-            writing.commit(before, replace(before, coins=dict(sorted(coins.items()))))
+            coins = _with_metas(before.coins, metas, origin, as_of)
+            writing.commit(before, replace(before, coins=_sorted(coins)))
         added = tuple(name for name in coins if name not in before.coins)
         return added, tuple(name for name, old in before.coins.items() if coins[name] != old)
 
     def tidy(self) -> None:
-        """Remove what killed writers left; every write does, so this is for a command that finds nothing to write."""
+        """Remove leftovers of killed writers; every write does, so this is for a command that has nothing to write."""
         manifest = self.manifest()
         if manifest is not None and leftovers(self.path, {entry.name for entry in manifest.entries}):
             with _Writing(self):
                 pass
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
-        """Compute the digest of every file again.
+        """Check every file against its digest.
 
         Raises
         ------
         DataError
             When the cache is empty or its manifest damaged.
         """
-        manifest = self.require()
-        missing, changed = [], []
-        entries = manifest.entries
+        entries = self.require().entries
+        missing: list[str] = []
+        changed: list[str] = []
         for done, entry in enumerate(entries):
             if progress:
                 progress(done, len(entries), entry.name)
             try:
-                content = (self.path / entry.name).read_bytes()
-            except FileNotFoundError:
-                missing.append(entry.name)
-                continue
-            except OSError:
-                changed.append(entry.name)
-                continue
-            if hashlib.sha256(content).hexdigest() != entry.sha256:
-                changed.append(entry.name)
+                self._content(entry)
+            except CacheFileError as error:
+                (missing if isinstance(error.__cause__, FileNotFoundError) else changed).append(entry.name)
         if progress:
             progress(len(entries), len(entries), "done")
         kept = {entry.name for entry in entries}
-        foreign = {str(path.relative_to(self.path)) for path in leftovers(self.path, kept)}
+        foreign = set(leftovers(self.path, kept))
         for folder in (self.path / HOURLY, self.path / OBJECTS):
             if folder.is_dir():
-                foreign |= {str(path.relative_to(self.path)) for path in folder.iterdir()} - kept
+                foreign |= {path for path in folder.iterdir() if str(path.relative_to(self.path)) not in kept}
+        names = sorted(str(path.relative_to(self.path)) for path in foreign)
         size = sum(entry.bytes for entry in entries)
-        return VerifyReport(len(entries), size, tuple(missing), tuple(changed), tuple(sorted(foreign)))
+        return VerifyReport(len(entries), size, tuple(missing), tuple(changed), tuple(names))
 
     def state_for(self, synthetic: bool) -> Manifest:
-        """State before a write; refuses to mix made-up and real data."""
+        """The state before a write; refuses to mix made-up and real data."""
         manifest = self.manifest()
         if manifest is None:
             return Manifest(synthetic)
@@ -352,7 +347,7 @@ class Store:
         return manifest
 
     def _cube(self, manifest: Manifest, parts: Sequence[Rows]) -> Cube:
-        """The months that `parts` touch, as the cache has them."""
+        """The months of `parts`, as the cache has them."""
         months = [int(month) for month in months_touched(parts)]
         old = [manifest.files[month_key(month)] for month in months if month_key(month) in manifest.files]
         loaded = [self.read(entry) for entry in old]
@@ -391,7 +386,7 @@ class Store:
                 entries[group] = entry
         if entries != before.objects:
             sync_folder(self.path / OBJECTS)
-        return dict(sorted(entries.items()))
+        return _sorted(entries)
 
 
 class _Writing:
@@ -410,18 +405,18 @@ class _Writing:
                 f"The cache {self.store.path} cannot be written to: {error.strerror}. Name another folder with --set "
                 "data.cache=DIR or HLBT_DATA_CACHE."
             ) from error
-        # What a killed writer left goes first: on a full disk it may be what is in the way.
+        # Leftovers of a killed writer go first: they may be what fills the disk.
         self._sweep()
         return self
 
     def _sweep(self) -> None:
-        """Remove whatever the manifest on the disk does not name; nothing when it cannot be read."""
+        """Remove files that are not in the manifest on the disk; nothing when it cannot be read."""
         with suppress(DataError):
             manifest = self.store.manifest()
             sweep(self.store.path, {entry.name for entry in manifest.entries} if manifest else ())
 
     def commit(self, before: Manifest, after: Manifest) -> None:
-        """Replace the manifest, unless nothing changed; then the files that no longer count go."""
+        """Replace the manifest, unless nothing changed."""
         folder = self.store.path
         content = after.to_bytes()
         if after != before or not (folder / MANIFEST).exists():
@@ -431,8 +426,8 @@ class _Writing:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         try:
-            # After a commit the old files go, before it the new ones. A commit that is perhaps not on the disk yet
-            # keeps both: after a power cut the old manifest may be back.
+            # After a commit the old files are removed, before it the new ones. A commit that is perhaps not on the disk
+            # yet keeps both: after a power cut the old manifest may be back.
             if not (self.committed and error is not None):
                 self._sweep()
         finally:
@@ -441,11 +436,11 @@ class _Writing:
             state = (
                 "The new data are in place, but perhaps not after a power cut: check with `hlbt data verify`."
                 if self.committed
-                else "Nothing was taken over and the cache reads as before. Free some space (or mend the permissions) "
-                "and run the command again."
+                else "Nothing was merged and the cache is as before. Free some space (or correct the permissions) and "
+                "run the command again."
             )
-            what = error.strerror or str(error)
-            raise DataError(f"Writing to the cache {self.store.path} failed: {what}. {state}") from error
+            reason = error.strerror or error
+            raise DataError(f"Writing to the cache {self.store.path} failed: {reason}. {state}") from error
 
 
 def _encode(cube: Cube, month: int) -> tuple[FileEntry, bytes]:
@@ -482,10 +477,24 @@ def _encode(cube: Cube, month: int) -> tuple[FileEntry, bytes]:
     return entry, content
 
 
+def _with_metas(
+    coins: Mapping[str, CoinRecord], metas: Iterable[CoinMeta], origin: str, as_of: pd.Timestamp | None
+) -> dict[str, CoinRecord]:
+    """The coin table with the values of `metas`."""
+    updated = dict(coins)
+    for meta in metas:
+        updated[meta.name] = updated.get(meta.name, CoinRecord(meta.name)).with_meta(meta, origin, as_of)
+    return updated
+
+
 def _widen(coins: dict[str, CoinRecord], cube: Cube) -> None:
-    """Widen the first and last instants of the coin table by what the cube holds."""
+    """Widen the first and last instants of the coin table by those of the cube."""
     prices, rates = cube.spans("mid"), cube.spans("funding")
     for name in cube.coins:
         coins[name] = coins.get(name, CoinRecord(name)).with_spans(prices.get(name), rates.get(name))
-    for (name, source), hour in cube.given.items():
+    for (name, source), hour in cube.source_ends.items():
         coins[name] = coins[name].with_source_end(source, instant_of(hour))
+
+
+def _sorted(values: Mapping[str, Entry]) -> dict[str, Entry]:
+    return dict(sorted(values.items()))

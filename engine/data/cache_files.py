@@ -1,4 +1,4 @@
-"""Files of a cache folder: their names, and the removal of what a killed writer left."""
+"""Files of a cache folder: their names, and the removal of leftovers of killed writers."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 
 HOURLY = "hourly"
 FOLDERS = (HOURLY, "objects")
-#: Only names of these forms are ever removed: a file of the user's in the folder is none of our business.
+#: Only files with names of these forms are ever removed: others belong to the user.
 _OURS = re.compile(r"([a-z0-9_]+-)?\d{4}-\d{2}\.[0-9a-f]{12}\.parquet")
 _TEMPORARY = re.compile(r"\..+\.writing")
 
 
 def leftovers(folder: Path, kept: Collection[str]) -> list[Path]:
-    """Files of ours in the cache `folder` that are not among the `kept` names (relative to it)."""
+    """Files that the cache wrote to its `folder` and that are not among the `kept` names (relative to it)."""
     strays = [path for path in _listed(folder) if _TEMPORARY.fullmatch(path.name)]
     for inner in FOLDERS:
         for path in _listed(folder / inner):
@@ -27,7 +27,7 @@ def leftovers(folder: Path, kept: Collection[str]) -> list[Path]:
 
 
 def sweep(folder: Path, kept: Collection[str]) -> None:
-    """Remove :func:`leftovers`; one that will not go is left for the next write."""
+    """Remove :func:`leftovers`; one that cannot be removed is left for the next write."""
     for path in leftovers(folder, kept):
         with suppress(OSError):
             os.unlink(path)

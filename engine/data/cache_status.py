@@ -1,4 +1,4 @@
-"""What the cache holds: coverage, gaps, listings, delistings, possible renames."""
+"""The content of a cache: coverage, gaps, listings, delistings, possible renames."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.clock import iso_minute
 from engine.data.cache import Store
 from engine.data.manifest import FileEntry, Manifest
 from engine.data.merge import Cube
 from engine.data.schema import Flags, Floats, Integers, hour_number, instant_of, month_key, month_number, months_of
-from engine.errors import DataError
 from engine.panel import FIELDS
 
 
@@ -22,7 +22,7 @@ def status(store: Store) -> dict[str, Any]:
     -------
     dict
         ``path``, ``synthetic``, ``start``, ``end`` (first and last priced row), ``rows``, ``coins``,
-        ``fields``, ``bytes``; ``months``, from the first to the last without a hole, each with ``coverage``:
+        ``fields``, ``bytes``; ``months``, from the first to the last without a gap, each with ``coverage``:
         per field, the part of (hours x listed coins) that holds a value; ``table``, a coin each: first and last
         price, listing, delisting, ``missing_hours`` between first and last price, ``zero_volume_hours`` since
         the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first and last missing row,
@@ -40,9 +40,7 @@ def status(store: Store) -> dict[str, Any]:
 
 
 def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
-    span = manifest.span
-    if span is None:
-        raise DataError(f"The cache {store.path} has no price yet, only funding. Import candles or quotes too.")
+    span = store.price_span(manifest)
     names = sorted(manifest.coins)
     start, end = hour_number(span[0]), hour_number(span[1])
     priced = np.zeros((len(names), end - start + 1), dtype=np.bool_)
@@ -54,28 +52,20 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         key = month_key(month)
         entry = manifest.files.get(key)
         if entry is None:
-            # A hole of a whole month is the last thing to leave out of the picture.
-            none: dict[str, Any] = {
-                "rows": 0,
-                "coins": 0,
-                "bytes": 0,
-                "first": None,
-                "last": None,
-                "coverage": {},
-                "sources": {},
-            }
-            months.append({"month": key, **none})
+            # An absent month is listed too.
+            counts: dict[str, Any] = dict.fromkeys(("rows", "coins", "bytes"), 0)
+            months.append({"month": key, **counts, "first": None, "last": None, "coverage": {}, "sources": {}})
             continue
         cube = Cube([month], names)
         cube.load(store.read(entry))
         within = (cube.hours() >= start) & (cube.hours() <= end)
-        place = cube.hours()[within] - start
+        columns = cube.hours()[within] - start
         if "mid" in cube.fields:
-            priced[:, place] = ~np.isnan(cube.fields["mid"][:, within])
+            priced[:, columns] = ~np.isnan(cube.fields["mid"][:, within])
             _note_ends(ends, cube.fields["mid"])
         if "volume_usd" in cube.fields:
-            still[:, place] = cube.fields["volume_usd"][:, within] == 0
-        market = (place + start >= listed[:, None]) & (place + start <= gone[:, None])
+            still[:, columns] = cube.fields["volume_usd"][:, within] == 0
+        market = (columns + start >= listed[:, None]) & (columns + start <= gone[:, None])
         months.append({"month": key, **_month(entry, cube, within, market)})
     hours = np.arange(start, end + 1)
     gaps = _gaps(names, priced, start)
@@ -100,7 +90,7 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
 
 
 def _note_ends(ends: Floats, mid: Floats) -> None:
-    """Keep the first and take the last price of every coin; `ends` is (2, N), `mid` (N, H), months in order."""
+    """Keep the first and replace the last price of every coin; `ends` is (2, N), `mid` (N, H), months in order."""
     seen = ~np.isnan(mid)
     lines = np.flatnonzero(seen.any(axis=1))
     first = mid[lines, seen[lines].argmax(axis=1)]
@@ -109,17 +99,18 @@ def _note_ends(ends: Floats, mid: Floats) -> None:
 
 
 def _renames(table: list[dict[str, Any]], ends: Floats) -> list[dict[str, Any]]:
-    """Pairs of a coin that went and one that came within a week of it, at a price at most 5 % away."""
-    found = []
-    for old, gone in enumerate(table):
-        for new, came in enumerate(table):
-            if gone["delisted"] is None or came["first_price"] is None or old == new:
+    """Pairs of a delisted coin and one listed within a week of it, at a price at most 5 % away."""
+    renames = []
+    for old, before in enumerate(table):
+        for new, after in enumerate(table):
+            if before["delisted"] is None or after["first_price"] is None or old == new:
                 continue
-            apart = pd.Timestamp(came["first_price"]) - pd.Timestamp(gone["delisted"])
+            pause = pd.Timestamp(after["first_price"]) - pd.Timestamp(before["delisted"])
             ratio = float(ends[0, new] / ends[1, old])
-            if abs(apart) <= pd.Timedelta(days=7) and abs(ratio - 1) <= 0.05:
-                found.append({"from": gone["coin"], "to": came["coin"], "time": came["first_price"], "ratio": ratio})
-    return found
+            if abs(pause) <= pd.Timedelta(days=7) and abs(ratio - 1) <= 0.05:
+                pair = {"from": before["coin"], "to": after["coin"]}
+                renames.append({**pair, "time": after["first_price"], "ratio": ratio})
+    return renames
 
 
 def _timeline(names: list[str], months: list[str], priced: Flags, start: int) -> dict[str, Any]:
@@ -161,15 +152,11 @@ def _month(entry: FileEntry, cube: Cube, within: Flags, market: Flags) -> dict[s
         name: round(float((~np.isnan(cube.fields[name][:, within]) & market).sum()) / cells, 6) if cells else 0.0
         for name in entry.fields
     }
-    sources = {name: list(sources) for name, sources in entry.sources.items()}
+    state = entry.to_json()
     return {
-        "rows": entry.rows,
-        "coins": entry.coins,
-        "bytes": entry.bytes,
-        "first": _iso(entry.first),
-        "last": _iso(entry.last),
+        **{name: state[name] for name in ("rows", "coins", "bytes", "first", "last")},
         "coverage": coverage,
-        "sources": sources,
+        "sources": {name: list(sources) for name, sources in entry.sources.items()},
     }
 
 
@@ -180,18 +167,15 @@ def _gaps(names: list[str], priced: Flags, start: int) -> list[dict[str, Any]]:
     # A price run begins at +1 and ends before -1; a gap lies between the end of one and the begin of the next.
     begin_line, begin = np.nonzero(steps == 1)
     end_line, end = np.nonzero(steps == -1)
-    found = []
-    for run in np.flatnonzero(end_line[:-1] == begin_line[1:]):
-        first, last = int(end[run]), int(begin[run + 1]) - 1
-        found.append(
-            {
-                "coin": names[int(end_line[run])],
-                "first": _iso(instant_of(start + first)),
-                "last": _iso(instant_of(start + last)),
-                "hours": last - first + 1,
-            }
-        )
-    return found
+    return [
+        {
+            "coin": names[int(end_line[run])],
+            "first": _iso(instant_of(start + end[run])),
+            "last": _iso(instant_of(start + begin[run + 1] - 1)),
+            "hours": int(begin[run + 1] - end[run]),
+        }
+        for run in np.flatnonzero(end_line[:-1] == begin_line[1:])
+    ]
 
 
 def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, market: Flags) -> list[dict[str, Any]]:
@@ -214,10 +198,10 @@ def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, ma
                 "missing_hours": int(seen[-1] - seen[0] + 1 - len(seen)) if len(seen) else 0,
                 "zero_volume_hours": int((still[line] & priced[line] & market[line]).sum()),
                 "unlisted_hours": int((priced[line] & ~market[line]).sum()),
-                "sources": sorted(record.given),
+                "sources": sorted(record.source_ends),
                 "alive_from": _iso(record.alive_from),
                 "alive_until": _iso(record.alive_until),
-                "gone_by": _iso(record.gone_by),
+                "gone_by": _iso(record.delisting_seen_at),
                 "sz_decimals": coin.sz_decimals,
                 "max_leverage": coin.max_leverage,
             }
@@ -233,4 +217,4 @@ def _events(table: list[dict[str, Any]], key: str, after: pd.Timestamp) -> list[
 
 
 def _iso(instant: pd.Timestamp | None) -> str | None:
-    return None if instant is None else f"{instant:%Y-%m-%dT%H:%MZ}"
+    return None if instant is None else iso_minute(instant)

@@ -1,7 +1,7 @@
-"""The coin table: when a coin was seen in the data, and its lots and leverage.
+"""The coin table: first and last instants of each coin in the cache, its lots and its leverage.
 
-First and last instants come from the data and are kept up to date by the store; lots and leverage come from a saved
-``meta`` answer. They are those of the day of that answer: HyperLiquid changes leverage over time.
+Instants come from the data and are kept up to date by the cache; lots and leverage come from a saved ``meta``
+response. They are those of the day of that response: HyperLiquid changes leverage over time.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from typing import Any
 
 import pandas as pd
 
-from engine.clock import HOUR
+from engine.clock import HOUR, UNIT, iso_minute
 from engine.panel import Coin
 
-#: A coin whose data end longer than this before those of the sources that gave it is taken to be gone.
+#: A coin whose data end longer than this before those of its sources is taken to be delisted.
 DELISTED_AFTER = 24 * HOUR
 Span = tuple[pd.Timestamp, pd.Timestamp]
 _INSTANTS = (
@@ -26,26 +26,28 @@ _INSTANTS = (
     "as_of",
     "alive_from",
     "alive_until",
-    "gone_by",
+    "delisting_seen_at",
 )
+#: Attributes that have another name in the manifest.
+_JSON_NAMES = {"delisting_seen_at": "gone_by", "source_ends": "given"}
 
 
 @dataclass(frozen=True)
 class CoinMeta:
-    """What a ``meta`` answer says of one coin; None where it does not say.
+    """One coin of a ``meta`` response; None where it lacks the value.
 
     Attributes
     ----------
     sz_decimals : int or None
         Decimals of an order's size.
     max_leverage : float or None
-        Highest leverage on the day of the answer.
+        Highest leverage on the day of the response.
     is_delisted, only_isolated : bool or None
-        Flags of the answer.
+        Flags of the response.
     margin_table_id : int or None
-        Number of the coin's margin table at the venue.
+        Number of the coin's margin table at the exchange.
     margin_tiers : tuple of (float, float) or None
-        That table, where the answer has it: (USD of notional from which a tier applies, its highest leverage).
+        That table, where the response has it: (USD of notional from which a tier applies, its highest leverage).
     """
 
     name: str
@@ -59,7 +61,7 @@ class CoinMeta:
 
 @dataclass(frozen=True)
 class CoinRecord(CoinMeta):
-    """One line of the coin table: :class:`CoinMeta`, and when the coin was seen in the data.
+    """One row of the coin table: :class:`CoinMeta`, and first and last instants in the data.
 
     Attributes
     ----------
@@ -68,13 +70,13 @@ class CoinRecord(CoinMeta):
     first_funding, last_funding : Timestamp or None
         First and last row with a `funding` rate.
     origin : str or None
-        Name of the file (or source) of the `meta` answer.
+        Name of the file (or source) of the `meta` response.
     as_of : Timestamp or None
-        Instant of the answer, where the user gave it.
-    alive_from, alive_until, gone_by : Timestamp or None
-        Of all dated answers: the first and the last that list the coin as alive, the first that calls it delisted.
-    given : mapping of str to Timestamp
-        Per source that gave the coin a price, the last row of it. What a higher source overruled counts too.
+        Instant of the response, where it is known.
+    alive_from, alive_until, delisting_seen_at : Timestamp or None
+        Of all dated responses: the first and the last that list the coin as alive, the first that lists it as delisted.
+    source_ends : mapping of str to Timestamp
+        Per source with a price of the coin, its last row with one, also where a higher source superseded it.
     """
 
     first_price: pd.Timestamp | None = None
@@ -85,21 +87,21 @@ class CoinRecord(CoinMeta):
     as_of: pd.Timestamp | None = None
     alive_from: pd.Timestamp | None = None
     alive_until: pd.Timestamp | None = None
-    gone_by: pd.Timestamp | None = None
-    given: Mapping[str, pd.Timestamp] = field(default_factory=dict)
+    delisting_seen_at: pd.Timestamp | None = None
+    source_ends: Mapping[str, pd.Timestamp] = field(default_factory=dict)
 
     @property
     def listed(self) -> pd.Timestamp | None:
         """First funding stamp, else first price: candles before it are an index's, not a market's."""
         return self.first_funding if self.first_funding is not None else self.first_price
 
-    def delisted(self, reach: pd.Timestamp) -> pd.Timestamp | None:
-        """Last row with a price when the coin is gone, None while it lives.
+    def delisted(self, source_end: pd.Timestamp) -> pd.Timestamp | None:
+        """Last row with a price when the coin is delisted, None while it is listed.
 
-        Gone means that `meta` says so, or that its data end more than 24 h before `reach`, the last row that the
-        sources of the coin gave of any coin (:meth:`engine.data.manifest.Manifest.table`): a source that stops
-        earlier than another one says nothing of what came later. A `meta` answer of a known, later date that lists
-        the coin as alive outweighs the silence.
+        Delisted means that `meta` says so, or that its data end more than 24 h before `source_end`, the last row of any
+        coin in the sources of this one (:meth:`engine.data.manifest.Manifest.table`): where a source ends earlier than
+        another one, that says nothing about the coin. A `meta` response of a known, later date that lists the coin
+        as alive outweighs the end of its data.
         """
         if self.last_price is None:
             return None
@@ -107,18 +109,12 @@ class CoinRecord(CoinMeta):
             return self.last_price
         if self.is_delisted is False and self.as_of is not None and self.as_of >= self.last_price:
             return None
-        return self.last_price if reach - self.last_price > DELISTED_AFTER else None
+        return self.last_price if source_end - self.last_price > DELISTED_AFTER else None
 
-    def coin(self, reach: pd.Timestamp) -> Coin:
-        """The coin as a panel knows it; `reach` as in :meth:`delisted`."""
-        return Coin(
-            self.name,
-            self.listed,
-            self.delisted(reach),
-            self.sz_decimals,
-            self.max_leverage,
-            self.margin_tiers or (),
-        )
+    def coin(self, source_end: pd.Timestamp) -> Coin:
+        """The coin of a panel's coin table; `source_end` as in :meth:`delisted`."""
+        tiers = self.margin_tiers or ()
+        return Coin(self.name, self.listed, self.delisted(source_end), self.sz_decimals, self.max_leverage, tiers)
 
     def with_spans(self, price: Span | None, funding: Span | None) -> CoinRecord:
         """The record with its spans widened to the first and last instants of newly read data."""
@@ -129,12 +125,12 @@ class CoinRecord(CoinMeta):
         )
 
     def with_source_end(self, source: str, last: pd.Timestamp) -> CoinRecord:
-        """The record after `source` gave prices up to `last`."""
-        until = max(last, self.given.get(source, last))
-        return replace(self, given=dict(sorted({**self.given, source: until}.items())))
+        """The record after prices of `source` up to `last` were merged."""
+        end = max(last, self.source_ends.get(source, last))
+        return replace(self, source_ends=dict(sorted({**self.source_ends, source: end}.items())))
 
     def with_meta(self, meta: CoinMeta, origin: str, as_of: pd.Timestamp | None) -> CoinRecord:
-        """The record with what `meta` says; an undated answer, or one older than it has, only fills what is unknown."""
+        """The record with the values of `meta`; those of an undated or older response only fill what is unknown."""
         older = self.as_of is not None and (as_of is None or as_of < self.as_of)
         news: dict[str, Any] = {
             name: value
@@ -146,33 +142,39 @@ class CoinRecord(CoinMeta):
             return record
         dates = [date for date in (self.alive_from, self.alive_until, as_of) if date is not None]
         if meta.is_delisted:
-            return replace(record, gone_by=as_of if self.gone_by is None else min(self.gone_by, as_of))
+            seen = as_of if self.delisting_seen_at is None else min(self.delisting_seen_at, as_of)
+            return replace(record, delisting_seen_at=seen)
         return replace(record, alive_from=min(dates), alive_until=max(dates))
 
     def to_json(self) -> dict[str, Any]:
         """JSON object without the name and without what is unknown."""
-        state = {part.name: getattr(self, part.name) for part in fields(self) if part.name not in ("name", "given")}
-        given = {source: f"{last:%Y-%m-%dT%H:%MZ}" for source, last in self.given.items()}
+        state = {part.name: getattr(self, part.name) for part in fields(self) if part.name != "name"}
+        state["source_ends"] = {source: iso_minute(last) for source, last in self.source_ends.items()} or None
         return {
-            name: f"{value:%Y-%m-%dT%H:%MZ}" if isinstance(value, pd.Timestamp) else value
+            _JSON_NAMES.get(name, name): iso_minute(value) if isinstance(value, pd.Timestamp) else value
             for name, value in state.items()
             if value is not None
-        } | ({"given": given} if given else {})
+        }
 
     @classmethod
     def from_json(cls, name: str, state: Mapping[str, Any]) -> CoinRecord:
         """Read what :meth:`to_json` wrote; a key that is not known is a TypeError."""
-        values = dict(state)
+        names = {json_name: attribute for attribute, json_name in _JSON_NAMES.items()}
+        values = {names.get(key, key): value for key, value in state.items()}
         for key in _INSTANTS:
             if key in values:
-                values[key] = pd.Timestamp(values[key]).as_unit("ms")
+                values[key] = _instant(values[key])
         if "margin_tiers" in values:
             values["margin_tiers"] = tuple(
                 (float(floor), float(leverage)) for floor, leverage in values["margin_tiers"]
             )
-        given = values.get("given", {})
-        values["given"] = {source: pd.Timestamp(last).as_unit("ms") for source, last in given.items()}
+        ends = values.get("source_ends", {})
+        values["source_ends"] = {source: _instant(last) for source, last in ends.items()}
         return cls(name, **values)
+
+
+def _instant(text: str) -> pd.Timestamp:
+    return pd.Timestamp(text).as_unit(UNIT)
 
 
 _META = tuple(part.name for part in fields(CoinMeta) if part.name != "name")
@@ -188,7 +190,6 @@ def _widened(
 
 def price_span(records: Iterable[CoinRecord]) -> Span | None:
     """First and last row of the cache that has any price, None when it has none."""
-    priced = [(record.first_price, record.last_price) for record in records]
-    firsts = [first for first, _ in priced if first is not None]
-    lasts = [last for _, last in priced if last is not None]
+    spans = [(record.first_price, record.last_price) for record in records]
+    firsts, lasts = [first for first, _ in spans if first], [last for _, last in spans if last]
     return (min(firsts), max(lasts)) if firsts and lasts else None

@@ -1,14 +1,14 @@
-"""freqtrade's HyperLiquid files: ``X_USDC_USDC-1h-futures.feather`` and ``X_USDC_USDC-1h-funding_rate.feather``.
+"""Import of freqtrade's ``X_USDC_USDC-1h-futures.feather`` and ``X_USDC_USDC-1h-funding_rate.feather``.
 
 A candle's `date` is its open time, so it becomes the row one hour later: `mid` is its close, `volume_usd` its volume
-(in the coin) times its close. A funding rate's `date` is the venue's stamp, some milliseconds after the hour that it
-settles; `open` is the rate per hour.
+(in the coin) times its close. A funding rate's `date` is the exchange's stamp, some milliseconds after the hour that
+it settles; `open` is the rate per hour.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.clock import HOUR, candle_instant, funding_instant
+from engine.clock import HOUR, candle_instant, funding_instant, show
 from engine.data.cache import Progress, Store
 from engine.data.merge_report import MergeReport
-from engine.data.schema import COIN, TIME, Floats
+from engine.data.schema import HOUR_MS, Flags, Floats, to_table
 from engine.errors import DataError
 
 SOURCE = "freqtrade"
@@ -37,39 +37,44 @@ class SkippedFile:
 
 @dataclass(frozen=True)
 class ImportReport:
-    """What :func:`import_freqtrade` did.
+    """The result of :func:`import_freqtrade`.
 
     Attributes
     ----------
     files : int
-        Files read and handed to the store.
+        Files imported.
     coins : int
         Coins in them.
-    set_aside : tuple of SkippedFile
-        Files that are truncated or not what they should be; the others were imported all the same.
+    skipped : tuple of SkippedFile
+        Files that are truncated or not of freqtrade's form; the others were imported all the same.
     merge : MergeReport
-        What the store made of them.
+        What they changed in the cache.
     """
 
     files: int
     coins: int
-    set_aside: tuple[SkippedFile, ...]
+    skipped: tuple[SkippedFile, ...]
     merge: MergeReport
 
     @property
     def ok(self) -> bool:
-        """Whether everything was taken: no file set aside, no conflict."""
+        """Whether everything was imported: no file skipped, no conflict."""
         return not self.problems
 
     @property
     def problems(self) -> list[str]:
-        """A line for each file set aside and each conflict; empty when everything was taken."""
-        files = [f"{aside.file} {aside.reason}" for aside in self.set_aside]
+        """A line for each skipped file and each conflict; empty when everything was imported."""
+        files = [f"{skipped.file} {skipped.reason}" for skipped in self.skipped]
         return files + [str(conflict) for conflict in self.merge.conflicts]
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        skipped = [asdict(file) for file in self.skipped]
+        return {"files": self.files, "coins": self.coins, "set_aside": skipped, "merge": self.merge.to_dict()}
 
-class _Foreign(Exception):
-    """A file that is not what its name says; the message is the reason."""
+
+class _UnusableFile(Exception):
+    """A file that is not of the form that its name says; the message is the reason."""
 
 
 def import_freqtrade(
@@ -95,24 +100,24 @@ def import_freqtrade(
     """
     paths = find_files(Path(folder))
     tables, coins = [], set()
-    set_aside: list[SkippedFile] = []
+    skipped: list[SkippedFile] = []
     for done, path in enumerate(paths):
         if progress:
             progress(done, len(paths), path.name)
         try:
             tables.append(_read(path))
             coins.add(_coin_of(path))
-        except _Foreign as reason:
-            set_aside.append(SkippedFile(str(path), str(reason)))
+        except _UnusableFile as reason:
+            skipped.append(SkippedFile(str(path), str(reason)))
     if progress:
         progress(len(paths), len(paths), "read")
     if not tables:
-        first = set_aside[0]
+        first = skipped[0]
         raise DataError(
             f"None of the {len(paths)} files under {folder} can be used. The first, {first.file}, {first.reason}."
         )
     merge = store.merge(tables, SOURCE, replace=replace, progress=progress)
-    return ImportReport(len(tables), len(coins), tuple(set_aside), merge)
+    return ImportReport(len(tables), len(coins), tuple(skipped), merge)
 
 
 def find_files(folder: Path) -> list[Path]:
@@ -121,21 +126,19 @@ def find_files(folder: Path) -> list[Path]:
     Raises
     ------
     DataError
-        When there is none, or a file of a coin is there twice.
+        When there is none, or two of the same name.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. Name freqtrade's data folder, .../user_data/data/hyperliquid.")
     paths = sorted(_matching(folder), key=lambda path: (path.name, str(path)))
     if not paths:
         raise DataError(
-            f"{folder} has no HyperLiquid file of freqtrade: looked there and below for *{CANDLES} and *{FUNDING}. "
+            f"{folder} has no HyperLiquid file of freqtrade: no *{CANDLES} or *{FUNDING} in it or below. "
             "Name the folder .../user_data/data/hyperliquid."
         )
     for one, other in pairwise(paths):
         if one.name == other.name:
-            raise DataError(
-                f"{one.name} is there twice, in {one.parent} and {other.parent}. Name the one that is meant."
-            )
+            raise DataError(f"{one.name} exists twice, in {one.parent} and {other.parent}. Name one of these folders.")
     return paths
 
 
@@ -151,10 +154,11 @@ def _coin_of(path: Path) -> str:
 def _read(path: Path) -> Any:
     """A file as a table of the schema."""
     candles = path.name.endswith(CANDLES)
-    columns = ("date", "close", "volume") if candles else ("date", "open")
-    table = _load(path, columns)
-    dates = _dates(table)
-    return _candles(path, table, dates) if candles else _funding(path, table, dates)
+    table = _load(path, ("date", "close", "volume") if candles else ("date", "open"))
+    dates = pd.DatetimeIndex(table.column("date").to_numpy()).tz_localize("UTC")
+    instants, values = _candles(table, dates) if candles else _funding(table, dates)
+    hours = instants.as_unit("ms").asi8 // HOUR_MS
+    return to_table([_coin_of(path)], np.zeros(len(hours), dtype=np.int64), hours, values)
 
 
 def _load(path: Path, columns: tuple[str, ...]) -> Any:
@@ -164,78 +168,58 @@ def _load(path: Path, columns: tuple[str, ...]) -> Any:
     try:
         table = feather.read_table(path, memory_map=False)
     except (pa.ArrowException, OSError) as error:
-        raise _Foreign(f"cannot be read as feather, it is truncated or another format ({error})") from error
+        raise _UnusableFile(f"cannot be read as feather, it is truncated or another format ({error})") from error
     missing = [name for name in columns if name not in table.column_names]
     if missing:
-        raise _Foreign(f"has no column {', '.join(missing)} but {', '.join(table.column_names)}")
+        raise _UnusableFile(f"has no column {', '.join(missing)} but {', '.join(table.column_names)}")
     for name in columns[1:]:
         kind = table.schema.field(name).type
         if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-            raise _Foreign(f"has the column {name} as {kind}; numbers are needed")
+            raise _UnusableFile(f"has the column {name} as {kind}; numbers are needed")
     kind = table.schema.field("date").type
     if not pa.types.is_timestamp(kind) or kind.tz not in ("UTC", "+00:00", "Etc/UTC"):
-        raise _Foreign(f"has the column date as {kind}; timestamps with the zone UTC are needed")
+        raise _UnusableFile(f"has the column date as {kind}; timestamps with the zone UTC are needed")
     if table.num_rows == 0:
-        raise _Foreign("has no rows")
+        raise _UnusableFile("has no rows")
+    if table.column("date").null_count:
+        raise _UnusableFile(f"has {table.column('date').null_count} rows without a date")
     return table
 
 
-def _dates(table: Any) -> pd.DatetimeIndex:
-    column = table.column("date")
-    if column.null_count:
-        raise _Foreign(f"has {column.null_count} rows without a date")
-    return pd.DatetimeIndex(column.to_numpy()).tz_localize("UTC")
-
-
-def _candles(path: Path, table: Any, dates: pd.DatetimeIndex) -> Any:
-    if (dates != dates.floor(HOUR)).any():
-        raise _Foreign(f"has candles off the hour, the first at {dates[dates != dates.floor(HOUR)][0].isoformat()}")
-    if not dates.is_unique:
-        raise _Foreign(f"has two candles at {dates[dates.duplicated()][0].isoformat()}")
-    if not dates.is_monotonic_increasing:
-        raise _Foreign("has candles out of order")
+def _candles(table: Any, dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, dict[str, Floats]]:
     close, volume = _column(table, "close"), _column(table, "volume")
-    bad = np.flatnonzero(~(np.isfinite(close) & (close > 0)))
-    if len(bad):
-        where = dates[bad[0]].isoformat()
-        raise _Foreign(f"has a close of {close[bad[0]]} at {where} ({len(bad)} such); it must be positive")
-    bad = np.flatnonzero(~((np.isfinite(volume) & (volume >= 0)) | np.isnan(volume)))
-    if len(bad):
-        raise _Foreign(f"has a volume of {volume[bad[0]]} at {dates[bad[0]].isoformat()} ({len(bad)} such)")
-    return _table(path, candle_instant(dates), {"mid": close, "volume_usd": volume * close})
+    _refuse(dates != dates.floor(HOUR), dates, "a candle off the hour")
+    _refuse(dates.duplicated(), dates, "two candles")
+    _refuse(_backward(dates), dates, "a candle out of order")
+    _refuse(~(np.isfinite(close) & (close > 0)), dates, "a close that is not a positive price", close)
+    _refuse(np.isinf(volume) | (volume < 0), dates, "a volume that is not zero or more", volume)
+    return candle_instant(dates), {"mid": close, "volume_usd": volume * close}
 
 
-def _funding(path: Path, table: Any, dates: pd.DatetimeIndex) -> Any:
-    if not dates.is_monotonic_increasing:
-        raise _Foreign("has rates out of order")
-    instants = funding_instant(dates)
+def _funding(table: Any, dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, dict[str, Floats]]:
     rate = _column(table, "open")
-    bad = np.flatnonzero(np.isinf(rate))
-    if len(bad):
-        raise _Foreign(f"has a rate of {rate[bad[0]]} at {dates[bad[0]].isoformat()}")
-    again = instants.duplicated()
+    _refuse(_backward(dates), dates, "a rate out of order")
+    _refuse(np.isinf(rate), dates, "a rate that is not finite", rate)
     # A rate stamped twice within the hour is kept once; two rates for one hour leave no way to tell which was paid.
-    if again.any():
-        earlier = rate[instants.searchsorted(instants)]
-        differs = again & (rate != earlier) & ~(np.isnan(rate) & np.isnan(earlier))
-        if differs.any():
-            row = int(np.flatnonzero(differs)[0])
-            raise _Foreign(f"has two rates for {instants[row].isoformat()}: {earlier[row]} and {rate[row]}")
-    return _table(path, instants[~again], {"funding": rate[~again]})
+    instants = funding_instant(dates)
+    again = instants.duplicated()
+    first = rate[instants.searchsorted(instants)]
+    _refuse(again & (rate != first) & ~(np.isnan(rate) & np.isnan(first)), dates, "two rates for one hour", rate)
+    return instants[~again], {"funding": rate[~again]}
+
+
+def _backward(dates: pd.DatetimeIndex) -> Flags:
+    """Rows before which the time goes back."""
+    return np.r_[False, np.diff(dates.asi8) < 0]
+
+
+def _refuse(bad: Flags, dates: pd.DatetimeIndex, what: str, values: Floats | None = None) -> None:
+    """Refuse a file with any bad row, naming the first."""
+    rows = np.flatnonzero(bad)
+    if len(rows):
+        value = "" if values is None else f" ({values[rows[0]]})"
+        raise _UnusableFile(f"has {what}{value} at {show(dates[rows[0]])} ({len(rows)} such)")
 
 
 def _column(table: Any, name: str) -> Floats:
     return np.asarray(table.column(name).to_numpy(), dtype=np.float64)
-
-
-def _table(path: Path, instants: pd.DatetimeIndex, values: dict[str, Floats]) -> Any:
-    import pyarrow as pa
-
-    codes = pa.array(np.zeros(len(instants), dtype=np.int32))
-    columns = {
-        TIME: pa.array(instants.as_unit("ms").asi8).cast(pa.timestamp("ms", tz="UTC")),
-        COIN: pa.DictionaryArray.from_arrays(codes, pa.array([_coin_of(path)])),
-    }
-    for name, column in values.items():
-        columns[name] = pa.array(column, from_pandas=True)
-    return pa.table(columns)

@@ -1,8 +1,8 @@
-"""``market_data/{YYYYMMDD}/{H}/l2Book/{coin}.lz4`` of the archive: an hour of a coin's book, a snapshot a line.
+"""The last quote in ``market_data/{YYYYMMDD}/{H}/l2Book/{coin}.lz4``, an hour of a coin's book, a snapshot a line.
 
 The row of instant ``t`` is the last snapshot whose inner `time` (the exchange's, in milliseconds) lies before ``t``. It
-stands at the end of the file, so only the end is decompressed where the frame's blocks allow it, and of the text only
-one line is parsed.
+is at the end of the file, so only the end is decompressed where the frame's blocks allow it (1.5 against 12.5 ms an
+object), and of the text only one line is parsed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from engine.data.schema import Floats
 DEPTHS = {"depth_10bps_usd": 10e-4, "depth_50bps_usd": 50e-4}
 FIELDS = ("mid", "bid", "ask", *DEPTHS)
 _INNER_TIME = re.compile(rb'"time": ?(\d{13})\b')
-#: LZ4 frame format: magic number, flags, and what a block's size field says.
+#: LZ4 frame format: magic number, flags, and the bits of a block's size field.
 _MAGIC = b"\x04\x22\x4d\x18"
 _INDEPENDENT, _BLOCK_SUMS, _CONTENT_SIZE, _CONTENT_SUM, _DICTIONARY = 0x20, 0x10, 0x08, 0x04, 0x01
 _STORED = 0x80000000
@@ -38,7 +38,7 @@ class Quote:
     values : dict of str to float
         `mid`, `bid`, `ask` in USD; the depths, USD within their distance of mid on the thinner side. NaN where a side
         is empty. The archive holds about 20 levels a side: where they end nearer than the distance, the depth is that
-        of the levels there are, a lower bound.
+        of these levels, a lower bound.
     """
 
     milliseconds: int
@@ -67,36 +67,40 @@ def last_quote(content: bytes, coin: str, before_ms: int) -> Quote:
         text = block + text
         if len(text) == len(block) and not text.endswith(b"\n"):
             raise ObjectError("ends in a cut line")
-        stamps = [(int(found[1]), found.start()) for found in _INNER_TIME.finditer(text)]
-        # The first line of what is here may lack its beginning; its stamp does not count unless nothing is before it.
-        usable = [stamp for stamp in stamps if stamp[0] < before_ms and text.rfind(b"\n", 0, stamp[1]) >= 0]
+        # The first line of this text may lack its beginning; it does not count unless it is the file's first.
+        usable = [stamp for stamp in _stamps(text) if stamp[0] < before_ms and text.rfind(b"\n", 0, stamp[1]) >= 0]
         if usable:
             return _quote(text, max(usable), coin, before_ms)
-    first = [(int(found[1]), found.start()) for found in _INNER_TIME.finditer(text[: text.find(b"\n") + 1])]
+    first = _stamps(text[: text.find(b"\n") + 1])
     if first and first[0][0] < before_ms:
         return _quote(text, first[0], coin, before_ms)
     raise ObjectError("has no snapshot before the end of its hour")
 
 
+def _stamps(text: bytes) -> list[tuple[int, int]]:
+    """Inner time of each snapshot, and its position in the text."""
+    return [(int(match[1]), match.start()) for match in _INNER_TIME.finditer(text)]
+
+
 def _quote(text: bytes, stamp: tuple[int, int], coin: str, before_ms: int) -> Quote:
-    milliseconds, place = stamp
+    milliseconds, position = stamp
     if milliseconds < before_ms - 3_600_000:
         raise ObjectError(
             f"has no snapshot in its hour; the last is {(before_ms - milliseconds) / 3_600_000:.1f} h old"
         )
-    line = text[text.rfind(b"\n", 0, place) + 1 : text.find(b"\n", place)]
+    line = text[text.rfind(b"\n", 0, position) + 1 : text.find(b"\n", position)]
     try:
         data = json.loads(line)["raw"]["data"]
         bids, asks = (
             np.array([(level["px"], level["sz"]) for level in side], dtype=np.float64) for side in data["levels"]
         )
-        found = str(data["coin"])
+        name = str(data["coin"])
     except (ValueError, KeyError, TypeError) as error:
         raise ObjectError(f"has a last snapshot that cannot be read ({type(error).__name__}: {error})") from error
-    if found != coin:
-        raise ObjectError(f"holds the book of {found}, not of {coin}")
+    if name != coin:
+        raise ObjectError(f"holds the book of {name}, not of {coin}")
     if not all(np.isfinite(side).all() and (side >= 0).all() for side in (bids, asks)):
-        raise ObjectError("has a level in its last snapshot that is no price or size")
+        raise ObjectError("has a level in its last snapshot that is not a price or size")
     return Quote(milliseconds, _values(bids.reshape(-1, 2), asks.reshape(-1, 2)))
 
 
@@ -141,24 +145,24 @@ def _independent_blocks(content: bytes) -> tuple[int, list[tuple[int, int, bool]
         When the frame has no end.
     """
     if content[:4] != _MAGIC or len(content) < 7:
-        raise ObjectError("is no LZ4 frame, or is truncated")
+        raise ObjectError("is not an LZ4 frame, or is truncated")
     flags = content[4]
     if not flags & _INDEPENDENT or flags & _DICTIONARY:
         return None
-    place = 7 + (8 if flags & _CONTENT_SIZE else 0)
+    position = 7 + (8 if flags & _CONTENT_SIZE else 0)
     spans = []
     while True:
-        size = int.from_bytes(content[place : place + 4], "little")
-        place += 4
-        if place > len(content):
+        size = int.from_bytes(content[position : position + 4], "little")
+        position += 4
+        if position > len(content):
             raise ObjectError(f"is truncated LZ4: {len(content)} bytes, and no end of the frame")
         if size == 0:
             break
         stored, size = bool(size & _STORED), size & ~_STORED
-        spans.append((place, size, stored))
-        place += size + (4 if flags & _BLOCK_SUMS else 0)
-    if place + (4 if flags & _CONTENT_SUM else 0) != len(content):
-        # Truncated within the sum, or something follows the frame, which is where the last snapshots would be: refused
-        # where the whole is read.
+        spans.append((position, size, stored))
+        position += size + (4 if flags & _BLOCK_SUMS else 0)
+    if position + (4 if flags & _CONTENT_SUM else 0) != len(content):
+        # Truncated within the checksum, or something follows the frame, where the last snapshots would be: an error
+        # when the whole is read.
         return None
     return 1 << (8 + 2 * ((content[5] >> 4) & 7)), spans

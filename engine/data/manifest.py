@@ -1,12 +1,11 @@
-"""The manifest: the only thing that says which files of a cache count.
+"""The manifest of a cache: its files, its coin table, and the records of downloaded objects.
 
-Everything else in the folder is a leftover of a writer that was killed. The manifest is replaced atomically, so a
-reader sees the cache before or after a commit, never between. It holds the coin table too, and its own digest.
+The manifest alone says which files belong to the cache; any other file of these names is a leftover of a writer that
+was killed. It is replaced atomically, so a reader sees the cache before or after a commit, never between, and carries
+its own digest.
 
-Records of downloaded objects: what was taken from where, so that nothing is paid for twice.
-
-They lie beside the hourly files, a file a dataset and month, and count when the manifest names them: an object is
-recorded in the same commit as its rows.
+Records of downloaded objects keep anything from being paid for twice. They lie beside the hourly files, a file a
+dataset and month: an object is recorded in the same commit as its rows.
 """
 
 from __future__ import annotations
@@ -21,13 +20,13 @@ from typing import Any
 
 import pandas as pd
 
-from engine.data.coin_table import CoinRecord, price_span
+from engine.clock import UNIT, iso_minute
+from engine.data.coin_table import CoinRecord, Span, price_span
 from engine.data.schema import SCHEMA
 from engine.errors import DataError
 from engine.panel import Coin
 
 FOLDER = "objects"
-
 MANIFEST = "manifest.json"
 
 
@@ -48,7 +47,7 @@ class FileEntry:
     sha256 : str
         Digest of the file.
     sources : mapping of str to tuple of str
-        Per field, where its values came from, ascending. Where there are several, the file says for each cell.
+        Per field, the sources of its values, ascending. Where there are several, the file has the source of each cell.
     """
 
     name: str
@@ -63,24 +62,14 @@ class FileEntry:
 
     def to_json(self) -> dict[str, Any]:
         """JSON object of the manifest."""
-        return {
-            "name": self.name,
-            "rows": self.rows,
-            "first": f"{self.first:%Y-%m-%dT%H:%MZ}",
-            "last": f"{self.last:%Y-%m-%dT%H:%MZ}",
-            "coins": self.coins,
-            "fields": list(self.fields),
-            "sha256": self.sha256,
-            "bytes": self.bytes,
-            "sources": {name: list(sources) for name, sources in self.sources.items()},
-        }
+        return {**asdict(self), "first": iso_minute(self.first), "last": iso_minute(self.last)}
 
     @classmethod
     def from_json(cls, state: Mapping[str, Any]) -> FileEntry:
         """Read what :meth:`to_json` wrote."""
         values = dict(state)
-        values["first"] = pd.Timestamp(values["first"]).as_unit("ms")
-        values["last"] = pd.Timestamp(values["last"]).as_unit("ms")
+        for key in ("first", "last"):
+            values[key] = pd.Timestamp(values[key]).as_unit(UNIT)
         values["fields"] = tuple(values["fields"])
         values["sources"] = {name: tuple(sources) for name, sources in values["sources"].items()}
         return cls(**values)
@@ -88,7 +77,7 @@ class FileEntry:
 
 @dataclass(frozen=True)
 class ObjectsEntry:
-    """One file of records of downloaded objects (:mod:`engine.data.manifest`).
+    """One file of records of downloaded objects.
 
     Attributes
     ----------
@@ -129,31 +118,31 @@ class Manifest:
 
     @property
     def entries(self) -> list[FileEntry | ObjectsEntry]:
-        """Every file that counts."""
+        """Every file of the cache."""
         return [*self.files.values(), *self.objects.values()]
 
     def table(self, names: Iterable[str] | None = None) -> tuple[Coin, ...]:
-        """The coin table as a panel knows it; all coins without `names`.
+        """The coin table of a panel; all coins without `names`.
 
-        A coin's silence is held against the last row that its own sources gave of any coin.
+        Whether a coin is delisted is judged by the last row that its own sources have of any coin.
         """
-        reach: dict[str, pd.Timestamp] = {}
+        ends: dict[str, pd.Timestamp] = {}
         for record in self.coins.values():
-            for source, last in record.given.items():
-                reach[source] = max(last, reach.get(source, last))
-        chosen = [self.coins[name] for name in (self.coins if names is None else names)]
+            for source, last in record.source_ends.items():
+                ends[source] = max(last, ends.get(source, last))
+        records = [self.coins[name] for name in (self.coins if names is None else names)]
+        never = pd.Timestamp(0, tz="UTC")
         return tuple(
-            record.coin(max((reach[source] for source in record.given), default=pd.Timestamp(0, tz="UTC")))
-            for record in chosen
+            record.coin(max((ends[source] for source in record.source_ends), default=never)) for record in records
         )
 
     @property
-    def span(self) -> tuple[pd.Timestamp, pd.Timestamp] | None:
+    def span(self) -> Span | None:
         """First and last row of the cache that has any price."""
         return price_span(self.coins.values())
 
     def to_bytes(self) -> bytes:
-        """The file: the same state is the same bytes."""
+        """The content of the file; equal states give equal bytes."""
         body = {
             "schema": SCHEMA,
             "synthetic": self.synthetic,
@@ -218,7 +207,7 @@ def _damaged(path: Path) -> str:
 
 @dataclass(frozen=True, order=True)
 class ObjectRecord:
-    """One object of which every usable row is in the cache.
+    """A downloaded object, of which every usable row is in the cache.
 
     Attributes
     ----------
@@ -229,7 +218,7 @@ class ObjectRecord:
     sha256 : str
         Digest of those bytes.
     rows : int
-        Records in it: minutes x coins, or book snapshots looked at.
+        Records in it: minutes x coins, or book snapshots that were read.
     """
 
     key: str
@@ -264,5 +253,5 @@ def decode(content: bytes) -> dict[str, ObjectRecord]:
 
 
 def joined(old: Mapping[str, ObjectRecord], new: Iterable[ObjectRecord]) -> list[ObjectRecord]:
-    """Records of a group after a commit: a newer version of an object takes the place of the older."""
+    """Records of a group after a commit: a newer version of an object replaces the older."""
     return list({**old, **{record.key: record for record in new}}.values())

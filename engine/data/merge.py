@@ -1,13 +1,11 @@
-"""Months of the cache as dense arrays, and the append-only merge into them.
+"""The append-only merge of new rows into months of the cache, and the precedence of sources.
 
 A :class:`Cube` holds the months that a merge touches as one (N, H) array a field: coins ascending by name, the hours
 of those months side by side, NaN where nothing was observed. Dense arrays make "the cached value of these rows" one
 indexing operation, whatever order the rows come in.
 
-Which source is believed where several give the same cell: the one place that says so.
-
-A cell is one coin, instant and field. Of the sources that gave it, the cache keeps the value of the one that stands
-highest for the field; it never averages. The order in which sources were brought in does not matter.
+A cell is one coin, instant and field. Where several sources have it, the cache keeps the value of the one with the
+highest precedence for the field; it never averages. The order in which sources were merged does not matter.
 """
 
 from __future__ import annotations
@@ -20,19 +18,17 @@ import pandas as pd
 
 from engine.data.merge_report import SAME, Tally
 from engine.data.schema import (
-    COIN,
     SOURCE,
-    TIME,
     Codes,
     Flags,
     Floats,
     Integers,
     Origins,
     Rows,
-    hours_to_stamps,
     instant_of,
     month_start,
     months_of,
+    to_table,
 )
 from engine.panel import FIELDS
 
@@ -43,15 +39,15 @@ FREQTRADE = "freqtrade"
 #: Field -> sources, the most trusted first.
 #: `mid`: the book itself; the archive's minute record of it; the last trade of the hour (a candle's close).
 #: `funding`: what was paid (`fundingHistory`, and freqtrade's copy of it); the running estimate a minute before.
-#: `volume_usd`: candles only, for the archive has no hour's volume (`ARCHITECTURE.md`, Sources).
+#: `volume_usd`: candles only: the archive has the volume of the exchange's own 24 hours, not of an hour.
 PRECEDENCE: Mapping[str, tuple[str, ...]] = {
     "mid": (L2BOOK, S3, API, FREQTRADE),
     "funding": (API, FREQTRADE, S3),
 }
-#: For every other field, most of which one source alone gives.
+#: For every other field, most of which only one source has.
 OTHERWISE = (API, FREQTRADE, L2BOOK, S3)
-#: (field, source) whose value only stands in until a better source is asked: the rate that the archive estimates is not
-#: the one that was settled, so an API sync asks for those hours.
+#: (field, source) whose value is provisional: the rate that the archive estimates is not the one that was settled, so
+#: an API sync requests those hours.
 PROVISIONAL = frozenset({("funding", S3)})
 
 
@@ -67,11 +63,11 @@ class Cube:
     fields : dict of str to ndarray, each (N, H) float64
         Made when a field first appears.
     origins : dict of str to ndarray, each (N, H) uint8
-        Per field, the source of every cell: its place in `sources`, of which the first stands for none.
+        Per field, the source of every cell: its index in `sources`, of which the first is none.
     sources : list of str
         Names of the sources.
-    given : dict of (str, str) to int
-        Per coin and source, the last hour number with a price among what was taken.
+    source_ends : dict of (str, str) to int
+        Per coin and source, the last hour number with a price among the rows that were merged.
     changed : set of int
         Months that differ from what was read.
     """
@@ -85,7 +81,7 @@ class Cube:
         self.fields: dict[str, Floats] = {}
         self.origins: dict[str, Codes] = {}
         self.sources: list[str] = [""]
-        self.given: dict[tuple[str, str], int] = {}
+        self.source_ends: dict[tuple[str, str], int] = {}
         self.changed: set[int] = set()
         self._line = {coin: line for line, coin in enumerate(self.coins)}
 
@@ -96,13 +92,13 @@ class Cube:
             self.origins[name] = np.zeros(self.fields[name].shape, dtype=np.uint8)
         return self.fields[name]
 
-    def source(self, name: str) -> int:
-        """Code of a source."""
+    def source_code(self, name: str) -> int:
+        """Index of a source in `sources`, to which it is added when it is new."""
         if name not in self.sources:
             self.sources.append(name)
         return self.sources.index(name)
 
-    def places(self, rows: Rows) -> tuple[Integers, Integers]:
+    def positions(self, rows: Rows) -> tuple[Integers, Integers]:
         """Line and column of each row."""
         lines = np.array([self._line[coin] for coin in rows.coins], dtype=np.int64)
         month = np.searchsorted(self.months, months_of(rows.hours))
@@ -115,26 +111,26 @@ class Cube:
 
     def load(self, rows: Rows, origins: Mapping[str, Origins] | None = None) -> None:
         """Put in what a file of the cache holds and, for a merge, where each cell came from."""
-        line, column = self.places(rows)
+        line, column = self.positions(rows)
         for name, values in rows.fields.items():
             self.array(name)[line, column] = values
             if origins is not None:
                 names, codes = origins[name]
-                known = np.array([self.source(source) for source in names], dtype=np.uint8)
+                known = np.array([self.source_code(source) for source in names], dtype=np.uint8)
                 self.origins[name][line, column] = np.where(np.isnan(values), 0, known[codes])
 
     def take(self, rows: Rows, source: str, replace: bool, tally: Tally) -> None:
-        """Merge rows: fill what is absent; where a source of another rank gave a cell, the higher one's value stays.
+        """Merge rows: fill absent cells; where a source of another rank has a cell, the value of the higher one stays.
 
-        Where one of the same rank did, count what is the same, refuse or replace what differs: without `replace`, a
-        coin with any such cell among `rows` gets nothing of them.
+        Where one of the same rank has it, count equal values, refuse or replace different ones: without `replace`, a
+        coin with any such cell among `rows` gets none of them.
         """
-        line, column = self.places(rows)
-        code = self.source(source)
+        line, column = self.positions(rows)
+        code = self.source_code(source)
         cached = {name: self.array(name)[line, column] for name in rows.fields}
-        # Above 0 where the new source stands higher than the one that gave the cell, below 0 where lower.
-        stands = {name: self._stands(name, source)[self.origins[name][line, column]] for name in rows.fields}
-        differs = {name: (stands[name] == 0) & _differs(cached[name], rows.fields[name]) for name in rows.fields}
+        # Above 0 where the new source ranks above the one of the cached cell, below 0 where lower.
+        ranks = {name: self._relative_rank(name, source)[self.origins[name][line, column]] for name in rows.fields}
+        differs = {name: (ranks[name] == 0) & _differs(cached[name], rows.fields[name]) for name in rows.fields}
         taken = np.ones(len(rows.codes), dtype=np.bool_)
         if not replace:
             refused = np.zeros(len(rows.coins), dtype=np.bool_)
@@ -144,46 +140,46 @@ class Cube:
                     tally.conflict(rows, name, different, cached[name])
             taken = ~refused[rows.codes]
         for name, values in rows.fields.items():
-            given = ~np.isnan(values)
-            fresh = given & np.isnan(cached[name])
-            shared = taken & given & ~fresh
-            raised, overruled = shared & (stands[name] > 0), shared & (stands[name] < 0)
-            written = (taken & (fresh | differs[name])) | raised
-            self._compare(rows, name, source, raised | overruled, line, column, tally)
+            observed = ~np.isnan(values)
+            fresh = observed & np.isnan(cached[name])
+            shared = taken & observed & ~fresh
+            upgraded, superseded = shared & (ranks[name] > 0), shared & (ranks[name] < 0)
+            written = (taken & (fresh | differs[name])) | upgraded
+            self._compare(rows, name, source, upgraded | superseded, line, column, tally)
             self.array(name)[line[written], column[written]] = values[written]
             self.origins[name][line[written], column[written]] = code
             tally.added += int((taken & fresh).sum())
             tally.changed += int((taken & differs[name]).sum())
-            tally.same += int((shared & (stands[name] == 0) & ~differs[name]).sum())
-            tally.raised += int(raised.sum())
-            tally.overruled += int(overruled.sum())
-            tally.refused += int((given & ~taken).sum())
+            tally.same += int((shared & (ranks[name] == 0) & ~differs[name]).sum())
+            tally.upgraded += int(upgraded.sum())
+            tally.superseded += int(superseded.sum())
+            tally.refused += int((observed & ~taken).sum())
             self.changed.update(int(month) for month in np.unique(months_of(rows.hours[written])))
             if name == "mid":
-                self._note(rows, source, taken & given)
+                self._note_source_ends(rows, source, taken & observed)
 
-    def _stands(self, field: str, source: str) -> Integers:
-        """Rank of `source` less that of every source, for a field; 0 for none."""
+    def _relative_rank(self, field: str, source: str) -> Integers:
+        """Rank of `source` minus that of every source, for a field; 0 for none."""
         own = rank(field, source)
         return np.array([0, *(own - rank(field, other) for other in self.sources[1:])], dtype=np.int64)
 
     def _compare(
         self, rows: Rows, name: str, source: str, shared: Flags, line: Integers, column: Integers, tally: Tally
     ) -> None:
-        """Report the cells that `source` and one of another rank both gave."""
+        """Report the cells that both `source` and one of another rank have."""
         origin = self.origins[name][line, column]
         for code in np.unique(origin[shared]):
             other = self.sources[code]
-            kept, overruled = (source, other) if rank(name, source) > rank(name, other) else (other, source)
-            tally.compare(rows, name, kept, overruled, shared & (origin == code), self.fields[name][line, column])
+            kept, lower = (source, other) if rank(name, source) > rank(name, other) else (other, source)
+            tally.compare(rows, name, kept, lower, shared & (origin == code), self.fields[name][line, column])
 
-    def _note(self, rows: Rows, source: str, priced: Flags) -> None:
-        """Remember how far `source` gave each coin a price."""
+    def _note_source_ends(self, rows: Rows, source: str, priced: Flags) -> None:
+        """Record the last hour at which `source` has a price of each coin."""
         last = np.full(len(rows.coins), -1, dtype=np.int64)
         np.maximum.at(last, rows.codes[priced], rows.hours[priced])
         for coin, hour in zip(rows.coins, last.tolist(), strict=True):
             if hour >= 0:
-                self.given[coin, source] = max(hour, self.given.get((coin, source), hour))
+                self.source_ends[coin, source] = max(hour, self.source_ends.get((coin, source), hour))
 
     def spans(self, name: str) -> dict[str, tuple[pd.Timestamp, pd.Timestamp]]:
         """First and last instant at which each coin has the field."""
@@ -201,52 +197,45 @@ class Cube:
     def table(self, month: int) -> tuple[Any, dict[str, tuple[str, ...]]]:
         """A month as a pyarrow table of the schema, and the sources of its fields.
 
-        It has the rows and fields that hold anything, coin by coin. A field of several sources is followed by a column
-        that names that of each cell; without one, the single source is that of all.
+        It has the rows and fields that hold anything, coin by coin. A field of several sources has a further column
+        with the source of each cell.
         """
-        import pyarrow as pa
-
-        place = int(np.searchsorted(self.months, month))
-        cut = slice(int(self.offsets[place]), int(self.offsets[place + 1]))
+        index = int(np.searchsorted(self.months, month))
+        cut = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         blocks = {name: self.fields[name][:, cut] for name in FIELDS if name in self.fields}
         observed = {name: ~np.isnan(block) for name, block in blocks.items()}
-        names = [name for name, seen in observed.items() if seen.any()]
+        names = [name for name, cells in observed.items() if cells.any()]
         present: Flags = np.logical_or.reduce([observed[name] for name in names])
         line, hour = np.nonzero(present)
         used, codes = np.unique(line, return_inverse=True)
-        stamps = hours_to_stamps(self.starts[place] + hour.astype(np.int64))
-        columns = {
-            TIME: pa.array(stamps).cast(pa.timestamp("ms", tz="UTC")),
-            COIN: pa.DictionaryArray.from_arrays(
-                pa.array(codes.astype(np.int32)), pa.array([self.coins[place] for place in used], pa.string())
-            ),
-        }
+        values = {name: blocks[name][present] for name in names}
+        table = to_table([self.coins[line] for line in used], codes, self.starts[index] + hour, values)
         sources = {}
         for name in names:
-            columns[name] = pa.array(blocks[name][present], from_pandas=True)
             origin = self.origins[name][:, cut][present]
-            given = sorted((self.sources[code], int(code)) for code in np.unique(origin[observed[name][present]]))
-            sources[name] = tuple(source for source, _ in given)
-            if len(given) > 1:
-                columns[name + SOURCE] = _named(origin, given)
-        return pa.table(columns), sources
+            named = sorted((self.sources[code], int(code)) for code in np.unique(origin[observed[name][present]]))
+            sources[name] = tuple(source for source, _ in named)
+            if len(named) > 1:
+                position = table.column_names.index(name) + 1
+                table = table.add_column(position, name + SOURCE, _source_column(origin, named))
+        return table, sources
 
 
-def _named(codes: Codes, given: Sequence[tuple[str, int]]) -> Any:
+def _source_column(codes: Codes, named: Sequence[tuple[str, int]]) -> Any:
     """Source names of cells, dictionary-encoded; null where there is no cell."""
     import pyarrow as pa
 
-    place = np.full(256, -1, dtype=np.int8)
-    for number, (_, code) in enumerate(given):
-        place[code] = number
-    numbers = place[codes]
+    numbers_of = np.full(256, -1, dtype=np.int8)
+    for number, (_, code) in enumerate(named):
+        numbers_of[code] = number
+    numbers = numbers_of[codes]
     return pa.DictionaryArray.from_arrays(
-        pa.array(numbers, mask=numbers < 0), pa.array([source for source, _ in given], pa.string())
+        pa.array(numbers, mask=numbers < 0), pa.array([source for source, _ in named], pa.string())
     )
 
 
 def _differs(cached: Floats, new: Floats) -> Flags:
-    # A NaN on either side compares false: an absent value contradicts nothing.
+    # A comparison with NaN is false: an absent value contradicts nothing.
     return np.asarray(np.abs(cached - new) > SAME * np.maximum(np.abs(cached), np.abs(new)), dtype=np.bool_)
 
 
@@ -261,10 +250,10 @@ def coins_touched(tables: Sequence[Rows]) -> set[str]:
 
 
 def rank(field: str, source: str) -> int:
-    """How far `source` is believed for `field`: more is higher.
+    """Precedence of `source` for `field`: a higher number prevails.
 
-    A source that the table does not name ranks 0. Sources of one rank are held to each other's word: where they
-    differ it is a conflict, as when one source contradicts itself.
+    A source that :data:`PRECEDENCE` does not name ranks 0. Where sources of one rank differ it is a conflict, as when
+    one source contradicts itself.
     """
     order = PRECEDENCE.get(field, OTHERWISE)
     return len(order) - order.index(source) if source in order else 0

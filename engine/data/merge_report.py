@@ -1,26 +1,28 @@
-"""What a merge did, in figures: cells added, conflicts within a source, disagreements between sources."""
+"""The report of a merge: cells added, conflicts within a source, disagreements between sources."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import show
-from engine.data.schema import Flags, Floats, Rows, instant_of
+from engine.data.schema import Flags, Floats, Integers, Rows, instant_of
 
 #: Two sources that differ by more than this, relative to the larger value, are reported as in disagreement.
 TOLERANCE = 1e-3
 
-#: Two values nearer than this, relative to the larger, are the same value written twice.
+#: Two values that differ by at most this, relative to the larger, are equal.
 SAME = 1e-9
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """New values of one coin and field that contradict the cache, and so were not taken.
+    """New values of one coin and field that contradict the cache, and so were refused.
 
     Attributes
     ----------
@@ -43,7 +45,7 @@ class Conflict:
     largest: float
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line for a report."""
         return (
             f"{self.coin} {self.field}: {self.cells} cells differ, the first at {show(self.first)} "
             f"(cached {self.cached:g}, new {self.new:g}; up to {self.largest:.2%})"
@@ -52,14 +54,14 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How far two sources of one field are apart; the cache holds the value of `kept`.
+    """How much two sources of one field differ; the cache holds the values of `kept`.
 
     Attributes
     ----------
     field, kept, other : str
-        The field, the source that is believed for it, and the one that is not.
+        The field, the source that takes precedence for it, and the other one.
     cells, differing : int
-        Cells that both gave; those that differ by more than :data:`engine.data.merge_report.TOLERANCE`.
+        Cells that both have; those that differ by more than :data:`engine.data.merge_report.TOLERANCE`.
     median, largest : float
         Of the differences over all these cells, each relative to the larger of the two values.
     coin, time : str, Timestamp
@@ -77,17 +79,17 @@ class Disagreement:
     time: pd.Timestamp
 
     def __str__(self) -> str:
-        """One line for people."""
+        """One line for a report."""
+        median = "" if np.isnan(self.median) else f"median {self.median:.4%}, "
         return (
             f"{self.field}: {self.kept} over {self.other} in {self.cells:,} cells, of which {self.differing:,} differ "
-            f"by more than {TOLERANCE:.1%}; median {self.median:.4%}, largest {self.largest:.2%} "
-            f"({self.coin} at {show(self.time)})"
+            f"by more than {TOLERANCE:.1%}; {median}largest {self.largest:.2%} ({self.coin} at {show(self.time)})"
         )
 
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What a merge did.
+    """What a merge changed, or several merges together.
 
     Attributes
     ----------
@@ -101,23 +103,23 @@ class MergeReport:
     conflicts : tuple of Conflict
         By coin and field; empty with ``replace``.
     months : tuple of str
-        Months whose file was written; empty when the cache already had everything.
-    raised, overruled : int
-        Cells that a lower source had given and now hold the new value; cells left alone because a higher source gave
-        them (:mod:`engine.data.merge`).
+        Months whose file was written, ascending; empty when the cache already had everything.
+    upgraded, superseded : int
+        Cells whose value from a lower source was replaced; new cells left out because the cache has the value of a
+        higher source (:mod:`engine.data.merge`).
     disagreements : tuple of Disagreement
-        What those cells said, by field and sources.
+        How the values of those cells differ, by field and sources.
     """
 
     source: str
-    added: int
-    same: int
-    changed: int
-    refused: int
-    conflicts: tuple[Conflict, ...]
-    months: tuple[str, ...]
-    raised: int = 0
-    overruled: int = 0
+    added: int = 0
+    same: int = 0
+    changed: int = 0
+    refused: int = 0
+    conflicts: tuple[Conflict, ...] = ()
+    months: tuple[str, ...] = ()
+    upgraded: int = 0
+    superseded: int = 0
     disagreements: tuple[Disagreement, ...] = ()
 
     @property
@@ -125,22 +127,39 @@ class MergeReport:
         """Whether any file of the cache was written."""
         return bool(self.months)
 
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-ready."""
+        state = asdict(self)
+        state["raised"], state["overruled"] = state.pop("upgraded"), state.pop("superseded")
+        return state
+
+
+def combined(source: str, merges: Iterable[MergeReport]) -> MergeReport:
+    """Several merges as one report."""
+    merges = list(merges)
+    counts = ("added", "same", "changed", "refused", "upgraded", "superseded")
+    return MergeReport(
+        source,
+        **{name: sum(getattr(merge, name) for merge in merges) for name in counts},
+        conflicts=tuple(conflict for merge in merges for conflict in merge.conflicts),
+        months=tuple(sorted({month for merge in merges for month in merge.months})),
+        disagreements=tuple(disagreement for merge in merges for disagreement in merge.disagreements),
+    )
+
 
 def differences(merges: Iterable[MergeReport]) -> list[str]:
-    """A line for people for each field and pair of sources that both gave cells of it, over several merges."""
-    found: dict[tuple[str, str, str], list[Disagreement]] = {}
+    """A line for each field and pair of sources that both have cells of it, over several merges."""
+    by_key: dict[tuple[str, str, str], list[Disagreement]] = defaultdict(list)
     for merge in merges:
-        for apart in merge.disagreements:
-            found.setdefault((apart.field, apart.kept, apart.other), []).append(apart)
+        for disagreement in merge.disagreements:
+            by_key[disagreement.field, disagreement.kept, disagreement.other].append(disagreement)
     lines = []
-    for (name, kept, other), parts in sorted(found.items()):
-        worst = max(parts, key=lambda part: part.largest)
-        cells, differing = sum(part.cells for part in parts), sum(part.differing for part in parts)
-        several = (
-            f"{name}: {kept} over {other} in {cells:,} cells, of which {differing:,} differ by more than "
-            f"{TOLERANCE:.1%}; largest {worst.largest:.2%} ({worst.coin} at {show(worst.time)})"
-        )
-        lines.append(f"Sources differ: {str(worst) if len(parts) == 1 else several}.")
+    for _, parts in sorted(by_key.items()):
+        total = parts[0]
+        if len(parts) > 1:  # the median over all of them is not known
+            counts = {name: sum(getattr(part, name) for part in parts) for name in ("cells", "differing")}
+            total = replace(max(parts, key=lambda part: part.largest), **counts, median=float("nan"))
+        lines.append(f"Sources differ: {total}.")
     return lines
 
 
@@ -148,46 +167,24 @@ class Tally:
     """Counts of a merge, filled by :meth:`engine.data.merge.Cube.take`."""
 
     def __init__(self) -> None:
-        self.added = self.same = self.changed = self.refused = self.raised = self.overruled = 0
-        self._conflicts: dict[tuple[str, str], Conflict] = {}
-        self._apart: dict[tuple[str, str, str], list[_Apart]] = {}
+        self.added = self.same = self.changed = self.refused = self.upgraded = self.superseded = 0
+        self._conflicts: dict[tuple[str, str], list[tuple[Integers, Floats, Floats]]] = defaultdict(list)
+        self._disagreements: dict[tuple[str, str, str], list[tuple[Floats, str, int]]] = defaultdict(list)
 
     def conflict(self, rows: Rows, name: str, different: Flags, cached: Floats) -> None:
-        """Note the differing cells of a field, a coin at a time."""
-        places = np.flatnonzero(different)
-        codes, firsts, counts = np.unique(rows.codes[places], return_index=True, return_counts=True)
-        for code, first, count in zip(codes, firsts, counts, strict=True):
-            cells = places[first : first + count]
-            old, new = cached[cells], rows.fields[name][cells]
-            largest = float(apart(old, new).max())
-            found = Conflict(
-                rows.coins[int(code)],
-                name,
-                int(count),
-                instant_of(int(rows.hours[cells[0]])),
-                float(old[0]),
-                float(new[0]),
-                largest,
-            )
-            key = (found.coin, name)
-            self._conflicts[key] = _joined(self._conflicts[key], found) if key in self._conflicts else found
-
-    def conflicts(self) -> tuple[Conflict, ...]:
-        """All conflicts, by coin and field."""
-        return tuple(self._conflicts[key] for key in sorted(self._conflicts))
+        """Record the differing cells of a field, (rows,), by coin."""
+        for code in np.unique(rows.codes[different]):
+            cells = different & (rows.codes == code)
+            self._conflicts[rows.coins[code], name].append((rows.hours[cells], cached[cells], rows.fields[name][cells]))
 
     def compare(self, rows: Rows, name: str, kept: str, other: str, cells: Flags, cached: Floats) -> None:
-        """Note how far the cells that two sources gave are apart."""
-        places = np.flatnonzero(cells)
-        differences = apart(cached[places], rows.fields[name][places])
-        worst = int(differences.argmax())
-        row = places[worst]
-        found = _Apart(differences, rows.coins[int(rows.codes[row])], instant_of(int(rows.hours[row])))
-        self._apart.setdefault((name, kept, other), []).append(found)
-
-    def disagreements(self) -> tuple[Disagreement, ...]:
-        """All comparisons, by field and sources."""
-        return tuple(_disagreement(key, self._apart[key]) for key in sorted(self._apart))
+        """Record how much two sources differ in the cells that both have."""
+        lines = np.flatnonzero(cells)
+        relative = relative_difference(cached[lines], rows.fields[name][lines])
+        worst = lines[int(relative.argmax())]
+        self._disagreements[name, kept, other].append(
+            (relative, rows.coins[int(rows.codes[worst])], int(rows.hours[worst]))
+        )
 
     def report(self, source: str, months: Iterable[str]) -> MergeReport:
         """The merge's report."""
@@ -197,52 +194,41 @@ class Tally:
             self.same,
             self.changed,
             self.refused,
-            self.conflicts(),
+            tuple(_conflict(*key, parts) for key, parts in sorted(self._conflicts.items())),
             tuple(months),
-            self.raised,
-            self.overruled,
-            self.disagreements(),
+            self.upgraded,
+            self.superseded,
+            tuple(_disagreement(*key, parts) for key, parts in sorted(self._disagreements.items())),
         )
 
 
-@dataclass(frozen=True, eq=False)
-class _Apart:
-    """Differences of one comparison, and where the largest is."""
+def _conflict(coin: str, name: str, parts: list[tuple[Integers, Floats, Floats]]) -> Conflict:
+    """The conflict of all differing cells: their hours, cached and new values."""
+    hours, cached, new = (np.concatenate(column) for column in zip(*parts, strict=True))
+    first = int(hours.argmin())
+    largest = float(relative_difference(cached, new).max())
+    return Conflict(coin, name, len(hours), instant_of(hours[first]), float(cached[first]), float(new[first]), largest)
 
-    differences: Floats
-    coin: str
-    time: pd.Timestamp
 
-
-def _disagreement(key: tuple[str, str, str], parts: list[_Apart]) -> Disagreement:
-    differences = np.concatenate([part.differences for part in parts])
-    worst = max(parts, key=lambda part: float(part.differences.max()))
+def _disagreement(name: str, kept: str, other: str, parts: list[tuple[Floats, str, int]]) -> Disagreement:
+    """The disagreement of all compared cells: their relative differences, and where the largest of a part is."""
+    relative = np.concatenate([part for part, _, _ in parts])
+    _, coin, hour = max(parts, key=lambda part: float(part[0].max()))
     return Disagreement(
-        *key,
-        cells=len(differences),
-        differing=int((differences > TOLERANCE).sum()),
-        median=float(np.median(differences)),
-        largest=float(differences.max()),
-        coin=worst.coin,
-        time=worst.time,
+        name,
+        kept,
+        other,
+        cells=len(relative),
+        differing=int((relative > TOLERANCE).sum()),
+        median=float(np.median(relative)),
+        largest=float(relative.max()),
+        coin=coin,
+        time=instant_of(hour),
     )
 
 
-def apart(one: Floats, other: Floats) -> Floats:
+def relative_difference(one: Floats, other: Floats) -> Floats:
     """Differences relative to the larger of the two values; 0 where both are 0, NaN where one is."""
     larger = np.maximum(np.abs(one), np.abs(other))
     with np.errstate(invalid="ignore"):
         return np.where(larger == 0, 0.0, np.abs(one - other) / np.where(larger == 0, 1.0, larger))
-
-
-def _joined(one: Conflict, other: Conflict) -> Conflict:
-    early = one if one.first <= other.first else other
-    return Conflict(
-        one.coin,
-        one.field,
-        one.cells + other.cells,
-        early.first,
-        early.cached,
-        early.new,
-        max(one.largest, other.largest),
-    )

@@ -1,4 +1,4 @@
-"""A saved ``meta`` answer of HyperLiquid: lots, leverage, margin tiers and delistings of every coin."""
+"""Import of a saved ``meta`` response of HyperLiquid: lots, leverage, margin tiers and delistings of every coin."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
 
 
 _WANTED = (
-    'Save the answer of POST /info {"type": "meta"} or {"type": "metaAndAssetCtxs"} as it is: '
+    'Save the response of POST /info {"type": "meta"} or {"type": "metaAndAssetCtxs"} as it is: '
     '{"universe": [{"name", "szDecimals", "maxLeverage", ...}]}, or a list that starts with that object.'
 )
 
 
 @dataclass(frozen=True)
 class MetaReport:
-    """What :func:`import_meta` did.
+    """The result of :func:`import_meta`.
 
     Attributes
     ----------
     coins : int
-        Coins in the answer.
+        Coins in the response.
     added, changed : tuple of str
-        Coins that the cache's table lacked; coins of it that now read differently.
+        Coins that the coin table lacked; coins of it that have other values now.
     delisted : tuple of str
-        Coins that the answer calls delisted.
+        Coins that the response lists as delisted.
     """
 
     coins: int
@@ -52,7 +52,7 @@ class MetaReport:
 
 
 def import_meta(store: Store, path: str | Path, *, as_of: str | pd.Timestamp | None = None) -> MetaReport:
-    """Take lots, leverage and delistings from a saved ``meta`` or ``metaAndAssetCtxs`` answer.
+    """Import lots, leverage and delistings from a saved ``meta`` or ``metaAndAssetCtxs`` response.
 
     Parameters
     ----------
@@ -61,13 +61,13 @@ def import_meta(store: Store, path: str | Path, *, as_of: str | pd.Timestamp | N
     path : path
         JSON file: ``{"universe": [...]}`` or ``[{"universe": [...]}, [...]]``.
     as_of : str or Timestamp, optional
-        Date of the answer, which carries none itself. With it, an older answer never overrides a newer one, and
+        Date of the response, which has none itself. With it, an older response never overrides a newer one, and
         a coin alive on that date is not taken for delisted because its data end earlier. Kept to the minute.
 
     Raises
     ------
     DataError
-        When the file cannot be read, is not JSON, or is another answer.
+        When the file cannot be read, is not JSON, or is another response.
     """
     path = Path(path)
     metas = read_meta(path)
@@ -77,38 +77,38 @@ def import_meta(store: Store, path: str | Path, *, as_of: str | pd.Timestamp | N
 
 
 def read_meta(path: Path) -> tuple[CoinMeta, ...]:
-    """Read the coins of a saved ``meta`` or ``metaAndAssetCtxs`` answer, as :func:`import_meta` describes."""
+    """Read the coins of a saved ``meta`` or ``metaAndAssetCtxs`` response, as :func:`import_meta` describes."""
     try:
-        answer = json.loads(path.read_text(encoding="utf-8"))
+        response = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror}). Name a saved answer of HyperLiquid.") from error
+        raise DataError(f"{path}: cannot be read ({error.strerror}). Name a saved response of HyperLiquid.") from error
     except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}). {_WANTED}") from error
-    return parse_meta(answer, path)
+    return parse_meta(response, path)
 
 
-def parse_meta(answer: Any, where: object) -> tuple[CoinMeta, ...]:
-    """Read the coins of a ``meta`` or ``metaAndAssetCtxs`` answer; `where` it came from is named in errors."""
-    body = answer[0] if isinstance(answer, list) and answer else answer
+def parse_meta(response: Any, where: object) -> tuple[CoinMeta, ...]:
+    """Read the coins of a ``meta`` or ``metaAndAssetCtxs`` response; `where` it came from is named in errors."""
+    body = response[0] if isinstance(response, list) and response else response
     universe = body.get("universe") if isinstance(body, dict) else None
     if not isinstance(universe, list) or not universe:
-        named = isinstance(answer, dict) and answer
-        found = f"an object with {join_first(answer)}" if named else f"a {type(answer).__name__}"
-        raise DataError(f"{where}: no 'universe' of coins in it, but {found}. {_WANTED}")
+        named = isinstance(response, dict) and response
+        content = f"an object with {join_first(response)}" if named else f"a {type(response).__name__}"
+        raise DataError(f"{where}: no 'universe' of coins in it, but {content}. {_WANTED}")
     if isinstance(universe[0], dict) and "tokens" in universe[0]:
-        raise DataError(f"{where}: this is the spot market's answer (its universe has 'tokens'). {_WANTED}")
+        raise DataError(f"{where}: this is a response of the spot market (its universe has 'tokens'). {_WANTED}")
     tables = _margin_tables(body.get("marginTables"), where)
-    metas = tuple(_coin_meta(entry, place, tables, where) for place, entry in enumerate(universe))
+    metas = tuple(_coin_meta(entry, number, tables, where) for number, entry in enumerate(universe))
     names = [meta.name for meta in metas]
     if len(set(names)) != len(names):
-        twice = sorted({name for name in names if names.count(name) > 1})
-        raise DataError(f"{where}: {join_first(twice)} appears twice. {_WANTED}")
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        raise DataError(f"{where}: {join_first(repeated)} appears twice. {_WANTED}")
     return metas
 
 
 def _margin_tables(tables: Any, where: object) -> dict[int, tuple[tuple[float, float], ...]]:
     """Margin tiers by the table's number."""
-    found = {}
+    tiers_of = {}
     try:
         for number, table in tables or ():
             tiers = [(float(tier["lowerBound"]), float(tier["maxLeverage"])) for tier in table["marginTiers"]]
@@ -116,37 +116,38 @@ def _margin_tables(tables: Any, where: object) -> dict[int, tuple[tuple[float, f
                 raise ValueError
             if any(after[0] <= before[0] or after[1] > before[1] for before, after in pairwise(tiers)):
                 raise ValueError
-            found[int(number)] = tuple(tiers)
+            tiers_of[int(number)] = tuple(tiers)
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{where}: marginTables is not a list of [number, table with marginTiers] whose bounds ascend from 0 while "
             f"the leverage falls. {_WANTED}"
         ) from error
-    return found
+    return tiers_of
 
 
 def _coin_meta(
-    entry: Any, place: int, tables: Mapping[int, tuple[tuple[float, float], ...]], where: object
+    entry: Any, number: int, tables: Mapping[int, tuple[tuple[float, float], ...]], where: object
 ) -> CoinMeta:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
-        raise DataError(f"{where}: entry {place} of the universe has no name. {_WANTED}")
+        raise DataError(f"{where}: entry {number} of the universe has no name. {_WANTED}")
     name = entry["name"]
     decimals = _number(entry.get("szDecimals"))
     if decimals is None or decimals != int(decimals) or not 0 <= decimals <= 18:
-        given = entry.get("szDecimals")
         raise DataError(
-            f"{where}: szDecimals of {name} is {given!r}; it must be a whole number from 0 to 18. {_WANTED}"
+            f"{where}: szDecimals of {name} is {entry.get('szDecimals')!r}; it must be a whole number from 0 to 18. "
+            f"{_WANTED}"
         )
     leverage = _number(entry.get("maxLeverage"))
     if leverage is None or leverage < 1:
-        given = entry.get("maxLeverage")
-        raise DataError(f"{where}: maxLeverage of {name} is {given!r}; it must be a number of at least 1. {_WANTED}")
+        raise DataError(
+            f"{where}: maxLeverage of {name} is {entry.get('maxLeverage')!r}; it must be at least 1. {_WANTED}"
+        )
     table = _number(entry.get("marginTableId"))
     return CoinMeta(
         name,
         int(decimals),
         float(leverage),
-        # Absent flags mean false: the venue leaves them out for live coins.
+        # Absent flags mean false: the exchange omits them for live coins.
         bool(entry.get("isDelisted", False)),
         bool(entry.get("onlyIsolated", False)),
         None if table is None else int(table),

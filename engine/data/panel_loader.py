@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ from engine.data.cache import Store
 from engine.data.manifest import Manifest
 from engine.data.schema import Flags, Floats, hour_number
 from engine.errors import DataError, did_you_mean, join_first
-from engine.panel import FIELDS, QUOTES, Coin, Panel, tradable_rule
+from engine.panel import FIELDS, Coin, Panel, tradable_rule, two_sided
 
 Instant = str | date | datetime | pd.Timestamp
 
@@ -39,15 +39,15 @@ def load_panel(
     cache : path, optional
         Folder of the cache; default ``HLBT_DATA_CACHE``, else ``data_cache``.
     start, end : str or Timestamp, optional
-        First and last row, both inclusive; a bare date is its 00:00 UTC. The panel covers what of that range the
-        cache has prices for. Default: all of it.
+        First and last row, both inclusive; a bare date is its 00:00 UTC. The panel covers the part of that range for
+        which the cache has prices. Default: all of it.
     coins : sequence of str, optional
         Columns, in this order. Default: every coin with a price in the range, ascending.
 
     Returns
     -------
     Panel
-        Fields that no source gave in the range are absent. `tradable` knows a listing that lies before `start`;
+        Fields that no source has in the range are absent. `tradable` knows a listing that lies before `start`;
         `Coin.delisted` is set only where the delisting lies before the panel's last row.
 
     Raises
@@ -68,9 +68,7 @@ def load_panel(
 def _panel(
     store: Store, manifest: Manifest, start: pd.Timestamp | None, end: pd.Timestamp | None, coins: Sequence[str] | None
 ) -> Panel:
-    span = manifest.span
-    if span is None:
-        raise DataError(f"The cache {store.path} has no price yet, only funding. Import candles or quotes too.")
+    span = store.price_span(manifest)
     first = span[0] if start is None else max(start, span[0])
     last = span[1] if end is None else min(end, span[1])
     if first > last:
@@ -78,7 +76,7 @@ def _panel(
             f"The cache {store.path} has nothing from {show(start or span[0])} to {show(end or span[1])}: "
             f"its prices run from {show(span[0])} to {show(span[1])}."
         )
-    names = _chosen(store, manifest, coins, first, last)
+    names = _select(store, manifest, coins, first, last)
     index = hourly_index(first, last)
     fields, observed = _read_fields(store, manifest, index, names)
     if "mid" not in fields:
@@ -96,31 +94,28 @@ def _panel(
     return Panel(index, tuple(names), fields, tradable, tuple(_as_of(coin, last) for coin in table), manifest.synthetic)
 
 
-def _chosen(
+def _select(
     store: Store, manifest: Manifest, coins: Sequence[str] | None, first: pd.Timestamp, last: pd.Timestamp
 ) -> list[str]:
-    """Coins to read: those asked for, else those whose prices reach into the range."""
-    known = {name: record for name, record in manifest.coins.items() if record.first_price is not None}
+    """Coins to read: those of `coins`, else those with a price in or around the range."""
+    spans = {
+        name: (record.first_price, record.last_price)
+        for name, record in manifest.coins.items()
+        if record.first_price is not None and record.last_price is not None
+    }
     if coins is None:
-        return [
-            name
-            for name, record in known.items()
-            if record.first_price is not None
-            and record.last_price is not None
-            and record.first_price <= last
-            and record.last_price >= first
-        ]
-    chosen = [coins] if isinstance(coins, str) else list(coins)
-    if not chosen:
-        raise DataError("No coin is asked for: the list of coins is empty. Name at least one, or give none for all.")
-    strange = [name for name in chosen if name not in known]
-    if strange:
-        lists = "has no price of" if strange[0] in manifest.coins else "does not know"
+        return [name for name, (earliest, latest) in spans.items() if earliest <= last and latest >= first]
+    names = [coins] if isinstance(coins, str) else list(coins)
+    if not names:
+        raise DataError("The list of coins is empty. Name at least one coin, or give no list for all of them.")
+    unknown = [name for name in names if name not in spans]
+    if unknown:
+        lacks = "has no price of" if unknown[0] in manifest.coins else "does not know"
         raise DataError(
-            f"The cache {store.path} {lists} {join_first(strange)}.{did_you_mean(strange[0], known)} It has prices of "
-            f"{len(known)} coins: {join_first(known)}. Names are HyperLiquid's own, case-sensitive."
+            f"The cache {store.path} {lacks} {join_first(unknown)}.{did_you_mean(unknown[0], spans)} It has prices of "
+            f"{len(spans)} coins: {join_first(spans)}. Names are HyperLiquid's own, case-sensitive."
         )
-    return chosen
+    return names
 
 
 def _read_fields(
@@ -139,28 +134,20 @@ def _read_fields(
         lines = rows.hours - start
         inside = (lines >= 0) & (lines < length)
         kept = (columns >= 0) & inside
-        place = lines * width + columns
+        cells = lines * width + columns
         everything = bool(kept.all())
         if not everything:
-            place = place[kept]
-            # Coins that were not asked for have a say in what is observed at all.
-            observed[lines[inside & _evidence(rows.fields, len(lines))]] = True
+            cells = cells[kept]
+            # Which rows observe volume or quotes at all must not depend on the coins of this panel.
+            seen = two_sided(rows.fields, lines.shape)
+            if "volume_usd" in rows.fields:
+                seen |= ~np.isnan(rows.fields["volume_usd"])
+            observed[lines[inside & seen]] = True
         for name, values in rows.fields.items():
-            fields[name].reshape(-1)[place] = values if everything else values[kept]
+            fields[name].reshape(-1)[cells] = values if everything else values[kept]
     return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed
 
 
-def _evidence(fields: Mapping[str, Floats], length: int) -> Flags:
-    """Rows of a file that hold a volume or a two-sided quote."""
-    found = np.zeros(length, dtype=np.bool_)
-    if "volume_usd" in fields:
-        found |= ~np.isnan(fields["volume_usd"])
-    for low, high in QUOTES:
-        if low in fields and high in fields:
-            found |= ~np.isnan(fields[low]) & ~np.isnan(fields[high])
-    return found
-
-
 def _as_of(coin: Coin, last: pd.Timestamp) -> Coin:
-    """The coin as known at the panel's last row, where a delisting at or after it is not known yet."""
+    """The coin as known at the panel's last row: a delisting at or after it is not known yet."""
     return replace(coin, delisted=None) if coin.delisted is not None and coin.delisted >= last else coin

@@ -1,4 +1,4 @@
-"""Staying within a request budget: so much weight in any window of time, whatever single requests cost."""
+"""A rate limiter: at most so much request weight in any window of time."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WINDOW_SECONDS: Final = 60.0
 class RateLimiter:
     """A budget of weight in any `window_seconds`, kept by waiting before a request.
 
-    What a request costs may be known only by its answer: :meth:`reserve` the most that it can cost, ask, then
+    What a request costs may be known only from its response: :meth:`reserve` the most that it can cost, send it, then
     :meth:`settle` what it did cost. The exchange books a request somewhere between the two, so it counts from the
     reservation until a whole window after the settlement.
 
@@ -56,13 +56,13 @@ class RateLimiter:
             self.sleep(max(0.0, self._recent[0][0] + self.window_seconds - self._clock()) + 0.01)
 
     def settle(self, weight: int) -> None:
-        """Book a request that was answered, or failed, just now."""
+        """Record the weight of a request that just succeeded or failed."""
         self._recent.append((self._clock(), weight))
         self.requests += 1
         self.spent += weight
 
     def seconds(self, weight: int) -> float:
-        """How long `weight` takes at the pace of the budget."""
+        """How long requests of `weight` take at the limit."""
         return weight / self.budget * self.window_seconds
 
     def _used(self) -> int:

@@ -1,11 +1,11 @@
-"""HyperLiquid's archive on S3: what there is, what it costs, and the way from its objects into the cache.
+"""HyperLiquid's archive on S3: its objects in a range of hours, and what downloading them costs.
 
 ::
 
     asset_ctxs/20240101.csv.lz4                  source "s3": a row an hour of every coin
     market_data/20240101/22/l2Book/BTC.lz4       source "l2book": quotes of one row, 23:00
 
-This module lists and prices; :mod:`engine.data.sync_s3` downloads and merges.
+:mod:`engine.data.sync_s3` downloads and merges them.
 """
 
 from __future__ import annotations
@@ -26,23 +26,25 @@ from engine.errors import DataError, join_first
 BUCKET = "hyperliquid-archive"
 ASSET_CTXS = "asset_ctxs"
 L2BOOK = "l2book"
-#: USD a gigabyte (1e9 bytes) out of AWS, and for a thousand requests; stated with every estimate.
+#: USD a gigabyte (1e9 bytes) out of AWS, and for a thousand requests; shown with every estimate.
 USD_PER_GB = 0.09
 USD_PER_1000_GETS = 0.0004
 USD_PER_1000_LISTS = 0.005
 #: The last hour before the decision instant, 23:00 UTC.
 HOURS = (22,)
+#: An ETag that is the MD5 of the content; that of a multipart upload is not.
+MD5 = re.compile(r"[0-9a-f]{32}")
 _DAY = re.compile(r"\d{8}")
 _CTXS = re.compile(r"asset_ctxs/(\d{8})\.csv\.lz4")
 
 
 class FetchError(DataError):
-    """One object cannot be had; the message is the reason."""
+    """One object cannot be downloaded; the message is the reason."""
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An object as a listing names it: key, version, bytes."""
+class ListedObject:
+    """An object of a listing: key, version, bytes."""
 
     key: str
     etag: str
@@ -50,7 +52,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class Item(Listed):
+class ArchiveObject(ListedObject):
     """An object of the archive.
 
     Attributes
@@ -82,11 +84,11 @@ class Item(Listed):
 
 
 class Source(Protocol):
-    """What this module needs of a bucket; :class:`engine.data.s3_bucket.Bucket` is one."""
+    """The interface of a bucket that this module needs; :class:`engine.data.s3_bucket.Bucket` has it."""
 
     requests: int
 
-    def objects(self, prefix: str, start_after: str = "") -> Iterator[Listed]:
+    def objects(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
         """List the objects below `prefix`, by key, those after `start_after`."""
         ...
 
@@ -94,8 +96,8 @@ class Source(Protocol):
         """Name the folders directly below `prefix`."""
         ...
 
-    def fetch(self, item: Item, path: Path, step: Callable[[int], None]) -> str:
-        """Download an object to `path`, calling `step` with the bytes that came; returns its SHA-256."""
+    def fetch(self, item: ArchiveObject, path: Path, step: Callable[[int], None]) -> str:
+        """Download an object to `path`, calling `step` with the bytes received; returns its SHA-256."""
         ...
 
 
@@ -108,7 +110,7 @@ class Bill:
     objects, bytes : int
         In the range.
     new_objects, new_bytes : int
-        Of these, what is not in the cache yet.
+        Those of them that are not in the cache yet.
     usd : float
         Price of the new ones: transfer and requests.
     """
@@ -121,14 +123,14 @@ class Bill:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What lies in a range of the archive, and what of it is to be downloaded.
+class DownloadPlan:
+    """The objects in a range of the archive, and those of them to be downloaded.
 
     Attributes
     ----------
-    items : tuple of Item
+    items : tuple of ArchiveObject
         Every object in the range, by dataset and key.
-    wanted : tuple of Item
+    wanted : tuple of ArchiveObject
         Those that the cache lacks, or has in another version.
     republished : frozenset of str
         Keys of those that the cache has in another version.
@@ -137,13 +139,13 @@ class Plan:
     published_until : date or None
         Last day with `asset_ctxs` where the archive ends before the range does, else None.
     listings : int
-        Requests that listing took.
+        Requests that the listing took.
     usd_per_gb : float
         Price of the transfer.
     """
 
-    items: tuple[Item, ...]
-    wanted: tuple[Item, ...]
+    items: tuple[ArchiveObject, ...]
+    wanted: tuple[ArchiveObject, ...]
     republished: frozenset[str]
     missing_days: Mapping[str, tuple[date, ...]]
     published_until: date | None
@@ -168,7 +170,7 @@ class Plan:
 
     @property
     def usd(self) -> float:
-        """Price of the whole: transfer, requests, and the listings that were made for it."""
+        """Total price: transfer, requests, and the listings for this plan."""
         return sum(bill.usd for bill in self.bills.values()) + self.listings / 1000 * USD_PER_1000_LISTS
 
     def check_budget(self, max_usd: float, yes: bool) -> None:
@@ -199,13 +201,13 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Range:
-    """What is asked for.
+class ArchiveRange:
+    """A range of the archive.
 
     Attributes
     ----------
     start, end : Timestamp or None
-        First and last row, inclusive; None is open. A file that holds any row of the range is in it.
+        First and last row, inclusive; None is open. A file with any row of the range is in it.
     books : bool
         Whether books are wanted beside `asset_ctxs`.
     hours : tuple of int
@@ -221,13 +223,18 @@ class Range:
     coins: tuple[str, ...] | None = field(default=None)
 
     def has(self, first_row: pd.Timestamp, last_row: pd.Timestamp) -> bool:
-        """Whether any row from `first_row` to `last_row` is asked for."""
+        """Whether any row from `first_row` to `last_row` is in the range."""
         return (self.end is None or first_row <= self.end) and (self.start is None or last_row >= self.start)
 
 
-def make_plan(
-    source: Source, recorded: Mapping[str, str], asked: Range, *, usd_per_gb: float = USD_PER_GB, jobs: int = 8
-) -> Plan:
+def plan_downloads(
+    source: Source,
+    recorded: Mapping[str, str],
+    span: ArchiveRange,
+    *,
+    usd_per_gb: float = USD_PER_GB,
+    jobs: int = 8,
+) -> DownloadPlan:
     """List the range of the archive; downloads nothing.
 
     Parameters
@@ -235,9 +242,9 @@ def make_plan(
     source : Source
         The bucket.
     recorded : mapping of str to str
-        Key -> ETag of what the cache has.
-    asked : Range
-        What is wanted.
+        Key -> ETag of the objects in the cache.
+    span : ArchiveRange
+        Hours, coins and datasets to list.
     usd_per_gb : float
         Price of the transfer, for 1e9 bytes.
     jobs : int
@@ -249,70 +256,71 @@ def make_plan(
         When the bucket cannot be listed.
     """
     before = source.requests
-    items = list(_contexts(source, asked))
+    items = list(_contexts(source, span))
     days = [item.day for item in items]
     missing = {ASSET_CTXS: _missing(days)}
-    if asked.books:
-        books = _books(source, asked, jobs)
+    if span.books:
+        books = _books(source, span, jobs)
         missing[L2BOOK] = _missing([item.day for item in books])
         items += books
     wanted = tuple(item for item in items if recorded.get(item.key) != item.etag)
     again = frozenset(item.key for item in wanted if item.key in recorded)
-    # Beyond a day that holds the end of the range nothing was listed: it says nothing of where the archive ends.
+    # Beyond a day with the end of the range nothing was listed: that does not show where the archive ends.
     until = max(days, default=None)
-    if until is not None and asked.end is not None and pd.Timestamp(until, tz="UTC") + 24 * HOUR >= asked.end:
+    if until is not None and span.end is not None and pd.Timestamp(until, tz="UTC") + 24 * HOUR >= span.end:
         until = None
-    return Plan(tuple(items), wanted, again, missing, until, source.requests - before, usd_per_gb)
+    return DownloadPlan(tuple(items), wanted, again, missing, until, source.requests - before, usd_per_gb)
 
 
-def _contexts(source: Source, asked: Range) -> Iterator[Item]:
+def _contexts(source: Source, span: ArchiveRange) -> Iterator[ArchiveObject]:
     # The file of the day before `start` holds the row of its midnight.
-    after = "" if asked.start is None else f"{ASSET_CTXS}/{asked.start - 25 * HOUR:%Y%m%d}.zzz"
+    after = "" if span.start is None else f"{ASSET_CTXS}/{span.start - 25 * HOUR:%Y%m%d}.zzz"
     for listed in source.objects(f"{ASSET_CTXS}/", after):
-        found = _CTXS.fullmatch(listed.key)
-        if not found:
+        match = _CTXS.fullmatch(listed.key)
+        if not match:
             continue
-        midnight = pd.Timestamp(found[1], tz="UTC")
-        if asked.has(midnight + HOUR, midnight + 24 * HOUR):
-            yield Item(listed.key, listed.etag, listed.size, ASSET_CTXS, midnight.date())
-        elif asked.end is not None and midnight > asked.end:
+        midnight = pd.Timestamp(match[1], tz="UTC")
+        if span.has(midnight + HOUR, midnight + 24 * HOUR):
+            yield ArchiveObject(listed.key, listed.etag, listed.size, ASSET_CTXS, midnight.date())
+        elif span.end is not None and midnight > span.end:
             return
 
 
-def _books(source: Source, asked: Range, jobs: int) -> list[Item]:
+def _books(source: Source, span: ArchiveRange, jobs: int) -> list[ArchiveObject]:
     from concurrent.futures import ThreadPoolExecutor
 
-    folders = [name for name in source.folders("market_data/") if _DAY.fullmatch(name)]
-    places = []
-    for name in sorted(folders):
+    folders = []
+    for name in sorted(name for name in source.folders("market_data/") if _DAY.fullmatch(name)):
         day = pd.Timestamp(name, tz="UTC")
-        hours = (hour for hour in sorted(asked.hours) if asked.has(day + HOUR * (hour + 1), day + HOUR * (hour + 1)))
-        places += [(day.date(), hour) for hour in hours]
+        rows = {hour: day + HOUR * (hour + 1) for hour in sorted(span.hours)}
+        folders += [(day.date(), hour) for hour, row in rows.items() if span.has(row, row)]
     with ThreadPoolExecutor(jobs) as pool:
-        return [item for part in pool.map(lambda place: _books_of(source, asked, *place), places) for item in part]
+        listings = pool.map(lambda folder: _books_of(source, span, *folder), folders)
+        return [item for listing in listings for item in listing]
 
 
-def _books_of(source: Source, asked: Range, day: date, hour: int) -> list[Item]:
+def _books_of(source: Source, span: ArchiveRange, day: date, hour: int) -> list[ArchiveObject]:
     prefix = f"market_data/{day:%Y%m%d}/{hour}/l2Book/"
-    found = []
+    books = []
     for listed in source.objects(prefix):
         coin = listed.key.removeprefix(prefix).removesuffix(".lz4")
-        if listed.key.endswith(".lz4") and "/" not in coin and (asked.coins is None or coin in asked.coins):
-            found.append(Item(listed.key, listed.etag, listed.size, L2BOOK, day, hour, coin))
-    return found
+        wanted = span.coins is None or coin in span.coins
+        if listed.key.endswith(".lz4") and "/" not in coin and wanted:
+            books.append(ArchiveObject(listed.key, listed.etag, listed.size, L2BOOK, day, hour, coin))
+    return books
 
 
 def _missing(days: Sequence[date]) -> tuple[date, ...]:
-    """Days between the first and the last that are not there."""
+    """Days between the first and the last that are not among `days`."""
     if not days:
         return ()
-    first, last, there = min(days), max(days), set(days)
+    first, last, present = min(days), max(days), set(days)
     span = (first + timedelta(days=number) for number in range((last - first).days))
-    return tuple(day for day in span if day not in there)
+    return tuple(day for day in span if day not in present)
 
 
-def describe(plan: Plan) -> list[str]:
-    """Lines for people: days that are missing, and where the archive ends."""
+def describe(plan: DownloadPlan) -> list[str]:
+    """Lines for the terminal: missing days, and where the archive ends."""
     lines = [
         f"{name}: {len(days)} days are missing in the archive: {join_first(days)}."
         for name, days in plan.missing_days.items()
@@ -326,18 +334,14 @@ def describe(plan: Plan) -> list[str]:
     return lines
 
 
-def whole(path: Path, item: Item) -> str | None:
+def verified_sha256(path: Path, item: ArchiveObject) -> str | None:
     """SHA-256 of an earlier download of this very object; None when there is none or it is another."""
     try:
-        if path.stat().st_size != item.size:
-            return None
-        content = path.read_bytes()
+        content = path.read_bytes() if path.stat().st_size == item.size else None
     except OSError:
+        content = None
+    if content is None:
         return None
-    if len(item.etag) == 32 and "-" not in item.etag:
-        return _sha256(content) if hashlib.md5(content, usedforsecurity=False).hexdigest() == item.etag else None
-    return _sha256(content)
-
-
-def _sha256(content: bytes) -> str:
+    if MD5.fullmatch(item.etag) and hashlib.md5(content, usedforsecurity=False).hexdigest() != item.etag:
+        return None
     return hashlib.sha256(content).hexdigest()

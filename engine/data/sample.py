@@ -1,16 +1,16 @@
-"""The built-in synthetic sample: 40 coins, 2024-01-01 to 2025-01-01, hourly, made from a seed.
+"""The built-in synthetic sample: 40 coins, 2024-01-01 to 2025-01-01, hourly, generated from a seed.
 
-Names, lots and leverages are HyperLiquid's; every number is made up. It goes into a cache through the same merge as
-real data and marks that cache, and every panel of it, as synthetic.
+Names, lots and leverages are HyperLiquid's; every number is made up. It is merged into a cache as real data are, and
+marks that cache, and every panel of it, as synthetic.
 
-What is in it:
+It has:
 
 - log returns = beta * market + sector + own, each Student t with 4 degrees of freedom, with a common volatility that
   wanders and a daily cycle;
-- the venue's funding formula on a persistent premium that rises with recent returns: hourly rate
+- the exchange's funding formula on a persistent premium that rises with recent returns: hourly rate
   ``(P + clamp(0.01 % - P, -0.05 %, 0.05 %)) / 8``, so many hours pay exactly 0.00125 %;
-- quotes on the venue's price grid (5 significant figures) around the price, a spread a coin, wider impact prices;
-- ENA is listed on 2024-06-11 14:00, FTM is delisted on 2024-08-21 09:00 (its last row), ORDI has a hole from
+- quotes on the exchange's price grid (5 significant figures) around the price, a spread a coin, wider impact prices;
+- ENA is listed on 2024-06-11 14:00, FTM is delisted on 2024-08-21 09:00 (its last row), ORDI has a gap from
   2024-04-17 05:00 to 2024-04-21 03:00.
 
 A **small genuine effect** is built in, so that a demo is not pure noise. Each coin's own return has a hidden drift that
@@ -33,7 +33,7 @@ from engine.clock import hourly_index
 from engine.data.cache import SYNTHETIC, Progress, Store
 from engine.data.coin_table import CoinMeta
 from engine.data.merge_report import MergeReport
-from engine.data.schema import COIN, TIME, Floats
+from engine.data.schema import Flags, Floats, hour_number, to_table
 from engine.panel import FIELDS
 
 SEED = 1
@@ -41,7 +41,7 @@ START = pd.Timestamp("2024-01-01T00:00Z").as_unit("ms")
 END = pd.Timestamp("2025-01-01T00:00Z").as_unit("ms")
 LISTED = ("ENA", pd.Timestamp("2024-06-11T14:00Z").as_unit("ms"))
 DELISTED = ("FTM", pd.Timestamp("2024-08-21T09:00Z").as_unit("ms"))
-HOLE = ("ORDI", pd.Timestamp("2024-04-17T05:00Z").as_unit("ms"), pd.Timestamp("2024-04-21T03:00Z").as_unit("ms"))
+GAP = ("ORDI", pd.Timestamp("2024-04-17T05:00Z").as_unit("ms"), pd.Timestamp("2024-04-21T03:00Z").as_unit("ms"))
 #: Standard deviation of the hidden drift, as a fraction of the coin's own volatility over the same time.
 DRIFT = 0.10
 #: Drift for a premium one standard deviation above its mean, in the same unit; the sign is against the premium.
@@ -54,7 +54,7 @@ _SECTOR_DAILY = 0.010
 
 @dataclass(frozen=True)
 class _Spec:
-    """A coin to make: its first price, lot, leverage, and how it moves and trades."""
+    """A coin of the sample: its first price, lot, leverage, and how it moves and trades."""
 
     name: str
     sector: str
@@ -112,7 +112,7 @@ COINS = (
 
 
 def write_sample(store: Store, *, progress: Progress | None = None) -> MergeReport:
-    """Put the sample into a cache; into one that has it already, nothing.
+    """Merge the sample into a cache; one that has it already stays as it is.
 
     Raises
     ------
@@ -128,24 +128,15 @@ def write_sample(store: Store, *, progress: Progress | None = None) -> MergeRepo
 
 def sample_table() -> Any:
     """The sample as a pyarrow table of :mod:`engine.data.schema`."""
-    import pyarrow as pa
-
-    index = hourly_index(START, END)
     fields = sample_fields()
     present = ~np.isnan(fields["mid"].T)
-    line, row = np.nonzero(present)
-    names = pa.array([spec.name for spec in COINS])
-    columns = {
-        TIME: pa.array(index.asi8[row]).cast(pa.timestamp("ms", tz="UTC")),
-        COIN: pa.DictionaryArray.from_arrays(pa.array(line.astype(np.int32)), names),
-    }
-    for name, values in fields.items():
-        columns[name] = pa.array(values.T[present])
-    return pa.table(columns)
+    codes, row = np.nonzero(present)
+    values = {name: field.T[present] for name, field in fields.items()}
+    return to_table([spec.name for spec in COINS], codes, hour_number(START) + row, values)
 
 
 def sample_fields(seed: int = SEED) -> dict[str, Floats]:
-    """The fields of the sample, (T, 40) arrays; NaN before a listing, after a delisting and in the hole."""
+    """The fields of the sample, (T, 40) arrays; NaN before a listing, after a delisting and in the gap."""
     generator = np.random.default_rng(seed)
     index = hourly_index(START, END)
     hours, coins = len(index), len(COINS)
@@ -153,7 +144,7 @@ def sample_fields(seed: int = SEED) -> dict[str, Floats]:
     volatility = _volatility(generator, index)
     own_premium = _wander(generator, (hours, coins), half_life_hours=48)
     drift = own_daily / 24 * (DRIFT * _wander(generator, (hours, coins), half_life_hours=240) - CARRY * own_premium)
-    # The drift of an hour comes from what stood before it: the effect is one that could have been traded.
+    # The drift of an hour comes from values before it: the effect is one that could have been traded.
     returns = np.roll(drift, 1, axis=0) + volatility[:, None] * _shocks(generator, hours, own_daily)
     returns[0] = 0.0
     # Less half the variance: the expected price stays where it starts.
@@ -252,11 +243,11 @@ def _significant(values: Floats, digits: int) -> Floats:
     return np.asarray(np.round(values * scale) / scale)
 
 
-def _alive(index: pd.DatetimeIndex) -> np.ndarray[Any, np.dtype[np.bool_]]:
+def _alive(index: pd.DatetimeIndex) -> Flags:
     """Where a coin has data, (T, N)."""
     names = [spec.name for spec in COINS]
     alive = np.ones((len(index), len(names)), dtype=np.bool_)
     alive[index < LISTED[1], names.index(LISTED[0])] = False
     alive[index > DELISTED[1], names.index(DELISTED[0])] = False
-    alive[(index >= HOLE[1]) & (index <= HOLE[2]), names.index(HOLE[0])] = False
+    alive[(index >= GAP[1]) & (index <= GAP[2]), names.index(GAP[0])] = False
     return alive

@@ -1,4 +1,4 @@
-"""The hourly schema: the one shape in which a source hands its data to the store.
+"""The hourly schema: the form of the data that every source gives to the cache.
 
 Long form, a row a coin and instant: ``time`` (timestamp with zone UTC, on the hour), ``coin`` (string), then any of
 :data:`engine.panel.FIELDS` as numbers. A field that the source lacks is an absent column; null or NaN inside a column
@@ -10,7 +10,7 @@ instead of calendars wherever arrays are indexed.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,8 @@ COIN = "coin"
 SOURCE = "_source"
 NOT_NEGATIVE = ("volume_usd", "open_interest", "volume_24h_usd", "depth_10bps_usd", "depth_50bps_usd")
 
-_HOUR_MS = 3_600_000
-#: HyperLiquid started in 2023. Stamps far outside are seconds read as milliseconds, or the reverse.
+HOUR_MS = 3_600_000
+#: HyperLiquid started in 2023. Stamps far outside are in another unit than milliseconds.
 _EARLIEST = pd.Timestamp("2020-01-01", tz="UTC")
 _LATEST = pd.Timestamp("2100-01-01", tz="UTC")
 
@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 Codes = npt.NDArray[np.uint8]
-#: Sources of a field's cells in one file: their names, and the place of each row's among them.
+#: Sources of a field's cells in one file: their names, and the index of each row's among them.
 Origins = tuple[tuple[str, ...], Integers]
 
 
@@ -97,16 +97,38 @@ def month_number(key: str) -> int:
 
 def stamps_to_hours(milliseconds: Integers) -> Integers:
     """Hour numbers of instants given in milliseconds since 1970."""
-    return milliseconds // _HOUR_MS
+    return milliseconds // HOUR_MS
 
 
 def hours_to_stamps(hours: Integers) -> Integers:
     """Milliseconds since 1970 of hour numbers."""
-    return hours * _HOUR_MS
+    return hours * HOUR_MS
+
+
+def to_table(coins: Sequence[str], codes: Integers, hours: Integers, fields: Mapping[str, Floats]) -> Any:
+    """Rows as a pyarrow table of the schema.
+
+    Parameters
+    ----------
+    coins : sequence of str
+        Names that `codes` points to.
+    codes, hours : ndarray, shape (R,)
+        Coin and hour number of each row; they stay in this order.
+    fields : mapping of str to ndarray, each (R,) float64
+        NaN where not observed.
+    """
+    import pyarrow as pa
+
+    names = pa.array(coins, pa.string())
+    columns = {
+        TIME: pa.array(hours_to_stamps(hours)).cast(pa.timestamp("ms", tz="UTC")),
+        COIN: pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), names),
+    }
+    return pa.table({**columns, **{name: pa.array(values, from_pandas=True) for name, values in fields.items()}})
 
 
 def read_rows(table: Any, where: str) -> Rows:
-    """Check a pyarrow table against the schema and take its arrays.
+    """Check a pyarrow table against the schema and return its arrays.
 
     Parameters
     ----------
@@ -153,11 +175,11 @@ def _check_columns(table: Any, where: str) -> None:
     names = table.column_names
     for name in (TIME, COIN):
         if name not in names:
-            raise DataError(f"{where}: the column {name!r} is missing; there are {', '.join(names) or 'none'}.")
-    strange = [name for name in names if name not in (TIME, COIN) and name not in FIELDS]
-    if strange:
-        hint = did_you_mean(strange[0], FIELDS)
-        raise DataError(f"{where}: unknown column {strange[0]!r}.{hint} Fields: {', '.join(FIELDS)}.")
+            raise DataError(f"{where}: the column {name!r} is missing; the columns are {', '.join(names) or 'none'}.")
+    unknown = [name for name in names if name not in (TIME, COIN) and name not in FIELDS]
+    if unknown:
+        hint = did_you_mean(unknown[0], FIELDS)
+        raise DataError(f"{where}: unknown column {unknown[0]!r}.{hint} Fields: {', '.join(FIELDS)}.")
     if len(set(names)) != len(names):
         raise DataError(f"{where}: a column appears twice among {', '.join(names)}.")
 
@@ -177,7 +199,7 @@ def _hours(table: Any, where: str) -> Integers:
     outside = (milliseconds < _EARLIEST.timestamp() * 1000) | (milliseconds > _LATEST.timestamp() * 1000)
     if outside.any():
         raise DataError(f"{where}: {int(outside.sum())} instants lie outside 2020 to 2100; is their unit right?")
-    off = np.flatnonzero(milliseconds % _HOUR_MS)
+    off = np.flatnonzero(milliseconds % HOUR_MS)
     if len(off):
         first = pd.Timestamp(int(milliseconds[off[0]]), unit="ms", tz="UTC")
         raise DataError(f"{where}: {len(off)} instants are off the hour, the first {first.isoformat()}.")
@@ -193,7 +215,7 @@ def _coins(table: Any, where: str) -> tuple[tuple[str, ...], Integers]:
         raise DataError(
             f"{where}: the column 'coin' is {column.type} with {column.null_count} nulls; it must be names."
         )
-    # Encoded afresh, so that codes are numbered by first appearance and a coin that comes back shows as out of order.
+    # Encoded again, so that codes are numbered by first appearance and a coin that reappears is out of order.
     encoded = column.cast(pa.string()).combine_chunks()
     encoded = encoded.combine_chunks() if isinstance(encoded, pa.ChunkedArray) else encoded
     encoded = encoded.dictionary_encode()

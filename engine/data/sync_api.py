@@ -1,8 +1,8 @@
 """HyperLiquid's own API as a source: the coin table, hourly candles and settled funding, without an account.
 
 The exchange keeps 5,000 candles a coin (about 208 days of hours) and every funding rate since the listing. Requests go
-through :mod:`engine.data.api_client`. What they bring is committed every few dozen requests: a
-killed sync loses no more than that, and the next one asks only for what the cache lacks.
+through :mod:`engine.data.api_client`. The rows are committed every few dozen requests: a killed sync loses no more than
+that, and the next one requests only what the cache lacks.
 """
 
 from __future__ import annotations
@@ -16,24 +16,25 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, show
-from engine.data.api_client import Exchange, RequestFailed
-from engine.data.api_records import CANDLES, FUNDING, HistoryType, Page, bad_items
+from engine.data.api_client import InfoClient
+from engine.data.api_records import CANDLES, FUNDING, HistoryType, Page, describe_malformed
 from engine.data.cache import Progress, Store
 from engine.data.coin_table import CoinMeta
-from engine.data.merge_report import Conflict, MergeReport, differences
-from engine.data.missing_hours import Gap, Lacking
+from engine.data.merge_report import Conflict, MergeReport, combined, differences
+from engine.data.missing_hours import Gap, MissingHours
 from engine.data.rate_limit import RateLimiter
 from engine.data.schema import Integers, hour_number, instant_of
 from engine.errors import DataError, did_you_mean, join_first
+from engine.retries import RequestFailed
 
 SOURCE: Final = "api"
-#: Requests between two commits: about a minute and a half at the pace of the exchange's limit.
+#: Requests between two commits: about a minute and a half at the exchange's rate limit.
 BATCH_REQUESTS: Final = 40
 #: A candle counts as finished so long after its close: our clock may be ahead of the exchange's, which may write the
-#: last trade a moment late. A row is asked for once.
+#: last trade a moment late. A row is requested once.
 SETTLING: Final = pd.Timedelta(seconds=10)
-#: An answer of at least so many items is taken to be cut where it ends: how many it has at most has changed before
-#: (funding: 1,038 were seen, 500 are documented).
+#: A response of at least so many items is taken to be cut off after its last: the most items of one response has
+#: changed before (funding: 1,038 were returned, 500 are documented).
 CUT_FROM: Final = 100
 #: After so many coins in a row have failed, the exchange is taken to be out of reach.
 GIVE_UP_AFTER: Final = 3
@@ -41,29 +42,24 @@ GIVE_UP_AFTER: Final = 3
 
 @dataclass(frozen=True)
 class SyncReport:
-    """What :func:`sync_api` did.
+    """The result of :func:`sync_api`.
 
     Attributes
     ----------
     first, last : Timestamp
         First and last row that was wanted.
     coins, delisted : int
-        Coins that were looked at, and those of them that `meta` calls delisted.
+        Coins that were checked, and those of them that `meta` lists as delisted.
     requests, weight : int
         Requests sent, and their weight by the exchange's rules (1,200 a minute are allowed).
     candles, funding : int
         Rows received.
-    added, same, changed, raised, overruled : int
-        Values that the cache lacked; that it had; that were replaced (with `replace`); that took the place of a lesser
-        source's; that were left out because a higher source had given them.
-    months : tuple of str
-        Months whose file was written.
+    merge : MergeReport
+        What they changed in the cache.
     notes : tuple of str
-        What the user should know, but cannot mend: how far sources are apart, how far candles reach.
+        What the user should know, but cannot change: how much sources differ, how far back candles reach.
     faults : tuple of str
-        What failed after all retries, by coin, and malformed items. The next sync asks for it again.
-    conflicts : tuple of Conflict
-        Values that contradict the cache.
+        Failures after all retries, by coin, and malformed items. The next sync requests them again.
     """
 
     first: pd.Timestamp
@@ -74,15 +70,14 @@ class SyncReport:
     weight: int
     candles: int
     funding: int
-    added: int
-    same: int
-    changed: int
-    raised: int
-    overruled: int
-    months: tuple[str, ...]
+    merge: MergeReport
     notes: tuple[str, ...]
     faults: tuple[str, ...]
-    conflicts: tuple[Conflict, ...]
+
+    @property
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """Values that contradict the cache."""
+        return self.merge.conflicts
 
     @property
     def problems(self) -> list[str]:
@@ -90,99 +85,107 @@ class SyncReport:
         return [*self.faults, *(str(conflict) for conflict in self.conflicts)]
 
     def summary(self) -> str:
-        """A paragraph for people."""
-        wrote = f"months written: {self.months[0]} to {self.months[-1]}" if self.months else "nothing to write"
+        """A paragraph for the terminal."""
+        months = self.merge.months
+        wrote = f"months written: {months[0]} to {months[-1]}" if months else "nothing to write"
         text = (
             f"{self.coins} coins ({self.delisted} delisted), {show(self.first)} to {show(self.last)}: "
             f"{self.candles:,} candles and {self.funding:,} funding rates received in {self.requests:,} requests "
-            f"(weight {self.weight:,}); {self.added:,} values added, {self.same:,} were there already; {wrote}."
+            f"(weight {self.weight:,}); {self.merge.added:,} values added, {self.merge.same:,} were there already; "
+            f"{wrote}."
         )
         return " ".join([text, *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it for JSON, with `problems`."""
-        state = {**asdict(self), "first": self.first.isoformat(), "last": self.last.isoformat()}
-        conflicts = [{**asdict(conflict), "first": conflict.first.isoformat()} for conflict in self.conflicts]
-        return {**state, "conflicts": conflicts, "problems": self.problems}
+        """JSON-ready, with `problems`."""
+        state = asdict(self)
+        merge = self.merge.to_dict()
+        del state["merge"], merge["source"], merge["refused"], merge["disagreements"]
+        for conflict in merge["conflicts"]:
+            conflict["first"] = conflict["first"].isoformat()
+        instants = {"first": self.first.isoformat(), "last": self.last.isoformat()}
+        return {**state, **merge, **instants, "problems": self.problems}
 
 
 @dataclass
 class _Batch:
-    """What was received since the last commit, and the totals of the commits."""
+    """Pages received since the last commit, and the reports of the commits."""
 
     store: Store
-    lacking: Lacking
+    missing: MissingHours
     replace: bool
     requests: int = 0
     pages: dict[HistoryType, dict[str, list[Page]]] = field(default_factory=dict)
     empty: list[tuple[HistoryType, str, Integers]] = field(default_factory=list)
     merges: list[MergeReport] = field(default_factory=list)
 
-    def add(self, kind: HistoryType, coin: str, page: Page, empty: Integers) -> None:
+    def add(self, history: HistoryType, coin: str, page: Page, empty: Integers) -> None:
         self.requests += 1
         if len(page.hours):
-            self.pages.setdefault(kind, {}).setdefault(coin, []).append(page)
-        self.empty.append((kind, coin, empty))
+            self.pages.setdefault(history, {}).setdefault(coin, []).append(page)
+        self.empty.append((history, coin, empty))
 
     def commit(self) -> None:
-        """Merge the rows, then remember the empty hours: killed in between, those are asked for again."""
+        """Merge the rows, then record the empty hours: killed in between, those are requested again."""
         if self.pages:
-            tables = [kind.table(pages) for kind, pages in self.pages.items()]
+            tables = [history.table(pages) for history, pages in self.pages.items()]
             self.merges.append(self.store.merge(tables, SOURCE, replace=self.replace))
-        for kind, coin, hours in self.empty:
-            self.lacking.empty.add(kind, coin, hours)
-        self.lacking.empty.save()
+        for history, coin, hours in self.empty:
+            self.missing.empty.add(history, coin, hours)
+        self.missing.empty.save()
         self.requests, self.pages, self.empty = 0, {}, []
 
 
 @dataclass(frozen=True)
 class _Task:
-    """What is lacking of one coin and kind."""
+    """The missing hours of one coin and history."""
 
-    kind: HistoryType
+    history: HistoryType
     meta: CoinMeta
     gaps: Sequence[Gap]
 
+    def __str__(self) -> str:
+        return f"{self.meta.name} {self.history.name}"
+
     @property
     def weight(self) -> int:
-        """The most that it costs to bring."""
-        kind, total = self.kind, 0
+        """The most that its requests weigh."""
+        history, total = self.history, 0
         for first, last in self.gaps:
-            pages, rest = divmod(last - first + 1, kind.cap)
-            if kind is CANDLES and pages:
-                pages, rest = 1, 0  # there are no more than one answer holds
-            total += pages * kind.weight(kind.cap) + (kind.weight(rest) if rest else 0)
+            pages, rest = divmod(last - first + 1, history.max_items)
+            if history is CANDLES and pages:
+                pages, rest = 1, 0  # the exchange keeps no more than one response holds
+            total += pages * history.weight(history.max_items) + (history.weight(rest) if rest else 0)
         return total
 
 
 class _Sync:
-    """One run: the tasks one after the other, a commit every `batch_requests`."""
+    """A sync in progress: the tasks one after the other, a commit every `batch_requests`."""
 
     def __init__(
-        self, exchange: Exchange, batch: _Batch, batch_requests: int, tasks: Sequence[_Task], progress: Progress | None
+        self, client: InfoClient, batch: _Batch, batch_requests: int, tasks: Sequence[_Task], progress: Progress | None
     ) -> None:
-        self.exchange, self.batch, self.batch_requests = exchange, batch, batch_requests
+        self.client, self.batch, self.batch_requests = client, batch, batch_requests
         self.tasks, self.progress = tasks, progress
         self.done, self.total = 0, sum(task.weight for task in tasks)
         self.faults: list[str] = []
-        self.rows = {CANDLES.name: 0, FUNDING.name: 0}
+        self.rows = {CANDLES: 0, FUNDING: 0}
 
     def run(self) -> None:
         """Do the tasks; after an interrupt, too, what was received is committed."""
-        failed = 0
+        failures = 0
         try:
-            for place, task in enumerate(self.tasks):
+            for index, task in enumerate(self.tasks):
                 self._show(task, 0)
                 try:
                     self._fetch(task)
-                    failed = 0
-                except RequestFailed as fault:
-                    self.faults.append(f"{task.meta.name} {task.kind.name}: {fault}")
-                    failed += 1
+                    failures = 0
+                except RequestFailed as failure:
+                    self.faults.append(f"{task}: {failure}")
+                    failures += 1
                 self.done += task.weight
-                if failed == GIVE_UP_AFTER and (rest := self.tasks[place + 1 :]):
-                    names = join_first(f"{later.meta.name} {later.kind.name}" for later in rest)
-                    self.faults.append(f"not asked for, since {failed} coins in a row failed: {names}")
+                if failures == GIVE_UP_AFTER and (rest := self.tasks[index + 1 :]):
+                    self.faults.append(f"not requested, since {failures} coins in a row failed: {join_first(rest)}")
                     break
         except KeyboardInterrupt:
             self.batch.commit()
@@ -191,49 +194,66 @@ class _Sync:
         if self.progress:
             self.progress(self.total, self.total, "done")
 
+    def report(self, metas: Sequence[CoinMeta], first: int, last: int, notes: tuple[str, ...]) -> SyncReport:
+        """The report of the sync of the coins `metas` from row `first` to `last`."""
+        merges, limiter = self.batch.merges, self.client.rate_limiter
+        return SyncReport(
+            first=instant_of(first),
+            last=instant_of(last),
+            coins=len(metas),
+            delisted=sum(bool(meta.is_delisted) for meta in metas),
+            requests=limiter.requests,
+            weight=limiter.spent,
+            candles=self.rows[CANDLES],
+            funding=self.rows[FUNDING],
+            merge=combined(SOURCE, merges),
+            notes=(*differences(merges), *notes),
+            faults=tuple(self.faults),
+        )
+
     def _show(self, task: _Task, spent: int) -> None:
         if self.progress:
             done = self.done + min(spent, task.weight)
-            minutes = self.exchange.pacer.seconds(self.total - done) / 60
-            self.progress(done, self.total, f"{task.meta.name} {task.kind.name} (about {minutes:.0f} min left)")
+            minutes = self.client.rate_limiter.seconds(self.total - done) / 60
+            self.progress(done, self.total, f"{task} (about {minutes:.0f} min left)")
 
     def _fetch(self, task: _Task) -> None:
-        """Bring the gaps of a coin, page by page."""
-        kind, coin, spent = task.kind, task.meta.name, 0
+        """Request the gaps of a coin, page by page."""
+        history, coin, spent = task.history, task.meta.name, 0
         for first, last in task.gaps:
             while first <= last:
-                page = self.exchange.page(kind, coin, first, last)
+                page = self.client.page(history, coin, first, last)
                 end = last
                 if page.items >= CUT_FROM:
                     # There may be more after its last row.
-                    if page.reached is not None and page.reached >= first:
-                        end = min(page.reached, last)
-                    elif page.items >= kind.cap:
-                        raise RequestFailed(f"a full answer without a row after {show(instant_of(first))}")
-                if page.bad:
-                    self.faults.append(f"{coin} {kind.name}: {bad_items(page)}")
-                self.rows[kind.name] += len(page.hours)
-                self.batch.add(kind, coin, page, self._empty(task, page, first, end))
-                spent += kind.weight(page.items)
+                    if page.last_row is not None and page.last_row >= first:
+                        end = min(page.last_row, last)
+                    elif page.items >= history.max_items:
+                        raise RequestFailed(f"a full response without a row after {show(instant_of(first))}")
+                if page.malformed:
+                    self.faults.append(f"{task}: {describe_malformed(page)}")
+                self.rows[history] += len(page.hours)
+                self.batch.add(history, coin, page, self._empty(task, page, first, end))
+                spent += history.weight(page.items)
                 self._show(task, spent)
                 if self.batch.requests >= self.batch_requests:
                     self.batch.commit()
                 first = end + 1
 
     def _empty(self, task: _Task, page: Page, first: int, end: int) -> Integers:
-        """Hours from `first` to `end` that the exchange has no row for.
+        """Hours from `first` to `end` for which the exchange has no row.
 
-        After the last row of a living coin a row may still come, so nothing is said of those hours; nor of any when
-        part of the answer was malformed.
+        After the last row of a listed coin a row may still come, so those hours are not among them; nor are any when
+        part of the response was malformed.
         """
-        lacking = self.batch.lacking
-        hours = lacking.hours(task.kind, task.meta.name)
+        missing = self.batch.missing
+        hours = missing.hours(task.history, task.meta.name)
         hours = hours[(hours >= first) & (hours <= end) & ~np.isin(hours, page.hours)]
         if not task.meta.is_delisted:
-            held = lacking.last_held(task.kind, task.meta.name)
-            known = [int(page.hours[-1])] if len(page.hours) else []
-            hours = hours[hours <= max([*known, *([] if held is None else [held])], default=first - 1)]
-        return hours[:0] if page.bad else hours
+            cached = missing.last_cached(task.history, task.meta.name)
+            rows = [int(page.hours[-1])] if len(page.hours) else []
+            hours = hours[hours <= max([*rows, *([] if cached is None else [cached])], default=first - 1)]
+        return hours[:0] if page.malformed else hours
 
 
 def sync_api(
@@ -251,7 +271,7 @@ def sync_api(
     sleep: Callable[[float], None] = time.sleep,
     batch_requests: int = BATCH_REQUESTS,
 ) -> SyncReport:
-    """Bring the coin table, hourly candles and funding rates that the cache lacks.
+    """Download the coin table, and the hourly candles and funding rates that the cache lacks.
 
     Candles of every coin come first, then funding, coin by coin.
 
@@ -270,66 +290,51 @@ def sync_api(
     timeout_seconds : float
         Longest silence of the server before a request counts as failed.
     replace : bool
-        Take new values where the exchange contradicts what it said before.
+        Take new values where the exchange contradicts an earlier response.
     progress : callable, optional
-        Called with weight done, weight in all, and what is asked for, with the time left at the exchange's limit.
+        Called with weight done, weight in all, and the coin, with the time left at the exchange's rate limit.
     clock, sleep : callable
-        Seconds of a monotonic clock, and waiting so many: for the pace.
+        Seconds of a monotonic clock, and waiting so many: for the rate limit.
     batch_requests : int
         Requests between two commits.
 
     Raises
     ------
     DataError
-        When the exchange gives no usable list of coins, a coin is unknown, the range is empty, or for what
+        When the exchange returns no usable list of coins, a coin is unknown, the range is empty, or for what
         :meth:`Store.merge` refuses. Requests that fail for single coins are `problems` of the report.
     """
+    first, last = _hours(start, end, now)
+    client = InfoClient(base_url, timeout_seconds, RateLimiter(clock, sleep))
+    metas = client.metas()
+    wanted = _select(metas, coins, client.shown_url)
+    store.update_coin_table(metas, SOURCE, now.floor("min"))
+    missing = MissingHours(store, [meta.name for meta in wanted], (CANDLES, FUNDING), first, last)
+    sync = _Sync(client, _Batch(store, missing, replace), batch_requests, _tasks(missing, wanted), progress)
+    sync.run()
+    return sync.report(wanted, first, last, _notes(first, _first_candle(now)))
+
+
+def _first_candle(now: pd.Timestamp) -> int:
+    """Hour number of the oldest candle that the exchange still has."""
     # With the unfinished candle the exchange keeps those that open in the last 5,000 hours; a row is an hour later.
-    reach = hour_number(now) - CANDLES.cap + 2
-    first = reach if start is None else hour_number(start.ceil(HOUR))
+    return hour_number(now) - CANDLES.max_items + 2
+
+
+def _hours(start: pd.Timestamp | None, end: pd.Timestamp | None, now: pd.Timestamp) -> tuple[int, int]:
+    """First and last row wanted, as hour numbers."""
+    first = _first_candle(now) if start is None else hour_number(start.ceil(HOUR))
     last = hour_number(now - SETTLING if end is None else min(end, now - SETTLING))
     if first > last:
         raise DataError(
             f"There is nothing to sync from {show(instant_of(first))} to {show(instant_of(last))}: the range is empty "
             f"(it is {show(now)} now). Set data.start and data.end."
         )
-    exchange = Exchange(base_url, timeout_seconds, RateLimiter(clock, sleep))
-    metas = exchange.metas()
-    wanted = _chosen(metas, coins, exchange.shown)
-    store.update_coin_table(metas, SOURCE, now.floor("min"))
-    lacking = Lacking(store, [meta.name for meta in wanted], (CANDLES, FUNDING), first, last)
-    tasks = [
-        _Task(kind, meta, gaps)
-        for kind in (CANDLES, FUNDING)
-        for meta in wanted
-        if (gaps := lacking.gaps(kind, meta.name, bool(meta.is_delisted)))
-    ]
-    batch = _Batch(store, lacking, replace)
-    sync = _Sync(exchange, batch, batch_requests, tasks, progress)
-    sync.run()
-    merges = batch.merges
-    return SyncReport(
-        first=instant_of(first),
-        last=instant_of(last),
-        coins=len(wanted),
-        delisted=sum(bool(meta.is_delisted) for meta in wanted),
-        requests=exchange.pacer.requests,
-        weight=exchange.pacer.spent,
-        candles=sync.rows[CANDLES.name],
-        funding=sync.rows[FUNDING.name],
-        added=sum(merge.added for merge in merges),
-        same=sum(merge.same for merge in merges),
-        changed=sum(merge.changed for merge in merges),
-        raised=sum(merge.raised for merge in merges),
-        overruled=sum(merge.overruled for merge in merges),
-        months=tuple(sorted({month for merge in merges for month in merge.months})),
-        notes=(*differences(merges), *_notes(first, reach)),
-        faults=tuple(sync.faults),
-        conflicts=tuple(conflict for merge in merges for conflict in merge.conflicts),
-    )
+    return first, last
 
 
-def _chosen(metas: Sequence[CoinMeta], coins: Iterable[str] | None, where: str) -> list[CoinMeta]:
+def _select(metas: Sequence[CoinMeta], coins: Iterable[str] | None, where: str) -> list[CoinMeta]:
+    """The coins of the exchange that are wanted."""
     if coins is None:
         return list(metas)
     known = {meta.name: meta for meta in metas}
@@ -343,10 +348,20 @@ def _chosen(metas: Sequence[CoinMeta], coins: Iterable[str] | None, where: str) 
     return [known[name] for name in names]
 
 
-def _notes(first: int, reach: int) -> tuple[str, ...]:
-    if first >= reach:
+def _tasks(missing: MissingHours, metas: Sequence[CoinMeta]) -> list[_Task]:
+    """The missing hours, candles of every coin first."""
+    tasks = (
+        _Task(history, meta, missing.gaps(history, meta.name, bool(meta.is_delisted)))
+        for history in (CANDLES, FUNDING)
+        for meta in metas
+    )
+    return [task for task in tasks if task.gaps]
+
+
+def _notes(first: int, first_candle: int) -> tuple[str, ...]:
+    if first >= first_candle:
         return ()
     return (
-        f"Candles reach back {CANDLES.cap:,} hours, to {show(instant_of(reach))}: before that the API has funding but "
-        "no prices of a coin that trades every hour. The archive has them: `hlbt data sync --source s3`.",
+        f"Candles reach back {CANDLES.max_items:,} hours, to {show(instant_of(first_candle))}: before that the API has "
+        "funding but no prices of a coin that trades every hour. The archive has them: `hlbt data sync --source s3`.",
     )

@@ -19,13 +19,14 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, UNIT, clock_error_bounds, least_error
-from engine.data.api_client import RequestFailed, RetryPolicy, attempt, install_429_hook
+from engine.data.api_client import install_429_hook, sdk_request
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
 from engine.live.hyperliquid_format import parse_results, tick_price
 from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult, OrderStatus
 from engine.live.predecessor import PredecessorDEX
+from engine.retries import RequestFailed, RetryPolicy, retry
 from engine.urls import base_address, without_path
 
 #: Waits before a read is repeated.
@@ -324,7 +325,7 @@ class HyperLiquidDEX(PredecessorDEX):
         ]
         sdk.set_expires_after(expires_ms)
         try:
-            response = attempt(lambda: sdk.bulk_orders(requests), dict, sdk, PATIENCE)
+            response = sdk_request(lambda: sdk.bulk_orders(requests), dict, sdk, PATIENCE)
         except RequestFailed as fault:
             status: OrderStatus = "rejected" if fault.certain else "unknown"
             return [OrderResult(order.cloid, status, reason=str(fault)) for order in orders]
@@ -399,18 +400,13 @@ class HyperLiquidDEX(PredecessorDEX):
 
     def _asked_again(self, api: Any, call: Callable[[], Any], wanted: type | tuple[type, ...], what: str) -> Any:
         """The answer, after a few attempts."""
-        failed = 0
-        while True:
-            try:
-                return attempt(call, wanted, api, PATIENCE)
-            except RequestFailed as fault:
-                if failed == len(fault.waits):
-                    raise UnreachableError(
-                        f"{self._host()} does not answer {what}: {fault} ({failed + 1} attempts). Check the network "
-                        "and the exchange's status page, then run the command again: it goes on where it stopped."
-                    ) from fault
-                self._sleep(fault.waits[failed])
-            failed += 1
+        try:
+            return retry(lambda: sdk_request(call, wanted, api, PATIENCE), self._sleep)
+        except RequestFailed as fault:
+            raise UnreachableError(
+                f"{self._host()} does not answer {what}: {fault}. Check the network and the exchange's status page, "
+                "then run the command again: it goes on where it stopped."
+            ) from fault
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:

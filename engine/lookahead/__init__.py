@@ -1,1 +1,1 @@
-"""Whether an oracle looks ahead: the audit, its checks, and the disturbed worlds that it asks in."""
+"""Check an oracle for look-ahead: the audit, its checks, perturbed panels, a set clock, a process of its own."""

@@ -1,22 +1,22 @@
 """The audit of an oracle: whether a weight depends on anything that was not known at its instant.
 
-:func:`audit` asks an oracle again and again for weights it has given already, each time on data that differ only where
-it has no business to look, and names the first weight that moves. It proves a leak; without one it proves that no
-weight moved under any of the disturbances, which are listed with their counts.
+:func:`audit` computes the weights of an oracle again and again, each time on data that differ only where it must not
+look, and reports the first weight that changes. It proves a leak; without one it proves that no weight changed under
+any of the perturbations, which are listed with their counts. :func:`check_causal` is the shortest form of it.
 
-Two answers are the same when no weight differs by more than :data:`engine.lookahead.checks.ROUNDING`: matrix products
-of another length may differ in their last bits. Determinism alone is bit for bit.
+Both compare by :func:`engine.lookahead.comparison.max_difference`: two weights are the same when they differ by at most
+:data:`engine.lookahead.comparison.TOLERANCE`. Determinism alone is checked bit for bit.
 
-Rows that are not the panel's
------------------------------
-An oracle that brings rows of its own (a file of predictions) is beyond what a panel can show: its file has the future
-in it whatever the panel is cut to. Such an oracle overrides :meth:`engine.Oracle.until`, which returns the oracle as it
-would have been built at `instant`: an oracle of the same parameters that holds only the
-rows *published* by then (not: dated by then). The audit compares, at every cut, the weights of ``until(cut)`` with
-those of the oracle that has all rows; an oracle that uses a row before its publication differs. When rows were
-published is the oracle's word, and nothing here can check it. An oracle that reads files and has no ``until``, or one
-that takes nothing away, fails: nobody can tell what it knew. Of an oracle made of oracles, a part with an ``until``
-answers for the files that its ``files`` names.
+Data of the oracle's own
+------------------------
+An oracle with data of its own (a file of predictions) is beyond what a panel can show: its file has the future in it
+whatever the panel is cut to. Such an oracle overrides :meth:`engine.Oracle.as_of`, which returns the oracle as it would
+have been built at `instant`: an oracle of the same parameters that holds only the rows *published* by then (not: dated
+by then). The audit compares, at every cut, the weights of ``as_of(cut)`` with those of the oracle that has all rows; an
+oracle that uses a row before its publication differs. When rows were published is taken from the oracle, and nothing
+here can check it. An oracle that reads files and has no ``as_of``, or one that takes nothing away, fails: it is not
+known which rows it had. Of an oracle made of oracles, the ``as_of`` of a part covers the files that its ``files``
+names.
 """
 
 from __future__ import annotations
@@ -24,19 +24,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from engine.clock import decision_instants, show
+from engine.checks import Check
+from engine.clock import decision_instants
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError
 from engine.lookahead.checks import (
-    AuditContext,
-    CheckResult,
-    Difference,
-    WeightChanged,
     check_coins,
     check_cut,
     check_funding,
@@ -48,16 +45,23 @@ from engine.lookahead.checks import (
     check_repeat,
     check_score,
     check_valid,
-    spread,
+)
+from engine.lookahead.comparison import (
+    AuditContext,
+    CheckSkipped,
+    WeightChanged,
+    compare_cuts,
+    evenly_spaced,
+    weights_as_of,
 )
 from engine.oracles.base import Oracle, weight_matrix
 from engine.oracles.loading import load_oracle
 from engine.panel import Panel
 from engine.weights import validate_weights
 
-#: Rows of weights that the cuts of a default audit ask for, all decisions while they are few.
+#: Rows of weights that the cuts of a default audit compute; all decisions are cuts while they are few.
 CUT_ROWS = 40_000
-#: Decisions at most that a default audit asks for one by one.
+#: Decisions at most that a default audit computes one by one.
 INSTANTS = 400
 
 #: (done, total, what is being done)
@@ -65,33 +69,21 @@ Step = Callable[[int, int, str], object]
 
 
 @dataclass(frozen=True)
-class Check:
-    """One question to an oracle.
+class Audit:
+    """Every check of an oracle.
 
     Attributes
     ----------
-    name : str
-        For programs: ``valid``, ``cut``, ``future``, ``last_row``, ``funding``, ``coins``, ``instant``, ``score``,
-        ``repeat``, ``process``, ``published``; in this order.
-    title : str
-        What is true when it passes.
-    status : {"pass", "fail", "skipped"}
-    value : str
-        What was compared and found.
-    difference : Difference or None
-        Where it failed, when a weight moved.
+    oracle : str
+        Name of its class.
+    decisions : int
+        How many were compared.
+    checks : tuple of Check
+        ``valid``, ``cut``, ``future``, ``last_row``, ``funding``, ``coins``, ``instant``, ``score``, ``repeat``,
+        ``process`` and ``published``, in this order; only the first where the weights are not valid. ``passed`` is None
+        for one that was skipped, ``details`` the first weight that changed, where one did
+        (:class:`engine.lookahead.comparison.Difference`).
     """
-
-    name: str
-    title: str
-    status: Literal["pass", "fail", "skipped"]
-    value: str
-    difference: Difference | None = None
-
-
-@dataclass(frozen=True)
-class Audit:
-    """Every check of an oracle, in the order in which they were made."""
 
     oracle: str
     decisions: int
@@ -105,17 +97,17 @@ class Audit:
     @property
     def failed(self) -> tuple[Check, ...]:
         """The checks that failed."""
-        return tuple(check for check in self.checks if check.status == "fail")
+        return tuple(check for check in self.checks if check.passed is False)
 
     def message(self) -> str:
-        """One paragraph: the first failure in words, and which others there are."""
+        """One paragraph: the first failure in words, and the names of the others."""
         if self.passed:
-            skipped = [check.name for check in self.checks if check.status == "skipped"]
+            skipped = [check.name for check in self.checks if check.passed is None]
             made = f"{len(self.checks) - len(skipped)} checks over {self.decisions} decisions"
             return f"{self.oracle}: no look-ahead found by {made}{'; skipped: ' * bool(skipped)}{', '.join(skipped)}."
         first, *more = self.failed
         others = f" Failed too: {', '.join(check.name for check in more)}." if more else ""
-        return f"{self.oracle} fails the check '{first.title}' ({first.name}): {first.value}.{others}"
+        return f"{self.oracle} fails the check '{first.label}' ({first.name}): {first.summary}.{others}"
 
     def raise_for_failure(self) -> None:
         """Raise :class:`engine.errors.OracleError` with :meth:`message` unless every check passed."""
@@ -123,33 +115,33 @@ class Audit:
             raise OracleError(self.message())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {**asdict(self), "passed": self.passed}
+        """Plain values for JSON; a check has ``name``, ``title``, ``status``, ``value`` and ``difference``."""
+        checks = [
+            {
+                "name": check.name,
+                "title": check.label,
+                "status": {True: "pass", False: "fail", None: "skipped"}[check.passed],
+                "value": check.summary,
+                "difference": check.details and asdict(check.details),
+            }
+            for check in self.checks
+        ]
+        return {"oracle": self.oracle, "decisions": self.decisions, "checks": checks, "passed": self.passed}
 
 
-_TITLES: Mapping[str, str] = {
-    "valid": "weights are valid",
-    "cut": "the past alone gives the same weights",
-    "future": "whatever comes later changes nothing before",
-    "last_row": "the last row changes no earlier weight",
-    "funding": "funding not yet settled changes nothing",
-    "coins": "coins that list later change nothing before",
-    "instant": "one instant gives the row of the matrix",
-    "score": "its scores make the same weights",
-    "repeat": "asked again, it says the same",
-    "process": "a new process says the same",
-    "published": "its own rows are used once published",
-}
-_QUESTIONS: Mapping[str, Callable[[AuditContext], CheckResult]] = {
-    "valid": check_valid,
-    "cut": check_cut,
-    "future": check_future,
-    "last_row": check_last_row,
-    "funding": check_funding,
-    "coins": check_coins,
-    "instant": check_instant,
-    "score": check_score,
-    "repeat": check_repeat,
+#: Name -> what is true when the check passes, and the check; in the order in which they run.
+_CHECKS: Mapping[str, tuple[str, Callable[[AuditContext], str]]] = {
+    "valid": ("weights are valid", check_valid),
+    "cut": ("the past alone gives the same weights", check_cut),
+    "future": ("changing later data changes no earlier weight", check_future),
+    "last_row": ("changing the last row changes no earlier weight", check_last_row),
+    "funding": ("funding not yet settled changes no weight", check_funding),
+    "coins": ("coins listed later change no earlier weight", check_coins),
+    "instant": ("a single instant gives the row of the matrix", check_instant),
+    "score": ("its scores construct the same weights", check_score),
+    "repeat": ("repeated calls give the same weights", check_repeat),
+    "process": ("a new process gives the same weights", check_process),
+    "published": ("its own data are used once published", check_published),
 }
 
 
@@ -168,96 +160,96 @@ def audit(
     Parameters
     ----------
     oracle : str or callable
-        ``module:Class`` or ``file.py:Class``, or a function that returns a new instance at every call (then the check
-        in a process of its own is skipped).
+        ``module:Class`` or ``file.py:Class``; or a function that returns a new instance: then no process is started.
     panel : Panel
-        The panel itself, so that funding not yet settled is there to be changed.
+        The panel itself, so that funding not yet settled can be changed.
     decisions : DatetimeIndex, (D,)
         Ascending instants of the panel.
     config : RunConfig, optional
-        Its variants and ``account.max_gross`` decide what gross is valid.
+        Its overlays and ``account.max_gross`` decide what gross is valid.
     parameters : mapping, optional
         Constructor arguments, with a path.
     cuts : int, optional
-        Instants at which the data are cut, spread over the span; more than there are decisions = all. Default: all
-        while the cuts ask for no more than :data:`CUT_ROWS` rows together, at least 30, and up to :data:`INSTANTS`
-        decisions asked for one by one.
+        Instants at which the data are cut, spread over the span. Default: all decisions while the cuts compute no more
+        than :data:`CUT_ROWS` rows together, at least 30, and up to :data:`INSTANTS` decisions computed one by one.
     step : callable, optional
         Called with (done, total, what) as the audit proceeds.
 
     Raises
     ------
     OracleError
-        When the oracle cannot be built or asked at all; what it is asked later is a failed check.
+        When the oracle cannot be built or computes no weights at all; a later failure is a failed check.
     """
+    if cuts is not None and cuts < 1:
+        raise OracleError(f"cuts = {cuts} is not accepted: give at least one instant.")
     path = oracle if isinstance(oracle, str) else None
     make = partial(load_oracle, oracle, parameters or {}) if isinstance(oracle, str) else oracle
-    if cuts is not None and cuts < 1:
-        raise OracleError(f"cuts = {cuts} is not accepted: at least one instant must be looked at.")
-    first = make()
-    frame = weight_matrix(first, panel, decisions)
-    name, config = type(first).__name__, config or RunConfig()
+    first, count, checks = make(), len(decisions), list[Check]()
+    frame, name = weight_matrix(first, panel, decisions), type(first).__name__
     try:
-        _, full = validate_weights(frame, panel)
+        _, weights = validate_weights(frame, panel)
     except WeightsError as error:
-        failure = Check("valid", _TITLES["valid"], "fail", str(error).rstrip("."))
-        return Audit(name, len(decisions), (failure,))
-    checks: list[Check] = []
-    reads: list[tuple[str, ...]] = []
-    questions: dict[str, Callable[[AuditContext], CheckResult]] = {
-        **_QUESTIONS,
-        "process": lambda subject: check_process(subject, path, parameters or {}, reads),
-        "published": lambda subject: check_published(subject, reads[0] if reads else None),
-    }
+        return Audit(name, count, (Check("valid", _CHECKS["valid"][0], False, str(error).rstrip(".")),))
 
-    def say(what: str) -> None:
+    def report(what: str) -> None:
         if step is not None:
-            step(len(checks), len(questions), what)
+            step(len(checks), len(_CHECKS), what)
 
-    count = len(decisions)
-    cut_at = spread(count, max(30, 2 * CUT_ROWS // count) if cuts is None else cuts)
-    alone = spread(count, INSTANTS if cuts is None else cuts)
-    subject = AuditContext(make, panel, panel.known(), decisions, full, cut_at, alone, config, say)
-    for question, ask in questions.items():
-        say(question)
-        checks.append(_check(question, subject, ask))
-    say("done")
-    return Audit(name, len(decisions), tuple(checks))
+    cut_at = evenly_spaced(count, max(30, 2 * CUT_ROWS // count) if cuts is None else cuts)
+    alone = evenly_spaced(count, INSTANTS if cuts is None else cuts)
+    context = AuditContext(
+        make, panel, decisions, weights, cut_at, alone, config or RunConfig(), path, parameters or {}, report
+    )
+    for check in _CHECKS:
+        report(check)
+        checks.append(_run_check(check, context))
+    report("done")
+    return Audit(name, count, tuple(checks))
 
 
-def _check(name: str, subject: AuditContext, ask: Callable[[AuditContext], CheckResult]) -> Check:
+def _run_check(name: str, context: AuditContext) -> Check:
+    title, check = _CHECKS[name]
     try:
-        answer = ask(subject)
-    except WeightChanged as moved:
-        answer = moved.answer
+        return Check(name, title, True, check(context))
+    except CheckSkipped as skipped:
+        return Check(name, title, None, str(skipped))
+    except WeightChanged as change:
+        return Check(name, title, False, str(change), details=change.difference)
     except HlbtError as error:
-        answer = CheckResult(str(error).rstrip("."), False)
-    status: Literal["pass", "fail", "skipped"] = "skipped" if answer.skipped else "pass" if answer.passed else "fail"
-    return Check(name, _TITLES[name], status, answer.value, answer.difference)
+        return Check(name, title, False, str(error).rstrip("."))
 
 
 def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | None = None) -> None:
-    """Check that no row of the weights depends on what came after it; by default at 23:00 UTC of every day.
+    """Check that no weight depends on what came after its decision; the comparison of the audit, on one instance.
 
-    For every decision the weights on the panel cut off there, asked of the oracle with its own data cut off there
-    (:meth:`Oracle.until`), are compared, bit for bit, with those of all data. An oracle that reads something else and
-    does not say how to cut it is beyond this check.
+    For every decision the weights on the panel cut off there, of the oracle with its own data cut off there
+    (:meth:`engine.Oracle.as_of`), are compared with those on all data, up to
+    :data:`engine.lookahead.comparison.TOLERANCE`. An oracle that reads other data and does not override ``as_of`` is
+    beyond this check; :func:`audit` sees which files are read.
+
+    Parameters
+    ----------
+    oracle : Oracle
+    panel : Panel
+    decisions : DatetimeIndex, (D,), optional
+        Ascending instants of the panel. Default: 23:00 UTC of every day.
 
     Raises
     ------
     OracleError
         Naming the first instant and coin at which they differ.
+    WeightsError
+        When the weights on all data are not valid.
     """
-    coins = list(panel.coins)
     decisions = decision_instants(panel.index) if decisions is None else decisions
-    full = weight_matrix(oracle, panel, decisions).reindex(columns=coins).to_numpy(dtype=np.float64)
-    for number, instant in enumerate(decisions):
-        rows = oracle.until(instant).weight_matrix(panel.known().until(instant), decisions[: number + 1])
-        cut = rows.reindex(index=decisions[: number + 1], columns=coins).to_numpy(dtype=np.float64)
-        differs = ~((cut == full[: number + 1]) | (np.isnan(cut) & np.isnan(full[: number + 1])))
-        if differs.any():
-            row, column = (int(place[0]) for place in np.nonzero(differs))
-            raise OracleError(
-                f"{type(oracle).__name__} looks ahead: the weight of {coins[column]} at {show(decisions[row])} is "
-                f"{cut[row, column]:.6g} on the data up to {show(instant)} and {full[row, column]:.6g} on all data."
-            )
+    _, weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)
+    every = np.arange(len(decisions))
+    context = AuditContext(lambda: oracle, panel, decisions, weights, every, every)
+
+    def weights_then(context: AuditContext, instant: pd.Timestamp, known: Panel, count: int) -> np.ndarray:
+        return weights_as_of(oracle, instant, known, context.decisions[:count])
+
+    try:
+        compare_cuts(context, "cut", "on the data up to {}", weights_then)
+    except WeightChanged as change:
+        raise OracleError(f"{type(oracle).__name__} looks ahead: {change}.") from change

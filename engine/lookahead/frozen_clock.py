@@ -1,4 +1,4 @@
-"""A clock that stands at an instant: an oracle of the past has no business to know what day it is today."""
+"""Set datetime, time and pd.Timestamp to a past instant, so that an oracle cannot depend on today's date."""
 
 from __future__ import annotations
 
@@ -16,41 +16,40 @@ import pandas as pd
 
 @contextmanager
 def clock_at(instant: pd.Timestamp) -> Iterator[None]:
-    """Let modules that are imported from here on believe that it is `instant`, from where time goes on.
+    """Set the clock that modules imported in this context see to `instant`, from where it runs on.
 
-    What they get of ``datetime``, ``time`` and ``pandas.Timestamp`` tells that time; ``numpy.datetime64("now")``,
-    ``pandas.Period.now`` and modules that were imported before, are not deceived.
+    It covers ``datetime``, ``time`` and ``pandas.Timestamp``; it does not cover ``numpy.datetime64("now")``,
+    ``pandas.Period.now`` and modules that were imported before.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
 
     def seconds() -> float:
-        return float(instant.timestamp()) + time.monotonic() - begun
+        return float(instant.timestamp()) + time.monotonic() - start
 
-    stamp = pd.Timestamp
-    pickled: dict[type, Any] = dict.fromkeys((datetime.date, datetime.datetime), _reduced)
-    reducers = copyreg.dispatch_table
-    before = {kind: reducers[kind] for kind in pickled if kind in reducers}
-    true = {name: stamp.__dict__[name] for name in ("now", "today", "utcnow")}
-    modules = {"datetime": _dates(seconds), "time": _times(seconds)}
-    kept = {name: sys.modules[name] for name in modules}
+    stamp, reducers = pd.Timestamp, copyreg.dispatch_table
+    own_reducers: dict[type, Any] = dict.fromkeys((datetime.date, datetime.datetime), _reduced)
+    replaced_reducers = {kind: reducers[kind] for kind in own_reducers if kind in reducers}
+    stamp_methods = {name: stamp.__dict__[name] for name in ("now", "today", "utcnow")}
+    modules = {"datetime": _datetime_module(seconds), "time": _time_module(seconds)}
+    real_modules = {name: sys.modules[name] for name in modules}
     try:
         sys.modules |= modules
-        reducers.update(pickled)
-        for name in true:
+        reducers.update(own_reducers)
+        for name in stamp_methods:
             zone = "UTC" if name == "utcnow" else None
             setattr(stamp, name, classmethod(lambda cls, tz=zone: cls(seconds(), unit="s", tz="UTC").tz_convert(tz)))
         yield
     finally:
-        sys.modules |= kept
-        for kind in pickled:
+        sys.modules |= real_modules
+        for kind in own_reducers:
             del reducers[kind]
-        reducers.update(before)
-        for name, method in true.items():
+        reducers.update(replaced_reducers)
+        for name, method in stamp_methods.items():
             setattr(stamp, name, method)
 
 
 def _reduced(value: datetime.date) -> tuple[Any, ...]:
-    """How a real date is pickled meanwhile: by name, its class would be the one that stands for it."""
+    """Reduce a real date for pickling: by its name, pickle would find the class that replaces its own."""
     return _real, (type(value).__name__, *value.__reduce_ex__(4)[1])
 
 
@@ -58,8 +57,8 @@ def _real(name: str, *state: Any) -> Any:
     return getattr(datetime, name)(*state)
 
 
-class _Kind(type):
-    """Of a class that stands for another: what is an instance of that one is one of it."""
+class _Substitute(type):
+    """Metaclass of a class that replaces another, its ``real``: instances of that one count as its own."""
 
     def __instancecheck__(cls, value: object) -> bool:
         real: type | None = cls.__dict__.get("real")
@@ -70,10 +69,10 @@ class _Kind(type):
         return type.__subclasscheck__(cls, other) if real is None else issubclass(other, real)
 
 
-def _dates(seconds: Callable[[], float]) -> ModuleType:
-    """The module datetime at another time; what its classes make are instances of the real ones."""
+def _datetime_module(seconds: Callable[[], float]) -> ModuleType:
+    """The module datetime with another current time; its classes create instances of the real ones."""
 
-    class Date(datetime.date, metaclass=_Kind):
+    class Date(datetime.date, metaclass=_Substitute):
         real = datetime.date
 
         def __new__(cls, *args: Any, **named: Any) -> Any:
@@ -83,7 +82,7 @@ def _dates(seconds: Callable[[], float]) -> ModuleType:
         def today(cls) -> Any:
             return cls.fromtimestamp(seconds())
 
-    class Datetime(datetime.datetime, metaclass=_Kind):
+    class Datetime(datetime.datetime, metaclass=_Substitute):
         real = datetime.datetime
 
         def __new__(cls, *args: Any, **named: Any) -> Any:
@@ -101,22 +100,24 @@ def _dates(seconds: Callable[[], float]) -> ModuleType:
         def utcnow(cls) -> Any:
             return cls.fromtimestamp(seconds(), datetime.UTC).replace(tzinfo=None)
 
-    return _like(datetime, {"date": Date, "datetime": Datetime})
+    return _copy_of(datetime, {"date": Date, "datetime": Datetime})
 
 
-def _times(seconds: Callable[[], float]) -> ModuleType:
-    """The module time at another time."""
+def _time_module(seconds: Callable[[], float]) -> ModuleType:
+    """The module time with another current time."""
 
-    def of(name: str) -> Callable[..., Any]:
+    def at_seconds(name: str) -> Callable[..., Any]:
         real = getattr(time, name)
         return lambda when=None: real(seconds() if when is None else when)
 
-    told: dict[str, Any] = {name: of(name) for name in ("localtime", "gmtime", "ctime")}
-    told["strftime"] = lambda form, when=None: time.strftime(form, told["localtime"]() if when is None else when)
-    return _like(time, {**told, "time": seconds, "time_ns": lambda: int(1e9 * seconds())})
+    functions: dict[str, Any] = {name: at_seconds(name) for name in ("localtime", "gmtime", "ctime")}
+    functions["strftime"] = lambda form, when=None: time.strftime(
+        form, functions["localtime"]() if when is None else when
+    )
+    return _copy_of(time, {**functions, "time": seconds, "time_ns": lambda: int(1e9 * seconds())})
 
 
-def _like(module: ModuleType, changed: dict[str, Any]) -> ModuleType:
-    made = ModuleType(module.__name__, module.__doc__)
-    made.__dict__.update({**vars(module), **changed})
-    return made
+def _copy_of(module: ModuleType, changed: dict[str, Any]) -> ModuleType:
+    copy = ModuleType(module.__name__, module.__doc__)
+    copy.__dict__.update({**vars(module), **changed})
+    return copy

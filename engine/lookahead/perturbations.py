@@ -1,7 +1,7 @@
-"""Panels that differ from a given one only where an oracle has no business to look: what the audit disturbs.
+"""Perturb a panel only where an oracle must not look.
 
 Every function takes a panel and returns a new one; made-up values are plausible (positive prices, a bid below mid and
-an ask above it, some holes, some prices where there were holes), so that an honest oracle has no reason to stumble.
+an ask above it, some gaps, some prices where there were gaps), so that a causal oracle has no reason to fail.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ import numpy as np
 
 from engine.panel import PRICES, Panel
 
-#: Coins that are put before the first and after the last one of a panel.
+#: Coins that are added before the first and after the last one of a panel.
 NEWCOMERS = ("0-NEWCOMER", "zz-NEWCOMER")
 
 
-#: How far from what mid becomes another price may come to lie, as a factor: the sides of a quote stay where they were.
-_APART = {
+#: Range of each price as a factor of the perturbed mid, so that no side of a quote crosses another.
+_SPREAD = {
     "impact_bid": (0.98, 0.99),
     "bid": (0.99, 1.0),
     "mid": (1.0, 1.0),
@@ -29,7 +29,7 @@ _APART = {
 
 
 def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
-    """Everything that is not known at `row` made up: all later rows, and the funding that is settled at `row` itself.
+    """The panel with everything made up that is not known at `row`: later rows, and the funding settled at `row`.
 
     Parameters
     ----------
@@ -38,7 +38,7 @@ def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
     row : int
         Last row that stays.
     rng : Generator
-        Of what is made up.
+        For the made-up values.
     """
     fields = {}
     seed = int(rng.integers(2**32))
@@ -53,7 +53,7 @@ def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
 
 
 def changed_at(panel: Panel, row: int, rng: np.random.Generator, names: tuple[str, ...] | None = None) -> Panel:
-    """One row made up: of all fields, or of those named."""
+    """The panel with one row made up: all fields and ``tradable``, or only the fields in `names`."""
     seed = int(rng.integers(2**32))
     fields = {name: _replaced(panel, name, slice(row, row + 1), rng, seed) for name in names or panel.fields}
     tradable = panel.tradable
@@ -64,7 +64,7 @@ def changed_at(panel: Panel, row: int, rng: np.random.Generator, names: tuple[st
 
 
 def with_coins(panel: Panel, kept: np.ndarray) -> Panel:
-    """The columns `kept`, (N,) bool."""
+    """The panel with the columns `kept`, (N,) bool."""
     return replace(
         panel,
         coins=tuple(coin for coin, stays in zip(panel.coins, kept, strict=True) if stays),
@@ -75,28 +75,28 @@ def with_coins(panel: Panel, kept: np.ndarray) -> Panel:
 
 
 def with_newcomers(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
-    """The panel with :data:`NEWCOMERS` as first and last column: nothing up to `row`, then soaring prices."""
+    """The panel with :data:`NEWCOMERS` as first and last column: no data up to `row`, then soaring prices."""
     hours = len(panel.index) - row - 1
     walks = [100.0 * np.exp(np.cumsum(rng.normal(0.002, 0.01, hours))) for _ in NEWCOMERS]
 
-    def coming(name: str, walk: np.ndarray) -> np.ndarray:
+    def column_of(name: str, walk: np.ndarray) -> np.ndarray:
         column = np.full(len(panel.index), np.nan)
         if name in PRICES:
-            column[row + 1 :] = walk * rng.uniform(*_APART[name], hours)
+            column[row + 1 :] = walk * rng.uniform(*_SPREAD[name], hours)
         else:
             known = panel.fields[name][~np.isnan(panel.fields[name])]
             column[row + 1 :] = 2.0 * rng.choice(known, hours) if len(known) else np.nan
         return column
 
     listed = panel.index[row + 1] if hours else None
-    # Lots and leverage of a coin that is there: an oracle may read them of every coin.
+    # Lots and leverage of an existing coin: an oracle may read them of every coin.
     first, last = (replace(panel.table[0], name=name, listed=listed, delisted=None) for name in NEWCOMERS)
     trades = np.arange(len(panel.index)) > row
     return replace(
         panel,
         coins=(first.name, *panel.coins, last.name),
         fields={
-            name: np.column_stack([coming(name, walks[0]), values, coming(name, walks[1])])
+            name: np.column_stack([column_of(name, walks[0]), values, column_of(name, walks[1])])
             for name, values in panel.fields.items()
         },
         tradable=np.column_stack([trades, panel.tradable, trades]),
@@ -105,22 +105,22 @@ def with_newcomers(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
 
 
 def _replaced(panel: Panel, name: str, rows: slice, rng: np.random.Generator, seed: int) -> np.ndarray:
-    """A field with other numbers in `rows`; a tenth of them lost, and a fifth of what was missing there filled.
+    """A field with other numbers in `rows`: a tenth of them removed, and a fifth of what was missing there filled.
 
     Prices of one `seed` move together, and none is filled beside a mid, so that none crosses another.
     """
-    made = panel.fields[name].copy()
-    block = made[rows]
+    changed = panel.fields[name].copy()
+    block = changed[rows]
     filled = np.isnan(block) & np.isnan(panel.values("mid")[rows] if name in PRICES else block)
     draws = np.random.default_rng(seed) if name in PRICES else rng
     factor, level = draws.lognormal(0.0, 0.5, block.shape), draws.lognormal(0.0, 1.0, block.shape)
     filled &= draws.random(block.shape) < 0.2
     if name in PRICES:
-        apart = rng.uniform(*_APART[name], block.shape)
-        factor, level = factor * apart, level * apart
+        distance = rng.uniform(*_SPREAD[name], block.shape)
+        factor, level = factor * distance, level * distance
     if name == "funding":
         factor = factor * rng.choice([-1.0, 1.0], block.shape)
     block *= factor
     block[rng.random(block.shape) < 0.1] = np.nan
     block[filled] = (1e-4 if name == "funding" else 100.0) * level[filled]
-    return made
+    return changed

@@ -1,1 +1,1 @@
-"""Oracles: the interface, loading one by its path, fingerprints of code, fixed weights, signal analysis."""
+"""Oracles: the interface, loading by dotted path, fingerprints of code, fixed weights, signal analysis."""

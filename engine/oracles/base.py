@@ -1,13 +1,11 @@
-"""The oracle interface: what was known at an instant -> portfolio weights.
-
-The risk of a book in the terms of the oracle that made it.
-"""
+"""The oracle interface: from what was known at an instant to portfolio weights, and the risks of a book."""
 
 from __future__ import annotations
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -29,10 +27,10 @@ class Oracle(ABC):
     """Turns what was known at an instant into portfolio weights.
 
     A subclass defines :meth:`weight_matrix`, or only :meth:`fetch_portfolio_weights` as in the predecessor: then the
-    matrix is its answers, one instant after the other. Parameters are constructor arguments, so that ``--param`` and
-    sweeps can name them. Weights are signed fractions of equity; NaN = hold what there is, 0 = flat. The panel that an
-    oracle is handed is the panel as known (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just before
-    ``t``, so ``funding`` there is the last settled rate.
+    matrix is made of its rows, one instant after the other. Parameters are constructor arguments, so that ``--param``
+    and sweeps can name them. Weights are signed fractions of equity; NaN = hold the position, 0 = flat. The panel that
+    an oracle is given is the panel as known (:meth:`engine.Panel.known`): row ``t`` holds what could be seen just
+    before ``t``, so ``funding`` there is the last settled rate.
     """
 
     #: Names of the constructor arguments that are oracles themselves, or sequences of them.
@@ -40,6 +38,12 @@ class Oracle(ABC):
 
     def __init_subclass__(cls, **keywords: object) -> None:
         super().__init_subclass__(**keywords)
+        # as_of and its former name are one method, whichever of the two a class overrides.
+        for base in cls.__mro__:
+            if defined := {"as_of", "until"} & vars(base).keys():
+                for other in {"as_of", "until"} - defined:
+                    setattr(cls, other, vars(base)[min(defined)])
+                break
         own = cls.fetch_portfolio_weights is not Oracle.fetch_portfolio_weights
         if own and cls.weight_matrix is Oracle.weight_matrix:
             cls.weight_matrix = matrix_of_instants  # type: ignore[method-assign]
@@ -74,9 +78,9 @@ class Oracle(ABC):
         timestamp : Timestamp
             Decision instant, UTC.
         tradable_universe : iterable of str
-            The coins that can be traded at `timestamp`; it takes the place of ``panel.tradable`` at that row.
+            The coins that can be traded at `timestamp`; it replaces ``panel.tradable`` at that row.
         panel : Panel, optional
-            Made as known, and cut off after `timestamp`, before the oracle sees it.
+            Cut off after `timestamp` and made as known before the oracle sees it.
 
         Returns
         -------
@@ -86,16 +90,11 @@ class Oracle(ABC):
         Raises
         ------
         OracleError
-            Without a panel that is needed, when it lacks `timestamp`, or for stale data (:meth:`require_fresh`).
+            Without a panel where one is needed, when it lacks `timestamp`, or for stale data (:meth:`require_fresh`).
         """
         if panel is None:
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
-        try:
-            instant = pd.Timestamp(timestamp)
-        except (TypeError, ValueError) as error:
-            raise OracleError(f"Timestamp {timestamp!r} is no instant: {error}.") from error
-        if instant.tzinfo is None:
-            raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
+        instant = utc_instant(timestamp)
         self.require_fresh(instant)
         known = panel.known().until(instant)
         if known.index[-1] != instant:
@@ -116,7 +115,7 @@ class Oracle(ABC):
         Returns
         -------
         bool
-            True, for callers who ask; weights that break the contract raise.
+            Always True: weights that break the contract raise.
 
         Raises
         ------
@@ -135,36 +134,39 @@ class Oracle(ABC):
 
     def parts(self) -> tuple[Oracle, ...]:
         """The oracles that this one is made of (``oracle_parameters``)."""
-        held = [getattr(self, name) for name in self.oracle_parameters]
-        return tuple(part for value in held for part in ([value] if isinstance(value, Oracle) else value))
+        values = [getattr(self, name) for name in self.oracle_parameters]
+        return tuple(part for value in values for part in ([value] if isinstance(value, Oracle) else value))
 
     def files(self) -> tuple[Path, ...]:
-        """Data files that the weights depend on; their content is part of a run's digest. Those of parts left out."""
+        """Data files that the weights depend on, without those of parts; their contents are part of a run's digest."""
         return ()
 
     def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
-        """What a reader of a run must know of the data behind its weights, a sentence each; by default that of parts.
+        """Remarks on the data behind the weights, a sentence each; by default those of the parts.
 
-        Said in ``run.json``, on the command line and on the tearsheet.
+        They are shown in ``run.json``, on the command line and on the tearsheet.
         """
         return tuple(dict.fromkeys(note for part in self.parts() for note in part.notes(panel, decisions)))
 
     def require_fresh(self, timestamp: pd.Timestamp) -> None:
-        """Raise an OracleError where data of the oracle's own are too old for a live book at `timestamp`."""
+        """Raise an OracleError when data of the oracle's own are too old for a live book at `timestamp`."""
         for part in self.parts():
             part.require_fresh(timestamp)
 
-    def until(self, instant: pd.Timestamp) -> Oracle:
+    def as_of(self, instant: pd.Timestamp) -> Oracle:
         """The oracle with data of its own cut off after `instant`, as :meth:`Panel.until` cuts a panel.
 
-        For :func:`check_causal`. By default its parts are cut; an oracle that reads data of its own overrides it.
+        By default its parts are cut; an oracle that reads data of its own overrides it, so that the look-ahead audit
+        can tell what it knew. ``until`` is the same method under its former name, overridden or not.
         """
         cut = copy(self)
         for name in self.oracle_parameters:
-            held = getattr(self, name)
-            parts = held.until(instant) if isinstance(held, Oracle) else tuple(part.until(instant) for part in held)
+            value = getattr(self, name)
+            parts = value.as_of(instant) if isinstance(value, Oracle) else tuple(part.as_of(instant) for part in value)
             object.__setattr__(cut, name, parts)
         return cut
+
+    until = as_of
 
     def risk(self, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame | None:
         """Risk of a book in the oracle's own terms, for the tearsheet; by default that of the parts, else None.
@@ -179,14 +181,14 @@ class Oracle(ABC):
         Returns
         -------
         DataFrame, (D, K), or None
-            A named exposure a column, NaN where it cannot be told. Row ``d`` uses what was known at its decision.
+            A named exposure a column, NaN where it is not known. Row ``d`` uses what was known at its decision.
         """
-        found: dict[str, pd.Series] = {}
+        columns: dict[str, pd.Series] = {}
         for part in self.parts():
             frame = part.risk(panel, weights)
             for name, values in () if frame is None else frame.items():
-                found.setdefault(str(name), values)
-        return pd.DataFrame(found, index=weights.index) if found else None
+                columns.setdefault(str(name), values)
+        return pd.DataFrame(columns, index=weights.index) if columns else None
 
 
 class ScoreOracle(Oracle):
@@ -221,40 +223,73 @@ class ScoreOracle(Oracle):
         return pd.DataFrame(weights, index=decisions, columns=pd.Index(panel.coins, name="coin"))
 
 
+def utc_instant(timestamp: object) -> pd.Timestamp:
+    """The instant, UTC, that a caller gives; an OracleError when it is none, or has no timezone."""
+    try:
+        instant = pd.Timestamp(timestamp)  # type: ignore[arg-type]
+    except (TypeError, ValueError) as error:
+        raise OracleError(f"Timestamp {timestamp!r} is no instant: {error}.") from error
+    if instant.tzinfo is None:
+        raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
+    return instant.tz_convert("UTC")
+
+
+@contextmanager
+def oracle_errors(call: str) -> Iterator[None]:
+    """Raise whatever the code of an oracle raises as an OracleError that names the `call`; our own errors as they are.
+
+    Raises
+    ------
+    OracleError
+        In place of any error that is no :class:`engine.errors.HlbtError`.
+    """
+    try:
+        yield
+    except HlbtError:
+        raise
+    except Exception as error:
+        raise OracleError(f"{call} failed: {type(error).__name__}: {error}.") from error
+
+
 def call_fetch_weights(
     oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None
 ) -> dict[str, float]:
-    """The row of ``fetch_portfolio_weights`` for one instant; one of a predecessor's, without `panel`, gets none."""
+    """Call ``fetch_portfolio_weights`` for one instant, with `panel` unless it has the predecessor's signature."""
     fetch = oracle.fetch_portfolio_weights
-    named = any(
+    takes_panel = any(
         item.name == "panel" or item.kind is item.VAR_KEYWORD for item in inspect.signature(fetch).parameters.values()
     )
-    return dict(fetch(instant, universe, panel=panel) if named else fetch(instant, universe))
+    return dict(fetch(instant, universe, panel=panel) if takes_panel else fetch(instant, universe))
 
 
 def matrix_of_instants(self: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
-    """:meth:`Oracle.weight_matrix` of a class that has only ``fetch_portfolio_weights``; a coin it leaves out is 0."""
+    """:meth:`Oracle.weight_matrix` of a class with only ``fetch_portfolio_weights``; a coin it leaves out is 0."""
     rows = []
     for instant in decisions:
         known = panel.until(instant)
         universe = [coin for coin, trades in zip(known.coins, known.tradable[-1], strict=True) if trades]
         rows.append(call_fetch_weights(self, instant, universe, known))
-        if strange := [coin for coin in rows[-1] if coin not in known.coins]:
+        if unknown := [coin for coin in rows[-1] if coin not in known.coins]:
             raise OracleError(
                 f"{type(self).__name__}.fetch_portfolio_weights names coins at {show(instant)} that the panel lacks: "
-                f"{join_first(strange)}.{did_you_mean(str(strange[0]), known.coins)} Choose from tradable_universe."
+                f"{join_first(unknown)}.{did_you_mean(str(unknown[0]), known.coins)} Choose from tradable_universe."
             )
     values = [[row.get(coin, 0.0) for coin in panel.coins] for row in rows]
     return pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"), dtype=np.float64)
 
 
 def shares_scores(kind: type[Oracle]) -> TypeGuard[type[ScoreOracle]]:
-    """Whether weights of the class are the construction of its scores and nothing else."""
+    """Whether the class computes its weights by constructing its scores, and in no other way."""
     return issubclass(kind, ScoreOracle) and kind.weight_matrix is ScoreOracle.weight_matrix
 
 
 def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
-    """Ask an oracle for its weights, handing it the panel as known.
+    """Weights of an oracle, which is given the panel as known, at `decisions`, (D,).
+
+    Returns
+    -------
+    DataFrame, (D, coins)
+        As the oracle returns it: any coins, in any order.
 
     Raises
     ------
@@ -275,10 +310,10 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
     except HlbtError:
         raise
     except (Exception, SystemExit) as error:
-        place = inspect.trace()[-1]
+        frame = inspect.trace()[-1]
         raise OracleError(
             f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}: {type(error).__name__}: {error} "
-            f"({Path(place.filename).name} line {place.lineno}). Correct the oracle; HLBT_TRACEBACK=1 shows the "
+            f"({Path(frame.filename).name} line {frame.lineno}). Correct the oracle; HLBT_TRACEBACK=1 shows the "
             "whole trace."
         ) from error
     if not isinstance(weights, pd.DataFrame):
@@ -286,8 +321,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
             f"{name}.weight_matrix returned {type(weights).__name__}; a DataFrame (decisions x coins) is needed."
         )
     if not weights.index.equals(decisions):
-        strange = [str(instant) for instant in weights.index.symmetric_difference(decisions)]
-        first = f"; the first that differs is {strange[0]}" if strange else ""
+        differing = [str(instant) for instant in weights.index.symmetric_difference(decisions)]
+        first = f"; the first that differs is {differing[0]}" if differing else ""
         raise OracleError(
             f"{name}.weight_matrix must return one row for each of the {len(decisions)} decisions, in their order; it "
             f"returned {len(weights)} rows{first}. Index the frame with the decisions that it is given."
@@ -305,21 +340,21 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
 
 
 def risk_of(oracle: Oracle, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame | None:
-    """Ask an oracle for the risks of a book (:meth:`engine.Oracle.risk`) and add its net dollar exposure.
+    """Risks of a book in the oracle's terms (:meth:`engine.Oracle.risk`), and its net dollar exposure.
 
     Parameters
     ----------
     oracle : Oracle
-        Whose book it is.
+        The oracle of the book.
     panel : Panel
-        The market; the oracle is handed it as known.
+        The market; the oracle is given it as known.
     weights : DataFrame, (D, N)
-        Weights asked; NaN = hold, which counts as the weight of the row before (0 at the start).
+        Target weights; NaN = hold, which counts as the weight of the row before (0 at the start).
 
     Returns
     -------
     DataFrame, (D, K + 1), or None
-        Float64, indexed by decision; None where the oracle has no risk to tell.
+        Float64, indexed by decision; None where the oracle defines no risk.
 
     Raises
     ------
@@ -338,7 +373,7 @@ def risk_of(oracle: Oracle, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame
     except (TypeError, ValueError) as error:
         raise OracleError(f"{name}.risk returned a value that is no number: {error}.") from error
     if np.isinf(values).any():
-        raise OracleError(f"{name}.risk returned an infinite exposure. Use NaN where it cannot be told.")
+        raise OracleError(f"{name}.risk returned an infinite exposure. Use NaN where it is not known.")
     columns = [str(column) for column in frame.columns if column != NET]
     risk = pd.DataFrame(values, index=weights.index, columns=[str(column) for column in frame.columns])[columns]
     return risk.assign(**{NET: held.sum(axis=1)}).rename_axis("time")

@@ -1,4 +1,4 @@
-"""Fixed target weights, presented as an oracle: a row for now, or the rows of a file."""
+"""Fixed target weights, presented as an oracle: one row for every instant, or the rows of a file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class FixedWeights(Oracle):
 
     @classmethod
     def of(cls, weights: Mapping[str, float]) -> Self:
-        """One row, for every instant."""
+        """Fixed weights of one row, which holds for every instant."""
         start = pd.DatetimeIndex([pd.Timestamp(0, tz="UTC")])
         return cls(pd.DataFrame([dict(weights)], index=start, dtype=np.float64))
 
@@ -40,21 +40,21 @@ class FixedWeights(Oracle):
 
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
         """The newest row at or before each decision; a coin that the frame lacks is 0."""
-        rows = [self._place(decision) for decision in decisions]
-        found = self.frame.iloc[rows].set_axis(decisions, axis=0)
-        return found.reindex(columns=list(panel.coins), fill_value=0.0)
+        rows = [self._row(decision) for decision in decisions]
+        weights = self.frame.iloc[rows].set_axis(decisions, axis=0)
+        return weights.reindex(columns=list(panel.coins), fill_value=0.0)
 
     def fetch_portfolio_weights(
         self, timestamp: pd.Timestamp, tradable_universe: Iterable[str], panel: Panel | None = None
     ) -> dict[str, float]:
-        """The newest row at or before `timestamp`, all of it: what cannot be traded is for the planner to skip."""
-        row = self.frame.iloc[self._place(timestamp)]
+        """The newest row at or before `timestamp`, untradable coins included: the planner skips them."""
+        row = self.frame.iloc[self._row(timestamp)]
         return {str(coin): float(weight) for coin, weight in row.items()}
 
-    def _place(self, instant: pd.Timestamp) -> int:
-        place = int(self.frame.index.searchsorted(instant, side="right")) - 1
-        if place < 0:
+    def _row(self, instant: pd.Timestamp) -> int:
+        row = int(self.frame.index.searchsorted(instant, side="right")) - 1
+        if row < 0:
             raise WeightsError(
                 f"The weights have no row at or before {show(instant)}; the first is {show(self.frame.index[0])}."
             )
-        return place
+        return row

@@ -1,6 +1,6 @@
-"""Oracles by name and parameters: building one, what it was built from, and the files that decide its weights.
+"""Build an oracle from its dotted path and parameters, and list the files that its weights depend on.
 
-Parameters of an oracle inside an oracle, as flat names with dots: ``inner.n`` is the parameter `n` of `inner`.
+Parameters of an oracle inside an oracle are flat names with dots: ``inner.n`` is the parameter `n` of `inner`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import HlbtError, OracleError, did_you_mean, join_first
-from engine.oracles.base import Oracle
+from engine.errors import OracleError, did_you_mean, join_first
+from engine.oracles.base import Oracle, oracle_errors
 from engine.oracles.fingerprint import code_files, import_code
 
-#: Key under which a table of parameters says which oracle it is of.
+#: Key of a table of parameters that holds the path of the oracle.
 ORACLE = "oracle"
 
 
@@ -26,8 +26,8 @@ def load_oracle(path: str, parameters: Mapping[str, Any]) -> Oracle:
     Raises
     ------
     OracleError
-        When the module, the class or a parameter is not there (the nearest name is suggested), or it refuses its
-        values.
+        When the module, the class or a parameter does not exist (the nearest name is suggested), or a value is not
+        accepted.
     """
     return build_oracle(oracle_class(path), parameters)
 
@@ -42,22 +42,27 @@ def oracle_class(path: str) -> type[Oracle]:
     module = import_code(module_name)
     kind = getattr(module, class_name, None)
     if not (inspect.isclass(kind) and issubclass(kind, Oracle)):
-        oracles = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Oracle)]
-        found = [value.__name__ for value in oracles if not inspect.isabstract(value)]
-        what = f"{class_name!r} is no oracle: it must be a class that inherits from engine.Oracle."
-        raise OracleError(
-            f"{module_name} has no oracle {class_name!r}.{did_you_mean(class_name, found)} It has: "
-            f"{join_first(found) or 'none'}."
+        classes = [value for value in vars(module).values() if inspect.isclass(value) and issubclass(value, Oracle)]
+        names = [value.__name__ for value in classes if not inspect.isabstract(value)]
+        problem = (
+            f"{module_name} has no oracle {class_name!r}.{did_you_mean(class_name, names)}"
             if kind is None
-            else f"In {module_name} {what} It has: {join_first(found) or 'none'}."
+            else f"In {module_name} {class_name!r} is no oracle: it must be a class that inherits from engine.Oracle."
         )
+        raise OracleError(f"{problem} It has: {join_first(names) or 'none'}.")
     if inspect.isabstract(kind):
         raise OracleError(f"{path} is abstract: write its {join_first(sorted(kind.__abstractmethods__))}.")
     return kind
 
 
 def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
-    """An oracle of a class; ``inner.n`` is parameter `n` of its parameter `inner` (:mod:`engine.oracles.loading`)."""
+    """Build an oracle of a class; ``inner.n`` is the parameter `n` of its parameter `inner`.
+
+    Raises
+    ------
+    OracleError
+        For a parameter that it does not have or needs, or a value that it does not accept.
+    """
     accepted = accepted_parameters(kind)
     given = folded(parameters, kind.oracle_parameters)
     for name in given:
@@ -67,26 +72,21 @@ def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
                 f"{kind.__name__} has no parameter {name!r}.{did_you_mean(name, names)} Parameters: "
                 f"{', '.join(names) or 'none'}."
             )
-    lacking = [
+    missing = [
         name
         for name, item in inspect.signature(kind).parameters.items()
         if item.default is item.empty and item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)
         if name not in given
     ]
-    if lacking:
-        raise OracleError(f"{kind.__name__} needs {join_first(lacking)}: give it with --param {lacking[0]}=VALUE.")
-    try:
+    if missing:
+        raise OracleError(f"{kind.__name__} needs {join_first(missing)}: give it with --param {missing[0]}=VALUE.")
+    with oracle_errors(f"{kind.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"):
         return kind(**given)
-    except HlbtError:
-        raise
-    except Exception as error:
-        called = ", ".join(f"{name}={value!r}" for name, value in given.items())
-        raise OracleError(f"{kind.__name__}({called}) failed: {type(error).__name__}: {error}.") from error
 
 
 @cache
 def accepted_parameters(kind: type[Oracle]) -> Mapping[str | None, Any]:
-    """Constructor arguments of an oracle and their defaults; a key None says that it takes any."""
+    """Constructor arguments of an oracle and their defaults; the key None stands for ``**keywords``."""
     return {
         None if item.kind is inspect.Parameter.VAR_KEYWORD else name: item.default
         for name, item in inspect.signature(kind).parameters.items()
@@ -94,23 +94,30 @@ def accepted_parameters(kind: type[Oracle]) -> Mapping[str | None, Any]:
 
 
 def as_oracle(value: Any, name: str) -> Oracle:
-    """An oracle from what the parameter `name` may hold: one, ``module:Class``, or that and parameters as a table."""
+    """An oracle from the value of a parameter: an oracle, ``module:Class``, or a table of that and its parameters.
+
+    Parameters
+    ----------
+    value : Oracle, str or mapping
+    name : str
+        Of the parameter, for the error message.
+    """
     if isinstance(value, Oracle):
         return value
-    _, kind, given = _named(value, name)
+    _, kind, given = _resolve(value, name)
     return build_oracle(kind, given)
 
 
-def _named(value: Any, name: str) -> tuple[str, type[Oracle], dict[str, Any]]:
+def _resolve(value: Any, name: str) -> tuple[str, type[Oracle], dict[str, Any]]:
     """Path, class and parameters of a value that :func:`as_oracle` accepts."""
     if isinstance(value, str):
         return value, oracle_class(value), {}
     if isinstance(value, Oracle):
-        held: list[str] = [item.name for item in fields(value) if item.init] if is_dataclass(value) else []
-        own = {name: getattr(value, name) for name in held}
+        names: list[str] = [item.name for item in fields(value) if item.init] if is_dataclass(value) else []
+        own = {name: getattr(value, name) for name in names}
         return f"{type(value).__module__}:{type(value).__qualname__}", type(value), own
     if isinstance(value, Mapping) and ORACLE in value:
-        path, kind, base = _named(value[ORACLE], name)
+        path, kind, base = _resolve(value[ORACLE], name)
         return path, kind, base | {key: item for key, item in value.items() if key != ORACLE}
     raise OracleError(
         f"{name} = {value!r} is no oracle: write module:Class, or a table with the key {ORACLE} and its parameters."
@@ -118,13 +125,13 @@ def _named(value: Any, name: str) -> tuple[str, type[Oracle], dict[str, Any]]:
 
 
 def oracle_code(oracle: Oracle) -> list[Path]:
-    """Files whose code decides the weights: that of the oracle's classes, of all they import, and of its parts."""
-    found = code_files(kind.__module__ for kind in type(oracle).__mro__)
-    return list(dict.fromkeys([*found, *(file for part in oracle.parts() for file in oracle_code(part))]))
+    """Files of code that the weights depend on: of the oracle's classes, of all that they import, and of its parts."""
+    own = code_files(kind.__module__ for kind in type(oracle).__mro__)
+    return list(dict.fromkeys([*own, *(file for part in oracle.parts() for file in oracle_code(part))]))
 
 
 def oracle_sources(oracle: Oracle) -> list[Path]:
-    """Files that decide the weights, for a digest: the code of the oracle and its parts, then the data they read."""
+    """Files that the weights depend on, for a digest: code of the oracle and its parts, then the data they read."""
     return list(dict.fromkeys([*oracle_code(oracle), *data_files(oracle)]))
 
 
@@ -134,25 +141,25 @@ def data_files(oracle: Oracle) -> list[Path]:
 
 
 def bound_parameters(kind: type[Oracle], parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """`parameters` and the defaults of all that were not given; those of inner oracles as flat names with dots."""
+    """`parameters` and the defaults of those not given; parameters of inner oracles as flat names with dots."""
     bound = inspect.signature(kind).bind(**folded(parameters, kind.oracle_parameters))
     bound.apply_defaults()
-    named = {item.name for item in bound.signature.parameters.values() if item.kind is item.VAR_KEYWORD}
+    keywords = {item.name for item in bound.signature.parameters.values() if item.kind is item.VAR_KEYWORD}
     flat: dict[str, Any] = {}
     for name, value in bound.arguments.items():
-        if name in named:
+        if name in keywords:
             flat |= value
             continue
-        flat |= _spelt(name, value) if name in kind.oracle_parameters else {name: value}
+        flat |= _flattened(name, value) if name in kind.oracle_parameters else {name: value}
     return flat
 
 
-def _spelt(name: str, value: Any) -> dict[str, Any]:
+def _flattened(name: str, value: Any) -> dict[str, Any]:
     if isinstance(value, list | tuple):
-        each = [_spelt(f"{name}.{place}", item) for place, item in enumerate(value)]
-        paths = [spelt.pop(f"{name}.{place}") for place, spelt in enumerate(each)]
-        return {name: paths, **{key: item for spelt in each for key, item in spelt.items()}}
-    path, kind, given = _named(value, name)
+        tables = [_flattened(f"{name}.{index}", item) for index, item in enumerate(value)]
+        paths = [table.pop(f"{name}.{index}") for index, table in enumerate(tables)]
+        return {name: paths, **{key: item for table in tables for key, item in table.items()}}
+    path, kind, given = _resolve(value, name)
     return {name: path, **{f"{name}.{key}": item for key, item in bound_parameters(kind, given).items()}}
 
 
@@ -175,7 +182,7 @@ def folded(parameters: Mapping[str, Any], inner: Sequence[str]) -> dict[str, Any
     Raises
     ------
     OracleError
-        For a name before a dot that is no oracle, or is not given.
+        When the name before a dot is not that of an oracle, or is not given.
     """
     plain = {name: value for name, value in parameters.items() if "." not in name}
     for name, value in parameters.items():
@@ -193,14 +200,14 @@ def folded(parameters: Mapping[str, Any], inner: Sequence[str]) -> dict[str, Any
             )
         base = plain[head]
         if isinstance(base, list | tuple):
-            place, _, rest = rest.partition(".")
-            if not place.isdigit() or int(place) >= len(base) or not rest:
+            index, _, rest = rest.partition(".")
+            if not index.isdigit() or int(index) >= len(base) or not rest:
                 raise OracleError(
                     f"{name} = {value!r} is not accepted: {head} has {len(base)} oracles, so write {head}.0.n to "
                     f"{head}.{len(base) - 1}.n for the parameter n of one."
                 )
             items = list(base)
-            items[int(place)] = _with(items[int(place)], rest, value)
+            items[int(index)] = _with(items[int(index)], rest, value)
             plain[head] = items
         else:
             plain[head] = _with(base, rest, value)

@@ -1,8 +1,8 @@
-"""What an oracle's signal is worth before any trading rule: whether it ranks coins by what they do next.
+"""Analyse an oracle's signal before any trading rule: rank correlation with later returns, quantiles, turnover, costs.
 
-The signal is the score of a :class:`engine.ScoreOracle`, else the weight. A day's numbers use the coins that are
+The signal is the score of a :class:`engine.ScoreOracle`, else the weight. The figures of a day use the coins that are
 tradable at its decision and have a signal; the forward return runs from ``mid`` at the decision row to ``mid`` some
-days of 24 h later, NaN where one of the two prices lacks, so it may lie hours before what a backtest with a delay gets.
+days of 24 h later, NaN where one of the two is missing. A backtest with a delay trades some hours later.
 
 Sources
 -------
@@ -36,9 +36,9 @@ HORIZONS: tuple[int, ...] = tuple(range(1, 31))
 LAGS: tuple[int, ...] = (1, 2, 3, 5, 7, 10, 14, 20, 30)
 #: Days of the momentum that a signal is compared with.
 MOMENTUM_DAYS = (7, 30)
-#: Fewer coins than this have no rank correlation worth the name.
+#: Least number of coins for a rank correlation.
 LEAST_COINS = 5
-#: Decisions of the rolling beta, and those it takes at least.
+#: Decisions of the rolling beta, and the least number of them that must be known.
 BETA_WINDOW, BETA_LEAST = 60, 20
 MARKET = "BTC"
 _HOURS_PER_DAY = 24
@@ -53,9 +53,9 @@ class Mean:
     mean, error, t : float
         `t` is ``mean / error``; both NaN with fewer than two values for every lag and one more.
     lag : int
-        Autocovariances that count, in decisions.
+        Autocovariances that are summed, in decisions.
     count : int
-        Values; NaN ones are left out and what stays is taken as consecutive.
+        Number of values; NaN are left out, and the others are taken as consecutive.
     positive : float
         Share of the values above 0.
     """
@@ -70,14 +70,14 @@ class Mean:
 
 @dataclass(frozen=True, eq=False)
 class Signals:
-    """All figures of a signal.
+    """The analysis of a signal.
 
     Attributes
     ----------
     name, kind : str
         Class of the oracle; ``score`` or ``weight``.
     horizon_days, quantiles : int
-        Of everything that is not the decay.
+        Horizon and number of quantiles of all figures but the decay.
     ic, spread : Mean
         Rank IC; mean return of the top quantile less that of the bottom one, over the whole horizon.
     decay : DataFrame, a row a horizon
@@ -133,9 +133,9 @@ def analyse(
     quantiles: int = 5,
     step: Callable[[int, int, str], object] | None = None,
 ) -> Signals:
-    """Every figure of an oracle's signal at the decisions of a config.
+    """Analyse an oracle's signal at the decisions of a config.
 
-    Book, turnover and costs are of the weights as traded (execution variants applied), NaN = the weight before, no
+    Book, turnover and costs are those of the weights as traded (overlays applied), NaN = the weight before, no
     drift between decisions. ``turnover`` of a decision is ``sum(abs(change of weight))``, NaN at the first;
     ``cost`` is that times the base fee of the row plus half the spread (quotes where the row has both, else
     ``costs.half_spread_bps``), a fraction of equity, discounts and stress as configured; ``book_return`` is
@@ -153,23 +153,23 @@ def analyse(
             f"horizon_days = {horizon_days} and quantiles = {quantiles} are not accepted: at least 1 and 2."
         )
     config = config or RunConfig()
-    say = step or (lambda done, total, what: None)
-    say(0, 3, "signal")
+    report = step or (lambda done, total, what: None)
+    report(0, 3, "signal")
     decisions = decisions_of(panel, config)
     signal, weights, kind = signal_of(oracle, panel, decisions)
-    say(1, 3, "forward returns")
+    report(1, 3, "forward returns")
     hours, _ = pace(decisions)
     horizons = sorted({*HORIZONS, horizon_days})
     ics = {days: rank_correlation(signal, forward_returns(panel, decisions, days)) for days in horizons}
     decay = [{"horizon_days": days, **asdict(mean_of(ics[days], overlap(days, hours)))} for days in horizons]
-    say(2, 3, "figures")
+    report(2, 3, "figures")
     forward = np.where(np.isnan(signal), np.nan, forward_returns(panel, decisions, horizon_days))
     returns = quantile_returns(signal, forward, quantiles)
     spread = returns[:, -1] - returns[:, 0]
     daily, figures = _book(signal, weights, panel, decisions, config)
     daily.insert(0, "ic", ics[horizon_days])
     daily.insert(1, "spread", spread)
-    say(3, 3, "done")
+    report(3, 3, "done")
     return Signals(
         type(oracle).__name__,
         kind,
@@ -229,7 +229,7 @@ def ranks(values: np.ndarray, valid: np.ndarray) -> np.ndarray:
     """Average ranks from 1 among the `valid` values of each row, (D, N); NaN elsewhere."""
     from scipy.stats import rankdata
 
-    # What is left out is put last, where it moves no other rank.
+    # Values that are left out come last, where they change no other rank.
     ranked = rankdata(np.where(valid, values, np.inf), axis=1)
     return np.where(valid, ranked, np.nan)
 
@@ -294,8 +294,8 @@ def buckets_of(signal: np.ndarray, valid: np.ndarray, quantiles: int) -> np.ndar
     has none.
     """
     count = valid.sum(axis=1, keepdims=True)
-    place = np.floor((ranks(signal, valid) - 0.5) * quantiles / np.maximum(count, 1))
-    return np.where(valid & (count >= quantiles), np.clip(np.nan_to_num(place), 0, quantiles - 1), -1).astype(np.int64)
+    bucket = np.floor((ranks(signal, valid) - 0.5) * quantiles / np.maximum(count, 1))
+    return np.where(valid & (count >= quantiles), np.clip(np.nan_to_num(bucket), 0, quantiles - 1), -1).astype(np.int64)
 
 
 def quantile_returns(signal: np.ndarray, forward: np.ndarray, quantiles: int) -> np.ndarray:
@@ -312,11 +312,11 @@ def autocorrelation(signal: np.ndarray, lag: int) -> float:
 
 def rolling_beta(book: np.ndarray, market: np.ndarray, window: int, least: int) -> np.ndarray:
     """``cov(book, market) / var(market)`` over the last `window` values, (D,); NaN with fewer than `least` of both."""
-    lost = np.isnan(book) | np.isnan(market)
-    frame = pd.DataFrame({"book": np.where(lost, np.nan, book), "market": np.where(lost, np.nan, market)})
-    together = frame["book"].rolling(window, min_periods=least).cov(frame["market"])
-    alone = frame["market"].rolling(window, min_periods=least).var()
-    return (together / alone.where(alone > 0.0)).to_numpy()
+    unknown = np.isnan(book) | np.isnan(market)
+    frame = pd.DataFrame({"book": np.where(unknown, np.nan, book), "market": np.where(unknown, np.nan, market)})
+    covariance = frame["book"].rolling(window, min_periods=least).cov(frame["market"])
+    variance = frame["market"].rolling(window, min_periods=least).var()
+    return (covariance / variance.where(variance > 0.0)).to_numpy()
 
 
 def _mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:
@@ -358,14 +358,14 @@ def _book(
     decisions: pd.DatetimeIndex,
     config: RunConfig,
 ) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The columns of :attr:`Signals.daily` that need no horizon, and the figures."""
-    a_day = pace(decisions)[1]
+    """The columns of :attr:`Signals.daily` that do not depend on the horizon, and the figures."""
+    decisions_daily = pace(decisions)[1]
     book = pd.DataFrame(traded_weights(weights, decisions, panel, config)).ffill().fillna(0.0).to_numpy()
     change = np.full_like(book, np.nan)
     change[1:] = np.abs(book[1:] - book[:-1])
-    moved = returns_between(panel, decisions)
+    coin_returns = returns_between(panel, decisions)
     scored, tradable = (~np.isnan(signal)).sum(axis=1), panel.tradable[panel.rows(decisions)].sum(axis=1)
-    returns = np.where(np.isnan(moved).all(axis=1), np.nan, (book * np.nan_to_num(moved)).sum(axis=1))
+    returns = np.where(np.isnan(coin_returns).all(axis=1), np.nan, (book * np.nan_to_num(coin_returns)).sum(axis=1))
     daily = pd.DataFrame(
         {
             "scored": scored,
@@ -377,7 +377,7 @@ def _book(
         },
         index=decisions,
     )
-    market = moved[:, panel.coins.index(MARKET)] if MARKET in panel.coins else np.full(len(decisions), np.nan)
+    market = coin_returns[:, panel.coins.index(MARKET)] if MARKET in panel.coins else np.full(len(decisions), np.nan)
     daily["beta"] = rolling_beta(returns, market, BETA_WINDOW, BETA_LEAST)
     for days in MOMENTUM_DAYS:
         daily[f"momentum_{days}d"] = rank_correlation(signal, past_returns(panel, decisions, days))
@@ -386,15 +386,15 @@ def _book(
     held = both & (np.abs(book).sum(axis=1) > 0.0)
     varies = held.sum() > 2 and np.ptp(market[held]) > 0.0 and np.ptp(returns[held]) > 0.0
     covariance = np.cov(returns[held], market[held]) if varies else np.full((2, 2), np.nan)
-    gain = _mean(returns)
+    mean_return = _mean(returns)
     figures = {
         "coverage": _mean(daily["coverage"].to_numpy()),
         "turnover": turnover,
-        "decisions_daily": a_day,
-        "cost_bps_daily": 1e4 * cost * a_day,
-        "cost_yearly": cost * a_day * DAYS_PER_YEAR,
-        "book_bps_daily": 1e4 * gain * a_day,
-        "breakeven_bps": 1e4 * gain / turnover if turnover > 0.0 else math.nan,
+        "decisions_daily": decisions_daily,
+        "cost_bps_daily": 1e4 * cost * decisions_daily,
+        "cost_yearly": cost * decisions_daily * DAYS_PER_YEAR,
+        "book_bps_daily": 1e4 * mean_return * decisions_daily,
+        "breakeven_bps": 1e4 * mean_return / turnover if turnover > 0.0 else math.nan,
         "gross": float(np.abs(book).sum(axis=1).mean()),
         "net": float(book.sum(axis=1).mean()),
         "beta": float(covariance[0, 1] / covariance[1, 1]),
@@ -419,7 +419,7 @@ def cost_rates(panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig) -> 
         bid, ask = panel.values("bid")[rows], panel.values("ask")[rows]
         quoted = ~np.isnan(bid) & ~np.isnan(ask) & ~np.isnan(panel.values("mid")[rows])
         half = np.where(quoted, (ask - bid) / (2.0 * panel.values("mid")[rows]), half)
-    half = np.where(half > 0.0, half * config.costs.stress, half)  # the fees have theirs
+    half = np.where(half > 0.0, half * config.costs.stress, half)  # fee_arrays applies it to the fees
     rate = fees.rate[rows, :1]
     return half + np.where(rate > 0.0, rate * (1.0 - fees.referral_frac), rate)
 

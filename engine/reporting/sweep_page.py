@@ -215,7 +215,7 @@ def _winner_figures(study: Study, winner: int | None) -> dict[str, Any] | None:
 
 def _hour(study: Study, winner: int | None) -> Any:
     """Hour at which the winner decides."""
-    own = {} if winner is None else study.chosen(winner)
+    own = {} if winner is None else study.params(winner)
     return own.get("execution.hour_utc", study.record["config"]["execution"]["hour_utc"])
 
 
@@ -225,7 +225,7 @@ def _figure(study: Study, name: str, place: int) -> float:
 
 def _said(study: Study, place: int) -> str:
     """Parameters of a set in words."""
-    return _words(study.chosen(place))
+    return _words(study.params(place))
 
 
 def _words(parameters: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The numba file: arrays in, arrays out. It imports numpy and numba only and trusts what it is given.
 
-The steps and every rule they follow are in ARCHITECTURE.md, "Rules of an instant". Checks live in ``backtest.py``.
+The steps and every rule they follow are in docs/rules.md. Checks live in ``backtest.py``.
 
 Short names: ``T`` hours, ``N`` coins, ``D`` decisions; ``t`` row, ``i`` coin, ``d`` decision; ``w`` weight.
 Absent data (no quotes, no funding) are arrays of shape (0, 0).

@@ -1,6 +1,6 @@
 """From the weights asked to the weights traded: leverage, volatility target, tranches, gross cap, in this order.
 
-The rules are ARCHITECTURE.md's, "From the weights asked to the weights traded". A row of the weights traded depends on
+The rules are in docs/overlays.md. A row of the weights traded depends on
 rows of the weights asked up to it and on prices up to its decision instant, never on later ones.
 """
 

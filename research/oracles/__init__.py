@@ -1,1 +1,1 @@
-"""One idea a file. Name them by dotted path: ``research.oracles.momentum:Momentum``."""
+"""Bundled oracles, one idea a file, named by dotted path: ``research.oracles.momentum:Momentum``."""

@@ -1,4 +1,4 @@
-"""Several oracles as one: the weighted mean of their weights, or of their ranks."""
+"""Oracles made of several oracles: the weighted mean of their weights, or of their ranks."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine import Oracle, Panel, ScoreOracle
 from engine.errors import OracleError
 from engine.oracles.loading import as_oracle
 from research.oracles.construction import check_construction, weights_of
-from research.oracles.published_scores import check_number
+from research.oracles.parameters import check_positive
 from research.oracles.wrappers import inner_weights
 
 
@@ -38,7 +38,7 @@ class Blend(Oracle):
     oracle_parameters: ClassVar[tuple[str, ...]] = ("oracles",)
 
     def __post_init__(self) -> None:
-        _settle(self)
+        _set_oracles(self)
 
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
         """See :meth:`engine.Oracle.weight_matrix`."""
@@ -79,7 +79,7 @@ class RankBlend(ScoreOracle):
     score_parameters: ClassVar[tuple[str, ...]] = ("oracles", "shares")
 
     def __post_init__(self) -> None:
-        _settle(self)
+        _set_oracles(self)
         check_construction(self.construction, self.n, self.power, self.clip, self.gross)
 
     def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
@@ -87,37 +87,37 @@ class RankBlend(ScoreOracle):
         from scipy.stats import rankdata
 
         panel = panel.known()
-        given = np.stack([_liking(oracle, panel, decisions) for oracle in self.oracles])
-        given[:, np.isnan(given).any(axis=0)] = np.nan
-        total = np.zeros(given.shape[1:])
-        for share, liked in zip(_fractions(self.shares), given, strict=True):
-            count = np.maximum((~np.isnan(liked)).sum(axis=1, keepdims=True) - 1, 1)
-            total += share * (rankdata(liked, axis=1, nan_policy="omit") - 1.0) / count
-        return np.where(np.isnan(given[0]), np.nan, total)
+        inner = np.stack([_scores_of(oracle, panel, decisions) for oracle in self.oracles])
+        inner[:, np.isnan(inner).any(axis=0)] = np.nan
+        total = np.zeros(inner.shape[1:])
+        for share, scores in zip(_fractions(self.shares), inner, strict=True):
+            count = np.maximum((~np.isnan(scores)).sum(axis=1, keepdims=True) - 1, 1)
+            total += share * (rankdata(scores, axis=1, nan_policy="omit") - 1.0) / count
+        return np.where(np.isnan(inner[0]), np.nan, total)
 
     def construct(self, scores: np.ndarray) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.construct`."""
         return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
 
 
-def _liking(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+def _scores_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
     if isinstance(oracle, ScoreOracle):
         return oracle.scores(panel, decisions)
     return np.where(panel.tradable[panel.rows(decisions)], inner_weights(oracle, panel, decisions), np.nan)
 
 
-def _settle(blend: Any) -> None:
+def _set_oracles(blend: Any) -> None:
     """Build the oracles of a blend and check the shares."""
-    given = blend.oracles
-    if isinstance(given, str | Oracle) or not isinstance(given, Sequence) or not given:
-        raise OracleError(f"oracles = {given!r} is not accepted: give a list of oracles, for example of module:Class.")
-    made = tuple(as_oracle(value, f"oracles.{place}") for place, value in enumerate(given))
-    shares = (1.0,) * len(made) if blend.shares is None else blend.shares
-    if isinstance(shares, str) or not isinstance(shares, Sequence) or len(shares) != len(made):
-        raise OracleError(f"shares = {shares!r} is not accepted: give a list of {len(made)} numbers, one an oracle.")
-    for place, share in enumerate(shares):
-        check_number(f"shares.{place}", share)
-    object.__setattr__(blend, "oracles", made)
+    values = blend.oracles
+    if isinstance(values, str | Oracle) or not isinstance(values, Sequence) or not values:
+        raise OracleError(f"oracles = {values!r} is not accepted: give a list of oracles, for example of module:Class.")
+    oracles = tuple(as_oracle(value, f"oracles.{number}") for number, value in enumerate(values))
+    shares = (1.0,) * len(oracles) if blend.shares is None else blend.shares
+    if isinstance(shares, str) or not isinstance(shares, Sequence) or len(shares) != len(oracles):
+        raise OracleError(f"shares = {shares!r} is not accepted: give a list of {len(oracles)} numbers, one an oracle.")
+    for number, share in enumerate(shares):
+        check_positive(f"shares.{number}", share)
+    object.__setattr__(blend, "oracles", oracles)
     object.__setattr__(blend, "shares", tuple(float(share) for share in shares))
 
 

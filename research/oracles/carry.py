@@ -1,4 +1,4 @@
-"""Carry: hold what pays funding to its holder."""
+"""Carry: buy the coins with the lowest funding, sell those with the highest."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From scores to weights, a row at a time; shared by every cross-sectional oracle.
+"""Constructions: from scores to weights, a row at a time; shared by every cross-sectional oracle.
 
 A score is (D, N): how much each coin is liked at each decision, NaN = not in the universe. A construction turns each
 row into weights whose ``sum(abs(weight))`` is `gross`, or into zeros where the row has too few coins.
@@ -13,10 +13,11 @@ import numpy as np
 
 from engine import SparseWeights
 from engine.errors import OracleError, did_you_mean
+from research.oracles.parameters import check_count, check_positive
 
 
 class Ranking:
-    """Scores, (D, N), and what constructions need of them, each computed once however many books are built."""
+    """Scores, (D, N), and their orders and ranks, each computed once however many books are constructed."""
 
     def __init__(self, scores: np.ndarray) -> None:
         self.scores = scores
@@ -63,9 +64,9 @@ def top_bottom_books(ranking: Ranking, sides: Sequence[int], gross: Sequence[flo
 
     decisions = len(ranking.scores)
     most = np.array(sides, dtype=np.int64)
-    room = int(2 * np.minimum(most[:, None], ranking.known // 2).sum())
+    entries = int(2 * np.minimum(most[:, None], ranking.known // 2).sum())
     indptr = np.zeros(len(most) * decisions + 1, dtype=np.int64)
-    coins, weights = np.empty(room, dtype=np.uint32), np.empty(room)
+    coins, weights = np.empty(entries, dtype=np.uint32), np.empty(entries)
     half = 0.5 * np.array(gross, dtype=np.float64)
     top_bottom_nb(ranking.descending, ranking.ascending, ranking.known, most, half, indptr, coins, weights)
     return SparseWeights(indptr, coins, weights)
@@ -121,25 +122,23 @@ def _scaled(weights: np.ndarray, gross: float) -> np.ndarray:
 CONSTRUCTIONS = ("top_bottom", "rank_power", "z_score")
 
 
-def check_construction(name: str, n: int, power: float, clip: float, gross: float, called: str = "n") -> None:
-    """Refuse a construction or a parameter of one that is not accepted, before any score is computed.
+def check_construction(name: str, n: int, power: float, clip: float, gross: float, count_name: str = "n") -> None:
+    """Raise an OracleError for a construction or a parameter of one that is not accepted.
 
-    `called` is the name that the oracle gives its `n`.
+    `count_name` is the name of the oracle's own parameter that is passed as `n`.
     """
     if name not in CONSTRUCTIONS:
         raise OracleError(
             f"construction = {name!r} is not accepted: choose one of "
             f"{', '.join(CONSTRUCTIONS)}.{did_you_mean(str(name), CONSTRUCTIONS)}"
         )
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise OracleError(f"{called} = {n!r} is not accepted: it must be a whole number of coins a side, at least 1.")
+    check_count(count_name, n, unit="coins a side")
     for label, value in {"power": power, "clip": clip, "gross": gross}.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-            raise OracleError(f"{label} = {value!r} is not accepted: it must be a positive number.")
+        check_positive(label, value)
 
 
 def weights_of(scores: np.ndarray | Ranking, name: str, n: int, power: float, clip: float, gross: float) -> np.ndarray:
-    """Weights by the construction `name`, with those of the parameters that it uses."""
+    """Weights, (D, N), by the construction `name`; parameters that it does not have are ignored."""
     if name == "top_bottom":
         return top_bottom(scores, n, gross)
     if name == "rank_power":

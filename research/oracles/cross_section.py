@@ -1,4 +1,4 @@
-"""What momentum, reversal, carry and low volatility share: a score over the tradable coins, then a construction."""
+"""Base class of momentum, reversal, carry and low volatility: a score of the tradable coins, then a construction."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from engine import Panel, ScoreOracle, SparseWeights
-from engine.errors import OracleError
 from research.oracles.construction import Ranking, check_construction, top_bottom_books, weights_of
+from research.oracles.parameters import check_count
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,7 @@ class CrossSection(ScoreOracle):
     score_parameters: ClassVar[tuple[str, ...]] = ("lookback_hours",)
 
     def __post_init__(self) -> None:
-        if isinstance(self.lookback_hours, bool) or not isinstance(self.lookback_hours, int) or self.lookback_hours < 1:
-            raise OracleError(
-                f"lookback_hours = {self.lookback_hours!r} is not accepted: it must be a whole number, at least 1."
-            )
+        check_count("lookback_hours", self.lookback_hours)
         check_construction(self.construction, self.n, self.power, self.clip, self.gross)
 
     @abstractmethod
@@ -63,12 +60,12 @@ class CrossSection(ScoreOracle):
 
     def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.scores`; NaN before a full lookback and for untradable coins."""
-        panel = panel.known()  # as it is from the engine; nobody's shortcut shall see the funding of the instant
+        panel = panel.known()  # a direct call with the panel itself must not see the funding of the instant either
         rows = panel.rows(decisions)
         scores = np.full((len(rows), len(panel.coins)), np.nan)
-        for place, row in enumerate(rows):
+        for number, row in enumerate(rows):
             if row >= self.lookback_hours:
-                scores[place] = np.where(panel.tradable[row], self.score(panel, int(row)), np.nan)
+                scores[number] = np.where(panel.tradable[row], self.score(panel, int(row)), np.nan)
         return scores
 
     def construct(self, scores: np.ndarray) -> np.ndarray:
@@ -83,14 +80,14 @@ class CrossSection(ScoreOracle):
     def construct_many(cls, oracles: Sequence[Self], scores: np.ndarray) -> SparseWeights:
         """See :meth:`engine.ScoreOracle.construct_many`; the scores are ranked once."""
         if (cls.construct, cls.construct_ranked) != (CrossSection.construct, CrossSection.construct_ranked):
-            return super().construct_many(oracles, scores)  # a subclass constructs in its own way
+            return super().construct_many(oracles, scores)  # a subclass with a construction of its own
         ranking = Ranking(scores)
-        sided = [place for place, oracle in enumerate(oracles) if oracle.construction == "top_bottom"]
-        others = [place for place, oracle in enumerate(oracles) if oracle.construction != "top_bottom"]
+        sided = [k for k, oracle in enumerate(oracles) if oracle.construction == "top_bottom"]
+        others = [k for k, oracle in enumerate(oracles) if oracle.construction != "top_bottom"]
         books = top_bottom_books(ranking, [oracles[k].n for k in sided], [oracles[k].gross for k in sided])
         if not others:
             return books
-        parts = [SparseWeights.from_dense(oracles[place].construct_ranked(ranking)[None]) for place in others]
+        parts = [SparseWeights.from_dense(oracles[k].construct_ranked(ranking)[None]) for k in others]
         return SparseWeights.joined([books, *parts]).take(np.argsort([*sided, *others]), len(scores))
 
 

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import pandas as pd
 
 from engine.data.panel_loader import cache_path
 from engine.errors import OracleError
 from research.oracles.construction import check_construction, weights_of
-from research.oracles.download import covering_file, fetch_file, newest_file
+from research.oracles.download import DownloadedOracle, fetch_file
 from research.oracles.publication_schedule import CROWDCENT, Rule, schedule_of
-from research.oracles.published_scores import PublishedOracle, check_published
+from research.oracles.published_scores import check_published
 from research.oracles.score_file import Layout
 
 STEM = "crowdcent_meta_model"
@@ -25,7 +24,7 @@ COLUMNS = ("pred_10d", "pred_30d")
 
 
 @dataclass(frozen=True)
-class CrowdCentOracle(PublishedOracle):
+class CrowdCentOracle(DownloadedOracle):
     """Ranks coins by the newest published prediction, or by the mean of the last `lags`.
 
     A row counts from 18:00 UTC of its ``release_date``. Names are HyperLiquid's.
@@ -36,7 +35,7 @@ class CrowdCentOracle(PublishedOracle):
         Which horizon.
     file : str, optional
         CSV or parquet with the columns ``id``, ``pred_10d``, ``pred_30d``, ``release_date``. Without it the newest file
-        of `folder` is used if it has every row that is out before the last decision, and is downloaded otherwise, with
+        of `folder` is used if it has every row published before the last decision, and is downloaded otherwise, with
         the key in the environment variable ``CROWDCENT_API_KEY``. Accounts without the needed tier get rows 90 days
         late.
     lags : int
@@ -66,6 +65,8 @@ class CrowdCentOracle(PublishedOracle):
     score_parameters: ClassVar[tuple[str, ...]] = ("column", "file", "lags", "publication", "max_age_days", "folder")
     service_schedule: ClassVar[tuple[Rule, ...]] = CROWDCENT
     exposure: ClassVar[str] = "meta-model exposure"
+    stem: ClassVar[str] = STEM
+    service: ClassVar[str] = "crowdcent"
 
     def __post_init__(self) -> None:
         if self.column not in COLUMNS:
@@ -86,21 +87,6 @@ class CrowdCentOracle(PublishedOracle):
             high=1.0,
         )
 
-    def file_for(self, until: pd.Timestamp) -> Path:
-        """See :meth:`PublishedOracle.file_for`."""
-        if self.file is not None:
-            return Path(self.file)
-        schedule = schedule_of(self.publication)
-        return covering_file(self._folder(), STEM, until, schedule, range(7), CrowdCentOracle.download)
-
-    def files(self) -> tuple[Path, ...]:
-        """See :meth:`engine.Oracle.files`."""
-        found = Path(self.file) if self.file is not None else newest_file(self._folder(), STEM)
-        return () if found is None else (found,)
-
-    def _folder(self) -> Path:
-        return cache_path() / "crowdcent" if self.folder is None else Path(self.folder)
-
     @staticmethod
     def download(folder: Path | None = None) -> Path:
         """Download the meta-model with the package crowdcent-challenge into a new file, named by its newest row.
@@ -108,7 +94,7 @@ class CrowdCentOracle(PublishedOracle):
         Raises
         ------
         OracleError
-            Without the package or the key, or when CrowdCent does not answer; nothing is left of the attempt.
+            Without the package or the key, or when CrowdCent does not answer; then no file is left behind.
         """
         goal = cache_path() / "crowdcent" if folder is None else Path(folder)
         return fetch_file(goal, STEM, "CrowdCent's meta-model", _fetch, CrowdCentOracle().layout())
@@ -119,7 +105,7 @@ class CrowdCentOracle(PublishedOracle):
 
 
 def _fetch(folder: Path) -> Path:
-    """CrowdCent's meta-model, put into `folder`. The key comes from the environment and appears nowhere."""
+    """Download CrowdCent's meta-model into `folder`. The key comes from the environment and appears in no message."""
     key = os.environ.get(KEY, "").strip()
     if not key:
         raise OracleError(
@@ -138,9 +124,9 @@ def _fetch(folder: Path) -> Path:
         ChallengeClient(challenge_slug=CHALLENGE, api_key=key).download_meta_model(str(target))
         return target
     except Exception as error:
-        said = " ".join(str(error).split()).replace(key, "(the key)")
+        reason = " ".join(str(error).split()).replace(key, "(the key)")
         # From None: the client's own error may hold the request with its headers.
         raise OracleError(
-            f"CrowdCent's meta-model cannot be downloaded: {type(error).__name__}: {said[:300]}. Check the key in "
+            f"CrowdCent's meta-model cannot be downloaded: {type(error).__name__}: {reason[:300]}. Check the key in "
             f"{KEY} and the network, or give a file that you have: file=PATH.parquet."
         ) from None

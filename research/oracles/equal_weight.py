@@ -1,4 +1,4 @@
-"""Equal weight: long every tradable coin. The baseline that an idea has to beat."""
+"""Equal weight: long every tradable coin, the benchmark for other oracles."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Anybody's scores, from a CSV or parquet file that says when each was known."""
+"""Scores from a CSV or parquet file of the user's, which says when each was known."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pandas as pd
 
 from engine.errors import OracleError
 from research.oracles.construction import check_construction, weights_of
+from research.oracles.parameters import is_number
 from research.oracles.publication_schedule import schedule_of
 from research.oracles.published_scores import PublishedOracle, check_published
 from research.oracles.score_file import Layout
@@ -33,9 +34,9 @@ class FileOracle(PublishedOracle):
     available_at : str
         Column with the instant from which the row was known. Not used when `delay_hours` is given.
     delay_hours : float, optional
-        Hours after the date at which every row was known; say it when the file has no such column.
+        Hours after the date at which every row was known, where the file has no such column.
     timezone : str
-        Zone of times that name none, for example ``America/New_York``. Without it such times of day are refused, and
+        Zone of times without one, for example ``America/New_York``. Without it such times of day are refused, and
         bare dates are their 00:00 UTC.
     lags : int
         Dates that are averaged, where a coin has them.
@@ -81,10 +82,10 @@ class FileOracle(PublishedOracle):
     def __post_init__(self) -> None:
         check_published(self)
         check_construction(self.construction, self.n, self.power, self.clip, self.gross)
-        if self.delay_hours is not None and not _is_number(self.delay_hours, least=0.0):
+        if self.delay_hours is not None and not is_number(self.delay_hours, least=0.0):
             raise OracleError(f"delay_hours = {self.delay_hours!r} is not accepted: it must be a number, at least 0.")
         for name in ("low", "high"):
-            if getattr(self, name) is not None and not _is_number(getattr(self, name)):
+            if getattr(self, name) is not None and not is_number(getattr(self, name)):
                 raise OracleError(f"{name} = {getattr(self, name)!r} is not accepted: it must be a number.")
         for name in ("file", "date", "coin", "score", "available_at", "timezone"):
             if not isinstance(getattr(self, name), str):
@@ -120,7 +121,3 @@ class FileOracle(PublishedOracle):
     def construct(self, scores: np.ndarray) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.construct`."""
         return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
-
-
-def _is_number(value: object, least: float = -np.inf) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value < np.inf

@@ -1,4 +1,4 @@
-"""Low volatility: calm coins earn more for their risk than wild ones."""
+"""Low volatility: buy the least volatile coins, sell the most volatile ones."""
 
 from __future__ import annotations
 

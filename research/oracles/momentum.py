@@ -1,4 +1,4 @@
-"""Momentum: what rose goes on rising."""
+"""Momentum: buy the coins that rose, sell those that fell."""
 
 from __future__ import annotations
 

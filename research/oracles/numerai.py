@@ -1,10 +1,10 @@
-"""Numerai Crypto's meta-model: long the coins that its stakers like most, short those they like least."""
+"""Numerai Crypto's meta-model: long the coins with the highest predictions, short those with the lowest."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,17 +16,16 @@ from engine import Panel
 from engine.data.panel_loader import cache_path
 from engine.errors import OracleError, join_first
 from research.oracles.construction import check_construction, top_bottom
-from research.oracles.download import covering_file, fetch_file, newest_file
+from research.oracles.download import DownloadedOracle, fetch_file
 from research.oracles.publication_schedule import NUMERAI, Rule, schedule_of
-from research.oracles.published_scores import PublishedOracle, check_published
+from research.oracles.published_scores import check_published
 from research.oracles.score_file import Layout
 
 STEM = "historical_meta_models"
-_WEEKDAYS = (0, 1, 2, 3, 4)
 
 
 @dataclass(frozen=True)
-class NumeraiTBNOracle(PublishedOracle):
+class NumeraiTBNOracle(DownloadedOracle):
     """Top and bottom `tb` coins by the sum of the last `lags` published meta-model rows; equal weights.
 
     When a row was published is part of the oracle (:data:`research.oracles.publication_schedule.NUMERAI`): row `D`
@@ -43,14 +42,14 @@ class NumeraiTBNOracle(PublishedOracle):
         Published rows that are summed; where fewer are published, all of them.
     file : str, optional
         CSV or parquet with the columns ``date``, ``symbol``, ``meta_model``. Without it the newest file of `folder` is
-        used if it has every row that is out before the last decision, and is downloaded otherwise.
+        used if it has every row published before the last decision, and is downloaded otherwise.
     publication : str, float or list
         See :func:`research.oracles.publication_schedule.schedule_of`.
     max_age_days : float
         Oldest row that a decision may rest on. With the default a weekend is bridged, two missing weekdays are not.
     missing_score : float
-        What a row counts for a coin that it lacks, where another row of the window has it. 0.5 is neutral, and what
-        Numerai itself puts for a missing prediction; with 0 every newly covered coin would look disliked.
+        Score of a coin in a row that lacks it, where another row of the window has it. 0.5 is neutral, and what Numerai
+        itself uses for a missing prediction; with 0 every newly covered coin would rank low.
     folder : str, optional
         Where downloads lie; default ``numerai`` in the data cache (``HLBT_DATA_CACHE``).
     gross : float
@@ -76,9 +75,12 @@ class NumeraiTBNOracle(PublishedOracle):
     )
     service_schedule: ClassVar[tuple[Rule, ...]] = NUMERAI
     exposure: ClassVar[str] = "meta-model exposure"
+    stem: ClassVar[str] = STEM
+    service: ClassVar[str] = "numerai"
+    weekdays: ClassVar[Sequence[int]] = range(5)
 
     def __post_init__(self) -> None:
-        check_construction("top_bottom", self.tb, 1.0, 1.0, self.gross, called="tb")
+        check_construction("top_bottom", self.tb, 1.0, 1.0, self.gross, count_name="tb")
         check_published(self)
         schedule_of(self.publication)
         if isinstance(self.missing_score, bool) or not 0 <= self.missing_score <= 1:
@@ -90,21 +92,6 @@ class NumeraiTBNOracle(PublishedOracle):
             "date", "symbol", "meta_model", schedule=schedule_of(self.publication), timezone="UTC", low=0.0, high=1.0
         )
 
-    def file_for(self, until: pd.Timestamp) -> Path:
-        """See :meth:`PublishedOracle.file_for`."""
-        if self.file is not None:
-            return Path(self.file)
-        schedule = schedule_of(self.publication)
-        return covering_file(self._folder(), STEM, until, schedule, _WEEKDAYS, NumeraiTBNOracle.download)
-
-    def files(self) -> tuple[Path, ...]:
-        """See :meth:`engine.Oracle.files`."""
-        found = Path(self.file) if self.file is not None else newest_file(self._folder(), STEM)
-        return () if found is None else (found,)
-
-    def _folder(self) -> Path:
-        return cache_path() / "numerai" if self.folder is None else Path(self.folder)
-
     @staticmethod
     def download(folder: Path | None = None) -> Path:
         """Download the meta-model through numerapi into a new file, named by its newest row; no key is needed.
@@ -112,7 +99,7 @@ class NumeraiTBNOracle(PublishedOracle):
         Raises
         ------
         OracleError
-            When Numerai does not answer or gives something else; nothing is left of the attempt.
+            When Numerai does not answer or the file is not as expected; then no file is left behind.
         """
         goal = cache_path() / "numerai" if folder is None else Path(folder)
         return fetch_file(goal, STEM, "Numerai's meta-model", _fetch, NumeraiTBNOracle().layout())
@@ -143,9 +130,9 @@ class NumeraiTBNOracle(PublishedOracle):
         weekend = days[days.day_of_week > 4]
         if not len(weekend):
             return super().notes(panel, decisions)
-        named = join_first([f"{day:%a %Y-%m-%d}" for day in weekend], 3)
+        examples = join_first([f"{day:%a %Y-%m-%d}" for day in weekend], 3)
         return (
-            f"{table.where.name} has {len(weekend)} rows dated on a Saturday or Sunday ({named}). Rows are expected "
+            f"{table.where.name} has {len(weekend)} rows dated on a Saturday or Sunday ({examples}). Rows are expected "
             "from Monday to Friday only, so what `date` means may have changed: check the publication schedule.",
             *super().notes(panel, decisions),
         )
@@ -160,25 +147,25 @@ def _fetch(folder: Path) -> Path:
     try:
         # Its constructor sets up the caller's logging, and it logs what this function raises.
         api = CryptoAPI(verbosity="CRITICAL", show_progress_bars=sys.stderr.isatty())
-        listed = _answer(api.list_datasets)
-        found = sorted(name for name in listed if Path(name).stem == STEM and name.endswith((".parquet", ".csv")))
-        if not found:
+        listed = _call(api.list_datasets)
+        names = sorted(name for name in listed if Path(name).stem == STEM and name.endswith((".parquet", ".csv")))
+        if not names:
             raise OracleError(
                 f"Numerai lists no {STEM}.parquet or .csv, but: {join_first(sorted(listed), 10) or 'nothing'}."
             )
         # The newest version, and of that parquet before csv.
-        name = max(found, key=lambda item: (str(Path(item).parent), item.endswith(".parquet")))
+        name = max(names, key=lambda item: (str(Path(item).parent), item.endswith(".parquet")))
         target = folder / Path(name).name
-        _answer(lambda: api.download_dataset(name, str(target)))
+        _call(lambda: api.download_dataset(name, str(target)))
         return target
     finally:
         root.handlers[:] = before
         root.setLevel(level)
 
 
-def _answer(ask: Any) -> Any:
-    """What numerapi got; where it got none it fails on its own empty answer, having logged the reason."""
+def _call(request: Callable[[], Any]) -> Any:
+    """The result of a request through numerapi, which fails on its own empty result, having logged the reason."""
     try:
-        return ask()
+        return request()
     except (KeyError, TypeError) as error:
         raise ConnectionError("Numerai gave no answer, or none that numerapi understands") from error

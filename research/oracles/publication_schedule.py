@@ -1,4 +1,4 @@
-"""When a row of a dated file became known: rules with a start date, hours after the row's date by its weekday."""
+"""Publication schedules: how many hours after its date a row became known, by weekday and from which date on."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _FIRST = pd.Timestamp("1970-01-01T00:00Z")
 
 @dataclass(frozen=True)
 class Rule:
-    """How long rows stay unknown, for rows dated `since` or later.
+    """Hours from the date of a row to its publication, for rows dated `since` or later.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Rule:
 #: Numerai Crypto. `date` is the day whose close was used, the round opens on the next, and the meta-model is out some
 #: hours after it closes. Rows are dated Monday to Friday. Until April 2026 the round that opens on Saturday closed on
 #: Monday 14:00; since 2026-04-06 it closes on Sunday 14:00. 18:00 UTC leaves hours of margin: the exact minute is not
-#: documented, and one row was seen at 20:47 of the day after (FACTS 8.1). Saturday and Sunday rows are not expected;
+#: documented, and one row was seen at 20:47 of the day after. Saturday and Sunday rows are not expected;
 #: should there be any, none is known before the Friday row.
 NUMERAI = (
     Rule(_FIRST, (42.0, 42.0, 42.0, 42.0, 90.0, 66.0, 42.0)),
@@ -68,11 +68,11 @@ def schedule_of(publication: Any) -> tuple[Rule, ...]:
     if isinstance(publication, int | float) and not isinstance(publication, bool):
         return (Rule(_FIRST, (_hours(publication, publication),) * 7),)
     if isinstance(publication, str) or not isinstance(publication, Sequence) or not publication:
-        raise _refused(publication)
+        raise _not_accepted(publication)
     rules = []
     for item in publication:
         if isinstance(item, str) or not isinstance(item, Sequence) or len(item) != 2:
-            raise _refused(publication)
+            raise _not_accepted(publication)
         since, hours = item
         try:
             start = parse_instant(since, "publication", hourly=False)
@@ -80,21 +80,21 @@ def schedule_of(publication: Any) -> tuple[Rule, ...]:
             raise OracleError(str(error)) from error
         each = [hours] * 7 if isinstance(hours, int | float) else hours
         if isinstance(each, str) or not isinstance(each, Sequence) or len(each) != len(WEEKDAYS):
-            raise _refused(publication)
+            raise _not_accepted(publication)
         rules.append(Rule(start, tuple(_hours(value, publication) for value in each)))
     if any(after.since <= before.since for before, after in pairwise(rules)):
-        raise _refused(publication)
-    # Rows before the first rule are as slow as its first: unknown is never sooner.
+        raise _not_accepted(publication)
+    # Rows before the first rule take as long as those of the first.
     return (Rule(_FIRST, rules[0].hours), *rules) if rules[0].since > _FIRST else tuple(rules)
 
 
 def _hours(value: Any, publication: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value < 0:
-        raise _refused(publication)
+        raise _not_accepted(publication)
     return float(value)
 
 
-def _refused(publication: Any) -> OracleError:
+def _not_accepted(publication: Any) -> OracleError:
     return OracleError(
         f"publication = {publication!r} is not accepted: give a name ({', '.join(NAMED)}), hours after the row's date "
         "(not negative), or rules [[since, hours], ...] with ascending dates, hours being one number or seven, Monday "
@@ -119,7 +119,7 @@ def published_at(dates: pd.DatetimeIndex, schedule: Sequence[Rule]) -> pd.Dateti
 
 
 def newest_expected(until: pd.Timestamp, schedule: Sequence[Rule], weekdays: Sequence[int]) -> pd.Timestamp:
-    """Date of the newest row that the schedule says is out just before `until`, rows on these weekdays (Monday 0)."""
+    """Date of the newest row published just before `until`, by the schedule, of rows on these weekdays (Monday 0)."""
     slowest = pd.Timedelta(hours=max(max(rule.hours) for rule in schedule)).ceil(_DAY)
     days = pd.date_range(until.normalize() - slowest - 7 * _DAY, until.normalize(), freq=_DAY, unit=UNIT)
     days = days[np.isin(days.day_of_week, weekdays)]

@@ -1,4 +1,4 @@
-"""What oracles over a file of published scores share: who sees which row when, staleness, risk, what is told."""
+"""Base class of oracles over a file of published scores: which row a decision sees, staleness, risk, notes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from copy import copy
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
@@ -16,10 +16,12 @@ import pandas as pd
 from engine import Panel, ScoreOracle
 from engine.clock import show
 from engine.errors import OracleError, join_first
+from engine.oracles.base import utc_instant
 from research.oracles.cross_section import mean_of_known
+from research.oracles.parameters import check_count, check_positive
 from research.oracles.publication_schedule import Rule, published_at
 from research.oracles.score_file import Layout, Published, read_published
-from research.oracles.symbols import Names
+from research.oracles.symbols import SymbolMap
 
 _LISTED = 30
 
@@ -29,7 +31,7 @@ class PublishedOracle(ScoreOracle):
 
     A decision at ``t`` sees the rows published strictly before ``t``, and of those the last `lags` dates. When the
     newest of them is dated more than `max_age_days` before ``t``, or there is none, the oracle has no score: a backtest
-    is flat there and says so, and a live book gets an error. A subclass is a frozen dataclass with the fields below.
+    is flat there, with a note, and a live book gets an error. A subclass is a frozen dataclass with the fields below.
 
     Attributes
     ----------
@@ -41,18 +43,18 @@ class PublishedOracle(ScoreOracle):
 
     lags: int
     max_age_days: float
-    #: The schedule that is right for the service, to compare the oracle's own with; empty = only the user knows.
+    #: The service's real schedule, with which the oracle's own is compared; empty = only the user knows it.
     service_schedule: ClassVar[tuple[Rule, ...]] = ()
     #: Name of the column of :meth:`risk`.
     exposure: ClassVar[str] = "score exposure"
 
     @abstractmethod
     def file_for(self, until: pd.Timestamp) -> Path:
-        """The file, with every row that was published before `until`; from a service it is fetched here, not before."""
+        """The file with every row published before `until`; that of a service is downloaded here, not earlier."""
 
     @abstractmethod
     def layout(self) -> Layout:
-        """How to read it."""
+        """How to read the file."""
 
     def combine(self, window: np.ndarray) -> np.ndarray:
         """One score a coin, (N,), from its published values, (L, N), oldest first; NaN where there is none.
@@ -65,13 +67,13 @@ class PublishedOracle(ScoreOracle):
         """The scores, read."""
         table = read_published(self.file_for(until), self.layout())
         cut = vars(self).get("_cut")
-        return table if cut is None else table.until(cut, self.service_schedule)
+        return table if cut is None else table.as_of(cut, self.service_schedule)
 
-    def until(self, instant: pd.Timestamp) -> PublishedOracle:
-        """See :meth:`engine.Oracle.until`: rows that were published after `instant` are not there.
+    def as_of(self, instant: pd.Timestamp) -> PublishedOracle:
+        """See :meth:`engine.Oracle.as_of`: rows published after `instant` are left out.
 
-        What counts is the later of the oracle's own schedule and the service's, so that the audit finds an oracle that
-        is told to use rows before they are out.
+        The later of the oracle's own schedule and the service's counts, so that the audit finds an oracle that is
+        configured to use rows before they are published.
         """
         cut = copy(self)
         object.__setattr__(cut, "_cut", instant)
@@ -81,12 +83,12 @@ class PublishedOracle(ScoreOracle):
         """See :meth:`engine.ScoreOracle.scores`; NaN for untradable coins and where nothing recent is published."""
         scores = np.full((len(decisions), len(panel.coins)), np.nan)
         table = self.published(decisions[-1])
-        names = _names(table.symbols, panel.coins)
-        for place, (instant, row) in enumerate(zip(decisions, panel.rows(decisions), strict=True)):
-            scores[place] = self._score(table, names, instant, panel.tradable[row])
+        names = _symbol_map(table.symbols, panel.coins)
+        for number, (instant, row) in enumerate(zip(decisions, panel.rows(decisions), strict=True)):
+            scores[number] = self._score(table, names, instant, panel.tradable[row])
         return scores
 
-    def _score(self, table: Published, names: Names, instant: pd.Timestamp, tradable: np.ndarray) -> np.ndarray:
+    def _score(self, table: Published, names: SymbolMap, instant: pd.Timestamp, tradable: np.ndarray) -> np.ndarray:
         dates, values = table.window(instant, self.lags)
         if self._stale(dates, instant):
             return np.full(len(tradable), np.nan)
@@ -128,9 +130,9 @@ class PublishedOracle(ScoreOracle):
         tradable_universe : iterable of str
             HyperLiquid's names. Without a panel they are the columns too, in alphabetical order, which decides ties.
         panel : Panel, optional
-            Gives the columns. An int is taken for `lags`, which is what the predecessor had in third place.
+            Its coins are the columns. An int is taken for `lags`, the predecessor's third argument.
         lags : int, optional
-            In the place of the oracle's own.
+            Instead of the oracle's own.
 
         Raises
         ------
@@ -143,23 +145,23 @@ class PublishedOracle(ScoreOracle):
             return replace(self, lags=lags).fetch_portfolio_weights(timestamp, tradable_universe, panel)  # type: ignore[type-var]
         if panel is not None:
             return super().fetch_portfolio_weights(timestamp, tradable_universe, panel)
-        instant = _aware(timestamp)
+        instant = utc_instant(timestamp)
         self.require_fresh(instant)
         coins = tuple(sorted(set(tradable_universe)))
         table = self.published(instant)
-        scores = self._score(table, _names(table.symbols, coins), instant, np.ones(len(coins), dtype=np.bool_))
+        scores = self._score(table, _symbol_map(table.symbols, coins), instant, np.ones(len(coins), dtype=np.bool_))
         weights = self.construct(scores[None])[0]
         return {coin: float(weight) for coin, weight in zip(coins, weights, strict=True)}
 
     def latest(self, timestamp: pd.Timestamp, tradable_universe: Iterable[str]) -> dict[str, float]:
         """The newest value of each coin of a universe published before `timestamp`; coins without one are left out."""
-        instant = _aware(timestamp)
+        instant = utc_instant(timestamp)
         coins = tuple(sorted(set(tradable_universe)))
         table = self.published(instant)
         _, values = table.window(instant, 1)
         if not len(values):
             return {}
-        row = _names(table.symbols, coins).to_coins(values, instant, np.ones(len(coins), dtype=np.bool_))[0]
+        row = _symbol_map(table.symbols, coins).to_coins(values, instant, np.ones(len(coins), dtype=np.bool_))[0]
         return {coin: float(value) for coin, value in zip(coins, row, strict=True) if not np.isnan(value)}
 
     def risk(self, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame:
@@ -170,74 +172,60 @@ class PublishedOracle(ScoreOracle):
         """
         decisions = pd.DatetimeIndex(weights.index)
         table = self.published(decisions[-1])
-        names = _names(table.symbols, panel.coins)
+        names = _symbol_map(table.symbols, panel.coins)
         held = weights.reindex(columns=list(panel.coins)).to_numpy(dtype=np.float64)
-        found = np.full((len(decisions), 1), np.nan)
-        for place, (instant, row) in enumerate(zip(decisions, panel.rows(decisions), strict=True)):
+        exposure = np.full((len(decisions), 1), np.nan)
+        for number, (instant, row) in enumerate(zip(decisions, panel.rows(decisions), strict=True)):
             dates, values = table.window(instant, 1)
             if not self._stale(dates, instant):
                 centred = names.to_coins(values - np.nanmean(values), instant, panel.tradable[row])[0]
-                found[place, 0] = np.where(np.isnan(centred), 0.0, held[place] * centred).sum()
-        return pd.DataFrame(found, index=weights.index, columns=[self.exposure])
+                exposure[number, 0] = np.where(np.isnan(centred), 0.0, held[number] * centred).sum()
+        return pd.DataFrame(exposure, index=weights.index, columns=[self.exposure])
 
     def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
-        """What a reader of a run must know of the file.
+        """See :meth:`engine.Oracle.notes`.
 
-        Rows used before they were published, duplicates, symbols without a coin, and decisions that were flat for want
-        of a recent row.
+        Rows used before they were published, duplicates, symbols without a coin, and decisions that were flat because
+        no row was recent enough.
         """
         table = self.published(decisions[-1])
-        names = _names(table.symbols, panel.coins)
-        said = [*table.notes]
+        names = _symbol_map(table.symbols, panel.coins)
+        notes = [*table.notes]
         early = published_at(table.dates, self.service_schedule) > table.available if self.service_schedule else ()
         if np.any(early):
-            said.insert(
+            notes.insert(
                 0,
                 f"LOOK-AHEAD: the publication schedule of this run has {np.sum(early)} of {len(table.dates)} rows "
-                "known before they are published. What it earned nobody could have earned.",
+                "known before they are published. Nobody could have earned what it earned.",
             )
         if names.shared:
             shared = [f"{coin} ({', '.join(symbols)})" for coin, symbols in names.shared]
-            said.append(
-                f"Several symbols in {table.where.name} stand for one coin; on each date the first of them that has a "
-                f"value counts: {join_first(shared, _LISTED)}."
+            notes.append(
+                f"Several symbols in {table.where.name} mean one coin; on each date the first of them with a value "
+                f"counts: {join_first(shared, _LISTED)}."
             )
         unknown = names.unknown
         if unknown:
-            said.append(
+            notes.append(
                 f"{len(unknown)} of the {len(table.symbols)} symbols in {table.where.name} name no coin of these data "
                 f"and are left out: {join_first(unknown, _LISTED)}."
             )
         stale = [instant for instant in decisions if self._stale(table.window(instant, 1)[0], instant)]
         if stale:
-            said.append(
+            notes.append(
                 f"Flat at {len(stale)} of {len(decisions)} decisions, the first {show(stale[0])}, the last "
                 f"{show(stale[-1])}: {table.where.name} has no row published before them and at most "
                 f"{self.max_age_days:g} days old (max_age_days). A live book would get an error there."
             )
-        return tuple(said)
+        return tuple(notes)
 
 
 def check_published(oracle: PublishedOracle) -> None:
-    """Refuse fields that every such oracle has and that are not accepted."""
-    if isinstance(oracle.lags, bool) or not isinstance(oracle.lags, int) or oracle.lags < 1:
-        raise OracleError(f"lags = {oracle.lags!r} is not accepted: it must be a whole number of dates, at least 1.")
-    check_number("max_age_days", oracle.max_age_days)
-
-
-def check_number(name: str, value: Any) -> None:
-    """Refuse what is no positive, finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < float("inf"):
-        raise OracleError(f"{name} = {value!r} is not accepted: it must be a positive number.")
+    """Raise an OracleError for a value that is not accepted of a field that every such oracle has."""
+    check_count("lags", oracle.lags, unit="dates")
+    check_positive("max_age_days", oracle.max_age_days)
 
 
 @lru_cache(maxsize=8)
-def _names(symbols: tuple[str, ...], coins: tuple[str, ...]) -> Names:
-    return Names(symbols, coins)
-
-
-def _aware(timestamp: pd.Timestamp) -> pd.Timestamp:
-    instant = pd.Timestamp(timestamp)
-    if instant.tzinfo is None:
-        raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
-    return instant.tz_convert("UTC")
+def _symbol_map(symbols: tuple[str, ...], coins: tuple[str, ...]) -> SymbolMap:
+    return SymbolMap(symbols, coins)

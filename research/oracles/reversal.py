@@ -1,4 +1,4 @@
-"""Reversal: what fell over the last days comes back."""
+"""Reversal: buy the coins that fell over the last hours, sell those that rose."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores of coins from a file, with the instant from which each was known: the one reader of files of scores."""
+"""Read a CSV or parquet file of scores of coins, with the instant from which each was known."""
 
 from __future__ import annotations
 
@@ -10,12 +10,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine.clock import UNIT, show
+from engine.clock import UNIT, read_instant, show
 from engine.errors import OracleError, did_you_mean, join_first
 from research.oracles.publication_schedule import Rule, published_at
 
-#: A zone after a time of day: Z, or an offset (+00, +0000, +00:00); a bare date has dashes, too.
-_ZONE = r"(?:[zZ]|(?:[T ]\d{2}|:\d{2}).*[+-]\d{2}(?::?\d{2})?)$"
 _LISTED = 10
 
 
@@ -62,7 +60,7 @@ class Published:
     values : ndarray, (M, K)
         NaN = no score.
     notes : tuple of str
-        What is odd about the file, a sentence each.
+        Remarks on irregularities of the file, a sentence each.
     """
 
     where: Path
@@ -72,16 +70,16 @@ class Published:
     values: np.ndarray
     notes: tuple[str, ...]
 
-    def until(self, instant: pd.Timestamp, schedule: tuple[Rule, ...] = ()) -> Published:
-        """What a file would hold that had been written at `instant`, of a service that publishes by `schedule`."""
+    def as_of(self, instant: pd.Timestamp, schedule: tuple[Rule, ...] = ()) -> Published:
+        """The contents of the file as if written at `instant`, of a service that publishes by `schedule`."""
         rows = self.available <= instant
         if schedule:
             rows &= published_at(self.dates, schedule) <= instant
         values = self.values[rows]
-        given = ~np.isnan(values).all(axis=0)
-        symbols = tuple(symbol for symbol, here in zip(self.symbols, given, strict=True) if here)
+        scored = ~np.isnan(values).all(axis=0)
+        symbols = tuple(symbol for symbol, kept in zip(self.symbols, scored, strict=True) if kept)
         return replace(
-            self, dates=self.dates[rows], available=self.available[rows], symbols=symbols, values=values[:, given]
+            self, dates=self.dates[rows], available=self.available[rows], symbols=symbols, values=values[:, scored]
         )
 
     def window(self, instant: pd.Timestamp, rows: int) -> tuple[pd.DatetimeIndex, np.ndarray]:
@@ -95,8 +93,8 @@ class Published:
         if len(kept) == len(dates):
             return dates, self.values[kept]
         values = np.full((len(dates), len(self.symbols)), np.nan)
-        for row, place in zip(kept, dates.get_indexer(self.dates[kept]), strict=True):
-            values[place] = np.where(np.isnan(self.values[row]), values[place], self.values[row])
+        for row, date in zip(kept, dates.get_indexer(self.dates[kept]), strict=True):
+            values[date] = np.where(np.isnan(self.values[row]), values[date], self.values[row])
         return dates, values
 
 
@@ -106,8 +104,8 @@ def read_published(file: Path, layout: Layout) -> Published:
     Parameters
     ----------
     file : Path
-        ``.csv`` or ``.parquet``, a row a date and coin. Rows of a date and coin that are there twice count once when
-        they agree; when they do not, none of them counts. Both are told in the notes.
+        ``.csv`` or ``.parquet``, a row a date and coin. Repeated rows of a date and coin count once when they agree;
+        when they do not, none of them counts. The notes mention both.
     layout : Layout
         Names of its columns, their zone, the range of scores.
 
@@ -141,7 +139,7 @@ def _read(file: Path, _state: tuple[int, int, int], layout: Layout) -> Published
     table = table[table["score"].notna()]
     if table.empty:
         raise OracleError(f"Scores {file} has no score in its {len(frame)} rows (column {layout.score!r}).")
-    table, notes = _once(table, file)
+    table, notes = _without_duplicates(table, file)
     wide = table.set_index(["date", "available", "coin"])["score"].unstack("coin").sort_index()  # noqa: PD010  # no sums
     values = wide.to_numpy(dtype=np.float64)
     values.flags.writeable = False
@@ -189,25 +187,25 @@ def _frame(file: Path, layout: Layout) -> pd.DataFrame:
 
 
 def _scores(column: pd.Series, file: Path, layout: Layout, dates: pd.DatetimeIndex, coins: pd.Series) -> np.ndarray:
-    def place(row: int) -> str:
+    def cell(row: int) -> str:
         return f"Scores {file}: {layout.score} of {coins.iloc[row]} on {show(dates[row])} (data row {row + 1})"
 
     numbers = pd.to_numeric(column, errors="coerce")
     wrong = np.flatnonzero((numbers.isna() & column.notna()) | (column.dtype == np.bool_))
     if len(wrong):
-        raise OracleError(f"{place(int(wrong[0]))} is {column.iloc[wrong[0]]!r}, which is no number.")
+        raise OracleError(f"{cell(int(wrong[0]))} is {column.iloc[wrong[0]]!r}, which is no number.")
     values: np.ndarray = numbers.to_numpy(dtype=np.float64, na_value=np.nan)
     wrong = np.flatnonzero(np.isinf(values) | (values < layout.low) | (values > layout.high))
     if len(wrong):
         raise OracleError(
-            f"{place(int(wrong[0]))} is {values[wrong[0]]:g}, and so are {len(wrong) - 1} more outside their range: "
+            f"{cell(int(wrong[0]))} is {values[wrong[0]]:g}, and so are {len(wrong) - 1} more outside their range: "
             f"scores are finite and between {layout.low:g} and {layout.high:g}."
         )
     return values
 
 
-def _once(table: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Every date and coin once; what was there twice, in words."""
+def _without_duplicates(table: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """Every date and coin once, and notes on the duplicates."""
     key = ["date", "available", "coin"]
     twice = table[table.duplicated(key, keep=False)]
     if twice.empty:
@@ -225,35 +223,33 @@ def _once(table: pd.DataFrame, file: Path) -> tuple[pd.DataFrame, tuple[str, ...
         names = sorted(set(conflicts.get_level_values("coin")))
         notes.append(
             f"{file.name} has two scores for one symbol and date {len(conflicts)} times, of "
-            f"{join_first(names, _LISTED)}: which of them is meant cannot be told, so neither counts."
+            f"{join_first(names, _LISTED)}: it is not known which of them is right, so neither counts."
         )
     table = table.drop_duplicates(key)
     return table[~pd.MultiIndex.from_frame(table[key]).isin(conflicts)], tuple(notes)
 
 
 def instants(column: pd.Series, name: str, file: Path, timezone: str = "", dates_too: bool = True) -> pd.DatetimeIndex:
-    """Instants of a column, UTC: times in any zone, naive ones in `timezone`, bare dates as 00:00.
+    """Instants of a column, UTC: times in any zone, naive ones in `timezone`, bare dates as 00:00 there.
 
     Raises
     ------
     OracleError
-        For what is no time, a naive time of day without `timezone`, and, with ``dates_too=False``, a bare date: it
-        does not say when.
+        For a value that is no time, a naive time of day without `timezone`, and, with ``dates_too=False``, a bare date:
+        it has no time of day.
     """
     if isinstance(column.dtype, pd.DatetimeTZDtype):
         return _complete(pd.DatetimeIndex(column), column, name, file)
     if pd.api.types.is_datetime64_any_dtype(column):
         return _localised(pd.DatetimeIndex(column), column, name, file, timezone, dates_too)
-    text = column.astype("str").str.strip()
-    zoned = text.str.contains(_ZONE, regex=True)
-    found = pd.Series(pd.NaT, index=text.index, dtype=f"datetime64[{UNIT}, UTC]")
-    if zoned.any():
-        found[zoned] = pd.to_datetime(text[zoned], utc=True, errors="coerce", format="ISO8601").astype(found.dtype)
-    if not zoned.all():
-        naive = pd.to_datetime(text[~zoned], errors="coerce", format="ISO8601")
-        local = _localised(pd.DatetimeIndex(naive), column[~zoned], name, file, timezone, dates_too)
-        found[~zoned] = pd.Series(local, index=text.index[~zoned]).astype(found.dtype)
-    return _complete(pd.DatetimeIndex(found), column, name, file)
+    text = column.astype("str")
+    read = {value: read_instant(value) for value in text.dropna().unique()}
+    times = text.map(read).astype(object)
+    naive = np.array([isinstance(time, pd.Timestamp) and time.tzinfo is None for time in times])
+    if naive.any():
+        local = pd.DatetimeIndex(times[naive].to_list())
+        times[naive] = _localised(local, column[naive], name, file, timezone, dates_too)
+    return _complete(pd.DatetimeIndex(pd.to_datetime(times, utc=True)), column, name, file)
 
 
 def _localised(
@@ -275,7 +271,7 @@ def _localised(
         ) from error
     try:
         return naive.tz_localize(zone).tz_convert("UTC").as_unit(UNIT)
-    except ValueError as error:  # the hour that is there twice, or not at all, when clocks change
+    except ValueError as error:  # the hour that clocks repeat or skip
         reason = str(error).partition(", try using")[0].partition(". Try using")[0]
         raise OracleError(
             f"Scores {file}: {name} is not clear in {timezone}: {reason}. Write it with its zone, 2024-10-01T18:00Z."

@@ -1,4 +1,4 @@
-"""Tickers of the outside world -> HyperLiquid's coins, with the dates between which one may stand for the other."""
+"""Map tickers of other venues to HyperLiquid's coins, with the dates from which one may mean the other."""
 
 from __future__ import annotations
 
@@ -56,29 +56,29 @@ ALIASES = (
 )
 
 
-class Names:
-    """Brings columns of a file, one a symbol, into the columns of a panel, one a coin."""
+class SymbolMap:
+    """Maps the columns of a file, one a symbol, to the columns of a panel, one a coin."""
 
     def __init__(self, symbols: Sequence[str], coins: Sequence[str]) -> None:
-        place = {coin: column for column, coin in enumerate(coins)}
+        target = {coin: column for column, coin in enumerate(coins)}
         source = {symbol: column for column, symbol in enumerate(symbols)}
         self._coins = len(coins)
-        own = [(source[symbol], place[symbol]) for symbol in symbols if symbol in place]
+        own = [(source[symbol], target[symbol]) for symbol in symbols if symbol in target]
         self._own = np.array(own, dtype=np.int64).reshape(-1, 2)
         self._aliases = [
-            (source[alias.symbol], place[alias.coin], place.get(alias.symbol, -1), alias.since)
+            (source[alias.symbol], target[alias.coin], target.get(alias.symbol, -1), alias.since)
             for alias in ALIASES
-            if alias.symbol in source and alias.coin in place
+            if alias.symbol in source and alias.coin in target
         ]
         known = {int(column) for column in self._own[:, 0]} | {column for column, *_ in self._aliases}
         #: Symbols that name no coin of the panel, in the order of the file.
         self.unknown = tuple(symbol for column, symbol in enumerate(symbols) if column not in known)
 
-        meant: dict[str, list[str]] = {coin: [coin] for coin in coins if coin in source}
+        symbols_of: dict[str, list[str]] = {coin: [coin] for coin in coins if coin in source}
         for source_column, coin_column, *_ in self._aliases:
-            meant.setdefault(coins[coin_column], []).append(symbols[source_column])
+            symbols_of.setdefault(coins[coin_column], []).append(symbols[source_column])
         #: Coins that several symbols may name, and those symbols in the order in which they count.
-        self.shared = tuple((coin, tuple(named)) for coin, named in meant.items() if len(named) > 1)
+        self.shared = tuple((coin, tuple(named)) for coin, named in symbols_of.items() if len(named) > 1)
 
     def to_coins(self, values: np.ndarray, instant: pd.Timestamp, tradable: np.ndarray) -> np.ndarray:
         """Values (L, K) by symbol -> (L, N) by coin, NaN where there is none, with the names in force at `instant`.
@@ -87,9 +87,9 @@ class Names:
         of :data:`ALIASES`, unless the alias is itself a coin that is tradable. So the rows of MATIC are MATIC's while
         it trades and the history of POL afterwards.
         """
-        found = np.full((len(values), self._coins), np.nan)
-        found[:, self._own[:, 1]] = values[:, self._own[:, 0]]
+        mapped = np.full((len(values), self._coins), np.nan)
+        mapped[:, self._own[:, 1]] = values[:, self._own[:, 0]]
         for source, target, itself, since in self._aliases:
             if (itself < 0 or not tradable[itself]) and (since is None or instant >= since):
-                found[:, target] = np.where(np.isnan(found[:, target]), values[:, source], found[:, target])
-        return found
+                mapped[:, target] = np.where(np.isnan(mapped[:, target]), values[:, source], mapped[:, target])
+        return mapped

@@ -1,7 +1,7 @@
-"""Oracles made of an oracle: smoothed, neutral, scaled, capped, restricted to liquid coins.
+"""Oracles that wrap another oracle: smoothed, neutral, scaled, capped, restricted to liquid coins.
 
-Each asks the oracle inside for its weights and changes them. A NaN of the oracle inside (hold) stays NaN and counts as
-0 in every sum, unless the class says otherwise. `inner` is an oracle, its path ``module:Class``, or a table
+Each computes the weights of the oracle inside and changes them. A NaN of the oracle inside (hold) stays NaN and counts
+as 0 in every sum, unless the class says otherwise. `inner` is an oracle, its path ``module:Class``, or a table
 ``{oracle = "module:Class", n = 5}``; on the command line and in sweeps ``inner.n`` is its parameter `n`.
 """
 
@@ -20,7 +20,7 @@ from engine.errors import OracleError, WeightsError, did_you_mean
 from engine.oracles.loading import as_oracle
 from engine.weights import align_coins
 from research.oracles.cross_section import mean_of_known
-from research.oracles.published_scores import check_number
+from research.oracles.parameters import check_count, check_positive
 
 BENCHMARK = "BTC"
 #: A remainder smaller than this share of a row's gross is rounding, not a position.
@@ -61,7 +61,7 @@ class Wrapper(Oracle):
 
 @dataclass(frozen=True)
 class Smooth(Wrapper):
-    """Mean of what the oracle would have asked at this hour of the last `days` days, today included.
+    """Mean of the weights that the oracle gives at this hour of the last `days` days, today included.
 
     Days before the panel's first row, and NaN, are left out of the mean. A coin that is not tradable now gets 0.
 
@@ -75,7 +75,7 @@ class Smooth(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count("days", self.days)
+        check_count("days", self.days)
 
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
@@ -86,8 +86,8 @@ class Smooth(Wrapper):
         total = np.zeros((len(decisions), len(panel.coins)))
         count = np.zeros_like(total)
         for instants in past:
-            place = every.get_indexer(instants)
-            row = np.where((place >= 0)[:, None], values[place], np.nan)
+            position = every.get_indexer(instants)
+            row = np.where((position >= 0)[:, None], values[position], np.nan)
             known = ~np.isnan(row)
             total += np.where(known, row, 0.0)
             count += known
@@ -97,16 +97,16 @@ class Smooth(Wrapper):
 
 @dataclass(frozen=True)
 class Neutralise(Wrapper):
-    """Takes out what a book shares with the dollar or with bitcoin, then brings it back to its gross.
+    """Removes a book's exposure to the dollar or to bitcoin, then scales it back to its gross.
 
     Over the coins that are held, ``w - b * sum(b * w) / sum(b * b)`` with ``b = 1`` for dollars and the beta for
     ``"beta"``, so that ``sum(b * w)`` becomes 0; the result is scaled to the gross of the row as it was. A row of which
-    nothing is left (one coin, or equal weights against the dollar) is flat. A coin whose beta cannot be told gets 0.
+    nothing is left (one coin, or equal weights against the dollar) is flat. A coin whose beta is not known gets 0.
 
     Parameters
     ----------
     to : {"dollars", "beta"}
-        Of what the book shall be free.
+        The exposure that is removed.
     lookback_hours : int
         Hours of the beta: the slope of the coin's hourly returns on BTC's. At least half of them must be known.
     """
@@ -121,17 +121,17 @@ class Neutralise(Wrapper):
                 f"to = {self.to!r} is not accepted: choose dollars or "
                 f"beta.{did_you_mean(str(self.to), ('dollars', 'beta'))}"
             )
-        _check_count("lookback_hours", self.lookback_hours, 2)
+        check_count("lookback_hours", self.lookback_hours, 2)
 
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
         values = inner_weights(self.inner, panel, decisions)
-        for place, row in enumerate(panel.rows(decisions)):
-            load = self._betas(panel, int(row)) if self.to == "beta" else np.ones(len(panel.coins))
-            book = values[place]
+        for number, row in enumerate(panel.rows(decisions)):
+            exposure = self._betas(panel, int(row)) if self.to == "beta" else np.ones(len(panel.coins))
+            book = values[number]
             held = ~np.isnan(book) & (book != 0.0)
-            used = held & ~np.isnan(load)
-            weights, b = book[used], load[used]
+            used = held & ~np.isnan(exposure)
+            weights, b = book[used], exposure[used]
             square = (b * b).sum()
             rest = weights - b * ((b * weights).sum() / square) if square > 0.0 else weights
             gross = np.abs(book[held]).sum()
@@ -159,7 +159,7 @@ class Neutralise(Wrapper):
 class InverseVolatility(Wrapper):
     """Divides each weight by the coin's own volatility and scales the row to the gross that it had.
 
-    Volatility is the root mean square of hourly returns. A coin whose volatility cannot be told, or is 0, gets 0.
+    Volatility is the root mean square of hourly returns. A coin whose volatility is not known, or is 0, gets 0.
 
     Parameters
     ----------
@@ -171,16 +171,16 @@ class InverseVolatility(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count("lookback_hours", self.lookback_hours, 2)
+        check_count("lookback_hours", self.lookback_hours, 2)
 
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
         values = inner_weights(self.inner, panel, decisions)
-        for place, row in enumerate(panel.rows(decisions)):
+        for number, row in enumerate(panel.rows(decisions)):
             returns = _hourly_returns(panel, int(row), self.lookback_hours)
             enough = (~np.isnan(returns)).sum(axis=0) >= self.lookback_hours / 2.0
             volatility = np.sqrt(np.where(enough, mean_of_known(returns**2, least=0.0), np.nan))
-            book = values[place]
+            book = values[number]
             held = ~np.isnan(book) & (book != 0.0)
             scaled = np.divide(book, volatility, out=np.zeros_like(book), where=held & (volatility > 0.0))
             book[held] = _to_gross(scaled[held], np.abs(book[held]).sum())
@@ -201,7 +201,7 @@ class Cap(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number("cap", self.cap)
+        check_positive("cap", self.cap)
 
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
@@ -210,7 +210,7 @@ class Cap(Wrapper):
 
 @dataclass(frozen=True)
 class Liquid(Wrapper):
-    """Lets the oracle choose among liquid coins only: for it, no other coin is tradable.
+    """Restricts the oracle to liquid coins: to it, no other coin is tradable.
 
     A coin's volume is the mean of a day in USD over the last `lookback_hours`: of each hour ``24 * volume_usd`` or,
     where that is not known, the venue's own figure ``volume_24h_usd``; an hour without either counts 0, and a coin
@@ -224,7 +224,7 @@ class Liquid(Wrapper):
     minimum_usd : float
         Least volume of a day, USD.
     lookback_hours : int
-        At the start of the panel, as many as there are.
+        At the start of the panel, the hours since its first row.
     """
 
     top: int = 0
@@ -233,10 +233,10 @@ class Liquid(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_count("top", self.top, 0)
-        _check_count("lookback_hours", self.lookback_hours)
+        check_count("top", self.top, 0)
+        check_count("lookback_hours", self.lookback_hours)
         if self.minimum_usd != 0.0:
-            check_number("minimum_usd", self.minimum_usd)
+            check_positive("minimum_usd", self.minimum_usd)
 
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
@@ -245,7 +245,7 @@ class Liquid(Wrapper):
         return np.where(liquid[panel.rows(decisions)] | np.isnan(values), values, 0.0)
 
     def _liquid(self, panel: Panel) -> np.ndarray:
-        """Where a coin is liquid and tradable, (T, N): at every row, for what is inside may look at earlier ones."""
+        """Where a coin is liquid and tradable, (T, N): at every row, for the oracle inside may read earlier ones."""
         traded = 24.0 * panel.fields.get("volume_usd", np.full(panel.tradable.shape, np.nan))
         if "volume_24h_usd" in panel.fields or "volume_usd" not in panel.fields:
             # Months of the archive beside months of candles: each hour has what its source knows.
@@ -263,7 +263,7 @@ class Liquid(Wrapper):
 
 
 def _sum_of_last(values: np.ndarray, rows: int) -> np.ndarray:
-    """Sum of each row and the ``rows - 1`` before it, (T, N); at the start of as many as there are."""
+    """Sum of each row and the ``rows - 1`` before it, (T, N); at the start of all rows so far."""
     total = np.cumsum(values, axis=0, dtype=np.float64)
     total[rows:] -= total[:-rows].copy()
     return total
@@ -278,8 +278,3 @@ def _hourly_returns(panel: Panel, row: int, hours: int) -> np.ndarray:
 def _to_gross(weights: np.ndarray, gross: float) -> np.ndarray:
     total = np.abs(weights).sum()
     return weights * (gross / total) if total > _DUST * gross else np.zeros_like(weights)
-
-
-def _check_count(name: str, value: Any, least: int = 1) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise OracleError(f"{name} = {value!r} is not accepted: it must be a whole number, at least {least}.")

@@ -1,4 +1,4 @@
-"""Study 1. What look-ahead was worth: Numerai's meta-model with and without its publication delay.
+"""Study 1: what look-ahead is worth, by Numerai's meta-model with and without its publication delay.
 
 The predecessor's backtest took the row of day `D` at 23:00 of day `D`. That row is dated by the close it is made from
 and published the day after at the earliest, the Friday row on Sunday or Monday. This study runs the same oracle twice,

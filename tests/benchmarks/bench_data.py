@@ -37,12 +37,12 @@ assert reduce_day(open(sys.argv[1], "rb").read(), datetime.date(2025, 1, 1)).rec
 """
 SYNC = f"""
 import sys
-from engine.data.s3_archive import Range, make_plan
+from engine.data.s3_archive import ArchiveRange, plan_downloads
 from engine.data.s3_bucket import Bucket
 from engine.data.cache import Store
 from engine.data.sync_s3 import sync_s3
 bucket, store = Bucket(sys.argv[1], sys.argv[2]), Store(sys.argv[3])
-report = sync_s3(store, bucket, make_plan(bucket, {{}}, Range()))
+report = sync_s3(store, bucket, plan_downloads(bucket, {{}}, ArchiveRange()))
 assert not report.problems, report.problems
 {PEAK}
 """

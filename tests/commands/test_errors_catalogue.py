@@ -123,7 +123,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"data import freqtrade nowhere {NEW}", "nowhere is not a folder", "user_data/data/hyperliquid"),
     (f"data import freqtrade taken {NEW}", "taken is not a folder", "user_data/data/hyperliquid"),
     (f"data import freqtrade empty-folder {NEW}", "empty-folder has no HyperLiquid file", "1h-futures.feather"),
-    (f"data import meta nowhere.json {NEW}", "nowhere.json: cannot be read", "Name a saved answer"),
+    (f"data import meta nowhere.json {NEW}", "nowhere.json: cannot be read", "Name a saved response"),
     (f"data import meta meta_torn.json {NEW}", "meta_torn.json: not JSON", "POST /info"),
     (f"data import meta meta_other.json {NEW}", "no 'universe'", "an object with coins", "POST /info"),
     (f"data import meta meta.json --as-of yesterday {NEW}", "as_of: 'yesterday' is not a date", "2024-10-01T23:00Z"),
@@ -154,7 +154,12 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
         "Set data.start and data.end",
     ),
     *(
-        (f"{command} {option} {address}", f"{option} is no address", "write http:// or https://", "may hold a token")
+        (
+            f"{command} {option} {address}",
+            f"{option} is not an addr",
+            "write http:// or https://",
+            "may hold a token",
+        )
         for command, option in (
             (f"data sync --source api {NEW}", "--base-url"),
             (f"data cost {NEW}", "--endpoint-url"),

@@ -32,15 +32,15 @@ def test_round_trip_over_a_month_boundary(store: Store) -> None:
     assert report.months == ("2024-01", "2024-02")
     hour = int(pd.Timestamp(START).timestamp()) // 3600
     assert cells(store) == {
-        ("kPEPE", hour, "mid"): 0.1,
-        ("kPEPE", hour + 2, "mid"): 0.3,
-        ("kPEPE", hour + 3, "mid"): 0.4,
-        ("kPEPE", hour + 4, "mid"): 0.5,
-        ("kPEPE", hour + 5, "mid"): 0.6,
-        ("kPEPE", hour + 5, "funding"): 1e-5,
-        ("BTC", hour, "mid"): 1e5,
-        ("BTC", hour + 1, "mid"): 2e5,
-        ("BTC", hour + 1, "funding"): -2e-5,
+        ("kPEPE", "mid", hour): 0.1,
+        ("kPEPE", "mid", hour + 2): 0.3,
+        ("kPEPE", "mid", hour + 3): 0.4,
+        ("kPEPE", "mid", hour + 4): 0.5,
+        ("kPEPE", "mid", hour + 5): 0.6,
+        ("kPEPE", "funding", hour + 5): 1e-5,
+        ("BTC", "mid", hour): 1e5,
+        ("BTC", "mid", hour + 1): 2e5,
+        ("BTC", "funding", hour + 1): -2e-5,
     }
     manifest = store.require()
     january, february = manifest.files["2024-01"], manifest.files["2024-02"]
@@ -138,7 +138,7 @@ def test_new_cells_fill_gaps_and_new_fields_of_old_rows(store: Store) -> None:
     report = store.merge([table({"BTC": [1.0, 2.0, 3.0]}, oracle={"BTC": [1.1, np.nan, 3.1]})], "b")
     assert (report.added, report.same, report.conflicts) == (3, 2, ())
     assert store.require().files["2024-01"].sources == {"mid": ("a", "b"), "funding": ("a",), "oracle": ("b",)}
-    assert sorted(value for (_, _, name), value in cells(store).items() if name == "mid") == [1.0, 2.0, 3.0]
+    assert sorted(value for (_, name, _), value in cells(store).items() if name == "mid") == [1.0, 2.0, 3.0]
 
 
 def test_a_conflict_keeps_that_coin_of_that_table_out_and_nothing_else(store: Store) -> None:
@@ -152,9 +152,9 @@ def test_a_conflict_keeps_that_coin_of_that_table_out_and_nothing_else(store: St
     assert (conflict.cached, conflict.new) == (200.0, 220.0)
     assert conflict.largest == pytest.approx(20 / 220)
     assert (report.added, report.same, report.changed, report.refused) == (5, 2, 0, 4)
-    found = {key: value for key, value in cells(store).items() if key[2] == "mid"}
-    assert sorted(value for key, value in found.items() if key[0] == "BTC") == [100.0, 200.0, 300.0]
-    assert sorted(value for key, value in found.items() if key[0] == "ETH") == [10.0, 20.0, 30.0]
+    mids = {key: value for key, value in cells(store).items() if key[1] == "mid"}
+    assert sorted(value for key, value in mids.items() if key[0] == "BTC") == [100.0, 200.0, 300.0]
+    assert sorted(value for key, value in mids.items() if key[0] == "ETH") == [10.0, 20.0, 30.0]
     assert str(conflict).startswith("BTC mid: 2 cells differ, the first at 2024-01-31 21:00 UTC (cached 200, new 220")
 
 

@@ -95,7 +95,7 @@ def test_a_full_disk_leaves_the_cache_as_before(
     # A file of one byte more than this cannot be written: the first month's new file is larger.
     resource.setrlimit(resource.RLIMIT_FSIZE, (400, limit[1]))
     try:
-        with pytest.raises(DataError, match=r"Writing to the cache .* failed: File too large.*reads as before"):
+        with pytest.raises(DataError, match=r"Writing to the cache .* failed: File too large.*is as before"):
             Store(folder).merge([second()], "second")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
@@ -125,7 +125,7 @@ def test_no_space_at_any_flush_leaves_the_cache_whole(
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
         if nth < 6:
-            what = "the cache reads as before" if nth < 5 else "after a power cut"
+            what = "the cache is as before" if nth < 5 else "after a power cut"
             with pytest.raises(DataError, match=f"No space left on device.*{what}"):
                 Store(folder).merge([second()], "second")
         else:

@@ -63,7 +63,7 @@ def test_both_answers_are_read(store: Store, tmp_path: Path, answer: object) -> 
         "BTC", 5, 40.0, False, False, 56, origin="meta.json", as_of=date, alive_from=date, alive_until=date
     )
     assert manifest.coins["RLB"] == CoinRecord(
-        "RLB", 0, 3.0, True, True, None, origin="meta.json", as_of=date, gone_by=date
+        "RLB", 0, 3.0, True, True, None, origin="meta.json", as_of=date, delisting_seen_at=date
     )
 
 
@@ -85,7 +85,7 @@ def test_reading_it_again_writes_nothing(store: Store, tmp_path: Path) -> None:
         ({}, "but a dict"),
         ({"marginSummary": {}, "time": 1}, "but an object with marginSummary, time"),
         ({"universe": []}, "no 'universe'"),
-        ({"universe": [{"tokens": [1, 0], "name": "PURR/USDC", "index": 0}]}, "spot market's answer"),
+        ({"universe": [{"tokens": [1, 0], "name": "PURR/USDC", "index": 0}]}, "a response of the spot market"),
         ({"universe": ["BTC"]}, "entry 0 of the universe has no name"),
         ({"universe": [{"name": "BTC", "maxLeverage": 3}]}, "szDecimals of BTC is None"),
         ({"universe": [{"name": "BTC", "szDecimals": 1.5, "maxLeverage": 3}]}, "szDecimals of BTC is 1.5"),
@@ -133,7 +133,7 @@ def test_dated_answers_in_any_order_bound_listing_and_delisting(tmp_path: Path) 
         record = store.manifest().coins["BTC"]  # type: ignore[union-attr]
         assert record.alive_from == instant("2024-01-01")
         assert record.alive_until == instant("2024-05-01")
-        assert record.gone_by == instant("2024-09-01")
+        assert record.delisting_seen_at == instant("2024-09-01")
         assert record.is_delisted
 
 
@@ -233,7 +233,7 @@ def test_the_recorded_answers_of_the_venue(store: Store, tmp_path: Path) -> None
     assert coins["kPEPE"].sz_decimals == 0
     assert coins["MATIC"].is_delisted
     assert coins["RLB"].only_isolated
-    with pytest.raises(DataError, match="spot market's"):
+    with pytest.raises(DataError, match="response of the spot market"):
         import_meta(store, save(tmp_path, answers("SpotMeta")[0], "spot.json"))
 
 

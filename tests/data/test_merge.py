@@ -33,7 +33,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def mids(store: Store, name: str = "mid") -> dict[int, float]:
-    return {hour - HOUR: value for (_, hour, field), value in cells(store).items() if field == name}
+    return {hour - HOUR: value for (_, field, hour), value in cells(store).items() if field == name}
 
 
 def test_the_table_of_precedence_is_a_strict_order_for_every_field() -> None:
@@ -48,7 +48,7 @@ def test_the_table_of_precedence_is_a_strict_order_for_every_field() -> None:
 def test_a_higher_source_takes_the_cell_and_the_difference_is_reported(store: Store) -> None:
     store.merge([rows([100.0, 200.0, 300.0, 400.0])], "freqtrade")
     report = store.merge([rows([100.01, 202.0, np.nan, 400.0, 500.0])], "s3")
-    assert (report.added, report.raised, report.overruled, report.same, report.conflicts) == (1, 3, 0, 0, ())
+    assert (report.added, report.upgraded, report.superseded, report.same, report.conflicts) == (1, 3, 0, 0, ())
     assert mids(store) == {0: 100.01, 1: 202.0, 2: 300.0, 3: 400.0, 4: 500.0}
     (apart,) = report.disagreements
     assert (apart.field, apart.kept, apart.other, apart.cells, apart.differing) == ("mid", "s3", "freqtrade", 3, 1)
@@ -61,12 +61,12 @@ def test_a_higher_source_takes_the_cell_and_the_difference_is_reported(store: St
 def test_a_lower_source_is_overruled_and_reported_too(store: Store) -> None:
     store.merge([rows([np.nan], funding=[2e-5])], "api")
     report = store.merge([rows([100.0, 101.0], funding=[1e-5, 3e-5])], "s3")
-    assert (report.added, report.raised, report.overruled) == (3, 0, 1)
+    assert (report.added, report.upgraded, report.superseded) == (3, 0, 1)
     assert mids(store, "funding") == {0: 2e-5, 1: 3e-5}
     (apart,) = report.disagreements
     assert (apart.kept, apart.other, apart.cells, apart.largest) == ("api", "s3", 1, pytest.approx(0.5))
     again = store.merge([rows([100.0, 101.0], funding=[1e-5, 3e-5])], "s3")
-    assert (again.wrote, again.same, again.overruled) == (False, 3, 1)
+    assert (again.wrote, again.same, again.superseded) == (False, 3, 1)
 
 
 def test_differences_of_several_merges_are_one_line(store: Store) -> None:
@@ -91,7 +91,7 @@ def test_one_source_that_contradicts_itself_is_still_a_conflict(store: Store) ->
 
 def test_replace_does_not_lift_a_lower_source_over_a_higher(store: Store) -> None:
     store.merge([rows([100.0])], "s3")
-    assert store.merge([rows([90.0])], "freqtrade", replace=True).overruled == 1
+    assert store.merge([rows([90.0])], "freqtrade", replace=True).superseded == 1
     assert mids(store) == {0: 100.0}
 
 
@@ -107,7 +107,7 @@ def test_the_source_of_each_cell_and_of_each_month_is_recorded(store: Store) -> 
     # Raised as a whole, the field is of one source again.
     store.merge([rows([3.0] * 744)], "l2book")
     assert store.require().files["2024-03"].sources["mid"] == ("l2book",)
-    assert store.require().coins["BTC"].given == {
+    assert store.require().coins["BTC"].source_ends == {
         "freqtrade": pd.Timestamp("2024-04-03T07:00Z"),
         "l2book": pd.Timestamp("2024-03-31T23:00Z"),
         "s3": pd.Timestamp("2024-03-01T12:00Z"),
@@ -141,7 +141,7 @@ def test_the_order_of_the_sources_leaves_no_trace(tmp_path: Path) -> None:
         states.append(content(store.path))
     assert len(states) == 24 and len(states[0]) == 3
     assert all(state == states[0] for state in states)
-    values = {key: value for key, value in cells(store).items() if key[2] == "mid" and key[0] == "BTC"}
+    values = {key: value for key, value in cells(store).items() if key[1] == "mid" and key[0] == "BTC"}
     # 21:00 s3; 22:00 s3 over api and freqtrade; 23:00 the book; 00:00 s3.
     assert [values[key] for key in sorted(values)] == [1.1, 2.0, 2.2, 4.1]
 

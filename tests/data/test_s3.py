@@ -17,7 +17,7 @@ from test_l2book import snapshot
 from engine.clock import parse_instant
 from engine.data.cache import Store
 from engine.data.panel_loader import load_panel
-from engine.data.s3_archive import Range, describe, make_plan
+from engine.data.s3_archive import ArchiveRange, describe, plan_downloads
 from engine.data.s3_bucket import Bucket
 from engine.data.sync_s3 import sync_s3
 from engine.errors import DataError
@@ -89,10 +89,10 @@ def words(url: str, cache: Path, *more: object) -> tuple[object, ...]:
     return ("sync", "--source", "s3", "--endpoint-url", url, "--set", f"data.cache={cache}", *more)
 
 
-def sync(url: str, cache: Path, asked: Range | None = None, **options: Any) -> Any:
+def sync(url: str, cache: Path, asked: ArchiveRange | None = None, **options: Any) -> Any:
     bucket, store = Bucket(BUCKET, url), Store(cache)
     recorded = {key: record.etag for key, record in store.read_objects().items()}
-    return sync_s3(store, bucket, make_plan(bucket, recorded, asked or Range()), **options)
+    return sync_s3(store, bucket, plan_downloads(bucket, recorded, asked or ArchiveRange()), **options)
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +112,7 @@ def test_the_hours_are_those_of_the_files(undisturbed: Path) -> None:
         for row in naive(text, day).to_dict("records"):
             hour = int(row["time"].timestamp()) // 3600
             expected |= {
-                (row["coin"], hour, name): value
+                (row["coin"], name, hour): value
                 for name, value in row.items()
                 if name not in ("time", "coin") and value == value
             }
@@ -151,7 +151,7 @@ def test_the_command_its_record_of_objects_and_that_the_second_downloads_nothing
     assert {payer for method, _, payer in proxy.requests if method == "GET"} == {"requester"}
     import hashlib
 
-    records = Store(cache).read_objects("asset_ctxs")
+    records = Store(cache).read_objects()
     assert records.keys() == OBJECTS.keys()
     for (key, body), text in zip(OBJECTS.items(), TEXTS.values(), strict=True):
         assert records[key].sha256 == hashlib.sha256(body).hexdigest()
@@ -192,7 +192,7 @@ def test_the_end_of_the_archive_is_told_only_where_it_ends_before_the_range(
     start: str | None, end: str | None, said: str | None, server: str
 ) -> None:
     first, last = (None if text is None else parse_instant(text, "data") for text in (start, end))
-    lines = describe(make_plan(Bucket(BUCKET, server), {}, Range(first, last)))
+    lines = describe(plan_downloads(Bucket(BUCKET, server), {}, ArchiveRange(first, last)))
     assert [line.startswith(said or "?") for line in lines if "are missing" not in line] == (
         [] if said is None else [True]
     )
@@ -303,8 +303,8 @@ def test_a_damaged_object_is_set_aside_and_repaired_by_the_next_sync(
         ("short, AccessDenied", "was refused with AccessDenied"),
         ("SlowDown", "was refused with SlowDown, 2 times"),
         ("short", "broke off after"),
-        ("less", "came short"),
-        ("flip", "came damaged: its MD5 is"),
+        ("less", "is incomplete"),
+        ("flip", "is damaged: its MD5 is"),
     ],
 )
 def test_an_object_that_cannot_be_had(
@@ -355,7 +355,7 @@ def test_no_account_no_bucket_no_host(proxy: Proxy, tmp_path: Path, hlbt: Any, m
     code, _, err = hlbt(*words(proxy.url, cache))
     assert code == 1 and "is requester-pays and needs an AWS account" in err and "--source api" in err
     assert not cache.exists()
-    with pytest.raises(DataError, match=r"nowhere at .*There is no bucket of that name there"):
+    with pytest.raises(DataError, match=r"nowhere at .*There is no bucket of that name"):
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
         list(Bucket("nowhere", proxy.url).objects(""))
@@ -440,7 +440,7 @@ def test_an_object_published_anew_that_contradicts_itself(server: str, tmp_path:
         code, _, err = hlbt(*words(server, cache, "--replace"))
         assert code == 0, err
         changed = {cell for cell, value in cells(Store(cache)).items() if before[cell] != value}
-        assert [(coin, name) for coin, _, name in changed] == [("NEW", "funding")]
+        assert [(coin, name) for coin, name, _ in changed] == [("NEW", "funding")]
         assert hlbt(*words(server, cache))[0] == 0
     finally:
         client(server).put_object(Bucket=BUCKET, Key=key, Body=OBJECTS[key])

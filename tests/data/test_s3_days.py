@@ -17,7 +17,7 @@ from test_s3 import OBJECTS, TEXTS, _account, hlbt, server, sync, undisturbed, w
 
 from engine.data import sync_s3 as module
 from engine.data.cache import Store
-from engine.data.s3_archive import Item, Range, make_plan, whole
+from engine.data.s3_archive import ArchiveObject, ArchiveRange, plan_downloads, verified_sha256
 from engine.data.s3_bucket import Bucket
 from engine.data.sync_s3 import sync_s3
 from helpers.archive_server import BUCKET, client, key_of, packed
@@ -96,10 +96,10 @@ def test_downloads_of_a_killed_sync_go_to_raw_or_away(server: str, tmp_path: Pat
 
 def test_an_object_replaced_while_the_sync_runs_is_not_mixed_with_its_listing(published: str, tmp_path: Path) -> None:
     bucket, store = Bucket(BUCKET, published), Store(tmp_path / "cache")
-    plan = make_plan(bucket, {}, Range())
+    plan = plan_downloads(bucket, {}, ArchiveRange())
     put(published, packed(TEXTS["2024-01-01"].replace(",BTC,", ",ETH,")))
     report = sync_s3(store, bucket, plan)
-    assert report.set_aside == [(KEY, "was replaced while the sync ran; sync again")] and report.taken == 3
+    assert report.skipped == [(KEY, "was replaced while the sync ran; sync again")] and report.taken == 3
 
 
 def test_what_is_no_price_is_said(published: str, tmp_path: Path, hlbt: Any) -> None:
@@ -108,7 +108,7 @@ def test_what_is_no_price_is_said(published: str, tmp_path: Path, hlbt: Any) -> 
     lines[-1] = ",".join([*parts[:8], "0", *parts[9:]])
     put(published, packed("\n".join(lines) + "\n"))
     code, out, err = hlbt(*words(published, tmp_path / "cache"))
-    assert code == 0 and "1 values are no price (0 or less) and were left out" in out, err
+    assert code == 0 and "1 values are not prices (0 or less) and were left out" in out, err
     code, out, _ = hlbt(*words(published, tmp_path / "other", "--json"))
     assert json.loads(out)["unusable"] == 1
 
@@ -116,13 +116,13 @@ def test_what_is_no_price_is_said(published: str, tmp_path: Path, hlbt: Any) -> 
 def test_an_earlier_download_is_used_only_when_it_is_this_very_object(tmp_path: Path) -> None:
     path, body = tmp_path / "day", b"0123456789"
 
-    def item(etag: str, size: int = 10) -> Item:
-        return Item(KEY, etag, size, "asset_ctxs", date(2024, 1, 1))
+    def item(etag: str, size: int = 10) -> ArchiveObject:
+        return ArchiveObject(KEY, etag, size, "asset_ctxs", date(2024, 1, 1))
 
-    assert whole(path, item("x")) is None
+    assert verified_sha256(path, item("x")) is None
     path.write_bytes(body)
     sha256 = hashlib.sha256(body).hexdigest()
-    assert whole(path, item(hashlib.md5(body).hexdigest())) == sha256
-    assert whole(path, item(hashlib.md5(b"0123456780").hexdigest())) is None
-    assert whole(path, item("0123-2")) == sha256  # uploaded in parts: the tag is no digest of the content
-    assert whole(path, item("0123-2", 11)) is None
+    assert verified_sha256(path, item(hashlib.md5(body).hexdigest())) == sha256
+    assert verified_sha256(path, item(hashlib.md5(b"0123456780").hexdigest())) is None
+    assert verified_sha256(path, item("0123-2")) == sha256  # uploaded in parts: the tag is no digest of the content
+    assert verified_sha256(path, item("0123-2", 11)) is None

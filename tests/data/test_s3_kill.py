@@ -74,12 +74,12 @@ def test_what_a_kill_after_the_commit_left_goes_with_a_sync_that_has_nothing_to_
 
 MEMORY = """
 import sys
-from engine.data.s3_archive import Range, make_plan
+from engine.data.s3_archive import ArchiveRange, plan_downloads
 from engine.data.s3_bucket import Bucket
 from engine.data.cache import Store
 from engine.data.sync_s3 import sync_s3
 bucket, store = Bucket(sys.argv[1], sys.argv[2]), Store(sys.argv[3])
-sync_s3(store, bucket, make_plan(bucket, {}, Range()), jobs=2)
+sync_s3(store, bucket, plan_downloads(bucket, {}, ArchiveRange()), jobs=2)
 # Not getrusage: its peak is the parent's until the child's own is higher.
 print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """

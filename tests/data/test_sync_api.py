@@ -15,10 +15,11 @@ from engine.data.cache import Store
 from engine.data.missing_hours import EMPTY, runs
 from engine.data.rate_limit import RateLimiter
 from engine.data.schema import hour_number, instant_of
-from helpers.api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
+from helpers.api_world import HOUR, NOW, Clock, expected, listings, rows_table, sync
 from helpers.commands import Hlbt
 from helpers.hyperliquid_info import HOUR_MS, REFUSED, TOO_MANY, Listing, LoopbackServer, Recorded, Reply, Venue
 from helpers.shared_data import GO, SDK, recorded
+from helpers.stores import cells, content
 
 
 @pytest.fixture
@@ -73,7 +74,7 @@ def test_what_the_archive_estimated_is_settled_and_its_mids_stay(
     store.merge([rows_table({"mid": dict.fromkeys(hours, 7.0), "funding": dict.fromkeys(hours, 9e-4)})], "s3")
     report = sync(store, server, coins=["BTC"])
     assert not report.problems
-    assert (report.changed, report.raised, report.overruled) == (0, 24, 24)
+    assert (report.merge.changed, report.merge.upgraded, report.merge.superseded) == (0, 24, 24)
     told = report.summary()
     assert "Sources differ: funding: api over s3 in 24 cells, of which 24 differ by more than 0.1%" in told
     assert "Sources differ: mid: s3 over api in 24 cells, of which 24 differ" in told
@@ -115,7 +116,7 @@ def test_a_full_answer_without_a_row_of_the_range_is_a_fault(
     server.handlers["/info"] = stuck
     store = Store(tmp_path / "cache")
     (problem,) = sync(store, server, coins=["BTC"]).problems
-    assert problem == f"BTC funding: a full answer without a row after {instant_of(HOUR - 940):%Y-%m-%d %H:%M} UTC"
+    assert problem == f"BTC funding: a full response without a row after {instant_of(HOUR - 940):%Y-%m-%d %H:%M} UTC"
     server.handlers["/info"] = venue
     assert not sync(store, server, coins=["BTC"]).problems
     assert ("BTC", "funding", HOUR) in cells(store)
@@ -133,7 +134,7 @@ def test_of_candles_only_the_last_5000_exist_and_the_report_says_so(tmp_path: Pa
         assert str(instant_of(HOUR - 4998))[:16] in report.summary() and "--source s3" in report.summary()
         asked = len(server.requests)
         again = sync(store, server, start=instant_of(HOUR - 5300))
-        assert (len(server.requests) - asked, again.added) == (1, 0)  # meta alone
+        assert (len(server.requests) - asked, again.merge.added) == (1, 0)  # meta alone
         default = sync(Store(tmp_path / "other"), server, start=None)
         assert default.first == instant_of(HOUR - 4998) and not default.notes and default.candles == 4999
 
@@ -146,7 +147,7 @@ def test_a_second_sync_asks_almost_nothing(server: LoopbackServer, venue: Venue,
     sync(store, server)
     before, asked = content(store.path), len(server.requests)
     report = sync(store, server)
-    assert report.added == 0 and not report.months and content(store.path) == before
+    assert report.merge.added == 0 and not report.merge.months and content(store.path) == before
     # meta, and perhaps the sparse coin's last hours: a candle may still appear there.
     assert len(server.requests) - asked <= 2
 
@@ -174,7 +175,7 @@ def test_hours_without_a_row_are_asked_for_again_when_the_memory_of_them_is_lost
     for damage in (None, b"{", b"[1]", b'{"funding": {"NEW": [["a", 2]]}}', other):
         (store.path / EMPTY).unlink() if damage is None else (store.path / EMPTY).write_bytes(damage)
         report = sync(store, server)
-        assert report.added == 0 and report.requests > 3 and content(store.path) == before
+        assert report.merge.added == 0 and report.requests > 3 and content(store.path) == before
     (store.path / EMPTY).unlink()
     (store.path / EMPTY).mkdir()  # it cannot be kept either
     assert sync(store, server).requests > 3 and (store.path / EMPTY).is_dir()

@@ -23,9 +23,10 @@ from engine.data.cache import Store
 from engine.data.schema import instant_of
 from engine.data.sync_api import sync_api
 from engine.errors import DataError
-from helpers.api_world import HOUR, NOW, Clock, cells, content, expected, listings, rows_table, sync
+from helpers.api_world import HOUR, NOW, Clock, expected, listings, rows_table, sync
 from helpers.effort import some
 from helpers.hyperliquid_info import BAD_GATEWAY, HOUR_MS, NOT_JSON, REFUSED, TOO_MANY, LoopbackServer, Reply, Venue
+from helpers.stores import cells, content
 
 HANG = Reply("[]", silence_seconds=0.6)
 
@@ -119,7 +120,7 @@ def test_an_exchange_out_of_reach_is_not_asked_for_every_coin(
     server.fail(REFUSED, 99, type="candleSnapshot")
     report = sync(Store(tmp_path / "cache"), server)
     assert len(report.problems) == 4 and len(server.requests) == 4
-    assert report.problems[3].startswith("not asked for, since 3 coins in a row failed: OLD candles, BTC funding, ")
+    assert report.problems[3].startswith("not requested, since 3 coins in a row failed: OLD candles, BTC funding, ")
     server.faults.clear()
     assert not sync(Store(tmp_path / "cache"), server).problems
     assert content(tmp_path / "cache") == undisturbed
@@ -139,12 +140,12 @@ def spoil(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
         ("candleSnapshot", {"v": "1e308"}, "inf is not finite"),
         ("candleSnapshot", {"c": None}, "no 'c'"),
         ("candleSnapshot", {"t": (HOUR - 100) * HOUR_MS + 1}, "not on the hour"),
-        ("candleSnapshot", {"s": "ETH"}, "an hourly candle of BTC was asked for"),
-        ("candleSnapshot", {"i": "1d"}, "an hourly candle of BTC was asked for"),
-        ("fundingHistory", {"fundingRate": True}, "True is no number"),
+        ("candleSnapshot", {"s": "ETH"}, "an hourly candle of BTC was requested"),
+        ("candleSnapshot", {"i": "1d"}, "an hourly candle of BTC was requested"),
+        ("fundingHistory", {"fundingRate": True}, "True is not a number"),
         ("fundingHistory", {"fundingRate": "lots"}, "could not convert"),
-        ("fundingHistory", {"time": HOUR * 3600}, "no time in milliseconds"),
-        ("fundingHistory", {"coin": "ETH"}, "a rate of BTC was asked for"),
+        ("fundingHistory", {"time": HOUR * 3600}, "not a time in milliseconds"),
+        ("fundingHistory", {"coin": "ETH"}, "a rate of BTC was requested"),
         ("fundingHistory", {"time": (HOUR - 101) * HOUR_MS}, "two different items"),
     ],
     ids=lambda value: json.dumps(value) if isinstance(value, dict) else None,
@@ -206,7 +207,7 @@ def test_values_that_contradict_the_cache_are_reported_at_every_sync(
         assert "BTC funding: 50 cells differ" in report.problems[0]
         assert report.to_dict()["conflicts"][0]["first"] == instant_of(HOUR - 99).isoformat()
     report = sync(store, server, coins=["BTC"], replace=True)
-    assert (report.changed, report.problems) == (50, [])
+    assert (report.merge.changed, report.problems) == (50, [])
     assert cells(store) == pytest.approx({key: value for key, value in truth.items() if key[0] == "BTC"}, rel=1e-12)
 
 
@@ -214,8 +215,8 @@ def test_values_that_contradict_the_cache_are_reported_at_every_sync(
     ("reply", "reason"),
     [
         (BAD_GATEWAY, "gives no list of coins: HTTP 502"),
-        (NOT_JSON, "gives no list of coins: not the answer that was asked for"),
-        (Reply("[]"), "gives no list of coins: not the answer that was asked for but []"),
+        (NOT_JSON, "gives no list of coins: an unexpected response"),
+        (Reply("[]"), "gives no list of coins: an unexpected response: []"),
         (Reply('{"universe": []}'), "no 'universe' of coins in it"),
         (Reply('{"universe": [{"name": "BTC"}]}'), "szDecimals of BTC is None"),
     ],
@@ -322,7 +323,6 @@ NURSERY = """
 import os, sys
 import pandas as pd
 import hyperliquid.info
-from helpers.effort import some
 from engine.data.sync_api import sync_api
 from engine.data.cache import Store
 import pyarrow.parquet

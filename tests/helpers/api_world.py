@@ -1,11 +1,9 @@
-"""What the tests of the API source share: a small exchange, its sync, and what the cache must then hold."""
+"""Shared by the tests of the API source: a small exchange, its sync, and the cells that the cache must have then."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
@@ -46,41 +44,24 @@ def listings() -> list[Listing]:
 
 def sync(store: Store, server: LoopbackServer, clock: Clock | None = None, **changes: Any) -> SyncReport:
     clock = clock or Clock()
-    asked = {"start": NOW.floor("h") - pd.Timedelta(days=60), "end": None, "coins": None, "now": NOW, **changes}
-    return sync_api(store, base_url=server.url, clock=clock, sleep=clock.sleep, **asked)
-
-
-def cells(store: Store) -> dict[tuple[str, str, int], float]:
-    """Everything in the cache: (coin, field, hour number) to value."""
-    found = {}
-    for entry in store.require().files.values():
-        rows = store.read(entry)
-        for name, values in rows.fields.items():
-            for code, hour, value in zip(rows.codes, rows.hours, values, strict=True):
-                if not np.isnan(value):
-                    found[rows.coins[code], name, int(hour)] = float(value)
-    return found
+    arguments = {"start": NOW.floor("h") - pd.Timedelta(days=60), "end": None, "coins": None, "now": NOW, **changes}
+    return sync_api(store, base_url=server.url, clock=clock, sleep=clock.sleep, **arguments)
 
 
 def expected(venue: Venue, first: int, last: int) -> dict[tuple[str, str, int], float]:
-    """What the cache must hold of the venue's histories, computed from the rows as they are sent."""
-    found = {}
+    """The cells that the cache must have of the venue's histories, computed from the rows as they are sent."""
+    wanted = {}
     for coin, listing in venue.listings.items():
         for row in listing.candles.values():
             hour = row["t"] // HOUR_MS + 1
             if first <= hour <= last:
-                found[coin, "mid", hour] = float(row["c"])
-                found[coin, "volume_usd", hour] = float(row["v"]) * float(row["c"])
+                wanted[coin, "mid", hour] = float(row["c"])
+                wanted[coin, "volume_usd", hour] = float(row["v"]) * float(row["c"])
         for row in listing.rates.values():
             hour = row["time"] // HOUR_MS
             if first <= hour <= last:
-                found[coin, "funding", hour] = float(row["fundingRate"])
-    return found
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Every file of a cache."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+                wanted[coin, "funding", hour] = float(row["fundingRate"])
+    return wanted
 
 
 def rows_table(fields: dict[str, dict[int, float]], coin: str = "BTC") -> pa.Table:

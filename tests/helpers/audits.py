@@ -1,4 +1,4 @@
-"""An oracle that does not look ahead, and what an audit found."""
+"""Oracles to audit, and the outcome of an audit as a dict."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from engine import Oracle, Panel
 from engine.lookahead.audit import Audit
 
 
-def statuses(found: Audit) -> dict[str, str]:
-    return {check.name: check.status for check in found.checks}
+def statuses(result: Audit) -> dict[str, str]:
+    """Name of each check -> ``pass``, ``fail`` or ``skipped``."""
+    return {check["name"]: check["status"] for check in result.to_dict()["checks"]}
 
 
 class Planted(Oracle):
@@ -27,9 +28,9 @@ class Planted(Oracle):
 
 def change(panel: Panel, hours: int = 24) -> np.ndarray:
     mid = panel.values("mid")
-    moved = np.full_like(mid, np.nan)
-    moved[hours:] = mid[hours:] / mid[:-hours] - 1.0
-    return moved
+    returns = np.full_like(mid, np.nan)
+    returns[hours:] = mid[hours:] / mid[:-hours] - 1.0
+    return returns
 
 
 class Honest(Planted):

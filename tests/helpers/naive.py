@@ -1,8 +1,7 @@
-"""The reference ledger: the rules of an instant in plain Python, slow and obvious, to be read beside ARCHITECTURE.md.
+"""The reference ledger: the rules of an instant in plain Python, slow and obvious, to be read beside docs/rules.md.
 
-Written from the documents, never from the kernel. Quoted text in the comments is theirs ("From the weights asked to the
-weights traded" and "Rules of an instant" in ARCHITECTURE.md, section 3 of DESIGN.md). Everything is a float, a dict by
-coin or a loop in coin order.
+Written from docs/rules.md and docs/overlays.md, never from the kernel; quoted text in the comments is theirs.
+Everything is a float, a dict by coin or a loop in coin order.
 """
 
 from __future__ import annotations
@@ -173,7 +172,7 @@ class Ledger:
         self.coins, self.fees = panel.coins, fees
         self.execution, self.costs, self.account = config.execution, config.costs, config.account
         self.data = {name: values.tolist() for name, values in {**panel.fields, "tradable": panel.tradable}.items()}
-        # "the UTC day [...] of the moment before t (row 00:00 belongs to the day before)"
+        # "its UTC day, which is the day of the moment before t (row 00:00 belongs to the day before)"
         self.day = [(instant - pd.Timedelta(seconds=1)).toordinal() for instant in panel.index]
         # (from this notional on, this leverage), ascending; one tier where the leverage is the same at any size
         self.tiers = {coin.name: coin.margin_tiers for coin in panel.table if coin.margin_tiers}
@@ -236,7 +235,7 @@ class Ledger:
         untradable = {coin: w for coin, w in instructed.items() if coin not in tradable}
         self.counts["untradable_orders"] += sum(1 for coin, w in untradable.items() if w != 0 or self.units[coin] != 0)
         self.untradable_weight += sum(abs(w) for w in untradable.values())
-        # "With `renormalise` the other weights of the row are multiplied by sum(abs(w)) / sum(abs(w) of tradable
+        # With `renormalise` "the other weights of the row are multiplied by sum(abs(w)) / sum(abs(w) of tradable
         # coins), NaN weights left out of both sums; nothing is scaled if the second is 0."
         kept = sum(abs(w) for w in tradable.values())
         if self.execution.untradable == "renormalise" and kept != 0:

@@ -46,7 +46,7 @@ def own_file(folder: Path, text: str) -> str:
 
 
 def out_at(day: date) -> datetime:
-    """FACTS 8.1: D + 1 at 18:00 UTC; Friday's row on Monday 18:00, since 2026-04-06 on Sunday 18:00."""
+    """D + 1 at 18:00 UTC; Friday's row on Monday 18:00, since 2026-04-06 on Sunday 18:00."""
     later = 1
     if day.weekday() == 4:
         later = 3 if day < date(2026, 4, 6) else 2

@@ -1,4 +1,4 @@
-"""What a cache holds, and tables to put into one."""
+"""The content of a cache, and tables to merge into one."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def content(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def cells(store: Store) -> dict[tuple[str, int, str], float]:
-    """Every observed cell of a cache, read file by file."""
-    found = {}
+def cells(store: Store) -> dict[tuple[str, str, int], float]:
+    """Every observed cell of a cache, read file by file: (coin, field, hour number) to value."""
+    observed = {}
     for entry in store.require().files.values():
         rows = store.read(entry)
         for name, values in rows.fields.items():
             for code, hour, value in zip(rows.codes, rows.hours, values, strict=True):
                 if value == value:
-                    found[rows.coins[code], int(hour), name] = float(value)
-    return found
+                    observed[rows.coins[code], name, int(hour)] = float(value)
+    return observed

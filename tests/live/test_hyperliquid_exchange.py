@@ -16,13 +16,14 @@ from hyperliquid.utils.types import Cloid
 
 from engine.data.cache import Store
 from engine.data.sync_api import sync_api
-from helpers.api_world import Clock, cells, expected
+from helpers.api_world import Clock, expected
 from helpers.effort import some
 from helpers.hyperliquid_exchange import HyperLiquidExchange, coin_of
 from helpers.hyperliquid_faults import REJECTS
 from helpers.hyperliquid_info import HOUR_MS
 from helpers.hyperliquid_records import Coin
 from helpers.hyperliquid_world import ALO, GTC, IOC, MASTER, STRANGER, client, error, only, trading
+from helpers.stores import cells
 
 
 @pytest.fixture

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from engine import HyperLiquidDEX, PortfolioManager
-from engine.data.api_client import RetryPolicy
 from engine.errors import LiveError
 from engine.live.journal import Journal
 from engine.live.orders import Policy
 from engine.oracles.fixed_weights import FixedWeights
+from engine.retries import RetryPolicy
 from helpers.effort import some
 from helpers.hyperliquid_faults import REJECTS
 from helpers.hyperliquid_world import AGENT, MASTER

@@ -13,9 +13,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine.data.api_client import RetryPolicy
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal, single_instance
+from engine.retries import RetryPolicy
 from helpers.hyperliquid_world import AGENT, MASTER
 from helpers.live_world import Outcome, Run, World, daily, momentum_spec
 from helpers.project import ROOT

@@ -10,13 +10,13 @@ import pandas as pd
 import pytest
 
 from engine import HyperLiquidDEX, PaperDEX, RunConfig
-from engine.data.api_client import RetryPolicy
 from engine.errors import DataError, LiveError, SpecError
 from engine.live.credentials import read_credentials
 from engine.live.journal import Journal
 from engine.live.orders import OrderRequest
 from engine.live.spec import canonical, read_spec
 from engine.reporting.live_performance import drift, filled_orders
+from engine.retries import RetryPolicy
 from helpers.live_world import SECRET, Run, World, momentum_spec
 from helpers.panels import random_panel
 

@@ -149,7 +149,7 @@ def predictions(tmp_path: Path, panel: Panel) -> Path:
 def test_a_new_process_shows_what_a_module_keeps(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     found = audit(f"{module}:KeptInTheModule", panel, decisions)
     assert statuses(found)["process"] == "fail" and statuses(found)["cut"] == "pass"
-    assert "in a new process whose clock stands at 2024-10-08 23:00 UTC, on data up to then alone" in found.message()
+    assert "in a new process whose clock is set to 2024-10-08 23:00 UTC, on data up to then alone" in found.message()
 
 
 def test_a_new_process_has_another_order_of_sets(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
@@ -160,7 +160,7 @@ def test_a_new_process_has_another_order_of_sets(module: str, panel: Panel, deci
 def test_a_process_that_dies_is_a_failed_check(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     found = audit(f"{module}:Dies", panel, decisions)
     process = next(check for check in found.checks if check.name == "process")
-    assert process.status == "fail" and "ends with code 7" in process.value
+    assert process.passed is False and "ends with code 7" in process.summary
 
 
 def of_file(module: str, name: str, panel: Panel, decisions: pd.DatetimeIndex, **parameters: Any) -> tuple[str, str]:
@@ -168,12 +168,12 @@ def of_file(module: str, name: str, panel: Panel, decisions: pd.DatetimeIndex, *
     others = {check.name for check in found.failed} - {"published"}
     assert not others, found
     published = next(check for check in found.checks if check.name == "published")
-    return published.status, published.value
+    return statuses(found)["published"], published.summary
 
 
 def test_rows_of_a_file(module: str, predictions: Path, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     file = str(predictions)
-    assert of_file(module, "Publishes", panel, decisions, file=file) == ("pass", "until at 16 instants, bit for bit")
+    assert of_file(module, "Publishes", panel, decisions, file=file) == ("pass", "as_of at 16 instants, bit for bit")
     assert of_file(module, "PublishesInPlace", panel, decisions, file=file)[0] == "pass"
     # from 18:00 on, a row was out for an hour more than three
     assert of_file(module, "Refuses", panel, decisions, file=file)[0] == "pass"
@@ -191,15 +191,15 @@ def test_files_that_nobody_vouches_for(
 ) -> None:
     file = str(predictions)
     status, value = of_file(module, "FromFile", panel, decisions, file=file)
-    assert status == "fail" and "predictions.csv and has no method until(instant)" in value
+    assert status == "fail" and "predictions.csv and has no method as_of(instant)" in value
     parquet = predictions.with_suffix(".parquet")
     pd.read_csv(predictions).drop(columns="date").to_parquet(parquet)
     found = audit(f"{module}:FromParquet", panel, decisions, parameters={"file": str(parquet)}).checks[-1]
-    assert found.status == "fail" and "predictions.parquet and has no method" in found.value
+    assert found.passed is False and "predictions.parquet and has no method" in found.summary
     status, value = of_file(module, "PublishesAll", panel, decisions, file=file)
     assert status == "fail" and "takes no row away" in value
     watched = audit(f"{module}:KeptInTheModule", panel, decisions, cuts=2).checks[-1]
-    assert (watched.name, watched.status) == ("published", "pass")  # reads no file
+    assert (watched.name, watched.passed) == ("published", True)  # reads no file
 
 
 def test_without_a_path_files_are_not_watched(panel: Panel, decisions: pd.DatetimeIndex) -> None:
@@ -233,4 +233,4 @@ def test_a_file_that_a_c_library_opens(
     )
     found = audit(f"{code}:Hidden", panel, decisions, cuts=2).checks[-1]
     place = "scores.parquet" if "FILE" in read else "kept"
-    assert found.status == "fail" and f"{place} and has no method until" in found.value
+    assert found.passed is False and f"{place} and has no method as_of" in found.summary

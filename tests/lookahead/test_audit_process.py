@@ -6,6 +6,7 @@ import copyreg
 import datetime
 import itertools
 import pickle
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ import pandas as pd
 import pytest
 
 from engine import Panel, RunConfig, decisions_of
-from engine.lookahead.audit import Check, audit
+from engine.checks import Check
+from engine.lookahead.audit import audit
 from engine.lookahead.frozen_clock import clock_at
 from engine.lookahead.perturbations import changed_after, changed_at, with_newcomers
 from engine.panel import Coin
@@ -100,8 +102,8 @@ def test_what_hangs_on_the_day_it_is_asked_is_caught(
     listed = "[coin.listed is not None and today - coin.listed > pd.Timedelta(days=3) for coin in panel.table]"
     body = f"{TODAY[read]}\nreturn np.where({listed}, 1.0, 0.3)"
     found = checked(tmp_path, panel, decisions, body)
-    assert found["process"].status == "fail", found
-    assert "whose clock stands at 2024-10-08 23:00 UTC" in found["process"].value
+    assert found["process"].passed is False, found
+    assert "whose clock is set to 2024-10-08 23:00 UTC" in found["process"].summary
 
 
 def test_how_long_it_takes_and_a_date_in_words_are_nobodys_business(
@@ -110,7 +112,7 @@ def test_how_long_it_takes_and_a_date_in_words_are_nobodys_business(
     body = "begun = time.time()\nself.said = f'asked on {datetime.now() - datetime(2024, 1, 1)}, {date.today()}'\n"
     body += "assert time.time() - begun < 60 and isinstance(panel.index[0], datetime)\nreturn 1.0"
     found = checked(tmp_path, panel, decisions, body)
-    assert found["process"].status == "pass" and not [name for name, check in found.items() if check.status == "fail"]
+    assert found["process"].passed is True and not [name for name, check in found.items() if check.passed is False]
 
 
 def test_the_clock_of_then() -> None:
@@ -154,7 +156,7 @@ for row, instant in zip(panel.rows(decisions), decisions):
     made.append([KEPT[instant].get(coin, 0.0) for coin in panel.coins])
 return np.array(made)
 """
-    assert checked(tmp_path, panel, decisions, body)["process"].status == "fail"
+    assert checked(tmp_path, panel, decisions, body)["process"].passed is False
 
 
 READS = {
@@ -181,7 +183,7 @@ def test_a_file_by_another_name_is_seen(tmp_path: Path, panel: Panel, decisions:
         found = checked(tmp_path, panel, decisions, body)["published"]
     finally:
         shared.unlink(missing_ok=True)
-    assert found.status == "fail" and name in found.value and "has no method until(instant)" in found.value
+    assert found.passed is False and name in found.summary and "has no method as_of(instant)" in found.summary
 
 
 def test_what_is_only_written_or_made_here_is_no_reading(
@@ -200,7 +202,27 @@ return 1.0
 """
     for _ in range(2):  # the second time the log is there
         found = checked(tmp_path, panel, decisions, body)["published"]
-        assert (found.status, found.value) == ("pass", "it opens no file but its code, and no connection")
+        assert (found.passed, found.summary) == (True, "it opens no file but its code, and no connection")
+
+
+def test_files_of_packages_on_the_path_are_not_the_oracles_data(
+    tmp_path: Path, panel: Panel, decisions: pd.DatetimeIndex, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As for a user whose packages come by PYTHONPATH: their data and metadata, but no file beside them."""
+    target = tmp_path / "target"
+    for folder in (target / "packed", target / "packed-1.0.dist-info", target / "older.egg-info"):
+        folder.mkdir(parents=True)
+    info = target / "packed-1.0.dist-info"
+    (info / "RECORD").write_text("packed/__init__.py,,0\npacked-1.0.dist-info/RECORD,,\n")
+    files = [target / "packed" / "table.csv", info / "entry_points.txt", target / "older.egg-info" / "entry_points.txt"]
+    for file in [*files, target / "own.csv"]:
+        file.write_text("a\n1\n")
+    monkeypatch.setattr(sys, "path", [*sys.path, str(target)])
+    body = "for name in {!r}:\n    Path(name).read_text()\nreturn 1.0"
+    passed = checked(tmp_path, panel, decisions, body.format([str(file) for file in files]))["published"]
+    assert (passed.passed, passed.summary) == (True, "it opens no file but its code, and no connection")
+    failed = checked(tmp_path, panel, decisions, body.format([str(target / "own.csv")]))["published"]
+    assert failed.passed is False and "own.csv" in failed.summary
 
 
 PARTS = """
@@ -210,7 +232,7 @@ class Reads(Base):
         return pd.read_csv(FILE).to_numpy()[:1, : len(panel.coins)] + 0.0
 
 class Cuts(Reads):
-    def until(self, instant):
+    def as_of(self, instant):
         cut = Cuts()
         cut.known = instant >= OUT
         return cut
@@ -235,15 +257,15 @@ def test_a_part_that_vouches_does_not_vouch_for_the_others(
         text += f"\nOUT = pd.Timestamp({str(decisions[8])!r})\n{planted}\n"
         return checked(tmp_path, panel, decisions, text)["published"]
 
-    assert published("class Planted(Cuts): pass").status == "pass"  # it answers for itself
+    assert published("class Planted(Cuts): pass").passed is True  # it answers for itself
     one = "    def __init__(self): super().__init__(PART)\n    oracle_parameters = ('PLACE',)\n"
     blend = "class Planted(Blend):\n" + one.replace("PLACE", "oracles")
-    assert published(blend.replace("PART", "[Says(), Base()]")).status == "pass"
+    assert published(blend.replace("PART", "[Says(), Base()]")).passed is True
     other = "class Hides(Base):\n    def factor(self, panel, decisions):\n"
     other += f"        return pd.read_csv({str(tmp_path / 'two.csv')!r}).to_numpy()[:1, : len(panel.coins)]\n"
     hidden = published(other + blend.replace("PART", "[Smooth(Says(), days=1), Hides()]"))
-    assert hidden.status == "fail" and "two.csv and has no method until" in hidden.value
-    assert "one.csv" not in hidden.value
+    assert hidden.passed is False and "two.csv and has no method as_of" in hidden.summary
+    assert "one.csv" not in hidden.summary
 
 
 def test_books_made_together_must_be_those_made_alone(panel: Panel, decisions: pd.DatetimeIndex) -> None:

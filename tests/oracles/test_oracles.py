@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,7 @@ from research.oracles.construction import CONSTRUCTIONS, rank_power, top_bottom,
 from research.oracles.cross_section import CrossSection
 from research.oracles.momentum import Momentum
 from research.oracles.published_scores import PublishedOracle
+from research.oracles.wrappers import Cap
 
 
 def concrete() -> list[type[Oracle]]:
@@ -251,7 +253,12 @@ def test_an_oracle_from_a_file(tmp_path: Path, panel: Panel) -> None:
 
 
 def test_sources_and_parameters_of_an_oracle() -> None:
-    assert [file.name for file in oracle_sources(Momentum())] == ["construction.py", "cross_section.py", "momentum.py"]
+    assert [file.name for file in oracle_sources(Momentum())] == [
+        "construction.py",
+        "cross_section.py",
+        "momentum.py",
+        "parameters.py",
+    ]
     assert bound_parameters(Momentum, {"n": 3})["lookback_hours"] == 168
 
 
@@ -335,3 +342,36 @@ def test_oracles_on_real_data_never_trade_what_is_not_listed(real_cache: Path) -
     first = result.trades.groupby("coin")["time"].min()
     assert {"XLM", "MORPHO", "SPX"} <= set(first.index)
     assert all(instant >= listed[coin] for coin, instant in first.items())
+
+
+class Cut(Momentum):
+    """Cuts its own data under the former name of ``as_of``."""
+
+    def until(self, instant: pd.Timestamp) -> Oracle:
+        return replace(super().until(instant), n=1)  # type: ignore[type-var]
+
+
+class Renamed(Cut):
+    def as_of(self, instant: pd.Timestamp) -> Oracle:
+        return replace(super().as_of(instant), lookback_hours=7)  # type: ignore[type-var]
+
+
+class Mixin:
+    def until(self, instant: pd.Timestamp) -> str:
+        return f"mixin {instant:%d}"
+
+
+class Mixed(Mixin, Momentum):  # type: ignore[misc]
+    pass
+
+
+def test_as_of_and_its_former_name_are_one_method() -> None:
+    instant = pd.Timestamp("2024-10-02", tz="UTC")
+    assert Oracle.until is Oracle.as_of and Momentum.until is Momentum.as_of
+    for method in ("as_of", "until"):
+        assert getattr(Momentum(), method)(instant) == Momentum()
+        assert getattr(Cut(), method)(instant) == Cut(n=1)
+        assert getattr(Renamed(), method)(instant) == Renamed(n=1, lookback_hours=7)
+        assert getattr(Mixed(), method)(instant) == "mixin 02"
+        wrapped = getattr(Cap(Cut(), 0.2), method)(instant)
+        assert wrapped == Cap(Cut(n=1), 0.2), "an oracle made of oracles cuts its parts"

@@ -32,19 +32,19 @@ def name(file: Path) -> str:
 
 
 def imports(tree: ast.AST) -> list[tuple[str, ast.stmt]]:
-    found: list[tuple[str, ast.stmt]] = []
+    imported: list[tuple[str, ast.stmt]] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found += [(alias.name, node) for alias in node.names]
+            imported += [(alias.name, node) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             module = node.module or ""
-            found.append((module, node))
+            imported.append((module, node))
             folder = ROOT / Path(*module.split("."))
             # `from engine import metrics` imports a module as much as `import engine.simulation.metrics` does.
-            found += [
+            imported += [
                 (f"{module}.{alias.name}", node) for alias in node.names if (folder / f"{alias.name}.py").is_file()
             ]
-    return found
+    return imported
 
 
 def top_level(tree: ast.Module) -> set[ast.stmt]:
@@ -56,9 +56,9 @@ def layers() -> dict[str, int]:
     """Rows of the table in ARCHITECTURE.md: module -> row."""
     rows: dict[str, int] = {}
     for line in (ROOT / "ARCHITECTURE.md").read_text(encoding="utf-8").splitlines():
-        if found := re.match(r"\| (\d+) \| (.*) \|$", line):
-            for module in re.findall(r"`([a-z_/]+)`", found[2]):
-                rows[module] = int(found[1])
+        if match := re.match(r"\| (\d+) \| (.*) \|$", line):
+            for module in re.findall(r"`([a-z_/]+)`", match[2]):
+                rows[module] = int(match[1])
     return rows
 
 
@@ -74,14 +74,14 @@ def row_of(file: str) -> int:
 
 def file_of(module: str) -> Path | None:
     """The file of a module of ours, or of a folder of ours."""
-    place = ROOT / Path(*module.split("."))
+    path = ROOT / Path(*module.split("."))
     inside = module.partition(".")[0] in ("engine", "research")
-    return next((at for at in (place.with_suffix(".py"), place / "__init__.py") if inside and at.is_file()), None)
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if inside and file.is_file()), None)
 
 
 def reached(file: Path) -> dict[str, int]:
     """Files of ours that a file imports, wherever in it and for whatever purpose, and the line."""
-    found: dict[str, int] = {}
+    lines: dict[str, int] = {}
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         modules: list[str] = []
         if isinstance(node, ast.Import):
@@ -93,8 +93,8 @@ def reached(file: Path) -> dict[str, int]:
             modules = [module if file_of(module) else node.module for module in whole]
         for module in modules:
             if target := file_of(module):
-                found.setdefault(name(target), node.lineno)
-    return found
+                lines.setdefault(name(target), node.lineno)
+    return lines
 
 
 ARROWS = {name(file): reached(file) for file in SOURCES}
@@ -142,10 +142,10 @@ def test_no_folder_is_named_like_a_public_function() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
-def test_the_table_names_what_is_there() -> None:
-    inside = [at for at in (ROOT / "engine").iterdir() if not at.name.startswith("__")]
-    there = {f"{at.name}/" if at.is_dir() else at.stem for at in inside}
-    assert set(LAYERS) == there | {"research/"}
+def test_the_table_names_every_module() -> None:
+    paths = [path for path in (ROOT / "engine").iterdir() if not path.name.startswith("__")]
+    present = {f"{path.name}/" if path.is_dir() else path.stem for path in paths}
+    assert set(LAYERS) == present | {"research/"}
     assert max(LAYERS.values()) < 13
 
 
@@ -156,7 +156,9 @@ def test_heavy_libraries_have_one_home_and_load_lazily(file: Path) -> None:
     for module, node in imports(tree):
         library = module.partition(".")[0]
         if library in HOMES:
-            checking = any(isinstance(at, ast.If) and node in ast.walk(at) for at in tree.body)  # if TYPE_CHECKING
+            checking = any(
+                isinstance(item, ast.If) and node in ast.walk(item) for item in tree.body
+            )  # if TYPE_CHECKING
             assert name(file) in HOMES[library], f"{name(file)} line {node.lineno} imports {library}"
             assert checking or node not in top, (
                 f"{name(file)} line {node.lineno} imports {library} when it is imported itself"
@@ -187,8 +189,10 @@ def test_the_kernel_compiles_nothing_twice_and_no_words() -> None:
     tree = ast.parse((ROOT / "engine" / "simulation" / "kernel.py").read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("_nb"):
-            for given in map(ast.unparse, node.args):
-                assert not re.fullmatch(r"-?\d+|[A-Z][A-Z_]+", given), f"line {node.lineno}: {given}; write np.int64()"
+            for argument in map(ast.unparse, node.args):
+                assert not re.fullmatch(r"-?\d+|[A-Z][A-Z_]+", argument), (
+                    f"line {node.lineno}: {argument}; write np.int64()"
+                )
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Name):
             for target in map(ast.unparse, node.targets):
                 assert ":" not in target, f"line {node.lineno}: {target}; write a loop"

@@ -1,4 +1,4 @@
-"""The contract from the outside: names, forms, files and numbers that DESIGN.md promises, by hand or typed from it."""
+"""The contract from the outside: names, forms, files and numbers that users and other programs rely on, by hand."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ def test_the_defaults_of_the_config() -> None:
         assert {key: ours[section][key] for key in keys} == keys
     every_day = RunConfig.from_dict({"execution": {"weekdays": "all"}})
     assert every_day == RunConfig() and every_day.digest == RunConfig().digest
-    for wrong, told in (({"costs": {"taker_bp": 1}}, "'taker_bps'"), ({"cost": {}}, "'costs'")):
-        with pytest.raises(ConfigError, match=told):
+    for wrong, message in (({"costs": {"taker_bp": 1}}, "'taker_bps'"), ({"cost": {}}, "'costs'")):
+        with pytest.raises(ConfigError, match=message):
             RunConfig.from_dict(wrong)
 
 
@@ -157,7 +157,7 @@ BOOK = pd.DataFrame({"A": [0.5, np.nan, 0.0], "B": [-0.25, -0.3, 0.0005]}, index
 
 
 def by_hand() -> tuple[list[float], list[list[Any]], dict[str, float], list[float]]:
-    """Equity by row, trades, sums of what moved it, and turnover by decision: sections 2 and 3, nothing else."""
+    """Equity by row, trades, sums of what moved it, and turnover by decision: by the rules, nothing else."""
     frames, cash, units = market(), 10_000.0, {"A": 0.0, "B": 0.0}
     equity, trades, turnover = [], [], []
     sums = {"price_pnl_usd": 0.0, "spread_usd": 0.0, "fee_usd": 0.0, "funding_usd": 0.0}
@@ -316,7 +316,7 @@ class Matrix(Oracle):
 
 
 class ByInstant(Oracle):
-    """The same, asked as in the predecessor; it trusts that the panel ends at the instant."""
+    """The same, called as in the predecessor; it trusts that the panel ends at the instant."""
 
     def __init__(self, n: int = 1, hours: int = 2) -> None:
         self.n, self.hours = n, hours
@@ -357,13 +357,13 @@ def test_an_oracle_of_the_old_form_is_its_matrix(tmp_path: Path) -> None:
     # One path for all: a matrix, a sweep, and the executor, which hands the old form the panel as known as well.
     study = sweep(panel, ByInstant, {"n": [1, 2]}, CONFIG)
     assert study.loc[1, "equity_end_usd"] == backtest(panel, wanted, CONFIG).equity.iloc[-1]
-    for asked, book in ((ByInstant(), wanted), (Bare(), halves)):
+    for oracle, book in ((ByInstant(), wanted), (Bare(), halves)):
         dex = PaperDEX(panel, CONFIG, start=NIGHTS[0])
-        manager = PortfolioManager(asked, dex, CONFIG, panel=panel, kill_switch=tmp_path / "KILL")
+        manager = PortfolioManager(oracle, dex, CONFIG, panel=panel, kill_switch=tmp_path / "KILL")
         manager.manage_portfolio()
         dex.advance(HOURS[10])
-        run, at = backtest(panel, book, CONFIG), HOURS[10]  # the account stands before the funding of its row
-        before = run.equity[at] + run.attribution.loc[at, "funding_usd"]
+        run, instant = backtest(panel, book, CONFIG), HOURS[10]  # the account stands before the funding of its row
+        before = run.equity[instant] + run.attribution.loc[instant, "funding_usd"]
         assert dex.net_liq == pytest.approx(before, rel=1e-9)
 
 
@@ -404,8 +404,8 @@ def test_a_wrong_parameter_is_named_as_it_was_given() -> None:
 def test_what_weights_may_be() -> None:
     oracle = Matrix()
     assert oracle.validate_weights({"A": 0.5, "B": -0.5}) and oracle.validate_weights({"A": np.nan})
-    for wrong, told in (({"A": 0.8, "B": -0.8}, "1.60"), ({"A": np.inf}, "inf"), ({"A": "x"}, "no number")):
-        with pytest.raises(WeightsError, match=told):
+    for wrong, message in (({"A": 0.8, "B": -0.8}, "1.60"), ({"A": np.inf}, "inf"), ({"A": "x"}, "no number")):
+        with pytest.raises(WeightsError, match=message):
             oracle.validate_weights(wrong)  # type: ignore[arg-type]
 
 
@@ -418,7 +418,7 @@ def test_parameters_of_a_sweep_are_levels() -> None:
     weights = weight_matrix(Matrix(n=2, hours=3), full_market(), NIGHTS)
     alone = backtest(full_market(), weights, CONFIG)
     assert study.table.loc[(3, 2, 4.5), "sharpe"] == pytest.approx(alone.metrics["sharpe"], rel=1e-12)
-    # A day's return is named by its date here, for sets may decide at different hours; a run's by its instant.
+    # A day's return is named by its date here, because sets may decide at different hours; a run's by its instant.
     dated = alone.daily_returns.set_axis(alone.daily_returns.index.normalize())
     pd.testing.assert_series_equal(study.daily_returns[(3, 2, 4.5)], dated, check_names=False, check_freq=False)
 
@@ -455,8 +455,8 @@ def test_a_weights_file_and_its_run(sample_cache: Path, hlbt: Hlbt) -> None:
     costs = hours[["spread_usd", "impact_usd", "fee_usd", "funding_usd"]].to_numpy().sum()
     assert end - 10_000 == pytest.approx(hours["price_pnl_usd"].sum() - costs, abs=1e-9 * 10_000)
     assert end == runs[0]["equity_end_usd"]
-    asked = pd.read_parquet(Path(out) / "weights.parquet")
-    assert asked.columns[0] == "time" and set(asked.columns[1:]) >= {"BTC", "ETH"}
+    weights = pd.read_parquet(Path(out) / "weights.parquet")
+    assert weights.columns[0] == "time" and set(weights.columns[1:]) >= {"BTC", "ETH"}
     book.tz_localize(None).to_csv("naive.csv")
     done = hlbt("backtest", "--weights", "naive.csv", *where)
     assert done.code == 1 and "naive.csv" in done.err and "2024-10-01T23:00Z" in done.err
@@ -482,8 +482,8 @@ def test_live_status_asks_the_account_where_it_is_named(tmp_path: Path, hlbt: Hl
         assert {coin: item["units"] for coin, item in held.items()} == world.positions
         assert held["BTC"]["weight"] == pytest.approx(0.4, abs=0.003)
         assert len(after.json["runs"]) == 1 and not world.server.asked("status")
-        told = hlbt(*[word for word in words if word != "--json"], "--out", tmp_path / "page.html")
-        assert told.code == 0 and "2 positions" in told.out and "ETH: -" in told.out
+        shown = hlbt(*[word for word in words if word != "--json"], "--out", tmp_path / "page.html")
+        assert shown.code == 0 and "2 positions" in shown.out and "ETH: -" in shown.out
         alone = hlbt("live", "status", "book", "--journal", world.journals, "--json")
         assert alone.code == 0 and "account" not in alone.json
         world.check()

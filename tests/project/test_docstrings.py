@@ -21,26 +21,26 @@ def name(file: Path) -> str:
 def sections(text: str) -> dict[str, list[str]]:
     """Numpydoc sections of a docstring: the names that each defines, in order."""
     lines = text.splitlines()
-    found: dict[str, list[str]] = {}
+    names_by_section: dict[str, list[str]] = {}
     current: list[str] | None = None
-    for place, line in enumerate(lines):
-        below = lines[place + 1] if place + 1 < len(lines) else ""
+    for number, line in enumerate(lines):
+        below = lines[number + 1] if number + 1 < len(lines) else ""
         if line and re.fullmatch(r"-{3,}", below) and len(below) == len(line):
-            current = found.setdefault(line, [])
+            current = names_by_section.setdefault(line, [])
         elif current is not None and line and not line.startswith((" ", "-")):
             current += [part.strip().lstrip("*") for part in line.partition(" : ")[0].split(",")]
-    return found
+    return names_by_section
 
 
 def arguments(node: Function, method: bool) -> list[str]:
     """Names of the signature, without self and cls."""
-    given = node.args
-    names = [item.arg for item in (*given.posonlyargs, *given.args)]
+    signature = node.args
+    names = [item.arg for item in (*signature.posonlyargs, *signature.args)]
     static = any(ast.unparse(item) == "staticmethod" for item in node.decorator_list)
     names = names[1:] if method and not static else names
-    names += [given.vararg.arg] if given.vararg else []
-    names += [item.arg for item in given.kwonlyargs]
-    return names + ([given.kwarg.arg] if given.kwarg else [])
+    names += [signature.vararg.arg] if signature.vararg else []
+    names += [item.arg for item in signature.kwonlyargs]
+    return names + ([signature.kwarg.arg] if signature.kwarg else [])
 
 
 def fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[str]:
@@ -61,7 +61,7 @@ def fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[str]:
         if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self"
     ]
     bases = [classes[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in classes]
-    return [found for base in bases for found in fields(base, classes)] + own
+    return [name for base in bases for name in fields(base, classes)] + own
 
 
 def is_dataclass(node: ast.ClassDef) -> bool:
@@ -69,7 +69,7 @@ def is_dataclass(node: ast.ClassDef) -> bool:
 
 
 def faults(tree: ast.Module) -> list[str]:
-    found = []
+    messages = []
     classes = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.ClassDef)}
 
     def look(node: ast.AST, path: str, method: bool) -> None:
@@ -85,17 +85,19 @@ def faults(tree: ast.Module) -> list[str]:
     def check_class(node: ast.ClassDef, where: str) -> None:
         text = ast.get_docstring(node)
         if not text:
-            found.append(f"line {node.lineno}: {where} has no docstring")
+            messages.append(f"line {node.lineno}: {where} has no docstring")
             return
         known = fields(node, classes)
-        said = sections(text)
-        strange = [item for item in said.get("Attributes", []) if item not in known]
-        found.extend(f"line {node.lineno}: {where} has no attribute {item}" for item in strange)
+        documented_sections = sections(text)
+        strange = [item for item in documented_sections.get("Attributes", []) if item not in known]
+        messages.extend(f"line {node.lineno}: {where} has no attribute {item}" for item in strange)
         makers = [item for item in node.body if isinstance(item, Function) and item.name == "__init__"]
         whole = makers or is_dataclass(node)
         accepted = arguments(makers[0], True) if makers else known
-        if "Parameters" in said and whole and not _in_order(said["Parameters"], accepted):
-            found.append(f"line {node.lineno}: {where} documents {said['Parameters']}, and takes {accepted}")
+        if "Parameters" in documented_sections and whole and not _in_order(documented_sections["Parameters"], accepted):
+            messages.append(
+                f"line {node.lineno}: {where} documents {documented_sections['Parameters']}, and takes {accepted}"
+            )
 
     def check_function(node: Function, where: str, method: bool) -> None:
         text = ast.get_docstring(node)
@@ -104,17 +106,17 @@ def faults(tree: ast.Module) -> list[str]:
             if not overrides and not any(
                 ast.unparse(item).endswith((".setter", "overload")) for item in node.decorator_list
             ):
-                found.append(f"line {node.lineno}: {where} has no docstring")
+                messages.append(f"line {node.lineno}: {where} has no docstring")
             return
-        said, accepted = sections(text), arguments(node, method)
-        documented = said.get("Parameters", []) + said.get("Other Parameters", [])
+        documented_sections, accepted = sections(text), arguments(node, method)
+        documented = documented_sections.get("Parameters", []) + documented_sections.get("Other Parameters", [])
         if documented and documented != accepted:
-            found.append(f"line {node.lineno}: {where} documents {documented}, and takes {accepted}")
+            messages.append(f"line {node.lineno}: {where} documents {documented}, and takes {accepted}")
 
     if not ast.get_docstring(tree) and tree.body:
-        found.append("the module has no docstring")
+        messages.append("the module has no docstring")
     look(tree, "", False)
-    return found
+    return messages
 
 
 def _in_order(documented: list[str], accepted: list[str]) -> bool:
@@ -124,8 +126,8 @@ def _in_order(documented: list[str], accepted: list[str]) -> bool:
 
 @pytest.mark.parametrize("file", SOURCES, ids=name)
 def test_docstrings_are_complete_and_true(file: Path) -> None:
-    found = faults(ast.parse(file.read_text(encoding="utf-8")))
-    assert not found, "\n".join([name(file), *found])
+    messages = faults(ast.parse(file.read_text(encoding="utf-8")))
+    assert not messages, "\n".join([name(file), *messages])
 
 
 def test_the_check_finds_what_it_is_for() -> None:

@@ -1,4 +1,4 @@
-"""Python's doors take a path as it is typed in a notebook, and a config for nothing else."""
+"""Public functions take a path as text too, and refuse anything that is no config."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ def test_a_config_and_weights(tmp_path: Path) -> None:
 
 
 def test_an_account(tmp_path: Path) -> None:
-    given = FixedWeights.of({PANEL.coins[0]: 0.5})
+    weights = FixedWeights.of({PANEL.coins[0]: 0.5})
     dex = PaperDEX(PANEL, state=f"{tmp_path}/paper.json", start=PANEL.index[23])
     manager = PortfolioManager(
-        given, dex, panel=PANEL, journal=Journal(f"{tmp_path}/a.jsonl"), kill_switch=f"{tmp_path}/K"
+        weights, dex, panel=PANEL, journal=Journal(f"{tmp_path}/a.jsonl"), kill_switch=f"{tmp_path}/K"
     )
     assert manager.manage_portfolio().complete and (tmp_path / "a.jsonl").is_file()
     assert (tmp_path / "paper.json").is_file()
@@ -45,4 +45,4 @@ def test_an_account(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="config is dict"):
         PaperDEX(PANEL, {})  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="config is dict"):
-        PortfolioManager(given, dex, {})  # type: ignore[arg-type]
+        PortfolioManager(weights, dex, {})  # type: ignore[arg-type]

@@ -142,7 +142,7 @@ def test_quantstats_table_agrees_to_its_printed_precision(result: Result, page: 
 
 
 def test_leading_flat_days_are_kept(result: Result, page: str) -> None:
-    # FACTS 12.3, trap 2: QuantStats would drop them and annualise over the days that are left.
+    # QuantStats would drop them and annualise over the days that are left.
     daily = result.daily_returns
     assert not daily.iloc[: FLAT_DAYS - 1].any()
     cut = metrics.cagr(daily.to_numpy()[FLAT_DAYS:])

@@ -28,7 +28,7 @@ from research.oracles.momentum import Momentum
 from research.oracles.numerai import NumeraiTBNOracle
 from research.oracles.publication_schedule import newest_expected, schedule_of
 from research.oracles.score_file import Published
-from research.oracles.symbols import ALIASES, Names
+from research.oracles.symbols import ALIASES, SymbolMap
 from research.oracles.wrappers import Cap, Smooth
 
 pytestmark = pytest.mark.slow
@@ -87,7 +87,7 @@ def test_numerai_against_the_text(
 
 
 def test_what_each_weekday_sees_at_23_utc(tmp_path: Path) -> None:
-    """FACTS 8.1: Tue to Fri the day before; Sat Thursday; Sun Thursday, now Friday; Mon Friday."""
+    """Tue to Fri the day before; Sat Thursday; Sun Thursday, now Friday; Mon Friday."""
     for monday, sunday in (("2024-11-04", "Thu"), ("2026-04-20", "Fri")):
         start = pd.Timestamp(monday)
         rows = rows_of(str((start - pd.Timedelta(days=14)).date()), str((start + pd.Timedelta(days=9)).date()))
@@ -252,7 +252,7 @@ def test_a_look_ahead_into_the_file_is_caught(tmp_path: Path) -> None:
 
         def combine(self, window: np.ndarray) -> np.ndarray:
             table = self.published(decisions[-1])
-            level = Names(table.symbols, panel.coins).to_coins(
+            level = SymbolMap(table.symbols, panel.coins).to_coins(
                 np.nanmean(table.values, axis=0)[None], decisions[0], np.ones(len(panel.coins), dtype=np.bool_)
             )
             return window[-1] - level[0]
@@ -271,7 +271,7 @@ def test_a_look_ahead_into_the_file_is_caught(tmp_path: Path) -> None:
                 check_causal(asked, panel, decisions)
     fine = NumeraiTBNOracle(tb=2, lags=1, file=file)
     check_causal(Blend([Momentum(lookback_hours=24), Cap(Smooth(fine, days=2))]), panel, decisions)
-    assert fine.until(decisions[0]) == fine and not hasattr(fine, "_cut"), "the oracle itself is left as it is"
+    assert fine.as_of(decisions[0]) == fine and not hasattr(fine, "_cut"), "the oracle itself is left as it is"
 
 
 def test_a_schedule_before_the_services_is_a_look_ahead_that_the_audit_names(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def test_a_schedule_that_looks_ahead_and_shared_names_are_told(tmp_path: Path) -
     decisions = decisions_of(panel, RunConfig())
     file = numerai_file(tmp_path, rows)
     (shared,) = NumeraiTBNOracle(file=file).notes(panel, decisions)
-    assert "Several symbols in mm.csv stand for one coin" in shared and "kPEPE (kPEPE, PEPE, 1000PEPE)" in shared
+    assert "Several symbols in mm.csv mean one coin" in shared and "kPEPE (kPEPE, PEPE, 1000PEPE)" in shared
     days = len(set(rows["date"]))
     for publication, count in (
         (0, days),
