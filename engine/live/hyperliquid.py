@@ -338,14 +338,12 @@ class HyperLiquidDEX(PredecessorDEX):
         from hyperliquid.utils.types import Cloid
 
         sdk = self._exchange()
-        self._asked_again(
-            sdk, lambda: sdk.cancel_by_cloid(order.coin, Cloid.from_str(order.cloid)), dict, "cancelByCloid"
-        )
+        self._repeated(sdk, lambda: sdk.cancel_by_cloid(order.coin, Cloid.from_str(order.cloid)), dict, "cancelByCloid")
 
     def set_leverage(self, market: Market, leverage: int) -> str:
         """``updateLeverage``; repeating it does no harm."""
         sdk = self._exchange()
-        response = self._asked_again(
+        response = self._repeated(
             sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
         )
         return "" if response.get("status") == "ok" else str(response.get("response", response))
@@ -388,7 +386,7 @@ class HyperLiquidDEX(PredecessorDEX):
         """The address as messages show it: without its path, which may hold a token."""
         return without_path(self._url(), self._url())
 
-    def _info(self, question: dict[str, Any], wanted: type | tuple[type, ...]) -> Any:
+    def _info(self, query: dict[str, Any], wanted: type | tuple[type, ...]) -> Any:
         from hyperliquid.api import API
 
         if self._api is None:
@@ -396,16 +394,16 @@ class HyperLiquidDEX(PredecessorDEX):
             self._api = API(self._url(), timeout=self.timeout_seconds)
             self._api.session.hooks["response"].append(self._note_date)
             install_429_hook(self._api)
-        return self._asked_again(self._api, lambda: self._api.post("/info", question), wanted, str(question["type"]))
+        return self._repeated(self._api, lambda: self._api.post("/info", query), wanted, str(query["type"]))
 
-    def _asked_again(self, api: Any, call: Callable[[], Any], wanted: type | tuple[type, ...], what: str) -> Any:
-        """The answer, after a few attempts."""
+    def _repeated(self, api: Any, call: Callable[[], Any], wanted: type | tuple[type, ...], what: str) -> Any:
+        """The response of `call`, which is of type `wanted`, after a few attempts."""
         try:
             return retry(lambda: sdk_request(call, wanted, api, PATIENCE), self._sleep)
         except RequestFailed as fault:
             raise UnreachableError(
                 f"{self._host()} does not answer {what}: {fault}. Check the network and the exchange's status page, "
-                "then run the command again: it goes on where it stopped."
+                "then run the command again: it continues where it stopped."
             ) from fault
 
     @contextmanager

@@ -91,7 +91,8 @@ class TargetProvider:
             decisions, values = validate_weights(weight_matrix(self.oracle, known, decisions), known)
         else:
             universe = tradable if decision == instant else _tradable(known)
-            decisions, values = known.index[-1:], validate_row(self._fetch(decision, universe, known.known()), known)
+            row = self._fetch(decision, universe, known.point_in_time())
+            decisions, values = known.index[-1:], validate_row(row, known)
         traded = traded_weights(values, decisions, known, self.config)[-1:]
         check_gross(traded, decisions[-1:], self.config.account.max_gross, describe_overlays(self.config))
         return dict(zip(panel.coins, map(float, traded[0]), strict=True))
