@@ -95,18 +95,13 @@ def plan_orders(
     """
     from engine.simulation.kernel import plan_nb
 
-    if not np.isfinite(equity_usd):
-        raise DataError(f"Orders cannot be sized: equity is {equity_usd} USD.")
     coins = sorted(set(weights) | {coin for coin, held in units.items() if held != 0.0})
-    held = np.array([units.get(coin, 0.0) for coin in coins], dtype=np.float64)
-    prices = np.array([mid.get(coin, np.nan) for coin in coins], dtype=np.float64)
-    target = np.array([weights.get(coin, 0.0) for coin in coins], dtype=np.float64)
-    decimals = np.array([sz_decimals.get(coin, np.nan) for coin in coins], dtype=np.float64)
+    target, held, prices, decimals = (
+        np.array([values.get(coin, absent) for coin in coins], dtype=np.float64)
+        for values, absent in ((weights, 0.0), (units, 0.0), (mid, np.nan), (sz_decimals, np.nan))
+    )
     allowed = np.array([bool(tradable.get(coin, False)) for coin in coins], dtype=np.bool_)
-    for what, values, bad in (("weight", target, np.isinf(target)), ("position", held, ~np.isfinite(held))):
-        if bad.any():
-            first = int(np.argmax(bad))
-            raise DataError(f"The order of {coins[first]} cannot be sized: its {what} is {values[first]}.")
+    _check_sizable(equity_usd, coins, target, held)
     sizes = np.zeros(len(coins))
     outcomes = np.zeros(len(coins), dtype=np.int64)
     plan_nb(
@@ -126,3 +121,12 @@ def plan_orders(
         Order(coin, float(sizes[i]), float(target[i]), OUTCOMES[outcomes[i]], bool(target[i] == 0.0))
         for i, coin in enumerate(coins)
     ]
+
+
+def _check_sizable(equity_usd: float, coins: list[str], weights: np.ndarray, units: np.ndarray) -> None:
+    if not np.isfinite(equity_usd):
+        raise DataError(f"Orders cannot be sized: equity is {equity_usd} USD.")
+    for what, values, bad in (("weight", weights, np.isinf(weights)), ("position", units, ~np.isfinite(units))):
+        if bad.any():
+            first = int(np.argmax(bad))
+            raise DataError(f"The order of {coins[first]} cannot be sized: its {what} is {values[first]}.")
