@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.errors import ConfigError, DataError, HlbtError
+from engine.errors import DataError, HlbtError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,6 +26,10 @@ SetOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 ParamOption = Annotated[
     list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
+]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="NAME=VALUE", help="A limit of the account; none or off switches it off."),
 ]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values replace cached ones that differ.")]
 
@@ -51,15 +55,9 @@ def cache_alone(path: Path | None, settings: list[str] | None, refusal: HlbtErro
 
 def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
     """The parameters of ``--param k=v``, values read as TOML."""
-    from engine.config import parse_value
+    from engine.config import parse_assignments
 
-    parameters = {}
-    for assignment in assignments or ():
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--param {assignment!r} is not k=v, for example --param lookback_hours=168.")
-        parameters[name.strip()] = parse_value(text)
-    return parameters
+    return parse_assignments("--param", assignments or (), "k=v", "lookback_hours=168")
 
 
 def folder_of(named: Path) -> Path:

@@ -403,8 +403,8 @@ def here(built: Path, sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def files(folder: Path) -> dict[str, int]:
-    """What a mistake could have spoilt; caches that a command may make are not of it, nor what Python compiles."""
-    made = ("new/", "demo/", "__pycache__", ".lock")
+    """Files that a mistake could have spoilt, all but the caches of commands and of libraries."""
+    made = ("new/", "demo/", "__pycache__", ".cache/", ".lock")
     found = {
         path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
     }
@@ -444,6 +444,11 @@ def test_words_that_are_no_command(here: Path, line: str, says: list[str], capsy
 LIVE: tuple[tuple[Any, ...], ...] = (
     ("promote nowhere --name x", 1, "reports/nowhere is neither a run nor a sweep", "`hlbt backtest`"),
     ("promote nowhere --name x/y", 1, "--name 'x/y' is not accepted", "for example --name momentum-168h"),
+    ("promote nowhere --name x --limit gross", 1, "--limit 'gross' is not name=value", "--limit gross=1.2"),
+    ("promote nowhere --name x --limit gros=1", 5, "Unknown limit 'gros'", "Did you mean 'gross'?"),
+    ("live rebalance --weights a.csv --limit gross", 1, "--limit 'gross' is not name=value", "--limit gross=1.2"),
+    ("live rebalance --weights a.csv --limit gros=1", 5, "Unknown limit 'gros'", "Did you mean 'gross'?"),
+    ("live rebalance --weights a.csv --limit gross=much", 5, "limits.gross = 'much'", "none to switch it off"),
     ("live plan nowhere.json", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
     ("live plan meta_other.json", 5, "is no strategy spec", "`hlbt promote` writes one"),
     ("live plan nowhere.json --set costs.taker_bps=1", 5, "only data.cache can be set", "Promote it anew"),
