@@ -6,9 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping
+
     import pandas as pd
     from rich.table import Table
 
+    from engine.checks import Check
     from engine.lookahead.audit import Audit
     from engine.runs import Origin
     from engine.simulation.result import Result
@@ -127,6 +130,66 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
         )
         if row["liquidated_at"]:
             table.add_row("LIQUIDATED", row["liquidated_at"][:10])
+    return table
+
+
+#: Headings of the columns of :func:`checks_table`.
+CHECK_COLUMNS = ("check", "meaning", "value", "required", "outcome", "result")
+
+
+def checks_table(
+    checks: Iterable[Check],
+    title: str = "",
+    columns: Collection[str] = CHECK_COLUMNS,
+    words: Mapping[str, str] | None = None,
+    overridden: Collection[str] = (),
+) -> Table:
+    """A check a row.
+
+    Parameters
+    ----------
+    checks : iterable of Check
+        In the order in which they are shown.
+    title : str
+        Shown as it is, without markup.
+    columns : collection of str
+        Of :data:`CHECK_COLUMNS`: ``check`` is the name, ``meaning`` the label, ``result`` the summary and the cure.
+    words : mapping, optional
+        Other words for outcomes: ``{"not computed": "skipped"}``.
+    overridden : collection of str
+        Names of the checks that may fail.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=Text(title) if title else None, title_justify="left")
+    for heading in CHECK_COLUMNS:
+        if heading in columns:
+            numeric = heading in ("value", "required")
+            folded = heading == "result" or (heading == "meaning" and "check" not in columns)
+            table.add_column(
+                heading if heading != "outcome" else "",
+                justify="right" if numeric else "left",
+                no_wrap=not folded,
+                overflow="fold" if folded else "ellipsis",
+            )
+    styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim"}
+    for check in checks:
+        outcome, style = check.outcome, styles[check.outcome]
+        word = {"failed": "FAILED", **(words or {})}.get(outcome, outcome)
+        if check.name in overridden and not check.passed:
+            word, style = "OVERRIDDEN", "yellow"
+        value = "" if check.value is None else f"{check.value:,.4g}" if abs(check.value) < 1e9 else "endless"
+        sign = {"at least": ">= ", "at most": "<= ", None: ""}[check.rule]
+        cells = {
+            "check": Text(check.name),
+            "meaning": Text(check.label),
+            "value": Text(value),
+            "required": Text("" if check.threshold is None else f"{sign}{check.threshold:,.4g}"),
+            "outcome": Text(word, style=style),
+            "result": Text(f"{check.summary}\n-> {check.cure}" if check.cure and not check.passed else check.summary),
+        }
+        table.add_row(*(cells[heading] for heading in CHECK_COLUMNS if heading in columns))
     return table
 
 

@@ -1,0 +1,120 @@
+"""The record of one check, shared by the verdict, the gates of a promotion, the look-ahead audit and the doctor."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from engine.errors import DataError, HlbtError
+
+Rule = Literal["at least", "at most"]
+Severity = Literal["error", "warning"]
+Outcome = Literal["passed", "failed", "warning", "not computed"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check and its outcome.
+
+    Attributes
+    ----------
+    name : str
+        For programs: ``deflated_sharpe``, ``cost_x2``, ``future``, ...
+    label : str
+        The same for people.
+    passed : bool or None
+        None: not computed or skipped, which is not a pass.
+    summary : str
+        What was measured, in one sentence; or why nothing was.
+    value, threshold : float or None
+        None for a check that compares no number, or where it could not be computed.
+    rule : {"at least", "at most"} or None
+        What the value must be of the threshold.
+    group : str
+        What a failure means, for checks that are summed up by group; else empty.
+    cure : str
+        What to do about a failure; empty where nothing is to be done.
+    severity : {"error", "warning"}
+        How bad a failure is.
+    details : object
+        The evidence, for programs.
+    """
+
+    name: str
+    label: str
+    passed: bool | None
+    summary: str
+    value: float | None = None
+    threshold: float | None = None
+    rule: Rule | None = None
+    group: str = ""
+    cure: str = ""
+    severity: Severity = "error"
+    details: Any = None
+
+    @property
+    def outcome(self) -> Outcome:
+        """The outcome in a word; the failure of a check of severity ``warning`` is one."""
+        if self.passed is None:
+            return "not computed"
+        return "passed" if self.passed else "warning" if self.severity == "warning" else "failed"
+
+    @property
+    def comparison(self) -> str:
+        """``pbo 0.61 (at most 0.2)``; a value that rounds to its threshold is written in full."""
+        if self.rule is None or self.threshold is None:
+            return f"{self.name} {self.outcome}"
+        if self.value is None:
+            return f"{self.name} not computed ({self.rule} {self.threshold:g})"
+        shown = f"{self.value:.4g}"
+        shown = shown if float(shown) != self.threshold else repr(self.value)
+        return f"{self.name} {shown} ({self.rule} {self.threshold:g})"
+
+
+class Measurement(NamedTuple):
+    """A measured value, its sentence and, where that follows from the measurement too, its threshold."""
+
+    value: float
+    summary: str
+    threshold: float | None = None
+
+
+def check_value(
+    name: str,
+    label: str,
+    rule: Rule,
+    threshold: float | None,
+    measure: Callable[[], Measurement],
+    group: str = "",
+) -> Check:
+    """Measure a value and compare it with its threshold.
+
+    Parameters
+    ----------
+    name, label : str
+        As in :class:`Check`.
+    rule : {"at least", "at most"}
+        What the value must be of the threshold; equal passes.
+    threshold : float or None
+        None where the measurement brings it.
+    measure : callable
+        Without arguments; an :class:`engine.errors.HlbtError` that it raises says why there is no value.
+    group : str
+        As in :class:`Check`.
+
+    Returns
+    -------
+    Check
+        Not computed where `measure` refuses, or its value or threshold is not finite.
+    """
+    try:
+        value, summary, own = measure()
+        limit = threshold if own is None else own
+        if limit is None or not (math.isfinite(value) and math.isfinite(limit)):
+            raise DataError("It is not defined for these returns.")
+    except HlbtError as error:
+        return Check(name, label, None, f"Not computed. {error}", None, threshold, rule, group)
+    passed = value >= limit if rule == "at least" else value <= limit
+    return Check(name, label, bool(passed), summary, float(value), float(limit), rule, group)
