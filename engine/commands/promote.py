@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import ConfigOption, JsonOption, LimitOption, SetOption, cache_alone, folder_of
+from engine.commands.options import ConfigOption, JsonOption, SetOption, cache_alone, folder_of
 from engine.commands.progress import print_json, progress, show_all
 from engine.errors import ConfigError, HlbtError
 
@@ -35,7 +35,9 @@ def promote_command(
     account: Annotated[
         float | None, typer.Option("--account", metavar="USD", help="Size it is meant for; default: that of the run.")
     ] = None,
-    limit: LimitOption = None,
+    limit: Annotated[
+        list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="A limit of the account; none is off.")
+    ] = None,
     gates: Annotated[Path | None, typer.Option("--gates", metavar="FILE", help="Default research/gates.toml.")] = None,
     reports: Annotated[
         Path | None,
