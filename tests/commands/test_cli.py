@@ -224,7 +224,7 @@ def test_a_folder_that_is_no_run_is_never_overwritten(hlbt: Hlbt, cache: Path) -
     Path("precious").mkdir()
     Path("precious/thesis.txt").write_text("years")
     done = hlbt("backtest", *MOMENTUM, "--out", "precious", "--no-report")
-    assert done.code == 1 and "precious holds what is not of a run: thesis.txt" in done.err
+    assert done.code == 1 and "precious holds files that are not of a run: thesis.txt" in done.err
     assert Path("precious/thesis.txt").read_text() == "years"
     done = hlbt("backtest", *MOMENTUM, "--out", "run", "--no-report", "--set", "data.end=2024-02-01")
     assert done.code == 0

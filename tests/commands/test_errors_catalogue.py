@@ -262,7 +262,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"{BACKTEST} --set data.cache=holed-cache", *HOLE, "import again"),
     # --- where it goes
     (f"{BACKTEST} --out taken", "taken is a file", "Name a folder with --out"),
-    (f"{BACKTEST} --out torn-cache", "torn-cache holds what is not of a run", "Name another folder"),
+    (f"{BACKTEST} --out torn-cache", "torn-cache holds files that are not of a run", "Name another folder"),
     (f"{BACKTEST} --out taken/run", "taken/run cannot be written", "Mend the folder above it or name another"),
     # --- weights
     ("backtest --weights nowhere.csv", "nowhere.csv cannot be read", "No such file"),

@@ -65,7 +65,7 @@ def test_an_interrupted_demo_leaves_no_process(sign: signal.Signals) -> None:
         _, errors = demo.communicate()
     if sign == signal.SIGINT:
         assert demo.returncode == 130
-        assert errors == "hlbt: interrupted. What was finished is kept; run the command again to go on.\n"
+        assert errors == "hlbt: interrupted. Finished work is kept; run the command again to continue.\n"
     until = time.monotonic() + 20.0
     while alive(demo.pid) and time.monotonic() < until:
         time.sleep(0.1)

@@ -16,8 +16,8 @@ from engine.config import RunConfig
 from engine.errors import DataError
 from engine.reporting import charts
 from engine.reporting import run_page as pages
-from engine.reporting import tearsheet as report
 from engine.reporting.assumptions import modelled
+from engine.reporting.index_page import write_index
 from engine.runs import Origin, Run
 from helpers import studies_page
 from helpers.commands import Hlbt
@@ -45,7 +45,7 @@ def test_impact_is_in_every_sum(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("execution", "words"),
     [
-        ({}, "Decisions at 23:00 UTC, traded at that instant, on what was known just before."),
+        ({}, "Decisions at 23:00 UTC, traded at that instant, on data known just before."),
         ({"every_days": 7, "delay_hours": 2}, "Decisions every 7 days at 23:00 UTC, traded 2 h later, on"),
         ({"weekdays": ["mon", "thu"], "hour_utc": 5}, "Decisions at 05:00 UTC on mon, thu only, traded"),
     ],
@@ -92,7 +92,7 @@ def test_index_lists_every_run_and_the_damaged_ones(run: Run, tmp_path: Path) ->
     (tmp_path / "lacking" / "run.json").write_text(json.dumps({**record, "metrics": {}}))
     (tmp_path / "older" / "tearsheet.html").write_text("x")
     (tmp_path / "no run").mkdir()
-    text = report.write_index(tmp_path).read_text(encoding="utf-8")
+    text = write_index(tmp_path).read_text(encoding="utf-8")
     body = text[text.index("<tbody>") :]
     assert body.index("newer &amp; &lt;b&gt;") < body.index("older")
     assert "no run" not in body
@@ -100,7 +100,7 @@ def test_index_lists_every_run_and_the_damaged_ones(run: Run, tmp_path: Path) ->
     assert 'href="older/tearsheet.html"' in body
     assert body.count("no page yet") == 1
     assert body.count("SYNTHETIC") == 1
-    for words in ("schema 99", "JSONDecodeError", "no table of sections", "lacks metrics.equity_start_usd"):
+    for words in ("schema 99", "JSONDecodeError", "not a table of sections", "lacks metrics.equity_start_usd"):
         assert words in body
     assert f'data-v="{record["metrics"]["sharpe"]!r}"' in body
     assert f'data-v="{-record["metrics"]["fee_usd"] / record["metrics"]["equity_start_usd"]!r}"' in body
@@ -116,15 +116,15 @@ def test_index_of_two_thousand_runs(run: Run, tmp_path: Path) -> None:
         folder = tmp_path / f"drift-20241120-20250128-{number:08x}"
         folder.mkdir()
         (folder / "run.json").write_text(content)
-    written = report.write_index(tmp_path)
+    written = write_index(tmp_path)
     assert written.stat().st_size < 4_000_000
     assert written.read_text(encoding="utf-8").count("<tr>") == 2001
 
 
 def test_index_of_nothing(tmp_path: Path) -> None:
-    assert "No runs yet" in report.write_index(tmp_path).read_text(encoding="utf-8")
+    assert "No runs yet" in write_index(tmp_path).read_text(encoding="utf-8")
     with pytest.raises(DataError, match="is no folder of runs"):
-        report.write_index(tmp_path / "absent")
+        write_index(tmp_path / "absent")
 
 
 def printed(*parts: Any, width: int = 80) -> list[str]:
@@ -178,7 +178,7 @@ def test_a_damaged_sweep_leaves_the_others_on_the_index(run: Run, tmp_path: Path
         (tmp_path / name / "sweep.json").write_text(content)
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text((run.folder / "run.json").read_text())
-    text = report.write_index(tmp_path).read_text(encoding="utf-8")
+    text = write_index(tmp_path).read_text(encoding="utf-8")
     assert ">Drift<" in text and "1 run<" in text
     sweeps = text[text.index('id="sweeps"') :]
     for name in ("torn", "other", "list"):
