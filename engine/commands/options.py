@@ -1,4 +1,4 @@
-"""Options that the commands share, and what they stand for."""
+"""Options that the commands share, and their values: config, parameters, folders, cache, clock."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values r
 
 
 def config_of(path: Path | None, settings: list[str] | None) -> RunConfig:
-    """The settings of ``--config`` and ``--set``."""
+    """The config of ``--config`` and ``--set``."""
     from engine.config import RunConfig
 
     return RunConfig.load(path, settings or ())
@@ -47,10 +47,10 @@ def cache_alone(path: Path | None, settings: list[str] | None, refusal: HlbtErro
 
     from engine.config import RunConfig
 
-    given = config_of(path, settings)
-    if replace(given, data=replace(given.data, cache=None)) != RunConfig():
+    config = config_of(path, settings)
+    if replace(config, data=replace(config.data, cache=None)) != RunConfig():
         raise refusal
-    return given.data.cache
+    return config.data.cache
 
 
 def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
@@ -61,14 +61,14 @@ def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
 
 
 def folder_of(named: Path) -> Path:
-    """Folder of a run or a sweep: as it is written, or below the reports where a bare name here is none of the two."""
+    """Folder of a run or a sweep: the path as given, or below reports/ for a name that is neither in this folder."""
     below = REPORTS / named
-    ours = any((named / record).is_file() for record in ("run.json", "sweep.json"))
-    return named if ours or len(named.parts) > 1 or (named.exists() and not below.is_dir()) else below
+    complete = any((named / record).is_file() for record in ("run.json", "sweep.json"))
+    return named if complete or len(named.parts) > 1 or (named.exists() and not below.is_dir()) else below
 
 
 def reports_folder() -> Path:
-    """The folder of all reports, made when absent."""
+    """The folder of all reports; made if it does not exist."""
     try:
         REPORTS.mkdir(exist_ok=True)
     except OSError as error:
@@ -77,14 +77,14 @@ def reports_folder() -> Path:
 
 
 def cache_of(config: RunConfig) -> Path:
-    """The cache's folder under those settings."""
+    """The cache's folder for a config."""
     from engine.data.panel_loader import cache_path
 
     return cache_path(config.data.cache)
 
 
 def store_of(config: RunConfig) -> Store:
-    """The cache under those settings."""
+    """The cache for a config."""
     from engine.data.cache import Store
 
     return Store(cache_of(config))

@@ -1,4 +1,4 @@
-"""``hlbt oracle``: is an oracle free of look-ahead, and what is its signal worth."""
+"""``hlbt oracle``: the look-ahead audit of an oracle and the analysis of its signal."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PathArgument = Annotated[
     str, typer.Argument(metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
 ]
 
-oracle_app = typer.Typer(help="Examine an oracle: look-ahead, signal.", no_args_is_help=True)
+oracle_app = typer.Typer(help="Check an oracle for look-ahead, analyse its signal.", no_args_is_help=True)
 
 
 @oracle_app.command("check")
@@ -32,13 +32,13 @@ def check_command(
     param: ParamOption = None,
     cuts: Annotated[
         int | None,
-        typer.Option("--cuts", metavar="N", help="Instants at which the data are cut; default all while they are few."),
+        typer.Option("--cuts", metavar="N", help="Number of instants at which the data are cut; default all if few."),
     ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Audit an oracle for look-ahead; the exit code is not 0 when it fails a check.
+    """Audit an oracle for look-ahead; the exit code is 1 when it fails a check.
 
     Example: hlbt oracle check research.oracles.momentum:Momentum --param lookback_hours=72
     """
@@ -77,7 +77,7 @@ def report_command(
     path: PathArgument,
     param: ParamOption = None,
     horizon: Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Days of the forward return.")] = 1,
-    quantiles: Annotated[int, typer.Option("--quantiles", metavar="Q", help="Groups that the coins are cut into.")] = 5,
+    quantiles: Annotated[int, typer.Option("--quantiles", metavar="Q", help="Number of groups of coins.")] = 5,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="The page; default reports/signals-<name>-....html.")
     ] = None,
