@@ -144,7 +144,7 @@ def test_credentials_are_seen_and_never_shown(monkeypatch: pytest.MonkeyPatch, h
                     for words in ((), ("--json",)):
                         code, out, err = hlbt("doctor", "--base-url", "http://127.0.0.1:9", *words)
                         assert code == 0
-                        assert "HyperLiquid" in out
+                        assert "hyperliquid" in out.lower()
                         for value in (*secrets.values(), "inthefile"):
                             assert value not in out + err and value.removeprefix("0x") not in out + err
 

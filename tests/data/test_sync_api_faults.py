@@ -322,7 +322,7 @@ NURSERY = """
 import os, sys
 import pandas as pd
 import hyperliquid.info
-from effort import some
+from helpers.effort import some
 from engine.data.sync_api import sync_api
 from engine.data.cache import Store
 import pyarrow.parquet

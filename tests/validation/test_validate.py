@@ -66,7 +66,7 @@ def edge(study: Study, panel: Panel) -> Verdict:
 def luck() -> tuple[Study, Panel]:
     panel = market(1, 200, 10, 0.0)
     free = RunConfig.from_dict({"costs": {"taker_bps": 0.0, "half_spread_bps": 0.0}})
-    return study_of(panel, "studies:Noise", {"seed": list(range(80))}, config=free), panel
+    return study_of(panel, "helpers.studies:Noise", {"seed": list(range(80))}, config=free), panel
 
 
 def by_name(verdict: Verdict) -> dict[str, Check]:
@@ -244,7 +244,7 @@ def test_one_set_and_few_days() -> None:
 
 def test_a_study_that_never_traded() -> None:
     panel = market(3, 40, 6, 0.0005)
-    idle = study_of(panel, "studies:Noise", {"seed": [1, 2]}, {"scale": 1e-9})
+    idle = study_of(panel, "helpers.studies:Noise", {"seed": [1, 2]}, {"scale": 1e-9})
     with pytest.raises(DataError, match="No set of the study test-study has a sharpe"):
         validate(idle, panel)
 
