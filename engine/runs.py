@@ -121,12 +121,17 @@ def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[s
 
 def run_name(result: Result, origin: Origin) -> str:
     """Name of a run's folder: its oracle or file, its span, and a digest of everything that decides its numbers."""
+    return dated_name(origin, result.panel, result.config)
+
+
+def dated_name(origin: Origin, panel: Panel, config: RunConfig, *settings: object) -> str:
+    """``momentum-20241001-20250331-1a2b3c4d``: label, span, and a digest of the arguments and of hlbt's own code."""
     state = json.dumps(
-        [asdict(origin), result.config.digest, result.panel.digest, code_digest()], sort_keys=True, default=str
+        [asdict(origin), config.digest, panel.digest, code_digest(), *settings], sort_keys=True, default=str
     )
     label = "".join(letter if letter.isalnum() else "-" for letter in origin.name.lower()).strip("-")
-    index = result.panel.index
-    return f"{label}-{index[0]:%Y%m%d}-{index[-1]:%Y%m%d}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(state.encode()).hexdigest()[:8]
+    return f"{label}-{panel.index[0]:%Y%m%d}-{panel.index[-1]:%Y%m%d}-{digest}"
 
 
 def save_run(

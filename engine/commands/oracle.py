@@ -52,7 +52,7 @@ def check_command(
     with progress() as step:
         step(0, 1, "loading the panel")
         panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
-        found = audit(path, panel, decisions_of(panel, settled), settled, parameters=parameters, cuts=cuts, step=step)
+        result = audit(path, panel, decisions_of(panel, settled), settled, parameters=parameters, cuts=cuts, step=step)
     if as_json:
         print_json(
             {
@@ -62,14 +62,14 @@ def check_command(
                 "start": panel.index[0].isoformat(),
                 "end": panel.index[-1].isoformat(),
                 "coins": len(panel.coins),
-                **found.to_dict(),
+                **result.to_dict(),
             }
         )
     else:
-        show_all(audit_table(found, panel.synthetic))
-    found.raise_for_failure()
+        show_all(audit_table(result, panel.synthetic))
+    result.raise_for_failure()
     if not as_json:
-        show_all(found.message())
+        show_all(result.message())
 
 
 @oracle_app.command("report")
@@ -104,9 +104,9 @@ def report_command(
     with progress() as step:
         step(0, 3, "loading the panel")
         panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
-        found = analyse(oracle, panel, settled, horizon, quantiles, step)
+        signals = analyse(oracle, panel, settled, horizon, quantiles, step)
         origin = Origin(
-            found.name,
+            signals.name,
             "oracle",
             path,
             bound_parameters(type(oracle), parameters),
@@ -114,8 +114,8 @@ def report_command(
         )
         step(3, 3, "page")
         if out is None:
-            out = reports_folder() / page_name(found, panel, settled, origin)
-        page = write_signals(out, found, panel, settled, origin)
+            out = reports_folder() / page_name(signals, panel, settled, origin)
+        page = write_signals(out, signals, panel, settled, origin)
     if as_json:
         print_json(
             {
@@ -126,9 +126,11 @@ def report_command(
                 "start": panel.index[0].isoformat(),
                 "end": panel.index[-1].isoformat(),
                 "coins": len(panel.coins),
-                **found.to_dict(),
+                **signals.to_dict(),
             }
         )
         return
     label = "SYNTHETIC DATA\n" if panel.synthetic else ""
-    show_all(f"{label}{found.name}\n" + "\n".join(f"- {sentence}" for sentence in conclusions(found)), f"Page: {page}")
+    show_all(
+        f"{label}{signals.name}\n" + "\n".join(f"- {sentence}" for sentence in conclusions(signals)), f"Page: {page}"
+    )

@@ -8,11 +8,10 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from engine.clock import show
 from engine.config import RunConfig
 from engine.panel import Panel
 from engine.reporting import charts
-from engine.reporting.html import ratio, templates, usd, write_page
+from engine.reporting.html import ratio, span, templates, usd, write_page
 from engine.runs import Origin
 from engine.simulation.capacity import COSTS, LARGE_SHARE, Limits, limits
 
@@ -35,7 +34,7 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
         .render(
             origin=origin,
             synthetic=panel.synthetic,
-            span=f"{show(index[0])} to {show(index[-1])}",
+            span=span(index[0], index[-1]),
             coins=len(panel.coins),
             config=config,
             rows=table.to_dict("records"),

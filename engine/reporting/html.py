@@ -107,6 +107,11 @@ def moment(value: object) -> str:
         return str(value)
 
 
+def span(start: object, end: object) -> str:
+    """Two instants as ``2024-10-01 00:00 UTC to 2025-03-31 23:00 UTC``."""
+    return f"{moment(start)} to {moment(end)}"
+
+
 def _number(value: float, form: str) -> str:
     if math.isnan(value):
         return "n/a"

@@ -19,7 +19,7 @@ from engine.clock import HOUR, show
 from engine.errors import DataError
 from engine.reporting import charts
 from engine.reporting.assumptions import modelled
-from engine.reporting.html import percent, ratio, templates, usd
+from engine.reporting.html import percent, ratio, span, templates, usd
 from engine.runs import BENCHMARK, SCHEMA, Run
 from engine.simulation import metrics
 from engine.simulation.result import FLOWS
@@ -215,7 +215,7 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
         .render(
             record=record,
             notes=notes,
-            span=f"{show(pd.Timestamp(record['span']['start']))} to {show(pd.Timestamp(record['span']['end']))}",
+            span=span(record["span"]["start"], record["span"]["end"]),
             days=record["span"]["hours"] / 24.0,
             liquidated=None if liquidated is None else show(pd.Timestamp(liquidated)),
             tiles=tiles(record),
@@ -351,7 +351,7 @@ def coin_tables(record: Mapping[str, Any]) -> tuple[list[CoinRow], list[CoinRow]
 def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
     """The row of a run on the index page, from its ``run.json``."""
     check_record(record, folder)
-    origin, span = record["origin"], record["span"]
+    origin, dates = record["origin"], record["span"]
     start = figure(record, "equity_start_usd")
     names = ("equity_end_usd", "total_return", "cagr", "sharpe", "max_drawdown", "turnover_daily")
     # The spread column includes impact, as in the tables of coins.
@@ -362,8 +362,8 @@ def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
         name=str(origin["name"]),
         path=str(origin["path"]),
         parameters=", ".join(f"{key}={value}" for key, value in dict(origin["parameters"]).items()),
-        start=str(span["start"])[:10],
-        end=str(span["end"])[:10],
+        start=str(dates["start"])[:10],
+        end=str(dates["end"])[:10],
         synthetic=bool(record["synthetic"]),
         liquidated=record["metrics"]["liquidated_at"] is not None,
         created=str(record["created"]),

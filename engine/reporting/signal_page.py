@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from engine.clock import show
 from engine.config import RunConfig
 from engine.oracles.signal_analysis import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
 from engine.panel import Panel
-from engine.provenance import code_digest
 from engine.reporting import charts
-from engine.reporting.html import bps, percent, ratio, templates, write_page
+from engine.reporting.html import bps, percent, ratio, span, templates, write_page
 from engine.reporting.run_page import Tile
-from engine.runs import Origin
+from engine.runs import Origin, dated_name
 
 #: Horizons of the table; the chart has all.
 LISTED = (1, 2, 3, 5, 7, 10, 14, 20, 30)
@@ -32,10 +27,7 @@ NOTABLE = 2.0
 
 def page_name(signals: Signals, panel: Panel, config: RunConfig, origin: Origin) -> str:
     """File name of the page: the signal, its span, and a digest of everything that decides its figures."""
-    state = [asdict(origin), config.digest, panel.digest, code_digest(), signals.horizon_days, signals.quantiles]
-    digest = hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    label = "".join(letter if letter.isalnum() else "-" for letter in signals.name.lower()).strip("-")
-    return f"signals-{label}-{panel.index[0]:%Y%m%d}-{panel.index[-1]:%Y%m%d}-{digest}.html"
+    return f"signals-{dated_name(origin, panel, config, signals.horizon_days, signals.quantiles)}.html"
 
 
 def write_signals(path: Path, signals: Signals, panel: Panel, config: RunConfig, origin: Origin) -> Path:
@@ -55,7 +47,7 @@ def write_signals(path: Path, signals: Signals, panel: Panel, config: RunConfig,
             origin=origin,
             signals=signals,
             synthetic=panel.synthetic,
-            span=f"{show(index[0])} to {show(index[-1])}",
+            span=span(index[0], index[-1]),
             coins=len(panel.coins),
             decisions=len(signals.daily),
             config=config,

@@ -105,20 +105,20 @@ def _levels(values: list[Any]) -> tuple[list[Any], np.ndarray]:
     code_of: dict[tuple[type, str], int] = {}
     codes = np.array([code_of.setdefault((type(value), repr(value)), len(code_of)) for value in values], dtype=np.int64)
     first = np.unique(codes, return_index=True)[1]
-    return [values[place] for place in first], codes
+    return [values[index] for index in first], codes
 
 
 def _axis(name: str, values: list[Any], codes: np.ndarray) -> Axis:
     used = np.unique(codes)
-    kept = [values[place] for place in used]
+    kept = [values[index] for index in used]
     codes = np.searchsorted(used, codes)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in kept)
     numeric = numeric and all(math.isfinite(value) for value in kept)
     if numeric:
-        order = sorted(range(len(kept)), key=lambda place: kept[place])
+        order = sorted(range(len(kept)), key=lambda index: kept[index])
         rank = np.empty(len(kept), dtype=np.int64)
         rank[order] = np.arange(len(kept))
-        kept, codes = [kept[place] for place in order], rank[codes]
+        kept, codes = [kept[index] for index in order], rank[codes]
     return Axis(name, kept, codes, numeric)
 
 
@@ -176,8 +176,8 @@ def _axis_column(axis: Axis, rows: np.ndarray) -> dict[str, Any]:
         "kind": "number" if axis.numeric else "text",
         "form": "axis",
         "main": True,
-        "values": [labels[place] for place in used],
-        "numbers": [axis.levels[place] for place in used] if axis.numeric else None,
+        "values": [labels[index] for index in used],
+        "numbers": [axis.levels[index] for index in used] if axis.numeric else None,
         "codes": packed(codes),
     }
 
@@ -231,15 +231,15 @@ def heat(study: Study, axes: Sequence[Axis], winner: int | None, progress: Progr
     sharpe = numbers(study, "sharpe")
     ranked = ranking(sharpe)[: int(np.isfinite(sharpe).sum())]
     ascending = [np.argsort(row, kind="stable")[: int(np.isfinite(row).sum())] for row in values]
-    keys = [*((place,) for place in range(len(axes))), *combinations(range(len(axes)), 2)]
+    keys = [*((index,) for index in range(len(axes))), *combinations(range(len(axes)), 2)]
     cells = {}
     for done, key in enumerate(keys):
         if progress is not None:
             progress(done, len(keys), "heat maps")
-        shape = [len(grouped[place][0]) for place in key]
-        flat = np.ravel_multi_index([grouped[place][1] for place in key], shape).astype(np.int32)
+        shape = [len(grouped[index][0]) for index in key]
+        flat = np.ravel_multi_index([grouped[index][1] for index in key], shape).astype(np.int32)
         size = math.prod(shape)
-        others = [axis for place, axis in enumerate(axes) if place not in key]
+        others = [axis for index, axis in enumerate(axes) if index not in key]
         cells["-".join(map(str, key))] = {
             "count": packed(np.bincount(flat[ranked], minlength=size)),
             "median": packed(_medians(values, ascending, flat, size)),

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pandas as pd
 from markupsafe import Markup
 
-from engine.clock import DAYS_PER_YEAR, show
+from engine.clock import DAYS_PER_YEAR
 from engine.errors import DataError
 from engine.reporting import sweep_charts
-from engine.reporting.html import percent, ratio, templates, usd, write_page
+from engine.reporting.html import percent, ratio, span, templates, usd, write_page
 from engine.reporting.sweep_charts import Progress
 from engine.sweeps.study import ERROR, PAGE, Study
 
@@ -355,10 +354,8 @@ def _failures(study: Study) -> list[tuple[str, int]]:
 
 
 def _span(record: Mapping[str, Any]) -> str:
-    span = _mapping(record.get("span"))
-    if "start" not in span or "end" not in span:
-        return ""
-    return f"{show(pd.Timestamp(span['start']))} to {show(pd.Timestamp(span['end']))}"
+    dates = _mapping(record.get("span"))
+    return span(dates["start"], dates["end"]) if "start" in dates and "end" in dates else ""
 
 
 def _plotly() -> Markup:
