@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import ConfigOption, JsonOption, SetOption, cache_alone, folder_of
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, LimitOption, SetOption, cache_alone, folder_of
 from engine.commands.progress import print_json, progress, show_all
+from engine.commands.tables import checks_table
+from engine.commands.validate import GatesOption
 from engine.errors import ConfigError, HlbtError
 
 if TYPE_CHECKING:
@@ -18,14 +20,21 @@ if TYPE_CHECKING:
     from engine.panel import Panel
     from engine.promotion.candidate import Candidate
     from engine.promotion.gates import Examination
-    from engine.promotion.promote import Override
+    from engine.promotion.promote import Override, Promotion
+    from engine.promotion.renewal import Renewal
 
 PROMOTED = Path("research") / "promoted"
 
 
 def promote_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or a sweep for its winner; or its name.")],
-    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Of the strategy: NAME.json.")],
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="Run folder, or a sweep for its winner; or its name.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Of the strategy: NAME.json.")] = None,
+    renew: Annotated[
+        Path | None,
+        typer.Option("--renew", metavar="SPEC", help="Run the gates again for a spec of which only the code changed."),
+    ] = None,
     override: Annotated[
         list[str] | None, typer.Option("--override", metavar="GATE", help="Let a failed gate pass; with --reason.")
     ] = None,
@@ -35,10 +44,8 @@ def promote_command(
     account: Annotated[
         float | None, typer.Option("--account", metavar="USD", help="Size it is meant for; default: that of the run.")
     ] = None,
-    limit: Annotated[
-        list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="A limit of the account; none is off.")
-    ] = None,
-    gates: Annotated[Path | None, typer.Option("--gates", metavar="FILE", help="Default research/gates.toml.")] = None,
+    limit: LimitOption = None,
+    gates: GatesOption = None,
     reports: Annotated[
         Path | None,
         typer.Option("--reports", metavar="DIR", help="Of sweeps and trials; default: where RUN lies."),
@@ -53,54 +60,80 @@ def promote_command(
     """Put a run before the gates of research/gates.toml; write research/promoted/NAME.json if all let it pass.
 
     A refusal names every gate that failed, and the exit code is 7. A gate that is overridden, with its reason, is part
-    of the spec. The config is the run's own; --set may only move data.cache.
+    of the spec. The config is the run's own; --set may only move data.cache. After an update of hlbt or of the oracle's
+    code, --renew SPEC runs the gates again and writes the spec anew, if nothing else differs.
 
     Example: hlbt promote reports/momentum-20241001-20250331-1a2b3c4d --name momentum
     """
-    from engine.promotion.candidate import check_current, read_candidate
-    from engine.promotion.gates import examine, read_gates
-    from engine.promotion.promote import (
-        check_name,
-        check_overrides,
-        default_gates,
-        limits_of,
-        overrides_of,
-        save_spec,
-        spec_of,
-        spec_path,
-    )
+    from engine.promotion.gates import read_gates
+    from engine.validation.thresholds import installed_gates_file
 
     # All that can be refused without the data is refused before they are read.
-    check_name(name)
-    path = out / f"{name}.json" if dry_run else spec_path(out, name, replace)
-    file = read_gates(gates or default_gates())
-    waived = overrides_of(override or [], reason or [])
-    limits_of(file.limits, limit or [], 0.0)
-    candidate = read_candidate(folder_of(run), reports)
+    file = read_gates(gates or installed_gates_file())
+    promotion: Promotion | Renewal
+    if renew is not None:
+        if run or name or override or reason or limit or replace or account is not None or out != PROMOTED:
+            raise ConfigError(
+                f"--renew {renew} takes all of a spec but its code as it is. Leave out RUN, --name, --override, "
+                "--reason, --account, --limit, --out and --replace; or promote the run anew without --renew."
+            )
+        from engine.promotion.renewal import read_renewal
+
+        path = renew if renew.suffix == ".json" or renew.exists() else PROMOTED / f"{renew}.json"
+        promotion = read_renewal(path, reports or REPORTS, file)
+    elif run is None or name is None:
+        raise typer.BadParameter("give a run and a name, RUN --name NAME; or a spec to renew, --renew SPEC")
+    else:
+        from engine.promotion.candidate import read_candidate
+        from engine.promotion.promote import Promotion, check_name, limits_of, overrides_of, spec_path
+
+        check_name(name)
+        path = out / f"{name}.json" if dry_run else spec_path(out, name, replace)
+        waived = overrides_of(override or [], reason or [])
+        limits_of(file.limits, limit or [], 0.0)
+        candidate = read_candidate(folder_of(run), reports)
+        size = candidate.config.account.initial_equity_usd if account is None else account
+        promotion = Promotion(candidate, name, file, waived, tuple(limit or ()), size)
+    _decide(promotion, path, dry_run, config, settings, as_json)
+
+
+def _decide(
+    promotion: Promotion | Renewal,
+    path: Path,
+    dry_run: bool,
+    config: Path | None,
+    settings: list[str] | None,
+    as_json: bool,
+) -> None:
+    """Run the gates, show them, and write the spec unless one refuses."""
+    from engine.promotion.gates import examine
+    from engine.promotion.promote import save_spec
+
+    candidate, waived = promotion.candidate, promotion.overrides
     with progress() as step:
         step(0, 1, "loading the panel")
         panel = _panel(candidate, config, settings)
-        check_current(candidate, panel)
-        size = candidate.config.account.initial_equity_usd if account is None else account
-        found = examine(candidate, panel, file.thresholds, size, step)
+        candidate = promotion.current(panel)
+        if candidate.earlier and candidate.earlier[0] == candidate.digests:
+            _show_current(path, as_json)
+            return
+        examination = examine(candidate, panel, promotion.file.thresholds, promotion.account_usd, step)
     if not as_json:
-        show_all(gates_table(found, waived, candidate.name, panel.synthetic))
-    said = _said(found, waived, candidate, panel)
+        show_all(gates_table(examination, waived, candidate.name, panel.synthetic))
+    content = _content(examination, waived, candidate, panel)
     try:
-        check_overrides(found, waived)
-        limits, notes = limits_of(file.limits, limit or [], found.gross)
         created = datetime.now(UTC).isoformat(timespec="seconds")
-        spec = spec_of(candidate, panel, found, waived, limits, file, name, created)
+        spec, notes = promotion.spec(candidate, panel, examination, created)
         if not dry_run:
             save_spec(spec, path)
     except HlbtError as error:
         if as_json:
-            print_json({**said, "promoted": False, "refusal": str(error)})
+            print_json({**content, "promoted": False, "refusal": str(error)})
         raise
     notes += _notes(candidate, panel)
     if as_json:
-        content = {**spec.to_dict(), "digest": spec.digest}
-        print_json({**said, "promoted": not dry_run, "path": str(path), "notes": notes, "spec": content})
+        plain = {**spec.to_dict(), "digest": spec.digest}
+        print_json({**content, "promoted": not dry_run, "path": str(path), "notes": notes, "spec": plain})
         return
     show_all(*(f"NOTE: {note}." for note in notes))
     show_all(
@@ -110,19 +143,28 @@ def promote_command(
     )
 
 
-def _said(found: Examination, waived: tuple[Override, ...], candidate: Candidate, panel: Panel) -> dict[str, Any]:
-    """What a script would read of an examination."""
+def _show_current(path: Path, as_json: bool) -> None:
+    if as_json:
+        print_json({"promoted": False, "current": True, "path": str(path)})
+    else:
+        show_all(f"{path} is current: data and code are those of its promotion. Nothing was written.")
+
+
+def _content(
+    examination: Examination, waived: tuple[Override, ...], candidate: Candidate, panel: Panel
+) -> dict[str, Any]:
+    """What ``--json`` prints of an examination."""
     from dataclasses import asdict
 
-    from engine.promotion.gates import plain_gates
+    from engine.promotion.gates import gates_to_json
 
     return {
         "run": candidate.name,
-        "sweep": found.sweep,
-        "trials": found.trials,
-        "account_usd": found.account_usd,
+        "sweep": examination.sweep,
+        "trials": examination.trials,
+        "account_usd": examination.account_usd,
         "synthetic": panel.synthetic,
-        "gates": plain_gates(found.gates),
+        "gates": gates_to_json(examination.gates),
         "overrides": [asdict(override) for override in waived],
     }
 
@@ -136,26 +178,14 @@ def _notes(candidate: Candidate, panel: Panel) -> list[str]:
     return notes
 
 
-def gates_table(found: Examination, waived: tuple[Override, ...], name: str, synthetic: bool) -> Table:
+def gates_table(examination: Examination, waived: tuple[Override, ...], name: str, synthetic: bool) -> Table:
     """The gates, a row each."""
-    from rich.markup import escape
-    from rich.table import Table
-
     label = "  [SYNTHETIC DATA]" if synthetic else ""
-    sweep = f"sweep {found.sweep}" if found.sweep else "no sweep"
-    title = f"{name}: {sweep}, {found.trials:,} trials, {found.account_usd:,.0f} USD{label}"
-    table = Table(title=escape(title), title_justify="left")
-    for heading in ("gate", "value", "asked", "", "what was seen"):
-        table.add_column(
-            heading, justify="right" if heading in ("value", "asked") else "left", no_wrap=heading != "what was seen"
-        )
-    names = {override.gate for override in waived}
-    for gate in found.gates:
-        outcome = "passed" if gate.passed else "OVERRIDDEN" if gate.name in names else "FAILED"
-        value = "" if gate.value is None else f"{gate.value:,.4g}"
-        asked = f"{'>=' if gate.rule == 'at least' else '<='} {gate.threshold:g}"
-        table.add_row(gate.name, value, asked, outcome, escape(gate.says), style=None if gate.passed else "bold")
-    return table
+    sweep = f"sweep {examination.sweep}" if examination.sweep else "no sweep"
+    title = f"{name}: {sweep}, {examination.trials:,} trials, {examination.account_usd:,.0f} USD{label}"
+    columns = ("check", "value", "required", "outcome", "result")
+    words = {"not computed": "FAILED"}  # a gate that cannot be computed is closed
+    return checks_table(examination.gates, title, columns, words, [override.gate for override in waived])
 
 
 def _panel(candidate: Candidate, config: Path | None, settings: list[str] | None) -> Panel:

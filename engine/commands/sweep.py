@@ -16,7 +16,7 @@ from engine.errors import ConfigError, did_you_mean
 if TYPE_CHECKING:
     from engine.sweeps.grid import StudyFile
     from engine.sweeps.study import Study
-    from engine.validation.validate import Verdict
+    from engine.validation.verdict import Verdict
 
 StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="A study file; or use the options.")]
 OraclesOption = Annotated[
@@ -154,7 +154,7 @@ def _show(study: Study, verdict: Verdict | None, as_json: bool) -> None:
                 "folder": str(study.folder),
                 "sets": study.record["sets"],
                 "synthetic": study.record["synthetic"],
-                "best": None if best is None else {**study.chosen(best), "metrics": dict(study.table.iloc[best])},
+                "best": None if best is None else {**study.params(best), "metrics": dict(study.table.iloc[best])},
                 "verdict": None if verdict is None else verdict.to_dict(),
             }
         )

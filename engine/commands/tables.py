@@ -284,7 +284,7 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
         title += "  [SYNTHETIC DATA]"
     table = Table(title=title, title_justify="left")
     best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
-    best_sets = [(study.chosen(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
+    best_sets = [(study.params(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
     for chosen, _ in best_sets:
         if "oracle" in chosen:
             chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]

@@ -10,6 +10,7 @@ import typer
 
 from engine.commands.options import ConfigOption, JsonOption, SetOption, cache_alone, folder_of
 from engine.commands.progress import Progress, print_json, progress, show_all
+from engine.commands.tables import checks_table
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -17,11 +18,15 @@ if TYPE_CHECKING:
 
     from engine.panel import Panel
     from engine.sweeps.study import Study
+    from engine.validation.thresholds import Thresholds
     from engine.validation.verdict import Verdict
 
 #: Exit code of ``--strict`` for a verdict that does not pass; 1 is an error, a verdict is none.
 NOT_PASSED = 2
 
+GatesOption = Annotated[
+    Path | None, typer.Option("--gates", metavar="FILE", help="Thresholds; default: the installed research/gates.toml.")
+]
 TopOption = Annotated[int, typer.Option("--top", min=0, max=50, help="Tearsheets of so many best sets.")]
 
 
@@ -31,6 +36,7 @@ def validate_command(
         bool, typer.Option("--strict", help=f"Exit with {NOT_PASSED} unless every check passes.")
     ] = False,
     top: TopOption = 3,
+    gates: GatesOption = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -43,11 +49,13 @@ def validate_command(
     Example: hlbt validate reports/momentum-grid-1a2b3c4d
     """
     from engine.sweeps.study import VERDICT, load_study
+    from engine.validation.thresholds import Thresholds
 
+    thresholds = Thresholds.read(gates)
     folder = folder_of(sweep)
     study = load_study(folder)
     panel = panel_of(study, config, settings)
-    verdict = judge(study, panel, folder.parent, top)
+    verdict = judge(study, panel, folder.parent, top, thresholds)
     if as_json:
         print_json({"verdict": str(folder / VERDICT), **verdict.to_dict()})
     else:
@@ -56,10 +64,10 @@ def validate_command(
         raise typer.Exit(NOT_PASSED)
 
 
-def judge(study: Study, panel: Panel, reports: Path, top: int) -> Verdict:
+def judge(study: Study, panel: Panel, reports: Path, top: int, thresholds: Thresholds | None = None) -> Verdict:
     """:func:`judged`, with a progress bar."""
     with progress() as step:
-        return judged(study, panel, reports, top, step)
+        return judged(study, panel, reports, top, step, thresholds=thresholds)
 
 
 def judged(
@@ -69,6 +77,7 @@ def judged(
     top: int,
     step: Progress = lambda _done, _total, _what: None,
     make: Callable[[Path], object] | None = None,
+    thresholds: Thresholds | None = None,
 ) -> Verdict:
     """Verdict of a sweep by all trials below `reports`, tearsheets of its best sets, and its page.
 
@@ -80,7 +89,7 @@ def judged(
 
     assert study.folder is not None
     trials = count_trials(reports, families_of(study.record))
-    verdict = validate(study, panel, trials if trials.total else None, progress=step)
+    verdict = validate(study, panel, trials if trials.total else None, thresholds, progress=step)
     verdict.save(study.folder)
     tearsheets = _tearsheets(study, panel, top, step, make)
     write_sweep_page(study, verdict.to_dict(), tearsheets, step)
@@ -99,17 +108,17 @@ def _tearsheets(
 
     assert study.folder is not None
     sharpe = study.table["sharpe"].to_numpy()
-    ranked = [int(place) for place in np.argsort(-sharpe, kind="stable") if sharpe[place] == sharpe[place]]
+    ranked = [int(row) for row in np.argsort(-sharpe, kind="stable") if sharpe[row] == sharpe[row]]
     links: dict[int, str] = {}
-    for number, place in enumerate(ranked[:top]):
+    for number, row in enumerate(ranked[:top]):
         step(number, top, "tearsheets of the best sets")
-        setting = study.setting(place)
-        result, origin = run_oracle(panel, setting.config, setting.oracle, setting.parameters)
+        parameter_set = study.parameter_set(row)
+        result, origin = run_oracle(panel, parameter_set.config, parameter_set.oracle, parameter_set.parameters)
         folder = study.folder / TOP / run_name(result, origin)
         save_run(result, origin, folder, study.record["created"], None if make else write_tearsheet)
         if make:
             make(folder)
-        links[place] = f"{TOP}/{folder.name}/tearsheet.html"
+        links[row] = f"{TOP}/{folder.name}/tearsheet.html"
     return links
 
 
@@ -142,25 +151,13 @@ def verdict_parts(study: Study, verdict: Verdict) -> list[Table | str]:
     return [
         verdict_table(verdict, bool(study.record["synthetic"])),
         *(f"NOTE: {note}" for note in verdict.details["notes"]),
-        f"{'PASSED' if verdict.passed else 'NOT PASSED'}. {verdict.says}",
+        f"{'PASSED' if verdict.passed else 'NOT PASSED'}. {verdict.summary}",
         f"Page: {study.folder / PAGE}",
     ]
 
 
 def verdict_table(verdict: Verdict, synthetic: bool) -> Table:
     """The checks, a row each."""
-    from rich.table import Table
-
     label = "  [SYNTHETIC DATA]" if synthetic else ""
-    table = Table(title=f"Verdict on {verdict.study}{label}", title_justify="left")
-    for heading in ("check", "value", "asked", ""):
-        table.add_column(
-            heading, justify="right" if heading in ("value", "asked") else "left", no_wrap=heading != "check"
-        )
-    for check in verdict.checks:
-        outcome = {True: "passed", False: "FAILED", None: "not computed"}[check.passed]
-        sign = ">=" if check.rule == "at least" else "<="
-        value = "" if check.value is None else f"{check.value:,.3g}" if abs(check.value) < 1e6 else "endless"
-        asked = "" if check.threshold is None else f"{sign} {check.threshold:,.3g}"
-        table.add_row(check.label, value, asked, outcome, style="bold" if check.passed is False else None)
-    return table
+    columns = ("meaning", "value", "required", "outcome")
+    return checks_table(verdict.checks, f"Verdict on {verdict.study}{label}", columns)

@@ -27,7 +27,7 @@ from engine.validation.reruns import codes_of
 
 @dataclass(frozen=True)
 class Candidate:
-    """What a run says of itself.
+    """The record of a run that is to be promoted.
 
     Attributes
     ----------
@@ -48,6 +48,8 @@ class Candidate:
         Folder in which sweeps and the ledger of trials are looked for.
     sweep : Path or None
         The sweep that it lies in or stands for.
+    earlier : tuple of mapping
+        Digests before each renewal of its spec, which its sweep may still have; empty for a promotion.
     """
 
     name: str
@@ -60,6 +62,7 @@ class Candidate:
     digests: Mapping[str, str]
     reports: Path
     sweep: Path | None
+    earlier: tuple[Mapping[str, str], ...] = ()
 
 
 def read_candidate(folder: Path, reports: Path | None = None) -> Candidate:
@@ -96,15 +99,15 @@ def read_candidate(folder: Path, reports: Path | None = None) -> Candidate:
 def _of_run(folder: Path, reports: Path | None) -> Candidate:
     """A run of an oracle."""
     record = load_run(folder).record
-    origin, place = record["origin"], folder.resolve()
+    origin, resolved = record["origin"], folder.resolve()
     if origin["kind"] != "oracle":
         raise PromotionError(
             f"Run {folder.name} traded the weights file {origin['path']}: there is no oracle that could be asked for "
             "the weights of tomorrow, so there is nothing to promote. Write the idea as an oracle, or trade the file "
             "itself with `hlbt live rebalance --weights FILE`."
         )
-    above = place.parent.parent
-    sweep = above if place.parent.name == TOP and (above / RECORD).is_file() else None
+    above = resolved.parent.parent
+    sweep = above if resolved.parent.name == TOP and (above / RECORD).is_file() else None
     return Candidate(
         str(record["name"]),
         origin["path"],
@@ -114,31 +117,31 @@ def _of_run(folder: Path, reports: Path | None) -> Candidate:
         record["span"]["start"],
         record["span"]["end"],
         {"data": record["digests"]["data"], "oracle": origin["code"], "code": record["digests"]["code"]},
-        reports or _beside(place if sweep is None else sweep),
+        reports or _beside(resolved if sweep is None else sweep),
         sweep,
     )
 
 
 def _of_sweep(folder: Path, reports: Path | None) -> Candidate:
     """The winner of a sweep."""
-    study, place = load_study(folder, returns=False), folder.resolve()
+    study, resolved = load_study(folder, returns=False), folder.resolve()
     best = study.best("sharpe")
-    setting, record = study.setting(best), study.record
+    chosen, record = study.parameter_set(best), study.record
     return Candidate(
         str(record["name"]),
-        setting.oracle,
-        _plain(bound_parameters(oracle_class(setting.oracle), dict(setting.parameters))),
-        setting.config,
+        chosen.oracle,
+        plain(bound_parameters(oracle_class(chosen.oracle), dict(chosen.parameters))),
+        chosen.config,
         float(study["sharpe"].iloc[best]),
         record["span"]["start"],
         record["span"]["end"],
         {
             "data": record["digests"]["data"],
-            "oracle": _digest_of(record, setting.oracle, setting.parameters),
+            "oracle": _digest_of(record, chosen.oracle, chosen.parameters),
             "code": record["digests"]["code"],
         },
-        reports or _beside(place),
-        place,
+        reports or _beside(resolved),
+        resolved,
     )
 
 
@@ -150,18 +153,17 @@ def check_current(candidate: Candidate, panel: Panel) -> None:
     PromotionError
         Naming all that has changed, and how to renew the run.
     """
-    now = {
-        "data": panel.digest,
-        "oracle": code_of(candidate.oracle, candidate.parameters),
-        "code": code_digest(),
-    }
-    changed = _changes(candidate.digests, now)
-    if changed:
-        again = "`hlbt sweep`" if candidate.sweep else "`hlbt backtest`, and the sweep that holds its set,"
+    if changed := changes(candidate.digests, digests_now(candidate.oracle, candidate.parameters, panel)):
+        command = "`hlbt sweep`" if candidate.sweep else "`hlbt backtest`, and the sweep that holds its set,"
         raise PromotionError(
-            f"{candidate.name} is not what there is now: {' and '.join(changed)}. What was validated is not what would "
-            f"be traded. Run {again} again with the same settings, then promote."
+            f"{candidate.name} is stale: {' and '.join(changed)}. What was validated is not what would be traded. Run "
+            f"{command} again with the same settings, then promote."
         )
+
+
+def digests_now(oracle: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str, str]:
+    """Digests of the data, the oracle's code and the engine's as they are now."""
+    return {"data": panel.digest, "oracle": code_of(oracle, parameters), "code": code_digest()}
 
 
 def sweep_of(candidate: Candidate) -> tuple[Study, int]:
@@ -179,19 +181,19 @@ def sweep_of(candidate: Candidate) -> tuple[Study, int]:
     for folder in _sweeps(candidate):
         try:
             study = load_study(folder, returns=False)
-            place = place_of(study, candidate)
+            row = row_of(study, candidate)
         except HlbtError as error:
             stale.append(str(error).rstrip("."))
             continue
-        if place is None:
+        if row is None:
             continue
         digests = {
             **study.record["digests"],
             "oracle": _digest_of(study.record, candidate.oracle, candidate.parameters),
         }
-        changed = _changes(digests, candidate.digests)
+        changed = changes(digests, candidate.digests, *candidate.earlier)
         if not changed:
-            return load_study(folder), place
+            return load_study(folder), row
         stale.append(f"the sweep {folder.name} holds the set but is stale: {' and '.join(changed)}")
     if stale:
         raise DataError(f"{'; '.join(stale)}. Run `hlbt sweep` again with the same settings, then promote.")
@@ -202,8 +204,8 @@ def sweep_of(candidate: Candidate) -> tuple[Study, int]:
     )
 
 
-def place_of(study: Study, candidate: Candidate) -> int | None:
-    """Row of the study that is the candidate's set; None where it has none. Dates and coins are the data's to tell."""
+def row_of(study: Study, candidate: Candidate) -> int | None:
+    """Row of the study that is the candidate's set; None where it has none. The data's digest tells dates and coins."""
     if candidate.oracle not in [item["path"] for item in study.record["oracles"]]:
         return None
     config = _rules(candidate.config)
@@ -213,11 +215,15 @@ def place_of(study: Study, candidate: Candidate) -> int | None:
         fitting = [code for code, value in enumerate(values) if _fits(str(key), value, candidate, config)]
         rows &= np.isin(codes[:, column], fitting)
     kind = oracle_class(candidate.oracle)
-    for place in np.flatnonzero(rows):
-        setting = study.setting(int(place))
-        bound = _plain(bound_parameters(kind, dict(setting.parameters)))
-        if (setting.oracle, bound, _rules(setting.config)) == (candidate.oracle, candidate.parameters, config):
-            return int(place)
+    for row in np.flatnonzero(rows):
+        parameter_set = study.parameter_set(int(row))
+        bound = plain(bound_parameters(kind, dict(parameter_set.parameters)))
+        if (parameter_set.oracle, bound, _rules(parameter_set.config)) == (
+            candidate.oracle,
+            candidate.parameters,
+            config,
+        ):
+            return int(row)
     return None
 
 
@@ -235,24 +241,24 @@ def _fits(key: str, value: Any, candidate: Candidate, config: Mapping[str, Any])
         return bool(rules[section][name] == config[section][name])
     if dot:  # of a part; compared with the others once they are put together
         return True
-    return key in candidate.parameters and bool(_plain(value) == candidate.parameters[key])
+    return key in candidate.parameters and bool(plain(value) == candidate.parameters[key])
 
 
 def _sweeps(candidate: Candidate) -> Iterator[Path]:
     """Folders of sweeps of the candidate's oracle: its own, then by the number of sets."""
-    found = []
+    folders = []
     for path in sorted(candidate.reports.glob(f"*/{RECORD}")):
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             sets = record["sets"]
             total = int(sets["total"] if isinstance(sets, Mapping) else sets)
             if candidate.oracle in [item["path"] for item in record["oracles"]]:
-                found.append((-total, path.parent.resolve()))
+                folders.append((-total, path.parent.resolve()))
         except (OSError, ValueError, KeyError, TypeError):
             continue  # not a sweep that could say anything
     if candidate.sweep is not None:
         yield candidate.sweep
-    yield from (folder for _, folder in sorted(found) if folder != candidate.sweep)
+    yield from (folder for _, folder in sorted(folders) if folder != candidate.sweep)
 
 
 def _beside(folder: Path) -> Path:
@@ -260,12 +266,13 @@ def _beside(folder: Path) -> Path:
     return Path(os.path.relpath(folder.parent))
 
 
-def _changes(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    words = {"data": "the data", "oracle": "the oracle's code", "code": "the engine's code"}
+def changes(then: Mapping[str, Any], *now: Mapping[str, Any]) -> list[str]:
+    """Which digests differ from all of the given ones, a phrase each, with the first of them."""
+    parts = {"data": "the data differ", "oracle": "the oracle's code differs", "code": "the engine's code differs"}
     return [
-        f"{words[name]} differ{'' if name == 'data' else 's'} ({str(then[name])[:12]}, now {str(now[name])[:12]})"
-        for name in words
-        if then[name] != now[name]
+        f"{phrase} ({str(then[name])[:12]}, now {str(now[0][name])[:12]})"
+        for name, phrase in parts.items()
+        if then[name] not in [digests[name] for digests in now]
     ]
 
 
@@ -286,5 +293,6 @@ def _rules(config: RunConfig) -> dict[str, Any]:
     return {section: keys for section, keys in config.to_dict().items() if section != "data"}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON keeps it."""
     return json.loads(to_json(value))

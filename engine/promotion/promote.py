@@ -1,4 +1,4 @@
-"""promote: a candidate that passed its gates -> a strategy spec; one that did not -> a refusal that names them."""
+"""From a candidate that passed its gates to a strategy spec; one that did not is refused with the gates named."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from engine.errors import ConfigError, DataError, PromotionError, join_first
 from engine.live.risk_limits import Limits, parse_limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.panel import Panel
-from engine.promotion.candidate import Candidate
-from engine.promotion.gates import Examination, GateFile, check_gate, plain_gates
+from engine.promotion.candidate import Candidate, check_current
+from engine.promotion.gates import Examination, GateFile, check_gate, gates_to_json
 from engine.provenance import code_digest, versions
 
-#: Room of the gross limit over the run's own gross, where the limit asked for would be below that.
+#: Room of the gross limit over the run's own gross, where the limit would be below that.
 HEADROOM = 1.1
 
 
@@ -63,27 +63,27 @@ def check_overrides(examination: Examination, overrides: Sequence[Override]) -> 
     needless = [gate for gate in examination.gates if gate.passed and gate.name in named]
     if needless:
         raise PromotionError(
-            f"Nothing is there to override: {'; '.join(gate.short for gate in needless)} passed. Leave out --override "
-            f"{needless[0].name}, so that the record says what was waived and nothing else."
+            f"Cannot override gates that passed: {'; '.join(gate.comparison for gate in needless)}. Remove --override "
+            f"{needless[0].name}, so that the record names only what was waived."
         )
     closed = [gate for gate in examination.failed if gate.name not in named]
     if closed:
-        # What no figure says: why a gate was not computed, and where an oracle looks ahead.
-        why = dict.fromkeys(gate.says for gate in closed if gate.value is None or gate.name == "causality")
-        listed = "; ".join(gate.short for gate in closed)
+        # What no figure tells: why a gate was not computed, and where an oracle looks ahead.
+        reasons = dict.fromkeys(gate.summary for gate in closed if gate.value is None or gate.name == "causality")
+        listed = "; ".join(gate.comparison for gate in closed)
         raise PromotionError(
             f"Refused by {len(closed)} of {len(examination.gates)} gates: {listed}. "
-            f"{''.join(f'{said} ' for said in why)}Nothing was written. Improve the strategy, or let a gate pass on "
-            f"record: --override {closed[0].name} --reason '...'."
+            f"{''.join(f'{reason} ' for reason in reasons)}Nothing was written. Improve the strategy, or let a gate "
+            f"pass on record: --override {closed[0].name} --reason '...'."
         )
 
 
-def limits_of(asked: Mapping[str, Any], assignments: Sequence[str], gross: float) -> tuple[Limits, list[str]]:
+def limits_of(defaults: Mapping[str, Any], assignments: Sequence[str], gross: float) -> tuple[Limits, list[str]]:
     """Limits of the live account.
 
     Parameters
     ----------
-    asked : mapping
+    defaults : mapping
         ``[limits]`` of the gates file; ``"none"`` or ``"off"`` switches one off.
     assignments : sequence of str
         ``name=value`` of the command line, which go before it.
@@ -104,7 +104,7 @@ def limits_of(asked: Mapping[str, Any], assignments: Sequence[str], gross: float
         For an unknown limit, or a value that is no number.
     """
     given = parse_limits(assignments)
-    values = {**asked, **given}
+    values = {**defaults, **given}
     limits = Limits.from_dict(values)
     if limits.gross is None or limits.gross >= gross:
         return limits, []
@@ -128,12 +128,69 @@ def check_name(name: str) -> None:
 
 
 def spec_path(folder: Path, name: str, replace: bool) -> Path:
-    """Where the spec goes; one that lies there is refused unless it is to be replaced."""
+    """Where the spec goes; an existing one is refused unless it is to be replaced."""
     check_name(name)
     path = folder / f"{name}.json"
     if path.exists() and not replace:
         raise PromotionError(f"{path} is promoted already. Choose another --name, or put this in its place: --replace.")
     return path
+
+
+@dataclass(frozen=True)
+class Promotion:
+    """A request for a promotion.
+
+    Attributes
+    ----------
+    candidate : Candidate
+    name : str
+        Of the spec and its file.
+    file : GateFile
+        Thresholds and limits.
+    overrides : tuple of Override
+        Of gates that may fail.
+    assignments : tuple of str
+        Limits as ``name=value``, which go before those of the file.
+    account_usd : float
+        Size of the account it is meant for.
+    """
+
+    candidate: Candidate
+    name: str
+    file: GateFile
+    overrides: tuple[Override, ...]
+    assignments: tuple[str, ...]
+    account_usd: float
+
+    def current(self, panel: Panel) -> Candidate:
+        """The candidate, if data and code are what they were; see :func:`engine.promotion.candidate.check_current`."""
+        check_current(self.candidate, panel)
+        return self.candidate
+
+    def spec(
+        self, candidate: Candidate, panel: Panel, examination: Examination, created: str
+    ) -> tuple[StrategySpec, list[str]]:
+        """The spec of a candidate that passed, and notes on it.
+
+        Parameters
+        ----------
+        candidate : Candidate
+            As :meth:`current` gave it.
+        panel : Panel
+            What it was examined on.
+        examination : Examination
+            Its gates.
+        created : str
+            ISO 8601 instant of the promotion, from the caller, for nothing here reads the clock.
+
+        Raises
+        ------
+        PromotionError
+            Naming the gates that failed, or were overridden without need.
+        """
+        check_overrides(examination, self.overrides)
+        limits, notes = limits_of(self.file.limits, self.assignments, examination.gross)
+        return spec_of(candidate, panel, examination, self.overrides, limits, self.file, self.name, created), notes
 
 
 def spec_of(
@@ -146,30 +203,9 @@ def spec_of(
     name: str,
     created: str,
 ) -> StrategySpec:
-    """The spec of a candidate that was let through.
-
-    Parameters
-    ----------
-    candidate : Candidate
-        What is promoted.
-    panel : Panel
-        What it was examined on.
-    examination : Examination
-        Its gates.
-    overrides : sequence of Override
-        Of gates that failed, with their reasons.
-    limits : Limits
-        What stops a live run.
-    file : GateFile
-        Where the thresholds came from.
-    name : str
-        Of the spec and its file.
-    created : str
-        ISO 8601 instant of the promotion, from the caller, for nothing here reads the clock.
-    """
-    check_overrides(examination, overrides)
+    """The spec of a candidate whose gates have passed or are overridden; its parts as in :class:`Promotion`."""
     gates = {
-        "results": plain_gates(examination.gates),
+        "results": gates_to_json(examination.gates),
         "overrides": [asdict(override) for override in overrides],
         "run": {
             "name": candidate.name,
@@ -208,9 +244,3 @@ def save_spec(spec: StrategySpec, path: Path) -> None:
         write_spec(spec, path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
-
-
-def default_gates() -> Path:
-    """``research/gates.toml`` here, else the one that lies beside this package."""
-    here = Path("research") / "gates.toml"
-    return here if here.is_file() else Path(__file__).parents[2] / here

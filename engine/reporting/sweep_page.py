@@ -223,7 +223,7 @@ def _winner_figures(study: Study, winner: int | None) -> dict[str, Any] | None:
 
 def _hour(study: Study, winner: int | None) -> Any:
     """Decision hour of the winner."""
-    own = {} if winner is None else study.chosen(winner)
+    own = {} if winner is None else study.params(winner)
     return own.get("execution.hour_utc", study.record["config"]["execution"]["hour_utc"])
 
 
@@ -233,7 +233,7 @@ def _figure(study: Study, name: str, row: int) -> float:
 
 def _parameters(study: Study, row: int) -> str:
     """Parameters of a set as text."""
-    return _assignments(study.chosen(row))
+    return _assignments(study.params(row))
 
 
 def _assignments(parameters: Mapping[str, Any]) -> str:

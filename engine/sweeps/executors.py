@@ -120,9 +120,9 @@ class Ray:
                 socket.create_connection((host, int(port)), timeout=REACH_SECONDS).close()
             ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
-            said = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
-                f"The Ray cluster at {self.address or 'this machine'} cannot be reached: {said}. Nothing is lost: "
+                f"The Ray cluster at {self.address or 'this machine'} cannot be reached: {reason}. Nothing is lost: "
                 "start it with `ray start --head`, correct --address, or run without --executor ray."
             ) from error
 
@@ -130,9 +130,9 @@ class Ray:
         shared = ray.put(panel)
         # Retried when a worker is lost, not when it raises: what an oracle raises is recorded by the task itself.
         remote = ray.remote(num_cpus=1, max_retries=RETRIES)(_run_remote)
-        there = max(1, int(ray.cluster_resources().get("CPU", 1)))
+        cpus = max(1, int(ray.cluster_resources().get("CPU", 1)))
         # Of a cluster that others started, no more are handed out than may run at once.
-        most = self.workers if self.workers and self.workers < there else IN_FLIGHT * there
+        most = self.workers if self.workers and self.workers < cpus else IN_FLIGHT * cpus
         pending: list[Any] = []
         for task in tasks:
             for module in {base.__module__ for base in task.kind.__mro__ if is_of_file(base.__module__)}:

@@ -1,14 +1,10 @@
-"""Grids: which sets a sweep runs.
-
-STUDY.toml, and the flags that stand for one: what a sweep is asked to run.
-"""
+"""The sets of a sweep: products, lists and samples of parameters, and the STUDY.toml that names them."""
 
 from __future__ import annotations
 
 import json
 import math
-import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -27,6 +23,8 @@ _KEYS = ("name", "oracle", "where", "sample", "seed", "params", "grid", "sets", 
 
 #: More sets than this at once are a slip of the finger; ``sample`` draws from any number.
 MOST_SETS = 20_000_000
+#: A product of at most this many sets, or twice the sample, is listed whole before sets are drawn from it.
+LISTED_SETS = 1_000_000
 Constraint = str | Callable[[Mapping[str, Any]], bool]
 
 
@@ -48,9 +46,9 @@ class Grid:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def chosen(self, place: int) -> dict[str, Any]:
+    def params(self, row: int) -> dict[str, Any]:
         """Values of one set by key."""
-        return {key: values[code] for (key, values), code in zip(self.values.items(), self.codes[place], strict=True)}
+        return {key: values[code] for (key, values), code in zip(self.values.items(), self.codes[row], strict=True)}
 
     @property
     def index(self) -> pd.Index:
@@ -59,7 +57,7 @@ class Grid:
 
 
 def make_grid(
-    asked: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    requested: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
     defaults: Mapping[str, Any],
     where: Sequence[Constraint] = (),
     sample: int | None = None,
@@ -69,7 +67,7 @@ def make_grid(
 
     Parameters
     ----------
-    asked : mapping or list of mappings
+    requested : mapping or list of mappings
         Values by key, or sets.
     defaults : mapping
         The value of a key that a set of the list lacks.
@@ -88,14 +86,12 @@ def make_grid(
     """
     if sample is not None and (isinstance(sample, bool) or not isinstance(sample, int) or not 1 <= sample <= MOST_SETS):
         raise ConfigError(f"sample = {sample!r} is not accepted: it must be a whole number from 1 to {MOST_SETS:,}.")
-    if isinstance(asked, Mapping):
-        values = {str(key): _values(str(key), given) for key, given in asked.items()}
+    if isinstance(requested, Mapping):
+        values = {str(key): _values(str(key), given) for key, given in requested.items()}
         codes = _product(values, where, sample, seed)
     else:
-        values, codes = _listed(asked, defaults)
-        codes = codes[_kept(values, codes, where)]
-        if sample is not None and sample < len(codes):
-            codes = codes[sorted(random.Random(seed).sample(range(len(codes)), sample))]
+        values, codes = _listed(requested, defaults)
+        codes = _drawn(codes[_kept(values, codes, where)], sample, seed)
     if not len(codes):
         raise ConfigError(
             "The grid has no set: "
@@ -144,7 +140,7 @@ def _range(key: str, given: Mapping[str, Any]) -> list[Any]:
     ):
         raise wrong
     count = int((stop - start) / step + 1e-9) + 1
-    numbers = [start + step * place for place in range(count)]
+    numbers = [start + step * index for index in range(count)]
     return numbers if all(isinstance(value, int) for value in (start, step)) else [round(n, 12) for n in numbers]
 
 
@@ -172,67 +168,68 @@ def plain(key: str, value: Any) -> Any:
 
 
 def _product(values: Mapping[str, list[Any]], where: Sequence[Constraint], sample: int | None, seed: int) -> np.ndarray:
+    """Codes of the sets of a product that meet the constraints, or of a sample of them, in order."""
     shape = [len(value) for value in values.values()]
-    size = int(np.prod(np.array(shape, dtype=object))) if shape else 0
-    if sample is None:
-        if size > MOST_SETS:
-            raise ConfigError(f"The grid has {size:,} sets; at most {MOST_SETS:,} are run at once. Draw some: sample.")
-        codes = _unravel(np.arange(size), shape)
-        return codes[_kept(values, codes, where)]
-    # Draw a random order of the whole product, a block at a time, until enough sets meet the constraints.
-    draw = _shuffled(size, seed)
-    found: list[np.ndarray] = []
-    missing, drawn = sample, 0
-    while missing > 0 and len(block := _take(draw, max(2 * missing, min(1000 + drawn, 100_000)))):
+    size = math.prod(shape) if shape else 0
+    if sample is not None and size > max(2 * sample, LISTED_SETS):
+        return _sampled(values, where, shape, sample, seed)
+    if size > MOST_SETS and sample is None:
+        raise ConfigError(f"The grid has {size:,} sets; at most {MOST_SETS:,} are run at once. Draw some: sample.")
+    codes = _unravel(np.arange(size), shape)
+    return _drawn(codes[_kept(values, codes, where)], sample, seed)
+
+
+def _drawn(codes: np.ndarray, sample: int | None, seed: int) -> np.ndarray:
+    """At most `sample` of the sets, in their order."""
+    if sample is None or sample >= len(codes):
+        return codes
+    return codes[np.sort(_generator(seed).choice(len(codes), sample, replace=False))]
+
+
+def _sampled(
+    values: Mapping[str, list[Any]], where: Sequence[Constraint], shape: list[int], sample: int, seed: int
+) -> np.ndarray:
+    """Draw from a product that is too large to be listed, in memory for the sample alone.
+
+    Every key is drawn by itself, so a set is uniform among all; the few that are drawn twice are left out.
+    """
+    generator, drawn = _generator(seed), 0
+    codes = np.empty((0, len(shape)), dtype=np.int32)
+    while len(codes) < sample:
         if drawn > MOST_SETS:
             raise ConfigError(
-                f"Of {drawn:,} sets drawn the constraints keep {sample - missing:,}; {sample:,} were asked for. Give "
-                "values that meet them, or ask for fewer."
+                f"Of {drawn:,} sets drawn the constraints keep {len(codes):,}; {sample:,} were asked for. Give values "
+                "that meet them, or ask for fewer."
             )
-        drawn += len(block)
-        codes = _unravel(block, shape)
-        found.append(codes[_kept(values, codes, where)][:missing])
-        missing -= len(found[-1])
-    codes = np.concatenate(found) if found else np.empty((0, len(shape)), dtype=np.int32)
-    return codes[np.lexsort(codes.T[::-1])] if len(codes) else codes
+        count = max(2 * (sample - len(codes)), min(1000 + drawn, 100_000))
+        block = generator.integers(0, shape, (count, len(shape)), dtype=np.int32)
+        drawn += count
+        codes = np.concatenate([codes, block[_kept(values, block, where)]])
+        codes = codes[np.sort(np.unique(codes, axis=0, return_index=True)[1])][:sample]
+    return codes[np.lexsort(codes.T[::-1])]
 
 
-def _shuffled(size: int, seed: int) -> Iterator[int]:
-    """The numbers below `size` in a random order, each once, in constant memory for any size.
-
-    A Feistel network permutes the next power of four; numbers beyond `size` are walked past.
-    """
-    bits = max(1, (max(size - 1, 1).bit_length() + 1) // 2)
-    mask = (1 << bits) - 1
-    keys = [random.Random(f"{seed}.{turn}").getrandbits(64) for turn in range(4)]
-    for number in range(1 << (2 * bits)):
-        left, right = number >> bits, number & mask
-        for key in keys:
-            mixed = ((right ^ key) * 0x9E3779B97F4A7C15 + key) & 0xFFFFFFFFFFFFFFFF
-            left, right = right, left ^ ((mixed >> 29) & mask)
-        if (drawn := (left << bits) | right) < size:
-            yield drawn
-
-
-def _take(numbers: Iterator[int], count: int) -> np.ndarray:
-    return np.array([number for _, number in zip(range(count), numbers, strict=False)], dtype=object)
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed % 2**64)
 
 
 def _unravel(numbers: np.ndarray, shape: list[int]) -> np.ndarray:
-    """Codes (P, K) of places in the product; the last key varies fastest."""
+    """Codes (P, K) of numbers in the product; the last key varies fastest."""
     codes = np.empty((len(numbers), len(shape)), dtype=np.int32)
     rest = numbers
-    for place in range(len(shape) - 1, -1, -1):
-        codes[:, place] = rest % shape[place]
-        rest = rest // shape[place]
+    for column in range(len(shape) - 1, -1, -1):
+        codes[:, column] = rest % shape[column]
+        rest = rest // shape[column]
     return codes
 
 
-def _listed(asked: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> tuple[dict[str, list[Any]], np.ndarray]:
-    keys = list(dict.fromkeys(str(key) for one in asked for key in one))
+def _listed(
+    requested: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]
+) -> tuple[dict[str, list[Any]], np.ndarray]:
+    keys = list(dict.fromkeys(str(key) for one in requested for key in one))
     values: dict[str, dict[tuple[type, str], tuple[int, Any]]] = {key: {} for key in keys}
-    codes = np.empty((len(asked), len(keys)), dtype=np.int32)
-    for row, one in enumerate(asked):
+    codes = np.empty((len(requested), len(keys)), dtype=np.int32)
+    for row, one in enumerate(requested):
         for column, key in enumerate(keys):
             if key not in one and key not in defaults:
                 raise ConfigError(f"Set {row} of the list has no {key}, and it has no default. Give it a value.")
@@ -240,8 +237,8 @@ def _listed(asked: Sequence[Mapping[str, Any]], defaults: Mapping[str, Any]) -> 
             codes[row, column] = values[key].setdefault(_identity(value), (len(values[key]), value))[0]
     unique, first = np.unique(codes, axis=0, return_index=True) if len(codes) else (codes, np.arange(0))
     if len(unique) < len(codes):
-        repeated = min(set(range(len(codes))) - {int(place) for place in first})
-        raise ConfigError(f"The list has the set {dict(asked[repeated])!r} twice. Each set is run once.")
+        repeated = min(set(range(len(codes))) - {int(index) for index in first})
+        raise ConfigError(f"The list has the set {dict(requested[repeated])!r} twice. Each set is run once.")
     return {key: [value for _, value in of.values()] for key, of in values.items()}, codes
 
 
@@ -251,14 +248,14 @@ def _kept(values: Mapping[str, list[Any]], codes: np.ndarray, where: Sequence[Co
     if not where or not len(codes):
         return kept
     columns = {
-        key: np.array([*map(_cell, options), None], dtype=object)[:-1][codes[:, place]]
-        for place, (key, options) in enumerate(values.items())
+        key: np.array([*map(_cell, options), None], dtype=object)[:-1][codes[:, column]]
+        for column, (key, options) in enumerate(values.items())
     }
     frame = pd.DataFrame(columns).infer_objects()
     grid = Grid(values, codes)
     for constraint in where:
         if callable(constraint):
-            kept &= np.array([bool(constraint(grid.chosen(place))) for place in range(len(grid))])
+            kept &= np.array([bool(constraint(grid.params(row))) for row in range(len(grid))])
             continue
         try:
             answer = np.asarray(frame.eval(constraint, engine="python"))
@@ -308,7 +305,7 @@ def check_keys(keys: Sequence[str], kinds: Mapping[str, type[Oracle]], fixed: Ma
 
 @dataclass(frozen=True)
 class StudyFile:
-    """What a sweep is asked to run.
+    """The content of a STUDY.toml.
 
     Attributes
     ----------
@@ -409,10 +406,10 @@ def _texts(path: Path, key: str, value: Any) -> tuple[str, ...]:
 
 def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Keys with dots, quoted or not: TOML reads ``costs.taker_bps = [1, 2]`` as a table in a table."""
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for key, value in table.items():
         if isinstance(value, dict) and not {"start", "stop", "step"} & set(value):
-            found |= _flat(value, f"{prefix}{key}.")
+            flat |= _flat(value, f"{prefix}{key}.")
         else:
-            found[f"{prefix}{key}"] = value
-    return found
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -34,11 +34,11 @@ from engine.sweeps.trials import digest_of, family_of, inner_paths, state_of, tr
 
 #: Sets and scores of one task: an interrupt loses at most the tasks that run.
 TASK_SETS, TASK_SCORES, TASK_OTHERS = 1024, 64, 8
-#: Scores that are gone through for every config before the next ones, so that each is computed once and found again.
+#: Scores that are used by every config before the next ones, so that each is computed once.
 BLOCK_SCORES = 64
-#: Daily returns are kept, unless it is said otherwise, up to this many sets.
+#: Daily returns are kept, by default, up to this many sets.
 KEPT_RETURNS = 100_000
-#: Keys of the config that decide when an oracle is asked.
+#: Keys of the config that decide the instants of decision.
 SCHEDULE = ("execution.hour_utc", "execution.every_days", "execution.weekdays")
 
 Oracles = type[Oracle] | str | Sequence[type[Oracle] | str]
@@ -82,16 +82,16 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """Default name: the oracles, and a digest of what is asked of them, so that no other sweep has it."""
+        """Default name: the oracles, and a digest of the request, so that no other sweep has it."""
         sets = hashlib.sha256(self.grid.codes.tobytes()).hexdigest()
-        asked = [list(self.kinds), dict(self.grid.values), sets, dict(self.fixed)]
+        requested = [list(self.kinds), dict(self.grid.values), sets, dict(self.fixed)]
         label = "-".join(path.rpartition(":")[2].lower() for path in self.kinds)
-        return f"sweep-{label}-{digest_of(asked, self.base.to_dict()) & 0xFFFFFFFF:08x}"
+        return f"sweep-{label}-{digest_of(requested, self.base.to_dict()) & 0xFFFFFFFF:08x}"
 
-    def parameters(self, place: int) -> dict[str, Any]:
+    def parameters(self, row: int) -> dict[str, Any]:
         """Constructor arguments of a set."""
-        chosen = self.grid.chosen(place)
-        return {**self.fixed, **{key: value for key, value in chosen.items() if key != ORACLE and not _is_config(key)}}
+        params = self.grid.params(row)
+        return {**self.fixed, **{key: value for key, value in params.items() if key != ORACLE and not _is_config(key)}}
 
     def tasks(self, missing: np.ndarray) -> Iterator[Task]:
         """Tasks over the sets `missing`: of one oracle and config each, sets that share scores side by side."""
@@ -114,9 +114,9 @@ class Plan:
                 # The first set that would need one score too many ends the task.
                 within = np.cumsum(np.append(0, np.diff(units[order[first:stop]]) != 0))
                 stop = int(first + np.searchsorted(within, scores))
-                places = order[first:stop]
-                config = self.configs[self.config_of[places[0]]]
-                yield Task(number, kind, config, [self.parameters(int(p)) for p in places], places, self.returns)
+                rows = order[first:stop]
+                config = self.configs[self.config_of[rows[0]]]
+                yield Task(number, kind, config, [self.parameters(int(row)) for row in rows], rows, self.returns)
                 number, first = number + 1, stop
 
     def _units(self) -> np.ndarray:
@@ -165,7 +165,7 @@ class Plan:
 def make_plan(
     panel: Panel,
     oracle: Oracles,
-    asked: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    requested: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
     config: RunConfig,
     fixed: Mapping[str, Any],
     where: Constraint | Sequence[Constraint],
@@ -173,21 +173,25 @@ def make_plan(
     seed: int,
     returns: bool | None,
 ) -> Plan:
-    """Check what is asked of a sweep and lay out its sets."""
+    """Check the request for a sweep and lay out its sets."""
     kinds = _kinds(oracle)
-    listed = isinstance(asked, Sequence) and all(isinstance(one, Mapping) for one in asked)
-    if not (isinstance(asked, Mapping) or listed):
+    listed = isinstance(requested, Sequence) and all(isinstance(one, Mapping) for one in requested)
+    if not (isinstance(requested, Mapping) or listed):
         raise ConfigError("A grid is a mapping of keys to lists of values, or a list of sets, each a mapping itself.")
-    given = list(asked) if isinstance(asked, Mapping) else list(dict.fromkeys(key for one in asked for key in one))
+    given = (
+        list(requested)
+        if isinstance(requested, Mapping)
+        else list(dict.fromkeys(key for one in requested for key in one))
+    )
     check_keys([str(key) for key in given], kinds, fixed)
     check_keys([str(key) for key in fixed if key not in given], kinds, {})
-    if isinstance(asked, Mapping) and len(kinds) > 1 and ORACLE not in asked:
-        asked = {ORACLE: list(kinds), **asked}
+    if isinstance(requested, Mapping) and len(kinds) > 1 and ORACLE not in requested:
+        requested = {ORACLE: list(kinds), **requested}
     if named := [key for key in fixed if _is_config(str(key))]:
         raise ConfigError(f"{named[0]!r} is a config key, no parameter of an oracle: set it in the config or the grid.")
     fixed = {str(name): plain(str(name), value) for name, value in fixed.items()}
     constraints = [where] if isinstance(where, str) or callable(where) else list(where)
-    grid = make_grid(asked, _defaults(kinds, config, fixed), constraints, sample, seed)
+    grid = make_grid(requested, _defaults(kinds, config, fixed), constraints, sample, seed)
     for path in grid.values.get(ORACLE, []):
         if path not in kinds:
             raise ConfigError(f"The grid's oracle {path!r} is not among those of the sweep: {', '.join(kinds)}.")
@@ -196,8 +200,8 @@ def make_plan(
         for path, kind in kinds.items()
     }
     families, configs, config_of = _families(grid, kinds), *_configs(grid, config)
-    keys, trials, inner = _digests(panel, grid, fixed, kinds, digests, families, configs, config_of)
-    _check_distinct(keys, grid)
+    result_keys, trials, inner = _digests(panel, grid, fixed, kinds, digests, families, configs, config_of)
+    _check_distinct(result_keys, grid)
     return Plan(
         kinds,
         digests,
@@ -208,7 +212,7 @@ def make_plan(
         sample,
         seed,
         len(grid) <= KEPT_RETURNS if returns is None else returns,
-        keys,
+        result_keys,
         trials,
         inner,
         families,
@@ -237,12 +241,12 @@ def _kinds(oracle: Oracles) -> dict[str, type[Oracle]]:
 
 def _defaults(kinds: Mapping[str, type[Oracle]], config: RunConfig, fixed: Mapping[str, Any]) -> dict[str, Any]:
     """Value of a key where a set of a list does not give it."""
-    found: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         f"{section}.{key}": value for section, keys in config.to_dict().items() for key, value in keys.items()
     }
     own = [accepted_parameters(kind) for kind in kinds.values()]
     # What the oracles have different defaults of has none: a set must not get that of another oracle.
-    found |= {
+    defaults |= {
         name: value
         for name, value in own[0].items()
         if name is not None
@@ -250,8 +254,8 @@ def _defaults(kinds: Mapping[str, type[Oracle]], config: RunConfig, fixed: Mappi
         and all(name in other and state_of(other[name]) == state_of(value) for other in own)
     }
     if len(kinds) == 1:
-        found[ORACLE] = next(iter(kinds))
-    return {**found, **fixed}
+        defaults[ORACLE] = next(iter(kinds))
+    return {**defaults, **fixed}
 
 
 def _families(grid: Grid, kinds: Mapping[str, type[Oracle]]) -> np.ndarray:
@@ -265,8 +269,8 @@ def _families(grid: Grid, kinds: Mapping[str, type[Oracle]]) -> np.ndarray:
 def _configs(grid: Grid, config: RunConfig) -> tuple[list[dict[str, Any]], np.ndarray]:
     """Distinct configs of the sets, those of one schedule side by side, and which each set has."""
     names = list(grid.values)
-    columns = [place for place, key in enumerate(names) if _is_config(key)]
-    columns.sort(key=lambda place: names[place] not in SCHEDULE)
+    columns = [column for column, key in enumerate(names) if _is_config(key)]
+    columns.sort(key=lambda column: names[column] not in SCHEDULE)
     distinct, config_of = np.unique(grid.codes[:, columns], axis=0, return_inverse=True)
     configs = []
     for codes in distinct:
@@ -304,8 +308,8 @@ def _digests(
     files: dict[tuple[Path, ...], str] = {}
     known: dict[tuple[type, ...], tuple[list[Path], str]] = {}
     inner: dict[str, list[int]] = {}
-    for place, codes in enumerate(grid.codes):
-        family, config = int(families[place]), int(config_of[place])
+    for row, codes in enumerate(grid.codes):
+        family, config = int(families[row]), int(config_of[row])
         parameters = dict(bases[family])
         for column in own:
             parameters[options[column][0]] = options[column][1][codes[column]]
@@ -315,11 +319,11 @@ def _digests(
             with suppress(HlbtError, TypeError):  # else the set is going to be recorded with the error
                 parameters = bound_parameters(kinds[path], parameters)
             for named in dict.fromkeys(inner_paths(kinds[path], parameters)):
-                inner.setdefault(named, []).append(place)
+                inner.setdefault(named, []).append(row)
         state = state_of(parameters)
-        keys[place] = digest_of(path, sources, state, results[config])
-        trial_keys[place] = digest_of(family_of(path), code, state, trials[config])
-    return keys, trial_keys, {named: np.array(places) for named, places in inner.items()}
+        keys[row] = digest_of(path, sources, state, results[config])
+        trial_keys[row] = digest_of(family_of(path), code, state, trials[config])
+    return keys, trial_keys, {named: np.array(rows) for named, rows in inner.items()}
 
 
 def _check_distinct(keys: np.ndarray, grid: Grid) -> None:
@@ -329,7 +333,7 @@ def _check_distinct(keys: np.ndarray, grid: Grid) -> None:
         second = int(np.setdiff1d(np.arange(len(keys)), first)[0])
         same = int(np.flatnonzero(keys == keys[second])[0])
         raise ConfigError(
-            f"The sets {grid.chosen(same)!r} and {grid.chosen(second)!r} are the same run. Each set is run once."
+            f"The sets {grid.params(same)!r} and {grid.params(second)!r} are the same run. Each set is run once."
         )
 
 

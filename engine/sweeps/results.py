@@ -1,6 +1,6 @@
 """The folder of a sweep: results arrive as chunks, whole or not at all, and end as one table.
 
-A result is found again by its key (:attr:`engine.sweeps.plan.Plan.keys`), in whatever sweep below the same reports it
+A result is reused by its key (:attr:`engine.sweeps.plan.Plan.keys`), in whatever sweep below the same reports it
 was computed, so no unchanged set is run twice.
 """
 
@@ -41,7 +41,7 @@ def sweep_folder(folder: Path) -> Iterator[Path]:
     Raises
     ------
     DataError
-        When something else lies there, or another process writes to it.
+        When it holds something else, or another process writes to it.
     """
     if folder.is_dir():
         foreign = sorted(
@@ -54,7 +54,7 @@ def sweep_folder(folder: Path) -> Iterator[Path]:
 
 
 class Results:
-    """The results of a sweep as they come; each is on the disk before the next is asked for.
+    """The results of a sweep as they come; each is on the disk before the next is computed.
 
     Attributes
     ----------
@@ -74,29 +74,29 @@ class Results:
 
     def adopt(self, reports: Path | None) -> int:
         """Take over what is known of these sets, here or in other sweeps below `reports`; returns how many."""
-        place = pd.Index(self.keys)
+        lookup = pd.Index(self.keys)
         folders = [self.chunks.parent]
         if reports is not None and reports.is_dir():
             folders += sorted(path for path in reports.iterdir() if path.is_dir() and path != self.chunks.parent)
         for folder in folders:
             for path in [*sorted((folder / CHUNKS).glob("*.parquet")), folder / TABLE]:
                 if path.is_file() and not self.done.all():
-                    self._adopt(path, place)
+                    self._adopt(path, lookup)
         return int(self.done.sum())
 
-    def _adopt(self, path: Path, place: pd.Index) -> None:
+    def _adopt(self, path: Path, lookup: pd.Index) -> None:
         """Take over what a chunk or a table holds; one that cannot be read holds nothing."""
         own = path.parent == self.chunks
         try:
             names = pq.read_schema(path).names
             head = pq.read_table(path, columns=[name for name in ("key", ERROR, "sharpe") if name in names])
-            found = place.get_indexer(head["key"].to_numpy())
-            useful = (found >= 0) & (head[ERROR].to_numpy(zero_copy_only=False) == "")
-            useful[useful] = ~self.done[found[useful]]
+            positions = lookup.get_indexer(head["key"].to_numpy())
+            useful = (positions >= 0) & (head[ERROR].to_numpy(zero_copy_only=False) == "")
+            useful[useful] = ~self.done[positions[useful]]
             rows = np.flatnonzero(useful)
             dated = not self.returns or path.name == TABLE or _dated(names)
-            if own and dated and len(rows) == len(found):
-                self._keep(found, head, rows)
+            if own and dated and len(rows) == len(positions):
+                self._keep(positions, head, rows)
                 return
             if dated and len(rows):
                 table = pq.read_table(path).take(rows)
@@ -111,18 +111,18 @@ class Results:
                 for name, values in counts:
                     table = table.set_column(table.column_names.index(name), name, values)
                 self._write(table)
-                self._keep(found[rows], head, rows)
+                self._keep(positions[rows], head, rows)
             if own:
-                # What is left in it failed, or lacks its returns: it is run again, and must not be found beside that.
+                # What is left in it failed, or lacks its returns: it is run again, and must not be read beside that.
                 path.unlink()
         except (OSError, ValueError, KeyError):
             if own:
                 path.unlink(missing_ok=True)
 
-    def _keep(self, places: np.ndarray, head: pa.Table, rows: np.ndarray) -> None:
-        self.done[places] = self.ran[places] = True
+    def _keep(self, positions: np.ndarray, head: pa.Table, rows: np.ndarray) -> None:
+        self.done[positions] = self.ran[positions] = True
         if "sharpe" in head.column_names:
-            self.sharpe[places] = head["sharpe"].to_numpy()[rows] / np.sqrt(DAYS_PER_YEAR)
+            self.sharpe[positions] = head["sharpe"].to_numpy()[rows] / np.sqrt(DAYS_PER_YEAR)
 
     def missing(self) -> np.ndarray:
         """Rows of the sets that have no result yet."""
@@ -130,8 +130,8 @@ class Results:
 
     def add(self, outcome: Outcome) -> None:
         """Keep what a task left."""
-        places = outcome.task.places
-        columns: dict[str, Any] = {"key": self.keys[places], ERROR: outcome.errors}
+        rows = outcome.task.rows
+        columns: dict[str, Any] = {"key": self.keys[rows], ERROR: outcome.errors}
         for name in map(str, outcome.table.columns):
             text = name in TEXTS
             columns[name] = outcome.table[name].to_numpy(dtype=object if text else np.float64)
@@ -141,10 +141,10 @@ class Results:
             for column, day in enumerate(outcome.days):
                 columns[f"{day:%Y-%m-%d}"] = np.ascontiguousarray(outcome.returns[:, column])
         self._write(pa.table(columns))
-        self.done[places] = True
-        self.ran[places] = [error == "" for error in outcome.errors]
+        self.done[rows] = True
+        self.ran[rows] = [error == "" for error in outcome.errors]
         if "sharpe" in columns:
-            self.sharpe[places] = columns["sharpe"] / np.sqrt(DAYS_PER_YEAR)
+            self.sharpe[rows] = columns["sharpe"] / np.sqrt(DAYS_PER_YEAR)
 
     def _write(self, table: pa.Table) -> None:
         name = hashlib.sha256(table["key"].to_numpy().tobytes()).hexdigest()[:16]
@@ -157,15 +157,15 @@ class Results:
         Raises
         ------
         DataError
-            When a set has no result: its place must not be filled with that of another.
+            When a set has no result: its row must not be filled with that of another.
         """
         chunks = [pq.read_table(path) for path in sorted(self.chunks.glob("*.parquet"))]
         whole = pa.concat_tables(chunks, promote_options="default")
         del chunks
         rows = pd.Index(whole["key"].to_numpy())
         order = np.full(len(self.keys), -1)
-        found = pd.Index(self.keys).get_indexer(rows)
-        order[found[found >= 0]] = np.flatnonzero(found >= 0)
+        positions = pd.Index(self.keys).get_indexer(rows)
+        order[positions[positions >= 0]] = np.flatnonzero(positions >= 0)
         if lost := int((order < 0).sum()):
             raise DataError(
                 f"{lost:,} of {len(order):,} sets have no result in {self.chunks}: the executor handed over none, or "
@@ -215,7 +215,7 @@ class Results:
     ) -> None:
         """Write record, table and returns; the record last, for it says that the others are whole."""
         folder = self.chunks.parent
-        codes = {f"set.{key}": grid.codes[:, place] for place, key in enumerate(grid.values)}
+        codes = {f"set.{key}": grid.codes[:, column] for column, key in enumerate(grid.values)}
         for stale in (RECORD, VERDICT, PAGE):
             (folder / stale).unlink(missing_ok=True)
         kept = {**codes, "key": self.keys, **columns}

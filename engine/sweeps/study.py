@@ -1,6 +1,6 @@
 """Study: what a sweep leaves, in memory and as a folder.
 
-``sweep.json`` (what was asked, digests, versions, counts), ``table.parquet`` (a row a set), ``returns.parquet`` (a row
+``sweep.json`` (the request, digests, versions, counts), ``table.parquet`` (a row a set), ``returns.parquet`` (a row
 a set, a column a day), and later ``verdict.json`` and ``index.html``.
 """
 
@@ -59,7 +59,7 @@ class ParameterSet:
 
 @dataclass(frozen=True, eq=False)
 class Study:
-    """A sweep that was run. Whatever is not named here is asked of `table`: ``study["sharpe"]``, ``study.loc[...]``.
+    """A sweep that was run. Other names are looked up in `table`: ``study["sharpe"]``, ``study.loc[...]``.
 
     Attributes
     ----------
@@ -97,21 +97,21 @@ class Study:
             raise AttributeError(name)
         return getattr(self.table, name)
 
-    def chosen(self, place: int) -> dict[str, Any]:
-        """Values of the keys that vary, of the set in row `place`, as given; the index has tuples for lists."""
-        label = self.table.index[place]
+    def params(self, row: int) -> dict[str, Any]:
+        """Values of the keys that vary, of the set in row `row`, as given; the index has tuples for lists."""
+        label = self.table.index[row]
         values = label if isinstance(self.table.index, pd.MultiIndex) else (label,)
         return {str(name): _given(value) for name, value in zip(self.table.index.names, values, strict=True)}
 
-    def setting(self, place: int, changes: Mapping[str, Any] | None = None) -> ParameterSet:
-        """The set in row `place`, complete; `changes` are ``section.key`` values of the config put over its own.
+    def parameter_set(self, row: int, changes: Mapping[str, Any] | None = None) -> ParameterSet:
+        """The set in row `row`, complete; `changes` are ``section.key`` values of the config put over its own.
 
         Raises
         ------
         ConfigError
             For a change that is not accepted.
         """
-        return setting_of(self.record, self.chosen(place), changes)
+        return parameter_set_of(self.record, self.params(row), changes)
 
     def best(self, by: str = "sharpe") -> int:
         """Row of the highest value of column `by`, the first of equals.
@@ -129,14 +129,14 @@ class Study:
         return int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
 
 
-def setting_of(
-    record: Mapping[str, Any], chosen: Mapping[str, Any], changes: Mapping[str, Any] | None = None
+def parameter_set_of(
+    record: Mapping[str, Any], params: Mapping[str, Any], changes: Mapping[str, Any] | None = None
 ) -> ParameterSet:
     """The set that chooses these values of the grid's keys, under the record of its study."""
     sections = json.loads(json.dumps(record["config"]))
     parameters = dict(record["fixed"])
     path = record["oracles"][0]["path"]
-    for key, value in chosen.items():
+    for key, value in params.items():
         if key == ORACLE:
             path = value
         elif "." in key and key.partition(".")[0] in sections:
@@ -151,7 +151,7 @@ def setting_of(
 
 
 def index_of(grid: Mapping[str, list[Any]], codes: np.ndarray) -> pd.Index:
-    """Index of the sets `codes`, (P, K): place in the grid's values of each key's value."""
+    """Index of the sets `codes`, (P, K): index into the grid's values of each key's value."""
     levels: list[Any] = [
         _level([tuple(value) if isinstance(value, list) else value for value in of]) for of in grid.values()
     ]
@@ -195,7 +195,7 @@ def load_study(folder: str | Path, returns: bool = True) -> Study:
         rows = pd.read_parquet(folder / TABLE)
         for name in (*TEXTS, ERROR):
             rows[name] = pd.Series([value if isinstance(value, str) else None for value in rows[name]], dtype=object)
-        # JSON sorts its keys; the levels of the index keep the order in which they were asked.
+        # JSON sorts its keys; the levels of the index keep the order of the request.
         grid = record["grid"] = {key: record["grid"][key] for key in record["keys"]}
         codes = rows[[f"set.{key}" for key in grid]].to_numpy(dtype=np.int64)
         index = index_of(grid, codes)

@@ -1,4 +1,4 @@
-"""sweep(): a grid of parameters -> tasks -> metrics and daily returns of every set, resumable."""
+"""Run a grid of parameters over a panel, resumable: metrics and daily returns of every set."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def sweep(
     executor : Executor, optional
         Default: threads of this process.
     name, reports : str, path
-        Keep the sweep in ``reports/<name>``, from where an interrupted one goes on, and count its trials in the ledger.
+        Keep the sweep in ``reports/<name>``, where an interrupted one continues, and count its trials in the ledger.
         Without `reports` nothing is kept, and no other sweep's results are used.
     created : str
         ISO 8601 instant of the sweep, from the caller, for nothing here reads the clock.
@@ -84,23 +84,23 @@ def sweep(
     Raises
     ------
     ConfigError, DataError, OracleError
-        For a key that is none, an empty grid, what is no panel, an oracle that cannot be found.
+        For an unknown key, an empty grid, a panel or an oracle that cannot be used.
     """
     check_panel(panel, "sweep()")
     plan = make_plan(panel, oracle, grid, check_config(config), fixed or {}, where, sample, seed, returns)
-    tell = progress or (lambda *_: None)
+    report = progress or (lambda *_: None)
     with _home(plan, name, reports) as (folder, parent):
         note = _outdated(folder)
         results = Results(folder, plan.keys, panel.index.normalize().unique(), plan.returns)
         count = reused = results.adopt(parent)
         counted = 0
         what = f"sets ({reused:,} known already)" if reused else "sets"
-        tell(count, len(plan.keys), what)
+        report(count, len(plan.keys), what)
         try:
             for outcome in (executor or Threads()).run(panel, plan.tasks(results.missing())):
                 results.add(outcome)
                 count += len(outcome.errors)
-                tell(count, len(plan.keys), what)
+                report(count, len(plan.keys), what)
                 if parent is not None and count - counted >= counted // 8:
                     # So that a sweep that is killed has nearly all of its trials in the ledger, at little cost.
                     _count(plan, results, folder.name, parent)
@@ -127,9 +127,9 @@ def _outdated(folder: Path) -> str:
 def _count(plan: Plan, results: Results, source: str, reports: Path) -> None:
     """Count in the ledger every set that has a result by now."""
     families = [(path, np.flatnonzero(plan.families == family)) for family, path in enumerate(plan.kinds)]
-    for path, places in [*families, *plan.inner.items()]:
-        if (of := places[results.ran[places]]).size:
-            record_trials(reports, path, source, plan.trial_keys[of], results.sharpe[of])
+    for path, rows in [*families, *plan.inner.items()]:
+        if (ran := rows[results.ran[rows]]).size:
+            record_trials(reports, path, source, plan.trial_keys[ran], results.sharpe[ran])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What an executor does with a piece of a sweep: a pure function of a panel and a task, wherever it runs."""
+"""A task of a sweep and the pure function that runs it on a panel, in whatever process."""
 
 from __future__ import annotations
 
@@ -83,14 +83,14 @@ class Task:
     Attributes
     ----------
     number : int
-        Place of the task in its sweep.
+        Number of the task in its sweep.
     kind : type
         The oracle's class.
     config : mapping
         :meth:`engine.RunConfig.to_dict` of the sets' config.
     parameters : sequence of mapping
         Constructor arguments of each set, (S,).
-    places : ndarray, (S,) int64
+    rows : ndarray, (S,) int64
         Row of each set in the study.
     returns : bool
         Whether daily returns are wanted.
@@ -100,7 +100,7 @@ class Task:
     kind: type[Oracle]
     config: Mapping[str, Any]
     parameters: Sequence[Mapping[str, Any]]
-    places: np.ndarray
+    rows: np.ndarray
     returns: bool
 
 
@@ -127,7 +127,7 @@ class Outcome:
 
 
 def run_task(space: Workspace, task: Task) -> Outcome:
-    """Weights and metrics of every set of a task; a set that raises is recorded and the rest goes on."""
+    """Weights and metrics of every set of a task; a set that raises is recorded and the others are run."""
     errors = [""] * len(task.parameters)
     try:
         config = RunConfig.from_dict(task.config)
@@ -140,13 +140,13 @@ def run_task(space: Workspace, task: Task) -> Outcome:
         )
     except HlbtError as error:
         return Outcome(task, pd.DataFrame(index=range(len(errors))), [str(error)] * len(errors), None, None)
-    places, books = _books(space, task, decisions, errors)
-    table, daily = _simulated(prepared, books, places, errors)
-    full = table.set_axis(places).reindex(range(len(errors)))
+    rows, books = _books(space, task, decisions, errors)
+    table, daily = _simulated(prepared, books, rows, errors)
+    full = table.set_axis(rows).reindex(range(len(errors)))
     returns = None
     if task.returns:
         returns = np.full((len(errors), len(prepared.days)), np.nan)
-        returns[places] = daily_returns_of(daily)
+        returns[rows] = daily_returns_of(daily)
         returns[[bool(error) for error in errors]] = np.nan
     return Outcome(task, full, errors, returns, prepared.days)
 
@@ -160,55 +160,55 @@ def _books(
 ) -> tuple[list[int], SparseWeights]:
     """Weights of the sets that have some, and which sets these are; why the others have none goes to `errors`."""
     parts: list[SparseWeights] = []
-    places: list[int] = []
+    rows: list[int] = []
     groups: dict[Hashable, list[tuple[int, Oracle]]] = {}
-    for place, parameters in enumerate(task.parameters):
+    for row, parameters in enumerate(task.parameters):
         try:
             oracle = build_oracle(task.kind, parameters)
         except HlbtError as error:
-            errors[place] = str(error)
+            errors[row] = str(error)
             continue
-        groups.setdefault(_score_key(task.kind, parameters), []).append((place, oracle))
+        groups.setdefault(_score_key(task.kind, parameters), []).append((row, oracle))
     schedule = decisions.asi8.tobytes()
     for key, members in groups.items():
         first = members[0][1]
         if not (isinstance(first, ScoreOracle) and shares_scores(task.kind)):
-            _one_by_one(space, members, decisions, (key, schedule), parts, places, errors)
+            _one_by_one(space, members, decisions, (key, schedule), parts, rows, errors)
             continue
         try:
             if undeclared := _undeclared(space, task, members, decisions, (task.kind, key, schedule)):
-                for place, _ in members:
-                    errors[place] = undeclared
+                for row, _ in members:
+                    errors[row] = undeclared
                 continue
             scored = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
-            every = json.dumps([task.parameters[place] for place, _ in members], sort_keys=True, default=str)
+            every = json.dumps([task.parameters[row] for row, _ in members], sort_keys=True, default=str)
             books = space.weights.get(
                 (task.kind, every, schedule),
-                # Bound now, for the loop goes on.
+                # Bound now, before the loop moves on.
                 partial(_constructed, space, scored, (task.kind, key, schedule), decisions),
                 _size,
             )
             parts.append(books)
-            places += [place for place, _ in members]
+            rows += [row for row, _ in members]
         except (Exception, SystemExit):
-            _one_by_one(space, members, decisions, None, parts, places, errors)
+            _one_by_one(space, members, decisions, None, parts, rows, errors)
     if not parts:
-        return places, SparseWeights(np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.uint32), np.empty(0))
-    return places, SparseWeights.joined(parts)
+        return rows, SparseWeights(np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.uint32), np.empty(0))
+    return rows, SparseWeights.joined(parts)
 
 
 def _undeclared(
     space: Workspace, task: Task, members: list[tuple[int, Oracle]], decisions: pd.DatetimeIndex, key: Hashable
 ) -> str:
-    """Why these sets cannot share their scores, if they cannot: a parameter decides them that is said not to.
+    """Why these sets cannot share their scores, if they cannot: a parameter decides them that is declared not to.
 
     Each parameter is tried once, on the first two sets that differ in it; else a subclass that forgets to name one
     would give every set the numbers of the first.
     """
     own = task.parameters[members[0][0]]
     apart = [
-        (oracle, [name for name, value in task.parameters[place].items() if value != own.get(name)])
-        for place, oracle in members[1:]
+        (oracle, [name for name, value in task.parameters[row].items() if value != own.get(name)])
+        for row, oracle in members[1:]
     ]
     for oracle, names in sorted(apart, key=lambda item: len(item[1])):
         for name in names:
@@ -252,11 +252,11 @@ def _one_by_one(
     decisions: pd.DatetimeIndex,
     key: Hashable | None,
     parts: list[SparseWeights],
-    places: list[int],
+    rows: list[int],
     errors: list[str],
 ) -> None:
     """Each set alone: those of an oracle without scores, and those of a group in which one raises."""
-    for place, oracle in members:
+    for row, oracle in members:
         try:
             if key is None:
                 parts.append(_asked(oracle, space.panel, decisions))
@@ -264,9 +264,9 @@ def _one_by_one(
                 parts.append(
                     space.weights.get((type(oracle), key), partial(_asked, oracle, space.panel, decisions), _size)
                 )
-            places.append(place)
+            rows.append(row)
         except HlbtError as error:
-            errors[place] = str(error)
+            errors[row] = str(error)
 
 
 def _asked(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> SparseWeights:
@@ -282,18 +282,18 @@ def _score_key(kind: type[Oracle], parameters: Mapping[str, Any]) -> str:
 
 
 def _simulated(
-    prepared: Prepared, books: SparseWeights, places: list[int], errors: list[str]
+    prepared: Prepared, books: SparseWeights, rows: list[int], errors: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Table and daily equity of the books; where some cannot be traded, of the others."""
     with ThreadPoolExecutor(1) as pool:
-        done = _halves(prepared, books, places, errors, pool, 0, len(places))
+        done = _halves(prepared, books, rows, errors, pool, 0, len(rows))
     return pd.concat([table for table, _ in done], ignore_index=True), np.concatenate([daily for _, daily in done])
 
 
 def _halves(
     prepared: Prepared,
     books: SparseWeights,
-    places: list[int],
+    rows: list[int],
     errors: list[str],
     pool: ThreadPoolExecutor,
     first: int,
@@ -311,7 +311,7 @@ def _halves(
     except HlbtError as error:
         if last - first > 1:
             middle = (first + last) // 2
-            left = _halves(prepared, books, places, errors, pool, first, middle)
-            return left + _halves(prepared, books, places, errors, pool, middle, last)
-        errors[places[first]] = str(error).replace(f" of book {first}", "")
+            left = _halves(prepared, books, rows, errors, pool, first, middle)
+            return left + _halves(prepared, books, rows, errors, pool, middle, last)
+        errors[rows[first]] = str(error).replace(f" of book {first}", "")
         return [(pd.DataFrame(index=range(1)), nothing)]

@@ -75,7 +75,7 @@ def trial_config(config: Mapping[str, Any]) -> int:
 
 
 def record_trials(reports: Path, family: str, source: str, keys: np.ndarray, sharpe_daily: np.ndarray) -> None:
-    """Write the trials of one source, in the place of those it wrote before; those it no longer names are kept.
+    """Write the trials of one source, replacing those it wrote before; those it no longer names are kept.
 
     Parameters
     ----------
@@ -140,15 +140,15 @@ def families_of(record: Mapping[str, Any]) -> list[str]:
 
 def paths_in(values: Iterable[Any]) -> list[str]:
     """Texts among the values, and in the lists and tables among them, that read like the path of an oracle."""
-    found: list[str] = []
+    paths: list[str] = []
     for value in values:
         if isinstance(value, Mapping):
-            found += paths_in(value.values())
+            paths += paths_in(value.values())
         elif isinstance(value, list | tuple):
-            found += paths_in(value)
+            paths += paths_in(value)
         elif isinstance(value, str) and _PATH.fullmatch(value):
-            found.append(value)
-    return found
+            paths.append(value)
+    return paths
 
 
 def inner_paths(kind: type[Oracle], parameters: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-"""What the stationary bootstrap says of daily returns: intervals, and tests of the best of many sets.
+"""The stationary bootstrap of daily returns: intervals, and tests of the best of many sets.
 
 arch draws the resamples (Politis and Romano, "The stationary bootstrap", JASA 89, 1994) and chooses the block length
 (Politis and White 2004, corrected 2009). The mean of a resample is a sum over days weighted by how often each was
@@ -72,8 +72,8 @@ def block_length(returns: ArrayLike) -> float:
     values = np.asarray(returns, dtype=np.float64)
     if len(values) < 10 or np.isnan(moments(values).sharpe):
         raise DataError(f"{len(values)} daily returns cannot be resampled: at least 10 that vary are needed.")
-    found = float(optimal_block_length(values)["stationary"].iloc[0])
-    return float(np.clip(found if np.isfinite(found) else 1.0, 1.0, len(values) / 3.0))
+    length = float(optimal_block_length(values)["stationary"].iloc[0])
+    return float(np.clip(length if np.isfinite(length) else 1.0, 1.0, len(values) / 3.0))
 
 
 def bootstrap_intervals(
@@ -162,7 +162,7 @@ def superior_sets(
     p_values = (highest > mean.max()).mean(axis=1)
     better = _stepwise(counts, scaled, mean, centres[1], highest[1], size)
     lower, consistent, upper = (float(p) for p in p_values)
-    return Superiority(lower, consistent, upper, tuple(int(place) for place in varies[better]))
+    return Superiority(lower, consistent, upper, tuple(int(column) for column in varies[better]))
 
 
 def _draws(days: int, block: float, resamples: int, seed: int) -> np.ndarray:

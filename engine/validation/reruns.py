@@ -30,45 +30,47 @@ LEAST_DAYS = 30
 
 @dataclass(frozen=True, eq=False)
 class Rerun:
-    """One set of a study on a panel. Weights are asked of the oracle once for each hour of decision."""
+    """One set of a study on a panel. Its oracle is called once for each hour of decision."""
 
     study: Study
-    place: int
+    row: int
     panel: Panel
 
     @cached_property
-    def setting(self) -> ParameterSet:
+    def parameter_set(self) -> ParameterSet:
         """The set, complete."""
-        return self.study.setting(self.place)
+        return self.study.parameter_set(self.row)
 
     @cached_property
     def weights(self) -> pd.DataFrame:
-        """What its oracle asks for, at its own decisions."""
-        return weight_matrix(self.setting.build(), self.panel, decisions_of(self.panel, self.setting.config))
+        """Weights of its oracle at its own decisions."""
+        return weight_matrix(
+            self.parameter_set.build(), self.panel, decisions_of(self.panel, self.parameter_set.config)
+        )
 
     @cached_property
     def base(self) -> Result:
         """As the sweep ran it."""
-        return backtest(self.panel, self.weights, self.setting.config)
+        return backtest(self.panel, self.weights, self.parameter_set.config)
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What its oracle says a reader must know: rows used before they were published, days without data."""
-        return self.setting.build().notes(self.panel.known(), pd.DatetimeIndex(self.weights.index))
+        """The notes of its oracle: rows used before they were published, days without data."""
+        return self.parameter_set.build().notes(self.panel.known(), pd.DatetimeIndex(self.weights.index))
 
     def changed(self, **changes: Any) -> Result:
         """The same weights with other settings, ``section__key=value``."""
         named = {name.replace("__", "."): value for name, value in changes.items()}
-        return backtest(self.panel, self.weights, self.study.setting(self.place, named).config)
+        return backtest(self.panel, self.weights, self.study.parameter_set(self.row, named).config)
 
     def costs(self) -> list[dict[str, Any]]:
         """``costs.stress`` times each factor."""
-        own = self.setting.config.costs.stress
+        own = self.parameter_set.config.costs.stress
         return [{"factor": factor, **_figures(self.changed(costs__stress=own * factor))} for factor in COST_FACTORS]
 
     def delays(self) -> list[dict[str, Any]]:
         """Every trade so many hours later than it is."""
-        own = self.setting.config.execution.delay_hours
+        own = self.parameter_set.config.execution.delay_hours
         return [
             {"hours": hours, **_figures(self.changed(execution__delay_hours=own + hours))} for hours in DELAYS_HOURS
         ]
@@ -77,9 +79,9 @@ class Rerun:
         """Decisions and daily returns at each hour of the day, from what was known then."""
         rows = []
         for hour in HOURS:
-            setting = self.study.setting(self.place, {"execution.hour_utc": hour})
-            weights = weight_matrix(setting.build(), self.panel, decisions_of(self.panel, setting.config))
-            rows.append({"hour": hour, **_figures(backtest(self.panel, weights, setting.config))})
+            changed = self.study.parameter_set(self.row, {"execution.hour_utc": hour})
+            weights = weight_matrix(changed.build(), self.panel, decisions_of(self.panel, changed.config))
+            rows.append({"hour": hour, **_figures(backtest(self.panel, weights, changed.config))})
             if done is not None:
                 done(hour + 1)
         return rows
@@ -93,7 +95,7 @@ class Rerun:
         firsts = {decisions[int(share * len(decisions))] for share in LATER_STARTS}
         rows = []
         for first in sorted(firsts):
-            result = backtest(self.panel, self.weights[decisions >= first], self.setting.config)
+            result = backtest(self.panel, self.weights[decisions >= first], self.parameter_set.config)
             daily = result.daily_returns[result.daily_returns.index >= first]
             if len(daily) >= LEAST_DAYS:
                 rows.append(
@@ -125,7 +127,7 @@ def attempt(work: Callable[[], Any]) -> Any:
         return {"why": str(error)}
 
 
-def neighbours(study: Study, place: int, by: str = "sharpe") -> list[dict[str, Any]]:
+def neighbours(study: Study, row: int, by: str = "sharpe") -> list[dict[str, Any]]:
     """Sets one step from a set along one axis of the grid.
 
     A step is to the next lower or higher value that the grid has of an axis whose values are all numbers, and to every
@@ -139,34 +141,34 @@ def neighbours(study: Study, place: int, by: str = "sharpe") -> list[dict[str, A
     """
     codes, values = codes_of(study.table.index)
     figures = study.table[by].to_numpy(dtype=np.float64)
-    own = codes[place]
-    found = []
+    own = codes[row]
+    near = []
     for axis, of_axis in enumerate(values):
         if study.table.index.names[axis] == ORACLE:
             continue
         same = np.delete(codes == own, axis, axis=1).all(axis=1)
         for code in _steps(of_axis, int(own[axis])):
-            for row in np.flatnonzero(same & (codes[:, axis] == code)):
-                if np.isfinite(figures[row]):
-                    found.append(
+            for neighbour in np.flatnonzero(same & (codes[:, axis] == code)):
+                if np.isfinite(figures[neighbour]):
+                    near.append(
                         {
                             "axis": str(study.table.index.names[axis]),
-                            "parameters": study.chosen(int(row)),
-                            "place": int(row),
-                            by: float(figures[row]),
+                            "parameters": study.params(int(neighbour)),
+                            "place": int(neighbour),
+                            by: float(figures[neighbour]),
                         }
                     )
-    return found
+    return near
 
 
 def codes_of(index: pd.Index) -> tuple[np.ndarray, list[list[Any]]]:
-    """Place of each set's value among the values of each axis, (P, K), and those values."""
+    """Index of each set's value among the values of each axis, (P, K), and those values."""
     if isinstance(index, pd.MultiIndex):
         return np.stack([np.asarray(codes) for codes in index.codes], axis=1), [list(level) for level in index.levels]
     # By type and text: to pandas True is 1 and None is none, and a table has no hash.
     values = {(type(value), repr(value)): value for value in index.tolist()}
-    places = {key: place for place, key in enumerate(values)}
-    return np.array([[places[type(value), repr(value)]] for value in index.tolist()]), [list(values.values())]
+    codes = {key: code for code, key in enumerate(values)}
+    return np.array([[codes[type(value), repr(value)]] for value in index.tolist()]), [list(values.values())]
 
 
 def _steps(values: list[Any], own: int) -> list[int]:

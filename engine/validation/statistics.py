@@ -73,7 +73,7 @@ class Fold:
     train_stop: int
     test_first: int
     test_stop: int
-    place: int  # the set that was chosen
+    column: int  # of the set that was chosen
     in_sample_sharpe: float
     out_of_sample_sharpe: float  # before what the switch costs
 
@@ -270,14 +270,14 @@ def probability_of_backtest_overfitting(returns: ArrayLike, n_blocks: int = 16) 
     half = len(choices) // 2
     inside = np.zeros((half, n_blocks))
     inside[np.arange(half)[:, None], choices[:half]] = 1.0
-    found = [np.empty(2 * half), np.empty(2 * half), np.empty(2 * half), np.empty(2 * half, dtype=np.int64)]
+    parts = [np.empty(2 * half), np.empty(2 * half), np.empty(2 * half), np.empty(2 * half, dtype=np.int64)]
     for first in range(0, half, halves.step):
         one, other = halves.of(inside[first : first + halves.step])
         rows = np.arange(first, first + len(one[0]))
-        for place, pair in ((rows, (one, other)), (2 * half - 1 - rows, (other, one))):
-            for kept, values_of in zip(found, _judged(*pair), strict=True):
-                kept[place] = values_of
-    logits, best, picked, chosen = found
+        for target, pair in ((rows, (one, other)), (2 * half - 1 - rows, (other, one))):
+            for kept, values_of in zip(parts, _judged(*pair), strict=True):
+                kept[target] = values_of
+    logits, best, picked, chosen = parts
     slope, intercept = _line(best, picked)
     loss = float((picked < 0.0).mean())
     return Overfitting(float((logits <= 0.0).mean()), logits, chosen, best, picked, slope, intercept, loss)
@@ -400,15 +400,15 @@ def walk_forward(
     for first in range(train_days, days, test_days):
         start, stop = (0 if anchored else first - train_days), min(first + test_days, days)
         trained = sharpe_ratios(values[start:first])
-        place = int(trained.argmax())
-        part = values[first:stop, place].copy()
+        column = int(trained.argmax())
+        part = values[first:stop, column].copy()
         tested = float(sharpe_ratios(part[:, None])[0])
-        if place != held:
-            part[0] = 0.0 if begun[place] else part[0]
-            part[0] = (1.0 + part[0]) * (1.0 - cost[place]) - 1.0
+        if column != held:
+            part[0] = 0.0 if begun[column] else part[0]
+            part[0] = (1.0 + part[0]) * (1.0 - cost[column]) - 1.0
         stitched[first - train_days : stop - train_days] = part
-        folds.append(Fold(start, first, first, stop, place, float(trained[place]), tested))
-        held = place
+        folds.append(Fold(start, first, first, stop, column, float(trained[column]), tested))
+        held = column
     return WalkForward(train_days, stitched, tuple(folds))
 
 

@@ -1,23 +1,26 @@
-"""Verdict: what validation found about the best set of a study, as checks with thresholds, kept as ``verdict.json``."""
+"""The verdict on the best set of a study: checks with thresholds, kept as ``verdict.json``."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import pandas as pd
 
 from engine.atomic_io import sync_folder, write_durable
-from engine.errors import ConfigError, DataError, did_you_mean
+from engine.checks import Check
+from engine.errors import DataError
 from engine.provenance import to_json
 from engine.sweeps.study import VERDICT
+from engine.validation.thresholds import Thresholds
 
 SCHEMA = 1
-Rule = Literal["at least", "at most"]
-#: What a failure says about the winner, by the group of the check.
+#: Columns of a table of checks, and their keys in ``verdict.json``, where the summary is ``says``.
+_COLUMNS = ("name", "label", "value", "threshold", "rule", "passed", "summary", "group")
+#: What a failure means for the winner, by the group of the check.
 _MEANINGS = {
     "luck": "the winner is not distinguishable from luck",
     "unseen": "choosing by the past did not pay on the days that followed",
@@ -25,111 +28,6 @@ _MEANINGS = {
     "ruin": "the account was liquidated",
     "broken": "the winner's figures are not those that its sweep recorded",
 }
-
-
-@dataclass(frozen=True)
-class Thresholds:
-    """What a verdict asks for.
-
-    Attributes
-    ----------
-    deflated_sharpe : float
-        Least probability that the true Sharpe ratio is above what the best of all trials without skill would show.
-    pbo : float
-        Highest probability of backtest overfitting. Pure noise gives 0.37 to 0.66, so 0.5 would be no gate.
-    superiority_p : float
-        Highest consistent p-value of Hansen's test, against zero and against BTC.
-    walk_forward_sharpe : float
-        Least annual Sharpe ratio of the stitched out-of-sample curves.
-    bootstrap_sharpe : float
-        Least lower bound of the bootstrap interval of the annual Sharpe ratio.
-    confidence : float
-        Of that interval, and of the track record.
-    cost_sharpe : float
-        Least annual Sharpe ratio with costs two and three times what they are.
-    delay_kept_frac : float
-        Part of the Sharpe ratio that must be left when every trade is an hour late.
-    day_delay_sharpe : float
-        Least annual Sharpe ratio when every trade is 24 hours late.
-    hours_kept_frac : float
-        Part of the Sharpe ratio that must be left at the median hour of decision.
-    start_sharpe : float
-        Least annual Sharpe ratio of an account that starts later.
-    plateau_kept_frac : float
-        Part of the Sharpe ratio that the median neighbour in the grid must have.
-    reproduction_difference : float
-        How far the winner's Sharpe ratio, run again, may be from that of the sweep.
-    liquidations : float
-        How many liquidations are accepted, of the winner itself and under the stresses.
-    """
-
-    deflated_sharpe: float = 0.95
-    pbo: float = 0.2
-    superiority_p: float = 0.05
-    walk_forward_sharpe: float = 0.0
-    bootstrap_sharpe: float = 0.0
-    confidence: float = 0.95
-    cost_sharpe: float = 0.0
-    delay_kept_frac: float = 0.5
-    day_delay_sharpe: float = 0.0
-    hours_kept_frac: float = 0.5
-    start_sharpe: float = 0.0
-    plateau_kept_frac: float = 0.5
-    reproduction_difference: float = 1e-6
-    liquidations: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0.5 < self.confidence < 1.0:
-            raise ConfigError(f"Threshold confidence = {self.confidence!r} is not accepted: write a number like 0.95.")
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, float]) -> Self:
-        """Thresholds by name; those that are absent are the defaults.
-
-        Raises
-        ------
-        ConfigError
-            For an unknown name.
-        """
-        known = [item.name for item in fields(cls)]
-        for name in values:
-            if name not in known:
-                raise ConfigError(
-                    f"Unknown threshold {name!r}.{did_you_mean(name, known)} There are: {', '.join(known)}."
-                )
-        return cls(**values)
-
-
-@dataclass(frozen=True)
-class Check:
-    """One question and its answer.
-
-    Attributes
-    ----------
-    name : str
-        ``deflated_sharpe``, ``cost_x2``, ...
-    label : str
-        The same for people.
-    value, threshold : float or None
-        None: could not be computed.
-    rule : {"at least", "at most"}
-        What the value must be of the threshold.
-    passed : bool or None
-        None: could not be computed, which no verdict passes.
-    says : str
-        One sentence.
-    group : str
-        What a failure means: ``luck``, ``unseen``, ``fragile``, ``ruin`` or ``broken``.
-    """
-
-    name: str
-    label: str
-    value: float | None
-    threshold: float | None
-    rule: Rule
-    passed: bool | None
-    says: str
-    group: str = "luck"
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +40,7 @@ class Verdict:
         Name of the study.
     checks : tuple of Check
     details : mapping
-        What the checks were made from, as JSON keeps it; ARCHITECTURE.md lists the keys. A part that could not be
+        What the checks were made from, as JSON keeps it. A part that could not be
         computed is ``{"why": ...}``.
     digests : mapping
         ``study`` (of its record), ``data`` (what the sweep ran on), ``panel`` (what the winner ran on again, or None),
@@ -154,7 +52,7 @@ class Verdict:
     checks: tuple[Check, ...]
     details: Mapping[str, Any]
     digests: Mapping[str, str | None] = field(default_factory=dict)
-    thresholds: Thresholds = field(default_factory=Thresholds)
+    thresholds: Thresholds = field(default_factory=Thresholds.read)
 
     @property
     def passed(self) -> bool:
@@ -162,7 +60,7 @@ class Verdict:
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     @property
-    def says(self) -> str:
+    def summary(self) -> str:
         """The verdict in a sentence."""
         failed = [check for check in self.checks if check.passed is False]
         unknown = [check for check in self.checks if check.passed is None]
@@ -180,7 +78,7 @@ class Verdict:
 
     def table(self) -> pd.DataFrame:
         """The checks, a row each, by name."""
-        return pd.DataFrame([asdict(check) for check in self.checks], columns=[item.name for item in fields(Check)])
+        return pd.DataFrame([{name: getattr(check, name) for name in _COLUMNS} for check in self.checks])
 
     def to_dict(self) -> dict[str, Any]:
         """Content of ``verdict.json``; numbers that are not finite are None."""
@@ -188,8 +86,8 @@ class Verdict:
             "schema": SCHEMA,
             "study": self.study,
             "passed": self.passed,
-            "says": self.says,
-            "checks": [asdict(check) for check in self.checks],
+            "says": self.summary,
+            "checks": [check_to_json(check) for check in self.checks],
             "thresholds": asdict(self.thresholds),
             "digests": dict(self.digests),
             "details": self.details,
@@ -213,15 +111,17 @@ class Verdict:
                 )
             verdict = cls(
                 values["study"],
-                tuple(Check(**check) for check in values["checks"]),
+                tuple(_check_from_json(check) for check in values["checks"]),
                 values["details"],
                 values["digests"],
                 Thresholds.from_dict(values["thresholds"]),
             )
         except (KeyError, TypeError) as error:
-            raise DataError(f"This is no verdict: {error}. Run `hlbt validate` again.") from error
+            raise DataError(f"This is not a verdict: {error}. Run `hlbt validate` again.") from error
         if verdict.passed != values.get("passed"):
-            raise DataError("A verdict says that it passed, or not, while its checks say otherwise: it was edited.")
+            raise DataError(
+                "The verdict's `passed` contradicts its checks: the file was edited. Run `hlbt validate` again."
+            )
         return verdict
 
     def save(self, folder: Path) -> Path:
@@ -233,6 +133,15 @@ class Verdict:
         except OSError as error:
             raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
         return path
+
+
+def check_to_json(check: Check) -> dict[str, Any]:
+    """A check under the keys of ``verdict.json`` and of specs."""
+    return {"says" if name == "summary" else name: getattr(check, name) for name in _COLUMNS}
+
+
+def _check_from_json(values: Mapping[str, Any]) -> Check:
+    return Check(**{"summary" if name == "says" else name: value for name, value in values.items()})
 
 
 def load_verdict(folder: Path) -> Verdict:
@@ -251,5 +160,5 @@ def load_verdict(folder: Path) -> Verdict:
     except (OSError, ValueError) as error:
         raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}. Run `hlbt validate` again.") from error
     if not isinstance(values, dict):
-        raise DataError(f"{path} is no verdict. Run `hlbt validate` again.")
+        raise DataError(f"{path} is not a verdict. Run `hlbt validate` again.")
     return Verdict.from_dict(values)

@@ -80,11 +80,11 @@ def check(cache: Path) -> None:
     panel = load_panel(cache)
     study = sweep(panel, Momentum, {"lookback_hours": [24, 168], "n": [3, 12], "costs.half_spread_bps": [1.0, 5.0]})
     for place in range(len(study)):
-        setting = study.setting(place)
+        setting = study.parameter_set(place)
         weights = weight_matrix(setting.build(), panel, decisions_of(panel, setting.config))
         alone = backtest(panel, weights, setting.config).metrics["equity_end_usd"]
         if not abs(study["equity_end_usd"].iloc[place] / alone - 1.0) < 1e-10:
-            raise SystemExit(f"set {study.chosen(place)} is not its own backtest: nothing is timed")
+            raise SystemExit(f"set {study.params(place)} is not its own backtest: nothing is timed")
 
 
 def command(cache: Path, folder: Path, study: str, *words: str) -> tuple[float, float]:

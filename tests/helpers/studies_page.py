@@ -153,7 +153,7 @@ def verdict(of: Study, passed: bool = False, seed: int = 3) -> dict[str, Any]:
         else "Not shown to be more than luck: 1 of 4 checks failed, 1 was not computed.",
         "checks": [dict(zip(names, check, strict=True)) for check in checks],
         "details": {
-            "winner": {"place": winner, "parameters": of.chosen(winner), "metrics": {"sharpe": sharpe}},
+            "winner": {"place": winner, "parameters": of.params(winner), "metrics": {"sharpe": sharpe}},
             "trials": {
                 "study": len(of),
                 "ledger": 240,
@@ -197,7 +197,7 @@ def verdict(of: Study, passed: bool = False, seed: int = 3) -> dict[str, Any]:
             "plateau": {
                 "neighbours": [
                     {
-                        "parameters": {**of.chosen(winner), axis: value},
+                        "parameters": {**of.params(winner), axis: value},
                         "axis": axis,
                         "sharpe": sharpe - float(random.uniform(0, 0.6)),
                     }
@@ -237,7 +237,7 @@ def _walk(of: Study, random: np.random.Generator, kind: str) -> dict[str, Any]:
                 "test_start": str(dates[first].date()),
                 "test_end": str(dates[last].date()),
                 "place": place,
-                "parameters": {key: str(value) for key, value in of.chosen(place).items()},
+                "parameters": {key: str(value) for key, value in of.params(place).items()},
                 "in_sample_sharpe": float(random.normal(1.8, 0.3)),
                 "out_of_sample_sharpe": float(random.normal(0.7, 1.0)),
             }

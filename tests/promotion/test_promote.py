@@ -11,15 +11,17 @@ import pandas as pd
 import pytest
 
 from engine import Panel, RunConfig, backtest, decisions_of, sweep, weight_matrix
+from engine.checks import Check, Measurement, check_value
 from engine.errors import PromotionError
 from engine.oracles.loading import load_oracle
 from engine.promotion.candidate import Candidate, read_candidate, sweep_of
-from engine.promotion.gates import GATES, Examination, Gate, examine, gate_of, read_gates
-from engine.promotion.promote import check_overrides, default_gates, overrides_of
+from engine.promotion.gates import GATES, Examination, examine, read_gates
+from engine.promotion.promote import check_overrides, overrides_of
 from engine.simulation.capacity import capacity, volume_shares
 from engine.sweeps.study import load_study
 from engine.sweeps.trials import count_trials
 from engine.validation.statistics import deflated_sharpe_ratio, moments
+from engine.validation.thresholds import installed_gates_file
 from engine.validation.validate import validate
 from helpers.promotion import World, build, winner_of
 
@@ -33,7 +35,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 @pytest.fixture(scope="module")
 def thresholds() -> dict[str, float]:
-    return dict(read_gates(default_gates()).thresholds)
+    return dict(read_gates(installed_gates_file()).thresholds)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +54,7 @@ def found(
         return examine(winner, world[2], thresholds, 10_000.0, lambda *step: steps.append(step)), steps
 
 
-def by_name(examination: Examination) -> dict[str, Gate]:
+def by_name(examination: Examination) -> dict[str, Check]:
     return {gate.name: gate for gate in examination.gates}
 
 
@@ -61,7 +63,7 @@ def by_name(examination: Examination) -> dict[str, Gate]:
 
 def test_a_planted_edge_passes_every_gate(found: tuple[Examination, list[tuple[int, int, str]]]) -> None:
     examination, steps = found
-    assert not examination.failed, [gate.short for gate in examination.failed]
+    assert not examination.failed, [gate.comparison for gate in examination.failed]
     assert [gate.name for gate in examination.gates] == list(GATES) and len(GATES) == 16
     assert examination.sweep == "grid" and examination.trials == 12
     check_overrides(examination, ())
@@ -118,7 +120,7 @@ def test_a_set_that_did_not_win_is_judged_by_its_own_sharpe(
     monkeypatch.chdir(home)
     study = load_study(home / "reports/grid")
     worst = int(study["sharpe"].argmin())
-    parameters = {**winner.parameters, **study.chosen(worst)}
+    parameters = {**winner.parameters, **study.params(worst)}
     other = replace(winner, parameters=parameters, sharpe=float(study["sharpe"].iloc[worst]))
     assert sweep_of(other)[1] == worst
     gates = by_name(examine(other, panel, thresholds, 10_000.0))
@@ -135,7 +137,9 @@ def test_each_gate_can_refuse_and_is_named(
     """The value on the wrong side of the threshold, or not computed: one gate refuses, and another reason opens it."""
     gates = by_name(found[0])
     for value in (None, 9.75e5):
-        broken = replace(gates[name], value=value, passed=False, says="Not computed. Why not." if value is None else "")
+        broken = replace(
+            gates[name], value=value, passed=False, summary="Not computed. Why not." if value is None else ""
+        )
         examination = replace(found[0], gates=tuple(broken if gate.name == name else gate for gate in found[0].gates))
         shown = "not computed" if value is None else "9.75e+05"
         with pytest.raises(PromotionError) as refusal:
@@ -149,13 +153,13 @@ def test_each_gate_can_refuse_and_is_named(
 @pytest.mark.parametrize("name", [name for name in GATES if name not in ("causality", "liquidation")])
 def test_each_threshold_is_asked_for(found: tuple[Examination, list[tuple[int, int, str]]], name: str) -> None:
     """Just at the answer it passes, just beyond it does not; what is no number never does."""
-    label, rule, _ = GATES[name]
+    rule = GATES[name].rule
     value = by_name(found[0])[name].value
     assert value is not None
     beyond = np.nextafter(value, np.inf if rule == "at least" else -np.inf)
-    assert gate_of(name, label, rule, value, lambda: (value, "")).passed
-    assert not gate_of(name, label, rule, beyond, lambda: (value, "")).passed
-    assert not gate_of(name, label, rule, value, lambda: (float("nan"), "")).passed
+    assert check_value(name, "", rule, value, lambda: Measurement(value, "")).passed
+    assert not check_value(name, "", rule, beyond, lambda: Measurement(value, "")).passed
+    assert not check_value(name, "", rule, value, lambda: Measurement(float("nan"), "")).passed
 
 
 def market_of(panel: Panel, **frames: np.ndarray) -> Panel:
@@ -170,12 +174,12 @@ def test_bad_candidates_fail_the_gates_made_for_them(
     monkeypatch.chdir(home)
     panel = whole.until(whole.index[24 * 60])
 
-    def failed(candidate: Candidate, panel: Panel = panel, account: float = 1e4) -> dict[str, Gate]:
+    def failed(candidate: Candidate, panel: Panel = panel, account: float = 1e4) -> dict[str, Check]:
         return {gate.name: gate for gate in examine(candidate, panel, thresholds, account).failed}
 
     leak = failed(replace(winner, parameters={**winner.parameters, "peek": 20}))
     assert {"causality", "reproduced", "days"} <= set(leak) and leak["causality"].value >= 1.0
-    assert leak["days"].value == 59.0 and leak["pbo"].value is None and "No sweep in" in leak["pbo"].says
+    assert leak["days"].value == 59.0 and leak["pbo"].value is None and "No sweep in" in leak["pbo"].summary
 
     mid = panel.values("mid").copy()
     mid[100:400, 3:] = np.nan
@@ -193,7 +197,7 @@ def test_bad_candidates_fail_the_gates_made_for_them(
 
     fields = {name: values for name, values in panel.fields.items() if name != "volume_usd"}
     dry = failed(winner, replace(panel, fields=fields))
-    assert dry["volume_share"].value is None and "no volume" in dry["volume_share"].says
+    assert dry["volume_share"].value is None and "no volume" in dry["volume_share"].summary
 
     large = failed(winner, account=1e9)
     costly = replace(winner.config, costs=replace(winner.config.costs, impact="venue"))
@@ -224,4 +228,4 @@ def test_trials_of_the_oracle_inside_count_at_the_gates(
     sweep(panel, "research.oracles.wrappers:Cap", {"cap": [0.4, 0.9]}, fixed=fixed, name="b", reports="reports")
     examination = examine(read_candidate(Path("reports/b")), panel, thresholds, 1e4)
     assert examination.trials == 8 and examination.sweep == "b"
-    assert "the best of 8 trials" in by_name(examination)["deflated_sharpe"].says
+    assert "the best of 8 trials" in by_name(examination)["deflated_sharpe"].summary

@@ -15,10 +15,11 @@ from engine.errors import ConfigError, DataError, HlbtError, PromotionError, Spe
 from engine.live.risk_limits import Limits
 from engine.live.spec import load_live_oracle, read_spec
 from engine.promotion.candidate import Candidate, check_current, read_candidate, sweep_of
-from engine.promotion.gates import GATES, GateFile, read_gates
-from engine.promotion.promote import default_gates, limits_of, save_spec
+from engine.promotion.gates import GATES, read_gates
+from engine.promotion.promote import limits_of, save_spec
 from engine.runs import load_run
 from engine.sweeps.study import load_study
+from engine.validation.thresholds import Thresholds, installed_gates_file
 from helpers.commands import Hlbt, Outcome, outcome
 from helpers.promotion import ORACLE, World, build, entered, winner_of
 
@@ -104,7 +105,7 @@ def test_the_set_is_found_whatever_shape_its_sweep_has(home: Path, world: World)
     digests = {**study.record["digests"], "oracle": study.record["oracles"][0]["digest"]}
     one = Candidate("one", "trend.py:Trend", parameters, config, 1.0, "", "", digests, Path("r"), None)
     found, place = sweep_of(one)
-    setting = found.setting(place)
+    setting = found.parameter_set(place)
     assert found.record["name"] == "wide" and setting.oracle == "trend.py:Trend"
     assert setting.parameters["gross"] == 1 and setting.config == config
     assert sweep_of(replace(one, config=RunConfig()))[0].record["name"] == "wide"  # the most sets
@@ -133,10 +134,10 @@ def test_a_sweep_is_promoted_and_what_is_changed_later_is_refused_live(home: Pat
     assert code == 0, err
     assert "SYNTHETIC DATA" in out and f"Promoted: {path}" in out and "trend.py:Trend is a file" in out
     spec, study = read_spec(path), load_study(Path("reports/grid"))
-    best = study.chosen(study.best())
+    best = study.params(study.best())
     assert spec.oracle == "trend.py:Trend" and spec.trials == 12 and spec.account == {"equity_usd": 10_000.0}
     assert spec.parameters == {"gross": 1.0, "peek": 0, "weak": False, **best}
-    assert spec.config == study.setting(study.best()).config and spec.limits == Limits()
+    assert spec.config == study.parameter_set(study.best()).config and spec.limits == Limits()
     assert (
         set(spec.digests) == {"data", "oracle", "engine", "gates"}
         and spec.digests["data"] == study.record["digests"]["data"]
@@ -168,12 +169,8 @@ def test_a_sweep_is_promoted_and_what_is_changed_later_is_refused_live(home: Pat
 
 
 def test_a_refusal_names_every_gate_and_overrides_are_on_record(home: Path, hlbt: Hlbt) -> None:
-    assert (
-        hlbt("backtest", "--oracle", "trend.py:Trend", "--param", "hours=30", "--out", "reports/alone", "--no-report")[
-            0
-        ]
-        == 0
-    )
+    alone = ("--param", "hours=30", "--out", "reports/alone", "--no-report")
+    assert hlbt("backtest", "--oracle", "trend.py:Trend", *alone).code == 0
     words = ("promote", "reports/alone", "--name", "alone")
     code, out, err = hlbt(*words, "--dry-run")
     assert code == 7 and "OVERRIDDEN" not in out and out.count("FAILED") >= 3
@@ -196,7 +193,7 @@ def test_a_refusal_names_every_gate_and_overrides_are_on_record(home: Path, hlbt
     assert spec.gates["overrides"] == [{"gate": name, "reason": f"known: {name}"} for name in failed]
     assert spec.trials == 13 and spec.gates["run"]["sweep"] is None  # the sweep's twelve, and this one
     code, _, err = hlbt(*words, *pairs, "--override", "days", "--reason", "short", "--replace")
-    assert code == 7 and "Nothing is there to override: days 259 (at least 180) passed" in err
+    assert code == 7 and "Cannot override gates that passed: days 259 (at least 180)" in err
 
 
 def test_a_run_below_a_sweep_has_the_sweep(home: Path, hlbt: Hlbt) -> None:
@@ -254,20 +251,21 @@ def test_the_command_refuses(home: Path, hlbt: Hlbt, words: tuple[str, ...], mes
 
 
 def test_the_gates_file_says_all_and_nothing_else(tmp_path: Path) -> None:
-    text = default_gates().read_text(encoding="utf-8")
-    assert Limits.from_dict(read_gates(default_gates()).limits) == Limits()  # what it says is what is the default
+    text = installed_gates_file().read_text(encoding="utf-8")
+    assert Limits.from_dict(read_gates(installed_gates_file()).limits) == Limits()
     file = tmp_path / "gates.toml"
     for old, new, message in (
         ("pbo = 0.2", "pb0 = 0.2", "unknown gate 'pb0'. Did you mean 'pbo'"),
         ("pbo = 0.2", "", "lacks the gate pbo"),
-        ("pbo = 0.2", "pbo = true", "pbo = True is no number"),
-        ("pbo = 0.2", "pbo = nan", "pbo = nan is no number"),
+        ("pbo = 0.2", "pbo = true", "pbo = True is not accepted: it must be a finite number"),
+        ("pbo = 0.2", "pbo = nan", "pbo = nan is not accepted"),
         ("[limits]", "[limit]", "'limit' is not accepted. Did you mean 'limits'"),
-        ("[gates]", "pbo = 1\n[gates]", "'pbo' is not accepted"),
+        ("[gates]", "[[gates]]", "'gates' is not accepted"),
         ("[gates]", "[gates", "is not TOML"),
     ):
-        assert old in text
-        file.write_text(text.replace(old, new, 1), encoding="utf-8")
+        verdict, start, gates = text.partition("\n[gates]")
+        assert old in start + gates
+        file.write_text(verdict + (start + gates).replace(old, new, 1), encoding="utf-8")
         with pytest.raises(ConfigError) as refusal:
             read_gates(file)
         assert message in str(refusal.value)
@@ -301,10 +299,25 @@ def test_limits_leave_room_for_the_run() -> None:
         limits_of({"gross": "much"}, [], 1.0)
 
 
-def test_the_gates_file_here_goes_before_the_one_of_the_package(home: Path) -> None:
-    packaged = default_gates()
-    assert packaged.is_absolute() and packaged.is_file()
+def test_a_gates_file_counts_where_it_is_named_and_nowhere_else(
+    home: Path, hlbt: Hlbt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even in a folder of the name that Python would import `research` from."""
+    installed = installed_gates_file()
+    assert installed.is_absolute() and installed.is_file()
+    text = installed.read_text(encoding="utf-8")
     Path("research").mkdir()
-    shutil.copy(packaged, "research/gates.toml")
-    assert default_gates() == Path("research/gates.toml")
-    assert isinstance(read_gates(default_gates()), GateFile)
+    Path("research/__init__.py").write_text("", encoding="utf-8")
+    lax = text.replace("deflated_sharpe = 0.95", "deflated_sharpe = 2.0")
+    Path("research/gates.toml").write_text(lax, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(home))
+    assert installed_gates_file() == installed and Thresholds.read().deflated_sharpe == 0.95
+    assert hlbt("promote", "grid", "--name", "x", "--dry-run").code == 0
+    code, _, err = hlbt("promote", "grid", "--name", "x", "--gates", "research/gates.toml", "--dry-run")
+    assert code == 7 and "deflated_sharpe" in err and "(at least 2)" in err
+    strict = ("validate", "grid", "--strict", "--top", "0")
+    assert hlbt(*strict).code == 0
+    assert hlbt(*strict, "--gates", "research/gates.toml").code == 2
+    Path("research/gates.toml").write_text(text.replace("superiority_p", "superiority"), encoding="utf-8")
+    code, _, err = hlbt(*strict, "--gates", "research/gates.toml")
+    assert code == 1 and "unknown threshold 'superiority'. Did you mean 'superiority_p'?" in err

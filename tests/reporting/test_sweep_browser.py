@@ -195,7 +195,7 @@ def test_the_heat_map_follows_its_selects(browser: Browser, page: Path, study: S
         expected = best.pivot_table(**pair, values="max_drawdown")
         np.testing.assert_allclose(shown(opened), expected.to_numpy(), rtol=1e-6)
         opened.select_option("#others", "fixed")
-        winner = study.chosen(study.best())
+        winner = study.params(study.best())
         same = frame[(frame["n"] == winner["n"]) & (frame["weighting"] == winner["weighting"])]
         expected = same.pivot_table(**pair, values="max_drawdown")
         np.testing.assert_allclose(shown(opened), expected.to_numpy(), rtol=1e-6)

@@ -262,7 +262,7 @@ def test_more_sets_than_rows_says_so_and_keeps_the_winner(tmp_path: Path, monkey
     assert rows[0] == study.best()
     column = next(column for column in table["columns"] if column["name"] == "lookback_hours")
     shown = [column["numbers"][code] for code in unpacked(column["codes"])]
-    assert shown == [study.chosen(int(place))["lookback_hours"] for place in rows]
+    assert shown == [study.params(int(place))["lookback_hours"] for place in rows]
 
 
 @pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from engine.errors import ConfigError
-from engine.sweeps.grid import _shuffled, check_keys, make_grid, parse_grid, read_study_file
+from engine.sweeps.grid import check_keys, make_grid, parse_grid, read_study_file
 from research.oracles.momentum import Momentum
 from research.oracles.reversal import Reversal
 
@@ -20,7 +20,7 @@ def test_a_product_in_the_order_of_itertools() -> None:
     asked = {"n": [3, 5], "construction": ["top_bottom", "z_score"], "costs.taker_bps": ["schedule", 4.5, 2]}
     grid = make_grid(asked, {})
     expected = [dict(zip(asked, values, strict=True)) for values in itertools.product(*asked.values())]
-    assert [grid.chosen(place) for place in range(len(grid))] == expected
+    assert [grid.params(place) for place in range(len(grid))] == expected
     assert list(grid.index) == [tuple(one.values()) for one in expected]
     assert grid.index.names == list(asked)
 
@@ -55,10 +55,16 @@ def test_constraints_over_names_with_dots_and_texts() -> None:
     assert list(grid.index) == [("top_bottom", 2.0), ("z_score", 1.0), ("z_score", 2.0)]
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 5, 17, 1000, 4097])
-@pytest.mark.parametrize("seed", [0, 7])
-def test_the_draw_goes_through_all_once(size: int, seed: int) -> None:
-    assert sorted(_shuffled(size, seed)) == list(range(size))
+@pytest.mark.parametrize("listed", [1, 1_000_000])
+def test_every_set_is_drawn_as_often_and_none_twice(listed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the product is listed or drawn from: 40 of 120 sets, 300 times; a count has a standard error of 8.2."""
+    monkeypatch.setattr("engine.sweeps.grid.LISTED_SETS", listed)
+    counts = np.zeros((10, 12), dtype=int)
+    for seed in range(-10, 290):
+        codes = make_grid({"a": list(range(10)), "b": list(range(12))}, {}, sample=40, seed=seed).codes
+        assert len(np.unique(codes, axis=0)) == 40
+        counts[codes[:, 0], codes[:, 1]] += 1
+    assert counts.sum() == 300 * 40 and np.abs(counts - 100).max() < 35
 
 
 def test_a_draw_from_a_product_too_large_to_hold() -> None:
@@ -79,7 +85,7 @@ def test_a_draw_larger_than_what_there_is_takes_all() -> None:
 
 def test_a_list_of_sets_fills_in_defaults() -> None:
     grid = make_grid([{"n": 3}, {"n": 5, "execution.weekdays": ["mon"]}], {"execution.weekdays": ("tue",)})
-    assert [grid.chosen(place) for place in (0, 1)] == [
+    assert [grid.params(place) for place in (0, 1)] == [
         {"n": 3, "execution.weekdays": ["tue"]},
         {"n": 5, "execution.weekdays": ["mon"]},
     ]
@@ -135,7 +141,7 @@ def test_a_function_sees_the_values_as_they_are() -> None:
 
 def test_a_list_of_many_sets_takes_no_time_that_grows_with_their_square() -> None:
     grid = make_grid([{"x": k / 7, "y": k % 3} for k in range(20_000)], {})
-    assert grid.chosen(19_999) == {"x": 19_999 / 7, "y": 1} and len(grid.values["y"]) == 3
+    assert grid.params(19_999) == {"x": 19_999 / 7, "y": 1} and len(grid.values["y"]) == 3
 
 
 @pytest.mark.parametrize(

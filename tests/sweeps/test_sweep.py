@@ -66,7 +66,7 @@ class Scored(ScoreOracle):
 
 
 def alone(study: Study, place: int, panel: Panel) -> object:
-    setting = study.setting(place)
+    setting = study.parameter_set(place)
     weights = weight_matrix(setting.build(), panel, decisions_of(panel, setting.config))
     return backtest(panel, weights, setting.config)
 
@@ -231,8 +231,8 @@ def test_tasks_are_bounded_and_name_each_set_once(panel: Panel) -> None:
     for task in plan.tasks(np.arange(len(plan.keys))):
         assert 0 < len(task.parameters) <= 1024
         assert len({parameters["lookback_hours"] for parameters in task.parameters}) <= 64
-        assert len({plan.config_of[place] for place in task.places}) == 1
-        seen[task.places] += 1
+        assert len({plan.config_of[place] for place in task.rows}) == 1
+        seen[task.rows] += 1
     assert (seen == 1).all() and len(np.unique(plan.keys)) == len(plan.keys) == 20_000
 
 
@@ -258,9 +258,9 @@ def test_a_set_is_run_again_with_the_values_it_was_run_with(
     sweep(panel, Typed, {"size": sizes, **more}, name="a", reports=tmp_path)
     study = load_study(tmp_path / "a")
     for place, size in enumerate(sizes):
-        given = study.setting(place).parameters["size"]
+        given = study.parameter_set(place).parameters["size"]
         assert given == size and type(given) is type(size)
-        setting = study.setting(place)
+        setting = study.parameter_set(place)
         weights = weight_matrix(Typed(given), panel, decisions_of(panel, setting.config))
         assert backtest(panel, weights, setting.config).metrics["sharpe"] == pytest.approx(study["sharpe"].iloc[place])
 
@@ -375,7 +375,7 @@ def test_a_set_of_lists_or_tables_is_judged_as_any_other(
 ) -> None:
     sweep(panel, Picky, {"sizes": sizes, **more}, name="a", reports=tmp_path)
     study = load_study(tmp_path / "a")
-    assert [study.chosen(place)["sizes"] for place in range(0, len(study), 1 + bool(more))] == sizes
+    assert [study.params(place)["sizes"] for place in range(0, len(study), 1 + bool(more))] == sizes
     verdict = validate(study, panel)
     assert verdict.details["winner"]["rerun"]["sharpe"] == pytest.approx(study["sharpe"].max(), rel=1e-9)
     assert len(verdict.details["plateau"]["neighbours"]) == 1 + bool(more)

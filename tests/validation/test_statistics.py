@@ -270,10 +270,10 @@ def test_walk_forward(anchored: bool, train: int, test: int) -> None:
     assert found.first == train and len(found.returns) == 60 - train
     for fold in found.folds:
         assert fold.train_stop == fold.test_first and fold.train_first == (0 if anchored else fold.train_stop - train)
-        inside = naive_sharpe([float(r) for r in returns[fold.train_first : fold.train_stop, fold.place]])
+        inside = naive_sharpe([float(r) for r in returns[fold.train_first : fold.train_stop, fold.column]])
         assert fold.in_sample_sharpe == pytest.approx(inside, rel=1e-9)
         if fold.test_stop - fold.test_first > 1:
-            outside = naive_sharpe([float(r) for r in returns[fold.test_first : fold.test_stop, fold.place]])
+            outside = naive_sharpe([float(r) for r in returns[fold.test_first : fold.test_stop, fold.column]])
             assert fold.out_of_sample_sharpe == pytest.approx(outside, rel=1e-9)
     assert found.folds[-1].test_stop == 60
 
@@ -296,7 +296,7 @@ def test_walk_forward_takes_no_day_that_had_begun_when_it_chose() -> None:
     returns[20:, 1] += 0.2
     hour, cost = np.array([23, 1]), 0.01
     found = walk_forward(returns, 20, 20, False, cost, hour)
-    assert [fold.place for fold in found.folds] == [0, 1]
+    assert [fold.column for fold in found.folds] == [0, 1]
     expected = np.concatenate([returns[20:40, 0], returns[40:, 1]])
     expected[0] = (1 + returns[20, 0]) * 0.99 - 1  # of the latest hour: its day begins when the choice is made
     expected[20] = -0.01  # of an earlier hour: nobody could have held it from its beginning
@@ -307,7 +307,7 @@ def test_walk_forward_takes_no_day_that_had_begun_when_it_chose() -> None:
     # A set that is held on was held all the time.
     returns[:, 1] += 1.0
     kept = walk_forward(returns, 20, 10, True, cost, hour)
-    assert {fold.place for fold in kept.folds} == {1}
+    assert {fold.column for fold in kept.folds} == {1}
     np.testing.assert_allclose(kept.returns, [-0.01, *returns[21:, 1]], rtol=1e-12)
 
 

@@ -16,6 +16,7 @@ import pytest
 import typer
 
 from engine import Panel, RunConfig, backtest, decisions_of, weight_matrix
+from engine.checks import Check
 from engine.commands.validate import NOT_PASSED, validate_command
 from engine.errors import ConfigError, DataError, HlbtError
 from engine.simulation import metrics
@@ -25,8 +26,9 @@ from engine.sweeps.trials import record_trials
 from engine.validation.checks import checks_of
 from engine.validation.reruns import Rerun, neighbours
 from engine.validation.statistics import deflated_sharpe_ratio, effective_trials, moments, walk_forward
+from engine.validation.thresholds import Thresholds
 from engine.validation.validate import TrialCount, validate
-from engine.validation.verdict import Check, Thresholds, Verdict, load_verdict
+from engine.validation.verdict import Verdict, load_verdict
 from helpers.studies import market, study_of
 from research.oracles.momentum import Momentum
 
@@ -75,7 +77,7 @@ def by_name(verdict: Verdict) -> dict[str, Check]:
 
 def test_an_edge_passes(edge: Verdict) -> None:
     assert edge.passed and all(check.passed for check in edge.checks), edge.table()
-    assert edge.says == "All 17 checks passed: nothing here says that the winner is luck."
+    assert edge.summary == "All 17 checks passed: nothing here says that the winner is luck."
     assert edge.details["notes"] == [
         "No ledger of trials was given: the deflated Sharpe ratio counts the sets of this study only, and understates "
         "whatever search came before it."
@@ -89,7 +91,7 @@ def test_luck_fails(luck: tuple[Study, Panel]) -> None:
     verdict = validate(study, panel)
     failed = {name for name, check in by_name(verdict).items() if check.passed is False}
     assert {"deflated_sharpe", "pbo", "spa_zero"} <= failed
-    assert not verdict.passed and "the winner is not distinguishable from luck" in verdict.says
+    assert not verdict.passed and "the winner is not distinguishable from luck" in verdict.summary
     assert by_name(verdict)["deflated_sharpe"].value < 0.9
 
 
@@ -136,10 +138,10 @@ def test_each_check_can_fail_alone(edge: Verdict, name: str) -> None:
         for step in steps:
             node = node[int(step) if isinstance(node, list) else step]
         node[int(last) if isinstance(node, list) else last] = value
-    checks = checks_of(details, Thresholds())
+    checks = checks_of(details, Thresholds.read())
     assert [check.name for check in checks if not check.passed] == [name]
     verdict = Verdict("x", checks, details)
-    assert not verdict.passed and verdict.says.startswith("1 of 17 checks failed: ")
+    assert not verdict.passed and verdict.summary.startswith("1 of 17 checks failed: ")
 
 
 @pytest.mark.parametrize(
@@ -166,10 +168,10 @@ def test_each_threshold_is_asked_for(edge: Verdict, name: str, value: float, fai
 
 
 def test_thresholds_are_checked() -> None:
-    with pytest.raises(ConfigError, match="Unknown threshold"):
+    with pytest.raises(ConfigError, match="unknown threshold 'pbo_max'"):
         Thresholds.from_dict({"pbo_max": 0.1})
     with pytest.raises(ConfigError, match="confidence"):
-        Thresholds(confidence=95.0)
+        Thresholds.from_dict({"confidence": 95.0})
 
 
 # What cannot be computed ---------------------------------------------------------------------------------------------
@@ -180,9 +182,9 @@ def test_without_a_panel(study: Study) -> None:
     found = by_name(verdict)
     assert {name for name, check in found.items() if check.passed is None} == set(found) - FROM_RETURNS
     assert all(found[name].passed for name in FROM_RETURNS)
-    assert not verdict.passed and "could not be computed" in verdict.says and verdict.digests["panel"] is None
-    assert found["cost_x2"].says == "Not computed. No panel was given, so the winner could not be run again."
-    assert found["spa_btc"].says == "Not computed. There is no BTC to compare with: no panel was given."
+    assert not verdict.passed and "could not be computed" in verdict.summary and verdict.digests["panel"] is None
+    assert found["cost_x2"].summary == "Not computed. No panel was given, so the winner could not be run again."
+    assert found["spa_btc"].summary == "Not computed. There is no BTC to compare with: no panel was given."
     assert verdict.details["cost_stress"] == {"why": "No panel was given, so the winner could not be run again."}
 
 
@@ -192,7 +194,7 @@ def test_without_daily_returns(study: Study, panel: Panel, edge: Verdict) -> Non
     found = by_name(validate(bare, panel))
     missing = {"pbo", "spa_zero", "spa_btc", "walk_forward_anchored", "walk_forward_rolling"}
     assert {name for name, check in found.items() if check.passed is None} == missing
-    assert "kept no daily returns" in found["pbo"].says
+    assert "kept no daily returns" in found["pbo"].summary
     same = by_name(edge)
     for name in ("deflated_sharpe", "bootstrap", "track_record"):
         assert found[name].value == pytest.approx(same[name].value, rel=1e-8)
@@ -210,7 +212,7 @@ def test_without_btc(panel: Panel) -> None:
         table=tuple(panel.table[place] for place in keep),
     )
     verdict = validate(study_of(other, MOMENTUM, GRID), other)
-    assert by_name(verdict)["spa_btc"].says == "Not computed. There is no BTC to compare with: the panel lacks it."
+    assert by_name(verdict)["spa_btc"].summary == "Not computed. There is no BTC to compare with: the panel lacks it."
     assert by_name(verdict)["spa_zero"].passed and not verdict.passed
 
 
@@ -227,19 +229,19 @@ def test_sets_without_returns_are_left_out_and_named(study: Study, panel: Panel)
     places = {fold["place"] for fold in verdict.details["walk_forward"]["rolling"]["folds"]}
     assert places and not places & set(failed)
     for fold in verdict.details["walk_forward"]["anchored"]["folds"]:
-        assert fold["parameters"] == study.chosen(fold["place"])
+        assert fold["parameters"] == study.params(fold["place"])
 
 
 def test_one_set_and_few_days() -> None:
     panel = market(3, 40, 6, 0.0005)
     one = study_of(panel, MOMENTUM, {"lookback_hours": [24]}, {"n": 2})
     found = by_name(validate(one, panel))
-    assert found["pbo"].passed is None and "at least 2 days x 2 sets" in found["pbo"].says
-    assert found["plateau"].passed is None and "no neighbour" in found["plateau"].says
+    assert found["pbo"].passed is None and "at least 2 days x 2 sets" in found["pbo"].summary
+    assert found["plateau"].passed is None and "no neighbour" in found["plateau"].summary
     short = market(3, 8, 6, 0.0005)
     few = by_name(validate(study_of(short, MOMENTUM, {"lookback_hours": [24, 48]}, {"n": 2}), short))
-    assert "7 days are too few" in few["pbo"].says and "cannot be resampled" in few["bootstrap"].says
-    assert "No start leaves 30 days" in few["start_dates"].says
+    assert "7 days are too few" in few["pbo"].summary and "cannot be resampled" in few["bootstrap"].summary
+    assert "No start leaves 30 days" in few["start_dates"].summary
 
 
 def test_a_study_that_never_traded() -> None:
@@ -253,7 +255,7 @@ def test_another_panel_is_said_and_does_not_pass(study: Study, panel: Panel) -> 
     verdict = validate(study, panel.until(panel.index[-30]))
     assert "The panel is not the one that the sweep ran on: its digest differs." in verdict.details["notes"]
     assert by_name(verdict)["reproduced"].passed is False and not verdict.passed
-    assert "not those that its sweep recorded" in verdict.says
+    assert "not those that its sweep recorded" in verdict.summary
     assert verdict.digests["data"] == panel.digest != verdict.digests["panel"]
 
 
@@ -262,7 +264,7 @@ def test_another_panel_is_said_and_does_not_pass(study: Study, panel: Panel) -> 
 
 def by_hand(panel: Panel, study: Study, **sections: dict[str, Any]) -> Any:
     config = RunConfig.from_dict(sections)
-    oracle = Momentum(**study.chosen(study.best()))
+    oracle = Momentum(**study.params(study.best()))
     return backtest(panel, weight_matrix(oracle, panel, decisions_of(panel, config)), config)
 
 
@@ -288,9 +290,9 @@ def test_stresses_are_on_top_of_the_sets_own(panel: Panel) -> None:
     rerun = Rerun(study_of(panel, MOMENTUM, {"lookback_hours": [120]}, {"n": 3}, config), 0, panel)
     own = rerun.base.metrics["sharpe"]
     assert rerun.costs()[0]["sharpe"] == rerun.delays()[0]["sharpe"] == own
-    thrice = rerun.study.setting(0, {"costs.stress": 4.5}).config
+    thrice = rerun.study.parameter_set(0, {"costs.stress": 4.5}).config
     assert rerun.costs()[2]["sharpe"] == backtest(panel, rerun.weights, thrice).metrics["sharpe"]
-    day = rerun.study.setting(0, {"execution.delay_hours": 26}).config
+    day = rerun.study.parameter_set(0, {"execution.delay_hours": 26}).config
     assert rerun.delays()[2]["sharpe"] == backtest(panel, rerun.weights, day).metrics["sharpe"]
 
 
@@ -386,8 +388,8 @@ def test_neighbours_are_one_step_away() -> None:
 def test_a_liquidated_winner_does_not_pass(edge: Verdict) -> None:
     details = deepcopy(dict(edge.details))
     details["winner"]["metrics"]["liquidated_at"] = "2025-03-01T00:00:00+00:00"
-    check = next(check for check in checks_of(details, Thresholds()) if check.name == "liquidation")
-    assert (check.value, check.passed) == (1.0, False) and check.says.startswith("1 of 38 accounts")
+    check = next(check for check in checks_of(details, Thresholds.read()) if check.name == "liquidation")
+    assert (check.value, check.passed) == (1.0, False) and check.summary.startswith("1 of 38 accounts")
 
 
 def test_thousands_of_sets() -> None:
@@ -420,11 +422,11 @@ def test_round_trip(edge: Verdict, tmp_path: Path) -> None:
     path = edge.save(tmp_path)
     assert path == tmp_path / VERDICT and [item.name for item in tmp_path.iterdir()] == [VERDICT]
     assert load_verdict(tmp_path).to_dict() == values
-    with pytest.raises(DataError, match="it was edited"):
+    with pytest.raises(DataError, match="the file was edited"):
         Verdict.from_dict({**values, "passed": False})
     with pytest.raises(DataError, match="schema 99"):
         Verdict.from_dict({**values, "schema": 99})
-    with pytest.raises(DataError, match="no verdict"):
+    with pytest.raises(DataError, match="not a verdict"):
         Verdict.from_dict({"schema": 1})
     path.write_text("{", encoding="utf-8")
     with pytest.raises(DataError, match="damaged"):
@@ -467,7 +469,7 @@ def test_the_command(
     assert run("grid", *cache) == 0
     shown = capsys.readouterr().out
     verdict = load_verdict(folder)
-    assert "SYNTHETIC DATA" in shown and "NOT PASSED. " in shown and verdict.says in " ".join(shown.split())
+    assert "SYNTHETIC DATA" in shown and "NOT PASSED. " in shown and verdict.summary in " ".join(shown.split())
     assert "run again as recorded" in shown
     assert by_name(verdict)["reproduced"].passed and verdict.digests["data"] == verdict.digests["panel"] == panel.digest
     assert load_study(folder).folder == folder  # still a sweep folder
