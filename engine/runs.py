@@ -20,7 +20,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.clock import DAYS_PER_YEAR
 from engine.config import RunConfig
 from engine.errors import DataError, join_first, reason_of
 from engine.oracles.base import risk_of, weight_matrix
@@ -28,6 +27,7 @@ from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, 
 from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, to_json, versions
 from engine.simulation.backtest import backtest, decisions_of
+from engine.simulation.metrics import ANNUAL
 from engine.simulation.result import FLOWS, Result
 from engine.sweeps.trials import inner_paths, record_trials, trial_key
 from engine.weights import read_weights
@@ -371,7 +371,7 @@ def save_and_count(
     save_run(result, origin, folder, created, page)
     if origin.kind == "oracle":
         key = trial_key(origin.path, origin.code, origin.parameters, result.config.to_dict())
-        sharpe = result.metrics["sharpe"] / DAYS_PER_YEAR**0.5
+        sharpe = result.metrics["sharpe"] / ANNUAL
         for family in [origin.path, *inner_paths(oracle_class(origin.path), origin.parameters)]:
             record_trials(reports, family, name, np.array([key]), np.array([sharpe]))
     return folder

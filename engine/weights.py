@@ -1,14 +1,12 @@
-"""Weight matrices: read from a file, checked against a panel, sparse.
-
-Weight matrices of many books, in which most weights are 0.
-"""
+"""Weight matrices: read from CSV or Parquet, validated against a panel, dense or sparse."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -19,9 +17,12 @@ from engine.panel import Panel
 
 #: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
 GROSS_TOLERANCE = 1e-5
-DISORDERED = "Sparse weights have a row whose coins do not ascend; each column may stand there once."
+UNSORTED = "Sparse weights have a row whose coins do not ascend; each column may be named once."
 
-#: The end of a time that says its zone: Z or an offset.
+#: Weights of many books: (P, D, N), or sparse.
+Weights: TypeAlias = "np.ndarray | SparseWeights"
+
+#: The zone at the end of a time: Z or an offset.
 _ZONE = r"(?:[zZ]|[+-]\d{2}:?\d{2})$"
 
 
@@ -37,7 +38,7 @@ def read_weights(path: str | Path) -> pd.DataFrame:
     Returns
     -------
     DataFrame, (D, coins)
-        Indexed by instant, UTC, in the order of the file; what the values must obey is checked by ``backtest``.
+        Indexed by instant, UTC, in the order of the file; ``backtest`` validates the values.
 
     Raises
     ------
@@ -76,11 +77,10 @@ def read_weights(path: str | Path) -> pd.DataFrame:
     numbers = numbers.mask(np.broadcast_to(values.dtypes == np.bool_, values.shape))  # true and false are no weights
     wrong = (numbers.isna() & values.notna()).to_numpy()
     if wrong.any():
-        row, column = (int(place[0]) for place in np.nonzero(wrong))
+        row, column = (int(position[0]) for position in np.nonzero(wrong))
         raise WeightsError(
             f"Weights file {path}: {values.columns[column]} at {frame['time'].iloc[row]} is "
-            f"{values.iloc[row, column]!r}, "
-            "which is no number. Leave the cell empty to hold, 0 to be flat."
+            f"{values.iloc[row, column]!r}, which is no number. Leave the cell empty to hold, 0 to be flat."
         )
     return numbers.astype(np.float64).set_axis(times, axis=0)
 
@@ -108,14 +108,14 @@ def _instants(column: pd.Series, path: Path) -> pd.DatetimeIndex:
 
 
 def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
-    """Check the instants of weights against a panel.
+    """Validate the instants of weights against a panel.
 
     Returns
     -------
     decisions : DatetimeIndex, shape (D,)
         Ascending, UTC, all in ``panel.index``.
     order : ndarray, shape (D,), int64
-        Place in `index` of each decision.
+        Position in `index` of each decision.
 
     Raises
     ------
@@ -132,7 +132,7 @@ def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -
         raise WeightsError("The weights have no row.")
     if index.tz is None:
         raise WeightsError(
-            f"The instants of the weights are naive, the first is {index[0]}. Say that they are UTC: "
+            f"The instants of the weights are naive, the first is {index[0]}. Declare them UTC: "
             "weights.tz_localize('UTC'), or 2024-10-01T23:00Z in a file."
         )
     decisions = index.tz_convert("UTC").as_unit(UNIT)
@@ -154,9 +154,9 @@ def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -
 
 
 def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
-    """Check a weight frame against a panel and bring it into the panel's shape.
+    """Validate a weight frame against a panel and align it with the panel's coins.
 
-    The gross is for :func:`check_gross`, for it is limited where it is traded, not where it is asked.
+    The gross is limited where weights are traded, after the overlays: :func:`check_gross`.
 
     Returns
     -------
@@ -173,34 +173,67 @@ def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIn
     if not isinstance(weights, pd.DataFrame):
         raise WeightsError(f"Weights are {type(weights).__name__}; a DataFrame (decision instants x coins) is needed.")
     decisions, order = validate_decisions(weights.index, panel)
-    coins = [str(coin) for coin in weights.columns]
-    if len(set(coins)) != len(coins):
-        twice = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
-        raise WeightsError(f"The weights have two columns for {join_first(twice)}. Keep one.")
-    place = {coin: column for column, coin in enumerate(panel.coins)}
-    strange = [coin for coin in coins if coin not in place]
-    if strange:
-        raise WeightsError(
-            f"The weights name coins that the panel lacks: {join_first(strange)}.{did_you_mean(strange[0], place)} "
-            "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
-        )
-    given = as_floats(weights)[order]
-    if not (~np.isnan(given)).any():
+    values = align_coins(weights, panel)[order]
+    if weights.isna().to_numpy().all():
         raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
-    check_finite(given, coins, decisions)
-    values = np.zeros((len(decisions), len(panel.coins)))
-    values[:, [place[coin] for coin in coins]] = given
     return decisions, values
 
 
-def format_excess(gross: float, limit: float) -> tuple[str, str]:
-    """A gross and the limit that it exceeds, with as many digits as it takes to see it."""
-    digits = 2 if f"{gross:.2f}" != f"{limit:.2f}" else 6
-    return f"{gross:.{digits}f}", f"{limit:.{digits}f}"
+def validate_row(weights: Mapping[str, float], panel: Panel) -> np.ndarray:
+    """Validate the weights of one decision, (1, N); a coin that is not named is 0, and all of them may be NaN."""
+    return align_coins(pd.DataFrame([dict(weights)], index=panel.index[-1:], dtype=np.float64), panel)
+
+
+def align_coins(weights: pd.DataFrame, panel: Panel) -> np.ndarray:
+    """Values of a weight frame in the order of ``panel.coins``, (D, N), C-ordered; a coin that the frame lacks is 0.
+
+    Raises
+    ------
+    WeightsError
+        For unknown or repeated coins, infinities, and what is no number.
+    """
+    coins = [str(coin) for coin in weights.columns]
+    if len(set(coins)) != len(coins):
+        repeated = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
+        raise WeightsError(f"The weights have two columns for {join_first(repeated)}. Keep one.")
+    columns = {coin: column for column, coin in enumerate(panel.coins)}
+    unknown = [coin for coin in coins if coin not in columns]
+    if unknown:
+        raise WeightsError(
+            f"The weights name coins that the panel lacks: {join_first(unknown)}.{did_you_mean(unknown[0], columns)} "
+            "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
+        )
+    given = as_floats(weights)
+    check_finite(given, coins, weights.index)
+    values = np.zeros((len(weights), len(panel.coins)))
+    values[:, [columns[coin] for coin in coins]] = given
+    return values
+
+
+def count_books(weights: Weights, decisions: int, coins: int) -> int:
+    """Number of books P of weights that must be (P, `decisions`, `coins`)."""
+    if isinstance(weights, SparseWeights):
+        rows = len(weights.indptr) - 1
+        if rows % decisions or (len(weights.coins) and not 0 <= weights.coins.min() <= weights.coins.max() < coins):
+            raise WeightsError(f"Sparse weights of {rows} rows do not fit {decisions} decisions and {coins} coins.")
+        return rows // decisions
+    if not isinstance(weights, np.ndarray) or weights.dtype.kind not in "fiu":
+        kind = f"an array of {weights.dtype}" if isinstance(weights, np.ndarray) else type(weights).__name__
+        raise WeightsError(f"Weights are {kind}; an array of numbers (books, decisions, coins) is needed.")
+    if weights.ndim != 3 or weights.shape[1:] != (decisions, coins):
+        raise WeightsError(
+            f"Weights of shape {weights.shape} were given; (books, {decisions} decisions, {coins} coins) is needed."
+        )
+    return len(weights)
+
+
+def gross_limit(max_gross: float) -> float:
+    """Gross above which weights are refused: the limit and the slack for rounding."""
+    return max_gross * (1.0 + GROSS_TOLERANCE)
 
 
 def check_gross(values: np.ndarray, index: pd.Index, max_gross: float, cause: str = "") -> None:
-    """Refuse rows, (D, N), whose ``sum(abs(weight))`` exceeds the limit; `cause` says what made it of what was asked.
+    """Refuse rows, (D, N), whose ``sum(abs(weight))`` exceeds the limit; `cause` names the overlays applied.
 
     Raises
     ------
@@ -208,14 +241,20 @@ def check_gross(values: np.ndarray, index: pd.Index, max_gross: float, cause: st
         Naming the row with the highest gross.
     """
     gross = np.nansum(np.abs(values), axis=1)
-    above = np.flatnonzero(~(gross <= max_gross * (1.0 + GROSS_TOLERANCE)))
+    above = np.flatnonzero(~(gross <= gross_limit(max_gross)))
     if len(above):
         worst = int(above[np.argmax(gross[above])])
-        shown, allowed = format_excess(float(gross[worst]), max_gross)
-        raise WeightsError(
-            f"Gross weight {shown}{cause} {_where(index[worst])} exceeds {allowed} (account.max_gross), and so do "
-            f"{len(above)} of {len(values)} rows. Scale the weights or raise the limit."
-        )
+        others = f", and so do {len(above)} of {len(values)} rows"
+        raise gross_error(float(gross[worst]), max_gross, f"{cause} {_where(index[worst])}", others)
+
+
+def gross_error(gross: float, max_gross: float, where: str, others: str = "") -> WeightsError:
+    """Error for a gross above the limit, with as many digits as it takes to see the excess."""
+    digits = 2 if f"{gross:.2f}" != f"{max_gross:.2f}" else 6
+    return WeightsError(
+        f"Gross weight {gross:.{digits}f}{where} exceeds {max_gross:.{digits}f} (account.max_gross){others}. Scale the "
+        "weights or raise the limit."
+    )
 
 
 def as_floats(weights: pd.DataFrame) -> np.ndarray:
@@ -226,13 +265,13 @@ def as_floats(weights: pd.DataFrame) -> np.ndarray:
         raise WeightsError(f"The weights have a value that is no number: {error}.") from error
 
 
-def check_finite(values: np.ndarray, coins: list[str], index: pd.Index) -> None:
-    """Refuse an infinite weight, (D, N), naming its coin and row."""
+def check_finite(values: np.ndarray, coins: Sequence[str], index: pd.Index, book: str = "") -> None:
+    """Refuse an infinite weight, (D, N), naming its coin and row, and its book where there are several."""
     if np.isinf(values).any():
-        row, column = (int(place[0]) for place in np.nonzero(np.isinf(values)))
+        row, column = (int(position[0]) for position in np.nonzero(np.isinf(values)))
         raise WeightsError(
-            f"The weight of {coins[column]} {_where(index[row])} is {values[row, column]}. Weights are finite, or NaN "
-            "for 'hold'."
+            f"The weight of {coins[column]}{book} {_where(index[row])} is {values[row, column]}. Weights are finite, "
+            "or NaN for 'hold'."
         )
 
 
@@ -296,7 +335,7 @@ class SparseWeights:
         """The (P, D, N) array."""
         places = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr)) * coins + self.coins.astype(np.int64)
         if (np.diff(places) <= 0).any():
-            raise WeightsError(DISORDERED)
+            raise WeightsError(UNSORTED)
         dense = np.zeros((len(self.indptr) - 1) * coins)
         dense[places] = self.weights
         return dense.reshape(-1, decisions, coins)

@@ -14,7 +14,7 @@ from engine.data.cache import Store
 from engine.data.sync_api import sync_api
 from engine.errors import ConfigError, DataError
 from engine.live.hyperliquid import HyperLiquidDEX
-from engine.live.session import Venue
+from engine.live.venue import Venue
 from engine.urls import base_address, web_address, without_path
 from helpers.api_world import Clock
 from helpers.commands import Hlbt

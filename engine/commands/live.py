@@ -1,14 +1,11 @@
-"""``hlbt live``: from a promoted spec, or a weights file, to an account.
-
-``hlbt live status``: what an account did, and, when it is asked, what it holds.
-"""
+"""``hlbt live``: from a promoted spec, or a weights file, to orders on an account, and what came of them."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -33,18 +30,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.live.orders import Outcome
-    from engine.live.session import Session, Strategy, Venue
+    from engine.live.session import Session
+    from engine.live.targets import Strategy
+    from engine.live.venue import Venue
 
 EPILOG = (
     "Exit codes: 0 at target, or a dry run within the limits; 3 a limit or the kill switch stopped it, no order sent; "
-    "4 the book is incomplete (message and journal say what is missing; run again to go on); 5 the spec is refused; 6 "
-    "the exchange is unreachable; 1 any other error. Cron: 40 22 * * * hlbt live plan SPEC; 59 22 * * * hlbt live run "
+    "4 the book is incomplete (message and journal name what is missing; run again); 5 the spec is refused; 6 the "
+    "exchange is unreachable; 1 any other error. Cron: 40 22 * * * hlbt live plan SPEC; 59 22 * * * hlbt live run "
     "SPEC --execute. systemd: ExecStart=hlbt live run SPEC --execute --daily, Restart=on-failure, RestartSec=30, "
     "RestartPreventExitStatus=5."
 )
 
-#: Runs of one instant while its book is incomplete or the exchange silent, and the time between them (datetime's, so
-#: that the command line starts without pandas).
+#: Runs of one instant while its book is incomplete or the exchange does not answer, and the time between them (a
+#: timedelta of datetime, so that the command line starts without pandas).
 DAILY_ATTEMPTS = 5
 DAILY_PAUSE = timedelta(minutes=2)
 
@@ -53,7 +52,7 @@ live_app = typer.Typer(help="From a promoted spec to an account: plan, then exec
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a command runs: where and when, and whether it orders."""
+    """How a command runs: on which account and when, and whether it sends orders."""
 
     venue: Venue
     now: pd.Timestamp
@@ -65,23 +64,23 @@ class RunOptions:
 
 @live_app.command("plan", epilog=EPILOG)
 @grouped
-def plan_command(spec: SpecArgument, where: AccountOptions, sync: SyncOption = True) -> None:
-    """Bring the data up to date, ask the oracle, and show what would be ordered; nothing is sent.
+def plan_command(spec: SpecArgument, account: AccountOptions, sync: SyncOption = True) -> None:
+    """Update the data, ask the oracle, and show what would be ordered; nothing is sent.
 
     Example: hlbt live plan research/promoted/momentum.json
     """
-    from engine.live.session import from_spec
+    from engine.live.targets import from_spec
 
-    way = _way(where, sync)
-    _run(from_spec(_spec(spec), _cache(where)), way)
+    options = _run_options(account, sync)
+    _run(from_spec(_spec_path(spec), _cache(account)), options)
 
 
 @live_app.command("run", epilog=EPILOG)
 @grouped
 def run_command(
     spec: SpecArgument,
-    where: AccountOptions,
-    sending: OrderOptions,
+    account: AccountOptions,
+    orders: OrderOptions,
     daily: Annotated[bool, typer.Option("--daily", help="Wait for each scheduled instant, and repeat.")] = False,
     accept_equity: Annotated[
         bool, typer.Option("--accept-equity", help="Once, after a deposit or a withdrawal: no limit on its change.")
@@ -95,28 +94,28 @@ def run_command(
 
     Example: hlbt live run research/promoted/momentum.json --execute
     """
-    way = _ordering(_way(where, sync), sending, slippage_bps)
-    path, cache = _spec(spec), _cache(where)
-    strategy = _strategy(path, cache, way)
-    _confirm(where, sending)
+    options = _with_orders(_run_options(account, sync), orders, slippage_bps)
+    path, cache = _spec_path(spec), _cache(account)
+    strategy = _strategy(path, cache, options)
+    _confirm(account, orders)
     if daily:
-        if where.now is not None:
-            raise LiveError("--daily waits for the clock, so it cannot be given --now.")
+        if account.now is not None:
+            raise LiveError("--daily waits for the clock: it cannot be given --now. Remove one of the two.")
         if accept_equity:
-            raise LiveError("--accept-equity is for one run, so it cannot be given with --daily.")
-        _daily(path, cache, way)
+            raise LiveError("--accept-equity is for one run: it cannot be given with --daily. Remove one of the two.")
+        _daily(path, cache, options)
     if accept_equity:
         limits = replace(strategy.limits, daily_loss_frac=None, equity_change_frac=None)
         strategy = replace(strategy, limits=limits)
-    _run(strategy, way)
+    _run(strategy, options)
 
 
 @live_app.command("rebalance", epilog=EPILOG)
 @grouped
 def rebalance_command(
     weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then coins.")],
-    where: AccountOptions,
-    sending: OrderOptions,
+    account: AccountOptions,
+    orders: OrderOptions,
     limit: LimitOption = None,
     sync: SyncOption = True,
     slippage_bps: SlippageOption = 300.0,
@@ -126,153 +125,163 @@ def rebalance_command(
     Example: hlbt live rebalance --weights weights.csv --execute
     """
     from engine.live.risk_limits import Limits
-    from engine.live.session import from_weights
+    from engine.live.targets import from_weights
 
-    way = _ordering(_way(where, sync), sending, slippage_bps)
-    config = config_of(where.config_file, where.settings)
+    options = _with_orders(_run_options(account, sync), orders, slippage_bps)
+    config = config_of(account.config_file, account.settings)
     limits = Limits.assigned(limit or (), config.account.max_gross)
-    with _refusal_alerted(way, weights.stem):
-        strategy = from_weights(weights, config, limits, way.now)
-    _confirm(where, sending)
-    _run(strategy, way)
+    with _refusal_alerted(options, weights.stem):
+        strategy = from_weights(weights, config, limits, options.now)
+    _confirm(account, orders)
+    _run(strategy, options)
 
 
 @live_app.command("flatten", epilog=EPILOG)
 @grouped
 def flatten_command(
-    spec: SpecArgument, where: AccountOptions, sending: OrderOptions, slippage_bps: SlippageOption = 800.0
+    spec: SpecArgument, account: AccountOptions, orders: OrderOptions, slippage_bps: SlippageOption = 800.0
 ) -> None:
     """Close every position of the account, reduce-only; works with a spec that is refused, too.
 
     Example: hlbt live flatten research/promoted/momentum.json --execute
     """
-    from engine.live.session import flat
+    from engine.live.spec import read_spec
+    from engine.live.targets import flat
 
-    way = _ordering(_way(where, sync=where.network == "paper"), sending, slippage_bps)
-    strategy = flat(spec.stem)
-    if where.network == "paper":
-        strategy = _paper_flat(strategy, spec, _cache(where))
-    _confirm(where, sending)
-    _run(strategy, way)
+    options = _with_orders(_run_options(account, sync=account.network == "paper"), orders, slippage_bps)
+    config = None
+    if account.network == "paper":  # it has the costs of its spec
+        config = read_spec(_spec_path(spec)).config
+        config = replace(config, data=replace(config.data, cache=_cache(account) or config.data.cache, end=None))
+    _confirm(account, orders)
+    _run(flat(spec.stem, config), options)
 
 
 @live_app.command("status")
 @grouped
 def status_command(
     spec: SpecArgument,
-    where: AccountOptions,
+    account: AccountOptions,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the page goes. Default: beside the journal; none with --json.")
+        Path | None, typer.Option("--out", help="Path of the page. Default: beside the journal; none with --json.")
     ] = None,
 ) -> None:
     """Compare what was filled with what the backtest's rules expect: slippage, fees, drift, missed orders.
 
-    It reads the journal and the cache, asks nobody, and needs no key; with --credentials or --base-url it asks the
-    account for its equity and positions, too.
+    It reads the journal and the cache and needs no key; with --credentials or --base-url it reads the account's equity
+    and positions from the exchange, too.
 
     Example: hlbt live status research/promoted/momentum.json
     """
-    way = _way(where, sync=False)
-    _show_status(_spec(spec), _cache(where), way.venue, way.now, out, way.as_json)
+    options = _run_options(account, sync=False)
+    _show_status(_spec_path(spec), _cache(account), options, out)
 
 
-def _way(where: AccountOptions, sync: bool) -> RunOptions:
-    """A look at an account."""
+# Options --------------------------------------------------------------------------------------------------------------
+
+
+def _run_options(account: AccountOptions, sync: bool) -> RunOptions:
+    """Options without orders."""
     from engine.clock import parse_instant
-    from engine.live.session import Venue
+    from engine.live.venue import Venue
 
-    _positive("--timeout-seconds", where.timeout, 600)
+    _check_range("--timeout-seconds", account.timeout, 600)
     venue = Venue(
-        network=where.network,
-        base_url=where.base_url,
-        credentials=where.credentials,
-        timeout_seconds=where.timeout,
+        network=account.network,
+        base_url=account.base_url,
+        credentials=account.credentials,
+        timeout_seconds=account.timeout,
     )
-    if where.journal is not None:
-        venue = replace(venue, folder=where.journal, kill_switch=where.journal / venue.kill_switch.name)
-    if where.kill_switch is not None:
-        venue = replace(venue, kill_switch=where.kill_switch)
-    now = clock() if where.now is None else parse_instant(where.now, "--now", hourly=False)
-    return RunOptions(venue, now, sync, where.as_json)
+    if account.journal is not None:
+        venue = replace(venue, folder=account.journal, kill_switch=account.journal / venue.kill_switch.name)
+    if account.kill_switch is not None:
+        venue = replace(venue, kill_switch=account.kill_switch)
+    now = clock() if account.now is None else parse_instant(account.now, "--now", hourly=False)
+    return RunOptions(venue, now, sync, account.as_json)
 
 
-def _ordering(way: RunOptions, sending: OrderOptions, slippage_bps: float) -> RunOptions:
-    """The same with orders."""
+def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float) -> RunOptions:
     from engine.live.alerts import check_webhook
-    from engine.live.executor import Policy
+    from engine.live.orders import Policy
 
-    _positive("--slippage-bps", slippage_bps, 5000)
-    _positive("--expires-seconds", sending.expires, 600)
-    if sending.webhook is not None:
-        check_webhook(sending.webhook)
-    policy = Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=sending.expires)
-    venue = replace(way.venue, policy=policy)
-    return replace(way, venue=venue, execute=sending.execute, webhook=sending.webhook)
+    _check_range("--slippage-bps", slippage_bps, 5000)
+    _check_range("--expires-seconds", orders.expires, 600)
+    if orders.webhook is not None:
+        check_webhook(orders.webhook)
+    policy = Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=orders.expires)
+    venue = replace(options.venue, policy=policy)
+    return replace(options, venue=venue, execute=orders.execute, webhook=orders.webhook)
 
 
-def _positive(name: str, value: float, most: float) -> None:
+def _check_range(name: str, value: float, most: float) -> None:
     if not 0.0 < value <= most:
         raise ConfigError(f"{name} {value:g} is not accepted: it must be above 0 and at most {most:g}.")
 
 
-def _spec(path: Path) -> Path:
+def _spec_path(path: Path) -> Path:
     if path.suffix == ".json" or path.exists():
         return path
     return Path("research") / "promoted" / f"{path}.json"
 
 
-def _cache(where: AccountOptions) -> str | None:
-    """The one key that may be set for a spec: where the data lie."""
-    named = where.config_file or " ".join(where.settings or ())
+def _cache(account: AccountOptions) -> str | None:
+    """``data.cache``, the one key that may be set for a spec."""
+    named = account.config_file or " ".join(account.settings or ())
     return cache_alone(
-        where.config_file,
-        where.settings,
+        account.config_file,
+        account.settings,
         SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew."),
     )
 
 
-def _paper_flat(strategy: Strategy, spec: Path, cache: str | None) -> Strategy:
-    """A paper account needs the costs of its spec."""
-    from engine.live.spec import read_spec
-
-    config = read_spec(_spec(spec)).config
-    data = replace(config.data, cache=cache or config.data.cache, end=None)
-    return replace(strategy, config=replace(config, data=data))
-
-
-def _confirm(where: AccountOptions, sending: OrderOptions) -> None:
-    if where.network != "mainnet" or not sending.execute:
+def _confirm(account: AccountOptions, orders: OrderOptions) -> None:
+    if account.network != "mainnet" or not orders.execute:
         return
-    if where.now is not None:
-        raise LiveError("Real money is traded at the real time: leave --now out, or leave --execute out.")
-    if sending.yes_mainnet:
+    if account.now is not None:
+        raise LiveError("--now is not accepted with --execute on mainnet: real money is traded now. Remove --now.")
+    if orders.yes_mainnet:
         return
     if not sys.stdin.isatty():
-        raise LiveError("Real money is traded on the main network: confirm with --yes-mainnet where nobody can type.")
-    if typer.prompt("This trades REAL MONEY. Type mainnet to go on", err=True).strip() != "mainnet":
+        raise LiveError("Non-interactive session: pass --yes-mainnet to trade real money.")
+    if typer.prompt("This trades REAL MONEY. Type mainnet to continue", err=True).strip() != "mainnet":
         raise LiveError("Not confirmed; nothing was sent.")
 
 
-def _daily(path: Path, cache: str | None, way: RunOptions) -> None:
-    """Run at every scheduled instant, until interrupted; a day that fails is reported, and the next day comes."""
-    from engine.clock import show
-    from engine.live.live_panel import trade_instant
-    from engine.live.session import ORDER_LEAD, Session, next_run
+def _strategy(path: Path, cache: str | None, options: RunOptions) -> Strategy:
+    """The strategy of a spec."""
+    from engine.live.spec import read_spec
+    from engine.live.targets import from_spec
 
-    strategy, at = _strategy(path, cache, way), clock()
-    if way.execute and Session(strategy, way.venue, at).interrupted:
-        sys.stderr.write("hlbt: the last run was interrupted: it goes on.\n")
-        _attempts(strategy, replace(way, sync=False), at)
+    with _refusal_alerted(options, path.stem):
+        if options.execute and options.venue.network == "mainnet" and read_spec(path).synthetic:
+            raise SpecError(
+                f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
+            )
+        return from_spec(path, cache)
+
+
+# Running --------------------------------------------------------------------------------------------------------------
+
+
+def _daily(path: Path, cache: str | None, options: RunOptions) -> None:
+    """Run at every scheduled instant, until interrupted; a day that fails is reported and the loop continues."""
+    from engine.clock import show
+    from engine.live.schedule import ORDER_LEAD, next_run, trade_instant
+
+    strategy, at = _strategy(path, cache, options), clock()
+    if options.execute and options.venue.interrupted(strategy, at):
+        sys.stderr.write("hlbt: the last run was interrupted: it is continued.\n")
+        _attempts(strategy, replace(options, sync=False), at)
     while True:
-        strategy = _strategy(path, cache, way)
+        strategy = _strategy(path, cache, options)
         data_at, order_at = next_run(clock(), strategy.config)
         sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
-        missing = way.sync
-        if missing:
+        needs_sync = options.sync
+        if needs_sync:
             _sleep_until(data_at)
             try:
-                _bring(Session(strategy, way.venue, clock()))
-                missing = False
+                _sync(strategy, replace(options, now=clock()))
+                needs_sync = False
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
         _sleep_until(order_at)
@@ -280,16 +289,16 @@ def _daily(path: Path, cache: str | None, way: RunOptions) -> None:
             # Traded now, it would be a book of an hour that was never validated.
             text = f"The instant {show(order_at + ORDER_LEAD)} was missed: it is {show(clock())}. Nothing was ordered."
             sys.stderr.write(f"hlbt: {text}\n")
-            _alert(way, {"strategy": path.stem, "error": text, "code": LiveError.exit_code})
+            _alert(options, {"strategy": path.stem, "error": text, "code": LiveError.exit_code})
             continue
-        _attempts(strategy, replace(way, sync=missing), order_at)
+        _attempts(strategy, replace(options, sync=needs_sync), order_at)
 
 
-def _attempts(strategy: Strategy, way: RunOptions, at: pd.Timestamp) -> None:
-    """Run from `at` on, again while the book is incomplete or the exchange silent; failures are reported."""
+def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> None:
+    """Run from `at` on, again while the book is incomplete or the exchange does not answer; failures are reported."""
     for attempt in range(DAILY_ATTEMPTS):
         try:
-            _run(strategy, replace(way, now=clock()))
+            _run(strategy, replace(options, now=clock()))
             break
         except (IncompleteError, UnreachableError) as error:
             sys.stderr.write(f"hlbt: {error}\n")
@@ -303,178 +312,157 @@ def _attempts(strategy: Strategy, way: RunOptions, at: pd.Timestamp) -> None:
 
 def _sleep_until(instant: pd.Timestamp) -> None:
     while (left := (instant - clock()).total_seconds()) > 0:
-        time.sleep(min(left, 30.0))  # in pieces, for a laptop that slept wakes late
+        time.sleep(min(left, 30.0))  # in pieces: a laptop that was suspended wakes late
 
 
-def _bring(session: Session) -> None:
+def _sync(strategy: Strategy, options: RunOptions) -> list[str]:
+    """Update the cache; returns notes for people."""
     with progress() as step:
-        session.sync(step)
-
-
-def _strategy(path: Path, cache: str | None, way: RunOptions) -> Strategy:
-    """The strategy of a spec."""
-    from engine.live.session import from_spec
-    from engine.live.spec import read_spec
-
-    with _refusal_alerted(way, path.stem):
-        if way.execute and way.venue.network == "mainnet" and read_spec(path).synthetic:
-            raise SpecError(
-                f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
-            )
-        return from_spec(path, cache)
+        return options.venue.sync(strategy, options.now, step)
 
 
 @contextmanager
-def _refusal_alerted(way: RunOptions, name: str) -> Iterator[None]:
+def _refusal_alerted(options: RunOptions, name: str) -> Iterator[None]:
     """Alert that a strategy is refused before it has run, for then nothing is traded."""
     try:
         yield
     except HlbtError as error:
-        _alert(way, {"strategy": name, "error": str(error), "code": error.exit_code})
+        _alert(options, {"strategy": name, "error": str(error), "code": error.exit_code})
         raise
 
 
-def _alert(way: RunOptions, message: dict[str, Any]) -> None:
+def _alert(options: RunOptions, message: dict[str, Any]) -> None:
     from engine.live.alerts import send_alert
 
-    if way.webhook and way.execute and (problem := send_alert(way.webhook, {**message, "network": way.venue.network})):
-        sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
+    if options.webhook and options.execute:
+        problem = send_alert(options.webhook, {**message, "network": options.venue.network})
+        if problem:
+            sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
 
 
-def _run(strategy: Strategy, way: RunOptions) -> None:
-    from engine.live.session import Session
-
+def _run(strategy: Strategy, options: RunOptions) -> None:
+    """Trade, or show what would be traded, and alert of what came of it."""
+    message: dict[str, Any] = {}
     try:
-        done = _execute(Session(strategy, way.venue, way.now), way)
+        notes = _sync(strategy, options) if options.sync and options.venue.needs_data(strategy) else []
+        if options.execute:
+            message = _execute(strategy, options, notes)
+        else:
+            _preview(strategy, options, notes)
     except HlbtError as error:
-        done = {"strategy": strategy.name, "error": str(error), "code": error.exit_code}
+        message = {"strategy": strategy.name, "error": str(error), "code": error.exit_code}
         raise
     except BaseException as error:
         # Its text is not ours: it might quote anything.
-        done = {"strategy": strategy.name, "error": type(error).__name__, "code": 1}
+        message = {"strategy": strategy.name, "error": type(error).__name__, "code": 1}
         raise
     finally:
-        _alert(way, done)
+        _alert(options, message)
 
 
-def _execute(session: Session, way: RunOptions) -> dict[str, Any]:
-    """Trade, or show what would be traded; what came of it, for an alert."""
-    from engine.live.risk_limits import refuse
-
-    if not way.execute:
-        refuse(_show_plan(session, way), "Dry run")
-        return {}
-    if way.sync and session.wants_data:
-        _bring(session)
-    try:
-        with waiting("Trading ..."):
+def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[str, Any]:
+    """Trade and show the outcome; returns the message of an alert."""
+    incomplete: IncompleteError | None = None
+    with waiting("Trading ..."), options.venue.open(strategy, options.now) as session:
+        session.notes += notes
+        try:
             outcome = session.execute()
-    except IncompleteError as error:
-        _show_outcome(error.outcome, session, way)  # type: ignore[arg-type]
-        raise
-    _show_outcome(outcome, session, way)
-    equity = session.manager.journal.equities()[-1][1]
+        except IncompleteError as error:
+            incomplete, outcome = error, error.outcome  # type: ignore[assignment]
+    _show_outcome(outcome, session, options)
+    if incomplete is not None:
+        raise incomplete
     return {
-        "strategy": session.strategy.name,
-        "network": way.venue.network,
+        "strategy": strategy.name,
+        "network": options.venue.network,
         "instant": session.instant.isoformat(),
-        "equity_usd": equity,
-        "orders": len(outcome.answers),
+        "equity_usd": session.journal.state.accepted_equities()[-1].equity_usd,
+        "orders": len(outcome.results),
         "complete": True,
         "code": 0,
     }
 
 
-def _show_plan(session: Session, way: RunOptions) -> list[str]:
-    """Show a plan; returns the limits that it breaks."""
-    if way.sync and session.wants_data:
-        _bring(session)
-    # Only a paper account is changed by a look, which must not keep a run from trading.
-    with session.locked() if way.venue.network == "paper" else nullcontext(), waiting("Planning ..."):
-        plan, breached = session.plan()
-    if way.venue.kill_switch.exists():
-        session.notes.append(f"the kill switch {way.venue.kill_switch} is set: nothing would be ordered")
-    if way.as_json:
-        print_json({**_head(session), **plan.to_dict(), "executed": False, "breaches": breached})
+def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
+    """Show a plan; raises for the limits that it breaks."""
+    from engine.live.risk_limits import refuse
+
+    with waiting("Planning ..."), options.venue.open(strategy, options.now) as session:
+        session.notes += notes
+        plan, breached = session.preview()
+    if options.venue.kill_switch.exists():
+        session.notes.append(f"the kill switch {options.venue.kill_switch} is set: nothing would be ordered")
+    if options.as_json:
+        print_json({**_session_fields(session), **plan.to_dict(), "executed": False, "breaches": breached})
     else:
         show_all(
             *plan_tables(plan),
-            *_notes(session),
+            *_note_lines(session.notes),
             *(f"LIMIT  {text}" for text in breached),
             "Nothing was sent.",
         )
-    return breached
+    refuse(breached, "Dry run")
 
 
-def _show_outcome(outcome: Outcome, session: Session, way: RunOptions) -> None:
-    if way.as_json:
-        print_json({**_head(session), **outcome.to_dict()})
+def _show_outcome(outcome: Outcome, session: Session, options: RunOptions) -> None:
+    if options.as_json:
+        print_json({**_session_fields(session), **outcome.to_dict()})
         return
     parts: list[Any] = [] if outcome.plan is None else plan_tables(outcome.plan)
     parts.append(orders_table(outcome))
     for item in outcome.missing:
         parts.append(f"MISSING  {item.coin}: at {item.units:g}, target {item.target_units:g} ({item.reason})")
-    show_all(*parts, *_notes(session), *(f"NOTE: {note}" for note in outcome.notes))
+    show_all(*parts, *_note_lines([*session.notes, *outcome.notes]))
     show_all("At target." if outcome.complete else "NOT at target.")
 
 
-def _head(session: Session) -> dict[str, Any]:
+def _session_fields(session: Session) -> dict[str, Any]:
     return {
         "strategy": session.strategy.name,
-        "network": session.venue.network,
+        "network": session.dex.network,
         "account": session.dex.label,
         "instant": session.instant.isoformat(),
-        "journal": str(session.manager.journal.path),
+        "journal": str(session.journal.path),
         "session_notes": session.notes,
     }
 
 
-def _notes(session: Session) -> list[str]:
-    return [f"NOTE: {note}" for note in session.notes]
+def _note_lines(notes: list[str]) -> list[str]:
+    return [f"NOTE: {note}" for note in notes]
 
 
-def _show_status(
-    path: Path, cache: str | None, venue: Venue, now: pd.Timestamp, out: Path | None, as_json: bool
-) -> None:
-    """Show the journal of the strategy at `path` and, where `venue` names a host or credentials, its account.
-
-    `cache` is the folder of the data in the place of the spec's own; the page goes to `out`.
-    """
-    from engine.live.dex import DEX
-    from engine.live.hyperliquid import HyperLiquidDEX
-    from engine.live.journal import Journal
-    from engine.live.performance import account_status, find_journal, live_status
-    from engine.live.session import ORDER_LEAD, next_run
+def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path | None) -> None:
+    """Show the journal of the strategy at `path` and, where options name a host or credentials, its account."""
+    from engine.live.journal import Journal, find_journal
+    from engine.live.schedule import ORDER_LEAD, next_run
     from engine.live.spec import read_spec
     from engine.reporting.html import check_page
     from engine.reporting.live_page import write_live_page
+    from engine.reporting.live_performance import account_status, live_status
 
     if out is not None:
         check_page(out, "live status")
+    venue = options.venue
     # A journal of a weights file has no spec: then the config is the defaults, and nothing is scheduled.
     promoted = path.suffix == ".json" and path.is_file()
     config = read_spec(path).config if promoted else config_of(None, None)
     data = replace(config.data, cache=cache or config.data.cache, end=None)
-    dex: DEX | None = None
-    if venue.network != "paper" and (venue.credentials or venue.base_url):
-        dex = HyperLiquidDEX(
-            venue.network,
-            base_url=venue.base_url,
-            credentials=venue.credentials,
-            timeout_seconds=venue.timeout_seconds,
-        )
+    dex = venue.exchange() if venue.network != "paper" and (venue.credentials or venue.base_url) else None
+    if dex is not None:
         file = venue.folder / f"{path.stem}-{dex.label}.jsonl"
     else:
         file = find_journal(venue.folder, path.stem, venue.network)
-    found = live_status(Journal(file), replace(config, data=data))
-    found["next_instant"] = (next_run(now, config)[1] + ORDER_LEAD).isoformat() if promoted else None
+    status = live_status(Journal(file), replace(config, data=data))
+    status["next_instant"] = (next_run(options.now, config)[1] + ORDER_LEAD).isoformat() if promoted else None
     if dex is not None:
-        with waiting("Asking the exchange ..."):
-            found["account"] = account_status(dex)
-    page = out or (file.with_suffix(".html") if file.is_file() and not as_json else None)
+        with waiting("Reading the account ..."):
+            status["account"] = account_status(dex)
+    page = out or (file.with_suffix(".html") if file.is_file() and not options.as_json else None)
     if page is not None:
-        write_live_page(found, path.stem, venue.network, page)
-    if as_json:
-        print_json(found)
+        write_live_page(status, path.stem, venue.network, page)
+    if options.as_json:
+        print_json(status)
     else:
-        show_all(*status_lines(found), f"Page: {page}" if page else f"There is no journal {file}: nothing has run yet.")
+        show_all(
+            *status_lines(status), f"Page: {page}" if page else f"There is no journal {file}: nothing has run yet."
+        )

@@ -1,4 +1,4 @@
-"""The options that the ``hlbt live`` commands share: declared once, and handed to a command as one value."""
+"""Options that the ``hlbt live`` commands share: declared once, and passed to a command as one value."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ import typer
 from engine.commands.options import ConfigOption, JsonOption, SetOption
 
 SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="research/promoted/NAME.json, or NAME.")]
-SyncOption = Annotated[bool, typer.Option("--sync/--no-sync", help="Bring the cache's tail up to date first.")]
+SyncOption = Annotated[bool, typer.Option("--sync/--no-sync", help="Update the end of the cache first.")]
 SlippageOption = Annotated[float, typer.Option("--slippage-bps", help="Distance of a limit from mid.")]
 
 
 @dataclass(frozen=True)
 class AccountOptions:
-    """What every command is told that looks at an account."""
+    """Options of every command that reads an account."""
 
     network: Annotated[str, typer.Option("--network", help="testnet, mainnet or paper.")] = "testnet"
     base_url: Annotated[str | None, typer.Option("--base-url", help="Another host, for data and orders.")] = None
@@ -28,12 +28,12 @@ class AccountOptions:
         Path | None,
         typer.Option("--credentials", metavar="FILE", help="Default hyperliquid_config.json, or environment."),
     ] = None
-    now: Annotated[str | None, typer.Option("--now", metavar="ISO", help="Take this for the time.")] = None
+    now: Annotated[str | None, typer.Option("--now", metavar="ISO", help="Use this as the current time.")] = None
     journal: Annotated[Path | None, typer.Option("--journal", metavar="DIR", help="Default reports/live.")] = None
     kill_switch: Annotated[
         Path | None, typer.Option("--kill-switch", metavar="FILE", help="While it exists nothing is ordered.")
     ] = None
-    timeout: Annotated[float, typer.Option("--timeout-seconds", help="Longest silence of the exchange.")] = 10.0
+    timeout: Annotated[float, typer.Option("--timeout-seconds", help="Time limit of a request.")] = 10.0
     config_file: ConfigOption = None
     settings: SetOption = None
     as_json: JsonOption = False
@@ -41,26 +41,26 @@ class AccountOptions:
 
 @dataclass(frozen=True)
 class OrderOptions:
-    """What every command is told that may order."""
+    """Options of every command that may send orders."""
 
     execute: Annotated[bool, typer.Option("--execute", help="Send the orders; without it nothing is sent.")] = False
     yes_mainnet: Annotated[
         bool, typer.Option("--yes-mainnet", help="Trade real money without the typed confirmation.")
     ] = False
-    expires: Annotated[float, typer.Option("--expires-seconds", help="After so long an order is void.")] = 15.0
-    webhook: Annotated[str | None, typer.Option("--webhook", metavar="URL", help="POST a JSON alert of what came.")] = (
-        None
-    )
+    expires: Annotated[float, typer.Option("--expires-seconds", help="An order is void after this time.")] = 15.0
+    webhook: Annotated[
+        str | None, typer.Option("--webhook", metavar="URL", help="POST a JSON alert of the result.")
+    ] = None
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
     """`command` with the fields of its dataclass parameters as options of their own, as typer wants them."""
-    given = inspect.signature(command, eval_str=True)
+    signature = inspect.signature(command, eval_str=True)
     groups: dict[str, Any] = {
-        name: item.annotation for name, item in given.parameters.items() if is_dataclass(item.annotation)
+        name: item.annotation for name, item in signature.parameters.items() if is_dataclass(item.annotation)
     }
     options: list[inspect.Parameter] = []
-    for name, item in given.parameters.items():
+    for name, item in signature.parameters.items():
         group = groups.get(name)
         options += [item] if group is None else inspect.signature(group, eval_str=True).parameters.values()
 
@@ -72,7 +72,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**values, **made)
 
-    run.__signature__ = given.replace(  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
         parameters=[option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
     )
     return run

@@ -1,4 +1,4 @@
-"""What ``hlbt live`` shows: plans and orders as tables."""
+"""Tables and lines of ``hlbt live``: plans, orders, the status of an account."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def plan_tables(plan: Plan) -> list[Any]:
-    """A plan for people: the account, the orders, what is skipped and why."""
+    """A plan: the account, the orders, the targets that are skipped and why."""
     from rich.table import Table
 
     from engine.clock import show
@@ -36,55 +36,55 @@ def plan_tables(plan: Plan) -> list[Any]:
             f"{weight:+.2%}",
             f"{order.spread_usd + order.fee_usd:,.2f}",
         )
-    found: list[Any] = [head, orders] if plan.orders else [head, "No order: the book is at its target."]
+    tables: list[Any] = [head, orders] if plan.orders else [head, "No order: the book is at its target."]
     if plan.skips:
         skips: Table = Table(title=f"{len(plan.skips)} skipped", title_justify="left")
         for name in ("coin", "target", "held", "why"):
             skips.add_column(name)
         for skip in plan.skips:
             skips.add_row(skip.coin, f"{skip.target_weight:+.2%}", f"{skip.units:+,.8g}", skip.reason)
-        found.append(skips)
-    return found
+        tables.append(skips)
+    return tables
 
 
 def orders_table(outcome: Outcome) -> Table | str:
-    """The orders that were sent, with their fates."""
+    """The orders that were sent, with their results."""
     from rich.table import Table
 
-    if not outcome.answers:
+    if not outcome.results:
         return "No order was sent."
-    table = Table(title=f"{len(outcome.answers)} orders sent", title_justify="left")
-    for name in ("coin", "units", "limit", "filled", "price", "fate"):
-        table.add_column(name, justify="left" if name in ("coin", "fate") else "right")
-    for order, answer in outcome.answers:
-        price = "" if answer.price is None else f"{answer.price:,.6g}"
-        fate = answer.fate + (f": {answer.reason}" if answer.reason else "")
+    table = Table(title=f"{len(outcome.results)} orders sent", title_justify="left")
+    for name in ("coin", "units", "limit", "filled", "price", "status"):
+        table.add_column(name, justify="left" if name in ("coin", "status") else "right")
+    for order, result in outcome.results:
+        price = "" if result.price is None else f"{result.price:,.6g}"
+        status = result.fate + (f": {result.reason}" if result.reason else "")
         table.add_row(
-            order.coin, f"{order.units:+,.8g}", f"{order.limit_price:,.6g}", f"{answer.units:+,.8g}", price, fate
+            order.coin, f"{order.units:+,.8g}", f"{order.limit_price:,.6g}", f"{result.units:+,.8g}", price, status
         )
     return table
 
 
-def status_lines(found: dict[str, Any]) -> list[str]:
-    """What became of an account, in a few lines."""
-    costs, drift = found["costs"], found["drift"]
+def status_lines(status: dict[str, Any]) -> list[str]:
+    """The status of a journal, and of the account where it was read, in a few lines."""
+    costs, drift = status["costs"], status["drift"]
 
     def bps(name: str) -> str:
         return "n/a" if costs[name] is None else f"{costs[name]:+.2f}"
 
     lines = [
-        f"{found['journal']}: {len(found['runs'])} rebalances, {costs['orders']} orders filled, "
+        f"{status['journal']}: {len(status['runs'])} rebalances, {costs['orders']} orders filled, "
         f"{costs['notional_usd']:,.0f} USD",
         f"Slippage {bps('slippage_bps')} bps (model {bps('model_slippage_bps')}), fee {bps('fee_bps')} bps (model "
         f"{bps('model_fee_bps')})",
         f"Drift {drift['rows'][-1]['drift_frac']:+.3%}" if drift["rows"] else f"Drift n/a: {drift['reason']}",
-        f"Missed orders: {len(found['missed'])}",
+        f"Missed orders: {len(status['missed'])}",
     ]
-    if found["unresolved"]:
-        lines.append(f"Orders of unknown fate: {len(found['unresolved'])}; the next run asks about them.")
-    if found["next_instant"]:
-        lines.append(f"Next orders belong to {found['next_instant']}")
-    if account := found.get("account"):
+    if status["unresolved"]:
+        lines.append(f"Orders of unknown status: {len(status['unresolved'])}; the next run looks them up.")
+    if status["next_instant"]:
+        lines.append(f"Next orders belong to {status['next_instant']}")
+    if account := status.get("account"):
         lines.append(
             f"Account {account['label']}: {account['equity_usd']:,.2f} USD, {len(account['positions'])} positions"
         )

@@ -1,4 +1,4 @@
-"""From weights to orders on an exchange, or on paper: the DEX interface, the planner and the executor.
+"""Live trading: target weights, sessions, orders, the journal, and the exchanges that they trade on.
 
 ``HyperLiquidDEX``, ``PaperDEX`` and ``PortfolioManager`` are public names of :mod:`engine`.
 """

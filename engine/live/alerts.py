@@ -12,17 +12,23 @@ from engine.urls import web_address
 
 
 def check_webhook(url: str) -> None:
-    """Refuse an address that no alert could reach."""
+    """Refuse an address that is not http or https.
+
+    Raises
+    ------
+    LiveError
+        Without the address in its message: it may hold a token.
+    """
     if web_address(url) is None:
-        raise LiveError("--webhook is no http or https address.")
+        raise LiveError("--webhook is no http or https address. Write one like https://host/path.")
 
 
 def send_alert(url: str, message: Mapping[str, Any], timeout_seconds: float = 5.0) -> str:
-    """POST `message`; returns what went wrong, or an empty text, which never has the address: it may hold a token."""
+    """POST `message`; returns what went wrong, without the address (it may hold a token), or an empty text."""
     body = json.dumps(message, default=str).encode()
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
         with urllib.request.urlopen(request, timeout=timeout_seconds):
             return ""
     except Exception as error:
-        return f"the webhook took no alert ({type(error).__name__})"
+        return f"the webhook did not accept the alert ({type(error).__name__})"

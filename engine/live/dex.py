@@ -1,4 +1,4 @@
-"""The interface of an exchange account: what the planner and the executor ask of one."""
+"""The interface of an exchange: quotes, orders, and the account that they belong to."""
 
 from __future__ import annotations
 
@@ -12,79 +12,27 @@ import pandas as pd
 from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult
 
 
-class DEX(ABC):
-    """An exchange account. The constructor reaches for nothing; every method may."""
-
-    #: ``"testnet"``, ``"mainnet"`` or ``"paper"``.
-    network: str
-    #: Orders worth less are refused, reduce-only ones excepted.
-    min_notional_usd: float = 10.0
-    #: Whether sizes are always whole lots, whatever the config says.
-    always_lots: ClassVar[bool] = True
-
-    @abstractmethod
-    def account(self) -> AccountState:
-        """Equity and positions now."""
+class Quotes(ABC):
+    """What can be traded, and at which prices."""
 
     @abstractmethod
     def markets(self) -> Mapping[str, Market]:
-        """Every coin that can be traded now, by name; quotes may be missing (:meth:`quoted` brings them)."""
+        """Every coin that can be traded now, by name; quotes may be missing (:meth:`quoted` adds them)."""
 
-    @abstractmethod
     def quoted(self, market: Market) -> Market:
-        """`market` with its best bid and ask, where the exchange has both."""
+        """`market` with its best bid and ask, where the exchange has both. Default: `market` has them."""
+        return market
 
-    @abstractmethod
-    def clock_ms(self) -> int:
-        """Time by the clock that requests are stamped and expire with, ms."""
-
-    @abstractmethod
-    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
-        """Send IOC orders in one request that is void after `expires_ms`; never raises for what may have been sent."""
-
-    @abstractmethod
-    def ask(self, order: OrderRequest) -> OrderResult | None:
-        """What became of an order that was sent; None when the exchange has never seen it."""
-
-    @abstractmethod
-    def cancel(self, order: OrderRequest) -> None:
-        """Cancel an order that rests although it should not."""
-
-    @abstractmethod
-    def set_leverage(self, market: Market, leverage: int) -> str:
-        """Set the leverage of a coin, cross where allowed; ``""`` or the exchange's refusal."""
-
-    @abstractmethod
-    def schedule_cancel(self, at_ms: int | None) -> str:
-        """Cancel all orders at a time (None = never); ``""`` or the exchange's refusal."""
-
-    @abstractmethod
-    def fills(self, since: pd.Timestamp) -> list[Fill]:
-        """Fills since an instant, oldest first."""
-
-    @abstractmethod
     def round_price(self, market: Market, price: float, buy: bool) -> float:
-        """The nearest valid price that is no worse for the account than `price`."""
-
-    @property
-    def label(self) -> str:
-        """Which account, for people and for file names; no secret."""
-        return self.network
+        """The nearest valid price that is no worse for the account than `price`. Default: every price is valid."""
+        return price
 
     def unlisted(self, coins: Iterable[str]) -> list[str]:
-        """Those of `coins` that the exchange has never listed, as far as it says."""
+        """Those of `coins` that the exchange has never listed. Default: none is known to be so."""
         return []
 
-    def clock_error_seconds(self) -> float:
-        """How far this machine's clock is ahead of the exchange's, as far as its answers tell."""
-        return 0.0
-
-    def warnings(self) -> list[str]:
-        """What the owner of the account should know."""
-        return []
-
-    def feed(self) -> DEX:
-        """The exchange whose prices an oracle should see: itself, but for a test network, whose prices mean nothing."""
+    def feed(self) -> Quotes:
+        """The exchange whose prices an oracle sees. Default: this one; a test network's prices mean nothing."""
         return self
 
     def live_row(self) -> Mapping[str, Mapping[str, float]]:
@@ -95,3 +43,63 @@ class DEX(ABC):
                 value = getattr(market, name)
                 cells[coin] = np.nan if value is None else float(value)
         return row
+
+
+class Orders(ABC):
+    """What can be sent, and how it ended."""
+
+    #: Orders worth less are refused, reduce-only ones excepted.
+    min_notional_usd: float = 10.0
+    #: Whether sizes are always whole lots, whatever the config says.
+    always_lots: ClassVar[bool] = True
+
+    @abstractmethod
+    def clock_ms(self) -> int:
+        """Time by the clock that requests are stamped and expire with, ms."""
+
+    @abstractmethod
+    def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
+        """Send IOC orders in one request that is void after `expires_ms`; never raises for what may have been sent."""
+
+    @abstractmethod
+    def find_order(self, order: OrderRequest) -> OrderResult | None:
+        """What became of an order that was sent; None when the exchange has never seen it."""
+
+    def set_leverage(self, market: Market, leverage: int) -> str:
+        """Set the leverage of a coin, cross where allowed; ``""`` or the refusal. Default: there is none to set."""
+        return ""
+
+    def clock_error_seconds(self) -> float:
+        """How far this machine's clock is ahead of the exchange's. Default: 0."""
+        return 0.0
+
+
+class Account(ABC):
+    """Whose money it is."""
+
+    #: ``"testnet"``, ``"mainnet"`` or ``"paper"``.
+    network: str
+
+    @abstractmethod
+    def account(self) -> AccountState:
+        """Equity and positions now."""
+
+    @abstractmethod
+    def fills(self, since: pd.Timestamp) -> list[Fill]:
+        """Fills since an instant, oldest first."""
+
+    @property
+    def label(self) -> str:
+        """Which account, for people and for file names; no secret. Default: the network."""
+        return self.network
+
+    def warnings(self) -> list[str]:
+        """What the owner of the account should know, a phrase each."""
+        return []
+
+
+class DEX(Quotes, Orders, Account):
+    """An exchange account. The constructor sends nothing; every method may.
+
+    Six methods make one: ``markets``, ``clock_ms``, ``send``, ``find_order``, ``account`` and ``fills``.
+    """

@@ -1,8 +1,8 @@
 """HyperLiquidDEX: the real exchange, or its test network, through the official SDK.
 
-Every request has a time limit, and questions are asked again a few times. Orders are not: an order without an answer
-has an unknown fate, and it is for the executor to ask. The coin table is read anew with every look at the markets.
-Nonces are the SDK's clock; expiry times are the exchange's, as the dates of its answers tell it.
+Every request has a time limit. Reads are repeated a few times; orders are not: an order without a response has an
+unknown status, which the caller has to look up. The coin table is read anew with the markets. Nonces follow the SDK's
+clock; expiry times follow the exchange's, as the ``Date`` headers of its responses show it.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from engine.data.api_client import RequestFailed, RetryPolicy, attempt, install_
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
-from engine.live.hyperliquid_format import read_answers, tick_price
-from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult
+from engine.live.hyperliquid_format import parse_results, tick_price
+from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult, OrderStatus
 from engine.live.predecessor import PredecessorDEX
 from engine.urls import base_address, without_path
 
-#: Before a question is asked again.
+#: Waits before a read is repeated.
 PATIENCE: Final = RetryPolicy((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
-#: An answer with fewer rows of a time range is all of it (FACTS 2: pages of 500 or 2,000).
+#: A response with fewer rows holds the whole of its time range (pages have 500 or 2,000 rows).
 PAGE_ROWS: Final = 500
-#: Account modes whose balance is that of the spot account (FACTS 5.5).
+#: Account modes whose balance is that of the spot account.
 UNIFIED: Final = ("unifiedAccount", "portfolioMargin")
 _NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
 
@@ -43,11 +43,11 @@ class HyperLiquidDEX(PredecessorDEX):
     Parameters
     ----------
     network : {"testnet", "mainnet"}
-        Which exchange.
+        The exchange.
     base_url : str, optional
         Address of another host. The SDK signs for the main network at its own address, and only there.
     credentials : Credentials, str or Path, optional
-        Default: :func:`engine.live.credentials.read_credentials`, when an account is first needed.
+        Default: :func:`engine.live.credentials.read_credentials`, called when an account is first needed.
     timeout_seconds : float
         Longest silence of the server.
     sleep : callable
@@ -64,7 +64,7 @@ class HyperLiquidDEX(PredecessorDEX):
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         if network not in ("testnet", "mainnet"):
-            raise LiveError(f"There is no network {network!r}: write 'testnet' or 'mainnet'.")
+            raise LiveError(f"Unknown network {network!r}: it must be 'testnet' or 'mainnet'.")
         self.network = network
         self.base_url = _other_host(network, base_url)
         self.timeout_seconds, self._sleep = timeout_seconds, sleep
@@ -76,14 +76,14 @@ class HyperLiquidDEX(PredecessorDEX):
         self._clock_bounds = (-math.inf, math.inf)
 
     def __repr__(self) -> str:
-        return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url and self._shown()!r})"
+        return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url and self._host()!r})"
 
-    # Who --------------------------------------------------------------------------------------------------------------
+    # Identity ---------------------------------------------------------------------------------------------------------
 
     @property
     def address(self) -> str:
         """The account that is traded: the vault or sub-account, else the master; never the agent's."""
-        credentials = self._who()
+        credentials = self._load_credentials()
         if credentials.vault_address:
             return credentials.vault_address
         return credentials.account_address or str(self._wallet().address)
@@ -95,15 +95,15 @@ class HyperLiquidDEX(PredecessorDEX):
 
     def warnings(self) -> list[str]:
         """That this machine's clock is wrong, or that an agent wallet expires within two weeks."""
-        found = []
+        warnings = []
         if abs(error := self.clock_error_seconds()) > CLOCK_SECONDS:
-            found.append(
+            warnings.append(
                 f"this machine's clock is {abs(error):,.0f} s {'ahead of' if error > 0 else 'behind'} the exchange's: "
                 "let it follow a time server"
             )
-        credentials, own = self._who(), self._own_address()
+        credentials, own = self._load_credentials(), self._own_address()
         if not credentials.account_address or credentials.account_address.lower() == own:
-            return found
+            return warnings
         # The one agent without a name is not listed.
         agents = self._info({"type": "extraAgents", "user": credentials.account_address}, list)
         with self._reading("extraAgents"):
@@ -111,8 +111,8 @@ class HyperLiquidDEX(PredecessorDEX):
                 if str(agent["address"]).lower() == own:
                     left = (float(agent.get("validUntil") or math.inf) - self.clock_ms()) / 86_400_000
                     if left < 14:
-                        found.append(f"the agent wallet expires in {left:.1f} days: approve a new one")
-        return found
+                        warnings.append(f"the agent wallet expires in {left:.1f} days: approve a new one")
+        return warnings
 
     def feed(self) -> DEX:
         """The main network: prices of the test network mean nothing. Another host is its own feed."""
@@ -120,7 +120,7 @@ class HyperLiquidDEX(PredecessorDEX):
             return self
         return HyperLiquidDEX("mainnet", timeout_seconds=self.timeout_seconds, sleep=self._sleep)
 
-    def _who(self) -> Credentials:
+    def _load_credentials(self) -> Credentials:
         if not isinstance(self._credentials, Credentials):
             self._credentials = read_credentials(self._credentials)
         return self._credentials
@@ -131,17 +131,17 @@ class HyperLiquidDEX(PredecessorDEX):
     def _check_key(self) -> None:
         """Refuse a key whose orders would trade another account than the one that is read.
 
-        An order trades the account of its signature: the key's own, or its master's. Whose positions are asked for is
-        ``account_address``, and the exchange compares the two nowhere. (With a vault it does.)
+        An order trades the account of its signature: the key's own, or its master's. Positions are read from
+        ``account_address``, and the exchange does not compare the two. (With a vault it does.)
         """
-        credentials, own = self._who(), self._own_address()
+        credentials, own = self._load_credentials(), self._own_address()
         master = (credentials.account_address or own).lower()
         if credentials.vault_address or master == own:
             return
-        said = self._info({"type": "userRole", "user": own}, dict)
-        data = said.get("data")
-        named = {str(value).lower() for value in data.values()} if isinstance(data, dict) else set()
-        if said.get("role") != "agent" or master not in named:
+        role = self._info({"type": "userRole", "user": own}, dict)
+        data = role.get("data")
+        masters = {str(value).lower() for value in data.values()} if isinstance(data, dict) else set()
+        if role.get("role") != "agent" or master not in masters:
             raise LiveError(
                 f"The key of the credentials is that of {own[:10]}, no agent of account_address {master[:10]}: its "
                 "orders would trade another account than the one that is read. Correct account_address (a vault or "
@@ -152,12 +152,12 @@ class HyperLiquidDEX(PredecessorDEX):
         from eth_account import Account
 
         try:
-            return Account.from_key(self._who().secret_key)
+            return Account.from_key(self._load_credentials().secret_key)
         except Exception:
-            # Without the cause: libraries quote the key that they refuse.
+            # Without the cause: libraries quote the key that they reject.
             raise LiveError("The secret_key of the credentials is no valid private key.") from None
 
-    # Questions --------------------------------------------------------------------------------------------------------
+    # Reads ------------------------------------------------------------------------------------------------------------
 
     def account(self) -> AccountState:
         """Equity and positions; a unified account's balance is that of its spot account."""
@@ -168,29 +168,29 @@ class HyperLiquidDEX(PredecessorDEX):
         if self._mode is None:
             self._mode = str(self._info({"type": "userAbstraction", "user": address}, (str, dict, type(None))))
         with self._reading("clearinghouseState"):
-            held = [item["position"] for item in state["assetPositions"]]
-            units = {str(at["coin"]): float(at["szi"]) for at in held if float(at["szi"]) != 0.0}
+            positions = [item["position"] for item in state["assetPositions"]]
+            held = [position for position in positions if float(position["szi"]) != 0.0]
+            units = {str(position["coin"]): float(position["szi"]) for position in held}
             prices = {
-                str(at["coin"]): abs(float(at["positionValue"]) / float(at["szi"]))
-                for at in held
-                if float(at["szi"]) != 0.0
+                str(position["coin"]): abs(float(position["positionValue"]) / float(position["szi"]))
+                for position in held
             }
             equity = float(state["marginSummary"]["accountValue"])
             if self._mode in UNIFIED:
                 spot = self._info({"type": "spotClearinghouseState", "user": address}, dict)
                 balance = sum(float(item["total"]) for item in spot["balances"] if item["coin"] == "USDC")
-                equity = balance + sum(float(at["unrealizedPnl"]) for at in held)
+                equity = balance + sum(float(position["unrealizedPnl"]) for position in positions)
             return AccountState(equity, units, _instant(state["time"]), prices)
 
     def markets(self) -> Mapping[str, Market]:
         """Coins that are listed and have a mid."""
-        found = {}
+        markets = {}
         with self._reading("metaAndAssetCtxs"):
             for entry, context in self._contexts():
                 if entry.get("isDelisted") or context.get("midPx") is None:
                     continue
                 mode = entry.get("marginMode")
-                found[str(entry["name"])] = Market(
+                markets[str(entry["name"])] = Market(
                     str(entry["name"]),
                     float(context["midPx"]),
                     oracle=float(context["oraclePx"]),
@@ -198,10 +198,10 @@ class HyperLiquidDEX(PredecessorDEX):
                     max_leverage=float(entry["maxLeverage"]),
                     cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
                 )
-        return found
+        return markets
 
     def unlisted(self, coins: Iterable[str]) -> list[str]:
-        """Names without an entry, which delisted coins keep; the test network's list is another, and proves nothing."""
+        """Names without an entry in the coin table; the test network's table differs, so there none is known."""
         if self.network != "mainnet":
             return []
         with self._reading("metaAndAssetCtxs"):
@@ -224,7 +224,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 if entry.get("isDelisted"):
                     continue
                 low, high = context.get("impactPxs") or (None, None)
-                seen = {
+                observed = {
                     "mid": context.get("midPx"),
                     "mark": context.get("markPx"),
                     "oracle": context.get("oraclePx"),
@@ -233,18 +233,18 @@ class HyperLiquidDEX(PredecessorDEX):
                     "impact_ask": high,
                     "volume_24h_usd": context.get("dayNtlVlm"),
                 }
-                for name, value in seen.items():
+                for name, value in observed.items():
                     row.setdefault(name, {})[entry["name"]] = math.nan if value is None else float(value)
         return row
 
     def fills(self, since: pd.Timestamp) -> list[Fill]:
-        """Fills of the account, oldest first, of as many pages as there are."""
-        start, found = int(since.timestamp() * 1000), {}
+        """Fills of the account, oldest first, from as many pages as it takes."""
+        start, fills = int(since.timestamp() * 1000), {}
         while True:
             rows = self._info({"type": "userFillsByTime", "user": self.address, "startTime": start}, list)
             with self._reading("userFillsByTime"):
                 for row in rows:
-                    found[row["tid"], row["oid"]] = Fill(
+                    fills[row["tid"], row["oid"]] = Fill(
                         row.get("cloid"),
                         str(row["coin"]),
                         float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0),
@@ -253,20 +253,20 @@ class HyperLiquidDEX(PredecessorDEX):
                         _instant(row["time"]),
                     )
                 if len(rows) < PAGE_ROWS:
-                    return sorted(found.values(), key=lambda fill: fill.time)
-                # That moment again: the page may have cut it.
+                    return sorted(fills.values(), key=lambda fill: fill.time)
+                # From the last millisecond again: the page may have cut it.
                 start = max(start + 1, *(int(row["time"]) for row in rows))
 
-    def ask(self, order: OrderRequest) -> OrderResult | None:
-        """``orderStatus`` by client order id."""
-        said = self._info({"type": "orderStatus", "user": self.address, "oid": order.cloid}, dict)
-        if said.get("status") != "order":
+    def find_order(self, order: OrderRequest) -> OrderResult | None:
+        """``orderStatus`` by client order id; an order that rests is cancelled, and stays unknown until it is gone."""
+        response = self._info({"type": "orderStatus", "user": self.address, "oid": order.cloid}, dict)
+        if response.get("status") != "order":
             return None
         with self._reading("orderStatus"):
-            status, shown = str(said["order"]["status"]), said["order"]["order"]
-            done = float(shown["origSz"]) - (0.0 if status == "filled" else float(shown["sz"]))
+            status, details = str(response["order"]["status"]), response["order"]["order"]
+            done = float(details["origSz"]) - (0.0 if status == "filled" else float(details["sz"]))
         if status == "open":
-            self.cancel(order)
+            self._cancel(order)
             return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
         if done <= 0.0 or status.lower().endswith("rejected"):
             return OrderResult(order.cloid, "rejected", reason=status)
@@ -291,7 +291,7 @@ class HyperLiquidDEX(PredecessorDEX):
         return _wall_ms() - round(1000.0 * self.clock_error_seconds())
 
     def clock_error_seconds(self) -> float:
-        """The least error that explains the dates of all answers so far; positive: this machine is ahead."""
+        """The least error that explains the dates of all responses so far; positive: this machine is ahead."""
         return least_error(*self._clock_bounds)
 
     def _note_date(self, response: Any, **_: Any) -> None:
@@ -306,7 +306,7 @@ class HyperLiquidDEX(PredecessorDEX):
         self._clock_bounds = both if both[0] <= both[1] else (low, high)  # the clock was set meanwhile
 
     def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
-        """One signed request; whatever goes wrong after it left is an unknown fate."""
+        """One signed request; whatever goes wrong after it was sent makes the status unknown."""
         from hyperliquid.utils.types import Cloid
 
         sdk = self._exchange()
@@ -324,16 +324,16 @@ class HyperLiquidDEX(PredecessorDEX):
         ]
         sdk.set_expires_after(expires_ms)
         try:
-            said = attempt(lambda: sdk.bulk_orders(requests), dict, sdk, PATIENCE)
+            response = attempt(lambda: sdk.bulk_orders(requests), dict, sdk, PATIENCE)
         except RequestFailed as fault:
-            fate: Any = "rejected" if fault.certain else "unknown"
-            return [OrderResult(order.cloid, fate, reason=str(fault)) for order in orders]
+            status: OrderStatus = "rejected" if fault.certain else "unknown"
+            return [OrderResult(order.cloid, status, reason=str(fault)) for order in orders]
         finally:
             sdk.set_expires_after(None)
-        return read_answers(said, orders)
+        return parse_results(response, orders)
 
-    def cancel(self, order: OrderRequest) -> None:
-        """Cancel by client order id; that it is gone already is no error."""
+    def _cancel(self, order: OrderRequest) -> None:
+        """Cancel by client order id; an order that is gone already is no error."""
         from hyperliquid.utils.types import Cloid
 
         sdk = self._exchange()
@@ -342,24 +342,15 @@ class HyperLiquidDEX(PredecessorDEX):
         )
 
     def set_leverage(self, market: Market, leverage: int) -> str:
-        """``updateLeverage``; asking twice does no harm."""
+        """``updateLeverage``; repeating it does no harm."""
         sdk = self._exchange()
-        said = self._asked_again(
+        response = self._asked_again(
             sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
         )
-        return "" if said.get("status") == "ok" else str(said.get("response", said))
-
-    def schedule_cancel(self, at_ms: int | None) -> str:
-        """``scheduleCancel``: accounts that traded less than a million dollars are refused."""
-        sdk = self._exchange()
-        try:
-            said = attempt(lambda: sdk.schedule_cancel(at_ms), dict, sdk, PATIENCE)
-        except RequestFailed as fault:
-            return str(fault)
-        return "" if said.get("status") == "ok" else str(said.get("response", said))
+        return "" if response.get("status") == "ok" else str(response.get("response", response))
 
     def round_price(self, market: Market, price: float, buy: bool) -> float:
-        """Five significant figures, ``6 - szDecimals`` decimals, integers always; toward less paid or more received."""
+        """The nearest price on the grid of :func:`tick_price` that is no worse for the account."""
         return tick_price(price, market.sz_decimals or 0, down=buy)
 
     def _exchange(self) -> Any:
@@ -369,7 +360,7 @@ class HyperLiquidDEX(PredecessorDEX):
         if self._sdk is None:
             if self._meta is None:
                 self._contexts()
-            credentials = self._who()
+            credentials = self._load_credentials()
             self._sdk = Exchange(
                 self._wallet(),
                 self._url(),
@@ -392,8 +383,8 @@ class HyperLiquidDEX(PredecessorDEX):
 
         return self.base_url or str(MAINNET_API_URL if self.network == "mainnet" else TESTNET_API_URL)
 
-    def _shown(self) -> str:
-        """The address for people."""
+    def _host(self) -> str:
+        """The address as messages show it: without its path, which may hold a token."""
         return without_path(self._url(), self._url())
 
     def _info(self, question: dict[str, Any], wanted: type | tuple[type, ...]) -> Any:
@@ -415,7 +406,7 @@ class HyperLiquidDEX(PredecessorDEX):
             except RequestFailed as fault:
                 if failed == len(fault.waits):
                     raise UnreachableError(
-                        f"{self._shown()} does not answer {what}: {fault} ({failed + 1} attempts). Check the network "
+                        f"{self._host()} does not answer {what}: {fault} ({failed + 1} attempts). Check the network "
                         "and the exchange's status page, then run the command again: it goes on where it stopped."
                     ) from fault
                 self._sleep(fault.waits[failed])
@@ -423,18 +414,18 @@ class HyperLiquidDEX(PredecessorDEX):
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Whatever is wrong with the form of an answer is one error of the user's kind."""
+        """Turn whatever is wrong with the form of a response into one error for the user."""
         try:
             yield
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UnreachableError(
-                f"{self._shown()} answers {what} in a form that is not known ({error!r}). Nothing is traded on an "
-                "answer that cannot be read: update hlbt."
+                f"{self._host()} answers {what} in a form that is not known ({error!r}). Nothing is traded on a "
+                "response that cannot be read: update hlbt."
             ) from error
 
 
 def _other_host(network: str, base_url: str | None) -> str | None:
-    """`base_url`; None where it is the network's own. That of the other network would be traded unconfirmed."""
+    """`base_url`, or None where it is the network's own; the other network's, never confirmed, is refused."""
     from hyperliquid.utils.constants import MAINNET_API_URL, TESTNET_API_URL
 
     if not base_url:
@@ -443,7 +434,7 @@ def _other_host(network: str, base_url: str | None) -> str | None:
     for name, own in (("mainnet", MAINNET_API_URL), ("testnet", TESTNET_API_URL)):
         if urlsplit(base_url).hostname == (host := urlsplit(own).hostname):
             if name != network:
-                raise LiveError(f"{host} is the address of {name}, not of {network}: leave it out, say --network.")
+                raise LiveError(f"{host} is the address of {name}, not of {network}. Remove --base-url, set --network.")
             return None
     return base_url
 

@@ -1,7 +1,7 @@
-"""The journal: what was intended before it was sent, and what was answered after; append-only, on the disk each time.
+"""The journal of an account: intents before they are sent, results after, and the state that they add up to.
 
-One line of JSON an entry. A process killed at any moment leaves whole lines and at most one torn tail, which was no
-intent yet and is cut off by the next. The next run asks the exchange about every order without a known fate.
+Append-only, one line of JSON an entry, on the disk when it is appended. A process killed at any moment leaves whole
+lines and at most one torn tail, which was no intent yet and is cut off by the next process.
 """
 
 from __future__ import annotations
@@ -9,17 +9,139 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from engine.atomic_io import exclusive, sync_folder
-from engine.errors import LiveError
-from engine.live.orders import Goal, OrderRequest, OrderResult
+from engine.errors import LiveError, join_first
+from engine.live.orders import Goal, OrderRequest
+
+
+@dataclass(frozen=True)
+class SentOrder:
+    """An order that was, or may have been, sent: its request, the time of the intent, and when it is void, ms."""
+
+    request: OrderRequest
+    time: pd.Timestamp
+    expires_ms: int
+
+
+@dataclass(frozen=True)
+class OpenPlan:
+    """A plan that did not come to its end: the ISO 8601 instant and the key that it is of, and its goals."""
+
+    instant: str
+    key: str
+    goals: tuple[Goal, ...]
+
+
+@dataclass(frozen=True)
+class EquityRecord:
+    """Equity in USD at a time, and the kind of the entry that has it: ``plan``, ``done`` or ``refused``."""
+
+    time: pd.Timestamp
+    equity_usd: float
+    kind: str
+
+
+@dataclass(frozen=True)
+class JournalState:
+    """What the entries of a journal add up to; :meth:`after` is the only thing that makes one from another.
+
+    Attributes
+    ----------
+    unresolved : mapping of cloid to SentOrder
+        Orders whose status is not known, oldest first.
+    positions : mapping of coin to float
+        Signed units: those of the newest plan or end, and every fill since.
+    attempts : mapping of instant to mapping of coin to int
+        Orders that were intended so far: the number of the coin's next one for that instant.
+    plan : OpenPlan or None
+        The newest plan, until its end.
+    equities : tuple of EquityRecord
+        Oldest first.
+    without_fills : mapping of cloid to Timestamp
+        Filled orders whose fills, and so fees, are not recorded yet, with the time of the intent.
+    leverage : mapping of coin to int
+        Leverage that was set.
+    """
+
+    unresolved: Mapping[str, SentOrder] = field(default_factory=dict)
+    positions: Mapping[str, float] = field(default_factory=dict)
+    attempts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    plan: OpenPlan | None = None
+    equities: tuple[EquityRecord, ...] = ()
+    without_fills: Mapping[str, pd.Timestamp] = field(default_factory=dict)
+    leverage: Mapping[str, int] = field(default_factory=dict)
+
+    def after(self, entry: Mapping[str, Any]) -> JournalState:
+        """The state with one more entry; a kind that is not known, as of another release, changes nothing."""
+        match entry["kind"]:
+            case "plan":
+                goals = tuple(Goal(**goal) for goal in entry["goals"])
+                plan = OpenPlan(entry["instant"], entry["key"], goals)
+                return replace(self._with_equity(entry), plan=plan, positions=dict(entry["plan"]["positions"]))
+            case "done":
+                return replace(self._with_equity(entry), plan=None, positions=dict(entry["positions"]))
+            case "refused":
+                return self._with_equity(entry)
+            case "intent":
+                return self._after_intent(entry)
+            case "answers" | "resolved":
+                return self._after_results(entry)
+            case "fills":
+                known = {fill["cloid"] for fill in entry["fills"]}
+                rest = {cloid: time for cloid, time in self.without_fills.items() if cloid not in known}
+                return replace(self, without_fills=rest)
+            case "leverage_set":
+                return replace(self, leverage={**self.leverage, entry["coin"]: entry["leverage"]})
+        return self
+
+    def _with_equity(self, entry: Mapping[str, Any]) -> JournalState:
+        equity = entry.get("equity_usd")
+        if equity is None:
+            return self
+        record = EquityRecord(pd.Timestamp(entry["time"]), equity, entry["kind"])
+        return replace(self, equities=(*self.equities, record))
+
+    def _after_intent(self, entry: Mapping[str, Any]) -> JournalState:
+        unresolved = dict(self.unresolved)
+        attempts = dict(self.attempts.get(entry["instant"], {}))
+        for order in entry["orders"]:
+            request = OrderRequest(
+                order["cloid"], order["coin"], order["units"], order["limit_price"], order["reduce_only"]
+            )
+            unresolved[request.cloid] = SentOrder(request, pd.Timestamp(entry["time"]), entry["expires_ms"])
+            attempts[request.coin] = attempts.get(request.coin, 0) + 1
+        return replace(self, unresolved=unresolved, attempts={**self.attempts, entry["instant"]: attempts})
+
+    def _after_results(self, entry: Mapping[str, Any]) -> JournalState:
+        unresolved, positions = dict(self.unresolved), dict(self.positions)
+        without_fills = dict(self.without_fills)
+        for result in entry["answers"]:
+            if result["fate"] == "unknown" or (sent := unresolved.pop(result["cloid"], None)) is None:
+                continue
+            if result["fate"] == "filled":
+                coin = sent.request.coin
+                positions[coin] = round(positions.get(coin, 0.0) + result["units"], 8)
+                without_fills[sent.request.cloid] = sent.time
+        return replace(self, unresolved=unresolved, positions=positions, without_fills=without_fills)
+
+    def accepted_equities(self) -> list[EquityRecord]:
+        """Equities of runs that no limit refused."""
+        return [record for record in self.equities if record.kind != "refused"]
+
+    def unfinished(self, instant: pd.Timestamp, key: str) -> tuple[Goal, ...] | None:
+        """Goals of the newest plan, if it is of `instant` and `key` and did not come to its end; None otherwise."""
+        plan = self.plan
+        if plan is None or (plan.instant, plan.key) != (instant.isoformat(), key):
+            return None
+        return plan.goals
 
 
 class Journal:
@@ -28,17 +150,20 @@ class Journal:
     Parameters
     ----------
     path : str, Path or None
-        The file, read when it is there and made by the first entry; None keeps entries in memory (paper, tests).
+        The file, read when it exists and created by the first entry; None keeps entries in memory (paper, tests).
 
     Attributes
     ----------
     entries : list of dict
         Oldest first; each has ``n`` (its number), ``kind`` and ``time``.
+    state : JournalState
+        Of all entries.
     """
 
     def __init__(self, path: str | Path | None = None) -> None:
         self.path = None if path is None else Path(path)
         self.entries: list[dict[str, Any]] = []
+        self.state = JournalState()
         self._bytes = 0  # of the whole lines that were read or written
         self.reload()
 
@@ -48,16 +173,17 @@ class Journal:
             return
         path, content = self.path, self.path.read_bytes() if self.path.is_file() else b""
         whole = content[: content.rfind(b"\n") + 1]
-        self.entries, self._bytes = [], len(whole)
+        self.entries, self.state, self._bytes = [], JournalState(), len(whole)
         for number, line in enumerate(whole.splitlines()):
             try:
                 entry = json.loads(line)
                 if entry["n"] != number:
                     raise ValueError(f"it is numbered {entry['n']}")
-            except (ValueError, KeyError, TypeError) as error:
+                self.state = self.state.after(entry)
+            except (ValueError, LookupError, TypeError, AttributeError) as error:
                 raise LiveError(
-                    f"The journal {path} is damaged in line {number + 1}: {error}. Nothing is traded on a journal that "
-                    "cannot be trusted: check the account by hand, then move the file away."
+                    f"The journal {path} is damaged in line {number + 1}: {error}. Nothing is traded on a damaged "
+                    "journal: check the account by hand, then move the file away."
                 ) from error
             self.entries.append(entry)
 
@@ -68,6 +194,7 @@ class Journal:
             line = json.dumps(entry, sort_keys=True, allow_nan=False) + "\n"
             self._write(line.encode())
         self.entries.append(entry)
+        self.state = self.state.after(entry)
 
     def _write(self, line: bytes) -> None:
         assert self.path is not None
@@ -92,102 +219,35 @@ class Journal:
         self._bytes += len(line)
 
     def _cut_torn_tail(self, file: int) -> None:
-        """Cut off what a killed process left of a line; a file that somebody else made longer or shorter is refused."""
+        """Cut off what a killed process left of a line; a file that another process changed is refused."""
         size = os.fstat(file).st_size
         if size == self._bytes:
             return
         os.lseek(file, self._bytes, os.SEEK_SET)
         if size < self._bytes or b"\n" in os.read(file, size):
             raise LiveError(
-                f"Somebody else has changed the journal {self.path} meanwhile. Nothing is sent on half of what is "
-                "known: run the command again."
+                f"Another process has changed the journal {self.path} during this run. Nothing more is sent: run the "
+                "command again."
             )
         os.ftruncate(file, self._bytes)
 
-    # What a restart needs ---------------------------------------------------------------------------------------------
 
-    def unresolved(self) -> list[tuple[OrderRequest, int]]:
-        """Orders that may have been sent and whose fate is not known, each with the time at which it is void (ms)."""
-        open_orders: dict[str, tuple[OrderRequest, int]] = {}
-        for entry in self.entries:
-            if entry["kind"] == "intent":
-                for order in entry["orders"]:
-                    request = OrderRequest(
-                        order["cloid"], order["coin"], order["units"], order["limit_price"], order["reduce_only"]
-                    )
-                    open_orders[request.cloid] = (request, entry["expires_ms"])
-            elif entry["kind"] in ("answers", "resolved"):
-                for answer in entry["answers"]:
-                    if answer["fate"] != "unknown":
-                        open_orders.pop(answer["cloid"], None)
-        return list(open_orders.values())
+def find_journal(folder: Path, name: str, network: str) -> Path:
+    """Path of the one journal of a strategy on a network.
 
-    def positions(self) -> dict[str, float]:
-        """Signed units by coin that the newest plan or end and the answers since then add up to."""
-        coins: dict[str, str] = {}
-        found: dict[str, float] = {}
-        for entry in self.entries:
-            if entry["kind"] == "intent":
-                coins |= {order["cloid"]: order["coin"] for order in entry["orders"]}
-            elif entry["kind"] in ("plan", "done"):
-                found = dict((entry["plan"] if entry["kind"] == "plan" else entry)["positions"])
-            elif entry["kind"] in ("answers", "resolved"):
-                for answer in entry["answers"]:
-                    if answer["fate"] == "filled" and answer["cloid"] in coins:
-                        coin = coins[answer["cloid"]]
-                        found[coin] = round(found.get(coin, 0.0) + answer["units"], 8)
-        return found
-
-    def attempts(self, instant: pd.Timestamp) -> dict[str, int]:
-        """Orders of each coin that were intended for `instant` so far: the number of its next one."""
-        found: dict[str, int] = {}
-        for entry in self.entries:
-            if entry["kind"] == "intent" and entry["instant"] == instant.isoformat():
-                for order in entry["orders"]:
-                    found[order["coin"]] = found.get(order["coin"], 0) + 1
-        return found
-
-    def unfinished(self, instant: pd.Timestamp, key: str) -> list[Goal] | None:
-        """Goals of the newest plan, if it is of `instant` and `key` and did not come to its end; None otherwise."""
-        for entry in reversed(self.entries):
-            if entry["kind"] == "done":
-                return None
-            if entry["kind"] == "plan":
-                same = (entry["instant"], entry["key"]) == (instant.isoformat(), key)
-                return [Goal(**goal) for goal in entry["goals"]] if same else None
-        return None
-
-    def equities(self, kinds: Sequence[str] = ("plan", "done")) -> list[tuple[pd.Timestamp, float]]:
-        """Equity recorded so far in entries of some kinds, oldest first, USD."""
-        return [
-            (pd.Timestamp(entry["time"]), entry["equity_usd"])
-            for entry in self.entries
-            if entry["kind"] in kinds and entry.get("equity_usd") is not None
-        ]
-
-    def without_fills(self) -> dict[str, pd.Timestamp]:
-        """Client ids of the orders that were filled and whose fills are not noted yet, with the time of the intent."""
-        intended: dict[str, pd.Timestamp] = {}
-        found: dict[str, pd.Timestamp] = {}
-        for entry in self.entries:
-            if entry["kind"] == "intent":
-                intended |= {order["cloid"]: pd.Timestamp(entry["time"]) for order in entry["orders"]}
-            elif entry["kind"] in ("answers", "resolved"):
-                filled = [answer["cloid"] for answer in entry["answers"] if answer["fate"] == "filled"]
-                found |= {cloid: intended[cloid] for cloid in filled if cloid in intended}
-            elif entry["kind"] == "fills":
-                for fill in entry["fills"]:
-                    found.pop(fill["cloid"], None)
-        return found
-
-    def leverage(self) -> dict[str, int]:
-        """Leverage that was set, by coin."""
-        return {entry["coin"]: entry["leverage"] for entry in self.entries if entry["kind"] == "leverage_set"}
-
-
-def described(answers: Sequence[OrderResult]) -> list[dict[str, Any]]:
-    """Answers as plain values."""
-    return [asdict(answer) for answer in answers]
+    Raises
+    ------
+    LiveError
+        When there is none, or more than one account has one.
+    """
+    paths = sorted({*folder.glob(f"{name}-{network}.jsonl"), *folder.glob(f"{name}-{network}-0x*.jsonl")})
+    if not paths:
+        raise LiveError(f"{folder} has no journal of {name!r} on {network}. `hlbt live run` with --execute makes one.")
+    if len(paths) > 1:
+        raise LiveError(
+            f"{folder} has journals of several accounts: {join_first(path.name for path in paths)}. Move one away."
+        )
+    return paths[0]
 
 
 @contextmanager
@@ -197,7 +257,7 @@ def single_instance(path: Path) -> Iterator[None]:
     Raises
     ------
     LiveError
-        When another process holds it, or it cannot be made.
+        When another process holds it, or it cannot be created.
     """
     taken = LiveError(
         f"Another process trades this account: it holds {path}. Two at once would trade twice. Wait for it, or end it."
@@ -206,5 +266,7 @@ def single_instance(path: Path) -> Iterator[None]:
         try:
             held.enter_context(exclusive(path, taken))
         except OSError as error:
-            raise LiveError(f"The lock {path} cannot be made: {error.strerror}. Nothing is sent without it.") from error
+            raise LiveError(
+                f"The lock {path} cannot be created: {error.strerror}. Nothing is sent without it."
+            ) from error
         yield

@@ -1,4 +1,4 @@
-"""The panel as it is now: the cache's rows and, on top, one row of what the exchange shows at this moment."""
+"""Cached rows and, after them, one row of what the exchange shows now."""
 
 from __future__ import annotations
 
@@ -8,42 +8,27 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from engine.clock import HOUR, decision_instants, hourly_index, show
-from engine.config import RunConfig
+from engine.clock import hourly_index, show
 from engine.errors import LiveError
 from engine.panel import PRICES, Panel
 
 
-def trade_instant(now: pd.Timestamp, config: RunConfig) -> pd.Timestamp:
-    """The row that orders of `now` belong to: the next full hour, as just before it.
-
-    In the hour after a scheduled instant it is still that one, so that a run that was late, or killed, goes on with
-    its own decision.
-    """
-    before = now.floor(HOUR)
-    return before if now != before and scheduled(before, config) else now.ceil(HOUR)
-
-
-def scheduled(instant: pd.Timestamp, config: RunConfig) -> bool:
-    """Whether the config's schedule trades at `instant`."""
-    execution = config.execution
-    decided = instant - execution.delay_hours * HOUR
-    day = hourly_index(decided, decided)
-    return len(decision_instants(day, execution.hour_utc, execution.every_days, execution.weekdays)) == 1
-
-
 def with_live_row(panel: Panel, instant: pd.Timestamp, row: Mapping[str, Mapping[str, float]]) -> Panel:
-    """`panel` up to `instant`, whose row is what was observed now; hours in between that the cache lacks are NaN.
+    """`panel` up to `instant`, whose row holds current quotes; hours between that the cache lacks are NaN.
 
     Parameters
     ----------
     panel : Panel
         From the cache.
     instant : Timestamp
-        Of the decision.
+        The row to add; a panel that has it already is only cut off after it.
     row : mapping of field to mapping of coin to float
-        Fields and coins that the panel lacks are left out; ``mid`` is what makes a coin tradable in the row. Where
-        the cache has the row already, nothing is added.
+        Fields and coins that the panel lacks are left out. A coin without a ``mid`` is not tradable in the row.
+
+    Raises
+    ------
+    LiveError
+        When no coin of the panel has a ``mid``.
     """
     last = panel.index[-1]
     if last >= instant:

@@ -1,18 +1,48 @@
-"""The records of live trading: the account, markets, orders and their fates, plans and outcomes."""
+"""The records of live trading: the account, markets, orders and their results, plans and outcomes."""
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any, Final, Literal
 
 import pandas as pd
 
-#: `filled` in whole or in part, `rejected` for good, `unknown`: the exchange must be asked.
+from engine.provenance import to_json
+
+#: ``filled`` in whole or in part, ``rejected`` without effect, ``unknown``: to be looked up.
 OrderStatus = Literal["filled", "rejected", "unknown"]
 #: Relative slack when two sizes are compared.
 SIZE_TOLERANCE: Final = 1e-9
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How orders are sent.
+
+    Attributes
+    ----------
+    slippage_frac : float
+        Distance of every limit price from the mid of the coin's first order.
+    attempts : int
+        Orders of one goal at most.
+    expires_seconds : float
+        A request is void after this time.
+    settle_seconds : tuple of float
+        Waits until positions agree with the results, and between attempts.
+    """
+
+    slippage_frac: float = 0.03
+    attempts: int = 4
+    expires_seconds: float = 15.0
+    settle_seconds: tuple[float, ...] = (0.2, 0.5, 1.0, 2.0)
+
+    def wait_seconds(self, number: int) -> float:
+        """How long to wait after attempt `number`, from 0."""
+        return self.settle_seconds[min(number, len(self.settle_seconds) - 1)]
 
 
 @dataclass(frozen=True)
@@ -103,7 +133,7 @@ class OrderResult:
     cloid : str
         Of the order.
     fate : {"filled", "rejected", "unknown"}
-        See :data:`OrderStatus`.
+        Its :data:`OrderStatus`, under the name that it has in journals.
     units : float
         Signed size filled.
     price : float or None
@@ -124,7 +154,7 @@ class OrderResult:
 
 @dataclass(frozen=True)
 class Fill:
-    """One fill of the account's history; sizes signed, fee in USD (positive = paid)."""
+    """One fill in the account's history: signed size, price and fee in USD (positive = paid)."""
 
     cloid: str | None
     coin: str
@@ -132,6 +162,31 @@ class Fill:
     price: float
     fee_usd: float
     time: pd.Timestamp
+
+
+class Reason(Enum):
+    """Why a coin is not at its target (yet); the value is for people, where the exchange gave no text."""
+
+    UNFILLED = "not filled"
+    HELD_BACK = "held back"
+    REFUSED = "refused by the exchange"
+    BELOW_MINIMUM = "under the minimum notional"
+    REFUSED_AS_SMALL = "refused as under the minimum notional"
+    REFUSED_FOR_GOOD = "refused by the exchange for good"
+    LEVERAGE_REFUSED = "its leverage was refused"
+    NOT_TRADABLE = "it cannot be traded any more"
+    NO_VALID_PRICE = "no price on its tick"
+    POSITION_DIFFERS = "its position differs from what was filled"
+
+    @property
+    def final(self) -> bool:
+        """Whether the coin is not traded any further in this run."""
+        return self not in (Reason.UNFILLED, Reason.HELD_BACK, Reason.REFUSED, Reason.BELOW_MINIMUM)
+
+    @property
+    def at_target(self) -> bool:
+        """Whether what is left is too small to be traded, and so counts as at its target."""
+        return self in (Reason.BELOW_MINIMUM, Reason.REFUSED_AS_SMALL)
 
 
 @dataclass(frozen=True)
@@ -146,22 +201,22 @@ class Missing:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What an execution did.
+    """What a live run did.
 
     Attributes
     ----------
     plan : Plan or None
         What was planned; None when an earlier run's plan was continued.
-    answers : tuple of (OrderRequest, Answer)
-        Every order sent, with its fate.
+    results : tuple of (OrderRequest, OrderResult)
+        Every order whose status became known.
     missing : tuple of Missing
         Empty when the book is at its target.
     notes : tuple of str
-        For people: what was left alone, refusals that did no harm.
+        For people: what was left under the minimum, what was held back.
     """
 
     plan: Plan | None
-    answers: tuple[tuple[OrderRequest, OrderResult], ...] = ()
+    results: tuple[tuple[OrderRequest, OrderResult], ...] = ()
     missing: tuple[Missing, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -174,7 +229,7 @@ class Outcome:
         """Plain values for JSON."""
         return {
             "plan": None if self.plan is None else self.plan.to_dict(),
-            "orders": [{**asdict(order), **asdict(answer)} for order, answer in self.answers],
+            "orders": [{**asdict(order), **asdict(result)} for order, result in self.results],
             "missing": [asdict(item) for item in self.missing],
             "notes": list(self.notes),
             "executed": True,
@@ -213,10 +268,15 @@ class PlannedOrder:
     spread_usd: float
     fee_usd: float
 
+    @property
+    def grows(self) -> bool:
+        """Whether it opens or increases a position."""
+        return self.action in ("open", "increase", "flip")
+
 
 @dataclass(frozen=True)
 class Skip:
-    """An instruction that becomes no order, and why."""
+    """A target that becomes no order, and why."""
 
     coin: str
     target_weight: float
@@ -283,23 +343,15 @@ class Plan:
         return math.fsum(order.spread_usd + order.fee_usd for order in self.orders)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it for JSON; what is not defined, a weight that holds or a price that is not there, is null."""
-        found: dict[str, Any] = _plain(
-            {
-                **asdict(self),
-                "instant": self.instant.isoformat(),
-                "decision": self.decision.isoformat(),
-                "cost_usd": self.cost_usd,
-                "spread_usd": math.fsum(order.spread_usd for order in self.orders),
-                "fee_usd": math.fsum(order.fee_usd for order in self.orders),
-            }
+        """All of it for JSON; NaN (a weight that holds, a missing price) becomes null."""
+        values: dict[str, Any] = json.loads(
+            to_json(
+                {
+                    **asdict(self),
+                    "cost_usd": self.cost_usd,
+                    "spread_usd": math.fsum(order.spread_usd for order in self.orders),
+                    "fee_usd": math.fsum(order.fee_usd for order in self.orders),
+                }
+            )
         )
-        return found
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+        return values

@@ -1,8 +1,8 @@
-"""PaperDEX: an account that trades on a panel, hour by hour, by the rules of an instant.
+"""PaperDEX: a simulated account that fills orders on a panel's prices.
 
-It stands at an instant *after* the mark and *before* the trade: orders are filled there, and :meth:`PaperDEX.advance`
-then settles the funding and the margin of that row and goes on. Fills, fees and margins are the kernel's own functions,
-so a paper account that is driven with the weights of a backtest has that backtest's equity.
+Between two calls it is at an instant *after* the mark and *before* the trade. Orders are filled there;
+:meth:`PaperDEX.advance` then runs the simulation's own step, so a paper account that is driven with the weights of a
+backtest has that backtest's equity.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Final
 
@@ -23,8 +24,9 @@ from engine.errors import DataError, LiveError
 from engine.live.orders import SIZE_TOLERANCE, AccountState, Fill, Market, OrderRequest, OrderResult
 from engine.live.predecessor import PredecessorDEX
 from engine.panel import Panel
-from engine.simulation.backtest import check_config, check_panel, kernel_inputs
+from engine.simulation.backtest import check_config, check_panel, kernel_inputs, new_book
 from engine.simulation.result import REASONS
+from engine.simulation.sizing import round_lot
 
 if TYPE_CHECKING:
     from engine.simulation.kernel import CoinParams, Fees, MarketData, SimParams
@@ -47,7 +49,7 @@ class PaperTrade:
 
 
 class PaperDEX(PredecessorDEX):
-    """A made-up account on a panel.
+    """A simulated account on a panel.
 
     Parameters
     ----------
@@ -56,9 +58,9 @@ class PaperDEX(PredecessorDEX):
     config : RunConfig, optional
         Costs, lots, stale hours, initial equity and margin.
     state : str or Path, optional
-        File that keeps the account between processes; read when it is there, written after every change.
+        File that keeps the account between processes; read when it exists, written after every change.
     start : Timestamp, optional
-        Where a new account stands. Default: the panel's first row.
+        Instant at which a new account starts. Default: the panel's first row.
     """
 
     network = "paper"
@@ -74,138 +76,113 @@ class PaperDEX(PredecessorDEX):
         check_panel(panel, "PaperDEX")
         self.panel, self.config, self.state = panel, check_config(config), None if state is None else Path(state)
         self.min_notional_usd = self.config.execution.min_notional_usd
-        self._inputs: tuple[MarketData, Fees, CoinParams, SimParams] | None = None
-        coins = len(panel.coins)
-        self.cash = self.config.account.initial_equity_usd
-        self.units = np.zeros(coins)
-        self.price = np.full(coins, np.nan)
-        self.missing = np.zeros(coins, dtype=np.int64)
-        self.volume: dict[int, float] = {}
-        self.total_volume = 0.0
+        self.book, self.ledger = new_book(panel, self.config)
         self.trades: list[PaperTrade] = []
         self.liquidated: pd.Timestamp | None = None
-        self.equities: dict[pd.Timestamp, float] = {}
-        self._answers: dict[str, OrderResult] = {}
-        self._done: dict[tuple[int, bool], float] = {}
+        self._results: dict[str, OrderResult] = {}
+        self._filled: dict[tuple[int, bool], float] = {}  # units of an instant by coin and side
+        self._other_volume: dict[int, float] = {}  # USD of the days that the panel lacks
+        self._first_day = int(utc_days(panel.index[:1])[0])
         self.row = self._row(panel.index[0] if start is None else start)
         if self.state is not None and self.state.is_file():
             self._read(self.state)
+        self._start = self.row
 
     # The ledger -------------------------------------------------------------------------------------------------------
 
     def advance(self, instant: pd.Timestamp) -> None:
-        """Settle the current row, then go hour by hour to `instant` and stand there, marked.
+        """Settle the current row, then go on hour by hour to `instant`, up to its mark.
 
         Raises
         ------
         LiveError
             When `instant` lies before the account's own.
         """
-        target = self._row(instant)
-        if target < self.row:
-            raise LiveError(f"The paper account stands at {show(self.instant)} and cannot go back to {show(instant)}.")
-        while self.row < target:
-            self._settle()
-            self.row += 1
-            self._done.clear()
-            self._mark()
+        row = self._row(instant)
+        if row < self.row:
+            raise LiveError(f"The paper account is at {show(self.instant)} and cannot go back to {show(instant)}.")
+        if row > self.row:
+            self._step(row)
+            self.row = row
+            self._filled.clear()
         self._save()
 
     def finish(self) -> pd.Series:
-        """Go to the panel's last row and settle it too; equity after every row that was settled."""
+        """Go to the panel's last row and settle it too; equity of every row that this object settled."""
         self.advance(self.panel.index[-1])
-        self._settle()
-        return pd.Series(self.equities, name="equity_usd")
+        self._step(len(self.panel.index))
+        return pd.Series(self.ledger.equity, self.panel.index, name="equity_usd").iloc[self._start :]
 
     @property
     def instant(self) -> pd.Timestamp:
-        """Where the account stands."""
+        """Instant of the account."""
         return self.panel.index[self.row]
 
-    def _mark(self) -> None:
-        """Step 1: last known prices; a coin without a price for too long is settled at its last."""
-        _, _, _, rules = self._kernel()
-        mid = self.panel.values("mid")[self.row]
-        for i in self._held():
-            if np.isnan(mid[i]):
-                self.missing[i] += 1
-            else:
-                self.missing[i] = 0
-                self.price[i] = mid[i]
-            if self.missing[i] >= rules.stale_hours:
-                self.cash += self.units[i] * self.price[i]
-                self._book(i, -self.units[i], self.price[i], 0.0, 0.0, "delisting")
-                self.units[i] = 0.0
+    @property
+    def cash(self) -> float:
+        """Cash, USD: equity without the value of the positions."""
+        return float(self.book.cash[0])
 
-    def _settle(self) -> None:
-        """Steps 3 to 5: funding on the book held, margin, record."""
-        from engine.simulation.kernel import maintenance_nb
+    def _step(self, last: int) -> None:
+        """Steps 3 to 5 of the row, then every step but trades up to the mark of row `last`."""
+        from engine.simulation.kernel import LIQUIDATED_ROW, step_nb
 
-        tape, _, table, rules = self._kernel()
-        t = self.row
-        if tape.funding.shape[0]:
-            for i in self._held():
-                if not np.isnan(tape.funding[t, i]):
-                    base = tape.funding_price[t, i]
-                    self.cash -= self.units[i] * (self.price[i] if np.isnan(base) else base) * tape.funding[t, i]
-        equity, gross, maintenance = self.cash, 0.0, 0.0
-        for i in self._held():
-            value = self.units[i] * self.price[i]
-            equity += value
-            gross += abs(value)
-            maintenance += maintenance_nb(abs(value), table.margin_floor_usd[i], table.margin_step[i])
-        if rules.margin and gross > 0.0 and (equity <= 0.0 or equity < maintenance):
-            for i in self._held():
-                fill, fee, spread = self._execute(i, -self.units[i], self.price[i])
-                self.cash -= -self.units[i] * fill + fee
-                self._book(i, -self.units[i], fill, fee, spread, "liquidation")
-                self.units[i] = 0.0
-            self.liquidated, equity = self.instant, self.cash
-        self.equities[self.instant] = float(equity)
+        step_nb(*self._inputs, self.book, self.ledger, self.ledger.trades, self.row, last)
+        self._collect()
+        row = int(self.ledger.counters[LIQUIDATED_ROW])
+        if row >= 0:
+            self.liquidated = self.panel.index[row]
 
-    def _execute(self, i: int, order: float, mid: float) -> tuple[float, float, float]:
-        """Fill price, fee and spread of an order; what an instant's orders of a coin and side move adds up."""
-        from engine.simulation.kernel import FLOW_COLUMNS, execute_nb, fee_rate_nb
+    def _execute(self, i: int, order: float, mid: float) -> tuple[float, float, float, float]:
+        """Fill price, fee, spread and impact of an order: what it adds to the instant's orders of that coin and side.
 
-        tape, fees, table, rules = self._kernel()
-        unused = np.zeros(FLOW_COLUMNS)
-        day = int(fees.day[self.row])
-        first = int(utc_days(self.panel.index[:1])[0])
-        volume = np.zeros(day + 1)
-        for number, traded in self.volume.items():
-            if 0 <= number - first <= day:
-                volume[number - first] = traded
-        rate = fee_rate_nb(fees.rate[self.row], fees.thresholds_usd, fees.referral_frac, volume, day, self.total_volume)
+        Impact grows with size, so two halves of an order cost what the whole does.
+        """
+        from engine.simulation.kernel import FLOW_COLUMNS, execute_nb
 
-        def filled(size: float) -> tuple[float, float, float]:
-            if size == 0.0:
-                return 0.0, 0.0, 0.0
-            price, fee, spread, _ = execute_nb(size, mid, tape, self.row, i, rate, table, rules, unused, unused)
-            return size * price, fee, spread
+        market, _, coin_params, sim_params = self._inputs
+        rate, unused = self._fee_rate(), np.zeros(FLOW_COLUMNS)
 
-        key = (i, order > 0.0)
-        done = self._done.get(key, 0.0)
-        if done == 0.0:
-            price, fee, spread, _ = execute_nb(order, mid, tape, self.row, i, rate, table, rules, unused, unused)
-        else:
-            before, after = filled(done), filled(done + order)
-            price, fee, spread = (after[0] - before[0]) / order, after[1] - before[1], after[2] - before[2]
-        self._done[key] = done + order
-        number = first + day
-        self.volume[number] = self.volume.get(number, 0.0) + abs(order) * price
-        self.total_volume += abs(order) * price
-        return float(price), float(fee), float(spread)
+        def execute(units: float) -> tuple[float, float, float, float]:
+            return execute_nb(units, mid, market, self.row, i, rate, coin_params, sim_params, unused, unused)
 
-    def _book(
-        self, i: int, units: float, price: float, fee: float, spread: float, reason: str, cloid: str | None = None
-    ) -> None:
-        coin = self.panel.coins[i]
-        self.trades.append(
-            PaperTrade(self.instant, coin, float(units), float(price), float(fee), float(spread), reason, cloid)
+        before = self._filled.get((i, order > 0.0), 0.0)
+        self._filled[i, order > 0.0] = before + order
+        if before == 0.0:
+            return execute(order)
+        first, both = execute(before), execute(before + order)
+        price = ((before + order) * both[0] - before * first[0]) / order
+        return price, both[1] - first[1], both[2] - first[2], both[3] - first[3]
+
+    def _fee_rate(self) -> float:
+        from engine.simulation.kernel import fee_rate_nb
+
+        _, fees, _, _ = self._inputs
+        volume, total = self.book.volume, self.book.total_volume[0]
+        return fee_rate_nb(
+            fees.rate[self.row], fees.thresholds_usd, fees.referral_frac, volume, fees.day[self.row], total
         )
 
+    def _collect(self, cloid: str | None = None) -> None:
+        """Move the trades that the kernel wrote to :attr:`trades`."""
+        for trade in self.ledger.trades[: self.book.trade_count[0]]:
+            row, coin, units, price, fee, spread, _, reason = trade.tolist()
+            self.trades.append(
+                PaperTrade(
+                    self.panel.index[int(row)],
+                    self.panel.coins[int(coin)],
+                    units,
+                    price,
+                    fee,
+                    spread,
+                    REASONS[int(reason)],
+                    cloid,
+                )
+            )
+        self.book.trade_count[0] = 0
+
     def _held(self) -> list[int]:
-        return [int(i) for i in np.flatnonzero(self.units)]
+        return np.flatnonzero(self.book.units).tolist()
 
     def _row(self, instant: pd.Timestamp) -> int:
         row = int(self.panel.rows(pd.DatetimeIndex([instant]))[0])
@@ -217,21 +194,18 @@ class PaperDEX(PredecessorDEX):
             )
         return row
 
-    def _kernel(self) -> tuple[MarketData, Fees, CoinParams, SimParams]:
-        if self._inputs is None:
-            self._inputs = kernel_inputs(self.panel, self.config)
-        return self._inputs
+    @cached_property
+    def _inputs(self) -> tuple[MarketData, Fees, CoinParams, SimParams]:
+        return kernel_inputs(self.panel, self.config)
 
     # The exchange -----------------------------------------------------------------------------------------------------
 
     def account(self) -> AccountState:
         """Equity at last known prices, and positions."""
-        equity = self.cash
-        for i in self._held():
-            equity += self.units[i] * self.price[i]
-        units = {self.panel.coins[i]: float(self.units[i]) for i in self._held()}
-        prices = {self.panel.coins[i]: float(self.price[i]) for i in self._held()}
-        return AccountState(float(equity), units, self.instant, prices)
+        units = {self.panel.coins[i]: float(self.book.units[i]) for i in self._held()}
+        prices = {self.panel.coins[i]: float(self.book.price[i]) for i in self._held()}
+        equity = sum((held * prices[coin] for coin, held in units.items()), start=self.cash)
+        return AccountState(equity, units, self.instant, prices)
 
     def markets(self) -> Mapping[str, Market]:
         """The coins tradable at the row; none after a liquidation."""
@@ -240,12 +214,12 @@ class PaperDEX(PredecessorDEX):
         panel, t = self.panel, self.row
         quoted = "bid" in panel.fields and "ask" in panel.fields
         lots = self.config.execution.lots
-        found = {}
+        markets = {}
         for i in np.flatnonzero(panel.tradable[t]):
             coin = panel.coins[i]
             bid, ask = (panel.values(name)[t, i] for name in ("bid", "ask")) if quoted else (np.nan, np.nan)
             both = not (np.isnan(bid) or np.isnan(ask))
-            found[coin] = Market(
+            markets[coin] = Market(
                 coin,
                 float(panel.values("mid")[t, i]),
                 float(bid) if both else None,
@@ -254,11 +228,7 @@ class PaperDEX(PredecessorDEX):
                 panel.table[i].sz_decimals if lots else None,
                 panel.table[i].max_leverage,
             )
-        return found
-
-    def quoted(self, market: Market) -> Market:
-        """`market`: its quotes are the panel's."""
-        return market
+        return markets
 
     def clock_ms(self) -> int:
         """The instant: nothing expires here."""
@@ -266,79 +236,60 @@ class PaperDEX(PredecessorDEX):
 
     def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
         """Fill or reject each order; a cloid that was seen before is rejected."""
-        answers = [self._answer(order) for order in orders]
+        results = [self._send(order) for order in orders]
         self._save()
-        return answers
+        return results
 
-    def _answer(self, order: OrderRequest) -> OrderResult:
+    def _send(self, order: OrderRequest) -> OrderResult:
         reason = self._refusal(order)
-        if reason:
-            answer = OrderResult(order.cloid, "rejected", reason=reason)
-        else:
-            answer = self._fill(order)
-        self._answers.setdefault(order.cloid, answer)
-        return answer
+        result = OrderResult(order.cloid, "rejected", reason=reason) if reason else self._fill(order)
+        self._results.setdefault(order.cloid, result)
+        return result
 
     def _refusal(self, order: OrderRequest) -> str:
         """The exchange's words for an order that it refuses before looking at the book."""
         market = self.markets().get(order.coin)
-        if order.cloid in self._answers:
+        if order.cloid in self._results:
             return "Duplicate cloid."
         if market is None:
             return "Order has invalid price."
-        held = self.units[self.panel.coins.index(order.coin)]
+        held = self.book.units[self.panel.coins.index(order.coin)]
         if order.reduce_only and (held * order.units >= 0.0 or abs(order.units) > abs(held) * (1 + SIZE_TOLERANCE)):
             return "Reduce only order would increase position."
         if market.sz_decimals is not None and not order.reduce_only:
-            lots = abs(order.units) * 10.0**market.sz_decimals
-            if abs(lots - round(lots)) > 1e-6 + 1e-9 * lots:
+            dust = abs(order.units - round_lot(order.units, market.sz_decimals))
+            if dust > 1e-6 * 10.0**-market.sz_decimals + SIZE_TOLERANCE * abs(order.units):
                 return "Order has invalid size."
         if not order.reduce_only and abs(order.units) * market.mid < self.min_notional_usd:
             return f"Order must have minimum value of ${self.min_notional_usd:g}."
         return ""
 
     def _fill(self, order: OrderRequest) -> OrderResult:
-        from engine.simulation.kernel import fill_price_nb, reason_nb
+        from engine.simulation.kernel import book_fill_nb, fill_price_nb, reason_nb, round_lot_nb
 
-        _, _, table, rules = self._kernel()
+        _, fees, coin_params, sim_params = self._inputs
         market = self.markets()[order.coin]
-        touch = fill_price_nb(
-            order.units,
-            market.mid,
-            np.nan if market.bid is None else market.bid,
-            np.nan if market.ask is None else market.ask,
-            rules.half_spread_frac,
-        )
+        bid, ask = (np.nan if side is None else side for side in (market.bid, market.ask))
+        touch = fill_price_nb(order.units, market.mid, bid, ask, sim_params.half_spread_frac)
         if (order.limit_price - touch) * order.units < 0.0:
             reason = "Order could not immediately match against any resting orders."
             return OrderResult(order.cloid, "rejected", reason=reason)
         i = self.panel.coins.index(order.coin)
-        price, fee, spread = self._execute(i, order.units, market.mid)
-        before = self.units[i]
-        after = before + order.units
-        if table.lot_scale[i] > 0.0:
-            after = np.round(after * table.lot_scale[i]) / table.lot_scale[i]
+        before = self.book.units[i]
+        after = round_lot_nb(before + order.units, coin_params.lot_scale[i])
         if order.reduce_only and abs(after) <= SIZE_TOLERANCE * abs(before):
             after = 0.0
-        self.cash -= order.units * price + fee
-        self.units[i], self.price[i], self.missing[i] = after, market.mid, 0
-        self._book(i, order.units, price, fee, spread, REASONS[reason_nb(before, after)], order.cloid)
-        return OrderResult(order.cloid, "filled", order.units, price)
+        fill, *costs = self._execute(i, order.units, market.mid)
+        reason, day = reason_nb(before, after), fees.day[self.row]
+        book_fill_nb(
+            self.book, self.ledger.trades, self.row, i, order.units, after, market.mid, fill, *costs, reason, day
+        )
+        self._collect(order.cloid)
+        return OrderResult(order.cloid, "filled", order.units, fill)
 
-    def ask(self, order: OrderRequest) -> OrderResult:
-        """What was answered to the order; nothing is ever under way here."""
-        return self._answers.get(order.cloid) or OrderResult(order.cloid, "rejected", reason="not placed")
-
-    def cancel(self, order: OrderRequest) -> None:
-        """Nothing rests here."""
-
-    def set_leverage(self, market: Market, leverage: int) -> str:
-        """Accepted: the margin is that of the highest leverage."""
-        return ""
-
-    def schedule_cancel(self, at_ms: int | None) -> str:
-        """Accepted: nothing rests here."""
-        return ""
+    def find_order(self, order: OrderRequest) -> OrderResult:
+        """Result of the order: filled or rejected at once, never pending."""
+        return self._results.get(order.cloid) or OrderResult(order.cloid, "rejected", reason="not placed")
 
     def fills(self, since: pd.Timestamp) -> list[Fill]:
         """The account's orders that were filled."""
@@ -348,32 +299,31 @@ class PaperDEX(PredecessorDEX):
             if trade.cloid is not None and trade.time >= since
         ]
 
-    def round_price(self, market: Market, price: float, buy: bool) -> float:
-        """`price`: a panel's prices have no tick."""
-        return price
-
     # The file ---------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
         if self.state is None:
             return
-        coins = self.panel.coins
+        coins, book = self.panel.coins, self.book
         held = {
-            coins[i]: {"units": self.units[i], "price": self.price[i], "missing": int(self.missing[i])}
+            coins[i]: {"units": book.units[i], "price": book.price[i], "missing": int(book.missing[i])}
             for i in self._held()
+        }
+        volume = self._other_volume | {
+            self._first_day + int(day): float(book.volume[day]) for day in np.flatnonzero(book.volume)
         }
         content = {
             "schema": _SCHEMA,
             "instant": self.instant.isoformat(),
             "cash_usd": self.cash,
             "positions": held,
-            "done": [[coins[i], buy, units] for (i, buy), units in self._done.items()],
-            "volume_usd": {str(day): usd for day, usd in self.volume.items()},
-            "total_volume_usd": self.total_volume,
+            "done": [[coins[i], buy, units] for (i, buy), units in self._filled.items()],
+            "volume_usd": {str(day): usd for day, usd in volume.items()},
+            "total_volume_usd": float(book.total_volume[0]),
             "liquidated": None if self.liquidated is None else self.liquidated.isoformat(),
             "answers": {
-                cloid: [answer.fate, answer.units, answer.price, answer.reason]
-                for cloid, answer in list(self._answers.items())[-2000:]
+                cloid: [result.fate, result.units, result.price, result.reason]
+                for cloid, result in list(self._results.items())[-2000:]
             },
             "trades": [{**vars(trade), "time": trade.time.isoformat()} for trade in self.trades],
         }
@@ -394,21 +344,27 @@ class PaperDEX(PredecessorDEX):
 
     def _restore(self, content: Mapping[str, Any]) -> None:
         self.row = self._row(parse_instant(content["instant"], "instant"))
-        place = {coin: i for i, coin in enumerate(self.panel.coins)}
-        strange = [coin for coin in content["positions"] if coin not in place]
-        if strange:
-            raise LiveError(f"The paper account holds {strange[0]}, which the panel lacks. Load its coins too.")
-        self.cash = float(content["cash_usd"])
+        column = {coin: i for i, coin in enumerate(self.panel.coins)}
+        unknown = [coin for coin in content["positions"] if coin not in column]
+        if unknown:
+            raise LiveError(f"The paper account holds {unknown[0]}, which the panel lacks. Load its coins too.")
+        book = self.book
+        book.cash[0] = float(content["cash_usd"])  # an array would take None for NaN
+        book.total_volume[0] = float(content["total_volume_usd"])
         for coin, held in content["positions"].items():
-            self.units[place[coin]] = held["units"]
-            self.price[place[coin]] = held["price"]
-            self.missing[place[coin]] = held["missing"]
-        self._done = {(place[coin], buy): units for coin, buy, units in content["done"]}
-        self.volume = {int(day): float(usd) for day, usd in content["volume_usd"].items()}
-        self.total_volume = float(content["total_volume_usd"])
-        gone = content["liquidated"]
-        self.liquidated = None if gone is None else pd.Timestamp(gone)
-        self._answers = {
+            i = column[coin]
+            book.units[i], book.price[i] = float(held["units"]), float(held["price"])
+            book.missing[i] = int(held["missing"])
+        self._filled = {(column[coin], buy): units for coin, buy, units in content["done"]}
+        for number, usd in content["volume_usd"].items():
+            day = int(number) - self._first_day
+            if 0 <= day < len(book.volume):
+                book.volume[day] = float(usd)
+            else:
+                self._other_volume[int(number)] = float(usd)
+        if content["liquidated"] is not None:
+            self.liquidated = pd.Timestamp(content["liquidated"])
+        self._results = {
             cloid: OrderResult(cloid, fate, units, price, reason)
             for cloid, (fate, units, price, reason) in content["answers"].items()
         }

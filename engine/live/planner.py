@@ -1,22 +1,22 @@
-"""From weights and an account to the orders of one rebalance: pure, and sized by :mod:`engine.simulation.sizing`."""
+"""From weights and an account to the orders of one rebalance, sized by the backtest's own rules; no side effects."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import hourly_index
-from engine.config import Costs, RunConfig
+from engine.config import Costs, Execution, RunConfig
 from engine.live.dex import DEX
 from engine.live.orders import AccountState, Goal, Market, Plan, PlannedOrder, Skip
 from engine.simulation.costs import fee_arrays
-from engine.simulation.sizing import plan_orders
+from engine.simulation.sizing import Order, plan_orders, round_lot
 
-#: Why an instruction becomes no order.
+#: Why a target becomes no order, by outcome of :func:`engine.simulation.sizing.plan_orders`.
 REASONS: Mapping[str, str] = {
     "below_minimum": "under the minimum notional, or under a lot",
     "inside_band": "inside the no-trade band",
@@ -40,7 +40,7 @@ def make_plan(
     weights : mapping of coin to float
         Signed fractions of equity after all of the config's variants; NaN = hold, absent = 0.
     dex : DEX
-        Whose minimum and lots hold.
+        Its minimum notional and lots hold; quotes are read from it.
     account : AccountState
         Equity and positions as they are.
     markets : mapping of coin to Market
@@ -53,16 +53,12 @@ def make_plan(
     Returns
     -------
     Plan
-        Sizes are whole lots wherever the exchange demands it, whatever ``execution.lots`` says.
+        Sizes are whole lots where the exchange demands it, whatever ``execution.lots`` says.
     """
-    execution = replace(
-        config.execution,
-        lots=config.execution.lots or dex.always_lots,
-        min_notional_usd=max(config.execution.min_notional_usd, dex.min_notional_usd),
-    )
-    asked = {coin: weight for coin, weight in weights.items() if weight != 0.0}
+    execution = _rules(config.execution, dex)
+    targets = {coin: weight for coin, weight in weights.items() if weight != 0.0}
     sized = plan_orders(
-        asked,
+        targets,
         account.units,
         account.equity_usd,
         {coin: market.mid for coin, market in markets.items()},
@@ -70,28 +66,18 @@ def make_plan(
         {coin: market.sz_decimals for coin, market in markets.items() if market.sz_decimals is not None},
         execution,
     )
-    rate = fee_rate(config.costs, instant)
-    orders, skips, goals = [], [], []
-    for order in sized:
-        held = account.units.get(order.coin, 0.0)
-        if order.outcome == "order":
-            market = dex.quoted(markets[order.coin])
-            planned = _planned(order.coin, order.units, held, order.close, market, config.costs, rate)
-            orders.append(planned)
-            goals += _goals(planned, execution.min_notional_usd)
-        elif order.outcome != "nothing":
-            skips.append(Skip(order.coin, order.target_weight, held, REASONS[order.outcome]))
-    named = {order.coin for order in orders} | set(account.units)
-    prices = {
-        coin: markets[coin].mid if coin in markets else account.prices.get(coin, float("nan")) for coin in sorted(named)
-    }
+    orders, skips = _price(sized, dex, account, markets, config.costs, instant)
+    goals = [goal for order in orders for goal in _goals(order, execution.min_notional_usd)]
     after = {**account.units, **{order.coin: order.target_units for order in orders}}
+    prices = {
+        coin: markets[coin].mid if coin in markets else account.prices.get(coin, math.nan) for coin in sorted(after)
+    }
     equity = account.equity_usd
     return Plan(
         instant,
         decision,
         equity,
-        dict(sorted(asked.items())),
+        dict(sorted(targets.items())),
         dict(sorted(account.units.items())),
         prices,
         tuple(orders),
@@ -101,40 +87,55 @@ def make_plan(
     )
 
 
+def _price(
+    sized: Iterable[Order],
+    dex: DEX,
+    account: AccountState,
+    markets: Mapping[str, Market],
+    costs: Costs,
+    instant: pd.Timestamp,
+) -> tuple[list[PlannedOrder], list[Skip]]:
+    """The orders with their expected costs, and the targets that become none."""
+    rate = fee_rate(costs, instant)
+    orders, skips = [], []
+    for order in sized:
+        held = account.units.get(order.coin, 0.0)
+        if order.outcome == "order":
+            market = dex.quoted(markets[order.coin])
+            orders.append(_planned(order, held, market, costs, rate))
+        elif order.outcome != "nothing":
+            skips.append(Skip(order.coin, order.target_weight, held, REASONS[order.outcome]))
+    return orders, skips
+
+
+def _rules(execution: Execution, dex: DEX) -> Execution:
+    """Rules of sizing that the exchange accepts."""
+    smallest = max(execution.min_notional_usd, dex.min_notional_usd)
+    return replace(execution, lots=execution.lots or dex.always_lots, min_notional_usd=smallest)
+
+
 def fee_rate(costs: Costs, instant: pd.Timestamp) -> float:
     """Expected fee as a fraction of notional: the base tier at `instant`, with the config's discounts."""
     return float(fee_arrays(hourly_index(instant.floor("h"), instant.floor("h")), costs).rate[0, 0])
 
 
 def fill_price(units: float, market: Market, costs: Costs) -> float:
-    """Price the backtest's rules fill an order at, impact left out."""
+    """Fill price by the backtest's rules, without impact, USD."""
     from engine.simulation.kernel import fill_price_nb
 
     bid, ask = (np.nan if side is None else side for side in (market.bid, market.ask))
     return float(fill_price_nb(units, market.mid, bid, ask, costs.half_spread_bps / 1e4))
 
 
-def _planned(
-    coin: str, units: float, held: float, close: bool, market: Market, costs: Costs, rate: float
-) -> PlannedOrder:
+def _planned(order: Order, held: float, market: Market, costs: Costs, rate: float) -> PlannedOrder:
     from engine.simulation.kernel import reason_nb
     from engine.simulation.result import REASONS as ACTIONS
 
-    after = 0.0 if close else held + units
-    if market.sz_decimals is not None and not close:
-        scale = 10.0**market.sz_decimals
-        after = float(np.round(after * scale) / scale)
-    price = fill_price(units, market, costs)
-    return PlannedOrder(
-        coin,
-        ACTIONS[reason_nb(held, after)],
-        units,
-        after,
-        market.mid,
-        abs(units) * market.mid,
-        units * (price - market.mid),
-        rate * abs(units) * price,
-    )
+    units = order.units
+    after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
+    price, mid = fill_price(units, market, costs), market.mid
+    action, fee = ACTIONS[reason_nb(held, after)], rate * abs(units) * price
+    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, units * (price - mid), fee)
 
 
 def _goals(order: PlannedOrder, min_notional_usd: float) -> list[Goal]:
@@ -143,7 +144,7 @@ def _goals(order: PlannedOrder, min_notional_usd: float) -> list[Goal]:
         return [Goal(order.coin, 1, order.target_units, False, buy)]
     if order.action == "flip":
         if abs(order.target_units) * order.mid < min_notional_usd:
-            # The exchange would refuse the opening part alone; the backtest's one order it takes.
+            # The exchange would refuse the opening alone, as too small; the whole flip in one order it accepts.
             return [Goal(order.coin, 0, order.target_units, False, buy)]
         return [Goal(order.coin, 0, 0.0, True, buy), Goal(order.coin, 1, order.target_units, False, buy)]
     return [Goal(order.coin, 0, order.target_units, True, buy)]
@@ -152,11 +153,10 @@ def _goals(order: PlannedOrder, min_notional_usd: float) -> list[Goal]:
 def _exposure(
     before: Mapping[str, float], after: Mapping[str, float], prices: Mapping[str, float], equity: float
 ) -> tuple[float, float, float, float]:
-    found = []
+    """Gross before and after, net before and after, as fractions of equity; NaN without equity."""
+    gross, net = [], []
     for units in (before, after):
         values = [held * prices[coin] for coin, held in units.items() if held != 0.0]
-        found += [math.fsum(abs(value) for value in values), math.fsum(values)]
-    gross_before, net_before, gross_after, net_after = (
-        value / equity if equity > 0.0 else float("nan") for value in found
-    )
-    return gross_before, gross_after, net_before, net_after
+        gross.append(math.fsum(map(abs, values)) / equity if equity > 0.0 else math.nan)
+        net.append(math.fsum(values) / equity if equity > 0.0 else math.nan)
+    return gross[0], gross[1], net[0], net[1]

@@ -1,6 +1,6 @@
 """The predecessor's names on an exchange account: ``net_liq``, ``positions``, ``set_portfolio_weights`` and others.
 
-Apart from :mod:`engine.live.dex`, for they need the manager, which needs an exchange.
+In a module of their own, above the manager that they need.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.oracles.fixed_weights import FixedWeights
 
 
 class PredecessorDEX(DEX):
-    """A :class:`DEX` that answers to the predecessor's names too; derive from it to have them."""
+    """A :class:`DEX` with the predecessor's names; derive from it to have them."""
 
     @property
     def net_liq(self) -> float:

@@ -1,4 +1,4 @@
-"""Limits of a live account, checked against a plan before any order; a breach stops the run."""
+"""Limits of a live account, checked before any order; a breach stops the run."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pandas as pd
 from engine.clock import show
 from engine.config import parse_assignments
 from engine.errors import LimitError, SpecError, did_you_mean
-from engine.live.journal import Journal
+from engine.live.journal import JournalState
 from engine.live.orders import Market, Plan
 
 #: A day's loss is measured against the oldest equity that the journal has of this span.
@@ -26,8 +26,8 @@ class Limits:
     Attributes
     ----------
     gross : float or None
-        Highest ``sum(abs(position value)) / equity`` that a plan may lead to. It also holds back openings while
-        reductions are not done.
+        Highest ``sum(abs(position value)) / equity`` after a plan. Openings are also held back while the gross would
+        exceed it, for reductions that are not filled yet.
     coin_weight : float or None
         Highest ``abs(position value) / equity`` of one coin.
     order_notional_usd : float or None
@@ -43,7 +43,7 @@ class Limits:
     clock_error_seconds : float or None
         Distance of this machine's clock, by which the moment of a trade is chosen, from the exchange's.
     weights_age_hours : float or None
-        Age of the row of a weights file; off by default, for a book may be meant to be held.
+        Age of the row of a weights file; off by default, since a book may be meant to be held.
     """
 
     gross: float | None = 1.1
@@ -78,7 +78,7 @@ class Limits:
 
     @classmethod
     def of(cls, max_gross: float) -> Self:
-        """The defaults for books of this gross: a tenth more, for costs and moves."""
+        """The defaults for books of this gross: a tenth more, since costs and prices move it."""
         return cls(gross=1.1 * max_gross)
 
     @classmethod
@@ -111,15 +111,8 @@ def _switches_off(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.strip().lower() in ("none", "off"))
 
 
-def breaches(
-    limits: Limits,
-    plan: Plan,
-    markets: Mapping[str, Market],
-    journal: Journal,
-    now: pd.Timestamp,
-    data_end: pd.Timestamp | None,
-) -> list[str]:
-    """Every limit that a plan breaks, one phrase each, the limit's name first.
+def plan_breaches(limits: Limits, plan: Plan, now: pd.Timestamp, data_end: pd.Timestamp | None) -> list[str]:
+    """Limits that a plan breaks by its book or its data, a phrase each, the limit's name first.
 
     Parameters
     ----------
@@ -127,67 +120,92 @@ def breaches(
         What must hold.
     plan : Plan
         What would be ordered.
-    markets : mapping of coin to Market
-        Quotes and oracle prices.
-    journal : Journal
-        Of the account: equity as it was recorded.
     now : Timestamp
-        Against which the age of the data is told.
+        The age of the data is counted to it.
     data_end : Timestamp or None
         Newest cached row that the oracle saw; None where it saw none.
     """
-    found = [*_of_book(limits, plan), *equity_breaches(limits, plan.equity_usd, journal, now)]
-    found += price_breaches(limits, markets, [order.coin for order in plan.orders])
+    broken = _of_book(limits, plan)
     if limits.data_age_hours is not None and data_end is not None:
         age = (now - data_end) / pd.Timedelta(hours=1)
         if age > limits.data_age_hours:
-            found.append(
+            broken.append(
                 f"data_age_hours: the newest cached row is {show(data_end)}, {age:.1f} hours old; the limit is "
                 f"{limits.data_age_hours:g}"
             )
-    return found
+    return broken
 
 
-def refuse(found: Sequence[str], what: str) -> None:
-    """Raise for the breaches, if there are any."""
-    if found:
+def run_breaches(
+    limits: Limits,
+    equity_usd: float,
+    state: JournalState,
+    now: pd.Timestamp,
+    markets: Mapping[str, Market],
+    coins: Iterable[str],
+    clock_error_seconds: float,
+) -> list[str]:
+    """Limits that a run breaks whatever its plan, also one that continues a plan; a phrase each, as above.
+
+    Parameters
+    ----------
+    limits : Limits
+        What must hold.
+    equity_usd : float
+        Before any order.
+    state : JournalState
+        Of the account's journal: equity as it was recorded.
+    now : Timestamp
+        The day of a loss ends with it.
+    markets : mapping of coin to Market
+        Mids and oracle prices.
+    coins : iterable of str
+        To be traded.
+    clock_error_seconds : float
+        Positive: this machine's clock is ahead of the exchange's.
+    """
+    return [
+        *_of_equity(limits, equity_usd, state, now),
+        *_of_prices(limits, markets, coins),
+        *_of_clock(limits, clock_error_seconds),
+    ]
+
+
+def refuse(broken: Sequence[str], what: str) -> None:
+    """Raise a LimitError that names what is broken, if anything is; `what` is which run."""
+    if broken:
         raise LimitError(
-            f"{what}: no order was sent, for the limit {'; '.join(found)}. Look at the account and the market; if it "
-            "is as it should be, raise the limit in the spec (a new promotion) or with --limit for a weights file; "
-            "after a deposit or a withdrawal, `hlbt live run SPEC --execute --accept-equity` once."
+            f"{what}: no order was sent, because of the limit {'; '.join(broken)}. Check the account and the market. "
+            "If they are as intended, raise the limit in the spec (a new promotion) or, for a weights file, with "
+            "--limit; after a deposit or a withdrawal run `hlbt live run SPEC --execute --accept-equity` once."
         )
 
 
 def _of_book(limits: Limits, plan: Plan) -> list[str]:
-    found = []
-    # A book that shrinks is let through whatever its gross: it is on its way to the limit.
+    broken = []
+    # A book that shrinks is accepted whatever its gross: it moves toward the limit.
     if limits.gross is not None and plan.equity_usd <= 0.0 and plan.weights:
-        found.append(
-            f"gross: weights are asked for and equity is {plan.equity_usd:,.2f} USD; with the key of an agent wallet, "
-            "account_address must be its master's"
+        broken.append(
+            f"gross: the targets are not zero, and equity is {plan.equity_usd:,.2f} USD; with the key of an agent "
+            "wallet, account_address must be its master's"
         )
     elif limits.gross is not None and not plan.gross_after <= max(limits.gross, 0.0) and plan.orders:
-        growing = any(order.action in ("open", "increase", "flip") for order in plan.orders)
-        if growing or math.isnan(plan.gross_after):
-            found.append(f"gross: the plan leads to {plan.gross_after:.3f} of equity; the limit is {limits.gross:g}")
+        if any(order.grows for order in plan.orders) or math.isnan(plan.gross_after):
+            broken.append(f"gross: the plan leads to {plan.gross_after:.3f} of equity; the limit is {limits.gross:g}")
     for order in plan.orders:
         share = abs(order.target_units) * order.mid / plan.equity_usd if plan.equity_usd > 0.0 else math.inf
-        if (
-            limits.coin_weight is not None
-            and share > limits.coin_weight
-            and order.action in ("open", "increase", "flip")
-        ):
-            found.append(f"coin_weight: {order.coin} would be {share:.3f} of equity; the limit is {limits.coin_weight}")
+        if limits.coin_weight is not None and share > limits.coin_weight and order.grows:
+            text = f"{order.coin} would be {share:.3f} of equity; the limit is {limits.coin_weight}"
+            broken.append(f"coin_weight: {text}")
         if limits.order_notional_usd is not None and order.notional_usd > limits.order_notional_usd:
-            found.append(
+            broken.append(
                 f"order_notional_usd: the order of {order.coin} is {order.notional_usd:,.2f} USD; the limit is "
                 f"{limits.order_notional_usd:,.2f}"
             )
-    return found
+    return broken
 
 
-def clock_breaches(limits: Limits, error_seconds: float) -> list[str]:
-    """The limit on the clock, which holds for a plan that is carried on, too; positive: this machine is ahead."""
+def _of_clock(limits: Limits, error_seconds: float) -> list[str]:
     most = limits.clock_error_seconds
     if most is None or abs(error_seconds) <= most:
         return []
@@ -198,38 +216,37 @@ def clock_breaches(limits: Limits, error_seconds: float) -> list[str]:
     ]
 
 
-def price_breaches(limits: Limits, markets: Mapping[str, Market], coins: Iterable[str]) -> list[str]:
-    """The limit on prices, which holds for a plan that is carried on, too."""
-    found = []
+def _of_prices(limits: Limits, markets: Mapping[str, Market], coins: Iterable[str]) -> list[str]:
+    broken = []
     for market in (markets[coin] for coin in coins if coin in markets):
         oracle, most = market.oracle, limits.price_deviation_frac
-        # Not `>`: a price that is no number is no good price.
+        # Not `>`: NaN must not pass.
         if most is not None and oracle is not None and not abs(market.mid - oracle) <= most * oracle:
-            found.append(
+            broken.append(
                 f"price_deviation_frac: {market.coin} is at {market.mid:.6g}, its oracle price at {oracle:.6g}; the "
                 f"limit is {most:.2%}"
             )
-    return found
+    return broken
 
 
-def equity_breaches(limits: Limits, equity: float, journal: Journal, now: pd.Timestamp) -> list[str]:
-    """The limits on equity alone, which hold for a plan that is carried on, too."""
-    found = []
+def _of_equity(limits: Limits, equity: float, state: JournalState, now: pd.Timestamp) -> list[str]:
+    broken = []
     # A run that was refused is a record of the day, too; but it accepts no deposit and no withdrawal.
-    equities, seen = journal.equities(), journal.equities(("plan", "done", "refused"))
-    recent = [value for time, value in seen if now - _DAY <= time <= now]
+    recent = [record.equity_usd for record in state.equities if now - _DAY <= record.time <= now]
     if limits.daily_loss_frac is not None and recent and recent[0] > 0.0:
         loss = 1.0 - equity / recent[0]
         if loss > limits.daily_loss_frac:
-            found.append(
+            broken.append(
                 f"daily_loss_frac: equity fell by {loss:.2%} within a day, from {recent[0]:,.2f} to {equity:,.2f} USD; "
                 f"the limit is {limits.daily_loss_frac:.2%}"
             )
-    if limits.equity_change_frac is not None and equities and equities[-1][1] > 0.0:
-        change = equity / equities[-1][1] - 1.0
+    accepted = state.accepted_equities()
+    if limits.equity_change_frac is not None and accepted and accepted[-1].equity_usd > 0.0:
+        last = accepted[-1]
+        change = equity / last.equity_usd - 1.0
         if abs(change) > limits.equity_change_frac:
-            found.append(
-                f"equity_change_frac: equity changed by {change:+.2%} since {show(equities[-1][0])}, from "
-                f"{equities[-1][1]:,.2f} to {equity:,.2f} USD; the limit is {limits.equity_change_frac:.2%}"
+            broken.append(
+                f"equity_change_frac: equity changed by {change:+.2%} since {show(last.time)}, from "
+                f"{last.equity_usd:,.2f} to {equity:,.2f} USD; the limit is {limits.equity_change_frac:.2%}"
             )
-    return found
+    return broken

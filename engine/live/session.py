@@ -1,312 +1,302 @@
-"""One run of the command line: which strategy, which account, where the journal lies; data first, then orders."""
+"""One live run: recover, plan, check the limits, trade, and note the fills.
+
+What happens between a kill and the next order is all here and in :mod:`engine.live.reconcile`:
+
+1. The account is locked and its journal read again.
+2. Orders of unknown status are looked up, those of other strategies on the account too, and positions are read until
+   they show what was filled.
+3. A plan of the same instant and key that did not come to its end is continued; else a new one is made.
+4. The limits must hold. The plan goes into the journal, each request before it is sent, and each result after.
+"""
 
 from __future__ import annotations
 
-import hashlib
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pandas as pd
 
-from engine.clock import HOUR, decision_instants, hourly_index, show
-from engine.config import RunConfig
-from engine.data.cache import Progress, Store
+from engine.clock import HOUR, show
 from engine.data.panel_loader import cache_path, load_panel
-from engine.data.sync_api import sync_api
-from engine.errors import DataError, LimitError, LiveError, UnreachableError, WeightsError, join_first
+from engine.errors import (
+    IncompleteError,
+    LimitError,
+    LiveError,
+    UnreachableError,
+    WeightsError,
+    did_you_mean,
+    join_first,
+)
 from engine.live.dex import DEX
-from engine.live.executor import Policy
-from engine.live.hyperliquid import HyperLiquidDEX
+from engine.live.executor import OrderExecutor
 from engine.live.journal import Journal, single_instance
-from engine.live.live_panel import scheduled, trade_instant, with_live_row
-from engine.live.orders import Outcome, Plan
-from engine.live.paper import PaperDEX
-from engine.live.portfolio_manager import KILL_SWITCH, LIVE_FOLDER, PortfolioManager
-from engine.live.risk_limits import Limits, refuse
-from engine.live.spec import load_live_oracle, read_spec
-from engine.oracles.base import Oracle
-from engine.oracles.fixed_weights import FixedWeights
+from engine.live.live_panel import with_live_row
+from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
+from engine.live.planner import make_plan
+from engine.live.reconcile import Reconciler
+from engine.live.risk_limits import plan_breaches, refuse, run_breaches
+from engine.live.schedule import trade_instant
+from engine.live.targets import Strategy
 from engine.panel import Panel
-from engine.weights import read_weights
 
-#: How far before the cache's end a sync looks for rows that came late.
-_OVERLAP: Final = pd.Timedelta(days=2)
-#: How long before the decision's hour `--daily` orders, and how long before it brings the data.
-ORDER_LEAD: Final = pd.Timedelta(seconds=60)
-DATA_LEAD: Final = pd.Timedelta(minutes=20)
+#: Where journals, locks and the kill switch are by default.
+LIVE_FOLDER: Final = Path("reports") / "live"
+KILL_SWITCH: Final = LIVE_FOLDER / "KILL"
 
 
-@dataclass(frozen=True)
-class Strategy:
-    """What is traded: an oracle and its rules.
-
-    Attributes
-    ----------
-    name : str
-        Part of the journal's name.
-    key : str
-        Digest that client order ids are made of.
-    oracle : Oracle
-    config : RunConfig
-    limits : Limits
-    notes : tuple of str
-        For people.
-    """
-
-    name: str
-    key: str
-    oracle: Oracle
-    config: RunConfig
-    limits: Limits
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Venue:
-    """Where it is traded, as the command line says it.
-
-    Attributes
-    ----------
-    network : {"testnet", "mainnet", "paper"}
-    base_url : str or None
-    credentials : Path or None
-    folder : Path
-        Of journals, locks and paper accounts.
-    kill_switch : Path
-    timeout_seconds : float
-    policy : Policy
-    """
-
-    network: str = "testnet"
-    base_url: str | None = field(default=None, repr=False)
-    credentials: Path | None = None
-    folder: Path = LIVE_FOLDER
-    kill_switch: Path = KILL_SWITCH
-    timeout_seconds: float = 10.0
-    policy: Policy = field(default_factory=Policy)
-
-
-def from_spec(path: Path, cache: str | None) -> Strategy:
-    """The strategy of a promoted spec, checked; `cache` replaces the folder of its data."""
-    spec = read_spec(path)
-    oracle, notes = load_live_oracle(spec)
-    data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
-    return Strategy(spec.name, spec.digest, oracle, replace(spec.config, data=data), spec.limits, tuple(notes))
-
-
-def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:
-    """The newest row at or before the decision of a weights file."""
-    frame = read_weights(path)
-    if frame.empty:
-        raise WeightsError(f"Weights file {path} has no row.")
-    oracle = FixedWeights(frame)
-    decision = trade_instant(now, config) - config.execution.delay_hours * HOUR
-    row = oracle.decisions[oracle.decisions <= decision]
-    if not len(row):
-        raise WeightsError(f"Weights file {path} has no row at or before {show(decision)}.")
-    values = oracle.fetch_portfolio_weights(decision, ())
-    text = f"{row[-1].isoformat()}{sorted(values.items())}{config.digest}{limits}"  # a new limit is a new plan
-    key = hashlib.sha256(text.encode()).hexdigest()
-    age, most = (now - row[-1]) / HOUR, limits.weights_age_hours
-    if most is not None and age > most:
-        found = f"weights_age_hours: its newest row, of {show(row[-1])}, is {age:,.1f} hours old; the limit is {most:g}"
-        refuse([found], f"Weights file {path}")
-    notes = [f"the row of {show(row[-1])} is traded, {max(0.0, age):,.1f} hours old"]
-    if later := len(oracle.decisions) - len(row):
-        notes.append(f"{later} later rows are not")
-    return Strategy(path.stem, key, oracle, config, limits, tuple(notes))
-
-
-def flat(name: str) -> Strategy:
-    """Every position closed, whatever the limits: also the way out of a spec that cannot be read any more."""
-    key = hashlib.sha256(f"flatten|{name}".encode()).hexdigest()
-    return Strategy(name, key, FixedWeights.of({}), RunConfig(), Limits.none(), ("every position is closed",))
-
-
+@dataclass
 class Session:
-    """A strategy at a venue, at one moment.
+    """A strategy on an account, at one moment.
 
     Parameters
     ----------
     strategy : Strategy
-    venue : Venue
-    now : Timestamp
-        The time.
+        Targets, limits, and the key of the client order ids.
+    dex : DEX
+        The account.
+    journal : Journal
+        Of the strategy on the account.
+    panel : Panel, optional
+        What the oracle sees. Default: the cache, with a row of live quotes after it; without a cache none.
+    policy : Policy, optional
+        How orders are sent.
+    kill_switch : Path
+        While this file exists nothing is ordered.
+    now : Timestamp, optional
+        The time. Default: the exchange's own.
+    sleep, clock : callable
+        Waiting, and seconds of a monotonic clock.
+
+    Attributes
+    ----------
+    notes : list of str
+        For people.
     """
 
-    def __init__(self, strategy: Strategy, venue: Venue, now: pd.Timestamp) -> None:
-        if venue.network not in ("testnet", "mainnet", "paper"):
-            raise LiveError(f"--network {venue.network!r} is none of testnet, mainnet, paper.")
-        # Reaches for nothing, but refuses the address of the other network before data come from there.
-        self._exchange = HyperLiquidDEX(
-            "mainnet" if venue.network == "paper" else venue.network,
-            base_url=venue.base_url,
-            credentials=venue.credentials,
-            timeout_seconds=venue.timeout_seconds,
-        )
-        self.strategy, self.venue, self.now = strategy, venue, now
-        self.instant = trade_instant(now, strategy.config)
-        self.notes = list(strategy.notes)
-        if not isinstance(strategy.oracle, FixedWeights) and not scheduled(self.instant, strategy.config):
+    strategy: Strategy
+    dex: DEX
+    journal: Journal
+    panel: Panel | None = None
+    policy: Policy = field(default_factory=Policy)
+    kill_switch: Path = KILL_SWITCH
+    now: pd.Timestamp | None = None
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    _data_end: pd.Timestamp | None = None  # newest cached row that the oracle saw
+
+    def __post_init__(self) -> None:
+        self.notes = list(self.strategy.notes)
+        if self.now is not None and not self.strategy.targets.is_scheduled(self.instant):
             self.notes.append(f"{show(self.instant)} is off the schedule that was validated")
-        self.panel: Panel | None = None
-        self._dex: DEX | None = None
-        self._manager: PortfolioManager | None = None
 
     @property
-    def wants_data(self) -> bool:
-        """Whether the oracle sees a panel, or a paper account is to be brought through the hours since it traded."""
-        given = isinstance(self.strategy.oracle, FixedWeights) and self.venue.network != "paper"
-        return not given or self.strategy.config.execution.target_volatility > 0.0
-
-    def sync(self, progress: Progress | None = None) -> None:
-        """Bring the cache's tail up to date from the main network's API, or from another host."""
-        config = self.strategy.config
-        store = Store(cache_path(config.data.cache))
-        manifest = store.manifest()
-        span = None if manifest is None else manifest.span
-        if manifest is not None and manifest.synthetic:
-            self.notes.append("the cache is SYNTHETIC: it is not brought up to date")
-            return
-        start = None if span is None else min(span[1], self.now) - _OVERLAP
-        try:
-            report = sync_api(
-                store,
-                start=start,
-                end=None,
-                coins=config.data.coins,
-                now=self.now,
-                base_url=self._exchange.base_url,
-                timeout_seconds=self.venue.timeout_seconds,
-                progress=progress,
-            )
-        except DataError as error:
-            raise UnreachableError(f"The data cannot be brought up to date: {error}") from error
-        if report.problems:
-            self.notes.append(f"sync: {join_first(report.problems, 3)}")
-
-    @property
-    def dex(self) -> DEX:
-        """The account; a paper one is brought to the instant."""
-        if self._dex is None:
-            self._dex = self._paper() if self.venue.network == "paper" else self._exchange
-        return self._dex
-
-    def _paper(self) -> PaperDEX:
-        data = self.strategy.config.data
-        panel = load_panel(data.cache, self.strategy.config.start, self.instant, data.coins)
-        if panel.index[-1] < self.instant:
-            if self.instant - panel.index[-1] > HOUR:
-                # An account that went through these hours would miss their funding, and take no price for a delisting.
-                raise DataError(
-                    f"The paper account cannot be brought to {show(self.instant)}: the cache ends at "
-                    f"{show(panel.index[-1])}, and the hours between are not known. Leave --no-sync out, or sync."
-                )
-            panel = with_live_row(panel, self.instant, self._exchange.live_row())
-        self.panel = panel
-        state = self.venue.folder / f"{self.strategy.name}-paper.json"
-        dex = PaperDEX(panel, self.strategy.config, state, start=self.instant)
-        dex.advance(self.instant)
-        return dex
-
-    @property
-    def manager(self) -> PortfolioManager:
-        """The portfolio manager, with the journal of this strategy and account."""
-        if self._manager is None:
-            dex = self.dex
-            strategy = self.strategy
-            self._manager = PortfolioManager(
-                strategy.oracle,
-                dex,
-                strategy.config,
-                panel=self.panel,
-                limits=strategy.limits,
-                policy=self.venue.policy,
-                journal=Journal(self.venue.folder / f"{strategy.name}-{dex.label}.jsonl"),
-                key=strategy.key,
-                kill_switch=self.venue.kill_switch,
-            )
-        return self._manager
+    def instant(self) -> pd.Timestamp:
+        """The instant that orders of now belong to."""
+        return self._instant(self.dex.account().time if self.now is None else self.now)
 
     @property
     def interrupted(self) -> bool:
-        """Whether a run of this instant was killed after its plan; a paper account is made anew by its next run."""
-        if self.venue.network == "paper":
-            return False
-        return self.manager.journal.unfinished(self.instant, self.strategy.key) is not None
+        """Whether a run of this instant and key was killed after its plan."""
+        return self.journal.state.unfinished(self.instant, self.strategy.key) is not None
 
-    def locked(self) -> AbstractContextManager[None]:
-        """No other process may trade the account meanwhile; a paper one is locked before it is read."""
-        if self.venue.network == "paper":
-            return single_instance(self.venue.folder / f".{self.strategy.name}-paper.lock")
-        return self.manager.locked()
-
-    def plan(self) -> tuple[Plan, list[str]]:
-        """The plan and the limits that it breaks; nothing is sent."""
-        found = self.manager.look(self.now)
-        self._warn()
-        return found
+    def preview(self) -> tuple[Plan, list[str]]:
+        """What would be ordered now, and the limits that it breaks; nothing is sent."""
+        state, markets = self.dex.account(), self.dex.markets()
+        at = state.time if self.now is None else self.now
+        plan = self._plan(state, markets, at)
+        broken = self._breaches(state, markets, at, plan.goals, plan)
+        self._add_warnings()
+        return plan, broken
 
     def execute(self) -> Outcome:
-        """Trade, under the lock; then note the fills with their fees, which only the account's history has."""
-        with self.locked():
+        """Trade under the account's lock; then journal the fills with their fees, which only the history has.
+
+        Raises
+        ------
+        LimitError
+            When a limit or the kill switch stops the run; nothing was sent.
+        IncompleteError
+            When the book is not at its target afterwards; its ``outcome`` says what is missing.
+        UnreachableError
+            When the exchange does not answer before anything is sent.
+        LiveError
+            When another process trades the account.
+        """
+        with self._locked():
             try:
                 self._recover_others()
-                return self.manager.manage_portfolio(self.now)
+                return self._trade()
             finally:
                 self._record_fills()
-                self._warn()
+                self._add_warnings()
 
-    def _warn(self) -> None:
-        try:
-            self.notes += self.dex.warnings()
-        except UnreachableError as error:
-            self.notes.append(f"not known whether the agent wallet expires: {error}")
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """No other process trades the account meanwhile; a paper account is locked by whoever opens its file."""
+        if self.dex.network == "paper":
+            yield
+            return
+        folder = LIVE_FOLDER if self.journal.path is None else self.journal.path.parent
+        with single_instance(folder / f".{self.dex.label}.lock"):
+            self.journal.reload()
+            yield
+
+    def _trade(self) -> Outcome:
+        if stop := self._kill_text():
+            raise LimitError(f"Nothing was ordered: {stop}.")
+        reconciler = self._reconciler(self.journal)
+        state, markets = reconciler.recover(), self.dex.markets()
+        at = state.time if self.now is None else self.now
+        instant, plan = self._instant(at), None
+        goals = self.journal.state.unfinished(instant, self.strategy.key)
+        continued = goals is not None
+        if goals is None:
+            plan = self._plan(state, markets, at)
+            goals = plan.goals
+        if broken := self._breaches(state, markets, at, goals, plan):
+            equity = state.equity_usd if state.equity_usd > 0.0 else None
+            self.journal.append("refused", at, instant=instant.isoformat(), equity_usd=equity, limits=broken)
+        refuse(broken, f"{self.dex.label} at {show(instant)}")
+        if plan is not None:
+            self._append_plan(plan, at)
+        executor = OrderExecutor(
+            reconciler,
+            self.strategy.key,
+            instant,
+            gross_limit=self.strategy.limits.gross,
+            leverage=int(np.ceil(2.0 * self.strategy.config.account.max_gross)),
+            guard=self._kill_text,
+            closes_all=self.strategy.targets.closes_all,
+        )
+        if continued:
+            executor.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
+        outcome = executor.run(goals, markets, plan)
+        if outcome.missing:
+            raise _incomplete(outcome, self.dex.label, self.journal)
+        return outcome
+
+    # Planning ---------------------------------------------------------------------------------------------------------
+
+    def _instant(self, at: pd.Timestamp) -> pd.Timestamp:
+        return trade_instant(at, self.strategy.config)
+
+    def _plan(self, state: AccountState, markets: Mapping[str, Market], at: pd.Timestamp) -> Plan:
+        config, instant = self.strategy.config, self._instant(at)
+        decision = instant - config.execution.delay_hours * HOUR
+        panel = self._panel(instant)
+        weights = self.strategy.targets.weights(instant, decision, markets, panel)
+        if panel is None:
+            self._check_names(weights, decision, markets)
+        return make_plan(weights, self.dex, state, markets, config, instant, decision)
+
+    def _panel(self, instant: pd.Timestamp) -> Panel | None:
+        """What the oracle sees at `instant`; None where it needs no market data, or there is no cache."""
+        panel, config = self.panel, self.strategy.config
+        if panel is None:
+            if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
+                return None
+            panel = load_panel(config.data.cache, config.start, instant, config.data.coins)
+        self._data_end = min(panel.index[-1], instant)
+        if panel.index[-1] >= instant:
+            return panel
+        return with_live_row(panel, instant, self.dex.feed().live_row())
+
+    def _check_names(self, weights: Mapping[str, float], decision: pd.Timestamp, markets: Mapping[str, Market]) -> None:
+        """Refuse a coin that the exchange never listed: left out, it would leave the others without their hedge."""
+        unknown = self.dex.unlisted(coin for coin, weight in weights.items() if weight != 0.0)
+        if unknown:
+            raise WeightsError(
+                f"Weights at {show(decision)} name {join_first(unknown)}, no coin of {self.dex.network}."
+                f"{did_you_mean(unknown[0], markets)} Names are HyperLiquid's, and case counts."
+            )
+
+    def _append_plan(self, plan: Plan, at: pd.Timestamp) -> None:
+        self.journal.append(
+            "plan",
+            at,
+            instant=plan.instant.isoformat(),
+            key=self.strategy.key,
+            equity_usd=plan.equity_usd,
+            goals=[vars(goal) for goal in plan.goals],
+            plan=plan.to_dict(),
+        )
+
+    # Limits -----------------------------------------------------------------------------------------------------------
+
+    def _breaches(
+        self,
+        state: AccountState,
+        markets: Mapping[str, Market],
+        at: pd.Timestamp,
+        goals: Sequence[Goal],
+        plan: Plan | None,
+    ) -> list[str]:
+        """Limits that are broken by the account, the markets and, where it is new, the plan."""
+        limits, coins = self.strategy.limits, sorted({goal.coin for goal in goals})
+        error_seconds = self.dex.clock_error_seconds()
+        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._data_end)
+        history = self.journal.state
+        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds)
+
+    def _kill_text(self) -> str:
+        exists = self.kill_switch.exists()
+        return f"the kill switch {self.kill_switch} is set; delete the file to trade" if exists else ""
+
+    # The exchange -----------------------------------------------------------------------------------------------------
+
+    def _reconciler(self, journal: Journal) -> Reconciler:
+        return Reconciler(self.dex, journal, self.policy, self.sleep, self.clock)
 
     def _recover_others(self) -> None:
-        """Ask about orders that a run of another name left under way on this account: they may still be filled."""
-        if self.venue.network == "paper":
-            return  # an account of its own for each
-        for path in sorted(self.venue.folder.glob(f"*-{self.dex.label}.jsonl")):
-            if path == self.manager.journal.path:
+        """Look up orders that other strategies left under way on this account: they may still be filled."""
+        own = self.journal.path
+        if self.dex.network == "paper" or own is None:
+            return
+        for path in sorted(own.parent.glob(f"*-{self.dex.label}.jsonl")):
+            if path == own:
                 continue
             try:
                 journal = Journal(path)
             except LiveError as error:  # damaged; only its own strategy depends on it
                 self.notes.append(str(error))
             else:
-                self.manager.recover(journal)
+                if journal.state.unresolved:
+                    self._reconciler(journal).recover()
 
     def _record_fills(self) -> None:
-        journal = self.manager.journal
-        wanted = journal.without_fills()
+        wanted = self.journal.state.without_fills
         if not wanted:
             return
         try:
-            since = min(time for time in wanted.values()) - pd.Timedelta(minutes=1)
+            since = min(wanted.values()) - pd.Timedelta(minutes=1)
             fills = [fill for fill in self.dex.fills(since) if fill.cloid in wanted]
         except UnreachableError:
-            return  # they are asked for again after the next run
+            return  # the next run reads them
         if fills:
             rows = [{**vars(fill), "time": fill.time.isoformat()} for fill in fills]
-            journal.append("fills", fills[-1].time, fills=rows)
+            self.journal.append("fills", fills[-1].time, fills=rows)
+
+    def _add_warnings(self) -> None:
+        try:
+            self.notes += self.dex.warnings()
+        except UnreachableError as error:
+            self.notes.append(f"not known whether the agent wallet expires: {error}")
 
 
-def next_run(now: pd.Timestamp, config: RunConfig) -> tuple[pd.Timestamp, pd.Timestamp]:
-    """When ``--daily`` brings the data and when it orders, for the next scheduled instant.
-
-    Raises
-    ------
-    LimitError
-        When the schedule has no instant within two years.
-    """
-    execution = config.execution
-    start = now.ceil(HOUR) - execution.delay_hours * HOUR
-    hours = hourly_index(start, start + pd.Timedelta(days=2 * 366))
-    decided = decision_instants(hours, execution.hour_utc, execution.every_days, execution.weekdays)
-    for instant in decided + execution.delay_hours * HOUR:
-        if instant - ORDER_LEAD > now:
-            return instant - DATA_LEAD, instant - ORDER_LEAD
-    raise LimitError("The schedule of this spec has no instant within two years.")
+def _incomplete(outcome: Outcome, account: str, journal: Journal) -> IncompleteError:
+    missing = "; ".join(
+        f"{item.coin} is at {item.units:g} instead of {item.target_units:g} ({item.reason})" for item in outcome.missing
+    )
+    where = f" The journal {journal.path} has every order." if journal.path else ""
+    error = IncompleteError(
+        f"The book of {account} is not at its target: {missing}.{where} Run the command again: it looks up earlier "
+        "orders first and orders only what is left."
+    )
+    error.outcome = outcome
+    return error

@@ -1,4 +1,4 @@
-"""A promoted strategy: one reviewed JSON file that says all that a live run needs, and vouches for itself."""
+"""The spec of a promoted strategy: one JSON file with all that a live run needs, and a digest of itself."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMA: Final = 1
 
 @dataclass(frozen=True)
 class StrategySpec:
-    """What is promoted.
+    """A promoted strategy.
 
     Attributes
     ----------
@@ -36,7 +36,7 @@ class StrategySpec:
     parameters : mapping
         Constructor arguments of the oracle, all of them.
     config : RunConfig
-        Rules of the run that was validated.
+        Config of the run that was validated.
     limits : Limits
         What stops a live run.
     gates : mapping
@@ -48,7 +48,7 @@ class StrategySpec:
     trials : int
         Parameter sets tried for the idea.
     account : mapping
-        What the owner wants to record of the account it is meant for; no secret.
+        The owner's notes on the account it is meant for; no secret.
     """
 
     name: str
@@ -66,12 +66,12 @@ class StrategySpec:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the schema and without the digest."""
         plain = {**asdict(self), "config": self.config.to_dict(), "limits": self.limits.to_dict(), "schema": SCHEMA}
-        found: dict[str, Any] = json.loads(canonical(plain))
-        return found
+        values: dict[str, Any] = json.loads(canonical(plain))
+        return values
 
     @property
     def synthetic(self) -> bool:
-        """Whether it was validated on made-up prices."""
+        """Whether it was validated on synthetic data."""
         run = self.gates.get("run")
         return bool(run.get("synthetic")) if isinstance(run, Mapping) else False
 
@@ -82,12 +82,12 @@ class StrategySpec:
 
 
 def canonical(value: Any) -> str:
-    """One spelling of a value: sorted keys, no spaces, no NaN.
+    """The canonical JSON of a value: sorted keys, no spaces, no NaN.
 
     Raises
     ------
     SpecError
-        For what JSON has no form for.
+        For a value that JSON cannot represent.
     """
     try:
         return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
@@ -96,7 +96,7 @@ def canonical(value: Any) -> str:
 
 
 def write_spec(spec: StrategySpec, path: Path) -> None:
-    """Write a spec, whole or not at all, with its digest, in a form that a person can review.
+    """Write a spec atomically, with its digest, indented for review.
 
     Raises
     ------
@@ -104,7 +104,7 @@ def write_spec(spec: StrategySpec, path: Path) -> None:
         For a name that is not the file's, or values that are not plain.
     """
     if path.stem != spec.name or path.suffix != ".json":
-        raise SpecError(f"The spec {spec.name!r} belongs into {spec.name}.json, not into {path.name}.")
+        raise SpecError(f"The spec {spec.name!r} must be written to {spec.name}.json, not to {path.name}.")
     content = {**spec.to_dict(), "digest": spec.digest}
     text = json.dumps(content, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -128,12 +128,12 @@ def read_spec(path: Path) -> StrategySpec:
         raise SpecError(f"Spec {path} is not JSON: {error}.") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise SpecError(f"{path} is no strategy spec of schema {SCHEMA}. `hlbt promote` writes one.")
-    given = content.pop("digest", None)
-    found = hashlib.sha256(canonical(content).encode()).hexdigest()
-    if given != found:
+    recorded = content.pop("digest", None)
+    digest = hashlib.sha256(canonical(content).encode()).hexdigest()
+    if recorded != digest:
         raise SpecError(
-            f"Spec {path} was edited after its promotion: its digest is {str(given)[:12]}, its content gives "
-            f"{found[:12]}. A change is a new promotion: restore the file from git, or promote again."
+            f"Spec {path} was edited after its promotion: its digest is {str(recorded)[:12]}, its content gives "
+            f"{digest[:12]}. A change is a new promotion: restore the file from git, or promote again."
         )
     names = {item.name for item in fields(StrategySpec)}
     missing, extra = names - set(content), set(content) - names - {"schema"}
@@ -170,14 +170,14 @@ def load_live_oracle(spec: StrategySpec) -> tuple[Oracle, list[str]]:
     """
     oracle = load_oracle(spec.oracle, spec.parameters)
     try:
-        found = files_digest(oracle_code(oracle))
+        digest = files_digest(oracle_code(oracle))
     except OracleError as error:
         # A file that was edited after it was imported: what would run is not what the file says.
         raise SpecError(f"The code of {spec.oracle} has changed since {spec.name!r} was promoted: {error}") from error
     promoted = spec.digests.get("oracle")
-    if found != promoted:
+    if digest != promoted:
         raise SpecError(
-            f"The code of {spec.oracle} has changed since {spec.name!r} was promoted: its digest is {found[:12]}, "
+            f"The code of {spec.oracle} has changed since {spec.name!r} was promoted: its digest is {digest[:12]}, "
             f"promoted was {str(promoted)[:12]}. What was validated is not what would trade: validate and promote "
             "again, or go back to that code."
         )

@@ -14,8 +14,8 @@ _WIDTH, _HEIGHT = 760, 190
 LISTED = 200
 
 
-def write_live_page(found: dict[str, Any], name: str, network: str, path: Path) -> None:
-    """Write the page of what :func:`engine.live.performance.live_status` found.
+def write_live_page(status: dict[str, Any], name: str, network: str, path: Path) -> None:
+    """Write the page of a :func:`engine.reporting.live_performance.live_status`.
 
     Raises
     ------
@@ -26,19 +26,19 @@ def write_live_page(found: dict[str, Any], name: str, network: str, path: Path) 
         templates()
         .get_template("live.html")
         .render(
-            found=found,
+            found=status,
             name=name,
             network=network,
-            orders=found["orders"][::-1][:LISTED],
-            runs=found["runs"][::-1][:LISTED],
-            chart=_lines(found["drift"]["rows"]),
+            orders=status["orders"][::-1][:LISTED],
+            runs=status["runs"][::-1][:LISTED],
+            chart=_lines(status["drift"]["rows"]),
         )
     )
     write_page(path, page)
 
 
 def _lines(rows: Sequence[dict[str, Any]]) -> Markup:
-    """Live and backtested equity as two lines; drawn by hand, for the live path loads no plotting library."""
+    """Live and backtested equity as two lines; drawn here, since the live path loads no plotting library."""
     if len(rows) < 2:
         return Markup("")
     series = {name: [row[name] for row in rows] for name in ("backtest_usd", "live_usd")}
@@ -47,8 +47,8 @@ def _lines(rows: Sequence[dict[str, Any]]) -> Markup:
     drawn = []
     for name, values in series.items():
         points = " ".join(
-            f"{_WIDTH * place / (len(values) - 1):.1f},{_HEIGHT - (_HEIGHT - 8) * (value - low) / span - 4:.1f}"
-            for place, value in enumerate(values)
+            f"{_WIDTH * index / (len(values) - 1):.1f},{_HEIGHT - (_HEIGHT - 8) * (value - low) / span - 4:.1f}"
+            for index, value in enumerate(values)
         )
         drawn.append(f'<polyline class="{name}" points="{points}"/>')
     return Markup(

@@ -14,11 +14,11 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
-from engine.clock import DAYS_PER_YEAR
 from engine.errors import DataError
 from engine.reporting import sweep_charts
 from engine.reporting.html import percent, ratio, span, templates, usd, write_page
 from engine.reporting.sweep_charts import Progress
+from engine.simulation.metrics import ANNUAL
 from engine.sweeps.study import ERROR, PAGE, Study
 
 #: Up to so many values of a parameter are listed; of more, the first and the last.
@@ -150,7 +150,7 @@ def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:
     trials = _part(details, "trials", (), absent)
     if "why" not in trials:
         spread = _number(trials.get("sharpe_sd_daily"))
-        trials["sharpe_sd_annual"] = None if spread is None else spread * math.sqrt(DAYS_PER_YEAR)
+        trials["sharpe_sd_annual"] = None if spread is None else spread * ANNUAL
     return {
         "trials": trials,
         "pbo": pbo,

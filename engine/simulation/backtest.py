@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from engine.clock import decision_instants, show
+from engine.clock import decision_instants, show, utc_days
 from engine.config import Execution, RunConfig
 from engine.errors import ConfigError, DataError, WeightsError
 from engine.panel import Panel, read_only
-from engine.simulation.costs import fee_arrays, stressed_half_spread, stressed_tape
+from engine.simulation.costs import fee_arrays, stressed_half_spread, stressed_market
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import Result
 from engine.simulation.sizing import lot_scales
 from engine.weights import check_gross, validate_weights
 
 if TYPE_CHECKING:
-    from engine.simulation.kernel import CoinParams, Fees, MarketData, SimParams
+    from engine.simulation.kernel import Book, CoinParams, Fees, Ledger, MarketData, SimParams
 
 #: Notional whose average price the venue's impact prices are, USD.
 IMPACT_REFERENCE_USD = {"BTC": 20_000.0, "ETH": 20_000.0}
@@ -60,10 +60,11 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     check_gross(traded, decisions, config.account.max_gross, describe_overlays(config))
     check_schedule(decisions, config)
     rows, inside = trade_rows(decisions, panel, config)
-    tape, fees, table, rules = kernel_inputs(panel, config)
-    ledger = simulate_nb(tape, fees, table, rules, traded[inside], rows)
+    market, fees, coin_params, sim_params = kernel_inputs(panel, config)
+    book, ledger = new_book(panel, config, len(rows))
+    trades = simulate_nb(market, fees, coin_params, sim_params, traded[inside], rows, book, ledger)
     asked = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
-    return Result(panel, config, asked, ledger)
+    return Result(panel, config, asked, ledger._replace(trades=trades))
 
 
 def check_panel(panel: Panel, where: str) -> None:
@@ -122,14 +123,14 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[MarketData, Fees, Co
     from engine.simulation.kernel import MarketData, SimParams
 
     execution, costs, account = config.execution, config.costs, config.account
-    tape = MarketData(
+    market = MarketData(
         panel.values("mid"),
         *_both(panel, "bid", "ask"),
         *_both(panel, "impact_bid", "impact_ask"),
         *_funding_arrays(panel, config),
         panel.tradable,
     )
-    rules = SimParams(
+    sim_params = SimParams(
         account.initial_equity_usd,
         execution.min_notional_usd,
         execution.no_trade_band_frac,
@@ -140,7 +141,39 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[MarketData, Fees, Co
         execution.untradable == "renormalise",
         account.margin,
     )
-    return stressed_tape(tape, costs), fee_arrays(panel.index, costs), _coin_arrays(panel, execution), rules
+    return stressed_market(market, costs), fee_arrays(panel.index, costs), _coin_arrays(panel, execution), sim_params
+
+
+def new_book(panel: Panel, config: RunConfig, decisions: int = 0) -> tuple[Book, Ledger]:
+    """An account before its first step, and the ledger that the kernel is to fill."""
+    from engine.simulation import kernel
+
+    hours, coins = len(panel.index), len(panel.coins)
+    days = utc_days(panel.index[[0, -1]])
+    book = kernel.Book(
+        cash=np.full(1, config.account.initial_equity_usd),
+        units=np.zeros(coins),
+        price=np.full(coins, np.nan),
+        missing=np.zeros(coins, dtype=np.int64),
+        volume=np.zeros(days[1] - days[0] + 1),
+        total_volume=np.zeros(1),
+        trade_count=np.zeros(1, dtype=np.int64),
+    )
+    counters = np.zeros(kernel.COUNTERS, dtype=np.int64)
+    counters[kernel.LIQUIDATED_ROW] = -1
+    ledger = kernel.Ledger(
+        equity=np.full(hours, np.nan),
+        flows=np.zeros((hours, kernel.FLOW_COLUMNS)),
+        coin_flows=np.zeros((coins, kernel.FLOW_COLUMNS)),
+        gross=np.zeros(hours),
+        net=np.zeros(hours),
+        turnover=np.full(decisions, np.nan),
+        untradable_weight=np.full(decisions, np.nan),
+        trades=np.empty((max(64, 4 * coins), kernel.TRADE_COLUMNS)),
+        counters=counters,
+        margin_call=np.full(2, np.nan),
+    )
+    return book, ledger
 
 
 def _coin_arrays(panel: Panel, execution: Execution) -> CoinParams:

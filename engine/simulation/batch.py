@@ -15,19 +15,27 @@ from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import ConfigError, WeightsError
 from engine.panel import Panel, read_only
+from engine.simulation import metrics
 from engine.simulation.backtest import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import FLOWS
-from engine.weights import DISORDERED, GROSS_TOLERANCE, SparseWeights, format_excess, validate_decisions
+from engine.weights import (
+    UNSORTED,
+    SparseWeights,
+    Weights,
+    check_finite,
+    count_books,
+    gross_error,
+    gross_limit,
+    validate_decisions,
+)
 
 if TYPE_CHECKING:
-    from engine.simulation.kernel import CoinParams, Fees, Intervals, MarketData, SimParams
+    from engine.simulation.kernel import CoinParams, Intervals, MarketData, SimParams
 
 #: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
 #: as long as every thread has work and their state stays in the cache.
 TILES = (32, 256)
-
-Weights = np.ndarray | SparseWeights
 
 
 def backtest_many(
@@ -47,8 +55,8 @@ def backtest_many(
         T hours x N coins.
     weights_pdn : ndarray (P, D, N), SparseWeights, or an iterable of chunks of either
         Signed fractions of equity by book, decision and coin of ``panel.coins``; NaN = hold. From an iterable, one
-        chunk
-        at a time is in memory.
+        chunk at a
+        time is in memory.
     decisions : DatetimeIndex, (D,)
         Ascending decision instants, UTC, rows of the panel.
     config : RunConfig, optional
@@ -83,7 +91,7 @@ def backtest_many(
             table, daily = run_books(prepared, chunk, pool, threads, done)
             tables.append(table)
             if daily_returns:
-                returns.append(daily_returns_of(daily))
+                returns.append(metrics.daily_returns(daily))
             done += len(table)
     if not tables:
         raise WeightsError("backtest_many() was given no weights.")
@@ -142,12 +150,12 @@ def prepare(
         raise WeightsError("The decisions of backtest_many() must be ascending, for the weights are in their order.")
     check_schedule(ascending, config)
     rows, _ = trade_rows(ascending, panel, config)
-    tape, fees, table, rules = kernel_inputs(panel, config)
+    market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     hour_utc = config.execution.hour_utc
-    key = (rows.tobytes(), hour_utc, rules.stale_hours, config.costs.funding)
-    cut = keep(key, lambda: _cut(panel, rows, tape, rules, hour_utc))
-    market = _filled(cut, rows, tape, rules)
-    inputs = (market, _impact(rows, tape, fees, table, rules), tape, fees, table, rules)
+    key = (rows.tobytes(), hour_utc, sim_params.stale_hours, config.costs.funding)
+    cut = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc))
+    intervals = _filled(cut, rows, market, sim_params)
+    inputs = (intervals, _impact(rows, market, coin_params, sim_params), market, fees, coin_params, sim_params)
     return Prepared(panel, ascending, config, inputs)
 
 
@@ -155,27 +163,21 @@ def run_books(
     prepared: Prepared, chunk: Weights, pool: ThreadPoolExecutor, threads: int, done: int = 0
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Table of metrics and daily equity, (books, days + 1), of a chunk's books; `done` books came before."""
-    figures, counters, daily = _run(
+    values, counters, daily = _run(
         pool, chunk, prepared.inputs, prepared.panel, prepared.decisions, prepared.config, done, threads
     )
-    columns = _columns(figures, counters, daily.shape[1] - 1, prepared.panel.index, prepared.config)
+    columns = _columns(values, counters, daily.shape[1] - 1, prepared.panel.index, prepared.config)
     return pd.DataFrame(columns), daily
 
 
-def daily_returns_of(equity: np.ndarray) -> np.ndarray:
-    """Returns, (books, days), from daily equity, (books, days + 1); 0 once equity is gone."""
-    before = equity[:, :-1]
-    return np.where(before > 0.0, equity[:, 1:] / np.where(before > 0.0, before, 1.0) - 1.0, 0.0)
-
-
-def _cut(panel: Panel, rows: np.ndarray, tape: MarketData, rules: SimParams, hour_utc: int) -> Intervals:
+def _cut(panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimParams, hour_utc: int) -> Intervals:
     """The market without its fills, which costs decide."""
     from engine.simulation.kernel import Intervals, known_prices_nb, precompute_intervals_nb
 
     bounds = np.append(rows, len(panel.index))
-    price, settles = known_prices_nb(tape.mid, rules.stale_hours)
+    price, settles = known_prices_nb(market.mid, sim_params.stale_hours)
     value, carried, carries, exit_value, exit_carried, exit_funding, settled = precompute_intervals_nb(
-        price, settles, tape.funding, tape.funding_price, bounds
+        price, settles, market.funding, market.funding_price, bounds
     )
     daily = panel.index.hour == hour_utc
     return Intervals(
@@ -183,9 +185,9 @@ def _cut(panel: Panel, rows: np.ndarray, tape: MarketData, rules: SimParams, hou
         value,
         carried,
         carries,
-        tape.mid[rows],
-        tape.mid[:0],
-        tape.mid[:0],
+        market.mid[rows],
+        market.mid[:0],
+        market.mid[:0],
         panel.tradable[rows],
         exit_value,
         exit_carried,
@@ -196,22 +198,24 @@ def _cut(panel: Panel, rows: np.ndarray, tape: MarketData, rules: SimParams, hou
     )
 
 
-def _filled(cut: Intervals, rows: np.ndarray, tape: MarketData, rules: SimParams) -> Intervals:
+def _filled(cut: Intervals, rows: np.ndarray, market: MarketData, sim_params: SimParams) -> Intervals:
     from engine.simulation.kernel import fills_nb
 
-    buy, sell = fills_nb(tape, rows, rules.half_spread_frac)
+    buy, sell = fills_nb(market, rows, sim_params.half_spread_frac)
     return cut._replace(buy=buy, sell=sell)
 
 
-def _impact(rows: np.ndarray, tape: MarketData, _: Fees, table: CoinParams, rules: SimParams) -> tuple[Any, ...] | None:
+def _impact(
+    rows: np.ndarray, market: MarketData, coin_params: CoinParams, sim_params: SimParams
+) -> tuple[Any, ...] | None:
     """What the batch kernel needs for impact at the trade rows; None when none is modelled."""
-    if not rules.impact:
+    if not sim_params.impact:
         return None
-    if tape.impact_ask.shape[0]:
+    if market.impact_ask.shape[0]:
         # Read-only, as they are where there are none: the kernel is then compiled once for both.
-        buy, sell = read_only(tape.impact_ask[rows]), read_only(tape.impact_bid[rows])
-        return buy, sell, rules.impact_frac, table.impact_reference_usd
-    return tape.impact_ask, tape.impact_bid, rules.impact_frac, table.impact_reference_usd
+        buy, sell = read_only(market.impact_ask[rows]), read_only(market.impact_bid[rows])
+        return buy, sell, sim_params.impact_frac, coin_params.impact_reference_usd
+    return market.impact_ask, market.impact_bid, sim_params.impact_frac, coin_params.impact_reference_usd
 
 
 def _run(
@@ -224,44 +228,25 @@ def _run(
     done: int,
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Figures, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
-    from engine.simulation.kernel import COUNTERS, FIGURES, batch_nb
+    """Metrics, counters and daily equity of a chunk's books, a tile of them a task; `done` books came before."""
+    from engine.simulation.kernel import COUNTERS, METRICS, batch_nb
 
-    market: Intervals = inputs[0]
-    books = _books(chunk, len(decisions), market.mid.shape[1])
-    figures, counters = np.empty((books, FIGURES)), np.empty((books, COUNTERS), dtype=np.int64)
-    daily = np.empty((books, int((market.daily_slot >= 0).sum())))
+    intervals: Intervals = inputs[0]
+    books = count_books(chunk, len(decisions), intervals.mid.shape[1])
+    values, counters = np.empty((books, METRICS)), np.empty((books, COUNTERS), dtype=np.int64)
+    daily = np.empty((books, int((intervals.daily_slot >= 0).sum())))
 
     size = int(np.clip(-(-books // threads), *TILES))
 
     def run(first: int) -> None:
         part = slice(first, min(first + size, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
-        entries = _entries(tile, part.stop - part.start, len(market.mid), decisions, config, done + part.start)
-        batch_nb(*inputs, *entries, figures[part], counters[part], daily[part])
+        entries = _entries(tile, part.stop - part.start, len(intervals.mid), decisions, config, done + part.start)
+        batch_nb(*inputs, *entries, values[part], counters[part], daily[part])
 
     for _ in pool.map(run, range(0, books, size)):
         pass
-    return figures, counters, daily
-
-
-def _books(chunk: Weights, decisions: int, coins: int) -> int:
-    if isinstance(chunk, SparseWeights):
-        if (len(chunk.indptr) - 1) % decisions or (
-            len(chunk.coins) and not 0 <= chunk.coins.min() <= chunk.coins.max() < coins
-        ):
-            raise WeightsError(
-                f"Sparse weights of {len(chunk.indptr) - 1} rows do not fit {decisions} decisions and {coins} coins."
-            )
-        return (len(chunk.indptr) - 1) // decisions
-    if not isinstance(chunk, np.ndarray) or chunk.dtype.kind not in "fiu":
-        kind = f"an array of {chunk.dtype}" if isinstance(chunk, np.ndarray) else type(chunk).__name__
-        raise WeightsError(f"Weights are {kind}; an array of numbers (books, decisions, coins) is needed.")
-    if chunk.ndim != 3 or chunk.shape[1:] != (decisions, coins):
-        raise WeightsError(
-            f"Weights of shape {chunk.shape} were given; (books, {decisions} decisions, {coins} coins) is needed."
-        )
-    return len(chunk)
+    return values, counters, daily
 
 
 def _traded(
@@ -272,9 +257,8 @@ def _traded(
     if not describe_overlays(config):
         return tile
     dense = tile.to_dense(len(decisions), len(panel.coins)) if isinstance(tile, SparseWeights) else tile
-    if np.isinf(dense).any():
-        book, d, _ = (int(place[0]) for place in np.nonzero(np.isinf(dense)))
-        raise WeightsError(f"A weight of book {done + part.start + book} on {show(decisions[d])} is infinite.")
+    for book in np.flatnonzero(np.isinf(dense).any(axis=(1, 2))):
+        check_finite(dense[book], panel.coins, decisions, f" in book {done + part.start + book}")
     return traded_weights(dense, decisions, panel, config)
 
 
@@ -284,13 +268,13 @@ def _entries(
     """Entries of a tile's books, from book `first` on, as the kernel takes them; refuses a gross above the limit."""
     from engine.simulation.kernel import check_sparse_nb, gather_dense_nb
 
-    limit = config.account.max_gross * (1.0 + GROSS_TOLERANCE)
+    limit = gross_limit(config.account.max_gross)
     if isinstance(books, SparseWeights):
         coins = np.ascontiguousarray(books.coins, dtype=np.uint32)
         indptr, weights, step = books.indptr, np.ascontiguousarray(books.weights, dtype=np.float64), len(decisions)
         (book, d), disordered = check_sparse_nb(indptr, coins, weights, limit, step, traded)
         if disordered:
-            raise WeightsError(DISORDERED)
+            raise WeightsError(UNSORTED)
         row = book * step + d
     else:
         # Room for every weight; memory that is not written to costs nothing.
@@ -299,56 +283,52 @@ def _entries(
         book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
         row = d * count + book
     if book >= 0:
-        shown, allowed = format_excess(
-            float(np.nansum(np.abs(weights[indptr[row] : indptr[row + 1]]))), config.account.max_gross
-        )
-        raise WeightsError(
-            f"Gross weight {shown} of book {first + book}{describe_overlays(config)} on {show(decisions[d])} exceeds "
-            f"{allowed} (account.max_gross). Scale the weights or raise the limit."
-        )
+        gross = float(np.nansum(np.abs(weights[indptr[row] : indptr[row + 1]])))
+        where = f" of book {first + book}{describe_overlays(config)} on {show(decisions[d])}"
+        raise gross_error(gross, config.account.max_gross, where)
     return indptr, coins, weights, step
 
 
 def _columns(
-    figures: np.ndarray, counters: np.ndarray, days: int, index: pd.DatetimeIndex, config: RunConfig
+    values: np.ndarray, counters: np.ndarray, days: int, index: pd.DatetimeIndex, config: RunConfig
 ) -> dict[str, Any]:
     """Columns as Result.metrics."""
     from engine.simulation import kernel
 
     start = config.account.initial_equity_usd
     rows = counters[:, kernel.LIQUIDATED_ROW]
-    growth, deepest = figures[:, kernel.CAGR], figures[:, kernel.MAX_DRAWDOWN]
+    growth, deepest = values[:, kernel.CAGR], values[:, kernel.MAX_DRAWDOWN]
     columns: dict[str, Any] = {
         "equity_start_usd": start,
-        "equity_end_usd": figures[:, kernel.END],
-        "total_return": figures[:, kernel.END] / start - 1.0,
+        "equity_end_usd": values[:, kernel.END],
+        "total_return": metrics.total_return(start, values[:, kernel.END]),
         "cagr": growth,
-        "volatility": figures[:, kernel.VOLATILITY],
-        "sharpe": figures[:, kernel.SHARPE],
-        "sortino": figures[:, kernel.SORTINO],
+        "volatility": values[:, kernel.VOLATILITY],
+        "sharpe": values[:, kernel.SHARPE],
+        "sortino": values[:, kernel.SORTINO],
         "max_drawdown": deepest,
-        "calmar": np.divide(growth, np.abs(deepest), out=np.full(len(growth), np.nan), where=deepest < 0.0),
+        "calmar": metrics.calmar(growth, deepest),
         "days": max(days, 0),
         "decisions": counters[:, kernel.DECISIONS],
-        "turnover_daily": figures[:, kernel.TURNOVER],
-        "gross_mean": figures[:, kernel.GROSS_MEAN],
-        "net_mean": figures[:, kernel.NET_MEAN],
-        "trades": figures[:, kernel.TRADES].astype(np.int64),
+        "turnover_daily": values[:, kernel.TURNOVER],
+        "gross_mean": values[:, kernel.GROSS_MEAN],
+        "net_mean": values[:, kernel.NET_MEAN],
+        "trades": values[:, kernel.TRADES].astype(np.int64),
         "skipped_min_notional": counters[:, kernel.SKIPPED_MINIMUM],
         "skipped_band": counters[:, kernel.SKIPPED_BAND],
         "untradable_orders": counters[:, kernel.UNTRADABLE_ORDERS],
-        "untradable_weight": figures[:, kernel.UNTRADABLE_WEIGHT],
+        "untradable_weight": values[:, kernel.UNTRADABLE_WEIGHT],
         "delistings": counters[:, kernel.DELISTINGS],
         "liquidated_at": [None if row < 0 else index[row].isoformat() for row in rows],
     }
     for place, name in enumerate(FLOWS):
-        columns[name] = figures[:, kernel.TOTALS + place]
+        columns[name] = values[:, kernel.TOTALS + place]
     return columns
 
 
 def metric_names() -> list[str]:
     """Columns of the table, in their order."""
-    from engine.simulation.kernel import COUNTERS, FIGURES
+    from engine.simulation.kernel import COUNTERS, METRICS
 
-    nothing = np.empty((0, FIGURES)), np.empty((0, COUNTERS), dtype=np.int64)
+    nothing = np.empty((0, METRICS)), np.empty((0, COUNTERS), dtype=np.int64)
     return [*_columns(*nothing, 0, pd.DatetimeIndex([]), RunConfig())]

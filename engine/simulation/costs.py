@@ -93,29 +93,29 @@ def stressed_half_spread(costs: Costs) -> float:
     return min(half * costs.stress, max(FURTHEST_FRAC, half))
 
 
-def stressed_tape(tape: MarketData, costs: Costs) -> MarketData:
+def stressed_market(market: MarketData, costs: Costs) -> MarketData:
     """Move quotes and impact prices so that spread and impact cost ``costs.stress`` times as much.
 
     The distance of a quote is measured from the coin's price: its mid or, where that is NaN, the last one before. A
     quote better than the price stays. An impact price keeps `stress` times its distance from the fill before impact.
     """
-    if costs.stress == 1.0 or not (tape.bid.shape[0] or tape.impact_bid.shape[0]):
-        return tape
-    price = _last_known(tape.mid)
-    quoted = tape.bid.shape[0] > 0
+    if costs.stress == 1.0 or not (market.bid.shape[0] or market.impact_bid.shape[0]):
+        return market
+    price = _last_known(market.mid)
+    quoted = market.bid.shape[0] > 0
     sides = {}
     for name, sign in (("ask", 1.0), ("bid", -1.0)):
         plain = price * (1.0 + sign * costs.half_spread_bps / 1e4)
         moved = price * (1.0 + sign * stressed_half_spread(costs))
         if quoted:
-            both = ~(np.isnan(tape.bid) | np.isnan(tape.ask))
-            quote = getattr(tape, name)
+            both = ~(np.isnan(market.bid) | np.isnan(market.ask))
+            quote = getattr(market, name)
             sides[name] = _further(quote, price, sign, costs.stress)
             plain, moved = np.where(both, quote, plain), np.where(both, sides[name], moved)
-        if tape.impact_bid.shape[0]:
-            beyond = np.maximum(sign * (getattr(tape, f"impact_{name}") - plain), 0.0)
+        if market.impact_bid.shape[0]:
+            beyond = np.maximum(sign * (getattr(market, f"impact_{name}") - plain), 0.0)
             sides[f"impact_{name}"] = moved + sign * costs.stress * beyond
-    return tape._replace(**{name: read_only(prices) for name, prices in sides.items()})
+    return market._replace(**{name: read_only(prices) for name, prices in sides.items()})
 
 
 def _further(quote: np.ndarray, price: np.ndarray, sign: float, stress: float) -> np.ndarray:

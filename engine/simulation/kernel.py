@@ -3,7 +3,7 @@
 The steps and every rule they follow are in ARCHITECTURE.md, "Rules of an instant". Checks live in ``backtest.py``.
 
 Short names: ``T`` hours, ``N`` coins, ``D`` decisions; ``t`` row, ``i`` coin, ``d`` decision; ``w`` weight.
-Absent market data (no quotes, no funding) are arrays of shape (0, 0).
+Absent data (no quotes, no funding) are arrays of shape (0, 0).
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ TIER_DAYS = 14
 
 
 class MarketData(NamedTuple):
-    """Market data, (T, N) each; what the panel lacks is (0, 0)."""
+    """What a panel holds, (T, N) each; what the panel lacks is (0, 0)."""
 
     mid: np.ndarray
     bid: np.ndarray  # with `ask`, or both (0, 0)
@@ -65,7 +65,7 @@ class Fees(NamedTuple):
 
 
 class CoinParams(NamedTuple):
-    """What a coin's table says, (N,) or (N, M) for M margin tiers."""
+    """What is known of each coin, (N,) or (N, M) for M margin tiers."""
 
     lot_scale: np.ndarray  # (N,) 10 ** szDecimals, 0 = uncut
     margin_floor_usd: np.ndarray  # (N, M) notional from which a tier applies
@@ -74,7 +74,7 @@ class CoinParams(NamedTuple):
 
 
 class SimParams(NamedTuple):
-    """The config's numbers."""
+    """What the config asks of a simulation."""
 
     initial_equity_usd: float
     min_notional_usd: float
@@ -85,6 +85,18 @@ class SimParams(NamedTuple):
     stale_hours: int
     renormalise: bool
     margin: bool
+
+
+class Book(NamedTuple):
+    """An account between two steps; :func:`step_nb` and :func:`book_fill_nb` change its arrays."""
+
+    cash: np.ndarray  # (1,) USD
+    units: np.ndarray  # (N,) signed
+    price: np.ndarray  # (N,) USD, last known mid of what is or was held
+    missing: np.ndarray  # (N,) int64, hours since that price
+    volume: np.ndarray  # (days,) USD filled, days as in `Fees`
+    total_volume: np.ndarray  # (1,) USD filled
+    trade_count: np.ndarray  # (1,) int64, rows of `Ledger.trades` that are written
 
 
 class Ledger(NamedTuple):
@@ -100,6 +112,12 @@ class Ledger(NamedTuple):
     trades: np.ndarray  # (M, TRADE_COLUMNS)
     counters: np.ndarray  # (COUNTERS,) int64
     margin_call: np.ndarray  # (2,) equity and maintenance margin at the liquidation, USD; NaN without one
+
+
+@jit
+def round_lot_nb(units, lot_scale):
+    """`units` without the dust of a sum of whole lots; as they are where ``lot_scale`` is 0."""
+    return np.rint(units * lot_scale) / lot_scale if lot_scale > 0.0 else units
 
 
 @jit
@@ -190,21 +208,25 @@ def fee_rate_nb(rates, thresholds_usd, referral_frac, volume, day, total_usd):
 
 
 @jit
-def execute_nb(order, mid, tape, t, i, fee_rate, table, rules, row_flows, coin_flows):
+def execute_nb(order, mid, market, t, i, fee_rate, coin_params, sim_params, row_flows, coin_flows):
     """Fill one order at row `t` around `mid`: book its costs, return fill price, fee, spread and impact cost."""
-    quoted = tape.bid.shape[0] > 0
+    quoted = market.bid.shape[0] > 0
     fill = fill_price_nb(
-        order, mid, tape.bid[t, i] if quoted else np.nan, tape.ask[t, i] if quoted else np.nan, rules.half_spread_frac
+        order,
+        mid,
+        market.bid[t, i] if quoted else np.nan,
+        market.ask[t, i] if quoted else np.nan,
+        sim_params.half_spread_frac,
     )
     spread = order * (fill - mid)
     impact = 0.0
-    if rules.impact:
+    if sim_params.impact:
         sign = 1.0 if order > 0.0 else -1.0
         price = np.nan
-        if tape.impact_bid.shape[0] > 0:
-            price = tape.impact_ask[t, i] if order > 0.0 else tape.impact_bid[t, i]
+        if market.impact_bid.shape[0] > 0:
+            price = market.impact_ask[t, i] if order > 0.0 else market.impact_bid[t, i]
         moved = mid * impact_nb(
-            abs(order) * mid, sign, fill, mid, price, rules.impact_frac, table.impact_reference_usd[i]
+            abs(order) * mid, sign, fill, mid, price, sim_params.impact_frac, coin_params.impact_reference_usd[i]
         )
         impact = abs(order) * moved
         fill += sign * moved
@@ -240,153 +262,60 @@ def reason_nb(before, after):
 
 
 @jit
-def append_nb(trades, count, t, i, units, price, fee, spread, impact, reason):
-    """Write one trade, growing the array when it is full."""
-    if count == trades.shape[0]:
-        grown = np.empty((2 * count, TRADE_COLUMNS))
-        # A loop: for a slice that takes an array numba compiles the words of its error, for seconds.
-        for k in range(count):
-            for column in range(TRADE_COLUMNS):
-                grown[k, column] = trades[k, column]
-        trades = grown
-    trades[count, ROW] = t
-    trades[count, COIN] = i
-    trades[count, UNITS] = units
-    trades[count, PRICE] = price
-    trades[count, FEE] = fee
-    trades[count, SPREAD] = spread
-    trades[count, IMPACT] = impact
-    trades[count, REASON] = reason
-    return trades
+def book_fill_nb(book, trades, t, i, order, after, mid, fill, fee, spread, impact, reason, day):
+    """Book what :func:`execute_nb` filled of coin `i` around `mid`, or a settlement: `after` units are held then."""
+    book.cash[0] -= order * fill + fee
+    if reason != DELISTING:
+        book.volume[day] += abs(order) * fill
+        book.total_volume[0] += abs(order) * fill
+    book.units[i] = after
+    book.price[i] = mid
+    book.missing[i] = 0
+    row = book.trade_count[0]
+    book.trade_count[0] = row + 1
+    trades[row, ROW] = t
+    trades[row, COIN] = i
+    trades[row, UNITS] = order
+    trades[row, PRICE] = fill
+    trades[row, FEE] = fee
+    trades[row, SPREAD] = spread
+    trades[row, IMPACT] = impact
+    trades[row, REASON] = reason
 
 
 @jit
-def simulate_nb(tape, fees, table, rules, weights, trade_rows):
-    """Run one book through every row: mark, trade, funding, margin, record.
+def step_nb(market, fees, coin_params, sim_params, book, ledger, trades, first, last):
+    """Hold a book from row `first`, after its trade, to row `last`, before its trade.
 
-    Parameters
-    ----------
-    tape : MarketData
-    fees : Fees
-    table : CoinParams
-    rules : SimParams
-    weights : (D, N), NaN = hold
-    trade_rows : (D,) int64, ascending, each the row at which the decision is traded
+    Each row on the way is settled (funding, margin) and recorded, and the next one marked; with ``last = T`` the last
+    row is settled too. `trades` must have room for N more. Returns the equity at `last`, before the trade.
     """
-    T, N = tape.mid.shape
-    D = trade_rows.shape[0]
-    mid = tape.mid
-    funded = tape.funding.shape[0] == T
-    cash = rules.initial_equity_usd
-    units = np.zeros(N)
-    price = np.full(N, np.nan)
-    missing = np.zeros(N, dtype=np.int64)
-    held = np.zeros(N, dtype=np.int64)  # coins with a position, ascending; only they are looked at between decisions
+    T, N = market.mid.shape
+    mid, funding, funding_price = market.mid, market.funding, market.funding_price
+    funded = funding.shape[0] == T
+    units, price, missing = book.units, book.price, book.missing
+    flows, coin_flows, counters = ledger.flows, ledger.coin_flows, ledger.counters
+    equity = book.cash[0]
+    held = np.empty(N, dtype=np.int64)  # coins with a position, ascending; only they are looked at
     held_count = 0
-    volume = np.zeros(fees.day[T - 1] + 1)
-    total_volume = 0.0
-    orders = np.zeros(N)
-    outcomes = np.zeros(N, dtype=np.int64)
-    equities = np.empty(T)
-    flows = np.zeros((T, FLOW_COLUMNS))
-    coin_flows = np.zeros((N, FLOW_COLUMNS))
-    gross = np.zeros(T)
-    net = np.zeros(T)
-    turnover = np.full(D, np.nan)
-    untradable_weight = np.full(D, np.nan)
-    trades = np.empty((max(64, 4 * N), TRADE_COLUMNS))
-    count = np.int64(0)  # no literal, nor the reasons below: numba would compile `append_nb` again for each
-    margin_call = np.full(2, np.nan)
-    counters = np.zeros(COUNTERS, dtype=np.int64)
-    counters[LIQUIDATED_ROW] = -1
-    d = 0
-    for t in range(T):
-        # 1. Mark
-        equity = cash
-        for k in range(held_count):
-            i = held[k]
-            if units[i] == 0.0:
-                continue
-            now = mid[t, i]
-            if np.isnan(now):
-                missing[i] += 1
-            else:
-                missing[i] = 0
-                profit = units[i] * (now - price[i])
-                flows[t, PRICE_PNL] += profit
-                coin_flows[i, PRICE_PNL] += profit
-                price[i] = now
+    for i in range(N):
+        if units[i] != 0.0:
+            held[held_count] = i
+            held_count += 1
             equity += units[i] * price[i]
-            if missing[i] >= rules.stale_hours:
-                cash += units[i] * price[i]
-                trades = append_nb(trades, count, t, i, -units[i], price[i], 0.0, 0.0, 0.0, np.int64(DELISTING))
-                count += 1
-                units[i] = 0.0
-                counters[DELISTINGS] += 1
-        # 2. Trade
-        if d < D and trade_rows[d] == t:
-            if counters[LIQUIDATED_ROW] < 0:
-                untradable_weight[d] = plan_nb(
-                    weights[d],
-                    units,
-                    equity,
-                    mid[t],
-                    tape.tradable[t],
-                    table.lot_scale,
-                    rules.min_notional_usd,
-                    rules.band_frac,
-                    rules.renormalise,
-                    orders,
-                    outcomes,
-                )
-                day = fees.day[t]
-                rate = fee_rate_nb(fees.rate[t], fees.thresholds_usd, fees.referral_frac, volume, day, total_volume)
-                traded_usd = 0.0
-                for i in range(N):
-                    outcome = outcomes[i]
-                    if outcome == ORDER:
-                        order = orders[i]
-                        fill, fee, spread, impact = execute_nb(
-                            order, mid[t, i], tape, t, i, rate, table, rules, flows[t], coin_flows[i]
-                        )
-                        after = units[i] + order
-                        if table.lot_scale[i] > 0.0:
-                            after = np.rint(after * table.lot_scale[i]) / table.lot_scale[i]
-                        cash -= order * fill + fee
-                        volume[day] += abs(order) * fill
-                        total_volume += abs(order) * fill
-                        traded_usd += abs(order) * mid[t, i]
-                        trades = append_nb(
-                            trades, count, t, i, order, fill, fee, spread, impact, reason_nb(units[i], after)
-                        )
-                        count += 1
-                        units[i] = after
-                        price[i] = mid[t, i]
-                        missing[i] = 0
-                    elif outcome == BELOW_MINIMUM:
-                        counters[SKIPPED_MINIMUM] += 1
-                    elif outcome == INSIDE_BAND:
-                        counters[SKIPPED_BAND] += 1
-                    elif outcome == UNTRADABLE:
-                        counters[UNTRADABLE_ORDERS] += 1
-                held_count = 0
-                for i in range(N):
-                    if units[i] != 0.0:
-                        held[held_count] = i
-                        held_count += 1
-                turnover[d] = traded_usd / equity if equity > 0.0 else 0.0
-                counters[DECISIONS] += 1
-            d += 1
+    for t in range(first, last):
         # 3. Funding, on the book after the trade
+        cash = book.cash[0]
         if funded:
             for k in range(held_count):
                 i = held[k]
-                if units[i] != 0.0 and not np.isnan(tape.funding[t, i]):
-                    base = tape.funding_price[t, i]
-                    payment = units[i] * (price[i] if np.isnan(base) else base) * tape.funding[t, i]
+                if units[i] != 0.0 and not np.isnan(funding[t, i]):
+                    base = funding_price[t, i]
+                    payment = units[i] * (price[i] if np.isnan(base) else base) * funding[t, i]
                     cash -= payment
                     flows[t, FUNDING_COST] += payment
                     coin_flows[i, FUNDING_COST] += payment
+        book.cash[0] = cash
         # 4. Margin
         equity = cash
         long_usd = 0.0
@@ -397,38 +326,141 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
             if units[i] != 0.0:
                 value = units[i] * price[i]
                 equity += value
-                maintenance_usd += maintenance_nb(abs(value), table.margin_floor_usd[i], table.margin_step[i])
+                maintenance_usd += maintenance_nb(
+                    abs(value), coin_params.margin_floor_usd[i], coin_params.margin_step[i]
+                )
                 if value > 0.0:
                     long_usd += value
                 else:
                     short_usd -= value
-        if rules.margin and long_usd + short_usd > 0.0 and (equity <= 0.0 or equity < maintenance_usd):
-            margin_call[0] = equity
-            margin_call[1] = maintenance_usd
-            rate = fee_rate_nb(fees.rate[t], fees.thresholds_usd, fees.referral_frac, volume, fees.day[t], total_volume)
+        if sim_params.margin and long_usd + short_usd > 0.0 and (equity <= 0.0 or equity < maintenance_usd):
+            ledger.margin_call[0] = equity
+            ledger.margin_call[1] = maintenance_usd
+            counters[LIQUIDATED_ROW] = t
+            day = fees.day[t]
+            rate = fee_rate_nb(
+                fees.rate[t], fees.thresholds_usd, fees.referral_frac, book.volume, day, book.total_volume[0]
+            )
             for k in range(held_count):
                 i = held[k]
                 if units[i] != 0.0:
                     order = -units[i]
                     fill, fee, spread, impact = execute_nb(
-                        order, price[i], tape, t, i, rate, table, rules, flows[t], coin_flows[i]
+                        order, price[i], market, t, i, rate, coin_params, sim_params, flows[t], coin_flows[i]
                     )
-                    cash -= order * fill + fee
-                    trades = append_nb(trades, count, t, i, order, fill, fee, spread, impact, np.int64(LIQUIDATION))
-                    count += 1
-                    units[i] = 0.0
-            counters[LIQUIDATED_ROW] = t
-            equity = cash
+                    reason = np.int64(LIQUIDATION)  # no literal: numba would compile what takes it for it alone
+                    book_fill_nb(book, trades, t, i, order, 0.0, price[i], fill, fee, spread, impact, reason, day)
+            equity = book.cash[0]
             long_usd = 0.0
             short_usd = 0.0
         # 5. Record
-        equities[t] = equity
+        ledger.equity[t] = equity
         if equity != 0.0:
-            gross[t] = (long_usd + short_usd) / equity
-            net[t] = (long_usd - short_usd) / equity
-    return Ledger(
-        equities, flows, coin_flows, gross, net, turnover, untradable_weight, trades[:count], counters, margin_call
-    )
+            ledger.gross[t] = (long_usd + short_usd) / equity
+            ledger.net[t] = (long_usd - short_usd) / equity
+        if t + 1 == T:
+            break
+        # 1. Mark, at the next row
+        equity = book.cash[0]
+        for k in range(held_count):
+            i = held[k]
+            if units[i] == 0.0:
+                continue
+            now = mid[t + 1, i]
+            if np.isnan(now):
+                missing[i] += 1
+            else:
+                missing[i] = 0
+                profit = units[i] * (now - price[i])
+                flows[t + 1, PRICE_PNL] += profit
+                coin_flows[i, PRICE_PNL] += profit
+                price[i] = now
+            equity += units[i] * price[i]
+            if missing[i] >= sim_params.stale_hours:
+                reason = np.int64(DELISTING)
+                value = price[i]
+                book_fill_nb(book, trades, t + 1, i, -units[i], 0.0, value, value, 0.0, 0.0, 0.0, reason, fees.day[t])
+                counters[DELISTINGS] += 1
+    return equity
+
+
+@jit
+def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book, ledger):
+    """Run one book through every row: mark, trade, funding, margin, record. Returns its trades.
+
+    Parameters
+    ----------
+    market : MarketData
+    fees : Fees
+    coin_params : CoinParams
+    sim_params : SimParams
+    weights : (D, N), NaN = hold
+    trade_rows : (D,) int64, ascending, each the row at which the decision is traded
+    book, ledger : Book, Ledger
+        New ones; filled in, but for ``ledger.trades``, which may be too short.
+    """
+    T, N = market.mid.shape
+    D = trade_rows.shape[0]
+    trades = ledger.trades
+    mid, lot_scale = market.mid, coin_params.lot_scale
+    units, flows, coin_flows, counters = book.units, ledger.flows, ledger.coin_flows, ledger.counters
+    orders = np.zeros(N)
+    outcomes = np.zeros(N, dtype=np.int64)
+    row = np.int64(0)
+    for d in range(D + 1):  # the last time round there is nothing to trade
+        t = trade_rows[d] if d < D else np.int64(T)
+        used = book.trade_count[0]
+        if used + 2 * N > trades.shape[0]:  # a coin may leave on the way, and then be traded
+            grown = np.empty((2 * used + 2 * N, TRADE_COLUMNS))
+            # A loop: for a slice that takes an array numba compiles the words of its error, for seconds.
+            for k in range(used):
+                for column in range(TRADE_COLUMNS):
+                    grown[k, column] = trades[k, column]
+            trades = grown
+        equity = step_nb(market, fees, coin_params, sim_params, book, ledger, trades, row, t)
+        row = t
+        if d == D or counters[LIQUIDATED_ROW] >= 0:
+            continue
+        # 2. Trade
+        ledger.untradable_weight[d] = plan_nb(
+            weights[d],
+            units,
+            equity,
+            mid[t],
+            market.tradable[t],
+            lot_scale,
+            sim_params.min_notional_usd,
+            sim_params.band_frac,
+            sim_params.renormalise,
+            orders,
+            outcomes,
+        )
+        day = fees.day[t]
+        rate = fee_rate_nb(
+            fees.rate[t], fees.thresholds_usd, fees.referral_frac, book.volume, day, book.total_volume[0]
+        )
+        traded_usd = 0.0
+        for i in range(N):
+            outcome = outcomes[i]
+            if outcome == ORDER:
+                order = orders[i]
+                price = mid[t, i]
+                fill, fee, spread, impact = execute_nb(
+                    order, price, market, t, i, rate, coin_params, sim_params, flows[t], coin_flows[i]
+                )
+                after = round_lot_nb(units[i] + order, lot_scale[i])
+                reason = np.int64(reason_nb(units[i], after))
+                book_fill_nb(book, trades, t, i, order, after, price, fill, fee, spread, impact, reason, day)
+                traded_usd += abs(order) * price
+            elif outcome == BELOW_MINIMUM:
+                counters[SKIPPED_MINIMUM] += 1
+            elif outcome == INSIDE_BAND:
+                counters[SKIPPED_BAND] += 1
+            elif outcome == UNTRADABLE:
+                counters[UNTRADABLE_ORDERS] += 1
+        ledger.turnover[d] = traded_usd / equity if equity > 0.0 else 0.0
+        counters[DECISIONS] += 1
+    return trades[: book.trade_count[0]]
 
 
 # ------------------------------------------------------------------------------------------------------ many books
@@ -436,7 +468,7 @@ def simulate_nb(tape, fees, table, rules, weights, trade_rows):
 # Columns of `batch_nb`'s output; the flows' totals follow from TOTALS on, in the order of the flows.
 END, CAGR, VOLATILITY, SHARPE, SORTINO, MAX_DRAWDOWN, TURNOVER, GROSS_MEAN, NET_MEAN = 0, 1, 2, 3, 4, 5, 6, 7, 8
 UNTRADABLE_WEIGHT, TRADES, TOTALS = 9, 10, 11
-FIGURES = 16
+METRICS = 16
 
 
 class Intervals(NamedTuple):
@@ -483,20 +515,20 @@ def known_prices_nb(mid, stale_hours):
 
 
 @jit
-def fills_nb(tape, rows, half_spread_frac):
+def fills_nb(market, rows, half_spread_frac):
     """Fill prices of a buy and of a sell at `rows`, (D, N) each, before impact."""
     D = rows.shape[0]
-    N = tape.mid.shape[1]
-    quoted = tape.bid.shape[0] > 0
+    N = market.mid.shape[1]
+    quoted = market.bid.shape[0] > 0
     buy = np.empty((D, N))
     sell = np.empty((D, N))
     for d in range(D):
         t = rows[d]
         for i in range(N):
-            bid = tape.bid[t, i] if quoted else np.nan
-            ask = tape.ask[t, i] if quoted else np.nan
-            buy[d, i] = fill_price_nb(1.0, tape.mid[t, i], bid, ask, half_spread_frac)
-            sell[d, i] = fill_price_nb(-1.0, tape.mid[t, i], bid, ask, half_spread_frac)
+            bid = market.bid[t, i] if quoted else np.nan
+            ask = market.ask[t, i] if quoted else np.nan
+            buy[d, i] = fill_price_nb(1.0, market.mid[t, i], bid, ask, half_spread_frac)
+            sell[d, i] = fill_price_nb(-1.0, market.mid[t, i], bid, ask, half_spread_frac)
     return buy, sell
 
 
@@ -597,13 +629,13 @@ def check_sparse_nb(indptr, coins, weights, limit, every, traded):
 
 
 @jit
-def summarise_nb(daily, figures):
+def summarise_nb(daily, metrics):
     """Fill in what follows from the equity at each day's decision hour, (days,); formulas of ``metrics.py``."""
     days = daily.shape[0] - 1
-    figures[CAGR] = np.nan
-    figures[VOLATILITY] = np.nan
-    figures[SHARPE] = np.nan
-    figures[SORTINO] = np.nan
+    metrics[CAGR] = np.nan
+    metrics[VOLATILITY] = np.nan
+    metrics[SHARPE] = np.nan
+    metrics[SORTINO] = np.nan
     if days < 1:
         return
     growth = 1.0
@@ -618,9 +650,9 @@ def summarise_nb(daily, figures):
         if change < 0.0:
             downside += change * change
     mean = total / days
-    figures[CAGR] = -1.0 if lost else growth ** (365.0 / days) - 1.0
+    metrics[CAGR] = -1.0 if lost else growth ** (365.0 / days) - 1.0
     if downside > 0.0:
-        figures[SORTINO] = mean / np.sqrt(downside / days) * np.sqrt(365.0)
+        metrics[SORTINO] = mean / np.sqrt(downside / days) * np.sqrt(365.0)
     if days < 2:
         return
     squares = 0.0
@@ -628,9 +660,9 @@ def summarise_nb(daily, figures):
         change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
         squares += (change - mean) ** 2
     deviation = np.sqrt(squares / (days - 1))
-    figures[VOLATILITY] = deviation * np.sqrt(365.0)
+    metrics[VOLATILITY] = deviation * np.sqrt(365.0)
     if deviation > 0.0:
-        figures[SHARPE] = mean / deviation * np.sqrt(365.0)
+        metrics[SHARPE] = mean / deviation * np.sqrt(365.0)
 
 
 @jit
@@ -747,9 +779,7 @@ def trade_nb(
                         moved = impact_shift_nb(order, fill, price, impact, d, i)
                         impacts += abs(order) * abs(moved)
                         fill += moved
-                    u += order
-                    if lot_scale[i] > 0.0:
-                        u = np.rint(u * lot_scale[i]) / lot_scale[i]
+                    u = round_lot_nb(u + order, lot_scale[i])
                     units[s, i] = u
                     filled_usd += abs(order) * fill
                     spent += order * fill
@@ -798,61 +828,79 @@ def add_paths_nb(side, count, listed, sign, s, units, block, paths, hours, total
 
 
 @jit
-def liquidate_nb(market, d, h, held, units, carried, block, tape, fee_rate, table, rules, figures, counters):
+def liquidate_nb(
+    intervals, d, h, held, units, carried, block, market, fee_rate, coin_params, sim_params, metrics, counters
+):
     """Step 4 where the margin is gone: close all positions at hour `h` of interval `d`; returns the cash left."""
-    row = market.rows[d] + h
-    hours = market.rows[d + 1] - market.rows[d]
+    row = intervals.rows[d] + h
+    hours = intervals.rows[d + 1] - intervals.rows[d]
     cash = carried[h]
-    flows = figures[TOTALS : TOTALS + FLOW_COLUMNS]
+    flows = metrics[TOTALS : TOTALS + FLOW_COLUMNS]
     unused = np.zeros(FLOW_COLUMNS)
     for k in range(held.shape[0]):
         i = np.int64(held[k])  # as in `simulate_nb`, so that `execute_nb` is compiled once
         u = units[i]
-        figures[TRADES] += 1
-        if market.value[block + i * hours + h] == 0.0:  # settled earlier in this interval
+        metrics[TRADES] += 1
+        if intervals.value[block + i * hours + h] == 0.0:  # settled earlier in this interval
             counters[DELISTINGS] += 1
-            flows[FUNDING_COST] += u * market.exit_funding[d, i]
+            flows[FUNDING_COST] += u * intervals.exit_funding[d, i]
             continue
-        flows[FUNDING_COST] -= u * market.carried[block + i * hours + h]
-        fill, fee, _, _ = execute_nb(-u, market.price[row, i], tape, row, i, fee_rate, table, rules, flows, unused)
+        flows[FUNDING_COST] -= u * intervals.carried[block + i * hours + h]
+        fill, fee, _, _ = execute_nb(
+            -u, intervals.price[row, i], market, row, i, fee_rate, coin_params, sim_params, flows, unused
+        )
         cash += u * fill - fee
     counters[LIQUIDATED_ROW] = row
     return cash
 
 
 @jit
-def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, book_step, figures, counters, daily):
-    """Run S books over one market, every book of a day before the next day, so that the day's prices stay in the cache.
+def batch_nb(
+    intervals,
+    impact,
+    market,
+    fees,
+    coin_params,
+    sim_params,
+    indptr,
+    coins,
+    weights,
+    book_step,
+    metrics,
+    counters,
+    daily,
+):
+    """Run S books over one panel, every book of a day before the next day, so that the day's prices stay in the cache.
 
     The rules are `simulate_nb`'s; only what a metric needs is kept.
 
     Parameters
     ----------
-    market : Intervals
+    intervals : Intervals
     impact : None, or the venue's impact prices of a buy and a sell at r[d], (D, N) or (0, 0), and impact_frac and
         impact_reference_usd
-    tape : MarketData
+    market : MarketData
     fees : Fees
-    table : CoinParams
-    rules : SimParams
+    coin_params : CoinParams
+    sim_params : SimParams
     indptr, coins, weights : (rows + 1,) int64, (K,) uint32, (K,) float64
         Weights of book ``s`` at decision ``d`` are the entries from ``indptr[row]`` up to the next; a coin without one
         is 0.
     book_step : int
         Rows from a book to the next: ``row = s * book_step + d``, or, when it is 0, ``d * S + s``: decisions first.
-    figures, counters, daily : (S, FIGURES) float64, (S, COUNTERS) int64, (S, days) float64
+    metrics, counters, daily : (S, METRICS) float64, (S, COUNTERS) int64, (S, days) float64
         Filled in.
     """
-    S = figures.shape[0]
-    D, N = market.mid.shape
+    S = metrics.shape[0]
+    D, N = intervals.mid.shape
     longest = 0
     for d in range(D):
-        longest = max(longest, market.rows[d + 1] - market.rows[d])
+        longest = max(longest, intervals.rows[d + 1] - intervals.rows[d])
     worst_maintenance = 0.0
     for i in range(N):
         steepest = 0.0
-        for k in range(table.margin_step.shape[1]):
-            steepest += table.margin_step[i, k]
+        for k in range(coin_params.margin_step.shape[1]):
+            steepest += coin_params.margin_step[i, k]
         worst_maintenance = max(worst_maintenance, steepest)
     # Volume matters only where it decides a fee; a year of days a book is not worth keeping otherwise.
     tracked = fees.thresholds_usd.shape[0] > 1 or fees.referral_frac > 0.0
@@ -861,8 +909,8 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
     units = np.zeros((S, N))
     held = np.zeros((S, N), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
     held_count = np.zeros(S, dtype=np.int64)
-    cash = np.full(S, rules.initial_equity_usd)
-    peak = np.full(S, rules.initial_equity_usd)
+    cash = np.full(S, sim_params.initial_equity_usd)
+    peak = np.full(S, sim_params.initial_equity_usd)
     deepest = np.zeros(S)
     seen = np.zeros(N, dtype=np.int64)
     stamp = 0
@@ -873,28 +921,28 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
     equities = np.zeros(longest)
     gross = np.zeros(longest)
     net = np.zeros(longest)
-    figures[:] = 0.0
+    metrics[:] = 0.0
     counters[:] = 0
     counters[:, LIQUIDATED_ROW] = -1
-    daily[:] = rules.initial_equity_usd
+    daily[:] = sim_params.initial_equity_usd
     # A view of an array, or a look into a record, counts a reference: an atomic addition, for which threads wait for
     # one another. It took a third of the time. So the loop looks into arrays by their indices, and at nothing else.
     m_rows, m_value, m_carried, m_carries, m_daily_slot = (
-        market.rows,
-        market.value,
-        market.carried,
-        market.carries,
-        market.daily_slot,
+        intervals.rows,
+        intervals.value,
+        intervals.carried,
+        intervals.carries,
+        intervals.daily_slot,
     )
-    m_mid, m_buy, m_sell, m_tradable = market.mid, market.buy, market.sell, market.tradable
-    m_exit_value, m_exit_carried, m_exit_funding = market.exit_value, market.exit_carried, market.exit_funding
-    m_settled = market.settled
-    lot_scale, f_rate = table.lot_scale, fees.rate
+    m_mid, m_buy, m_sell, m_tradable = intervals.mid, intervals.buy, intervals.sell, intervals.tradable
+    m_exit_value, m_exit_carried, m_exit_funding = intervals.exit_value, intervals.exit_carried, intervals.exit_funding
+    m_settled = intervals.settled
+    lot_scale, f_rate = coin_params.lot_scale, fees.rate
     min_notional_usd, band_frac, margin, renormalise = (
-        rules.min_notional_usd,
-        rules.band_frac,
-        rules.margin,
-        rules.renormalise,
+        sim_params.min_notional_usd,
+        sim_params.band_frac,
+        sim_params.margin,
+        sim_params.renormalise,
     )
     for d in range(D):
         start = m_rows[d]
@@ -913,8 +961,8 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
                     s, held_count[s], held, units, d - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
                 )
                 cash[s] += brought
-                figures[s, TOTALS + FUNDING_COST] += paid
-                figures[s, TRADES] += gone
+                metrics[s, TOTALS + FUNDING_COST] += paid
+                metrics[s, TRADES] += gone
                 counters[s, DELISTINGS] += gone
             equity = cash[s] + value
             row = s * book_step + d if book_step > 0 else d * S + s
@@ -929,7 +977,7 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
             scale = 1.0
             if renormalise:
                 entries = slice(indptr[row], indptr[row + 1])
-                scale = renormalised_nb(coins[entries], weights[entries], market.tradable[d])
+                scale = renormalised_nb(coins[entries], weights[entries], intervals.tradable[d])
             longs, shorts, spent, fee, spread, moved, traded_usd, filled_usd, trades, blocked = trade_nb(
                 s,
                 held_count[s],
@@ -965,14 +1013,14 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
                 held[s, longs + k] = kept[1, k]
             held_count[s] = count
             cash[s] -= spent
-            figures[s, TOTALS + FEE_COST] += fee
-            figures[s, TOTALS + SPREAD_COST] += spread
-            figures[s, TOTALS + IMPACT_COST] += moved
-            figures[s, TRADES] += trades
-            figures[s, UNTRADABLE_WEIGHT] += blocked
+            metrics[s, TOTALS + FEE_COST] += fee
+            metrics[s, TOTALS + SPREAD_COST] += spread
+            metrics[s, TOTALS + IMPACT_COST] += moved
+            metrics[s, TRADES] += trades
+            metrics[s, UNTRADABLE_WEIGHT] += blocked
             counters[s, DECISIONS] += 1
             if equity > 0.0:
-                figures[s, TURNOVER] += traded_usd / equity
+                metrics[s, TURNOVER] += traded_usd / equity
             # 3. Funding and the prices of the interval
             for h in range(hours):
                 long_usd[h] = 0.0
@@ -996,8 +1044,8 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
                         i = held[s, k]
                         maintenance += maintenance_nb(
                             abs(units[s, i]) * m_value[block + i * hours + h],
-                            table.margin_floor_usd[i],
-                            table.margin_step[i],
+                            coin_params.margin_floor_usd[i],
+                            coin_params.margin_step[i],
                         )
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
                         called = start + h
@@ -1006,18 +1054,18 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
                             fees.rate[called], fees.thresholds_usd, fees.referral_frac, volume[s], day, total_volume[s]
                         )
                         cash[s] = liquidate_nb(
-                            market,
+                            intervals,
                             d,
                             h,
                             held[s, :count],
                             units[s],
                             carried,
                             block,
-                            tape,
+                            market,
                             rate,
-                            table,
-                            rules,
-                            figures[s],
+                            coin_params,
+                            sim_params,
+                            metrics[s],
                             counters[s],
                         )
                         held_count[s] = 0
@@ -1045,27 +1093,27 @@ def batch_nb(market, impact, tape, fees, table, rules, indptr, coins, weights, b
                     daily[s, m_daily_slot[start + h]] = equity
             peak[s] = top
             deepest[s] = low
-            figures[s, GROSS_MEAN] += gross_sum
-            figures[s, NET_MEAN] += net_sum
-            figures[s, END] = equities[hours - 1]
+            metrics[s, GROSS_MEAN] += gross_sum
+            metrics[s, NET_MEAN] += net_sum
+            metrics[s, END] = equities[hours - 1]
     for s in range(S):
         brought, value, paid, gone = close_interval_nb(
             s, held_count[s], held, units, D - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
         )
-        figures[s, TOTALS + FUNDING_COST] += paid
-        figures[s, TRADES] += gone
+        metrics[s, TOTALS + FUNDING_COST] += paid
+        metrics[s, TRADES] += gone
         counters[s, DELISTINGS] += gone
         if counters[s, LIQUIDATED_ROW] >= 0:
-            figures[s, END] = cash[s]
-        figures[s, MAX_DRAWDOWN] = deepest[s]
-        figures[s, TURNOVER] /= counters[s, DECISIONS]
-        figures[s, UNTRADABLE_WEIGHT] /= counters[s, DECISIONS]
-        figures[s, GROSS_MEAN] /= market.rows[D] - market.rows[0]
-        figures[s, NET_MEAN] /= market.rows[D] - market.rows[0]
-        figures[s, TOTALS + PRICE_PNL] = figures[s, END] - rules.initial_equity_usd
+            metrics[s, END] = cash[s]
+        metrics[s, MAX_DRAWDOWN] = deepest[s]
+        metrics[s, TURNOVER] /= counters[s, DECISIONS]
+        metrics[s, UNTRADABLE_WEIGHT] /= counters[s, DECISIONS]
+        metrics[s, GROSS_MEAN] /= intervals.rows[D] - intervals.rows[0]
+        metrics[s, NET_MEAN] /= intervals.rows[D] - intervals.rows[0]
+        metrics[s, TOTALS + PRICE_PNL] = metrics[s, END] - sim_params.initial_equity_usd
         for column in (SPREAD_COST, IMPACT_COST, FEE_COST, FUNDING_COST):
-            figures[s, TOTALS + PRICE_PNL] += figures[s, TOTALS + column]
-        summarise_nb(daily[s], figures[s])
+            metrics[s, TOTALS + PRICE_PNL] += metrics[s, TOTALS + column]
+        summarise_nb(daily[s], metrics[s])
 
 
 @jit

@@ -1,58 +1,67 @@
-"""Pure functions of return and equity arrays; a year is 365 days.
+"""Performance metrics of returns and equity: the one home of their formulas; a year is 365 days.
 
-Formulas are QuantStats' (0.0.86, ``periods_per_year=365``, risk-free rate 0), with which tests compare them. All take
-daily simple returns, ``(D,)`` without NaN, and give NaN where a statistic is not defined.
+Formulas are QuantStats' (0.0.86, ``periods_per_year=365``, risk-free rate 0), with which tests compare them, and the
+kernel's :func:`~engine.simulation.kernel.summarise_nb` with them. All take daily simple returns without NaN, time last,
+``(..., D)``, and give a float for one column of returns and an array, ``(...)``, for many; NaN where a statistic is not
+defined.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
 from engine.clock import DAYS_PER_YEAR
 
+#: An annual volatility or Sharpe ratio over the daily one.
+ANNUAL = float(np.sqrt(DAYS_PER_YEAR))
+
 
 def daily_returns(equity: np.ndarray) -> np.ndarray:
-    """Equity over that of the day before, minus 1, (D - 1,), from one value a day, (D,).
+    """Equity over that of the day before, minus 1, (..., D - 1), from one value a day, (..., D).
 
     Once equity is gone there is nothing to grow: a return on it has no meaning, so it is 0.
     """
-    before = equity[:-1]
+    before = equity[..., :-1]
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(before > 0.0, equity[1:] / before - 1.0, 0.0)
+        return np.where(before > 0.0, equity[..., 1:] / before - 1.0, 0.0)
 
 
-def total_return(start: float, end: float) -> float:
+def total_return(start: float, end: Any) -> Any:
     """``end / start - 1``."""
-    return float(end / start - 1.0)
+    return end / start - 1.0
 
 
-def cagr(returns: np.ndarray) -> float:
+def cagr(returns: np.ndarray) -> Any:
     """Compound annual growth: ``prod(1 + r) ** (365 / days) - 1``; -1 once everything is lost."""
-    if len(returns) == 0:
-        return float("nan")
-    if (returns <= -1.0).any():  # and two such days are no gain, as their product would have it
-        return -1.0
-    with np.errstate(over="ignore"):
-        return float(np.prod(1.0 + returns) ** (DAYS_PER_YEAR / len(returns)) - 1.0)
+    days = returns.shape[-1]
+    if days == 0:
+        return _plain(np.full(returns.shape[:-1], np.nan))
+    with np.errstate(over="ignore", invalid="ignore"):
+        growth = np.prod(1.0 + returns, axis=-1) ** (DAYS_PER_YEAR / days) - 1.0
+    # Two days that lose more than everything are no gain, as their product would have it.
+    return _plain(np.where((returns <= -1.0).any(axis=-1), -1.0, growth))
 
 
-def volatility(returns: np.ndarray) -> float:
+def volatility(returns: np.ndarray) -> Any:
     """``std(ddof=1) * sqrt(365)``."""
-    return float(np.std(returns, ddof=1) * np.sqrt(DAYS_PER_YEAR)) if len(returns) > 1 else float("nan")
+    return _plain(_deviation(returns) * ANNUAL)
 
 
-def sharpe(returns: np.ndarray) -> float:
+def sharpe(returns: np.ndarray) -> Any:
     """``mean / std(ddof=1) * sqrt(365)``."""
-    deviation = np.std(returns, ddof=1) if len(returns) > 1 else 0.0
-    return float(np.mean(returns) / deviation * np.sqrt(DAYS_PER_YEAR)) if deviation > 0.0 else float("nan")
+    deviation = _deviation(returns)
+    return _ratio(np.mean(returns, axis=-1) if returns.shape[-1] else deviation, deviation) * ANNUAL
 
 
-def sortino(returns: np.ndarray) -> float:
+def sortino(returns: np.ndarray) -> Any:
     """``mean / sqrt(sum(min(r, 0) ** 2) / days) * sqrt(365)``."""
-    if len(returns) == 0:
-        return float("nan")
-    downside = np.sqrt(np.sum(np.minimum(returns, 0.0) ** 2) / len(returns))
-    return float(np.mean(returns) / downside * np.sqrt(DAYS_PER_YEAR)) if downside > 0.0 else float("nan")
+    days = returns.shape[-1]
+    if days == 0:
+        return _plain(np.full(returns.shape[:-1], np.nan))
+    downside = np.sqrt(np.sum(np.minimum(returns, 0.0) ** 2, axis=-1) / days)
+    return _ratio(np.mean(returns, axis=-1), downside) * ANNUAL
 
 
 def drawdown(equity: np.ndarray, initial: float) -> np.ndarray:
@@ -66,6 +75,22 @@ def max_drawdown(equity: np.ndarray, initial: float) -> float:
     return float(np.min(drawdown(equity, initial), initial=0.0))
 
 
-def calmar(annual_growth: float, deepest: float) -> float:
+def calmar(annual_growth: Any, deepest: Any) -> Any:
     """CAGR over the size of the deepest drawdown."""
-    return annual_growth / abs(deepest) if deepest < 0.0 else float("nan")
+    return _ratio(annual_growth, np.abs(deepest))
+
+
+def _deviation(returns: np.ndarray) -> Any:
+    if returns.shape[-1] < 2:
+        return np.full(returns.shape[:-1], np.nan)
+    return np.std(returns, axis=-1, ddof=1)
+
+
+def _ratio(value: Any, scale: Any) -> Any:
+    """``value / scale`` where the scale is positive, else NaN."""
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        return _plain(np.where(scale > 0.0, np.divide(value, scale), np.nan))
+
+
+def _plain(values: Any) -> Any:
+    return values if np.ndim(values) else float(values)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from engine.clock import DAYS_PER_YEAR
 from engine.config import Execution, RunConfig
 from engine.panel import Panel
+from engine.simulation import metrics
 
 _HOURS_PER_DAY = 24
 
@@ -79,7 +79,7 @@ def _volatility_scale(books: np.ndarray, rows: np.ndarray, panel: Panel, config:
             window = change[row - _HOURS_PER_DAY - _HOURS_PER_DAY * np.arange(days)]
             # A vector by a matrix for each book, never books by a matrix: its bits must not depend on their number.
             returns = np.matmul(held[:, place, None, :], window.T)[:, 0]
-            sigma[:, place] = returns.std(axis=1, ddof=1) * np.sqrt(DAYS_PER_YEAR)
+            sigma[:, place] = metrics.volatility(returns)
     gross = np.abs(held).sum(axis=2)
     scale = np.ones_like(sigma)
     moves = (sigma > 0.0) & (gross > 0.0)

@@ -48,6 +48,13 @@ def lot_scales(sz_decimals: np.ndarray, execution: Execution) -> np.ndarray:
     return np.where(known, 10.0 ** np.where(known, sz_decimals, 0.0), 0.0)
 
 
+def round_lot(units: float, sz_decimals: int | None) -> float:
+    """`units`, a sum of whole lots of ``10 ** -sz_decimals``, without the dust of the sum; as they are for None."""
+    from engine.simulation.kernel import round_lot_nb
+
+    return float(round_lot_nb(float(units), 0.0 if sz_decimals is None else 10.0**sz_decimals))
+
+
 def plan_orders(
     weights: Mapping[str, float],
     units: Mapping[str, float],

@@ -20,10 +20,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from engine.atomic_io import LOCK, locked, replacing
-from engine.clock import DAYS_PER_YEAR, UNIT
+from engine.clock import UNIT
 from engine.errors import DataError, join_first
 from engine.provenance import to_json
 from engine.simulation.batch import metric_names
+from engine.simulation.metrics import ANNUAL
 from engine.sweeps.grid import Grid
 from engine.sweeps.study import ERROR, PAGE, RECORD, RETURNS, TABLE, TEXTS, VERDICT, Study
 from engine.sweeps.tasks import Outcome
@@ -122,7 +123,7 @@ class Results:
     def _keep(self, positions: np.ndarray, head: pa.Table, rows: np.ndarray) -> None:
         self.done[positions] = self.ran[positions] = True
         if "sharpe" in head.column_names:
-            self.sharpe[positions] = head["sharpe"].to_numpy()[rows] / np.sqrt(DAYS_PER_YEAR)
+            self.sharpe[positions] = head["sharpe"].to_numpy()[rows] / ANNUAL
 
     def missing(self) -> np.ndarray:
         """Rows of the sets that have no result yet."""
@@ -144,7 +145,7 @@ class Results:
         self.done[rows] = True
         self.ran[rows] = [error == "" for error in outcome.errors]
         if "sharpe" in columns:
-            self.sharpe[rows] = columns["sharpe"] / np.sqrt(DAYS_PER_YEAR)
+            self.sharpe[rows] = columns["sharpe"] / ANNUAL
 
     def _write(self, table: pa.Table) -> None:
         name = hashlib.sha256(table["key"].to_numpy().tobytes()).hexdigest()[:16]

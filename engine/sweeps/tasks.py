@@ -19,8 +19,9 @@ from engine.errors import HlbtError
 from engine.oracles.base import Oracle, ScoreOracle, shares_scores, weight_matrix
 from engine.oracles.loading import build_oracle
 from engine.panel import Panel
+from engine.simulation import metrics
 from engine.simulation.backtest import decisions_of
-from engine.simulation.batch import Prepared, daily_returns_of, prepare, run_books
+from engine.simulation.batch import Prepared, prepare, run_books
 from engine.weights import SparseWeights, validate_weights
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def run_task(space: Workspace, task: Task) -> Outcome:
     returns = None
     if task.returns:
         returns = np.full((len(errors), len(prepared.days)), np.nan)
-        returns[rows] = daily_returns_of(daily)
+        returns[rows] = metrics.daily_returns(daily)
         returns[[bool(error) for error in errors]] = np.nan
     return Outcome(task, full, errors, returns, prepared.days)
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from engine.clock import DAYS_PER_YEAR
 from engine.errors import DataError
+from engine.simulation import metrics
 from engine.validation.statistics import checked_returns, moments
 
 #: Columns whose resampled means are in memory at once: 1,000 resamples of them take 33 MB.
@@ -89,19 +89,14 @@ def bootstrap_intervals(
     values = np.asarray(returns, dtype=np.float64)
     length = block_length(values)
     drawn = values[_draws(len(values), length, resamples, seed)]
-    mean, deviation = drawn.mean(axis=1), drawn.std(axis=1, ddof=1)
-    sharpe = np.divide(mean, deviation, out=np.zeros_like(mean), where=deviation > 0.0) * np.sqrt(DAYS_PER_YEAR)
-    # Once everything is lost nothing grows, as in metrics.cagr.
-    growth = np.where((drawn > -1.0).all(axis=1), np.prod(1.0 + drawn, axis=1), 0.0)
-    with np.errstate(over="ignore"):
-        cagr = growth ** (DAYS_PER_YEAR / len(values)) - 1.0
+    sharpe = np.nan_to_num(metrics.sharpe(drawn))  # a constant resample has shown nothing
     tails = (0.5 - confidence / 2.0, 0.5 + confidence / 2.0)
 
     def interval(of: np.ndarray) -> tuple[float, float]:
         low, high = np.quantile(of, tails)
         return float(low), float(high)
 
-    return Intervals(length, confidence, interval(sharpe), interval(cagr), interval(mean))
+    return Intervals(length, confidence, interval(sharpe), interval(metrics.cagr(drawn)), interval(drawn.mean(axis=1)))
 
 
 def superior_sets(

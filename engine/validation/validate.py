@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.clock import DAYS_PER_YEAR, HOUR
+from engine.clock import HOUR
 from engine.errors import DataError
 from engine.panel import Panel
 from engine.provenance import code_digest, to_json
 from engine.runs import BENCHMARK
 from engine.simulation import metrics
 from engine.simulation.costs import scheduled_rates, stressed_half_spread
+from engine.simulation.metrics import ANNUAL
 from engine.sweeps.study import Study
 from engine.sweeps.trials import TrialCount
 from engine.validation.bootstrap import Superiority, block_length, superior_sets
@@ -38,7 +39,6 @@ from engine.validation.statistics import probability_of_backtest_overfitting as 
 from engine.validation.thresholds import Thresholds
 from engine.validation.verdict import Verdict
 
-ANNUAL = float(np.sqrt(DAYS_PER_YEAR))
 #: A set with returns on fewer of the days than this is left out of what compares sets day by day.
 LEAST_COVERAGE = 0.9
 #: Most splits whose figures are listed one by one.

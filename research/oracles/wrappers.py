@@ -16,8 +16,9 @@ import pandas as pd
 
 from engine import Oracle, Panel
 from engine.clock import HOUR
-from engine.errors import OracleError, did_you_mean, join_first
+from engine.errors import OracleError, WeightsError, did_you_mean
 from engine.oracles.loading import as_oracle
+from engine.weights import align_coins
 from research.oracles.cross_section import mean_of_known
 from research.oracles.published_scores import check_number
 
@@ -31,11 +32,10 @@ def inner_weights(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
     frame = oracle.weight_matrix(panel, decisions)
     if not isinstance(frame, pd.DataFrame) or not frame.index.equals(decisions):
         raise OracleError(f"{type(oracle).__name__}.weight_matrix must return a frame with one row for each decision.")
-    strange = [str(coin) for coin in frame.columns if coin not in set(panel.coins)]
-    if strange:
-        raise OracleError(f"{type(oracle).__name__} weighs coins that the panel lacks: {join_first(strange)}.")
-    values = frame.reindex(columns=list(panel.coins), fill_value=0.0).to_numpy(dtype=np.float64)
-    return np.array(values, order="C")
+    try:
+        return align_coins(frame, panel)
+    except WeightsError as error:
+        raise OracleError(f"{type(oracle).__name__}: {error}") from error
 
 
 @dataclass(frozen=True)

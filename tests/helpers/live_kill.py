@@ -15,7 +15,7 @@ from engine import cli
 from engine.config import Execution
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
-from engine.live.session import Session  # noqa: F401
+from engine.live.venue import Venue  # noqa: F401
 from engine.simulation.sizing import plan_orders
 
 # What the first plan compiles and imports, every child then has.

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from engine import RunConfig
-from engine.live.executor import Policy
+from engine.live.orders import Policy
 from engine.live.risk_limits import Limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.oracles.loading import bound_parameters, load_oracle, oracle_code

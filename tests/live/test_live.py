@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import pytest
 from engine import HyperLiquidDEX, PortfolioManager
 from engine.data.api_client import RetryPolicy
 from engine.errors import LiveError
-from engine.live.executor import Policy
 from engine.live.journal import Journal
+from engine.live.orders import Policy
 from engine.oracles.fixed_weights import FixedWeights
 from helpers.effort import some
 from helpers.hyperliquid_faults import REJECTS
@@ -364,22 +365,21 @@ def test_openings_are_held_back_while_reductions_fail(world: World, run: Run) ->
 
 def test_mainnet_needs_a_confirmation(world: World, run: Run) -> None:
     done = run(world.rebalance(BOOK, "--network", "mainnet"))
-    assert done.code == 1 and "--yes-mainnet" in done.err and not world.server.asked("order")
+    assert (
+        done.code == 1 and "Non-interactive session: pass --yes-mainnet" in done.err and not world.server.asked("order")
+    )
     done = run(world.rebalance(BOOK, "--network", "mainnet", "--yes-mainnet"))
     assert done.code == 0, done.err
 
 
-def test_the_dead_mans_switch_is_tried_and_its_refusal_recorded(world: World, run: Run) -> None:
+def test_a_scheduled_cancel_of_the_owner_is_left_alone(world: World, run: Run) -> None:
+    """Every order of ours is IOC, so there is nothing of ours to cancel; the owner's stop orders may depend on it."""
+    account = world.server.account(MASTER.address)
+    account.volume = Decimal(2_000_000)
+    account.cancel_at = at = world.server.now + 3_600_000
     assert run(world.rebalance({"BTC": 0.5})).code == 0
-    entries = [entry for entry in world.entries() if entry["kind"] == "dead_man"]
-    assert "1000000" in entries[0]["refused"] and len(entries) == 1
-    from decimal import Decimal
-
-    world.server.account(MASTER.address).volume = Decimal(2_000_000)
-    assert run(world.rebalance({"BTC": 0.4})).code == 0
-    entries = [entry for entry in world.entries() if entry["kind"] == "dead_man"][1:]
-    assert [(entry["on"], entry["refused"]) for entry in entries] == [(True, ""), (False, "")]
-    assert world.server.account(MASTER.address).cancel_at is None
+    assert run(world.words("flatten", "book", "--execute")).code == 0
+    assert account.cancel_at == at and not world.server.asked("scheduleCancel")
 
 
 def test_the_predecessors_quick_start(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

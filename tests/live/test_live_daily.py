@@ -168,7 +168,7 @@ def test_the_live_path_loads_no_plotting_and_no_vectorbt(world: World) -> None:
 def test_a_paper_account_on_the_cache_alone_is_the_backtest(run: Run, sample_cache: Path, tmp_path: Path) -> None:
     """A command a day, without an exchange: what the paper account has in the end is what the backtest says."""
     from engine import backtest, load_panel, weight_matrix
-    from engine.live.session import from_spec
+    from engine.live.targets import from_spec
 
     spec = momentum_spec(tmp_path, sample_cache)
     start = load_panel(sample_cache).index[0] + pd.Timedelta(days=30)
@@ -181,7 +181,7 @@ def test_a_paper_account_on_the_cache_alone_is_the_backtest(run: Run, sample_cac
         assert "SYNTHETIC" in " ".join(done.json["session_notes"])
     strategy = from_spec(spec, None)
     panel = load_panel(sample_cache, end=decisions[-1])
-    result = backtest(panel, weight_matrix(strategy.oracle, panel, decisions.as_unit("ms")), strategy.config)
+    result = backtest(panel, weight_matrix(strategy.targets.oracle, panel, decisions.as_unit("ms")), strategy.config)
     account = PaperDEX(panel, strategy.config, tmp_path / "live" / "momentum-paper.json")
     assert account.finish().iloc[-1] == pytest.approx(result.equity.iloc[-1], rel=1e-12)
     orders = [trade for trade in account.trades if trade.reason != "delisting"]

@@ -15,8 +15,8 @@ from engine.errors import DataError, LiveError, SpecError
 from engine.live.credentials import read_credentials
 from engine.live.journal import Journal
 from engine.live.orders import OrderRequest
-from engine.live.performance import drift, filled_orders
 from engine.live.spec import canonical, read_spec
+from engine.reporting.live_performance import drift, filled_orders
 from helpers.live_world import SECRET, Run, World, momentum_spec
 from helpers.panels import random_panel
 
@@ -144,7 +144,7 @@ def test_an_order_of_unknown_fate_is_in_the_status(world: World, run: Run) -> No
     order = {**vars(ORDER), "mid": 100_000.0}
     journal.append("intent", NOW, instant=NOW.isoformat(), expires_ms=1, orders=[order])
     done = run(["live", "status", "book", "--journal", str(world.journals)])
-    assert done.code == 0 and "Orders of unknown fate: 1" in done.out
+    assert done.code == 0 and "Orders of unknown status: 1" in done.out
 
 
 def test_the_price_of_a_resolved_order_is_that_of_its_fills() -> None:

@@ -18,9 +18,9 @@ BEFORE = {"BTC": 0.4, "ETH": -0.4, "DOGE": 0.2}
 #: A reduction, a flip and an opening: both phases, and a coin in both.
 AFTER = {"BTC": 0.2, "ETH": 0.3, "DOGE": 0.2, "RLB": -0.2}
 #: Entries of that rebalance, in their order.
-STEPS = ["plan", "dead_man", "intent", "answers", "leverage_set", "intent", "answers", "done", "fills"]
+STEPS = ["plan", "intent", "answers", "leverage_set", "intent", "answers", "done", "fills"]
 #: After one entry is as before the next, but for what is done in between: that is for `make test-full`.
-AFTER_ALL = range(len(STEPS)) if some(0, 1) else (2, 5, len(STEPS) - 1)
+AFTER_ALL = range(len(STEPS)) if some(0, 1) else (1, 4, len(STEPS) - 1)
 CASES = [(step, "before") for step in range(len(STEPS))] + [(step, "after") for step in AFTER_ALL]
 CASES += [(step, when) for step, kind in enumerate(STEPS) if kind == "intent" for when in ("torn", "in flight")]
 
@@ -75,7 +75,7 @@ def test_two_kills_in_a_row_and_a_changed_mind(world: World, run: Run, forks: Fo
     """Killed after sending, killed again while asking, then flattened: each order has been asked for, once placed."""
     from helpers.live_kill import run_and_die
 
-    for step in (3, 4):
+    for step in (2, 3):
         before = len(world.entries())
         child = forks.Process(target=run_and_die, args=(command(world, AFTER), before + step, "before"))
         child.start()

@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine import PaperDEX, PortfolioManager, RunConfig
+from engine import DEX, PaperDEX, PortfolioManager, RunConfig
 from engine.errors import DataError, LimitError, LiveError, WeightsError
 from engine.live.executor import cloid
 from engine.live.hyperliquid_format import tick_price
-from engine.live.journal import Journal
-from engine.live.live_panel import trade_instant, with_live_row
+from engine.live.journal import Journal, SentOrder
+from engine.live.live_panel import with_live_row
 from engine.live.orders import OrderRequest
 from engine.live.risk_limits import Limits
-from engine.live.session import next_run
+from engine.live.schedule import next_run, trade_instant
 from engine.oracles.fixed_weights import FixedWeights
 from helpers.effort import some
 from helpers.live_world import Run, World
@@ -117,14 +117,14 @@ def test_client_order_ids_are_a_function_of_what_decides_the_order() -> None:
 def test_a_torn_tail_is_cut_off_and_a_damaged_middle_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     journal = Journal(path)
-    journal.append("plan", NOW, equity_usd=1.0)
-    journal.append("done", NOW, equity_usd=2.0)
+    journal.append("refused", NOW, equity_usd=1.0)
+    journal.append("refused", NOW, equity_usd=2.0)
     whole = path.read_bytes()
     path.write_bytes(whole + b'{"n": 2, "kind": "intent", "ord')
     again = Journal(path)
-    assert [entry["kind"] for entry in again.entries] == ["plan", "done"]
-    again.append("plan", NOW, equity_usd=3.0)
-    assert [value for _, value in Journal(path).equities()] == [1.0, 2.0, 3.0]
+    assert [entry["kind"] for entry in again.entries] == ["refused", "refused"]
+    again.append("refused", NOW, equity_usd=3.0)
+    assert [record.equity_usd for record in Journal(path).state.equities] == [1.0, 2.0, 3.0]
     path.write_bytes(whole.replace(b'"kind"', b'"knid', 1))
     with pytest.raises(LiveError, match="line 1"):
         Journal(path)
@@ -139,9 +139,15 @@ def test_an_order_is_unresolved_until_its_fate_is_known() -> None:
     journal.append("intent", NOW, instant=instant.isoformat(), expires_ms=5, orders=[asdict(order)])
     answer = {"cloid": order.cloid, "fate": "unknown"}
     journal.append("answers", NOW, answers=[answer])
-    assert journal.unresolved() == [(order, 5)] and journal.attempts(instant) == {"BTC": 1}
+    state = journal.state
+    assert state.unresolved == {order.cloid: SentOrder(order, NOW, 5)}
+    assert state.attempts == {instant.isoformat(): {"BTC": 1}}
     journal.append("resolved", NOW, answers=[{**answer, "fate": "rejected"}])
-    assert journal.unresolved() == []
+    assert journal.state.unresolved == {} and state.unresolved  # a state of before stays what it was
+
+
+def test_an_exchange_is_six_methods() -> None:
+    assert DEX.__abstractmethods__ == {"markets", "clock_ms", "send", "find_order", "account", "fills"}
 
 
 # Time and data --------------------------------------------------------------------------------------------------------

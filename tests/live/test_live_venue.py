@@ -13,7 +13,8 @@ from engine import HyperLiquidDEX, PaperDEX, PortfolioManager
 from engine.errors import LiveError, UnreachableError
 from engine.live.journal import Journal, single_instance
 from engine.live.orders import OrderRequest
-from engine.live.session import Session, Venue, flat
+from engine.live.targets import flat, from_spec
+from engine.live.venue import Venue
 from engine.oracles.fixed_weights import FixedWeights
 from helpers.hyperliquid_info import TOO_MANY, Fault, Reply
 from helpers.hyperliquid_world import AGENT, MASTER, STRANGER
@@ -71,7 +72,7 @@ def test_the_address_of_the_other_network_is_refused(network: str, url: str) -> 
     with pytest.raises(LiveError, match="--network"):
         HyperLiquidDEX(network, base_url=url)
     with pytest.raises(LiveError, match="--network"):  # and no data are brought from there
-        Session(flat("book"), Venue(network=network, base_url=url), NOW)
+        Venue(network=network, base_url=url).sync(flat("book"), NOW)
 
 
 def test_the_own_address_of_a_network_is_accepted() -> None:
@@ -86,8 +87,6 @@ def test_the_own_address_of_a_network_is_accepted() -> None:
 
 def test_the_cache_never_gets_the_prices_of_the_test_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its address, spelt out, is as good as none: the data are the main network's."""
-    from engine.live.session import from_spec
-
     spec = momentum_spec(tmp_path, tmp_path / "cache")
     asked: list[object] = []
 
@@ -95,10 +94,10 @@ def test_the_cache_never_gets_the_prices_of_the_test_network(tmp_path: Path, mon
         asked.append(base_url)
         raise UnreachableError("no network in a test")
 
-    monkeypatch.setattr("engine.live.session.sync_api", sync)
+    monkeypatch.setattr("engine.live.venue.sync_api", sync)
     venue = Venue(network="testnet", base_url="https://api.hyperliquid-testnet.xyz")
     with pytest.raises(UnreachableError):
-        Session(from_spec(spec, None), venue, NOW).sync()
+        venue.sync(from_spec(spec, None), NOW)
     assert asked == [None]
 
 
@@ -218,26 +217,26 @@ def test_what_another_process_wrote_before_the_lock_is_known(world: World) -> No
 
 def test_a_journal_that_grows_under_a_run_stops_it(tmp_path: Path) -> None:
     one, other = Journal(tmp_path / "a.jsonl"), Journal(tmp_path / "a.jsonl")
-    one.append("plan", NOW, equity_usd=1.0)
-    with pytest.raises(LiveError, match="Somebody else"):
-        other.append("plan", NOW, equity_usd=2.0)
+    one.append("refused", NOW, equity_usd=1.0)
+    with pytest.raises(LiveError, match="Another process"):
+        other.append("refused", NOW, equity_usd=2.0)
     other.reload()
-    other.append("plan", NOW, equity_usd=2.0)
-    assert [value for _, value in Journal(tmp_path / "a.jsonl").equities()] == [1.0, 2.0]
+    other.append("refused", NOW, equity_usd=2.0)
+    assert equities(tmp_path / "a.jsonl") == [1.0, 2.0]
 
 
 def test_a_journal_that_is_gone_or_shorter_stops_the_run_that_knew_it(tmp_path: Path) -> None:
     """Its place was filled with zeros up to the length it had had, and orders went out on that."""
     path = tmp_path / "a.jsonl"
     journal = Journal(path)
-    journal.append("plan", NOW, equity_usd=1.0)
+    journal.append("refused", NOW, equity_usd=1.0)
     path.rename(tmp_path / "b.jsonl")
-    with pytest.raises(LiveError, match="Somebody else"):
-        journal.append("plan", NOW, equity_usd=2.0)
+    with pytest.raises(LiveError, match="Another process"):
+        journal.append("refused", NOW, equity_usd=2.0)
     journal.reload()
     assert journal.entries == []
-    journal.append("plan", NOW, equity_usd=3.0)
-    assert [value for _, value in Journal(path).equities()] == [3.0]
+    journal.append("refused", NOW, equity_usd=3.0)
+    assert equities(path) == [3.0]
 
 
 def test_a_loop_of_months_keeps_no_file_open(world: World) -> None:
@@ -251,6 +250,10 @@ def test_a_loop_of_months_keeps_no_file_open(world: World) -> None:
         manager = PortfolioManager(FixedWeights.of({"BTC": weight}), dex_of(world), journal=Journal(path))
         assert manager.manage_portfolio().complete
         assert held() == 0
+
+
+def equities(path: Path) -> list[float]:
+    return [record.equity_usd for record in Journal(path).state.equities]
 
 
 # Paper ----------------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from engine.errors import IncompleteError, LimitError, LiveError, OracleError, U
 from engine.live.journal import Journal
 from engine.live.orders import Market, OrderRequest, OrderResult
 from engine.live.risk_limits import Limits
-from engine.live.session import next_run
+from engine.live.schedule import next_run
 from engine.oracles.fixed_weights import FixedWeights
 from helpers.hyperliquid_info import REFUSED, Fault, Reply
 from helpers.hyperliquid_world import AGENT, GTC, MASTER, client, only
@@ -239,7 +239,7 @@ QUESTIONS: dict[str, tuple[str, Callable[[HyperLiquidDEX], object]]] = {
     "extraAgents": ('["x"]', lambda dex: dex.warnings()),
     "l2Book": ('{"levels": 3}', lambda dex: dex.quoted(Market("BTC", 1.0))),
     "userFillsByTime": ('[{"coin": "BTC"}]', lambda dex: dex.fills(NOW)),
-    "orderStatus": ('{"status": "order"}', lambda dex: dex.ask(ORDER)),
+    "orderStatus": ('{"status": "order"}', lambda dex: dex.find_order(ORDER)),
 }
 
 
@@ -306,7 +306,7 @@ def test_an_order_is_refused_only_in_words_that_are_sure(world: World, reply: Re
     world.server.faults.append(Fault(lambda payload: payload.get("action", {}).get("type") == "order", reply))
     [answer] = dex.send([ORDER], dex.clock_ms() + 5_000)
     assert answer.fate == ("rejected" if rejected else "unknown") and answer.cloid == ORDER.cloid
-    assert dex.ask(ORDER) is None
+    assert dex.find_order(ORDER) is None
 
 
 def test_an_order_that_cannot_be_written_is_not_sent(world: World) -> None:
@@ -321,21 +321,19 @@ def test_an_order_that_rests_is_cancelled_and_counts_by_what_it_filled(world: Wo
     sdk = client(world.server)
     assert only(sdk.order("BTC", True, 0.01, 99_000, GTC, cloid=Cloid.from_str(ORDER.cloid)))["resting"]
     dex = dex_of(world)
-    first = dex.ask(ORDER)
+    first = dex.find_order(ORDER)
     assert first is not None and first.fate == "unknown" and "cancelled" in first.reason
     [order] = world.server.orders
     assert order.status == "canceled"
-    assert dex.ask(ORDER) == OrderResult(ORDER.cloid, "rejected", reason="canceled")
+    assert dex.find_order(ORDER) == OrderResult(ORDER.cloid, "rejected", reason="canceled")
 
 
 def test_refusals_of_what_surrounds_the_orders(world: World, run: Run) -> None:
-    """Leverage that is refused keeps a coin out; a dead man's switch that cannot be armed keeps nothing out."""
+    """Leverage that is refused keeps a coin out."""
     world.server.refuse("Invalid leverage value", on="updateLeverage")
-    world.server.inject("bad_gateway", on="scheduleCancel")
     done = run(world.rebalance({"BTC": 0.3, "ETH": 0.3}, "--json"))
     assert done.code == 4 and [item["coin"] for item in done.json["missing"]] == ["BTC"]
     assert "Invalid leverage value" in done.err and world.last("leverage_refused")["coin"] == "BTC"
-    assert "502" in world.last("dead_man")["refused"]
     near(world, {"ETH": 0.3})
     assert run(world.rebalance({"BTC": 0.3, "ETH": 0.3})).code == 0
     world.server.refuse("User or API Wallet 0x does not exist.", on="updateLeverage")
@@ -373,17 +371,18 @@ class Stubborn(PaperDEX):
     def round_price(self, market: Market, price: float, buy: bool) -> float:
         return 0.0 if self.wrong == "tick" else price
 
-    def schedule_cancel(self, at_ms: int | None) -> str:
+    def clock_error_seconds(self) -> float:
+        """Read with the limits: after the plan, before the first order."""
         if self.wrong == "killed":
             self.switch.touch()
-        return ""
+        return 0.0
 
     def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
         self.sent += 1
         fate = "unknown" if self.wrong == "silent" else "rejected"
         return [OrderResult(order.cloid, fate, reason="no") for order in orders]  # type: ignore[arg-type]
 
-    def ask(self, order: OrderRequest) -> OrderResult:
+    def find_order(self, order: OrderRequest) -> OrderResult:
         return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
 
 
@@ -416,13 +415,13 @@ def test_why_a_position_is_missing(tmp_path: Path, wrong: str, said: str, sent: 
     with pytest.raises(IncompleteError, match=said):
         manager.manage_portfolio()
     assert dex.sent == sent and dex.positions == {}
-    assert len(journal.unresolved()) == (wrong == "silent")
+    assert len(journal.state.unresolved) == (wrong == "silent")
 
 
 def test_a_kill_switch_set_at_the_last_moment_stops_a_close(tmp_path: Path) -> None:
     """Between the plan and the first order."""
     dex = Stubborn("killed", tmp_path / "KILL")
-    dex.units[0], dex.price[0] = 1_000.0, dex.markets()["C00"].mid
+    dex.book.units[0], dex.book.price[0] = 1_000.0, dex.markets()["C00"].mid
     manager = PortfolioManager(
         FixedWeights.of({}), dex, journal=Journal(), limits=Limits.none(), kill_switch=tmp_path / "KILL"
     )

@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, given, settings
 
 from engine import Oracle, Panel, PaperDEX, PortfolioManager, Result, RunConfig, backtest, load_panel, weight_matrix
 from engine.errors import WeightsError
-from engine.live.executor import Policy
 from engine.live.journal import Journal
 from engine.live.live_panel import with_live_row
+from engine.live.orders import Policy
 from engine.live.paper import PaperTrade
 from engine.live.risk_limits import Limits
 from engine.oracles.fixed_weights import FixedWeights

@@ -16,8 +16,8 @@ import pytest
 
 from engine import RunConfig
 from engine.live.journal import Journal
-from engine.live.performance import live_status
 from engine.reporting.live_page import write_live_page
+from engine.reporting.live_performance import live_status
 from helpers.browser import Browser, overflow
 from helpers.commands import exit_code
 from helpers.live_world import momentum_spec

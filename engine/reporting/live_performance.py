@@ -1,30 +1,29 @@
-"""What an account did against what the backtest's rules would have done: costs by order, drift, what was missed."""
+"""Live performance against the backtest's rules: costs of every order, drift of equity, missed orders."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from engine.config import Execution, RunConfig
-from engine.errors import DataError, HlbtError, LiveError, join_first
+from engine.errors import DataError, HlbtError
 from engine.live.dex import DEX
 from engine.live.journal import Journal
 
 
 @dataclass(frozen=True)
 class LiveOrder:
-    """One order that was filled, and the model's costs of it; basis points of mid, costs positive.
+    """One order that was filled, and what the model expected of it; basis points of mid, costs positive.
 
     Attributes
     ----------
     instant : str
-        ISO 8601, the row that it trades at.
+        ISO 8601, the trade instant.
     coin : str
     units, mid, price : float
         Signed size filled; USD.
@@ -33,9 +32,9 @@ class LiveOrder:
     slippage_bps : float
         Fill against the mid at which it was sent.
     fee_bps : float or None
-        What was paid; None while the fills are not noted.
+        Paid; None until the fills are recorded.
     model_slippage_bps, model_fee_bps : float or None
-        What the plan expected: the quote or the config's half spread, and the fee schedule.
+        Expected by the plan: the quote or the config's half spread, and the fee schedule.
     """
 
     instant: str
@@ -50,38 +49,23 @@ class LiveOrder:
     model_fee_bps: float | None
 
 
-def find_journal(folder: Path, name: str, network: str) -> Path:
-    """The journal of a strategy on a network.
-
-    Raises
-    ------
-    LiveError
-        When there is none, or more than one account has one.
-    """
-    found = sorted({*folder.glob(f"{name}-{network}.jsonl"), *folder.glob(f"{name}-{network}-0x*.jsonl")})
-    if not found:
-        raise LiveError(f"{folder} has no journal of {name!r} on {network}. `hlbt live run` with --execute makes one.")
-    if len(found) > 1:
-        raise LiveError(
-            f"{folder} has journals of several accounts: {join_first(path.name for path in found)}. Move one away."
-        )
-    return found[0]
-
-
 def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
-    """All of the page, as plain values.
+    """Everything that ``hlbt live status`` shows of a journal, as plain values.
 
     Parameters
     ----------
     journal : Journal
         Of the account.
     config : RunConfig
-        Of the strategy: costs and the cache for the comparison.
+        Of the strategy: its costs and its cache are the model's.
     """
     orders = filled_orders(journal.entries)
     plans = [entry for entry in journal.entries if entry["kind"] == "plan"]
     ends = [entry for entry in journal.entries if entry["kind"] == "done"]
-    unresolved = [{"cloid": order.cloid, "coin": order.coin, "units": order.units} for order, _ in journal.unresolved()]
+    unresolved = [
+        {"cloid": sent.request.cloid, "coin": sent.request.coin, "units": sent.request.units}
+        for sent in journal.state.unresolved.values()
+    ]
     return {
         "journal": str(journal.path),
         "runs": [_run(plan, journal.entries) for plan in plans],
@@ -114,85 +98,82 @@ def account_status(dex: DEX) -> dict[str, Any]:
 
 
 def filled_orders(entries: Sequence[Mapping[str, Any]]) -> list[LiveOrder]:
-    """The orders that were filled, oldest first."""
-    fees: dict[str, float] = {}
-    paid: dict[str, list[tuple[float, float]]] = {}
+    """The orders that were filled, oldest first; one whose price is not known yet is left out."""
+    fills: dict[str, list[Mapping[str, Any]]] = {}
     for entry in entries:
         for fill in entry["fills"] if entry["kind"] == "fills" else ():
-            fees[fill["cloid"]] = fees.get(fill["cloid"], 0.0) + fill["fee_usd"]
-            paid.setdefault(fill["cloid"], []).append((abs(fill["units"]), fill["price"]))
+            fills.setdefault(fill["cloid"], []).append(fill)
     intended: dict[str, tuple[str, Mapping[str, Any]]] = {}
     planned: dict[str, Mapping[str, Any]] = {}
-    found = []
+    orders = []
     for entry in entries:
         if entry["kind"] == "plan":
             planned = {order["coin"]: order for order in entry["plan"]["orders"]}
         elif entry["kind"] == "intent":
             intended |= {order["cloid"]: (entry["instant"], order) for order in entry["orders"]}
         elif entry["kind"] in ("answers", "resolved"):
-            for answer in entry["answers"]:
-                if answer["fate"] == "filled" and answer["cloid"] in intended:
-                    price = answer["price"] or _average(paid.get(answer["cloid"], []))
-                    if price is not None:
-                        instant, order = intended[answer["cloid"]]
-                        fee = fees.get(answer["cloid"])
-                        found.append(_order(instant, order, answer["units"], price, fee, planned.get(order["coin"])))
-    return found
-
-
-def _average(fills: Sequence[tuple[float, float]]) -> float | None:
-    size = math.fsum(units for units, _ in fills)
-    return math.fsum(units * price for units, price in fills) / size if size else None
+            for result in entry["answers"]:
+                if result["fate"] == "filled" and result["cloid"] in intended:
+                    instant, order = intended[result["cloid"]]
+                    own = fills.get(result["cloid"], [])
+                    orders += _order(instant, order, result, own, planned.get(order["coin"]))
+    return orders
 
 
 def _order(
     instant: str,
     order: Mapping[str, Any],
-    units: float,
-    price: float,
-    fee: float | None,
+    result: Mapping[str, Any],
+    fills: Sequence[Mapping[str, Any]],
     planned: Mapping[str, Any] | None,
-) -> LiveOrder:
-    notional = abs(units) * order["mid"]
-    side = math.copysign(1.0, units)
+) -> list[LiveOrder]:
+    """One filled order; none when neither its result nor its fills have a price."""
+    size = math.fsum(abs(fill["units"]) for fill in fills)
+    price = result["price"] or (math.fsum(abs(fill["units"]) * fill["price"] for fill in fills) / size if size else 0.0)
+    if not price:
+        return []
+    units, mid = result["units"], order["mid"]
+    notional = abs(units) * mid
     expected = planned["notional_usd"] if planned else 0.0
-    return LiveOrder(
-        instant,
-        order["coin"],
-        units,
-        order["mid"],
-        price,
-        notional,
-        1e4 * side * (price / order["mid"] - 1.0),
-        None if fee is None else 1e4 * fee / notional,
-        1e4 * planned["spread_usd"] / expected if planned and expected else None,
-        1e4 * planned["fee_usd"] / expected if planned and expected else None,
-    )
+    return [
+        LiveOrder(
+            instant,
+            order["coin"],
+            units,
+            mid,
+            price,
+            notional,
+            slippage_bps=1e4 * math.copysign(1.0, units) * (price / mid - 1.0),
+            fee_bps=1e4 * math.fsum(fill["fee_usd"] for fill in fills) / notional if fills else None,
+            model_slippage_bps=1e4 * planned["spread_usd"] / expected if planned and expected else None,
+            model_fee_bps=1e4 * planned["fee_usd"] / expected if planned and expected else None,
+        )
+    ]
 
 
 def costs(orders: Sequence[LiveOrder]) -> dict[str, float | int | None]:
     """Notional-weighted costs, live and model, in basis points; None where no order has the figure."""
-    found: dict[str, float | int | None] = {
+    figures: dict[str, float | int | None] = {
         "orders": len(orders),
         "notional_usd": math.fsum(order.notional_usd for order in orders),
     }
     for name in ("slippage_bps", "model_slippage_bps", "fee_bps", "model_fee_bps"):
         known = [(order.notional_usd, value) for order in orders if (value := getattr(order, name)) is not None]
         weight = math.fsum(notional for notional, _ in known)
-        found[name] = math.fsum(notional * value for notional, value in known) / weight if weight else None
-    return found
+        figures[name] = math.fsum(notional * value for notional, value in known) / weight if weight else None
+    return figures
 
 
 def _run(plan: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One plan and its end."""
+    """One plan, and how it ended."""
     later = entries[plan["n"] + 1 :]
-    upto = next((place for place, entry in enumerate(later) if entry["kind"] == "plan"), len(later))
-    ends = [entry for entry in later[:upto] if entry["kind"] == "done"]
+    until = next((index for index, entry in enumerate(later) if entry["kind"] == "plan"), len(later))
+    ends = [entry for entry in later[:until] if entry["kind"] == "done"]
     return {
         "instant": plan["instant"],
         "equity_usd": plan["equity_usd"],
         "planned": len(plan["plan"]["orders"]),
-        "sent": sum(len(entry["orders"]) for entry in later[:upto] if entry["kind"] == "intent"),
+        "sent": sum(len(entry["orders"]) for entry in later[:until] if entry["kind"] == "intent"),
         "skipped": len(plan["plan"]["skips"]),
         "gross": plan["plan"]["gross_after"],
         "state": ("at target" if ends[-1]["complete"] else "incomplete") if ends else "did not end",
@@ -206,10 +187,10 @@ def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, An
     Returns
     -------
     dict
-        ``rows`` (instant, live_usd, backtest_usd, drift_frac), ``reason``, why there are none, and ``synthetic``,
-        whether the cache is made up.
+        ``rows`` (instant, live_usd, backtest_usd, drift_frac), ``reason`` (why there are none) and ``synthetic``
+        (whether the cache holds synthetic data).
     """
-    newest = {plan["instant"]: plan for plan in plans}  # of one instant the last plan counts
+    newest = {plan["instant"]: plan for plan in plans}  # the last plan of an instant counts
     synthetic = _synthetic(config)
     if len(newest) < 2:
         return {"rows": [], "reason": "It takes two rebalances.", "synthetic": synthetic}
@@ -221,7 +202,7 @@ def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, An
 
 
 def _synthetic(config: RunConfig) -> bool:
-    """Whether the cache is made up; one that cannot be read is named by the reason why there are no rows."""
+    """Whether the cache holds synthetic data; one that cannot be read has none (``reason`` names it)."""
     from engine.data.cache import Store
     from engine.data.panel_loader import cache_path
 
@@ -241,12 +222,12 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
     inside = instants.isin(panel.index)
     if inside.sum() < 2:
         raise DataError("The cache has fewer than two of the instants that were traded: it ends before the newest.")
-    asked = [plan["plan"]["weights"] for plan, known in zip(plans, inside, strict=True) if known]
-    # A coin that a row does not name is 0, a null is a hold.
-    coins = sorted({coin for row in asked for coin in row if coin in panel.coins})
-    rows_of = [[np.nan if (weight := row.get(coin, 0.0)) is None else weight for coin in coins] for row in asked]
+    covered = [plan for plan, known in zip(plans, inside, strict=True) if known]
+    targets = [plan["plan"]["weights"] for plan in covered]
+    # A coin that a row does not name is 0, null is a hold.
+    coins = sorted({coin for row in targets for coin in row if coin in panel.coins})
+    rows_of = [[np.nan if (weight := row.get(coin, 0.0)) is None else weight for coin in coins] for row in targets]
     held = pd.DataFrame(rows_of, index=instants[inside], columns=coins, dtype=np.float64)
-    first = next(plan for plan, known in zip(plans, inside, strict=True) if known)["equity_usd"]
     default = Execution()
     execution = replace(
         config.execution,
@@ -258,18 +239,16 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
         every_days=default.every_days,
         weekdays=default.weekdays,
     )
-    account = replace(config.account, initial_equity_usd=first, max_gross=100.0)
+    account = replace(config.account, initial_equity_usd=covered[0]["equity_usd"], max_gross=100.0)
     result = backtest(panel, held, replace(config, execution=execution, account=account))
     flows = result.attribution.drop(columns="price_pnl_usd").sum(axis=1)
     before = (result.equity + flows).reindex(held.index)
-    live = [plan["equity_usd"] for plan, known in zip(plans, inside, strict=True) if known]
-    rows = [
+    return [
         {
             "instant": instant.isoformat(),
-            "live_usd": equity,
+            "live_usd": plan["equity_usd"],
             "backtest_usd": float(model),
-            "drift_frac": equity / float(model) - 1.0,
+            "drift_frac": plan["equity_usd"] / float(model) - 1.0,
         }
-        for instant, equity, model in zip(held.index, live, before, strict=True)
+        for instant, plan, model in zip(held.index, covered, before, strict=True)
     ]
-    return rows

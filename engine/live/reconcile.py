@@ -1,0 +1,159 @@
+"""Agreement between the journal, the exchange and the account: order statuses, and positions that show them.
+
+A restart begins with :meth:`Reconciler.recover`, before anything is planned: every order that an earlier process may
+have sent is looked up by its client order id, and positions are read until they show what was filled. A run does the
+same after each request, so that a first attempt, a retry and a restart are one path.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Final
+
+import pandas as pd
+
+from engine.errors import UnreachableError
+from engine.live.dex import DEX
+from engine.live.journal import Journal
+from engine.live.orders import SIZE_TOLERANCE, AccountState, Market, OrderRequest, OrderResult, Policy
+
+#: An order counts as void this share of its time to expiry later than by our clock, for clocks and reads that lag.
+_GRACE: Final = 0.2
+#: Looks at an expired order that the exchange still calls open, before the run gives up.
+_LOOKUPS: Final = 20
+
+
+@dataclass
+class Reconciler:
+    """What one process knows of an account: its state, and the positions that results add up to.
+
+    Parameters
+    ----------
+    dex : DEX
+        The account.
+    journal : Journal
+        Gets every result.
+    policy : Policy
+        How long to wait.
+    sleep, clock : callable
+        Waiting, and seconds of a monotonic clock.
+
+    Attributes
+    ----------
+    state : AccountState
+        As last read.
+    expected : dict of coin to float
+        Signed units: positions as last confirmed, and every fill since.
+    results : list of (OrderRequest, OrderResult)
+        Every order whose status became known, oldest first.
+    differing : dict of coin to str
+        Coins whose position never agreed with the results, with the figures.
+    """
+
+    dex: DEX
+    journal: Journal
+    policy: Policy
+    sleep: Callable[[float], None] = time.sleep
+    clock: Callable[[], float] = time.monotonic
+
+    state: AccountState = field(init=False)
+    expected: dict[str, float] = field(default_factory=dict)
+    results: list[tuple[OrderRequest, OrderResult]] = field(default_factory=list)
+    differing: dict[str, str] = field(default_factory=dict)
+
+    def recover(self) -> AccountState:
+        """Resolve every order that an earlier run left without a known status; returns the account afterwards.
+
+        Raises
+        ------
+        UnreachableError
+            When the exchange does not answer, or calls an expired order open.
+        """
+        self.set_state(self.dex.account())
+        unresolved = list(self.journal.state.unresolved.values())
+        if unresolved:
+            orders = [sent.request for sent in unresolved]
+            self.resolve(orders, max(sent.expires_ms for sent in unresolved))
+            before, self.expected = self.state.units, dict(self.journal.state.positions)
+            self.confirm(orders, before, {})
+        return self.state
+
+    def set_state(self, state: AccountState) -> None:
+        """Note the account and when it was read."""
+        self.state, self._read_at = state, self.clock()
+
+    def exchange_time(self) -> pd.Timestamp:
+        """The exchange's time now, by this machine's monotonic clock since the account was read."""
+        return self.state.time + pd.Timedelta(seconds=max(0.0, self.clock() - self._read_at))
+
+    def record(self, kind: str, results: Sequence[tuple[OrderRequest, OrderResult]]) -> list[OrderRequest]:
+        """Journal results and add them up; returns the orders whose status is unknown."""
+        self.journal.append(kind, self.exchange_time(), answers=[asdict(result) for _, result in results])
+        for order, result in results:
+            if result.fate == "filled":
+                self.expected[order.coin] = self.expected.get(order.coin, 0.0) + result.units
+        self.results += [(order, result) for order, result in results if result.fate != "unknown"]
+        return [order for order, result in results if result.fate == "unknown"]
+
+    def resolve(self, orders: Sequence[OrderRequest], expires_ms: int) -> None:
+        """Look orders up until each has a known status; one never seen counts as not placed once it has expired."""
+        void_ms = expires_ms + int(1000 * self.policy.expires_seconds * _GRACE)
+        waiting, lookups = list(orders), 0
+        while waiting:
+            expired = self.dex.clock_ms() > void_ms  # before the lookup: what arrives later is void
+            known: list[tuple[OrderRequest, OrderResult]] = []
+            for order in waiting:
+                result = self.dex.find_order(order)
+                if result is None and expired:
+                    result = OrderResult(order.cloid, "rejected", reason="not placed: the exchange has never seen it")
+                if result is not None and result.fate != "unknown":
+                    known.append((order, result))
+            if known:
+                self.record("resolved", known)
+            waiting = [order for order in waiting if all(order is not other for other, _ in known)]
+            if waiting:
+                if expired and lookups > _LOOKUPS:
+                    names = ", ".join(order.cloid for order in waiting)
+                    raise UnreachableError(f"The exchange does not say what became of {names}. Run again later.")
+                self.sleep(min(1.0, max(0.05, (void_ms - self.dex.clock_ms()) / 1000.0 + 0.05)))
+                lookups += 1
+
+    def confirm(
+        self, orders: Sequence[OrderRequest], before: Mapping[str, float], markets: Mapping[str, Market]
+    ) -> None:
+        """Read positions until they agree with the results; coins of `orders` that never do are in `differing`.
+
+        Parameters
+        ----------
+        orders : sequence of OrderRequest
+            Their coins are compared.
+        before : mapping of coin to float
+            Signed units before these orders, for the message.
+        markets : mapping of coin to Market
+            Lots, within half of which positions agree.
+        """
+        coins = sorted({order.coin for order in orders})
+        for number in range(len(self.policy.settle_seconds) + 1):
+            self.set_state(self.dex.account())
+            differing = [coin for coin in coins if not self._agrees(coin, markets.get(coin))]
+            if not differing:
+                return
+            if number < len(self.policy.settle_seconds):
+                self.sleep(self.policy.wait_seconds(number))
+        for coin in differing:
+            units, expected = self.state.units.get(coin, 0.0), self.expected.get(coin, 0.0)
+            self.differing[coin] = (
+                f"the exchange shows {units:g} where its results add up to {expected:g} (before: "
+                f"{before.get(coin, 0.0):g}); it is not traded further"
+            )
+            self.expected[coin] = units
+
+    def _agrees(self, coin: str, market: Market | None) -> bool:
+        units, expected = self.state.units.get(coin, 0.0), self.expected.get(coin, 0.0)
+        lot = 0.0 if market is None or market.sz_decimals is None else 10.0**-market.sz_decimals
+        if abs(units - expected) > max(lot / 2.0, SIZE_TOLERANCE * max(abs(units), abs(expected))):
+            return False
+        self.expected[coin] = units  # exact, without the rounding of sums
+        return True

@@ -1,0 +1,244 @@
+"""Target weights of a live run: from the oracle of a spec, from a weights file, or none at all."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import pandas as pd
+
+from engine.clock import HOUR, show
+from engine.config import RunConfig
+from engine.errors import DataError, HlbtError, LiveError, OracleError, WeightsError
+from engine.live.risk_limits import Limits, refuse
+from engine.live.schedule import scheduled, trade_instant
+from engine.live.spec import load_live_oracle, read_spec
+from engine.oracles.base import Oracle, call_fetch_weights, weight_matrix
+from engine.oracles.fixed_weights import FixedWeights
+from engine.panel import Panel
+from engine.simulation.backtest import decisions_of
+from engine.simulation.overlays import describe_overlays, traded_weights
+from engine.weights import check_gross, read_weights, validate_row, validate_weights
+
+
+class TargetProvider:
+    """The target weights of an oracle, after the config's overlays.
+
+    Parameters
+    ----------
+    oracle : Oracle
+        Called once for each decision.
+    config : RunConfig
+        Schedule, overlays and ``account.max_gross``.
+    """
+
+    #: Whether every position is to be closed.
+    closes_all = False
+
+    def __init__(self, oracle: Oracle, config: RunConfig) -> None:
+        self.oracle, self.config = oracle, config
+        #: Whether market data are needed for the weights.
+        self.needs_panel = True
+
+    def is_scheduled(self, instant: pd.Timestamp) -> bool:
+        """Whether trading at `instant` is what was validated."""
+        return scheduled(instant, self.config)
+
+    def weights(
+        self, instant: pd.Timestamp, decision: pd.Timestamp, tradable: Iterable[str], panel: Panel | None
+    ) -> dict[str, float]:
+        """Weights to trade at `instant`.
+
+        Parameters
+        ----------
+        instant, decision : Timestamp
+            Of the trade, and of the weights; the trade is not earlier.
+        tradable : iterable of str
+            Coins that can be traded now.
+        panel : Panel or None
+            With a row at `decision`; later rows are not seen.
+
+        Returns
+        -------
+        dict of coin to float
+            Signed fractions of equity; NaN = hold, absent = 0.
+
+        Raises
+        ------
+        DataError
+            When the panel has no row at `decision`.
+        LiveError
+            Without a panel, for overlays that need market data.
+        OracleError
+            For whatever the oracle raises.
+        WeightsError
+            For weights that break the contract or the gross limit.
+        """
+        if panel is None:
+            return self._without_panel(decision, tradable)
+        known = panel.until(decision)
+        if known.index[-1] != decision:
+            raise DataError(
+                f"The panel has no row at {show(decision)}; its last one before is {show(known.index[-1])}."
+            )
+        if self.config.execution.tranches > 1:
+            earlier = self._decisions(known)
+            decisions = earlier[earlier < decision].union(known.index[-1:])
+            decisions, values = validate_weights(weight_matrix(self.oracle, known, decisions), known)
+        else:
+            universe = tradable if decision == instant else _tradable(known)
+            decisions, values = known.index[-1:], validate_row(self._fetch(decision, universe, known.known()), known)
+        traded = traded_weights(values, decisions, known, self.config)[-1:]
+        check_gross(traded, decisions[-1:], self.config.account.max_gross, describe_overlays(self.config))
+        return dict(zip(panel.coins, map(float, traded[0]), strict=True))
+
+    def _without_panel(self, decision: pd.Timestamp, tradable: Iterable[str]) -> dict[str, float]:
+        weights = self._fetch(decision, tradable, None)
+        if overlays := describe_overlays(self.config):
+            rows = None if self.config.execution.target_volatility > 0.0 else self._rows(weights, decision)
+            if rows is None:
+                raise LiveError(f"The weights are changed{overlays}: that needs market data. Sync a cache.")
+            instants, values = pd.DatetimeIndex(rows.index), rows.to_numpy(np.float64)
+            # No panel is looked at without a volatility target.
+            traded = traded_weights(values, instants, cast(Panel, None), self.config)
+            weights = dict(zip(map(str, rows.columns), map(float, traded[-1]), strict=True))
+        self.oracle.validate_weights(weights, self.config.account.max_gross)
+        return weights
+
+    def _fetch(self, decision: pd.Timestamp, tradable: Iterable[str], panel: Panel | None) -> dict[str, float]:
+        """The oracle's weights for one decision; whatever it raises is an OracleError."""
+        try:
+            return call_fetch_weights(self.oracle, decision, list(tradable), panel)
+        except HlbtError:
+            raise
+        except Exception as error:
+            raise OracleError(
+                f"{type(self.oracle).__name__} failed at {show(decision)}: {type(error).__name__}: {error}. Correct "
+                "the oracle; HLBT_TRACEBACK=1 shows the whole trace."
+            ) from error
+
+    def _decisions(self, known: Panel) -> pd.DatetimeIndex:
+        """Decisions up to now, of which tranches are the mean."""
+        return decisions_of(known, self.config)
+
+    def _rows(self, weights: Mapping[str, float], decision: pd.Timestamp) -> pd.DataFrame | None:
+        """The rows that overlays are made of, decisions x coins; None when it takes market data to know them."""
+        if self.config.execution.tranches > 1:
+            return None
+        return pd.DataFrame([dict(weights)], index=pd.DatetimeIndex([decision]), dtype=np.float64)
+
+
+class FixedTargets(TargetProvider):
+    """Weights that were given beforehand: a row for now, or the rows of a file.
+
+    Parameters
+    ----------
+    oracle : FixedWeights
+        The weights.
+    config : RunConfig
+        Overlays and ``account.max_gross``.
+    """
+
+    def __init__(self, oracle: FixedWeights, config: RunConfig) -> None:
+        super().__init__(oracle, config)
+        self.fixed = oracle
+        self.closes_all = oracle.frame.columns.empty
+        self.needs_panel = config.execution.target_volatility > 0.0
+
+    def is_scheduled(self, instant: pd.Timestamp) -> bool:
+        """Always: given weights have no schedule of their own."""
+        return True
+
+    def _decisions(self, known: Panel) -> pd.DatetimeIndex:
+        return self.fixed.decisions
+
+    def _rows(self, weights: Mapping[str, float], decision: pd.Timestamp) -> pd.DataFrame:
+        return self.fixed.frame[:decision]
+
+
+def target_provider(oracle: Oracle, config: RunConfig) -> TargetProvider:
+    """The provider for an oracle."""
+    return FixedTargets(oracle, config) if isinstance(oracle, FixedWeights) else TargetProvider(oracle, config)
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """What is traded.
+
+    Attributes
+    ----------
+    name : str
+        Part of the journal's name.
+    key : str
+        Digest that client order ids are made of.
+    targets : TargetProvider
+    limits : Limits
+    notes : tuple of str
+        For people.
+    """
+
+    name: str
+    key: str
+    targets: TargetProvider
+    limits: Limits
+    notes: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> RunConfig:
+        """Sizing, schedule and overlays."""
+        return self.targets.config
+
+
+def from_spec(path: Path, cache: str | None) -> Strategy:
+    """The strategy of a promoted spec, checked; `cache` replaces the folder of its data."""
+    spec = read_spec(path)
+    oracle, notes = load_live_oracle(spec)
+    data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
+    targets = target_provider(oracle, replace(spec.config, data=data))
+    return Strategy(spec.name, spec.digest, targets, spec.limits, tuple(notes))
+
+
+def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:
+    """The newest row of a weights file that is not later than the decision of `now`.
+
+    Raises
+    ------
+    LimitError
+        When the row is older than ``limits.weights_age_hours``.
+    WeightsError
+        When there is none.
+    """
+    frame = read_weights(path)
+    if frame.empty:
+        raise WeightsError(f"Weights file {path} has no row.")
+    oracle = FixedWeights(frame)
+    decision = trade_instant(now, config) - config.execution.delay_hours * HOUR
+    rows = oracle.decisions[oracle.decisions <= decision]
+    if not len(rows):
+        raise WeightsError(f"Weights file {path} has no row at or before {show(decision)}.")
+    values = oracle.fetch_portfolio_weights(decision, ())
+    text = f"{rows[-1].isoformat()}{sorted(values.items())}{config.digest}{limits}"  # a new limit is a new plan
+    key = hashlib.sha256(text.encode()).hexdigest()
+    age, most = (now - rows[-1]) / HOUR, limits.weights_age_hours
+    if most is not None and age > most:
+        text = f"its newest row, of {show(rows[-1])}, is {age:,.1f} hours old; the limit is {most:g}"
+        refuse([f"weights_age_hours: {text}"], f"Weights file {path}")
+    notes = [f"the row of {show(rows[-1])} is traded, {max(0.0, age):,.1f} hours old"]
+    if later := len(oracle.decisions) - len(rows):
+        notes.append(f"{later} later rows are not")
+    return Strategy(path.stem, key, FixedTargets(oracle, config), limits, tuple(notes))
+
+
+def flat(name: str, config: RunConfig | None = None) -> Strategy:
+    """Every position closed, without limits; needs no spec, so that one that is refused can be left."""
+    key = hashlib.sha256(f"flatten|{name}".encode()).hexdigest()
+    targets = FixedTargets(FixedWeights.of({}), config or RunConfig())
+    return Strategy(name, key, targets, Limits.none(), ("every position is closed",))
+
+
+def _tradable(panel: Panel) -> list[str]:
+    return [coin for coin, can in zip(panel.coins, panel.tradable[-1], strict=True) if can]

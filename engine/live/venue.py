@@ -1,0 +1,145 @@
+"""Which account is traded, and where its journal is: opens the session of a command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pandas as pd
+
+from engine.clock import HOUR, show
+from engine.data.cache import Progress, Store
+from engine.data.panel_loader import cache_path, load_panel
+from engine.data.sync_api import sync_api
+from engine.errors import DataError, LiveError, UnreachableError, join_first
+from engine.live.dex import DEX
+from engine.live.hyperliquid import HyperLiquidDEX
+from engine.live.journal import Journal, single_instance
+from engine.live.live_panel import with_live_row
+from engine.live.orders import Policy
+from engine.live.paper import PaperDEX
+from engine.live.schedule import trade_instant
+from engine.live.session import KILL_SWITCH, LIVE_FOLDER, Session
+from engine.live.targets import Strategy
+from engine.panel import Panel
+
+#: How far before the cache's end a sync looks for rows that came late.
+_OVERLAP: Final = pd.Timedelta(days=2)
+
+
+@dataclass(frozen=True)
+class Venue:
+    """An account, by the options of the command line.
+
+    Attributes
+    ----------
+    network : {"testnet", "mainnet", "paper"}
+    base_url : str or None
+    credentials : Path or None
+    folder : Path
+        Of journals, locks and paper accounts.
+    kill_switch : Path
+    timeout_seconds : float
+    policy : Policy
+    """
+
+    network: str = "testnet"
+    base_url: str | None = field(default=None, repr=False)
+    credentials: Path | None = None
+    folder: Path = LIVE_FOLDER
+    kill_switch: Path = KILL_SWITCH
+    timeout_seconds: float = 10.0
+    policy: Policy = field(default_factory=Policy)
+
+    def exchange(self) -> HyperLiquidDEX:
+        """The account, or for a paper account the main network, whose prices it trades at; nothing is sent yet.
+
+        Raises
+        ------
+        LiveError
+            For a network that does not exist, or a host that belongs to the other one.
+        """
+        if self.network not in ("testnet", "mainnet", "paper"):
+            raise LiveError(f"--network {self.network!r} is none of testnet, mainnet, paper.")
+        return HyperLiquidDEX(
+            "mainnet" if self.network == "paper" else self.network,
+            base_url=self.base_url,
+            credentials=self.credentials,
+            timeout_seconds=self.timeout_seconds,
+        )
+
+    def needs_data(self, strategy: Strategy) -> bool:
+        """Whether a run reads the cache: for the oracle, or for the hours since a paper account traded."""
+        return self.network == "paper" or strategy.targets.needs_panel
+
+    def sync(self, strategy: Strategy, now: pd.Timestamp, progress: Progress | None = None) -> list[str]:
+        """Update the end of the cache from the main network's API, or from ``base_url``; returns notes for people.
+
+        Raises
+        ------
+        UnreachableError
+            When the data cannot be had.
+        """
+        base_url = self.exchange().base_url
+        data = strategy.config.data
+        store = Store(cache_path(data.cache))
+        manifest = store.manifest()
+        if manifest is not None and manifest.synthetic:
+            return ["the cache is SYNTHETIC: it is not brought up to date"]
+        span = None if manifest is None else manifest.span
+        try:
+            report = sync_api(
+                store,
+                start=None if span is None else min(span[1], now) - _OVERLAP,
+                end=None,
+                coins=data.coins,
+                now=now,
+                base_url=base_url,
+                timeout_seconds=self.timeout_seconds,
+                progress=progress,
+            )
+        except DataError as error:
+            raise UnreachableError(f"The data cannot be brought up to date: {error}") from error
+        return [f"sync: {join_first(report.problems, 3)}"] if report.problems else []
+
+    @contextmanager
+    def open(self, strategy: Strategy, now: pd.Timestamp) -> Iterator[Session]:
+        """A session of `strategy` on the account at `now`.
+
+        A paper account is brought to the instant of `now`, and locked as long as the session is open: its file must
+        not be read before the lock is held.
+        """
+        dex: DEX = self.exchange()
+        panel: Panel | None = None
+        with ExitStack() as held:
+            if self.network == "paper":
+                held.enter_context(single_instance(self.folder / f".{strategy.name}-paper.lock"))
+                dex = self._paper(strategy, dex, trade_instant(now, strategy.config))
+                panel = dex.panel
+            journal = Journal(self.folder / f"{strategy.name}-{dex.label}.jsonl")
+            yield Session(strategy, dex, journal, panel, self.policy, self.kill_switch, now)
+
+    def interrupted(self, strategy: Strategy, now: pd.Timestamp) -> bool:
+        """Whether a run of the instant of `now` was killed after its plan; never for a paper account."""
+        if self.network == "paper":
+            return False
+        with self.open(strategy, now) as session:
+            return session.interrupted
+
+    def _paper(self, strategy: Strategy, quotes: DEX, instant: pd.Timestamp) -> PaperDEX:
+        data = strategy.config.data
+        panel = load_panel(data.cache, strategy.config.start, instant, data.coins)
+        if panel.index[-1] < instant:
+            if instant - panel.index[-1] > HOUR:
+                # The account would miss the funding of these hours, and take a missing price for a delisting.
+                raise DataError(
+                    f"The paper account cannot be brought to {show(instant)}: the cache ends at "
+                    f"{show(panel.index[-1])}, and the hours between are not known. Leave --no-sync out, or sync."
+                )
+            panel = with_live_row(panel, instant, quotes.live_row())
+        dex = PaperDEX(panel, strategy.config, self.folder / f"{strategy.name}-paper.json", start=instant)
+        dex.advance(instant)
+        return dex

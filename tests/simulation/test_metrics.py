@@ -1,0 +1,46 @@
+"""Metrics of many columns are those of each column, and the kernel's are those of the module."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from engine.simulation import kernel, metrics
+
+FUNCTIONS = (metrics.cagr, metrics.volatility, metrics.sharpe, metrics.sortino)
+
+
+def equity_paths(days: int) -> np.ndarray:
+    """Daily equity, (6, days): two random ones, one only rising, one flat, one that loses all, one below 0."""
+    random = np.random.default_rng(days)
+    moves = np.concatenate([random.normal(0.0, 0.03, (2, days)), np.abs(random.normal(0.0, 0.01, (1, days)))])
+    paths = np.concatenate([1e4 * np.cumprod(1.0 + moves, axis=1), np.full((3, days), 1e4)])
+    paths[4, days // 2 :] = 0.0
+    paths[5, days // 2 :] = -50.0
+    return paths
+
+
+@pytest.mark.parametrize("days", [1, 2, 3, 5, 40, 400])
+def test_many_columns_are_as_one_and_the_kernel_agrees(days: int) -> None:
+    paths = equity_paths(days)
+    returns = metrics.daily_returns(paths)
+    assert returns.shape == (6, days - 1)
+    columns = (kernel.CAGR, kernel.VOLATILITY, kernel.SHARPE, kernel.SORTINO)
+    for path, row in zip(paths, returns, strict=True):
+        np.testing.assert_array_equal(metrics.daily_returns(path), row)
+        compiled = np.zeros(kernel.METRICS)
+        kernel.summarise_nb(path, compiled)
+        for function, column in zip(FUNCTIONS, columns, strict=True):
+            value = function(row)
+            assert type(value) is float
+            assert compiled[column] == pytest.approx(value, rel=1e-10, nan_ok=True), function.__name__
+    for function in FUNCTIONS:
+        np.testing.assert_allclose(function(returns), [function(row) for row in returns], rtol=1e-14)
+
+
+def test_where_a_statistic_is_not_defined() -> None:
+    nothing, flat = np.zeros(0), np.zeros(5)
+    assert all(np.isnan(function(nothing)) for function in FUNCTIONS)
+    assert np.isnan(metrics.sharpe(flat)) and np.isnan(metrics.sortino(flat)) and metrics.cagr(flat) == 0.0
+    assert metrics.cagr(np.array([-2.0, -3.0])) == -1.0
+    np.testing.assert_array_equal(metrics.calmar(np.array([0.5, 0.5]), np.array([-0.25, 0.0])), [2.0, np.nan])
