@@ -60,14 +60,12 @@ def demo_command(
         steps = 5 + len(DEMO_ORACLES)
         step(0, steps, "building the synthetic sample")
         write_sample(Store(cache))
-        step(1, steps, "loading the panel")
         panel = load_panel(cache, settled.start, settled.end, settled.data.coins)
         made = _backtests(panel, settled, reports, pool, lambda done, what: step(2 + done, steps, what))
         study, verdict = _sweep(panel, settled, reports, pool, lambda left, what: step(steps - left, steps, what))
         step(steps - 1, steps, "tearsheets")
         pool.wait()
         page = write_index(reports)
-        step(steps, steps, "done")
     assert study.folder is not None
     if as_json:
         print_json(

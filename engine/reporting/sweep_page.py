@@ -41,8 +41,7 @@ def write_sweep_page(
     study : Study
         With or without daily returns, with any number of sets, failed ones included.
     verdict : mapping or None
-        As ``verdict.json``. A part of its ``details`` may be missing or be ``{"why": ...}``; the page then shows the
-        reason. None: not validated yet.
+        As ``verdict.json``, with parts of its ``details`` missing or ``{"why": ...}``; None: not validated yet.
     tearsheets : mapping
         Row of a set -> the page of its run, relative to the folder.
     progress : callable
