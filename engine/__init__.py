@@ -1,7 +1,7 @@
 """hlbt: a research backtester for HyperLiquid perpetuals.
 
-The public names are looked up on first use, so that ``import engine`` costs nothing. It looks, before numba is
-imported, whether compiled code can be kept.
+The public names are looked up on first use, so that ``import engine`` costs nothing. It makes sure, before numba is
+imported, that compiled code can be kept.
 """
 
 from importlib import import_module
@@ -12,7 +12,17 @@ from engine.caches import settle_caches
 if TYPE_CHECKING:
     from engine.config import RunConfig as RunConfig
     from engine.data.panel_loader import load_panel as load_panel
+    from engine.errors import ConfigError as ConfigError
+    from engine.errors import DataError as DataError
     from engine.errors import HlbtError as HlbtError
+    from engine.errors import IncompleteError as IncompleteError
+    from engine.errors import LimitError as LimitError
+    from engine.errors import LiveError as LiveError
+    from engine.errors import OracleError as OracleError
+    from engine.errors import PromotionError as PromotionError
+    from engine.errors import SpecError as SpecError
+    from engine.errors import UnreachableError as UnreachableError
+    from engine.errors import WeightsError as WeightsError
     from engine.live.dex import DEX as DEX
     from engine.live.hyperliquid import HyperLiquidDEX as HyperLiquidDEX
     from engine.live.paper import PaperDEX as PaperDEX
@@ -22,6 +32,8 @@ if TYPE_CHECKING:
     from engine.oracles.base import weight_matrix as weight_matrix
     from engine.panel import Coin as Coin
     from engine.panel import Panel as Panel
+    from engine.runs import Run as Run
+    from engine.runs import load_run as load_run
     from engine.simulation.backtest import backtest as backtest
     from engine.simulation.backtest import decisions_of as decisions_of
     from engine.simulation.batch import backtest_many as backtest_many
@@ -29,35 +41,54 @@ if TYPE_CHECKING:
     from engine.sweeps.study import Study as Study
     from engine.sweeps.study import load_study as load_study
     from engine.sweeps.sweep import sweep as sweep
+    from engine.validation.validate import validate as validate
+    from engine.validation.verdict import Verdict as Verdict
     from engine.weights import SparseWeights as SparseWeights
+    from engine.weights import read_weights as read_weights
 
+#: Public name -> the module that defines it.
 _HOMES = {
     "Coin": "engine.panel",
+    "ConfigError": "engine.errors",
     "DEX": "engine.live.dex",
+    "DataError": "engine.errors",
     "HlbtError": "engine.errors",
     "HyperLiquidDEX": "engine.live.hyperliquid",
+    "IncompleteError": "engine.errors",
+    "LimitError": "engine.errors",
+    "LiveError": "engine.errors",
     "Oracle": "engine.oracles.base",
+    "OracleError": "engine.errors",
     "Panel": "engine.panel",
     "PaperDEX": "engine.live.paper",
     "PortfolioManager": "engine.live.portfolio_manager",
+    "PromotionError": "engine.errors",
     "Result": "engine.simulation.result",
+    "Run": "engine.runs",
     "RunConfig": "engine.config",
     "ScoreOracle": "engine.oracles.base",
     "SparseWeights": "engine.weights",
+    "SpecError": "engine.errors",
     "Study": "engine.sweeps.study",
+    "UnreachableError": "engine.errors",
+    "Verdict": "engine.validation.verdict",
+    "WeightsError": "engine.errors",
     "backtest": "engine.simulation.backtest",
     "backtest_many": "engine.simulation.batch",
     "decisions_of": "engine.simulation.backtest",
     "load_panel": "engine.data.panel_loader",
+    "load_run": "engine.runs",
     "load_study": "engine.sweeps.study",
+    "read_weights": "engine.weights",
     "sweep": "engine.sweeps.sweep",
+    "validate": "engine.validation.validate",
     "weight_matrix": "engine.oracles.base",
 }
 __all__ = sorted(_HOMES)
 __version__ = "0.1.0"
 
 
-if not TYPE_CHECKING:  # a type checker would take any name for one of the package's
+if not TYPE_CHECKING:  # a type checker would accept any name as one of the package's
 
     def __getattr__(name: str) -> Any:
         if name in _HOMES:
@@ -69,7 +100,7 @@ def __dir__() -> list[str]:
     return [*__all__, "__version__"]
 
 
-if _said := settle_caches():
+if _message := settle_caches():
     from logging import getLogger
 
-    getLogger("hlbt").warning("hlbt: %s", _said)
+    getLogger("hlbt").warning("hlbt: %s", _message)

@@ -1,4 +1,4 @@
-"""The ``hlbt`` command. Heavy parts are imported inside the commands that need them."""
+"""The ``hlbt`` command: puts the commands together. Heavy libraries are imported inside the commands that need them."""
 
 from __future__ import annotations
 
@@ -44,22 +44,22 @@ app.command("demo")(demo_command)
 
 
 def main() -> None:
-    """Run the command line: a user's mistake is one paragraph and a non-zero exit, never a traceback."""
-    # No command opens a window; without this a desktop's backend would be loaded for nothing.
+    """Run the command line: a user's mistake is one paragraph and a non-zero exit code, never a traceback."""
+    # No command opens a window; without this matplotlib would load a desktop's backend.
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
         app(prog_name="hlbt")
     except HlbtError as error:
         if os.environ.get("HLBT_TRACEBACK"):
             raise
-        # One paragraph, whatever an exception of someone else that it quotes was made of.
+        # One paragraph, whatever the message of a quoted exception contains.
         sys.stderr.write(f"hlbt: {' '.join(str(error).split())}\n")
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, SystemExit) as leaving:
-        # typer turns Ctrl-C into this exit code and says nothing.
-        if isinstance(leaving, SystemExit) and leaving.code != INTERRUPTED:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        # typer turns Ctrl-C into this exit code without a message.
+        if isinstance(stop, SystemExit) and stop.code != INTERRUPTED:
             raise
-        sys.stderr.write("hlbt: interrupted. What was finished is kept; run the command again to go on.\n")
+        sys.stderr.write("hlbt: interrupted. Finished work is kept; run the command again to continue.\n")
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
         sys.stderr.close()

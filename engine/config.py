@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -330,12 +330,11 @@ class RunConfig:
                 raise ConfigError(f"Config section [{section}] is a table of keys, not {keys!r}.")
             table.update(keys)
         for assignment in assignments:
-            name, equals, text = assignment.partition("=")
-            section, dot, key = name.strip().partition(".")
-            if not equals or not dot or not key:
-                raise ConfigError(
-                    f"--set {assignment!r} is not section.key=value, for example --set costs.taker_bps=4.5."
-                )
+            form, example = "section.key=value", "costs.taker_bps=4.5"
+            name, text = split_assignment("--set", assignment, form, example)
+            section, _, key = name.partition(".")
+            if not section or not key:
+                raise ConfigError(f"--set {assignment!r} is not {form}, for example --set {example}.")
             table = sections.setdefault(section, {})
             if not isinstance(table, dict):
                 raise ConfigError(f"Config section [{section}] is a table of keys, not {table!r}.")
@@ -380,3 +379,35 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
+
+
+def split_assignment(option: str, assignment: str, form: str, example: str) -> tuple[str, str]:
+    """Name and text of one ``name=text`` of the command line, both without surrounding blanks.
+
+    Parameters
+    ----------
+    option : str
+        The option that was given, for the message.
+    assignment : str
+        What was typed after it.
+    form, example : str
+        How it is written, for the message: ``k=v`` and ``lookback_hours=168``.
+
+    Raises
+    ------
+    ConfigError
+        Without an equals sign or a name before it.
+    """
+    name, equals, text = assignment.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"{option} {assignment!r} is not {form}, for example {option} {example}.")
+    return name.strip(), text.strip()
+
+
+def parse_assignments(option: str, assignments: Iterable[str], form: str, example: str) -> dict[str, Any]:
+    """Values of ``name=value`` options by name, each read by :func:`parse_value`; of a name given twice, the last.
+
+    Parameters and errors are those of :func:`split_assignment`, for each of `assignments`.
+    """
+    pairs = (split_assignment(option, assignment, form, example) for assignment in assignments)
+    return {name: parse_value(text) for name, text in pairs}

@@ -9,13 +9,13 @@
     │   ├── LimitError          a limit, or the kill switch, stops a run before any order
     │   ├── IncompleteError     orders were sent and the book is not at its target
     │   ├── SpecError           a strategy spec that is damaged, edited or out of date
-    │   └── UnreachableError    the exchange does not answer, or not in its own language
-    ├── OracleError     an oracle that cannot be found, built or asked
-    ├── PromotionError  a run that is refused by a gate, or that is no longer what was validated
+    │   └── UnreachableError    the exchange does not answer, or not in its own format
+    ├── OracleError     an oracle that cannot be imported, built or called
+    ├── PromotionError  a run that a gate refuses, or that has changed since it was validated
     └── WeightsError    portfolio weights that break the contract
 
-A message is one paragraph: what is wrong, where (coin, UTC hour, file), the value, the cure.
-The command line prints it and exits with ``exit_code``; anything else that is raised is a defect of ours.
+A message is one paragraph: what is wrong, where (coin, UTC hour, file), the value, the cure. The command line prints
+it and exits with ``exit_code``; any other exception is a bug of hlbt.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from collections.abc import Iterable
 
 
 class HlbtError(Exception):
-    """Base of every error caused by what the user gave or has."""
+    """Base of every error that is caused by the user's input or files."""
 
     exit_code = 1
 
@@ -68,17 +68,17 @@ class SpecError(LiveError):
 
 
 class UnreachableError(LiveError):
-    """The exchange does not answer, or gives no answer of its own form."""
+    """The exchange does not answer, or not in its own format."""
 
     exit_code = 6
 
 
 class OracleError(HlbtError):
-    """An oracle cannot be found, built or asked."""
+    """An oracle cannot be imported, built or called."""
 
 
 class PromotionError(HlbtError):
-    """A run is refused by a gate, or is no longer what was validated."""
+    """A gate refuses a run, or the run has changed since it was validated."""
 
     exit_code = 7
 
@@ -93,7 +93,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     Returns
     -------
     str
-        ``" Did you mean 'taker_bps'?"``, or an empty string when nothing is near.
+        ``" Did you mean 'taker_bps'?"``, or an empty string when no name is similar.
     """
     candidates = list(known)
     folded = {candidate.lower(): candidate for candidate in candidates}

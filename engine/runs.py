@@ -1,8 +1,8 @@
-"""Run folders: the one form in which a result is kept, and from which every page is made.
+"""Run folders: how a result is saved and read; every page of a run is made from one.
 
 ``run.json`` (config, digests, versions, metrics, attribution), ``equity.parquet``, ``trades.parquet``,
-``weights.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), ``risk.parquet`` where the oracle has
-risks of its own to tell, and the pages, ``tearsheet.html`` and ``capacity.html``.
+``weights.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), ``risk.parquet`` where the oracle reports
+exposures of its own, and the pages, ``tearsheet.html`` and ``capacity.html``.
 """
 
 from __future__ import annotations
@@ -17,34 +17,29 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import DataError, join_first, reason_of
 from engine.oracles.base import risk_of, weight_matrix
-from engine.oracles.loading import bound_parameters, load_oracle, oracle_code, oracle_sources
+from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, oracle_code, oracle_sources
 from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, to_json, versions
 from engine.simulation.backtest import backtest, decisions_of
+from engine.simulation.metrics import ANNUAL
 from engine.simulation.result import FLOWS, Result
+from engine.sweeps.trials import inner_paths, record_trials, trial_key
+from engine.weights import read_weights
 
 SCHEMA = 1
 BENCHMARK = "BTC"
 TEARSHEET = "tearsheet.html"
 CAPACITY = "capacity.html"
 RISK = "risk.parquet"
-#: All that a run folder may hold.
+#: All files that a run folder may hold.
 FILES = frozenset(
-    {
-        "run.json",
-        "equity.parquet",
-        "trades.parquet",
-        "weights.parquet",
-        "hourly.parquet",
-        RISK,
-        TEARSHEET,
-        CAPACITY,
-    }
+    ("run.json", "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", RISK, TEARSHEET, CAPACITY)
 )
 
 
@@ -78,12 +73,12 @@ class Origin:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run folder, read.
+    """The content of a run folder.
 
     Attributes
     ----------
     folder : Path
-        Where it lies.
+        Its path.
     record : mapping
         ``run.json``.
     equity : DataFrame, (T, 6)
@@ -91,7 +86,7 @@ class Run:
     trades : DataFrame, (M, 8)
         See :attr:`engine.Result.trades`.
     weights : DataFrame, (D, N)
-        What was asked.
+        Target weights by decision instant.
     hourly : DataFrame, (T, 2 or 3)
         ``gross_frac``, ``net_frac`` and, where the panel has the benchmark, ``benchmark_usd``.
     risk : DataFrame, (D, K), or None
@@ -108,7 +103,7 @@ class Run:
 
 
 def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[str, Any]) -> tuple[Result, Origin]:
-    """Build an oracle, ask it for its weights and run them."""
+    """Build an oracle, compute its weights and run the backtest."""
     oracle = load_oracle(path, parameters)
     decisions = decisions_of(panel, config)
     result = backtest(panel, weight_matrix(oracle, panel, decisions), config)
@@ -125,38 +120,43 @@ def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[s
 
 
 def run_name(result: Result, origin: Origin) -> str:
-    """Name of a run's folder: what it is, its span, and a digest of all that decides its numbers."""
+    """Name of a run's folder: its oracle or file, its span, and a digest of everything that decides its numbers."""
+    return dated_name(origin, result.panel, result.config)
+
+
+def dated_name(origin: Origin, panel: Panel, config: RunConfig, *settings: object) -> str:
+    """``momentum-20241001-20250331-1a2b3c4d``: label, span, and a digest of the arguments and of hlbt's own code."""
     state = json.dumps(
-        [asdict(origin), result.config.digest, result.panel.digest, code_digest()], sort_keys=True, default=str
+        [asdict(origin), config.digest, panel.digest, code_digest(), *settings], sort_keys=True, default=str
     )
     label = "".join(letter if letter.isalnum() else "-" for letter in origin.name.lower()).strip("-")
-    index = result.panel.index
-    return f"{label}-{index[0]:%Y%m%d}-{index[-1]:%Y%m%d}-{hashlib.sha256(state.encode()).hexdigest()[:8]}"
+    digest = hashlib.sha256(state.encode()).hexdigest()[:8]
+    return f"{label}-{panel.index[0]:%Y%m%d}-{panel.index[-1]:%Y%m%d}-{digest}"
 
 
 def save_run(
     result: Result, origin: Origin, folder: Path, created: str, page: Callable[[Run], object] | None = None
 ) -> None:
-    """Write a run folder, all of it or nothing; one that is there is replaced.
+    """Write a run folder atomically; an existing run there is replaced.
 
     Parameters
     ----------
     result : Result
         The backtest.
     origin : Origin
-        What made its weights.
+        Source of its weights.
     folder : Path
-        The run folder; those above it are made when absent.
+        The run folder; missing parents are made.
     created : str
-        ISO 8601 instant of the run, from the caller, for nothing here reads the clock.
+        ISO 8601 instant of the run, from the caller, because this module does not read the clock.
     page : callable, optional
-        Makes a page of the run in the folder of the run it is handed. The pages that are there and not made again are
-        kept if they are of the same run.
+        Called with the run to make a page in its folder. Other pages of the replaced run are kept if it is the same
+        run.
 
     Raises
     ------
     DataError
-        When the folder holds something that is no run, or the disk refuses.
+        When the folder holds something else than a run, or it cannot be written.
     """
     old = check_replaceable(folder)
     folder = folder.resolve()  # a link stays a link to the new run
@@ -188,8 +188,8 @@ def save_run(
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
         raise DataError(
-            f"Run {folder} cannot be written: {error.strerror or error}. What was there is there still. Mend the "
-            "folder above it or name another."
+            f"Run {folder} cannot be written: {error.strerror or error}. Nothing has changed. Mend the folder "
+            "above it or name another."
         ) from error
 
 
@@ -229,13 +229,13 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    """Whether two records are of the same run, whenever it was made."""
+    """Whether two records are of the same run, apart from when it was made."""
     written = json.loads(to_json(new))
     return {**old, "created": None} == {**written, "created": None}
 
 
 def check_replaceable(folder: Path) -> Mapping[str, Any] | None:
-    """Refuse to put a run where something else lies; returns the record of the run that lies there, if one does."""
+    """Refuse a folder that holds something else than a run; returns the record of the run in it, if any."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         if folder.resolve() == Path.cwd():
             raise DataError(f"{folder} is the current folder. Name a folder for the run with --out.")
@@ -244,7 +244,9 @@ def check_replaceable(folder: Path) -> Mapping[str, Any] | None:
         raise DataError(f"{folder} is a file. Name a folder with --out.")
     foreign = sorted({item.name for item in folder.iterdir()} - FILES)
     if foreign:
-        raise DataError(f"{folder} holds what is not of a run: {join_first(foreign)}. Name another folder with --out.")
+        raise DataError(
+            f"{folder} holds files that are not of a run: {join_first(foreign)}. Name another folder with --out."
+        )
     if not (folder / "run.json").is_file():
         raise DataError(f"{folder} is no run folder: it has no run.json. Name another folder with --out.")
     return _read_record(folder)
@@ -274,7 +276,7 @@ def load_run(folder: str | Path) -> Run:
     Raises
     ------
     DataError
-        When it is none, or a file of it is damaged.
+        When it is not a run folder, or a file of it is damaged.
     """
     folder = Path(folder)
     if not (folder / "run.json").is_file():
@@ -307,7 +309,7 @@ def load_run(folder: str | Path) -> Run:
 
 
 def _replace_folder(made: Path, folder: Path) -> None:
-    """Put `made` in the place of `folder`; a kill leaves the old one, the new one, or the old under a dotted name."""
+    """Replace `folder` by `made`; a kill leaves the old one, the new one, or the old one under a dotted name."""
     made.chmod(0o755)
     if not folder.exists():
         os.replace(made, folder)
@@ -329,11 +331,7 @@ def _replace_folder(made: Path, folder: Path) -> None:
 def run_source(
     panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
 ) -> tuple[Result, Origin]:
-    """Weights from an oracle or a file, then the backtest."""
-    from engine.provenance import files_digest
-    from engine.simulation.backtest import backtest
-    from engine.weights import read_weights
-
+    """Backtest the weights of an oracle or of a file."""
     if oracle_path is not None:
         return run_oracle(panel, config, oracle_path, parameters)
     assert weights_file is not None
@@ -350,7 +348,7 @@ def save_and_count(
     created: str,
     page: Callable[[Run], object] | None = None,
 ) -> Path:
-    """Write a run folder and count the run as a trial of its oracle and of the oracles inside that.
+    """Write a run folder and count the run as a trial of its oracle and of the oracles nested in it.
 
     Parameters
     ----------
@@ -368,12 +366,6 @@ def save_and_count(
     Path
         The run folder.
     """
-    import numpy as np
-
-    from engine.oracles.loading import oracle_class
-    from engine.simulation.metrics import ANNUAL
-    from engine.sweeps.trials import inner_paths, record_trials, trial_key
-
     name = run_name(result, origin)
     folder = folder if folder is not None else reports / name
     save_run(result, origin, folder, created, page)

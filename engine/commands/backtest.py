@@ -1,8 +1,10 @@
-"""``hlbt backtest``, ``capacity``, ``report`` and ``index``: runs, their pages and the page of all runs."""
+"""``hlbt backtest``, ``capacity``, ``report`` and ``index``: runs and their pages."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +26,7 @@ from engine.commands.tables import capacity_table, result_tables
 from engine.errors import ConfigError, DataError, OracleError
 
 if TYPE_CHECKING:
-    from engine.runs import Origin
+    from engine.runs import Origin, Run
     from engine.simulation.result import Result
 
 
@@ -32,7 +34,8 @@ OracleOption = Annotated[
     str | None, typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
 ]
 WeightsOption = Annotated[
-    Path | None, typer.Option("--weights", metavar="FILE", help="CSV or parquet: a column time, then one a coin.")
+    Path | None,
+    typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then a column per coin."),
 ]
 
 
@@ -52,6 +55,7 @@ def backtest_command(
     data.start=2024-10-01
     """
     from engine.data.panel_loader import load_panel
+    from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import check_replaceable, run_source
 
     _check_source(oracle, param, weights)
@@ -62,7 +66,7 @@ def backtest_command(
             raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
     panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
     result, origin = run_source(panel, settled, oracle, parameters_of(param), weights)
-    folder = write_run(result, origin, out, report)
+    folder = write_run(result, origin, out, write_tearsheet if report else None)
     if as_json:
         print_json({"folder": str(folder), **read_json(folder / "run.json")})
     else:
@@ -97,7 +101,7 @@ def capacity_command(
     from engine.data.panel_loader import load_panel
     from engine.reporting.capacity_page import conclusions, write_capacity
     from engine.reporting.html import check_page
-    from engine.runs import CAPACITY, run_source, save_and_count
+    from engine.runs import CAPACITY, run_source
     from engine.simulation.capacity import capacity, limits
 
     _check_source(oracle, param, weights)
@@ -120,23 +124,16 @@ def capacity_command(
     if out is not None:
         page = write_capacity(out, table, panel, settled, origin)
     else:
-        folder = save_and_count(
-            result,
-            origin,
-            None,
-            REPORTS,
-            clock().isoformat(timespec="seconds"),
-            lambda run: write_capacity(run.folder / CAPACITY, table, panel, settled, origin),
-        )
-        page = folder / CAPACITY
-    found = limits(table)
+        write = partial(write_capacity, table=table, panel=panel, config=settled, origin=origin)
+        page = write_run(result, origin, None, lambda run: write(run.folder / CAPACITY)) / CAPACITY
+    reached = limits(table)
     if as_json:
         rows = table.to_dict("records")
-        print_json({"page": str(page), "synthetic": panel.synthetic, "limits": asdict(found), "sizes": rows})
+        print_json({"page": str(page), "synthetic": panel.synthetic, "limits": asdict(reached), "sizes": rows})
         return
-    said = [*conclusions(table, found), *(("Note", note) for note in result.notes)]
-    words = "\n".join(f"{name}: {value}" for name, value in said)
-    show_all(capacity_table(table, origin.name, panel.synthetic), f"{words}\nPage: {page}")
+    lines = [f"{name}: {value}" for name, value in conclusions(table, reached)]
+    lines += [f"Note: {note}" for note in result.notes]
+    show_all(capacity_table(table, origin.name, panel.synthetic), *lines, f"Page: {page}")
 
 
 def report_command(
@@ -152,7 +149,7 @@ def report_command(
     from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import load_run
 
-    config_of(config, settings)
+    config_of(config, settings)  # refuses what is wrong in it
     page = write_tearsheet(load_run(folder_of(run)))
     print_json({"tearsheet": str(page)}) if as_json else show_all(f"Tearsheet: {page}")
 
@@ -169,7 +166,7 @@ def index_command(
     """
     from engine.reporting.index_page import write_index
 
-    config_of(config, settings)
+    config_of(config, settings)  # refuses what is wrong in it
     page = write_index(reports)
     print_json({"index": str(page)}) if as_json else show_all(f"Index: {page}")
 
@@ -194,15 +191,12 @@ def _sizes(text: str | None) -> tuple[float, ...]:
     return sizes
 
 
-def write_run(result: Result, origin: Origin, out: Path | None, report: bool, reports: Path = REPORTS) -> Path:
-    """Keep a run, with its tearsheet where `report` asks for it; returns the run folder."""
+def write_run(
+    result: Result, origin: Origin, out: Path | None, page: Callable[[Run], object] | None, reports: Path = REPORTS
+) -> Path:
+    """Save a run, with what `page` makes of it, and count it as a trial; returns the run folder."""
     from engine.runs import save_and_count
 
-    page = None
-    if report:
-        from engine.reporting.tearsheet import write_tearsheet
-
-        page = write_tearsheet
     return save_and_count(result, origin, out, reports, clock().isoformat(timespec="seconds"), page)
 
 
@@ -210,5 +204,5 @@ def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object."""
     import json
 
-    read: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return read
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content

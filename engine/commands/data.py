@@ -1,4 +1,4 @@
-"""``hlbt data``: the commands of the cache."""
+"""``hlbt data``: import, sync and check the cache."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ if TYPE_CHECKING:
     from engine.data.sync_api import SyncReport
 
 QuotesOption = Annotated[
-    str | None, typer.Option("--quotes", metavar="l2book", help="Bring book quotes and depths too, from S3.")
+    str | None, typer.Option("--quotes", metavar="l2book", help="Include order book quotes and depths, from S3.")
 ]
-HoursOption = Annotated[str, typer.Option("--hours", help="Hours of those books: 22 makes the row of 23:00 UTC.")]
+HoursOption = Annotated[str, typer.Option("--hours", help="Hours of these books: 22 gives the row of 23:00 UTC.")]
 UsdOption = Annotated[float, typer.Option("--usd-per-gb", help="Price of the transfer.")]
-EndpointOption = Annotated[str | None, typer.Option("--endpoint-url", help="Another host that speaks S3.")]
-JobsOption = Annotated[int, typer.Option("--jobs", help="Downloads at once.")]
+EndpointOption = Annotated[str | None, typer.Option("--endpoint-url", help="Another S3-compatible host.")]
+JobsOption = Annotated[int, typer.Option("--jobs", help="Parallel downloads.")]
 
 data_app = typer.Typer(help="The hourly history in data_cache/.", no_args_is_help=True)
-import_app = typer.Typer(help="Bring data from files.", no_args_is_help=True)
+import_app = typer.Typer(help="Import data from files.", no_args_is_help=True)
 data_app.add_typer(import_app, name="import")
 
 
@@ -68,14 +68,14 @@ def import_freqtrade_command(
     else:
         show_all(
             f"{report.files} files, {report.coins} coins into {store.path}: {merge.added:,} values added, "
-            f"{merge.same:,} were there already, {merge.changed:,} replaced; "
+            f"{merge.same:,} already cached, {merge.changed:,} replaced; "
             + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write."),
             *differences([merge]),
         )
     if report.problems:
         cure = " Cached values that differ were kept; --replace takes the new ones." if merge.conflicts else ""
         raise DataError(
-            "Left out, while all else was imported: "
+            "Everything else was imported; left out: "
             f"{join_first([text.rstrip('.') for text in report.problems], 3)}.{cure}"
         )
 
@@ -83,11 +83,12 @@ def import_freqtrade_command(
 @import_app.command("meta")
 def import_meta_command(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A saved `meta` or `metaAndAssetCtxs` answer of the exchange (JSON).")
+        Path,
+        typer.Argument(metavar="FILE", help="A saved `meta` or `metaAndAssetCtxs` response (JSON)."),
     ],
     as_of: Annotated[
         str | None,
-        typer.Option("--as-of", metavar="DATE", help="When the answer was saved; it carries no date itself."),
+        typer.Option("--as-of", metavar="DATE", help="When the response was saved; it has no date itself."),
     ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -115,14 +116,14 @@ def sync_command(
     source: Annotated[str, typer.Option("--source", help="`s3` (history, needs an AWS account) or `api` (the tail).")],
     quotes: QuotesOption = None,
     hours: HoursOption = "22",
-    yes: Annotated[bool, typer.Option("--yes", help="Spend more than --max-usd.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Allow a cost above --max-usd.")] = False,
     max_usd: Annotated[float, typer.Option("--max-usd", help="Refuse an S3 sync that would cost more.")] = 5.0,
     usd_per_gb: UsdOption = 0.09,
     keep_raw: Annotated[bool, typer.Option("--keep-raw", help="Keep the downloaded objects in raw/.")] = False,
     endpoint_url: EndpointOption = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="Another host for the API.")] = None,
     timeout_seconds: Annotated[
-        float | None, typer.Option("--timeout", help="Seconds of silence that are an error (s3: 60, api: 10).")
+        float | None, typer.Option("--timeout", help="Seconds without an answer until an error (s3: 60, api: 10).")
     ] = None,
     jobs: JobsOption = 8,
     replace: ReplaceOption = False,
@@ -130,7 +131,7 @@ def sync_command(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Bring the hours from data.start to data.end from HyperLiquid itself; run again, it goes on where it stopped.
+    """Download the hours from data.start to data.end from HyperLiquid; run again, it continues where it stopped.
 
     Example: hlbt data sync --source s3 --set data.start=2024-10-01 --set data.end=2025-03-31
     """
@@ -160,10 +161,10 @@ def sync_command(
         show_all(report.summary())
     if report.problems:
         rest = f"; and {len(report.problems) - 3} more" if len(report.problems) > 3 else ""
-        cure = " Of what contradicts the cache, --replace takes the new values." if report.conflicts else ""
+        cure = " Where the cache has other values, --replace takes the new ones." if report.conflicts else ""
         raise DataError(
-            f"{len(report.problems)} problems: {'; '.join(report.problems[:3])}{rest}. All else was taken; run the "
-            f"same command again to mend what can be mended.{cure}"
+            f"{len(report.problems)} problems: {'; '.join(report.problems[:3])}{rest}. Everything else was saved; "
+            f"run the same command again to repair what can be repaired.{cure}"
         )
 
 
@@ -225,7 +226,7 @@ def _plan(
     jobs: int,
     timeout_seconds: float,
 ) -> tuple[Bucket, DownloadPlan]:
-    """What the settings ask of the archive."""
+    """The archive, and what the settings need from it."""
     from engine.clock import parse_instant
     from engine.data.s3_archive import BUCKET, ArchiveRange, plan_downloads
     from engine.data.s3_bucket import Bucket
@@ -238,7 +239,7 @@ def _plan(
     if not all(word.isdecimal() and int(word) < 24 for word in words):
         raise ConfigError(f"--hours is {hours!r}; it must be hours of the day, 0 to 23, as 22 or 10,22.")
     data = config.data
-    asked = ArchiveRange(
+    wanted = ArchiveRange(
         None if data.start is None else parse_instant(data.start, "data.start"),
         None if data.end is None else parse_instant(data.end, "data.end"),
         quotes is not None,
@@ -248,19 +249,19 @@ def _plan(
     bucket = Bucket(BUCKET, endpoint_url, jobs=jobs, timeout_seconds=timeout_seconds)
     recorded = {key: record.etag for key, record in store.read_objects().items()}
     with waiting("Listing the archive ..."):
-        return bucket, plan_downloads(bucket, recorded, asked, usd_per_gb=usd_per_gb, jobs=jobs)
+        return bucket, plan_downloads(bucket, recorded, wanted, usd_per_gb=usd_per_gb, jobs=jobs)
 
 
 @data_app.command("status")
 def status_command(
     out: Annotated[
-        Path | None, typer.Option("--out", help="Where the page goes. Default: reports/status.html; none with --json.")
+        Path | None, typer.Option("--out", help="File of the page. Default: reports/status.html; none with --json.")
     ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what the cache holds, as a table and as a page: coverage by month, gaps, listings, delistings, sources.
+    """Show the contents of the cache, as a table and a page: coverage by month, gaps, listings, delistings, sources.
 
     Example: hlbt data status
     """
@@ -269,16 +270,16 @@ def status_command(
 
     if out is not None:
         check_page(out, "data status")
-    found = status(store_of(config_of(config, settings)))
+    content = status(store_of(config_of(config, settings)))
     page = out or (None if as_json else reports_folder() / "status.html")
     if page is not None:
         from engine.reporting.cache_page import write_status_page
 
-        write_status_page(found, page)
+        write_status_page(content, page)
     if as_json:
-        print_json(found)
+        print_json(content)
         return
-    show_all(*status_tables(found), f"Page: {page}")
+    show_all(*status_tables(content), f"Page: {page}")
 
 
 @data_app.command("verify")
@@ -295,7 +296,7 @@ def verify_command(config: ConfigOption = None, settings: SetOption = None, as_j
     elif report.ok:
         show_all(f"{report.files} files, {report.bytes:,} bytes in {store.path}: every digest is right.")
         if report.foreign:
-            show_all(f"Not of the cache, and harmless: {join_first(report.foreign)}.")
+            show_all(f"Ignored, because they do not belong to the cache: {join_first(report.foreign)}.")
     if not report.ok:
         wrong = [f"{name} is missing" for name in report.missing] + [f"{name} has changed" for name in report.changed]
         raise DataError(f"The cache {store.path} is damaged: {join_first(wrong)}. Delete it and import again.")

@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from engine.commands.backtest import read_json, write_run
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, config_of
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, clock, config_of
 from engine.commands.progress import print_json, progress, show_all
 from engine.commands.tables import demo_table
+
+if TYPE_CHECKING:
+    from engine.commands.tearsheet_pool import TearsheetPool
+    from engine.config import RunConfig
+    from engine.panel import Panel
+    from engine.runs import Origin
+    from engine.simulation.result import Result
+    from engine.sweeps.study import Study
+    from engine.validation.verdict import Verdict
 
 DEMO_ORACLES: tuple[tuple[str, dict[str, Any]], ...] = (
     ("research.oracles.momentum:Momentum", {"lookback_hours": 336, "n": 5}),
@@ -33,46 +43,29 @@ def demo_command(
 
     Example: hlbt demo
     """
-    from datetime import UTC, datetime
-
-    from engine.commands.sheets import Sheets
-    from engine.commands.validate import judged
+    from engine.commands.tearsheet_pool import TearsheetPool
     from engine.data.cache import Store
     from engine.data.panel_loader import load_panel
     from engine.data.sample import write_sample
     from engine.reporting.index_page import write_index
-    from engine.runs import run_source
-    from engine.sweeps.sweep import sweep
 
     settled = config_of(config, settings)
     cache = Path(settled.data.cache) if settled.data.cache else cache_of(settled) / "sample"
-    made = []
 
-    def first(sheet: Path) -> None:
+    def announce(page: Path) -> None:
         if not as_json:
-            show_all(f"First page: {sheet} (the others, a sweep and its verdict follow)")
+            show_all(f"First page: {page} (the others, a sweep and its verdict follow)")
 
-    with progress() as step, Sheets(first) as sheets:
+    with progress() as step, TearsheetPool(announce) as pool:
         steps = 5 + len(DEMO_ORACLES)
         step(0, steps, "building the synthetic sample")
         write_sample(Store(cache))
-        step(1, steps, "loading the panel")
         panel = load_panel(cache, settled.start, settled.end, settled.data.coins)
-        for number, (path, parameters) in enumerate(DEMO_ORACLES):
-            step(2 + number, steps, f"backtest of {path.rpartition(':')[2]}")
-            result, origin = run_source(panel, settled, path, parameters, None)
-            made.append((result, origin, write_run(result, origin, None, False, reports)))
-            sheets.make(made[-1][2])
-        step(steps - 3, steps, "sweep of momentum")
-        created = datetime.now(UTC).isoformat(timespec="seconds")
-        path, _ = DEMO_ORACLES[0]
-        study = sweep(panel, path, DEMO_SWEEP, settled, name="demo-sweep", reports=reports, created=created)
-        step(steps - 2, steps, "verdict and page of the sweep")
-        verdict = judged(study, panel, reports, 1, make=sheets.make)
+        made = _backtests(panel, settled, reports, pool, lambda done, what: step(2 + done, steps, what))
+        study, verdict = _sweep(panel, settled, reports, pool, lambda left, what: step(steps - left, steps, what))
         step(steps - 1, steps, "tearsheets")
-        sheets.wait()
+        pool.wait()
         page = write_index(reports)
-        step(steps, steps, "done")
     assert study.folder is not None
     if as_json:
         print_json(
@@ -100,3 +93,34 @@ def demo_command(
         f"         {command} backtest --weights FILE    (your own: a column time, then one a coin)\n"
         "Read     README.md for your own oracle, docs/rules.md for what is simulated",
     )
+
+
+def _backtests(
+    panel: Panel, config: RunConfig, reports: Path, pool: TearsheetPool, step: Callable[[int, str], object]
+) -> list[tuple[Result, Origin, Path]]:
+    """Run the demo's oracles: result, origin and run folder of each; `pool` makes their tearsheets."""
+    from engine.runs import run_source
+
+    made = []
+    for number, (path, parameters) in enumerate(DEMO_ORACLES):
+        step(number, f"backtest of {path.rpartition(':')[2]}")
+        result, origin = run_source(panel, config, path, parameters, None)
+        folder = write_run(result, origin, None, None, reports)
+        pool.submit(folder)
+        made.append((result, origin, folder))
+    return made
+
+
+def _sweep(
+    panel: Panel, config: RunConfig, reports: Path, pool: TearsheetPool, step: Callable[[int, str], object]
+) -> tuple[Study, Verdict]:
+    """Sweep the first oracle of the demo and judge its winner."""
+    from engine.commands.validate import judged
+    from engine.sweeps.sweep import sweep
+
+    step(3, "sweep of momentum")
+    created = clock().isoformat(timespec="seconds")
+    path, _ = DEMO_ORACLES[0]
+    study = sweep(panel, path, DEMO_SWEEP, config, name="demo-sweep", reports=reports, created=created)
+    step(2, "verdict and page of the sweep")
+    return study, judged(study, panel, reports, 1, make=pool.submit)

@@ -22,7 +22,7 @@ from engine.commands.live_options import (
     grouped,
 )
 from engine.commands.live_tables import orders_table, plan_tables, status_lines
-from engine.commands.options import cache_alone, clock, config_of
+from engine.commands.options import LimitOption, cache_alone, clock, config_of
 from engine.commands.progress import print_json, progress, show_all, waiting
 from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError, UnreachableError
 
@@ -116,9 +116,7 @@ def rebalance_command(
     weights: Annotated[Path, typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then coins.")],
     account: AccountOptions,
     orders: OrderOptions,
-    limit: Annotated[
-        list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="One limit (none switches it off).")
-    ] = None,
+    limit: LimitOption = None,
     sync: SyncOption = True,
     slippage_bps: SlippageOption = 300.0,
 ) -> None:

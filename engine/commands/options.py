@@ -1,4 +1,4 @@
-"""Options that the commands share, and what they stand for."""
+"""Options that the commands share, and their values: config, parameters, folders, cache, clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.errors import ConfigError, DataError, HlbtError
+from engine.errors import DataError, HlbtError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,11 +27,15 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing
 ParamOption = Annotated[
     list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
 ]
+LimitOption = Annotated[
+    list[str] | None,
+    typer.Option("--limit", metavar="NAME=VALUE", help="A limit of the account; none or off switches it off."),
+]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values replace cached ones that differ.")]
 
 
 def config_of(path: Path | None, settings: list[str] | None) -> RunConfig:
-    """The settings of ``--config`` and ``--set``."""
+    """The config of ``--config`` and ``--set``."""
     from engine.config import RunConfig
 
     return RunConfig.load(path, settings or ())
@@ -43,34 +47,28 @@ def cache_alone(path: Path | None, settings: list[str] | None, refusal: HlbtErro
 
     from engine.config import RunConfig
 
-    given = config_of(path, settings)
-    if replace(given, data=replace(given.data, cache=None)) != RunConfig():
+    config = config_of(path, settings)
+    if replace(config, data=replace(config.data, cache=None)) != RunConfig():
         raise refusal
-    return given.data.cache
+    return config.data.cache
 
 
 def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
     """The parameters of ``--param k=v``, values read as TOML."""
-    from engine.config import parse_value
+    from engine.config import parse_assignments
 
-    parameters = {}
-    for assignment in assignments or ():
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--param {assignment!r} is not k=v, for example --param lookback_hours=168.")
-        parameters[name.strip()] = parse_value(text)
-    return parameters
+    return parse_assignments("--param", assignments or (), "k=v", "lookback_hours=168")
 
 
 def folder_of(named: Path) -> Path:
-    """Folder of a run or a sweep: as it is written, or below the reports where a bare name here is none of the two."""
+    """Folder of a run or a sweep: the path as given, or below reports/ for a name that is neither in this folder."""
     below = REPORTS / named
-    ours = any((named / record).is_file() for record in ("run.json", "sweep.json"))
-    return named if ours or len(named.parts) > 1 or (named.exists() and not below.is_dir()) else below
+    complete = any((named / record).is_file() for record in ("run.json", "sweep.json"))
+    return named if complete or len(named.parts) > 1 or (named.exists() and not below.is_dir()) else below
 
 
 def reports_folder() -> Path:
-    """The folder of all reports, made when absent."""
+    """The folder of all reports; made if it does not exist."""
     try:
         REPORTS.mkdir(exist_ok=True)
     except OSError as error:
@@ -79,14 +77,14 @@ def reports_folder() -> Path:
 
 
 def cache_of(config: RunConfig) -> Path:
-    """The cache's folder under those settings."""
+    """The cache's folder for a config."""
     from engine.data.panel_loader import cache_path
 
     return cache_path(config.data.cache)
 
 
 def store_of(config: RunConfig) -> Store:
-    """The cache under those settings."""
+    """The cache for a config."""
     from engine.data.cache import Store
 
     return Store(cache_of(config))

@@ -1,4 +1,4 @@
-"""What a command writes while it works and when it is done: bars, texts, JSON."""
+"""Output of the commands: progress bars and status on standard error, texts, tables and JSON on standard output."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-#: (done, total, what is being done)
+#: Called with (done, total, description).
 Progress = Callable[[int, int, str], None]
 
 
-def _watched() -> dict[str, Any]:
-    """Of a bar: on standard error, gone when done, and nothing at all, not even an empty line, where nobody watches."""
+def _options() -> dict[str, Any]:
+    """Options of a bar: on standard error, removed when done; no output at all where that is not a terminal."""
     from rich.console import Console
 
     console = Console(stderr=True)
@@ -21,7 +21,7 @@ def _watched() -> dict[str, Any]:
 
 @contextmanager
 def progress() -> Iterator[Progress]:
-    """A progress bar on standard error: call it with (done, total, what)."""
+    """A progress bar on standard error: call it with (done, total, description)."""
     from rich import progress as parts
 
     with parts.Progress(
@@ -29,15 +29,15 @@ def progress() -> Iterator[Progress]:
         parts.BarColumn(),
         parts.MofNCompleteColumn(),
         parts.TimeRemainingColumn(),
-        **_watched(),
+        **_options(),
     ) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
 
 
 @contextmanager
 def sweep_progress() -> Iterator[Progress]:
-    """A progress bar on standard error with the rate in sets a second: call it with (done, total, what)."""
+    """A progress bar on standard error with sets per second: call it with (done, total, description)."""
     from rich import progress as parts
 
     class Rate(parts.ProgressColumn):
@@ -50,24 +50,24 @@ def sweep_progress() -> Iterator[Progress]:
         parts.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
         Rate(),
         parts.TimeRemainingColumn(),
-        **_watched(),
+        **_options(),
     ) as bar:
         task = bar.add_task("planning the sets", total=1)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
 
 
 @contextmanager
-def waiting(what: str) -> Iterator[None]:
-    """Say on standard error what is waited for, while it is; nothing where nobody watches."""
+def waiting(message: str) -> Iterator[None]:
+    """Show a message on standard error during a wait; nothing where that is not a terminal."""
     from rich.console import Console
 
-    with Console(stderr=True).status(what):
+    with Console(stderr=True).status(message):
         yield
 
 
 @contextmanager
 def byte_progress() -> Iterator[Progress]:
-    """A progress bar of bytes on standard error, with speed and time left: call it with (done, total, what)."""
+    """A progress bar of bytes on standard error, with speed and time left: call it with (done, total, description)."""
     from rich import progress as parts
 
     with parts.Progress(
@@ -76,14 +76,14 @@ def byte_progress() -> Iterator[Progress]:
         parts.DownloadColumn(),
         parts.TransferSpeedColumn(),
         parts.TimeRemainingColumn(),
-        **_watched(),
+        **_options(),
     ) as bar:
         task = bar.add_task("", total=None)
-        yield lambda done, total, what: bar.update(task, completed=done, total=total, description=what[-44:])
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text[-44:])
 
 
 def show_all(*parts: Any) -> None:
-    """Print texts as they are and tables as tables."""
+    """Print texts, without markup, and tables."""
     from rich.console import Console
 
     console = Console(highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, cache_alone, folder_of
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, LimitOption, SetOption, cache_alone, folder_of
 from engine.commands.progress import print_json, progress, show_all
 from engine.commands.tables import checks_table
 from engine.commands.validate import GatesOption
@@ -44,9 +44,7 @@ def promote_command(
     account: Annotated[
         float | None, typer.Option("--account", metavar="USD", help="Size it is meant for; default: that of the run.")
     ] = None,
-    limit: Annotated[
-        list[str] | None, typer.Option("--limit", metavar="NAME=VALUE", help="A limit of the account; none is off.")
-    ] = None,
+    limit: LimitOption = None,
     gates: GatesOption = None,
     reports: Annotated[
         Path | None,

@@ -1,14 +1,13 @@
-"""``hlbt sweep``: from a grid to a page with a verdict."""
+"""``hlbt sweep``: run a grid of parameter sets, judge the best of them and write the page."""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, parameters_of
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, clock, parameters_of
 from engine.commands.progress import print_json, show_all, sweep_progress
 from engine.commands.tables import sweep_table
 from engine.commands.validate import TopOption, judge, verdict_parts
@@ -19,34 +18,41 @@ if TYPE_CHECKING:
     from engine.sweeps.study import Study
     from engine.validation.verdict import Verdict
 
-StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="What to run; or say it with flags.")]
+StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="A study file; or use the options.")]
+OraclesOption = Annotated[
+    list[str] | None, typer.Option("--oracle", metavar="PATH:CLASS", help="The oracle; may be repeated.")
+]
+GridOption = Annotated[
+    list[str] | None,
+    typer.Option("--grid", metavar="K=A,B,C", help="Values of a parameter or config key; also K=START:STOP:STEP."),
+]
+FixedOption = Annotated[
+    list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter that all sets share; may be repeated.")
+]
+WhereOption = Annotated[
+    list[str] | None,
+    typer.Option("--where", metavar="EXPRESSION", help='Only sets for which it is true: "skip_hours < n".'),
+]
+ReturnsOption = Annotated[
+    bool | None, typer.Option("--returns/--no-returns", help="Keep daily returns; default up to 100,000 sets.")
+]
 
 
 def sweep_command(
     study: StudyArgument = None,
-    oracle: Annotated[
-        list[str] | None, typer.Option("--oracle", metavar="PATH:CLASS", help="The oracle; may be repeated.")
-    ] = None,
-    grid: Annotated[
-        list[str] | None,
-        typer.Option("--grid", metavar="K=A,B,C", help="Values of a parameter or config key; also K=START:STOP:STEP."),
-    ] = None,
-    param: Annotated[
-        list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter all sets share; may be repeated.")
-    ] = None,
-    where: Annotated[
-        list[str] | None,
-        typer.Option("--where", metavar="EXPRESSION", help='Keep the sets it is true of: "skip_hours < n".'),
-    ] = None,
-    sample: Annotated[int | None, typer.Option("--sample", metavar="SETS", help="Draw so many sets at random.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Of the draw.")] = None,
+    oracle: OraclesOption = None,
+    grid: GridOption = None,
+    param: FixedOption = None,
+    where: WhereOption = None,
+    sample: Annotated[int | None, typer.Option("--sample", metavar="SETS", help="Draw this many at random.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the random draw.")] = None,
     name: Annotated[str | None, typer.Option("--name", help="Folder below reports/.")] = None,
     executor: Annotated[str, typer.Option("--executor", help="threads, or ray for a cluster.")] = "threads",
-    address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="Of the Ray cluster.")] = None,
-    workers: Annotated[int | None, typer.Option("--workers", min=1, help="Tasks at once; default: one a CPU.")] = None,
-    returns: Annotated[
-        bool | None, typer.Option("--returns/--no-returns", help="Keep daily returns; default up to 100,000 sets.")
+    address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="The Ray cluster.")] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, help="Parallel tasks; default one per CPU.")
     ] = None,
+    returns: ReturnsOption = None,
     verdict: Annotated[
         bool, typer.Option("--verdict/--no-verdict", help="Judge the winner and write the page.")
     ] = True,
@@ -58,7 +64,7 @@ def sweep_command(
 ) -> None:
     """Run many sets of parameters, resumable, and judge the best of them.
 
-    Ctrl-C keeps what is done; the same command continues. No unchanged set is ever run twice.
+    Ctrl-C keeps what is finished; the same command continues. No unchanged set is ever run twice.
 
     Example: hlbt sweep --oracle research.oracles.momentum:Momentum --grid lookback_hours=24,72,168 --grid n=3,5,10
     """
@@ -66,32 +72,31 @@ def sweep_command(
     from engine.data.panel_loader import load_panel
     from engine.sweeps.sweep import sweep
 
-    request = _request(study, oracle, grid, param, where, sample, seed, name)
-    settled = RunConfig.load(config, settings or (), request.sections)
-    where_run = _executor(executor, address, workers)
+    plan = _study(study, oracle, grid, param, where, sample, seed, name)
+    settled = RunConfig.load(config, settings or (), plan.sections)
+    pool = _executor(executor, address, workers)
     panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
     with sweep_progress() as step:
         result = sweep(
             panel,
-            request.oracles,
-            request.grid,
+            plan.oracles,
+            plan.grid,
             settled,
-            fixed=request.fixed,
-            where=request.where,
-            sample=request.sample,
-            seed=request.seed,
+            fixed=plan.fixed,
+            where=plan.where,
+            sample=plan.sample,
+            seed=plan.seed,
             returns=returns,
-            executor=where_run,
-            name=request.name,
+            executor=pool,
+            name=plan.name,
             reports=reports,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            created=clock().isoformat(timespec="seconds"),
             progress=step,
         )
-    judged = judge(result, panel, reports, top) if verdict else None
-    _show(result, judged, as_json)
+    _show(result, judge(result, panel, reports, top) if verdict else None, as_json)
 
 
-def _request(
+def _study(
     file: Path | None,
     oracle: list[str] | None,
     grid: list[str] | None,
@@ -101,30 +106,30 @@ def _request(
     seed: int | None,
     name: str | None,
 ) -> StudyFile:
-    """The study file with the flags put over it."""
+    """The study file, if any, with the options of the command line over it."""
     from dataclasses import replace
 
     from engine.sweeps.grid import StudyFile, parse_grid, read_study_file
 
-    request = read_study_file(file) if file is not None else StudyFile()
-    if grid and not isinstance(request.grid, dict):
-        raise ConfigError("--grid cannot be put over the [[sets]] of the study file. Leave one out.")
+    study = read_study_file(file) if file is not None else StudyFile()
+    if grid and not isinstance(study.grid, dict):
+        raise ConfigError("--grid cannot be combined with the [[sets]] of the study file. Leave one out.")
     changes: dict[str, Any] = {
-        "oracles": tuple(oracle) if oracle else request.oracles,
-        "grid": {**request.grid, **parse_grid(grid)} if grid and isinstance(request.grid, dict) else request.grid,
-        "fixed": {**request.fixed, **parameters_of(param)},
-        "where": (*request.where, *(where or ())),
-        "sample": request.sample if sample is None else sample,
-        "seed": request.seed if seed is None else seed,
-        "name": name or request.name,
+        "oracles": tuple(oracle) if oracle else study.oracles,
+        "grid": {**study.grid, **parse_grid(grid)} if grid and isinstance(study.grid, dict) else study.grid,
+        "fixed": {**study.fixed, **parameters_of(param)},
+        "where": (*study.where, *(where or ())),
+        "sample": study.sample if sample is None else sample,
+        "seed": study.seed if seed is None else seed,
+        "name": name or study.name,
     }
     if seed is not None and changes["sample"] is None:
-        raise ConfigError("--seed is of the draw: add --sample SETS, or leave it out.")
+        raise ConfigError("--seed needs a random draw: add --sample SETS, or leave it out.")
     if not changes["oracles"]:
         raise ConfigError("Name what to sweep: a STUDY.toml with an oracle, or --oracle PATH:CLASS.")
     if not changes["grid"]:
         raise ConfigError("The grid is empty: give --grid k=a,b,c, or a [grid] in the study file.")
-    return replace(request, **changes)
+    return replace(study, **changes)
 
 
 def _executor(name: str, address: str | None, workers: int | None) -> Any:
@@ -135,7 +140,7 @@ def _executor(name: str, address: str | None, workers: int | None) -> Any:
             f"--executor {name!r} is not accepted: choose one of {', '.join(EXECUTORS)}.{did_you_mean(name, EXECUTORS)}"
         )
     if address is not None and name != "ray":
-        raise ConfigError("--address is of a Ray cluster: add --executor ray.")
+        raise ConfigError("--address is for a Ray cluster: add --executor ray, or leave it out.")
     return EXECUTORS[name](address, workers)
 
 

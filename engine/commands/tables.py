@@ -35,7 +35,7 @@ def _ratio(value: float) -> str:
 
 
 def result_tables(result: Result, origin: Origin) -> list[Table | str]:
-    """One run: its figures, and where the money came from and went."""
+    """One run: its figures, and its profit by cause."""
     from rich.table import Table
 
     from engine.clock import show
@@ -60,15 +60,15 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
     for row in rows:
         numbers.add_row(*row)
     notes = [
-        f"NOTE: the data {verb} at {show(held)}, not at {show(asked)} as was asked."
-        for verb, asked, held in (("start", result.config.start, index[0]), ("end", result.config.end, index[-1]))
-        if asked is not None and asked != held
+        f"NOTE: the data {verb} at {show(held)}, not at {show(wanted)} as set."
+        for verb, wanted, held in (("start", result.config.start, index[0]), ("end", result.config.end, index[-1]))
+        if wanted is not None and wanted != held
     ]
     if not figures["trades"]:
         notes.append("NOTE: no trade was made: every weight is 0, NaN, untradable or under the minimum.")
     if figures["liquidated_at"]:
         numbers.add_row("LIQUIDATED AT", f"{figures['liquidated_at']}: {result.liquidation}")
-    causes = Table(title="Where it came from", title_justify="left")
+    causes = Table(title="Profit by cause", title_justify="left")
     for heading in ("", "USD", "of initial equity"):
         causes.add_column(heading, justify="right" if heading else "left")
     start = figures["equity_start_usd"]
@@ -106,7 +106,7 @@ def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
 
 
 def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
-    """The sizes of an account, a row each."""
+    """Results by account size, a row each."""
     from rich.table import Table
 
     label = "  [SYNTHETIC DATA]" if synthetic else ""
@@ -192,40 +192,40 @@ def checks_table(
     return table
 
 
-def status_tables(found: dict[str, Any]) -> list[Any]:
-    """What the cache holds: coverage by month, then what is missing and what came and went."""
-    label = "  [SYNTHETIC DATA]" if found["synthetic"] else ""
+def status_tables(content: dict[str, Any]) -> list[Any]:
+    """Contents of the cache: coverage by month, gaps, listings, delistings and renames."""
+    label = "  [SYNTHETIC DATA]" if content["synthetic"] else ""
     head = (
-        f"{found['path']}: {found['coins']} coins, {found['start']} to {found['end']}, {found['rows']:,} rows, "
-        f"{found['bytes'] / 1e6:.1f} MB{label}"
+        f"{content['path']}: {content['coins']} coins, {content['start']} to {content['end']}, "
+        f"{content['rows']:,} rows, {content['bytes'] / 1e6:.1f} MB{label}"
     )
-    tables = [_coverage(found, found["fields"][first : first + 6]) for first in range(0, len(found["fields"]), 6)]
+    tables = [_coverage(content, content["fields"][first : first + 6]) for first in range(0, len(content["fields"]), 6)]
     return [
         head,
         *tables,
-        _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in found["gaps"]]),
-        _first("Listed", [f"{event['coin']} {event['time']}" for event in found["listings"]]),
-        _first("Delisted", [f"{event['coin']} {event['time']}" for event in found["delistings"]]),
-        _first("Possibly renamed", [f"{pair['from']} to {pair['to']} {pair['time']}" for pair in found["renames"]]),
+        _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in content["gaps"]]),
+        _first("Listed", [f"{event['coin']} {event['time']}" for event in content["listings"]]),
+        _first("Delisted", [f"{event['coin']} {event['time']}" for event in content["delistings"]]),
+        _first("Possibly renamed", [f"{pair['from']} to {pair['to']} {pair['time']}" for pair in content["renames"]]),
     ]
 
 
-def _coverage(found: dict[str, Any], names: list[str]) -> Table:
-    """Coverage by month of some fields: as many as a narrow terminal has room for."""
+def _coverage(content: dict[str, Any], names: list[str]) -> Table:
+    """Coverage by month of some fields, as many as fit on a narrow terminal."""
     from rich.table import Table
 
     months = Table(title="Coverage: share of the listed coins' hours that hold a value", title_justify="left")
     months.add_column("month", no_wrap=True)
     for name in names:
         months.add_column(name, justify="right", overflow="fold")
-    for month in found["months"]:
+    for month in content["months"]:
         shares = (month["coverage"].get(name) for name in names)
         months.add_row(month["month"], *("-" if share is None else f"{share:.1%}" for share in shares))
     return months
 
 
 def _first(title: str, lines: list[str], limit: int = 12) -> str:
-    """A titled list, cut; --json has all of it."""
+    """A titled list of at most `limit` lines."""
     if not lines:
         return f"{title}: none"
     more = f"\n  ... and {len(lines) - limit} more (--json lists them)" if len(lines) > limit else ""
@@ -233,13 +233,14 @@ def _first(title: str, lines: list[str], limit: int = 12) -> str:
 
 
 def cost_table(plan: dict[str, Any]) -> Table:
-    """What a range of the archive costs, a dataset a row."""
+    """Cost of a range of the archive, a dataset a row."""
     from rich.table import Table
 
     table = Table(
-        title=f"Out of AWS at {plan['usd_per_gb']:g} USD per GB (1e9 bytes), requests included", title_justify="left"
+        title=f"Transfer out of AWS at {plan['usd_per_gb']:g} USD per GB (1e9 bytes), requests included",
+        title_justify="left",
     )
-    for heading in ("dataset", "objects", "GB", "not here yet", "GB", "USD"):
+    for heading in ("dataset", "objects", "GB", "new", "GB", "USD"):
         table.add_column(heading, justify="left" if heading == "dataset" else "right")
     for name, bill in plan["datasets"].items():
         table.add_row(
@@ -260,25 +261,25 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
     from rich.table import Table
 
     sets = study.record["sets"]
-    title = f"{study.record['name']}: {len(study):,} sets, {sets['reused']:,} known already"
+    title = f"{study.record['name']}: {len(study):,} sets, {sets['reused']:,} reused"
     if study.record["synthetic"]:
         title += "  [SYNTHETIC DATA]"
     table = Table(title=title, title_justify="left")
     best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
-    found = [(study.params(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
-    for chosen, _ in found:
+    best_sets = [(study.params(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
+    for chosen, _ in best_sets:
         if "oracle" in chosen:
             chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]
-    for name in found[0][0]:
-        values = [chosen[name] for chosen, _ in found]
+    for name in best_sets[0][0]:
+        values = [chosen[name] for chosen, _ in best_sets]
         words = any(isinstance(value, str) for value in values)
-        # Where there is little room names and words are folded, numbers never.
+        # On a narrow terminal names and texts are folded, numbers never.
         width = None if words else max(len(str(value)) for value in values)
         heading = name.rpartition(".")[2]
         table.add_column(heading, justify="left" if words else "right", overflow="fold", min_width=width)
     for name in ("Sharpe", "CAGR", "drawdown", "turnover"):
         table.add_column(name, justify="right", no_wrap=True)
-    for chosen, row in found:
+    for chosen, row in best_sets:
         table.add_row(
             *map(str, chosen.values()),
             _ratio(row["sharpe"]),

@@ -10,8 +10,8 @@ from typing import Any, Final, Self
 import pandas as pd
 
 from engine.clock import show
-from engine.config import parse_value
-from engine.errors import ConfigError, LimitError, SpecError, did_you_mean
+from engine.config import parse_assignments
+from engine.errors import LimitError, SpecError, did_you_mean
 from engine.live.journal import JournalState
 from engine.live.orders import Market, Plan
 
@@ -62,17 +62,19 @@ class Limits:
             if value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e15:
-                raise SpecError(f"limits.{item.name} = {value!r} is not accepted: write a number from 0, or null.")
+                raise SpecError(
+                    f"limits.{item.name} = {value!r} is not accepted: write a number from 0, or none to switch it off."
+                )
             object.__setattr__(self, item.name, float(value))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Limits from a mapping; an unknown name is refused."""
+        """Limits from a mapping; None, ``"none"`` and ``"off"`` switch one off, an unknown name is refused."""
         known = [item.name for item in fields(cls)]
         for name in values:
             if name not in known:
                 raise SpecError(f"Unknown limit {name!r}.{did_you_mean(name, known)} Limits: {', '.join(known)}.")
-        return cls(**values)
+        return cls(**{name: None if _switches_off(value) else value for name, value in values.items()})
 
     @classmethod
     def of(cls, max_gross: float) -> Self:
@@ -81,14 +83,8 @@ class Limits:
 
     @classmethod
     def assigned(cls, assignments: Iterable[str], max_gross: float) -> Self:
-        """:meth:`of` with texts ``name=value`` laid over it; ``none`` switches a limit off."""
-        values: dict[str, Any] = cls.of(max_gross).to_dict()
-        for assignment in assignments:
-            name, equals, text = assignment.partition("=")
-            if not equals:
-                raise ConfigError(f"--limit {assignment!r} is not name=value, for example --limit gross=1.2.")
-            values[name.strip()] = None if text.strip() == "none" else parse_value(text)
-        return cls.from_dict(values)
+        """:meth:`of` with the ``name=value`` of ``--limit`` over it, as :func:`parse_limits` reads them."""
+        return cls.from_dict({**cls.of(max_gross).to_dict(), **parse_limits(assignments)})
 
     @classmethod
     def none(cls) -> Self:
@@ -98,6 +94,21 @@ class Limits:
     def to_dict(self) -> dict[str, float | None]:
         """Plain values; ``from_dict`` of it gives equal limits."""
         return asdict(self)
+
+
+def parse_limits(assignments: Iterable[str]) -> dict[str, Any]:
+    """Values of the options ``--limit name=value``, for :meth:`Limits.from_dict`; ``none`` or ``off`` switches one off.
+
+    Raises
+    ------
+    ConfigError
+        For what is not ``name=value``.
+    """
+    return parse_assignments("--limit", assignments, "name=value", "gross=1.2")
+
+
+def _switches_off(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and value.strip().lower() in ("none", "off"))
 
 
 def plan_breaches(limits: Limits, plan: Plan, now: pd.Timestamp, data_end: pd.Timestamp | None) -> list[str]:

@@ -9,9 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.config import parse_value
 from engine.errors import ConfigError, DataError, PromotionError, join_first
-from engine.live.risk_limits import Limits
+from engine.live.risk_limits import Limits, parse_limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, check_current, read_candidate
@@ -85,7 +84,7 @@ def limits_of(defaults: Mapping[str, Any], assignments: Sequence[str], gross: fl
     Parameters
     ----------
     defaults : mapping
-        ``[limits]`` of the gates file; ``"none"`` switches one off.
+        ``[limits]`` of the gates file; ``"none"`` or ``"off"`` switches one off.
     assignments : sequence of str
         ``name=value`` of the command line, which go before it.
     gross : float
@@ -104,13 +103,8 @@ def limits_of(defaults: Mapping[str, Any], assignments: Sequence[str], gross: fl
     SpecError
         For an unknown limit, or a value that is not a number.
     """
-    given: dict[str, Any] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not equals or not name.strip():
-            raise ConfigError(f"--limit {assignment!r} is not name=value, for example --limit gross=1.2.")
-        given[name.strip()] = parse_value(text)
-    values = {name: None if value == "none" else value for name, value in {**defaults, **given}.items()}
+    given = parse_limits(assignments)
+    values = {**defaults, **given}
     limits = Limits.from_dict(values)
     if limits.gross is None or limits.gross >= gross:
         return limits, []

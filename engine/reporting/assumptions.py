@@ -1,4 +1,4 @@
-"""What a run reckons with and what it leaves out, in words, from its config."""
+"""Sentences on what a run models and what it leaves out, from its config."""
 
 from __future__ import annotations
 
@@ -9,28 +9,22 @@ from engine.clock import WEEKDAYS
 
 
 def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """What this run reckons with, and what it leaves out, in words."""
+    """Sentences on what the run of this ``run.json`` models, and on what it does not."""
     execution, costs, account = (record["config"][name] for name in ("execution", "costs", "account"))
     delay, band = execution["delay_hours"], execution["no_trade_band_frac"]
-    yes = [
-        f"{_schedule_in_words(execution)}, traded "
-        + (f"{delay} h later" if delay else "at that instant")
-        + ", on what was known just before.",
+    included = [
+        f"{_schedule(execution)}, traded {f'{delay} h later' if delay else 'at that instant'}, on data known just "
+        "before.",
         "Taker fills: the quoted bid or ask where the data have both, else mid plus or minus "
         f"{costs['half_spread_bps']:g} bps.",
-        _fees_in_words(costs),
-        "Orders below "
-        + f"{execution['min_notional_usd']:g} USD are not sent, full closes excepted"
-        + (
-            "; sizes are cut to the coin's lot where it is known."
-            if execution["lots"]
-            else "; sizes are not cut to lots."
-        ),
+        _fees(costs),
+        f"Orders below {execution['min_notional_usd']:g} USD are not sent, full closes excepted; sizes are "
+        + ("cut to the coin's lot where it is known." if execution["lots"] else "not cut to lots."),
         f"A held coin without a price for {execution['stale_hours']} hours is settled at its last price.",
         "A coin that cannot be traded keeps its position; its weight "
         + ("stays in cash." if execution["untradable"] == "cash" else "is spread over the coins that can."),
     ]
-    no = [
+    excluded = [
         "Price impact: an order of any size fills at the quote." if costs["impact"] == "none" else "",
         "Partial fills, rejects and the queue of resting orders.",
         "Trading between decisions.",
@@ -38,28 +32,28 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         "Staged liquidation of large positions.",
     ]
     if costs["impact"] == "venue":
-        yes.append(
+        included.append(
             "Price impact: linear up to the size of the venue's own impact prices, with the square root beyond; "
             f"{costs['impact_bps']:g} bps at that size where the data have no impact price."
         )
-    (yes if costs["funding"] else no).append(
+    (included if costs["funding"] else excluded).append(
         "Funding, hourly, on the positions held." if costs["funding"] else "Funding."
     )
-    (yes if account["margin"] else no).append(
+    (included if account["margin"] else excluded).append(
         "Margin: the book is liquidated when equity falls under the maintenance margin (where the coins' leverage is "
         "unknown, at zero)."
         if account["margin"]
         else "Margin calls and liquidation: equity may become negative."
     )
     if band:
-        yes.append(f"Orders smaller than {band:.2%} of equity are not sent, full closes excepted.")
+        included.append(f"Orders smaller than {band:.2%} of equity are not sent, full closes excepted.")
     if costs.get("stress", 1.0) != 1.0:
-        yes.append(f"A stress: fees, spread and impact cost {costs['stress']:g} times what they would.")
-    yes += _variants_in_words(execution)
-    return yes, [sentence for sentence in no if sentence]
+        included.append(f"Stress test: fees, spread and impact cost {costs['stress']:g} times their model.")
+    included += _overlays(execution)
+    return included, [sentence for sentence in excluded if sentence]
 
 
-def _schedule_in_words(execution: Mapping[str, Any]) -> str:
+def _schedule(execution: Mapping[str, Any]) -> str:
     text = "Decisions"
     if execution["every_days"] > 1:
         text += f" every {execution['every_days']} days"
@@ -69,7 +63,7 @@ def _schedule_in_words(execution: Mapping[str, Any]) -> str:
     return text
 
 
-def _fees_in_words(costs: Mapping[str, Any]) -> str:
+def _fees(costs: Mapping[str, Any]) -> str:
     text = "HyperLiquid's dated base rates" if costs["taker_bps"] == "schedule" else f"{costs['taker_bps']:g} bps"
     if costs["fee_tiers"]:
         text += ", by tiers of the account's own volume of 14 days"
@@ -81,7 +75,7 @@ def _fees_in_words(costs: Mapping[str, Any]) -> str:
     return f"Taker fees: {text}."
 
 
-def _variants_in_words(execution: Mapping[str, Any]) -> list[str]:
+def _overlays(execution: Mapping[str, Any]) -> list[str]:
     sentences = []
     if execution["leverage"] != 1.0:
         sentences.append(f"Weights are multiplied by {execution['leverage']:g}.")

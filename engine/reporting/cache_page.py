@@ -1,4 +1,4 @@
-"""The page of ``hlbt data status``: what the cache holds, as heat maps."""
+"""The page of ``hlbt data status``: contents of the cache as heat maps."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from engine.reporting.html import templates, write_page
 
-#: A cell's shade goes by the last of these that its share reaches.
+#: The shade of a cell is the index of the last of these that its share reaches.
 STEPS = (0.0, 1e-9, 0.5, 0.9, 0.99, 0.99995)
 LABELS = ("none", "under 50 %", "50 to 90 %", "90 to 99 %", "over 99 %", "all")
 LETTERS = {"s3": "S", "l2book": "B", "api": "A", "freqtrade": "F", "synthetic": "M"}
@@ -17,11 +17,11 @@ LISTED_GAPS = 60
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell of a heat map: shade 0 to 5 (None: nothing can be there), letters of its sources, words."""
+    """One cell of a heat map: shade 0 to 5 (None: no value is possible), letters of its sources, tooltip."""
 
     shade: int | None
     text: str
-    words: str
+    tooltip: str
 
 
 def shade(share: float) -> int:
@@ -29,27 +29,27 @@ def shade(share: float) -> int:
     return sum(share >= step for step in STEPS) - 1
 
 
-def write_status_page(found: dict[str, Any], path: Path) -> None:
-    """Write the page of what :func:`engine.data.cache_status.status` found.
+def write_status_page(cache: dict[str, Any], path: Path) -> None:
+    """Write the page of a status of :func:`engine.data.cache_status.status`.
 
     Raises
     ------
     DataError
         When the file cannot be written.
     """
-    write_page(path, templates().get_template("status.html").render(**_values(found)))
+    write_page(path, templates().get_template("status.html").render(**_values(cache)))
 
 
-def _values(found: dict[str, Any]) -> dict[str, Any]:
-    coins = {row["coin"]: row for row in found["table"] if row["first_price"] is not None}
-    gaps = sorted(found["gaps"], key=lambda gap: (-gap["hours"], gap["first"], gap["coin"]))
-    sources = sorted({name for month in found["months"] for names in month["sources"].values() for name in names})
+def _values(cache: dict[str, Any]) -> dict[str, Any]:
+    coins = {row["coin"]: row for row in cache["table"] if row["first_price"] is not None}
+    gaps = sorted(cache["gaps"], key=lambda gap: (-gap["hours"], gap["first"], gap["coin"]))
+    sources = sorted({name for month in cache["months"] for names in month["sources"].values() for name in names})
     return {
-        "found": found,
-        "months": [month["month"] for month in found["months"]],
-        "years": _years([month["month"] for month in found["months"]]),
-        "fields": [(name, [_field_cell(name, month) for month in found["months"]]) for name in found["fields"]],
-        "coins": [(coins[name], _coin_cells(coins[name], found["timeline"], found["start"])) for name in coins],
+        "cache": cache,
+        "months": [month["month"] for month in cache["months"]],
+        "years": _years([month["month"] for month in cache["months"]]),
+        "fields": [(name, [_field_cell(name, month) for month in cache["months"]]) for name in cache["fields"]],
+        "coins": [(coins[name], _coin_cells(coins[name], cache["timeline"], cache["start"])) for name in coins],
         "gaps": gaps[:LISTED_GAPS],
         "more_gaps": max(len(gaps) - LISTED_GAPS, 0),
         "gap_hours": sum(gap["hours"] for gap in gaps),
@@ -80,9 +80,9 @@ def _coin_cells(coin: dict[str, Any], timeline: dict[str, Any], start: str) -> l
             when = "before the first price" if month < coin["first_price"][:7] else "after the last price"
             cells.append(Cell(None, "", f"{month}: {when}"))
             continue
-        # A coin that is there in the first row of the cache was listed before it.
-        came = coin["listed"] is not None and coin["listed"] > start and coin["listed"][:7] == month
-        mark = "\u25b8" if came else ""
+        # A coin with a price in the first row of the cache was listed before that row.
+        listed_here = coin["listed"] is not None and coin["listed"] > start and coin["listed"][:7] == month
+        mark = "\u25b8" if listed_here else ""
         mark += "\u25fe" if (coin["delisted"] or "")[:7] == month else ""
         cells.append(Cell(shade(share), mark, f"{month}: {share:.1%} of its hours have a price"))
     return cells

@@ -1,4 +1,4 @@
-"""The page of ``hlbt capacity``: net Sharpe and costs against the size of the account, and what the model assumes."""
+"""The page of ``hlbt capacity``: net Sharpe ratio and costs by account size, and the assumptions of the model."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from pathlib import Path
 import pandas as pd
 from markupsafe import Markup
 
-from engine.clock import show
 from engine.config import RunConfig
 from engine.panel import Panel
 from engine.reporting import charts
-from engine.reporting.html import ratio, templates, usd, write_page
+from engine.reporting.html import ratio, span, templates, usd, write_page
 from engine.runs import Origin
 from engine.simulation.capacity import COSTS, LARGE_SHARE, Limits, limits
 
-#: What the first lines of every such page hold; nothing else is ever replaced.
-#: Names of the costs on the page; colours are those of the tearsheet.
+#: Cost -> its name on the page; colours are those of the tearsheet.
 _NAMES = {"fee": "fees", "spread": "spread", "impact": "impact", "funding": "funding"}
 
 
@@ -36,7 +34,7 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
         .render(
             origin=origin,
             synthetic=panel.synthetic,
-            span=f"{show(index[0])} to {show(index[-1])}",
+            span=span(index[0], index[-1]),
             coins=len(panel.coins),
             config=config,
             rows=table.to_dict("records"),
@@ -51,22 +49,24 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
     return write_page(path, page)
 
 
-def conclusions(table: pd.DataFrame, found: Limits) -> list[tuple[str, str]]:
-    """Name and value of what the table says, in words."""
+def conclusions(table: pd.DataFrame, reached: Limits) -> list[tuple[str, str]]:
+    """Labels and texts of the results."""
     beyond = f"not reached up to {usd(table['equity_usd'].iloc[-1], 0)} USD"
-    if math.isnan(found.best_sharpe):
-        said = [("net Sharpe", "not defined at any size: nothing was traded, or every day is like the other")]
-    elif found.best_sharpe <= 0.0:
-        said = [("highest net Sharpe", f"{ratio(found.best_sharpe)}: it is positive at no size")]
+    if math.isnan(reached.best_sharpe):
+        rows = [("net Sharpe", "not defined at any size: nothing was traded, or all daily returns are equal")]
+    elif reached.best_sharpe <= 0.0:
+        rows = [("highest net Sharpe", f"{ratio(reached.best_sharpe)}: it is positive at no size")]
     else:
-        said = [
-            ("highest net Sharpe", f"{ratio(found.best_sharpe)} with {usd(found.best_usd, 0)} USD"),
-            ("net Sharpe halves", _account(found.halves_usd, beyond)),
-            ("net Sharpe falls below 0", _account(found.below_zero_usd, beyond)),
+        rows = [
+            ("highest net Sharpe", f"{ratio(reached.best_sharpe)} with {usd(reached.best_usd, 0)} USD"),
+            ("net Sharpe halves", _account(reached.halves_usd, beyond)),
+            ("net Sharpe falls below 0", _account(reached.below_zero_usd, beyond)),
         ]
     if table["volume_share_median"].notna().any():
-        said.append((f"median order takes {LARGE_SHARE:.0%} of the hour's volume", _account(found.volume_usd, beyond)))
-    return said
+        rows.append(
+            (f"median order takes {LARGE_SHARE:.0%} of the hour's volume", _account(reached.volume_usd, beyond))
+        )
+    return rows
 
 
 def _account(size: float, beyond: str) -> str:
@@ -74,7 +74,7 @@ def _account(size: float, beyond: str) -> str:
 
 
 def impact_model(panel: Panel, config: RunConfig) -> list[str]:
-    """What the cost of size is made of here, in sentences."""
+    """How the cost of size is modelled in this run, in sentences."""
     costs = config.costs
     if costs.impact == "none":
         return [
@@ -90,7 +90,7 @@ def impact_model(panel: Panel, config: RunConfig) -> list[str]:
         f"Where a row has no impact price, an order of that size is taken to move the price {fixed}."
         if _published(panel)
         else f"These data have no impact prices: every order of that size is taken to move the price {fixed}. "
-        "The result rests on that number; set it to what you believe.",
+        "The result depends on that number; set it to your own estimate.",
         "Not modelled: an impact that lasts beyond the order, an order spread over hours, a limit on the share of the "
         "volume. Where the share of the hour's volume is large, read the figures as too good.",
     ]

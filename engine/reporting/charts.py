@@ -1,6 +1,6 @@
-"""Charts of a run as SVG text for a page: small, without script, and the same bytes for the same run.
+"""Charts as SVG text: small, without script, and the same bytes for the same data.
 
-Figures are built from matplotlib's objects and never through pyplot, whose global state is the caller's.
+Figures are built from matplotlib's objects and never through pyplot, whose global state belongs to the caller.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-#: One colour a meaning, on every chart and in the tables; blue, red and green are QuantStats' own.
+#: One colour per meaning, on every chart and in the tables; blue, red and green are QuantStats' own.
 COLOURS: Mapping[str, str] = {
     "net": "#333333",
     "price": "#348dc1",
@@ -35,7 +35,7 @@ COLOURS: Mapping[str, str] = {
 }
 #: Pixels of a chart on a desktop page; on a telephone it shrinks by a quarter, so the text stays readable.
 WIDTH, HEIGHT = 466, 210
-#: Points a line keeps at most: two a pixel column, enough for a screen of double density.
+#: Most points of a line: two per pixel column, enough for a screen of double density.
 POINTS = 1200
 _FONTS = "font-family: Arial, Helvetica, sans-serif"
 _COLOUR = re.compile(r"<text[^>]*fill: #ffffff|((?:fill|stroke): ?)(#[0-9a-f]{6})")
@@ -63,7 +63,7 @@ _STYLE: Mapping[str, Any] = {
 
 @contextmanager
 def isolated_style() -> Iterator[None]:
-    """Matplotlib at its own defaults and silent; after it, settings, filters and log levels are the caller's again."""
+    """Matplotlib at its defaults and silent; settings, filters and log levels of the caller are restored after."""
     import matplotlib
 
     fonts = logging.getLogger("matplotlib.font_manager")
@@ -80,14 +80,14 @@ def isolated_style() -> Iterator[None]:
 
 
 def thin(values: np.ndarray, points: int = POINTS) -> np.ndarray:
-    """Rows to draw so that no peak or trough is lost: first, last, and the extremes of equal buckets.
+    """Rows to draw so that no peak or trough is lost: the first, the last, and the extremes of equal buckets.
 
     Parameters
     ----------
     values : ndarray, (T,)
         NaN is never an extreme.
     points : int
-        At most this many rows come back.
+        Most rows that are returned.
 
     Returns
     -------
@@ -107,32 +107,34 @@ def thin(values: np.ndarray, points: int = POINTS) -> np.ndarray:
 
 
 def waterfall(steps: Sequence[tuple[str, float]]) -> str:
-    """From price profit to net profit: one floating bar a cause in USD, the last bar the sum."""
+    """From price profit to net profit in USD: a floating bar per cause, the last bar is their sum."""
     figure, axes = _canvas()
     values = np.array([value for _, value in steps])
     tops = np.cumsum(values)
     starts = np.concatenate((np.zeros(1), tops[:-1]))
     names = [name for name, _ in steps]
-    places = np.arange(len(steps) + 1)
+    positions = np.arange(len(steps) + 1)
     colours = [COLOURS["gain"] if value >= 0 else COLOURS["loss"] for value in values]
-    axes.bar(places[:-1], values, bottom=starts, color=colours, width=0.62)
-    axes.bar(places[-1:], tops[-1:], color=COLOURS["net"], width=0.62)
-    for place, level in zip(places[:-1], tops, strict=True):
-        axes.plot([place, place + 1], [level, level], color=COLOURS["faint"], linewidth=0.7, linestyle=(0, (2, 2)))
+    axes.bar(positions[:-1], values, bottom=starts, color=colours, width=0.62)
+    axes.bar(positions[-1:], tops[-1:], color=COLOURS["net"], width=0.62)
+    for position, level in zip(positions[:-1], tops, strict=True):
+        axes.plot(
+            [position, position + 1], [level, level], color=COLOURS["faint"], linewidth=0.7, linestyle=(0, (2, 2))
+        )
     heights = np.append(np.maximum(starts, tops), max(float(tops[-1]), 0.0))
-    for place, height, value in zip(places, heights, np.append(values, tops[-1]), strict=True):
-        axes.annotate(_amount(float(value)), (place, height), (0, 3), textcoords="offset points", ha="center")
+    for position, height, value in zip(positions, heights, np.append(values, tops[-1]), strict=True):
+        axes.annotate(_amount(float(value)), (position, height), (0, 3), textcoords="offset points", ha="center")
     axes.axhline(0.0, color="#999999", linewidth=0.8)
-    axes.set_xticks(places, [*names, "net"])
+    axes.set_xticks(positions, [*names, "net"])
     axes.tick_params(axis="x", length=0)
-    # Bars would hold the axis to their own ends, and leave no room for the amounts.
+    # Bars would limit the axis to their own ends and leave no room for the amounts.
     axes.use_sticky_edges = False
     axes.margins(y=0.14)
     if not values.any():
         axes.set_ylim(-1.0, 1.0)
     elif min(*starts, *tops) >= 0.0:
         axes.set_ylim(bottom=0.0)
-    _thousands(axes)
+    _numbers(axes)
     return _svg(figure, "waterfall", "Profit by cause in USD")
 
 
@@ -155,26 +157,25 @@ def lines(
             axes.fill_between(times, numbers[kept], 0.0, color=colour, alpha=0.25, linewidth=0)
         axes.plot(times, numbers[kept], color=colour, label=legend, linewidth=1.0 if fill else 1.3)
     _dates(axes)
-    _percent(axes) if percent else _thousands(axes)
+    _numbers(axes, "%" if percent else "")
     if len(series) > 1:
-        # Above the axes, so that no line is ever hidden by it.
-        figure.legend(loc="outside upper left", ncols=6, handlelength=1.2, columnspacing=1.2)
+        _legend(figure)
     return _svg(figure, name, label)
 
 
 def stems(name: str, label: str, values: pd.Series, mean: float) -> str:
-    """One thin bar an instant, and the mean as a dashed line; fractions, shown in per cent."""
+    """One thin bar per instant and the mean as a dashed line; fractions are shown in per cent."""
     figure, axes = _canvas()
     numbers = values.to_numpy(dtype=np.float64) * 100.0
     kept = thin(numbers)
-    # Points that an instant has on the chart, less a gap.
+    # Width of an instant on the chart, less a gap.
     width = min(3.4, max(0.4, 0.75 * WIDTH / max(len(kept), 1)))
     axes.vlines(_naive(values.index)[kept], 0.0, numbers[kept], color=COLOURS["price"], linewidth=width)
     axes.axhline(mean * 100.0, color=COLOURS["net"], linewidth=1.0, linestyle=(0, (4, 3)), label=f"mean {mean:,.1%}")
     axes.set_ylim(bottom=0.0)
-    figure.legend(loc="outside upper left", handlelength=1.8)
+    _legend(figure, 1.8)
     _dates(axes)
-    _percent(axes)
+    _numbers(axes, "%")
     return _svg(figure, name, label)
 
 
@@ -186,26 +187,29 @@ def bars(
     errors: np.ndarray | None = None,
     unit: str = "",
 ) -> str:
-    """One bar a tick, up and down in the colours of gain and loss; `errors` are drawn each way; NaN is left out."""
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
+    """A bar per tick in the colours of gain and loss; `errors` are drawn both ways; NaN is left out."""
     figure, axes = _canvas()
-    places = np.arange(len(values))
+    positions = np.arange(len(values))
     colours = [COLOURS["gain"] if value >= 0 else COLOURS["loss"] for value in values]
-    axes.bar(places, np.nan_to_num(values), color=colours, width=0.7)
+    axes.bar(positions, np.nan_to_num(values), color=colours, width=0.7)
     if errors is not None:
         known = ~np.isnan(values) & ~np.isnan(errors)
         axes.errorbar(
-            places[known], values[known], errors[known], fmt="none", ecolor=COLOURS["net"], elinewidth=0.8, capsize=1.5
+            positions[known],
+            values[known],
+            errors[known],
+            fmt="none",
+            ecolor=COLOURS["net"],
+            elinewidth=0.8,
+            capsize=1.5,
         )
     axes.axhline(0.0, color="#999999", linewidth=0.8)
-    # Every label of a few bars; of many, as many as have room.
+    # Every label of few bars; of many, as many as fit.
     step = max(1, -(-len(ticks) // 10))
-    shown = [place for place in range(len(ticks)) if (place + 1) % step == 0 or place == 0]
-    axes.set_xticks(shown, [ticks[place] for place in shown])
+    shown = [position for position in range(len(ticks)) if (position + 1) % step == 0 or position == 0]
+    axes.set_xticks(shown, [ticks[position] for position in shown])
     axes.tick_params(axis="x", length=0)
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}{unit}"))
+    _numbers(axes, unit)
     if not np.nan_to_num(values).any():
         axes.set_ylim(-1.0, 1.0)
     return _svg(figure, name, label)
@@ -220,7 +224,7 @@ def by_size(
     percent: bool = False,
     log: bool = False,
 ) -> str:
-    """Lines over account size in USD on a logarithmic axis, a mark a size; with `log` the figure's axis is one too."""
+    """Lines over account size in USD on a logarithmic axis, a mark per size; with `log` the other axis is one too."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
     figure, axes = _canvas()
@@ -239,9 +243,9 @@ def by_size(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}%" if percent else f"{value:g}"))
     else:
         axes.axhline(0.0, color="#999999", linewidth=0.8)
-        _percent(axes) if percent else _thousands(axes)
+        _numbers(axes, "%" if percent else "")
     if len(series) > 1:
-        figure.legend(loc="outside upper left", ncols=6, handlelength=1.2, columnspacing=1.2)
+        _legend(figure)
     return _svg(figure, name, label)
 
 
@@ -254,13 +258,13 @@ def short_usd(value: float) -> str:
 
 
 def css_colour(colour: str) -> str:
-    """A colour for a style: itself, or what ``palette.css`` puts in its place, by night most of all."""
+    """A colour for a style: itself, or what ``palette.css`` replaces it with, in dark mode above all."""
     return f"var(--c{colour[1:]},{colour})"
 
 
 def themed(svg: str) -> str:
-    """Charts drawn for white paper with every colour as ``css_colour``; white words, which stand on a colour, stay."""
-    return _COLOUR.sub(lambda found: found[1] + css_colour(found[2]) if found[2] else found[0], svg)
+    """An SVG drawn for white paper with every colour as :func:`css_colour`; white text, which is on a colour, stays."""
+    return _COLOUR.sub(lambda match: match[1] + css_colour(match[2]) if match[2] else match[0], svg)
 
 
 def _canvas() -> tuple[Figure, Axes]:
@@ -276,7 +280,7 @@ def _canvas() -> tuple[Figure, Axes]:
 
 
 def _naive(index: pd.Index) -> np.ndarray:
-    """Instants for matplotlib, which would otherwise ask for a time zone of its own."""
+    """Instants without a zone, because matplotlib would convert to its own."""
     return pd.DatetimeIndex(index).tz_convert("UTC").tz_localize(None).to_numpy()
 
 
@@ -288,18 +292,17 @@ def _dates(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
-def _thousands(axes: Axes) -> None:
+def _numbers(axes: Axes, unit: str = "") -> None:
+    """Ticks of the vertical axis: about five round numbers with `unit` behind them."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}{unit}"))
 
 
-def _percent(axes: Axes) -> None:
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
-
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
-    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}%"))
+def _legend(figure: Figure, length: float = 1.2) -> None:
+    """A legend above the axes, so that it never covers a line."""
+    figure.legend(loc="outside upper left", ncols=6, handlelength=length, columnspacing=1.2)
 
 
 def _amount(value: float) -> str:
@@ -308,7 +311,7 @@ def _amount(value: float) -> str:
 
 
 def _svg(figure: Figure, name: str, label: str) -> str:
-    """The figure as an inline ``<svg>``: no prolog, no metadata, no date, ids that no other chart of the page has."""
+    """The figure as an inline ``<svg>``: no prolog, no metadata, no date, ids unique on the page."""
     import matplotlib
 
     buffer = io.BytesIO()

@@ -1,4 +1,4 @@
-"""What every page is made with: templates, numbers as text, and the writing of the file."""
+"""Shared by all pages: the template environment, numbers as text, and writing the file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from engine.reporting.charts import css_colour
 
 @cache
 def templates() -> jinja2.Environment:
-    """The pages' templates; everything put into them is escaped."""
+    """The environment of the pages' templates; every inserted value is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=True,
@@ -27,12 +27,12 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact)
-    environment.filters.update(moment=moment, ink=css_colour)
+    environment.filters.update(moment=moment, css_colour=css_colour)
     return environment
 
 
 def write_page(path: Path, page: str) -> Path:
-    """Put a page in its place, whole or not at all.
+    """Write a page atomically.
 
     Raises
     ------
@@ -48,7 +48,7 @@ def write_page(path: Path, page: str) -> Path:
 
 
 def check_page(path: Path, kind: str) -> None:
-    """Refuse a path of a user's where something lies that is no page of the `kind`, which is told in its head."""
+    """Refuse a path of ``--out`` where a file other than an hlbt page of this `kind` lies; its head names the kind."""
     mark = f'<meta name="generator" content="hlbt {kind}">'
     if path.suffix.lower() not in (".html", ".htm"):
         raise DataError(f"--out {path} is no page: name a file that ends in .html.")
@@ -82,12 +82,12 @@ def ratio(value: float) -> str:
 
 
 def exact(value: float) -> str:
-    """The number as it was recorded, for programs that read the page."""
+    """The recorded number, for programs that read the page."""
     return "" if math.isnan(value) else repr(float(value))
 
 
 def plain(value: Any) -> str:
-    """A configuration value as it is written in TOML, or nearly."""
+    """A configuration value, nearly as TOML writes it."""
     if value is None:
         return "not set"
     if isinstance(value, bool):
@@ -100,11 +100,16 @@ def plain(value: Any) -> str:
 
 
 def moment(value: object) -> str:
-    """An ISO 8601 instant for people, to the minute; what is none stays as it is."""
+    """An ISO 8601 instant to the minute, for people; other text is returned unchanged."""
     try:
         return show(pd.Timestamp(str(value)).tz_convert("UTC"))
     except (ValueError, TypeError):
         return str(value)
+
+
+def span(start: object, end: object) -> str:
+    """Two instants as ``2024-10-01 00:00 UTC to 2025-03-31 23:00 UTC``."""
+    return f"{moment(start)} to {moment(end)}"
 
 
 def _number(value: float, form: str) -> str:

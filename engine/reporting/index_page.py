@@ -41,7 +41,7 @@ def _read_row(file: Path) -> IndexRow:
     except DataError as error:
         return IndexRow(folder.name, False, str(error))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
-        # Whatever is wrong with a file that someone edited, the other runs stay readable.
+        # whatever is wrong with an edited file, the other runs stay readable
         return IndexRow(folder.name, False, f"run.json is damaged ({type(error).__name__}: {brief(error)}).")
 
 
@@ -49,7 +49,7 @@ def _sweep_row(file: Path) -> SweepRow:
     folder = file.parent
     try:
         study = load_study(folder, returns=False)
-        judged = json.loads((folder / VERDICT).read_text(encoding="utf-8")) if (folder / VERDICT).is_file() else {}
+        verdict = json.loads((folder / VERDICT).read_text(encoding="utf-8")) if (folder / VERDICT).is_file() else {}
         return SweepRow(
             folder.name,
             (folder / PAGE).is_file(),
@@ -59,8 +59,8 @@ def _sweep_row(file: Path) -> SweepRow:
             failed=int((study.table[ERROR] != "").sum()),
             best=float(study.table["sharpe"].max()),
             synthetic=bool(study.record["synthetic"]),
-            passed=judged.get("passed"),
-            says=str(judged.get("says", "")),
+            passed=verdict.get("passed"),
+            says=str(verdict.get("says", "")),
             created=str(study.record["created"]),
         )
     except DataError as error:

@@ -1,6 +1,6 @@
-"""What the pages say about a run: its figures, put into words and tables for the templates.
+"""hlbt's section of a run's page, and the rows of the index: figures, tables and charts for the templates.
 
-Money is shown from the account's point of view: what lowers equity is negative, so the rows of the attribution add up.
+Amounts are shown from the account's point of view: costs are negative, so the rows of the attribution add up.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from engine.clock import HOUR, show
 from engine.errors import DataError
 from engine.reporting import charts
 from engine.reporting.assumptions import modelled
-from engine.reporting.html import percent, ratio, templates, usd
+from engine.reporting.html import percent, ratio, span, templates, usd
 from engine.runs import BENCHMARK, SCHEMA, Run
 from engine.simulation import metrics
 from engine.simulation.result import FLOWS
@@ -31,7 +31,7 @@ CAUSES: Mapping[str, str] = {
     "fee_usd": "fees",
     "funding_usd": "funding",
 }
-#: Profit counts as it is, costs with the opposite sign.
+#: Flow -> its sign from the account's point of view: profit as it is, costs negative.
 SIGNS: Mapping[str, float] = {name: 1.0 if name == "price_pnl_usd" else -1.0 for name in FLOWS}
 LISTED_COINS = 10
 LISTED_DELISTINGS = 50
@@ -45,7 +45,7 @@ _METRICS = (
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure of the heading: `exact` is the number of ``run.json``, `text` what is read."""
+    """One figure of the heading: `exact` is the number of ``run.json``, `text` its display."""
 
     name: str
     label: str
@@ -65,7 +65,7 @@ class CauseRow:
 
 @dataclass(frozen=True)
 class CoinRow:
-    """What one coin, or a group of them, brought in USD, costs negative."""
+    """Profit of one coin, or of a group of them, by cause in USD; costs are negative."""
 
     coin: str
     price: float = 0.0
@@ -80,8 +80,7 @@ class CoinRow:
         return self.price + self.spread + self.impact + self.fees + self.funding
 
     def __add__(self, other: CoinRow) -> CoinRow:
-        mine, its = self.parts, other.parts
-        return CoinRow(self.coin, *(first + second for first, second in zip(mine, its, strict=True)))
+        return CoinRow(self.coin, *(mine + its for mine, its in zip(self.parts, other.parts, strict=True)))
 
     @property
     def parts(self) -> tuple[float, ...]:
@@ -91,7 +90,7 @@ class CoinRow:
 
 @dataclass(frozen=True)
 class IndexRow:
-    """One run on the page of all runs; `error` stands instead of figures when the folder is damaged."""
+    """One run on the index page; with `error` in place of figures when the folder is damaged."""
 
     folder: str
     page: bool
@@ -110,7 +109,7 @@ class IndexRow:
 
 @dataclass(frozen=True)
 class SweepRow:
-    """One sweep on the page of all runs; `error` stands instead of figures when the folder is damaged."""
+    """One sweep on the index page; with `error` in place of figures when the folder is damaged."""
 
     folder: str
     page: bool
@@ -132,25 +131,25 @@ def check_record(record: Any, folder: Path) -> None:
     Raises
     ------
     DataError
-        When it is no run of this schema, or a part of it is missing.
+        When it is not a run of this schema, or a part of it is missing.
     """
     cure = "Run the backtest again."
     if not isinstance(record, Mapping):
-        raise DataError(f"Run {folder} is damaged: run.json is no table of sections. {cure}")
+        raise DataError(f"Run {folder} is damaged: run.json is not a table of sections. {cure}")
     if record.get("schema") != SCHEMA:
         raise DataError(f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. {cure}")
-    lost = [name for name in _SECTIONS if name not in record]
+    missing = [name for name in _SECTIONS if name not in record]
     tables = [name for name in _SECTIONS[3:] if name in record and not isinstance(record[name], Mapping)]
-    if not lost and not tables:
-        lost = [f"metrics.{name}" for name in _METRICS if name not in record["metrics"]]
-        lost += [f"span.{name}" for name in ("start", "end", "hours", "coins") if name not in record["span"]]
-        lost += [f"origin.{name}" for name in ("name", "kind", "path", "parameters") if name not in record["origin"]]
-    if lost or tables:
-        raise DataError(f"Run {folder} is damaged: run.json lacks {', '.join([*lost, *tables])}. {cure}")
+    if not missing and not tables:
+        missing = [f"metrics.{name}" for name in _METRICS if name not in record["metrics"]]
+        missing += [f"span.{name}" for name in ("start", "end", "hours", "coins") if name not in record["span"]]
+        missing += [f"origin.{name}" for name in ("name", "kind", "path", "parameters") if name not in record["origin"]]
+    if missing or tables:
+        raise DataError(f"Run {folder} is damaged: run.json lacks {', '.join([*missing, *tables])}. {cure}")
 
 
 def figure(record: Mapping[str, Any], name: str) -> float:
-    """A number of the record's metrics; NaN where it is null, which is how JSON keeps what is not defined."""
+    """A number of the record's metrics; NaN where it is null, which is how JSON writes an undefined one."""
     value = record["metrics"][name]
     return math.nan if value is None else float(value)
 
@@ -166,7 +165,7 @@ def daily_returns(run: Run) -> pd.Series:
 def benchmark_returns(run: Run) -> pd.Series | None:
     """Returns of the benchmark between the same instants as :func:`daily_returns`, on exactly its dates.
 
-    A missing price is the last one before, never a later one; a day before the first price has the return 0.
+    A missing price is filled with the last one before; a day before the first price has the return 0.
     None when the run has no price of the benchmark.
     """
     dates = daily_returns(run).index
@@ -192,15 +191,15 @@ def turnover(run: Run) -> pd.Series:
     delay = run.record["config"]["execution"]["delay_hours"]
     rows = _instants(run.weights.index) + delay * HOUR
     last = run.record["metrics"]["liquidated_at"]
-    here = run.equity.loc[rows[rows <= (run.equity.index[-1] if last is None else pd.Timestamp(last))]]
-    before = here["equity_usd"] + here[["spread_usd", "impact_usd", "fee_usd", "funding_usd"]].sum(axis=1)
-    traded = at_mid.reindex(here.index).fillna(0.0)
-    each: pd.Series = (traded / before).where(before > 0.0, 0.0).rename("turnover")
-    return each
+    recorded = run.equity.loc[rows[rows <= (run.equity.index[-1] if last is None else pd.Timestamp(last))]]
+    before = recorded["equity_usd"] + recorded[["spread_usd", "impact_usd", "fee_usd", "funding_usd"]].sum(axis=1)
+    traded = at_mid.reindex(recorded.index).fillna(0.0)
+    turnovers: pd.Series = (traded / before).where(before > 0.0, 0.0).rename("turnover")
+    return turnovers
 
 
 def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
-    """Our part of a run's page, as HTML; `notes` are said above the charts."""
+    """Hlbt's section of a run's page, as HTML, with `notes` above the charts."""
     record = run.record
     start, end = figure(record, "equity_start_usd"), figure(record, "equity_end_usd")
     causes = [CauseRow(CAUSES[name], signed(record, name), charts.COLOURS[CAUSES[name]]) for name in FLOWS]
@@ -212,11 +211,11 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
     liquidated = record["metrics"]["liquidated_at"]
     return Markup(
         templates()
-        .get_template("block.html")
+        .get_template("run_section.html")
         .render(
             record=record,
             notes=notes,
-            span=f"{show(pd.Timestamp(record['span']['start']))} to {show(pd.Timestamp(record['span']['end']))}",
+            span=span(record["span"]["start"], record["span"]["end"]),
             days=record["span"]["hours"] / 24.0,
             liquidated=None if liquidated is None else show(pd.Timestamp(liquidated)),
             tiles=tiles(record),
@@ -225,7 +224,7 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
             start=start,
             end=end,
             net=net,
-            # Half a cent each way is rounding; more means that the folder's files are not of one run.
+            # Half a cent is rounding; more means that the files of the folder do not belong to one run.
             adds_up=abs(start + net - end) < 0.005 + 1e-9 * abs(start) and abs(recorded - end) < 0.005,
             recorded=recorded,
             exposure=(figure(record, "gross_mean"), figure(record, "net_mean")),
@@ -286,14 +285,14 @@ def tiles(record: Mapping[str, Any]) -> list[Tile]:
 
 
 def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
-    """Every chart of our part, by name."""
+    """Charts of the section, by name."""
     start = figure(run.record, "equity_start_usd")
     flows = run.equity[list(FLOWS)] * [SIGNS[name] for name in FLOWS]
     cumulative = {CAUSES[name]: flows[name].cumsum() for name in FLOWS if name != "impact_usd" or flows[name].any()}
     lines = {"net": flows.sum(axis=1).cumsum(), **cumulative}
     exposure = {"gross": run.hourly["gross_frac"], "net": run.hourly["net_frac"]}
-    fall = metrics.drawdown(run.equity["equity_usd"].to_numpy(dtype=np.float64), start)
-    each = turnover(run)
+    drawdown = metrics.drawdown(run.equity["equity_usd"].to_numpy(dtype=np.float64), start)
+    turnovers = turnover(run)
     with charts.isolated_style():
         drawn = {
             "waterfall": charts.waterfall([(cause.name, cause.usd) for cause in causes]),
@@ -308,12 +307,12 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
                 percent=True,
             ),
             "turnover": charts.stems(
-                "turnover", "Turnover of each decision", each, float(each.mean()) if len(each) else 0.0
+                "turnover", "Turnover of each decision", turnovers, float(turnovers.mean()) if len(turnovers) else 0.0
             ),
             "drawdown": charts.lines(
                 "drawdown",
                 "Hourly drawdown",
-                {"drawdown": pd.Series(fall, index=run.equity.index)},
+                {"drawdown": pd.Series(drawdown, index=run.equity.index)},
                 (charts.COLOURS["loss"],),
                 percent=True,
                 fill=True,
@@ -328,7 +327,7 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
 
 
 def _risk_chart(risk: pd.DataFrame) -> str:
-    """Exposures in the oracle's own terms at each decision; the last of the frame, the net dollars, in grey."""
+    """Exposures in the oracle's own terms at each decision; the last column, the net exposure, in grey."""
     names = ("price", "spread", "funding", "impact", "fees")
     colours = [charts.COLOURS[names[place % len(names)]] for place in range(len(risk.columns) - 1)]
     series = {str(name): risk[name] for name in risk}
@@ -350,12 +349,12 @@ def coin_tables(record: Mapping[str, Any]) -> tuple[list[CoinRow], list[CoinRow]
 
 
 def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
-    """One line of the page of all runs, from its ``run.json``."""
+    """The row of a run on the index page, from its ``run.json``."""
     check_record(record, folder)
-    origin, span = record["origin"], record["span"]
+    origin, dates = record["origin"], record["span"]
     start = figure(record, "equity_start_usd")
     names = ("equity_end_usd", "total_return", "cagr", "sharpe", "max_drawdown", "turnover_daily")
-    # Impact is part of the spread column, as in the tables of coins.
+    # The spread column includes impact, as in the tables of coins.
     paid = {name: signed(record, name) / start for name in FLOWS}
     return IndexRow(
         folder=folder.name,
@@ -363,8 +362,8 @@ def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
         name=str(origin["name"]),
         path=str(origin["path"]),
         parameters=", ".join(f"{key}={value}" for key, value in dict(origin["parameters"]).items()),
-        start=str(span["start"])[:10],
-        end=str(span["end"])[:10],
+        start=str(dates["start"])[:10],
+        end=str(dates["end"])[:10],
         synthetic=bool(record["synthetic"]),
         liquidated=record["metrics"]["liquidated_at"] is not None,
         created=str(record["created"]),
@@ -383,5 +382,5 @@ def _instants(index: pd.Index) -> pd.DatetimeIndex:
 
 
 def _dates(index: pd.Index) -> pd.DatetimeIndex:
-    # QuantStats takes naive dates only; in nanoseconds, for it mixes them with dates that it makes itself.
+    # QuantStats takes naive dates only; in nanoseconds, because it mixes them with dates of its own.
     return _instants(index).tz_localize(None).normalize().as_unit("ns").rename("date")

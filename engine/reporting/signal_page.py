@@ -1,69 +1,61 @@
-"""The page of ``hlbt oracle report``: what a signal is worth, in words, charts and tables."""
+"""The page of ``hlbt oracle report``: the analysis of a signal in sentences, charts and tables."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
-from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
-from engine.clock import show
 from engine.config import RunConfig
 from engine.oracles.signal_analysis import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
 from engine.panel import Panel
-from engine.provenance import code_digest
 from engine.reporting import charts
-from engine.reporting.html import bps, percent, ratio, templates, write_page
+from engine.reporting.html import bps, percent, ratio, span, templates, write_page
 from engine.reporting.run_page import Tile
-from engine.runs import Origin
+from engine.runs import Origin, dated_name
 
 #: Horizons of the table; the chart has all.
 LISTED = (1, 2, 3, 5, 7, 10, 14, 20, 30)
 #: Decisions of the smoothed line over the daily rank IC.
 SMOOTHED = 20
-#: A mean this many errors from 0 is called more than chance.
+#: A mean this many standard errors from 0 is called more than chance.
 NOTABLE = 2.0
 
 
-def page_name(found: Signals, panel: Panel, config: RunConfig, origin: Origin) -> str:
-    """Name of the page's file: what it is of, its span, and a digest of all that decides its figures."""
-    state = [asdict(origin), config.digest, panel.digest, code_digest(), found.horizon_days, found.quantiles]
-    digest = hashlib.sha256(json.dumps(state, sort_keys=True, default=str).encode()).hexdigest()[:8]
-    label = "".join(letter if letter.isalnum() else "-" for letter in found.name.lower()).strip("-")
-    return f"signals-{label}-{panel.index[0]:%Y%m%d}-{panel.index[-1]:%Y%m%d}-{digest}.html"
+def page_name(signals: Signals, panel: Panel, config: RunConfig, origin: Origin) -> str:
+    """File name of the page: the signal, its span, and a digest of everything that decides its figures."""
+    return f"signals-{dated_name(origin, panel, config, signals.horizon_days, signals.quantiles)}.html"
 
 
-def write_signals(path: Path, found: Signals, panel: Panel, config: RunConfig, origin: Origin) -> Path:
+def write_signals(path: Path, signals: Signals, panel: Panel, config: RunConfig, origin: Origin) -> Path:
     """Write the page of a signal.
 
     Raises
     ------
     DataError
-        When `path` is something else than such a page, or cannot be written.
+        When the page cannot be written.
     """
     index = panel.index
-    listed = found.decay["horizon_days"].isin({*LISTED, found.horizon_days})
+    listed = signals.decay["horizon_days"].isin({*LISTED, signals.horizon_days})
     page = (
         templates()
         .get_template("signals.html")
         .render(
             origin=origin,
-            found=found,
+            signals=signals,
             synthetic=panel.synthetic,
-            span=f"{show(index[0])} to {show(index[-1])}",
+            span=span(index[0], index[-1]),
             coins=len(panel.coins),
-            decisions=len(found.daily),
+            decisions=len(signals.daily),
             config=config,
-            says=conclusions(found),
-            tiles=tiles(found),
-            decay=found.decay[listed].to_dict("records"),
-            buckets=found.buckets.to_dict("records"),
-            charts=_drawings(found),
+            says=conclusions(signals),
+            tiles=tiles(signals),
+            decay=signals.decay[listed].to_dict("records"),
+            buckets=signals.buckets.to_dict("records"),
+            charts=_drawings(signals),
             market=MARKET,
             window=BETA_WINDOW,
             smoothed=SMOOTHED,
@@ -73,14 +65,14 @@ def write_signals(path: Path, found: Signals, panel: Panel, config: RunConfig, o
     return write_page(path, page)
 
 
-def tiles(found: Signals) -> list[Tile]:
+def tiles(signals: Signals) -> list[Tile]:
     """The row of figures."""
-    figures, days = found.figures, found.horizon_days
+    figures, spread, days = signals.figures, signals.spread, signals.horizon_days
     texts = [
-        ("ic", "mean rank IC", f"{found.ic.mean:+.3f}", found.ic.mean, f"over {_days(days)}"),
-        ("ic_t", "t of the IC", ratio(found.ic.t), found.ic.t, f"Newey-West, lag {found.ic.lag}"),
-        ("hit", "decisions with IC > 0", percent(found.ic.positive, 0), found.ic.positive, "hit rate"),
-        ("spread", "top less bottom", f"{bps(found.spread.mean)} bps", found.spread.mean, f"mean over {_days(days)}"),
+        ("ic", "mean rank IC", f"{signals.ic.mean:+.3f}", signals.ic.mean, f"over {_days(days)}"),
+        ("ic_t", "t of the IC", ratio(signals.ic.t), signals.ic.t, f"Newey-West, lag {signals.ic.lag}"),
+        ("hit", "decisions with IC > 0", percent(signals.ic.positive, 0), signals.ic.positive, "hit rate"),
+        ("spread", "top less bottom", f"{bps(spread.mean)} bps", spread.mean, f"mean over {_days(days)}"),
         ("turnover", "turnover / decision", percent(figures["turnover"], 0), figures["turnover"], "of equity"),
         ("cost", "cost a year", percent(figures["cost_yearly"], 1), figures["cost_yearly"], "fee and half spread"),
         ("beta", f"beta to {MARKET}", ratio(figures["beta"]), figures["beta"], "of the implied book"),
@@ -91,31 +83,34 @@ def tiles(found: Signals) -> list[Tile]:
     ]
 
 
-def conclusions(found: Signals) -> list[str]:
-    """What the figures say, in sentences."""
+def conclusions(signals: Signals) -> list[str]:
+    """The results in sentences."""
     return [
         sentence
         for sentence in (
-            _ranking(found),
-            _decay(found),
-            _quantiles(found),
-            _costs(found),
-            _persistence(found),
-            _exposure(found),
-            _coverage(found),
+            _ranking(signals),
+            _decay(signals),
+            _quantiles(signals),
+            _costs(signals),
+            _persistence(signals),
+            _exposure(signals),
+            _coverage(signals),
         )
         if sentence
     ]
 
 
-def _ranking(found: Signals) -> str:
-    ic, what = found.ic, f"Over {_days(found.horizon_days)} the rank IC of the {found.kind}"
+def _ranking(signals: Signals) -> str:
+    ic = signals.ic
     if ic.count == 0:
         return (
-            f"The {found.kind} ranks nothing: at no decision do five coins have different values and a return "
-            f"{_days(found.horizon_days)} later, so there is no rank IC."
+            f"The {signals.kind} ranks nothing: at no decision do five coins have different values and a return "
+            f"{_days(signals.horizon_days)} later, so there is no rank IC."
         )
-    return f"{what} averages {ic.mean:+.3f} ({_error(ic)}) and is above 0 at {ic.positive:.0%} of them: {_chance(ic)}."
+    return (
+        f"Over {_days(signals.horizon_days)} the rank IC of the {signals.kind} averages {ic.mean:+.3f} ({_error(ic)}) "
+        f"and is above 0 at {ic.positive:.0%} of them: {_chance(ic)}."
+    )
 
 
 def _chance(value: Mean) -> str:
@@ -124,80 +119,81 @@ def _chance(value: Mean) -> str:
     if value.t >= NOTABLE:
         return "more than chance alone gives one signal in twenty; where many were tried, ask for a t of 3 and more"
     if value.t <= -NOTABLE:
-        return "it ranks coins the wrong way round, and more so than chance alone gives one signal in twenty"
-    return "that cannot be told from no skill at all"
+        return "it ranks coins in the wrong order, by more than chance alone gives one signal in twenty"
+    return "that is indistinguishable from no skill"
 
 
-def _decay(found: Signals) -> str:
-    days, mean, t = strongest(found.decay)
+def _decay(signals: Signals) -> str:
+    days, mean, t = strongest(signals.decay)
     if math.isnan(days):
         return ""
     return (
-        f"Of all horizons from 1 to {found.decay['horizon_days'].max()} days the IC stands out most at "
-        f"{_days(int(days))}: {mean:+.3f}, t {t:+.1f}. The best of so many looks better than it is."
+        f"Of all horizons from 1 to {signals.decay['horizon_days'].max()} days the IC is most significant at "
+        f"{_days(int(days))}: {mean:+.3f}, t {t:+.1f}. The best of so many horizons looks better than it is."
     )
 
 
-def _quantiles(found: Signals) -> str:
-    spread, means = found.spread, found.buckets["mean_return"].to_numpy()
+def _quantiles(signals: Signals) -> str:
+    spread, means = signals.spread, signals.buckets["mean_return"].to_numpy()
     known = means[~np.isnan(means)]
     if spread.count == 0:
         return ""
     rises, compared = int((np.diff(known) > 0).sum()), "more" if spread.mean >= 0.0 else "less"
     return (
-        f"The top of {found.quantiles} quantiles earned {bps(abs(spread.mean))} bps over {_days(found.horizon_days)} "
-        f"{compared} than the bottom one ({_error(spread)}), and more at {spread.positive:.0%} of them; from one "
-        f"quantile to the next the mean return rises in {rises} of {len(known) - 1} steps."
+        f"The top of {signals.quantiles} quantiles earned {bps(abs(spread.mean))} bps over "
+        f"{_days(signals.horizon_days)} {compared} than the bottom one ({_error(spread)}), and more at "
+        f"{spread.positive:.0%} of them; from one quantile to the next the mean return rises in {rises} of "
+        f"{len(known) - 1} steps."
     )
 
 
-def _costs(found: Signals) -> str:
-    figures = found.figures
+def _costs(signals: Signals) -> str:
+    figures = signals.figures
     if math.isnan(figures["turnover"]):
         return ""
     cost, gain = figures["cost_bps_daily"], figures["book_bps_daily"]
-    said = (
+    text = (
         f"The implied book trades {figures['turnover']:.0%} of equity at a decision, which costs {cost:.2f} bps a day, "
         f"{figures['cost_yearly']:.1%} a year."
     )
     if math.isnan(gain):
-        return said
+        return text
     if gain <= 0.0:
-        return f"{said} It lost {abs(gain):.2f} bps a day before any cost."
+        return f"{text} It lost {abs(gain):.2f} bps a day before any cost."
     rest = f"leaves {gain - cost:.2f}" if gain > cost else "is less than that"
     return (
-        f"{said} Before costs and funding it earned {gain:.2f} bps a day, which {rest}; it breaks even at "
+        f"{text} Before costs and funding it earned {gain:.2f} bps a day, which {rest}; it breaks even at "
         f"{figures['breakeven_bps']:.1f} bps a dollar traded."
     )
 
 
-def _persistence(found: Signals) -> str:
-    by_lag = dict(zip(found.autocorrelation["lag"], found.autocorrelation["correlation"], strict=True))
+def _persistence(signals: Signals) -> str:
+    by_lag = dict(zip(signals.autocorrelation["lag"], signals.autocorrelation["correlation"], strict=True))
     known = [(lag, value) for lag, value in by_lag.items() if lag in (1, 7, 30) and not math.isnan(value)]
     if not known:
         return ""
-    said = ", ".join(f"{value:+.2f} after {lag}" for lag, value in known)
-    return f"Its ranking resembles itself by {said} decision{'s' if known[-1][0] > 1 else ''}."
+    values = ", ".join(f"{value:+.2f} after {lag}" for lag, value in known)
+    return f"The autocorrelation of its ranking is {values} decision{'s' if known[-1][0] > 1 else ''}."
 
 
-def _exposure(found: Signals) -> str:
-    figures, said = found.figures, []
+def _exposure(signals: Signals) -> str:
+    figures, sentences = signals.figures, []
     if not math.isnan(figures["beta"]):
-        said.append(
+        sentences.append(
             f"The book has a beta of {figures['beta']:+.2f} to {MARKET} (correlation "
             f"{figures['market_correlation']:+.2f})."
         )
     for days in MOMENTUM_DAYS:
         value = figures[f"momentum_{days}d"]
         if not math.isnan(value):
-            near = ": it is that momentum by another name" if abs(value) > 0.9 else ""
-            said.append(f"Its rank correlation with the return of the last {days} days is {value:+.2f}{near}.")
-    return " ".join(said)
+            near = ": it is that momentum under another name" if abs(value) > 0.9 else ""
+            sentences.append(f"Its rank correlation with the return of the last {days} days is {value:+.2f}{near}.")
+    return " ".join(sentences)
 
 
-def _coverage(found: Signals) -> str:
-    tradable = found.daily["tradable"].mean()
-    return f"It has a {found.kind} for {found.figures['coverage']:.0%} of the {tradable:.0f} coins tradable on average."
+def _coverage(signals: Signals) -> str:
+    share, tradable = signals.figures["coverage"], signals.daily["tradable"].mean()
+    return f"It has a {signals.kind} for {share:.0%} of the {tradable:.0f} coins tradable on average."
 
 
 def _error(value: Mean) -> str:
@@ -209,18 +205,18 @@ def _days(count: int) -> str:
     return "1 day" if count == 1 else f"{count} days"
 
 
-def _drawings(found: Signals) -> dict[str, Markup]:
+def _drawings(signals: Signals) -> dict[str, Markup]:
     with charts.isolated_style():
-        drawn = {**_of_the_signal(found), **_of_the_book(found)}
+        drawn = {**_of_the_signal(signals), **_of_the_book(signals)}
     return {name: Markup(svg) for name, svg in drawn.items()}
 
 
-def _of_the_signal(found: Signals) -> dict[str, str]:
-    """Charts of what the signal ranks."""
-    daily, blue = found.daily, charts.COLOURS["price"]
+def _of_the_signal(signals: Signals) -> dict[str, str]:
+    """Charts of the signal itself."""
+    daily, blue = signals.daily, charts.COLOURS["price"]
     smooth = daily["ic"].rolling(SMOOTHED, min_periods=SMOOTHED // 2).mean()
-    # Horizons that overlap are held side by side: each has a share of the money.
-    shares = overlap(found.horizon_days, pace(pd.DatetimeIndex(daily.index))[0]) + 1
+    # Overlapping horizons are held at once: each has a share of the capital.
+    shares = overlap(signals.horizon_days, pace(pd.DatetimeIndex(daily.index))[0]) + 1
     spread = 1e4 * daily["spread"].fillna(0.0).cumsum() / shares
     return {
         "ic": charts.lines(
@@ -235,22 +231,22 @@ def _of_the_signal(found: Signals) -> dict[str, str]:
         "decay": charts.bars(
             "signals-decay",
             "Mean rank IC by horizon in days",
-            [str(days) for days in found.decay["horizon_days"]],
-            found.decay["mean"].to_numpy(),
-            1.96 * found.decay["error"].to_numpy(),
+            [str(days) for days in signals.decay["horizon_days"]],
+            signals.decay["mean"].to_numpy(),
+            1.96 * signals.decay["error"].to_numpy(),
         ),
         "quantiles": charts.bars(
             "signals-quantiles",
             "Return of each quantile less that of all",
-            _names(found.quantiles),
-            1e4 * found.buckets["excess_return"].to_numpy(),
+            _names(signals.quantiles),
+            1e4 * signals.buckets["excess_return"].to_numpy(),
         ),
         "spread": charts.lines("signals-spread", "Sum of top less bottom in bps", {"sum": spread}, [blue], fill=True),
         "autocorrelation": charts.bars(
             "signals-autocorrelation",
             "Rank correlation of the signal with itself",
-            [str(lag) for lag in found.autocorrelation["lag"]],
-            found.autocorrelation["correlation"].to_numpy(),
+            [str(lag) for lag in signals.autocorrelation["lag"]],
+            signals.autocorrelation["correlation"].to_numpy(),
         ),
         "coverage": charts.lines(
             "signals-coverage",
@@ -261,9 +257,9 @@ def _of_the_signal(found: Signals) -> dict[str, str]:
     }
 
 
-def _of_the_book(found: Signals) -> dict[str, str]:
-    """Charts of the weights that the signal makes, and of what they are exposed to."""
-    daily, blue, orange = found.daily, charts.COLOURS["price"], charts.COLOURS["spread"]
+def _of_the_book(signals: Signals) -> dict[str, str]:
+    """Charts of the implied book and of its exposures."""
+    daily, blue, orange = signals.daily, charts.COLOURS["price"], charts.COLOURS["spread"]
     gain, cost = daily["book_return"].fillna(0.0), daily["cost"].fillna(0.0)
     book = {"before costs": gain.cumsum(), "after fee and spread": (gain - cost).cumsum()}
     momentum = {f"{days} days": daily[f"momentum_{days}d"] for days in MOMENTUM_DAYS}
@@ -272,7 +268,7 @@ def _of_the_book(found: Signals) -> dict[str, str]:
             "signals-turnover",
             "Turnover of each decision",
             daily["turnover"].iloc[1:],
-            found.figures["turnover"] if len(daily) > 1 else 0.0,
+            signals.figures["turnover"] if len(daily) > 1 else 0.0,
         ),
         "book": charts.lines(
             "signals-book",

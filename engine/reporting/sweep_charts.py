@@ -1,7 +1,7 @@
-"""What the charts and the table of a sweep page show, as compact numbers that its script draws.
+"""Data of the charts and the table of a sweep page, as compact numbers that its script draws.
 
-Everything that grows with the number of sets is aggregated or cut here, so that a page of a million sets is no larger
-than one of ten thousand.
+Everything that grows with the number of sets is aggregated or cut here, so that the page of a million sets is no
+larger than that of ten thousand.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ CURVES, POINTS = 1_000, 400
 #: Values of an axis beyond which neighbours share a row of the heat map, and cells of all heat maps together.
 GROUPS, CELLS = 40, 400_000
 BANDS = (0.05, 0.25, 0.5, 0.75, 0.95)
-#: Metrics of the heat map, as far as a table has them.
+#: Metrics of the heat map, where the table has them.
 HEAT = ("sharpe", "cagr", "total_return", "max_drawdown", "volatility", "sortino", "calmar", "turnover_daily")
-#: Columns of the table that are there before all are asked for.
+#: Columns of the table that are visible from the start.
 MAIN = ("sharpe", "cagr", "max_drawdown", "volatility", "turnover_daily", "trades")
 LABELS: Mapping[str, str] = {
     "sharpe": "Sharpe",
@@ -56,9 +56,9 @@ class Axis:
     levels : list
         Distinct values in the order shown: numbers ascending, anything else as the grid has them.
     codes : ndarray, (P,)
-        Place of each set's value in `levels`.
+        Index of each set's value in `levels`.
     numeric : bool
-        All values are finite numbers.
+        Whether all values are finite numbers.
     """
 
     name: str
@@ -68,14 +68,14 @@ class Axis:
 
     @property
     def labels(self) -> list[str]:
-        """Text of every value; where strings stand beside other types they are quoted, so that 1 is not "1"."""
+        """Text of every value; strings among other types are quoted, so that 1 differs from "1"."""
         if self.name == ORACLE and len({str(path).rpartition(":")[2] for path in self.levels}) == len(self.levels):
             return [str(path).rpartition(":")[2] for path in self.levels]
         mixed = len({isinstance(value, str) for value in self.levels}) > 1
         return [f'"{value}"' if mixed and isinstance(value, str) else label(value) for value in self.levels]
 
     def grouped(self, groups: int) -> tuple[list[str], np.ndarray]:
-        """Labels and codes with at most `groups` distinct values: neighbours are put together."""
+        """Labels and codes with at most `groups` distinct values: neighbours are merged."""
         labels, count = self.labels, len(self.levels)
         if count <= groups:
             return labels, self.codes
@@ -86,7 +86,7 @@ class Axis:
 
 
 def label(value: Any) -> str:
-    """A value of a parameter as it is read; what holds several is in brackets, for values stand in lists."""
+    """Text of a parameter's value; one that holds several is in brackets, because values are shown in lists."""
     return f"({plain(value)})" if isinstance(value, list | tuple) else plain(value)
 
 
@@ -101,24 +101,24 @@ def axes_of(study: Study) -> list[Axis]:
 
 
 def _levels(values: list[Any]) -> tuple[list[Any], np.ndarray]:
-    # By type too: to pandas True is 1.
-    places: dict[tuple[type, str], int] = {}
-    codes = np.array([places.setdefault((type(value), repr(value)), len(places)) for value in values], dtype=np.int64)
+    # By type too: for pandas True equals 1.
+    code_of: dict[tuple[type, str], int] = {}
+    codes = np.array([code_of.setdefault((type(value), repr(value)), len(code_of)) for value in values], dtype=np.int64)
     first = np.unique(codes, return_index=True)[1]
-    return [values[place] for place in first], codes
+    return [values[index] for index in first], codes
 
 
 def _axis(name: str, values: list[Any], codes: np.ndarray) -> Axis:
     used = np.unique(codes)
-    kept = [values[place] for place in used]
+    kept = [values[index] for index in used]
     codes = np.searchsorted(used, codes)
     numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in kept)
     numeric = numeric and all(math.isfinite(value) for value in kept)
     if numeric:
-        order = sorted(range(len(kept)), key=lambda place: kept[place])
+        order = sorted(range(len(kept)), key=lambda index: kept[index])
         rank = np.empty(len(kept), dtype=np.int64)
         rank[order] = np.arange(len(kept))
-        kept, codes = [kept[place] for place in order], rank[codes]
+        kept, codes = [kept[index] for index in order], rank[codes]
     return Axis(name, kept, codes, numeric)
 
 
@@ -145,7 +145,7 @@ def numbers(study: Study, name: str) -> np.ndarray:
 
 
 def ranking(sharpe: np.ndarray) -> np.ndarray:
-    """Rows by falling Sharpe ratio, those without one last, equals in their own order."""
+    """Rows by falling Sharpe ratio, those without one last, ties in the order of the table."""
     return np.argsort(np.where(np.isnan(sharpe), np.inf, -sharpe), kind="stable")
 
 
@@ -156,14 +156,14 @@ def table(study: Study, axes: Sequence[Axis], winner: int | None) -> dict[str, A
         rows[-1] = winner
     names = [str(name) for name in study.table.columns if name != ERROR]
     columns = [_column(study, name, rows) for name in sorted(names, key=lambda name: (*MAIN, name).index(name))]
-    # The figure that is sorted by stands first: on a telephone the others are beyond the edge.
+    # The column that is sorted by comes first: on a phone the others are out of sight.
     columns[1:1] = [_axis_column(axis, rows) for axis in axes]
     if (study.table[ERROR].to_numpy()[rows] != "").any():
         columns.append({**_texts(ERROR, study.table[ERROR].astype(str).to_numpy()[rows].tolist()), "main": True})
-    return {"rows": packed(rows), "columns": columns, "winner": _place(rows, winner), "sets": len(study)}
+    return {"rows": packed(rows), "columns": columns, "winner": _row_of(rows, winner), "sets": len(study)}
 
 
-def _place(rows: np.ndarray, winner: int | None) -> int | None:
+def _row_of(rows: np.ndarray, winner: int | None) -> int | None:
     return None if winner is None else int(np.flatnonzero(rows == winner)[0])
 
 
@@ -176,8 +176,8 @@ def _axis_column(axis: Axis, rows: np.ndarray) -> dict[str, Any]:
         "kind": "number" if axis.numeric else "text",
         "form": "axis",
         "main": True,
-        "values": [labels[place] for place in used],
-        "numbers": [axis.levels[place] for place in used] if axis.numeric else None,
+        "values": [labels[index] for index in used],
+        "numbers": [axis.levels[index] for index in used] if axis.numeric else None,
         "codes": packed(codes),
     }
 
@@ -231,15 +231,15 @@ def heat(study: Study, axes: Sequence[Axis], winner: int | None, progress: Progr
     sharpe = numbers(study, "sharpe")
     ranked = ranking(sharpe)[: int(np.isfinite(sharpe).sum())]
     ascending = [np.argsort(row, kind="stable")[: int(np.isfinite(row).sum())] for row in values]
-    keys = [*((place,) for place in range(len(axes))), *combinations(range(len(axes)), 2)]
+    keys = [*((index,) for index in range(len(axes))), *combinations(range(len(axes)), 2)]
     cells = {}
     for done, key in enumerate(keys):
         if progress is not None:
             progress(done, len(keys), "heat maps")
-        shape = [len(grouped[place][0]) for place in key]
-        flat = np.ravel_multi_index([grouped[place][1] for place in key], shape).astype(np.int32)
+        shape = [len(grouped[index][0]) for index in key]
+        flat = np.ravel_multi_index([grouped[index][1] for index in key], shape).astype(np.int32)
         size = math.prod(shape)
-        others = [axis for place, axis in enumerate(axes) if place not in key]
+        others = [axis for index, axis in enumerate(axes) if index not in key]
         cells["-".join(map(str, key))] = {
             "count": packed(np.bincount(flat[ranked], minlength=size)),
             "median": packed(_medians(values, ascending, flat, size)),
@@ -273,7 +273,7 @@ def _group_limit(sizes: list[int], metrics: int) -> int:
 
 def _medians(values: np.ndarray, ascending: list[np.ndarray], flat: np.ndarray, size: int) -> np.ndarray:
     """Median of each metric in each cell, (M, size); NaN in an empty cell. `ascending` are the sets by each metric."""
-    found = np.full((len(values), size), np.nan)
+    medians = np.full((len(values), size), np.nan)
     for metric, order in enumerate(ascending):
         cell = flat[order].astype(np.uint32 if size > 2**16 else np.uint16)
         sorted_values = values[metric, order][np.argsort(cell, kind="stable")]
@@ -281,16 +281,16 @@ def _medians(values: np.ndarray, ascending: list[np.ndarray], flat: np.ndarray, 
         filled = counts > 0
         start = (np.cumsum(counts) - counts)[filled]
         count = counts[filled]
-        found[metric, filled] = (sorted_values[start + (count - 1) // 2] + sorted_values[start + count // 2]) / 2.0
-    return found
+        medians[metric, filled] = (sorted_values[start + (count - 1) // 2] + sorted_values[start + count // 2]) / 2.0
+    return medians
 
 
 def _best(values: np.ndarray, ranked: np.ndarray, flat: np.ndarray, size: int) -> np.ndarray:
-    """Metrics of the first of `ranked` in each cell, (M, size)."""
-    found = np.full((len(values), size), np.nan)
+    """Metrics of the first of `ranked` in each cell, (M, size); NaN in an empty cell."""
+    best = np.full((len(values), size), np.nan)
     cells, first = np.unique(flat[ranked], return_index=True)
-    found[:, cells] = values[:, ranked[first]]
-    return found
+    best[:, cells] = values[:, ranked[first]]
+    return best
 
 
 def _alike(ranked: np.ndarray, others: Sequence[Axis], winner: int) -> np.ndarray:
@@ -350,17 +350,17 @@ def fan(study: Study, winner: int | None, progress: Progress | None = None) -> d
 
 
 def _growth(values: np.ndarray, kept: np.ndarray) -> Iterator[np.ndarray]:
-    """Growth of all sets at the kept days, one after another; the array is overwritten by the next."""
+    """Growth of all sets at the kept days, one day after another; each overwrites the array of the last."""
     growth, wanted = np.ones(values.shape[1]), set(kept.tolist())
     for day, row in enumerate(values):
         growth *= 1.0 + np.nan_to_num(row, nan=0.0, posinf=0.0, neginf=0.0)
-        np.maximum(growth, 0.0, out=growth)  # once all is lost nothing grows again
+        np.maximum(growth, 0.0, out=growth)  # an account that has lost everything stays at 0
         if day in wanted:
             yield growth
 
 
 def curve(dates: Sequence[str], returns: Sequence[float | None]) -> dict[str, Any]:
-    """Growth of one unit of a single series of daily returns, as the curves of :func:`fan`."""
+    """Growth of one unit for a single series of daily returns, like the curves of :func:`fan`."""
     days = pd.DatetimeIndex(pd.to_datetime(list(dates), utc=True))
     daily = np.array([math.nan if value is None else value for value in returns], dtype=np.float64)
     kept = thinned(len(days))
@@ -374,5 +374,5 @@ def thinned(days: int) -> np.ndarray:
 
 
 def _days(dates: pd.DatetimeIndex, kept: np.ndarray) -> list[str]:
-    """The day before the first, where all curves start at 1, then the kept days."""
+    """The day before the first one, where all curves start at 1, then the kept days."""
     return [str((dates[0] - pd.Timedelta(days=1)).date()), *(str(day.date()) for day in dates[kept])]

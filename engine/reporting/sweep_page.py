@@ -1,6 +1,6 @@
-"""The page of a sweep: its verdict, every set in a table, and charts of them.
+"""The page of a sweep: its verdict, a table of the sets, and charts.
 
-plotly's script is put into the page, from here and nowhere else: the page opens without a network, like all others.
+plotly's script is inlined, here and nowhere else: like all pages this one opens without a network.
 """
 
 from __future__ import annotations
@@ -12,18 +12,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import pandas as pd
 from markupsafe import Markup
 
-from engine.clock import show
 from engine.errors import DataError
 from engine.reporting import sweep_charts
-from engine.reporting.html import percent, ratio, templates, usd, write_page
+from engine.reporting.html import percent, ratio, span, templates, usd, write_page
 from engine.reporting.sweep_charts import Progress
 from engine.simulation.metrics import ANNUAL
 from engine.sweeps.study import ERROR, PAGE, Study
 
-#: Values of a parameter that are spelled out; of more, the first and the last.
+#: Up to so many values of a parameter are listed; of more, the first and the last.
 LISTED_VALUES = 12
 #: Points of the scatter of in-sample against out-of-sample.
 POINTS = 2_000
@@ -43,10 +41,9 @@ def write_sweep_page(
     study : Study
         With or without daily returns, with any number of sets, failed ones included.
     verdict : mapping or None
-        As ``verdict.json``. A part of its ``details`` may be missing or be ``{"why": ...}``; the page says so in its
-        place. None: not validated yet.
+        As ``verdict.json``, with parts of its ``details`` missing or ``{"why": ...}``; None: not validated yet.
     tearsheets : mapping
-        Row of a set to the page of its run, relative to the folder.
+        Row of a set -> the page of its run, relative to the folder.
     progress : callable
         Called with (done, total, what).
 
@@ -56,23 +53,15 @@ def write_sweep_page(
         When the study has no folder, or the page cannot be written.
     """
     if study.folder is None:
-        raise DataError(f"The study {study.record.get('name')} has no folder, so its page has no place. Save it first.")
+        raise DataError(
+            f"The study {study.record.get('name')} has no folder, so its page cannot be written. Save it first."
+        )
     order = sweep_charts.ranking(sweep_charts.numbers(study, "sharpe")).tolist()
-    pages = {place: quote(tearsheets[place], safe="/") for place in order if place in tearsheets} if tearsheets else {}
+    pages = {row: quote(tearsheets[row], safe="/") for row in order if row in tearsheets} if tearsheets else {}
     details = _mapping((verdict or {}).get("details"))
-    winner, odd = _winner(study, details)
+    winner, problem = _winner(study, details)
     axes = sweep_charts.axes_of(study)
-    data = {
-        "table": sweep_charts.table(study, axes, winner),
-        "heat": sweep_charts.heat(study, axes, winner, progress),
-        "fan": sweep_charts.fan(study, winner, progress),
-        "histogram": sweep_charts.histogram(sweep_charts.numbers(study, "sharpe")),
-        "winner": _winner_figures(study, winner),
-        "called": _called(verdict),
-        "hour": _hour(study, winner),
-        "pages": {str(place): link for place, link in pages.items()},
-        "verdict": parts(details, None if verdict is not None else f"hlbt validate {study.record.get('name')}"),
-    }
+    data = _page_data(study, verdict, winner, axes, pages, progress)
     page = (
         templates()
         .get_template("sweep.html")
@@ -80,14 +69,12 @@ def write_sweep_page(
             record=study.record,
             verdict=verdict,
             checks=[_check(check) for check in (verdict or {}).get("checks", [])],
-            notes=[*([odd] if odd else []), *map(str, details.get("notes") or [])],
-            tiles=_tiles(study, winner, details, _called(verdict)),
+            notes=[*([problem] if problem else []), *map(str, details.get("notes") or [])],
+            tiles=_tiles(study, winner, details, _winner_name(verdict)),
             swept=[(axis.name, _listed(axis.labels)) for axis in axes],
             facts=_facts(study, details),
-            links=[
-                (place, link, _said(study, place), _figure(study, "sharpe", place)) for place, link in pages.items()
-            ],
-            chosen=None if winner is None else _said(study, winner),
+            links=[(row, link, _parameters(study, row), _figure(study, "sharpe", row)) for row, link in pages.items()],
+            chosen=None if winner is None else _parameters(study, winner),
             winner=winner,
             folds=_folds(details),
             curves=data["fan"] is not None,
@@ -103,8 +90,31 @@ def write_sweep_page(
     return write_page(study.folder / PAGE, page)
 
 
+def _page_data(
+    study: Study,
+    verdict: Mapping[str, Any] | None,
+    winner: int | None,
+    axes: Sequence[sweep_charts.Axis],
+    pages: Mapping[int, str],
+    progress: Progress | None,
+) -> dict[str, Any]:
+    """The numbers that the script of the page draws."""
+    command = None if verdict is not None else f"hlbt validate {study.record.get('name')}"
+    return {
+        "table": sweep_charts.table(study, axes, winner),
+        "heat": sweep_charts.heat(study, axes, winner, progress),
+        "fan": sweep_charts.fan(study, winner, progress),
+        "histogram": sweep_charts.histogram(sweep_charts.numbers(study, "sharpe")),
+        "winner": _winner_figures(study, winner),
+        "called": _winner_name(verdict),
+        "hour": _hour(study, winner),
+        "pages": {str(row): link for row, link in pages.items()},
+        "verdict": parts(_mapping((verdict or {}).get("details")), command),
+    }
+
+
 def inlined(value: Any) -> Markup:
-    """JSON that can stand in a ``<script>`` element whatever texts it holds; what is not finite is null."""
+    """JSON that is safe inside a ``<script>`` element whatever text it holds; numbers that are not finite are null."""
     text = json.dumps(finite(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -112,7 +122,7 @@ def inlined(value: Any) -> Markup:
 
 
 def finite(value: Any) -> Any:
-    """The same with None for every number that JSON does not have."""
+    """A copy of `value` with None for every number that JSON cannot write."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -123,11 +133,11 @@ def finite(value: Any) -> Any:
 
 
 def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:
-    """The parts of a verdict that are drawn; one that is not there is ``{"why": sentence}``.
+    """The parts of a verdict that are drawn; a missing one is ``{"why": sentence}``.
 
-    `command` is what makes a verdict, when there is none.
+    `command` makes the verdict, where there is none yet.
     """
-    absent = "The verdict has no such part." if command is None else f"Not computed yet: {command} computes it."
+    absent = "The verdict does not have this part." if command is None else f"Not computed yet: run {command}."
     pbo = _part(details, "pbo", ("logits",), absent)
     if "why" not in pbo:
         logits = pbo["logits"]
@@ -146,7 +156,7 @@ def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:
         "walk": curves if "why" not in walk else walk,
         "benchmark": _curve(_part(details, "benchmark", ("dates", "returns"), absent)),
         **{
-            name: _rows(details.get(name), absent)
+            name: details.get(name) or {"why": absent}
             for name in ("cost_stress", "delay_stress", "decision_hours", "start_dates")
         },
         "plateau": _plateau(_part(details, "plateau", ("neighbours",), absent)),
@@ -154,15 +164,11 @@ def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:
 
 
 def _part(details: Mapping[str, Any], name: str, needed: Sequence[str], absent: str) -> dict[str, Any]:
-    found = _mapping(details.get(name))
-    if not found:
+    part = _mapping(details.get(name))
+    if not part:
         return {"why": absent}
-    lost = [key for key in needed if not found.get(key)]
-    return dict(found) if not lost or "why" in found else {"why": f"The verdict has no {name}.{lost[0]}."}
-
-
-def _rows(found: Any, absent: str) -> Any:
-    return found if found else {"why": absent}
+    missing = [key for key in needed if not part.get(key)]
+    return dict(part) if not missing or "why" in part else {"why": f"The verdict has no {name}.{missing[0]}."}
 
 
 def _curve(part: dict[str, Any]) -> dict[str, Any]:
@@ -196,39 +202,40 @@ def _rounded(value: Any) -> float | None:
 
 
 def _winner(study: Study, details: Mapping[str, Any]) -> tuple[int | None, str]:
-    """Row of the winner, and what is odd about it: the verdict's, without one the best by Sharpe ratio."""
+    """Row of the verdict's winner, else of the best set by Sharpe ratio; and what is wrong with the verdict's."""
     place = _mapping(details.get("winner")).get("place")
     if isinstance(place, int) and 0 <= place < len(study):
         return place, ""
-    odd = "" if place is None else f"The verdict is of another sweep: its winner is set {place} of {len(study)} sets."
+    problem = f"The verdict is of another sweep: its winner is set {place} of {len(study)} sets."
+    problem = "" if place is None else problem
     try:
-        return study.best(), odd
+        return study.best(), problem
     except DataError:
-        return None, odd
+        return None, problem
 
 
 def _winner_figures(study: Study, winner: int | None) -> dict[str, Any] | None:
     if winner is None:
         return None
-    return {"place": winner, "sharpe": _figure(study, "sharpe", winner), "said": _said(study, winner)}
+    return {"place": winner, "sharpe": _figure(study, "sharpe", winner), "said": _parameters(study, winner)}
 
 
 def _hour(study: Study, winner: int | None) -> Any:
-    """Hour at which the winner decides."""
+    """Decision hour of the winner."""
     own = {} if winner is None else study.params(winner)
     return own.get("execution.hour_utc", study.record["config"]["execution"]["hour_utc"])
 
 
-def _figure(study: Study, name: str, place: int) -> float:
-    return float(sweep_charts.numbers(study, name)[place])
+def _figure(study: Study, name: str, row: int) -> float:
+    return float(sweep_charts.numbers(study, name)[row])
 
 
-def _said(study: Study, place: int) -> str:
-    """Parameters of a set in words."""
-    return _words(study.params(place))
+def _parameters(study: Study, row: int) -> str:
+    """Parameters of a set as text."""
+    return _assignments(study.params(row))
 
 
-def _words(parameters: Mapping[str, Any]) -> str:
+def _assignments(parameters: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} = {sweep_charts.label(value)}" for name, value in parameters.items())
 
 
@@ -252,8 +259,8 @@ def _check(check: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _called(verdict: Mapping[str, Any] | None) -> str:
-    """Nothing has won before there is a verdict."""
+def _winner_name(verdict: Mapping[str, Any] | None) -> str:
+    """How the page calls the best set: there is no winner before a verdict."""
     return "best set" if verdict is None else "winner"
 
 
@@ -267,7 +274,7 @@ def _tiles(study: Study, winner: int | None, details: Mapping[str, Any], called:
     ]
     for key, label, hint in (
         ("judged", "trials counted", "sets ever run of this idea, in this and other studies"),
-        ("effective", "effective trials", "as many independent trials would vary as much"),
+        ("effective", "effective trials", "so many independent trials would vary as much"),
     ):
         number = _number(trials.get(key))
         if number is not None:
@@ -285,7 +292,7 @@ def _tiles(study: Study, winner: int | None, details: Mapping[str, Any], called:
 
 
 def _facts(study: Study, details: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Figures of the verdict that have neither a check nor a chart of their own."""
+    """Figures of the verdict that have no check and no chart."""
     facts: list[tuple[str, str]] = []
     bootstrap = _mapping(details.get("bootstrap"))
     for name, write in (("sharpe", ratio), ("cagr", percent)):
@@ -314,23 +321,23 @@ def _facts(study: Study, details: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _folds(details: Mapping[str, Any]) -> list[tuple[str, list[dict[str, str]]]]:
-    """What walk-forward chose in each fold, by kind."""
-    found = []
+    """The choice of walk-forward in each fold, by kind."""
+    tables = []
     for kind in ("anchored", "rolling"):
         folds = _mapping(_mapping(details.get("walk_forward")).get(kind)).get("folds") or []
         rows = [
             {
                 "test": f"{str(fold.get('test_start'))[:10]} to {str(fold.get('test_end'))[:10]}",
                 "train": f"{str(fold.get('train_start'))[:10]} to {str(fold.get('train_end'))[:10]}",
-                "chosen": _words(_mapping(fold.get("parameters"))),
+                "chosen": _assignments(_mapping(fold.get("parameters"))),
                 "inside": _sharpe(fold.get("in_sample_sharpe")),
                 "outside": _sharpe(fold.get("out_of_sample_sharpe")),
             }
             for fold in folds
         ]
         if rows:
-            found.append((kind, rows))
-    return found
+            tables.append((kind, rows))
+    return tables
 
 
 def _sharpe(value: Any) -> str:
@@ -339,17 +346,15 @@ def _sharpe(value: Any) -> str:
 
 
 def _failures(study: Study) -> list[tuple[str, int]]:
-    """The commonest reasons why sets failed, and how many sets each."""
+    """The most frequent errors of sets, and the number of sets of each."""
     errors = study.table[ERROR]
     counts = errors[errors != ""].value_counts(sort=True).head(5)
     return [(str(error), int(count)) for error, count in counts.items()]
 
 
 def _span(record: Mapping[str, Any]) -> str:
-    span = _mapping(record.get("span"))
-    if "start" not in span or "end" not in span:
-        return ""
-    return f"{show(pd.Timestamp(span['start']))} to {show(pd.Timestamp(span['end']))}"
+    dates = _mapping(record.get("span"))
+    return span(dates["start"], dates["end"]) if "start" in dates and "end" in dates else ""
 
 
 def _plotly() -> Markup:

@@ -1,7 +1,7 @@
-"""Pages of runs: the QuantStats tearsheet with our accounts above it, and the page of all runs.
+"""The tearsheet of a run: hlbt's own section, then the report of QuantStats.
 
-QuantStats is imported inside functions of this module and nowhere else. Its pages are made one at a time in a process,
-for they go through pyplot; many pages mean many processes.
+QuantStats is imported inside functions of this module and nowhere else. A process makes one of its pages at a time,
+because they use pyplot; pages are made in parallel by several processes.
 """
 
 from __future__ import annotations
@@ -22,18 +22,12 @@ from engine.clock import DAYS_PER_YEAR, show
 from engine.errors import DataError
 from engine.reporting.charts import isolated_style, themed
 from engine.reporting.html import templates, write_page
-from engine.reporting.run_page import (
-    benchmark_returns,
-    check_record,
-    daily_returns,
-    run_section,
-)
-from engine.runs import BENCHMARK, Run
+from engine.reporting.run_page import benchmark_returns, check_record, daily_returns, run_section
+from engine.runs import BENCHMARK, TEARSHEET, Run
 
-TEARSHEET = "tearsheet.html"
-#: With fewer daily returns a standard deviation or a regression has no meaning, and QuantStats fails.
+#: With fewer daily returns a standard deviation or a regression is meaningless, and QuantStats fails.
 LEAST_RETURNS = 3
-#: QuantStats' own theme. It sets it once, when it is imported; a page must not depend on which import came first.
+#: QuantStats' own theme, which it sets when imported; a page must not depend on which import came first.
 _THEME: Mapping[str, Any] = {
     "figure.figsize": (10, 6),
     "axes.facecolor": "white",
@@ -60,8 +54,8 @@ def write_tearsheet(run: Run) -> Path:
     Returns
     -------
     Path
-        The page: our accounts, then QuantStats' report of the daily returns against BTC. Where QuantStats has nothing
-        to work with, the page says why and holds the first part alone.
+        The page: hlbt's section, then QuantStats' report of the daily returns against BTC. Where QuantStats cannot
+        work with the returns, the page has the first part alone and the reason.
 
     Raises
     ------
@@ -73,29 +67,32 @@ def write_tearsheet(run: Run) -> Path:
         raise DataError(f"Run {run.folder} is damaged: equity.parquet has no row. Run the backtest again.")
     returns, benchmark = daily_returns(run), benchmark_returns(run)
     notes = [*map(str, run.record.get("notes", ())), *_benchmark_notes(run, returns, benchmark)]
-    reason = _unfit(returns)
+    reason = _unsuitable(returns)
     sheet = ""
     if not reason:
         if benchmark is not None and _looks_like_prices(benchmark):
-            benchmark, notes = None, [*notes, f"{BENCHMARK} more than doubled in a day and never fell: it is left out."]
+            benchmark, notes = (
+                None,
+                [*notes, f"{BENCHMARK} more than doubled in a day and never fell, so it is left out."],
+            )
         if float(returns.min()) < -1.0:
             # QuantStats takes the absolute value of a negative equity and would show growth.
             returns = returns.clip(lower=-1.0)
-            notes.append("The account lost more than it had; in QuantStats' part that day counts as -100%.")
+            notes.append("The account lost more than its equity; in QuantStats' part that day counts as -100%.")
         sheet, reason = _quantstats(run, returns, benchmark)
     if reason:
         notes.append(f"QuantStats' part is left out: {reason}")
-    part = run_section(run, tuple(notes))
+    section = run_section(run, tuple(notes))
     title = page_title(run.record)
     if sheet:
-        page = _joined(sheet, part, title)
+        page = _joined(sheet, section, title)
     else:
-        page = templates().get_template("alone.html").render(title=title, block=part)
+        page = templates().get_template("section_only.html").render(title=title, section=section)
     return write_page(run.folder / TEARSHEET, page)
 
 
 def page_title(record: Mapping[str, Any]) -> str:
-    """Title of a run's page; made-up data are named in it, for a browser tab shows nothing else."""
+    """Title of a run's page; synthetic data are named in it, because a browser tab shows nothing else."""
     return f"{record['origin']['name']}{' (SYNTHETIC DATA)' if record['synthetic'] else ''}"
 
 
@@ -108,14 +105,14 @@ def _benchmark_notes(run: Run, returns: pd.Series, benchmark: pd.Series | None) 
     return []
 
 
-def _unfit(returns: pd.Series) -> str:
-    """Why QuantStats cannot be asked about these returns, in words; empty when it can."""
+def _unsuitable(returns: pd.Series) -> str:
+    """Why QuantStats cannot report on these returns; empty when it can."""
     if len(returns) < LEAST_RETURNS:
         return f"it needs at least {LEAST_RETURNS} daily returns and this run has {len(returns)}."
     if not returns.any():
         return "no daily return differs from zero, so there is nothing to measure."
     if _looks_like_prices(returns):
-        return "no day lost and one more than doubled the account; QuantStats takes such a series for prices."
+        return "no day lost and one more than doubled the account; QuantStats mistakes such a series for prices."
     return ""
 
 
@@ -124,12 +121,12 @@ def _looks_like_prices(returns: pd.Series) -> bool:
 
 
 def _quantstats(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> tuple[str, str]:
-    """QuantStats' page, or an empty one and the reason."""
+    """QuantStats' page and an empty reason, or no page and the reason."""
     with tempfile.TemporaryDirectory(prefix="hlbt-") as folder, _quiet_quantstats() as reports:
         output = Path(folder) / "quantstats.html"
         try:
             reports.html(
-                # It writes into what it is given.
+                # It modifies its arguments.
                 returns.copy(),
                 benchmark=None if benchmark is None else benchmark.copy(),
                 rf=0.0,
@@ -140,14 +137,14 @@ def _quantstats(run: Run, returns: pd.Series, benchmark: pd.Series | None) -> tu
                 match_dates=False,
                 benchmark_title=None if benchmark is None else BENCHMARK,
             )
-        except Exception as error:  # Whatever it stumbles over, a page without its part is worth more than none.
+        except Exception as error:  # whatever it fails on, a page without its part is better than none
             return "", f"it failed on these returns ({type(error).__name__}: {brief(error)})."
         return output.read_text(encoding="utf-8"), ""
 
 
 @contextmanager
 def _quiet_quantstats() -> Iterator[Any]:
-    """``quantstats.reports`` under its own theme, silent and reproducible; the caller's settings are back after."""
+    """``quantstats.reports`` under its own theme, silent and reproducible; the caller's settings are restored."""
     epoch = os.environ.get("SOURCE_DATE_EPOCH")
     with isolated_style():
         import matplotlib.pyplot as plt
@@ -156,7 +153,7 @@ def _quiet_quantstats() -> Iterator[Any]:
 
         opened = set(plt.get_fignums())
         seaborn.set_theme(font_scale=1.1, rc=dict(_THEME))
-        # matplotlib dates every SVG by the clock unless told otherwise.
+        # matplotlib dates every SVG by the clock unless this is set.
         os.environ["SOURCE_DATE_EPOCH"] = "0"
         try:
             yield reports
@@ -170,25 +167,25 @@ def _quiet_quantstats() -> Iterator[Any]:
 
 
 def brief(error: Exception) -> str:
-    """The words of an error on one line, cut."""
+    """The message of an error on one line, at most 200 characters."""
     return " ".join(str(error).split())[:200]
 
 
 def _inert(text: object) -> str:
-    """Escaped for HTML and for QuantStats' own ``{{placeholders}}``, which it fills one after another."""
+    """Text escaped for HTML and for QuantStats' ``{{placeholders}}``, which it replaces one after another."""
     return html.escape(str(text)).replace("{", "&#123;").replace("}", "&#125;")
 
 
-def _joined(sheet: str, part: Markup, title: str) -> str:
-    """QuantStats' page with our part on top and without what reaches out of the document."""
+def _joined(sheet: str, section: Markup, title: str) -> str:
+    """QuantStats' page with hlbt's section on top, without links to other documents."""
     sheet = re.sub(r"<link rel=\"shortcut icon\"[^>]*>", "", sheet)
-    named = f"<title>{html.escape(title)}</title>"
-    sheet = re.sub(r"<title>.*?</title>", lambda _: named, sheet, count=1, flags=re.DOTALL)
+    title_tag = f"<title>{html.escape(title)}</title>"
+    sheet = re.sub(r"<title>.*?</title>", lambda _: title_tag, sheet, count=1, flags=re.DOTALL)
     sheet = re.sub(r"<a href=\"http[^>]*>(.*?)</a>", r"\1", sheet)
     sheet = re.sub(r"<\?xml[^>]*\?>\s*|<!DOCTYPE svg[^>]*>\s*", "", sheet)
-    # A sign that few fonts have.
+    # Few fonts have this character.
     sheet = themed(sheet.replace("CAGR\ufe6a", "CAGR"))
     sheet = re.sub(r"<metadata>.*?</metadata>\s*", "", sheet, flags=re.DOTALL)
     # Its onload calls a function that the page does not have.
     head, _, rest = re.split(r"(<body[^>]*>)", sheet, maxsplit=1)
-    return f"{head}<body>\n{part}\n{rest}"
+    return f"{head}<body>\n{section}\n{rest}"

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.config import RunConfig, parse_value, read_toml
+from engine.config import RunConfig, parse_value, read_toml, split_assignment
 from engine.errors import ConfigError, did_you_mean
 from engine.oracles.base import Oracle
 from engine.oracles.loading import accepted_parameters
@@ -382,9 +382,8 @@ def parse_grid(assignments: Sequence[str]) -> dict[str, Any]:
     """``--grid k=a,b,c``, ``k=start:stop:step`` (both ends included) or ``k=[a, b]`` as TOML writes a list."""
     grid: dict[str, Any] = {}
     for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        key, text = name.strip(), text.strip()
-        if not equals or not key or not text:
+        key, text = split_assignment("--grid", assignment, "k=a,b,c", "lookback_hours=24,72,168")
+        if not text:
             raise ConfigError(f"--grid {assignment!r} is not k=a,b,c, for example --grid lookback_hours=24,72,168.")
         if key in grid:
             raise ConfigError(f"--grid names {key} twice. Write all its values in one.")

@@ -224,7 +224,7 @@ def test_a_folder_that_is_no_run_is_never_overwritten(hlbt: Hlbt, cache: Path) -
     Path("precious").mkdir()
     Path("precious/thesis.txt").write_text("years")
     done = hlbt("backtest", *MOMENTUM, "--out", "precious", "--no-report")
-    assert done.code == 1 and "precious holds what is not of a run: thesis.txt" in done.err
+    assert done.code == 1 and "precious holds files that are not of a run: thesis.txt" in done.err
     assert Path("precious/thesis.txt").read_text() == "years"
     done = hlbt("backtest", *MOMENTUM, "--out", "run", "--no-report", "--set", "data.end=2024-02-01")
     assert done.code == 0
@@ -265,7 +265,7 @@ def test_import_of_a_folder_with_a_truncated_file(hlbt: Hlbt, freqtrade_folder: 
     truncated.write_bytes(truncated.read_bytes()[:1000])
     where = ("--set", f"data.cache={tmp_path / 'cache'}")
     done = hlbt("data", "import", "freqtrade", str(source), *where)
-    assert done.code == 1 and truncated.name in done.err and "all else was imported" in done.err
+    assert done.code == 1 and truncated.name in done.err and "Everything else was imported" in done.err
     assert json.loads(hlbt("data", "status", "--json", *where).out)["coins"] == 2
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -267,7 +267,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"{BACKTEST} --set data.cache=holed-cache", *HOLE, "import again"),
     # --- where it goes
     (f"{BACKTEST} --out taken", "taken is a file", "Name a folder with --out"),
-    (f"{BACKTEST} --out torn-cache", "torn-cache holds what is not of a run", "Name another folder"),
+    (f"{BACKTEST} --out torn-cache", "torn-cache holds files that are not of a run", "Name another folder"),
     (f"{BACKTEST} --out taken/run", "taken/run cannot be written", "Mend the folder above it or name another"),
     # --- weights
     ("backtest --weights nowhere.csv", "nowhere.csv cannot be read", "No such file"),
@@ -303,9 +303,9 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"{SWEEP} --where 'n > 100'", "its constraints exclude every one"),
     (f"{SWEEP} --where 'print(n)'", "cannot be read", "not a supported function", "Write an expression over n"),
     (f"{SWEEP} --sample 0", "sample = 0 is not accepted", "from 1 to 20,000,000"),
-    (f"{SWEEP} --seed 3", "--seed is of the draw", "add --sample"),
+    (f"{SWEEP} --seed 3", "--seed needs a random draw", "add --sample"),
     (f"{SWEEP} --executor dask", "'dask' is not accepted", "choose one of threads, ray"),
-    (f"{SWEEP} --address 127.0.0.1:1", "--address is of a Ray cluster", "add --executor ray"),
+    (f"{SWEEP} --address 127.0.0.1:1", "--address is for a Ray cluster", "add --executor ray"),
     (f"{SWEEP} --name ../elsewhere", "'../elsewhere' of the sweep is not a folder name", "without slashes"),
     (f"{SWEEP} --name run", "reports/run holds what is not of a sweep", "Name the sweep otherwise"),
     (f"{SWEEP} --reports taken", "Sweep taken/", "cannot be written", "name another with --reports"),
@@ -412,8 +412,8 @@ def here(built: Path, sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def files(folder: Path) -> dict[str, int]:
-    """What a mistake could have spoilt; caches that a command may make are not of it, nor what Python compiles."""
-    made = ("new/", "demo/", "__pycache__", ".lock")
+    """Files that a mistake could have spoilt, all but the caches of commands and of libraries."""
+    made = ("new/", "demo/", "__pycache__", ".cache/", ".lock")
     found = {
         path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
     }
@@ -453,6 +453,11 @@ def test_words_that_are_no_command(here: Path, line: str, says: list[str], capsy
 LIVE: tuple[tuple[Any, ...], ...] = (
     ("promote nowhere --name x", 1, "reports/nowhere is neither a run nor a sweep", "`hlbt backtest`"),
     ("promote nowhere --name x/y", 1, "--name 'x/y' is not accepted", "for example --name momentum-168h"),
+    ("promote nowhere --name x --limit gross", 1, "--limit 'gross' is not name=value", "--limit gross=1.2"),
+    ("promote nowhere --name x --limit gros=1", 5, "Unknown limit 'gros'", "Did you mean 'gross'?"),
+    ("live rebalance --weights a.csv --limit gross", 1, "--limit 'gross' is not name=value", "--limit gross=1.2"),
+    ("live rebalance --weights a.csv --limit gros=1", 5, "Unknown limit 'gros'", "Did you mean 'gross'?"),
+    ("live rebalance --weights a.csv --limit gross=much", 5, "limits.gross = 'much'", "none to switch it off"),
     ("live plan nowhere.json", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
     ("live plan meta_other.json", 5, "is no strategy spec", "`hlbt promote` writes one"),
     ("live plan nowhere.json --set costs.taker_bps=1", 5, "only data.cache can be set", "Promote it anew"),

@@ -227,7 +227,7 @@ def test_a_perfect_and_a_reversed_signal(panel: Panel) -> None:
 def test_momentum_is_momentum(panel: Panel) -> None:
     found = analyse(Momentum(lookback_hours=168, n=2), panel)
     assert found.figures["momentum_7d"] == pytest.approx(1.0)
-    assert "by another name" in " ".join(conclusions(found))
+    assert "under another name" in " ".join(conclusions(found))
     day = found.daily.loc[found.daily.index[20]]
     row = Momentum(lookback_hours=168).scores(panel, found.daily.index[20:21])[0]
     tradable = panel.tradable[panel.rows(found.daily.index[20:21])[0]]

@@ -284,6 +284,15 @@ def test_limits_leave_room_for_the_run() -> None:
     raised, notes = limits_of({"gross": 1.1}, ["coin_weight=0.4"], 2.0)
     assert raised == Limits(gross=2.2, coin_weight=0.4) and "raised from 1.1 to 2.2" in notes[0]
     assert limits_of({"daily_loss_frac": "none"}, ["gross=none"], 9.0)[0] == Limits(gross=None, daily_loss_frac=None)
+    for off in ("none", "off", "OFF", '"none"'):  # the same word in a file, in promote and in rebalance
+        assert limits_of({"gross": off.strip('"')}, [], 9.0)[0] == Limits(gross=None)
+        assert limits_of({}, [f" gross = {off}"], 9.0)[0] == Limits(gross=None)
+        assert Limits.assigned([f"gross={off}"], 1.0) == Limits(gross=None)
+    for wrong in ("gross", "=1", ""):
+        with pytest.raises(ConfigError, match=r"--limit .* is not name=value, for example --limit gross=1\.2"):
+            limits_of({}, [wrong], 1.0)
+        with pytest.raises(ConfigError, match=r"--limit .* is not name=value, for example --limit gross=1\.2"):
+            Limits.assigned([wrong], 1.0)
     with pytest.raises(ConfigError, match=r"gross=1.5 is below the run's own gross of 2.000"):
         limits_of({}, ["gross=1.5"], 2.0)
     with pytest.raises(HlbtError, match="is not accepted"):

@@ -45,7 +45,7 @@ def test_impact_is_in_every_sum(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("execution", "words"),
     [
-        ({}, "Decisions at 23:00 UTC, traded at that instant, on what was known just before."),
+        ({}, "Decisions at 23:00 UTC, traded at that instant, on data known just before."),
         ({"every_days": 7, "delay_hours": 2}, "Decisions every 7 days at 23:00 UTC, traded 2 h later, on"),
         ({"weekdays": ["mon", "thu"], "hour_utc": 5}, "Decisions at 05:00 UTC on mon, thu only, traded"),
     ],
@@ -100,7 +100,7 @@ def test_index_lists_every_run_and_the_damaged_ones(run: Run, tmp_path: Path) ->
     assert 'href="older/tearsheet.html"' in body
     assert body.count("no page yet") == 1
     assert body.count("SYNTHETIC") == 1
-    for words in ("schema 99", "JSONDecodeError", "no table of sections", "lacks metrics.equity_start_usd"):
+    for words in ("schema 99", "JSONDecodeError", "not a table of sections", "lacks metrics.equity_start_usd"):
         assert words in body
     assert f'data-v="{record["metrics"]["sharpe"]!r}"' in body
     assert f'data-v="{-record["metrics"]["fee_usd"] / record["metrics"]["equity_start_usd"]!r}"' in body

@@ -106,7 +106,7 @@ def test_without_a_verdict_the_page_names_the_command_and_marks_the_best(tmp_pat
     data = payload(page)
     assert data["fan"] is None and data["winner"]["place"] == study.best()
     assert "why" in data["verdict"]["pbo"] and 'id="logits"' not in page and 'id="fan"' not in page
-    assert "daily returns on the disk" in seen(page) and "best set's Sharpe" in seen(page)
+    assert "no daily returns on disk" in seen(page) and "best set's Sharpe" in seen(page)
 
 
 def test_a_verdict_of_another_sweep_is_noticed(tmp_path: Path) -> None:

@@ -19,10 +19,9 @@ import pytest
 
 from engine.clock import show
 from engine.errors import DataError
-from engine.reporting import charts
+from engine.reporting import charts, tearsheet
 from engine.reporting import html as pages_html
 from engine.reporting import run_page as pages
-from engine.reporting import tearsheet as report
 from engine.runs import Run, load_run
 from engine.simulation import metrics
 from engine.simulation.backtest import backtest
@@ -63,14 +62,14 @@ def run(result: Result, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 @pytest.fixture(scope="module")
 def page(run: Run) -> str:
-    return report.write_tearsheet(run).read_text(encoding="utf-8")
+    return tearsheet.write_tearsheet(run).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def nasty_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     made = simulated(synthetic=True, benchmark=False)
     nasty = saved(made, tmp_path_factory.mktemp("runs") / "nasty", NASTY, {NASTY: NASTY})
-    return report.write_tearsheet(nasty).read_text(encoding="utf-8")
+    return tearsheet.write_tearsheet(nasty).read_text(encoding="utf-8")
 
 
 def shown(page: str, attribute: str) -> dict[str, float]:
@@ -204,7 +203,7 @@ def test_turnover_of_an_account_below_zero_counts_as_none(tmp_path: Path) -> Non
 
 def test_night_has_a_colour_for_every_colour_of_the_charts(page: str) -> None:
     """But for the cells of QuantStats' heat map and its boxes, which are read on any ground."""
-    css = (Path(report.__file__).parent / "templates" / "palette.css").read_text(encoding="utf-8")
+    css = (Path(tearsheet.__file__).parent / "templates" / "palette.css").read_text(encoding="utf-8")
     night = set(re.findall(r"--c([0-9a-f]{6}):", css[css.index("@media") :]))
     assert {colour[1:] for colour in charts.COLOURS.values()} <= night
     strokes = set(re.findall(r"stroke: var\(--c([0-9a-f]{6})", page))
@@ -243,7 +242,7 @@ def test_benchmark_before_its_first_price(run: Run, tmp_path: Path) -> None:
     assert returns is not None
     assert not returns.iloc[:9].any()
     assert returns.iloc[10:].all()
-    notes = report._benchmark_notes(young, pages.daily_returns(young), returns)
+    notes = tearsheet._benchmark_notes(young, pages.daily_returns(young), returns)
     assert notes == ["BTC has no price before 2024-11-30 00:00 UTC; its return is 0 until then."]
 
 
@@ -301,12 +300,12 @@ sys.exit(3 if matplotlib.pyplot.get_fignums() else 0)
 
 
 def test_another_process_gives_the_same_bytes_silently_and_keeps_the_caller_s_settings(run: Run, page: str) -> None:
-    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(Path(report.__file__).parents[2])}
+    environment = {**os.environ, "PYTHONHASHSEED": "12345", "PYTHONPATH": str(Path(tearsheet.__file__).parents[2])}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(run.folder)], env=environment, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
-    assert (run.folder / report.TEARSHEET).read_text(encoding="utf-8") == page
+    assert (run.folder / tearsheet.TEARSHEET).read_text(encoding="utf-8") == page
 
 
 def test_only_the_page_is_written(run: Run, page: str) -> None:
@@ -334,7 +333,7 @@ def without_trades(days: int) -> Result:
     ids=["no trades", "two returns", "no return"],
 )
 def test_runs_without_enough_to_measure(make: Callable[[], Result], words: str, tmp_path: Path) -> None:
-    text = report.write_tearsheet(saved(make(), tmp_path / "run")).read_text(encoding="utf-8")
+    text = tearsheet.write_tearsheet(saved(make(), tmp_path / "run")).read_text(encoding="utf-8")
     assert "QuantStats&#39; part is left out" in text
     assert words in text
     assert "Key Performance Metrics" not in text
@@ -357,12 +356,12 @@ def odd_returns(kind: str) -> np.ndarray:
     [
         ("rising", "Key Performance Metrics"),
         ("ruined", "Key Performance Metrics"),
-        ("doubled", "QuantStats takes such a series for prices"),
+        ("doubled", "QuantStats mistakes such a series for prices"),
     ],
 )
 def test_odd_equity(run: Run, tmp_path: Path, kind: str, words: str) -> None:
     odd = with_returns(replace(run, folder=tmp_path), odd_returns(kind))
-    text = report.write_tearsheet(odd).read_text(encoding="utf-8")
+    text = tearsheet.write_tearsheet(odd).read_text(encoding="utf-8")
     assert words in text
     assert "to the cent." in text
     if kind == "ruined":
@@ -374,8 +373,8 @@ def test_equity_below_zero_and_a_constant_benchmark(tmp_path: Path) -> None:
     below = saved(made, tmp_path / "below")
     assert (below.equity["equity_usd"] < 0).any()
     below = replace(below, hourly=below.hourly.assign(benchmark_usd=50_000.0))
-    text = report.write_tearsheet(below).read_text(encoding="utf-8")
-    assert "lost more than it had" in text
+    text = tearsheet.write_tearsheet(below).read_text(encoding="utf-8")
+    assert "lost more than its equity" in text
     assert quantstats_row(text, "CAGR[^<]*") == "-100.0%"
     assert "Margin calls and liquidation: equity may become negative." in text
 
@@ -390,12 +389,12 @@ def test_liquidation_is_prominent(tmp_path: Path) -> None:
 def test_a_damaged_record_is_an_error_of_the_user(run: Run) -> None:
     numbers = {name: value for name, value in run.record["metrics"].items() if name != "sharpe"}
     with pytest.raises(DataError, match=r"run\.json lacks metrics\.sharpe"):
-        report.write_tearsheet(replace(run, record={**run.record, "metrics": numbers}))
+        tearsheet.write_tearsheet(replace(run, record={**run.record, "metrics": numbers}))
 
 
 def test_a_run_without_a_row_is_damaged(run: Run) -> None:
     with pytest.raises(DataError, match=r"equity\.parquet has no row"):
-        report.write_tearsheet(replace(run, equity=run.equity.iloc[:0]))
+        tearsheet.write_tearsheet(replace(run, equity=run.equity.iloc[:0]))
 
 
 @pytest.mark.parametrize("name", ["weights", "trades"])
@@ -413,8 +412,8 @@ def test_a_benchmark_that_quantstats_takes_for_prices_is_left_out(run: Run, tmp_
     rising = pd.Series(np.linspace(1.0, 2.0, len(run.hourly)), run.hourly.index)
     rising.iloc[len(rising) // 2 :] *= 3.0
     odd = replace(run, folder=tmp_path, hourly=run.hourly.assign(benchmark_usd=rising))
-    text = report.write_tearsheet(odd).read_text(encoding="utf-8")
-    assert "BTC more than doubled in a day and never fell: it is left out." in text
+    text = tearsheet.write_tearsheet(odd).read_text(encoding="utf-8")
+    assert "BTC more than doubled in a day and never fell, so it is left out." in text
     assert "Key Performance Metrics" in text and "vs Benchmark" not in text
 
 
@@ -427,7 +426,7 @@ def test_where_quantstats_fails_the_page_says_so(run: Run, tmp_path: Path, monke
 
     monkeypatch.setattr("quantstats.reports.html", fails)
     monkeypatch.setenv("SOURCE_DATE_EPOCH", "17")
-    text = report.write_tearsheet(replace(run, folder=tmp_path)).read_text(encoding="utf-8")
+    text = tearsheet.write_tearsheet(replace(run, folder=tmp_path)).read_text(encoding="utf-8")
     assert "it failed on these returns (ZeroDivisionError: a week without days)." in text
     assert text.count("<svg") == 6 and os.environ["SOURCE_DATE_EPOCH"] == "17"
     import matplotlib.pyplot as plt

@@ -201,7 +201,7 @@ def test_a_killed_command_goes_on_where_it_was(how: int, sample_cache: Path, tmp
     os.kill(first.pid, how)
     _, said = first.communicate(timeout=120)
     if how == signal.SIGINT:
-        assert first.returncode == 130 and "run the command again to go on" in said and "Traceback" not in said
+        assert first.returncode == 130 and "run the command again to continue" in said and "Traceback" not in said
     asked = len(log.read_text().split())
     assert 20 <= asked < 60
     assert count_trials(tmp_path / "reports", families_below(tmp_path / "reports")).total >= 8  # whole tasks, of eight

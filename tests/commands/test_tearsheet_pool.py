@@ -1,4 +1,4 @@
-"""Tearsheets made side by side: the same pages, the same errors, and no process left."""
+"""Tearsheets made in parallel: the same pages, the same errors, and no process left."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from engine.commands.sheets import Sheets
+from engine.commands.tearsheet_pool import TearsheetPool
 from engine.errors import DataError
 from engine.reporting.tearsheet import write_tearsheet
 from engine.runs import load_run
@@ -21,32 +21,32 @@ HLBT = Path(sys.executable).parent / "hlbt"
 
 
 def test_a_page_is_that_of_a_report_and_an_error_is_its_error(tmp_path: Path) -> None:
-    run, told = saved(simulated(), tmp_path / "run"), []
-    with Sheets(told.append) as sheets:
-        sheets.make(run.folder)
-        sheets.wait()
-        assert told == [run.folder / "tearsheet.html"]
-        made = told[0].read_bytes()
-        sheets.make(tmp_path / "none")
+    run, pages = saved(simulated(), tmp_path / "run"), []
+    with TearsheetPool(pages.append) as pool:
+        pool.submit(run.folder)
+        pool.wait()
+        assert pages == [run.folder / "tearsheet.html"]
+        content = pages[0].read_bytes()
+        pool.submit(tmp_path / "none")
         with pytest.raises(DataError, match="none is no run folder"):
-            sheets.wait()
-    assert write_tearsheet(load_run(run.folder)).read_bytes() == made
+            pool.wait()
+    assert write_tearsheet(load_run(run.folder)).read_bytes() == content
 
 
-def test_a_process_that_is_killed_is_told_of(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_is_reported(tmp_path: Path) -> None:
     run = saved(simulated(), tmp_path / "run")
-    with Sheets() as sheets:
-        sheets.make(run.folder)
-        for process in list(sheets._pool._processes.values()):
+    with TearsheetPool() as pool:
+        pool.submit(run.folder)
+        for process in list(pool._pool._processes.values()):
             os.kill(process.pid or 0, signal.SIGKILL)
-        with pytest.raises(DataError, match=r"run was ended from outside.*`hlbt report"):
-            sheets.wait()
+        with pytest.raises(DataError, match=r"run was killed from outside.*`hlbt report"):
+            pool.wait()
 
 
 def alive(group: int) -> bool:
-    """Whether a process of a group is there, but for those that have ended and wait to be asked."""
-    found = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
-    return any(int(line.split()[0]) == group and "Z" not in line.split()[1] for line in found.splitlines())
+    """Whether a process of a group runs; those that have ended and wait to be reaped do not."""
+    listing = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    return any(int(line.split()[0]) == group and "Z" not in line.split()[1] for line in listing.splitlines())
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
@@ -62,10 +62,10 @@ def test_an_interrupted_demo_leaves_no_process(sign: signal.Signals) -> None:
         while not list(Path("reports").glob("momentum-*")) and demo.poll() is None:
             time.sleep(0.05)  # its page is being made then
         os.killpg(demo.pid, sign) if sign == signal.SIGINT else demo.kill()
-        _, said = demo.communicate()
+        _, errors = demo.communicate()
     if sign == signal.SIGINT:
         assert demo.returncode == 130
-        assert said == "hlbt: interrupted. What was finished is kept; run the command again to go on.\n"
+        assert errors == "hlbt: interrupted. Finished work is kept; run the command again to continue.\n"
     until = time.monotonic() + 20.0
     while alive(demo.pid) and time.monotonic() < until:
         time.sleep(0.1)

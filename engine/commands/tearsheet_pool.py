@@ -1,4 +1,4 @@
-"""Tearsheets made by other processes, side by side, while the command goes on."""
+"""Tearsheets made in parallel by worker processes, while the command goes on."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ from types import TracebackType
 
 from engine.errors import DataError
 
-#: Loaded once, before the processes part: what a page needs takes longer to load than the page to make.
+#: Loaded once, before the workers are forked: the libraries of a page take longer to load than the page to make.
 _LIBRARIES = ["engine.reporting.tearsheet", "matplotlib.pyplot", "seaborn", "quantstats.reports"]
 
 
-class Sheets:
-    """Makes tearsheets of run folders; a context, at whose end no process is left.
+class TearsheetPool:
+    """Worker processes that make tearsheets of run folders; a context, at whose end no process is left.
 
     Parameters
     ----------
-    first : callable
-        Called with the first page as soon as it is there, from another thread.
+    on_first : callable
+        Called with the path of the first page as soon as it is written, from another thread.
     """
 
-    def __init__(self, first: Callable[[Path], object] = lambda _page: None) -> None:
-        self._first = first
+    def __init__(self, on_first: Callable[[Path], object] = lambda _page: None) -> None:
+        self._on_first = on_first
         self._pages: dict[Path, Future[Path]] = {}
 
-    def __enter__(self) -> Sheets:
-        # Elsewhere system libraries may not bear a fork.
+    def __enter__(self) -> TearsheetPool:
+        # On other systems, system libraries may not survive a fork.
         method = "forkserver" if sys.platform == "linux" else "spawn"
         if method == "forkserver":
             # Ctrl-C reaches every process of a terminal; only this one answers it. The tracker, which the server
@@ -42,55 +42,55 @@ class Sheets:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 forkserver.set_forkserver_preload(_LIBRARIES)
-                forkserver.ensure_running()  # and does not wait until the libraries are loaded
+                forkserver.ensure_running()  # returns before the libraries are loaded
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        self._pool = ProcessPoolExecutor(os.cpu_count() or 1, get_context(method), _settle)
+        self._pool = ProcessPoolExecutor(os.cpu_count() or 1, get_context(method), _start_worker)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)  # waits for the pages that are being made, seconds
+        self._pool.shutdown(cancel_futures=True)  # waits some seconds for the pages in progress
 
-    def make(self, folder: Path) -> None:
-        """Have the page of a run folder made."""
+    def submit(self, folder: Path) -> None:
+        """Queue the tearsheet of a run folder."""
         page = self._pool.submit(_tearsheet, folder)
         if not self._pages:
             page.add_done_callback(
-                lambda made: None if made.cancelled() or made.exception() else self._first(made.result())
+                lambda made: None if made.cancelled() or made.exception() else self._on_first(made.result())
             )
         self._pages[folder] = page
 
     def wait(self) -> None:
-        """Until all pages are there.
+        """Wait until all queued pages are written.
 
         Raises
         ------
         HlbtError
-            What the making of a page raised.
+            Whatever making a page raised, or for a worker that was killed.
         """
         for folder, page in self._pages.items():
             try:
                 page.result()
             except BrokenProcessPool as error:
                 raise DataError(
-                    f"The process that made the tearsheet of {folder} was ended from outside, as a machine that is "
-                    f"short of memory does. The run is kept; `hlbt report {folder}` makes its page."
+                    f"The process that made the tearsheet of {folder} was killed from outside, as happens when memory "
+                    f"runs out. The run is saved; `hlbt report {folder}` makes its page."
                 ) from error
 
 
-def _settle() -> None:
-    """Of a new process: not interrupted by the terminal, and gone when the command is, however that ended."""
+def _start_worker() -> None:
+    """Set up a worker: the terminal does not interrupt it, and it exits when the command does, however that ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     command = parent_process()
     assert command is not None
 
-    def follow() -> None:
+    def exit_with_command() -> None:
         command.join()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_command, daemon=True).start()
 
 
 def _tearsheet(folder: Path) -> Path:
