@@ -115,7 +115,7 @@ def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[s
         files_digest(oracle_sources(oracle)),
         files_digest(oracle_code(oracle)),
     )
-    notes = oracle.notes(panel.known(), decisions)
+    notes = oracle.notes(panel.point_in_time(), decisions)
     return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes), origin
 
 

@@ -192,7 +192,7 @@ def check_process(context: AuditContext) -> str:
     middle = (len(context.decisions) - 1) // 2
     past, instant = slice(0, middle + 1), context.decisions[middle]
     changed = changed_after(context.panel, int(context.rows[middle // 2]), np.random.default_rng(middle))
-    known = replace(changed, table=context.panel.table).known().until(instant)
+    known = replace(changed, table=context.panel.table).point_in_time().until(instant)
     result = run_in_subprocess(context.path, context.parameters, known, context.decisions[past])
     context.reads = result.reads
     expected = unperturbed(context, past, matrix_of, context, known, middle + 1)

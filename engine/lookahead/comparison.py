@@ -108,7 +108,7 @@ class AuditContext:
     @cached_property
     def known(self) -> Panel:
         """The panel as known."""
-        return self.panel.known()
+        return self.panel.point_in_time()
 
     @cached_property
     def rows(self) -> np.ndarray:

@@ -96,7 +96,7 @@ class Oracle(ABC):
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
         instant = utc_instant(timestamp)
         self.require_fresh(instant)
-        known = panel.known().until(instant)
+        known = panel.point_in_time().until(instant)
         if known.index[-1] != instant:
             raise OracleError(
                 f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}."
@@ -306,7 +306,7 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
             "Widen data.start and data.end, or change execution.hour_utc, every_days or weekdays."
         )
     try:
-        weights = oracle.weight_matrix(panel.known(), decisions)
+        weights = oracle.weight_matrix(panel.point_in_time(), decisions)
     except HlbtError:
         raise
     except (Exception, SystemExit) as error:
@@ -363,7 +363,7 @@ def risk_of(oracle: Oracle, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame
     """
     name = type(oracle).__name__
     held = weights.ffill().fillna(0.0)
-    frame = oracle.risk(panel.known(), held)
+    frame = oracle.risk(panel.point_in_time(), held)
     if frame is None:
         return None
     if not isinstance(frame, pd.DataFrame) or not frame.index.equals(weights.index):

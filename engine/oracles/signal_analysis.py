@@ -190,7 +190,7 @@ def signal_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> tupl
     _, weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)
     signal, kind = weights, "weight"
     if isinstance(oracle, ScoreOracle):
-        signal, kind = np.asarray(oracle.scores(panel.known(), decisions), dtype=np.float64), "score"
+        signal, kind = np.asarray(oracle.scores(panel.point_in_time(), decisions), dtype=np.float64), "score"
         if signal.shape != weights.shape:
             raise OracleError(f"{type(oracle).__name__}.scores has shape {signal.shape}; {weights.shape} is needed.")
         if np.isinf(signal).any():

@@ -75,7 +75,9 @@ def check_panel(panel: Panel, where: str) -> None:
             "Panel.from_frames(mid=...)."
         )
     if panel.as_known:
-        raise DataError(f"{where} needs the panel itself, not panel.known(): there the funding is an hour late.")
+        raise DataError(
+            f"{where} needs the panel itself, not panel.point_in_time(): there the funding is an hour late."
+        )
 
 
 def check_config(config: RunConfig | None) -> RunConfig:

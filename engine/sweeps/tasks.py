@@ -74,7 +74,7 @@ class Workspace:
     alike: LRUCache = field(default_factory=lambda: LRUCache(1))
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "known", self.panel.known())
+        object.__setattr__(self, "known", self.panel.point_in_time())
 
 
 @dataclass(frozen=True)

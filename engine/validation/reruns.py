@@ -56,7 +56,7 @@ class Rerun:
     @property
     def notes(self) -> tuple[str, ...]:
         """The notes of its oracle: rows used before they were published, days without data."""
-        return self.parameter_set.build().notes(self.panel.known(), pd.DatetimeIndex(self.weights.index))
+        return self.parameter_set.build().notes(self.panel.point_in_time(), pd.DatetimeIndex(self.weights.index))
 
     def changed(self, **changes: Any) -> Result:
         """The same weights with other settings, ``section__key=value``."""

@@ -42,7 +42,7 @@ class Blend(Oracle):
 
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
         """See :meth:`engine.Oracle.weight_matrix`."""
-        panel = panel.known()
+        panel = panel.point_in_time()
         books = [inner_weights(oracle, panel, decisions) for oracle in self.oracles]
         total = np.zeros_like(books[0])
         for share, book in zip(_fractions(self.shares), books, strict=True):
@@ -86,7 +86,7 @@ class RankBlend(ScoreOracle):
         """See :meth:`engine.ScoreOracle.scores`."""
         from scipy.stats import rankdata
 
-        panel = panel.known()
+        panel = panel.point_in_time()
         inner = np.stack([_scores_of(oracle, panel, decisions) for oracle in self.oracles])
         inner[:, np.isnan(inner).any(axis=0)] = np.nan
         total = np.zeros(inner.shape[1:])

@@ -60,7 +60,9 @@ class CrossSection(ScoreOracle):
 
     def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.scores`; NaN before a full lookback and for untradable coins."""
-        panel = panel.known()  # a direct call with the panel itself must not see the funding of the instant either
+        panel = (
+            panel.point_in_time()
+        )  # a direct call with the panel itself must not see the funding of the instant either
         rows = panel.rows(decisions)
         scores = np.full((len(rows), len(panel.coins)), np.nan)
         for number, row in enumerate(rows):

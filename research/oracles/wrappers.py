@@ -51,7 +51,7 @@ class Wrapper(Oracle):
 
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
         """See :meth:`engine.Oracle.weight_matrix`."""
-        values = self.changed(panel.known(), decisions)
+        values = self.changed(panel.point_in_time(), decisions)
         return pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
 
     @abstractmethod

@@ -182,7 +182,7 @@ def test_the_live_row_stands_on_the_cache_and_gaps_stay_gaps() -> None:
     assert grown.frame("mid").iloc[-1].tolist() == pytest.approx([5.0, np.nan, np.nan], nan_ok=True)
     assert np.isnan(grown.values("mid")[48:50]).all() and grown.tradable[-1].tolist() == [True, False, False]
     # The oracle sees the last settled rate in the row before the gap only, never one of the future.
-    assert np.isnan(grown.known().values("funding")[-1]).all()
+    assert np.isnan(grown.point_in_time().values("funding")[-1]).all()
     with pytest.raises(LiveError, match="no price"):
         with_live_row(panel, instant, {})
     assert with_live_row(panel, panel.index[5], {}).index[-1] == panel.index[5]
@@ -223,7 +223,7 @@ def test_what_a_paper_account_refuses() -> None:
         dex.advance(panel.index[5])
         dex.advance(panel.index[4])
     with pytest.raises(DataError, match="known"):
-        PaperDEX(panel.known())
+        PaperDEX(panel.point_in_time())
 
 
 def test_weights_without_a_row_yet_and_beyond_the_gross(world: World, run: Run) -> None:

@@ -154,7 +154,7 @@ def test_a_leak_is_caught_and_named(kind: type[Oracle], panel: Panel, decisions:
 
 def test_the_first_offending_weight_by_hand(panel: Panel, decisions: pd.DatetimeIndex) -> None:
     """One row ahead shows at the first cut whose row has a weight; both values are those of two plain calls."""
-    known = panel.known()
+    known = panel.point_in_time()
     full = NextRow().weight_matrix(known, decisions)
     for place, instant in enumerate(decisions):
         cut = NextRow().weight_matrix(known.until(instant), decisions[: place + 1])
@@ -348,7 +348,7 @@ def test_rounding_is_no_look_ahead_to_either_check() -> None:
     """They share the comparison and the tolerance: what the one lets pass the other does not accuse."""
     panel = random_panel(4, 24 * 40, 33)
     decisions = decisions_of(panel, RunConfig())
-    known = panel.known()
+    known = panel.point_in_time()
     full = Product().weight_matrix(known, decisions).to_numpy()
     cuts = [Product().weight_matrix(known.until(at), decisions[: n + 1]).to_numpy() for n, at in enumerate(decisions)]
     differences = [float(np.abs(cut - full[: len(cut)]).max()) for cut in cuts]
@@ -382,7 +382,7 @@ def test_one_decision_and_a_panel_as_known(panel: Panel, decisions: pd.DatetimeI
     assert audit(Honest, panel, decisions[5:6]).passed
     assert audit(Honest, panel.until(decisions[5]), decisions[5:6]).passed  # it is the last row too
     assert not audit(NextRow, panel, decisions[5:6]).passed
-    known = statuses(audit(Honest, panel.known(), decisions))
+    known = statuses(audit(Honest, panel.point_in_time(), decisions))
     assert known["funding"] == "skipped" and known["cut"] == "pass"
 
 
@@ -414,8 +414,8 @@ def test_what_the_disturbances_change(panel: Panel) -> None:
     filled = np.isnan(panel.values("mid")[row + 1 :]) & ~np.isnan(other.values("mid")[row + 1 :])
     assert filled.any() and all(coin.delisted is None for coin in other.table)
     assert np.array_equal(
-        panel.known().until(panel.index[row]).values("funding"),
-        other.known().until(panel.index[row]).values("funding"),
+        panel.point_in_time().until(panel.index[row]).values("funding"),
+        other.point_in_time().until(panel.index[row]).values("funding"),
         equal_nan=True,
     )
 

@@ -72,7 +72,7 @@ def test_one_instant_and_the_whole_matrix_agree(
     tradable = panel.frame("tradable")
     for instant in decisions:
         universe = [coin for coin in panel.coins if tradable.loc[instant, coin]]
-        row = oracle.fetch_portfolio_weights(instant, universe, panel.known())
+        row = oracle.fetch_portfolio_weights(instant, universe, panel.point_in_time())
         assert row == matrix.loc[instant].to_dict(), instant
         assert row == oracle.fetch_portfolio_weights(instant, universe, panel), "the panel itself is made as known"
     pd.testing.assert_frame_equal(oracle.weight_matrix(panel, decisions), matrix, check_exact=True)
@@ -116,13 +116,13 @@ def test_momentum_by_hand() -> None:
     mid.loc[index[30] :, "C"] = 110.0  # the winner
     mid.loc[index[40] :, "A"] = 95.0  # the loser
     panel = Panel.from_frames(mid=mid)
-    row = Momentum(lookback_hours=24, n=1).fetch_portfolio_weights(index[47], list("ABCD"), panel.known())
+    row = Momentum(lookback_hours=24, n=1).fetch_portfolio_weights(index[47], list("ABCD"), panel.point_in_time())
     assert row == {"A": -0.5, "B": 0.0, "C": 0.5, "D": 0.0}
     skipped = Momentum(lookback_hours=24, skip_hours=10, n=1).fetch_portfolio_weights(
-        index[47], list("ABCD"), panel.known()
+        index[47], list("ABCD"), panel.point_in_time()
     )
     assert skipped["C"] == 0.5 and skipped["A"] != 0.5  # the fall at hour 40 is inside the skipped hours
-    narrowed = Momentum(lookback_hours=24, n=1).fetch_portfolio_weights(index[47], ["A", "B"], panel.known())
+    narrowed = Momentum(lookback_hours=24, n=1).fetch_portfolio_weights(index[47], ["A", "B"], panel.point_in_time())
     assert narrowed == {"A": -0.5, "B": 0.5, "C": 0.0, "D": 0.0}
 
 
@@ -320,15 +320,15 @@ def test_one_instant_errors(panel: Panel) -> None:
     with pytest.raises(OracleError, match="pass panel="):
         Momentum().fetch_portfolio_weights(panel.index[0], panel.coins)
     with pytest.raises(OracleError, match="is naive"):
-        Momentum().fetch_portfolio_weights(pd.Timestamp("2024-10-01"), panel.coins, panel.known())
+        Momentum().fetch_portfolio_weights(pd.Timestamp("2024-10-01"), panel.coins, panel.point_in_time())
     with pytest.raises(OracleError, match="Timestamp 'soon' is no instant"):
-        Momentum().fetch_portfolio_weights("soon", panel.coins, panel.known())  # type: ignore[arg-type]
+        Momentum().fetch_portfolio_weights("soon", panel.coins, panel.point_in_time())  # type: ignore[arg-type]
     with pytest.raises(OracleError, match="tradable_universe is the text 'BTC'; a list of coins is needed"):
-        Momentum().fetch_portfolio_weights(panel.index[0], "BTC", panel.known())
+        Momentum().fetch_portfolio_weights(panel.index[0], "BTC", panel.point_in_time())
     with pytest.raises(OracleError, match=r"Momentum is a class. Build the oracle first: Momentum\("):
         weight_matrix(Momentum, panel, panel.index[:1])  # type: ignore[arg-type]
     with pytest.raises(OracleError, match="has no row at"):
-        Momentum().fetch_portfolio_weights(panel.index[-1] + pd.Timedelta(hours=2), panel.coins, panel.known())
+        Momentum().fetch_portfolio_weights(panel.index[-1] + pd.Timedelta(hours=2), panel.coins, panel.point_in_time())
 
 
 def test_oracles_on_real_data_never_trade_what_is_not_listed(real_cache: Path) -> None:

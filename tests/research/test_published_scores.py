@@ -148,7 +148,7 @@ def test_no_look_ahead_in_the_panel_or_in_the_file(tmp_path: Path, number: int) 
     check_causal(oracle, panel, decisions)
     full = weight_matrix(oracle, panel, decisions)
     assert (full.abs().sum(axis=1) > 0.9).all()
-    assert oracle.fetch_portfolio_weights(decisions[-1], panel.coins, panel.known()) is not None
+    assert oracle.fetch_portfolio_weights(decisions[-1], panel.coins, panel.point_in_time()) is not None
     source = Path(oracle.file)
     read = pd.read_parquet(source) if source.suffix == ".parquet" else pd.read_csv(source)
     known = available(oracle, read)
@@ -218,7 +218,7 @@ def test_every_alias_names_the_k_coins_and_renames_follow_the_market(tmp_path: P
     before, after = matrix.index < renamed, matrix.index >= renamed
     assert (matrix.loc[before, "MATIC"] == 0.5).all() and (matrix.loc[before, "POL"] == 0).all()
     assert (matrix.loc[after, "POL"] == 0.5).all() and (matrix.loc[after, "MATIC"] == 0).all()
-    scores = oracle.scores(panel.known(), decisions[-1:])[0]
+    scores = oracle.scores(panel.point_in_time(), decisions[-1:])[0]
     assert scores[1] == pytest.approx(27)  # thirty rows of 0.9, those under the old name with them
     check_causal(oracle, panel, decisions)
 

@@ -39,7 +39,7 @@ def test_unknown_symbols_duplicates_weekends_and_staleness_are_told(tmp_path: Pa
     file = numerai_file(tmp_path, pd.concat([rows, again, other, weekend]))
     oracle = NumeraiTBNOracle(tb=2, file=file)
     decisions = decisions_of(panel, RunConfig())
-    said = oracle.notes(panel.known(), decisions)
+    said = oracle.notes(panel.point_in_time(), decisions)
     assert len(said) == 5
     assert "1 rows dated on a Saturday or Sunday (Sat 2024-10-26)" in said[0]
     assert "repeats 1 rows of ETH with the same score; each counts once" in said[1]
@@ -57,7 +57,7 @@ def test_unknown_symbols_duplicates_weekends_and_staleness_are_told(tmp_path: Pa
     for composed in (Smooth(oracle, days=2), Blend([Momentum(lookback_hours=24), oracle])):
         with pytest.raises(OracleError, match="A backtest is flat at such instants; a live book is left as it is"):
             composed.fetch_portfolio_weights(decisions[8], COINS, panel)
-        assert set(said) == set(composed.notes(panel.known(), decisions))
+        assert set(said) == set(composed.notes(panel.point_in_time(), decisions))
     with pytest.raises(OracleError, match="no row was published before it"):
         oracle.fetch_portfolio_weights(pd.Timestamp("2024-08-01T23:00Z"), COINS)
     # A symbol with two scores: neither counts, so the newest value of SOL is that of the row before.

@@ -155,7 +155,7 @@ def test_bad_input(panel: Panel) -> None:
     with pytest.raises(WeightsError, match="no weights"):
         backtest_many(panel, iter([]), decisions)
     with pytest.raises(DataError, match="an hour late"):
-        backtest_many(panel.known(), weights, decisions)
+        backtest_many(panel.point_in_time(), weights, decisions)
     indptr = np.append(0, np.ones(len(decisions), dtype=np.int64))
     for coin in (99, -1):
         with pytest.raises(WeightsError, match="do not fit"):

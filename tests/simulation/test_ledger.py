@@ -315,7 +315,7 @@ def test_the_dated_fee_schedule_applies_after_its_instant() -> None:
 def test_the_panel_as_known_is_refused() -> None:
     panel = make([100.0, 100.0], funding=[0.01, 0.01])
     with pytest.raises(DataError, match="an hour late"):
-        backtest(panel.known(), decide(panel, {0: 1.0}), config())
+        backtest(panel.point_in_time(), decide(panel, {0: 1.0}), config())
 
 
 @pytest.mark.parametrize("bid", [40.0, 90.0])

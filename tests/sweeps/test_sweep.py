@@ -183,7 +183,7 @@ def test_what_is_given_in_the_wrong_place_is_refused_before_any_set_runs(panel: 
     with pytest.raises(DataError, match=r"sweep\(\) was given DataFrame"):
         sweep(panel.frame("mid"), Momentum, grid)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="needs the panel itself"):
-        sweep(panel.known(), Momentum, grid)
+        sweep(panel.point_in_time(), Momentum, grid)
     for config in ({}, {"costs": {}}):
         with pytest.raises(ConfigError, match="config is dict"):
             sweep(panel, Momentum, grid, config)  # type: ignore[arg-type]
