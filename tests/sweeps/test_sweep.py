@@ -180,7 +180,7 @@ def test_sweeps_that_are_refused(panel: Panel, oracle: object, grid: dict[str, l
 
 def test_what_is_given_in_the_wrong_place_is_refused_before_any_set_runs(panel: Panel) -> None:
     grid = {"n": [1]}
-    with pytest.raises(DataError, match=r"sweep\(\) was given DataFrame"):
+    with pytest.raises(DataError, match=r"sweep\(\) needs a Panel, not DataFrame"):
         sweep(panel.frame("mid"), Momentum, grid)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="needs the panel itself"):
         sweep(panel.point_in_time(), Momentum, grid)
