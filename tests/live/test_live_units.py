@@ -222,7 +222,7 @@ def test_what_a_paper_account_refuses() -> None:
     with pytest.raises(LiveError, match="cannot go back"):
         dex.advance(panel.index[5])
         dex.advance(panel.index[4])
-    with pytest.raises(DataError, match="known"):
+    with pytest.raises(DataError, match="point_in_time"):
         PaperDEX(panel.point_in_time())
 
 
