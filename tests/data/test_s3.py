@@ -435,7 +435,7 @@ def test_an_object_published_anew_that_contradicts_itself(server: str, tmp_path:
             code, out, err = hlbt(*words(server, cache))
             assert "0 objects taken" in out
             assert code == 1 and "NEW funding: 1 cells differ, the first at 2024-01-04 00:00 UTC" in err
-            assert "--replace takes the new values" in err
+            assert "--replace takes the new ones" in err
         assert cells(Store(cache)) == before
         code, _, err = hlbt(*words(server, cache, "--replace"))
         assert code == 0, err

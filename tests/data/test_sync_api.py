@@ -322,7 +322,7 @@ def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
         words = ("data", "sync", "--source", "api", "--base-url", server.url, "--set", f"data.cache={store.path}")
         done = hlbt(*words)
         assert done.code == 1 and "1 coins (0 delisted)" in done.out
-        assert "1 problems: BTC funding: 1 cells differ" in done.err and "--replace takes the new values" in done.err
+        assert "1 problems: BTC funding: 1 cells differ" in done.err and "--replace takes the new ones" in done.err
         done = hlbt(*words, "--replace", "--json")
         assert (done.code, done.json["changed"], done.json["problems"]) == (0, 1, [])
     held = cells(store)

@@ -69,7 +69,7 @@ class Checkout:
         index.add("beta", "2.0", "not-there>=1")
         index.add("delta", "1.1")
 
-    def make(self, target: str) -> subprocess.CompletedProcess[str]:
+    def make(self, target: str, python: str = sys.executable) -> subprocess.CompletedProcess[str]:
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         settings = {
@@ -81,7 +81,7 @@ class Checkout:
             "UV_DEFAULT_INDEX": self.index.url,
             "UV_NO_CONFIG": "1",
         }
-        command = ["make", target, f"PYTHON={sys.executable}"]
+        command = ["make", target, f"PYTHON={python}"]
         return subprocess.run(command, cwd=self.folder, env=settings, capture_output=True, text=True, check=False)
 
     def pip_from(self, wheel: Path) -> None:
@@ -211,9 +211,7 @@ def test_another_python_is_refused_in_one_line(bare: Checkout, version: str, tmp
         f"'import sys; sys.version_info = ({major}, {minor}, 0); exec(sys.argv[1])' \"$2\"\n"
     )
     python.chmod(0o755)
-    done = subprocess.run(
-        ["make", "setup", f"PYTHON={python}"], cwd=bare.folder, capture_output=True, text=True, check=False
-    )
+    done = bare.make("setup", str(python))
     said, makes_own = done.stderr.splitlines()
     assert done.returncode != 0 and not done.stdout
     assert said.startswith("hlbt needs Python 3.11 to 3.14, but ") and f" is {version}." in said
@@ -221,9 +219,7 @@ def test_another_python_is_refused_in_one_line(bare: Checkout, version: str, tmp
 
 
 def test_a_python_that_is_not_here_is_named(bare: Checkout) -> None:
-    done = subprocess.run(
-        ["make", "setup", "PYTHON=python3.99"], cwd=bare.folder, capture_output=True, text=True, check=False
-    )
+    done = bare.make("setup", "python3.99")
     assert done.returncode != 0 and done.stderr.startswith("python3.99 is not here.")
 
 

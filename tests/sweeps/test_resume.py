@@ -113,7 +113,7 @@ def test_an_interrupt_keeps_what_is_done_and_counts_its_trials(panel: Panel, tmp
         with pytest.raises(KeyboardInterrupt):
             sweep(panel, Slow, grid, name="a", reports=tmp_path, executor=Dying(1))
     assert count_trials(tmp_path, [f"{Slow.__module__}:Slow"]).total == 16  # two tasks of eight sets
-    with pytest.raises(DataError, match="no sweep folder"):
+    with pytest.raises(DataError, match="is not a sweep folder"):
         load_study(tmp_path / "a")
     Slow.asked = 0
     study = sweep(panel, Slow, grid, name="a", reports=tmp_path)
