@@ -287,7 +287,7 @@ def test_paper_accounts_of_two_strategies_run_at_once(world: World, run: Run) ->
 def test_a_paper_account_does_not_go_through_hours_that_nobody_recorded(world: World, run: Run) -> None:
     """A day and more without a sync: every position had been settled as a delisting, for want of a price."""
     spec = momentum_spec(world.folder, world.folder / "cache")
-    world.stop_clock()
+    world.half_past_two()  # later in the day another coin is held, which the world delists
     assert run(paper_words(world, spec)).code == 0
     state = world.journals / "momentum-paper.json"
     before = state.read_bytes()
