@@ -52,7 +52,8 @@ class TearsheetPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)  # waits some seconds for the pages in progress
+        with _interrupts_later():
+            self._pool.shutdown(cancel_futures=True)  # waits some seconds for the pages in progress
 
     def submit(self, folder: Path) -> None:
         """Queue the tearsheet of a run folder."""
@@ -84,7 +85,7 @@ class TearsheetPool:
 
 @contextmanager
 def _interrupts_later() -> Iterator[None]:
-    """Let Ctrl-C take effect at the end: a worker whose start was interrupted would be known to nobody.
+    """Let Ctrl-C take effect at the end: nobody would wait for a worker whose start, or whose end, was interrupted.
 
     It would start once the server has loaded its libraries, and find nothing left of the pool.
     """

@@ -48,9 +48,14 @@ INTERRUPTED_START = """
 import os, signal, threading, time
 from pathlib import Path
 from engine.commands.tearsheet_pool import TearsheetPool
+def again():  # while the end of the pool is waited for
+    while not pool._pool._shutdown_thread:
+        time.sleep(0.001)
+    os.killpg(0, signal.SIGINT)
 try:
     with TearsheetPool() as pool:
         threading.Timer(0.1, os.killpg, (0, signal.SIGINT)).start()
+        threading.Thread(target=again).start()
         pool.submit(Path("none"))
         time.sleep(60)
 except KeyboardInterrupt:
