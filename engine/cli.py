@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -20,6 +21,8 @@ from engine.errors import HlbtError
 
 #: Exit code of a command that Ctrl-C ended, as shells have it.
 INTERRUPTED = 130
+#: What the system refuses whatever the command: no permission, a full or read-only disk, a name that is too long.
+REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
 
 
 app = typer.Typer(
@@ -64,3 +67,8 @@ def main() -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)
+    except OSError as error:
+        if error.errno not in REFUSED or not error.filename or os.environ.get("HLBT_TRACEBACK"):
+            raise
+        sys.stderr.write(f"hlbt: {error.filename}: {error.strerror}. Mend what holds it, or name another.\n")
+        sys.exit(1)

@@ -6,9 +6,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from pathlib import Path
 from types import TracebackType
@@ -51,11 +52,13 @@ class TearsheetPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pool.shutdown(cancel_futures=True)  # waits some seconds for the pages in progress
+        with _interrupts_later():
+            self._pool.shutdown(cancel_futures=True)  # waits some seconds for the pages in progress
 
     def submit(self, folder: Path) -> None:
         """Queue the tearsheet of a run folder."""
-        page = self._pool.submit(_tearsheet, folder)
+        with _interrupts_later():
+            page = self._pool.submit(_tearsheet, folder)
         if not self._pages:
             page.add_done_callback(
                 lambda made: None if made.cancelled() or made.exception() else self._on_first(made.result())
@@ -78,6 +81,25 @@ class TearsheetPool:
                     f"The process that made the tearsheet of {folder} was killed from outside, as happens when memory "
                     f"runs out. The run is saved; `hlbt report {folder}` makes its page."
                 ) from error
+
+
+@contextmanager
+def _interrupts_later() -> Iterator[None]:
+    """Let Ctrl-C take effect at the end: nobody would wait for a worker whose start, or whose end, was interrupted.
+
+    It would start once the server has loaded its libraries, and find nothing left of the pool.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    usual = signal.signal(signal.SIGINT, lambda number, _frame: came.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, usual)
+    if came:
+        signal.raise_signal(signal.SIGINT)
 
 
 def _start_worker() -> None:

@@ -178,8 +178,8 @@ def load_live_oracle(spec: StrategySpec) -> tuple[Oracle, list[str]]:
     if digest != promoted:
         raise SpecError(
             f"The code of {spec.oracle} has changed since {spec.name!r} was promoted: its digest is {digest[:12]}, "
-            f"promoted was {str(promoted)[:12]}. What was validated is not what would trade: validate and promote "
-            "again, or go back to that code."
+            f"promoted was {str(promoted)[:12]}. What was validated is not what would trade: run the gates again "
+            f"with `hlbt promote --renew {spec.name}`, or go back to that code."
         )
     engine = spec.digests.get("engine")
     if engine == code_digest():

@@ -23,6 +23,7 @@ import pandas as pd
 from engine.atomic_io import replacing
 from engine.errors import DataError
 from engine.oracles.base import Oracle
+from engine.oracles.fingerprint import RENAMED_MODULES
 
 #: Dotted, so that clearing the reports does not clear the count.
 FOLDER = ".trials"
@@ -58,9 +59,11 @@ def trial_key(path: str, code: str, parameters: Mapping[str, Any], config: Mappi
 
 
 def family_of(path: str) -> str:
-    """The oracle's dotted path; a file, however it was written, as seen from the current folder."""
+    """The oracle's dotted path, a renamed module by its new name; a file as seen from the current folder."""
     file, colon, name = path.rpartition(":")
-    return f"{Path(os.path.relpath(file)).as_posix()}{colon}{name}" if file.endswith(".py") else path
+    if file.endswith(".py"):
+        file = Path(os.path.relpath(file)).as_posix()
+    return f"{RENAMED_MODULES.get(file, file)}{colon}{name}"
 
 
 def state_of(parameters: Mapping[str, Any]) -> str:
@@ -90,11 +93,12 @@ def record_trials(reports: Path, family: str, source: str, keys: np.ndarray, sha
     sharpe_daily : ndarray, (P,)
         Daily Sharpe ratio, NaN where there is none.
     """
+    family = family_of(family)
     path = _folder(reports, family) / f"{_slug(source)}.parquet"
     table = pd.DataFrame({"key": keys.astype(np.int64), "sharpe_daily": sharpe_daily.astype(np.float64)})
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        (path.parent / "family.txt").write_text(family_of(family) + "\n", encoding="utf-8")
+        (path.parent / "family.txt").write_text(family + "\n", encoding="utf-8")
         if path.is_file():
             table = pd.concat([pd.read_parquet(path), table], ignore_index=True)
         with replacing(path) as made:
@@ -113,7 +117,7 @@ def count_trials(reports: Path, families: Sequence[str]) -> TrialCount:
     """
     tables = []
     for family in dict.fromkeys(map(family_of, families)):
-        for path in sorted(_folder(reports, family).glob("*.parquet")):
+        for path in sorted(path for name in _names_of(family) for path in _folder(reports, name).glob("*.parquet")):
             try:
                 tables.append(pd.read_parquet(path))
             except (OSError, ValueError) as error:
@@ -161,8 +165,13 @@ def families_below(reports: Path) -> list[str]:
     return sorted(file.read_text(encoding="utf-8").strip() for file in (reports / FOLDER).glob("*/family.txt"))
 
 
-def _folder(reports: Path, path: str) -> Path:
-    family = family_of(path)
+def _names_of(family: str) -> list[str]:
+    """A family and what it was called before its module was renamed: its older trials lie in a folder of that name."""
+    module, colon, name = family.rpartition(":")
+    return [family, *(f"{old}{colon}{name}" for old, new in RENAMED_MODULES.items() if new == module)]
+
+
+def _folder(reports: Path, family: str) -> Path:
     return reports / FOLDER / f"{_slug(family)}-{hashlib.sha256(family.encode()).hexdigest()[:6]}"
 
 

@@ -233,6 +233,13 @@ def test_a_folder_that_is_no_run_is_never_overwritten(hlbt: Hlbt, cache: Path) -
     assert done.code == 1 and "notes.txt" in done.err and Path("run/notes.txt").read_text() == "mine"
 
 
+@pytest.mark.parametrize("words", ["report", "validate", "index", "live status", "backtest --weights"])
+def test_a_path_that_the_system_refuses(hlbt: Hlbt, cache: Path, words: str) -> None:
+    """A name that is too long stands for a folder of another user, which a test as root cannot have."""
+    code, out, err = hlbt(*words.split(), "a" * 300)
+    assert (code, out) == (1, "") and err.startswith("hlbt: ") and "too long" in err and err.count("\n") == 1
+
+
 def test_data_commands(hlbt: Hlbt, cache: Path) -> None:
     done = hlbt("data", "status")
     assert done.code == 0 and "SYNTHETIC" in done.out and "Delisted: 1" in done.out and "Gaps: 1" in done.out

@@ -43,6 +43,36 @@ def test_a_worker_that_is_killed_is_reported(tmp_path: Path) -> None:
             pool.wait()
 
 
+#: The server is loading its libraries when the interrupt comes, and done when the command ends.
+INTERRUPTED_START = """
+import os, signal, threading, time
+from pathlib import Path
+from engine.commands.tearsheet_pool import TearsheetPool
+def again():  # while the end of the pool is waited for
+    while not pool._pool._shutdown_thread:
+        time.sleep(0.001)
+    os.killpg(0, signal.SIGINT)
+try:
+    with TearsheetPool() as pool:
+        threading.Timer(0.1, os.killpg, (0, signal.SIGINT)).start()
+        threading.Thread(target=again).start()
+        pool.submit(Path("none"))
+        time.sleep(60)
+except KeyboardInterrupt:
+    print("interrupted")
+with TearsheetPool() as pool:  # once the server has answered, it has also started what came before
+    pool.submit(Path("none"))
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_a_worker_starts_leaves_no_worker_behind() -> None:
+    """A worker that the pool does not know ends in a traceback of its own: what it connects to is gone by then."""
+    command = [sys.executable, "-c", INTERRUPTED_START]
+    ended = subprocess.run(command, capture_output=True, text=True, start_new_session=True, timeout=120.0)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "interrupted\n", "")
+
+
 def alive(group: int) -> bool:
     """Whether a process of a group runs; those that have ended and wait to be reaped do not."""
     listing = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout

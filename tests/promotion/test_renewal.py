@@ -66,7 +66,7 @@ def test_only_the_code_changed(home: Path, hlbt: Hlbt) -> None:
     """The gates run again, on the sweep of before; what live commands refused, they take; then nothing is to do."""
     old = read_spec(SPEC)
     code, _, err = hlbt("live", "plan", "trend", "--network", "paper", "--no-sync", "--now", "2025-09-16T22:59Z")
-    assert code == 5 and "has changed since 'trend' was promoted" in err
+    assert code == 5 and "has changed since 'trend' was promoted" in err and "`hlbt promote --renew trend`" in err
     code, out, err = hlbt("promote", "--renew", SPEC, "--dry-run")
     assert code == 0 and "dry run" in out and read_spec(SPEC) == old, err
     code, out, err = hlbt("promote", "--renew", "trend", "--json")

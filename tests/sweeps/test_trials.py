@@ -16,7 +16,7 @@ from engine.errors import DataError
 from engine.oracles.loading import as_oracle
 from engine.sweeps.executors import Threads
 from engine.sweeps.tasks import Outcome, Task
-from engine.sweeps.trials import FOLDER, count_trials, families_of
+from engine.sweeps.trials import FOLDER, count_trials, families_of, record_trials
 from helpers.commands import Hlbt
 from helpers.panels import random_panel
 from helpers.sweeps import MOMENTUM, Slow
@@ -76,6 +76,18 @@ def test_the_oracle_inside_is_judged_by_the_trials_of_its_wrappers(panel: Panel,
     sweep(panel, Cap, {"inner": [f"{__name__}:Default"], "cap": [0.1, 0.2]}, name="c", reports=tmp_path)
     assert count_trials(tmp_path, [f"{__name__}:Default"]).total == 2
     assert count_trials(tmp_path, [MOMENTUM]).total == 9
+
+
+def test_trials_of_a_renamed_module_count_under_both_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a rename, or writing the old name, would start the count anew."""
+    old = CAP.replace("wrappers", "compose")
+    with monkeypatch.context() as before:
+        before.setattr("engine.sweeps.trials.RENAMED_MODULES", {})
+        record_trials(tmp_path, old, "then", np.arange(5), np.zeros(5))
+    record_trials(tmp_path, CAP, "now", np.arange(4, 7), np.zeros(3))
+    record_trials(tmp_path, old, "old-name", np.arange(7, 9), np.zeros(2))
+    assert count_trials(tmp_path, [CAP]).total == count_trials(tmp_path, [old]).total == 9
+    assert len(list((tmp_path / FOLDER).iterdir())) == 2
 
 
 @dataclass(frozen=True)
