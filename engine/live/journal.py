@@ -58,7 +58,9 @@ class JournalState:
     unresolved : mapping of cloid to SentOrder
         Orders whose status is not known, oldest first.
     positions : mapping of coin to float
-        Signed units: those of the newest plan or end, and every fill since.
+        Signed units: those of the newest plan, end or acceptance, and every fill since.
+    positions_at : Timestamp or None
+        When they were last confirmed or changed; None before the first plan: then nothing is known of the account.
     attempts : mapping of instant to mapping of coin to int
         Orders that were intended so far: the number of the coin's next one for that instant.
     plan : OpenPlan or None
@@ -73,6 +75,7 @@ class JournalState:
 
     unresolved: Mapping[str, SentOrder] = field(default_factory=dict)
     positions: Mapping[str, float] = field(default_factory=dict)
+    positions_at: pd.Timestamp | None = None
     attempts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     plan: OpenPlan | None = None
     equities: tuple[EquityRecord, ...] = ()
@@ -85,9 +88,14 @@ class JournalState:
             case "plan":
                 goals = tuple(Goal(**goal) for goal in entry["goals"])
                 plan = OpenPlan(entry["instant"], entry["key"], goals)
-                return replace(self._with_equity(entry), plan=plan, positions=dict(entry["plan"]["positions"]))
+                # The time of a plan may be a --now; the account's own, if there is one, is kept.
+                at = self.positions_at or pd.Timestamp(entry["time"])
+                positions = dict(entry["plan"]["positions"])
+                return replace(self._with_equity(entry), plan=plan, positions=positions, positions_at=at)
             case "done":
-                return replace(self._with_equity(entry), plan=None, positions=dict(entry["positions"]))
+                return replace(self._with_equity(entry)._with_positions(entry), plan=None)
+            case "positions_accepted":
+                return self._with_positions(entry)
             case "refused":
                 return self._with_equity(entry)
             case "intent":
@@ -108,6 +116,9 @@ class JournalState:
             return self
         record = EquityRecord(pd.Timestamp(entry["time"]), equity, entry["kind"])
         return replace(self, equities=(*self.equities, record))
+
+    def _with_positions(self, entry: Mapping[str, Any]) -> JournalState:
+        return replace(self, positions=dict(entry["positions"]), positions_at=pd.Timestamp(entry["time"]))
 
     def _after_intent(self, entry: Mapping[str, Any]) -> JournalState:
         unresolved = dict(self.unresolved)
@@ -130,7 +141,8 @@ class JournalState:
                 coin = sent.request.coin
                 positions[coin] = round(positions.get(coin, 0.0) + result["units"], 8)
                 without_fills[sent.request.cloid] = sent.time
-        return replace(self, unresolved=unresolved, positions=positions, without_fills=without_fills)
+        at = pd.Timestamp(entry["time"])
+        return replace(self, unresolved=unresolved, positions=positions, positions_at=at, without_fills=without_fills)
 
     def accepted_equities(self) -> list[EquityRecord]:
         """Equities of runs that no limit refused."""

@@ -1,14 +1,15 @@
 """Agreement between the journal, the exchange and the account: order statuses, and positions that show them.
 
-A restart begins with :meth:`Reconciler.recover`, before anything is planned: every order that an earlier process may
-have sent is looked up by its client order id, and positions are read until they show what was filled. A run does the
-same after each request, so that a first attempt, a retry and a restart are one path.
+Every run begins with :meth:`Reconciler.recover`, before anything is planned: every order that an earlier process may
+have sent is looked up by its client order id. Then :meth:`Reconciler.agree` reads positions until they are those that
+the journal adds up to, for a node may lag behind, with its answers stamped new. A run does the same after each request,
+so that a first attempt, a retry and a restart are one path.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
@@ -50,6 +51,8 @@ class Reconciler:
         Every order whose status became known, oldest first.
     differing : dict of coin to str
         Coins whose position never agreed with the results, with the figures.
+    unexplained : dict of coin to (float, float)
+        Signed units by the journal and by the account, where they differed before anything was planned.
     """
 
     dex: DEX
@@ -62,6 +65,7 @@ class Reconciler:
     expected: dict[str, float] = field(default_factory=dict)
     results: list[tuple[OrderRequest, OrderResult]] = field(default_factory=list)
     differing: dict[str, str] = field(default_factory=dict)
+    unexplained: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def recover(self) -> AccountState:
         """Resolve every order that an earlier run left without a known status; returns the account afterwards.
@@ -76,9 +80,30 @@ class Reconciler:
         if unresolved:
             orders = [sent.request for sent in unresolved]
             self.resolve(orders, max(sent.expires_ms for sent in unresolved))
-            before, self.expected = self.state.units, dict(self.journal.state.positions)
-            self.confirm(orders, before, {})
+            self.set_state(self.dex.account())
         return self.state
+
+    def agree(self, positions: Mapping[str, float], unknown: Collection[str] = ()) -> None:
+        """Read positions until they are `positions`; coins that never are end up in `unexplained`.
+
+        Parameters
+        ----------
+        positions : mapping of coin to float
+            Signed units that the journals of the account add up to.
+        unknown : collection of str
+            Coins that are not compared, since an order of theirs is of unknown status.
+        """
+        self.expected = dict(positions)
+        for number in range(len(self.policy.settle_seconds) + 1):
+            if number:
+                self.sleep(self.policy.wait_seconds(number - 1))
+                self.set_state(self.dex.account())
+            coins = sorted({*positions, *self.state.units} - set(unknown))
+            differing = [coin for coin in coins if not self._agrees(coin, None)]
+            if not differing:
+                break
+        units = self.state.units
+        self.unexplained = {coin: (positions.get(coin, 0.0), units.get(coin, 0.0)) for coin in differing}
 
     def set_state(self, state: AccountState) -> None:
         """Note the account and when it was read."""
@@ -148,7 +173,10 @@ class Reconciler:
                 f"the exchange shows {units:g} where its results add up to {expected:g} (before: "
                 f"{before.get(coin, 0.0):g}); it is not traded further"
             )
-            self.expected[coin] = units
+
+    def held(self, coin: str) -> float:
+        """Signed units: what the account shows where it does not agree with the results, else what they add up to."""
+        return (self.state.units if coin in self.differing else self.expected).get(coin, 0.0)
 
     def _agrees(self, coin: str, market: Market | None) -> bool:
         units, expected = self.state.units.get(coin, 0.0), self.expected.get(coin, 0.0)
