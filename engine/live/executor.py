@@ -16,6 +16,7 @@ from typing import Final
 import pandas as pd
 
 from engine.errors import UnreachableError
+from engine.live.boot_clock import boot_id
 from engine.live.orders import (
     SIZE_TOLERANCE,
     Goal,
@@ -205,6 +206,9 @@ class OrderExecutor:
             self.reconciler.exchange_time(),
             instant=self.instant.isoformat(),
             expires_ms=expires_ms,
+            expires_seconds=self.policy.expires_seconds,
+            boot_id=boot_id(),
+            boot_seconds=self.reconciler.boot_clock(),
             orders=[{**asdict(order), "mid": self._markets[order.coin].mid} for order in orders],
         )
         first = len(self.reconciler.results)
@@ -212,7 +216,8 @@ class OrderExecutor:
         try:
             unknown = self.reconciler.record("answers", list(zip(orders, results, strict=True)))
             if unknown:
-                self.reconciler.resolve(unknown, expires_ms)
+                unresolved = self.journal.state.unresolved
+                self.reconciler.resolve([unresolved[order.cloid] for order in unknown])
         finally:
             for order, result in self.reconciler.results[first:]:
                 if result.fate == "rejected":

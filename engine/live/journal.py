@@ -24,11 +24,29 @@ from engine.live.orders import Goal, OrderRequest
 
 @dataclass(frozen=True)
 class SentOrder:
-    """An order that was, or may have been, sent: its request, the time of the intent, and when it is void, ms."""
+    """An order that was, or may have been, sent.
+
+    Attributes
+    ----------
+    request : OrderRequest
+    time : Timestamp
+        Of the intent.
+    expires_ms : int
+        When it is void, by the exchange's clock.
+    expires_seconds : float or None
+        Its time to expiry; None in journals of earlier releases.
+    boot_id : str
+        Start of the machine that `boot_seconds` counts from; empty in journals of earlier releases.
+    boot_seconds : float
+        Time of the intent by :func:`engine.live.boot_clock.boot_seconds`.
+    """
 
     request: OrderRequest
     time: pd.Timestamp
     expires_ms: int
+    expires_seconds: float | None = None
+    boot_id: str = ""
+    boot_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -127,7 +145,14 @@ class JournalState:
             request = OrderRequest(
                 order["cloid"], order["coin"], order["units"], order["limit_price"], order["reduce_only"]
             )
-            unresolved[request.cloid] = SentOrder(request, pd.Timestamp(entry["time"]), entry["expires_ms"])
+            unresolved[request.cloid] = SentOrder(
+                request,
+                pd.Timestamp(entry["time"]),
+                entry["expires_ms"],
+                entry.get("expires_seconds"),
+                entry.get("boot_id", ""),
+                entry.get("boot_seconds", 0.0),
+            )
             attempts[request.coin] = attempts.get(request.coin, 0) + 1
         return replace(self, unresolved=unresolved, attempts={**self.attempts, entry["instant"]: attempts})
 
