@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from engine.errors import LimitError as LimitError
     from engine.errors import LiveError as LiveError
     from engine.errors import OracleError as OracleError
+    from engine.errors import PositionsError as PositionsError
     from engine.errors import PromotionError as PromotionError
     from engine.errors import SpecError as SpecError
     from engine.errors import UnreachableError as UnreachableError
@@ -62,6 +63,7 @@ _HOMES = {
     "Panel": "engine.panel",
     "PaperDEX": "engine.live.paper",
     "PortfolioManager": "engine.live.portfolio_manager",
+    "PositionsError": "engine.errors",
     "PromotionError": "engine.errors",
     "Result": "engine.simulation.result",
     "Run": "engine.runs",

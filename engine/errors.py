@@ -7,6 +7,7 @@
     ├── DataError       a file, a cache or a panel that cannot be used
     ├── LiveError       an account or an exchange that cannot be used
     │   ├── LimitError          a limit, or the kill switch, stops a run before any order
+    │   │   └── PositionsError      the account holds other positions than the journal adds up to
     │   ├── IncompleteError     orders were sent and the book is not at its target
     │   ├── SpecError           a strategy spec that is damaged, edited or out of date
     │   └── UnreachableError    the exchange does not answer, or not in its own format
@@ -46,6 +47,10 @@ class LimitError(LiveError):
     """A limit of the spec, or the kill switch, stops a run before any order."""
 
     exit_code = 3
+
+
+class PositionsError(LimitError):
+    """The account's positions are not those that the journal adds up to; no order was sent."""
 
 
 class IncompleteError(LiveError):

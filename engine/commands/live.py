@@ -24,7 +24,15 @@ from engine.commands.live_options import (
 from engine.commands.live_tables import orders_table, plan_tables, status_lines
 from engine.commands.options import LimitOption, cache_alone, clock, config_of
 from engine.commands.progress import print_json, progress, show_all, waiting
-from engine.errors import ConfigError, HlbtError, IncompleteError, LiveError, SpecError, UnreachableError
+from engine.errors import (
+    ConfigError,
+    HlbtError,
+    IncompleteError,
+    LiveError,
+    PositionsError,
+    SpecError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,6 +67,7 @@ class RunOptions:
     sync: bool
     as_json: bool
     execute: bool = False
+    accept_positions: bool = False
     webhook: str | None = None
 
 
@@ -101,8 +110,9 @@ def run_command(
     if daily:
         if account.now is not None:
             raise LiveError("--daily waits for the clock: it cannot be given --now. Remove one of the two.")
-        if accept_equity:
-            raise LiveError("--accept-equity is for one run: it cannot be given with --daily. Remove one of the two.")
+        for name, given in (("--accept-equity", accept_equity), ("--accept-positions", orders.accept_positions)):
+            if given:
+                raise LiveError(f"{name} is for one run: it cannot be given with --daily. Remove one of the two.")
         _daily(path, cache, options)
     if accept_equity:
         limits = replace(strategy.limits, daily_loss_frac=None, equity_change_frac=None)
@@ -210,7 +220,8 @@ def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float)
         check_webhook(orders.webhook)
     policy = Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=orders.expires)
     venue = replace(options.venue, policy=policy)
-    return replace(options, venue=venue, execute=orders.execute, webhook=orders.webhook)
+    accept = orders.accept_positions
+    return replace(options, venue=venue, execute=orders.execute, accept_positions=accept, webhook=orders.webhook)
 
 
 def _check_range(name: str, value: float, most: float) -> None:
@@ -300,7 +311,7 @@ def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> None
         try:
             _run(strategy, replace(options, now=clock()))
             break
-        except (IncompleteError, UnreachableError) as error:
+        except (IncompleteError, PositionsError, UnreachableError) as error:
             sys.stderr.write(f"hlbt: {error}\n")
             _sleep_until(at + (attempt + 1) * DAILY_PAUSE)
         except SpecError:
@@ -365,6 +376,7 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
     incomplete: IncompleteError | None = None
     with waiting("Trading ..."), options.venue.open(strategy, options.now) as session:
         session.notes += notes
+        session.accept_positions = options.accept_positions
         try:
             outcome = session.execute()
         except IncompleteError as error:
@@ -389,6 +401,7 @@ def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
 
     with waiting("Planning ..."), options.venue.open(strategy, options.now) as session:
         session.notes += notes
+        session.accept_positions = options.accept_positions
         plan, breached = session.preview()
     if options.venue.kill_switch.exists():
         session.notes.append(f"the kill switch {options.venue.kill_switch} is set: nothing would be ordered")

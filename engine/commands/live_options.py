@@ -47,6 +47,10 @@ class OrderOptions:
     yes_mainnet: Annotated[
         bool, typer.Option("--yes-mainnet", help="Trade real money without the typed confirmation.")
     ] = False
+    accept_positions: Annotated[
+        bool,
+        typer.Option("--accept-positions", help="Once, after trades of your own: the account's positions count."),
+    ] = False
     expires: Annotated[float, typer.Option("--expires-seconds", help="An order is void after this time.")] = 15.0
     webhook: Annotated[
         str | None, typer.Option("--webhook", metavar="URL", help="POST a JSON alert of the result.")

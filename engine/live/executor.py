@@ -16,6 +16,7 @@ from typing import Final
 import pandas as pd
 
 from engine.errors import UnreachableError
+from engine.live.boot_clock import boot_id
 from engine.live.orders import (
     SIZE_TOLERANCE,
     Goal,
@@ -101,7 +102,6 @@ class OrderExecutor:
         self.reconciler.expected = dict(self.reconciler.state.units)
         for coin, attempts in self.journal.state.attempts.get(self.instant.isoformat(), {}).items():
             self.progress[coin].attempts = attempts
-        self._stop_differing()
         try:
             for phase in (0, 1):
                 of_phase = [goal for goal in goals if goal.phase == phase]
@@ -193,7 +193,7 @@ class OrderExecutor:
         state, gross = self.reconciler.state, 0.0
         for coin, units in self.reconciler.expected.items():
             price = self._markets[coin].mid if coin in self._markets else state.prices.get(coin, 0.0)
-            gross += abs(units) * price
+            gross += max(abs(units), abs(self.reconciler.held(coin))) * price
         return self.gross_limit * state.equity_usd - gross
 
     def _send(self, orders: list[OrderRequest]) -> None:
@@ -206,6 +206,9 @@ class OrderExecutor:
             self.reconciler.exchange_time(),
             instant=self.instant.isoformat(),
             expires_ms=expires_ms,
+            expires_seconds=self.policy.expires_seconds,
+            boot_id=boot_id(),
+            boot_seconds=self.reconciler.boot_clock(),
             orders=[{**asdict(order), "mid": self._markets[order.coin].mid} for order in orders],
         )
         first = len(self.reconciler.results)
@@ -213,7 +216,8 @@ class OrderExecutor:
         try:
             unknown = self.reconciler.record("answers", list(zip(orders, results, strict=True)))
             if unknown:
-                self.reconciler.resolve(unknown, expires_ms)
+                unresolved = self.journal.state.unresolved
+                self.reconciler.resolve([unresolved[order.cloid] for order in unknown])
         finally:
             for order, result in self.reconciler.results[first:]:
                 if result.fate == "rejected":
@@ -259,11 +263,11 @@ class OrderExecutor:
                 self.journal.append("leverage_set", self.reconciler.exchange_time(), coin=goal.coin, leverage=wanted)
 
     def _outcome(self, goals: Sequence[Goal], plan: Plan | None) -> Outcome:
-        expected = self.reconciler.expected
+        expected, held = self.reconciler.expected, self.reconciler.held
         last = {goal.coin: goal for goal in goals}  # phase 1 comes last
         missing = []
         for coin, goal in sorted(last.items()):
-            units = expected.get(coin, 0.0)
+            units = held(coin)
             left = goal.target_units - units
             if abs(left) <= SIZE_TOLERANCE * max(abs(goal.target_units), abs(units)):
                 continue
@@ -273,15 +277,22 @@ class OrderExecutor:
             else:
                 missing.append(Missing(coin, goal.target_units, units, self._why(progress, (left > 0.0) != goal.buy)))
         if self.closes_all:
-            stuck = [(coin, units) for coin, units in sorted(expected.items()) if units and coin not in last]
-            missing += [Missing(coin, 0.0, units, "it cannot be traded now") for coin, units in stuck]
+            stuck = [coin for coin in sorted(expected) if held(coin) and coin not in last]
+            missing += [Missing(coin, 0.0, held(coin), "it cannot be traded now") for coin in stuck]
+        # Not what the account shows, which may lag behind: what the journal adds up to.
+        positions = dict(expected)
+        for coin, (journal, account) in sorted(self.reconciler.unexplained.items()):
+            positions[coin] = round(positions.get(coin, 0.0) + journal - account, 8)
+            if all(item.coin != coin for item in missing):
+                text = f"before this run the journal had {journal:g} and the account {account:g}; if that was you"
+                missing.append(Missing(coin, 0.0, positions[coin], f"{text}, run with --accept-positions once"))
         outcome = Outcome(plan, tuple(self.reconciler.results), tuple(missing), tuple(dict.fromkeys(self.notes)))
         self.journal.append(
             "done",
             self.reconciler.exchange_time(),
             instant=self.instant.isoformat(),
             equity_usd=self.reconciler.state.equity_usd,
-            positions=dict(sorted(expected.items())),
+            positions=dict(sorted(positions.items())),
             complete=outcome.complete,
             missing=[asdict(item) for item in missing],
             notes=list(outcome.notes),

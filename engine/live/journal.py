@@ -24,11 +24,29 @@ from engine.live.orders import Goal, OrderRequest
 
 @dataclass(frozen=True)
 class SentOrder:
-    """An order that was, or may have been, sent: its request, the time of the intent, and when it is void, ms."""
+    """An order that was, or may have been, sent.
+
+    Attributes
+    ----------
+    request : OrderRequest
+    time : Timestamp
+        Of the intent.
+    expires_ms : int
+        When it is void, by the exchange's clock.
+    expires_seconds : float or None
+        Its time to expiry; None in journals of earlier releases.
+    boot_id : str
+        Start of the machine that `boot_seconds` counts from; empty in journals of earlier releases.
+    boot_seconds : float
+        Time of the intent by :func:`engine.live.boot_clock.boot_seconds`.
+    """
 
     request: OrderRequest
     time: pd.Timestamp
     expires_ms: int
+    expires_seconds: float | None = None
+    boot_id: str = ""
+    boot_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -58,7 +76,9 @@ class JournalState:
     unresolved : mapping of cloid to SentOrder
         Orders whose status is not known, oldest first.
     positions : mapping of coin to float
-        Signed units: those of the newest plan or end, and every fill since.
+        Signed units: those of the newest plan, end or acceptance, and every fill since.
+    positions_at : Timestamp or None
+        When they were last confirmed or changed; None before the first plan: then nothing is known of the account.
     attempts : mapping of instant to mapping of coin to int
         Orders that were intended so far: the number of the coin's next one for that instant.
     plan : OpenPlan or None
@@ -73,6 +93,7 @@ class JournalState:
 
     unresolved: Mapping[str, SentOrder] = field(default_factory=dict)
     positions: Mapping[str, float] = field(default_factory=dict)
+    positions_at: pd.Timestamp | None = None
     attempts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     plan: OpenPlan | None = None
     equities: tuple[EquityRecord, ...] = ()
@@ -85,9 +106,14 @@ class JournalState:
             case "plan":
                 goals = tuple(Goal(**goal) for goal in entry["goals"])
                 plan = OpenPlan(entry["instant"], entry["key"], goals)
-                return replace(self._with_equity(entry), plan=plan, positions=dict(entry["plan"]["positions"]))
+                # The time of a plan may be a --now; the account's own, if there is one, is kept.
+                at = self.positions_at or pd.Timestamp(entry["time"])
+                positions = dict(entry["plan"]["positions"])
+                return replace(self._with_equity(entry), plan=plan, positions=positions, positions_at=at)
             case "done":
-                return replace(self._with_equity(entry), plan=None, positions=dict(entry["positions"]))
+                return replace(self._with_equity(entry)._with_positions(entry), plan=None)
+            case "positions_accepted":
+                return self._with_positions(entry)
             case "refused":
                 return self._with_equity(entry)
             case "intent":
@@ -109,6 +135,9 @@ class JournalState:
         record = EquityRecord(pd.Timestamp(entry["time"]), equity, entry["kind"])
         return replace(self, equities=(*self.equities, record))
 
+    def _with_positions(self, entry: Mapping[str, Any]) -> JournalState:
+        return replace(self, positions=dict(entry["positions"]), positions_at=pd.Timestamp(entry["time"]))
+
     def _after_intent(self, entry: Mapping[str, Any]) -> JournalState:
         unresolved = dict(self.unresolved)
         attempts = dict(self.attempts.get(entry["instant"], {}))
@@ -116,7 +145,14 @@ class JournalState:
             request = OrderRequest(
                 order["cloid"], order["coin"], order["units"], order["limit_price"], order["reduce_only"]
             )
-            unresolved[request.cloid] = SentOrder(request, pd.Timestamp(entry["time"]), entry["expires_ms"])
+            unresolved[request.cloid] = SentOrder(
+                request,
+                pd.Timestamp(entry["time"]),
+                entry["expires_ms"],
+                entry.get("expires_seconds"),
+                entry.get("boot_id", ""),
+                entry.get("boot_seconds", 0.0),
+            )
             attempts[request.coin] = attempts.get(request.coin, 0) + 1
         return replace(self, unresolved=unresolved, attempts={**self.attempts, entry["instant"]: attempts})
 
@@ -130,7 +166,8 @@ class JournalState:
                 coin = sent.request.coin
                 positions[coin] = round(positions.get(coin, 0.0) + result["units"], 8)
                 without_fills[sent.request.cloid] = sent.time
-        return replace(self, unresolved=unresolved, positions=positions, without_fills=without_fills)
+        at = pd.Timestamp(entry["time"])
+        return replace(self, unresolved=unresolved, positions=positions, positions_at=at, without_fills=without_fills)
 
     def accepted_equities(self) -> list[EquityRecord]:
         """Equities of runs that no limit refused."""

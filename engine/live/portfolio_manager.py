@@ -96,20 +96,24 @@ class PortfolioManager:
         """What would be ordered now."""
         return self.preview(now)[0]
 
-    def manage_portfolio(self, now: pd.Timestamp | None = None) -> Outcome:
+    def manage_portfolio(self, now: pd.Timestamp | None = None, accept_positions: bool = False) -> Outcome:
         """Fetch weights, size the orders, check the limits, trade: :meth:`engine.live.session.Session.execute`.
 
         Parameters
         ----------
         now : Timestamp, optional
             Default: the exchange's own time.
+        accept_positions : bool
+            Take positions that differ from the journal's for those of the account, once, after trades of one's own.
 
         Raises
         ------
         LimitError, IncompleteError, UnreachableError, LiveError
             As there.
         """
-        return self._session(now).execute()
+        session = self._session(now)
+        session.accept_positions = accept_positions
+        return session.execute()
 
     def _session(self, now: pd.Timestamp | None) -> Session:
         account = self.strategy, self.dex, self.journal, self.panel

@@ -1,25 +1,27 @@
 """Agreement between the journal, the exchange and the account: order statuses, and positions that show them.
 
-A restart begins with :meth:`Reconciler.recover`, before anything is planned: every order that an earlier process may
-have sent is looked up by its client order id, and positions are read until they show what was filled. A run does the
-same after each request, so that a first attempt, a retry and a restart are one path.
+Every run begins with :meth:`Reconciler.recover`, before anything is planned: every order that an earlier process may
+have sent is looked up by its client order id. Then :meth:`Reconciler.agree` reads positions until they are those that
+the journal adds up to, for a node may lag behind, with its answers stamped new. A run does the same after each request,
+so that a first attempt, a retry and a restart are one path.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
 import pandas as pd
 
 from engine.errors import UnreachableError
+from engine.live.boot_clock import boot_id, boot_seconds
 from engine.live.dex import DEX
-from engine.live.journal import Journal
+from engine.live.journal import Journal, SentOrder
 from engine.live.orders import SIZE_TOLERANCE, AccountState, Market, OrderRequest, OrderResult, Policy
 
-#: An order counts as void this share of its time to expiry later than by our clock, for clocks and reads that lag.
+#: An order counts as void this share of its time to expiry later than by either clock, for clocks and reads that lag.
 _GRACE: Final = 0.2
 #: Looks at an expired order that the exchange still calls open, before the run gives up.
 _LOOKUPS: Final = 20
@@ -39,6 +41,8 @@ class Reconciler:
         How long to wait.
     sleep, clock : callable
         Waiting, and seconds of a monotonic clock.
+    boot_clock : callable
+        Seconds of a clock that later processes of this machine share.
 
     Attributes
     ----------
@@ -50,6 +54,8 @@ class Reconciler:
         Every order whose status became known, oldest first.
     differing : dict of coin to str
         Coins whose position never agreed with the results, with the figures.
+    unexplained : dict of coin to (float, float)
+        Signed units by the journal and by the account, where they differed before anything was planned.
     """
 
     dex: DEX
@@ -57,11 +63,16 @@ class Reconciler:
     policy: Policy
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    boot_clock: Callable[[], float] = boot_seconds
 
     state: AccountState = field(init=False)
     expected: dict[str, float] = field(default_factory=dict)
     results: list[tuple[OrderRequest, OrderResult]] = field(default_factory=list)
     differing: dict[str, str] = field(default_factory=dict)
+    unexplained: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._start = self.boot_clock()
 
     def recover(self) -> AccountState:
         """Resolve every order that an earlier run left without a known status; returns the account afterwards.
@@ -74,11 +85,31 @@ class Reconciler:
         self.set_state(self.dex.account())
         unresolved = list(self.journal.state.unresolved.values())
         if unresolved:
-            orders = [sent.request for sent in unresolved]
-            self.resolve(orders, max(sent.expires_ms for sent in unresolved))
-            before, self.expected = self.state.units, dict(self.journal.state.positions)
-            self.confirm(orders, before, {})
+            self.resolve(unresolved)
+            self.set_state(self.dex.account())
         return self.state
+
+    def agree(self, positions: Mapping[str, float], unknown: Collection[str] = ()) -> None:
+        """Read positions until they are `positions`; coins that never are end up in `unexplained`.
+
+        Parameters
+        ----------
+        positions : mapping of coin to float
+            Signed units that the journals of the account add up to.
+        unknown : collection of str
+            Coins that are not compared, since an order of theirs is of unknown status.
+        """
+        self.expected = dict(positions)
+        for number in range(len(self.policy.settle_seconds) + 1):
+            if number:
+                self.sleep(self.policy.wait_seconds(number - 1))
+                self.set_state(self.dex.account())
+            coins = sorted({*positions, *self.state.units} - set(unknown))
+            differing = [coin for coin in coins if not self._agrees(coin, None)]
+            if not differing:
+                break
+        units = self.state.units
+        self.unexplained = {coin: (positions.get(coin, 0.0), units.get(coin, 0.0)) for coin in differing}
 
     def set_state(self, state: AccountState) -> None:
         """Note the account and when it was read."""
@@ -97,28 +128,43 @@ class Reconciler:
         self.results += [(order, result) for order, result in results if result.fate != "unknown"]
         return [order for order, result in results if result.fate == "unknown"]
 
-    def resolve(self, orders: Sequence[OrderRequest], expires_ms: int) -> None:
-        """Look orders up until each has a known status; one never seen counts as not placed once it has expired."""
-        void_ms = expires_ms + int(1000 * self.policy.expires_seconds * _GRACE)
-        waiting, lookups = list(orders), 0
+    def resolve(self, sent: Sequence[SentOrder]) -> None:
+        """Look orders up until each has a known status; one never seen counts as not placed once it is void."""
+        waiting, lookups = list(sent), 0
         while waiting:
-            expired = self.dex.clock_ms() > void_ms  # before the lookup: what arrives later is void
+            left = [self.seconds_to_void(item) for item in waiting]  # before the lookups: what arrives later is void
             known: list[tuple[OrderRequest, OrderResult]] = []
-            for order in waiting:
+            unknown: list[SentOrder] = []
+            for item, seconds in zip(waiting, left, strict=True):
+                order = item.request
                 result = self.dex.find_order(order)
-                if result is None and expired:
+                if result is None and seconds < 0.0:
                     result = OrderResult(order.cloid, "rejected", reason="not placed: the exchange has never seen it")
-                if result is not None and result.fate != "unknown":
+                if result is None or result.fate == "unknown":
+                    unknown.append(item)
+                else:
                     known.append((order, result))
             if known:
                 self.record("resolved", known)
-            waiting = [order for order in waiting if all(order is not other for other, _ in known)]
-            if waiting:
-                if expired and lookups > _LOOKUPS:
-                    names = ", ".join(order.cloid for order in waiting)
+            if waiting := unknown:
+                if max(left) < 0.0 and lookups > _LOOKUPS:
+                    names = ", ".join(item.request.cloid for item in waiting)
                     raise UnreachableError(f"The exchange does not say what became of {names}. Run again later.")
-                self.sleep(min(1.0, max(0.05, (void_ms - self.dex.clock_ms()) / 1000.0 + 0.05)))
+                self.sleep(min(1.0, max(0.05, max(map(self.seconds_to_void, waiting)) + 0.05)))
                 lookups += 1
+
+    def seconds_to_void(self, sent: SentOrder) -> float:
+        """How long an order that the exchange has not seen may still arrive; negative: it is void.
+
+        Both clocks must say so: the exchange's, which one wrong date can move, and this machine's since the intent.
+        Of an intent before the machine was started, that is the time since this run began.
+        """
+        expiry = sent.expires_seconds or self.policy.expires_seconds
+        by_exchange = (sent.expires_ms - self.dex.clock_ms()) / 1000.0 + _GRACE * expiry
+        since, now = self._start, self.boot_clock()
+        if sent.boot_id == boot_id() and sent.boot_seconds <= now:
+            since = sent.boot_seconds
+        return max(by_exchange, (1.0 + _GRACE) * expiry - (now - since))
 
     def confirm(
         self, orders: Sequence[OrderRequest], before: Mapping[str, float], markets: Mapping[str, Market]
@@ -148,7 +194,10 @@ class Reconciler:
                 f"the exchange shows {units:g} where its results add up to {expected:g} (before: "
                 f"{before.get(coin, 0.0):g}); it is not traded further"
             )
-            self.expected[coin] = units
+
+    def held(self, coin: str) -> float:
+        """Signed units: what the account shows where it does not agree with the results, else what they add up to."""
+        return (self.state.units if coin in self.differing else self.expected).get(coin, 0.0)
 
     def _agrees(self, coin: str, market: Market | None) -> bool:
         units, expected = self.state.units.get(coin, 0.0), self.expected.get(coin, 0.0)

@@ -3,8 +3,8 @@
 What happens between a kill and the next order is all here and in :mod:`engine.live.reconcile`:
 
 1. The account is locked and its journal read again.
-2. Orders of unknown status are looked up, those of other strategies on the account too, and positions are read until
-   they show what was filled.
+2. Orders of unknown status are looked up, those of other strategies on the account too. Positions are read until they
+   are those that the journals of the account add up to; while they are not, nothing is ordered.
 3. A plan of the same instant and key that did not come to its end is continued; else a new one is made.
 4. The limits must hold. The plan goes into the journal, each request before it is sent, and each result after.
 """
@@ -27,6 +27,7 @@ from engine.errors import (
     IncompleteError,
     LimitError,
     LiveError,
+    PositionsError,
     UnreachableError,
     WeightsError,
     did_you_mean,
@@ -71,6 +72,8 @@ class Session:
         The time. Default: the exchange's own.
     sleep, clock : callable
         Waiting, and seconds of a monotonic clock.
+    accept_positions : bool
+        Take positions that differ from the journal's for those of the account, after its owner traded; noted there.
 
     Attributes
     ----------
@@ -87,8 +90,10 @@ class Session:
     now: pd.Timestamp | None = None
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
+    accept_positions: bool = False
 
     _data_end: pd.Timestamp | None = None  # newest cached row that the oracle saw
+    _others: list[Journal] = field(default_factory=list)  # of other strategies on the account
 
     def __post_init__(self) -> None:
         self.notes = list(self.strategy.notes)
@@ -107,10 +112,16 @@ class Session:
 
     def preview(self) -> tuple[Plan, list[str]]:
         """What would be ordered now, and the limits that it breaks; nothing is sent."""
-        state, markets = self.dex.account(), self.dex.markets()
+        reconciler = self._reconciler(self.journal)
+        reconciler.set_state(self.dex.account())
+        self._read_others()
+        self._agree(reconciler)
+        state, markets = reconciler.state, self.dex.markets()
         at = state.time if self.now is None else self.now
         plan = self._plan(state, markets, at)
         broken = self._breaches(state, markets, at, plan.goals, plan)
+        if (text := _differences(reconciler.unexplained)) and not self.accept_positions:
+            broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
         self._add_warnings()
         return plan, broken
 
@@ -121,6 +132,8 @@ class Session:
         ------
         LimitError
             When a limit or the kill switch stops the run; nothing was sent.
+        PositionsError
+            When the account keeps showing other positions than the journal adds up to; nothing was sent.
         IncompleteError
             When the book is not at its target afterwards; its ``outcome`` says what is missing.
         UnreachableError
@@ -130,7 +143,10 @@ class Session:
         """
         with self._locked():
             try:
-                self._recover_others()
+                self._read_others()
+                for journal in self._others:  # their orders may still be filled
+                    if journal.state.unresolved:
+                        self._reconciler(journal).recover()
                 return self._trade()
             finally:
                 self._record_fills()
@@ -151,9 +167,12 @@ class Session:
         if stop := self._kill_text():
             raise LimitError(f"Nothing was ordered: {stop}.")
         reconciler = self._reconciler(self.journal)
-        state, markets = reconciler.recover(), self.dex.markets()
+        reconciler.recover()
+        self._agree(reconciler)
+        state, markets = reconciler.state, self.dex.markets()
         at = state.time if self.now is None else self.now
         instant, plan = self._instant(at), None
+        self._judge_differences(reconciler, markets, instant)
         goals = self.journal.state.unfinished(instant, self.strategy.key)
         continued = goals is not None
         if goals is None:
@@ -253,21 +272,60 @@ class Session:
     def _reconciler(self, journal: Journal) -> Reconciler:
         return Reconciler(self.dex, journal, self.policy, self.sleep, self.clock)
 
-    def _recover_others(self) -> None:
-        """Look up orders that other strategies left under way on this account: they may still be filled."""
-        own = self.journal.path
+    def _agree(self, reconciler: Reconciler) -> None:
+        """Wait for positions that the journals explain. A paper account needs none: it never lags, and it settles.
+
+        The journal whose positions are the newest knows all: each run begins with positions that were explained.
+        """
+        if self.dex.network == "paper":
+            return
+        states = [journal.state for journal in (self.journal, *self._others)]
+        known = [(state.positions_at, -number) for number, state in enumerate(states) if state.positions_at is not None]
+        if known:
+            newest = states[-max(known)[1]]
+            unknown = {sent.request.coin for state in states for sent in state.unresolved.values()}
+            reconciler.agree(newest.positions, unknown)
+
+    def _judge_differences(self, reconciler: Reconciler, markets: Mapping[str, Market], instant: pd.Timestamp) -> None:
+        """Refuse positions that no journal explains, unless their owner accepts them, or all is closed anyway."""
+        differences, at = reconciler.unexplained, reconciler.exchange_time()
+        if not differences:
+            return
+        text = _differences(differences)
+        # What is traded no more was settled by the exchange, and cannot be ordered again.
+        settled = all(coin not in markets and account == 0.0 for coin, (_, account) in differences.items())
+        if settled or self.accept_positions:
+            rows = [{"coin": coin, "journal": pair[0], "account": pair[1]} for coin, pair in differences.items()]
+            why = "accepted by the owner" if self.accept_positions else "no longer traded at the exchange"
+            self.journal.append(
+                "positions_accepted", at, positions=dict(reconciler.state.units), differences=rows, reason=why
+            )
+            self.notes.append(f"positions differ from the journal, {why}: {text}")
+            reconciler.unexplained = {}
+        elif self.strategy.targets.closes_all:  # reduce-only orders double nothing
+            self.notes.append(f"positions differ from the journal; what the account shows is closed: {text}")
+        else:
+            self.journal.append(
+                "refused", at, instant=instant.isoformat(), equity_usd=None, limits=[f"positions: {text}"]
+            )
+            raise PositionsError(
+                f"Nothing was ordered: {self.dex.label} does not hold what the journal {self.journal.path} adds up to: "
+                f"{text}. A node that lags behind shows old positions: run the command again in a minute. If you have "
+                "traded yourself, or a position was liquidated, check the account and run once with --accept-positions."
+            )
+
+    def _read_others(self) -> None:
+        """Read the journals of other strategies on this account."""
+        self._others, own = [], self.journal.path
         if self.dex.network == "paper" or own is None:
             return
         for path in sorted(own.parent.glob(f"*-{self.dex.label}.jsonl")):
             if path == own:
                 continue
             try:
-                journal = Journal(path)
+                self._others.append(Journal(path))
             except LiveError as error:  # damaged; only its own strategy depends on it
                 self.notes.append(str(error))
-            else:
-                if journal.state.unresolved:
-                    self._reconciler(journal).recover()
 
     def _record_fills(self) -> None:
         wanted = self.journal.state.without_fills
@@ -287,6 +345,12 @@ class Session:
             self.notes += self.dex.warnings()
         except UnreachableError as error:
             self.notes.append(f"not known whether the agent wallet expires: {error}")
+
+
+def _differences(unexplained: Mapping[str, tuple[float, float]]) -> str:
+    return join_first(
+        f"{coin}: journal {journal:g}, account {account:g}" for coin, (journal, account) in unexplained.items()
+    )
 
 
 def _incomplete(outcome: Outcome, account: str, journal: Journal) -> IncompleteError:

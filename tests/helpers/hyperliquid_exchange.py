@@ -132,6 +132,8 @@ class HyperLiquidExchange(LoopbackServer):
         super().__init__({"/info": self._info, "/exchange": self._exchange})
         self.lock = threading.RLock()
         self.weight_limit: int | None = None  # of all requests together; further ones get 429
+        self.read_lag = 0  # answers that `clearinghouseState` is behind, though it is stamped new
+        self._states: dict[str, list[Any]] = {}  # its answers by user, oldest first
         self._frozen, self._offset = now_ms, 0
         self.ledger = Ledger([])
         self.venue = Venue([], self.now)
@@ -392,7 +394,7 @@ class HyperLiquidExchange(LoopbackServer):
             raise ValueError(user)
         start, end = payload.get("startTime", 0), payload.get("endTime")
         accounts: dict[str, Callable[[], Any]] = {
-            "clearinghouseState": lambda: answers.state(user, self.now),
+            "clearinghouseState": lambda: self._state(user),
             "spotClearinghouseState": lambda: answers.spot_state(user),
             "userAbstraction": lambda: answers.account(user).mode,
             "activeAssetData": lambda: answers.active(user, coins[payload["coin"]]),
@@ -411,6 +413,12 @@ class HyperLiquidExchange(LoopbackServer):
             "userNonFundingLedgerUpdates": lambda: [],
         }
         return accounts[kind]()
+
+    def _state(self, user: str) -> Any:
+        """The answer of `read_lag` answers ago, with the time of now: a node that lags behind."""
+        states = self._states.setdefault(user, [])
+        states.append(self.answers.state(user, self.now))
+        return {**states[max(0, len(states) - 1 - self.read_lag)], "time": self.now}
 
     def _rate(self, coin: Coin) -> Decimal:
         """The running estimate: what the next hour will settle, if it was set; else the last settled rate."""

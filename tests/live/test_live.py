@@ -215,7 +215,8 @@ def test_a_position_that_somebody_else_changes_is_left_alone(world: World, run: 
     done = run(world.rebalance({"BTC": weight, "ETH": 0.2}, "--json"))
     assert done.code == 4 and [item["coin"] for item in done.json["missing"]] == ["BTC"]
     assert "not traded further" in done.err and len(world.server.asked("order")) == 2
-    assert run(world.rebalance({"BTC": weight, "ETH": 0.2}, "--json")).code == 0
+    assert run(world.rebalance({"BTC": weight, "ETH": 0.2})).code == 3
+    assert run(world.rebalance({"BTC": weight, "ETH": 0.2}, "--accept-positions")).code == 0
     near(world, {"BTC": weight, "ETH": 0.2})
 
 

@@ -296,7 +296,9 @@ def test_a_paper_account_does_not_go_through_hours_that_nobody_recorded(world: W
     assert done.code == 1 and "--no-sync" in done.err and state.read_bytes() == before
     done = run(paper_words(world, spec))
     assert done.code == 0, done.err
-    assert "delisting" not in {trade["reason"] for trade in json.loads(state.read_text())["trades"]}
+    trades = json.loads(state.read_text())["trades"]
+    # MATIC is gone from the hour on in which the exchange was made: after 23:00 the book may hold it.
+    assert {trade["coin"] for trade in trades if trade["reason"] == "delisting"} <= {"MATIC"}
 
 
 def test_a_paper_account_from_python_needs_no_lock() -> None:
