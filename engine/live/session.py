@@ -191,6 +191,7 @@ class Session:
             gross_limit=self.strategy.limits.gross,
             leverage=int(np.ceil(2.0 * self.strategy.config.account.max_gross)),
             guard=self._kill_text,
+            price_limit_frac=self.strategy.limits.price_deviation_frac,
             closes_all=self.strategy.targets.closes_all,
         )
         if continued:
