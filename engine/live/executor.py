@@ -96,6 +96,7 @@ class OrderExecutor:
     _one_by_one: bool = False
     _markets: Mapping[str, Market] = field(default_factory=dict)
     _start_mids: dict[str, float] = field(default_factory=dict)
+    _start_clocks: tuple[int, float] = (0, 0.0)  # the exchange's, ms, and this machine's own, s
 
     def __post_init__(self) -> None:
         reconciler = self.reconciler
@@ -104,6 +105,7 @@ class OrderExecutor:
     def run(self, goals: Sequence[Goal], markets: Mapping[str, Market], plan: Plan | None) -> Outcome:
         """Trade to the goals, given the account as recovered and the markets as just read."""
         self._markets = markets
+        self._start_clocks = self.dex.clock_ms(), self.reconciler.boot_clock()
         self._start_mids = {coin: market.mid for coin, market in markets.items()}
         self.reconciler.expected = dict(self.reconciler.state.units)
         for coin, attempts in self.journal.state.attempts.get(self.instant.isoformat(), {}).items():
@@ -250,7 +252,10 @@ class OrderExecutor:
         if stop := self.guard():
             self.stopped = stop
             return
-        expires_ms = self.dex.clock_ms() + int(1000 * self.policy.expires_seconds)
+        start_ms, start = self._start_clocks
+        # A date that jumps ahead during the run must not give an order minutes to arrive in.
+        now_ms = min(self.dex.clock_ms(), start_ms + int(1000 * (self.reconciler.boot_clock() - start)))
+        expires_ms = now_ms + int(1000 * self.policy.expires_seconds)
         self.journal.append(
             "intent",
             self.reconciler.exchange_time(),
