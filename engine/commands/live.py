@@ -43,7 +43,8 @@ if TYPE_CHECKING:
     from engine.live.venue import Venue
 
 EPILOG = (
-    "Exit codes: 0 at target, or a dry run within the limits; 3 a limit or the kill switch stopped it, no order sent; "
+    "Exit codes: 0 at target, or a dry run within the limits; 3 a limit, the kill switch or positions that no journal "
+    "explains stopped it, no order sent; "
     "4 the book is incomplete (message and journal name what is missing; run again); 5 the spec is refused; 6 the "
     "exchange is unreachable; 1 any other error. Cron: 40 22 * * * hlbt live plan SPEC; 59 22 * * * hlbt live run "
     "SPEC --execute. systemd: ExecStart=hlbt live run SPEC --execute --daily, Restart=on-failure, RestartSec=30, "

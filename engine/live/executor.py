@@ -34,6 +34,8 @@ from engine.simulation.sizing import round_lot
 
 #: Orders of one request at most.
 _BATCH: Final = 40
+#: How far from the mid at the start of the run the limits of reductions follow a price that runs away.
+_FOLLOWED_FRAC: Final = 0.10
 
 
 def cloid(key: str, instant: pd.Timestamp, coin: str, attempt: int) -> str:
@@ -44,10 +46,9 @@ def cloid(key: str, instant: pd.Timestamp, coin: str, attempt: int) -> str:
 
 @dataclass
 class CoinProgress:
-    """How far one coin has come: number of its next order, mid of its first one, and why it is not at its target."""
+    """How far one coin has come: number of its next order, and why it is not at its target."""
 
     attempts: int = 0
-    first_mid: float | None = None
     reason: Reason = Reason.UNFILLED
     text: str = ""
 
@@ -74,6 +75,8 @@ class OrderExecutor:
         Set before a coin's first trade, as far as the coin allows.
     guard : callable
         Called before every request; a text stops all orders.
+    price_limit_frac : float or None
+        Openings stop when a price has moved by more since the start of the run, or is farther from its oracle price.
     closes_all : bool
         Whether a position without a goal is missing: a coin without a quote has no goal.
     """
@@ -84,6 +87,7 @@ class OrderExecutor:
     gross_limit: float | None
     leverage: int
     guard: Callable[[], str]
+    price_limit_frac: float | None
     closes_all: bool
 
     notes: list[str] = field(default_factory=list)
@@ -91,6 +95,8 @@ class OrderExecutor:
     stopped: str = ""
     _one_by_one: bool = False
     _markets: Mapping[str, Market] = field(default_factory=dict)
+    _start_mids: dict[str, float] = field(default_factory=dict)
+    _start_clocks: tuple[int, float] = (0, 0.0)  # the exchange's, ms, and this machine's own, s
 
     def __post_init__(self) -> None:
         reconciler = self.reconciler
@@ -99,6 +105,8 @@ class OrderExecutor:
     def run(self, goals: Sequence[Goal], markets: Mapping[str, Market], plan: Plan | None) -> Outcome:
         """Trade to the goals, given the account as recovered and the markets as just read."""
         self._markets = markets
+        self._start_clocks = self.dex.clock_ms(), self.reconciler.boot_clock()
+        self._start_mids = {coin: market.mid for coin, market in markets.items()}
         self.reconciler.expected = dict(self.reconciler.state.units)
         for coin, attempts in self.journal.state.attempts.get(self.instant.isoformat(), {}).items():
             self.progress[coin].attempts = attempts
@@ -106,6 +114,9 @@ class OrderExecutor:
             for phase in (0, 1):
                 of_phase = [goal for goal in goals if goal.phase == phase]
                 if phase == 1:
+                    if self.reconciler.results and of_phase:
+                        self._markets = self.dex.markets()  # prices go on while positions get smaller
+                    self._stop_moved(of_phase)
                     self._set_leverage(of_phase)
                 self._run_phase(of_phase)
         except UnreachableError as error:
@@ -120,6 +131,7 @@ class OrderExecutor:
         for number in range(self.policy.attempts):
             if number:
                 self._markets = self.dex.markets()
+                self._stop_moved([goal for goal in goals if goal.phase == 1])
             orders = self.remaining_orders(goals)
             if not orders or self.stopped:
                 return
@@ -138,6 +150,31 @@ class OrderExecutor:
         """Trade coins no further whose positions differ from what was filled."""
         for coin, text in self.reconciler.differing.items():
             self.progress[coin].set(Reason.POSITION_DIFFERS, text)
+
+    def _stop_moved(self, openings: Sequence[Goal]) -> None:
+        """Stop all openings when the price of one that is left has gone beyond the limit that would stop a run."""
+        limit = self.price_limit_frac
+        if limit is None or not (text := next(filter(None, (self._moved(goal, limit) for goal in openings)), "")):
+            return
+        for goal in openings:
+            progress = self.progress[goal.coin]
+            if not progress.reason.final and not progress.reason.at_target:
+                progress.set(Reason.PRICE_MOVED, f"{text}; nothing more is opened")
+
+    def _moved(self, goal: Goal, limit: float) -> str:
+        """How the price of a goal that is left has gone beyond the limit; ``""`` where it has not."""
+        left = goal.target_units - self.reconciler.expected.get(goal.coin, 0.0)
+        market, start = self._markets.get(goal.coin), self._start_mids.get(goal.coin)
+        if market is None or left == 0.0 or (left > 0.0) != goal.buy or self.progress[goal.coin].reason.final:
+            return ""
+        for what, price in (("mid at the start of the run", start), ("oracle price", market.oracle)):
+            # Not `>`: NaN must not pass.
+            if price is not None and not abs(market.mid - price) <= limit * price:
+                return (
+                    f"price_deviation_frac: {goal.coin} is at {market.mid:.6g}, its {what} is {price:.6g}, the limit "
+                    f"{limit:.2%}"
+                )
+        return ""
 
     def remaining_orders(self, goals: Sequence[Goal]) -> list[OrderRequest]:
         """Orders for what the goals lack."""
@@ -172,12 +209,10 @@ class OrderExecutor:
 
     def _order(self, goal: Goal, units: float, market: Market, progress: CoinProgress) -> OrderRequest | None:
         """The coin's next order; None when no valid price lies within the slippage."""
-        if progress.first_mid is None:
-            progress.first_mid = market.mid  # a retry does not follow the price
-        bound = progress.first_mid * (1.0 + math.copysign(self.policy.slippage_frac, units))
+        bound = self._price_bound(goal, units, market)
         price = self.dex.round_price(market, bound, units > 0.0)
         if not price > 0.0:
-            text = f"no price on its tick lies between mid {progress.first_mid:g} and {bound:g}"
+            text = f"no price on its tick lies between mid {self._start_mids[goal.coin]:g} and {bound:g}"
             progress.set(Reason.NO_VALID_PRICE, text)
             return None
         if progress.reason is not Reason.REFUSED:
@@ -185,6 +220,23 @@ class OrderExecutor:
         name = cloid(self.key, self.instant, goal.coin, progress.attempts)
         progress.attempts += 1
         return OrderRequest(name, goal.coin, units, price, goal.reduce_only)
+
+    def _price_bound(self, goal: Goal, units: float, market: Market) -> float:
+        """The worst price of an order, USD: the slippage from the mid at the start of the run, whatever came since.
+
+        Only a reduction follows a price that runs away: a position that cannot be left is the greater risk.
+        """
+        start = self._start_mids.setdefault(goal.coin, market.mid)
+        slippage, side = self.policy.slippage_frac, math.copysign(1.0, units)
+        bound, followed = (mid * (1.0 + side * slippage) for mid in (start, market.mid))
+        if goal.phase == 0 and side * (followed - bound) > 0.0:
+            farthest = start * (1.0 + side * max(slippage, _FOLLOWED_FRAC))
+            bound = side * min(side * followed, side * farthest)
+            self.notes.append(
+                f"{goal.coin}: mid went from {start:.6g} to {market.mid:.6g}, so the limit of its reduction is "
+                f"{bound:.6g}, {bound / start - 1.0:+.1%} from there (at most {max(slippage, _FOLLOWED_FRAC):.0%})"
+            )
+        return bound
 
     def gross_headroom(self) -> float | None:
         """USD of gross that may be added now; None without a limit."""
@@ -200,7 +252,10 @@ class OrderExecutor:
         if stop := self.guard():
             self.stopped = stop
             return
-        expires_ms = self.dex.clock_ms() + int(1000 * self.policy.expires_seconds)
+        start_ms, start = self._start_clocks
+        # A date that jumps ahead during the run must not give an order minutes to arrive in.
+        now_ms = min(self.dex.clock_ms(), start_ms + int(1000 * (self.reconciler.boot_clock() - start)))
+        expires_ms = now_ms + int(1000 * self.policy.expires_seconds)
         self.journal.append(
             "intent",
             self.reconciler.exchange_time(),

@@ -13,13 +13,16 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
 from engine.atomic_io import exclusive, sync_folder
 from engine.errors import LiveError, join_first
 from engine.live.orders import Goal, OrderRequest
+
+#: Positions of a plan are newer than those that explained them by this.
+_NEWER: Final = pd.Timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True)
@@ -106,8 +109,11 @@ class JournalState:
             case "plan":
                 goals = tuple(Goal(**goal) for goal in entry["goals"])
                 plan = OpenPlan(entry["instant"], entry["key"], goals)
-                # The time of a plan may be a --now; the account's own, if there is one, is kept.
+                # Newer than what explained them, in whichever journal; the time of a plan itself may be a --now.
+                explained = entry.get("explained_at")
                 at = self.positions_at or pd.Timestamp(entry["time"])
+                if explained is not None:
+                    at = max(self.positions_at or pd.Timestamp(0, tz="UTC"), pd.Timestamp(explained)) + _NEWER
                 positions = dict(entry["plan"]["positions"])
                 return replace(self._with_equity(entry), plan=plan, positions=positions, positions_at=at)
             case "done":
@@ -136,7 +142,12 @@ class JournalState:
         return replace(self, equities=(*self.equities, record))
 
     def _with_positions(self, entry: Mapping[str, Any]) -> JournalState:
-        return replace(self, positions=dict(entry["positions"]), positions_at=pd.Timestamp(entry["time"]))
+        return replace(self, positions=dict(entry["positions"]), positions_at=self._not_before(entry))
+
+    def _not_before(self, entry: Mapping[str, Any]) -> pd.Timestamp:
+        """Time of an entry; a node that lags behind may stamp it older than what is known already."""
+        at = pd.Timestamp(entry["time"])
+        return at if self.positions_at is None else max(at, self.positions_at)
 
     def _after_intent(self, entry: Mapping[str, Any]) -> JournalState:
         unresolved = dict(self.unresolved)
@@ -166,7 +177,7 @@ class JournalState:
                 coin = sent.request.coin
                 positions[coin] = round(positions.get(coin, 0.0) + result["units"], 8)
                 without_fills[sent.request.cloid] = sent.time
-        at = pd.Timestamp(entry["time"])
+        at = self._not_before(entry)
         return replace(self, unresolved=unresolved, positions=positions, positions_at=at, without_fills=without_fills)
 
     def accepted_equities(self) -> list[EquityRecord]:

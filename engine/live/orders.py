@@ -26,7 +26,8 @@ class Policy:
     Attributes
     ----------
     slippage_frac : float
-        Distance of every limit price from the mid of the coin's first order.
+        Distance of every limit price from the mid at the start of the run; reductions follow a price that runs away,
+        up to a tenth from there.
     attempts : int
         Orders of one goal at most.
     expires_seconds : float
@@ -176,6 +177,7 @@ class Reason(Enum):
     LEVERAGE_REFUSED = "its leverage was refused"
     NOT_TRADABLE = "it cannot be traded any more"
     NO_VALID_PRICE = "no price on its tick"
+    PRICE_MOVED = "prices moved since the start of the run"
     POSITION_DIFFERS = "its position differs from what was filled"
 
     @property

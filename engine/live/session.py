@@ -93,6 +93,7 @@ class Session:
     accept_positions: bool = False
 
     _data_end: pd.Timestamp | None = None  # newest cached row that the oracle saw
+    _explained_at: pd.Timestamp | None = None  # of the positions that the journals add up to
     _others: list[Journal] = field(default_factory=list)  # of other strategies on the account
 
     def __post_init__(self) -> None:
@@ -191,6 +192,7 @@ class Session:
             gross_limit=self.strategy.limits.gross,
             leverage=int(np.ceil(2.0 * self.strategy.config.account.max_gross)),
             guard=self._kill_text,
+            price_limit_frac=self.strategy.limits.price_deviation_frac,
             closes_all=self.strategy.targets.closes_all,
         )
         if continued:
@@ -242,6 +244,7 @@ class Session:
             instant=plan.instant.isoformat(),
             key=self.strategy.key,
             equity_usd=plan.equity_usd,
+            explained_at=None if self._explained_at is None else self._explained_at.isoformat(),
             goals=[vars(goal) for goal in plan.goals],
             plan=plan.to_dict(),
         )
@@ -282,7 +285,8 @@ class Session:
         states = [journal.state for journal in (self.journal, *self._others)]
         known = [(state.positions_at, -number) for number, state in enumerate(states) if state.positions_at is not None]
         if known:
-            newest = states[-max(known)[1]]
+            self._explained_at, number = max(known)
+            newest = states[-number]
             unknown = {sent.request.coin for state in states for sent in state.unresolved.values()}
             reconciler.agree(newest.positions, unknown)
 

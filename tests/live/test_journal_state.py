@@ -105,3 +105,13 @@ def test_an_entry_in_another_form_is_a_damaged_journal(tmp_path: Path, item: dic
     path.write_text(json.dumps(item) + "\n")
     with pytest.raises(LiveError, match="damaged in line 1"):
         Journal(path)
+
+
+def test_positions_are_newer_than_those_that_explained_them() -> None:
+    """Stamped by a node that lags behind, or with the time of a --now: the run that came last knows the account."""
+    first = state_of(plan(BTC=1.0), entry("done", 5, equity_usd=99.0, positions={"BTC": 1.0}))
+    assert first.positions_at == NOW + pd.Timedelta(minutes=5)
+    second = {**plan(BTC=1.0), "explained_at": first.positions_at.isoformat()}
+    state = state_of(second, intent(BUY), results("answers", ("0x2", "filled", 2.0)))
+    assert state.positions_at is not None and state.positions_at > first.positions_at
+    assert state.after(entry("done", equity_usd=1.0, positions={"ETH": 2.0})).positions_at == state.positions_at

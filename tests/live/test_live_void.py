@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from time import sleep
 
 import pandas as pd
 import pytest
@@ -100,5 +101,26 @@ def test_dates_that_are_ahead_void_no_order_of_a_killed_process(
         monkeypatch.setattr("engine.live.reconcile.boot_id", lambda: "another")
     done = run(words)
     assert len(world.server.asked("order")) == 1 and done.code == 0, done.err
+    near(world, {"BTC": 0.5})
+    world.check()
+
+
+@pytest.mark.slow
+def test_dates_that_jump_ahead_give_no_order_more_time(world: World, run: Run) -> None:
+    """Between plan and order: void by both clocks after 1.2 s, it would have arrived with ten minutes left."""
+    assert run(world.rebalance({"BTC": 0.0})).code == 0
+    append = Journal.append
+
+    def jumping(self: Journal, kind: str, time: pd.Timestamp, **fields: object) -> None:
+        append(self, kind, time, **fields)
+        if kind == "plan":
+            world.server.date_offset_seconds = 600.0
+
+    world.server.inject("late", on="order", seconds=3.0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "append", jumping)
+        assert run(world.rebalance({"BTC": 0.5})).code == 0
+    sleep(3.0)  # until the first order has arrived, after the second
+    assert len(world.server.asked("order")) == 2
     near(world, {"BTC": 0.5})
     world.check()
