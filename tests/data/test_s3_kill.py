@@ -52,7 +52,7 @@ def test_killed_at_any_step_and_run_again_the_cache_is_the_same(
     assert whole == 0 and content(tmp_path / "whole") == expected and steps > 20
     # Two workers: which comes first, and how often they connect, is not the same each time.
     generator, codes, left = random.Random(20), [], set()
-    for step in range(1, steps + 1, some(max(2, steps // 12), 1)):
+    for step in range(1, steps + 1, some(max(2, steps // 6), 1)):
         after = 0.0 if step % 4 == 1 else generator.uniform(0.0, 0.02)
         cache = tmp_path / f"cache{step}"
         code, files, _ = _kill(forks, server, cache, step, after)
