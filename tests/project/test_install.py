@@ -19,6 +19,7 @@ import pytest
 from helpers.package_index import Index, serving
 from helpers.project import ROOT
 
+pytestmark = pytest.mark.slow
 #: The oldest pip that a supported Python brings along; `make setup-dev` puts it here.
 OLDEST_PIP = Path(sys.prefix) / "oldest-pip" / "pip-23.2.1-py3-none-any.whl"
 UV = Path(sys.prefix) / "bin" / "uv"
