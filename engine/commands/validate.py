@@ -100,15 +100,13 @@ def _tearsheets(
     study: Study, panel: Panel, top: int, step: Progress, make: Callable[[Path], object] | None
 ) -> dict[int, str]:
     """Run folders with tearsheets of the best sets, ``top/<run>`` in the sweep's folder; their links by row."""
-    import numpy as np
-
     from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import run_name, run_oracle, save_run
     from engine.sweeps.results import TOP
 
     assert study.folder is not None
     sharpe = study.table["sharpe"].to_numpy()
-    ranked = [int(row) for row in np.argsort(-sharpe, kind="stable") if sharpe[row] == sharpe[row]]
+    ranked = [int(row) for row in study.ranking() if sharpe[row] == sharpe[row]]
     links: dict[int, str] = {}
     for number, row in enumerate(ranked[:top]):
         step(number, top, "tearsheets of the best sets")

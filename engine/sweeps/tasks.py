@@ -148,7 +148,7 @@ def run_task(space: Workspace, task: Task) -> Outcome:
     if task.returns:
         returns = np.full((len(errors), len(prepared.days)), np.nan)
         returns[rows] = metrics.daily_returns(daily)
-        returns[[bool(error) for error in errors]] = np.nan
+        returns = metrics.counted(returns, full["days"] if "days" in full else np.nan)
     return Outcome(task, full, errors, returns, prepared.days)
 
 
