@@ -123,6 +123,9 @@ class Session:
         broken = self._breaches(state, markets, at, plan.goals, plan)
         if (text := _differences(reconciler.unexplained)) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
+        if state.doubt:
+            broken.append(f"equity: {state.doubt}")
+        self.notes += state.notes
         self._add_warnings()
         return plan, broken
 
@@ -174,6 +177,7 @@ class Session:
         at = state.time if self.now is None else self.now
         instant, plan = self._instant(at), None
         self._judge_differences(reconciler, markets, instant)
+        self._judge_equity(state, instant)
         goals = self.journal.state.unfinished(instant, self.strategy.key)
         continued = goals is not None
         if goals is None:
@@ -317,6 +321,18 @@ class Session:
                 f"{text}. A node that lags behind shows old positions: run the command again in a minute. If you have "
                 "traded yourself, or a position was liquidated, check the account and run once with --accept-positions."
             )
+
+    def _judge_equity(self, state: AccountState, instant: pd.Timestamp) -> None:
+        """Refuse to size a book by an equity that is not certain; all is closed whatever it is."""
+        self.notes += state.notes
+        if not state.doubt:
+            return
+        if self.strategy.targets.closes_all:
+            self.notes.append(state.doubt)
+            return
+        refusal = {"instant": instant.isoformat(), "equity_usd": None, "limits": [f"equity: {state.doubt}"]}
+        self.journal.append("refused", state.time, **refusal)
+        raise LimitError(f"Nothing was ordered for {self.dex.label}: {state.doubt}.")
 
     def _read_others(self) -> None:
         """Read the journals of other strategies on this account."""
