@@ -11,6 +11,7 @@ import pandas as pd
 
 from engine.clock import DAYS_PER_YEAR, HOUR
 from engine.errors import DataError
+from engine.oracles.signal_analysis import rolling_beta
 from engine.panel import Panel
 from engine.runs import BENCHMARK
 from engine.simulation import metrics
@@ -27,7 +28,6 @@ from engine.validation.statistics import (
     effective_trials,
     expected_max_sharpe,
     moments,
-    past_betas,
     probability_of_backtest_overfitting,
     walk_forward,
 )
@@ -185,7 +185,8 @@ def alpha(inputs: ValidationInputs) -> dict[str, Any]:
     market = inputs.market
     days = np.isfinite(market).all(axis=1)
     values, market = values[days], market[days]
-    betas = past_betas(values, market, BETA_DAYS, LEAST_BETA_DAYS)[LEAST_BETA_DAYS:]
+    # The beta of a day is of the days before it; a market that did not move explains nothing.
+    betas = np.nan_to_num(rolling_beta(values, market, BETA_DAYS, LEAST_BETA_DAYS)[LEAST_BETA_DAYS - 1 : -1])
     values, market = values[LEAST_BETA_DAYS:], market[LEAST_BETA_DAYS:]
     own, column = values - betas * market, inputs.column
     if len(own) < 10:

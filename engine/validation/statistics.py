@@ -228,38 +228,6 @@ def _ar1(values: np.ndarray) -> float:
     return float(values[1:] @ values[:-1]) / square if square > 0.0 else 0.0
 
 
-def past_betas(returns: np.ndarray, market: np.ndarray, window: int, least: int) -> np.ndarray:
-    """Beta of every column on every day, from the days before it alone.
-
-    Parameters
-    ----------
-    returns, market : ndarray, (days, P)
-        Simple daily returns, finite; the market as each column sees it.
-    window, least : int
-        Days that are looked back on, and how many there must be: the first `least` days have NaN.
-
-    Returns
-    -------
-    ndarray, (days, P)
-        Covariance over variance; 0 where the market did not move.
-    """
-
-    def before(values: np.ndarray) -> np.ndarray:
-        """Sum over the last `window` days before each."""
-        total = np.concatenate([np.zeros((1, values.shape[1])), np.cumsum(values, axis=0)])
-        return np.asarray(total[:-1] - total[np.maximum(np.arange(len(values)) - window, 0)])
-
-    days = np.minimum(np.arange(len(returns)), window)[:, None]
-    count = np.maximum(days, 1)
-    mean, of_market = before(returns) / count, before(market) / count
-    covariance = before(returns * market) / count - mean * of_market
-    square = before(market**2) / count
-    variance = square - of_market**2
-    moved = variance > _FLAT * square
-    betas = np.divide(covariance, variance, out=np.zeros_like(covariance), where=moved)
-    return np.where(days >= least, betas, np.nan)
-
-
 def _variance_term(sr: float, skew: float, kurtosis: float) -> float:
     return 1.0 - skew * sr + (kurtosis - 1.0) / 4.0 * sr**2
 
