@@ -29,8 +29,6 @@ from engine.errors import (
     LiveError,
     PositionsError,
     UnreachableError,
-    WeightsError,
-    did_you_mean,
     join_first,
 )
 from engine.live.dex import DEX
@@ -53,6 +51,7 @@ from engine.live.state_folder import (
 )
 from engine.live.targets import Strategy
 from engine.panel import Panel
+from engine.weights import unknown_coins
 
 
 @dataclass
@@ -274,7 +273,7 @@ class Session:
         panel = self._panel(instant)
         weights = self.strategy.targets.weights(instant, decision, markets, panel)
         if panel is None:
-            self._check_names(weights, decision, markets)
+            self._check_names(weights, markets)
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
         self._warn_of_others(plan)
         return plan
@@ -308,14 +307,10 @@ class Session:
             return panel
         return with_live_row(panel, instant, self.dex.feed().live_row())
 
-    def _check_names(self, weights: Mapping[str, float], decision: pd.Timestamp, markets: Mapping[str, Market]) -> None:
+    def _check_names(self, weights: Mapping[str, float], markets: Mapping[str, Market]) -> None:
         """Refuse a coin that the exchange never listed: left out, it would leave the others without their hedge."""
-        unknown = self.dex.unlisted(coin for coin, weight in weights.items() if weight != 0.0)
-        if unknown:
-            raise WeightsError(
-                f"Weights at {show(decision)} name {join_first(unknown)}, no coin of {self.dex.network}."
-                f"{did_you_mean(unknown[0], markets)} Names are HyperLiquid's, and case counts."
-            )
+        if unknown := self.dex.unlisted(weights):
+            raise unknown_coins(unknown, markets, self.dex.network)
 
     def _append_plan(self, plan: Plan, at: pd.Timestamp) -> None:
         self.journal.append(
