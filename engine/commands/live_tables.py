@@ -91,6 +91,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         for coin, held in account["positions"].items():
             weight = "" if held["weight"] is None else f", {held['weight']:+.2%}"
             lines.append(f"  {coin}: {held['units']:+,.8g} at {held['price']:,.6g} USD{weight}")
+        lines += [f"  {note}" for note in account["notes"]]
     return lines
 
 
