@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal
 
 import pandas as pd
 
-from engine.provenance import to_json
+from engine.provenance import as_json
 
 #: ``filled`` in whole or in part, ``rejected`` without effect, ``unknown``: to be looked up.
 OrderStatus = Literal["filled", "rejected", "unknown"]
@@ -92,12 +91,21 @@ class AccountState:
         The exchange's own time.
     prices : mapping of coin to float
         USD at which the positions are marked.
+    foreign : mapping of coin to float
+        Signed value in USD of positions on other dexes: never traded, and part of gross and net.
+    notes : tuple of str
+        What its owner should know.
+    doubt : str
+        Why equity is not certain; nothing but a ``flatten`` is ordered then.
     """
 
     equity_usd: float
     units: Mapping[str, float]
     time: pd.Timestamp
     prices: Mapping[str, float]
+    foreign: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 @dataclass(frozen=True)
@@ -346,14 +354,6 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for JSON; NaN (a weight that holds, a missing price) becomes null."""
-        values: dict[str, Any] = json.loads(
-            to_json(
-                {
-                    **asdict(self),
-                    "cost_usd": self.cost_usd,
-                    "spread_usd": math.fsum(order.spread_usd for order in self.orders),
-                    "fee_usd": math.fsum(order.fee_usd for order in self.orders),
-                }
-            )
-        )
-        return values
+        spread = math.fsum(order.spread_usd for order in self.orders)
+        fee = math.fsum(order.fee_usd for order in self.orders)
+        return dict(as_json({**asdict(self), "cost_usd": self.cost_usd, "spread_usd": spread, "fee_usd": fee}))
