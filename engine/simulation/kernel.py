@@ -1173,3 +1173,48 @@ def top_bottom_nb(descending, ascending, known, sides, half, indptr, coins, weig
                     e += 1
             indptr[s * D + d + 1] = e
     return e
+
+
+@jit
+def rename_nb(orders, rolls, indptr, coins, weights, listed, out_indptr, out_coins, out_weights):
+    """Sparse rows of P books with other coins, R times; coins ascending within a row.
+
+    In replicate ``r`` the weight of coin ``i`` at decision ``d`` is that of decision ``d - rolls[r]``, round in a
+    circle, and goes to coin ``orders[r, i]``, or, where that is not in ``listed[d]``, to the next of ``orders[r]`` that
+    is and that no other weight has; one for which there is none left is dropped. `out_indptr`, (R * P * D + 1,), and
+    the others are filled in; returns the entries written.
+    """
+    D, N = listed.shape
+    P = (indptr.shape[0] - 1) // D
+    taken = np.zeros(N, dtype=np.int64)
+    stamp = 0
+    e = 0
+    for r in range(orders.shape[0]):
+        for p in range(P):
+            for d in range(D):
+                source = p * D + (d - rolls[r]) % D
+                begin = e
+                stamp += 1
+                for repaired in range(2):  # first those whose coin is listed, so that no repair takes a coin from them
+                    for k in range(indptr[source], indptr[source + 1]):
+                        i = np.int64(coins[k])
+                        if (not listed[d, orders[r, i]]) != (repaired == 1):
+                            continue
+                        steps = 0
+                        while steps < N and (not listed[d, orders[r, i]] or taken[orders[r, i]] == stamp):
+                            i = i + 1 if i + 1 < N else 0
+                            steps += 1
+                        if steps == N:
+                            continue
+                        coin = orders[r, i]
+                        taken[coin] = stamp
+                        b = e - 1
+                        while b >= begin and out_coins[b] > coin:
+                            out_coins[b + 1] = out_coins[b]
+                            out_weights[b + 1] = out_weights[b]
+                            b -= 1
+                        out_coins[b + 1] = coin
+                        out_weights[b + 1] = weights[k]
+                        e += 1
+                out_indptr[(r * P + p) * D + d + 1] = e
+    return e
