@@ -201,6 +201,13 @@ class HyperLiquidDEX(PredecessorDEX):
             _, mode, self._dexes = self._together(self._check_key, self._read_mode, self._read_dexes)
             check_mode(mode)
             self._mode = mode
+        state = self._read_account(user)
+        if state.doubt:  # figures that were read one after the other, while prices moved, or from a node that lags
+            self._sleep(PATIENCE.after_failure[0])
+            state = self._read_account(user)
+        return state
+
+    def _read_account(self, user: str) -> AccountState:
         names = ("", *self._dexes)
         queries = [{"type": "clearinghouseState", "user": user, **({"dex": name} if name else {})} for name in names]
         reads: list[Callable[[], Any]] = [partial(self._info, query, dict) for query in queries]
