@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -35,6 +36,8 @@ PATIENCE: Final = RetryPolicy((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
 PAGE_ROWS: Final = 500
 #: Account modes whose balance is that of the spot account.
 UNIFIED: Final = ("unifiedAccount", "portfolioMargin")
+#: Requests under way at once.
+_SIDE_BY_SIDE: Final = 8
 _NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
 
 
@@ -75,6 +78,7 @@ class HyperLiquidDEX(PredecessorDEX):
         self._meta: dict[str, Any] | None = None
         self._mode: str | None = None
         self._clock_bounds = (-math.inf, math.inf)
+        self._round_trip_seconds = 0.2
 
     def __repr__(self) -> str:
         return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url and self._host()!r})"
@@ -181,7 +185,8 @@ class HyperLiquidDEX(PredecessorDEX):
                 spot = self._info({"type": "spotClearinghouseState", "user": address}, dict)
                 balance = sum(float(item["total"]) for item in spot["balances"] if item["coin"] == "USDC")
                 equity = balance + sum(float(position["unrealizedPnl"]) for position in positions)
-            return AccountState(equity, units, _instant(state["time"]), prices)
+            leverage = {str(position["coin"]): int(position["leverage"]["value"]) for position in held}
+            return AccountState(equity, units, _instant(state["time"]), prices, leverage)
 
     def markets(self) -> Mapping[str, Market]:
         """Coins that are listed and have a mid."""
@@ -194,6 +199,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 markets[str(entry["name"])] = Market(
                     str(entry["name"]),
                     float(context["midPx"]),
+                    *_pair(context.get("impactPxs")),
                     oracle=float(context["oraclePx"]),
                     sz_decimals=int(entry["szDecimals"]),
                     max_leverage=float(entry["maxLeverage"]),
@@ -215,7 +221,7 @@ class HyperLiquidDEX(PredecessorDEX):
         with self._reading("l2Book"):
             bids, asks = book["levels"]
             bid, ask = (float(side[0]["px"]) if side else None for side in (bids, asks))
-        return replace(market, bid=bid, ask=ask) if bid and ask else market
+        return replace(market, bid=bid, ask=ask) if bid and ask else replace(market, bid=None, ask=None)
 
     def live_row(self) -> Mapping[str, Mapping[str, float]]:
         """Mid, mark, oracle, open interest, impact prices and the day's volume of every coin."""
@@ -298,7 +304,8 @@ class HyperLiquidDEX(PredecessorDEX):
     def _note_date(self, response: Any, **_: Any) -> None:
         """Narrow the bounds of this machine's clock error."""
         after = _wall_ms() / 1000.0
-        before = after - response.elapsed.total_seconds()
+        self._round_trip_seconds = response.elapsed.total_seconds()
+        before = after - self._round_trip_seconds
         try:
             low, high = clock_error_bounds(response.headers["Date"], before, after)
         except (KeyError, ValueError):
@@ -346,7 +353,53 @@ class HyperLiquidDEX(PredecessorDEX):
         response = self._repeated(
             sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
         )
-        return "" if response.get("status") == "ok" else str(response.get("response", response))
+        return _refusal(response)
+
+    def leverages(self, markets: Sequence[Market]) -> Mapping[str, int]:
+        """``activeAssetData`` side by side; a coin whose margin mode is another one is left out, to be set."""
+
+        def look_up(market: Market) -> int | None:
+            query = {"type": "activeAssetData", "user": self.address, "coin": market.coin}
+            leverage = self._info(query, dict).get("leverage")
+            try:
+                return int(leverage["value"]) if (leverage["type"] == "cross") == market.cross else None
+            except (LookupError, TypeError, ValueError):
+                return None
+
+        if not markets:
+            return {}
+        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            found = zip(markets, pool.map(look_up, markets), strict=True)
+            return {market.coin: value for market, value in found if value is not None}
+
+    def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
+        """Signed one after the other, since each needs a millisecond of its own as nonce, and sent side by side."""
+        sdk, signed = self._exchange(), list[tuple[Any, ...]]()
+        sdk._post_action = lambda *action: signed.append(action)
+        try:
+            for market, leverage in wanted:
+                time.sleep(0.002)
+                sdk.update_leverage(leverage, market.coin, market.cross)
+        finally:
+            del sdk._post_action
+
+        def send(action: tuple[Any, ...]) -> dict[str, Any] | None:
+            try:
+                response: dict[str, Any] = sdk_request(lambda: sdk._post_action(*action), dict, sdk, PATIENCE)
+                return response
+            except RequestFailed:
+                return None
+
+        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            responses = list(pool.map(send, signed))
+        return [
+            self.set_leverage(*item) if response is None else _refusal(response)
+            for item, response in zip(wanted, responses, strict=True)
+        ]
+
+    def leverage_seconds(self, count: int) -> float:
+        """By the time that the last response took."""
+        return math.ceil(count / _SIDE_BY_SIDE) * self._round_trip_seconds
 
     def round_price(self, market: Market, price: float, buy: bool) -> float:
         """The nearest price on the grid of :func:`tick_price` that is no worse for the account."""
@@ -431,6 +484,16 @@ def _other_host(network: str, base_url: str | None) -> str | None:
                 raise LiveError(f"{host} is the address of {name}, not of {network}. Remove --base-url, set --network.")
             return None
     return base_url
+
+
+def _refusal(response: dict[str, Any]) -> str:
+    return "" if response.get("status") == "ok" else str(response.get("response", response))
+
+
+def _pair(prices: Any) -> tuple[float | None, float | None]:
+    """Impact prices; a book with one side has none."""
+    low, high = prices or (None, None)
+    return (float(low), float(high)) if low and high else (None, None)
 
 
 def _instant(milliseconds: Any) -> pd.Timestamp:

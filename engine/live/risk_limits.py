@@ -32,6 +32,9 @@ class Limits:
         Highest ``abs(position value) / equity`` of one coin.
     order_notional_usd : float or None
         Highest notional of one order.
+    net_frac : float or None
+        How far the net exposure, as a fraction of equity, may be beyond that of the weights and beyond 0 when a coin
+        cannot be traded; openings that would take it farther are held back.
     daily_loss_frac : float or None
         Loss of equity since the oldest record of the last 25 hours.
     equity_change_frac : float or None
@@ -49,6 +52,7 @@ class Limits:
     gross: float | None = 1.1
     coin_weight: float | None = None
     order_notional_usd: float | None = None
+    net_frac: float | None = 0.2
     daily_loss_frac: float | None = 0.15
     equity_change_frac: float | None = 0.5
     price_deviation_frac: float | None = 0.05
@@ -111,6 +115,11 @@ def _switches_off(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.strip().lower() in ("none", "off"))
 
 
+def net_bounds(limit: float, own: float) -> tuple[float, float]:
+    """Lowest and highest net exposure of a book that wants `own`, fractions of equity: `limit` beyond it and 0."""
+    return min(0.0, own) - limit, max(0.0, own) + limit
+
+
 def plan_breaches(limits: Limits, plan: Plan, now: pd.Timestamp, data_end: pd.Timestamp | None) -> list[str]:
     """Limits that a plan breaks by its book or its data, a phrase each, the limit's name first.
 
@@ -134,6 +143,19 @@ def plan_breaches(limits: Limits, plan: Plan, now: pd.Timestamp, data_end: pd.Ti
                 f"{limits.data_age_hours:g}"
             )
     return broken
+
+
+def held_back(limits: Limits, plan: Plan) -> list[str]:
+    """The limit that does not stop a run but its openings, if a plan breaks it: a leg has no quote."""
+    if limits.net_frac is None or not plan.unreachable or not plan.equity_usd > 0.0:
+        return []
+    low, high = net_bounds(limits.net_frac, plan.net_target)
+    if low <= plan.net_after <= high:
+        return []
+    return [
+        f"net_frac: without a quote of {', '.join(plan.unreachable)} the plan leads to a net exposure of "
+        f"{plan.net_after:+.3f} of equity, beyond {low:+.3f} to {high:+.3f}; its openings are held back"
+    ]
 
 
 def run_breaches(

@@ -40,7 +40,7 @@ from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
 from engine.live.planner import make_plan
 from engine.live.reconcile import Reconciler
-from engine.live.risk_limits import plan_breaches, refuse, run_breaches
+from engine.live.risk_limits import held_back, plan_breaches, refuse, run_breaches
 from engine.live.schedule import trade_instant
 from engine.live.targets import Strategy
 from engine.panel import Panel
@@ -120,7 +120,7 @@ class Session:
         state, markets = reconciler.state, self.dex.markets()
         at = state.time if self.now is None else self.now
         plan = self._plan(state, markets, at)
-        broken = self._breaches(state, markets, at, plan.goals, plan)
+        broken = self._breaches(state, markets, at, plan.goals, plan) + held_back(self.strategy.limits, plan)
         if (text := _differences(reconciler.unexplained)) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
         self._add_warnings()
@@ -189,10 +189,9 @@ class Session:
             reconciler,
             self.strategy.key,
             instant,
-            gross_limit=self.strategy.limits.gross,
+            limits=self.strategy.limits,
             leverage=int(np.ceil(2.0 * self.strategy.config.account.max_gross)),
             guard=self._kill_text,
-            price_limit_frac=self.strategy.limits.price_deviation_frac,
             closes_all=self.strategy.targets.closes_all,
         )
         if continued:

@@ -389,7 +389,7 @@ class Stubborn(PaperDEX):
 @pytest.mark.parametrize(
     ("wrong", "said", "sent"),
     [
-        ("gone", "cannot be traded any more", 1),
+        ("gone", "has no quote now", 1),
         ("tick", "no price on its tick", 0),
         ("killed", "kill switch", 0),
         ("silent", "does not say what became of", 1),
