@@ -24,7 +24,7 @@ from engine.data.api_client import install_429_hook, sdk_request
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
-from engine.live.hyperliquid_format import parse_results, tick_price
+from engine.live.hyperliquid_format import impact_quote, parse_results, refusal_text, tick_price
 from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult, OrderStatus
 from engine.live.predecessor import PredecessorDEX
 from engine.retries import RequestFailed, RetryPolicy, retry
@@ -199,7 +199,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 markets[str(entry["name"])] = Market(
                     str(entry["name"]),
                     float(context["midPx"]),
-                    *_pair(context.get("impactPxs")),
+                    *impact_quote(context.get("impactPxs")),
                     oracle=float(context["oraclePx"]),
                     sz_decimals=int(entry["szDecimals"]),
                     max_leverage=float(entry["maxLeverage"]),
@@ -353,24 +353,20 @@ class HyperLiquidDEX(PredecessorDEX):
         response = self._repeated(
             sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
         )
-        return _refusal(response)
+        return refusal_text(response)
 
     def leverages(self, markets: Sequence[Market]) -> Mapping[str, int]:
         """``activeAssetData`` side by side; a coin whose margin mode is another one is left out, to be set."""
 
         def look_up(market: Market) -> int | None:
             query = {"type": "activeAssetData", "user": self.address, "coin": market.coin}
-            leverage = self._info(query, dict).get("leverage")
-            try:
+            with self._reading("activeAssetData"):
+                leverage = self._info(query, dict)["leverage"]
                 return int(leverage["value"]) if (leverage["type"] == "cross") == market.cross else None
-            except (LookupError, TypeError, ValueError):
-                return None
 
-        if not markets:
-            return {}
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
-            found = zip(markets, pool.map(look_up, markets), strict=True)
-            return {market.coin: value for market, value in found if value is not None}
+            values = zip(markets, pool.map(look_up, markets), strict=True)
+            return {market.coin: value for market, value in values if value is not None}
 
     def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
         """Signed one after the other, since each needs a millisecond of its own as nonce, and sent side by side."""
@@ -383,17 +379,16 @@ class HyperLiquidDEX(PredecessorDEX):
         finally:
             del sdk._post_action
 
-        def send(action: tuple[Any, ...]) -> dict[str, Any] | None:
+        def send(action: tuple[Any, ...]) -> Any:
             try:
-                response: dict[str, Any] = sdk_request(lambda: sdk._post_action(*action), dict, sdk, PATIENCE)
-                return response
+                return sdk_request(lambda: sdk._post_action(*action), dict, sdk, PATIENCE)
             except RequestFailed:
                 return None
 
         with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
             responses = list(pool.map(send, signed))
         return [
-            self.set_leverage(*item) if response is None else _refusal(response)
+            self.set_leverage(*item) if response is None else refusal_text(response)
             for item, response in zip(wanted, responses, strict=True)
         ]
 
@@ -484,16 +479,6 @@ def _other_host(network: str, base_url: str | None) -> str | None:
                 raise LiveError(f"{host} is the address of {name}, not of {network}. Remove --base-url, set --network.")
             return None
     return base_url
-
-
-def _refusal(response: dict[str, Any]) -> str:
-    return "" if response.get("status") == "ok" else str(response.get("response", response))
-
-
-def _pair(prices: Any) -> tuple[float | None, float | None]:
-    """Impact prices; a book with one side has none."""
-    low, high = prices or (None, None)
-    return (float(low), float(high)) if low and high else (None, None)
 
 
 def _instant(milliseconds: Any) -> pd.Timestamp:

@@ -39,6 +39,17 @@ def parse_results(response: dict[str, Any], orders: Sequence[OrderRequest]) -> l
     return [_parse_status(status, order) for status, order in pairs]
 
 
+def refusal_text(response: dict[str, Any]) -> str:
+    """Why an action was refused; ``""`` where it was not."""
+    return "" if response.get("status") == "ok" else str(response.get("response", response))
+
+
+def impact_quote(prices: Any) -> tuple[float | None, float | None]:
+    """Impact prices; a book with one side has none."""
+    low, high = prices or (None, None)
+    return (float(low), float(high)) if low and high else (None, None)
+
+
 def _parse_status(status: Any, order: OrderRequest) -> OrderResult:
     try:
         if "filled" in status:

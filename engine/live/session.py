@@ -40,10 +40,11 @@ from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
 from engine.live.planner import make_plan
 from engine.live.reconcile import Reconciler
-from engine.live.risk_limits import held_back, plan_breaches, refuse, run_breaches
+from engine.live.risk_limits import held_back, newest_rows, plan_breaches, refuse, run_breaches
 from engine.live.schedule import trade_instant
 from engine.live.targets import Strategy
 from engine.panel import Panel
+from engine.provenance import fields_read
 
 #: Where journals, locks and the kill switch are by default.
 LIVE_FOLDER: Final = Path("reports") / "live"
@@ -92,7 +93,8 @@ class Session:
     clock: Callable[[], float] = time.monotonic
     accept_positions: bool = False
 
-    _data_end: pd.Timestamp | None = None  # newest cached row that the oracle saw
+    _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
+    _cached: Panel | None = None  # before the row of live quotes
     _explained_at: pd.Timestamp | None = None  # of the positions that the journals add up to
     _others: list[Journal] = field(default_factory=list)  # of other strategies on the account
 
@@ -210,7 +212,10 @@ class Session:
         config, instant = self.strategy.config, self._instant(at)
         decision = instant - config.execution.delay_hours * HOUR
         panel = self._panel(instant)
-        weights = self.strategy.targets.weights(instant, decision, markets, panel)
+        with fields_read() as read:
+            weights = self.strategy.targets.weights(instant, decision, markets, panel)
+        if self._cached is not None:
+            self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
             self._check_names(weights, decision, markets)
         return make_plan(weights, self.dex, state, markets, config, instant, decision)
@@ -222,7 +227,7 @@ class Session:
             if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
                 return None
             panel = load_panel(config.data.cache, config.start, instant, config.data.coins)
-        self._data_end = min(panel.index[-1], instant)
+        self._cached = panel
         if panel.index[-1] >= instant:
             return panel
         return with_live_row(panel, instant, self.dex.feed().live_row())
@@ -261,9 +266,10 @@ class Session:
         """Limits that are broken by the account, the markets and, where it is new, the plan."""
         limits, coins = self.strategy.limits, sorted({goal.coin for goal in goals})
         error_seconds = self.dex.clock_error_seconds()
-        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._data_end)
+        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._newest)
         history = self.journal.state
-        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds)
+        size = self.strategy.promoted_usd
+        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds, size)
 
     def _kill_text(self) -> str:
         exists = self.kill_switch.exists()
