@@ -183,8 +183,7 @@ class HyperLiquidDEX(PredecessorDEX):
             equity = float(state["marginSummary"]["accountValue"])
             if self._mode in UNIFIED:
                 spot = self._info({"type": "spotClearinghouseState", "user": address}, dict)
-                balance = sum(float(item["total"]) for item in spot["balances"] if item["coin"] == "USDC")
-                equity = balance + sum(float(position["unrealizedPnl"]) for position in positions)
+                equity = sum(float(item["total"]) for item in spot["balances"] if item["coin"] == "USDC")
             leverage = {str(position["coin"]): int(position["leverage"]["value"]) for position in held}
             return AccountState(equity, units, _instant(state["time"]), prices, leverage)
 
