@@ -243,9 +243,10 @@ class OrderExecutor:
         if limit is None or not equity > 0.0:
             return None
         held = {coin: self.reconciler.held(coin) * self._price(coin) / equity for coin in self.reconciler.expected}
-        others = math.fsum(value for coin, value in held.items() if coin not in self._weights)
+        foreign = math.fsum(self.reconciler.state.foreign.values()) / equity
+        others = math.fsum(value for coin, value in held.items() if coin not in self._weights) + foreign
         own = math.fsum(self._weights.values()) + others
-        return math.fsum(held.values()), *net_bounds(limit, own)
+        return math.fsum(held.values()) + foreign, *net_bounds(limit, own)
 
     def _hold_back(self, coin: str, why: str) -> None:
         """Note why an opening waits; a flip whose close is not done keeps the reason of that."""
@@ -289,7 +290,8 @@ class OrderExecutor:
         """USD of gross that may be added now; None without a limit."""
         if self.limits.gross is None:
             return None
-        reconciler, gross = self.reconciler, 0.0
+        reconciler = self.reconciler
+        gross = math.fsum(map(abs, reconciler.state.foreign.values()))
         for coin, units in reconciler.expected.items():
             gross += max(abs(units), abs(reconciler.held(coin))) * self._price(coin)
         return self.limits.gross * reconciler.state.equity_usd - gross

@@ -95,6 +95,12 @@ class AccountState:
         The exchange's own time.
     prices : mapping of coin to float
         USD at which the positions are marked.
+    foreign : mapping of coin to float
+        Signed value in USD of positions on other dexes: never traded, and part of gross and net.
+    notes : tuple of str
+        What its owner should know.
+    doubt : str
+        Why equity is not certain; nothing but a ``flatten`` is ordered then.
     leverage : mapping of coin to int
         Of the positions, where the exchange says it.
     """
@@ -103,6 +109,9 @@ class AccountState:
     units: Mapping[str, float]
     time: pd.Timestamp
     prices: Mapping[str, float]
+    foreign: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    doubt: str = ""
     leverage: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -70,7 +70,7 @@ def test_leverage_is_set_before_the_first_trade_and_isolated_where_cross_is_not_
     assert len(world.server.asked("updateLeverage")) == 2  # not again
 
 
-@pytest.mark.parametrize("mode", ["disabled", "unifiedAccount", "portfolioMargin"])
+@pytest.mark.parametrize("mode", ["disabled", "default", "unifiedAccount"])
 def test_equity_of_classic_and_unified_accounts(world: World, run: Run, mode: str) -> None:
     world.server.fund(MASTER.address, 0, mode)
     assert run(world.rebalance({"BTC": 0.5})).code == 0
@@ -347,10 +347,10 @@ def test_the_kill_switch_and_the_lock_refuse_every_order(world: World, run: Run)
     done = run(world.words("flatten", "book", "--execute"))
     assert done.code == 3
     (world.journals / "KILL").unlink()
-    from engine.live.journal import single_instance
+    from engine.live.state_folder import account_folder, single_instance
 
     label = HyperLiquidDEX(base_url=world.server.url, credentials=world.credentials).label
-    with single_instance(world.journals / f".{label}.lock"):
+    with single_instance(account_folder(label) / "lock"):
         done = run(world.rebalance(BOOK))
         assert done.code == 1 and "Another process" in done.err
     assert not world.server.asked("order")
