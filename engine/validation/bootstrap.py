@@ -1,9 +1,9 @@
 """Block bootstraps of daily returns: intervals, and the familywise test of the best of many sets.
 
-arch draws the resamples, of intervals by the stationary bootstrap (Politis and Romano, "The stationary bootstrap", JASA
-89, 1994), of the familywise test in circular blocks (the same, "A circular block-resampling procedure for stationary
-data", 1992), and chooses the block length (Politis and White 2004, corrected 2009). The mean of a resample is a sum of
-days weighted by how often each was drawn, so the means of all resamples of 10,000 sets are one matrix product.
+Resamples of intervals are of the stationary bootstrap (Politis and Romano, "The stationary bootstrap", JASA 89, 1994),
+those of the familywise test of circular blocks (the same, "A circular block-resampling procedure for stationary data",
+1992); both are arch's, and so is the block length (Politis and White 2004, corrected 2009). The mean of a resample is a
+sum of days weighted by how often each was drawn, so the means of all resamples of 10,000 sets are one matrix product.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "
 
 
 def bootstrap_intervals(
-    returns: ArrayLike, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+    returns: ArrayLike, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
 ) -> Intervals:
     """Percentile intervals of the annual Sharpe ratio, the CAGR and the mean daily return of one column, (days,).
 
@@ -100,9 +100,12 @@ def bootstrap_intervals(
     DataError
         See :func:`block_length`.
     """
+    from arch.bootstrap import StationaryBootstrap
+
     values = np.asarray(returns, dtype=np.float64)
     length = block_length(values)
-    drawn = values[_draws(len(values), length, resamples, seed)]
+    drawing = StationaryBootstrap(length, values, seed=seed)
+    drawn = np.stack([of_days[0] for of_days, _ in drawing.bootstrap(resamples)])
     sharpe = np.nan_to_num(metrics.sharpe(drawn))  # a constant resample has shown nothing
     tails = (0.5 - confidence / 2.0, 0.5 + confidence / 2.0)
 
@@ -156,8 +159,7 @@ def superior_sets(
     if not len(varies):
         raise DataError("The returns of no set vary: there is nothing to test.")
     scaled = values[:, varies] / error[varies]
-    draws = _draws(days, block, resamples, seed, circular=True)
-    counts = np.stack([np.bincount(row, minlength=days) for row in draws]) / days
+    counts = _circular_counts(days, block, resamples, seed) / days
     mean = scaled.mean(axis=0)
     # Hansen's three views of sets that do badly: as bad as they look, irrelevant when clearly bad, no worse than zero.
     relevant = mean >= -np.sqrt(2.0 * np.log(np.log(days)) / days)
@@ -175,17 +177,12 @@ def superior_sets(
     )
 
 
-def _draws(days: int, block: float, resamples: int, seed: int, circular: bool = False) -> np.ndarray:
-    """Days of every resample, (resamples, days)."""
-    from arch.bootstrap import CircularBlockBootstrap, StationaryBootstrap
-
-    days_of = np.arange(days)
-    drawing = (
-        CircularBlockBootstrap(int(block), days_of, seed=seed)
-        if circular
-        else StationaryBootstrap(block, days_of, seed=seed)
-    )
-    return np.stack([drawn[0] for drawn, _ in drawing.bootstrap(resamples)])
+def _circular_counts(days: int, block: int, resamples: int, seed: int) -> np.ndarray:
+    """How often every day is in every resample of circular blocks, (resamples, days); the draws are those of arch."""
+    starts = np.random.default_rng(seed).integers(days, size=(resamples, -(-days // block)))
+    drawn = ((starts[:, :, None] + np.arange(block)) % days).reshape(resamples, -1)[:, :days]
+    flat = (drawn + days * np.arange(resamples)[:, None]).ravel()
+    return np.bincount(flat, minlength=resamples * days).reshape(resamples, days)
 
 
 def _standard_errors(values: np.ndarray, p: float) -> np.ndarray:

@@ -72,7 +72,14 @@ def validate(
         check_name("threshold", name, VERDICT)
     limits = {**GateFile.read().verdict, **(thresholds or {})}
     inputs = ValidationInputs(study, study.best("sharpe"), panel, trials, seed)
-    report = progress or (lambda done, total, what: None)
+    return judge(inputs, limits, progress or (lambda done, total, what: None))
+
+
+def judge(
+    inputs: ValidationInputs, thresholds: Mapping[str, float], report: Callable[[int, int, str], object]
+) -> Verdict:
+    """The verdict on a set; thresholds of every check, progress as in :func:`validate`."""
+    study, panel = inputs.study, inputs.panel
     parts: list[tuple[str, str, Callable[[], Any]]] = [
         ("winner", "the winner", lambda: _winner(inputs)),
         ("trials", "trials", lambda: trial_figures(inputs)),
@@ -99,7 +106,7 @@ def validate(
         "panel": None if panel is None else panel.digest,
         "code": code_digest(),
     }
-    return Verdict(str(study.record["name"]), tuple(checks_of(VERDICT, details, limits)), details, digests)
+    return Verdict(str(study.record["name"]), tuple(checks_of(VERDICT, details, thresholds)), details, digests)
 
 
 def _winner(inputs: ValidationInputs) -> dict[str, Any]:
