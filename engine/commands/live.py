@@ -19,20 +19,21 @@ from engine.commands.live_options import (
 )
 from engine.commands.live_run import (
     RunOptions,
+    failure_alerted,
     load_strategy,
     note_lines,
-    refusal_alerted,
     run_daily,
     run_once,
     session_fields,
     sync_data,
 )
-from engine.commands.live_tables import status_lines
+from engine.commands.live_tables import log_lines, status_lines
 from engine.commands.options import LimitOption, cache_alone, clock, config_of
 from engine.commands.progress import print_json, show_all, waiting
 from engine.errors import ConfigError, LiveError, SpecError
 
 if TYPE_CHECKING:
+    from engine.live.hyperliquid import HyperLiquidDEX
     from engine.live.targets import Strategy
 
 EPILOG = (
@@ -113,7 +114,7 @@ def rebalance_command(
     options = _with_orders(_run_options(account, sync), orders, slippage_bps)
     config = config_of(account.config_file, account.settings)
     limits = Limits.assigned(limit or (), config.account.max_gross)
-    with refusal_alerted(options, weights.stem):
+    with failure_alerted(options, weights.stem):
         strategy = from_weights(weights, config, limits, options.now)
     _confirm(account, orders)
     run_once(strategy, options)
@@ -177,6 +178,24 @@ def status_command(
     """
     options = _run_options(account, sync=False)
     _show_status(_spec_path(spec), _cache(account), options, out)
+
+
+@live_app.command("log")
+@grouped
+def log_command(spec: SpecArgument, account: AccountOptions) -> None:
+    """List every order of the journal, oldest first, a line each: what was sent, and what became of it.
+
+    Example: hlbt live log research/promoted/momentum.json
+    """
+    from engine.live.journal import Journal
+    from engine.reporting.live_performance import order_log
+
+    file, _ = _journal_of(_spec_path(spec), _run_options(account, sync=False))
+    orders = order_log(Journal(file).entries)
+    if account.as_json:
+        print_json({"journal": str(file), "orders": orders})
+    else:
+        show_all(*log_lines(orders) or [f"{file} has no order."])
 
 
 # Options --------------------------------------------------------------------------------------------------------------
@@ -263,12 +282,22 @@ def _confirm(account: AccountOptions, orders: OrderOptions) -> None:
         raise LiveError("Not confirmed; nothing was sent.")
 
 
+def _journal_of(path: Path, options: RunOptions) -> tuple[Path, HyperLiquidDEX | None]:
+    """The journal of the strategy at `path` and, where options name a host or credentials, its account."""
+    from engine.live.state_folder import find_journal, journal_path
+
+    venue = options.venue
+    if venue.network == "paper" or not (venue.credentials or venue.base_url):
+        return find_journal(path.stem, venue.network, venue.journal), None
+    dex = venue.exchange()
+    return journal_path(path.stem, dex.label, venue.journal), dex
+
+
 def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path | None) -> None:
     """Show the journal of the strategy at `path` and, where options name a host or credentials, its account."""
     from engine.live.journal import Journal
     from engine.live.schedule import ORDER_LEAD, next_run
     from engine.live.spec import read_spec
-    from engine.live.state_folder import find_journal, journal_path
     from engine.reporting.html import check_page
     from engine.reporting.live_page import write_live_page
     from engine.reporting.live_performance import account_status, live_status
@@ -280,11 +309,7 @@ def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path |
     promoted = path.suffix == ".json" and path.is_file()
     config = read_spec(path).config if promoted else config_of(None, None)
     data = replace(config.data, cache=cache or config.data.cache, end=None)
-    dex = venue.exchange() if venue.network != "paper" and (venue.credentials or venue.base_url) else None
-    if dex is not None:
-        file = journal_path(path.stem, dex.label, venue.journal)
-    else:
-        file = find_journal(path.stem, venue.network, venue.journal)
+    file, dex = _journal_of(path, options)
     status = live_status(Journal(file), replace(config, data=data))
     status["next_instant"] = (next_run(options.now, config)[1] + ORDER_LEAD).isoformat() if promoted else None
     if dex is not None:

@@ -242,7 +242,8 @@ class OrderExecutor:
         """USD of gross that may be added now; None without a limit."""
         if self.gross_limit is None:
             return None
-        state, gross = self.reconciler.state, 0.0
+        state = self.reconciler.state
+        gross = math.fsum(map(abs, state.foreign.values()))
         for coin, units in self.reconciler.expected.items():
             price = self._markets[coin].mid if coin in self._markets else state.prices.get(coin, 0.0)
             gross += max(abs(units), abs(self.reconciler.held(coin))) * price

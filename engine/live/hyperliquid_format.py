@@ -1,19 +1,65 @@
-"""HyperLiquid's formats: prices on its tick, and responses to order requests."""
+"""HyperLiquid's formats: numbers, markets, prices on its tick, and responses to order requests."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
 from engine.errors import truncate
-from engine.live.orders import OrderRequest, OrderResult
+from engine.live.orders import Market, OrderRequest, OrderResult
 from engine.live.refusals import Refusal, classify
 
 #: Significant figures of a price, and its decimals for a size of none.
 SIGNIFICANT: Final = 5
 PRICE_DECIMALS: Final = 6
+
+
+#: Fields of a panel by their name in a market's context.
+_OBSERVED: Final = {
+    "mid": "midPx",
+    "mark": "markPx",
+    "oracle": "oraclePx",
+    "open_interest": "openInterest",
+    "volume_24h_usd": "dayNtlVlm",
+}
+
+
+def number(value: Any) -> float:
+    """A finite number, or NaN for whatever else stands in a response."""
+    try:
+        figure = float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    return figure if math.isfinite(figure) and not isinstance(value, bool) else math.nan
+
+
+def read_market(entry: Mapping[str, Any], context: Mapping[str, Any]) -> Market | None:
+    """A coin from its entry in the table and its context; None where it cannot be traded, or not be read.
+
+    A missing oracle price is NaN, which no limit on the distance from it accepts.
+    """
+    mid, decimals, leverage = number(context.get("midPx")), entry.get("szDecimals"), number(entry.get("maxLeverage"))
+    if entry.get("isDelisted") or not mid > 0.0 or type(decimals) is not int or not 0 <= decimals <= PRICE_DECIMALS:
+        return None
+    oracle, mode = number(context.get("oraclePx")), entry.get("marginMode")
+    return Market(
+        entry["name"],
+        mid,
+        oracle=oracle if oracle > 0.0 else math.nan,
+        sz_decimals=decimals,
+        max_leverage=leverage if leverage >= 1.0 else None,
+        cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
+    )
+
+
+def observed(context: Mapping[str, Any]) -> dict[str, float]:
+    """Panel fields from a market's context; NaN for what it lacks."""
+    impact = context.get("impactPxs")
+    low, high = impact if isinstance(impact, list) and len(impact) == 2 else (None, None)
+    values = {name: context.get(key) for name, key in _OBSERVED.items()} | {"impact_bid": low, "impact_ask": high}
+    return {name: number(value) for name, value in values.items()}
 
 
 def tick_price(price: float, sz_decimals: int, down: bool) -> float:

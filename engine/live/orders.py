@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal
 
@@ -92,12 +92,21 @@ class AccountState:
         The exchange's own time.
     prices : mapping of coin to float
         USD at which the positions are marked.
+    foreign : mapping of coin to float
+        Signed value in USD of positions on other dexes: never traded, and part of gross and net.
+    notes : tuple of str
+        What its owner should know.
+    doubt : str
+        Why equity is not certain; nothing but a ``flatten`` is ordered then.
     """
 
     equity_usd: float
     units: Mapping[str, float]
     time: pd.Timestamp
     prices: Mapping[str, float]
+    foreign: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    doubt: str = ""
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ def make_plan(
         tuple(orders),
         tuple(skips),
         tuple(sorted(goals, key=lambda goal: (goal.phase, goal.coin))),
-        *_exposure(account.units, after, prices, equity),
+        *_exposure(account, after, prices),
     )
 
 
@@ -151,12 +151,13 @@ def _goals(order: PlannedOrder, min_notional_usd: float) -> list[Goal]:
 
 
 def _exposure(
-    before: Mapping[str, float], after: Mapping[str, float], prices: Mapping[str, float], equity: float
+    account: AccountState, after: Mapping[str, float], prices: Mapping[str, float]
 ) -> tuple[float, float, float, float]:
     """Gross before and after, net before and after, as fractions of equity; NaN without equity."""
-    gross, net = [], []
-    for units in (before, after):
+    gross, net, equity = [], [], account.equity_usd
+    for units in (account.units, after):
         values = [held * prices[coin] for coin, held in units.items() if held != 0.0]
+        values += account.foreign.values()
         gross.append(math.fsum(map(abs, values)) / equity if equity > 0.0 else math.nan)
         net.append(math.fsum(values) / equity if equity > 0.0 else math.nan)
     return gross[0], gross[1], net[0], net[1]

@@ -29,8 +29,6 @@ from engine.errors import (
     LiveError,
     PositionsError,
     UnreachableError,
-    WeightsError,
-    did_you_mean,
     join_first,
 )
 from engine.live.dex import DEX
@@ -53,6 +51,7 @@ from engine.live.state_folder import (
 )
 from engine.live.targets import Strategy
 from engine.panel import Panel
+from engine.weights import unknown_coins
 
 
 @dataclass
@@ -136,6 +135,9 @@ class Session:
             broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
         if (text := _differences(reconciler.unexplained)) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
+        if state.doubt:
+            broken.append(f"equity: {state.doubt}")
+        self.notes += state.notes
         self._add_warnings()
         return plan, broken
 
@@ -193,6 +195,8 @@ class Session:
         return records[-1].equity_usd if records else math.nan, state.equity_usd
 
     def _accept_equity(self, state: AccountState, at: pd.Timestamp) -> None:
+        if state.doubt:
+            raise LiveError(f"The equity of {self.dex.label} cannot be accepted: {state.doubt}.")
         if not state.equity_usd > 0.0:
             raise LiveError(f"{self.dex.label} has an equity of {state.equity_usd:,.2f} USD, which cannot be accepted.")
         self.journal.append("equity_accepted", at, equity_usd=state.equity_usd)
@@ -227,6 +231,7 @@ class Session:
         at = state.time if self.now is None else self.now
         instant, plan = self._instant(at), None
         self._judge_differences(reconciler, markets, instant)
+        self._judge_equity(state, instant)
         if self.accepts_equity:
             self._accept_equity(state, at)
         goals = self.journal.state.unfinished(instant, self.strategy.key)
@@ -268,7 +273,7 @@ class Session:
         panel = self._panel(instant)
         weights = self.strategy.targets.weights(instant, decision, markets, panel)
         if panel is None:
-            self._check_names(weights, decision, markets)
+            self._check_names(weights, markets)
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
         self._warn_of_others(plan)
         return plan
@@ -302,14 +307,10 @@ class Session:
             return panel
         return with_live_row(panel, instant, self.dex.feed().live_row())
 
-    def _check_names(self, weights: Mapping[str, float], decision: pd.Timestamp, markets: Mapping[str, Market]) -> None:
+    def _check_names(self, weights: Mapping[str, float], markets: Mapping[str, Market]) -> None:
         """Refuse a coin that the exchange never listed: left out, it would leave the others without their hedge."""
-        unknown = self.dex.unlisted(coin for coin, weight in weights.items() if weight != 0.0)
-        if unknown:
-            raise WeightsError(
-                f"Weights at {show(decision)} name {join_first(unknown)}, no coin of {self.dex.network}."
-                f"{did_you_mean(unknown[0], markets)} Names are HyperLiquid's, and case counts."
-            )
+        if unknown := self.dex.unlisted(weights):
+            raise unknown_coins(unknown, markets, self.dex.network)
 
     def _append_plan(self, plan: Plan, at: pd.Timestamp) -> None:
         self.journal.append(
@@ -408,6 +409,18 @@ class Session:
                 f"{text}. A node that lags behind shows old positions: run the command again in a minute. If you have "
                 "traded yourself, or a position was liquidated, check the account and run once with --accept-positions."
             )
+
+    def _judge_equity(self, state: AccountState, instant: pd.Timestamp) -> None:
+        """Refuse to size a book by an equity that is not certain; all is closed whatever it is."""
+        self.notes += state.notes
+        if not state.doubt:
+            return
+        if self.strategy.targets.closes_all:
+            self.notes.append(state.doubt)
+            return
+        refusal = {"instant": instant.isoformat(), "equity_usd": None, "limits": [f"equity: {state.doubt}"]}
+        self.journal.append("refused", state.time, **refusal)
+        raise LimitError(f"Nothing was ordered for {self.dex.label}: {state.doubt}.")
 
     def _read_others(self) -> None:
         """Read the journals of other strategies on this account."""

@@ -70,7 +70,7 @@ def test_leverage_is_set_before_the_first_trade_and_isolated_where_cross_is_not_
     assert len(world.server.asked("updateLeverage")) == 2  # not again
 
 
-@pytest.mark.parametrize("mode", ["disabled", "unifiedAccount", "portfolioMargin"])
+@pytest.mark.parametrize("mode", ["disabled", "default", "unifiedAccount"])
 def test_equity_of_classic_and_unified_accounts(world: World, run: Run, mode: str) -> None:
     world.server.fund(MASTER.address, 0, mode)
     assert run(world.rebalance({"BTC": 0.5})).code == 0
