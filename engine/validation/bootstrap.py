@@ -20,6 +20,8 @@ from engine.validation.statistics import checked_returns, moments
 
 #: Columns whose resampled means are in memory at once: 1,000 resamples of them take 33 MB.
 _CHUNK = 4_096
+#: Part of the times that a test should see what is there.
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Superiority:
         What the highest of `statistics` has to be above.
     highest : ndarray, (resamples,)
         What the highest of them is without any skill, ascending.
+    detectable : float
+        What the highest of them has to be in truth for the test to pass four times in five, the others in proportion.
     """
 
     p_lower: float
@@ -71,6 +75,7 @@ class Superiority:
     statistics: np.ndarray
     critical: float
     highest: np.ndarray
+    detectable: float
 
 
 def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "stationary") -> float:
@@ -172,9 +177,9 @@ def superior_sets(
     p_values[varies] = 1.0 - np.searchsorted(null, mean, side="right") / resamples
     statistics[varies] = mean
     found = tuple(int(column) for column in varies[better])
-    return Superiority(
-        lower, consistent, upper, found, p_values, statistics, float(np.quantile(null, 1.0 - size)), null
-    )
+    critical = float(np.quantile(null, 1.0 - size))
+    detectable = _detectable(counts, scaled, mean, critical)
+    return Superiority(lower, consistent, upper, found, p_values, statistics, critical, null, detectable)
 
 
 def _circular_counts(days: int, block: int, resamples: int, seed: int) -> np.ndarray:
@@ -205,6 +210,22 @@ def _highest(counts: np.ndarray, scaled: np.ndarray, centre: np.ndarray) -> np.n
         part = slice(first, first + _CHUNK)
         np.maximum(top, (counts @ scaled[:, part] - centre[part]).max(axis=1), out=top)
     return top
+
+
+def _detectable(counts: np.ndarray, scaled: np.ndarray, mean: np.ndarray, critical: float) -> float:
+    """The :data:`POWER` quantile over the resamples of the least true statistic of the best with which one is passed.
+
+    The others are as good in proportion as they were, all alike where none was any good.
+    """
+    best = mean.max()
+    strength = np.maximum(mean, 0.0) / best if best > 0.0 else np.ones_like(mean)
+    some = np.flatnonzero(strength > 0.0)
+    least = np.full(len(counts), np.inf)
+    for first in range(0, len(some), _CHUNK):
+        part = some[first : first + _CHUNK]
+        luck = counts @ scaled[:, part] - mean[part]
+        np.minimum(least, ((critical - luck) / strength[part]).min(axis=1), out=least)
+    return float(np.quantile(least, POWER))
 
 
 def _stepwise(

@@ -22,7 +22,15 @@ from engine.sweeps.study import Study
 from engine.sweeps.trials import TrialCount
 from engine.validation.bootstrap import bootstrap_intervals
 from engine.validation.checks import VERDICT, checks_of
-from engine.validation.evidence import ValidationInputs, alpha, familywise, overfitting, trial_figures, walk_forwards
+from engine.validation.evidence import (
+    ValidationInputs,
+    alpha,
+    familywise,
+    overfitting,
+    power,
+    trial_figures,
+    walk_forwards,
+)
 from engine.validation.reruns import attempt, neighbours
 from engine.validation.statistics import (
     annualisation,
@@ -99,6 +107,7 @@ def judge(
         report(number, len(parts), words)
         details[name] = attempt(work)
     report(len(parts), len(parts), "done")
+    details["power"] = attempt(lambda: power(details["familywise"], details["pbo"], inputs.returns))
     details["notes"] = _notes(inputs)
     digests = {
         "study": hashlib.sha256(to_json(study.record).encode()).hexdigest(),
