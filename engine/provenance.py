@@ -21,18 +21,19 @@ RECORDED = ("numpy", "pandas", "numba", "scipy", "pyarrow", "quantstats")
 
 def to_json(value: Any) -> str:
     """JSON with sorted keys; a number that is not finite is null."""
-    return json.dumps(_plain(value), sort_keys=True, indent=2, allow_nan=False) + "\n"
+    return json.dumps(as_json(value), sort_keys=True, indent=2, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """The value as JSON has it, in a form of its own: lists, tables by text, times and paths as text, no NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((_plain(item) for item in value), key=str)
+        return sorted((as_json(item) for item in value), key=str)
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return as_json(value.item())
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Path):

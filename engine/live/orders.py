@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,7 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
-from engine.provenance import to_json
+from engine.provenance import as_json
 
 #: ``filled`` in whole or in part, ``rejected`` without effect, ``unknown``: to be looked up.
 OrderStatus = Literal["filled", "rejected", "unknown"]
@@ -355,14 +354,6 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for JSON; NaN (a weight that holds, a missing price) becomes null."""
-        values: dict[str, Any] = json.loads(
-            to_json(
-                {
-                    **asdict(self),
-                    "cost_usd": self.cost_usd,
-                    "spread_usd": math.fsum(order.spread_usd for order in self.orders),
-                    "fee_usd": math.fsum(order.fee_usd for order in self.orders),
-                }
-            )
-        )
-        return values
+        spread = math.fsum(order.spread_usd for order in self.orders)
+        fee = math.fsum(order.fee_usd for order in self.orders)
+        return dict(as_json({**asdict(self), "cost_usd": self.cost_usd, "spread_usd": spread, "fee_usd": fee}))

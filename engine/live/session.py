@@ -133,10 +133,10 @@ class Session:
         broken = self._breaches(state, markets, at, plan.goals, plan)
         if self.accepts_equity:  # nothing is journalled here
             broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
+        if state.doubt and not self.strategy.targets.closes_all:
+            broken = [f"equity: {state.doubt}"]  # the limits were measured by it
         if (text := _differences(reconciler.unexplained)) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
-        if state.doubt:
-            broken.append(f"equity: {state.doubt}")
         self.notes += state.notes
         self._add_warnings()
         return plan, broken

@@ -13,11 +13,11 @@ import pandas as pd
 
 from engine.clock import HOUR, show
 from engine.config import RunConfig
-from engine.errors import DataError, HlbtError, LiveError, OracleError, WeightsError
+from engine.errors import DataError, LiveError, WeightsError
 from engine.live.risk_limits import Limits, refuse
 from engine.live.schedule import scheduled, trade_instant
 from engine.live.spec import load_live_oracle, read_spec
-from engine.oracles.base import Oracle, call_fetch_weights, weight_matrix
+from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix
 from engine.oracles.fixed_weights import FixedWeights
 from engine.panel import Panel
 from engine.simulation.backtest import check_schedule, decisions_of
@@ -112,15 +112,8 @@ class TargetProvider:
 
     def _fetch(self, decision: pd.Timestamp, tradable: Iterable[str], panel: Panel | None) -> dict[str, float]:
         """The oracle's weights for one decision; whatever it raises is an OracleError."""
-        try:
+        with oracle_errors(f"{type(self.oracle).__name__} failed at {show(decision)}"):
             return call_fetch_weights(self.oracle, decision, list(tradable), panel)
-        except HlbtError:
-            raise
-        except Exception as error:
-            raise OracleError(
-                f"{type(self.oracle).__name__} failed at {show(decision)}: {type(error).__name__}: {error}. Correct "
-                "the oracle; HLBT_TRACEBACK=1 shows the whole trace."
-            ) from error
 
     def _decisions(self, known: Panel) -> pd.DatetimeIndex:
         """Decisions up to now, of which tranches are the mean."""
