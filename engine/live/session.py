@@ -39,7 +39,7 @@ from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
 from engine.live.planner import make_plan
 from engine.live.reconcile import Reconciler
-from engine.live.risk_limits import plan_breaches, refuse, run_breaches
+from engine.live.risk_limits import held_back, newest_rows, plan_breaches, refuse, run_breaches
 from engine.live.schedule import trade_instant
 from engine.live.state_folder import (
     KILL_SWITCH,
@@ -51,6 +51,7 @@ from engine.live.state_folder import (
 )
 from engine.live.targets import Strategy
 from engine.panel import Panel
+from engine.provenance import fields_read
 from engine.weights import unknown_coins
 
 
@@ -102,7 +103,8 @@ class Session:
     accepts_equity: bool = False
     ignore_kill: bool = False
 
-    _data_end: pd.Timestamp | None = None  # newest cached row that the oracle saw
+    _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
+    _cached: Panel | None = None  # before the row of live quotes
     _history: AccountHistory = field(init=False)
 
     def __post_init__(self) -> None:
@@ -129,7 +131,7 @@ class Session:
         state, markets = reconciler.state, self.dex.markets()
         at = state.time if self.now is None else self.now
         plan = self._plan(state, markets, at)
-        broken = self._breaches(state, markets, at, plan.goals, plan)
+        broken = self._breaches(state, markets, at, plan.goals, plan) + held_back(self.strategy.limits, plan)
         if self.accepts_equity:  # nothing is journalled here
             broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
         if state.doubt and not self.strategy.targets.closes_all:
@@ -251,10 +253,9 @@ class Session:
             reconciler,
             self.strategy.key,
             instant,
-            gross_limit=self.strategy.limits.gross,
+            limits=self.strategy.limits,
             leverage=int(np.ceil(2.0 * self.strategy.config.account.max_gross)),
             guard=self.kill_text,
-            price_limit_frac=self.strategy.limits.price_deviation_frac,
             closes_all=self.strategy.targets.closes_all,
         )
         if continued:
@@ -273,7 +274,10 @@ class Session:
         config, instant = self.strategy.config, self._instant(at)
         decision = instant - config.execution.delay_hours * HOUR
         panel = self._panel(instant)
-        weights = self.strategy.targets.weights(instant, decision, markets, panel)
+        with fields_read() as read:
+            weights = self.strategy.targets.weights(instant, decision, markets, panel)
+        if self._cached is not None:
+            self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
             self._check_names(weights, markets)
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
@@ -287,7 +291,7 @@ class Session:
             if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
                 return None
             panel = load_panel(config.data.cache, config.start, instant, config.data.coins)
-        self._data_end = min(panel.index[-1], instant)
+        self._cached = panel
         if panel.index[-1] >= instant:
             return panel
         return with_live_row(panel, instant, self.dex.feed().live_row())
@@ -323,9 +327,10 @@ class Session:
         """Limits that are broken by the account, the markets and, where it is new, the plan."""
         limits, coins = self.strategy.limits, sorted({goal.coin for goal in goals})
         error_seconds = self.dex.clock_error_seconds()
-        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._data_end)
+        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._newest)
         history = self.journal.state
-        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds)
+        size = self.strategy.promoted_usd
+        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds, size)
 
     def kill_text(self) -> str:
         """Which kill switch stops orders now; ``""`` when none is set, or the way out goes on in spite of it."""
