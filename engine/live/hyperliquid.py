@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
 from engine.data.api_client import install_429_hook, sdk_request
-from engine.errors import LiveError, UnreachableError, join_first
+from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
 from engine.live.hyperliquid_account import (
@@ -31,14 +31,27 @@ from engine.live.hyperliquid_account import (
     Sample,
     SpotState,
     check_mode,
+    check_role,
+    expiring_agent,
     instant_of,
     read_dex_state,
     read_sample,
     read_spot_state,
+    resting_orders,
     standard_state,
     unified_state,
 )
-from engine.live.hyperliquid_format import number, observed, parse_results, read_market, tick_price
+from engine.live.hyperliquid_format import (
+    number,
+    observed,
+    parse_results,
+    read_fill,
+    read_market,
+    read_status,
+    refusal_text,
+    tick_price,
+)
+from engine.live.hyperliquid_leverage import active_leverage, send_signed, sign_leverages
 from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult, OrderStatus
 from engine.live.predecessor import PredecessorDEX
 from engine.retries import RequestFailed, RetryPolicy, retry
@@ -50,6 +63,7 @@ PATIENCE: Final = RetryPolicy((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
 PAGE_ROWS: Final = 500
 #: Requests that are sent side by side at most.
 _TOGETHER: Final = 8
+_T = TypeVar("_T")
 _NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
 
 
@@ -93,6 +107,7 @@ class HyperLiquidDEX(PredecessorDEX):
         self._tokens: dict[str, int] = {}
         self._clock_lock = threading.Lock()
         self._clock_bounds = (-math.inf, math.inf)
+        self._round_trip_seconds = 0.2
 
     def __repr__(self) -> str:
         return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url and self._host()!r})"
@@ -120,26 +135,13 @@ class HyperLiquidDEX(PredecessorDEX):
                 f"this machine's clock is {abs(error):,.0f} s {'ahead of' if error > 0 else 'behind'} the exchange's: "
                 "let it follow a time server"
             )
-        resting = self._info({"type": "openOrders", "user": self.address}, list)
-        with self._reading("openOrders"):
-            coins = sorted({str(order["coin"]) for order in resting})
-        if resting:
-            warnings.append(
-                f"{len(resting)} orders of somebody else rest on the account, for {join_first(coins)}: a run's own "
-                "never rest, and one that fills moves the book"
-            )
+        warnings += self._read("openOrders", list, resting_orders, user=self.address)
         credentials, own = self._load_credentials(), self._own_address()
         if not credentials.account_address or credentials.account_address.lower() == own:
             return warnings
         # The one agent without a name is not listed.
-        agents = self._info({"type": "extraAgents", "user": credentials.account_address}, list)
-        with self._reading("extraAgents"):
-            for agent in agents:
-                if str(agent["address"]).lower() == own:
-                    left = (float(agent.get("validUntil") or math.inf) - self.clock_ms()) / 86_400_000
-                    if left < 14:
-                        warnings.append(f"the agent wallet expires in {left:.1f} days: approve a new one")
-        return warnings
+        expiring = partial(expiring_agent, own, self.clock_ms())
+        return warnings + self._read("extraAgents", list, expiring, user=credentials.account_address)
 
     def feed(self) -> DEX:
         """The main network: prices of the test network mean nothing. Another host is its own feed."""
@@ -166,14 +168,7 @@ class HyperLiquidDEX(PredecessorDEX):
         if credentials.vault_address or master == own:
             return
         role = self._info({"type": "userRole", "user": own}, dict)
-        data = role.get("data")
-        masters = {str(value).lower() for value in data.values()} if isinstance(data, dict) else set()
-        if role.get("role") != "agent" or master not in masters:
-            raise LiveError(
-                f"The key of the credentials is that of {own[:10]}, no agent of account_address {master[:10]}: its "
-                "orders would trade another account than the one that is read. Correct account_address (a vault or "
-                "sub-account is vault_address), or approve the agent (again, if it has expired)."
-            )
+        check_role(role, own, master)
 
     def _wallet(self) -> Any:
         from eth_account import Account
@@ -222,26 +217,18 @@ class HyperLiquidDEX(PredecessorDEX):
 
     def _read_dexes(self) -> list[str]:
         """Names of the perp dexes beside the main one, which is null."""
-        dexes = self._info({"type": "perpDexs"}, list)
-        with self._reading("perpDexs"):
-            return [str(dex["name"]) for dex in dexes if dex is not None]
+        return self._read("perpDexs", list, lambda dexes: [str(dex["name"]) for dex in dexes if dex is not None])
 
     def _read_spot(self) -> SpotState:
-        response = self._info({"type": "spotClearinghouseState", "user": self.address}, dict)
-        with self._reading("spotClearinghouseState"):
-            return read_spot_state(response)
+        return self._read("spotClearinghouseState", dict, read_spot_state, user=self.address)
 
     def _read_sample(self) -> Sample | None:
-        response = self._info({"type": "portfolio", "user": self.address}, list)
-        with self._reading("portfolio"):
-            return read_sample(response)
+        return self._read("portfolio", list, read_sample, user=self.address)
 
     def _token(self, dex: str) -> int:
         """Index of the collateral token of a dex, which never changes."""
         if dex not in self._tokens:
-            meta = self._info({"type": "meta", "dex": dex}, dict)
-            with self._reading("meta"):
-                self._tokens[dex] = int(meta["collateralToken"])
+            self._tokens[dex] = self._read("meta", dict, lambda meta: int(meta["collateralToken"]), dex=dex)
         return self._tokens[dex]
 
     def markets(self) -> Mapping[str, Market]:
@@ -262,7 +249,7 @@ class HyperLiquidDEX(PredecessorDEX):
         with self._reading("l2Book"):
             bids, asks = book["levels"]
             bid, ask = (float(side[0]["px"]) if side else None for side in (bids, asks))
-        return replace(market, bid=bid, ask=ask) if bid and ask else market
+        return replace(market, bid=bid, ask=ask) if bid and ask else replace(market, bid=None, ask=None)
 
     def live_row(self) -> Mapping[str, Mapping[str, float]]:
         """Mid, mark, oracle, open interest, impact prices and the day's volume of every coin; NaN where not known."""
@@ -280,14 +267,7 @@ class HyperLiquidDEX(PredecessorDEX):
             rows = self._info({"type": "userFillsByTime", "user": self.address, "startTime": start}, list)
             with self._reading("userFillsByTime"):
                 for row in rows:
-                    fills[row["tid"], row["oid"]] = Fill(
-                        row.get("cloid"),
-                        str(row["coin"]),
-                        float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0),
-                        float(row["px"]),
-                        float(row["fee"]),
-                        instant_of(row["time"]),
-                    )
+                    fills[row["tid"], row["oid"]] = read_fill(row, instant_of(row["time"]))
                 if len(rows) < PAGE_ROWS:
                     return sorted(fills.values(), key=lambda fill: fill.time)
                 # From the last millisecond again: the page may have cut it.
@@ -299,15 +279,10 @@ class HyperLiquidDEX(PredecessorDEX):
         if response.get("status") != "order":
             return None
         with self._reading("orderStatus"):
-            status, details = str(response["order"]["status"]), response["order"]["order"]
-            done = float(details["origSz"]) - (0.0 if status == "filled" else float(details["sz"]))
-        if status == "open":
+            result = read_status(response["order"], order)
+        if result.fate == "unknown":
             self._cancel(order)
-            return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
-        if done <= 0.0 or status.lower().endswith("rejected"):
-            return OrderResult(order.cloid, "rejected", reason=status)
-        units = round(math.copysign(done, order.units), 8)
-        return OrderResult(order.cloid, "filled", units, reason="" if status == "filled" else status)
+        return result
 
     def _contexts(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Coin table and state of the markets, and the SDK's own table brought up to date."""
@@ -340,7 +315,8 @@ class HyperLiquidDEX(PredecessorDEX):
     def _note_date(self, response: Any, **_: Any) -> None:
         """Narrow the bounds of this machine's clock error."""
         after = _wall_ms() / 1000.0
-        before = after - response.elapsed.total_seconds()
+        self._round_trip_seconds = response.elapsed.total_seconds()
+        before = after - self._round_trip_seconds
         try:
             low, high = clock_error_bounds(response.headers["Date"], before, after)
         except (KeyError, ValueError):
@@ -389,7 +365,27 @@ class HyperLiquidDEX(PredecessorDEX):
         response = self._repeated(
             sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
         )
-        return "" if response.get("status") == "ok" else str(response.get("response", response))
+        return refusal_text(response)
+
+    def leverages(self, markets: Sequence[Market]) -> Mapping[str, int]:
+        """``activeAssetData`` side by side; a coin of the other margin mode is left out, to be set."""
+        read = partial(self._read, "activeAssetData", dict, user=self.address)
+        values = self._together(*(partial(read, partial(active_leverage, at.cross), coin=at.coin) for at in markets))
+        return {at.coin: value for at, value in zip(markets, values, strict=True) if value}
+
+    def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
+        """``updateLeverage`` side by side; what has no response is repeated by itself."""
+        sdk = self._exchange()
+        signed = sign_leverages(sdk, wanted)
+        responses = self._together(*(partial(send_signed, sdk, action, PATIENCE) for action in signed))
+        return [
+            self.set_leverage(*item) if response is None else refusal_text(response)
+            for item, response in zip(wanted, responses, strict=True)
+        ]
+
+    def leverage_seconds(self, count: int) -> float:
+        """By the time that the last response took."""
+        return math.ceil(count / _TOGETHER) * self._round_trip_seconds
 
     def round_price(self, market: Market, price: float, buy: bool) -> float:
         """The nearest price on the grid of :func:`tick_price` that is no worse for the account."""
@@ -460,6 +456,12 @@ class HyperLiquidDEX(PredecessorDEX):
                 f"{self._host()} does not answer {what}: {fault}. Check the network and the exchange's status page, "
                 "then run the command again: it continues where it stopped."
             ) from fault
+
+    def _read(self, kind: str, wanted: type, parse: Callable[[Any], _T], **query: str) -> _T:
+        """The response to a query, parsed."""
+        response = self._info({"type": kind, **query}, wanted)
+        with self._reading(kind):
+            return parse(response)
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:

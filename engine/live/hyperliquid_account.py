@@ -35,13 +35,14 @@ OLDEST_SAMPLE: Final = pd.Timedelta(hours=1)
 
 @dataclass(frozen=True)
 class Position:
-    """A position: signed units, USD; what cannot be read is NaN. ``margin_usd`` is 0 with cross margin."""
+    """A position: signed units, USD; what cannot be read is NaN, or None. ``margin_usd`` is 0 with cross margin."""
 
     coin: str
     units: float
     price: float
     profit_usd: float
     margin_usd: float
+    leverage: int | None = None
 
     @property
     def value_usd(self) -> float:
@@ -89,6 +90,32 @@ def _needed(value: Any) -> float:
     return figure
 
 
+def check_role(role: Mapping[str, Any], own: str, master: str) -> None:
+    """Refuse a key whose ``userRole`` is not that of an agent of the account."""
+    data = role.get("data")
+    masters = {str(value).lower() for value in data.values()} if isinstance(data, dict) else set()
+    if role.get("role") != "agent" or master not in masters:
+        raise LiveError(
+            f"The key of the credentials is that of {own[:10]}, no agent of account_address {master[:10]}: its "
+            "orders would trade another account than the one that is read. Correct account_address (a vault or "
+            "sub-account is vault_address), or approve the agent (again, if it has expired)."
+        )
+
+
+def resting_orders(orders: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That there are ``openOrders``: a run's own never rest."""
+    coins = sorted({str(order["coin"]) for order in orders})
+    text = f"{len(orders)} orders of somebody else rest on the account, for {join_first(coins)}: a run's own never rest"
+    return [f"{text}, and one that fills moves the book"] if orders else []
+
+
+def expiring_agent(own: str, now_ms: int, agents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That the agent of this key, one of ``extraAgents``, expires within two weeks."""
+    ends = (float(agent.get("validUntil") or math.inf) for agent in agents if str(agent["address"]).lower() == own)
+    days = ((end - now_ms) / 86_400_000 for end in ends)
+    return [f"the agent wallet expires in {left:.1f} days: approve a new one" for left in days if left < 14]
+
+
 def read_dex_state(dex: str, response: Mapping[str, Any]) -> DexState:
     """Read a ``clearinghouseState``; LookupError, TypeError or ValueError where something needed cannot be read."""
     positions = []
@@ -97,7 +124,8 @@ def read_dex_state(dex: str, response: Mapping[str, Any]) -> DexState:
         units, coin = _needed(entry["szi"]), str(entry["coin"])
         if units == 0.0:
             continue
-        isolated = isinstance(leverage := entry.get("leverage"), dict) and leverage.get("type") == "isolated"
+        leverage = entry["leverage"] if isinstance(entry.get("leverage"), dict) else {}
+        isolated, times = leverage.get("type") == "isolated", number(leverage.get("value"))
         positions.append(
             Position(
                 coin if not dex or ":" in coin else f"{dex}:{coin}",
@@ -105,6 +133,7 @@ def read_dex_state(dex: str, response: Mapping[str, Any]) -> DexState:
                 abs(number(entry.get("positionValue")) / units),
                 number(entry.get("unrealizedPnl")),
                 number(entry.get("marginUsed")) if isolated else 0.0,
+                None if math.isnan(times) else int(times),
             )
         )
     return DexState(
@@ -220,6 +249,7 @@ def _state(
         {position.coin: position.value_usd for position in foreign},
         (*held, *left),
         doubt,
+        {position.coin: position.leverage for position in main.positions if position.leverage},
     )
 
 

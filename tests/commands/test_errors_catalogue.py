@@ -193,7 +193,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
         "backtest --oracle mine.py:Needs --param days=3",
         "Needs failed over 366 decisions from 2024-01-01 23:00 UTC",
         "RuntimeError: first line second line (mine.py line 13)",
-        "Correct the oracle; HLBT_TRACEBACK=1",
+        "Correct the oracle or its parameters; HLBT_TRACEBACK=1",
     ),
     (f"{BACKTEST} --param n", "--param 'n' is not k=v", "--param lookback_hours=168"),
     (f"{BACKTEST} --param lookback=3", "no parameter 'lookback'", "Did you mean 'lookback_hours'?", "Parameters: "),

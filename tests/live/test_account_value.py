@@ -141,6 +141,8 @@ def test_dollars_in_the_spot_account_of_a_standard_one(world: World, run: Run) -
     done = run(world.rebalance({"BTC": 0.5}))
     assert done.code == 3 and "2,500.50 USDC lie in the spot account" in done.err and "agent" not in done.err
     assert "Move USDC from spot to perp" in done.err and not world.server.asked("order")
+    plan = run([word for word in world.rebalance({"BTC": 0.5}) if word != "--execute"])
+    assert plan.code == 3 and "Move USDC" in plan.err and "agent" not in plan.out + plan.err
 
 
 # Other dexes
