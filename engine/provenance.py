@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -70,3 +71,30 @@ def files_digest(files: list[Path]) -> str:
         state.update(file.name.encode())
         state.update(file.read_bytes())
     return state.hexdigest()
+
+
+_RECORDS: list[set[str]] = []
+
+
+class RecordedFields(dict[str, np.ndarray]):
+    """Fields of a panel, which note that they are read (:func:`fields_read`); to copy or list them is not to read."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        for record in _RECORDS:
+            record.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As for any mapping."""
+        return self[name] if name in self else default
+
+
+@contextmanager
+def fields_read() -> Iterator[set[str]]:
+    """The names of the fields that are read meanwhile, of whatever panel."""
+    record: set[str] = set()
+    _RECORDS.append(record)
+    try:
+        yield record
+    finally:
+        _RECORDS.remove(record)

@@ -16,29 +16,29 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
 from engine.data.api_client import install_429_hook, sdk_request
-from engine.errors import LiveError, UnreachableError, join_first
+from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
-from engine.live.hyperliquid_account import (
-    UNIFIED,
-    Sample,
-    SpotState,
-    check_mode,
-    instant_of,
-    read_dex_state,
-    read_sample,
-    read_spot_state,
-    standard_state,
-    unified_state,
+from engine.live.hyperliquid_account import AccountReader, check_role, expiring_agent, instant_of, resting_orders
+from engine.live.hyperliquid_format import (
+    best_quotes,
+    observed,
+    parse_results,
+    read_contexts,
+    read_fill,
+    read_market,
+    read_status,
+    refusal_text,
+    tick_price,
 )
-from engine.live.hyperliquid_format import number, observed, parse_results, read_market, tick_price
+from engine.live.hyperliquid_leverage import active_leverage, send_signed, sign_leverages
 from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult, OrderStatus
 from engine.live.predecessor import PredecessorDEX
 from engine.retries import RequestFailed, RetryPolicy, retry
@@ -50,6 +50,7 @@ PATIENCE: Final = RetryPolicy((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
 PAGE_ROWS: Final = 500
 #: Requests that are sent side by side at most.
 _TOGETHER: Final = 8
+_T = TypeVar("_T")
 _NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
 
 
@@ -88,11 +89,10 @@ class HyperLiquidDEX(PredecessorDEX):
         self._api: Any = None
         self._sdk: Any = None
         self._meta: dict[str, Any] | None = None
-        self._mode: str | None = None
-        self._dexes: Sequence[str] = ()
-        self._tokens: dict[str, int] = {}
+        self._account: AccountReader | None = None
         self._clock_lock = threading.Lock()
         self._clock_bounds = (-math.inf, math.inf)
+        self._round_trip_seconds = 0.2
 
     def __repr__(self) -> str:
         return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url and self._host()!r})"
@@ -120,26 +120,13 @@ class HyperLiquidDEX(PredecessorDEX):
                 f"this machine's clock is {abs(error):,.0f} s {'ahead of' if error > 0 else 'behind'} the exchange's: "
                 "let it follow a time server"
             )
-        resting = self._info({"type": "openOrders", "user": self.address}, list)
-        with self._reading("openOrders"):
-            coins = sorted({str(order["coin"]) for order in resting})
-        if resting:
-            warnings.append(
-                f"{len(resting)} orders of somebody else rest on the account, for {join_first(coins)}: a run's own "
-                "never rest, and one that fills moves the book"
-            )
+        warnings += self._read("openOrders", list, resting_orders, user=self.address)
         credentials, own = self._load_credentials(), self._own_address()
         if not credentials.account_address or credentials.account_address.lower() == own:
             return warnings
         # The one agent without a name is not listed.
-        agents = self._info({"type": "extraAgents", "user": credentials.account_address}, list)
-        with self._reading("extraAgents"):
-            for agent in agents:
-                if str(agent["address"]).lower() == own:
-                    left = (float(agent.get("validUntil") or math.inf) - self.clock_ms()) / 86_400_000
-                    if left < 14:
-                        warnings.append(f"the agent wallet expires in {left:.1f} days: approve a new one")
-        return warnings
+        expiring = partial(expiring_agent, own, self.clock_ms())
+        return warnings + self._read("extraAgents", list, expiring, user=credentials.account_address)
 
     def feed(self) -> DEX:
         """The main network: prices of the test network mean nothing. Another host is its own feed."""
@@ -166,14 +153,7 @@ class HyperLiquidDEX(PredecessorDEX):
         if credentials.vault_address or master == own:
             return
         role = self._info({"type": "userRole", "user": own}, dict)
-        data = role.get("data")
-        masters = {str(value).lower() for value in data.values()} if isinstance(data, dict) else set()
-        if role.get("role") != "agent" or master not in masters:
-            raise LiveError(
-                f"The key of the credentials is that of {own[:10]}, no agent of account_address {master[:10]}: its "
-                "orders would trade another account than the one that is read. Correct account_address (a vault or "
-                "sub-account is vault_address), or approve the agent (again, if it has expired)."
-            )
+        check_role(role, own, master)
 
     def _wallet(self) -> Any:
         from eth_account import Account
@@ -196,53 +176,15 @@ class HyperLiquidDEX(PredecessorDEX):
         UnreachableError
             When the exchange does not answer for one of the dexes.
         """
-        user = self.address
-        if self._mode is None:
-            _, mode, self._dexes = self._together(self._check_key, self._read_mode, self._read_dexes)
-            check_mode(mode)
-            self._mode = mode
-        names = ("", *self._dexes)
-        queries = [{"type": "clearinghouseState", "user": user, **({"dex": name} if name else {})} for name in names]
-        reads: list[Callable[[], Any]] = [partial(self._info, query, dict) for query in queries]
-        unified = self._mode == UNIFIED
-        *responses, spot = self._together(*reads, self._read_spot if unified else lambda: None)
-        with self._reading("clearinghouseState"):
-            main, *others = map(read_dex_state, names, responses)
-        # Most have nothing on most dexes: their collateral need not be known.
-        others = [state for state in others if state.positions or state.value_usd]
-        pairs = list(zip(others, self._together(*(partial(self._token, state.dex) for state in others)), strict=True))
-        if unified:
-            return unified_state(main, pairs, spot, self._read_sample)
-        empty = main.value_usd <= 0.0 and not main.positions
-        return standard_state(main, pairs, self._read_spot() if empty else None)
-
-    def _read_mode(self) -> str:
-        mode = self._info({"type": "userAbstraction", "user": self.address}, (str, type(None)))
-        return "default" if mode is None else str(mode)
-
-    def _read_dexes(self) -> list[str]:
-        """Names of the perp dexes beside the main one, which is null."""
-        dexes = self._info({"type": "perpDexs"}, list)
-        with self._reading("perpDexs"):
-            return [str(dex["name"]) for dex in dexes if dex is not None]
-
-    def _read_spot(self) -> SpotState:
-        response = self._info({"type": "spotClearinghouseState", "user": self.address}, dict)
-        with self._reading("spotClearinghouseState"):
-            return read_spot_state(response)
-
-    def _read_sample(self) -> Sample | None:
-        response = self._info({"type": "portfolio", "user": self.address}, list)
-        with self._reading("portfolio"):
-            return read_sample(response)
-
-    def _token(self, dex: str) -> int:
-        """Index of the collateral token of a dex, which never changes."""
-        if dex not in self._tokens:
-            meta = self._info({"type": "meta", "dex": dex}, dict)
-            with self._reading("meta"):
-                self._tokens[dex] = int(meta["collateralToken"])
-        return self._tokens[dex]
+        if self._account is None:
+            reader = AccountReader(self.address, self._read, self._together)
+            self._together(self._check_key, reader.start)
+            self._account = reader
+        state = self._account.state()
+        if state.doubt:  # figures that were read one after the other, while prices moved, or from a node that lags
+            self._sleep(PATIENCE.after_failure[0])
+            state = self._account.state()
+        return state
 
     def markets(self) -> Mapping[str, Market]:
         """Coins that are listed and have a mid; one whose figures cannot be read is left out, whatever the others."""
@@ -258,11 +200,8 @@ class HyperLiquidDEX(PredecessorDEX):
 
     def quoted(self, market: Market) -> Market:
         """`market` with the best level of each side of its book."""
-        book = self._info({"type": "l2Book", "coin": market.coin}, dict)
-        with self._reading("l2Book"):
-            bids, asks = book["levels"]
-            bid, ask = (float(side[0]["px"]) if side else None for side in (bids, asks))
-        return replace(market, bid=bid, ask=ask) if bid and ask else market
+        bid, ask = self._read("l2Book", dict, best_quotes, coin=market.coin)
+        return replace(market, bid=bid, ask=ask) if bid and ask else replace(market, bid=None, ask=None)
 
     def live_row(self) -> Mapping[str, Mapping[str, float]]:
         """Mid, mark, oracle, open interest, impact prices and the day's volume of every coin; NaN where not known."""
@@ -280,14 +219,7 @@ class HyperLiquidDEX(PredecessorDEX):
             rows = self._info({"type": "userFillsByTime", "user": self.address, "startTime": start}, list)
             with self._reading("userFillsByTime"):
                 for row in rows:
-                    fills[row["tid"], row["oid"]] = Fill(
-                        row.get("cloid"),
-                        str(row["coin"]),
-                        float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0),
-                        float(row["px"]),
-                        float(row["fee"]),
-                        instant_of(row["time"]),
-                    )
+                    fills[row["tid"], row["oid"]] = read_fill(row, instant_of(row["time"]))
                 if len(rows) < PAGE_ROWS:
                     return sorted(fills.values(), key=lambda fill: fill.time)
                 # From the last millisecond again: the page may have cut it.
@@ -299,33 +231,17 @@ class HyperLiquidDEX(PredecessorDEX):
         if response.get("status") != "order":
             return None
         with self._reading("orderStatus"):
-            status, details = str(response["order"]["status"]), response["order"]["order"]
-            done = float(details["origSz"]) - (0.0 if status == "filled" else float(details["sz"]))
-        if status == "open":
+            result = read_status(response["order"], order)
+        if result.fate == "unknown":
             self._cancel(order)
-            return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
-        if done <= 0.0 or status.lower().endswith("rejected"):
-            return OrderResult(order.cloid, "rejected", reason=status)
-        units = round(math.copysign(done, order.units), 8)
-        return OrderResult(order.cloid, "filled", units, reason="" if status == "filled" else status)
+        return result
 
     def _contexts(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Coin table and state of the markets, and the SDK's own table brought up to date."""
-        response = self._info({"type": "metaAndAssetCtxs"}, list)
-        with self._reading("metaAndAssetCtxs"):
-            meta, contexts = response
-            pairs = list(zip(meta["universe"], contexts, strict=True))
-            named = [pair for pair in pairs if isinstance(pair[0], dict) and isinstance(pair[0].get("name"), str)]
-            # One coin may lack anything; when all do, the form of the response is another.
-            if not any(isinstance(context, dict) and number(context.get("oraclePx")) > 0.0 for _, context in named):
-                raise ValueError("no coin has a name and an oraclePx")
-        # The index of a coin is its asset id, and the SDK reads the lots of all: entries that lack either stay.
-        entries = [entry if isinstance(entry, dict) else {} for entry, _ in pairs]
-        universe = [{"name": f"?{at}", "szDecimals": 0, **entry} for at, entry in enumerate(entries)]
-        self._meta = {**meta, "universe": universe}
+        self._meta, pairs = self._read("metaAndAssetCtxs", list, read_contexts)
         if self._sdk is not None:
             self._sdk.info.set_perp_meta(self._meta, 0)
-        return [(entry, context if isinstance(context, dict) else {}) for entry, context in named]
+        return pairs
 
     # Actions ----------------------------------------------------------------------------------------------------------
 
@@ -340,7 +256,8 @@ class HyperLiquidDEX(PredecessorDEX):
     def _note_date(self, response: Any, **_: Any) -> None:
         """Narrow the bounds of this machine's clock error."""
         after = _wall_ms() / 1000.0
-        before = after - response.elapsed.total_seconds()
+        self._round_trip_seconds = response.elapsed.total_seconds()
+        before = after - self._round_trip_seconds
         try:
             low, high = clock_error_bounds(response.headers["Date"], before, after)
         except (KeyError, ValueError):
@@ -389,7 +306,27 @@ class HyperLiquidDEX(PredecessorDEX):
         response = self._repeated(
             sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
         )
-        return "" if response.get("status") == "ok" else str(response.get("response", response))
+        return refusal_text(response)
+
+    def leverages(self, markets: Sequence[Market]) -> Mapping[str, int]:
+        """``activeAssetData`` side by side; a coin of the other margin mode is left out, to be set."""
+        read = partial(self._read, "activeAssetData", dict, user=self.address)
+        values = self._together(*(partial(read, partial(active_leverage, at.cross), coin=at.coin) for at in markets))
+        return {at.coin: value for at, value in zip(markets, values, strict=True) if value}
+
+    def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
+        """``updateLeverage`` side by side; what has no response is repeated by itself."""
+        sdk = self._exchange()
+        signed = sign_leverages(sdk, wanted)
+        responses = self._together(*(partial(send_signed, sdk, action, PATIENCE) for action in signed))
+        return [
+            self.set_leverage(*item) if response is None else refusal_text(response)
+            for item, response in zip(wanted, responses, strict=True)
+        ]
+
+    def leverage_seconds(self, count: int) -> float:
+        """By the time that the last response took."""
+        return math.ceil(count / _TOGETHER) * self._round_trip_seconds
 
     def round_price(self, market: Market, price: float, buy: bool) -> float:
         """The nearest price on the grid of :func:`tick_price` that is no worse for the account."""
@@ -460,6 +397,12 @@ class HyperLiquidDEX(PredecessorDEX):
                 f"{self._host()} does not answer {what}: {fault}. Check the network and the exchange's status page, "
                 "then run the command again: it continues where it stopped."
             ) from fault
+
+    def _read(self, kind: str, wanted: type | tuple[type, ...], parse: Callable[[Any], _T], **query: str) -> _T:
+        """The response to a query, parsed."""
+        response = self._info({"type": kind, **query}, wanted)
+        with self._reading(kind):
+            return parse(response)
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:

@@ -7,8 +7,10 @@ from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
+import pandas as pd
+
 from engine.errors import truncate
-from engine.live.orders import Market, OrderRequest, OrderResult
+from engine.live.orders import Fill, Market, OrderRequest, OrderResult
 from engine.live.refusals import Refusal, classify
 
 #: Significant figures of a price, and its decimals for a size of none.
@@ -44,14 +46,44 @@ def read_market(entry: Mapping[str, Any], context: Mapping[str, Any]) -> Market 
     if entry.get("isDelisted") or not mid > 0.0 or type(decimals) is not int or not 0 <= decimals <= PRICE_DECIMALS:
         return None
     oracle, mode = number(context.get("oraclePx")), entry.get("marginMode")
+    seen = observed(context)
+    low, high = seen["impact_bid"], seen["impact_ask"]
     return Market(
         entry["name"],
         mid,
+        low if 0.0 < low <= high else None,
+        high if 0.0 < low <= high else None,
         oracle=oracle if oracle > 0.0 else math.nan,
         sz_decimals=decimals,
         max_leverage=leverage if leverage >= 1.0 else None,
         cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
     )
+
+
+def read_contexts(
+    response: Any,
+) -> tuple[dict[str, Any], list[tuple[dict[str, Any], dict[str, Any]]]]:
+    """The table of a ``metaAndAssetCtxs`` for the SDK, and entry and context of every coin that has a name.
+
+    One coin may lack anything; LookupError, TypeError or ValueError where none can be read.
+    """
+    meta, contexts = response
+    pairs = [
+        (entry if isinstance(entry, dict) else {}, context if isinstance(context, dict) else {})
+        for entry, context in zip(meta["universe"], contexts, strict=True)
+    ]
+    named = [(entry, context) for entry, context in pairs if isinstance(entry.get("name"), str)]
+    if not any(number(context.get("oraclePx")) > 0.0 for _, context in named):
+        raise ValueError("no coin has a name and an oraclePx")
+    # The index of a coin is its asset id, and the SDK reads the lots of all: entries that lack either stay.
+    universe = [{"name": f"?{at}", "szDecimals": 0, **entry} for at, (entry, _) in enumerate(pairs)]
+    return {**meta, "universe": universe}, named
+
+
+def best_quotes(book: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """Best bid and ask of an ``l2Book``, USD; None for an empty side."""
+    bids, asks = book["levels"]
+    return tuple(float(side[0]["px"]) if side else None for side in (bids, asks))
 
 
 def observed(context: Mapping[str, Any]) -> dict[str, float]:
@@ -83,6 +115,29 @@ def parse_results(response: dict[str, Any], orders: Sequence[OrderRequest]) -> l
     except (KeyError, TypeError, ValueError):
         return [OrderResult(order.cloid, "unknown", reason=f"unreadable: {truncate(response)}") for order in orders]
     return [_parse_status(status, order) for status, order in pairs]
+
+
+def refusal_text(response: dict[str, Any]) -> str:
+    """Why an action was refused; ``""`` where it was not."""
+    return "" if response.get("status") == "ok" else str(response.get("response", response))
+
+
+def read_fill(row: Mapping[str, Any], time: pd.Timestamp) -> Fill:
+    """A fill of the account's history."""
+    units = float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0)
+    return Fill(row.get("cloid"), str(row["coin"]), units, float(row["px"]), float(row["fee"]), time)
+
+
+def read_status(response: Mapping[str, Any], order: OrderRequest) -> OrderResult:
+    """What became of an order that the exchange knows; ``unknown`` while it rests."""
+    status, details = str(response["status"]), response["order"]
+    done = float(details["origSz"]) - (0.0 if status == "filled" else float(details["sz"]))
+    if status == "open":
+        return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
+    if done <= 0.0 or status.lower().endswith("rejected"):
+        return OrderResult(order.cloid, "rejected", reason=status)
+    units = round(math.copysign(done, order.units), 8)
+    return OrderResult(order.cloid, "filled", units, reason="" if status == "filled" else status)
 
 
 def _parse_status(status: Any, order: OrderRequest) -> OrderResult:
