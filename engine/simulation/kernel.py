@@ -1202,7 +1202,7 @@ def rename_nb(orders, rolls, indptr, coins, weights, listed, out_indptr, out_coi
                             continue
                         steps = 0
                         while steps < N and (not listed[d, orders[r, i]] or taken[orders[r, i]] == stamp):
-                            i = i + 1 if i + 1 < N else 0
+                            i = (i + 1) % N
                             steps += 1
                         if steps == N:
                             continue

@@ -126,13 +126,22 @@ def null_books(
     rolled = _led(renamed(tail, same, listed[first:], shifts), len(values) - first, first)
     flipped = SparseWeights(own.indptr, own.coins, -own.weights)
     table = backtest_many(panel, SparseWeights.joined([own, flipped, permuted, rolled]), decisions, config)
+    assert isinstance(table, pd.DataFrame)
     sharpe = table["sharpe"].to_numpy()
     if not np.isfinite(sharpe[0]):
         raise DataError("The book has no Sharpe ratio, so there is nothing to compare nulls with.")
     nulls = sharpe[2 : 2 + replicates], sharpe[2 + replicates :]
     chooses = moved >= LEAST_MOVED and (np.nan_to_num(values) != 0.0).any(axis=0).sum() > 1
-    p_values = [p_value(sharpe[0], null) for null in nulls]
-    return NullBooks(float(sharpe[0]), float(sharpe[1]), *nulls, *p_values, moved, PERMUTED if chooses else ROLLED)
+    return NullBooks(
+        sharpe=float(sharpe[0]),
+        flipped=float(sharpe[1]),
+        permuted=nulls[0],
+        rolled=nulls[1],
+        p_permuted=p_value(sharpe[0], nulls[0]),
+        p_rolled=p_value(sharpe[0], nulls[1]),
+        moved_frac=moved,
+        decides=PERMUTED if chooses else ROLLED,
+    )
 
 
 def p_value(observed: float, null: np.ndarray) -> float:
