@@ -157,9 +157,16 @@ def checks_table(
         Other words for outcomes: ``{"not computed": "skipped"}``.
     overridden : collection of str
         Names of the checks that may fail.
+
+    Returns
+    -------
+    Table
+        Checks that answer a question stand under it.
     """
     from rich.table import Table
     from rich.text import Text
+
+    from engine.checks import QUESTIONS
 
     table = Table(title=Text(title) if title else None, title_justify="left")
     for heading in CHECK_COLUMNS:
@@ -172,19 +179,24 @@ def checks_table(
                 no_wrap=not folded,
                 overflow="fold" if folded else "ellipsis",
             )
+    group = ""
     styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim"}
     for check in checks:
         outcome, style = check.outcome, styles[check.outcome]
         word = {"failed": "FAILED", **(words or {})}.get(outcome, outcome)
         if check.name in overridden and not check.passed:
             word, style = "OVERRIDDEN", "yellow"
-        value = "" if check.value is None else f"{check.value:,.4g}" if abs(check.value) < 1e9 else "endless"
-        sign = {"at least": ">= ", "at most": "<= ", None: ""}[check.rule]
+        if check.group in QUESTIONS and check.group != group:
+            group = check.group
+            table.add_section()
+            under = "meaning" if "meaning" in columns else "result"
+            asked = {heading: QUESTIONS[group] if heading == under else "" for heading in columns}
+            table.add_row(*(asked[heading] for heading in CHECK_COLUMNS if heading in columns), style="bold")
         cells = {
             "check": Text(check.name),
             "meaning": Text(check.label),
-            "value": Text(value),
-            "required": Text("" if check.threshold is None else f"{sign}{check.threshold:,.4g}"),
+            "value": Text(check.value_text),
+            "required": Text(check.required),
             "outcome": Text(word, style=style),
             "result": Text(f"{check.summary}\n-> {check.cure}" if check.cure and not check.passed else check.summary),
         }

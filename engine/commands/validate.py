@@ -14,12 +14,14 @@ from engine.commands.tables import checks_table
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from engine.panel import Panel
     from engine.sweeps.study import Study
     from engine.validation.verdict import Verdict
 
+#: Colours of the words of a verdict.
+WORD_STYLES = {"passed": "green", "refuted": "red", "luck cannot be excluded yet": "yellow", "fragile": "magenta"}
 #: Exit code of ``--strict`` for a verdict that does not pass; 1 is an error, a verdict is none.
 NOT_PASSED = 2
 
@@ -144,21 +146,19 @@ def panel_of(study: Study, config: Path | None, settings: list[str] | None) -> P
     return load_panel(cache_alone(config, settings, refusal) or own.data.cache, own.start, own.end, own.data.coins)
 
 
-def verdict_parts(study: Study, verdict: Verdict) -> list[Table | str]:
-    """What is shown of a verdict."""
+def verdict_parts(study: Study, verdict: Verdict) -> list[RenderableType]:
+    """What is shown of a verdict: its word, the questions with their answers, what it could have seen."""
+    from rich.text import Text
+
     from engine.sweeps.study import PAGE
 
     assert study.folder is not None
+    word = verdict.word
+    title = f"Verdict on {verdict.study}{'  [SYNTHETIC DATA]' if study.record['synthetic'] else ''}"
     return [
-        verdict_table(verdict, bool(study.record["synthetic"])),
+        Text.assemble((word.upper(), f"bold {WORD_STYLES[word]}"), f": {verdict.summary}"),
+        checks_table(verdict.checks, title, ("meaning", "value", "required", "outcome")),
+        *verdict.remarks,
         *(f"NOTE: {note}" for note in verdict.details["notes"]),
-        f"{'PASSED' if verdict.passed else 'NOT PASSED'}. {verdict.summary}",
         f"Page: {study.folder / PAGE}",
     ]
-
-
-def verdict_table(verdict: Verdict, synthetic: bool) -> Table:
-    """The checks, a row each."""
-    label = "  [SYNTHETIC DATA]" if synthetic else ""
-    columns = ("meaning", "value", "required", "outcome")
-    return checks_table(verdict.checks, f"Verdict on {verdict.study}{label}", columns)

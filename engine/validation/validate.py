@@ -22,7 +22,15 @@ from engine.sweeps.study import Study
 from engine.sweeps.trials import TrialCount
 from engine.validation.bootstrap import bootstrap_intervals
 from engine.validation.checks import VERDICT, checks_of
-from engine.validation.evidence import ValidationInputs, alpha, familywise, overfitting, trial_figures, walk_forwards
+from engine.validation.evidence import (
+    ValidationInputs,
+    alpha,
+    familywise,
+    overfitting,
+    power,
+    trial_figures,
+    walk_forwards,
+)
 from engine.validation.reruns import attempt, neighbours
 from engine.validation.statistics import (
     annualisation,
@@ -72,7 +80,14 @@ def validate(
         check_name("threshold", name, VERDICT)
     limits = {**GateFile.read().verdict, **(thresholds or {})}
     inputs = ValidationInputs(study, study.best("sharpe"), panel, trials, seed)
-    report = progress or (lambda done, total, what: None)
+    return judge(inputs, limits, progress or (lambda done, total, what: None))
+
+
+def judge(
+    inputs: ValidationInputs, thresholds: Mapping[str, float], report: Callable[[int, int, str], object]
+) -> Verdict:
+    """The verdict on a set; thresholds of every check, progress as in :func:`validate`."""
+    study, panel = inputs.study, inputs.panel
     parts: list[tuple[str, str, Callable[[], Any]]] = [
         ("winner", "the winner", lambda: _winner(inputs)),
         ("trials", "trials", lambda: trial_figures(inputs)),
@@ -92,6 +107,7 @@ def validate(
         report(number, len(parts), words)
         details[name] = attempt(work)
     report(len(parts), len(parts), "done")
+    details["power"] = attempt(lambda: power(details["familywise"], details["pbo"], inputs.returns))
     details["notes"] = _notes(inputs)
     digests = {
         "study": hashlib.sha256(to_json(study.record).encode()).hexdigest(),
@@ -99,7 +115,7 @@ def validate(
         "panel": None if panel is None else panel.digest,
         "code": code_digest(),
     }
-    return Verdict(str(study.record["name"]), tuple(checks_of(VERDICT, details, limits)), details, digests)
+    return Verdict(str(study.record["name"]), tuple(checks_of(VERDICT, details, thresholds)), details, digests)
 
 
 def _winner(inputs: ValidationInputs) -> dict[str, Any]:

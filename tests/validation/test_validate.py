@@ -509,7 +509,9 @@ def test_the_command(
     assert run("grid", *cache) == 0
     shown = capsys.readouterr().out
     verdict = load_verdict(folder)
-    assert "SYNTHETIC DATA" in shown and "NOT PASSED. " in shown and verdict.summary in " ".join(shown.split())
+    assert "SYNTHETIC DATA" in shown and verdict.word.upper() in shown
+    assert f"{verdict.word.upper()}: {verdict.summary}" in " ".join(shown.split())
+    assert verdict.remarks[0] in " ".join(shown.split()) and "Is the best better than luck?" in shown
     assert "run again as recorded" in shown
     assert by_name(verdict)["reproduced"].passed and verdict.digests["data"] == verdict.digests["panel"] == panel.digest
     assert load_study(folder).folder == folder  # still a sweep folder
