@@ -6,7 +6,7 @@ Amounts are shown from the account's point of view: costs are negative, so the r
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -215,32 +215,22 @@ def signed(record: Mapping[str, Any], name: str) -> float:
 
 def tiles(record: Mapping[str, Any]) -> list[Tile]:
     """The row of figures."""
-    start = figure(record, "equity_start_usd")
-    gross = figure(record, "price_pnl_usd") / start
-    texts = [
-        (
-            "total_return",
-            "net return",
-            percent(figure(record, "total_return")),
-            "end equity / start equity - 1, after all costs",
-        ),
-        ("gross_return", "gross return", percent(gross), "price profit / start equity, before all costs"),
-        ("cagr", "CAGR", percent(figure(record, "cagr")), "daily returns, a year of 365 days"),
-        ("sharpe", "Sharpe", ratio(figure(record, "sharpe")), "mean / standard deviation of daily returns * sqrt(365)"),
-        ("volatility", "volatility", percent(figure(record, "volatility")), "of daily returns, a year of 365 days"),
-        ("max_drawdown", "max drawdown", percent(figure(record, "max_drawdown")), "on hourly marks"),
-        (
-            "turnover_daily",
-            "turnover / decision",
-            percent(figure(record, "turnover_daily")),
-            "mean of traded notional / equity",
-        ),
-        ("equity_end_usd", "end equity", f"{usd(figure(record, 'equity_end_usd'))} USD", "after the last hour"),
-    ]
-    return [
-        Tile(name, label, text, gross if name == "gross_return" else figure(record, name), hint)
-        for name, label, text, hint in texts
-    ]
+    gross = figure(record, "price_pnl_usd") / figure(record, "equity_start_usd")
+    rows: tuple[tuple[str, str, Callable[[float], str], str], ...] = (
+        ("total_return", "net return", percent, "end equity / start equity - 1, after all costs"),
+        ("gross_return", "gross return", percent, "price profit / start equity, before all costs"),
+        ("cagr", "CAGR", percent, "daily returns, a year of 365 days"),
+        ("sharpe", "Sharpe", ratio, "mean / standard deviation of daily returns * sqrt(365)"),
+        ("volatility", "volatility", percent, "of daily returns, a year of 365 days"),
+        ("max_drawdown", "max drawdown", percent, "on hourly marks"),
+        ("turnover_daily", "turnover / decision", percent, "mean of traded notional / equity"),
+        ("equity_end_usd", "end equity", lambda value: f"{usd(value)} USD", "after the last hour"),
+    )
+    row = []
+    for name, label, write, hint in rows:
+        value = gross if name == "gross_return" else figure(record, name)
+        row.append(Tile(name, label, write(value), value, hint))
+    return row
 
 
 def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
