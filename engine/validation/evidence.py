@@ -54,6 +54,7 @@ class ValidationInputs:
     panel: Panel | None
     trials: TrialCount | None
     seed: int = 0
+    search_nulls: int = 0
 
     @cached_property
     def rerun(self) -> Rerun:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, SparseWeights, Study, backtest, decisions_of, sweep, weight_matrix
+from engine import Panel, SparseWeights, Study, backtest, decisions_of, sweep, validate, weight_matrix
 from engine.errors import DataError
 from engine.validation import null_books as nulls
 from helpers.studies import Noise, market
@@ -110,3 +110,8 @@ def test_a_whole_search_is_compared_with_searches_over_exchanged_coins(study: St
     assert max(group.best(same) for group in groups if group) == pytest.approx(found.sharpe, rel=1e-9)
     noise = sweep(panel, Noise, {"seed": list(range(8))})
     assert nulls.null_search(noise, panel, replicates=30).p_value > 0.05
+    verdict = validate(study, panel, search_nulls=40)
+    said = verdict.details["null_search"]
+    assert (said["p_value"], said["sharpe"], said["replicates"]) == (found.p_value, found.sharpe, 40)
+    assert sum(said["null"]["counts"]) == 40 and said["summary"] in verdict.details["notes"]
+    assert any("No panel was given" in note for note in validate(study, None, search_nulls=5).details["notes"])
