@@ -81,6 +81,8 @@ class OrderExecutor:
         Called before every request; a text stops all orders.
     closes_all : bool
         Whether what is left under the minimum notional is missing, too.
+    announce : callable
+        Called with a text before what takes long.
     """
 
     reconciler: Reconciler
@@ -90,6 +92,7 @@ class OrderExecutor:
     leverage: int
     guard: Callable[[], str]
     closes_all: bool
+    announce: Callable[[str], object]
 
     notes: list[str] = field(default_factory=list)
     progress: defaultdict[str, CoinProgress] = field(default_factory=lambda: defaultdict(CoinProgress))
@@ -387,7 +390,7 @@ class OrderExecutor:
             if stop := self.guard():
                 self.stopped = stop
                 return
-            for coin, refusal in set_leverages(self.dex, self.journal, state, wanted).items():
+            for coin, refusal in set_leverages(self.dex, self.journal, state, wanted, self.announce).items():
                 self.progress[coin].set(Reason.LEVERAGE_REFUSED, refusal)
                 if Refusal.FATAL in classify(refusal):
                     self.stopped = refusal
