@@ -188,7 +188,7 @@ class Session:
     def _leverage_to_set(
         self, plan: Plan, state: AccountState, markets: Mapping[str, Market]
     ) -> list[tuple[Market, int]]:
-        opened = [markets[goal.coin] for goal in plan.goals if goal.phase == 1 and goal.sized]
+        opened = [markets[order.coin] for order in plan.orders if order.grows]
         return leverage_to_set(self.dex, self.journal, state, opened, self.strategy.leverage)
 
     def accept_equity(self) -> tuple[float, float]:
@@ -258,8 +258,9 @@ class Session:
         if self.accepts_equity:
             self._accept_equity(state, at)
         goals = self.journal.state.unfinished(instant, self.strategy.key)
-        continued = goals is not None
-        if goals is None:
+        # With a quote that is back a new plan is made; it doubles nothing, for what was done is known.
+        continued = goals is not None and all(goal.sized or goal.coin not in markets for goal in goals)
+        if goals is None or not continued:
             plan = self._plan(state, markets, at)
             goals = plan.goals
         if broken := self._breaches(state, markets, at, goals, plan):

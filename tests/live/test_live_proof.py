@@ -15,7 +15,9 @@ from helpers.effort import some
 from helpers.hyperliquid_faults import REJECTS
 from helpers.live_world import Run, World
 
-pytestmark = pytest.mark.slow
+#: A process that is killed closes nothing; here it is an exception in a process that goes on.
+KILLED_SOCKETS = "ignore:Exception ignored.*socket:pytest.PytestUnraisableExceptionWarning"
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(KILLED_SOCKETS)]
 
 COINS = ("BTC", "ETH", "DOGE", "RLB")
 #: Of the transport: (kind, whether the request took effect).
