@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from engine.panel import Coin as Coin
     from engine.panel import Panel as Panel
     from engine.runs import Run as Run
+    from engine.runs import backtest as backtest
     from engine.runs import load_run as load_run
-    from engine.simulation.backtest import backtest as backtest
     from engine.simulation.backtest import decisions_of as decisions_of
     from engine.simulation.batch import backtest_many as backtest_many
     from engine.simulation.result import Result as Result
@@ -75,7 +75,7 @@ _HOMES = {
     "UnreachableError": "engine.errors",
     "Verdict": "engine.validation.verdict",
     "WeightsError": "engine.errors",
-    "backtest": "engine.simulation.backtest",
+    "backtest": "engine.runs",
     "backtest_many": "engine.simulation.batch",
     "decisions_of": "engine.simulation.backtest",
     "load_panel": "engine.data.panel_loader",

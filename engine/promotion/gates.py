@@ -17,10 +17,12 @@ import numpy as np
 import pandas as pd
 
 from engine.checks import Check, Measurement
+from engine.data.holdout import Holdout
 from engine.errors import ConfigError, DataError
 from engine.lookahead.audit import audit
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, sweep_of
+from engine.promotion.holdout import sealed_result
 from engine.provenance import files_digest
 from engine.simulation.backtest import trade_rows
 from engine.simulation.capacity import capacity
@@ -34,6 +36,8 @@ from engine.validation.verdict import check_to_json
 
 #: A decision could be traded when coins that were tradable then carry this part of the gross.
 COVERED = 0.9
+#: The gate that is there only where days are sealed.
+HOLDOUT = "holdout"
 
 
 @dataclass(frozen=True)
@@ -87,8 +91,16 @@ class Examination:
 class _Examined:
     """A candidate under examination; every part is computed once, when a gate first needs it."""
 
-    def __init__(self, candidate: Candidate, panel: Panel, account_usd: float, report: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        candidate: Candidate,
+        panel: Panel,
+        account_usd: float,
+        report: Callable[[str], object],
+        holdout: Holdout | None = None,
+    ) -> None:
         self.candidate, self.panel, self.account_usd, self.report = candidate, panel, account_usd, report
+        self.holdout = holdout
         # A study of the one set, so that it is run again by the same code as the winner of a sweep.
         record = {
             "oracles": [{"path": candidate.oracle}],
@@ -110,6 +122,7 @@ class _Examined:
                 "capacity": self._capacity,
                 "run": self._run,
                 "causality": self._causality,
+                "holdout": self._sealed,
             }
         )
 
@@ -123,7 +136,9 @@ class _Examined:
         """Every trial of the oracles of the run and its sweep, and of the oracles inside them."""
         own = self.rerun.study.record
         records = [own] if isinstance(self.sweep, dict) else [own, self.sweep[0].record]
-        return count_trials(self.candidate.reports, [path for record in records for path in families_of(record)])
+        since = None if isinstance(self.sweep, dict) else self.sweep[0].record.get("ledger")
+        paths = [path for record in records for path in families_of(record)]
+        return count_trials(self.candidate.reports, paths, since)
 
     @cached_property
     def _inputs(self) -> ValidationInputs:
@@ -158,6 +173,12 @@ class _Examined:
         # An oracle that weighs nothing where nothing can be traded must not look well served.
         market = tradable[rows].sum(axis=1) >= 0.5 * np.maximum(listed[rows].sum(axis=1), 1)
         return np.where(wanted.any(axis=1), could, market)
+
+    def _sealed(self) -> Mapping[str, Any]:
+        """What the sealed days gave."""
+        if self.holdout is None:
+            raise DataError("No days are sealed.")
+        return sealed_result(self.candidate, self.holdout, self.ledger)
 
     def _capacity(self) -> dict[str, Any]:
         """Figures of the account at its stated size, with the venue's impact."""
@@ -230,7 +251,17 @@ def _volume(details: Details) -> Measurement:
     )
 
 
-#: In the order in which they are read.
+def _sealed(details: Details) -> Measurement:
+    result = details("holdout")
+    low, high = result["expected"]["sharpe"]
+    return Measurement(
+        result["share_below"],
+        f"On {result['sealed']['days']:,} sealed days the Sharpe ratio was {result['sealed']['sharpe']:.2f}, where the "
+        f"days before let expect {low:.2f} to {high:.2f}.",
+    )
+
+
+#: In the order in which they are read; the last only where days are sealed.
 GATES: Mapping[str, CheckType] = {
     "reproduced": CHECK_TYPES["reproduced"],
     "days": CheckType("days of the run", "data", "at least", _days),
@@ -243,6 +274,7 @@ GATES: Mapping[str, CheckType] = {
     "capacity": CheckType("Sharpe ratio at the account's size", "fragile", "at least", _capacity),
     "volume_share": CheckType("part of an hour's volume", "fragile", "at most", _volume),
     "liquidation": CHECK_TYPES["liquidation"],
+    HOLDOUT: CheckType("part of what was expected that is worse than the sealed days", "luck", "at least", _sealed),
 }
 
 
@@ -252,6 +284,7 @@ def examine(
     thresholds: Mapping[str, float],
     account_usd: float,
     progress: Callable[[int, int, str], object] | None = None,
+    holdout: Holdout | None = None,
 ) -> Examination:
     """Put a candidate before every gate.
 
@@ -267,6 +300,8 @@ def examine(
         Size of the account it is meant for.
     progress : callable, optional
         Called with (done, total, what is being done).
+    holdout : Holdout, optional
+        Days that are sealed; without any there is no gate for them.
 
     Raises
     ------
@@ -277,13 +312,14 @@ def examine(
         raise ConfigError(f"--account {account_usd:g} is not accepted: write USD above 0.")
     gates: list[Check] = []
     report = progress or (lambda *_: None)
-    examined = _Examined(candidate, panel, account_usd, lambda what: report(len(gates), len(GATES), what))
-    report(0, len(GATES), "running it again")
+    asked = {name: gate for name, gate in GATES.items() if name != HOLDOUT or holdout is not None}
+    examined = _Examined(candidate, panel, account_usd, lambda what: report(len(gates), len(asked), what), holdout)
+    report(0, len(asked), "running it again")
     base = examined.rerun.base
-    for name, gate in GATES.items():
-        report(len(gates), len(GATES), gate.label)
+    for name, gate in asked.items():
+        report(len(gates), len(asked), gate.label)
         gates.append(gate.check(name, examined.details, thresholds[name]))
-    report(len(GATES), len(GATES), "done")
+    report(len(asked), len(asked), "done")
     rows, _ = trade_rows(pd.DatetimeIndex(base.weights.index), panel, candidate.config)
     study = None if isinstance(examined.sweep, dict) else examined.sweep[0]
     trials = max(examined.ledger.total, 1 if study is None else len(study))

@@ -22,8 +22,8 @@ from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan
 from engine.sweeps.results import Results, sweep_folder
-from engine.sweeps.study import RECORD, Study
-from engine.sweeps.trials import record_trials
+from engine.sweeps.study import NOT_COUNTED, RECORD, Study
+from engine.sweeps.trials import ledger_state, record_trials
 
 Progress = Callable[[int, int, str], None]
 
@@ -103,13 +103,15 @@ def sweep(
                 report(count, len(plan.keys), what)
                 if parent is not None and count - counted >= counted // 8:
                     # So that a sweep that is killed has nearly all of its trials in the ledger, at little cost.
-                    _count(plan, results, folder.name, parent)
+                    _count(plan, results, folder.name, parent, panel)
                     counted = count
         finally:
             if parent is not None:
-                _count(plan, results, folder.name, parent)
+                _count(plan, results, folder.name, parent, panel)
         record = plan.record(panel, folder.name if parent else name or plan.name, created, reused)
-        study = results.assemble({**record, "note": note}, plan.grid)
+        ledger = None if parent is None else ledger_state(parent)
+        notes = list(panel.notes) if parent is not None else [*panel.notes, NOT_COUNTED]
+        study = results.assemble({**record, "note": note, "notes": notes, "ledger": ledger}, plan.grid)
     return study if parent is not None else replace(study, folder=None)
 
 
@@ -124,12 +126,12 @@ def _outdated(folder: Path) -> str:
     return f"The results that were in {folder} are of another engine version ({code[:12]}): they were computed anew."
 
 
-def _count(plan: Plan, results: Results, source: str, reports: Path) -> None:
+def _count(plan: Plan, results: Results, source: str, reports: Path, panel: Panel) -> None:
     """Count in the ledger every set that has a result by now."""
     families = [(path, np.flatnonzero(plan.families == family)) for family, path in enumerate(plan.kinds)]
     for path, rows in [*families, *plan.inner.items()]:
         if (ran := rows[results.ran[rows]]).size:
-            record_trials(reports, path, source, plan.trial_keys[ran], results.sharpe[ran])
+            record_trials(reports, path, source, plan.trial_keys[ran], results.sharpe[ran], panel)
 
 
 @contextmanager

@@ -201,6 +201,8 @@ def trial_figures(inputs: ValidationInputs) -> dict[str, Any]:
     daily = daily[np.isfinite(daily)]
     own = TrialCount(len(inputs.study), float(daily.std(ddof=1)) if len(daily) > 1 else 0.0)
     ledger = own if inputs.trials is None else inputs.trials
+    if ledger.broken:
+        raise DataError(ledger.broken)
     # The larger of both, so that a ledger full of trials that are all alike does not lower the bar.
     spread = np.nanmax([own.sharpe_sd_daily, ledger.sharpe_sd_daily])
     judged = TrialCount(max(own.total, ledger.total), float(spread))
@@ -369,7 +371,9 @@ def _plateau(inputs: ValidationInputs) -> dict[str, Any]:
 def _notes(inputs: ValidationInputs) -> list[str]:
     """What a reader of the verdict should know of what it was made from."""
     named = attempt(lambda: inputs.rerun.notes)
-    notes = list(named) if isinstance(named, tuple) else []
+    notes = [*inputs.study.record.get("notes", ()), *(named if isinstance(named, tuple) else ())]
+    notes += [] if inputs.panel is None else [note for note in inputs.panel.notes if note not in notes]
+    notes += [] if inputs.trials is None else inputs.trials.notes
     if inputs.trials is None:
         notes.append(
             "No ledger of trials was given: the deflated Sharpe ratio counts the sets of this study only, and "

@@ -174,6 +174,7 @@ def _page(panel: Panel, pairs: Sequence[Pair], lags: int, tb: int, file: str | N
             file=None if file is None else Path(file).name,
             made_up=file is None,
             synthetic=panel.synthetic,
+            notes=panel.notes,
             knows=(NEXT_DAY, NEXT_MONTH, NOISE),
             pair=pair,
             pairs=pairs,
