@@ -228,7 +228,7 @@ def count_trials(reports: Path, families: Sequence[str], since: Mapping[str, Any
     first = own.drop_duplicates("key", keep="first")
     last = own.drop_duplicates("key", keep="last")
     books = set(own.loc[own["key"] != own["book"], "book"])
-    alone = (first["key"] == first["book"]) & first["book"].isin(books)
+    alone = (first["book"] != 0) & (first["key"] == first["book"]) & first["book"].isin(books)
     first, last = first[~alone], last[~last["key"].isin(first.loc[alone, "key"])]
     sharpe = last["sharpe_daily"].to_numpy(dtype=np.float64)
     sharpe = sharpe[np.isfinite(sharpe)]
