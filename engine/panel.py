@@ -270,6 +270,13 @@ class Panel:
             state.update(values.data)
         return state.hexdigest()
 
+    @property
+    def span(self) -> dict[str, str | int]:
+        """First and last instant (ISO 8601), hours and number of coins, as records keep them."""
+        index = self.index
+        ends = {"start": index[0].isoformat(), "end": index[-1].isoformat()}
+        return {**ends, "hours": len(index), "coins": len(self.coins)}
+
     def frame(self, name: str) -> pd.DataFrame:
         """A field (or ``"tradable"``) as a DataFrame view: instants x coins."""
         values = self.tradable if name == "tradable" else self.values(name)

@@ -206,7 +206,6 @@ def save_run(
 
 def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str, Any]:
     """Content of run.json."""
-    index = result.panel.index
     return {
         "schema": SCHEMA,
         "name": name,
@@ -214,12 +213,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
         "synthetic": result.panel.synthetic,
         "origin": asdict(origin),
         "config": result.config.to_dict(),
-        "span": {
-            "start": index[0].isoformat(),
-            "end": index[-1].isoformat(),
-            "hours": len(index),
-            "coins": len(result.panel.coins),
-        },
+        "span": result.panel.span,
         "digests": {
             "config": result.config.digest,
             "data": result.panel.digest,

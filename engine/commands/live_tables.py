@@ -92,3 +92,18 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             weight = "" if held["weight"] is None else f", {held['weight']:+.2%}"
             lines.append(f"  {coin}: {held['units']:+,.8g} at {held['price']:,.6g} USD{weight}")
     return lines
+
+
+def log_lines(orders: list[dict[str, Any]]) -> list[str]:
+    """The orders of a journal, a line each."""
+    lines = []
+    for order in orders:
+        side, size = ("buy" if order["units"] > 0.0 else "sell"), abs(order["units"])
+        line = f"{order['time'][:19]}  {order['coin']}  {side} {size:,.8g}, limit {order['limit_price']:,.6g}"
+        line += f": {order['status']}"
+        if order["status"] == "filled":
+            price = "" if order["price"] is None else f" at {order['price']:,.6g} USD"
+            fee = "" if order["fee_usd"] is None else f", fee {order['fee_usd']:,.4f} USD"
+            line += f" {abs(order['filled_units']):,.8g}{price}{fee}"
+        lines.append(line + (f" ({order['reason']})" if order["reason"] else ""))
+    return lines

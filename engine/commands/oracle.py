@@ -75,15 +75,8 @@ def check_command(
 
 def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str, Any]:
     """What was examined, for the JSON of both commands."""
-    return {
-        "path": path,
-        "parameters": parameters,
-        "synthetic": panel.synthetic,
-        "start": panel.index[0].isoformat(),
-        "end": panel.index[-1].isoformat(),
-        "coins": len(panel.coins),
-        "notes": list(panel.notes),
-    }
+    span = {name: panel.span[name] for name in ("start", "end", "coins")}
+    return {"path": path, "parameters": parameters, "synthetic": panel.synthetic, **span, "notes": list(panel.notes)}
 
 
 @oracle_app.command("report")

@@ -20,7 +20,7 @@ import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, UNIT, clock_error_bounds, least_error
 from engine.data.api_client import install_429_hook, sdk_request
-from engine.errors import LiveError, UnreachableError
+from engine.errors import LiveError, UnreachableError, join_first
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
 from engine.live.hyperliquid_format import parse_results, tick_price
@@ -95,12 +95,20 @@ class HyperLiquidDEX(PredecessorDEX):
         return f"{self.network}-{self.address[:10].lower()}"
 
     def warnings(self) -> list[str]:
-        """That this machine's clock is wrong, or that an agent wallet expires within two weeks."""
+        """That this machine's clock is wrong, orders rest, or that an agent wallet expires within two weeks."""
         warnings = []
         if abs(error := self.clock_error_seconds()) > CLOCK_SECONDS:
             warnings.append(
                 f"this machine's clock is {abs(error):,.0f} s {'ahead of' if error > 0 else 'behind'} the exchange's: "
                 "let it follow a time server"
+            )
+        resting = self._info({"type": "openOrders", "user": self.address}, list)
+        with self._reading("openOrders"):
+            coins = sorted({str(order["coin"]) for order in resting})
+        if resting:
+            warnings.append(
+                f"{len(resting)} orders of somebody else rest on the account, for {join_first(coins)}: a run's own "
+                "never rest, and one that fills moves the book"
             )
         credentials, own = self._load_credentials(), self._own_address()
         if not credentials.account_address or credentials.account_address.lower() == own:
@@ -179,8 +187,7 @@ class HyperLiquidDEX(PredecessorDEX):
             equity = float(state["marginSummary"]["accountValue"])
             if self._mode in UNIFIED:
                 spot = self._info({"type": "spotClearinghouseState", "user": address}, dict)
-                balance = sum(float(item["total"]) for item in spot["balances"] if item["coin"] == "USDC")
-                equity = balance + sum(float(position["unrealizedPnl"]) for position in positions)
+                equity = sum(float(item["total"]) for item in spot["balances"] if item["coin"] == "USDC")
             return AccountState(equity, units, _instant(state["time"]), prices)
 
     def markets(self) -> Mapping[str, Market]:

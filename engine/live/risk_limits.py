@@ -177,7 +177,7 @@ def refuse(broken: Sequence[str], what: str) -> None:
         raise LimitError(
             f"{what}: no order was sent, because of the limit {'; '.join(broken)}. Check the account and the market. "
             "If they are as intended, raise the limit in the spec (a new promotion) or, for a weights file, with "
-            "--limit; after a deposit or a withdrawal run `hlbt live run SPEC --execute --accept-equity` once."
+            "--limit; after a deposit or a withdrawal `hlbt live accept-equity SPEC`, or --accept-equity once."
         )
 
 

@@ -20,9 +20,9 @@ from engine.live.spec import load_live_oracle, read_spec
 from engine.oracles.base import Oracle, call_fetch_weights, weight_matrix
 from engine.oracles.fixed_weights import FixedWeights
 from engine.panel import Panel
-from engine.simulation.backtest import decisions_of
+from engine.simulation.backtest import check_schedule, decisions_of
 from engine.simulation.overlays import describe_overlays, traded_weights
-from engine.weights import check_gross, read_weights, validate_row, validate_weights
+from engine.weights import check_any_value, check_gross, read_weights, validate_row, validate_weights
 
 
 class TargetProvider:
@@ -206,17 +206,24 @@ def from_spec(path: Path, cache: str | None) -> Strategy:
 def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:
     """The newest row of a weights file that is not later than the decision of `now`.
 
+    The whole file must be one that a backtest takes.
+
     Raises
     ------
     LimitError
         When the row is older than ``limits.weights_age_hours``.
     WeightsError
-        When there is none.
+        When there is none, or for what a backtest refuses.
     """
-    frame = read_weights(path)
-    if frame.empty:
-        raise WeightsError(f"Weights file {path} has no row.")
-    oracle = FixedWeights(frame)
+    try:
+        oracle = FixedWeights(read_weights(path))
+        check_any_value(oracle.frame)
+        check_schedule(oracle.decisions, config)
+        if config.execution.target_volatility == 0.0:  # else it takes market data, and the row that is traded counts
+            traded = traded_weights(oracle.frame.to_numpy(), oracle.decisions, cast(Panel, None), config)
+            check_gross(traded, oracle.decisions, config.account.max_gross, describe_overlays(config))
+    except WeightsError as error:
+        raise WeightsError(str(error) if str(path) in str(error) else f"Weights file {path}: {error}") from error
     decision = trade_instant(now, config) - config.execution.delay_hours * HOUR
     rows = oracle.decisions[oracle.decisions <= decision]
     if not len(rows):

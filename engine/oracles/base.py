@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import sys
 import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -374,8 +375,9 @@ def made_by(weights: pd.DataFrame) -> tuple[list[str], str, dict[str, Any]]:
 def path_of(kind: type[Oracle]) -> str:
     """``module:Class`` of a class, or ``file.py:Class`` of one that was loaded from a file."""
     module = kind.__module__
-    if module.startswith(FILE_MODULE):
-        module = Path(os.path.relpath(inspect.getfile(kind))).as_posix()
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if module.startswith(FILE_MODULE) and file:
+        module = Path(os.path.relpath(file)).as_posix()
     return f"{module}:{kind.__qualname__}"
 
 

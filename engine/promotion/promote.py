@@ -14,8 +14,10 @@ from engine.live.risk_limits import Limits, parse_limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, check_current, read_candidate
-from engine.promotion.gates import Examination, GateFile, check_gate, gates_to_json
+from engine.promotion.gates import Examination, gates_to_json
 from engine.provenance import code_digest, versions
+from engine.validation.checks import GATES
+from engine.validation.thresholds import GateFile, check_name
 
 #: Room of the gross limit over the run's own gross, where the limit would be below that.
 HEADROOM = 1.1
@@ -38,7 +40,7 @@ def overrides_of(gates: Sequence[str], reasons: Sequence[str]) -> tuple[Override
         For an unknown gate (the nearest is named), one named twice, or one without a reason.
     """
     for name in gates:
-        check_gate(name, "--override: ")
+        check_name("gate", name, GATES, "--override: ")
     twice = sorted({name for name in gates if gates.count(name) > 1})
     if twice:
         raise ConfigError(f"--override {twice[0]} is given twice. Give one reason that says all.")
@@ -118,7 +120,7 @@ def limits_of(defaults: Mapping[str, Any], assignments: Sequence[str], gross: fl
     return Limits.from_dict({**values, "gross": raised}), [note]
 
 
-def check_name(name: str) -> None:
+def check_spec_name(name: str) -> None:
     """Refuse a name that is not a plain file name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith((".json", ".")):
         raise ConfigError(
@@ -129,7 +131,7 @@ def check_name(name: str) -> None:
 
 def spec_path(folder: Path, name: str, replace: bool) -> Path:
     """Where the spec goes; an existing one is refused unless it is to be replaced."""
-    check_name(name)
+    check_spec_name(name)
     path = folder / f"{name}.json"
     if path.exists() and not replace:
         raise PromotionError(f"{path} is promoted already. Choose another --name, or put this in its place: --replace.")

@@ -12,9 +12,10 @@ from engine.live.spec import StrategySpec, read_spec
 from engine.oracles.loading import bound_parameters, oracle_class
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, changes, digests_now, plain, read_candidate
-from engine.promotion.gates import HOLDOUT, Examination, GateFile
+from engine.promotion.gates import Examination
 from engine.promotion.promote import Override, check_overrides, spec_of
 from engine.sweeps.results import TOP
+from engine.validation.thresholds import GateFile
 
 _PROMOTE_ANEW = "Promote a run anew: hlbt promote RUN --name NAME --replace."
 
@@ -78,9 +79,7 @@ class Renewal:
         differences += _differing("parameter", old.parameters, bound)
         differences += _differing("config key", _flat(old.config.to_dict()), _flat(run.config.to_dict()))
         thresholds = {gate["name"]: gate["threshold"] for gate in old.gates["results"]}
-        # A spec of before there was a seal has no gate for it.
-        asked = {name: value for name, value in self.file.thresholds.items() if name in thresholds or name != HOLDOUT}
-        differences += _differing("threshold of the gate", thresholds, asked)
+        differences += _differing("threshold of the gate", thresholds, self.file.gates)
         if differences:
             listed = "; ".join(dict.fromkeys(differences))
             raise PromotionError(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.reporting.html import percent, ratio, span, templates, write_page
+from engine.reporting.html import percent, ratio, render, span, write_page
 
 _FIGURES: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "sharpe": ("Sharpe ratio", ratio),
@@ -86,15 +86,12 @@ def write_holdout(path: Path, result: Mapping[str, Any]) -> Path:
     DataError
         When it cannot be written.
     """
-    page = (
-        templates()
-        .get_template("holdout.html")
-        .render(
-            result=result,
-            rows=rows_of(result),
-            says=conclusion(result),
-            before=span(result["in_sample"]["start"], result["in_sample"]["end"]),
-            sealed=span(result["sealed"]["start"], result["sealed"]["end"]),
-        )
+    page = render(
+        "holdout.html",
+        result=result,
+        rows=rows_of(result),
+        says=conclusion(result),
+        before=span(result["in_sample"]["start"], result["in_sample"]["end"]),
+        sealed=span(result["sealed"]["start"], result["sealed"]["end"]),
     )
     return write_page(path, page)

@@ -345,10 +345,10 @@ def test_the_kill_switch_and_the_lock_refuse_every_order(world: World, run: Run)
     done = run(world.words("flatten", "book", "--execute"))
     assert done.code == 3
     (world.journals / "KILL").unlink()
-    from engine.live.journal import single_instance
+    from engine.live.state_folder import account_folder, single_instance
 
     label = HyperLiquidDEX(base_url=world.server.url, credentials=world.credentials).label
-    with single_instance(world.journals / f".{label}.lock"):
+    with single_instance(account_folder(label) / "lock"):
         done = run(world.rebalance(BOOK))
         assert done.code == 1 and "Another process" in done.err
     assert not world.server.asked("order")

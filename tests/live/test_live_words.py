@@ -124,6 +124,24 @@ def test_a_paper_account_is_brought_its_hours_before_it_is_flattened(world: Worl
     assert json.loads((world.journals / "momentum-paper.json").read_text())["positions"] == {}
 
 
+def test_a_paper_account_is_not_taken_back_in_time(world: World, run: Run) -> None:
+    """It was told to sync the cache."""
+    spec = momentum_spec(world.folder, world.folder / "cache")
+    start = world.stop_clock()
+    words = world.words("run", spec, "--execute", "--network", "paper")
+    assert run([*words, "--now", start.isoformat()]).code == 0
+    done = run([*words, "--now", (start - pd.Timedelta(days=2)).isoformat()])
+    assert done.code == 1 and "cannot go back to" in done.err and "Sync" not in done.err
+
+
+def test_orders_that_rest_on_the_account_are_named(world: World, run: Run) -> None:
+    assert run(world.rebalance({"BTC": 0.5}, "--json")).json["session_notes"][1:] == []
+    only(client(world.server).order("ETH", True, 0.01, 3_000.0, GTC))
+    words = world.rebalance({"BTC": 0.5}, "--json")
+    for command in (words, [word for word in words if word != "--execute"]):
+        assert "1 orders of somebody else rest on the account, for ETH" in " ".join(run(command).json["session_notes"])
+
+
 @pytest.mark.parametrize("answer", [{}, {"C00": 0.0}])
 def test_an_oracle_that_names_no_coin_wants_none(answer: dict[str, float]) -> None:
     """A coin absent from a row is 0: an empty row had held the book instead."""
