@@ -125,19 +125,25 @@ def read_holdout(cache: Path) -> Holdout | None:
     DataError
         When its file is damaged or was edited: no research goes on over a broken seal.
     """
+    holdout, broken = salvaged(cache)
+    if broken:
+        raise DataError(
+            f"The seal of the holdout is broken, {broken.rstrip('.')}. Nothing is loaded for research over it. Restore "
+            "the file and its .head from a copy, or seal the days again: `hlbt study init --holdout DATE`, which keeps "
+            "on record that it was broken."
+        )
+    return holdout
+
+
+def salvaged(cache: Path) -> tuple[Holdout | None, str]:
+    """What the seal of a cache says, and how it contradicts itself, which is empty for a whole one."""
     chain = read_chain(cache / FILE)
-    broken = chain.broken
     try:
         holdout = holdout_in(chain.records)
     except DataError as error:
-        broken, holdout = broken or f"{cache / FILE}: {error}", None
-    if broken or (chain.records and holdout is None):
-        raise DataError(
-            f"The seal of the holdout is broken, {(broken or str(cache / FILE)).rstrip('.')}. Nothing is loaded for "
-            "research over it. Restore the file and its .head from a copy, or seal the days again: `hlbt study init "
-            "--holdout DATE`, which keeps on record that it was broken."
-        )
-    return holdout
+        return None, chain.broken or f"{cache / FILE}: {error}"
+    lacking = f"{cache / FILE} says of no day that it is sealed" if chain.records and holdout is None else ""
+    return holdout, chain.broken or lacking
 
 
 def write_records(cache: Path, records: Iterable[Mapping[str, Any]]) -> None:

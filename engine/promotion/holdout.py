@@ -16,16 +16,15 @@ from engine.data.holdout import (
     FILE,
     Holdout,
     Opening,
-    holdout_in,
     opened_record,
     read_holdout,
     records_of,
     result_record,
+    salvaged,
     stricter,
     write_records,
 )
 from engine.errors import ConfigError, DataError, HlbtError, PromotionError
-from engine.hash_chain import read_chain
 from engine.oracles.base import weight_matrix
 from engine.oracles.loading import load_oracle
 from engine.panel import Panel
@@ -125,24 +124,24 @@ def seal_days(cache: Path, reports: Path, start: pd.Timestamp, when: str) -> dic
             f"--holdout {show(start)} would leave nothing to work on: the prices of {cache} begin at {show(first)}. "
             "Give a later date."
         )
-    chain = read_chain(cache / FILE)
-    own, ledger = holdout_in(chain.records), _of_ledger(store, reports)
+    own, broken = salvaged(cache)
+    ledger = _of_ledger(store, reports)
     existing = stricter(own, ledger)
     if existing is not None and start != existing.start:
         _check_moved(existing, start)
     already = existing is not None and start == existing.start
     sealed = existing if existing is not None and already else Holdout(start, when, manifest.synthetic)
-    if chain.broken:
+    if broken:
         for path in (cache / FILE, cache / f"{FILE}.head"):
             path.rename(path.with_name(f"{path.name}.broken")) if path.exists() else None
-    if chain.broken or own != sealed:
-        write_records(cache, records_of(sealed, {"replaces": chain.broken} if chain.broken else {}))
+    if broken or own != sealed:
+        write_records(cache, records_of(sealed, {"replaces": broken} if broken else {}))
     if ledger != sealed:
         record_events(reports, records_of(sealed))
     saw, unknown = trials_that_saw(reports, start, manifest.synthetic)
     return {
         "start": start.isoformat(),
-        "already": already and not chain.broken,
+        "already": already and not broken,
         "cache_end": last.isoformat(),
         "hidden_days": max(0, (last - start).days + 1) if last >= start else 0,
         "trials_that_saw": saw,
@@ -285,8 +284,11 @@ def open_holdout(
     """
     key = candidate_key(candidate)
     spending = [opened_record(Opening(candidate.name, key, when, sealed_end))]
-    write_records(cache, spending)
-    record_events(candidate.reports, spending)
+    own, ledger = read_holdout(cache), ledger_holdout(candidate.reports)
+    sealing = records_of(holdout)
+    write_records(cache, spending if own is not None and own.start == holdout.start else [*sealing, *spending])
+    known = ledger is not None and ledger.start == holdout.start
+    record_events(candidate.reports, spending if known else [*sealing, *spending])
     written = read_holdout(cache)
     if written is None or (written.openings[0].key, written.openings[0].when) != (key, when):
         raise PromotionError(

@@ -247,9 +247,7 @@ def count_trials(reports: Path, families: Sequence[str], since: Mapping[str, Any
 
 def trials_that_saw(reports: Path, start: pd.Timestamp, synthetic: bool) -> tuple[int, int]:
     """How many trials of the ledger have data from `start` on, and of how many no span was recorded."""
-    rows = _table(reports).drop_duplicates(["key", "end"])
-    kinds = {record["entry"]: record.get("synthetic") for record in read_chain(_path(reports)).records}
-    rows = rows[[kinds.get(entry) in (synthetic, None) for entry in rows["entry"]]]
+    rows = _of_kind(_table(reports), read_chain(_path(reports)).records, synthetic)
     ends = pd.to_datetime(rows["end"], utc=True)
     return int(rows.loc[ends >= start, "key"].nunique()), int(rows.loc[ends.isna(), "key"].nunique())
 
@@ -259,14 +257,19 @@ def _marks(own: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> tuple[set
     holdout = holdout_in(records)
     if holdout is None:
         return set(), set()
-    kinds = {record["entry"]: record.get("synthetic", holdout.synthetic) for record in records}
-    rows = own[[kinds.get(entry, holdout.synthetic) == holdout.synthetic for entry in own["entry"]]]
+    rows = _of_kind(own, records, holdout.synthetic)
     sealed = max(record["entry"] for record in records if record.get("kind") == SEALED)
     openings = [record["entry"] for record in records if record.get("kind") == OPENED and record["entry"] > sealed]
     opened = min(openings, default=np.inf)
     first = rows.drop_duplicates("key", keep="first")
     late = set(first.loc[first["entry"] > opened, "key"])
     return late, set(rows.loc[pd.to_datetime(rows["end"], utc=True) >= holdout.start, "key"])
+
+
+def _of_kind(rows: pd.DataFrame, records: Iterable[Mapping[str, Any]], synthetic: bool) -> pd.DataFrame:
+    """Trials on real data, or on made-up ones; those of which it is not known are of both."""
+    others = {record["entry"] for record in records if record.get("synthetic", synthetic) != synthetic}
+    return rows[~rows["entry"].isin(others)]
 
 
 def _packed(values: np.ndarray, kind: type) -> str:
