@@ -26,7 +26,7 @@ from engine.errors import DataError, HlbtError, join_first, reason_of
 from engine.oracles.base import made_by, risk_of, weight_matrix
 from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, oracle_code, oracle_sources
 from engine.panel import Panel
-from engine.provenance import code_digest, files_digest, to_json, versions
+from engine.provenance import as_json, code_digest, files_digest, to_json, versions
 from engine.simulation.backtest import backtest as simulate
 from engine.simulation.backtest import decisions_of
 from engine.simulation.metrics import ANNUAL
@@ -235,8 +235,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two records are of the same run, apart from when it was made."""
-    written = json.loads(to_json(new))
-    return {**old, "created": None} == {**written, "created": None}
+    return {**old, "created": None} == {**as_json(new), "created": None}
 
 
 def check_replaceable(folder: Path) -> Mapping[str, Any] | None:

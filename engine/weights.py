@@ -58,7 +58,7 @@ def read_weights(path: str | Path) -> pd.DataFrame:
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 frame = pd.read_csv(path, dtype={"time": str}, index_col=False, skipinitialspace=True)
             header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True).iloc[0].dropna()
-            _check_repeated(list(header))  # pandas renames the second of two columns
+            _check_repeated(list(header), f"Weights file {path} has")  # pandas renames the second of two columns
         else:
             raise WeightsError(f"Weights file {path} is neither .csv nor .parquet. Save it as one of them.")
     except OSError as error:
@@ -244,10 +244,10 @@ def _columns(weights: pd.DataFrame) -> tuple[list[str], np.ndarray]:
     return coins, given
 
 
-def _check_repeated(coins: Sequence[str]) -> None:
+def _check_repeated(coins: Sequence[str], which: str = "The weights have") -> None:
     if len(set(coins)) != len(coins):
         repeated = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
-        raise WeightsError(f"The weights have two columns for {join_first(repeated)}. Keep one.")
+        raise WeightsError(f"{which} two columns for {join_first(repeated)}. Keep one.")
 
 
 def count_books(weights: Weights, decisions: int, coins: int) -> int:

@@ -19,9 +19,9 @@ from engine.commands.live_options import (
 )
 from engine.commands.live_run import (
     RunOptions,
+    failure_alerted,
     load_strategy,
     note_lines,
-    refusal_alerted,
     run_daily,
     run_once,
     session_fields,
@@ -114,7 +114,7 @@ def rebalance_command(
     options = _with_orders(_run_options(account, sync), orders, slippage_bps)
     config = config_of(account.config_file, account.settings)
     limits = Limits.assigned(limit or (), config.account.max_gross)
-    with refusal_alerted(options, weights.stem):
+    with failure_alerted(options, weights.stem):
         strategy = from_weights(weights, config, limits, options.now)
     _confirm(account, orders)
     run_once(strategy, options)

@@ -50,7 +50,7 @@ def load_strategy(path: Path, cache: str | None, options: RunOptions) -> Strateg
     from engine.live.spec import read_spec
     from engine.live.targets import from_spec
 
-    with refusal_alerted(options, path.stem):
+    with failure_alerted(options, path.stem):
         if options.execute and options.venue.network == "mainnet" and read_spec(path).synthetic:
             raise SpecError(
                 f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
@@ -117,12 +117,14 @@ def sync_data(strategy: Strategy, options: RunOptions) -> list[str]:
 
 
 @contextmanager
-def refusal_alerted(options: RunOptions, name: str) -> Iterator[None]:
-    """Alert that a strategy is refused before it has run, for then nothing is traded."""
+def failure_alerted(options: RunOptions, name: str) -> Iterator[None]:
+    """Alert of whatever ends the block by an error: then nothing is traded, or not all."""
     try:
         yield
-    except HlbtError as error:
-        _alert(options, {"strategy": name, "error": str(error), "code": error.exit_code})
+    except BaseException as error:
+        # The text of an error that is not ours might quote anything.
+        text, code = (str(error), error.exit_code) if isinstance(error, HlbtError) else (type(error).__name__, 1)
+        _alert(options, {"strategy": name, "error": text, "code": code})
         raise
 
 
@@ -137,35 +139,27 @@ def _alert(options: RunOptions, message: dict[str, Any]) -> None:
 
 def run_once(strategy: Strategy, options: RunOptions) -> None:
     """Trade, or show what would be traded, and alert of what came of it."""
-    message: dict[str, Any] = {}
-    try:
+    with failure_alerted(options, strategy.name):
         notes = sync_data(strategy, options) if options.sync and options.venue.needs_data(strategy) else []
-        if options.execute:
-            message = _execute(strategy, options, notes)
-        else:
-            _preview(strategy, options, notes)
-    except HlbtError as error:
-        message = {"strategy": strategy.name, "error": str(error), "code": error.exit_code}
-        raise
-    except BaseException as error:
-        # Its text is not ours: it might quote anything.
-        message = {"strategy": strategy.name, "error": type(error).__name__, "code": 1}
-        raise
-    finally:
-        _alert(options, message)
+        if not options.execute:
+            return _preview(strategy, options, notes)
+        message = _execute(strategy, options, notes)
+    _alert(options, message)
 
 
-def _settle(session: Session, options: RunOptions, notes: list[str]) -> None:
-    session.notes += notes
-    session.accept_positions, session.ignore_kill = options.accept_positions, options.ignore_kill
-    session.accepts_equity = options.accept_equity
+@contextmanager
+def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: str) -> Iterator[Session]:
+    with waiting(what), options.venue.open(strategy, options.now) as session:
+        session.notes += notes
+        session.accept_positions, session.ignore_kill = options.accept_positions, options.ignore_kill
+        session.accepts_equity = options.accept_equity
+        yield session
 
 
 def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[str, Any]:
     """Trade and show the outcome; returns the message of an alert."""
     incomplete: IncompleteError | None = None
-    with waiting("Trading ..."), options.venue.open(strategy, options.now) as session:
-        _settle(session, options, notes)
+    with _session(strategy, options, notes, "Trading ...") as session:
         try:
             outcome = session.execute()
         except IncompleteError as error:
@@ -175,7 +169,6 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
         raise incomplete
     return {
         "strategy": strategy.name,
-        "network": options.venue.network,
         "instant": session.instant.isoformat(),
         "equity_usd": session.journal.state.accepted_equities()[-1].equity_usd,
         "orders": len(outcome.results),
@@ -188,20 +181,15 @@ def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
     """Show a plan; raises for the limits that it breaks."""
     from engine.live.risk_limits import refuse
 
-    with waiting("Planning ..."), options.venue.open(strategy, options.now) as session:
-        _settle(session, options, notes)
+    with _session(strategy, options, notes, "Planning ...") as session:
         plan, breached = session.preview()
     if stop := session.kill_text():
         session.notes.append(f"{stop}: nothing would be ordered")
     if options.as_json:
         print_json({**session_fields(session), **plan.to_dict(), "executed": False, "breaches": breached})
     else:
-        show_all(
-            *plan_tables(plan),
-            *note_lines(session.notes),
-            *(f"LIMIT  {text}" for text in breached),
-            "Nothing was sent.",
-        )
+        limits = [f"LIMIT  {text}" for text in breached]
+        show_all(*plan_tables(plan), *note_lines(session.notes), *limits, "Nothing was sent.")
     refuse(breached, "Dry run")
 
 
@@ -209,12 +197,14 @@ def _show_outcome(outcome: Outcome, session: Session, options: RunOptions) -> No
     if options.as_json:
         print_json({**session_fields(session), **outcome.to_dict()})
         return
-    parts: list[Any] = [] if outcome.plan is None else plan_tables(outcome.plan)
-    parts.append(orders_table(outcome))
-    for item in outcome.missing:
-        parts.append(f"MISSING  {item.coin}: at {item.units:g}, target {item.target_units:g} ({item.reason})")
-    show_all(*parts, *note_lines([*session.notes, *outcome.notes]))
-    show_all("At target." if outcome.complete else "NOT at target.")
+    plan = [] if outcome.plan is None else plan_tables(outcome.plan)
+    missing = [
+        f"MISSING  {at.coin}: at {at.units:g}, target {at.target_units:g} ({at.reason})" for at in outcome.missing
+    ]
+    notes = note_lines([*session.notes, *outcome.notes])
+    closed = session.strategy.targets.closes_all
+    end = ("Every position is closed." if closed else "At target.") if outcome.complete else "NOT at target."
+    show_all(*plan, orders_table(outcome), *missing, *notes, end)
 
 
 def session_fields(session: Session) -> dict[str, Any]:

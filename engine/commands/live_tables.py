@@ -36,7 +36,8 @@ def plan_tables(plan: Plan) -> list[Any]:
             f"{weight:+.2%}",
             f"{order.spread_usd + order.fee_usd:,.2f}",
         )
-    tables: list[Any] = [head, orders] if plan.orders else [head, "No order: the book is at its target."]
+    no_order = f"without a quote: {', '.join(plan.unreachable)}" if plan.unreachable else "the book is at its target"
+    tables: list[Any] = [head, orders] if plan.orders else [head, f"No order: {no_order}."]
     if plan.skips:
         skips: Table = Table(title=f"{len(plan.skips)} skipped", title_justify="left")
         for name in ("coin", "target", "held", "why"):
@@ -91,6 +92,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         for coin, held in account["positions"].items():
             weight = "" if held["weight"] is None else f", {held['weight']:+.2%}"
             lines.append(f"  {coin}: {held['units']:+,.8g} at {held['price']:,.6g} USD{weight}")
+        lines += [f"  {note}" for note in account["notes"]]
     return lines
 
 

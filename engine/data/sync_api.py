@@ -311,6 +311,7 @@ def sync_api(
     store.update_coin_table(metas, SOURCE, now.floor("min"))
     missing = MissingHours(store, [meta.name for meta in wanted], (CANDLES, FUNDING), first, last)
     sync = _Sync(client, _Batch(store, missing, replace), batch_requests, _tasks(missing, wanted), progress)
+    sync.faults += client.unreadable
     sync.run()
     return sync.report(wanted, first, last, _notes(first, _first_candle(now)))
 

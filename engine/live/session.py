@@ -38,7 +38,7 @@ from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
 from engine.live.planner import make_plan
 from engine.live.reconcile import Reconciler
-from engine.live.risk_limits import plan_breaches, refuse, run_breaches
+from engine.live.risk_limits import held_back, newest_rows, plan_breaches, refuse, run_breaches
 from engine.live.schedule import trade_instant
 from engine.live.state_folder import (
     KILL_SWITCH,
@@ -51,6 +51,7 @@ from engine.live.state_folder import (
 )
 from engine.live.targets import Strategy
 from engine.panel import Panel
+from engine.provenance import fields_read
 from engine.weights import unknown_coins
 
 
@@ -102,7 +103,8 @@ class Session:
     accepts_equity: bool = False
     ignore_kill: bool = False
 
-    _data_end: pd.Timestamp | None = None  # newest cached row that the oracle saw
+    _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
+    _cached: Panel | None = None  # before the row of live quotes
     _explained_at: pd.Timestamp | None = None  # of the positions that the journals add up to
     _others: list[Journal] = field(default_factory=list)  # of other strategies on the account
 
@@ -130,11 +132,14 @@ class Session:
         state, markets = reconciler.state, self.dex.markets()
         at = state.time if self.now is None else self.now
         plan = self._plan(state, markets, at)
-        broken = self._breaches(state, markets, at, plan.goals, plan)
+        broken = self._breaches(state, markets, at, plan.goals, plan) + held_back(self.strategy.limits, plan)
         if self.accepts_equity:  # nothing is journalled here
             broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
+        if state.doubt and not self.strategy.targets.closes_all:
+            broken = [f"equity: {state.doubt}"]  # the limits were measured by it
         if (text := _differences(reconciler.unexplained)) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
+        self.notes += state.notes
         self._add_warnings()
         return plan, broken
 
@@ -192,6 +197,8 @@ class Session:
         return records[-1].equity_usd if records else math.nan, state.equity_usd
 
     def _accept_equity(self, state: AccountState, at: pd.Timestamp) -> None:
+        if state.doubt:
+            raise LiveError(f"The equity of {self.dex.label} cannot be accepted: {state.doubt}.")
         if not state.equity_usd > 0.0:
             raise LiveError(f"{self.dex.label} has an equity of {state.equity_usd:,.2f} USD, which cannot be accepted.")
         self.journal.append("equity_accepted", at, equity_usd=state.equity_usd)
@@ -226,6 +233,7 @@ class Session:
         at = state.time if self.now is None else self.now
         instant, plan = self._instant(at), None
         self._judge_differences(reconciler, markets, instant)
+        self._judge_equity(state, instant)
         if self.accepts_equity:
             self._accept_equity(state, at)
         goals = self.journal.state.unfinished(instant, self.strategy.key)
@@ -243,10 +251,9 @@ class Session:
             reconciler,
             self.strategy.key,
             instant,
-            gross_limit=self.strategy.limits.gross,
+            limits=self.strategy.limits,
             leverage=int(np.ceil(2.0 * self.strategy.config.account.max_gross)),
             guard=self.kill_text,
-            price_limit_frac=self.strategy.limits.price_deviation_frac,
             closes_all=self.strategy.targets.closes_all,
         )
         if continued:
@@ -265,7 +272,10 @@ class Session:
         config, instant = self.strategy.config, self._instant(at)
         decision = instant - config.execution.delay_hours * HOUR
         panel = self._panel(instant)
-        weights = self.strategy.targets.weights(instant, decision, markets, panel)
+        with fields_read() as read:
+            weights = self.strategy.targets.weights(instant, decision, markets, panel)
+        if self._cached is not None:
+            self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
             self._check_names(weights, markets)
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
@@ -296,7 +306,7 @@ class Session:
             if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
                 return None
             panel = load_whole_panel(config.data.cache, config.start, instant, config.data.coins)
-        self._data_end = min(panel.index[-1], instant)
+        self._cached = panel
         if panel.index[-1] >= instant:
             return panel
         return with_live_row(panel, instant, self.dex.feed().live_row())
@@ -331,9 +341,10 @@ class Session:
         """Limits that are broken by the account, the markets and, where it is new, the plan."""
         limits, coins = self.strategy.limits, sorted({goal.coin for goal in goals})
         error_seconds = self.dex.clock_error_seconds()
-        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._data_end)
+        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._newest)
         history = self.journal.state
-        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds)
+        size = self.strategy.promoted_usd
+        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds, size)
 
     def kill_text(self) -> str:
         """Which kill switch stops orders now; ``""`` when none is set, or the way out goes on in spite of it."""
@@ -403,6 +414,18 @@ class Session:
                 f"{text}. A node that lags behind shows old positions: run the command again in a minute. If you have "
                 "traded yourself, or a position was liquidated, check the account and run once with --accept-positions."
             )
+
+    def _judge_equity(self, state: AccountState, instant: pd.Timestamp) -> None:
+        """Refuse to size a book by an equity that is not certain; all is closed whatever it is."""
+        self.notes += state.notes
+        if not state.doubt:
+            return
+        if self.strategy.targets.closes_all:
+            self.notes.append(state.doubt)
+            return
+        refusal = {"instant": instant.isoformat(), "equity_usd": None, "limits": [f"equity: {state.doubt}"]}
+        self.journal.append("refused", state.time, **refusal)
+        raise LimitError(f"Nothing was ordered for {self.dex.label}: {state.doubt}.")
 
     def _read_others(self) -> None:
         """Read the journals of other strategies on this account."""

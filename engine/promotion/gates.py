@@ -47,6 +47,10 @@ class Examination:
         Highest ``sum(abs(position value)) / equity`` right after a trade of the run.
     account_usd : float
         Size at which capacity is computed.
+    order_usd : float
+        Largest order of the run at that size.
+    hour_volume_usd : float
+        Median over its orders of the coin's volume in that hour; NaN where it is not known.
     """
 
     gates: tuple[Check, ...]
@@ -54,6 +58,8 @@ class Examination:
     sweep: str | None
     gross: float
     account_usd: float
+    order_usd: float
+    hour_volume_usd: float
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -230,7 +236,9 @@ def examine(
     study = None if isinstance(examined.sweep, dict) else examined.sweep[0]
     trials = max(examined.ledger.total, 1 if study is None else len(study))
     sweep = None if study is None else str(study.record["name"])
-    return Examination(tuple(gates), trials, sweep, float(np.nanmax(base.ledger.gross[rows], initial=0.0)), account_usd)
+    gross, size = float(np.nanmax(base.ledger.gross[rows], initial=0.0)), attempt(lambda: examined.details("capacity"))
+    orders = (float(size.get(name, math.nan)) for name in ("order_usd_max", "hour_volume_usd_median"))
+    return Examination(tuple(gates), trials, sweep, gross, account_usd, *orders)
 
 
 def gates_to_json(gates: tuple[Check, ...]) -> list[dict[str, Any]]:

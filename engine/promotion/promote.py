@@ -120,6 +120,18 @@ def limits_of(defaults: Mapping[str, Any], assignments: Sequence[str], gross: fl
     return Limits.from_dict({**values, "gross": raised}), [note]
 
 
+def order_limit(examination: Examination) -> float | None:
+    """The largest order that the gates of a spec cover, USD, two figures; None where nothing is known of orders.
+
+    The share of the hour's volume that the gate allows, of the median volume; never less than the largest order of an
+    account at its largest (``equity_multiple`` times the one of the gates).
+    """
+    share = next(gate.threshold for gate in examination.gates if gate.name == "volume_share")
+    orders = [(Limits().equity_multiple or 1.0) * examination.order_usd, (share or 0.0) * examination.hour_volume_usd]
+    largest = max((usd for usd in orders if usd > 0.0), default=None)
+    return None if largest is None else float(f"{1.05 * largest:.1e}")
+
+
 def check_spec_name(name: str) -> None:
     """Refuse a name that is not a plain file name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith((".json", ".")):
@@ -191,7 +203,8 @@ class Promotion:
             Naming the gates that failed, or were overridden without need.
         """
         check_overrides(examination, self.overrides)
-        limits, notes = limits_of(self.file.limits, self.assignments, examination.gross)
+        defaults = {"order_notional_usd": order_limit(examination), **self.file.limits}
+        limits, notes = limits_of(defaults, self.assignments, examination.gross)
         return spec_of(candidate, panel, examination, self.overrides, limits, self.file, self.name, created), notes
 
 

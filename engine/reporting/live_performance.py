@@ -81,9 +81,10 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
 
 
 def account_status(dex: DEX) -> dict[str, Any]:
-    """What an account holds, as plain values: ``label``, ``time``, ``equity_usd``, ``positions``.
+    """What an account holds, as plain values: ``label``, ``time``, ``equity_usd``, ``positions``, ``notes``.
 
     Each position has signed ``units``, ``price`` in USD and ``weight``, a fraction of equity (None without equity).
+    Notes name positions on other dexes, money that is not counted, and why equity may not be certain.
     """
     state = dex.account()
     positions = {}
@@ -96,6 +97,7 @@ def account_status(dex: DEX) -> dict[str, Any]:
         "time": state.time.isoformat(),
         "equity_usd": state.equity_usd,
         "positions": positions,
+        "notes": [*state.notes, *filter(None, [state.doubt])],
     }
 
 

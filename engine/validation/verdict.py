@@ -13,7 +13,7 @@ import pandas as pd
 from engine.atomic_io import sync_folder, write_durable
 from engine.checks import Check
 from engine.errors import DataError
-from engine.provenance import to_json
+from engine.provenance import as_json, to_json
 from engine.sweeps.study import VERDICT
 from engine.validation.checks import CHECKS
 
@@ -95,8 +95,7 @@ class Verdict:
             "digests": dict(self.digests),
             "details": self.details,
         }
-        plain: dict[str, Any] = json.loads(to_json(whole))
-        return plain
+        return dict(as_json(whole))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:

@@ -348,7 +348,8 @@ def test_an_order_that_rests_is_cancelled_and_counts_by_what_it_filled(world: Wo
 
 def test_refusals_of_what_surrounds_the_orders(world: World, run: Run) -> None:
     """Leverage that is refused keeps a coin out."""
-    world.server.refuse("Invalid leverage value", on="updateLeverage")
+    text, bitcoin = "Invalid leverage value", {"match": lambda payload: payload["action"]["asset"] == 0}
+    world.server.inject("outage", after=False, on="updateLeverage", text=text, **bitcoin)
     done = run(world.rebalance({"BTC": 0.3, "ETH": 0.3}, "--json"))
     assert done.code == 4 and [item["coin"] for item in done.json["missing"]] == ["BTC"]
     assert "Invalid leverage value" in done.err and world.last("leverage_refused")["coin"] == "BTC"
@@ -407,7 +408,7 @@ class Stubborn(PaperDEX):
 @pytest.mark.parametrize(
     ("wrong", "said", "sent"),
     [
-        ("gone", "cannot be traded any more", 1),
+        ("gone", "has no quote now", 1),
         ("tick", "no price on its tick", 0),
         ("killed", "kill switch", 0),
         ("silent", "does not say what became of", 1),

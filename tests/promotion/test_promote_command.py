@@ -137,7 +137,9 @@ def test_a_sweep_is_promoted_and_what_is_changed_later_is_refused_live(home: Pat
     best = study.params(study.best())
     assert spec.oracle == "trend.py:Trend" and spec.trials == 12 and spec.account == {"equity_usd": 10_000.0}
     assert spec.parameters == {"gross": 1.0, "peek": 0, "weak": False, **best}
-    assert spec.config == study.parameter_set(study.best()).config and spec.limits == Limits()
+    assert spec.config == study.parameter_set(study.best()).config
+    assert spec.limits == Limits(order_notional_usd=spec.limits.order_notional_usd)
+    assert spec.limits.order_notional_usd is not None and 1e4 < spec.limits.order_notional_usd < 1e6
     assert (
         set(spec.digests) == {"data", "oracle", "engine", "gates"}
         and spec.digests["data"] == study.record["digests"]["data"]
