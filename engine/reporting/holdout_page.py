@@ -90,7 +90,7 @@ def write_holdout(path: Path, result: Mapping[str, Any]) -> Path:
         "holdout.html",
         result=result,
         rows=rows_of(result),
-        says=conclusion(result),
+        conclusion=conclusion(result),
         before=span(result["in_sample"]["start"], result["in_sample"]["end"]),
         sealed=span(result["sealed"]["start"], result["sealed"]["end"]),
     )

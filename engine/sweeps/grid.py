@@ -198,7 +198,7 @@ def _sampled(
     while len(codes) < sample:
         if drawn > MOST_SETS:
             raise ConfigError(
-                f"Of {drawn:,} sets drawn the constraints keep {len(codes):,}; {sample:,} were asked for. Give values "
+                f"Of {drawn:,} sets drawn the constraints keep {len(codes):,}; {sample:,} are wanted. Give values "
                 "that meet them, or ask for fewer."
             )
         count = max(2 * (sample - len(codes)), min(1000 + drawn, 100_000))

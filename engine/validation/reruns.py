@@ -75,15 +75,13 @@ class Rerun:
             {"hours": hours, **_figures(self.changed(execution__delay_hours=own + hours))} for hours in DELAYS_HOURS
         ]
 
-    def decision_hours(self, done: Callable[[int], object] | None = None) -> list[dict[str, Any]]:
+    def decision_hours(self) -> list[dict[str, Any]]:
         """Decisions and daily returns at each hour of the day, from what was known then."""
         rows = []
         for hour in HOURS:
             changed = self.study.parameter_set(self.row, {"execution.hour_utc": hour})
             weights = weight_matrix(changed.build(), self.panel, decisions_of(self.panel, changed.config))
             rows.append({"hour": hour, **_figures(backtest(self.panel, weights, changed.config))})
-            if done is not None:
-                done(hour + 1)
         return rows
 
     def start_dates(self) -> list[dict[str, Any]]:
