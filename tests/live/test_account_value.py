@@ -79,6 +79,16 @@ def test_without_that_figure_the_exchanges_own_history_decides(
     assert len(world.server.asked("order")) == 1 + (code == 0)
 
 
+def test_a_figure_of_before_is_read_again(world: World, run: Run) -> None:
+    """The spot account of before the close, with the positions of after it: a total too high by the profit's fees."""
+    grown(world, run)
+    world.server.lag("spotClearinghouseState", actions=1, times=1)
+    client(world.server).market_open("BTC", False, 0.05)
+    world.server.ledger.coins["BTC"].max_leverage = 3  # a sixth of the position is maintenance
+    state = dex_of(world).account()
+    assert not state.doubt and state.equity_usd == pytest.approx(world.server.equity(MASTER.address), abs=0.01)
+
+
 def test_a_history_that_is_old_or_empty_decides_nothing(world: World, run: Run) -> None:
     world.half_past_two()
     world.server.answers.shows_available = False
