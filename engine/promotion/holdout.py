@@ -357,11 +357,9 @@ def sealed_result(candidate: Candidate, holdout: Holdout, trials: TrialCount) ->
 
 def _traded(result: Result) -> np.ndarray:
     """Daily returns from the first decision on that asks for something."""
-    asks = (result.weights.fillna(0.0) != 0.0).any(axis=1)
-    if not asks.any():
+    if result.daily_returns.empty:
         raise DataError("The candidate asks for no position on any of these days.")
-    daily = result.daily_returns
-    return daily[daily.index > asks.idxmax()].to_numpy()
+    return result.daily_returns.to_numpy()
 
 
 def _resampled(length: int, block: int, days: int, seed: int) -> np.ndarray:
