@@ -45,11 +45,18 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
     if result.panel.synthetic:
         title += "  [SYNTHETIC DATA]"
     numbers = Table(title=title, title_justify="left", show_header=False)
+    # Figures count from the first decision that asks for something; where that is later, what the calendar gives, too.
+    calendar = []
+    if figures["days"] < figures["days_calendar"]:
+        first = "never" if result.first_decision is None else f"{result.first_decision:%Y-%m-%d}"
+        calendar.append(("First book, days counted", f"{first}, {figures['days']:,} of {figures['days_calendar']:,}"))
+        calendar.append(("Over all days: Sharpe", _ratio(figures["sharpe_calendar"])))
     rows = (
         ("End equity, USD", _usd(figures["equity_end_usd"])),
         ("Total return", _percent(figures["total_return"])),
         ("CAGR", _percent(figures["cagr"])),
         ("Sharpe (365 days)", _ratio(figures["sharpe"])),
+        *calendar,
         ("Max drawdown (hourly)", _percent(figures["max_drawdown"])),
         ("Turnover a decision", f"{figures['turnover_daily']:.1%} of equity"),
         ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {round(figures['net_mean'], 2) + 0.0:+.2f}"),
@@ -277,8 +284,11 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
     if study.record["synthetic"]:
         title += "  [SYNTHETIC DATA]"
     table = Table(title=title, title_justify="left")
-    best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
-    best_sets = [(study.params(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
+    ranking = study.ranking()[:rows]
+    best_sets = [(study.params(int(row)), study.table.iloc[row]) for row in ranking]
+    # Where sets do not trade on the same days they are ranked by the days on which all do.
+    joint = [_ratio(value) for value in study.sharpe_joint[ranking]]
+    apart = joint != [_ratio(row["sharpe"]) for _, row in best_sets]
     for chosen, _ in best_sets:
         if "oracle" in chosen:
             chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]
@@ -289,11 +299,12 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
         width = None if words else max(len(str(value)) for value in values)
         heading = name.rpartition(".")[2]
         table.add_column(heading, justify="left" if words else "right", overflow="fold", min_width=width)
-    for name in ("Sharpe", "CAGR", "drawdown", "turnover"):
+    for name in (*(["joint days"] if apart else []), "Sharpe", "CAGR", "drawdown", "turnover"):
         table.add_column(name, justify="right", no_wrap=True)
-    for chosen, row in best_sets:
+    for (chosen, row), ratio in zip(best_sets, joint, strict=True):
         table.add_row(
             *map(str, chosen.values()),
+            *([ratio] if apart else []),
             _ratio(row["sharpe"]),
             _percent(row["cagr"]),
             _percent(row["max_drawdown"]),

@@ -38,6 +38,15 @@ def validate_command(
     ] = False,
     top: TopOption = 3,
     gates: GatesOption = None,
+    search_nulls: Annotated[
+        int,
+        typer.Option(
+            "--search-nulls",
+            min=0,
+            metavar="N",
+            help="Run the sweep again N times over exchanged coins; 200 are usual.",
+        ),
+    ] = 0,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -56,7 +65,7 @@ def validate_command(
     folder = folder_of(sweep)
     study = load_study(folder)
     panel = panel_of(study, config, settings)
-    verdict = judge(study, panel, folder.parent, top, thresholds)
+    verdict = judge(study, panel, folder.parent, top, thresholds, search_nulls)
     if as_json:
         print_json({"verdict": str(folder / VERDICT), **verdict.to_dict()})
     else:
@@ -66,11 +75,16 @@ def validate_command(
 
 
 def judge(
-    study: Study, panel: Panel, reports: Path, top: int, thresholds: Mapping[str, float] | None = None
+    study: Study,
+    panel: Panel,
+    reports: Path,
+    top: int,
+    thresholds: Mapping[str, float] | None = None,
+    search_nulls: int = 0,
 ) -> Verdict:
     """:func:`judged`, with a progress bar."""
     with progress() as step:
-        return judged(study, panel, reports, top, step, thresholds=thresholds)
+        return judged(study, panel, reports, top, step, thresholds=thresholds, search_nulls=search_nulls)
 
 
 def judged(
@@ -81,6 +95,7 @@ def judged(
     step: Progress = lambda _done, _total, _what: None,
     make: Callable[[Path], object] | None = None,
     thresholds: Mapping[str, float] | None = None,
+    search_nulls: int = 0,
 ) -> Verdict:
     """Verdict of a sweep by all trials below `reports`, tearsheets of its best sets, and its page.
 
@@ -92,7 +107,7 @@ def judged(
 
     assert study.folder is not None
     trials = count_trials(reports, families_of(study.record))
-    verdict = validate(study, panel, trials if trials.total else None, thresholds, progress=step)
+    verdict = validate(study, panel, trials if trials.total else None, thresholds, 0, step, search_nulls)
     verdict.save(study.folder)
     tearsheets = _tearsheets(study, panel, top, step, make)
     write_sweep_page(study, verdict.to_dict(), tearsheets, step)
@@ -103,15 +118,13 @@ def _tearsheets(
     study: Study, panel: Panel, top: int, step: Progress, make: Callable[[Path], object] | None
 ) -> dict[int, str]:
     """Run folders with tearsheets of the best sets, ``top/<run>`` in the sweep's folder; their links by row."""
-    import numpy as np
-
     from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import run_name, run_oracle, save_run
     from engine.sweeps.results import TOP
 
     assert study.folder is not None
     sharpe = study.table["sharpe"].to_numpy()
-    ranked = [int(row) for row in np.argsort(-sharpe, kind="stable") if sharpe[row] == sharpe[row]]
+    ranked = [int(row) for row in study.ranking() if sharpe[row] == sharpe[row]]
     links: dict[int, str] = {}
     for number, row in enumerate(ranked[:top]):
         step(number, top, "tearsheets of the best sets")

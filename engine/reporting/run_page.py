@@ -94,11 +94,15 @@ def figure(record: Mapping[str, Any], name: str) -> float:
 
 
 def daily_returns(run: Run) -> pd.Series:
-    """Returns from decision instant to decision instant, by naive UTC date: :attr:`engine.Result.daily_returns`."""
+    """Returns from decision instant to decision instant, by naive UTC date: :attr:`engine.Result.daily_returns`.
+
+    The last ``days`` of them, which the figures are of; all in a run of before, whose figures were.
+    """
     daily = run.equity["equity_usd"]
     daily = daily[_instants(daily.index).hour == run.record["config"]["execution"]["hour_utc"]]
     returns = metrics.daily_returns(daily.to_numpy(dtype=np.float64))
-    return pd.Series(returns, index=_dates(daily.index)[1:], name="Strategy")
+    left_out = max(0, len(returns) - run.record["metrics"].get("days", len(returns)))
+    return pd.Series(returns, index=_dates(daily.index)[1:], name="Strategy")[left_out:]
 
 
 def benchmark_returns(run: Run) -> pd.Series | None:
@@ -157,6 +161,7 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
             days=record["span"]["hours"] / 24.0,
             liquidated=None if liquidated is None else show(pd.Timestamp(liquidated)),
             tiles=tiles(record),
+            counted=_counted(run),
             risk=[] if run.risk is None else [str(name) for name in run.risk],
             causes=causes,
             start=start,
@@ -185,6 +190,22 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
             modelled=modelled(record),
         )
     )
+
+
+def _counted(run: Run) -> dict[str, Any] | None:
+    """From when and over how many days the figures are, and those over the calendar; None where both are the same."""
+    days, calendar = (run.record["metrics"].get(name) for name in ("days", "days" + metrics.CALENDAR))
+    if calendar is None or days == calendar:
+        return None
+    labels = {"CAGR": "cagr", "Sharpe": "sharpe", "volatility": "volatility"}
+    figures = {label: figure(run.record, name + metrics.CALENDAR) for label, name in labels.items()}
+    asking = run.weights.index[(run.weights.notna() & (run.weights != 0.0)).any(axis=1)]
+    return {
+        "days": days,
+        "calendar": calendar,
+        "first": show(asking[0]) if days else "",
+        "figures": [(name, ratio(value) if name == "Sharpe" else percent(value)) for name, value in figures.items()],
+    }
 
 
 def signed(record: Mapping[str, Any], name: str) -> float:
@@ -234,7 +255,7 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
             percent=True,
         ),
         "turnover": charts.stems(
-            "turnover", "Turnover of each decision", turnovers, float(turnovers.mean()) if len(turnovers) else 0.0
+            "turnover", "Turnover of each decision", turnovers, figure(run.record, "turnover_daily")
         ),
         "drawdown": charts.lines(
             "drawdown",

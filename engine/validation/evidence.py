@@ -33,8 +33,6 @@ from engine.validation.statistics import (
     walk_forward,
 )
 
-#: A set with returns on fewer of the days than this is left out of what compares sets day by day.
-LEAST_COVERAGE = 0.9
 #: Most splits whose figures are listed one by one.
 MOST_LISTED = 2_000
 #: Walk-forward: part of the days that is trained on at first, and number of folds of the rest.
@@ -56,6 +54,7 @@ class ValidationInputs:
     panel: Panel | None
     trials: TrialCount | None
     seed: int = 0
+    search_nulls: int = 0
 
     @cached_property
     def rerun(self) -> Rerun:
@@ -66,22 +65,8 @@ class ValidationInputs:
 
     @cached_property
     def matrix(self) -> tuple[np.ndarray, pd.DatetimeIndex, np.ndarray]:
-        """Daily returns without gaps, (days, P'); their UTC dates; rows of the table that the columns are.
-
-        Sets without returns on :data:`LEAST_COVERAGE` of the days are left out (they failed), then the days on which
-        one of the others has none (sets that decide at different hours differ at the edges).
-        """
-        daily = self.study.daily_returns
-        if daily is None:
-            raise DataError("The study kept no daily returns. Run the sweep again with them.")
-        values = daily.to_numpy(dtype=np.float64)
-        finite = np.isfinite(values)
-        sets = np.flatnonzero(finite.mean(axis=0) >= LEAST_COVERAGE) if len(values) else np.empty(0, dtype=np.int64)
-        days = finite[:, sets].all(axis=1)
-        if not len(sets) or days.sum() < 2:
-            raise DataError("No set of the study has daily returns.")
-        dates = pd.DatetimeIndex(daily.index).tz_convert("UTC").normalize()[days]
-        return values[np.ix_(days, sets)], dates, sets
+        """:attr:`engine.sweeps.study.Study.joint`."""
+        return self.study.joint
 
     @cached_property
     def returns(self) -> np.ndarray:
