@@ -14,7 +14,6 @@ from engine.clock import show
 from engine.errors import DataError, HlbtError
 from engine.oracles.base import weight_matrix
 from engine.panel import Panel
-from engine.simulation import metrics
 from engine.simulation.backtest import backtest, decisions_of
 from engine.simulation.result import Result
 from engine.sweeps.study import ORACLE, ParameterSet, Study, codes_of
@@ -85,7 +84,7 @@ class Rerun:
         return rows
 
     def start_dates(self) -> list[dict[str, Any]]:
-        """The same weights, but the account is empty until a later decision; its days before are not counted.
+        """The same weights, but the account is empty until a later decision, from which its days count.
 
         The panel is not cut, so that nothing but the account starts later: lookbacks are as full as they were.
         """
@@ -94,14 +93,11 @@ class Rerun:
         rows = []
         for first in sorted(firsts):
             result = backtest(self.panel, self.weights[decisions >= first], self.parameter_set.config)
-            daily = result.daily_returns[result.daily_returns.index >= first]
-            if len(daily) >= LEAST_DAYS:
+            if result.metrics["days"] >= LEAST_DAYS:
                 rows.append(
                     {
                         "start": first.isoformat(),
-                        "days": len(daily),
-                        "sharpe": metrics.sharpe(daily.to_numpy()),
-                        "liquidated_at": result.metrics["liquidated_at"],
+                        **{name: result.metrics[name] for name in ("days", "sharpe", "liquidated_at")},
                     }
                 )
         if not rows:
