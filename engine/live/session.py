@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from engine.clock import HOUR, show
-from engine.data.panel_loader import cache_path, load_panel
+from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.errors import (
     IncompleteError,
     LimitError,
@@ -314,7 +314,7 @@ class Session:
         if panel is None:
             if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
                 return None
-            panel = load_panel(config.data.cache, config.start, instant, config.data.coins)
+            panel = load_whole_panel(config.data.cache, config.start, instant, config.data.coins)
         self._cached = panel
         if panel.index[-1] >= instant:
             return panel
