@@ -179,6 +179,7 @@ class Session:
         """Set the leverage that a plan of now would need, before it is time to trade; no order is sent."""
         with self._locked():
             if not self.kill_text():
+                self._history = AccountHistory(self.journal, self.dex.label)
                 state, markets = self.dex.account(), self.dex.markets()
                 plan = self._plan(state, markets, state.time if self.now is None else self.now)
                 wanted = self._leverage_to_set(plan, state, markets)
