@@ -27,16 +27,20 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def exclusive(path: Path, taken: Exception) -> Iterator[None]:
-    """Hold the lock file `path`, created when absent, or raise `taken`; it is released when the process dies."""
+def exclusive(path: Path, taken: Exception | None) -> Iterator[None]:
+    """Hold the lock file `path`, created when absent, or raise `taken`; it is released when the process dies.
+
+    Without `taken` another holder is waited for.
+    """
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if taken is not None else 0))
         except BlockingIOError as error:
+            assert taken is not None
             raise taken from error
         yield
     finally:
