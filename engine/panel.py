@@ -144,6 +144,8 @@ class Panel:
         Made-up data; every page made from it says so.
     as_known : bool
         Whether ``funding`` was moved so that row ``t`` holds the rate of ``t - 1 h`` (:meth:`known`).
+    notes : tuple of str
+        What a reader of results must know of holes in the data.
     """
 
     index: pd.DatetimeIndex
@@ -153,6 +155,7 @@ class Panel:
     table: tuple[Coin, ...]
     synthetic: bool = False
     as_known: bool = field(default=False)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.index), len(self.coins))

@@ -116,6 +116,7 @@ def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[s
         files_digest(oracle_code(oracle)),
     )
     notes = oracle.notes(panel.point_in_time(), decisions)
+    notes = (*result.notes, *notes)
     return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes), origin
 
 

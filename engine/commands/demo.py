@@ -43,10 +43,10 @@ def demo_command(
 
     Example: hlbt demo
     """
+    from engine.commands.sample import write_sample
     from engine.commands.tearsheet_pool import TearsheetPool
     from engine.data.cache import Store
     from engine.data.panel_loader import load_panel
-    from engine.data.sample import write_sample
     from engine.reporting.index_page import write_index
 
     settled = config_of(config, settings)

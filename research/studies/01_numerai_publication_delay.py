@@ -27,7 +27,7 @@ from engine.clock import show
 from engine.commands.progress import progress, show_all
 from engine.data.cache import Store
 from engine.data.panel_loader import cache_path
-from engine.data.sample import write_sample
+from engine.commands.sample import write_sample
 from engine.errors import DataError, HlbtError
 from engine.reporting import charts
 from engine.reporting.html import templates, write_page
