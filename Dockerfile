@@ -12,8 +12,8 @@ RUN python -m pip install --no-cache-dir --no-deps --no-build-isolation . && pyt
 RUN mkdir -p /hlbt/data_cache /hlbt/reports /hlbt/compiled && chown -R 10001:10001 /hlbt
 USER 10001:10001
 WORKDIR /hlbt
-# Compiled kernels are kept from one container to the next.
-ENV HOME=/hlbt NUMBA_CACHE_DIR=/hlbt/compiled
+# Compiled kernels are kept from one container to the next, and so are the locks and journals of live accounts.
+ENV HOME=/hlbt NUMBA_CACHE_DIR=/hlbt/compiled HLBT_STATE=/hlbt/reports/state
 VOLUME ["/hlbt/data_cache", "/hlbt/reports", "/hlbt/compiled"]
 ENTRYPOINT ["hlbt"]
 CMD ["--help"]

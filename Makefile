@@ -34,6 +34,14 @@ $(VENV)/.base: requirements-uv.lock
 	@$(PIP) install $(LOCKED) requirements-uv.lock >>$(LOG) 2>&1 || echo "no uv for this machine: pip installs" >>$(LOG)
 	@touch $@
 
+# A Python that is named on the command line or in the environment builds it again where it is of another release.
+ifneq ($(origin PYTHON),file)
+RELEASE = $(shell $(1) -c 'import sys; print(*sys.version_info[:3])' 2>/dev/null)
+ifneq ($(call RELEASE,$(PYTHON)),$(call RELEASE,$(BIN)/python))
+.PHONY: $(VENV)/.base
+endif
+endif
+
 $(VENV)/.run: requirements.lock pyproject.toml $(VENV)/.base
 	@echo "Installing what running needs into $(VENV) (half a minute with uv, a few with pip) ..."
 	$(call install,requirements.lock)

@@ -67,18 +67,17 @@ class Check:
         if self.rule is None or self.threshold is None:
             return f"{self.name} {self.outcome}"
         if self.value is None:
-            return f"{self.name} not computed ({self.rule} {self.threshold:g})"
+            return f"{self.name} {'passed' if self.passed else 'not computed'} ({self.rule} {self.threshold:g})"
         shown = f"{self.value:.4g}"
         shown = shown if float(shown) != self.threshold else repr(self.value)
         return f"{self.name} {shown} ({self.rule} {self.threshold:g})"
 
 
 class Measurement(NamedTuple):
-    """A measured value, its sentence and, where that follows from the measurement too, its threshold."""
+    """A measured value and its sentence; without a value there is nothing to check, which passes and says why."""
 
-    value: float
+    value: float | None
     summary: str
-    threshold: float | None = None
 
 
 def check_value(
@@ -98,7 +97,7 @@ def check_value(
     rule : {"at least", "at most"}
         What the value must be of the threshold; equal passes.
     threshold : float or None
-        None where the measurement brings it.
+        None where it could not be computed, and so the check cannot be.
     measure : callable
         Without arguments; an :class:`engine.errors.HlbtError` that it raises says why there is no value.
     group : str
@@ -110,11 +109,12 @@ def check_value(
         Not computed where `measure` refuses, or its value or threshold is not finite.
     """
     try:
-        value, summary, own = measure()
-        limit = threshold if own is None else own
-        if limit is None or not (math.isfinite(value) and math.isfinite(limit)):
+        value, summary = measure()
+        if value is None:
+            return Check(name, label, True, summary, None, threshold, rule, group)
+        if threshold is None or not (math.isfinite(value) and math.isfinite(threshold)):
             raise DataError("It is not defined for these returns.")
     except HlbtError as error:
         return Check(name, label, None, f"Not computed. {error}", None, threshold, rule, group)
-    passed = value >= limit if rule == "at least" else value <= limit
-    return Check(name, label, bool(passed), summary, float(value), float(limit), rule, group)
+    passed = value >= threshold if rule == "at least" else value <= threshold
+    return Check(name, label, bool(passed), summary, float(value), float(threshold), rule, group)

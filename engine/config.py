@@ -324,21 +324,20 @@ class RunConfig:
         A value is read as TOML (``true``, ``4.5``, ``["mon", "thu"]``) and, where it is not TOML, as a bare string.
         """
         sections: dict[str, Any] = {} if path is None else read_toml(Path(path), "Config file")
-        for section, keys in (study or {}).items():
-            table = sections.setdefault(section, {})
-            if not isinstance(table, dict) or not isinstance(keys, Mapping):
-                raise ConfigError(f"Config section [{section}] is a table of keys, not {keys!r}.")
-            table.update(keys)
+        changes = list((study or {}).items())
         for assignment in assignments:
             form, example = "section.key=value", "costs.taker_bps=4.5"
             name, text = split_assignment("--set", assignment, form, example)
             section, _, key = name.partition(".")
             if not section or not key:
                 raise ConfigError(f"--set {assignment!r} is not {form}, for example --set {example}.")
+            changes.append((section, {key: parse_value(text)}))
+        for section, keys in changes:
             table = sections.setdefault(section, {})
-            if not isinstance(table, dict):
-                raise ConfigError(f"Config section [{section}] is a table of keys, not {table!r}.")
-            table[key] = parse_value(text)
+            for part in (table, keys):
+                if not isinstance(part, Mapping):
+                    raise ConfigError(f"Config section [{section}] is a table of keys, not {part!r}.")
+            table.update(keys)
         return cls.from_dict(sections)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:

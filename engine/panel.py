@@ -19,6 +19,7 @@ import pandas as pd
 
 from engine.clock import UNIT, is_hourly_index, parse_instant, show
 from engine.errors import DataError, did_you_mean, join_first
+from engine.provenance import RecordedFields
 
 #: Every field of a panel: name -> what it is. Only ``mid`` is required.
 FIELDS: Mapping[str, str] = {
@@ -183,10 +184,11 @@ class Panel:
             self._refuse(name, np.isinf(values) | (values <= 0) if name in PRICES else np.isinf(values))
         object.__setattr__(self, "index", self.index.tz_convert("UTC").as_unit(UNIT).rename("time"))
         object.__setattr__(self, "coins", tuple(self.coins))
+        given = dict(self.fields)
         object.__setattr__(
-            self, "fields", {name: read_only(self.fields[name]) for name in FIELDS if name in self.fields}
+            self, "fields", RecordedFields((name, read_only(given[name])) for name in FIELDS if name in given)
         )
-        object.__setattr__(self, "tradable", read_only(self.tradable & ~np.isnan(self.fields["mid"])))
+        object.__setattr__(self, "tradable", read_only(self.tradable & ~np.isnan(given["mid"])))
 
     def __repr__(self) -> str:
         hours, coins = self.tradable.shape
@@ -268,6 +270,13 @@ class Panel:
             state.update(name.encode())
             state.update(values.data)
         return state.hexdigest()
+
+    @property
+    def span(self) -> dict[str, str | int]:
+        """First and last instant (ISO 8601), hours and number of coins, as records keep them."""
+        index = self.index
+        ends = {"start": index[0].isoformat(), "end": index[-1].isoformat()}
+        return {**ends, "hours": len(index), "coins": len(self.coins)}
 
     def frame(self, name: str) -> pd.DataFrame:
         """A field (or ``"tradable"``) as a DataFrame view: instants x coins."""

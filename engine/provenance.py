@@ -6,7 +6,8 @@ import hashlib
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -21,18 +22,19 @@ RECORDED = ("numpy", "pandas", "numba", "scipy", "pyarrow", "quantstats")
 
 def to_json(value: Any) -> str:
     """JSON with sorted keys; a number that is not finite is null."""
-    return json.dumps(_plain(value), sort_keys=True, indent=2, allow_nan=False) + "\n"
+    return json.dumps(as_json(value), sort_keys=True, indent=2, allow_nan=False) + "\n"
 
 
-def _plain(value: Any) -> Any:
+def as_json(value: Any) -> Any:
+    """The value as JSON has it, in a form of its own: lists, tables by text, times and paths as text, no NaN."""
     if isinstance(value, Mapping):
-        return {str(key): _plain(item) for key, item in value.items()}
+        return {str(key): as_json(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [as_json(item) for item in value]
     if isinstance(value, set | frozenset):
-        return sorted((_plain(item) for item in value), key=str)
+        return sorted((as_json(item) for item in value), key=str)
     if isinstance(value, np.generic):
-        return _plain(value.item())
+        return as_json(value.item())
     if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, Path):
@@ -69,3 +71,30 @@ def files_digest(files: list[Path]) -> str:
         state.update(file.name.encode())
         state.update(file.read_bytes())
     return state.hexdigest()
+
+
+_RECORDS: list[set[str]] = []
+
+
+class RecordedFields(dict[str, np.ndarray]):
+    """Fields of a panel, which note that they are read (:func:`fields_read`); to copy or list them is not to read."""
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        for record in _RECORDS:
+            record.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As for any mapping."""
+        return self[name] if name in self else default
+
+
+@contextmanager
+def fields_read() -> Iterator[set[str]]:
+    """The names of the fields that are read meanwhile, of whatever panel."""
+    record: set[str] = set()
+    _RECORDS.append(record)
+    try:
+        yield record
+    finally:
+        _RECORDS.remove(record)

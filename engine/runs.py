@@ -25,7 +25,7 @@ from engine.errors import DataError, join_first, reason_of
 from engine.oracles.base import risk_of, weight_matrix
 from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, oracle_code, oracle_sources
 from engine.panel import Panel
-from engine.provenance import code_digest, files_digest, to_json, versions
+from engine.provenance import as_json, code_digest, files_digest, to_json, versions
 from engine.simulation.backtest import backtest, decisions_of
 from engine.simulation.metrics import ANNUAL
 from engine.simulation.result import FLOWS, Result
@@ -196,7 +196,6 @@ def save_run(
 
 def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str, Any]:
     """Content of run.json."""
-    index = result.panel.index
     return {
         "schema": SCHEMA,
         "name": name,
@@ -204,12 +203,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
         "synthetic": result.panel.synthetic,
         "origin": asdict(origin),
         "config": result.config.to_dict(),
-        "span": {
-            "start": index[0].isoformat(),
-            "end": index[-1].isoformat(),
-            "hours": len(index),
-            "coins": len(result.panel.coins),
-        },
+        "span": result.panel.span,
         "digests": {
             "config": result.config.digest,
             "data": result.panel.digest,
@@ -231,8 +225,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two records are of the same run, apart from when it was made."""
-    written = json.loads(to_json(new))
-    return {**old, "created": None} == {**written, "created": None}
+    return {**old, "created": None} == {**as_json(new), "created": None}
 
 
 def check_replaceable(folder: Path) -> Mapping[str, Any] | None:

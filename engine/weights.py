@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -57,6 +57,8 @@ def read_weights(path: str | Path) -> pd.DataFrame:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 frame = pd.read_csv(path, dtype={"time": str}, index_col=False, skipinitialspace=True)
+            header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True).iloc[0].dropna()
+            _check_repeated(list(header), f"Weights file {path} has")  # pandas renames the second of two columns
         else:
             raise WeightsError(f"Weights file {path} is neither .csv nor .parquet. Save it as one of them.")
     except OSError as error:
@@ -103,6 +105,30 @@ def _instants(column: pd.Series, path: Path) -> pd.DatetimeIndex:
     return pd.DatetimeIndex(times, name="time")
 
 
+def validate_frame(weights: pd.DataFrame) -> pd.DataFrame:
+    """Validate weights as far as no panel is needed: what :func:`validate_weights` refuses whatever the panel.
+
+    Returns
+    -------
+    DataFrame, (D, coins)
+        float64, by ascending instant, UTC; NaN = hold.
+
+    Raises
+    ------
+    WeightsError
+        For naive or repeated instants, no row, repeated coins, infinities and what is no number.
+    """
+    decisions, order = _ascending(weights.index)
+    coins, values = _columns(weights)
+    return pd.DataFrame(values[order], index=decisions, columns=coins)
+
+
+def check_any_value(weights: pd.DataFrame) -> None:
+    """Refuse a frame of which every cell is NaN, or that has no column."""
+    if weights.isna().to_numpy().all():
+        raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
+
+
 def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
     """Validate the instants of weights against a panel.
 
@@ -118,6 +144,19 @@ def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -
     WeightsError
         For naive, repeated or unknown instants.
     """
+    decisions, order = _ascending(index)
+    outside = decisions[panel.rows(decisions) < 0]
+    if len(outside):
+        raise WeightsError(
+            f"The weights have {len(outside)} instants that the panel lacks, the first {show(outside[0])}; "
+            f"the panel has every hour from {show(panel.index[0])} to {show(panel.index[-1])}. Move them to the hour "
+            "or widen data.start and data.end."
+        )
+    return decisions, order
+
+
+def _ascending(index: pd.Index | Sequence[pd.Timestamp]) -> tuple[pd.DatetimeIndex, np.ndarray]:
+    """The instants of weights in ascending order, UTC, and the position in `index` of each."""
     try:
         index = pd.Index(index).infer_objects()
     except TypeError as error:
@@ -138,15 +177,7 @@ def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -
         repeated = decisions[decisions.duplicated()][0]
         raise WeightsError(f"The weights have two rows for {show(repeated)}. Keep one.")
     order = np.argsort(decisions.asi8, kind="stable")
-    decisions = pd.DatetimeIndex(decisions[order], name="time")
-    outside = decisions[panel.rows(decisions) < 0]
-    if len(outside):
-        raise WeightsError(
-            f"The weights have {len(outside)} instants that the panel lacks, the first {show(outside[0])}; "
-            f"the panel has every hour from {show(panel.index[0])} to {show(panel.index[-1])}. Move them to the hour "
-            "or widen data.start and data.end."
-        )
-    return decisions, order
+    return pd.DatetimeIndex(decisions[order], name="time"), order
 
 
 def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
@@ -170,8 +201,7 @@ def validate_weights(weights: pd.DataFrame, panel: Panel) -> tuple[pd.DatetimeIn
         raise WeightsError(f"Weights are {type(weights).__name__}; a DataFrame (decision instants x coins) is needed.")
     decisions, order = validate_decisions(weights.index, panel)
     values = align_coins(weights, panel)[order]
-    if weights.isna().to_numpy().all():
-        raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
+    check_any_value(weights)
     return decisions, values
 
 
@@ -188,22 +218,36 @@ def align_coins(weights: pd.DataFrame, panel: Panel) -> np.ndarray:
     WeightsError
         For unknown or repeated coins, infinities, and what is no number.
     """
-    coins = [str(coin) for coin in weights.columns]
-    if len(set(coins)) != len(coins):
-        repeated = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
-        raise WeightsError(f"The weights have two columns for {join_first(repeated)}. Keep one.")
+    coins, given = _columns(weights)
     columns = {coin: column for column, coin in enumerate(panel.coins)}
-    unknown = [coin for coin in coins if coin not in columns]
-    if unknown:
-        raise WeightsError(
-            f"The weights name coins that the panel lacks: {join_first(unknown)}.{did_you_mean(unknown[0], columns)} "
-            "Names are HyperLiquid's and case-sensitive; the panel has those that data.coins and the dates leave."
-        )
-    given = as_floats(weights)
-    check_finite(given, coins, weights.index)
+    if unknown := [coin for coin in coins if coin not in columns]:
+        raise unknown_coins(unknown, columns, "the panel", "; the panel has those that data.coins and the dates leave")
     values = np.zeros((len(weights), len(panel.coins)))
     values[:, [columns[coin] for coin in coins]] = given
     return values
+
+
+def unknown_coins(unknown: Sequence[str], known: Iterable[str], where: str, why: str = "") -> WeightsError:
+    """Error for coins that are named and that the panel, or the exchange, does not have."""
+    return WeightsError(
+        f"The weights name coins that {where} lacks: {join_first(unknown)}.{did_you_mean(unknown[0], known)} Names are "
+        f"HyperLiquid's and case-sensitive{why}."
+    )
+
+
+def _columns(weights: pd.DataFrame) -> tuple[list[str], np.ndarray]:
+    """Names and finite values of a frame's columns."""
+    coins = [str(coin) for coin in weights.columns]
+    _check_repeated(coins)
+    given = as_floats(weights)
+    check_finite(given, coins, weights.index)
+    return coins, given
+
+
+def _check_repeated(coins: Sequence[str], which: str = "The weights have") -> None:
+    if len(set(coins)) != len(coins):
+        repeated = [coin for coin in dict.fromkeys(coins) if coins.count(coin) > 1]
+        raise WeightsError(f"{which} two columns for {join_first(repeated)}. Keep one.")
 
 
 def count_books(weights: Weights, decisions: int, coins: int) -> int:

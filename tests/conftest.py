@@ -148,9 +148,11 @@ def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No test may read or write the cache and the reports of whoever runs it."""
+    """No test may read or write the cache, the reports and the accounts of whoever runs it."""
     monkeypatch.setenv("HLBT_DATA_CACHE", str(tmp_path_factory.getbasetemp() / "no-cache"))
-    monkeypatch.chdir(tmp_path_factory.mktemp("here"))
+    here = tmp_path_factory.mktemp("here")
+    monkeypatch.setenv("HLBT_STATE", f"{here}-state")
+    monkeypatch.chdir(here)
 
 
 @pytest.fixture

@@ -31,8 +31,10 @@ def test_a_value_is_compared_with_its_threshold(rule: Rule, value: float, passed
     assert check.outcome == {True: "passed", False: "failed", None: "not computed"}[passed]
 
 
-def test_a_threshold_may_follow_from_the_measurement() -> None:
-    assert check_value("x", "an x", "at least", None, lambda: Measurement(1.0, "", 2.0)).threshold == 2.0
+def test_what_has_nothing_to_be_compared_passes_and_says_so() -> None:
+    nothing = check_value("x", "an x", "at least", 2.0, lambda: Measurement(None, "No trial."))
+    assert (nothing.passed, nothing.value, nothing.summary) == (True, None, "No trial.")
+    assert nothing.comparison == "x passed (at least 2)"
     assert check_value("x", "an x", "at least", None, lambda: Measurement(1.0, "")).passed is None
 
 

@@ -29,7 +29,10 @@ class AccountOptions:
         typer.Option("--credentials", metavar="FILE", help="Default hyperliquid_config.json, or environment."),
     ] = None
     now: Annotated[str | None, typer.Option("--now", metavar="ISO", help="Use this as the current time.")] = None
-    journal: Annotated[Path | None, typer.Option("--journal", metavar="DIR", help="Default reports/live.")] = None
+    journal: Annotated[
+        Path | None,
+        typer.Option("--journal", metavar="PATH", help="Journal, .jsonl, or its folder. Default: the account's own."),
+    ] = None
     kill_switch: Annotated[
         Path | None, typer.Option("--kill-switch", metavar="FILE", help="While it exists nothing is ordered.")
     ] = None

@@ -36,7 +36,8 @@ def plan_tables(plan: Plan) -> list[Any]:
             f"{weight:+.2%}",
             f"{order.spread_usd + order.fee_usd:,.2f}",
         )
-    tables: list[Any] = [head, orders] if plan.orders else [head, "No order: the book is at its target."]
+    no_order = f"without a quote: {', '.join(plan.unreachable)}" if plan.unreachable else "the book is at its target"
+    tables: list[Any] = [head, orders] if plan.orders else [head, f"No order: {no_order}."]
     if plan.skips:
         skips: Table = Table(title=f"{len(plan.skips)} skipped", title_justify="left")
         for name in ("coin", "target", "held", "why"):
@@ -91,4 +92,20 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         for coin, held in account["positions"].items():
             weight = "" if held["weight"] is None else f", {held['weight']:+.2%}"
             lines.append(f"  {coin}: {held['units']:+,.8g} at {held['price']:,.6g} USD{weight}")
+        lines += [f"  {note}" for note in account["notes"]]
+    return lines
+
+
+def log_lines(orders: list[dict[str, Any]]) -> list[str]:
+    """The orders of a journal, a line each."""
+    lines = []
+    for order in orders:
+        side, size = ("buy" if order["units"] > 0.0 else "sell"), abs(order["units"])
+        line = f"{order['time'][:19]}  {order['coin']}  {side} {size:,.8g}, limit {order['limit_price']:,.6g}"
+        line += f": {order['status']}"
+        if order["status"] == "filled":
+            price = "" if order["price"] is None else f" at {order['price']:,.6g} USD"
+            fee = "" if order["fee_usd"] is None else f", fee {order['fee_usd']:,.4f} USD"
+            line += f" {abs(order['filled_units']):,.8g}{price}{fee}"
+        lines.append(line + (f" ({order['reason']})" if order["reason"] else ""))
     return lines

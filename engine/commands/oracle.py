@@ -73,14 +73,8 @@ def check_command(
 
 def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str, Any]:
     """What was examined, for the JSON of both commands."""
-    return {
-        "path": path,
-        "parameters": parameters,
-        "synthetic": panel.synthetic,
-        "start": panel.index[0].isoformat(),
-        "end": panel.index[-1].isoformat(),
-        "coins": len(panel.coins),
-    }
+    span = {name: panel.span[name] for name in ("start", "end", "coins")}
+    return {"path": path, "parameters": parameters, "synthetic": panel.synthetic, **span}
 
 
 @oracle_app.command("report")

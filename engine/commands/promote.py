@@ -65,11 +65,10 @@ def promote_command(
 
     Example: hlbt promote reports/momentum-20241001-20250331-1a2b3c4d --name momentum
     """
-    from engine.promotion.gates import read_gates
-    from engine.validation.thresholds import installed_gates_file
+    from engine.validation.thresholds import GateFile
 
     # All that can be refused without the data is refused before they are read.
-    file = read_gates(gates or installed_gates_file())
+    file = GateFile.read(gates)
     promotion: Promotion | Renewal
     if renew is not None:
         if run or name or override or reason or limit or replace or account is not None or out != PROMOTED:
@@ -112,7 +111,7 @@ def _decide(
         if candidate.earlier and candidate.earlier[0] == candidate.digests:
             _show_current(path, as_json)
             return
-        examination = examine(candidate, panel, promotion.file.thresholds, promotion.account_usd, step)
+        examination = examine(candidate, panel, promotion.file.gates, promotion.account_usd, step)
     if not as_json:
         show_all(gates_table(examination, waived, candidate.name, panel.synthetic))
     content = _content(examination, waived, candidate, panel)

@@ -18,6 +18,8 @@ from engine.errors import DataError
 
 #: Loaded once, before the workers are forked: the libraries of a page take longer to load than the page to make.
 _LIBRARIES = ["engine.reporting.tearsheet", "matplotlib.pyplot", "seaborn", "quantstats.reports"]
+#: In a worker: the command was interrupted.
+_ENDED = threading.Event()
 
 
 class TearsheetPool:
@@ -53,7 +55,10 @@ class TearsheetPool:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with _interrupts_later():
-            self._pool.shutdown(cancel_futures=True)  # waits some seconds for the pages in progress
+            if error is not None:  # nobody waits for the pages in progress
+                for worker in list(self._pool._processes.values()):
+                    worker.terminate()
+            self._pool.shutdown(cancel_futures=True)
 
     def submit(self, folder: Path) -> None:
         """Queue the tearsheet of a run folder."""
@@ -105,6 +110,7 @@ def _interrupts_later() -> Iterator[None]:
 def _start_worker() -> None:
     """Set up a worker: the terminal does not interrupt it, and it exits when the command does, however that ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end_page)
     command = parent_process()
     assert command is not None
 
@@ -115,7 +121,15 @@ def _start_worker() -> None:
     threading.Thread(target=exit_with_command, daemon=True).start()
 
 
+def _end_page(*_: object) -> None:
+    """End the page in progress, which removes its temporary files, and every later one of this worker."""
+    _ENDED.set()
+    raise SystemExit
+
+
 def _tearsheet(folder: Path) -> Path:
+    if _ENDED.is_set():
+        raise SystemExit
     from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import load_run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from engine.panel import Panel
     from engine.sweeps.study import Study
-    from engine.validation.thresholds import Thresholds
     from engine.validation.verdict import Verdict
 
 #: Exit code of ``--strict`` for a verdict that does not pass; 1 is an error, a verdict is none.
@@ -49,9 +48,9 @@ def validate_command(
     Example: hlbt validate reports/momentum-grid-1a2b3c4d
     """
     from engine.sweeps.study import VERDICT, load_study
-    from engine.validation.thresholds import Thresholds
+    from engine.validation.thresholds import GateFile
 
-    thresholds = Thresholds.read(gates)
+    thresholds = GateFile.read(gates).verdict
     folder = folder_of(sweep)
     study = load_study(folder)
     panel = panel_of(study, config, settings)
@@ -64,7 +63,9 @@ def validate_command(
         raise typer.Exit(NOT_PASSED)
 
 
-def judge(study: Study, panel: Panel, reports: Path, top: int, thresholds: Thresholds | None = None) -> Verdict:
+def judge(
+    study: Study, panel: Panel, reports: Path, top: int, thresholds: Mapping[str, float] | None = None
+) -> Verdict:
     """:func:`judged`, with a progress bar."""
     with progress() as step:
         return judged(study, panel, reports, top, step, thresholds=thresholds)
@@ -77,7 +78,7 @@ def judged(
     top: int,
     step: Progress = lambda _done, _total, _what: None,
     make: Callable[[Path], object] | None = None,
-    thresholds: Thresholds | None = None,
+    thresholds: Mapping[str, float] | None = None,
 ) -> Verdict:
     """Verdict of a sweep by all trials below `reports`, tearsheets of its best sets, and its page.
 

@@ -118,6 +118,8 @@ class InfoClient:
         self._api = API(base_address(base_url, "--base-url") if base_url else None, timeout=timeout_seconds)
         install_429_hook(self._api)
         self.base_url = str(self._api.base_url)
+        #: Coins of the exchange that cannot be read, and why.
+        self.unreadable: list[str] = []
         #: The address for messages.
         self.shown_url = without_path(self.base_url, self.base_url)
 
@@ -140,11 +142,12 @@ class InfoClient:
                 f"{self.shown_url} gives no list of coins: {failure}. Nothing was synced. Check the network and the "
                 "address (--base-url), or try later; the exchange reports outages on its status page."
             ) from failure
-        metas = parse_meta(response, f"meta of {self.shown_url}")
+        metas = parse_meta(response, f"meta of {self.shown_url}", self.unreadable)
         self._info = Info(
             self.base_url,
             skip_ws=True,
-            meta=response,
+            # The SDK reads the lots of every coin, and fails where one lacks them; history is requested by name.
+            meta={"universe": [{"name": meta.name, "szDecimals": meta.sz_decimals} for meta in metas]},
             spot_meta={"universe": [], "tokens": []},
             timeout=self.timeout_seconds,
         )

@@ -87,8 +87,11 @@ def read_meta(path: Path) -> tuple[CoinMeta, ...]:
     return parse_meta(response, path)
 
 
-def parse_meta(response: Any, where: object) -> tuple[CoinMeta, ...]:
-    """Read the coins of a ``meta`` or ``metaAndAssetCtxs`` response; `where` it came from is named in errors."""
+def parse_meta(response: Any, where: object, unreadable: list[str] | None = None) -> tuple[CoinMeta, ...]:
+    """Read the coins of a ``meta`` or ``metaAndAssetCtxs`` response; `where` it came from is named in errors.
+
+    With `unreadable` a coin that cannot be read is left out, and why is added to it, unless none can be read.
+    """
     body = response[0] if isinstance(response, list) and response else response
     universe = body.get("universe") if isinstance(body, dict) else None
     if not isinstance(universe, list) or not universe:
@@ -98,12 +101,21 @@ def parse_meta(response: Any, where: object) -> tuple[CoinMeta, ...]:
     if isinstance(universe[0], dict) and "tokens" in universe[0]:
         raise DataError(f"{where}: this is a response of the spot market (its universe has 'tokens'). {_WANTED}")
     tables = _margin_tables(body.get("marginTables"), where)
-    metas = tuple(_coin_meta(entry, number, tables, where) for number, entry in enumerate(universe))
+    metas, wrong = [], list[str]()
+    for number, entry in enumerate(universe):
+        try:
+            metas.append(_coin_meta(entry, number, tables, where))
+        except DataError as error:
+            wrong.append(str(error).removesuffix(f" {_WANTED}"))
+            if unreadable is None or len(wrong) == len(universe):
+                raise
+    if unreadable is not None:
+        unreadable += wrong
     names = [meta.name for meta in metas]
     if len(set(names)) != len(names):
         repeated = sorted({name for name in names if names.count(name) > 1})
         raise DataError(f"{where}: {join_first(repeated)} appears twice. {_WANTED}")
-    return metas
+    return tuple(metas)
 
 
 def _margin_tables(tables: Any, where: object) -> dict[int, tuple[tuple[float, float], ...]]:

@@ -24,11 +24,23 @@ def check_webhook(url: str) -> None:
 
 
 def send_alert(url: str, message: Mapping[str, Any], timeout_seconds: float = 5.0) -> str:
-    """POST `message`; returns what went wrong, without the address (it may hold a token), or an empty text."""
-    body = json.dumps(message, default=str).encode()
+    """POST `message`; returns what went wrong, without the address (it may hold a token), or an empty text.
+
+    The body has a sentence as ``text`` and ``content`` too, which Slack and Discord show; Discord takes 2,000 letters.
+    """
+    sentence = _sentence(message)
+    body = json.dumps({**message, "text": sentence, "content": sentence[:2000]}, default=str).encode()
     try:
         request = urllib.request.Request(url, body, {"Content-Type": "application/json"}, method="POST")
         with urllib.request.urlopen(request, timeout=timeout_seconds):
             return ""
     except Exception as error:
         return f"the webhook did not accept the alert ({type(error).__name__})"
+
+
+def _sentence(message: Mapping[str, Any]) -> str:
+    run = f"hlbt: {message.get('strategy')} on {message.get('network')}"
+    if "error" in message:
+        return f"{run} ended with exit code {message.get('code')}: {message['error']}"
+    orders, equity = message.get("orders"), message.get("equity_usd", 0.0)
+    return f"{run} is at its target for {message.get('instant')}: {orders} orders, equity {equity:,.2f} USD"

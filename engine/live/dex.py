@@ -69,6 +69,18 @@ class Orders(ABC):
         """Set the leverage of a coin, cross where allowed; ``""`` or the refusal. Default: there is none to set."""
         return ""
 
+    def leverages(self, markets: Sequence[Market]) -> Mapping[str, int]:
+        """Leverage of coins that are not held, where the exchange says it. Default: nothing is known."""
+        return {}
+
+    def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
+        """:meth:`set_leverage` of several coins. Default: one after the other."""
+        return [self.set_leverage(market, leverage) for market, leverage in wanted]
+
+    def leverage_seconds(self, count: int) -> float:
+        """How long :meth:`set_leverages` takes for `count` coins, about. Default: 0."""
+        return 0.0
+
     def clock_error_seconds(self) -> float:
         """How far this machine's clock is ahead of the exchange's. Default: 0."""
         return 0.0

@@ -17,7 +17,9 @@ import pandas as pd
 
 from engine.errors import UnreachableError
 from engine.live.boot_clock import boot_id
+from engine.live.leverage import leverage_to_set, set_leverages
 from engine.live.orders import (
+    BELOW_MINIMUM,
     SIZE_TOLERANCE,
     Goal,
     Market,
@@ -30,6 +32,7 @@ from engine.live.orders import (
 )
 from engine.live.reconcile import Reconciler
 from engine.live.refusals import Refusal, classify
+from engine.live.risk_limits import Limits, net_bounds
 from engine.simulation.sizing import round_lot
 
 #: Orders of one request at most.
@@ -69,31 +72,30 @@ class OrderExecutor:
         Digest of the strategy, part of every client order id.
     instant : Timestamp
         Trade instant of the decision, part of every client order id.
-    gross_limit : float or None
-        Openings that would take the gross (as a fraction of equity) beyond it are held back.
+    limits : Limits
+        Openings that would take the gross, or without a leg the net exposure, beyond theirs are held back; they stop
+        when a price has moved by more than its limit since the start of the run, or is farther from its oracle price.
     leverage : int
         Set before a coin's first trade, as far as the coin allows.
     guard : callable
         Called before every request; a text stops all orders.
-    price_limit_frac : float or None
-        Openings stop when a price has moved by more since the start of the run, or is farther from its oracle price.
     closes_all : bool
-        Whether a position without a goal is missing: a coin without a quote has no goal.
+        Whether what is left under the minimum notional is missing, too.
     """
 
     reconciler: Reconciler
     key: str
     instant: pd.Timestamp
-    gross_limit: float | None
+    limits: Limits
     leverage: int
     guard: Callable[[], str]
-    price_limit_frac: float | None
     closes_all: bool
 
     notes: list[str] = field(default_factory=list)
     progress: defaultdict[str, CoinProgress] = field(default_factory=lambda: defaultdict(CoinProgress))
     stopped: str = ""
-    _one_by_one: bool = False
+    _singly: bool = False  # one order spoiled a request: from then on each has its own
+    _weights: dict[str, float] = field(default_factory=dict)  # wanted, of coins that have a goal
     _markets: Mapping[str, Market] = field(default_factory=dict)
     _start_mids: dict[str, float] = field(default_factory=dict)
     _start_clocks: tuple[int, float] = (0, 0.0)  # the exchange's, ms, and this machine's own, s
@@ -108,6 +110,9 @@ class OrderExecutor:
         self._start_clocks = self.dex.clock_ms(), self.reconciler.boot_clock()
         self._start_mids = {coin: market.mid for coin, market in markets.items()}
         self.reconciler.expected = dict(self.reconciler.state.units)
+        self._weights = {goal.coin: goal.weight for goal in goals}
+        if plan is not None and (small := [skip.coin for skip in plan.skips if skip.reason == BELOW_MINIMUM]):
+            self.notes.append(f"{BELOW_MINIMUM}, so let be: {', '.join(small)}")
         for coin, attempts in self.journal.state.attempts.get(self.instant.isoformat(), {}).items():
             self.progress[coin].attempts = attempts
         try:
@@ -128,7 +133,8 @@ class OrderExecutor:
     # One phase --------------------------------------------------------------------------------------------------------
 
     def _run_phase(self, goals: Sequence[Goal]) -> None:
-        for number in range(self.policy.attempts):
+        number, attempts = 0, self.policy.attempts
+        while number < attempts:
             if number:
                 self._markets = self.dex.markets()
                 self._stop_moved([goal for goal in goals if goal.phase == 1])
@@ -137,12 +143,10 @@ class OrderExecutor:
                 return
             if number:
                 self.reconciler.sleep(self.policy.wait_seconds(number - 1))
-            before = dict(self.reconciler.expected)
-            size = 1 if self._one_by_one else _BATCH
-            for first in range(0, len(orders), size):
-                self._send(orders[first : first + size])
-                if self.stopped:
-                    break
+            before, singly = dict(self.reconciler.expected), self._singly
+            self._send_all(orders)
+            attempts += self._singly and not singly  # of its orders a request that was refused whole says nothing
+            number += 1
             self.reconciler.confirm(orders, before, self._markets)
             self._stop_differing()
 
@@ -153,7 +157,7 @@ class OrderExecutor:
 
     def _stop_moved(self, openings: Sequence[Goal]) -> None:
         """Stop all openings when the price of one that is left has gone beyond the limit that would stop a run."""
-        limit = self.price_limit_frac
+        limit = self.limits.price_deviation_frac
         if limit is None or not (text := next(filter(None, (self._moved(goal, limit) for goal in openings)), "")):
             return
         for goal in openings:
@@ -177,38 +181,82 @@ class OrderExecutor:
         return ""
 
     def remaining_orders(self, goals: Sequence[Goal]) -> list[OrderRequest]:
-        """Orders for what the goals lack."""
-        orders = []
-        headroom = self.gross_headroom()
-        for goal in goals:
-            progress = self.progress[goal.coin]
-            left = goal.target_units - self.reconciler.expected.get(goal.coin, 0.0)
-            if progress.reason.final or left == 0.0 or (left > 0.0) != goal.buy:
-                continue
-            market = self._markets.get(goal.coin)
-            if market is None:
-                progress.set(Reason.NOT_TRADABLE)
-                continue
-            left = round_lot(left, market.sz_decimals)  # whole lots, without the rounding error of the subtraction
-            value = abs(left) * market.mid
-            closes = goal.reduce_only and goal.target_units == 0.0
-            if left == 0.0 or (value < self.dex.min_notional_usd and not closes):
-                if left != 0.0:
-                    text = f"{goal.coin}: {left:+g} is left, under the minimum notional"
-                    progress.set(Reason.BELOW_MINIMUM, text)
-                continue
-            if goal.phase == 1 and headroom is not None:
-                if value > headroom:
-                    self.notes.append(f"{goal.coin}: held back: {value:,.2f} USD more would exceed the gross limit")
-                    progress.set(Reason.HELD_BACK)
-                    continue
-                headroom -= value
-            if order := self._order(goal, left, market, progress):
-                orders.append(order)
-        return orders
+        """Orders for what the goals of a phase lack."""
+        lacking = [item for goal in goals if (item := self._lacking(goal))]
+        if lacking and lacking[0][0].phase == 1:
+            lacking = self._within_net(self._within_gross(lacking))
+        return [order for item in lacking if (order := self._order(*item))]
 
-    def _order(self, goal: Goal, units: float, market: Market, progress: CoinProgress) -> OrderRequest | None:
+    def _lacking(self, goal: Goal) -> tuple[Goal, float, Market] | None:
+        """A goal with the signed units to trade; None where nothing can or need be traded."""
+        progress, market = self.progress[goal.coin], self._markets.get(goal.coin)
+        left = goal.target_units - self.reconciler.expected.get(goal.coin, 0.0)
+        if not goal.sized:
+            progress.set(Reason.NOT_TRADABLE, f"without a quote its {goal.weight:+.2%} of equity cannot be sized")
+            return None
+        if progress.reason.final or left == 0.0 or (left > 0.0) != goal.buy:
+            return None
+        if market is None:
+            progress.set(Reason.NOT_TRADABLE)
+            return None
+        left = round_lot(left, market.sz_decimals)  # whole lots, without the rounding error of the subtraction
+        closes = goal.reduce_only and goal.target_units == 0.0
+        if left == 0.0:
+            return None
+        if abs(left) * market.mid < self.dex.min_notional_usd and not closes:
+            progress.set(Reason.BELOW_MINIMUM, f"{goal.coin}: {left:+g} is left, under the minimum notional")
+            return None
+        return goal, left, market
+
+    def _within_gross(self, lacking: list[tuple[Goal, float, Market]]) -> list[tuple[Goal, float, Market]]:
+        """Hold back openings that would exceed the gross limit."""
+        headroom = self.gross_headroom()
+        if headroom is None:
+            return lacking
+        kept = []
+        for goal, units, market in lacking:
+            value = abs(units) * market.mid
+            if value > headroom:
+                self._hold_back(goal.coin, f"{value:,.2f} USD more would exceed the gross limit")
+                continue
+            headroom -= value
+            kept.append((goal, units, market))
+        return kept
+
+    def _within_net(self, lacking: list[tuple[Goal, float, Market]]) -> list[tuple[Goal, float, Market]]:
+        """Hold back openings that would leave a leg without its hedge; what takes the net exposure back goes on."""
+        if (exposure := self._net_exposure()) is None:
+            return lacking
+        net, low, high = exposure
+        after = net + math.fsum(units * market.mid for _, units, market in lacking) / self.reconciler.state.equity_usd
+        if low <= after <= high:
+            return lacking
+        kept = [item for item in lacking if (net > high and item[1] < 0.0) or (net < low and item[1] > 0.0)]
+        for goal, *_ in (item for item in lacking if item not in kept):
+            text = f"net_frac: the net exposure would be {after:+.3f} of equity, beyond {low:+.3f} to {high:+.3f}"
+            self._hold_back(goal.coin, text)
+        return kept
+
+    def _net_exposure(self) -> tuple[float, float, float] | None:
+        """The net exposure by the results, and its bounds, as fractions of equity; None without a limit."""
+        equity, limit = self.reconciler.state.equity_usd, self.limits.net_frac
+        if limit is None or not equity > 0.0:
+            return None
+        held = {coin: self.reconciler.held(coin) * self._price(coin) / equity for coin in self.reconciler.expected}
+        foreign = math.fsum(self.reconciler.state.foreign.values()) / equity
+        others = math.fsum(value for coin, value in held.items() if coin not in self._weights) + foreign
+        own = math.fsum(self._weights.values()) + others
+        return math.fsum(held.values()) + foreign, *net_bounds(limit, own)
+
+    def _hold_back(self, coin: str, why: str) -> None:
+        """Note why an opening waits; a flip whose close is not done keeps the reason of that."""
+        self.notes.append(f"{coin}: held back: {why}")
+        if self.reconciler.expected.get(coin, 0.0) * self._weights[coin] >= 0.0:
+            self.progress[coin].set(Reason.HELD_BACK, f"held back: {why}")
+
+    def _order(self, goal: Goal, units: float, market: Market) -> OrderRequest | None:
         """The coin's next order; None when no valid price lies within the slippage."""
+        progress = self.progress[goal.coin]
         bound = self._price_bound(goal, units, market)
         price = self.dex.round_price(market, bound, units > 0.0)
         if not price > 0.0:
@@ -240,18 +288,53 @@ class OrderExecutor:
 
     def gross_headroom(self) -> float | None:
         """USD of gross that may be added now; None without a limit."""
-        if self.gross_limit is None:
+        if self.limits.gross is None:
             return None
-        state, gross = self.reconciler.state, 0.0
-        for coin, units in self.reconciler.expected.items():
-            price = self._markets[coin].mid if coin in self._markets else state.prices.get(coin, 0.0)
-            gross += max(abs(units), abs(self.reconciler.held(coin))) * price
-        return self.gross_limit * state.equity_usd - gross
+        reconciler = self.reconciler
+        gross = math.fsum(map(abs, reconciler.state.foreign.values()))
+        for coin, units in reconciler.expected.items():
+            gross += max(abs(units), abs(reconciler.held(coin))) * self._price(coin)
+        return self.limits.gross * reconciler.state.equity_usd - gross
 
-    def _send(self, orders: list[OrderRequest]) -> None:
+    def _price(self, coin: str) -> float:
+        return self._markets[coin].mid if coin in self._markets else self.reconciler.state.prices.get(coin, 0.0)
+
+    # Sending ----------------------------------------------------------------------------------------------------------
+
+    def _send_all(self, orders: list[OrderRequest]) -> None:
+        """Send in batches, or singly once a whole batch was refused, so that no coin blocks the others.
+
+        What is refused alone, in words that may belong to an order that was executed, is looked up after the others.
+        """
+        doubtful: list[OrderRequest] = []
+        while orders and not self.stopped:
+            size = 1 if self._singly else _BATCH
+            batch, orders = orders[:size], orders[size:]
+            results = self._send(batch)
+            unknown = [order for order, result in results if result.fate == "unknown"]
+            if len(batch) == 1 and all(result.whole_batch for _, result in results):
+                doubtful += unknown
+            elif unknown:
+                self._resolve(unknown, len(batch))
+        self._resolve(doubtful, 1)
+
+    def _resolve(self, orders: Sequence[OrderRequest], batch: int) -> None:
+        first, unresolved = len(self.reconciler.results), self.journal.state.unresolved
+        try:
+            self.reconciler.resolve([unresolved[order.cloid] for order in orders])
+        finally:
+            self._record_refusals(first, batch)
+
+    def _record_refusals(self, first: int, batch: int) -> None:
+        for order, result in self.reconciler.results[first:]:
+            if result.fate == "rejected":
+                self.record_refusal(order, result, batch)
+
+    def _send(self, orders: list[OrderRequest]) -> list[tuple[OrderRequest, OrderResult]]:
+        """Journal and send one request; returns each order with its result."""
         if stop := self.guard():
             self.stopped = stop
-            return
+            return []
         start_ms, start = self._start_clocks
         # A date that jumps ahead during the run must not give an order minutes to arrive in.
         now_ms = min(self.dex.clock_ms(), start_ms + int(1000 * (self.reconciler.boot_clock() - start)))
@@ -264,19 +347,18 @@ class OrderExecutor:
             expires_seconds=self.policy.expires_seconds,
             boot_id=boot_id(),
             boot_seconds=self.reconciler.boot_clock(),
-            orders=[{**asdict(order), "mid": self._markets[order.coin].mid} for order in orders],
+            orders=[{**asdict(order), **self._quote(order.coin)} for order in orders],
         )
         first = len(self.reconciler.results)
-        results = self.dex.send(orders, expires_ms)
-        try:
-            unknown = self.reconciler.record("answers", list(zip(orders, results, strict=True)))
-            if unknown:
-                unresolved = self.journal.state.unresolved
-                self.reconciler.resolve([unresolved[order.cloid] for order in unknown])
-        finally:
-            for order, result in self.reconciler.results[first:]:
-                if result.fate == "rejected":
-                    self.record_refusal(order, result, len(orders))
+        results = list(zip(orders, self.dex.send(orders, expires_ms), strict=True))
+        self._singly |= len(orders) > 1 and any(result.whole_batch for _, result in results)
+        self.reconciler.record("answers", results)
+        self._record_refusals(first, len(orders))
+        return results
+
+    def _quote(self, coin: str) -> dict[str, float | None]:
+        market = self._markets[coin]
+        return {"mid": market.mid, "bid": market.bid, "ask": market.ask}
 
     def record_refusal(self, order: OrderRequest, result: OrderResult, batch: int) -> None:
         """Note what a refusal means for its coin, and for the run."""
@@ -286,36 +368,29 @@ class OrderExecutor:
         if Refusal.FATAL in refusal:
             self.stopped = result.reason
         elif result.whole_batch and batch > 1:
-            self._one_by_one = True  # one order spoils the request: the next attempt sends them one by one
+            text = f"refused with the whole request: {result.reason}"
         elif Refusal.SMALL in refusal and value < 2.0 * self.dex.min_notional_usd:
             # The exchange may value an order at its limit price, where the sizing rule takes mid.
             reason, text = Reason.REFUSED_AS_SMALL, f"{order.coin}: {order.units:+g} is left: {result.reason}"
-        elif Refusal.PERMANENT in refusal:
-            reason = Reason.REFUSED_FOR_GOOD
+        elif Refusal.PERMANENT in refusal or (result.whole_batch and not refusal and progress.text == text):
+            reason = Reason.REFUSED_FOR_GOOD  # or alone, twice in the same words that nobody knows
         progress.set(reason, text)
 
     # Before and after -------------------------------------------------------------------------------------------------
 
     def _set_leverage(self, goals: Sequence[Goal]) -> None:
-        for goal in goals:
-            market = self._markets.get(goal.coin)
-            held = self.reconciler.expected.get(goal.coin, 0.0)
-            if market is None or self.stopped or self.progress[goal.coin].reason.final or held:
-                continue
-            wanted = max(1, min(self.leverage, int(market.max_leverage or self.leverage)))
-            if self.journal.state.leverage.get(goal.coin) == wanted:
-                continue
+        state = self.reconciler.state
+        markets = [self._markets[item[0].coin] for goal in goals if (item := self._lacking(goal))]
+        if self.stopped or not markets:
+            return
+        if wanted := leverage_to_set(self.dex, self.journal, state, markets, self.leverage):
             if stop := self.guard():
                 self.stopped = stop
                 return
-            refusal = self.dex.set_leverage(market, wanted)
-            if refusal:
-                self.journal.append("leverage_refused", self.reconciler.exchange_time(), coin=goal.coin, reason=refusal)
-                self.progress[goal.coin].set(Reason.LEVERAGE_REFUSED, f"leverage {wanted}: {refusal}")
+            for coin, refusal in set_leverages(self.dex, self.journal, state, wanted).items():
+                self.progress[coin].set(Reason.LEVERAGE_REFUSED, refusal)
                 if Refusal.FATAL in classify(refusal):
                     self.stopped = refusal
-            else:
-                self.journal.append("leverage_set", self.reconciler.exchange_time(), coin=goal.coin, leverage=wanted)
 
     def _outcome(self, goals: Sequence[Goal], plan: Plan | None) -> Outcome:
         expected, held = self.reconciler.expected, self.reconciler.held
@@ -324,16 +399,19 @@ class OrderExecutor:
         for coin, goal in sorted(last.items()):
             units = held(coin)
             left = goal.target_units - units
-            if abs(left) <= SIZE_TOLERANCE * max(abs(goal.target_units), abs(units)):
+            if goal.sized and abs(left) <= SIZE_TOLERANCE * max(abs(goal.target_units), abs(units)):
                 continue
             progress = self.progress[coin]
-            if progress.reason.at_target and not self.stopped:
+            if progress.reason.at_target and not self.stopped and not self.closes_all:
                 self.notes.append(progress.text)
             else:
                 missing.append(Missing(coin, goal.target_units, units, self._why(progress, (left > 0.0) != goal.buy)))
-        if self.closes_all:
-            stuck = [coin for coin in sorted(expected) if held(coin) and coin not in last]
-            missing += [Missing(coin, 0.0, held(coin), "it cannot be traded now") for coin in stuck]
+        if missing and (exposure := self._net_exposure()):
+            net, low, high = exposure
+            if not low <= net <= high:
+                names = ", ".join(item.coin for item in missing)
+                text = f"beyond {low:+.3f} to {high:+.3f}: a leg is without its hedge"
+                self.notes.append(f"net_frac: without {names} the net exposure is {net:+.3f} of equity, {text}")
         # Not what the account shows, which may lag behind: what the journal adds up to.
         positions = dict(expected)
         for coin, (journal, account) in sorted(self.reconciler.unexplained.items()):

@@ -8,22 +8,50 @@ clock; expiry times follow the exchange's, as the ``Date`` headers of its respon
 from __future__ import annotations
 
 import math
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 import pandas as pd
 
-from engine.clock import CLOCK_SECONDS, UNIT, clock_error_bounds, least_error
+from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
 from engine.data.api_client import install_429_hook, sdk_request
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
-from engine.live.hyperliquid_format import parse_results, tick_price
+from engine.live.hyperliquid_account import (
+    UNIFIED,
+    Sample,
+    SpotState,
+    check_mode,
+    check_role,
+    expiring_agent,
+    instant_of,
+    read_dex_state,
+    read_sample,
+    read_spot_state,
+    resting_orders,
+    standard_state,
+    unified_state,
+)
+from engine.live.hyperliquid_format import (
+    number,
+    observed,
+    parse_results,
+    read_fill,
+    read_market,
+    read_status,
+    refusal_text,
+    tick_price,
+)
+from engine.live.hyperliquid_leverage import active_leverage, send_signed, sign_leverages
 from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult, OrderStatus
 from engine.live.predecessor import PredecessorDEX
 from engine.retries import RequestFailed, RetryPolicy, retry
@@ -33,8 +61,9 @@ from engine.urls import base_address, without_path
 PATIENCE: Final = RetryPolicy((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
 #: A response with fewer rows holds the whole of its time range (pages have 500 or 2,000 rows).
 PAGE_ROWS: Final = 500
-#: Account modes whose balance is that of the spot account.
-UNIFIED: Final = ("unifiedAccount", "portfolioMargin")
+#: Requests that are sent side by side at most.
+_TOGETHER: Final = 8
+_T = TypeVar("_T")
 _NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
 
 
@@ -74,7 +103,11 @@ class HyperLiquidDEX(PredecessorDEX):
         self._sdk: Any = None
         self._meta: dict[str, Any] | None = None
         self._mode: str | None = None
+        self._dexes: Sequence[str] = ()
+        self._tokens: dict[str, int] = {}
+        self._clock_lock = threading.Lock()
         self._clock_bounds = (-math.inf, math.inf)
+        self._round_trip_seconds = 0.2
 
     def __repr__(self) -> str:
         return f"HyperLiquidDEX({self.network!r}, base_url={self.base_url and self._host()!r})"
@@ -95,25 +128,20 @@ class HyperLiquidDEX(PredecessorDEX):
         return f"{self.network}-{self.address[:10].lower()}"
 
     def warnings(self) -> list[str]:
-        """That this machine's clock is wrong, or that an agent wallet expires within two weeks."""
+        """That this machine's clock is wrong, orders rest, or that an agent wallet expires within two weeks."""
         warnings = []
         if abs(error := self.clock_error_seconds()) > CLOCK_SECONDS:
             warnings.append(
                 f"this machine's clock is {abs(error):,.0f} s {'ahead of' if error > 0 else 'behind'} the exchange's: "
                 "let it follow a time server"
             )
+        warnings += self._read("openOrders", list, resting_orders, user=self.address)
         credentials, own = self._load_credentials(), self._own_address()
         if not credentials.account_address or credentials.account_address.lower() == own:
             return warnings
         # The one agent without a name is not listed.
-        agents = self._info({"type": "extraAgents", "user": credentials.account_address}, list)
-        with self._reading("extraAgents"):
-            for agent in agents:
-                if str(agent["address"]).lower() == own:
-                    left = (float(agent.get("validUntil") or math.inf) - self.clock_ms()) / 86_400_000
-                    if left < 14:
-                        warnings.append(f"the agent wallet expires in {left:.1f} days: approve a new one")
-        return warnings
+        expiring = partial(expiring_agent, own, self.clock_ms())
+        return warnings + self._read("extraAgents", list, expiring, user=credentials.account_address)
 
     def feed(self) -> DEX:
         """The main network: prices of the test network mean nothing. Another host is its own feed."""
@@ -140,14 +168,7 @@ class HyperLiquidDEX(PredecessorDEX):
         if credentials.vault_address or master == own:
             return
         role = self._info({"type": "userRole", "user": own}, dict)
-        data = role.get("data")
-        masters = {str(value).lower() for value in data.values()} if isinstance(data, dict) else set()
-        if role.get("role") != "agent" or master not in masters:
-            raise LiveError(
-                f"The key of the credentials is that of {own[:10]}, no agent of account_address {master[:10]}: its "
-                "orders would trade another account than the one that is read. Correct account_address (a vault or "
-                "sub-account is vault_address), or approve the agent (again, if it has expired)."
-            )
+        check_role(role, own, master)
 
     def _wallet(self) -> Any:
         from eth_account import Account
@@ -161,52 +182,65 @@ class HyperLiquidDEX(PredecessorDEX):
     # Reads ------------------------------------------------------------------------------------------------------------
 
     def account(self) -> AccountState:
-        """Equity and positions; a unified account's balance is that of its spot account."""
-        address = self.address
+        """Equity and positions: of the main dex, with what other dexes and the spot account have to do with it.
+
+        Raises
+        ------
+        LiveError
+            For a key that is not the account's, and for an account mode that is not supported.
+        UnreachableError
+            When the exchange does not answer for one of the dexes.
+        """
+        user = self.address
         if self._mode is None:
-            self._check_key()
-        state = self._info({"type": "clearinghouseState", "user": address}, dict)
-        if self._mode is None:
-            self._mode = str(self._info({"type": "userAbstraction", "user": address}, (str, dict, type(None))))
+            _, mode, self._dexes = self._together(self._check_key, self._read_mode, self._read_dexes)
+            check_mode(mode)
+            self._mode = mode
+        names = ("", *self._dexes)
+        queries = [{"type": "clearinghouseState", "user": user, **({"dex": name} if name else {})} for name in names]
+        reads: list[Callable[[], Any]] = [partial(self._info, query, dict) for query in queries]
+        unified = self._mode == UNIFIED
+        *responses, spot = self._together(*reads, self._read_spot if unified else lambda: None)
         with self._reading("clearinghouseState"):
-            positions = [item["position"] for item in state["assetPositions"]]
-            held = [position for position in positions if float(position["szi"]) != 0.0]
-            units = {str(position["coin"]): float(position["szi"]) for position in held}
-            prices = {
-                str(position["coin"]): abs(float(position["positionValue"]) / float(position["szi"]))
-                for position in held
-            }
-            equity = float(state["marginSummary"]["accountValue"])
-            if self._mode in UNIFIED:
-                spot = self._info({"type": "spotClearinghouseState", "user": address}, dict)
-                balance = sum(float(item["total"]) for item in spot["balances"] if item["coin"] == "USDC")
-                equity = balance + sum(float(position["unrealizedPnl"]) for position in positions)
-            return AccountState(equity, units, _instant(state["time"]), prices)
+            main, *others = map(read_dex_state, names, responses)
+        # Most have nothing on most dexes: their collateral need not be known.
+        others = [state for state in others if state.positions or state.value_usd]
+        pairs = list(zip(others, self._together(*(partial(self._token, state.dex) for state in others)), strict=True))
+        if unified:
+            return unified_state(main, pairs, spot, self._read_sample)
+        empty = main.value_usd <= 0.0 and not main.positions
+        return standard_state(main, pairs, self._read_spot() if empty else None)
+
+    def _read_mode(self) -> str:
+        mode = self._info({"type": "userAbstraction", "user": self.address}, (str, type(None)))
+        return "default" if mode is None else str(mode)
+
+    def _read_dexes(self) -> list[str]:
+        """Names of the perp dexes beside the main one, which is null."""
+        return self._read("perpDexs", list, lambda dexes: [str(dex["name"]) for dex in dexes if dex is not None])
+
+    def _read_spot(self) -> SpotState:
+        return self._read("spotClearinghouseState", dict, read_spot_state, user=self.address)
+
+    def _read_sample(self) -> Sample | None:
+        return self._read("portfolio", list, read_sample, user=self.address)
+
+    def _token(self, dex: str) -> int:
+        """Index of the collateral token of a dex, which never changes."""
+        if dex not in self._tokens:
+            self._tokens[dex] = self._read("meta", dict, lambda meta: int(meta["collateralToken"]), dex=dex)
+        return self._tokens[dex]
 
     def markets(self) -> Mapping[str, Market]:
-        """Coins that are listed and have a mid."""
-        markets = {}
-        with self._reading("metaAndAssetCtxs"):
-            for entry, context in self._contexts():
-                if entry.get("isDelisted") or context.get("midPx") is None:
-                    continue
-                mode = entry.get("marginMode")
-                markets[str(entry["name"])] = Market(
-                    str(entry["name"]),
-                    float(context["midPx"]),
-                    oracle=float(context["oraclePx"]),
-                    sz_decimals=int(entry["szDecimals"]),
-                    max_leverage=float(entry["maxLeverage"]),
-                    cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
-                )
-        return markets
+        """Coins that are listed and have a mid; one whose figures cannot be read is left out, whatever the others."""
+        markets = (read_market(entry, context) for entry, context in self._contexts())
+        return {market.coin: market for market in markets if market is not None}
 
     def unlisted(self, coins: Iterable[str]) -> list[str]:
         """Names without an entry in the coin table; the test network's table differs, so there none is known."""
         if self.network != "mainnet":
             return []
-        with self._reading("metaAndAssetCtxs"):
-            known = {entry["name"] for entry, _ in self._contexts()}
+        known = {entry["name"] for entry, _ in self._contexts()}
         return [coin for coin in coins if coin not in known]
 
     def quoted(self, market: Market) -> Market:
@@ -215,27 +249,15 @@ class HyperLiquidDEX(PredecessorDEX):
         with self._reading("l2Book"):
             bids, asks = book["levels"]
             bid, ask = (float(side[0]["px"]) if side else None for side in (bids, asks))
-        return replace(market, bid=bid, ask=ask) if bid and ask else market
+        return replace(market, bid=bid, ask=ask) if bid and ask else replace(market, bid=None, ask=None)
 
     def live_row(self) -> Mapping[str, Mapping[str, float]]:
-        """Mid, mark, oracle, open interest, impact prices and the day's volume of every coin."""
+        """Mid, mark, oracle, open interest, impact prices and the day's volume of every coin; NaN where not known."""
         row: dict[str, dict[str, float]] = {}
-        with self._reading("metaAndAssetCtxs"):
-            for entry, context in self._contexts():
-                if entry.get("isDelisted"):
-                    continue
-                low, high = context.get("impactPxs") or (None, None)
-                observed = {
-                    "mid": context.get("midPx"),
-                    "mark": context.get("markPx"),
-                    "oracle": context.get("oraclePx"),
-                    "open_interest": context.get("openInterest"),
-                    "impact_bid": low,
-                    "impact_ask": high,
-                    "volume_24h_usd": context.get("dayNtlVlm"),
-                }
-                for name, value in observed.items():
-                    row.setdefault(name, {})[entry["name"]] = math.nan if value is None else float(value)
+        for entry, context in self._contexts():
+            if not entry.get("isDelisted"):
+                for name, value in observed(context).items():
+                    row.setdefault(name, {})[entry["name"]] = value
         return row
 
     def fills(self, since: pd.Timestamp) -> list[Fill]:
@@ -245,14 +267,7 @@ class HyperLiquidDEX(PredecessorDEX):
             rows = self._info({"type": "userFillsByTime", "user": self.address, "startTime": start}, list)
             with self._reading("userFillsByTime"):
                 for row in rows:
-                    fills[row["tid"], row["oid"]] = Fill(
-                        row.get("cloid"),
-                        str(row["coin"]),
-                        float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0),
-                        float(row["px"]),
-                        float(row["fee"]),
-                        _instant(row["time"]),
-                    )
+                    fills[row["tid"], row["oid"]] = read_fill(row, instant_of(row["time"]))
                 if len(rows) < PAGE_ROWS:
                     return sorted(fills.values(), key=lambda fill: fill.time)
                 # From the last millisecond again: the page may have cut it.
@@ -264,26 +279,28 @@ class HyperLiquidDEX(PredecessorDEX):
         if response.get("status") != "order":
             return None
         with self._reading("orderStatus"):
-            status, details = str(response["order"]["status"]), response["order"]["order"]
-            done = float(details["origSz"]) - (0.0 if status == "filled" else float(details["sz"]))
-        if status == "open":
+            result = read_status(response["order"], order)
+        if result.fate == "unknown":
             self._cancel(order)
-            return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
-        if done <= 0.0 or status.lower().endswith("rejected"):
-            return OrderResult(order.cloid, "rejected", reason=status)
-        units = round(math.copysign(done, order.units), 8)
-        return OrderResult(order.cloid, "filled", units, reason="" if status == "filled" else status)
+        return result
 
     def _contexts(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Coin table and state of the markets, and the SDK's own table brought up to date."""
-        answer = self._info({"type": "metaAndAssetCtxs"}, list)
+        response = self._info({"type": "metaAndAssetCtxs"}, list)
         with self._reading("metaAndAssetCtxs"):
-            meta, contexts = answer
+            meta, contexts = response
             pairs = list(zip(meta["universe"], contexts, strict=True))
-        self._meta = meta
+            named = [pair for pair in pairs if isinstance(pair[0], dict) and isinstance(pair[0].get("name"), str)]
+            # One coin may lack anything; when all do, the form of the response is another.
+            if not any(isinstance(context, dict) and number(context.get("oraclePx")) > 0.0 for _, context in named):
+                raise ValueError("no coin has a name and an oraclePx")
+        # The index of a coin is its asset id, and the SDK reads the lots of all: entries that lack either stay.
+        entries = [entry if isinstance(entry, dict) else {} for entry, _ in pairs]
+        universe = [{"name": f"?{at}", "szDecimals": 0, **entry} for at, entry in enumerate(entries)]
+        self._meta = {**meta, "universe": universe}
         if self._sdk is not None:
-            self._sdk.info.set_perp_meta(meta, 0)
-        return pairs
+            self._sdk.info.set_perp_meta(self._meta, 0)
+        return [(entry, context if isinstance(context, dict) else {}) for entry, context in named]
 
     # Actions ----------------------------------------------------------------------------------------------------------
 
@@ -298,13 +315,15 @@ class HyperLiquidDEX(PredecessorDEX):
     def _note_date(self, response: Any, **_: Any) -> None:
         """Narrow the bounds of this machine's clock error."""
         after = _wall_ms() / 1000.0
-        before = after - response.elapsed.total_seconds()
+        self._round_trip_seconds = response.elapsed.total_seconds()
+        before = after - self._round_trip_seconds
         try:
             low, high = clock_error_bounds(response.headers["Date"], before, after)
         except (KeyError, ValueError):
             return
-        both = max(low, self._clock_bounds[0]), min(high, self._clock_bounds[1])
-        self._clock_bounds = both if both[0] <= both[1] else (low, high)  # the clock was set meanwhile
+        with self._clock_lock:
+            both = max(low, self._clock_bounds[0]), min(high, self._clock_bounds[1])
+            self._clock_bounds = both if both[0] <= both[1] else (low, high)  # the clock was set meanwhile
 
     def send(self, orders: Sequence[OrderRequest], expires_ms: int) -> list[OrderResult]:
         """One signed request; whatever goes wrong after it was sent makes the status unknown."""
@@ -346,7 +365,27 @@ class HyperLiquidDEX(PredecessorDEX):
         response = self._repeated(
             sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
         )
-        return "" if response.get("status") == "ok" else str(response.get("response", response))
+        return refusal_text(response)
+
+    def leverages(self, markets: Sequence[Market]) -> Mapping[str, int]:
+        """``activeAssetData`` side by side; a coin of the other margin mode is left out, to be set."""
+        read = partial(self._read, "activeAssetData", dict, user=self.address)
+        values = self._together(*(partial(read, partial(active_leverage, at.cross), coin=at.coin) for at in markets))
+        return {at.coin: value for at, value in zip(markets, values, strict=True) if value}
+
+    def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
+        """``updateLeverage`` side by side; what has no response is repeated by itself."""
+        sdk = self._exchange()
+        signed = sign_leverages(sdk, wanted)
+        responses = self._together(*(partial(send_signed, sdk, action, PATIENCE) for action in signed))
+        return [
+            self.set_leverage(*item) if response is None else refusal_text(response)
+            for item, response in zip(wanted, responses, strict=True)
+        ]
+
+    def leverage_seconds(self, count: int) -> float:
+        """By the time that the last response took."""
+        return math.ceil(count / _TOGETHER) * self._round_trip_seconds
 
     def round_price(self, market: Market, price: float, buy: bool) -> float:
         """The nearest price on the grid of :func:`tick_price` that is no worse for the account."""
@@ -386,15 +425,27 @@ class HyperLiquidDEX(PredecessorDEX):
         """The address as messages show it: without its path, which may hold a token."""
         return without_path(self._url(), self._url())
 
-    def _info(self, query: dict[str, Any], wanted: type | tuple[type, ...]) -> Any:
+    def _connect(self) -> Any:
         from hyperliquid.api import API
 
         if self._api is None:
-            # Not Info: without `meta` and `spot_meta` its constructor asks for both, and a broken spot market kills it.
+            # Not Info: without `meta` and `spot_meta` its constructor requests both, and fails with the spot market.
             self._api = API(self._url(), timeout=self.timeout_seconds)
             self._api.session.hooks["response"].append(self._note_date)
             install_429_hook(self._api)
-        return self._repeated(self._api, lambda: self._api.post("/info", query), wanted, str(query["type"]))
+        return self._api
+
+    def _info(self, query: dict[str, Any], wanted: type | tuple[type, ...]) -> Any:
+        api = self._connect()
+        return self._repeated(api, lambda: api.post("/info", query), wanted, str(query["type"]))
+
+    def _together(self, *reads: Callable[[], Any]) -> list[Any]:
+        """Results of reads that are sent side by side, in their order; the first failure is raised once all ended."""
+        if len(reads) < 2:
+            return [read() for read in reads]
+        self._connect()
+        with ThreadPoolExecutor(min(_TOGETHER, len(reads))) as pool:
+            return [future.result() for future in [pool.submit(read) for read in reads]]
 
     def _repeated(self, api: Any, call: Callable[[], Any], wanted: type | tuple[type, ...], what: str) -> Any:
         """The response of `call`, which is of type `wanted`, after a few attempts."""
@@ -405,6 +456,12 @@ class HyperLiquidDEX(PredecessorDEX):
                 f"{self._host()} does not answer {what}: {fault}. Check the network and the exchange's status page, "
                 "then run the command again: it continues where it stopped."
             ) from fault
+
+    def _read(self, kind: str, wanted: type, parse: Callable[[Any], _T], **query: str) -> _T:
+        """The response to a query, parsed."""
+        response = self._info({"type": kind, **query}, wanted)
+        with self._reading(kind):
+            return parse(response)
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -431,10 +488,6 @@ def _other_host(network: str, base_url: str | None) -> str | None:
                 raise LiveError(f"{host} is the address of {name}, not of {network}. Remove --base-url, set --network.")
             return None
     return base_url
-
-
-def _instant(milliseconds: Any) -> pd.Timestamp:
-    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC").as_unit(UNIT)
 
 
 def _wall_ms() -> int:

@@ -1,19 +1,71 @@
-"""HyperLiquid's formats: prices on its tick, and responses to order requests."""
+"""HyperLiquid's formats: numbers, markets, prices on its tick, and responses to order requests."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Any, Final
 
+import pandas as pd
+
 from engine.errors import truncate
-from engine.live.orders import OrderRequest, OrderResult
+from engine.live.orders import Fill, Market, OrderRequest, OrderResult
 from engine.live.refusals import Refusal, classify
 
 #: Significant figures of a price, and its decimals for a size of none.
 SIGNIFICANT: Final = 5
 PRICE_DECIMALS: Final = 6
+
+
+#: Fields of a panel by their name in a market's context.
+_OBSERVED: Final = {
+    "mid": "midPx",
+    "mark": "markPx",
+    "oracle": "oraclePx",
+    "open_interest": "openInterest",
+    "volume_24h_usd": "dayNtlVlm",
+}
+
+
+def number(value: Any) -> float:
+    """A finite number, or NaN for whatever else stands in a response."""
+    try:
+        figure = float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    return figure if math.isfinite(figure) and not isinstance(value, bool) else math.nan
+
+
+def read_market(entry: Mapping[str, Any], context: Mapping[str, Any]) -> Market | None:
+    """A coin from its entry in the table and its context; None where it cannot be traded, or not be read.
+
+    A missing oracle price is NaN, which no limit on the distance from it accepts.
+    """
+    mid, decimals, leverage = number(context.get("midPx")), entry.get("szDecimals"), number(entry.get("maxLeverage"))
+    if entry.get("isDelisted") or not mid > 0.0 or type(decimals) is not int or not 0 <= decimals <= PRICE_DECIMALS:
+        return None
+    oracle, mode = number(context.get("oraclePx")), entry.get("marginMode")
+    seen = observed(context)
+    low, high = seen["impact_bid"], seen["impact_ask"]
+    return Market(
+        entry["name"],
+        mid,
+        low if 0.0 < low <= high else None,
+        high if 0.0 < low <= high else None,
+        oracle=oracle if oracle > 0.0 else math.nan,
+        sz_decimals=decimals,
+        max_leverage=leverage if leverage >= 1.0 else None,
+        cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
+    )
+
+
+def observed(context: Mapping[str, Any]) -> dict[str, float]:
+    """Panel fields from a market's context; NaN for what it lacks."""
+    impact = context.get("impactPxs")
+    low, high = impact if isinstance(impact, list) and len(impact) == 2 else (None, None)
+    values = {name: context.get(key) for name, key in _OBSERVED.items()} | {"impact_bid": low, "impact_ask": high}
+    return {name: number(value) for name, value in values.items()}
 
 
 def tick_price(price: float, sz_decimals: int, down: bool) -> float:
@@ -37,6 +89,29 @@ def parse_results(response: dict[str, Any], orders: Sequence[OrderRequest]) -> l
     except (KeyError, TypeError, ValueError):
         return [OrderResult(order.cloid, "unknown", reason=f"unreadable: {truncate(response)}") for order in orders]
     return [_parse_status(status, order) for status, order in pairs]
+
+
+def refusal_text(response: dict[str, Any]) -> str:
+    """Why an action was refused; ``""`` where it was not."""
+    return "" if response.get("status") == "ok" else str(response.get("response", response))
+
+
+def read_fill(row: Mapping[str, Any], time: pd.Timestamp) -> Fill:
+    """A fill of the account's history."""
+    units = float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0)
+    return Fill(row.get("cloid"), str(row["coin"]), units, float(row["px"]), float(row["fee"]), time)
+
+
+def read_status(response: Mapping[str, Any], order: OrderRequest) -> OrderResult:
+    """What became of an order that the exchange knows; ``unknown`` while it rests."""
+    status, details = str(response["status"]), response["order"]
+    done = float(details["origSz"]) - (0.0 if status == "filled" else float(details["sz"]))
+    if status == "open":
+        return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")
+    if done <= 0.0 or status.lower().endswith("rejected"):
+        return OrderResult(order.cloid, "rejected", reason=status)
+    units = round(math.copysign(done, order.units), 8)
+    return OrderResult(order.cloid, "filled", units, reason="" if status == "filled" else status)
 
 
 def _parse_status(status: Any, order: OrderRequest) -> OrderResult:

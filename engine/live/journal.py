@@ -9,16 +9,15 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 import pandas as pd
 
-from engine.atomic_io import exclusive, sync_folder
-from engine.errors import LiveError, join_first
+from engine.atomic_io import sync_folder
+from engine.errors import LiveError
 from engine.live.orders import Goal, OrderRequest
 
 #: Positions of a plan are newer than those that explained them by this.
@@ -63,7 +62,7 @@ class OpenPlan:
 
 @dataclass(frozen=True)
 class EquityRecord:
-    """Equity in USD at a time, and the kind of the entry that has it: ``plan``, ``done`` or ``refused``."""
+    """Equity in USD at a time, and the kind of the entry that has it: a plan, an end, a refusal or an acceptance."""
 
     time: pd.Timestamp
     equity_usd: float
@@ -87,7 +86,7 @@ class JournalState:
     plan : OpenPlan or None
         The newest plan, until its end.
     equities : tuple of EquityRecord
-        Oldest first.
+        Since equity was last accepted, oldest first.
     without_fills : mapping of cloid to Timestamp
         Filled orders whose fills, and so fees, are not recorded yet, with the time of the intent.
     leverage : mapping of coin to int
@@ -122,6 +121,8 @@ class JournalState:
                 return self._with_positions(entry)
             case "refused":
                 return self._with_equity(entry)
+            case "equity_accepted":  # and what was planned by the equity of before is planned anew
+                return replace(self, equities=(), plan=None)._with_equity(entry)
             case "intent":
                 return self._after_intent(entry)
             case "answers" | "resolved":
@@ -278,43 +279,3 @@ class Journal:
                 "command again."
             )
         os.ftruncate(file, self._bytes)
-
-
-def find_journal(folder: Path, name: str, network: str) -> Path:
-    """Path of the one journal of a strategy on a network.
-
-    Raises
-    ------
-    LiveError
-        When there is none, or more than one account has one.
-    """
-    paths = sorted({*folder.glob(f"{name}-{network}.jsonl"), *folder.glob(f"{name}-{network}-0x*.jsonl")})
-    if not paths:
-        raise LiveError(f"{folder} has no journal of {name!r} on {network}. `hlbt live run` with --execute makes one.")
-    if len(paths) > 1:
-        raise LiveError(
-            f"{folder} has journals of several accounts: {join_first(path.name for path in paths)}. Move one away."
-        )
-    return paths[0]
-
-
-@contextmanager
-def single_instance(path: Path) -> Iterator[None]:
-    """Hold the lock file of an account.
-
-    Raises
-    ------
-    LiveError
-        When another process holds it, or it cannot be created.
-    """
-    taken = LiveError(
-        f"Another process trades this account: it holds {path}. Two at once would trade twice. Wait for it, or end it."
-    )
-    with ExitStack() as held:
-        try:
-            held.enter_context(exclusive(path, taken))
-        except OSError as error:
-            raise LiveError(
-                f"The lock {path} cannot be created: {error.strerror}. Nothing is sent without it."
-            ) from error
-        yield

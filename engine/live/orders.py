@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from typing import Any, Final, Literal
 
 import pandas as pd
 
-from engine.provenance import to_json
+from engine.provenance import as_json
 
 #: ``filled`` in whole or in part, ``rejected`` without effect, ``unknown``: to be looked up.
 OrderStatus = Literal["filled", "rejected", "unknown"]
+#: Why a target becomes no order: it is too small, or the coin cannot be traded.
+BELOW_MINIMUM: Final = "under the minimum notional, or under a lot"
+UNTRADABLE: Final = "has no quote now"
 #: Relative slack when two sizes are compared.
 SIZE_TOLERANCE: Final = 1e-9
 
@@ -57,7 +59,7 @@ class Market:
     mid : float
         USD.
     bid, ask : float or None
-        USD, best quotes.
+        USD, best quotes, or the exchange's impact prices.
     oracle : float or None
         USD, oracle price.
     sz_decimals : int or None
@@ -92,12 +94,24 @@ class AccountState:
         The exchange's own time.
     prices : mapping of coin to float
         USD at which the positions are marked.
+    foreign : mapping of coin to float
+        Signed value in USD of positions on other dexes: never traded, and part of gross and net.
+    notes : tuple of str
+        What its owner should know.
+    doubt : str
+        Why equity is not certain; nothing but a ``flatten`` is ordered then.
+    leverage : mapping of coin to int
+        Of the positions, where the exchange says it.
     """
 
     equity_usd: float
     units: Mapping[str, float]
     time: pd.Timestamp
     prices: Mapping[str, float]
+    foreign: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    doubt: str = ""
+    leverage: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -175,7 +189,7 @@ class Reason(Enum):
     REFUSED_AS_SMALL = "refused as under the minimum notional"
     REFUSED_FOR_GOOD = "refused by the exchange for good"
     LEVERAGE_REFUSED = "its leverage was refused"
-    NOT_TRADABLE = "it cannot be traded any more"
+    NOT_TRADABLE = "it has no quote now"
     NO_VALID_PRICE = "no price on its tick"
     PRICE_MOVED = "prices moved since the start of the run"
     POSITION_DIFFERS = "its position differs from what was filled"
@@ -183,12 +197,15 @@ class Reason(Enum):
     @property
     def final(self) -> bool:
         """Whether the coin is not traded any further in this run."""
-        return self not in (Reason.UNFILLED, Reason.HELD_BACK, Reason.REFUSED, Reason.BELOW_MINIMUM)
+        return self not in _PASSING
 
     @property
     def at_target(self) -> bool:
         """Whether what is left is too small to be traded, and so counts as at its target."""
         return self in (Reason.BELOW_MINIMUM, Reason.REFUSED_AS_SMALL)
+
+
+_PASSING: Final = (Reason.UNFILLED, Reason.HELD_BACK, Reason.REFUSED, Reason.BELOW_MINIMUM, Reason.NOT_TRADABLE)
 
 
 @dataclass(frozen=True)
@@ -259,6 +276,8 @@ class PlannedOrder:
         ``abs(units) * mid``.
     spread_usd, fee_usd : float
         Expected costs: the quote (or the config's half spread) against mid, and the fee on that.
+    bid, ask : float or None
+        USD, as the exchange showed them at the plan.
     """
 
     coin: str
@@ -269,6 +288,8 @@ class PlannedOrder:
     notional_usd: float
     spread_usd: float
     fee_usd: float
+    bid: float | None = None
+    ask: float | None = None
 
     @property
     def grows(self) -> bool:
@@ -292,6 +313,20 @@ class Goal:
 
     A flip is a close in phase 0 and an opening in phase 1. A goal is reached by trading in one direction only, so that
     one that was reached and passed, by a later phase or by somebody else, is never traded back.
+
+    Attributes
+    ----------
+    coin : str
+    phase : {0, 1}
+    target_units : float
+        Signed; of a coin without a price what is held, since its target cannot be sized.
+    reduce_only : bool
+    buy : bool
+        The direction.
+    weight : float
+        Signed fraction of equity that the weights want.
+    sized : bool
+        False for the target of a coin without a price: it cannot be reached.
     """
 
     coin: str
@@ -299,6 +334,8 @@ class Goal:
     target_units: float
     reduce_only: bool
     buy: bool
+    weight: float = 0.0
+    sized: bool = True
 
 
 @dataclass(frozen=True)
@@ -323,6 +360,8 @@ class Plan:
         Phase 0 first.
     gross_before, gross_after, net_before, net_after : float
         Exposure as a fraction of equity.
+    net_target : float
+        Net exposure that the weights want, coins that cannot be traded included.
     """
 
     instant: pd.Timestamp
@@ -338,6 +377,12 @@ class Plan:
     gross_after: float
     net_before: float
     net_after: float
+    net_target: float
+
+    @property
+    def unreachable(self) -> list[str]:
+        """Coins that are held or wanted and have no quote."""
+        return [skip.coin for skip in self.skips if skip.reason == UNTRADABLE]
 
     @property
     def cost_usd(self) -> float:
@@ -346,14 +391,6 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for JSON; NaN (a weight that holds, a missing price) becomes null."""
-        values: dict[str, Any] = json.loads(
-            to_json(
-                {
-                    **asdict(self),
-                    "cost_usd": self.cost_usd,
-                    "spread_usd": math.fsum(order.spread_usd for order in self.orders),
-                    "fee_usd": math.fsum(order.fee_usd for order in self.orders),
-                }
-            )
-        )
-        return values
+        spread = math.fsum(order.spread_usd for order in self.orders)
+        fee = math.fsum(order.fee_usd for order in self.orders)
+        return dict(as_json({**asdict(self), "cost_usd": self.cost_usd, "spread_usd": spread, "fee_usd": fee}))

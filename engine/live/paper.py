@@ -100,12 +100,16 @@ class PaperDEX(PredecessorDEX):
         """
         row = self._row(instant)
         if row < self.row:
-            raise LiveError(f"The paper account is at {show(self.instant)} and cannot go back to {show(instant)}.")
+            raise self._no_way_back(self.instant, instant)
         if row > self.row:
             self._step(row)
             self.row = row
             self._filled.clear()
         self._save()
+
+    def _no_way_back(self, at: pd.Timestamp, instant: pd.Timestamp) -> LiveError:
+        cure = "Name a later time" + (f", or delete {self.state} to start anew." if self.state else ".")
+        return LiveError(f"The paper account is at {show(at)} and cannot go back to {show(instant)}. {cure}")
 
     def finish(self) -> pd.Series:
         """Go to the panel's last row and settle it too; equity of every row that this object settled."""
@@ -343,7 +347,10 @@ class PaperDEX(PredecessorDEX):
             ) from error
 
     def _restore(self, content: Mapping[str, Any]) -> None:
-        self.row = self._row(parse_instant(content["instant"], "instant"))
+        at = parse_instant(content["instant"], "instant")
+        if at > self.panel.index[-1]:
+            raise self._no_way_back(at, self.panel.index[-1])
+        self.row = self._row(at)
         column = {coin: i for i, coin in enumerate(self.panel.coins)}
         unknown = [coin for coin in content["positions"] if coin not in column]
         if unknown:

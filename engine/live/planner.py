@@ -12,15 +12,15 @@ import pandas as pd
 from engine.clock import hourly_index
 from engine.config import Costs, Execution, RunConfig
 from engine.live.dex import DEX
-from engine.live.orders import AccountState, Goal, Market, Plan, PlannedOrder, Skip
+from engine.live.orders import BELOW_MINIMUM, UNTRADABLE, AccountState, Goal, Market, Plan, PlannedOrder, Skip
 from engine.simulation.costs import fee_arrays
 from engine.simulation.sizing import Order, plan_orders, round_lot
 
 #: Why a target becomes no order, by outcome of :func:`engine.simulation.sizing.plan_orders`.
 REASONS: Mapping[str, str] = {
-    "below_minimum": "under the minimum notional, or under a lot",
+    "below_minimum": BELOW_MINIMUM,
     "inside_band": "inside the no-trade band",
-    "untradable": "cannot be traded now",
+    "untradable": UNTRADABLE,
 }
 
 
@@ -40,7 +40,7 @@ def make_plan(
     weights : mapping of coin to float
         Signed fractions of equity after all of the config's variants; NaN = hold, absent = 0.
     dex : DEX
-        Its minimum notional and lots hold; quotes are read from it.
+        Its minimum notional and lots hold.
     account : AccountState
         Equity and positions as they are.
     markets : mapping of coin to Market
@@ -66,13 +66,17 @@ def make_plan(
         {coin: market.sz_decimals for coin, market in markets.items() if market.sz_decimals is not None},
         execution,
     )
-    orders, skips = _price(sized, dex, account, markets, config.costs, instant)
-    goals = [goal for order in orders for goal in _goals(order, execution.min_notional_usd)]
+    orders, skips = _price(sized, account, markets, config.costs, instant)
+    goals = [goal for order in orders for goal in _goals(order, targets, execution.min_notional_usd)]
+    goals += [_goal_without_price(skip) for skip in skips if skip.reason == UNTRADABLE]
     after = {**account.units, **{order.coin: order.target_units for order in orders}}
     prices = {
         coin: markets[coin].mid if coin in markets else account.prices.get(coin, math.nan) for coin in sorted(after)
     }
     equity = account.equity_usd
+    wanted = {goal.coin: goal.weight for goal in goals}
+    others = [units * prices[coin] for coin, units in account.units.items() if coin not in wanted]
+    others += account.foreign.values()
     return Plan(
         instant,
         decision,
@@ -83,13 +87,13 @@ def make_plan(
         tuple(orders),
         tuple(skips),
         tuple(sorted(goals, key=lambda goal: (goal.phase, goal.coin))),
-        *_exposure(account.units, after, prices, equity),
+        *_exposure(account, after, prices),
+        math.fsum((*wanted.values(), *(value / equity for value in others))) if equity > 0.0 else math.nan,
     )
 
 
 def _price(
     sized: Iterable[Order],
-    dex: DEX,
     account: AccountState,
     markets: Mapping[str, Market],
     costs: Costs,
@@ -101,8 +105,7 @@ def _price(
     for order in sized:
         held = account.units.get(order.coin, 0.0)
         if order.outcome == "order":
-            market = dex.quoted(markets[order.coin])
-            orders.append(_planned(order, held, market, costs, rate))
+            orders.append(_planned(order, held, markets[order.coin], costs, rate))
         elif order.outcome != "nothing":
             skips.append(Skip(order.coin, order.target_weight, held, REASONS[order.outcome]))
     return orders, skips
@@ -135,28 +138,38 @@ def _planned(order: Order, held: float, market: Market, costs: Costs, rate: floa
     after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
     price, mid = fill_price(units, market, costs), market.mid
     action, fee = ACTIONS[reason_nb(held, after)], rate * abs(units) * price
-    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, units * (price - mid), fee)
+    spread, quote = units * (price - mid), (market.bid, market.ask)
+    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, spread, fee, *quote)
 
 
-def _goals(order: PlannedOrder, min_notional_usd: float) -> list[Goal]:
-    buy = order.units > 0.0
+def _goals(order: PlannedOrder, weights: Mapping[str, float], min_notional_usd: float) -> list[Goal]:
+    weight = weights.get(order.coin, 0.0)
+    opening = Goal(order.coin, 1, order.target_units, False, order.units > 0.0, weight)
     if order.action in ("open", "increase"):
-        return [Goal(order.coin, 1, order.target_units, False, buy)]
+        return [opening]
     if order.action == "flip":
         if abs(order.target_units) * order.mid < min_notional_usd:
             # The exchange would refuse the opening alone, as too small; the whole flip in one order it accepts.
-            return [Goal(order.coin, 0, order.target_units, False, buy)]
-        return [Goal(order.coin, 0, 0.0, True, buy), Goal(order.coin, 1, order.target_units, False, buy)]
-    return [Goal(order.coin, 0, order.target_units, True, buy)]
+            return [replace(opening, phase=0)]
+        return [replace(opening, phase=0, target_units=0.0, reduce_only=True), opening]
+    return [replace(opening, phase=0, reduce_only=True)]
+
+
+def _goal_without_price(skip: Skip) -> Goal:
+    """A close, which a quote that comes back makes possible; any other target cannot be sized."""
+    if skip.target_weight == 0.0:
+        return Goal(skip.coin, 0, 0.0, True, skip.units < 0.0)
+    return Goal(skip.coin, 1, skip.units, False, skip.target_weight > 0.0, skip.target_weight, sized=False)
 
 
 def _exposure(
-    before: Mapping[str, float], after: Mapping[str, float], prices: Mapping[str, float], equity: float
+    account: AccountState, after: Mapping[str, float], prices: Mapping[str, float]
 ) -> tuple[float, float, float, float]:
     """Gross before and after, net before and after, as fractions of equity; NaN without equity."""
-    gross, net = [], []
-    for units in (before, after):
+    gross, net, equity = [], [], account.equity_usd
+    for units in (account.units, after):
         values = [held * prices[coin] for coin, held in units.items() if held != 0.0]
+        values += account.foreign.values()
         gross.append(math.fsum(map(abs, values)) / equity if equity > 0.0 else math.nan)
         net.append(math.fsum(values) / equity if equity > 0.0 else math.nan)
     return gross[0], gross[1], net[0], net[1]

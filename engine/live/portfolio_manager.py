@@ -15,7 +15,8 @@ from engine.live.dex import DEX
 from engine.live.journal import Journal
 from engine.live.orders import Outcome, Plan, Policy
 from engine.live.risk_limits import Limits
-from engine.live.session import KILL_SWITCH, LIVE_FOLDER, Session
+from engine.live.session import Session
+from engine.live.state_folder import KILL_SWITCH, journal_path
 from engine.live.targets import Strategy, target_provider
 from engine.oracles.base import Oracle
 from engine.panel import Panel
@@ -39,11 +40,11 @@ class PortfolioManager:
     limits, policy : Limits, Policy, optional
         What stops a run; how orders are sent.
     journal : Journal, optional
-        Default: ``reports/live/<oracle>-<account>.jsonl``, for a paper account in memory.
+        Default: the oracle's in the account's folder (:mod:`engine.live.state_folder`), for a paper account in memory.
     key : str, optional
         Digest that client order ids are made of. Default: one of the oracle and the config.
     kill_switch : str or Path, optional
-        While this file exists nothing is ordered.
+        While this file, or one of :func:`engine.live.state_folder.kill_switches`, exists nothing is ordered.
     sleep, clock : callable
         Waiting, and seconds of a monotonic clock.
     """
@@ -78,7 +79,7 @@ class PortfolioManager:
     def journal(self) -> Journal:
         """The journal, opened when it is first needed."""
         if self._journal is None:
-            path = LIVE_FOLDER / f"{self.strategy.name}-{self.dex.label}.jsonl"
+            path = journal_path(self.strategy.name, self.dex.label)
             self._journal = Journal(None if self.dex.network == "paper" else path)
         return self._journal
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Final
 
 import pandas as pd
@@ -70,6 +70,7 @@ class Reconciler:
     results: list[tuple[OrderRequest, OrderResult]] = field(default_factory=list)
     differing: dict[str, str] = field(default_factory=dict)
     unexplained: dict[str, tuple[float, float]] = field(default_factory=dict)
+    _doubtful: dict[str, OrderResult] = field(default_factory=dict)  # what was said of orders that are looked up
 
     def __post_init__(self) -> None:
         self._start = self.boot_clock()
@@ -123,6 +124,8 @@ class Reconciler:
         """Journal results and add them up; returns the orders whose status is unknown."""
         self.journal.append(kind, self.exchange_time(), answers=[asdict(result) for _, result in results])
         for order, result in results:
+            if result.fate == "unknown":
+                self._doubtful.setdefault(order.cloid, result)
             if result.fate == "filled":
                 self.expected[order.coin] = self.expected.get(order.coin, 0.0) + result.units
         self.results += [(order, result) for order, result in results if result.fate != "unknown"]
@@ -139,7 +142,9 @@ class Reconciler:
                 order = item.request
                 result = self.dex.find_order(order)
                 if result is None and seconds < 0.0:
-                    result = OrderResult(order.cloid, "rejected", reason="not placed: the exchange has never seen it")
+                    said = self._doubtful.get(order.cloid, OrderResult(order.cloid, "unknown"))
+                    reason = "; ".join(filter(None, (said.reason, "not placed: the exchange has never seen it")))
+                    result = replace(said, fate="rejected", reason=reason)
                 if result is None or result.fate == "unknown":
                     unknown.append(item)
                 else:

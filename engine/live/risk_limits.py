@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Final, Self
 
+import numpy as np
 import pandas as pd
 
 from engine.clock import show
@@ -14,6 +15,7 @@ from engine.config import parse_assignments
 from engine.errors import LimitError, SpecError, did_you_mean
 from engine.live.journal import JournalState
 from engine.live.orders import Market, Plan
+from engine.panel import Panel
 
 #: A day's loss is measured against the oldest equity that the journal has of this span.
 _DAY: Final = pd.Timedelta(hours=25)
@@ -32,6 +34,9 @@ class Limits:
         Highest ``abs(position value) / equity`` of one coin.
     order_notional_usd : float or None
         Highest notional of one order.
+    net_frac : float or None
+        How far the net exposure, as a fraction of equity, may be beyond that of the weights and beyond 0 when a coin
+        cannot be traded; openings that would take it farther are held back.
     daily_loss_frac : float or None
         Loss of equity since the oldest record of the last 25 hours.
     equity_change_frac : float or None
@@ -39,7 +44,9 @@ class Limits:
     price_deviation_frac : float or None
         Distance of mid from the oracle price of a coin to be traded.
     data_age_hours : float or None
-        Age of the newest cached row that the oracle sees.
+        Age of each field that the oracle reads: of its newest cached row.
+    equity_multiple : float or None
+        Equity over the account size at which a spec's capacity and volume gates were passed.
     clock_error_seconds : float or None
         Distance of this machine's clock, by which the moment of a trade is chosen, from the exchange's.
     weights_age_hours : float or None
@@ -49,10 +56,12 @@ class Limits:
     gross: float | None = 1.1
     coin_weight: float | None = None
     order_notional_usd: float | None = None
+    net_frac: float | None = 0.2
     daily_loss_frac: float | None = 0.15
     equity_change_frac: float | None = 0.5
     price_deviation_frac: float | None = 0.05
     data_age_hours: float | None = 3.0
+    equity_multiple: float | None = 3.0
     clock_error_seconds: float | None = 60.0
     weights_age_hours: float | None = None
 
@@ -111,7 +120,28 @@ def _switches_off(value: Any) -> bool:
     return value is None or (isinstance(value, str) and value.strip().lower() in ("none", "off"))
 
 
-def plan_breaches(limits: Limits, plan: Plan, now: pd.Timestamp, data_end: pd.Timestamp | None) -> list[str]:
+def net_bounds(limit: float, own: float) -> tuple[float, float]:
+    """Lowest and highest net exposure of a book that wants `own`, fractions of equity: `limit` beyond it and 0."""
+    return min(0.0, own) - limit, max(0.0, own) + limit
+
+
+def newest_rows(panel: Panel, fields: Iterable[str]) -> dict[str, pd.Timestamp]:
+    """When each field was last known: for at least half of the coins that can be traded and ever had it.
+
+    A field that no coin ever had is left out.
+    """
+    ends = {}
+    for name in sorted(set(fields) & panel.fields.keys()):
+        known = np.isfinite(panel.values(name))
+        having = panel.tradable & known.any(axis=0)
+        counts = (known & having).sum(axis=1)
+        rows = np.flatnonzero((counts > 0) & (2 * counts >= having.sum(axis=1)))
+        if len(rows):
+            ends[name] = panel.index[rows[-1]]
+    return ends
+
+
+def plan_breaches(limits: Limits, plan: Plan, now: pd.Timestamp, newest: Mapping[str, pd.Timestamp]) -> list[str]:
     """Limits that a plan breaks by its book or its data, a phrase each, the limit's name first.
 
     Parameters
@@ -122,18 +152,31 @@ def plan_breaches(limits: Limits, plan: Plan, now: pd.Timestamp, data_end: pd.Ti
         What would be ordered.
     now : Timestamp
         The age of the data is counted to it.
-    data_end : Timestamp or None
-        Newest cached row that the oracle saw; None where it saw none.
+    newest : mapping of str to Timestamp
+        Newest cached row of each field that the oracle read.
     """
     broken = _of_book(limits, plan)
-    if limits.data_age_hours is not None and data_end is not None:
-        age = (now - data_end) / pd.Timedelta(hours=1)
-        if age > limits.data_age_hours:
+    for field, end in newest.items():
+        age = (now - end) / pd.Timedelta(hours=1)
+        if limits.data_age_hours is not None and age > limits.data_age_hours:
             broken.append(
-                f"data_age_hours: the newest cached row is {show(data_end)}, {age:.1f} hours old; the limit is "
-                f"{limits.data_age_hours:g}"
+                f"data_age_hours: the newest cached row of {field}, which the weights are made from, is {show(end)}, "
+                f"{age:.1f} hours old; the limit is {limits.data_age_hours:g}"
             )
     return broken
+
+
+def held_back(limits: Limits, plan: Plan) -> list[str]:
+    """The limit that does not stop a run but its openings, if a plan breaks it: a leg has no quote."""
+    if limits.net_frac is None or not plan.unreachable or not plan.equity_usd > 0.0:
+        return []
+    low, high = net_bounds(limits.net_frac, plan.net_target)
+    if low <= plan.net_after <= high:
+        return []
+    return [
+        f"net_frac: without a quote of {', '.join(plan.unreachable)} the plan leads to a net exposure of "
+        f"{plan.net_after:+.3f} of equity, beyond {low:+.3f} to {high:+.3f}; its openings are held back"
+    ]
 
 
 def run_breaches(
@@ -144,6 +187,7 @@ def run_breaches(
     markets: Mapping[str, Market],
     coins: Iterable[str],
     clock_error_seconds: float,
+    promoted_usd: float | None,
 ) -> list[str]:
     """Limits that a run breaks whatever its plan, also one that continues a plan; a phrase each, as above.
 
@@ -163,9 +207,12 @@ def run_breaches(
         To be traded.
     clock_error_seconds : float
         Positive: this machine's clock is ahead of the exchange's.
+    promoted_usd : float or None
+        Account size at which the strategy passed its gates; None where it passed none.
     """
     return [
         *_of_equity(limits, equity_usd, state, now),
+        *_of_size(limits, equity_usd, promoted_usd),
         *_of_prices(limits, markets, coins),
         *_of_clock(limits, clock_error_seconds),
     ]
@@ -177,7 +224,7 @@ def refuse(broken: Sequence[str], what: str) -> None:
         raise LimitError(
             f"{what}: no order was sent, because of the limit {'; '.join(broken)}. Check the account and the market. "
             "If they are as intended, raise the limit in the spec (a new promotion) or, for a weights file, with "
-            "--limit; after a deposit or a withdrawal run `hlbt live run SPEC --execute --accept-equity` once."
+            "--limit; after a deposit or a withdrawal `hlbt live accept-equity SPEC`, or --accept-equity once."
         )
 
 
@@ -203,6 +250,16 @@ def _of_book(limits: Limits, plan: Plan) -> list[str]:
                 f"{limits.order_notional_usd:,.2f}"
             )
     return broken
+
+
+def _of_size(limits: Limits, equity: float, promoted: float | None) -> list[str]:
+    most = limits.equity_multiple
+    if most is None or promoted is None or not equity > most * promoted:
+        return []
+    return [
+        f"equity_multiple: equity is {equity:,.0f} USD, {equity / promoted:,.1f} times the {promoted:,.0f} USD at "
+        f"which the gates of capacity and volume were passed; the limit is {most:g}. Promote it anew with --account"
+    ]
 
 
 def _of_clock(limits: Limits, error_seconds: float) -> list[str]:

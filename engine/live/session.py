@@ -11,12 +11,12 @@ What happens between a kill and the next order is all here and in :mod:`engine.l
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 import pandas as pd
@@ -29,25 +29,30 @@ from engine.errors import (
     LiveError,
     PositionsError,
     UnreachableError,
-    WeightsError,
-    did_you_mean,
     join_first,
 )
 from engine.live.dex import DEX
 from engine.live.executor import OrderExecutor
-from engine.live.journal import Journal, single_instance
+from engine.live.journal import Journal
 from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
 from engine.live.planner import make_plan
 from engine.live.reconcile import Reconciler
-from engine.live.risk_limits import plan_breaches, refuse, run_breaches
+from engine.live.risk_limits import held_back, newest_rows, plan_breaches, refuse, run_breaches
 from engine.live.schedule import trade_instant
+from engine.live.state_folder import (
+    KILL_SWITCH,
+    account_folder,
+    adopt_journals,
+    kill_switches,
+    link_journal,
+    other_journals,
+    single_instance,
+)
 from engine.live.targets import Strategy
 from engine.panel import Panel
-
-#: Where journals, locks and the kill switch are by default.
-LIVE_FOLDER: Final = Path("reports") / "live"
-KILL_SWITCH: Final = LIVE_FOLDER / "KILL"
+from engine.provenance import fields_read
+from engine.weights import unknown_coins
 
 
 @dataclass
@@ -67,13 +72,17 @@ class Session:
     policy : Policy, optional
         How orders are sent.
     kill_switch : Path
-        While this file exists nothing is ordered.
+        While this file, or one of :func:`engine.live.state_folder.kill_switches`, exists nothing is ordered.
     now : Timestamp, optional
         The time. Default: the exchange's own.
     sleep, clock : callable
         Waiting, and seconds of a monotonic clock.
     accept_positions : bool
         Take positions that differ from the journal's for those of the account, after its owner traded; noted there.
+    accepts_equity : bool
+        Take the account's equity for intended, after a deposit or a withdrawal; noted there.
+    ignore_kill : bool
+        Go on while a kill switch is set: to close positions.
 
     Attributes
     ----------
@@ -91,8 +100,11 @@ class Session:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     accept_positions: bool = False
+    accepts_equity: bool = False
+    ignore_kill: bool = False
 
-    _data_end: pd.Timestamp | None = None  # newest cached row that the oracle saw
+    _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
+    _cached: Panel | None = None  # before the row of live quotes
     _explained_at: pd.Timestamp | None = None  # of the positions that the journals add up to
     _others: list[Journal] = field(default_factory=list)  # of other strategies on the account
 
@@ -120,9 +132,14 @@ class Session:
         state, markets = reconciler.state, self.dex.markets()
         at = state.time if self.now is None else self.now
         plan = self._plan(state, markets, at)
-        broken = self._breaches(state, markets, at, plan.goals, plan)
+        broken = self._breaches(state, markets, at, plan.goals, plan) + held_back(self.strategy.limits, plan)
+        if self.accepts_equity:  # nothing is journalled here
+            broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
+        if state.doubt and not self.strategy.targets.closes_all:
+            broken = [f"equity: {state.doubt}"]  # the limits were measured by it
         if (text := _differences(reconciler.unexplained)) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
+        self.notes += state.notes
         self._add_warnings()
         return plan, broken
 
@@ -153,19 +170,61 @@ class Session:
                 self._record_fills()
                 self._add_warnings()
 
+    def accept_equity(self) -> tuple[float, float]:
+        """Journal the account's equity as intended, and trade nothing: limits on it count from here.
+
+        Returns
+        -------
+        tuple of float
+            The newest equity that the journal had, NaN where it had none, and the account's, USD.
+
+        Raises
+        ------
+        LiveError
+            When the strategy has no journal on the account, or another process trades it.
+        UnreachableError
+            When the exchange does not answer.
+        """
+        with self._locked():
+            if not self.journal.entries:
+                raise LiveError(
+                    f"{self.strategy.name!r} has no journal on {self.dex.label}, so there is no equity to compare with "
+                    "and none to accept. Check the name and --network."
+                )
+            records = self.journal.state.accepted_equities()
+            state = self.dex.account()
+            self._accept_equity(state, state.time if self.now is None else self.now)
+        return records[-1].equity_usd if records else math.nan, state.equity_usd
+
+    def _accept_equity(self, state: AccountState, at: pd.Timestamp) -> None:
+        if state.doubt:
+            raise LiveError(f"The equity of {self.dex.label} cannot be accepted: {state.doubt}.")
+        if not state.equity_usd > 0.0:
+            raise LiveError(f"{self.dex.label} has an equity of {state.equity_usd:,.2f} USD, which cannot be accepted.")
+        self.journal.append("equity_accepted", at, equity_usd=state.equity_usd)
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """No other process trades the account meanwhile; a paper account is locked by whoever opens its file."""
         if self.dex.network == "paper":
             yield
             return
-        folder = LIVE_FOLDER if self.journal.path is None else self.journal.path.parent
-        with single_instance(folder / f".{self.dex.label}.lock"):
+        folder = account_folder(self.dex.label)
+        with single_instance(folder / "lock"):
+            if self.journal.path is None:
+                yield
+                return
+            self.notes += adopt_journals(self.dex.label)
+            self.journal.path = self.journal.path.resolve()  # a link, now, where it was adopted
             self.journal.reload()
-            yield
+            try:
+                yield
+            finally:
+                if self.journal.path.parent == folder.resolve():
+                    self.notes += link_journal(self.journal.path)
 
     def _trade(self) -> Outcome:
-        if stop := self._kill_text():
+        if stop := self.kill_text():
             raise LimitError(f"Nothing was ordered: {stop}.")
         reconciler = self._reconciler(self.journal)
         reconciler.recover()
@@ -174,6 +233,9 @@ class Session:
         at = state.time if self.now is None else self.now
         instant, plan = self._instant(at), None
         self._judge_differences(reconciler, markets, instant)
+        self._judge_equity(state, instant)
+        if self.accepts_equity:
+            self._accept_equity(state, at)
         goals = self.journal.state.unfinished(instant, self.strategy.key)
         continued = goals is not None
         if goals is None:
@@ -189,10 +251,9 @@ class Session:
             reconciler,
             self.strategy.key,
             instant,
-            gross_limit=self.strategy.limits.gross,
+            limits=self.strategy.limits,
             leverage=int(np.ceil(2.0 * self.strategy.config.account.max_gross)),
-            guard=self._kill_text,
-            price_limit_frac=self.strategy.limits.price_deviation_frac,
+            guard=self.kill_text,
             closes_all=self.strategy.targets.closes_all,
         )
         if continued:
@@ -211,10 +272,32 @@ class Session:
         config, instant = self.strategy.config, self._instant(at)
         decision = instant - config.execution.delay_hours * HOUR
         panel = self._panel(instant)
-        weights = self.strategy.targets.weights(instant, decision, markets, panel)
+        with fields_read() as read:
+            weights = self.strategy.targets.weights(instant, decision, markets, panel)
+        if self._cached is not None:
+            self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
-            self._check_names(weights, decision, markets)
-        return make_plan(weights, self.dex, state, markets, config, instant, decision)
+            self._check_names(weights, markets)
+        plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
+        self._warn_of_others(plan)
+        return plan
+
+    def _warn_of_others(self, plan: Plan) -> None:
+        """Note which positions of a strategy that traded the account after this one did would get smaller."""
+        own = self.journal.state.positions_at
+        for journal in self._others:
+            at, plans = journal.state.positions_at, [entry for entry in journal.entries if entry["kind"] == "plan"]
+            if not plans or at is None or (own is not None and at <= own):
+                continue
+            theirs = plans[-1]["plan"]["weights"]
+            less = [
+                order.coin for order in plan.orders if order.coin in theirs and order.action not in ("open", "increase")
+            ]
+            if less:
+                self.notes.append(
+                    f"another strategy traded this account last, {journal.path} at {show(at)}: of its positions this "
+                    f"run closes or reduces {join_first(less)}. Two strategies need two sub-accounts"
+                )
 
     def _panel(self, instant: pd.Timestamp) -> Panel | None:
         """What the oracle sees at `instant`; None where it needs no market data, or there is no cache."""
@@ -223,19 +306,15 @@ class Session:
             if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
                 return None
             panel = load_panel(config.data.cache, config.start, instant, config.data.coins)
-        self._data_end = min(panel.index[-1], instant)
+        self._cached = panel
         if panel.index[-1] >= instant:
             return panel
         return with_live_row(panel, instant, self.dex.feed().live_row())
 
-    def _check_names(self, weights: Mapping[str, float], decision: pd.Timestamp, markets: Mapping[str, Market]) -> None:
+    def _check_names(self, weights: Mapping[str, float], markets: Mapping[str, Market]) -> None:
         """Refuse a coin that the exchange never listed: left out, it would leave the others without their hedge."""
-        unknown = self.dex.unlisted(coin for coin, weight in weights.items() if weight != 0.0)
-        if unknown:
-            raise WeightsError(
-                f"Weights at {show(decision)} name {join_first(unknown)}, no coin of {self.dex.network}."
-                f"{did_you_mean(unknown[0], markets)} Names are HyperLiquid's, and case counts."
-            )
+        if unknown := self.dex.unlisted(weights):
+            raise unknown_coins(unknown, markets, self.dex.network)
 
     def _append_plan(self, plan: Plan, at: pd.Timestamp) -> None:
         self.journal.append(
@@ -262,13 +341,18 @@ class Session:
         """Limits that are broken by the account, the markets and, where it is new, the plan."""
         limits, coins = self.strategy.limits, sorted({goal.coin for goal in goals})
         error_seconds = self.dex.clock_error_seconds()
-        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._data_end)
+        of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._newest)
         history = self.journal.state
-        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds)
+        size = self.strategy.promoted_usd
+        return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds, size)
 
-    def _kill_text(self) -> str:
-        exists = self.kill_switch.exists()
-        return f"the kill switch {self.kill_switch} is set; delete the file to trade" if exists else ""
+    def kill_text(self) -> str:
+        """Which kill switch stops orders now; ``""`` when none is set, or the way out goes on in spite of it."""
+        found = [path for path in kill_switches(self.dex.label, self.kill_switch) if path.exists()]
+        if not found or self.ignore_kill:
+            return ""
+        out = "; --ignore-kill closes the positions all the same" if self.strategy.targets.closes_all else ""
+        return f"the kill switch {found[0]} is set; delete the file to trade{out}"
 
     # The exchange -----------------------------------------------------------------------------------------------------
 
@@ -278,54 +362,77 @@ class Session:
     def _agree(self, reconciler: Reconciler) -> None:
         """Wait for positions that the journals explain. A paper account needs none: it never lags, and it settles.
 
-        The journal whose positions are the newest knows all: each run begins with positions that were explained.
+        Before an account's first run none explains any; a journal in memory is not expected to. The journal whose
+        positions are the newest knows all: each run begins with positions that were explained.
         """
         if self.dex.network == "paper":
             return
         states = [journal.state for journal in (self.journal, *self._others)]
         known = [(state.positions_at, -number) for number, state in enumerate(states) if state.positions_at is not None]
+        unknown = {sent.request.coin for state in states for sent in state.unresolved.values()}
         if known:
             self._explained_at, number = max(known)
-            newest = states[-number]
-            unknown = {sent.request.coin for state in states for sent in state.unresolved.values()}
-            reconciler.agree(newest.positions, unknown)
+            reconciler.agree(states[-number].positions, unknown)
+        elif self.journal.path is not None:
+            units = reconciler.state.units
+            reconciler.unexplained = {coin: (0.0, units[coin]) for coin in sorted(units) if coin not in unknown}
 
     def _judge_differences(self, reconciler: Reconciler, markets: Mapping[str, Market], instant: pd.Timestamp) -> None:
         """Refuse positions that no journal explains, unless their owner accepts them, or all is closed anyway."""
         differences, at = reconciler.unexplained, reconciler.exchange_time()
         if not differences:
             return
-        text = _differences(differences)
+        text, first = _differences(differences), self._explained_at is None
         # What is traded no more was settled by the exchange, and cannot be ordered again.
         settled = all(coin not in markets and account == 0.0 for coin, (_, account) in differences.items())
-        if settled or self.accept_positions:
+        closes_all = self.strategy.targets.closes_all
+        if settled or self.accept_positions or (first and closes_all):
             rows = [{"coin": coin, "journal": pair[0], "account": pair[1]} for coin, pair in differences.items()]
-            why = "accepted by the owner" if self.accept_positions else "no longer traded at the exchange"
+            why = "no longer traded at the exchange" if settled else "accepted by the owner"
+            if first and closes_all:
+                why = "the first run on this account closes them"
             self.journal.append(
                 "positions_accepted", at, positions=dict(reconciler.state.units), differences=rows, reason=why
             )
-            self.notes.append(f"positions differ from the journal, {why}: {text}")
+            self.notes.append(f"positions that the journal does not explain, {why}: {text}")
             reconciler.unexplained = {}
-        elif self.strategy.targets.closes_all:  # reduce-only orders double nothing
+        elif closes_all:  # reduce-only orders double nothing
             self.notes.append(f"positions differ from the journal; what the account shows is closed: {text}")
         else:
             self.journal.append(
                 "refused", at, instant=instant.isoformat(), equity_usd=None, limits=[f"positions: {text}"]
             )
+            if first:
+                raise PositionsError(
+                    f"Nothing was ordered: {self.dex.label} has positions that no journal explains: {text}. This would "
+                    "be the first run on the account, and it closes what its weights do not name. If the account is "
+                    "meant for it, run once with --accept-positions; if a journal of it is elsewhere, name it with "
+                    "--journal."
+                )
             raise PositionsError(
                 f"Nothing was ordered: {self.dex.label} does not hold what the journal {self.journal.path} adds up to: "
                 f"{text}. A node that lags behind shows old positions: run the command again in a minute. If you have "
                 "traded yourself, or a position was liquidated, check the account and run once with --accept-positions."
             )
 
+    def _judge_equity(self, state: AccountState, instant: pd.Timestamp) -> None:
+        """Refuse to size a book by an equity that is not certain; all is closed whatever it is."""
+        self.notes += state.notes
+        if not state.doubt:
+            return
+        if self.strategy.targets.closes_all:
+            self.notes.append(state.doubt)
+            return
+        refusal = {"instant": instant.isoformat(), "equity_usd": None, "limits": [f"equity: {state.doubt}"]}
+        self.journal.append("refused", state.time, **refusal)
+        raise LimitError(f"Nothing was ordered for {self.dex.label}: {state.doubt}.")
+
     def _read_others(self) -> None:
         """Read the journals of other strategies on this account."""
         self._others, own = [], self.journal.path
         if self.dex.network == "paper" or own is None:
             return
-        for path in sorted(own.parent.glob(f"*-{self.dex.label}.jsonl")):
-            if path == own:
-                continue
+        for path in other_journals(own, self.dex.label):
             try:
                 self._others.append(Journal(path))
             except LiveError as error:  # damaged; only its own strategy depends on it

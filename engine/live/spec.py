@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -152,6 +152,23 @@ def read_spec(path: Path) -> StrategySpec:
     if spec.name != path.stem:
         raise SpecError(f"{path} holds the spec {spec.name!r}. Rename the file to {spec.name}.json.")
     return spec
+
+
+def spec_limits(path: Path, spec: StrategySpec) -> tuple[float, Limits, list[str]]:
+    """The account size of a spec, and its limits; of one that is older than a limit, what is used, and notes on it."""
+    account, own = spec.account.get("equity_usd"), json.loads(path.read_text(encoding="utf-8"))["limits"]
+    size, limits, notes = float(account or spec.config.account.initial_equity_usd), spec.limits, []
+    if account is None:
+        notes.append(f"the spec says no account size: {size:,.0f} USD, its run's, is used")
+    if "equity_multiple" not in own and limits.order_notional_usd is None:
+        # What was not set was off, then.
+        largest = (limits.equity_multiple or 1.0) * (limits.gross or 1.0) * size
+        limits = replace(limits, order_notional_usd=largest)
+        notes.append(f"the spec is older than the limit order_notional_usd: {largest:,.0f} USD is used")
+    later = [f"{name} {value:g}" for name, value in limits.to_dict().items() if name not in own and value is not None]
+    if later:
+        notes.append(f"the spec is older than limits whose defaults are used: {', '.join(later)}")
+    return size, limits, notes
 
 
 def load_live_oracle(spec: StrategySpec) -> tuple[Oracle, list[str]]:

@@ -13,16 +13,16 @@ import pandas as pd
 
 from engine.clock import HOUR, show
 from engine.config import RunConfig
-from engine.errors import DataError, HlbtError, LiveError, OracleError, WeightsError
+from engine.errors import DataError, LiveError, WeightsError
 from engine.live.risk_limits import Limits, refuse
 from engine.live.schedule import scheduled, trade_instant
-from engine.live.spec import load_live_oracle, read_spec
-from engine.oracles.base import Oracle, call_fetch_weights, weight_matrix
+from engine.live.spec import load_live_oracle, read_spec, spec_limits
+from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix
 from engine.oracles.fixed_weights import FixedWeights
 from engine.panel import Panel
-from engine.simulation.backtest import decisions_of
+from engine.simulation.backtest import check_schedule, decisions_of
 from engine.simulation.overlays import describe_overlays, traded_weights
-from engine.weights import check_gross, read_weights, validate_row, validate_weights
+from engine.weights import check_any_value, check_gross, read_weights, validate_row, validate_weights
 
 
 class TargetProvider:
@@ -112,15 +112,8 @@ class TargetProvider:
 
     def _fetch(self, decision: pd.Timestamp, tradable: Iterable[str], panel: Panel | None) -> dict[str, float]:
         """The oracle's weights for one decision; whatever it raises is an OracleError."""
-        try:
+        with oracle_errors(f"{type(self.oracle).__name__} failed at {show(decision)}"):
             return call_fetch_weights(self.oracle, decision, list(tradable), panel)
-        except HlbtError:
-            raise
-        except Exception as error:
-            raise OracleError(
-                f"{type(self.oracle).__name__} failed at {show(decision)}: {type(error).__name__}: {error}. Correct "
-                "the oracle; HLBT_TRACEBACK=1 shows the whole trace."
-            ) from error
 
     def _decisions(self, known: Panel) -> pd.DatetimeIndex:
         """Decisions up to now, of which tranches are the mean."""
@@ -180,6 +173,8 @@ class Strategy:
     limits : Limits
     notes : tuple of str
         For people.
+    promoted_usd : float or None
+        Account size at which it passed its gates; None where it passed none.
     """
 
     name: str
@@ -187,6 +182,7 @@ class Strategy:
     targets: TargetProvider
     limits: Limits
     notes: tuple[str, ...] = ()
+    promoted_usd: float | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -200,23 +196,31 @@ def from_spec(path: Path, cache: str | None) -> Strategy:
     oracle, notes = load_live_oracle(spec)
     data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
     targets = target_provider(oracle, replace(spec.config, data=data))
-    return Strategy(spec.name, spec.digest, targets, spec.limits, tuple(notes))
+    size, limits, of_before = spec_limits(path, spec)
+    return Strategy(spec.name, spec.digest, targets, limits, (*notes, *of_before), size)
 
 
 def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:
     """The newest row of a weights file that is not later than the decision of `now`.
+
+    The whole file must be one that a backtest takes.
 
     Raises
     ------
     LimitError
         When the row is older than ``limits.weights_age_hours``.
     WeightsError
-        When there is none.
+        When there is none, or for what a backtest refuses.
     """
-    frame = read_weights(path)
-    if frame.empty:
-        raise WeightsError(f"Weights file {path} has no row.")
-    oracle = FixedWeights(frame)
+    try:
+        oracle = FixedWeights(read_weights(path))
+        check_any_value(oracle.frame)
+        check_schedule(oracle.decisions, config)
+        if config.execution.target_volatility == 0.0:  # else it takes market data, and the row that is traded counts
+            traded = traded_weights(oracle.frame.to_numpy(), oracle.decisions, cast(Panel, None), config)
+            check_gross(traded, oracle.decisions, config.account.max_gross, describe_overlays(config))
+    except WeightsError as error:
+        raise WeightsError(str(error) if str(path) in str(error) else f"Weights file {path}: {error}") from error
     decision = trade_instant(now, config) - config.execution.delay_hours * HOUR
     rows = oracle.decisions[oracle.decisions <= decision]
     if not len(rows):

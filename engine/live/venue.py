@@ -17,12 +17,13 @@ from engine.data.sync_api import sync_api
 from engine.errors import DataError, LiveError, UnreachableError, join_first
 from engine.live.dex import DEX
 from engine.live.hyperliquid import HyperLiquidDEX
-from engine.live.journal import Journal, single_instance
+from engine.live.journal import Journal
 from engine.live.live_panel import with_live_row
 from engine.live.orders import Policy
 from engine.live.paper import PaperDEX
 from engine.live.schedule import trade_instant
-from engine.live.session import KILL_SWITCH, LIVE_FOLDER, Session
+from engine.live.session import Session
+from engine.live.state_folder import KILL_SWITCH, LIVE_FOLDER, journal_path, single_instance
 from engine.live.targets import Strategy
 from engine.panel import Panel
 
@@ -39,8 +40,8 @@ class Venue:
     network : {"testnet", "mainnet", "paper"}
     base_url : str or None
     credentials : Path or None
-    folder : Path
-        Of journals, locks and paper accounts.
+    journal : Path or None
+        The file or folder that ``--journal`` names; None for the account's own.
     kill_switch : Path
     timeout_seconds : float
     policy : Policy
@@ -49,10 +50,17 @@ class Venue:
     network: str = "testnet"
     base_url: str | None = field(default=None, repr=False)
     credentials: Path | None = None
-    folder: Path = LIVE_FOLDER
+    journal: Path | None = None
     kill_switch: Path = KILL_SWITCH
     timeout_seconds: float = 10.0
     policy: Policy = field(default_factory=Policy)
+
+    @property
+    def folder(self) -> Path:
+        """Of paper accounts and pages."""
+        if self.journal is None:
+            return LIVE_FOLDER
+        return self.journal.parent if self.journal.suffix == ".jsonl" else self.journal
 
     def exchange(self) -> HyperLiquidDEX:
         """The account, or for a paper account the main network, whose prices it trades at; nothing is sent yet.
@@ -119,7 +127,7 @@ class Venue:
                 held.enter_context(single_instance(self.folder / f".{strategy.name}-paper.lock"))
                 dex = self._paper(strategy, dex, trade_instant(now, strategy.config))
                 panel = dex.panel
-            journal = Journal(self.folder / f"{strategy.name}-{dex.label}.jsonl")
+            journal = Journal(journal_path(strategy.name, dex.label, self.journal))
             yield Session(strategy, dex, journal, panel, self.policy, self.kill_switch, now)
 
     def interrupted(self, strategy: Strategy, now: pd.Timestamp) -> bool:

@@ -33,19 +33,7 @@ from engine.checks import Check
 from engine.clock import decision_instants
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError
-from engine.lookahead.checks import (
-    check_coins,
-    check_cut,
-    check_funding,
-    check_future,
-    check_instant,
-    check_last_row,
-    check_process,
-    check_published,
-    check_repeat,
-    check_score,
-    check_valid,
-)
+from engine.lookahead.checks import CHECKS
 from engine.lookahead.comparison import (
     AuditContext,
     CheckSkipped,
@@ -129,22 +117,6 @@ class Audit:
         return {"oracle": self.oracle, "decisions": self.decisions, "checks": checks, "passed": self.passed}
 
 
-#: Name -> what is true when the check passes, and the check; in the order in which they run.
-_CHECKS: Mapping[str, tuple[str, Callable[[AuditContext], str]]] = {
-    "valid": ("weights are valid", check_valid),
-    "cut": ("the past alone gives the same weights", check_cut),
-    "future": ("changing later data changes no earlier weight", check_future),
-    "last_row": ("changing the last row changes no earlier weight", check_last_row),
-    "funding": ("funding not yet settled changes no weight", check_funding),
-    "coins": ("coins listed later change no earlier weight", check_coins),
-    "instant": ("a single instant gives the row of the matrix", check_instant),
-    "score": ("its scores construct the same weights", check_score),
-    "repeat": ("repeated calls give the same weights", check_repeat),
-    "process": ("a new process gives the same weights", check_process),
-    "published": ("its own data are used once published", check_published),
-}
-
-
 def audit(
     oracle: str | Callable[[], Oracle],
     panel: Panel,
@@ -189,18 +161,18 @@ def audit(
     try:
         _, weights = validate_weights(frame, panel)
     except WeightsError as error:
-        return Audit(name, count, (Check("valid", _CHECKS["valid"][0], False, str(error).rstrip(".")),))
+        return Audit(name, count, (Check("valid", CHECKS["valid"][0], False, str(error).rstrip(".")),))
 
     def report(what: str) -> None:
         if step is not None:
-            step(len(checks), len(_CHECKS), what)
+            step(len(checks), len(CHECKS), what)
 
     cut_at = evenly_spaced(count, max(30, 2 * CUT_ROWS // count) if cuts is None else cuts)
     alone = evenly_spaced(count, INSTANTS if cuts is None else cuts)
     context = AuditContext(
         make, panel, decisions, weights, cut_at, alone, config or RunConfig(), path, parameters or {}, report
     )
-    for check in _CHECKS:
+    for check in CHECKS:
         report(check)
         checks.append(_run_check(check, context))
     report("done")
@@ -208,7 +180,7 @@ def audit(
 
 
 def _run_check(name: str, context: AuditContext) -> Check:
-    title, check = _CHECKS[name]
+    title, check = CHECKS[name]
     try:
         return Check(name, title, True, check(context))
     except CheckSkipped as skipped:

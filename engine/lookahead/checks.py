@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -254,7 +254,7 @@ def _zero_unlisted(weights: np.ndarray, listed: np.ndarray) -> np.ndarray:
 
 
 def _constructed(oracle: ScoreOracle, context: AuditContext, many: bool) -> np.ndarray:
-    with oracle_errors("scores or construct"):
+    with oracle_errors("scores or construct failed"):
         scores = oracle.scores(context.known, context.decisions)
         if many:
             return type(oracle).construct_many([oracle], scores).to_dense(*scores.shape)[0]
@@ -265,7 +265,7 @@ def _one_instant(context: AuditContext, oracle: Oracle, panel: Panel, row: int) 
     """Weights of one decision, (1, N), as a live run calls for them."""
     tradable = panel.tradable[int(context.rows[row])]
     universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
-    with oracle_errors("fetch_portfolio_weights"):
+    with oracle_errors("fetch_portfolio_weights failed"):
         weights = call_fetch_weights(oracle, context.decisions[row], universe, panel)
         values = np.array([[float(weights.pop(coin, 0.0)) for coin in panel.coins]])
     if weights:
@@ -334,3 +334,19 @@ def _size(difference: float) -> str:
 def _net(value: float) -> str:
     """Rounded: the net weight of a neutral book is 0 but for its last bits."""
     return f"{round(float(value), 9) + 0.0:.2g}"
+
+
+#: Name -> what is true when the check passes, and the check; in the order in which they run.
+CHECKS: Mapping[str, tuple[str, Callable[[AuditContext], str]]] = {
+    "valid": ("weights are valid", check_valid),
+    "cut": ("the past alone gives the same weights", check_cut),
+    "future": ("changing later data changes no earlier weight", check_future),
+    "last_row": ("changing the last row changes no earlier weight", check_last_row),
+    "funding": ("funding not yet settled changes no weight", check_funding),
+    "coins": ("coins listed later change no earlier weight", check_coins),
+    "instant": ("a single instant gives the row of the matrix", check_instant),
+    "score": ("its scores construct the same weights", check_score),
+    "repeat": ("repeated calls give the same weights", check_repeat),
+    "process": ("a new process gives the same weights", check_process),
+    "published": ("its own data are used once published", check_published),
+}

@@ -232,7 +232,7 @@ def weights_as_of(oracle: Oracle, instant: pd.Timestamp, panel: Panel, decisions
     OracleError
         When the oracle fails.
     """
-    with oracle_errors(f"as_of({show(instant)})"):
+    with oracle_errors(f"as_of({show(instant)}) failed"):
         then = oracle.as_of(instant)
     return weights_of(then, panel, decisions)
 

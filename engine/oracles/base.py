@@ -236,7 +236,9 @@ def utc_instant(timestamp: object) -> pd.Timestamp:
 
 @contextmanager
 def oracle_errors(call: str) -> Iterator[None]:
-    """Raise whatever the code of an oracle raises as an OracleError that names the `call`; our own errors as they are.
+    """Raise whatever the code of an oracle raises as an OracleError: the `call` that failed, where, and the cure.
+
+    Our own errors stay as they are.
 
     Raises
     ------
@@ -247,8 +249,12 @@ def oracle_errors(call: str) -> Iterator[None]:
         yield
     except HlbtError:
         raise
-    except Exception as error:
-        raise OracleError(f"{call} failed: {type(error).__name__}: {error}.") from error
+    except (Exception, SystemExit) as error:
+        frame = inspect.trace()[-1]
+        raise OracleError(
+            f"{call}: {type(error).__name__}: {error} ({Path(frame.filename).name} line {frame.lineno}). Correct the "
+            "oracle or its parameters; HLBT_TRACEBACK=1 shows the whole trace."
+        ) from error
 
 
 def call_fetch_weights(
@@ -305,17 +311,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
             f"No decision instant between {show(panel.index[0])} and {show(panel.index[-1])}. "
             "Widen data.start and data.end, or change execution.hour_utc, every_days or weekdays."
         )
-    try:
+    with oracle_errors(f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}"):
         weights = oracle.weight_matrix(panel.point_in_time(), decisions)
-    except HlbtError:
-        raise
-    except (Exception, SystemExit) as error:
-        frame = inspect.trace()[-1]
-        raise OracleError(
-            f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}: {type(error).__name__}: {error} "
-            f"({Path(frame.filename).name} line {frame.lineno}). Correct the oracle; HLBT_TRACEBACK=1 shows the "
-            "whole trace."
-        ) from error
     if not isinstance(weights, pd.DataFrame):
         raise OracleError(
             f"{name}.weight_matrix returned {type(weights).__name__}; a DataFrame (decisions x coins) is needed."

@@ -163,7 +163,7 @@ def import_code(name: str) -> ModuleType:
             spec.loader.exec_module(module)
             return module
         _add_to_import_path(Path.cwd())
-        return importlib.import_module(RENAMED_MODULES.get(name, name))
+        return importlib.import_module(name)
     except HlbtError:
         raise
     except Exception as error:

@@ -8,10 +8,11 @@ from typing import Self
 import numpy as np
 import pandas as pd
 
-from engine.clock import UNIT, show
+from engine.clock import show
 from engine.errors import WeightsError
 from engine.oracles.base import Oracle
 from engine.panel import Panel
+from engine.weights import validate_frame
 
 
 class FixedWeights(Oracle):
@@ -21,11 +22,15 @@ class FixedWeights(Oracle):
     ----------
     frame : DataFrame, (D, coins)
         Decision instants, UTC, x coins; NaN = hold. An instant has the newest row at or before it.
+
+    Raises
+    ------
+    WeightsError
+        For what a backtest refuses whatever its panel: :func:`engine.weights.validate_frame`.
     """
 
     def __init__(self, frame: pd.DataFrame) -> None:
-        instants = pd.DatetimeIndex(frame.index)
-        self.frame = frame.set_axis(instants.tz_convert("UTC").as_unit(UNIT), axis=0).sort_index()
+        self.frame = validate_frame(frame)
 
     @classmethod
     def of(cls, weights: Mapping[str, float]) -> Self:

@@ -80,7 +80,8 @@ def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
     ]
     if missing:
         raise OracleError(f"{kind.__name__} needs {join_first(missing)}: give it with --param {missing[0]}=VALUE.")
-    with oracle_errors(f"{kind.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"):
+    call = f"{kind.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+    with oracle_errors(f"{call} failed"):
         return kind(**given)
 
 

@@ -311,12 +311,22 @@ def autocorrelation(signal: np.ndarray, lag: int) -> float:
 
 
 def rolling_beta(book: np.ndarray, market: np.ndarray, window: int, least: int) -> np.ndarray:
-    """``cov(book, market) / var(market)`` over the last `window` values, (D,); NaN with fewer than `least` of both."""
+    """``cov(book, market) / var(market)`` over the last `window` values, (D,) or (D, P) as they are.
+
+    NaN with fewer than `least` of both, and where the market did not move.
+    """
     unknown = np.isnan(book) | np.isnan(market)
-    frame = pd.DataFrame({"book": np.where(unknown, np.nan, book), "market": np.where(unknown, np.nan, market)})
-    covariance = frame["book"].rolling(window, min_periods=least).cov(frame["market"])
-    variance = frame["market"].rolling(window, min_periods=least).var()
-    return (covariance / variance.where(variance > 0.0)).to_numpy()
+    held, moved = np.where(unknown, np.nan, book), np.where(unknown, np.nan, market)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        of_columns = pd.DataFrame(values).rolling(window, min_periods=least).mean().to_numpy()
+        return of_columns.reshape(values.shape)
+
+    square, of_market = mean(moved**2), mean(moved)
+    variance = square - of_market**2
+    covariance = mean(held * moved) - mean(held) * of_market
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.where(variance > 1e-12 * square, covariance / variance, np.nan)
 
 
 def _mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -18,11 +18,10 @@ from engine.config import RunConfig
 from engine.errors import DataError, HlbtError, PromotionError
 from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, oracle_code
 from engine.panel import Panel
-from engine.provenance import code_digest, files_digest, to_json
+from engine.provenance import as_json, code_digest, files_digest
 from engine.runs import load_run
 from engine.sweeps.results import TOP
-from engine.sweeps.study import ORACLE, RECORD, Study, load_study
-from engine.validation.reruns import codes_of
+from engine.sweeps.study import ORACLE, RECORD, Study, codes_of, load_study
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def _of_sweep(folder: Path, reports: Path | None) -> Candidate:
     return Candidate(
         str(record["name"]),
         chosen.oracle,
-        plain(bound_parameters(oracle_class(chosen.oracle), dict(chosen.parameters))),
+        as_json(bound_parameters(oracle_class(chosen.oracle), dict(chosen.parameters))),
         chosen.config,
         float(study["sharpe"].iloc[best]),
         record["span"]["start"],
@@ -217,7 +216,7 @@ def row_of(study: Study, candidate: Candidate) -> int | None:
     kind = oracle_class(candidate.oracle)
     for row in np.flatnonzero(rows):
         parameter_set = study.parameter_set(int(row))
-        bound = plain(bound_parameters(kind, dict(parameter_set.parameters)))
+        bound = as_json(bound_parameters(kind, dict(parameter_set.parameters)))
         if (parameter_set.oracle, bound, _rules(parameter_set.config)) == (
             candidate.oracle,
             candidate.parameters,
@@ -241,7 +240,7 @@ def _fits(key: str, value: Any, candidate: Candidate, config: Mapping[str, Any])
         return bool(rules[section][name] == config[section][name])
     if dot:  # of a part; compared with the others once they are put together
         return True
-    return key in candidate.parameters and bool(plain(value) == candidate.parameters[key])
+    return key in candidate.parameters and bool(as_json(value) == candidate.parameters[key])
 
 
 def _sweeps(candidate: Candidate) -> Iterator[Path]:
@@ -291,8 +290,3 @@ def _digest_of(record: Mapping[str, Any], path: str, parameters: Mapping[str, An
 def _rules(config: RunConfig) -> dict[str, Any]:
     """A config without its data, which have a digest of their own."""
     return {section: keys for section, keys in config.to_dict().items() if section != "data"}
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON keeps it."""
-    return json.loads(to_json(value))

@@ -10,49 +10,24 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from engine.checks import Check, Measurement
+from engine.checks import Check
 from engine.errors import ConfigError, DataError
 from engine.lookahead.audit import audit
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, sweep_of
-from engine.provenance import files_digest
 from engine.simulation.backtest import trade_rows
 from engine.simulation.capacity import capacity
 from engine.sweeps.study import ORACLE, Study
 from engine.sweeps.trials import TrialCount, count_trials, families_of
-from engine.validation.checks import CHECK_TYPES, CheckType, Details, defined
+from engine.validation.checks import CHECKS, COVERED, GATES, Details, checks_of
+from engine.validation.evidence import ValidationInputs, alpha, familywise, overfitting, trial_figures, walk_forwards
 from engine.validation.reruns import Rerun, attempt
-from engine.validation.thresholds import Thresholds, check_name, numbers, read_tables
-from engine.validation.validate import ValidationInputs, overfitting, trial_figures, walk_forwards
 from engine.validation.verdict import check_to_json
-
-#: A decision could be traded when coins that were tradable then carry this part of the gross.
-COVERED = 0.9
-
-
-@dataclass(frozen=True)
-class GateFile:
-    """Content of ``gates.toml``.
-
-    Attributes
-    ----------
-    thresholds : mapping
-        Of every gate.
-    limits : mapping
-        Limits of the live account, ``engine.live.risk_limits``; ``"none"`` switches one off.
-    digest : str
-        SHA-256 of the file.
-    """
-
-    thresholds: Mapping[str, float]
-    limits: Mapping[str, Any]
-    digest: str
 
 
 @dataclass(frozen=True)
@@ -70,6 +45,10 @@ class Examination:
         Highest ``sum(abs(position value)) / equity`` right after a trade of the run.
     account_usd : float
         Size at which capacity is computed.
+    order_usd : float
+        Largest order of the run at that size.
+    hour_volume_usd : float
+        Median over its orders of the coin's volume in that hour; NaN where it is not known.
     """
 
     gates: tuple[Check, ...]
@@ -77,6 +56,8 @@ class Examination:
     sweep: str | None
     gross: float
     account_usd: float
+    order_usd: float
+    hour_volume_usd: float
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -103,6 +84,8 @@ class _Examined:
             {
                 "winner": self._winner,
                 "trials": lambda: trial_figures(self._inputs),
+                "familywise": lambda: familywise(self._inputs),
+                "alpha": lambda: alpha(self._inputs),
                 "pbo": lambda: overfitting(self._inputs),
                 "walk_forward": lambda: walk_forwards(self._inputs),
                 "cost_stress": self.rerun.costs,
@@ -131,7 +114,7 @@ class _Examined:
         if isinstance(self.sweep, dict):
             raise DataError(self.sweep["why"])
         study, row = self.sweep
-        return ValidationInputs(study, row, self.panel, self.ledger, 0, Thresholds.read().confidence)
+        return ValidationInputs(study, row, self.panel, self.ledger)
 
     def _winner(self) -> dict[str, Any]:
         metrics = self.rerun.base.metrics
@@ -191,61 +174,6 @@ def _listed(panel: Panel) -> np.ndarray:
     return listed
 
 
-def _days(details: Details) -> Measurement:
-    value = details("run", "days")
-    return Measurement(value, f"The run has {value:,} daily returns.")
-
-
-def _price_coverage(details: Details) -> Measurement:
-    value = details("run", "price_coverage")
-    return Measurement(value, f"{value:.2%} of the hours of listed coins have a price.")
-
-
-def _decision_coverage(details: Details) -> Measurement:
-    tradable = details("run", "tradable")
-    value = float(tradable.mean())
-    summary = f"At {value:.1%} of {len(tradable):,} decisions at least {COVERED:.0%} of the gross could be traded."
-    return Measurement(value, summary)
-
-
-def _causal(details: Details) -> Measurement:
-    return Measurement(details("causality", "failed"), details("causality", "message"))
-
-
-def _drawdown(details: Details) -> Measurement:
-    value = details("run", "max_drawdown")
-    return Measurement(value, f"The account once stood {value:.1%} below its peak, by hourly marks.")
-
-
-def _capacity(details: Details) -> Measurement:
-    value, account = defined(details("capacity")["sharpe"]), details("capacity", "account_usd")
-    return Measurement(value, f"With {account:,.0f} USD and the venue's price impact the Sharpe ratio is {value:.2f}.")
-
-
-def _volume(details: Details) -> Measurement:
-    why = "The panel has no volume, or there is no order to compare."
-    value, account = defined(details("capacity")["volume_share_median"], why), details("capacity", "account_usd")
-    return Measurement(
-        value, f"With {account:,.0f} USD the median order takes {value:.2%} of its coin's hourly volume."
-    )
-
-
-#: In the order in which they are read.
-GATES: Mapping[str, CheckType] = {
-    "reproduced": CHECK_TYPES["reproduced"],
-    "days": CheckType("days of the run", "data", "at least", _days),
-    "price_coverage": CheckType("hours with a price", "data", "at least", _price_coverage),
-    "decision_coverage": CheckType("decisions that could be traded", "data", "at least", _decision_coverage),
-    "causality": CheckType("failed checks for look-ahead", "broken", "at most", _causal),
-    **{name: CHECK_TYPES[name] for name in ("deflated_sharpe", "pbo", "walk_forward")},
-    "max_drawdown": CheckType("deepest drawdown", "ruin", "at most", _drawdown),
-    **{name: CHECK_TYPES[name] for name in ("cost_x2", "cost_x3", "delay_1h", "delay_24h")},
-    "capacity": CheckType("Sharpe ratio at the account's size", "fragile", "at least", _capacity),
-    "volume_share": CheckType("part of an hour's volume", "fragile", "at most", _volume),
-    "liquidation": CHECK_TYPES["liquidation"],
-}
-
-
 def examine(
     candidate: Candidate,
     panel: Panel,
@@ -262,7 +190,7 @@ def examine(
     panel : Panel
         What the candidate ran on; :func:`engine.promotion.candidate.check_current` has seen to that.
     thresholds : mapping
-        Of every gate of :data:`GATES`.
+        Of every gate, :data:`engine.validation.checks.GATES`.
     account_usd : float
         Size of the account it is meant for.
     progress : callable, optional
@@ -280,33 +208,17 @@ def examine(
     examined = _Examined(candidate, panel, account_usd, lambda what: report(len(gates), len(GATES), what))
     report(0, len(GATES), "running it again")
     base = examined.rerun.base
-    for name, gate in GATES.items():
-        report(len(gates), len(GATES), gate.label)
-        gates.append(gate.check(name, examined.details, thresholds[name]))
+    for name in GATES:
+        report(len(gates), len(GATES), CHECKS[name].label)
+        gates += checks_of([name], examined.details, thresholds)
     report(len(GATES), len(GATES), "done")
     rows, _ = trade_rows(pd.DatetimeIndex(base.weights.index), panel, candidate.config)
     study = None if isinstance(examined.sweep, dict) else examined.sweep[0]
     trials = max(examined.ledger.total, 1 if study is None else len(study))
     sweep = None if study is None else str(study.record["name"])
-    return Examination(tuple(gates), trials, sweep, float(np.nanmax(base.ledger.gross[rows], initial=0.0)), account_usd)
-
-
-def read_gates(path: Path) -> GateFile:
-    """Read the tables ``[gates]``, a threshold for every gate, and ``[limits]`` of a gates file.
-
-    Raises
-    ------
-    ConfigError
-        For an unknown table or gate (the nearest is named), a missing gate, or a threshold that is not a number.
-    """
-    content = read_tables(path)
-    thresholds = numbers(path, "gate", GATES, content.get("gates", {}))
-    return GateFile(thresholds, content.get("limits", {}), files_digest([path]))
-
-
-def check_gate(name: str, where: str) -> None:
-    """Refuse an unknown gate, naming the nearest."""
-    check_name("gate", name, GATES, where)
+    gross, size = float(np.nanmax(base.ledger.gross[rows], initial=0.0)), attempt(lambda: examined.details("capacity"))
+    orders = (float(size.get(name, math.nan)) for name in ("order_usd_max", "hour_volume_usd_median"))
+    return Examination(tuple(gates), trials, sweep, gross, account_usd, *orders)
 
 
 def gates_to_json(gates: tuple[Check, ...]) -> list[dict[str, Any]]:

@@ -14,8 +14,10 @@ from engine.live.risk_limits import Limits, parse_limits
 from engine.live.spec import StrategySpec, write_spec
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, check_current, read_candidate
-from engine.promotion.gates import Examination, GateFile, check_gate, gates_to_json
+from engine.promotion.gates import Examination, gates_to_json
 from engine.provenance import code_digest, versions
+from engine.validation.checks import GATES
+from engine.validation.thresholds import GateFile, check_name
 
 #: Room of the gross limit over the run's own gross, where the limit would be below that.
 HEADROOM = 1.1
@@ -38,7 +40,7 @@ def overrides_of(gates: Sequence[str], reasons: Sequence[str]) -> tuple[Override
         For an unknown gate (the nearest is named), one named twice, or one without a reason.
     """
     for name in gates:
-        check_gate(name, "--override: ")
+        check_name("gate", name, GATES, "--override: ")
     twice = sorted({name for name in gates if gates.count(name) > 1})
     if twice:
         raise ConfigError(f"--override {twice[0]} is given twice. Give one reason that says all.")
@@ -118,7 +120,19 @@ def limits_of(defaults: Mapping[str, Any], assignments: Sequence[str], gross: fl
     return Limits.from_dict({**values, "gross": raised}), [note]
 
 
-def check_name(name: str) -> None:
+def order_limit(examination: Examination) -> float | None:
+    """The largest order that the gates of a spec cover, USD, two figures; None where nothing is known of orders.
+
+    The share of the hour's volume that the gate allows, of the median volume; never less than the largest order of an
+    account at its largest (``equity_multiple`` times the one of the gates).
+    """
+    share = next(gate.threshold for gate in examination.gates if gate.name == "volume_share")
+    orders = [(Limits().equity_multiple or 1.0) * examination.order_usd, (share or 0.0) * examination.hour_volume_usd]
+    largest = max((usd for usd in orders if usd > 0.0), default=None)
+    return None if largest is None else float(f"{1.05 * largest:.1e}")
+
+
+def check_spec_name(name: str) -> None:
     """Refuse a name that is not a plain file name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", name) or name.endswith((".json", ".")):
         raise ConfigError(
@@ -129,7 +143,7 @@ def check_name(name: str) -> None:
 
 def spec_path(folder: Path, name: str, replace: bool) -> Path:
     """Where the spec goes; an existing one is refused unless it is to be replaced."""
-    check_name(name)
+    check_spec_name(name)
     path = folder / f"{name}.json"
     if path.exists() and not replace:
         raise PromotionError(f"{path} is promoted already. Choose another --name, or put this in its place: --replace.")
@@ -189,7 +203,8 @@ class Promotion:
             Naming the gates that failed, or were overridden without need.
         """
         check_overrides(examination, self.overrides)
-        limits, notes = limits_of(self.file.limits, self.assignments, examination.gross)
+        defaults = {"order_notional_usd": order_limit(examination), **self.file.limits}
+        limits, notes = limits_of(defaults, self.assignments, examination.gross)
         return spec_of(candidate, panel, examination, self.overrides, limits, self.file, self.name, created), notes
 
 

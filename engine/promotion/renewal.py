@@ -11,10 +11,12 @@ from engine.errors import HlbtError, PromotionError
 from engine.live.spec import StrategySpec, read_spec
 from engine.oracles.loading import bound_parameters, oracle_class
 from engine.panel import Panel
-from engine.promotion.candidate import Candidate, changes, digests_now, plain, read_candidate
-from engine.promotion.gates import Examination, GateFile
+from engine.promotion.candidate import Candidate, changes, digests_now, read_candidate
+from engine.promotion.gates import Examination
 from engine.promotion.promote import Override, check_overrides, spec_of
+from engine.provenance import as_json
 from engine.sweeps.results import TOP
+from engine.validation.thresholds import GateFile
 
 _PROMOTE_ANEW = "Promote a run anew: hlbt promote RUN --name NAME --replace."
 
@@ -62,7 +64,7 @@ class Renewal:
         old, run = self.old, self.candidate
         try:
             now = digests_now(old.oracle, old.parameters, panel)
-            bound = plain(bound_parameters(oracle_class(old.oracle), dict(old.parameters)))
+            bound = as_json(bound_parameters(oracle_class(old.oracle), dict(old.parameters)))
         except HlbtError as error:
             raise PromotionError(
                 f"{old.name} cannot be renewed, for its oracle cannot be built: {error} {_PROMOTE_ANEW}"
@@ -78,7 +80,7 @@ class Renewal:
         differences += _differing("parameter", old.parameters, bound)
         differences += _differing("config key", _flat(old.config.to_dict()), _flat(run.config.to_dict()))
         thresholds = {gate["name"]: gate["threshold"] for gate in old.gates["results"]}
-        differences += _differing("threshold of the gate", thresholds, self.file.thresholds)
+        differences += _differing("threshold of the gate", thresholds, self.file.gates)
         if differences:
             listed = "; ".join(dict.fromkeys(differences))
             raise PromotionError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from engine.reporting.html import templates, write_page
+from engine.reporting.html import render, write_page
 
 #: The shade of a cell is the index of the last of these that its share reaches.
 STEPS = (0.0, 1e-9, 0.5, 0.9, 0.99, 0.99995)
@@ -37,7 +37,7 @@ def write_status_page(cache: dict[str, Any], path: Path) -> None:
     DataError
         When the file cannot be written.
     """
-    write_page(path, templates().get_template("status.html").render(**_values(cache)))
+    write_page(path, render("status.html", **_values(cache)))
 
 
 def _values(cache: dict[str, Any]) -> dict[str, Any]:

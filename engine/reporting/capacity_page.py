@@ -11,7 +11,7 @@ from markupsafe import Markup
 from engine.config import RunConfig
 from engine.panel import Panel
 from engine.reporting import charts
-from engine.reporting.html import ratio, span, templates, usd, write_page
+from engine.reporting.html import ratio, render, span, usd, write_page
 from engine.runs import Origin
 from engine.simulation.capacity import COSTS, LARGE_SHARE, Limits, limits
 
@@ -28,23 +28,20 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
         When it cannot be written.
     """
     index = panel.index
-    page = (
-        templates()
-        .get_template("capacity.html")
-        .render(
-            origin=origin,
-            synthetic=panel.synthetic,
-            span=span(index[0], index[-1]),
-            coins=len(panel.coins),
-            config=config,
-            rows=table.to_dict("records"),
-            says=conclusions(table, limits(table)),
-            charts=_drawings(table),
-            model=impact_model(panel, config),
-            assumed=config.costs.impact == "venue" and not _published(panel),
-            large=LARGE_SHARE,
-            volume=bool(table["volume_share_median"].notna().any()),
-        )
+    page = render(
+        "capacity.html",
+        origin=origin,
+        synthetic=panel.synthetic,
+        span=span(index[0], index[-1]),
+        coins=len(panel.coins),
+        config=config,
+        rows=table.to_dict("records"),
+        says=conclusions(table, limits(table)),
+        charts=_drawings(table),
+        model=impact_model(panel, config),
+        assumed=config.costs.impact == "venue" and not _published(panel),
+        large=LARGE_SHARE,
+        volume=bool(table["volume_share_median"].notna().any()),
     )
     return write_page(path, page)
 
@@ -104,27 +101,26 @@ def _drawings(table: pd.DataFrame) -> dict[str, Markup]:
     sizes = table["equity_usd"].to_numpy()
     costs = {_NAMES[cost]: table[f"{cost}_yearly"] for cost in COSTS}
     shares = {"median order": table["volume_share_median"], "95th percentile": table["volume_share_p95"]}
-    with charts.isolated_style():
-        drawn = {
-            "sharpe": charts.by_size(
-                "capacity-sharpe", "Net Sharpe by account size", sizes, {"net Sharpe": table["sharpe"]}, ["#333333"]
-            ),
-            "costs": charts.by_size(
-                "capacity-costs",
-                "Costs a year by account size",
-                sizes,
-                {**costs, "all": table["cost_yearly"]},
-                [*(charts.COLOURS[name] for name in costs), charts.COLOURS["net"]],
-                percent=True,
-            ),
-            "shares": charts.by_size(
-                "capacity-shares",
-                "Share of the hour's volume by account size",
-                sizes,
-                shares,
-                [charts.COLOURS["price"], charts.COLOURS["spread"]],
-                percent=True,
-                log=True,
-            ),
-        }
-    return {name: Markup(svg) for name, svg in drawn.items()}
+    colours = charts.COLOURS
+    return {
+        "sharpe": charts.by_size(
+            "capacity-sharpe", "Net Sharpe by account size", sizes, {"net Sharpe": table["sharpe"]}, [colours["net"]]
+        ),
+        "costs": charts.by_size(
+            "capacity-costs",
+            "Costs a year by account size",
+            sizes,
+            {**costs, "all": table["cost_yearly"]},
+            [*(colours[name] for name in costs), colours["net"]],
+            percent=True,
+        ),
+        "shares": charts.by_size(
+            "capacity-shares",
+            "Share of the hour's volume by account size",
+            sizes,
+            shares,
+            [colours["price"], colours["spread"]],
+            percent=True,
+            log=True,
+        ),
+    }

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -106,7 +107,8 @@ def thin(values: np.ndarray, points: int = POINTS) -> np.ndarray:
     return np.unique(rows)
 
 
-def waterfall(steps: Sequence[tuple[str, float]]) -> str:
+@isolated_style()
+def waterfall(steps: Sequence[tuple[str, float]]) -> Markup:
     """From price profit to net profit in USD: a floating bar per cause, the last bar is their sum."""
     figure, axes = _canvas()
     values = np.array([value for _, value in steps])
@@ -138,6 +140,7 @@ def waterfall(steps: Sequence[tuple[str, float]]) -> str:
     return _svg(figure, "waterfall", "Profit by cause in USD")
 
 
+@isolated_style()
 def lines(
     name: str,
     label: str,
@@ -145,7 +148,7 @@ def lines(
     colours: Sequence[str],
     percent: bool = False,
     fill: bool = False,
-) -> str:
+) -> Markup:
     """Lines over time, thinned; with `fill`, the area down to zero."""
     figure, axes = _canvas()
     points = POINTS if len(series) == 1 else POINTS // 2
@@ -163,7 +166,8 @@ def lines(
     return _svg(figure, name, label)
 
 
-def stems(name: str, label: str, values: pd.Series, mean: float) -> str:
+@isolated_style()
+def stems(name: str, label: str, values: pd.Series, mean: float) -> Markup:
     """One thin bar per instant and the mean as a dashed line; fractions are shown in per cent."""
     figure, axes = _canvas()
     numbers = values.to_numpy(dtype=np.float64) * 100.0
@@ -179,6 +183,7 @@ def stems(name: str, label: str, values: pd.Series, mean: float) -> str:
     return _svg(figure, name, label)
 
 
+@isolated_style()
 def bars(
     name: str,
     label: str,
@@ -186,7 +191,7 @@ def bars(
     values: np.ndarray,
     errors: np.ndarray | None = None,
     unit: str = "",
-) -> str:
+) -> Markup:
     """A bar per tick in the colours of gain and loss; `errors` are drawn both ways; NaN is left out."""
     figure, axes = _canvas()
     positions = np.arange(len(values))
@@ -215,6 +220,7 @@ def bars(
     return _svg(figure, name, label)
 
 
+@isolated_style()
 def by_size(
     name: str,
     label: str,
@@ -223,7 +229,7 @@ def by_size(
     colours: Sequence[str],
     percent: bool = False,
     log: bool = False,
-) -> str:
+) -> Markup:
     """Lines over account size in USD on a logarithmic axis, a mark per size; with `log` the other axis is one too."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -310,7 +316,7 @@ def _amount(value: float) -> str:
     return text.removeprefix("-") if float(text.replace(",", "")) == 0.0 else text
 
 
-def _svg(figure: Figure, name: str, label: str) -> str:
+def _svg(figure: Figure, name: str, label: str) -> Markup:
     """The figure as an inline ``<svg>``: no prolog, no metadata, no date, ids unique on the page."""
     import matplotlib
 
@@ -323,4 +329,4 @@ def _svg(figure: Figure, name: str, label: str) -> str:
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     text = re.sub(r"font-family: [^;\"]*", _FONTS, text)
     text = themed(re.sub(r"\n\s*", "\n", text))
-    return re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', text, count=1)
+    return Markup(re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', text, count=1))

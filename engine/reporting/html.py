@@ -31,6 +31,11 @@ def templates() -> jinja2.Environment:
     return environment
 
 
+def render(template: str, **values: Any) -> str:
+    """A page, or a part of one, from its template and the values that it names."""
+    return templates().get_template(template).render(**values)
+
+
 def write_page(path: Path, page: str) -> Path:
     """Write a page atomically.
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from engine.errors import DataError
-from engine.reporting.html import templates, write_page
-from engine.reporting.run_page import IndexRow, SweepRow, index_row
+from engine.reporting.html import render, write_page
+from engine.reporting.run_page import index_row
 from engine.reporting.tearsheet import brief
 from engine.sweeps.study import ERROR, PAGE, VERDICT, load_study
 
@@ -27,43 +28,47 @@ def write_index(reports: Path) -> Path:
     if (reports / "run.json").exists():
         raise DataError(f"{reports} is one run, not a folder of runs. Name the folder above it.")
     rows = [_read_row(file) for file in sorted(reports.glob("*/run.json")) if not file.parent.name.startswith(".")]
-    rows.sort(key=lambda row: row.folder)
-    rows.sort(key=lambda row: row.created, reverse=True)
+    rows.sort(key=lambda row: row["created"], reverse=True)
     sweeps = [_sweep_row(file) for file in sorted(reports.glob("*/sweep.json")) if not file.parent.name.startswith(".")]
-    sweeps.sort(key=lambda row: row.created, reverse=True)
-    return write_page(reports / INDEX, templates().get_template("index.html").render(rows=rows, sweeps=sweeps))
+    sweeps.sort(key=lambda row: row["created"], reverse=True)
+    return write_page(reports / INDEX, render("index.html", rows=rows, sweeps=sweeps))
 
 
-def _read_row(file: Path) -> IndexRow:
+def _read_row(file: Path) -> dict[str, Any]:
     folder = file.parent
     try:
         return index_row(json.loads(file.read_text(encoding="utf-8")), folder)
     except DataError as error:
-        return IndexRow(folder.name, False, str(error))
+        return _damaged(folder, str(error))
     except (OSError, ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError) as error:
-        # whatever is wrong with an edited file, the other runs stay readable
-        return IndexRow(folder.name, False, f"run.json is damaged ({type(error).__name__}: {brief(error)}).")
+        # One damaged folder must not hide the others, and says so on the page.
+        return _damaged(folder, f"run.json is damaged ({type(error).__name__}: {brief(error)}).")
 
 
-def _sweep_row(file: Path) -> SweepRow:
+def _sweep_row(file: Path) -> dict[str, Any]:
     folder = file.parent
     try:
         study = load_study(folder, returns=False)
         verdict = json.loads((folder / VERDICT).read_text(encoding="utf-8")) if (folder / VERDICT).is_file() else {}
-        return SweepRow(
-            folder.name,
-            (folder / PAGE).is_file(),
-            oracles=", ".join(item["path"] for item in study.record["oracles"]),
-            keys=", ".join(f"{key} ({len(values)})" for key, values in study.record["grid"].items()),
-            sets=len(study),
-            failed=int((study.table[ERROR] != "").sum()),
-            best=float(study.table["sharpe"].max()),
-            synthetic=bool(study.record["synthetic"]),
-            passed=verdict.get("passed"),
-            says=str(verdict.get("says", "")),
-            created=str(study.record["created"]),
-        )
+        return {
+            "folder": folder.name,
+            "error": "",
+            "page": (folder / PAGE).is_file(),
+            "oracles": ", ".join(item["path"] for item in study.record["oracles"]),
+            "parameters": ", ".join(f"{key} ({len(values)})" for key, values in study.record["grid"].items()),
+            "sets": len(study),
+            "failed": int((study.table[ERROR] != "").sum()),
+            "best": float(study.table["sharpe"].max()),
+            "synthetic": bool(study.record["synthetic"]),
+            "passed": verdict.get("passed"),
+            "says": str(verdict.get("says", "")),
+            "created": str(study.record["created"]),
+        }
     except DataError as error:
-        return SweepRow(folder.name, False, str(error))
+        return _damaged(folder, str(error))
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        return SweepRow(folder.name, False, f"The sweep is damaged ({type(error).__name__}: {brief(error)}).")
+        return _damaged(folder, f"The sweep is damaged ({type(error).__name__}: {brief(error)}).")
+
+
+def _damaged(folder: Path, error: str) -> dict[str, Any]:
+    return {"folder": folder.name, "error": error, "created": ""}

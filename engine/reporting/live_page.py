@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from engine.reporting.html import templates, write_page
+from engine.reporting.html import render, write_page
 
 _WIDTH, _HEIGHT = 760, 190
 LISTED = 200
@@ -22,17 +22,14 @@ def write_live_page(status: dict[str, Any], name: str, network: str, path: Path)
     DataError
         When the file cannot be written.
     """
-    page = (
-        templates()
-        .get_template("live.html")
-        .render(
-            found=status,
-            name=name,
-            network=network,
-            orders=status["orders"][::-1][:LISTED],
-            runs=status["runs"][::-1][:LISTED],
-            chart=_lines(status["drift"]["rows"]),
-        )
+    page = render(
+        "live.html",
+        found=status,
+        name=name,
+        network=network,
+        orders=status["orders"][::-1][:LISTED],
+        runs=status["runs"][::-1][:LISTED],
+        chart=_lines(status["drift"]["rows"]),
     )
     write_page(path, page)
 

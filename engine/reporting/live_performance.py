@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -62,6 +62,8 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
     orders = filled_orders(journal.entries)
     plans = [entry for entry in journal.entries if entry["kind"] == "plan"]
     ends = [entry for entry in journal.entries if entry["kind"] == "done"]
+    # Before a deposit or a withdrawal it was another account.
+    accepted = max((entry["n"] for entry in journal.entries if entry["kind"] == "equity_accepted"), default=-1)
     unresolved = [
         {"cloid": sent.request.cloid, "coin": sent.request.coin, "units": sent.request.units}
         for sent in journal.state.unresolved.values()
@@ -74,14 +76,15 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
         "missed": [{"instant": end["instant"], **item} for end in ends for item in end["missing"]],
         "unresolved": unresolved,
         "positions": ends[-1]["positions"] if ends else {},
-        "drift": drift(plans, config),
+        "drift": drift([plan for plan in plans if plan["n"] > accepted], config),
     }
 
 
 def account_status(dex: DEX) -> dict[str, Any]:
-    """What an account holds, as plain values: ``label``, ``time``, ``equity_usd``, ``positions``.
+    """What an account holds, as plain values: ``label``, ``time``, ``equity_usd``, ``positions``, ``notes``.
 
     Each position has signed ``units``, ``price`` in USD and ``weight``, a fraction of equity (None without equity).
+    Notes name positions on other dexes, money that is not counted, and why equity may not be certain.
     """
     state = dex.account()
     positions = {}
@@ -94,61 +97,115 @@ def account_status(dex: DEX) -> dict[str, Any]:
         "time": state.time.isoformat(),
         "equity_usd": state.equity_usd,
         "positions": positions,
+        "notes": [*state.notes, *filter(None, [state.doubt])],
     }
+
+
+@dataclass
+class SentOrder:
+    """One order that was, or may have been, sent: its entries in the journal; no `result` while its status is unknown.
+
+    Attributes
+    ----------
+    time, instant : str
+        ISO 8601: of the intent, and of the trade.
+    order : mapping
+        As intended.
+    planned : mapping or None
+        The plan's order of the coin.
+    result : mapping or None
+        Its newest answer.
+    fills : list of mapping
+        With prices and fees.
+    """
+
+    time: str
+    instant: str
+    order: Mapping[str, Any]
+    planned: Mapping[str, Any] | None
+    result: Mapping[str, Any] | None = None
+    fills: list[Mapping[str, Any]] = field(default_factory=list)
+
+    @property
+    def price(self) -> float | None:
+        """Average price in USD: the answer's, else that of the fills; None where neither is known."""
+        size = math.fsum(abs(fill["units"]) for fill in self.fills)
+        answered = self.result["price"] if self.result else None
+        return answered or (
+            math.fsum(abs(fill["units"]) * fill["price"] for fill in self.fills) / size if size else None
+        )
+
+    @property
+    def fee_usd(self) -> float | None:
+        """Fees paid; None until the fills are recorded."""
+        return math.fsum(fill["fee_usd"] for fill in self.fills) if self.fills else None
+
+
+def sent_orders(entries: Sequence[Mapping[str, Any]]) -> list[SentOrder]:
+    """Every order of a journal, in the order of the intents."""
+    sent: dict[str, SentOrder] = {}
+    planned: dict[str, Mapping[str, Any]] = {}
+    for entry in entries:
+        match entry["kind"]:
+            case "plan":
+                planned = {order["coin"]: order for order in entry["plan"]["orders"]}
+            case "intent":
+                for order in entry["orders"]:
+                    time, instant = entry.get("time", ""), entry["instant"]
+                    sent[order["cloid"]] = SentOrder(time, instant, order, planned.get(order["coin"]))
+            case "answers" | "resolved":
+                for result in entry["answers"]:
+                    if result["cloid"] in sent and result["fate"] != "unknown":
+                        sent[result["cloid"]].result = result
+            case "fills":
+                for fill in entry["fills"]:
+                    if fill["cloid"] in sent:
+                        sent[fill["cloid"]].fills.append(fill)
+    return list(sent.values())
+
+
+def order_log(entries: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Every order of a journal as plain values: what was sent, and what became of it."""
+    return [
+        {
+            "time": sent.time,
+            "instant": sent.instant,
+            **{name: sent.order[name] for name in ("cloid", "coin", "units", "limit_price", "reduce_only")},
+            "status": sent.result["fate"] if sent.result else "unknown",
+            "filled_units": sent.result["units"] if sent.result else None,
+            "price": sent.price,
+            "fee_usd": sent.fee_usd,
+            "reason": sent.result.get("reason", "") if sent.result else "the next run looks it up",
+        }
+        for sent in sent_orders(entries)
+    ]
 
 
 def filled_orders(entries: Sequence[Mapping[str, Any]]) -> list[LiveOrder]:
     """The orders that were filled, oldest first; one whose price is not known yet is left out."""
-    fills: dict[str, list[Mapping[str, Any]]] = {}
-    for entry in entries:
-        for fill in entry["fills"] if entry["kind"] == "fills" else ():
-            fills.setdefault(fill["cloid"], []).append(fill)
-    intended: dict[str, tuple[str, Mapping[str, Any]]] = {}
-    planned: dict[str, Mapping[str, Any]] = {}
-    orders = []
-    for entry in entries:
-        if entry["kind"] == "plan":
-            planned = {order["coin"]: order for order in entry["plan"]["orders"]}
-        elif entry["kind"] == "intent":
-            intended |= {order["cloid"]: (entry["instant"], order) for order in entry["orders"]}
-        elif entry["kind"] in ("answers", "resolved"):
-            for result in entry["answers"]:
-                if result["fate"] == "filled" and result["cloid"] in intended:
-                    instant, order = intended[result["cloid"]]
-                    own = fills.get(result["cloid"], [])
-                    orders += _order(instant, order, result, own, planned.get(order["coin"]))
-    return orders
+    return [order for sent in sent_orders(entries) if (order := _filled(sent)) is not None]
 
 
-def _order(
-    instant: str,
-    order: Mapping[str, Any],
-    result: Mapping[str, Any],
-    fills: Sequence[Mapping[str, Any]],
-    planned: Mapping[str, Any] | None,
-) -> list[LiveOrder]:
-    """One filled order; none when neither its result nor its fills have a price."""
-    size = math.fsum(abs(fill["units"]) for fill in fills)
-    price = result["price"] or (math.fsum(abs(fill["units"]) * fill["price"] for fill in fills) / size if size else 0.0)
-    if not price:
-        return []
-    units, mid = result["units"], order["mid"]
+def _filled(sent: SentOrder) -> LiveOrder | None:
+    """One filled order; None when neither its result nor its fills have a price."""
+    result, price, planned = sent.result, sent.price, sent.planned
+    if result is None or result["fate"] != "filled" or not price:
+        return None
+    units, mid = result["units"], sent.order["mid"]
     notional = abs(units) * mid
     expected = planned["notional_usd"] if planned else 0.0
-    return [
-        LiveOrder(
-            instant,
-            order["coin"],
-            units,
-            mid,
-            price,
-            notional,
-            slippage_bps=1e4 * math.copysign(1.0, units) * (price / mid - 1.0),
-            fee_bps=1e4 * math.fsum(fill["fee_usd"] for fill in fills) / notional if fills else None,
-            model_slippage_bps=1e4 * planned["spread_usd"] / expected if planned and expected else None,
-            model_fee_bps=1e4 * planned["fee_usd"] / expected if planned and expected else None,
-        )
-    ]
+    return LiveOrder(
+        sent.instant,
+        sent.order["coin"],
+        units,
+        mid,
+        price,
+        notional,
+        slippage_bps=1e4 * math.copysign(1.0, units) * (price / mid - 1.0),
+        fee_bps=None if sent.fee_usd is None else 1e4 * sent.fee_usd / notional,
+        model_slippage_bps=1e4 * planned["spread_usd"] / expected if planned and expected else None,
+        model_fee_bps=1e4 * planned["fee_usd"] / expected if planned and expected else None,
+    )
 
 
 def costs(orders: Sequence[LiveOrder]) -> dict[str, float | int | None]:
@@ -190,7 +247,9 @@ def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, An
         ``rows`` (instant, live_usd, backtest_usd, drift_frac), ``reason`` (why there are none) and ``synthetic``
         (whether the cache holds synthetic data).
     """
-    newest = {plan["instant"]: plan for plan in plans}  # the last plan of an instant counts
+    newest: dict[str, Mapping[str, Any]] = {}
+    for plan in plans:  # of several of an instant the last has the weights, and the first the equity before any trade
+        newest[plan["instant"]] = {**plan, "equity_usd": newest.get(plan["instant"], plan)["equity_usd"]}
     synthetic = _synthetic(config)
     if len(newest) < 2:
         return {"rows": [], "reason": "It takes two rebalances.", "synthetic": synthetic}

@@ -6,7 +6,7 @@ Amounts are shown from the account's point of view: costs are negative, so the r
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from engine.clock import HOUR, show
 from engine.errors import DataError
 from engine.reporting import charts
 from engine.reporting.assumptions import modelled
-from engine.reporting.html import percent, ratio, span, templates, usd
-from engine.runs import BENCHMARK, SCHEMA, Run
+from engine.reporting.html import percent, ratio, render, span, usd
+from engine.runs import BENCHMARK, SCHEMA, TEARSHEET, Run
 from engine.simulation import metrics
 from engine.simulation.result import FLOWS
 
@@ -33,6 +33,7 @@ CAUSES: Mapping[str, str] = {
 }
 #: Flow -> its sign from the account's point of view: profit as it is, costs negative.
 SIGNS: Mapping[str, float] = {name: 1.0 if name == "price_pnl_usd" else -1.0 for name in FLOWS}
+Row = dict[Hashable, Any]
 LISTED_COINS = 10
 LISTED_DELISTINGS = 50
 _SECTIONS = ("name", "created", "synthetic", "origin", "config", "span", "digests", "versions", "metrics")
@@ -61,68 +62,6 @@ class CauseRow:
     name: str
     usd: float
     colour: str
-
-
-@dataclass(frozen=True)
-class CoinRow:
-    """Profit of one coin, or of a group of them, by cause in USD; costs are negative."""
-
-    coin: str
-    price: float = 0.0
-    spread: float = 0.0
-    impact: float = 0.0
-    fees: float = 0.0
-    funding: float = 0.0
-
-    @property
-    def net(self) -> float:
-        """Sum of the causes."""
-        return self.price + self.spread + self.impact + self.fees + self.funding
-
-    def __add__(self, other: CoinRow) -> CoinRow:
-        return CoinRow(self.coin, *(mine + its for mine, its in zip(self.parts, other.parts, strict=True)))
-
-    @property
-    def parts(self) -> tuple[float, ...]:
-        """The causes in the order of the columns."""
-        return (self.price, self.spread, self.impact, self.fees, self.funding)
-
-
-@dataclass(frozen=True)
-class IndexRow:
-    """One run on the index page; with `error` in place of figures when the folder is damaged."""
-
-    folder: str
-    page: bool
-    error: str = ""
-    name: str = ""
-    path: str = ""
-    parameters: str = ""
-    start: str = ""
-    end: str = ""
-    synthetic: bool = False
-    liquidated: bool = False
-    created: str = ""
-    figures: tuple[float, ...] = ()
-    trades: int = 0
-
-
-@dataclass(frozen=True)
-class SweepRow:
-    """One sweep on the index page; with `error` in place of figures when the folder is damaged."""
-
-    folder: str
-    page: bool
-    error: str = ""
-    oracles: str = ""
-    keys: str = ""
-    sets: int = 0
-    failed: int = 0
-    best: float = math.nan
-    synthetic: bool = False
-    passed: bool | None = None
-    says: str = ""
-    created: str = ""
 
 
 def check_record(record: Any, folder: Path) -> None:
@@ -210,9 +149,8 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
     delisted = run.trades[run.trades["reason"] == "delisting"]
     liquidated = record["metrics"]["liquidated_at"]
     return Markup(
-        templates()
-        .get_template("run_section.html")
-        .render(
+        render(
+            "run_section.html",
             record=record,
             notes=notes,
             span=span(record["span"]["start"], record["span"]["end"]),
@@ -293,40 +231,39 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
     exposure = {"gross": run.hourly["gross_frac"], "net": run.hourly["net_frac"]}
     drawdown = metrics.drawdown(run.equity["equity_usd"].to_numpy(dtype=np.float64), start)
     turnovers = turnover(run)
-    with charts.isolated_style():
-        drawn = {
-            "waterfall": charts.waterfall([(cause.name, cause.usd) for cause in causes]),
-            "attribution": charts.lines(
-                "attribution", "Cumulative profit by cause in USD", lines, [charts.COLOURS[name] for name in lines]
-            ),
-            "exposure": charts.lines(
-                "exposure",
-                "Exposure over time",
-                exposure,
-                (charts.COLOURS["price"], charts.COLOURS["spread"]),
-                percent=True,
-            ),
-            "turnover": charts.stems(
-                "turnover", "Turnover of each decision", turnovers, float(turnovers.mean()) if len(turnovers) else 0.0
-            ),
-            "drawdown": charts.lines(
-                "drawdown",
-                "Hourly drawdown",
-                {"drawdown": pd.Series(drawdown, index=run.equity.index)},
-                (charts.COLOURS["loss"],),
-                percent=True,
-                fill=True,
-            ),
-            "equity": charts.lines(
-                "equity", "Hourly equity in USD", {"equity": run.equity["equity_usd"]}, (charts.COLOURS["price"],)
-            ),
-        }
-        if run.risk is not None:
-            drawn["risk"] = _risk_chart(run.risk)
-    return {name: Markup(svg) for name, svg in drawn.items()}
+    drawn = {
+        "waterfall": charts.waterfall([(cause.name, cause.usd) for cause in causes]),
+        "attribution": charts.lines(
+            "attribution", "Cumulative profit by cause in USD", lines, [charts.COLOURS[name] for name in lines]
+        ),
+        "exposure": charts.lines(
+            "exposure",
+            "Exposure over time",
+            exposure,
+            (charts.COLOURS["price"], charts.COLOURS["spread"]),
+            percent=True,
+        ),
+        "turnover": charts.stems(
+            "turnover", "Turnover of each decision", turnovers, float(turnovers.mean()) if len(turnovers) else 0.0
+        ),
+        "drawdown": charts.lines(
+            "drawdown",
+            "Hourly drawdown",
+            {"drawdown": pd.Series(drawdown, index=run.equity.index)},
+            (charts.COLOURS["loss"],),
+            percent=True,
+            fill=True,
+        ),
+        "equity": charts.lines(
+            "equity", "Hourly equity in USD", {"equity": run.equity["equity_usd"]}, (charts.COLOURS["price"],)
+        ),
+    }
+    if run.risk is not None:
+        drawn["risk"] = _risk_chart(run.risk)
+    return drawn
 
 
-def _risk_chart(risk: pd.DataFrame) -> str:
+def _risk_chart(risk: pd.DataFrame) -> Markup:
     """Exposures in the oracle's own terms at each decision; the last column, the net exposure, in grey."""
     names = ("price", "spread", "funding", "impact", "fees")
     colours = [charts.COLOURS[names[place % len(names)]] for place in range(len(risk.columns) - 1)]
@@ -334,21 +271,23 @@ def _risk_chart(risk: pd.DataFrame) -> str:
     return charts.lines("risk", "Exposure to the oracle over time", series, [*colours, charts.COLOURS["faint"]])
 
 
-def coin_tables(record: Mapping[str, Any]) -> tuple[list[CoinRow], list[CoinRow], CoinRow | None, CoinRow]:
-    """Best coins, worst coins, the sum of those not listed (None when all are) and the sum of all."""
-    rows = [
-        CoinRow(coin, *(SIGNS[name] * float(flows[name] or 0.0) + 0.0 for name in FLOWS))
-        for coin, flows in record.get("coin_attribution", {}).items()
-    ]
-    ranked = sorted(rows, key=lambda row: (-row.net, row.coin))
-    best = [row for row in ranked if row.net > 0.0][:LISTED_COINS]
-    worst = [row for row in reversed(ranked) if row.net < 0.0][:LISTED_COINS]
-    others = [row for row in ranked if row not in best and row not in worst]
-    rest = sum(others, CoinRow(f"{len(others)} more")) if others else None
-    return best, worst, rest, sum(rows, CoinRow(f"all {len(rows)} traded"))
+def coin_tables(record: Mapping[str, Any]) -> tuple[list[Row], list[Row], Row | None, Row]:
+    """Most profitable coins, most costly ones, all others together, and the total: USD by cause, and `net`."""
+    flows = pd.DataFrame.from_dict(record.get("coin_attribution", {}), orient="index", columns=list(FLOWS), dtype=float)
+    rows = (flows.fillna(0.0) * SIGNS).rename(columns=CAUSES).rename_axis("coin").reset_index()
+    rows["net"] = rows[list(CAUSES.values())].sum(axis=1)
+    rows = rows.sort_values(["net", "coin"], ascending=[False, True])
+    best, worst = (part.head(LISTED_COINS) for part in (rows[rows["net"] > 0.0], rows[rows["net"] < 0.0][::-1]))
+    rest = rows.drop([*best.index, *worst.index])
+
+    def together(part: pd.DataFrame, label: str) -> Row:
+        return {"coin": label, **part.drop(columns="coin").sum().to_dict()}
+
+    others = together(rest, f"{len(rest)} more") if len(rest) else None
+    return best.to_dict("records"), worst.to_dict("records"), others, together(rows, f"all {len(rows)} traded")
 
 
-def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
+def index_row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
     """The row of a run on the index page, from its ``run.json``."""
     check_record(record, folder)
     origin, dates = record["origin"], record["span"]
@@ -356,25 +295,26 @@ def index_row(record: Mapping[str, Any], folder: Path) -> IndexRow:
     names = ("equity_end_usd", "total_return", "cagr", "sharpe", "max_drawdown", "turnover_daily")
     # The spread column includes impact, as in the tables of coins.
     paid = {name: signed(record, name) / start for name in FLOWS}
-    return IndexRow(
-        folder=folder.name,
-        page=(folder / "tearsheet.html").is_file(),
-        name=str(origin["name"]),
-        path=str(origin["path"]),
-        parameters=", ".join(f"{key}={value}" for key, value in dict(origin["parameters"]).items()),
-        start=str(dates["start"])[:10],
-        end=str(dates["end"])[:10],
-        synthetic=bool(record["synthetic"]),
-        liquidated=record["metrics"]["liquidated_at"] is not None,
-        created=str(record["created"]),
-        figures=(
+    return {
+        "folder": folder.name,
+        "error": "",
+        "page": (folder / TEARSHEET).is_file(),
+        "name": str(origin["name"]),
+        "path": str(origin["path"]),
+        "parameters": ", ".join(f"{key}={value}" for key, value in dict(origin["parameters"]).items()),
+        "start": str(dates["start"])[:10],
+        "end": str(dates["end"])[:10],
+        "synthetic": bool(record["synthetic"]),
+        "liquidated": record["metrics"]["liquidated_at"] is not None,
+        "created": str(record["created"]),
+        "figures": (
             *(figure(record, name) for name in names),
             paid["spread_usd"] + paid["impact_usd"],
             paid["fee_usd"],
             paid["funding_usd"],
         ),
-        trades=int(figure(record, "trades")),
-    )
+        "trades": int(figure(record, "trades")),
+    }
 
 
 def _instants(index: pd.Index) -> pd.DatetimeIndex:

@@ -13,7 +13,7 @@ from engine.config import RunConfig
 from engine.oracles.signal_analysis import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
 from engine.panel import Panel
 from engine.reporting import charts
-from engine.reporting.html import bps, percent, ratio, span, templates, write_page
+from engine.reporting.html import bps, percent, ratio, render, span, write_page
 from engine.reporting.run_page import Tile
 from engine.runs import Origin, dated_name
 
@@ -40,27 +40,24 @@ def write_signals(path: Path, signals: Signals, panel: Panel, config: RunConfig,
     """
     index = panel.index
     listed = signals.decay["horizon_days"].isin({*LISTED, signals.horizon_days})
-    page = (
-        templates()
-        .get_template("signals.html")
-        .render(
-            origin=origin,
-            signals=signals,
-            synthetic=panel.synthetic,
-            span=span(index[0], index[-1]),
-            coins=len(panel.coins),
-            decisions=len(signals.daily),
-            config=config,
-            says=conclusions(signals),
-            tiles=tiles(signals),
-            decay=signals.decay[listed].to_dict("records"),
-            buckets=signals.buckets.to_dict("records"),
-            charts=_drawings(signals),
-            market=MARKET,
-            window=BETA_WINDOW,
-            smoothed=SMOOTHED,
-            quoted="bid" in panel.fields and "ask" in panel.fields,
-        )
+    page = render(
+        "signals.html",
+        origin=origin,
+        signals=signals,
+        synthetic=panel.synthetic,
+        span=span(index[0], index[-1]),
+        coins=len(panel.coins),
+        decisions=len(signals.daily),
+        config=config,
+        says=conclusions(signals),
+        tiles=tiles(signals),
+        decay=signals.decay[listed].to_dict("records"),
+        buckets=signals.buckets.to_dict("records"),
+        charts={**_of_the_signal(signals), **_of_the_book(signals)},
+        market=MARKET,
+        window=BETA_WINDOW,
+        smoothed=SMOOTHED,
+        quoted="bid" in panel.fields and "ask" in panel.fields,
     )
     return write_page(path, page)
 
@@ -205,13 +202,7 @@ def _days(count: int) -> str:
     return "1 day" if count == 1 else f"{count} days"
 
 
-def _drawings(signals: Signals) -> dict[str, Markup]:
-    with charts.isolated_style():
-        drawn = {**_of_the_signal(signals), **_of_the_book(signals)}
-    return {name: Markup(svg) for name, svg in drawn.items()}
-
-
-def _of_the_signal(signals: Signals) -> dict[str, str]:
+def _of_the_signal(signals: Signals) -> dict[str, Markup]:
     """Charts of the signal itself."""
     daily, blue = signals.daily, charts.COLOURS["price"]
     smooth = daily["ic"].rolling(SMOOTHED, min_periods=SMOOTHED // 2).mean()
@@ -257,7 +248,7 @@ def _of_the_signal(signals: Signals) -> dict[str, str]:
     }
 
 
-def _of_the_book(signals: Signals) -> dict[str, str]:
+def _of_the_book(signals: Signals) -> dict[str, Markup]:
     """Charts of the implied book and of its exposures."""
     daily, blue, orange = signals.daily, charts.COLOURS["price"], charts.COLOURS["spread"]
     gain, cost = daily["book_return"].fillna(0.0), daily["cost"].fillna(0.0)

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from engine.reporting.html import plain
-from engine.sweeps.study import ERROR, ORACLE, Study
+from engine.sweeps.study import ERROR, ORACLE, Study, codes_of
 
 #: (done, total, what is being done)
 Progress = Callable[[int, int, str], None]
@@ -92,20 +92,11 @@ def label(value: Any) -> str:
 
 def axes_of(study: Study) -> list[Axis]:
     """The parameters that vary, a level of the index each."""
-    index = study.table.index
-    if isinstance(index, pd.MultiIndex):
-        levels = [(level.tolist(), np.asarray(codes)) for level, codes in zip(index.levels, index.codes, strict=True)]
-    else:
-        levels = [_levels(index.tolist())]
-    return [_axis(str(name), values, codes) for name, (values, codes) in zip(index.names, levels, strict=True)]
-
-
-def _levels(values: list[Any]) -> tuple[list[Any], np.ndarray]:
-    # By type too: for pandas True equals 1.
-    code_of: dict[tuple[type, str], int] = {}
-    codes = np.array([code_of.setdefault((type(value), repr(value)), len(code_of)) for value in values], dtype=np.int64)
-    first = np.unique(codes, return_index=True)[1]
-    return [values[index] for index in first], codes
+    codes, values = codes_of(study.table.index)
+    return [
+        _axis(str(name), of, codes[:, column])
+        for column, (name, of) in enumerate(zip(study.table.index.names, values, strict=True))
+    ]
 
 
 def _axis(name: str, values: list[Any], codes: np.ndarray) -> Axis:

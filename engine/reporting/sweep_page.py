@@ -15,6 +15,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from engine.errors import DataError
+from engine.provenance import as_json
 from engine.reporting import sweep_charts
 from engine.reporting.html import percent, ratio, span, templates, usd, write_page
 from engine.reporting.sweep_charts import Progress
@@ -115,21 +116,10 @@ def _page_data(
 
 def inlined(value: Any) -> Markup:
     """JSON that is safe inside a ``<script>`` element whatever text it holds; numbers that are not finite are null."""
-    text = json.dumps(finite(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(as_json(value), allow_nan=False, ensure_ascii=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return Markup(text)
-
-
-def finite(value: Any) -> Any:
-    """A copy of `value` with None for every number that JSON cannot write."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {str(key): finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
 
 
 def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from markupsafe import Markup
 from engine.clock import DAYS_PER_YEAR, show
 from engine.errors import DataError
 from engine.reporting.charts import isolated_style, themed
-from engine.reporting.html import templates, write_page
+from engine.reporting.html import render, write_page
 from engine.reporting.run_page import benchmark_returns, check_record, daily_returns, run_section
 from engine.runs import BENCHMARK, TEARSHEET, Run
 
@@ -87,7 +87,7 @@ def write_tearsheet(run: Run) -> Path:
     if sheet:
         page = _joined(sheet, section, title)
     else:
-        page = templates().get_template("section_only.html").render(title=title, section=section)
+        page = render("section_only.html", title=title, section=section)
     return write_page(run.folder / TEARSHEET, page)
 
 

@@ -80,7 +80,8 @@ def capacity(
         ``trades``, ``skipped_min_notional``, ``liquidated_at`` of :attr:`engine.Result.metrics`; ``fee_yearly``,
         ``spread_yearly``, ``impact_yearly``, ``funding_yearly`` and ``cost_yearly``, their sum: USD over mean hourly
         equity and years of 365 days, positive = paid; ``volume_share_median`` and ``volume_share_p95``: an order's
-        notional over the coin's volume of the hour in which it trades, NaN where the panel has no volume.
+        notional over the coin's volume of the hour in which it trades, NaN where the panel has no volume;
+        ``hour_volume_usd_median``: that volume; ``order_usd_max``: the largest order.
 
     Raises
     ------
@@ -151,6 +152,7 @@ def _row(result: Result) -> dict[str, object]:
     equity = float(result.equity.mean())
     yearly = {f"{cost}_yearly": metrics[f"{cost}_usd"] / equity / years if equity > 0.0 else np.nan for cost in COSTS}
     median, high = volume_shares(result)
+    notional, volume = _orders(result)
     return {
         "equity_usd": metrics["equity_start_usd"],
         **{name: metrics[name] for name in _COPIED},
@@ -158,6 +160,8 @@ def _row(result: Result) -> dict[str, object]:
         "cost_yearly": sum(yearly.values()),
         "volume_share_median": median,
         "volume_share_p95": high,
+        "hour_volume_usd_median": float(np.nanmedian(volume)) if (volume > 0.0).any() else np.nan,
+        "order_usd_max": float(notional.max(initial=0.0)),
         **{name: metrics[name] for name in _COUNTED},
     }
 
@@ -167,16 +171,21 @@ def volume_shares(result: Result) -> tuple[float, float]:
 
     Delistings are no orders. An hour without volume is left out: no share of nothing is a number.
     """
+    notional, volume = _orders(result)
+    shares = (notional / volume)[~np.isnan(volume)]
+    if not len(shares):
+        return float("nan"), float("nan")
+    return float(np.median(shares)), float(np.percentile(shares, 95))
+
+
+def _orders(result: Result) -> tuple[np.ndarray, np.ndarray]:
+    """Notional of each order and volume of its coin in that hour, USD; NaN where there was or is known none."""
     panel = result.panel
     trades = result.trades[result.trades["reason"] != "delisting"]
+    notional = trades["notional_usd"].to_numpy(dtype=np.float64)
     if "volume_usd" not in panel.fields or trades.empty:
-        return float("nan"), float("nan")
+        return notional, np.full(len(notional), np.nan)
     columns = {coin: column for column, coin in enumerate(panel.coins)}
-    volume = panel.values("volume_usd")[
-        panel.rows(pd.DatetimeIndex(trades["time"])), [columns[coin] for coin in trades["coin"]]
-    ]
-    counts = volume > 0.0
-    if not counts.any():
-        return float("nan"), float("nan")
-    shares = trades["notional_usd"].to_numpy()[counts] / volume[counts]
-    return float(np.median(shares)), float(np.percentile(shares, 95))
+    rows = panel.rows(pd.DatetimeIndex(trades["time"]))
+    volume = panel.values("volume_usd")[rows, [columns[coin] for coin in trades["coin"]]]
+    return notional, np.where(volume > 0.0, volume, np.nan)

@@ -101,7 +101,7 @@ def stressed_market(market: MarketData, costs: Costs) -> MarketData:
     """
     if costs.stress == 1.0 or not (market.bid.shape[0] or market.impact_bid.shape[0]):
         return market
-    price = _last_known(market.mid)
+    price = pd.DataFrame(market.mid).ffill().to_numpy()
     quoted = market.bid.shape[0] > 0
     sides = {}
     for name, sign in (("ask", 1.0), ("bid", -1.0)):
@@ -123,8 +123,3 @@ def _further(quote: np.ndarray, price: np.ndarray, sign: float, stress: float) -
     moved = price * (1.0 + sign * np.minimum(distance * stress, np.maximum(FURTHEST_FRAC, distance)))
     # Where there is no price yet there is nothing to trade; the quote stays as it is.
     return np.where(distance > 0.0, moved, quote)
-
-
-def _last_known(mid: np.ndarray) -> np.ndarray:
-    rows = np.where(np.isnan(mid), 0, np.arange(len(mid))[:, None])
-    return np.take_along_axis(mid, np.maximum.accumulate(rows, axis=0), axis=0)

@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -44,14 +45,18 @@ SCHEDULE = ("execution.hour_utc", "execution.every_days", "execution.weekdays")
 Oracles = type[Oracle] | str | Sequence[type[Oracle] | str]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Plan:
-    """What a sweep will run.
+    """What a sweep will run; from :func:`make_plan`, which checks the request.
 
     Attributes
     ----------
+    panel : Panel
+        T hours x N coins.
     kinds : mapping
         Classes by dotted path.
+    digests : mapping of str to str
+        Digest of each one's code.
     keys, trial_keys : ndarray, (P,) int64
         Digest of all that decides a set's numbers, and of what makes it a trial of its own.
     inner : mapping of str to ndarray
@@ -64,21 +69,34 @@ class Plan:
         Which of them a set has.
     """
 
+    panel: Panel
     kinds: Mapping[str, type[Oracle]]
-    digests: Mapping[str, str]
     fixed: Mapping[str, Any]
     base: RunConfig
     grid: Grid
-    where: Sequence[str]
+    where: Sequence[Constraint]
     sample: int | None
     seed: int
     returns: bool
-    keys: np.ndarray
-    trial_keys: np.ndarray
-    inner: Mapping[str, np.ndarray]
-    families: np.ndarray
-    configs: Sequence[Mapping[str, Any]]
-    config_of: np.ndarray
+
+    def __post_init__(self) -> None:
+        self.digests = {
+            path: files_digest(code_files(base.__module__ for base in kind.__mro__))
+            + interactive_code_digest(kind.__mro__)
+            for path, kind in self.kinds.items()
+        }
+        # Columns of the grid that are parameters of the oracle.
+        self._own = [
+            (column, key, values)
+            for column, (key, values) in enumerate(self.grid.values.items())
+            if key != ORACLE and not _is_config(key)
+        ]
+        # Many sets have the same classes and files, and finding and reading their files is slow.
+        self._files_digest = cache(lambda *files: files_digest(list(files)))
+        self._code: dict[tuple[type, ...], tuple[list[Path], str]] = {}
+        self.families = self._families()
+        self.configs, self.config_of = self._configs()
+        self.keys, self.trial_keys, self.inner = self._digests()
 
     @property
     def name(self) -> str:
@@ -90,8 +108,8 @@ class Plan:
 
     def parameters(self, row: int) -> dict[str, Any]:
         """Constructor arguments of a set."""
-        params = self.grid.params(row)
-        return {**self.fixed, **{key: value for key, value in params.items() if key != ORACLE and not _is_config(key)}}
+        codes = self.grid.codes[row]
+        return {**self.fixed, **{key: values[codes[column]] for column, key, values in self._own}}
 
     def tasks(self, missing: np.ndarray) -> Iterator[Task]:
         """Tasks over the sets `missing`: of one oracle and config each, sets that share scores side by side."""
@@ -121,25 +139,22 @@ class Plan:
 
     def _units(self) -> np.ndarray:
         """What is computed once, (P,): sets with one number share oracle and score parameters (all, without scores)."""
-        paths, names = list(self.kinds), list(self.grid.values)
-        state = np.zeros((len(self.grid), 1 + len(names)), dtype=np.int32)
+        state = np.zeros((len(self.grid), 1 + len(self.grid.values)), dtype=np.int32)
         state[:, 0] = self.families
-        for family, path in enumerate(paths):
-            kind, of = self.kinds[path], self.families == family
-            for column, key in enumerate(names):
-                named = not shares_scores(kind) or key.partition(".")[0] in kind.score_parameters
-                if named and key != ORACLE and not _is_config(key):
+        for family, kind in enumerate(self.kinds.values()):
+            of = self.families == family
+            for column, key, _ in self._own:
+                if not shares_scores(kind) or key.partition(".")[0] in kind.score_parameters:
                     state[of, 1 + column] = self.grid.codes[of, column]
         return np.unique(state, axis=0, return_inverse=True)[1].ravel()
 
-    def record(self, panel: Panel, name: str, created: str, reused: int) -> dict[str, Any]:
+    def record(self, name: str, created: str, reused: int) -> dict[str, Any]:
         """Content of sweep.json, but for what is known only of the results."""
-        index = panel.index
         return {
             "schema": SCHEMA,
             "name": name,
             "created": created,
-            "synthetic": panel.synthetic,
+            "synthetic": self.panel.synthetic,
             "oracles": [
                 {"path": path, "name": path.rpartition(":")[2], "digest": self.digests[path]} for path in self.kinds
             ],
@@ -147,19 +162,92 @@ class Plan:
             "fixed": dict(self.fixed),
             "grid": dict(self.grid.values),
             "keys": list(self.grid.values),
-            "where": list(self.where),
+            "where": [item if isinstance(item, str) else getattr(item, "__name__", repr(item)) for item in self.where],
             "sample": None if self.sample is None else {"sets": self.sample, "seed": self.seed},
             "config": self.base.to_dict(),
-            "span": {
-                "start": index[0].isoformat(),
-                "end": index[-1].isoformat(),
-                "hours": len(index),
-                "coins": len(panel.coins),
-            },
-            "digests": {"data": panel.digest, "code": code_digest()},
+            "span": self.panel.span,
+            "digests": {"data": self.panel.digest, "code": code_digest()},
             "versions": versions(),
             "sets": {"total": len(self.grid), "reused": reused},
         }
+
+    def _families(self) -> np.ndarray:
+        if ORACLE not in self.grid.values:
+            return np.zeros(len(self.grid), dtype=np.int64)
+        paths = list(self.kinds)
+        column = list(self.grid.values).index(ORACLE)
+        return np.array([paths.index(path) for path in self.grid.values[ORACLE]])[self.grid.codes[:, column]]
+
+    def _configs(self) -> tuple[list[dict[str, Any]], np.ndarray]:
+        """Distinct configs of the sets, those of one schedule side by side, and which each set has."""
+        names = list(self.grid.values)
+        columns = [column for column, key in enumerate(names) if _is_config(key)]
+        columns.sort(key=lambda column: names[column] not in SCHEDULE)
+        distinct, config_of = np.unique(self.grid.codes[:, columns], axis=0, return_inverse=True)
+        configs = []
+        for codes in distinct:
+            sections = self.base.to_dict()
+            for column, code in zip(columns, codes, strict=True):
+                section, _, key = names[column].partition(".")
+                sections[section][key] = self.grid.values[names[column]][code]
+            with suppress(HlbtError):  # else its sets are going to be recorded with the error
+                sections = RunConfig.from_dict(sections).to_dict()  # 4 bps are 4.0 bps
+            configs.append(sections)
+        return configs, config_of.ravel()
+
+    def _digests(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
+        """Keys of results and trials, (P,) int64 each, and the rows of the sets by the oracles inside theirs."""
+        paths, count = list(self.kinds), len(self.grid)
+        results = [digest_of(self.panel.digest, code_digest(), {**config, "data": {}}) for config in self.configs]
+        trials = [trial_config(config) for config in self.configs]
+        defaults = [
+            {name: value for name, value in accepted_parameters(kind).items() if name is not None}
+            for kind in self.kinds.values()
+        ]
+        keys, trial_keys = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
+        inner: dict[str, list[int]] = {}
+        for row in range(count):
+            family, config = int(self.families[row]), int(self.config_of[row])
+            path, parameters = paths[family], {**defaults[family], **self.parameters(row)}
+            kind = self.kinds[path]
+            code, sources = self._sources(path, parameters)
+            if kind.oracle_parameters:
+                with suppress(HlbtError, TypeError):  # else the set is going to be recorded with the error
+                    parameters = bound_parameters(kind, parameters)
+                for named in dict.fromkeys(inner_paths(kind, parameters)):
+                    inner.setdefault(named, []).append(row)
+            state = state_of(parameters)
+            keys[row] = digest_of(path, sources, state, results[config])
+            trial_keys[row] = digest_of(family_of(path), code, state, trials[config])
+        return keys, trial_keys, {named: np.array(rows) for named, rows in inner.items()}
+
+    def _sources(self, path: str, parameters: Mapping[str, Any]) -> tuple[str, str]:
+        """Digests of the code of an oracle and its parts, and of that and the data files it reads."""
+        kind, code, digest = self.kinds[path], self.digests[path], self._files_digest
+        named = [value for value in parameters.values() if isinstance(value, str) and ("/" in value or "." in value)]
+        files = [Path(name) for name in named if os.path.isfile(name)]  # not Path.is_file: a long text is an error
+        if not kind.oracle_parameters and kind.files is Oracle.files:
+            return code, code + digest(*files) if files else code
+        try:
+            oracle = build_oracle(kind, parameters)
+            kinds = tuple(_kinds_in(oracle))
+            if kinds not in self._code:
+                self._code[kinds] = oracle_code(oracle), interactive_code_digest(dict.fromkeys(kinds))
+            own, loose = self._code[kinds]
+            return digest(*own) + loose, digest(*own, *data_files(oracle), *files) + loose
+        except HlbtError:
+            return code, code  # The set is going to be recorded with this error.
+
+    def check_distinct(self) -> None:
+        """Refuse sets that are one and the same though they are written differently: 4 and 4.0 bps."""
+        keys, params = self.keys, self.grid.params
+        first = np.unique(keys, return_index=True)[1]
+        if len(first) < len(keys):
+            second = int(np.setdiff1d(np.arange(len(keys)), first)[0])
+            same = int(np.flatnonzero(keys == keys[second])[0])
+            raise ConfigError(
+                f"The sets {params(same)!r} and {params(second)!r} are the same run. Each set is run once."
+            )
 
 
 def make_plan(
@@ -195,30 +283,10 @@ def make_plan(
     for path in grid.values.get(ORACLE, []):
         if path not in kinds:
             raise ConfigError(f"The grid's oracle {path!r} is not among those of the sweep: {', '.join(kinds)}.")
-    digests = {
-        path: files_digest(code_files(base.__module__ for base in kind.__mro__)) + interactive_code_digest(kind.__mro__)
-        for path, kind in kinds.items()
-    }
-    families, configs, config_of = _families(grid, kinds), *_configs(grid, config)
-    result_keys, trials, inner = _digests(panel, grid, fixed, kinds, digests, families, configs, config_of)
-    _check_distinct(result_keys, grid)
-    return Plan(
-        kinds,
-        digests,
-        dict(fixed),
-        config,
-        grid,
-        [item if isinstance(item, str) else getattr(item, "__name__", repr(item)) for item in constraints],
-        sample,
-        seed,
-        len(grid) <= KEPT_RETURNS if returns is None else returns,
-        result_keys,
-        trials,
-        inner,
-        families,
-        configs,
-        config_of,
-    )
+    returns = len(grid) <= KEPT_RETURNS if returns is None else returns
+    plan = Plan(panel, kinds, fixed, config, grid, constraints, sample, seed, returns)
+    plan.check_distinct()
+    return plan
 
 
 def _is_config(key: str) -> bool:
@@ -258,117 +326,6 @@ def _defaults(kinds: Mapping[str, type[Oracle]], config: RunConfig, fixed: Mappi
     return {**defaults, **fixed}
 
 
-def _families(grid: Grid, kinds: Mapping[str, type[Oracle]]) -> np.ndarray:
-    if ORACLE not in grid.values:
-        return np.zeros(len(grid), dtype=np.int64)
-    paths = list(kinds)
-    column = list(grid.values).index(ORACLE)
-    return np.array([paths.index(path) for path in grid.values[ORACLE]])[grid.codes[:, column]]
-
-
-def _configs(grid: Grid, config: RunConfig) -> tuple[list[dict[str, Any]], np.ndarray]:
-    """Distinct configs of the sets, those of one schedule side by side, and which each set has."""
-    names = list(grid.values)
-    columns = [column for column, key in enumerate(names) if _is_config(key)]
-    columns.sort(key=lambda column: names[column] not in SCHEDULE)
-    distinct, config_of = np.unique(grid.codes[:, columns], axis=0, return_inverse=True)
-    configs = []
-    for codes in distinct:
-        sections = config.to_dict()
-        for column, code in zip(columns, codes, strict=True):
-            section, _, key = names[column].partition(".")
-            sections[section][key] = grid.values[names[column]][code]
-        with suppress(HlbtError):  # else its sets are going to be recorded with the error
-            sections = RunConfig.from_dict(sections).to_dict()  # 4 bps are 4.0 bps
-        configs.append(sections)
-    return configs, config_of.ravel()
-
-
-def _digests(
-    panel: Panel,
-    grid: Grid,
-    fixed: Mapping[str, Any],
-    kinds: Mapping[str, type[Oracle]],
-    digests: Mapping[str, str],
-    families: np.ndarray,
-    configs: Sequence[Mapping[str, Any]],
-    config_of: np.ndarray,
-) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
-    """Keys of the results and of the trials, (P,) int64 each, and the rows of the sets by the oracles inside theirs."""
-    paths = list(kinds)
-    results = [digest_of(panel.digest, code_digest(), {**config, "data": {}}) for config in configs]
-    trials = [trial_config(config) for config in configs]
-    bases = [
-        {name: value for name, value in accepted_parameters(kind).items() if name is not None} | dict(fixed)
-        for kind in kinds.values()
-    ]
-    options = [(key, values) for key, values in grid.values.items()]
-    own = [column for column, (key, _) in enumerate(options) if key != ORACLE and not _is_config(key)]
-    keys, trial_keys = np.empty(len(grid), dtype=np.int64), np.empty(len(grid), dtype=np.int64)
-    files: dict[tuple[Path, ...], str] = {}
-    known: dict[tuple[type, ...], tuple[list[Path], str]] = {}
-    inner: dict[str, list[int]] = {}
-    for row, codes in enumerate(grid.codes):
-        family, config = int(families[row]), int(config_of[row])
-        parameters = dict(bases[family])
-        for column in own:
-            parameters[options[column][0]] = options[column][1][codes[column]]
-        path = paths[family]
-        code, sources = _sources(kinds[path], parameters, digests[path], files, known)
-        if kinds[path].oracle_parameters:
-            with suppress(HlbtError, TypeError):  # else the set is going to be recorded with the error
-                parameters = bound_parameters(kinds[path], parameters)
-            for named in dict.fromkeys(inner_paths(kinds[path], parameters)):
-                inner.setdefault(named, []).append(row)
-        state = state_of(parameters)
-        keys[row] = digest_of(path, sources, state, results[config])
-        trial_keys[row] = digest_of(family_of(path), code, state, trials[config])
-    return keys, trial_keys, {named: np.array(rows) for named, rows in inner.items()}
-
-
-def _check_distinct(keys: np.ndarray, grid: Grid) -> None:
-    """Refuse sets that are one and the same though they are written differently: 4 and 4.0 bps."""
-    first = np.unique(keys, return_index=True)[1]
-    if len(first) < len(keys):
-        second = int(np.setdiff1d(np.arange(len(keys)), first)[0])
-        same = int(np.flatnonzero(keys == keys[second])[0])
-        raise ConfigError(
-            f"The sets {grid.params(same)!r} and {grid.params(second)!r} are the same run. Each set is run once."
-        )
-
-
-def _sources(
-    kind: type[Oracle],
-    parameters: Mapping[str, Any],
-    code: str,
-    seen: dict[tuple[Path, ...], str],
-    known: dict[tuple[type, ...], tuple[list[Path], str]],
-) -> tuple[str, str]:
-    """Digests of the code of an oracle and its parts, and of that and the data files it reads.
-
-    `seen` and `known` are filled: many sets have the same classes, and finding their files is slow.
-    """
-    named = [value for value in parameters.values() if isinstance(value, str) and ("/" in value or "." in value)]
-    files = [Path(name) for name in named if os.path.isfile(name)]  # not Path.is_file: a long text is an error to it
-    if not kind.oracle_parameters and kind.files is Oracle.files:
-        return code, code + _digest(files, seen) if files else code
-    try:
-        oracle = build_oracle(kind, parameters)
-        kinds = tuple(_kinds_in(oracle))
-        if kinds not in known:
-            known[kinds] = oracle_code(oracle), interactive_code_digest(dict.fromkeys(kinds))
-        own, loose = known[kinds]
-        return _digest(own, seen) + loose, _digest([*own, *data_files(oracle), *files], seen) + loose
-    except HlbtError:
-        return code, code  # The set is going to be recorded with this error.
-
-
 def _kinds_in(oracle: Oracle) -> list[type]:
     """Classes of an oracle and of its parts."""
     return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in _kinds_in(part))]
-
-
-def _digest(files: Sequence[Path], seen: dict[tuple[Path, ...], str]) -> str:
-    if tuple(files) not in seen:
-        seen[tuple(files)] = files_digest(list(files))
-    return seen[tuple(files)]

@@ -7,7 +7,6 @@ was computed, so no unchanged set is run twice.
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -22,7 +21,7 @@ import pyarrow.parquet as pq
 from engine.atomic_io import LOCK, locked, replacing
 from engine.clock import UNIT
 from engine.errors import DataError, join_first
-from engine.provenance import to_json
+from engine.provenance import as_json, to_json
 from engine.simulation.batch import metric_names
 from engine.simulation.metrics import ANNUAL
 from engine.sweeps.grid import Grid
@@ -195,9 +194,7 @@ class Results:
         if daily is not None:
             values, dates = daily
             frame = pd.DataFrame(values.T, index=dates.rename("time"), columns=grid.index)
-        read = json.loads(to_json(finished))
-        read["grid"] = {key: read["grid"][key] for key in read["keys"]}
-        return Study(read, table, frame, self.chunks.parent)
+        return Study(as_json(finished), table, frame, self.chunks.parent)
 
     def _daily(self, whole: pa.Table, order: np.ndarray) -> tuple[np.ndarray, pd.DatetimeIndex]:
         """Daily returns, (P, days), and their dates."""

@@ -161,6 +161,17 @@ def index_of(grid: Mapping[str, list[Any]], codes: np.ndarray) -> pd.Index:
     return pd.MultiIndex(levels=levels, codes=list(codes.T), names=list(grid), verify_integrity=False)
 
 
+def codes_of(index: pd.Index) -> tuple[np.ndarray, list[list[Any]]]:
+    """Index of each set's value among the values of each axis, (P, K), and those values."""
+    if isinstance(index, pd.MultiIndex):
+        codes = np.stack([np.asarray(codes) for codes in index.codes], axis=1)
+        return codes, [level.tolist() for level in index.levels]
+    # By type and text: to pandas True is 1 and None is none, and a table has no hash.
+    values = {(type(value), repr(value)): value for value in index.tolist()}
+    code_of = {key: code for code, key in enumerate(values)}
+    return np.array([[code_of[type(value), repr(value)]] for value in index.tolist()]), [list(values.values())]
+
+
 def _given(value: Any) -> Any:
     """A value of the index as the grid has it."""
     if isinstance(value, tuple):

@@ -88,29 +88,39 @@ def sweep(
     """
     check_panel(panel, "sweep()")
     plan = make_plan(panel, oracle, grid, check_config(config), fixed or {}, where, sample, seed, returns)
-    report = progress or (lambda *_: None)
+    return _sweep(plan, executor or Threads(), name, reports, created, progress or (lambda *_: None))
+
+
+def _sweep(
+    plan: Plan, executor: Executor, name: str | None, reports: Path | str | None, created: str, report: Progress
+) -> Study:
+    """Run a plan, in the folder of its results or in a temporary one."""
     with _home(plan, name, reports) as (folder, parent):
         note = _outdated(folder)
-        results = Results(folder, plan.keys, panel.index.normalize().unique(), plan.returns)
-        count = reused = results.adopt(parent)
-        counted = 0
-        what = f"sets ({reused:,} known already)" if reused else "sets"
-        report(count, len(plan.keys), what)
-        try:
-            for outcome in (executor or Threads()).run(panel, plan.tasks(results.missing())):
-                results.add(outcome)
-                count += len(outcome.errors)
-                report(count, len(plan.keys), what)
-                if parent is not None and count - counted >= counted // 8:
-                    # So that a sweep that is killed has nearly all of its trials in the ledger, at little cost.
-                    _count(plan, results, folder.name, parent)
-                    counted = count
-        finally:
-            if parent is not None:
-                _count(plan, results, folder.name, parent)
-        record = plan.record(panel, folder.name if parent else name or plan.name, created, reused)
+        results = Results(folder, plan.keys, plan.panel.index.normalize().unique(), plan.returns)
+        reused = results.adopt(parent)
+        _run(plan, results, executor, parent, reused, report)
+        record = plan.record(folder.name if parent else name or plan.name, created, reused)
         study = results.assemble({**record, "note": note}, plan.grid)
     return study if parent is not None else replace(study, folder=None)
+
+
+def _run(plan: Plan, results: Results, executor: Executor, reports: Path | None, reused: int, report: Progress) -> None:
+    """Run the sets that have no result yet; what was run is in the ledger of `reports` however this ends."""
+    what = f"sets ({reused:,} known already)" if reused else "sets"
+    count, counted = reused, 0
+    report(count, len(plan.keys), what)
+    try:
+        for outcome in executor.run(plan.panel, plan.tasks(results.missing())):
+            results.add(outcome)
+            count += len(outcome.errors)
+            report(count, len(plan.keys), what)
+            if count - counted >= counted // 8:
+                # So that a sweep that is killed has nearly all of its trials in the ledger, at little cost.
+                _count(plan, results, reports)
+                counted = count
+    finally:
+        _count(plan, results, reports)
 
 
 def _outdated(folder: Path) -> str:
@@ -124,12 +134,14 @@ def _outdated(folder: Path) -> str:
     return f"The results that were in {folder} are of another engine version ({code[:12]}): they were computed anew."
 
 
-def _count(plan: Plan, results: Results, source: str, reports: Path) -> None:
+def _count(plan: Plan, results: Results, reports: Path | None) -> None:
     """Count in the ledger every set that has a result by now."""
+    if reports is None:
+        return
     families = [(path, np.flatnonzero(plan.families == family)) for family, path in enumerate(plan.kinds)]
     for path, rows in [*families, *plan.inner.items()]:
         if (ran := rows[results.ran[rows]]).size:
-            record_trials(reports, path, source, plan.trial_keys[ran], results.sharpe[ran])
+            record_trials(reports, path, results.chunks.parent.name, plan.trial_keys[ran], results.sharpe[ran])
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from engine.panel import Panel
 from engine.simulation import metrics
 from engine.simulation.backtest import decisions_of
 from engine.simulation.batch import Prepared, prepare, run_books
+from engine.sweeps.trials import state_of
 from engine.weights import SparseWeights, validate_weights
 
 if TYPE_CHECKING:
@@ -172,27 +172,24 @@ def _books(
         groups.setdefault(_score_key(task.kind, parameters), []).append((row, oracle))
     schedule = decisions.asi8.tobytes()
     for key, members in groups.items():
-        first = members[0][1]
-        if not (isinstance(first, ScoreOracle) and shares_scores(task.kind)):
-            _one_by_one(space, members, decisions, (key, schedule), parts, rows, errors)
-            continue
-        try:
-            if undeclared := _undeclared(space, task, members, decisions, (task.kind, key, schedule)):
-                for row, _ in members:
-                    errors[row] = undeclared
-                continue
-            scored = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
-            every = json.dumps([task.parameters[row] for row, _ in members], sort_keys=True, default=str)
-            books = space.weights.get(
-                (task.kind, every, schedule),
-                # Bound now, before the loop moves on.
-                partial(_constructed, space, scored, (task.kind, key, schedule), decisions),
-                _size,
-            )
-            parts.append(books)
-            rows += [row for row, _ in members]
-        except (Exception, SystemExit):
-            _one_by_one(space, members, decisions, None, parts, rows, errors)
+        alone, group = not shares_scores(task.kind), (task.kind, key, schedule)
+        if not alone:
+            try:
+                if undeclared := _undeclared(space, task, members, decisions, group):
+                    for row, _ in members:
+                        errors[row] = undeclared
+                else:
+                    parts.append(_together(space, task, members, decisions, group))
+                    rows += [row for row, _ in members]
+            except (Exception, SystemExit):
+                alone = True  # so that an error is of the set that raises it
+        for row, oracle in members if alone else ():
+            own = (task.kind, state_of(task.parameters[row]), schedule)
+            try:
+                parts.append(space.weights.get(own, partial(_book, oracle, space.panel, decisions), _size))
+                rows.append(row)
+            except HlbtError as error:
+                errors[row] = str(error)
     if not parts:
         return rows, SparseWeights(np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.uint32), np.empty(0))
     return rows, SparseWeights.joined(parts)
@@ -225,52 +222,37 @@ def _undeclared(
 
 def _alike(space: Workspace, first: Oracle, other: Oracle, decisions: pd.DatetimeIndex, key: Hashable) -> bool:
     """Whether two oracles have the same scores."""
-    assert isinstance(first, ScoreOracle) and isinstance(other, ScoreOracle)
-    shared = space.scores.get(key, lambda: first.scores(space.known, decisions), lambda made: made.nbytes)
-    return np.array_equal(shared, other.scores(space.known, decisions), equal_nan=True)
+    assert isinstance(other, ScoreOracle)
+    return np.array_equal(_scores(space, first, decisions, key), other.scores(space.known, decisions), equal_nan=True)
 
 
 def _no(_: object) -> int:
     return 0
 
 
-def _constructed(
-    space: Workspace, oracles: Sequence[ScoreOracle], key: Hashable, decisions: pd.DatetimeIndex
+def _scores(space: Workspace, oracle: Oracle, decisions: pd.DatetimeIndex, key: Hashable) -> np.ndarray:
+    assert isinstance(oracle, ScoreOracle)
+    return space.scores.get(key, lambda: oracle.scores(space.known, decisions), lambda made: made.nbytes)
+
+
+def _together(
+    space: Workspace, task: Task, members: list[tuple[int, Oracle]], decisions: pd.DatetimeIndex, key: Hashable
 ) -> SparseWeights:
     """A book each of oracles that share their scores, which are computed once."""
-    first = oracles[0]
-    scores = space.scores.get(key, lambda: first.scores(space.known, decisions), lambda made: made.nbytes)
-    return type(first).construct_many(oracles, scores)
+    oracles = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
+    every = (key, *(state_of(task.parameters[row]) for row, _ in members))
+    return space.weights.get(
+        every,
+        lambda: type(oracles[0]).construct_many(oracles, _scores(space, oracles[0], decisions, key)),
+        _size,
+    )
 
 
 def _size(books: SparseWeights) -> int:
     return books.coins.nbytes + books.weights.nbytes + books.indptr.nbytes
 
 
-def _one_by_one(
-    space: Workspace,
-    members: list[tuple[int, Oracle]],
-    decisions: pd.DatetimeIndex,
-    key: Hashable | None,
-    parts: list[SparseWeights],
-    rows: list[int],
-    errors: list[str],
-) -> None:
-    """Each set alone: those of an oracle without scores, and those of a group in which one raises."""
-    for row, oracle in members:
-        try:
-            if key is None:
-                parts.append(_asked(oracle, space.panel, decisions))
-            else:
-                parts.append(
-                    space.weights.get((type(oracle), key), partial(_asked, oracle, space.panel, decisions), _size)
-                )
-            rows.append(row)
-        except HlbtError as error:
-            errors[row] = str(error)
-
-
-def _asked(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> SparseWeights:
+def _book(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> SparseWeights:
     _, values = validate_weights(weight_matrix(oracle, panel, decisions), panel)
     return SparseWeights.from_dense(values[None])
 
@@ -279,7 +261,7 @@ def _score_key(kind: type[Oracle], parameters: Mapping[str, Any]) -> str:
     """What decides the score; all parameters, for an oracle that has none."""
     scored = kind.score_parameters if shares_scores(kind) else None
     named = {name: value for name, value in parameters.items() if scored is None or name.partition(".")[0] in scored}
-    return json.dumps(named, sort_keys=True, default=str)
+    return state_of(named)
 
 
 def _simulated(

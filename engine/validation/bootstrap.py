@@ -1,13 +1,15 @@
-"""The stationary bootstrap of daily returns: intervals, and tests of the best of many sets.
+"""Block bootstraps of daily returns: intervals, and the familywise test of the best of many sets.
 
-arch draws the resamples (Politis and Romano, "The stationary bootstrap", JASA 89, 1994) and chooses the block length
-(Politis and White 2004, corrected 2009). The mean of a resample is a sum over days weighted by how often each was
-drawn, so the means of all resamples of 10,000 sets are one matrix product and no set has to be left out to save memory.
+arch draws the resamples, of intervals by the stationary bootstrap (Politis and Romano, "The stationary bootstrap", JASA
+89, 1994), of the familywise test in circular blocks (the same, "A circular block-resampling procedure for stationary
+data", 1992), and chooses the block length (Politis and White 2004, corrected 2009). The mean of a resample is a sum of
+days weighted by how often each was drawn, so the means of all resamples of 10,000 sets are one matrix product.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -41,9 +43,9 @@ class Intervals:
     mean_daily: tuple[float, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Superiority:
-    """Whether any of many sets is better than the benchmark, and which are.
+    """Whether any of many sets earns more than nothing, and which do.
 
     Attributes
     ----------
@@ -51,16 +53,28 @@ class Superiority:
         Hansen's three p-values of "no set is better"; the consistent one is the test.
     better : tuple of int
         Columns that StepM finds better with a family-wise error of `size`, ascending.
+    p_values : ndarray, (P,)
+        Familywise (consistent) p-value of each column; NaN where it has no standard error.
+    statistics : ndarray, (P,)
+        Mean over standard error of a day, of each column; NaN likewise.
+    critical : float
+        What the highest of `statistics` has to be above.
+    highest : ndarray, (resamples,)
+        What the highest of them is without any skill, ascending.
     """
 
     p_lower: float
     p_consistent: float
     p_upper: float
     better: tuple[int, ...]
+    p_values: np.ndarray
+    statistics: np.ndarray
+    critical: float
+    highest: np.ndarray
 
 
-def block_length(returns: ArrayLike) -> float:
-    """Mean block length for the stationary bootstrap, days: arch's automatic choice, at least 1, at most a third.
+def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "stationary") -> float:
+    """(Mean) block length of a bootstrap, days: arch's automatic choice, at least 1, at most a third.
 
     Raises
     ------
@@ -72,7 +86,7 @@ def block_length(returns: ArrayLike) -> float:
     values = np.asarray(returns, dtype=np.float64)
     if len(values) < 10 or np.isnan(moments(values).sharpe):
         raise DataError(f"{len(values)} daily returns cannot be resampled: at least 10 that vary are needed.")
-    length = float(optimal_block_length(values)["stationary"].iloc[0])
+    length = float(optimal_block_length(values)[kind].iloc[0])
     return float(np.clip(length if np.isfinite(length) else 1.0, 1.0, len(values) / 3.0))
 
 
@@ -101,7 +115,6 @@ def bootstrap_intervals(
 
 def superior_sets(
     returns: ArrayLike,
-    benchmark: ArrayLike | None,
     block_days: float,
     size: float = 0.05,
     resamples: int = 1_000,
@@ -111,19 +124,18 @@ def superior_sets(
 
     Hansen, "A test for superior predictive ability", Journal of Business and Economic Statistics 23(4), 2005; Romano
     and Wolf, "Stepwise multiple testing as formalized data snooping", Econometrica 73(4), 2005. The statistic of a set
-    is the mean of what it earns above the benchmark over its standard error (with the autocovariances that the
-    bootstrap implies, Hansen's formula), so that a set of high volatility does not drown the others. The numbers are
-    those of arch's ``SPA`` and ``StepM`` (losses are negative returns) given such studentized differences and the same
-    seed; arch itself does not divide by the standard error, and holds every resampled mean three times.
+    is its mean return over its standard error (with Hansen's weights of the autocovariances), so that a set of high
+    volatility does not drown the others. Days are drawn jointly, in circular blocks. The numbers are those of arch's
+    ``SPA`` and ``StepM`` (losses are negative returns) given such studentized returns, ``bootstrap="circular"`` and the
+    same seed; arch itself does not divide by the standard error, and holds every resampled mean three times.
 
     Parameters
     ----------
     returns : array or DataFrame, (days, P)
-        Simple daily returns, finite. Constant differences are left out: they have no standard error.
-    benchmark : array, (days,) or (days, P), optional
-        What each set must beat; None is zero.
+        Simple daily returns, or what is left of them above a benchmark; finite. Constant columns are left out: they
+        have no standard error.
     block_days : float
-        Mean block length, see :func:`block_length`; rounded to whole days.
+        Length of the blocks, see :func:`block_length`; rounded to whole days.
     size : float
         Family-wise error rate of StepM.
     resamples : int
@@ -134,37 +146,45 @@ def superior_sets(
     Raises
     ------
     DataError
-        For fewer than ten days, or when no difference varies.
+        For fewer than ten days, or when no column varies.
     """
     values = checked_returns(returns, least_days=10)
-    if benchmark is not None:
-        against = np.asarray(benchmark, dtype=np.float64)
-        values = values - (against[:, None] if against.ndim == 1 else against)
     block = max(1, round(block_days))
     days = len(values)
     error = _standard_errors(values, 1.0 / block)
     varies = np.flatnonzero(error > 1e-9 * np.sqrt((values**2).mean(axis=0) + 1e-300))
     if not len(varies):
-        raise DataError("No set earns anything that varies above the benchmark: there is nothing to test.")
+        raise DataError("The returns of no set vary: there is nothing to test.")
     scaled = values[:, varies] / error[varies]
-    draws = _draws(days, block, resamples, seed)
+    draws = _draws(days, block, resamples, seed, circular=True)
     counts = np.stack([np.bincount(row, minlength=days) for row in draws]) / days
     mean = scaled.mean(axis=0)
     # Hansen's three views of sets that do badly: as bad as they look, irrelevant when clearly bad, no worse than zero.
     relevant = mean >= -np.sqrt(2.0 * np.log(np.log(days)) / days)
     centres = (np.maximum(mean, 0.0), np.where(relevant, mean, 0.0), mean)
     highest = np.stack([_highest(counts, scaled, centre) for centre in centres])
-    p_values = (highest > mean.max()).mean(axis=1)
+    lower, consistent, upper = (float(p) for p in (highest > mean.max()).mean(axis=1))
     better = _stepwise(counts, scaled, mean, centres[1], highest[1], size)
-    lower, consistent, upper = (float(p) for p in p_values)
-    return Superiority(lower, consistent, upper, tuple(int(column) for column in varies[better]))
+    null = np.sort(highest[1])
+    p_values, statistics = np.full((2, values.shape[1]), np.nan)
+    p_values[varies] = 1.0 - np.searchsorted(null, mean, side="right") / resamples
+    statistics[varies] = mean
+    found = tuple(int(column) for column in varies[better])
+    return Superiority(
+        lower, consistent, upper, found, p_values, statistics, float(np.quantile(null, 1.0 - size)), null
+    )
 
 
-def _draws(days: int, block: float, resamples: int, seed: int) -> np.ndarray:
+def _draws(days: int, block: float, resamples: int, seed: int, circular: bool = False) -> np.ndarray:
     """Days of every resample, (resamples, days)."""
-    from arch.bootstrap import StationaryBootstrap
+    from arch.bootstrap import CircularBlockBootstrap, StationaryBootstrap
 
-    drawing = StationaryBootstrap(block, np.arange(days), seed=seed)
+    days_of = np.arange(days)
+    drawing = (
+        CircularBlockBootstrap(int(block), days_of, seed=seed)
+        if circular
+        else StationaryBootstrap(block, days_of, seed=seed)
+    )
     return np.stack([drawn[0] for drawn, _ in drawing.bootstrap(resamples)])
 
 

@@ -1,16 +1,18 @@
-"""From the details of a validation to its checks; the gates of a promotion measure with the same functions."""
+"""The registry of checks: every check of the verdict and every gate of a promotion, and how each is measured."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from engine.checks import Check, Measurement, Rule, check_value
 from engine.errors import DataError
 from engine.validation.reruns import attempt
-from engine.validation.thresholds import Thresholds
+
+#: A decision could be traded when coins that were tradable then carry this part of the gross.
+COVERED = 0.9
 
 
 class Details:
@@ -71,6 +73,19 @@ def defined(value: Any, why: str = "An account that was run again has no Sharpe 
     return float(value)
 
 
+#: What is asked, by the group of a check; four questions of the verdict, then whether what was measured holds.
+QUESTIONS: Mapping[str, str] = {
+    "luck": "Is the best better than luck?",
+    "choice": "Does choosing by the past pay?",
+    "market": "Does it add to the market?",
+    "skill": "Could it be no skill at all?",
+    "fragile": "Does it survive small changes?",
+    "ruin": "Does the account survive?",
+    "data": "Do the data carry it?",
+    "broken": "Is it what was recorded?",
+}
+
+
 @dataclass(frozen=True)
 class CheckType:
     """A check before it is made.
@@ -80,12 +95,14 @@ class CheckType:
     label : str
         For people.
     group : str
-        What a failure means.
+        The question that it answers, a key of :data:`QUESTIONS`.
     rule : {"at least", "at most"}
     measure : callable
         From :class:`Details` to :class:`engine.checks.Measurement`.
     relative : bool
         The threshold is a part of the set's own Sharpe ratio, and at least 0.
+    refuted : float or None
+        A value on the wrong side of this says no, where one on the wrong side of the threshold alone says not yet.
     """
 
     label: str
@@ -93,95 +110,79 @@ class CheckType:
     rule: Rule
     measure: Callable[[Details], Measurement]
     relative: bool = False
+    refuted: float | None = None
 
-    def check(self, name: str, details: Details, threshold: float | None) -> Check:
-        """Make the check; a relative threshold, or one that comes with the measurement, is None when that fails."""
+    def check(self, name: str, details: Details, threshold: float) -> Check:
+        """Make the check; a relative threshold is None where there is no Sharpe ratio to take a part of."""
+        limit: float | None = threshold
+        if self.relative:
+            own = attempt(lambda: details.sharpe)
+            limit = None if isinstance(own, dict) else max(threshold * own, 0.0)
+        return check_value(name, self.label, self.rule, limit, lambda: self.measure(details), self.group)
 
-        def measure() -> Measurement:
-            measurement = self.measure(details)
-            if self.relative and threshold is not None:
-                return measurement._replace(threshold=max(threshold * details.sharpe, 0.0))
-            return measurement
+    def refutes(self, check: Check) -> bool:
+        """Whether a check of this type says no, not merely not yet."""
+        if self.group in ("ruin", "broken"):
+            return check.passed is False
+        if self.refuted is None or check.value is None:
+            return False
+        return check.value > self.refuted if self.rule == "at most" else check.value < self.refuted
 
-        return check_value(name, self.label, self.rule, None if self.relative else threshold, measure, self.group)
 
-
-def checks_of(parts: Mapping[str, Any], thresholds: Thresholds) -> tuple[Check, ...]:
-    """Every check of a verdict, in the order in which they are read.
+def checks_of(names: Iterable[str], parts: Details | Mapping[str, Any], thresholds: Mapping[str, float]) -> list[Check]:
+    """Make checks in the order in which they are read.
 
     Parameters
     ----------
-    parts : mapping
-        Details of the verdict.
-    thresholds : Thresholds
+    names : iterable of str
+        :data:`VERDICT` or :data:`GATES`.
+    parts : Details or mapping
+        What they are made from.
+    thresholds : mapping
+        Of each name, ``research/gates.toml``.
     """
-    details, values = Details(parts), vars(thresholds)
-    return tuple(
-        CHECK_TYPES[name].check(name, details, None if threshold is None else values[threshold])
-        for name, threshold in _THRESHOLDS.items()
-    )
+    details = parts if isinstance(parts, Details) else Details(parts)
+    return [CHECKS[name].check(name, details, thresholds[name]) for name in names]
+
+
+def _familywise(part: str, what: str) -> Callable[[Details], Measurement]:
+    def measure(details: Details) -> Measurement:
+        value, sets = details(part, "p_value"), details(part, "sets")
+        summary = (
+            f"If none of the {sets:,} sets had {what}, the best of them would look as good as this one with a chance "
+            f"of {value:.1%}."
+        )
+        return Measurement(value, summary)
+
+    return measure
 
 
 def _deflated(details: Details) -> Measurement:
-    value = details("trials", "deflated_sharpe")
-    count, best = details("trials", "judged"), details("trials", "expected_max_sharpe_annual")
+    outside = details("trials", "outside")
+    if not outside:
+        return Measurement(
+            None, "No trial outside this sweep is known; the familywise test counts those of the sweep itself."
+        )
+    value, best = details("trials", "deflated_sharpe"), details("trials", "expected_max_sharpe_annual")
     summary = (
-        f"With {value:.1%} probability the true Sharpe ratio is above the {best:.2f} that the best of {count:,} trials "
-        "without any skill would show."
+        f"With {value:.1%} probability the true Sharpe ratio is above the {best:.2f} that the best of the {outside:,} "
+        "trials outside this sweep would show without any skill."
     )
     return Measurement(value, summary)
 
 
-def _pbo(details: Details) -> Measurement:
-    value, splits = details("pbo", "pbo"), details("pbo", "splits")
-    summary = (
-        f"In {value:.1%} of {splits:,} splits the best set of one half of the days was in the lower half of all sets "
-        "on the other days."
+def _loss(details: Details) -> Measurement:
+    value, splits = details("pbo", "probability_of_loss"), details("pbo", "splits")
+    return Measurement(
+        value, f"In {value:.1%} of {splits:,} splits the best set of one half of the days lost on the other half."
     )
-    return Measurement(value, summary)
 
 
-def _superiority(benchmark: str, label: str) -> Callable[[Details], Measurement]:
-    def measure(details: Details) -> Measurement:
-        value = details("spa", benchmark, "p_consistent")
-        summary = f"If no set were better than {label}, a best one as good as this had a chance of {value:.1%}."
-        return Measurement(value, summary)
-
-    return measure
-
-
-def _walk_forward(kind: str, label: str) -> Callable[[Details], Measurement]:
-    def measure(details: Details) -> Measurement:
-        value, folds = details("walk_forward", kind, "sharpe"), details("walk_forward", kind, "folds")
-        summary = f"Chosen {len(folds)} times by {label}, the next days gave a Sharpe ratio of {value:.2f}."
-        return Measurement(value, summary)
-
-    return measure
-
-
-_anchored, _rolling = _walk_forward("anchored", "all days before"), _walk_forward("rolling", "the latest days")
-
-
-def _lower_walk_forward(details: Details) -> Measurement:
-    return min(_anchored(details), _rolling(details))
-
-
-def _interval(details: Details) -> Measurement:
-    low, high = details("bootstrap", "sharpe")
-    confidence = details("bootstrap", "confidence")
-    summary = f"The {confidence:.0%} interval of the Sharpe ratio, resampled in blocks, is {low:.2f} to {high:.2f}."
-    return Measurement(low, summary)
-
-
-def _track_record(details: Details) -> Measurement:
-    needed, days = float(details("winner", "track", "minimum_days")), details("winner", "track", "n")
-    confidence = details("winner", "track", "confidence")
-    length = f"{needed:,.0f} days" if math.isfinite(needed) else "endless days"
-    summary = (
-        f"A Sharpe ratio like this needs {length} to be above zero with {confidence:.0%} confidence; there are "
-        f"{days:,}."
-    )
-    return Measurement(min(needed, 1e9), summary, float(days))
+def _walk_forward(details: Details) -> Measurement:
+    value, kind = min((details("walk_forward", kind, "sharpe"), kind) for kind in ("anchored", "rolling"))
+    words = {"anchored": "all days before", "rolling": "the latest days"}[kind]
+    folds = len(details("walk_forward", kind, "folds"))
+    return Measurement(value, f"Chosen {folds} times by {words}, the next days gave a Sharpe ratio of {value:.2f}.")
 
 
 def _costs(factor: float, label: str) -> Callable[[Details], Measurement]:
@@ -248,19 +249,56 @@ def _reproduced(details: Details) -> Measurement:
     )
 
 
-#: By name, whatever threshold they are compared with.
-CHECK_TYPES: Mapping[str, CheckType] = {
-    "deflated_sharpe": CheckType("deflated Sharpe ratio", "luck", "at least", _deflated),
-    "pbo": CheckType("probability of overfitting", "luck", "at most", _pbo),
-    "spa_zero": CheckType("superior to zero (SPA p)", "luck", "at most", _superiority("zero", "zero")),
-    "spa_btc": CheckType(
-        "superior to BTC (SPA p)", "luck", "at most", _superiority("btc", "BTC at the same volatility")
+def _days(details: Details) -> Measurement:
+    value = details("run", "days")
+    return Measurement(value, f"The run has {value:,} daily returns.")
+
+
+def _price_coverage(details: Details) -> Measurement:
+    value = details("run", "price_coverage")
+    return Measurement(value, f"{value:.2%} of the hours of listed coins have a price.")
+
+
+def _decision_coverage(details: Details) -> Measurement:
+    tradable = details("run", "tradable")
+    value = float(tradable.mean())
+    summary = f"At {value:.1%} of {len(tradable):,} decisions at least {COVERED:.0%} of the gross could be traded."
+    return Measurement(value, summary)
+
+
+def _causal(details: Details) -> Measurement:
+    return Measurement(details("causality", "failed"), details("causality", "message"))
+
+
+def _drawdown(details: Details) -> Measurement:
+    value = details("run", "max_drawdown")
+    return Measurement(value, f"The account once stood {value:.1%} below its peak, by hourly marks.")
+
+
+def _capacity(details: Details) -> Measurement:
+    value, account = defined(details("capacity")["sharpe"]), details("capacity", "account_usd")
+    return Measurement(value, f"With {account:,.0f} USD and the venue's price impact the Sharpe ratio is {value:.2f}.")
+
+
+def _volume(details: Details) -> Measurement:
+    why = "The panel has no volume, or there is no order to compare."
+    value, account = defined(details("capacity")["volume_share_median"], why), details("capacity", "account_usd")
+    return Measurement(
+        value, f"With {account:,.0f} USD the median order takes {value:.2%} of its coin's hourly volume."
+    )
+
+
+#: Every check of the verdict and every gate of a promotion, in the order in which they are read.
+CHECKS: Mapping[str, CheckType] = {
+    "familywise": CheckType(
+        "chance of such a best by luck", "luck", "at most", _familywise("familywise", "any skill"), refuted=0.5
     ),
-    "bootstrap": CheckType("lower bound of the Sharpe ratio", "luck", "at least", _interval),
-    "track_record": CheckType("minimum track record, days", "luck", "at most", _track_record),
-    "walk_forward": CheckType("walk-forward Sharpe ratio", "unseen", "at least", _lower_walk_forward),
-    "walk_forward_anchored": CheckType("walk-forward, all past", "unseen", "at least", _anchored),
-    "walk_forward_rolling": CheckType("walk-forward, recent past", "unseen", "at least", _rolling),
+    "deflated_sharpe": CheckType("Sharpe ratio deflated by other trials", "luck", "at least", _deflated),
+    "probability_of_loss": CheckType("loss on days not chosen by", "choice", "at most", _loss, refuted=0.5),
+    "walk_forward": CheckType("walk-forward Sharpe ratio", "choice", "at least", _walk_forward),
+    "alpha": CheckType(
+        "chance of such an alpha by luck", "market", "at most", _familywise("alpha", "any alpha to BTC"), refuted=0.5
+    ),
     "cost_x2": CheckType("Sharpe ratio at twice the costs", "fragile", "at least", _costs(2.0, "twice")),
     "cost_x3": CheckType("Sharpe ratio at three times the costs", "fragile", "at least", _costs(3.0, "three times")),
     "delay_1h": CheckType("part of the Sharpe ratio kept an hour late", "fragile", "at least", _hour_late),
@@ -268,26 +306,28 @@ CHECK_TYPES: Mapping[str, CheckType] = {
     "decision_hours": CheckType("Sharpe ratio, hour of decision", "fragile", "at least", _decision_hours, True),
     "start_dates": CheckType("Sharpe ratio, start date", "fragile", "at least", _start_dates),
     "plateau": CheckType("Sharpe ratio, neighbours in the grid", "fragile", "at least", _plateau, True),
+    "capacity": CheckType("Sharpe ratio at the account's size", "fragile", "at least", _capacity),
+    "volume_share": CheckType("part of an hour's volume", "fragile", "at most", _volume),
+    "max_drawdown": CheckType("deepest drawdown", "ruin", "at most", _drawdown),
     "liquidation": CheckType("liquidations", "ruin", "at most", _liquidations),
+    "days": CheckType("days of the run", "data", "at least", _days),
+    "price_coverage": CheckType("hours with a price", "data", "at least", _price_coverage),
+    "decision_coverage": CheckType("decisions that could be traded", "data", "at least", _decision_coverage),
+    "causality": CheckType("failed checks for look-ahead", "broken", "at most", _causal),
     "reproduced": CheckType("run again as recorded", "broken", "at most", _reproduced),
 }
-#: Checks of the verdict, in the order in which they are read, and their thresholds; None comes with the measurement.
-_THRESHOLDS: Mapping[str, str | None] = {
-    "deflated_sharpe": "deflated_sharpe",
-    "pbo": "pbo",
-    "spa_zero": "superiority_p",
-    "spa_btc": "superiority_p",
-    "bootstrap": "bootstrap_sharpe",
-    "track_record": None,
-    "walk_forward_anchored": "walk_forward_sharpe",
-    "walk_forward_rolling": "walk_forward_sharpe",
-    "cost_x2": "cost_sharpe",
-    "cost_x3": "cost_sharpe",
-    "delay_1h": "delay_kept_frac",
-    "delay_24h": "day_delay_sharpe",
-    "decision_hours": "hours_kept_frac",
-    "start_dates": "start_sharpe",
-    "plateau": "plateau_kept_frac",
-    "liquidation": "liquidations",
-    "reproduced": "reproduction_difference",
-}
+#: What `promote` asks beside the verdict's, and what of the verdict's it does not ask.
+_PROMOTION_ONLY = (
+    "capacity",
+    "volume_share",
+    "max_drawdown",
+    "days",
+    "price_coverage",
+    "decision_coverage",
+    "causality",
+)
+_VERDICT_ONLY = ("decision_hours", "start_dates", "plateau")
+#: Checks of the verdict; thresholds in the table ``[verdict]``.
+VERDICT = tuple(name for name in CHECKS if name not in _PROMOTION_ONLY)
+#: Gates of a promotion: checks of which each can be overridden with a reason; thresholds in the table ``[gates]``.
+GATES = tuple(name for name in CHECKS if name not in _VERDICT_ONLY)

@@ -17,7 +17,7 @@ from engine.panel import Panel
 from engine.simulation import metrics
 from engine.simulation.backtest import backtest, decisions_of
 from engine.simulation.result import Result
-from engine.sweeps.study import ORACLE, ParameterSet, Study
+from engine.sweeps.study import ORACLE, ParameterSet, Study, codes_of
 
 COST_FACTORS = (1.0, 2.0, 3.0)
 DELAYS_HOURS = (0, 1, 24)
@@ -160,16 +160,6 @@ def neighbours(study: Study, row: int, by: str = "sharpe") -> list[dict[str, Any
                         }
                     )
     return near
-
-
-def codes_of(index: pd.Index) -> tuple[np.ndarray, list[list[Any]]]:
-    """Index of each set's value among the values of each axis, (P, K), and those values."""
-    if isinstance(index, pd.MultiIndex):
-        return np.stack([np.asarray(codes) for codes in index.codes], axis=1), [list(level) for level in index.levels]
-    # By type and text: to pandas True is 1 and None is none, and a table has no hash.
-    values = {(type(value), repr(value)): value for value in index.tolist()}
-    codes = {key: code for code, key in enumerate(values)}
-    return np.array([[codes[type(value), repr(value)]] for value in index.tolist()]), [list(values.values())]
 
 
 def _steps(values: list[Any], own: int) -> list[int]:

@@ -187,6 +187,47 @@ def deflated_sharpe_ratio(
     return probabilistic_sharpe_ratio(sr, n, skew, kurtosis, expected_max_sharpe(trials_sd, n_trials))
 
 
+def effective_days(returns: ArrayLike) -> float:
+    """How many independent days measure a Sharpe ratio as well as these, which may follow from one another.
+
+    ``1 + (T - 1) V0 / V1``: V0 is the variance of the Sharpe ratio's influence ``psi`` as if days were independent, V1
+    its long-run variance (Lo, "The statistics of Sharpe ratios", Financial Analysts Journal 58(4), 2002), with
+    prewhitening and Bartlett weights (Andrews and Monahan, Econometrica 60(4), 1992; the bandwidth of Andrews,
+    Econometrica 59(3), 1991, for an AR(1)). NaN for fewer than three days or constant returns.
+    """
+    values = np.asarray(returns, dtype=np.float64)
+    days = len(values)
+    if days < 3 or np.isnan(moments(values).sharpe):
+        return float("nan")
+    mean, sd = values.mean(), values.std()
+    psi = (values - mean) / sd - mean / (2.0 * sd**3) * ((values - mean) ** 2 - sd**2)
+    own = float(np.clip(_ar1(psi), -0.97, 0.97))
+    rest = psi[1:] - own * psi[:-1]
+    rho = float(np.clip(_ar1(rest), -0.97, 0.97))
+    width = 1.1447 * (4.0 * rho**2 * days / ((1.0 - rho) ** 2 * (1.0 + rho) ** 2)) ** (1.0 / 3.0)
+    long_run = float(rest @ rest)
+    for lag in range(1, min(int(width) + 1, len(rest))):
+        long_run += 2.0 * max(1.0 - lag / (width + 1.0), 0.0) * float(rest[lag:] @ rest[:-lag])
+    whole = long_run / len(rest) / (1.0 - own) ** 2
+    return float(1.0 + (days - 1) * float(np.mean(psi**2)) / whole) if whole > 0.0 else float("nan")
+
+
+def annualisation(periods: int, autocorrelations: ArrayLike) -> float:
+    """Factor from a Sharpe ratio per period to one over `periods`; `autocorrelations` are of lag 1, 2, ..., else zero.
+
+    ``q / sqrt(q + 2 sum_k (q - k) rho_k)``, Lo 2002, equation 20; ``sqrt(q)`` without autocorrelation.
+    """
+    rho = np.asarray(autocorrelations, dtype=np.float64)[: periods - 1]
+    spread = periods + 2.0 * float(((periods - np.arange(1, len(rho) + 1)) * rho).sum())
+    return float(periods / np.sqrt(spread)) if spread > 0.0 else float("nan")
+
+
+def _ar1(values: np.ndarray) -> float:
+    """Least squares of a value on the one before, without a constant."""
+    square = float(values[:-1] @ values[:-1])
+    return float(values[1:] @ values[:-1]) / square if square > 0.0 else 0.0
+
+
 def _variance_term(sr: float, skew: float, kurtosis: float) -> float:
     return 1.0 - skew * sr + (kurtosis - 1.0) / 4.0 * sr**2
 

@@ -4,29 +4,30 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import pandas as pd
 
 from engine.atomic_io import sync_folder, write_durable
 from engine.checks import Check
 from engine.errors import DataError
-from engine.provenance import to_json
+from engine.provenance import as_json, to_json
 from engine.sweeps.study import VERDICT
-from engine.validation.thresholds import Thresholds
+from engine.validation.checks import CHECKS
 
-SCHEMA = 1
+SCHEMA = 2
 #: Columns of a table of checks, and their keys in ``verdict.json``, where the summary is ``says``.
 _COLUMNS = ("name", "label", "value", "threshold", "rule", "passed", "summary", "group")
-#: What a failure means for the winner, by the group of the check.
-_MEANINGS = {
-    "luck": "the winner is not distinguishable from luck",
-    "unseen": "choosing by the past did not pay on the days that followed",
-    "fragile": "the result does not survive small changes of costs, timing or parameters",
-    "ruin": "the account was liquidated",
-    "broken": "the winner's figures are not those that its sweep recorded",
+Word = Literal["passed", "refuted", "luck cannot be excluded yet", "fragile"]
+#: Groups of checks that only more days can decide.
+_EVIDENCE = ("luck", "choice", "market", "skill")
+_MEANINGS: Mapping[Word, str] = {
+    "passed": "Nothing here says that the winner is luck, and it survives what is changed about it.",
+    "refuted": "The figures speak against the winner: more days of the same would not help it.",
+    "luck cannot be excluded yet": "A winner as good as this can come from luck alone; only more days can tell.",
+    "fragile": "The winner is more than luck, but does not survive small changes.",
 }
 
 
@@ -45,14 +46,12 @@ class Verdict:
     digests : mapping
         ``study`` (of its record), ``data`` (what the sweep ran on), ``panel`` (what the winner ran on again, or None),
         ``code`` of the engine.
-    thresholds : Thresholds
     """
 
     study: str
     checks: tuple[Check, ...]
     details: Mapping[str, Any]
     digests: Mapping[str, str | None] = field(default_factory=dict)
-    thresholds: Thresholds = field(default_factory=Thresholds.read)
 
     @property
     def passed(self) -> bool:
@@ -60,21 +59,25 @@ class Verdict:
         return bool(self.checks) and all(check.passed for check in self.checks)
 
     @property
-    def summary(self) -> str:
-        """The verdict in a sentence."""
-        failed = [check for check in self.checks if check.passed is False]
-        unknown = [check for check in self.checks if check.passed is None]
-        count = len(self.checks)
+    def word(self) -> Word:
+        """The verdict in a word: refuted before not yet, not yet before fragile."""
         if self.passed:
-            return f"All {count} checks passed: nothing here says that the winner is luck."
-        parts = []
-        if failed:
-            groups = [_MEANINGS[group] for group in _MEANINGS if any(check.group == group for check in failed)]
-            parts.append(f"{len(failed)} of {count} checks failed: {'; '.join(groups)}")
-        if unknown:
-            labels = ", ".join(check.label for check in unknown)
-            parts.append(f"{len(unknown)} of {count} checks could not be computed ({labels})")
-        return ". ".join(parts) + "."
+            return "passed"
+        if any(check.name in CHECKS and CHECKS[check.name].refutes(check) for check in self.checks):
+            return "refuted"
+        if not self.checks or any(check.group in _EVIDENCE and not check.passed for check in self.checks):
+            return "luck cannot be excluded yet"
+        return "fragile"
+
+    @property
+    def summary(self) -> str:
+        """The verdict in a few sentences: what its word means, what failed, what could not be computed."""
+        parts = [_MEANINGS[self.word]]
+        for which, verb in ((False, "failed"), (None, "could not be computed")):
+            labels = [check.label for check in self.checks if check.passed is which]
+            if labels:
+                parts.append(f"{len(labels)} of {len(self.checks)} checks {verb}: {', '.join(labels)}.")
+        return " ".join(parts)
 
     def table(self) -> pd.DataFrame:
         """The checks, a row each, by name."""
@@ -86,14 +89,13 @@ class Verdict:
             "schema": SCHEMA,
             "study": self.study,
             "passed": self.passed,
+            "word": self.word,
             "says": self.summary,
             "checks": [check_to_json(check) for check in self.checks],
-            "thresholds": asdict(self.thresholds),
             "digests": dict(self.digests),
             "details": self.details,
         }
-        plain: dict[str, Any] = json.loads(to_json(whole))
-        return plain
+        return dict(as_json(whole))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
@@ -107,14 +109,14 @@ class Verdict:
         try:
             if values["schema"] != SCHEMA:
                 raise DataError(
-                    f"A verdict has schema {values['schema']}; this version reads {SCHEMA}. Run `hlbt validate` again."
+                    f"This verdict is of another version of hlbt (schema {values['schema']}, here {SCHEMA}), with "
+                    "other checks. Run `hlbt validate` again."
                 )
             verdict = cls(
                 values["study"],
                 tuple(_check_from_json(check) for check in values["checks"]),
                 values["details"],
                 values["digests"],
-                Thresholds.from_dict(values["thresholds"]),
             )
         except (KeyError, TypeError) as error:
             raise DataError(f"This is not a verdict: {error}. Run `hlbt validate` again.") from error

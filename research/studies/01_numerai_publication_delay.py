@@ -20,7 +20,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
 from engine import Panel, Result, RunConfig, backtest, decisions_of, load_panel, weight_matrix
 from engine.clock import show
@@ -30,7 +29,7 @@ from engine.data.panel_loader import cache_path
 from engine.commands.sample import write_sample
 from engine.errors import DataError, HlbtError
 from engine.reporting import charts
-from engine.reporting.html import templates, write_page
+from engine.reporting.html import render, write_page
 from research.oracles.numerai import NumeraiTBNOracle
 
 OUT = Path("reports") / "01_numerai_publication_delay"
@@ -151,34 +150,30 @@ def _page(panel: Panel, pairs: Sequence[Pair], lags: int, tb: int, file: str | N
     pair = next(pair for pair in pairs if pair.lags == lags)
     curves = {"as published": pair.published.equity, "at the row's date (look-ahead)": pair.early.equity}
     worth = {"difference": curves["at the row's date (look-ahead)"] - curves["as published"]}
-    with charts.isolated_style():
-        drawn = {
-            "equity": charts.lines(
-                "delay-equity",
-                "Equity with and without the publication delay in USD",
-                curves,
-                (charts.COLOURS["price"], charts.COLOURS["loss"]),
-            ),
-            "worth": charts.lines(
-                "delay-worth", "What the look-ahead was worth in USD", worth, (charts.COLOURS["loss"],), fill=True
-            ),
-        }
-    return (
-        templates()
-        .get_template("publication_delay.html")
-        .render(
-            span=f"{show(panel.index[0])} to {show(panel.index[-1])}",
-            coins=len(panel.coins),
-            tb=tb,
-            lags=lags,
-            file=None if file is None else Path(file).name,
-            made_up=file is None,
-            synthetic=panel.synthetic,
-            knows=(NEXT_DAY, NEXT_MONTH, NOISE),
-            pair=pair,
-            pairs=pairs,
-            charts={name: Markup(svg) for name, svg in drawn.items()},
-        )
+    drawn = {
+        "equity": charts.lines(
+            "delay-equity",
+            "Equity with and without the publication delay in USD",
+            curves,
+            (charts.COLOURS["price"], charts.COLOURS["loss"]),
+        ),
+        "worth": charts.lines(
+            "delay-worth", "What the look-ahead was worth in USD", worth, (charts.COLOURS["loss"],), fill=True
+        ),
+    }
+    return render(
+        "publication_delay.html",
+        span=f"{show(panel.index[0])} to {show(panel.index[-1])}",
+        coins=len(panel.coins),
+        tb=tb,
+        lags=lags,
+        file=None if file is None else Path(file).name,
+        made_up=file is None,
+        synthetic=panel.synthetic,
+        knows=(NEXT_DAY, NEXT_MONTH, NOISE),
+        pair=pair,
+        pairs=pairs,
+        charts=drawn,
     )
 
 

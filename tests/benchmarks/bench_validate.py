@@ -40,9 +40,7 @@ def bench_statistics(console: Console) -> list[Figure]:
             timed(lambda: holdout.probability_of_backtest_overfitting(few), 2),
             float("inf"),
         ),
-        Figure(
-            f"SPA and StepM of {MANY:,} sets, 1,000 resamples", timed(lambda: superior_sets(many, None, 3.0), 3), 5.0
-        ),
+        Figure(f"SPA and StepM of {MANY:,} sets, 1,000 resamples", timed(lambda: superior_sets(many, 3.0), 3), 5.0),
         Figure(f"effective number of {MANY:,} trials", timed(lambda: effective_trials(many), 3), 2.0),
         Figure(f"verdict on {MANY:,} sets, no panel", timed(lambda: validate(study, None), 2), 15.0),
     ]
@@ -74,9 +72,16 @@ def check(console: Console, returns: np.ndarray) -> None:
     )
     gap = float(np.abs(ours.logits - theirs.logits).max())
     part = returns[:, :50] + 0.0005
-    spa = SPA(np.zeros(len(part)), -part / _standard_errors(part, 1 / 3), block_size=3, reps=1_000, seed=0)
+    spa = SPA(
+        np.zeros(len(part)),
+        -part / _standard_errors(part, 1 / 3),
+        block_size=3,
+        reps=1_000,
+        bootstrap="circular",
+        seed=0,
+    )
     spa.compute()
-    found = superior_sets(part, None, 3.0)
+    found = superior_sets(part, 3.0)
     p_values = (found.p_lower, found.p_consistent, found.p_upper)
     if gap > 1e-9 or p_values != tuple(spa.pvalues):
         raise SystemExit(

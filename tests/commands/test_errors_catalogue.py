@@ -193,7 +193,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
         "backtest --oracle mine.py:Needs --param days=3",
         "Needs failed over 366 decisions from 2024-01-01 23:00 UTC",
         "RuntimeError: first line second line (mine.py line 13)",
-        "Correct the oracle; HLBT_TRACEBACK=1",
+        "Correct the oracle or its parameters; HLBT_TRACEBACK=1",
     ),
     (f"{BACKTEST} --param n", "--param 'n' is not k=v", "--param lookback_hours=168"),
     (f"{BACKTEST} --param lookback=3", "no parameter 'lookback'", "Did you mean 'lookback_hours'?", "Parameters: "),
@@ -277,7 +277,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("backtest --weights torn.parquet", "torn.parquet cannot be read", "not a parquet file"),
     ("backtest --weights no_time.csv", "the first column must be 'time'; it is 'date'", "one column a coin"),
     ("backtest --weights words.csv", "BTC at 2024-03-01T23:00Z is 'much'", "0 to be flat"),
-    ("backtest --weights twice.csv", "BTC.1", "Did you mean 'BTC'?"),
+    ("backtest --weights twice.csv", "twice.csv has two columns for BTC", "Keep one"),
     ("backtest --weights off_hour.csv", "the first 2024-03-01 23:30 UTC", "Move them to the hour"),
     ("backtest --weights empty.csv --param n=3", "--param n=3 is for an oracle"),
     # --- sweep
@@ -464,6 +464,9 @@ LIVE: tuple[tuple[Any, ...], ...] = (
     ("live run nowhere.json --execute", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
     ("live rebalance --weights nowhere.csv", 1, "Weights file nowhere.csv cannot be read", "No such file"),
     ("live flatten nowhere --network moon", 1, "--network 'moon' is none of", "testnet, mainnet, paper"),
+    ("live rebalance --weights twice.csv", 1, "twice.csv has two columns for BTC", "Keep one"),
+    ("live accept-equity book --credentials nowhere.json", 1, "nowhere.json does not exist", "HYPERLIQUID_SECRET_KEY"),
+    ("live log nowhere", 1, "reports/live has no journal of 'nowhere'", "`hlbt live run` with --execute"),
     ("live status book --out other.html", 1, "other.html is there and is no live status page", "Name another file"),
     ("live status nowhere.json", 1, "reports/live has no journal of 'nowhere'", "`hlbt live run` with --execute"),
 )

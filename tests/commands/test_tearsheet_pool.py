@@ -80,7 +80,7 @@ def alive(group: int) -> bool:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_demo_leaves_no_process(sign: signal.Signals) -> None:
+def test_an_interrupted_demo_ends_at_once_and_leaves_no_process(sign: signal.Signals) -> None:
     """SIGINT as a terminal sends it, to every process of the group; SIGKILL to the command alone."""
     with subprocess.Popen(
         [HLBT, "demo", "--set", "data.cache=own"],
@@ -96,6 +96,7 @@ def test_an_interrupted_demo_leaves_no_process(sign: signal.Signals) -> None:
     if sign == signal.SIGINT:
         assert demo.returncode == 130
         assert errors == "hlbt: interrupted. Finished work is kept; run the command again to continue.\n"
+        assert not [*Path("reports").rglob("*.html"), *Path("reports").rglob("*.writing")]  # no page was waited for
     until = time.monotonic() + 20.0
     while alive(demo.pid) and time.monotonic() < until:
         time.sleep(0.1)

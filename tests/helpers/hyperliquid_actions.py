@@ -155,10 +155,12 @@ class Actions:
             raise Refusal(faults.TOO_MANY_REQUESTS.format(used=account.requests, cap=cap, volume=volume))
 
     def _coin(self, asset: int) -> Coin:
-        coins = list(self.ledger.coins.values())
-        if not 0 <= asset < len(coins):
+        place, index = divmod(asset - 100_000, 10_000) if asset >= 100_000 else (0, asset)
+        dexes = list(self.ledger.dexes)
+        coins = self.ledger.universe(dexes[place]) if place < len(dexes) else []
+        if not 0 <= index < len(coins):
             raise Refusal(faults.NO_ASSET.format(asset=asset))
-        return coins[asset]
+        return coins[index]
 
     # What -------------------------------------------------------------------------------------------------------------
 
@@ -206,7 +208,8 @@ class Actions:
             if before[1] != cross:
                 raise Refusal(faults.LEVERAGE_TYPE)
             account.leverage[coin.name] = (value, cross)
-            if value < before[0] and self.ledger.margin_used(account) > self.ledger.equity(account):
+            pool = self.ledger.pool(account, coin.dex)
+            if value < before[0] and self.ledger.margin_used(account, None, pool) > self.ledger.equity(account, pool):
                 account.leverage[coin.name] = before
                 raise Refusal(faults.LEVERAGE_MARGIN)
         account.leverage[coin.name] = (value, cross)

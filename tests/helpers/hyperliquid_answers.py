@@ -6,18 +6,22 @@ from decimal import Decimal
 from typing import Any
 
 from helpers.hyperliquid_ledger import Ledger
-from helpers.hyperliquid_records import ZERO, Account, Agent, Coin, Fill, Order, text
+from helpers.hyperliquid_records import TOKENS, ZERO, Account, Agent, Coin, Fill, Order, text
 
 ROWS_CAP = 500  # of funding rows; userFills and historicalOrders give 2000
 FILLS_CAP = 2000
 
-#: USDC, and one pair, so that the SDK has something to index.
+DAY_MS = 86_400_000
+PERIODS = {"day": 1, "week": 7, "month": 30, "allTime": 100_000}  # of `portfolio`, in days
+
+#: Tokens, and one pair, so that the SDK has something to index.
 SPOT_META: dict[str, Any] = {
     "universe": [{"tokens": [1, 0], "name": "PURR/USDC", "index": 0, "isCanonical": True}],
     "tokens": [
         {"name": name, "szDecimals": decimals, "weiDecimals": wei, "index": index, "tokenId": f"0x{index:032x}"}
         | {"isCanonical": True, "evmContract": None, "fullName": None}
-        for index, (name, decimals, wei) in enumerate((("USDC", 8, 8), ("PURR", 0, 5)))
+        for name, index in TOKENS.items()
+        for decimals, wei in [(0, 5) if name == "PURR" else (8, 8)]
     ],
 }
 
@@ -29,6 +33,9 @@ class Answers:
         self.ledger, self.agents = ledger, agents
         self.spot_meta: dict[str, Any] = SPOT_META
         self.request_buffer = 10_000
+        self.total_is_marked = True  # whether a unified `total` holds the unrealised profit
+        self.shows_available = True  # whether unified accounts have `tokenToAvailableAfterMaintenance`
+        self.changes: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {}  # by coin: of its entry, of its context
 
     def account(self, user: str) -> Account:
         """The account, or an empty one: the exchange answers about any address."""
@@ -36,9 +43,20 @@ class Answers:
 
     # Markets ----------------------------------------------------------------------------------------------------------
 
-    def meta(self) -> dict[str, Any]:
+    def perp_dexs(self) -> list[dict[str, Any] | None]:
+        """The main dex is null."""
+        empty = {"assetToStreamingOiCap": [], "assetToFundingMultiplier": [], "assetToFundingInterestRate": []}
+        return [
+            {"name": name, "fullName": name.upper(), "deployer": "0x" + "5" * 40, "oracleUpdater": None}
+            | {"feeRecipient": None, "assetToFundingClamp": [], **empty}
+            if name
+            else None
+            for name in self.ledger.dexes
+        ]
+
+    def meta(self, dex: str = "") -> dict[str, Any]:
         universe, tables = [], {}
-        for index, coin in enumerate(self.ledger.coins.values()):
+        for index, coin in enumerate(self.ledger.universe(dex)):
             tiers = [(0.0, coin.max_leverage), *coin.tiers]
             table = 51 + index if coin.tiers else coin.max_leverage
             rows = [{"lowerBound": str(float(bound)), "maxLeverage": leverage} for bound, leverage in tiers]
@@ -51,15 +69,21 @@ class Answers:
                 entry |= {"onlyIsolated": True, "marginMode": coin.margin_mode}
             if coin.delisted:
                 entry["isDelisted"] = True
-            universe.append(entry)
-        return {"universe": universe, "marginTables": [list(item) for item in tables.items()], "collateralToken": 0}
+            universe.append(self._changed(entry, coin, 0))
+        token = TOKENS[self.ledger.dexes[dex]]
+        return {"universe": universe, "marginTables": [list(item) for item in tables.items()], "collateralToken": token}
+
+    def _changed(self, entry: dict[str, Any], coin: Coin, part: int) -> dict[str, Any]:
+        """An entry of a coin with its `changes`: a value replaces, `...` leaves the field out."""
+        changed = entry | self.changes.get(coin.name, ({}, {}))[part]
+        return {key: value for key, value in changed.items() if value is not ...}
 
     def context(self, coin: Coin, rate: Decimal) -> dict[str, Any]:
         """One entry of the second part of `metaAndAssetCtxs`."""
         held = [account.positions.get(coin.name) for account in self.ledger.accounts.values()]
         open_interest = sum((abs(position.size) for position in held if position is not None), start=ZERO)
         mid = coin.mid
-        return {
+        context = {
             **{"funding": text(rate), "openInterest": text(ZERO if coin.delisted else open_interest)},
             **{"prevDayPx": text(coin.mark), "dayNtlVlm": text(coin.day_volume)},
             "premium": None if mid is None else text((mid / coin.oracle - 1).quantize(Decimal("1e-10"))),
@@ -68,9 +92,10 @@ class Answers:
             "impactPxs": None if mid is None else [text(coin.bids[0][0]), text(coin.asks[0][0])],
             "dayBaseVlm": text((coin.day_volume / coin.mark).quantize(Decimal("1e-8"))),
         }
+        return self._changed(context, coin, 1)
 
-    def all_mids(self) -> dict[str, str]:
-        mids = {coin.name: coin.mid or coin.mark for coin in self.ledger.coins.values() if not coin.delisted}
+    def all_mids(self, dex: str = "") -> dict[str, str]:
+        mids = {coin.name: coin.mid or coin.mark for coin in self.ledger.universe(dex) if not coin.delisted}
         return {name: text(mid) for name, mid in mids.items()}
 
     def book(self, coin: Coin, now: int) -> dict[str, Any]:
@@ -89,17 +114,15 @@ class Answers:
 
     # Accounts ---------------------------------------------------------------------------------------------------------
 
-    def state(self, user: str, now: int) -> dict[str, Any]:
-        """`clearinghouseState`: without meaning for a unified account but for its positions."""
+    def state(self, user: str, now: int, dex: str = "") -> dict[str, Any]:
+        """`clearinghouseState` of one dex: without meaning for a unified account but for its positions."""
         account, ledger = self.account(user), self.ledger
-        equity, used = ledger.equity(account), ledger.margin_used(account)
-        signed = sum((at.size * ledger.coins[name].mark for name, at in account.positions.items()), start=ZERO)
-        gross = sum((ledger.notional(name, at.size) for name, at in account.positions.items()), start=ZERO)
-        isolated = ZERO
-        for name, at in account.positions.items():
-            value, cross = ledger.leverage(account, ledger.coins[name])
-            if not cross:
-                isolated += ledger.notional(name, at.size) / value
+        names = [name for name in account.positions if ledger.coins[name].dex == dex]
+        pool = ledger.pool(account, dex)
+        equity, used = ledger.equity(account, pool), ledger.margin_used(account, None, pool)
+        signed = sum((account.positions[name].size * ledger.coins[name].mark for name in names), start=ZERO)
+        gross = sum((ledger.notional(name, account.positions[name].size) for name in names), start=ZERO)
+        isolated = ledger.isolated_margin(account, pool)
 
         def summary(value: Decimal, margin: Decimal) -> dict[str, str]:
             if account.unified:
@@ -110,13 +133,13 @@ class Answers:
                 "totalMarginUsed": text(margin),
             }
 
-        free = max(ZERO, equity - max(used, gross / 10) - ledger.resting_margin(account))
+        free = max(ZERO, equity - max(used, gross / 10) - ledger.resting_margin(account, pool))
         return {
             "marginSummary": summary(equity, used),
             "crossMarginSummary": summary(equity - isolated, used - isolated),
-            "crossMaintenanceMarginUsed": text(ledger.maintenance(account)),
+            "crossMaintenanceMarginUsed": text(ledger.maintenance(account, pool, dex, cross_only=True)),
             "withdrawable": text(ZERO if account.unified else free),
-            "assetPositions": [self._position(account, ledger.coins[name]) for name in account.positions],
+            "assetPositions": [self._position(account, ledger.coins[name]) for name in names],
             "time": now,
         }
 
@@ -131,7 +154,8 @@ class Answers:
             "leverage": {"type": "cross", "value": value} if cross else self._isolated(at.entry, at.size, value),
             **{"entryPx": text(coin.average(at.entry)), "positionValue": text(worth), "unrealizedPnl": text(gain)},
             "returnOnEquity": text((gain / (abs(at.size) * at.entry / value)).quantize(Decimal("1e-10"))),
-            **{"liquidationPx": self._liquidation(account, coin), "marginUsed": text(worth / value)},
+            "liquidationPx": self._liquidation(account, coin),
+            "marginUsed": text(self.ledger.position_margin(account, coin.name, at.size)),
             "maxLeverage": coin.max_leverage,
             "cumFunding": {"allTime": paid, "sinceOpen": paid, "sinceChange": paid},
         }
@@ -146,25 +170,55 @@ class Answers:
         at = account.positions[coin.name]
         side = 1 if at.size > 0 else -1
         share = Decimal(1) / (2 * coin.max_leverage)
-        free = self.ledger.equity(account) - self.ledger.maintenance(account)
+        pool = self.ledger.pool(account, coin.dex)
+        free = self.ledger.equity(account, pool) - self.ledger.maintenance(account, pool)
         price = coin.mark - side * free / abs(at.size) / (1 - share * side)
         return text(price.quantize(Decimal("1e-10"))) if price > 0 else None
 
     def spot_state(self, user: str) -> dict[str, Any]:
-        """Balances; USDC of a unified account is its collateral, the margin in use is the hold."""
-        account = self.account(user)
-        total, hold = account.spot_usd, ZERO
-        if account.unified:
-            total = account.balance
-            hold = self.ledger.margin_used(account) + self.ledger.resting_margin(account)
-        usdc = {"coin": "USDC", "token": 0, "total": text(total), "hold": text(hold), "entryNtl": "0.0"}
-        return {"balances": [usdc] if total else []}
+        """Balances; a unified account's collateral is marked to market, and the margin in use is its hold.
+
+        `tokenToAvailableAfterMaintenance` is the collateral less isolated margin and cross maintenance.
+        """
+        account, ledger = self.account(user), self.ledger
+        amounts = {name: (amount, ZERO) for name, amount in account.tokens.items()}
+        available: list[list[Any]] = []
+        if not account.unified:
+            amounts["USDC"] = (account.spot_usd, ZERO)
+        for token in dict.fromkeys(ledger.dexes.values()) if account.unified else ():
+            pool = "" if token == "USDC" else token
+            equity = ledger.equity(account, pool)
+            total = equity if self.total_is_marked else account.balances.get(pool, ZERO)
+            hold = ledger.margin_used(account, None, pool) + ledger.resting_margin(account, pool)
+            amounts[token] = (total, hold)
+            used = ledger.isolated_margin(account, pool) + ledger.maintenance(account, pool, cross_only=True)
+            if total or used:
+                available.append([TOKENS[token], text(equity - used)])
+        balances = [
+            {"coin": name, "token": TOKENS[name], "total": text(total), "hold": text(hold), "entryNtl": "0.0"}
+            for name, (total, hold) in sorted(amounts.items(), key=lambda item: TOKENS[item[0]])
+            if total
+        ]
+        shown = account.unified and self.shows_available
+        return {"balances": balances} | ({"tokenToAvailableAfterMaintenance": available} if shown else {})
+
+    def portfolio(self, user: str, now: int) -> list[Any]:
+        """Account value with unrealised profit, every 15 minutes and at deposits, by period."""
+        samples = self.account(user).samples
+        periods = []
+        for prefix in ("", "perp"):
+            for name, days in PERIODS.items():
+                rows = [[at, text(value)] for at, value in samples if at > now - days * DAY_MS]
+                key = prefix + name[0].upper() + name[1:] if prefix else name
+                periods.append([key, {"accountValueHistory": rows, "pnlHistory": [], "vlm": "0.0"}])
+        return periods
 
     def active(self, user: str, coin: Coin) -> dict[str, Any]:
         account = self.account(user)
         value, cross = self.ledger.leverage(account, coin)
-        used = self.ledger.margin_used(account) + self.ledger.resting_margin(account)
-        free = max(ZERO, self.ledger.equity(account) - used)
+        pool = self.ledger.pool(account, coin.dex)
+        used = self.ledger.margin_used(account, None, pool) + self.ledger.resting_margin(account, pool)
+        free = max(ZERO, self.ledger.equity(account, pool) - used)
         sizes = coin.lots(free * value / coin.mark)
         leverage = {"type": "cross" if cross else "isolated", "value": value}
         return {
@@ -229,14 +283,15 @@ class Answers:
             **{"origSz": text(order.size), "tif": order.tif, "cloid": order.cloid},
         }
 
-    def open_orders(self, user: str) -> list[dict[str, Any]]:
+    def open_orders(self, user: str, dex: str = "") -> list[dict[str, Any]]:
         keys = ("coin", "limitPx", "oid", "side", "sz", "timestamp", "origSz", "cloid", "reduceOnly")
-        rows = [self.frontend(order) for order in self.ledger.open_orders(user)]
-        kept = [{key: row[key] for key in keys if row[key] not in (None, False)} for row in rows]
-        return kept[::-1]
+        rows = self.frontend_open_orders(user, dex)
+        return [{key: row[key] for key in keys if row[key] not in (None, False)} for row in rows]
 
-    def frontend_open_orders(self, user: str) -> list[dict[str, Any]]:
-        return [self.frontend(order) for order in self.ledger.open_orders(user)][::-1]
+    def frontend_open_orders(self, user: str, dex: str = "") -> list[dict[str, Any]]:
+        """Of one dex, newest first."""
+        names = {coin.name for coin in self.ledger.universe(dex)}
+        return [self.frontend(order) for order in self.ledger.open_orders(user) if order.coin in names][::-1]
 
     def with_status(self, order: Order) -> dict[str, Any]:
         return {"order": self.frontend(order), "status": order.status, "statusTimestamp": order.status_time}

@@ -13,6 +13,7 @@ Nonces and `expiresAfter` are judged by `signing_clock`, the wall, because the S
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 import time
@@ -24,10 +25,22 @@ from typing import Any
 
 from helpers.hyperliquid_actions import Actions
 from helpers.hyperliquid_answers import Answers
-from helpers.hyperliquid_faults import REJECTS, Nudge, Refusal, kind_of, transport_fault, weight_of
+from helpers.hyperliquid_faults import (
+    REJECTS,
+    Event,
+    Lag,
+    Nudge,
+    Refusal,
+    assets_of,
+    kind_of,
+    transport_fault,
+    weight_of,
+)
 from helpers.hyperliquid_info import HOUR_MS, REFUSED, TOO_MANY, Fault, Listing, LoopbackServer, Reply, Venue
 from helpers.hyperliquid_ledger import Ledger
-from helpers.hyperliquid_records import DEEP_USD, Account, Coin, Fill, Order, number
+from helpers.hyperliquid_records import TOKENS, Account, Coin, Fill, Order, number
+
+SAMPLE_MS = 15 * 60_000  # of `portfolio`
 
 FAMILIAR = {
     "BTC": Coin("BTC", 100_000.0, 5, 40, tiers=((150e6, 20),)),
@@ -85,28 +98,6 @@ class Walk(Listing):
             }
 
 
-def _levels(
-    coin: Coin,
-    best: float | None,
-    size: float | None,
-    count: int,
-    given: Sequence[tuple[float, float]] | None,
-    down: bool,
-) -> list[list[Decimal]]:
-    """One side of a book: `given`, or `count` levels of `size` from `best` outward, one tick apart."""
-    if given is not None:
-        return [[coin.rounded(number(price), down), number(held)] for price, held in given]
-    side: list[list[Decimal]] = []
-    if best is None:
-        return side
-    price = coin.rounded(number(best), down)
-    for _ in range(count):
-        side.append([price, coin.lots(number(DEEP_USD) / price) if size is None else number(size)])
-        less_than_a_tick = price.scaleb(-9)
-        price = coin.rounded(price - less_than_a_tick if down else price + less_than_a_tick, down)
-    return side
-
-
 class HyperLiquidExchange(LoopbackServer):
     """The server. Use it as a context; `url` is its address.
 
@@ -133,7 +124,10 @@ class HyperLiquidExchange(LoopbackServer):
         self.lock = threading.RLock()
         self.weight_limit: int | None = None  # of all requests together; further ones get 429
         self.read_lag = 0  # answers that `clearinghouseState` is behind, though it is stamped new
-        self._states: dict[str, list[Any]] = {}  # its answers by user, oldest first
+        self._states: dict[tuple[str, ...], list[Any]] = {}  # its answers by user and dex, oldest first
+        self._lags: dict[str, Lag] = {}
+        self._past: list[Answers] = []  # before each action, oldest first; kept once there is a lag
+        self._events: list[Event] = []
         self._frozen, self._offset = now_ms, 0
         self.ledger = Ledger([])
         self.venue = Venue([], self.now)
@@ -183,6 +177,7 @@ class HyperLiquidExchange(LoopbackServer):
             instant = (self.now // HOUR_MS + 1) * HOUR_MS
             while instant <= end:
                 self._move(instant)
+                self._sample()
                 self._scheduled_cancels()
                 self.venue.move(instant)
                 for coin in self.ledger.coins.values():
@@ -203,9 +198,19 @@ class HyperLiquidExchange(LoopbackServer):
 
     # The world --------------------------------------------------------------------------------------------------------
 
-    def list_coin(self, coin: Coin) -> None:
-        """Add a coin at the end of the universe, with a deep book 2 basis points wide around its price."""
+    def add_dex(self, name: str, token: str = "USDC", coins: Sequence[Coin] = ()) -> None:
+        """A builder's perp dex with its collateral token; its coins are named `name:COIN`."""
         with self.lock:
+            assert token in TOKENS, f"{token} is not one of {list(TOKENS)}"
+            self.ledger.dexes[name] = token
+            for coin in coins:
+                assert coin.dex == name, coin.name
+                self.list_coin(coin)
+
+    def list_coin(self, coin: Coin) -> None:
+        """Add a coin at the end of its universe, with a deep book 2 basis points wide around its price."""
+        with self.lock:
+            assert coin.dex in self.ledger.dexes, coin.name
             self.ledger.coins[coin.name] = coin
             hour = self.now // HOUR_MS
             gone = hour if coin.delisted else None
@@ -233,12 +238,14 @@ class HyperLiquidExchange(LoopbackServer):
 
         `size` is that of each of `levels` levels a side, one tick apart (very deep, if None); or give `bids` and `asks`
         as (price, size), best first. A side without a price is empty. With `refill` the book is back after every
-        order, else fills use it up. Mark and oracle become the middle unless they are given.
+        order, else fills use it up. Mark and oracle become the middle unless they are given. Without any price the
+        coin has no quote: mid and impact prices are null, and orders find nothing.
         """
         with self.lock:
+            self._sample()
             market = self.ledger.coins[coin]
-            market.bids = _levels(market, bid, size, levels, bids, down=True)
-            market.asks = _levels(market, ask, size, levels, asks, down=False)
+            market.bids = market.side(bid, size, levels, bids, down=True)
+            market.asks = market.side(ask, size, levels, asks, down=False)
             market.refill = ([*map(list, market.bids)], [*map(list, market.asks)]) if refill else None
             middle = market.mid
             market.mark = number(mark) if mark is not None else middle or market.mark
@@ -265,14 +272,25 @@ class HyperLiquidExchange(LoopbackServer):
             at = market.mark if price is None else number(price)
             self.ledger.force_close(self.account(address), market, at, number(share), "Auto-Deleveraging", self.now)
 
-    def fund(self, address: str, usd: float, mode: str | None = None) -> Account:
-        """Deposit (or withdraw) dollars; `mode` is disabled (classic, the first default), unifiedAccount, ..."""
+    def fund(self, address: str, usd: float, mode: str | None = None, dex: str = "") -> Account:
+        """Deposit (or withdraw) dollars; `mode` is disabled (classic, the first default), unifiedAccount, ...
+
+        With `dex` it is that dex's collateral: on the dex itself, or the token of a unified account.
+        """
         with self.lock:
             account = self.ledger.accounts.setdefault(address.lower(), Account(address.lower()))
-            account.balance += number(usd)
-            account.deposited = account.deposited or usd > 0
             account.mode = mode or account.mode
+            account.pay(self.ledger.pool(account, dex), number(usd))
+            account.deposited = account.deposited or usd > 0
+            account.samples.append((self.now, self.ledger.worth(account)))
             return account
+
+    def _sample(self) -> None:
+        """Note the worth of every account that has no sample since the last quarter of an hour."""
+        quarter = self.now // SAMPLE_MS * SAMPLE_MS
+        for account in self.ledger.accounts.values():
+            if not account.samples or account.samples[-1][0] < quarter:
+                account.samples.append((quarter, self.ledger.worth(account)))
 
     def account(self, address: str) -> Account:
         return self.ledger.accounts[address.lower()]
@@ -330,9 +348,28 @@ class HyperLiquidExchange(LoopbackServer):
         """Only this share of the next orders' size finds a counterpart."""
         self.ledger.order_faults.nudges.append(Nudge(fill_share=share, coin=coin, cloid=cloid, times=times))
 
-    def refuse(self, text: str, on: str = "order", times: int = 1) -> None:
-        """Refuse the next actions as a whole: `{"status": "err", "response": text}`, without effect."""
-        self.inject("outage", after=False, times=times, on=on, text=text)
+    def refuse(self, text: str, on: str = "order", times: int = 1, coin: str | None = None) -> None:
+        """Refuse the next actions (with that coin in them) as a whole: `{"status": "err", "response": text}`."""
+
+        def match(payload: dict[str, Any]) -> bool:
+            return coin is None or self.ledger.asset(self.ledger.coins[coin]) in assets_of(payload)
+
+        self.inject("outage", after=False, times=times, on=on, text=text, match=match)
+
+    def when(self, on: str | Sequence[str], do: Callable[[], Any], nth: int = 1, every: bool = False) -> None:
+        """Call `do` before the `nth` request from now on of a type (or of several) is answered.
+
+        With `every`, before each later one too: a quote that goes away, a price that falls, a date that is wrong.
+        """
+        self._events.append(Event((on,) if isinstance(on, str) else tuple(on), do, nth, every))
+
+    def lag(self, on: str, actions: int = 1, times: int | None = None) -> None:
+        """Answer reads of a type (`times` of them) as it was before the last actions, stamped with the time of now.
+
+        Actions count from the first call on. Zero of them ends it.
+        """
+        with self.lock:
+            self._lags[on] = Lag(actions, times)
 
     def asked(self, kind: str) -> list[dict[str, Any]]:
         """Payloads of one type of question or action, in order."""
@@ -346,6 +383,9 @@ class HyperLiquidExchange(LoopbackServer):
     def answer(self, path: str, payload: dict[str, Any]) -> Reply:
         if self.weight_limit is not None and self.weight + weight_of(path, payload) > self.weight_limit:
             return TOO_MANY
+        kind = kind_of(path, payload)
+        for event in list(self._events):
+            event.notice(kind)
         return super().answer(path, payload)
 
     # Requests ---------------------------------------------------------------------------------------------------------
@@ -353,6 +393,10 @@ class HyperLiquidExchange(LoopbackServer):
     def _exchange(self, payload: dict[str, Any]) -> Any:
         with self.lock:
             self._scheduled_cancels()
+            self._sample()
+            if self._lags:
+                self._past.append(copy.copy(self.answers))
+                self._past[-1].ledger = copy.deepcopy(self.ledger)
             try:
                 return self.actions(payload)
             except Refusal as refusal:
@@ -363,27 +407,32 @@ class HyperLiquidExchange(LoopbackServer):
     def _info(self, payload: dict[str, Any]) -> Any:
         with self.lock:
             self._scheduled_cancels()
+            self._sample()
             try:
                 return self._answer(payload)
             except (KeyError, TypeError, ValueError):
                 return REFUSED
 
     def _answer(self, payload: dict[str, Any]) -> Any:
-        kind, answers, coins = payload["type"], self.answers, self.ledger.coins
+        kind, dex = payload["type"], payload.get("dex") or ""
+        behind = self._lags[kind].use() if kind in self._lags and self._past else 0
+        answers = self._past[max(0, len(self._past) - behind)] if behind else self.answers
+        coins, of_dex = answers.ledger.coins, (dex,) if dex else ()
         if kind in ("candleSnapshot", "fundingHistory"):
             self.venue.move(self.now)
             return self.venue(payload)
         markets: dict[str, Callable[[], Any]] = {
-            "meta": answers.meta,
+            "meta": lambda: answers.meta(dex),
             "metaAndAssetCtxs": lambda: [
-                answers.meta(),
-                [answers.context(coin, self._rate(coin)) for coin in coins.values()],
+                answers.meta(dex),
+                [answers.context(coin, self._rate(coin)) for coin in answers.ledger.universe(dex)],
             ],
+            "allPerpMetas": lambda: [answers.meta(name) for name in answers.ledger.dexes],
             "spotMeta": lambda: answers.spot_meta,
             "spotMetaAndAssetCtxs": lambda: [answers.spot_meta, []],
-            "allMids": answers.all_mids,
+            "allMids": lambda: answers.all_mids(dex),
             "l2Book": lambda: answers.book(coins[payload["coin"]], self.now),
-            "perpDexs": lambda: [None],
+            "perpDexs": answers.perp_dexs,
             "perpsAtOpenInterestCap": lambda: [coin.name for coin in coins.values() if coin.open_interest_capped],
             "exchangeStatus": lambda: {"time": self.now, "specialStatuses": None},
         }
@@ -394,7 +443,8 @@ class HyperLiquidExchange(LoopbackServer):
             raise ValueError(user)
         start, end = payload.get("startTime", 0), payload.get("endTime")
         accounts: dict[str, Callable[[], Any]] = {
-            "clearinghouseState": lambda: self._state(user),
+            "clearinghouseState": lambda: self._state(answers, user, of_dex),
+            "portfolio": lambda: answers.portfolio(user, self.now),
             "spotClearinghouseState": lambda: answers.spot_state(user),
             "userAbstraction": lambda: answers.account(user).mode,
             "activeAssetData": lambda: answers.active(user, coins[payload["coin"]]),
@@ -402,8 +452,8 @@ class HyperLiquidExchange(LoopbackServer):
             "userRateLimit": lambda: answers.rate_limit(user),
             "extraAgents": lambda: answers.extra_agents(user),
             "userRole": lambda: answers.role(user),
-            "openOrders": lambda: answers.open_orders(user),
-            "frontendOpenOrders": lambda: answers.frontend_open_orders(user),
+            "openOrders": lambda: answers.open_orders(user, *of_dex),
+            "frontendOpenOrders": lambda: answers.frontend_open_orders(user, *of_dex),
             "orderStatus": lambda: answers.order_status(user, payload["oid"]),
             "historicalOrders": lambda: answers.history(user),
             "userFills": lambda: answers.fills(user),
@@ -414,10 +464,10 @@ class HyperLiquidExchange(LoopbackServer):
         }
         return accounts[kind]()
 
-    def _state(self, user: str) -> Any:
+    def _state(self, answers: Answers, user: str, dex: tuple[str, ...]) -> Any:
         """The answer of `read_lag` answers ago, with the time of now: a node that lags behind."""
-        states = self._states.setdefault(user, [])
-        states.append(self.answers.state(user, self.now))
+        states = self._states.setdefault((user, *dex), [])
+        states.append(answers.state(user, self.now, *dex))
         return {**states[max(0, len(states) - 1 - self.read_lag)], "time": self.now}
 
     def _rate(self, coin: Coin) -> Decimal:

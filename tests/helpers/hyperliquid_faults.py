@@ -135,6 +135,46 @@ def weight_of(path: str, payload: dict[str, Any]) -> int:
     return 2 if kind in LIGHT else 60 if kind == "userRole" else 20
 
 
+def assets_of(payload: dict[str, Any]) -> set[int]:
+    """Asset ids of an action."""
+    action = payload.get("action", {})
+    rows = [*(action.get("orders") or action.get("cancels") or ()), action]
+    return {row[key] for row in rows for key in ("a", "asset") if key in row}
+
+
+@dataclass
+class Event:
+    """Calls `do` before the `nth` request of these types is answered, and with `every` before each later one."""
+
+    kinds: tuple[str, ...]
+    do: Callable[[], Any]
+    nth: int = 1
+    every: bool = False
+
+    def notice(self, kind: str) -> None:
+        if kind not in self.kinds:
+            return
+        self.nth -= 1
+        if self.nth == 0 or (self.every and self.nth < 0):
+            self.do()
+
+
+@dataclass
+class Lag:
+    """Reads that are answered as things were `actions` actions ago; `times` of them, or all while None."""
+
+    actions: int
+    times: int | None = None
+
+    def use(self) -> int:
+        """How far behind the next answer is."""
+        if self.times is not None:
+            self.times -= 1
+            if self.times < 0:
+                return 0
+        return self.actions
+
+
 def transport_fault(
     kind: str,
     after: bool | None = None,
@@ -168,8 +208,8 @@ def transport_fault(
     change = replies[kind]
 
     def matches(payload: dict[str, Any]) -> bool:
-        asked = kind_of("/exchange" if "action" in payload else "/info", payload)
-        return (on is None or asked == on) and (match is None or match(payload))
+        kind = kind_of("/exchange" if "action" in payload else "/info", payload)
+        return (on is None or kind == on) and (match is None or match(payload))
 
     delay = seconds if kind == "late" else 0.0
     return Fault(matches, change(Reply("")), times, change if after else None, delay)

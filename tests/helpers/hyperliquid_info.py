@@ -6,12 +6,13 @@ A later path is one more entry of the server's `handlers`. Faults are put in fro
 from __future__ import annotations
 
 import json
+import math
 import random
 import socket
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -52,15 +53,36 @@ class Fault:
     delay_seconds: float = 0.0
 
 
+@dataclass(frozen=True)
+class Served:
+    """A request that was answered; times are of `time.monotonic`, when it came and when its answer left."""
+
+    path: str
+    payload: dict[str, Any]
+    start: float
+    end: float
+
+
+def rounds(log: Sequence[Served]) -> int:
+    """How many round trips the requests took: the longest chain in which each came after the one before had ended."""
+    count, last = 0, -math.inf
+    for served in sorted(log, key=lambda served: served.end):
+        if served.start >= last:
+            count, last = count + 1, served.end
+    return count
+
+
 class LoopbackServer:
     """POST by path to handlers that map a payload to JSON (or a :class:`Reply`); remembers the requests.
 
-    Use it as a context; `url` is its address.
+    Use it as a context; `url` is its address. Requests are served concurrently, each `round_trip_seconds` long.
     """
 
     def __init__(self, handlers: dict[str, Handler]) -> None:
         self.handlers = handlers
         self.requests: list[tuple[str, dict[str, Any]]] = []
+        self.log: list[Served] = []
+        self.round_trip_seconds = 0.0
         self.faults: list[Fault] = []
         self._lock = threading.Lock()
         self._closing = threading.Event()
@@ -74,8 +96,11 @@ class LoopbackServer:
 
             def do_POST(self) -> None:  # the name that http.server wants
                 payload = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                start = time.monotonic()
+                owner._closing.wait(owner.round_trip_seconds / 2)
                 reply = owner.answer(self.path, payload)
-                owner._closing.wait(reply.silence_seconds)
+                owner._closing.wait(reply.silence_seconds + owner.round_trip_seconds / 2)
+                owner.log.append(Served(self.path, payload, start, time.monotonic()))
                 body = reply.body.encode()
                 try:
                     if reply.reset:
@@ -237,7 +262,7 @@ class Venue:
 
 
 class Recorded:
-    """Answers of `/info` from recorded rows, cut to the range asked for; a type that was not recorded is refused."""
+    """Answers of `/info` from recorded rows, cut to the range of the request; other types are refused."""
 
     def __init__(
         self, meta: dict[str, Any], candles: list[Any] | None = None, funding: list[Any] | None = None

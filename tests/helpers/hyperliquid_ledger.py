@@ -17,6 +17,7 @@ class Ledger:
 
     def __init__(self, coins: list[Coin]) -> None:
         self.coins = {coin.name: coin for coin in coins}
+        self.dexes = {"": "USDC"}  # perp dex -> its collateral token, in the order of `perpDexs`
         self.accounts: dict[str, Account] = {}
         self.orders: list[Order] = []  # that rested or were filled
         self.rejected: list[Order] = []
@@ -29,6 +30,29 @@ class Ledger:
         self.prevalidated: set[str] = set()  # rejects, as "Tick", for which the whole batch is refused
         self._oid = 1_000_000
 
+    # Dexes ------------------------------------------------------------------------------------------------------------
+
+    def universe(self, dex: str) -> list[Coin]:
+        """The coins of a dex in their order; KeyError for one that does not exist."""
+        if dex not in self.dexes:
+            raise KeyError(dex)
+        return [coin for coin in self.coins.values() if coin.dex == dex]
+
+    def asset(self, coin: Coin) -> int:
+        """Asset id: the index in the universe, of other dexes than the main one from 100,000 + 10,000 a place."""
+        index = self.universe(coin.dex).index(coin)
+        return index if not coin.dex else 100_000 + 10_000 * list(self.dexes).index(coin.dex) + index
+
+    def pool(self, account: Account, dex: str) -> str:
+        """What margins the positions of a dex, a key of `Account.balances`."""
+        token = self.dexes[dex]
+        return dex if not account.unified else "" if token == "USDC" else token
+
+    def held(self, account: Account, pool: str = "") -> dict[str, Position]:
+        """Positions that a pool margins."""
+        at = account.positions.items()
+        return {name: held for name, held in at if self.pool(account, self.coins[name].dex) == pool}
+
     # Money ------------------------------------------------------------------------------------------------------------
 
     def leverage(self, account: Account, coin: Coin) -> tuple[int, bool]:
@@ -38,36 +62,63 @@ class Ledger:
     def notional(self, name: str, size: Decimal) -> Decimal:
         return abs(size) * self.coins[name].mark
 
-    def unrealised(self, account: Account) -> Decimal:
-        return sum(
-            (held.size * (self.coins[name].mark - held.entry) for name, held in account.positions.items()), start=ZERO
-        )
+    def gain(self, name: str, at: Position) -> Decimal:
+        """Unrealised profit of a position at the mark price."""
+        return at.size * (self.coins[name].mark - at.entry)
 
-    def equity(self, account: Account) -> Decimal:
+    def unrealised(self, account: Account, pool: str = "") -> Decimal:
+        return sum((self.gain(name, at) for name, at in self.held(account, pool).items()), start=ZERO)
+
+    def equity(self, account: Account, pool: str = "") -> Decimal:
         """Balance and unrealised profit at the mark price."""
-        return account.balance + self.unrealised(account)
+        return account.balances.get(pool, ZERO) + self.unrealised(account, pool)
 
-    def margin_used(self, account: Account, sizes: dict[str, Decimal] | None = None) -> Decimal:
-        """Initial margin, sum of `|size| mark / leverage`, of the positions; `sizes` replaces some of them."""
-        held = {name: position.size for name, position in account.positions.items()} | (sizes or {})
+    def worth(self, account: Account) -> Decimal:
+        """All pools and the spot holdings, every token at a dollar: what `portfolio` shows."""
+        pools = {*account.balances, *(self.pool(account, self.coins[name].dex) for name in account.positions)}
+        spot = sum(account.tokens.values(), start=account.spot_usd)
+        return sum((self.equity(account, pool) for pool in pools), start=spot)
+
+    def position_margin(self, account: Account, name: str, size: Decimal) -> Decimal:
+        """Initial margin `|size| mark / leverage`; of an isolated position what was set aside, and its profit."""
+        value, cross = self.leverage(account, self.coins[name])
+        at = account.positions.get(name)
+        if cross or at is None or at.size != size:
+            return self.notional(name, size) / value
+        return abs(size) * at.entry / value + self.gain(name, at)
+
+    def margin_used(self, account: Account, sizes: dict[str, Decimal] | None = None, pool: str = "") -> Decimal:
+        """Margin of the positions; `sizes` replaces some of them."""
+        held = {name: position.size for name, position in self.held(account, pool).items()} | (sizes or {})
+        return sum((self.position_margin(account, name, size) for name, size in held.items()), start=ZERO)
+
+    def isolated_margin(self, account: Account, pool: str = "") -> Decimal:
+        """What isolated positions hold of a pool, with their profit."""
+        held = {name: at for name, at in self.held(account, pool).items() if not self._cross(account, name)}
+        return sum((self.position_margin(account, name, at.size) for name, at in held.items()), start=ZERO)
+
+    def _cross(self, account: Account, name: str) -> bool:
+        return self.leverage(account, self.coins[name])[1]
+
+    def maintenance(
+        self, account: Account, pool: str = "", dex: str | None = None, cross_only: bool = False
+    ) -> Decimal:
+        """Half of the initial margin at the highest leverage, of a pool's positions (on one dex)."""
         return sum(
-            (self.notional(name, size) / self.leverage(account, self.coins[name])[0] for name, size in held.items()),
+            (
+                self.notional(name, at.size) / (2 * self.coins[name].max_leverage)
+                for name, at in self.held(account, pool).items()
+                if dex in (None, self.coins[name].dex) and (not cross_only or self._cross(account, name))
+            ),
             start=ZERO,
         )
 
-    def maintenance(self, account: Account) -> Decimal:
-        """Half of the initial margin at the highest leverage."""
-        held = account.positions.items()
-        return sum(
-            (self.notional(name, at.size) / (2 * self.coins[name].max_leverage) for name, at in held), start=ZERO
-        )
-
-    def resting_margin(self, account: Account) -> Decimal:
+    def resting_margin(self, account: Account, pool: str = "") -> Decimal:
         return sum(
             (
                 order.remaining * order.limit / self.leverage(account, self.coins[order.coin])[0]
                 for order in self.open_orders(account.address)
-                if not order.reduce_only
+                if not order.reduce_only and self.pool(account, self.coins[order.coin].dex) == pool
             ),
             start=ZERO,
         )
@@ -126,8 +177,7 @@ class Ledger:
         except Rejection as rejection:
             order.status = rejection.status
             self.rejected.append(order)
-            index = list(self.coins).index(coin.name)
-            return {"error": f"{rejection} asset={index}"}
+            return {"error": f"{rejection} asset={self.asset(coin)}"}
 
     def _check_form(self, order: Order, coin: Coin) -> None:
         """What the order alone shows: delisting, size, price, minimum."""
@@ -169,8 +219,9 @@ class Ledger:
                 raise Rejection("PositionFlipAtOpenInterestCap" if flip else "PositionIncreaseAtOpenInterestCap")
             if self.leverage(account, coin)[0] > coin.tier_leverage(abs(after) * coin.mark):
                 raise Rejection("PerpMaxPosition")
-            needed = self.margin_used(account, {coin.name: after}) + self.resting_margin(account)
-            if needed > self.equity(account):
+            pool = self.pool(account, coin.dex)
+            needed = self.margin_used(account, {coin.name: after}, pool) + self.resting_margin(account, pool)
+            if needed > self.equity(account, pool):
                 raise Rejection("PerpMargin")
 
     def bbo(self, coin: Coin) -> str:
@@ -266,7 +317,7 @@ class Ledger:
         if rate is None:
             rate = account.taker_rate if crossed else account.maker_rate
         fee = (price * size * rate).quantize(MICRO, ROUND_DOWN)
-        account.balance += pnl - fee
+        account.pay(self.pool(account, coin.dex), pnl - fee)
         account.volume += price * size
         coin.day_volume += price * size
         order.remaining -= size
@@ -326,13 +377,16 @@ class Ledger:
     def liquidate(self, now: int) -> None:
         """Close everything, at the mark, of accounts whose equity is below the maintenance margin."""
         for account in self.accounts.values():
-            if not account.positions or self.equity(account) >= self.maintenance(account):
-                continue
-            self.cancel_all("liquidatedCanceled", now, account.address)
-            for name, held in list(account.positions.items()):
-                cross = "Cross" if self.leverage(account, self.coins[name])[1] else "Isolated"
-                why = f"Liquidated {cross} {'Long' if held.size > 0 else 'Short'}"
-                self.force_close(account, self.coins[name], self.coins[name].mark, Decimal(1), why, now)
+            for pool in {self.pool(account, self.coins[name].dex) for name in account.positions}:
+                if self.equity(account, pool) < self.maintenance(account, pool):
+                    self._liquidate(account, pool, now)
+
+    def _liquidate(self, account: Account, pool: str, now: int) -> None:
+        self.cancel_all("liquidatedCanceled", now, account.address)
+        for name, held in list(self.held(account, pool).items()):
+            cross = "Cross" if self._cross(account, name) else "Isolated"
+            why = f"Liquidated {cross} {'Long' if held.size > 0 else 'Short'}"
+            self.force_close(account, self.coins[name], self.coins[name].mark, Decimal(1), why, now)
 
     def pay_funding(self, coin: Coin, rate: Decimal, now: int) -> None:
         """`balance -= size * oracle * rate`: longs pay when the rate is positive."""
@@ -341,7 +395,7 @@ class Ledger:
             if held is None:
                 continue
             paid = held.size * coin.oracle * rate
-            account.balance -= paid
+            account.pay(self.pool(account, coin.dex), -paid)
             held.funding += paid
             delta = {"type": "funding", "coin": coin.name, "usdc": text(-paid), "szi": text(held.size)}
             account.funding.append(

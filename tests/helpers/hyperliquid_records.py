@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_DOWN, ROUND_FLOOR, Decimal
 from typing import Any
@@ -10,6 +11,8 @@ ZERO = Decimal(0)
 MICRO = Decimal("0.000001")
 TIFS = ("Alo", "Ioc", "Gtc", "FrontendMarket")
 DEEP_USD = 1_000_000_000
+#: Index of the tokens that are collateral somewhere, and of one that is not.
+TOKENS = {"USDC": 0, "PURR": 1, "USDe": 235, "USDT0": 268, "USDH": 360}
 
 
 def number(value: float | str | Decimal) -> Decimal:
@@ -53,6 +56,11 @@ class Coin:
         self.oracle = self.oracle or number(self.price)
 
     @property
+    def dex(self) -> str:
+        """The perp dex, which is the part of the name before the colon; the main one has no name."""
+        return self.name.partition(":")[0] if ":" in self.name else ""
+
+    @property
     def mid(self) -> Decimal | None:
         return (self.bids[0][0] + self.asks[0][0]) / 2 if self.bids and self.asks else None
 
@@ -64,6 +72,27 @@ class Coin:
 
     def lots(self, size: Decimal) -> Decimal:
         return size.quantize(Decimal(1).scaleb(-self.sz_decimals), ROUND_DOWN)
+
+    def side(
+        self,
+        best: float | None,
+        size: float | None,
+        count: int,
+        given: Sequence[tuple[float, float]] | None,
+        down: bool,
+    ) -> list[list[Decimal]]:
+        """One side of a book: `given`, or `count` levels of `size` from `best` outward, one tick apart."""
+        if given is not None:
+            return [[self.rounded(number(price), down), number(held)] for price, held in given]
+        levels: list[list[Decimal]] = []
+        if best is None:
+            return levels
+        price = self.rounded(number(best), down)
+        for _ in range(count):
+            levels.append([price, self.lots(number(DEEP_USD) / price) if size is None else number(size)])
+            less_than_a_tick = price.scaleb(-9)
+            price = self.rounded(price - less_than_a_tick if down else price + less_than_a_tick, down)
+        return levels
 
     def average(self, price: Decimal) -> Decimal:
         """An average price as the exchange prints it."""
@@ -137,14 +166,19 @@ class Agent:
 
 @dataclass
 class Account:
-    """A user, vault or sub-account. `balance` is USDC without unrealised profit. `mode` is what `userAbstraction` says.
+    """A user, vault or sub-account. `mode` is what `userAbstraction` says.
 
+    `balances` are amounts without unrealised profit by pool: what shares one margin. That is a perp dex of a classic
+    account and a collateral token of a unified one; the main dex, and USDC, are the pool without a name.
+    `tokens` are spot holdings that are nobody's collateral. `samples` are (ms, account value), of `portfolio`.
     `master` is the leader of a vault, the owner of a sub-account.
     """
 
     address: str
-    balance: Decimal = ZERO
+    balances: dict[str, Decimal] = field(default_factory=dict)
     spot_usd: Decimal = ZERO  # USDC of a classic account that is no collateral of its perpetuals
+    tokens: dict[str, Decimal] = field(default_factory=dict)
+    samples: list[tuple[int, Decimal]] = field(default_factory=list)
     mode: str = "disabled"
     role: str = "user"
     master: str | None = None
@@ -162,3 +196,12 @@ class Account:
     @property
     def unified(self) -> bool:
         return self.mode in ("unifiedAccount", "portfolioMargin")
+
+    @property
+    def balance(self) -> Decimal:
+        """Of the main pool."""
+        return self.balances.get("", ZERO)
+
+    def pay(self, pool: str, amount: Decimal) -> None:
+        """Add an amount (negative: take it) to a pool."""
+        self.balances[pool] = self.balances.get(pool, ZERO) + amount

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 
 from engine import RunConfig
+from engine.live.journal import Journal
 from engine.live.orders import Policy
 from engine.live.risk_limits import Limits
 from engine.live.spec import StrategySpec, write_spec
@@ -146,9 +147,25 @@ def daily(
         clock[0] = woken
         change(len(waited))
 
-    monkeypatch.setattr("engine.commands.live._sleep_until", wait)
-    monkeypatch.setattr("engine.commands.live.clock", lambda: clock[0])
+    monkeypatch.setattr("engine.commands.live_run._sleep_until", wait)
+    for module in ("live", "live_run"):
+        monkeypatch.setattr(f"engine.commands.{module}.clock", lambda: clock[0])
     return waited
+
+
+@contextmanager
+def killed_after(kind: str) -> Iterator[None]:
+    """The process ends once it has journalled an entry of this kind."""
+    append = Journal.append
+
+    def dying(self: Journal, name: str, time: pd.Timestamp, **fields: object) -> None:
+        append(self, name, time, **fields)
+        if name == kind:
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Journal, "append", dying)
+        yield
 
 
 def near(world: World, wanted: dict[str, float], slack: float = 0.003) -> None:

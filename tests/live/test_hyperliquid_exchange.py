@@ -354,7 +354,14 @@ def test_unified_account_shows_its_equity_elsewhere(exchange: HyperLiquidExchang
     usdc = sdk.info.spot_user_state(MASTER.address)["balances"][0]
     gain = float(state["assetPositions"][0]["position"]["unrealizedPnl"])
     assert gain == pytest.approx(19.8)
-    assert float(usdc["total"]) + gain == pytest.approx(exchange.equity(MASTER.address))
+    spot = sdk.info.spot_user_state(MASTER.address)
+    [[token, free]] = spot["tokenToAvailableAfterMaintenance"]
+    equity = exchange.equity(MASTER.address)
+    assert float(usdc["total"]) == pytest.approx(equity) == 10_000 - 0.90009 + gain  # marked to market
+    assert token == 0 and float(free) + float(state["crossMaintenanceMarginUsed"]) == pytest.approx(equity)
+    exchange.answers.total_is_marked = False  # the other reading of the documentation
+    usdc = sdk.info.spot_user_state(MASTER.address)["balances"][0]
+    assert float(usdc["total"]) + gain == pytest.approx(equity)
     assert sdk.info.query_user_abstraction_state(MASTER.address) == "unifiedAccount"
     assert sdk.user_set_abstraction(MASTER.address, "disabled")["status"] == "ok"
     assert sdk.agent_set_abstraction("u")["status"] == "ok"

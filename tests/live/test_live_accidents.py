@@ -14,7 +14,8 @@ import pandas as pd
 import pytest
 
 from engine.live.hyperliquid import HyperLiquidDEX
-from engine.live.journal import Journal, single_instance
+from engine.live.journal import Journal
+from engine.live.state_folder import account_folder, single_instance
 from engine.retries import RetryPolicy
 from helpers.hyperliquid_world import AGENT, MASTER
 from helpers.live_world import Outcome, Run, World, daily, momentum_spec
@@ -191,7 +192,7 @@ def test_a_look_at_the_plan_keeps_no_run_from_trading(world: World, run: Run) ->
     label = HyperLiquidDEX(base_url=world.server.url, credentials=world.credentials).label
     words = world.rebalance({"BTC": 0.5})
     words.remove("--execute")
-    with single_instance(world.journals / f".{label}.lock"):
+    with single_instance(account_folder(label) / "lock"):
         assert run(words).code == 0
 
 
@@ -254,7 +255,7 @@ def test_positions_that_lag_behind_a_recovered_order_double_nothing(world: World
 def test_a_folder_that_cannot_be_made_is_said_in_words(world: World, run: Run) -> None:
     world.journals.write_text("a file where the folder of the journals should be")
     done = run(world.rebalance({"BTC": 0.5}))
-    assert done.code == 1 and "lock" in done.err and not world.server.asked("order")
+    assert done.code == 1 and "journal" in done.err and not world.server.asked("order")
 
 
 def dying_in_send(monkeypatch: pytest.MonkeyPatch, dex: type, after: bool) -> None:

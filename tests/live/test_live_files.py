@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from engine import HyperLiquidDEX, PaperDEX, RunConfig
+from engine import HyperLiquidDEX, PaperDEX, RunConfig, load_panel
 from engine.errors import DataError, LiveError, SpecError
+from engine.live.alerts import send_alert
 from engine.live.credentials import read_credentials
 from engine.live.journal import Journal
 from engine.live.orders import OrderRequest
@@ -190,3 +193,54 @@ def test_a_made_up_cache_is_named_before_there_is_anything_to_compare(sample_cac
     for cache, made_up in ((sample_cache, True), (tmp_path / "absent", False)):
         found = drift([], RunConfig.from_dict({"data": {"cache": str(cache)}}))
         assert (found["rows"], found["synthetic"]) == ([], made_up)
+
+
+def test_a_rerun_of_an_instant_does_not_drift(sample_cache: Path) -> None:
+    """Its plan has the equity after the costs of the first: that was called a drift of -0.022 %."""
+    config = RunConfig.from_dict({"data": {"cache": str(sample_cache)}})
+    start = load_panel(sample_cache).index[-72].normalize() + pd.Timedelta(hours=23)
+    plan = {"plan": {"weights": {"BTC": 0.5, "ETH": -0.5}}}
+    first, second = ({**plan, "instant": (start + pd.Timedelta(days=days)).isoformat()} for days in (0, 1))
+    model = drift([{**first, "equity_usd": 10_000.0}, {**second, "equity_usd": 1.0}], config)["rows"][1]["backtest_usd"]
+    equities = [(first, 10_000.0), (first, 9_997.8), (second, model), (second, model - 2.2)]
+    rows = drift([{**item, "equity_usd": equity} for item, equity in equities], config)["rows"]
+    assert [row["drift_frac"] for row in rows] == pytest.approx([0.0, 0.0], abs=1e-12)
+
+
+def test_a_log_has_one_line_an_order(world: World, run: Run) -> None:
+    assert run(world.rebalance({"BTC": 0.3, "ETH": -0.2})).code == 0
+    words = ["live", "log", "book", "--journal", str(world.journals)]
+    orders = run([*words, "--json"]).json["orders"]
+    lines = run(words).out.splitlines()
+    assert len(lines) == len(orders) == len(world.server.orders)
+    for line, order in zip(lines, orders, strict=True):
+        assert order["coin"] in line and "filled" in line and order["status"] == "filled"
+        assert order["price"] > 0 and order["fee_usd"] > 0 and order["filled_units"] == order["units"]
+    [path] = world.journals.glob("book-*.jsonl")
+    Journal(path).append("intent", NOW, instant=NOW.isoformat(), expires_ms=1, orders=[{**vars(ORDER), "mid": 1e5}])
+    assert "unknown (the next run looks it up)" in run(words).out.splitlines()[-1]
+
+
+def test_slack_and_discord_are_sent_what_they_show() -> None:
+    got: list[dict[str, object]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            got.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/hook"
+        assert send_alert(url, {"strategy": "a", "network": "testnet", "error": "x" * 3_000, "code": 4}) == ""
+        done = {"strategy": "a", "network": "testnet", "instant": "2025", "equity_usd": 1_234.5, "orders": 2, "code": 0}
+        assert send_alert(url, done) == ""
+        server.shutdown()
+    assert len(str(got[0]["content"])) == 2_000 and "x" * 3_000 in str(got[0]["text"])
+    sentence = "hlbt: a on testnet is at its target for 2025: 2 orders, equity 1,234.50 USD"
+    assert got[1]["text"] == got[1]["content"] == sentence
+    assert got[1]["equity_usd"] == 1_234.5

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import pandas as pd
 import pytest
 
-from engine.live.journal import Journal
 from helpers.hyperliquid_world import client, only
-from helpers.live_world import Run, World, momentum_spec, near
+from helpers.live_world import Run, World, killed_after, momentum_spec, near
 
 pytestmark = pytest.mark.slow
 
 BOOK = {"BTC": 0.4, "ETH": -0.3}
-
-
-@contextmanager
-def killed_after(kind: str) -> Iterator[None]:
-    """The process ends once it has journalled an entry of this kind."""
-    append = Journal.append
-
-    def dying(self: Journal, name: str, time: pd.Timestamp, **fields: object) -> None:
-        append(self, name, time, **fields)
-        if name == kind:
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Journal, "append", dying)
-        yield
 
 
 def requests_sent(world: World) -> int:

@@ -11,8 +11,9 @@ import pytest
 
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager
 from engine.errors import LiveError, UnreachableError
-from engine.live.journal import Journal, single_instance
+from engine.live.journal import Journal
 from engine.live.orders import OrderRequest
+from engine.live.state_folder import account_folder, single_instance
 from engine.live.targets import flat, from_spec
 from engine.live.venue import Venue
 from engine.oracles.fixed_weights import FixedWeights
@@ -106,12 +107,12 @@ def test_a_name_that_is_no_coin_is_refused_with_real_money(world: World, run: Ru
     row = {"btc": 0.5, "ETH": -0.5}
     done = run(world.rebalance(row, "--network", "mainnet", "--yes-mainnet"))
     assert done.code == 1 and "Did you mean 'BTC'" in done.err and not world.server.asked("order")
-    delisted = {"MATIC": 0.2, "ETH": -0.5}
-    assert run(world.rebalance(delisted, "--network", "mainnet", "--yes-mainnet")).code == 0
+    delisted = {"MATIC": 0.1, "ETH": -0.5}
+    assert run(world.rebalance(delisted, "--network", "mainnet", "--yes-mainnet")).code == 4
     near(world, {"ETH": -0.5})
-    # The test network has coins of its own: there a rehearsal goes without.
-    done = run(world.rebalance(row, "--json"))
-    assert done.code == 0 and "btc" in {skip["coin"] for skip in done.json["plan"]["skips"]}
+    # The test network has coins of its own: there a rehearsal goes without, and says so.
+    done = run(world.rebalance(row, "--accept-positions", "--json"))
+    assert done.code == 4 and "btc" in {skip["coin"] for skip in done.json["plan"]["skips"]}
 
 
 # Whose clock ----------------------------------------------------------------------------------------------------------
@@ -195,7 +196,7 @@ def test_fills_of_many_pages_are_all_read_once(world: World) -> None:
 def test_two_managers_from_python_do_not_trade_at_once(world: World) -> None:
     """The lock is the command's own."""
     dex = dex_of(world)
-    lock = Path("reports/live") / f".{dex.label}.lock"
+    lock = account_folder(dex.label) / "lock"
     with single_instance(lock), pytest.raises(LiveError, match="Another process"):
         dex.set_portfolio_weights({"BTC": 0.5})
     assert not world.server.asked("order")

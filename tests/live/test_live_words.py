@@ -124,6 +124,24 @@ def test_a_paper_account_is_brought_its_hours_before_it_is_flattened(world: Worl
     assert json.loads((world.journals / "momentum-paper.json").read_text())["positions"] == {}
 
 
+def test_a_paper_account_is_not_taken_back_in_time(world: World, run: Run) -> None:
+    """It was told to sync the cache."""
+    spec = momentum_spec(world.folder, world.folder / "cache")
+    start = world.stop_clock()
+    words = world.words("run", spec, "--execute", "--network", "paper")
+    assert run([*words, "--now", start.isoformat()]).code == 0
+    done = run([*words, "--now", (start - pd.Timedelta(days=2)).isoformat()])
+    assert done.code == 1 and "cannot go back to" in done.err and "Sync" not in done.err
+
+
+def test_orders_that_rest_on_the_account_are_named(world: World, run: Run) -> None:
+    assert run(world.rebalance({"BTC": 0.5}, "--json")).json["session_notes"][1:] == []
+    only(client(world.server).order("ETH", True, 0.01, 3_000.0, GTC))
+    words = world.rebalance({"BTC": 0.5}, "--json")
+    for command in (words, [word for word in words if word != "--execute"]):
+        assert "1 orders of somebody else rest on the account, for ETH" in " ".join(run(command).json["session_notes"])
+
+
 @pytest.mark.parametrize("answer", [{}, {"C00": 0.0}])
 def test_an_oracle_that_names_no_coin_wants_none(answer: dict[str, float]) -> None:
     """A coin absent from a row is 0: an empty row had held the book instead."""
@@ -330,7 +348,8 @@ def test_an_order_that_rests_is_cancelled_and_counts_by_what_it_filled(world: Wo
 
 def test_refusals_of_what_surrounds_the_orders(world: World, run: Run) -> None:
     """Leverage that is refused keeps a coin out."""
-    world.server.refuse("Invalid leverage value", on="updateLeverage")
+    text, bitcoin = "Invalid leverage value", {"match": lambda payload: payload["action"]["asset"] == 0}
+    world.server.inject("outage", after=False, on="updateLeverage", text=text, **bitcoin)
     done = run(world.rebalance({"BTC": 0.3, "ETH": 0.3}, "--json"))
     assert done.code == 4 and [item["coin"] for item in done.json["missing"]] == ["BTC"]
     assert "Invalid leverage value" in done.err and world.last("leverage_refused")["coin"] == "BTC"
@@ -389,7 +408,7 @@ class Stubborn(PaperDEX):
 @pytest.mark.parametrize(
     ("wrong", "said", "sent"),
     [
-        ("gone", "cannot be traded any more", 1),
+        ("gone", "has no quote now", 1),
         ("tick", "no price on its tick", 0),
         ("killed", "kill switch", 0),
         ("silent", "does not say what became of", 1),

@@ -57,7 +57,8 @@ def fields(node: ast.ClassDef, classes: dict[str, ast.ClassDef]) -> list[str]:
         target.attr
         for inner in ast.walk(node)
         if isinstance(inner, ast.Assign | ast.AnnAssign)
-        for target in (inner.targets if isinstance(inner, ast.Assign) else [inner.target])
+        for one in (inner.targets if isinstance(inner, ast.Assign) else [inner.target])
+        for target in (one.elts if isinstance(one, ast.Tuple) else [one])
         if isinstance(target, ast.Attribute) and ast.unparse(target.value) == "self"
     ]
     bases = [classes[base.id] for base in node.bases if isinstance(base, ast.Name) and base.id in classes]

@@ -203,8 +203,12 @@ def test_a_lock_that_lacks_a_package_is_noticed(checkout: Checkout) -> None:
 
 
 @pytest.mark.parametrize("version", ["3.10", "3.15"])
-def test_another_python_is_refused_in_one_line(bare: Checkout, version: str, tmp_path: Path) -> None:
-    """A stand-in for the interpreter: only its version differs."""
+@pytest.mark.parametrize("before", ["bare", "checkout"])
+def test_another_python_is_refused_in_one_line(
+    before: str, version: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A stand-in for the interpreter: only its version differs; beside an environment of another one, too."""
+    tested: Checkout = request.getfixturevalue(before)
     python = tmp_path / "python-of-another-time"
     major, minor = version.split(".")
     python.write_text(
@@ -212,7 +216,7 @@ def test_another_python_is_refused_in_one_line(bare: Checkout, version: str, tmp
         f"'import sys; sys.version_info = ({major}, {minor}, 0); exec(sys.argv[1])' \"$2\"\n"
     )
     python.chmod(0o755)
-    done = bare.make("setup", str(python))
+    done = tested.make("setup", str(python))
     said, makes_own = done.stderr.splitlines()
     assert done.returncode != 0 and not done.stdout
     assert said.startswith("hlbt needs Python 3.11 to 3.14, but ") and f" is {version}." in said

@@ -15,11 +15,11 @@ from engine.errors import ConfigError, DataError, HlbtError, PromotionError, Spe
 from engine.live.risk_limits import Limits
 from engine.live.spec import load_live_oracle, read_spec
 from engine.promotion.candidate import Candidate, check_current, read_candidate, sweep_of
-from engine.promotion.gates import GATES, read_gates
 from engine.promotion.promote import limits_of, save_spec
 from engine.runs import load_run
 from engine.sweeps.study import load_study
-from engine.validation.thresholds import Thresholds, installed_gates_file
+from engine.validation.checks import GATES
+from engine.validation.thresholds import GateFile, installed_gates_file
 from helpers.commands import Hlbt, Outcome, outcome
 from helpers.promotion import ORACLE, World, build, entered, winner_of
 
@@ -79,7 +79,7 @@ def test_a_stale_sweep_opens_no_gate(home: Path, world: World, hlbt: Hlbt, key: 
     code, out, _ = hlbt("promote", run.name, "--name", "x", "--json")
     gates = {gate["name"]: gate for gate in json.loads(out)["gates"]}
     assert code == 7
-    for name in ("deflated_sharpe", "pbo", "walk_forward"):
+    for name in ("familywise", "deflated_sharpe", "probability_of_loss", "walk_forward", "alpha"):
         assert not gates[name]["passed"] and gates[name]["value"] is None
         assert f"the sweep grid holds the set but is stale: {words} (000000000000" in gates[name]["says"]
         assert "`hlbt sweep` again" in gates[name]["says"]
@@ -137,7 +137,9 @@ def test_a_sweep_is_promoted_and_what_is_changed_later_is_refused_live(home: Pat
     best = study.params(study.best())
     assert spec.oracle == "trend.py:Trend" and spec.trials == 12 and spec.account == {"equity_usd": 10_000.0}
     assert spec.parameters == {"gross": 1.0, "peek": 0, "weak": False, **best}
-    assert spec.config == study.parameter_set(study.best()).config and spec.limits == Limits()
+    assert spec.config == study.parameter_set(study.best()).config
+    assert spec.limits == Limits(order_notional_usd=spec.limits.order_notional_usd)
+    assert spec.limits.order_notional_usd is not None and 1e4 < spec.limits.order_notional_usd < 1e6
     assert (
         set(spec.digests) == {"data", "oracle", "engine", "gates"}
         and spec.digests["data"] == study.record["digests"]["data"]
@@ -174,7 +176,11 @@ def test_a_refusal_names_every_gate_and_overrides_are_on_record(home: Path, hlbt
     words = ("promote", "reports/alone", "--name", "alone")
     code, out, err = hlbt(*words, "--dry-run")
     assert code == 7 and "OVERRIDDEN" not in out and out.count("FAILED") >= 3
-    for text in ("deflated_sharpe not computed (at least 0.95)", "pbo not computed (at most 0.2)", "--grid ..."):
+    for text in (
+        "deflated_sharpe not computed (at least 0.95)",
+        "familywise not computed (at most 0.05)",
+        "--grid ...",
+    ):
         assert text in err
     assert err.count("No sweep in reports holds this set") == 1
     assert not Path("research").exists()
@@ -207,7 +213,7 @@ def test_a_run_below_a_sweep_has_the_sweep(home: Path, hlbt: Hlbt) -> None:
     record["metrics"]["sharpe"] += 1e-3
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
     code, _, err = hlbt("promote", str(run), "--name", "x")
-    assert code == 7 and "Refused by 1 of 16 gates: reproduced 0.001 (at most 1e-06)" in err
+    assert code == 7 and f"Refused by 1 of {len(GATES)} gates: reproduced 0.001 (at most 1e-06)" in err
     del record["origin"]["parameters"]
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
     code, _, err = hlbt("promote", str(run), "--name", "x")
@@ -227,11 +233,11 @@ REFUSALS = [
     (("grid", "--name", ".."), "is not accepted"),
     (("grid", "--name", "x.json"), "is not accepted"),
     (("nowhere", "--name", "x"), "is neither a run nor a sweep"),
-    (("grid", "--name", "x", "--override", "pbq", "--reason", "r"), "unknown gate 'pbq'. Did you mean 'pbo'?"),
-    (("grid", "--name", "x", "--override", "pbo"), "1 gates are overridden (pbo) with 0 reasons"),
-    (("grid", "--name", "x", "--override", "pbo", "--reason", "  "), "with 0 reasons"),
+    (("grid", "--name", "x", "--override", "alfa", "--reason", "r"), "unknown gate 'alfa'. Did you mean 'alpha'?"),
+    (("grid", "--name", "x", "--override", "alpha"), "1 gates are overridden (alpha) with 0 reasons"),
+    (("grid", "--name", "x", "--override", "alpha", "--reason", "  "), "with 0 reasons"),
     (("grid", "--name", "x", "--reason", "r"), "0 gates are overridden (none) with 1 reasons"),
-    (("grid", "--name", "x", *("--override", "pbo", "--reason", "r") * 2), "--override pbo is given twice"),
+    (("grid", "--name", "x", *("--override", "alpha", "--reason", "r") * 2), "--override alpha is given twice"),
     (("grid", "--name", "x", "--limit", "gros=2"), "Unknown limit 'gros'. Did you mean 'gross'?"),
     (("grid", "--name", "x", "--limit", "gross"), "is not name=value"),
     (("grid", "--name", "x", "--set", "costs.taker_bps=1"), "only data.cache can be set"),
@@ -252,13 +258,13 @@ def test_the_command_refuses(home: Path, hlbt: Hlbt, words: tuple[str, ...], mes
 
 def test_the_gates_file_says_all_and_nothing_else(tmp_path: Path) -> None:
     text = installed_gates_file().read_text(encoding="utf-8")
-    assert Limits.from_dict(read_gates(installed_gates_file()).limits) == Limits()
+    assert Limits.from_dict(GateFile.read().limits) == Limits()
     file = tmp_path / "gates.toml"
     for old, new, message in (
-        ("pbo = 0.2", "pb0 = 0.2", "unknown gate 'pb0'. Did you mean 'pbo'"),
-        ("pbo = 0.2", "", "lacks the gate pbo"),
-        ("pbo = 0.2", "pbo = true", "pbo = True is not accepted: it must be a finite number"),
-        ("pbo = 0.2", "pbo = nan", "pbo = nan is not accepted"),
+        ("alpha = 0.05", "alfa = 0.05", "unknown gate 'alfa'. Did you mean 'alpha'"),
+        ("alpha = 0.05", "", "lacks the gate alpha"),
+        ("alpha = 0.05", "alpha = true", "alpha = True is not accepted: it must be a finite number"),
+        ("alpha = 0.05", "alpha = nan", "alpha = nan is not accepted"),
         ("[limits]", "[limit]", "'limit' is not accepted. Did you mean 'limits'"),
         ("[gates]", "[[gates]]", "'gates' is not accepted"),
         ("[gates]", "[gates", "is not TOML"),
@@ -267,7 +273,7 @@ def test_the_gates_file_says_all_and_nothing_else(tmp_path: Path) -> None:
         assert old in start + gates
         file.write_text(verdict + (start + gates).replace(old, new, 1), encoding="utf-8")
         with pytest.raises(ConfigError) as refusal:
-            read_gates(file)
+            GateFile.read(file)
         assert message in str(refusal.value)
 
 
@@ -308,16 +314,16 @@ def test_a_gates_file_counts_where_it_is_named_and_nowhere_else(
     text = installed.read_text(encoding="utf-8")
     Path("research").mkdir()
     Path("research/__init__.py").write_text("", encoding="utf-8")
-    lax = text.replace("deflated_sharpe = 0.95", "deflated_sharpe = 2.0")
+    lax = text.replace("familywise = 0.05", "familywise = -1.0")
     Path("research/gates.toml").write_text(lax, encoding="utf-8")
     monkeypatch.syspath_prepend(str(home))
-    assert installed_gates_file() == installed and Thresholds.read().deflated_sharpe == 0.95
+    assert installed_gates_file() == installed and GateFile.read().verdict["familywise"] == 0.05
     assert hlbt("promote", "grid", "--name", "x", "--dry-run").code == 0
     code, _, err = hlbt("promote", "grid", "--name", "x", "--gates", "research/gates.toml", "--dry-run")
-    assert code == 7 and "deflated_sharpe" in err and "(at least 2)" in err
+    assert code == 7 and "familywise" in err and "(at most -1)" in err
     strict = ("validate", "grid", "--strict", "--top", "0")
     assert hlbt(*strict).code == 0
     assert hlbt(*strict, "--gates", "research/gates.toml").code == 2
-    Path("research/gates.toml").write_text(text.replace("superiority_p", "superiority"), encoding="utf-8")
+    Path("research/gates.toml").write_text(text.replace("alpha", "alfa", 1), encoding="utf-8")
     code, _, err = hlbt(*strict, "--gates", "research/gates.toml")
-    assert code == 1 and "unknown threshold 'superiority'. Did you mean 'superiority_p'?" in err
+    assert code == 1 and "unknown threshold 'alfa'. Did you mean 'alpha'?" in err

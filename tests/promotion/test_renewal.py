@@ -114,7 +114,7 @@ def test_a_journal_of_before_is_read(home: Path, hlbt: Hlbt) -> None:
 
 
 def limits(spec: StrategySpec) -> StrategySpec:
-    results = [{**gate, "threshold": 0.5} if gate["name"] == "pbo" else gate for gate in spec.gates["results"]]
+    results = [{**gate, "threshold": 0.5} if gate["name"] == "alpha" else gate for gate in spec.gates["results"]]
     return replace(spec, gates={**spec.gates, "results": results})
 
 
@@ -132,7 +132,7 @@ def config(spec: StrategySpec) -> StrategySpec:
             "Trend has no parameter 'old'",
         ),
         (config, "config key costs.half_spread_bps differs (7.0, now "),
-        (limits, "threshold of the gate pbo differs (0.5, now 0.2)"),
+        (limits, "threshold of the gate alpha differs (0.5, now 0.05)"),
     ],
 )
 def test_whatever_else_differs_is_refused_by_name(home: Path, hlbt: Hlbt, change: Any, message: str) -> None:
@@ -160,10 +160,10 @@ def test_a_sweep_of_neither_code_opens_no_gate(home: Path, hlbt: Hlbt) -> None:
 
 
 def test_overrides_are_kept_while_they_are_needed(home: Path, hlbt: Hlbt) -> None:
-    named = [{"gate": "pbo", "reason": "known"}]
+    named = [{"gate": "alpha", "reason": "known"}]
     edit(lambda spec: replace(spec, gates={**spec.gates, "overrides": named}))
     code, out, err = hlbt("promote", "--renew", SPEC)
-    assert code == 0 and "the override of pbo is gone" in out, err
+    assert code == 0 and "the override of alpha is gone" in out, err
     assert read_spec(SPEC).gates["overrides"] == []
 
 

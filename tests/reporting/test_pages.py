@@ -37,7 +37,7 @@ def test_impact_is_in_every_sum(tmp_path: Path) -> None:
     numbers = run.record["metrics"]
     assert numbers["impact_usd"] > 0.0
     paid = -(numbers["spread_usd"] + numbers["impact_usd"]) / numbers["equity_start_usd"]
-    assert pages.index_row(run.record, run.folder).figures[6] == pytest.approx(paid, rel=1e-12)
+    assert pages.index_row(run.record, run.folder)["figures"][6] == pytest.approx(paid, rel=1e-12)
     text = pages.run_section(run, ())
     assert text.count("<th>spread, impact</th>") == 3 and "<th>spread</th>" not in text
 

@@ -14,8 +14,9 @@ import pandas as pd
 import pytest
 
 from engine.errors import DataError
+from engine.provenance import as_json
 from engine.reporting import sweep_charts
-from engine.reporting.sweep_page import finite, inlined, write_sweep_page
+from engine.reporting.sweep_page import inlined, write_sweep_page
 from engine.sweeps.study import Study, index_of
 from helpers import studies_page as studies
 
@@ -137,7 +138,7 @@ def test_inlined_json_has_no_markup_and_no_nan() -> None:
     value = {"a": [float("nan"), float("inf"), 1.5, (2, None)], NASTY: NASTY}
     text = str(inlined(value))
     assert not set("<>&\u2028") & set(text)
-    assert json.loads(text) == finite(value) == {"a": [None, None, 1.5, [2, None]], NASTY: NASTY}
+    assert json.loads(text) == as_json(value) == {"a": [None, None, 1.5, [2, None]], NASTY: NASTY}
 
 
 def test_packed_arrays_keep_seven_digits_codes_and_nan() -> None:

@@ -436,12 +436,12 @@ def test_where_quantstats_fails_the_page_says_so(run: Run, tmp_path: Path, monke
 
 def test_coin_tables_hold_every_dollar(run: Run) -> None:
     best, worst, rest, everything = pages.coin_tables(run.record)
-    assert [row.net for row in best] == sorted((row.net for row in best), reverse=True)
-    assert all(row.net > 0 for row in best) and all(row.net < 0 for row in worst)
-    listed = sum(row.net for row in [*best, *worst]) + (rest.net if rest else 0.0)
+    assert [row["net"] for row in best] == sorted((row["net"] for row in best), reverse=True)
+    assert all(row["net"] > 0 for row in best) and all(row["net"] < 0 for row in worst)
+    listed = sum(row["net"] for row in [*best, *worst]) + (rest["net"] if rest else 0.0)
     numbers = run.record["metrics"]
-    assert listed == pytest.approx(everything.net, abs=1e-9)
-    assert everything.net == pytest.approx(numbers["equity_end_usd"] - numbers["equity_start_usd"], abs=1e-6)
+    assert listed == pytest.approx(everything["net"], abs=1e-9)
+    assert everything["net"] == pytest.approx(numbers["equity_end_usd"] - numbers["equity_start_usd"], abs=1e-6)
 
 
 def test_delistings_are_listed(run: Run, page: str) -> None:

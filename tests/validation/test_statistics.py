@@ -335,15 +335,18 @@ def test_superior_sets_are_those_of_arch(seed: int) -> None:
     returns[:, 17] += 0.3 * returns[:, 17].std()
     returns[:, 20] -= 0.5 * returns[:, 20].std()
     market = np.random.default_rng(seed + 50).normal(0.0005, 0.02, 150)
-    for benchmark in (None, market):
-        above = returns - (0.0 if benchmark is None else benchmark[:, None])
+    for above in (returns, returns - market[:, None]):
         losses = -above / _standard_errors(above, 1 / 4)
-        spa, stepm = (kind(np.zeros(150), losses, block_size=4, reps=500, seed=7) for kind in (SPA, StepM))
+        spa, stepm = (
+            kind(np.zeros(150), losses, block_size=4, reps=500, bootstrap="circular", seed=7) for kind in (SPA, StepM)
+        )
         spa.compute()
         stepm.compute()
-        found = superior_sets(returns, benchmark, 4.2, resamples=500, seed=7)
+        found = superior_sets(above, 4.2, resamples=500, seed=7)
         assert (found.p_lower, found.p_consistent, found.p_upper) == tuple(spa.pvalues)
         assert list(found.better) == list(stepm.superior_models)
+        assert np.nanmin(found.p_values) == pytest.approx(found.p_consistent, abs=1e-12)
+        assert found.critical == pytest.approx(spa.critical_values()["consistent"])
         # The standard errors are those that arch computes and does not use.
         spa._loss_diff = above
         spa._compute_variance()
@@ -353,26 +356,30 @@ def test_superior_sets_are_those_of_arch(seed: int) -> None:
 @pytest.mark.slow
 def test_superior_sets_of_noise_and_of_an_edge(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 20 noise samples about one is below 5 %; the edge is found, alone, and chunks change nothing."""
-    p_values = [superior_sets(noise(seed, 120, 60), None, 1.0, resamples=300).p_consistent for seed in range(20)]
+    p_values = [superior_sets(noise(seed, 120, 60), 1.0, resamples=300).p_consistent for seed in range(20)]
     assert sum(p <= 0.05 for p in p_values) <= 4 and np.mean(p_values) > 0.25
     returns = noise(77, 200, 60)
     returns[:, 11] += 0.005
     returns[:, 30] = 0.0
-    found = superior_sets(returns, None, 2.0, size=0.01)
+    found = superior_sets(returns, 2.0, size=0.01)
     assert found.p_consistent == 0.0 and found.better == (11,)
     monkeypatch.setattr("engine.validation.bootstrap._CHUNK", 7)
-    assert superior_sets(returns, None, 2.0, size=0.01) == found
+    again = superior_sets(returns, 2.0, size=0.01)
+    assert again.better == found.better and np.array_equal(again.highest, found.highest)
+    assert (
+        np.isnan(found.p_values[30]) and found.p_values[11] == 0.0 and np.nanmin(np.delete(found.p_values, 11)) > 0.01
+    )
     with pytest.raises(DataError, match="nothing to test"):
-        superior_sets(np.zeros((50, 3)), None, 2.0)
+        superior_sets(np.zeros((50, 3)), 2.0)
     with pytest.raises(DataError, match="not finite"):
-        superior_sets(np.full((50, 3), nan), None, 2.0)
+        superior_sets(np.full((50, 3), nan), 2.0)
 
 
 def test_a_wild_set_does_not_drown_a_sure_one() -> None:
     returns = noise(4, 200, 20)
     returns[:, 0] *= 50.0
     returns[:, 1] += 0.004
-    assert 1 in superior_sets(returns, None, 1.0).better
+    assert 1 in superior_sets(returns, 1.0).better
 
 
 def test_intervals_are_those_of_arch() -> None:

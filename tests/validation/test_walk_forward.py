@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from engine import sweep
-from engine.validation.validate import ValidationInputs, walk_forwards
+from engine.validation.evidence import ValidationInputs, walk_forwards
 from helpers.studies import market
 from research.oracles.momentum import Momentum
 
@@ -14,7 +14,7 @@ def test_a_walk_forward_over_hours_of_decision_holds_no_day_that_had_begun() -> 
     """The day of 01:00 begins 22 hours before that of 23:00 is over, on which the choice rests."""
     panel = market(2, 120, 8, 0.0002, quotes=True)
     study = sweep(panel, Momentum, {"execution.hour_utc": [1, 23], "n": [1, 2]}, fixed={"lookback_hours": 48})
-    found = walk_forwards(ValidationInputs(study, study.best(), panel, None, 0, 0.95))
+    found = walk_forwards(ValidationInputs(study, study.best(), panel, None))
     early = 0
     for kind in ("anchored", "rolling"):
         held, begin = -1, 0

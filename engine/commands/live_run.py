@@ -1,0 +1,224 @@
+"""One run of ``hlbt live``, or one at every scheduled instant: trades or previews, shows and alerts what came of it."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from engine.commands.live_tables import orders_table, plan_tables
+from engine.commands.options import clock
+from engine.commands.progress import print_json, progress, show_all, waiting
+from engine.errors import HlbtError, IncompleteError, LiveError, PositionsError, SpecError, UnreachableError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from engine.live.orders import Outcome
+    from engine.live.session import Session
+    from engine.live.targets import Strategy
+    from engine.live.venue import Venue
+
+#: Runs of one instant while its book is incomplete or the exchange does not answer, and the time between them (a
+#: timedelta of datetime, so that the command line starts without pandas).
+DAILY_ATTEMPTS = 5
+DAILY_PAUSE = timedelta(minutes=2)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a command runs: on which account and when, and whether it sends orders."""
+
+    venue: Venue
+    now: pd.Timestamp
+    sync: bool
+    as_json: bool
+    execute: bool = False
+    accept_positions: bool = False
+    accept_equity: bool = False
+    ignore_kill: bool = False
+    webhook: str | None = None
+
+
+def load_strategy(path: Path, cache: str | None, options: RunOptions) -> Strategy:
+    """The strategy of a spec."""
+    from engine.live.spec import read_spec
+    from engine.live.targets import from_spec
+
+    with failure_alerted(options, path.stem):
+        if options.execute and options.venue.network == "mainnet" and read_spec(path).synthetic:
+            raise SpecError(
+                f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
+            )
+        return from_spec(path, cache)
+
+
+def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
+    """Run at every scheduled instant, until interrupted; a day that fails is reported and the loop continues."""
+    from engine.clock import show
+    from engine.live.schedule import ORDER_LEAD, next_run, trade_instant
+
+    strategy, at = load_strategy(path, cache, options), clock()
+    if options.execute and options.venue.interrupted(strategy, at):
+        sys.stderr.write("hlbt: the last run was interrupted: it is continued.\n")
+        _attempts(strategy, replace(options, sync=False), at)
+    while True:
+        strategy = load_strategy(path, cache, options)
+        data_at, order_at = next_run(clock(), strategy.config)
+        sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
+        needs_sync = options.sync
+        if needs_sync:
+            _sleep_until(data_at)
+            try:
+                sync_data(strategy, replace(options, now=clock()))
+                needs_sync = False
+            except HlbtError as error:
+                sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
+        _sleep_until(order_at)
+        if trade_instant(clock(), strategy.config) != order_at + ORDER_LEAD:
+            # Traded now, it would be a book of an hour that was never validated.
+            text = f"The instant {show(order_at + ORDER_LEAD)} was missed: it is {show(clock())}. Nothing was ordered."
+            sys.stderr.write(f"hlbt: {text}\n")
+            _alert(options, {"strategy": path.stem, "error": text, "code": LiveError.exit_code})
+            continue
+        _attempts(strategy, replace(options, sync=needs_sync), order_at)
+
+
+def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> None:
+    """Run from `at` on, again while the book is incomplete or the exchange does not answer; failures are reported."""
+    for attempt in range(DAILY_ATTEMPTS):
+        try:
+            run_once(strategy, replace(options, now=clock()))
+            break
+        except (IncompleteError, PositionsError, UnreachableError) as error:
+            sys.stderr.write(f"hlbt: {error}\n")
+            _sleep_until(at + (attempt + 1) * DAILY_PAUSE)
+        except SpecError:
+            raise
+        except HlbtError as error:
+            sys.stderr.write(f"hlbt: {error}\n")
+            break
+
+
+def _sleep_until(instant: pd.Timestamp) -> None:
+    while (left := (instant - clock()).total_seconds()) > 0:
+        time.sleep(min(left, 30.0))  # in pieces: a laptop that was suspended wakes late
+
+
+def sync_data(strategy: Strategy, options: RunOptions) -> list[str]:
+    """Update the cache; returns notes for people."""
+    with progress() as step:
+        return options.venue.sync(strategy, options.now, step)
+
+
+@contextmanager
+def failure_alerted(options: RunOptions, name: str) -> Iterator[None]:
+    """Alert of whatever ends the block by an error: then nothing is traded, or not all."""
+    try:
+        yield
+    except BaseException as error:
+        # The text of an error that is not ours might quote anything.
+        text, code = (str(error), error.exit_code) if isinstance(error, HlbtError) else (type(error).__name__, 1)
+        _alert(options, {"strategy": name, "error": text, "code": code})
+        raise
+
+
+def _alert(options: RunOptions, message: dict[str, Any]) -> None:
+    from engine.live.alerts import send_alert
+
+    if options.webhook and options.execute:
+        problem = send_alert(options.webhook, {**message, "network": options.venue.network})
+        if problem:
+            sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
+
+
+def run_once(strategy: Strategy, options: RunOptions) -> None:
+    """Trade, or show what would be traded, and alert of what came of it."""
+    with failure_alerted(options, strategy.name):
+        notes = sync_data(strategy, options) if options.sync and options.venue.needs_data(strategy) else []
+        if not options.execute:
+            return _preview(strategy, options, notes)
+        message = _execute(strategy, options, notes)
+    _alert(options, message)
+
+
+@contextmanager
+def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: str) -> Iterator[Session]:
+    with waiting(what), options.venue.open(strategy, options.now) as session:
+        session.notes += notes
+        session.accept_positions, session.ignore_kill = options.accept_positions, options.ignore_kill
+        session.accepts_equity = options.accept_equity
+        yield session
+
+
+def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[str, Any]:
+    """Trade and show the outcome; returns the message of an alert."""
+    incomplete: IncompleteError | None = None
+    with _session(strategy, options, notes, "Trading ...") as session:
+        try:
+            outcome = session.execute()
+        except IncompleteError as error:
+            incomplete, outcome = error, error.outcome  # type: ignore[assignment]
+    _show_outcome(outcome, session, options)
+    if incomplete is not None:
+        raise incomplete
+    return {
+        "strategy": strategy.name,
+        "instant": session.instant.isoformat(),
+        "equity_usd": session.journal.state.accepted_equities()[-1].equity_usd,
+        "orders": len(outcome.results),
+        "complete": True,
+        "code": 0,
+    }
+
+
+def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
+    """Show a plan; raises for the limits that it breaks."""
+    from engine.live.risk_limits import refuse
+
+    with _session(strategy, options, notes, "Planning ...") as session:
+        plan, breached = session.preview()
+    if stop := session.kill_text():
+        session.notes.append(f"{stop}: nothing would be ordered")
+    if options.as_json:
+        print_json({**session_fields(session), **plan.to_dict(), "executed": False, "breaches": breached})
+    else:
+        limits = [f"LIMIT  {text}" for text in breached]
+        show_all(*plan_tables(plan), *note_lines(session.notes), *limits, "Nothing was sent.")
+    refuse(breached, "Dry run")
+
+
+def _show_outcome(outcome: Outcome, session: Session, options: RunOptions) -> None:
+    if options.as_json:
+        print_json({**session_fields(session), **outcome.to_dict()})
+        return
+    plan = [] if outcome.plan is None else plan_tables(outcome.plan)
+    missing = [
+        f"MISSING  {at.coin}: at {at.units:g}, target {at.target_units:g} ({at.reason})" for at in outcome.missing
+    ]
+    notes = note_lines([*session.notes, *outcome.notes])
+    closed = session.strategy.targets.closes_all
+    end = ("Every position is closed." if closed else "At target.") if outcome.complete else "NOT at target."
+    show_all(*plan, orders_table(outcome), *missing, *notes, end)
+
+
+def session_fields(session: Session) -> dict[str, Any]:
+    """What every ``--json`` of a session begins with."""
+    return {
+        "strategy": session.strategy.name,
+        "network": session.dex.network,
+        "account": session.dex.label,
+        "instant": session.instant.isoformat(),
+        "journal": str(session.journal.path),
+        "session_notes": session.notes,
+    }
+
+
+def note_lines(notes: list[str]) -> list[str]:
+    """Notes, a line each."""
+    return [f"NOTE: {note}" for note in notes]

@@ -1,0 +1,292 @@
+"""What an account on HyperLiquid is worth and what it holds, read from the exchange's responses.
+
+Each perp dex has a state of its own. In the standard mode each has collateral of its own, too; a unified account has
+one balance a token, in its spot account, for all dexes of that collateral. By most evidence that total holds the
+unrealised profit already; where it matters, it is compared with another figure of the exchange before anything is
+ordered.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pandas as pd
+
+from engine.clock import UNIT, show
+from engine.errors import LiveError, join_first
+from engine.live.hyperliquid_format import number
+from engine.live.orders import AccountState
+
+#: Index of USDC, the collateral of the main dex and the currency of equity.
+USDC: Final = 0
+#: Modes in which each dex has collateral of its own.
+STANDARD: Final = ("disabled", "default", "dexAbstraction")
+UNIFIED: Final = "unifiedAccount"
+#: Unrealised profit up to this fraction of a unified total is no matter: equity is wrong by no more.
+MATTERS_FRAC: Final = 0.01
+#: How far the value of positions may have moved in a quarter of an hour, a fraction; it grows with the root of time.
+MOVE_FRAC: Final = 0.03
+#: Samples of the account's value are taken every 15 minutes; one older than this says nothing.
+OLDEST_SAMPLE: Final = pd.Timedelta(hours=1)
+
+
+@dataclass(frozen=True)
+class Position:
+    """A position: signed units, USD; what cannot be read is NaN, or None. ``margin_usd`` is 0 with cross margin."""
+
+    coin: str
+    units: float
+    price: float
+    profit_usd: float
+    margin_usd: float
+    leverage: int | None = None
+
+    @property
+    def value_usd(self) -> float:
+        """Signed value."""
+        return self.units * self.price
+
+
+@dataclass(frozen=True)
+class DexState:
+    """A ``clearinghouseState``: the account on one perp dex, ``""`` being the main one."""
+
+    dex: str
+    value_usd: float
+    maintenance_usd: float
+    positions: tuple[Position, ...]
+    time: pd.Timestamp
+
+
+@dataclass(frozen=True)
+class SpotState:
+    """A ``spotClearinghouseState``: totals by token index and their names, and what is free after maintenance."""
+
+    totals: Mapping[int, float]
+    names: Mapping[int, str]
+    available: Mapping[int, float]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The exchange's own figure of what an account was worth at an instant, USD."""
+
+    time: pd.Timestamp
+    value_usd: float
+
+
+def instant_of(milliseconds: Any) -> pd.Timestamp:
+    """An instant from the exchange's milliseconds."""
+    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC").as_unit(UNIT)
+
+
+def _needed(value: Any) -> float:
+    figure = number(value)
+    if math.isnan(figure):
+        raise ValueError(f"{value!r} is no number")
+    return figure
+
+
+def check_role(role: Mapping[str, Any], own: str, master: str) -> None:
+    """Refuse a key whose ``userRole`` is not that of an agent of the account."""
+    data = role.get("data")
+    masters = {str(value).lower() for value in data.values()} if isinstance(data, dict) else set()
+    if role.get("role") != "agent" or master not in masters:
+        raise LiveError(
+            f"The key of the credentials is that of {own[:10]}, no agent of account_address {master[:10]}: its "
+            "orders would trade another account than the one that is read. Correct account_address (a vault or "
+            "sub-account is vault_address), or approve the agent (again, if it has expired)."
+        )
+
+
+def resting_orders(orders: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That there are ``openOrders``: a run's own never rest."""
+    coins = sorted({str(order["coin"]) for order in orders})
+    text = f"{len(orders)} orders of somebody else rest on the account, for {join_first(coins)}: a run's own never rest"
+    return [f"{text}, and one that fills moves the book"] if orders else []
+
+
+def expiring_agent(own: str, now_ms: int, agents: Sequence[Mapping[str, Any]]) -> list[str]:
+    """That the agent of this key, one of ``extraAgents``, expires within two weeks."""
+    ends = (float(agent.get("validUntil") or math.inf) for agent in agents if str(agent["address"]).lower() == own)
+    days = ((end - now_ms) / 86_400_000 for end in ends)
+    return [f"the agent wallet expires in {left:.1f} days: approve a new one" for left in days if left < 14]
+
+
+def read_dex_state(dex: str, response: Mapping[str, Any]) -> DexState:
+    """Read a ``clearinghouseState``; LookupError, TypeError or ValueError where something needed cannot be read."""
+    positions = []
+    for item in response["assetPositions"]:
+        entry = item["position"]
+        units, coin = _needed(entry["szi"]), str(entry["coin"])
+        if units == 0.0:
+            continue
+        leverage = entry["leverage"] if isinstance(entry.get("leverage"), dict) else {}
+        isolated, times = leverage.get("type") == "isolated", number(leverage.get("value"))
+        positions.append(
+            Position(
+                coin if not dex or ":" in coin else f"{dex}:{coin}",
+                units,
+                abs(number(entry.get("positionValue")) / units),
+                number(entry.get("unrealizedPnl")),
+                number(entry.get("marginUsed")) if isolated else 0.0,
+                None if math.isnan(times) else int(times),
+            )
+        )
+    return DexState(
+        dex,
+        _needed(response["marginSummary"]["accountValue"]),
+        number(response.get("crossMaintenanceMarginUsed")),
+        tuple(positions),
+        instant_of(response["time"]),
+    )
+
+
+def read_spot_state(response: Mapping[str, Any]) -> SpotState:
+    """Read a ``spotClearinghouseState``; errors as above."""
+    totals, names = {}, {}
+    for row in response["balances"]:
+        token = USDC if row["coin"] == "USDC" else int(row["token"])
+        total = number(row.get("total"))
+        totals[token], names[token] = _needed(row["total"]) if token == USDC else total, str(row["coin"])
+    pairs = response.get("tokenToAvailableAfterMaintenance")
+    available = {int(token): number(amount) for token, amount in pairs} if isinstance(pairs, list) else {}
+    return SpotState(totals, names, available)
+
+
+def read_sample(response: Sequence[Any]) -> Sample | None:
+    """The newest account value of the day in a ``portfolio``; None without one. Errors as above."""
+    rows = dict((str(name), period) for name, period in response)["day"]["accountValueHistory"]
+    return Sample(instant_of(rows[-1][0]), _needed(rows[-1][1])) if rows else None
+
+
+def check_mode(mode: str) -> None:
+    """Refuse an account mode whose equity is not known to be read correctly.
+
+    Raises
+    ------
+    LiveError
+        For portfolio margin, and for a mode that is new.
+    """
+    if mode not in (UNIFIED, *STANDARD):
+        name = "portfolio margin (portfolioMargin)" if mode == "portfolioMargin" else repr(mode)
+        raise LiveError(
+            f"The account is in the mode {name}, whose equity hlbt cannot read: other tokens are collateral there, and "
+            "USDC may be borrowed. Switch the account to the unified or the standard mode at the exchange, and run "
+            "the command again."
+        )
+
+
+def standard_state(main: DexState, others: Sequence[tuple[DexState, int]], spot: SpotState | None) -> AccountState:
+    """The account on the main dex; what lies on other dexes is no collateral of it.
+
+    Parameters
+    ----------
+    main : DexState
+    others : sequence of (DexState, int)
+        Dexes on which the account has something, and their collateral token.
+    spot : SpotState or None
+        Read where the main dex is empty.
+    """
+    left = [
+        f"{state.value_usd:,.2f} {_token(token, {})} on the perp dex {state.dex} are not counted in the equity"
+        for state, token in others
+        if state.value_usd
+    ]
+    idle = 0.0 if spot is None else spot.totals.get(USDC, 0.0)
+    doubt = ""
+    if idle > 0.0:
+        doubt = (
+            f"the perp account has {main.value_usd:,.2f} USD, and {idle:,.2f} USDC lie in the spot account, which are "
+            "no collateral in the standard mode. Move USDC from spot to perp, or switch to the unified mode"
+        )
+    return _state(main.value_usd, main, others, left, doubt)
+
+
+def unified_state(
+    main: DexState, others: Sequence[tuple[DexState, int]], spot: SpotState, sample: Callable[[], Sample | None]
+) -> AccountState:
+    """The account whose USDC is shared by all dexes of that collateral.
+
+    Parameters
+    ----------
+    main : DexState
+    others : sequence of (DexState, int)
+        Dexes on which the account has something, and their collateral token.
+    spot : SpotState
+        Its USDC total is the equity.
+    sample : callable
+        Reads the exchange's own figure; called where nothing else tells the two readings of the total apart.
+    """
+    total = spot.totals.get(USDC, 0.0)
+    left = [
+        f"{amount:,.8g} {_token(token, spot.names)} are not counted in the equity, which is USDC"
+        for token, amount in spot.totals.items()
+        if token != USDC and amount != 0.0
+    ]
+    sharing = [main, *(state for state, token in others if token == USDC)]
+    doubt = _doubt(total, sharing, spot, sample)
+    return _state(total, main, others, left, doubt)
+
+
+def _state(
+    equity: float, main: DexState, others: Sequence[tuple[DexState, int]], left: list[str], doubt: str
+) -> AccountState:
+    foreign = [position for state, _ in others for position in state.positions]
+    held = [
+        f"{position.coin}: {position.units:+g}, {position.value_usd:+,.2f} USD, on another perp dex: it counts in the "
+        "gross and is never traded"
+        for position in foreign
+    ]
+    return AccountState(
+        equity,
+        {position.coin: position.units for position in main.positions},
+        main.time,
+        {position.coin: position.price for position in main.positions},
+        {position.coin: position.value_usd for position in foreign},
+        (*held, *left),
+        doubt,
+        {position.coin: position.leverage for position in main.positions if position.leverage},
+    )
+
+
+def _token(token: int, names: Mapping[int, str]) -> str:
+    return "USDC" if token == USDC else names.get(token, f"of token {token}")
+
+
+def _doubt(total: float, sharing: Sequence[DexState], spot: SpotState, sample: Callable[[], Sample | None]) -> str:
+    """Why it is not certain that the total of a unified account holds the profit; ``""`` where it is, or no matter."""
+    positions = [position for state in sharing for position in state.positions]
+    profit = math.fsum(position.profit_usd for position in positions)
+    if abs(profit) <= MATTERS_FRAC * abs(total):
+        return ""
+    with_profit = total + profit
+    figures: tuple[float, ...] = ()
+    if not math.isnan(free := spot.available.get(USDC, math.nan)):
+        cross = free + math.fsum(state.maintenance_usd for state in sharing)
+        # It is not documented whether what isolated positions hold is still in it.
+        figures = cross, cross + math.fsum(position.margin_usd for position in positions)
+        within, source = min(MATTERS_FRAC * abs(total), abs(profit) / 4.0), "what is free after maintenance makes it"
+    elif (seen := sample()) is not None and abs(age := sharing[0].time - seen.time) <= OLDEST_SAMPLE:
+        gross = math.fsum(abs(position.value_usd) for position in positions)
+        # Other dollar tokens may be part of the exchange's figure.
+        dollars = [spot.totals[token] for token, name in spot.names.items() if token != USDC and name[:3] == "USD"]
+        figures = seen.value_usd, seen.value_usd - math.fsum(dollars)
+        quarters = max(abs(age), pd.Timedelta(minutes=1)) / pd.Timedelta(minutes=15)
+        within = gross * MOVE_FRAC * math.sqrt(quarters) + MATTERS_FRAC / 10.0 * abs(total)
+        source = f"the exchange's own figure of {show(seen.time)} (prices may have moved it by {within:,.2f}) is"
+    else:
+        within, source = 0.0, "the exchange gives no figure of its own of the last hour"
+    near, near_with = (min((abs(figure - at) for figure in figures), default=math.inf) for at in (total, with_profit))
+    if near <= within < near_with:
+        return ""
+    given = f"{source} {join_first(f'{figure:,.2f}' for figure in dict.fromkeys(figures))}".rstrip()
+    return (
+        f"the equity of the unified account is not certain: its USDC total is {total:,.2f}, with the unrealised profit "
+        f"of {profit:+,.2f} it would be {with_profit:,.2f}; {given}. The profit matters, being more than "
+        f"{MATTERS_FRAC:.0%} of the total. Run the command again after the exchange's next figure (every 15 minutes), "
+        "or use the standard mode; `hlbt live flatten` closes the book as it is"
+    )
