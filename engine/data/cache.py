@@ -15,19 +15,18 @@ moment, it leaves the cache as before or as after; leftover files are removed by
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
 from engine.data.cache_files import HOURLY, data_files, leftovers, sweep
 from engine.data.coin_table import CoinMeta, CoinRecord, Span
+from engine.data.hourly_file import HourlyFile, encode_month
 from engine.data.manifest import FOLDER as OBJECTS
 from engine.data.manifest import (
     MANIFEST,
@@ -45,18 +44,11 @@ from engine.data.manifest import (
 from engine.data.merge import Cube, coins_touched, months_touched
 from engine.data.merge_report import MergeReport, Tally
 from engine.data.schema import (
-    COIN,
-    SOURCE,
-    TIME,
-    Floats,
     Rows,
-    instant_of,
     month_key,
     read_rows,
-    stamps_to_hours,
 )
 from engine.errors import DataError
-from engine.panel import FIELDS
 
 #: The source name of made-up data. A cache is synthetic as a whole or not at all.
 SYNTHETIC = "synthetic"
@@ -69,47 +61,6 @@ Entry = TypeVar("Entry")
 
 class CacheFileError(DataError):
     """A file of the manifest is missing, or does not match its digest."""
-
-
-class HourlyFile:
-    """The content of a file of the cache: what its rows are, and its fields on request.
-
-    Attributes
-    ----------
-    coins, codes, hours
-        As in :class:`engine.data.schema.Rows`.
-    """
-
-    def __init__(self, entry: FileEntry, content: bytes) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        self.entry = entry
-        reader = pa.BufferReader(content)
-        coded = [COIN]
-        if entry.mixed:
-            coded += [name for name in pq.read_schema(reader).names if name.endswith(SOURCE)]
-        self._file = pq.ParquetFile(reader, read_dictionary=coded)
-        table = self._read([TIME, COIN])
-        coin = table.column(COIN).chunk(0)
-        self.coins = tuple(coin.dictionary.to_pylist())
-        self.codes = coin.indices.to_numpy().astype(np.int64)
-        milliseconds = table.column(TIME).cast("int64").to_numpy()
-        self.hours = stamps_to_hours(np.asarray(milliseconds, dtype=np.int64))
-
-    def _read(self, columns: list[str]) -> Any:
-        return self._file.read(columns=columns).combine_chunks()
-
-    def read(self, names: Sequence[str]) -> dict[str, Floats]:
-        """Fields, each (rows,); in a file of several sources NaN where another one gave the value."""
-        table = self._read([*names, *(name + SOURCE for name in names if self.entry.mixed)])
-        values = {name: table.column(name).to_numpy().astype(np.float64, copy=False) for name in names}
-        for name in names:
-            if name + SOURCE in table.column_names:
-                column = table.column(name + SOURCE).chunk(0)
-                own = column.dictionary.to_pylist().index(self.entry.source)
-                values[name] = np.where(column.indices.fill_null(-1).to_numpy() == own, values[name], np.nan)
-        return values
 
 
 @dataclass(frozen=True)
@@ -410,7 +361,7 @@ class Store:
         for done, month in enumerate(changed):
             if progress:
                 progress(done, len(changed), month_key(month))
-            entry, content = _encode(cube, month, source)
+            entry, content = encode_month(cube, month, source)
             write_durable(self.path / entry.name, content)
             files[entry.key] = entry
         if changed:
@@ -497,43 +448,6 @@ class _Writing:
             )
             reason = error.strerror or error
             raise DataError(f"Writing to the cache {self.store.path} failed: {reason}. {state}") from error
-
-
-def _encode(cube: Cube, month: int, source: str) -> tuple[FileEntry, bytes]:
-    """A month as parquet bytes, the same for the same content, and its manifest entry."""
-    import pyarrow.parquet as pq
-
-    table = cube.table(month)
-    names = tuple(name for name in FIELDS if name in table.column_names)
-    buffer = io.BytesIO()
-    # Delta-coded times and byte-split floats: a third of the size of the defaults, and faster to read.
-    pq.write_table(
-        table,
-        buffer,
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=[COIN],
-        column_encoding={TIME: "DELTA_BINARY_PACKED", **dict.fromkeys(names, "BYTE_STREAM_SPLIT")},
-    )
-    content = buffer.getvalue()
-    return entry_of(f"{HOURLY}/{month_key(month)}-{source}", source, table, content), content
-
-
-def entry_of(stem: str, source: str, table: Any, content: bytes) -> FileEntry:
-    """The manifest entry of a file with this table and content, whose name begins with `stem`."""
-    digest = hashlib.sha256(content).hexdigest()
-    stamps = table.column(TIME).cast("int64").to_numpy()
-    return FileEntry(
-        name=f"{stem}.{digest[:12]}.parquet",
-        source=source,
-        rows=table.num_rows,
-        first=instant_of(int(stamps.min()) // 3_600_000),
-        last=instant_of(int(stamps.max()) // 3_600_000),
-        coins=len(table.column(COIN).unique()),
-        fields=tuple(name for name in FIELDS if name in table.column_names),
-        sha256=digest,
-        bytes=len(content),
-    )
 
 
 def _with_metas(

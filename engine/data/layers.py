@@ -7,7 +7,8 @@ from itertools import groupby
 
 import numpy as np
 
-from engine.data.cache import HourlyFile, Store
+from engine.data.cache import Store
+from engine.data.hourly_file import HourlyFile
 from engine.data.manifest import Manifest
 from engine.data.merge import rank
 from engine.data.schema import Flags, Floats, hour_number

@@ -233,11 +233,11 @@ def read_manifest(folder: Path) -> Manifest | None:
             f"{path} has schema version {schema}, and this hlbt reads up to {SCHEMA}. Upgrade hlbt, or point "
             "HLBT_DATA_CACHE at another folder."
         )
+    if schema < 2:
+        raise DataError(f"{path} has schema version {schema}, of an older hlbt. {REBUILD}")
     try:
         if body.pop("sha256") != _digest(body):
             raise DataError(_damaged(path))
-        if schema < 2:
-            raise DataError(f"{path} has schema version {schema}, of an older hlbt. {REBUILD}")
         states = body["files"].values()
         files = [FileEntry.from_json(state) for state in (_by_source(states) if schema == 2 else states)]
         coins = {name: CoinRecord.from_json(name, record) for name, record in body["coins"].items()}

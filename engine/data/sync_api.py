@@ -240,7 +240,7 @@ def sync_api(
     names = [meta.name for meta in wanted]
     missing = MissingHours(store, names, (CANDLES, FUNDING), first, last, hour_number(now), ask_again, replace)
     sync = _Sync(client, _Batch(store, missing, replace), batch_requests, _tasks(missing, wanted), progress)
-    sync.faults += client.unreadable
+    sync.skipped += [SkippedItem("A coin", f"cannot be read: {text}") for text in client.unreadable]
     sync.run()
     return sync.report(wanted, first, last, [*_notes(first, _first_candle(now)), *store.notes()])
 

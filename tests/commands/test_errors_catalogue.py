@@ -106,7 +106,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("data status --set data.cache=taken", "The data cache taken is a file and no folder", *FILL),
     ("data status --set data.cache=torn-cache", "torn-cache/manifest.json is damaged", "hlbt data rebuild"),
     ("data status --set data.cache=newer-cache", "schema version 999", "Upgrade hlbt"),
-    ("data status --set data.cache=older-cache", "schema version 0, of an older hlbt", "delete the folder older-cache"),
+    ("data status --set data.cache=older-cache", "schema version 0, of an older hlbt", "hlbt data rebuild"),
     ("data status --set data.cache=holed-cache", *HOLE, "hlbt data rebuild"),
     (
         "data status --out taken/page.html",
@@ -118,6 +118,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("data status --out other.html", "other.html is there and is no data status page", "Name another file"),
     ("data verify --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
     ("data verify --set data.cache=torn-cache", "torn-cache/manifest.json is damaged", "Do not delete"),
+    (f"data rebuild {NEW}", "no file of a cache", "nothing to rebuild"),
     ("data verify --set data.cache=holed-cache", "The cache holed-cache is damaged", *HOLE, "hlbt data rebuild"),
     # --- data: files
     (f"data import freqtrade nowhere {NEW}", "nowhere is not a folder", "user_data/data/hyperliquid"),

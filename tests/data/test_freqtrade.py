@@ -313,3 +313,30 @@ def test_all_real_files_are_taken(real: Panel, freqtrade_folder: Path, real_cach
     np.testing.assert_array_equal(
         panel.values("mid")[:, 0], load_panel(real_cache, panel.index[0], coins=["BTC"]).values("mid")[:, 0]
     )
+
+
+@pytest.mark.parametrize("coins", [3, 12])
+def test_funding_that_begins_late_for_many_coins_lists_none_of_them_late(
+    coins: int, store: Store, tmp_path: Path, hlbt: Hlbt
+) -> None:
+    """Candles from October, funding of all but one coin from 12 days later; that one is listed when it says so."""
+    folder, late = tmp_path / "late", "2024-10-13 22:00"
+    folder.mkdir()
+    names = [f"C{number}" for number in range(coins)]
+    for name in [*names, "NEW"]:
+        candles(folder, name, [100.0] * 400)
+        funding(folder, name, [1e-5], ["2024-10-15 22:00" if name == "NEW" else late])
+    where = ("--set", f"data.cache={store.path}")
+    done = hlbt("data", "import", "freqtrade", folder, *where)
+    note = f"The funding of {coins} coins begins at 2024-10-13 22:00 UTC, though their prices begin before"
+    assert done.code == 0 and note in done.out
+    panel = load_panel(store.path)
+    listed = {coin.name: coin.listed for coin in panel.table}
+    assert {listed[name] for name in names} == {panel.index[0]}
+    assert listed["NEW"] == pd.Timestamp("2024-10-15T22:00Z")
+    assert panel.frame("tradable")[names].all(axis=None)
+    words = ("--oracle", "research.oracles.equal_weight:EqualWeight", "--no-report", "--out", tmp_path / "run", *where)
+    done = hlbt("backtest", *words, "--json")
+    assert done.code == 0 and any(note in text for text in done.json["notes"]), done.err
+    # A panel of that one coin has no such hole.
+    assert load_panel(store.path, coins=["NEW"]).notes == ()

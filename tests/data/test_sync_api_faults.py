@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,47 @@ def test_an_address_where_nothing_listens_is_an_error_with_a_cure(tmp_path: Path
             Store(tmp_path), start=None, end=None, coins=None, now=NOW, base_url=url, clock=clock, sleep=clock.sleep
         )
     assert clock.slept == [1.0, 2.0, 4.0, 8.0]
+
+
+@pytest.fixture
+def trickle() -> Iterator[str]:
+    """An address that answers every request with a byte each 50 ms, for ever."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b" ")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    ended.set()
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_a_server_that_sends_a_byte_now_and_then_does_not_hang_a_sync_or_an_account(
+    trickle: str, tmp_path: Path
+) -> None:
+    from engine.errors import LiveError
+    from engine.live.hyperliquid import HyperLiquidDEX
+
+    begin, clock = time.monotonic(), Clock()
+    options = {"base_url": trickle, "timeout_seconds": 0.1, "clock": clock, "sleep": clock.sleep}
+    with pytest.raises(DataError, match=r"no whole answer within 0.3 s \(5 attempts\)"):
+        sync_api(Store(tmp_path), start=None, end=None, coins=None, now=NOW, **options)  # type: ignore[arg-type]
+    account = HyperLiquidDEX("mainnet", base_url=trickle, timeout_seconds=0.1, sleep=clock.sleep)
+    with pytest.raises(LiveError, match=r"no whole answer within 0.3 s"):
+        account.markets()
+    assert time.monotonic() - begin < 10
 
 
 def test_an_unknown_coin_and_an_empty_range_are_refused_before_anything_is_written(
