@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOG := .install.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint bench lock clean
+.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint bench calibrate lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -89,6 +89,9 @@ lint: setup-dev ## ruff and mypy
 
 bench: setup-dev ## measure the figures and print them as a table
 	$(BIN)/python tests/benchmarks/bench.py
+
+calibrate: setup-dev ## how often the verdict errs, on noise and on planted edges (an hour; resumes)
+	$(BIN)/python tests/benchmarks/calibrate.py
 
 COMPILE = uv pip compile --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-annotate --no-header --quiet
 lock: ## resolve the lock files again (needs uv on the PATH)

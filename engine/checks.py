@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Self
 
 from engine.errors import DataError, HlbtError
 
 Rule = Literal["at least", "at most"]
 Severity = Literal["error", "warning"]
 Outcome = Literal["passed", "failed", "warning", "not computed"]
+#: What is asked, by the group of a check: four questions of a verdict, then whether what was measured holds.
+QUESTIONS: Mapping[str, str] = {
+    "luck": "Is the best better than luck?",
+    "choice": "Does choosing by the past pay?",
+    "market": "Does it add to the market?",
+    "skill": "Could it be no skill at all?",
+    "fragile": "Does it survive small changes?",
+    "ruin": "Does the account survive?",
+    "data": "Do the data carry it?",
+    "broken": "Is it what was recorded?",
+}
+_SIGNS = {"at least": ">= ", "at most": "<= ", None: ""}
 
 
 @dataclass(frozen=True)
@@ -33,7 +45,7 @@ class Check:
     rule : {"at least", "at most"} or None
         What the value must be of the threshold.
     group : str
-        What a failure means, for checks that are summed up by group; else empty.
+        The question that it answers, a key of :data:`QUESTIONS`; else empty.
     cure : str
         What to do about a failure; empty where nothing is to be done.
     severity : {"error", "warning"}
@@ -62,6 +74,25 @@ class Check:
         return "passed" if self.passed else "warning" if self.severity == "warning" else "failed"
 
     @property
+    def value_text(self) -> str:
+        """The value as it is shown; empty without one."""
+        return "" if self.value is None else f"{self.value:,.4g}" if abs(self.value) < 1e9 else "endless"
+
+    @property
+    def required(self) -> str:
+        """Rule and threshold as they are shown: ``<= 0.05``; empty without one."""
+        return "" if self.threshold is None else f"{_SIGNS[self.rule]}{self.threshold:,.4g}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Under the keys of ``verdict.json`` and of specs, where the summary is ``says``."""
+        return {"says" if name == "summary" else name: getattr(self, name) for name in JSON_KEYS}
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of :meth:`to_json`."""
+        return cls(**{"summary" if name == "says" else name: value for name, value in values.items()})
+
+    @property
     def comparison(self) -> str:
         """``pbo 0.61 (at most 0.2)``; a value that rounds to its threshold is written in full."""
         if self.rule is None or self.threshold is None:
@@ -71,6 +102,10 @@ class Check:
         shown = f"{self.value:.4g}"
         shown = shown if float(shown) != self.threshold else repr(self.value)
         return f"{self.name} {shown} ({self.rule} {self.threshold:g})"
+
+
+#: What is kept of a check, in ``verdict.json`` and in specs.
+JSON_KEYS = ("name", "label", "value", "threshold", "rule", "passed", "summary", "group")
 
 
 class Measurement(NamedTuple):

@@ -373,11 +373,11 @@ class SparseWeights:
 
     def to_dense(self, decisions: int, coins: int) -> np.ndarray:
         """The (P, D, N) array."""
-        places = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr)) * coins + self.coins.astype(np.int64)
-        if (np.diff(places) <= 0).any():
+        cells = np.repeat(np.arange(len(self.indptr) - 1), np.diff(self.indptr)) * coins + self.coins.astype(np.int64)
+        if (np.diff(cells) <= 0).any():
             raise WeightsError(UNSORTED)
         dense = np.zeros((len(self.indptr) - 1) * coins)
-        dense[places] = self.weights
+        dense[cells] = self.weights
         return dense.reshape(-1, decisions, coins)
 
     def take(self, books: np.ndarray, decisions: int) -> SparseWeights:

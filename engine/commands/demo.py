@@ -82,7 +82,7 @@ def demo_command(
     command = "hlbt" if shutil.which("hlbt") else os.path.relpath(sys.argv[0])
     show_all(
         demo_table(made),
-        f"Sweep of {len(study)} sets of momentum: {'passed' if verdict.passed else 'not passed'}. {verdict.summary}\n",
+        f"Sweep of {len(study)} sets of momentum: {verdict.word}. {verdict.summary}\n",
         f"SYNTHETIC DATA: made-up prices with a small built-in effect; nothing here says anything about a market.\n\n"
         f"Open     {page}\n"
         f"         {made[0][2] / 'tearsheet.html'}\n"

@@ -77,6 +77,9 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
             try:
                 sync_data(strategy, replace(options, now=clock()))
                 needs_sync = False
+                if options.execute:
+                    with _session(strategy, replace(options, now=clock()), [], "Preparing ...") as session:
+                        session.prepare()
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
         _sleep_until(order_at)
@@ -153,6 +156,7 @@ def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: st
         session.notes += notes
         session.accept_positions, session.ignore_kill = options.accept_positions, options.ignore_kill
         session.accepts_equity = options.accept_equity
+        session.announce = lambda text: sys.stderr.write(f"hlbt: {text}\n")
         yield session
 
 

@@ -4,39 +4,37 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 #: Called with (done, total, description).
 Progress = Callable[[int, int, str], None]
 
 
-def _options() -> dict[str, Any]:
-    """Options of a bar: on standard error, removed when done; no output at all where that is not a terminal."""
+@contextmanager
+def _bar(*columns: Any, text: str = "", total: int | None = None, most: int = 200) -> Iterator[Progress]:
+    """A bar with `columns` on standard error, removed when done; no output at all where that is not a terminal.
+
+    Texts are cut to their last `most` characters.
+    """
+    from rich import progress as parts
     from rich.console import Console
 
     console = Console(stderr=True)
-    return {"console": console, "transient": True, "disable": not console.is_terminal}
+    shown = (parts.TextColumn("{task.description}"), parts.BarColumn(), *columns, parts.TimeRemainingColumn())
+    with parts.Progress(*shown, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text[-most:])
 
 
-@contextmanager
-def progress() -> Iterator[Progress]:
+def progress() -> AbstractContextManager[Progress]:
     """A progress bar on standard error: call it with (done, total, description)."""
-    from rich import progress as parts
+    from rich.progress import MofNCompleteColumn
 
-    with parts.Progress(
-        parts.TextColumn("{task.description}"),
-        parts.BarColumn(),
-        parts.MofNCompleteColumn(),
-        parts.TimeRemainingColumn(),
-        **_options(),
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+    return _bar(MofNCompleteColumn())
 
 
-@contextmanager
-def sweep_progress() -> Iterator[Progress]:
+def sweep_progress() -> AbstractContextManager[Progress]:
     """A progress bar on standard error with sets per second: call it with (done, total, description)."""
     from rich import progress as parts
 
@@ -44,16 +42,15 @@ def sweep_progress() -> Iterator[Progress]:
         def render(self, task: parts.Task) -> str:
             return f"{task.speed:,.0f} a second" if task.speed else ""
 
-    with parts.Progress(
-        parts.TextColumn("{task.description}"),
-        parts.BarColumn(),
-        parts.TextColumn("{task.completed:,.0f}/{task.total:,.0f}"),
-        Rate(),
-        parts.TimeRemainingColumn(),
-        **_options(),
-    ) as bar:
-        task = bar.add_task("planning the sets", total=1)
-        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text)
+    count = parts.TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
+    return _bar(count, Rate(), text="planning the sets", total=1)
+
+
+def byte_progress() -> AbstractContextManager[Progress]:
+    """A progress bar of bytes on standard error, with speed and time left: call it with (done, total, description)."""
+    from rich.progress import DownloadColumn, TransferSpeedColumn
+
+    return _bar(DownloadColumn(), TransferSpeedColumn(), most=44)
 
 
 @contextmanager
@@ -63,23 +60,6 @@ def waiting(message: str) -> Iterator[None]:
 
     with Console(stderr=True).status(message):
         yield
-
-
-@contextmanager
-def byte_progress() -> Iterator[Progress]:
-    """A progress bar of bytes on standard error, with speed and time left: call it with (done, total, description)."""
-    from rich import progress as parts
-
-    with parts.Progress(
-        parts.TextColumn("{task.description}"),
-        parts.BarColumn(),
-        parts.DownloadColumn(),
-        parts.TransferSpeedColumn(),
-        parts.TimeRemainingColumn(),
-        **_options(),
-    ) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total, text: bar.update(task, completed=done, total=total, description=text[-44:])
 
 
 def show_all(*parts: Any) -> None:

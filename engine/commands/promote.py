@@ -15,8 +15,6 @@ from engine.commands.validate import GatesOption
 from engine.errors import ConfigError, HlbtError
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from engine.panel import Panel
     from engine.promotion.candidate import Candidate
     from engine.promotion.gates import Examination
@@ -113,7 +111,11 @@ def _decide(
             return
         examination = examine(candidate, panel, promotion.file.gates, promotion.account_usd, step)
     if not as_json:
-        show_all(gates_table(examination, waived, candidate.name, panel.synthetic))
+        sweep = f"sweep {examination.sweep}" if examination.sweep else "no sweep"
+        title = f"{candidate.name}: {sweep}, {examination.trials:,} trials, {examination.account_usd:,.0f} USD"
+        title += "  [SYNTHETIC DATA]" if panel.synthetic else ""
+        columns, closed = ("check", "value", "required", "outcome", "result"), {"not computed": "FAILED"}
+        show_all(checks_table(examination.gates, title, columns, closed, [override.gate for override in waived]))
     content = _content(examination, waived, candidate, panel)
     try:
         created = datetime.now(UTC).isoformat(timespec="seconds")
@@ -170,16 +172,6 @@ def _notes(candidate: Candidate, panel: Panel) -> list[str]:
     if panel.synthetic:
         notes.append("SYNTHETIC DATA: nothing here says anything about a market, and the spec says so")
     return notes
-
-
-def gates_table(examination: Examination, waived: tuple[Override, ...], name: str, synthetic: bool) -> Table:
-    """The gates, a row each."""
-    label = "  [SYNTHETIC DATA]" if synthetic else ""
-    sweep = f"sweep {examination.sweep}" if examination.sweep else "no sweep"
-    title = f"{name}: {sweep}, {examination.trials:,} trials, {examination.account_usd:,.0f} USD{label}"
-    columns = ("check", "value", "required", "outcome", "result")
-    words = {"not computed": "FAILED"}  # a gate that cannot be computed is closed
-    return checks_table(examination.gates, title, columns, words, [override.gate for override in waived])
 
 
 def _panel(candidate: Candidate, config: Path | None, settings: list[str] | None) -> Panel:

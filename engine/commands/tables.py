@@ -45,11 +45,18 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
     if result.panel.synthetic:
         title += "  [SYNTHETIC DATA]"
     numbers = Table(title=title, title_justify="left", show_header=False)
+    # Figures count from the first decision that asks for something; where that is later, what the calendar gives, too.
+    calendar = []
+    if figures["days"] < figures["days_calendar"]:
+        first = "never" if result.first_decision is None else f"{result.first_decision:%Y-%m-%d}"
+        calendar.append(("First book, days counted", f"{first}, {figures['days']:,} of {figures['days_calendar']:,}"))
+        calendar.append(("Over all days: Sharpe", _ratio(figures["sharpe_calendar"])))
     rows = (
         ("End equity, USD", _usd(figures["equity_end_usd"])),
         ("Total return", _percent(figures["total_return"])),
         ("CAGR", _percent(figures["cagr"])),
         ("Sharpe (365 days)", _ratio(figures["sharpe"])),
+        *calendar,
         ("Max drawdown (hourly)", _percent(figures["max_drawdown"])),
         ("Turnover a decision", f"{figures['turnover_daily']:.1%} of equity"),
         ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {round(figures['net_mean'], 2) + 0.0:+.2f}"),
@@ -157,9 +164,16 @@ def checks_table(
         Other words for outcomes: ``{"not computed": "skipped"}``.
     overridden : collection of str
         Names of the checks that may fail.
+
+    Returns
+    -------
+    Table
+        Checks that answer a question stand under it.
     """
     from rich.table import Table
     from rich.text import Text
+
+    from engine.checks import QUESTIONS
 
     table = Table(title=Text(title) if title else None, title_justify="left")
     for heading in CHECK_COLUMNS:
@@ -172,19 +186,24 @@ def checks_table(
                 no_wrap=not folded,
                 overflow="fold" if folded else "ellipsis",
             )
+    group = ""
     styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim"}
     for check in checks:
         outcome, style = check.outcome, styles[check.outcome]
         word = {"failed": "FAILED", **(words or {})}.get(outcome, outcome)
         if check.name in overridden and not check.passed:
             word, style = "OVERRIDDEN", "yellow"
-        value = "" if check.value is None else f"{check.value:,.4g}" if abs(check.value) < 1e9 else "endless"
-        sign = {"at least": ">= ", "at most": "<= ", None: ""}[check.rule]
+        if check.group in QUESTIONS and check.group != group:
+            group = check.group
+            table.add_section()
+            under = "meaning" if "meaning" in columns else "result"
+            asked = {heading: QUESTIONS[group] if heading == under else "" for heading in columns}
+            table.add_row(*(asked[heading] for heading in CHECK_COLUMNS if heading in columns), style="bold")
         cells = {
             "check": Text(check.name),
             "meaning": Text(check.label),
-            "value": Text(value),
-            "required": Text("" if check.threshold is None else f"{sign}{check.threshold:,.4g}"),
+            "value": Text(check.value_text),
+            "required": Text(check.required),
             "outcome": Text(word, style=style),
             "result": Text(f"{check.summary}\n-> {check.cure}" if check.cure and not check.passed else check.summary),
         }
@@ -265,8 +284,11 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
     if study.record["synthetic"]:
         title += "  [SYNTHETIC DATA]"
     table = Table(title=title, title_justify="left")
-    best = study.table.assign(place=range(len(study))).sort_values(["sharpe", "place"], ascending=[False, True])
-    best_sets = [(study.params(int(row["place"])), row) for _, row in best.head(rows).iterrows()]
+    ranking = study.ranking()[:rows]
+    best_sets = [(study.params(int(row)), study.table.iloc[row]) for row in ranking]
+    # Where sets do not trade on the same days they are ranked by the days on which all do.
+    joint = [_ratio(value) for value in study.sharpe_joint[ranking]]
+    apart = joint != [_ratio(row["sharpe"]) for _, row in best_sets]
     for chosen, _ in best_sets:
         if "oracle" in chosen:
             chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]
@@ -277,11 +299,12 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
         width = None if words else max(len(str(value)) for value in values)
         heading = name.rpartition(".")[2]
         table.add_column(heading, justify="left" if words else "right", overflow="fold", min_width=width)
-    for name in ("Sharpe", "CAGR", "drawdown", "turnover"):
+    for name in (*(["joint days"] if apart else []), "Sharpe", "CAGR", "drawdown", "turnover"):
         table.add_column(name, justify="right", no_wrap=True)
-    for chosen, row in best_sets:
+    for (chosen, row), ratio in zip(best_sets, joint, strict=True):
         table.add_row(
             *map(str, chosen.values()),
+            *([ratio] if apart else []),
             _ratio(row["sharpe"]),
             _percent(row["cagr"]),
             _percent(row["max_drawdown"]),

@@ -14,12 +14,14 @@ from engine.commands.tables import checks_table
 from engine.errors import ConfigError
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import RenderableType
 
     from engine.panel import Panel
     from engine.sweeps.study import Study
     from engine.validation.verdict import Verdict
 
+#: Colours of the words of a verdict.
+WORD_STYLES = {"passed": "green", "refuted": "red", "luck cannot be excluded yet": "yellow", "fragile": "magenta"}
 #: Exit code of ``--strict`` for a verdict that does not pass; 1 is an error, a verdict is none.
 NOT_PASSED = 2
 
@@ -36,6 +38,15 @@ def validate_command(
     ] = False,
     top: TopOption = 3,
     gates: GatesOption = None,
+    search_nulls: Annotated[
+        int,
+        typer.Option(
+            "--search-nulls",
+            min=0,
+            metavar="N",
+            help="Run the sweep again N times over exchanged coins; 200 are usual.",
+        ),
+    ] = 0,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -54,7 +65,7 @@ def validate_command(
     folder = folder_of(sweep)
     study = load_study(folder)
     panel = panel_of(study, config, settings)
-    verdict = judge(study, panel, folder.parent, top, thresholds)
+    verdict = judge(study, panel, folder.parent, top, thresholds, search_nulls)
     if as_json:
         print_json({"verdict": str(folder / VERDICT), **verdict.to_dict()})
     else:
@@ -64,11 +75,16 @@ def validate_command(
 
 
 def judge(
-    study: Study, panel: Panel, reports: Path, top: int, thresholds: Mapping[str, float] | None = None
+    study: Study,
+    panel: Panel,
+    reports: Path,
+    top: int,
+    thresholds: Mapping[str, float] | None = None,
+    search_nulls: int = 0,
 ) -> Verdict:
     """:func:`judged`, with a progress bar."""
     with progress() as step:
-        return judged(study, panel, reports, top, step, thresholds=thresholds)
+        return judged(study, panel, reports, top, step, thresholds=thresholds, search_nulls=search_nulls)
 
 
 def judged(
@@ -79,6 +95,7 @@ def judged(
     step: Progress = lambda _done, _total, _what: None,
     make: Callable[[Path], object] | None = None,
     thresholds: Mapping[str, float] | None = None,
+    search_nulls: int = 0,
 ) -> Verdict:
     """Verdict of a sweep by all trials below `reports`, tearsheets of its best sets, and its page.
 
@@ -90,7 +107,7 @@ def judged(
 
     assert study.folder is not None
     trials = count_trials(reports, families_of(study.record))
-    verdict = validate(study, panel, trials if trials.total else None, thresholds, progress=step)
+    verdict = validate(study, panel, trials if trials.total else None, thresholds, 0, step, search_nulls)
     verdict.save(study.folder)
     tearsheets = _tearsheets(study, panel, top, step, make)
     write_sweep_page(study, verdict.to_dict(), tearsheets, step)
@@ -101,15 +118,13 @@ def _tearsheets(
     study: Study, panel: Panel, top: int, step: Progress, make: Callable[[Path], object] | None
 ) -> dict[int, str]:
     """Run folders with tearsheets of the best sets, ``top/<run>`` in the sweep's folder; their links by row."""
-    import numpy as np
-
     from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import run_name, run_oracle, save_run
     from engine.sweeps.results import TOP
 
     assert study.folder is not None
     sharpe = study.table["sharpe"].to_numpy()
-    ranked = [int(row) for row in np.argsort(-sharpe, kind="stable") if sharpe[row] == sharpe[row]]
+    ranked = [int(row) for row in study.ranking() if sharpe[row] == sharpe[row]]
     links: dict[int, str] = {}
     for number, row in enumerate(ranked[:top]):
         step(number, top, "tearsheets of the best sets")
@@ -144,21 +159,19 @@ def panel_of(study: Study, config: Path | None, settings: list[str] | None) -> P
     return load_panel(cache_alone(config, settings, refusal) or own.data.cache, own.start, own.end, own.data.coins)
 
 
-def verdict_parts(study: Study, verdict: Verdict) -> list[Table | str]:
-    """What is shown of a verdict."""
+def verdict_parts(study: Study, verdict: Verdict) -> list[RenderableType]:
+    """What is shown of a verdict: its word, the questions with their answers, what it could have seen."""
+    from rich.text import Text
+
     from engine.sweeps.study import PAGE
 
     assert study.folder is not None
+    word = verdict.word
+    title = f"Verdict on {verdict.study}{'  [SYNTHETIC DATA]' if study.record['synthetic'] else ''}"
     return [
-        verdict_table(verdict, bool(study.record["synthetic"])),
+        Text.assemble((word.upper(), f"bold {WORD_STYLES[word]}"), f": {verdict.summary}"),
+        checks_table(verdict.checks, title, ("meaning", "value", "required", "outcome")),
+        *verdict.remarks,
         *(f"NOTE: {note}" for note in verdict.details["notes"]),
-        f"{'PASSED' if verdict.passed else 'NOT PASSED'}. {verdict.summary}",
         f"Page: {study.folder / PAGE}",
     ]
-
-
-def verdict_table(verdict: Verdict, synthetic: bool) -> Table:
-    """The checks, a row each."""
-    label = "  [SYNTHETIC DATA]" if synthetic else ""
-    columns = ("meaning", "value", "required", "outcome")
-    return checks_table(verdict.checks, f"Verdict on {verdict.study}{label}", columns)

@@ -26,25 +26,12 @@ from engine.data.api_client import install_429_hook, sdk_request
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
-from engine.live.hyperliquid_account import (
-    UNIFIED,
-    Sample,
-    SpotState,
-    check_mode,
-    check_role,
-    expiring_agent,
-    instant_of,
-    read_dex_state,
-    read_sample,
-    read_spot_state,
-    resting_orders,
-    standard_state,
-    unified_state,
-)
+from engine.live.hyperliquid_account import AccountReader, check_role, expiring_agent, instant_of, resting_orders
 from engine.live.hyperliquid_format import (
-    number,
+    best_quotes,
     observed,
     parse_results,
+    read_contexts,
     read_fill,
     read_market,
     read_status,
@@ -102,9 +89,7 @@ class HyperLiquidDEX(PredecessorDEX):
         self._api: Any = None
         self._sdk: Any = None
         self._meta: dict[str, Any] | None = None
-        self._mode: str | None = None
-        self._dexes: Sequence[str] = ()
-        self._tokens: dict[str, int] = {}
+        self._account: AccountReader | None = None
         self._clock_lock = threading.Lock()
         self._clock_bounds = (-math.inf, math.inf)
         self._round_trip_seconds = 0.2
@@ -191,45 +176,15 @@ class HyperLiquidDEX(PredecessorDEX):
         UnreachableError
             When the exchange does not answer for one of the dexes.
         """
-        user = self.address
-        if self._mode is None:
-            _, mode, self._dexes = self._together(self._check_key, self._read_mode, self._read_dexes)
-            check_mode(mode)
-            self._mode = mode
-        names = ("", *self._dexes)
-        queries = [{"type": "clearinghouseState", "user": user, **({"dex": name} if name else {})} for name in names]
-        reads: list[Callable[[], Any]] = [partial(self._info, query, dict) for query in queries]
-        unified = self._mode == UNIFIED
-        *responses, spot = self._together(*reads, self._read_spot if unified else lambda: None)
-        with self._reading("clearinghouseState"):
-            main, *others = map(read_dex_state, names, responses)
-        # Most have nothing on most dexes: their collateral need not be known.
-        others = [state for state in others if state.positions or state.value_usd]
-        pairs = list(zip(others, self._together(*(partial(self._token, state.dex) for state in others)), strict=True))
-        if unified:
-            return unified_state(main, pairs, spot, self._read_sample)
-        empty = main.value_usd <= 0.0 and not main.positions
-        return standard_state(main, pairs, self._read_spot() if empty else None)
-
-    def _read_mode(self) -> str:
-        mode = self._info({"type": "userAbstraction", "user": self.address}, (str, type(None)))
-        return "default" if mode is None else str(mode)
-
-    def _read_dexes(self) -> list[str]:
-        """Names of the perp dexes beside the main one, which is null."""
-        return self._read("perpDexs", list, lambda dexes: [str(dex["name"]) for dex in dexes if dex is not None])
-
-    def _read_spot(self) -> SpotState:
-        return self._read("spotClearinghouseState", dict, read_spot_state, user=self.address)
-
-    def _read_sample(self) -> Sample | None:
-        return self._read("portfolio", list, read_sample, user=self.address)
-
-    def _token(self, dex: str) -> int:
-        """Index of the collateral token of a dex, which never changes."""
-        if dex not in self._tokens:
-            self._tokens[dex] = self._read("meta", dict, lambda meta: int(meta["collateralToken"]), dex=dex)
-        return self._tokens[dex]
+        if self._account is None:
+            reader = AccountReader(self.address, self._read, self._together)
+            self._together(self._check_key, reader.start)
+            self._account = reader
+        state = self._account.state()
+        if state.doubt:  # figures that were read one after the other, while prices moved, or from a node that lags
+            self._sleep(PATIENCE.after_failure[0])
+            state = self._account.state()
+        return state
 
     def markets(self) -> Mapping[str, Market]:
         """Coins that are listed and have a mid; one whose figures cannot be read is left out, whatever the others."""
@@ -245,10 +200,7 @@ class HyperLiquidDEX(PredecessorDEX):
 
     def quoted(self, market: Market) -> Market:
         """`market` with the best level of each side of its book."""
-        book = self._info({"type": "l2Book", "coin": market.coin}, dict)
-        with self._reading("l2Book"):
-            bids, asks = book["levels"]
-            bid, ask = (float(side[0]["px"]) if side else None for side in (bids, asks))
+        bid, ask = self._read("l2Book", dict, best_quotes, coin=market.coin)
         return replace(market, bid=bid, ask=ask) if bid and ask else replace(market, bid=None, ask=None)
 
     def live_row(self) -> Mapping[str, Mapping[str, float]]:
@@ -286,21 +238,10 @@ class HyperLiquidDEX(PredecessorDEX):
 
     def _contexts(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
         """Coin table and state of the markets, and the SDK's own table brought up to date."""
-        response = self._info({"type": "metaAndAssetCtxs"}, list)
-        with self._reading("metaAndAssetCtxs"):
-            meta, contexts = response
-            pairs = list(zip(meta["universe"], contexts, strict=True))
-            named = [pair for pair in pairs if isinstance(pair[0], dict) and isinstance(pair[0].get("name"), str)]
-            # One coin may lack anything; when all do, the form of the response is another.
-            if not any(isinstance(context, dict) and number(context.get("oraclePx")) > 0.0 for _, context in named):
-                raise ValueError("no coin has a name and an oraclePx")
-        # The index of a coin is its asset id, and the SDK reads the lots of all: entries that lack either stay.
-        entries = [entry if isinstance(entry, dict) else {} for entry, _ in pairs]
-        universe = [{"name": f"?{at}", "szDecimals": 0, **entry} for at, entry in enumerate(entries)]
-        self._meta = {**meta, "universe": universe}
+        self._meta, pairs = self._read("metaAndAssetCtxs", list, read_contexts)
         if self._sdk is not None:
             self._sdk.info.set_perp_meta(self._meta, 0)
-        return [(entry, context if isinstance(context, dict) else {}) for entry, context in named]
+        return pairs
 
     # Actions ----------------------------------------------------------------------------------------------------------
 
@@ -457,7 +398,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 "then run the command again: it continues where it stopped."
             ) from fault
 
-    def _read(self, kind: str, wanted: type, parse: Callable[[Any], _T], **query: str) -> _T:
+    def _read(self, kind: str, wanted: type | tuple[type, ...], parse: Callable[[Any], _T], **query: str) -> _T:
         """The response to a query, parsed."""
         response = self._info({"type": kind, **query}, wanted)
         with self._reading(kind):

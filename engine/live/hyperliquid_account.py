@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import pandas as pd
@@ -22,8 +23,8 @@ from engine.live.orders import AccountState
 
 #: Index of USDC, the collateral of the main dex and the currency of equity.
 USDC: Final = 0
-#: Modes in which each dex has collateral of its own.
-STANDARD: Final = ("disabled", "default", "dexAbstraction")
+#: Modes in which each dex has collateral of its own; the last is that of an account that never chose one.
+STANDARD: Final = ("disabled", "default", "dexAbstraction", "None")
 UNIFIED: Final = "unifiedAccount"
 #: Unrealised profit up to this fraction of a unified total is no matter: equity is wrong by no more.
 MATTERS_FRAC: Final = 0.01
@@ -163,21 +164,70 @@ def read_sample(response: Sequence[Any]) -> Sample | None:
     return Sample(instant_of(rows[-1][0]), _needed(rows[-1][1])) if rows else None
 
 
-def check_mode(mode: str) -> None:
-    """Refuse an account mode whose equity is not known to be read correctly.
+class AccountReader:
+    """Reads one account: its mode and the perp dexes once, all of them side by side each time.
 
-    Raises
-    ------
-    LiveError
-        For portfolio margin, and for a mode that is new.
+    Parameters
+    ----------
+    user : str
+        Address of the account.
+    read : callable
+        Sends a query of a type, and gives what a function makes of the response, of a class.
+    together : callable
+        Results of several reads that are sent side by side, in their order.
     """
-    if mode not in (UNIFIED, *STANDARD):
-        name = "portfolio margin (portfolioMargin)" if mode == "portfolioMargin" else repr(mode)
-        raise LiveError(
-            f"The account is in the mode {name}, whose equity hlbt cannot read: other tokens are collateral there, and "
-            "USDC may be borrowed. Switch the account to the unified or the standard mode at the exchange, and run "
-            "the command again."
-        )
+
+    def __init__(self, user: str, read: Callable[..., Any], together: Callable[..., list[Any]]) -> None:
+        self._read, self._user_read, self._together = read, partial(read, user=user), together
+        self._mode, self._dexes = "", list[str]()
+        self._tokens: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Read mode and dexes.
+
+        Raises
+        ------
+        LiveError
+            For portfolio margin, and for a mode that is new: equity is not known to be read correctly there.
+        """
+        # The main dex is null.
+        names = partial(self._read, "perpDexs", list, lambda dexes: [str(dex["name"]) for dex in dexes if dex])
+        mode, self._dexes = self._together(partial(self._user_read, "userAbstraction", (str, type(None)), str), names)
+        if mode not in (UNIFIED, *STANDARD):
+            name = "portfolio margin (portfolioMargin)" if mode == "portfolioMargin" else repr(mode)
+            raise LiveError(
+                f"The account is in the mode {name}, whose equity hlbt cannot read: other tokens are collateral there, "
+                "and USDC may be borrowed. Switch the account to the unified or the standard mode at the exchange, and "
+                "run the command again."
+            )
+        self._mode = mode
+
+    def state(self) -> AccountState:
+        """The account now."""
+        reads = [self._dex_read(name) for name in ("", *self._dexes)]
+        unified = self._mode == UNIFIED
+        main, *others, spot = self._together(*reads, self._spot if unified else lambda: None)
+        # Most have nothing on most dexes: their collateral need not be known.
+        others = [state for state in others if state.positions or state.value_usd]
+        pairs = list(zip(others, self._together(*(partial(self._token, state.dex) for state in others)), strict=True))
+        if unified:
+            return unified_state(main, pairs, spot, partial(self._user_read, "portfolio", list, read_sample))
+        empty = main.value_usd <= 0.0 and not main.positions
+        return standard_state(main, pairs, self._spot() if empty else None)
+
+    def _dex_read(self, dex: str) -> Callable[[], DexState]:
+        query = {"dex": dex} if dex else {}
+        return partial(self._user_read, "clearinghouseState", dict, partial(read_dex_state, dex), **query)
+
+    def _spot(self) -> SpotState:
+        spot: SpotState = self._user_read("spotClearinghouseState", dict, read_spot_state)
+        return spot
+
+    def _token(self, dex: str) -> int:
+        """Index of the collateral token of a dex, which never changes."""
+        if dex not in self._tokens:
+            self._tokens[dex] = self._read("meta", dict, lambda meta: int(meta["collateralToken"]), dex=dex)
+        return self._tokens[dex]
 
 
 def standard_state(main: DexState, others: Sequence[tuple[DexState, int]], spot: SpotState | None) -> AccountState:
@@ -270,18 +320,19 @@ def _doubt(total: float, sharing: Sequence[DexState], spot: SpotState, sample: C
         # It is not documented whether what isolated positions hold is still in it.
         figures = cross, cross + math.fsum(position.margin_usd for position in positions)
         within, source = min(MATTERS_FRAC * abs(total), abs(profit) / 4.0), "what is free after maintenance makes it"
+        apart = within / 4.0
     elif (seen := sample()) is not None and abs(age := sharing[0].time - seen.time) <= OLDEST_SAMPLE:
         gross = math.fsum(abs(position.value_usd) for position in positions)
         # Other dollar tokens may be part of the exchange's figure.
         dollars = [spot.totals[token] for token, name in spot.names.items() if token != USDC and name[:3] == "USD"]
         figures = seen.value_usd, seen.value_usd - math.fsum(dollars)
-        quarters = max(abs(age), pd.Timedelta(minutes=1)) / pd.Timedelta(minutes=15)
-        within = gross * MOVE_FRAC * math.sqrt(quarters) + MATTERS_FRAC / 10.0 * abs(total)
+        quarters = max(abs(age), pd.Timedelta(minutes=5)) / pd.Timedelta(minutes=15)
+        within = apart = gross * MOVE_FRAC * math.sqrt(quarters) + MATTERS_FRAC / 10.0 * abs(total)
         source = f"the exchange's own figure of {show(seen.time)} (prices may have moved it by {within:,.2f}) is"
     else:
-        within, source = 0.0, "the exchange gives no figure of its own of the last hour"
+        within, apart, source = 0.0, 0.0, "the exchange gives no figure of its own of the last hour"
     near, near_with = (min((abs(figure - at) for figure in figures), default=math.inf) for at in (total, with_profit))
-    if near <= within < near_with:
+    if near <= within and near_with > max(4.0 * near, apart):
         return ""
     given = f"{source} {join_first(f'{figure:,.2f}' for figure in dict.fromkeys(figures))}".rstrip()
     return (

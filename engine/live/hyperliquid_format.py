@@ -60,6 +60,32 @@ def read_market(entry: Mapping[str, Any], context: Mapping[str, Any]) -> Market 
     )
 
 
+def read_contexts(
+    response: Any,
+) -> tuple[dict[str, Any], list[tuple[dict[str, Any], dict[str, Any]]]]:
+    """The table of a ``metaAndAssetCtxs`` for the SDK, and entry and context of every coin that has a name.
+
+    One coin may lack anything; LookupError, TypeError or ValueError where none can be read.
+    """
+    meta, contexts = response
+    pairs = [
+        (entry if isinstance(entry, dict) else {}, context if isinstance(context, dict) else {})
+        for entry, context in zip(meta["universe"], contexts, strict=True)
+    ]
+    named = [(entry, context) for entry, context in pairs if isinstance(entry.get("name"), str)]
+    if not any(number(context.get("oraclePx")) > 0.0 for _, context in named):
+        raise ValueError("no coin has a name and an oraclePx")
+    # The index of a coin is its asset id, and the SDK reads the lots of all: entries that lack either stay.
+    universe = [{"name": f"?{at}", "szDecimals": 0, **entry} for at, (entry, _) in enumerate(pairs)]
+    return {**meta, "universe": universe}, named
+
+
+def best_quotes(book: Mapping[str, Any]) -> tuple[float | None, ...]:
+    """Best bid and ask of an ``l2Book``, USD; None for an empty side."""
+    bids, asks = book["levels"]
+    return tuple(float(side[0]["px"]) if side else None for side in (bids, asks))
+
+
 def observed(context: Mapping[str, Any]) -> dict[str, float]:
     """Panel fields from a market's context; NaN for what it lacks."""
     impact = context.get("impactPxs")

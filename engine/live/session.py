@@ -1,6 +1,7 @@
 """One live run: recover, plan, check the limits, trade, and note the fills.
 
-What happens between a kill and the next order is all here and in :mod:`engine.live.reconcile`:
+What happens between a kill and the next order begins here, in this order, with :mod:`engine.live.history` and
+:mod:`engine.live.reconcile`:
 
 1. The account is locked and its journal read again.
 2. Orders of unknown status are looked up, those of other strategies on the account too. Positions are read until they
@@ -18,7 +19,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, show
@@ -29,11 +29,12 @@ from engine.errors import (
     LiveError,
     PositionsError,
     UnreachableError,
-    join_first,
 )
 from engine.live.dex import DEX
 from engine.live.executor import OrderExecutor
+from engine.live.history import AccountHistory, differences
 from engine.live.journal import Journal
+from engine.live.leverage import duration_text, leverage_to_set, set_leverages
 from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
 from engine.live.planner import make_plan
@@ -46,7 +47,6 @@ from engine.live.state_folder import (
     adopt_journals,
     kill_switches,
     link_journal,
-    other_journals,
     single_instance,
 )
 from engine.live.targets import Strategy
@@ -77,6 +77,8 @@ class Session:
         The time. Default: the exchange's own.
     sleep, clock : callable
         Waiting, and seconds of a monotonic clock.
+    announce : callable
+        Called with a text before what takes long.
     accept_positions : bool
         Take positions that differ from the journal's for those of the account, after its owner traded; noted there.
     accepts_equity : bool
@@ -102,11 +104,11 @@ class Session:
     accept_positions: bool = False
     accepts_equity: bool = False
     ignore_kill: bool = False
+    announce: Callable[[str], object] = lambda _: None
 
     _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
     _cached: Panel | None = None  # before the row of live quotes
-    _explained_at: pd.Timestamp | None = None  # of the positions that the journals add up to
-    _others: list[Journal] = field(default_factory=list)  # of other strategies on the account
+    _history: AccountHistory = field(init=False)
 
     def __post_init__(self) -> None:
         self.notes = list(self.strategy.notes)
@@ -127,8 +129,8 @@ class Session:
         """What would be ordered now, and the limits that it breaks; nothing is sent."""
         reconciler = self._reconciler(self.journal)
         reconciler.set_state(self.dex.account())
-        self._read_others()
-        self._agree(reconciler)
+        self._history = AccountHistory(self.journal, self.dex.label)
+        self._history.agree(reconciler)
         state, markets = reconciler.state, self.dex.markets()
         at = state.time if self.now is None else self.now
         plan = self._plan(state, markets, at)
@@ -137,9 +139,12 @@ class Session:
             broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
         if state.doubt and not self.strategy.targets.closes_all:
             broken = [f"equity: {state.doubt}"]  # the limits were measured by it
-        if (text := _differences(reconciler.unexplained)) and not self.accept_positions:
+        if (text := differences(reconciler)) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
         self.notes += state.notes
+        wanted = self._leverage_to_set(plan, state, markets)
+        if wanted and self.dex.leverage_seconds(len(wanted)) > 0.0:
+            self.notes.append(duration_text(self.dex, len(wanted)))
         self._add_warnings()
         return plan, broken
 
@@ -160,15 +165,30 @@ class Session:
             When another process trades the account.
         """
         with self._locked():
+            self._history = AccountHistory(self.journal, self.dex.label)
             try:
-                self._read_others()
-                for journal in self._others:  # their orders may still be filled
+                for journal in self._history.others:  # their orders may still be filled
                     if journal.state.unresolved:
                         self._reconciler(journal).recover()
                 return self._trade()
             finally:
                 self._record_fills()
                 self._add_warnings()
+
+    def prepare(self) -> None:
+        """Set the leverage that a plan of now would need, before it is time to trade; no order is sent."""
+        with self._locked():
+            if not self.kill_text():
+                state, markets = self.dex.account(), self.dex.markets()
+                plan = self._plan(state, markets, state.time if self.now is None else self.now)
+                wanted = self._leverage_to_set(plan, state, markets)
+                set_leverages(self.dex, self.journal, state, wanted, self.announce)
+
+    def _leverage_to_set(
+        self, plan: Plan, state: AccountState, markets: Mapping[str, Market]
+    ) -> list[tuple[Market, int]]:
+        opened = [markets[order.coin] for order in plan.orders if order.grows]
+        return leverage_to_set(self.dex, self.journal, state, opened, self.strategy.leverage)
 
     def accept_equity(self) -> tuple[float, float]:
         """Journal the account's equity as intended, and trade nothing: limits on it count from here.
@@ -228,22 +248,26 @@ class Session:
             raise LimitError(f"Nothing was ordered: {stop}.")
         reconciler = self._reconciler(self.journal)
         reconciler.recover()
-        self._agree(reconciler)
+        self._history.agree(reconciler)
         state, markets = reconciler.state, self.dex.markets()
         at = state.time if self.now is None else self.now
         instant, plan = self._instant(at), None
-        self._judge_differences(reconciler, markets, instant)
+        try:
+            self._history.judge(reconciler, markets, self.strategy.targets.closes_all, self.accept_positions)
+        except PositionsError:
+            self._append_refusal(reconciler.exchange_time(), instant, None, [f"positions: {differences(reconciler)}"])
+            raise
         self._judge_equity(state, instant)
         if self.accepts_equity:
             self._accept_equity(state, at)
         goals = self.journal.state.unfinished(instant, self.strategy.key)
-        continued = goals is not None
-        if goals is None:
+        # With a quote that is back a new plan is made; it doubles nothing, for what was done is known.
+        continued = goals is not None and all(goal.sized or goal.coin not in markets for goal in goals)
+        if goals is None or not continued:
             plan = self._plan(state, markets, at)
             goals = plan.goals
         if broken := self._breaches(state, markets, at, goals, plan):
-            equity = state.equity_usd if state.equity_usd > 0.0 else None
-            self.journal.append("refused", at, instant=instant.isoformat(), equity_usd=equity, limits=broken)
+            self._append_refusal(at, instant, state.equity_usd if state.equity_usd > 0.0 else None, broken)
         refuse(broken, f"{self.dex.label} at {show(instant)}")
         if plan is not None:
             self._append_plan(plan, at)
@@ -252,9 +276,10 @@ class Session:
             self.strategy.key,
             instant,
             limits=self.strategy.limits,
-            leverage=int(np.ceil(2.0 * self.strategy.config.account.max_gross)),
+            leverage=self.strategy.leverage,
             guard=self.kill_text,
             closes_all=self.strategy.targets.closes_all,
+            announce=self.announce,
         )
         if continued:
             executor.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
@@ -279,25 +304,8 @@ class Session:
         if panel is None:
             self._check_names(weights, markets)
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
-        self._warn_of_others(plan)
+        self._history.warn_of_others(plan)
         return plan
-
-    def _warn_of_others(self, plan: Plan) -> None:
-        """Note which positions of a strategy that traded the account after this one did would get smaller."""
-        own = self.journal.state.positions_at
-        for journal in self._others:
-            at, plans = journal.state.positions_at, [entry for entry in journal.entries if entry["kind"] == "plan"]
-            if not plans or at is None or (own is not None and at <= own):
-                continue
-            theirs = plans[-1]["plan"]["weights"]
-            less = [
-                order.coin for order in plan.orders if order.coin in theirs and order.action not in ("open", "increase")
-            ]
-            if less:
-                self.notes.append(
-                    f"another strategy traded this account last, {journal.path} at {show(at)}: of its positions this "
-                    f"run closes or reduces {join_first(less)}. Two strategies need two sub-accounts"
-                )
 
     def _panel(self, instant: pd.Timestamp) -> Panel | None:
         """What the oracle sees at `instant`; None where it needs no market data, or there is no cache."""
@@ -317,13 +325,14 @@ class Session:
             raise unknown_coins(unknown, markets, self.dex.network)
 
     def _append_plan(self, plan: Plan, at: pd.Timestamp) -> None:
+        explained_at = self._history.explained_at
         self.journal.append(
             "plan",
             at,
             instant=plan.instant.isoformat(),
             key=self.strategy.key,
             equity_usd=plan.equity_usd,
-            explained_at=None if self._explained_at is None else self._explained_at.isoformat(),
+            explained_at=None if explained_at is None else explained_at.isoformat(),
             goals=[vars(goal) for goal in plan.goals],
             plan=plan.to_dict(),
         )
@@ -359,61 +368,10 @@ class Session:
     def _reconciler(self, journal: Journal) -> Reconciler:
         return Reconciler(self.dex, journal, self.policy, self.sleep, self.clock)
 
-    def _agree(self, reconciler: Reconciler) -> None:
-        """Wait for positions that the journals explain. A paper account needs none: it never lags, and it settles.
-
-        Before an account's first run none explains any; a journal in memory is not expected to. The journal whose
-        positions are the newest knows all: each run begins with positions that were explained.
-        """
-        if self.dex.network == "paper":
-            return
-        states = [journal.state for journal in (self.journal, *self._others)]
-        known = [(state.positions_at, -number) for number, state in enumerate(states) if state.positions_at is not None]
-        unknown = {sent.request.coin for state in states for sent in state.unresolved.values()}
-        if known:
-            self._explained_at, number = max(known)
-            reconciler.agree(states[-number].positions, unknown)
-        elif self.journal.path is not None:
-            units = reconciler.state.units
-            reconciler.unexplained = {coin: (0.0, units[coin]) for coin in sorted(units) if coin not in unknown}
-
-    def _judge_differences(self, reconciler: Reconciler, markets: Mapping[str, Market], instant: pd.Timestamp) -> None:
-        """Refuse positions that no journal explains, unless their owner accepts them, or all is closed anyway."""
-        differences, at = reconciler.unexplained, reconciler.exchange_time()
-        if not differences:
-            return
-        text, first = _differences(differences), self._explained_at is None
-        # What is traded no more was settled by the exchange, and cannot be ordered again.
-        settled = all(coin not in markets and account == 0.0 for coin, (_, account) in differences.items())
-        closes_all = self.strategy.targets.closes_all
-        if settled or self.accept_positions or (first and closes_all):
-            rows = [{"coin": coin, "journal": pair[0], "account": pair[1]} for coin, pair in differences.items()]
-            why = "no longer traded at the exchange" if settled else "accepted by the owner"
-            if first and closes_all:
-                why = "the first run on this account closes them"
-            self.journal.append(
-                "positions_accepted", at, positions=dict(reconciler.state.units), differences=rows, reason=why
-            )
-            self.notes.append(f"positions that the journal does not explain, {why}: {text}")
-            reconciler.unexplained = {}
-        elif closes_all:  # reduce-only orders double nothing
-            self.notes.append(f"positions differ from the journal; what the account shows is closed: {text}")
-        else:
-            self.journal.append(
-                "refused", at, instant=instant.isoformat(), equity_usd=None, limits=[f"positions: {text}"]
-            )
-            if first:
-                raise PositionsError(
-                    f"Nothing was ordered: {self.dex.label} has positions that no journal explains: {text}. This would "
-                    "be the first run on the account, and it closes what its weights do not name. If the account is "
-                    "meant for it, run once with --accept-positions; if a journal of it is elsewhere, name it with "
-                    "--journal."
-                )
-            raise PositionsError(
-                f"Nothing was ordered: {self.dex.label} does not hold what the journal {self.journal.path} adds up to: "
-                f"{text}. A node that lags behind shows old positions: run the command again in a minute. If you have "
-                "traded yourself, or a position was liquidated, check the account and run once with --accept-positions."
-            )
+    def _append_refusal(
+        self, at: pd.Timestamp, instant: pd.Timestamp, equity_usd: float | None, limits: list[str]
+    ) -> None:
+        self.journal.append("refused", at, instant=instant.isoformat(), equity_usd=equity_usd, limits=limits)
 
     def _judge_equity(self, state: AccountState, instant: pd.Timestamp) -> None:
         """Refuse to size a book by an equity that is not certain; all is closed whatever it is."""
@@ -423,20 +381,8 @@ class Session:
         if self.strategy.targets.closes_all:
             self.notes.append(state.doubt)
             return
-        refusal = {"instant": instant.isoformat(), "equity_usd": None, "limits": [f"equity: {state.doubt}"]}
-        self.journal.append("refused", state.time, **refusal)
+        self._append_refusal(state.time, instant, None, [f"equity: {state.doubt}"])
         raise LimitError(f"Nothing was ordered for {self.dex.label}: {state.doubt}.")
-
-    def _read_others(self) -> None:
-        """Read the journals of other strategies on this account."""
-        self._others, own = [], self.journal.path
-        if self.dex.network == "paper" or own is None:
-            return
-        for path in other_journals(own, self.dex.label):
-            try:
-                self._others.append(Journal(path))
-            except LiveError as error:  # damaged; only its own strategy depends on it
-                self.notes.append(str(error))
 
     def _record_fills(self) -> None:
         wanted = self.journal.state.without_fills
@@ -452,16 +398,11 @@ class Session:
             self.journal.append("fills", fills[-1].time, fills=rows)
 
     def _add_warnings(self) -> None:
+        self.notes += self._history.notes
         try:
             self.notes += self.dex.warnings()
         except UnreachableError as error:
             self.notes.append(f"not known whether the agent wallet expires: {error}")
-
-
-def _differences(unexplained: Mapping[str, tuple[float, float]]) -> str:
-    return join_first(
-        f"{coin}: journal {journal:g}, account {account:g}" for coin, (journal, account) in unexplained.items()
-    )
 
 
 def _incomplete(outcome: Outcome, account: str, journal: Journal) -> IncompleteError:

@@ -34,15 +34,19 @@ def state_folder() -> Path:
     Raises
     ------
     LiveError
-        When it is no absolute path: for a user without a home folder, or a relative ``HLBT_STATE``.
+        When it is no absolute path, for a user without a home folder or a relative ``HLBT_STATE``, or cannot be read.
     """
     import platformdirs
 
     named = os.environ.get(VARIABLE)
     folder = Path(named) if named else platformdirs.user_state_path("hlbt", appauthor=False)
-    if folder.is_absolute():
-        return folder
     what = f"{VARIABLE} is {named}, a relative path" if named else f"The user has no home folder ({folder})"
+    if folder.is_absolute():
+        try:
+            folder.exists()
+            return folder
+        except PermissionError:
+            what = f"The folder {folder} cannot be read"
     raise LiveError(
         f"{what}, so the lock and the journals of an account have no folder that every run shares. Set {VARIABLE} to "
         "the absolute path of one that lasts."
@@ -193,7 +197,7 @@ def find_journal(name: str, network: str, named: Path | None = None) -> Path:
             folders += sorted(state_folder().glob(f"{network}-*"))
         files = [f"{name}-{network}.jsonl", f"{name}-{network}-0x*.jsonl"]
         found = [path for folder in folders for file in files for path in folder.glob(file) if path.is_file()]
-        paths = sorted({path.resolve(): path for path in found}.values())
+        paths = sorted({path.name: path for path in found}.values())  # the account's own, where it has been moved
     if not paths:
         too = ", nor has the state folder" if len(folders) > 1 else ""
         raise LiveError(

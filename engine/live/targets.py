@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -188,6 +189,11 @@ class Strategy:
     def config(self) -> RunConfig:
         """Sizing, schedule and overlays."""
         return self.targets.config
+
+    @property
+    def leverage(self) -> int:
+        """Leverage of every coin, as far as it allows: twice the gross, rounded up."""
+        return math.ceil(2.0 * self.config.account.max_gross)
 
 
 def from_spec(path: Path, cache: str | None) -> Strategy:

@@ -27,7 +27,6 @@ from engine.sweeps.trials import TrialCount, count_trials, families_of
 from engine.validation.checks import CHECKS, COVERED, GATES, Details, checks_of
 from engine.validation.evidence import ValidationInputs, alpha, familywise, overfitting, trial_figures, walk_forwards
 from engine.validation.reruns import Rerun, attempt
-from engine.validation.verdict import check_to_json
 
 
 @dataclass(frozen=True)
@@ -224,6 +223,6 @@ def examine(
 def gates_to_json(gates: tuple[Check, ...]) -> list[dict[str, Any]]:
     """Gates under the keys of a spec; one that could not be computed has not passed."""
     return [
-        {key: value for key, value in {**check_to_json(gate), "passed": bool(gate.passed)}.items() if key != "group"}
+        {key: value for key, value in {**gate.to_json(), "passed": bool(gate.passed)}.items() if key != "group"}
         for gate in gates
     ]

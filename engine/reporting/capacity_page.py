@@ -36,7 +36,7 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
         coins=len(panel.coins),
         config=config,
         rows=table.to_dict("records"),
-        says=conclusions(table, limits(table)),
+        conclusions=conclusions(table, limits(table)),
         charts=_drawings(table),
         model=impact_model(panel, config),
         assumed=config.costs.impact == "venue" and not _published(panel),

@@ -190,7 +190,6 @@ def bars(
     ticks: Sequence[str],
     values: np.ndarray,
     errors: np.ndarray | None = None,
-    unit: str = "",
 ) -> Markup:
     """A bar per tick in the colours of gain and loss; `errors` are drawn both ways; NaN is left out."""
     figure, axes = _canvas()
@@ -214,7 +213,7 @@ def bars(
     shown = [position for position in range(len(ticks)) if (position + 1) % step == 0 or position == 0]
     axes.set_xticks(shown, [ticks[position] for position in shown])
     axes.tick_params(axis="x", length=0)
-    _numbers(axes, unit)
+    _numbers(axes)
     if not np.nan_to_num(values).any():
         axes.set_ylim(-1.0, 1.0)
     return _svg(figure, name, label)

@@ -61,6 +61,7 @@ def _sweep_row(file: Path) -> dict[str, Any]:
             "best": float(study.table["sharpe"].max()),
             "synthetic": bool(study.record["synthetic"]),
             "passed": verdict.get("passed"),
+            "word": str(verdict.get("word", "not passed")),
             "says": str(verdict.get("says", "")),
             "created": str(study.record["created"]),
         }

@@ -24,7 +24,7 @@ def write_live_page(status: dict[str, Any], name: str, network: str, path: Path)
     """
     page = render(
         "live.html",
-        found=status,
+        status=status,
         name=name,
         network=network,
         orders=status["orders"][::-1][:LISTED],

@@ -6,7 +6,7 @@ Amounts are shown from the account's point of view: costs are negative, so the r
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,11 +94,15 @@ def figure(record: Mapping[str, Any], name: str) -> float:
 
 
 def daily_returns(run: Run) -> pd.Series:
-    """Returns from decision instant to decision instant, by naive UTC date: :attr:`engine.Result.daily_returns`."""
+    """Returns from decision instant to decision instant, by naive UTC date: :attr:`engine.Result.daily_returns`.
+
+    The last ``days`` of them, which the figures are of; all in a run of before, whose figures were.
+    """
     daily = run.equity["equity_usd"]
     daily = daily[_instants(daily.index).hour == run.record["config"]["execution"]["hour_utc"]]
     returns = metrics.daily_returns(daily.to_numpy(dtype=np.float64))
-    return pd.Series(returns, index=_dates(daily.index)[1:], name="Strategy")
+    left_out = max(0, len(returns) - run.record["metrics"].get("days", len(returns)))
+    return pd.Series(returns, index=_dates(daily.index)[1:], name="Strategy")[left_out:]
 
 
 def benchmark_returns(run: Run) -> pd.Series | None:
@@ -157,6 +161,7 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
             days=record["span"]["hours"] / 24.0,
             liquidated=None if liquidated is None else show(pd.Timestamp(liquidated)),
             tiles=tiles(record),
+            counted=_counted(run),
             risk=[] if run.risk is None else [str(name) for name in run.risk],
             causes=causes,
             start=start,
@@ -187,6 +192,22 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
     )
 
 
+def _counted(run: Run) -> dict[str, Any] | None:
+    """From when and over how many days the figures are, and those over the calendar; None where both are the same."""
+    days, calendar = (run.record["metrics"].get(name) for name in ("days", "days" + metrics.CALENDAR))
+    if calendar is None or days == calendar:
+        return None
+    labels = {"CAGR": "cagr", "Sharpe": "sharpe", "volatility": "volatility"}
+    figures = {label: figure(run.record, name + metrics.CALENDAR) for label, name in labels.items()}
+    asking = run.weights.index[(run.weights.notna() & (run.weights != 0.0)).any(axis=1)]
+    return {
+        "days": days,
+        "calendar": calendar,
+        "first": show(asking[0]) if days else "",
+        "figures": [(name, ratio(value) if name == "Sharpe" else percent(value)) for name, value in figures.items()],
+    }
+
+
 def signed(record: Mapping[str, Any], name: str) -> float:
     """A flow of the whole run from the account's point of view, USD; never minus zero."""
     return SIGNS[name] * figure(record, name) + 0.0
@@ -194,32 +215,22 @@ def signed(record: Mapping[str, Any], name: str) -> float:
 
 def tiles(record: Mapping[str, Any]) -> list[Tile]:
     """The row of figures."""
-    start = figure(record, "equity_start_usd")
-    gross = figure(record, "price_pnl_usd") / start
-    texts = [
-        (
-            "total_return",
-            "net return",
-            percent(figure(record, "total_return")),
-            "end equity / start equity - 1, after all costs",
-        ),
-        ("gross_return", "gross return", percent(gross), "price profit / start equity, before all costs"),
-        ("cagr", "CAGR", percent(figure(record, "cagr")), "daily returns, a year of 365 days"),
-        ("sharpe", "Sharpe", ratio(figure(record, "sharpe")), "mean / standard deviation of daily returns * sqrt(365)"),
-        ("volatility", "volatility", percent(figure(record, "volatility")), "of daily returns, a year of 365 days"),
-        ("max_drawdown", "max drawdown", percent(figure(record, "max_drawdown")), "on hourly marks"),
-        (
-            "turnover_daily",
-            "turnover / decision",
-            percent(figure(record, "turnover_daily")),
-            "mean of traded notional / equity",
-        ),
-        ("equity_end_usd", "end equity", f"{usd(figure(record, 'equity_end_usd'))} USD", "after the last hour"),
-    ]
-    return [
-        Tile(name, label, text, gross if name == "gross_return" else figure(record, name), hint)
-        for name, label, text, hint in texts
-    ]
+    gross = figure(record, "price_pnl_usd") / figure(record, "equity_start_usd")
+    rows: tuple[tuple[str, str, Callable[[float], str], str], ...] = (
+        ("total_return", "net return", percent, "end equity / start equity - 1, after all costs"),
+        ("gross_return", "gross return", percent, "price profit / start equity, before all costs"),
+        ("cagr", "CAGR", percent, "daily returns, a year of 365 days"),
+        ("sharpe", "Sharpe", ratio, "mean / standard deviation of daily returns * sqrt(365)"),
+        ("volatility", "volatility", percent, "of daily returns, a year of 365 days"),
+        ("max_drawdown", "max drawdown", percent, "on hourly marks"),
+        ("turnover_daily", "turnover / decision", percent, "mean of traded notional / equity"),
+        ("equity_end_usd", "end equity", lambda value: f"{usd(value)} USD", "after the last hour"),
+    )
+    row = []
+    for name, label, write, hint in rows:
+        value = gross if name == "gross_return" else figure(record, name)
+        row.append(Tile(name, label, write(value), value, hint))
+    return row
 
 
 def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
@@ -244,7 +255,7 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
             percent=True,
         ),
         "turnover": charts.stems(
-            "turnover", "Turnover of each decision", turnovers, float(turnovers.mean()) if len(turnovers) else 0.0
+            "turnover", "Turnover of each decision", turnovers, figure(run.record, "turnover_daily")
         ),
         "drawdown": charts.lines(
             "drawdown",

@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from markupsafe import Markup
 
+from engine.checks import QUESTIONS, Check
 from engine.errors import DataError
 from engine.provenance import as_json
 from engine.reporting import sweep_charts
@@ -26,7 +27,6 @@ from engine.sweeps.study import ERROR, PAGE, Study
 LISTED_VALUES = 12
 #: Points of the scatter of in-sample against out-of-sample.
 POINTS = 2_000
-_RULES = {"at least": "\u2265", "at most": "\u2264"}
 
 
 def write_sweep_page(
@@ -69,7 +69,8 @@ def write_sweep_page(
         .render(
             record=study.record,
             verdict=verdict,
-            checks=[_check(check) for check in (verdict or {}).get("checks", [])],
+            questions=_questions((verdict or {}).get("checks", [])),
+            word=_word(verdict),
             notes=[*([problem] if problem else []), *map(str, details.get("notes") or [])],
             tiles=_tiles(study, winner, details, _winner_name(verdict)),
             swept=[(axis.name, _listed(axis.labels)) for axis in axes],
@@ -149,6 +150,7 @@ def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:
             name: details.get(name) or {"why": absent}
             for name in ("cost_stress", "delay_stress", "decision_hours", "start_dates")
         },
+        **{name: _part(details, name, ("null",), absent) for name in ("familywise", "null_books")},
         "plateau": _plateau(_part(details, "plateau", ("neighbours",), absent)),
     }
 
@@ -235,18 +237,41 @@ def _listed(labels: list[str]) -> str:
     return f"{', '.join(labels[:4])} ... {', '.join(labels[-2:])} ({len(labels):,} values)"
 
 
-def _check(check: Mapping[str, Any]) -> dict[str, Any]:
-    passed = check.get("passed")
-    state = "not computed" if passed is None else "passed" if passed else "failed"
-    value, threshold = _number(check.get("value")), _number(check.get("threshold"))
-    return {
-        "label": check.get("label") or check.get("name", ""),
-        "value": "n/a" if value is None else f"{value:,.4g}",
-        "wanted": "" if threshold is None else f"{_RULES.get(check.get('rule', ''), '')} {threshold:,.4g}",
-        "state": state,
-        "kind": state.partition(" ")[0],
-        "says": check.get("says", ""),
-    }
+def _questions(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The questions in their order, each with its answer and its checks."""
+    groups: dict[str, list[Check]] = {}
+    for values in checks:
+        numbers = {name: _number(values.get(name)) for name in ("value", "threshold")}
+        known = {name: values.get(name) or "" for name in ("name", "label", "says", "group")}
+        known["label"] = known["label"] or known["name"]
+        check = Check.from_json({**known, **numbers, "passed": values.get("passed"), "rule": values.get("rule")})
+        groups.setdefault(check.group, []).append(check)
+    return [
+        {
+            "title": QUESTIONS.get(group, ""),
+            "answer": _answer(group, made),
+            "state": _state(made),
+            "checks": [{"check": check, "state": _state([check])} for check in made],
+        }
+        for group, made in groups.items()
+    ]
+
+
+def _state(checks: Sequence[Check]) -> str:
+    """The state of checks together, a class of the page: ``failed`` before ``not``, ``not`` before ``passed``."""
+    if any(check.passed is False for check in checks):
+        return "failed"
+    return "passed" if all(check.passed for check in checks) else "not"
+
+
+def _answer(group: str, checks: Sequence[Check]) -> str:
+    words = {"skill": ("no", "it could")}.get(group, ("yes", "not shown"))
+    return {"passed": words[0], "failed": words[1], "not": "not computed"}[_state(checks)]
+
+
+def _word(verdict: Mapping[str, Any] | None) -> str:
+    """The word of a verdict; one of before the words has none but this."""
+    return str((verdict or {}).get("word") or ("passed" if (verdict or {}).get("passed") else "not passed"))
 
 
 def _winner_name(verdict: Mapping[str, Any] | None) -> str:
@@ -292,13 +317,20 @@ def _facts(study: Study, details: Mapping[str, Any]) -> list[tuple[str, str]]:
             facts.append(
                 (f"winner's {sweep_charts.LABELS[name]}, {confidence:.0%} interval", f"{write(low)} to {write(high)}")
             )
-    for bench, label in (("zero", "0"), ("btc", "BTC")):
-        p = _number(_mapping(_mapping(details.get("spa")).get(bench)).get("p_consistent"))
-        if p is not None:
-            facts.append((f"no set is better than {label}: SPA p-value", f"{p:.3g}"))
-        better = _mapping(details.get("stepm")).get(bench)
+    for part, label in (("familywise", "sets shown better than nothing"), ("alpha", "sets shown to have alpha")):
+        better = _mapping(details.get(part)).get("better")
         if isinstance(better, list):
-            facts.append((f"sets shown better than {label} (StepM)", f"{len(better):,}"))
+            facts.append((f"{label} (StepM)", f"{len(better):,}"))
+    track, trials = _mapping(_mapping(details.get("winner")).get("track")), _mapping(details.get("trials"))
+    for of, key, label in (
+        (track, "sharpe_annual_autocorrelated", "Sharpe, days as they follow from one another"),
+        (track, "minimum_days", "minimum track record, days"),
+        (trials, "effective_days", "independent days"),
+        (trials, "deflated_sharpe_raw", "deflated Sharpe ratio, raw: all trials, days as they are"),
+    ):
+        number = _number(of.get(key))
+        if number is not None:
+            facts.append((label, f"{number:,.0f}" if "days" in key else f"{number:.2f}"))
     pbo = _mapping(details.get("pbo"))
     for key, label in (
         ("pbo", "probability of backtest overfitting"),

@@ -24,6 +24,7 @@ from engine.reporting.charts import isolated_style, themed
 from engine.reporting.html import render, write_page
 from engine.reporting.run_page import benchmark_returns, check_record, daily_returns, run_section
 from engine.runs import BENCHMARK, TEARSHEET, Run
+from engine.simulation.metrics import CALENDAR
 
 #: With fewer daily returns a standard deviation or a regression is meaningless, and QuantStats fails.
 LEAST_RETURNS = 3
@@ -67,7 +68,7 @@ def write_tearsheet(run: Run) -> Path:
         raise DataError(f"Run {run.folder} is damaged: equity.parquet has no row. Run the backtest again.")
     returns, benchmark = daily_returns(run), benchmark_returns(run)
     notes = [*map(str, run.record.get("notes", ())), *_benchmark_notes(run, returns, benchmark)]
-    reason = _unsuitable(returns)
+    reason = _unsuitable(returns, run.record["metrics"].get("days" + CALENDAR, len(returns)))
     sheet = ""
     if not reason:
         if benchmark is not None and _looks_like_prices(benchmark):
@@ -105,12 +106,12 @@ def _benchmark_notes(run: Run, returns: pd.Series, benchmark: pd.Series | None) 
     return []
 
 
-def _unsuitable(returns: pd.Series) -> str:
-    """Why QuantStats cannot report on these returns; empty when it can."""
+def _unsuitable(returns: pd.Series, calendar: int) -> str:
+    """Why QuantStats cannot report on these returns, of a run over so many days; empty when it can."""
+    if calendar >= LEAST_RETURNS and not returns.any():
+        return "no daily return differs from zero, so there is nothing to measure."
     if len(returns) < LEAST_RETURNS:
         return f"it needs at least {LEAST_RETURNS} daily returns and this run has {len(returns)}."
-    if not returns.any():
-        return "no daily return differs from zero, so there is nothing to measure."
     if _looks_like_prices(returns):
         return "no day lost and one more than doubled the account; QuantStats mistakes such a series for prices."
     return ""

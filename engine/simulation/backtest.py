@@ -161,7 +161,7 @@ def new_book(panel: Panel, config: RunConfig, decisions: int = 0) -> tuple[Book,
         trade_count=np.zeros(1, dtype=np.int64),
     )
     counters = np.zeros(kernel.COUNTERS, dtype=np.int64)
-    counters[kernel.LIQUIDATED_ROW] = -1
+    counters[[kernel.LIQUIDATED_ROW, kernel.FIRST_ASKING]] = -1
     ledger = kernel.Ledger(
         equity=np.full(hours, np.nan),
         flows=np.zeros((hours, kernel.FLOW_COLUMNS)),

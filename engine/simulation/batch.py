@@ -71,7 +71,7 @@ def backtest_many(
     table : DataFrame, (P, metrics)
         Row p = book p, columns as :attr:`engine.Result.metrics`.
     returns : DataFrame, (days, P)
-        Only with `daily_returns`.
+        Only with `daily_returns`. NaN until a book's first decision that asks for something.
 
     Raises
     ------
@@ -91,7 +91,7 @@ def backtest_many(
             table, daily = run_books(prepared, chunk, pool, threads, done)
             tables.append(table)
             if daily_returns:
-                returns.append(metrics.daily_returns(daily))
+                returns.append(metrics.counted(metrics.daily_returns(daily), table["days"]))
             done += len(table)
     if not tables:
         raise WeightsError("backtest_many() was given no weights.")
@@ -154,7 +154,8 @@ def prepare(
     hour_utc = config.execution.hour_utc
     key = (rows.tobytes(), hour_utc, sim_params.stale_hours, config.costs.funding)
     intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc))
-    intervals = _filled(intervals, rows, market, sim_params)
+    first_day = metrics.first_days(panel.index.hour == hour_utc, rows - config.execution.delay_hours)
+    intervals = _filled(intervals, rows, market, sim_params)._replace(first_day=first_day)
     inputs = (intervals, _impact(rows, market, coin_params, sim_params), market, fees, coin_params, sim_params)
     return Prepared(panel, ascending, config, inputs)
 
@@ -166,7 +167,8 @@ def run_books(
     values, counters, daily = _run(
         pool, chunk, prepared.inputs, prepared.panel, prepared.decisions, prepared.config, done, threads
     )
-    columns = _columns(values, counters, daily.shape[1] - 1, prepared.panel.index, prepared.config)
+    panel, start = prepared.panel, prepared.config.account.initial_equity_usd
+    columns = _columns(values, counters, prepared.inputs[0].first_day, len(prepared.days), panel.index, start)
     return pd.DataFrame(columns), daily
 
 
@@ -194,6 +196,7 @@ def _cut(panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimPara
         exit_funding,
         settled,
         np.where(daily, np.cumsum(daily) - 1, -1),
+        rows,
         price,
     )
 
@@ -290,45 +293,42 @@ def _entries(
 
 
 def _columns(
-    values: np.ndarray, counters: np.ndarray, days: int, index: pd.DatetimeIndex, config: RunConfig
+    values: np.ndarray, counters: np.ndarray, first_day: np.ndarray, days: int, index: pd.DatetimeIndex, start: float
 ) -> dict[str, Any]:
     """Columns as Result.metrics."""
     from engine.simulation import kernel
 
-    start = config.account.initial_equity_usd
-    rows = counters[:, kernel.LIQUIDATED_ROW]
-    growth, deepest = values[:, kernel.CAGR], values[:, kernel.MAX_DRAWDOWN]
-    columns: dict[str, Any] = {
-        "equity_start_usd": start,
-        "equity_end_usd": values[:, kernel.END],
-        "total_return": metrics.total_return(start, values[:, kernel.END]),
-        "cagr": growth,
-        "volatility": values[:, kernel.VOLATILITY],
-        "sharpe": values[:, kernel.SHARPE],
-        "sortino": values[:, kernel.SORTINO],
-        "max_drawdown": deepest,
-        "calmar": metrics.calmar(growth, deepest),
-        "days": max(days, 0),
-        "decisions": counters[:, kernel.DECISIONS],
-        "turnover_daily": values[:, kernel.TURNOVER],
-        "gross_mean": values[:, kernel.GROSS_MEAN],
-        "net_mean": values[:, kernel.NET_MEAN],
-        "trades": values[:, kernel.TRADES].astype(np.int64),
-        "skipped_min_notional": counters[:, kernel.SKIPPED_MINIMUM],
-        "skipped_band": counters[:, kernel.SKIPPED_BAND],
-        "untradable_orders": counters[:, kernel.UNTRADABLE_ORDERS],
-        "untradable_weight": values[:, kernel.UNTRADABLE_WEIGHT],
-        "delistings": counters[:, kernel.DELISTINGS],
-        "liquidated_at": [None if row < 0 else index[row].isoformat() for row in rows],
-    }
-    for column, name in enumerate(FLOWS, start=kernel.TOTALS):
-        columns[name] = values[:, column]
-    return columns
+    first, made = counters[:, kernel.FIRST_ASKING], counters[:, kernel.DECISIONS]
+    asks = first >= 0
+    own, calendar = (
+        values[:, column : column + len(metrics.ANNUAL_FIGURES)].T for column in (kernel.CAGR, kernel.CALENDAR)
+    )
+    return metrics.figures(
+        start,
+        values[:, kernel.END],
+        values[:, kernel.MAX_DRAWDOWN],
+        (np.where(asks, np.maximum(days - first_day[first], 0), 0), days),
+        (own, calendar),
+        values[:, kernel.TURNOVER : kernel.TRADES].T,
+        (np.where(asks, made - first, 0), made),
+        {
+            "decisions": made,
+            "trades": values[:, kernel.TRADES].astype(np.int64),
+            "skipped_min_notional": counters[:, kernel.SKIPPED_MINIMUM],
+            "skipped_band": counters[:, kernel.SKIPPED_BAND],
+            "untradable_orders": counters[:, kernel.UNTRADABLE_ORDERS],
+            "delistings": counters[:, kernel.DELISTINGS],
+            "liquidated_at": [
+                None if row < 0 else index[row].isoformat() for row in counters[:, kernel.LIQUIDATED_ROW]
+            ],
+            **dict(zip(FLOWS, values[:, kernel.TOTALS :].T, strict=True)),
+        },
+    )
 
 
 def metric_names() -> list[str]:
     """Columns of the table, in their order."""
     from engine.simulation.kernel import COUNTERS, METRICS
 
-    nothing = np.empty((0, METRICS)), np.empty((0, COUNTERS), dtype=np.int64)
-    return [*_columns(*nothing, 0, pd.DatetimeIndex([]), RunConfig())]
+    none = np.empty(0, dtype=np.int64)
+    return list(_columns(np.empty((0, METRICS)), np.empty((0, COUNTERS), np.int64), none, 0, pd.DatetimeIndex([]), 0.0))

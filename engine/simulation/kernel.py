@@ -27,7 +27,9 @@ PRICE_PNL, SPREAD_COST, IMPACT_COST, FEE_COST, FUNDING_COST = 0, 1, 2, 3, 4
 FLOW_COLUMNS = 5
 # Counters of a run.
 SKIPPED_MINIMUM, SKIPPED_BAND, UNTRADABLE_ORDERS, DELISTINGS, DECISIONS, LIQUIDATED_ROW = 0, 1, 2, 3, 4, 5
-COUNTERS = 6
+# Number of the first decision that asks for something; -1 for none, as of LIQUIDATED_ROW.
+FIRST_ASKING = 6
+COUNTERS = 7
 
 #: Keeps a size that is a whole number of lots but for floating-point error from losing a lot.
 LOT_TOLERANCE = 1e-12
@@ -137,6 +139,15 @@ def size_order_nb(w, units, equity, mid, lot_scale, min_notional_usd, band_usd):
     if notional < band_usd:
         return 0.0, INSIDE_BAND
     return (size if order > 0.0 else -size), ORDER
+
+
+@jit
+def asks_nb(weights):
+    """Whether a row of weights asks for something: holds one that is neither 0 nor NaN."""
+    for k in range(weights.shape[0]):
+        if weights[k] != 0.0 and not np.isnan(weights[k]):
+            return True
+    return False
 
 
 @jit
@@ -418,6 +429,8 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
         row = t
         if d == D or counters[LIQUIDATED_ROW] >= 0:
             continue
+        if counters[FIRST_ASKING] < 0 and asks_nb(weights[d]):
+            counters[FIRST_ASKING] = d
         # 2. Trade
         ledger.untradable_weight[d] = plan_nb(
             weights[d],
@@ -462,10 +475,11 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
 
 # ------------------------------------------------------------------------------------------------------ many books
 
-# Columns of `batch_nb`'s output; the flows' totals follow from TOTALS on, in the order of the flows.
-END, CAGR, VOLATILITY, SHARPE, SORTINO, MAX_DRAWDOWN, TURNOVER, GROSS_MEAN, NET_MEAN = 0, 1, 2, 3, 4, 5, 6, 7, 8
-UNTRADABLE_WEIGHT, TRADES, TOTALS = 9, 10, 11
-METRICS = 16
+# Columns of `batch_nb`'s output. Those of the daily returns have a twin over all days from CALENDAR on; those from
+# TURNOVER up to TRADES are sums over decisions; the flows' totals follow from TOTALS on, in the order of the flows.
+END, MAX_DRAWDOWN, CAGR, VOLATILITY, SHARPE, SORTINO, CALENDAR = 0, 1, 2, 3, 4, 5, 6
+TURNOVER, GROSS, NET, UNTRADABLE_WEIGHT, TRADES, TOTALS = 10, 11, 12, 13, 14, 15
+METRICS = 20
 
 
 class Intervals(NamedTuple):
@@ -489,6 +503,7 @@ class Intervals(NamedTuple):
     exit_funding: np.ndarray  # (D, N) USD of funding a unit has paid by then
     settled: np.ndarray  # (D, N) bool, whether a unit is settled by then
     daily_slot: np.ndarray  # (T,) int64, number of the day at whose hour the row is, -1 for other rows
+    first_day: np.ndarray  # (D,) int64, number of the first daily return that ends after the decision
     price: np.ndarray  # (T, N) last known mid
 
 
@@ -918,9 +933,11 @@ def batch_nb(
     equities = np.zeros(longest)
     gross = np.zeros(longest)
     net = np.zeros(longest)
+    calendar = np.zeros(METRICS)
     metrics[:] = 0.0
     counters[:] = 0
     counters[:, LIQUIDATED_ROW] = -1
+    counters[:, FIRST_ASKING] = -1
     daily[:] = sim_params.initial_equity_usd
     # A view of an array, or a look into a record, counts a reference: an atomic addition, for which threads wait for
     # one another. It took a third of the time. So the loop looks into arrays by their indices, and at nothing else.
@@ -964,6 +981,8 @@ def batch_nb(
             equity = cash[s] + value
             row = s * book_step + d if book_step > 0 else d * S + s
             stamp += 1
+            if counters[s, FIRST_ASKING] < 0 and asks_nb(weights[indptr[row] : indptr[row + 1]]):
+                counters[s, FIRST_ASKING] = d
             day = 0
             rate = f_rate[start, 0]
             if tracked:
@@ -1071,18 +1090,13 @@ def batch_nb(
                         equities[h:] = cash[s]
                         break
             # 5. Record
-            for h in range(hours):
-                equity = equities[h] if equities[h] != 0.0 else 1.0
-                gross[h] /= equity
-                net[h] /= equity
-            gross_sum = 0.0
-            net_sum = 0.0
+            if equities[0] != 0.0:
+                metrics[s, GROSS] += gross[0] / equities[0]
+                metrics[s, NET] += net[0] / equities[0]
             top = peak[s]
             low = deepest[s]
             for h in range(hours):
                 equity = equities[h]
-                gross_sum += gross[h]
-                net_sum += net[h]
                 top = max(top, equity)
                 if equity < top * (1.0 + low):
                     low = equity / top - 1.0
@@ -1090,8 +1104,6 @@ def batch_nb(
                     daily[s, m_daily_slot[start + h]] = equity
             peak[s] = top
             deepest[s] = low
-            metrics[s, GROSS_MEAN] += gross_sum
-            metrics[s, NET_MEAN] += net_sum
             metrics[s, END] = equities[hours - 1]
     for s in range(S):
         brought, value, paid, gone = close_interval_nb(
@@ -1103,14 +1115,14 @@ def batch_nb(
         if counters[s, LIQUIDATED_ROW] >= 0:
             metrics[s, END] = cash[s]
         metrics[s, MAX_DRAWDOWN] = deepest[s]
-        metrics[s, TURNOVER] /= counters[s, DECISIONS]
-        metrics[s, UNTRADABLE_WEIGHT] /= counters[s, DECISIONS]
-        metrics[s, GROSS_MEAN] /= intervals.rows[D] - intervals.rows[0]
-        metrics[s, NET_MEAN] /= intervals.rows[D] - intervals.rows[0]
         metrics[s, TOTALS + PRICE_PNL] = metrics[s, END] - sim_params.initial_equity_usd
         for column in (SPREAD_COST, IMPACT_COST, FEE_COST, FUNDING_COST):
             metrics[s, TOTALS + PRICE_PNL] += metrics[s, TOTALS + column]
-        summarise_nb(daily[s], metrics[s])
+        first = counters[s, FIRST_ASKING]
+        summarise_nb(daily[s, intervals.first_day[first] :] if first >= 0 else daily[s, :0], metrics[s])
+        summarise_nb(daily[s], calendar)
+        for k in range(CALENDAR - CAGR):
+            metrics[s, CALENDAR + k] = calendar[CAGR + k]
 
 
 @jit
@@ -1160,4 +1172,49 @@ def top_bottom_nb(descending, ascending, known, sides, half, indptr, coins, weig
                     weights[e] = row[chosen[a]]
                     e += 1
             indptr[s * D + d + 1] = e
+    return e
+
+
+@jit
+def rename_nb(orders, rolls, indptr, coins, weights, listed, out_indptr, out_coins, out_weights):
+    """Sparse rows of P books with other coins, R times; coins ascending within a row.
+
+    In replicate ``r`` the weight of coin ``i`` at decision ``d`` is that of decision ``d - rolls[r]``, round in a
+    circle, and goes to coin ``orders[r, i]``, or, where that is not in ``listed[d]``, to the next of ``orders[r]`` that
+    is and that no other weight has; one for which there is none left is dropped. `out_indptr`, (R * P * D + 1,), and
+    the others are filled in; returns the entries written.
+    """
+    D, N = listed.shape
+    P = (indptr.shape[0] - 1) // D
+    taken = np.zeros(N, dtype=np.int64)
+    stamp = 0
+    e = 0
+    for r in range(orders.shape[0]):
+        for p in range(P):
+            for d in range(D):
+                source = p * D + (d - rolls[r]) % D
+                begin = e
+                stamp += 1
+                for repaired in range(2):  # first those whose coin is listed, so that no repair takes a coin from them
+                    for k in range(indptr[source], indptr[source + 1]):
+                        i = np.int64(coins[k])
+                        if (not listed[d, orders[r, i]]) != (repaired == 1):
+                            continue
+                        steps = 0
+                        while steps < N and (not listed[d, orders[r, i]] or taken[orders[r, i]] == stamp):
+                            i = (i + 1) % N
+                            steps += 1
+                        if steps == N:
+                            continue
+                        coin = orders[r, i]
+                        taken[coin] = stamp
+                        b = e - 1
+                        while b >= begin and out_coins[b] > coin:
+                            out_coins[b + 1] = out_coins[b]
+                            out_weights[b + 1] = out_weights[b]
+                            b -= 1
+                        out_coins[b + 1] = coin
+                        out_weights[b + 1] = weights[k]
+                        e += 1
+                out_indptr[(r * P + p) * D + d + 1] = e
     return e

@@ -1,6 +1,7 @@
 """Performance metrics of returns and equity: the one home of their formulas; a year is 365 days.
 
-Formulas are QuantStats' (0.0.86, ``periods_per_year=365``, risk-free rate 0), with which tests compare them, and the
+What they count from, the first decision that asks for something, is in docs/rules.md. Formulas are QuantStats'
+(0.0.86, ``periods_per_year=365``, risk-free rate 0), with which tests compare them, and the
 kernel's :func:`~engine.simulation.kernel.summarise_nb` with them. All take daily simple returns without NaN, time last,
 ``(..., D)``, and give a float for one column of returns and an array, ``(...)``, for many; NaN where a statistic is not
 defined.
@@ -8,6 +9,7 @@ defined.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,74 @@ from engine.clock import DAYS_PER_YEAR
 
 #: An annual volatility or Sharpe ratio over the daily one.
 ANNUAL = float(np.sqrt(DAYS_PER_YEAR))
+#: End of the names of figures over every day and decision of a panel, beside those from the first decision on.
+CALENDAR = "_calendar"
+#: Figures of daily returns, and means over decisions.
+ANNUAL_FIGURES = ("cagr", "volatility", "sharpe", "sortino")
+MEANS = ("turnover_daily", "gross_mean", "net_mean", "untradable_weight")
+
+
+def figures(
+    start: float,
+    end: Any,
+    deepest: Any,
+    days: Sequence[Any],
+    annual: Iterable[Iterable[Any]],
+    sums: Iterable[Any],
+    decisions: Sequence[Any],
+    counts: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Metrics by name, of one run (floats) or of many books (arrays, (P,)).
+
+    Parameters
+    ----------
+    start, end : float, float or array
+        Equity, USD.
+    deepest : float or array
+        Maximum drawdown, 0 or negative.
+    days, annual : pairs
+        From the first decision that asks for something, and over the calendar: number of daily returns, their
+        :data:`ANNUAL_FIGURES`.
+    sums : sequence
+        What :data:`MEANS` are means of, summed over decisions; those before the first that asks add nothing.
+    decisions : pair
+        Number of decisions, from the first that asks for something, and of all.
+    counts : mapping
+        Everything else, taken over as it is.
+    """
+    own, calendar = (
+        {
+            "days": counted,
+            **dict(zip(ANNUAL_FIGURES, values, strict=True)),
+            **{name: _plain(total / np.maximum(number, 1)) for name, total in zip(MEANS, sums, strict=True)},
+        }
+        for counted, values, number in zip(days, annual, decisions, strict=True)
+    )
+    for part in (own, calendar):
+        part["calmar"] = calmar(part["cagr"], deepest)
+    return {
+        "equity_start_usd": start,
+        "equity_end_usd": end,
+        "total_return": total_return(start, end),
+        "max_drawdown": deepest,
+        **own,
+        **counts,
+        **{name + CALENDAR: value for name, value in calendar.items()},
+    }
+
+
+def first_days(daily: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Number of the first daily return that ends after each decision made at `rows`, (D,).
+
+    `daily`, (T,) bool, says at which rows of the panel a day ends.
+    """
+    return np.maximum(np.searchsorted(np.flatnonzero(daily), rows, side="right") - 1, 0)
+
+
+def counted(returns: np.ndarray, days: Any) -> np.ndarray:
+    """Daily returns, (..., D), with NaN for those before the last `days`, (...): nothing was asked for yet."""
+    last = returns.shape[-1] - np.asarray(days)
+    return np.where(np.arange(returns.shape[-1]) >= last[..., None], returns, np.nan)
 
 
 def daily_returns(equity: np.ndarray) -> np.ndarray:

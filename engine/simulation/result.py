@@ -109,10 +109,30 @@ class Result:
 
     @cached_property
     def daily_returns(self) -> pd.Series:
-        """Equity at ``execution.hour_utc`` over that of the day before, minus 1; labelled with the later instant."""
+        """Equity at ``execution.hour_utc`` over that of the day before, minus 1; labelled with the later instant.
+
+        From the first decision that asks for something on, as the metrics; :attr:`daily_returns_calendar` has all.
+        """
+        daily, first = self.daily_returns_calendar, self.first_decision
+        if first is None:
+            return daily[:0]
+        ends = self.panel.index.hour == self.config.execution.hour_utc
+        return daily[int(metrics.first_days(ends, self.panel.rows(pd.DatetimeIndex([first])))[0]) :]
+
+    @cached_property
+    def daily_returns_calendar(self) -> pd.Series:
+        """:attr:`daily_returns` from the panel's first day on."""
         daily = self.equity[self.panel.index.hour == self.config.execution.hour_utc]
         returns = metrics.daily_returns(daily.to_numpy())
         return pd.Series(returns, index=daily.index[1:], name="return")
+
+    @cached_property
+    def first_decision(self) -> pd.Timestamp | None:
+        """Instant of the first decision that asks for something, if one does: metrics count from it."""
+        from engine.simulation import kernel
+
+        first = int(self.ledger.counters[kernel.FIRST_ASKING])
+        return None if first < 0 else self.weights.index[first]
 
     @cached_property
     def liquidated_at(self) -> pd.Timestamp | None:
@@ -135,43 +155,31 @@ class Result:
         """Metrics of the run; one that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
         from engine.simulation import kernel
 
-        counters = self.ledger.counters
-        start, end = self.config.account.initial_equity_usd, float(self.ledger.equity[-1])
-        daily = self.daily_returns.to_numpy()
-        growth = metrics.cagr(daily)
-        deepest = metrics.max_drawdown(self.ledger.equity, start)
-        traded = ~np.isnan(self.ledger.turnover)
-        first = self._first_traded_row()
-        total = self.ledger.flows.sum(axis=0)
-        return {
-            "equity_start_usd": start,
-            "equity_end_usd": end,
-            "total_return": metrics.total_return(start, end),
-            "cagr": growth,
-            "volatility": metrics.volatility(daily),
-            "sharpe": metrics.sharpe(daily),
-            "sortino": metrics.sortino(daily),
-            "max_drawdown": deepest,
-            "calmar": metrics.calmar(growth, deepest),
-            "days": len(daily),
-            "decisions": int(counters[kernel.DECISIONS]),
-            "turnover_daily": float(self.ledger.turnover[traded].mean()) if traded.any() else 0.0,
-            "gross_mean": float(self.ledger.gross[first:].mean()) if first is not None else 0.0,
-            "net_mean": float(self.ledger.net[first:].mean()) if first is not None else 0.0,
-            "trades": len(self.ledger.trades),
-            "skipped_min_notional": int(counters[kernel.SKIPPED_MINIMUM]),
-            "skipped_band": int(counters[kernel.SKIPPED_BAND]),
-            "untradable_orders": int(counters[kernel.UNTRADABLE_ORDERS]),
-            "untradable_weight": float(self.ledger.untradable_weight[traded].mean()) if traded.any() else 0.0,
-            "delistings": int(counters[kernel.DELISTINGS]),
-            "liquidated_at": None if self.liquidated_at is None else self.liquidated_at.isoformat(),
-            **{name: float(value) for name, value in zip(FLOWS, total, strict=True)},
-        }
-
-    def _first_traded_row(self) -> int | None:
-        rows = self.panel.rows(pd.DatetimeIndex(self.weights.index)) + self.config.execution.delay_hours
-        traded = rows[: len(self.ledger.turnover)][~np.isnan(self.ledger.turnover)]
-        return int(traded[0]) if len(traded) else None
+        ledger, counters = self.ledger, self.ledger.counters
+        made, first = int(counters[kernel.DECISIONS]), int(counters[kernel.FIRST_ASKING])
+        start = self.config.account.initial_equity_usd
+        own, calendar = self.daily_returns.to_numpy(), self.daily_returns_calendar.to_numpy()
+        rows = self.panel.rows(pd.DatetimeIndex(self.weights.index[:made])) + self.config.execution.delay_hours
+        per_decision = (ledger.turnover[:made], ledger.gross[rows], ledger.net[rows], ledger.untradable_weight[:made])
+        return metrics.figures(
+            start,
+            float(ledger.equity[-1]),
+            metrics.max_drawdown(ledger.equity, start),
+            (len(own), len(calendar)),
+            [[getattr(metrics, name)(returns) for name in metrics.ANNUAL_FIGURES] for returns in (own, calendar)],
+            [float(values.sum()) for values in per_decision],
+            (made - first if first >= 0 else 0, made),
+            {
+                "decisions": made,
+                "trades": len(ledger.trades),
+                "skipped_min_notional": int(counters[kernel.SKIPPED_MINIMUM]),
+                "skipped_band": int(counters[kernel.SKIPPED_BAND]),
+                "untradable_orders": int(counters[kernel.UNTRADABLE_ORDERS]),
+                "delistings": int(counters[kernel.DELISTINGS]),
+                "liquidated_at": None if self.liquidated_at is None else self.liquidated_at.isoformat(),
+                **dict(zip(FLOWS, map(float, ledger.flows.sum(axis=0)), strict=True)),
+            },
+        )
 
     def to_vectorbt(self) -> vectorbt.Portfolio:
         """The same fills in a vectorbt portfolio, to use its charts and to check ours.

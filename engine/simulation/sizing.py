@@ -101,22 +101,12 @@ def plan_orders(
         for values, absent in ((weights, 0.0), (units, 0.0), (mid, np.nan), (sz_decimals, np.nan))
     )
     allowed = np.array([bool(tradable.get(coin, False)) for coin in coins], dtype=np.bool_)
+    allowed &= np.isfinite(prices) & (prices > 0.0)
     _check_sizable(equity_usd, coins, target, held)
-    sizes = np.zeros(len(coins))
-    outcomes = np.zeros(len(coins), dtype=np.int64)
-    plan_nb(
-        target,
-        held,
-        float(equity_usd),
-        prices,
-        allowed & np.isfinite(prices) & (prices > 0.0),
-        lot_scales(decimals, execution),
-        execution.min_notional_usd,
-        execution.no_trade_band_frac,
-        execution.untradable == "renormalise",
-        sizes,
-        outcomes,
-    )
+    sizes, outcomes = np.zeros(len(coins)), np.zeros(len(coins), dtype=np.int64)
+    lots, renormalise = lot_scales(decimals, execution), execution.untradable == "renormalise"
+    rules = (lots, execution.min_notional_usd, execution.no_trade_band_frac, renormalise)
+    plan_nb(target, held, float(equity_usd), prices, allowed, *rules, sizes, outcomes)
     return [
         Order(coin, float(sizes[i]), float(target[i]), OUTCOMES[outcomes[i]], bool(target[i] == 0.0))
         for i, coin in enumerate(coins)

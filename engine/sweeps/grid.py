@@ -12,14 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.config import RunConfig, parse_value, read_toml, split_assignment
+from engine.config import SECTIONS, parse_value, read_toml, split_assignment
 from engine.errors import ConfigError, did_you_mean
 from engine.oracles.base import Oracle
 from engine.oracles.loading import accepted_parameters
 from engine.sweeps.study import ORACLE, index_of
 
-_SECTIONS = tuple(item.name for item in fields(RunConfig))
-_KEYS = ("name", "oracle", "where", "sample", "seed", "params", "grid", "sets", *_SECTIONS)
+_KEYS = ("name", "oracle", "where", "sample", "seed", "params", "grid", "sets", *SECTIONS)
 
 #: More sets than this at once are a slip of the finger; ``sample`` draws from any number.
 MOST_SETS = 20_000_000
@@ -198,7 +197,7 @@ def _sampled(
     while len(codes) < sample:
         if drawn > MOST_SETS:
             raise ConfigError(
-                f"Of {drawn:,} sets drawn the constraints keep {len(codes):,}; {sample:,} were asked for. Give values "
+                f"Of {drawn:,} sets drawn the constraints keep {len(codes):,}; {sample:,} are wanted. Give values "
                 "that meet them, or ask for fewer."
             )
         count = max(2 * (sample - len(codes)), min(1000 + drawn, 100_000))
@@ -282,8 +281,7 @@ def check_keys(keys: Sequence[str], kinds: Mapping[str, type[Oracle]], fixed: Ma
     ConfigError
         Naming the nearest that is one.
     """
-    sections = {item.name: [key.name for key in fields(getattr(RunConfig(), item.name))] for item in fields(RunConfig)}
-    config_keys = [f"{section}.{key}" for section, names in sections.items() if section != "data" for key in names]
+    config_keys = [f"{name}.{key.name}" for name, kind in SECTIONS.items() if name != "data" for key in fields(kind)]
     for key in keys:
         section, dot, _ = key.partition(".")
         if key == ORACLE or key in config_keys:
@@ -292,7 +290,7 @@ def check_keys(keys: Sequence[str], kinds: Mapping[str, type[Oracle]], fixed: Ma
             raise ConfigError(f"Grid key {key} is not accepted: a sweep has one panel. Make one sweep for each {key}.")
         for path, kind in kinds.items():
             accepted = accepted_parameters(kind)
-            if (dot and section in sections) or (section not in accepted and None not in accepted):
+            if (dot and section in SECTIONS) or (section not in accepted and None not in accepted):
                 names = [name for name in accepted if name is not None]
                 raise ConfigError(
                     f"Grid key {key!r} is neither a parameter of {path} nor a key of the config."
@@ -374,7 +372,7 @@ def read_study_file(path: Path) -> StudyFile:
         content.get("sample"),
         content.get("seed", 0),
         content.get("name", path.stem),
-        {section: content[section] for section in _SECTIONS if section in content},
+        {section: content[section] for section in SECTIONS if section in content},
     )
 
 

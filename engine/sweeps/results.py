@@ -31,7 +31,16 @@ from engine.sweeps.tasks import Outcome
 CHUNKS, TOP = "chunks", "top"
 FILES = frozenset({RECORD, TABLE, RETURNS, VERDICT, PAGE, CHUNKS, TOP, LOCK})
 #: Metrics that count something: whole numbers, unless a set failed.
-COUNTS = ("days", "decisions", "trades", "skipped_min_notional", "skipped_band", "untradable_orders", "delistings")
+COUNTS = (
+    "days",
+    "days_calendar",
+    "decisions",
+    "trades",
+    "skipped_min_notional",
+    "skipped_band",
+    "untradable_orders",
+    "delistings",
+)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ import pandas as pd
 from engine.clock import UNIT
 from engine.config import RunConfig
 from engine.errors import DataError, reason_of
+from engine.simulation import metrics
 
 if TYPE_CHECKING:
     from engine.oracles.base import Oracle
@@ -30,6 +32,8 @@ RECORD, TABLE, RETURNS, VERDICT, PAGE = "sweep.json", "table.parquet", "returns.
 ERROR = "error"
 #: Metrics that are texts; None where there is nothing to say.
 TEXTS = ("liquidated_at",)
+#: A set that trades on less than this share of the days of the one that trades longest is not compared day by day.
+LEAST_COVERAGE = 0.5
 
 
 @dataclass(frozen=True)
@@ -73,7 +77,8 @@ class Study:
         :attr:`engine.Result.metrics`, then ``error``: why a set has no figures, else an empty string.
     daily_returns : DataFrame, (days, P) or None
         By UTC date of the decision instant at which a day ends, columns as the rows of `table`; NaN where a set has
-        none: it failed, or decides at an hour that has no instant on that date. None: not kept.
+        none: it failed, has not yet asked for anything, or decides at an hour that has no instant on that date. None:
+        not kept.
     folder : Path or None
         Where it is kept.
     """
@@ -113,20 +118,74 @@ class Study:
         """
         return parameter_set_of(self.record, self.params(row), changes)
 
-    def best(self, by: str = "sharpe") -> int:
-        """Row of the highest value of column `by`, the first of equals.
+    @cached_property
+    def joint(self) -> tuple[np.ndarray, pd.DatetimeIndex, np.ndarray]:
+        """Daily returns on the days on which all sets that are compared trade.
+
+        Returns
+        -------
+        values : ndarray, (days, P')
+            Without gaps.
+        dates : DatetimeIndex, (days,)
+            UTC dates.
+        sets : ndarray, (P',)
+            Rows of the table that the columns are: those that trade on half of the days of the longest.
 
         Raises
         ------
         DataError
-            When no set has one.
+            When no returns were kept, or no two days are left.
         """
-        values = self.table[by].to_numpy(dtype=np.float64)
-        if not np.isfinite(values).any():
+        if self.daily_returns is None:
+            raise DataError("The study kept no daily returns. Run the sweep again with them.")
+        values = self.daily_returns.to_numpy(dtype=np.float64)
+        finite = np.isfinite(values)
+        covered = finite.sum(axis=0)
+        sets = np.flatnonzero(covered >= max(LEAST_COVERAGE * covered.max(initial=0), 1))
+        days = finite[:, sets].all(axis=1)
+        if not len(sets) or days.sum() < 2:
+            raise DataError("No set of the study has daily returns.")
+        dates = pd.DatetimeIndex(self.daily_returns.index).tz_convert("UTC").normalize()[days]
+        return values[np.ix_(days, sets)], dates, sets
+
+    @cached_property
+    def sharpe_joint(self) -> np.ndarray:
+        """Sharpe ratios by which sets are compared, (P,): on the days of :attr:`joint`; NaN for a set left out of it.
+
+        Those of the table where all sets trade on the same days, and where there are no joint days to compare them on.
+        """
+        own = self.table["sharpe"].to_numpy(dtype=np.float64)
+        try:
+            values, _, sets = self.joint
+        except DataError:
+            return own
+        assert self.daily_returns is not None
+        joint = np.full(len(self.table), np.nan)
+        more = self.daily_returns.iloc[:, sets].count().to_numpy() > len(values)
+        joint[sets] = metrics.sharpe(values.T) if more.any() else own[sets]
+        return joint if np.isfinite(joint).any() else own
+
+    def ranking(self, by: str = "sharpe") -> np.ndarray:
+        """Rows by falling value of column `by`, (P,), those without one last, ties in the order of the table.
+
+        Sharpe ratios are compared on the days that all sets trade: :attr:`sharpe_joint`.
+        """
+        values = self.sharpe_joint if by == "sharpe" else self.table[by].to_numpy(dtype=np.float64)
+        return np.argsort(np.where(np.isfinite(values), -values, np.inf), kind="stable")
+
+    def best(self, by: str = "sharpe") -> int:
+        """First row of :meth:`ranking`.
+
+        Raises
+        ------
+        DataError
+            When no set has a figure `by`.
+        """
+        if not np.isfinite(self.table[by].to_numpy(dtype=np.float64)).any():
             errors = [error for error in self.table[ERROR] if error] if ERROR in self.table else []
             first = f" {len(errors):,} of {len(self):,} failed; the first: {errors[0]}" if errors else ""
             raise DataError(f"No set of the study {self.record['name']} has a {by}: all failed or never traded.{first}")
-        return int(np.nanargmax(np.where(np.isfinite(values), values, np.nan)))
+        return int(self.ranking(by)[0])
 
 
 def parameter_set_of(

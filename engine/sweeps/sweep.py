@@ -17,7 +17,7 @@ from engine.config import RunConfig
 from engine.errors import ConfigError, DataError
 from engine.panel import Panel
 from engine.provenance import code_digest
-from engine.simulation.backtest import check_config, check_panel
+from engine.simulation.backtest import check_config
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan
@@ -86,7 +86,6 @@ def sweep(
     ConfigError, DataError, OracleError
         For an unknown key, an empty grid, a panel or an oracle that cannot be used.
     """
-    check_panel(panel, "sweep()")
     plan = make_plan(panel, oracle, grid, check_config(config), fixed or {}, where, sample, seed, returns)
     return _sweep(plan, executor or Threads(), name, reports, created, progress or (lambda *_: None))
 

@@ -131,25 +131,31 @@ def run_task(space: Workspace, task: Task) -> Outcome:
     """Weights and metrics of every set of a task; a set that raises is recorded and the others are run."""
     errors = [""] * len(task.parameters)
     try:
-        config = RunConfig.from_dict(task.config)
-        decisions = decisions_of(space.panel, config)
-        prepared = prepare(
-            space.panel,
-            decisions,
-            config,
-            lambda key, make: space.cuts.get(key, make, _bytes),
-        )
+        prepared, rows, books = books_of(space, task, errors)
     except HlbtError as error:
         return Outcome(task, pd.DataFrame(index=range(len(errors))), [str(error)] * len(errors), None, None)
-    rows, books = _books(space, task, decisions, errors)
     table, daily = _simulated(prepared, books, rows, errors)
     full = table.set_axis(rows).reindex(range(len(errors)))
     returns = None
     if task.returns:
         returns = np.full((len(errors), len(prepared.days)), np.nan)
         returns[rows] = metrics.daily_returns(daily)
-        returns[[bool(error) for error in errors]] = np.nan
+        returns = metrics.counted(returns, full["days"] if "days" in full else np.nan)
     return Outcome(task, full, errors, returns, prepared.days)
+
+
+def books_of(space: Workspace, task: Task, errors: list[str]) -> tuple[Prepared, list[int], SparseWeights]:
+    """What a task is run on: the panel prepared, the sets that have weights, and these; why others have none: `errors`.
+
+    Raises
+    ------
+    HlbtError
+        For a config that is not accepted, or with which no decision of the panel can be traded.
+    """
+    config = RunConfig.from_dict(task.config)
+    decisions = decisions_of(space.panel, config)
+    prepared = prepare(space.panel, decisions, config, lambda key, make: space.cuts.get(key, make, _bytes))
+    return prepared, *_books(space, task, decisions, errors)
 
 
 def _bytes(cut: Intervals) -> int:

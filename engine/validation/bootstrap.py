@@ -1,9 +1,9 @@
 """Block bootstraps of daily returns: intervals, and the familywise test of the best of many sets.
 
-arch draws the resamples, of intervals by the stationary bootstrap (Politis and Romano, "The stationary bootstrap", JASA
-89, 1994), of the familywise test in circular blocks (the same, "A circular block-resampling procedure for stationary
-data", 1992), and chooses the block length (Politis and White 2004, corrected 2009). The mean of a resample is a sum of
-days weighted by how often each was drawn, so the means of all resamples of 10,000 sets are one matrix product.
+Resamples of intervals are of the stationary bootstrap (Politis and Romano, "The stationary bootstrap", JASA 89, 1994),
+those of the familywise test of circular blocks (the same, "A circular block-resampling procedure for stationary data",
+1992); both are arch's, and so is the block length (Politis and White 2004, corrected 2009). The mean of a resample is a
+sum of days weighted by how often each was drawn, so the means of all resamples of 10,000 sets are one matrix product.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from engine.validation.statistics import checked_returns, moments
 
 #: Columns whose resampled means are in memory at once: 1,000 resamples of them take 33 MB.
 _CHUNK = 4_096
+#: Part of the times that a test should see what is there.
+POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Superiority:
         What the highest of `statistics` has to be above.
     highest : ndarray, (resamples,)
         What the highest of them is without any skill, ascending.
+    detectable : float
+        What the highest of them has to be in truth for the test to pass four times in five, the others in proportion.
     """
 
     p_lower: float
@@ -71,6 +75,7 @@ class Superiority:
     statistics: np.ndarray
     critical: float
     highest: np.ndarray
+    detectable: float
 
 
 def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "stationary") -> float:
@@ -91,7 +96,7 @@ def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "
 
 
 def bootstrap_intervals(
-    returns: ArrayLike, confidence: float = 0.95, resamples: int = 2_000, seed: int = 0
+    returns: ArrayLike, confidence: float = 0.95, resamples: int = 1_000, seed: int = 0
 ) -> Intervals:
     """Percentile intervals of the annual Sharpe ratio, the CAGR and the mean daily return of one column, (days,).
 
@@ -100,9 +105,12 @@ def bootstrap_intervals(
     DataError
         See :func:`block_length`.
     """
+    from arch.bootstrap import StationaryBootstrap
+
     values = np.asarray(returns, dtype=np.float64)
     length = block_length(values)
-    drawn = values[_draws(len(values), length, resamples, seed)]
+    drawing = StationaryBootstrap(length, values, seed=seed)
+    drawn = np.stack([of_days[0] for of_days, _ in drawing.bootstrap(resamples)])
     sharpe = np.nan_to_num(metrics.sharpe(drawn))  # a constant resample has shown nothing
     tails = (0.5 - confidence / 2.0, 0.5 + confidence / 2.0)
 
@@ -156,8 +164,7 @@ def superior_sets(
     if not len(varies):
         raise DataError("The returns of no set vary: there is nothing to test.")
     scaled = values[:, varies] / error[varies]
-    draws = _draws(days, block, resamples, seed, circular=True)
-    counts = np.stack([np.bincount(row, minlength=days) for row in draws]) / days
+    counts = _circular_counts(days, block, resamples, seed) / days
     mean = scaled.mean(axis=0)
     # Hansen's three views of sets that do badly: as bad as they look, irrelevant when clearly bad, no worse than zero.
     relevant = mean >= -np.sqrt(2.0 * np.log(np.log(days)) / days)
@@ -170,22 +177,17 @@ def superior_sets(
     p_values[varies] = 1.0 - np.searchsorted(null, mean, side="right") / resamples
     statistics[varies] = mean
     found = tuple(int(column) for column in varies[better])
-    return Superiority(
-        lower, consistent, upper, found, p_values, statistics, float(np.quantile(null, 1.0 - size)), null
-    )
+    critical = float(np.quantile(null, 1.0 - size))
+    detectable = _detectable(counts, scaled, mean, critical)
+    return Superiority(lower, consistent, upper, found, p_values, statistics, critical, null, detectable)
 
 
-def _draws(days: int, block: float, resamples: int, seed: int, circular: bool = False) -> np.ndarray:
-    """Days of every resample, (resamples, days)."""
-    from arch.bootstrap import CircularBlockBootstrap, StationaryBootstrap
-
-    days_of = np.arange(days)
-    drawing = (
-        CircularBlockBootstrap(int(block), days_of, seed=seed)
-        if circular
-        else StationaryBootstrap(block, days_of, seed=seed)
-    )
-    return np.stack([drawn[0] for drawn, _ in drawing.bootstrap(resamples)])
+def _circular_counts(days: int, block: int, resamples: int, seed: int) -> np.ndarray:
+    """How often every day is in every resample of circular blocks, (resamples, days); the draws are those of arch."""
+    starts = np.random.default_rng(seed).integers(days, size=(resamples, -(-days // block)))
+    drawn = ((starts[:, :, None] + np.arange(block)) % days).reshape(resamples, -1)[:, :days]
+    flat = (drawn + days * np.arange(resamples)[:, None]).ravel()
+    return np.bincount(flat, minlength=resamples * days).reshape(resamples, days)
 
 
 def _standard_errors(values: np.ndarray, p: float) -> np.ndarray:
@@ -208,6 +210,22 @@ def _highest(counts: np.ndarray, scaled: np.ndarray, centre: np.ndarray) -> np.n
         part = slice(first, first + _CHUNK)
         np.maximum(top, (counts @ scaled[:, part] - centre[part]).max(axis=1), out=top)
     return top
+
+
+def _detectable(counts: np.ndarray, scaled: np.ndarray, mean: np.ndarray, critical: float) -> float:
+    """The :data:`POWER` quantile over the resamples of the least true statistic of the best with which one is passed.
+
+    The others are as good in proportion as they were, all alike where none was any good.
+    """
+    best = mean.max()
+    strength = np.maximum(mean, 0.0) / best if best > 0.0 else np.ones_like(mean)
+    some = np.flatnonzero(strength > 0.0)
+    least = np.full(len(counts), np.inf)
+    for first in range(0, len(some), _CHUNK):
+        part = some[first : first + _CHUNK]
+        luck = counts @ scaled[:, part] - mean[part]
+        np.minimum(least, ((critical - luck) / strength[part]).min(axis=1), out=least)
+    return float(np.quantile(least, POWER))
 
 
 def _stepwise(

@@ -73,19 +73,6 @@ def defined(value: Any, why: str = "An account that was run again has no Sharpe 
     return float(value)
 
 
-#: What is asked, by the group of a check; four questions of the verdict, then whether what was measured holds.
-QUESTIONS: Mapping[str, str] = {
-    "luck": "Is the best better than luck?",
-    "choice": "Does choosing by the past pay?",
-    "market": "Does it add to the market?",
-    "skill": "Could it be no skill at all?",
-    "fragile": "Does it survive small changes?",
-    "ruin": "Does the account survive?",
-    "data": "Do the data carry it?",
-    "broken": "Is it what was recorded?",
-}
-
-
 @dataclass(frozen=True)
 class CheckType:
     """A check before it is made.
@@ -95,7 +82,7 @@ class CheckType:
     label : str
         For people.
     group : str
-        The question that it answers, a key of :data:`QUESTIONS`.
+        The question that it answers, a key of :data:`engine.checks.QUESTIONS`.
     rule : {"at least", "at most"}
     measure : callable
         From :class:`Details` to :class:`engine.checks.Measurement`.

@@ -14,7 +14,6 @@ from engine.clock import show
 from engine.errors import DataError, HlbtError
 from engine.oracles.base import weight_matrix
 from engine.panel import Panel
-from engine.simulation import metrics
 from engine.simulation.backtest import backtest, decisions_of
 from engine.simulation.result import Result
 from engine.sweeps.study import ORACLE, ParameterSet, Study, codes_of
@@ -76,19 +75,17 @@ class Rerun:
             {"hours": hours, **_figures(self.changed(execution__delay_hours=own + hours))} for hours in DELAYS_HOURS
         ]
 
-    def decision_hours(self, done: Callable[[int], object] | None = None) -> list[dict[str, Any]]:
+    def decision_hours(self) -> list[dict[str, Any]]:
         """Decisions and daily returns at each hour of the day, from what was known then."""
         rows = []
         for hour in HOURS:
             changed = self.study.parameter_set(self.row, {"execution.hour_utc": hour})
             weights = weight_matrix(changed.build(), self.panel, decisions_of(self.panel, changed.config))
             rows.append({"hour": hour, **_figures(backtest(self.panel, weights, changed.config))})
-            if done is not None:
-                done(hour + 1)
         return rows
 
     def start_dates(self) -> list[dict[str, Any]]:
-        """The same weights, but the account is empty until a later decision; its days before are not counted.
+        """The same weights, but the account is empty until a later decision, from which its days count.
 
         The panel is not cut, so that nothing but the account starts later: lookbacks are as full as they were.
         """
@@ -97,14 +94,11 @@ class Rerun:
         rows = []
         for first in sorted(firsts):
             result = backtest(self.panel, self.weights[decisions >= first], self.parameter_set.config)
-            daily = result.daily_returns[result.daily_returns.index >= first]
-            if len(daily) >= LEAST_DAYS:
+            if result.metrics["days"] >= LEAST_DAYS:
                 rows.append(
                     {
                         "start": first.isoformat(),
-                        "days": len(daily),
-                        "sharpe": metrics.sharpe(daily.to_numpy()),
-                        "liquidated_at": result.metrics["liquidated_at"],
+                        **{name: result.metrics[name] for name in ("days", "sharpe", "liquidated_at")},
                     }
                 )
         if not rows:

@@ -22,7 +22,16 @@ from engine.sweeps.study import Study
 from engine.sweeps.trials import TrialCount
 from engine.validation.bootstrap import bootstrap_intervals
 from engine.validation.checks import VERDICT, checks_of
-from engine.validation.evidence import ValidationInputs, alpha, familywise, overfitting, trial_figures, walk_forwards
+from engine.validation.evidence import (
+    ValidationInputs,
+    alpha,
+    familywise,
+    overfitting,
+    power,
+    trial_figures,
+    walk_forwards,
+)
+from engine.validation.null_books import null_search
 from engine.validation.reruns import attempt, neighbours
 from engine.validation.statistics import (
     annualisation,
@@ -44,6 +53,7 @@ def validate(
     thresholds: Mapping[str, float] | None = None,
     seed: int = 0,
     progress: Callable[[int, int, str], object] | None = None,
+    search_nulls: int = 0,
 ) -> Verdict:
     """Judge the best set of a study.
 
@@ -60,6 +70,8 @@ def validate(
         Of the bootstrap; the same seed gives the same verdict.
     progress : callable, optional
         Called with (done, total, what is being done).
+    search_nulls : int
+        Run the whole sweep again so many times over exchanged coins, and say where its best set stands among theirs.
 
     Raises
     ------
@@ -71,8 +83,15 @@ def validate(
     for name in thresholds or {}:
         check_name("threshold", name, VERDICT)
     limits = {**GateFile.read().verdict, **(thresholds or {})}
-    inputs = ValidationInputs(study, study.best("sharpe"), panel, trials, seed)
-    report = progress or (lambda done, total, what: None)
+    inputs = ValidationInputs(study, study.best("sharpe"), panel, trials, seed, search_nulls)
+    return judge(inputs, limits, progress or (lambda done, total, what: None))
+
+
+def judge(
+    inputs: ValidationInputs, thresholds: Mapping[str, float], report: Callable[[int, int, str], object]
+) -> Verdict:
+    """The verdict on a set; thresholds of every check, progress as in :func:`validate`."""
+    study, panel = inputs.study, inputs.panel
     parts: list[tuple[str, str, Callable[[], Any]]] = [
         ("winner", "the winner", lambda: _winner(inputs)),
         ("trials", "trials", lambda: trial_figures(inputs)),
@@ -87,19 +106,41 @@ def validate(
         ("start_dates", "start dates", lambda: inputs.rerun.start_dates()),
         ("plateau", "neighbours", lambda: _plateau(inputs)),
     ]
+    if inputs.search_nulls:
+        parts.append(("null_search", "sweeps over exchanged coins", lambda: search_figures(inputs, report)))
     details: dict[str, Any] = {}
     for number, (name, words, work) in enumerate(parts):
         report(number, len(parts), words)
         details[name] = attempt(work)
     report(len(parts), len(parts), "done")
+    details["power"] = attempt(lambda: power(details["familywise"], details["pbo"], inputs.returns))
     details["notes"] = _notes(inputs)
+    if search := details.get("null_search"):
+        details["notes"].append(search.get("summary") or f"No sweep over exchanged coins was run: {search['why']}")
     digests = {
         "study": hashlib.sha256(to_json(study.record).encode()).hexdigest(),
         "data": study.record.get("digests", {}).get("data"),
         "panel": None if panel is None else panel.digest,
         "code": code_digest(),
     }
-    return Verdict(str(study.record["name"]), tuple(checks_of(VERDICT, details, limits)), details, digests)
+    return Verdict(str(study.record["name"]), tuple(checks_of(VERDICT, details, thresholds)), details, digests)
+
+
+def search_figures(inputs: ValidationInputs, report: Callable[[int, int, str], object]) -> dict[str, Any]:
+    """The best set of the sweep among those of sweeps over exchanged coins."""
+    if inputs.panel is None:
+        raise DataError("No panel was given.")
+    found = null_search(inputs.study, inputs.panel, inputs.search_nulls, inputs.seed, report)
+    counts, edges = np.histogram(found.best[np.isfinite(found.best)], bins=30)
+    reached = int((found.best >= found.sharpe).sum())
+    return {
+        "sharpe": found.sharpe,
+        "p_value": found.p_value,
+        "replicates": len(found.best),
+        "null": {"edges": edges.tolist(), "counts": counts.tolist()},
+        "summary": f"The whole sweep was run {len(found.best):,} times over exchanged coins: {reached:,} of their best "
+        f"sets reached the {found.sharpe:.2f} of this one (p = {found.p_value:.3f}).",
+    }
 
 
 def _winner(inputs: ValidationInputs) -> dict[str, Any]:

@@ -11,15 +11,13 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from engine.atomic_io import sync_folder, write_durable
-from engine.checks import Check
+from engine.checks import JSON_KEYS, Check
 from engine.errors import DataError
 from engine.provenance import as_json, to_json
 from engine.sweeps.study import VERDICT
 from engine.validation.checks import CHECKS
 
 SCHEMA = 2
-#: Columns of a table of checks, and their keys in ``verdict.json``, where the summary is ``says``.
-_COLUMNS = ("name", "label", "value", "threshold", "rule", "passed", "summary", "group")
 Word = Literal["passed", "refuted", "luck cannot be excluded yet", "fragile"]
 #: Groups of checks that only more days can decide.
 _EVIDENCE = ("luck", "choice", "market", "skill")
@@ -79,9 +77,25 @@ class Verdict:
                 parts.append(f"{len(labels)} of {len(self.checks)} checks {verb}: {', '.join(labels)}.")
         return " ".join(parts)
 
+    @property
+    def remarks(self) -> list[str]:
+        """What is shown beside the checks: what the days can tell, what the market explains, PBO; a sentence each."""
+        power, alpha, pbo = (self.details.get(name) or {} for name in ("power", "alpha", "pbo"))
+        parts = [power["says"]] if "says" in power else []
+        if "beta" in alpha:
+            parts.append(
+                f"Beta to BTC {alpha['beta']:.2f}, correlation {alpha['correlation']:.2f}; what BTC does not explain "
+                f"is {alpha['alpha_annual']:+.0%} a year."
+            )
+        if "pbo" in pbo:
+            parts.append(
+                f"PBO is {pbo['pbo']:.2f} and no check: where all sets are alike it is near one half, as for noise."
+            )
+        return parts
+
     def table(self) -> pd.DataFrame:
         """The checks, a row each, by name."""
-        return pd.DataFrame([{name: getattr(check, name) for name in _COLUMNS} for check in self.checks])
+        return pd.DataFrame([{name: getattr(check, name) for name in JSON_KEYS} for check in self.checks])
 
     def to_dict(self) -> dict[str, Any]:
         """Content of ``verdict.json``; numbers that are not finite are None."""
@@ -91,7 +105,8 @@ class Verdict:
             "passed": self.passed,
             "word": self.word,
             "says": self.summary,
-            "checks": [check_to_json(check) for check in self.checks],
+            "remarks": self.remarks,
+            "checks": [check.to_json() for check in self.checks],
             "digests": dict(self.digests),
             "details": self.details,
         }
@@ -114,7 +129,7 @@ class Verdict:
                 )
             verdict = cls(
                 values["study"],
-                tuple(_check_from_json(check) for check in values["checks"]),
+                tuple(Check.from_json(check) for check in values["checks"]),
                 values["details"],
                 values["digests"],
             )
@@ -135,15 +150,6 @@ class Verdict:
         except OSError as error:
             raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
         return path
-
-
-def check_to_json(check: Check) -> dict[str, Any]:
-    """A check under the keys of ``verdict.json`` and of specs."""
-    return {"says" if name == "summary" else name: getattr(check, name) for name in _COLUMNS}
-
-
-def _check_from_json(values: Mapping[str, Any]) -> Check:
-    return Check(**{"summary" if name == "says" else name: value for name, value in values.items()})
 
 
 def load_verdict(folder: Path) -> Verdict:

@@ -85,7 +85,10 @@ def test_the_main_job_on_real_data(hlbt: Hlbt, real: Path) -> None:
     assert figures["equity_end_usd"] - 10_000 == pytest.approx(gained, rel=1e-9)
     daily = equity.set_index("time")["equity_usd"]
     returns = daily[daily.index.hour == 23].pct_change().dropna()
-    assert figures["sharpe"] == pytest.approx(returns.mean() / returns.std() * np.sqrt(365), rel=1e-9)
+    book = returns[returns.index > frames["trades"]["time"].min()]
+    for name, days in (("sharpe", book), ("sharpe_calendar", returns)):
+        assert figures[name] == pytest.approx(days.mean() / days.std() * np.sqrt(365), rel=1e-9)
+    assert figures["days"] == len(book) < figures["days_calendar"] == len(returns)
     assert frames["trades"]["fee_usd"].to_numpy() == pytest.approx(3.5e-4 * frames["trades"]["notional_usd"].to_numpy())
     assert (frames["trades"]["time"].dt.hour == 23).all()
     contract = (

@@ -7,6 +7,7 @@ Everything is a float, a dict by coin or a loop in coin order.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import copysign, floor, inf, isnan, nan, sqrt
 from statistics import stdev
 
@@ -50,7 +51,7 @@ class NaiveTrade:
 
 @dataclass(frozen=True)
 class NaiveResult:
-    """Lists hold one value a row, after steps 1 to 4; the two means are 0.0 when no decision was traded."""
+    """Lists hold one value a row, after steps 1 to 4; the means and `days` are those of "What is recorded"."""
 
     equity: list[float]
     flows: dict[str, list[float]]
@@ -60,8 +61,9 @@ class NaiveResult:
     skipped_min_notional: int
     skipped_band: int
     untradable_orders: int
-    untradable_weight: float
-    turnover_daily: float
+    means: dict[str, float]
+    daily_returns: list[float]
+    days_calendar: int
     delistings: int
     liquidated_row: int | None
     decisions: int
@@ -76,12 +78,18 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fees: Fees)
     ledger = Ledger(panel, config, fees)
     equity, gross, net = [], [], []
     flows: dict[str, list[float]] = {name: [] for name in FLOWS}
+    traded: list[int] = []  # rows at which a decision was traded, from the first that asks for something
+    asked = inf  # the instant of that one
 
     for t in range(len(panel.index)):
         ledger.flow = dict.fromkeys(FLOWS, 0.0)
         ledger.mark(t)
         if t in decisions and ledger.liquidated_row is None:  # "From then on no decision is traded."
             ledger.trade(t, decisions[t])
+            if any(w != 0 and not isnan(w) for w in decisions[t].values()):  # "neither 0 nor NaN"
+                asked = min(asked, t - delay)
+            if asked < inf:
+                traded.append(t)
         ledger.funding(t)
         ledger.margin(t)
         # 5. "Record equity, the flows of the row, gross and net exposure as a fraction of equity."
@@ -92,9 +100,20 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fees: Fees)
         for name in FLOWS:
             flows[name].append(ledger.flow[name])
 
-    made, end = ledger.counts["decisions"], ledger.liquidated_row
-    means = {"untradable_weight": ratio(ledger.untradable_weight, made), "turnover_daily": ratio(ledger.turnover, made)}
-    return NaiveResult(equity, flows, gross, net, ledger.trades, **ledger.counts, **means, liquidated_row=end)
+    # "means over the traded decisions from that one on; the last two are of the exposure recorded at the row of the
+    # trade": a decision that asks for nothing while nothing is held trades nothing.
+    sums = {"untradable_weight": ledger.untradable_weight, "turnover_daily": ledger.turnover}
+    sums |= {"gross_mean": sum(gross[t] for t in traded), "net_mean": sum(net[t] for t in traded)}
+    means = {name: ratio(total, len(traded)) for name, total in sums.items()}
+    # "those between consecutive `hour_utc` rows that end after the instant of that decision"
+    ends = [t for t, instant in enumerate(panel.index) if instant.hour == config.execution.hour_utc]
+    days = [(t, equity[t] / equity[s] - 1 if equity[s] > 0 else 0.0) for s, t in pairwise(ends)]
+    daily = [value for t, value in days if t > asked]
+    end = ledger.liquidated_row
+    return NaiveResult(
+        equity, flows, gross, net, ledger.trades, **ledger.counts, means=means, daily_returns=daily,
+        days_calendar=len(days), liquidated_row=end,
+    )  # fmt: skip
 
 
 def traded_weights(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> dict[int, dict[str, float]]:

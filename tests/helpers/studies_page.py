@@ -130,27 +130,19 @@ def verdict(of: Study, passed: bool = False, seed: int = 3) -> dict[str, Any]:
     winner = of.best()
     sharpe = float(of.table["sharpe"].iloc[winner])
     checks = [
-        ("deflated_sharpe", "deflated Sharpe", 0.914, 0.95, "at least", False, "The best of 77 is close to luck."),
-        ("pbo", "probability of overfitting", 0.18, 0.2, "at most", True, "In 18% of the splits the best fell behind."),
-        (
-            "walk_forward",
-            "walk-forward Sharpe",
-            0.71,
-            0.0,
-            "at least",
-            True,
-            "Chosen on the past, sets made money.",
-        ),
-        ("spa", "SPA p-value", None, 0.05, "at most", None, "Not computed: fewer than 250 days."),
+        ("familywise", "chance by luck", 0.0612, 0.05, "at most", False, "A best as good as luck's.", "luck"),
+        ("walk_forward", "walk-forward Sharpe", 0.71, 0.0, "at least", True, "Sets made money.", "choice"),
+        ("alpha", "alpha by luck", None, 0.05, "at most", None, "Not computed: fewer than 250 days.", "market"),
+        ("cost_x2", "Sharpe at twice the costs", 0.9, 0.0, "at least", True, "It survives.", "fragile"),
     ]
     in_sample = random.normal(1.8, 0.5, 1000)
-    names = ("name", "label", "value", "threshold", "rule", "passed", "says")
+    names = ("name", "label", "value", "threshold", "rule", "passed", "says", "group")
     made = {
         "study": of.record["name"],
         "passed": passed,
-        "says": "Passed: all checks hold."
-        if passed
-        else "Not shown to be more than luck: 1 of 4 checks failed, 1 was not computed.",
+        "word": "passed" if passed else "luck cannot be excluded yet",
+        "says": "Nothing here says luck." if passed else "1 of 4 checks failed, 1 could not be computed.",
+        "remarks": ["A true Sharpe ratio of 2.1 would pass four times in five."],
         "checks": [dict(zip(names, check, strict=True)) for check in checks],
         "details": {
             "winner": {"place": winner, "parameters": of.params(winner), "metrics": {"sharpe": sharpe}},
@@ -160,7 +152,7 @@ def verdict(of: Study, passed: bool = False, seed: int = 3) -> dict[str, Any]:
                 "judged": 240,
                 "effective": 11.3,
                 "sharpe_sd_daily": 0.031,
-                "expected_max_sharpe_annual": 1.66,
+                "expected_max_sharpe_raw_annual": 1.66,
                 "expected_max_sharpe_effective_annual": 0.98,
             },
             "pbo": {
@@ -180,8 +172,14 @@ def verdict(of: Study, passed: bool = False, seed: int = 3) -> dict[str, Any]:
                 "mean_daily": [0.0001, 0.002],
                 "confidence": 0.95,
             },
-            "spa": {"zero": {"p_lower": 0.02, "p_consistent": 0.034, "p_upper": 0.05}, "btc": {"why": "No BTC price."}},
-            "stepm": {"zero": [winner], "btc": {"why": "No BTC price."}},
+            "familywise": {
+                "p_value": 0.0612,
+                "better": [],
+                "statistic": 1.9,
+                "critical": 2.0,
+                "null": {"edges": [-1.0, 0.0, 1.0, 2.0, 3.0], "counts": [20, 500, 430, 50]},
+            },
+            "alpha": {"why": "No BTC price."},
             "cost_stress": [
                 _stress("factor", factor, sharpe - 0.35 * (factor - 1)) for factor in (0.5, 1.0, 1.5, 2.0, 3.0)
             ],

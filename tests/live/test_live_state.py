@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pandas as pd
@@ -215,6 +217,28 @@ def test_a_user_without_a_home_is_refused_with_the_cure(monkeypatch: pytest.Monk
     monkeypatch.setattr(platformdirs, "user_state_path", lambda *_, **__: Path("~/.local/state/hlbt"))
     with pytest.raises(LiveError, match="no home folder"):
         state_folder()
+
+
+def test_a_folder_that_is_closed_to_the_user_is_refused_with_the_cure(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As the home of another user, or under systemd's ProtectHome: it was a traceback."""
+    (tmp_path / "closed").mkdir(mode=0)
+    monkeypatch.setenv("HLBT_STATE", str(tmp_path / "closed" / "state"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a fork beside the exchange's threads
+        child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            if os.getuid() == 0:  # whom no folder is closed to
+                os.setuid(65534)
+            state_folder()
+        except LiveError as error:
+            code = 0 if "cannot be read" in str(error) and "HLBT_STATE" in str(error) else 2
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 # Kill switches --------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ def test_the_figures_are_those_that_can_be_had_by_hand(
         return backtest(panel, weights, RunConfig.from_dict(sections)).metrics["sharpe"]
 
     assert value["reproduced"] == pytest.approx(0.0, abs=1e-9)
-    assert value["days"] == len(base.daily_returns) == 259
+    assert value["days"] == len(base.daily_returns) == 249
     assert value["max_drawdown"] == -base.metrics["max_drawdown"] > 0.0
     assert value["cost_x2"] == run("costs", stress=2.0) and value["cost_x3"] == run("costs", stress=3.0)
     assert value["delay_1h"] == run("execution", delay_hours=1) / base.metrics["sharpe"]
@@ -179,7 +179,7 @@ def test_bad_candidates_fail_the_gates_made_for_them(
     leak = failed(replace(winner, parameters={**winner.parameters, "peek": 20}))
     assert {"causality", "reproduced", "days"} <= set(leak) and leak["causality"].value >= 1.0
     assert (
-        leak["days"].value == 59.0 and leak["familywise"].value is None and "No sweep in" in leak["familywise"].summary
+        leak["days"].value == 49.0 and leak["familywise"].value is None and "No sweep in" in leak["familywise"].summary
     )
 
     mid = panel.values("mid").copy()

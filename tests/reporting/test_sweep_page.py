@@ -66,9 +66,9 @@ def test_the_page_says_verdict_checks_and_what_was_swept(tmp_path: Path) -> None
     for check in verdict["checks"]:
         assert check["label"] in text and check["says"] in text
     for words in (
-        "FAILED " + verdict["says"],
-        "✗ failed 0.914 ≥ 0.95",
-        "✓ passed 0.18 ≤ 0.2",
+        "LUCK CANNOT BE EXCLUDED YET " + verdict["says"],
+        "✗ failed 0.0612 ≤ 0.05",
+        "Does choosing by the past pay? yes",
         "not computed n/a ≤ 0.05",
         "sets run 80 failed 3 trials counted 240 effective trials 11.3",
         f"The verdict is about set {study.best()}",
@@ -78,13 +78,13 @@ def test_the_page_says_verdict_checks_and_what_was_swept(tmp_path: Path) -> None
         "research.oracles.momentum:Momentum digest 5d41402abc4b",
         "2024-01-31 23:00 UTC to",
         "winner's Sharpe, 95% interval 0.11 to 2.84",
-        "SPA p-value 0.034",
+        "A true Sharpe ratio of 2.1 would pass four times in five.",
         "Walk-forward, rolling: what was chosen in each of 5 folds",
     ):
         assert words in text, words
     assert "SYNTHETIC" not in text
     passed = seen(written(study, studies.verdict(study, passed=True)))
-    assert "PASSED Passed: all checks hold." in passed and "FAILED" not in passed
+    assert "PASSED Nothing here says luck." in passed and "FAILED" not in passed
 
 
 def test_links_lead_to_tearsheets_best_first_and_nowhere_else(tmp_path: Path) -> None:
@@ -314,9 +314,9 @@ def test_a_study_without_a_folder_is_refused(tmp_path: Path) -> None:
         {
             "pbo": {"logits": {"edges": [-1, 0, 1], "counts": [1, 2]}},
             "bootstrap": {"sharpe": [None, None]},
-            "spa": None,
+            "familywise": None,
         },
-        {"trials": {"ledger": None, "effective": float("nan")}, "winner": {"place": None}, "stepm": {"zero": None}},
+        {"trials": {"ledger": None, "effective": float("nan")}, "winner": {"place": None}, "alpha": {"better": None}},
     ],
 )
 def test_parts_that_are_empty_or_half_there_break_nothing(tmp_path: Path, details: dict[str, Any]) -> None:
@@ -328,7 +328,7 @@ def test_parts_that_are_empty_or_half_there_break_nothing(tmp_path: Path, detail
         "details": details,
     }
     page = written(studies.study(tmp_path / "s"), verdict)
-    assert "FAILED No. check" in seen(page) and "pbo not computed n/a" in seen(page)
+    assert "NOT PASSED No. check" in seen(page) and "pbo not computed n/a" in seen(page)
     found = payload(page)["verdict"]
     assert "why" in found["plateau"] and "why" in found["cost_stress"]
     assert ("why" in found["pbo"]) == ("logits" not in details.get("pbo", {}))

@@ -46,7 +46,7 @@ def with_returns(run: Run, returns: np.ndarray) -> Run:
     frame["price_pnl_usd"] = equity.diff().fillna(equity.iloc[0] - 10_000.0)
     total = float(equity.iloc[-1] - 10_000.0)
     numbers = {**run.record["metrics"], "equity_end_usd": float(equity.iloc[-1]), "total_return": total / 1e4}
-    numbers |= {name: 0.0 for name in FLOWS} | {"price_pnl_usd": total}
+    numbers |= {name: 0.0 for name in FLOWS} | {"price_pnl_usd": total, "days": len(returns)}
     return replace(run, equity=frame, record={**run.record, "metrics": numbers})
 
 
@@ -140,13 +140,23 @@ def test_quantstats_table_agrees_to_its_printed_precision(result: Result, page: 
     assert float(quantstats_row(page, "Max Drawdown").rstrip("%")) == pytest.approx(deepest * 100, abs=0.0051)
 
 
-def test_leading_flat_days_are_kept(result: Result, page: str) -> None:
+def test_the_page_counts_from_the_first_book_and_says_so(result: Result, page: str) -> None:
+    """And shows what the calendar gives, for both figures differ."""
+    assert result.metrics["days"] == 69 - FLAT_DAYS and result.metrics["days_calendar"] == 69
+    assert "11 Dec, 2024 - 28 Jan, 2025" in page
+    words = re.sub(r"<[^>]*>", "", page)
+    assert "from the first decision that asks for something: 49 of 69 days, from 2024-12-10 23:00 UTC. Over" in words
+    assert f"Sharpe {result.metrics['sharpe_calendar']:.2f}, volatility" in words
+    assert f"{result.metrics['sharpe_calendar']:.2f}" != f"{result.metrics['sharpe']:.2f}"
+
+
+def test_leading_flat_days_of_a_book_are_kept(run: Run, tmp_path: Path) -> None:
     # QuantStats would drop them and annualise over the days that are left.
-    daily = result.daily_returns
-    assert not daily.iloc[: FLAT_DAYS - 1].any()
-    cut = metrics.cagr(daily.to_numpy()[FLAT_DAYS:])
-    assert abs(cut - result.metrics["cagr"]) > 0.001
-    assert "21 Nov, 2024 - 28 Jan, 2025" in page
+    daily = np.concatenate((np.zeros(FLAT_DAYS), np.random.default_rng(2).normal(0.002, 0.01, 69 - FLAT_DAYS)))
+    text = tearsheet.write_tearsheet(with_returns(replace(run, folder=tmp_path), daily)).read_text(encoding="utf-8")
+    assert "21 Nov, 2024 - 28 Jan, 2025" in text
+    assert float(quantstats_row(text, "Sharpe")) == round(metrics.sharpe(daily), 2)
+    assert round(metrics.sharpe(daily), 2) != round(metrics.sharpe(daily[FLAT_DAYS:]), 2)
 
 
 @pytest.mark.parametrize("kind", ["normal", "skewed", "rising", "losing", "flat start", "short"])
@@ -184,14 +194,15 @@ def test_daily_returns_are_those_of_the_result(result: Result, run: Run) -> None
 def test_turnover_is_that_of_the_kernel(result: Result, run: Run) -> None:
     each = pages.turnover(run)
     np.testing.assert_allclose(each.to_numpy(), result.ledger.turnover, rtol=1e-9, atol=1e-12)
-    assert each.mean() == pytest.approx(run.record["metrics"]["turnover_daily"], rel=1e-9)
+    assert each[FLAT_DAYS:].mean() == pytest.approx(run.record["metrics"]["turnover_daily"], rel=1e-9)
+    assert each.mean() == pytest.approx(run.record["metrics"]["turnover_daily_calendar"], rel=1e-9)
 
 
 def test_turnover_after_a_liquidation(tmp_path: Path) -> None:
     made = simulated(gross=60.0)
     assert made.liquidated_at is not None
     dead = saved(made, tmp_path / "dead")
-    assert pages.turnover(dead).mean() == pytest.approx(made.metrics["turnover_daily"], rel=1e-9)
+    assert pages.turnover(dead)[FLAT_DAYS:].mean() == pytest.approx(made.metrics["turnover_daily"], rel=1e-9)
 
 
 def test_turnover_of_an_account_below_zero_counts_as_none(tmp_path: Path) -> None:
@@ -236,14 +247,14 @@ def test_benchmark_has_the_strategy_s_dates_and_never_a_later_price(run: Run) ->
 
 def test_benchmark_before_its_first_price(run: Run, tmp_path: Path) -> None:
     late = run.hourly.copy()
-    late.iloc[: 24 * 10, late.columns.get_loc("benchmark_usd")] = np.nan
+    late.iloc[: 24 * (FLAT_DAYS + 10), late.columns.get_loc("benchmark_usd")] = np.nan
     young = replace(run, folder=tmp_path, hourly=late)
     returns = pages.benchmark_returns(young)
     assert returns is not None
     assert not returns.iloc[:9].any()
     assert returns.iloc[10:].all()
     notes = tearsheet._benchmark_notes(young, pages.daily_returns(young), returns)
-    assert notes == ["BTC has no price before 2024-11-30 00:00 UTC; its return is 0 until then."]
+    assert notes == ["BTC has no price before 2024-12-20 00:00 UTC; its return is 0 until then."]
 
 
 def test_names_and_parameters_cannot_become_markup(nasty_page: str) -> None:

@@ -97,12 +97,22 @@ def test_form_chunks_and_threads_do_not_change_a_bit(panel: Panel) -> None:
 
 
 def test_daily_returns_are_those_of_backtest(panel: Panel) -> None:
-    weights, decisions = books(panel, 3)
-    _, returns = backtest_many(panel, weights, decisions, daily_returns=True)
-    for place in range(3):
-        expected = backtest(panel, _frame(weights[place], decisions, panel)).daily_returns
-        assert returns.index.equals(expected.index)
-        np.testing.assert_allclose(returns[place], expected, rtol=0, atol=1e-12)
+    """NaN until each book's first decision that asks for something; all over the calendar."""
+    weights, decisions = books(panel, 4)
+    weights[1, :12] = 0.0
+    weights[2, :9] = np.nan
+    weights[3] = 0.0
+    table, returns = backtest_many(panel, weights, decisions, daily_returns=True)
+    for place in range(4):
+        result = backtest(panel, _frame(weights[place], decisions, panel))
+        asked = (np.nan_to_num(weights[place]) != 0.0).any(axis=1)
+        first = decisions[np.argmax(asked)] if asked.any() else None
+        assert result.first_decision == first
+        assert returns.index.equals(result.daily_returns_calendar.index)
+        counted = returns.index > first if first else np.zeros(len(returns), dtype=bool)
+        assert (returns[place].notna() == counted).all() and table["days"][place] == counted.sum()
+        np.testing.assert_allclose(returns[place][counted], result.daily_returns, rtol=0, atol=1e-12)
+        np.testing.assert_array_equal(result.daily_returns_calendar[counted], result.daily_returns)
 
 
 def test_delay_leaves_out_what_lies_beyond_the_panel(panel: Panel) -> None:

@@ -292,7 +292,44 @@ def test_turnover_and_exposure() -> None:
     assert result.metrics["turnover_daily"] == pytest.approx((0.5 + 10750 / 10500) / 2, rel=1e-12)
     assert result.exposure["gross_frac"].tolist() == pytest.approx([0, 0.5, 0.5, 0.5], rel=1e-12)
     assert result.exposure["net_frac"].tolist() == pytest.approx([0, 0.5, -0.5, -0.5], rel=1e-12)
-    assert result.metrics["net_mean"] == pytest.approx((0.5 - 0.5 - 0.5) / 3, rel=1e-12)
+    # means over the two decisions, not over the rows
+    assert result.metrics["gross_mean"] == pytest.approx(0.5, rel=1e-12)
+    assert result.metrics["net_mean"] == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("idle", [0.0, NAN])
+@pytest.mark.parametrize("delay", [0, 3, 30])
+def test_metrics_count_from_the_first_decision_that_asks_for_something(idle: float, delay: int) -> None:
+    """Twenty days of cash before the first book are in the calendar's figures alone."""
+    random = np.random.default_rng(1)
+    index = hours(24 * 60, pd.Timestamp("2024-10-01T00:00Z"))
+    mid = pd.DataFrame({"A": 100 * np.cumprod(1 + random.normal(0, 0.01, len(index)))}, index=index)
+    panel = Panel.from_frames(mid=mid)
+    decisions = index[index.hour == 23]
+    weights = pd.DataFrame({"A": np.where(np.arange(60) < 20, idle, 0.5)}, index=decisions)
+    made = backtest(panel, weights, config(execution={"delay_hours": delay}))
+    figures, late = made.metrics, weights[20:]
+    daily = made.equity[made.equity.index.hour == 23].pct_change().dropna()
+    counted = daily[daily.index > decisions[20]]
+    traded = [row for row in panel.rows(decisions) + delay if row < len(index)]
+    assert made.first_decision == decisions[20] and figures["days"] == 39 and figures["days_calendar"] == 59
+    assert made.daily_returns.tolist() == counted.tolist() and made.daily_returns_calendar.tolist() == daily.tolist()
+    for name, days in (("sharpe", counted), ("sharpe_calendar", daily)):
+        assert figures[name] == pytest.approx(days.mean() / days.std() * np.sqrt(365), rel=1e-12)
+    assert figures["volatility"] > 1.2 * figures["volatility_calendar"]
+    gross = made.exposure["gross_frac"].iloc[traded]
+    assert figures["gross_mean"] == pytest.approx(gross[20:].mean()) == pytest.approx(0.5, rel=0.05)
+    assert figures["gross_mean_calendar"] == pytest.approx(gross.mean())
+    assert figures["turnover_daily_calendar"] == pytest.approx(
+        figures["turnover_daily"] * (len(traded) - 20) / len(traded)
+    )
+    alone = backtest(panel, late, config(execution={"delay_hours": delay})).metrics
+    for name, value in figures.items():
+        if not name.endswith("_calendar") and name != "decisions":
+            assert value == alone[name] or value == pytest.approx(alone[name], rel=1e-12), name
+    nothing = backtest(panel, weights * 0.0, config()).metrics
+    undefined = {name for name in ("cagr", "volatility", "sharpe", "sortino", "calmar") if np.isnan(nothing[name])}
+    assert len(undefined) == 5 and (nothing["days"], nothing["gross_mean"], nothing["turnover_daily"]) == (0, 0.0, 0.0)
 
 
 def test_max_drawdown_is_hourly_and_starts_from_the_initial_equity() -> None:

@@ -128,7 +128,7 @@ def test_draws_that_are_refused(asked: object, sample: object) -> None:
 def test_a_draw_that_the_constraints_hardly_allow_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("engine.sweeps.grid.MOST_SETS", 100_000)
     asked = {f"p{k}": list(range(1000)) for k in range(4)}
-    with pytest.raises(ConfigError, match=r"sets drawn the constraints keep 0; 5 were asked for"):
+    with pytest.raises(ConfigError, match=r"sets drawn the constraints keep 0; 5 are wanted"):
         make_grid(asked, {}, ["p0 < 0"], sample=5)
     assert len(make_grid(asked, {}, ["p0 < 2"], sample=5)) == 5  # two of a thousand
 

@@ -13,6 +13,7 @@ from engine import (
     HlbtError,
     Oracle,
     Panel,
+    Result,
     RunConfig,
     ScoreOracle,
     Study,
@@ -65,7 +66,7 @@ class Scored(ScoreOracle):
         return np.where(scores == 0.0, self.size, 0.0)
 
 
-def alone(study: Study, place: int, panel: Panel) -> object:
+def alone(study: Study, place: int, panel: Panel) -> Result:
     setting = study.parameter_set(place)
     weights = weight_matrix(setting.build(), panel, decisions_of(panel, setting.config))
     return backtest(panel, weights, setting.config)
@@ -379,3 +380,21 @@ def test_a_set_of_lists_or_tables_is_judged_as_any_other(
     verdict = validate(study, panel)
     assert verdict.details["winner"]["rerun"]["sharpe"] == pytest.approx(study["sharpe"].max(), rel=1e-9)
     assert len(verdict.details["plateau"]["neighbours"]) == 1 + bool(more)
+
+
+def test_sets_are_compared_on_the_days_that_all_of_them_trade(panel: Panel) -> None:
+    """A long lookback misses the first days; one that hardly trades is left out instead of taking all days away."""
+    study = sweep(panel, Momentum, {"lookback_hours": [24, 240, 840]}, fixed={"n": 2})
+    values, dates, sets = study.joint
+    daily = study.daily_returns
+    assert daily is not None and sets.tolist() == [0, 1] and study["days"].tolist() == [38, 29, 4]
+    assert len(values) == len(dates) == 29 and np.isfinite(values).all()
+    np.testing.assert_array_equal(values, daily.iloc[-29:, :2])
+    joint = daily.iloc[-29:].mean() / daily.iloc[-29:].std() * np.sqrt(365)
+    np.testing.assert_allclose(study.sharpe_joint[:2], joint.iloc[:2], rtol=1e-12)
+    assert np.isnan(study.sharpe_joint[2]) and study["sharpe"].notna().all()
+    assert study.ranking()[2] == 2 and study.best() == int(np.nanargmax(study.sharpe_joint))
+    assert study.best("cagr") == int(study["cagr"].argmax())
+    for row in range(3):
+        made = alone(study, row, panel)
+        assert made.metrics["days"] == study["days"].iloc[row] == daily.iloc[:, row].count()

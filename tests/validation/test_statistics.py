@@ -16,7 +16,9 @@ from engine.errors import DataError
 from engine.simulation import metrics
 from engine.validation.bootstrap import _standard_errors, block_length, bootstrap_intervals, superior_sets
 from engine.validation.statistics import (
+    annualisation,
     deflated_sharpe_ratio,
+    effective_days,
     effective_trials,
     expected_max_sharpe,
     minimum_track_record_length,
@@ -322,6 +324,34 @@ def test_sharpe_ratios_of_constant_columns_are_zero() -> None:
     assert sharpe_ratios(returns) == pytest.approx([0.0, 0.0, naive_sharpe(returns[:, 2].tolist())], rel=1e-12)
 
 
+# ---------------------------------------------------------------------------------------------- autocorrelation
+
+
+@pytest.mark.parametrize(
+    ("periods", "rho", "factor"), [(12, 0.0, 3.46), (12, 0.2, 2.88), (12, -0.2, 4.17), (4, 0.0, 2.0), (250, 0.0, 15.81)]
+)
+def test_annualisation_is_that_of_lo(periods: int, rho: float, factor: float) -> None:
+    """Table 2 of the paper, and its closed form for an AR(1)."""
+    found = annualisation(periods, rho ** np.arange(1, periods))
+    assert found == pytest.approx(factor, abs=0.005)
+    closed = 1.0 + 2.0 * rho / (1.0 - rho) * (1.0 - (1.0 - rho**periods) / (periods * (1.0 - rho)))
+    assert found == pytest.approx(sqrt(periods / closed), rel=1e-12)
+
+
+def test_days_that_follow_from_one_another_count_less() -> None:
+    """White noise counts in full; an AR(1) of 0.5 as a third, (1 - a) / (1 + a); of -0.3 nearly double."""
+    for rho, low, high in ((0.0, 0.85, 1.2), (0.5, 0.25, 0.45), (-0.3, 1.5, 2.3)):
+        shares = []
+        for seed in range(8):
+            drawn = np.random.default_rng(seed).normal(0.0005, 0.02, 1_500)
+            for day in range(1, len(drawn)):
+                drawn[day] += rho * drawn[day - 1]
+            shares.append(effective_days(drawn) / len(drawn))
+        assert low < np.mean(shares) < high, rho
+    for useless in (np.zeros(50), np.full(50, 0.01), np.array([0.1, 0.2])):
+        assert np.isnan(effective_days(useless))
+
+
 # --------------------------------------------------------------------------------------------------- bootstrap
 
 
@@ -435,3 +465,27 @@ def test_pbo_of_nearly_constant_columns() -> None:
     np.testing.assert_array_equal(found.chosen, chosen)
     np.testing.assert_allclose(found.in_sample, inside, rtol=1e-8)
     np.testing.assert_allclose(found.out_of_sample, outside, rtol=1e-8, atol=1e-10)
+
+
+def test_the_power_that_is_said_is_what_a_test_has() -> None:
+    """Sets with the Sharpe ratio that would pass four times in five do so; more of them share it, the less it takes."""
+    days, block = 250, 1.0
+    for alike in (1, 12):
+        found = superior_sets(noise(5, days, 12), block)
+        assert found.detectable > found.critical - 0.1
+        edge = np.zeros(12)
+        edge[:alike] = 0.01 * _said(alike, days)
+        passed = [
+            np.nanmin(superior_sets(noise(seed, days, 12) + edge, block, resamples=300).p_values) <= 0.05
+            for seed in range(60)
+        ]
+        assert 0.65 < np.mean(passed) < 0.95, alike
+
+
+def _said(alike: int, days: int) -> float:
+    """What is said of a sample of which so many sets are good, the rest is not."""
+    strong = noise(9, days, 12)
+    strong -= strong.mean(axis=0)
+    strong[:, :alike] += 0.005
+    strong[:, alike:] -= 0.0002
+    return superior_sets(strong, 1.0).detectable

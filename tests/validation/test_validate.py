@@ -237,10 +237,10 @@ def test_sets_without_returns_are_left_out_and_named(study: Study, panel: Panel)
     daily, table = study.daily_returns.copy(), study.table.copy()
     failed = [place for place in range(len(study)) if place != study.best()][:2]
     daily.iloc[:, failed] = np.nan
-    daily.iloc[0, 5] = np.nan  # an edge: the day goes, the set stays
+    daily.iloc[100, 5] = np.nan  # an edge: the day goes, the set stays
     table.iloc[failed, table.columns.get_loc("sharpe")] = np.nan
     verdict = validate(replace(study, daily_returns=daily, table=table), panel)
-    assert verdict.details["pbo"]["sets"] == 10 and verdict.details["pbo"]["days"] == 258
+    assert verdict.details["pbo"]["sets"] == 10 and verdict.details["pbo"]["days"] == len(study.joint[0]) - 1 == 248
     assert "2 of 12 sets have no daily returns and were left out." in verdict.details["notes"]
     places = {fold["place"] for fold in verdict.details["walk_forward"]["rolling"]["folds"]}
     assert places and not places & set(failed)
@@ -257,7 +257,7 @@ def test_one_set_and_few_days() -> None:
     assert found["plateau"].passed is None and "no neighbour" in found["plateau"].summary
     short = market(3, 8, 6, 0.0005)
     few = by_name(validate(study_of(short, MOMENTUM, {"lookback_hours": [24, 48]}, {"n": 2}), short))
-    assert "7 days are too few" in few["probability_of_loss"].summary
+    assert "5 days are too few" in few["probability_of_loss"].summary
     assert "cannot be resampled" in few["familywise"].summary and "are too few" in few["alpha"].summary
     assert "No start leaves 30 days" in few["start_dates"].summary
 
@@ -317,29 +317,29 @@ def test_stresses_are_on_top_of_the_sets_own(panel: Panel) -> None:
 def test_start_dates(study: Study, panel: Panel, edge: Verdict) -> None:
     rows = edge.details["start_dates"]
     assert rows[0]["sharpe"] == pytest.approx(edge.details["winner"]["metrics"]["sharpe"], rel=1e-10)
-    assert rows[0]["days"] == 259
+    assert rows[0]["days"] == edge.details["winner"]["metrics"]["days"] == 249
     whole = by_hand(panel, study)
     row = rows[4]
     start = pd.Timestamp(row["start"])
     result = backtest(panel, whole.weights[whole.weights.index >= start])
-    held = result.equity[(result.equity.index >= start - pd.Timedelta(days=1)) & (result.equity.index.hour == 23)]
-    assert (held.iloc[0], len(held) - 1) == (10_000.0, row["days"])
+    held = result.equity[(result.equity.index >= start) & (result.equity.index.hour == 23)]
+    assert result.equity[start - pd.Timedelta(hours=1)] == 10_000.0 and len(held) - 1 == row["days"]
     assert metrics.sharpe(held.pct_change().dropna().to_numpy()) == pytest.approx(row["sharpe"])
     assert [pd.Timestamp(later["start"]) for later in rows] == sorted({pd.Timestamp(later["start"]) for later in rows})
 
 
 def test_trials_and_track(study: Study, panel: Panel, edge: Verdict) -> None:
     assert study.daily_returns is not None
-    shape = moments(study.daily_returns.iloc[:, study.best()])
+    shape = moments(study.daily_returns.iloc[:, study.best()].dropna())
     sd = float(np.std(study["sharpe"] / sqrt(365), ddof=1))
     trials = edge.details["trials"]
     assert (trials["study"], trials["ledger"], trials["judged"]) == (12, None, 12)
     assert trials["sharpe_sd_daily"] == pytest.approx(sd)
     assert trials["deflated_sharpe_raw"] == pytest.approx(deflated_sharpe_ratio(*shape, sd, 12))
-    days = effective_days(study.daily_returns.iloc[:, study.best()])
+    days = effective_days(study.daily_returns.iloc[:, study.best()].dropna())
     assert (trials["outside"], trials["effective_days"]) == (0, pytest.approx(days))
     assert by_name(edge)["deflated_sharpe"].value is None and by_name(edge)["deflated_sharpe"].passed
-    assert trials["effective"] == pytest.approx(effective_trials(study.daily_returns), rel=1e-9)
+    assert trials["effective"] == pytest.approx(effective_trials(study.joint[0]), rel=1e-9)
     assert 1 < trials["effective"] < 12
     assert edge.details["winner"]["track"]["sharpe"] * sqrt(365) == pytest.approx(study["sharpe"].max())
     counted = validate(study, None, TrialCount(100_012, 0.12)).details
@@ -360,15 +360,15 @@ def test_walk_forward_charges_a_whole_book(study: Study, panel: Panel, edge: Ver
     assert study.daily_returns is not None
     assert edge.details["walk_forward"]["switch_rate_frac"] == pytest.approx(5.5e-4, rel=1e-6)
     cost = 2.0 * study["gross_mean"].to_numpy() * 5.5e-4
-    values = study.daily_returns.to_numpy()
+    values, dates, _ = study.joint
     for name, anchored in (("anchored", True), ("rolling", False)):
         curve = edge.details["walk_forward"][name]
-        expected = walk_forward(values, 86, 29, anchored, cost)
+        expected = walk_forward(values, 83, 28, anchored, cost)
         np.testing.assert_allclose(curve["returns"], expected.returns, rtol=1e-6, atol=1e-12)
-        assert curve["dates"][0] == f"{study.daily_returns.index[86]:%Y-%m-%d}"
-        assert len(curve["dates"]) == len(curve["returns"]) == 173 and len(curve["folds"]) == 6
+        assert curve["dates"][0] == f"{dates[83]:%Y-%m-%d}"
+        assert len(curve["dates"]) == len(curve["returns"]) == 166 and len(curve["folds"]) == 6
         assert [fold["test_start"] for fold in curve["folds"]][1:] == [
-            f"{study.daily_returns.index[86 + 29 * step]:%Y-%m-%d}" for step in range(1, 6)
+            f"{dates[83 + 28 * step]:%Y-%m-%d}" for step in range(1, 6)
         ]
     without = validate(study, None).details["walk_forward"]["switch_rate_frac"]
     assert without == pytest.approx(6.5e-4)  # the config's half spread of 2 bps
@@ -509,7 +509,9 @@ def test_the_command(
     assert run("grid", *cache) == 0
     shown = capsys.readouterr().out
     verdict = load_verdict(folder)
-    assert "SYNTHETIC DATA" in shown and "NOT PASSED. " in shown and verdict.summary in " ".join(shown.split())
+    assert "SYNTHETIC DATA" in shown and verdict.word.upper() in shown
+    assert f"{verdict.word.upper()}: {verdict.summary}" in " ".join(shown.split())
+    assert verdict.remarks[0] in " ".join(shown.split()) and "Is the best better than luck?" in shown
     assert "run again as recorded" in shown
     assert by_name(verdict)["reproduced"].passed and verdict.digests["data"] == verdict.digests["panel"] == panel.digest
     assert load_study(folder).folder == folder  # still a sweep folder

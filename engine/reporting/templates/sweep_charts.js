@@ -266,7 +266,7 @@
     };
     const effective = trials.effective ? trials.effective.toFixed(1) : "";
     at(trials.expected_max_sharpe_effective_annual, `luck, ${effective} effective trials`, c.purple);
-    at(trials.expected_max_sharpe_annual, `luck, ${said ? grouped(said, 0) : "all"} trials`, c.pink);
+    at(trials.expected_max_sharpe_raw_annual, `luck, ${said ? grouped(said, 0) : "all"} trials`, c.pink);
     at(winner && winner.sharpe, called, c.orange, "solid");
     leftward(lines, edges);
     return [traces, layout(axis("Sharpe ratio", { zeroline: false }), axis("sets", { range: [0, 1.3 * top] }), {
@@ -326,6 +326,24 @@
         bargap: 0, shapes: [zero.shape], annotations: [zero.note],
       }),
     ];
+  }
+
+  // What chance alone would give, with the winner marked: {null: {edges, counts}, statistic, critical}.
+  function chance(name, unit) {
+    return () => {
+      const part = verdict[name];
+      if (part.why) return part.why;
+      const c = colours(), lines = [];
+      if (typeof part.critical === "number") lines.push(upright(part.critical, "5% are above", c.pink, 0));
+      if (typeof part.statistic === "number") lines.push(upright(part.statistic, "winner", c.orange, 1, "solid"));
+      leftward(lines, part.null.edges);
+      return [
+        [bars(part.null, faded(c.grey, 0.7))],
+        layout(axis(unit, { zeroline: false }), axis("draws"), {
+          bargap: 0, shapes: lines.map((line) => line.shape), annotations: lines.map((line) => line.note),
+        }),
+      ];
+    };
   }
 
   // ---- stress --------------------------------------------------------------------------------------------------
@@ -393,7 +411,7 @@
   // ---- drawing -------------------------------------------------------------------------------------------------
 
   const charts = {
-    fan, heat: heatmap, sharpes, degradation, logits, plateau,
+    fan, heat: heatmap, familywise: chance("familywise", "Sharpe ratio by its standard error"), sharpes, degradation, logits, plateau,
     cost_stress: stress("cost_stress", "factor", "costs times ?", { own: 1 }),
     delay_stress: stress("delay_stress", "hours", "? hours late"),
     decision_hours: stress("decision_hours", "hour", "?:00 UTC", { bars: true, own: data.hour }),

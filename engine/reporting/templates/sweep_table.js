@@ -58,8 +58,8 @@ const sweep = (() => {
     const exact = typed.startsWith("=");
     // Each distinct text is looked at once.
     const hits = column.values.map((value) => {
-      const found = exact ? value.toLowerCase() === wanted : value.toLowerCase().includes(wanted);
-      return found !== typed.startsWith("!");
+      const matches = exact ? value.toLowerCase() === wanted : value.toLowerCase().includes(wanted);
+      return matches !== typed.startsWith("!");
     });
     return (row) => hits[column.codes[row]];
   }
@@ -161,9 +161,9 @@ const sweep = (() => {
       input.dataset.column = at;
       input.addEventListener("input", () => {
         column.typed = input.value;
-        const found = test(column, input.value);
-        input.setAttribute("aria-invalid", found === undefined);
-        filters[at] = found ?? null;
+        const filter = test(column, input.value);
+        input.setAttribute("aria-invalid", filter === undefined);
+        filters[at] = filter ?? null;
         arrange();
       });
       titles.append(cell);
@@ -212,15 +212,15 @@ const sweep = (() => {
       }
       return line;
     }));
-    const found = state.order.length, last = Math.min(state.first + size(), found);
-    const of = found === places.length ? "" : `, of ${grouped(places.length, 0)}`;
-    const range = `${grouped(state.first + 1, 0)} to ${grouped(last, 0)} of ${grouped(found, 0)} sets`;
-    byId("count").textContent = (found ? range : "no set") + of;
+    const count = state.order.length, last = Math.min(state.first + size(), count);
+    const of = count === places.length ? "" : `, of ${grouped(places.length, 0)}`;
+    const range = `${grouped(state.first + 1, 0)} to ${grouped(last, 0)} of ${grouped(count, 0)} sets`;
+    byId("count").textContent = (count ? range : "no set") + of;
     byId("before").disabled = state.first === 0;
-    byId("after").disabled = last >= found;
+    byId("after").disabled = last >= count;
   }
 
-  // A set is chosen, or no longer: its figures are listed and the charts are told.
+  // A set is chosen, or no longer: its figures are listed and the charts follow.
   function choose(row) {
     state.chosen = row === state.chosen ? null : row;
     for (const line of table.tBodies[0].rows) {
@@ -229,7 +229,7 @@ const sweep = (() => {
       line.querySelector("button").setAttribute("aria-pressed", mine);
     }
     detail();
-    for (const told of listeners) told(state.chosen);
+    for (const listener of listeners) listener(state.chosen);
   }
 
   function detail() {
@@ -268,5 +268,5 @@ const sweep = (() => {
   head();
   body();
 
-  return { data, unpack, show, grouped, element, byId, places, onChosen: (told) => listeners.push(told) };
+  return { data, unpack, show, grouped, element, byId, places, onChosen: (listener) => listeners.push(listener) };
 })();
