@@ -24,9 +24,9 @@ import pandas as pd
 from engine import Panel, Result, RunConfig, backtest, decisions_of, load_panel, weight_matrix
 from engine.clock import show
 from engine.commands.progress import progress, show_all
+from engine.commands.sample import write_sample
 from engine.data.cache import Store
 from engine.data.panel_loader import cache_path
-from engine.commands.sample import write_sample
 from engine.errors import DataError, HlbtError
 from engine.reporting import charts
 from engine.reporting.html import render, write_page
