@@ -41,9 +41,12 @@ def locked(folder: Path, wait_seconds: float = 0.0, waiting: Callable[[], object
 
 @contextmanager
 def exclusive(
-    path: Path, taken: Exception, wait_seconds: float = 0.0, waiting: Callable[[], object] | None = None
+    path: Path, taken: Exception | None, wait_seconds: float = 0.0, waiting: Callable[[], object] | None = None
 ) -> Iterator[None]:
-    """Hold the lock file `path`, created when absent, or raise `taken`; it is released when the process dies."""
+    """Hold the lock file `path`, created when absent, or raise `taken`; it is released when the process dies.
+
+    Another holder is waited for `wait_seconds`, `waiting` being called meanwhile, and without `taken` for ever.
+    """
     import fcntl
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,7 +58,7 @@ def exclusive(
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 break
             except BlockingIOError as error:
-                if time.monotonic() >= until:
+                if taken is not None and time.monotonic() >= until:
                     raise taken from error
             if waiting:
                 waiting()

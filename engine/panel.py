@@ -146,7 +146,7 @@ class Panel:
     as_known : bool
         Whether ``funding`` was moved so that row ``t`` holds the rate of ``t - 1 h`` (:meth:`known`).
     notes : tuple of str
-        What a reader of results must know of holes in the data.
+        What every page made from it must say: holes in the data, days that are sealed. No part of `digest`.
     """
 
     index: pd.DatetimeIndex
@@ -194,7 +194,8 @@ class Panel:
         hours, coins = self.tradable.shape
         span = f"{show(self.index[0])} to {show(self.index[-1])}" if hours else "no hour"
         flags = ", SYNTHETIC" * self.synthetic + ", as known" * self.as_known
-        return f"Panel({hours:,} hours x {coins} coins, {span}, {', '.join(self.fields)}{flags})"
+        said = "".join(f"; {note}" for note in self.notes)
+        return f"Panel({hours:,} hours x {coins} coins, {span}, {', '.join(self.fields)}{flags}{said})"
 
     def _refuse(self, name: str, bad: np.ndarray) -> None:
         if bad.any():

@@ -210,10 +210,12 @@ def check_reports(reports: Path) -> Check:
     runs, sweeps = (len(list(reports.glob(f"[!.]*/{name}"))) for name in ("run.json", "sweep.json"))
     summary = f"{reports}: runs {runs}, sweeps {sweeps}"
     try:
-        trials = count_trials(reports, families_below(reports)).total
+        count = count_trials(reports, families_below(reports))
+        if count.broken:
+            raise HlbtError(count.broken)
     except (HlbtError, OSError) as error:  # its message has the cure
         return _warning("reports", f"{summary}; {error}", "", runs=runs, sweeps=sweeps)
-    return _passed("reports", f"{summary}, trials {trials:,}", runs=runs, sweeps=sweeps, trials=trials)
+    return _passed("reports", f"{summary}, trials {count.total:,}", runs=runs, sweeps=sweeps, trials=count.total)
 
 
 def check_disk(cache: Path, reports: Path) -> Check:

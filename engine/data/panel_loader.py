@@ -1,4 +1,4 @@
-"""``load_panel``: from the cache to a :class:`~engine.panel.Panel`."""
+"""From the cache to a :class:`~engine.panel.Panel`: for research up to the sealed holdout, for an account all of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ import pandas as pd
 
 from engine.clock import hourly_index, parse_instant, show
 from engine.data.cache import Store
+from engine.data.holdout import Holdout, read_holdout, stricter
 from engine.data.layers import read_fields
 from engine.data.manifest import Manifest
 from engine.data.schema import Flags, hour_number
@@ -33,7 +35,7 @@ def load_panel(
     end: Instant | None = None,
     coins: Sequence[str] | None = None,
 ) -> Panel:
-    """Read a panel from the cache.
+    """Read a panel from the cache, up to its sealed holdout, if it has one.
 
     Parameters
     ----------
@@ -49,14 +51,73 @@ def load_panel(
     -------
     Panel
         Fields that no source has in the range are absent. `tradable` knows a listing that lies before `start`;
-        `Coin.delisted` is set only where the delisting lies before the panel's last row.
+        `Coin.delisted` is set only where the delisting lies before the panel's last row. Its `notes` say where the
+        holdout was left out, and so does a warning of the logger ``hlbt``.
 
     Raises
     ------
     DataError
-        For an absent or damaged cache, an empty range, an unknown coin.
+        For an absent or damaged cache, an empty range or one that is sealed, a broken seal, an unknown coin.
     ConfigError
         For an instant that cannot be read.
+    """
+    panel = load_open_panel(cache, start, end, coins)
+    for note in panel.notes:
+        getLogger("hlbt").warning("hlbt: %s", note)
+    return panel
+
+
+def load_open_panel(
+    cache: str | Path | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    coins: Sequence[str] | None = None,
+    ledger: Holdout | None = None,
+) -> Panel:
+    """:func:`load_panel` for a caller that shows the notes itself, and knows the holdout of the ledger of trials.
+
+    Parameters
+    ----------
+    cache, start, end, coins : object
+        As in :func:`load_panel`.
+    ledger : Holdout, optional
+        What the ledger of trials says is sealed: it holds for a cache that was copied without its seal, or made anew.
+    """
+    store = Store(cache_path(cache))
+    own = read_holdout(store.path)
+    if ledger is not None and (manifest := store.manifest()) is not None and manifest.synthetic != ledger.synthetic:
+        ledger = None
+    holdout = stricter(own, ledger)
+    if holdout is None:
+        return load_whole_panel(cache, start, end, coins)
+    sealed = f"The days from {show(holdout.start)} on are sealed as a holdout"
+    cure = (
+        "They are spent; seal later ones to go on."
+        if holdout.openings
+        else "`hlbt study open --candidate RUN` runs one candidate on them, once."
+    )
+    manifest = store.require()
+    first = None if start is None else parse_instant(start, "start")
+    last = None if end is None else parse_instant(end, "end")
+    span = store.price_span(manifest)
+    begin = span[0] if first is None else max(first, span[0])
+    if begin > holdout.last_open:
+        raise DataError(f"{sealed}, and the range begins at {show(begin)}. Begin before; {cure}")
+    hidden = min(last or span[1], span[1]) > holdout.last_open
+    panel = load_whole_panel(cache, start, min(last or holdout.last_open, holdout.last_open), coins)
+    notes = (f"{sealed}: the data end before them. {cure}",) if hidden else ()
+    return replace(panel, notes=(*panel.notes, *notes, *holdout.marks))
+
+
+def load_whole_panel(
+    cache: str | Path | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    coins: Sequence[str] | None = None,
+) -> Panel:
+    """A panel with the sealed days: for accounts, which trade them, and for the one run that opens a holdout.
+
+    Parameters and errors are those of :func:`load_panel`. No research calls it.
     """
     first = None if start is None else parse_instant(start, "start")
     last = None if end is None else parse_instant(end, "end")

@@ -22,7 +22,7 @@ from pathlib import Path
 import pandas as pd
 
 from engine.clock import HOUR, show
-from engine.data.panel_loader import cache_path, load_panel
+from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.errors import (
     IncompleteError,
     LimitError,
@@ -179,6 +179,7 @@ class Session:
         """Set the leverage that a plan of now would need, before it is time to trade; no order is sent."""
         with self._locked():
             if not self.kill_text():
+                self._history = AccountHistory(self.journal, self.dex.label)
                 state, markets = self.dex.account(), self.dex.markets()
                 plan = self._plan(state, markets, state.time if self.now is None else self.now)
                 wanted = self._leverage_to_set(plan, state, markets)
@@ -313,7 +314,7 @@ class Session:
         if panel is None:
             if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
                 return None
-            panel = load_panel(config.data.cache, config.start, instant, config.data.coins)
+            panel = load_whole_panel(config.data.cache, config.start, instant, config.data.coins)
         self._cached = panel
         if panel.index[-1] >= instant:
             return panel

@@ -248,7 +248,7 @@ def flat(name: str, config: RunConfig | None = None) -> Strategy:
     """Every position closed, without limits; needs no spec, so that one that is refused can be left."""
     key = hashlib.sha256(f"flatten|{name}".encode()).hexdigest()
     targets = FixedTargets(FixedWeights.of({}), config or RunConfig())
-    return Strategy(name, key, targets, Limits.none(), ("every position is closed",))
+    return Strategy(name, key, targets, Limits.none(), ("every position is to be closed",))
 
 
 def _tradable(panel: Panel) -> list[str]:

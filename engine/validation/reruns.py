@@ -54,9 +54,8 @@ class Rerun:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Notes of the panel, and of its oracle: rows used before they were published, days without data."""
-        oracle = self.parameter_set.build()
-        return (*self.panel.notes, *oracle.notes(self.panel.point_in_time(), pd.DatetimeIndex(self.weights.index)))
+        """The notes of its oracle: rows used before they were published, days without data."""
+        return self.parameter_set.build().notes(self.panel.point_in_time(), pd.DatetimeIndex(self.weights.index))
 
     def changed(self, **changes: Any) -> Result:
         """The same weights with other settings, ``section__key=value``."""
