@@ -146,7 +146,7 @@ class Panel:
     as_known : bool
         Whether ``funding`` was moved so that row ``t`` holds the rate of ``t - 1 h`` (:meth:`known`).
     notes : tuple of str
-        What every page made from it must say: days that are sealed, a holdout that was opened. No part of `digest`.
+        What every page made from it must say: holes in the data, days that are sealed. No part of `digest`.
     """
 
     index: pd.DatetimeIndex

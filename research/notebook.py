@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from engine import Panel, Result, RunConfig, Study, load_panel, sweep
+from engine.commands.sample import write_sample
 from engine.data.cache import Store
 from engine.data.panel_loader import Instant, cache_path
-from engine.data.sample import write_sample
 from engine.oracles.base import Oracle, path_of
 from engine.reporting.tearsheet import write_tearsheet
 from engine.runs import run_oracle, save_and_count

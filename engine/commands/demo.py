@@ -52,9 +52,9 @@ def demo_command(
 
     Example: hlbt demo
     """
+    from engine.commands.sample import write_sample
     from engine.commands.tearsheet_pool import TearsheetPool
     from engine.data.cache import Store
-    from engine.data.sample import write_sample
     from engine.reporting.index_page import write_index
 
     settled = config_of(config, settings)

@@ -177,7 +177,7 @@ def check_cache(cache: Path, now: pd.Timestamp) -> Check:
         report = store.verify()
         if not report.ok:
             wrong = join_first([*report.missing, *report.changed])
-            cure = f"Delete {cache} and sync or import again."
+            cure = "`hlbt data rebuild` keeps what is intact and says what is lost. Do not delete the folder."
             return _failed("data cache", f"{cache} is damaged; missing or changed: {wrong}", cure, path=str(cache))
         content = status(store)
     except HlbtError as error:  # its message has the cure

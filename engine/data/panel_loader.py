@@ -15,10 +15,11 @@ import pandas as pd
 from engine.clock import hourly_index, parse_instant, show
 from engine.data.cache import Store
 from engine.data.holdout import Holdout, read_holdout, stricter
+from engine.data.layers import read_fields
 from engine.data.manifest import Manifest
-from engine.data.schema import Flags, Floats, hour_number
+from engine.data.schema import Flags, hour_number
 from engine.errors import DataError, did_you_mean, join_first
-from engine.panel import FIELDS, Coin, Panel, tradable_rule, two_sided
+from engine.panel import Coin, Panel, tradable_rule
 
 Instant = str | date | datetime | pd.Timestamp
 
@@ -105,7 +106,7 @@ def load_open_panel(
     hidden = min(last or span[1], span[1]) > holdout.last_open
     panel = load_whole_panel(cache, start, min(last or holdout.last_open, holdout.last_open), coins)
     notes = (f"{sealed}: the data end before them. {cure}",) if hidden else ()
-    return replace(panel, notes=(*notes, *holdout.marks))
+    return replace(panel, notes=(*panel.notes, *notes, *holdout.marks))
 
 
 def load_whole_panel(
@@ -139,7 +140,7 @@ def _panel(
         )
     names = _select(store, manifest, coins, first, last)
     index = hourly_index(first, last)
-    fields, observed = _read_fields(store, manifest, index, names)
+    fields, observed = read_fields(store, manifest, hour_number(first), len(index), names)
     if "mid" not in fields:
         raise DataError(
             f"No price of {join_first(names)} from {show(first)} to {show(last)} in the cache {store.path}, whose "
@@ -152,7 +153,9 @@ def _panel(
             fields = {name: np.ascontiguousarray(values[:, priced]) for name, values in fields.items()}
     table = manifest.table(names)
     tradable = tradable_rule(index, fields, table, observed)
-    return Panel(index, tuple(names), fields, tradable, tuple(_as_of(coin, last) for coin in table), manifest.synthetic)
+    known = tuple(_as_of(coin, last) for coin in table)
+    synthetic, notes = manifest.synthetic, manifest.notes(names)
+    return Panel(index, tuple(names), fields, tradable, known, synthetic, notes=notes)
 
 
 def _select(
@@ -177,36 +180,6 @@ def _select(
             f"{len(spans)} coins: {join_first(spans)}. Names are HyperLiquid's own, case-sensitive."
         )
     return names
-
-
-def _read_fields(
-    store: Store, manifest: Manifest, index: pd.DatetimeIndex, names: Sequence[str]
-) -> tuple[dict[str, Floats], Flags]:
-    """The (T, N) arrays of every field with a value in the range; the rows with volume or quotes of any coin, (T,)."""
-    length, width, start = len(index), len(names), hour_number(index[0])
-    entries = [entry for entry in manifest.files.values() if entry.first <= index[-1] and entry.last >= index[0]]
-    present = {name for entry in entries for name in entry.fields}
-    fields = {name: np.full((length, width), np.nan) for name in FIELDS if name in present}
-    observed = np.zeros(length, dtype=np.bool_)
-    column_of = {name: column for column, name in enumerate(names)}
-    for entry in entries:
-        rows = store.read(entry)
-        columns = np.array([column_of.get(name, -1) for name in rows.coins], dtype=np.int64)[rows.codes]
-        lines = rows.hours - start
-        inside = (lines >= 0) & (lines < length)
-        kept = (columns >= 0) & inside
-        cells = lines * width + columns
-        everything = bool(kept.all())
-        if not everything:
-            cells = cells[kept]
-            # Which rows observe volume or quotes at all must not depend on the coins of this panel.
-            seen = two_sided(rows.fields, lines.shape)
-            if "volume_usd" in rows.fields:
-                seen |= ~np.isnan(rows.fields["volume_usd"])
-            observed[lines[inside & seen]] = True
-        for name, values in rows.fields.items():
-            fields[name].reshape(-1)[cells] = values if everything else values[kept]
-    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed
 
 
 def _as_of(coin: Coin, last: pd.Timestamp) -> Coin:
