@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from engine.panel import Coin as Coin
     from engine.panel import Panel as Panel
     from engine.runs import Run as Run
+    from engine.runs import backtest as backtest
     from engine.runs import load_run as load_run
-    from engine.simulation.backtest import backtest as backtest
     from engine.simulation.backtest import decisions_of as decisions_of
     from engine.simulation.batch import backtest_many as backtest_many
     from engine.simulation.result import Result as Result
@@ -61,8 +61,8 @@ _HOMES = {
         "engine.live.portfolio_manager": "PortfolioManager",
         "engine.oracles.base": "Oracle ScoreOracle weight_matrix",
         "engine.panel": "Coin Panel",
-        "engine.runs": "Run load_run",
-        "engine.simulation.backtest": "backtest decisions_of",
+        "engine.runs": "Run backtest load_run",
+        "engine.simulation.backtest": "decisions_of",
         "engine.simulation.batch": "backtest_many",
         "engine.simulation.result": "Result",
         "engine.sweeps.study": "Study load_study",

@@ -15,6 +15,7 @@ from engine.commands.doctor import doctor_command
 from engine.commands.live import live_app
 from engine.commands.oracle import oracle_app
 from engine.commands.promote import promote_command
+from engine.commands.study import study_app
 from engine.commands.sweep import sweep_command
 from engine.commands.validate import validate_command
 from engine.errors import HlbtError
@@ -35,6 +36,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.command("sweep")(sweep_command)
 app.command("validate")(validate_command)
+app.add_typer(study_app, name="study")
 app.command("promote")(promote_command)
 app.add_typer(oracle_app, name="oracle")
 app.add_typer(live_app, name="live")

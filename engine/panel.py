@@ -145,6 +145,8 @@ class Panel:
         Made-up data; every page made from it says so.
     as_known : bool
         Whether ``funding`` was moved so that row ``t`` holds the rate of ``t - 1 h`` (:meth:`known`).
+    notes : tuple of str
+        What every page made from it must say: holes in the data, days that are sealed. No part of `digest`.
     """
 
     index: pd.DatetimeIndex
@@ -154,6 +156,7 @@ class Panel:
     table: tuple[Coin, ...]
     synthetic: bool = False
     as_known: bool = field(default=False)
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         shape = (len(self.index), len(self.coins))
@@ -191,7 +194,8 @@ class Panel:
         hours, coins = self.tradable.shape
         span = f"{show(self.index[0])} to {show(self.index[-1])}" if hours else "no hour"
         flags = ", SYNTHETIC" * self.synthetic + ", as known" * self.as_known
-        return f"Panel({hours:,} hours x {coins} coins, {span}, {', '.join(self.fields)}{flags})"
+        said = "".join(f"; {note}" for note in self.notes)
+        return f"Panel({hours:,} hours x {coins} coins, {span}, {', '.join(self.fields)}{flags}{said})"
 
     def _refuse(self, name: str, bad: np.ndarray) -> None:
         if bad.any():

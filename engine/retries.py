@@ -1,10 +1,11 @@
-"""Retries of requests: the one loop, how a request fails, and how long to wait before it is sent again."""
+"""Retries of requests: the one loop, how a request fails, how long one may take, and when it is sent again."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 Result = TypeVar("Result")
 
@@ -44,6 +45,38 @@ class RequestFailed(Exception):
     def __init__(self, reason: str, waits: Sequence[float] = (), certain: bool = False) -> None:
         super().__init__(reason)
         self.waits, self.certain = waits, certain
+
+
+def within(seconds: float, call: Callable[[], Result]) -> Result:
+    """Return what a call returns, unless it takes longer than so many seconds.
+
+    The time limits of HTTP libraries are for each read: a server that sends a byte now and then keeps a request open
+    for ever. A call that is late goes on in a thread of its own, and what comes of it is dropped.
+
+    Raises
+    ------
+    TimeoutError
+        When it takes longer.
+    Exception
+        Whatever the call raises.
+    """
+    outcome: list[tuple[Result | None, BaseException | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((call(), None))
+        except BaseException as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not outcome:
+        raise TimeoutError
+    result, error = outcome[0]
+    if error is not None:
+        raise error
+    return cast(Result, result)
 
 
 def retry(call: Callable[[], Result], sleep: Callable[[float], None]) -> Result:

@@ -13,6 +13,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,15 +22,17 @@ import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
-from engine.errors import DataError, join_first, reason_of
-from engine.oracles.base import risk_of, weight_matrix
+from engine.errors import DataError, HlbtError, join_first, reason_of
+from engine.oracles.base import made_by, risk_of, weight_matrix
 from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, oracle_code, oracle_sources
 from engine.panel import Panel
 from engine.provenance import as_json, code_digest, files_digest, to_json, versions
-from engine.simulation.backtest import backtest, decisions_of
+from engine.simulation.backtest import backtest as simulate
+from engine.simulation.backtest import decisions_of
 from engine.simulation.metrics import ANNUAL
 from engine.simulation.result import FLOWS, Result
-from engine.sweeps.trials import inner_paths, record_trials, trial_key
+from engine.sweeps.study import NOT_COUNTED
+from engine.sweeps.trials import WEIGHTS, book_key, inner_paths, record_trials, trial_key
 from engine.weights import read_weights
 
 SCHEMA = 1
@@ -106,7 +109,7 @@ def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[s
     """Build an oracle, compute its weights and run the backtest."""
     oracle = load_oracle(path, parameters)
     decisions = decisions_of(panel, config)
-    result = backtest(panel, weight_matrix(oracle, panel, decisions), config)
+    result = simulate(panel, weight_matrix(oracle, panel, decisions), config)
     origin = Origin(
         type(oracle).__name__,
         "oracle",
@@ -115,7 +118,7 @@ def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[s
         files_digest(oracle_sources(oracle)),
         files_digest(oracle_code(oracle)),
     )
-    notes = oracle.notes(panel.point_in_time(), decisions)
+    notes = (*result.notes, *oracle.notes(panel.point_in_time(), decisions))
     return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes), origin
 
 
@@ -135,7 +138,12 @@ def dated_name(origin: Origin, panel: Panel, config: RunConfig, *settings: objec
 
 
 def save_run(
-    result: Result, origin: Origin, folder: Path, created: str, page: Callable[[Run], object] | None = None
+    result: Result,
+    origin: Origin,
+    folder: Path,
+    created: str,
+    page: Callable[[Run], object] | None = None,
+    counted: bool = False,
 ) -> None:
     """Write a run folder atomically; an existing run there is replaced.
 
@@ -152,12 +160,15 @@ def save_run(
     page : callable, optional
         Called with the run to make a page in its folder. Other pages of the replaced run are kept if it is the same
         run.
+    counted : bool
+        Whether the ledger of trials has it; a run that is not counted says so on its page.
 
     Raises
     ------
     DataError
         When the folder holds something else than a run, or it cannot be written.
     """
+    result = result if counted else replace(result, notes=(*result.notes, NOT_COUNTED))
     old = check_replaceable(folder)
     folder = folder.resolve()  # a link stays a link to the new run
     record = _record(result, origin, folder.name, created)
@@ -330,7 +341,81 @@ def run_source(
     assert weights_file is not None
     matrix = read_weights(weights_file)
     origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
-    return backtest(panel, matrix, config), origin
+    return simulate(panel, matrix, config), origin
+
+
+def backtest(
+    panel: Panel, weights: pd.DataFrame, config: RunConfig | None = None, *, reports: Path | str | None = None
+) -> Result:
+    """:func:`engine.simulation.backtest.backtest`: run a weight matrix over a panel, and count it as a trial.
+
+    Parameters
+    ----------
+    panel, weights, config : Panel, DataFrame, RunConfig
+        As there.
+    reports : path, optional
+        Folder of the reports: the run counts in its ledger of trials, for the oracle that the weights are from
+        (:func:`engine.weight_matrix` signs them, and what pandas makes of them keeps that). Without it nothing counts.
+
+    Returns
+    -------
+    Result
+    """
+    result = simulate(panel, weights, config)
+    if reports is None:
+        return result
+    families, path, parameters = made_by(weights)
+    if path:
+        with suppress(HlbtError, OSError):  # a class that no path leads to: its book is counted
+            oracle = load_oracle(path, parameters)
+            bound = bound_parameters(type(oracle), parameters)
+            origin = Origin(type(oracle).__name__, "oracle", path, bound, "", files_digest(oracle_code(oracle)))
+            sharpe = result.metrics["sharpe"]
+            count_trial(origin, result.config, panel, Path(reports), "backtest", result.weights, sharpe)
+            return result
+    key = np.array([book_key(result.weights, result.config.to_dict(), panel)])
+    daily = np.array([result.metrics["sharpe"] / ANNUAL])
+    for family in families or [WEIGHTS]:
+        record_trials(Path(reports), family, "backtest", key, daily, panel, key)
+    return result
+
+
+def count_trial(
+    origin: Origin,
+    config: RunConfig,
+    panel: Panel,
+    reports: Path,
+    source: str,
+    weights: pd.DataFrame | None = None,
+    sharpe: float = float("nan"),
+) -> None:
+    """Count a trial of an origin, of the oracles inside it too, unless the ledger has it.
+
+    Parameters
+    ----------
+    origin : Origin
+        What was tried; weights of a file are told by the result.
+    config : RunConfig
+        The rules that it counts under.
+    panel : Panel
+        What it was tried on.
+    reports : Path
+        Folder of the ledger.
+    source : str
+        Name of the run or page.
+    weights : DataFrame, (D, N), optional
+        The book, which tells trials of weights apart.
+    sharpe : float
+        Annual; of a trial that has none yet, NaN counts and says nothing of the spread.
+    """
+    daily = np.array([sharpe / ANNUAL])
+    book = np.array([0 if weights is None else book_key(weights, config.to_dict(), panel)])
+    if origin.kind != "oracle":
+        record_trials(reports, WEIGHTS, source, book, daily, panel, book)
+        return
+    key = np.array([trial_key(origin.path, origin.code, origin.parameters, config.to_dict())])
+    for family in [origin.path, *inner_paths(oracle_class(origin.path), origin.parameters)]:
+        record_trials(reports, family, source, key, daily, panel, book)
 
 
 def save_and_count(
@@ -340,6 +425,7 @@ def save_and_count(
     reports: Path,
     created: str,
     page: Callable[[Run], object] | None = None,
+    counted_as: RunConfig | None = None,
 ) -> Path:
     """Write a run folder and count the run as a trial of its oracle and of the oracles nested in it.
 
@@ -353,6 +439,8 @@ def save_and_count(
         Folder of all reports, which holds the ledger of trials.
     created, page : str, callable
         As in :func:`save_run`.
+    counted_as : RunConfig, optional
+        Rules under which it counts, where the run has others only to show more of the same trial. Default: its own.
 
     Returns
     -------
@@ -361,10 +449,8 @@ def save_and_count(
     """
     name = run_name(result, origin)
     folder = folder if folder is not None else reports / name
-    save_run(result, origin, folder, created, page)
-    if origin.kind == "oracle":
-        key = trial_key(origin.path, origin.code, origin.parameters, result.config.to_dict())
-        sharpe = result.metrics["sharpe"] / ANNUAL
-        for family in [origin.path, *inner_paths(oracle_class(origin.path), origin.parameters)]:
-            record_trials(reports, family, name, np.array([key]), np.array([sharpe]))
+    check_replaceable(folder)
+    sharpe = result.metrics["sharpe"] if counted_as is None else float("nan")
+    count_trial(origin, counted_as or result.config, result.panel, reports, name, result.weights, sharpe)
+    save_run(result, origin, folder, created, page, counted=True)
     return folder

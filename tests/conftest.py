@@ -199,8 +199,8 @@ def real_cache(freqtrade_folder: Path, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def sample_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The synthetic sample, once a run; tests only read it."""
+    from engine.commands.sample import write_sample
     from engine.data.cache import Store
-    from engine.data.sample import write_sample
 
     return _once_a_run(tmp_path_factory, "sample", lambda cache: write_sample(Store(cache)) and None)
 

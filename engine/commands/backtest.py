@@ -20,12 +20,14 @@ from engine.commands.options import (
     config_of,
     folder_of,
     parameters_of,
+    research_panel,
 )
 from engine.commands.progress import print_json, progress, show_all
 from engine.commands.tables import capacity_table, result_tables
 from engine.errors import ConfigError, DataError, OracleError
 
 if TYPE_CHECKING:
+    from engine.config import RunConfig
     from engine.runs import Origin, Run
     from engine.simulation.result import Result
 
@@ -54,7 +56,6 @@ def backtest_command(
     Example: hlbt backtest --oracle research.oracles.momentum:Momentum --param lookback_hours=168 --set
     data.start=2024-10-01
     """
-    from engine.data.panel_loader import load_panel
     from engine.reporting.tearsheet import write_tearsheet
     from engine.runs import check_replaceable, run_source
 
@@ -64,7 +65,7 @@ def backtest_command(
         check_replaceable(out)  # before the work, not after
         if weights is not None and out.resolve() in weights.resolve().parents:
             raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
-    panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+    panel = research_panel(settled)
     result, origin = run_source(panel, settled, oracle, parameters_of(param), weights)
     folder = write_run(result, origin, out, write_tearsheet if report else None)
     if as_json:
@@ -98,20 +99,20 @@ def capacity_command(
 
     Example: hlbt capacity --oracle research.oracles.momentum:Momentum --sizes 1e4,1e5,1e6,1e7
     """
-    from engine.data.panel_loader import load_panel
     from engine.reporting.capacity_page import conclusions, write_capacity
     from engine.reporting.html import check_page
-    from engine.runs import CAPACITY, run_source
+    from engine.runs import CAPACITY, count_trial, run_source
     from engine.simulation.capacity import capacity, limits
 
     _check_source(oracle, param, weights)
     accounts = _sizes(sizes)
+    asked = config_of(config, settings)
     settled = config_of(config, ["costs.impact=venue", *(settings or ())])
     if out is not None:
         check_page(out, "capacity")
     with progress() as step:
         step(0, len(accounts) + 2, "loading the panel")
-        panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+        panel = research_panel(settled)
         step(1, len(accounts) + 2, "weights")
         result, origin = run_source(panel, settled, oracle, parameters_of(param), weights)
         table = capacity(
@@ -122,10 +123,11 @@ def capacity_command(
             lambda done: step(done + 2, len(accounts) + 2, "sizes"),
         )
     if out is not None:
+        count_trial(origin, asked, panel, REPORTS, str(out), result.weights)
         page = write_capacity(out, table, panel, settled, origin)
     else:
         write = partial(write_capacity, table=table, panel=panel, config=settled, origin=origin)
-        page = write_run(result, origin, None, lambda run: write(run.folder / CAPACITY)) / CAPACITY
+        page = write_run(result, origin, None, lambda run: write(run.folder / CAPACITY), counted_as=asked) / CAPACITY
     reached = limits(table)
     if as_json:
         rows = table.to_dict("records")
@@ -192,12 +194,18 @@ def _sizes(text: str | None) -> tuple[float, ...]:
 
 
 def write_run(
-    result: Result, origin: Origin, out: Path | None, page: Callable[[Run], object] | None, reports: Path = REPORTS
+    result: Result,
+    origin: Origin,
+    out: Path | None,
+    page: Callable[[Run], object] | None,
+    reports: Path = REPORTS,
+    counted_as: RunConfig | None = None,
 ) -> Path:
     """Save a run, with what `page` makes of it, and count it as a trial; returns the run folder."""
     from engine.runs import save_and_count
 
-    return save_and_count(result, origin, out, reports, clock().isoformat(timespec="seconds"), page)
+    created = clock().isoformat(timespec="seconds")
+    return save_and_count(result, origin, out, reports, created, page, counted_as)
 
 
 def read_json(path: Path) -> dict[str, Any]:

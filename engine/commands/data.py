@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from engine.data.cache import Store
     from engine.data.s3_archive import DownloadPlan
     from engine.data.s3_bucket import Bucket
-    from engine.data.sync_api import SyncReport
+    from engine.data.sync_report import SyncReport
 
 QuotesOption = Annotated[
     str | None, typer.Option("--quotes", metavar="l2book", help="Include order book quotes and depths, from S3.")
@@ -57,27 +57,21 @@ def import_freqtrade_command(
     Example: hlbt data import freqtrade user_data/data/hyperliquid
     """
     from engine.data.freqtrade import import_freqtrade
-    from engine.data.merge_report import differences
 
     store = store_of(config_of(config, settings))
     with progress() as step:
         report = import_freqtrade(store, folder, replace=replace, progress=step)
-    merge = report.merge
+    _show_report(store, report, as_json)
+
+
+def _show_report(store: Store, report: SyncReport, as_json: bool) -> None:
+    """Print the report of a sync or an import; an error where it could not take everything."""
     if as_json:
         print_json({"cache": str(store.path), **report.to_dict()})
     else:
-        show_all(
-            f"{report.files} files, {report.coins} coins into {store.path}: {merge.added:,} values added, "
-            f"{merge.same:,} already cached, {merge.changed:,} replaced; "
-            + (f"months written: {merge.months[0]} to {merge.months[-1]}." if merge.months else "nothing to write."),
-            *differences([merge]),
-        )
-    if report.problems:
-        cure = " Cached values that differ were kept; --replace takes the new ones." if merge.conflicts else ""
-        raise DataError(
-            "Everything else was imported; left out: "
-            f"{join_first([text.rstrip('.') for text in report.problems], 3)}.{cure}"
-        )
+        show_all(report.summary())
+    if failure := report.failure():
+        raise DataError(failure)
 
 
 @import_app.command("meta")
@@ -127,6 +121,9 @@ def sync_command(
     ] = None,
     jobs: JobsOption = 8,
     replace: ReplaceOption = False,
+    ask_again: Annotated[
+        bool | None, typer.Option("--ask-again", help="Request hours, too, for which the API had no row before.")
+    ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -137,39 +134,33 @@ def sync_command(
     """
     settled = config_of(config, settings)
     store = store_of(settled)
-    for_other = {"s3": {"--base-url": base_url}, "api": {"--quotes": quotes, "--endpoint-url": endpoint_url}}
+    for_other: dict[str, dict[str, object]] = {
+        "s3": {"--base-url": base_url, "--ask-again": ask_again},
+        "api": {"--quotes": quotes, "--endpoint-url": endpoint_url},
+    }
     wrong = [option for option, value in for_other.get(source, {}).items() if value is not None]
     if wrong:
         raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
     if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
         raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
-    report: Any
     if source == "s3":
         from engine.data.sync_s3 import sync_s3
 
-        bucket, plan = _plan(store, settled, quotes, hours, usd_per_gb, endpoint_url, jobs, timeout_seconds or 60.0)
+        bucket, plan = _plan(
+            store, settled, quotes, hours, usd_per_gb, endpoint_url, jobs, timeout_seconds or 60.0, replace
+        )
         plan.check_budget(max_usd, yes)
         with byte_progress() as step:
             report = sync_s3(store, bucket, plan, keep_raw=keep_raw, replace=replace, jobs=jobs, progress=step)
     elif source == "api":
-        report = _sync_api(store, settled, base_url, timeout_seconds or 10.0, replace)
+        report = _sync_api(store, settled, base_url, timeout_seconds or 10.0, replace, ask_again or False)
     else:
         raise ConfigError(f"--source is {source!r}; it must be s3 or api.{did_you_mean(source, ('s3', 'api'))}")
-    if as_json:
-        print_json({"cache": str(store.path), "source": source, **report.to_dict()})
-    else:
-        show_all(report.summary())
-    if report.problems:
-        rest = f"; and {len(report.problems) - 3} more" if len(report.problems) > 3 else ""
-        cure = " Where the cache has other values, --replace takes the new ones." if report.conflicts else ""
-        raise DataError(
-            f"{len(report.problems)} problems: {'; '.join(report.problems[:3])}{rest}. Everything else was saved; "
-            f"run the same command again to repair what can be repaired.{cure}"
-        )
+    _show_report(store, report, as_json)
 
 
 def _sync_api(
-    store: Store, config: RunConfig, base_url: str | None, timeout_seconds: float, replace: bool
+    store: Store, config: RunConfig, base_url: str | None, timeout_seconds: float, replace: bool, ask_again: bool
 ) -> SyncReport:
     """Sync from the exchange's own API up to this moment."""
     from engine.clock import parse_instant
@@ -186,6 +177,7 @@ def _sync_api(
             base_url=base_url,
             timeout_seconds=timeout_seconds,
             replace=replace,
+            ask_again=ask_again,
             progress=step,
         )
 
@@ -225,6 +217,7 @@ def _plan(
     endpoint_url: str | None,
     jobs: int,
     timeout_seconds: float,
+    replace: bool = False,
 ) -> tuple[Bucket, DownloadPlan]:
     """The archive, and what the settings need from it."""
     from engine.clock import parse_instant
@@ -247,7 +240,9 @@ def _plan(
         None if data.coins is None else tuple(data.coins),
     )
     bucket = Bucket(BUCKET, endpoint_url, jobs=jobs, timeout_seconds=timeout_seconds)
-    recorded = {key: record.etag for key, record in store.read_objects().items()}
+    # What contradicts the cache is downloaded again where it is to replace it.
+    records = store.read_objects().values()
+    recorded = {record.key: record.etag for record in records if not (replace and record.contradicts)}
     with waiting("Listing the archive ..."):
         return bucket, plan_downloads(bucket, recorded, wanted, usd_per_gb=usd_per_gb, jobs=jobs)
 
@@ -298,5 +293,29 @@ def verify_command(config: ConfigOption = None, settings: SetOption = None, as_j
         if report.foreign:
             show_all(f"Ignored, because they do not belong to the cache: {join_first(report.foreign)}.")
     if not report.ok:
+        from engine.data.manifest import REBUILD
+
         wrong = [f"{name} is missing" for name in report.missing] + [f"{name} has changed" for name in report.changed]
-        raise DataError(f"The cache {store.path} is damaged: {join_first(wrong)}. Delete it and import again.")
+        raise DataError(f"The cache {store.path} is damaged: {join_first(wrong)}. {REBUILD}")
+
+
+@data_app.command("rebuild")
+def rebuild_command(config: ConfigOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+    """Make the manifest of a damaged cache again from the files that are intact; deletes nothing, says what is lost.
+
+    Example: hlbt data rebuild
+    """
+    from engine.data.rebuild import rebuild
+
+    store = store_of(config_of(config, settings))
+    with progress() as step:
+        report = rebuild(store, step)
+    if as_json:
+        print_json({"cache": str(store.path), **asdict(report)})
+        return
+    state = "the manifest was made again" if report.wrote else "the manifest is right, nothing was changed"
+    show_all(
+        f"{report.files} intact files in {store.path}: {state}.",
+        *(f"Damaged, kept as {name}.damaged." for name in report.damaged),
+        *(f"Lost: {text}." for text in report.lost),
+    )

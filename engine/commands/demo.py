@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.commands.backtest import read_json, write_run
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, clock, config_of
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    cache_of,
+    clock,
+    config_of,
+    research_panel,
+)
 from engine.commands.progress import print_json, progress, show_all
 from engine.commands.tables import demo_table
 
@@ -43,10 +52,9 @@ def demo_command(
 
     Example: hlbt demo
     """
+    from engine.commands.sample import write_sample
     from engine.commands.tearsheet_pool import TearsheetPool
     from engine.data.cache import Store
-    from engine.data.panel_loader import load_panel
-    from engine.data.sample import write_sample
     from engine.reporting.index_page import write_index
 
     settled = config_of(config, settings)
@@ -60,7 +68,7 @@ def demo_command(
         steps = 5 + len(DEMO_ORACLES)
         step(0, steps, "building the synthetic sample")
         write_sample(Store(cache))
-        panel = load_panel(cache, settled.start, settled.end, settled.data.coins)
+        panel = research_panel(settled, reports, cache)
         made = _backtests(panel, settled, reports, pool, lambda done, what: step(2 + done, steps, what))
         study, verdict = _sweep(panel, settled, reports, pool, lambda left, what: step(steps - left, steps, what))
         step(steps - 1, steps, "tearsheets")

@@ -177,7 +177,7 @@ def check_cache(cache: Path, now: pd.Timestamp) -> Check:
         report = store.verify()
         if not report.ok:
             wrong = join_first([*report.missing, *report.changed])
-            cure = f"Delete {cache} and sync or import again."
+            cure = "`hlbt data rebuild` keeps what is intact and says what is lost. Do not delete the folder."
             return _failed("data cache", f"{cache} is damaged; missing or changed: {wrong}", cure, path=str(cache))
         content = status(store)
     except HlbtError as error:  # its message has the cure
@@ -210,10 +210,12 @@ def check_reports(reports: Path) -> Check:
     runs, sweeps = (len(list(reports.glob(f"[!.]*/{name}"))) for name in ("run.json", "sweep.json"))
     summary = f"{reports}: runs {runs}, sweeps {sweeps}"
     try:
-        trials = count_trials(reports, families_below(reports)).total
+        count = count_trials(reports, families_below(reports))
+        if count.broken:
+            raise HlbtError(count.broken)
     except (HlbtError, OSError) as error:  # its message has the cure
         return _warning("reports", f"{summary}; {error}", "", runs=runs, sweeps=sweeps)
-    return _passed("reports", f"{summary}, trials {trials:,}", runs=runs, sweeps=sweeps, trials=trials)
+    return _passed("reports", f"{summary}, trials {count.total:,}", runs=runs, sweeps=sweeps, trials=count.total)
 
 
 def check_disk(cache: Path, reports: Path) -> Check:

@@ -68,9 +68,6 @@ def run_command(
     account: AccountOptions,
     orders: OrderOptions,
     daily: Annotated[bool, typer.Option("--daily", help="Wait for each scheduled instant, and repeat.")] = False,
-    accept_equity: Annotated[
-        bool, typer.Option("--accept-equity", help="Once, after a deposit or a withdrawal: no limit on its change.")
-    ] = False,
     sync: SyncOption = True,
     slippage_bps: SlippageOption = 300.0,
 ) -> None:
@@ -87,11 +84,11 @@ def run_command(
     if daily:
         if account.now is not None:
             raise LiveError("--daily waits for the clock: it cannot be given --now. Remove one of the two.")
-        for name, given in (("--accept-equity", accept_equity), ("--accept-positions", orders.accept_positions)):
+        for name, given in (("--accept-equity", orders.accept_equity), ("--accept-positions", orders.accept_positions)):
             if given:
                 raise LiveError(f"{name} is for one run: it cannot be given with --daily. Remove one of the two.")
         run_daily(path, cache, options)
-    run_once(strategy, replace(options, accept_equity=accept_equity))
+    run_once(strategy, options)
 
 
 @live_app.command("rebalance", epilog=EPILOG)
@@ -231,9 +228,7 @@ def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float)
     if orders.webhook is not None:
         check_webhook(orders.webhook)
     policy = Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=orders.expires)
-    venue = replace(options.venue, policy=policy)
-    accept = orders.accept_positions
-    return replace(options, venue=venue, execute=orders.execute, accept_positions=accept, webhook=orders.webhook)
+    return replace(options, venue=replace(options.venue, policy=policy), orders=orders)
 
 
 def _flat(spec: Path, account: AccountOptions) -> Strategy:

@@ -54,6 +54,9 @@ class OrderOptions:
         bool,
         typer.Option("--accept-positions", help="Once, after trades of your own: the account's positions count."),
     ] = False
+    accept_equity: Annotated[
+        bool, typer.Option("--accept-equity", help="Once, after a deposit or a withdrawal: `live accept-equity` first.")
+    ] = False
     expires: Annotated[float, typer.Option("--expires-seconds", help="An order is void after this time.")] = 15.0
     webhook: Annotated[
         str | None, typer.Option("--webhook", metavar="URL", help="POST a JSON alert of the result.")

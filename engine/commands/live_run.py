@@ -6,11 +6,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.commands.live_options import OrderOptions
 from engine.commands.live_tables import orders_table, plan_tables
 from engine.commands.options import clock
 from engine.commands.progress import print_json, progress, show_all, waiting
@@ -38,11 +39,8 @@ class RunOptions:
     now: pd.Timestamp
     sync: bool
     as_json: bool
-    execute: bool = False
-    accept_positions: bool = False
-    accept_equity: bool = False
+    orders: OrderOptions = field(default_factory=OrderOptions)
     ignore_kill: bool = False
-    webhook: str | None = None
 
 
 def load_strategy(path: Path, cache: str | None, options: RunOptions) -> Strategy:
@@ -51,7 +49,7 @@ def load_strategy(path: Path, cache: str | None, options: RunOptions) -> Strateg
     from engine.live.targets import from_spec
 
     with failure_alerted(options, path.stem):
-        if options.execute and options.venue.network == "mainnet" and read_spec(path).synthetic:
+        if options.orders.execute and options.venue.network == "mainnet" and read_spec(path).synthetic:
             raise SpecError(
                 f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
             )
@@ -64,7 +62,7 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
     from engine.live.schedule import ORDER_LEAD, next_run, trade_instant
 
     strategy, at = load_strategy(path, cache, options), clock()
-    if options.execute and options.venue.interrupted(strategy, at):
+    if options.orders.execute and options.venue.interrupted(strategy, at):
         sys.stderr.write("hlbt: the last run was interrupted: it is continued.\n")
         _attempts(strategy, replace(options, sync=False), at)
     while True:
@@ -77,6 +75,9 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
             try:
                 sync_data(strategy, replace(options, now=clock()))
                 needs_sync = False
+                if options.orders.execute:
+                    with _session(strategy, replace(options, now=clock()), [], "Preparing ...") as session:
+                        session.prepare()
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
         _sleep_until(order_at)
@@ -131,8 +132,8 @@ def failure_alerted(options: RunOptions, name: str) -> Iterator[None]:
 def _alert(options: RunOptions, message: dict[str, Any]) -> None:
     from engine.live.alerts import send_alert
 
-    if options.webhook and options.execute:
-        problem = send_alert(options.webhook, {**message, "network": options.venue.network})
+    if options.orders.webhook and options.orders.execute:
+        problem = send_alert(options.orders.webhook, {**message, "network": options.venue.network})
         if problem:
             sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
 
@@ -141,7 +142,7 @@ def run_once(strategy: Strategy, options: RunOptions) -> None:
     """Trade, or show what would be traded, and alert of what came of it."""
     with failure_alerted(options, strategy.name):
         notes = sync_data(strategy, options) if options.sync and options.venue.needs_data(strategy) else []
-        if not options.execute:
+        if not options.orders.execute:
             return _preview(strategy, options, notes)
         message = _execute(strategy, options, notes)
     _alert(options, message)
@@ -151,8 +152,9 @@ def run_once(strategy: Strategy, options: RunOptions) -> None:
 def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: str) -> Iterator[Session]:
     with waiting(what), options.venue.open(strategy, options.now) as session:
         session.notes += notes
-        session.accept_positions, session.ignore_kill = options.accept_positions, options.ignore_kill
-        session.accepts_equity = options.accept_equity
+        session.accept_positions, session.ignore_kill = options.orders.accept_positions, options.ignore_kill
+        session.accepts_equity = options.orders.accept_equity
+        session.announce = lambda text: sys.stderr.write(f"hlbt: {text}\n")
         yield session
 
 
@@ -202,9 +204,7 @@ def _show_outcome(outcome: Outcome, session: Session, options: RunOptions) -> No
         f"MISSING  {at.coin}: at {at.units:g}, target {at.target_units:g} ({at.reason})" for at in outcome.missing
     ]
     notes = note_lines([*session.notes, *outcome.notes])
-    closed = session.strategy.targets.closes_all
-    end = ("Every position is closed." if closed else "At target.") if outcome.complete else "NOT at target."
-    show_all(*plan, orders_table(outcome), *missing, *notes, end)
+    show_all(*plan, orders_table(outcome), *missing, *notes, "At target." if outcome.complete else "NOT at target.")
 
 
 def session_fields(session: Session) -> dict[str, Any]:

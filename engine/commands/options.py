@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from engine.config import RunConfig
     from engine.data.cache import Store
+    from engine.panel import Panel
 
 REPORTS = Path("reports")
 
@@ -74,6 +75,27 @@ def reports_folder() -> Path:
     except OSError as error:
         raise DataError(f"Folder {REPORTS} cannot be made: {error.strerror or error}. Use --out FILE.") from error
     return REPORTS
+
+
+def research_panel(config: RunConfig, reports: Path = REPORTS, cache: str | Path | None = None) -> Panel:
+    """The panel of a config for research: it ends before what the cache, or the ledger of trials, says is sealed.
+
+    Parameters
+    ----------
+    config : RunConfig
+        Its section data.
+    reports : Path
+        Folder of the ledger.
+    cache : path, optional
+        Another cache than the config's.
+    """
+    from engine.data.panel_loader import load_open_panel
+    from engine.sweeps.trials import ledger_holdout
+
+    data = config.data
+    return load_open_panel(
+        data.cache if cache is None else cache, config.start, config.end, data.coins, ledger_holdout(reports)
+    )
 
 
 def cache_of(config: RunConfig) -> Path:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.commands.options import (
+    REPORTS,
     ConfigOption,
     JsonOption,
     ParamOption,
@@ -16,6 +17,7 @@ from engine.commands.options import (
     config_of,
     parameters_of,
     reports_folder,
+    research_panel,
 )
 from engine.commands.progress import print_json, progress, show_all
 from engine.commands.tables import checks_table
@@ -48,7 +50,6 @@ def check_command(
 
     Example: hlbt oracle check research.oracles.momentum:Momentum --param lookback_hours=72
     """
-    from engine.data.panel_loader import load_panel
     from engine.lookahead.audit import audit
     from engine.oracles.loading import bound_parameters, load_oracle
     from engine.simulation.backtest import decisions_of
@@ -57,7 +58,7 @@ def check_command(
     kind = type(load_oracle(path, parameters))  # before the data are read
     with progress() as step:
         step(0, 1, "loading the panel")
-        panel = load_panel(run_config.data.cache, run_config.start, run_config.end, run_config.data.coins)
+        panel = research_panel(run_config)
         result = audit(
             path, panel, decisions_of(panel, run_config), run_config, parameters=parameters, cuts=cuts, step=step
         )
@@ -65,7 +66,8 @@ def check_command(
         print_json({**_origin(path, bound_parameters(kind, parameters), panel), **result.to_dict()})
     else:
         title = f"{result.oracle}: {result.decisions} decisions{'  [SYNTHETIC DATA]' if panel.synthetic else ''}"
-        show_all(checks_table(result.checks, title, ("check", "meaning", "outcome", "result"), _OUTCOMES))
+        notes = (f"NOTE: {note}" for note in panel.notes)
+        show_all(checks_table(result.checks, title, ("check", "meaning", "outcome", "result"), _OUTCOMES), *notes)
     result.raise_for_failure()
     if not as_json:
         show_all(result.message())
@@ -74,7 +76,7 @@ def check_command(
 def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str, Any]:
     """What was examined, for the JSON of both commands."""
     span = {name: panel.span[name] for name in ("start", "end", "coins")}
-    return {"path": path, "parameters": parameters, "synthetic": panel.synthetic, **span}
+    return {"path": path, "parameters": parameters, "synthetic": panel.synthetic, **span, "notes": list(panel.notes)}
 
 
 @oracle_app.command("report")
@@ -94,13 +96,12 @@ def report_command(
 
     Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
     """
-    from engine.data.panel_loader import load_panel
-    from engine.oracles.loading import bound_parameters, load_oracle, oracle_sources
+    from engine.oracles.loading import bound_parameters, load_oracle, oracle_code, oracle_sources
     from engine.oracles.signal_analysis import analyse
     from engine.provenance import files_digest
     from engine.reporting.html import check_page
     from engine.reporting.signal_page import conclusions, page_name, write_signals
-    from engine.runs import Origin
+    from engine.runs import Origin, count_trial
 
     run_config, parameters = config_of(config, settings), parameters_of(param)
     if out is not None:
@@ -108,7 +109,7 @@ def report_command(
     oracle = load_oracle(path, parameters)
     with progress() as step:
         step(0, 3, "loading the panel")
-        panel = load_panel(run_config.data.cache, run_config.start, run_config.end, run_config.data.coins)
+        panel = research_panel(run_config)
         signals = analyse(oracle, panel, run_config, horizon, quantiles, step)
         origin = Origin(
             signals.name,
@@ -116,7 +117,9 @@ def report_command(
             path,
             bound_parameters(type(oracle), parameters),
             files_digest(oracle_sources(oracle)),
+            files_digest(oracle_code(oracle)),
         )
+        count_trial(origin, run_config, panel, REPORTS, "signals")
         step(3, 3, "page")
         if out is None:
             out = reports_folder() / page_name(signals, panel, run_config, origin)
@@ -125,4 +128,5 @@ def report_command(
         print_json({"page": str(page), **_origin(path, origin.parameters, panel), **signals.to_dict()})
         return
     lines = ["SYNTHETIC DATA"] * panel.synthetic + [signals.name] + [f"- {line}" for line in conclusions(signals)]
+    lines += [f"NOTE: {note}" for note in panel.notes]
     show_all("\n".join(lines), f"Page: {page}")

@@ -8,13 +8,23 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, LimitOption, SetOption, cache_alone, folder_of
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    LimitOption,
+    SetOption,
+    cache_alone,
+    folder_of,
+    research_panel,
+)
 from engine.commands.progress import print_json, progress, show_all
 from engine.commands.tables import checks_table
 from engine.commands.validate import GatesOption
 from engine.errors import ConfigError, HlbtError
 
 if TYPE_CHECKING:
+    from engine.data.holdout import Holdout
     from engine.panel import Panel
     from engine.promotion.candidate import Candidate
     from engine.promotion.gates import Examination
@@ -104,12 +114,12 @@ def _decide(
     candidate, waived = promotion.candidate, promotion.overrides
     with progress() as step:
         step(0, 1, "loading the panel")
-        panel = _panel(candidate, config, settings)
+        panel, holdout = _panel(candidate, config, settings)
         candidate = promotion.current(panel)
         if candidate.earlier and candidate.earlier[0] == candidate.digests:
             _show_current(path, as_json)
             return
-        examination = examine(candidate, panel, promotion.file.gates, promotion.account_usd, step)
+        examination = examine(candidate, panel, promotion.file.gates, promotion.account_usd, step, holdout)
     if not as_json:
         sweep = f"sweep {examination.sweep}" if examination.sweep else "no sweep"
         title = f"{candidate.name}: {sweep}, {examination.trials:,} trials, {examination.account_usd:,.0f} USD"
@@ -166,7 +176,7 @@ def _content(
 
 
 def _notes(candidate: Candidate, panel: Panel) -> list[str]:
-    notes = []
+    notes = [note.rstrip(".") for note in panel.notes]
     if candidate.oracle.partition(":")[0].endswith(".py"):
         notes.append(f"{candidate.oracle} is a file: a live run has to find it there too; a module is surer")
     if panel.synthetic:
@@ -174,13 +184,14 @@ def _notes(candidate: Candidate, panel: Panel) -> list[str]:
     return notes
 
 
-def _panel(candidate: Candidate, config: Path | None, settings: list[str] | None) -> Panel:
-    """The panel that the run had: its own first and last instant, so that a cache that has grown since gives it too."""
-    from engine.data.panel_loader import load_panel
+def _panel(candidate: Candidate, config: Path | None, settings: list[str] | None) -> tuple[Panel, Holdout | None]:
+    """The panel that the run had, which a cache that has grown since gives too; and what is sealed."""
+    from engine.data.panel_loader import cache_path
+    from engine.promotion.holdout import current_holdout
 
     refusal = ConfigError(
         "A promotion is of the run as it was, so only data.cache can be set here: --set data.cache=DIR. Run the "
         "backtest again to change anything else."
     )
-    own = candidate.config.data
-    return load_panel(cache_alone(config, settings, refusal) or own.cache, candidate.start, candidate.end, own.coins)
+    cache = cache_path(cache_alone(config, settings, refusal) or candidate.config.data.cache)
+    return research_panel(candidate.as_run, candidate.reports, cache), current_holdout(cache, candidate.reports)

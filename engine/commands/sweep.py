@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, clock, parameters_of
+from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, clock, parameters_of, research_panel
 from engine.commands.progress import print_json, show_all, sweep_progress
 from engine.commands.tables import sweep_table
 from engine.commands.validate import TopOption, judge, verdict_parts
@@ -69,13 +69,12 @@ def sweep_command(
     Example: hlbt sweep --oracle research.oracles.momentum:Momentum --grid lookback_hours=24,72,168 --grid n=3,5,10
     """
     from engine.config import RunConfig
-    from engine.data.panel_loader import load_panel
     from engine.sweeps.sweep import sweep
 
     plan = _study(study, oracle, grid, param, where, sample, seed, name)
     settled = RunConfig.load(config, settings or (), plan.sections)
     pool = _executor(executor, address, workers)
-    panel = load_panel(settled.data.cache, settled.start, settled.end, settled.data.coins)
+    panel = research_panel(settled, reports)
     with sweep_progress() as step:
         result = sweep(
             panel,
@@ -154,6 +153,7 @@ def _show(study: Study, verdict: Verdict | None, as_json: bool) -> None:
                 "folder": str(study.folder),
                 "sets": study.record["sets"],
                 "synthetic": study.record["synthetic"],
+                "notes": study.record["notes"],
                 "best": None if best is None else {**study.params(best), "metrics": dict(study.table.iloc[best])},
                 "verdict": None if verdict is None else verdict.to_dict(),
             }
@@ -163,6 +163,8 @@ def _show(study: Study, verdict: Verdict | None, as_json: bool) -> None:
     parts = [] if verdict is None else verdict_parts(study, verdict)
     if len(failed):
         parts.append(f"{len(failed):,} of {len(study):,} sets failed; the first: {failed.iloc[0]}")
+    if verdict is None:
+        parts += [f"NOTE: {note}" for note in study.record["notes"]]
     if study.record["note"]:
         parts.append(f"NOTE: {study.record['note']}")
     show_all(sweep_table(study), *parts, f"Folder: {study.folder}")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from engine.commands.options import ConfigOption, JsonOption, SetOption, cache_alone, folder_of
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    cache_alone,
+    folder_of,
+    research_panel,
+)
 from engine.commands.progress import Progress, print_json, progress, show_all
 from engine.commands.tables import checks_table
 from engine.errors import ConfigError
@@ -106,8 +114,9 @@ def judged(
     from engine.validation.validate import validate
 
     assert study.folder is not None
-    trials = count_trials(reports, families_of(study.record))
-    verdict = validate(study, panel, trials if trials.total else None, thresholds, 0, step, search_nulls)
+    trials = count_trials(reports, families_of(study.record), study.record.get("ledger"))
+    known = trials if trials.total or trials.broken else None
+    verdict = validate(study, panel, known, thresholds, 0, step, search_nulls)
     verdict.save(study.folder)
     tearsheets = _tearsheets(study, panel, top, step, make)
     write_sweep_page(study, verdict.to_dict(), tearsheets, step)
@@ -131,7 +140,7 @@ def _tearsheets(
         parameter_set = study.parameter_set(row)
         result, origin = run_oracle(panel, parameter_set.config, parameter_set.oracle, parameter_set.parameters)
         folder = study.folder / TOP / run_name(result, origin)
-        save_run(result, origin, folder, study.record["created"], None if make else write_tearsheet)
+        save_run(result, origin, folder, study.record["created"], None if make else write_tearsheet, counted=True)
         if make:
             make(folder)
         links[row] = f"{TOP}/{folder.name}/tearsheet.html"
@@ -149,14 +158,13 @@ def panel_of(study: Study, config: Path | None, settings: list[str] | None) -> P
         When the cache cannot give the panel.
     """
     from engine.config import RunConfig
-    from engine.data.panel_loader import load_panel
 
     refusal = ConfigError(
         "A verdict is of the sweep as it was run, so only data.cache can be set here: --set data.cache=DIR. Run "
         "the sweep again to change anything else."
     )
-    own = RunConfig.from_dict(study.record["config"])
-    return load_panel(cache_alone(config, settings, refusal) or own.data.cache, own.start, own.end, own.data.coins)
+    own, cache = RunConfig.from_dict(study.record["config"]), cache_alone(config, settings, refusal)
+    return research_panel(own, REPORTS if study.folder is None else study.folder.parent, cache)
 
 
 def verdict_parts(study: Study, verdict: Verdict) -> list[RenderableType]:

@@ -14,10 +14,12 @@ from engine.data.meta import parse_meta
 from engine.data.rate_limit import RateLimiter
 from engine.data.schema import HOUR_MS
 from engine.errors import DataError, truncate
-from engine.retries import RequestFailed, RetryPolicy, retry
+from engine.retries import RequestFailed, RetryPolicy, retry, within
 from engine.urls import base_address, without_path
 
 RETRY_POLICY: Final = RetryPolicy((1.0, 2.0, 4.0, 8.0), (10.0, 20.0, 40.0, 60.0), 300.0)
+#: The whole of a request may take so many times the longest silence of the server.
+DEADLINE: Final = 3.0
 
 
 class _RateLimited(Exception):
@@ -33,6 +35,7 @@ def install_429_hook(api: Any) -> None:
 
     def check_status(response: Any, *_: Any, **__: Any) -> None:
         if response.status_code == 429:
+            response.close()
             retry_after = response.headers.get("Retry-After", "")
             raise _RateLimited(float(retry_after) if retry_after.isdecimal() else 0.0)
 
@@ -49,7 +52,8 @@ def sdk_request(call: Callable[[], Any], response_type: type | tuple[type, ...],
     response_type : type or tuple of type
         Of the parsed response.
     api : hyperliquid.api.API
-        One on which :func:`install_429_hook` was called.
+        One on which :func:`install_429_hook` was called. Its time limit is for each read, and :data:`DEADLINE` times
+        that for the whole request.
     policy : RetryPolicy
         How long to wait before the request may be sent again.
 
@@ -64,7 +68,7 @@ def sdk_request(call: Callable[[], Any], response_type: type | tuple[type, ...],
         return truncate(without_path(value, api.base_url))
 
     try:
-        response = call()
+        response = within(DEADLINE * api.timeout, call)
     except _RateLimited as error:
         waits = [max(wait, min(error.seconds, policy.longest_retry_after)) for wait in policy.when_rate_limited]
         raise RequestFailed("too many requests (HTTP 429)", waits, certain=True) from error
@@ -75,6 +79,9 @@ def sdk_request(call: Callable[[], Any], response_type: type | tuple[type, ...],
     except ServerError as error:
         raise RequestFailed(f"HTTP {error.status_code}: {quoted(error.message)}", policy.after_failure) from error
     except OSError as error:  # what `requests` raises is one
+        if type(error) is TimeoutError:
+            late = f"no whole answer within {DEADLINE * api.timeout:g} s"
+            raise RequestFailed(late, policy.after_failure) from error
         if "Timeout" in type(error).__name__:
             raise RequestFailed(f"no answer within {api.timeout:g} s", policy.after_failure) from error
         raise RequestFailed(f"no connection ({quoted(error)})", policy.after_failure) from error

@@ -71,12 +71,15 @@ class Day:
         Lines stamped on another day, which were left out: they are in the other day's file.
     unusable : int
         Values of the hourly rows that are no price (0 or less) or not finite, left out as not observed.
+    last : int
+        Seconds since 1970 of the last line of the day: a day of which a part was published ends early.
     """
 
     table: Any
     records: int
     outside: int
     unusable: int
+    last: int
 
 
 def decompress(content: bytes) -> bytes:
@@ -131,7 +134,7 @@ def reduce_day(content: bytes, day: date) -> Day:
         fields[field], bad = _usable(field, table.column(column).to_numpy()[lines])
         unusable += bad
     hourly = sorted_table(coins, codes[lines], midnight // _HOUR + 1 + since[lines] // _HOUR, fields)
-    return Day(hourly, records, outside, unusable)
+    return Day(hourly, records, outside, unusable, midnight + int(since.max()))
 
 
 def sorted_table(coins: Sequence[str], codes: Integers, hours: Integers, fields: Mapping[str, Floats]) -> Any:

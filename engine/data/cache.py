@@ -1,10 +1,10 @@
-"""The cache: one parquet file a month and a manifest, read by month and written by append-only merges.
+"""The cache: one parquet file a month and source, and a manifest; written by append-only merges.
 
 ::
 
     data_cache/
       manifest.json                      the files of the cache; the coin table; replaced atomically
-      hourly/2024-10.1f2e3d4c5b6a.parquet   a month, named by its own digest
+      hourly/2024-10-s3.1f2e3d4c5b6a.parquet   a month of one source, named by its own digest
       objects/asset_ctxs-2024-10.....parquet   objects of an archive that are in it (engine.data.manifest)
       .lock                              one writer at a time
 
@@ -15,23 +15,24 @@ moment, it leaves the cache as before or as after; leftover files are removed by
 from __future__ import annotations
 
 import hashlib
-import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
-from engine.data.cache_files import HOURLY, leftovers, sweep
+from engine.data.cache_files import HOURLY, data_files, leftovers, sweep
 from engine.data.coin_table import CoinMeta, CoinRecord, Span
+from engine.data.hourly_file import HourlyFile, encode_month
 from engine.data.manifest import FOLDER as OBJECTS
 from engine.data.manifest import (
     MANIFEST,
+    REBUILD,
     FileEntry,
+    Interval,
     Manifest,
     ObjectRecord,
     ObjectsEntry,
@@ -43,22 +44,16 @@ from engine.data.manifest import (
 from engine.data.merge import Cube, coins_touched, months_touched
 from engine.data.merge_report import MergeReport, Tally
 from engine.data.schema import (
-    COIN,
-    SOURCE,
-    TIME,
-    Origins,
     Rows,
-    instant_of,
     month_key,
     read_rows,
-    stamps_to_hours,
 )
 from engine.errors import DataError
-from engine.panel import FIELDS
 
 #: The source name of made-up data. A cache is synthetic as a whole or not at all.
 SYNTHETIC = "synthetic"
-_CURE = "`hlbt data verify` checks every file; delete the cache and import again to restore it."
+#: How long a writer waits for another one.
+LOCK_SECONDS = 60.0
 Progress = Callable[[int, int, str], None]
 Result = TypeVar("Result")
 Entry = TypeVar("Entry")
@@ -113,9 +108,12 @@ class Store:
         Raises
         ------
         DataError
-            When the manifest is damaged or newer than this version.
+            When the manifest is damaged, newer than this version, or missing beside files of data.
         """
-        return read_manifest(self.path)
+        manifest = read_manifest(self.path)
+        if manifest is None and (files := data_files(self.path)):
+            raise DataError(f"{self.path} has {len(files)} files of data, but no {MANIFEST}. {REBUILD}")
+        return manifest
 
     def require(self) -> Manifest:
         """The state of a cache that has data.
@@ -135,6 +133,10 @@ class Store:
                 "data_cache/sample; --set data.cache=DIR or HLBT_DATA_CACHE names another cache."
             )
         return manifest
+
+    def notes(self) -> tuple[str, ...]:
+        """What the cache's users should know of holes in it."""
+        return (self.manifest() or Manifest(False)).notes()
 
     def price_span(self, manifest: Manifest) -> Span:
         """First and last row of the cache that has any price.
@@ -173,31 +175,19 @@ class Store:
         CacheFileError
             When the file is missing, or its content does not match its digest.
         """
+        file = self.open(entry)
         names = [name for name in entry.fields if fields is None or name in fields]
-        table = self._table(entry, [TIME, COIN, *names])
-        coin = table.column(COIN).chunk(0)
-        milliseconds = table.column(TIME).cast("int64").to_numpy()
-        values = {name: table.column(name).to_numpy().astype(np.float64, copy=False) for name in names}
-        return Rows(
-            tuple(coin.dictionary.to_pylist()),
-            coin.indices.to_numpy().astype(np.int64),
-            stamps_to_hours(np.asarray(milliseconds, dtype=np.int64)),
-            values,
-        )
+        return Rows(file.coins, file.codes, file.hours, file.read(names))
 
-    def read_origins(self, entry: FileEntry) -> dict[str, Origins]:
-        """The source of each cell of a file, by field; the rows are those of :meth:`read`."""
-        several = [name for name, sources in entry.sources.items() if len(sources) > 1]
-        table = self._table(entry, [name + SOURCE for name in several]) if several else None
-        origins: dict[str, Origins] = {}
-        for name, sources in entry.sources.items():
-            codes = np.zeros(entry.rows, dtype=np.int64)
-            if table is not None and name in several:
-                column = table.column(name + SOURCE).chunk(0)
-                sources = tuple(column.dictionary.to_pylist())
-                codes = column.indices.fill_null(0).to_numpy().astype(np.int64)
-            origins[name] = (sources, codes)
-        return origins
+    def open(self, entry: FileEntry) -> HourlyFile:
+        """A file of the cache whose fields are read one by one.
+
+        Raises
+        ------
+        CacheFileError
+            When the file is missing, or its content does not match its digest.
+        """
+        return HourlyFile(entry, self._content(entry))
 
     def read_objects(self) -> dict[str, ObjectRecord]:
         """Every downloaded object, by key."""
@@ -207,26 +197,17 @@ class Store:
     def _records(self, entry: ObjectsEntry | None) -> dict[str, ObjectRecord]:
         return {} if entry is None else decode(self._content(entry))
 
-    def _table(self, entry: FileEntry, columns: Sequence[str]) -> Any:
-        """Columns of a file as a pyarrow table of one chunk."""
-        import pyarrow as pa
-        import pyarrow.parquet as pq
-
-        coded = [name for name in columns if name == COIN or name.endswith(SOURCE)]
-        with pq.ParquetFile(pa.BufferReader(self._content(entry)), read_dictionary=coded) as file:
-            return file.read(columns=list(columns)).combine_chunks()
-
     def _content(self, entry: FileEntry | ObjectsEntry) -> bytes:
         """A file, checked against its digest: parquet itself reads a wrong byte as another number."""
         path = self.path / entry.name
         try:
             content = path.read_bytes()
         except FileNotFoundError as error:
-            raise CacheFileError(f"{path} is missing, though it is in the manifest. {_CURE}") from error
+            raise CacheFileError(f"{path} is missing, though it is in the manifest. {REBUILD}") from error
         except OSError as error:
-            raise CacheFileError(f"{path} cannot be read: {error.strerror}. {_CURE}") from error
+            raise CacheFileError(f"{path} cannot be read: {error.strerror}. {REBUILD}") from error
         if hashlib.sha256(content).hexdigest() != entry.sha256:
-            raise CacheFileError(f"{path} was changed: its content does not match its digest. {_CURE}")
+            raise CacheFileError(f"{path} was changed: its content does not match its digest. {REBUILD}")
         return content
 
     def merge(
@@ -235,30 +216,36 @@ class Store:
         source: str,
         *,
         replace: bool = False,
+        longer: bool = False,
         meta: Iterable[CoinMeta] = (),
         objects: Mapping[str, Sequence[ObjectRecord]] | None = None,
+        asked: Mapping[str, Mapping[str, tuple[Interval, ...]]] | None = None,
         progress: Progress | None = None,
     ) -> MergeReport:
         """Add data, in one commit.
 
-        New cells fill absent ones. Of a cell that several sources have, the cache holds the value of the highest in
-        :mod:`engine.data.merge`, whichever was merged first, and the difference is reported. A cell with another value
-        (relative difference above 1e-9) from a source of the same rank (as a rule the same source) is a conflict:
-        nothing of that coin is taken from that table, and the conflict is reported. So a table is the unit of trust:
-        pass one a field group and, where it matters, one a coin.
+        New cells fill absent ones of the same source. A cell that has another value (relative difference above 1e-9) is
+        a conflict: the cached value stays, and the conflict is reported. What other sources have of the same cells is
+        compared and reported; nothing of them is written.
 
         Parameters
         ----------
         tables : iterable of pyarrow.Table
             Tables of :mod:`engine.data.schema`. They are merged in order, so a later one can conflict with an earlier.
         source : str
-            Name for the record; ``"synthetic"`` marks made-up data.
+            Name of the source, of lower-case letters and digits; ``"synthetic"`` marks made-up data.
         replace : bool
             Take the new value of a conflicting cell instead.
+        longer : bool
+            Whether the tables are files published anew, each perhaps longer than before: the last row that the cache
+            has of a coin then gives way (:meth:`engine.data.merge.Cube.take`).
         meta : iterable of CoinMeta
             Coins for the coin table; their origin is `source`.
         objects : mapping of str to sequence of ObjectRecord, optional
-            Objects whose rows the tables hold, by dataset and month (``"asset_ctxs-2024-10"``).
+            Objects whose rows the tables hold, by dataset and month (``"asset_ctxs-2024-10"``). Where there is a
+            conflict, their records say so.
+        asked : mapping, optional
+            New intervals of :attr:`engine.data.manifest.Manifest.asked`; those of other coins stay.
         progress : callable, optional
             Called with months done, months in all, and the month's name.
 
@@ -268,22 +255,25 @@ class Store:
             For a table that breaks the schema, a cache in use by another writer, synthetic data for a real cache or the
             reverse, a full disk. The cache is then as before.
         """
-        parts = [read_rows(table, source) for table in tables]
-        parts = [rows for rows in parts if len(rows.codes)]
+        parts = [rows for rows in (read_rows(table, source) for table in tables) if len(rows.codes)]
         tally = Tally()
         written: list[str] = []
-        with _Writing(self) as writing:
+        with _Writing(self, progress) as writing:
             before = self.state_for(source == SYNTHETIC)
             coins = _with_metas(before.coins, meta, source, None)
             files = dict(before.files)
             if parts:
-                cube = self._cube(before, parts)
+                cubes = self._cubes(before, source, parts)
                 for rows in parts:
-                    cube.take(rows, source, replace, tally)
-                written = self._write_months(cube, files, progress)
-                _widen(coins, cube)
-            records = self._write_objects(before, objects or {})
-            writing.commit(before, Manifest(before.synthetic, _sorted(files), _sorted(coins), records))
+                    cubes[source].take(rows, replace, tally, longer)
+                    for other in cubes.keys() - {source}:
+                        cubes[other].compare(rows, source, other, tally)
+                written = self._write_months(cubes[source], source, files, progress)
+                widen(coins, cubes[source], source)
+            records = self._write_objects(before, objects or {}, contradicts=tally.refused > 0)
+            intervals = {kind: {**before.asked.get(kind, {}), **spans} for kind, spans in (asked or {}).items()}
+            after = Manifest(before.synthetic, _sorted(files), _sorted(coins), records, {**before.asked, **intervals})
+            writing.commit(before, after)
         return tally.report(source, written)
 
     def update_coin_table(
@@ -336,37 +326,44 @@ class Store:
     def state_for(self, synthetic: bool) -> Manifest:
         """The state before a write; refuses to mix made-up and real data."""
         manifest = self.manifest()
-        if manifest is None:
+        if manifest is None or not (manifest.files or manifest.coins):
             return Manifest(synthetic)
         if manifest.synthetic != synthetic:
             held, offered = ("synthetic", "real") if manifest.synthetic else ("real", "synthetic")
             raise DataError(
                 f"The cache {self.path} holds {held} data and these are {offered}; the two never mix. Use another "
-                "folder (--set data.cache=DIR or HLBT_DATA_CACHE), or delete this one."
+                "folder (--set data.cache=DIR or HLBT_DATA_CACHE)."
             )
         return manifest
 
-    def _cube(self, manifest: Manifest, parts: Sequence[Rows]) -> Cube:
-        """The months of `parts`, as the cache has them."""
+    def _cubes(self, manifest: Manifest, source: str, parts: Sequence[Rows]) -> dict[str, Cube]:
+        """By source, what the cache has in the months of `parts`: all of `source`, of others the fields of `parts`."""
         months = [int(month) for month in months_touched(parts)]
-        old = [manifest.files[month_key(month)] for month in months if month_key(month) in manifest.files]
-        loaded = [self.read(entry) for entry in old]
-        cube = Cube(months, coins_touched([*parts, *loaded]))
-        for entry, rows in zip(old, loaded, strict=True):
-            cube.load(rows, self.read_origins(entry))
-        return cube
+        named, common = set(map(month_key, months)), {name for rows in parts for name in rows.fields}
+        loaded: dict[str, list[Rows]] = {source: []}
+        for entry in manifest.files.values():
+            if entry.month in named and (entry.source == source or common & set(entry.fields)):
+                rows = self.read(entry, None if entry.source == source else sorted(common))
+                loaded.setdefault(entry.source, []).append(rows)
+        cubes = {}
+        for name, old in loaded.items():
+            cubes[name] = Cube(months, coins_touched([*parts, *old]))
+            for rows in old:
+                cubes[name].load(rows)
+        return cubes
 
-    def _write_months(self, cube: Cube, files: dict[str, FileEntry], progress: Progress | None) -> list[str]:
+    def _write_months(
+        self, cube: Cube, source: str, files: dict[str, FileEntry], progress: Progress | None
+    ) -> list[str]:
         """Write the changed months beside the old files, and put their entries into `files`."""
         changed = sorted(cube.changed)
         (self.path / HOURLY).mkdir(exist_ok=True)
         for done, month in enumerate(changed):
-            key = month_key(month)
             if progress:
-                progress(done, len(changed), key)
-            entry, content = _encode(cube, month)
+                progress(done, len(changed), month_key(month))
+            entry, content = encode_month(cube, month, source)
             write_durable(self.path / entry.name, content)
-            files[key] = entry
+            files[entry.key] = entry
         if changed:
             sync_folder(self.path / HOURLY)
             if progress:
@@ -374,12 +371,13 @@ class Store:
         return [month_key(month) for month in changed]
 
     def _write_objects(
-        self, before: Manifest, objects: Mapping[str, Sequence[ObjectRecord]]
+        self, before: Manifest, objects: Mapping[str, Sequence[ObjectRecord]], contradicts: bool
     ) -> dict[str, ObjectsEntry]:
         """Write the changed files of records; the entries of all."""
         entries = dict(before.objects)
         for group, records in objects.items():
-            entry, content = encode(group, joined(self._records(entries.get(group)), records))
+            new = [replace(record, contradicts=contradicts) for record in records]
+            entry, content = encode(group, joined(self._records(entries.get(group)), new))
             if entry != entries.get(group):
                 (self.path / OBJECTS).mkdir(exist_ok=True)
                 write_durable(self.path / entry.name, content)
@@ -392,10 +390,11 @@ class Store:
 class _Writing:
     """A write in progress: the lock, the commit, and a clean folder whatever happens."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, progress: Progress | None = None) -> None:
         self.store = store
         self.committed = False
-        self._lock = locked(store.path)
+        waiting = (lambda: progress(0, 1, "waiting for another writer")) if progress else None
+        self._lock = locked(store.path, LOCK_SECONDS, waiting)
 
     def __enter__(self) -> _Writing:
         try:
@@ -405,8 +404,16 @@ class _Writing:
                 f"The cache {self.store.path} cannot be written to: {error.strerror}. Name another folder with --set "
                 "data.cache=DIR or HLBT_DATA_CACHE."
             ) from error
-        # Leftovers of a killed writer go first: they may be what fills the disk.
-        self._sweep()
+        try:
+            # Leftovers of a killed writer go first: they may be what fills the disk. Before the first file there is a
+            # manifest, so that files without one are never taken for leftovers.
+            if self.store.manifest() is None:
+                write_durable(self.store.path / MANIFEST, Manifest(False).to_bytes())
+                sync_folder(self.store.path)
+            self._sweep()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def _sweep(self) -> None:
@@ -443,40 +450,6 @@ class _Writing:
             raise DataError(f"Writing to the cache {self.store.path} failed: {reason}. {state}") from error
 
 
-def _encode(cube: Cube, month: int) -> tuple[FileEntry, bytes]:
-    """A month as parquet bytes, the same for the same content, and its manifest entry."""
-    import pyarrow.parquet as pq
-
-    table, sources = cube.table(month)
-    names = tuple(name for name in FIELDS if name in table.column_names)
-    buffer = io.BytesIO()
-    # Delta-coded times and byte-split floats: a third of the size of the defaults, and faster to read.
-    pq.write_table(
-        table,
-        buffer,
-        compression="zstd",
-        compression_level=3,
-        use_dictionary=[COIN, *(name for name in table.column_names if name.endswith(SOURCE))],
-        column_encoding={TIME: "DELTA_BINARY_PACKED", **dict.fromkeys(names, "BYTE_STREAM_SPLIT")},
-    )
-    content = buffer.getvalue()
-    digest = hashlib.sha256(content).hexdigest()
-    stamps = table.column(TIME).cast("int64").to_numpy()
-    key = month_key(month)
-    entry = FileEntry(
-        name=f"{HOURLY}/{key}.{digest[:12]}.parquet",
-        rows=table.num_rows,
-        first=instant_of(int(stamps.min()) // 3_600_000),
-        last=instant_of(int(stamps.max()) // 3_600_000),
-        coins=len(table.column(COIN).chunk(0).dictionary),
-        fields=names,
-        sha256=digest,
-        bytes=len(content),
-        sources=sources,
-    )
-    return entry, content
-
-
 def _with_metas(
     coins: Mapping[str, CoinRecord], metas: Iterable[CoinMeta], origin: str, as_of: pd.Timestamp | None
 ) -> dict[str, CoinRecord]:
@@ -487,13 +460,13 @@ def _with_metas(
     return updated
 
 
-def _widen(coins: dict[str, CoinRecord], cube: Cube) -> None:
-    """Widen the first and last instants of the coin table by those of the cube."""
+def widen(coins: dict[str, CoinRecord], cube: Cube, source: str) -> None:
+    """Widen the first and last instants of the coin table by those of a source's cube."""
     prices, rates = cube.spans("mid"), cube.spans("funding")
     for name in cube.coins:
         coins[name] = coins.get(name, CoinRecord(name)).with_spans(prices.get(name), rates.get(name))
-    for (name, source), hour in cube.source_ends.items():
-        coins[name] = coins[name].with_source_end(source, instant_of(hour))
+        if name in prices:
+            coins[name] = coins[name].with_source_end(source, prices[name][1])
 
 
 def _sorted(values: Mapping[str, Entry]) -> dict[str, Entry]:

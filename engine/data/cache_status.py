@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,9 +11,19 @@ import pandas as pd
 
 from engine.clock import iso_minute
 from engine.data.cache import Store
+from engine.data.layers import read_fields
 from engine.data.manifest import FileEntry, Manifest
-from engine.data.merge import Cube
-from engine.data.schema import Flags, Floats, Integers, hour_number, instant_of, month_key, month_number, months_of
+from engine.data.schema import (
+    Flags,
+    Floats,
+    Integers,
+    hour_number,
+    instant_of,
+    month_key,
+    month_number,
+    month_start,
+    months_of,
+)
 from engine.panel import FIELDS
 
 
@@ -48,25 +60,25 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
     listed, gone = _listed(manifest, names, start, end)
     ends = np.full((2, len(names)), np.nan)
     months: list[dict[str, Any]] = []
-    for month in range(month_number(min(manifest.files)), month_number(max(manifest.files)) + 1):
-        key = month_key(month)
-        entry = manifest.files.get(key)
-        if entry is None:
-            # An absent month is listed too.
-            counts: dict[str, Any] = dict.fromkeys(("rows", "coins", "bytes"), 0)
-            months.append({"month": key, **counts, "first": None, "last": None, "coverage": {}, "sources": {}})
-            continue
-        cube = Cube([month], names)
-        cube.load(store.read(entry))
-        within = (cube.hours() >= start) & (cube.hours() <= end)
-        columns = cube.hours()[within] - start
-        if "mid" in cube.fields:
-            priced[:, columns] = ~np.isnan(cube.fields["mid"][:, within])
-            _note_ends(ends, cube.fields["mid"])
-        if "volume_usd" in cube.fields:
-            still[:, columns] = cube.fields["volume_usd"][:, within] == 0
+    held: dict[str, list[FileEntry]] = defaultdict(list)
+    for entry in manifest.files.values():
+        held[entry.month].append(entry)
+    rows = 0
+    for month in range(month_number(min(held)), month_number(max(held)) + 1):
+        first, length = month_start(month), month_start(month + 1) - month_start(month)
+        columns = np.arange(max(first, start), min(first + length, end + 1)) - start
+        fields, _ = read_fields(store, manifest, first, length, names)
+        fields = {name: values.T for name, values in fields.items()}
+        inside = {name: values[:, columns + start - first] for name, values in fields.items()}
+        if "mid" in fields:
+            priced[:, columns] = ~np.isnan(inside["mid"])
+            _note_ends(ends, fields["mid"])
+        if "volume_usd" in fields:
+            still[:, columns] = inside["volume_usd"] == 0
         market = (columns + start >= listed[:, None]) & (columns + start <= gone[:, None])
-        months.append({"month": key, **_month(entry, cube, within, market)})
+        seen = np.any([~np.isnan(values) for values in fields.values()], axis=0) if fields else np.zeros(0, np.bool_)
+        rows += int(seen.sum())
+        months.append(_month(month_key(month), held.get(month_key(month), []), inside, market, seen))
     hours = np.arange(start, end + 1)
     gaps = _gaps(names, priced, start)
     table = _table(manifest, names, priced, still, hours >= listed[:, None])
@@ -75,10 +87,10 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "synthetic": manifest.synthetic,
         "start": _iso(span[0]),
         "end": _iso(span[1]),
-        "rows": sum(entry.rows for entry in manifest.files.values()),
+        "rows": rows,
         "coins": int(priced.any(axis=1).sum()),
         "fields": [name for name in FIELDS if any(name in entry.fields for entry in manifest.files.values())],
-        "bytes": sum(entry.bytes for entry in manifest.files.values()),
+        "bytes": sum(entry.bytes for entry in manifest.entries if isinstance(entry, FileEntry)),
         "months": months,
         "table": table,
         "gaps": gaps,
@@ -146,17 +158,22 @@ def _listed(manifest: Manifest, names: list[str], start: int, end: int) -> tuple
     return first, last
 
 
-def _month(entry: FileEntry, cube: Cube, within: Flags, market: Flags) -> dict[str, Any]:
-    cells = int(market.sum())
-    coverage = {
-        name: round(float((~np.isnan(cube.fields[name][:, within]) & market).sum()) / cells, 6) if cells else 0.0
-        for name in entry.fields
-    }
-    state = entry.to_json()
+def _month(
+    key: str, entries: list[FileEntry], fields: Mapping[str, Floats], market: Flags, seen: Flags
+) -> dict[str, Any]:
+    """A month of the status; one without a file is listed, too."""
+    cells = max(int(market.sum()), 1)
     return {
-        **{name: state[name] for name in ("rows", "coins", "bytes", "first", "last")},
-        "coverage": coverage,
-        "sources": {name: list(sources) for name, sources in entry.sources.items()},
+        "month": key,
+        "rows": int(seen.sum()),
+        "coins": int(seen.any(axis=-1).sum()),
+        "bytes": sum({entry.name: entry.bytes for entry in entries}.values()),
+        "first": _iso(min((entry.first for entry in entries), default=None)),
+        "last": _iso(max((entry.last for entry in entries), default=None)),
+        "coverage": {
+            name: round(float((~np.isnan(values) & market).sum()) / cells, 6) for name, values in fields.items()
+        },
+        "sources": {name: sorted(entry.source for entry in entries if name in entry.fields) for name in fields},
     }
 
 

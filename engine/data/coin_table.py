@@ -111,10 +111,11 @@ class CoinRecord(CoinMeta):
             return None
         return self.last_price if source_end - self.last_price > DELISTED_AFTER else None
 
-    def coin(self, source_end: pd.Timestamp) -> Coin:
-        """The coin of a panel's coin table; `source_end` as in :meth:`delisted`."""
+    def coin(self, source_end: pd.Timestamp, lost_funding: bool = False) -> Coin:
+        """The coin of a panel; `source_end` as in :meth:`delisted`, with `lost_funding` listed from its first price."""
+        listed = self.first_price if lost_funding else self.listed
         tiers = self.margin_tiers or ()
-        return Coin(self.name, self.listed, self.delisted(source_end), self.sz_decimals, self.max_leverage, tiers)
+        return Coin(self.name, listed, self.delisted(source_end), self.sz_decimals, self.max_leverage, tiers)
 
     def with_spans(self, price: Span | None, funding: Span | None) -> CoinRecord:
         """The record with its spans widened to the first and last instants of newly read data."""

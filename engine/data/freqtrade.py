@@ -8,7 +8,6 @@ it settles; `open` is the rate per hour.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -18,59 +17,13 @@ import pandas as pd
 
 from engine.clock import HOUR, candle_instant, funding_instant, show
 from engine.data.cache import Progress, Store
-from engine.data.merge_report import MergeReport
 from engine.data.schema import HOUR_MS, Flags, Floats, to_table
+from engine.data.sync_report import SkippedItem, SyncReport
 from engine.errors import DataError
 
 SOURCE = "freqtrade"
 CANDLES = "_USDC_USDC-1h-futures.feather"
 FUNDING = "_USDC_USDC-1h-funding_rate.feather"
-
-
-@dataclass(frozen=True)
-class SkippedFile:
-    """A file that was not imported, and why."""
-
-    file: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """The result of :func:`import_freqtrade`.
-
-    Attributes
-    ----------
-    files : int
-        Files imported.
-    coins : int
-        Coins in them.
-    skipped : tuple of SkippedFile
-        Files that are truncated or not of freqtrade's form; the others were imported all the same.
-    merge : MergeReport
-        What they changed in the cache.
-    """
-
-    files: int
-    coins: int
-    skipped: tuple[SkippedFile, ...]
-    merge: MergeReport
-
-    @property
-    def ok(self) -> bool:
-        """Whether everything was imported: no file skipped, no conflict."""
-        return not self.problems
-
-    @property
-    def problems(self) -> list[str]:
-        """A line for each skipped file and each conflict; empty when everything was imported."""
-        files = [f"{skipped.file} {skipped.reason}" for skipped in self.skipped]
-        return files + [str(conflict) for conflict in self.merge.conflicts]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        skipped = [asdict(file) for file in self.skipped]
-        return {"files": self.files, "coins": self.coins, "set_aside": skipped, "merge": self.merge.to_dict()}
 
 
 class _UnusableFile(Exception):
@@ -79,7 +32,7 @@ class _UnusableFile(Exception):
 
 def import_freqtrade(
     store: Store, folder: str | Path, *, replace: bool = False, progress: Progress | None = None
-) -> ImportReport:
+) -> SyncReport:
     """Import every HyperLiquid candle and funding file under a folder, in one commit.
 
     Parameters
@@ -100,7 +53,7 @@ def import_freqtrade(
     """
     paths = find_files(Path(folder))
     tables, coins = [], set()
-    skipped: list[SkippedFile] = []
+    skipped: list[SkippedItem] = []
     for done, path in enumerate(paths):
         if progress:
             progress(done, len(paths), path.name)
@@ -108,16 +61,16 @@ def import_freqtrade(
             tables.append(_read(path))
             coins.add(_coin_of(path))
         except _UnusableFile as reason:
-            skipped.append(SkippedFile(str(path), str(reason)))
+            skipped.append(SkippedItem(str(path), str(reason)))
     if progress:
         progress(len(paths), len(paths), "read")
     if not tables:
         first = skipped[0]
         raise DataError(
-            f"None of the {len(paths)} files under {folder} can be used. The first, {first.file}, {first.reason}."
+            f"None of the {len(paths)} files under {folder} can be used. The first, {first.name}, {first.reason}."
         )
     merge = store.merge(tables, SOURCE, replace=replace, progress=progress)
-    return ImportReport(len(tables), len(coins), tuple(skipped), merge)
+    return SyncReport(SOURCE, {"files": len(tables), "coins": len(coins)}, merge, tuple(skipped), store.notes())
 
 
 def find_files(folder: Path) -> list[Path]:

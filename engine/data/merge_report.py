@@ -54,7 +54,7 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Disagreement:
-    """How much two sources of one field differ; the cache holds the values of `kept`.
+    """How much two sources of one field differ; a panel has the values of `kept`.
 
     Attributes
     ----------
@@ -96,17 +96,17 @@ class MergeReport:
     source : str
         Where the data came from.
     added, same, changed : int
-        Cells (one coin, instant and field) that were filled, that the cache already had, and (with ``replace``) that
-        were replaced.
+        Cells (one coin, instant and field) of the source that were filled, that the cache already had, and that were
+        replaced: with ``replace``, or as the last one of an unfinished hour.
     refused : int
-        Cells left out because their coin has a conflict in the same table.
+        Cells left out because the cache has another value of the same source.
     conflicts : tuple of Conflict
         By coin and field; empty with ``replace``.
     months : tuple of str
         Months whose file was written, ascending; empty when the cache already had everything.
     upgraded, superseded : int
-        Cells whose value from a lower source was replaced; new cells left out because the cache has the value of a
-        higher source (:mod:`engine.data.merge`).
+        Cells of the tables that a lower source has, too; that a higher source has, whose value a panel takes
+        (:mod:`engine.data.merge`).
     disagreements : tuple of Disagreement
         How the values of those cells differ, by field and sources.
     """
@@ -133,6 +133,20 @@ class MergeReport:
         state["raised"], state["overruled"] = state.pop("upgraded"), state.pop("superseded")
         return state
 
+    def differences(self) -> list[str]:
+        """A line for each field and pair of sources that both have cells of it."""
+        by_key: dict[tuple[str, str, str], list[Disagreement]] = defaultdict(list)
+        for disagreement in self.disagreements:
+            by_key[disagreement.field, disagreement.kept, disagreement.other].append(disagreement)
+        lines = []
+        for _, parts in sorted(by_key.items()):
+            total = parts[0]
+            if len(parts) > 1:  # the median over all of them is not known
+                counts = {name: sum(getattr(part, name) for part in parts) for name in ("cells", "differing")}
+                total = replace(max(parts, key=lambda part: part.largest), **counts, median=float("nan"))
+            lines.append(f"Sources differ: {total}.")
+        return lines
+
 
 def combined(source: str, merges: Iterable[MergeReport]) -> MergeReport:
     """Several merges as one report."""
@@ -147,24 +161,8 @@ def combined(source: str, merges: Iterable[MergeReport]) -> MergeReport:
     )
 
 
-def differences(merges: Iterable[MergeReport]) -> list[str]:
-    """A line for each field and pair of sources that both have cells of it, over several merges."""
-    by_key: dict[tuple[str, str, str], list[Disagreement]] = defaultdict(list)
-    for merge in merges:
-        for disagreement in merge.disagreements:
-            by_key[disagreement.field, disagreement.kept, disagreement.other].append(disagreement)
-    lines = []
-    for _, parts in sorted(by_key.items()):
-        total = parts[0]
-        if len(parts) > 1:  # the median over all of them is not known
-            counts = {name: sum(getattr(part, name) for part in parts) for name in ("cells", "differing")}
-            total = replace(max(parts, key=lambda part: part.largest), **counts, median=float("nan"))
-        lines.append(f"Sources differ: {total}.")
-    return lines
-
-
 class Tally:
-    """Counts of a merge, filled by :meth:`engine.data.merge.Cube.take`."""
+    """Counts of a merge, filled by :meth:`engine.data.merge.Cube.take` and ``compare``."""
 
     def __init__(self) -> None:
         self.added = self.same = self.changed = self.refused = self.upgraded = self.superseded = 0

@@ -1,4 +1,4 @@
-"""``load_panel``: from the cache to a :class:`~engine.panel.Panel`."""
+"""From the cache to a :class:`~engine.panel.Panel`: for research up to the sealed holdout, for an account all of it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime
+from logging import getLogger
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ import pandas as pd
 
 from engine.clock import hourly_index, parse_instant, show
 from engine.data.cache import Store
+from engine.data.holdout import Holdout, read_holdout, stricter
+from engine.data.layers import read_fields
 from engine.data.manifest import Manifest
-from engine.data.schema import Flags, Floats, hour_number
+from engine.data.schema import Flags, hour_number
 from engine.errors import DataError, did_you_mean, join_first
-from engine.panel import FIELDS, Coin, Panel, tradable_rule, two_sided
+from engine.panel import Coin, Panel, tradable_rule
 
 Instant = str | date | datetime | pd.Timestamp
 
@@ -32,7 +35,7 @@ def load_panel(
     end: Instant | None = None,
     coins: Sequence[str] | None = None,
 ) -> Panel:
-    """Read a panel from the cache.
+    """Read a panel from the cache, up to its sealed holdout, if it has one.
 
     Parameters
     ----------
@@ -48,14 +51,73 @@ def load_panel(
     -------
     Panel
         Fields that no source has in the range are absent. `tradable` knows a listing that lies before `start`;
-        `Coin.delisted` is set only where the delisting lies before the panel's last row.
+        `Coin.delisted` is set only where the delisting lies before the panel's last row. Its `notes` say where the
+        holdout was left out, and so does a warning of the logger ``hlbt``.
 
     Raises
     ------
     DataError
-        For an absent or damaged cache, an empty range, an unknown coin.
+        For an absent or damaged cache, an empty range or one that is sealed, a broken seal, an unknown coin.
     ConfigError
         For an instant that cannot be read.
+    """
+    panel = load_open_panel(cache, start, end, coins)
+    for note in panel.notes:
+        getLogger("hlbt").warning("hlbt: %s", note)
+    return panel
+
+
+def load_open_panel(
+    cache: str | Path | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    coins: Sequence[str] | None = None,
+    ledger: Holdout | None = None,
+) -> Panel:
+    """:func:`load_panel` for a caller that shows the notes itself, and knows the holdout of the ledger of trials.
+
+    Parameters
+    ----------
+    cache, start, end, coins : object
+        As in :func:`load_panel`.
+    ledger : Holdout, optional
+        What the ledger of trials says is sealed: it holds for a cache that was copied without its seal, or made anew.
+    """
+    store = Store(cache_path(cache))
+    own = read_holdout(store.path)
+    if ledger is not None and (manifest := store.manifest()) is not None and manifest.synthetic != ledger.synthetic:
+        ledger = None
+    holdout = stricter(own, ledger)
+    if holdout is None:
+        return load_whole_panel(cache, start, end, coins)
+    sealed = f"The days from {show(holdout.start)} on are sealed as a holdout"
+    cure = (
+        "They are spent; seal later ones to go on."
+        if holdout.openings
+        else "`hlbt study open --candidate RUN` runs one candidate on them, once."
+    )
+    manifest = store.require()
+    first = None if start is None else parse_instant(start, "start")
+    last = None if end is None else parse_instant(end, "end")
+    span = store.price_span(manifest)
+    begin = span[0] if first is None else max(first, span[0])
+    if begin > holdout.last_open:
+        raise DataError(f"{sealed}, and the range begins at {show(begin)}. Begin before; {cure}")
+    hidden = min(last or span[1], span[1]) > holdout.last_open
+    panel = load_whole_panel(cache, start, min(last or holdout.last_open, holdout.last_open), coins)
+    notes = (f"{sealed}: the data end before them. {cure}",) if hidden else ()
+    return replace(panel, notes=(*panel.notes, *notes, *holdout.marks))
+
+
+def load_whole_panel(
+    cache: str | Path | None = None,
+    start: Instant | None = None,
+    end: Instant | None = None,
+    coins: Sequence[str] | None = None,
+) -> Panel:
+    """A panel with the sealed days: for accounts, which trade them, and for the one run that opens a holdout.
+
+    Parameters and errors are those of :func:`load_panel`. No research calls it.
     """
     first = None if start is None else parse_instant(start, "start")
     last = None if end is None else parse_instant(end, "end")
@@ -78,7 +140,7 @@ def _panel(
         )
     names = _select(store, manifest, coins, first, last)
     index = hourly_index(first, last)
-    fields, observed = _read_fields(store, manifest, index, names)
+    fields, observed = read_fields(store, manifest, hour_number(first), len(index), names)
     if "mid" not in fields:
         raise DataError(
             f"No price of {join_first(names)} from {show(first)} to {show(last)} in the cache {store.path}, whose "
@@ -91,7 +153,9 @@ def _panel(
             fields = {name: np.ascontiguousarray(values[:, priced]) for name, values in fields.items()}
     table = manifest.table(names)
     tradable = tradable_rule(index, fields, table, observed)
-    return Panel(index, tuple(names), fields, tradable, tuple(_as_of(coin, last) for coin in table), manifest.synthetic)
+    known = tuple(_as_of(coin, last) for coin in table)
+    synthetic, notes = manifest.synthetic, manifest.notes(names)
+    return Panel(index, tuple(names), fields, tradable, known, synthetic, notes=notes)
 
 
 def _select(
@@ -116,36 +180,6 @@ def _select(
             f"{len(spans)} coins: {join_first(spans)}. Names are HyperLiquid's own, case-sensitive."
         )
     return names
-
-
-def _read_fields(
-    store: Store, manifest: Manifest, index: pd.DatetimeIndex, names: Sequence[str]
-) -> tuple[dict[str, Floats], Flags]:
-    """The (T, N) arrays of every field with a value in the range; the rows with volume or quotes of any coin, (T,)."""
-    length, width, start = len(index), len(names), hour_number(index[0])
-    entries = [entry for entry in manifest.files.values() if entry.first <= index[-1] and entry.last >= index[0]]
-    present = {name for entry in entries for name in entry.fields}
-    fields = {name: np.full((length, width), np.nan) for name in FIELDS if name in present}
-    observed = np.zeros(length, dtype=np.bool_)
-    column_of = {name: column for column, name in enumerate(names)}
-    for entry in entries:
-        rows = store.read(entry)
-        columns = np.array([column_of.get(name, -1) for name in rows.coins], dtype=np.int64)[rows.codes]
-        lines = rows.hours - start
-        inside = (lines >= 0) & (lines < length)
-        kept = (columns >= 0) & inside
-        cells = lines * width + columns
-        everything = bool(kept.all())
-        if not everything:
-            cells = cells[kept]
-            # Which rows observe volume or quotes at all must not depend on the coins of this panel.
-            seen = two_sided(rows.fields, lines.shape)
-            if "volume_usd" in rows.fields:
-                seen |= ~np.isnan(rows.fields["volume_usd"])
-            observed[lines[inside & seen]] = True
-        for name, values in rows.fields.items():
-            fields[name].reshape(-1)[cells] = values if everything else values[kept]
-    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed
 
 
 def _as_of(coin: Coin, last: pd.Timestamp) -> Coin:

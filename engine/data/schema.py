@@ -22,11 +22,11 @@ from engine.clock import show
 from engine.errors import DataError, did_you_mean
 from engine.panel import FIELDS, PRICES
 
-#: Version of the files and of the manifest; a reader refuses any other one.
-SCHEMA = 2
+#: Version of the files and of the manifest; a newer one is refused, an older one read.
+SCHEMA = 3
 TIME = "time"
 COIN = "coin"
-#: Ending of the column that names the source of each cell of a field.
+#: Ending of the column that names the source of each cell of a field, in files of before schema 3.
 SOURCE = "_source"
 NOT_NEGATIVE = ("volume_usd", "open_interest", "volume_24h_usd", "depth_10bps_usd", "depth_50bps_usd")
 
@@ -38,9 +38,6 @@ _LATEST = pd.Timestamp("2100-01-01", tz="UTC")
 Floats = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
-Codes = npt.NDArray[np.uint8]
-#: Sources of a field's cells in one file: their names, and the index of each row's among them.
-Origins = tuple[tuple[str, ...], Integers]
 
 
 @dataclass(frozen=True, eq=False)

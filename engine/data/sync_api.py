@@ -8,11 +8,11 @@ that, and the next one requests only what the cache lacks.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Final
+from dataclasses import dataclass, field
+from typing import Final
 
-import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, show
@@ -20,14 +20,15 @@ from engine.data.api_client import InfoClient
 from engine.data.api_records import CANDLES, FUNDING, HistoryType, Page, describe_malformed
 from engine.data.cache import Progress, Store
 from engine.data.coin_table import CoinMeta
-from engine.data.merge_report import Conflict, MergeReport, combined, differences
+from engine.data.merge import API
+from engine.data.merge_report import MergeReport, combined
 from engine.data.missing_hours import Gap, MissingHours
 from engine.data.rate_limit import RateLimiter
-from engine.data.schema import Integers, hour_number, instant_of
+from engine.data.schema import hour_number, instant_of
+from engine.data.sync_report import SkippedItem, SyncReport
 from engine.errors import DataError, did_you_mean, join_first
 from engine.retries import RequestFailed
 
-SOURCE: Final = "api"
 #: Requests between two commits: about a minute and a half at the exchange's rate limit.
 BATCH_REQUESTS: Final = 40
 #: A candle counts as finished so long after its close: our clock may be ahead of the exchange's, which may write the
@@ -40,73 +41,6 @@ CUT_FROM: Final = 100
 GIVE_UP_AFTER: Final = 3
 
 
-@dataclass(frozen=True)
-class SyncReport:
-    """The result of :func:`sync_api`.
-
-    Attributes
-    ----------
-    first, last : Timestamp
-        First and last row that was wanted.
-    coins, delisted : int
-        Coins that were checked, and those of them that `meta` lists as delisted.
-    requests, weight : int
-        Requests sent, and their weight by the exchange's rules (1,200 a minute are allowed).
-    candles, funding : int
-        Rows received.
-    merge : MergeReport
-        What they changed in the cache.
-    notes : tuple of str
-        What the user should know, but cannot change: how much sources differ, how far back candles reach.
-    faults : tuple of str
-        Failures after all retries, by coin, and malformed items. The next sync requests them again.
-    """
-
-    first: pd.Timestamp
-    last: pd.Timestamp
-    coins: int
-    delisted: int
-    requests: int
-    weight: int
-    candles: int
-    funding: int
-    merge: MergeReport
-    notes: tuple[str, ...]
-    faults: tuple[str, ...]
-
-    @property
-    def conflicts(self) -> tuple[Conflict, ...]:
-        """Values that contradict the cache."""
-        return self.merge.conflicts
-
-    @property
-    def problems(self) -> list[str]:
-        """A line for each fault and each conflict; empty when everything was taken."""
-        return [*self.faults, *(str(conflict) for conflict in self.conflicts)]
-
-    def summary(self) -> str:
-        """A paragraph for the terminal."""
-        months = self.merge.months
-        wrote = f"months written: {months[0]} to {months[-1]}" if months else "nothing to write"
-        text = (
-            f"{self.coins} coins ({self.delisted} delisted), {show(self.first)} to {show(self.last)}: "
-            f"{self.candles:,} candles and {self.funding:,} funding rates received in {self.requests:,} requests "
-            f"(weight {self.weight:,}); {self.merge.added:,} values added, {self.merge.same:,} were there already; "
-            f"{wrote}."
-        )
-        return " ".join([text, *self.notes])
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready, with `problems`."""
-        state = asdict(self)
-        merge = self.merge.to_dict()
-        del state["merge"], merge["source"], merge["refused"], merge["disagreements"]
-        for conflict in merge["conflicts"]:
-            conflict["first"] = conflict["first"].isoformat()
-        instants = {"first": self.first.isoformat(), "last": self.last.isoformat()}
-        return {**state, **merge, **instants, "problems": self.problems}
-
-
 @dataclass
 class _Batch:
     """Pages received since the last commit, and the reports of the commits."""
@@ -116,36 +50,38 @@ class _Batch:
     replace: bool
     requests: int = 0
     pages: dict[HistoryType, dict[str, list[Page]]] = field(default_factory=dict)
-    empty: list[tuple[HistoryType, str, Integers]] = field(default_factory=list)
+    noted: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     merges: list[MergeReport] = field(default_factory=list)
 
-    def add(self, history: HistoryType, coin: str, page: Page, empty: Integers) -> None:
+    def add(self, history: HistoryType, coin: str, page: Page, first: int, last: int) -> None:
+        """Add the response to a request for the rows `first` to `last`."""
         self.requests += 1
         if len(page.hours):
             self.pages.setdefault(history, {}).setdefault(coin, []).append(page)
-        self.empty.append((history, coin, empty))
+        self.missing.note(history, coin, first, last, page.hours, complete=not page.malformed)
+        self.noted[history.name].add(coin)
 
     def commit(self) -> None:
-        """Merge the rows, then record the empty hours: killed in between, those are requested again."""
-        if self.pages:
+        """Merge the rows, and keep what was asked for, in one commit."""
+        if self.requests:
             tables = [history.table(pages) for history, pages in self.pages.items()]
-            self.merges.append(self.store.merge(tables, SOURCE, replace=self.replace))
-        for history, coin, hours in self.empty:
-            self.missing.empty.add(history, coin, hours)
-        self.missing.empty.save()
-        self.requests, self.pages, self.empty = 0, {}, []
+            intervals = self.missing.asked
+            asked = {kind: {coin: intervals[kind][coin] for coin in coins} for kind, coins in self.noted.items()}
+            self.merges.append(self.store.merge(tables, API, replace=self.replace, asked=asked))
+        self.requests, self.pages = 0, {}
+        self.noted.clear()
 
 
 @dataclass(frozen=True)
 class _Task:
-    """The missing hours of one coin and history."""
+    """Missing hours of one coin and history: all of its candles, or its funding rates of a window of time."""
 
     history: HistoryType
-    meta: CoinMeta
+    coin: str
     gaps: Sequence[Gap]
 
     def __str__(self) -> str:
-        return f"{self.meta.name} {self.history.name}"
+        return f"{self.coin} {self.history.name}"
 
     @property
     def weight(self) -> int:
@@ -168,24 +104,29 @@ class _Sync:
         self.client, self.batch, self.batch_requests = client, batch, batch_requests
         self.tasks, self.progress = tasks, progress
         self.done, self.total = 0, sum(task.weight for task in tasks)
-        self.faults: list[str] = []
+        self.skipped: list[SkippedItem] = []
         self.rows = {CANDLES: 0, FUNDING: 0}
 
     def run(self) -> None:
         """Do the tasks; after an interrupt, too, what was received is committed."""
+        failed: set[str] = set()
         failures = 0
         try:
             for index, task in enumerate(self.tasks):
                 self._show(task, 0)
                 try:
-                    self._fetch(task)
-                    failures = 0
+                    if str(task) not in failed:
+                        self._fetch(task)
+                        failures = 0
                 except RequestFailed as failure:
-                    self.faults.append(f"{task}: {failure}")
+                    self.skipped.append(SkippedItem(str(task), f"cannot be had: {failure}"))
+                    failed.add(str(task))
                     failures += 1
                 self.done += task.weight
-                if failures == GIVE_UP_AFTER and (rest := self.tasks[index + 1 :]):
-                    self.faults.append(f"not requested, since {failures} coins in a row failed: {join_first(rest)}")
+                if failures == GIVE_UP_AFTER:
+                    names = [str(task) for task in self.tasks[index + 1 :] if str(task) not in failed]
+                    reason = f"not requested, since {failures} coins in a row failed"
+                    self.skipped += [SkippedItem(join_first(dict.fromkeys(names)), reason)] if names else []
                     break
         except KeyboardInterrupt:
             self.batch.commit()
@@ -194,22 +135,19 @@ class _Sync:
         if self.progress:
             self.progress(self.total, self.total, "done")
 
-    def report(self, metas: Sequence[CoinMeta], first: int, last: int, notes: tuple[str, ...]) -> SyncReport:
+    def report(self, metas: Sequence[CoinMeta], first: int, last: int, notes: Sequence[str]) -> SyncReport:
         """The report of the sync of the coins `metas` from row `first` to `last`."""
-        merges, limiter = self.batch.merges, self.client.rate_limiter
-        return SyncReport(
-            first=instant_of(first),
-            last=instant_of(last),
-            coins=len(metas),
-            delisted=sum(bool(meta.is_delisted) for meta in metas),
-            requests=limiter.requests,
-            weight=limiter.spent,
-            candles=self.rows[CANDLES],
-            funding=self.rows[FUNDING],
-            merge=combined(SOURCE, merges),
-            notes=(*differences(merges), *notes),
-            faults=tuple(self.faults),
-        )
+        limiter = self.client.rate_limiter
+        counts = {
+            "coins": len(metas),
+            "delisted": sum(bool(meta.is_delisted) for meta in metas),
+            "candles": self.rows[CANDLES],
+            "funding": self.rows[FUNDING],
+            "requests": limiter.requests,
+            "weight": limiter.spent,
+        }
+        span = {"first": instant_of(first), "last": instant_of(last)}
+        return SyncReport(API, counts, combined(API, self.batch.merges), tuple(self.skipped), tuple(notes), span)
 
     def _show(self, task: _Task, spent: int) -> None:
         if self.progress:
@@ -219,7 +157,7 @@ class _Sync:
 
     def _fetch(self, task: _Task) -> None:
         """Request the gaps of a coin, page by page."""
-        history, coin, spent = task.history, task.meta.name, 0
+        history, coin, spent = task.history, task.coin, 0
         for first, last in task.gaps:
             while first <= last:
                 page = self.client.page(history, coin, first, last)
@@ -231,29 +169,14 @@ class _Sync:
                     elif page.items >= history.max_items:
                         raise RequestFailed(f"a full response without a row after {show(instant_of(first))}")
                 if page.malformed:
-                    self.faults.append(f"{task}: {describe_malformed(page)}")
+                    self.skipped.append(SkippedItem(str(task), f"lacks rows: {describe_malformed(page)}"))
                 self.rows[history] += len(page.hours)
-                self.batch.add(history, coin, page, self._empty(task, page, first, end))
+                self.batch.add(history, coin, page, first, end)
                 spent += history.weight(page.items)
                 self._show(task, spent)
                 if self.batch.requests >= self.batch_requests:
                     self.batch.commit()
                 first = end + 1
-
-    def _empty(self, task: _Task, page: Page, first: int, end: int) -> Integers:
-        """Hours from `first` to `end` for which the exchange has no row.
-
-        After the last row of a listed coin a row may still come, so those hours are not among them; nor are any when
-        part of the response was malformed.
-        """
-        missing = self.batch.missing
-        hours = missing.hours(task.history, task.meta.name)
-        hours = hours[(hours >= first) & (hours <= end) & ~np.isin(hours, page.hours)]
-        if not task.meta.is_delisted:
-            cached = missing.last_cached(task.history, task.meta.name)
-            rows = [int(page.hours[-1])] if len(page.hours) else []
-            hours = hours[hours <= max([*rows, *([] if cached is None else [cached])], default=first - 1)]
-        return hours[:0] if page.malformed else hours
 
 
 def sync_api(
@@ -266,6 +189,7 @@ def sync_api(
     base_url: str | None = None,
     timeout_seconds: float = 10.0,
     replace: bool = False,
+    ask_again: bool = False,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
@@ -273,7 +197,8 @@ def sync_api(
 ) -> SyncReport:
     """Download the coin table, and the hourly candles and funding rates that the cache lacks.
 
-    Candles of every coin come first, then funding, coin by coin.
+    Candles of every coin come first, then funding: window by window of time, and in a window coin by coin, so that a
+    commit writes a month or two and not the whole history.
 
     Parameters
     ----------
@@ -290,7 +215,10 @@ def sync_api(
     timeout_seconds : float
         Longest silence of the server before a request counts as failed.
     replace : bool
-        Take new values where the exchange contradicts an earlier response.
+        Request every hour of the range, cached or not, and take new values where the exchange contradicts an earlier
+        response.
+    ask_again : bool
+        Request hours, too, for which the exchange had no row before.
     progress : callable, optional
         Called with weight done, weight in all, and the coin, with the time left at the exchange's rate limit.
     clock, sleep : callable
@@ -308,12 +236,13 @@ def sync_api(
     client = InfoClient(base_url, timeout_seconds, RateLimiter(clock, sleep))
     metas = client.metas()
     wanted = _select(metas, coins, client.shown_url)
-    store.update_coin_table(metas, SOURCE, now.floor("min"))
-    missing = MissingHours(store, [meta.name for meta in wanted], (CANDLES, FUNDING), first, last)
+    store.update_coin_table(metas, API, now.floor("min"))
+    names = [meta.name for meta in wanted]
+    missing = MissingHours(store, names, (CANDLES, FUNDING), first, last, hour_number(now), ask_again, replace)
     sync = _Sync(client, _Batch(store, missing, replace), batch_requests, _tasks(missing, wanted), progress)
-    sync.faults += client.unreadable
+    sync.skipped += [SkippedItem("A coin", f"cannot be read: {text}") for text in client.unreadable]
     sync.run()
-    return sync.report(wanted, first, last, _notes(first, _first_candle(now)))
+    return sync.report(wanted, first, last, [*_notes(first, _first_candle(now)), *store.notes()])
 
 
 def _first_candle(now: pd.Timestamp) -> int:
@@ -350,12 +279,18 @@ def _select(metas: Sequence[CoinMeta], coins: Iterable[str] | None, where: str) 
 
 
 def _tasks(missing: MissingHours, metas: Sequence[CoinMeta]) -> list[_Task]:
-    """The missing hours, candles of every coin first."""
-    tasks = (
-        _Task(history, meta, missing.gaps(history, meta.name, bool(meta.is_delisted)))
+    """The missing hours: candles of every coin first, then funding by windows of as many hours as a response holds."""
+    gaps = {
+        (history, meta.name): missing.gaps(history, meta.name, bool(meta.is_delisted))
         for history in (CANDLES, FUNDING)
         for meta in metas
-    )
+    }
+    tasks = [_Task(CANDLES, meta.name, gaps[CANDLES, meta.name]) for meta in metas]
+    for begin in range(missing.first, missing.last + 1, FUNDING.max_items):
+        end = begin + FUNDING.max_items - 1
+        for meta in metas:
+            own = [(max(a, begin), min(b, end)) for a, b in gaps[FUNDING, meta.name] if a <= end and b >= begin]
+            tasks.append(_Task(FUNDING, meta.name, own))
     return [task for task in tasks if task.gaps]
 
 

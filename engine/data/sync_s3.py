@@ -8,11 +8,10 @@ are complete.
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ from engine.data.cache import Progress, Store
 from engine.data.l2book import FIELDS, Quote, last_quote
 from engine.data.manifest import ObjectRecord
 from engine.data.merge import L2BOOK, S3
-from engine.data.merge_report import Conflict, MergeReport, combined, differences
+from engine.data.merge_report import MergeReport, combined
 from engine.data.s3_archive import (
     ASSET_CTXS,
     ArchiveObject,
@@ -36,93 +35,14 @@ from engine.data.s3_archive import (
     verified_sha256,
 )
 from engine.data.schema import hour_number
-from engine.errors import DataError
+from engine.data.sync_report import SkippedItem, SyncReport
+from engine.errors import DataError, join_first
 
 #: Folders of downloads that wait for their commit, and of objects that the user keeps.
 INCOMING = "incoming"
 RAW = "raw"
 #: A batch is a month, or less where its downloads are larger than this together.
 BATCH_BYTES = 1_000_000_000
-
-
-@dataclass
-class SyncReport:
-    """The result of :func:`sync_s3`.
-
-    Attributes
-    ----------
-    plan : DownloadPlan
-        The objects of the archive, and those that were to be downloaded.
-    taken, reused : int
-        Objects whose rows are now in the cache; of these, those that an earlier, killed sync had downloaded.
-    records, outside, unusable : int
-        Lines read; lines of `asset_ctxs` stamped on another day; values left out because they are not prices.
-    skipped : list of (str, str)
-        Objects that were not merged, and why. The next sync tries them again.
-    merges : list of MergeReport
-        One a batch.
-    """
-
-    plan: DownloadPlan
-    taken: int = 0
-    reused: int = 0
-    records: int = 0
-    outside: int = 0
-    unusable: int = 0
-    skipped: list[tuple[str, str]] = field(default_factory=list)
-    merges: list[MergeReport] = field(default_factory=list)
-
-    @property
-    def merge(self) -> MergeReport:
-        """All merges together."""
-        return combined(S3, self.merges)
-
-    @property
-    def months(self) -> list[str]:
-        """Months that were written."""
-        return list(self.merge.months)
-
-    @property
-    def conflicts(self) -> tuple[Conflict, ...]:
-        """Values that contradict the cache."""
-        return self.merge.conflicts
-
-    @property
-    def problems(self) -> list[str]:
-        """A line for each skipped object and each conflict; empty when everything was merged."""
-        return [*(f"{key} {reason}" for key, reason in self.skipped), *map(str, self.conflicts)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready."""
-        counts = ("taken", "reused", "records", "outside", "unusable")
-        merge = self.merge.to_dict()
-        return {
-            **{name: getattr(self, name) for name in counts},
-            "bytes": self.plan.bytes,
-            **{name: merge[name] for name in ("added", "raised", "overruled", "months", "conflicts")},
-            "set_aside": [{"key": key, "reason": reason} for key, reason in self.skipped],
-            "disagreements": [
-                {"months": list(merge.months), **asdict(disagreement)}
-                for merge in self.merges
-                for disagreement in merge.disagreements
-            ],
-            "plan": self.plan.to_dict(),
-        }
-
-    def summary(self) -> str:
-        """A few lines for the terminal."""
-        cached = len(self.plan.items) - len(self.plan.wanted)
-        merge = self.merge
-        lines = [
-            f"{self.taken:,} objects taken ({self.plan.bytes / 1e6:,.1f} MB wanted, {self.reused:,} downloaded by an "
-            f"earlier run), {cached:,} were there already; {merge.added:,} values added"
-            + (f", months {merge.months[0]} to {merge.months[-1]}." if merge.months else "."),
-            *differences(self.merges),
-            *describe(self.plan),
-        ]
-        if self.unusable:
-            lines.append(f"{self.unusable:,} values are not prices (0 or less) and were left out as not observed.")
-        return "\n".join(lines)
 
 
 def sync_s3(
@@ -157,7 +77,7 @@ def sync_s3(
     Returns
     -------
     SyncReport
-        Objects that could not be downloaded or read are among its `skipped`, and all others merged.
+        Objects that could not be downloaded or read are its `skipped`; all others were merged.
 
     Raises
     ------
@@ -183,7 +103,7 @@ def sync_s3(
             f"Writing below {store.path} failed: {error.strerror or error}. Free some space (or correct the "
             "permissions) and run the command again: complete downloads are kept."
         ) from error
-    return sync.report
+    return sync.report()
 
 
 def _tidy(store: Store, plan: DownloadPlan) -> None:
@@ -201,7 +121,8 @@ def _tidy(store: Store, plan: DownloadPlan) -> None:
 def _batches(plan: DownloadPlan) -> Iterator[list[ArchiveObject]]:
     """The objects to download in order, by at most a month of a dataset, whole days of :data:`BATCH_BYTES` together.
 
-    New versions of objects that are in the cache are batches of their own, because they may contradict it.
+    New versions of objects that are in the cache are batches of their own: they may contradict it, and a batch's
+    records say whether one of them does.
     """
 
     def kind(item: ArchiveObject) -> tuple[str, bool, str]:
@@ -241,7 +162,24 @@ class _Sync:
     ) -> None:
         self.store, self.source, self.plan, self.meter = store, source, plan, meter
         self.keep_raw, self.replace = keep_raw, replace
-        self.report = SyncReport(plan)
+        self.counts = Counter(taken=0, reused=0, cached=len(plan.items) - len(plan.wanted), records=0)
+        self.counts.update(outside=0, unusable=0, bytes=plan.bytes)
+        self.skipped: list[SkippedItem] = []
+        self.merges: list[MergeReport] = []
+
+    def report(self) -> SyncReport:
+        """The report of the batches that were taken."""
+        every = self.store.read_objects()
+        against = [item.key for item in self.plan.items if item.key in every and every[item.key].contradicts]
+        notes = describe(self.plan)
+        if against and not self.replace:
+            notes.append(
+                f"{len(against)} objects, or others of their month, contradict the cache, whose values were kept "
+                f"({join_first(against)}); --replace downloads them again and takes theirs."
+            )
+        details = {"plan": self.plan.to_dict()}
+        merge = combined(S3, self.merges)
+        return SyncReport(S3, self.counts, merge, tuple(self.skipped), (*notes, *self.store.notes()), details)
 
     def take(self, batch: Sequence[ArchiveObject], pool: ThreadPoolExecutor) -> None:
         """Download, reduce and commit one batch."""
@@ -253,36 +191,26 @@ class _Sync:
             try:
                 path, sha256, reused = future.result()
             except FetchError as error:
-                self.report.skipped.append((item.key, str(error)))
+                self.skipped.append(SkippedItem(item.key, str(error)))
                 continue
             paths.append(path)
             try:
-                count = rows.add(item, path.read_bytes(), self.report)
+                count, last = rows.add(item, path.read_bytes(), self.counts)
             except ObjectError as error:
-                self.report.skipped.append((item.key, str(error)))
+                self.skipped.append(SkippedItem(item.key, str(error)))
                 path.unlink()  # the next run must not take it for a good download
             else:
-                records.append(ObjectRecord(item.key, item.etag, item.size, sha256, count))
-                self.report.reused += reused
-        self._commit(batch[0], rows, records)
+                records.append(ObjectRecord(item.key, item.etag, item.size, sha256, count, last))
+                self.counts.update(taken=1, reused=int(reused))
+        group = batch[0].group
+        self.meter.step(0, f"writing {group}")
+        name = S3 if batch[0].dataset == ASSET_CTXS else L2BOOK
+        objects = {group: records} if records else {}
+        longer = batch[0].key in self.plan.republished
+        self.merges.append(self.store.merge(rows.tables(), name, objects=objects, replace=self.replace, longer=longer))
         for path in paths:
             if path.is_relative_to(self.store.path / INCOMING):
                 _discard(self.store.path / INCOMING, path)
-
-    def _commit(self, first: ArchiveObject, rows: _Hourly, records: list[ObjectRecord]) -> None:
-        self.meter.step(0, f"writing {first.group}")
-        name = S3 if first.dataset == ASSET_CTXS else L2BOOK
-        objects = {first.group: records} if records else {}
-        if first.key in self.plan.republished and not self.replace:
-            # Contradicted rows were not taken, so the new version does not count as taken either.
-            merge = self.store.merge(rows.tables(), name)
-            if not merge.conflicts:
-                self.store.merge([], name, objects=objects)
-            self.report.taken += 0 if merge.conflicts else len(records)
-        else:
-            merge = self.store.merge(rows.tables(), name, objects=objects, replace=self.replace)
-            self.report.taken += len(records)
-        self.report.merges.append(merge)
 
     def _download(self, item: ArchiveObject) -> tuple[Path, str, bool]:
         """Path of the object, its SHA-256, and whether it had been downloaded before."""
@@ -307,22 +235,20 @@ class _Hourly:
         self._days: list[Any] = []
         self._quotes: dict[int, list[tuple[str, Quote]]] = defaultdict(list)
 
-    def add(self, item: ArchiveObject, content: bytes, report: SyncReport) -> int:
-        """Add the rows of one object; returns its records."""
+    def add(self, item: ArchiveObject, content: bytes, counts: Counter[str]) -> tuple[int, int]:
+        """Add the rows of one object; returns its records, and the second of the last one."""
         if item.coin is None:
             day = reduce_day(content, item.day)
             self._days.append(day.table)
-            report.records += day.records
-            report.outside += day.outside
-            report.unusable += day.unusable
-            return day.records
+            counts.update(records=day.records, outside=day.outside, unusable=day.unusable)
+            return day.records, day.last
         quote = last_quote(content, item.coin, int(item.instant.timestamp() * 1000))
         self._quotes[hour_number(item.instant)].append((item.coin, quote))
-        report.records += 1
-        return 1
+        counts.update(records=1)
+        return 1, quote.milliseconds // 1000
 
     def tables(self) -> list[Any]:
-        """Tables of the schema, one a day or instant: a table is the unit of trust in a merge."""
+        """Tables of the schema, one a day or instant, so that a merge sees where a day ended that is longer now."""
         return self._days + [_quotes_table(hour, quotes) for hour, quotes in sorted(self._quotes.items())]
 
 

@@ -81,6 +81,8 @@ class OrderExecutor:
         Called before every request; a text stops all orders.
     closes_all : bool
         Whether what is left under the minimum notional is missing, too.
+    announce : callable
+        Called with a text before what takes long.
     """
 
     reconciler: Reconciler
@@ -90,6 +92,7 @@ class OrderExecutor:
     leverage: int
     guard: Callable[[], str]
     closes_all: bool
+    announce: Callable[[str], object]
 
     notes: list[str] = field(default_factory=list)
     progress: defaultdict[str, CoinProgress] = field(default_factory=lambda: defaultdict(CoinProgress))
@@ -192,7 +195,6 @@ class OrderExecutor:
         progress, market = self.progress[goal.coin], self._markets.get(goal.coin)
         left = goal.target_units - self.reconciler.expected.get(goal.coin, 0.0)
         if not goal.sized:
-            progress.set(Reason.NOT_TRADABLE, f"without a quote its {goal.weight:+.2%} of equity cannot be sized")
             return None
         if progress.reason.final or left == 0.0 or (left > 0.0) != goal.buy:
             return None
@@ -387,7 +389,7 @@ class OrderExecutor:
             if stop := self.guard():
                 self.stopped = stop
                 return
-            for coin, refusal in set_leverages(self.dex, self.journal, state, wanted).items():
+            for coin, refusal in set_leverages(self.dex, self.journal, state, wanted, self.announce).items():
                 self.progress[coin].set(Reason.LEVERAGE_REFUSED, refusal)
                 if Refusal.FATAL in classify(refusal):
                     self.stopped = refusal
@@ -402,7 +404,10 @@ class OrderExecutor:
             if goal.sized and abs(left) <= SIZE_TOLERANCE * max(abs(goal.target_units), abs(units)):
                 continue
             progress = self.progress[coin]
-            if progress.reason.at_target and not self.stopped and not self.closes_all:
+            if not goal.sized:
+                text = f"without a quote its {goal.weight:+.2%} of equity cannot be sized"
+                missing.append(Missing(coin, goal.target_units, units, text))
+            elif progress.reason.at_target and not self.stopped and not self.closes_all:
                 self.notes.append(progress.text)
             else:
                 missing.append(Missing(coin, goal.target_units, units, self._why(progress, (left > 0.0) != goal.buy)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from engine.live.dex import DEX
@@ -44,14 +44,26 @@ def leverage_to_set(
     return [(market, value) for market, value in wanted.items() if known.get(market.coin) != value]
 
 
+def duration_text(dex: DEX, count: int) -> str:
+    """How long it takes to set the leverage of so many coins."""
+    return f"the leverage of {count} coins is set first: about {max(1.0, dex.leverage_seconds(count)):.0f} s"
+
+
 def set_leverages(
-    dex: DEX, journal: Journal, state: AccountState, wanted: list[tuple[Market, int]]
+    dex: DEX,
+    journal: Journal,
+    state: AccountState,
+    wanted: list[tuple[Market, int]],
+    announce: Callable[[str], object],
 ) -> Mapping[str, str]:
     """Set leverages, and journal each; returns refusals by coin, but for coins that are held.
 
-    A position keeps the leverage that it has where the exchange refuses another one.
+    A position keeps the leverage that it has where the exchange refuses another one. `announce` is told before how
+    long it takes.
     """
     refusals = {}
+    if wanted and dex.leverage_seconds(len(wanted)) > 0.0:
+        announce(duration_text(dex, len(wanted)))
     for (market, leverage), refusal in zip(wanted, dex.set_leverages(wanted), strict=True):
         coin = market.coin
         if not refusal:

@@ -279,9 +279,10 @@ def _of_prices(limits: Limits, markets: Mapping[str, Market], coins: Iterable[st
         oracle, most = market.oracle, limits.price_deviation_frac
         # Not `>`: NaN must not pass.
         if most is not None and oracle is not None and not abs(market.mid - oracle) <= most * oracle:
+            known = "is not known" if math.isnan(oracle) else f"at {oracle:.6g}"
             broken.append(
-                f"price_deviation_frac: {market.coin} is at {market.mid:.6g}, its oracle price at {oracle:.6g}; the "
-                f"limit is {most:.2%}"
+                f"price_deviation_frac: {market.coin} is at {market.mid:.6g}, its oracle price {known}; the limit is "
+                f"{most:.2%}"
             )
     return broken
 

@@ -19,11 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, show
-from engine.data.panel_loader import cache_path, load_panel
+from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.errors import (
     IncompleteError,
     LimitError,
@@ -35,6 +34,7 @@ from engine.live.dex import DEX
 from engine.live.executor import OrderExecutor
 from engine.live.history import AccountHistory, differences
 from engine.live.journal import Journal
+from engine.live.leverage import duration_text, leverage_to_set, set_leverages
 from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
 from engine.live.planner import make_plan
@@ -83,6 +83,8 @@ class Session:
         Take the account's equity for intended, after a deposit or a withdrawal; noted there.
     ignore_kill : bool
         Go on while a kill switch is set: to close positions.
+    announce : callable
+        Called with a text before what takes long.
 
     Attributes
     ----------
@@ -102,6 +104,7 @@ class Session:
     accept_positions: bool = False
     accepts_equity: bool = False
     ignore_kill: bool = False
+    announce: Callable[[str], object] = lambda _: None
 
     _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
     _cached: Panel | None = None  # before the row of live quotes
@@ -139,6 +142,9 @@ class Session:
         if (text := differences(reconciler)) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
         self.notes += state.notes
+        wanted = self._leverage_to_set(plan, state, markets)
+        if wanted and self.dex.leverage_seconds(len(wanted)) > 0.0:
+            self.notes.append(duration_text(self.dex, len(wanted)))
         self._add_warnings()
         return plan, broken
 
@@ -168,6 +174,22 @@ class Session:
             finally:
                 self._record_fills()
                 self._add_warnings()
+
+    def prepare(self) -> None:
+        """Set the leverage that a plan of now would need, before it is time to trade; no order is sent."""
+        with self._locked():
+            if not self.kill_text():
+                self._history = AccountHistory(self.journal, self.dex.label)
+                state, markets = self.dex.account(), self.dex.markets()
+                plan = self._plan(state, markets, state.time if self.now is None else self.now)
+                wanted = self._leverage_to_set(plan, state, markets)
+                set_leverages(self.dex, self.journal, state, wanted, self.announce)
+
+    def _leverage_to_set(
+        self, plan: Plan, state: AccountState, markets: Mapping[str, Market]
+    ) -> list[tuple[Market, int]]:
+        opened = [markets[order.coin] for order in plan.orders if order.grows]
+        return leverage_to_set(self.dex, self.journal, state, opened, self.strategy.leverage)
 
     def accept_equity(self) -> tuple[float, float]:
         """Journal the account's equity as intended, and trade nothing: limits on it count from here.
@@ -240,8 +262,9 @@ class Session:
         if self.accepts_equity:
             self._accept_equity(state, at)
         goals = self.journal.state.unfinished(instant, self.strategy.key)
-        continued = goals is not None
-        if goals is None:
+        # With a quote that is back a new plan is made; it doubles nothing, for what was done is known.
+        continued = goals is not None and all(goal.sized or goal.coin not in markets for goal in goals)
+        if goals is None or not continued:
             plan = self._plan(state, markets, at)
             goals = plan.goals
         if broken := self._breaches(state, markets, at, goals, plan):
@@ -254,9 +277,10 @@ class Session:
             self.strategy.key,
             instant,
             limits=self.strategy.limits,
-            leverage=int(np.ceil(2.0 * self.strategy.config.account.max_gross)),
+            leverage=self.strategy.leverage,
             guard=self.kill_text,
             closes_all=self.strategy.targets.closes_all,
+            announce=self.announce,
         )
         if continued:
             executor.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
@@ -290,7 +314,7 @@ class Session:
         if panel is None:
             if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
                 return None
-            panel = load_panel(config.data.cache, config.start, instant, config.data.coins)
+            panel = load_whole_panel(config.data.cache, config.start, instant, config.data.coins)
         self._cached = panel
         if panel.index[-1] >= instant:
             return panel

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -189,6 +190,11 @@ class Strategy:
         """Sizing, schedule and overlays."""
         return self.targets.config
 
+    @property
+    def leverage(self) -> int:
+        """Leverage of every coin, as far as it allows: twice the gross, rounded up."""
+        return math.ceil(2.0 * self.config.account.max_gross)
+
 
 def from_spec(path: Path, cache: str | None) -> Strategy:
     """The strategy of a promoted spec, checked; `cache` replaces the folder of its data."""
@@ -242,7 +248,7 @@ def flat(name: str, config: RunConfig | None = None) -> Strategy:
     """Every position closed, without limits; needs no spec, so that one that is refused can be left."""
     key = hashlib.sha256(f"flatten|{name}".encode()).hexdigest()
     targets = FixedTargets(FixedWeights.of({}), config or RunConfig())
-    return Strategy(name, key, targets, Limits.none(), ("every position is closed",))
+    return Strategy(name, key, targets, Limits.none(), ("every position is to be closed",))
 
 
 def _tradable(panel: Panel) -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from engine.clock import HOUR, show
 from engine.data.cache import Progress, Store
-from engine.data.panel_loader import cache_path, load_panel
+from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.data.sync_api import sync_api
 from engine.errors import DataError, LiveError, UnreachableError, join_first
 from engine.live.dex import DEX
@@ -139,7 +139,7 @@ class Venue:
 
     def _paper(self, strategy: Strategy, quotes: DEX, instant: pd.Timestamp) -> PaperDEX:
         data = strategy.config.data
-        panel = load_panel(data.cache, strategy.config.start, instant, data.coins)
+        panel = load_whole_panel(data.cache, strategy.config.start, instant, data.coins)
         if panel.index[-1] < instant:
             if instant - panel.index[-1] > HOUR:
                 # The account would miss the funding of these hours, and take a missing price for a delisting.

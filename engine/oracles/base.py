@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import inspect
+import json
+import os
+import sys
+import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import copy
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
-from typing import ClassVar, Self, TypeGuard
+from typing import Any, ClassVar, Self, TypeGuard
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import show
 from engine.errors import HlbtError, OracleError, WeightsError, did_you_mean, join_first
+from engine.oracles.fingerprint import FILE_MODULE
 from engine.panel import Panel
 from engine.weights import SparseWeights, as_floats, check_finite, check_gross
 
 #: The column that every risk frame ends with: ``sum(weight)``, long less short, as a fraction of equity.
 NET = "net dollar exposure"
+#: Where a weight matrix says which oracle it is from.
+_SIGNATURE = "oracle"
 
 
 class Oracle(ABC):
@@ -333,7 +340,63 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
             f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means "
             "'hold', and there is nothing to hold. A warm-up longer than the data is the usual cause."
         )
+    weights.attrs[_SIGNATURE] = {
+        "families": [path_of(type(item)) for item in _with_parts(oracle)],
+        "parameters": _fields_of(oracle),
+        "check": _check_of(weights, values),
+    }
     return weights
+
+
+def made_by(weights: pd.DataFrame) -> tuple[list[str], str, dict[str, Any]]:
+    """Which oracle the weights are from, as :func:`weight_matrix` signed them.
+
+    Returns
+    -------
+    families : list of str
+        Paths of the oracle and of those inside it; empty where nothing is known.
+    path : str
+        Of the oracle, where these are its weights as it gave them and its parameters are known; else empty.
+    parameters : dict
+        Its constructor arguments.
+    """
+    signature = weights.attrs.get(_SIGNATURE)
+    if not isinstance(signature, dict):
+        return [], "", {}
+    families = list(signature["families"])
+    if signature["parameters"] and signature["check"] == _check_of(weights, weights.to_numpy(dtype=np.float64)):
+        return families, families[0], json.loads(signature["parameters"])
+    return families, "", {}
+
+
+def path_of(kind: type[Oracle]) -> str:
+    """``module:Class`` of a class, or ``file.py:Class`` of one that was loaded from a file."""
+    module = kind.__module__
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if module.startswith(FILE_MODULE) and file:
+        module = Path(os.path.relpath(file)).as_posix()
+    return f"{module}:{kind.__qualname__}"
+
+
+def _with_parts(oracle: Oracle) -> list[Oracle]:
+    return [oracle, *(item for part in oracle.parts() for item in _with_parts(part))]
+
+
+def _fields_of(oracle: Oracle) -> str:
+    """Constructor arguments of a dataclass without oracles inside, as JSON; empty where they cannot be told."""
+    if not is_dataclass(oracle) or oracle.oracle_parameters:
+        return ""
+    own = {item.name: getattr(oracle, item.name) for item in fields(oracle) if item.init}
+    try:
+        return json.dumps(own)
+    except (TypeError, ValueError):
+        return ""
+
+
+def _check_of(weights: pd.DataFrame, values: np.ndarray) -> int:
+    """A checksum that tells whether weights are still those that an oracle gave."""
+    state = zlib.crc32(repr(list(weights.columns)).encode(), zlib.crc32(weights.index.to_numpy().tobytes()))
+    return zlib.crc32(values.tobytes(), state)
 
 
 def risk_of(oracle: Oracle, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame | None:

@@ -36,7 +36,7 @@ RENAMED_MODULES = {
 }
 #: The engine has a digest of its own; the standard library has a version.
 _EXCLUDED = frozenset({"engine", "__future__", *sys.stdlib_module_names})
-_FILE_MODULE = "hlbt_oracle_"
+FILE_MODULE = "hlbt_oracle_"
 #: What a function does and how it is called; the rest of a code object are lines and names for debuggers.
 _CODE_ATTRIBUTES = (
     *("co_code", "co_names", "co_varnames", "co_flags", "co_exceptiontable"),
@@ -179,12 +179,12 @@ def import_code(name: str) -> ModuleType:
 
 def _module_name(file: Path) -> str:
     """Name of the module of a file; files of one name in two folders are two modules."""
-    return f"{_FILE_MODULE}{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
+    return f"{FILE_MODULE}{file.stem}_{hashlib.sha256(os.fsencode(file)).hexdigest()[:8]}"
 
 
 def is_of_file(name: str) -> bool:
     """Whether a module was imported by the path of its file, so that no other process can import it by its name."""
-    return name.startswith(_FILE_MODULE)
+    return name.startswith(FILE_MODULE)
 
 
 def _add_to_import_path(folder: Path) -> None:

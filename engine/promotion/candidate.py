@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,11 @@ class Candidate:
     reports: Path
     sweep: Path | None
     earlier: tuple[Mapping[str, str], ...] = ()
+
+    @property
+    def as_run(self) -> RunConfig:
+        """The config with the span that the run had, so that a cache that has grown since gives its panel."""
+        return replace(self.config, data=replace(self.config.data, start=self.start, end=self.end))
 
 
 def read_candidate(folder: Path, reports: Path | None = None) -> Candidate:
@@ -153,10 +158,10 @@ def check_current(candidate: Candidate, panel: Panel) -> None:
         Naming all that has changed, and how to renew the run.
     """
     if changed := changes(candidate.digests, digests_now(candidate.oracle, candidate.parameters, panel)):
-        command = "`hlbt sweep`" if candidate.sweep else "`hlbt backtest`, and the sweep that holds its set,"
+        command = "Run `hlbt sweep`" if candidate.sweep else "Run `hlbt backtest`, and the sweep that holds its set,"
         raise PromotionError(
-            f"{candidate.name} is stale: {' and '.join(changed)}. What was validated is not what would be traded. Run "
-            f"{command} again with the same settings, then promote."
+            f"{candidate.name} is stale: {' and '.join(changed)}. What was validated is not what would be traded. "
+            f"{' '.join([*panel.notes, command])} again with the same settings, then promote."
         )
 
 

@@ -16,10 +16,12 @@ import numpy as np
 import pandas as pd
 
 from engine.checks import Check
+from engine.data.holdout import Holdout
 from engine.errors import ConfigError, DataError
 from engine.lookahead.audit import audit
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, sweep_of
+from engine.promotion.holdout import sealed_result
 from engine.simulation.backtest import trade_rows
 from engine.simulation.capacity import capacity
 from engine.sweeps.study import ORACLE, Study
@@ -74,8 +76,16 @@ class Examination:
 class _Examined:
     """A candidate under examination; every part is computed once, when a gate first needs it."""
 
-    def __init__(self, candidate: Candidate, panel: Panel, account_usd: float, report: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        candidate: Candidate,
+        panel: Panel,
+        account_usd: float,
+        report: Callable[[str], object],
+        holdout: Holdout | None = None,
+    ) -> None:
         self.candidate, self.panel, self.account_usd, self.report = candidate, panel, account_usd, report
+        self.holdout = holdout
         # A study of the one set, so that it is run again by the same code as the winner of a sweep.
         record = {
             "oracles": [{"path": candidate.oracle}],
@@ -100,6 +110,7 @@ class _Examined:
                 "capacity": self._capacity,
                 "run": self._run,
                 "causality": self._causality,
+                "holdout": self._sealed,
             }
         )
 
@@ -113,7 +124,9 @@ class _Examined:
         """Every trial of the oracles of the run and its sweep, and of the oracles inside them."""
         own = self.rerun.study.record
         records = [own] if isinstance(self.sweep, dict) else [own, self.sweep[0].record]
-        return count_trials(self.candidate.reports, [path for record in records for path in families_of(record)])
+        since = None if isinstance(self.sweep, dict) else self.sweep[0].record.get("ledger")
+        paths = [path for record in records for path in families_of(record)]
+        return count_trials(self.candidate.reports, paths, since)
 
     @cached_property
     def _inputs(self) -> ValidationInputs:
@@ -148,6 +161,10 @@ class _Examined:
         # An oracle that weighs nothing where nothing can be traded must not look well served.
         market = tradable[rows].sum(axis=1) >= 0.5 * np.maximum(listed[rows].sum(axis=1), 1)
         return np.where(wanted.any(axis=1), could, market)
+
+    def _sealed(self) -> Any:
+        """What the sealed days gave; True where none are sealed."""
+        return True if self.holdout is None else sealed_result(self.candidate, self.holdout, self.ledger)
 
     def _capacity(self) -> dict[str, Any]:
         """Figures of the account at its stated size, with the venue's impact."""
@@ -187,6 +204,7 @@ def examine(
     thresholds: Mapping[str, float],
     account_usd: float,
     progress: Callable[[int, int, str], object] | None = None,
+    holdout: Holdout | None = None,
 ) -> Examination:
     """Put a candidate before every gate.
 
@@ -202,6 +220,8 @@ def examine(
         Size of the account it is meant for.
     progress : callable, optional
         Called with (done, total, what is being done).
+    holdout : Holdout, optional
+        Days that are sealed; without any there is no gate for them.
 
     Raises
     ------
@@ -212,7 +232,7 @@ def examine(
         raise ConfigError(f"--account {account_usd:g} is not accepted: write USD above 0.")
     gates: list[Check] = []
     report = progress or (lambda *_: None)
-    examined = _Examined(candidate, panel, account_usd, lambda what: report(len(gates), len(GATES), what))
+    examined = _Examined(candidate, panel, account_usd, lambda what: report(len(gates), len(GATES), what), holdout)
     report(0, len(GATES), "running it again")
     base = examined.rerun.base
     for name in GATES:

@@ -32,6 +32,7 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
         "capacity.html",
         origin=origin,
         synthetic=panel.synthetic,
+        notes=panel.notes,
         span=span(index[0], index[-1]),
         coins=len(panel.coins),
         config=config,

@@ -64,7 +64,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     book, ledger = new_book(panel, config, len(rows))
     trades = simulate_nb(market, fees, coin_params, sim_params, traded[inside], rows, book, ledger)
     target = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
-    return Result(panel, config, target, ledger._replace(trades=trades))
+    return Result(panel, config, target, ledger._replace(trades=trades), notes=panel.notes)
 
 
 def check_panel(panel: Panel, where: str) -> None:

@@ -1182,39 +1182,42 @@ def rename_nb(orders, rolls, indptr, coins, weights, listed, out_indptr, out_coi
     In replicate ``r`` the weight of coin ``i`` at decision ``d`` is that of decision ``d - rolls[r]``, round in a
     circle, and goes to coin ``orders[r, i]``, or, where that is not in ``listed[d]``, to the next of ``orders[r]`` that
     is and that no other weight has; one for which there is none left is dropped. `out_indptr`, (R * P * D + 1,), and
-    the others are filled in; returns the entries written.
+    the others, with room for an entry more, are filled in; returns the entries written.
     """
     D, N = listed.shape
     P = (indptr.shape[0] - 1) // D
     taken = np.zeros(N, dtype=np.int64)
+    value = np.zeros(N)
     stamp = 0
     e = 0
     for r in range(orders.shape[0]):
         for p in range(P):
             for d in range(D):
                 source = p * D + (d - rolls[r]) % D
-                begin = e
                 stamp += 1
-                for repaired in range(2):  # first those whose coin is listed, so that no repair takes a coin from them
-                    for k in range(indptr[source], indptr[source + 1]):
-                        i = np.int64(coins[k])
-                        if (not listed[d, orders[r, i]]) != (repaired == 1):
-                            continue
-                        steps = 0
-                        while steps < N and (not listed[d, orders[r, i]] or taken[orders[r, i]] == stamp):
-                            i = (i + 1) % N
-                            steps += 1
-                        if steps == N:
-                            continue
-                        coin = orders[r, i]
+                left = 0  # first those whose coin is listed, so that no repair takes a coin from them
+                for k in range(indptr[source], indptr[source + 1]):
+                    coin = orders[r, coins[k]]
+                    if listed[d, coin]:
                         taken[coin] = stamp
-                        b = e - 1
-                        while b >= begin and out_coins[b] > coin:
-                            out_coins[b + 1] = out_coins[b]
-                            out_weights[b + 1] = out_weights[b]
-                            b -= 1
-                        out_coins[b + 1] = coin
-                        out_weights[b + 1] = weights[k]
-                        e += 1
+                        value[coin] = weights[k]
+                    else:
+                        left += 1
+                for k in range(indptr[source], indptr[source + 1] if left else indptr[source]):
+                    i = np.int64(coins[k])
+                    if listed[d, orders[r, i]]:
+                        continue
+                    for _ in range(N):
+                        i = (i + 1) % N
+                        coin = orders[r, i]
+                        if listed[d, coin] and taken[coin] != stamp:
+                            taken[coin] = stamp
+                            value[coin] = weights[k]
+                            break
+                # Every coin is written and one entry grows: quicker than a sort, and no branch to predict.
+                for column in range(N):
+                    out_coins[e] = column
+                    out_weights[e] = value[column]
+                    e += taken[column] == stamp
                 out_indptr[(r * P + p) * D + d + 1] = e
     return e

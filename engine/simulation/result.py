@@ -42,7 +42,7 @@ class Result:
     risk : DataFrame, (D, K), or None
         Exposures of the book in the oracle's own terms (:func:`engine.oracles.base.risk_of`).
     notes : tuple of str
-        What a reader must know of the data behind the weights (:meth:`engine.Oracle.notes`).
+        What a reader must know of the data: those of the panel, then those of the oracle (:meth:`engine.Oracle.notes`).
     """
 
     panel: Panel

@@ -28,6 +28,7 @@ from engine.oracles.loading import (
 )
 from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, versions
+from engine.simulation.backtest import check_panel
 from engine.sweeps.grid import Constraint, Grid, check_keys, make_grid, plain
 from engine.sweeps.study import ORACLE, SCHEMA
 from engine.sweeps.tasks import Task
@@ -262,6 +263,7 @@ def make_plan(
     returns: bool | None,
 ) -> Plan:
     """Check the request for a sweep and lay out its sets."""
+    check_panel(panel, "sweep()")
     kinds = _kinds(oracle)
     listed = isinstance(requested, Sequence) and all(isinstance(one, Mapping) for one in requested)
     if not (isinstance(requested, Mapping) or listed):

@@ -30,6 +30,8 @@ ORACLE = "oracle"
 RECORD, TABLE, RETURNS, VERDICT, PAGE = "sweep.json", "table.parquet", "returns.parquet", "verdict.json", "index.html"
 #: Column of the table: why a set has no result; empty for all others.
 ERROR = "error"
+#: What a page of something says that was tried without a ledger.
+NOT_COUNTED = "Not counted as a trial: no folder of reports was named, so no later verdict knows that this was tried."
 #: Metrics that are texts; None where there is nothing to say.
 TEXTS = ("liquidated_at",)
 #: A set that trades on less than this share of the days of the one that trades longest is not compared day by day.
@@ -71,7 +73,8 @@ class Study:
         ``sweep.json``: ``name``, ``created``, ``synthetic``, ``oracles`` (path, name and digest of each), ``inner``
         (paths of the oracles inside them), ``fixed`` (parameters all sets share), ``grid`` (values by key), ``keys``
         (those of the grid in order), ``where``, ``sample``, ``config`` (before the sets' own keys), ``span``,
-        ``digests``, ``versions``, ``sets``, and a ``note`` on what was computed anew.
+        ``digests``, ``versions``, ``sets``, a ``note`` on what was computed anew, ``notes`` on the data and the
+        count, and ``ledger``, the state of the ledger of trials when it had counted all sets; None: it did not count.
     table : DataFrame, (P, metrics)
         Index: the parameters that vary, a level each, named as the keys of the grid. Columns as
         :attr:`engine.Result.metrics`, then ``error``: why a set has no figures, else an empty string.

@@ -17,13 +17,13 @@ from engine.config import RunConfig
 from engine.errors import ConfigError, DataError
 from engine.panel import Panel
 from engine.provenance import code_digest
-from engine.simulation.backtest import check_config, check_panel
+from engine.simulation.backtest import check_config
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan
 from engine.sweeps.results import Results, sweep_folder
-from engine.sweeps.study import RECORD, Study
-from engine.sweeps.trials import record_trials
+from engine.sweeps.study import NOT_COUNTED, RECORD, Study
+from engine.sweeps.trials import ledger_state, record_trials
 
 Progress = Callable[[int, int, str], None]
 
@@ -86,7 +86,6 @@ def sweep(
     ConfigError, DataError, OracleError
         For an unknown key, an empty grid, a panel or an oracle that cannot be used.
     """
-    check_panel(panel, "sweep()")
     plan = make_plan(panel, oracle, grid, check_config(config), fixed or {}, where, sample, seed, returns)
     return _sweep(plan, executor or Threads(), name, reports, created, progress or (lambda *_: None))
 
@@ -101,7 +100,9 @@ def _sweep(
         reused = results.adopt(parent)
         _run(plan, results, executor, parent, reused, report)
         record = plan.record(folder.name if parent else name or plan.name, created, reused)
-        study = results.assemble({**record, "note": note}, plan.grid)
+        ledger = None if parent is None else ledger_state(parent)
+        notes = list(plan.panel.notes) if parent is not None else [*plan.panel.notes, NOT_COUNTED]
+        study = results.assemble({**record, "note": note, "notes": notes, "ledger": ledger}, plan.grid)
     return study if parent is not None else replace(study, folder=None)
 
 
@@ -138,10 +139,11 @@ def _count(plan: Plan, results: Results, reports: Path | None) -> None:
     """Count in the ledger every set that has a result by now."""
     if reports is None:
         return
+    source = results.chunks.parent.name
     families = [(path, np.flatnonzero(plan.families == family)) for family, path in enumerate(plan.kinds)]
     for path, rows in [*families, *plan.inner.items()]:
         if (ran := rows[results.ran[rows]]).size:
-            record_trials(reports, path, results.chunks.parent.name, plan.trial_keys[ran], results.sharpe[ran])
+            record_trials(reports, path, source, plan.trial_keys[ran], results.sharpe[ran], plan.panel)
 
 
 @contextmanager

@@ -1,13 +1,18 @@
 """The trial ledger: every set ever run for an idea, so that the best of them is judged by how many were tried.
 
-One folder an oracle family (its dotted path) below ``reports/.trials/``, one parquet file a source (a sweep or a single
-run). A trial is what was tried: oracle, code, parameters, and config, with the start and coins of the data that it has;
-a later end of the data, or another version of the engine, is the same trial seen again. What was tried of a wrapper was
-tried of the oracle inside it, too, and lies in the ledgers of both.
+One file, ``reports/.trials/ledger.jsonl``, a chain of records (:mod:`engine.hash_chain`): what was tried, and when a
+holdout was sealed and opened between. Before it there was a folder of parquet files an oracle family (its dotted path),
+which are read still; the first record of the chain keeps their digests.
+
+A trial is what was tried: oracle, code, parameters, and config, with the start and coins of the data that it has; a
+later end of the data, or another version of the engine, is the same trial seen again. A book of weights that no oracle
+is known of is told by its weights, its config and its data. What was tried of a wrapper was tried of the oracle inside
+it, too, and is of the families of both.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -20,15 +25,23 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.atomic_io import replacing
+from engine.data.holdout import OPENED, SEALED, Holdout, holdout_in
 from engine.errors import DataError
+from engine.hash_chain import append_records, read_chain
 from engine.oracles.base import Oracle
 from engine.oracles.fingerprint import RENAMED_MODULES
+from engine.panel import Panel
 
 #: Dotted, so that clearing the reports does not clear the count.
 FOLDER = ".trials"
+LEDGER = "ledger.jsonl"
+#: Kinds of records: trials, and the files of before the chain.
+TRIALS, BEFORE = "trials", "before"
+#: Family of weights that come from no oracle.
+WEIGHTS = "weights"
 #: ``module:Class`` or ``file.py:Class``; what looks like one and is none has no trials.
 _PATH = re.compile(r"[^\s:]{1,150}:[^\W\d]\w{0,80}")
+_COLUMNS = ("family", "key", "book", "sharpe_daily", "entry", "end")
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,33 @@ class TrialCount:
         Distinct trials.
     sharpe_sd_daily : float
         Standard deviation, ddof=1, of their daily Sharpe ratios; NaN for fewer than two.
+    broken : str
+        What the ledger contradicts itself in, and the cure: the count is then a lower bound. Empty where it agrees.
+    unchained : int
+        Those of them that only files of before the chain have: nothing shows what happened to these.
+    after_opening : int
+        Those first tried after the holdout had been opened, whose result they may know.
+    saw_sealed : int
+        Those whose data reach into the holdout that is sealed now, whenever they were run.
     """
 
     total: int
     sharpe_sd_daily: float
+    broken: str = ""
+    unchained: int = 0
+    after_opening: int = 0
+    saw_sealed: int = 0
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a reader of the count must know, in sentences."""
+        said = [
+            (self.unchained, "lie in files of before the ledger was a chain, where a deletion does not show"),
+            (self.after_opening, "were first run after the holdout had been opened: they may know its result"),
+            (self.saw_sealed, "have data of the days that are sealed: to them these days are no holdout"),
+        ]
+        notes = [f"{count:,} of {self.total:,} trials {what}." for count, what in said if count]
+        return tuple([self.broken, *notes] if self.broken else notes)
 
 
 def digest_of(*parts: Any) -> int:
@@ -77,8 +113,24 @@ def trial_config(config: Mapping[str, Any]) -> int:
     return digest_of({**config, "data": data})
 
 
-def record_trials(reports: Path, family: str, source: str, keys: np.ndarray, sharpe_daily: np.ndarray) -> None:
-    """Write the trials of one source, replacing those it wrote before; those it no longer names are kept.
+def book_key(weights: pd.DataFrame, config: Mapping[str, Any], panel: Panel) -> int:
+    """Identity of a book by what it holds: weights, (D, N) by decision, :meth:`engine.RunConfig.to_dict`, data."""
+    state = hashlib.sha256(repr(list(weights.columns)).encode())
+    state.update(pd.DatetimeIndex(weights.index).as_unit("ms").asi8.tobytes())
+    state.update((weights.to_numpy(dtype=np.float64) + 0.0).tobytes())  # -0.0 is 0
+    return digest_of(state.hexdigest(), trial_config(config), panel.digest)
+
+
+def record_trials(
+    reports: Path,
+    family: str,
+    source: str,
+    keys: np.ndarray,
+    sharpe_daily: np.ndarray,
+    panel: Panel | None = None,
+    books: np.ndarray | None = None,
+) -> None:
+    """Add the trials of one source to the ledger; those that it has already with the same figures are left out.
 
     Parameters
     ----------
@@ -92,45 +144,215 @@ def record_trials(reports: Path, family: str, source: str, keys: np.ndarray, sha
         :func:`digest_of` of each trial.
     sharpe_daily : ndarray, (P,)
         Daily Sharpe ratio, NaN where there is none.
+    panel : Panel, optional
+        What they ran on: its span is recorded.
+    books : ndarray, (P,) int64, optional
+        :func:`book_key` of each, where it is known; a trial whose key is its book is known by it alone.
     """
     family = family_of(family)
-    path = _folder(reports, family) / f"{_slug(source)}.parquet"
-    table = pd.DataFrame({"key": keys.astype(np.int64), "sharpe_daily": sharpe_daily.astype(np.float64)})
+    path = _path(reports)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        (path.parent / "family.txt").write_text(family + "\n", encoding="utf-8")
-        if path.is_file():
-            table = pd.concat([pd.read_parquet(path), table], ignore_index=True)
-        with replacing(path) as made:
-            table.drop_duplicates("key", keep="last").to_parquet(made, index=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"The trial ledger {path} cannot be written: {str(error).splitlines()[0]}.") from error
+        known = _table(reports)
+    except DataError:  # damaged files of before: that is told where trials are counted
+        known = pd.DataFrame(columns=list(_COLUMNS))
+    last = known[known["family"] == family].drop_duplicates("key", keep="last").set_index("key")["sharpe_daily"]
+    before = last.reindex(keys).to_numpy(dtype=np.float64)
+    seen = np.isin(keys, last.index) & ((before == sharpe_daily) | np.isnan(sharpe_daily))
+    if seen.all():
+        return
+    new = ~seen
+    record = {
+        "kind": TRIALS,
+        "family": family,
+        "source": source,
+        "count": int(new.sum()),
+        "keys": _packed(keys[new], np.int64),
+        "sharpe_daily": _packed(sharpe_daily[new], np.float64),
+        **({} if books is None else {"books": _packed(books[new], np.int64)}),
+    }
+    if panel is not None:
+        span = (panel.index[0].isoformat(), panel.index[-1].isoformat())
+        record |= {"start": span[0], "end": span[1], "data": panel.digest[:16], "synthetic": panel.synthetic}
+    append_records(path, [*_adoption(reports), record])
 
 
-def count_trials(reports: Path, families: Sequence[str]) -> TrialCount:
+def record_events(reports: Path, records: Iterable[Mapping[str, Any]]) -> None:
+    """Add to the ledger what happened to a holdout, records of :mod:`engine.data.holdout`."""
+    append_records(_path(reports), [*_adoption(reports), *records])
+
+
+def ledger_holdout(reports: Path) -> Holdout | None:
+    """The holdout that the ledger knows of, whatever has become of its file in the cache."""
+    return holdout_in(read_chain(_path(reports)).records)
+
+
+def ledger_state(reports: Path) -> dict[str, Any]:
+    """How long the ledger is and how it ends, for the record of a sweep: what is removed later shows against it."""
+    chain = read_chain(_path(reports))
+    return {"entries": len(chain.records), "hash": chain.head}
+
+
+def count_trials(reports: Path, families: Sequence[str], since: Mapping[str, Any] | None = None) -> TrialCount:
     """Distinct trials of all sources of these families, and the spread of their Sharpe ratios.
+
+    Parameters
+    ----------
+    reports : Path
+        Folder of the reports.
+    families : sequence of str
+        Dotted paths of oracles; see :func:`families_of`.
+    since : mapping, optional
+        :func:`ledger_state` as a sweep recorded it; a ledger that does not have that entry any more is broken.
+
+    Returns
+    -------
+    TrialCount
+        With `broken` where a ledger is damaged: a count that leaves trials out would flatter.
+    """
+    chain, cure = read_chain(_path(reports)), ""
+    broken = chain.broken
+    if since and since["entries"] and not broken:
+        number = int(since["entries"])
+        if len(chain.records) < number or chain.records[number - 1].get("hash") != since["hash"]:
+            broken = f"{_path(reports)}: entry {number}, the last when the sweep was run, is missing or another."
+    try:
+        table = _table(reports)
+    except DataError as error:
+        broken, table = broken or str(error), _rows_of(chain.records)
+    broken = broken or _changed_files(reports, chain.records)
+    if broken:
+        cure = f" Restore {reports / FOLDER} from a copy, or move it away and run the sweeps again."
+        broken = f"The ledger of trials is broken, {broken.rstrip('.')}.{cure}"
+    names = {name for family in families for name in _names_of(family_of(family))}
+    own = table[table["family"].isin(names)]
+    first = own.drop_duplicates("key", keep="first")
+    last = own.drop_duplicates("key", keep="last")
+    books = set(own.loc[own["key"] != own["book"], "book"])
+    alone = (first["book"] != 0) & (first["key"] == first["book"]) & first["book"].isin(books)
+    first, last = first[~alone], last[~last["key"].isin(first.loc[alone, "key"])]
+    sharpe = last["sharpe_daily"].to_numpy(dtype=np.float64)
+    sharpe = sharpe[np.isfinite(sharpe)]
+    spread = float(np.std(sharpe, ddof=1)) if len(sharpe) > 1 else float("nan")
+    late, saw = _marks(own, chain.records)
+    counted = first["key"]
+    return TrialCount(
+        len(first),
+        spread,
+        broken,
+        int((first["entry"] < 0).sum()),
+        int(counted.isin(late).sum()),
+        int(counted.isin(saw).sum()),
+    )
+
+
+def trials_that_saw(reports: Path, start: pd.Timestamp, synthetic: bool) -> tuple[int, int]:
+    """How many trials of the ledger have data from `start` on, and of how many no span was recorded."""
+    rows = _of_kind(_table(reports), read_chain(_path(reports)).records, synthetic)
+    ends = pd.to_datetime(rows["end"], utc=True)
+    return int(rows.loc[ends >= start, "key"].nunique()), int(rows.loc[ends.isna(), "key"].nunique())
+
+
+def _marks(own: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> tuple[set[int], set[int]]:
+    """Keys of trials first run after the opening of the holdout; of those with data from its start on."""
+    holdout = holdout_in(records)
+    if holdout is None:
+        return set(), set()
+    rows = _of_kind(own, records, holdout.synthetic)
+    sealed = max(record["entry"] for record in records if record.get("kind") == SEALED)
+    openings = [record["entry"] for record in records if record.get("kind") == OPENED and record["entry"] > sealed]
+    opened = min(openings, default=np.inf)
+    first = rows.drop_duplicates("key", keep="first")
+    late = set(first.loc[first["entry"] > opened, "key"])
+    return late, set(rows.loc[pd.to_datetime(rows["end"], utc=True) >= holdout.start, "key"])
+
+
+def _of_kind(rows: pd.DataFrame, records: Iterable[Mapping[str, Any]], synthetic: bool) -> pd.DataFrame:
+    """Trials on real data, or on made-up ones; those of which it is not known are of both."""
+    others = {record["entry"] for record in records if record.get("synthetic", synthetic) != synthetic}
+    return rows[~rows["entry"].isin(others)]
+
+
+def _packed(values: np.ndarray, kind: type) -> str:
+    return base64.b64encode(np.ascontiguousarray(values, dtype=kind).tobytes()).decode()
+
+
+def _unpacked(text: Any, kind: type) -> np.ndarray:
+    try:
+        return np.frombuffer(base64.b64decode(text), dtype=kind)
+    except (ValueError, TypeError):  # an edited record, which the chain tells of
+        return np.empty(0, dtype=kind)
+
+
+def _rows_of(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """The trials of the chain, in the order of their records."""
+    parts = []
+    for record in records:
+        if record.get("kind") != TRIALS:
+            continue
+        keys, sharpe = _unpacked(record.get("keys"), np.int64), _unpacked(record.get("sharpe_daily"), np.float64)
+        books = _unpacked(record.get("books", ""), np.int64)
+        count = min(len(keys), len(sharpe))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "family": str(record.get("family")),
+                    "key": keys[:count],
+                    "book": books[:count] if len(books) >= count else np.int64(0),
+                    "sharpe_daily": sharpe[:count],
+                    "entry": int(record.get("entry", 0)),
+                    "end": record.get("end"),
+                }
+            )
+        )
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_COLUMNS))
+
+
+def _table(reports: Path) -> pd.DataFrame:
+    """Every trial: those of before the chain, then those of the chain.
 
     Raises
     ------
     DataError
-        When a ledger is damaged: a count that leaves trials out would flatter.
+        When a file of before the chain is damaged.
     """
-    tables = []
-    for family in dict.fromkeys(map(family_of, families)):
-        for path in sorted(path for name in _names_of(family) for path in _folder(reports, name).glob("*.parquet")):
-            try:
-                tables.append(pd.read_parquet(path))
-            except (OSError, ValueError) as error:
-                raise DataError(
-                    f"The trial ledger {path} is damaged: {str(error).splitlines()[0]}. Restore it, or delete it and "
-                    "run its sweep again."
-                ) from error
-    if not tables:
-        return TrialCount(0, float("nan"))
-    trials = pd.concat(tables, ignore_index=True).drop_duplicates("key", keep="last")
-    sharpe = trials["sharpe_daily"].to_numpy()
-    sharpe = sharpe[np.isfinite(sharpe)]
-    return TrialCount(len(trials), float(np.std(sharpe, ddof=1)) if len(sharpe) > 1 else float("nan"))
+    parts = []
+    for path in _files_before(reports):
+        try:
+            part = pd.read_parquet(path, columns=["key", "sharpe_daily"])
+            family = (path.parent / "family.txt").read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise DataError(f"its file {path} is damaged: {str(error).splitlines()[0]}") from error
+        parts.append(part.assign(family=family, book=np.int64(0), entry=-1, end=None)[list(_COLUMNS)])
+    chained = _rows_of(read_chain(_path(reports)).records)
+    return pd.concat([*parts, chained], ignore_index=True) if parts else chained
+
+
+def _files_before(reports: Path) -> list[Path]:
+    return sorted((reports / FOLDER).glob("*/*.parquet"))
+
+
+def _adoption(reports: Path) -> list[dict[str, Any]]:
+    """The first record of a ledger that continues files of before the chain: their digests."""
+    files = _files_before(reports)
+    if not files or _path(reports).exists():
+        return []
+    return [{"kind": BEFORE, "files": {path.relative_to(reports).as_posix(): _sha256(path) for path in files}}]
+
+
+def _changed_files(reports: Path, records: Sequence[Mapping[str, Any]]) -> str:
+    """What has become of the files of before the chain, which its first record names; empty where they are the same."""
+    for record in records:
+        if record.get("kind") == BEFORE:
+            for name, digest in record["files"].items():
+                path = reports / name
+                if not path.is_file() or _sha256(path) != digest:
+                    what = "was changed" if path.is_file() else "is missing"
+                    return f"its file {path}, which entry {record['entry']} names, {what}."
+    return ""
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def families_of(record: Mapping[str, Any]) -> list[str]:
@@ -161,8 +383,8 @@ def inner_paths(kind: type[Oracle], parameters: Mapping[str, Any]) -> list[str]:
 
 
 def families_below(reports: Path) -> list[str]:
-    """Every oracle family with a ledger below `reports`, ascending."""
-    return sorted(file.read_text(encoding="utf-8").strip() for file in (reports / FOLDER).glob("*/family.txt"))
+    """Every oracle family with a trial below `reports`, ascending."""
+    return sorted(set(_table(reports)["family"]))
 
 
 def _names_of(family: str) -> list[str]:
@@ -171,9 +393,5 @@ def _names_of(family: str) -> list[str]:
     return [family, *(f"{old}{colon}{name}" for old, new in RENAMED_MODULES.items() if new == module)]
 
 
-def _folder(reports: Path, family: str) -> Path:
-    return reports / FOLDER / f"{_slug(family)}-{hashlib.sha256(family.encode()).hexdigest()[:6]}"
-
-
-def _slug(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9.]+", "-", text).strip("-.").lower() or "unnamed"
+def _path(reports: Path) -> Path:
+    return reports / FOLDER / LEDGER

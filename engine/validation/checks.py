@@ -180,6 +180,18 @@ def _walk_forward(details: Details) -> Measurement:
     return Measurement(value, f"Chosen {folds} times by {words}, the next days gave a Sharpe ratio of {value:.2f}.")
 
 
+def _sealed(details: Details) -> Measurement:
+    result = details("holdout")
+    if result is True:
+        return Measurement(None, "No days are sealed: `hlbt study init` would keep some for the last look.")
+    low, high = result["expected"]["sharpe"]
+    return Measurement(
+        result["share_below"],
+        f"On {result['sealed']['days']:,} sealed days the Sharpe ratio was {defined(result['sealed']['sharpe']):.2f}, "
+        f"where the days before let expect {low:.2f} to {high:.2f}.",
+    )
+
+
 def _costs(factor: float, label: str) -> Callable[[Details], Measurement]:
     def measure(details: Details) -> Measurement:
         value = details.sharpe_at("cost_stress", "factor", factor)
@@ -291,6 +303,7 @@ CHECKS: Mapping[str, CheckType] = {
     "deflated_sharpe": CheckType("Sharpe ratio deflated by other trials", "luck", "at least", _deflated),
     "probability_of_loss": CheckType("loss on days not chosen by", "choice", "at most", _loss, refuted=0.5),
     "walk_forward": CheckType("walk-forward Sharpe ratio", "choice", "at least", _walk_forward),
+    "holdout": CheckType("part of what was to be expected that is no better", "choice", "at least", _sealed),
     "alpha": CheckType(
         "chance of such an alpha by luck", "market", "at most", _familywise("alpha", "any alpha to BTC"), refuted=0.5
     ),
@@ -321,6 +334,7 @@ _PROMOTION_ONLY = (
     "price_coverage",
     "decision_coverage",
     "causality",
+    "holdout",
 )
 _VERDICT_ONLY = ("decision_hours", "start_dates", "plateau")
 #: Checks of the verdict; thresholds in the table ``[verdict]``.

@@ -129,6 +129,8 @@ def trial_figures(inputs: ValidationInputs) -> dict[str, Any]:
     daily = daily[np.isfinite(daily)]
     own = TrialCount(len(inputs.study), float(daily.std(ddof=1)) if len(daily) > 1 else 0.0)
     ledger = own if inputs.trials is None else inputs.trials
+    if ledger.broken:
+        raise DataError(ledger.broken)
     # The larger of both, so that a ledger full of trials that are all alike does not lower the bar.
     spread = float(np.nanmax([own.sharpe_sd_daily, ledger.sharpe_sd_daily]))
     judged, outside = max(own.total, ledger.total), max(ledger.total - own.total, 0)

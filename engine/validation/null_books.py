@@ -31,6 +31,8 @@ REPLICATES, SEARCH_REPLICATES = 1_000, 200
 LEAST_ROLL_DAYS = 20
 #: A permutation makes another book when it moves at least this part of the gross to other coins.
 LEAST_MOVED = 0.1
+#: Sets that are renamed and run at once, so that their weights stay near the processor.
+TILE = 128
 PERMUTED, ROLLED = "permuted", "rolled"
 
 
@@ -221,10 +223,19 @@ class _Group:
 
     def best(self, orders: np.ndarray) -> float:
         """Highest Sharpe ratio of the sets over coins exchanged by `orders`, (1, N)."""
+        highest, decisions = -np.inf, len(self.prepared.decisions)
         with ThreadPoolExecutor(1) as pool:
-            _, daily = run_books(self.prepared, renamed(self.books, orders, self.listed), pool, 1)
-        sharpe = metrics.sharpe(metrics.daily_returns(daily)[:, self.joint])
-        return float(np.nanmax(sharpe, initial=-np.inf))
+            for first in range(0, self.count, TILE):
+                part = self.books.part(first, min(first + TILE, self.count), decisions)
+                _, daily = run_books(self.prepared, renamed(part, orders, self.listed), pool, 1)
+                sharpe = metrics.sharpe(metrics.daily_returns(daily)[:, self.joint])
+                highest = np.nanmax(sharpe, initial=highest)
+        return float(highest)
+
+    @property
+    def count(self) -> int:
+        """Number of sets."""
+        return (len(self.books.indptr) - 1) // len(self.prepared.decisions)
 
 
 def _tasks(study: Study, rows: np.ndarray) -> Iterator[Task]:
@@ -272,7 +283,7 @@ def renamed(
 
     replicates, rows = len(orders), len(books.indptr) - 1
     indptr = np.zeros(replicates * rows + 1, dtype=np.int64)
-    coins = np.empty(replicates * len(books.coins), dtype=np.uint32)
+    coins = np.empty(replicates * len(books.coins) + 1, dtype=np.uint32)
     weights = np.empty(len(coins))
     moves = np.zeros(replicates, dtype=np.int64) if shifts is None else shifts
     used = rename_nb(

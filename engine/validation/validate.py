@@ -192,7 +192,9 @@ def _plateau(inputs: ValidationInputs) -> dict[str, Any]:
 def _notes(inputs: ValidationInputs) -> list[str]:
     """What a reader of the verdict should know of what it was made from."""
     named = attempt(lambda: inputs.rerun.notes)
-    notes = list(named) if isinstance(named, tuple) else []
+    notes = [*inputs.study.record.get("notes", ()), *(named if isinstance(named, tuple) else ())]
+    notes += [] if inputs.panel is None else [note for note in inputs.panel.notes if note not in notes]
+    notes += [] if inputs.trials is None else inputs.trials.notes
     if inputs.trials is None:
         notes.append(
             "No ledger of trials was given: whatever was tried outside this sweep is not counted, and the verdict "

@@ -21,15 +21,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from engine import Panel, Result, RunConfig, backtest, decisions_of, load_panel, weight_matrix
+from engine import Panel, Result, RunConfig, backtest, decisions_of, weight_matrix
 from engine.clock import show
 from engine.commands.progress import progress, show_all
-from engine.data.cache import Store
-from engine.data.panel_loader import cache_path
-from engine.data.sample import write_sample
 from engine.errors import DataError, HlbtError
 from engine.reporting import charts
 from engine.reporting.html import render, write_page
+from engine.sweeps.study import NOT_COUNTED
+from research.notebook import market
 from research.oracles.numerai import NumeraiTBNOracle
 
 OUT = Path("reports") / "01_numerai_publication_delay"
@@ -79,7 +78,7 @@ def run(file: str | None, cache: str | None, start: str | None, end: str | None,
     with progress() as step:
         steps = 2 + 2 * len(sums)
         step(0, steps, "loading prices")
-        panel = load_panel(_cache(cache), start, end)
+        panel = market(cache, start, end)
         step(1, steps, "rows")
         rows = file if file is not None else _write_rows(panel, out)
         pairs = []
@@ -90,15 +89,6 @@ def run(file: str | None, cache: str | None, start: str | None, end: str | None,
             early = _result(panel, NumeraiTBNOracle(tb=tb, lags=lag, file=rows, publication=0))
             pairs.append(Pair(lag, published, early))
     return write_page(out / "publication_delay.html", _page(panel, pairs, lags, tb, file))
-
-
-def _cache(cache: str | None) -> Path:
-    """The cache that is named or there; else the synthetic sample, made where the demo makes it."""
-    folder = cache_path(cache)
-    if cache is not None or (folder / "manifest.json").is_file():
-        return folder
-    write_sample(Store(folder / "sample"))
-    return folder / "sample"
 
 
 def _result(panel: Panel, oracle: NumeraiTBNOracle) -> Result:
@@ -170,6 +160,7 @@ def _page(panel: Panel, pairs: Sequence[Pair], lags: int, tb: int, file: str | N
         file=None if file is None else Path(file).name,
         made_up=file is None,
         synthetic=panel.synthetic,
+        notes=(*panel.notes, NOT_COUNTED),
         knows=(NEXT_DAY, NEXT_MONTH, NOISE),
         pair=pair,
         pairs=pairs,

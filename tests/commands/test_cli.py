@@ -318,7 +318,7 @@ def test_a_conflict_is_told_beside_a_truncated_file(hlbt: Hlbt, freqtrade_folder
     (source / "ETH_USDC_USDC-1h-futures.feather").write_bytes(b"cut")
     done = hlbt("data", "import", "freqtrade", str(source), "--json", *where)
     assert done.code == 1 and "ETH_USDC" in done.err and "BTC mid" in done.err and "--replace" in done.err
-    assert json.loads(done.out)["merge"]["conflicts"][0]["first"].startswith("20")
+    assert json.loads(done.out)["conflicts"][0]["first"].startswith("20")
 
 
 def test_parameters_that_json_does_not_know(hlbt: Hlbt, cache: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_cache_that_is_empty_or_damaged(sample_cache: Path, tmp_path: Path) ->
 def test_reports_are_counted(tmp_path: Path) -> None:
     import numpy as np
 
-    from engine.sweeps.trials import FOLDER, record_trials
+    from engine.sweeps.trials import FOLDER, LEDGER, record_trials
 
     reports = tmp_path / "reports"
     assert check_reports(reports).outcome == "passed" and not reports.exists()
@@ -242,9 +242,9 @@ def test_reports_are_counted(tmp_path: Path) -> None:
     record_trials(reports, "mine:B", "two", np.arange(7, 9), np.zeros(2))
     check = check_reports(reports)
     assert check.details == {"runs": 2, "sweeps": 1, "trials": 9}
-    next((reports / FOLDER).glob("*/grid.parquet")).write_bytes(b"")
+    (reports / FOLDER / LEDGER).write_bytes(b"")
     damaged = check_reports(reports)
-    assert damaged.outcome == "warning" and "damaged" in damaged.summary
+    assert damaged.outcome == "warning" and "The ledger of trials is broken" in damaged.summary
     taken = tmp_path / "taken"
     taken.write_text("a file")
     assert check_reports(taken).outcome == "failed"

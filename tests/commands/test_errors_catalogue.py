@@ -104,10 +104,10 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("data status --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
     ("data status --set data.cache=empty-folder", "The data cache empty-folder is empty", *FILL),
     ("data status --set data.cache=taken", "The data cache taken is a file and no folder", *FILL),
-    ("data status --set data.cache=torn-cache", "torn-cache/manifest.json is damaged", "delete the folder torn-cache"),
+    ("data status --set data.cache=torn-cache", "torn-cache/manifest.json is damaged", "hlbt data rebuild"),
     ("data status --set data.cache=newer-cache", "schema version 999", "Upgrade hlbt"),
-    ("data status --set data.cache=older-cache", "schema version 0, of an older hlbt", "delete the folder older-cache"),
-    ("data status --set data.cache=holed-cache", *HOLE, "import again"),
+    ("data status --set data.cache=older-cache", "schema version 0, of an older hlbt", "hlbt data rebuild"),
+    ("data status --set data.cache=holed-cache", *HOLE, "hlbt data rebuild"),
     (
         "data status --out taken/page.html",
         "--out taken/page.html",
@@ -117,8 +117,9 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("data status --out mine.py", "--out mine.py is no page", "ends in .html"),
     ("data status --out other.html", "other.html is there and is no data status page", "Name another file"),
     ("data verify --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
-    ("data verify --set data.cache=torn-cache", "torn-cache/manifest.json is damaged", "sync once more"),
-    ("data verify --set data.cache=holed-cache", "The cache holed-cache is damaged", *HOLE, "import again"),
+    ("data verify --set data.cache=torn-cache", "torn-cache/manifest.json is damaged", "Do not delete"),
+    (f"data rebuild {NEW}", "no file of a cache", "nothing to rebuild"),
+    ("data verify --set data.cache=holed-cache", "The cache holed-cache is damaged", *HOLE, "hlbt data rebuild"),
     # --- data: files
     (f"data import freqtrade nowhere {NEW}", "nowhere is not a folder", "user_data/data/hyperliquid"),
     (f"data import freqtrade taken {NEW}", "taken is not a folder", "user_data/data/hyperliquid"),
@@ -264,7 +265,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
             f"capacity --oracle {MOMENTUM}",
         )
     ),
-    (f"{BACKTEST} --set data.cache=holed-cache", *HOLE, "import again"),
+    (f"{BACKTEST} --set data.cache=holed-cache", *HOLE, "hlbt data rebuild"),
     # --- where it goes
     (f"{BACKTEST} --out taken", "taken is a file", "Name a folder with --out"),
     (f"{BACKTEST} --out torn-cache", "torn-cache holds files that are not of a run", "Name another folder"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
+from engine.data import cache
 from engine.data.cache import Store
 from engine.data.cache_status import status
 from engine.data.coin_table import CoinMeta
@@ -43,12 +45,12 @@ def test_round_trip_over_a_month_boundary(store: Store) -> None:
         ("BTC", "funding", hour + 1): -2e-5,
     }
     manifest = store.require()
-    january, february = manifest.files["2024-01"], manifest.files["2024-02"]
+    january, february = manifest.files["2024-01-somewhere"], manifest.files["2024-02-somewhere"]
     assert (january.rows, january.coins, january.fields) == (5, 2, ("mid", "funding"))
     assert (february.rows, february.coins) == (2, 1)
     assert february.first == pd.Timestamp("2024-02-01", tz="UTC")
     assert february.last == pd.Timestamp("2024-02-01T01:00Z")
-    assert january.sources == {"mid": ("somewhere",), "funding": ("somewhere",)}
+    assert january.source == "somewhere" and not january.mixed
     record = manifest.coins["kPEPE"]
     assert (record.first_price, record.last_price) == (pd.Timestamp(START), pd.Timestamp("2024-02-01T01:00Z"))
     assert record.first_funding == record.last_funding == pd.Timestamp("2024-02-01T01:00Z")
@@ -135,41 +137,32 @@ def test_the_order_of_imports_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_new_cells_fill_gaps_and_new_fields_of_old_rows(store: Store) -> None:
     store.merge([table({"BTC": [1.0, np.nan, 3.0]}, funding={"BTC": [np.nan, 1e-5, np.nan]})], "a")
-    report = store.merge([table({"BTC": [1.0, 2.0, 3.0]}, oracle={"BTC": [1.1, np.nan, 3.1]})], "b")
+    report = store.merge([table({"BTC": [1.0, 2.0, 3.0]}, oracle={"BTC": [1.1, np.nan, 3.1]})], "a")
     assert (report.added, report.same, report.conflicts) == (3, 2, ())
-    assert store.require().files["2024-01"].sources == {"mid": ("a", "b"), "funding": ("a",), "oracle": ("b",)}
     assert sorted(value for (_, name, _), value in cells(store).items() if name == "mid") == [1.0, 2.0, 3.0]
 
 
-def test_a_conflict_keeps_that_coin_of_that_table_out_and_nothing_else(store: Store) -> None:
-    store.merge([table({"BTC": [100.0, 200.0, 300.0], "ETH": [10.0, 20.0]})], "first")
-    candles = table({"BTC": [100.0, 220.0, 303.0, 400.0], "ETH": [10.0, 20.0, 30.0]})
+def test_a_conflict_keeps_those_cells_out_and_nothing_else(store: Store) -> None:
+    store.merge([table({"BTC": [100.0, 200.0, 300.0, 400.0], "ETH": [10.0, 20.0]})], "first")
+    candles = table({"BTC": [100.0, 220.0, 303.0, 400.0, 500.0], "ETH": [10.0, 20.0, 30.0]})
     rates = table({"BTC": [np.nan] * 4}, funding={"BTC": [1e-5, 2e-5, 3e-5, 4e-5]})
-    report = store.merge([candles, rates], "second")
+    report = store.merge([candles, rates], "first")
     (conflict,) = report.conflicts
     assert (conflict.coin, conflict.field, conflict.cells) == ("BTC", "mid", 2)
     assert conflict.first == pd.Timestamp("2024-01-31T21:00Z")
     assert (conflict.cached, conflict.new) == (200.0, 220.0)
     assert conflict.largest == pytest.approx(20 / 220)
-    assert (report.added, report.same, report.changed, report.refused) == (5, 2, 0, 4)
+    assert (report.added, report.same, report.changed, report.refused) == (6, 4, 0, 2)
     mids = {key: value for key, value in cells(store).items() if key[1] == "mid"}
-    assert sorted(value for key, value in mids.items() if key[0] == "BTC") == [100.0, 200.0, 300.0]
+    assert sorted(value for key, value in mids.items() if key[0] == "BTC") == [100.0, 200.0, 300.0, 400.0, 500.0]
     assert sorted(value for key, value in mids.items() if key[0] == "ETH") == [10.0, 20.0, 30.0]
     assert str(conflict).startswith("BTC mid: 2 cells differ, the first at 2024-01-31 21:00 UTC (cached 200, new 220")
-
-
-def test_a_conflict_in_one_month_keeps_the_coin_out_of_all_months(store: Store) -> None:
-    store.merge([table({"BTC": [1.0] * 3})], "first")
-    report = store.merge([table({"BTC": [1.0, 2.0] + [1.0] * 10})], "second")
-    assert report.conflicts
-    assert not report.wrote
-    assert list(store.require().files) == ["2024-01"]
 
 
 def test_conflicts_of_one_coin_in_several_tables_are_one_line(store: Store) -> None:
     store.merge([table({"BTC": [1.0] * 4})], "first")
     later = table({"BTC": [1.5]}, start="2024-01-31T23:00Z")
-    report = store.merge([later, table({"BTC": [1.1, 1.2]})], "second")
+    report = store.merge([later, table({"BTC": [1.1, 1.2]})], "first")
     (conflict,) = report.conflicts
     assert (conflict.cells, conflict.new) == (3, 1.1)
     assert conflict.first == pd.Timestamp(START)
@@ -185,15 +178,15 @@ def test_two_tables_of_one_import_can_contradict_each_other(store: Store) -> Non
 @pytest.mark.parametrize(("factor", "same"), [(1 + 5e-10, True), (1 + 2e-9, False), (1 - 2e-9, False)])
 def test_values_nearer_than_a_billionth_are_the_same(store: Store, factor: float, same: bool) -> None:
     store.merge([table({"BTC": [50_000.0]}, funding={"BTC": [-1.25e-5]})], "a")
-    report = store.merge([table({"BTC": [50_000.0 * factor]}, funding={"BTC": [-1.25e-5 * factor]})], "b")
+    report = store.merge([table({"BTC": [50_000.0 * factor]}, funding={"BTC": [-1.25e-5 * factor]})], "a")
     assert [conflict.field for conflict in report.conflicts] == ([] if same else ["funding", "mid"])
     assert not report.wrote
 
 
 def test_replace_takes_the_new_values_and_counts_them(store: Store) -> None:
     store.merge([table({"BTC": [100.0, 200.0, 300.0], "ETH": [1.0]})], "first")
-    old = store.require().files["2024-01"].name
-    report = store.merge([table({"BTC": [100.0, 220.0, np.nan, 400.0]})], "second", replace=True)
+    old = store.require().files["2024-01-first"].name
+    report = store.merge([table({"BTC": [100.0, 220.0, np.nan, 400.0]})], "first", replace=True)
     assert (report.added, report.same, report.changed, report.refused, report.conflicts) == (1, 1, 1, 0, ())
     assert sorted(cells(store).values()) == [1.0, 100.0, 220.0, 300.0, 400.0]
     assert not (store.path / old).exists()
@@ -218,17 +211,14 @@ def test_a_damaged_manifest_is_named_with_the_cure(store: Store) -> None:
     store.merge([table({"BTC": [1.0]})], "somewhere")
     path = store.path / MANIFEST
     whole = path.read_text()
-    for damaged in ["", whole[:-30], whole.replace('"rows": 1', '"rows": 2'), "[]", '{"schema": 2}', "null"]:
+    for damaged in ["", whole[:-30], whole.replace('"rows": 1', '"rows": 2'), "[]", '{"schema": 3}', "null"]:
         path.write_text(damaged)
-        with pytest.raises(DataError, match=r"manifest.json is damaged.*delete the folder"):
+        with pytest.raises(DataError, match=r"manifest.json is damaged.*data rebuild.*Do not delete the folder"):
             store.require()
         with pytest.raises(DataError, match="is damaged"):
             store.merge([table({"ETH": [1.0]})], "somewhere")
-    path.write_text(whole.replace('"schema": 2', '"schema": 3'))
-    with pytest.raises(DataError, match=r"schema version 3.*Upgrade hlbt"):
-        store.require()
-    path.write_text(whole.replace('"schema": 2', '"schema": 1'))
-    with pytest.raises(DataError, match=r"schema version 1, of an older hlbt.*delete the folder .* import"):
+    path.write_text(whole.replace('"schema": 3', '"schema": 4'))
+    with pytest.raises(DataError, match=r"schema version 4.*Upgrade hlbt"):
         store.require()
     # Nothing was swept away meanwhile: the files are all there once the manifest is mended.
     path.write_text(whole)
@@ -250,10 +240,10 @@ def test_verify_names_what_is_wrong(store: Store) -> None:
     assert (report.changed, report.missing, report.foreign) == ((first,), (second,), ("hourly/notes.txt",))
     assert report.files == 3
     with pytest.raises(DataError, match=f"{Path(second).name} is missing"):
-        store.read(store.require().files["2024-02"])
+        store.read(store.require().files["2024-02-somewhere"])
     (store.path / third).write_bytes(b"PAR1")
     with pytest.raises(DataError, match="was changed: its content does not match its digest"):
-        store.read(store.require().files["2024-03"])
+        store.read(store.require().files["2024-03-somewhere"])
 
 
 def test_no_wrong_byte_of_any_file_reaches_a_panel(store: Store) -> None:
@@ -279,9 +269,10 @@ def test_no_wrong_byte_of_any_file_reaches_a_panel(store: Store) -> None:
 
 
 def test_a_file_of_the_users_in_the_folder_is_left_alone(store: Store) -> None:
-    (store.path / "hourly").mkdir(parents=True)
+    store.merge([table({"ETH": [1.0]})], "somewhere")
     mine = [store.path / "hourly" / "2024-10.parquet", store.path / "notes.txt", store.path / ".hidden"]
-    left_over = [store.path / "hourly" / "2024-10.0123456789ab.parquet", store.path / ".manifest.json.writing"]
+    old = [store.path / "hourly" / f"2024-10{name}.0123456789ab.parquet" for name in ("", "-s3")]
+    left_over = [*old, store.path / ".manifest.json.writing", store.path / "api_empty.json"]
     for path in mine + left_over:
         path.write_text("x")
     there: list[bool] = []
@@ -309,15 +300,24 @@ def test_a_cache_in_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "x"
 
 
-def test_a_second_writer_is_refused(store: Store) -> None:
+def test_a_second_writer_waits_for_the_first_and_is_refused_when_that_takes_too_long(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from engine.atomic_io import locked
 
     store.merge([table({"BTC": [1.0]})], "somewhere")
+    said: list[str] = []
+    held = locked(store.path)
+    held.__enter__()
+    freed = threading.Timer(0.5, held.__exit__, (None, None, None))
+    freed.start()
+    assert store.merge([table({"ETH": [1.0]})], "somewhere", progress=lambda *call: said.append(call[2])).wrote
+    assert said[0] == "waiting for another writer"
     before = content(store.path)
-    with locked(store.path), pytest.raises(DataError, match="Another process is writing to"):
-        store.merge([table({"ETH": [1.0]})], "somewhere")
+    monkeypatch.setattr(cache, "LOCK_SECONDS", 0.2)
+    with locked(store.path), pytest.raises(DataError, match=r"Another process is writing to .* for more than 0.2 s"):
+        store.merge([table({"SOL": [1.0]})], "somewhere")
     assert content(store.path) == before
-    assert store.merge([table({"ETH": [1.0]})], "somewhere").wrote
 
 
 def test_a_reader_that_a_writer_overtakes_reads_the_newer_state(store: Store) -> None:
@@ -328,7 +328,7 @@ def test_a_reader_that_a_writer_overtakes_reads_the_newer_state(store: Store) ->
         seen.append(manifest)
         if len(seen) == 1:
             store.merge([table({"BTC": [2.0]})], "somewhere", replace=True)
-        return float(store.read(manifest.files["2024-01"]).fields["mid"][0])
+        return float(store.read(manifest.files["2024-01-somewhere"]).fields["mid"][0])
 
     assert store.consistent(read) == 2.0
     assert len(seen) == 2

@@ -33,7 +33,7 @@ def before_and_after(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
     Store(folder).merge([table({"BTC": np.arange(1.0, 1401.0)})], "first")
     done = folder.with_name("after")
     shutil.copytree(folder, done)
-    Store(done).merge([second()], "second")
+    Store(done).merge([second()], "first")
     return folder, content(folder), content(done)
 
 
@@ -76,7 +76,7 @@ def test_killed_at_any_step_the_cache_is_as_before_or_as_after(
         seen = _reads_as(folder)
         assert seen in (before, after), f"{call} {count}"
         states.append((call, count, "after" if seen == after else "before"))
-        Store(folder).merge([second()], "second")
+        Store(folder).merge([second()], "first")
         assert content(folder) == after, f"{call} {count}"
     # The commit is the fourth rename, of the manifest; only then do old files go. After each rename the name that was
     # written under is unlinked, though nothing is there any more.
@@ -96,11 +96,11 @@ def test_a_full_disk_leaves_the_cache_as_before(
     resource.setrlimit(resource.RLIMIT_FSIZE, (400, limit[1]))
     try:
         with pytest.raises(DataError, match=r"Writing to the cache .* failed: File too large.*is as before"):
-            Store(folder).merge([second()], "second")
+            Store(folder).merge([second()], "first")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limit)
     assert content(folder) == before
-    Store(folder).merge([second()], "second")
+    Store(folder).merge([second()], "first")
     assert content(folder) == after
 
 
@@ -127,12 +127,12 @@ def test_no_space_at_any_flush_leaves_the_cache_whole(
         if nth < 6:
             what = "the cache is as before" if nth < 5 else "after a power cut"
             with pytest.raises(DataError, match=f"No space left on device.*{what}"):
-                Store(folder).merge([second()], "second")
+                Store(folder).merge([second()], "first")
         else:
-            Store(folder).merge([second()], "second")
+            Store(folder).merge([second()], "first")
     # Three months, their folder, the manifest, its folder: the commit stands between the last two.
     assert _reads_as(folder) == (before if nth < 5 else after)
     # A commit that may be lost in a power cut keeps the files of the state before it.
     assert content(folder) == {**before, **after} if nth == 5 else _reads_as(folder)
-    Store(folder).merge([second()], "second")
+    Store(folder).merge([second()], "first")
     assert content(folder) == after

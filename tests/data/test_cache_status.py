@@ -108,7 +108,9 @@ def test_the_page_shows_it_and_loads_nothing(described: dict[str, Any], tmp_path
     text = path.read_text(encoding="utf-8")
     page = Page(text)
     assert page.open == [] and page.loads == [] and "url(" not in text and "http" not in text
-    assert f"2024-03 mid: {1762 / 1812:.2%} from s3" in page.titles  # 50 of the listed coins' 1,812 hours are missing
+    assert (
+        f"2024-03 mid: {1762 / 1812:.2%} from api, s3" in page.titles
+    )  # 50 of the listed coins' 1,812 hours are missing
     assert "2024-03 volume_usd: 0.17% from api" in page.titles
     assert "2024-03: 93.3% of its hours have a price" in page.titles
     assert "2024-04: after the last price" in page.titles

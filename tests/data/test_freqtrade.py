@@ -62,7 +62,7 @@ def real(real_cache: Path) -> Panel:
 
 def test_a_candle_is_the_row_at_which_it_closes_and_funding_the_row_it_settles(store: Store, folder: Path) -> None:
     report = import_freqtrade(store, folder.parent)
-    assert (report.ok, report.files, report.coins, report.merge.added) == (True, 2, 1, 9)
+    assert (report.problems, dict(report.counts), report.merge.added) == ([], {"files": 2, "coins": 1}, 9)
     panel = load_panel(store.path)
     assert panel.index[0] == pd.Timestamp("2024-10-01T23:00Z")
     assert panel.values("mid")[:, 0].tolist() == [100.0, 110.0, 121.0]
@@ -171,9 +171,9 @@ def test_a_file_that_cannot_be_used_is_named_and_the_others_are_imported(store: 
     make, reason = FOREIGN[kind]
     path = make(folder)
     report = import_freqtrade(store, folder)
-    assert not report.ok
+    assert report.problems
     (aside,) = report.skipped
-    assert aside.file == str(path)
+    assert aside.name == str(path)
     assert report.problems[0].startswith(str(path))
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(aside.reason)
@@ -194,7 +194,7 @@ def test_a_rate_stamped_twice_is_kept_once(store: Store, folder: Path) -> None:
     stamps = ["2024-10-01 23:00:00.1", "2024-10-01 23:00:00.9", "2024-10-02 00:00:00.5"]
     funding(folder, "BTC", [1e-5, 1e-5, 4e-5], stamps)
     report = import_freqtrade(store, folder)
-    assert report.ok
+    assert not report.problems
     values = load_panel(store.path).values("funding")[:, 0]
     assert values[:2].tolist() == [1e-5, 4e-5]
     assert np.isnan(values[2])
@@ -203,7 +203,7 @@ def test_a_rate_stamped_twice_is_kept_once(store: Store, folder: Path) -> None:
 def test_a_volume_that_is_not_known_is_absent_not_zero(store: Store, folder: Path) -> None:
     candles(folder, "ETH", [1.0, 2.0, 3.0], volume=[5.0, np.nan, 0.0])
     funding(folder, "ETH", [0.0], ["2024-10-01 22:00"])
-    assert import_freqtrade(store, folder).ok
+    assert not import_freqtrade(store, folder).problems
     panel = load_panel(store.path, coins=["ETH"])
     np.testing.assert_array_equal(panel.values("volume_usd")[:, 0], [5.0, np.nan, 0.0])
     assert panel.tradable[:, 0].tolist() == [True, False, False]
@@ -213,7 +213,7 @@ def test_a_changed_candle_is_reported_and_kept_unless_replaced(store: Store, fol
     import_freqtrade(store, folder)
     candles(folder, "BTC", [100.0, 110.0, 122.0])
     report = import_freqtrade(store, folder)
-    assert not report.ok
+    assert report.problems
     assert [(conflict.field, conflict.cells, conflict.cached, conflict.new) for conflict in report.merge.conflicts] == [
         ("mid", 1, 121.0, 122.0),
         ("volume_usd", 1, 363.0, 366.0),
@@ -307,9 +307,36 @@ def test_all_real_files_are_taken(real: Panel, freqtrade_folder: Path, real_cach
     cut.write_bytes(cut.read_bytes()[:50_000])
     store = Store(tmp_path / "cache")
     report = import_freqtrade(store, part)
-    assert [aside.file for aside in report.skipped] == [str(cut)]
+    assert [aside.name for aside in report.skipped] == [str(cut)]
     panel = load_panel(store.path)
     assert panel.coins == ("BTC",)
     np.testing.assert_array_equal(
         panel.values("mid")[:, 0], load_panel(real_cache, panel.index[0], coins=["BTC"]).values("mid")[:, 0]
     )
+
+
+@pytest.mark.parametrize("coins", [3, 12])
+def test_funding_that_begins_late_for_many_coins_lists_none_of_them_late(
+    coins: int, store: Store, tmp_path: Path, hlbt: Hlbt
+) -> None:
+    """Candles from October, funding of all but one coin from 12 days later; that one is listed when it says so."""
+    folder, late = tmp_path / "late", "2024-10-13 22:00"
+    folder.mkdir()
+    names = [f"C{number}" for number in range(coins)]
+    for name in [*names, "NEW"]:
+        candles(folder, name, [100.0] * 400)
+        funding(folder, name, [1e-5], ["2024-10-15 22:00" if name == "NEW" else late])
+    where = ("--set", f"data.cache={store.path}")
+    done = hlbt("data", "import", "freqtrade", folder, *where)
+    note = f"The funding of {coins} coins begins at 2024-10-13 22:00 UTC, though their prices begin before"
+    assert done.code == 0 and note in done.out
+    panel = load_panel(store.path)
+    listed = {coin.name: coin.listed for coin in panel.table}
+    assert {listed[name] for name in names} == {panel.index[0]}
+    assert listed["NEW"] == pd.Timestamp("2024-10-15T22:00Z")
+    assert panel.frame("tradable")[names].all(axis=None)
+    words = ("--oracle", "research.oracles.equal_weight:EqualWeight", "--no-report", "--out", tmp_path / "run", *where)
+    done = hlbt("backtest", *words, "--json")
+    assert done.code == 0 and any(note in text for text in done.json["notes"]), done.err
+    # A panel of that one coin has no such hole.
+    assert load_panel(store.path, coins=["NEW"]).notes == ()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from engine.data.cache import Store
 from engine.data.merge import OTHERWISE, PRECEDENCE, rank
-from engine.data.merge_report import differences
+from engine.data.merge_report import combined
 from engine.data.panel_loader import load_panel
 from engine.panel import FIELDS
 from helpers.effort import some
@@ -39,8 +39,7 @@ def mids(store: Store, name: str = "mid") -> dict[int, float]:
 def test_the_table_of_precedence_is_a_strict_order_for_every_field() -> None:
     for name in FIELDS:
         ranks = [rank(name, source) for source in PRECEDENCE.get(name, OTHERWISE)]
-        assert ranks == sorted(set(ranks), reverse=True) and min(ranks) > 0
-        assert rank(name, "somewhere") == 0
+        assert ranks == sorted(set(ranks), reverse=True) and min(ranks) > rank(name, "b") > rank(name, "a")
     assert rank("funding", "api") > rank("funding", "freqtrade") > rank("funding", "s3")
     assert rank("mid", "l2book") > rank("mid", "s3") > rank("mid", "api") > rank("mid", "freqtrade")
 
@@ -48,7 +47,7 @@ def test_the_table_of_precedence_is_a_strict_order_for_every_field() -> None:
 def test_a_higher_source_takes_the_cell_and_the_difference_is_reported(store: Store) -> None:
     store.merge([rows([100.0, 200.0, 300.0, 400.0])], "freqtrade")
     report = store.merge([rows([100.01, 202.0, np.nan, 400.0, 500.0])], "s3")
-    assert (report.added, report.upgraded, report.superseded, report.same, report.conflicts) == (1, 3, 0, 0, ())
+    assert (report.added, report.upgraded, report.superseded, report.same, report.conflicts) == (4, 3, 0, 0, ())
     assert mids(store) == {0: 100.01, 1: 202.0, 2: 300.0, 3: 400.0, 4: 500.0}
     (apart,) = report.disagreements
     assert (apart.field, apart.kept, apart.other, apart.cells, apart.differing) == ("mid", "s3", "freqtrade", 3, 1)
@@ -61,32 +60,50 @@ def test_a_higher_source_takes_the_cell_and_the_difference_is_reported(store: St
 def test_a_lower_source_is_overruled_and_reported_too(store: Store) -> None:
     store.merge([rows([np.nan], funding=[2e-5])], "api")
     report = store.merge([rows([100.0, 101.0], funding=[1e-5, 3e-5])], "s3")
-    assert (report.added, report.upgraded, report.superseded) == (3, 0, 1)
+    assert (report.added, report.upgraded, report.superseded) == (4, 0, 1)
     assert mids(store, "funding") == {0: 2e-5, 1: 3e-5}
     (apart,) = report.disagreements
     assert (apart.kept, apart.other, apart.cells, apart.largest) == ("api", "s3", 1, pytest.approx(0.5))
     again = store.merge([rows([100.0, 101.0], funding=[1e-5, 3e-5])], "s3")
-    assert (again.wrote, again.same, again.superseded) == (False, 3, 1)
+    assert (again.wrote, again.same, again.superseded) == (False, 4, 1)
 
 
 def test_differences_of_several_merges_are_one_line(store: Store) -> None:
     store.merge([rows([100.0, 200.0, 300.0])], "freqtrade")
     first = store.merge([rows([101.0])], "s3")
     second = store.merge([rows([201.0, 300.0], start="2024-03-01T01:00Z")], "s3")
-    (line,) = differences([first, second])
+    (line,) = combined("s3", [first, second]).differences()
     assert line == (
         "Sources differ: mid: s3 over freqtrade in 3 cells, of which 2 differ by more than 0.1%; largest 0.99% "
         "(BTC at 2024-03-01 00:00 UTC)."
     )
-    assert differences([first]) == [f"Sources differ: {first.disagreements[0]}."]
+    assert first.differences() == [f"Sources differ: {first.disagreements[0]}."]
 
 
-def test_one_source_that_contradicts_itself_is_still_a_conflict(store: Store) -> None:
-    store.merge([rows([100.0, 200.0])], "s3")
+def test_one_source_that_contradicts_itself_is_a_conflict_of_those_cells_alone(store: Store) -> None:
+    store.merge([rows([100.0, 200.0, np.nan, 400.0])], "s3")
     store.merge([rows([101.0, 201.0])], "freqtrade")
-    report = store.merge([rows([100.0, 210.0, 300.0])], "s3")
+    report = store.merge([rows([100.0, 210.0, 300.0, 400.0])], "s3")
     assert [(conflict.field, conflict.cells) for conflict in report.conflicts] == [("mid", 1)]
-    assert (report.refused, mids(store)) == (3, {0: 100.0, 1: 200.0})
+    assert (report.refused, report.added) == (1, 1)
+    assert mids(store) == {0: 100.0, 1: 200.0, 2: 300.0, 3: 400.0}
+
+
+def test_the_last_row_of_a_file_in_part_gives_way_whole_to_one_that_goes_on_after_it(store: Store) -> None:
+    """It may have been taken within its hour; what its record had and the later one lacks goes, too."""
+    store.merge([rows([100.0, 200.0], oracle=[100.0, 200.0], impact_bid=[99.0, 199.0])], "s3")
+    longer = rows([100.0, 210.0, 300.0], oracle=[100.0, 200.0, 300.0], impact_bid=[99.0, np.nan, np.nan])
+    assert store.merge([longer], "s3").refused == 1
+    store = Store(store.path.with_name("other"))
+    store.merge([rows([100.0, 200.0], oracle=[100.0, 200.0], impact_bid=[99.0, 199.0])], "s3")
+    report = store.merge([longer], "s3", longer=True)
+    assert (report.conflicts, report.changed, report.added) == ((), 1, 2)
+    assert mids(store) == {0: 100.0, 1: 210.0, 2: 300.0}
+    assert mids(store, "impact_bid") == {0: 99.0}
+    # Not where nothing follows it, nor where rows before it differ, too.
+    for values in ([100.0, 210.0, 310.0], [101.0, 210.0, 310.0, 400.0]):
+        report = store.merge([rows(values)], "s3", longer=True)
+        assert report.conflicts and mids(store)[2] == 300.0
 
 
 def test_replace_does_not_lift_a_lower_source_over_a_higher(store: Store) -> None:
@@ -95,18 +112,21 @@ def test_replace_does_not_lift_a_lower_source_over_a_higher(store: Store) -> Non
     assert mids(store) == {0: 100.0}
 
 
-def test_the_source_of_each_cell_and_of_each_month_is_recorded(store: Store) -> None:
+def test_every_source_has_its_own_file_of_a_month_and_a_backfill_rewrites_no_other(store: Store) -> None:
     store.merge([rows([1.0] * 800, volume_usd=[5.0] * 800)], "freqtrade")
+    before = content(store.path)
     store.merge([rows([2.0] * 3, start="2024-03-01T10:00Z", oracle=[2.0] * 3)], "s3")
-    march, april = store.require().files["2024-03"], store.require().files["2024-04"]
-    assert march.sources == {"mid": ("freqtrade", "s3"), "oracle": ("s3",), "volume_usd": ("freqtrade",)}
-    assert april.sources == {"mid": ("freqtrade",), "volume_usd": ("freqtrade",)}
-    names, codes = store.read_origins(march)["mid"]
-    assert [names[code] for code in codes[8:15]] == ["freqtrade"] * 2 + ["s3"] * 3 + ["freqtrade"] * 2
-    assert store.read(march, ["mid"]).fields.keys() == {"mid"}
-    # Raised as a whole, the field is of one source again.
+    after = content(store.path)
+    assert {name for name in before if after.get(name) != before[name]} == {"manifest.json"}
+    files = store.require().files
+    assert list(files) == ["2024-03-freqtrade", "2024-03-s3", "2024-04-freqtrade"]
+    assert [entry.fields for entry in files.values()] == [
+        ("mid", "volume_usd"),
+        ("mid", "oracle"),
+        ("mid", "volume_usd"),
+    ]
+    assert [mids(store)[hour] for hour in range(8, 15)] == [1.0] * 2 + [2.0] * 3 + [1.0] * 2
     store.merge([rows([3.0] * 744)], "l2book")
-    assert store.require().files["2024-03"].sources["mid"] == ("l2book",)
     assert store.require().coins["BTC"].source_ends == {
         "freqtrade": pd.Timestamp("2024-04-03T07:00Z"),
         "l2book": pd.Timestamp("2024-03-31T23:00Z"),
@@ -133,13 +153,15 @@ PARTS = {
 
 @pytest.mark.slow
 def test_the_order_of_the_sources_leaves_no_trace(tmp_path: Path) -> None:
-    states = []
+    states, digests = [], set()
     for number, order in enumerate(itertools.permutations(PARTS)):
         store = Store(tmp_path / str(number))
         for source in order:
             store.merge(PARTS[source](), source)
         states.append(content(store.path))
-    assert len(states) == 24 and len(states[0]) == 3
+        digests.add(load_panel(store.path).digest)
+    assert len(digests) == 1
+    assert len(states) == 24 and len(states[0]) == 7
     assert all(state == states[0] for state in states)
     values = {key: value for key, value in cells(store).items() if key[1] == "mid" and key[0] == "BTC"}
     # 21:00 s3; 22:00 s3 over api and freqtrade; 23:00 the book; 00:00 s3.

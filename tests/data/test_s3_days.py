@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import lz4.frame
+import pandas as pd
 import pytest
 from test_s3 import OBJECTS, TEXTS, _account, hlbt, server, sync, undisturbed, words  # noqa: F401
 
@@ -19,6 +20,7 @@ from engine.data import sync_s3 as module
 from engine.data.cache import Store
 from engine.data.s3_archive import ArchiveObject, ArchiveRange, plan_downloads, verified_sha256
 from engine.data.s3_bucket import Bucket
+from engine.data.sync_report import SkippedItem
 from engine.data.sync_s3 import sync_s3
 from helpers.archive_server import BUCKET, client, key_of, packed
 from helpers.stores import cells, content
@@ -45,19 +47,16 @@ def test_a_day_published_in_part_is_made_whole_when_it_is_published_anew(
     cache = tmp_path / "cache"
     lines = TEXTS["2024-01-01"].splitlines()
     put(published, packed("\n".join(lines[: 1 + 3 * 500]) + "\n"))  # three coins, to 08:19
-    assert sync(published, cache).taken == 4
+    assert sync(published, cache).counts["taken"] == 4
     before, there = cells(Store(cache)), cells(Store(undisturbed))
     assert set(before) < set(there) and len(before) < len(there) - 200
+    assert Store(cache).read_objects()[KEY].last == int(pd.Timestamp("2024-01-01T08:19Z").timestamp())
     put(published, OBJECTS[KEY])
     report = sync(published, cache)
-    # Row 09:00 was of 08:19 and is of 08:59: that contradicts, is said, and is taken when the user says so.
-    cut = [conflict for merge in report.merges for conflict in merge.conflicts]
-    assert {(conflict.cells, f"{conflict.first:%d %H:%M}") for conflict in cut} == {(1, "01 09:00")}
-    assert report.taken == 0 and cells(Store(cache)) == before
-    report = sync(published, cache, replace=True)
-    assert report.taken == 1 and not report.problems
+    # Row 09:00 was of 08:19 and is of 08:59: its hour was not over.
+    assert report.counts["taken"] == 1 and not report.problems and report.merge.changed > 0
     assert content(cache) == content(undisturbed)
-    assert sync(published, cache).taken == 0
+    assert sync(published, cache).counts["taken"] == 0
 
 
 def test_a_day_published_anew_with_the_same_rows_counts_as_taken(published: str, tmp_path: Path) -> None:
@@ -65,8 +64,8 @@ def test_a_day_published_anew_with_the_same_rows_counts_as_taken(published: str,
     sync(published, cache)
     put(published, lz4.frame.compress(TEXTS["2024-01-01"].encode(), compression_level=9))
     report = sync(published, cache)
-    assert (report.taken, report.problems, report.months) == (1, [], [])
-    assert sync(published, cache).taken == 0
+    assert (report.counts["taken"], report.problems, report.merge.months) == (1, [], ())
+    assert sync(published, cache).counts["taken"] == 0
 
 
 def test_batches_of_a_day_each_end_with_the_same_bytes(
@@ -74,7 +73,7 @@ def test_batches_of_a_day_each_end_with_the_same_bytes(
 ) -> None:
     monkeypatch.setattr(module, "BATCH_BYTES", 1)
     report = sync(server, tmp_path / "cache")
-    assert len(report.merges) == 4 and report.taken == 4
+    assert report.counts["taken"] == 4
     assert content(tmp_path / "cache") == content(undisturbed)
 
 
@@ -83,13 +82,13 @@ def test_downloads_of_a_killed_sync_go_to_raw_or_away(server: str, tmp_path: Pat
     for key, body in OBJECTS.items():
         (cache / "incoming" / key).parent.mkdir(parents=True, exist_ok=True)
         (cache / "incoming" / key).write_bytes(body)
-    assert sync(server, cache, keep_raw=True).reused == 4
+    assert sync(server, cache, keep_raw=True).counts["reused"] == 4
     assert {str(path.relative_to(cache / "raw")) for path in (cache / "raw").rglob("*.lz4")} == set(OBJECTS)
     # What was committed before the kill is not wanted again, and does not stay.
     shutil.rmtree(cache / "raw")
     (cache / "incoming" / KEY).parent.mkdir(parents=True, exist_ok=True)
     (cache / "incoming" / KEY).write_bytes(OBJECTS[KEY])
-    assert sync(server, cache).reused == 0
+    assert sync(server, cache).counts["reused"] == 0
     assert not list((cache / "incoming").rglob("*.lz4"))
     assert content(cache) == content(undisturbed)
 
@@ -99,7 +98,8 @@ def test_an_object_replaced_while_the_sync_runs_is_not_mixed_with_its_listing(pu
     plan = plan_downloads(bucket, {}, ArchiveRange())
     put(published, packed(TEXTS["2024-01-01"].replace(",BTC,", ",ETH,")))
     report = sync_s3(store, bucket, plan)
-    assert report.skipped == [(KEY, "was replaced while the sync ran; sync again")] and report.taken == 3
+    assert report.skipped == (SkippedItem(KEY, "was replaced while the sync ran; sync again"),)
+    assert report.counts["taken"] == 3
 
 
 def test_what_is_no_price_is_said(published: str, tmp_path: Path, hlbt: Any) -> None:
@@ -108,7 +108,7 @@ def test_what_is_no_price_is_said(published: str, tmp_path: Path, hlbt: Any) -> 
     lines[-1] = ",".join([*parts[:8], "0", *parts[9:]])
     put(published, packed("\n".join(lines) + "\n"))
     code, out, err = hlbt(*words(published, tmp_path / "cache"))
-    assert code == 0 and "1 values are not prices (0 or less) and were left out" in out, err
+    assert code == 0 and "1 values that are no price (0 or less) left out" in out, err
     code, out, _ = hlbt(*words(published, tmp_path / "other", "--json"))
     assert json.loads(out)["unusable"] == 1
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from engine.data.cache import Store
-from engine.data.missing_hours import EMPTY, runs
+from engine.data.missing_hours import runs
 from engine.data.rate_limit import RateLimiter
 from engine.data.schema import hour_number, instant_of
 from helpers.api_world import HOUR, NOW, Clock, expected, listings, rows_table, sync
@@ -46,14 +46,12 @@ def test_every_row_of_the_range_arrives_and_nothing_else(server: LoopbackServer,
     assert held["BTC", "mid", HOUR] == float(venue.listings["BTC"].candles[HOUR - 1]["c"])
     assert 0.0 in [value for (_, name, _), value in held.items() if name == "volume_usd"]
     assert 0.5 < sum(key[:2] == ("kPEPE", "mid") for key in held) / (60 * 24) < 0.7
-    assert report.funding == sum(key[1] == "funding" for key in held)
-    assert report.candles == sum(key[1] == "mid" for key in held)
+    assert report.counts["funding"] == sum(key[1] == "funding" for key in held)
+    assert report.counts["candles"] == sum(key[1] == "mid" for key in held)
     record = store.require().coins["OLD"]
     assert record.is_delisted and record.last_funding == instant_of(HOUR - 20 * 24)
     assert (record.origin, record.as_of, record.sz_decimals) == ("api", NOW, 2)
-    assert {
-        source for entry in store.require().files.values() for held in entry.sources.values() for source in held
-    } == {"api"}
+    assert {entry.source for entry in store.require().files.values()} == {"api"}
 
 
 def test_the_range_and_the_coins_are_kept_to(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
@@ -83,9 +81,10 @@ def test_what_the_archive_estimated_is_settled_and_its_mids_stay(
         assert held["BTC", "funding", hour] == settled["BTC", "funding", hour] != 9e-4
         assert held["BTC", "mid", hour] == 7.0
         assert held["BTC", "volume_usd", hour] == settled["BTC", "volume_usd", hour]
-    before = len(server.requests)
+    server.requests.clear()
     sync(store, server, coins=["BTC"])
-    assert len(server.requests) - before == 1  # meta alone: nothing is requested twice
+    # Nothing is requested twice but the hour before the first candle: a response that is cut short looks like that.
+    assert [payload["type"] for _, payload in server.requests] == ["meta", "candleSnapshot"]
 
 
 def test_funding_is_paged_by_500_and_no_hour_is_asked_for_twice(server: LoopbackServer, tmp_path: Path) -> None:
@@ -116,7 +115,10 @@ def test_a_full_answer_without_a_row_of_the_range_is_a_fault(
     server.handlers["/info"] = stuck
     store = Store(tmp_path / "cache")
     (problem,) = sync(store, server, coins=["BTC"]).problems
-    assert problem == f"BTC funding: a full response without a row after {instant_of(HOUR - 940):%Y-%m-%d %H:%M} UTC"
+    assert (
+        problem
+        == f"BTC funding cannot be had: a full response without a row after {instant_of(HOUR - 940):%Y-%m-%d %H:%M} UTC"
+    )
     server.handlers["/info"] = venue
     assert not sync(store, server, coins=["BTC"]).problems
     assert ("BTC", "funding", HOUR) in cells(store)
@@ -132,53 +134,84 @@ def test_of_candles_only_the_last_5000_exist_and_the_report_says_so(tmp_path: Pa
         assert (min(prices), max(prices), len(prices)) == (HOUR - 4998, HOUR, 4999)  # one of the 5,000 is unfinished
         assert min(hour for _, name, hour in held if name == "funding") == HOUR - 5300
         assert str(instant_of(HOUR - 4998))[:16] in report.summary() and "--source s3" in report.summary()
-        sent = len(server.requests)
+        server.requests.clear()
         again = sync(store, server, start=instant_of(HOUR - 5300))
-        assert (len(server.requests) - sent, again.merge.added) == (1, 0)  # meta alone
+        assert (len(server.requests), again.merge.added) == (2, 0)  # meta, and what lay before the first candle
         default = sync(Store(tmp_path / "other"), server, start=None)
-        assert default.first == instant_of(HOUR - 4998) and not default.notes and default.candles == 4999
+        assert default.details["first"] == instant_of(HOUR - 4998) and not default.notes
+        assert default.counts["candles"] == 4999
 
 
 # --- what it does not ask for ---------------------------------------------------------------------------------------
 
 
-def test_a_second_sync_asks_almost_nothing(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
-    store = Store(tmp_path / "cache")
-    sync(store, server)
-    before, sent = content(store.path), len(server.requests)
-    report = sync(store, server)
-    assert report.merge.added == 0 and not report.merge.months and content(store.path) == before
-    # meta, and perhaps the sparse coin's last hours: a candle may still appear there.
-    assert len(server.requests) - sent <= 2
-
-    later = NOW + pd.Timedelta(days=1)
-    venue.move(int(later.timestamp() * 1000))
-    server.requests.clear()
-    report = sync(store, server, now=later)
-    assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR + 24), rel=1e-12)
-    coins = [payload["req"]["coin"] for payload in server.asked("candleSnapshot")]
-    assert coins == ["BTC", "kPEPE", "NEW"]  # one each, and nothing of the delisted coin
-    assert [payload["coin"] for payload in server.asked("fundingHistory")] == coins
-    assert all(payload["startTime"] == (HOUR + 1) * HOUR_MS for payload in server.asked("fundingHistory"))
-
-
-@pytest.mark.slow
-def test_hours_without_a_row_are_asked_for_again_when_the_memory_of_them_is_lost(
-    server: LoopbackServer, tmp_path: Path
+def test_hours_without_a_row_are_asked_for_again_until_two_days_later_and_then_no_more(
+    server: LoopbackServer, venue: Venue, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "cache")
     sync(store, server)
+
+    def asked_at(now: pd.Timestamp, **options: Any) -> dict[str, list[tuple[str, int, int]]]:
+        """What a sync requests: coin, first and last row, counted from `HOUR`; what it must have is checked."""
+        venue.move(int(now.timestamp() * 1000))
+        server.requests.clear()
+        sync(store, server, now=now, **options)
+        assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, hour_number(now)), rel=1e-12)
+        candles = [payload["req"] for payload in server.asked("candleSnapshot")]
+        return {
+            "candles": [
+                (ask["coin"], ask["startTime"] // HOUR_MS + 1 - HOUR, ask["endTime"] // HOUR_MS + 1 - HOUR)
+                for ask in candles
+            ],
+            "funding": [
+                (ask["coin"], ask["startTime"] // HOUR_MS - HOUR, ask["endTime"] // HOUR_MS - HOUR)
+                for ask in server.asked("fundingHistory")
+            ],
+        }
+
+    # Before the listings, after the delisting, in the last two days of the sparse coin: a response cut short, or a
+    # candle that appears late, would look like that.
     before = content(store.path)
-    memory = (store.path / EMPTY).read_bytes()
-    digit = memory.index(b"],") - 1  # of the last hour of a run: another one would hide an hour, or ask for one
-    other = memory[:digit] + bytes([memory[digit] ^ 1]) + memory[digit + 1 :]
-    for damage in (None, b"{", b"[1]", b'{"funding": {"NEW": [["a", 2]]}}', other):
-        (store.path / EMPTY).unlink() if damage is None else (store.path / EMPTY).write_bytes(damage)
-        report = sync(store, server)
-        assert report.merge.added == 0 and report.requests > 3 and content(store.path) == before
-    (store.path / EMPTY).unlink()
-    (store.path / EMPTY).mkdir()  # it cannot be kept either
-    assert sync(store, server).requests > 3 and (store.path / EMPTY).is_dir()
+    again = asked_at(NOW)
+    assert dict.fromkeys(coin for coin, _, _ in again["candles"]) == dict.fromkeys(["BTC", "kPEPE", "NEW", "OLD"])
+    assert ("NEW", -1440, -720) in again["candles"] and again["candles"][-1][2] == 0
+    assert {coin for coin, _, _ in again["funding"]} == {"NEW", "OLD"}
+    assert content(store.path) == before
+    # Two days later the response is the same, and final; only new hours are requested after that.
+    asked_at(NOW + pd.Timedelta(days=2))
+    asked_at(NOW + pd.Timedelta(days=4))
+    settled = asked_at(NOW + pd.Timedelta(days=5))
+    assert [coin for coin, _, _ in settled["funding"]] == ["BTC", "kPEPE", "NEW"]
+    assert all(first == 97 for _, first, _ in settled["funding"])
+    assert [coin for coin, _, _ in settled["candles"]] == ["BTC", "kPEPE", "NEW"]
+    asked = store.require().asked
+    assert asked["funding"]["NEW"][0][:1] + asked["funding"]["NEW"][0][2:] == (HOUR - 1440, 0)
+    # Unless the user wants it.
+    again = asked_at(NOW + pd.Timedelta(days=5), ask_again=True)
+    assert ("NEW", -1440, -720) in again["candles"] and "OLD" in {coin for coin, _, _ in again["funding"]}
+
+
+@pytest.mark.parametrize("lost", ["all", "the first half", "the last rows", "one"])
+@pytest.mark.parametrize("kind", ["candleSnapshot", "fundingHistory"])
+def test_what_an_outage_or_a_short_response_left_out_comes_with_the_next_sync(
+    kind: str, lost: str, server: LoopbackServer, venue: Venue, tmp_path: Path
+) -> None:
+    def cut(payload: dict[str, Any]) -> Any:
+        rows = venue(payload)
+        if payload["type"] != kind:
+            return rows
+        if lost == "one":  # a candle published late
+            return [row for row in rows if row.get("t", row.get("time")) // HOUR_MS != HOUR - 30]
+        return {"all": [], "the first half": rows[len(rows) // 2 :], "the last rows": rows[:20]}[lost]
+
+    server.handlers["/info"] = cut
+    store = Store(tmp_path / "cache")
+    assert not sync(store, server).problems
+    server.handlers["/info"] = venue
+    later = NOW + pd.Timedelta(hours=30)
+    venue.move(int(later.timestamp() * 1000))
+    assert not sync(store, server, now=later).problems
+    assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR + 30), rel=1e-12)
 
 
 def test_holes_and_a_tail_of_another_source_are_no_resume_point(
@@ -201,7 +234,7 @@ def test_holes_and_a_tail_of_another_source_are_no_resume_point(
     ranges = [
         (payload["startTime"] // HOUR_MS, payload["endTime"] // HOUR_MS) for payload in server.asked("fundingHistory")
     ]
-    assert ranges == [(HOUR - 1440, HOUR - 1001), (HOUR - 590, HOUR - 301)]
+    assert ranges == [(HOUR - 1440, HOUR - 1001), (HOUR - 590, HOUR - 441), (HOUR - 440, HOUR - 301)]
     # A second candle request would cost more than the 410 candles that the cache has already.
     [candles] = server.asked("candleSnapshot")
     assert (candles["req"]["startTime"], candles["req"]["endTime"]) == ((HOUR - 1441) * HOUR_MS, (HOUR - 302) * HOUR_MS)
@@ -217,7 +250,7 @@ def test_a_price_without_a_volume_is_no_candle(server: LoopbackServer, venue: Ve
 
 def test_silence_of_a_living_coin_is_not_remembered(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
-    server.fail(Reply("[]"), times=1, type="fundingHistory", coin="BTC")
+    server.fail(Reply("[]"), times=3, type="fundingHistory", coin="BTC")
     first = sync(store, server)
     assert not first.problems and not any(key[:2] == ("BTC", "funding") for key in cells(store))
     sync(store, server)
@@ -234,9 +267,11 @@ def test_a_coin_that_is_gone_today_has_its_whole_life_in_a_range_asked_for_bit_b
         sync(store, server)
         assert cells(store) == pytest.approx(expected(venue, HOUR - 60 * 24, HOUR), rel=1e-12)
         server.requests.clear()
-        later = NOW + pd.Timedelta(days=1)
-        venue.move(int(later.timestamp() * 1000))
-        sync(store, server, now=later)
+        for days in (2, 4, 5):
+            server.requests.clear()
+            later = NOW + pd.Timedelta(days=days)
+            venue.move(int(later.timestamp() * 1000))
+            sync(store, server, now=later)
         assert not any(payload.get("coin") == "OLD" for payload in server.asked("fundingHistory"))
 
 
@@ -282,8 +317,8 @@ def test_no_minute_of_a_sync_weighs_more_than_the_limit(tmp_path: Path) -> None:
         report = sync(Store(tmp_path / "cache"), server, clock, start=instant_of(HOUR - 1300))
     assert not report.problems
     assert most_in_a_minute(times, weights) <= 1200
-    assert sum(weights) <= report.weight <= sum(weights) * 1.05 + 3 * 45  # and not much is left unused
-    assert clock.seconds <= report.weight / 1200 * 60 + 80
+    assert sum(weights) <= report.counts["weight"] <= sum(weights) * 1.05 + 3 * 45  # and not much is left unused
+    assert clock.seconds <= report.counts["weight"] / 1200 * 60 + 80
 
 
 def test_pacer_counts_a_request_from_its_reservation_to_a_minute_after_its_answer() -> None:
@@ -307,7 +342,7 @@ def test_progress_is_in_weight_names_the_coin_and_ends_full(server: LoopbackServ
     calls: list[tuple[int, int, str]] = []
     report = sync(Store(tmp_path / "cache"), server, progress=lambda *call: calls.append(call))
     done = [call[0] for call in calls]
-    assert done == sorted(done) and done[0] == 0 and calls[-1][0] == calls[-1][1] >= report.weight - 20
+    assert done == sorted(done) and done[0] == 0 and calls[-1][0] == calls[-1][1] >= report.counts["weight"] - 20
     assert len(calls) > 2 * 8  # a line a page, not only a coin
     assert calls[0][2].startswith("BTC candles (about ") and any(call[2].startswith("OLD funding") for call in calls)
 
@@ -321,7 +356,7 @@ def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
     with LoopbackServer({"/info": venue}) as server:
         words = ("data", "sync", "--source", "api", "--base-url", server.url, "--set", f"data.cache={store.path}")
         done = hlbt(*words)
-        assert done.code == 1 and "1 coins (0 delisted)" in done.out
+        assert done.code == 1 and "1 coins, 0 delisted" in done.out
         assert "1 problems: BTC funding: 1 cells differ" in done.err and "--replace takes the new ones" in done.err
         done = hlbt(*words, "--replace", "--json")
         assert (done.code, done.json["changed"], done.json["problems"]) == (0, 1, [])
@@ -338,7 +373,7 @@ def test_the_report_is_json_with_its_problems(server: LoopbackServer, tmp_path: 
     state = json.loads(to_json(report.to_dict()))
     assert state["problems"] == report.problems and state["coins"] == 4 and state["delisted"] == 1
     assert state["last"] == "2025-06-15T10:00:00+00:00"
-    assert state["funding"] == report.funding > 0 and state["months"] == ["2025-04", "2025-05", "2025-06"]
+    assert state["funding"] == report.counts["funding"] > 0 and state["months"] == ["2025-04", "2025-05", "2025-06"]
 
 
 # --- recorded answers -----------------------------------------------------------------------------------------------
@@ -350,7 +385,7 @@ def test_recorded_candles(tmp_path: Path) -> None:
     with LoopbackServer({"/info": Recorded(meta, candles=candles)}) as server:
         now = pd.Timestamp(candles[-1]["T"], unit="ms", tz="UTC")  # one millisecond before the last one closes
         report = sync(store, server, coins=["kPEPE"], start=pd.Timestamp("2023-05-21T21:00Z"), now=now)
-    assert not report.problems and report.candles == len(candles) - 1 == 23
+    assert not report.problems and report.counts["candles"] == len(candles) - 1 == 23
     held = cells(store)
     assert held["kPEPE", "mid", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == 0.001604
     assert held["kPEPE", "volume_usd", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == 520665683.0 * 0.001604
@@ -364,9 +399,12 @@ def test_recorded_funding(tmp_path: Path) -> None:
     with LoopbackServer({"/info": Recorded(meta, funding=rates)}) as server:
         now = pd.Timestamp(rates[-1]["time"], unit="ms", tz="UTC") + pd.Timedelta(minutes=1)
         report = sync(store, server, coins=["BTC"], start=pd.Timestamp("2023-05-01T00:00Z"), now=now)
-        assert not report.problems and len(server.asked("fundingHistory")) == 1
-        server.requests.clear()
-        sync(store, server, coins=["BTC"], start=pd.Timestamp("2023-05-01T00:00Z"), now=now)
+        assert not report.problems and len(server.asked("fundingHistory")) == 4
+        for days in (2, 3):
+            server.requests.clear()
+            later = now + pd.Timedelta(days=days)
+            end = pd.Timestamp("2023-07-01T00:00Z")
+            sync(store, server, coins=["BTC"], start=pd.Timestamp("2023-05-01T00:00Z"), end=end, now=later)
         assert not server.asked("fundingHistory")  # the hours in between are known to be empty
     wanted = {("BTC", "funding", row["time"] // HOUR_MS): float(row["fundingRate"]) for row in rates}
     assert cells(store) == wanted and len(wanted) == 1038
@@ -388,7 +426,7 @@ def test_recorded_universe(file: str, wanted: dict[str, str], coins: int, delist
     store = Store(tmp_path / "cache")
     with LoopbackServer({"/info": Recorded(meta)}) as server:
         report = sync(store, server)
-    assert (report.coins, report.delisted) == (coins, delisted) and not report.problems
+    assert (report.counts["coins"], report.counts["delisted"]) == (coins, delisted) and not report.problems
     manifest = store.manifest()
     assert manifest is not None and len(manifest.coins) == coins
     assert manifest.coins["MATIC"].is_delisted and manifest.coins["BTC"].max_leverage == 40

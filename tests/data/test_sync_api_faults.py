@@ -13,6 +13,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def test_a_lasting_fault_is_named_the_rest_goes_on_and_the_next_sync_repairs(
     server.fail(reply, 99, type="candleSnapshot", coin="kPEPE")
     report = sync(store, server, timeout_seconds=0.1 if reply is HANG else 10.0)
     [problem] = report.problems
-    assert problem.startswith("kPEPE candles: ") and reason in problem
+    assert problem.startswith("kPEPE candles cannot be had: ") and reason in problem
     assert sum(payload["req"]["coin"] == "kPEPE" for payload in server.asked("candleSnapshot")) == attempts
     there = {key: value for key, value in cells(store).items()}
     missing = set(expected(venue, HOUR - 60 * 24, HOUR)) - set(there)
@@ -120,7 +121,8 @@ def test_an_exchange_out_of_reach_is_not_asked_for_every_coin(
     server.fail(REFUSED, 99, type="candleSnapshot")
     report = sync(Store(tmp_path / "cache"), server)
     assert len(report.problems) == 4 and len(server.requests) == 4
-    assert report.problems[3].startswith("not requested, since 3 coins in a row failed: OLD candles, BTC funding, ")
+    assert report.problems[3].startswith("OLD candles, BTC funding, ")
+    assert report.problems[3].endswith("not requested, since 3 coins in a row failed")
     server.faults.clear()
     assert not sync(Store(tmp_path / "cache"), server).problems
     assert content(tmp_path / "cache") == undisturbed
@@ -192,20 +194,23 @@ def test_a_candle_is_finished_only_some_seconds_after_its_close(tmp_path: Path) 
     assert cells(store)["BTC", "mid", HOUR + 1] == 104.0
 
 
-def test_values_that_contradict_the_cache_are_reported_at_every_sync(
+def test_values_that_contradict_the_cache_are_reported_and_the_others_taken(
     server: LoopbackServer, venue: Venue, tmp_path: Path
 ) -> None:
     store = Store(tmp_path / "cache")
     truth = expected(venue, HOUR - 60 * 24, HOUR)
     wrong = {hour: 2 * truth["BTC", "funding", hour] for hour in range(HOUR - 99, HOUR - 49)}
     store.merge([rows_table({"funding": wrong})], "api")  # the same source: no precedence decides
-    for _ in range(2):
-        report = sync(store, server, coins=["BTC"])
-        assert [(conflict.coin, conflict.field, conflict.cells) for conflict in report.conflicts] == [
-            ("BTC", "funding", 50)
-        ]
-        assert "BTC funding: 50 cells differ" in report.problems[0]
-        assert report.to_dict()["conflicts"][0]["first"] == instant_of(HOUR - 99).isoformat()
+    report = sync(store, server, coins=["BTC"])
+    assert [(conflict.coin, conflict.field, conflict.cells) for conflict in report.conflicts] == [
+        ("BTC", "funding", 50)
+    ]
+    assert "BTC funding: 50 cells differ" in report.problems[0]
+    assert report.to_dict()["conflicts"][0]["first"] == instant_of(HOUR - 99)
+    held = cells(store)
+    other = {key for key, value in truth.items() if key[0] == "BTC" and held.get(key) != pytest.approx(value)}
+    assert other == {("BTC", "funding", hour) for hour in wrong}
+    assert not sync(store, server, coins=["BTC"]).problems  # not requested again for ever
     report = sync(store, server, coins=["BTC"], replace=True)
     assert (report.merge.changed, report.problems) == (50, [])
     assert cells(store) == pytest.approx({key: value for key, value in truth.items() if key[0] == "BTC"}, rel=1e-12)
@@ -242,6 +247,47 @@ def test_an_address_where_nothing_listens_is_an_error_with_a_cure(tmp_path: Path
             Store(tmp_path), start=None, end=None, coins=None, now=NOW, base_url=url, clock=clock, sleep=clock.sleep
         )
     assert clock.slept == [1.0, 2.0, 4.0, 8.0]
+
+
+@pytest.fixture
+def trickle() -> Iterator[str]:
+    """An address that answers every request with a byte each 50 ms, for ever."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended = threading.Event()
+
+    def drip(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.recv(65536)
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100000\r\n\r\n")
+            while not ended.wait(0.05):
+                connection.sendall(b" ")
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=drip, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+    ended.set()
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+def test_a_server_that_sends_a_byte_now_and_then_does_not_hang_a_sync_or_an_account(
+    trickle: str, tmp_path: Path
+) -> None:
+    from engine.errors import LiveError
+    from engine.live.hyperliquid import HyperLiquidDEX
+
+    begin, clock = time.monotonic(), Clock()
+    options = {"base_url": trickle, "timeout_seconds": 0.1, "clock": clock, "sleep": clock.sleep}
+    with pytest.raises(DataError, match=r"no whole answer within 0.3 s \(5 attempts\)"):
+        sync_api(Store(tmp_path), start=None, end=None, coins=None, now=NOW, **options)  # type: ignore[arg-type]
+    account = HyperLiquidDEX("mainnet", base_url=trickle, timeout_seconds=0.1, sleep=clock.sleep)
+    with pytest.raises(LiveError, match=r"no whole answer within 0.3 s"):
+        account.markets()
+    assert time.monotonic() - begin < 10
 
 
 def test_an_unknown_coin_and_an_empty_range_are_refused_before_anything_is_written(
@@ -309,12 +355,11 @@ def test_a_crash_loses_no_more_than_a_batch(
     with pytest.raises(MemoryError):
         sync(store, server, progress=crash, batch_requests=11)
     rates = [hour for coin, name, hour in cells(store) if (coin, name) == ("kPEPE", "funding")]
-    assert len(rates) == 1000  # the eleventh request brought the second page; the twelfth is lost
+    assert len(rates) == 500  # the twelfth request, for its second window, is lost
     server.requests.clear()
     sync(store, server)
     starts = [payload["startTime"] for payload in server.asked("fundingHistory") if payload["coin"] == "kPEPE"]
-    assert starts == [(HOUR - 440) * HOUR_MS]
-    assert len(server.requests) == 8  # meta, the sparse tail, one page of kPEPE, two of NEW, three of OLD
+    assert starts == [(HOUR - 940) * HOUR_MS, (HOUR - 440) * HOUR_MS]
     assert content(store.path) == undisturbed
 
 

@@ -88,8 +88,8 @@ def main() -> None:
     given = parser.parse_args()
     if len(given.reason.split()) < LEAST_WORDS:
         parser.error(f"--reason has {len(given.reason.split())} words: argue, in at least {LEAST_WORDS}.")
+    from engine.commands.sample import write_sample
     from engine.data.cache import Store
-    from engine.data.sample import write_sample
 
     with tempfile.TemporaryDirectory() as folder:
         write_sample(Store(Path(folder)))

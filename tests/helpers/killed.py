@@ -44,7 +44,7 @@ def merge_and_die(folder: str, call: str, count: int) -> None:
     setattr(os, call.split(":")[0], dying)
     time = pd.date_range("2024-01-31T20:00Z", periods=1400, freq="h", unit="ms")
     frame = pd.DataFrame({"time": time, "coin": "ETH", "mid": np.arange(1.0, 1401.0)})
-    Store(folder).merge([pa.Table.from_pandas(frame, preserve_index=False)], "second")
+    Store(folder).merge([pa.Table.from_pandas(frame, preserve_index=False)], "first")
 
 
 def run_and_die_at(words: list[str], cache: str, account: dict[str, str], step: int, after: float, steps: str) -> None:

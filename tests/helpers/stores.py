@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 
 from engine.data.cache import Store
+from engine.data.merge import rank
+from engine.panel import FIELDS
 
 START = "2024-01-31T20:00Z"
 
@@ -32,12 +34,13 @@ def content(folder: Path) -> dict[str, str]:
 
 
 def cells(store: Store) -> dict[tuple[str, str, int], float]:
-    """Every observed cell of a cache, read file by file: (coin, field, hour number) to value."""
+    """Every observed cell of a cache, read file by file, the most trusted last: (coin, field, hour number) to value."""
     observed = {}
-    for entry in store.require().files.values():
-        rows = store.read(entry)
-        for name, values in rows.fields.items():
-            for code, hour, value in zip(rows.codes, rows.hours, values, strict=True):
+    for name in FIELDS:
+        entries = [entry for entry in store.require().files.values() if name in entry.fields]
+        for entry in sorted(entries, key=lambda entry: rank(name, entry.source)):
+            rows = store.read(entry, [name])
+            for code, hour, value in zip(rows.codes, rows.hours, rows.fields[name], strict=True):
                 if value == value:
                     observed[rows.coins[code], name, int(hour)] = float(value)
     return observed

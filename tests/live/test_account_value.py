@@ -9,6 +9,7 @@ import pytest
 
 from engine import HyperLiquidDEX
 from engine.errors import LiveError, UnreachableError
+from engine.retries import RetryPolicy
 from helpers.hyperliquid_faults import weight_of
 from helpers.hyperliquid_info import rounds
 from helpers.hyperliquid_records import Coin
@@ -272,7 +273,7 @@ def test_a_coin_of_the_book_without_an_oracle_price(world: World, run: Run, name
     assert run(world.rebalance({"ETH": 0.2})).code == 0
     world.server.answers.changes["ETH"] = UNREADABLE[name]
     done = run(world.rebalance({"BTC": 0.4, "ETH": 0.4}))
-    assert done.code == 3 and "price_deviation_frac: ETH" in done.err, done.err
+    assert done.code == 3 and "price_deviation_frac: ETH" in done.err and "is not known" in done.err, done.err
     assert run(world.words("flatten", "book", "--execute")).code == 0 and world.positions == {}
 
 
@@ -300,3 +301,22 @@ def test_a_position_without_readable_figures_can_be_closed(world: World, run: Ru
 
     world.server.answers.state = spoiled  # type: ignore[method-assign, assignment]
     assert run(world.words("flatten", "book", "--execute")).code == 0 and world.positions == {}
+
+
+@pytest.mark.parametrize("kind", ["clearinghouseState", "spotClearinghouseState"])
+def test_a_read_that_fails_after_the_orders_hides_nothing(
+    world: World, run: Run, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another dex stops answering once orders are sent: results add up, the run says so, a rerun sends nothing."""
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.01,), (0.01,), 1.0))
+    world.server.add_dex("xyz")
+    world.server.fund(MASTER.address, 0, "unifiedAccount")
+    fault = world.server.inject("bad_gateway", on=kind, times=0, match=lambda query: "dex" in query or "spot" in kind)
+    world.server.when("order", lambda: setattr(fault, "times", 99))
+    done = run(world.rebalance({"BTC": 0.4, "ETH": -0.2}))
+    assert done.code == 0 and f"does not answer {kind}" in done.out, done.err
+    sent, fault.times = len(world.server.asked("order")), 0
+    done = run(world.rebalance({"BTC": 0.4, "ETH": -0.2}))
+    assert done.code == 0 and len(world.server.asked("order")) == sent, done.err
+    near(world, {"BTC": 0.4, "ETH": -0.2})
+    world.check()

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from engine import Oracle, PaperDEX, PortfolioManager
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
-from helpers.live_world import Run, World, near
+from engine.live.risk_limits import Limits
+from engine.live.spec import canonical, read_spec, spec_limits
+from helpers.live_world import Run, World, daily, momentum_spec, near
+from helpers.panels import random_panel
 
 pytestmark = pytest.mark.slow
 
@@ -98,6 +107,18 @@ def test_a_quote_that_vanishes_after_the_plan_holds_the_openings_back(world: Wor
         done = run(world.rebalance(PAIR))
     assert done.code == 4 and world.positions == {}, done.err
     assert missing(world).keys() == {"BTC", "ETH"} and "net_frac" in missing(world)["BTC"]
+
+
+def test_a_killed_plan_is_made_anew_once_the_quote_is_back(world: World, run: Run) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    take_quote(world, "ETH")
+    with after_entry("plan", die):
+        assert run(world.rebalance(PAIR)).code == 130
+    give_quote(world, "ETH")
+    assert run(world.rebalance(PAIR)).code == 0
+    near(world, PAIR)
 
 
 def test_a_leg_that_is_refused_leaves_a_net_exposure_that_is_said(world: World, run: Run) -> None:
@@ -218,3 +239,101 @@ def test_the_leverage_of_many_coins_is_set_side_by_side(world: World) -> None:
     world.server.inject("reset", after=True, on="updateLeverage")
     assert dex.set_leverages([(markets["BTC"], 3), (markets["RLB"], 99)]) == ["", "Invalid leverage value"]
     assert 0.0 < dex.leverage_seconds(40) <= 5 * 0.2
+
+
+def test_the_first_order_of_many_coins_leaves_in_seconds(tmp_path: Path, run: Run) -> None:
+    """120 coins at 0.2 s a round trip, their leverage set by an earlier run."""
+    from helpers.hyperliquid_exchange import HyperLiquidExchange
+    from helpers.live_world import World
+
+    coins = [f"C{number:03d}" for number in range(120)]
+    with HyperLiquidExchange(coins) as server:
+        server.fund(world_address(), 100_000)
+        world = World(server, tmp_path)
+        book = {coin: (1 if number % 2 else -1) / 130 for number, coin in enumerate(coins)}
+        done = run(world.rebalance({coin: 0.0 if number > 1 else book[coin] for number, coin in enumerate(coins)}))
+        assert done.code == 0, done.err
+        done = run(world.rebalance(book))
+        assert done.code == 0 and "the leverage of 118 coins is set first" in done.err, done.err
+        assert run(world.words("flatten", "book", "--execute")).code == 0
+        server.requests.clear()
+        server.round_trip_seconds = 0.2
+        done = run([*world.rebalance(book), "--timeout-seconds", "10"])
+        server.round_trip_seconds = 0.0
+        assert done.code == 0, done.err
+        kinds = before_the_first_order(world)
+        assert len(kinds) <= 12 and not {"l2Book", "updateLeverage", "activeAssetData"} & set(kinds), kinds
+        # 12 requests in sequence were 2.4 s of the 5 allowed; some go side by side.
+
+
+def test_leverage_is_set_before_the_hour(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = momentum_spec(world.folder, world.folder / "cache")
+    seen: list[int] = []
+    daily(world, monkeypatch, 3, change=lambda _: seen.append(len(world.server.asked("updateLeverage"))))
+    done = run(world.words("run", spec, "--execute", "--daily"))
+    assert done.code == 130 and seen == [0, 2] and len(world.server.asked("updateLeverage")) == 2
+    assert "leverage of 2 coins is set first" in done.err and len(world.positions) == 2
+
+
+# Limits ---------------------------------------------------------------------------------------------------------------
+
+
+def test_an_account_beyond_what_the_gates_have_seen(world: World, run: Run) -> None:
+    spec = momentum_spec(world.folder, world.folder / "cache")  # says no size: that of its run, 10,000 USD
+    world.server.fund(world_address(), 19_000)
+    done = run(world.words("run", spec, "--execute"))
+    assert done.code == 0 and "10,000 USD, its run's, is used" in done.out, done.err
+    assert run(world.words("flatten", "momentum", "--execute")).code == 0
+    world.server.fund(world_address(), 10_000)
+    done = run(world.words("run", spec, "--execute", "--accept-equity"))
+    assert done.code == 3 and "equity_multiple" in done.err and world.positions == {}
+    off = momentum_spec(world.folder, world.folder / "cache", "off", Limits(equity_multiple=None))
+    done = run(world.words("run", off, "--execute", "--accept-positions"))
+    assert done.code == 0, done.err
+
+
+def test_a_spec_of_before_says_which_limits_are_used(tmp_path: Path) -> None:
+    path = momentum_spec(tmp_path, tmp_path / "cache")
+    content = json.loads(path.read_text())
+    for name in ("equity_multiple", "net_frac"):
+        del content["limits"][name]
+    del content["digest"]
+    content["account"] = {"equity_usd": 50_000.0}
+    content["digest"] = hashlib.sha256(canonical(content).encode()).hexdigest()
+    path.write_text(json.dumps(content))
+    size, limits, notes = spec_limits(path, read_spec(path))
+    assert size == 50_000.0 and limits.order_notional_usd == pytest.approx(3 * 1.1 * 50_000)
+    assert "equity_multiple 3" in " ".join(notes) and "net_frac 0.2" in " ".join(notes)
+    assert "order_notional_usd: 165,000 USD" in " ".join(notes)
+
+
+class Reads(Oracle):
+    """Reads one field, by one of the ways in which that can be done."""
+
+    def __init__(self, field: str, how: str) -> None:
+        self.field, self.how = field, how
+
+    def fetch_portfolio_weights(self, timestamp: Any, tradable_universe: Any, panel: Any = None) -> dict[str, float]:
+        known = replace(panel, tradable=panel.tradable).until(timestamp)
+        {
+            "frame": lambda: known.frame(self.field),
+            "values": lambda: known.values(self.field),
+            "fields": lambda: known.fields[self.field],
+            "get": lambda: known.fields.get(self.field),
+        }[self.how]()
+        return {"C00": 0.5}
+
+
+@pytest.mark.parametrize("how", ["frame", "values", "fields", "get"])
+def test_a_dead_feed_stops_an_oracle_that_reads_it(how: str) -> None:
+    panel = random_panel(1, 200, 3)
+    funding = panel.values("funding").copy()
+    funding[-72:, :-1] = np.nan  # one coin goes on
+    panel = replace(panel, fields={**panel.fields, "funding": funding})
+    dex = PaperDEX(panel, start=panel.index[-1])
+    limits = Limits(price_deviation_frac=None, equity_multiple=None)
+    for field, stops in (("mid", False), ("funding", True)):
+        manager = PortfolioManager(Reads(field, how), dex, panel=panel, limits=limits)
+        broken = [text for text in manager.preview()[1] if text.startswith("data_age_hours")]
+        assert bool(broken) == stops
+        assert not stops or ("row of funding" in broken[0] and "72.0 hours old" in broken[0])

@@ -40,7 +40,7 @@ from research.oracles.numerai import NumeraiTBNOracle
 MODULES = (
     "errors clock config panel weights runs cli simulation.kernel simulation.sizing simulation.backtest "
     "simulation.result simulation.metrics oracles.base lookahead.audit sweeps.sweep validation.validate "
-    "reporting.tearsheet promotion.promote data.schema data.s3_bucket data.sync_api data.freqtrade data.sample "
+    "reporting.tearsheet promotion.promote data.schema data.s3_bucket data.sync_api data.freqtrade commands.sample "
     "data.cache live.orders live.dex live.hyperliquid live.paper live.planner live.portfolio_manager live.journal"
 ).split()
 DEFAULTS = {

@@ -100,6 +100,7 @@ ELSEWHERE = {
     ("backtest", "--oracle", "research.oracles.crowdcent:CrowdCentOracle"): "test_published_scores_runs.py",
     ("backtest", "--oracle", "research.oracles.file:FileOracle"): "test_published_scores_runs.py",
     ("promote",): "test_promote.py",
+    ("study",): "test_study_command.py",
     ("live",): "test_live.py",
 }
 #: Less of the same, so that the tests stay quick.

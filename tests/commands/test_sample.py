@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from engine.commands.sample import COINS, END, START, sample_fields, write_sample
 from engine.data.cache import Store
 from engine.data.cache_status import status
 from engine.data.panel_loader import load_panel
-from engine.data.sample import COINS, END, START, sample_fields, write_sample
 from engine.panel import FIELDS, Panel
 
 pytestmark = pytest.mark.slow

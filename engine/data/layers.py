@@ -1,0 +1,131 @@
+"""The sources of a cache put over each other: of a cell that several have, the value of the most trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from itertools import groupby
+
+import numpy as np
+
+from engine.data.cache import Store
+from engine.data.hourly_file import HourlyFile
+from engine.data.manifest import Manifest
+from engine.data.merge import rank
+from engine.data.schema import Flags, Floats, hour_number
+from engine.panel import FIELDS, QUOTES, two_sided
+
+#: Fields that show whether a coin could be traded.
+EVIDENCE = ("volume_usd", *(name for pair in QUOTES for name in pair))
+
+
+def read_fields(
+    store: Store,
+    manifest: Manifest,
+    first: int,
+    length: int,
+    coins: Sequence[str],
+    *,
+    names: Collection[str] = tuple(FIELDS),
+    without: Collection[tuple[str, str]] = (),
+) -> tuple[dict[str, Floats], Flags]:
+    """Read fields of some coins, by the precedence of sources.
+
+    Parameters
+    ----------
+    store : Store
+        The cache.
+    manifest : Manifest
+        Its state.
+    first, length : int
+        The range: its first hour number, and T, its hours.
+    coins : sequence of str, length N
+        Columns, in this order.
+    names : collection of str
+        Fields to read; one that no file of the range has is left out.
+    without : collection of (str, str)
+        (field, source) not to read.
+
+    Returns
+    -------
+    fields : dict of str to ndarray, each (T, N)
+        NaN where no source has a value.
+    observed : ndarray, shape (T,), bool
+        Rows in which any coin has volume or quotes, where that cannot be seen from `fields`: it must not depend on
+        the coins that are read.
+
+    Raises
+    ------
+    CacheFileError
+        When a file is missing or changed.
+    """
+    entries = [
+        entry
+        for entry in manifest.files.values()
+        if hour_number(entry.first) < first + length and hour_number(entry.last) >= first
+    ]
+    present = {name for entry in entries for name in entry.fields if (name, entry.source) not in without}
+    fields = {name: np.full((length, len(coins)), np.nan) for name in FIELDS if name in present and name in names}
+    observed = np.zeros(length, dtype=np.bool_)
+    column_of = {name: column for column, name in enumerate(coins)}
+    for _, month in groupby(entries, key=lambda entry: entry.month):
+        layers = [_Layer(store.open(entry), first, length, column_of) for entry in month]
+        by_rank = {
+            name: sorted(
+                (layer for layer in layers if name in layer.fields and (name, layer.source) not in without),
+                key=lambda layer: rank(name, layer.source),
+                reverse=True,
+            )
+            for name in fields
+        }
+        for layer in layers:
+            # Together, what is surely needed: that of which the layer has the most trusted values.
+            layer.read([name for name, own in by_rank.items() if own[:1] == [layer]])
+            layer.note_observed(observed)
+        for name, field in fields.items():
+            for number, layer in enumerate(by_rank[name]):
+                layer.fill(name, field.reshape(-1), below=number > 0)
+    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed
+
+
+class _Layer:
+    """A file of the cache and the cells of the (T, N) arrays that its rows are."""
+
+    def __init__(self, file: HourlyFile, first: int, length: int, column_of: Mapping[str, int]) -> None:
+        self.file, self.source, self.fields = file, file.entry.source, file.entry.fields
+        self.values: dict[str, Floats] = {}
+        columns = np.array([column_of.get(name, -1) for name in file.coins], dtype=np.int64)[file.codes]
+        self.lines = file.hours - first
+        self.inside = (self.lines >= 0) & (self.lines < length)
+        kept = self.inside & (columns >= 0)
+        self.cells = self.lines * len(column_of) + columns
+        self.kept = None if kept.all() else kept
+        if self.kept is not None:
+            self.cells = self.cells[kept]
+
+    def read(self, names: Sequence[str]) -> None:
+        """Read those of the fields that were not read yet."""
+        new = [name for name in names if name not in self.values]
+        if new:
+            self.values.update(self.file.read(new))
+
+    def note_observed(self, observed: Flags) -> None:
+        """Mark rows in which coins that are not read have volume or quotes."""
+        if self.kept is not None:
+            self.read([name for name in EVIDENCE if name in self.fields])
+            seen = two_sided(self.values, self.lines.shape)
+            if "volume_usd" in self.values:
+                seen |= ~np.isnan(self.values["volume_usd"])
+            observed[self.lines[self.inside & seen]] = True
+
+    def fill(self, name: str, field: Floats, below: bool) -> None:
+        """Put the values of a field into the flat array; `below` only where it has none yet."""
+        cells, wanted = self.cells, None
+        if below:
+            wanted = np.isnan(field[cells])
+            if not wanted.any():
+                return
+            cells = cells[wanted]
+        self.read([name])
+        values = self.values[name]
+        values = values if self.kept is None else values[self.kept]
+        field[cells] = values if wanted is None else values[wanted]
