@@ -295,7 +295,9 @@ def renamed(
 def _led(books: SparseWeights, decisions: int, before: int) -> SparseWeights:
     """The books with so many empty decisions before their own."""
     count = (len(books.indptr) - 1) // decisions
-    ends = np.concatenate([np.zeros((count, before), dtype=np.int64), books.indptr[1:].reshape(count, decisions)], axis=1)
+    ends = np.concatenate(
+        [np.zeros((count, before), dtype=np.int64), books.indptr[1:].reshape(count, decisions)], axis=1
+    )
     ends[:, :before] = books.indptr[:-1:decisions, None]
     return SparseWeights(np.append(0, ends.ravel()), books.coins, books.weights)
 
