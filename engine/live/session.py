@@ -77,14 +77,14 @@ class Session:
         The time. Default: the exchange's own.
     sleep, clock : callable
         Waiting, and seconds of a monotonic clock.
-    announce : callable
-        Called with a text before what takes long.
     accept_positions : bool
         Take positions that differ from the journal's for those of the account, after its owner traded; noted there.
     accepts_equity : bool
         Take the account's equity for intended, after a deposit or a withdrawal; noted there.
     ignore_kill : bool
         Go on while a kill switch is set: to close positions.
+    announce : callable
+        Called with a text before what takes long.
 
     Attributes
     ----------

@@ -109,6 +109,18 @@ def test_a_quote_that_vanishes_after_the_plan_holds_the_openings_back(world: Wor
     assert missing(world).keys() == {"BTC", "ETH"} and "net_frac" in missing(world)["BTC"]
 
 
+def test_a_killed_plan_is_made_anew_once_the_quote_is_back(world: World, run: Run) -> None:
+    def die() -> None:
+        raise KeyboardInterrupt
+
+    take_quote(world, "ETH")
+    with after_entry("plan", die):
+        assert run(world.rebalance(PAIR)).code == 130
+    give_quote(world, "ETH")
+    assert run(world.rebalance(PAIR)).code == 0
+    near(world, PAIR)
+
+
 def test_a_leg_that_is_refused_leaves_a_net_exposure_that_is_said(world: World, run: Run) -> None:
     world.server.reject("OpenInterestIncrease", coin="ETH", times=9)
     done = run(world.rebalance(PAIR, "--json"))
