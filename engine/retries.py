@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from typing import Final, TypeVar, cast
 
 Result = TypeVar("Result")
+#: The whole of a request, or of a part of a download, may take so many times the longest silence of the server.
+DEADLINE: Final = 3.0
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,10 @@ from engine.data.meta import parse_meta
 from engine.data.rate_limit import RateLimiter
 from engine.data.schema import HOUR_MS
 from engine.errors import DataError, truncate
-from engine.retries import RequestFailed, RetryPolicy, retry, within
+from engine.retries import DEADLINE, RequestFailed, RetryPolicy, retry, within
 from engine.urls import base_address, without_path
 
 RETRY_POLICY: Final = RetryPolicy((1.0, 2.0, 4.0, 8.0), (10.0, 20.0, 40.0, 60.0), 300.0)
-#: The whole of a request may take so many times the longest silence of the server.
-DEADLINE: Final = 3.0
 
 
 class _RateLimited(Exception):
@@ -52,8 +50,8 @@ def sdk_request(call: Callable[[], Any], response_type: type | tuple[type, ...],
     response_type : type or tuple of type
         Of the parsed response.
     api : hyperliquid.api.API
-        One on which :func:`install_429_hook` was called. Its time limit is for each read, and :data:`DEADLINE` times
-        that for the whole request.
+        One on which :func:`install_429_hook` was called. Its time limit is for each read; the whole request may take
+        :data:`engine.retries.DEADLINE` times that.
     policy : RetryPolicy
         How long to wait before the request may be sent again.
 

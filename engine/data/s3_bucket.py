@@ -15,7 +15,7 @@ from typing import Any
 from engine.atomic_io import replacing
 from engine.data.s3_archive import MD5, ArchiveObject, FetchError, ListedObject
 from engine.errors import DataError
-from engine.retries import RequestFailed, retry
+from engine.retries import DEADLINE, RequestFailed, retry, within
 from engine.urls import base_address, without_path
 
 _CHUNK = 1 << 18
@@ -108,7 +108,7 @@ class Bucket:
                 Bucket=self.name, Key=item.key, IfMatch=f'"{item.etag}"', RequestPayer="requester"
             )["Body"]
             with temporary.open("wb") as file:
-                while chunk := body.read(_CHUNK):
+                while chunk := within(DEADLINE * self._timeout, lambda: body.read(_CHUNK)):
                     file.write(chunk)
                     sha256.update(chunk)
                     md5.update(chunk)
@@ -117,7 +117,7 @@ class Bucket:
         except ClientError as error:
             self._raise_if_fatal(error)
             raise FetchError(self._reason(error)) from error
-        except (BotoCoreError, HTTPError, ConnectionError) as error:
+        except (BotoCoreError, HTTPError, ConnectionError, TimeoutError) as error:
             self._raise_if_fatal(error)
             problem = f"broke off after {received:,} of {item.size:,} bytes ({type(error).__name__})"
         else:

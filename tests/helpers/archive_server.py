@@ -110,7 +110,7 @@ class Proxy:
     faults : dict of str to list of str
         Key -> what happens to its next GETs, in order: an S3 error code (``"SlowDown"`` is a 503, others a 403),
         ``"short"`` (the connection breaks half-way), ``"less"`` (a shorter body that claims to be whole), ``"flip"``
-        (a wrong byte). The last one of a list that ends in ``"always"`` goes on for ever.
+        (a wrong byte), ``"slow"`` (byte by byte). The last one of a list that ends in ``"always"`` goes on for ever.
     requests : list of (str, str, str)
         Method, path with query, and who pays.
     """
@@ -169,7 +169,7 @@ class Proxy:
         self.requests.append((request.command, request.path, payer))
         time.sleep(self.latency)
         fault = self._fault(request.path) if request.command == "GET" else ""
-        if fault and fault not in ("short", "less", "flip"):
+        if fault and fault not in ("short", "less", "flip", "slow"):
             status = 503 if fault == "SlowDown" else 403
             body = f"<Error><Code>{fault}</Code><Message>no</Message></Error>".encode()
             self._send(request, status, {"Content-Type": "application/xml"}, body, len(body))
@@ -190,12 +190,18 @@ class Proxy:
             body = body[:-9] + bytes([body[-9] ^ 1]) + body[-8:]
         if fault in ("short", "less"):
             body = body[: len(body) // 2]
-        self._send(request, response.status, kept, body, len(body) if fault == "less" else size)
+        self._send(request, response.status, kept, body, len(body) if fault == "less" else size, fault == "slow")
         if fault == "short":
             request.close_connection = True
 
     def _send(
-        self, request: BaseHTTPRequestHandler, status: int, headers: dict[str, str], body: bytes, size: int
+        self,
+        request: BaseHTTPRequestHandler,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        size: int,
+        slow: bool = False,
     ) -> None:
         try:
             request.send_response(status)
@@ -204,6 +210,9 @@ class Proxy:
             request.send_header("Content-Length", str(size))
             request.end_headers()
             if request.command == "GET":
-                request.wfile.write(body)
+                for place in range(len(body) if slow else 0):
+                    request.wfile.write(body[place : place + 1])
+                    time.sleep(0.02)
+                request.wfile.write(b"" if slow else body)
         except (BrokenPipeError, ConnectionResetError):
             request.close_connection = True  # the client was killed
