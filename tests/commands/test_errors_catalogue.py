@@ -267,7 +267,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     # --- where it goes
     (f"{BACKTEST} --out taken", "taken is a file", "Name a folder with --out"),
     (f"{BACKTEST} --out torn-cache", "torn-cache holds files that are not of a run", "Name another folder"),
-    (f"{BACKTEST} --out taken/run", "taken/", "cannot be written", "Mend the folder or name another"),
+    (f"{BACKTEST} --out taken/run", "taken/", "cannot be written", "Mend the folder", "or name another"),
     # --- weights
     ("backtest --weights nowhere.csv", "nowhere.csv cannot be read", "No such file"),
     ("backtest --weights empty.csv", "empty.csv cannot be read", "No columns"),
