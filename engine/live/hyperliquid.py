@@ -300,14 +300,6 @@ class HyperLiquidDEX(PredecessorDEX):
         sdk = self._exchange()
         self._repeated(sdk, lambda: sdk.cancel_by_cloid(order.coin, Cloid.from_str(order.cloid)), dict, "cancelByCloid")
 
-    def set_leverage(self, market: Market, leverage: int) -> str:
-        """``updateLeverage``; repeating it does no harm."""
-        sdk = self._exchange()
-        response = self._repeated(
-            sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
-        )
-        return refusal_text(response)
-
     def leverages(self, markets: Sequence[Market]) -> Mapping[str, int]:
         """``activeAssetData`` side by side; a coin of the other margin mode is left out, to be set."""
         read = partial(self._read, "activeAssetData", dict, user=self.address)
@@ -315,14 +307,15 @@ class HyperLiquidDEX(PredecessorDEX):
         return {at.coin: value for at, value in zip(markets, values, strict=True) if value}
 
     def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
-        """``updateLeverage`` side by side; what has no response is repeated by itself."""
+        """``updateLeverage`` side by side; what has no response is sent again, by itself, which does no harm."""
         sdk = self._exchange()
         signed = sign_leverages(sdk, wanted)
         responses = self._together(*(partial(send_signed, sdk, action, PATIENCE) for action in signed))
-        return [
-            self.set_leverage(*item) if response is None else refusal_text(response)
-            for item, response in zip(wanted, responses, strict=True)
-        ]
+        for at, (market, leverage) in enumerate(wanted):
+            if responses[at] is None:
+                again = partial(sdk.update_leverage, leverage, market.coin, market.cross)
+                responses[at] = self._repeated(self._exchange(), again, dict, "updateLeverage")
+        return [refusal_text(response) for response in responses]
 
     def leverage_seconds(self, count: int) -> float:
         """By the time that the last response took."""

@@ -39,8 +39,8 @@ class Reconciler:
         Gets every result.
     policy : Policy
         How long to wait.
-    sleep, clock : callable
-        Waiting, and seconds of a monotonic clock.
+    sleep : callable
+        Waits.
     boot_clock : callable
         Seconds of a clock that later processes of this machine share.
 
@@ -62,7 +62,6 @@ class Reconciler:
     journal: Journal
     policy: Policy
     sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
     boot_clock: Callable[[], float] = boot_seconds
 
     state: AccountState = field(init=False)
@@ -114,11 +113,11 @@ class Reconciler:
 
     def set_state(self, state: AccountState) -> None:
         """Note the account and when it was read."""
-        self.state, self._read_at = state, self.clock()
+        self.state, self._read_at = state, self.boot_clock()
 
     def exchange_time(self) -> pd.Timestamp:
-        """The exchange's time now, by this machine's monotonic clock since the account was read."""
-        return self.state.time + pd.Timedelta(seconds=max(0.0, self.clock() - self._read_at))
+        """The exchange's time now, by this machine's own clock since the account was read."""
+        return self.state.time + pd.Timedelta(seconds=max(0.0, self.boot_clock() - self._read_at))
 
     def record(self, kind: str, results: Sequence[tuple[OrderRequest, OrderResult]]) -> list[OrderRequest]:
         """Journal results and add them up; returns the orders whose status is unknown."""

@@ -75,8 +75,8 @@ class Session:
         While this file, or one of :func:`engine.live.state_folder.kill_switches`, exists nothing is ordered.
     now : Timestamp, optional
         The time. Default: the exchange's own.
-    sleep, clock : callable
-        Waiting, and seconds of a monotonic clock.
+    sleep : callable
+        Waits.
     accept_positions : bool
         Take positions that differ from the journal's for those of the account, after its owner traded; noted there.
     accepts_equity : bool
@@ -100,7 +100,6 @@ class Session:
     kill_switch: Path = KILL_SWITCH
     now: pd.Timestamp | None = None
     sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
     accept_positions: bool = False
     accepts_equity: bool = False
     ignore_kill: bool = False
@@ -143,8 +142,7 @@ class Session:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
         self.notes += state.notes
         wanted = self._leverage_to_set(plan, state, markets)
-        if wanted and self.dex.leverage_seconds(len(wanted)) > 0.0:
-            self.notes.append(duration_text(self.dex, len(wanted)))
+        self.notes += filter(None, [duration_text(self.dex, len(wanted))])
         self._add_warnings()
         return plan, broken
 
@@ -367,7 +365,7 @@ class Session:
     # The exchange -----------------------------------------------------------------------------------------------------
 
     def _reconciler(self, journal: Journal) -> Reconciler:
-        return Reconciler(self.dex, journal, self.policy, self.sleep, self.clock)
+        return Reconciler(self.dex, journal, self.policy, self.sleep)
 
     def _append_refusal(
         self, at: pd.Timestamp, instant: pd.Timestamp, equity_usd: float | None, limits: list[str]
