@@ -32,7 +32,7 @@ from engine.live.orders import (
 )
 from engine.live.reconcile import Reconciler
 from engine.live.refusals import Refusal, classify
-from engine.live.risk_limits import Limits, net_bounds
+from engine.live.risk_limits import Limits, net_bounds, price_breach
 from engine.simulation.sizing import round_lot
 
 #: Orders of one request at most.
@@ -160,28 +160,19 @@ class OrderExecutor:
 
     def _stop_moved(self, openings: Sequence[Goal]) -> None:
         """Stop all openings when the price of one that is left has gone beyond the limit that would stop a run."""
-        limit = self.limits.price_deviation_frac
-        if limit is None or not (text := next(filter(None, (self._moved(goal, limit) for goal in openings)), "")):
+        left = [goal.coin for goal in openings if self._left(goal) and goal.coin in self._markets]
+        moved = (price_breach(self.limits, self._markets[coin], self._start_mids.get(coin)) for coin in left)
+        if not (text := next(filter(None, moved), "")):
             return
         for goal in openings:
             progress = self.progress[goal.coin]
             if not progress.reason.final and not progress.reason.at_target:
                 progress.set(Reason.PRICE_MOVED, f"{text}; nothing more is opened")
 
-    def _moved(self, goal: Goal, limit: float) -> str:
-        """How the price of a goal that is left has gone beyond the limit; ``""`` where it has not."""
+    def _left(self, goal: Goal) -> float:
+        """Signed units that a goal lacks; 0 where it was reached, passed, or is not traded any further."""
         left = goal.target_units - self.reconciler.expected.get(goal.coin, 0.0)
-        market, start = self._markets.get(goal.coin), self._start_mids.get(goal.coin)
-        if market is None or left == 0.0 or (left > 0.0) != goal.buy or self.progress[goal.coin].reason.final:
-            return ""
-        for what, price in (("mid at the start of the run", start), ("oracle price", market.oracle)):
-            # Not `>`: NaN must not pass.
-            if price is not None and not abs(market.mid - price) <= limit * price:
-                return (
-                    f"price_deviation_frac: {goal.coin} is at {market.mid:.6g}, its {what} is {price:.6g}, the limit "
-                    f"{limit:.2%}"
-                )
-        return ""
+        return left if (left > 0.0) == goal.buy and not self.progress[goal.coin].reason.final else 0.0
 
     def remaining_orders(self, goals: Sequence[Goal]) -> list[OrderRequest]:
         """Orders for what the goals of a phase lack."""
@@ -193,10 +184,7 @@ class OrderExecutor:
     def _lacking(self, goal: Goal) -> tuple[Goal, float, Market] | None:
         """A goal with the signed units to trade; None where nothing can or need be traded."""
         progress, market = self.progress[goal.coin], self._markets.get(goal.coin)
-        left = goal.target_units - self.reconciler.expected.get(goal.coin, 0.0)
-        if not goal.sized:
-            return None
-        if progress.reason.final or left == 0.0 or (left > 0.0) != goal.buy:
+        if not goal.sized or not (left := self._left(goal)):
             return None
         if market is None:
             progress.set(Reason.NOT_TRADABLE)

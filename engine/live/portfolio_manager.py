@@ -17,7 +17,7 @@ from engine.live.orders import Outcome, Plan, Policy
 from engine.live.risk_limits import Limits
 from engine.live.session import Session
 from engine.live.state_folder import KILL_SWITCH, journal_path
-from engine.live.targets import Strategy, target_provider
+from engine.live.targets import Strategy, TargetProvider
 from engine.oracles.base import Oracle
 from engine.panel import Panel
 from engine.simulation.backtest import check_config
@@ -67,7 +67,7 @@ class PortfolioManager:
         self.strategy = Strategy(
             type(oracle).__name__.lower(),
             key or _key(oracle, config),
-            target_provider(oracle, config),
+            TargetProvider(oracle, config),
             limits or Limits.of(config.account.max_gross),
         )
         self.oracle, self.dex, self.config, self.panel = oracle, dex, config, panel
