@@ -241,9 +241,9 @@ def run_breaches(
     most, error = limits.clock_error_seconds, clock_error_seconds
     if most is not None and abs(error) > most:
         broken.append(
-            f"clock_error_seconds: this machine's clock is {abs(error):,.0f} s {'ahead of' if error > 0.0 else 'behind'} "
-            f"the exchange's, so this is not the moment of the decision; let it follow a time server. The limit is "
-            f"{most:g}"
+            f"clock_error_seconds: this machine's clock is {abs(error):,.0f} s "
+            f"{'ahead of' if error > 0.0 else 'behind'} the exchange's, so this is not the moment of the decision; let "
+            f"it follow a time server. The limit is {most:g}"
         )
     return broken
 
@@ -254,8 +254,9 @@ def price_breach(limits: Limits, market: Market, start: float | None = None) -> 
     for what, price in (("mid at the start of the run", start), ("oracle price", market.oracle)):
         # Not `>`: NaN must not pass.
         if most is not None and price is not None and not abs(market.mid - price) <= most * price:
-            known = "is not known" if math.isnan(price) else f"at {price:.6g}"
-            return f"price_deviation_frac: {market.coin} is at {market.mid:.6g}, its {what} {known}; the limit is {most:.2%}"
+            figure = "not known" if math.isnan(price) else f"{price:.6g}"
+            text = f"{market.coin} is at {market.mid:.6g}, its {what} is {figure}; the limit is {most:.2%}"
+            return f"price_deviation_frac: {text}"
     return ""
 
 
