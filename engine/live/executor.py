@@ -32,7 +32,8 @@ from engine.live.orders import (
 )
 from engine.live.reconcile import Reconciler
 from engine.live.refusals import Refusal, classify
-from engine.live.risk_limits import Limits, net_bounds, price_breach
+from engine.live.risk_limits import net_bounds, price_breach
+from engine.live.targets import Strategy
 from engine.simulation.sizing import round_lot
 
 #: Orders of one request at most.
@@ -68,30 +69,23 @@ class OrderExecutor:
     ----------
     reconciler : Reconciler
         Account, journal and policy; recovered before.
-    key : str
-        Digest of the strategy, part of every client order id.
+    strategy : Strategy
+        Its key is part of every client order id. Openings that would take the gross, or without a leg the net exposure,
+        beyond its limits are held back; they stop when a price has moved by more than its limit since the start of the
+        run, or is farther from its oracle price. Its leverage is set before a coin's first trade. What is left under
+        the minimum notional is missing where it closes all.
     instant : Timestamp
         Trade instant of the decision, part of every client order id.
-    limits : Limits
-        Openings that would take the gross, or without a leg the net exposure, beyond theirs are held back; they stop
-        when a price has moved by more than its limit since the start of the run, or is farther from its oracle price.
-    leverage : int
-        Set before a coin's first trade, as far as the coin allows.
     guard : callable
         Called before every request; a text stops all orders.
-    closes_all : bool
-        Whether what is left under the minimum notional is missing, too.
     announce : callable
         Called with a text before what takes long.
     """
 
     reconciler: Reconciler
-    key: str
+    strategy: Strategy
     instant: pd.Timestamp
-    limits: Limits
-    leverage: int
     guard: Callable[[], str]
-    closes_all: bool
     announce: Callable[[str], object]
 
     notes: list[str] = field(default_factory=list)
@@ -106,6 +100,7 @@ class OrderExecutor:
     def __post_init__(self) -> None:
         reconciler = self.reconciler
         self.dex, self.journal, self.policy = reconciler.dex, reconciler.journal, reconciler.policy
+        self.limits = self.strategy.limits
 
     def run(self, goals: Sequence[Goal], markets: Mapping[str, Market], plan: Plan | None) -> Outcome:
         """Trade to the goals, given the account as recovered and the markets as just read."""
@@ -200,10 +195,13 @@ class OrderExecutor:
 
     def _within_gross(self, lacking: list[tuple[Goal, float, Market]]) -> list[tuple[Goal, float, Market]]:
         """Hold back openings that would exceed the gross limit."""
-        headroom = self.gross_headroom()
-        if headroom is None:
+        if self.limits.gross is None:
             return lacking
-        kept = []
+        reconciler, kept = self.reconciler, []
+        headroom = self.limits.gross * reconciler.state.equity_usd
+        headroom -= math.fsum(map(abs, reconciler.state.foreign.values()))
+        for coin, units in reconciler.expected.items():
+            headroom -= max(abs(units), abs(reconciler.held(coin))) * self._price(coin)
         for goal, units, market in lacking:
             value = abs(units) * market.mid
             if value > headroom:
@@ -255,7 +253,7 @@ class OrderExecutor:
             return None
         if progress.reason is not Reason.REFUSED:
             progress.set(Reason.UNFILLED)
-        name = cloid(self.key, self.instant, goal.coin, progress.attempts)
+        name = cloid(self.strategy.key, self.instant, goal.coin, progress.attempts)
         progress.attempts += 1
         return OrderRequest(name, goal.coin, units, price, goal.reduce_only)
 
@@ -275,16 +273,6 @@ class OrderExecutor:
                 f"{bound:.6g}, {bound / start - 1.0:+.1%} from there (at most {max(slippage, _FOLLOWED_FRAC):.0%})"
             )
         return bound
-
-    def gross_headroom(self) -> float | None:
-        """USD of gross that may be added now; None without a limit."""
-        if self.limits.gross is None:
-            return None
-        reconciler = self.reconciler
-        gross = math.fsum(map(abs, reconciler.state.foreign.values()))
-        for coin, units in reconciler.expected.items():
-            gross += max(abs(units), abs(reconciler.held(coin))) * self._price(coin)
-        return self.limits.gross * reconciler.state.equity_usd - gross
 
     def _price(self, coin: str) -> float:
         return self._markets[coin].mid if coin in self._markets else self.reconciler.state.prices.get(coin, 0.0)
@@ -373,7 +361,7 @@ class OrderExecutor:
         markets = [self._markets[item[0].coin] for goal in goals if (item := self._lacking(goal))]
         if self.stopped or not markets:
             return
-        if wanted := leverage_to_set(self.dex, self.journal, state, markets, self.leverage):
+        if wanted := leverage_to_set(self.dex, self.journal, state, markets, self.strategy.leverage):
             if stop := self.guard():
                 self.stopped = stop
                 return
@@ -395,7 +383,7 @@ class OrderExecutor:
             if not goal.sized:
                 text = f"without a quote its {goal.weight:+.2%} of equity cannot be sized"
                 missing.append(Missing(coin, goal.target_units, units, text))
-            elif progress.reason.at_target and not self.stopped and not self.closes_all:
+            elif progress.reason.at_target and not self.stopped and not self.strategy.targets.closes_all:
                 self.notes.append(progress.text)
             else:
                 missing.append(Missing(coin, goal.target_units, units, self._why(progress, (left > 0.0) != goal.buy)))

@@ -270,16 +270,7 @@ class Session:
         refuse(broken, f"{self.dex.label} at {show(instant)}")
         if plan is not None:
             self._append_plan(plan, at)
-        executor = OrderExecutor(
-            reconciler,
-            self.strategy.key,
-            instant,
-            limits=self.strategy.limits,
-            leverage=self.strategy.leverage,
-            guard=self.kill_text,
-            closes_all=self.strategy.targets.closes_all,
-            announce=self.announce,
-        )
+        executor = OrderExecutor(reconciler, self.strategy, instant, self.kill_text, self.announce)
         if continued:
             executor.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
         outcome = executor.run(goals, markets, plan)
