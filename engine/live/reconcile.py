@@ -100,14 +100,7 @@ class Reconciler:
             Coins that are not compared, since an order of theirs is of unknown status.
         """
         self.expected = dict(positions)
-        for number in range(len(self.policy.settle_seconds) + 1):
-            if number:
-                self.sleep(self.policy.wait_seconds(number - 1))
-                self.set_state(self.dex.account())
-            coins = sorted({*positions, *self.state.units} - set(unknown))
-            differing = [coin for coin in coins if not self._agrees(coin, None)]
-            if not differing:
-                break
+        differing = self._settle(lambda: sorted({*positions, *self.state.units} - set(unknown)), {})
         units = self.state.units
         self.unexplained = {coin: (positions.get(coin, 0.0), units.get(coin, 0.0)) for coin in differing}
 
@@ -184,15 +177,8 @@ class Reconciler:
         markets : mapping of coin to Market
             Lots, within half of which positions agree.
         """
-        coins = sorted({order.coin for order in orders})
-        for number in range(len(self.policy.settle_seconds) + 1):
-            self.set_state(self.dex.account())
-            differing = [coin for coin in coins if not self._agrees(coin, markets.get(coin))]
-            if not differing:
-                return
-            if number < len(self.policy.settle_seconds):
-                self.sleep(self.policy.wait_seconds(number))
-        for coin in differing:
+        self.set_state(self.dex.account())
+        for coin in self._settle(lambda: sorted({order.coin for order in orders}), markets):
             units, expected = self.state.units.get(coin, 0.0), self.expected.get(coin, 0.0)
             self.differing[coin] = (
                 f"the exchange shows {units:g} where its results add up to {expected:g} (before: "
@@ -202,6 +188,16 @@ class Reconciler:
     def held(self, coin: str) -> float:
         """Signed units: what the account shows where it does not agree with the results, else what they add up to."""
         return (self.state.units if coin in self.differing else self.expected).get(coin, 0.0)
+
+    def _settle(self, coins: Callable[[], list[str]], markets: Mapping[str, Market]) -> list[str]:
+        """Read the account until positions are as expected; returns the coins where they never are."""
+        for seconds in (*self.policy.settle_seconds, None):
+            differing = [coin for coin in coins() if not self._agrees(coin, markets.get(coin))]
+            if not differing or seconds is None:
+                break
+            self.sleep(seconds)
+            self.set_state(self.dex.account())
+        return differing
 
     def _agrees(self, coin: str, market: Market | None) -> bool:
         units, expected = self.state.units.get(coin, 0.0), self.expected.get(coin, 0.0)
