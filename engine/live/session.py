@@ -31,7 +31,6 @@ from engine.errors import (
 )
 from engine.live.dex import DEX
 from engine.live.executor import OrderExecutor
-from engine.live.history import AccountHistory, differences
 from engine.live.journal import Journal
 from engine.live.leverage import duration_text, leverage_to_set, set_leverages
 from engine.live.live_panel import with_live_row
@@ -106,7 +105,7 @@ class Session:
 
     _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
     _cached: Panel | None = None  # before the row of live quotes
-    _history: AccountHistory = field(init=False)
+    _reconciler: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
         self.notes = list(self.strategy.notes)
@@ -125,10 +124,9 @@ class Session:
 
     def preview(self) -> tuple[Plan, list[str]]:
         """What would be ordered now, and the limits that it breaks; nothing is sent."""
-        reconciler = self._reconciler(self.journal)
+        reconciler = self._reconciler = self._new_reconciler()
         reconciler.set_state(self.dex.account())
-        self._history = AccountHistory(self.journal, self.dex.label)
-        self._history.agree(reconciler)
+        reconciler.agree()
         state, markets = reconciler.state, self.dex.markets()
         plan = self._plan(state, markets)
         broken = self._breaches(state, markets, plan.goals, plan) + held_back(self.strategy.limits, plan)
@@ -136,7 +134,7 @@ class Session:
             broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
         if state.doubt and not self.strategy.targets.closes_all:
             broken = [f"equity: {state.doubt}"]  # the limits were measured by it
-        if (text := differences(reconciler)) and not self.accept_positions:
+        if (text := reconciler.differences) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
         self.notes += state.notes
         wanted = self._leverage_to_set(plan, state, markets)
@@ -228,25 +226,21 @@ class Session:
                     journal.reload()
                     if path.parent == folder.resolve():
                         held.callback(lambda: self.notes.extend(link_journal(path)))
-            self._history = AccountHistory(journal, label)
+            self._reconciler = self._new_reconciler()
             yield
 
     def _trade(self) -> Outcome:
         """From a kill, or a quiet night, to the next order."""
         if stop := self.kill_text():
             raise LimitError(f"Nothing was ordered: {stop}.")
-        for journal in self._history.others:  # their orders may still be filled
-            if journal.state.unresolved:
-                self._reconciler(journal).recover()
-        reconciler = self._reconciler(self.journal)
+        reconciler = self._reconciler
         reconciler.recover()
-        self._history.agree(reconciler)
         state, markets = reconciler.state, self.dex.markets()
         instant = self._instant(state)
         try:
-            self._history.judge(reconciler, markets, self.strategy.targets.closes_all, self.accept_positions)
+            reconciler.judge(markets, self.strategy.targets.closes_all, self.accept_positions)
         except PositionsError:
-            self._append_refusal(reconciler.exchange_time(), instant, None, [f"positions: {differences(reconciler)}"])
+            self._append_refusal(reconciler.exchange_time(), instant, None, [f"positions: {reconciler.differences}"])
             raise
         self._judge_equity(state, instant)
         if self.accepts_equity:
@@ -289,7 +283,7 @@ class Session:
         if panel is None:
             self._check_names(weights, markets)
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
-        self._history.warn_of_others(plan)
+        self._reconciler.warn_of_others(plan)
         return plan
 
     def _panel(self, instant: pd.Timestamp) -> Panel | None:
@@ -310,7 +304,7 @@ class Session:
             raise unknown_coins(unknown, markets, self.dex.network)
 
     def _append_plan(self, plan: Plan, state: AccountState) -> None:
-        explained_at = self._history.explained_at
+        explained_at = self._reconciler.explained_at
         self.journal.append(
             "plan",
             self._at(state),
@@ -344,8 +338,8 @@ class Session:
 
     # The exchange -----------------------------------------------------------------------------------------------------
 
-    def _reconciler(self, journal: Journal) -> Reconciler:
-        return Reconciler(self.dex, journal, self.policy, self.sleep)
+    def _new_reconciler(self) -> Reconciler:
+        return Reconciler(self.dex, self.journal, self.policy, self.sleep)
 
     def _append_refusal(
         self, at: pd.Timestamp, instant: pd.Timestamp, equity_usd: float | None, limits: list[str]
@@ -377,7 +371,7 @@ class Session:
             self.journal.append("fills", fills[-1].time, fills=rows)
 
     def _add_warnings(self) -> None:
-        self.notes += self._history.notes
+        self.notes += self._reconciler.notes
         try:
             self.notes += self.dex.warnings()
         except UnreachableError as error:
