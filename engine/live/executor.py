@@ -136,7 +136,7 @@ class OrderExecutor:
             if number:
                 self._markets = self.dex.markets()
                 self._stop_moved([goal for goal in goals if goal.phase == 1])
-            orders = self.remaining_orders(goals)
+            orders = self._remaining_orders(goals)
             if not orders or self.stopped:
                 return
             if number:
@@ -146,12 +146,8 @@ class OrderExecutor:
             attempts += self._singly and not singly  # of its orders a request that was refused whole says nothing
             number += 1
             self.reconciler.confirm(orders, before, self._markets)
-            self._stop_differing()
-
-    def _stop_differing(self) -> None:
-        """Trade coins no further whose positions differ from what was filled."""
-        for coin, text in self.reconciler.differing.items():
-            self.progress[coin].set(Reason.POSITION_DIFFERS, text)
+            for coin, text in self.reconciler.differing.items():
+                self.progress[coin].set(Reason.POSITION_DIFFERS, text)
 
     def _stop_moved(self, openings: Sequence[Goal]) -> None:
         """Stop all openings when the price of one that is left has gone beyond the limit that would stop a run."""
@@ -169,7 +165,7 @@ class OrderExecutor:
         left = goal.target_units - self.reconciler.expected.get(goal.coin, 0.0)
         return left if (left > 0.0) == goal.buy and not self.progress[goal.coin].reason.final else 0.0
 
-    def remaining_orders(self, goals: Sequence[Goal]) -> list[OrderRequest]:
+    def _remaining_orders(self, goals: Sequence[Goal]) -> list[OrderRequest]:
         """Orders for what the goals of a phase lack."""
         lacking = [item for goal in goals if (item := self._lacking(goal))]
         if lacking and lacking[0][0].phase == 1:
@@ -303,11 +299,6 @@ class OrderExecutor:
         finally:
             self._record_refusals(first, batch)
 
-    def _record_refusals(self, first: int, batch: int) -> None:
-        for order, result in self.reconciler.results[first:]:
-            if result.fate == "rejected":
-                self.record_refusal(order, result, batch)
-
     def _send(self, orders: list[OrderRequest]) -> list[tuple[OrderRequest, OrderResult]]:
         """Journal and send one request; returns each order with its result."""
         if stop := self.guard():
@@ -338,21 +329,24 @@ class OrderExecutor:
         market = self._markets[coin]
         return {"mid": market.mid, "bid": market.bid, "ask": market.ask}
 
-    def record_refusal(self, order: OrderRequest, result: OrderResult, batch: int) -> None:
-        """Note what a refusal means for its coin, and for the run."""
-        progress, refusal = self.progress[order.coin], classify(result.reason)
-        reason, text = Reason.REFUSED, result.reason
-        value = abs(order.units) * self._markets[order.coin].mid
-        if Refusal.FATAL in refusal:
-            self.stopped = result.reason
-        elif result.whole_batch and batch > 1:
-            text = f"refused with the whole request: {result.reason}"
-        elif Refusal.SMALL in refusal and value < 2.0 * self.dex.min_notional_usd:
-            # The exchange may value an order at its limit price, where the sizing rule takes mid.
-            reason, text = Reason.REFUSED_AS_SMALL, f"{order.coin}: {order.units:+g} is left: {result.reason}"
-        elif Refusal.PERMANENT in refusal or (result.whole_batch and not refusal and progress.text == text):
-            reason = Reason.REFUSED_FOR_GOOD  # or alone, twice in the same words that nobody knows
-        progress.set(reason, text)
+    def _record_refusals(self, first: int, batch: int) -> None:
+        """Note what refusals among the results from `first` on mean for their coins, and for the run."""
+        for order, result in self.reconciler.results[first:]:
+            if result.fate != "rejected":
+                continue
+            progress, refusal = self.progress[order.coin], classify(result.reason)
+            reason, text = Reason.REFUSED, result.reason
+            value = abs(order.units) * self._markets[order.coin].mid
+            if Refusal.FATAL in refusal:
+                self.stopped = result.reason
+            elif result.whole_batch and batch > 1:
+                text = f"refused with the whole request: {result.reason}"
+            elif Refusal.SMALL in refusal and value < 2.0 * self.dex.min_notional_usd:
+                # The exchange may value an order at its limit price, where the sizing rule takes mid.
+                reason, text = Reason.REFUSED_AS_SMALL, f"{order.coin}: {order.units:+g} is left: {result.reason}"
+            elif Refusal.PERMANENT in refusal or (result.whole_batch and not refusal and progress.text == text):
+                reason = Reason.REFUSED_FOR_GOOD  # or alone, twice in the same words that nobody knows
+            progress.set(reason, text)
 
     # Before and after -------------------------------------------------------------------------------------------------
 
