@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from engine.clock import hourly_index
@@ -122,21 +121,13 @@ def fee_rate(costs: Costs, instant: pd.Timestamp) -> float:
     return float(fee_arrays(hourly_index(instant.floor("h"), instant.floor("h")), costs).rate[0, 0])
 
 
-def fill_price(units: float, market: Market, costs: Costs) -> float:
-    """Fill price by the backtest's rules, without impact, USD."""
-    from engine.simulation.kernel import fill_price_nb
-
-    bid, ask = (np.nan if side is None else side for side in (market.bid, market.ask))
-    return float(fill_price_nb(units, market.mid, bid, ask, costs.half_spread_bps / 1e4))
-
-
 def _planned(order: Order, held: float, market: Market, costs: Costs, rate: float) -> PlannedOrder:
     from engine.simulation.kernel import reason_nb
     from engine.simulation.result import REASONS as ACTIONS
 
     units = order.units
     after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
-    price, mid = fill_price(units, market, costs), market.mid
+    price, mid = market.fill_price(units, costs.half_spread_bps / 1e4), market.mid
     action, fee = ACTIONS[reason_nb(held, after)], rate * abs(units) * price
     spread, quote = units * (price - mid), (market.bid, market.ask)
     return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, spread, fee, *quote)
