@@ -125,7 +125,7 @@ def page(results: dict[Unit, list[Any]], sweeps: int, sources: list[str], days: 
         PREFACE.format(sweeps=sweeps)
         + "\n".join(lines)
         + f"\n\n{noisy}\n"
-        + (f"Edges that the familywise test sees and one other check alone refuses, by check: {alone or 'none'}.\n")
+        + (f"Edges that the familywise test sees and one other check alone refuses, by check:\n{alone or 'none'}.\n")
     )
 
 
