@@ -199,7 +199,7 @@ class OrderExecutor:
         if progress.reason.final or left == 0.0 or (left > 0.0) != goal.buy:
             return None
         if market is None:
-            progress.set(Reason.NOT_TRADABLE)
+            progress.set(Reason.NOT_TRADABLE, self._no_quote(goal.coin))
             return None
         left = round_lot(left, market.sz_decimals)  # whole lots, without the rounding error of the subtraction
         closes = goal.reduce_only and goal.target_units == 0.0
@@ -297,6 +297,10 @@ class OrderExecutor:
         for coin, units in reconciler.expected.items():
             gross += max(abs(units), abs(reconciler.held(coin))) * self._price(coin)
         return self.limits.gross * reconciler.state.equity_usd - gross
+
+    def _no_quote(self, coin: str) -> str:
+        why = self.dex.why_no_quote(coin)
+        return Reason.NOT_TRADABLE.value + (f": {why}" if why else "")
 
     def _price(self, coin: str) -> float:
         return self._markets[coin].mid if coin in self._markets else self.reconciler.state.prices.get(coin, 0.0)
@@ -405,8 +409,8 @@ class OrderExecutor:
                 continue
             progress = self.progress[coin]
             if not goal.sized:
-                text = f"without a quote its {goal.weight:+.2%} of equity cannot be sized"
-                missing.append(Missing(coin, goal.target_units, units, text))
+                text = f"{self._no_quote(coin)}, so its {goal.weight:+.2%} of equity cannot be sized"
+                missing.append(Missing(coin, None, units, text))
             elif progress.reason.at_target and not self.stopped and not self.closes_all:
                 self.notes.append(progress.text)
             else:
@@ -429,7 +433,7 @@ class OrderExecutor:
             "done",
             self.reconciler.exchange_time(),
             instant=self.instant.isoformat(),
-            equity_usd=self.reconciler.state.equity_usd,
+            equity_usd=self.reconciler.state.certain_equity_usd,
             positions=dict(sorted(positions.items())),
             complete=outcome.complete,
             missing=[asdict(item) for item in missing],

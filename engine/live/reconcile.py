@@ -8,6 +8,7 @@ so that a first attempt, a retry and a restart are one path.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -43,6 +44,8 @@ class Reconciler:
         Waiting, and seconds of a monotonic clock.
     boot_clock : callable
         Seconds of a clock that later processes of this machine share.
+    closing : bool
+        The run closes everything: it takes what can be read of the account, and needs no equity.
 
     Attributes
     ----------
@@ -64,6 +67,7 @@ class Reconciler:
     sleep: Callable[[float], None] = time.sleep
     clock: Callable[[], float] = time.monotonic
     boot_clock: Callable[[], float] = boot_seconds
+    closing: bool = False
 
     state: AccountState = field(init=False)
     expected: dict[str, float] = field(default_factory=dict)
@@ -83,11 +87,11 @@ class Reconciler:
         UnreachableError
             When the exchange does not answer, or calls an expired order open.
         """
-        self.set_state(self.dex.account())
+        self.read_account()
         unresolved = list(self.journal.state.unresolved.values())
         if unresolved:
             self.resolve(unresolved)
-            self.set_state(self.dex.account())
+            self.read_account()
         return self.state
 
     def agree(self, positions: Mapping[str, float], unknown: Collection[str] = ()) -> None:
@@ -104,7 +108,7 @@ class Reconciler:
         for number in range(len(self.policy.settle_seconds) + 1):
             if number:
                 self.sleep(self.policy.wait_seconds(number - 1))
-                self.set_state(self.dex.account())
+                self.read_account()
             coins = sorted({*positions, *self.state.units} - set(unknown))
             differing = [coin for coin in coins if not self._agrees(coin, None)]
             if not differing:
@@ -112,8 +116,11 @@ class Reconciler:
         units = self.state.units
         self.unexplained = {coin: (positions.get(coin, 0.0), units.get(coin, 0.0)) for coin in differing}
 
-    def set_state(self, state: AccountState) -> None:
-        """Note the account and when it was read."""
+    def read_account(self) -> None:
+        """Read the account, and note when."""
+        state = self.dex.closing_account() if self.closing else self.dex.account()
+        if self.closing and state.doubt:
+            state = replace(state, equity_usd=math.nan)
         self.state, self._read_at = state, self.clock()
 
     def exchange_time(self) -> pd.Timestamp:
@@ -187,7 +194,7 @@ class Reconciler:
         """
         coins = sorted({order.coin for order in orders})
         for number in range(len(self.policy.settle_seconds) + 1):
-            self.set_state(self.dex.account())
+            self.read_account()
             differing = [coin for coin in coins if not self._agrees(coin, markets.get(coin))]
             if not differing:
                 return

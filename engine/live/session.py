@@ -128,7 +128,7 @@ class Session:
     def preview(self) -> tuple[Plan, list[str]]:
         """What would be ordered now, and the limits that it breaks; nothing is sent."""
         reconciler = self._reconciler(self.journal)
-        reconciler.set_state(self.dex.account())
+        reconciler.read_account()
         self._history = AccountHistory(self.journal, self.dex.label)
         self._history.agree(reconciler)
         state, markets = reconciler.state, self.dex.markets()
@@ -137,7 +137,9 @@ class Session:
         broken = self._breaches(state, markets, at, plan.goals, plan) + held_back(self.strategy.limits, plan)
         if self.accepts_equity:  # nothing is journalled here
             broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
-        if state.doubt and not self.strategy.targets.closes_all:
+        if state.doubt and self.strategy.targets.closes_all:
+            self.notes.append(state.doubt)
+        elif state.doubt:
             broken = [f"equity: {state.doubt}"]  # the limits were measured by it
         if (text := differences(reconciler)) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
@@ -271,7 +273,7 @@ class Session:
             self._append_refusal(at, instant, state.equity_usd if state.equity_usd > 0.0 else None, broken)
         refuse(broken, f"{self.dex.label} at {show(instant)}")
         if plan is not None:
-            self._append_plan(plan, at)
+            self._append_plan(plan, state, at)
         executor = OrderExecutor(
             reconciler,
             self.strategy.key,
@@ -325,14 +327,14 @@ class Session:
         if unknown := self.dex.unlisted(weights):
             raise unknown_coins(unknown, markets, self.dex.network)
 
-    def _append_plan(self, plan: Plan, at: pd.Timestamp) -> None:
+    def _append_plan(self, plan: Plan, state: AccountState, at: pd.Timestamp) -> None:
         explained_at = self._history.explained_at
         self.journal.append(
             "plan",
             at,
             instant=plan.instant.isoformat(),
             key=self.strategy.key,
-            equity_usd=plan.equity_usd,
+            equity_usd=state.certain_equity_usd,
             explained_at=None if explained_at is None else explained_at.isoformat(),
             goals=[vars(goal) for goal in plan.goals],
             plan=plan.to_dict(),
@@ -367,7 +369,8 @@ class Session:
     # The exchange -----------------------------------------------------------------------------------------------------
 
     def _reconciler(self, journal: Journal) -> Reconciler:
-        return Reconciler(self.dex, journal, self.policy, self.sleep, self.clock)
+        closing = self.strategy.targets.closes_all
+        return Reconciler(self.dex, journal, self.policy, self.sleep, self.clock, closing=closing)
 
     def _append_refusal(
         self, at: pd.Timestamp, instant: pd.Timestamp, equity_usd: float | None, limits: list[str]
@@ -407,9 +410,7 @@ class Session:
 
 
 def _incomplete(outcome: Outcome, account: str, journal: Journal) -> IncompleteError:
-    missing = "; ".join(
-        f"{item.coin} is at {item.units:g} instead of {item.target_units:g} ({item.reason})" for item in outcome.missing
-    )
+    missing = "; ".join(map(str, outcome.missing))
     where = f" The journal {journal.path} has every order." if journal.path else ""
     error = IncompleteError(
         f"The book of {account} is not at its target: {missing}.{where} Run the command again: it looks up earlier "
