@@ -106,7 +106,7 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> Chain:
             _write_head(path, count, head)
             return read_chain(path)
     except OSError as error:
-        raise DataError(f"{path} cannot be written: {error.strerror or error}. Mend the folder, then try again.") from (
+        raise DataError(f"{path} cannot be written: {error.strerror or error}. Mend the folder or name another.") from (
             error
         )
 

@@ -305,7 +305,7 @@ class OrderExecutor:
     def _price(self, coin: str) -> float:
         return self._markets[coin].mid if coin in self._markets else self.reconciler.state.prices.get(coin, 0.0)
 
-    # Sending ----------------------------------------------------------------------------------------------------------
+    # Requests ---------------------------------------------------------------------------------------------------------
 
     def _send_all(self, orders: list[OrderRequest]) -> None:
         """Send in batches, or singly once a whole batch was refused, so that no coin blocks the others.

@@ -27,7 +27,14 @@ from engine.simulation.capacity import capacity
 from engine.sweeps.study import ORACLE, Study
 from engine.sweeps.trials import TrialCount, count_trials, families_of
 from engine.validation.checks import CHECKS, COVERED, GATES, Details, checks_of
-from engine.validation.evidence import ValidationInputs, alpha, familywise, overfitting, trial_figures, walk_forwards
+from engine.validation.evidence import (
+    ValidationInputs,
+    alpha,
+    familywise,
+    overfitting,
+    trial_figures,
+    walk_forwards,
+)
 from engine.validation.reruns import Rerun, attempt
 
 
@@ -95,6 +102,7 @@ class _Examined:
                 "trials": lambda: trial_figures(self._inputs),
                 "familywise": lambda: familywise(self._inputs),
                 "alpha": lambda: alpha(self._inputs),
+                "null_books": lambda: self.rerun.null_books(0),
                 "pbo": lambda: overfitting(self._inputs),
                 "walk_forward": lambda: walk_forwards(self._inputs),
                 "cost_stress": self.rerun.costs,

@@ -144,6 +144,14 @@ def _familywise(part: str, what: str) -> Callable[[Details], Measurement]:
     return measure
 
 
+def _null_books(details: Details) -> Measurement:
+    value, decides = details("null_books", "p_value"), details("null_books", "decides")
+    count = details("null_books", f"{decides}_count")
+    words = {"permuted": "with its coins exchanged", "rolled": "with its decisions moved in time"}[decides]
+    summary = f"Of {count:,} such books {words} {value:.1%} do as well; the book itself is counted among them."
+    return Measurement(value, summary)
+
+
 def _deflated(details: Details) -> Measurement:
     outside = details("trials", "outside")
     if not outside:
@@ -299,6 +307,7 @@ CHECKS: Mapping[str, CheckType] = {
     "alpha": CheckType(
         "chance of such an alpha by luck", "market", "at most", _familywise("alpha", "any alpha to BTC"), refuted=0.5
     ),
+    "null_books": CheckType("books without skill that do as well", "skill", "at most", _null_books, refuted=0.5),
     "cost_x2": CheckType("Sharpe ratio at twice the costs", "fragile", "at least", _costs(2.0, "twice")),
     "cost_x3": CheckType("Sharpe ratio at three times the costs", "fragile", "at least", _costs(3.0, "three times")),
     "delay_1h": CheckType("part of the Sharpe ratio kept an hour late", "fragile", "at least", _hour_late),

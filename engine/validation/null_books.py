@@ -91,7 +91,12 @@ class NullSearch:
 
 
 def null_books(
-    panel: Panel, weights: pd.DataFrame, config: RunConfig | None = None, replicates: int = REPLICATES, seed: int = 0
+    panel: Panel,
+    weights: pd.DataFrame,
+    config: RunConfig | None = None,
+    replicates: int = REPLICATES,
+    seed: int = 0,
+    roll_step: int = 1,
 ) -> NullBooks:
     """Compare a book with itself under exchanged coins and moved decisions.
 
@@ -105,6 +110,8 @@ def null_books(
         Default: all defaults of the contract.
     replicates, seed : int
         Number of permutations, and what they are drawn with; the same seed gives the same ones.
+    roll_step : int
+        One of so many moves in time is taken; 1 takes all.
 
     Raises
     ------
@@ -123,7 +130,7 @@ def null_books(
     # Only what was decided is moved: days before the first book stay days before it.
     tail = SparseWeights.from_dense(values[None, first:])
     least = _decisions_of_days(decisions)
-    shifts = np.arange(least, len(values) - first - least + 1)
+    shifts = np.arange(least, len(values) - first - least + 1, roll_step)
     same = np.broadcast_to(np.arange(len(panel.coins)), (len(shifts), len(panel.coins)))
     rolled = _led(renamed(tail, same, listed[first:], shifts), len(values) - first, first)
     flipped = SparseWeights(own.indptr, own.coins, -own.weights)
@@ -288,7 +295,9 @@ def renamed(
 def _led(books: SparseWeights, decisions: int, before: int) -> SparseWeights:
     """The books with so many empty decisions before their own."""
     count = (len(books.indptr) - 1) // decisions
-    ends = np.concatenate([np.zeros((count, before), dtype=np.int64), books.indptr[1:].reshape(count, -1)], axis=1)
+    ends = np.concatenate(
+        [np.zeros((count, before), dtype=np.int64), books.indptr[1:].reshape(count, decisions)], axis=1
+    )
     ends[:, :before] = books.indptr[:-1:decisions, None]
     return SparseWeights(np.append(0, ends.ravel()), books.coins, books.weights)
 

@@ -17,6 +17,8 @@ from engine.panel import Panel
 from engine.simulation.backtest import backtest, decisions_of
 from engine.simulation.result import Result
 from engine.sweeps.study import ORACLE, ParameterSet, Study, codes_of
+from engine.validation.null_books import REPLICATES
+from engine.validation.null_books import null_books as compare_with_nulls
 
 COST_FACTORS = (1.0, 2.0, 3.0)
 DELAYS_HOURS = (0, 1, 24)
@@ -73,6 +75,30 @@ class Rerun:
         return [
             {"hours": hours, **_figures(self.changed(execution__delay_hours=own + hours))} for hours in DELAYS_HOURS
         ]
+
+    def null_books(self, seed: int, replicates: int = REPLICATES, roll_step: int = 1) -> dict[str, Any]:
+        """The set among books without skill that cost as much; ``null`` is the distribution that decides.
+
+        Parameters
+        ----------
+        seed, replicates, roll_step : int
+            As :func:`engine.validation.null_books.null_books` takes them.
+        """
+        found = compare_with_nulls(self.panel, self.weights, self.parameter_set.config, replicates, seed, roll_step)
+        kinds = {"permuted": found.permuted, "rolled": found.rolled}
+        null = kinds[found.decides][np.isfinite(kinds[found.decides])]
+        counts, edges = np.histogram(null, bins=40)
+        return {
+            "p_value": found.p_value,
+            "decides": found.decides,
+            "statistic": found.sharpe,
+            "flipped": found.flipped,
+            **{f"p_{kind}": p for kind, p in (("permuted", found.p_permuted), ("rolled", found.p_rolled))},
+            **{f"{kind}_count": len(values) for kind, values in kinds.items()},
+            "mean": float(null.mean()) if len(null) else None,
+            "critical": float(np.quantile(null, 0.95)) if len(null) else None,
+            "null": {"edges": edges.tolist(), "counts": counts.tolist()},
+        }
 
     def decision_hours(self) -> list[dict[str, Any]]:
         """Decisions and daily returns at each hour of the day, from what was known then."""

@@ -100,6 +100,7 @@ def judge(
         ("bootstrap", "bootstrap", lambda: asdict(bootstrap_intervals(inputs.returns, CONFIDENCE, seed=inputs.seed))),
         ("familywise", "familywise test", lambda: familywise(inputs)),
         ("alpha", "alpha", lambda: alpha(inputs)),
+        ("null_books", "books without skill", lambda: inputs.rerun.null_books(inputs.seed)),
         ("cost_stress", "costs", lambda: inputs.rerun.costs()),
         ("delay_stress", "delay", lambda: inputs.rerun.delays()),
         ("decision_hours", "hours of decision", lambda: inputs.rerun.decision_hours()),

@@ -80,12 +80,18 @@ class Verdict:
     @property
     def remarks(self) -> list[str]:
         """What is shown beside the checks: what the days can tell, what the market explains, PBO; a sentence each."""
-        power, alpha, pbo = (self.details.get(name) or {} for name in ("power", "alpha", "pbo"))
+        names = ("power", "alpha", "null_books", "pbo")
+        power, alpha, nulls, pbo = (self.details.get(name) or {} for name in names)
         parts = [power["says"]] if "says" in power else []
         if "beta" in alpha:
             parts.append(
                 f"Beta to BTC {alpha['beta']:.2f}, correlation {alpha['correlation']:.2f}; what BTC does not explain "
                 f"is {alpha['alpha_annual']:+.0%} a year."
+            )
+        if "flipped" in nulls:
+            parts.append(
+                f"Books without skill that cost as much: exchanged coins p {nulls['p_permuted']:.3f}, moved in time p "
+                f"{nulls['p_rolled']:.3f}; with every sign turned the Sharpe ratio is {nulls['flipped']:.2f}."
             )
         if "pbo" in pbo:
             parts.append(

@@ -275,7 +275,7 @@ def test_import_of_a_folder_with_a_truncated_file(hlbt: Hlbt, freqtrade_folder: 
     truncated.write_bytes(truncated.read_bytes()[:1000])
     where = ("--set", f"data.cache={tmp_path / 'cache'}")
     done = hlbt("data", "import", "freqtrade", str(source), *where)
-    assert done.code == 1 and truncated.name in done.err and "Everything else was imported" in done.err
+    assert done.code == 1 and truncated.name in done.err and "Everything else was saved" in done.err
     assert json.loads(hlbt("data", "status", "--json", *where).out)["coins"] == 2
     empty = tmp_path / "empty"
     empty.mkdir()

@@ -87,8 +87,6 @@ def runs() -> None:
         shutil.copytree("reports/grid", f"sweeps/{name}")
     write_text("sweeps/torn/sweep.json", "{")
     next(Path("sweeps/lost").glob("*.parquet")).unlink()
-    shutil.copytree("reports", "ledgers")
-    next(Path("ledgers/.trials").glob("*/grid.parquet")).write_bytes(b"")
 
 
 BACKTEST = f"backtest --oracle {MOMENTUM}"
@@ -269,7 +267,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     # --- where it goes
     (f"{BACKTEST} --out taken", "taken is a file", "Name a folder with --out"),
     (f"{BACKTEST} --out torn-cache", "torn-cache holds files that are not of a run", "Name another folder"),
-    (f"{BACKTEST} --out taken/run", "taken/run cannot be written", "Mend the folder above it or name another"),
+    (f"{BACKTEST} --out taken/run", "taken/", "cannot be written", "Mend the folder", "or name another"),
     # --- weights
     ("backtest --weights nowhere.csv", "nowhere.csv cannot be read", "No such file"),
     ("backtest --weights empty.csv", "empty.csv cannot be read", "No columns"),
@@ -319,7 +317,6 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("validate reports/run", "reports/run is not a sweep folder", "`hlbt sweep` makes one"),
     ("validate sweeps/torn", "Sweep sweeps/torn is damaged", "Run the sweep again"),
     ("validate sweeps/lost", "sweeps/lost/table.parquet is missing", "Run the sweep again"),
-    ("validate ledgers/grid", "The trial ledger ledgers/.trials", "is damaged", "Restore it, or delete it"),
     ("validate grid --set costs.stress=2", "only data.cache can be set", "Run the sweep again"),
     # --- oracle
     ("oracle check momentum", "'momentum' does not name an oracle", "write module:Class"),
@@ -353,7 +350,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("index reports/run", "reports/run is one run", "Name the folder above it"),
     # --- demo
     ("demo --set data.cache=taken", "The cache taken cannot be written to", "data.cache=DIR"),
-    ("demo --set data.cache=demo --reports taken", "taken/momentum-", "cannot be written", "name another"),
+    ("demo --set data.cache=demo --reports taken", "taken/", "cannot be written", "name another"),
     ("demo --set data.cache=demo --set data.end=2023-01-01", "has nothing from", "its prices run from 2024-01-01"),
 )
 
@@ -413,8 +410,8 @@ def here(built: Path, sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def files(folder: Path) -> dict[str, int]:
-    """Files that a mistake could have spoilt, all but the caches of commands and of libraries."""
-    made = ("new/", "demo/", "__pycache__", ".cache/", ".lock")
+    """Files that a mistake could have spoilt: not caches, and not the ledger, which counts what was tried."""
+    made = ("new/", "demo/", "__pycache__", ".cache/", ".lock", ".trials/")
     found = {
         path.relative_to(folder).as_posix(): path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()
     }

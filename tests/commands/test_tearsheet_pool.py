@@ -55,10 +55,16 @@ def again():  # while the end of the pool is waited for
 try:
     with TearsheetPool() as pool:
         threading.Timer(0.1, os.killpg, (0, signal.SIGINT)).start()
-        threading.Thread(target=again).start()
+        second = threading.Thread(target=again)
+        second.start()
         pool.submit(Path("none"))
         time.sleep(60)
 except KeyboardInterrupt:
+    try:
+        second.join()
+        time.sleep(0.2)
+    except KeyboardInterrupt:  # the pool had ended already
+        pass
     print("interrupted")
 with TearsheetPool() as pool:  # once the server has answered, it has also started what came before
     pool.submit(Path("none"))

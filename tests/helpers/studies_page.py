@@ -180,6 +180,11 @@ def verdict(of: Study, passed: bool = False, seed: int = 3) -> dict[str, Any]:
                 "null": {"edges": [-1.0, 0.0, 1.0, 2.0, 3.0], "counts": [20, 500, 430, 50]},
             },
             "alpha": {"why": "No BTC price."},
+            "null_books": {
+                "statistic": 1.9,
+                "critical": 1.1,
+                "null": {"edges": [-2.0, 0.0, 2.0], "counts": [700, 300]},
+            },
             "cost_stress": [
                 _stress("factor", factor, sharpe - 0.35 * (factor - 1)) for factor in (0.5, 1.0, 1.5, 2.0, 3.0)
             ],

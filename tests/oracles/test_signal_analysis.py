@@ -404,7 +404,7 @@ def test_the_command_on_the_sample(hlbt: Hlbt, sample_cache: Path) -> None:
     assert float(exact["mean rank IC"]) == expected.ic.mean and float(exact["coverage"]) == expected.figures["coverage"]
     again = hlbt("oracle", "report", MOMENTUM, "--param", "lookback_hours=72", *MONTHS)
     assert again[0] == 0 and "SYNTHETIC DATA" in again[1] and "rank IC of the score" in again[1]
-    assert page.read_text(encoding="utf-8") == text and len(list(Path("reports").iterdir())) == 1
+    assert page.read_text(encoding="utf-8") == text and len(list(Path("reports").glob("*.html"))) == 1
 
 
 @pytest.mark.slow
@@ -415,7 +415,9 @@ def test_out_horizon_and_an_oracle_without_score(hlbt: Hlbt, tmp_path: Path) -> 
     assert code == 0, err
     answer = json.loads(out)
     assert answer["signal"] == "weight" and answer["horizon_days"] == 7 and answer["ic"]["mean"] is None
-    assert "forward returns over <b>7 days</b>" in page.read_text(encoding="utf-8") and not Path("reports").exists()
+    assert "forward returns over <b>7 days</b>" in page.read_text(encoding="utf-8") and not list(
+        Path("reports").glob("*.html")
+    )
 
 
 def test_bad_input(hlbt: Hlbt, tmp_path: Path) -> None:

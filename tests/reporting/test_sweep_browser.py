@@ -15,7 +15,7 @@ from helpers.browser import Browser, overflow
 
 pytestmark = pytest.mark.slow
 
-LUCK = ("sharpes", "familywise", "degradation", "logits")
+LUCK = ("sharpes", "familywise", "null_books", "degradation", "logits")
 STRESS = ("cost_stress", "delay_stress", "decision_hours", "start_dates", "plateau")
 CHARTS = ("fan", "heat", *LUCK, *STRESS)
 
@@ -239,7 +239,7 @@ def test_what_is_missing_breaks_nothing(browser: Browser, tmp_path: Path, case: 
         if case == "all failed":
             assert "No set has a Sharpe ratio" in opened.inner_text("main")
         if case == "whys":
-            assert opened.locator(".why").count() == 8 and nasty in opened.inner_text("#logits")
+            assert opened.locator(".why").count() == 9 and nasty in opened.inner_text("#logits")
         if case == "nasty":
             assert opened.inner_text(".verdict h2") == f"LUCK CANNOT BE EXCLUDED YET{nasty}"
             labels = opened.evaluate("Array.from(document.getElementById('heat').layout.yaxis.ticktext)")

@@ -97,7 +97,7 @@ def test_the_same_seed_gives_the_same_verdict(study: Study, panel: Panel, edge: 
     seen: list[tuple[int, int, str]] = []
     again = validate(study, panel, progress=lambda *step: seen.append(step))
     assert again.to_dict() == edge.to_dict()
-    assert seen[0][:2] == (0, 12) and seen[-1] == (12, 12, "done") and len(seen) == 13
+    assert seen[0][:2] == (0, 13) and seen[-1] == (13, 13, "done") and len(seen) == 14
     assert validate(study, panel, seed=1).details["bootstrap"] != edge.details["bootstrap"]
 
 
@@ -109,6 +109,7 @@ BREAK: dict[str, tuple[str, Any]] = {
     "probability_of_loss": ("pbo.probability_of_loss", 0.11),
     "walk_forward": ("walk_forward.rolling.sharpe", -0.1),
     "alpha": ("alpha.p_value", 0.06),
+    "null_books": ("null_books.p_value", 0.06),
     "cost_x2": ("cost_stress.1.sharpe", -0.1),
     "cost_x3": ("cost_stress.2.sharpe", -0.1),
     "delay_1h": ("delay_stress.1.sharpe", 3.0),
@@ -141,7 +142,7 @@ def test_each_check_can_fail_alone(edge: Verdict, name: str) -> None:
     assert not verdict.passed and f"1 of {len(VERDICT)} checks failed: {CHECKS[name].label}." in verdict.summary
 
 
-@pytest.mark.parametrize("name", ["familywise", "alpha", "probability_of_loss"])
+@pytest.mark.parametrize("name", ["familywise", "alpha", "probability_of_loss", "null_books"])
 def test_what_luck_does_as_often_as_not_is_refuted(edge: Verdict, name: str) -> None:
     path, _ = BREAK[name]
     part, key = path.split(".")
@@ -164,6 +165,7 @@ def test_what_cannot_be_computed_is_not_fragile(edge: Verdict) -> None:
         ("probability_of_loss", -1.0),
         ("walk_forward", 99.0),
         ("alpha", -1.0),
+        ("null_books", -1.0),
         ("cost_x2", 99.0),
         ("cost_x3", 99.0),
         ("delay_1h", 9.0),

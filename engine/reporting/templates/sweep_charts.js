@@ -411,7 +411,8 @@
   // ---- drawing -------------------------------------------------------------------------------------------------
 
   const charts = {
-    fan, heat: heatmap, familywise: chance("familywise", "Sharpe ratio by its standard error"), sharpes, degradation, logits, plateau,
+    fan, heat: heatmap, sharpes,
+    familywise: chance("familywise", "Sharpe ratio by its standard error"), null_books: chance("null_books", "Sharpe ratio"), degradation, logits, plateau,
     cost_stress: stress("cost_stress", "factor", "costs times ?", { own: 1 }),
     delay_stress: stress("delay_stress", "hours", "? hours late"),
     decision_hours: stress("decision_hours", "hour", "?:00 UTC", { bars: true, own: data.hour }),
