@@ -68,6 +68,8 @@ def world(cache: Path) -> None:
     state = json.loads((cache / "manifest.json").read_text())
     write_text("newer-cache/manifest.json", json.dumps({**state, "schema": 999}))
     write_text("older-cache/manifest.json", json.dumps({**state, "schema": 0}))
+    shutil.copytree(cache, "torn-seal")
+    write_text("torn-seal/holdout.jsonl", "{\n")
     shutil.copytree(cache, "holed-cache")
     next(Path("holed-cache/hourly").glob("2024-03*")).unlink()
 
@@ -318,6 +320,15 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("validate sweeps/torn", "Sweep sweeps/torn is damaged", "Run the sweep again"),
     ("validate sweeps/lost", "sweeps/lost/table.parquet is missing", "Run the sweep again"),
     ("validate grid --set costs.stress=2", "only data.cache can be set", "Run the sweep again"),
+    # --- study
+    ("study init --holdout soon", "--holdout: 'soon' is not a date", "Write 2024-10-01"),
+    ("study init --holdout 2023-01-01", "2023-01-01 00:00 UTC would leave nothing", "Give a later date"),
+    ("study init --holdout 2024-03-01 --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
+    ("study status --set data.cache=torn-seal", "torn-seal/holdout.jsonl: entry 1 is damaged", "Restore the file"),
+    ("backtest --weights a.csv --set data.cache=torn-seal", "torn-seal/holdout.jsonl", "seal the days again"),
+    ("study open --candidate nowhere", "reports/nowhere is neither a run nor a sweep", "`hlbt backtest`"),
+    ("study open --candidate grid", "Nothing of", "is sealed", "`hlbt study init --holdout DATE`"),
+    ("study open --candidate grid --set costs.stress=2", "only data.cache can be set", "--set data.cache=DIR"),
     # --- oracle
     ("oracle check momentum", "'momentum' does not name an oracle", "write module:Class"),
     (f"oracle check {MOMENTUM} --param m=1", "no parameter 'm'", "Parameters: lookback_hours"),
