@@ -17,7 +17,7 @@ QUESTIONS: Mapping[str, str] = {
     "luck": "Is the best better than luck?",
     "choice": "Does choosing by the past pay?",
     "market": "Does it add to the market?",
-    "skill": "Could it be no skill at all?",
+    "skill": "Does it beat books without skill?",
     "fragile": "Does it survive small changes?",
     "ruin": "Does the account survive?",
     "data": "Do the data carry it?",

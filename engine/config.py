@@ -367,7 +367,7 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}.") from error
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}. Name a TOML file that is there.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{what} {path} is not TOML: {error}.") from error
 

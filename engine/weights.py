@@ -17,6 +17,7 @@ from engine.panel import Panel
 
 #: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
 GROSS_TOLERANCE = 1e-5
+_CURE = "Name a whole .csv or .parquet file."
 UNSORTED = "Sparse weights have a row whose coins do not ascend; each column may be named once."
 
 #: Weights of many books: (P, D, N), or sparse.
@@ -62,9 +63,9 @@ def read_weights(path: str | Path) -> pd.DataFrame:
         else:
             raise WeightsError(f"Weights file {path} is neither .csv nor .parquet. Save it as one of them.")
     except OSError as error:
-        raise WeightsError(f"Weights file {path} cannot be read: {error.strerror or error}.") from error
+        raise WeightsError(f"Weights file {path} cannot be read: {error.strerror or error}. {_CURE}") from error
     except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise WeightsError(f"Weights file {path} cannot be read: {reason_of(error)}.") from error
+        raise WeightsError(f"Weights file {path} cannot be read: {reason_of(error)}. {_CURE}") from error
     if len(frame.columns) == 0 or frame.columns[0] != "time":
         first = repr(frame.columns[0]) if len(frame.columns) else "nothing"
         raise WeightsError(

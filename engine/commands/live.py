@@ -51,7 +51,7 @@ live_app = typer.Typer(help="From a promoted spec to an account: plan, then exec
 @live_app.command("plan", epilog=EPILOG)
 @grouped
 def plan_command(spec: SpecArgument, account: AccountOptions, sync: SyncOption = True) -> None:
-    """Update the data, ask the oracle, and show what would be ordered; nothing is sent.
+    """Update the data, call the oracle, and show what would be ordered; nothing is sent.
 
     Example: hlbt live plan research/promoted/momentum.json
     """

@@ -74,7 +74,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         return "n/a" if costs[name] is None else f"{costs[name]:+.2f}"
 
     lines = [
-        f"{status['journal']}: {len(status['runs'])} rebalances, {costs['orders']} orders filled, "
+        f"{status['journal']}: rebalances: {len(status['runs'])}, orders filled: {costs['orders']}, "
         f"{costs['notional_usd']:,.0f} USD",
         f"Slippage {bps('slippage_bps')} bps (model {bps('model_slippage_bps')}), fee {bps('fee_bps')} bps (model "
         f"{bps('model_fee_bps')})",

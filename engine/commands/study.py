@@ -173,7 +173,7 @@ def holdout_table(result: Mapping[str, Any]) -> Table:
         caption=conclusion(result),
         caption_justify="left",
     )
-    for number, heading in enumerate(("", "its own days", "expected (90 %)", "sealed days")):
+    for number, heading in enumerate(("", "its own days", "expected (90%)", "sealed days")):
         table.add_column(heading, justify="right" if number else "left")
     for row in rows_of(result):
         table.add_row(row.label, row.before, row.expected, row.sealed, style="" if row.inside else "bold red")

@@ -31,7 +31,7 @@ def _share(value: float) -> str:
 
 
 def _ratio(value: float) -> str:
-    return "n/a" if value != value else f"{value:.2f}"
+    return "n/a" if value != value else f"{value:z.2f}"  # z: no -0.00
 
 
 def result_tables(result: Result, origin: Origin) -> list[Table | str]:
@@ -287,8 +287,7 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
     ranking = study.ranking()[:rows]
     best_sets = [(study.params(int(row)), study.table.iloc[row]) for row in ranking]
     # Where sets do not trade on the same days they are ranked by the days on which all do.
-    joint = [_ratio(value) for value in study.sharpe_joint[ranking]]
-    apart = joint != [_ratio(row["sharpe"]) for _, row in best_sets]
+    joint, apart = [_ratio(value) for value in study.sharpe_joint[ranking]], study.joint_differs
     for chosen, _ in best_sets:
         if "oracle" in chosen:
             chosen["oracle"] = str(chosen["oracle"]).rpartition(":")[2]
@@ -299,7 +298,7 @@ def sweep_table(study: Study, rows: int = 10) -> Table:
         width = None if words else max(len(str(value)) for value in values)
         heading = name.rpartition(".")[2]
         table.add_column(heading, justify="left" if words else "right", overflow="fold", min_width=width)
-    for name in (*(["joint days"] if apart else []), "Sharpe", "CAGR", "drawdown", "turnover"):
+    for name in (*(["joint Sharpe"] if apart else []), "Sharpe", "CAGR", "drawdown", "turnover"):
         table.add_column(name, justify="right", no_wrap=True)
     for (chosen, row), ratio in zip(best_sets, joint, strict=True):
         table.add_row(

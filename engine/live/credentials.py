@@ -73,7 +73,7 @@ def _read(file: Path) -> dict[str, Any]:
             "it in and chmod 600 it, or set HYPERLIQUID_SECRET_KEY and HYPERLIQUID_ACCOUNT_ADDRESS."
         ) from error
     except OSError as error:
-        raise LiveError(f"{file} cannot be read: {error.strerror}.") from error
+        raise LiveError(f"{file} cannot be read: {error.strerror}. Name a file of your own.") from error
     except ValueError:
         # Without the cause: a JSON error quotes the text.
         raise LiveError(f"{file} is not JSON. The template is engine/live/hyperliquid_config.template.json.") from None

@@ -12,8 +12,20 @@ import pandas as pd
 from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult
 
 
-class Quotes(ABC):
-    """What can be traded, and at which prices."""
+class DEX(ABC):
+    """An exchange account. The constructor sends nothing; every method may.
+
+    Six methods make one: ``markets``, ``clock_ms``, ``send``, ``find_order``, ``account`` and ``fills``.
+    """
+
+    #: ``"testnet"``, ``"mainnet"`` or ``"paper"``.
+    network: str
+    #: Orders worth less are refused, reduce-only ones excepted.
+    min_notional_usd: float = 10.0
+    #: Whether sizes are always whole lots, whatever the config says.
+    always_lots: ClassVar[bool] = True
+
+    # What can be traded, and at which prices --------------------------------------------------------------------------
 
     @abstractmethod
     def markets(self) -> Mapping[str, Market]:
@@ -31,7 +43,7 @@ class Quotes(ABC):
         """Those of `coins` that the exchange has never listed. Default: none is known to be so."""
         return []
 
-    def feed(self) -> Quotes:
+    def feed(self) -> DEX:
         """The exchange whose prices an oracle sees. Default: this one; a test network's prices mean nothing."""
         return self
 
@@ -44,14 +56,7 @@ class Quotes(ABC):
                 cells[coin] = np.nan if value is None else float(value)
         return row
 
-
-class Orders(ABC):
-    """What can be sent, and how it ended."""
-
-    #: Orders worth less are refused, reduce-only ones excepted.
-    min_notional_usd: float = 10.0
-    #: Whether sizes are always whole lots, whatever the config says.
-    always_lots: ClassVar[bool] = True
+    # What can be sent, and how it ended -------------------------------------------------------------------------------
 
     @abstractmethod
     def clock_ms(self) -> int:
@@ -65,17 +70,13 @@ class Orders(ABC):
     def find_order(self, order: OrderRequest) -> OrderResult | None:
         """What became of an order that was sent; None when the exchange has never seen it."""
 
-    def set_leverage(self, market: Market, leverage: int) -> str:
-        """Set the leverage of a coin, cross where allowed; ``""`` or the refusal. Default: there is none to set."""
-        return ""
-
     def leverages(self, markets: Sequence[Market]) -> Mapping[str, int]:
         """Leverage of coins that are not held, where the exchange says it. Default: nothing is known."""
         return {}
 
     def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
-        """:meth:`set_leverage` of several coins. Default: one after the other."""
-        return [self.set_leverage(market, leverage) for market, leverage in wanted]
+        """Set the leverage of coins, cross where allowed; ``""`` or the refusal of each. Default: none is to be set."""
+        return [""] * len(wanted)
 
     def leverage_seconds(self, count: int) -> float:
         """How long :meth:`set_leverages` takes for `count` coins, about. Default: 0."""
@@ -85,12 +86,7 @@ class Orders(ABC):
         """How far this machine's clock is ahead of the exchange's. Default: 0."""
         return 0.0
 
-
-class Account(ABC):
-    """Whose money it is."""
-
-    #: ``"testnet"``, ``"mainnet"`` or ``"paper"``.
-    network: str
+    # Whose money it is ------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def account(self) -> AccountState:
@@ -108,10 +104,3 @@ class Account(ABC):
     def warnings(self) -> list[str]:
         """What the owner of the account should know, a phrase each."""
         return []
-
-
-class DEX(Quotes, Orders, Account):
-    """An exchange account. The constructor sends nothing; every method may.
-
-    Six methods make one: ``markets``, ``clock_ms``, ``send``, ``find_order``, ``account`` and ``fills``.
-    """

@@ -32,7 +32,8 @@ from engine.live.orders import (
 )
 from engine.live.reconcile import Reconciler
 from engine.live.refusals import Refusal, classify
-from engine.live.risk_limits import Limits, net_bounds
+from engine.live.risk_limits import net_bounds, price_breach
+from engine.live.targets import Strategy
 from engine.simulation.sizing import round_lot
 
 #: Orders of one request at most.
@@ -68,30 +69,23 @@ class OrderExecutor:
     ----------
     reconciler : Reconciler
         Account, journal and policy; recovered before.
-    key : str
-        Digest of the strategy, part of every client order id.
+    strategy : Strategy
+        Its key is part of every client order id. Openings that would take the gross, or without a leg the net exposure,
+        beyond its limits are held back; they stop when a price has moved by more than its limit since the start of the
+        run, or is farther from its oracle price. Its leverage is set before a coin's first trade. What is left under
+        the minimum notional is missing where it closes all.
     instant : Timestamp
         Trade instant of the decision, part of every client order id.
-    limits : Limits
-        Openings that would take the gross, or without a leg the net exposure, beyond theirs are held back; they stop
-        when a price has moved by more than its limit since the start of the run, or is farther from its oracle price.
-    leverage : int
-        Set before a coin's first trade, as far as the coin allows.
     guard : callable
         Called before every request; a text stops all orders.
-    closes_all : bool
-        Whether what is left under the minimum notional is missing, too.
     announce : callable
         Called with a text before what takes long.
     """
 
     reconciler: Reconciler
-    key: str
+    strategy: Strategy
     instant: pd.Timestamp
-    limits: Limits
-    leverage: int
     guard: Callable[[], str]
-    closes_all: bool
     announce: Callable[[str], object]
 
     notes: list[str] = field(default_factory=list)
@@ -106,6 +100,7 @@ class OrderExecutor:
     def __post_init__(self) -> None:
         reconciler = self.reconciler
         self.dex, self.journal, self.policy = reconciler.dex, reconciler.journal, reconciler.policy
+        self.limits = self.strategy.limits
 
     def run(self, goals: Sequence[Goal], markets: Mapping[str, Market], plan: Plan | None) -> Outcome:
         """Trade to the goals, given the account as recovered and the markets as just read."""
@@ -141,7 +136,7 @@ class OrderExecutor:
             if number:
                 self._markets = self.dex.markets()
                 self._stop_moved([goal for goal in goals if goal.phase == 1])
-            orders = self.remaining_orders(goals)
+            orders = self._remaining_orders(goals)
             if not orders or self.stopped:
                 return
             if number:
@@ -151,39 +146,26 @@ class OrderExecutor:
             attempts += self._singly and not singly  # of its orders a request that was refused whole says nothing
             number += 1
             self.reconciler.confirm(orders, before, self._markets)
-            self._stop_differing()
-
-    def _stop_differing(self) -> None:
-        """Trade coins no further whose positions differ from what was filled."""
-        for coin, text in self.reconciler.differing.items():
-            self.progress[coin].set(Reason.POSITION_DIFFERS, text)
+            for coin, text in self.reconciler.differing.items():
+                self.progress[coin].set(Reason.POSITION_DIFFERS, text)
 
     def _stop_moved(self, openings: Sequence[Goal]) -> None:
         """Stop all openings when the price of one that is left has gone beyond the limit that would stop a run."""
-        limit = self.limits.price_deviation_frac
-        if limit is None or not (text := next(filter(None, (self._moved(goal, limit) for goal in openings)), "")):
+        left = [goal.coin for goal in openings if self._left(goal) and goal.coin in self._markets]
+        moved = (price_breach(self.limits, self._markets[coin], self._start_mids.get(coin)) for coin in left)
+        if not (text := next(filter(None, moved), "")):
             return
         for goal in openings:
             progress = self.progress[goal.coin]
             if not progress.reason.final and not progress.reason.at_target:
                 progress.set(Reason.PRICE_MOVED, f"{text}; nothing more is opened")
 
-    def _moved(self, goal: Goal, limit: float) -> str:
-        """How the price of a goal that is left has gone beyond the limit; ``""`` where it has not."""
+    def _left(self, goal: Goal) -> float:
+        """Signed units that a goal lacks; 0 where it was reached, passed, or is not traded any further."""
         left = goal.target_units - self.reconciler.expected.get(goal.coin, 0.0)
-        market, start = self._markets.get(goal.coin), self._start_mids.get(goal.coin)
-        if market is None or left == 0.0 or (left > 0.0) != goal.buy or self.progress[goal.coin].reason.final:
-            return ""
-        for what, price in (("mid at the start of the run", start), ("oracle price", market.oracle)):
-            # Not `>`: NaN must not pass.
-            if price is not None and not abs(market.mid - price) <= limit * price:
-                return (
-                    f"price_deviation_frac: {goal.coin} is at {market.mid:.6g}, its {what} is {price:.6g}, the limit "
-                    f"{limit:.2%}"
-                )
-        return ""
+        return left if (left > 0.0) == goal.buy and not self.progress[goal.coin].reason.final else 0.0
 
-    def remaining_orders(self, goals: Sequence[Goal]) -> list[OrderRequest]:
+    def _remaining_orders(self, goals: Sequence[Goal]) -> list[OrderRequest]:
         """Orders for what the goals of a phase lack."""
         lacking = [item for goal in goals if (item := self._lacking(goal))]
         if lacking and lacking[0][0].phase == 1:
@@ -193,10 +175,7 @@ class OrderExecutor:
     def _lacking(self, goal: Goal) -> tuple[Goal, float, Market] | None:
         """A goal with the signed units to trade; None where nothing can or need be traded."""
         progress, market = self.progress[goal.coin], self._markets.get(goal.coin)
-        left = goal.target_units - self.reconciler.expected.get(goal.coin, 0.0)
-        if not goal.sized:
-            return None
-        if progress.reason.final or left == 0.0 or (left > 0.0) != goal.buy:
+        if not goal.sized or not (left := self._left(goal)):
             return None
         if market is None:
             progress.set(Reason.NOT_TRADABLE)
@@ -212,10 +191,13 @@ class OrderExecutor:
 
     def _within_gross(self, lacking: list[tuple[Goal, float, Market]]) -> list[tuple[Goal, float, Market]]:
         """Hold back openings that would exceed the gross limit."""
-        headroom = self.gross_headroom()
-        if headroom is None:
+        if self.limits.gross is None:
             return lacking
-        kept = []
+        reconciler, kept = self.reconciler, []
+        headroom = self.limits.gross * reconciler.state.equity_usd
+        headroom -= math.fsum(map(abs, reconciler.state.foreign.values()))
+        for coin, units in reconciler.expected.items():
+            headroom -= max(abs(units), abs(reconciler.held(coin))) * self._price(coin)
         for goal, units, market in lacking:
             value = abs(units) * market.mid
             if value > headroom:
@@ -267,7 +249,7 @@ class OrderExecutor:
             return None
         if progress.reason is not Reason.REFUSED:
             progress.set(Reason.UNFILLED)
-        name = cloid(self.key, self.instant, goal.coin, progress.attempts)
+        name = cloid(self.strategy.key, self.instant, goal.coin, progress.attempts)
         progress.attempts += 1
         return OrderRequest(name, goal.coin, units, price, goal.reduce_only)
 
@@ -287,16 +269,6 @@ class OrderExecutor:
                 f"{bound:.6g}, {bound / start - 1.0:+.1%} from there (at most {max(slippage, _FOLLOWED_FRAC):.0%})"
             )
         return bound
-
-    def gross_headroom(self) -> float | None:
-        """USD of gross that may be added now; None without a limit."""
-        if self.limits.gross is None:
-            return None
-        reconciler = self.reconciler
-        gross = math.fsum(map(abs, reconciler.state.foreign.values()))
-        for coin, units in reconciler.expected.items():
-            gross += max(abs(units), abs(reconciler.held(coin))) * self._price(coin)
-        return self.limits.gross * reconciler.state.equity_usd - gross
 
     def _price(self, coin: str) -> float:
         return self._markets[coin].mid if coin in self._markets else self.reconciler.state.prices.get(coin, 0.0)
@@ -326,11 +298,6 @@ class OrderExecutor:
             self.reconciler.resolve([unresolved[order.cloid] for order in orders])
         finally:
             self._record_refusals(first, batch)
-
-    def _record_refusals(self, first: int, batch: int) -> None:
-        for order, result in self.reconciler.results[first:]:
-            if result.fate == "rejected":
-                self.record_refusal(order, result, batch)
 
     def _send(self, orders: list[OrderRequest]) -> list[tuple[OrderRequest, OrderResult]]:
         """Journal and send one request; returns each order with its result."""
@@ -362,21 +329,24 @@ class OrderExecutor:
         market = self._markets[coin]
         return {"mid": market.mid, "bid": market.bid, "ask": market.ask}
 
-    def record_refusal(self, order: OrderRequest, result: OrderResult, batch: int) -> None:
-        """Note what a refusal means for its coin, and for the run."""
-        progress, refusal = self.progress[order.coin], classify(result.reason)
-        reason, text = Reason.REFUSED, result.reason
-        value = abs(order.units) * self._markets[order.coin].mid
-        if Refusal.FATAL in refusal:
-            self.stopped = result.reason
-        elif result.whole_batch and batch > 1:
-            text = f"refused with the whole request: {result.reason}"
-        elif Refusal.SMALL in refusal and value < 2.0 * self.dex.min_notional_usd:
-            # The exchange may value an order at its limit price, where the sizing rule takes mid.
-            reason, text = Reason.REFUSED_AS_SMALL, f"{order.coin}: {order.units:+g} is left: {result.reason}"
-        elif Refusal.PERMANENT in refusal or (result.whole_batch and not refusal and progress.text == text):
-            reason = Reason.REFUSED_FOR_GOOD  # or alone, twice in the same words that nobody knows
-        progress.set(reason, text)
+    def _record_refusals(self, first: int, batch: int) -> None:
+        """Note what refusals among the results from `first` on mean for their coins, and for the run."""
+        for order, result in self.reconciler.results[first:]:
+            if result.fate != "rejected":
+                continue
+            progress, refusal = self.progress[order.coin], classify(result.reason)
+            reason, text = Reason.REFUSED, result.reason
+            value = abs(order.units) * self._markets[order.coin].mid
+            if Refusal.FATAL in refusal:
+                self.stopped = result.reason
+            elif result.whole_batch and batch > 1:
+                text = f"refused with the whole request: {result.reason}"
+            elif Refusal.SMALL in refusal and value < 2.0 * self.dex.min_notional_usd:
+                # The exchange may value an order at its limit price, where the sizing rule takes mid.
+                reason, text = Reason.REFUSED_AS_SMALL, f"{order.coin}: {order.units:+g} is left: {result.reason}"
+            elif Refusal.PERMANENT in refusal or (result.whole_batch and not refusal and progress.text == text):
+                reason = Reason.REFUSED_FOR_GOOD  # or alone, twice in the same words that nobody knows
+            progress.set(reason, text)
 
     # Before and after -------------------------------------------------------------------------------------------------
 
@@ -385,7 +355,7 @@ class OrderExecutor:
         markets = [self._markets[item[0].coin] for goal in goals if (item := self._lacking(goal))]
         if self.stopped or not markets:
             return
-        if wanted := leverage_to_set(self.dex, self.journal, state, markets, self.leverage):
+        if wanted := leverage_to_set(self.dex, self.journal, state, markets, self.strategy.leverage):
             if stop := self.guard():
                 self.stopped = stop
                 return
@@ -407,7 +377,7 @@ class OrderExecutor:
             if not goal.sized:
                 text = f"without a quote its {goal.weight:+.2%} of equity cannot be sized"
                 missing.append(Missing(coin, goal.target_units, units, text))
-            elif progress.reason.at_target and not self.stopped and not self.closes_all:
+            elif progress.reason.at_target and not self.stopped and not self.strategy.targets.closes_all:
                 self.notes.append(progress.text)
             else:
                 missing.append(Missing(coin, goal.target_units, units, self._why(progress, (left > 0.0) != goal.buy)))

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,13 +25,13 @@ from engine.data.api_client import install_429_hook, sdk_request
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
-from engine.live.hyperliquid_account import AccountReader, check_role, expiring_agent, instant_of, resting_orders
+from engine.live.hyperliquid_account import AccountReader, check_role, expiring_agent, resting_orders
 from engine.live.hyperliquid_format import (
     best_quotes,
     observed,
     parse_results,
     read_contexts,
-    read_fill,
+    read_fills,
     read_market,
     read_status,
     refusal_text,
@@ -152,8 +151,7 @@ class HyperLiquidDEX(PredecessorDEX):
         master = (credentials.account_address or own).lower()
         if credentials.vault_address or master == own:
             return
-        role = self._info({"type": "userRole", "user": own}, dict)
-        check_role(role, own, master)
+        self._read("userRole", dict, partial(check_role, own, master), user=own)
 
     def _wallet(self) -> Any:
         from eth_account import Account
@@ -214,25 +212,19 @@ class HyperLiquidDEX(PredecessorDEX):
 
     def fills(self, since: pd.Timestamp) -> list[Fill]:
         """Fills of the account, oldest first, from as many pages as it takes."""
-        start, fills = int(since.timestamp() * 1000), {}
+        start, fills = int(since.timestamp() * 1000), dict[tuple[int, int], Fill]()
         while True:
-            rows = self._info({"type": "userFillsByTime", "user": self.address, "startTime": start}, list)
-            with self._reading("userFillsByTime"):
-                for row in rows:
-                    fills[row["tid"], row["oid"]] = read_fill(row, instant_of(row["time"]))
-                if len(rows) < PAGE_ROWS:
-                    return sorted(fills.values(), key=lambda fill: fill.time)
-                # From the last millisecond again: the page may have cut it.
-                start = max(start + 1, *(int(row["time"]) for row in rows))
+            page = self._read("userFillsByTime", list, read_fills, user=self.address, startTime=start)
+            fills.update((key, fill) for key, _, fill in page)
+            if len(page) < PAGE_ROWS:
+                return sorted(fills.values(), key=lambda fill: fill.time)
+            # From the last millisecond again: the page may have cut it.
+            start = max(start + 1, *(time_ms for _, time_ms, _ in page))
 
     def find_order(self, order: OrderRequest) -> OrderResult | None:
         """``orderStatus`` by client order id; an order that rests is cancelled, and stays unknown until it is gone."""
-        response = self._info({"type": "orderStatus", "user": self.address, "oid": order.cloid}, dict)
-        if response.get("status") != "order":
-            return None
-        with self._reading("orderStatus"):
-            result = read_status(response["order"], order)
-        if result.fate == "unknown":
+        result = self._read("orderStatus", dict, partial(read_status, order), user=self.address, oid=order.cloid)
+        if result is not None and result.fate == "unknown":
             self._cancel(order)
         return result
 
@@ -300,14 +292,6 @@ class HyperLiquidDEX(PredecessorDEX):
         sdk = self._exchange()
         self._repeated(sdk, lambda: sdk.cancel_by_cloid(order.coin, Cloid.from_str(order.cloid)), dict, "cancelByCloid")
 
-    def set_leverage(self, market: Market, leverage: int) -> str:
-        """``updateLeverage``; repeating it does no harm."""
-        sdk = self._exchange()
-        response = self._repeated(
-            sdk, lambda: sdk.update_leverage(leverage, market.coin, market.cross), dict, "updateLeverage"
-        )
-        return refusal_text(response)
-
     def leverages(self, markets: Sequence[Market]) -> Mapping[str, int]:
         """``activeAssetData`` side by side; a coin of the other margin mode is left out, to be set."""
         read = partial(self._read, "activeAssetData", dict, user=self.address)
@@ -315,14 +299,15 @@ class HyperLiquidDEX(PredecessorDEX):
         return {at.coin: value for at, value in zip(markets, values, strict=True) if value}
 
     def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
-        """``updateLeverage`` side by side; what has no response is repeated by itself."""
+        """``updateLeverage`` side by side; what has no response is sent again, by itself, which does no harm."""
         sdk = self._exchange()
         signed = sign_leverages(sdk, wanted)
         responses = self._together(*(partial(send_signed, sdk, action, PATIENCE) for action in signed))
-        return [
-            self.set_leverage(*item) if response is None else refusal_text(response)
-            for item, response in zip(wanted, responses, strict=True)
-        ]
+        for at, (market, leverage) in enumerate(wanted):
+            if responses[at] is None:
+                again = partial(sdk.update_leverage, leverage, market.coin, market.cross)
+                responses[at] = self._repeated(self._exchange(), again, dict, "updateLeverage")
+        return [refusal_text(response) for response in responses]
 
     def leverage_seconds(self, count: int) -> float:
         """By the time that the last response took."""
@@ -376,10 +361,6 @@ class HyperLiquidDEX(PredecessorDEX):
             install_429_hook(self._api)
         return self._api
 
-    def _info(self, query: dict[str, Any], wanted: type | tuple[type, ...]) -> Any:
-        api = self._connect()
-        return self._repeated(api, lambda: api.post("/info", query), wanted, str(query["type"]))
-
     def _together(self, *reads: Callable[[], Any]) -> list[Any]:
         """Results of reads that are sent side by side, in their order; the first failure is raised once all ended."""
         if len(reads) < 2:
@@ -398,20 +379,15 @@ class HyperLiquidDEX(PredecessorDEX):
                 "then run the command again: it continues where it stopped."
             ) from fault
 
-    def _read(self, kind: str, wanted: type | tuple[type, ...], parse: Callable[[Any], _T], **query: str) -> _T:
-        """The response to a query, parsed."""
-        response = self._info({"type": kind, **query}, wanted)
-        with self._reading(kind):
-            return parse(response)
-
-    @contextmanager
-    def _reading(self, what: str) -> Iterator[None]:
-        """Turn whatever is wrong with the form of a response into one error for the user."""
+    def _read(self, kind: str, wanted: type | tuple[type, ...], parse: Callable[[Any], _T], **query: Any) -> _T:
+        """The response to a query, parsed; whatever is wrong with its form is one error for the user."""
+        api = self._connect()
+        response = self._repeated(api, lambda: api.post("/info", {"type": kind, **query}), wanted, kind)
         try:
-            yield
+            return parse(response)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UnreachableError(
-                f"{self._host()} answers {what} in a form that is not known ({error!r}). Nothing is traded on a "
+                f"{self._host()} answers {kind} in a form that is not known ({error!r}). Nothing is traded on a "
                 "response that cannot be read: update hlbt."
             ) from error
 

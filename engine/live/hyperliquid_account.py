@@ -16,9 +16,9 @@ from typing import Any, Final
 
 import pandas as pd
 
-from engine.clock import UNIT, show
+from engine.clock import show
 from engine.errors import LiveError, join_first
-from engine.live.hyperliquid_format import number
+from engine.live.hyperliquid_format import instant_of, number
 from engine.live.orders import AccountState
 
 #: Index of USDC, the collateral of the main dex and the currency of equity.
@@ -79,11 +79,6 @@ class Sample:
     value_usd: float
 
 
-def instant_of(milliseconds: Any) -> pd.Timestamp:
-    """An instant from the exchange's milliseconds."""
-    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC").as_unit(UNIT)
-
-
 def _needed(value: Any) -> float:
     figure = number(value)
     if math.isnan(figure):
@@ -91,7 +86,7 @@ def _needed(value: Any) -> float:
     return figure
 
 
-def check_role(role: Mapping[str, Any], own: str, master: str) -> None:
+def check_role(own: str, master: str, role: Mapping[str, Any]) -> None:
     """Refuse a key whose ``userRole`` is not that of an agent of the account."""
     data = role.get("data")
     masters = {str(value).lower() for value in data.values()} if isinstance(data, dict) else set()

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from engine.clock import UNIT
 from engine.errors import truncate
 from engine.live.orders import Fill, Market, OrderRequest, OrderResult
 from engine.live.refusals import Refusal, classify
@@ -122,15 +123,26 @@ def refusal_text(response: dict[str, Any]) -> str:
     return "" if response.get("status") == "ok" else str(response.get("response", response))
 
 
-def read_fill(row: Mapping[str, Any], time: pd.Timestamp) -> Fill:
-    """A fill of the account's history."""
-    units = float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0)
-    return Fill(row.get("cloid"), str(row["coin"]), units, float(row["px"]), float(row["fee"]), time)
+def instant_of(milliseconds: Any) -> pd.Timestamp:
+    """An instant from the exchange's milliseconds."""
+    return pd.Timestamp(int(milliseconds), unit="ms", tz="UTC").as_unit(UNIT)
 
 
-def read_status(response: Mapping[str, Any], order: OrderRequest) -> OrderResult:
-    """What became of an order that the exchange knows; ``unknown`` while it rests."""
-    status, details = str(response["status"]), response["order"]
+def read_fills(rows: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[int, int], int, Fill]]:
+    """Fills of a page of the account's history, each with what tells it from others, and its milliseconds."""
+    fills = []
+    for row in rows:
+        units, at = float(row["sz"]) * (1.0 if row["side"] == "B" else -1.0), int(row["time"])
+        fill = Fill(row.get("cloid"), str(row["coin"]), units, float(row["px"]), float(row["fee"]), instant_of(at))
+        fills.append(((row["tid"], row["oid"]), at, fill))
+    return fills
+
+
+def read_status(order: OrderRequest, response: Mapping[str, Any]) -> OrderResult | None:
+    """What became of an order, from ``orderStatus``; ``unknown`` while it rests, None where it was never seen."""
+    if response.get("status") != "order":
+        return None
+    status, details = str(response["order"]["status"]), response["order"]["order"]
     done = float(details["origSz"]) - (0.0 if status == "filled" else float(details["sz"]))
     if status == "open":
         return OrderResult(order.cloid, "unknown", reason="it rests, and was cancelled")

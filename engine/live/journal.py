@@ -10,7 +10,7 @@ import errno
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -52,15 +52,6 @@ class SentOrder:
 
 
 @dataclass(frozen=True)
-class OpenPlan:
-    """A plan that did not come to its end: the ISO 8601 instant and the key that it is of, and its goals."""
-
-    instant: str
-    key: str
-    goals: tuple[Goal, ...]
-
-
-@dataclass(frozen=True)
 class EquityRecord:
     """Equity in USD at a time, and the kind of the entry that has it: a plan, an end, a refusal or an acceptance."""
 
@@ -83,8 +74,8 @@ class JournalState:
         When they were last confirmed or changed; None before the first plan: then nothing is known of the account.
     attempts : mapping of instant to mapping of coin to int
         Orders that were intended so far: the number of the coin's next one for that instant.
-    plan : OpenPlan or None
-        The newest plan, until its end.
+    plan : (str, str, tuple of Goal) or None
+        Of the newest plan, until its end: ISO 8601 instant, key, goals.
     equities : tuple of EquityRecord
         Since equity was last accepted, oldest first.
     without_fills : mapping of cloid to Timestamp
@@ -97,7 +88,7 @@ class JournalState:
     positions: Mapping[str, float] = field(default_factory=dict)
     positions_at: pd.Timestamp | None = None
     attempts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    plan: OpenPlan | None = None
+    plan: tuple[str, str, tuple[Goal, ...]] | None = None
     equities: tuple[EquityRecord, ...] = ()
     without_fills: Mapping[str, pd.Timestamp] = field(default_factory=dict)
     leverage: Mapping[str, int] = field(default_factory=dict)
@@ -107,7 +98,7 @@ class JournalState:
         match entry["kind"]:
             case "plan":
                 goals = tuple(Goal(**goal) for goal in entry["goals"])
-                plan = OpenPlan(entry["instant"], entry["key"], goals)
+                plan = entry["instant"], entry["key"], goals
                 # Newer than what explained them, in whichever journal; the time of a plan itself may be a --now.
                 explained = entry.get("explained_at")
                 at = self.positions_at or pd.Timestamp(entry["time"])
@@ -151,20 +142,12 @@ class JournalState:
         return at if self.positions_at is None else max(at, self.positions_at)
 
     def _after_intent(self, entry: Mapping[str, Any]) -> JournalState:
-        unresolved = dict(self.unresolved)
-        attempts = dict(self.attempts.get(entry["instant"], {}))
+        unresolved, attempts = dict(self.unresolved), dict(self.attempts.get(entry["instant"], {}))
+        clocks = {name: entry[name] for name in ("expires_seconds", "boot_id", "boot_seconds") if name in entry}
         for order in entry["orders"]:
-            request = OrderRequest(
-                order["cloid"], order["coin"], order["units"], order["limit_price"], order["reduce_only"]
-            )
-            unresolved[request.cloid] = SentOrder(
-                request,
-                pd.Timestamp(entry["time"]),
-                entry["expires_ms"],
-                entry.get("expires_seconds"),
-                entry.get("boot_id", ""),
-                entry.get("boot_seconds", 0.0),
-            )
+            request = OrderRequest(**{item.name: order[item.name] for item in fields(OrderRequest)})
+            sent = SentOrder(request, pd.Timestamp(entry["time"]), entry["expires_ms"], **clocks)
+            unresolved[request.cloid] = sent
             attempts[request.coin] = attempts.get(request.coin, 0) + 1
         return replace(self, unresolved=unresolved, attempts={**self.attempts, entry["instant"]: attempts})
 
@@ -187,10 +170,7 @@ class JournalState:
 
     def unfinished(self, instant: pd.Timestamp, key: str) -> tuple[Goal, ...] | None:
         """Goals of the newest plan, if it is of `instant` and `key` and did not come to its end; None otherwise."""
-        plan = self.plan
-        if plan is None or (plan.instant, plan.key) != (instant.isoformat(), key):
-            return None
-        return plan.goals
+        return self.plan[2] if self.plan is not None and self.plan[:2] == (instant.isoformat(), key) else None
 
 
 class Journal:

@@ -45,8 +45,9 @@ def leverage_to_set(
 
 
 def duration_text(dex: DEX, count: int) -> str:
-    """How long it takes to set the leverage of so many coins."""
-    return f"the leverage of {count} coins is set first: about {max(1.0, dex.leverage_seconds(count)):.0f} s"
+    """How long it takes to set the leverage of so many coins; ``""`` where it takes no time."""
+    seconds = dex.leverage_seconds(count)
+    return f"the leverage of {count} coins is set first: about {max(1.0, seconds):.0f} s" if seconds > 0.0 else ""
 
 
 def set_leverages(
@@ -62,8 +63,8 @@ def set_leverages(
     long it takes.
     """
     refusals = {}
-    if wanted and dex.leverage_seconds(len(wanted)) > 0.0:
-        announce(duration_text(dex, len(wanted)))
+    if text := duration_text(dex, len(wanted)):
+        announce(text)
     for (market, leverage), refusal in zip(wanted, dex.set_leverages(wanted), strict=True):
         coin = market.coin
         if not refusal:

@@ -79,6 +79,21 @@ class Market:
     max_leverage: float | None = None
     cross: bool = True
 
+    def fill_price(self, units: float, half_spread_frac: float) -> float:
+        """Fill price of an order by the backtest's rules, without impact, USD.
+
+        Parameters
+        ----------
+        units : float
+            Signed size.
+        half_spread_frac : float
+            Used where bid or ask is missing, a fraction of mid.
+        """
+        from engine.simulation.kernel import fill_price_nb
+
+        bid, ask = (math.nan if side is None else side for side in (self.bid, self.ask))
+        return float(fill_price_nb(units, self.mid, bid, ask, half_spread_frac))
+
 
 @dataclass(frozen=True)
 class AccountState:

@@ -269,12 +269,11 @@ class PaperDEX(PredecessorDEX):
         return ""
 
     def _fill(self, order: OrderRequest) -> OrderResult:
-        from engine.simulation.kernel import book_fill_nb, fill_price_nb, reason_nb, round_lot_nb
+        from engine.simulation.kernel import book_fill_nb, reason_nb, round_lot_nb
 
         _, fees, coin_params, sim_params = self._inputs
         market = self.markets()[order.coin]
-        bid, ask = (np.nan if side is None else side for side in (market.bid, market.ask))
-        touch = fill_price_nb(order.units, market.mid, bid, ask, sim_params.half_spread_frac)
+        touch = market.fill_price(order.units, sim_params.half_spread_frac)
         if (order.limit_price - touch) * order.units < 0.0:
             reason = "Order could not immediately match against any resting orders."
             return OrderResult(order.cloid, "rejected", reason=reason)

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 
 from engine.clock import hourly_index
@@ -57,11 +56,12 @@ def make_plan(
     """
     execution = _rules(config.execution, dex)
     targets = {coin: weight for coin, weight in weights.items() if weight != 0.0}
+    mids = {coin: market.mid for coin, market in markets.items()}
     sized = plan_orders(
         targets,
         account.units,
         account.equity_usd,
-        {coin: market.mid for coin, market in markets.items()},
+        mids,
         dict.fromkeys(markets, True),
         {coin: market.sz_decimals for coin, market in markets.items() if market.sz_decimals is not None},
         execution,
@@ -70,25 +70,18 @@ def make_plan(
     goals = [goal for order in orders for goal in _goals(order, targets, execution.min_notional_usd)]
     goals += [_goal_without_price(skip) for skip in skips if skip.reason == UNTRADABLE]
     after = {**account.units, **{order.coin: order.target_units for order in orders}}
-    prices = {
-        coin: markets[coin].mid if coin in markets else account.prices.get(coin, math.nan) for coin in sorted(after)
-    }
-    equity = account.equity_usd
-    wanted = {goal.coin: goal.weight for goal in goals}
-    others = [units * prices[coin] for coin, units in account.units.items() if coin not in wanted]
-    others += account.foreign.values()
+    prices = {coin: mids.get(coin, account.prices.get(coin, math.nan)) for coin in sorted(after)}
     return Plan(
         instant,
         decision,
-        equity,
+        account.equity_usd,
         dict(sorted(targets.items())),
         dict(sorted(account.units.items())),
         prices,
         tuple(orders),
         tuple(skips),
         tuple(sorted(goals, key=lambda goal: (goal.phase, goal.coin))),
-        *_exposure(account, after, prices),
-        math.fsum((*wanted.values(), *(value / equity for value in others))) if equity > 0.0 else math.nan,
+        *_exposure(account, after, prices, {goal.coin: goal.weight for goal in goals}),
     )
 
 
@@ -100,8 +93,8 @@ def _price(
     instant: pd.Timestamp,
 ) -> tuple[list[PlannedOrder], list[Skip]]:
     """The orders with their expected costs, and the targets that become none."""
-    rate = fee_rate(costs, instant)
-    orders, skips = [], []
+    hour, orders, skips = instant.floor("h"), [], []
+    rate = float(fee_arrays(hourly_index(hour, hour), costs).rate[0, 0])  # the base tier, with the config's discounts
     for order in sized:
         held = account.units.get(order.coin, 0.0)
         if order.outcome == "order":
@@ -117,26 +110,13 @@ def _rules(execution: Execution, dex: DEX) -> Execution:
     return replace(execution, lots=execution.lots or dex.always_lots, min_notional_usd=smallest)
 
 
-def fee_rate(costs: Costs, instant: pd.Timestamp) -> float:
-    """Expected fee as a fraction of notional: the base tier at `instant`, with the config's discounts."""
-    return float(fee_arrays(hourly_index(instant.floor("h"), instant.floor("h")), costs).rate[0, 0])
-
-
-def fill_price(units: float, market: Market, costs: Costs) -> float:
-    """Fill price by the backtest's rules, without impact, USD."""
-    from engine.simulation.kernel import fill_price_nb
-
-    bid, ask = (np.nan if side is None else side for side in (market.bid, market.ask))
-    return float(fill_price_nb(units, market.mid, bid, ask, costs.half_spread_bps / 1e4))
-
-
 def _planned(order: Order, held: float, market: Market, costs: Costs, rate: float) -> PlannedOrder:
     from engine.simulation.kernel import reason_nb
     from engine.simulation.result import REASONS as ACTIONS
 
     units = order.units
     after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
-    price, mid = fill_price(units, market, costs), market.mid
+    price, mid = market.fill_price(units, costs.half_spread_bps / 1e4), market.mid
     action, fee = ACTIONS[reason_nb(held, after)], rate * abs(units) * price
     spread, quote = units * (price - mid), (market.bid, market.ask)
     return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, spread, fee, *quote)
@@ -163,13 +143,18 @@ def _goal_without_price(skip: Skip) -> Goal:
 
 
 def _exposure(
-    account: AccountState, after: Mapping[str, float], prices: Mapping[str, float]
-) -> tuple[float, float, float, float]:
-    """Gross before and after, net before and after, as fractions of equity; NaN without equity."""
-    gross, net, equity = [], [], account.equity_usd
-    for units in (account.units, after):
-        values = [held * prices[coin] for coin, held in units.items() if held != 0.0]
-        values += account.foreign.values()
-        gross.append(math.fsum(map(abs, values)) / equity if equity > 0.0 else math.nan)
-        net.append(math.fsum(values) / equity if equity > 0.0 else math.nan)
-    return gross[0], gross[1], net[0], net[1]
+    account: AccountState, after: Mapping[str, float], prices: Mapping[str, float], wanted: Mapping[str, float]
+) -> tuple[float, float, float, float, float]:
+    """Gross before and after, net before, after and as wanted, as fractions of equity; NaN without equity."""
+    equity = account.equity_usd if account.equity_usd > 0.0 else math.nan
+    foreign = list(account.foreign.values())
+    own = {coin: held * prices[coin] for coin, held in account.units.items() if held != 0.0}
+    before, rest = [*own.values(), *foreign], [value for coin, value in own.items() if coin not in wanted] + foreign
+    then = [held * prices[coin] for coin, held in after.items() if held != 0.0] + foreign
+    return (
+        math.fsum(map(abs, before)) / equity,
+        math.fsum(map(abs, then)) / equity,
+        math.fsum(before) / equity,
+        math.fsum(then) / equity,
+        math.fsum(wanted.values()) + math.fsum(rest) / equity,
+    )

@@ -17,7 +17,7 @@ from engine.live.orders import Outcome, Plan, Policy
 from engine.live.risk_limits import Limits
 from engine.live.session import Session
 from engine.live.state_folder import KILL_SWITCH, journal_path
-from engine.live.targets import Strategy, target_provider
+from engine.live.targets import Strategy, TargetProvider
 from engine.oracles.base import Oracle
 from engine.panel import Panel
 from engine.simulation.backtest import check_config
@@ -45,8 +45,8 @@ class PortfolioManager:
         Digest that client order ids are made of. Default: one of the oracle and the config.
     kill_switch : str or Path, optional
         While this file, or one of :func:`engine.live.state_folder.kill_switches`, exists nothing is ordered.
-    sleep, clock : callable
-        Waiting, and seconds of a monotonic clock.
+    sleep : callable
+        Waits.
     """
 
     def __init__(
@@ -62,18 +62,17 @@ class PortfolioManager:
         key: str | None = None,
         kill_switch: str | Path = KILL_SWITCH,
         sleep: Callable[[float], None] = time.sleep,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         config = check_config(config)
         self.strategy = Strategy(
             type(oracle).__name__.lower(),
             key or _key(oracle, config),
-            target_provider(oracle, config),
+            TargetProvider(oracle, config),
             limits or Limits.of(config.account.max_gross),
         )
         self.oracle, self.dex, self.config, self.panel = oracle, dex, config, panel
         self.policy, self.kill_switch, self._journal = policy or Policy(), Path(kill_switch), journal
-        self._sleep, self._clock = sleep, clock
+        self._sleep = sleep
 
     @property
     def journal(self) -> Journal:
@@ -118,7 +117,7 @@ class PortfolioManager:
 
     def _session(self, now: pd.Timestamp | None) -> Session:
         account = self.strategy, self.dex, self.journal, self.panel
-        return Session(*account, self.policy, self.kill_switch, now, self._sleep, self._clock)
+        return Session(*account, self.policy, self.kill_switch, now, self._sleep)
 
 
 def _key(oracle: Oracle, config: RunConfig) -> str:

@@ -155,7 +155,26 @@ def plan_breaches(limits: Limits, plan: Plan, now: pd.Timestamp, newest: Mapping
     newest : mapping of str to Timestamp
         Newest cached row of each field that the oracle read.
     """
-    broken = _of_book(limits, plan)
+    broken, equity = [], plan.equity_usd
+    # A book that shrinks is accepted whatever its gross: it moves toward the limit.
+    if limits.gross is not None and equity <= 0.0 and plan.weights:
+        broken.append(
+            f"gross: the targets are not zero, and equity is {equity:,.2f} USD; with the key of an agent wallet, "
+            "account_address must be its master's"
+        )
+    elif limits.gross is not None and not plan.gross_after <= max(limits.gross, 0.0) and plan.orders:
+        if any(order.grows for order in plan.orders) or math.isnan(plan.gross_after):
+            broken.append(f"gross: the plan leads to {plan.gross_after:.3f} of equity; the limit is {limits.gross:g}")
+    for order in plan.orders:
+        share = abs(order.target_units) * order.mid / equity if equity > 0.0 else math.inf
+        if limits.coin_weight is not None and share > limits.coin_weight and order.grows:
+            text = f"{order.coin} would be {share:.3f} of equity; the limit is {limits.coin_weight}"
+            broken.append(f"coin_weight: {text}")
+        if limits.order_notional_usd is not None and order.notional_usd > limits.order_notional_usd:
+            broken.append(
+                f"order_notional_usd: the order of {order.coin} is {order.notional_usd:,.2f} USD; the limit is "
+                f"{limits.order_notional_usd:,.2f}"
+            )
     for field, end in newest.items():
         age = (now - end) / pd.Timedelta(hours=1)
         if limits.data_age_hours is not None and age > limits.data_age_hours:
@@ -210,12 +229,35 @@ def run_breaches(
     promoted_usd : float or None
         Account size at which the strategy passed its gates; None where it passed none.
     """
-    return [
-        *_of_equity(limits, equity_usd, state, now),
-        *_of_size(limits, equity_usd, promoted_usd),
-        *_of_prices(limits, markets, coins),
-        *_of_clock(limits, clock_error_seconds),
-    ]
+    broken = _of_equity(limits, equity_usd, state, now)
+    most = limits.equity_multiple
+    if most is not None and promoted_usd is not None and equity_usd > most * promoted_usd:
+        broken.append(
+            f"equity_multiple: equity is {equity_usd:,.0f} USD, {equity_usd / promoted_usd:,.1f} times the "
+            f"{promoted_usd:,.0f} USD at which the gates of capacity and volume were passed; the limit is {most:g}. "
+            "Promote it anew with --account"
+        )
+    broken += filter(None, (price_breach(limits, markets[coin]) for coin in coins if coin in markets))
+    most, error = limits.clock_error_seconds, clock_error_seconds
+    if most is not None and abs(error) > most:
+        broken.append(
+            f"clock_error_seconds: this machine's clock is {abs(error):,.0f} s "
+            f"{'ahead of' if error > 0.0 else 'behind'} the exchange's, so this is not the moment of the decision; let "
+            f"it follow a time server. The limit is {most:g}"
+        )
+    return broken
+
+
+def price_breach(limits: Limits, market: Market, start: float | None = None) -> str:
+    """How mid is too far from the oracle price, or from `start`, mid at the start of a run; ``""`` where it is not."""
+    most = limits.price_deviation_frac
+    for what, price in (("mid at the start of the run", start), ("oracle price", market.oracle)):
+        # Not `>`: NaN must not pass.
+        if most is not None and price is not None and not abs(market.mid - price) <= most * price:
+            figure = "not known" if math.isnan(price) else f"{price:.6g}"
+            text = f"{market.coin} is at {market.mid:.6g}, its {what} is {figure}; the limit is {most:.2%}"
+            return f"price_deviation_frac: {text}"
+    return ""
 
 
 def refuse(broken: Sequence[str], what: str) -> None:
@@ -226,65 +268,6 @@ def refuse(broken: Sequence[str], what: str) -> None:
             "If they are as intended, raise the limit in the spec (a new promotion) or, for a weights file, with "
             "--limit; after a deposit or a withdrawal `hlbt live accept-equity SPEC`, or --accept-equity once."
         )
-
-
-def _of_book(limits: Limits, plan: Plan) -> list[str]:
-    broken = []
-    # A book that shrinks is accepted whatever its gross: it moves toward the limit.
-    if limits.gross is not None and plan.equity_usd <= 0.0 and plan.weights:
-        broken.append(
-            f"gross: the targets are not zero, and equity is {plan.equity_usd:,.2f} USD; with the key of an agent "
-            "wallet, account_address must be its master's"
-        )
-    elif limits.gross is not None and not plan.gross_after <= max(limits.gross, 0.0) and plan.orders:
-        if any(order.grows for order in plan.orders) or math.isnan(plan.gross_after):
-            broken.append(f"gross: the plan leads to {plan.gross_after:.3f} of equity; the limit is {limits.gross:g}")
-    for order in plan.orders:
-        share = abs(order.target_units) * order.mid / plan.equity_usd if plan.equity_usd > 0.0 else math.inf
-        if limits.coin_weight is not None and share > limits.coin_weight and order.grows:
-            text = f"{order.coin} would be {share:.3f} of equity; the limit is {limits.coin_weight}"
-            broken.append(f"coin_weight: {text}")
-        if limits.order_notional_usd is not None and order.notional_usd > limits.order_notional_usd:
-            broken.append(
-                f"order_notional_usd: the order of {order.coin} is {order.notional_usd:,.2f} USD; the limit is "
-                f"{limits.order_notional_usd:,.2f}"
-            )
-    return broken
-
-
-def _of_size(limits: Limits, equity: float, promoted: float | None) -> list[str]:
-    most = limits.equity_multiple
-    if most is None or promoted is None or not equity > most * promoted:
-        return []
-    return [
-        f"equity_multiple: equity is {equity:,.0f} USD, {equity / promoted:,.1f} times the {promoted:,.0f} USD at "
-        f"which the gates of capacity and volume were passed; the limit is {most:g}. Promote it anew with --account"
-    ]
-
-
-def _of_clock(limits: Limits, error_seconds: float) -> list[str]:
-    most = limits.clock_error_seconds
-    if most is None or abs(error_seconds) <= most:
-        return []
-    side = "ahead of" if error_seconds > 0.0 else "behind"
-    return [
-        f"clock_error_seconds: this machine's clock is {abs(error_seconds):,.0f} s {side} the exchange's, so this "
-        f"is not the moment of the decision; let it follow a time server. The limit is {most:g}"
-    ]
-
-
-def _of_prices(limits: Limits, markets: Mapping[str, Market], coins: Iterable[str]) -> list[str]:
-    broken = []
-    for market in (markets[coin] for coin in coins if coin in markets):
-        oracle, most = market.oracle, limits.price_deviation_frac
-        # Not `>`: NaN must not pass.
-        if most is not None and oracle is not None and not abs(market.mid - oracle) <= most * oracle:
-            known = "is not known" if math.isnan(oracle) else f"at {oracle:.6g}"
-            broken.append(
-                f"price_deviation_frac: {market.coin} is at {market.mid:.6g}, its oracle price {known}; the limit is "
-                f"{most:.2%}"
-            )
-    return broken
 
 
 def _of_equity(limits: Limits, equity: float, state: JournalState, now: pd.Timestamp) -> list[str]:

@@ -1,7 +1,6 @@
 """One live run: recover, plan, check the limits, trade, and note the fills.
 
-What happens between a kill and the next order begins here, in this order, with :mod:`engine.live.history` and
-:mod:`engine.live.reconcile`:
+What happens between a kill and the next order is :meth:`Session._trade`, in this order:
 
 1. The account is locked and its journal read again.
 2. Orders of unknown status are looked up, those of other strategies on the account too. Positions are read until they
@@ -15,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,7 +31,6 @@ from engine.errors import (
 )
 from engine.live.dex import DEX
 from engine.live.executor import OrderExecutor
-from engine.live.history import AccountHistory, differences
 from engine.live.journal import Journal
 from engine.live.leverage import duration_text, leverage_to_set, set_leverages
 from engine.live.live_panel import with_live_row
@@ -75,8 +73,8 @@ class Session:
         While this file, or one of :func:`engine.live.state_folder.kill_switches`, exists nothing is ordered.
     now : Timestamp, optional
         The time. Default: the exchange's own.
-    sleep, clock : callable
-        Waiting, and seconds of a monotonic clock.
+    sleep : callable
+        Waits.
     accept_positions : bool
         Take positions that differ from the journal's for those of the account, after its owner traded; noted there.
     accepts_equity : bool
@@ -100,7 +98,6 @@ class Session:
     kill_switch: Path = KILL_SWITCH
     now: pd.Timestamp | None = None
     sleep: Callable[[float], None] = time.sleep
-    clock: Callable[[], float] = time.monotonic
     accept_positions: bool = False
     accepts_equity: bool = False
     ignore_kill: bool = False
@@ -108,7 +105,7 @@ class Session:
 
     _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
     _cached: Panel | None = None  # before the row of live quotes
-    _history: AccountHistory = field(init=False)
+    _reconciler: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
         self.notes = list(self.strategy.notes)
@@ -118,7 +115,7 @@ class Session:
     @property
     def instant(self) -> pd.Timestamp:
         """The instant that orders of now belong to."""
-        return self._instant(self.dex.account().time if self.now is None else self.now)
+        return trade_instant(self.dex.account().time if self.now is None else self.now, self.strategy.config)
 
     @property
     def interrupted(self) -> bool:
@@ -127,24 +124,21 @@ class Session:
 
     def preview(self) -> tuple[Plan, list[str]]:
         """What would be ordered now, and the limits that it breaks; nothing is sent."""
-        reconciler = self._reconciler(self.journal)
+        reconciler = self._reconciler = self._new_reconciler()
         reconciler.set_state(self.dex.account())
-        self._history = AccountHistory(self.journal, self.dex.label)
-        self._history.agree(reconciler)
+        reconciler.agree()
         state, markets = reconciler.state, self.dex.markets()
-        at = state.time if self.now is None else self.now
-        plan = self._plan(state, markets, at)
-        broken = self._breaches(state, markets, at, plan.goals, plan) + held_back(self.strategy.limits, plan)
+        plan = self._plan(state, markets)
+        broken = self._breaches(state, markets, plan.goals, plan) + held_back(self.strategy.limits, plan)
         if self.accepts_equity:  # nothing is journalled here
             broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
         if state.doubt and not self.strategy.targets.closes_all:
             broken = [f"equity: {state.doubt}"]  # the limits were measured by it
-        if (text := differences(reconciler)) and not self.accept_positions:
+        if (text := reconciler.differences) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
         self.notes += state.notes
         wanted = self._leverage_to_set(plan, state, markets)
-        if wanted and self.dex.leverage_seconds(len(wanted)) > 0.0:
-            self.notes.append(duration_text(self.dex, len(wanted)))
+        self.notes += filter(None, [duration_text(self.dex, len(wanted))])
         self._add_warnings()
         return plan, broken
 
@@ -165,11 +159,7 @@ class Session:
             When another process trades the account.
         """
         with self._locked():
-            self._history = AccountHistory(self.journal, self.dex.label)
             try:
-                for journal in self._history.others:  # their orders may still be filled
-                    if journal.state.unresolved:
-                        self._reconciler(journal).recover()
                 return self._trade()
             finally:
                 self._record_fills()
@@ -179,10 +169,8 @@ class Session:
         """Set the leverage that a plan of now would need, before it is time to trade; no order is sent."""
         with self._locked():
             if not self.kill_text():
-                self._history = AccountHistory(self.journal, self.dex.label)
                 state, markets = self.dex.account(), self.dex.markets()
-                plan = self._plan(state, markets, state.time if self.now is None else self.now)
-                wanted = self._leverage_to_set(plan, state, markets)
+                wanted = self._leverage_to_set(self._plan(state, markets), state, markets)
                 set_leverages(self.dex, self.journal, state, wanted, self.announce)
 
     def _leverage_to_set(
@@ -214,74 +202,61 @@ class Session:
                 )
             records = self.journal.state.accepted_equities()
             state = self.dex.account()
-            self._accept_equity(state, state.time if self.now is None else self.now)
+            self._accept_equity(state)
         return records[-1].equity_usd if records else math.nan, state.equity_usd
 
-    def _accept_equity(self, state: AccountState, at: pd.Timestamp) -> None:
+    def _accept_equity(self, state: AccountState) -> None:
         if state.doubt:
             raise LiveError(f"The equity of {self.dex.label} cannot be accepted: {state.doubt}.")
         if not state.equity_usd > 0.0:
             raise LiveError(f"{self.dex.label} has an equity of {state.equity_usd:,.2f} USD, which cannot be accepted.")
-        self.journal.append("equity_accepted", at, equity_usd=state.equity_usd)
+        self.journal.append("equity_accepted", self._at(state), equity_usd=state.equity_usd)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """No other process trades the account meanwhile; a paper account is locked by whoever opens its file."""
-        if self.dex.network == "paper":
+        journal, label = self.journal, self.dex.label
+        with ExitStack() as held:
+            if self.dex.network != "paper":
+                folder = account_folder(label)
+                held.enter_context(single_instance(folder / "lock"))
+                if journal.path is not None:
+                    self.notes += adopt_journals(label)
+                    path = journal.path = journal.path.resolve()  # a link, now, where it was adopted
+                    journal.reload()
+                    if path.parent == folder.resolve():
+                        held.callback(lambda: self.notes.extend(link_journal(path)))
+            self._reconciler = self._new_reconciler()
             yield
-            return
-        folder = account_folder(self.dex.label)
-        with single_instance(folder / "lock"):
-            if self.journal.path is None:
-                yield
-                return
-            self.notes += adopt_journals(self.dex.label)
-            self.journal.path = self.journal.path.resolve()  # a link, now, where it was adopted
-            self.journal.reload()
-            try:
-                yield
-            finally:
-                if self.journal.path.parent == folder.resolve():
-                    self.notes += link_journal(self.journal.path)
 
     def _trade(self) -> Outcome:
+        """From a kill, or a quiet night, to the next order."""
         if stop := self.kill_text():
             raise LimitError(f"Nothing was ordered: {stop}.")
-        reconciler = self._reconciler(self.journal)
+        reconciler = self._reconciler
         reconciler.recover()
-        self._history.agree(reconciler)
         state, markets = reconciler.state, self.dex.markets()
-        at = state.time if self.now is None else self.now
-        instant, plan = self._instant(at), None
+        instant = self._instant(state)
         try:
-            self._history.judge(reconciler, markets, self.strategy.targets.closes_all, self.accept_positions)
+            reconciler.judge(markets, self.strategy.targets.closes_all, self.accept_positions)
         except PositionsError:
-            self._append_refusal(reconciler.exchange_time(), instant, None, [f"positions: {differences(reconciler)}"])
+            self._append_refusal(reconciler.exchange_time(), instant, None, [f"positions: {reconciler.differences}"])
             raise
         self._judge_equity(state, instant)
         if self.accepts_equity:
-            self._accept_equity(state, at)
-        goals = self.journal.state.unfinished(instant, self.strategy.key)
+            self._accept_equity(state)
+        goals, plan = self.journal.state.unfinished(instant, self.strategy.key), None
         # With a quote that is back a new plan is made; it doubles nothing, for what was done is known.
         continued = goals is not None and all(goal.sized or goal.coin not in markets for goal in goals)
         if goals is None or not continued:
-            plan = self._plan(state, markets, at)
+            plan = self._plan(state, markets)
             goals = plan.goals
-        if broken := self._breaches(state, markets, at, goals, plan):
-            self._append_refusal(at, instant, state.equity_usd if state.equity_usd > 0.0 else None, broken)
+        if broken := self._breaches(state, markets, goals, plan):
+            self._append_refusal(self._at(state), instant, state.equity_usd if state.equity_usd > 0.0 else None, broken)
         refuse(broken, f"{self.dex.label} at {show(instant)}")
         if plan is not None:
-            self._append_plan(plan, at)
-        executor = OrderExecutor(
-            reconciler,
-            self.strategy.key,
-            instant,
-            limits=self.strategy.limits,
-            leverage=self.strategy.leverage,
-            guard=self.kill_text,
-            closes_all=self.strategy.targets.closes_all,
-            announce=self.announce,
-        )
+            self._append_plan(plan, state)
+        executor = OrderExecutor(reconciler, self.strategy, instant, self.kill_text, self.announce)
         if continued:
             executor.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
         outcome = executor.run(goals, markets, plan)
@@ -291,11 +266,14 @@ class Session:
 
     # Planning ---------------------------------------------------------------------------------------------------------
 
-    def _instant(self, at: pd.Timestamp) -> pd.Timestamp:
-        return trade_instant(at, self.strategy.config)
+    def _at(self, state: AccountState) -> pd.Timestamp:
+        return state.time if self.now is None else self.now
 
-    def _plan(self, state: AccountState, markets: Mapping[str, Market], at: pd.Timestamp) -> Plan:
-        config, instant = self.strategy.config, self._instant(at)
+    def _instant(self, state: AccountState) -> pd.Timestamp:
+        return trade_instant(self._at(state), self.strategy.config)
+
+    def _plan(self, state: AccountState, markets: Mapping[str, Market]) -> Plan:
+        config, instant = self.strategy.config, self._instant(state)
         decision = instant - config.execution.delay_hours * HOUR
         panel = self._panel(instant)
         with fields_read() as read:
@@ -305,7 +283,7 @@ class Session:
         if panel is None:
             self._check_names(weights, markets)
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
-        self._history.warn_of_others(plan)
+        self._reconciler.warn_of_others(plan)
         return plan
 
     def _panel(self, instant: pd.Timestamp) -> Panel | None:
@@ -325,11 +303,11 @@ class Session:
         if unknown := self.dex.unlisted(weights):
             raise unknown_coins(unknown, markets, self.dex.network)
 
-    def _append_plan(self, plan: Plan, at: pd.Timestamp) -> None:
-        explained_at = self._history.explained_at
+    def _append_plan(self, plan: Plan, state: AccountState) -> None:
+        explained_at = self._reconciler.explained_at
         self.journal.append(
             "plan",
-            at,
+            self._at(state),
             instant=plan.instant.isoformat(),
             key=self.strategy.key,
             equity_usd=plan.equity_usd,
@@ -341,19 +319,13 @@ class Session:
     # Limits -----------------------------------------------------------------------------------------------------------
 
     def _breaches(
-        self,
-        state: AccountState,
-        markets: Mapping[str, Market],
-        at: pd.Timestamp,
-        goals: Sequence[Goal],
-        plan: Plan | None,
+        self, state: AccountState, markets: Mapping[str, Market], goals: Sequence[Goal], plan: Plan | None
     ) -> list[str]:
         """Limits that are broken by the account, the markets and, where it is new, the plan."""
-        limits, coins = self.strategy.limits, sorted({goal.coin for goal in goals})
-        error_seconds = self.dex.clock_error_seconds()
+        strategy, at, coins = self.strategy, self._at(state), sorted({goal.coin for goal in goals})
+        limits, history, error_seconds = strategy.limits, self.journal.state, self.dex.clock_error_seconds()
         of_plan = [] if plan is None else plan_breaches(limits, plan, at, self._newest)
-        history = self.journal.state
-        size = self.strategy.promoted_usd
+        size = strategy.promoted_usd
         return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds, size)
 
     def kill_text(self) -> str:
@@ -366,8 +338,8 @@ class Session:
 
     # The exchange -----------------------------------------------------------------------------------------------------
 
-    def _reconciler(self, journal: Journal) -> Reconciler:
-        return Reconciler(self.dex, journal, self.policy, self.sleep, self.clock)
+    def _new_reconciler(self) -> Reconciler:
+        return Reconciler(self.dex, self.journal, self.policy, self.sleep)
 
     def _append_refusal(
         self, at: pd.Timestamp, instant: pd.Timestamp, equity_usd: float | None, limits: list[str]
@@ -399,7 +371,7 @@ class Session:
             self.journal.append("fills", fills[-1].time, fills=rows)
 
     def _add_warnings(self) -> None:
-        self.notes += self._history.notes
+        self.notes += self._reconciler.notes
         try:
             self.notes += self.dex.warnings()
         except UnreachableError as error:

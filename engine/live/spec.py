@@ -125,7 +125,7 @@ def read_spec(path: Path) -> StrategySpec:
     except OSError as error:
         raise SpecError(f"Spec {path} cannot be read: {error.strerror}. `hlbt promote` writes one.") from error
     except ValueError as error:
-        raise SpecError(f"Spec {path} is not JSON: {error}.") from error
+        raise SpecError(f"Spec {path} is not JSON: {error}. Promote the run again.") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise SpecError(f"{path} is no strategy spec of schema {SCHEMA}. `hlbt promote` writes one.")
     recorded = content.pop("digest", None)

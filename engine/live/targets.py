@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
@@ -32,22 +32,27 @@ class TargetProvider:
     Parameters
     ----------
     oracle : Oracle
-        Called once for each decision.
+        Called once for each decision; of ``FixedWeights`` the rows are known beforehand.
     config : RunConfig
         Schedule, overlays and ``account.max_gross``.
-    """
 
-    #: Whether every position is to be closed.
-    closes_all = False
+    Attributes
+    ----------
+    needs_panel : bool
+        Whether market data are needed for the weights.
+    closes_all : bool
+        Whether every position is to be closed.
+    """
 
     def __init__(self, oracle: Oracle, config: RunConfig) -> None:
         self.oracle, self.config = oracle, config
-        #: Whether market data are needed for the weights.
-        self.needs_panel = True
+        self._fixed = oracle if isinstance(oracle, FixedWeights) else None
+        self.needs_panel = self._fixed is None or config.execution.target_volatility > 0.0
+        self.closes_all = self._fixed is not None and self._fixed.frame.columns.empty
 
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
-        """Whether trading at `instant` is what was validated."""
-        return scheduled(instant, self.config)
+        """Whether trading at `instant` is what was validated; given weights have no schedule of their own."""
+        return self._fixed is not None or scheduled(instant, self.config)
 
     def weights(
         self, instant: pd.Timestamp, decision: pd.Timestamp, tradable: Iterable[str], panel: Panel | None
@@ -87,11 +92,11 @@ class TargetProvider:
                 f"The panel has no row at {show(decision)}; its last one before is {show(known.index[-1])}."
             )
         if self.config.execution.tranches > 1:
-            earlier = self._decisions(known)
+            earlier = self._fixed.decisions if self._fixed is not None else decisions_of(known, self.config)
             decisions = earlier[earlier < decision].union(known.index[-1:])
             decisions, values = validate_weights(weight_matrix(self.oracle, known, decisions), known)
         else:
-            universe = tradable if decision == instant else _tradable(known)
+            universe = tradable if decision == instant else np.array(known.coins)[known.tradable[-1]].tolist()
             row = self._fetch(decision, universe, known.point_in_time())
             decisions, values = known.index[-1:], validate_row(row, known)
         traded = traded_weights(values, decisions, known, self.config)[-1:]
@@ -101,8 +106,10 @@ class TargetProvider:
     def _without_panel(self, decision: pd.Timestamp, tradable: Iterable[str]) -> dict[str, float]:
         weights = self._fetch(decision, tradable, None)
         if overlays := describe_overlays(self.config):
-            rows = None if self.config.execution.target_volatility > 0.0 else self._rows(weights, decision)
-            if rows is None:
+            execution, rows = self.config.execution, pd.DataFrame([weights], index=[decision], dtype=np.float64)
+            if self._fixed is not None:
+                rows = self._fixed.frame[:decision]
+            if execution.target_volatility > 0.0 or (self._fixed is None and execution.tranches > 1):
                 raise LiveError(f"The weights are changed{overlays}: that needs market data. Sync a cache.")
             instants, values = pd.DatetimeIndex(rows.index), rows.to_numpy(np.float64)
             # No panel is looked at without a volatility target.
@@ -115,49 +122,6 @@ class TargetProvider:
         """The oracle's weights for one decision; whatever it raises is an OracleError."""
         with oracle_errors(f"{type(self.oracle).__name__} failed at {show(decision)}"):
             return call_fetch_weights(self.oracle, decision, list(tradable), panel)
-
-    def _decisions(self, known: Panel) -> pd.DatetimeIndex:
-        """Decisions up to now, of which tranches are the mean."""
-        return decisions_of(known, self.config)
-
-    def _rows(self, weights: Mapping[str, float], decision: pd.Timestamp) -> pd.DataFrame | None:
-        """The rows that overlays are made of, decisions x coins; None when it takes market data to know them."""
-        if self.config.execution.tranches > 1:
-            return None
-        return pd.DataFrame([dict(weights)], index=pd.DatetimeIndex([decision]), dtype=np.float64)
-
-
-class FixedTargets(TargetProvider):
-    """Weights that were given beforehand: a row for now, or the rows of a file.
-
-    Parameters
-    ----------
-    oracle : FixedWeights
-        The weights.
-    config : RunConfig
-        Overlays and ``account.max_gross``.
-    """
-
-    def __init__(self, oracle: FixedWeights, config: RunConfig) -> None:
-        super().__init__(oracle, config)
-        self.fixed = oracle
-        self.closes_all = oracle.frame.columns.empty
-        self.needs_panel = config.execution.target_volatility > 0.0
-
-    def is_scheduled(self, instant: pd.Timestamp) -> bool:
-        """Always: given weights have no schedule of their own."""
-        return True
-
-    def _decisions(self, known: Panel) -> pd.DatetimeIndex:
-        return self.fixed.decisions
-
-    def _rows(self, weights: Mapping[str, float], decision: pd.Timestamp) -> pd.DataFrame:
-        return self.fixed.frame[:decision]
-
-
-def target_provider(oracle: Oracle, config: RunConfig) -> TargetProvider:
-    """The provider for an oracle."""
-    return FixedTargets(oracle, config) if isinstance(oracle, FixedWeights) else TargetProvider(oracle, config)
 
 
 @dataclass(frozen=True)
@@ -201,7 +165,7 @@ def from_spec(path: Path, cache: str | None) -> Strategy:
     spec = read_spec(path)
     oracle, notes = load_live_oracle(spec)
     data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
-    targets = target_provider(oracle, replace(spec.config, data=data))
+    targets = TargetProvider(oracle, replace(spec.config, data=data))
     size, limits, of_before = spec_limits(path, spec)
     return Strategy(spec.name, spec.digest, targets, limits, (*notes, *of_before), size)
 
@@ -241,15 +205,11 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
     notes = [f"the row of {show(rows[-1])} is traded, {max(0.0, age):,.1f} hours old"]
     if later := len(oracle.decisions) - len(rows):
         notes.append(f"{later} later rows are not")
-    return Strategy(path.stem, key, FixedTargets(oracle, config), limits, tuple(notes))
+    return Strategy(path.stem, key, TargetProvider(oracle, config), limits, tuple(notes))
 
 
 def flat(name: str, config: RunConfig | None = None) -> Strategy:
     """Every position closed, without limits; needs no spec, so that one that is refused can be left."""
     key = hashlib.sha256(f"flatten|{name}".encode()).hexdigest()
-    targets = FixedTargets(FixedWeights.of({}), config or RunConfig())
+    targets = TargetProvider(FixedWeights.of({}), config or RunConfig())
     return Strategy(name, key, targets, Limits.none(), ("every position is to be closed",))
-
-
-def _tradable(panel: Panel) -> list[str]:
-    return [coin for coin, can in zip(panel.coins, panel.tradable[-1], strict=True) if can]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import pandas as pd
+from markupsafe import Markup, escape
 
 from engine.atomic_io import replacing
 from engine.clock import WEEKDAYS, show
@@ -27,7 +29,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact)
-    environment.filters.update(moment=moment, css_colour=css_colour)
+    environment.filters.update(moment=moment, css_colour=css_colour, coded=coded)
     return environment
 
 
@@ -84,6 +86,11 @@ def bps(value: float) -> str:
 def ratio(value: float) -> str:
     """Two decimals."""
     return _number(value, ",.2f")
+
+
+def coded(text: str) -> Markup:
+    """The text, escaped, with what stands in backticks as code."""
+    return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
 def exact(value: float) -> str:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from engine.errors import DataError
 from engine.reporting.html import render, write_page
 from engine.reporting.run_page import index_row
+from engine.reporting.sweep_page import winner_of
 from engine.reporting.tearsheet import brief
 from engine.sweeps.study import ERROR, PAGE, VERDICT, load_study
 
@@ -50,6 +52,7 @@ def _sweep_row(file: Path) -> dict[str, Any]:
     try:
         study = load_study(folder, returns=False)
         verdict = json.loads((folder / VERDICT).read_text(encoding="utf-8")) if (folder / VERDICT).is_file() else {}
+        winner, _ = winner_of(study, verdict.get("details") or {})
         return {
             "folder": folder.name,
             "error": "",
@@ -58,7 +61,7 @@ def _sweep_row(file: Path) -> dict[str, Any]:
             "parameters": ", ".join(f"{key} ({len(values)})" for key, values in study.record["grid"].items()),
             "sets": len(study),
             "failed": int((study.table[ERROR] != "").sum()),
-            "best": float(study.table["sharpe"].max()),
+            "best": math.nan if winner is None else float(study.table["sharpe"].iloc[winner]),
             "synthetic": bool(study.record["synthetic"]),
             "passed": verdict.get("passed"),
             "word": str(verdict.get("word", "not passed")),

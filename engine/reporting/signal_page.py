@@ -115,7 +115,7 @@ def _chance(value: Mean) -> str:
     if math.isnan(value.t):
         return "too few decisions to say more"
     if value.t >= NOTABLE:
-        return "more than chance alone gives one signal in twenty; where many were tried, ask for a t of 3 and more"
+        return "more than chance alone gives one signal in twenty; where many were tried, require a t of 3 and more"
     if value.t <= -NOTABLE:
         return "it ranks coins in the wrong order, by more than chance alone gives one signal in twenty"
     return "that is indistinguishable from no skill"

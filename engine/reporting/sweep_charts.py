@@ -31,20 +31,21 @@ BANDS = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Metrics of the heat map, where the table has them.
 HEAT = ("sharpe", "cagr", "total_return", "max_drawdown", "volatility", "sortino", "calmar", "turnover_daily")
 #: Columns of the table that are visible from the start.
-MAIN = ("sharpe", "cagr", "max_drawdown", "volatility", "turnover_daily", "trades")
+MAIN = ("sharpe_joint", "sharpe", "cagr", "max_drawdown", "volatility", "turnover_daily", "trades")
 LABELS: Mapping[str, str] = {
+    "sharpe_joint": "joint Sharpe",
     "sharpe": "Sharpe",
     "cagr": "CAGR",
     "total_return": "return",
     "max_drawdown": "drawdown",
-    "turnover_daily": "turnover",
+    "turnover_daily": "turnover / decision",
     "sortino": "Sortino",
     "calmar": "Calmar",
     "equity_start_usd": "start USD",
     "equity_end_usd": "end USD",
 }
 _PERCENT = ("cagr", "total_return", "max_drawdown", "volatility", "turnover_daily", "untradable_weight")
-_RATIOS = ("sharpe", "sortino", "calmar", "gross_mean", "net_mean")
+_RATIOS = ("sharpe_joint", "sharpe", "sortino", "calmar", "gross_mean", "net_mean")
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,19 +136,16 @@ def numbers(study: Study, name: str) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def ranking(sharpe: np.ndarray) -> np.ndarray:
-    """Rows by falling Sharpe ratio, those without one last, ties in the order of the table."""
-    return np.argsort(np.where(np.isnan(sharpe), np.inf, -sharpe), kind="stable")
-
-
 def table(study: Study, axes: Sequence[Axis], winner: int | None) -> dict[str, Any]:
     """Columns of the :data:`ROWS` best sets; the winner is among them whatever its Sharpe ratio."""
-    rows = ranking(numbers(study, "sharpe"))[:ROWS]
+    rows = study.ranking()[:ROWS]
     if winner is not None and winner not in rows:
         rows[-1] = winner
     names = [str(name) for name in study.table.columns if name != ERROR]
     columns = [_column(study, name, rows) for name in sorted(names, key=lambda name: (*MAIN, name).index(name))]
     # The column that is sorted by comes first: on a phone the others are out of sight.
+    if study.joint_differs:
+        columns.insert(0, _figures("sharpe_joint", study.sharpe_joint[rows]))
     columns[1:1] = [_axis_column(axis, rows) for axis in axes]
     if (study.table[ERROR].to_numpy()[rows] != "").any():
         columns.append({**_texts(ERROR, study.table[ERROR].astype(str).to_numpy()[rows].tolist()), "main": True})
@@ -177,13 +175,17 @@ def _column(study: Study, name: str, rows: np.ndarray) -> dict[str, Any]:
     column = study.table[name]
     if column.dtype.kind not in "iuf":
         return _texts(name, ["" if pd.isna(value) else str(value) for value in column.iloc[rows].tolist()])
+    return _figures(name, numbers(study, name)[rows])
+
+
+def _figures(name: str, values: np.ndarray) -> dict[str, Any]:
     return {
         "name": name,
         "label": LABELS.get(name, name),
         "kind": "number",
         "form": form(name),
         "main": name in MAIN,
-        "data": packed(numbers(study, name)[rows]),
+        "data": packed(values),
     }
 
 
@@ -219,8 +221,8 @@ def heat(study: Study, axes: Sequence[Axis], winner: int | None, progress: Progr
     limit = _group_limit([len(axis.levels) for axis in axes], len(metrics))
     grouped = [axis.grouped(limit) for axis in axes]
     values = np.array([numbers(study, name) for name in metrics])
-    sharpe = numbers(study, "sharpe")
-    ranked = ranking(sharpe)[: int(np.isfinite(sharpe).sum())]
+    ranked = study.ranking()
+    ranked = ranked[np.isfinite(numbers(study, "sharpe")[ranked])]
     ascending = [np.argsort(row, kind="stable")[: int(np.isfinite(row).sum())] for row in values]
     keys = [*((index,) for index in range(len(axes))), *combinations(range(len(axes)), 2)]
     cells = {}
@@ -317,7 +319,7 @@ def fan(study: Study, winner: int | None, progress: Progress | None = None) -> d
     dates = pd.DatetimeIndex(returns.index)
     kept = thinned(len(dates))
     values = returns.to_numpy(dtype=np.float64)
-    rows = ranking(numbers(study, "sharpe"))[:CURVES]
+    rows = study.ranking()[:CURVES]
     lives = np.zeros(values.shape[1], dtype=bool)
     for day in values:
         lives |= np.isfinite(day)

@@ -27,6 +27,8 @@ from engine.sweeps.study import ERROR, PAGE, Study
 LISTED_VALUES = 12
 #: Points of the scatter of in-sample against out-of-sample.
 POINTS = 2_000
+#: The answer to a question, by the state of its checks together.
+ANSWERS = {"passed": "yes", "failed": "not shown", "not": "not computed"}
 
 
 def write_sweep_page(
@@ -57,10 +59,10 @@ def write_sweep_page(
         raise DataError(
             f"The study {study.record.get('name')} has no folder, so its page cannot be written. Save it first."
         )
-    order = sweep_charts.ranking(sweep_charts.numbers(study, "sharpe")).tolist()
+    order = study.ranking().tolist()
     pages = {row: quote(tearsheets[row], safe="/") for row in order if row in tearsheets} if tearsheets else {}
     details = _mapping((verdict or {}).get("details"))
-    winner, problem = _winner(study, details)
+    winner, problem = winner_of(study, details)
     axes = sweep_charts.axes_of(study)
     data = _page_data(study, verdict, winner, axes, pages, progress)
     page = (
@@ -82,6 +84,7 @@ def write_sweep_page(
             curves=data["fan"] is not None,
             sets=len(study),
             rows=min(len(study), sweep_charts.ROWS),
+            joint_days=len(study.joint[1]) if study.joint_differs else None,
             span=_span(study.record),
             coins=_mapping(study.record.get("span")).get("coins"),
             failures=_failures(study),
@@ -193,8 +196,15 @@ def _rounded(value: Any) -> float | None:
     return None if number is None else float(f"{number:.6g}")
 
 
-def _winner(study: Study, details: Mapping[str, Any]) -> tuple[int | None, str]:
-    """Row of the verdict's winner, else of the best set by Sharpe ratio; and what is wrong with the verdict's."""
+def winner_of(study: Study, details: Mapping[str, Any]) -> tuple[int | None, str]:
+    """Row of the verdict's winner, else of the best set by Sharpe ratio; and what is wrong with the verdict's.
+
+    Parameters
+    ----------
+    study : Study
+    details : mapping
+        Of a verdict; empty without one.
+    """
     place = _mapping(details.get("winner")).get("place")
     if isinstance(place, int) and 0 <= place < len(study):
         return place, ""
@@ -249,7 +259,7 @@ def _questions(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [
         {
             "title": QUESTIONS.get(group, ""),
-            "answer": _answer(group, made),
+            "answer": ANSWERS[_state(made)],
             "state": _state(made),
             "checks": [{"check": check, "state": _state([check])} for check in made],
         }
@@ -262,11 +272,6 @@ def _state(checks: Sequence[Check]) -> str:
     if any(check.passed is False for check in checks):
         return "failed"
     return "passed" if all(check.passed for check in checks) else "not"
-
-
-def _answer(group: str, checks: Sequence[Check]) -> str:
-    words = {"skill": ("no", "it could")}.get(group, ("yes", "not shown"))
-    return {"passed": words[0], "failed": words[1], "not": "not computed"}[_state(checks)]
 
 
 def _word(verdict: Mapping[str, Any] | None) -> str:

@@ -168,6 +168,11 @@ class Study:
         joint[sets] = metrics.sharpe(values.T) if more.any() else own[sets]
         return joint if np.isfinite(joint).any() else own
 
+    @property
+    def joint_differs(self) -> bool:
+        """Whether :attr:`sharpe_joint` is another column than ``sharpe`` of the table."""
+        return not np.array_equal(self.sharpe_joint, self.table["sharpe"].to_numpy(dtype=np.float64), equal_nan=True)
+
     def ranking(self, by: str = "sharpe") -> np.ndarray:
         """Rows by falling value of column `by`, (P,), those without one last, ties in the order of the table.
 

@@ -140,7 +140,7 @@ def search_figures(inputs: ValidationInputs, report: Callable[[int, int, str], o
         "replicates": len(found.best),
         "null": {"edges": edges.tolist(), "counts": counts.tolist()},
         "summary": f"The whole sweep was run {len(found.best):,} times over exchanged coins: {reached:,} of their best "
-        f"sets reached the {found.sharpe:.2f} of this one (p = {found.p_value:.3f}).",
+        f"sets reached its Sharpe ratio of {found.sharpe:.2f} (p = {found.p_value:.3f}).",
     }
 
 

@@ -74,7 +74,7 @@ class Verdict:
         for which, verb in ((False, "failed"), (None, "could not be computed")):
             labels = [check.label for check in self.checks if check.passed is which]
             if labels:
-                parts.append(f"{len(labels)} of {len(self.checks)} checks {verb}: {', '.join(labels)}.")
+                parts.append(f"{len(labels)} of {len(self.checks)} checks {verb}: {'; '.join(labels)}.")
         return " ".join(parts)
 
     @property

@@ -241,7 +241,7 @@ def test_what_is_missing_breaks_nothing(browser: Browser, tmp_path: Path, case: 
         if case == "whys":
             assert opened.locator(".why").count() == 9 and nasty in opened.inner_text("#logits")
         if case == "nasty":
-            assert opened.inner_text(".verdict h2") == f"LUCK CANNOT BE EXCLUDED YET{nasty}"
+            assert opened.inner_text(".verdict h2") == f"LUCK CANNOT BE EXCLUDED YET {nasty}"
             labels = opened.evaluate("Array.from(document.getElementById('heat').layout.yaxis.ticktext)")
             assert labels == ["(1, 2)", "(3, 4)"]
             opened.select_option("#up", index=0)

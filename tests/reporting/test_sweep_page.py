@@ -16,6 +16,7 @@ import pytest
 from engine.errors import DataError
 from engine.provenance import as_json
 from engine.reporting import sweep_charts
+from engine.reporting.index_page import write_index
 from engine.reporting.sweep_page import inlined, write_sweep_page
 from engine.sweeps.study import Study, index_of
 from helpers import studies_page as studies
@@ -215,13 +216,28 @@ def test_curves_and_bands_are_products_of_the_daily_returns(tmp_path: Path) -> N
     assert len(found["dates"]) == len(kept) == 401 and kept[-1] == 1000
     assert found["dates"][0] == "2024-01-31" and found["dates"][-1] == str(study.daily_returns.index[-1].date())
     curves = unpacked(found["curves"]).reshape(80, 401)
-    order = study.table["sharpe"].reset_index(drop=True).sort_values(ascending=False, na_position="last").index
+    order = study.ranking()
     np.testing.assert_allclose(curves[:77], growth[kept][:, order[:77]].T, rtol=1e-5)
     assert np.isnan(curves[77:, 1:]).all()
     bands = np.quantile(growth[kept][:, lives], sweep_charts.BANDS, axis=1)
     np.testing.assert_allclose(unpacked(found["bands"]).reshape(5, 401), bands, rtol=1e-6)
     np.testing.assert_allclose(unpacked(found["winner"]), growth[kept][:, study.best()], rtol=1e-5)
     assert (found["sets"], found["kept"]) == (77, 80)
+
+
+def test_a_winner_by_joint_days_is_the_first_of_the_table_and_of_the_index(tmp_path: Path) -> None:
+    study = studies.study(tmp_path / "s", days=200)
+    assert study.daily_returns is not None
+    lucky = int(study.table["sharpe"].argmin())
+    study.daily_returns.iloc[:60, [row for row in range(80) if row != lucky]] = np.nan
+    study.table.iloc[lucky, study.table.columns.get_loc("sharpe")] = 99.0  # by days that no other set trades
+    page = written(study, studies.verdict(study))
+    table, winner = payload(page)["table"], study.best()
+    assert winner != lucky and unpacked(table["rows"])[0] == winner
+    assert [column["label"] for column in table["columns"][:1]] == ["joint Sharpe"]
+    np.testing.assert_allclose(unpacked(table["columns"][0]["data"])[0], study.sharpe_joint[winner], rtol=1e-6)
+    assert "ranked by the joint Sharpe ratio, of the 140 days that all of them trade" in seen(page)
+    assert "99.00" not in seen(write_index(tmp_path).read_text(encoding="utf-8"))
 
 
 def test_the_walk_forward_curve_is_the_product_of_its_returns(tmp_path: Path) -> None:
@@ -256,7 +272,7 @@ def test_more_sets_than_rows_says_so_and_keeps_the_winner(tmp_path: Path, monkey
     worst = int(np.nanargmin(study.table["sharpe"]))
     verdict["details"]["winner"]["place"] = worst
     page = written(study, verdict)
-    assert "The table holds the 20 sets with the highest Sharpe ratios of 80" in seen(page)
+    assert "The table holds the 20 sets that rank highest by Sharpe ratio, of 80" in seen(page)
     table = payload(page)["table"]
     rows = unpacked(table["rows"])
     assert len(rows) == 20 and rows[table["winner"]] == worst

@@ -397,9 +397,10 @@
       xref: "paper", x: 1, y: winner.sharpe, text: "winner", showarrow: false, xanchor: "right", yanchor: "bottom",
       font: { size: 11, color: c.orange },
     }] : [];
-    const labelled = {
-      ...ticks(names), ticktext: ticks(names).tickvals.map((at) => short(names[at], narrow() ? 18 : 34)),
-    };
+    // Two lines, so that the values of one parameter stay apart where there is no room for its whole name.
+    const most = narrow() ? 11 : 34;
+    const lines = ({ axis, label }) => `${short(axis, most)}<br>${short(`= ${label}`, most)}`;
+    const labelled = { ...ticks(names), ticktext: ticks(names).tickvals.map((at) => lines(each[at])) };
     return [
       [trace],
       layout(axis("", labelled), axis("", { rangemode: "tozero" }), {
@@ -412,7 +413,8 @@
 
   const charts = {
     fan, heat: heatmap, sharpes,
-    familywise: chance("familywise", "Sharpe ratio by its standard error"), null_books: chance("null_books", "Sharpe ratio"), degradation, logits, plateau,
+    familywise: chance("familywise", "Sharpe ratio, in standard errors"),
+    null_books: chance("null_books", "Sharpe ratio"), degradation, logits, plateau,
     cost_stress: stress("cost_stress", "factor", "costs times ?", { own: 1 }),
     delay_stress: stress("delay_stress", "hours", "? hours late"),
     decision_hours: stress("decision_hours", "hour", "?:00 UTC", { bars: true, own: data.hour }),

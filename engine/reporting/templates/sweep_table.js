@@ -21,7 +21,9 @@ const sweep = (() => {
   }
 
   const grouped = (value, digits) =>
-    value.toLocaleString("en-US", { minimumFractionDigits: digits, maximumFractionDigits: digits });
+    value.toLocaleString("en-US", {
+      minimumFractionDigits: digits, maximumFractionDigits: digits, signDisplay: "negative", // no -0.00
+    });
 
   // A metric as it is read; "percent", "ratio", "usd" and "count" are Python's form().
   function show(value, form) {
@@ -42,7 +44,7 @@ const sweep = (() => {
   const number = (column, row) => (column.data ? column.data[row] : column.numbers[column.codes[row]]);
 
   // Figures below 0 of these are a loss; a drawdown or a net exposure below 0 says nothing.
-  const REDDENED = new Set(["sharpe", "cagr", "total_return", "sortino", "calmar"]);
+  const REDDENED = new Set(["sharpe_joint", "sharpe", "cagr", "total_return", "sortino", "calmar"]);
 
   // ---- filters -------------------------------------------------------------------------------------------------
 
@@ -114,7 +116,7 @@ const sweep = (() => {
 
   const state = {
     order: Array.from(places, (place, row) => row), first: 0,
-    by: columns.findIndex((column) => column.name === "sharpe"), down: true, chosen: null, all: false,
+    by: 0, down: true, chosen: null, all: false,
   };
   const filters = columns.map(() => null);
   // What stands in state.by instead of a column: the number of the set, or the order of the page.
