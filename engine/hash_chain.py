@@ -56,7 +56,7 @@ def read_chain(path: Path) -> Chain:
         broken = broken or (f"entry {number} {fault}" if fault else "")
         if record is not None:
             broken = broken or str(record.get("broken", ""))
-            records.append(record)
+            records.append({**record, "entry": number})
             head = str(record.get("hash", ""))
     broken = broken or _cut(counted, records, len(lines))
     return Chain(tuple(records), f"{path}: {broken}." if broken else "", head)

@@ -58,7 +58,12 @@ def read_weights(path: str | Path) -> pd.DataFrame:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)
                 frame = pd.read_csv(path, dtype={"time": str}, index_col=False, skipinitialspace=True)
-            header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True).iloc[0].dropna()
+            header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True).iloc[0]
+            if header.isna().any():  # pandas calls it Unnamed: 2
+                raise WeightsError(
+                    f"Weights file {path}: column {header.isna().argmax() + 1} has no name. Write the coin above its "
+                    "weights, or remove the column (a comma at the end of the lines makes one)."
+                )
             _check_repeated(list(header), f"Weights file {path} has")  # pandas renames the second of two columns
         else:
             raise WeightsError(f"Weights file {path} is neither .csv nor .parquet. Save it as one of them.")

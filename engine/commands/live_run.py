@@ -172,7 +172,7 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
     return {
         "strategy": strategy.name,
         "instant": session.instant.isoformat(),
-        "equity_usd": session.journal.state.accepted_equities()[-1].equity_usd,
+        "equity_usd": next(entry["equity_usd"] for entry in session.journal.entries[::-1] if entry["kind"] == "done"),
         "orders": len(outcome.results),
         "complete": True,
         "code": 0,
@@ -200,9 +200,7 @@ def _show_outcome(outcome: Outcome, session: Session, options: RunOptions) -> No
         print_json({**session_fields(session), **outcome.to_dict()})
         return
     plan = [] if outcome.plan is None else plan_tables(outcome.plan)
-    missing = [
-        f"MISSING  {at.coin}: at {at.units:g}, target {at.target_units:g} ({at.reason})" for at in outcome.missing
-    ]
+    missing = [f"MISSING  {item}" for item in outcome.missing]
     notes = note_lines([*session.notes, *outcome.notes])
     show_all(*plan, orders_table(outcome), *missing, *notes, "At target." if outcome.complete else "NOT at target.")
 

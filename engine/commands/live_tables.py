@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ def plan_tables(plan: Plan) -> list[Any]:
     from engine.clock import show
 
     head = Table(title=f"Plan for {show(plan.instant)}", title_justify="left", show_header=False)
-    head.add_row("Equity, USD", f"{plan.equity_usd:,.2f}")
-    head.add_row("Gross before, after", f"{plan.gross_before:.3f}, {plan.gross_after:.3f}")
-    head.add_row("Net before, after", f"{plan.net_before:+z.3f}, {plan.net_after:+z.3f}")
+    if math.isnan(plan.equity_usd):
+        head.add_row("Equity, USD", "not known")
+    else:
+        head.add_row("Equity, USD", f"{plan.equity_usd:,.2f}")
+        head.add_row("Gross before, after", f"{plan.gross_before:.3f}, {plan.gross_after:.3f}")
+        head.add_row("Net before, after", f"{plan.net_before:+z.3f}, {plan.net_after:+z.3f}")
     head.add_row("Targets", f"{len(plan.weights)} coins")
     head.add_row("Expected cost, USD", f"{plan.cost_usd:,.2f}")
     orders = Table(title=f"{len(plan.orders)} orders", title_justify="left")

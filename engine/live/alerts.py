@@ -42,5 +42,6 @@ def _sentence(message: Mapping[str, Any]) -> str:
     run = f"hlbt: {message.get('strategy')} on {message.get('network')}"
     if "error" in message:
         return f"{run} ended with exit code {message.get('code')}: {message['error']}"
-    orders, equity = message.get("orders"), message.get("equity_usd", 0.0)
-    return f"{run} is at its target for {message.get('instant')}: {orders} orders, equity {equity:,.2f} USD"
+    orders, equity = message.get("orders"), message.get("equity_usd")
+    worth = "not known" if equity is None else f"{equity:,.2f} USD"
+    return f"{run} is at its target for {message.get('instant')}: {orders} orders, equity {worth}"

@@ -31,6 +31,10 @@ class DEX(ABC):
     def markets(self) -> Mapping[str, Market]:
         """Every coin that can be traded now, by name; quotes may be missing (:meth:`quoted` adds them)."""
 
+    def why_no_quote(self, coin: str) -> str:
+        """Why :meth:`markets` lacked `coin` when it was last called, a phrase. Default: nothing is known."""
+        return ""
+
     def quoted(self, market: Market) -> Market:
         """`market` with its best bid and ask, where the exchange has both. Default: `market` has them."""
         return market
@@ -91,6 +95,13 @@ class DEX(ABC):
     @abstractmethod
     def account(self) -> AccountState:
         """Equity and positions now."""
+
+    def closing_account(self) -> AccountState:
+        """:meth:`account` for a run that closes everything: as much of it as can be read. Default: all of it.
+
+        What cannot be read is in ``doubt``.
+        """
+        return self.account()
 
     @abstractmethod
     def fills(self, since: pd.Timestamp) -> list[Fill]:

@@ -178,7 +178,7 @@ class OrderExecutor:
         if not goal.sized or not (left := self._left(goal)):
             return None
         if market is None:
-            progress.set(Reason.NOT_TRADABLE)
+            progress.set(Reason.NOT_TRADABLE, self._no_quote(goal.coin))
             return None
         left = round_lot(left, market.sz_decimals)  # whole lots, without the rounding error of the subtraction
         closes = goal.reduce_only and goal.target_units == 0.0
@@ -269,6 +269,10 @@ class OrderExecutor:
                 f"{bound:.6g}, {bound / start - 1.0:+.1%} from there (at most {max(slippage, _FOLLOWED_FRAC):.0%})"
             )
         return bound
+
+    def _no_quote(self, coin: str) -> str:
+        why = self.dex.why_no_quote(coin)
+        return Reason.NOT_TRADABLE.value + (f": {why}" if why else "")
 
     def _price(self, coin: str) -> float:
         return self._markets[coin].mid if coin in self._markets else self.reconciler.state.prices.get(coin, 0.0)
@@ -375,8 +379,8 @@ class OrderExecutor:
                 continue
             progress = self.progress[coin]
             if not goal.sized:
-                text = f"without a quote its {goal.weight:+.2%} of equity cannot be sized"
-                missing.append(Missing(coin, goal.target_units, units, text))
+                text = f"{self._no_quote(coin)}, so its {goal.weight:+.2%} of equity cannot be sized"
+                missing.append(Missing(coin, None, units, text))
             elif progress.reason.at_target and not self.stopped and not self.strategy.targets.closes_all:
                 self.notes.append(progress.text)
             else:
@@ -399,7 +403,7 @@ class OrderExecutor:
             "done",
             self.reconciler.exchange_time(),
             instant=self.instant.isoformat(),
-            equity_usd=self.reconciler.state.equity_usd,
+            equity_usd=self.reconciler.state.certain_equity_usd,
             positions=dict(sorted(positions.items())),
             complete=outcome.complete,
             missing=[asdict(item) for item in missing],

@@ -25,7 +25,14 @@ from engine.data.api_client import install_429_hook, sdk_request
 from engine.errors import LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
-from engine.live.hyperliquid_account import AccountReader, check_role, expiring_agent, resting_orders
+from engine.live.hyperliquid_account import (
+    AccountReader,
+    check_role,
+    expiring_agent,
+    main_alone,
+    read_dex_state,
+    resting_orders,
+)
 from engine.live.hyperliquid_format import (
     best_quotes,
     observed,
@@ -36,6 +43,7 @@ from engine.live.hyperliquid_format import (
     read_status,
     refusal_text,
     tick_price,
+    why_no_quote,
 )
 from engine.live.hyperliquid_leverage import active_leverage, send_signed, sign_leverages
 from engine.live.orders import AccountState, Fill, Market, OrderRequest, OrderResult, OrderStatus
@@ -48,7 +56,7 @@ PATIENCE: Final = RetryPolicy((0.5, 1.0, 2.0), (5.0, 10.0, 20.0), 60.0)
 #: A response with fewer rows holds the whole of its time range (pages have 500 or 2,000 rows).
 PAGE_ROWS: Final = 500
 #: Requests that are sent side by side at most.
-_TOGETHER: Final = 8
+_TOGETHER: Final = 10  # as many connections as a session of the SDK keeps
 _T = TypeVar("_T")
 _NO_SPOT: Final[dict[str, list[Any]]] = {"universe": [], "tokens": []}
 
@@ -89,6 +97,8 @@ class HyperLiquidDEX(PredecessorDEX):
         self._sdk: Any = None
         self._meta: dict[str, Any] | None = None
         self._account: AccountReader | None = None
+        self._main_alone = ""  # why no more than the main dex is read, for a run that closes everything
+        self._no_quotes: dict[str, str] = {}
         self._clock_lock = threading.Lock()
         self._clock_bounds = (-math.inf, math.inf)
         self._round_trip_seconds = 0.2
@@ -184,10 +194,30 @@ class HyperLiquidDEX(PredecessorDEX):
             state = self._account.state()
         return state
 
+    def closing_account(self) -> AccountState:
+        """The account; of the main dex alone, without equity, once its mode or another dex cannot be read."""
+        if not self._main_alone:
+            try:
+                return self.account()
+            except LiveError as error:
+                self._check_key()
+                self._main_alone = (
+                    "only what the main dex shows is closed; equity and positions on other perp dexes are not known: "
+                    f"{error}"
+                )
+        read = partial(read_dex_state, "")
+        return main_alone(self._read("clearinghouseState", dict, read, user=self.address), self._main_alone)
+
     def markets(self) -> Mapping[str, Market]:
         """Coins that are listed and have a mid; one whose figures cannot be read is left out, whatever the others."""
-        markets = (read_market(entry, context) for entry, context in self._contexts())
+        pairs = self._contexts()
+        self._no_quotes = {entry["name"]: why_no_quote(entry, context) for entry, context in pairs}
+        markets = (read_market(entry, context) for entry, context in pairs)
         return {market.coin: market for market in markets if market is not None}
+
+    def why_no_quote(self, coin: str) -> str:
+        """By the coin table and the state of its market."""
+        return self._no_quotes.get(coin, "it is not in the exchange's coin table")
 
     def unlisted(self, coins: Iterable[str]) -> list[str]:
         """Names without an entry in the coin table; the test network's table differs, so there none is known."""
@@ -301,8 +331,9 @@ class HyperLiquidDEX(PredecessorDEX):
     def set_leverages(self, wanted: Sequence[tuple[Market, int]]) -> list[str]:
         """``updateLeverage`` side by side; what has no response is sent again, by itself, which does no harm."""
         sdk = self._exchange()
-        signed = sign_leverages(sdk, wanted)
-        responses = self._together(*(partial(send_signed, sdk, action, PATIENCE) for action in signed))
+        with ThreadPoolExecutor(_TOGETHER) as pool:
+            sent = [pool.submit(send_signed, sdk, action, PATIENCE) for action in sign_leverages(sdk, wanted)]
+            responses = [future.result() for future in sent]
         for at, (market, leverage) in enumerate(wanted):
             if responses[at] is None:
                 again = partial(sdk.update_leverage, leverage, market.coin, market.cross)
@@ -382,7 +413,8 @@ class HyperLiquidDEX(PredecessorDEX):
     def _read(self, kind: str, wanted: type | tuple[type, ...], parse: Callable[[Any], _T], **query: Any) -> _T:
         """The response to a query, parsed; whatever is wrong with its form is one error for the user."""
         api = self._connect()
-        response = self._repeated(api, lambda: api.post("/info", {"type": kind, **query}), wanted, kind)
+        what = f"{kind} of the perp dex {query['dex']}" if "dex" in query else kind
+        response = self._repeated(api, lambda: api.post("/info", {"type": kind, **query}), wanted, what)
         try:
             return parse(response)
         except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:

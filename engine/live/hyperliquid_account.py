@@ -251,6 +251,11 @@ def standard_state(main: DexState, others: Sequence[tuple[DexState, int]], spot:
     return _state(main.value_usd, main, others, left, doubt)
 
 
+def main_alone(main: DexState, doubt: str) -> AccountState:
+    """What the main dex shows of an account; its equity is not known."""
+    return _state(math.nan, main, (), [], doubt)
+
+
 def unified_state(
     main: DexState, others: Sequence[tuple[DexState, int]], spot: SpotState, sample: Callable[[], Sample | None]
 ) -> AccountState:

@@ -38,14 +38,26 @@ def number(value: Any) -> float:
     return figure if math.isfinite(figure) and not isinstance(value, bool) else math.nan
 
 
+def why_no_quote(entry: Mapping[str, Any], context: Mapping[str, Any]) -> str:
+    """Why a coin cannot be traded; ``""`` where it can."""
+    decimals, mid = entry.get("szDecimals"), context.get("midPx")
+    if entry.get("isDelisted"):
+        return "it is delisted"
+    if not number(mid) > 0.0:
+        return f"its midPx is {mid!r}"
+    if type(decimals) is not int or not 0 <= decimals <= PRICE_DECIMALS:
+        return f"its szDecimals is {decimals!r}"
+    return ""
+
+
 def read_market(entry: Mapping[str, Any], context: Mapping[str, Any]) -> Market | None:
     """A coin from its entry in the table and its context; None where it cannot be traded, or not be read.
 
     A missing oracle price is NaN, which no limit on the distance from it accepts.
     """
-    mid, decimals, leverage = number(context.get("midPx")), entry.get("szDecimals"), number(entry.get("maxLeverage"))
-    if entry.get("isDelisted") or not mid > 0.0 or type(decimals) is not int or not 0 <= decimals <= PRICE_DECIMALS:
+    if why_no_quote(entry, context):
         return None
+    mid, leverage = number(context.get("midPx")), number(entry.get("maxLeverage"))
     oracle, mode = number(context.get("oraclePx")), entry.get("marginMode")
     seen = observed(context)
     low, high = seen["impact_bid"], seen["impact_ask"]
@@ -55,7 +67,7 @@ def read_market(entry: Mapping[str, Any], context: Mapping[str, Any]) -> Market 
         low if 0.0 < low <= high else None,
         high if 0.0 < low <= high else None,
         oracle=oracle if oracle > 0.0 else math.nan,
-        sz_decimals=decimals,
+        sz_decimals=entry["szDecimals"],
         max_leverage=leverage if leverage >= 1.0 else None,
         cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
     )

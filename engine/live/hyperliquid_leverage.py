@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from engine.data.api_client import sdk_request
@@ -17,22 +17,20 @@ def active_leverage(cross: bool, response: Mapping[str, Any]) -> int | None:
     return int(leverage["value"]) if (leverage["type"] == "cross") == cross else None
 
 
-def sign_leverages(sdk: Any, wanted: Sequence[tuple[Market, int]]) -> list[tuple[Any, ...]]:
+def sign_leverages(sdk: Any, wanted: Sequence[tuple[Market, int]]) -> Iterator[Any]:
     """Signed actions, one after the other: each needs a millisecond of its own as its nonce."""
-    signed: list[tuple[Any, ...]] = []
-    sdk._post_action = lambda *action: signed.append(action)  # what the SDK would send at once
+    sdk._post_action = lambda *action: action  # what the SDK would send at once
     try:
         for market, leverage in wanted:
             time.sleep(0.002)
-            sdk.update_leverage(leverage, market.coin, market.cross)
+            yield sdk.update_leverage(leverage, market.coin, market.cross)
     finally:
         del sdk._post_action
-    return signed
 
 
 def send_signed(sdk: Any, action: tuple[Any, ...], policy: RetryPolicy) -> Any:
-    """The response to a signed action that is sent once; None where there is none."""
+    """The response to a signed action that is sent once, while others are signed; None where there is none."""
     try:
-        return sdk_request(lambda: sdk._post_action(*action), dict, sdk, policy)
+        return sdk_request(lambda: type(sdk)._post_action(sdk, *action), dict, sdk, policy)
     except RequestFailed:
         return None

@@ -122,7 +122,9 @@ class JournalState:
                 known = {fill["cloid"] for fill in entry["fills"]}
                 rest = {cloid: time for cloid, time in self.without_fills.items() if cloid not in known}
                 return replace(self, without_fills=rest)
-            case "leverage_set":
+            case "leverages_set":
+                return replace(self, leverage={**self.leverage, **entry["leverages"]})
+            case "leverage_set":  # of earlier releases
                 return replace(self, leverage={**self.leverage, entry["coin"]: entry["leverage"]})
         return self
 

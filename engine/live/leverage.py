@@ -57,20 +57,24 @@ def set_leverages(
     wanted: list[tuple[Market, int]],
     announce: Callable[[str], object],
 ) -> Mapping[str, str]:
-    """Set leverages, and journal each; returns refusals by coin, but for coins that are held.
+    """Set leverages, and journal them; returns refusals by coin, but for coins that are held.
 
     A position keeps the leverage that it has where the exchange refuses another one. `announce` is told before how
     long it takes.
     """
-    refusals = {}
+    done: dict[str, int] = {}
+    refused: dict[str, str] = {}
+    refusals: dict[str, str] = {}
     if text := duration_text(dex, len(wanted)):
         announce(text)
     for (market, leverage), refusal in zip(wanted, dex.set_leverages(wanted), strict=True):
         coin = market.coin
         if not refusal:
-            journal.append("leverage_set", state.time, coin=coin, leverage=leverage)
+            done[coin] = leverage
             continue
-        journal.append("leverage_refused", state.time, coin=coin, reason=refusal)
+        refused[coin] = refusal
         if coin not in state.units or Refusal.FATAL in classify(refusal):
             refusals[coin] = f"leverage {leverage}: {refusal}"
+    if wanted:  # one entry: to write 120 to the disk takes longer than to set them
+        journal.append("leverages_set", state.time, leverages=done, refused=refused)
     return refusals

@@ -102,7 +102,7 @@ class AccountState:
     Attributes
     ----------
     equity_usd : float
-        Cash and unrealised profit.
+        Cash and unrealised profit; NaN where it cannot be read.
     units : mapping of coin to float
         Signed positions; coins without one are left out.
     time : Timestamp
@@ -127,6 +127,11 @@ class AccountState:
     notes: tuple[str, ...] = ()
     doubt: str = ""
     leverage: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def certain_equity_usd(self) -> float | None:
+        """Equity for the journal; None where it is not certain, for a wrong one would mislead the limits on it."""
+        return None if self.doubt or math.isnan(self.equity_usd) else self.equity_usd
 
 
 @dataclass(frozen=True)
@@ -225,12 +230,16 @@ _PASSING: Final = (Reason.UNFILLED, Reason.HELD_BACK, Reason.REFUSED, Reason.BEL
 
 @dataclass(frozen=True)
 class Missing:
-    """A position that is not at its target, and why."""
+    """A position that is not at its target, and why; a target that cannot be sized is None."""
 
     coin: str
-    target_units: float
+    target_units: float | None
     units: float
     reason: str
+
+    def __str__(self) -> str:
+        target = "" if self.target_units is None else f" instead of {self.target_units:g}"
+        return f"{self.coin} is at {self.units:g}{target} ({self.reason})"
 
 
 @dataclass(frozen=True)
@@ -321,6 +330,11 @@ class Skip:
     units: float
     reason: str
 
+    @property
+    def untradable(self) -> bool:
+        """Whether the coin has no quote."""
+        return self.reason.startswith(UNTRADABLE)
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -397,7 +411,7 @@ class Plan:
     @property
     def unreachable(self) -> list[str]:
         """Coins that are held or wanted and have no quote."""
-        return [skip.coin for skip in self.skips if skip.reason == UNTRADABLE]
+        return [skip.coin for skip in self.skips if skip.untradable]
 
     @property
     def cost_usd(self) -> float:

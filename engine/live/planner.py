@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -60,15 +60,15 @@ def make_plan(
     sized = plan_orders(
         targets,
         account.units,
-        account.equity_usd,
+        account.equity_usd if targets or not math.isnan(account.equity_usd) else 0.0,  # closes need none
         mids,
         dict.fromkeys(markets, True),
         {coin: market.sz_decimals for coin, market in markets.items() if market.sz_decimals is not None},
         execution,
     )
-    orders, skips = _price(sized, account, markets, config.costs, instant)
+    orders, skips = _price(sized, account, markets, config.costs, instant, dex.why_no_quote)
     goals = [goal for order in orders for goal in _goals(order, targets, execution.min_notional_usd)]
-    goals += [_goal_without_price(skip) for skip in skips if skip.reason == UNTRADABLE]
+    goals += [_goal_without_price(skip) for skip in skips if skip.untradable]
     after = {**account.units, **{order.coin: order.target_units for order in orders}}
     prices = {coin: mids.get(coin, account.prices.get(coin, math.nan)) for coin in sorted(after)}
     return Plan(
@@ -91,6 +91,7 @@ def _price(
     markets: Mapping[str, Market],
     costs: Costs,
     instant: pd.Timestamp,
+    why_no_quote: Callable[[str], str],
 ) -> tuple[list[PlannedOrder], list[Skip]]:
     """The orders with their expected costs, and the targets that become none."""
     hour, orders, skips = instant.floor("h"), [], []
@@ -100,7 +101,10 @@ def _price(
         if order.outcome == "order":
             orders.append(_planned(order, held, markets[order.coin], costs, rate))
         elif order.outcome != "nothing":
-            skips.append(Skip(order.coin, order.target_weight, held, REASONS[order.outcome]))
+            reason = REASONS[order.outcome]
+            if reason == UNTRADABLE and (why := why_no_quote(order.coin)):
+                reason = f"{UNTRADABLE}: {why}"
+            skips.append(Skip(order.coin, order.target_weight, held, reason))
     return orders, skips
 
 

@@ -8,6 +8,7 @@ run does the same after each request, so that a first attempt, a retry and a res
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -46,6 +47,8 @@ class Reconciler:
         Waits.
     boot_clock : callable
         Seconds of a clock that later processes of this machine share.
+    closing : bool
+        The run closes everything: it takes what can be read of the account, and needs no equity.
 
     Attributes
     ----------
@@ -70,6 +73,7 @@ class Reconciler:
     policy: Policy
     sleep: Callable[[float], None] = time.sleep
     boot_clock: Callable[[], float] = boot_seconds
+    closing: bool = False
 
     state: AccountState = field(init=False)
     expected: dict[str, float] = field(default_factory=dict)
@@ -105,15 +109,15 @@ class Reconciler:
         """
         for journal in self.others:  # their orders may still be filled
             if journal.state.unresolved:
-                Reconciler(self.dex, journal, self.policy, self.sleep, self.boot_clock)._look_up()
+                Reconciler(self.dex, journal, self.policy, self.sleep, self.boot_clock, self.closing)._look_up()
         self._look_up()
         self.agree()
 
     def _look_up(self) -> None:
-        self.set_state(self.dex.account())
+        self.read_account()
         if unresolved := list(self.journal.state.unresolved.values()):
             self.resolve(unresolved)
-            self.set_state(self.dex.account())
+            self.read_account()
 
     def agree(self) -> None:
         """Wait for positions that the journals explain; coins with others end up in `unexplained`.
@@ -207,8 +211,11 @@ class Reconciler:
                     f"run closes or reduces {join_first(theirs)}. Two strategies need two sub-accounts"
                 )
 
-    def set_state(self, state: AccountState) -> None:
-        """Note the account and when it was read."""
+    def read_account(self) -> None:
+        """Read the account, and note when."""
+        state = self.dex.closing_account() if self.closing else self.dex.account()
+        if self.closing and state.doubt:
+            state = replace(state, equity_usd=math.nan)
         self.state, self._read_at = state, self.boot_clock()
 
     def exchange_time(self) -> pd.Timestamp:
@@ -280,7 +287,7 @@ class Reconciler:
         markets : mapping of coin to Market
             Lots, within half of which positions agree.
         """
-        self.set_state(self.dex.account())
+        self.read_account()
         for coin in self._settle(lambda: sorted({order.coin for order in orders}), markets):
             units, expected = self.state.units.get(coin, 0.0), self.expected.get(coin, 0.0)
             self.differing[coin] = (
@@ -299,7 +306,7 @@ class Reconciler:
             if not differing or seconds is None:
                 break
             self.sleep(seconds)
-            self.set_state(self.dex.account())
+            self.read_account()
         return differing
 
     def _agrees(self, coin: str, market: Market | None) -> bool:

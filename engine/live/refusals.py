@@ -13,7 +13,7 @@ class Refusal(Flag):
 
     UNCLEAR = 0
     #: It certainly had no effect. A message that is not in the table may belong to an order that was executed (as in
-    #: the outage of 2025-07-29), so the order is looked up.
+    #: the outage of 2025-07-29, or a nonce that is a duplicate since a proxy sent the request twice): it is looked up.
     CERTAIN = auto()
     #: A second attempt would be refused again.
     PERMANENT = auto()
@@ -32,7 +32,7 @@ MESSAGES: Final[Mapping[str, Refusal]] = MappingProxyType(
         "80% away": Refusal.CERTAIN | Refusal.PERMANENT,
         "has invalid": Refusal.CERTAIN | Refusal.PERMANENT,
         "tick size": Refusal.CERTAIN | Refusal.PERMANENT,
-        "duplicate cloid": Refusal.CERTAIN | Refusal.PERMANENT,
+        "duplicate cloid": Refusal.CERTAIN,  # of a journal that is gone: the next number of the order is free
         "margin": Refusal.CERTAIN,
         "insufficient margin": Refusal.PERMANENT,
         "margin tier": Refusal.PERMANENT,
@@ -46,7 +46,6 @@ MESSAGES: Final[Mapping[str, Refusal]] = MappingProxyType(
         "zero size": Refusal.CERTAIN,
         "delisted": Refusal.CERTAIN,
         "unknown asset": Refusal.CERTAIN,
-        "invalid nonce": Refusal.CERTAIN,
         "expired": Refusal.CERTAIN,
         "vault": Refusal.CERTAIN,
         "does not exist": Refusal.CERTAIN | Refusal.FATAL,

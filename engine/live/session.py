@@ -125,14 +125,16 @@ class Session:
     def preview(self) -> tuple[Plan, list[str]]:
         """What would be ordered now, and the limits that it breaks; nothing is sent."""
         reconciler = self._reconciler = self._new_reconciler()
-        reconciler.set_state(self.dex.account())
+        reconciler.read_account()
         reconciler.agree()
         state, markets = reconciler.state, self.dex.markets()
         plan = self._plan(state, markets)
         broken = self._breaches(state, markets, plan.goals, plan) + held_back(self.strategy.limits, plan)
         if self.accepts_equity:  # nothing is journalled here
             broken = [text for text in broken if not text.startswith(("daily_loss_frac:", "equity_change_frac:"))]
-        if state.doubt and not self.strategy.targets.closes_all:
+        if state.doubt and self.strategy.targets.closes_all:
+            self.notes.append(state.doubt)
+        elif state.doubt:
             broken = [f"equity: {state.doubt}"]  # the limits were measured by it
         if (text := reconciler.differences) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
@@ -310,7 +312,7 @@ class Session:
             self._at(state),
             instant=plan.instant.isoformat(),
             key=self.strategy.key,
-            equity_usd=plan.equity_usd,
+            equity_usd=state.certain_equity_usd,
             explained_at=None if explained_at is None else explained_at.isoformat(),
             goals=[vars(goal) for goal in plan.goals],
             plan=plan.to_dict(),
@@ -339,7 +341,8 @@ class Session:
     # The exchange -----------------------------------------------------------------------------------------------------
 
     def _new_reconciler(self) -> Reconciler:
-        return Reconciler(self.dex, self.journal, self.policy, self.sleep)
+        closing = self.strategy.targets.closes_all
+        return Reconciler(self.dex, self.journal, self.policy, self.sleep, closing=closing)
 
     def _append_refusal(
         self, at: pd.Timestamp, instant: pd.Timestamp, equity_usd: float | None, limits: list[str]
@@ -379,9 +382,7 @@ class Session:
 
 
 def _incomplete(outcome: Outcome, account: str, journal: Journal) -> IncompleteError:
-    missing = "; ".join(
-        f"{item.coin} is at {item.units:g} instead of {item.target_units:g} ({item.reason})" for item in outcome.missing
-    )
+    missing = "; ".join(map(str, outcome.missing))
     where = f" The journal {journal.path} has every order." if journal.path else ""
     error = IncompleteError(
         f"The book of {account} is not at its target: {missing}.{where} Run the command again: it looks up earlier "

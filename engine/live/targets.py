@@ -196,7 +196,8 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
     if not len(rows):
         raise WeightsError(f"Weights file {path} has no row at or before {show(decision)}.")
     values = oracle.fetch_portfolio_weights(decision, ())
-    text = f"{rows[-1].isoformat()}{sorted(values.items())}{config.digest}{limits}"  # a new limit is a new plan
+    # A new limit is a new plan; and an order id is the account's, so two files of the same weights need two.
+    text = f"{path.stem}|{rows[-1].isoformat()}{sorted(values.items())}{config.digest}{limits}"
     key = hashlib.sha256(text.encode()).hexdigest()
     age, most = (now - rows[-1]) / HOUR, limits.weights_age_hours
     if most is not None and age > most:

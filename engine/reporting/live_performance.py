@@ -282,6 +282,8 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
     if inside.sum() < 2:
         raise DataError("The cache has fewer than two of the instants that were traded: it ends before the newest.")
     covered = [plan for plan, known in zip(plans, inside, strict=True) if known]
+    if covered[0]["equity_usd"] is None:
+        raise DataError("The equity of the first instant of the cache that was traded is not known.")
     targets = [plan["plan"]["weights"] for plan in covered]
     # A coin that a row does not name is 0, null is a hold.
     coins = sorted({coin for row in targets for coin in row if coin in panel.coins})
@@ -310,4 +312,5 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
             "drift_frac": plan["equity_usd"] / float(model) - 1.0,
         }
         for instant, plan, model in zip(held.index, covered, before, strict=True)
+        if plan["equity_usd"] is not None  # everything was closed while it was not known
     ]

@@ -182,8 +182,18 @@ def record_events(reports: Path, records: Iterable[Mapping[str, Any]]) -> None:
 
 
 def ledger_holdout(reports: Path) -> Holdout | None:
-    """The holdout that the ledger knows of, whatever has become of its file in the cache."""
-    return holdout_in(read_chain(_path(reports)).records)
+    """The holdout that the ledger knows of, whatever has become of its file in the cache.
+
+    Raises
+    ------
+    DataError
+        When the ledger's record of it is damaged: nothing is loaded for research past a seal that cannot be read.
+    """
+    chain = read_chain(_path(reports))
+    try:
+        return holdout_in(chain.records)
+    except DataError as error:
+        raise DataError(_broken(reports, chain.broken or f"{_path(reports)}: {error}")) from error
 
 
 def ledger_state(reports: Path) -> dict[str, Any]:
@@ -209,7 +219,7 @@ def count_trials(reports: Path, families: Sequence[str], since: Mapping[str, Any
     TrialCount
         With `broken` where a ledger is damaged: a count that leaves trials out would flatter.
     """
-    chain, cure = read_chain(_path(reports)), ""
+    chain = read_chain(_path(reports))
     broken = chain.broken
     if since and since["entries"] and not broken:
         number = int(since["entries"])
@@ -220,9 +230,6 @@ def count_trials(reports: Path, families: Sequence[str], since: Mapping[str, Any
     except DataError as error:
         broken, table = broken or str(error), _rows_of(chain.records)
     broken = broken or _changed_files(reports, chain.records)
-    if broken:
-        cure = f" Restore {reports / FOLDER} from a copy, or move it away and run the sweeps again."
-        broken = f"The ledger of trials is broken, {broken.rstrip('.')}.{cure}"
     names = {name for family in families for name in _names_of(family_of(family))}
     own = table[table["family"].isin(names)]
     first = own.drop_duplicates("key", keep="first")
@@ -233,22 +240,32 @@ def count_trials(reports: Path, families: Sequence[str], since: Mapping[str, Any
     sharpe = last["sharpe_daily"].to_numpy(dtype=np.float64)
     sharpe = sharpe[np.isfinite(sharpe)]
     spread = float(np.std(sharpe, ddof=1)) if len(sharpe) > 1 else float("nan")
-    late, saw = _marks(own, chain.records)
+    try:
+        late, saw = _marks(own, chain.records)
+    except DataError as error:
+        broken, late, saw = broken or f"{_path(reports)}: {error}", set(), set()
     counted = first["key"]
     return TrialCount(
         len(first),
         spread,
-        broken,
+        _broken(reports, broken) if broken else "",
         int((first["entry"] < 0).sum()),
         int(counted.isin(late).sum()),
         int(counted.isin(saw).sum()),
     )
 
 
+def _broken(reports: Path, how: str) -> str:
+    return (
+        f"The ledger of trials is broken, {how.rstrip('.')}. Restore {reports / FOLDER} from a copy, or move it away "
+        "and run the sweeps again."
+    )
+
+
 def trials_that_saw(reports: Path, start: pd.Timestamp, synthetic: bool) -> tuple[int, int]:
     """How many trials of the ledger have data from `start` on, and of how many no span was recorded."""
     rows = _of_kind(_table(reports), read_chain(_path(reports)).records, synthetic)
-    ends = pd.to_datetime(rows["end"], utc=True)
+    ends = _instants(rows["end"])
     return int(rows.loc[ends >= start, "key"].nunique()), int(rows.loc[ends.isna(), "key"].nunique())
 
 
@@ -263,13 +280,17 @@ def _marks(own: pd.DataFrame, records: Sequence[Mapping[str, Any]]) -> tuple[set
     opened = min(openings, default=np.inf)
     first = rows.drop_duplicates("key", keep="first")
     late = set(first.loc[first["entry"] > opened, "key"])
-    return late, set(rows.loc[pd.to_datetime(rows["end"], utc=True) >= holdout.start, "key"])
+    return late, set(rows.loc[_instants(rows["end"]) >= holdout.start, "key"])
 
 
 def _of_kind(rows: pd.DataFrame, records: Iterable[Mapping[str, Any]], synthetic: bool) -> pd.DataFrame:
     """Trials on real data, or on made-up ones; those of which it is not known are of both."""
     others = {record["entry"] for record in records if record.get("synthetic", synthetic) != synthetic}
     return rows[~rows["entry"].isin(others)]
+
+
+def _instants(texts: pd.Series) -> pd.Series:
+    return pd.to_datetime(texts, utc=True, errors="coerce")  # an edited record, which the chain tells of
 
 
 def _packed(values: np.ndarray, kind: type) -> str:
@@ -299,7 +320,7 @@ def _rows_of(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
                     "key": keys[:count],
                     "book": books[:count] if len(books) >= count else np.int64(0),
                     "sharpe_daily": sharpe[:count],
-                    "entry": int(record.get("entry", 0)),
+                    "entry": record["entry"],
                     "end": record.get("end"),
                 }
             )

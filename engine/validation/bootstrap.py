@@ -177,7 +177,8 @@ def superior_sets(
     p_values[varies] = 1.0 - np.searchsorted(null, mean, side="right") / resamples
     statistics[varies] = mean
     found = tuple(int(column) for column in varies[better])
-    critical = float(np.quantile(null, 1.0 - size))
+    # Where all sets are bad the consistent null loses, too: what would be seen is against sets that are worth nothing.
+    critical = float(np.quantile(null if mean.max() > 0.0 else highest[2], 1.0 - size))
     detectable = _detectable(counts, scaled, mean, critical)
     return Superiority(lower, consistent, upper, found, p_values, statistics, critical, null, detectable)
 

@@ -250,6 +250,8 @@ def _liquidations(details: Details) -> Measurement:
 
 
 def _reproduced(details: Details) -> Measurement:
+    if details("winner").get("another_panel"):
+        raise DataError("The panel is not the one that the sweep ran on.")
     again, recorded = defined(details("winner", "rerun")["sharpe"]), details.sharpe
     return Measurement(
         abs(again - recorded), f"Run again, the Sharpe ratio is {again:.6f}; {recorded:.6f} was recorded."

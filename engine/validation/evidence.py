@@ -198,7 +198,8 @@ def _tested(inputs: ValidationInputs, values: np.ndarray) -> dict[str, Any]:
     statistic = float(test.statistics[inputs.column])
     counts, edges = np.histogram(test.highest * ANNUAL, bins=40)
     return {
-        "p_value": float(test.p_values[inputs.column]),
+        # The null of sets that are clearly bad loses too: to lose less than it is no sign of skill.
+        "p_value": float(test.p_values[inputs.column]) if statistic > 0.0 else 1.0,
         "p_lower": test.p_lower,
         "p_consistent": test.p_consistent,
         "p_upper": test.p_upper,

@@ -262,7 +262,7 @@ def effective_trials(returns: ArrayLike) -> float:
     gram = unit @ unit.T
     mean_square = (float((gram**2).sum()) - count) / (count * (count - 1.0))
     adjusted = max(mean_square - (1.0 - mean_square) / (days - 2.0), 0.0)
-    return float(count / (1.0 + (count - 1.0) * adjusted))
+    return max(float(count / (1.0 + (count - 1.0) * adjusted)), 1.0)  # copies give 1 but for rounding
 
 
 def probability_of_backtest_overfitting(returns: ArrayLike, n_blocks: int = 16) -> Overfitting:

@@ -150,6 +150,7 @@ def _winner(inputs: ValidationInputs) -> dict[str, Any]:
     winner: dict[str, Any] = {
         "place": row,
         "parameters": study.params(row),
+        "another_panel": _another_panel(inputs),
         "metrics": {str(name): value for name, value in metrics_of.items()},
         "rerun": attempt(
             lambda: {name: inputs.rerun.base.metrics[name] for name in ("sharpe", "equity_end_usd", "liquidated_at")}
@@ -168,6 +169,12 @@ def _winner(inputs: ValidationInputs) -> dict[str, Any]:
         }
 
     return {**winner, "track": attempt(track)}
+
+
+def _another_panel(inputs: ValidationInputs) -> bool:
+    """Whether the panel is known to be another one than the sweep's, as where days of it were sealed since."""
+    wanted = inputs.study.record.get("digests", {}).get("data")
+    return inputs.panel is not None and wanted is not None and wanted != inputs.panel.digest
 
 
 def _autocorrelated(returns: np.ndarray, sharpe: float) -> float:
@@ -205,8 +212,7 @@ def _notes(inputs: ValidationInputs) -> list[str]:
             f"The ledger counts {inputs.trials.total:,} trials, fewer than the study's own {len(inputs.study):,}; the "
             "study's were taken."
         )
-    wanted = inputs.study.record.get("digests", {}).get("data")
-    if inputs.panel is not None and wanted is not None and wanted != inputs.panel.digest:
+    if _another_panel(inputs):
         notes.append("The panel is not the one that the sweep ran on: its digest differs.")
     if inputs.study.daily_returns is not None:
         left = len(inputs.study) - len(inputs.compared)

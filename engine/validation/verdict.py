@@ -19,8 +19,8 @@ from engine.validation.checks import CHECKS
 
 SCHEMA = 2
 Word = Literal["passed", "refuted", "luck cannot be excluded yet", "fragile"]
-#: Groups of checks that only more days can decide.
-_EVIDENCE = ("luck", "choice", "market", "skill")
+#: Groups of checks that only more days can decide, and where nothing is known until one is computed.
+_EVIDENCE = ("luck", "choice", "market", "skill", "broken")
 _MEANINGS: Mapping[Word, str] = {
     "passed": "Nothing here says that the winner is luck, and it survives what is changed about it.",
     "refuted": "The figures speak against the winner: more days of the same would not help it.",

@@ -68,6 +68,8 @@ def world(cache: Path) -> None:
     state = json.loads((cache / "manifest.json").read_text())
     write_text("newer-cache/manifest.json", json.dumps({**state, "schema": 999}))
     write_text("older-cache/manifest.json", json.dumps({**state, "schema": 0}))
+    shutil.copytree(cache, "torn-seal")
+    write_text("torn-seal/holdout.jsonl", "{\n")
     shutil.copytree(cache, "holed-cache")
     next(Path("holed-cache/hourly").glob("2024-03*")).unlink()
 
@@ -205,7 +207,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
         "Scale the weights or raise the limit",
     ),
     # --- settings, of every command
-    (f"{BACKTEST} --config nowhere.toml", "nowhere.toml cannot be read", "No such file"),
+    (f"{BACKTEST} --config nowhere.toml", "nowhere.toml cannot be read", "Name a TOML file"),
     (f"{BACKTEST} --config empty-folder", "empty-folder cannot be read", "Is a directory"),
     (f"{BACKTEST} --config torn.toml", "torn.toml is not TOML", "line 1"),
     (f"{BACKTEST} --config typo.toml", "Unknown config section [cost]", "Did you mean 'costs'?"),
@@ -269,11 +271,11 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"{BACKTEST} --out torn-cache", "torn-cache holds files that are not of a run", "Name another folder"),
     (f"{BACKTEST} --out taken/run", "taken/", "cannot be written", "Mend the folder", "or name another"),
     # --- weights
-    ("backtest --weights nowhere.csv", "nowhere.csv cannot be read", "No such file"),
+    ("backtest --weights nowhere.csv", "nowhere.csv cannot be read", "Name a whole .csv"),
     ("backtest --weights empty.csv", "empty.csv cannot be read", "No columns"),
     ("backtest --weights empty-folder", "empty-folder is a folder", "Name the .csv or .parquet file"),
     ("backtest --weights weights.txt", "weights.txt is neither .csv nor .parquet", "Save it as one of them"),
-    ("backtest --weights torn.parquet", "torn.parquet cannot be read", "not a parquet file"),
+    ("backtest --weights torn.parquet", "torn.parquet cannot be read", "Name a whole .csv or .parquet"),
     ("backtest --weights no_time.csv", "the first column must be 'time'; it is 'date'", "one column a coin"),
     ("backtest --weights words.csv", "BTC at 2024-03-01T23:00Z is 'much'", "0 to be flat"),
     ("backtest --weights twice.csv", "twice.csv has two columns for BTC", "Keep one"),
@@ -318,6 +320,15 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("validate sweeps/torn", "Sweep sweeps/torn is damaged", "Run the sweep again"),
     ("validate sweeps/lost", "sweeps/lost/table.parquet is missing", "Run the sweep again"),
     ("validate grid --set costs.stress=2", "only data.cache can be set", "Run the sweep again"),
+    # --- study
+    ("study init --holdout soon", "--holdout: 'soon' is not a date", "Write 2024-10-01"),
+    ("study init --holdout 2023-01-01", "2023-01-01 00:00 UTC would leave nothing", "Give a later date"),
+    ("study init --holdout 2024-03-01 --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
+    ("study status --set data.cache=torn-seal", "torn-seal/holdout.jsonl: entry 1 is damaged", "Restore the file"),
+    ("backtest --weights a.csv --set data.cache=torn-seal", "torn-seal/holdout.jsonl", "seal the days again"),
+    ("study open --candidate nowhere", "reports/nowhere is neither a run nor a sweep", "`hlbt backtest`"),
+    ("study open --candidate grid", "Nothing of", "is sealed", "`hlbt study init --holdout DATE`"),
+    ("study open --candidate grid --set costs.stress=2", "only data.cache can be set", "--set data.cache=DIR"),
     # --- oracle
     ("oracle check momentum", "'momentum' does not name an oracle", "write module:Class"),
     (f"oracle check {MOMENTUM} --param m=1", "no parameter 'm'", "Parameters: lookback_hours"),
@@ -464,6 +475,7 @@ LIVE: tuple[tuple[Any, ...], ...] = (
     ("live flatten nowhere --network moon", 1, "--network 'moon' is none of", "testnet, mainnet, paper"),
     ("live rebalance --weights twice.csv", 1, "twice.csv has two columns for BTC", "Keep one"),
     ("live accept-equity book --credentials nowhere.json", 1, "nowhere.json does not exist", "HYPERLIQUID_SECRET_KEY"),
+    ("live log nowhere --network moon", 1, "--network 'moon' is none of", "testnet, mainnet, paper"),
     ("live log nowhere", 1, "reports/live has no journal of 'nowhere'", "`hlbt live run` with --execute"),
     ("live status book --out other.html", 1, "other.html is there and is no live status page", "Name another file"),
     ("live status nowhere.json", 1, "reports/live has no journal of 'nowhere'", "`hlbt live run` with --execute"),

@@ -59,6 +59,9 @@ def test_a_total_without_profit_is_refused_with_both_figures(world: World, run: 
     plan = run([word for word in world.rebalance({"BTC": 0.9}) if word != "--execute"])
     assert "11,794.15" in plan.out + plan.err
     assert run(world.words("flatten", "book", "--execute")).code == 0 and world.positions == {}
+    assert world.last("plan")["equity_usd"] is None  # rather than a wrong one
+    assert world.last("done")["equity_usd"] == pytest.approx(11_787.13, abs=0.01)  # nothing is held, all is certain
+    assert [row["equity_usd"] for row in run(world.words("status", "book", "--json")).json["runs"]] == [10_000, None]
 
 
 @pytest.mark.parametrize(
@@ -142,6 +145,17 @@ def test_other_modes_are_refused_by_name(world: World, run: Run, mode: str) -> N
     assert done.code == 1 and mode in done.err and not world.server.asked("order")
     with pytest.raises(LiveError, match=mode):
         dex_of(world).account()
+    world.server.fund(MASTER.address, 0, "disabled")
+    assert run(world.rebalance({"BTC": 0.5, "ETH": -0.4})).code == 0
+    world.server.fund(MASTER.address, 0, mode)
+    plan = run(world.words("flatten", "book"))
+    assert plan.code == 0 and "not known" in plan.out and mode in plan.out and world.positions, plan.err
+    done = run([*world.words("flatten", "book", "--execute"), "--webhook", f"{world.server.url}/hook"])
+    assert done.code == 0 and mode in done.out and world.positions == {}, done.err
+    assert world.last("plan")["equity_usd"] is None and world.last("done")["equity_usd"] is None
+    world.server.fund(MASTER.address, 0, "disabled")
+    assert run(world.rebalance({"BTC": 0.5})).code == 0
+    near(world, {"BTC": 0.5})
 
 
 def test_dollars_in_the_spot_account_of_a_standard_one(world: World, run: Run) -> None:
@@ -214,12 +228,23 @@ def test_money_on_other_dexes_of_a_standard_account_is_named(world: World) -> No
     assert any("of token 360 on the perp dex flx are not counted" in note for note in notes)
 
 
-@pytest.mark.parametrize("kind", ["perpDexs", "clearinghouseState", "meta"])
-def test_a_dex_that_does_not_answer_is_not_an_empty_one(world: World, run: Run, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["perpDexs", "clearinghouseState", "meta", "userAbstraction"])
+def test_a_dex_that_does_not_answer_is_not_an_empty_one(
+    world: World, run: Run, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is opened; but the way out is not locked: what the main dex shows is closed."""
+    monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.01,), (0.01,), 1.0))
     with_dexes(world, "disabled")
-    world.server.inject("bad_gateway", on=kind, times=99, match=lambda query: kind == "perpDexs" or "dex" in query)
-    with pytest.raises(UnreachableError, match=kind):
+    assert run(world.rebalance({"BTC": 0.5}, "--accept-positions")).code == 0
+    sent = len(world.server.asked("order"))
+    named = kind in ("perpDexs", "userAbstraction")
+    world.server.inject("bad_gateway", on=kind, times=999, match=lambda query: named or "dex" in query)
+    with pytest.raises(UnreachableError, match=kind if named else f"{kind} of the perp dex (xyz|empty|flx)"):
         dex_of(world).account()
+    assert run(world.rebalance({"BTC": 0.2})).code == 6 and len(world.server.asked("order")) == sent
+    done = run(world.words("flatten", "book", "--execute"))
+    assert done.code == 0 and "only what the main dex shows is closed" in done.out and kind in done.out, done.err
+    assert set(world.positions) == {"xyz:TSLA", "flx:GOLD"} and world.last("done")["equity_usd"] is None
 
 
 def test_dexes_are_read_side_by_side_within_the_weights(world: World) -> None:
@@ -253,6 +278,7 @@ UNREADABLE: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "NaN mid": ({}, {"midPx": "NaN"}),
     "null mid": ({}, {"midPx": None, "impactPxs": None}),
     "half an impact": ({}, {"impactPxs": ["1.0"]}),
+    "delisted": ({"isDelisted": True}, {}),
     "new fields": ({"tags": ["x"]}, {"skew": {"a": None}}),
 }
 
@@ -277,14 +303,27 @@ def test_a_coin_of_the_book_without_an_oracle_price(world: World, run: Run, name
     assert run(world.words("flatten", "book", "--execute")).code == 0 and world.positions == {}
 
 
-@pytest.mark.parametrize("name", ["no lots", "null mid", "NaN mid"])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("no lots", "its szDecimals is None"),
+        ("nonsense lots", "its szDecimals is 'many'"),
+        ("null mid", "its midPx is None"),
+        ("NaN mid", "its midPx is 'NaN'"),
+        ("delisted", "it is delisted"),
+    ],
+)
 def test_a_held_coin_that_cannot_be_traded_is_named_and_the_others_are_closed(
-    world: World, run: Run, name: str
+    world: World, run: Run, name: str, why: str
 ) -> None:
     assert run(world.rebalance({"BTC": 0.3, "ETH": 0.2})).code == 0
     world.server.answers.changes["ETH"] = UNREADABLE[name]
     done = run(world.words("flatten", "book", "--execute"))
-    assert done.code == 4 and "ETH" in done.err and set(world.positions) == {"ETH"}, done.err
+    assert done.code == 4 and "ETH is at" in done.err and set(world.positions) == {"ETH"}, done.err
+    assert f"(it has no quote now: {why})" in done.err and f"has no quote now: {why}" in done.out
+    assert world.last("plan")["plan"]["skips"][0]["reason"] == f"has no quote now: {why}"
+    wanted = run(world.rebalance({"ETH": 0.1}))
+    assert wanted.code == 4 and f"now: {why}, so its +10.00% of equity cannot be sized)" in wanted.err
     world.server.answers.changes.clear()
     assert run(world.words("flatten", "book", "--execute")).code == 0 and world.positions == {}
 

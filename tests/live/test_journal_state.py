@@ -81,10 +81,10 @@ def test_a_refused_run_is_a_record_of_equity_and_no_acceptance() -> None:
 
 def test_a_state_is_made_and_never_changed() -> None:
     state = state_of(plan(BTC=1.0), intent(SELL))
-    later = state.after(results("answers", ("0x1", "filled", -1.0))).after(
-        entry("leverage_set", coin="BTC", leverage=2)
-    )
-    assert later.positions == {"BTC": 0.0} and later.leverage == {"BTC": 2}
+    later = state.after(results("answers", ("0x1", "filled", -1.0)))
+    later = later.after(entry("leverage_set", coin="BTC", leverage=2))  # of earlier releases
+    later = later.after(entry("leverages_set", leverages={"ETH": 3}, refused={"DOGE": "no"}))
+    assert later.positions == {"BTC": 0.0} and later.leverage == {"BTC": 2, "ETH": 3}
     assert state.positions == {"BTC": 1.0} and "0x1" in state.unresolved and state.leverage == {}
 
 

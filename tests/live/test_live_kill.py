@@ -18,7 +18,7 @@ BEFORE = {"BTC": 0.4, "ETH": -0.4, "DOGE": 0.2}
 #: A reduction, a flip and an opening: both phases, and a coin in both.
 AFTER = {"BTC": 0.2, "ETH": 0.3, "DOGE": 0.2, "RLB": -0.2}
 #: Entries of that rebalance, in their order.
-STEPS = ["plan", "intent", "answers", "leverage_set", "intent", "answers", "done", "fills"]
+STEPS = ["plan", "intent", "answers", "leverages_set", "intent", "answers", "done", "fills"]
 #: After one entry is as before the next, but for what is done in between: that is for `make test-full`.
 AFTER_ALL = range(len(STEPS)) if some(0, 1) else (1, 4, len(STEPS) - 1)
 CASES = [(step, "before") for step in range(len(STEPS))] + [(step, "after") for step in AFTER_ALL]

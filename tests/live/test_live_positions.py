@@ -128,3 +128,12 @@ def test_a_position_that_was_settled_at_a_delisting_needs_no_acceptance(world: W
     assert "DOGE" in " ".join(done.json["session_notes"]) and world.last("positions_accepted")["positions"].keys() == {
         "BTC"
     }
+
+
+def test_an_order_whose_nonce_was_a_duplicate_is_looked_up(world: World, run: Run) -> None:
+    """A proxy sent the request twice: the first was executed, and the answer is the second's."""
+    world.server.inject("outage", on="order", text="Invalid nonce: duplicate nonce 7")
+    done = run(world.rebalance(BOOK))
+    assert done.code == 0 and requests_sent(world) == 1, done.err
+    near(world, BOOK)
+    world.check()

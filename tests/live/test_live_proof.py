@@ -31,7 +31,7 @@ TRANSPORT = [
     ("not_json", True),
     ("truncated", True),
 ]
-KINDS = ("plan", "intent", "answers", "resolved", "leverage_set", "done")
+KINDS = ("plan", "intent", "answers", "resolved", "leverages_set", "done")
 
 
 class Killed(KeyboardInterrupt):

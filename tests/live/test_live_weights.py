@@ -18,6 +18,8 @@ FILES = {
     "two rows of one instant in two zones": "time,BTC\n2020-01-01T23:00Z,0.5\n2020-01-02T00:00+01:00,0.1\n",
     "a coin twice": "time,BTC,ETH,BTC\n2020-01-01T23:00Z,0.5,-0.5,0.5\n",
     "a coin twice with a space": "time,BTC, BTC\n2020-01-01T23:00Z,0.5,0.5\n",
+    "a column without a name": "time,BTC,\n2020-01-01T23:00Z,0.5,0.2\n",
+    "a comma at the end": "time,BTC,\n2020-01-01T23:00Z,0.5,\n",
     "infinity": "time,BTC,ETH\n2020-01-01T23:00Z,inf,-0.5\n",
     "infinity in another row": "time,BTC\n2020-01-01T23:00Z,-inf\n2020-01-02T23:00Z,0.5\n",
     "no value": "time,BTC,ETH\n2020-01-01T23:00Z,,\n2020-01-02T23:00Z,,\n",
@@ -67,6 +69,18 @@ def test_a_file_in_another_order_is_read_alike(world: World, run: Run) -> None:
     path.write_text("time,BTC\n2020-01-03T23:00Z,0.1\n2020-01-01T23:00Z,0.5\n2020-01-02T23:00Z,\n")
     frame = FixedWeights(read_weights(path)).frame
     assert frame["BTC"].tolist()[::2] == [0.5, 0.1] and frame.index.is_monotonic_increasing
+
+
+def test_two_files_of_the_same_weights_have_orders_of_their_own(world: World, run: Run) -> None:
+    """And a journal that was moved away within the hour leaves ids behind, of which the next are free."""
+    assert run(world.rebalance({"BTC": 0.5})).code == 0
+    assert run(world.words("flatten", "book", "--execute")).code == 0
+    other = world.weights({"BTC": 0.5}, "copy.csv")
+    done = run(world.words("rebalance", "--weights", other, "--execute"))
+    assert done.code == 0 and "uplicate" not in done.out, done.err
+    assert run(world.words("flatten", "copy", "--execute")).code == 0
+    done = run([*world.words("rebalance", "--weights", other, "--execute"), "--journal", world.folder / "x.jsonl"])
+    assert done.code == 0 and "uplicate" in done.out and world.positions.keys() == {"BTC"}, done.err
 
 
 def test_a_frame_in_python_has_the_same_reader() -> None:

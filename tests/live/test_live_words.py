@@ -352,7 +352,7 @@ def test_refusals_of_what_surrounds_the_orders(world: World, run: Run) -> None:
     world.server.inject("outage", after=False, on="updateLeverage", text=text, **bitcoin)
     done = run(world.rebalance({"BTC": 0.3, "ETH": 0.3}, "--json"))
     assert done.code == 4 and [item["coin"] for item in done.json["missing"]] == ["BTC"]
-    assert "Invalid leverage value" in done.err and world.last("leverage_refused")["coin"] == "BTC"
+    assert "Invalid leverage value" in done.err and world.last("leverages_set")["refused"].keys() == {"BTC"}
     near(world, {"ETH": 0.3})
     assert run(world.rebalance({"BTC": 0.3, "ETH": 0.3})).code == 0
     world.server.refuse("User or API Wallet 0x does not exist.", on="updateLeverage")

@@ -8,7 +8,7 @@ from engine.live.refusals import MESSAGES, Refusal, classify
 from helpers import hyperliquid_faults as faults
 
 #: Rejects of the exchange after which the same order may well succeed.
-AGAIN = {"BadAloPx", "IocCancel", "MarketOrderNoLiquidity", "ZeroSize", "PostOnlyPeriod", "Delisted"}
+AGAIN = {"BadAloPx", "IocCancel", "MarketOrderNoLiquidity", "ZeroSize", "PostOnlyPeriod", "Delisted", "DuplicateCloid"}
 #: Messages in which no part of the table is found: the exchange is asked what became of the order.
 UNCLEAR = {"BadTriggerPx"}
 
@@ -27,7 +27,7 @@ def test_what_every_order_would_meet_is_fatal(text: str) -> None:
     assert Refusal.FATAL in classify(text.upper()) and Refusal.CERTAIN in classify(text)
 
 
-@pytest.mark.parametrize("text", ["", "Internal error", "Upstream request timeout"])
+@pytest.mark.parametrize("text", ["", "Internal error", "Upstream request timeout", faults.DUPLICATE_NONCE])
 def test_a_message_that_is_not_known_is_not_certain(text: str) -> None:
     assert classify(text) is Refusal.UNCLEAR
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,18 @@ import pytest
 
 from engine import Panel, RunConfig, backtest, decisions_of, sweep, validate, weight_matrix
 from engine.data.holdout import Opening, opened_record, records_of
+from engine.errors import DataError
 from engine.promotion.holdout import Holdout
-from engine.sweeps.trials import FOLDER, LEDGER, count_trials, families_of, record_events, record_trials
+from engine.sweeps.trials import (
+    FOLDER,
+    LEDGER,
+    count_trials,
+    families_of,
+    ledger_holdout,
+    record_events,
+    record_trials,
+    trials_that_saw,
+)
 from helpers.panels import random_panel
 from helpers.sweeps import MOMENTUM
 from research.notebook import run, search
@@ -113,3 +124,25 @@ def test_what_is_tried_after_an_opening_is_marked(panel: Panel, tmp_path: Path) 
     count = count_trials(tmp_path, [MOMENTUM])
     assert (count.total, count.after_opening, count.saw_sealed) == (5, 2, 2)
     assert sum("after the holdout had been opened" in note for note in count.notes) == 1
+
+
+@pytest.mark.parametrize("value", ["gone", None, "x", -1, {}])
+def test_an_edit_of_any_field_is_told_and_never_raised(tmp_path: Path, value: object) -> None:
+    start = pd.Timestamp("2026-09-01", tz="UTC")
+    record_trials(tmp_path, MOMENTUM, "a", np.arange(3), np.array([0.1, 0.2, 0.3]), None, np.arange(3) + 9)
+    opening = Opening("run", "k", "2026-09-05T00:00:00+00:00", pd.Timestamp("2026-10-01", tz="UTC"), {"sharpe": 1.0})
+    record_events(tmp_path, records_of(Holdout(start, "2026-08-01T00:00:00+00:00", False, (opening,))))
+    path = tmp_path / FOLDER / LEDGER
+    lines = path.read_text().splitlines()
+    for number, line in enumerate(lines):
+        for name, before in json.loads(line).items():
+            edited = {key: item for key, item in json.loads(line).items() if key != name or value != "gone"}
+            edited |= {} if value == "gone" else {name: value if before != value else "other"}
+            text = json.dumps(edited, sort_keys=True, separators=(",", ":"))
+            path.write_text("\n".join([*lines[:number], text, *lines[number + 1 :], ""]))
+            assert f"entry {number + 1} " in count_trials(tmp_path, [MOMENTUM]).broken
+            trials_that_saw(tmp_path, start, False)
+            try:
+                ledger_holdout(tmp_path)
+            except DataError as error:
+                assert "Restore" in str(error) and str(path) in str(error)

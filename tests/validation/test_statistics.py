@@ -237,6 +237,7 @@ def test_effective_trials_at_the_ends() -> None:
     one = noise(0, 200, 1)
     assert effective_trials(np.repeat(one, 50, axis=1) * np.arange(1, 51)) == pytest.approx(1.0)
     assert effective_trials(one) == 1.0
+    assert min(effective_trials(np.repeat(noise(seed, 60, 1), 2, axis=1)) for seed in range(20)) == 1.0
     assert effective_trials(np.zeros((50, 3))) == 1.0
     # 2,000 unrelated sets over 200 days: the plain ratio cannot be above 200, the adjusted one finds them.
     assert effective_trials(noise(1, 200, 2_000)) > 1_500

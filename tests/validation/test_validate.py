@@ -257,11 +257,25 @@ def test_one_set_and_few_days() -> None:
     loss = found["probability_of_loss"]
     assert loss.passed is None and "at least 2 days x 2 sets" in loss.summary and found["familywise"].value is not None
     assert found["plateau"].passed is None and "no neighbour" in found["plateau"].summary
+    # Two sets that are one: nothing is undefined for the rounding of their correlation.
+    copies = by_name(validate(study_of(panel, MOMENTUM, {"n": [2, 2]}, {"lookback_hours": 24}), panel))
+    assert copies["deflated_sharpe"].passed and copies["familywise"].value == found["familywise"].value
     short = market(3, 8, 6, 0.0005)
     few = by_name(validate(study_of(short, MOMENTUM, {"lookback_hours": [24, 48]}, {"n": 2}), short))
     assert "5 days are too few" in few["probability_of_loss"].summary
     assert "cannot be resampled" in few["familywise"].summary and "are too few" in few["alpha"].summary
     assert "No start leaves 30 days" in few["start_dates"].summary
+
+
+def test_a_winner_that_loses_is_refuted() -> None:
+    """Its null loses too; neither that nor a negative power is a sign of anything."""
+    study = study_of(market(3, 40, 6, 0.0005), MOMENTUM, {"lookback_hours": [24, 48]}, {"n": 2})
+    assert study.daily_returns is not None
+    losing = Study(study.record, study.table.assign(sharpe=-9.0), -study.daily_returns.abs())
+    verdict = validate(losing, None)
+    assert verdict.word == "refuted" and by_name(verdict)["familywise"].value == 1.0
+    power = verdict.details["power"]
+    assert power["detectable_sharpe"] > 0.0 and "no number of days" in power["says"]
 
 
 def test_a_study_that_never_traded() -> None:
@@ -274,8 +288,10 @@ def test_a_study_that_never_traded() -> None:
 def test_another_panel_is_said_and_does_not_pass(study: Study, panel: Panel) -> None:
     verdict = validate(study, panel.until(panel.index[-30]))
     assert "The panel is not the one that the sweep ran on: its digest differs." in verdict.details["notes"]
-    assert by_name(verdict)["reproduced"].passed is False and not verdict.passed
-    assert verdict.word == "refuted" and "run again as recorded" in verdict.summary
+    reproduced = by_name(verdict)["reproduced"]
+    assert reproduced.passed is None and "not the one" in reproduced.summary and not verdict.passed
+    # Nothing speaks against the winner where only its panel is gone.
+    assert verdict.word == "luck cannot be excluded yet" and "run again as recorded" in verdict.summary
     assert verdict.digests["data"] == panel.digest != verdict.digests["panel"]
 
 
