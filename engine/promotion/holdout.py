@@ -304,11 +304,17 @@ def open_holdout(
         raise PromotionError(
             f"The holdout is spent on {candidate.name}, which failed on the sealed days: {error}"
         ) from error
-    sealed = _figures(returns, holdout.start, panel.index[-1])
-    result = {
-        "candidate": candidate.name,
-        "key": key,
-        "opened": when,
+    days = _figures(returns, holdout.start, panel.index[-1])
+    result = {"candidate": candidate.name, "key": key, "opened": when, **_outcome(expected, days)}
+    result["synthetic"] = panel.synthetic
+    write_records(cache, [result_record(key, result)])
+    record_events(candidate.reports, [result_record(key, result)])
+    return result
+
+
+def _outcome(expected: Expected, sealed: Mapping[str, Any]) -> dict[str, Any]:
+    """Figures of the sealed days beside those that were to be expected."""
+    return {
         "holdout": {"start": sealed["start"], "end": sealed["end"], "days": sealed["days"]},
         "in_sample": expected.before,
         "expected": {
@@ -318,11 +324,7 @@ def open_holdout(
         "sealed": sealed,
         "share_below": float(np.mean(expected.draws <= np.nan_to_num(sealed["sharpe"]))),
         "inside": all(expected.low[name] <= np.nan_to_num(sealed[name]) <= expected.high[name] for name in FIGURES),
-        "synthetic": panel.synthetic,
     }
-    write_records(cache, [result_record(key, result)])
-    record_events(candidate.reports, [result_record(key, result)])
-    return result
 
 
 def sealed_result(candidate: Candidate, holdout: Holdout, trials: TrialCount) -> Mapping[str, Any]:
