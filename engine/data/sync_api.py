@@ -74,11 +74,15 @@ class _Batch:
 
 @dataclass(frozen=True)
 class _Task:
-    """Missing hours of one coin and history: all of its candles, or its funding rates of a window of time."""
+    """Missing hours of one coin and history: all of its candles, or its funding rates of a window of time.
+
+    A request goes on to the end of its gap, so that hours before a listing cost one and not one a window.
+    """
 
     history: HistoryType
     coin: str
-    gaps: Sequence[Gap]
+    gaps: list[Gap]  # of all windows of the coin; what was answered is taken out
+    window: Sequence[Gap]
 
     def __str__(self) -> str:
         return f"{self.coin} {self.history.name}"
@@ -87,7 +91,7 @@ class _Task:
     def weight(self) -> int:
         """The most that its requests weigh."""
         history, total = self.history, 0
-        for first, last in self.gaps:
+        for first, last in self.window:
             pages, rest = divmod(last - first + 1, history.max_items)
             if history is CANDLES and pages:
                 pages, rest = 1, 0  # the exchange keeps no more than one response holds
@@ -158,25 +162,26 @@ class _Sync:
     def _fetch(self, task: _Task) -> None:
         """Request the gaps of a coin, page by page."""
         history, coin, spent = task.history, task.coin, 0
-        for first, last in task.gaps:
-            while first <= last:
-                page = self.client.page(history, coin, first, last)
-                end = last
-                if page.items >= CUT_FROM:
-                    # There may be more after its last row.
-                    if page.last_row is not None and page.last_row >= first:
-                        end = min(page.last_row, last)
-                    elif page.items >= history.max_items:
-                        raise RequestFailed(f"a full response without a row after {show(instant_of(first))}")
-                if page.malformed:
-                    self.skipped.append(SkippedItem(str(task), f"lacks rows: {describe_malformed(page)}"))
-                self.rows[history] += len(page.hours)
-                self.batch.add(history, coin, page, first, end)
-                spent += history.weight(page.items)
-                self._show(task, spent)
-                if self.batch.requests >= self.batch_requests:
-                    self.batch.commit()
-                first = end + 1
+        while task.gaps and task.gaps[0][0] <= task.window[-1][1]:
+            first, last = task.gaps.pop(0)
+            page = self.client.page(history, coin, first, last)
+            end = last
+            if page.items >= CUT_FROM:
+                # There may be more after its last row.
+                if page.last_row is not None and page.last_row >= first:
+                    end = min(page.last_row, last)
+                elif page.items >= history.max_items:
+                    raise RequestFailed(f"a full response without a row after {show(instant_of(first))}")
+            if end < last:
+                task.gaps.insert(0, (end + 1, last))
+            if page.malformed:
+                self.skipped.append(SkippedItem(str(task), f"lacks rows: {describe_malformed(page)}"))
+            self.rows[history] += len(page.hours)
+            self.batch.add(history, coin, page, first, end)
+            spent += history.weight(page.items)
+            self._show(task, spent)
+            if self.batch.requests >= self.batch_requests:
+                self.batch.commit()
 
 
 def sync_api(
@@ -285,13 +290,14 @@ def _tasks(missing: MissingHours, metas: Sequence[CoinMeta]) -> list[_Task]:
         for history in (CANDLES, FUNDING)
         for meta in metas
     }
-    tasks = [_Task(CANDLES, meta.name, gaps[CANDLES, meta.name]) for meta in metas]
+    tasks = [_Task(CANDLES, meta.name, gaps[CANDLES, meta.name], tuple(gaps[CANDLES, meta.name])) for meta in metas]
     for begin in range(missing.first, missing.last + 1, FUNDING.max_items):
         end = begin + FUNDING.max_items - 1
         for meta in metas:
-            own = [(max(a, begin), min(b, end)) for a, b in gaps[FUNDING, meta.name] if a <= end and b >= begin]
-            tasks.append(_Task(FUNDING, meta.name, own))
-    return [task for task in tasks if task.gaps]
+            own = gaps[FUNDING, meta.name]
+            window = [(max(a, begin), min(b, end)) for a, b in own if a <= end and b >= begin]
+            tasks.append(_Task(FUNDING, meta.name, own, window))
+    return [task for task in tasks if task.window]
 
 
 def _notes(first: int, first_candle: int) -> tuple[str, ...]:

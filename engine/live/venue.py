@@ -45,6 +45,11 @@ class Venue:
     kill_switch : Path
     timeout_seconds : float
     policy : Policy
+
+    Raises
+    ------
+    LiveError
+        For a network that does not exist.
     """
 
     network: str = "testnet"
@@ -54,6 +59,10 @@ class Venue:
     kill_switch: Path = KILL_SWITCH
     timeout_seconds: float = 10.0
     policy: Policy = field(default_factory=Policy)
+
+    def __post_init__(self) -> None:
+        if self.network not in ("testnet", "mainnet", "paper"):
+            raise LiveError(f"--network {self.network!r} is none of testnet, mainnet, paper.")
 
     @property
     def folder(self) -> Path:
@@ -68,10 +77,8 @@ class Venue:
         Raises
         ------
         LiveError
-            For a network that does not exist, or a host that belongs to the other one.
+            For a host that belongs to the other network.
         """
-        if self.network not in ("testnet", "mainnet", "paper"):
-            raise LiveError(f"--network {self.network!r} is none of testnet, mainnet, paper.")
         return HyperLiquidDEX(
             "mainnet" if self.network == "paper" else self.network,
             base_url=self.base_url,

@@ -67,7 +67,8 @@ def run(folder: Path, todo: list[Unit], sweeps: int, jobs: int) -> dict[Unit, li
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with (
         Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as bar,
-        ProcessPoolExecutor(jobs, max_tasks_per_child=20) as pool,
+        # no `max_tasks_per_child`: with all units submitted at once the pool stops for good at the first new worker
+        ProcessPoolExecutor(jobs) as pool,
     ):
         task = bar.add_task("calibrating", total=len(todo), completed=len(todo) - len(missing))
         waiting: dict[Future[float], Unit] = {pool.submit(work, unit, sweeps, paths[unit]): unit for unit in missing}

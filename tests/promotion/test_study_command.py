@@ -95,6 +95,12 @@ def test_an_oracle_that_loads_for_itself_sees_no_more(home: Path, hlbt: Hlbt) ->
 def test_an_account_is_exempt(home: Path, hlbt: Hlbt) -> None:
     assert hlbt("data", "status", "--json").json["end"] > "2025-09-01"
     assert hlbt("data", "verify").code == 0
+    # A paper account trades at prices of sealed hours, and its page shows them.
+    Path("book.csv").write_text("time,BTC\n2025-09-10T23:00Z,0.5\n", encoding="utf-8")
+    paper = ("--network", "paper", "--now", "2025-09-10T23:00:30Z")
+    code, out, err = hlbt("live", "rebalance", "--weights", "book.csv", "--no-sync", "--execute", *paper)
+    assert code == 0 and "At target" in out, err
+    assert hlbt("live", "status", "book", *paper).code == 0
 
 
 def test_a_cache_that_lost_its_seal_is_sealed_by_the_ledger(home: Path, hlbt: Hlbt) -> None:
