@@ -137,3 +137,5 @@ def test_an_order_whose_nonce_was_a_duplicate_is_looked_up(world: World, run: Ru
     assert done.code == 0 and requests_sent(world) == 1, done.err
     near(world, BOOK)
     world.check()
+    done = run(world.rebalance(BOOK))
+    assert done.code == 0 and requests_sent(world) == 1, done.err
