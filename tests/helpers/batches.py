@@ -21,6 +21,9 @@ def assert_same(row: pd.Series, result: Result) -> None:
         "calmar": figures["max_drawdown"] > -1e-12,
         "sortino": result.daily_returns.min() > -1e-12,
         "sharpe": figures["volatility"] < 1e-12,
+        "calmar_calendar": figures["max_drawdown"] > -1e-12,
+        "sortino_calendar": result.daily_returns_calendar.min() > -1e-12,
+        "sharpe_calendar": figures["volatility_calendar"] < 1e-12,
     }
     for name, expected in figures.items():
         if dust.get(name):
