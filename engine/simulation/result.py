@@ -169,6 +169,7 @@ class Result:
             [[getattr(metrics, name)(returns) for name in metrics.ANNUAL_FIGURES] for returns in (own, calendar)],
             [float(values.sum()) for values in per_decision],
             (made - first if first >= 0 else 0, made),
+            [metrics.days_begun(rows[k], len(self.panel.index)) if 0 <= k < made else 0 for k in (first, 0)],
             {
                 "decisions": made,
                 "trades": len(ledger.trades),

@@ -276,6 +276,7 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "initial_equity_usd": draw(st.sampled_from([10_000.0, 300.0, 1e6])),
             "max_gross": draw(st.sampled_from([1.0, 2.5, 5.0, 5.0])),
             "margin": draw(st.sampled_from([True, True, False])),
+            "initial_margin": draw(st.sampled_from([False, False, True])),
         },
     }
     return RunConfig.from_dict(sections)
@@ -341,7 +342,12 @@ def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:
             "taker_bps": 5.0,
             "half_spread_bps": rng.choice([2.0, 4000.0]),
         },
-        "account": {"max_gross": 3.0, "margin": rng.random() < 0.6, "initial_equity_usd": rng.choice([1e4, 1e7])},
+        "account": {
+            "max_gross": 3.0,
+            "margin": rng.random() < 0.6,
+            "initial_equity_usd": rng.choice([1e4, 1e7]),
+            "initial_margin": rng.random() < 0.3,
+        },
     }
     return panel, pd.DataFrame(values, index=panel.index[rows], columns=names), RunConfig.from_dict(sections)
 
