@@ -148,7 +148,7 @@ class PaperDEX(PredecessorDEX):
         rate, unused = self._fee_rate(), np.zeros(FLOW_COLUMNS)
 
         def execute(units: float) -> tuple[float, float, float, float]:
-            return execute_nb(units, mid, market, self.row, i, rate, coin_params, sim_params, unused, unused)
+            return execute_nb(units, mid, market, True, self.row, i, rate, coin_params, sim_params, unused, unused)
 
         before = self._filled.get((i, order > 0.0), 0.0)
         self._filled[i, order > 0.0] = before + order

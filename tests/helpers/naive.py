@@ -273,8 +273,8 @@ class Ledger:
         self.counts["untradable_orders"] += sum(1 for coin, w in untradable.items() if w != 0 or self.units[coin] != 0)
         self.untradable_weight += sum(abs(w) for w in untradable.values())
         # With `renormalise` "the other weights of the row are multiplied by (wanted - stuck) / own, at least by 0 and
-        # at most by 2 [...] coins with a NaN weight are in none of the three. Nothing is scaled if `own` is 0 or equity is
-        # not positive."
+        # at most by 2 [...] coins with a NaN weight are in none of the three. Nothing is scaled if `own` is 0 or equity
+        # is not positive."
         own = sum(abs(w) for w in tradable.values())
         if self.execution.untradable == "renormalise" and own != 0 and equity > 0:
             wanted = sum(abs(w) for w in instructed.values())
