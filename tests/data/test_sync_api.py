@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from engine.data.api_records import CANDLES, FUNDING
 from engine.data.cache import Store
 from engine.data.missing_hours import runs
 from engine.data.rate_limit import RateLimiter
@@ -224,7 +225,7 @@ def test_holes_and_a_tail_of_another_source_are_no_resume_point(
     store.merge(
         [
             rows_table({name: {hour: truth["BTC", name, hour] for hour in held}})
-            for name in ("mid", "volume_usd", "funding")
+            for name in (*CANDLES.fields, *FUNDING.fields)
         ],
         "freqtrade",
     )
@@ -402,7 +403,8 @@ def test_recorded_candles(tmp_path: Path) -> None:
     held = cells(store)
     assert held["kPEPE", "mid", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == 0.001604
     assert held["kPEPE", "volume_usd", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == 520665683.0 * 0.001604
-    assert len(held) == 46 and len(store.require().coins) == len(meta["universe"])
+    assert held["kPEPE", "high", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == float(candles[0]["h"])
+    assert len(held) == 23 * 4 and len(store.require().coins) == len(meta["universe"])
 
 
 def test_recorded_funding(tmp_path: Path) -> None:
