@@ -20,6 +20,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from engine.data.api_records import CANDLES
 from engine.data.cache import Store
 from engine.data.schema import instant_of
 from engine.data.sync_api import sync_api
@@ -110,7 +111,7 @@ def test_a_lasting_fault_is_named_the_rest_goes_on_and_the_next_sync_repairs(
     assert sum(payload["req"]["coin"] == "kPEPE" for payload in server.asked("candleSnapshot")) == attempts
     there = {key: value for key, value in cells(store).items()}
     missing = set(expected(venue, HOUR - 60 * 24, HOUR)) - set(there)
-    assert {key[:2] for key in missing} == {("kPEPE", "mid"), ("kPEPE", "volume_usd")}
+    assert {key[:2] for key in missing} == {("kPEPE", name) for name in CANDLES.fields}
     server.faults.clear()
     assert not sync(store, server).problems and content(store.path) == undisturbed
 
@@ -136,7 +137,7 @@ def spoil(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "changes", "reason"),
     [
-        ("candleSnapshot", {"c": "-1.0"}, "the close c must be positive"),
+        ("candleSnapshot", {"l": "-1.0"}, "the close c, high h and low l must be positive"),
         ("candleSnapshot", {"v": "nan"}, "'nan' is not finite"),
         ("candleSnapshot", {"v": 10**400}, "int too large to convert to float"),
         ("candleSnapshot", {"v": "1e308"}, "inf is not finite"),
@@ -176,7 +177,7 @@ def test_a_malformed_item_is_named_and_left_out_and_the_next_sync_repairs(
     lost = set(expected(venue, HOUR - 60 * 24, HOUR)) - set(cells(store))
     rows = {("BTC", "funding", HOUR - 100)} if kind == "fundingHistory" else {("BTC", "mid", HOUR - 99)}
     rows |= {("BTC", "funding", HOUR - 101)} if "two different" in reason else set()
-    assert {key for key in lost if key[1] != "volume_usd"} == rows
+    assert {key for key in lost if key[1] in ("mid", "funding")} == rows
     server.handlers["/info"] = venue
     assert not sync(store, server).problems and content(store.path) == undisturbed
 

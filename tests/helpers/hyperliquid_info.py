@@ -209,10 +209,10 @@ class Listing:
             if chance.random() >= self.sparse:
                 volume = 0.0 if chance.random() < 0.05 else round(chance.uniform(1, 1e4), 1)
                 opened = hour * HOUR_MS
-                text = f"{price:.3f}"
+                high, low = price * (1.0 + chance.uniform(0, 0.02)), price * (1.0 - chance.uniform(0, 0.02))
                 self.candles[hour] = {
                     **{"t": opened, "T": opened + HOUR_MS - 1, "s": self.name, "i": "1h", "n": int(volume)},
-                    **{"o": text, "c": text, "h": text, "l": text, "v": str(volume)},
+                    **{"o": f"{low:.3f}", "c": f"{price:.3f}", "h": f"{high:.3f}", "l": f"{low:.3f}", "v": str(volume)},
                 }
 
 
