@@ -215,7 +215,7 @@ def tiles(record: Mapping[str, Any]) -> list[Tile]:
         ("sharpe", "Sharpe", ratio, "mean / standard deviation of daily returns * sqrt(365)"),
         ("volatility", "volatility", percent, "of daily returns, a year of 365 days"),
         ("max_drawdown", "max drawdown", percent, "on hourly marks"),
-        ("turnover_daily", "turnover / decision", percent, "mean of traded notional / equity"),
+        ("turnover_daily", "turnover / day", percent, "traded notional / equity, over all days"),
         ("equity_end_usd", "end equity", lambda value: f"{usd(value)} USD", "after the last hour"),
     )
     row = []
@@ -234,6 +234,8 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
     exposure = {"gross": run.hourly["gross_frac"], "net": run.hourly["net_frac"]}
     drawdown = metrics.drawdown(run.equity["equity_usd"].to_numpy(dtype=np.float64), start)
     turnovers = turnover(run)
+    # Runs of before have but one turnover, which is that of a decision.
+    mean = "turnover_decision" if "turnover_decision" in run.record["metrics"] else "turnover_daily"
     drawn = {
         "waterfall": charts.waterfall([(cause.name, cause.usd) for cause in causes]),
         "attribution": charts.lines(
@@ -246,9 +248,7 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
             (charts.COLOURS["price"], charts.COLOURS["spread"]),
             percent=True,
         ),
-        "turnover": charts.stems(
-            "turnover", "Turnover of each decision", turnovers, figure(run.record, "turnover_daily")
-        ),
+        "turnover": charts.stems("turnover", "Turnover of each decision", turnovers, figure(run.record, mean)),
         "drawdown": charts.lines(
             "drawdown",
             "Hourly drawdown",

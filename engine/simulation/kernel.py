@@ -165,11 +165,10 @@ def asks_nb(weights):
 @jit
 def renormalised_nb(wanted, own, stuck_usd, equity):
     """Factor on the weights of tradable coins, so that with what is stuck they have the gross that was wanted."""
-    factor = (wanted - stuck_usd / equity) / own
     # Of a position without a price, which only a live account has, nobody knows how much is stuck.
-    if own == 0.0 or equity <= 0.0 or np.isnan(factor):
+    if own == 0.0 or equity <= 0.0 or np.isnan(stuck_usd):
         return 1.0
-    return min(max(factor, 0.0), MOST_SCALE)
+    return min(max((wanted - stuck_usd / equity) / own, 0.0), MOST_SCALE)
 
 
 @jit
