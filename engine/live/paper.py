@@ -231,6 +231,7 @@ class PaperDEX(PredecessorDEX):
                 _known(panel.values("oracle")[t, i]) if "oracle" in panel.fields else None,
                 panel.table[i].sz_decimals if lots else None,
                 panel.table[i].max_leverage,
+                margin_tiers=panel.table[i].margin_tiers,
             )
         return markets
 

@@ -66,6 +66,7 @@ def plan_orders(
     sz_decimals: Mapping[str, int],
     execution: Execution,
     table: Iterable[Coin] | None = None,
+    where: str = "",
 ) -> list[Order]:
     """Size the orders that take a book to `weights`.
 
@@ -88,6 +89,8 @@ def plan_orders(
         Lots, minimum notional, no-trade band and the rule for untradable coins.
     table : iterable of Coin, optional
         Leverage of the coins: more initial margin than the account has is then an error.
+    where : str
+        Which weights these are, for that error: `` on 2024-10-01 23:00 UTC``.
 
     Returns
     -------
@@ -121,7 +124,7 @@ def plan_orders(
         arrays = margin_arrays([coin.tiers for coin in coins_known])
         asked, left, before = initial_margin_nb(target, scale, held, float(equity_usd), prices, allowed, *arrays)
         if refused_nb(asked, left, before, float(equity_usd), 1.0 + GROSS_TOLERANCE):
-            raise initial_margin_error("", coins_known, target, equity_usd, asked + left)
+            raise initial_margin_error(where, coins_known, target, equity_usd, asked + left)
     return [
         Order(coin, float(sizes[i]), float(target[i]), OUTCOMES[outcomes[i]], bool(target[i] == 0.0))
         for i, coin in enumerate(coins)

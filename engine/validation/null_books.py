@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -134,6 +134,8 @@ def null_books(
     same = np.broadcast_to(np.arange(len(panel.coins)), (len(shifts), len(panel.coins)))
     rolled = _led(renamed(tail, same, listed[first:], shifts), len(values) - first, first)
     flipped = SparseWeights(own.indptr, own.coins, -own.weights)
+    # A null holds coins of another leverage; what decides is what it earns, not whether the exchange would take it.
+    config = replace(config, account=replace(config.account, initial_margin=False))
     table = backtest_many(panel, SparseWeights.joined([own, flipped, permuted, rolled]), decisions, config)
     assert isinstance(table, pd.DataFrame)
     sharpe = table["sharpe"].to_numpy()
@@ -215,6 +217,9 @@ class _Group:
 
     @classmethod
     def of(cls, space: Workspace, task: Task, dates: pd.DatetimeIndex) -> _Group | None:
+        # As in `null_books`: exchanged coins have another leverage.
+        account = {**task.config["account"], "initial_margin": False}
+        task = replace(task, config={**task.config, "account": account})
         prepared, _, books = books_of(space, task, [""] * len(task.parameters))
         if len(books.indptr) == 1:
             return None

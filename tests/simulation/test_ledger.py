@@ -263,6 +263,37 @@ def test_initial_margin_is_what_the_exchange_asks_for() -> None:
     assert "and what is held" in run((2.8, 0.0, 0.0), (NAN, 0.0, 0.0), (1.0, 1.0, 0.0), **on)
 
 
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_worst_price_of_an_hour_liquidates(sign: float) -> None:
+    """Two times the equity at 5x: maintenance is a tenth of the position. The prices of the hours show nothing."""
+    near, far = ([100.0] * 5, [100.0, 100.0, 100.0, 100.0 - sign * 47.0, 100.0])
+    fields = {"low": far, "high": near} if sign > 0 else {"low": near, "high": far}
+    panel = make([100.0, 100.0, 100.0, 101.0, 101.0], [Coin("A", max_leverage=5.0)], **fields, funding=[0.001] * 5)
+    weights = decide(panel, {1: 2.0 * sign, 3: sign, 4: sign})
+    costs = {"taker_bps": 10.0, "half_spread_bps": 10.0, "funding": False}
+    by_close = backtest(panel, weights, config(costs=costs))
+    assert by_close.liquidated_at is None and by_close.metrics["trades"] == 3
+    rules = config(costs=costs, account={"margin_prices": "extreme"})
+    result = backtest(panel, weights, rules)
+    # 200 units; at 53 (147) equity is 10,000 - 9,400 less the costs of the opening, and a tenth of the position 1,060
+    assert result.liquidated_at == panel.index[3] and result.metrics["decisions"] == 1
+    closed = result.trades.iloc[-1]
+    assert (closed["units"], closed["reason"]) == (-200.0 * sign, "liquidation")
+    assert closed["price"] == pytest.approx((100.0 - sign * 47.0) * (1.0 - sign * 1e-3), rel=1e-12)
+    opened = 20.0 + 1e-3 * 200.0 * 100.0 * (1.0 + sign * 1e-3)
+    left = 10_000.0 - opened - 9_400.0 - 0.2 * (100.0 - sign * 47.0) - 0.2 * closed["price"]
+    assert result.equity.tolist()[3:] == pytest.approx([left, left], rel=1e-12)
+    assert result.attribution["price_pnl_usd"].sum() == pytest.approx(-9_400.0)
+    assert_same(backtest_many(panel, weights.to_numpy()[None], weights.index, rules).iloc[0], result)
+    # what is opened at the row of the price was not there in its hour
+    late = backtest(panel, decide(panel, {3: 2.0 * sign}), rules)
+    assert late.liquidated_at is None
+    with pytest.raises(
+        DataError, match='margin_prices = "extreme" needs the fields high and low; the panel lacks high'
+    ):
+        backtest(make([100.0] * 3, low=[99.0] * 3), decide(panel, {1: 1.0}), rules)
+
+
 @pytest.mark.parametrize("rule", ["no_trade_band_frac", "min_notional_usd"])
 @pytest.mark.parametrize("equity", [10_000.0, 12_345.67, 7e5 / 3.0])
 def test_the_last_bit_skips_no_order(rule: str, equity: float) -> None:
