@@ -118,6 +118,17 @@ class _Sync:
         self.skipped: list[SkippedItem] = []
         self.rows = {CANDLES: 0, FUNDING: 0}
 
+    def estimate(self, first: int, last: int) -> str:
+        """Say what is missing of the rows `first` to `last`, and the most time that it takes at the rate limit."""
+        coins = len({task.coin for task in self.tasks})
+        minutes = self.client.rate_limiter.seconds(self.total) / 60
+        time = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
+        return (
+            f"{show(instant_of(first))} to {show(instant_of(last))}: candles or funding of {coins} coins are missing, "
+            f"requests of at most {self.total:,} in weight, {time} at the exchange's limit of "
+            f"{self.client.rate_limiter.budget:,} a minute. Interrupted, the next sync goes on from there."
+        )
+
     def run(self) -> None:
         """Do the tasks; after an interrupt, too, what was received is committed."""
         failed: set[str] = set()
@@ -203,6 +214,7 @@ def sync_api(
     replace: bool = False,
     ask_again: bool = False,
     progress: Progress | None = None,
+    announce: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     batch_requests: int = BATCH_REQUESTS,
@@ -235,6 +247,8 @@ def sync_api(
         Request hours, too, for which the exchange had no row before.
     progress : callable, optional
         Called with weight done, weight in all, and the coin, with the time left at the exchange's rate limit.
+    announce : callable
+        Called once, before the first request for a history, with a sentence: what is missing and how long it takes.
     clock, sleep : callable
         Seconds of a monotonic clock, and waiting so many: for the rate limit.
     batch_requests : int
@@ -258,6 +272,7 @@ def sync_api(
     missing = MissingHours(store, names, (CANDLES, FUNDING), first, last, hour_number(now), ask_again, replace)
     sync = _Sync(client, _Batch(store, missing, replace), batch_requests, _tasks(missing, wanted), progress)
     sync.skipped += [SkippedItem("A coin", f"cannot be read: {text}") for text in client.unreadable]
+    announce(sync.estimate(first, last))
     sync.run()
     return sync.report(wanted, first, last, [*doubt, *_notes(first, _first_candle(now)), *store.notes()])
 
