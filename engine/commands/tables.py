@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from engine.checks import Check
-    from engine.runs import Origin
+    from engine.provenance import Origin
     from engine.simulation.result import Result
     from engine.sweeps.study import Study
 
