@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from engine.clock import show
-from engine.data.schema import HOUR_MS, Floats, Integers, instant_of, to_table
+from engine.data.schema import HOUR_MS, Flags, Floats, Integers, instant_of, to_table
 from engine.errors import join_first
 
 Parsed = tuple[int, tuple[float, ...]]
@@ -44,6 +44,10 @@ class Page:
     items: int
     last_row: int | None
     malformed: tuple[str, ...]
+
+    def part(self, kept: Flags) -> Page:
+        """The page with the rows that are `kept`, (R,)."""
+        return replace(self, hours=self.hours[kept], values=self.values[kept, :])
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,9 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
         where = f"{describe_overlays(config)} on {show(decisions[refused])}"
         raise initial_margin_error(where, panel.table, traded[refused], *ledger.margin_call)
     target = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
-    return Result(panel, config, target, ledger._replace(trades=trades), notes=panel.notes)
+    return Result(
+        panel, config, target, ledger._replace(trades=trades), notes=(*panel.notes, *dead_decisions(panel, rows))
+    )
 
 
 def check_panel(panel: Panel, where: str) -> None:
@@ -107,6 +109,17 @@ def trade_rows(decisions: pd.DatetimeIndex, panel: Panel, config: RunConfig) -> 
             f"{show(decisions[0])}, is traded {config.execution.delay_hours} hours later."
         )
     return rows[inside], inside
+
+
+def dead_decisions(panel: Panel, rows: np.ndarray) -> tuple[str, ...]:
+    """A note on the decisions, traded at `rows` of the panel, that found no coin to trade: they did nothing."""
+    dead = rows[~panel.tradable[rows].any(axis=1)]
+    if not len(dead):
+        return ()
+    return (
+        f"{len(dead)} of {len(rows)} decisions without any price to trade at: no order was sent. The first was at "
+        f"{show(panel.index[dead[0]])}. `hlbt data status` lists what is missing.",
+    )
 
 
 def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:

@@ -30,6 +30,7 @@ class Reply:
     silence_seconds: float = 0.0
     reset: bool = False
     headers: tuple[tuple[str, str], ...] = ()
+    dated: bool = True  # whether the server adds its own date
 
 
 #: What the exchange is known to say when it does not answer.
@@ -109,7 +110,9 @@ class LoopbackServer:
                         self.close_connection = True
                         self.connection.close()
                         return
-                    self.send_response(reply.status)
+                    self.send_response_only(reply.status)
+                    if reply.dated:
+                        self.send_header("Date", self.date_time_string())
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(body)))
                     for name, value in reply.headers:
