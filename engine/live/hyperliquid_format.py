@@ -75,7 +75,7 @@ def read_market(
         sz_decimals=entry["szDecimals"],
         max_leverage=leverage if leverage >= 1.0 else None,
         cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
-        margin_tiers=tables.get(entry.get("marginTableId"), ()) if leverage >= 1.0 else (),
+        margin_tiers=tables.get(entry.get("marginTableId", -1), ()) if leverage >= 1.0 else (),
     )
 
 

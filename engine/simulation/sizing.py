@@ -150,14 +150,15 @@ def initial_margin_error(
 
     It names the coins that need most; `where` says which row, for example `` of book 3 on 2024-10-01 23:00 UTC``.
     """
-    needs = {}
+    needs: dict[str, float] = {}
     for coin, weight in zip(table, weights, strict=True):
         if coin.tiers and weight != 0.0 and not np.isnan(weight):
             leverage = min(most for floor, most in coin.tiers if floor == 0.0 or floor < abs(weight) * equity_usd)
             needs[f"{coin.name} {weight:.4g} at {leverage:g}x"] = abs(weight) / leverage
     share = needed_usd / equity_usd
     held = " and what is held of coins that cannot be traded or are to be held" if share > sum(needs.values()) else ""
-    coins = join_first(sorted(needs, key=lambda name: -needs[name]), 3)
+    largest: list[str] = sorted(needs, key=lambda name: -needs[name])
+    coins = join_first(largest, 3)
     return WeightsError(
         f"The weights{where} need {share:.6g} times the account's equity of {equity_usd:,.2f} USD as initial margin "
         f"({coins}{held}): the exchange refuses such orders. Lower the weights, or set account.initial_margin = false "
