@@ -1,8 +1,8 @@
 """Run folders: how a result is saved and read; every page of a run is made from one.
 
 ``run.json`` (config, digests, versions, metrics, attribution), ``equity.parquet``, ``trades.parquet``,
-``weights.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), ``risk.parquet`` where the oracle reports
-exposures of its own, and the pages, ``tearsheet.html`` and ``capacity.html``.
+``weights.parquet``, ``round_trips.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), ``risk.parquet``
+where the oracle reports exposures of its own, and the pages, ``tearsheet.html`` and ``capacity.html``.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
+from engine.data.benchmark import benchmark_price
 from engine.errors import DataError, HlbtError, join_first, reason_of
 from engine.oracles.base import made_by, risk_of, weight_matrix
 from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, oracle_code, oracle_sources
@@ -31,6 +32,7 @@ from engine.simulation.backtest import backtest as simulate
 from engine.simulation.backtest import decisions_of
 from engine.simulation.metrics import ANNUAL
 from engine.simulation.result import FLOWS, Result
+from engine.simulation.tables import TRIP_FIELDS
 from engine.sweeps.study import NOT_COUNTED
 from engine.sweeps.trials import WEIGHTS, book_key, inner_paths, record_trials, trial_key
 from engine.weights import read_weights
@@ -40,9 +42,20 @@ BENCHMARK = "BTC"
 TEARSHEET = "tearsheet.html"
 CAPACITY = "capacity.html"
 RISK = "risk.parquet"
+TRIPS = "round_trips.parquet"
 #: All files that a run folder may hold.
 FILES = frozenset(
-    ("run.json", "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", RISK, TEARSHEET, CAPACITY)
+    (
+        "run.json",
+        "equity.parquet",
+        "trades.parquet",
+        "weights.parquet",
+        "hourly.parquet",
+        RISK,
+        TRIPS,
+        TEARSHEET,
+        CAPACITY,
+    )
 )
 
 
@@ -91,9 +104,11 @@ class Run:
     weights : DataFrame, (D, N)
         Target weights by decision instant.
     hourly : DataFrame, (T, 2 or 3)
-        ``gross_frac``, ``net_frac`` and, where the panel has the benchmark, ``benchmark_usd``.
+        ``gross_frac``, ``net_frac`` and, where there is a benchmark, ``benchmark_usd``.
     risk : DataFrame, (D, K), or None
         See :attr:`engine.Result.risk`; None where the oracle has none, and in folders of versions before it.
+    trips : DataFrame, (K, 14), or None
+        See :attr:`engine.Result.round_trips`; None in folders of versions before it.
     """
 
     folder: Path
@@ -103,6 +118,7 @@ class Run:
     weights: pd.DataFrame
     hourly: pd.DataFrame
     risk: pd.DataFrame | None = None
+    trips: pd.DataFrame | None = None
 
 
 def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[str, Any]) -> tuple[Result, Origin]:
@@ -172,9 +188,10 @@ def save_run(
     old = check_replaceable(folder)
     folder = folder.resolve()  # a link stays a link to the new run
     record = _record(result, origin, folder.name, created)
-    hourly = result.exposure
-    if BENCHMARK in result.panel.coins:
-        hourly = hourly.assign(benchmark_usd=result.panel.frame("mid")[BENCHMARK])
+    hourly, benchmark = result.exposure, benchmark_price(result.panel, result.config)
+    if benchmark is not None:
+        record["benchmark"] = str(benchmark.name)
+        hourly = hourly.assign(benchmark_usd=benchmark)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -184,6 +201,7 @@ def save_run(
             )
             result.trades.to_parquet(made / "trades.parquet", index=False)
             result.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
+            result.round_trips.to_parquet(made / TRIPS, index=False)
             hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
             if result.risk is not None:
                 result.risk.reset_index().to_parquet(made / RISK, index=False)
@@ -309,7 +327,22 @@ def load_run(folder: str | Path) -> Run:
         frames["weights"].set_index("time"),
         frames["hourly"].set_index("time"),
         frames["risk"].set_index("time") if risk else None,
+        _read_trips(folder),
     )
+
+
+def _read_trips(folder: Path) -> pd.DataFrame | None:
+    if not (folder / TRIPS).is_file():
+        return None
+    try:
+        trips = pd.read_parquet(folder / TRIPS)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"Run {folder} is damaged: {TRIPS} cannot be read ({reason_of(error)}). Run the backtest again."
+        ) from error
+    if list(trips) != list(TRIP_FIELDS):
+        raise DataError(f"Run {folder} is damaged: {TRIPS} has other columns. Run the backtest again.")
+    return trips
 
 
 def _replace_folder(made: Path, folder: Path) -> None:
@@ -336,6 +369,7 @@ def run_source(
     panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
 ) -> tuple[Result, Origin]:
     """Backtest the weights of an oracle or of a file."""
+    benchmark_price(panel, config)  # a benchmark that is not there is refused before the work
     if oracle_path is not None:
         return run_oracle(panel, config, oracle_path, parameters)
     assert weights_file is not None

@@ -181,6 +181,48 @@ class Result:
             },
         )
 
+    @cached_property
+    def traded_equity(self) -> pd.Series:
+        """:attr:`equity` from the first decision that asks for something on; empty where none does."""
+        first = self.first_decision
+        return self.equity[:0] if first is None else self.equity[first:]
+
+    @cached_property
+    def round_trips(self) -> pd.DataFrame:
+        """Every position from flat to flat, (K, 14): :func:`engine.simulation.tables.round_trips`."""
+        from engine.simulation import tables
+
+        return tables.round_trips(self)
+
+    def monthly(self) -> pd.DataFrame:
+        """Return of every month and year: :func:`engine.simulation.tables.monthly`."""
+        from engine.simulation import tables
+
+        return tables.monthly(self.traded_equity, self._start_usd, self.config.execution.hour_utc)
+
+    def yearly(self) -> pd.DataFrame:
+        """Figures of every year: :func:`engine.simulation.tables.yearly`."""
+        from engine.simulation import tables
+
+        return tables.yearly(self.traded_equity, self._start_usd, self.config.execution.hour_utc)
+
+    def trades_summary(self) -> pd.DataFrame:
+        """Round trips summed up, by side and by coin: :func:`engine.simulation.tables.trades_summary`."""
+        from engine.simulation import tables
+
+        return tables.trades_summary(self.round_trips)
+
+    def long_short(self) -> pd.DataFrame:
+        """What longs and shorts brought, apart: :func:`engine.simulation.tables.long_short`."""
+        from engine.simulation import tables
+
+        exposure = self.exposure.loc[self.traded_equity.index]
+        return tables.long_short(self.round_trips, exposure, self._start_usd)
+
+    @property
+    def _start_usd(self) -> float:
+        return self.config.account.initial_equity_usd
+
     def to_vectorbt(self) -> vectorbt.Portfolio:
         """The same fills in a vectorbt portfolio, to use its charts and to check ours.
 
