@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.data.funding import ESTIMATES_HOURLY_FROM, LAST_EIGHT_HOURLY, SETTLEMENT_HOURS
 from engine.data.schema import NOT_NEGATIVE, Flags, Floats, Integers, to_table
 from engine.errors import DataError, join_first
 from engine.panel import PRICES
@@ -133,7 +134,11 @@ def reduce_day(content: bytes, day: date) -> Day:
     for column, field in COLUMNS.items():
         fields[field], bad = _usable(field, table.column(column).to_numpy()[lines])
         unusable += bad
-    hourly = sorted_table(coins, codes[lines], midnight // _HOUR + 1 + since[lines] // _HOUR, fields)
+    hours = midnight // _HOUR + 1 + since[lines] // _HOUR
+    # The unit is that of the row (engine.data.funding); of one record a coin it may be another.
+    of_eight = (hours > LAST_EIGHT_HOURLY) & (midnight + since[lines] < ESTIMATES_HOURLY_FROM)
+    fields["funding"] = np.where(of_eight, fields["funding"] / SETTLEMENT_HOURS, fields["funding"])
+    hourly = sorted_table(coins, codes[lines], hours, fields)
     return Day(hourly, records, outside, unusable, midnight + int(since.max()))
 
 

@@ -7,10 +7,11 @@ from itertools import groupby
 
 import numpy as np
 
+from engine.data import funding
 from engine.data.cache import Store
 from engine.data.hourly_file import HourlyFile
 from engine.data.manifest import Manifest
-from engine.data.merge import rank
+from engine.data.merge import PROVISIONAL, rank
 from engine.data.schema import Flags, Floats, hour_number
 from engine.panel import FIELDS, QUOTES, two_sided
 
@@ -48,7 +49,8 @@ def read_fields(
     Returns
     -------
     fields : dict of str to ndarray, each (T, N)
-        NaN where no source has a value.
+        NaN where no source has a value. Of `funding`, rates in the unit of the hour, with
+        :func:`engine.data.funding.complete`.
     observed : ndarray, shape (T,), bool
         Rows in which any coin has volume or quotes, where that cannot be seen from `fields`: it must not depend on
         the coins that are read.
@@ -58,13 +60,17 @@ def read_fields(
     CacheFileError
         When a file is missing or changed.
     """
+    wanted, beyond = length, funding.hours_beyond(first + length - 1) if "funding" in names else 0
+    length += beyond
     entries = [
         entry
         for entry in manifest.files.values()
         if hour_number(entry.first) < first + length and hour_number(entry.last) >= first
     ]
-    present = {name for entry in entries for name in entry.fields if (name, entry.source) not in without}
-    fields = {name: np.full((length, len(coins)), np.nan) for name in FIELDS if name in present and name in names}
+    pairs = {(name, entry.source) for entry in entries for name in entry.fields if name in names} - {*without}
+    present = {name for name, _ in pairs}
+    fields = {name: np.full((length, len(coins)), np.nan) for name in FIELDS if name in present}
+    estimates = {name: np.full((length, len(coins)), np.nan) for name, _ in PROVISIONAL & pairs}
     observed = np.zeros(length, dtype=np.bool_)
     column_of = {name: column for column, name in enumerate(coins)}
     for _, month in groupby(entries, key=lambda entry: entry.month):
@@ -83,8 +89,13 @@ def read_fields(
             layer.note_observed(observed)
         for name, field in fields.items():
             for number, layer in enumerate(by_rank[name]):
-                layer.fill(name, field.reshape(-1), below=number > 0)
-    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed
+                into = estimates[name] if (name, layer.source) in PROVISIONAL else field
+                layer.fill(name, field.reshape(-1), into.reshape(-1), below=number > 0)
+    if "funding" in fields:
+        funding.complete(fields["funding"], estimates.get("funding"), first, coins, manifest)
+    if beyond:
+        fields = {name: values[:wanted] for name, values in fields.items()}
+    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed[:wanted]
 
 
 class _Layer:
@@ -107,6 +118,8 @@ class _Layer:
         new = [name for name in names if name not in self.values]
         if new:
             self.values.update(self.file.read(new))
+            if "funding" in new:
+                self.values["funding"] = funding.hourly_rates(self.values["funding"], self.file.hours, self.source)
 
     def note_observed(self, observed: Flags) -> None:
         """Mark rows in which coins that are not read have volume or quotes."""
@@ -117,8 +130,8 @@ class _Layer:
                 seen |= ~np.isnan(self.values["volume_usd"])
             observed[self.lines[self.inside & seen]] = True
 
-    def fill(self, name: str, field: Floats, below: bool) -> None:
-        """Put the values of a field into the flat array; `below` only where it has none yet."""
+    def fill(self, name: str, field: Floats, into: Floats, below: bool) -> None:
+        """Put the values of a field `into` a flat array; `below` only where the flat `field` has none yet."""
         cells, wanted = self.cells, None
         if below:
             wanted = np.isnan(field[cells])
@@ -128,4 +141,4 @@ class _Layer:
         self.read([name])
         values = self.values[name]
         values = values if self.kept is None else values[self.kept]
-        field[cells] = values if wanted is None else values[wanted]
+        into[cells] = values if wanted is None else values[wanted]

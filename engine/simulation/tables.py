@@ -122,7 +122,7 @@ def drawdowns(equity: pd.Series, start_usd: float) -> pd.DataFrame:
     below = np.concatenate(([False], depth < 0.0, [False]))
     firsts, ends = np.flatnonzero(below[1:] & ~below[:-1]), np.flatnonzero(below[:-1] & ~below[1:])
     rows, index = [], pd.DatetimeIndex(equity.index)
-    for first, end in zip(firsts, ends, strict=True):
+    for first, end in zip(firsts.tolist(), ends.tolist(), strict=True):
         peak, trough = max(first - 1, 0), first + int(np.argmin(depth[first:end]))
         is_open = end == len(depth)
         until = index[end - 1 if is_open else end]
