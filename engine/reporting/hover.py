@@ -48,7 +48,10 @@ def _panel(figure: Figure, axes: Axes, label: str, ticks: Sequence[str]) -> dict
     )
     names = list(ticks)
     if kind == "name" and not ticks:
-        named = {round(float(at)): text.get_text() for at, text in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)}
+        named = {
+            round(float(at)): text.get_text()
+            for at, text in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
+        }
         names = [named.get(place, "") for place in range(max(named, default=-1) + 1)]
         if not any(names):
             kind = "number"

@@ -109,7 +109,7 @@ def quantstats_part(returns: pd.Series, benchmark: pd.Series | None, window: int
                 strategy_title="Strategy",
                 benchmark_title=None if benchmark is None else str(benchmark.name),
             )
-            rows, undefined = _defined(table, returns.index)
+            rows, undefined = _defined(table, pd.DatetimeIndex(returns.index))
             charts, missing = _charts(quantstats.plots, returns, benchmark, window)
         except Exception as error:  # whatever it fails on, a page without its part is better than none
             return Part(reason=f"it failed on these returns ({type(error).__name__}: {brief(error)}).")
@@ -167,7 +167,7 @@ def whole_periods(dates: pd.DatetimeIndex, frequency: str) -> int:
 
 def _charts(plots: Any, returns: pd.Series, benchmark: pd.Series | None, window: int) -> tuple[list[Markup], list[str]]:
     """QuantStats' charts that the span defines, and the names of the others."""
-    dates = returns.index
+    dates = pd.DatetimeIndex(returns.index)
     pair, own = (returns, benchmark), (returns,)
     plain: dict[str, Any] = {"prepare_returns": False}
     rolling = {"period": window, "period_label": f"{window} days", "periods_per_year": DAYS_PER_YEAR}
@@ -184,7 +184,10 @@ def _charts(plots: Any, returns: pd.Series, benchmark: pd.Series | None, window:
         ("Daily returns", True, plots.daily_returns, pair, (8, 3), plain),
         ("Rolling volatility", window > 0, plots.rolling_volatility, pair, (8, 3), rolling),
         ("Rolling Sortino", window > 0, plots.rolling_sortino, own, (8, 3), rolling),
-        ("Worst 5 drawdown periods", bool((returns < 0).any()), plots.drawdowns_periods, own, (8, 4), plain),
+        (
+            "Worst 5 drawdown periods", bool((returns < 0).any()), plots.drawdowns_periods, own, (8, 4),
+            {**plain, "title": "Strategy"},
+        ),
         ("Underwater plot", True, plots.drawdown, own, (8, 3), {}),
         ("Return quantiles", years, plots.distribution, own, (8, 4), plain),
     )  # fmt: skip

@@ -114,7 +114,7 @@ def benchmark_returns(run: Run) -> pd.Series | None:
         return None
     hour = run.record["config"]["execution"]["hour_utc"]
     price = run.hourly["benchmark_usd"].set_axis(_instants(run.hourly.index), axis=0)
-    returns = tables.benchmark_returns(price, dates.tz_localize("UTC") + hour * HOUR)
+    returns = tables.benchmark_returns(price, pd.DatetimeIndex(dates).tz_localize("UTC") + hour * HOUR)
     return returns.set_axis(dates, axis=0).rename(name)
 
 

@@ -191,7 +191,7 @@ def _first_chart(run: Run) -> dict[str, Markup]:
         series[f"{benchmark_name(run)} held"] = held
     start = figure(run.record, "equity_start_usd")
     drawdown = pd.Series(metrics.drawdown(equity.to_numpy(dtype=np.float64), start), index=equity.index)
-    colours = (charts.COLOURS["price"], charts.COLOURS["benchmark"])
+    colours = [charts.COLOURS["price"], charts.COLOURS["benchmark"]][: len(series)]
     return {
         "equity": charts.equity("equity", series, drawdown, charts.LARGE, colours),
         "equity_small": charts.equity("equity-small", series, drawdown, charts.SMALL, colours),
