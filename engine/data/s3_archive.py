@@ -84,9 +84,17 @@ class ArchiveObject(ListedObject):
 
 
 class Source(Protocol):
-    """The interface of a bucket that this module needs; :class:`engine.data.s3_bucket.Bucket` has it."""
+    """The interface of a bucket that this module needs.
 
+    :class:`engine.data.s3_bucket.Bucket` has it, and :class:`engine.data.local_archive.LocalArchive`.
+    """
+
+    where: str
     requests: int
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what of the source is not used."""
+        ...
 
     def objects(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
         """List the objects below `prefix`, by key, those after `start_after`."""
@@ -142,6 +150,8 @@ class DownloadPlan:
         Requests that the listing took.
     usd_per_gb : float
         Price of the transfer.
+    where : str
+        Name of the source, for messages.
     """
 
     items: tuple[ArchiveObject, ...]
@@ -151,6 +161,7 @@ class DownloadPlan:
     published_until: date | None
     listings: int
     usd_per_gb: float = USD_PER_GB
+    where: str = "the archive"
 
     @property
     def bills(self) -> dict[str, Bill]:
@@ -160,7 +171,8 @@ class DownloadPlan:
     def _bill(self, dataset: str) -> Bill:
         every = [item.size for item in self.items if item.dataset == dataset]
         new = [item.size for item in self.wanted if item.dataset == dataset]
-        usd = sum(new) / 1e9 * self.usd_per_gb + len(new) / 1000 * USD_PER_1000_GETS
+        gets = len(new) if self.listings else 0  # no listing was paid for: a folder, whose files are not either
+        usd = sum(new) / 1e9 * self.usd_per_gb + gets / 1000 * USD_PER_1000_GETS
         return Bill(len(every), sum(every), len(new), sum(new), usd)
 
     @property
@@ -269,7 +281,8 @@ def plan_downloads(
     until = max(days, default=None)
     if until is not None and span.end is not None and pd.Timestamp(until, tz="UTC") + 24 * HOUR >= span.end:
         until = None
-    return DownloadPlan(tuple(items), wanted, again, missing, until, source.requests - before, usd_per_gb)
+    listings = source.requests - before
+    return DownloadPlan(tuple(items), wanted, again, missing, until, listings, usd_per_gb, source.where)
 
 
 def _contexts(source: Source, span: ArchiveRange) -> Iterator[ArchiveObject]:
@@ -322,15 +335,16 @@ def _missing(days: Sequence[date]) -> tuple[date, ...]:
 def describe(plan: DownloadPlan) -> list[str]:
     """Lines for the terminal: missing days, and where the archive ends."""
     lines = [
-        f"{name}: {len(days)} days are missing in the archive: {join_first(days)}."
+        f"{name}: {len(days)} days are missing in {plan.where}: {join_first(days)}."
         for name, days in plan.missing_days.items()
         if days
     ]
     newer = "newer hours come from `hlbt data sync --source api`"
+    where = plan.where[:1].upper() + plan.where[1:]
     if not plan.items:
-        lines.append(f"The archive has nothing of that range; {newer}.")
+        lines.append(f"{where} has nothing of that range; {newer}.")
     elif plan.published_until is not None:
-        lines.append(f"The archive has asset_ctxs to {plan.published_until}; {newer}.")
+        lines.append(f"{where} has asset_ctxs to {plan.published_until}; {newer}.")
     return lines
 
 
