@@ -19,7 +19,7 @@ import pandas as pd
 from engine.clock import HOUR
 from engine.errors import DataError
 from engine.reporting.html import percent, ratio, usd
-from engine.runs import BENCHMARK, SCHEMA, TEARSHEET, Run
+from engine.runs import BENCHMARK, CAPACITY, SCHEMA, TEARSHEET, Run
 from engine.simulation import metrics, tables
 from engine.simulation.result import FLOWS
 from engine.simulation.tables import CAUSES, SIGNS
@@ -241,6 +241,7 @@ def index_row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "folder": folder.name,
         "error": "",
         "page": (folder / TEARSHEET).is_file(),
+        "capacity": (folder / CAPACITY).is_file(),
         "name": str(origin["name"]),
         "path": str(origin["path"]),
         "parameters": ", ".join(f"{key}={value}" for key, value in dict(origin["parameters"]).items()),

@@ -99,7 +99,7 @@ def test_index_lists_every_run_and_the_damaged_ones(run: Run, tmp_path: Path) ->
     assert "no run" not in body
     assert body.count("<tr>") == 6
     assert 'href="older/tearsheet.html"' in body
-    assert body.count("no page yet") == 1
+    assert body.count("no tearsheet: made with --no-report; hlbt report makes it") == 1
     assert body.count("SYNTHETIC") == 1
     for words in ("schema 99", "JSONDecodeError", "not a table of sections", "lacks metrics.equity_start_usd"):
         assert words in body
