@@ -50,9 +50,11 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
 def conclusions(table: pd.DataFrame, reached: Limits) -> list[tuple[str, str]]:
     """Labels and texts of the results; the first is the headline: how large an account the market can take."""
     beyond = f"not reached up to {usd(table['equity_usd'].iloc[-1], 0)} USD"
-    known = bool(table["volume_share_median"].notna().any())
-    headline = f"median order takes {LARGE_SHARE:.0%} of the hour's volume"
-    rows = [(headline, _account(reached.volume_usd, beyond) if known else "unknown: these data have no volume")]
+    rows = []
+    if table["volume_share_median"].notna().any():
+        rows.append(
+            (f"median order takes {LARGE_SHARE:.0%} of the hour's volume", _account(reached.volume_usd, beyond))
+        )
     if math.isnan(reached.best_sharpe):
         rows += [("net Sharpe", "not defined at any size: nothing was traded, or all daily returns are equal")]
     elif reached.best_sharpe <= 0.0:

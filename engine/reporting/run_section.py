@@ -126,7 +126,7 @@ def _shade(value: float) -> str:
     """Colour of a month's cell: the stronger, the further from zero."""
     if math.isnan(value):
         return ""
-    strength = round(min(abs(value) / _FULL, 1.0) * 45)
+    strength = round(min(abs(value) / _FULL, 1.0) * 30)
     return f"background:color-mix(in srgb,var(--{'loss' if value < 0 else 'gain'}) {strength}%,var(--back))"
 
 
