@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from engine.reporting.html import render, write_page
 from engine.reporting.quantstats_part import Part, looks_like_prices, quantstats_part, unsuitable
 from engine.reporting.run_page import benchmark_name, benchmark_returns, check_record, daily_returns
 from engine.reporting.run_section import run_section
-from engine.runs import TEARSHEET, Run
+from engine.runs import TEARSHEET, Run, keep
 from engine.simulation.metrics import CALENDAR
+from engine.simulation.result import Result
 from engine.simulation.tables import rolling
 
 
@@ -62,6 +64,15 @@ def write_tearsheet(run: Run) -> Path:
         dates=[f"{date.day} {date:%b, %Y}" for date in returns.index[[0, -1]]] if len(returns) else [],
     )
     return write_page(run.folder / TEARSHEET, page)
+
+
+def tearsheet_of(result: Result, path: Path) -> Path:
+    """Page of a result that is kept nowhere else: :meth:`engine.Result.tearsheet`."""
+    if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
+        raise DataError(f"{path} is no page: name a file that ends in .html.")
+    with tempfile.TemporaryDirectory(prefix="hlbt-") as folder:
+        run = keep(result, Path(folder) / "run", None, "", write_tearsheet)
+        return write_page(path, (run / TEARSHEET).read_text(encoding="utf-8"))
 
 
 def page_title(record: Any) -> str:
