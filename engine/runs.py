@@ -23,8 +23,15 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.errors import DataError, HlbtError, join_first, reason_of
-from engine.oracles.base import made_by, risk_of, weight_matrix
-from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, oracle_code, oracle_sources
+from engine.oracles.base import Oracle, made_by, risk_of, weight_matrix
+from engine.oracles.loading import (
+    bound_parameters,
+    build_oracle,
+    load_oracle,
+    oracle_class,
+    oracle_code_digest,
+    oracle_sources,
+)
 from engine.panel import Panel
 from engine.provenance import as_json, code_digest, files_digest, to_json, versions
 from engine.simulation.backtest import backtest as simulate
@@ -116,7 +123,7 @@ def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[s
         path,
         bound_parameters(type(oracle), parameters),
         files_digest(oracle_sources(oracle)),
-        files_digest(oracle_code(oracle)),
+        oracle_code_digest(oracle),
     )
     notes = (*result.notes, *oracle.notes(panel.point_in_time(), decisions))
     return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes), origin
@@ -364,14 +371,14 @@ def backtest(
     result = simulate(panel, weights, config)
     if reports is None:
         return result
-    families, path, parameters = made_by(weights)
-    if path:
-        with suppress(HlbtError, OSError):  # a class that no path leads to: its book is counted
-            oracle = load_oracle(path, parameters)
-            bound = bound_parameters(type(oracle), parameters)
-            origin = Origin(type(oracle).__name__, "oracle", path, bound, "", files_digest(oracle_code(oracle)))
+    families, kind, parameters = made_by(weights)
+    if kind is not None:
+        with suppress(HlbtError, OSError):  # an oracle inside that no path leads to: its book is counted
+            oracle = build_oracle(kind, parameters)
+            bound, code = bound_parameters(kind, parameters), oracle_code_digest(oracle)
+            origin = Origin(kind.__name__, "oracle", families[0], bound, "", code)
             sharpe = result.metrics["sharpe"]
-            count_trial(origin, result.config, panel, Path(reports), "backtest", result.weights, sharpe)
+            count_trial(origin, result.config, panel, Path(reports), "backtest", result.weights, sharpe, kind)
             return result
     key = np.array([book_key(result.weights, result.config.to_dict(), panel)])
     daily = np.array([result.metrics["sharpe"] / ANNUAL])
@@ -388,6 +395,7 @@ def count_trial(
     source: str,
     weights: pd.DataFrame | None = None,
     sharpe: float = float("nan"),
+    kind: type[Oracle] | None = None,
 ) -> None:
     """Count a trial of an origin, of the oracles inside it too, unless the ledger has it.
 
@@ -407,6 +415,8 @@ def count_trial(
         The book, which tells trials of weights apart.
     sharpe : float
         Annual; of a trial that has none yet, NaN counts and says nothing of the spread.
+    kind : type, optional
+        Class of the oracle. Default: that which the origin's path leads to.
     """
     daily = np.array([sharpe / ANNUAL])
     book = np.array([0 if weights is None else book_key(weights, config.to_dict(), panel)])
@@ -414,7 +424,7 @@ def count_trial(
         record_trials(reports, WEIGHTS, source, book, daily, panel, book)
         return
     key = np.array([trial_key(origin.path, origin.code, origin.parameters, config.to_dict())])
-    for family in [origin.path, *inner_paths(oracle_class(origin.path), origin.parameters)]:
+    for family in [origin.path, *inner_paths(kind or oracle_class(origin.path), origin.parameters)]:
         record_trials(reports, family, source, key, daily, panel, book)
 
 

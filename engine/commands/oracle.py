@@ -96,7 +96,7 @@ def report_command(
 
     Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
     """
-    from engine.oracles.loading import bound_parameters, load_oracle, oracle_code, oracle_sources
+    from engine.oracles.loading import bound_parameters, load_oracle, oracle_code_digest, oracle_sources
     from engine.oracles.signal_analysis import analyse
     from engine.provenance import files_digest
     from engine.reporting.html import check_page
@@ -117,7 +117,7 @@ def report_command(
             path,
             bound_parameters(type(oracle), parameters),
             files_digest(oracle_sources(oracle)),
-            files_digest(oracle_code(oracle)),
+            oracle_code_digest(oracle),
         )
         count_trial(origin, run_config, panel, REPORTS, "signals")
         step(3, 3, "page")

@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from engine.errors import OracleError, did_you_mean, join_first
-from engine.oracles.base import Oracle, oracle_errors
-from engine.oracles.fingerprint import code_files, import_code
+from engine.oracles.base import Oracle, arguments_of, oracle_errors, path_of
+from engine.oracles.fingerprint import code_files, import_code, interactive_code_digest
+from engine.provenance import files_digest
 
 #: Key of a table of parameters that holds the path of the oracle.
 ORACLE = "oracle"
@@ -114,9 +114,7 @@ def _resolve(value: Any, name: str) -> tuple[str, type[Oracle], dict[str, Any]]:
     if isinstance(value, str):
         return value, oracle_class(value), {}
     if isinstance(value, Oracle):
-        names: list[str] = [item.name for item in fields(value) if item.init] if is_dataclass(value) else []
-        own = {name: getattr(value, name) for name in names}
-        return f"{type(value).__module__}:{type(value).__qualname__}", type(value), own
+        return path_of(type(value)), type(value), arguments_of(value)
     if isinstance(value, Mapping) and ORACLE in value:
         path, kind, base = _resolve(value[ORACLE], name)
         return path, kind, base | {key: item for key, item in value.items() if key != ORACLE}
@@ -129,6 +127,16 @@ def oracle_code(oracle: Oracle) -> list[Path]:
     """Files of code that the weights depend on: of the oracle's classes, of all that they import, and of its parts."""
     own = code_files(kind.__module__ for kind in type(oracle).__mro__)
     return list(dict.fromkeys([*own, *(file for part in oracle.parts() for file in oracle_code(part))]))
+
+
+def oracle_code_digest(oracle: Oracle) -> str:
+    """Digest of the code of an oracle and its parts, of classes without a file too."""
+    return files_digest(oracle_code(oracle)) + interactive_code_digest(dict.fromkeys(kinds_in(oracle)))
+
+
+def kinds_in(oracle: Oracle) -> list[type]:
+    """Classes of an oracle and of its parts."""
+    return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in kinds_in(part))]
 
 
 def oracle_sources(oracle: Oracle) -> list[Path]:
