@@ -61,7 +61,7 @@ class Oracle(ABC):
         if own and cls.weight_matrix is Oracle.weight_matrix:
             cls.weight_matrix = matrix_of_instants  # type: ignore[method-assign]
         if "__init__" in vars(cls):
-            cls.__init__ = _remembering(cls.__init__)  # type: ignore[misc]
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
 
     @abstractmethod
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:

@@ -140,9 +140,9 @@ def checks_of(names: Iterable[str], parts: Details | Mapping[str, Any], threshol
 def _familywise(part: str, what: str) -> Callable[[Details], Measurement]:
     def measure(details: Details) -> Measurement:
         value, sets = details(part, "p_value"), details(part, "sets")
-        who = "it had not" if sets == 1 else f"none of the {sets:,} sets had"
-        best = "it would look as good" if sets == 1 else "the best of them would look as good as this one"
-        summary = f"If {who} {what}, {best} with a chance of {value:.1%}."
+        alone = f"Without {what} a set would look as good as this one"
+        best = f"If none of the {sets:,} sets had {what}, the best of them would look as good as this one"
+        summary = f"{alone if sets == 1 else best} with a chance of {value:.1%}."
         return Measurement(value, summary)
 
     return measure
