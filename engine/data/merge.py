@@ -25,6 +25,8 @@ S3 = "s3"
 L2BOOK = "l2book"
 API = "api"
 FREQTRADE = "freqtrade"
+#: The source of values of which a file does not say it: a month of before schema 3 that had only one.
+UNKNOWN = "unknown"
 #: Field -> sources, the most trusted first.
 #: `mid`: the book itself; the archive's minute record of it; the last trade of the hour (a candle's close).
 #: `funding`: what was paid (`fundingHistory`, and freqtrade's copy of it); the running estimate a minute before.

@@ -15,12 +15,10 @@ from engine.data.cache_files import HOURLY, OURS, data_files
 from engine.data.coin_table import CoinRecord
 from engine.data.hourly_file import entry_of
 from engine.data.manifest import MANIFEST, FileEntry, Manifest, ObjectsEntry, decode
-from engine.data.merge import API, FREQTRADE, L2BOOK, S3, Cube
+from engine.data.merge import API, FREQTRADE, L2BOOK, S3, UNKNOWN, Cube
 from engine.data.schema import SOURCE, month_key, month_number
 from engine.errors import DataError
 
-#: The source of values of which a file does not say it: a month of before schema 3 that had only one.
-UNKNOWN = "unknown"
 DAMAGED = ".damaged"
 #: How what a source gave can be had again.
 _AGAIN = {

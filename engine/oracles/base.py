@@ -404,8 +404,16 @@ def _arguments_of(oracle: Oracle) -> str:
 
 
 def arguments_of(oracle: Oracle) -> dict[str, Any]:
-    """Constructor arguments of an oracle, an oracle inside as a table; none where they cannot be told."""
-    return dict(json.loads(_arguments_of(oracle) or "{}"))
+    """Constructor arguments of an oracle, an oracle inside as a table.
+
+    Raises
+    ------
+    OracleError
+        Where they cannot be told.
+    """
+    if not (text := _arguments_of(oracle)):
+        raise OracleError(f"The arguments of {type(oracle).__name__} are no plain values, or it was changed since.")
+    return dict(json.loads(text))
 
 
 def _remembering(init: Callable[..., None]) -> Callable[..., None]:

@@ -6,15 +6,17 @@ Parameters of an oracle inside an oracle are flat names with dots: ``inner.n`` i
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import OracleError, did_you_mean, join_first
+from engine.errors import HlbtError, OracleError, did_you_mean, join_first
 from engine.oracles.base import Oracle, arguments_of, oracle_errors, path_of
 from engine.oracles.fingerprint import code_files, import_code, interactive_code_digest
-from engine.provenance import files_digest
+from engine.provenance import Origin, files_digest
 
 #: Key of a table of parameters that holds the path of the oracle.
 ORACLE = "oracle"
@@ -129,16 +131,6 @@ def oracle_code(oracle: Oracle) -> list[Path]:
     return list(dict.fromkeys([*own, *(file for part in oracle.parts() for file in oracle_code(part))]))
 
 
-def oracle_code_digest(oracle: Oracle) -> str:
-    """Digest of the code of an oracle and its parts, of classes without a file too."""
-    return files_digest(oracle_code(oracle)) + interactive_code_digest(dict.fromkeys(kinds_in(oracle)))
-
-
-def kinds_in(oracle: Oracle) -> list[type]:
-    """Classes of an oracle and of its parts."""
-    return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in kinds_in(part))]
-
-
 def oracle_sources(oracle: Oracle) -> list[Path]:
     """Files that the weights depend on, for a digest: code of the oracle and its parts, then the data they read."""
     return list(dict.fromkeys([*oracle_code(oracle), *data_files(oracle)]))
@@ -147,6 +139,52 @@ def oracle_sources(oracle: Oracle) -> list[Path]:
 def data_files(oracle: Oracle) -> list[Path]:
     """Data files that an oracle and its parts read."""
     return [*oracle.files(), *(file for part in oracle.parts() for file in data_files(part))]
+
+
+def kinds_in(oracle: Oracle) -> list[type]:
+    """Classes of an oracle and of its parts, with all that they inherit from."""
+    return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in kinds_in(part))]
+
+
+def origin_of(
+    oracle: Oracle, path: str | None = None, parameters: Mapping[str, Any] | None = None
+) -> tuple[Origin, tuple[str, ...]]:
+    """Where the weights of an oracle come from, and what is to be said of that.
+
+    Parameters
+    ----------
+    oracle : Oracle
+        As built.
+    path : str, optional
+        Default: that of its class.
+    parameters : mapping, optional
+        What it was built with. Default: :func:`engine.oracles.base.arguments_of`.
+
+    Returns
+    -------
+    origin : Origin
+    notes : tuple of str
+        That the code, or the parameters, cannot be known, which gives every run of it a name of its own.
+    """
+    kind = type(oracle)
+    loose = interactive_code_digest(dict.fromkeys(kinds_in(oracle)))
+    notes = []
+    if loose and loose != interactive_code_digest(dict.fromkeys(kinds_in(oracle))):
+        notes.append(
+            f"The code of {kind.__name__} refers to an object that cannot be compared (pickled), so no other run "
+            "counts as a run of the same code, and this one has a name of its own."
+        )
+    bound = None
+    with suppress(HlbtError, TypeError, AttributeError):
+        bound = bound_parameters(kind, arguments_of(oracle) if parameters is None else parameters)
+    if bound is None:
+        bound = {"not known": os.urandom(8).hex()}  # no other run is the same trial
+        notes.append(
+            f"The parameters of {kind.__name__} are not known: they are no plain values, or it was changed after it "
+            "was built."
+        )
+    digest, code = (files_digest(files) + loose for files in (oracle_sources(oracle), oracle_code(oracle)))
+    return Origin(kind.__name__, "oracle", path or path_of(kind), bound, digest, code), tuple(notes)
 
 
 def bound_parameters(kind: type[Oracle], parameters: Mapping[str, Any]) -> dict[str, Any]:
