@@ -97,6 +97,7 @@ ELSEWHERE = {
     ("data", "cost"): "test_s3.py",
     ("data", "import", "freqtrade"): "test_cli.py",
     ("data", "import", "meta"): "test_coin_table.py",
+    ("data", "import", "table"): "test_import_table.py",
     ("backtest", "--oracle", "research.oracles.numerai:NumeraiTBNOracle"): "test_published_scores_runs.py",
     ("backtest", "--oracle", "research.oracles.crowdcent:CrowdCentOracle"): "test_published_scores_runs.py",
     ("backtest", "--oracle", "research.oracles.file:FileOracle"): "test_published_scores_runs.py",
