@@ -425,8 +425,8 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
         if type(self).__init__ is build:  # not that of a base
             bound = inspect.signature(init).bind(self, *arguments, **keywords)
             bound.apply_defaults()
-            given: dict[str, Any] = dict(list(bound.arguments.items())[1:])
-            kinds = {item.kind: item.name for item in bound.signature.parameters.values()}
+            given, kinds = bound.arguments, {item.kind: item.name for item in bound.signature.parameters.values()}
+            given.pop(next(iter(given)))  # self
             given |= given.pop(kinds.get(inspect.Parameter.VAR_KEYWORD, ""), {})
             unnamed = given.pop(kinds.get(inspect.Parameter.VAR_POSITIONAL, ""), ())
             vars(self)[_BUILT] = "" if unnamed else _arguments_text(given), _state_of(self)
@@ -436,12 +436,10 @@ def _remembering(init: Callable[..., None]) -> Callable[..., None]:
 
 def _arguments_text(arguments: Mapping[str, Any]) -> str:
     def plain(value: Any) -> Any:
-        if isinstance(value, np.generic):
-            return value.item()
+        if isinstance(value, np.generic | Path):
+            return str(value) if isinstance(value, Path) else value.item()
         if isinstance(value, Oracle) and (own := _arguments_of(value)):
             return {"oracle": path_of(type(value)), **json.loads(own)}
-        if isinstance(value, Path):
-            return str(value)
         raise TypeError(type(value))
 
     try:
