@@ -175,7 +175,7 @@ def analyse(
     forward = np.where(np.isnan(signal), np.nan, forward_returns(panel, decisions, horizon_days))
     returns = quantile_returns(signal, forward, quantiles)
     spread = returns[:, -1] - returns[:, 0]
-    daily, figures = _book(signal, weights, panel, decisions, config)
+    daily, figures = _book(signal, kind, weights, panel, decisions, config)
     daily.insert(0, "ic", ics[horizon_days])
     daily.insert(1, "spread", spread)
     report(3, 3, "done")
@@ -384,6 +384,7 @@ def _buckets(signal: np.ndarray, forward: np.ndarray, returns: np.ndarray, quant
 
 def _book(
     signal: np.ndarray,
+    kind: str,
     weights: np.ndarray,
     panel: Panel,
     decisions: pd.DatetimeIndex,
@@ -395,7 +396,9 @@ def _book(
     change = np.full_like(book, np.nan)
     change[1:] = np.abs(book[1:] - book[:-1])
     coin_returns = returns_between(panel, decisions)
-    scored, tradable = (~np.isnan(signal)).sum(axis=1), panel.tradable[panel.rows(decisions)].sum(axis=1)
+    # A weight of 0 ranks a coin, and is no weight for it.
+    covered = ~np.isnan(signal) & ((signal != 0.0) | (kind != "weight"))
+    scored, tradable = covered.sum(axis=1), panel.tradable[panel.rows(decisions)].sum(axis=1)
     returns = np.where(np.isnan(coin_returns).all(axis=1), np.nan, (book * np.nan_to_num(coin_returns)).sum(axis=1))
     daily = pd.DataFrame(
         {

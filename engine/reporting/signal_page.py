@@ -89,9 +89,23 @@ def tiles(signals: Signals) -> list[Tile]:
         ("hit", "decisions with IC > 0", percent(signals.ic.positive, 0), signals.ic.positive, "hit rate"),
         ("spread", "top less bottom", f"{bps(spread.mean)} bps", spread.mean, f"mean over {_days(days)}"),
         ("turnover", "turnover / decision", percent(figures["turnover"], 0), figures["turnover"], "of equity"),
-        ("cost", "cost a year", percent(figures["cost_yearly"], 1), figures["cost_yearly"], "fee and half spread"),
+        (
+            "cost",
+            "costs a year, paid -",
+            percent(-figures["cost_yearly"], 1),
+            -figures["cost_yearly"],
+            "fee and half spread",
+        ),
         ("beta", f"beta to {MARKET}", ratio(figures["beta"]), figures["beta"], "of the implied book"),
-        ("coverage", "coverage", percent(figures["coverage"], 0), figures["coverage"], "coins scored of tradable"),
+        (
+            "coverage",
+            "coverage",
+            percent(figures["coverage"], 0),
+            figures["coverage"],
+            f"coins with a {signals.kind}, not 0, of the tradable ones"
+            if signals.kind == "weight"
+            else "coins scored of tradable",
+        ),
     ]
     return [
         Tile(name, label, "n/a" if math.isnan(value) else text, value, hint) for name, label, text, value, hint in texts

@@ -200,7 +200,8 @@ class Plan:
     def _digests(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Keys of results and trials, (P,) int64 each, and the rows of the sets by the oracles inside theirs."""
         paths, count = list(self.kinds), len(self.grid)
-        results = [digest_of(self.panel.digest, code_digest(), {**config, "data": {}}) for config in self.configs]
+        rules = [{name: keys for name, keys in config.items() if name != "report"} for config in self.configs]
+        results = [digest_of(self.panel.digest, code_digest(), {**config, "data": {}}) for config in rules]
         trials = [trial_config(config) for config in self.configs]
         defaults = [
             {name: value for name, value in accepted_parameters(kind).items() if name is not None}
