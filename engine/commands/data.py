@@ -72,7 +72,7 @@ def import_freqtrade_command(
 def _show_report(store: Store, report: SyncReport, as_json: bool, dry_run: bool = False) -> None:
     """Print the report of a sync or an import; an error where it could not take everything."""
     if as_json:
-        print_json({"cache": str(store.path), "dry_run": dry_run, **report.to_dict()})
+        print_json({"cache": str(store.path), **({"dry_run": True} if dry_run else {}), **report.to_dict()})
     else:
         show_all(report.summary())
     if dry_run:

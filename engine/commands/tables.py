@@ -192,7 +192,7 @@ def checks_table(
                 overflow="fold" if folded else "ellipsis",
             )
     group = ""
-    styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim"}
+    styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim", "not asked": "dim"}
     for check in checks:
         outcome, style = check.outcome, styles[check.outcome]
         word = {"failed": "FAILED", **(words or {})}.get(outcome, outcome)
