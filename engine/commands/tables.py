@@ -235,6 +235,13 @@ def status_tables(content: dict[str, Any]) -> list[Any]:
                 for item in content["short_objects"]
             ],
         ),
+        _first(
+            "Odd prices (a jump over a hole, or a spike that came back)",
+            [
+                f"{move['coin']} {move['kind']} x{move['ratio']:.4g}, {move['from']} to {move['to']}"
+                for move in content["odd_moves"]
+            ],
+        ),
         _first("Listed", [f"{event['coin']} {event['time']}" for event in content["listings"]]),
         _first("Delisted", [f"{event['coin']} {event['time']}" for event in content["delistings"]]),
         _first("Possibly renamed", [f"{pair['from']} to {pair['to']} {pair['time']}" for pair in content["renames"]]),
