@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
-from engine.errors import DataError, HlbtError, join_first, reason_of
+from engine.errors import DataError, HlbtError, OracleError, join_first, reason_of
 from engine.oracles.base import Oracle, made_by, risk_of, weight_matrix
 from engine.oracles.loading import build_oracle, load_oracle, oracle_class, origin_of
 from engine.panel import Panel
@@ -32,7 +32,7 @@ from engine.simulation.backtest import check_config, check_panel, decisions_of
 from engine.simulation.metrics import ANNUAL
 from engine.simulation.result import FLOWS, Result
 from engine.simulation.tables import TRIP_FIELDS
-from engine.sweeps.study import NOT_COUNTED
+from engine.sweeps.study import NOT_COUNTED, Study
 from engine.sweeps.trials import WEIGHTS, book_key, count_trial, record_trials
 from engine.weights import read_weights
 
@@ -121,6 +121,19 @@ def run_oracle(
     origin, remarks = origin_of(oracle, path, given)
     notes = (*result.notes, *oracle.notes(panel.point_in_time(), decisions), *remarks)
     return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes, origin=origin), origin
+
+
+def run_set(study: Study, row: int, panel: Panel) -> Result:
+    """Run a set of a study again: :meth:`engine.sweeps.study.Best.result`."""
+    one = study.parameter_set(row)
+    result, origin = run_oracle(panel, one.config, one.kind or one.oracle, one.parameters)
+    then = {item["path"]: item["digest"] for item in study.record["oracles"]}.get(one.oracle)
+    if one.kind is None and not oracle_class(one.oracle).oracle_parameters and origin.code != then:
+        raise OracleError(
+            f"The code of {one.oracle} was changed since the study {study.record['name']}, so the set would give other "
+            "numbers. Run the sweep again."
+        )
+    return result
 
 
 def run_name(result: Result, origin: Origin) -> str:

@@ -103,7 +103,7 @@ def _sweep(
         ledger = None if parent is None else ledger_state(parent)
         notes = list(plan.panel.notes) if parent is not None else [*plan.panel.notes, NOT_COUNTED]
         study = results.assemble({**record, "note": note, "notes": notes, "ledger": ledger}, plan.grid)
-    return study if parent is not None else replace(study, folder=None)
+    return replace(study, folder=None if parent is None else study.folder, panel=plan.panel, kinds=plan.kinds)
 
 
 def _run(plan: Plan, results: Results, executor: Executor, reports: Path | None, reused: int, report: Progress) -> None:
@@ -121,6 +121,7 @@ def _run(plan: Plan, results: Results, executor: Executor, reports: Path | None,
                 _count(plan, results, reports)
                 counted = count
     finally:
+        results.flush()
         _count(plan, results, reports)
 
 
