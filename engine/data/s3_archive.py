@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from engine.clock import HOUR
+from engine.clock import HOUR, iso_minute
+from engine.data.asset_ctxs import STALE_SECONDS
+from engine.data.manifest import ObjectRecord
 from engine.errors import DataError, join_first
 
 BUCKET = "hyperliquid-archive"
@@ -36,6 +38,7 @@ HOURS = (22,)
 MD5 = re.compile(r"[0-9a-f]{32}")
 _DAY = re.compile(r"\d{8}")
 _CTXS = re.compile(r"asset_ctxs/(\d{8})\.csv\.lz4")
+_BOOK = re.compile(r"market_data/(\d{8})/(\d{1,2})/l2Book/.+\.lz4")
 
 
 class FetchError(DataError):
@@ -346,6 +349,40 @@ def describe(plan: DownloadPlan) -> list[str]:
     elif plan.published_until is not None:
         lines.append(f"{where} has asset_ctxs to {plan.published_until}; {newer}.")
     return lines
+
+
+def short_objects(records: Iterable[ObjectRecord]) -> list[dict[str, str]]:
+    """Objects that end minutes before the hours of their name do, by key.
+
+    Returns
+    -------
+    list of dict
+        ``key``; ``last``, the minute of the last record; ``end``, the row with which a whole one ends.
+    """
+    short = []
+    for record in sorted(records):
+        if (match := _CTXS.fullmatch(record.key)) is not None:
+            end = pd.Timestamp(match[1], tz="UTC") + 24 * HOUR
+        elif (match := _BOOK.fullmatch(record.key)) is not None:
+            end = pd.Timestamp(match[1], tz="UTC") + HOUR * (int(match[2]) + 1)
+        else:
+            continue
+        if record.last is not None and end.timestamp() - record.last > STALE_SECONDS:
+            last = pd.Timestamp(record.last, unit="s", tz="UTC")
+            short.append({"key": record.key, "last": iso_minute(last), "end": iso_minute(end)})
+    return short
+
+
+def describe_short(short: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """A note on :func:`short_objects`, with the cure."""
+    if not short:
+        return ()
+    named = join_first(f"{item['key']} at {item['last']}" for item in short)
+    return (
+        f"{len(short)} objects end early ({named}): their later hours have no quotes, so nothing can be traded then. "
+        "`hlbt data sync --source s3 --quotes l2book` brings the books of 23:00; every sync takes an object again "
+        "that was published anew.",
+    )
 
 
 def verified_sha256(path: Path, item: ArchiveObject) -> str | None:

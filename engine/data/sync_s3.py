@@ -32,6 +32,8 @@ from engine.data.s3_archive import (
     FetchError,
     Source,
     describe,
+    describe_short,
+    short_objects,
     verified_sha256,
 )
 from engine.data.schema import hour_number
@@ -163,7 +165,7 @@ class _Sync:
         self.store, self.source, self.plan, self.meter = store, source, plan, meter
         self.keep_raw, self.replace = keep_raw, replace
         self.counts = Counter(taken=0, reused=0, cached=len(plan.items) - len(plan.wanted), records=0)
-        self.counts.update(outside=0, unusable=0, bytes=plan.bytes)
+        self.counts.update(outside=0, unusable=0, stale=0, bytes=plan.bytes)
         self.skipped: list[SkippedItem] = []
         self.older: list[str] = []
         self.held = store.read_objects() if plan.republished else {}
@@ -179,7 +181,9 @@ class _Sync:
                 f"{len(against)} objects, or others of their month, contradict the cache, whose values were kept "
                 f"({join_first(against)}); --replace downloads them again and takes theirs."
             )
-        details = {"plan": self.plan.to_dict()}
+        short = short_objects(every[item.key] for item in self.plan.items if item.key in every)
+        notes += describe_short(short)
+        details = {"plan": self.plan.to_dict(), "short_objects": short}
         if self.older:
             notes.append(
                 f"{len(self.older)} objects end before the version of the same day in the cache and were left out: "
@@ -258,11 +262,11 @@ class _Hourly:
             if held is not None and day.last < held:
                 return None
             self._days.append(day.table)
-            counts.update(records=day.records, outside=day.outside, unusable=day.unusable)
+            counts.update(records=day.records, outside=day.outside, unusable=day.unusable, stale=day.stale)
             return day.records, day.last
         quote = last_quote(content, item.coin, int(item.instant.timestamp() * 1000))
         self._quotes[hour_number(item.instant)].append((item.coin, quote))
-        counts.update(records=1)
+        counts.update(records=1, stale=int(quote.stale))
         return 1, quote.milliseconds // 1000
 
     def tables(self) -> list[Any]:

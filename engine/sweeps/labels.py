@@ -66,7 +66,7 @@ def by_instant(record: Mapping[str, Any], index: pd.Index, values: np.ndarray, d
 
     Returns
     -------
-    DataFrame, (days * hours that occur, P)
+    DataFrame, (days * hours of decision, P)
     """
     own = index.get_level_values(HOUR_KEY) if HOUR_KEY in index.names else [record["config"]["execution"]["hour_utc"]]
     hours = np.asarray(own, dtype=np.int64)
@@ -75,4 +75,4 @@ def by_instant(record: Mapping[str, Any], index: pd.Index, values: np.ndarray, d
         instants = (dates + pd.Timedelta(hours=int(hour))).as_unit(UNIT).rename("time")
         shown = values if len(np.unique(hours)) == 1 else np.where(hours == hour, values, np.nan)
         parts.append(pd.DataFrame(shown, index=instants, columns=index))
-    return parts[0] if len(parts) == 1 else pd.concat(parts).sort_index().dropna(how="all")
+    return parts[0] if len(parts) == 1 else pd.concat(parts).sort_index()

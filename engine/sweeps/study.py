@@ -18,7 +18,7 @@ import pandas as pd
 
 from engine.clock import UNIT
 from engine.config import RunConfig
-from engine.errors import DataError, reason_of
+from engine.errors import DataError, OracleError, reason_of
 from engine.simulation import metrics
 from engine.sweeps.labels import as_given, by_instant
 from engine.sweeps.labels import codes_of as codes_of
@@ -123,9 +123,20 @@ class Best(int):
         OracleError
             When the oracle's code is not that of the sweep.
         """
-        from engine.runs import run_set
+        from engine.oracles.loading import oracle_class
+        from engine.runs import run_oracle
 
-        return run_set(self.study, int(self), self.study.market() if panel is None else panel)
+        one, record = self.set, self.study.record
+        kind = one.kind or oracle_class(one.oracle)
+        panel = self.study.market() if panel is None else panel
+        result, origin = run_oracle(panel, one.config, one.kind or one.oracle, one.parameters)
+        then = {item["path"]: item["digest"] for item in record["oracles"]}[one.oracle]
+        if one.kind is None and not kind.oracle_parameters and origin.code != then:
+            raise OracleError(
+                f"The code of {one.oracle} was changed since the study {record['name']}, so the set would give other "
+                "numbers. Run the sweep again."
+            )
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,12 +259,16 @@ class Study:
         """Whether :attr:`sharpe_joint` is another column than ``sharpe`` of the table."""
         return not np.array_equal(self.sharpe_joint, self.table["sharpe"].to_numpy(dtype=np.float64), equal_nan=True)
 
+    def compared(self, by: str = "sharpe") -> np.ndarray:
+        """Column `by` as sets are compared by it, (P,): the Sharpe ratio is :attr:`sharpe_joint`."""
+        return self.sharpe_joint if by == "sharpe" else self.table[by].to_numpy(dtype=np.float64)
+
     def ranking(self, by: str = "sharpe") -> np.ndarray:
         """Rows by falling value of column `by`, (P,), those without one last, ties in the order of the table.
 
         Sharpe ratios are compared on the days that all sets trade: :attr:`sharpe_joint`.
         """
-        values = self.sharpe_joint if by == "sharpe" else self.table[by].to_numpy(dtype=np.float64)
+        values = self.compared(by)
         return np.argsort(np.where(np.isfinite(values), -values, np.inf), kind="stable")
 
     def best(self, by: str = "sharpe") -> Best:

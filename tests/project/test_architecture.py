@@ -18,9 +18,9 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "hyperliquid": {"engine/data/api_client.py", "engine/live/hyperliquid.py"},
     "numerapi": {"research/oracles/numerai.py"},
     "crowdcent_challenge": {"research/oracles/crowdcent.py"},
-    "quantstats": {"engine/reporting/tearsheet.py"},
+    "quantstats": {"engine/reporting/quantstats_part.py"},
     "vectorbt": {"engine/simulation/result.py"},
-    "matplotlib": {"engine/reporting/charts.py", "engine/reporting/tearsheet.py"},
+    "matplotlib": {"engine/reporting/charts.py", "engine/reporting/hover.py", "engine/reporting/quantstats_part.py"},
     "arch": {"engine/validation/bootstrap.py"},
     "plotly": {
         "engine/reporting/sweep_page.py",
