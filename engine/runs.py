@@ -25,7 +25,7 @@ from engine.config import RunConfig
 from engine.data.benchmark import benchmark_price
 from engine.errors import DataError, HlbtError, join_first, reason_of
 from engine.oracles.base import Oracle, made_by, risk_of, weight_matrix
-from engine.oracles.loading import build_oracle, load_oracle, oracle_class, origin_of
+from engine.oracles.loading import build_oracle, oracle_class, origin_of
 from engine.panel import Panel
 from engine.provenance import Origin, as_json, code_digest, files_digest, to_json, versions
 from engine.simulation.backtest import backtest as simulate
@@ -416,9 +416,11 @@ def backtest(
         result = simulate(panel, weights, config)
         if reports is None:
             return result
-        families, path, parameters = made_by(weights)
-        with suppress(HlbtError, OSError):  # a class that no path leads to: its book is counted
-            result = replace(result, origin=origin_of(load_oracle(path, parameters), path, parameters)[0])
+        families, kind, parameters = made_by(weights)
+        if kind is not None:
+            with suppress(HlbtError, OSError):  # an oracle inside that no path leads to: its book is counted
+                origin, remarks = origin_of(build_oracle(kind, parameters), families[0], parameters)
+                result = result if remarks else replace(result, origin=origin)
         if result.origin is None:
             key = np.array([book_key(result.weights, result.config.to_dict(), panel)])
             daily = np.array([result.metrics["sharpe"] / ANNUAL])

@@ -192,7 +192,7 @@ def checks_table(
                 overflow="fold" if folded else "ellipsis",
             )
     group = ""
-    styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim"}
+    styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim", "not asked": "dim"}
     for check in checks:
         outcome, style = check.outcome, styles[check.outcome]
         word = {"failed": "FAILED", **(words or {})}.get(outcome, outcome)
@@ -233,6 +233,13 @@ def status_tables(content: dict[str, Any]) -> list[Any]:
             [
                 f"{item['key']} at {item['last']}, {item['hours_without_price']} h without a price"
                 for item in content["short_objects"]
+            ],
+        ),
+        _first(
+            "Odd prices (a jump over a hole, or a spike that came back)",
+            [
+                f"{move['coin']} {move['kind']} x{move['ratio']:.4g}, {move['from']} to {move['to']}"
+                for move in content["odd_moves"]
             ],
         ),
         _first("Listed", [f"{event['coin']} {event['time']}" for event in content["listings"]]),

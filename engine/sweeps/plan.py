@@ -16,7 +16,7 @@ import numpy as np
 
 from engine.config import RunConfig
 from engine.errors import ConfigError, HlbtError
-from engine.oracles.base import Oracle, shares_scores
+from engine.oracles.base import Oracle, path_of, shares_scores
 from engine.oracles.fingerprint import code_files, interactive_code_digest
 from engine.oracles.loading import (
     accepted_parameters,
@@ -303,7 +303,7 @@ def _kinds(oracle: Oracles) -> dict[str, type[Oracle]]:
         if isinstance(item, str):
             named[item] = oracle_class(item)
         elif isinstance(item, type) and issubclass(item, Oracle):
-            named[f"{item.__module__}:{item.__qualname__}"] = item
+            named[path_of(item)] = item
         else:
             raise ConfigError(f"{item!r} is not an oracle: give a class, or module:Class.")
     if not named:
