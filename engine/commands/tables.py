@@ -63,6 +63,7 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
         ("Decisions, trades", f"{figures['decisions']:,}, {figures['trades']:,}"),
         ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']:,}, {figures['skipped_band']:,}"),
         ("Untradable orders, delistings", f"{figures['untradable_orders']:,}, {figures['delistings']:,}"),
+        ("Held hours without a funding rate", _percent(figures["funding_missing_frac"])),
     )
     for row in rows:
         numbers.add_row(*row)
@@ -222,7 +223,10 @@ def status_tables(content: dict[str, Any]) -> list[Any]:
     return [
         head,
         *tables,
-        _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in content["gaps"]]),
+        *(
+            _first(title, [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in content[key]])
+            for title, key in (("Gaps", "gaps"), ("Funding gaps", "funding_gaps"))
+        ),
         _first("Listed", [f"{event['coin']} {event['time']}" for event in content["listings"]]),
         _first("Delisted", [f"{event['coin']} {event['time']}" for event in content["delistings"]]),
         _first("Possibly renamed", [f"{pair['from']} to {pair['to']} {pair['time']}" for pair in content["renames"]]),

@@ -172,6 +172,7 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
             recorded=recorded,
             exposure=(figure(record, "gross_mean"), figure(record, "net_mean")),
             untradable=figure(record, "untradable_weight"),
+            unrated=float(record["metrics"].get("funding_missing_frac", math.nan)),
             traded=traded,
             charts=drawings(run, causes),
             best=best,
