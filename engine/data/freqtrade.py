@@ -1,8 +1,8 @@
 """Import of freqtrade's ``X_USDC_USDC-1h-futures.feather`` and ``X_USDC_USDC-1h-funding_rate.feather``.
 
-A candle's `date` is its open time, so it becomes the row one hour later: `mid` is its close, `volume_usd` its volume
-(in the coin) times its close. A funding rate's `date` is the exchange's stamp, some milliseconds after the hour that
-it settles; `open` is the rate per hour.
+A candle's `date` is its open time, so it becomes the row one hour later: `mid` is its close, `high` and `low` are its
+extremes, `volume_usd` is its volume (in the coin) times its close. A funding rate's `date` is the exchange's stamp,
+some milliseconds after the hour that it settles; `open` is the rate per hour.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def _coin_of(path: Path) -> str:
 def _read(path: Path) -> Any:
     """A file as a table of the schema."""
     candles = path.name.endswith(CANDLES)
-    table = _load(path, ("date", "close", "volume") if candles else ("date", "open"))
+    table = _load(path, ("date", "close", "high", "low", "volume") if candles else ("date", "open"))
     dates = pd.DatetimeIndex(table.column("date").to_numpy()).tz_localize("UTC")
     instants, values = _candles(table, dates) if candles else _funding(table, dates)
     hours = instants.as_unit("ms").asi8 // HOUR_MS
@@ -144,9 +144,16 @@ def _candles(table: Any, dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, dic
     _refuse(dates != dates.floor(HOUR), dates, "a candle off the hour")
     _refuse(dates.duplicated(), dates, "two candles")
     _refuse(_backward(dates), dates, "a candle out of order")
-    _refuse(~(np.isfinite(close) & (close > 0)), dates, "a close that is not a positive price", close)
+    prices = {"close": close, "high": _column(table, "high"), "low": _column(table, "low")}
+    for name, values in prices.items():
+        _refuse(~(np.isfinite(values) & (values > 0)), dates, f"a {name} that is not a positive price", values)
     _refuse(np.isinf(volume) | (volume < 0), dates, "a volume that is not zero or more", volume)
-    return candle_instant(dates), {"mid": close, "volume_usd": volume * close}
+    return candle_instant(dates), {
+        "mid": close,
+        "high": prices["high"],
+        "low": prices["low"],
+        "volume_usd": volume * close,
+    }
 
 
 def _funding(table: Any, dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, dict[str, Floats]]:

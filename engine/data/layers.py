@@ -52,8 +52,8 @@ def read_fields(
         NaN where no source has a value. Of `funding`, rates in the unit of the hour, with
         :func:`engine.data.funding.complete`.
     observed : ndarray, shape (T,), bool
-        Rows in which any coin has volume or quotes, where that cannot be seen from `fields`: it must not depend on
-        the coins that are read.
+        Rows in which any coin has volume or quotes, or of which a source of quotes has anything, where that cannot be
+        seen from `fields`: it must not depend on the coins that are read.
 
     Raises
     ------
@@ -91,6 +91,8 @@ def read_fields(
             for number, layer in enumerate(by_rank[name]):
                 into = estimates[name] if (name, layer.source) in PROVISIONAL else field
                 layer.fill(name, field.reshape(-1), into.reshape(-1), below=number > 0)
+            for layer in by_rank[name] if name == "mid" else ():
+                layer.fill_unquoted(field.reshape(-1))
     if "funding" in fields:
         funding.complete(fields["funding"], estimates.get("funding"), first, coins, manifest)
     if beyond:
@@ -104,6 +106,9 @@ class _Layer:
     def __init__(self, file: HourlyFile, first: int, length: int, column_of: Mapping[str, int]) -> None:
         self.file, self.source, self.fields = file, file.entry.source, file.entry.fields
         self.values: dict[str, Floats] = {}
+        self.quotes = [name for pair in QUOTES if set(pair) <= set(self.fields) for name in pair]
+        #: Prices of a source of quotes that have no quote beside them: of a stale record, or of a thin book.
+        self.unquoted: Floats | None = None
         columns = np.array([column_of.get(name, -1) for name in file.coins], dtype=np.int64)[file.codes]
         self.lines = file.hours - first
         self.inside = (self.lines >= 0) & (self.lines < length)
@@ -116,19 +121,34 @@ class _Layer:
     def read(self, names: Sequence[str]) -> None:
         """Read those of the fields that were not read yet."""
         new = [name for name in names if name not in self.values]
+        if "mid" in new:
+            new += [name for name in self.quotes if name not in {*new, *self.values}]
         if new:
             self.values.update(self.file.read(new))
             if "funding" in new:
                 self.values["funding"] = funding.hourly_rates(self.values["funding"], self.file.hours, self.source)
+        if "mid" in new and self.quotes:
+            mid, quoted = self.values["mid"], two_sided(self.values, self.lines.shape)
+            if not (quoted | np.isnan(mid)).all():
+                self.values["mid"], self.unquoted = np.where(quoted, mid, np.nan), np.where(quoted, np.nan, mid)
 
     def note_observed(self, observed: Flags) -> None:
-        """Mark rows in which coins that are not read have volume or quotes."""
+        """Mark rows in which coins that are not read have volume or quotes, or that a source of quotes has at all."""
+        if self.quotes:
+            observed[self.lines[self.inside]] = True
         if self.kept is not None:
             self.read([name for name in EVIDENCE if name in self.fields])
             seen = two_sided(self.values, self.lines.shape)
             if "volume_usd" in self.values:
                 seen |= ~np.isnan(self.values["volume_usd"])
             observed[self.lines[self.inside & seen]] = True
+
+    def fill_unquoted(self, field: Floats) -> None:
+        """Put prices without a quote beside them where no source has another price."""
+        if self.unquoted is not None:
+            values = self.unquoted if self.kept is None else self.unquoted[self.kept]
+            empty = np.isnan(field[self.cells])
+            field[self.cells[empty]] = values[empty]
 
     def fill(self, name: str, field: Floats, into: Floats, below: bool) -> None:
         """Put the values of a field `into` a flat array; `below` only where the flat `field` has none yet."""

@@ -68,7 +68,8 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     target = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
     result = Result(panel, config, target, ledger._replace(trades=trades))
     mean, paid = config.costs.funding_missing == "mean", bool(ledger.flows[:, FUNDING_COST].any())
-    return replace(result, notes=(*panel.notes, *missing_rates_note(result.funding_missing_frac, mean, paid)))
+    unrated = missing_rates_note(result.funding_missing_frac, mean, paid)
+    return replace(result, notes=(*panel.notes, *dead_decisions(panel, rows), *unrated))
 
 
 def check_panel(panel: Panel, where: str) -> None:
@@ -107,6 +108,17 @@ def trade_rows(decisions: pd.DatetimeIndex, panel: Panel, config: RunConfig) -> 
             f"{show(decisions[0])}, is traded {config.execution.delay_hours} hours later."
         )
     return rows[inside], inside
+
+
+def dead_decisions(panel: Panel, rows: np.ndarray) -> tuple[str, ...]:
+    """A note on the decisions, traded at `rows` of the panel, that found no coin to trade: they did nothing."""
+    dead = rows[~panel.tradable[rows].any(axis=1)]
+    if not len(dead):
+        return ()
+    return (
+        f"{len(dead)} of {len(rows)} decisions without any price to trade at: no order was sent. The first was at "
+        f"{show(panel.index[dead[0]])}. `hlbt data status` lists what is missing.",
+    )
 
 
 def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:

@@ -62,7 +62,7 @@ def real(real_cache: Path) -> Panel:
 
 def test_a_candle_is_the_row_at_which_it_closes_and_funding_the_row_it_settles(store: Store, folder: Path) -> None:
     report = import_freqtrade(store, folder.parent)
-    assert (report.problems, dict(report.counts), report.merge.added) == ([], {"files": 2, "coins": 1}, 9)
+    assert (report.problems, dict(report.counts), report.merge.added) == ([], {"files": 2, "coins": 1}, 15)
     panel = load_panel(store.path)
     assert panel.index[0] == pd.Timestamp("2024-10-01T23:00Z")
     assert panel.values("mid")[:, 0].tolist() == [100.0, 110.0, 121.0]
@@ -75,7 +75,7 @@ def test_importing_again_writes_nothing(store: Store, folder: Path) -> None:
     import_freqtrade(store, folder)
     before = (store.path / "manifest.json").read_bytes()
     report = import_freqtrade(store, folder)
-    assert (report.merge.wrote, report.merge.same) == (False, 9)
+    assert (report.merge.wrote, report.merge.same) == (False, 15)
     assert (store.path / "manifest.json").read_bytes() == before
 
 
@@ -177,7 +177,7 @@ def test_a_file_that_cannot_be_used_is_named_and_the_others_are_imported(store: 
     assert report.problems[0].startswith(str(path))
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(aside.reason)
-    assert report.merge.added == 9
+    assert report.merge.added == 15
     assert load_panel(store.path).coins == ("BTC",)
 
 
@@ -215,12 +215,14 @@ def test_a_changed_candle_is_reported_and_kept_unless_replaced(store: Store, fol
     report = import_freqtrade(store, folder)
     assert report.problems
     assert [(conflict.field, conflict.cells, conflict.cached, conflict.new) for conflict in report.merge.conflicts] == [
+        ("high", 1, 121.0, 122.0),
+        ("low", 1, 121.0, 122.0),
         ("mid", 1, 121.0, 122.0),
         ("volume_usd", 1, 363.0, 366.0),
     ]
-    assert "BTC mid: 1 cells differ, the first at 2024-10-02 01:00 UTC" in report.problems[0]
+    assert "BTC mid: 1 cells differ, the first at 2024-10-02 01:00 UTC" in report.problems[2]
     assert load_panel(store.path).values("mid")[2, 0] == 121.0
-    assert import_freqtrade(store, folder, replace=True).merge.changed == 2
+    assert import_freqtrade(store, folder, replace=True).merge.changed == 4
     assert load_panel(store.path).values("mid")[2, 0] == 122.0
 
 

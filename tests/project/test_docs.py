@@ -93,6 +93,7 @@ def test_every_command_exists(
 ELSEWHERE = {
     ("data", "sync", "--source", "api"): "test_sync_api.py",
     ("data", "sync", "--source", "s3"): "test_s3.py",
+    ("data", "sync", "--source", "dir"): "test_local_archive.py",
     ("data", "cost"): "test_s3.py",
     ("data", "import", "freqtrade"): "test_cli.py",
     ("data", "import", "meta"): "test_coin_table.py",
