@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from engine.data.s3_bucket import Bucket
     from engine.data.sync_report import SyncReport
 
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Take nothing of a file with an impossible price, rather than all else.")
+]
 QuotesOption = Annotated[
     str | None, typer.Option("--quotes", metavar="l2book", help="Include order book quotes and depths, from S3.")
 ]
@@ -45,8 +48,10 @@ data_app.add_typer(import_app, name="import")
 @import_app.command("freqtrade")
 def import_freqtrade_command(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with *-1h-futures.feather and *-1h-funding_rate.feather.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder with *-1h-futures.feather, *-1h-funding_rate.feather, ..."),
     ],
+    strict: StrictOption = False,
     replace: ReplaceOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -58,20 +63,93 @@ def import_freqtrade_command(
     """
     from engine.data.freqtrade import import_freqtrade
 
-    store = store_of(config_of(config, settings))
+    store = store_of(config_of(config, settings), strict)
     with progress() as step:
         report = import_freqtrade(store, folder, replace=replace, progress=step)
     _show_report(store, report, as_json)
 
 
-def _show_report(store: Store, report: SyncReport, as_json: bool) -> None:
+def _show_report(store: Store, report: SyncReport, as_json: bool, dry_run: bool = False) -> None:
     """Print the report of a sync or an import; an error where it could not take everything."""
     if as_json:
-        print_json({"cache": str(store.path), **report.to_dict()})
+        print_json({"cache": str(store.path), **({"dry_run": True} if dry_run else {}), **report.to_dict()})
     else:
         show_all(report.summary())
-    if failure := report.failure():
+    if dry_run:
+        if not as_json:
+            understood = report.details["understood"]
+            show_all(
+                f"{understood['first']} to {understood['last']}. The first rows as they would be stored:",
+                *(
+                    ", ".join(
+                        f"{name} {value:g}" if isinstance(value, float) else str(value) for name, value in row.items()
+                    )
+                    for row in understood["sample"]
+                ),
+                "A dry run: nothing was written.",
+            )
+        if report.problems:
+            raise DataError(f"Of {len(report.problems)} nothing would be taken: {join_first(report.problems)}.")
+    elif failure := report.failure():
         raise DataError(failure)
+
+
+@import_app.command("table")
+def import_table_command(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE|DIR", help="CSV (also .gz), parquet, feather, JSON or HDF5, or a folder.")
+    ],
+    stamp: Annotated[
+        str | None, typer.Option("--stamp", help="`open` or `close`: what the stamps of candles are. Funding has none.")
+    ] = None,
+    mapped: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="NAME=OTHER",
+            help="Meaning of a column (px=close, note=ignore), or the exchange's name of a coin (X-USD=X, *-USD=*).",
+        ),
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option("--field", help="Each column is a coin, and its values are this: close, funding, ...")
+    ] = None,
+    scale: Annotated[
+        list[str] | None, typer.Option("--scale", metavar="FIELD=FACTOR", help="Multiply: funding=0.01 for percent.")
+    ] = None,
+    timeframe: Annotated[str | None, typer.Option("--timeframe", help="Length of the candles: 1h, 5m, ...")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is understood; write nothing.")] = False,
+    replace: ReplaceOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import candles, funding or quotes from tables of other programs: long, wide, or a file a coin.
+
+    Example: hlbt data import table candles.csv --stamp open --dry-run
+    """
+    from engine.data.import_table import TableOptions, import_table
+
+    if stamp not in (None, "open", "close"):
+        raise ConfigError(f"--stamp is {stamp!r}; it must be open or close.{did_you_mean(stamp, ('open', 'close'))}")
+    pairs = dict(_pair(text, "--map") for text in mapped or ())
+    factors = {}
+    for name, text in (_pair(text, "--scale") for text in scale or ()):
+        try:
+            factors[name] = float(text)
+        except ValueError:
+            raise ConfigError(f"--scale {name}={text} is not a number above 0.") from None
+    store = store_of(config_of(config, settings))
+    options = TableOptions(None if stamp is None else stamp == "open", pairs, field, factors, timeframe)
+    with progress() as step:
+        report = import_table(store, path, options, now=clock(), dry_run=dry_run, replace=replace, progress=step)
+    _show_report(store, report, as_json, dry_run)
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, sign, value = text.rpartition("=")
+    if not (name and sign and value):
+        raise ConfigError(f"{option} is {text!r}; write NAME=VALUE.")
+    return name, value
 
 
 @import_app.command("meta")
@@ -129,6 +207,7 @@ def sync_command(
         float | None, typer.Option("--timeout", help="Seconds without an answer until an error (s3: 60, api: 10).")
     ] = None,
     jobs: JobsOption = 8,
+    strict: StrictOption = False,
     replace: ReplaceOption = False,
     ask_again: Annotated[
         bool | None, typer.Option("--ask-again", help="Request hours, too, for which the API had no row before.")
@@ -144,7 +223,7 @@ def sync_command(
     Example: hlbt data sync --source s3 --set data.start=2024-10-01 --set data.end=2025-03-31
     """
     settled = config_of(config, settings)
-    store = store_of(settled)
+    store = store_of(settled, strict)
     for_other: dict[str, dict[str, object]] = {
         "s3": {"DIR": folder, "--base-url": base_url, "--ask-again": ask_again},
         "dir": {

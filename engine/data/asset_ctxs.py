@@ -139,7 +139,7 @@ def reduce_day(content: bytes, day: date) -> Day:
     fields: dict[str, Floats] = {}
     unusable = 0
     for column, field in COLUMNS.items():
-        fields[field], bad = _usable(field, table.column(column).to_numpy()[lines])
+        fields[field], bad = usable(field, table.column(column).to_numpy()[lines])
         unusable += bad
     hours = midnight // _HOUR + 1 + since[lines] // _HOUR
     # The unit is that of the row (engine.data.funding); of one record a coin it may be another.
@@ -263,7 +263,7 @@ def _last_of_each_hour(codes: Integers, since: Integers, inside: Flags) -> Integ
     return last[last >= 0]
 
 
-def _usable(field: str, values: Floats) -> tuple[Floats, int]:
+def usable(field: str, values: Floats) -> tuple[Floats, int]:
     """Values with NaN in place of impossible ones, and how many those are."""
     low = 0.0 if field in NOT_NEGATIVE else -np.inf
     bad = ~np.isnan(values) & (~np.isfinite(values) | ((values <= 0) if field in PRICES else (values < low)))
