@@ -118,6 +118,7 @@ def import_table_command(
     ] = None,
     timeframe: Annotated[str | None, typer.Option("--timeframe", help="Length of the candles: 1h, 5m, ...")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is understood; write nothing.")] = False,
+    strict: StrictOption = False,
     replace: ReplaceOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -138,7 +139,7 @@ def import_table_command(
             factors[name] = float(text)
         except ValueError:
             raise ConfigError(f"--scale {name}={text} is not a number above 0.") from None
-    store = store_of(config_of(config, settings))
+    store = store_of(config_of(config, settings), strict)
     options = TableOptions(None if stamp is None else stamp == "open", pairs, field, factors, timeframe)
     with progress() as step:
         report = import_table(store, path, options, now=clock(), dry_run=dry_run, replace=replace, progress=step)
