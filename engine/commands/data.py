@@ -119,6 +119,7 @@ def import_table_command(
     ] = None,
     timeframe: Annotated[str | None, typer.Option("--timeframe", help="Length of the candles: 1h, 5m, ...")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is understood; write nothing.")] = False,
+    strict: StrictOption = False,
     replace: ReplaceOption = False,
     strict: StrictOption = False,
     config: ConfigOption = None,

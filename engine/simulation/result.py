@@ -17,6 +17,7 @@ from engine.provenance import Origin
 from engine.simulation import metrics
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     import vectorbt
 
     from engine.simulation.kernel import Ledger
@@ -156,6 +157,18 @@ class Result:
         return f"equity of {equity:,.2f} USD was under the maintenance margin of {maintenance:,.2f} USD"
 
     @cached_property
+    def funding_missing_frac(self) -> float:
+        """Share of the held coin-hours without a funding rate (docs/rules.md)."""
+        from engine.simulation import kernel
+
+        if not self.config.costs.funding or not len(self.ledger.trades):
+            return 0.0
+        if "funding" not in self.panel.fields:
+            return 1.0
+        held, unrated = kernel.held_hours_nb(self.ledger.trades, self.panel.values("funding"))
+        return unrated / held
+
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """Metrics of the run; one that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
         from engine.simulation import kernel
@@ -181,6 +194,7 @@ class Result:
                 "skipped_band": int(counters[kernel.SKIPPED_BAND]),
                 "untradable_orders": int(counters[kernel.UNTRADABLE_ORDERS]),
                 "delistings": int(counters[kernel.DELISTINGS]),
+                "funding_missing_frac": self.funding_missing_frac,
                 "liquidated_at": None if self.liquidated_at is None else self.liquidated_at.isoformat(),
                 **dict(zip(FLOWS, map(float, ledger.flows.sum(axis=0)), strict=True)),
             },
@@ -198,6 +212,50 @@ class Result:
         from engine.simulation import tables
 
         return tables.round_trips(self)
+
+    def summary(self, benchmark: str | None = "BTC") -> pd.DataFrame:
+        """Key figures, a row each.
+
+        Parameters
+        ----------
+        benchmark : str, optional
+            A coin of the panel, for alpha and beta; they are left out where the panel lacks BTC.
+
+        Returns
+        -------
+        DataFrame, (figures, 3)
+            ``value``, ``unit`` and ``meaning``. Money received is positive and money paid negative, as the unit says;
+            :attr:`metrics` has costs as positive numbers.
+
+        Raises
+        ------
+        DataError
+            For a benchmark that the panel lacks.
+        """
+        from engine.reporting.views import summary
+
+        return summary(self, benchmark)
+
+    def plot(self, benchmark: str | None = "BTC") -> go.Figure:
+        """Equity beside the benchmark's, drawdown, exposure and cumulative costs, as a plotly figure.
+
+        Parameters
+        ----------
+        benchmark : str, optional
+            As for :meth:`summary`; held from the first decision on with the equity at the start.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
+        """
+        from engine.reporting.views import plot
+
+        return plot(self, benchmark)
+
+    def _repr_html_(self) -> str:
+        from engine.reporting.views import result_card
+
+        return result_card(self)
 
     def monthly(self) -> pd.DataFrame:
         """Return of every month and year: :func:`engine.simulation.tables.monthly`."""
