@@ -121,7 +121,6 @@ def import_table_command(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is understood; write nothing.")] = False,
     strict: StrictOption = False,
     replace: ReplaceOption = False,
-    strict: StrictOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
