@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from functools import cached_property
 from itertools import pairwise
 from numbers import Integral, Real
@@ -61,6 +62,9 @@ class Coin:
     margin_tiers : tuple of (float, float)
         Where the leverage falls with size: (USD of notional from which a tier applies, its highest leverage), ascending
         from 0; empty = `max_leverage` at any size.
+    terms_from : Timestamp or None
+        Instant from which lots, leverage and tiers were known: that of the `meta` response. An oracle sees them only on
+        data that reach it, and never where it is None; the ledger always does.
     """
 
     name: str
@@ -69,12 +73,13 @@ class Coin:
     sz_decimals: int | None = None
     max_leverage: float | None = None
     margin_tiers: tuple[tuple[float, float], ...] = ()
+    terms_from: pd.Timestamp | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         # The kernel trusts these numbers; equal coins have equal text, because it is in digests.
         if not isinstance(self.name, str) or not self.name:
             raise DataError(f"Coin {self.name!r}: a coin's name is a text, as HyperLiquid writes it.")
-        for name in ("listed", "delisted"):
+        for name in ("listed", "delisted", "terms_from"):
             instant = getattr(self, name)
             if instant is not None:
                 if not isinstance(instant, pd.Timestamp) or instant.tz is None:
@@ -103,6 +108,29 @@ class Coin:
                 "pairs of USD and leverage, ((0, 40), (1e6, 20)): the USD ascend from 0 and the leverage falls",
             )
         object.__setattr__(self, "margin_tiers", tiers)
+
+    def as_of(self, instant: pd.Timestamp, terms: bool = True) -> Coin:
+        """The coin as known at `instant`: no later listing or delisting; with `terms`, no later lots, leverage, tiers.
+
+        A delisting at `instant` itself is not known yet. Without `terms` lots, leverage and tiers stay for the ledger,
+        and only their later date goes.
+        """
+        changes: dict[str, Any] = {}
+        if self.listed is not None and self.listed > instant:
+            changes["listed"] = None
+        if self.delisted is not None and self.delisted >= instant:
+            changes["delisted"] = None
+        later = self.has_terms if self.terms_from is None else self.terms_from > instant
+        if later and not terms:
+            changes["terms_from"] = None
+        elif later:
+            changes |= {"sz_decimals": None, "max_leverage": None, "margin_tiers": (), "terms_from": None}
+        return replace(self, **changes) if changes else self
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether lots, leverage or tiers are known."""
+        return self.sz_decimals is not None or self.max_leverage is not None or bool(self.margin_tiers)
 
     def _refusal(self, name: str, value: object, wanted: str) -> DataError:
         return DataError(f"Coin {self.name}: {name} = {value!r} is not accepted; it must be {wanted}.")
@@ -267,6 +295,8 @@ class Panel:
         """SHA-256 of everything a run can read from this panel: instants, coins, values, tradable, coin table."""
         state = hashlib.sha256(repr((self.coins, self.table, self.synthetic, self.as_known)).encode())
         state.update(self.index.asi8.tobytes())
+        if dated := [(coin.name, coin.terms_from) for coin in self.table if coin.terms_from is not None]:
+            state.update(repr(dated).encode())
         for name, values in {**self.fields, "tradable": self.tradable}.items():
             state.update(name.encode())
             state.update(values.data)
@@ -306,7 +336,8 @@ class Panel:
         """The panel as known just before each instant: ``funding`` of row ``t`` is the rate settled at ``t - 1 h``.
 
         The rate of ``t`` itself is settled after the trade, so no oracle may see it. All other fields already hold
-        observations from before ``t``.
+        observations from before ``t``. Of the coin table only what was known at the last row is left
+        (:meth:`Coin.as_of`).
         """
         if self.as_known:
             return self
@@ -315,7 +346,8 @@ class Panel:
             shifted = np.full_like(fields["funding"], np.nan)
             shifted[1:] = fields["funding"][:-1]
             fields["funding"] = shifted
-        return replace(self, fields=fields, as_known=True)
+        table = tuple(coin.as_of(self.index[-1]) for coin in self.table) if len(self.index) else self.table
+        return replace(self, fields=fields, table=table, as_known=True)
 
     def known(self) -> Panel:
         """The former name of :meth:`point_in_time`."""
@@ -324,7 +356,8 @@ class Panel:
     def until(self, instant: pd.Timestamp) -> Panel:
         """The rows up to and including `instant`, without copying.
 
-        Listings and delistings after `instant` are not known yet, so they are absent from the coin table.
+        Listings and delistings after `instant` are not known yet, so they are absent from the coin table; lots,
+        leverage and tiers stay for the ledger, and go where the panel is as known.
 
         Raises
         ------
@@ -337,21 +370,22 @@ class Panel:
         stop = int(self.index.searchsorted(instant, side="right"))
         if stop == 0:
             raise DataError(f"The panel starts at {show(self.index[0])}, after {show(instant)}.")
-        table = tuple(
-            replace(
-                coin,
-                listed=None if coin.listed is not None and coin.listed > instant else coin.listed,
-                delisted=None if coin.delisted is not None and coin.delisted >= instant else coin.delisted,
-            )
-            for coin in self.table
-        )
-        return replace(
-            self,
-            index=self.index[:stop],
-            fields={name: values[:stop] for name, values in self.fields.items()},
-            tradable=self.tradable[:stop],
-            table=table,
-        )
+        table = tuple(coin.as_of(instant, terms=self.as_known) for coin in self.table)
+        cut = {
+            "index": self.index[:stop],
+            "fields": RecordedFields((name, values[:stop]) for name, values in self.fields.items()),
+            "tradable": self.tradable[:stop],
+            "table": table,
+        }
+        # Rows of a panel are valid as they are: to examine them again takes longer than most oracles.
+        panel = object.__new__(type(self))
+        for item in dataclass_fields(self):
+            object.__setattr__(panel, item.name, cut.get(item.name, getattr(self, item.name)))
+        return panel
+
+    def as_of(self, instant: pd.Timestamp) -> Panel:
+        """What an oracle may see at `instant`: :meth:`point_in_time`, then :meth:`until`, whose errors it raises."""
+        return self.point_in_time().until(instant)
 
     @property
     def sz_decimals(self) -> np.ndarray:

@@ -103,7 +103,7 @@ class Oracle(ABC):
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
         instant = utc_instant(timestamp)
         self.require_fresh(instant)
-        known = panel.point_in_time().until(instant)
+        known = panel.as_of(instant)
         if known.index[-1] != instant:
             raise OracleError(
                 f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}."
@@ -111,9 +111,10 @@ class Oracle(ABC):
         if isinstance(tradable_universe, str):
             raise OracleError(f"tradable_universe is the text {tradable_universe!r}; a list of coins is needed.")
         universe = set(tradable_universe)
-        tradable = known.tradable.copy()
-        tradable[-1] = [coin in universe for coin in known.coins]
-        weights = self.weight_matrix(replace(known, tradable=tradable), known.index[-1:])
+        last = np.array([coin in universe for coin in known.coins], dtype=np.bool_)
+        if not np.array_equal(last, known.tradable[-1]):
+            known = replace(known, tradable=np.vstack([known.tradable[:-1], last]))
+        weights = self.weight_matrix(known, known.index[-1:])
         return {str(coin): float(weight) for coin, weight in weights.iloc[0].items()}
 
     def validate_weights(self, weights: Mapping[str, float] | pd.DataFrame, max_gross: float = 1.0) -> bool:
@@ -264,6 +265,18 @@ def oracle_errors(call: str) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def same_environment() -> Iterator[None]:
+    """Undo what is done to environment variables in the context: no later run, nor process, sees it."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in os.environ.keys() - before.keys():
+            del os.environ[name]
+        os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
+
+
 def call_fetch_weights(
     oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None
 ) -> dict[str, float]:
@@ -273,6 +286,24 @@ def call_fetch_weights(
         item.name == "panel" or item.kind is item.VAR_KEYWORD for item in inspect.signature(fetch).parameters.values()
     )
     return dict(fetch(instant, universe, panel=panel) if takes_panel else fetch(instant, universe))
+
+
+def weights_at(oracle: Oracle, instant: pd.Timestamp, panel: Panel) -> np.ndarray:
+    """Weights of one decision in the panel's columns, (1, N), as a live run calls for them; absent = 0.
+
+    Raises
+    ------
+    OracleError
+        When the oracle fails, or names a coin that the panel lacks.
+    """
+    tradable = panel.tradable[int(panel.rows(pd.DatetimeIndex([instant]))[0])]
+    universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
+    with oracle_errors("fetch_portfolio_weights failed"):
+        weights = call_fetch_weights(oracle, instant, universe, panel)
+        values = np.array([[float(weights.pop(coin, 0.0)) for coin in panel.coins]])
+    if weights:
+        raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {join_first(weights)}.")
+    return values
 
 
 def matrix_of_instants(self: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
@@ -296,8 +327,17 @@ def shares_scores(kind: type[Oracle]) -> TypeGuard[type[ScoreOracle]]:
     return issubclass(kind, ScoreOracle) and kind.weight_matrix is ScoreOracle.weight_matrix
 
 
-def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex, *, may_hold: bool = False) -> pd.DataFrame:
     """Weights of an oracle, which is given the panel as known, at `decisions`, (D,).
+
+    Parameters
+    ----------
+    oracle : Oracle
+    panel : Panel
+    decisions : DatetimeIndex, (D,)
+        Instants of the panel.
+    may_hold : bool
+        Whether a matrix that is NaN (hold) throughout is accepted.
 
     Returns
     -------
@@ -307,8 +347,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
     Raises
     ------
     OracleError
-        When there is no decision, the oracle raises, returns anything but a frame of the decisions, or has no weight
-        at any decision.
+        When there is no decision, the oracle raises, returns anything but a frame of the decisions, or holds at every
+        one of them and may not.
     """
     if isinstance(oracle, type):
         raise OracleError(f"{oracle.__name__} is a class. Build the oracle first: {oracle.__name__}(...).")
@@ -318,7 +358,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
             f"No decision instant between {show(panel.index[0])} and {show(panel.index[-1])}. "
             "Widen data.start and data.end, or change execution.hour_utc, every_days or weekdays."
         )
-    with oracle_errors(f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}"):
+    call = f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}"
+    with oracle_errors(call), same_environment():
         weights = oracle.weight_matrix(panel.point_in_time(), decisions)
     if not isinstance(weights, pd.DataFrame):
         raise OracleError(
@@ -335,7 +376,7 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
         values = weights.to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise OracleError(f"{name}.weight_matrix returned a weight that is no number: {error}.") from error
-    if not np.isfinite(values).any():
+    if not may_hold and not np.isfinite(values).any():
         raise OracleError(
             f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means "
             "'hold', and there is nothing to hold. A warm-up longer than the data is the usual cause."
