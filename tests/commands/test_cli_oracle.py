@@ -25,7 +25,7 @@ def test_the_command_passes_an_honest_oracle(hlbt: Hlbt) -> None:
     code, out, err = hlbt("oracle", "check", "research.oracles.momentum:Momentum", "--param", "n=3", *MONTH)
     assert code == 0, err
     assert "SYNTHETIC DATA" in out and "no look-ahead found" in out
-    assert "A leak of one day would have been seen at 100% of 32 decisions." in " ".join(out.split())
+    assert "A leak of one day would have been seen at 100% of 31 decisions." in " ".join(out.split())
     code, out, err = hlbt("oracle", "check", "research.oracles.carry:Carry", *MONTH, "--json", "--cuts", "5")
     assert code == 0, err
     answer = json.loads(out)
