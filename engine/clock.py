@@ -164,8 +164,7 @@ def clock_error_bounds(header: str, before: float, after: float) -> tuple[float,
     Parameters
     ----------
     header : str
-        The server's time as HTTP writes it, rounded down to whole seconds: it was up to a second later. Without a zone
-        it is UTC (RFC 9110, 5.6.7).
+        The server's time as HTTP writes it, rounded down to whole seconds: it was up to a second later.
     before, after : float
         This machine's time, Unix seconds, when the request was sent and when the response arrived.
 
@@ -179,9 +178,20 @@ def clock_error_bounds(header: str, before: float, after: float) -> tuple[float,
     ValueError
         When the header is not a date.
     """
-    date_sent = parsedate_to_datetime(header)
-    server = (date_sent if date_sent.tzinfo else date_sent.replace(tzinfo=UTC)).timestamp()
+    server = parse_http_date(header).timestamp()
     return before - server - 1.0, after - server
+
+
+def parse_http_date(header: str) -> pd.Timestamp:
+    """The instant of the ``Date`` header of a response; without a zone it is UTC (RFC 9110, 5.6.7).
+
+    Raises
+    ------
+    ValueError
+        When the header is not a date.
+    """
+    sent = parsedate_to_datetime(header)
+    return pd.Timestamp(sent if sent.tzinfo else sent.replace(tzinfo=UTC)).tz_convert("UTC")
 
 
 def least_error(low: float, high: float) -> float:

@@ -37,8 +37,10 @@ FIELDS: Mapping[str, str] = {
     "volume_24h_usd": "USD traded in the exchange's own day up to the instant (dayNtlVlm): not an hour's volume",
     "depth_10bps_usd": "USD resting within 10 bps of mid, the thinner of the two sides",
     "depth_50bps_usd": "USD resting within 50 bps of mid, the thinner of the two sides",
+    "high": "USD, highest trade of the hour that ends at the instant",
+    "low": "USD, lowest trade of the hour that ends at the instant",
 }
-PRICES = ("mid", "bid", "ask", "mark", "oracle", "impact_bid", "impact_ask")
+PRICES = ("mid", "bid", "ask", "mark", "oracle", "impact_bid", "impact_ask", "high", "low")
 #: More decimals of a size are a mistake: a float64 has some 16 digits.
 _MOST_DECIMALS = 18
 #: Two fields that, observed together, are a two-sided quote.

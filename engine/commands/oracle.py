@@ -107,12 +107,11 @@ def report_command(
 
     Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
     """
-    from engine.oracles.loading import bound_parameters, load_oracle, oracle_code, oracle_sources
+    from engine.oracles.loading import load_oracle, origin_of
     from engine.oracles.signal_analysis import analyse
-    from engine.provenance import files_digest
     from engine.reporting.html import check_page
     from engine.reporting.signal_page import conclusions, page_name, write_signals
-    from engine.runs import Origin, count_trial
+    from engine.sweeps.trials import count_trial
 
     run_config, parameters = config_of(config, settings), parameters_of(param)
     if out is not None:
@@ -122,14 +121,7 @@ def report_command(
         step(0, 3, "loading the panel")
         panel = research_panel(run_config)
         signals = analyse(oracle, panel, run_config, horizon, quantiles, step)
-        origin = Origin(
-            signals.name,
-            "oracle",
-            path,
-            bound_parameters(type(oracle), parameters),
-            files_digest(oracle_sources(oracle)),
-            files_digest(oracle_code(oracle)),
-        )
+        origin = origin_of(oracle, path, parameters)[0]
         count_trial(origin, run_config, panel, REPORTS, "signals")
         step(3, 3, "page")
         if out is None:

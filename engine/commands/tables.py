@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from engine.checks import Check
-    from engine.runs import Origin
+    from engine.provenance import Origin
     from engine.simulation.result import Result
     from engine.sweeps.study import Study
 
@@ -223,6 +223,13 @@ def status_tables(content: dict[str, Any]) -> list[Any]:
         head,
         *tables,
         _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in content["gaps"]]),
+        _first(
+            "Objects that end early",
+            [
+                f"{item['key']} at {item['last']}, {item['hours_without_price']} h without a price"
+                for item in content["short_objects"]
+            ],
+        ),
         _first("Listed", [f"{event['coin']} {event['time']}" for event in content["listings"]]),
         _first("Delisted", [f"{event['coin']} {event['time']}" for event in content["delistings"]]),
         _first("Possibly renamed", [f"{pair['from']} to {pair['to']} {pair['time']}" for pair in content["renames"]]),

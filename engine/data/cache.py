@@ -215,6 +215,7 @@ class Store:
         tables: Iterable[Any],
         source: str,
         *,
+        mended: Iterable[Any] = (),
         replace: bool = False,
         longer: bool = False,
         meta: Iterable[CoinMeta] = (),
@@ -234,6 +235,8 @@ class Store:
             Tables of :mod:`engine.data.schema`. They are merged in order, so a later one can conflict with an earlier.
         source : str
             Name of the source, of lower-case letters and digits; ``"synthetic"`` marks made-up data.
+        mended : iterable of pyarrow.Table
+            More tables, of rows that may have been cached before they were final: their values replace cached ones.
         replace : bool
             Take the new value of a conflicting cell instead.
         longer : bool
@@ -255,7 +258,8 @@ class Store:
             For a table that breaks the schema, a cache in use by another writer, synthetic data for a real cache or the
             reverse, a full disk. The cache is then as before.
         """
-        parts = [rows for rows in (read_rows(table, source) for table in tables) if len(rows.codes)]
+        final = [rows for rows in (read_rows(table, source) for table in mended) if len(rows.codes)]
+        parts = [rows for rows in (read_rows(table, source) for table in tables) if len(rows.codes)] + final
         tally = Tally()
         written: list[str] = []
         with _Writing(self, progress) as writing:
@@ -265,7 +269,7 @@ class Store:
             if parts:
                 cubes = self._cubes(before, source, parts)
                 for rows in parts:
-                    cubes[source].take(rows, replace, tally, longer)
+                    cubes[source].take(rows, replace or rows in final, tally, longer)
                     for other in cubes.keys() - {source}:
                         cubes[other].compare(rows, source, other, tally)
                 written = self._write_months(cubes[source], source, files, progress)

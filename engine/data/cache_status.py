@@ -13,6 +13,7 @@ from engine.clock import iso_minute
 from engine.data.cache import Store
 from engine.data.layers import read_fields
 from engine.data.manifest import FileEntry, Manifest
+from engine.data.s3_archive import short_objects
 from engine.data.schema import (
     Flags,
     Floats,
@@ -38,9 +39,11 @@ def status(store: Store) -> dict[str, Any]:
         per field, the part of (hours x listed coins) that holds a value; ``table``, a coin each: first and last
         price, listing, delisting, ``missing_hours`` between first and last price, ``zero_volume_hours`` since
         the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first and last missing row,
-        hours); ``listings`` after `start` and ``delistings``, by time; ``renames``, a coin that went and one
-        that came within a week at nearly its price (a hint: to the engine they are two coins); ``timeline``,
-        per coin and month the part of the hours between its first and last price that have one.
+        hours); ``short_objects``, objects of the archive that end early (key, minute of the last record, row
+        with which a whole one ends, rows up to it without any price); ``listings`` after `start` and
+        ``delistings``, by time; ``renames``, a coin that went and one that came within a week at nearly its
+        price (a hint: to the engine they are two coins); ``timeline``, per coin and month the part of the hours
+        between its first and last price that have one.
         Instants are ISO strings.
 
     Raises
@@ -94,11 +97,23 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "months": months,
         "table": table,
         "gaps": gaps,
+        "short_objects": [
+            {**item, "hours_without_price": _unpriced(item, np.asarray(priced.any(axis=0), dtype=np.bool_), start)}
+            for item in short_objects(store.read_objects().values())
+        ],
         "listings": _events(table, "listed", span[0]),
         "delistings": _events(table, "delisted", span[0]),
         "renames": _renames(table, ends),
         "timeline": _timeline(names, [month["month"] for month in months], priced, start),
     }
+
+
+def _unpriced(item: dict[str, str], priced: Flags, start: int) -> int:
+    """Rows after the last record of a short object, to its end, at which no coin has a price."""
+    first, end = hour_number(pd.Timestamp(item["last"])) + 1, hour_number(pd.Timestamp(item["end"]))
+    hours = np.arange(first, end + 1) - start
+    inside = (hours >= 0) & (hours < len(priced))
+    return int((~inside).sum()) + int((~priced[hours[inside]]).sum())
 
 
 def _note_ends(ends: Floats, mid: Floats) -> None:

@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from engine.errors import OracleError, did_you_mean, join_first
-from engine.oracles.base import Oracle, oracle_errors
-from engine.oracles.fingerprint import code_files, import_code
+from engine.errors import HlbtError, OracleError, did_you_mean, join_first
+from engine.oracles.base import Oracle, oracle_errors, path_of
+from engine.oracles.fingerprint import code_files, import_code, interactive_code_digest
+from engine.provenance import Origin, files_digest
 
 #: Key of a table of parameters that holds the path of the oracle.
 ORACLE = "oracle"
@@ -139,6 +141,62 @@ def oracle_sources(oracle: Oracle) -> list[Path]:
 def data_files(oracle: Oracle) -> list[Path]:
     """Data files that an oracle and its parts read."""
     return [*oracle.files(), *(file for part in oracle.parts() for file in data_files(part))]
+
+
+def kinds_in(oracle: Oracle) -> list[type]:
+    """Classes of an oracle and of its parts, with all that they inherit from."""
+    return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in kinds_in(part))]
+
+
+def origin_of(
+    oracle: Oracle, path: str | None = None, parameters: Mapping[str, Any] | None = None
+) -> tuple[Origin, tuple[str, ...]]:
+    """Where the weights of an oracle come from, and what is to be said of that.
+
+    Parameters
+    ----------
+    oracle : Oracle
+        As built.
+    path : str, optional
+        Default: that of its class.
+    parameters : mapping, optional
+        What it was built with. Default: the attributes of the names of its constructor's arguments, where building it
+        with these gives them again; else none are known.
+
+    Returns
+    -------
+    origin : Origin
+    notes : tuple of str
+        That the code, or the parameters, cannot be known, which gives every run of it a name of its own.
+    """
+    kind = type(oracle)
+    loose = interactive_code_digest(dict.fromkeys(kinds_in(oracle)))
+    notes = []
+    if loose and loose != interactive_code_digest(dict.fromkeys(kinds_in(oracle))):
+        notes.append(
+            f"The code of {kind.__name__} refers to an object that cannot be compared (pickled), so no other run "
+            "counts as a run of the same code, and this one has a name of its own."
+        )
+    bound = None
+    with suppress(HlbtError, TypeError, AttributeError):
+        bound = bound_parameters(kind, _parameters_of(oracle) if parameters is None else parameters)
+    if bound is None:
+        notes.append(
+            f"The parameters of {kind.__name__} are not known: its constructor does not keep them as attributes of the "
+            "same names."
+        )
+    digest, code = (files_digest(files) + loose for files in (oracle_sources(oracle), oracle_code(oracle)))
+    return Origin(kind.__name__, "oracle", path or path_of(kind), bound or {}, digest, code), tuple(notes)
+
+
+def _parameters_of(oracle: Oracle) -> dict[str, Any]:
+    """Constructor arguments of an oracle, from its attributes; an OracleError where they are not those."""
+    names = [name for name in accepted_parameters(type(oracle)) if name is not None]
+    own = {name: getattr(oracle, name) for name in names}
+    again = build_oracle(type(oracle), own)
+    if any(repr(getattr(again, name)) != repr(value) for name, value in own.items()):
+        raise OracleError(f"{type(oracle).__name__} keeps other values than it is given.")
+    return own
 
 
 def bound_parameters(kind: type[Oracle], parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from engine.reporting.html import render, write_page
 #: The shade of a cell is the index of the last of these that its share reaches.
 STEPS = (0.0, 1e-9, 0.5, 0.9, 0.99, 0.99995)
 LABELS = ("none", "under 50 %", "50 to 90 %", "90 to 99 %", "over 99 %", "all")
-LETTERS = {"s3": "S", "l2book": "B", "api": "A", "freqtrade": "F", "synthetic": "M"}
+LETTERS = {"s3": "S", "l2book": "B", "api": "A", "freqtrade": "F", "table": "T", "synthetic": "M"}
 LISTED_GAPS = 60
 
 

@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from engine.config import RunConfig
 from engine.panel import Panel
+from engine.provenance import Origin
 from engine.reporting import charts
 from engine.reporting.html import ratio, render, span, usd, write_page
-from engine.runs import Origin
 from engine.simulation.capacity import COSTS, LARGE_SHARE, Limits, limits
 
 #: Cost -> its name on the page; colours are those of the tearsheet.

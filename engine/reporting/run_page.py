@@ -23,16 +23,8 @@ from engine.reporting.html import percent, ratio, render, span, usd
 from engine.runs import BENCHMARK, SCHEMA, TEARSHEET, Run
 from engine.simulation import metrics
 from engine.simulation.result import FLOWS
+from engine.simulation.tables import CAUSES, SIGNS
 
-CAUSES: Mapping[str, str] = {
-    "price_pnl_usd": "price",
-    "spread_usd": "spread",
-    "impact_usd": "impact",
-    "fee_usd": "fees",
-    "funding_usd": "funding",
-}
-#: Flow -> its sign from the account's point of view: profit as it is, costs negative.
-SIGNS: Mapping[str, float] = {name: 1.0 if name == "price_pnl_usd" else -1.0 for name in FLOWS}
 Row = dict[Hashable, Any]
 LISTED_COINS = 10
 LISTED_DELISTINGS = 50

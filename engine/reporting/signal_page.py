@@ -12,10 +12,11 @@ from markupsafe import Markup
 from engine.config import RunConfig
 from engine.oracles.signal_analysis import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
 from engine.panel import Panel
+from engine.provenance import Origin
 from engine.reporting import charts
 from engine.reporting.html import bps, percent, ratio, render, span, write_page
 from engine.reporting.run_page import Tile
-from engine.runs import Origin, dated_name
+from engine.runs import dated_name
 
 #: Horizons of the table; the chart has all.
 LISTED = (1, 2, 3, 5, 7, 10, 14, 20, 30)

@@ -23,8 +23,9 @@ from engine.errors import DataError
 from engine.reporting.charts import isolated_style, themed
 from engine.reporting.html import render, write_page
 from engine.reporting.run_page import benchmark_returns, check_record, daily_returns, run_section
-from engine.runs import BENCHMARK, TEARSHEET, Run
+from engine.runs import BENCHMARK, TEARSHEET, Run, keep
 from engine.simulation.metrics import CALENDAR
+from engine.simulation.result import Result
 
 #: With fewer daily returns a standard deviation or a regression is meaningless, and QuantStats fails.
 LEAST_RETURNS = 3
@@ -90,6 +91,15 @@ def write_tearsheet(run: Run) -> Path:
     else:
         page = render("section_only.html", title=title, section=section)
     return write_page(run.folder / TEARSHEET, page)
+
+
+def tearsheet_of(result: Result, path: Path) -> Path:
+    """Page of a result that is kept nowhere else: :meth:`engine.Result.tearsheet`."""
+    if path.suffix.lower() not in (".html", ".htm") or path.is_dir():
+        raise DataError(f"{path} is no page: name a file that ends in .html.")
+    with tempfile.TemporaryDirectory(prefix="hlbt-") as folder:
+        run = keep(result, Path(folder) / "run", None, "", write_tearsheet)
+        return write_page(path, (run / TEARSHEET).read_text(encoding="utf-8"))
 
 
 def page_title(record: Mapping[str, Any]) -> str:

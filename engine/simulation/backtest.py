@@ -64,7 +64,9 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     book, ledger = new_book(panel, config, len(rows))
     trades = simulate_nb(market, fees, coin_params, sim_params, traded[inside], rows, book, ledger)
     target = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
-    return Result(panel, config, target, ledger._replace(trades=trades), notes=panel.notes)
+    return Result(
+        panel, config, target, ledger._replace(trades=trades), notes=(*panel.notes, *dead_decisions(panel, rows))
+    )
 
 
 def check_panel(panel: Panel, where: str) -> None:
@@ -103,6 +105,17 @@ def trade_rows(decisions: pd.DatetimeIndex, panel: Panel, config: RunConfig) -> 
             f"{show(decisions[0])}, is traded {config.execution.delay_hours} hours later."
         )
     return rows[inside], inside
+
+
+def dead_decisions(panel: Panel, rows: np.ndarray) -> tuple[str, ...]:
+    """A note on the decisions, traded at `rows` of the panel, that found no coin to trade: they did nothing."""
+    dead = rows[~panel.tradable[rows].any(axis=1)]
+    if not len(dead):
+        return ()
+    return (
+        f"{len(dead)} of {len(rows)} decisions without any price to trade at: no order was sent. The first was at "
+        f"{show(panel.index[dead[0]])}. `hlbt data status` lists what is missing.",
+    )
 
 
 def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:

@@ -150,6 +150,22 @@ def calmar(annual_growth: Any, deepest: Any) -> Any:
     return _ratio(annual_growth, np.abs(deepest))
 
 
+def alpha_beta(returns: np.ndarray, benchmark: np.ndarray) -> tuple[float, float]:
+    """Least-squares line of daily returns on those of a benchmark, both (D,).
+
+    Returns
+    -------
+    alpha, beta : float
+        ``beta = cov / var(benchmark)``; ``alpha = (mean(returns) - beta * mean(benchmark)) * 365``, a year's return
+        that the benchmark does not explain. NaN where the benchmark does not move.
+    """
+    if len(returns) < 2 or not np.ptp(benchmark) > 0.0:
+        return float("nan"), float("nan")
+    covariance = np.cov(returns, benchmark)
+    beta = float(covariance[0, 1] / covariance[1, 1])
+    return float((np.mean(returns) - beta * np.mean(benchmark)) * DAYS_PER_YEAR), beta
+
+
 def _deviation(returns: np.ndarray) -> Any:
     if returns.shape[-1] < 2:
         return np.full(returns.shape[:-1], np.nan)

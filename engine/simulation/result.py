@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from engine.config import RunConfig
 from engine.errors import DataError
 from engine.panel import Panel
+from engine.provenance import Origin
 from engine.simulation import metrics
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ class Result:
         Exposures of the book in the oracle's own terms (:func:`engine.oracles.base.risk_of`).
     notes : tuple of str
         What a reader must know of the data: those of the panel, then those of the oracle (:meth:`engine.Oracle.notes`).
+    origin : Origin or None
+        The oracle that the weights are from; None for weights of one's own.
     """
 
     panel: Panel
@@ -51,6 +55,7 @@ class Result:
     ledger: Ledger
     risk: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         equity = self.ledger.equity
@@ -180,6 +185,98 @@ class Result:
                 **dict(zip(FLOWS, map(float, ledger.flows.sum(axis=0)), strict=True)),
             },
         )
+
+    @cached_property
+    def traded_equity(self) -> pd.Series:
+        """:attr:`equity` from the first decision that asks for something on; empty where none does."""
+        first = self.first_decision
+        return self.equity[:0] if first is None else self.equity[first:]
+
+    @cached_property
+    def round_trips(self) -> pd.DataFrame:
+        """Every position from flat to flat, (K, 14): :func:`engine.simulation.tables.round_trips`."""
+        from engine.simulation import tables
+
+        return tables.round_trips(self)
+
+    def monthly(self) -> pd.DataFrame:
+        """Return of every month and year: :func:`engine.simulation.tables.monthly`."""
+        from engine.simulation import tables
+
+        return tables.monthly(self.traded_equity, self._start_usd, self.config.execution.hour_utc)
+
+    def yearly(self) -> pd.DataFrame:
+        """Figures of every year: :func:`engine.simulation.tables.yearly`."""
+        from engine.simulation import tables
+
+        return tables.yearly(self.traded_equity, self._start_usd, self.config.execution.hour_utc)
+
+    def trades_summary(self) -> pd.DataFrame:
+        """Round trips summed up, by side and by coin: :func:`engine.simulation.tables.trades_summary`."""
+        from engine.simulation import tables
+
+        return tables.trades_summary(self.round_trips)
+
+    def long_short(self) -> pd.DataFrame:
+        """What longs and shorts brought, apart: :func:`engine.simulation.tables.long_short`."""
+        from engine.simulation import tables
+
+        exposure = self.exposure.loc[self.traded_equity.index]
+        return tables.long_short(self.round_trips, exposure, self._start_usd)
+
+    def save(
+        self,
+        folder: Path | str | None = None,
+        *,
+        reports: Path | str | None = None,
+        created: str = "",
+        tearsheet: bool = True,
+    ) -> Path:
+        """Keep the run, as ``hlbt backtest`` does.
+
+        Parameters
+        ----------
+        folder : path, optional
+            The run folder. Default: below `reports`, named after the oracle, its code and parameters, the data and the
+            config, with a number behind it where something else has that name.
+        reports : path, optional
+            Folder of the reports, in whose ledger the run counts as a trial. Default: ``reports``, where no `folder` is
+            named; else it counts nowhere, and says so.
+        created : str
+            ISO 8601 instant.
+        tearsheet : bool
+            Whether to make the page.
+
+        Returns
+        -------
+        Path
+            The run folder.
+
+        Raises
+        ------
+        DataError
+            When `folder` holds anything else than this run.
+        """
+        from engine.reporting.tearsheet import write_tearsheet
+        from engine.runs import keep
+
+        return keep(self, folder, reports, created, write_tearsheet if tearsheet else None)
+
+    def tearsheet(self, path: Path | str = "tearsheet.html") -> Path:
+        """Write the page of the run, and nothing else; an HTML file of that name is replaced.
+
+        Raises
+        ------
+        DataError
+            When `path` is no HTML file, or cannot be written.
+        """
+        from engine.reporting.tearsheet import tearsheet_of
+
+        return tearsheet_of(self, Path(path))
+
+    @property
+    def _start_usd(self) -> float:
+        return self.config.account.initial_equity_usd
 
     def to_vectorbt(self) -> vectorbt.Portfolio:
         """The same fills in a vectorbt portfolio, to use its charts and to check ours.

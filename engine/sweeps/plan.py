@@ -23,6 +23,7 @@ from engine.oracles.loading import (
     bound_parameters,
     build_oracle,
     data_files,
+    kinds_in,
     oracle_class,
     oracle_code,
 )
@@ -231,7 +232,7 @@ class Plan:
             return code, code + digest(*files) if files else code
         try:
             oracle = build_oracle(kind, parameters)
-            kinds = tuple(_kinds_in(oracle))
+            kinds = tuple(kinds_in(oracle))
             if kinds not in self._code:
                 self._code[kinds] = oracle_code(oracle), interactive_code_digest(dict.fromkeys(kinds))
             own, loose = self._code[kinds]
@@ -326,8 +327,3 @@ def _defaults(kinds: Mapping[str, type[Oracle]], config: RunConfig, fixed: Mappi
     if len(kinds) == 1:
         defaults[ORACLE] = next(iter(kinds))
     return {**defaults, **fixed}
-
-
-def _kinds_in(oracle: Oracle) -> list[type]:
-    """Classes of an oracle and of its parts."""
-    return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in _kinds_in(part))]

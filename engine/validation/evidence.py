@@ -38,8 +38,9 @@ MOST_LISTED = 2_000
 #: Walk-forward: part of the days that is trained on at first, and number of folds of the rest.
 TRAINED, FOLDS = 1 / 3, 6
 BLOCKS = 16
-#: Beta to BTC is that of so many days before, at least of so many.
-BETA_DAYS, LEAST_BETA_DAYS = 60, 20
+#: Beta to BTC is that of so many days before, at least of so many. Few, because days without a beta are lost to the
+#: test: of 80 sweeps with an edge over 180 days 20 lost ones hid 11 edges, and 5 hide 6.
+BETA_DAYS, LEAST_BETA_DAYS = 60, 5
 #: More days than these are called endless.
 MOST_DAYS = 36_500
 HOUR_UTC = "execution.hour_utc"

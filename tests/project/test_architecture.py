@@ -25,6 +25,11 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "plotly": {"engine/reporting/sweep_page.py"},
     "ray": {"engine/sweeps/executors.py"},
 }
+#: The one exception to the direction of imports: what methods of these two classes import when they are called.
+UPWARD = {
+    "engine/simulation/result.py": {"engine/simulation/tables.py", "engine/runs.py", "engine/reporting/tearsheet.py"},
+    "engine/sweeps/study.py": set[str](),
+}
 
 
 def name(file: Path) -> str:
@@ -80,9 +85,11 @@ def file_of(module: str) -> Path | None:
 
 
 def reached(file: Path) -> dict[str, int]:
-    """Files of ours that a file imports, wherever in it and for whatever purpose, and the line."""
+    """Files of ours that a file imports, wherever in it and for whatever purpose, and the line; not :data:`UPWARD`."""
     lines: dict[str, int] = {}
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    methods = {node for kind in tree.body if isinstance(kind, ast.ClassDef) for node in ast.walk(kind)}
+    for node in ast.walk(tree):
         modules: list[str] = []
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -92,7 +99,8 @@ def reached(file: Path) -> dict[str, int]:
             whole = [f"{node.module}.{alias.name}" for alias in node.names]
             modules = [module if file_of(module) else node.module for module in whole]
         for module in modules:
-            if target := file_of(module):
+            target = file_of(module)
+            if target and not (node in methods and name(target) in UPWARD.get(name(file), ())):
                 lines.setdefault(name(target), node.lineno)
     return lines
 

@@ -93,9 +93,11 @@ def test_every_command_exists(
 ELSEWHERE = {
     ("data", "sync", "--source", "api"): "test_sync_api.py",
     ("data", "sync", "--source", "s3"): "test_s3.py",
+    ("data", "sync", "--source", "dir"): "test_local_archive.py",
     ("data", "cost"): "test_s3.py",
     ("data", "import", "freqtrade"): "test_cli.py",
     ("data", "import", "meta"): "test_coin_table.py",
+    ("data", "import", "table"): "test_import_table.py",
     ("backtest", "--oracle", "research.oracles.numerai:NumeraiTBNOracle"): "test_published_scores_runs.py",
     ("backtest", "--oracle", "research.oracles.crowdcent:CrowdCentOracle"): "test_published_scores_runs.py",
     ("backtest", "--oracle", "research.oracles.file:FileOracle"): "test_published_scores_runs.py",

@@ -320,7 +320,8 @@ def test_another_process_gives_the_same_bytes_silently_and_keeps_the_caller_s_se
 
 
 def test_only_the_page_is_written(run: Run, page: str) -> None:
-    names = {"run.json", "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", "tearsheet.html"}
+    parts = ("equity", "trades", "weights", "hourly", "round_trips")
+    names = {*(f"{name}.parquet" for name in parts), "run.json", "tearsheet.html"}
     assert page and {path.name for path in run.folder.iterdir()} == names
 
 

@@ -107,7 +107,7 @@ BREAK: dict[str, tuple[str, Any]] = {
     "familywise": ("familywise.p_value", 0.06),
     "deflated_sharpe": ("trials", {"outside": 9, "deflated_sharpe": 0.94, "expected_max_sharpe_annual": 1.0}),
     "probability_of_loss": ("pbo.probability_of_loss", 0.11),
-    "walk_forward": ("walk_forward.rolling.sharpe", -0.1),
+    "walk_forward": ("walk_forward.anchored.sharpe", -0.1),
     "alpha": ("alpha.p_value", 0.06),
     "null_books": ("null_books.p_value", 0.06),
     "cost_x2": ("cost_stress.1.sharpe", -0.1),
