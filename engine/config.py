@@ -84,6 +84,12 @@ def _weekdays(where: str, value: Any) -> tuple[str, ...]:
     return tuple(day for day in WEEKDAYS if day in chosen)
 
 
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise ConfigError(f"{where} = {value!r} is not accepted: write the name of a coin, 'none' or a file.")
+    return str(value).strip()
+
+
 def _folder(where: str, value: Any) -> str:
     if not isinstance(value, str | Path) or not str(value).strip():
         raise ConfigError(f"{where} = {value!r} is not accepted: write the name of a folder.")
@@ -261,8 +267,21 @@ class Account(_Section):
     margin: bool = _key(True, _switch)
 
 
+@dataclass(frozen=True)
+class Report(_Section):
+    """What a page compares a run with: no number of the run depends on it.
+
+    Attributes
+    ----------
+    benchmark : str
+        A coin of the cache, whether or not ``data.coins`` has it; ``"none"``; or a .csv or .parquet file of returns.
+    """
+
+    benchmark: str = _key("BTC", _text)
+
+
 #: Sections of a config, and the class of each.
-SECTIONS = {"data": Data, "execution": Execution, "costs": Costs, "account": Account}
+SECTIONS = {"data": Data, "execution": Execution, "costs": Costs, "account": Account, "report": Report}
 
 
 @dataclass(frozen=True)
@@ -273,6 +292,7 @@ class RunConfig:
     execution: Execution = field(default_factory=Execution)
     costs: Costs = field(default_factory=Costs)
     account: Account = field(default_factory=Account)
+    report: Report = field(default_factory=Report)
 
     def __post_init__(self) -> None:
         for name, kind in SECTIONS.items():
@@ -341,14 +361,23 @@ class RunConfig:
         return cls.from_dict(sections)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Nested plain values; ``from_dict`` of it gives an equal config."""
-        return json.loads(json.dumps(asdict(self)))
+        """Nested plain values; ``from_dict`` of it gives an equal config.
+
+        A ``report`` that is the default is left out: what was digested, saved or promoted before that section came
+        stays what it was.
+        """
+        values = json.loads(json.dumps(asdict(self)))
+        if self.report == Report():
+            del values["report"]
+        plain: dict[str, dict[str, Any]] = values
+        return plain
 
     @property
     def digest(self) -> str:
-        """SHA-256 of every key but the folder of the cache, which does not change the numbers."""
+        """SHA-256 of every key but the folder of the cache and what a page shows, which do not change the numbers."""
         values = self.to_dict()
         del values["data"]["cache"]
+        values.pop("report", None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property

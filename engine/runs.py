@@ -22,9 +22,10 @@ import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
+from engine.data.benchmark import benchmark_price
 from engine.errors import DataError, HlbtError, join_first, reason_of
 from engine.oracles.base import Oracle, made_by, risk_of, weight_matrix
-from engine.oracles.loading import build_oracle, load_oracle, oracle_class, origin_of
+from engine.oracles.loading import build_oracle, oracle_class, origin_of
 from engine.panel import Panel
 from engine.provenance import Origin, as_json, code_digest, files_digest, to_json, versions
 from engine.simulation.backtest import backtest as simulate
@@ -75,7 +76,7 @@ class Run:
     weights : DataFrame, (D, N)
         Target weights by decision instant.
     hourly : DataFrame, (T, 2 or 3)
-        ``gross_frac``, ``net_frac`` and, where the panel has the benchmark, ``benchmark_usd``.
+        ``gross_frac``, ``net_frac`` and, where there is a benchmark, ``benchmark_usd``.
     risk : DataFrame, (D, K), or None
         See :attr:`engine.Result.risk`; None where the oracle has none, and in folders of versions before it.
     trips : DataFrame, (K, 14), or None
@@ -173,9 +174,10 @@ def save_run(
     old = check_replaceable(folder)
     folder = folder.resolve()  # a link stays a link to the new run
     record = _record(result, origin, folder.name, created)
-    hourly = result.exposure
-    if BENCHMARK in result.panel.coins:
-        hourly = hourly.assign(benchmark_usd=result.panel.frame("mid")[BENCHMARK])
+    hourly, benchmark = result.exposure, benchmark_price(result.panel, result.config)
+    if benchmark is not None:
+        record["benchmark"] = str(benchmark.name)
+        hourly = hourly.assign(benchmark_usd=benchmark)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -251,7 +253,8 @@ def free_folder(folder: Path, result: Result, origin: Origin) -> Path:
 
 def _numbers(record: Mapping[str, Any]) -> list[Any]:
     """What makes a run another one than that in its folder."""
-    return [record.get(name) for name in ("origin", "config", "digests", "metrics", "coin_attribution")]
+    rules = {section: keys for section, keys in record.get("config", {}).items() if section != "report"}
+    return [rules, *(record.get(name) for name in ("origin", "digests", "metrics", "coin_attribution"))]
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -372,6 +375,7 @@ def run_source(
     panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
 ) -> tuple[Result, Origin]:
     """Backtest the weights of an oracle or of a file."""
+    benchmark_price(panel, config)  # a benchmark that is not there is refused before the work
     if oracle_path is not None:
         return run_oracle(panel, config, oracle_path, parameters)
     assert weights_file is not None
@@ -412,9 +416,11 @@ def backtest(
         result = simulate(panel, weights, config)
         if reports is None:
             return result
-        families, path, parameters = made_by(weights)
-        with suppress(HlbtError, OSError):  # a class that no path leads to: its book is counted
-            result = replace(result, origin=origin_of(load_oracle(path, parameters), path, parameters)[0])
+        families, kind, parameters = made_by(weights)
+        if kind is not None:
+            with suppress(HlbtError, OSError):  # an oracle inside that no path leads to: its book is counted
+                origin, remarks = origin_of(build_oracle(kind, parameters), families[0], parameters)
+                result = result if remarks else replace(result, origin=origin)
         if result.origin is None:
             key = np.array([book_key(result.weights, result.config.to_dict(), panel)])
             daily = np.array([result.metrics["sharpe"] / ANNUAL])

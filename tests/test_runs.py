@@ -126,7 +126,7 @@ def test_code_that_cannot_be_known_has_a_name_of_its_own_and_says_so(
 
 
 class Draws(Oracle):
-    """Remembers how often it was called, and keeps no parameter."""
+    """Remembers how often it was called, and keeps its parameter under another name."""
 
     calls = 0
 
@@ -143,8 +143,12 @@ def test_two_runs_of_one_name_stay_two(panel: Panel, tmp_path: Path) -> None:
     results = [kept(panel, Draws, {"size": 0.5}, tmp_path) for _ in range(3)]
     assert len({folder for _, folder in results}) == 3
     assert [end_of(folder) for _, folder in results] == [result.equity.iloc[-1] for result, _ in results]
-    unknown = backtest(panel, Draws(0.4), FLAT)
-    assert unknown.origin is not None and unknown.origin.parameters == {} and "not known" in unknown.notes[-1]
+    known, changed = backtest(panel, Draws(0.4), FLAT), Draws(0.4)
+    assert known.origin is not None and known.origin.parameters == {"size": 0.4}
+    changed._half = 0.1
+    unknown = [backtest(panel, changed, FLAT) for _ in range(2)]
+    first, second = (result.origin.parameters for result in unknown if result.origin is not None)
+    assert list(first) == ["not known"] and first != second and "not known" in unknown[0].notes[-1]
 
 
 def test_a_result_is_saved_and_no_other_run_is_overwritten(panel: Panel, tmp_path: Path) -> None:

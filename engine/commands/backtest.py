@@ -137,7 +137,8 @@ def capacity_command(
         return
     lines = [f"{name}: {value}" for name, value in conclusions(table, reached)]
     lines += [f"Note: {note}" for note in result.notes]
-    show_all(capacity_table(table, origin.name, panel.synthetic), *lines, f"Page: {page}")
+    headline, *rest = lines
+    show_all(headline, capacity_table(table, origin.name, panel.synthetic), *rest, f"Page: {page}")
 
 
 def report_command(

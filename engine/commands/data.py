@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from engine.data.s3_bucket import Bucket
     from engine.data.sync_report import SyncReport
 
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Take nothing of a file with an impossible price, rather than all else.")
+]
 QuotesOption = Annotated[
     str | None, typer.Option("--quotes", metavar="l2book", help="Include order book quotes and depths, from S3.")
 ]
@@ -48,6 +51,7 @@ def import_freqtrade_command(
         Path,
         typer.Argument(metavar="DIR", help="Folder with *-1h-futures.feather, *-1h-funding_rate.feather, ..."),
     ],
+    strict: StrictOption = False,
     replace: ReplaceOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -59,7 +63,7 @@ def import_freqtrade_command(
     """
     from engine.data.freqtrade import import_freqtrade
 
-    store = store_of(config_of(config, settings))
+    store = store_of(config_of(config, settings), strict)
     with progress() as step:
         report = import_freqtrade(store, folder, replace=replace, progress=step)
     _show_report(store, report, as_json)
@@ -68,7 +72,7 @@ def import_freqtrade_command(
 def _show_report(store: Store, report: SyncReport, as_json: bool, dry_run: bool = False) -> None:
     """Print the report of a sync or an import; an error where it could not take everything."""
     if as_json:
-        print_json({"cache": str(store.path), "dry_run": dry_run, **report.to_dict()})
+        print_json({"cache": str(store.path), **({"dry_run": True} if dry_run else {}), **report.to_dict()})
     else:
         show_all(report.summary())
     if dry_run:
@@ -114,6 +118,7 @@ def import_table_command(
     ] = None,
     timeframe: Annotated[str | None, typer.Option("--timeframe", help="Length of the candles: 1h, 5m, ...")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is understood; write nothing.")] = False,
+    strict: StrictOption = False,
     replace: ReplaceOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -134,7 +139,7 @@ def import_table_command(
             factors[name] = float(text)
         except ValueError:
             raise ConfigError(f"--scale {name}={text} is not a number above 0.") from None
-    store = store_of(config_of(config, settings))
+    store = store_of(config_of(config, settings), strict)
     options = TableOptions(None if stamp is None else stamp == "open", pairs, field, factors, timeframe)
     with progress() as step:
         report = import_table(store, path, options, now=clock(), dry_run=dry_run, replace=replace, progress=step)
@@ -203,6 +208,7 @@ def sync_command(
         float | None, typer.Option("--timeout", help="Seconds without an answer until an error (s3: 60, api: 10).")
     ] = None,
     jobs: JobsOption = 8,
+    strict: StrictOption = False,
     replace: ReplaceOption = False,
     ask_again: Annotated[
         bool | None, typer.Option("--ask-again", help="Request hours, too, for which the API had no row before.")
@@ -218,7 +224,7 @@ def sync_command(
     Example: hlbt data sync --source s3 --set data.start=2024-10-01 --set data.end=2025-03-31
     """
     settled = config_of(config, settings)
-    store = store_of(settled)
+    store = store_of(settled, strict)
     for_other: dict[str, dict[str, object]] = {
         "s3": {"DIR": folder, "--base-url": base_url, "--ask-again": ask_again},
         "dir": {

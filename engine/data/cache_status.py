@@ -13,6 +13,7 @@ from engine.clock import iso_minute
 from engine.data.cache import Store
 from engine.data.layers import read_fields
 from engine.data.manifest import FileEntry, Manifest
+from engine.data.price_checks import odd_moves
 from engine.data.s3_archive import short_objects
 from engine.data.schema import (
     Flags,
@@ -39,11 +40,12 @@ def status(store: Store) -> dict[str, Any]:
         per field, the part of (hours x listed coins) that holds a value; ``table``, a coin each: first and last
         price, listing, delisting, ``missing_hours`` between first and last price, ``zero_volume_hours`` since
         the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first and last missing row,
-        hours); ``short_objects``, objects of the archive that end early (key, minute of the last record, row
-        with which a whole one ends, rows up to it without any price); ``listings`` after `start` and
-        ``delistings``, by time; ``renames``, a coin that went and one that came within a week at nearly its
-        price (a hint: to the engine they are two coins); ``timeline``, per coin and month the part of the hours
-        between its first and last price that have one.
+        hours); ``odd_moves``, prices that may be wrong (coin, from, to, kind, ratio:
+        :func:`engine.data.price_checks.odd_moves`); ``short_objects``, objects of the archive that end early
+        (key, minute of the last record, row with which a whole one ends, rows up to it without any price);
+        ``listings`` after `start` and ``delistings``, by time; ``renames``, a coin that went and one that came
+        within a week at nearly its price (a hint: to the engine they are two coins); ``timeline``, per coin and
+        month the part of the hours between its first and last price that have one.
         Instants are ISO strings.
 
     Raises
@@ -58,8 +60,8 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
     span = store.price_span(manifest)
     names = sorted(manifest.coins)
     start, end = hour_number(span[0]), hour_number(span[1])
-    priced = np.zeros((len(names), end - start + 1), dtype=np.bool_)
-    still = np.zeros_like(priced)
+    mids = np.full((len(names), end - start + 1), np.nan)
+    still = np.zeros(mids.shape, dtype=np.bool_)
     listed, gone = _listed(manifest, names, start, end)
     ends = np.full((2, len(names)), np.nan)
     months: list[dict[str, Any]] = []
@@ -74,7 +76,7 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         fields = {name: values.T for name, values in fields.items()}
         inside = {name: values[:, columns + start - first] for name, values in fields.items()}
         if "mid" in fields:
-            priced[:, columns] = ~np.isnan(inside["mid"])
+            mids[:, columns] = inside["mid"]
             _note_ends(ends, fields["mid"])
         if "volume_usd" in fields:
             still[:, columns] = inside["volume_usd"] == 0
@@ -82,7 +84,7 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         seen = np.any([~np.isnan(values) for values in fields.values()], axis=0) if fields else np.zeros(0, np.bool_)
         rows += int(seen.sum())
         months.append(_month(month_key(month), held.get(month_key(month), []), inside, market, seen))
-    hours = np.arange(start, end + 1)
+    hours, priced = np.arange(start, end + 1), ~np.isnan(mids)
     gaps = _gaps(names, priced, start)
     table = _table(manifest, names, priced, still, hours >= listed[:, None])
     return {
@@ -100,6 +102,16 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "short_objects": [
             {**item, "hours_without_price": _unpriced(item, np.asarray(priced.any(axis=0), dtype=np.bool_), start)}
             for item in short_objects(store.read_objects().values())
+        ],
+        "odd_moves": [
+            {
+                "coin": names[move.column],
+                "from": _iso(instant_of(start + move.before)),
+                "to": _iso(instant_of(start + move.row)),
+                "kind": move.kind,
+                "ratio": move.ratio,
+            }
+            for move in odd_moves(np.where(hours < listed[:, None], np.nan, mids).T)
         ],
         "listings": _events(table, "listed", span[0]),
         "delistings": _events(table, "delisted", span[0]),

@@ -155,7 +155,7 @@ def import_table(
             f"{join_first(sorted(run.columns), 20)}. Coins: {join_first(sorted(run.names.found), 8) or 'none'}."
         )
     if not run.tables:
-        reason = f"The first: {run.skipped[0]}" if run.skipped else f"Its files: {join_first(ignored)}"
+        reason = f"The first: {run.skipped[0]}" if run.skipped else f"Its files: {join_first(ignored) or 'none'}"
         raise DataError(f"Nothing under {root} can be imported. {reason.rstrip('.')}.")
     merge = combined(TABLE, []) if dry_run else store.merge(run.tables, TABLE, replace=replace, progress=progress)
     notes = [*run.notes(), *(() if dry_run else store.notes())]
@@ -387,9 +387,10 @@ class _Import:
         sizes, counts = np.unique(steps[steps > 0], return_counts=True)
         length = pd.Timedelta(int(sizes[np.argmax(counts)]), unit="ns") if len(sizes) else HOUR
         if HOUR % length != pd.Timedelta(0):
+            cure = ". Where these are hourly candles with holes, --timeframe 1h says so"
             raise UnusableFile(
-                f"has a row every {show_length(length)}; rows of an hour, or of a part of it, are needed. Where these "
-                "are hourly candles with holes, --timeframe 1h says so"
+                f"has a row every {show_length(length)}; rows of an hour, or of a part of it, are needed"
+                f"{cure if length < pd.Timedelta(days=1) else ''}"
             )
         return length
 

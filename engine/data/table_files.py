@@ -165,7 +165,7 @@ def _hdf5(path: Path) -> pd.DataFrame:
     try:
         import tables  # noqa: F401 (pandas reads HDF5 with it)
     except ImportError as error:
-        raise ValueError("HDF5 needs an extra library: pip install 'hlbt[hdf5]'") from error
+        raise ValueError("HDF5 needs an extra library: pip install tables") from error
     with pd.HDFStore(path, mode="r") as file:
         keys = file.keys()
         if len(keys) != 1:

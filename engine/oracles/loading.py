@@ -6,15 +6,15 @@ Parameters of an oracle inside an oracle are flat names with dots: ``inner.n`` i
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from engine.errors import HlbtError, OracleError, did_you_mean, join_first
-from engine.oracles.base import Oracle, oracle_errors, path_of
+from engine.oracles.base import Oracle, arguments_of, oracle_errors, path_of
 from engine.oracles.fingerprint import code_files, import_code, interactive_code_digest
 from engine.provenance import Origin, files_digest
 
@@ -116,9 +116,7 @@ def _resolve(value: Any, name: str) -> tuple[str, type[Oracle], dict[str, Any]]:
     if isinstance(value, str):
         return value, oracle_class(value), {}
     if isinstance(value, Oracle):
-        names: list[str] = [item.name for item in fields(value) if item.init] if is_dataclass(value) else []
-        own = {name: getattr(value, name) for name in names}
-        return f"{type(value).__module__}:{type(value).__qualname__}", type(value), own
+        return path_of(type(value)), type(value), arguments_of(value)
     if isinstance(value, Mapping) and ORACLE in value:
         path, kind, base = _resolve(value[ORACLE], name)
         return path, kind, base | {key: item for key, item in value.items() if key != ORACLE}
@@ -160,8 +158,7 @@ def origin_of(
     path : str, optional
         Default: that of its class.
     parameters : mapping, optional
-        What it was built with. Default: the attributes of the names of its constructor's arguments, where building it
-        with these gives them again; else none are known.
+        What it was built with. Default: :func:`engine.oracles.base.arguments_of`.
 
     Returns
     -------
@@ -179,24 +176,15 @@ def origin_of(
         )
     bound = None
     with suppress(HlbtError, TypeError, AttributeError):
-        bound = bound_parameters(kind, _parameters_of(oracle) if parameters is None else parameters)
+        bound = bound_parameters(kind, arguments_of(oracle) if parameters is None else parameters)
     if bound is None:
+        bound = {"not known": os.urandom(8).hex()}  # no other run is the same trial
         notes.append(
-            f"The parameters of {kind.__name__} are not known: its constructor does not keep them as attributes of the "
-            "same names."
+            f"The parameters of {kind.__name__} are not known: they are no plain values, or it was changed after it "
+            "was built."
         )
     digest, code = (files_digest(files) + loose for files in (oracle_sources(oracle), oracle_code(oracle)))
-    return Origin(kind.__name__, "oracle", path or path_of(kind), bound or {}, digest, code), tuple(notes)
-
-
-def _parameters_of(oracle: Oracle) -> dict[str, Any]:
-    """Constructor arguments of an oracle, from its attributes; an OracleError where they are not those."""
-    names = [name for name in accepted_parameters(type(oracle)) if name is not None]
-    own = {name: getattr(oracle, name) for name in names}
-    again = build_oracle(type(oracle), own)
-    if any(repr(getattr(again, name)) != repr(value) for name, value in own.items()):
-        raise OracleError(f"{type(oracle).__name__} keeps other values than it is given.")
-    return own
+    return Origin(kind.__name__, "oracle", path or path_of(kind), bound, digest, code), tuple(notes)
 
 
 def bound_parameters(kind: type[Oracle], parameters: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import decision_instants, show, utc_days
 from engine.config import Execution, RunConfig
-from engine.errors import ConfigError, DataError, WeightsError
+from engine.data.price_checks import OddMove, odd_moves
+from engine.errors import ConfigError, DataError, WeightsError, join_first
 from engine.panel import Panel, read_only
 from engine.simulation.costs import fee_arrays, stressed_half_spread, stressed_market
 from engine.simulation.overlays import describe_overlays, traded_weights
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 #: Notional whose average price the venue's impact prices are, USD.
 IMPACT_REFERENCE_USD = {"BTC": 20_000.0, "ETH": 20_000.0}
 OTHER_REFERENCE_USD = 6_000.0
+#: A position of less is no position.
+DUST_USD = 0.01
+#: What :func:`engine.data.price_checks.odd_moves` says of a panel: it takes longer than a run.
+_ODD_MOVES: WeakKeyDictionary[Panel, list[OddMove]] = WeakKeyDictionary()
 #: A field that the panel lacks.
 _ABSENT = read_only(np.empty((0, 0)))
 
@@ -64,9 +70,8 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     book, ledger = new_book(panel, config, len(rows))
     trades = simulate_nb(market, fees, coin_params, sim_params, traded[inside], rows, book, ledger)
     target = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
-    return Result(
-        panel, config, target, ledger._replace(trades=trades), notes=(*panel.notes, *dead_decisions(panel, rows))
-    )
+    notes = (*panel.notes, *dead_decisions(panel, rows), *odd_profits(panel, trades))
+    return Result(panel, config, target, ledger._replace(trades=trades), notes=notes)
 
 
 def check_panel(panel: Panel, where: str) -> None:
@@ -115,6 +120,47 @@ def dead_decisions(panel: Panel, rows: np.ndarray) -> tuple[str, ...]:
     return (
         f"{len(dead)} of {len(rows)} decisions without any price to trade at: no order was sent. The first was at "
         f"{show(panel.index[dead[0]])}. `hlbt data status` lists what is missing.",
+    )
+
+
+def odd_profits(panel: Panel, trades: np.ndarray) -> tuple[str, ...]:
+    """A note on prices that may be errors of the data while the book held the coin, with the profit it made there.
+
+    Parameters
+    ----------
+    panel : Panel
+        Market data.
+    trades : ndarray, (M, 8)
+        Trades of the kernel, by row; those of a row come after its move.
+    """
+    from engine.simulation.kernel import COIN, ROW, UNITS
+
+    if panel not in _ODD_MOVES:
+        _ODD_MOVES[panel] = odd_moves(panel.values("mid"))
+    mid, made = panel.values("mid"), []
+    for move in _ODD_MOVES[panel]:
+        own = trades[trades[:, COIN] == move.column]
+        profit = units = 0.0
+        for row in range(move.before + 1, move.row + 1):
+            held = float(own[own[:, ROW] < row, UNITS].sum())
+            if row < move.row and np.isnan(mid[row, move.column]):
+                continue
+            last = mid[row - 1, move.column] if move.kind == "spike" else mid[move.before, move.column]
+            profit += held * (mid[row, move.column] - last)
+            units = max(units, abs(held))
+        if units * mid[move.before, move.column] > DUST_USD:
+            made.append((move, profit))
+    if not made:
+        return ()
+    made.sort(key=lambda item: -abs(item[1]))
+    listed = join_first(
+        f"{panel.coins[move.column]} {move.kind} x{move.ratio:.4g} to {show(panel.index[move.row])}: {profit:+,.2f} USD"
+        for move, profit in made
+    )
+    total = sum(profit for _, profit in made)
+    return (
+        f"{len(made)} odd prices while the coin was held made {total:+,.2f} USD in all ({listed}). They may be errors "
+        "of the data: a jump over a hole, or a spike that came back in the next hour. `hlbt data status` lists them.",
     )
 
 

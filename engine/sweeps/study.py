@@ -173,12 +173,16 @@ class Study:
         """Whether :attr:`sharpe_joint` is another column than ``sharpe`` of the table."""
         return not np.array_equal(self.sharpe_joint, self.table["sharpe"].to_numpy(dtype=np.float64), equal_nan=True)
 
+    def compared(self, by: str = "sharpe") -> np.ndarray:
+        """Column `by` as sets are compared by it, (P,): the Sharpe ratio is :attr:`sharpe_joint`."""
+        return self.sharpe_joint if by == "sharpe" else self.table[by].to_numpy(dtype=np.float64)
+
     def ranking(self, by: str = "sharpe") -> np.ndarray:
         """Rows by falling value of column `by`, (P,), those without one last, ties in the order of the table.
 
         Sharpe ratios are compared on the days that all sets trade: :attr:`sharpe_joint`.
         """
-        values = self.sharpe_joint if by == "sharpe" else self.table[by].to_numpy(dtype=np.float64)
+        values = self.compared(by)
         return np.argsort(np.where(np.isfinite(values), -values, np.inf), kind="stable")
 
     def best(self, by: str = "sharpe") -> int:

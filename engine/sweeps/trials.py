@@ -113,9 +113,9 @@ def state_of(parameters: Mapping[str, Any]) -> str:
 
 
 def trial_config(config: Mapping[str, Any]) -> int:
-    """What of a config makes a trial another one: all but where the data lie and when they end."""
+    """What of a config makes a trial another one: all but where the data lie, when they end, and what pages show."""
     data = {key: value for key, value in config["data"].items() if key not in ("cache", "end")}
-    return digest_of({**config, "data": data})
+    return digest_of({**{name: keys for name, keys in config.items() if name != "report"}, "data": data})
 
 
 def book_key(weights: pd.DataFrame, config: Mapping[str, Any], panel: Panel) -> int:

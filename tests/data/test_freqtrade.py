@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,15 @@ def test_the_other_formats_of_freqtrade_have_the_same_rows(ending: str, store: S
     after = load_panel(other.path)
     for name in before.fields:
         np.testing.assert_allclose(after.values(name), before.values(name), rtol=1e-12)
+
+
+def test_hdf5_without_its_library_is_named_with_the_cure(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "ETH_USDC_USDC-1h-futures.h5").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "tables", None)
+    (aside,) = import_freqtrade(store, folder).skipped
+    assert "pip install tables" in aside.reason
 
 
 def test_short_candles_mark_and_the_files_that_are_ignored(store: Store, folder: Path) -> None:

@@ -186,12 +186,12 @@ def test_a_malformed_item_is_named_and_left_out_and_the_next_sync_repairs(
 def test_a_candle_is_finished_only_some_seconds_after_its_close(tmp_path: Path) -> None:
     """Our clock is ahead: it is 11:00:03 here and 10:59:58 there, where the candle of 10:00 still trades."""
     venue = Venue(listings(), int(pd.Timestamp("2025-06-15T10:59:58Z").timestamp() * 1000))
-    venue.listings["BTC"].candles[HOUR]["c"] = "1.0"  # not what it will close at
+    venue.listings["BTC"].candles[HOUR] |= dict.fromkeys("ohlc", "1.0")  # not what it will close at
     store = Store(tmp_path / "cache")
     with LoopbackServer({"/info": venue}) as server:
         sync(store, server, now=pd.Timestamp("2025-06-15T11:00:03Z"), coins=["BTC"])
         assert max(hour for _, name, hour in cells(store) if name == "mid") == HOUR
-        venue.listings["BTC"].candles[HOUR]["c"] = "104.0"
+        venue.listings["BTC"].candles[HOUR] |= dict.fromkeys("ohlc", "104.0")
         sync(store, server, now=pd.Timestamp("2025-06-15T11:00:11Z"), coins=["BTC"])
     assert cells(store)["BTC", "mid", HOUR + 1] == 104.0
 
@@ -250,9 +250,11 @@ def test_a_candle_that_was_stored_while_it_ran_is_mended_and_older_ones_are_not(
     store = Store(tmp_path / "cache")
     stored = {name: {} for name in CANDLES.fields}
     for hour in range(HOUR - 50, HOUR + 1):
-        wrong = 1.5 if hour in (HOUR - 20, HOUR - 1, HOUR) else 1.0
         for name in stored:
-            stored[name][hour] = truth["BTC", name, hour] * (wrong if name in ("mid", "volume_usd") else 1.0)
+            stored[name][hour] = truth["BTC", name, hour]
+        if hour in (HOUR - 20, HOUR - 1, HOUR):  # where it stood some minutes before its close
+            stored["mid"][hour] = truth["BTC", "low", hour]
+            stored["volume_usd"][hour] += 1e4
     store.merge([rows_table(stored)], "api")
     with LoopbackServer({"/info": venue}) as server:
         report = sync(store, server, now=pd.Timestamp("2025-06-15T14:20Z"), coins=["BTC"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tokenize
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -171,7 +173,7 @@ def test_the_settings_are_all_there_with_their_defaults() -> None:
     for section, table in re.findall(r"^## `\[(\w+)\]`.*?\n(.*?)(?=^## )", TEXTS["docs/settings.md"], re.M | re.S):
         rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", table, flags=re.MULTILINE)
         documented[section] = {key: None if text == "none" else parse_value(text.strip("`")) for key, text in rows}
-    defaults = RunConfig().to_dict()
+    defaults = json.loads(json.dumps(asdict(RunConfig())))
     assert defaults["execution"]["weekdays"] == list(WEEKDAYS)
     defaults["execution"]["weekdays"] = "all"
     assert documented == defaults

@@ -74,6 +74,7 @@ def test_limits_in_numbers_and_words() -> None:
     lost = table.assign(sharpe=[-0.5, -1.0, -2.0], volume_share_median=[0.01, 0.1, 1.0])
     found = limits(lost)
     assert math.isnan(found.halves_usd) and found.below_zero_usd == 1e4
+    assert conclusions(lost, found)[0][0] == "median order takes 10% of the hour's volume"  # the headline
     assert dict(conclusions(lost, found)) == {
         "highest net Sharpe": "-0.50: it is positive at no size",
         "median order takes 10% of the hour's volume": "at about 100k USD",
