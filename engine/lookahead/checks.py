@@ -28,8 +28,8 @@ from engine.lookahead.comparison import (
     weights_of,
 )
 from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
-from engine.lookahead.subprocess_run import ProcessResult
-from engine.oracles.base import Oracle, ScoreOracle, matrix_of_instants, oracle_errors, weights_at
+from engine.lookahead.subprocess_run import ProcessResult, weights_at
+from engine.oracles.base import Oracle, ScoreOracle, matrix_of_instants, oracle_errors
 from engine.oracles.loading import data_files
 from engine.panel import Panel
 from engine.simulation.overlays import describe_overlays, traded_weights

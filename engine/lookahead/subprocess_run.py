@@ -23,10 +23,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.errors import HlbtError, OracleError
+from engine.errors import HlbtError, OracleError, join_first
 from engine.lookahead.frozen_clock import clock_at
 from engine.lookahead.hidden_files import HiddenFiles
-from engine.oracles.base import Oracle, weight_matrix, weights_at
+from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix
 from engine.oracles.fingerprint import installed_paths
 from engine.oracles.loading import bound_parameters, build_oracle, data_files, oracle_class
 from engine.panel import Panel, read_only
@@ -221,6 +221,24 @@ def _weigh_live(
             except HlbtError as error:
                 errors[number] = str(error)
             done.write(b".")
+
+
+def weights_at(oracle: Oracle, instant: pd.Timestamp, panel: Panel) -> np.ndarray:
+    """Weights of one decision in the panel's columns, (1, N), as a live run calls for them; absent = 0.
+
+    Raises
+    ------
+    OracleError
+        When the oracle fails, or names a coin that the panel lacks.
+    """
+    tradable = panel.tradable[int(panel.rows(pd.DatetimeIndex([instant]))[0])]
+    universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
+    with oracle_errors("fetch_portfolio_weights failed"):
+        weights = call_fetch_weights(oracle, instant, universe, panel)
+        values = np.array([[float(weights.pop(coin, 0.0)) for coin in panel.coins]])
+    if weights:
+        raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {join_first(weights)}.")
+    return values
 
 
 @contextmanager

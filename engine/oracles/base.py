@@ -296,24 +296,6 @@ def call_fetch_weights(
     return dict(fetch(instant, universe, panel=panel) if takes_panel else fetch(instant, universe))
 
 
-def weights_at(oracle: Oracle, instant: pd.Timestamp, panel: Panel) -> np.ndarray:
-    """Weights of one decision in the panel's columns, (1, N), as a live run calls for them; absent = 0.
-
-    Raises
-    ------
-    OracleError
-        When the oracle fails, or names a coin that the panel lacks.
-    """
-    tradable = panel.tradable[int(panel.rows(pd.DatetimeIndex([instant]))[0])]
-    universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
-    with oracle_errors("fetch_portfolio_weights failed"):
-        weights = call_fetch_weights(oracle, instant, universe, panel)
-        values = np.array([[float(weights.pop(coin, 0.0)) for coin in panel.coins]])
-    if weights:
-        raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {join_first(weights)}.")
-    return values
-
-
 def matrix_of_instants(self: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
     """:meth:`Oracle.weight_matrix` of a class with only ``fetch_portfolio_weights``; a coin it leaves out is 0."""
     rows = []
