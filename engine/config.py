@@ -213,6 +213,9 @@ class Costs(_Section):
         Price impact on top of the quote; ``"venue"`` takes it from the exchange's own impact prices.
     funding : bool
         Settle hourly funding.
+    funding_missing : {"none", "mean"}
+        What a held coin pays in an hour without a rate: nothing, or the mean of the panel's rates of the coin (of all
+        coins where it has none), which bounds what missing rates hide.
     fee_tiers : bool
         With the schedule: the account's own volume of 14 days decides its tier.
     maker_bps : float or "schedule"
@@ -232,6 +235,7 @@ class Costs(_Section):
     half_spread_bps: float = _key(2.0, _number(0, 5000))
     impact: Literal["none", "venue"] = _key("none", _choice("none", "venue"))
     funding: bool = _key(True, _switch)
+    funding_missing: Literal["none", "mean"] = _key("none", _choice("none", "mean"))
     fee_tiers: bool = _key(False, _switch)
     maker_bps: float | Literal["schedule"] = _key("schedule", _rate)
     maker_share_frac: float = _key(0.0, _number(0, 1))

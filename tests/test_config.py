@@ -35,6 +35,7 @@ def test_defaults_are_those_of_the_contract() -> None:
             "half_spread_bps": 2.0,
             "impact": "none",
             "funding": True,
+            "funding_missing": "none",
             "fee_tiers": False,
             "maker_bps": "schedule",
             "maker_share_frac": 0.0,

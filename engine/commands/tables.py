@@ -63,6 +63,7 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
         ("Decisions, trades", f"{figures['decisions']:,}, {figures['trades']:,}"),
         ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']:,}, {figures['skipped_band']:,}"),
         ("Untradable orders, delistings", f"{figures['untradable_orders']:,}, {figures['delistings']:,}"),
+        ("Held hours without a funding rate", _percent(figures["funding_missing_frac"])),
     )
     for row in rows:
         numbers.add_row(*row)
@@ -227,7 +228,10 @@ def status_tables(content: dict[str, Any]) -> list[Any]:
     return [
         head,
         *tables,
-        _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in content["gaps"]]),
+        *(
+            _first(title, [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in content[key]])
+            for title, key in (("Gaps", "gaps"), ("Funding gaps", "funding_gaps"))
+        ),
         _first(
             "Objects that end early",
             [

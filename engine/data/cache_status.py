@@ -40,7 +40,8 @@ def status(store: Store) -> dict[str, Any]:
         per field, the part of (hours x listed coins) that holds a value; ``table``, a coin each: first and last
         price, listing, delisting, ``missing_hours`` between first and last price, ``zero_volume_hours`` since
         the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first and last missing row,
-        hours); ``odd_moves``, prices that may be wrong (coin, from, to, kind, ratio:
+        hours) and ``funding_gaps``, the same of hours without a rate, from the listing to the last price;
+        ``odd_moves``, prices that may be wrong (coin, from, to, kind, ratio:
         :func:`engine.data.price_checks.odd_moves`); ``short_objects``, objects of the archive that end early
         (key, minute of the last record, row with which a whole one ends, rows up to it without any price);
         ``listings`` after `start` and ``delistings``, by time; ``renames``, a coin that went and one that came
@@ -61,7 +62,7 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
     names = sorted(manifest.coins)
     start, end = hour_number(span[0]), hour_number(span[1])
     mids = np.full((len(names), end - start + 1), np.nan)
-    still = np.zeros(mids.shape, dtype=np.bool_)
+    still, rated = (np.zeros(mids.shape, dtype=np.bool_) for _ in range(2))
     listed, gone = _listed(manifest, names, start, end)
     ends = np.full((2, len(names)), np.nan)
     months: list[dict[str, Any]] = []
@@ -78,6 +79,8 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         if "mid" in fields:
             mids[:, columns] = inside["mid"]
             _note_ends(ends, fields["mid"])
+        if "funding" in fields:
+            rated[:, columns] = ~np.isnan(inside["funding"])
         if "volume_usd" in fields:
             still[:, columns] = inside["volume_usd"] == 0
         market = (columns + start >= listed[:, None]) & (columns + start <= gone[:, None])
@@ -85,7 +88,7 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         rows += int(seen.sum())
         months.append(_month(month_key(month), held.get(month_key(month), []), inside, market, seen))
     hours, priced = np.arange(start, end + 1), ~np.isnan(mids)
-    gaps = _gaps(names, priced, start)
+    between = _between(priced)
     table = _table(manifest, names, priced, still, hours >= listed[:, None])
     return {
         "path": str(store.path),
@@ -98,7 +101,8 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "bytes": sum(entry.bytes for entry in manifest.entries if isinstance(entry, FileEntry)),
         "months": months,
         "table": table,
-        "gaps": gaps,
+        "gaps": _gaps(names, between & ~priced, start),
+        "funding_gaps": _gaps(names, between & (hours >= listed[:, None]) & ~rated, start),
         "short_objects": [
             {**item, "hours_without_price": _unpriced(item, np.asarray(priced.any(axis=0), dtype=np.bool_), start)}
             for item in short_objects(store.read_objects().values())
@@ -155,8 +159,7 @@ def _renames(table: list[dict[str, Any]], ends: Floats) -> list[dict[str, Any]]:
 def _timeline(names: list[str], months: list[str], priced: Flags, start: int) -> dict[str, Any]:
     """Part of a month's hours between a coin's first and last price that have one; None where there are no such."""
     month = months_of(np.arange(start, start + priced.shape[1]))
-    seen = np.cumsum(priced, axis=1)
-    between = (seen > 0) & ((seen < seen[:, -1:]) | priced)
+    between = _between(priced)
     shares = []
     for key in months:
         inside = month == month_number(key)
@@ -170,6 +173,12 @@ def _timeline(names: list[str], months: list[str], priced: Flags, start: int) ->
             for name, row in zip(names, rows, strict=True)
         },
     }
+
+
+def _between(priced: Flags) -> Flags:
+    """Hours from a coin's first price to its last, (N, T)."""
+    seen = np.cumsum(priced, axis=1)
+    return np.asarray((seen > 0) & ((seen < seen[:, -1:]) | priced), dtype=np.bool_)
 
 
 def _listed(manifest: Manifest, names: list[str], start: int, end: int) -> tuple[Integers, Integers]:
@@ -204,21 +213,20 @@ def _month(
     }
 
 
-def _gaps(names: list[str], priced: Flags, start: int) -> list[dict[str, Any]]:
-    """Runs of rows without a price between a coin's first and last price."""
+def _gaps(names: list[str], missing: Flags, start: int) -> list[dict[str, Any]]:
+    """Runs of hours that are missing, (N, T), by coin and time."""
     edge = np.zeros((len(names), 1), dtype=np.int8)
-    steps = np.diff(np.concatenate([edge, priced.astype(np.int8), edge], axis=1), axis=1)
-    # A price run begins at +1 and ends before -1; a gap lies between the end of one and the begin of the next.
-    begin_line, begin = np.nonzero(steps == 1)
-    end_line, end = np.nonzero(steps == -1)
+    steps = np.diff(np.concatenate([edge, missing.astype(np.int8), edge], axis=1), axis=1)
+    lines, begins = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
     return [
         {
-            "coin": names[int(end_line[run])],
-            "first": _iso(instant_of(start + end[run])),
-            "last": _iso(instant_of(start + begin[run + 1] - 1)),
-            "hours": int(begin[run + 1] - end[run]),
+            "coin": names[line],
+            "first": _iso(instant_of(start + int(begin))),
+            "last": _iso(instant_of(start + int(end) - 1)),
+            "hours": int(end - begin),
         }
-        for run in np.flatnonzero(end_line[:-1] == begin_line[1:])
+        for line, begin, end in zip(lines, begins, ends, strict=True)
     ]
 
 

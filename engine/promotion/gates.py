@@ -149,6 +149,8 @@ class _Examined:
             "days": int(metrics["days"]),
             "max_drawdown": -float(metrics["max_drawdown"]),
             "price_coverage": float((priced & listed).sum() / listed.sum()) if listed.any() else None,
+            "funding": self.candidate.config.costs.funding,
+            "funding_missing": float(metrics["funding_missing_frac"]),
             "tradable": self._tradable(listed),
         }
 

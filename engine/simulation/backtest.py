@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
@@ -13,7 +14,8 @@ from engine.config import Execution, RunConfig
 from engine.data.price_checks import OddMove, odd_moves
 from engine.errors import ConfigError, DataError, WeightsError, join_first
 from engine.panel import Panel, read_only
-from engine.simulation.costs import fee_arrays, stressed_half_spread, stressed_market
+from engine.simulation.costs import fee_arrays, mean_rates, stressed_half_spread, stressed_market
+from engine.simulation.metrics import missing_rates_note
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import Result
 from engine.simulation.sizing import lot_scales
@@ -57,7 +59,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     DataError
         For a panel as known: its funding is an hour late.
     """
-    from engine.simulation.kernel import simulate_nb
+    from engine.simulation.kernel import FUNDING_COST, simulate_nb
 
     check_panel(panel, "backtest()")
     config = check_config(config)
@@ -70,8 +72,10 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     book, ledger = new_book(panel, config, len(rows))
     trades = simulate_nb(market, fees, coin_params, sim_params, traded[inside], rows, book, ledger)
     target = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
-    notes = (*panel.notes, *dead_decisions(panel, rows), *odd_profits(panel, trades))
-    return Result(panel, config, target, ledger._replace(trades=trades), notes=notes)
+    result = Result(panel, config, target, ledger._replace(trades=trades))
+    mean, paid = config.costs.funding_missing == "mean", bool(ledger.flows[:, FUNDING_COST].any())
+    unrated = missing_rates_note(result.funding_missing_frac, mean, paid)
+    return replace(result, notes=(*panel.notes, *dead_decisions(panel, rows), *odd_profits(panel, trades), *unrated))
 
 
 def check_panel(panel: Panel, where: str) -> None:
@@ -269,4 +273,5 @@ def _funding_arrays(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.nda
     for name in ("mark", "oracle"):
         if name in panel.fields:
             price = np.where(np.isnan(panel.values(name)), price, panel.values(name))
-    return panel.values("funding"), read_only(price)
+    rates = panel.values("funding")
+    return read_only(mean_rates(rates)) if config.costs.funding_missing == "mean" else rates, read_only(price)

@@ -152,10 +152,12 @@ def prepare(
     rows, _ = trade_rows(ascending, panel, config)
     market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     hour_utc = config.execution.hour_utc
-    key = (rows.tobytes(), hour_utc, sim_params.stale_hours, config.costs.funding)
-    intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc))
+    key = (rows.tobytes(), hour_utc, sim_params.stale_hours, config.costs.funding, config.costs.funding_missing)
+    # What is missing is missing in the panel, whatever is paid in its place.
+    rates = panel.values("funding") if market.funding.shape[0] else market.funding
+    intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc, rates))
     first_day = metrics.first_days(panel.index.hour == hour_utc, rows - config.execution.delay_hours)
-    intervals = _filled(intervals, rows, market, sim_params)._replace(first_day=first_day)
+    intervals = _filled(intervals, rows, market, sim_params)._replace(first_day=first_day, rates=rates)
     inputs = (intervals, _impact(rows, market, coin_params, sim_params), market, fees, coin_params, sim_params)
     return Prepared(panel, ascending, config, inputs)
 
@@ -164,17 +166,23 @@ def run_books(
     prepared: Prepared, chunk: Weights, pool: ThreadPoolExecutor, threads: int, done: int = 0
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Table of metrics and daily equity, (books, days + 1), of a chunk's books; `done` books precede it."""
+    from engine.simulation.kernel import HELD_HOURS, UNRATED_HOURS
+
     values, counters, daily = _run(
         pool, chunk, prepared.inputs, prepared.panel, prepared.decisions, prepared.config, done, threads
     )
     panel, start = prepared.panel, prepared.config.account.initial_equity_usd
+    if prepared.config.costs.funding and "funding" not in panel.fields:
+        counters[:, UNRATED_HOURS] = counters[:, HELD_HOURS]
     columns = _columns(values, counters, prepared.inputs[0].first_day, len(prepared.days), panel.index, start)
     return pd.DataFrame(columns), daily
 
 
-def _cut(panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimParams, hour_utc: int) -> Intervals:
-    """The intervals without their fill prices, which depend on costs."""
-    from engine.simulation.kernel import Intervals, known_prices_nb, precompute_intervals_nb
+def _cut(
+    panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimParams, hour_utc: int, rates: np.ndarray
+) -> Intervals:
+    """The intervals without their fill prices, which depend on costs, and without the panel's `rates`."""
+    from engine.simulation.kernel import Intervals, interval_hours_nb, known_prices_nb, precompute_intervals_nb
 
     bounds = np.append(rows, len(panel.index))
     price, settles = known_prices_nb(market.mid, sim_params.stale_hours)
@@ -182,6 +190,9 @@ def _cut(panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimPara
         price, settles, market.funding, market.funding_price, bounds
     )
     daily = panel.index.hour == hour_utc
+    hours = (np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64), np.zeros(len(rows), np.bool_))
+    if np.isnan(rates).any():
+        hours = interval_hours_nb(market.mid, price, settles, rates, bounds)
     return Intervals(
         bounds,
         value,
@@ -198,6 +209,8 @@ def _cut(panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimPara
         np.where(daily, np.cumsum(daily) - 1, -1),
         rows,
         price,
+        rates[:0],
+        *hours,
     )
 
 
@@ -318,6 +331,7 @@ def _columns(
             "skipped_band": counters[:, kernel.SKIPPED_BAND],
             "untradable_orders": counters[:, kernel.UNTRADABLE_ORDERS],
             "delistings": counters[:, kernel.DELISTINGS],
+            "funding_missing_frac": counters[:, kernel.UNRATED_HOURS] / np.maximum(counters[:, kernel.HELD_HOURS], 1),
             "liquidated_at": [
                 None if row < 0 else index[row].isoformat() for row in counters[:, kernel.LIQUIDATED_ROW]
             ],

@@ -29,7 +29,9 @@ FLOW_COLUMNS = 5
 SKIPPED_MINIMUM, SKIPPED_BAND, UNTRADABLE_ORDERS, DELISTINGS, DECISIONS, LIQUIDATED_ROW = 0, 1, 2, 3, 4, 5
 # Number of the first decision that asks for something; -1 for none, as of LIQUIDATED_ROW.
 FIRST_ASKING = 6
-COUNTERS = 7
+# Coin-hours held, and those without a funding rate; counted by `batch_nb` alone, see `held_hours_nb`.
+HELD_HOURS, UNRATED_HOURS = 7, 8
+COUNTERS = 9
 
 #: Keeps a size that is a whole number of lots but for floating-point error from losing a lot.
 LOT_TOLERANCE = 1e-12
@@ -473,6 +475,33 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
     return trades[: book.trade_count[0]]
 
 
+@jit
+def held_hours_nb(trades, rates):
+    """Coin-hours held by the trades of a run, and those of them without a rate, (T, N)."""
+    T, N = rates.shape
+    since = np.full(N, T)
+    held = 0
+    unrated = 0
+    for k in range(trades.shape[0] + N):  # after the trades, what is held at the end
+        i = k - trades.shape[0]
+        end = T
+        if i < 0:
+            i = np.int64(trades[k, COIN])
+            end = np.int64(trades[k, ROW])
+            reason = trades[k, REASON]
+            if reason == OPEN:
+                since[i] = end
+            if reason == LIQUIDATION:
+                end += 1  # it was held at the funding of the row
+            elif reason != CLOSE and reason != DELISTING:
+                continue
+        for t in range(since[i], end):
+            held += 1
+            unrated += np.isnan(rates[t, i])
+        since[i] = T
+    return held, unrated
+
+
 # ------------------------------------------------------------------------------------------------------ many books
 
 # Columns of `batch_nb`'s output. Those of the daily returns have a twin over all days from CALENDAR on; those from
@@ -505,6 +534,10 @@ class Intervals(NamedTuple):
     daily_slot: np.ndarray  # (T,) int64, number of the day at whose hour the row is, -1 for other rows
     first_day: np.ndarray  # (D,) int64, number of the first daily return that ends after the decision
     price: np.ndarray  # (T, N) last known mid
+    rates: np.ndarray  # (T, N) funding as the panel has it; (0, 0) where it has none, or none is asked for
+    lasting: np.ndarray  # (D, N) int64, hours for which a unit is held in interval d
+    unrated: np.ndarray  # (D, N) int64, those of them without a rate
+    counted: np.ndarray  # (D,) bool, whether any unit of interval d is settled in it or lacks a rate
 
 
 @jit
@@ -583,6 +616,59 @@ def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
                 exit_carried[d, i] = proceeds - paid
                 exit_funding[d, i] = paid
     return value, carried, carries, exit_value, exit_carried, exit_funding, settled
+
+
+@jit
+def interval_hours_nb(mid, price, settles, rates, bounds):
+    """The arrays `lasting`, `unrated` and `counted` of :class:`Intervals`; what is settled long since lacks nothing."""
+    D, N = bounds.shape[0] - 1, price.shape[1]
+    lasting = np.zeros((D, N), dtype=np.int64)
+    unrated = np.zeros((D, N), dtype=np.int64)
+    counted = np.zeros(D, dtype=np.bool_)
+    gone = np.zeros(N, dtype=np.bool_)
+    for d in range(D):
+        for t in range(bounds[d], bounds[d + 1]):
+            for i in range(N):
+                if not np.isnan(mid[t, i]):
+                    gone[i] = False if t == bounds[d] else gone[i]
+                elif settles[t, i]:
+                    gone[i] = True
+                    counted[d] = True
+                if not gone[i] and not np.isnan(price[t, i]):
+                    lasting[d, i] += 1
+                    if np.isnan(rates[t, i]):
+                        unrated[d, i] += 1
+                        counted[d] = True
+    return lasting, unrated, counted
+
+
+@jit
+def count_hours_nb(s, count, held, d, lasting, unrated):
+    """Coin-hours that book `s` held in interval `d`, and those of them without a rate."""
+    hours = 0
+    without = 0
+    for k in range(count):
+        hours += lasting[d, held[s, k]]
+        without += unrated[d, held[s, k]]
+    return hours, without
+
+
+@jit
+def count_until_nb(s, count, held, intervals, d, h):
+    """The same where the book was liquidated at hour `h` of the interval."""
+    start = intervals.rows[d]
+    hours = intervals.rows[d + 1] - start
+    block = intervals.mid.shape[1] * (start - intervals.rows[0])
+    total = 0
+    without = 0
+    for k in range(count):
+        i = np.int64(held[s, k])
+        for t in range(h + 1):
+            if intervals.value[block + i * hours + t] == 0.0:  # settled
+                break
+            total += 1
+            without += intervals.rates.shape[0] > 0 and np.isnan(intervals.rates[start + t, i])
+    return total, without
 
 
 @jit
@@ -950,7 +1036,12 @@ def batch_nb(
     )
     m_mid, m_buy, m_sell, m_tradable = intervals.mid, intervals.buy, intervals.sell, intervals.tradable
     m_exit_value, m_exit_carried, m_exit_funding = intervals.exit_value, intervals.exit_carried, intervals.exit_funding
-    m_settled = intervals.settled
+    m_settled, m_counted, m_lasting, m_unrated = (
+        intervals.settled,
+        intervals.counted,
+        intervals.lasting,
+        intervals.unrated,
+    )
     lot_scale, f_rate = coin_params.lot_scale, fees.rate
     min_notional_usd, band_frac, margin, renormalise = (
         sim_params.min_notional_usd,
@@ -1046,6 +1137,10 @@ def batch_nb(
             add_paths_nb(np.int64(1), shorts, kept, -1.0, s, units, at, m_value, length, short_usd)
             if m_carries:
                 add_paths_nb(s, count, held, 1.0, s, units, at, m_carried, length, carried)
+            if m_counted[d]:
+                lasted, without = count_hours_nb(s, count, held, d, m_lasting, m_unrated)
+            else:
+                lasted, without = count * hours, 0
             # 4. Margin
             endangered = False
             for h in range(hours):
@@ -1085,10 +1180,13 @@ def batch_nb(
                             counters[s],
                         )
                         held_count[s] = 0
+                        lasted, without = count_until_nb(s, count, held, intervals, d, h)
                         gross[h:] = 0.0
                         net[h:] = 0.0
                         equities[h:] = cash[s]
                         break
+            counters[s, HELD_HOURS] += lasted
+            counters[s, UNRATED_HOURS] += without
             # 5. Record
             if equities[0] != 0.0:
                 metrics[s, GROSS] += gross[0] / equities[0]

@@ -23,6 +23,8 @@ CALENDAR = "_calendar"
 #: Figures of daily returns, and means over decisions.
 ANNUAL_FIGURES = ("cagr", "volatility", "sharpe", "sortino")
 MEANS = ("turnover_daily", "gross_mean", "net_mean", "untradable_weight")
+#: Share of held coin-hours without a funding rate above which a run says so.
+FUNDING_MISSING_NOTED = 0.01
 
 
 def figures(
@@ -72,6 +74,34 @@ def figures(
         **counts,
         **{name + CALENDAR: value for name, value in calendar.items()},
     }
+
+
+def missing_rates_note(share: float, mean: bool, paid: bool) -> tuple[str, ...]:
+    """What a reader must know where `share` of the held coin-hours has no funding rate; nothing up to 1 %.
+
+    `mean` is ``costs.funding_missing = "mean"``; `paid`, whether any funding was paid or received.
+    """
+    if not share > FUNDING_MISSING_NOTED:
+        return ()
+    if share == 1.0 and not paid:
+        return ("No hour in which a coin was held has a funding rate: these figures are without funding.",)
+    did, other = ("paid a mean rate", "none") if mean else ("cost nothing", "mean")
+    return (
+        f"{share:.1%} of the hours in which a coin was held have no funding rate and {did}: `hlbt data status` lists "
+        f"the gaps, and --set costs.funding_missing={other} shows what they may hide.",
+    )
+
+
+def missing_rates_of_many(shares: np.ndarray) -> tuple[str, ...]:
+    """:func:`missing_rates_note` of the sets of a sweep, (P,); sets that failed are NaN."""
+    noted = shares[shares > FUNDING_MISSING_NOTED]
+    if not len(noted):
+        return ()
+    return (
+        f"In {len(noted):,} of {len(shares):,} sets more than {FUNDING_MISSING_NOTED:.0%} of the hours in which a coin "
+        f"was held have no funding rate, {noted.max():.1%} at most (funding_missing_frac): `hlbt data status` lists "
+        "the gaps.",
+    )
 
 
 def first_days(daily: np.ndarray, rows: np.ndarray) -> np.ndarray:

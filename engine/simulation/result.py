@@ -156,6 +156,18 @@ class Result:
         return f"equity of {equity:,.2f} USD was under the maintenance margin of {maintenance:,.2f} USD"
 
     @cached_property
+    def funding_missing_frac(self) -> float:
+        """Share of the held coin-hours without a funding rate (docs/rules.md)."""
+        from engine.simulation import kernel
+
+        if not self.config.costs.funding or not len(self.ledger.trades):
+            return 0.0
+        if "funding" not in self.panel.fields:
+            return 1.0
+        held, unrated = kernel.held_hours_nb(self.ledger.trades, self.panel.values("funding"))
+        return unrated / held
+
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """Metrics of the run; one that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
         from engine.simulation import kernel
@@ -181,6 +193,7 @@ class Result:
                 "skipped_band": int(counters[kernel.SKIPPED_BAND]),
                 "untradable_orders": int(counters[kernel.UNTRADABLE_ORDERS]),
                 "delistings": int(counters[kernel.DELISTINGS]),
+                "funding_missing_frac": self.funding_missing_frac,
                 "liquidated_at": None if self.liquidated_at is None else self.liquidated_at.isoformat(),
                 **dict(zip(FLOWS, map(float, ledger.flows.sum(axis=0)), strict=True)),
             },

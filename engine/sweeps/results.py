@@ -23,7 +23,7 @@ from engine.clock import UNIT
 from engine.errors import DataError, join_first
 from engine.provenance import as_json, to_json
 from engine.simulation.batch import metric_names
-from engine.simulation.metrics import ANNUAL
+from engine.simulation.metrics import ANNUAL, missing_rates_of_many
 from engine.sweeps.grid import Grid
 from engine.sweeps.study import ERROR, PAGE, RECORD, RETURNS, TABLE, TEXTS, VERDICT, Study
 from engine.sweeps.tasks import Outcome
@@ -198,6 +198,7 @@ class Results:
         del whole
         failed = int((columns[ERROR] != "").sum())
         finished = {**record, "sets": {**record["sets"], "failed": failed}}
+        finished["notes"] = [*record["notes"], *missing_rates_of_many(columns["funding_missing_frac"])]
         self._finish(finished, grid, columns, daily)
         frame = None
         if daily is not None:

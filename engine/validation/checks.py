@@ -298,6 +298,13 @@ def _price_coverage(details: Details) -> Measurement:
     return Measurement(value, f"{value:.2%} of the hours of listed coins have a price.")
 
 
+def _funding_missing(details: Details) -> Measurement:
+    if not details("run", "funding"):
+        raise DataError("The run settles no funding: costs.funding is false.")
+    value = details("run", "funding_missing")
+    return Measurement(value, f"{value:.2%} of the hours in which a coin was held have no funding rate.")
+
+
 def _decision_coverage(details: Details) -> Measurement:
     tradable = details("run", "tradable")
     value = float(tradable.mean())
@@ -354,6 +361,7 @@ CHECKS: Mapping[str, CheckType] = {
     "liquidation": CheckType("liquidations", "ruin", "at most", _liquidations),
     "days": CheckType("days of the run", "data", "at least", _days),
     "price_coverage": CheckType("hours with a price", "data", "at least", _price_coverage),
+    "funding_missing": CheckType("held hours without a funding rate", "data", "at most", _funding_missing),
     "decision_coverage": CheckType("decisions that could be traded", "data", "at least", _decision_coverage),
     "causality": CheckType("failed checks for look-ahead", "broken", "at most", _causal),
     "reproduced": CheckType("run again as recorded", "broken", "at most", _reproduced),
@@ -365,6 +373,7 @@ _PROMOTION_ONLY = (
     "max_drawdown",
     "days",
     "price_coverage",
+    "funding_missing",
     "decision_coverage",
     "causality",
     "holdout",

@@ -354,6 +354,7 @@ def test_status_counts_gaps_coverage_and_events(store: Store) -> None:
         {"coin": "BTC", "first": "2024-03-01T10:00Z", "last": "2024-03-01T12:00Z", "hours": 3},
         {"coin": "BTC", "first": "2024-03-01T20:00Z", "last": "2024-03-01T20:00Z", "hours": 1},
     ]
+    assert described["funding_gaps"] == []
     assert described["listings"] == [{"coin": "ETH", "time": "2024-03-02T16:00Z"}]
     assert described["delistings"] == [{"coin": "ETH", "time": "2024-03-03T01:00Z"}]
     bitcoin, ether = described["table"]

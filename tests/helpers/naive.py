@@ -67,6 +67,7 @@ class NaiveResult:
     delistings: int
     liquidated_row: int | None
     decisions: int
+    funding_missing_frac: float
 
 
 def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fees: Fees) -> NaiveResult:
@@ -112,7 +113,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fees: Fees)
     end = ledger.liquidated_row
     return NaiveResult(
         equity, flows, gross, net, ledger.trades, **ledger.counts, means=means, daily_returns=daily,
-        days_calendar=len(days), liquidated_row=end,
+        days_calendar=len(days), liquidated_row=end, funding_missing_frac=ratio(ledger.unrated, ledger.held_hours),
     )  # fmt: skip
 
 
@@ -210,6 +211,7 @@ class Ledger:
         self.flow: dict[str, float] = {}  # of the row; the rest is of the run
         self.counts = dict.fromkeys(COUNTS, 0)
         self.turnover = self.untradable_weight = 0.0  # summed over decisions
+        self.held_hours = self.unrated = 0  # coin-hours held, and those of them without a rate
         self.trades: list[NaiveTrade] = []
         self.liquidated_row: int | None = None
 
@@ -361,12 +363,23 @@ class Ledger:
     def funding(self, t: int) -> None:
         for coin in self.held():
             rate = self.at("funding", t, coin)
+            self.held_hours += 1
+            if self.costs.funding and isnan(rate):  # "0 [...] with `costs.funding = false`, which asks for no rate"
+                self.unrated += 1
+                rate = self.mean_rate(coin) if self.costs.funding_missing == "mean" else nan
             # "whose `funding` is not NaN [...], with p the row's `oracle`, else its `mark`, else the coin's price"
             if self.costs.funding and not isnan(rate):
                 candidates = (self.at("oracle", t, coin), self.at("mark", t, coin), self.price[coin])
                 paid = self.units[coin] * next(p for p in candidates if not isnan(p)) * rate
                 self.cash -= paid
                 self.flow["funding_usd"] += paid
+
+    def mean_rate(self, coin: str) -> float:
+        """For NaN: "the mean of all rates that the panel has of the coin, or of all coins where it has none"."""
+        rows = self.data.get("funding", [])
+        own = [rate for row in rows if not isnan(rate := row[self.coins.index(coin)])]
+        rates = own or [rate for row in rows for rate in row if not isnan(rate)]
+        return sum(rates) / len(rates) if rates else nan
 
     # 4. Margin
     def margin(self, t: int) -> None:

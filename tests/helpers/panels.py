@@ -289,6 +289,7 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "taker_bps": draw(st.floats(-1, 50)),
             "half_spread_bps": draw(st.floats(0, 100)),
             "funding": draw(st.booleans()),
+            "funding_missing": draw(st.sampled_from(["none", "mean"])),
             "impact": seldom("none", st.just("venue")),
             "impact_bps": seldom(0.0, st.floats(0, 50)),
             "stress": seldom(1.0, st.sampled_from([0.0, 2.0, 3.0, 40.0])),

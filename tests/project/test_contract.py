@@ -60,7 +60,8 @@ DEFAULTS = {
 }
 METRICS = (
     "equity_start_usd equity_end_usd total_return cagr volatility sharpe sortino max_drawdown calmar turnover_daily "
-    "gross_mean net_mean trades skipped_min_notional untradable_weight delistings liquidated_at price_pnl_usd "
+    "gross_mean net_mean trades skipped_min_notional untradable_weight funding_missing_frac delistings "
+    "liquidated_at price_pnl_usd "
     "spread_usd impact_usd fee_usd funding_usd"
 ).split()
 COLUMNS = {

@@ -107,6 +107,31 @@ def test_funding_can_be_turned_off() -> None:
     ]
 
 
+@pytest.mark.parametrize("missing", ["none", "mean"])
+def test_held_hours_without_a_rate_are_counted_and_may_pay_the_mean(missing: str) -> None:
+    """By hand: A is held from row 1 to 4, where one of four rates is missing; B, without any, at row 4."""
+    mid = pd.DataFrame(100.0, index=hours(6), columns=["A", "B"])
+    rates = mid.assign(A=[0.05, 0.01, NAN, 0.03, 0.07, NAN], B=NAN)
+    panel = Panel.from_frames(mid=mid, funding=rates, table=[Coin("A"), Coin("B", listed=START)])
+    book = decide(panel, {1: {"A": 0.5}, 4: {"B": 0.1}, 5: {"A": 0.0, "B": 0.0}})
+    result = backtest(panel, book, config(costs={"funding_missing": missing}))
+    mean = 0.04 if missing == "mean" else 0.0  # of A's own four rates; of all rates there are, for B
+    held = result.equity.to_numpy()[3]
+    paid = [0.0, 50.0, 5000 * mean, 150.0, 350.0 + held * 0.1 * mean, 0.0]
+    assert result.attribution["funding_usd"].tolist() == pytest.approx(paid, rel=1e-12, abs=1e-12)
+    assert result.metrics["funding_missing_frac"] == 2 / 5
+    (note,) = result.notes
+    assert note.startswith("40.0% of the hours in which a coin was held have no funding rate and ")
+    assert ("paid a mean rate" in note) == (missing == "mean") and ("cost nothing" in note) == (missing == "none")
+    without = backtest(Panel.from_frames(mid=mid), book, config(costs={"funding_missing": missing}))
+    assert without.metrics["funding_missing_frac"] == 1.0
+    assert without.notes == ("No hour in which a coin was held has a funding rate: these figures are without funding.",)
+    unasked = backtest(panel, book, config(costs={"funding": False, "funding_missing": missing}))
+    assert (unasked.metrics["funding_missing_frac"], unasked.notes) == (0.0, ())
+    nothing = backtest(panel, book * 0.0, config(costs={"funding_missing": missing}))
+    assert (nothing.metrics["funding_missing_frac"], nothing.notes) == (0.0, ())
+
+
 @pytest.mark.parametrize(("mid", "units"), [(100.0, 29.0), (100.3, 28.0), (99.7, 29.0)])
 def test_orders_are_cut_toward_zero_to_the_lot(mid: float, units: float) -> None:
     panel = make([mid, mid], table=[Coin("A", sz_decimals=0)])

@@ -44,6 +44,7 @@ def assert_same(result: Result, reference: naive.NaiveResult) -> None:
     )
     for name in ("skipped_min_notional", "skipped_band", "untradable_orders", "delistings", "decisions"):
         assert figures[name] == getattr(reference, name), name
+    assert figures["funding_missing_frac"] == pytest.approx(reference.funding_missing_frac, rel=1e-12)
     for name, mean in reference.means.items():
         if solvent.all() or name not in ("gross_mean", "net_mean"):
             assert figures[name] == pytest.approx(mean, rel=1e-8, abs=1e-10), name
