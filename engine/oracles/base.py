@@ -9,8 +9,7 @@ import os
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -21,7 +20,9 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import show
-from engine.errors import HlbtError, OracleError, WeightsError, did_you_mean, join_first
+from engine.errors import OracleError, WeightsError, did_you_mean, join_first
+from engine.oracles.calls import oracle_errors as oracle_errors
+from engine.oracles.calls import same_environment as same_environment
 from engine.oracles.fingerprint import FILE_MODULE
 from engine.panel import Panel
 from engine.weights import SparseWeights, as_floats, check_finite, check_gross
@@ -248,41 +249,6 @@ def utc_instant(timestamp: object) -> pd.Timestamp:
     if instant.tzinfo is None:
         raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
     return instant.tz_convert("UTC")
-
-
-@contextmanager
-def oracle_errors(call: str) -> Iterator[None]:
-    """Raise whatever the code of an oracle raises as an OracleError: the `call` that failed, where, and the cure.
-
-    Our own errors stay as they are.
-
-    Raises
-    ------
-    OracleError
-        In place of any error that is no :class:`engine.errors.HlbtError`.
-    """
-    try:
-        yield
-    except HlbtError:
-        raise
-    except (Exception, SystemExit) as error:
-        frame = inspect.trace()[-1]
-        raise OracleError(
-            f"{call}: {type(error).__name__}: {error} ({Path(frame.filename).name} line {frame.lineno}). Correct the "
-            "oracle or its parameters; HLBT_TRACEBACK=1 shows the whole trace."
-        ) from error
-
-
-@contextmanager
-def same_environment() -> Iterator[None]:
-    """Undo what is done to environment variables in the context: no later run, nor process, sees it."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in os.environ.keys() - before.keys():
-            del os.environ[name]
-        os.environ.update({name: value for name, value in before.items() if os.environ.get(name) != value})
 
 
 def call_fetch_weights(
