@@ -17,6 +17,7 @@ from engine.provenance import Origin
 from engine.simulation import metrics
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     import vectorbt
 
     from engine.simulation.kernel import Ledger
@@ -211,6 +212,50 @@ class Result:
         from engine.simulation import tables
 
         return tables.round_trips(self)
+
+    def summary(self, benchmark: str | None = "BTC") -> pd.DataFrame:
+        """Key figures, a row each.
+
+        Parameters
+        ----------
+        benchmark : str, optional
+            A coin of the panel, for alpha and beta; they are left out where the panel lacks BTC.
+
+        Returns
+        -------
+        DataFrame, (figures, 3)
+            ``value``, ``unit`` and ``meaning``. Money received is positive and money paid negative, as the unit says;
+            :attr:`metrics` has costs as positive numbers.
+
+        Raises
+        ------
+        DataError
+            For a benchmark that the panel lacks.
+        """
+        from engine.reporting.views import summary
+
+        return summary(self, benchmark)
+
+    def plot(self, benchmark: str | None = "BTC") -> go.Figure:
+        """Equity beside the benchmark's, drawdown, exposure and cumulative costs, as a plotly figure.
+
+        Parameters
+        ----------
+        benchmark : str, optional
+            As for :meth:`summary`; held from the first decision on with the equity at the start.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
+        """
+        from engine.reporting.views import plot
+
+        return plot(self, benchmark)
+
+    def _repr_html_(self) -> str:
+        from engine.reporting.views import result_card
+
+        return result_card(self)
 
     def monthly(self) -> pd.DataFrame:
         """Return of every month and year: :func:`engine.simulation.tables.monthly`."""

@@ -104,7 +104,7 @@ def _sweep(
         rows, _ = trade_rows(decisions_of(plan.panel, plan.base), plan.panel, plan.base)
         notes = [*plan.panel.notes, *dead_decisions(plan.panel, rows), *([] if parent is not None else [NOT_COUNTED])]
         study = results.assemble({**record, "note": note, "notes": notes, "ledger": ledger}, plan.grid)
-    return study if parent is not None else replace(study, folder=None)
+    return replace(study, folder=None if parent is None else study.folder, panel=plan.panel, kinds=plan.kinds)
 
 
 def _run(plan: Plan, results: Results, executor: Executor, reports: Path | None, reused: int, report: Progress) -> None:
@@ -122,6 +122,7 @@ def _run(plan: Plan, results: Results, executor: Executor, reports: Path | None,
                 _count(plan, results, reports)
                 counted = count
     finally:
+        results.flush()
         _count(plan, results, reports)
 
 

@@ -22,13 +22,21 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "vectorbt": {"engine/simulation/result.py"},
     "matplotlib": {"engine/reporting/charts.py", "engine/reporting/hover.py", "engine/reporting/quantstats_part.py"},
     "arch": {"engine/validation/bootstrap.py"},
-    "plotly": {"engine/reporting/sweep_page.py"},
+    "plotly": {
+        "engine/reporting/sweep_page.py",
+        "engine/reporting/views.py",
+        *("engine/simulation/result.py", "engine/sweeps/study.py"),  # to type checkers
+    },
     "ray": {"engine/sweeps/executors.py"},
 }
 #: The one exception to the direction of imports: what methods of these two classes import when they are called.
+_VIEWS = {"engine/reporting/views.py", "engine/reporting/tearsheet.py", "engine/runs.py"}
 UPWARD = {
-    "engine/simulation/result.py": {"engine/simulation/tables.py", "engine/runs.py", "engine/reporting/tearsheet.py"},
-    "engine/sweeps/study.py": set[str](),
+    "engine/simulation/result.py": {"engine/simulation/tables.py", *_VIEWS},
+    "engine/sweeps/study.py": {
+        *(*_VIEWS, "engine/validation/validate.py", "engine/sweeps/results.py"),
+        *("engine/simulation/result.py", "engine/validation/verdict.py"),  # to type checkers
+    },
 }
 
 
@@ -88,7 +96,7 @@ def reached(file: Path) -> dict[str, int]:
     """Files of ours that a file imports, wherever in it and for whatever purpose, and the line; not :data:`UPWARD`."""
     lines: dict[str, int] = {}
     tree = ast.parse(file.read_text(encoding="utf-8"))
-    methods = {node for kind in tree.body if isinstance(kind, ast.ClassDef) for node in ast.walk(kind)}
+    methods = {node for kind in tree.body if isinstance(kind, ast.ClassDef | ast.If) for node in ast.walk(kind)}
     for node in ast.walk(tree):
         modules: list[str] = []
         if isinstance(node, ast.Import):

@@ -183,6 +183,15 @@ def test_a_printed_page_keeps_its_last_column(browser: Browser, pages: Path, nam
         assert opened.evaluate(beyond) == []
 
 
+@pytest.mark.parametrize("name", ["capacity", "signals", "study"])
+def test_the_pointer_reads_the_charts_of_other_pages(browser: Browser, pages: Path, name: str) -> None:
+    with browser.opened(pages / PAGES[name], 1400) as opened:
+        charts = opened.locator("svg[role=img]")
+        for place in range(charts.count()):
+            charts.nth(place).hover()
+            assert any(letter.isdigit() for letter in opened.locator(".hlbt-tip:visible").inner_text()), place
+
+
 def test_the_table_of_sizes_fits_a_desktop(browser: Browser, pages: Path) -> None:
     with browser.opened(pages / PAGES["capacity"], 1400) as opened:
         assert opened.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))") <= 0

@@ -448,7 +448,6 @@ def test_leverage_is_no_skill_and_a_market_that_rises_is_none(study: Study, pane
     daily = study.daily_returns
     held = pd.Series(price, index=panel.index)
     market = held[held.index.hour == 23].pct_change()
-    market.index = market.index.normalize()
     noise = rng.normal(0.0, 0.003, daily.shape)
     riding = replace(study, daily_returns=daily * 0.0 + noise + market.reindex(daily.index).to_numpy()[:, None])
     found = ValidationInputs(riding, riding.best(), up, None)
