@@ -9,8 +9,7 @@ import os
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
@@ -21,7 +20,9 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import show
-from engine.errors import HlbtError, OracleError, WeightsError, did_you_mean, join_first
+from engine.errors import OracleError, WeightsError, did_you_mean, join_first
+from engine.oracles.calls import oracle_errors as oracle_errors
+from engine.oracles.calls import same_environment as same_environment
 from engine.oracles.fingerprint import FILE_MODULE
 from engine.panel import Panel
 from engine.weights import SparseWeights, as_floats, check_finite, check_gross
@@ -111,7 +112,7 @@ class Oracle(ABC):
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
         instant = utc_instant(timestamp)
         self.require_fresh(instant)
-        known = panel.point_in_time().until(instant)
+        known = panel.as_of(instant)
         if known.index[-1] != instant:
             raise OracleError(
                 f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}."
@@ -119,9 +120,10 @@ class Oracle(ABC):
         if isinstance(tradable_universe, str):
             raise OracleError(f"tradable_universe is the text {tradable_universe!r}; a list of coins is needed.")
         universe = set(tradable_universe)
-        tradable = known.tradable.copy()
-        tradable[-1] = [coin in universe for coin in known.coins]
-        weights = self.weight_matrix(replace(known, tradable=tradable), known.index[-1:])
+        last = np.array([coin in universe for coin in known.coins], dtype=np.bool_)
+        if not np.array_equal(last, known.tradable[-1]):
+            known = replace(known, tradable=np.vstack([known.tradable[:-1], last]))
+        weights = self.weight_matrix(known, known.index[-1:])
         return {str(coin): float(weight) for coin, weight in weights.iloc[0].items()}
 
     def validate_weights(self, weights: Mapping[str, float] | pd.DataFrame, max_gross: float = 1.0) -> bool:
@@ -249,29 +251,6 @@ def utc_instant(timestamp: object) -> pd.Timestamp:
     return instant.tz_convert("UTC")
 
 
-@contextmanager
-def oracle_errors(call: str) -> Iterator[None]:
-    """Raise whatever the code of an oracle raises as an OracleError: the `call` that failed, where, and the cure.
-
-    Our own errors stay as they are.
-
-    Raises
-    ------
-    OracleError
-        In place of any error that is no :class:`engine.errors.HlbtError`.
-    """
-    try:
-        yield
-    except HlbtError:
-        raise
-    except (Exception, SystemExit) as error:
-        frame = inspect.trace()[-1]
-        raise OracleError(
-            f"{call}: {type(error).__name__}: {error} ({Path(frame.filename).name} line {frame.lineno}). Correct the "
-            "oracle or its parameters; HLBT_TRACEBACK=1 shows the whole trace."
-        ) from error
-
-
 def call_fetch_weights(
     oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None
 ) -> dict[str, float]:
@@ -304,8 +283,17 @@ def shares_scores(kind: type[Oracle]) -> TypeGuard[type[ScoreOracle]]:
     return issubclass(kind, ScoreOracle) and kind.weight_matrix is ScoreOracle.weight_matrix
 
 
-def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex, *, may_hold: bool = False) -> pd.DataFrame:
     """Weights of an oracle, which is given the panel as known, at `decisions`, (D,).
+
+    Parameters
+    ----------
+    oracle : Oracle
+    panel : Panel
+    decisions : DatetimeIndex, (D,)
+        Instants of the panel.
+    may_hold : bool
+        Whether a matrix that is NaN (hold) throughout is accepted.
 
     Returns
     -------
@@ -315,8 +303,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
     Raises
     ------
     OracleError
-        When there is no decision, the oracle raises, returns anything but a frame of the decisions, or has no weight
-        at any decision.
+        When there is no decision, the oracle raises, returns anything but a frame of the decisions, or holds at every
+        one of them and may not.
     """
     if isinstance(oracle, type):
         raise OracleError(f"{oracle.__name__} is a class. Build the oracle first: {oracle.__name__}(...).")
@@ -326,7 +314,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
             f"No decision instant between {show(panel.index[0])} and {show(panel.index[-1])}. "
             "Widen data.start and data.end, or change execution.hour_utc, every_days or weekdays."
         )
-    with oracle_errors(f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}"):
+    call = f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}"
+    with oracle_errors(call), same_environment():
         weights = oracle.weight_matrix(panel.point_in_time(), decisions)
     if not isinstance(weights, pd.DataFrame):
         raise OracleError(
@@ -343,7 +332,7 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
         values = weights.to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise OracleError(f"{name}.weight_matrix returned a weight that is no number: {error}.") from error
-    if not np.isfinite(values).any():
+    if not may_hold and not np.isfinite(values).any():
         raise OracleError(
             f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means "
             "'hold', and there is nothing to hold. Either it looks ahead (shift(-24) has no value at the end of the "

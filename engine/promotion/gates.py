@@ -185,7 +185,8 @@ class _Examined:
             parameters=candidate.parameters,
             step=lambda done, total, what: self.report(f"look-ahead: {what}, {done} of {total}"),
         )
-        return {"failed": len(audited.failed), "message": audited.message()}
+        message = f"{audited.message()} {audited.strength_text()}"
+        return {"failed": len(audited.failed), "message": message, "strength": audited.strength}
 
 
 def _listed(panel: Panel) -> np.ndarray:
