@@ -154,7 +154,7 @@ class Execution(_Section):
     hour_utc : int
         Hour of the decision instant; daily returns are taken at it too.
     every_days : int
-        Days between decisions.
+        Days between decisions, counted from a Thursday: 7 decides on Thursdays.
     weekdays : tuple of str
         Days of the week that may decide; ``"all"`` or a list of ``"mon"`` to ``"sun"``.
     delay_hours : int

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from engine.clock import decision_instants, show, utc_days
+from engine.clock import decision_instants, every_days_in_words, show, utc_days
 from engine.config import Execution, RunConfig
 from engine.data.price_checks import OddMove, odd_moves
 from engine.errors import ConfigError, DataError, WeightsError, join_first
@@ -180,7 +180,8 @@ def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
         off = at_hour.difference(decision_instants(at_hour, int(hour), execution.every_days, execution.weekdays))
         if len(off):
             raise WeightsError(
-                f"The weights have {len(off)} rows off the schedule execution.every_days = {execution.every_days}, "
+                f"The weights have {len(off)} rows off the schedule execution.every_days = {execution.every_days} "
+                f"({every_days_in_words(execution.every_days)}), "
                 f"weekdays = {', '.join(execution.weekdays)}; the first is {show(off[0])}. Every row is traded, so "
                 "leave those rows out or leave the schedule at its defaults."
             )
