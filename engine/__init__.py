@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from engine.oracles.base import weight_matrix as weight_matrix
     from engine.panel import Coin as Coin
     from engine.panel import Panel as Panel
+    from engine.reporting.views import compare as compare
     from engine.runs import Run as Run
     from engine.runs import backtest as backtest
     from engine.runs import load_run as load_run
@@ -61,6 +62,7 @@ _HOMES = {
         "engine.live.portfolio_manager": "PortfolioManager",
         "engine.oracles.base": "Oracle ScoreOracle weight_matrix",
         "engine.panel": "Coin Panel",
+        "engine.reporting.views": "compare",
         "engine.runs": "Run backtest load_run",
         "engine.simulation.backtest": "decisions_of",
         "engine.simulation.batch": "backtest_many",

@@ -11,7 +11,7 @@ from engine.errors import DataError, HlbtError
 
 Rule = Literal["at least", "at most"]
 Severity = Literal["error", "warning"]
-Outcome = Literal["passed", "failed", "warning", "not computed"]
+Outcome = Literal["passed", "failed", "warning", "not computed", "not asked"]
 #: What is asked, by the group of a check: four questions of a verdict, then whether what was measured holds.
 QUESTIONS: Mapping[str, str] = {
     "luck": "Is the best better than luck?",
@@ -68,9 +68,14 @@ class Check:
 
     @property
     def outcome(self) -> Outcome:
-        """The outcome in a word; the failure of a check of severity ``warning`` is one."""
+        """The outcome in a word; the failure of a check of severity ``warning`` is one.
+
+        ``not asked``: there is a rule and no value, and yet it passed, because its question does not arise.
+        """
         if self.passed is None:
             return "not computed"
+        if self.passed and self.rule is not None and self.value is None:
+            return "not asked"
         return "passed" if self.passed else "warning" if self.severity == "warning" else "failed"
 
     @property

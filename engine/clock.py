@@ -131,8 +131,8 @@ def decision_instants(
     hour_utc : int
         Hour of the day, 0 to 23.
     every_days : int
-        1 decides daily, 7 weekly. Days are counted from 1970-01-01, so a decision day does not depend on where
-        `index` starts.
+        1 decides daily, 7 weekly. Days are counted from 1970-01-01, a Thursday, so a decision day does not depend on
+        where `index` starts, and 7 decides on Thursdays; for another day leave it at 1 and name the day in `weekdays`.
     weekdays : tuple of str
         Days of the week, ``"mon"`` to ``"sun"``, on which decisions are made.
     """
@@ -140,6 +140,13 @@ def decision_instants(
     days = (index.as_unit("ns").asi8 // pd.Timedelta(days=1).value) % every_days == 0
     named = np.isin(index.day_of_week, [WEEKDAYS.index(day) for day in weekdays])
     return index[hours & days & named]
+
+
+def every_days_in_words(every_days: int) -> str:
+    """``daily``, ``every 2 days``, or with the weekday on which whole weeks decide: days count from a Thursday."""
+    if every_days == 1:
+        return "daily"
+    return f"every {every_days} days" + (", on Thursdays" if every_days % 7 == 0 else "")
 
 
 def utc_days(index: pd.DatetimeIndex) -> np.ndarray:
@@ -164,8 +171,7 @@ def clock_error_bounds(header: str, before: float, after: float) -> tuple[float,
     Parameters
     ----------
     header : str
-        The server's time as HTTP writes it, rounded down to whole seconds: it was up to a second later. Without a zone
-        it is UTC (RFC 9110, 5.6.7).
+        The server's time as HTTP writes it, rounded down to whole seconds: it was up to a second later.
     before, after : float
         This machine's time, Unix seconds, when the request was sent and when the response arrived.
 
@@ -179,9 +185,20 @@ def clock_error_bounds(header: str, before: float, after: float) -> tuple[float,
     ValueError
         When the header is not a date.
     """
-    date_sent = parsedate_to_datetime(header)
-    server = (date_sent if date_sent.tzinfo else date_sent.replace(tzinfo=UTC)).timestamp()
+    server = parse_http_date(header).timestamp()
     return before - server - 1.0, after - server
+
+
+def parse_http_date(header: str) -> pd.Timestamp:
+    """The instant of the ``Date`` header of a response; without a zone it is UTC (RFC 9110, 5.6.7).
+
+    Raises
+    ------
+    ValueError
+        When the header is not a date.
+    """
+    sent = parsedate_to_datetime(header)
+    return pd.Timestamp(sent if sent.tzinfo else sent.replace(tzinfo=UTC)).tz_convert("UTC")
 
 
 def least_error(low: float, high: float) -> float:

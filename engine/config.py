@@ -84,6 +84,12 @@ def _weekdays(where: str, value: Any) -> tuple[str, ...]:
     return tuple(day for day in WEEKDAYS if day in chosen)
 
 
+def _text(where: str, value: Any) -> str:
+    if not isinstance(value, str | Path) or not str(value).strip():
+        raise ConfigError(f"{where} = {value!r} is not accepted: write the name of a coin, 'none' or a file.")
+    return str(value).strip()
+
+
 def _folder(where: str, value: Any) -> str:
     if not isinstance(value, str | Path) or not str(value).strip():
         raise ConfigError(f"{where} = {value!r} is not accepted: write the name of a folder.")
@@ -148,7 +154,7 @@ class Execution(_Section):
     hour_utc : int
         Hour of the decision instant; daily returns are taken at it too.
     every_days : int
-        Days between decisions.
+        Days between decisions, counted from a Thursday: 7 decides on Thursdays.
     weekdays : tuple of str
         Days of the week that may decide; ``"all"`` or a list of ``"mon"`` to ``"sun"``.
     delay_hours : int
@@ -160,8 +166,8 @@ class Execution(_Section):
     no_trade_band_frac : float
         Orders smaller than this fraction of equity are not sent, full closes excepted.
     untradable : {"cash", "renormalise"}
-        The weight of a coin that cannot be traded stays in cash, or the coins that can be traded are scaled up so that
-        the gross weight of the row is kept.
+        The weight of a coin that cannot be traded stays in cash, or the coins that can be traded are scaled, at most to
+        twice their weight, so that they and what is stuck have the gross of the row.
     stale_hours : int
         Consecutive rows without a price after which a held coin counts as delisted.
     leverage : float
@@ -207,8 +213,11 @@ class Costs(_Section):
         Price impact on top of the quote; ``"venue"`` takes it from the exchange's own impact prices.
     funding : bool
         Settle hourly funding.
+    funding_missing : {"none", "mean"}
+        What a held coin pays in an hour without a rate: nothing, or the mean of the panel's rates of the coin (of all
+        coins where it has none), which bounds what missing rates hide.
     fee_tiers : bool
-        With the schedule: the account's own volume of 14 days decides its tier.
+        With the schedule: the account's own volume of the 14 days before a day decides its tier.
     maker_bps : float or "schedule"
         Maker fee; negative is a rebate.
     maker_share_frac : float
@@ -226,6 +235,7 @@ class Costs(_Section):
     half_spread_bps: float = _key(2.0, _number(0, 5000))
     impact: Literal["none", "venue"] = _key("none", _choice("none", "venue"))
     funding: bool = _key(True, _switch)
+    funding_missing: Literal["none", "mean"] = _key("none", _choice("none", "mean"))
     fee_tiers: bool = _key(False, _switch)
     maker_bps: float | Literal["schedule"] = _key("schedule", _rate)
     maker_share_frac: float = _key(0.0, _number(0, 1))
@@ -254,15 +264,35 @@ class Account(_Section):
         Limit of ``sum(abs(weight))`` of a row; weights above it are an error, never scaled silently.
     margin : bool
         Liquidate the book when equity is under the maintenance margin.
+    margin_prices : {"close", "extreme"}
+        Prices at which that is tested: those of the hours, or also the worst of each hour, which takes a panel with
+        ``high`` and ``low``.
+    initial_margin : bool
+        Weights that need more initial margin than the account has are an error, as the exchange refuses them.
     """
 
     initial_equity_usd: float = _key(10_000.0, _number(1e-6))
     max_gross: float = _key(1.0, _number(1e-9, 100))
     margin: bool = _key(True, _switch)
+    margin_prices: Literal["close", "extreme"] = _key("close", _choice("close", "extreme"))
+    initial_margin: bool = _key(True, _switch)
+
+
+@dataclass(frozen=True)
+class Report(_Section):
+    """What a page compares a run with: no number of the run depends on it.
+
+    Attributes
+    ----------
+    benchmark : str
+        A coin of the cache, whether or not ``data.coins`` has it; ``"none"``; or a .csv or .parquet file of returns.
+    """
+
+    benchmark: str = _key("BTC", _text)
 
 
 #: Sections of a config, and the class of each.
-SECTIONS = {"data": Data, "execution": Execution, "costs": Costs, "account": Account}
+SECTIONS = {"data": Data, "execution": Execution, "costs": Costs, "account": Account, "report": Report}
 
 
 @dataclass(frozen=True)
@@ -273,6 +303,7 @@ class RunConfig:
     execution: Execution = field(default_factory=Execution)
     costs: Costs = field(default_factory=Costs)
     account: Account = field(default_factory=Account)
+    report: Report = field(default_factory=Report)
 
     def __post_init__(self) -> None:
         for name, kind in SECTIONS.items():
@@ -341,14 +372,23 @@ class RunConfig:
         return cls.from_dict(sections)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
-        """Nested plain values; ``from_dict`` of it gives an equal config."""
-        return json.loads(json.dumps(asdict(self)))
+        """Nested plain values; ``from_dict`` of it gives an equal config.
+
+        A ``report`` that is the default is left out: what was digested, saved or promoted before that section came
+        stays what it was.
+        """
+        values = json.loads(json.dumps(asdict(self)))
+        if self.report == Report():
+            del values["report"]
+        plain: dict[str, dict[str, Any]] = values
+        return plain
 
     @property
     def digest(self) -> str:
-        """SHA-256 of every key but the folder of the cache, which does not change the numbers."""
+        """SHA-256 of every key but the folder of the cache and what a page shows, which do not change the numbers."""
         values = self.to_dict()
         del values["data"]["cache"]
+        values.pop("report", None)
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -9,15 +9,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from functools import cached_property
-from itertools import pairwise
-from numbers import Integral, Real
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import UNIT, is_hourly_index, parse_instant, show
+from engine.coin import Coin as Coin
 from engine.errors import DataError, did_you_mean, join_first
 from engine.provenance import RecordedFields
 
@@ -36,76 +36,12 @@ FIELDS: Mapping[str, str] = {
     "volume_24h_usd": "USD traded in the exchange's own day up to the instant (dayNtlVlm): not an hour's volume",
     "depth_10bps_usd": "USD resting within 10 bps of mid, the thinner of the two sides",
     "depth_50bps_usd": "USD resting within 50 bps of mid, the thinner of the two sides",
+    "high": "USD, highest trade of the hour that ends at the instant",
+    "low": "USD, lowest trade of the hour that ends at the instant",
 }
-PRICES = ("mid", "bid", "ask", "mark", "oracle", "impact_bid", "impact_ask")
-#: More decimals of a size are a mistake: a float64 has some 16 digits.
-_MOST_DECIMALS = 18
+PRICES = ("mid", "bid", "ask", "mark", "oracle", "impact_bid", "impact_ask", "high", "low")
 #: Two fields that, observed together, are a two-sided quote.
 QUOTES = (("bid", "ask"), ("impact_bid", "impact_ask"))
-
-
-@dataclass(frozen=True)
-class Coin:
-    """One coin of the coin table; None where unknown.
-
-    Attributes
-    ----------
-    name : str
-        HyperLiquid's name, case-sensitive.
-    listed, delisted : Timestamp or None
-        First funding stamp (first price where the source has no funding); last row with a price, when it is delisted.
-    sz_decimals : int or None
-        Decimals of an order's size; the lot is ``10 ** -sz_decimals``.
-    max_leverage : float or None
-        Highest leverage; the maintenance margin is half of the initial margin at it.
-    margin_tiers : tuple of (float, float)
-        Where the leverage falls with size: (USD of notional from which a tier applies, its highest leverage), ascending
-        from 0; empty = `max_leverage` at any size.
-    """
-
-    name: str
-    listed: pd.Timestamp | None = None
-    delisted: pd.Timestamp | None = None
-    sz_decimals: int | None = None
-    max_leverage: float | None = None
-    margin_tiers: tuple[tuple[float, float], ...] = ()
-
-    def __post_init__(self) -> None:
-        # The kernel trusts these numbers; equal coins have equal text, because it is in digests.
-        if not isinstance(self.name, str) or not self.name:
-            raise DataError(f"Coin {self.name!r}: a coin's name is a text, as HyperLiquid writes it.")
-        for name in ("listed", "delisted"):
-            instant = getattr(self, name)
-            if instant is not None:
-                if not isinstance(instant, pd.Timestamp) or instant.tz is None:
-                    raise self._refusal(name, instant, "a timezone-aware Timestamp or None")
-                object.__setattr__(self, name, instant.tz_convert("UTC"))
-        if self.sz_decimals is not None:
-            if not _is(self.sz_decimals, Integral) or not 0 <= self.sz_decimals <= _MOST_DECIMALS:
-                raise self._refusal("sz_decimals", self.sz_decimals, f"a whole number from 0 to {_MOST_DECIMALS}")
-            object.__setattr__(self, "sz_decimals", int(self.sz_decimals))
-        if self.max_leverage is not None:
-            if not _is(self.max_leverage, Real) or not 0.0 < self.max_leverage < np.inf:
-                raise self._refusal("max_leverage", self.max_leverage, "a positive number or None")
-            object.__setattr__(self, "max_leverage", float(self.max_leverage))
-        self._check_tiers()
-
-    def _check_tiers(self) -> None:
-        try:
-            tiers = tuple((float(floor), float(leverage)) for floor, leverage in self.margin_tiers)
-        except (TypeError, ValueError):
-            tiers = ((np.nan, np.nan),)
-        falls = all(low < high and most >= less for (low, most), (high, less) in pairwise(tiers))
-        if tiers and (tiers[0][0] != 0.0 or not falls or not all(0.0 < most < np.inf for _, most in tiers)):
-            raise self._refusal(
-                "margin_tiers",
-                self.margin_tiers,
-                "pairs of USD and leverage, ((0, 40), (1e6, 20)): the USD ascend from 0 and the leverage falls",
-            )
-        object.__setattr__(self, "margin_tiers", tiers)
-
-    def _refusal(self, name: str, value: object, wanted: str) -> DataError:
-        return DataError(f"Coin {self.name}: {name} = {value!r} is not accepted; it must be {wanted}.")
 
 
 def read_only(values: np.ndarray) -> np.ndarray:
@@ -267,6 +203,8 @@ class Panel:
         """SHA-256 of everything a run can read from this panel: instants, coins, values, tradable, coin table."""
         state = hashlib.sha256(repr((self.coins, self.table, self.synthetic, self.as_known)).encode())
         state.update(self.index.asi8.tobytes())
+        if dated := [(coin.name, coin.terms_from) for coin in self.table if coin.terms_from is not None]:
+            state.update(repr(dated).encode())
         for name, values in {**self.fields, "tradable": self.tradable}.items():
             state.update(name.encode())
             state.update(values.data)
@@ -306,7 +244,8 @@ class Panel:
         """The panel as known just before each instant: ``funding`` of row ``t`` is the rate settled at ``t - 1 h``.
 
         The rate of ``t`` itself is settled after the trade, so no oracle may see it. All other fields already hold
-        observations from before ``t``.
+        observations from before ``t``. Of the coin table only what was known at the last row is left
+        (:meth:`Coin.as_of`).
         """
         if self.as_known:
             return self
@@ -315,7 +254,8 @@ class Panel:
             shifted = np.full_like(fields["funding"], np.nan)
             shifted[1:] = fields["funding"][:-1]
             fields["funding"] = shifted
-        return replace(self, fields=fields, as_known=True)
+        table = tuple(coin.as_of(self.index[-1]) for coin in self.table) if len(self.index) else self.table
+        return replace(self, fields=fields, table=table, as_known=True)
 
     def known(self) -> Panel:
         """The former name of :meth:`point_in_time`."""
@@ -324,7 +264,8 @@ class Panel:
     def until(self, instant: pd.Timestamp) -> Panel:
         """The rows up to and including `instant`, without copying.
 
-        Listings and delistings after `instant` are not known yet, so they are absent from the coin table.
+        Listings and delistings after `instant` are not known yet, so they are absent from the coin table; lots,
+        leverage and tiers stay for the ledger, and go where the panel is as known.
 
         Raises
         ------
@@ -337,21 +278,22 @@ class Panel:
         stop = int(self.index.searchsorted(instant, side="right"))
         if stop == 0:
             raise DataError(f"The panel starts at {show(self.index[0])}, after {show(instant)}.")
-        table = tuple(
-            replace(
-                coin,
-                listed=None if coin.listed is not None and coin.listed > instant else coin.listed,
-                delisted=None if coin.delisted is not None and coin.delisted >= instant else coin.delisted,
-            )
-            for coin in self.table
-        )
-        return replace(
-            self,
-            index=self.index[:stop],
-            fields={name: values[:stop] for name, values in self.fields.items()},
-            tradable=self.tradable[:stop],
-            table=table,
-        )
+        table = tuple(coin.as_of(instant, terms=self.as_known) for coin in self.table)
+        cut = {
+            "index": self.index[:stop],
+            "fields": RecordedFields((name, values[:stop]) for name, values in self.fields.items()),
+            "tradable": self.tradable[:stop],
+            "table": table,
+        }
+        # Rows of a panel are valid as they are: to examine them again takes longer than most oracles.
+        panel = object.__new__(type(self))
+        for item in dataclass_fields(self):
+            object.__setattr__(panel, item.name, cut.get(item.name, getattr(self, item.name)))
+        return panel
+
+    def as_of(self, instant: pd.Timestamp) -> Panel:
+        """What an oracle may see at `instant`: :meth:`point_in_time`, then :meth:`until`, whose errors it raises."""
+        return self.point_in_time().until(instant)
 
     @property
     def sz_decimals(self) -> np.ndarray:
@@ -463,10 +405,6 @@ def _table(given: Sequence[Coin], coins: tuple[str, ...]) -> tuple[Coin, ...]:
             f"table has coins that mid lacks: {join_first(unknown)}.{did_you_mean(unknown[0], coins)} Leave them out."
         )
     return tuple(by_name.get(coin, Coin(coin)) for coin in coins)
-
-
-def _is(value: Any, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _numbers(name: str, values: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Canonical JSON, versions of libraries, digests of code and files."""
+"""Canonical JSON, versions of libraries, digests of code and files, and where a run's weights came from."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from importlib.metadata import version
@@ -71,6 +72,35 @@ def files_digest(files: list[Path]) -> str:
         state.update(file.name.encode())
         state.update(file.read_bytes())
     return state.hexdigest()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the weights of a run came from.
+
+    Attributes
+    ----------
+    name : str
+        Short title, for example ``Momentum``.
+    kind : str
+        ``"oracle"`` or ``"weights"``.
+    path : str
+        Dotted path of the oracle, or name of the weights file.
+    parameters : mapping
+        Constructor arguments of the oracle.
+    digest : str
+        SHA-256 of the oracle's code and data files, or of the file; with the digest of the code without a file of an
+        oracle of a notebook behind it.
+    code : str
+        The same of the oracle's code alone.
+    """
+
+    name: str
+    kind: str
+    path: str
+    parameters: Mapping[str, Any]
+    digest: str
+    code: str = ""
 
 
 _RECORDS: list[set[str]] = []

@@ -1,8 +1,8 @@
 """Run folders: how a result is saved and read; every page of a run is made from one.
 
 ``run.json`` (config, digests, versions, metrics, attribution), ``equity.parquet``, ``trades.parquet``,
-``weights.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), ``risk.parquet`` where the oracle reports
-exposures of its own, and the pages, ``tearsheet.html`` and ``capacity.html``.
+``weights.parquet``, ``round_trips.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), ``risk.parquet``
+where the oracle reports exposures of its own, and the pages, ``tearsheet.html`` and ``capacity.html``.
 """
 
 from __future__ import annotations
@@ -22,17 +22,19 @@ import numpy as np
 import pandas as pd
 
 from engine.config import RunConfig
+from engine.data.benchmark import benchmark_price
 from engine.errors import DataError, HlbtError, join_first, reason_of
-from engine.oracles.base import made_by, risk_of, weight_matrix
-from engine.oracles.loading import bound_parameters, load_oracle, oracle_class, oracle_code, oracle_sources
+from engine.oracles.base import Oracle, made_by, risk_of, weight_matrix
+from engine.oracles.loading import build_oracle, oracle_class, origin_of
 from engine.panel import Panel
-from engine.provenance import as_json, code_digest, files_digest, to_json, versions
+from engine.provenance import Origin, as_json, code_digest, files_digest, to_json, versions
 from engine.simulation.backtest import backtest as simulate
-from engine.simulation.backtest import decisions_of
+from engine.simulation.backtest import check_config, check_panel, decisions_of
 from engine.simulation.metrics import ANNUAL
 from engine.simulation.result import FLOWS, Result
+from engine.simulation.tables import TRIP_FIELDS
 from engine.sweeps.study import NOT_COUNTED
-from engine.sweeps.trials import WEIGHTS, book_key, inner_paths, record_trials, trial_key
+from engine.sweeps.trials import WEIGHTS, book_key, count_trial, record_trials
 from engine.weights import read_weights
 
 SCHEMA = 1
@@ -40,38 +42,21 @@ BENCHMARK = "BTC"
 TEARSHEET = "tearsheet.html"
 CAPACITY = "capacity.html"
 RISK = "risk.parquet"
+TRIPS = "round_trips.parquet"
 #: All files that a run folder may hold.
 FILES = frozenset(
-    ("run.json", "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", RISK, TEARSHEET, CAPACITY)
+    (
+        "run.json",
+        "equity.parquet",
+        "trades.parquet",
+        "weights.parquet",
+        "hourly.parquet",
+        RISK,
+        TRIPS,
+        TEARSHEET,
+        CAPACITY,
+    )
 )
-
-
-@dataclass(frozen=True)
-class Origin:
-    """Where the weights of a run came from.
-
-    Attributes
-    ----------
-    name : str
-        Short title, for example ``Momentum``.
-    kind : str
-        ``"oracle"`` or ``"weights"``.
-    path : str
-        Dotted path of the oracle, or name of the weights file.
-    parameters : mapping
-        Constructor arguments of the oracle.
-    digest : str
-        SHA-256 of the oracle's code and data files, or of the file.
-    code : str
-        SHA-256 of the oracle's code alone.
-    """
-
-    name: str
-    kind: str
-    path: str
-    parameters: Mapping[str, Any]
-    digest: str
-    code: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,9 +76,11 @@ class Run:
     weights : DataFrame, (D, N)
         Target weights by decision instant.
     hourly : DataFrame, (T, 2 or 3)
-        ``gross_frac``, ``net_frac`` and, where the panel has the benchmark, ``benchmark_usd``.
+        ``gross_frac``, ``net_frac`` and, where there is a benchmark, ``benchmark_usd``.
     risk : DataFrame, (D, K), or None
         See :attr:`engine.Result.risk`; None where the oracle has none, and in folders of versions before it.
+    trips : DataFrame, (K, 14), or None
+        See :attr:`engine.Result.round_trips`; None in folders of versions before it.
     """
 
     folder: Path
@@ -103,23 +90,38 @@ class Run:
     weights: pd.DataFrame
     hourly: pd.DataFrame
     risk: pd.DataFrame | None = None
+    trips: pd.DataFrame | None = None
 
 
-def run_oracle(panel: Panel, config: RunConfig, path: str, parameters: Mapping[str, Any]) -> tuple[Result, Origin]:
-    """Build an oracle, compute its weights and run the backtest."""
-    oracle = load_oracle(path, parameters)
+def run_oracle(
+    panel: Panel, config: RunConfig, oracle: Oracle | type[Oracle] | str, parameters: Mapping[str, Any] | None = None
+) -> tuple[Result, Origin]:
+    """Compute the weights of an oracle and run the backtest.
+
+    Parameters
+    ----------
+    panel, config : Panel, RunConfig
+        As for :func:`backtest`.
+    oracle : Oracle, class, or ``"module:Class"``
+        A class, or the one that a path names, is built with `parameters`.
+    parameters : mapping, optional
+        Constructor arguments.
+
+    Returns
+    -------
+    result, origin : Result, Origin
+    """
+    path, given = None, None
+    if isinstance(oracle, str):
+        path, oracle = oracle, oracle_class(oracle)
+    if isinstance(oracle, type):
+        given = dict(parameters or {})
+        oracle = build_oracle(oracle, given)
     decisions = decisions_of(panel, config)
     result = simulate(panel, weight_matrix(oracle, panel, decisions), config)
-    origin = Origin(
-        type(oracle).__name__,
-        "oracle",
-        path,
-        bound_parameters(type(oracle), parameters),
-        files_digest(oracle_sources(oracle)),
-        files_digest(oracle_code(oracle)),
-    )
-    notes = (*result.notes, *oracle.notes(panel.point_in_time(), decisions))
-    return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes), origin
+    origin, remarks = origin_of(oracle, path, given)
+    notes = (*result.notes, *oracle.notes(panel.point_in_time(), decisions), *remarks)
+    return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes, origin=origin), origin
 
 
 def run_name(result: Result, origin: Origin) -> str:
@@ -172,9 +174,10 @@ def save_run(
     old = check_replaceable(folder)
     folder = folder.resolve()  # a link stays a link to the new run
     record = _record(result, origin, folder.name, created)
-    hourly = result.exposure
-    if BENCHMARK in result.panel.coins:
-        hourly = hourly.assign(benchmark_usd=result.panel.frame("mid")[BENCHMARK])
+    hourly, benchmark = result.exposure, benchmark_price(result.panel, result.config)
+    if benchmark is not None:
+        record["benchmark"] = str(benchmark.name)
+        hourly = hourly.assign(benchmark_usd=benchmark)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
@@ -184,6 +187,7 @@ def save_run(
             )
             result.trades.to_parquet(made / "trades.parquet", index=False)
             result.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
+            result.round_trips.to_parquet(made / TRIPS, index=False)
             hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
             if result.risk is not None:
                 result.risk.reset_index().to_parquet(made / RISK, index=False)
@@ -231,6 +235,26 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
             if row.any()
         },
     }
+
+
+def free_folder(folder: Path, result: Result, origin: Origin) -> Path:
+    """The folder, or the first of ``folder-2``, ``folder-3``, ... that no run of other numbers has.
+
+    A name says what a run is made of, and still two runs of one name may differ: an oracle that draws at random, or
+    that remembers what it was called with.
+    """
+    new = as_json(_record(result, origin, "", ""))
+    free, number = folder, 1
+    while (free / "run.json").is_file() and _numbers(check_replaceable(free) or {}) != _numbers(new):
+        number += 1
+        free = folder.with_name(f"{folder.name}-{number}")
+    return free
+
+
+def _numbers(record: Mapping[str, Any]) -> list[Any]:
+    """What makes a run another one than that in its folder."""
+    rules = {section: keys for section, keys in record.get("config", {}).items() if section != "report"}
+    return [rules, *(record.get(name) for name in ("origin", "digests", "metrics", "coin_attribution"))]
 
 
 def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
@@ -309,7 +333,22 @@ def load_run(folder: str | Path) -> Run:
         frames["weights"].set_index("time"),
         frames["hourly"].set_index("time"),
         frames["risk"].set_index("time") if risk else None,
+        _read_trips(folder),
     )
+
+
+def _read_trips(folder: Path) -> pd.DataFrame | None:
+    if not (folder / TRIPS).is_file():
+        return None
+    try:
+        trips = pd.read_parquet(folder / TRIPS)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"Run {folder} is damaged: {TRIPS} cannot be read ({reason_of(error)}). Run the backtest again."
+        ) from error
+    if list(trips) != list(TRIP_FIELDS):
+        raise DataError(f"Run {folder} is damaged: {TRIPS} has other columns. Run the backtest again.")
+    return trips
 
 
 def _replace_folder(made: Path, folder: Path) -> None:
@@ -336,6 +375,7 @@ def run_source(
     panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
 ) -> tuple[Result, Origin]:
     """Backtest the weights of an oracle or of a file."""
+    benchmark_price(panel, config)  # a benchmark that is not there is refused before the work
     if oracle_path is not None:
         return run_oracle(panel, config, oracle_path, parameters)
     assert weights_file is not None
@@ -345,13 +385,21 @@ def run_source(
 
 
 def backtest(
-    panel: Panel, weights: pd.DataFrame, config: RunConfig | None = None, *, reports: Path | str | None = None
+    panel: Panel,
+    weights: pd.DataFrame | Oracle,
+    config: RunConfig | None = None,
+    *,
+    reports: Path | str | None = None,
 ) -> Result:
-    """:func:`engine.simulation.backtest.backtest`: run a weight matrix over a panel, and count it as a trial.
+    """:func:`engine.simulation.backtest.backtest`: run an oracle or a weight matrix, and count it as a trial.
 
     Parameters
     ----------
-    panel, weights, config : Panel, DataFrame, RunConfig
+    panel : Panel
+        As there.
+    weights : DataFrame, (D, coins), or Oracle
+        As there; an oracle is called for the decisions of the config's schedule.
+    config : RunConfig, optional
         As there.
     reports : path, optional
         Folder of the reports: the run counts in its ledger of trials, for the oracle that the weights are from
@@ -361,68 +409,34 @@ def backtest(
     -------
     Result
     """
-    result = simulate(panel, weights, config)
-    if reports is None:
-        return result
-    families, path, parameters = made_by(weights)
-    if path:
-        with suppress(HlbtError, OSError):  # a class that no path leads to: its book is counted
-            oracle = load_oracle(path, parameters)
-            bound = bound_parameters(type(oracle), parameters)
-            origin = Origin(type(oracle).__name__, "oracle", path, bound, "", files_digest(oracle_code(oracle)))
-            sharpe = result.metrics["sharpe"]
-            count_trial(origin, result.config, panel, Path(reports), "backtest", result.weights, sharpe)
+    if isinstance(weights, Oracle) or (isinstance(weights, type) and issubclass(weights, Oracle)):
+        check_panel(panel, "backtest()")
+        result, _ = run_oracle(panel, check_config(config), weights)
+    else:
+        result = simulate(panel, weights, config)
+        if reports is None:
             return result
-    key = np.array([book_key(result.weights, result.config.to_dict(), panel)])
-    daily = np.array([result.metrics["sharpe"] / ANNUAL])
-    for family in families or [WEIGHTS]:
-        record_trials(Path(reports), family, "backtest", key, daily, panel, key)
+        families, kind, parameters = made_by(weights)
+        if kind is not None:
+            with suppress(HlbtError, OSError):  # an oracle inside that no path leads to: its book is counted
+                origin, remarks = origin_of(build_oracle(kind, parameters), families[0], parameters)
+                result = result if remarks else replace(result, origin=origin)
+        if result.origin is None:
+            key = np.array([book_key(result.weights, result.config.to_dict(), panel)])
+            daily = np.array([result.metrics["sharpe"] / ANNUAL])
+            for family in families or [WEIGHTS]:
+                record_trials(Path(reports), family, "backtest", key, daily, panel, key)
+    if reports is not None and result.origin is not None:
+        sharpe = result.metrics["sharpe"]
+        count_trial(result.origin, result.config, panel, Path(reports), "backtest", result.weights, sharpe)
     return result
-
-
-def count_trial(
-    origin: Origin,
-    config: RunConfig,
-    panel: Panel,
-    reports: Path,
-    source: str,
-    weights: pd.DataFrame | None = None,
-    sharpe: float = float("nan"),
-) -> None:
-    """Count a trial of an origin, of the oracles inside it too, unless the ledger has it.
-
-    Parameters
-    ----------
-    origin : Origin
-        What was tried; weights of a file are told by the result.
-    config : RunConfig
-        The rules that it counts under.
-    panel : Panel
-        What it was tried on.
-    reports : Path
-        Folder of the ledger.
-    source : str
-        Name of the run or page.
-    weights : DataFrame, (D, N), optional
-        The book, which tells trials of weights apart.
-    sharpe : float
-        Annual; of a trial that has none yet, NaN counts and says nothing of the spread.
-    """
-    daily = np.array([sharpe / ANNUAL])
-    book = np.array([0 if weights is None else book_key(weights, config.to_dict(), panel)])
-    if origin.kind != "oracle":
-        record_trials(reports, WEIGHTS, source, book, daily, panel, book)
-        return
-    key = np.array([trial_key(origin.path, origin.code, origin.parameters, config.to_dict())])
-    for family in [origin.path, *inner_paths(oracle_class(origin.path), origin.parameters)]:
-        record_trials(reports, family, source, key, daily, panel, book)
 
 
 def save_and_count(
     result: Result,
     origin: Origin,
     folder: Path | None,
-    reports: Path,
+    reports: Path | None,
     created: str,
     page: Callable[[Run], object] | None = None,
     counted_as: RunConfig | None = None,
@@ -434,9 +448,10 @@ def save_and_count(
     result, origin : Result, Origin
         As in :func:`save_run`.
     folder : Path or None
-        The run folder; None = below `reports`, by the name of the run.
-    reports : Path
-        Folder of all reports, which holds the ledger of trials.
+        The run folder; None = below `reports`, by the name of the run, and with a number behind it where something else
+        has that name.
+    reports : Path or None
+        Folder of all reports, which holds the ledger of trials; None = it counts nowhere, and `folder` is given.
     created, page : str, callable
         As in :func:`save_run`.
     counted_as : RunConfig, optional
@@ -448,9 +463,29 @@ def save_and_count(
         The run folder.
     """
     name = run_name(result, origin)
-    folder = folder if folder is not None else reports / name
+    if folder is None:
+        assert reports is not None
+        folder = free_folder(reports / name, result, origin)
     check_replaceable(folder)
-    sharpe = result.metrics["sharpe"] if counted_as is None else float("nan")
-    count_trial(origin, counted_as or result.config, result.panel, reports, name, result.weights, sharpe)
-    save_run(result, origin, folder, created, page, counted=True)
+    if reports is not None:
+        sharpe = result.metrics["sharpe"] if counted_as is None else float("nan")
+        count_trial(origin, counted_as or result.config, result.panel, reports, name, result.weights, sharpe)
+    save_run(result, origin, folder, created, page, counted=reports is not None)
     return folder
+
+
+def keep(
+    result: Result,
+    folder: Path | str | None,
+    reports: Path | str | None,
+    created: str,
+    page: Callable[[Run], object] | None,
+) -> Path:
+    """:meth:`engine.Result.save`."""
+    book = f"{book_key(result.weights, {'data': {}}, result.panel) & (2**64 - 1):016x}"
+    origin = result.origin or Origin("weights", "weights", "weights", {}, book)
+    if folder is None:
+        return save_and_count(result, origin, None, Path(reports or "reports"), created, page)
+    if free_folder(Path(folder), result, origin) != Path(folder):
+        raise DataError(f"{folder} holds another run, which is not overwritten. Name another folder, or remove it.")
+    return save_and_count(result, origin, Path(folder), None if reports is None else Path(reports), created, page)

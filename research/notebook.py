@@ -10,7 +10,7 @@ from engine import Panel, Result, RunConfig, Study, load_panel, sweep
 from engine.commands.sample import write_sample
 from engine.data.cache import Store
 from engine.data.panel_loader import Instant, cache_path
-from engine.oracles.base import Oracle, path_of
+from engine.oracles.base import Oracle
 from engine.reporting.tearsheet import write_tearsheet
 from engine.runs import run_oracle, save_and_count
 
@@ -36,7 +36,7 @@ def market(cache: str | None = None, start: Instant | None = None, end: Instant 
 
 def run(
     panel: Panel,
-    oracle: type[Oracle] | str,
+    oracle: Oracle | type[Oracle] | str,
     parameters: Mapping[str, Any] | None = None,
     config: RunConfig | None = None,
     reports: Path | str = REPORTS,
@@ -48,10 +48,11 @@ def run(
     ----------
     panel : Panel
         The market.
-    oracle : class, or ``"module:Class"``
-        One that can be imported; for a class of the notebook itself, ``engine.backtest(..., reports="reports")``.
+    oracle : Oracle, class, or ``"module:Class"``
+        A class of the notebook itself too: its code is part of the run's name, so one that is defined again makes
+        another run.
     parameters : mapping, optional
-        Its constructor arguments.
+        Constructor arguments of a class.
     config : RunConfig, optional
         Default: all defaults.
     reports : path
@@ -65,8 +66,7 @@ def run(
     folder : Path
         The run folder.
     """
-    path = oracle if isinstance(oracle, str) else path_of(oracle)
-    result, origin = run_oracle(panel, config or RunConfig(), path, parameters or {})
+    result, origin = run_oracle(panel, config or RunConfig(), oracle, parameters)
     return result, save_and_count(result, origin, None, Path(reports), created, write_tearsheet)
 
 

@@ -35,6 +35,7 @@ def test_defaults_are_those_of_the_contract() -> None:
             "half_spread_bps": 2.0,
             "impact": "none",
             "funding": True,
+            "funding_missing": "none",
             "fee_tiers": False,
             "maker_bps": "schedule",
             "maker_share_frac": 0.0,
@@ -43,7 +44,13 @@ def test_defaults_are_those_of_the_contract() -> None:
             "impact_bps": 5.0,
             "stress": 1.0,
         },
-        "account": {"initial_equity_usd": 10000.0, "max_gross": 1.0, "margin": True},
+        "account": {
+            "initial_equity_usd": 10000.0,
+            "max_gross": 1.0,
+            "margin": True,
+            "margin_prices": "close",
+            "initial_margin": True,
+        },
     }
 
 

@@ -240,3 +240,19 @@ def test_a_panel_and_a_result_are_shown_in_a_line() -> None:
     free = RunConfig.from_dict({"costs": {"taker_bps": 0.0, "half_spread_bps": 0.0}, "execution": {"lots": False}})
     result = backtest(made, pd.DataFrame({"BTC": [0.5]}, index=made.index[:1]), free)
     assert repr(result) == f"Result(equity 10,000.00 -> 10,500.00 USD, 1 trades, {made!r})"
+
+
+def test_lots_and_leverage_have_a_date() -> None:
+    """An oracle sees them on data that reach it; the ledger always, and a digest has only what may be seen."""
+    coin = Coin("BTC", sz_decimals=5, max_leverage=40.0, margin_tiers=((0.0, 40.0), (1e6, 20.0)))
+    table = [replace(coin, terms_from=INDEX[20]), replace(coin, name="ETH")]
+    panel = Panel.from_frames(mid=MID, table=table)
+    unknown = (Coin("BTC"), Coin("ETH"))
+    assert panel.as_of(INDEX[19]).table == unknown == panel.until(INDEX[19]).point_in_time().table
+    assert panel.as_of(INDEX[20]).table == panel.point_in_time().until(INDEX[20]).table == (table[0], unknown[1])
+    assert panel.until(INDEX[19]).table == (coin, table[1]) and panel.table == tuple(table)
+    plain = Panel.from_frames(mid=MID, table=[coin, table[1]])
+    assert plain.until(INDEX[19]).digest == panel.until(INDEX[19]).digest and plain.digest != panel.digest
+    assert plain.point_in_time().table == unknown
+    with pytest.raises(DataError, match="terms_from = 'today' is not accepted"):
+        replace(coin, terms_from="today")  # type: ignore[arg-type]

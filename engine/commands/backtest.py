@@ -28,7 +28,8 @@ from engine.errors import ConfigError, DataError, OracleError
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
-    from engine.runs import Origin, Run
+    from engine.provenance import Origin
+    from engine.runs import Run
     from engine.simulation.result import Result
 
 
@@ -101,8 +102,9 @@ def capacity_command(
     """
     from engine.reporting.capacity_page import conclusions, write_capacity
     from engine.reporting.html import check_page
-    from engine.runs import CAPACITY, count_trial, run_source
+    from engine.runs import CAPACITY, run_source
     from engine.simulation.capacity import capacity, limits
+    from engine.sweeps.trials import count_trial
 
     _check_source(oracle, param, weights)
     accounts = _sizes(sizes)
@@ -135,7 +137,8 @@ def capacity_command(
         return
     lines = [f"{name}: {value}" for name, value in conclusions(table, reached)]
     lines += [f"Note: {note}" for note in result.notes]
-    show_all(capacity_table(table, origin.name, panel.synthetic), *lines, f"Page: {page}")
+    headline, *rest = lines
+    show_all(headline, capacity_table(table, origin.name, panel.synthetic), *rest, f"Page: {page}")
 
 
 def report_command(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -25,10 +26,13 @@ from engine.errors import ConfigError, DataError, did_you_mean, join_first
 if TYPE_CHECKING:
     from engine.config import RunConfig
     from engine.data.cache import Store
-    from engine.data.s3_archive import DownloadPlan
+    from engine.data.s3_archive import DownloadPlan, Source
     from engine.data.s3_bucket import Bucket
     from engine.data.sync_report import SyncReport
 
+StrictOption = Annotated[
+    bool, typer.Option("--strict", help="Take nothing of a file with an impossible price, rather than all else.")
+]
 QuotesOption = Annotated[
     str | None, typer.Option("--quotes", metavar="l2book", help="Include order book quotes and depths, from S3.")
 ]
@@ -45,8 +49,10 @@ data_app.add_typer(import_app, name="import")
 @import_app.command("freqtrade")
 def import_freqtrade_command(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder with *-1h-futures.feather and *-1h-funding_rate.feather.")
+        Path,
+        typer.Argument(metavar="DIR", help="Folder with *-1h-futures.feather, *-1h-funding_rate.feather, ..."),
     ],
+    strict: StrictOption = False,
     replace: ReplaceOption = False,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -58,20 +64,94 @@ def import_freqtrade_command(
     """
     from engine.data.freqtrade import import_freqtrade
 
-    store = store_of(config_of(config, settings))
+    store = store_of(config_of(config, settings), strict)
     with progress() as step:
         report = import_freqtrade(store, folder, replace=replace, progress=step)
     _show_report(store, report, as_json)
 
 
-def _show_report(store: Store, report: SyncReport, as_json: bool) -> None:
+def _show_report(store: Store, report: SyncReport, as_json: bool, dry_run: bool = False) -> None:
     """Print the report of a sync or an import; an error where it could not take everything."""
     if as_json:
-        print_json({"cache": str(store.path), **report.to_dict()})
+        print_json({"cache": str(store.path), **({"dry_run": True} if dry_run else {}), **report.to_dict()})
     else:
         show_all(report.summary())
-    if failure := report.failure():
+    if dry_run:
+        if not as_json:
+            understood = report.details["understood"]
+            show_all(
+                f"{understood['first']} to {understood['last']}. The first rows as they would be stored:",
+                *(
+                    ", ".join(
+                        f"{name} {value:g}" if isinstance(value, float) else str(value) for name, value in row.items()
+                    )
+                    for row in understood["sample"]
+                ),
+                "A dry run: nothing was written.",
+            )
+        if report.problems:
+            raise DataError(f"Of {len(report.problems)} nothing would be taken: {join_first(report.problems)}.")
+    elif failure := report.failure():
         raise DataError(failure)
+
+
+@import_app.command("table")
+def import_table_command(
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE|DIR", help="CSV (also .gz), parquet, feather, JSON or HDF5, or a folder.")
+    ],
+    stamp: Annotated[
+        str | None, typer.Option("--stamp", help="`open` or `close`: what the stamps of candles are. Funding has none.")
+    ] = None,
+    mapped: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="NAME=OTHER",
+            help="Meaning of a column (px=close, note=ignore), or the exchange's name of a coin (X-USD=X, *-USD=*).",
+        ),
+    ] = None,
+    field: Annotated[
+        str | None, typer.Option("--field", help="Each column is a coin, and its values are this: close, funding, ...")
+    ] = None,
+    scale: Annotated[
+        list[str] | None, typer.Option("--scale", metavar="FIELD=FACTOR", help="Multiply: funding=0.01 for percent.")
+    ] = None,
+    timeframe: Annotated[str | None, typer.Option("--timeframe", help="Length of the candles: 1h, 5m, ...")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what is understood; write nothing.")] = False,
+    strict: StrictOption = False,
+    replace: ReplaceOption = False,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Import candles, funding or quotes from tables of other programs: long, wide, or a file a coin.
+
+    Example: hlbt data import table candles.csv --stamp open --dry-run
+    """
+    from engine.data.import_table import TableOptions, import_table
+
+    if stamp not in (None, "open", "close"):
+        raise ConfigError(f"--stamp is {stamp!r}; it must be open or close.{did_you_mean(stamp, ('open', 'close'))}")
+    pairs = dict(_pair(text, "--map") for text in mapped or ())
+    factors = {}
+    for name, text in (_pair(text, "--scale") for text in scale or ()):
+        try:
+            factors[name] = float(text)
+        except ValueError:
+            raise ConfigError(f"--scale {name}={text} is not a number above 0.") from None
+    store = store_of(config_of(config, settings), strict)
+    options = TableOptions(None if stamp is None else stamp == "open", pairs, field, factors, timeframe)
+    with progress() as step:
+        report = import_table(store, path, options, now=clock(), dry_run=dry_run, replace=replace, progress=step)
+    _show_report(store, report, as_json, dry_run)
+
+
+def _pair(text: str, option: str) -> tuple[str, str]:
+    name, sign, value = text.rpartition("=")
+    if not (name and sign and value):
+        raise ConfigError(f"{option} is {text!r}; write NAME=VALUE.")
+    return name, value
 
 
 @import_app.command("meta")
@@ -107,7 +187,16 @@ def import_meta_command(
 
 @data_app.command("sync")
 def sync_command(
-    source: Annotated[str, typer.Option("--source", help="`s3` (history, needs an AWS account) or `api` (the tail).")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--source",
+            help="`s3` (history, needs an AWS account), `dir` (files of it in a folder) or `api` (the tail).",
+        ),
+    ],
+    folder: Annotated[
+        Path | None, typer.Argument(metavar="[DIR]", help="For `dir`: folder with 20240101.csv.lz4 and so on.")
+    ] = None,
     quotes: QuotesOption = None,
     hours: HoursOption = "22",
     yes: Annotated[bool, typer.Option("--yes", help="Allow a cost above --max-usd.")] = False,
@@ -120,6 +209,7 @@ def sync_command(
         float | None, typer.Option("--timeout", help="Seconds without an answer until an error (s3: 60, api: 10).")
     ] = None,
     jobs: JobsOption = 8,
+    strict: StrictOption = False,
     replace: ReplaceOption = False,
     ask_again: Annotated[
         bool | None, typer.Option("--ask-again", help="Request hours, too, for which the API had no row before.")
@@ -130,33 +220,52 @@ def sync_command(
 ) -> None:
     """Download the hours from data.start to data.end from HyperLiquid; run again, it continues where it stopped.
 
+    `dir` takes the archive's files from a folder instead, a mirror or earlier downloads.
+
     Example: hlbt data sync --source s3 --set data.start=2024-10-01 --set data.end=2025-03-31
     """
     settled = config_of(config, settings)
-    store = store_of(settled)
+    store = store_of(settled, strict)
     for_other: dict[str, dict[str, object]] = {
-        "s3": {"--base-url": base_url, "--ask-again": ask_again},
-        "api": {"--quotes": quotes, "--endpoint-url": endpoint_url},
+        "s3": {"DIR": folder, "--base-url": base_url, "--ask-again": ask_again},
+        "dir": {"--base-url": base_url, "--ask-again": ask_again, "--endpoint-url": endpoint_url},
+        "api": {"DIR": folder, "--quotes": quotes, "--endpoint-url": endpoint_url},
     }
-    wrong = [option for option, value in for_other.get(source, {}).items() if value is not None]
-    if wrong:
-        raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
+    for_other["dir"]["--timeout"] = timeout_seconds
+    _check_source(source, for_other)
     if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
         raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
-    if source == "s3":
-        from engine.data.sync_s3 import sync_s3
-
-        bucket, plan = _plan(
-            store, settled, quotes, hours, usd_per_gb, endpoint_url, jobs, timeout_seconds or 60.0, replace
-        )
-        plan.check_budget(max_usd, yes)
-        with byte_progress() as step:
-            report = sync_s3(store, bucket, plan, keep_raw=keep_raw, replace=replace, jobs=jobs, progress=step)
-    elif source == "api":
+    if source == "api":
         report = _sync_api(store, settled, base_url, timeout_seconds or 10.0, replace, ask_again or False)
     else:
-        raise ConfigError(f"--source is {source!r}; it must be s3 or api.{did_you_mean(source, ('s3', 'api'))}")
+        from engine.data.sync_s3 import sync_s3
+
+        if source == "s3":
+            archive: Source = _bucket(endpoint_url, jobs, timeout_seconds or 60.0)
+            with waiting("Listing the archive ..."):
+                plan = _plan(store, settled, archive, quotes, hours, usd_per_gb, jobs, replace)
+            plan.check_budget(max_usd, yes)
+        else:
+            from engine.data.local_archive import LocalArchive
+
+            if folder is None:
+                raise ConfigError("--source dir needs the folder: hlbt data sync --source dir DIR.")
+            with progress() as step:
+                archive = LocalArchive(folder, store.read_objects(), progress=step)
+                plan = _plan(store, settled, archive, quotes, hours, 0.0, jobs, replace)
+        with byte_progress() as step:
+            report = sync_s3(store, archive, plan, keep_raw=keep_raw, replace=replace, jobs=jobs, progress=step)
     _show_report(store, report, as_json)
+
+
+def _check_source(source: str, for_other: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuse an unknown source, and options given that are of another one."""
+    if source not in for_other:
+        hint = did_you_mean(source, for_other)
+        raise ConfigError(f"--source is {source!r}; it must be s3 or api, or dir with a folder.{hint}")
+    wrong = [option for option, value in for_other[source].items() if value is not None]
+    if wrong:
+        raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
 
 
 def _sync_api(
@@ -179,6 +288,7 @@ def _sync_api(
             replace=replace,
             ask_again=ask_again,
             progress=step,
+            announce=lambda text: typer.echo(f"hlbt: {text}", err=True),
         )
 
 
@@ -201,28 +311,35 @@ def cost_command(
 
     settled = config_of(config, settings)
     store = store_of(settled)
-    _, plan = _plan(store, settled, quotes, hours, usd_per_gb, endpoint_url, jobs, 60.0)
+    with waiting("Listing the archive ..."):
+        plan = _plan(store, settled, _bucket(endpoint_url, jobs, 60.0), quotes, hours, usd_per_gb, jobs)
     if as_json:
         print_json({"cache": str(store.path), **plan.to_dict()})
         return
     show_all(cost_table(plan.to_dict()), *describe(plan))
 
 
+def _bucket(endpoint_url: str | None, jobs: int, timeout_seconds: float) -> Bucket:
+    """The archive."""
+    from engine.data.s3_archive import BUCKET
+    from engine.data.s3_bucket import Bucket
+
+    return Bucket(BUCKET, endpoint_url, jobs=jobs, timeout_seconds=timeout_seconds)
+
+
 def _plan(
     store: Store,
     config: RunConfig,
+    archive: Source,
     quotes: str | None,
     hours: str,
     usd_per_gb: float,
-    endpoint_url: str | None,
     jobs: int,
-    timeout_seconds: float,
     replace: bool = False,
-) -> tuple[Bucket, DownloadPlan]:
-    """The archive, and what the settings need from it."""
+) -> DownloadPlan:
+    """What the settings need from the archive."""
     from engine.clock import parse_instant
-    from engine.data.s3_archive import BUCKET, ArchiveRange, plan_downloads
-    from engine.data.s3_bucket import Bucket
+    from engine.data.s3_archive import ArchiveRange, plan_downloads
 
     if quotes not in (None, "l2book"):
         raise ConfigError(f"--quotes is {quotes!r}; the only kind is l2book.")
@@ -239,12 +356,10 @@ def _plan(
         tuple(sorted({int(word) for word in words})),
         None if data.coins is None else tuple(data.coins),
     )
-    bucket = Bucket(BUCKET, endpoint_url, jobs=jobs, timeout_seconds=timeout_seconds)
     # What contradicts the cache is downloaded again where it is to replace it.
     records = store.read_objects().values()
     recorded = {record.key: record.etag for record in records if not (replace and record.contradicts)}
-    with waiting("Listing the archive ..."):
-        return bucket, plan_downloads(bucket, recorded, wanted, usd_per_gb=usd_per_gb, jobs=jobs)
+    return plan_downloads(archive, recorded, wanted, usd_per_gb=usd_per_gb, jobs=jobs)
 
 
 @data_app.command("status")

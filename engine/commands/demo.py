@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from engine.commands.tearsheet_pool import TearsheetPool
     from engine.config import RunConfig
     from engine.panel import Panel
-    from engine.runs import Origin
+    from engine.provenance import Origin
     from engine.simulation.result import Result
     from engine.sweeps.study import Study
     from engine.validation.verdict import Verdict

@@ -25,9 +25,9 @@ def plan_tables(plan: Plan) -> list[Any]:
         head.add_row("Gross before, after", f"{plan.gross_before:.3f}, {plan.gross_after:.3f}")
         head.add_row("Net before, after", f"{plan.net_before:+z.3f}, {plan.net_after:+z.3f}")
     head.add_row("Targets", f"{len(plan.weights)} coins")
-    head.add_row("Expected cost, USD", f"{plan.cost_usd:,.2f}")
+    head.add_row("Expected costs, USD, paid -", f"{-plan.cost_usd:z,.2f}")
     orders = Table(title=f"{len(plan.orders)} orders", title_justify="left")
-    for name in ("coin", "", "units", "mid", "USD", "target", "cost USD"):
+    for name in ("coin", "", "units", "mid", "USD", "target", "costs, paid -"):
         orders.add_column(name, justify="left" if name in ("coin", "") else "right", no_wrap=True)
     for order in sorted(plan.orders, key=lambda order: -order.notional_usd):
         weight = plan.weights.get(order.coin, 0.0)
@@ -38,7 +38,7 @@ def plan_tables(plan: Plan) -> list[Any]:
             f"{order.mid:,.6g}",
             f"{order.notional_usd:,.2f}",
             f"{weight:+.2%}",
-            f"{order.spread_usd + order.fee_usd:,.2f}",
+            f"{-order.spread_usd - order.fee_usd:z,.2f}",
         )
     no_order = f"without a quote: {', '.join(plan.unreachable)}" if plan.unreachable else "the book is at its target"
     tables: list[Any] = [head, orders] if plan.orders else [head, f"No order: {no_order}."]
@@ -75,13 +75,13 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     costs, drift = status["costs"], status["drift"]
 
     def bps(name: str) -> str:
-        return "n/a" if costs[name] is None else f"{costs[name]:+.2f}"
+        return "n/a" if costs[name] is None else f"{-costs[name]:+z.2f}"
 
     lines = [
         f"{status['journal']}: rebalances: {len(status['runs'])}, orders filled: {costs['orders']}, "
         f"{costs['notional_usd']:,.0f} USD",
-        f"Slippage {bps('slippage_bps')} bps (model {bps('model_slippage_bps')}), fee {bps('fee_bps')} bps (model "
-        f"{bps('model_fee_bps')})",
+        f"Received +, paid -: slippage {bps('slippage_bps')} bps (model {bps('model_slippage_bps')}), fee "
+        f"{bps('fee_bps')} bps (model {bps('model_fee_bps')})",
         f"Drift {drift['rows'][-1]['drift_frac']:+.3%}" if drift["rows"] else f"Drift n/a: {drift['reason']}",
         f"Missed orders: {len(status['missed'])}",
     ]

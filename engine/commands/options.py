@@ -105,11 +105,11 @@ def cache_of(config: RunConfig) -> Path:
     return cache_path(config.data.cache)
 
 
-def store_of(config: RunConfig) -> Store:
-    """The cache for a config."""
+def store_of(config: RunConfig, strict: bool = False) -> Store:
+    """The cache for a config; a `strict` one takes no table with an impossible price."""
     from engine.data.cache import Store
 
-    return Store(cache_of(config))
+    return Store(cache_of(config), strict)
 
 
 def clock() -> pd.Timestamp:

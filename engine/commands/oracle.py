@@ -40,7 +40,11 @@ def check_command(
     param: ParamOption = None,
     cuts: Annotated[
         int | None,
-        typer.Option("--cuts", metavar="N", help="Number of instants at which the data are cut; default all if few."),
+        typer.Option("--cuts", metavar="N", help="Number of instants that are computed one by one; default 400."),
+    ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option("--budget", metavar="SECONDS", help="Compute as many instants as fit, spread over the span."),
     ] = None,
     config: ConfigOption = None,
     settings: SetOption = None,
@@ -60,7 +64,14 @@ def check_command(
         step(0, 1, "loading the panel")
         panel = research_panel(run_config)
         result = audit(
-            path, panel, decisions_of(panel, run_config), run_config, parameters=parameters, cuts=cuts, step=step
+            path,
+            panel,
+            decisions_of(panel, run_config),
+            run_config,
+            parameters=parameters,
+            cuts=cuts,
+            budget=budget,
+            step=step,
         )
     if as_json:
         print_json({**_origin(path, bound_parameters(kind, parameters), panel), **result.to_dict()})
@@ -70,7 +81,7 @@ def check_command(
         show_all(checks_table(result.checks, title, ("check", "meaning", "outcome", "result"), _OUTCOMES), *notes)
     result.raise_for_failure()
     if not as_json:
-        show_all(result.message())
+        show_all(result.message(), result.strength_text())
 
 
 def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str, Any]:
@@ -96,12 +107,11 @@ def report_command(
 
     Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
     """
-    from engine.oracles.loading import bound_parameters, load_oracle, oracle_code, oracle_sources
+    from engine.oracles.loading import load_oracle, origin_of
     from engine.oracles.signal_analysis import analyse
-    from engine.provenance import files_digest
     from engine.reporting.html import check_page
     from engine.reporting.signal_page import conclusions, page_name, write_signals
-    from engine.runs import Origin, count_trial
+    from engine.sweeps.trials import count_trial
 
     run_config, parameters = config_of(config, settings), parameters_of(param)
     if out is not None:
@@ -111,14 +121,7 @@ def report_command(
         step(0, 3, "loading the panel")
         panel = research_panel(run_config)
         signals = analyse(oracle, panel, run_config, horizon, quantiles, step)
-        origin = Origin(
-            signals.name,
-            "oracle",
-            path,
-            bound_parameters(type(oracle), parameters),
-            files_digest(oracle_sources(oracle)),
-            files_digest(oracle_code(oracle)),
-        )
+        origin = origin_of(oracle, path, parameters)[0]
         count_trial(origin, run_config, panel, REPORTS, "signals")
         step(3, 3, "page")
         if out is None:

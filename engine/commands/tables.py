@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from engine.checks import Check
-    from engine.runs import Origin
+    from engine.provenance import Origin
     from engine.simulation.result import Result
     from engine.sweeps.study import Study
 
@@ -58,11 +58,12 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
         ("Sharpe (365 days)", _ratio(figures["sharpe"])),
         *calendar,
         ("Max drawdown (hourly)", _percent(figures["max_drawdown"])),
-        ("Turnover a decision", f"{figures['turnover_daily']:.1%} of equity"),
+        ("Turnover a decision", f"{figures['turnover_decision']:.1%} of equity"),
         ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {round(figures['net_mean'], 2) + 0.0:+.2f}"),
         ("Decisions, trades", f"{figures['decisions']:,}, {figures['trades']:,}"),
         ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']:,}, {figures['skipped_band']:,}"),
         ("Untradable orders, delistings", f"{figures['untradable_orders']:,}, {figures['delistings']:,}"),
+        ("Held hours without a funding rate", _percent(figures["funding_missing_frac"])),
     )
     for row in rows:
         numbers.add_row(*row)
@@ -75,7 +76,7 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
         notes.append("NOTE: no trade was made: every weight is 0, NaN, untradable or under the minimum.")
     if figures["liquidated_at"]:
         numbers.add_row("LIQUIDATED AT", f"{figures['liquidated_at']}: {result.liquidation}")
-    causes = Table(title="Profit by cause", title_justify="left")
+    causes = Table(title="Profit by cause: received +, paid -", title_justify="left")
     for heading in ("", "USD", "of initial equity"):
         causes.add_column(heading, justify="right" if heading else "left")
     start = figures["equity_start_usd"]
@@ -95,7 +96,12 @@ def demo_table(made: list[tuple[Result, Origin, Path]]) -> Table:
 
     panel = made[0][0].panel
     span = f"{panel.index[0]:%Y-%m-%d} to {panel.index[-1]:%Y-%m-%d}"
-    table = Table(title=f"SYNTHETIC SAMPLE: {len(panel.coins)} coins, {span}", title_justify="left")
+    table = Table(
+        title=f"SYNTHETIC SAMPLE: {len(panel.coins)} coins, {span}",
+        title_justify="left",
+        caption="Costs and funding: received +, paid -.",
+        caption_justify="left",
+    )
     for heading in ("oracle", "end USD", "return", "Sharpe", "max DD", "costs USD", "funding USD"):
         table.add_column(heading, justify="left" if heading == "oracle" else "right", no_wrap=True)
     for result, origin, _ in made:
@@ -120,7 +126,7 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
     table = Table(
         title=f"Capacity of {name}{label}",
         title_justify="left",
-        caption="Costs a year over mean equity; share of the hour's volume, median order.",
+        caption="A year, over mean equity: received +, paid -. Share of the hour's volume: median order.",
         caption_justify="left",
     )
     for heading in ("USD", "Sharpe", "CAGR", "fees", "spread", "impact", "funding", "share"):
@@ -131,7 +137,7 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
             f"{row['equity_usd']:,.0f}",
             _ratio(row["sharpe"]),
             _percent(row["cagr"]),
-            *(_share(row[f"{cost}_yearly"]) for cost in ("fee", "spread", "impact", "funding")),
+            *(_share(-row[f"{cost}_yearly"] + 0.0) for cost in ("fee", "spread", "impact", "funding")),
             "n/a" if share != share else f"{share:.{0 if share >= 1.0 else 2}%}",
         )
         if row["liquidated_at"]:
@@ -187,7 +193,7 @@ def checks_table(
                 overflow="fold" if folded else "ellipsis",
             )
     group = ""
-    styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim"}
+    styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim", "not asked": "dim"}
     for check in checks:
         outcome, style = check.outcome, styles[check.outcome]
         word = {"failed": "FAILED", **(words or {})}.get(outcome, outcome)
@@ -222,7 +228,24 @@ def status_tables(content: dict[str, Any]) -> list[Any]:
     return [
         head,
         *tables,
-        _first("Gaps", [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in content["gaps"]]),
+        *(
+            _first(title, [f"{gap['coin']} {gap['hours']} h from {gap['first']}" for gap in content[key]])
+            for title, key in (("Gaps", "gaps"), ("Funding gaps", "funding_gaps"))
+        ),
+        _first(
+            "Objects that end early",
+            [
+                f"{item['key']} at {item['last']}, {item['hours_without_price']} h without a price"
+                for item in content["short_objects"]
+            ],
+        ),
+        _first(
+            "Odd prices (a jump over a hole, or a spike that came back)",
+            [
+                f"{move['coin']} {move['kind']} x{move['ratio']:.4g}, {move['from']} to {move['to']}"
+                for move in content["odd_moves"]
+            ],
+        ),
         _first("Listed", [f"{event['coin']} {event['time']}" for event in content["listings"]]),
         _first("Delisted", [f"{event['coin']} {event['time']}" for event in content["delistings"]]),
         _first("Possibly renamed", [f"{pair['from']} to {pair['to']} {pair['time']}" for pair in content["renames"]]),

@@ -8,11 +8,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+import pandas as pd
+
+from engine.clock import parse_http_date
 from engine.data.api_records import CANDLES, REQUEST_WEIGHT, HistoryType, Page
 from engine.data.coin_table import CoinMeta
 from engine.data.meta import parse_meta
 from engine.data.rate_limit import RateLimiter
-from engine.data.schema import HOUR_MS
+from engine.data.schema import EARLIEST, HOUR_MS
 from engine.errors import DataError, truncate
 from engine.retries import DEADLINE, RequestFailed, RetryPolicy, retry, within
 from engine.urls import base_address, without_path
@@ -115,11 +118,21 @@ class InfoClient:
         # is broken.
         self._api = API(base_address(base_url, "--base-url") if base_url else None, timeout=timeout_seconds)
         install_429_hook(self._api)
+        self._api.session.hooks["response"].append(self._note_date)
         self.base_url = str(self._api.base_url)
+        #: The exchange's time by the ``Date`` of its last response to `metas`; None where that has none, or nonsense.
+        self.server_time: pd.Timestamp | None = None
         #: Coins of the exchange that cannot be read, and why.
         self.unreadable: list[str] = []
         #: The address for messages.
         self.shown_url = without_path(self.base_url, self.base_url)
+
+    def _note_date(self, response: Any, *_: Any, **__: Any) -> None:
+        try:
+            date = parse_http_date(response.headers.get("Date", ""))
+        except (ValueError, OverflowError):
+            date = EARLIEST
+        self.server_time = date if date > EARLIEST else None
 
     def metas(self) -> tuple[CoinMeta, ...]:
         """The coins of the exchange, delisted ones too.

@@ -1,21 +1,21 @@
 """HyperLiquid's ``candleSnapshot`` and ``fundingHistory`` responses as rows of the cache, and their request weight.
 
-A candle that opens at 22:00 is row 23:00: `mid` is its close, `volume_usd` its volume (in the coin) times its close. A
-funding rate is stamped some milliseconds, seldom minutes, after the hour that it settles, and belongs to that hour.
-Until June 2023 funding was paid every 8 hours, so missing hours are not an error.
+A candle that opens at 22:00 is row 23:00: `mid` is its close, `high` and `low` are its extremes, `volume_usd` is its
+volume (in the coin) times its close. A funding rate is stamped some milliseconds, seldom minutes, after the hour that
+it settles, and belongs to that hour. Until June 2023 funding was paid every 8 hours, so missing hours are not an error.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from engine.clock import show
-from engine.data.schema import HOUR_MS, Floats, Integers, instant_of, to_table
+from engine.data.schema import HOUR_MS, Flags, Floats, Integers, instant_of, to_table
 from engine.errors import join_first
 
 Parsed = tuple[int, tuple[float, ...]]
@@ -44,6 +44,10 @@ class Page:
     items: int
     last_row: int | None
     malformed: tuple[str, ...]
+
+    def part(self, kept: Flags) -> Page:
+        """The page with the rows that are `kept`, (R,)."""
+        return replace(self, hours=self.hours[kept], values=self.values[kept, :])
 
 
 @dataclass(frozen=True)
@@ -120,10 +124,10 @@ def _candle(item: Any, coin: str) -> Parsed:
     opened = _stamp(item["t"])
     if opened % HOUR_MS:
         raise ValueError("the open time t is not on the hour")
-    close, volume = _number(item["c"]), _number(item["v"])
-    if close <= 0 or volume < 0:
-        raise ValueError("the close c must be positive, the volume v zero or more")
-    return opened // HOUR_MS + 1, (close, _number(volume * close))
+    close, high, low, volume = (_number(item[name]) for name in ("c", "h", "l", "v"))
+    if min(close, high, low) <= 0 or volume < 0:
+        raise ValueError("the close c, high h and low l must be positive, the volume v zero or more")
+    return opened // HOUR_MS + 1, (close, high, low, _number(volume * close))
 
 
 def _funding(item: Any, coin: str) -> Parsed:
@@ -150,5 +154,5 @@ def _number(value: Any) -> float:
 #: Weight of an info request before its items are counted.
 REQUEST_WEIGHT = 20
 #: The exchange keeps the most recent 5,000 candles of an interval, and returns them in one response.
-CANDLES = HistoryType("candles", ("mid", "volume_usd"), 5000, 60, _candle)
+CANDLES = HistoryType("candles", ("mid", "high", "low", "volume_usd"), 5000, 60, _candle)
 FUNDING = HistoryType("funding", ("funding",), 500, 20, _funding)

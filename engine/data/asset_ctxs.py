@@ -2,7 +2,7 @@
 
 Row ``t`` is the last record of the coin stamped in ``[t - 1 h, t)``: one stamped 22:59 is row 23:00, and one stamped
 exactly 23:00:00 belongs to row 24:00. So a day's file gives the rows 01:00 to 24:00 of its day and needs no other file.
-Every field of a row is of that one record.
+Every field of a row is of that one record, but a record that is minutes old at its row gives prices and no quotes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.data.funding import ESTIMATES_HOURLY_FROM, LAST_EIGHT_HOURLY, SETTLEMENT_HOURS
 from engine.data.schema import NOT_NEGATIVE, Flags, Floats, Integers, to_table
 from engine.errors import DataError, join_first
 from engine.panel import PRICES
@@ -45,6 +46,10 @@ HEADER = (
     "impact_bid_px",
     "impact_ask_px",
 )
+#: Quotes of a record. The other fields hold on; these are of their minute.
+QUOTES = ("impact_bid", "impact_ask")
+#: A record so much older than its row is a price and no quote any more, seconds.
+STALE_SECONDS = 300
 _EMPTY = ["", "null", "None", "NaN", "nan"]
 _HOUR = 3600
 _DAY = 24 * _HOUR
@@ -71,6 +76,8 @@ class Day:
         Lines stamped on another day, which were left out: they are in the other day's file.
     unusable : int
         Values of the hourly rows that are no price (0 or less) or not finite, left out as not observed.
+    stale : int
+        Rows whose record is older than :data:`STALE_SECONDS` at their instant: they have prices, but no quotes.
     last : int
         Seconds since 1970 of the last line of the day: a day of which a part was published ends early.
     """
@@ -79,6 +86,7 @@ class Day:
     records: int
     outside: int
     unusable: int
+    stale: int
     last: int
 
 
@@ -131,10 +139,17 @@ def reduce_day(content: bytes, day: date) -> Day:
     fields: dict[str, Floats] = {}
     unusable = 0
     for column, field in COLUMNS.items():
-        fields[field], bad = _usable(field, table.column(column).to_numpy()[lines])
+        fields[field], bad = usable(field, table.column(column).to_numpy()[lines])
         unusable += bad
-    hourly = sorted_table(coins, codes[lines], midnight // _HOUR + 1 + since[lines] // _HOUR, fields)
-    return Day(hourly, records, outside, unusable, midnight + int(since.max()))
+    hours = midnight // _HOUR + 1 + since[lines] // _HOUR
+    # The unit is that of the row (engine.data.funding); of one record a coin it may be another.
+    of_eight = (hours > LAST_EIGHT_HOURLY) & (midnight + since[lines] < ESTIMATES_HOURLY_FROM)
+    fields["funding"] = np.where(of_eight, fields["funding"] / SETTLEMENT_HOURS, fields["funding"])
+    stale = _HOUR - since[lines] % _HOUR > STALE_SECONDS
+    for field in QUOTES:
+        fields[field] = np.where(stale, np.nan, fields[field])
+    hourly = sorted_table(coins, codes[lines], hours, fields)
+    return Day(hourly, records, outside, unusable, int(stale.sum()), midnight + int(since.max()))
 
 
 def sorted_table(coins: Sequence[str], codes: Integers, hours: Integers, fields: Mapping[str, Floats]) -> Any:
@@ -248,7 +263,7 @@ def _last_of_each_hour(codes: Integers, since: Integers, inside: Flags) -> Integ
     return last[last >= 0]
 
 
-def _usable(field: str, values: Floats) -> tuple[Floats, int]:
+def usable(field: str, values: Floats) -> tuple[Floats, int]:
     """Values with NaN in place of impossible ones, and how many those are."""
     low = 0.0 if field in NOT_NEGATIVE else -np.inf
     bad = ~np.isnan(values) & (~np.isfinite(values) | ((values <= 0) if field in PRICES else (values < low)))

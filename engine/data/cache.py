@@ -43,6 +43,7 @@ from engine.data.manifest import (
 )
 from engine.data.merge import Cube, coins_touched, months_touched
 from engine.data.merge_report import MergeReport, Tally
+from engine.data.price_checks import set_aside
 from engine.data.schema import (
     Rows,
     month_key,
@@ -97,10 +98,13 @@ class Store:
     ----------
     path : path
         The folder; made by the first write.
+    strict : bool
+        Refuse tables with an impossible price (:func:`engine.data.price_checks.set_aside`); otherwise it is set aside
+        and reported.
     """
 
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+    def __init__(self, path: str | Path, strict: bool = False) -> None:
+        self.path, self.strict = Path(path), strict
 
     def manifest(self) -> Manifest | None:
         """The state of the cache; None when it was never written to.
@@ -215,6 +219,7 @@ class Store:
         tables: Iterable[Any],
         source: str,
         *,
+        mended: Iterable[Any] = (),
         replace: bool = False,
         longer: bool = False,
         meta: Iterable[CoinMeta] = (),
@@ -234,6 +239,8 @@ class Store:
             Tables of :mod:`engine.data.schema`. They are merged in order, so a later one can conflict with an earlier.
         source : str
             Name of the source, of lower-case letters and digits; ``"synthetic"`` marks made-up data.
+        mended : iterable of pyarrow.Table
+            More tables, of rows that may have been cached before they were final: their values replace cached ones.
         replace : bool
             Take the new value of a conflicting cell instead.
         longer : bool
@@ -255,8 +262,20 @@ class Store:
             For a table that breaks the schema, a cache in use by another writer, synthetic data for a real cache or the
             reverse, a full disk. The cache is then as before.
         """
-        parts = [rows for rows in (read_rows(table, source) for table in tables) if len(rows.codes)]
         tally = Tally()
+
+        def believed(table: Any) -> Rows:
+            rows, contradicted = set_aside(read_rows(table, source))
+            if self.strict and contradicted:
+                raise DataError(
+                    f"{source}: {len(contradicted)} impossible prices, the first of {contradicted[0]}. Nothing of it "
+                    "was taken (--strict); without --strict those hours are set aside and all others are taken."
+                )
+            tally.impossible += contradicted
+            return rows
+
+        final = [rows for rows in map(believed, mended) if len(rows.codes)]
+        parts = [rows for rows in map(believed, tables) if len(rows.codes)] + final
         written: list[str] = []
         with _Writing(self, progress) as writing:
             before = self.state_for(source == SYNTHETIC)
@@ -265,7 +284,7 @@ class Store:
             if parts:
                 cubes = self._cubes(before, source, parts)
                 for rows in parts:
-                    cubes[source].take(rows, replace, tally, longer)
+                    cubes[source].take(rows, replace or rows in final, tally, longer)
                     for other in cubes.keys() - {source}:
                         cubes[other].compare(rows, source, other, tally)
                 written = self._write_months(cubes[source], source, files, progress)

@@ -13,6 +13,8 @@ from engine.clock import iso_minute
 from engine.data.cache import Store
 from engine.data.layers import read_fields
 from engine.data.manifest import FileEntry, Manifest
+from engine.data.price_checks import odd_moves
+from engine.data.s3_archive import short_objects
 from engine.data.schema import (
     Flags,
     Floats,
@@ -38,9 +40,13 @@ def status(store: Store) -> dict[str, Any]:
         per field, the part of (hours x listed coins) that holds a value; ``table``, a coin each: first and last
         price, listing, delisting, ``missing_hours`` between first and last price, ``zero_volume_hours`` since
         the listing, ``unlisted_hours`` with a price before it; ``gaps`` (coin, first and last missing row,
-        hours); ``listings`` after `start` and ``delistings``, by time; ``renames``, a coin that went and one
-        that came within a week at nearly its price (a hint: to the engine they are two coins); ``timeline``,
-        per coin and month the part of the hours between its first and last price that have one.
+        hours) and ``funding_gaps``, the same of hours without a rate, from the listing to the last price;
+        ``odd_moves``, prices that may be wrong (coin, from, to, kind, ratio:
+        :func:`engine.data.price_checks.odd_moves`); ``short_objects``, objects of the archive that end early
+        (key, minute of the last record, row with which a whole one ends, rows up to it without any price);
+        ``listings`` after `start` and ``delistings``, by time; ``renames``, a coin that went and one that came
+        within a week at nearly its price (a hint: to the engine they are two coins); ``timeline``, per coin and
+        month the part of the hours between its first and last price that have one.
         Instants are ISO strings.
 
     Raises
@@ -55,8 +61,8 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
     span = store.price_span(manifest)
     names = sorted(manifest.coins)
     start, end = hour_number(span[0]), hour_number(span[1])
-    priced = np.zeros((len(names), end - start + 1), dtype=np.bool_)
-    still = np.zeros_like(priced)
+    mids = np.full((len(names), end - start + 1), np.nan)
+    still, rated = (np.zeros(mids.shape, dtype=np.bool_) for _ in range(2))
     listed, gone = _listed(manifest, names, start, end)
     ends = np.full((2, len(names)), np.nan)
     months: list[dict[str, Any]] = []
@@ -71,16 +77,18 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         fields = {name: values.T for name, values in fields.items()}
         inside = {name: values[:, columns + start - first] for name, values in fields.items()}
         if "mid" in fields:
-            priced[:, columns] = ~np.isnan(inside["mid"])
+            mids[:, columns] = inside["mid"]
             _note_ends(ends, fields["mid"])
+        if "funding" in fields:
+            rated[:, columns] = ~np.isnan(inside["funding"])
         if "volume_usd" in fields:
             still[:, columns] = inside["volume_usd"] == 0
         market = (columns + start >= listed[:, None]) & (columns + start <= gone[:, None])
         seen = np.any([~np.isnan(values) for values in fields.values()], axis=0) if fields else np.zeros(0, np.bool_)
         rows += int(seen.sum())
         months.append(_month(month_key(month), held.get(month_key(month), []), inside, market, seen))
-    hours = np.arange(start, end + 1)
-    gaps = _gaps(names, priced, start)
+    hours, priced = np.arange(start, end + 1), ~np.isnan(mids)
+    between = _between(priced)
     table = _table(manifest, names, priced, still, hours >= listed[:, None])
     return {
         "path": str(store.path),
@@ -93,12 +101,40 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "bytes": sum(entry.bytes for entry in manifest.entries if isinstance(entry, FileEntry)),
         "months": months,
         "table": table,
-        "gaps": gaps,
+        "gaps": _gaps(names, between & ~priced, start),
+        "funding_gaps": _gaps(names, between & (hours >= listed[:, None]) & ~rated, start),
+        "short_objects": [
+            {**item, "hours_without_price": _unpriced(item, np.asarray(priced.any(axis=0), dtype=np.bool_), start)}
+            for item in short_objects(store.read_objects().values())
+        ],
+        "odd_moves": _odd_moves(names, np.where(hours < listed[:, None], np.nan, mids), start),
         "listings": _events(table, "listed", span[0]),
         "delistings": _events(table, "delisted", span[0]),
         "renames": _renames(table, ends),
         "timeline": _timeline(names, [month["month"] for month in months], priced, start),
     }
+
+
+def _odd_moves(names: list[str], mids: Floats, start: int) -> list[dict[str, Any]]:
+    """Moves of prices (N, hours) that may be errors."""
+    return [
+        {
+            "coin": names[move.column],
+            "from": _iso(instant_of(start + move.before)),
+            "to": _iso(instant_of(start + move.row)),
+            "kind": move.kind,
+            "ratio": move.ratio,
+        }
+        for move in odd_moves(mids.T)
+    ]
+
+
+def _unpriced(item: dict[str, str], priced: Flags, start: int) -> int:
+    """Rows after the last record of a short object, to its end, at which no coin has a price."""
+    first, end = hour_number(pd.Timestamp(item["last"])) + 1, hour_number(pd.Timestamp(item["end"]))
+    hours = np.arange(first, end + 1) - start
+    inside = (hours >= 0) & (hours < len(priced))
+    return int((~inside).sum()) + int((~priced[hours[inside]]).sum())
 
 
 def _note_ends(ends: Floats, mid: Floats) -> None:
@@ -128,8 +164,7 @@ def _renames(table: list[dict[str, Any]], ends: Floats) -> list[dict[str, Any]]:
 def _timeline(names: list[str], months: list[str], priced: Flags, start: int) -> dict[str, Any]:
     """Part of a month's hours between a coin's first and last price that have one; None where there are no such."""
     month = months_of(np.arange(start, start + priced.shape[1]))
-    seen = np.cumsum(priced, axis=1)
-    between = (seen > 0) & ((seen < seen[:, -1:]) | priced)
+    between = _between(priced)
     shares = []
     for key in months:
         inside = month == month_number(key)
@@ -143,6 +178,12 @@ def _timeline(names: list[str], months: list[str], priced: Flags, start: int) ->
             for name, row in zip(names, rows, strict=True)
         },
     }
+
+
+def _between(priced: Flags) -> Flags:
+    """Hours from a coin's first price to its last, (N, T)."""
+    seen = np.cumsum(priced, axis=1)
+    return np.asarray((seen > 0) & ((seen < seen[:, -1:]) | priced), dtype=np.bool_)
 
 
 def _listed(manifest: Manifest, names: list[str], start: int, end: int) -> tuple[Integers, Integers]:
@@ -177,21 +218,20 @@ def _month(
     }
 
 
-def _gaps(names: list[str], priced: Flags, start: int) -> list[dict[str, Any]]:
-    """Runs of rows without a price between a coin's first and last price."""
+def _gaps(names: list[str], missing: Flags, start: int) -> list[dict[str, Any]]:
+    """Runs of hours that are missing, (N, T), by coin and time."""
     edge = np.zeros((len(names), 1), dtype=np.int8)
-    steps = np.diff(np.concatenate([edge, priced.astype(np.int8), edge], axis=1), axis=1)
-    # A price run begins at +1 and ends before -1; a gap lies between the end of one and the begin of the next.
-    begin_line, begin = np.nonzero(steps == 1)
-    end_line, end = np.nonzero(steps == -1)
+    steps = np.diff(np.concatenate([edge, missing.astype(np.int8), edge], axis=1), axis=1)
+    lines, begins = np.nonzero(steps == 1)
+    ends = np.nonzero(steps == -1)[1]
     return [
         {
-            "coin": names[int(end_line[run])],
-            "first": _iso(instant_of(start + end[run])),
-            "last": _iso(instant_of(start + begin[run + 1] - 1)),
-            "hours": int(begin[run + 1] - end[run]),
+            "coin": names[line],
+            "first": _iso(instant_of(start + int(begin))),
+            "last": _iso(instant_of(start + int(end) - 1)),
+            "hours": int(end - begin),
         }
-        for run in np.flatnonzero(end_line[:-1] == begin_line[1:])
+        for line, begin, end in zip(lines, begins, ends, strict=True)
     ]
 
 

@@ -115,7 +115,9 @@ class CoinRecord(CoinMeta):
         """The coin of a panel; `source_end` as in :meth:`delisted`, with `lost_funding` listed from its first price."""
         listed = self.first_price if lost_funding else self.listed
         tiers = self.margin_tiers or ()
-        return Coin(self.name, listed, self.delisted(source_end), self.sz_decimals, self.max_leverage, tiers)
+        return Coin(
+            self.name, listed, self.delisted(source_end), self.sz_decimals, self.max_leverage, tiers, self.as_of
+        )
 
     def with_spans(self, price: Span | None, funding: Span | None) -> CoinRecord:
         """The record with its spans widened to the first and last instants of newly read data."""

@@ -1,33 +1,49 @@
-"""Import of freqtrade's ``X_USDC_USDC-1h-futures.feather`` and ``X_USDC_USDC-1h-funding_rate.feather``.
+"""Import of freqtrade's candle and funding files, such as ``BTC_USDC_USDC-1h-futures.feather``.
 
-A candle's `date` is its open time, so it becomes the row one hour later: `mid` is its close, `volume_usd` its volume
-(in the coin) times its close. A funding rate's `date` is the exchange's stamp, some milliseconds after the hour that
-it settles; `open` is the rate per hour.
+freqtrade has written feather, parquet, JSON, zipped JSON and, until 2025, HDF5. A candle's `date` is its open time, so
+it becomes the row one hour later: `mid` is its close, `high` and `low` are its extremes, `volume_usd` is its volume (in
+the coin) times its close; the close of a mark candle is `mark`. A funding rate's `date` is the exchange's stamp, some
+milliseconds after the hour that it settles; `funding_rate`, or `open` in files of before, is the rate per hour. Files
+of funding are called ``1h`` or ``8h``, after a setting of freqtrade: what they hold is the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from engine.clock import HOUR, candle_instant, funding_instant, show
+from engine.clock import HOUR
 from engine.data.cache import Progress, Store
-from engine.data.schema import HOUR_MS, Flags, Floats, to_table
+from engine.data.coin_names import CoinNames
+from engine.data.hourly_rows import HourlyRows, candle_rows, funding_rows, length_of, short_notes
+from engine.data.manifest import Manifest
+from engine.data.merge import FREQTRADE
+from engine.data.schema import to_table
 from engine.data.sync_report import SkippedItem, SyncReport
-from engine.errors import DataError
+from engine.data.table_files import UnusableFile, ending_of, names_of, numbers, read_frame
+from engine.errors import DataError, join_first
 
-SOURCE = "freqtrade"
 CANDLES = "_USDC_USDC-1h-futures.feather"
 FUNDING = "_USDC_USDC-1h-funding_rate.feather"
+_NAME = re.compile(
+    r"(?P<coin>[\w-]+)_(?P<quote>USDC|USDH|USDE|USDT0)_(?P=quote)-(?P<timeframe>\d+[a-zA-Z]{1,2})"
+    r"-(?P<kind>futures|mark|funding_rate)\.(feather|parquet|json|json\.gz|h5)"
+)
 
 
-class _UnusableFile(Exception):
-    """A file that is not of the form that its name says; the message is the reason."""
+@dataclass(frozen=True)
+class _File:
+    """A file by its name."""
+
+    path: Path
+    coin: str
+    kind: str
+    length: pd.Timedelta
 
 
 def import_freqtrade(
@@ -51,128 +67,120 @@ def import_freqtrade(
     DataError
         When the folder has no such file or none can be used, or for what :meth:`Store.merge` refuses.
     """
-    paths = find_files(Path(folder))
+    files, notes = _select(Path(folder))
+    names = CoinNames((store.manifest() or Manifest(False)).coins)
     tables, coins = [], set()
+    short = np.zeros(2, dtype=np.int64)
     skipped: list[SkippedItem] = []
-    for done, path in enumerate(paths):
+    for done, file in enumerate(files):
         if progress:
-            progress(done, len(paths), path.name)
+            progress(done, len(files), file.path.name)
         try:
-            tables.append(_read(path))
-            coins.add(_coin_of(path))
-        except _UnusableFile as reason:
-            skipped.append(SkippedItem(str(path), str(reason)))
+            coin = names.venue_name(file.coin)
+            rows = _read(file)
+        except UnusableFile as reason:
+            skipped.append(SkippedItem(str(file.path), str(reason)))
+            continue
+        short += rows.incomplete, rows.dropped
+        tables.append(to_table([coin], np.zeros(len(rows.hours), dtype=np.int64), rows.hours, rows.fields))
+        coins.add(coin)
     if progress:
-        progress(len(paths), len(paths), "read")
+        progress(len(files), len(files), "read")
     if not tables:
         first = skipped[0]
         raise DataError(
-            f"None of the {len(paths)} files under {folder} can be used. The first, {first.name}, {first.reason}."
+            f"None of the {len(files)} files under {folder} can be used. The first, {first.name}, {first.reason}."
         )
-    merge = store.merge(tables, SOURCE, replace=replace, progress=progress)
-    return SyncReport(SOURCE, {"files": len(tables), "coins": len(coins)}, merge, tuple(skipped), store.notes())
+    merge = store.merge(tables, FREQTRADE, replace=replace, progress=progress)
+    notes += [*names.notes(), *short_notes(*short)]
+    return SyncReport(
+        FREQTRADE, {"files": len(tables), "coins": len(coins)}, merge, tuple(skipped), (*notes, *store.notes())
+    )
 
 
-def find_files(folder: Path) -> list[Path]:
-    """Candle and funding files under `folder`, in an order that does not depend on the file system.
+def _select(folder: Path) -> tuple[list[_File], list[str]]:
+    """The files to read, in an order that does not depend on the file system, and what is said of the others.
 
     Raises
     ------
     DataError
-        When there is none, or two of the same name.
+        When there is none to read, or one twice.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. Name freqtrade's data folder, .../user_data/data/hyperliquid.")
-    paths = sorted(_matching(folder), key=lambda path: (path.name, str(path)))
-    if not paths:
+    files: dict[tuple[str, str], list[_File]] = {}
+    ignored = []
+    paths = [path for path in folder.rglob("*") if ending_of(path) and path.is_file() and not path.name.startswith(".")]
+    for path in sorted(paths, key=lambda path: (path.name, str(path))):
+        match = _NAME.fullmatch(path.name)
+        length = length_of(match["timeframe"]) if match else None
+        if match and length is not None:
+            file = _File(path, match["coin"], match["kind"], length)
+            files.setdefault((file.coin, file.kind), []).append(file)
+        else:
+            ignored.append(path.name)
+    chosen = []
+    for candidates in files.values():
+        own, others = _preferred(candidates)
+        chosen += own
+        ignored += [file.path.name for file in others]
+    rest = join_first(sorted(ignored))
+    if not chosen:
         raise DataError(
-            f"{folder} has no HyperLiquid file of freqtrade: no *{CANDLES} or *{FUNDING} in it or below. "
-            "Name the folder .../user_data/data/hyperliquid."
+            f"{folder} has no HyperLiquid file of freqtrade: no *{CANDLES} or *{FUNDING} in it or below (.parquet, "
+            ".json, .json.gz and .h5 are as good, and candles shorter than an hour). Name the folder "
+            f".../user_data/data/hyperliquid.{f' Its other files: {rest}.' if ignored else ''}"
         )
-    for one, other in pairwise(paths):
-        if one.name == other.name:
-            raise DataError(f"{one.name} exists twice, in {one.parent} and {other.parent}. Name one of these folders.")
-    return paths
+    notes = [
+        f"Ignored, {len(ignored)} files that are no candles of an hour or less, mark candles or funding of a perpetual "
+        f"in USDC, or of which there is a better one: {rest}."
+    ]
+    return sorted(chosen, key=lambda file: (file.path.name, str(file.path))), notes if ignored else []
 
 
-def _matching(folder: Path) -> Iterator[Path]:
-    for suffix in (CANDLES, FUNDING):
-        yield from (path for path in folder.rglob(f"?*{suffix}") if path.is_file())
+def _preferred(files: Iterable[_File]) -> tuple[list[_File], list[_File]]:
+    """Of the files of one pair and kind the one to read, the longest of at most an hour, and the others."""
+    usable = [file for file in files if file.kind == "funding_rate" or HOUR % file.length == pd.Timedelta(0)]
+    if not usable:
+        return [], list(files)
+    # Funding has no length: the name that freqtrade gives it today comes first.
+    best = max((file.length for file in usable if file.length <= HOUR), default=min(file.length for file in usable))
+    own = [file for file in usable if file.length == best]
+    if len(own) > 1:
+        one, other = own[0].path, own[1].path
+        raise DataError(
+            f"{one.name} exists twice, in {one.parent} and {other.parent}. Name one of these folders."
+            if one.name == other.name
+            else f"{one} and {other} are the same data in two formats. Move one of them away."
+        )
+    return own, [file for file in files if file not in own]
 
 
-def _coin_of(path: Path) -> str:
-    return path.name.removesuffix(CANDLES).removesuffix(FUNDING)
-
-
-def _read(path: Path) -> Any:
-    """A file as a table of the schema."""
-    candles = path.name.endswith(CANDLES)
-    table = _load(path, ("date", "close", "volume") if candles else ("date", "open"))
-    dates = pd.DatetimeIndex(table.column("date").to_numpy()).tz_localize("UTC")
-    instants, values = _candles(table, dates) if candles else _funding(table, dates)
-    hours = instants.as_unit("ms").asi8 // HOUR_MS
-    return to_table([_coin_of(path)], np.zeros(len(hours), dtype=np.int64), hours, values)
-
-
-def _load(path: Path, columns: tuple[str, ...]) -> Any:
+def _read(file: _File) -> HourlyRows:
+    """The rows of a file."""
     import pyarrow as pa
-    from pyarrow import feather
 
-    try:
-        table = feather.read_table(path, memory_map=False)
-    except (pa.ArrowException, OSError) as error:
-        raise _UnusableFile(f"cannot be read as feather, it is truncated or another format ({error})") from error
-    missing = [name for name in columns if name not in table.column_names]
+    frame = read_frame(file.path)
+    frame = frame.rename(columns={"time": "date"}) if frame.attrs["unnamed"] else frame
+    if frame.attrs["unnamed"]:
+        frame["date"] = pd.to_datetime(frame["date"], unit="ms", utc=True)
+    wanted: tuple[str, ...] = ("date", "close", "high", "low", "volume")
+    if file.kind == "funding_rate":
+        wanted = ("date", "funding_rate" if "funding_rate" in frame else "open")
+    missing = [name for name in wanted if name not in frame]
     if missing:
-        raise _UnusableFile(f"has no column {', '.join(missing)} but {', '.join(table.column_names)}")
-    for name in columns[1:]:
-        kind = table.schema.field(name).type
-        if not (pa.types.is_floating(kind) or pa.types.is_integer(kind)):
-            raise _UnusableFile(f"has the column {name} as {kind}; numbers are needed")
-    kind = table.schema.field("date").type
-    if not pa.types.is_timestamp(kind) or kind.tz not in ("UTC", "+00:00", "Etc/UTC"):
-        raise _UnusableFile(f"has the column date as {kind}; timestamps with the zone UTC are needed")
-    if table.num_rows == 0:
-        raise _UnusableFile("has no rows")
-    if table.column("date").null_count:
-        raise _UnusableFile(f"has {table.column('date').null_count} rows without a date")
-    return table
-
-
-def _candles(table: Any, dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, dict[str, Floats]]:
-    close, volume = _column(table, "close"), _column(table, "volume")
-    _refuse(dates != dates.floor(HOUR), dates, "a candle off the hour")
-    _refuse(dates.duplicated(), dates, "two candles")
-    _refuse(_backward(dates), dates, "a candle out of order")
-    _refuse(~(np.isfinite(close) & (close > 0)), dates, "a close that is not a positive price", close)
-    _refuse(np.isinf(volume) | (volume < 0), dates, "a volume that is not zero or more", volume)
-    return candle_instant(dates), {"mid": close, "volume_usd": volume * close}
-
-
-def _funding(table: Any, dates: pd.DatetimeIndex) -> tuple[pd.DatetimeIndex, dict[str, Floats]]:
-    rate = _column(table, "open")
-    _refuse(_backward(dates), dates, "a rate out of order")
-    _refuse(np.isinf(rate), dates, "a rate that is not finite", rate)
-    # A rate stamped twice within the hour is kept once; two rates for one hour leave no way to tell which was paid.
-    instants = funding_instant(dates)
-    again = instants.duplicated()
-    first = rate[instants.searchsorted(instants)]
-    _refuse(again & (rate != first) & ~(np.isnan(rate) & np.isnan(first)), dates, "two rates for one hour", rate)
-    return instants[~again], {"funding": rate[~again]}
-
-
-def _backward(dates: pd.DatetimeIndex) -> Flags:
-    """Rows before which the time goes back."""
-    return np.r_[False, np.diff(dates.asi8) < 0]
-
-
-def _refuse(bad: Flags, dates: pd.DatetimeIndex, what: str, values: Floats | None = None) -> None:
-    """Refuse a file with any bad row, naming the first."""
-    rows = np.flatnonzero(bad)
-    if len(rows):
-        value = "" if values is None else f" ({values[rows[0]]})"
-        raise _UnusableFile(f"has {what}{value} at {show(dates[rows[0]])} ({len(rows)} such)")
-
-
-def _column(table: Any, name: str) -> Floats:
-    return np.asarray(table.column(name).to_numpy(), dtype=np.float64)
+        raise UnusableFile(f"has no column {', '.join(missing)} but {', '.join(names_of(frame))}")
+    kinds = {name: pa.array(frame[name], from_pandas=True).type for name in wanted}
+    for name in wanted[1:]:
+        if not (pa.types.is_floating(kinds[name]) or pa.types.is_integer(kinds[name])):
+            raise UnusableFile(f"has the column {name} as {kinds[name]}; numbers are needed")
+    if not pa.types.is_timestamp(kinds["date"]) or kinds["date"].tz not in ("UTC", "+00:00", "Etc/UTC"):
+        raise UnusableFile(f"has the column date as {kinds['date']}; timestamps with the zone UTC are needed")
+    if frame["date"].isna().any():
+        raise UnusableFile(f"has {int(frame['date'].isna().sum())} rows without a date")
+    dates = pd.DatetimeIndex(frame["date"])
+    values = {name: numbers(frame, name) for name in wanted[1:]}
+    if file.kind == "funding_rate":
+        return funding_rows(dates, values[wanted[1]])
+    rows = candle_rows(dates, values, file.length)
+    return rows if file.kind == "futures" else HourlyRows(rows.hours, {"mark": rows.fields["mid"]}, 0, rows.dropped)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from engine.data.asset_ctxs import ObjectError, decompress
+from engine.data.asset_ctxs import STALE_SECONDS, ObjectError, decompress
 from engine.data.schema import Floats
 
 #: Field -> distance from mid within which the depth is counted.
@@ -39,10 +39,14 @@ class Quote:
         `mid`, `bid`, `ask` in USD; the depths, USD within their distance of mid on the thinner side. NaN where a side
         is empty. The archive holds about 20 levels a side: where they end nearer than the distance, the depth is that
         of these levels, a lower bound.
+    stale : bool
+        Whether the snapshot is minutes older than the instant: its mid is a price then, and all else, no quote any
+        more, is NaN.
     """
 
     milliseconds: int
     values: dict[str, float]
+    stale: bool = False
 
 
 def last_quote(content: bytes, coin: str, before_ms: int) -> Quote:
@@ -101,7 +105,9 @@ def _quote(text: bytes, stamp: tuple[int, int], coin: str, before_ms: int) -> Qu
         raise ObjectError(f"holds the book of {name}, not of {coin}")
     if not all(np.isfinite(side).all() and (side >= 0).all() for side in (bids, asks)):
         raise ObjectError("has a level in its last snapshot that is not a price or size")
-    return Quote(milliseconds, _values(bids.reshape(-1, 2), asks.reshape(-1, 2)))
+    values = _values(bids.reshape(-1, 2), asks.reshape(-1, 2))
+    stale = milliseconds < before_ms - 1000 * STALE_SECONDS
+    return Quote(milliseconds, {**dict.fromkeys(FIELDS, np.nan), "mid": values["mid"]} if stale else values, stale)
 
 
 def _values(bids: Floats, asks: Floats) -> dict[str, float]:

@@ -7,10 +7,11 @@ from itertools import groupby
 
 import numpy as np
 
+from engine.data import funding
 from engine.data.cache import Store
 from engine.data.hourly_file import HourlyFile
 from engine.data.manifest import Manifest
-from engine.data.merge import rank
+from engine.data.merge import PROVISIONAL, rank
 from engine.data.schema import Flags, Floats, hour_number
 from engine.panel import FIELDS, QUOTES, two_sided
 
@@ -48,23 +49,28 @@ def read_fields(
     Returns
     -------
     fields : dict of str to ndarray, each (T, N)
-        NaN where no source has a value.
+        NaN where no source has a value. Of `funding`, rates in the unit of the hour, with
+        :func:`engine.data.funding.complete`.
     observed : ndarray, shape (T,), bool
-        Rows in which any coin has volume or quotes, where that cannot be seen from `fields`: it must not depend on
-        the coins that are read.
+        Rows in which any coin has volume or quotes, or of which a source of quotes has anything, where that cannot be
+        seen from `fields`: it must not depend on the coins that are read.
 
     Raises
     ------
     CacheFileError
         When a file is missing or changed.
     """
+    wanted, beyond = length, funding.hours_beyond(first + length - 1) if "funding" in names else 0
+    length += beyond
     entries = [
         entry
         for entry in manifest.files.values()
         if hour_number(entry.first) < first + length and hour_number(entry.last) >= first
     ]
-    present = {name for entry in entries for name in entry.fields if (name, entry.source) not in without}
-    fields = {name: np.full((length, len(coins)), np.nan) for name in FIELDS if name in present and name in names}
+    pairs = {(name, entry.source) for entry in entries for name in entry.fields if name in names} - {*without}
+    present = {name for name, _ in pairs}
+    fields = {name: np.full((length, len(coins)), np.nan) for name in FIELDS if name in present}
+    estimates = {name: np.full((length, len(coins)), np.nan) for name, _ in PROVISIONAL & pairs}
     observed = np.zeros(length, dtype=np.bool_)
     column_of = {name: column for column, name in enumerate(coins)}
     for _, month in groupby(entries, key=lambda entry: entry.month):
@@ -83,8 +89,15 @@ def read_fields(
             layer.note_observed(observed)
         for name, field in fields.items():
             for number, layer in enumerate(by_rank[name]):
-                layer.fill(name, field.reshape(-1), below=number > 0)
-    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed
+                into = estimates[name] if (name, layer.source) in PROVISIONAL else field
+                layer.fill(name, field.reshape(-1), into.reshape(-1), below=number > 0)
+            for layer in by_rank[name] if name == "mid" else ():
+                layer.fill_unquoted(field.reshape(-1))
+    if "funding" in fields:
+        funding.complete(fields["funding"], estimates.get("funding"), first, coins, manifest)
+    if beyond:
+        fields = {name: values[:wanted] for name, values in fields.items()}
+    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed[:wanted]
 
 
 class _Layer:
@@ -93,6 +106,9 @@ class _Layer:
     def __init__(self, file: HourlyFile, first: int, length: int, column_of: Mapping[str, int]) -> None:
         self.file, self.source, self.fields = file, file.entry.source, file.entry.fields
         self.values: dict[str, Floats] = {}
+        self.quotes = [name for pair in QUOTES if set(pair) <= set(self.fields) for name in pair]
+        #: Prices of a source of quotes that have no quote beside them: of a stale record, or of a thin book.
+        self.unquoted: Floats | None = None
         columns = np.array([column_of.get(name, -1) for name in file.coins], dtype=np.int64)[file.codes]
         self.lines = file.hours - first
         self.inside = (self.lines >= 0) & (self.lines < length)
@@ -105,11 +121,21 @@ class _Layer:
     def read(self, names: Sequence[str]) -> None:
         """Read those of the fields that were not read yet."""
         new = [name for name in names if name not in self.values]
+        if "mid" in new:
+            new += [name for name in self.quotes if name not in {*new, *self.values}]
         if new:
             self.values.update(self.file.read(new))
+            if "funding" in new:
+                self.values["funding"] = funding.hourly_rates(self.values["funding"], self.file.hours, self.source)
+        if "mid" in new and self.quotes:
+            mid, quoted = self.values["mid"], two_sided(self.values, self.lines.shape)
+            if not (quoted | np.isnan(mid)).all():
+                self.values["mid"], self.unquoted = np.where(quoted, mid, np.nan), np.where(quoted, np.nan, mid)
 
     def note_observed(self, observed: Flags) -> None:
-        """Mark rows in which coins that are not read have volume or quotes."""
+        """Mark rows in which coins that are not read have volume or quotes, or that a source of quotes has at all."""
+        if self.quotes:
+            observed[self.lines[self.inside]] = True
         if self.kept is not None:
             self.read([name for name in EVIDENCE if name in self.fields])
             seen = two_sided(self.values, self.lines.shape)
@@ -117,8 +143,15 @@ class _Layer:
                 seen |= ~np.isnan(self.values["volume_usd"])
             observed[self.lines[self.inside & seen]] = True
 
-    def fill(self, name: str, field: Floats, below: bool) -> None:
-        """Put the values of a field into the flat array; `below` only where it has none yet."""
+    def fill_unquoted(self, field: Floats) -> None:
+        """Put prices without a quote beside them where no source has another price."""
+        if self.unquoted is not None:
+            values = self.unquoted if self.kept is None else self.unquoted[self.kept]
+            empty = np.isnan(field[self.cells])
+            field[self.cells[empty]] = values[empty]
+
+    def fill(self, name: str, field: Floats, into: Floats, below: bool) -> None:
+        """Put the values of a field `into` a flat array; `below` only where the flat `field` has none yet."""
         cells, wanted = self.cells, None
         if below:
             wanted = np.isnan(field[cells])
@@ -128,4 +161,4 @@ class _Layer:
         self.read([name])
         values = self.values[name]
         values = values if self.kept is None else values[self.kept]
-        field[cells] = values if wanted is None else values[wanted]
+        into[cells] = values if wanted is None else values[wanted]

@@ -25,16 +25,20 @@ S3 = "s3"
 L2BOOK = "l2book"
 API = "api"
 FREQTRADE = "freqtrade"
+#: Tables of any other program.
+TABLE = "table"
+#: The source of values of which a file does not say it: a month of before schema 3 that had only one.
+UNKNOWN = "unknown"
 #: Field -> sources, the most trusted first.
 #: `mid`: the book itself; the archive's minute record of it; the last trade of the hour (a candle's close).
 #: `funding`: what was paid (`fundingHistory`, and freqtrade's copy of it); the running estimate a minute before.
 #: `volume_usd`: candles only: the archive has the volume of the exchange's own 24 hours, not of an hour.
 PRECEDENCE: Mapping[str, tuple[str, ...]] = {
-    "mid": (L2BOOK, S3, API, FREQTRADE),
-    "funding": (API, FREQTRADE, S3),
+    "mid": (L2BOOK, S3, API, FREQTRADE, TABLE),
+    "funding": (API, FREQTRADE, TABLE, S3),
 }
 #: For every other field, most of which only one source has.
-OTHERWISE = (API, FREQTRADE, L2BOOK, S3)
+OTHERWISE = (API, FREQTRADE, TABLE, L2BOOK, S3)
 #: (field, source) whose value is provisional: the rate that the archive estimates is not the one that was settled, so
 #: an API sync requests those hours.
 PROVISIONAL = frozenset({("funding", S3)})

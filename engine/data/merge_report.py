@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import show
+from engine.data.price_checks import ImpossiblePrice
 from engine.data.schema import Flags, Floats, Integers, Rows, instant_of
+from engine.errors import join_first
 
 #: Two sources that differ by more than this, relative to the larger value, are reported as in disagreement.
 TOLERANCE = 1e-3
@@ -109,6 +111,8 @@ class MergeReport:
         (:mod:`engine.data.merge`).
     disagreements : tuple of Disagreement
         How the values of those cells differ, by field and sources.
+    impossible : tuple of ImpossiblePrice
+        Prices of the tables that contradict what stands beside them, and were not taken.
     """
 
     source: str
@@ -121,6 +125,7 @@ class MergeReport:
     upgraded: int = 0
     superseded: int = 0
     disagreements: tuple[Disagreement, ...] = ()
+    impossible: tuple[ImpossiblePrice, ...] = ()
 
     @property
     def wrote(self) -> bool:
@@ -134,11 +139,13 @@ class MergeReport:
         return state
 
     def differences(self) -> list[str]:
-        """A line for each field and pair of sources that both have cells of it."""
+        """A line on impossible prices, and one for each field and pair of sources that both have cells of it."""
         by_key: dict[tuple[str, str, str], list[Disagreement]] = defaultdict(list)
         for disagreement in self.disagreements:
             by_key[disagreement.field, disagreement.kept, disagreement.other].append(disagreement)
         lines = []
+        if self.impossible:
+            lines.append(f"{len(self.impossible):,} impossible prices set aside ({join_first(self.impossible, 3)}).")
         for _, parts in sorted(by_key.items()):
             total = parts[0]
             if len(parts) > 1:  # the median over all of them is not known
@@ -158,6 +165,7 @@ def combined(source: str, merges: Iterable[MergeReport]) -> MergeReport:
         conflicts=tuple(conflict for merge in merges for conflict in merge.conflicts),
         months=tuple(sorted({month for merge in merges for month in merge.months})),
         disagreements=tuple(disagreement for merge in merges for disagreement in merge.disagreements),
+        impossible=tuple(price for merge in merges for price in merge.impossible),
     )
 
 
@@ -166,6 +174,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.added = self.same = self.changed = self.refused = self.upgraded = self.superseded = 0
+        self.impossible: list[ImpossiblePrice] = []
         self._conflicts: dict[tuple[str, str], list[tuple[Integers, Floats, Floats]]] = defaultdict(list)
         self._disagreements: dict[tuple[str, str, str], list[tuple[Floats, str, int]]] = defaultdict(list)
 
@@ -197,6 +206,7 @@ class Tally:
             self.upgraded,
             self.superseded,
             tuple(_disagreement(*key, parts) for key, parts in sorted(self._disagreements.items())),
+            tuple(self.impossible),
         )
 
 

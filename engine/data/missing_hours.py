@@ -27,6 +27,9 @@ from engine.data.schema import Flags, Integers, hour_number
 YOUNG_HOURS = 48
 #: A delisted coin without a row for so many hours gets none any more.
 DELISTED_HOURS = 24
+#: So many of the last cached candles are requested again with what follows them: a clock that was ahead, or a candle
+#: changed just after its close, may have stored a price before it was final.
+RECENT_HOURS = 3
 Gap = tuple[int, int]
 _NEVER = -1
 
@@ -99,7 +102,18 @@ class MissingHours:
             start = gaps[-1][0] - self.first
             if self._silent_before(history, coin, gaps[-1][0]) and not state[start : start + DELISTED_HOURS].any():
                 gaps.pop()
+        recent = self.recent(history, coin)
+        if gaps and gaps[-1][1] == self.last and recent:
+            gaps[-1] = (min(gaps[-1][0], recent[0]), self.last)
         return gaps
+
+    def recent(self, history: HistoryType, coin: str) -> Gap | None:
+        """The last cached hours of the range of a coin's candles, which give way to what the exchange has now."""
+        cached = np.flatnonzero(self._cached[history.name][:, self._line[coin]])
+        if "mid" not in history.fields or not len(cached):
+            return None
+        last = int(cached[-1]) + self.first
+        return max(last - RECENT_HOURS + 1, self.first), last
 
     def _silent_before(self, history: HistoryType, coin: str, hour: int) -> bool:
         """Whether `meta` lists the coin as delisted since before `hour`, and no row of the day before is cached."""

@@ -19,7 +19,7 @@ from engine.data.layers import read_fields
 from engine.data.manifest import Manifest
 from engine.data.schema import Flags, hour_number
 from engine.errors import DataError, did_you_mean, join_first
-from engine.panel import Coin, Panel, tradable_rule
+from engine.panel import Panel, tradable_rule
 
 Instant = str | date | datetime | pd.Timestamp
 
@@ -51,7 +51,8 @@ def load_panel(
     -------
     Panel
         Fields that no source has in the range are absent. `tradable` knows a listing that lies before `start`;
-        `Coin.delisted` is set only where the delisting lies before the panel's last row. Its `notes` say where the
+        `Coin.delisted` is set only where the delisting lies before the panel's last row, `Coin.listed` where the
+        listing does not lie after it. Its `notes` say where the
         holdout was left out, and so does a warning of the logger ``hlbt``.
 
     Raises
@@ -153,7 +154,7 @@ def _panel(
             fields = {name: np.ascontiguousarray(values[:, priced]) for name, values in fields.items()}
     table = manifest.table(names)
     tradable = tradable_rule(index, fields, table, observed)
-    known = tuple(_as_of(coin, last) for coin in table)
+    known = tuple(coin.as_of(last, terms=False) for coin in table)
     synthetic, notes = manifest.synthetic, manifest.notes(names)
     return Panel(index, tuple(names), fields, tradable, known, synthetic, notes=notes)
 
@@ -180,8 +181,3 @@ def _select(
             f"{len(spans)} coins: {join_first(spans)}. Names are HyperLiquid's own, case-sensitive."
         )
     return names
-
-
-def _as_of(coin: Coin, last: pd.Timestamp) -> Coin:
-    """The coin as known at the panel's last row: a delisting at or after it is not known yet."""
-    return replace(coin, delisted=None) if coin.delisted is not None and coin.delisted >= last else coin

@@ -15,12 +15,10 @@ from engine.data.cache_files import HOURLY, OURS, data_files
 from engine.data.coin_table import CoinRecord
 from engine.data.hourly_file import entry_of
 from engine.data.manifest import MANIFEST, FileEntry, Manifest, ObjectsEntry, decode
-from engine.data.merge import API, FREQTRADE, L2BOOK, S3, Cube
+from engine.data.merge import API, FREQTRADE, L2BOOK, S3, TABLE, UNKNOWN, Cube
 from engine.data.schema import SOURCE, month_key, month_number
 from engine.errors import DataError
 
-#: The source of values of which a file does not say it: a month of before schema 3 that had only one.
-UNKNOWN = "unknown"
 DAMAGED = ".damaged"
 #: How what a source gave can be had again.
 _AGAIN = {
@@ -29,6 +27,7 @@ _AGAIN = {
     API: "`hlbt data sync --source api` brings the funding again, and candles and volumes of the last 5,000 hours; "
     "older candles are lost for good",
     FREQTRADE: "import freqtrade's files again",
+    TABLE: "import the tables again",
     SYNTHETIC: "`hlbt demo` makes it again",
 }
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -20,7 +20,9 @@ from typing import Any, Protocol
 
 import pandas as pd
 
-from engine.clock import HOUR
+from engine.clock import HOUR, iso_minute
+from engine.data.asset_ctxs import STALE_SECONDS
+from engine.data.manifest import ObjectRecord
 from engine.errors import DataError, join_first
 
 BUCKET = "hyperliquid-archive"
@@ -36,6 +38,7 @@ HOURS = (22,)
 MD5 = re.compile(r"[0-9a-f]{32}")
 _DAY = re.compile(r"\d{8}")
 _CTXS = re.compile(r"asset_ctxs/(\d{8})\.csv\.lz4")
+_BOOK = re.compile(r"market_data/(\d{8})/(\d{1,2})/l2Book/.+\.lz4")
 
 
 class FetchError(DataError):
@@ -84,9 +87,17 @@ class ArchiveObject(ListedObject):
 
 
 class Source(Protocol):
-    """The interface of a bucket that this module needs; :class:`engine.data.s3_bucket.Bucket` has it."""
+    """The interface of a bucket that this module needs.
 
+    :class:`engine.data.s3_bucket.Bucket` has it, and :class:`engine.data.local_archive.LocalArchive`.
+    """
+
+    where: str
     requests: int
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what of the source is not used."""
+        ...
 
     def objects(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
         """List the objects below `prefix`, by key, those after `start_after`."""
@@ -142,6 +153,8 @@ class DownloadPlan:
         Requests that the listing took.
     usd_per_gb : float
         Price of the transfer.
+    where : str
+        Name of the source, for messages.
     """
 
     items: tuple[ArchiveObject, ...]
@@ -151,6 +164,7 @@ class DownloadPlan:
     published_until: date | None
     listings: int
     usd_per_gb: float = USD_PER_GB
+    where: str = "the archive"
 
     @property
     def bills(self) -> dict[str, Bill]:
@@ -160,7 +174,8 @@ class DownloadPlan:
     def _bill(self, dataset: str) -> Bill:
         every = [item.size for item in self.items if item.dataset == dataset]
         new = [item.size for item in self.wanted if item.dataset == dataset]
-        usd = sum(new) / 1e9 * self.usd_per_gb + len(new) / 1000 * USD_PER_1000_GETS
+        gets = len(new) if self.listings else 0  # no listing was paid for: a folder, whose files are not either
+        usd = sum(new) / 1e9 * self.usd_per_gb + gets / 1000 * USD_PER_1000_GETS
         return Bill(len(every), sum(every), len(new), sum(new), usd)
 
     @property
@@ -269,7 +284,8 @@ def plan_downloads(
     until = max(days, default=None)
     if until is not None and span.end is not None and pd.Timestamp(until, tz="UTC") + 24 * HOUR >= span.end:
         until = None
-    return DownloadPlan(tuple(items), wanted, again, missing, until, source.requests - before, usd_per_gb)
+    listings = source.requests - before
+    return DownloadPlan(tuple(items), wanted, again, missing, until, listings, usd_per_gb, source.where)
 
 
 def _contexts(source: Source, span: ArchiveRange) -> Iterator[ArchiveObject]:
@@ -322,16 +338,51 @@ def _missing(days: Sequence[date]) -> tuple[date, ...]:
 def describe(plan: DownloadPlan) -> list[str]:
     """Lines for the terminal: missing days, and where the archive ends."""
     lines = [
-        f"{name}: {len(days)} days are missing in the archive: {join_first(days)}."
+        f"{name}: {len(days)} days are missing in {plan.where}: {join_first(days)}."
         for name, days in plan.missing_days.items()
         if days
     ]
     newer = "newer hours come from `hlbt data sync --source api`"
+    where = plan.where[:1].upper() + plan.where[1:]
     if not plan.items:
-        lines.append(f"The archive has nothing of that range; {newer}.")
+        lines.append(f"{where} has nothing of that range; {newer}.")
     elif plan.published_until is not None:
-        lines.append(f"The archive has asset_ctxs to {plan.published_until}; {newer}.")
+        lines.append(f"{where} has asset_ctxs to {plan.published_until}; {newer}.")
     return lines
+
+
+def short_objects(records: Iterable[ObjectRecord]) -> list[dict[str, str]]:
+    """Objects that end minutes before the hours of their name do, by key.
+
+    Returns
+    -------
+    list of dict
+        ``key``; ``last``, the minute of the last record; ``end``, the row with which a whole one ends.
+    """
+    short = []
+    for record in sorted(records):
+        if (match := _CTXS.fullmatch(record.key)) is not None:
+            end = pd.Timestamp(match[1], tz="UTC") + 24 * HOUR
+        elif (match := _BOOK.fullmatch(record.key)) is not None:
+            end = pd.Timestamp(match[1], tz="UTC") + HOUR * (int(match[2]) + 1)
+        else:
+            continue
+        if record.last is not None and end.timestamp() - record.last > STALE_SECONDS:
+            last = pd.Timestamp(record.last, unit="s", tz="UTC")
+            short.append({"key": record.key, "last": iso_minute(last), "end": iso_minute(end)})
+    return short
+
+
+def describe_short(short: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """A note on :func:`short_objects`, with the cure."""
+    if not short:
+        return ()
+    named = join_first(f"{item['key']} at {item['last']}" for item in short)
+    return (
+        f"{len(short)} objects end early ({named}): their later hours have no quotes, so nothing can be traded then. "
+        "`hlbt data sync --source s3 --quotes l2book` brings the books of 23:00; every sync takes an object again "
+        "that was published anew.",
+    )
 
 
 def verified_sha256(path: Path, item: ArchiveObject) -> str | None:

@@ -47,11 +47,16 @@ class Bucket:
 
     def __init__(self, name: str, endpoint_url: str | None = None, *, jobs: int = 8, timeout_seconds: float = 60):
         self.name = name
+        self.where = "the archive"
         self.endpoint_url = base_address(endpoint_url, "--endpoint-url") if endpoint_url else None
         self.requests = 0
         self._jobs = jobs
         self._timeout = timeout_seconds
         self._connected: Any = None
+
+    def notes(self) -> tuple[str, ...]:
+        """Say nothing: what else is in the bucket is not listed."""
+        return ()
 
     def objects(self, prefix: str, start_after: str = "") -> Iterator[ListedObject]:
         """Every object under `prefix`, by key.
@@ -191,7 +196,8 @@ class Bucket:
             raise DataError(
                 f"{self._where()} is requester-pays and needs an AWS account: {self._shown(error)}. Give credentials "
                 "in any way that AWS tools read (`aws configure`, AWS_PROFILE, AWS_ACCESS_KEY_ID and "
-                "AWS_SECRET_ACCESS_KEY), or use `hlbt data sync --source api`, which needs none."
+                "AWS_SECRET_ACCESS_KEY), or use a mirror (`hlbt data sync --source dir DIR`) or `hlbt data sync "
+                "--source api`, which needs none."
             ) from error
         if isinstance(error, (boto.EndpointConnectionError, boto.ConnectTimeoutError)):
             raise DataError(

@@ -32,7 +32,7 @@ NOT_NEGATIVE = ("volume_usd", "open_interest", "volume_24h_usd", "depth_10bps_us
 
 HOUR_MS = 3_600_000
 #: HyperLiquid started in 2023. Stamps far outside are in another unit than milliseconds.
-_EARLIEST = pd.Timestamp("2020-01-01", tz="UTC")
+EARLIEST = pd.Timestamp("2020-01-01", tz="UTC")
 _LATEST = pd.Timestamp("2100-01-01", tz="UTC")
 
 Floats = npt.NDArray[np.float64]
@@ -193,7 +193,7 @@ def _hours(table: Any, where: str) -> Integers:
         milliseconds = column.cast(pa.timestamp("ms", tz="UTC")).cast(pa.int64()).to_numpy()
     except pa.ArrowInvalid as error:
         raise DataError(f"{where}: the column 'time' has instants off the hour: {error}.") from error
-    outside = (milliseconds < _EARLIEST.timestamp() * 1000) | (milliseconds > _LATEST.timestamp() * 1000)
+    outside = (milliseconds < EARLIEST.timestamp() * 1000) | (milliseconds > _LATEST.timestamp() * 1000)
     if outside.any():
         raise DataError(f"{where}: {int(outside.sum())} instants lie outside 2020 to 2100; is their unit right?")
     off = np.flatnonzero(milliseconds % HOUR_MS)

@@ -31,9 +31,11 @@ from engine.retries import RequestFailed
 
 #: Requests between two commits: about a minute and a half at the exchange's rate limit.
 BATCH_REQUESTS: Final = 40
-#: A candle counts as finished so long after its close: our clock may be ahead of the exchange's, which may write the
-#: last trade a moment late. A row is requested once.
+#: A candle counts as finished so long after its close, by this machine's clock and by the exchange's: the exchange may
+#: write the last trade a moment late.
 SETTLING: Final = pd.Timedelta(seconds=10)
+#: How far the two clocks may be apart without a word.
+CLOCK_NOTED: Final = pd.Timedelta(minutes=1)
 #: A response of at least so many items is taken to be cut off after its last: the most items of one response has
 #: changed before (funding: 1,038 were returned, 500 are documented).
 CUT_FROM: Final = 100
@@ -49,6 +51,7 @@ class _Batch:
     missing: MissingHours
     replace: bool
     requests: int = 0
+    mended: dict[str, list[Page]] = field(default_factory=dict)  # candles that were cached before, by coin
     pages: dict[HistoryType, dict[str, list[Page]]] = field(default_factory=dict)
     noted: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     merges: list[MergeReport] = field(default_factory=list)
@@ -56,19 +59,23 @@ class _Batch:
     def add(self, history: HistoryType, coin: str, page: Page, first: int, last: int) -> None:
         """Add the response to a request for the rows `first` to `last`."""
         self.requests += 1
-        if len(page.hours):
-            self.pages.setdefault(history, {}).setdefault(coin, []).append(page)
+        low, high = self.missing.recent(history, coin) or (first, first - 1)
+        recent = (page.hours >= low) & (page.hours <= high)
+        for pages, kept in ((self.mended, recent), (self.pages.setdefault(history, {}), ~recent)):
+            if kept.any():
+                pages.setdefault(coin, []).append(page.part(kept))
         self.missing.note(history, coin, first, last, page.hours, complete=not page.malformed)
         self.noted[history.name].add(coin)
 
     def commit(self) -> None:
         """Merge the rows, and keep what was asked for, in one commit."""
         if self.requests:
-            tables = [history.table(pages) for history, pages in self.pages.items()]
+            tables = [history.table(pages) for history, pages in self.pages.items() if pages]
+            mended = [CANDLES.table(self.mended)] if self.mended else []
             intervals = self.missing.asked
             asked = {kind: {coin: intervals[kind][coin] for coin in coins} for kind, coins in self.noted.items()}
-            self.merges.append(self.store.merge(tables, API, replace=self.replace, asked=asked))
-        self.requests, self.pages = 0, {}
+            self.merges.append(self.store.merge(tables, API, mended=mended, replace=self.replace, asked=asked))
+        self.requests, self.mended, self.pages = 0, {}, {}
         self.noted.clear()
 
 
@@ -110,6 +117,17 @@ class _Sync:
         self.done, self.total = 0, sum(task.weight for task in tasks)
         self.skipped: list[SkippedItem] = []
         self.rows = {CANDLES: 0, FUNDING: 0}
+
+    def estimate(self, first: int, last: int) -> str:
+        """Say what is missing of the rows `first` to `last`, and the most time that it takes at the rate limit."""
+        coins = len({task.coin for task in self.tasks})
+        minutes = self.client.rate_limiter.seconds(self.total) / 60
+        time = "less than a minute" if minutes < 1 else f"about {minutes:.0f} min"
+        return (
+            f"{show(instant_of(first))} to {show(instant_of(last))}: candles or funding of {coins} coins are missing, "
+            f"requests of at most {self.total:,} in weight, {time} at the exchange's limit of "
+            f"{self.client.rate_limiter.budget:,} a minute. Interrupted, the next sync goes on from there."
+        )
 
     def run(self) -> None:
         """Do the tasks; after an interrupt, too, what was received is committed."""
@@ -196,6 +214,7 @@ def sync_api(
     replace: bool = False,
     ask_again: bool = False,
     progress: Progress | None = None,
+    announce: Callable[[str], None] = lambda text: None,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
     batch_requests: int = BATCH_REQUESTS,
@@ -214,7 +233,9 @@ def sync_api(
     coins : iterable of str or None
         Coins wanted; None is every coin of the exchange, delisted ones too.
     now : Timestamp
-        The time. A candle that closes later, or less than :data:`SETTLING` before, is not finished and is left out.
+        The time by this machine. A candle that closes later, or less than :data:`SETTLING` before, by this clock or by
+        the exchange's (the ``Date`` of its response), is not finished and is left out. Without a ``Date`` it must have
+        closed an hour ago.
     base_url : str, optional
         Address of another host. Default: the main network.
     timeout_seconds : float
@@ -226,6 +247,8 @@ def sync_api(
         Request hours, too, for which the exchange had no row before.
     progress : callable, optional
         Called with weight done, weight in all, and the coin, with the time left at the exchange's rate limit.
+    announce : callable
+        Called once, before the first request for a history, with a sentence: what is missing and how long it takes.
     clock, sleep : callable
         Seconds of a monotonic clock, and waiting so many: for the rate limit.
     batch_requests : int
@@ -237,17 +260,37 @@ def sync_api(
         When the exchange returns no usable list of coins, a coin is unknown, the range is empty, or for what
         :meth:`Store.merge` refuses. Requests that fail for single coins are `problems` of the report.
     """
-    first, last = _hours(start, end, now)
+    _hours(start, end, now)
     client = InfoClient(base_url, timeout_seconds, RateLimiter(clock, sleep))
     metas = client.metas()
+    doubt = _clock_notes(now, client)
+    now = now - HOUR if client.server_time is None else min(now, client.server_time)
+    first, last = _hours(start, end, now)
     wanted = _select(metas, coins, client.shown_url)
     store.update_coin_table(metas, API, now.floor("min"))
     names = [meta.name for meta in wanted]
     missing = MissingHours(store, names, (CANDLES, FUNDING), first, last, hour_number(now), ask_again, replace)
     sync = _Sync(client, _Batch(store, missing, replace), batch_requests, _tasks(missing, wanted), progress)
     sync.skipped += [SkippedItem("A coin", f"cannot be read: {text}") for text in client.unreadable]
+    announce(sync.estimate(first, last))
     sync.run()
-    return sync.report(wanted, first, last, [*_notes(first, _first_candle(now)), *store.notes()])
+    return sync.report(wanted, first, last, [*doubt, *_notes(first, _first_candle(now)), *store.notes()])
+
+
+def _clock_notes(now: pd.Timestamp, client: InfoClient) -> tuple[str, ...]:
+    """What to say where this machine's clock and the exchange's do not agree."""
+    server = client.server_time
+    if server is None:
+        return (
+            f"{client.shown_url} answers without a usable Date, so this machine's clock could not be compared: the "
+            "newest hour is left to the next sync.",
+        )
+    if now - server <= CLOCK_NOTED:
+        return ()
+    return (
+        f"This machine's clock is {(now - server).total_seconds() / 60:,.0f} min ahead of that of {client.shown_url}: "
+        f"hours after {show(server.floor('min'))} are left to a later sync. Set the clock by a time server.",
+    )
 
 
 def _first_candle(now: pd.Timestamp) -> int:

@@ -13,6 +13,7 @@ _WORDS = {
     "taken": "objects taken",
     "reused": "downloaded by an earlier run",
     "unusable": "values that are no price (0 or less) left out",
+    "stale": "rows of records over 5 minutes old (prices, not quotes)",
     "outside": "lines of another day left out",
     "bytes": "bytes wanted",
     "cached": "there already",

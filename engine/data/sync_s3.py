@@ -32,6 +32,8 @@ from engine.data.s3_archive import (
     FetchError,
     Source,
     describe,
+    describe_short,
+    short_objects,
     verified_sha256,
 )
 from engine.data.schema import hour_number
@@ -163,21 +165,30 @@ class _Sync:
         self.store, self.source, self.plan, self.meter = store, source, plan, meter
         self.keep_raw, self.replace = keep_raw, replace
         self.counts = Counter(taken=0, reused=0, cached=len(plan.items) - len(plan.wanted), records=0)
-        self.counts.update(outside=0, unusable=0, bytes=plan.bytes)
+        self.counts.update(outside=0, unusable=0, stale=0, bytes=plan.bytes)
         self.skipped: list[SkippedItem] = []
+        self.older: list[str] = []
+        self.held = store.read_objects() if plan.republished else {}
         self.merges: list[MergeReport] = []
 
     def report(self) -> SyncReport:
         """The report of the batches that were taken."""
         every = self.store.read_objects()
         against = [item.key for item in self.plan.items if item.key in every and every[item.key].contradicts]
-        notes = describe(self.plan)
+        notes = [*describe(self.plan), *self.source.notes()]
         if against and not self.replace:
             notes.append(
                 f"{len(against)} objects, or others of their month, contradict the cache, whose values were kept "
                 f"({join_first(against)}); --replace downloads them again and takes theirs."
             )
-        details = {"plan": self.plan.to_dict()}
+        short = short_objects(every[item.key] for item in self.plan.items if item.key in every)
+        notes += describe_short(short)
+        details = {"plan": self.plan.to_dict(), "short_objects": short}
+        if self.older:
+            notes.append(
+                f"{len(self.older)} objects end before the version of the same day in the cache and were left out: "
+                f"{join_first(self.older)}."
+            )
         merge = combined(S3, self.merges)
         return SyncReport(S3, self.counts, merge, tuple(self.skipped), (*notes, *self.store.notes()), details)
 
@@ -195,12 +206,16 @@ class _Sync:
                 continue
             paths.append(path)
             try:
-                count, last = rows.add(item, path.read_bytes(), self.counts)
+                held = self.held.get(item.key)
+                added = rows.add(item, path.read_bytes(), self.counts, held.last if held else None)
             except ObjectError as error:
                 self.skipped.append(SkippedItem(item.key, str(error)))
                 path.unlink()  # the next run must not take it for a good download
             else:
-                records.append(ObjectRecord(item.key, item.etag, item.size, sha256, count, last))
+                if added is None:
+                    self.older.append(item.key)
+                    continue
+                records.append(ObjectRecord(item.key, item.etag, item.size, sha256, *added))
                 self.counts.update(taken=1, reused=int(reused))
         group = batch[0].group
         self.meter.step(0, f"writing {group}")
@@ -235,16 +250,23 @@ class _Hourly:
         self._days: list[Any] = []
         self._quotes: dict[int, list[tuple[str, Quote]]] = defaultdict(list)
 
-    def add(self, item: ArchiveObject, content: bytes, counts: Counter[str]) -> tuple[int, int]:
-        """Add the rows of one object; returns its records, and the second of the last one."""
+    def add(
+        self, item: ArchiveObject, content: bytes, counts: Counter[str], held: int | None = None
+    ) -> tuple[int, int] | None:
+        """Add the rows of one object; returns its records, and the second of the last one.
+
+        Where that is before `held`, the last second of the version in the cache, nothing is added: None.
+        """
         if item.coin is None:
             day = reduce_day(content, item.day)
+            if held is not None and day.last < held:
+                return None
             self._days.append(day.table)
-            counts.update(records=day.records, outside=day.outside, unusable=day.unusable)
+            counts.update(records=day.records, outside=day.outside, unusable=day.unusable, stale=day.stale)
             return day.records, day.last
         quote = last_quote(content, item.coin, int(item.instant.timestamp() * 1000))
         self._quotes[hour_number(item.instant)].append((item.coin, quote))
-        counts.update(records=1)
+        counts.update(records=1, stale=int(quote.stale))
         return 1, quote.milliseconds // 1000
 
     def tables(self) -> list[Any]:

@@ -21,8 +21,10 @@ names.
 
 from __future__ import annotations
 
+import os
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -35,22 +37,28 @@ from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError, WeightsError
 from engine.lookahead.checks import CHECKS
 from engine.lookahead.comparison import (
+    WINDOW,
     AuditContext,
     CheckSkipped,
     WeightChanged,
     compare_cuts,
     evenly_spaced,
     weights_as_of,
+    weights_of,
 )
-from engine.oracles.base import Oracle, weight_matrix
+from engine.oracles.base import Oracle, same_environment, weight_matrix
 from engine.oracles.loading import load_oracle
 from engine.panel import Panel
 from engine.weights import validate_weights
 
-#: Rows of weights that the cuts of a default audit compute; all decisions are cuts while they are few.
-CUT_ROWS = 40_000
 #: Decisions at most that a default audit computes one by one.
 INSTANTS = 400
+#: Instants at most at which the data are cut, and after which they are changed: each time a window of decisions.
+CUTS, PERTURBED = 16, 8
+#: Calls for each perturbed instant, each of a window; and calls for the whole sample.
+_WINDOWS, _SAMPLES = 6, 5
+#: Seconds that two new processes take to start.
+_START = 3.0
 
 #: (done, total, what is being done)
 Step = Callable[[int, int, str], object]
@@ -71,11 +79,14 @@ class Audit:
         ``process`` and ``published``, in this order; only the first where the weights are not valid. ``passed`` is None
         for one that was skipped, ``details`` the first weight that changed, where one did
         (:class:`engine.lookahead.comparison.Difference`).
+    strength : float
+        Share of the decisions at which a leak of one day would have been seen, 0 to 1.
     """
 
     oracle: str
     decisions: int
     checks: tuple[Check, ...]
+    strength: float = 0.0
 
     @property
     def passed(self) -> bool:
@@ -93,9 +104,14 @@ class Audit:
             skipped = [check.name for check in self.checks if check.passed is None]
             made = f"{len(self.checks) - len(skipped)} checks over {self.decisions} decisions"
             return f"{self.oracle}: no look-ahead found by {made}{'; skipped: ' * bool(skipped)}{', '.join(skipped)}."
-        first, *more = self.failed
+        # A weight that changed says more than an error where data are missing.
+        first, *more = sorted(self.failed, key=lambda check: check.details is None)
         others = f" Failed too: {', '.join(check.name for check in more)}." if more else ""
         return f"{self.oracle} fails the check '{first.label}' ({first.name}): {first.summary}.{others}"
+
+    def strength_text(self) -> str:
+        """One sentence: how strong the audit was."""
+        return f"A leak of one day would have been seen at {self.strength:.0%} of {self.decisions} decisions."
 
     def raise_for_failure(self) -> None:
         """Raise :class:`engine.errors.OracleError` with :meth:`message` unless every check passed."""
@@ -114,7 +130,13 @@ class Audit:
             }
             for check in self.checks
         ]
-        return {"oracle": self.oracle, "decisions": self.decisions, "checks": checks, "passed": self.passed}
+        return {
+            "oracle": self.oracle,
+            "decisions": self.decisions,
+            "checks": checks,
+            "passed": self.passed,
+            "strength": self.strength,
+        }
 
 
 def audit(
@@ -125,6 +147,7 @@ def audit(
     *,
     parameters: Mapping[str, Any] | None = None,
     cuts: int | None = None,
+    budget: float | None = None,
     step: Step | None = None,
 ) -> Audit:
     """Audit an oracle for look-ahead, determinism and valid weights.
@@ -142,8 +165,11 @@ def audit(
     parameters : mapping, optional
         Constructor arguments, with a path.
     cuts : int, optional
-        Instants at which the data are cut, spread over the span. Default: all decisions while the cuts compute no more
-        than :data:`CUT_ROWS` rows together, at least 30, and up to :data:`INSTANTS` decisions computed one by one.
+        Instants at which the data are cut, and those that are computed one by one, spread over the span. Default: up
+        to :data:`CUTS` and up to :data:`INSTANTS`.
+    budget : float, optional
+        Seconds; the instants that it affords, by the time of the first calls, are spread over the span, at least two of
+        each kind.
     step : callable, optional
         Called with (done, total, what) as the audit proceeds.
 
@@ -154,29 +180,99 @@ def audit(
     """
     if cuts is not None and cuts < 1:
         raise OracleError(f"cuts = {cuts} is not accepted: give at least one instant.")
-    path = oracle if isinstance(oracle, str) else None
+    if budget is not None and not budget > 0.0:
+        raise OracleError(f"budget = {budget:g} is not accepted: give seconds above 0.")
+    path, environment, begun = oracle if isinstance(oracle, str) else None, dict(os.environ), time.monotonic()
     make = partial(load_oracle, oracle, parameters or {}) if isinstance(oracle, str) else oracle
     first, count, checks = make(), len(decisions), list[Check]()
-    frame, name = weight_matrix(first, panel, decisions), type(first).__name__
+    name = type(first).__name__
+    built = time.monotonic()
     try:
+        frame = weight_matrix(first, panel, decisions)
+        seconds = time.monotonic() - built
         _, weights = validate_weights(frame, panel)
     except WeightsError as error:
         return Audit(name, count, (Check("valid", CHECKS["valid"][0], False, str(error).rstrip(".")),))
+    except OracleError as error:
+        if not _needs_terms(make, panel, decisions):
+            raise
+        why = "without the lots, leverage and tiers of the coin table, not known at the decisions, it fails: "
+        return Audit(name, count, (Check("future", CHECKS["future"][0], False, why + str(error).rstrip(".")),))
 
     def report(what: str) -> None:
         if step is not None:
             step(len(checks), len(CHECKS), what)
 
-    cut_at = evenly_spaced(count, max(30, 2 * CUT_ROWS // count) if cuts is None else cuts)
-    alone = evenly_spaced(count, INSTANTS if cuts is None else cuts)
+    numbers: tuple[int, ...] = (cuts or CUTS, cuts or INSTANTS, min(PERTURBED, cuts or PERTURBED), count, WINDOW)
+    if budget is not None:
+        built = time.monotonic()
+        weights_of(make(), panel.as_of(decisions[-1]), decisions[-1:])
+        once = time.monotonic() - built
+        affords = _afforded(budget - (time.monotonic() - begun) - _START * (path is not None), once, seconds, count)
+        numbers = tuple(min(pair) for pair in zip(numbers, affords, strict=True))
+    cut_at, alone, perturbed, sample = (evenly_spaced(count, wanted) for wanted in numbers[:-1])
     context = AuditContext(
-        make, panel, decisions, weights, cut_at, alone, config or RunConfig(), path, parameters or {}, report
+        make,
+        panel,
+        decisions,
+        weights,
+        cut_at,
+        alone,
+        perturbed,
+        sample,
+        config or RunConfig(),
+        path,
+        parameters or {},
+        environment,
+        report,
+        numbers[-1],
     )
-    for check in CHECKS:
-        report(check)
-        checks.append(_run_check(check, context))
+    with same_environment():
+        for check in CHECKS:
+            report(check)
+            checks.append(_run_check(check, context))
     report("done")
-    return Audit(name, count, tuple(checks))
+    return Audit(name, count, tuple(checks), context.strength())
+
+
+def _afforded(seconds: float, once: float, whole: float, count: int) -> tuple[int, int, int, int, int]:
+    """Numbers of cuts, instants, perturbed instants, decisions computed again and of a window that `seconds` afford.
+
+    Parameters
+    ----------
+    seconds : float
+        What is left.
+    once, whole : float
+        Seconds of a call for one decision, and for all.
+    count : int
+        Of decisions.
+    """
+    row = max(1e-9, (whole - once) / max(count - 1, 1))
+
+    def rows(share: float, calls: int) -> int:
+        return max(2, int((share * seconds / calls - once) / row) + 1)
+
+    width = min(rows(0.3, 2 * _WINDOWS), WINDOW)
+    perturbed = max(2, int(0.3 * seconds / (_WINDOWS * (once + row * (width - 1)) + once)))
+    return (
+        2 * perturbed if perturbed > 2 else 2,
+        max(2, int(0.5 * seconds / once)),
+        perturbed,
+        rows(0.2, _SAMPLES),
+        width,
+    )
+
+
+def _needs_terms(make: Callable[[], Oracle], panel: Panel, decisions: pd.DatetimeIndex) -> bool:
+    """Whether the oracle fails only because lots, leverage and tiers were not known."""
+    shown = tuple(replace(coin, terms_from=panel.index[0]) for coin in panel.table)
+    if shown == panel.point_in_time().table:
+        return False
+    try:
+        weight_matrix(make(), replace(panel, table=shown), decisions)
+    except HlbtError:
+        return False
+    return True
 
 
 def _run_check(name: str, context: AuditContext) -> Check:
@@ -216,12 +312,12 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | Non
     decisions = decision_instants(panel.index) if decisions is None else decisions
     _, weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)
     every = np.arange(len(decisions))
-    context = AuditContext(lambda: oracle, panel, decisions, weights, every, every)
+    context = AuditContext(lambda: oracle, panel, decisions, weights, every, every, every, every)
 
-    def weights_then(context: AuditContext, instant: pd.Timestamp, known: Panel, count: int) -> np.ndarray:
-        return weights_as_of(oracle, instant, known, context.decisions[:count])
+    def weights_then(instant: pd.Timestamp, known: Panel, rows: slice) -> np.ndarray:
+        return weights_as_of(oracle, instant, known, decisions[rows])
 
     try:
-        compare_cuts(context, "cut", "on the data up to {}", weights_then)
+        compare_cuts(context, "cut", "on the data up to {}", weights_then, every)
     except WeightChanged as change:
         raise OracleError(f"{type(oracle).__name__} looks ahead: {change}.") from change

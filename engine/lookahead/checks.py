@@ -8,11 +8,9 @@ it does not apply.
 from __future__ import annotations
 
 import os
-import pickle
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -24,15 +22,14 @@ from engine.lookahead.comparison import (
     CheckSkipped,
     WeightChanged,
     compare_cuts,
-    matrix_of,
     max_difference,
     unperturbed,
     weights_as_of,
     weights_of,
 )
 from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
-from engine.lookahead.subprocess_run import ProcessResult, run_in_subprocess
-from engine.oracles.base import Oracle, ScoreOracle, call_fetch_weights, matrix_of_instants, oracle_errors
+from engine.lookahead.subprocess_run import ProcessResult, weights_at
+from engine.oracles.base import Oracle, ScoreOracle, matrix_of_instants, oracle_errors
 from engine.oracles.loading import data_files
 from engine.panel import Panel
 from engine.simulation.overlays import describe_overlays, traded_weights
@@ -55,36 +52,40 @@ def check_valid(context: AuditContext) -> str:
 
 
 def check_cut(context: AuditContext) -> str:
-    """A new instance on the data up to an instant alone, all decisions so far."""
-    largest = compare_cuts(context, "cut", "on the data up to {} alone", _new_weights)
-    compared = int((context.cuts + 1).sum()) * len(context.panel.coins)
-    return f"{len(context.cuts)} cuts, {compared:,} weights, {_size(largest)}"
+    """A new instance on the data up to an instant alone, the last decisions so far."""
+    largest = compare_cuts(
+        context, "cut", "on the data up to {} alone", lambda _, *data: context.matrix(*data), context.cuts, confirm=True
+    )
+    return f"{len(context.cuts)} cuts, {_size(largest)}"
 
 
 def check_future(context: AuditContext) -> str:
-    """All data after an instant changed (prices, funding, volume, tradability, gaps), the panel as long as before."""
-    largest, rows = 0.0, context.perturbed()
-    for seed, row in enumerate(rows):
+    """All that is known after an instant changed (prices, funding, volume, tradability, lots), as long as before."""
+    largest = 0.0
+    for seed, row in enumerate(context.perturbed):
         other = changed_after(context.panel, int(context.rows[row]), np.random.default_rng(seed))
-        when = f"when the data after {show(context.decisions[row])} are changed"
-        largest = max(largest, max_difference(context, slice(0, row + 1), when, matrix_of, context, other))
-    return f"changed after {len(rows)} instants, {_size(largest)}"
+        rows, when = context.window(row), f"when the data after {show(context.decisions[row])} are changed"
+        largest = max(largest, max_difference(context, rows, when, context.matrix, other, rows, confirm=True))
+    return f"changed after {len(context.perturbed)} instants, {_size(largest)}"
 
 
 def check_last_row(context: AuditContext) -> str:
     """The data end at a decision and only that row is changed: its own weights may change, no earlier one."""
-    rows, changed = context.perturbed(first=1), 0
-    for seed, row in enumerate(rows):
-        instant = context.decisions[row]
-        until = context.panel.until(instant)
+    instants, changed = context.perturbed[context.perturbed > 0], 0
+    for seed, row in enumerate(instants):
+        until = context.panel.until(context.decisions[row])
         other = changed_at(until, len(until.index) - 1, np.random.default_rng(seed))
-        when = f"when only the row of {show(instant)} is changed"
-        max_difference(context, slice(0, row), when, matrix_of, context, other, row + 1)
-        try:
-            max_difference(context, slice(row, row + 1), when, _last_row, context, other, row + 1)
-        except WeightChanged:
-            changed += 1
-    return f"changed at {len(rows)} instants: no earlier weight changed, its own row did at {changed}"
+        rows, own = context.window(row), list[np.ndarray]()
+
+        def earlier(other: Panel = other, rows: slice = rows, own: list[np.ndarray] = own) -> np.ndarray:
+            weights = context.matrix(other, rows)
+            own.append(weights[-1])
+            return weights[:-1]
+
+        when = f"when only the row of {show(context.decisions[row])} is changed"
+        max_difference(context, slice(rows.start, int(row)), when, earlier, confirm=True)
+        changed += bool(own) and not np.array_equal(own[-1], context.weights[row], equal_nan=True)
+    return f"changed at {len(instants)} instants: no earlier weight changed, its own row did at {changed}"
 
 
 def check_funding(context: AuditContext) -> str:
@@ -93,118 +94,117 @@ def check_funding(context: AuditContext) -> str:
         raise CheckSkipped("the panel has no funding")
     if context.panel.as_known:
         raise CheckSkipped("the panel is as known: the rate of the instant is not in it")
-    rows = context.perturbed()
-    for seed, row in enumerate(rows):
+    own = type(context.make()).fetch_portfolio_weights is not Oracle.fetch_portfolio_weights
+    for seed, row in enumerate(context.perturbed):
         other = changed_at(context.panel, int(context.rows[row]), np.random.default_rng(seed), ("funding",))
-        when = f"when the funding settled at {show(context.decisions[row])}, after the trade, is changed"
-        max_difference(context, slice(0, row + 1), when, matrix_of, context, other)
-        alone = slice(row, row + 1)
-        before = unperturbed(context, alone, _one_instant, context, context.make(), context.panel, row)
-        max_difference(context, alone, when, _one_instant, context, context.make(), other, row, expected=before)
-    return f"changed at {len(rows)} instants, computed as matrix and as a single row"
+        instant, alone = context.decisions[row], slice(int(row), int(row) + 1)
+        when = f"when the funding settled at {show(instant)}, after the trade, is changed"
+        max_difference(context, alone, when, context.matrix, other, alone, confirm=True)
+        if own:  # one of its own may read the panel itself
+            before = unperturbed(context, alone, weights_at, context.make(), instant, context.panel)
+            max_difference(context, alone, when, weights_at, context.make(), instant, other, expected=before)
+    return f"changed at {len(context.perturbed)} instants"
 
 
 def check_coins(context: AuditContext) -> str:
     """Coins that list after an instant added, and those of the panel left out."""
-    largest, left_out, rows = 0.0, 0, context.perturbed()
-    for seed, row in enumerate(rows):
-        instant, panel_row = show(context.decisions[row]), int(context.rows[row])
-        past = slice(0, row + 1)
+    largest, left_out = 0.0, 0
+    for seed, row in enumerate(context.perturbed):
+        instant, panel_row, rows = show(context.decisions[row]), int(context.rows[row]), context.window(row)
         wide = with_newcomers(context.panel, panel_row, np.random.default_rng(seed))
         when = f"when two coins are added that list after {instant}"
-        largest = max(largest, max_difference(context, past, when, _without_newcomers, context, wide))
+        largest = max(
+            largest, max_difference(context, rows, when, _without_newcomers, context, wide, rows, confirm=True)
+        )
         listed = (~np.isnan(context.panel.values("mid")[: panel_row + 1])).any(axis=0)
         if listed.all() or not listed.any():
             continue
         left_out += int((~listed).sum())
         when = f"is all it can be: the coin has no price up to {instant}"
-        max_difference(context, past, when, _zero_unlisted, context.weights[past], listed)
+        max_difference(context, rows, when, _zero_unlisted, context.weights[rows], listed)
         narrow = with_coins(context.panel, listed)
         when = f"without the coins that list after {instant}"
-        largest = max(largest, max_difference(context, past, when, matrix_of, context, narrow, columns=listed))
-    without = f", {left_out / len(rows):.0f} later ones left out on average" if left_out else ""
-    return f"{len(rows)} instants, two coins added{without}, {_size(largest)}"
+        narrowed = max_difference(context, rows, when, context.matrix, narrow, rows, columns=listed, confirm=True)
+        largest = max(largest, narrowed)
+    count = len(context.perturbed)
+    without = f", {left_out / count:.0f} later ones left out on average" if left_out else ""
+    return f"{count} instants, two coins added{without}, {_size(largest)}"
 
 
 def check_instant(context: AuditContext) -> str:
-    """``fetch_portfolio_weights`` of one instance, oldest instant first, as a live run calls it."""
-    oracle, largest = context.make(), 0.0
+    """``fetch_portfolio_weights`` of one instance, oldest instant first, as a live run calls it.
+
+    In a new process, where there can be one; what differs there and not here is left to :func:`check_process`, in
+    ``context.kept``.
+    """
+    oracle, largest, live = context.make(), 0.0, _live_or_none(context)
     kind = type(oracle)
     own = kind.fetch_portfolio_weights is not Oracle.fetch_portfolio_weights
     both = own and kind.weight_matrix is not matrix_of_instants
     for number, row in enumerate(context.instants):
-        context.report(f"instant {number + 1} of {len(context.instants)}")
-        instant = context.decisions[row]
+        instant, rows = context.decisions[row], slice(int(row), int(row) + 1)
         when = f"from fetch_portfolio_weights for {show(instant)} alone"
-        known = context.known.until(instant)
+        if live is None:
+            known = context.known.until(instant)
+            context.report(f"instant {number + 1} of {len(context.instants)}")
+            largest = max(largest, max_difference(context, rows, when, weights_at, oracle, instant, known))
+        else:
+            largest = max(largest, _compare_live(context, live, number, rows, when))
         # A method of its own beside the matrix is called with the whole panel too: it must cut it by itself.
-        for panel in [context.panel, known] if both else [known]:
-            difference = max_difference(context, slice(row, row + 1), when, _one_instant, context, oracle, panel, row)
-            largest = max(largest, difference)
+        if both and (live is None or row in context.perturbed):
+            largest = max(largest, max_difference(context, rows, when, weights_at, oracle, instant, context.panel))
     return f"{len(context.instants)} of {len(context.decisions)} instants, {_size(largest)}"
 
 
 def check_score(context: AuditContext) -> str:
     """Sweeps and reports construct a ScoreOracle's weights from its scores: they must be the same."""
-    oracle = context.make()
+    oracle, rows = context.make(), context.sample
     if not isinstance(oracle, ScoreOracle):
         raise CheckSkipped("it has no scores")
-    every = slice(0, len(context.decisions))
+    with oracle_errors("scores failed"):
+        scores = oracle.scores(context.known, context.decisions[rows])
     largest = max(
-        max_difference(context, every, f"from {method} of its scores", _constructed, oracle, context, many)
+        max_difference(context, rows, f"from {method} of its scores", _constructed, oracle, scores, many)
         for method, many in (("construct", False), ("construct_many", True))
     )
-    return f"{len(context.decisions)} rows, {_size(largest)}"
+    return f"{len(rows)} rows, {_size(largest)}"
 
 
 def check_repeat(context: AuditContext) -> str:
-    """New instances under other states of the global random generators, each used twice, then on less data."""
-    every = slice(0, len(context.decisions))
-    for seed in (1, 2):
+    """New instances under other states of the global random generators, one used twice, then on less data."""
+    rows, largest = context.sample, 0.0
+    for seed, calls in ((1, ("first", "second")), (2, ("first",))):
         with _seeded(seed):
             oracle = context.make()
-            for call in ("first", "second"):
+            for call in calls:
                 when = f"from a new instance at its {call} call"
-                max_difference(
-                    context, every, when, weights_of, oracle, context.panel, context.decisions, tolerance=0.0
+                decisions = context.decisions[rows]
+                largest = max(
+                    largest, max_difference(context, rows, when, weights_of, oracle, context.panel, decisions)
                 )
-    middle = len(context.decisions) // 2
-    past, instant = slice(0, middle + 1), context.decisions[middle]
+    past = context.window(len(context.decisions) // 2)
+    instant = context.decisions[past.stop - 1]
     known = context.known.until(instant)
-    expected = unperturbed(context, past, matrix_of, context, known, middle + 1)
+    expected = unperturbed(context, past, context.matrix, known, past)
     when = f"from an instance that was first used on all data, then on those up to {show(instant)}"
     max_difference(context, past, when, weights_of, oracle, known, context.decisions[past], expected=expected)
-    return "2 new instances, 2 calls each under other random states, bit for bit; then on less data"
+    return f"2 new instances, 3 calls under other random states, {_size(largest)}; then on less data"
 
 
 def check_process(context: AuditContext) -> str:
-    """Half of the data, some of them changed, in a new process: state of modules, order of sets, the clock.
-
-    The data are changed so that weights cached under a key that leaves out what they depend on show as well. Sets
-    ``context.reads``.
-    """
-    if context.path is None:
-        raise CheckSkipped("the oracle was not given as a path")
-    try:
-        pickle.dumps(dict(context.parameters))
-    except Exception as error:
-        raise CheckSkipped(f"the parameters cannot be sent to another process: {error}") from error
-    middle = (len(context.decisions) - 1) // 2
-    past, instant = slice(0, middle + 1), context.decisions[middle]
-    changed = changed_after(context.panel, int(context.rows[middle // 2]), np.random.default_rng(middle))
-    known = replace(changed, table=context.panel.table).point_in_time().until(instant)
-    result = run_in_subprocess(context.path, context.parameters, known, context.decisions[past])
-    context.reads = result.reads
-    expected = unperturbed(context, past, matrix_of, context, known, middle + 1)
-    when = f"in a new process whose clock is set to {show(instant)}, on data up to then alone, half of them changed"
-    largest = max_difference(context, past, when, _weights_or_error, result, expected=expected)
-    return f"{middle + 1} rows in a new process with another hash seed and the clock of then, {_size(largest)}"
+    """What differs in a new process alone: memory of modules, files, the order of sets, the clock."""
+    if context.no_process:
+        raise CheckSkipped(context.no_process)
+    count = len(context.live.weights)
+    if context.kept is not None:
+        raise context.kept
+    return f"{count} instants in a new process, oldest first, with another hash seed and the clock of then"
 
 
 def check_published(context: AuditContext) -> str:
     """Data of its own: the oracle as of each cut against the oracle that has all of them."""
-    oracle = context.make()
-    reads = context.reads
+    oracle, live = context.make(), _live_or_none(context)
+    reads = None if live is None else live.reads
     if reads is None:
         reads = tuple(str(file) for file in data_files(oracle)) or None
     if unexplained := _unexplained(oracle, reads or ()):
@@ -220,32 +220,24 @@ def check_published(context: AuditContext) -> str:
         return "it opens no file but its code, and no connection"
     reuse = oracle if _leaves_itself(oracle, context.decisions[0]) else None
 
-    def weights_then(context: AuditContext, instant: pd.Timestamp, panel: Panel, count: int) -> np.ndarray:
+    def weights_then(instant: pd.Timestamp, panel: Panel, rows: slice) -> np.ndarray:
         then = context.make() if reuse is None else reuse
-        return weights_as_of(then, instant, panel, context.decisions[:count])
+        return weights_as_of(then, instant, panel, context.decisions[rows])
 
-    largest = compare_cuts(context, "published", "with the rows published by {} alone", weights_then)
+    largest = compare_cuts(context, "published", "with the rows published by {} alone", weights_then, context.instants)
     if reads and len(context.decisions) > 1 and _keeps_every_row(context):
         raise OracleError(
             f"it reads {join_first(reads, 3)}, and as_of({show(context.decisions[0])}) still gives the weights of "
             "every later decision: it takes no row away"
         )
-    return f"as_of at {len(context.cuts)} instants, {_size(largest)}"
+    return f"as_of at {len(context.instants)} instants, {_size(largest)}"
 
 
 # Computing weights ----------------------------------------------------------------------------------------------------
 
 
-def _new_weights(context: AuditContext, instant: pd.Timestamp, panel: Panel, count: int) -> np.ndarray:
-    return matrix_of(context, panel, count)
-
-
-def _last_row(context: AuditContext, panel: Panel, count: int) -> np.ndarray:
-    return matrix_of(context, panel, count)[-1:]
-
-
-def _without_newcomers(context: AuditContext, panel: Panel) -> np.ndarray:
-    return matrix_of(context, panel)[:, 1:-1]
+def _without_newcomers(context: AuditContext, panel: Panel, rows: slice) -> np.ndarray:
+    return context.matrix(panel, rows)[:, 1:-1]
 
 
 def _zero_unlisted(weights: np.ndarray, listed: np.ndarray) -> np.ndarray:
@@ -253,30 +245,39 @@ def _zero_unlisted(weights: np.ndarray, listed: np.ndarray) -> np.ndarray:
     return np.where(listed | np.isnan(weights), weights, 0.0)
 
 
-def _constructed(oracle: ScoreOracle, context: AuditContext, many: bool) -> np.ndarray:
-    with oracle_errors("scores or construct failed"):
-        scores = oracle.scores(context.known, context.decisions)
+def _constructed(oracle: ScoreOracle, scores: np.ndarray, many: bool) -> np.ndarray:
+    with oracle_errors("construct failed"):
         if many:
             return type(oracle).construct_many([oracle], scores).to_dense(*scores.shape)[0]
         return oracle.construct(scores)
 
 
-def _one_instant(context: AuditContext, oracle: Oracle, panel: Panel, row: int) -> np.ndarray:
-    """Weights of one decision, (1, N), as a live run calls for them."""
-    tradable = panel.tradable[int(context.rows[row])]
-    universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
-    with oracle_errors("fetch_portfolio_weights failed"):
-        weights = call_fetch_weights(oracle, context.decisions[row], universe, panel)
-        values = np.array([[float(weights.pop(coin, 0.0)) for coin in panel.coins]])
-    if weights:
-        raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {join_first(weights)}.")
-    return values
+def _live_or_none(context: AuditContext) -> ProcessResult | None:
+    """What a new process gave; None where there can be none, or it died, which :func:`check_process` tells."""
+    try:
+        return None if context.no_process else context.live
+    except OracleError:
+        return None
 
 
-def _weights_or_error(result: ProcessResult) -> np.ndarray:
-    if result.weights is None:
-        raise OracleError(result.error)
-    return result.weights
+def _compare_live(context: AuditContext, live: ProcessResult, number: int, rows: slice, when: str) -> float:
+    """Largest difference in a new process; one that is not there in this process too is kept in ``context.kept``."""
+    instant = context.decisions[rows][0]
+
+    def weights_live() -> np.ndarray:
+        if number in live.errors:
+            raise OracleError(live.errors[number])
+        return live.weights[number : number + 1]
+
+    when_new = f"in a new process whose clock is set to {show(instant)}, on data up to then alone"
+    try:
+        return max_difference(context, rows, when_new, weights_live)
+    except WeightChanged as change:
+        if context.kept is None:
+            known = context.known.until(instant)
+            max_difference(context, rows, when, weights_at, context.make(), instant, known)
+            context.kept = change
+        return 0.0
 
 
 # Data of its own ------------------------------------------------------------------------------------------------------

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import pickle
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -12,16 +14,20 @@ import pandas as pd
 
 from engine.clock import show
 from engine.config import RunConfig
-from engine.errors import HlbtError
+from engine.errors import HlbtError, OracleError
+from engine.lookahead.perturbations import changed_after
+from engine.lookahead.subprocess_run import Job, ProcessResult, run_in_subprocess
 from engine.oracles.base import Oracle, oracle_errors, weight_matrix
 from engine.panel import Panel
-from engine.weights import validate_weights
+from engine.weights import align_coins
 
 #: Largest difference of a weight that counts as rounding and not as a leak: matrix products over another number of
 #: rows may differ in their last bits.
 TOLERANCE = 1e-10
-#: Instants at most at which the checks that compute the whole matrix each time perturb the data.
-PERTURBED_INSTANTS = 8
+#: Decisions, up to the instant at which the data are cut or perturbed, whose weights are compared there.
+WINDOW = 10
+#: A leak of one day is a weight that depends on data of the 24 hours after its decision.
+_DAY = pd.Timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -79,18 +85,23 @@ class AuditContext:
     decisions : DatetimeIndex, (D,)
     weights : ndarray, (D, N)
         Weights on the data as they are.
-    cuts, instants : ndarray of int
-        Rows of `decisions` at which the data are cut off, and which are computed one by one.
+    cuts, instants, perturbed, sample : ndarray of int
+        Rows of `decisions` at which the data are cut off, which are computed one by one, after which the data are
+        changed, and which are computed again on the same data.
     config : RunConfig
     path : str or None
         Path of the oracle, where it was given as one.
     parameters : mapping
         Constructor arguments that belong to `path`.
+    environment : mapping
+        Environment variables before the oracle was built, for new processes.
     report : callable
         Called with a word about each step.
-    reads : tuple of str or None
-        What the oracle read in a process of its own, set by :func:`engine.lookahead.checks.check_process`; None = not
-        watched.
+    width : int
+        Decisions, up to the instant at which the data are cut or changed, whose weights are compared there.
+    kept : WeightChanged or None
+        First weight that differs in a new process and in no other way, set by
+        :func:`engine.lookahead.checks.check_instant`.
     """
 
     make: Callable[[], Oracle]
@@ -99,11 +110,17 @@ class AuditContext:
     weights: np.ndarray
     cuts: np.ndarray
     instants: np.ndarray
+    perturbed: np.ndarray
+    sample: np.ndarray
     config: RunConfig = field(default_factory=RunConfig)
     path: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     report: Callable[[str], object] = _ignore
-    reads: tuple[str, ...] | None = None
+    width: int = WINDOW
+    kept: WeightChanged | None = None
+    #: Whether :meth:`matrix` is computed in a new process, while a difference is confirmed.
+    in_new_process: bool = False
 
     @cached_property
     def known(self) -> Panel:
@@ -115,21 +132,100 @@ class AuditContext:
         """Panel row of every decision."""
         return self.panel.rows(self.decisions)
 
-    def perturbed(self, first: int = 0) -> np.ndarray:
-        """Rows of a few decisions over the span, from row `first` on."""
-        count = len(self.decisions)
-        if count <= first:
-            return np.zeros(0, dtype=np.int64)
-        return evenly_spaced(count, min(PERTURBED_INSTANTS, len(self.cuts)), first)
+    @cached_property
+    def unheld(self) -> np.ndarray:
+        """Where a coin has had no weight up to a decision, (D, N) bool: to hold nothing is to be flat."""
+        return ~np.logical_or.accumulate(np.nan_to_num(self.weights) != 0.0, axis=0)
+
+    @cached_property
+    def no_process(self) -> str:
+        """Why nothing can be computed in a new process; empty where it can."""
+        if self.path is None:
+            return "the oracle was not given as a path"
+        try:
+            pickle.dumps(dict(self.parameters))
+        except Exception as error:
+            return f"the parameters cannot be sent to another process: {error}"
+        return ""
+
+    @property
+    def live(self) -> ProcessResult:
+        """Weights of `instants` from a new process, oldest first, each on the data up to it.
+
+        Files of data are hidden; those that the oracle needs for the same weights are shown to a second process.
+
+        Raises
+        ------
+        OracleError
+            When the process dies.
+        """
+        if isinstance(self._live, OracleError):
+            raise self._live
+        return self._live
+
+    @cached_property
+    def _live(self) -> ProcessResult | OracleError:
+        decisions = self.decisions[self.instants]
+        other = changed_after(self.panel, int(self.rows[0]), np.random.default_rng(0))
+        middle = decisions[min(len(decisions) - 1, len(decisions) // 2 + WINDOW // 2)]
+        job = Job(str(self.path), self.parameters, self.known, decisions, live=True, other=other.as_of(middle))
+        try:
+            result = self._run(job)
+            if result.missed and not self._same(result):
+                result = self._run(replace(job, visible=result.missed))
+        except OracleError as error:
+            return error
+        return result
+
+    def _same(self, result: ProcessResult) -> bool:
+        expected, unheld = self.weights[self.instants], self.unheld[self.instants]
+        return not (result.errors or _differs(expected, result.weights, unheld, TOLERANCE).any())
+
+    def _run(self, job: Job) -> ProcessResult:
+        count = len(job.decisions)
+        return run_in_subprocess(job, self.environment, lambda done: self.report(f"instant {done} of {count}"))
+
+    def matrix(self, panel: Panel, rows: slice | np.ndarray = slice(None)) -> np.ndarray:
+        """Weights of a new instance at some decisions, in a new process where the context says so.
+
+        Raises
+        ------
+        OracleError, WeightsError
+            When the oracle fails, or its weights are not valid.
+        """
+        if not self.in_new_process:
+            return weights_of(self.make(), panel, self.decisions[rows])
+        result = self._run(Job(str(self.path), self.parameters, panel.point_in_time(), self.decisions[rows]))
+        if result.errors:
+            raise OracleError(next(iter(result.errors.values())))
+        return result.weights
+
+    def window(self, row: int) -> slice:
+        """The decisions that are compared where the data end, or change, after decision `row`: the last of them."""
+        return slice(max(0, int(row) + 1 - self.width), int(row) + 1)
+
+    def strength(self) -> float:
+        """Share of the decisions at which a leak of one day would have been seen.
+
+        It would where an instant at which the data were cut or changed lies less than 24 hours after the decision.
+        """
+        rows = np.unique(np.concatenate([self.cuts, self.instants, self.perturbed]))
+        ends = self.decisions[rows]
+        after = ends.searchsorted(self.decisions)
+        inside = after < len(ends)
+        near = np.asarray(ends[np.minimum(after, len(ends) - 1)] - self.decisions < _DAY)
+        return float((inside & near).mean())
 
 
 def compare_cuts(
     context: AuditContext,
     step: str,
     condition: str,
-    compute: Callable[[AuditContext, pd.Timestamp, Panel, int], np.ndarray],
+    compute: Callable[[pd.Timestamp, Panel, slice], np.ndarray],
+    cuts: np.ndarray,
+    confirm: bool = False,
 ) -> float:
-    """Largest difference between the weights on all data and those on the data cut off at every instant of the cuts.
+    """Largest difference between the weights on all data and those on the data cut off at some decisions.
 
     Parameters
     ----------
@@ -139,8 +235,12 @@ def compare_cuts(
     condition : str
         End of the sentence about a changed weight, with ``{}`` for the instant.
     compute : callable
-        ``compute(context, instant, panel, count)`` -> weights of the first `count` decisions, the last of which is
-        `instant`, from a panel as known that ends there.
+        ``compute(instant, panel, rows)`` -> weights of some decisions, the last of which is `instant`, from a panel as
+        known that ends there.
+    cuts : ndarray of int
+        Rows of the decisions.
+    confirm : bool
+        As in :func:`max_difference`.
 
     Raises
     ------
@@ -148,70 +248,104 @@ def compare_cuts(
         At the first weight that differs by more than :data:`TOLERANCE`.
     """
     largest = 0.0
-    for number, row in enumerate(context.cuts):
-        context.report(f"{step} {number + 1} of {len(context.cuts)}")
-        instant, past = context.decisions[row], slice(0, row + 1)
+    for number, row in enumerate(cuts):
+        context.report(f"{step} {number + 1} of {len(cuts)}")
+        instant, rows = context.decisions[row], context.window(row)
         known, when = context.known.until(instant), condition.format(show(instant))
-        largest = max(largest, max_difference(context, past, when, compute, context, instant, known, row + 1))
+        largest = max(largest, max_difference(context, rows, when, compute, instant, known, rows, confirm=confirm))
     return largest
 
 
 def max_difference(
     context: AuditContext,
-    rows: slice,
+    rows: slice | np.ndarray,
     condition: str,
     compute: Callable[..., np.ndarray],
     *arguments: Any,
     expected: np.ndarray | None = None,
     columns: np.ndarray | None = None,
-    tolerance: float = TOLERANCE,
+    confirm: bool = False,
 ) -> float:
-    """Largest difference between the weights of some decisions and the first rows of ``compute(*arguments)``.
+    """Largest difference between the weights of some decisions and those of ``compute(*arguments)``.
 
     Parameters
     ----------
     context : AuditContext
-    rows : slice
+    rows : slice or ndarray of int
         Rows of the decisions.
     condition : str
         Under what the weights were computed, as the end of a sentence.
     compute, *arguments
-        The weights to compare, (at least as many rows, N); no more rows than `rows` has are read.
+        The weights to compare, a row for each of `rows`.
     expected : ndarray, optional
         Default: the weights on the data as they are.
     columns : ndarray, (N,) bool, optional
         Columns of the panel that ``compute`` returns.
-    tolerance : float
-        Largest difference that is accepted; 0 = bit for bit. NaN equals NaN alone.
+    confirm : bool
+        Whether a difference must be there in a new process too, which has not seen other data before: what an oracle
+        keeps for an instant may not fit a made-up panel. ``compute`` calls :meth:`AuditContext.matrix`.
 
     Raises
     ------
     WeightChanged
-        When a weight differs, or the oracle raises although it has weights there.
+        When a weight differs by more than :data:`TOLERANCE`, or the oracle raises although it has weights there. NaN
+        equals NaN, and 0 where there is nothing to hold.
     """
     columns = np.ones(len(context.panel.coins), dtype=np.bool_) if columns is None else columns
     expected = (context.weights[rows] if expected is None else expected)[:, columns]
     try:
-        weights = compute(*arguments)[: len(expected)]
-    except HlbtError as error:
-        # Raising where there is no weight either is a warm-up, not a leak.
-        if not np.nan_to_num(expected).any():
-            return 0.0
-        raise WeightChanged(f"{condition} it fails: {str(error).rstrip('.')}") from error
-    differences = np.abs(weights - expected)
-    wrong = ~((np.isnan(weights) & np.isnan(expected)) | (differences <= tolerance))
+        try:
+            weights = compute(*arguments)
+        except HlbtError as error:
+            # Raising where there is no weight either is a warm-up, not a leak.
+            if not np.nan_to_num(expected).any():
+                return 0.0
+            raise WeightChanged(f"{condition} it fails: {str(error).rstrip('.')}") from error
+        return _compare(context, rows, condition, expected, weights, columns)
+    except WeightChanged:
+        if not confirm or context.in_new_process or context.no_process:
+            raise
+        context.in_new_process = True
+        try:
+            return _compare(context, rows, condition, expected, compute(*arguments), columns)
+        except (HlbtError, WeightChanged):
+            pass  # what was seen first is told
+        finally:
+            context.in_new_process = False
+        raise
+
+
+def _compare(
+    context: AuditContext,
+    rows: slice | np.ndarray,
+    condition: str,
+    expected: np.ndarray,
+    weights: np.ndarray,
+    columns: np.ndarray,
+) -> float:
+    unheld = context.unheld[rows][:, columns]
+    wrong = _differs(expected, weights, unheld, TOLERANCE)
     if wrong.any():
         row, column = (int(index[0]) for index in np.nonzero(wrong))
         instant, coin = context.decisions[rows][row], str(np.array(context.panel.coins)[columns][column])
         weight, other = float(expected[row, column]), float(weights[row, column])
+        shown, instead = (f"{value:.10g}".replace("nan", "NaN (hold)") for value in (weight, other))
         raise WeightChanged(
-            f"the weight of {coin} at {show(instant)} is {weight:.10g}, but {other:.10g} {condition}",
+            f"the weight of {coin} at {show(instant)} is {shown}, but {instead} {condition}",
             Difference(instant.isoformat(), coin, weight, other),
         )
-    return float(np.max(differences, initial=0.0, where=~np.isnan(differences)))
+    return float(np.nanmax(np.abs(weights - expected), initial=0.0))
 
 
-def unperturbed(context: AuditContext, rows: slice, compute: Callable[..., np.ndarray], *arguments: Any) -> np.ndarray:
+def _differs(expected: np.ndarray, weights: np.ndarray, unheld: np.ndarray, tolerance: float) -> np.ndarray:
+    """Where weights differ, (D, N) bool; NaN equals NaN, and 0 where there is nothing to hold, `unheld`."""
+    expected, weights = (np.where(np.isnan(values) & unheld, 0.0, values) for values in (expected, weights))
+    return ~((np.isnan(weights) & np.isnan(expected)) | (np.abs(weights - expected) <= tolerance))
+
+
+def unperturbed(
+    context: AuditContext, rows: slice | np.ndarray, compute: Callable[..., np.ndarray], *arguments: Any
+) -> np.ndarray:
     """Weights without the perturbation, so that a leak is reported by the check it belongs to; the matrix on error."""
     try:
         return compute(*arguments)
@@ -221,7 +355,8 @@ def unperturbed(context: AuditContext, rows: slice, compute: Callable[..., np.nd
 
 def weights_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
     """An oracle's weights in the panel's shape, (D, N)."""
-    return validate_weights(weight_matrix(oracle, panel, decisions), panel)[1]
+    weights = weight_matrix(oracle, panel, decisions, may_hold=True)
+    return align_coins(weights, panel)
 
 
 def weights_as_of(oracle: Oracle, instant: pd.Timestamp, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
@@ -235,8 +370,3 @@ def weights_as_of(oracle: Oracle, instant: pd.Timestamp, panel: Panel, decisions
     with oracle_errors(f"as_of({show(instant)}) failed"):
         then = oracle.as_of(instant)
     return weights_of(then, panel, decisions)
-
-
-def matrix_of(context: AuditContext, panel: Panel, count: int | None = None) -> np.ndarray:
-    """Weights of a new instance at the first `count` decisions, (count, N); default all."""
-    return weights_of(context.make(), panel, context.decisions[:count])

@@ -15,16 +15,24 @@ import pandas as pd
 
 
 @contextmanager
-def clock_at(instant: pd.Timestamp) -> Iterator[None]:
+def clock_at(instant: pd.Timestamp) -> Iterator[Callable[[pd.Timestamp], None]]:
     """Set the clock that modules imported in this context see to `instant`, from where it runs on.
+
+    The context is a function that sets it to another instant.
 
     It covers ``datetime``, ``time`` and ``pandas.Timestamp``; it does not cover ``numpy.datetime64("now")``,
     ``pandas.Period.now`` and modules that were imported before.
     """
-    start = time.monotonic()
+    offset = 0.0
+
+    def set_clock(to: pd.Timestamp) -> None:
+        nonlocal offset
+        offset = float(to.timestamp()) - time.monotonic()
 
     def seconds() -> float:
-        return float(instant.timestamp()) + time.monotonic() - start
+        return offset + time.monotonic()
+
+    set_clock(instant)
 
     stamp, reducers = pd.Timestamp, copyreg.dispatch_table
     own_reducers: dict[type, Any] = dict.fromkeys((datetime.date, datetime.datetime), _reduced)
@@ -38,7 +46,7 @@ def clock_at(instant: pd.Timestamp) -> Iterator[None]:
         for name in stamp_methods:
             zone = "UTC" if name == "utcnow" else None
             setattr(stamp, name, classmethod(lambda cls, tz=zone: cls(seconds(), unit="s", tz="UTC").tz_convert(tz)))
-        yield
+        yield set_clock
     finally:
         sys.modules |= real_modules
         for kind in own_reducers:

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 
-from engine.panel import PRICES, Panel
+from engine.panel import PRICES, Coin, Panel
 
 #: Coins that are added before the first and after the last one of a panel.
 NEWCOMERS = ("0-NEWCOMER", "zz-NEWCOMER")
@@ -25,11 +26,15 @@ _SPREAD = {
     "impact_ask": (1.01, 1.02),
     "mark": (0.99, 1.01),
     "oracle": (0.99, 1.01),
+    "high": (1.0, 1.02),
+    "low": (0.98, 1.0),
 }
 
 
 def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
-    """The panel with everything made up that is not known at `row`: later rows, and the funding settled at `row`.
+    """The panel with everything made up that is not known at `row`.
+
+    That is later rows, the funding settled at `row`, and lots, leverage and tiers that became known later.
 
     Parameters
     ----------
@@ -47,9 +52,29 @@ def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
         fields[name] = _replaced(panel, name, slice(first, None), rng, seed)
     tradable = panel.tradable.copy()
     tradable[row + 1 :] ^= rng.random(tradable[row + 1 :].shape) < 0.3
-    # The table of a panel that ends here: later listings and delistings are not known.
-    table = panel.until(panel.index[row]).table
+    later = panel.index[row + 1] if row + 1 < len(panel.index) else None
+    table = tuple(_other_terms(coin, panel.index[row], panel.index[-1], later, rng) for coin in panel.table)
     return replace(panel, fields=fields, tradable=tradable, table=table)
+
+
+def _other_terms(
+    coin: Coin, instant: pd.Timestamp, end: pd.Timestamp, later: pd.Timestamp | None, rng: np.random.Generator
+) -> Coin:
+    """The coin as known at `instant`, and other lots, leverage and tiers where its own were not known by then.
+
+    They are known from the same instant as its own, or from `later` where that lies after the `end` of the data.
+    """
+    known = coin.as_of(instant)
+    if not coin.has_terms or known.has_terms:
+        return known
+    leverage, lot = coin.max_leverage, coin.sz_decimals
+    return replace(
+        known,
+        sz_decimals=None if lot is None else (lot + int(rng.integers(1, 4))) % 7,
+        max_leverage=None if leverage is None else float(rng.choice((2, 3, 5) if leverage >= 10 else (20, 40, 50))),
+        margin_tiers=((0.0, 5.0), (1e4, 3.0)) if coin.margin_tiers else (),
+        terms_from=later if coin.terms_from is None or coin.terms_from > end else coin.terms_from,
+    )
 
 
 def changed_at(panel: Panel, row: int, rng: np.random.Generator, names: tuple[str, ...] | None = None) -> Panel:

@@ -1,4 +1,4 @@
-"""Run an oracle in a new process: no state of modules, another hash seed, the clock of then, what it reads watched.
+"""Run an oracle in a new process: no memory, another hash seed, the clock of then, no data file that it did not write.
 
 Watched are files, databases, hosts and other programs, from building the oracle to its weights.
 """
@@ -12,9 +12,10 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,13 +23,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.errors import HlbtError, OracleError
+from engine.errors import HlbtError, OracleError, join_first
 from engine.lookahead.frozen_clock import clock_at
-from engine.oracles.base import weight_matrix
+from engine.lookahead.hidden_files import HiddenFiles
+from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix
 from engine.oracles.fingerprint import installed_paths
-from engine.oracles.loading import bound_parameters, data_files, load_oracle
-from engine.panel import Panel
-from engine.weights import validate_weights
+from engine.oracles.loading import bound_parameters, build_oracle, data_files, oracle_class
+from engine.panel import Panel, read_only
+from engine.weights import align_coins
 
 _CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".nbi", ".nbc")
 #: What every library may read that lists the installed packages; entry points, for example, of all of them.
@@ -41,6 +43,41 @@ _SHARED_MEMORY = "/dev/shm/"  # files there outlive a process
 _MAX_PATH = 4096
 _HASH_SEED = "20241"
 _WORKER = "import sys; from engine.lookahead.subprocess_run import work; work(sys.argv[1])"
+#: Seconds between two looks at how far the process is.
+_POLL = 0.1
+#: Decisions at most for which weights are computed on other data.
+_OTHER_DECISIONS = 10
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a new process computes.
+
+    Attributes
+    ----------
+    path, parameters
+        Of the oracle.
+    panel : Panel
+        As known.
+    decisions : DatetimeIndex, (D,)
+        Ascending.
+    live : bool
+        Each decision alone, oldest first, on the data up to it, by one instance, as a live run calls it; else all
+        decisions at once on the whole panel.
+    other : Panel or None
+        Other data, as known, for which weights are computed before, so that what is kept of them under a name that
+        leaves out the data shows. Files that are written then are gone afterwards.
+    visible : tuple of str
+        Real paths of the data files that it may read from the beginning.
+    """
+
+    path: str
+    parameters: Mapping[str, Any]
+    panel: Panel
+    decisions: pd.DatetimeIndex
+    live: bool = False
+    other: Panel | None = None
+    visible: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -49,113 +86,201 @@ class ProcessResult:
 
     Attributes
     ----------
-    weights : ndarray, (D, N), or None
-        None when the oracle failed, for the reason in `error`.
-    error : str
+    weights : ndarray, (D, N)
+        NaN where the oracle failed.
+    errors : mapping of int to str
+        Row of each decision at which it failed, and why.
     reads : tuple of str
-        What it read (:func:`watched`), and files and folders that its parameters name.
+        What it read (:func:`watched`), and what its parameters name and it did not write.
+    missed : tuple of str
+        Files that exist, that it looked for and did not write: they were hidden from it.
     """
 
-    weights: np.ndarray | None
-    error: str
-    reads: tuple[str, ...]
+    weights: np.ndarray
+    errors: Mapping[int, str] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    missed: tuple[str, ...] = ()
 
 
-def run_in_subprocess(
-    path: str, parameters: Mapping[str, Any], panel: Panel, decisions: pd.DatetimeIndex
-) -> ProcessResult:
-    """Weights of the oracle of `path` from a new process whose clock is set to the last of `decisions`.
+def run_in_subprocess(job: Job, environment: Mapping[str, str], report: Callable[[int], object]) -> ProcessResult:
+    """Weights of an oracle from a new process.
+
+    Parameters
+    ----------
+    job : Job
+    environment : mapping
+        Environment variables.
+    report : callable
+        Called with the number of decisions done.
 
     Raises
     ------
     OracleError
         When the process dies.
     """
-    with tempfile.TemporaryDirectory(prefix="hlbt-fresh-") as folder:
-        job, output = Path(folder) / "job.pickle", Path(folder) / "result.pickle"
-        job.write_bytes(pickle.dumps((path, dict(parameters), panel, decisions), protocol=5))
+    with tempfile.TemporaryDirectory(prefix="hlbt-fresh-") as name:
+        folder = Path(name)
+        (folder / "job.pickle").write_bytes(pickle.dumps(job, protocol=5))
         import_path = os.pathsep.join(part or os.getcwd() for part in sys.path)
-        done = subprocess.run(
-            [sys.executable, "-c", _WORKER, folder],
-            env={**os.environ, "PYTHONHASHSEED": _HASH_SEED, "PYTHONPATH": import_path},
-            capture_output=True,
-            check=False,
-        )
-        if done.returncode != 0 or not output.is_file():
-            last = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no error message"]
-            raise OracleError(f"In a process of its own {path} ends with code {done.returncode}: {last[0]}.")
-        result: ProcessResult = pickle.loads(output.read_bytes())
+        with (folder / "stderr").open("wb") as stderr:
+            process = subprocess.Popen(
+                [sys.executable, "-c", _WORKER, name],
+                env={**environment, "PYTHONHASHSEED": _HASH_SEED, "PYTHONPATH": import_path},
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+            )
+            try:
+                while process.poll() is None:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(_POLL)
+                    progress = folder / "progress"
+                    report(progress.stat().st_size if progress.is_file() else 0)
+            finally:
+                process.kill()
+                process.wait()
+        if process.returncode != 0 or not (folder / "result.pickle").is_file():
+            last = (folder / "stderr").read_text(errors="replace").strip().splitlines()[-1:] or ["no error message"]
+            raise OracleError(f"In a process of its own {job.path} ends with code {process.returncode}: {last[0]}.")
+        result: ProcessResult = pickle.loads((folder / "result.pickle").read_bytes())
         return result
 
 
 def work(folder: str) -> None:
     """Entry point of the new process: read the job in `folder`, run it, write the result there."""
-    path, parameters, panel, decisions = pickle.loads((Path(folder) / "job.pickle").read_bytes())
-    panel = replace(panel)  # read-only again, which pickle does not keep
-    weights, reason = None, ""
-    with watched() as reads, clock_at(decisions[-1]):
+    job: Job = pickle.loads((Path(folder) / "job.pickle").read_bytes())
+    panel, real = replace(job.panel), os.path.realpath(folder)  # read-only again, which pickle does not keep
+    weights, errors = np.full((len(job.decisions), len(panel.coins)), np.nan), dict[int, str]()
+    hidden = HiddenFiles(os.path.join(real, "files"), [real, *job.visible], _is_data)
+    named: list[str] = []
+    with watched(hidden) as reads, hidden.hiding(), clock_at(job.decisions[0]) as set_clock:
+        if job.other is not None:
+            before = job.decisions[job.decisions <= job.other.index[-1]][-_OTHER_DECISIONS:]
+            set_clock(before[-1])
+            with suppress(Exception, SystemExit):
+                _build(job, hidden)[0].weight_matrix(replace(job.other), before)
+            hidden.forget()
         try:
-            oracle = load_oracle(path, parameters)
-            # A file that a C library opens is not seen; a parameter that names it is.
-            values = [*bound_parameters(type(oracle), parameters).values(), *data_files(oracle)]
-            reads |= {os.path.realpath(value): None for value in values if names_a_file(value)}
-            weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)[1]
+            set_clock(job.decisions[0 if job.live else -1])
+            oracle, named = _build(job, hidden)
+            if job.live:
+                _weigh_live(oracle, job.decisions, panel, weights, errors, set_clock, os.path.join(real, "progress"))
+            else:
+                weights = align_coins(weight_matrix(oracle, panel, job.decisions, may_hold=True), panel)
         except HlbtError as error:
-            reason = str(error)
-    result = ProcessResult(weights, reason, tuple(reads))
+            errors = dict.fromkeys(range(len(job.decisions)), str(error))
+    written = hidden.written()
+    unwritten = [name for name in named if not any(own == name or own.startswith(name + os.sep) for own in written)]
+    unwritten += [name for name in hidden.databases if name not in written]
+    missed = tuple(name for name in hidden.missed if name not in written)
+    result = ProcessResult(weights, errors, tuple(dict.fromkeys([*reads, *unwritten])), missed)
     (Path(folder) / "result.pickle").write_bytes(pickle.dumps(result, protocol=5))
 
 
+def _build(job: Job, hidden: HiddenFiles) -> tuple[Oracle, list[str]]:
+    """The oracle, and real paths of the files and folders that its parameters and ``files`` name.
+
+    They are visible where it, or a part of it, may say by ``as_of`` what of them was published.
+    """
+    kind = oracle_class(job.path)
+    with hidden.paused():
+        values = bound_parameters(kind, job.parameters).values()
+        named = [os.path.realpath(value) for value in values if names_a_file(value)]
+    if kind.as_of is not Oracle.as_of or kind.oracle_parameters:
+        hidden.visible += tuple(named)
+    oracle = build_oracle(kind, job.parameters)
+    with hidden.paused():
+        own = [os.path.realpath(file) for file in data_files(oracle)]
+    hidden.visible += tuple(own)
+    return oracle, [*named, *own]
+
+
+def _weigh_live(
+    oracle: Oracle,
+    decisions: pd.DatetimeIndex,
+    panel: Panel,
+    weights: np.ndarray,
+    errors: dict[int, str],
+    set_clock: Callable[[pd.Timestamp], None],
+    progress: str,
+) -> None:
+    """Fill `weights` and `errors` decision by decision; the arrays of the panel are filled as time goes on, too."""
+    fields = {name: np.full_like(values, np.nan) for name, values in panel.fields.items()}
+    tradable, start = np.zeros_like(panel.tradable), 0
+    unfolding = replace(panel, fields=fields, tradable=tradable)  # views of what is filled below
+    object.__setattr__(unfolding, "tradable", read_only(tradable))
+    with open(progress, "ab", buffering=0) as done:
+        for number, (instant, row) in enumerate(zip(decisions, panel.rows(decisions), strict=True)):
+            new, start = slice(start, int(row) + 1), int(row) + 1
+            for name, values in panel.fields.items():
+                fields[name][new] = values[new]
+            tradable[new] = panel.tradable[new]
+            past = unfolding.until(instant)
+            set_clock(instant)
+            try:
+                weights[number] = weights_at(oracle, instant, past)
+            except HlbtError as error:
+                errors[number] = str(error)
+            done.write(b".")
+
+
+def weights_at(oracle: Oracle, instant: pd.Timestamp, panel: Panel) -> np.ndarray:
+    """Weights of one decision in the panel's columns, (1, N), as a live run calls for them; absent = 0.
+
+    Raises
+    ------
+    OracleError
+        When the oracle fails, or names a coin that the panel lacks.
+    """
+    tradable = panel.tradable[int(panel.rows(pd.DatetimeIndex([instant]))[0])]
+    universe = [coin for coin, trades in zip(panel.coins, tradable, strict=True) if trades]
+    with oracle_errors("fetch_portfolio_weights failed"):
+        weights = call_fetch_weights(oracle, instant, universe, panel)
+        values = np.array([[float(weights.pop(coin, 0.0)) for coin in panel.coins]])
+    if weights:
+        raise OracleError(f"fetch_portfolio_weights names coins that the panel lacks: {join_first(weights)}.")
+    return values
+
+
 @contextmanager
-def watched() -> Iterator[dict[str, None]]:
+def watched(hidden: HiddenFiles) -> Iterator[dict[str, None]]:
     """Names of what is read while the context lasts, as the keys of a dict that fills.
 
     Left out are code, the interpreter, installed packages and the system's own files, files that are only written, and
-    files created here. A C library that opens a file by itself is not seen, but for the arguments of known readers. An
-    audit hook stays for the life of its process, so this is for short-lived ones.
+    files that the oracle made. A C library that opens a file by itself is not seen, but for the arguments of known
+    readers. An audit hook stays for the life of its process, so this is for short-lived ones.
     """
     reads: dict[str, None] = {}
-    created: set[str] = set()
     watching = True
-    installed = _installed()  # not in the hook, which a file that is opened for it would call again
-
-    def is_installed(name: str) -> bool:
-        return name.startswith(installed) and not name.startswith(_SHARED_MEMORY)
 
     def add(value: Any, folders: bool = False) -> None:
         name = _real_path(value)
-        code = name.endswith(_CODE) or os.path.dirname(name).endswith(_METADATA)
-        if not name or name in created or code or is_installed(name):
+        if not name or not hidden.is_foreign(name):
             return
         if os.path.isfile(name) or (folders and os.sep in os.fsdecode(value) and os.path.isdir(name)):
             reads[name] = None
 
-    def on_open(value: Any, flags: int) -> None:
-        name = _real_path(value)
-        if flags & os.O_CREAT and name and not os.path.exists(name):
-            created.add(name)
-        elif flags & (os.O_WRONLY | os.O_RDWR) != os.O_WRONLY:
-            add(value)
-
     def on_call(frame: FrameType, event: str, _: Any) -> None:
         if event == "call" and str(frame.f_globals.get("__name__")).partition(".")[0] in _READERS:
-            for value in list(frame.f_locals.values()):
-                for item in value if isinstance(value, list | tuple) else (value,):
-                    add(item, folders=True)
+            with hidden.paused():
+                for value in list(frame.f_locals.values()):
+                    for item in value if isinstance(value, list | tuple) else (value,):
+                        add(item, folders=True)
 
     def hook(event: str, arguments: tuple[Any, ...]) -> None:
         if not watching:
             return
         if event == "open":
-            on_open(arguments[0], arguments[2])
-        elif event == "os.rename" and _real_path(arguments[0]) in created:
-            created.add(_real_path(arguments[1]))
-        elif event == "sqlite3.connect" and arguments[0] not in (":memory:", b":memory:", ""):
-            reads[os.fsdecode(arguments[0])] = None
+            if arguments[2] & (os.O_WRONLY | os.O_RDWR) != os.O_WRONLY:
+                with hidden.paused():
+                    add(arguments[0])
         elif event == "socket.connect":
             reads[f"the network at {arguments[1]}"] = None
-        elif event in _PROGRAMS and not is_installed(_caller()):
-            reads[f"another program ({event})"] = None
+        elif event == "sqlite3.connect" and os.fsdecode(arguments[0]).startswith("file:"):
+            reads[os.fsdecode(arguments[0])] = None
+        elif event in _PROGRAMS:
+            with hidden.paused():
+                if not _caller().startswith(_installed()):
+                    reads[f"another program ({event})"] = None
 
     sys.addaudithook(hook)
     threading.setprofile(on_call)
@@ -168,10 +293,18 @@ def watched() -> Iterator[dict[str, None]]:
         watching = False
 
 
+@cache
 def _installed() -> tuple[str, ...]:
     """Prefixes of paths of the interpreter, the installed packages, the engine and the system."""
     folders = (sys.prefix, sys.base_prefix, Path(__file__).parent.parent)
     return (*installed_paths(), *(os.path.realpath(folder) + os.sep for folder in folders), *_SYSTEM)
+
+
+def _is_data(name: str) -> bool:
+    """Whether a real path is neither code nor the system's, the interpreter's or a package's."""
+    if name.endswith(_CODE) or os.path.dirname(name).endswith(_METADATA):
+        return False
+    return not name.startswith(_installed()) or name.startswith(_SHARED_MEMORY)
 
 
 def names_a_file(value: Any) -> bool:

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import json
 import os
 import sys
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeGuard
+from weakref import WeakValueDictionary
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import show
-from engine.errors import HlbtError, OracleError, WeightsError, did_you_mean, join_first
+from engine.errors import OracleError, WeightsError, did_you_mean, join_first
+from engine.oracles.calls import oracle_errors as oracle_errors
+from engine.oracles.calls import same_environment as same_environment
 from engine.oracles.fingerprint import FILE_MODULE
 from engine.panel import Panel
 from engine.weights import SparseWeights, as_floats, check_finite, check_gross
@@ -28,6 +31,10 @@ from engine.weights import SparseWeights, as_floats, check_finite, check_gross
 NET = "net dollar exposure"
 #: Where a weight matrix says which oracle it is from.
 _SIGNATURE = "oracle"
+#: Attribute of an oracle with a constructor of its own: its arguments, and what it was when it had been built.
+_BUILT = "_built_with"
+#: Classes that have signed weights, by id: one of a notebook or a function has no path that leads to it.
+_SIGNERS: WeakValueDictionary[int, type] = WeakValueDictionary()
 
 
 class Oracle(ABC):
@@ -54,6 +61,8 @@ class Oracle(ABC):
         own = cls.fetch_portfolio_weights is not Oracle.fetch_portfolio_weights
         if own and cls.weight_matrix is Oracle.weight_matrix:
             cls.weight_matrix = matrix_of_instants  # type: ignore[method-assign]
+        if "__init__" in vars(cls):
+            cls.__init__ = _remembering(cls.__init__)  # type: ignore[method-assign]
 
     @abstractmethod
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
@@ -103,7 +112,7 @@ class Oracle(ABC):
             raise OracleError(f"{type(self).__name__} reads market data: pass panel= to fetch_portfolio_weights.")
         instant = utc_instant(timestamp)
         self.require_fresh(instant)
-        known = panel.point_in_time().until(instant)
+        known = panel.as_of(instant)
         if known.index[-1] != instant:
             raise OracleError(
                 f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}."
@@ -111,9 +120,10 @@ class Oracle(ABC):
         if isinstance(tradable_universe, str):
             raise OracleError(f"tradable_universe is the text {tradable_universe!r}; a list of coins is needed.")
         universe = set(tradable_universe)
-        tradable = known.tradable.copy()
-        tradable[-1] = [coin in universe for coin in known.coins]
-        weights = self.weight_matrix(replace(known, tradable=tradable), known.index[-1:])
+        last = np.array([coin in universe for coin in known.coins], dtype=np.bool_)
+        if not np.array_equal(last, known.tradable[-1]):
+            known = replace(known, tradable=np.vstack([known.tradable[:-1], last]))
+        weights = self.weight_matrix(known, known.index[-1:])
         return {str(coin): float(weight) for coin, weight in weights.iloc[0].items()}
 
     def validate_weights(self, weights: Mapping[str, float] | pd.DataFrame, max_gross: float = 1.0) -> bool:
@@ -241,29 +251,6 @@ def utc_instant(timestamp: object) -> pd.Timestamp:
     return instant.tz_convert("UTC")
 
 
-@contextmanager
-def oracle_errors(call: str) -> Iterator[None]:
-    """Raise whatever the code of an oracle raises as an OracleError: the `call` that failed, where, and the cure.
-
-    Our own errors stay as they are.
-
-    Raises
-    ------
-    OracleError
-        In place of any error that is no :class:`engine.errors.HlbtError`.
-    """
-    try:
-        yield
-    except HlbtError:
-        raise
-    except (Exception, SystemExit) as error:
-        frame = inspect.trace()[-1]
-        raise OracleError(
-            f"{call}: {type(error).__name__}: {error} ({Path(frame.filename).name} line {frame.lineno}). Correct the "
-            "oracle or its parameters; HLBT_TRACEBACK=1 shows the whole trace."
-        ) from error
-
-
 def call_fetch_weights(
     oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None
 ) -> dict[str, float]:
@@ -296,8 +283,17 @@ def shares_scores(kind: type[Oracle]) -> TypeGuard[type[ScoreOracle]]:
     return issubclass(kind, ScoreOracle) and kind.weight_matrix is ScoreOracle.weight_matrix
 
 
-def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex, *, may_hold: bool = False) -> pd.DataFrame:
     """Weights of an oracle, which is given the panel as known, at `decisions`, (D,).
+
+    Parameters
+    ----------
+    oracle : Oracle
+    panel : Panel
+    decisions : DatetimeIndex, (D,)
+        Instants of the panel.
+    may_hold : bool
+        Whether a matrix that is NaN (hold) throughout is accepted.
 
     Returns
     -------
@@ -307,8 +303,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
     Raises
     ------
     OracleError
-        When there is no decision, the oracle raises, returns anything but a frame of the decisions, or has no weight
-        at any decision.
+        When there is no decision, the oracle raises, returns anything but a frame of the decisions, or holds at every
+        one of them and may not.
     """
     if isinstance(oracle, type):
         raise OracleError(f"{oracle.__name__} is a class. Build the oracle first: {oracle.__name__}(...).")
@@ -318,7 +314,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
             f"No decision instant between {show(panel.index[0])} and {show(panel.index[-1])}. "
             "Widen data.start and data.end, or change execution.hour_utc, every_days or weekdays."
         )
-    with oracle_errors(f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}"):
+    call = f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}"
+    with oracle_errors(call), same_environment():
         weights = oracle.weight_matrix(panel.point_in_time(), decisions)
     if not isinstance(weights, pd.DataFrame):
         raise OracleError(
@@ -335,38 +332,42 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> 
         values = weights.to_numpy(dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise OracleError(f"{name}.weight_matrix returned a weight that is no number: {error}.") from error
-    if not np.isfinite(values).any():
+    if not may_hold and not np.isfinite(values).any():
         raise OracleError(
             f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means "
-            "'hold', and there is nothing to hold. A warm-up longer than the data is the usual cause."
+            "'hold', and there is nothing to hold. Either it looks ahead (shift(-24) has no value at the end of the "
+            "data: `hlbt oracle check` tells), or its warm-up is longer than the data."
         )
+    _SIGNERS[id(type(oracle))] = type(oracle)
     weights.attrs[_SIGNATURE] = {
         "families": [path_of(type(item)) for item in _with_parts(oracle)],
-        "parameters": _fields_of(oracle),
+        "kind": id(type(oracle)),
+        "parameters": _arguments_of(oracle),
         "check": _check_of(weights, values),
     }
     return weights
 
 
-def made_by(weights: pd.DataFrame) -> tuple[list[str], str, dict[str, Any]]:
+def made_by(weights: pd.DataFrame) -> tuple[list[str], type[Oracle] | None, dict[str, Any]]:
     """Which oracle the weights are from, as :func:`weight_matrix` signed them.
 
     Returns
     -------
     families : list of str
         Paths of the oracle and of those inside it; empty where nothing is known.
-    path : str
-        Of the oracle, where these are its weights as it gave them and its parameters are known; else empty.
+    kind : type or None
+        Class of the oracle, where these are its weights as it gave them and its parameters are known.
     parameters : dict
-        Its constructor arguments.
+        Its constructor arguments; an oracle inside is a table of its path and its own.
     """
     signature = weights.attrs.get(_SIGNATURE)
     if not isinstance(signature, dict):
-        return [], "", {}
-    families = list(signature["families"])
-    if signature["parameters"] and signature["check"] == _check_of(weights, weights.to_numpy(dtype=np.float64)):
-        return families, families[0], json.loads(signature["parameters"])
-    return families, "", {}
+        return [], None, {}
+    families, kind = list(signature["families"]), _SIGNERS.get(signature["kind"])
+    known = kind is not None and path_of(kind) == families[0] and signature["parameters"]
+    if known and signature["check"] == _check_of(weights, weights.to_numpy(dtype=np.float64)):
+        return families, kind, json.loads(signature["parameters"])
+    return families, None, {}
 
 
 def path_of(kind: type[Oracle]) -> str:
@@ -382,20 +383,70 @@ def _with_parts(oracle: Oracle) -> list[Oracle]:
     return [oracle, *(item for part in oracle.parts() for item in _with_parts(part))]
 
 
-def _fields_of(oracle: Oracle) -> str:
-    """Constructor arguments of a dataclass without oracles inside, as JSON; empty where they cannot be told."""
-    if not is_dataclass(oracle) or oracle.oracle_parameters:
-        return ""
-    own = {item.name: getattr(oracle, item.name) for item in fields(oracle) if item.init}
+def _arguments_of(oracle: Oracle) -> str:
+    """Constructor arguments as JSON; empty where they cannot be told, as of an oracle that was changed since."""
+    if _BUILT in vars(oracle):
+        text, state = vars(oracle)[_BUILT]
+        return text if state == _state_of(oracle) else ""
+    if is_dataclass(oracle):
+        return _arguments_text({item.name: getattr(oracle, item.name) for item in fields(oracle) if item.init})
+    return "{}"
+
+
+def arguments_of(oracle: Oracle) -> dict[str, Any]:
+    """Constructor arguments of an oracle, an oracle inside as a table.
+
+    Raises
+    ------
+    OracleError
+        Where they cannot be told.
+    """
+    if not (text := _arguments_of(oracle)):
+        raise OracleError(f"The arguments of {type(oracle).__name__} are no plain values, or it was changed since.")
+    return dict(json.loads(text))
+
+
+def _remembering(init: Callable[..., None]) -> Callable[..., None]:
+    """The constructor, and the oracle knows its arguments: by them a trial is one, by whatever door it comes."""
+
+    @functools.wraps(init)
+    def build(self: Oracle, *arguments: Any, **keywords: Any) -> None:
+        init(self, *arguments, **keywords)
+        if type(self).__init__ is build:  # not that of a base
+            bound = inspect.signature(init).bind(self, *arguments, **keywords)
+            bound.apply_defaults()
+            given, kinds = bound.arguments, {item.kind: item.name for item in bound.signature.parameters.values()}
+            given.pop(next(iter(given)))  # self
+            given |= given.pop(kinds.get(inspect.Parameter.VAR_KEYWORD, ""), {})
+            unnamed = given.pop(kinds.get(inspect.Parameter.VAR_POSITIONAL, ""), ())
+            vars(self)[_BUILT] = "" if unnamed else _arguments_text(given), _state_of(self)
+
+    return build
+
+
+def _arguments_text(arguments: Mapping[str, Any]) -> str:
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic | Path):
+            return str(value) if isinstance(value, Path) else value.item()
+        if isinstance(value, Oracle) and (own := _arguments_of(value)):
+            return {"oracle": path_of(type(value)), **json.loads(own)}
+        raise TypeError(type(value))
+
     try:
-        return json.dumps(own)
+        return json.dumps(arguments, sort_keys=True, default=plain)
     except (TypeError, ValueError):
         return ""
 
 
+def _state_of(oracle: Oracle) -> dict[str, Any]:
+    """The oracle's attributes that are numbers or texts."""
+    return {name: item for name, item in vars(oracle).items() if isinstance(item, int | float | str | None)}
+
+
 def _check_of(weights: pd.DataFrame, values: np.ndarray) -> int:
     """A checksum that tells whether weights are still those that an oracle gave."""
-    state = zlib.crc32(repr(list(weights.columns)).encode(), zlib.crc32(weights.index.to_numpy().tobytes()))
+    instants = pd.DatetimeIndex(weights.index).as_unit("ms").asi8.tobytes()
+    state = zlib.crc32(repr(list(weights.columns)).encode(), zlib.crc32(instants))
     return zlib.crc32(values.tobytes(), state)
 
 

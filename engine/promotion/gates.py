@@ -149,6 +149,8 @@ class _Examined:
             "days": int(metrics["days"]),
             "max_drawdown": -float(metrics["max_drawdown"]),
             "price_coverage": float((priced & listed).sum() / listed.sum()) if listed.any() else None,
+            "funding": self.candidate.config.costs.funding,
+            "funding_missing": float(metrics["funding_missing_frac"]),
             "tradable": self._tradable(listed),
         }
 
@@ -183,7 +185,8 @@ class _Examined:
             parameters=candidate.parameters,
             step=lambda done, total, what: self.report(f"look-ahead: {what}, {done} of {total}"),
         )
-        return {"failed": len(audited.failed), "message": audited.message()}
+        message = f"{audited.message()} {audited.strength_text()}"
+        return {"failed": len(audited.failed), "message": message, "strength": audited.strength}
 
 
 def _listed(panel: Panel) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.atomic_io import exclusive
 from engine.clock import show
 from engine.data.cache import Store
 from engine.data.holdout import (
@@ -283,17 +285,7 @@ def open_holdout(
         When the candidate fails on the sealed days: they are spent.
     """
     key = candidate_key(candidate)
-    spending = [opened_record(Opening(candidate.name, key, when, sealed_end))]
-    own, ledger = read_holdout(cache), ledger_holdout(candidate.reports)
-    sealing = records_of(holdout)
-    write_records(cache, spending if own is not None and own.start == holdout.start else [*sealing, *spending])
-    known = ledger is not None and ledger.start == holdout.start
-    record_events(candidate.reports, spending if known else [*sealing, *spending])
-    written = read_holdout(cache)
-    if written is None or (written.openings[0].key, written.openings[0].when) != (key, when):
-        raise PromotionError(
-            "The holdout was opened by another run at this moment: `hlbt study status` shows for which."
-        )
+    _spend(Opening(candidate.name, key, when, sealed_end), holdout, cache, candidate.reports)
     try:
         panel = load()
         oracle, config = load_oracle(candidate.oracle, candidate.parameters), candidate.config
@@ -310,6 +302,23 @@ def open_holdout(
     write_records(cache, [result_record(key, result)])
     record_events(candidate.reports, [result_record(key, result)])
     return result
+
+
+def _spend(opening: Opening, holdout: Holdout, cache: Path, reports: Path) -> None:
+    """Record an opening in the cache and the ledger; of several at once, by whatever copy of the cache, one is."""
+    spending, sealing = [opened_record(opening)], records_of(holdout)
+    with ExitStack() as locked:
+        for folder in sorted({cache.resolve(), reports.resolve()}):
+            locked.enter_context(exclusive(folder / ".opening.lock", None))
+        own, ledger = read_holdout(cache), ledger_holdout(reports)
+        same = (holdout.start, holdout.synthetic)
+        seals = [seal for seal in (own, ledger) if seal is not None and (seal.start, seal.synthetic) == same]
+        if spent := [item for seal in seals for item in seal.openings]:
+            raise PromotionError(
+                f"The holdout was opened by another run at this moment, for {spent[0].candidate}, and is spent."
+            )
+        write_records(cache, spending if own in seals else [*sealing, *spending])
+        record_events(reports, spending if ledger in seals else [*sealing, *spending])
 
 
 def _outcome(expected: Expected, sealed: Mapping[str, Any]) -> dict[str, Any]:

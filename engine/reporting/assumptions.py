@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.clock import WEEKDAYS
+from engine.clock import WEEKDAYS, every_days_in_words
 
 
 def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -36,9 +36,11 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
             "Price impact: linear up to the size of the venue's own impact prices, with the square root beyond; "
             f"{costs['impact_bps']:g} bps at that size where the data have no impact price."
         )
-    (included if costs["funding"] else excluded).append(
-        "Funding, hourly, on the positions held." if costs["funding"] else "Funding."
-    )
+    # A run of a version before does not know the share.
+    figures = record.get("metrics", {})
+    share, paid = figures.get("funding_missing_frac", 0.0), figures.get("funding_usd", 0.0)
+    settled = costs["funding"] and (share < 1.0 or paid != 0.0)
+    (included if settled else excluded).append(_funding(costs, share, settled))
     (included if account["margin"] else excluded).append(
         "Margin: the book is liquidated when equity falls under the maintenance margin (where the coins' leverage is "
         "unknown, at zero)."
@@ -56,7 +58,7 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 def _schedule(execution: Mapping[str, Any]) -> str:
     text = "Decisions"
     if execution["every_days"] > 1:
-        text += f" every {execution['every_days']} days"
+        text += f" {every_days_in_words(execution['every_days'])}"
     text += f" at {execution['hour_utc']:02d}:00 UTC"
     if tuple(execution["weekdays"]) != WEEKDAYS:
         text += f" on {', '.join(execution['weekdays'])} only"
@@ -73,6 +75,15 @@ def _fees(costs: Mapping[str, Any]) -> str:
         if costs[f"{name}_discount_frac"]:
             text += f"; {costs[f'{name}_discount_frac']:.1%} off for {name}"
     return f"Taker fees: {text}."
+
+
+def _funding(costs: Mapping[str, Any], share: float, settled: bool) -> str:
+    if not settled:
+        return "Funding: the data have no rate of any hour held." if costs["funding"] else "Funding."
+    if share == 0.0:
+        return "Funding, hourly, on the positions held."
+    paid = "pay a mean rate" if costs["funding_missing"] == "mean" else "cost nothing"
+    return f"Funding, hourly, where the data have a rate: {share:.2%} of the hours held have none and {paid}."
 
 
 def _overlays(execution: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from engine.reporting.html import render, write_page
 #: The shade of a cell is the index of the last of these that its share reaches.
 STEPS = (0.0, 1e-9, 0.5, 0.9, 0.99, 0.99995)
 LABELS = ("none", "under 50 %", "50 to 90 %", "90 to 99 %", "over 99 %", "all")
-LETTERS = {"s3": "S", "l2book": "B", "api": "A", "freqtrade": "F", "synthetic": "M"}
+LETTERS = {"s3": "S", "l2book": "B", "api": "A", "freqtrade": "F", "table": "T", "synthetic": "M"}
 LISTED_GAPS = 60
 
 
@@ -42,7 +42,6 @@ def write_status_page(cache: dict[str, Any], path: Path) -> None:
 
 def _values(cache: dict[str, Any]) -> dict[str, Any]:
     coins = {row["coin"]: row for row in cache["table"] if row["first_price"] is not None}
-    gaps = sorted(cache["gaps"], key=lambda gap: (-gap["hours"], gap["first"], gap["coin"]))
     sources = sorted({name for month in cache["months"] for names in month["sources"].values() for name in names})
     return {
         "cache": cache,
@@ -50,12 +49,17 @@ def _values(cache: dict[str, Any]) -> dict[str, Any]:
         "years": _years([month["month"] for month in cache["months"]]),
         "fields": [(name, [_field_cell(name, month) for month in cache["months"]]) for name in cache["fields"]],
         "coins": [(coins[name], _coin_cells(coins[name], cache["timeline"], cache["start"])) for name in coins],
-        "gaps": gaps[:LISTED_GAPS],
-        "more_gaps": max(len(gaps) - LISTED_GAPS, 0),
-        "gap_hours": sum(gap["hours"] for gap in gaps),
+        "gaps": _longest(cache["gaps"]),
+        "funding_gaps": _longest(cache["funding_gaps"]),
         "sources": [(LETTERS.get(name, name[:1].upper()), name) for name in sources],
         "scale": list(enumerate(LABELS)),
     }
+
+
+def _longest(gaps: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], int, int]:
+    """The longest gaps, how many more there are, and the hours of all."""
+    ordered = sorted(gaps, key=lambda gap: (-gap["hours"], gap["first"], gap["coin"]))
+    return ordered[:LISTED_GAPS], max(len(gaps) - LISTED_GAPS, 0), sum(gap["hours"] for gap in gaps)
 
 
 def _years(months: list[str]) -> list[tuple[str, int]]:

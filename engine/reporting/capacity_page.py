@@ -10,9 +10,9 @@ from markupsafe import Markup
 
 from engine.config import RunConfig
 from engine.panel import Panel
+from engine.provenance import Origin
 from engine.reporting import charts
 from engine.reporting.html import ratio, render, span, usd, write_page
-from engine.runs import Origin
 from engine.simulation.capacity import COSTS, LARGE_SHARE, Limits, limits
 
 #: Cost -> its name on the page; colours are those of the tearsheet.
@@ -48,22 +48,23 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
 
 
 def conclusions(table: pd.DataFrame, reached: Limits) -> list[tuple[str, str]]:
-    """Labels and texts of the results."""
+    """Labels and texts of the results; the first is the headline: how large an account the market can take."""
     beyond = f"not reached up to {usd(table['equity_usd'].iloc[-1], 0)} USD"
-    if math.isnan(reached.best_sharpe):
-        rows = [("net Sharpe", "not defined at any size: nothing was traded, or all daily returns are equal")]
-    elif reached.best_sharpe <= 0.0:
-        rows = [("highest net Sharpe", f"{ratio(reached.best_sharpe)}: it is positive at no size")]
-    else:
-        rows = [
-            ("highest net Sharpe", f"{ratio(reached.best_sharpe)} with {usd(reached.best_usd, 0)} USD"),
-            ("net Sharpe halves", _account(reached.halves_usd, beyond)),
-            ("net Sharpe falls below 0", _account(reached.below_zero_usd, beyond)),
-        ]
+    rows = []
     if table["volume_share_median"].notna().any():
         rows.append(
             (f"median order takes {LARGE_SHARE:.0%} of the hour's volume", _account(reached.volume_usd, beyond))
         )
+    if math.isnan(reached.best_sharpe):
+        rows += [("net Sharpe", "not defined at any size: nothing was traded, or all daily returns are equal")]
+    elif reached.best_sharpe <= 0.0:
+        rows += [("highest net Sharpe", f"{ratio(reached.best_sharpe)}: it is positive at no size")]
+    else:
+        rows += [
+            ("highest net Sharpe", f"{ratio(reached.best_sharpe)} with {usd(reached.best_usd, 0)} USD"),
+            ("net Sharpe halves", _account(reached.halves_usd, beyond)),
+            ("net Sharpe falls below 0", _account(reached.below_zero_usd, beyond)),
+        ]
     return rows
 
 
@@ -100,7 +101,7 @@ def _published(panel: Panel) -> bool:
 
 def _drawings(table: pd.DataFrame) -> dict[str, Markup]:
     sizes = table["equity_usd"].to_numpy()
-    costs = {_NAMES[cost]: table[f"{cost}_yearly"] for cost in COSTS}
+    costs = {_NAMES[cost]: -table[f"{cost}_yearly"] for cost in COSTS}
     shares = {"median order": table["volume_share_median"], "95th percentile": table["volume_share_p95"]}
     colours = charts.COLOURS
     return {
@@ -111,7 +112,7 @@ def _drawings(table: pd.DataFrame) -> dict[str, Markup]:
             "capacity-costs",
             "Costs a year by account size",
             sizes,
-            {**costs, "all": table["cost_yearly"]},
+            {**costs, "all": -table["cost_yearly"]},
             [*(colours[name] for name in costs), colours["net"]],
             percent=True,
         ),

@@ -1,4 +1,4 @@
-"""Charts as SVG text: small, without script, and the same bytes for the same data.
+"""Charts as SVG text: small, the same bytes for the same data, with their values for the pointer beside them.
 
 Figures are built from matplotlib's objects and never through pyplot, whose global state belongs to the caller.
 """
@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
+
+from engine.reporting.hover import hover
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 #: One colour per meaning, on every chart and in the tables; blue, red and green are QuantStats' own.
 COLOURS: Mapping[str, str] = {
     "net": "#333333",
+    "benchmark": "#8a8a8a",
     "price": "#348dc1",
     "spread": "#e08e45",
     "impact": "#9b59b6",
@@ -36,6 +39,8 @@ COLOURS: Mapping[str, str] = {
 }
 #: Pixels of a chart on a desktop page; on a telephone it shrinks by a quarter, so the text stays readable.
 WIDTH, HEIGHT = 466, 210
+#: Of the first chart of a run: on a desktop, and on a telephone.
+LARGE, SMALL = (960, 330), (466, 330)
 #: Most points of a line: two per pixel column, enough for a screen of double density.
 POINTS = 1200
 _FONTS = "font-family: Arial, Helvetica, sans-serif"
@@ -137,7 +142,7 @@ def waterfall(steps: Sequence[tuple[str, float]]) -> Markup:
     elif min(*starts, *tops) >= 0.0:
         axes.set_ylim(bottom=0.0)
     _numbers(axes)
-    return _svg(figure, "waterfall", "Profit by cause in USD")
+    return to_svg(figure, "waterfall", "Profit by cause in USD", [*names, "net"])
 
 
 @isolated_style()
@@ -163,7 +168,28 @@ def lines(
     _numbers(axes, "%" if percent else "")
     if len(series) > 1:
         _legend(figure)
-    return _svg(figure, name, label)
+    return to_svg(figure, name, label)
+
+
+@isolated_style()
+def equity(
+    name: str, lines: Mapping[str, pd.Series], drawdown: pd.Series, size: tuple[int, int], markers: Sequence[str]
+) -> Markup:
+    """Equity in USD by name, and under it the drawdown of the first, a fraction, over the same instants."""
+    figure, (top, bottom) = _canvas(size, 2, sharex=True, height_ratios=(3, 1))
+    for colour, (legend, values) in zip(markers, lines.items(), strict=True):
+        kept = thin(values.to_numpy(dtype=np.float64), POINTS)
+        top.plot(_naive(values.index)[kept], values.to_numpy()[kept], color=colour, label=legend)
+    deepest = drawdown.to_numpy(dtype=np.float64) * 100.0
+    kept = thin(deepest, POINTS)
+    times = _naive(drawdown.index)[kept]
+    bottom.fill_between(times, deepest[kept], 0.0, color=COLOURS["loss"], alpha=0.25, linewidth=0)
+    bottom.plot(times, deepest[kept], color=COLOURS["loss"], label="drawdown", linewidth=1.0)
+    _dates(bottom)
+    _numbers(top)
+    _numbers(bottom, "%", 3)
+    _legend(figure)
+    return to_svg(figure, name, "Equity in USD and drawdown")
 
 
 @isolated_style()
@@ -180,7 +206,7 @@ def stems(name: str, label: str, values: pd.Series, mean: float) -> Markup:
     _legend(figure, 1.8)
     _dates(axes)
     _numbers(axes, "%")
-    return _svg(figure, name, label)
+    return to_svg(figure, name, label)
 
 
 @isolated_style()
@@ -216,7 +242,7 @@ def bars(
     _numbers(axes)
     if not np.nan_to_num(values).any():
         axes.set_ylim(-1.0, 1.0)
-    return _svg(figure, name, label)
+    return to_svg(figure, name, label, ticks)
 
 
 @isolated_style()
@@ -251,7 +277,7 @@ def by_size(
         _numbers(axes, "%" if percent else "")
     if len(series) > 1:
         _legend(figure)
-    return _svg(figure, name, label)
+    return to_svg(figure, name, label)
 
 
 def short_usd(value: float) -> str:
@@ -272,16 +298,16 @@ def themed(svg: str) -> str:
     return _COLOUR.sub(lambda match: match[1] + css_colour(match[2]) if match[2] else match[0], svg)
 
 
-def _canvas() -> tuple[Figure, Axes]:
+def _canvas(size: tuple[int, int] = (WIDTH, HEIGHT), rows: int = 1, **panels: Any) -> tuple[Figure, Any]:
     import matplotlib
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
     matplotlib.rcParams.update(dict(_STYLE))
     # 72 dots an inch make a point of the SVG one pixel of the page.
-    figure = Figure(figsize=(WIDTH / 72.0, HEIGHT / 72.0), dpi=72.0, layout="constrained")
+    figure = Figure(figsize=(size[0] / 72.0, size[1] / 72.0), dpi=72.0, layout="constrained")
     FigureCanvasSVG(figure)
-    return figure, figure.add_subplot()
+    return figure, figure.subplots(rows, **panels)
 
 
 def _naive(index: pd.Index) -> np.ndarray:
@@ -297,11 +323,11 @@ def _dates(axes: Axes) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 
 
-def _numbers(axes: Axes, unit: str = "") -> None:
+def _numbers(axes: Axes, unit: str = "", ticks: int = 5) -> None:
     """Ticks of the vertical axis: about five round numbers with `unit` behind them."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+    axes.yaxis.set_major_locator(MaxNLocator(ticks, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}{unit}"))
 
 
@@ -315,11 +341,24 @@ def _amount(value: float) -> str:
     return text.removeprefix("-") if float(text.replace(",", "")) == 0.0 else text
 
 
-def _svg(figure: Figure, name: str, label: str) -> Markup:
-    """The figure as an inline ``<svg>``: no prolog, no metadata, no date, ids unique on the page."""
+def to_svg(figure: Figure, name: str, label: str, ticks: Sequence[str] = ()) -> Markup:
+    """The figure as an inline ``<svg>`` with its values: no prolog, no metadata, no date, ids unique on the page.
+
+    Parameters
+    ----------
+    figure : Figure
+        Is drawn at 72 dots an inch.
+    name : str
+        Unique on the page.
+    label : str
+        What the chart shows, for those who do not see it, and for a series without a name.
+    ticks : sequence of str
+        As in :func:`engine.reporting.hover.hover`.
+    """
     import matplotlib
 
     buffer = io.BytesIO()
+    figure.set_dpi(72.0)
     with matplotlib.rc_context({"svg.hashsalt": f"hlbt-{name}"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue().decode()
@@ -327,5 +366,10 @@ def _svg(figure: Figure, name: str, label: str) -> Markup:
     text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*">', "<g>", text)
     text = re.sub(r"font-family: [^;\"]*", _FONTS, text)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    # A hundredth of a pixel is not seen.
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), text)
     text = themed(re.sub(r"\n\s*", "\n", text))
-    return Markup(re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{label}"', text, count=1))
+    values = hover(figure, label, ticks)
+    about = f' role="img" aria-label="{escape(label)}"' + (f' data-hover="{escape(values)}"' if values else "")
+    return Markup(re.sub(r' width="[^"]*" height="[^"]*"', lambda _: about, text, count=1))

@@ -29,7 +29,7 @@ def templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact)
-    environment.filters.update(moment=moment, css_colour=css_colour, coded=coded)
+    environment.filters.update(moment=moment, css_colour=css_colour, coded=coded, in_class=in_class)
     return environment
 
 
@@ -93,9 +93,14 @@ def coded(text: str) -> Markup:
     return Markup(re.sub("`([^`]+)`", r"<code>\1</code>", str(escape(text))))
 
 
-def exact(value: float) -> str:
+def in_class(svg: Markup, name: str) -> Markup:
+    """A chart with a class of the style sheet."""
+    return Markup(str(svg).replace("<svg", f'<svg class="{name}"', 1))
+
+
+def exact(value: float | None) -> str:
     """The recorded number, for programs that read the page."""
-    return "" if math.isnan(value) else repr(float(value))
+    return "" if value is None or math.isnan(value) else repr(float(value))
 
 
 def plain(value: Any) -> str:
@@ -117,6 +122,11 @@ def moment(value: object) -> str:
         return show(pd.Timestamp(str(value)).tz_convert("UTC"))
     except (ValueError, TypeError):
         return str(value)
+
+
+def brief(error: Exception) -> str:
+    """The message of an error on one line, at most 200 characters."""
+    return " ".join(str(error).split())[:200]
 
 
 def span(start: object, end: object) -> str:

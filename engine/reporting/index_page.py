@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import DataError
-from engine.reporting.html import render, write_page
+from engine.reporting.html import brief, render, write_page
 from engine.reporting.run_page import index_row
 from engine.reporting.sweep_page import winner_of
-from engine.reporting.tearsheet import brief
 from engine.sweeps.study import ERROR, PAGE, VERDICT, load_study
 
 INDEX = "index.html"

@@ -1,41 +1,31 @@
-"""hlbt's section of a run's page, and the rows of the index: figures, tables and charts for the templates.
+"""Figures of a run's page and of its row in the index, read from the run's files.
 
-Amounts are shown from the account's point of view: costs are negative, so the rows of the attribution add up.
+Amounts are shown from the account's point of view: money received is positive and money paid negative, so the rows of
+the attribution add up. The files keep costs positive.
 """
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
 
-from engine.clock import HOUR, show
+from engine.clock import HOUR
 from engine.errors import DataError
-from engine.reporting import charts
-from engine.reporting.assumptions import modelled
-from engine.reporting.html import percent, ratio, render, span, usd
-from engine.runs import BENCHMARK, SCHEMA, TEARSHEET, Run
-from engine.simulation import metrics
+from engine.reporting.html import percent, ratio, usd
+from engine.runs import BENCHMARK, CAPACITY, SCHEMA, TEARSHEET, Run
+from engine.simulation import metrics, tables
 from engine.simulation.result import FLOWS
+from engine.simulation.tables import CAUSES, SIGNS
+from engine.sweeps.results import TOP
+from engine.sweeps.study import PAGE, VERDICT
 
-CAUSES: Mapping[str, str] = {
-    "price_pnl_usd": "price",
-    "spread_usd": "spread",
-    "impact_usd": "impact",
-    "fee_usd": "fees",
-    "funding_usd": "funding",
-}
-#: Flow -> its sign from the account's point of view: profit as it is, costs negative.
-SIGNS: Mapping[str, float] = {name: 1.0 if name == "price_pnl_usd" else -1.0 for name in FLOWS}
-Row = dict[Hashable, Any]
-LISTED_COINS = 10
-LISTED_DELISTINGS = 50
 _SECTIONS = ("name", "created", "synthetic", "origin", "config", "span", "digests", "versions", "metrics")
 _METRICS = (
     "equity_start_usd", "equity_end_usd", "total_return", "cagr", "volatility", "sharpe", "sortino", "max_drawdown",
@@ -56,12 +46,13 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class CauseRow:
-    """One row of the attribution, from the account's point of view."""
+class Judged:
+    """The verdict of the sweep that a run is the winner of: its word, whether it passed, what it says, its page."""
 
-    name: str
-    usd: float
-    colour: str
+    word: str
+    passed: bool
+    says: str
+    page: str
 
 
 def check_record(record: Any, folder: Path) -> None:
@@ -105,21 +96,73 @@ def daily_returns(run: Run) -> pd.Series:
     return pd.Series(returns, index=_dates(daily.index)[1:], name="Strategy")[left_out:]
 
 
+def benchmark_name(run: Run) -> str | None:
+    """Name of what the run is compared with; None where it has no price. Runs of before were compared with BTC."""
+    if "benchmark_usd" not in run.hourly or not run.hourly["benchmark_usd"].notna().any():
+        return None
+    return str(run.record.get("benchmark") or BENCHMARK)
+
+
 def benchmark_returns(run: Run) -> pd.Series | None:
     """Returns of the benchmark between the same instants as :func:`daily_returns`, on exactly its dates.
 
     A missing price is filled with the last one before; a day before the first price has the return 0.
     None when the run has no price of the benchmark.
     """
-    dates = daily_returns(run).index
-    if "benchmark_usd" not in run.hourly or not run.hourly["benchmark_usd"].notna().any():
+    name, dates = benchmark_name(run), daily_returns(run).index
+    if name is None:
         return None
-    price = run.hourly["benchmark_usd"].ffill()
-    price = price[_instants(price.index).hour == run.record["config"]["execution"]["hour_utc"]]
-    returns = price / price.shift(1) - 1.0
-    returns.index = _dates(price.index)
-    aligned: pd.Series = returns.reindex(dates).fillna(0.0).rename(BENCHMARK)
-    return aligned
+    hour = run.record["config"]["execution"]["hour_utc"]
+    price = run.hourly["benchmark_usd"].set_axis(_instants(run.hourly.index), axis=0)
+    returns = tables.benchmark_returns(price, pd.DatetimeIndex(dates).tz_localize("UTC") + hour * HOUR)
+    return returns.set_axis(dates, axis=0).rename(name)
+
+
+def traded_equity(run: Run) -> pd.Series:
+    """Hourly equity in USD from the first decision that asks for something on, which the figures count from."""
+    asking = run.weights.index[(run.weights.notna() & (run.weights != 0.0)).any(axis=1)]
+    equity = run.equity["equity_usd"]
+    return equity[asking[0] :] if len(asking) else equity[:0]
+
+
+def benchmark_held(run: Run) -> pd.Series | None:
+    """What the equity would be, USD, hourly, had it all been in the benchmark since the first decision that asks."""
+    own = traded_equity(run)
+    if benchmark_name(run) is None or own.empty:
+        return None
+    price = run.hourly["benchmark_usd"].ffill()[own.index[0] :]
+    priced = price.first_valid_index()
+    held: pd.Series = price / price[priced] * own[priced] if priced is not None else price
+    return held
+
+
+def verdict_of(run: Run) -> Judged | None:
+    """The verdict of a sweep whose winner is this run: of the sweep that it lies in, or of one beside it."""
+    above = run.folder.resolve().parent
+    for file in [above.parent / VERDICT] if above.name == TOP else sorted(above.glob(f"*/{VERDICT}")):
+        try:
+            verdict = json.loads(file.read_text(encoding="utf-8"))
+            winner = verdict["details"]["winner"]
+            if verdict["digests"]["data"] != run.record["digests"]["data"] or not _is_set(run, winner):
+                continue
+            folder = "../.." if above.name == TOP else f"../{file.parent.name}"
+            says = str(verdict["says"]).partition(". ")[0].rstrip(".") + "."
+            return Judged(str(verdict.get("word", "")), bool(verdict["passed"]), says, f"{folder}/{PAGE}")
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue  # the page of the sweep says what is wrong with its verdict
+    return None
+
+
+def _is_set(run: Run, winner: Mapping[str, Any]) -> bool:
+    """Whether a run is the set that a verdict calls the winner: the same parameters, config keys and numbers."""
+    config, origin = run.record["config"], run.record["origin"]
+    for name, value in winner["parameters"].items():
+        section, _, key = name.partition(".")
+        own = origin["path"] if name == "oracle" else origin["parameters"].get(name, config.get(section, {}).get(key))
+        if own != value:
+            return False
+    names = ("equity_end_usd", "max_drawdown", "turnover_daily")
+    return all(math.isclose(figure(run.record, name), winner["metrics"][name], rel_tol=1e-9) for name in names)
 
 
 def turnover(run: Run) -> pd.Series:
@@ -141,161 +184,49 @@ def turnover(run: Run) -> pd.Series:
     return turnovers
 
 
-def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
-    """Hlbt's section of a run's page, as HTML, with `notes` above the charts."""
-    record = run.record
-    start, end = figure(record, "equity_start_usd"), figure(record, "equity_end_usd")
-    causes = [CauseRow(CAUSES[name], signed(record, name), charts.COLOURS[CAUSES[name]]) for name in FLOWS]
-    net = math.fsum(cause.usd for cause in causes)
-    recorded = float(run.equity["equity_usd"].iloc[-1])
-    traded = float(run.trades.loc[run.trades["reason"] != "delisting", "notional_usd"].sum())
-    best, worst, rest, everything = coin_tables(record)
-    delisted = run.trades[run.trades["reason"] == "delisting"]
-    liquidated = record["metrics"]["liquidated_at"]
-    return Markup(
-        render(
-            "run_section.html",
-            record=record,
-            notes=notes,
-            span=span(record["span"]["start"], record["span"]["end"]),
-            days=record["span"]["hours"] / 24.0,
-            liquidated=None if liquidated is None else show(pd.Timestamp(liquidated)),
-            tiles=tiles(record),
-            counted=_counted(run),
-            risk=[] if run.risk is None else [str(name) for name in run.risk],
-            causes=causes,
-            start=start,
-            end=end,
-            net=net,
-            # Half a cent is rounding; more means that the files of the folder do not belong to one run.
-            adds_up=abs(start + net - end) < 0.005 + 1e-9 * abs(start) and abs(recorded - end) < 0.005,
-            recorded=recorded,
-            exposure=(figure(record, "gross_mean"), figure(record, "net_mean")),
-            untradable=figure(record, "untradable_weight"),
-            traded=traded,
-            charts=drawings(run, causes),
-            best=best,
-            worst=worst,
-            rest=rest,
-            everything=everything,
-            delisted=[
-                (show(time), coin, units, price)
-                for time, coin, units, price in zip(
-                    *(delisted[name].head(LISTED_DELISTINGS).tolist() for name in ("time", "coin", "units", "price")),
-                    strict=True,
-                )
-            ],
-            delistings=len(delisted),
-            reasons=run.trades["reason"].value_counts().sort_index().to_dict(),
-            modelled=modelled(record),
-        )
-    )
-
-
-def _counted(run: Run) -> dict[str, Any] | None:
-    """From when and over how many days the figures are, and those over the calendar; None where both are the same."""
-    days, calendar = (run.record["metrics"].get(name) for name in ("days", "days" + metrics.CALENDAR))
-    if calendar is None or days == calendar:
-        return None
-    labels = {"CAGR": "cagr", "Sharpe": "sharpe", "volatility": "volatility"}
-    figures = {label: figure(run.record, name + metrics.CALENDAR) for label, name in labels.items()}
-    asking = run.weights.index[(run.weights.notna() & (run.weights != 0.0)).any(axis=1)]
-    return {
-        "days": days,
-        "calendar": calendar,
-        "first": show(asking[0]) if days else "",
-        "figures": [(name, ratio(value) if name == "Sharpe" else percent(value)) for name, value in figures.items()],
-    }
-
-
 def signed(record: Mapping[str, Any], name: str) -> float:
     """A flow of the whole run from the account's point of view, USD; never minus zero."""
     return SIGNS[name] * figure(record, name) + 0.0
 
 
-def tiles(record: Mapping[str, Any]) -> list[Tile]:
-    """The row of figures."""
-    gross = figure(record, "price_pnl_usd") / figure(record, "equity_start_usd")
+def tiles(run: Run) -> list[Tile]:
+    """The figures of the first screen."""
+    record, name, benchmark = run.record, benchmark_name(run), benchmark_returns(run)
+    alpha, beta = math.nan, math.nan
+    if benchmark is not None:
+        alpha, beta = metrics.alpha_beta(daily_returns(run).to_numpy(), benchmark.to_numpy())
+    to = f" to {name}" if name else ""
+    none = "" if name else ": the run has no benchmark"
     rows: tuple[tuple[str, str, Callable[[float], str], str], ...] = (
         ("total_return", "net return", percent, "end equity / start equity - 1, after all costs"),
-        ("gross_return", "gross return", percent, "price profit / start equity, before all costs"),
         ("cagr", "CAGR", percent, "daily returns, a year of 365 days"),
         ("sharpe", "Sharpe", ratio, "mean / standard deviation of daily returns * sqrt(365)"),
         ("volatility", "volatility", percent, "of daily returns, a year of 365 days"),
         ("max_drawdown", "max drawdown", percent, "on hourly marks"),
-        ("turnover_daily", "turnover / decision", percent, "mean of traded notional / equity"),
+        ("alpha", f"alpha{to}", percent, f"a year's return that the benchmark does not explain{none}"),
+        ("beta", f"beta{to}", ratio, f"covariance of daily returns / variance of the benchmark's{none}"),
         ("equity_end_usd", "end equity", lambda value: f"{usd(value)} USD", "after the last hour"),
     )
-    row = []
-    for name, label, write, hint in rows:
-        value = gross if name == "gross_return" else figure(record, name)
-        row.append(Tile(name, label, write(value), value, hint))
-    return row
+    own = {"alpha": alpha, "beta": beta}
+    values = [own[key] if key in own else figure(record, key) for key, *_ in rows]
+    return [
+        Tile(key, label, write(value), value, hint)
+        for (key, label, write, hint), value in zip(rows, values, strict=True)
+    ]
 
 
-def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Markup]:
-    """Charts of the section, by name."""
-    start = figure(run.record, "equity_start_usd")
-    flows = run.equity[list(FLOWS)] * [SIGNS[name] for name in FLOWS]
-    cumulative = {CAUSES[name]: flows[name].cumsum() for name in FLOWS if name != "impact_usd" or flows[name].any()}
-    lines = {"net": flows.sum(axis=1).cumsum(), **cumulative}
-    exposure = {"gross": run.hourly["gross_frac"], "net": run.hourly["net_frac"]}
-    drawdown = metrics.drawdown(run.equity["equity_usd"].to_numpy(dtype=np.float64), start)
-    turnovers = turnover(run)
-    drawn = {
-        "waterfall": charts.waterfall([(cause.name, cause.usd) for cause in causes]),
-        "attribution": charts.lines(
-            "attribution", "Cumulative profit by cause in USD", lines, [charts.COLOURS[name] for name in lines]
-        ),
-        "exposure": charts.lines(
-            "exposure",
-            "Exposure over time",
-            exposure,
-            (charts.COLOURS["price"], charts.COLOURS["spread"]),
-            percent=True,
-        ),
-        "turnover": charts.stems(
-            "turnover", "Turnover of each decision", turnovers, figure(run.record, "turnover_daily")
-        ),
-        "drawdown": charts.lines(
-            "drawdown",
-            "Hourly drawdown",
-            {"drawdown": pd.Series(drawdown, index=run.equity.index)},
-            (charts.COLOURS["loss"],),
-            percent=True,
-            fill=True,
-        ),
-        "equity": charts.lines(
-            "equity", "Hourly equity in USD", {"equity": run.equity["equity_usd"]}, (charts.COLOURS["price"],)
-        ),
-    }
-    if run.risk is not None:
-        drawn["risk"] = _risk_chart(run.risk)
-    return drawn
-
-
-def _risk_chart(risk: pd.DataFrame) -> Markup:
-    """Exposures in the oracle's own terms at each decision; the last column, the net exposure, in grey."""
-    names = ("price", "spread", "funding", "impact", "fees")
-    colours = [charts.COLOURS[names[place % len(names)]] for place in range(len(risk.columns) - 1)]
-    series = {str(name): risk[name] for name in risk}
-    return charts.lines("risk", "Exposure to the oracle over time", series, [*colours, charts.COLOURS["faint"]])
-
-
-def coin_tables(record: Mapping[str, Any]) -> tuple[list[Row], list[Row], Row | None, Row]:
-    """Most profitable coins, most costly ones, all others together, and the total: USD by cause, and `net`."""
-    flows = pd.DataFrame.from_dict(record.get("coin_attribution", {}), orient="index", columns=list(FLOWS), dtype=float)
-    rows = (flows.fillna(0.0) * SIGNS).rename(columns=CAUSES).rename_axis("coin").reset_index()
+def coin_rows(run: Run) -> list[dict[str, Any]]:
+    """Every coin that was traded, the most profitable first: USD by cause, ``net``, and what its round trips were."""
+    flows = pd.DataFrame.from_dict(
+        run.record.get("coin_attribution", {}), orient="index", columns=list(FLOWS), dtype=float
+    )
+    rows = (flows.fillna(0.0) * SIGNS).rename(columns=CAUSES) + 0.0
     rows["net"] = rows[list(CAUSES.values())].sum(axis=1)
-    rows = rows.sort_values(["net", "coin"], ascending=[False, True])
-    best, worst = (part.head(LISTED_COINS) for part in (rows[rows["net"] > 0.0], rows[rows["net"] < 0.0][::-1]))
-    rest = rows.drop([*best.index, *worst.index])
-
-    def together(part: pd.DataFrame, label: str) -> Row:
-        return {"coin": label, **part.drop(columns="coin").sum().to_dict()}
-
-    others = together(rest, f"{len(rest)} more") if len(rest) else None
-    return best.to_dict("records"), worst.to_dict("records"), others, together(rows, f"all {len(rows)} traded")
+    if run.trips is not None and len(run.trips):
+        trips = tables.trades_summary(run.trips)
+        rows = rows.join(trips.loc["coin", ["round_trips", "open", "win_rate", "hours_mean"]])
+    rows = rows.rename_axis("coin").reset_index().sort_values(["net", "coin"], ascending=[False, True])
+    return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
 
 
 def index_row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
@@ -310,6 +241,7 @@ def index_row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "folder": folder.name,
         "error": "",
         "page": (folder / TEARSHEET).is_file(),
+        "capacity": (folder / CAPACITY).is_file(),
         "name": str(origin["name"]),
         "path": str(origin["path"]),
         "parameters": ", ".join(f"{key}={value}" for key, value in dict(origin["parameters"]).items()),

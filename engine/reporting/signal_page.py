@@ -10,19 +10,30 @@ import pandas as pd
 from markupsafe import Markup
 
 from engine.config import RunConfig
-from engine.oracles.signal_analysis import BETA_WINDOW, MARKET, MOMENTUM_DAYS, Mean, Signals, overlap, pace, strongest
+from engine.oracles.signal_analysis import (
+    BETA_WINDOW,
+    LEAST_INDEPENDENT,
+    MARKET,
+    MOMENTUM_DAYS,
+    Mean,
+    Signals,
+    overlap,
+    pace,
+    strongest,
+)
 from engine.panel import Panel
+from engine.provenance import Origin
 from engine.reporting import charts
 from engine.reporting.html import bps, percent, ratio, render, span, write_page
 from engine.reporting.run_page import Tile
-from engine.runs import Origin, dated_name
+from engine.runs import dated_name
 
 #: Horizons of the table; the chart has all.
 LISTED = (1, 2, 3, 5, 7, 10, 14, 20, 30)
 #: Decisions of the smoothed line over the daily rank IC.
 SMOOTHED = 20
-#: A mean this many standard errors from 0 is called more than chance.
-NOTABLE = 2.0
+#: A mean with this t is called more than chance: one signal without skill in twenty has it.
+NOTABLE = 1.96
 
 
 def page_name(signals: Signals, panel: Panel, config: RunConfig, origin: Origin) -> str:
@@ -68,13 +79,33 @@ def tiles(signals: Signals) -> list[Tile]:
     figures, spread, days = signals.figures, signals.spread, signals.horizon_days
     texts = [
         ("ic", "mean rank IC", f"{signals.ic.mean:+.3f}", signals.ic.mean, f"over {_days(days)}"),
-        ("ic_t", "t of the IC", ratio(signals.ic.t), signals.ic.t, f"Newey-West, lag {signals.ic.lag}"),
+        (
+            "ic_t",
+            "t of the IC",
+            ratio(signals.ic.t),
+            signals.ic.t,
+            f"{signals.ic.independent:,.0f} independent",
+        ),
         ("hit", "decisions with IC > 0", percent(signals.ic.positive, 0), signals.ic.positive, "hit rate"),
         ("spread", "top less bottom", f"{bps(spread.mean)} bps", spread.mean, f"mean over {_days(days)}"),
         ("turnover", "turnover / decision", percent(figures["turnover"], 0), figures["turnover"], "of equity"),
-        ("cost", "cost a year", percent(figures["cost_yearly"], 1), figures["cost_yearly"], "fee and half spread"),
+        (
+            "cost",
+            "costs a year, paid -",
+            percent(-figures["cost_yearly"], 1),
+            -figures["cost_yearly"],
+            "fee and half spread",
+        ),
         ("beta", f"beta to {MARKET}", ratio(figures["beta"]), figures["beta"], "of the implied book"),
-        ("coverage", "coverage", percent(figures["coverage"], 0), figures["coverage"], "coins scored of tradable"),
+        (
+            "coverage",
+            "coverage",
+            percent(figures["coverage"], 0),
+            figures["coverage"],
+            f"coins with a {signals.kind}, not 0, of the tradable ones"
+            if signals.kind == "weight"
+            else "coins scored of tradable",
+        ),
     ]
     return [
         Tile(name, label, "n/a" if math.isnan(value) else text, value, hint) for name, label, text, value, hint in texts
@@ -113,7 +144,7 @@ def _ranking(signals: Signals) -> str:
 
 def _chance(value: Mean) -> str:
     if math.isnan(value.t):
-        return "too few decisions to say more"
+        return f"fewer than {LEAST_INDEPENDENT} independent horizons, too few to say more"
     if value.t >= NOTABLE:
         return "more than chance alone gives one signal in twenty; where many were tried, require a t of 3 and more"
     if value.t <= -NOTABLE:
@@ -196,7 +227,7 @@ def _coverage(signals: Signals) -> str:
 
 def _error(value: Mean) -> str:
     t = "t not defined" if math.isnan(value.t) else f"t {value.t:+.1f}"
-    return f"{t}, Newey-West with lag {value.lag}, {value.count} decisions"
+    return f"{t}, {value.count} decisions, {value.independent:,.0f} independent"
 
 
 def _days(count: int) -> str:

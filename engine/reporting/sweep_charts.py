@@ -38,7 +38,7 @@ LABELS: Mapping[str, str] = {
     "cagr": "CAGR",
     "total_return": "return",
     "max_drawdown": "drawdown",
-    "turnover_daily": "turnover / decision",
+    "turnover_daily": "turnover / day",
     "sortino": "Sortino",
     "calmar": "Calmar",
     "equity_start_usd": "start USD",
@@ -129,11 +129,18 @@ def packed(values: Any) -> dict[str, str]:
 
 
 def numbers(study: Study, name: str) -> np.ndarray:
-    """A column of the table, (P,); NaN where a set has no such figure."""
+    """A column of the table, (P,); NaN where a set has no such figure. ``sharpe_joint`` is that of the study."""
+    if name == "sharpe_joint":
+        return np.where(np.isfinite(study.sharpe_joint), study.sharpe_joint, np.nan)
     if name not in study.table:
         return np.full(len(study), np.nan)
     values = pd.to_numeric(study.table[name], errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     return np.where(np.isfinite(values), values, np.nan)
+
+
+def ranked_by(study: Study) -> str:
+    """The figure that sets are ranked by: the Sharpe ratio, of joint days where they trade on different ones."""
+    return "sharpe_joint" if study.joint_differs else "sharpe"
 
 
 def table(study: Study, axes: Sequence[Axis], winner: int | None) -> dict[str, Any]:
@@ -145,7 +152,7 @@ def table(study: Study, axes: Sequence[Axis], winner: int | None) -> dict[str, A
     columns = [_column(study, name, rows) for name in sorted(names, key=lambda name: (*MAIN, name).index(name))]
     # The column that is sorted by comes first: on a phone the others are out of sight.
     if study.joint_differs:
-        columns.insert(0, _figures("sharpe_joint", study.sharpe_joint[rows]))
+        columns.insert(0, _figures("sharpe_joint", numbers(study, "sharpe_joint")[rows]))
     columns[1:1] = [_axis_column(axis, rows) for axis in axes]
     if (study.table[ERROR].to_numpy()[rows] != "").any():
         columns.append({**_texts(ERROR, study.table[ERROR].astype(str).to_numpy()[rows].tolist()), "main": True})
@@ -217,12 +224,12 @@ def heat(study: Study, axes: Sequence[Axis], winner: int | None, progress: Progr
     (``best``); and that of the set that has the winner's values on all other axes (``fixed``). ``count`` is the number
     of sets with a Sharpe ratio in it.
     """
-    metrics = [name for name in HEAT if name in study.table]
+    metrics = [ranked_by(study) if name == "sharpe" else name for name in HEAT if name in study.table]
     limit = _group_limit([len(axis.levels) for axis in axes], len(metrics))
     grouped = [axis.grouped(limit) for axis in axes]
     values = np.array([numbers(study, name) for name in metrics])
     ranked = study.ranking()
-    ranked = ranked[np.isfinite(numbers(study, "sharpe")[ranked])]
+    ranked = ranked[np.isfinite(numbers(study, "sharpe_joint")[ranked])]
     ascending = [np.argsort(row, kind="stable")[: int(np.isfinite(row).sum())] for row in values]
     keys = [*((index,) for index in range(len(axes))), *combinations(range(len(axes)), 2)]
     cells = {}

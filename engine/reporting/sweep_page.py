@@ -28,7 +28,7 @@ LISTED_VALUES = 12
 #: Points of the scatter of in-sample against out-of-sample.
 POINTS = 2_000
 #: The answer to a question, by the state of its checks together.
-ANSWERS = {"passed": "yes", "failed": "not shown", "not": "not computed"}
+ANSWERS = {"passed": "yes", "failed": "not shown", "not": "not computed", "unasked": "not asked"}
 
 
 def write_sweep_page(
@@ -77,7 +77,11 @@ def write_sweep_page(
             tiles=_tiles(study, winner, details, _winner_name(verdict)),
             swept=[(axis.name, _listed(axis.labels)) for axis in axes],
             facts=_facts(study, details),
-            links=[(row, link, _parameters(study, row), _figure(study, "sharpe", row)) for row, link in pages.items()],
+            draws={name: _draws(details, name) for name in ("familywise", "null_books", "null_search")},
+            ranked=sweep_charts.LABELS[sweep_charts.ranked_by(study)],
+            links=[
+                (row, link, _parameters(study, row), _figure(study, "sharpe_joint", row)) for row, link in pages.items()
+            ],
             chosen=None if winner is None else _parameters(study, winner),
             winner=winner,
             folds=_folds(details),
@@ -109,7 +113,7 @@ def _page_data(
         "table": sweep_charts.table(study, axes, winner),
         "heat": sweep_charts.heat(study, axes, winner, progress),
         "fan": sweep_charts.fan(study, winner, progress),
-        "histogram": sweep_charts.histogram(sweep_charts.numbers(study, "sharpe")),
+        "histogram": sweep_charts.histogram(sweep_charts.numbers(study, "sharpe_joint")),
         "winner": _winner_figures(study, winner),
         "called": _winner_name(verdict),
         "hour": _hour(study, winner),
@@ -153,7 +157,7 @@ def parts(details: Mapping[str, Any], command: str | None) -> dict[str, Any]:
             name: details.get(name) or {"why": absent}
             for name in ("cost_stress", "delay_stress", "decision_hours", "start_dates")
         },
-        **{name: _part(details, name, ("null",), absent) for name in ("familywise", "null_books")},
+        **{name: _part(details, name, ("null",), absent) for name in ("familywise", "null_books", "null_search")},
         "plateau": _plateau(_part(details, "plateau", ("neighbours",), absent)),
     }
 
@@ -162,8 +166,15 @@ def _part(details: Mapping[str, Any], name: str, needed: Sequence[str], absent: 
     part = _mapping(details.get(name))
     if not part:
         return {"why": absent}
+    if "not_asked" in part:
+        return {"why": part["not_asked"]}
     missing = [key for key in needed if not part.get(key)]
     return dict(part) if not missing or "why" in part else {"why": f"The verdict has no {name}.{missing[0]}."}
+
+
+def _draws(details: Mapping[str, Any], name: str) -> int:
+    """How many draws the histogram of a part holds; 0 where there is none."""
+    return int(sum(_mapping(_mapping(details.get(name)).get("null")).get("counts") or []))
 
 
 def _curve(part: dict[str, Any]) -> dict[str, Any]:
@@ -219,7 +230,7 @@ def winner_of(study: Study, details: Mapping[str, Any]) -> tuple[int | None, str
 def _winner_figures(study: Study, winner: int | None) -> dict[str, Any] | None:
     if winner is None:
         return None
-    return {"place": winner, "sharpe": _figure(study, "sharpe", winner), "said": _parameters(study, winner)}
+    return {"place": winner, "sharpe": _figure(study, "sharpe_joint", winner), "said": _parameters(study, winner)}
 
 
 def _hour(study: Study, winner: int | None) -> Any:
@@ -268,9 +279,14 @@ def _questions(checks: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _state(checks: Sequence[Check]) -> str:
-    """The state of checks together, a class of the page: ``failed`` before ``not``, ``not`` before ``passed``."""
+    """The state of checks together, a class of the page: ``failed`` before ``not``, ``not`` before ``passed``.
+
+    ``unasked``: the question of none of them arises.
+    """
     if any(check.passed is False for check in checks):
         return "failed"
+    if all(check.outcome == "not asked" for check in checks):
+        return "unasked"
     return "passed" if all(check.passed for check in checks) else "not"
 
 
@@ -300,7 +316,9 @@ def _tiles(study: Study, winner: int | None, details: Mapping[str, Any], called:
         if number is not None:
             made.append((label, f"{number:,.0f}" if key == "judged" else f"{number:,.1f}", hint))
     if winner is not None:
+        joint = [("sharpe_joint", "joint Sharpe", ratio)] if study.joint_differs else []
         for name, label, write in (
+            *joint,
             ("sharpe", "Sharpe", ratio),
             ("cagr", "CAGR", percent),
             ("max_drawdown", "drawdown", percent),

@@ -87,6 +87,16 @@ def fee_arrays(index: pd.DatetimeIndex, costs: Costs) -> Fees:
     return Fees(rate, thresholds, days - days[0], costs.referral_discount_frac)
 
 
+def mean_rates(rates: np.ndarray) -> np.ndarray:
+    """Funding rates, (T, N), with means for NaN: of the coin's own rates, else of all; as they are without any."""
+    known = ~np.isnan(rates)
+    counts, sums = known.sum(axis=0), np.where(known, rates, 0.0).sum(axis=0)
+    if not counts.any():
+        return rates
+    means = np.where(counts > 0, sums / np.maximum(counts, 1), sums.sum() / counts.sum())
+    return np.where(known, rates, means)
+
+
 def stressed_half_spread(costs: Costs) -> float:
     """Half spread where the panel has no quote, as a fraction of mid."""
     half = costs.half_spread_bps / 1e4

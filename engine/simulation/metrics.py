@@ -22,7 +22,12 @@ ANNUAL = float(np.sqrt(DAYS_PER_YEAR))
 CALENDAR = "_calendar"
 #: Figures of daily returns, and means over decisions.
 ANNUAL_FIGURES = ("cagr", "volatility", "sharpe", "sortino")
-MEANS = ("turnover_daily", "gross_mean", "net_mean", "untradable_weight")
+MEANS = ("turnover_decision", "gross_mean", "net_mean", "untradable_weight")
+#: Sum of squared deviations, as a fraction of the sum of squares, and standard deviation up to which returns are
+#: constant but for rounding; the latter also for a downside or a drawdown. No ratio is made of what is no risk.
+FLAT, DUST = 1e-12, 1e-12
+#: Share of held coin-hours without a funding rate above which a run says so.
+FUNDING_MISSING_NOTED = 0.01
 
 
 def figures(
@@ -33,6 +38,7 @@ def figures(
     annual: Iterable[Iterable[Any]],
     sums: Iterable[Any],
     decisions: Sequence[Any],
+    spans: Sequence[Any],
     counts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Metrics by name, of one run (floats) or of many books (arrays, (P,)).
@@ -50,16 +56,20 @@ def figures(
         What :data:`MEANS` are means of, summed over decisions; those before the first that asks add nothing.
     decisions : pair
         Number of decisions, from the first that asks for something, and of all.
+    spans : pair
+        Days of 24 hours that have begun since the first of these was traded (:func:`days_begun`).
     counts : mapping
         Everything else, taken over as it is.
     """
+    totals = list(sums)
     own, calendar = (
         {
             "days": counted,
             **dict(zip(ANNUAL_FIGURES, values, strict=True)),
-            **{name: _plain(total / np.maximum(number, 1)) for name, total in zip(MEANS, sums, strict=True)},
+            "turnover_daily": _plain(totals[0] / np.maximum(span, 1)),
+            **{name: _plain(total / np.maximum(number, 1)) for name, total in zip(MEANS, totals, strict=True)},
         }
-        for counted, values, number in zip(days, annual, decisions, strict=True)
+        for counted, values, number, span in zip(days, annual, decisions, spans, strict=True)
     )
     for part in (own, calendar):
         part["calmar"] = calmar(part["cagr"], deepest)
@@ -74,12 +84,45 @@ def figures(
     }
 
 
+def missing_rates_note(share: float, mean: bool, paid: bool) -> tuple[str, ...]:
+    """What a reader must know where `share` of the held coin-hours has no funding rate; nothing up to 1 %.
+
+    `mean` is ``costs.funding_missing = "mean"``; `paid`, whether any funding was paid or received.
+    """
+    if not share > FUNDING_MISSING_NOTED:
+        return ()
+    if share == 1.0 and not paid:
+        return ("No hour in which a coin was held has a funding rate: these figures are without funding.",)
+    did, other = ("paid a mean rate", "none") if mean else ("cost nothing", "mean")
+    return (
+        f"{share:.1%} of the hours in which a coin was held have no funding rate and {did}: `hlbt data status` lists "
+        f"the gaps, and --set costs.funding_missing={other} shows what they may hide.",
+    )
+
+
+def missing_rates_of_many(shares: np.ndarray) -> tuple[str, ...]:
+    """:func:`missing_rates_note` of the sets of a sweep, (P,); sets that failed are NaN."""
+    noted = shares[shares > FUNDING_MISSING_NOTED]
+    if not len(noted):
+        return ()
+    return (
+        f"In {len(noted):,} of {len(shares):,} sets more than {FUNDING_MISSING_NOTED:.0%} of the hours in which a coin "
+        f"was held have no funding rate, {noted.max():.1%} at most (funding_missing_frac): `hlbt data status` lists "
+        "the gaps.",
+    )
+
+
 def first_days(daily: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """Number of the first daily return that ends after each decision made at `rows`, (D,).
 
     `daily`, (T,) bool, says at which rows of the panel a day ends.
     """
     return np.maximum(np.searchsorted(np.flatnonzero(daily), rows, side="right") - 1, 0)
+
+
+def days_begun(rows: Any, hours: int) -> Any:
+    """Days of 24 hours that have begun from each of `rows` to the last of a panel's `hours`."""
+    return (hours - 1 - rows) // 24 + 1
 
 
 def counted(returns: np.ndarray, days: Any) -> np.ndarray:
@@ -115,22 +158,23 @@ def cagr(returns: np.ndarray) -> Any:
 
 
 def volatility(returns: np.ndarray) -> Any:
-    """``std(ddof=1) * sqrt(365)``."""
+    """``std(ddof=1) * sqrt(365)``; 0 for constant returns."""
     return _plain(_deviation(returns) * ANNUAL)
 
 
 def sharpe(returns: np.ndarray) -> Any:
-    """``mean / std(ddof=1) * sqrt(365)``."""
+    """``mean / std(ddof=1) * sqrt(365)``; NaN for constant returns."""
     deviation = _deviation(returns)
     return _ratio(np.mean(returns, axis=-1) if returns.shape[-1] else deviation, deviation) * ANNUAL
 
 
 def sortino(returns: np.ndarray) -> Any:
-    """``mean / sqrt(sum(min(r, 0) ** 2) / days) * sqrt(365)``."""
+    """``mean / sqrt(sum(min(r, 0) ** 2) / days) * sqrt(365)``; NaN for constant returns."""
     days = returns.shape[-1]
     if days == 0:
         return _plain(np.full(returns.shape[:-1], np.nan))
     downside = np.sqrt(np.sum(np.minimum(returns, 0.0) ** 2, axis=-1) / days)
+    downside = np.where(_deviation(returns) > 0.0, downside, np.nan)
     return _ratio(np.mean(returns, axis=-1), downside) * ANNUAL
 
 
@@ -150,16 +194,35 @@ def calmar(annual_growth: Any, deepest: Any) -> Any:
     return _ratio(annual_growth, np.abs(deepest))
 
 
+def alpha_beta(returns: np.ndarray, benchmark: np.ndarray) -> tuple[float, float]:
+    """Least-squares line of daily returns on those of a benchmark, both (D,).
+
+    Returns
+    -------
+    alpha, beta : float
+        ``beta = cov / var(benchmark)``; ``alpha = (mean(returns) - beta * mean(benchmark)) * 365``, a year's return
+        that the benchmark does not explain. NaN where the benchmark does not move.
+    """
+    if len(returns) < 2 or not np.ptp(benchmark) > 0.0:
+        return float("nan"), float("nan")
+    covariance = np.cov(returns, benchmark)
+    beta = float(covariance[0, 1] / covariance[1, 1])
+    return float((np.mean(returns) - beta * np.mean(benchmark)) * DAYS_PER_YEAR), beta
+
+
 def _deviation(returns: np.ndarray) -> Any:
     if returns.shape[-1] < 2:
         return np.full(returns.shape[:-1], np.nan)
-    return np.std(returns, axis=-1, ddof=1)
+    deviation = np.std(returns, axis=-1, ddof=1)
+    squares = deviation**2 * (returns.shape[-1] - 1)
+    constant = (squares <= FLAT * np.sum(returns**2, axis=-1)) | (deviation <= DUST)
+    return np.where(constant, 0.0, deviation)
 
 
 def _ratio(value: Any, scale: Any) -> Any:
-    """``value / scale`` where the scale is positive, else NaN."""
+    """``value / scale`` where the scale is more than rounding, else NaN."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return _plain(np.where(scale > 0.0, np.divide(value, scale), np.nan))
+        return _plain(np.where(scale > DUST, np.divide(value, scale), np.nan))
 
 
 def _plain(values: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import pandas as pd
 from engine.config import RunConfig
 from engine.errors import DataError
 from engine.panel import Panel
+from engine.provenance import Origin
 from engine.simulation import metrics
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
     import vectorbt
 
     from engine.simulation.kernel import Ledger
@@ -43,6 +46,8 @@ class Result:
         Exposures of the book in the oracle's own terms (:func:`engine.oracles.base.risk_of`).
     notes : tuple of str
         What a reader must know of the data: those of the panel, then those of the oracle (:meth:`engine.Oracle.notes`).
+    origin : Origin or None
+        The oracle that the weights are from; None for weights of one's own.
     """
 
     panel: Panel
@@ -51,6 +56,7 @@ class Result:
     ledger: Ledger
     risk: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    origin: Origin | None = None
 
     def __repr__(self) -> str:
         equity = self.ledger.equity
@@ -151,6 +157,20 @@ class Result:
         return f"equity of {equity:,.2f} USD was under the maintenance margin of {maintenance:,.2f} USD"
 
     @cached_property
+    def funding_missing_frac(self) -> float:
+        """Share of the held coin-hours without a funding rate (docs/rules.md)."""
+        from engine.simulation import kernel
+
+        if not self.config.costs.funding or not len(self.ledger.trades):
+            return 0.0
+        if "funding" not in self.panel.fields:
+            return 1.0
+        held, unrated = kernel.held_hours_nb(
+            self.ledger.trades, self.panel.values("funding"), self.ledger.counters[kernel.WITHIN_HOUR]
+        )
+        return unrated / held
+
+    @cached_property
     def metrics(self) -> dict[str, Any]:
         """Metrics of the run; one that is not defined is NaN, ``liquidated_at`` is None or ISO 8601."""
         from engine.simulation import kernel
@@ -169,6 +189,7 @@ class Result:
             [[getattr(metrics, name)(returns) for name in metrics.ANNUAL_FIGURES] for returns in (own, calendar)],
             [float(values.sum()) for values in per_decision],
             (made - first if first >= 0 else 0, made),
+            [metrics.days_begun(rows[k], len(self.panel.index)) if 0 <= k < made else 0 for k in (first, 0)],
             {
                 "decisions": made,
                 "trades": len(ledger.trades),
@@ -176,10 +197,147 @@ class Result:
                 "skipped_band": int(counters[kernel.SKIPPED_BAND]),
                 "untradable_orders": int(counters[kernel.UNTRADABLE_ORDERS]),
                 "delistings": int(counters[kernel.DELISTINGS]),
+                "funding_missing_frac": self.funding_missing_frac,
                 "liquidated_at": None if self.liquidated_at is None else self.liquidated_at.isoformat(),
                 **dict(zip(FLOWS, map(float, ledger.flows.sum(axis=0)), strict=True)),
             },
         )
+
+    @cached_property
+    def traded_equity(self) -> pd.Series:
+        """:attr:`equity` from the first decision that asks for something on; empty where none does."""
+        first = self.first_decision
+        return self.equity[:0] if first is None else self.equity[first:]
+
+    @cached_property
+    def round_trips(self) -> pd.DataFrame:
+        """Every position from flat to flat, (K, 14): :func:`engine.simulation.tables.round_trips`."""
+        from engine.simulation import tables
+
+        return tables.round_trips(self)
+
+    def summary(self, benchmark: str | None = "BTC") -> pd.DataFrame:
+        """Key figures, a row each.
+
+        Parameters
+        ----------
+        benchmark : str, optional
+            A coin of the panel, for alpha and beta; they are left out where the panel lacks BTC.
+
+        Returns
+        -------
+        DataFrame, (figures, 3)
+            ``value``, ``unit`` and ``meaning``. Money received is positive and money paid negative, as the unit says;
+            :attr:`metrics` has costs as positive numbers.
+
+        Raises
+        ------
+        DataError
+            For a benchmark that the panel lacks.
+        """
+        from engine.reporting.views import summary
+
+        return summary(self, benchmark)
+
+    def plot(self, benchmark: str | None = "BTC") -> go.Figure:
+        """Equity beside the benchmark's, drawdown, exposure and cumulative costs, as a plotly figure.
+
+        Parameters
+        ----------
+        benchmark : str, optional
+            As for :meth:`summary`; held from the first decision on with the equity at the start.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
+        """
+        from engine.reporting.views import plot
+
+        return plot(self, benchmark)
+
+    def _repr_html_(self) -> str:
+        from engine.reporting.views import result_card
+
+        return result_card(self)
+
+    def monthly(self) -> pd.DataFrame:
+        """Return of every month and year: :func:`engine.simulation.tables.monthly`."""
+        from engine.simulation import tables
+
+        return tables.monthly(self.traded_equity, self._start_usd, self.config.execution.hour_utc)
+
+    def yearly(self) -> pd.DataFrame:
+        """Figures of every year: :func:`engine.simulation.tables.yearly`."""
+        from engine.simulation import tables
+
+        return tables.yearly(self.traded_equity, self._start_usd, self.config.execution.hour_utc)
+
+    def trades_summary(self) -> pd.DataFrame:
+        """Round trips summed up, by side and by coin: :func:`engine.simulation.tables.trades_summary`."""
+        from engine.simulation import tables
+
+        return tables.trades_summary(self.round_trips)
+
+    def long_short(self) -> pd.DataFrame:
+        """What longs and shorts brought, apart: :func:`engine.simulation.tables.long_short`."""
+        from engine.simulation import tables
+
+        exposure = self.exposure.loc[self.traded_equity.index]
+        return tables.long_short(self.round_trips, exposure, self._start_usd)
+
+    def save(
+        self,
+        folder: Path | str | None = None,
+        *,
+        reports: Path | str | None = None,
+        created: str = "",
+        tearsheet: bool = True,
+    ) -> Path:
+        """Keep the run, as ``hlbt backtest`` does.
+
+        Parameters
+        ----------
+        folder : path, optional
+            The run folder. Default: below `reports`, named after the oracle, its code and parameters, the data and the
+            config, with a number behind it where something else has that name.
+        reports : path, optional
+            Folder of the reports, in whose ledger the run counts as a trial. Default: ``reports``, where no `folder` is
+            named; else it counts nowhere, and says so.
+        created : str
+            ISO 8601 instant.
+        tearsheet : bool
+            Whether to make the page.
+
+        Returns
+        -------
+        Path
+            The run folder.
+
+        Raises
+        ------
+        DataError
+            When `folder` holds anything else than this run.
+        """
+        from engine.reporting.tearsheet import write_tearsheet
+        from engine.runs import keep
+
+        return keep(self, folder, reports, created, write_tearsheet if tearsheet else None)
+
+    def tearsheet(self, path: Path | str = "tearsheet.html") -> Path:
+        """Write the page of the run, and nothing else; an HTML file of that name is replaced.
+
+        Raises
+        ------
+        DataError
+            When `path` is no HTML file, or cannot be written.
+        """
+        from engine.reporting.tearsheet import tearsheet_of
+
+        return tearsheet_of(self, Path(path))
+
+    @property
+    def _start_usd(self) -> float:
+        return self.config.account.initial_equity_usd
 
     def to_vectorbt(self) -> vectorbt.Portfolio:
         """The same fills in a vectorbt portfolio, to use its charts and to check ours.

@@ -281,7 +281,12 @@ def check_keys(keys: Sequence[str], kinds: Mapping[str, type[Oracle]], fixed: Ma
     ConfigError
         Naming the nearest that is one.
     """
-    config_keys = [f"{name}.{key.name}" for name, kind in SECTIONS.items() if name != "data" for key in fields(kind)]
+    config_keys = [
+        f"{name}.{key.name}"
+        for name, kind in SECTIONS.items()
+        if name not in ("data", "report")
+        for key in fields(kind)
+    ]
     for key in keys:
         section, dot, _ = key.partition(".")
         if key == ORACLE or key in config_keys:

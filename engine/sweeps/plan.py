@@ -16,13 +16,14 @@ import numpy as np
 
 from engine.config import RunConfig
 from engine.errors import ConfigError, HlbtError
-from engine.oracles.base import Oracle, shares_scores
+from engine.oracles.base import Oracle, path_of, shares_scores
 from engine.oracles.fingerprint import code_files, interactive_code_digest
 from engine.oracles.loading import (
     accepted_parameters,
     bound_parameters,
     build_oracle,
     data_files,
+    kinds_in,
     oracle_class,
     oracle_code,
 )
@@ -199,7 +200,8 @@ class Plan:
     def _digests(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Keys of results and trials, (P,) int64 each, and the rows of the sets by the oracles inside theirs."""
         paths, count = list(self.kinds), len(self.grid)
-        results = [digest_of(self.panel.digest, code_digest(), {**config, "data": {}}) for config in self.configs]
+        rules = [{name: keys for name, keys in config.items() if name != "report"} for config in self.configs]
+        results = [digest_of(self.panel.digest, code_digest(), {**config, "data": {}}) for config in rules]
         trials = [trial_config(config) for config in self.configs]
         defaults = [
             {name: value for name, value in accepted_parameters(kind).items() if name is not None}
@@ -231,7 +233,7 @@ class Plan:
             return code, code + digest(*files) if files else code
         try:
             oracle = build_oracle(kind, parameters)
-            kinds = tuple(_kinds_in(oracle))
+            kinds = tuple(kinds_in(oracle))
             if kinds not in self._code:
                 self._code[kinds] = oracle_code(oracle), interactive_code_digest(dict.fromkeys(kinds))
             own, loose = self._code[kinds]
@@ -301,7 +303,7 @@ def _kinds(oracle: Oracles) -> dict[str, type[Oracle]]:
         if isinstance(item, str):
             named[item] = oracle_class(item)
         elif isinstance(item, type) and issubclass(item, Oracle):
-            named[f"{item.__module__}:{item.__qualname__}"] = item
+            named[path_of(item)] = item
         else:
             raise ConfigError(f"{item!r} is not an oracle: give a class, or module:Class.")
     if not named:
@@ -326,8 +328,3 @@ def _defaults(kinds: Mapping[str, type[Oracle]], config: RunConfig, fixed: Mappi
     if len(kinds) == 1:
         defaults[ORACLE] = next(iter(kinds))
     return {**defaults, **fixed}
-
-
-def _kinds_in(oracle: Oracle) -> list[type]:
-    """Classes of an oracle and of its parts."""
-    return [*type(oracle).__mro__, *(kind for part in oracle.parts() for kind in _kinds_in(part))]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +24,9 @@ from engine.clock import UNIT
 from engine.errors import DataError, join_first
 from engine.provenance import as_json, to_json
 from engine.simulation.batch import metric_names
-from engine.simulation.metrics import ANNUAL
+from engine.simulation.metrics import ANNUAL, missing_rates_of_many
 from engine.sweeps.grid import Grid
+from engine.sweeps.labels import by_instant
 from engine.sweeps.study import ERROR, PAGE, RECORD, RETURNS, TABLE, TEXTS, VERDICT, Study
 from engine.sweeps.tasks import Outcome
 
@@ -41,6 +43,10 @@ COUNTS = (
     "untradable_orders",
     "delistings",
 )
+
+
+#: A chunk is written with so many sets, or after so long: a kill loses no more.
+CHUNK_SETS, CHUNK_SECONDS = 1024, 1.0
 
 
 @contextmanager
@@ -63,7 +69,7 @@ def sweep_folder(folder: Path) -> Iterator[Path]:
 
 
 class Results:
-    """The results of a sweep as they come; each is on the disk before the next is computed.
+    """The results of a sweep as they come; they are on the disk within a second or :data:`CHUNK_SETS` sets.
 
     Attributes
     ----------
@@ -79,6 +85,8 @@ class Results:
         self.done = np.zeros(len(keys), dtype=bool)
         self.ran = np.zeros(len(keys), dtype=bool)
         self.sharpe = np.full(len(keys), np.nan)
+        self._pending: list[pa.Table] = []
+        self._sets, self._written = 0, time.monotonic()
         self.chunks.mkdir(parents=True, exist_ok=True)
 
     def adopt(self, reports: Path | None) -> int:
@@ -149,11 +157,20 @@ class Results:
         if outcome.returns is not None and outcome.days is not None:
             for column, day in enumerate(outcome.days):
                 columns[f"{day:%Y-%m-%d}"] = np.ascontiguousarray(outcome.returns[:, column])
-        self._write(pa.table(columns))
+        self._pending.append(pa.table(columns))
+        self._sets += len(rows)
+        if self._sets >= CHUNK_SETS or time.monotonic() - self._written > CHUNK_SECONDS:
+            self.flush()
         self.done[rows] = True
         self.ran[rows] = [error == "" for error in outcome.errors]
         if "sharpe" in columns:
             self.sharpe[rows] = columns["sharpe"] / ANNUAL
+
+    def flush(self) -> None:
+        """Write what was added since the last chunk: a file a task would cost more than the sets of a quick oracle."""
+        if self._pending:
+            self._write(pa.concat_tables(self._pending, promote_options="default"))
+        self._pending, self._sets, self._written = [], 0, time.monotonic()
 
     def _write(self, table: pa.Table) -> None:
         name = hashlib.sha256(table["key"].to_numpy().tobytes()).hexdigest()[:16]
@@ -168,6 +185,7 @@ class Results:
         DataError
             When a set has no result: its row must not be filled with that of another.
         """
+        self.flush()
         chunks = [pq.read_table(path) for path in sorted(self.chunks.glob("*.parquet"))]
         whole = pa.concat_tables(chunks, promote_options="default")
         del chunks
@@ -198,11 +216,12 @@ class Results:
         del whole
         failed = int((columns[ERROR] != "").sum())
         finished = {**record, "sets": {**record["sets"], "failed": failed}}
+        finished["notes"] = [*record["notes"], *missing_rates_of_many(columns["funding_missing_frac"])]
         self._finish(finished, grid, columns, daily)
         frame = None
         if daily is not None:
             values, dates = daily
-            frame = pd.DataFrame(values.T, index=dates.rename("time"), columns=grid.index)
+            frame = by_instant(finished, grid.index, values.T, dates)
         return Study(as_json(finished), table, frame, self.chunks.parent)
 
     def _daily(self, whole: pa.Table, order: np.ndarray) -> tuple[np.ndarray, pd.DatetimeIndex]:
@@ -223,21 +242,55 @@ class Results:
         """Write record, table and returns; the record last, for it says that the others are whole."""
         folder = self.chunks.parent
         codes = {f"set.{key}": grid.codes[:, column] for column, key in enumerate(grid.values)}
-        for stale in (RECORD, VERDICT, PAGE):
-            (folder / stale).unlink(missing_ok=True)
-        kept = {**codes, "key": self.keys, **columns}
-        _replace(folder / TABLE, pa.table({name: _arrow(name, values) for name, values in kept.items()}))
-        if daily is None:
-            (folder / RETURNS).unlink(missing_ok=True)
-        else:
-            values, dates = daily
-            _replace(
-                folder / RETURNS,
-                pa.table({f"{date:%Y-%m-%d}": np.ascontiguousarray(values[:, k]) for k, date in enumerate(dates)}),
-            )
-        with replacing(folder / RECORD) as made:
-            made.write_text(to_json(record), encoding="utf-8")
+        _write_files(folder, record, {**codes, "key": self.keys, **columns}, daily)
         shutil.rmtree(self.chunks, ignore_errors=True)
+
+
+def _write_files(
+    folder: Path,
+    record: Mapping[str, Any],
+    columns: Mapping[str, Any],
+    daily: tuple[np.ndarray, pd.DatetimeIndex] | None,
+) -> None:
+    """Write table, returns, (P, days) by date, and record; the record last, for it says that the others are whole."""
+    for stale in (RECORD, VERDICT, PAGE):
+        (folder / stale).unlink(missing_ok=True)
+    _replace(folder / TABLE, pa.table({name: _arrow(name, values) for name, values in columns.items()}))
+    if daily is None:
+        (folder / RETURNS).unlink(missing_ok=True)
+    else:
+        values, dates = daily
+        _replace(
+            folder / RETURNS,
+            pa.table({f"{date:%Y-%m-%d}": np.ascontiguousarray(values[:, k]) for k, date in enumerate(dates)}),
+        )
+    with replacing(folder / RECORD) as made:
+        made.write_text(to_json(record), encoding="utf-8")
+
+
+def write_study(study: Study, folder: Path) -> Path:
+    """:meth:`engine.Study.save`."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f"{folder} is not empty, and nothing is overwritten. Name another folder.")
+    grid = {key: study.record["grid"][key] for key in study.record["keys"]}
+    places = [{repr(value): place for place, value in enumerate(values)} for values in grid.values()]
+    sets = [list(study.params(row).values()) for row in range(len(study))]
+    codes = np.array([[place[repr(value)] for place, value in zip(places, one, strict=True)] for one in sets])
+    columns = {f"set.{key}": codes[:, column] for column, key in enumerate(grid)}
+    daily = None
+    if study.daily_returns is not None:
+        dates = pd.DatetimeIndex(study.daily_returns.index).normalize()
+        frame = study.daily_returns.groupby(dates).first()
+        daily = frame.to_numpy().T, pd.DatetimeIndex(frame.index)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        table = {str(name): study.table[name].to_numpy() for name in study.table}
+        _write_files(folder, study.record, {**columns, **table}, daily)
+    except OSError as error:
+        raise DataError(
+            f"Study {folder} cannot be written: {error.strerror or error}. Check folder and disk."
+        ) from error
+    return folder
 
 
 def _arrow(name: str, values: Any) -> pa.Array:

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import UNIT
 from engine.config import RunConfig
-from engine.errors import DataError, reason_of
+from engine.errors import DataError, OracleError, reason_of
 from engine.simulation import metrics
+from engine.sweeps.labels import as_given, by_instant
+from engine.sweeps.labels import codes_of as codes_of
+from engine.sweeps.labels import index_of as index_of
 
 if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
     from engine.oracles.base import Oracle
+    from engine.panel import Panel
+    from engine.simulation.result import Result
+    from engine.validation.verdict import Verdict
 
 SCHEMA = 1
 #: Level of the index, and key of a grid, that says which oracle a set is of, where a study has several.
@@ -50,17 +58,85 @@ class ParameterSet:
         Constructor arguments that the study gave; defaults are left to the oracle.
     config : RunConfig
         With the set's own keys.
+    kind : type, optional
+        The class that `oracle` named when the sweep was run; None where it was read from a folder.
     """
 
     oracle: str
     parameters: Mapping[str, Any]
     config: RunConfig
+    kind: type[Oracle] | None = field(default=None, compare=False)
 
     def build(self) -> Oracle:
         """The oracle of the set."""
-        from engine.oracles.loading import load_oracle
+        from engine.oracles.loading import build_oracle, oracle_class
 
-        return load_oracle(self.oracle, self.parameters)
+        return build_oracle(self.kind or oracle_class(self.oracle), self.parameters)
+
+
+class Best(int):
+    """A set of a study, complete; it is the row of the table, too.
+
+    Attributes
+    ----------
+    study : Study
+        Its study.
+    """
+
+    study: Study
+
+    def __new__(cls, row: int, study: Study) -> Self:
+        """See :meth:`Study.best`."""
+        made = super().__new__(cls, row)
+        made.study = study
+        return made
+
+    def __repr__(self) -> str:
+        return f"Best(row {int(self)}, {self.parameters}, Sharpe {self.metrics['sharpe']:.3g})"
+
+    @property
+    def set(self) -> ParameterSet:
+        """Oracle, all its parameters, and config."""
+        return self.study.parameter_set(int(self))
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """Values of the keys that vary."""
+        return self.study.params(int(self))
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """Its row of the table."""
+        row = self.study.table.drop(columns=ERROR, errors="ignore").iloc[int(self)]
+        return {str(name): value for name, value in row.items()}
+
+    def result(self, panel: Panel | None = None) -> Result:
+        """Run the set again, with all that a result has.
+
+        Parameters
+        ----------
+        panel : Panel, optional
+            Default: that of the study (:meth:`Study.market`).
+
+        Raises
+        ------
+        OracleError
+            When the oracle's code is not that of the sweep.
+        """
+        from engine.oracles.loading import oracle_class
+        from engine.runs import run_oracle
+
+        one, record = self.set, self.study.record
+        kind = one.kind or oracle_class(one.oracle)
+        panel = self.study.market() if panel is None else panel
+        result, origin = run_oracle(panel, one.config, one.kind or one.oracle, one.parameters)
+        then = {item["path"]: item["digest"] for item in record["oracles"]}[one.oracle]
+        if one.kind is None and not kind.oracle_parameters and origin.code != then:
+            raise OracleError(
+                f"The code of {one.oracle} was changed since the study {record['name']}, so the set would give other "
+                "numbers. Run the sweep again."
+            )
+        return result
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +155,22 @@ class Study:
         Index: the parameters that vary, a level each, named as the keys of the grid. Columns as
         :attr:`engine.Result.metrics`, then ``error``: why a set has no figures, else an empty string.
     daily_returns : DataFrame, (days, P) or None
-        By UTC date of the decision instant at which a day ends, columns as the rows of `table`; NaN where a set has
-        none: it failed, has not yet asked for anything, or decides at an hour that has no instant on that date. None:
-        not kept.
+        By the instant at which a day ends, as :attr:`engine.Result.daily_returns`, columns as the rows of `table`; NaN
+        where a set has none: it failed, has not yet asked for anything, or decides at another hour. None: not kept.
     folder : Path or None
         Where it is kept.
+    panel : Panel or None
+        What it ran on; None where it was read from a folder.
+    kinds : mapping
+        The classes of its oracles by path; empty where it was read from a folder.
     """
 
     record: Mapping[str, Any]
     table: pd.DataFrame
     daily_returns: pd.DataFrame | None
     folder: Path | None = None
+    panel: Panel | None = None
+    kinds: Mapping[str, type[Oracle]] = field(default_factory=dict)
 
     def __getitem__(self, key: Any) -> Any:
         return self.table[key]
@@ -109,7 +190,7 @@ class Study:
         """Values of the keys that vary, of the set in row `row`, as given; the index has tuples for lists."""
         label = self.table.index[row]
         values = label if isinstance(self.table.index, pd.MultiIndex) else (label,)
-        return {str(name): _given(value) for name, value in zip(self.table.index.names, values, strict=True)}
+        return {str(name): as_given(value) for name, value in zip(self.table.index.names, values, strict=True)}
 
     def parameter_set(self, row: int, changes: Mapping[str, Any] | None = None) -> ParameterSet:
         """The set in row `row`, complete; `changes` are ``section.key`` values of the config put over its own.
@@ -119,7 +200,8 @@ class Study:
         ConfigError
             For a change that is not accepted.
         """
-        return parameter_set_of(self.record, self.params(row), changes)
+        made = parameter_set_of(self.record, self.params(row), changes)
+        return replace(made, kind=self.kinds.get(made.oracle))
 
     @cached_property
     def joint(self) -> tuple[np.ndarray, pd.DatetimeIndex, np.ndarray]:
@@ -141,15 +223,19 @@ class Study:
         """
         if self.daily_returns is None:
             raise DataError("The study kept no daily returns. Run the sweep again with them.")
-        values = self.daily_returns.to_numpy(dtype=np.float64)
+        daily = self.daily_returns
+        dates = pd.DatetimeIndex(daily.index).tz_convert("UTC").normalize()
+        if dates.has_duplicates:  # sets that decide at several hours: the days of one date are compared
+            daily = daily.groupby(dates).first()
+            dates = pd.DatetimeIndex(daily.index)
+        values = daily.to_numpy(dtype=np.float64)
         finite = np.isfinite(values)
         covered = finite.sum(axis=0)
         sets = np.flatnonzero(covered >= max(LEAST_COVERAGE * covered.max(initial=0), 1))
         days = finite[:, sets].all(axis=1)
         if not len(sets) or days.sum() < 2:
             raise DataError("No set of the study has daily returns.")
-        dates = pd.DatetimeIndex(self.daily_returns.index).tz_convert("UTC").normalize()[days]
-        return values[np.ix_(days, sets)], dates, sets
+        return values[np.ix_(days, sets)], dates[days], sets
 
     @cached_property
     def sharpe_joint(self) -> np.ndarray:
@@ -173,16 +259,20 @@ class Study:
         """Whether :attr:`sharpe_joint` is another column than ``sharpe`` of the table."""
         return not np.array_equal(self.sharpe_joint, self.table["sharpe"].to_numpy(dtype=np.float64), equal_nan=True)
 
+    def compared(self, by: str = "sharpe") -> np.ndarray:
+        """Column `by` as sets are compared by it, (P,): the Sharpe ratio is :attr:`sharpe_joint`."""
+        return self.sharpe_joint if by == "sharpe" else self.table[by].to_numpy(dtype=np.float64)
+
     def ranking(self, by: str = "sharpe") -> np.ndarray:
         """Rows by falling value of column `by`, (P,), those without one last, ties in the order of the table.
 
         Sharpe ratios are compared on the days that all sets trade: :attr:`sharpe_joint`.
         """
-        values = self.sharpe_joint if by == "sharpe" else self.table[by].to_numpy(dtype=np.float64)
+        values = self.compared(by)
         return np.argsort(np.where(np.isfinite(values), -values, np.inf), kind="stable")
 
-    def best(self, by: str = "sharpe") -> int:
-        """First row of :meth:`ranking`.
+    def best(self, by: str = "sharpe") -> Best:
+        """First row of :meth:`ranking`, with its parameters, metrics and ``.result()``.
 
         Raises
         ------
@@ -193,7 +283,118 @@ class Study:
             errors = [error for error in self.table[ERROR] if error] if ERROR in self.table else []
             first = f" {len(errors):,} of {len(self):,} failed; the first: {errors[0]}" if errors else ""
             raise DataError(f"No set of the study {self.record['name']} has a {by}: all failed or never traded.{first}")
-        return int(self.ranking(by)[0])
+        return Best(int(self.ranking(by)[0]), self)
+
+    def market(self) -> Panel:
+        """The panel that the study ran on: its own, or the one that its record names, from the cache.
+
+        Raises
+        ------
+        DataError
+            When the cache gives another panel than the study ran on.
+        """
+        if self.panel is not None:
+            return self.panel
+        from engine.data.panel_loader import load_open_panel
+        from engine.sweeps.trials import ledger_holdout
+
+        config = RunConfig.from_dict(self.record["config"])
+        holdout = None if self.folder is None else ledger_holdout(self.folder.parent)
+        panel = load_open_panel(config.data.cache, config.start, config.end, config.data.coins, holdout)
+        if panel.digest != self.record["digests"]["data"]:
+            raise DataError(
+                f"The study {self.record['name']} ran on another panel than the cache gives now "
+                f"({self.record['span']['start'][:10]} to {self.record['span']['end'][:10]}). Give it: panel=..."
+            )
+        return panel
+
+    def summary(self, by: str = "sharpe") -> pd.DataFrame:
+        """Key figures and money of every set, the best by `by` first; received positive, paid negative, as labelled."""
+        from engine.reporting.views import study_summary
+
+        return study_summary(self, by)
+
+    def heatmap(self, x: str, y: str, metric: str = "sharpe", aggregate: str = "mean") -> go.Figure:
+        """A metric over two keys of the grid, as a plotly figure.
+
+        Parameters
+        ----------
+        x, y : str
+            Keys that vary.
+        metric : str
+            Column of `table`.
+        aggregate : str
+            What of the sets that share a cell is shown: mean, median, max or min.
+
+        Returns
+        -------
+        plotly.graph_objects.Figure
+        """
+        from engine.reporting.views import heatmap
+
+        return heatmap(self, x, y, metric, aggregate)
+
+    def verdict(self, panel: Panel | None = None) -> Verdict:
+        """Whether the best set is luck: :func:`engine.validate`, by all trials of the ledger where the study is kept.
+
+        Parameters
+        ----------
+        panel : Panel, optional
+            Default: :meth:`market`.
+        """
+        from engine.sweeps.trials import count_trials, families_of
+        from engine.validation.validate import validate
+
+        trials = None
+        if self.folder is not None:
+            trials = count_trials(self.folder.parent, families_of(self.record), self.record.get("ledger"))
+            trials = trials if trials.total or trials.broken else None
+        return validate(self, self.market() if panel is None else panel, trials)
+
+    def save(self, folder: Path | str) -> Path:
+        """Write the study to a sweep folder, which :func:`engine.load_study` reads; it counts nowhere by that.
+
+        Raises
+        ------
+        DataError
+            When `folder` holds anything.
+        """
+        from engine.sweeps.results import write_study
+
+        return write_study(self, Path(folder))
+
+    def plot(self, benchmark: str | None = "BTC") -> go.Figure:
+        """:meth:`engine.Result.plot` of the best set."""
+        return self._best.plot(benchmark)
+
+    def monthly(self) -> pd.DataFrame:
+        """:meth:`engine.Result.monthly` of the best set."""
+        return self._best.monthly()
+
+    def yearly(self) -> pd.DataFrame:
+        """:meth:`engine.Result.yearly` of the best set."""
+        return self._best.yearly()
+
+    def trades_summary(self) -> pd.DataFrame:
+        """:meth:`engine.Result.trades_summary` of the best set."""
+        return self._best.trades_summary()
+
+    def long_short(self) -> pd.DataFrame:
+        """:meth:`engine.Result.long_short` of the best set."""
+        return self._best.long_short()
+
+    def tearsheet(self, path: Path | str = "tearsheet.html") -> Path:
+        """:meth:`engine.Result.tearsheet` of the best set."""
+        return self._best.tearsheet(path)
+
+    @cached_property
+    def _best(self) -> Result:
+        return self.best().result()
+
+    def _repr_html_(self) -> str:
+        from engine.reporting.views import study_card
+
+        return study_card(self)
 
 
 def parameter_set_of(
@@ -215,42 +416,6 @@ def parameter_set_of(
         section, _, name = key.partition(".")
         sections.setdefault(section, {})[name] = value
     return ParameterSet(path, parameters, RunConfig.from_dict(sections))
-
-
-def index_of(grid: Mapping[str, list[Any]], codes: np.ndarray) -> pd.Index:
-    """Index of the sets `codes`, (P, K): index into the grid's values of each key's value."""
-    levels: list[Any] = [
-        _level([tuple(value) if isinstance(value, list) else value for value in of]) for of in grid.values()
-    ]
-    if len(grid) == 1:
-        index: pd.Index = levels[0].rename(next(iter(grid))).take(codes[:, 0])
-        return index
-    return pd.MultiIndex(levels=levels, codes=list(codes.T), names=list(grid), verify_integrity=False)
-
-
-def codes_of(index: pd.Index) -> tuple[np.ndarray, list[list[Any]]]:
-    """Index of each set's value among the values of each axis, (P, K), and those values."""
-    if isinstance(index, pd.MultiIndex):
-        codes = np.stack([np.asarray(codes) for codes in index.codes], axis=1)
-        return codes, [level.tolist() for level in index.levels]
-    # By type and text: to pandas True is 1 and None is none, and a table has no hash.
-    values = {(type(value), repr(value)): value for value in index.tolist()}
-    code_of = {key: code for code, key in enumerate(values)}
-    return np.array([[code_of[type(value), repr(value)]] for value in index.tolist()]), [list(values.values())]
-
-
-def _given(value: Any) -> Any:
-    """A value of the index as the grid has it."""
-    if isinstance(value, tuple):
-        return list(value)
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _level(values: list[Any]) -> pd.Index:
-    """The values as they are: pandas would make 3 beside 2.5 a float, and None beside a number NaN."""
-    level = pd.Index(values, tupleize_cols=False)
-    same = all(type(one) is type(other) for one, other in zip(level.tolist(), values, strict=True))
-    return level if same else pd.Index(values, tupleize_cols=False, dtype=object)
 
 
 def load_study(folder: str | Path, returns: bool = True) -> Study:
@@ -283,7 +448,7 @@ def load_study(folder: str | Path, returns: bool = True) -> Study:
         if returns and (folder / RETURNS).is_file():
             kept = pd.read_parquet(folder / RETURNS)
             dates = pd.DatetimeIndex(pd.to_datetime(kept.columns), tz="UTC", name="time").as_unit(UNIT)
-            daily = pd.DataFrame(kept.to_numpy(dtype=np.float64).T, index=dates, columns=index)
+            daily = by_instant(record, index, kept.to_numpy(dtype=np.float64).T, dates)
             if daily.shape[1] != len(table):
                 raise ValueError(f"{daily.shape[1]} rows of returns, {len(table)} sets")
     except (OSError, ValueError, KeyError, TypeError) as error:

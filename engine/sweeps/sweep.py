@@ -17,7 +17,7 @@ from engine.config import RunConfig
 from engine.errors import ConfigError, DataError
 from engine.panel import Panel
 from engine.provenance import code_digest
-from engine.simulation.backtest import check_config
+from engine.simulation.backtest import check_config, dead_decisions, decisions_of, trade_rows
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan
@@ -101,9 +101,10 @@ def _sweep(
         _run(plan, results, executor, parent, reused, report)
         record = plan.record(folder.name if parent else name or plan.name, created, reused)
         ledger = None if parent is None else ledger_state(parent)
-        notes = list(plan.panel.notes) if parent is not None else [*plan.panel.notes, NOT_COUNTED]
+        rows, _ = trade_rows(decisions_of(plan.panel, plan.base), plan.panel, plan.base)
+        notes = [*plan.panel.notes, *dead_decisions(plan.panel, rows), *([] if parent is not None else [NOT_COUNTED])]
         study = results.assemble({**record, "note": note, "notes": notes, "ledger": ledger}, plan.grid)
-    return study if parent is not None else replace(study, folder=None)
+    return replace(study, folder=None if parent is None else study.folder, panel=plan.panel, kinds=plan.kinds)
 
 
 def _run(plan: Plan, results: Results, executor: Executor, reports: Path | None, reused: int, report: Progress) -> None:
@@ -121,6 +122,7 @@ def _run(plan: Plan, results: Results, executor: Executor, reports: Path | None,
                 _count(plan, results, reports)
                 counted = count
     finally:
+        results.flush()
         _count(plan, results, reports)
 
 

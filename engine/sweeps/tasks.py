@@ -192,7 +192,7 @@ def _books(
         for row, oracle in members if alone else ():
             own = (task.kind, state_of(task.parameters[row]), schedule)
             try:
-                parts.append(space.weights.get(own, partial(_book, oracle, space.panel, decisions), _size))
+                parts.append(space.weights.get(own, partial(_book, oracle, space.known, decisions), _size))
                 rows.append(row)
             except HlbtError as error:
                 errors[row] = str(error)

@@ -18,6 +18,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,16 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from engine.config import RunConfig
 from engine.data.holdout import OPENED, SEALED, Holdout, holdout_in
-from engine.errors import DataError
+from engine.errors import DataError, HlbtError
 from engine.hash_chain import append_records, read_chain
 from engine.oracles.base import Oracle
 from engine.oracles.fingerprint import RENAMED_MODULES
+from engine.oracles.loading import oracle_class
 from engine.panel import Panel
+from engine.provenance import Origin
+from engine.simulation.metrics import ANNUAL
 
 #: Dotted, so that clearing the reports does not clear the count.
 FOLDER = ".trials"
@@ -108,9 +113,9 @@ def state_of(parameters: Mapping[str, Any]) -> str:
 
 
 def trial_config(config: Mapping[str, Any]) -> int:
-    """What of a config makes a trial another one: all but where the data lie and when they end."""
+    """What of a config makes a trial another one: all but where the data lie, when they end, and what pages show."""
     data = {key: value for key, value in config["data"].items() if key not in ("cache", "end")}
-    return digest_of({**config, "data": data})
+    return digest_of({**{name: keys for name, keys in config.items() if name != "report"}, "data": data})
 
 
 def book_key(weights: pd.DataFrame, config: Mapping[str, Any], panel: Panel) -> int:
@@ -174,6 +179,47 @@ def record_trials(
         span = (panel.index[0].isoformat(), panel.index[-1].isoformat())
         record |= {"start": span[0], "end": span[1], "data": panel.digest[:16], "synthetic": panel.synthetic}
     append_records(path, [*_adoption(reports), record])
+
+
+def count_trial(
+    origin: Origin,
+    config: RunConfig,
+    panel: Panel,
+    reports: Path,
+    source: str,
+    weights: pd.DataFrame | None = None,
+    sharpe: float = float("nan"),
+) -> None:
+    """Count a trial of an origin, of the oracles inside it too, unless the ledger has it.
+
+    Parameters
+    ----------
+    origin : Origin
+        What was tried; weights of a file are told by the result.
+    config : RunConfig
+        The rules that it counts under.
+    panel : Panel
+        What it was tried on.
+    reports : Path
+        Folder of the ledger.
+    source : str
+        Name of the run or page.
+    weights : DataFrame, (D, N), optional
+        The book, which tells trials of weights apart.
+    sharpe : float
+        Annual; of a trial that has none yet, NaN counts and says nothing of the spread.
+    """
+    daily = np.array([sharpe / ANNUAL])
+    book = np.array([0 if weights is None else book_key(weights, config.to_dict(), panel)])
+    if origin.kind != "oracle":
+        record_trials(reports, WEIGHTS, source, book, daily, panel, book)
+        return
+    key = np.array([trial_key(origin.path, origin.code, origin.parameters, config.to_dict())])
+    inner: list[str] = []
+    with suppress(HlbtError):  # a class that no path leads to has no oracle inside that a path leads to
+        inner = inner_paths(oracle_class(origin.path), origin.parameters)
+    for family in [origin.path, *inner]:
+        record_trials(reports, family, source, key, daily, panel, book)
 
 
 def record_events(reports: Path, records: Iterable[Mapping[str, Any]]) -> None:

@@ -59,6 +59,11 @@ class Details:
         """The set's own Sharpe ratio as it was recorded, annual."""
         return defined(self("winner", "metrics")["sharpe"], "No Sharpe ratio was recorded: the run never traded.")
 
+    @property
+    def compared_sharpe(self) -> float:
+        """The set's Sharpe ratio as sets are compared: on the days that all of them trade."""
+        return defined(self("winner").get("sharpe_joint", self("winner", "metrics")["sharpe"]))
+
 
 def defined(value: Any, why: str = "An account that was run again has no Sharpe ratio: it never traded.") -> float:
     """The value as a number.
@@ -86,8 +91,8 @@ class CheckType:
     rule : {"at least", "at most"}
     measure : callable
         From :class:`Details` to :class:`engine.checks.Measurement`.
-    relative : bool
-        The threshold is a part of the set's own Sharpe ratio, and at least 0.
+    relative : callable, optional
+        From :class:`Details` to the Sharpe ratio of the set that the threshold is a part of; it is at least 0.
     refuted : float or None
         A value on the wrong side of this says no, where one on the wrong side of the threshold alone says not yet.
     """
@@ -96,14 +101,14 @@ class CheckType:
     group: str
     rule: Rule
     measure: Callable[[Details], Measurement]
-    relative: bool = False
+    relative: Callable[[Details], float] | None = None
     refuted: float | None = None
 
     def check(self, name: str, details: Details, threshold: float) -> Check:
         """Make the check; a relative threshold is None where there is no Sharpe ratio to take a part of."""
         limit: float | None = threshold
-        if self.relative:
-            own = attempt(lambda: details.sharpe)
+        if (relative := self.relative) is not None:
+            own = attempt(lambda: relative(details))
             limit = None if isinstance(own, dict) else max(threshold * own, 0.0)
         return check_value(name, self.label, self.rule, limit, lambda: self.measure(details), self.group)
 
@@ -135,10 +140,9 @@ def checks_of(names: Iterable[str], parts: Details | Mapping[str, Any], threshol
 def _familywise(part: str, what: str) -> Callable[[Details], Measurement]:
     def measure(details: Details) -> Measurement:
         value, sets = details(part, "p_value"), details(part, "sets")
-        summary = (
-            f"If none of the {sets:,} sets had {what}, the best of them would look as good as this one with a chance "
-            f"of {value:.1%}."
-        )
+        alone = f"Without {what} a set would look as good as this one"
+        best = f"If none of the {sets:,} sets had {what}, the best of them would look as good as this one"
+        summary = f"{alone if sets == 1 else best} with a chance of {value:.1%}."
         return Measurement(value, summary)
 
     return measure
@@ -149,6 +153,15 @@ def _null_books(details: Details) -> Measurement:
     count = details("null_books", f"{decides}_count")
     words = {"permuted": "with its coins exchanged", "rolled": "with its decisions moved in time"}[decides]
     summary = f"Of {count:,} such books {words} {value:.1%} do as well; the book itself is counted among them."
+    return Measurement(value, summary)
+
+
+def _null_search(details: Details) -> Measurement:
+    value, count = details("null_search", "p_value"), details("null_search", "replicates")
+    summary = (
+        f"The whole sweep was run {count:,} times over exchanged coins: with a chance of {value:.1%} its best set "
+        "would do as well as this one."
+    )
     return Measurement(value, summary)
 
 
@@ -167,6 +180,8 @@ def _deflated(details: Details) -> Measurement:
 
 
 def _loss(details: Details) -> Measurement:
+    if unasked := details("pbo").get("not_asked"):
+        return Measurement(None, unasked)
     value, splits = details("pbo", "probability_of_loss"), details("pbo", "splits")
     return Measurement(
         value, f"In {value:.1%} of {splits:,} splits the best set of one half of the days lost on the other half."
@@ -174,6 +189,8 @@ def _loss(details: Details) -> Measurement:
 
 
 def _walk_forward(details: Details) -> Measurement:
+    if unasked := details("walk_forward").get("not_asked"):
+        return Measurement(None, unasked)
     value, rolling = (defined(details("walk_forward", kind, "sharpe")) for kind in ("anchored", "rolling"))
     folds = len(details("walk_forward", "anchored", "folds"))
     return Measurement(
@@ -193,6 +210,14 @@ def _sealed(details: Details) -> Measurement:
         f"On {result['sealed']['days']:,} sealed days the Sharpe ratio was {defined(result['sealed']['sharpe']):.2f}, "
         f"where the days before let expect {low:.2f} to {high:.2f}.",
     )
+
+
+def _own(details: Details) -> float:
+    return details.sharpe
+
+
+def _compared(details: Details) -> float:
+    return details.compared_sharpe
 
 
 def _costs(factor: float, label: str) -> Callable[[Details], Measurement]:
@@ -233,10 +258,12 @@ def _start_dates(details: Details) -> Measurement:
 
 
 def _plateau(details: Details) -> Measurement:
+    if unasked := details("plateau").get("not_asked"):
+        return Measurement(None, unasked)
     value, count = details("plateau", "median"), len(details("plateau", "neighbours"))
     summary = (
         f"The median of the {count} neighbours in the grid has a Sharpe ratio of {value:.2f}, the winner "
-        f"{details.sharpe:.2f}."
+        f"{details.compared_sharpe:.2f}."
     )
     return Measurement(value, summary)
 
@@ -269,6 +296,13 @@ def _days(details: Details) -> Measurement:
 def _price_coverage(details: Details) -> Measurement:
     value = details("run", "price_coverage")
     return Measurement(value, f"{value:.2%} of the hours of listed coins have a price.")
+
+
+def _funding_missing(details: Details) -> Measurement:
+    if not details("run", "funding"):
+        raise DataError("The run settles no funding: costs.funding is false.")
+    value = details("run", "funding_missing")
+    return Measurement(value, f"{value:.2%} of the hours in which a coin was held have no funding rate.")
 
 
 def _decision_coverage(details: Details) -> Measurement:
@@ -313,19 +347,21 @@ CHECKS: Mapping[str, CheckType] = {
         "chance of such an alpha by luck", "market", "at most", _familywise("alpha", "any alpha to BTC"), refuted=0.5
     ),
     "null_books": CheckType("books without skill that do as well", "skill", "at most", _null_books, refuted=0.5),
+    "null_search": CheckType("searches without skill that do as well", "skill", "at most", _null_search, refuted=0.5),
     "cost_x2": CheckType("Sharpe ratio at twice the costs", "fragile", "at least", _costs(2.0, "twice")),
     "cost_x3": CheckType("Sharpe ratio at three times the costs", "fragile", "at least", _costs(3.0, "three times")),
     "delay_1h": CheckType("part of the Sharpe ratio kept an hour late", "fragile", "at least", _hour_late),
     "delay_24h": CheckType("Sharpe ratio a day late", "fragile", "at least", _day_late),
-    "decision_hours": CheckType("Sharpe ratio, hour of decision", "fragile", "at least", _decision_hours, True),
+    "decision_hours": CheckType("Sharpe ratio, hour of decision", "fragile", "at least", _decision_hours, _own),
     "start_dates": CheckType("Sharpe ratio, start date", "fragile", "at least", _start_dates),
-    "plateau": CheckType("Sharpe ratio, neighbours in the grid", "fragile", "at least", _plateau, True),
+    "plateau": CheckType("Sharpe ratio, neighbours in the grid", "fragile", "at least", _plateau, _compared),
     "capacity": CheckType("Sharpe ratio at the account's size", "fragile", "at least", _capacity),
     "volume_share": CheckType("part of an hour's volume", "fragile", "at most", _volume),
     "max_drawdown": CheckType("deepest drawdown", "ruin", "at most", _drawdown),
     "liquidation": CheckType("liquidations", "ruin", "at most", _liquidations),
     "days": CheckType("days of the run", "data", "at least", _days),
     "price_coverage": CheckType("hours with a price", "data", "at least", _price_coverage),
+    "funding_missing": CheckType("held hours without a funding rate", "data", "at most", _funding_missing),
     "decision_coverage": CheckType("decisions that could be traded", "data", "at least", _decision_coverage),
     "causality": CheckType("failed checks for look-ahead", "broken", "at most", _causal),
     "reproduced": CheckType("run again as recorded", "broken", "at most", _reproduced),
@@ -337,12 +373,15 @@ _PROMOTION_ONLY = (
     "max_drawdown",
     "days",
     "price_coverage",
+    "funding_missing",
     "decision_coverage",
     "causality",
     "holdout",
 )
 _VERDICT_ONLY = ("decision_hours", "start_dates", "plateau")
+#: Check of a verdict for which the whole search was run again over exchanged coins; its threshold is ``null_books``.
+SEARCH = "null_search"
 #: Checks of the verdict; thresholds in the table ``[verdict]``.
-VERDICT = tuple(name for name in CHECKS if name not in _PROMOTION_ONLY)
+VERDICT = tuple(name for name in CHECKS if name not in (*_PROMOTION_ONLY, SEARCH))
 #: Gates of a promotion: checks of which each can be overridden with a reason; thresholds in the table ``[gates]``.
-GATES = tuple(name for name in CHECKS if name not in _VERDICT_ONLY)
+GATES = tuple(name for name in CHECKS if name not in (*_VERDICT_ONLY, SEARCH))

@@ -120,6 +120,13 @@ class ValidationInputs:
         return returns
 
 
+def only_set(study: Study) -> str:
+    """Why nothing is asked of the choice among the sets; empty where more than one has a Sharpe ratio."""
+    count = int(np.isfinite(study.table["sharpe"].to_numpy(dtype=np.float64)).sum())
+    which = "One set was run" if len(study) == 1 else f"Of {len(study):,} sets one has figures"
+    return "" if count > 1 else f"{which}: there was nothing to choose from, so this is not asked."
+
+
 def trial_figures(inputs: ValidationInputs) -> dict[str, Any]:
     """How many trials there were outside the sweep, and the Sharpe ratio of the set deflated by them.
 
@@ -239,10 +246,11 @@ def power(test: Mapping[str, Any], splits: Mapping[str, Any], returns: np.ndarra
     # The critical value and the noise both shrink with the root of the days.
     needed = days * (detectable / expected) ** 2 if expected > 0.0 else float("inf")
     yearly = detectable * metrics.volatility(returns)
+    sets = f"{test['sets']:,} set{'' if test['sets'] == 1 else 's'}"
+    had = "It had" if "not_asked" in splits else "On days that did not choose it the best set had"
     says = (
-        f"With {days:,} days, {test['sets']:,} sets and this volatility a true Sharpe ratio of {detectable:.1f} ("
-        f"{yearly:.0%} a year) would pass the familywise test four times in five. On days that did not choose it the "
-        f"best set had {expected:.1f}"
+        f"With {days:,} days, {sets} and this volatility a true Sharpe ratio of {detectable:.1f} ({yearly:.0%} a year) "
+        f"would pass the familywise test four times in five. {had} {expected:.1f}"
     )
     more = max(needed - days, 0.0)
     if more > MOST_DAYS:
@@ -262,8 +270,10 @@ def power(test: Mapping[str, Any], splits: Mapping[str, Any], returns: np.ndarra
 
 
 def overfitting(inputs: ValidationInputs) -> dict[str, Any]:
-    """Probability of backtest overfitting of the study, whichever set is judged."""
+    """Probability of backtest overfitting of the study, whichever set is judged; of a single set it is not asked."""
     values, _, _ = inputs.matrix
+    if unasked := only_set(inputs.study):
+        return {"not_asked": unasked, "expected_sharpe": float(metrics.sharpe(values[:, inputs.column]))}
     blocks = min(BLOCKS, len(values) // 4 * 2) if len(values) < 4 * BLOCKS else BLOCKS
     if blocks < 4:
         raise DataError(f"{len(values)} days are too few to be split into halves of blocks: at least 8 are needed.")
@@ -292,7 +302,12 @@ def overfitting(inputs: ValidationInputs) -> dict[str, Any]:
 
 
 def walk_forwards(inputs: ValidationInputs) -> dict[str, Any]:
-    """Stitched out-of-sample curves of the study, whichever set is judged, after the cost of changing sets."""
+    """Stitched out-of-sample curves of the study, whichever set is judged, after the cost of changing sets.
+
+    Of a single set it is not asked.
+    """
+    if unasked := only_set(inputs.study):
+        return {"not_asked": unasked}
     values, dates, sets = inputs.matrix
     days = len(values)
     train = max(2, int(days * TRAINED))

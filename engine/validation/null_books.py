@@ -10,7 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,7 +22,7 @@ from engine.errors import DataError
 from engine.panel import Panel
 from engine.simulation import metrics
 from engine.simulation.backtest import check_config
-from engine.simulation.batch import Prepared, backtest_many, run_books
+from engine.simulation.batch import Prepared, prepare, run_books
 from engine.sweeps.study import Study
 from engine.sweeps.tasks import Task, Workspace, books_of
 from engine.weights import SparseWeights, validate_weights
@@ -31,7 +32,7 @@ REPLICATES, SEARCH_REPLICATES = 1_000, 200
 LEAST_ROLL_DAYS = 20
 #: A permutation makes another book when it moves at least this part of the gross to other coins.
 LEAST_MOVED = 0.1
-#: Sets that are renamed and run at once, so that their weights stay near the processor.
+#: Books that are renamed and run at once by one thread, so that their weights stay near the processor.
 TILE = 128
 PERMUTED, ROLLED = "permuted", "rolled"
 
@@ -125,18 +126,26 @@ def null_books(
     first = int(asking[0]) if len(asking) else 0
     listed = panel.tradable[panel.rows(decisions)]
     orders = _orders(replicates, len(panel.coins), seed)
-    permuted = renamed(own, orders, listed)
-    moved = _moved(values, permuted.part(0, min(20, replicates), len(decisions)), len(decisions))
+    moved = _moved(values, renamed(own, orders[:20], listed), len(decisions))
     # Only what was decided is moved: days before the first book stay days before it.
     tail = SparseWeights.from_dense(values[None, first:])
     least = _decisions_of_days(decisions)
     shifts = np.arange(least, len(values) - first - least + 1, roll_step)
     same = np.broadcast_to(np.arange(len(panel.coins)), (len(shifts), len(panel.coins)))
-    rolled = _led(renamed(tail, same, listed[first:], shifts), len(values) - first, first)
+
+    def rolled(part: slice) -> SparseWeights:
+        return _led(renamed(tail, same[part], listed[first:], shifts[part]), len(values) - first, first)
+
     flipped = SparseWeights(own.indptr, own.coins, -own.weights)
-    table = backtest_many(panel, SparseWeights.joined([own, flipped, permuted, rolled]), decisions, config)
-    assert isinstance(table, pd.DataFrame)
-    sharpe = table["sharpe"].to_numpy()
+    made = [
+        lambda: SparseWeights.joined([own, flipped]),
+        *(partial(renamed, own, orders[part], listed) for part in _tiles(replicates)),
+        *(partial(rolled, part) for part in _tiles(len(shifts))),
+    ]
+    # A null holds coins of another leverage; what decides is what it earns, not whether the exchange would take it.
+    prepared = prepare(panel, decisions, replace(config, account=replace(config.account, initial_margin=False)))
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        sharpe = np.concatenate(list(pool.map(lambda books: _run(prepared, books())[0]["sharpe"], made)))
     if not np.isfinite(sharpe[0]):
         raise DataError("The book has no Sharpe ratio, so there is nothing to compare nulls with.")
     nulls = sharpe[2 : 2 + replicates], sharpe[2 + replicates :]
@@ -215,6 +224,9 @@ class _Group:
 
     @classmethod
     def of(cls, space: Workspace, task: Task, dates: pd.DatetimeIndex) -> _Group | None:
+        # As in `null_books`: exchanged coins have another leverage.
+        account = {**task.config["account"], "initial_margin": False}
+        task = replace(task, config={**task.config, "account": account})
         prepared, _, books = books_of(space, task, [""] * len(task.parameters))
         if len(books.indptr) == 1:
             return None
@@ -224,18 +236,28 @@ class _Group:
     def best(self, orders: np.ndarray) -> float:
         """Highest Sharpe ratio of the sets over coins exchanged by `orders`, (1, N)."""
         highest, decisions = -np.inf, len(self.prepared.decisions)
-        with ThreadPoolExecutor(1) as pool:
-            for first in range(0, self.count, TILE):
-                part = self.books.part(first, min(first + TILE, self.count), decisions)
-                _, daily = run_books(self.prepared, renamed(part, orders, self.listed), pool, 1)
-                sharpe = metrics.sharpe(metrics.daily_returns(daily)[:, self.joint])
-                highest = np.nanmax(sharpe, initial=highest)
+        for tile in _tiles(self.count):
+            part = self.books.part(tile.start, tile.stop, decisions)
+            _, daily = _run(self.prepared, renamed(part, orders, self.listed))
+            sharpe = metrics.sharpe(metrics.daily_returns(daily)[:, self.joint])
+            highest = np.nanmax(sharpe, initial=highest)
         return float(highest)
 
     @property
     def count(self) -> int:
         """Number of sets."""
         return (len(self.books.indptr) - 1) // len(self.prepared.decisions)
+
+
+def _run(prepared: Prepared, books: SparseWeights) -> tuple[pd.DataFrame, np.ndarray]:
+    """:func:`engine.simulation.batch.run_books` in this thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return run_books(prepared, books, pool, 1)
+
+
+def _tiles(count: int) -> list[slice]:
+    """Slices of :data:`TILE` of so many."""
+    return [slice(first, min(first + TILE, count)) for first in range(0, count, TILE)]
 
 
 def _tasks(study: Study, rows: np.ndarray) -> Iterator[Task]:

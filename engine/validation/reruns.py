@@ -157,10 +157,10 @@ def neighbours(study: Study, row: int, by: str = "sharpe") -> list[dict[str, Any
     Returns
     -------
     list of dict
-        ``axis``, ``parameters`` (the values of all axes), ``place`` and the figure `by`.
+        ``axis``, ``parameters`` (the values of all axes), ``place`` and the figure `by`, as sets are compared by it.
     """
     codes, values = codes_of(study.table.index)
-    figures = study.table[by].to_numpy(dtype=np.float64)
+    figures = study.compared(by)
     own = codes[row]
     near = []
     for axis, of_axis in enumerate(values):

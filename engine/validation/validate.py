@@ -21,11 +21,12 @@ from engine.provenance import code_digest, to_json
 from engine.sweeps.study import Study
 from engine.sweeps.trials import TrialCount
 from engine.validation.bootstrap import bootstrap_intervals
-from engine.validation.checks import VERDICT, checks_of
+from engine.validation.checks import CHECKS, SEARCH, VERDICT, checks_of
 from engine.validation.evidence import (
     ValidationInputs,
     alpha,
     familywise,
+    only_set,
     overfitting,
     power,
     trial_figures,
@@ -71,7 +72,8 @@ def validate(
     progress : callable, optional
         Called with (done, total, what is being done).
     search_nulls : int
-        Run the whole sweep again so many times over exchanged coins, and say where its best set stands among theirs.
+        Run the whole sweep again so many times over exchanged coins; where its best set stands among theirs is a check
+        more, with the threshold of ``null_books``.
 
     Raises
     ------
@@ -116,15 +118,15 @@ def judge(
     report(len(parts), len(parts), "done")
     details["power"] = attempt(lambda: power(details["familywise"], details["pbo"], inputs.returns))
     details["notes"] = _notes(inputs)
-    if search := details.get("null_search"):
-        details["notes"].append(search.get("summary") or f"No sweep over exchanged coins was run: {search['why']}")
     digests = {
         "study": hashlib.sha256(to_json(study.record).encode()).hexdigest(),
         "data": study.record.get("digests", {}).get("data"),
         "panel": None if panel is None else panel.digest,
         "code": code_digest(),
     }
-    return Verdict(str(study.record["name"]), tuple(checks_of(VERDICT, details, thresholds)), details, digests)
+    names = [name for name in CHECKS if name in VERDICT or (name == SEARCH and SEARCH in details)]
+    checks = checks_of(names, details, {**thresholds, SEARCH: thresholds["null_books"]})
+    return Verdict(str(study.record["name"]), tuple(checks), details, digests)
 
 
 def search_figures(inputs: ValidationInputs, report: Callable[[int, int, str], object]) -> dict[str, Any]:
@@ -132,15 +134,14 @@ def search_figures(inputs: ValidationInputs, report: Callable[[int, int, str], o
     if inputs.panel is None:
         raise DataError("No panel was given.")
     found = null_search(inputs.study, inputs.panel, inputs.search_nulls, inputs.seed, report)
-    counts, edges = np.histogram(found.best[np.isfinite(found.best)], bins=30)
-    reached = int((found.best >= found.sharpe).sum())
+    best = found.best[np.isfinite(found.best)]
+    counts, edges = np.histogram(best, bins=30)
     return {
-        "sharpe": found.sharpe,
+        "statistic": found.sharpe,
         "p_value": found.p_value,
         "replicates": len(found.best),
+        "critical": float(np.quantile(best, 0.95)) if len(best) else None,
         "null": {"edges": edges.tolist(), "counts": counts.tolist()},
-        "summary": f"The whole sweep was run {len(found.best):,} times over exchanged coins: {reached:,} of their best "
-        f"sets reached its Sharpe ratio of {found.sharpe:.2f} (p = {found.p_value:.3f}).",
     }
 
 
@@ -151,6 +152,7 @@ def _winner(inputs: ValidationInputs) -> dict[str, Any]:
         "place": row,
         "parameters": study.params(row),
         "another_panel": _another_panel(inputs),
+        "sharpe_joint": float(study.sharpe_joint[row]),
         "metrics": {str(name): value for name, value in metrics_of.items()},
         "rerun": attempt(
             lambda: {name: inputs.rerun.base.metrics[name] for name in ("sharpe", "equity_end_usd", "liquidated_at")}
@@ -186,6 +188,8 @@ def _autocorrelated(returns: np.ndarray, sharpe: float) -> float:
 
 def _plateau(inputs: ValidationInputs) -> dict[str, Any]:
     near = neighbours(inputs.study, inputs.row)
+    if unasked := only_set(inputs.study):
+        return {"not_asked": unasked}
     if not near:
         raise DataError("The winner has no neighbour in the grid: no set differs from it by one step along one axis.")
     sharpe = np.array([item["sharpe"] for item in near])

@@ -8,13 +8,17 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from engine import decisions_of, load_panel
+from engine.reporting import assumptions
 from helpers.commands import Hlbt
+from helpers.promotion import write_cache
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +54,7 @@ def test_the_main_job_on_real_data(hlbt: Hlbt, real: Path) -> None:
         "trades.parquet",
         "weights.parquet",
         "hourly.parquet",
+        "round_trips.parquet",
     }
     assert record["synthetic"] is False
     assert record["span"] == {
@@ -94,11 +99,63 @@ def test_the_main_job_on_real_data(hlbt: Hlbt, real: Path) -> None:
     contract = (
         "equity_start_usd equity_end_usd total_return cagr volatility sharpe sortino max_drawdown calmar "
         "turnover_daily gross_mean "
-        "net_mean trades skipped_min_notional untradable_weight delistings liquidated_at price_pnl_usd spread_usd "
+        "net_mean trades skipped_min_notional untradable_weight funding_missing_frac delistings "
+        "liquidated_at price_pnl_usd spread_usd "
         "impact_usd "
         "fee_usd funding_usd"
     )
     assert set(contract.split()) <= set(figures)
+
+
+#: Hours kept, return, share and coin-hours without a rate, the note, the sentence among the assumptions.
+UNRATED: dict[str, tuple[int | None, float, float, int, str, str]] = {
+    "complete": (1, -0.0680, 0.0002, 3, "", "have a rate: 0.02% of the hours held have none and cost nothing."),
+    "every eighth": (
+        8,
+        0.0097,
+        0.8750,
+        13_140,
+        "87.5% of the hours in which a coin was held have no funding rate and cost nothing",
+        "Funding, hourly, where the data have a rate: 87.51% of the hours held have none and cost nothing.",
+    ),
+    "none": (
+        None,
+        0.0216,
+        1.0,
+        15_015,
+        "No hour in which a coin was held has a funding rate",
+        "Funding: the data have no rate of any hour held.",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", UNRATED)
+def test_hours_without_a_rate_are_said_wherever_a_run_is_shown(
+    name: str, hlbt: Hlbt, real_cache: Path, tmp_path: Path
+) -> None:
+    """Three real coins, equal weights, seven months: rates that are lost turn the loss into a gain."""
+    step, returned, missing, gap_hours, note, sentence = UNRATED[name]
+    whole, cache, weights = load_panel(real_cache, coins=["BTC", "ETH", "SOL"]), tmp_path / "cache", tmp_path / "w.csv"
+    rates = np.full(whole.values("funding").shape, np.nan)
+    if step:
+        kept = whole.index.hour % step == 0
+        rates[kept] = whole.values("funding")[kept]
+    write_cache(replace(whole, fields={**whole.fields, "funding": rates}), cache)
+    frame = pd.DataFrame(1 / 3, decisions_of(whole), list(whole.coins))
+    frame.loc["2024-09-04T23Z":].rename_axis("time").to_csv(weights)
+    report = () if name == "every eighth" else ("--no-report",)
+    ran = hlbt("backtest", "--weights", weights, "--set", f"data.cache={cache}", "--out", tmp_path / "run", *report)
+    assert ran.code == 0, ran.err
+    record = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    assert record["metrics"]["total_return"] == pytest.approx(returned, abs=6e-5)
+    assert record["metrics"]["funding_missing_frac"] == pytest.approx(missing, abs=6e-5)
+    texts = [" ".join(record["notes"]), " ".join(ran.out.split())]
+    texts += [] if report else [(tmp_path / "run" / "tearsheet.html").read_text(encoding="utf-8")]
+    assert all(note in text for text in texts)
+    assert any(sentence in text for texts in assumptions.modelled(record) for text in texts)
+    assert report or sentence in texts[-1]
+    gaps = hlbt("data", "status", "--json", "--set", f"data.cache={cache}").json["funding_gaps"]
+    assert sum(gap["hours"] for gap in gaps) == gap_hours
 
 
 def test_a_run_again_is_the_same_run(hlbt: Hlbt, cache: Path) -> None:

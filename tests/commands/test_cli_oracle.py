@@ -25,9 +25,11 @@ def test_the_command_passes_an_honest_oracle(hlbt: Hlbt) -> None:
     code, out, err = hlbt("oracle", "check", "research.oracles.momentum:Momentum", "--param", "n=3", *MONTH)
     assert code == 0, err
     assert "SYNTHETIC DATA" in out and "no look-ahead found" in out
+    assert "A leak of one day would have been seen at 100% of 31 decisions." in " ".join(out.split())
     code, out, err = hlbt("oracle", "check", "research.oracles.carry:Carry", *MONTH, "--json", "--cuts", "5")
     assert code == 0, err
     answer = json.loads(out)
+    assert 0.1 < answer["strength"] < 0.2  # 5 instants, and those of the perturbations
     assert answer["passed"] is True and answer["synthetic"] is True and answer["parameters"]["lookback_hours"] == 72
     assert {check["name"]: check["status"] for check in answer["checks"]} == dict.fromkeys(
         (
@@ -83,6 +85,7 @@ def test_bad_input(hlbt: Hlbt) -> None:
         "has no parameter 'lookback'": ("research.oracles.momentum:Momentum", "--param", "lookback=3"),
         "is not k=v": ("research.oracles.momentum:Momentum", "--param", "lookback"),
         "at least one instant": ("research.oracles.momentum:Momentum", *MONTH, "--cuts", "0"),
+        "give seconds above 0": ("research.oracles.momentum:Momentum", *MONTH, "--budget", "0"),
     }
     for message, words in cases.items():
         for command in ("check",):

@@ -354,6 +354,7 @@ def test_status_counts_gaps_coverage_and_events(store: Store) -> None:
         {"coin": "BTC", "first": "2024-03-01T10:00Z", "last": "2024-03-01T12:00Z", "hours": 3},
         {"coin": "BTC", "first": "2024-03-01T20:00Z", "last": "2024-03-01T20:00Z", "hours": 1},
     ]
+    assert described["funding_gaps"] == []
     assert described["listings"] == [{"coin": "ETH", "time": "2024-03-02T16:00Z"}]
     assert described["delistings"] == [{"coin": "ETH", "time": "2024-03-03T01:00Z"}]
     bitcoin, ether = described["table"]
@@ -366,7 +367,8 @@ def test_status_counts_gaps_coverage_and_events(store: Store) -> None:
 def test_status_of_the_real_data(real_cache: Path) -> None:
     described = status(Store(real_cache))
     assert (described["coins"], described["gaps"], described["delistings"]) == (172, [], [])
-    assert (described["end"], described["fields"]) == ("2025-04-01T00:00Z", ["mid", "funding", "volume_usd"])
+    assert described["end"] == "2025-04-01T00:00Z"
+    assert described["fields"] == ["mid", "funding", "volume_usd", "high", "low"]
     rows = {row["coin"]: row for row in described["table"]}
     assert rows["RLB"]["zero_volume_hours"] == 2807
     assert rows["XLM"]["unlisted_hours"] == 999

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,7 @@ def real(real_cache: Path) -> Panel:
 
 def test_a_candle_is_the_row_at_which_it_closes_and_funding_the_row_it_settles(store: Store, folder: Path) -> None:
     report = import_freqtrade(store, folder.parent)
-    assert (report.problems, dict(report.counts), report.merge.added) == ([], {"files": 2, "coins": 1}, 9)
+    assert (report.problems, dict(report.counts), report.merge.added) == ([], {"files": 2, "coins": 1}, 15)
     panel = load_panel(store.path)
     assert panel.index[0] == pd.Timestamp("2024-10-01T23:00Z")
     assert panel.values("mid")[:, 0].tolist() == [100.0, 110.0, 121.0]
@@ -71,11 +72,79 @@ def test_a_candle_is_the_row_at_which_it_closes_and_funding_the_row_it_settles(s
     assert panel.tradable[:, 0].all()
 
 
+def _values(frame: pd.DataFrame, path: Path) -> None:
+    """Freqtrade's JsonDataHandler: lists without names, the date in milliseconds."""
+    frame = frame.assign(date=frame["date"].dt.as_unit("ms").astype("int64"))
+    frame.to_json(path, orient="values", compression="gzip" if path.suffix == ".gz" else None)
+
+
+def _hdf5(frame: pd.DataFrame, path: Path) -> None:
+    """The HDF5DataHandler that freqtrade had until 2025."""
+    key = path.name.replace("-", "/ohlcv/tf_", 1).removesuffix(".h5").replace("-", "_")
+    frame.to_hdf(path, key=key, mode="a", complevel=9, complib="blosc", format="table", data_columns=["date"])
+
+
+FORMATS = {"parquet": pd.DataFrame.to_parquet, "json": _values, "json.gz": _values, "h5": _hdf5}
+
+
+@pytest.mark.parametrize("ending", FORMATS)
+def test_the_other_formats_of_freqtrade_have_the_same_rows(ending: str, store: Store, folder: Path) -> None:
+    """Funding of 2026 has a column of its own and 1h in its name, or 8h; the rates are the same."""
+    import_freqtrade(store, folder)
+    before = load_panel(store.path)
+    for path in sorted(folder.glob("*.feather")):
+        frame = pd.read_feather(path)
+        name = path.name.replace(".feather", f".{ending}")
+        if "funding" in name and ending != "h5":
+            frame, name = frame[["date", "open"]].set_axis(["date", "funding_rate"], axis=1), name.replace("1h", "8h")
+        FORMATS[ending](frame, path.with_name(name))
+        path.unlink()
+    other = Store(store.path.with_name("other"))
+    report = import_freqtrade(other, folder)
+    assert (report.problems, dict(report.counts)) == ([], {"files": 2, "coins": 1})
+    after = load_panel(other.path)
+    for name in before.fields:
+        np.testing.assert_allclose(after.values(name), before.values(name), rtol=1e-12)
+
+
+def test_hdf5_without_its_library_is_named_with_the_cure(
+    store: Store, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "ETH_USDC_USDC-1h-futures.h5").write_bytes(b"")
+    monkeypatch.setitem(sys.modules, "tables", None)
+    (aside,) = import_freqtrade(store, folder).skipped
+    assert "pip install tables" in aside.reason
+
+
+def test_short_candles_mark_and_the_files_that_are_ignored(store: Store, folder: Path) -> None:
+    prices = np.arange(1.0, 26.0)
+    frame = pd.read_feather(candles(folder, "KPEPE", prices.tolist()))
+    frame["date"] = pd.date_range("2024-10-01T22:00Z", periods=25, freq="5min")
+    (folder / "KPEPE_USDC_USDC-1h-futures.feather").unlink()
+    frame.to_feather(folder / "KPEPE_USDC_USDC-5m-futures.feather")
+    mark = pd.read_feather(folder / "BTC_USDC_USDC-1h-futures.feather").assign(close=[7.0, 8.0, 9.0])
+    mark.to_feather(folder / "BTC_USDC_USDC-1h-mark.feather")
+    for name in ("BTC_USDC_USDC-4h-futures", "BTC_USDC_USDC-5m-futures", "UBTC_USDC-1h", "BTC_USDC_USDC-trades"):
+        mark.to_feather(folder / f"{name}.feather")
+    report = import_freqtrade(store, folder)
+    assert not report.problems
+    ignored, names, holes = report.notes
+    assert ignored.startswith("Ignored, 4 files") and "BTC_USDC_USDC-4h-futures.feather" in ignored
+    assert (names, holes[:19]) == ("Names of the exchange: KPEPE is kPEPE.", "1 hours have no row")
+    panel = load_panel(store.path)
+    assert panel.frame("mark")["BTC"].tolist() == [7.0, 8.0, 9.0]
+    kpepe = {name: panel.frame(name)["kPEPE"].dropna().tolist() for name in ("mid", "high", "low", "volume_usd")}
+    assert kpepe == {"mid": [12, 24], "high": [12, 24], "low": [1, 13], "volume_usd": [78 * 12, 222 * 24]}
+    mark.to_parquet(folder / "BTC_USDC_USDC-1h-mark.parquet")
+    with pytest.raises(DataError, match="are the same data in two formats"):
+        import_freqtrade(store, folder)
+
+
 def test_importing_again_writes_nothing(store: Store, folder: Path) -> None:
     import_freqtrade(store, folder)
     before = (store.path / "manifest.json").read_bytes()
     report = import_freqtrade(store, folder)
-    assert (report.merge.wrote, report.merge.same) == (False, 9)
+    assert (report.merge.wrote, report.merge.same) == (False, 15)
     assert (store.path / "manifest.json").read_bytes() == before
 
 
@@ -177,7 +246,7 @@ def test_a_file_that_cannot_be_used_is_named_and_the_others_are_imported(store: 
     assert report.problems[0].startswith(str(path))
     with pytest.raises(AssertionError, match=reason):
         raise AssertionError(aside.reason)
-    assert report.merge.added == 9
+    assert report.merge.added == 15
     assert load_panel(store.path).coins == ("BTC",)
 
 
@@ -215,12 +284,14 @@ def test_a_changed_candle_is_reported_and_kept_unless_replaced(store: Store, fol
     report = import_freqtrade(store, folder)
     assert report.problems
     assert [(conflict.field, conflict.cells, conflict.cached, conflict.new) for conflict in report.merge.conflicts] == [
+        ("high", 1, 121.0, 122.0),
+        ("low", 1, 121.0, 122.0),
         ("mid", 1, 121.0, 122.0),
         ("volume_usd", 1, 363.0, 366.0),
     ]
-    assert "BTC mid: 1 cells differ, the first at 2024-10-02 01:00 UTC" in report.problems[0]
+    assert "BTC mid: 1 cells differ, the first at 2024-10-02 01:00 UTC" in report.problems[2]
     assert load_panel(store.path).values("mid")[2, 0] == 121.0
-    assert import_freqtrade(store, folder, replace=True).merge.changed == 2
+    assert import_freqtrade(store, folder, replace=True).merge.changed == 4
     assert load_panel(store.path).values("mid")[2, 0] == 122.0
 
 

@@ -171,7 +171,7 @@ def test_the_order_of_the_sources_leaves_no_trace(tmp_path: Path) -> None:
 @settings(max_examples=some(10, 25), deadline=None)
 @given(data=st.data())
 def test_any_sources_in_any_order_against_a_dictionary(data: st.DataObject, tmp_path_factory: object) -> None:
-    names = data.draw(st.permutations(["s3", "api", "freqtrade", "l2book"]))
+    names = data.draw(st.permutations(PRECEDENCE["mid"]))
     price = st.sampled_from([np.nan, 1.0, 1.0 + 1e-10, 2.0, 3.0])
     tables = {name: data.draw(st.lists(price, min_size=4, max_size=4)) for name in names}
     expected = {}

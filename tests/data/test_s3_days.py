@@ -12,18 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import lz4.frame
+import numpy as np
 import pandas as pd
 import pytest
 from test_s3 import OBJECTS, TEXTS, _account, hlbt, server, sync, undisturbed, words  # noqa: F401
 
+from engine import backtest, decisions_of
 from engine.data import sync_s3 as module
 from engine.data.cache import Store
+from engine.data.cache_status import status
+from engine.data.panel_loader import load_panel
 from engine.data.s3_archive import ArchiveObject, ArchiveRange, plan_downloads, verified_sha256
 from engine.data.s3_bucket import Bucket
 from engine.data.sync_report import SkippedItem
 from engine.data.sync_s3 import sync_s3
 from helpers.archive_server import BUCKET, client, key_of, packed
-from helpers.stores import cells, content
+from helpers.asset_ctxs import naive
+from helpers.stores import cells, content, table
 
 pytestmark = pytest.mark.slow
 
@@ -57,6 +62,40 @@ def test_a_day_published_in_part_is_made_whole_when_it_is_published_anew(
     assert report.counts["taken"] == 1 and not report.problems and report.merge.changed > 0
     assert content(cache) == content(undisturbed)
     assert sync(published, cache).counts["taken"] == 0
+
+
+def test_a_day_that_ends_early_is_said_and_its_last_record_is_a_price_and_no_quote(
+    published: str, tmp_path: Path, hlbt: Any
+) -> None:
+    cache, instant = tmp_path / "cache", pd.Timestamp("2024-01-01T23:00Z")
+    lines = TEXTS["2024-01-01"].splitlines()
+    put(published, packed("\n".join(lines[: 1 + 3 * (22 * 60 + 6)]) + "\n"))
+    code, out, err = hlbt(*words(published, cache, "--json"))
+    report = json.loads(out)
+    short = {"key": KEY, "last": "2024-01-01T22:05Z", "end": "2024-01-02T00:00Z"}
+    assert code == 0 and report["short_objects"] == [short], err
+    assert report["stale"] == 3 + 1 and "--quotes l2book" in " ".join(report["notes"])  # and GONE at 11:39
+    panel = load_panel(cache)
+    row = panel.index.get_loc(instant)
+    told = naive("\n".join(lines[: 1 + 3 * (22 * 60 + 6)]), "2024-01-01")
+    last = told[told["time"] == instant].set_index("coin")["mid"].to_dict()
+    mids = dict(zip(panel.coins, panel.values("mid")[row], strict=True))
+    assert mids == pytest.approx({**last, "GONE": np.nan}, nan_ok=True) and sum(map(np.isfinite, mids.values())) == 3
+    assert panel.tradable[row - 1].sum() == 3 and not panel.tradable[row : row + 25].any()
+    assert load_panel(cache, coins=["BTC"]).tradable[row : row + 25].sum() == 0
+    everything = pd.DataFrame(1.0, index=decisions_of(panel), columns=["BTC"])
+    assert "2 of 5 decisions without any price to trade at" in backtest(panel, everything).notes[0]
+    # Row 24:00 lacks a price of anything; the day after it has no file, which is another matter.
+    assert status(Store(cache))["short_objects"] == [{**short, "hours_without_price": 1}]
+    # A close of candles is a quote, and comes before a price of 22:05; a book comes before both.
+    Store(cache).merge([table({"BTC": [7.0]}, start=str(instant), volume_usd={"BTC": [3.0]})], "api")
+    assert (load_panel(cache).values("mid")[row, 0], load_panel(cache).tradable[row, 0]) == (7.0, True)
+    sync(published, cache, ArchiveRange(books=True))
+    healed = load_panel(cache)
+    assert (healed.tradable[row, :2].all(), healed.values("mid")[row, 0]) == (True, pytest.approx(40_000.0, rel=1e-2))
+    put(published, OBJECTS[KEY])
+    assert sync(published, cache).details["short_objects"] == [] == status(Store(cache))["short_objects"]
+    assert load_panel(cache).tradable[row].sum() == 3
 
 
 def test_a_day_published_anew_with_the_same_rows_counts_as_taken(published: str, tmp_path: Path) -> None:

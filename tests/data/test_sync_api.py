@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from engine.data.api_records import CANDLES, FUNDING
 from engine.data.cache import Store
 from engine.data.missing_hours import runs
 from engine.data.rate_limit import RateLimiter
@@ -224,7 +225,7 @@ def test_holes_and_a_tail_of_another_source_are_no_resume_point(
     store.merge(
         [
             rows_table({name: {hour: truth["BTC", name, hour] for hour in held}})
-            for name in ("mid", "volume_usd", "funding")
+            for name in (*CANDLES.fields, *FUNDING.fields)
         ],
         "freqtrade",
     )
@@ -340,7 +341,19 @@ def test_pacer_counts_a_request_from_its_reservation_to_a_minute_after_its_answe
 
 def test_progress_is_in_weight_names_the_coin_and_ends_full(server: LoopbackServer, tmp_path: Path) -> None:
     calls: list[tuple[int, int, str]] = []
-    report = sync(Store(tmp_path / "cache"), server, progress=lambda *call: calls.append(call))
+    said: list[str] = []
+
+    def announce(text: str) -> None:
+        assert not calls
+        said.append(text)
+
+    report = sync(Store(tmp_path / "cache"), server, progress=lambda *call: calls.append(call), announce=announce)
+    # 60 days of 4 coins: candles 20 + 1,441 / 60, funding 2 full windows of 45 and the rest, OLD its own.
+    (text,) = said
+    total = calls[-1][1]
+    assert text.startswith("2025-04-16 10:00 UTC to 2025-06-15 10:00 UTC: candles or funding of 4 coins are missing")
+    assert f"at most {total:,} in weight, less than a minute at the exchange's limit of 1,200 a minute" in text
+    assert total == 4 * (45 + 2 * 45 + 43)
     done = [call[0] for call in calls]
     assert done == sorted(done) and done[0] == 0 and calls[-1][0] == calls[-1][1] >= report.counts["weight"] - 20
     assert len(calls) > 2 * 8  # a line a page, not only a coin
@@ -358,6 +371,7 @@ def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
         done = hlbt(*words)
         assert done.code == 1 and "1 coins, 0 delisted" in done.out
         assert "1 problems: BTC funding: 1 cells differ" in done.err and "--replace takes the new ones" in done.err
+        assert "candles or funding of 1 coins are missing" in done.err
         done = hlbt(*words, "--replace", "--json")
         assert (done.code, done.json["changed"], done.json["problems"]) == (0, 1, [])
     held = cells(store)
@@ -389,7 +403,8 @@ def test_recorded_candles(tmp_path: Path) -> None:
     held = cells(store)
     assert held["kPEPE", "mid", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == 0.001604
     assert held["kPEPE", "volume_usd", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == 520665683.0 * 0.001604
-    assert len(held) == 46 and len(store.require().coins) == len(meta["universe"])
+    assert held["kPEPE", "high", hour_number(pd.Timestamp("2023-05-21T21:00Z"))] == float(candles[0]["h"])
+    assert len(held) == 23 * 4 and len(store.require().coins) == len(meta["universe"])
 
 
 def test_recorded_funding(tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
+from engine.data.api_records import CANDLES
 from engine.data.cache import Store
 from engine.data.schema import instant_of
 from engine.data.sync_api import sync_api
@@ -110,7 +112,7 @@ def test_a_lasting_fault_is_named_the_rest_goes_on_and_the_next_sync_repairs(
     assert sum(payload["req"]["coin"] == "kPEPE" for payload in server.asked("candleSnapshot")) == attempts
     there = {key: value for key, value in cells(store).items()}
     missing = set(expected(venue, HOUR - 60 * 24, HOUR)) - set(there)
-    assert {key[:2] for key in missing} == {("kPEPE", "mid"), ("kPEPE", "volume_usd")}
+    assert {key[:2] for key in missing} == {("kPEPE", name) for name in CANDLES.fields}
     server.faults.clear()
     assert not sync(store, server).problems and content(store.path) == undisturbed
 
@@ -136,7 +138,7 @@ def spoil(row: dict[str, Any], **changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("kind", "changes", "reason"),
     [
-        ("candleSnapshot", {"c": "-1.0"}, "the close c must be positive"),
+        ("candleSnapshot", {"l": "-1.0"}, "the close c, high h and low l must be positive"),
         ("candleSnapshot", {"v": "nan"}, "'nan' is not finite"),
         ("candleSnapshot", {"v": 10**400}, "int too large to convert to float"),
         ("candleSnapshot", {"v": "1e308"}, "inf is not finite"),
@@ -176,7 +178,7 @@ def test_a_malformed_item_is_named_and_left_out_and_the_next_sync_repairs(
     lost = set(expected(venue, HOUR - 60 * 24, HOUR)) - set(cells(store))
     rows = {("BTC", "funding", HOUR - 100)} if kind == "fundingHistory" else {("BTC", "mid", HOUR - 99)}
     rows |= {("BTC", "funding", HOUR - 101)} if "two different" in reason else set()
-    assert {key for key in lost if key[1] != "volume_usd"} == rows
+    assert {key for key in lost if key[1] in ("mid", "funding")} == rows
     server.handlers["/info"] = venue
     assert not sync(store, server).problems and content(store.path) == undisturbed
 
@@ -184,14 +186,87 @@ def test_a_malformed_item_is_named_and_left_out_and_the_next_sync_repairs(
 def test_a_candle_is_finished_only_some_seconds_after_its_close(tmp_path: Path) -> None:
     """Our clock is ahead: it is 11:00:03 here and 10:59:58 there, where the candle of 10:00 still trades."""
     venue = Venue(listings(), int(pd.Timestamp("2025-06-15T10:59:58Z").timestamp() * 1000))
-    venue.listings["BTC"].candles[HOUR]["c"] = "1.0"  # not what it will close at
+    venue.listings["BTC"].candles[HOUR] |= dict.fromkeys("ohlc", "1.0")  # not what it will close at
     store = Store(tmp_path / "cache")
     with LoopbackServer({"/info": venue}) as server:
         sync(store, server, now=pd.Timestamp("2025-06-15T11:00:03Z"), coins=["BTC"])
         assert max(hour for _, name, hour in cells(store) if name == "mid") == HOUR
-        venue.listings["BTC"].candles[HOUR]["c"] = "104.0"
+        venue.listings["BTC"].candles[HOUR] |= dict.fromkeys("ohlc", "104.0")
         sync(store, server, now=pd.Timestamp("2025-06-15T11:00:11Z"), coins=["BTC"])
     assert cells(store)["BTC", "mid", HOUR + 1] == 104.0
+
+
+class Dated(LoopbackServer):
+    """An exchange whose responses have the given text as their Date; None leaves the header out."""
+
+    date: str | None = None
+
+    def answer(self, path: str, payload: dict[str, Any]) -> Reply:
+        reply = super().answer(path, payload)
+        return replace(reply, headers=() if self.date is None else (("Date", self.date),), dated=False)
+
+
+def clock_ahead(venue: Venue, minutes: int) -> pd.Timestamp:
+    return pd.Timestamp(venue.now_ms, unit="ms", tz="UTC") + pd.Timedelta(minutes=minutes)
+
+
+@pytest.mark.parametrize("minutes", [25, 41, 100, 3 * 24 * 60])
+def test_a_clock_ahead_of_the_exchange_stores_no_running_candle(tmp_path: Path, minutes: int) -> None:
+    venue = Venue(listings(), int(pd.Timestamp("2025-06-15T10:40:00Z").timestamp() * 1000))
+    venue.listings["BTC"].candles[HOUR]["c"] = venue.listings["BTC"].candles[HOUR]["l"]  # not what it will close at
+    store = Store(tmp_path / "cache")
+    with Dated({"/info": venue}) as server:
+        server.date = "Sun, 15 Jun 2025 10:40:00 GMT"
+        report = sync(store, server, now=clock_ahead(venue, minutes), coins=["BTC"])
+    assert max(hour for _, name, hour in cells(store) if name == "mid") == HOUR
+    assert not report.problems and f"clock is {minutes:,} min ahead" in report.notes[0]
+    # Nor is any hour final that the exchange has not reached yet.
+    assert all(
+        last <= HOUR for spans in store.require().asked.values() for span in spans.values() for _, last, _ in span
+    )
+
+
+@pytest.mark.parametrize("date", [None, "yesterday", "Thu, 01 Jan 1970 00:00:00 GMT", "Sun, 99 Jun 2025 10:40:00 GMT"])
+def test_without_a_date_of_the_exchange_the_newest_hour_waits(tmp_path: Path, date: str | None) -> None:
+    venue = Venue(listings(), int(pd.Timestamp("2025-06-15T10:40:00Z").timestamp() * 1000))
+    store = Store(tmp_path / "cache")
+    with Dated({"/info": venue}) as server:
+        server.date = date
+        report = sync(store, server, now=clock_ahead(venue, 25), coins=["BTC"])
+        assert max(hour for _, name, hour in cells(store) if name == "mid") == HOUR
+        assert not report.problems and "the newest hour is left to the next sync" in report.notes[0]
+        venue.move(venue.now_ms + 2 * HOUR_MS)
+        sync(store, server, now=clock_ahead(venue, 0), coins=["BTC"])
+    wanted = {
+        key: value for key, value in expected(venue, 0, HOUR + 1).items() if key[0] == "BTC" and key[2] > HOUR - 99
+    }
+    assert {key: value for key, value in cells(store).items() if key in wanted} == pytest.approx(wanted, rel=1e-12)
+
+
+def test_a_candle_that_was_stored_while_it_ran_is_mended_and_older_ones_are_not(tmp_path: Path) -> None:
+    """As a cache of before has them: two syncs of a clock that was ahead, each with a running candle at its end."""
+    venue = Venue(listings(), int(pd.Timestamp("2025-06-15T14:20:00Z").timestamp() * 1000))
+    truth = expected(venue, HOUR - 60 * 24, HOUR + 4)
+    store = Store(tmp_path / "cache")
+    stored = {name: {} for name in CANDLES.fields}
+    for hour in range(HOUR - 50, HOUR + 1):
+        for name in stored:
+            stored[name][hour] = truth["BTC", name, hour]
+        if hour in (HOUR - 20, HOUR - 1, HOUR):  # where it stood some minutes before its close
+            stored["mid"][hour] = truth["BTC", "low", hour]
+            stored["volume_usd"][hour] += 1e4
+    store.merge([rows_table(stored)], "api")
+    with LoopbackServer({"/info": venue}) as server:
+        report = sync(store, server, now=pd.Timestamp("2025-06-15T14:20Z"), coins=["BTC"])
+        assert report.merge.changed == 2 * 2
+        assert {(conflict.first, conflict.cells) for conflict in report.conflicts} == {(instant_of(HOUR - 20), 1)}
+        held = cells(store)
+        differs = {key[2] for key, value in truth.items() if key[0] == "BTC" and held[key] != pytest.approx(value)}
+        assert differs == {HOUR - 20}
+        server.requests.clear()
+        assert not sync(store, server, now=pd.Timestamp("2025-06-15T14:20Z"), coins=["BTC"]).merge.wrote
+        # Nothing is missing at the end, so the last hours are not requested for their own sake.
+        assert all(asked["req"]["endTime"] < (HOUR - 60) * HOUR_MS for asked in server.asked("candleSnapshot"))
 
 
 def test_values_that_contradict_the_cache_are_reported_and_the_others_taken(

@@ -12,6 +12,8 @@ from engine.data.schema import hour_number
 from engine.data.sync_api import SyncReport, sync_api
 from helpers.hyperliquid_info import HOUR_MS, Listing, LoopbackServer, Venue
 
+#: Fields of a candle, of its keys c, h, l.
+FIELDS = ("mid", "high", "low")
 NOW = pd.Timestamp("2025-06-15T10:20Z")
 HOUR = hour_number(NOW)
 
@@ -55,7 +57,7 @@ def expected(venue: Venue, first: int, last: int) -> dict[tuple[str, str, int], 
         for row in listing.candles.values():
             hour = row["t"] // HOUR_MS + 1
             if first <= hour <= last:
-                wanted[coin, "mid", hour] = float(row["c"])
+                wanted |= {(coin, name, hour): float(row[key]) for name, key in zip(FIELDS, "chl", strict=True)}
                 wanted[coin, "volume_usd", hour] = float(row["v"]) * float(row["c"])
         for row in listing.rates.values():
             hour = row["time"] // HOUR_MS

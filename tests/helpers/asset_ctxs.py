@@ -16,6 +16,8 @@ def naive(text: str, day: str = "2025-01-01") -> pd.DataFrame:
     frame = frame[frame["time"].dt.strftime("%Y-%m-%d") == day]
     frame = frame.sort_values("time", kind="stable")
     frame["row"] = frame["time"].dt.floor("h") + pd.Timedelta(hours=1)
+    old = frame["row"] - frame["time"] > pd.Timedelta(minutes=5)
+    frame.loc[old, ["impact_bid_px", "impact_ask_px"]] = float("nan")
     last = frame.groupby(["coin", "row"]).tail(1).rename(columns=dict(COLUMNS))
     last = last[["row", "coin", *COLUMNS.values()]].rename(columns={"row": "time"})
     return last.sort_values(["coin", "time"]).reset_index(drop=True).astype({"coin": str})

@@ -30,6 +30,7 @@ class Reply:
     silence_seconds: float = 0.0
     reset: bool = False
     headers: tuple[tuple[str, str], ...] = ()
+    dated: bool = True  # whether the server adds its own date
 
 
 #: What the exchange is known to say when it does not answer.
@@ -109,7 +110,9 @@ class LoopbackServer:
                         self.close_connection = True
                         self.connection.close()
                         return
-                    self.send_response(reply.status)
+                    self.send_response_only(reply.status)
+                    if reply.dated:
+                        self.send_header("Date", self.date_time_string())
                     self.send_header("Content-Type", "application/json")
                     self.send_header("Content-Length", str(len(body)))
                     for name, value in reply.headers:
@@ -209,10 +212,10 @@ class Listing:
             if chance.random() >= self.sparse:
                 volume = 0.0 if chance.random() < 0.05 else round(chance.uniform(1, 1e4), 1)
                 opened = hour * HOUR_MS
-                text = f"{price:.3f}"
+                high, low = price * (1.0 + chance.uniform(0, 0.02)), price * (1.0 - chance.uniform(0, 0.02))
                 self.candles[hour] = {
                     **{"t": opened, "T": opened + HOUR_MS - 1, "s": self.name, "i": "1h", "n": int(volume)},
-                    **{"o": text, "c": text, "h": text, "l": text, "v": str(volume)},
+                    **{"o": f"{low:.3f}", "c": f"{price:.3f}", "h": f"{high:.3f}", "l": f"{low:.3f}", "v": str(volume)},
                 }
 
 

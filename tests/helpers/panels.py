@@ -38,13 +38,14 @@ def random_panel(
     volume: bool = True,
     impact: bool = False,
     tiers: bool = False,
+    extremes: bool = False,
 ) -> Panel:
     """A random walk without holes in its prices; the switches say which fields it has.
 
     Prices start between 1e-4 and 1e5. Funding has both signs and 2 % NaN, 3 % of the hours are without volume, `oracle`
     brings ``mark`` too, with 2 % NaN in each, and `table` gives every coin a lot and a leverage, with `tiers` half of
     them margin tiers. `impact` brings impact prices 0.1 to 20 bps beyond the quote, with 2 % NaN in each, and names
-    the first two coins BTC and ETH.
+    the first two coins BTC and ETH. `extremes` brings the high and low of the hour, with 2 % NaN in each.
     """
     rng = np.random.default_rng(seed)
     shape = (hours, coins)
@@ -68,6 +69,8 @@ def random_panel(
         beyond = rng.uniform(0.1e-4, 20e-4, shape)
         frames["impact_bid"] = _holes(rng, frames.get("bid", mid) * (1 - beyond), 0.02)
         frames["impact_ask"] = _holes(rng, frames.get("ask", mid) * (1 + beyond), 0.02)
+    if extremes:
+        frames["high"], frames["low"] = (_holes(rng, values, 0.02) for values in _extremes(rng, mid, 0.01))
     if rows and tiers:
         rows = [_tiered(rng, coin) if rng.random() < 0.5 else coin for coin in rows]
     return Panel.from_frames(table=rows, **_framed(frames, names))
@@ -115,6 +118,13 @@ def _walk(rng: np.random.Generator, shape: tuple[int, int], volatility: float) -
     return start * np.exp(np.cumsum(rng.normal(0, volatility, shape), axis=0))
 
 
+def _extremes(rng: np.random.Generator, price: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """High and low of the hour that ends at each price, mostly within `size` of it and of the price before."""
+    before = np.vstack([price[:1], price[:-1]])
+    beyond = rng.exponential(size / 2, (2, *price.shape))
+    return np.fmax(price, before) * (1 + beyond[0]), np.fmin(price, before) / (1 + beyond[1])
+
+
 def _holes(rng: np.random.Generator, values: np.ndarray, share: float) -> np.ndarray:
     return np.where(rng.random(values.shape) < share, np.nan, values)
 
@@ -152,7 +162,8 @@ def nasty_panels(draw: st.DrawFn) -> Panel:
     Prices that stop for 1 to 40 hours or for good, late listings, jumps by x0.05 or x20, quotes that are missing,
     one-sided, off the mid or there without a mid, impact prices with holes or inside the quote, hours without volume,
     funding of +-4 % or NaN and still stamped after the price has gone, a coin table that is absent, partly known or
-    full, with margin tiers or none, ``tradable`` by rule or at random.
+    full, with margin tiers or none, highs and lows with holes, of hours without a mid, or of another source than the
+    mid, ``tradable`` by rule or at random.
     """
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="panel seed"))
     shape = (draw(st.integers(30, 120), label="hours"), draw(st.integers(2, 6), label="coins"))
@@ -161,6 +172,7 @@ def nasty_panels(draw: st.DrawFn) -> Panel:
         price[rng.integers(shape[0]) :, rng.integers(shape[1])] *= rng.choice([0.05, 20.0])
     mid, last = _interrupted(draw, rng, price)
     frames = {"mid": mid} | _quotes(draw, rng, last, mid) | _impact_prices(draw, rng, last) | _stamps(draw, rng, last)
+    frames |= _ranges(draw, rng, last, mid)
     if draw(st.booleans(), label="volume"):
         empty = draw(st.sampled_from([0.0, 0.05, 0.4]), label="hours without volume")
         frames["volume_usd"] = rng.lognormal(12, 1, shape) * (rng.random(shape) >= empty)
@@ -220,6 +232,19 @@ def _impact_prices(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray) 
     return prices if kind == "full" else {name: _holes(rng, values, 0.15) for name, values in prices.items()}
 
 
+def _ranges(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray, mid: np.ndarray) -> dict[str, np.ndarray]:
+    """High and low; "off the mid": of candles, where the mid is of a book and may lie outside them."""
+    kind = draw(st.sampled_from(["none", "full", "holes", "without a mid", "off the mid", "one"]), label="extremes")
+    if kind == "none":
+        return {}
+    centre = mid if kind in ("full", "holes") else last
+    if kind == "off the mid":
+        centre = centre * rng.normal(1, 50e-4, mid.shape)
+    high, low = _extremes(rng, centre, draw(st.sampled_from([0.005, 0.05, 0.5]), label="range of an hour"))
+    frames = {"high": high} if kind == "one" else {"high": high, "low": low}
+    return {name: _holes(rng, values, 0.0 if kind == "full" else 0.1) for name, values in frames.items()}
+
+
 def _stamps(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray) -> dict[str, np.ndarray]:
     """Funding and the prices it is paid on; none of them stops where the mid does."""
     frames = {}
@@ -264,6 +289,7 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "taker_bps": draw(st.floats(-1, 50)),
             "half_spread_bps": draw(st.floats(0, 100)),
             "funding": draw(st.booleans()),
+            "funding_missing": draw(st.sampled_from(["none", "mean"])),
             "impact": seldom("none", st.just("venue")),
             "impact_bps": seldom(0.0, st.floats(0, 50)),
             "stress": seldom(1.0, st.sampled_from([0.0, 2.0, 3.0, 40.0])),
@@ -276,6 +302,7 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "initial_equity_usd": draw(st.sampled_from([10_000.0, 300.0, 1e6])),
             "max_gross": draw(st.sampled_from([1.0, 2.5, 5.0, 5.0])),
             "margin": draw(st.sampled_from([True, True, False])),
+            "initial_margin": draw(st.sampled_from([False, False, True])),
         },
     }
     return RunConfig.from_dict(sections)
@@ -285,6 +312,8 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
 def nasty_cases(draw: st.DrawFn) -> tuple[Panel, pd.DataFrame, RunConfig]:
     """Panel, weights and config; decisions at irregular hours, often the first and last row and the jumps with them."""
     panel, config = draw(nasty_panels()), draw(nasty_configs())
+    if {"high", "low"} <= panel.fields.keys() and draw(st.booleans(), label="margin within the hour"):
+        config = replace(config, account=replace(config.account, margin_prices="extreme"))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="weights seed"))
     hours = len(panel.index)
     chosen = set(rng.choice(hours, draw(st.integers(1, 20), label="decisions"), replace=False).tolist())
@@ -322,6 +351,11 @@ def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:
         frames |= more if rng.random() < 0.5 else {}
     if rng.random() < 0.5:
         frames["funding"] = rng.normal(0, 0.01, shape)
+    if extreme := rng.random() < 0.5:
+        frames |= {
+            "low": _holes(rng, mid * rng.uniform(0.7, 1.0, shape), 0.2),
+            "high": mid * rng.uniform(1.0, 1.3, shape),
+        }
     table = [_tiered(rng, _coin(rng, name)) for name in names] if rng.random() < 0.5 else None
     panel = Panel.from_frames(table=table, **_framed(frames, names))
     rows = np.sort(rng.choice(shape[0], int(rng.integers(1, shape[0] + 1)), replace=False))
@@ -341,7 +375,13 @@ def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:
             "taker_bps": 5.0,
             "half_spread_bps": rng.choice([2.0, 4000.0]),
         },
-        "account": {"max_gross": 3.0, "margin": rng.random() < 0.6, "initial_equity_usd": rng.choice([1e4, 1e7])},
+        "account": {
+            "max_gross": 3.0,
+            "margin": rng.random() < 0.6,
+            "initial_equity_usd": rng.choice([1e4, 1e7]),
+            "initial_margin": rng.random() < 0.3,
+            "margin_prices": "extreme" if extreme else "close",
+        },
     }
     return panel, pd.DataFrame(values, index=panel.index[rows], columns=names), RunConfig.from_dict(sections)
 

@@ -47,7 +47,7 @@ def market(seed: int, days: int, coins: int, drift: float, quotes: bool = False)
     def frame(values: np.ndarray) -> pd.DataFrame:
         return pd.DataFrame(values, index=index, columns=names)
 
-    fields = {"mid": frame(mid), "volume_usd": frame(np.full(mid.shape, 1e6))}
+    fields = {"mid": frame(mid), "volume_usd": frame(np.full(mid.shape, 1e6)), "funding": frame(0.0 * mid)}
     if quotes:
         fields |= {"bid": frame(mid * (1 - 1e-4)), "ask": frame(mid * (1 + 1e-4))}
     table = [Coin(name, sz_decimals=3, max_leverage=10.0) for name in names]

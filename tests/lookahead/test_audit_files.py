@@ -149,7 +149,7 @@ def predictions(tmp_path: Path, panel: Panel) -> Path:
 def test_a_new_process_shows_what_a_module_keeps(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
     found = audit(f"{module}:KeptInTheModule", panel, decisions)
     assert statuses(found)["process"] == "fail" and statuses(found)["cut"] == "pass"
-    assert "in a new process whose clock is set to 2024-10-08 23:00 UTC, on data up to then alone" in found.message()
+    assert "in a new process whose clock is set to 2024-10-01 23:00 UTC, on data up to then alone" in found.message()
 
 
 def test_a_new_process_has_another_order_of_sets(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:

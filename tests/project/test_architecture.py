@@ -18,12 +18,25 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "hyperliquid": {"engine/data/api_client.py", "engine/live/hyperliquid.py"},
     "numerapi": {"research/oracles/numerai.py"},
     "crowdcent_challenge": {"research/oracles/crowdcent.py"},
-    "quantstats": {"engine/reporting/tearsheet.py"},
+    "quantstats": {"engine/reporting/quantstats_part.py"},
     "vectorbt": {"engine/simulation/result.py"},
-    "matplotlib": {"engine/reporting/charts.py", "engine/reporting/tearsheet.py"},
+    "matplotlib": {"engine/reporting/charts.py", "engine/reporting/hover.py", "engine/reporting/quantstats_part.py"},
     "arch": {"engine/validation/bootstrap.py"},
-    "plotly": {"engine/reporting/sweep_page.py"},
+    "plotly": {
+        "engine/reporting/sweep_page.py",
+        "engine/reporting/views.py",
+        *("engine/simulation/result.py", "engine/sweeps/study.py"),  # to type checkers
+    },
     "ray": {"engine/sweeps/executors.py"},
+}
+#: The one exception to the direction of imports: what methods of these two classes import when they are called.
+_VIEWS = {"engine/reporting/views.py", "engine/reporting/tearsheet.py", "engine/runs.py"}
+UPWARD = {
+    "engine/simulation/result.py": {"engine/simulation/tables.py", *_VIEWS},
+    "engine/sweeps/study.py": {
+        *(*_VIEWS, "engine/validation/validate.py", "engine/sweeps/results.py"),
+        *("engine/simulation/result.py", "engine/validation/verdict.py"),  # to type checkers
+    },
 }
 
 
@@ -80,9 +93,11 @@ def file_of(module: str) -> Path | None:
 
 
 def reached(file: Path) -> dict[str, int]:
-    """Files of ours that a file imports, wherever in it and for whatever purpose, and the line."""
+    """Files of ours that a file imports, wherever in it and for whatever purpose, and the line; not :data:`UPWARD`."""
     lines: dict[str, int] = {}
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    methods = {node for kind in tree.body if isinstance(kind, ast.ClassDef | ast.If) for node in ast.walk(kind)}
+    for node in ast.walk(tree):
         modules: list[str] = []
         if isinstance(node, ast.Import):
             modules = [alias.name for alias in node.names]
@@ -92,7 +107,8 @@ def reached(file: Path) -> dict[str, int]:
             whole = [f"{node.module}.{alias.name}" for alias in node.names]
             modules = [module if file_of(module) else node.module for module in whole]
         for module in modules:
-            if target := file_of(module):
+            target = file_of(module)
+            if target and not (node in methods and name(target) in UPWARD.get(name(file), ())):
                 lines.setdefault(name(target), node.lineno)
     return lines
 

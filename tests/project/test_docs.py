@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import tokenize
+from dataclasses import asdict
 from pathlib import Path
 
 import click
@@ -93,9 +95,11 @@ def test_every_command_exists(
 ELSEWHERE = {
     ("data", "sync", "--source", "api"): "test_sync_api.py",
     ("data", "sync", "--source", "s3"): "test_s3.py",
+    ("data", "sync", "--source", "dir"): "test_local_archive.py",
     ("data", "cost"): "test_s3.py",
     ("data", "import", "freqtrade"): "test_cli.py",
     ("data", "import", "meta"): "test_coin_table.py",
+    ("data", "import", "table"): "test_import_table.py",
     ("backtest", "--oracle", "research.oracles.numerai:NumeraiTBNOracle"): "test_published_scores_runs.py",
     ("backtest", "--oracle", "research.oracles.crowdcent:CrowdCentOracle"): "test_published_scores_runs.py",
     ("backtest", "--oracle", "research.oracles.file:FileOracle"): "test_published_scores_runs.py",
@@ -169,7 +173,7 @@ def test_the_settings_are_all_there_with_their_defaults() -> None:
     for section, table in re.findall(r"^## `\[(\w+)\]`.*?\n(.*?)(?=^## )", TEXTS["docs/settings.md"], re.M | re.S):
         rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", table, flags=re.MULTILINE)
         documented[section] = {key: None if text == "none" else parse_value(text.strip("`")) for key, text in rows}
-    defaults = RunConfig().to_dict()
+    defaults = json.loads(json.dumps(asdict(RunConfig())))
     assert defaults["execution"]["weekdays"] == list(WEEKDAYS)
     defaults["execution"]["weekdays"] = "all"
     assert documented == defaults

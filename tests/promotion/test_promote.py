@@ -96,6 +96,7 @@ def test_the_figures_are_those_that_can_be_had_by_hand(
     assert value["capacity"] == run("costs", impact="venue")
     assert value["volume_share"] == pytest.approx(volume_shares(base)[0], rel=0.01)  # impact is in the fills
     assert value["price_coverage"] == value["decision_coverage"] == 1.0
+    assert value["funding_missing"] == 0.0
     assert value["causality"] == value["liquidation"] == 0.0
     rows = panel.rows(pd.DatetimeIndex(weights.index))
     assert found[0].gross == base.exposure["gross_frac"].to_numpy()[rows].max()
@@ -191,14 +192,22 @@ def test_bad_candidates_fail_the_gates_made_for_them(
     shut[24 * 30 :] = False
     assert failed(winner, replace(panel, tradable=shut))["decision_coverage"].value == 30 / 60  # it asks for nothing
 
-    late = replace(winner, config=RunConfig.from_dict({"execution": {"delay_hours": 1}}))
+    late = replace(winner, config=RunConfig.from_dict({"execution": {"delay_hours": 1}, "costs": {"funding": False}}))
     shut = panel.tradable.copy()
     shut[24 * 30 :: 24] = False  # 00:00, when the decisions of 23:00 are traded
-    assert failed(late, replace(panel, tradable=shut))["decision_coverage"].value == pytest.approx(30 / 60, abs=0.02)
+    gates = failed(late, replace(panel, tradable=shut))
+    assert gates["decision_coverage"].value == pytest.approx(30 / 60, abs=0.02)
+    assert gates["funding_missing"].value is None and "costs.funding is false" in gates["funding_missing"].summary
 
-    fields = {name: values for name, values in panel.fields.items() if name != "volume_usd"}
+    fields = {name: values for name, values in panel.fields.items() if name not in ("volume_usd", "funding")}
     dry = failed(winner, replace(panel, fields=fields))
+    assert dry["funding_missing"].value == 1.0
     assert dry["volume_share"].value is None and "no volume" in dry["volume_share"].summary
+
+    rates = panel.values("funding").copy()
+    rates[-24 * 3 :] = np.nan
+    unrated = failed(winner, market_of(panel, funding=rates))["funding_missing"]
+    assert unrated.value == pytest.approx(3 / 49, abs=1e-3) and unrated.summary.startswith("6.1")
 
     large = failed(winner, account=1e9)
     costly = replace(winner.config, costs=replace(winner.config.costs, impact="venue"))

@@ -6,13 +6,14 @@ import json
 import os
 import shutil
 import signal
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from engine import RunConfig, backtest, decisions_of, load_panel, sweep, weight_matrix
+from engine import Panel, RunConfig, backtest, decisions_of, load_panel, sweep, weight_matrix
 from engine.data.holdout import FILE, read_holdout
 from engine.data.panel_loader import load_whole_panel
 from engine.errors import DataError, PromotionError
@@ -178,6 +179,40 @@ def test_a_kill_in_the_run_counts_as_spent(home: Path, hlbt: Hlbt) -> None:
     again = hlbt("study", "open", "--candidate", "reports/grid")
     assert again.code == 7 and "ended without a result" in again.err
     assert "whose run never ended" in hlbt("promote", "grid", "--name", "x", "--dry-run").err
+
+
+def test_of_openings_at_one_moment_one_spends(home: Path) -> None:
+    """By the same candidate in the same second, from two copies of the cache that share a ledger."""
+    candidate, twin = read_candidate(Path("reports/grid")), Path("twin")
+    shutil.copytree("cache", twin)
+    holdout, panel, end = read_holdout(Path("cache")), load_panel("cache"), load_whole_panel("cache").index[-1]
+    assert holdout is not None
+    expected, loaded = expected_of(candidate, panel, check_openable(candidate, holdout, panel, end)), Path("loaded")
+    start = time.time() + 0.3
+
+    def load() -> Panel:
+        with loaded.open("a") as file:
+            file.write("x")
+        return load_whole_panel("cache")
+
+    children = []
+    for number in range(6):
+        children.append(os.fork())
+        if children[-1] == 0:
+            code = 1
+            try:
+                time.sleep(max(0.0, start - time.time()))
+                cache = twin if number % 2 else Path("cache")
+                open_holdout(candidate, holdout, expected, load, cache, "2025-09-18T00:00:00+00:00", end)
+                code = 0
+            except PromotionError as error:
+                code = 7 if "and is spent" in str(error) else 2
+            finally:
+                os._exit(code)
+    codes = sorted(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children)
+    assert codes == [0, 7, 7, 7, 7, 7] and loaded.read_text() == "x"
+    chain = read_chain(Path("reports") / FOLDER / LEDGER)
+    assert not chain.broken and [record["kind"] for record in chain.records].count("opened") == 1
 
 
 def test_what_would_be_spent_on_nothing_is_not(home: Path, hlbt: Hlbt) -> None:

@@ -43,7 +43,7 @@ LOOKS = {
     "phone-dark": (390, True),
 }
 _LIGHT = """
-  const parse = c => c.match(/[\\d.]+/g).map(Number);
+  const parse = c => c.match(/[\\d.]+/g).map((v, i) => v * (c.startsWith("color(") && i < 3 ? 255 : 1));
   const light = c => { const [r, g, b] = parse(c).slice(0, 3).map(v => { v /= 255;
     return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; }); return 0.2126 * r + 0.7152 * g + 0.0722 * b; };
   const behind = e => { for (; e; e = e.parentElement) {
@@ -148,6 +148,54 @@ def test_a_page_on_every_screen(browser: Browser, pages: Path, name: str, look: 
             assert "kPEPE +1,000,000,000," in opened.inner_text("body") and "-123,456,789" in opened.inner_text("body")
         back = opened.evaluate("getComputedStyle(document.body).backgroundColor")
         assert back == ("rgb(20, 23, 27)" if dark else "rgb(255, 255, 255)")
+
+
+@pytest.mark.parametrize("width", [1400, 390])
+def test_the_first_screen_answers_and_the_pointer_reads_every_chart(browser: Browser, pages: Path, width: int) -> None:
+    with browser.opened(pages / PAGES["tearsheet"], width, touch=width < 500) as opened:
+        charts = opened.locator("svg[data-hover]:visible")
+        assert charts.count() == opened.locator("svg:visible").count() >= 12
+        first = charts.first.bounding_box()
+        assert first["y"] + first["height"] <= 900  # with name, figures and the banner above it
+        tiles = {tile.get_attribute("data-metric") for tile in opened.locator(".tile dd").all()}
+        assert {"total_return", "cagr", "sharpe", "volatility", "max_drawdown", "alpha", "beta"} <= tiles
+        for place in range(charts.count()):
+            chart = charts.nth(place)
+            chart.scroll_into_view_if_needed()
+            box = chart.bounding_box()
+            opened.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+            shown = opened.locator(".hlbt-tip:visible").inner_text()
+            assert any(letter.isdigit() for letter in shown), chart.get_attribute("aria-label")
+            tip = opened.locator(".hlbt-tip").bounding_box()
+            assert tip["x"] >= 0 and tip["x"] + tip["width"] <= width
+        coins = opened.locator("table.coins tbody td:first-child")
+        names = coins.all_inner_texts()
+        opened.locator("table.coins th button").first.click()
+        assert coins.all_inner_texts() == sorted(names, key=str.casefold) != names
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_printed_page_keeps_its_last_column(browser: Browser, pages: Path, name: str) -> None:
+    with browser.opened(pages / PAGES[name], 700) as opened:  # an A4 sheet between margins of 12 mm
+        opened.emulate_media(media="print")
+        beyond = """() => [...document.querySelectorAll('table')].filter(e => e.getClientRects().length
+            && e.getBoundingClientRect().right > 701).map(e => `${e.className} ${e.textContent.slice(0, 40)}`)"""
+        assert opened.evaluate(beyond) == []
+
+
+@pytest.mark.parametrize("name", ["capacity", "signals", "study"])
+def test_the_pointer_reads_the_charts_of_other_pages(browser: Browser, pages: Path, name: str) -> None:
+    with browser.opened(pages / PAGES[name], 1400) as opened:
+        charts = opened.locator("svg[role=img]")
+        for place in range(charts.count()):
+            charts.nth(place).hover()
+            assert any(letter.isdigit() for letter in opened.locator(".hlbt-tip:visible").inner_text()), place
+
+
+def test_the_table_of_sizes_fits_a_desktop(browser: Browser, pages: Path) -> None:
+    with browser.opened(pages / PAGES["capacity"], 1400) as opened:
+        assert opened.evaluate("(e => e.scrollWidth - e.clientWidth)(document.querySelector('.wide'))") <= 0
+        assert "edian order takes 10% of the hour's volume" in opened.inner_text(".headline")
 
 
 def cut(opened: Any) -> list[str]:

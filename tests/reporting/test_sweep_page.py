@@ -232,11 +232,16 @@ def test_a_winner_by_joint_days_is_the_first_of_the_table_and_of_the_index(tmp_p
     study.daily_returns.iloc[:60, [row for row in range(80) if row != lucky]] = np.nan
     study.table.iloc[lucky, study.table.columns.get_loc("sharpe")] = 99.0  # by days that no other set trades
     page = written(study, studies.verdict(study))
-    table, winner = payload(page)["table"], study.best()
+    data, winner = payload(page), study.best()
+    table = data["table"]
     assert winner != lucky and unpacked(table["rows"])[0] == winner
     assert [column["label"] for column in table["columns"][:1]] == ["joint Sharpe"]
     np.testing.assert_allclose(unpacked(table["columns"][0]["data"])[0], study.sharpe_joint[winner], rtol=1e-6)
     assert "ranked by the joint Sharpe ratio, of the 140 days that all of them trade" in seen(page)
+    # One figure ranks everywhere: heat map, histogram, the winner's line; its own is in the table and a tile alone.
+    assert data["heat"]["metrics"][0]["name"] == "sharpe_joint" and data["histogram"]["edges"][-1] < 50.0
+    assert np.nanmax(unpacked(data["heat"]["cells"]["0"]["best"])[: len(data["heat"]["axes"][0]["labels"])]) < 50.0
+    assert data["winner"]["sharpe"] == study.sharpe_joint[winner]
     assert "99.00" not in seen(write_index(tmp_path).read_text(encoding="utf-8"))
 
 

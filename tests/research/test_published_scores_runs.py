@@ -15,7 +15,7 @@ import pytest
 from engine import Panel, RunConfig, backtest
 from engine.errors import OracleError
 from engine.oracles.base import NET, Oracle, risk_of, weight_matrix
-from engine.reporting.run_page import run_section
+from engine.reporting.run_section import run_section
 from engine.runs import load_run
 from engine.simulation.backtest import decisions_of
 from helpers.publications import COINS, numerai_file, out_at, panel_of, rows_of

@@ -13,13 +13,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Oracle, Panel, RunConfig, sweep
+from engine import Oracle, Panel, RunConfig, load_panel, sweep
+from engine.data.cache import Store
 from engine.errors import ConfigError, DataError
+from engine.promotion.holdout import seal_days
 from engine.sweeps.executors import Ray
 from engine.sweeps.plan import make_plan
 from engine.sweeps.tasks import Outcome
 from helpers.panels import random_panel
 from helpers.project import HELPERS, ROOT
+from helpers.stores import table
 from research.oracles.momentum import Momentum
 
 pytestmark = pytest.mark.slow
@@ -60,19 +63,31 @@ def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatc
         sweep(random_panel(1, 24 * 10, 4), Momentum, {"lookback_hours": [24]}, executor=Ray())
 
 
-def test_an_oracle_of_a_file_is_carried_to_the_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_oracle_of_a_file_is_carried_to_the_workers_and_sees_no_sealed_day(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    cache, seen = tmp_path / "cache", tmp_path / "seen"
+    prices = {"BTC": [1.0 + hour % 7 / 100 for hour in range(24 * 20)]}
+    Store(cache).merge([table(prices, "2024-02-01T00:00Z")], "s")
+    seal_days(cache, tmp_path / "reports", pd.Timestamp("2024-02-11", tz="UTC"), "2024-02-21T00:00:00+00:00")
     file = tmp_path / "mine.py"
     file.write_text(
-        "import pandas as pd\nfrom engine import Oracle\n\nclass Mine(Oracle):\n"
+        "import os\nimport pandas as pd\nfrom engine import Oracle, load_panel\n\nclass Mine(Oracle):\n"
         "    def __init__(self, x=1):\n        self.x = x\n\n"
         "    def weight_matrix(self, panel, decisions):\n"
+        f"        own = load_panel({str(cache)!r})\n"
+        f"        with open({str(seen)!r}, 'a') as file:\n"
+        "            file.write(f'{os.getpid()} {panel.index[-1]:%F} {own.index[-1]:%F}\\n')\n"
         "        return pd.DataFrame(0.1 * self.x, index=decisions, columns=list(panel.coins)[:1])\n"
     )
-    panel = random_panel(1, 24 * 10, 4)
+    panel = load_panel(cache)
     here = sweep(panel, f"{file}:Mine", {"x": [1, 2]})
     there = sweep(panel, f"{file}:Mine", {"x": [1, 2]}, executor=Ray(None, 1))
     assert there.table.equals(here.table)
+    lines = [line.split() for line in seen.read_text().splitlines()]
+    assert {day for line in lines for day in line[1:]} == {"2024-02-10"}
+    assert len({line[0] for line in lines}) > 1  # a worker is another process
 
 
 class Cluster:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, RunConfig, backtest, decisions_of, sweep, validate, weight_matrix
+from engine import Oracle, Panel, RunConfig, backtest, decisions_of, sweep, validate, weight_matrix
 from engine.data.holdout import Opening, opened_record, records_of
 from engine.errors import DataError
+from engine.oracles.base import path_of
+from engine.oracles.loading import accepted_parameters
 from engine.promotion.holdout import Holdout
 from engine.sweeps.trials import (
     FOLDER,
@@ -63,6 +67,65 @@ def test_every_door_counts_and_equal_trials_count_once(panel: Panel, tmp_path: P
     wrapped = Cap(inner=Momentum(n=3, lookback_hours=48), cap=0.2)
     backtest(panel, weight_matrix(wrapped, panel, weights.index), FLAT, reports=tmp_path)
     assert total(tmp_path) == 7 and total(tmp_path, "research.oracles.wrappers:Cap") == 1
+
+
+class Base(Oracle):
+    """Keeps its arguments under other names, changed."""
+
+    def __init__(self, tilt: float, scale: float = 1.0, **more: float) -> None:
+        self._weight, self.more = tilt * scale, more
+
+    def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
+        columns = list(panel.coins)[:3]
+        return pd.DataFrame(self._weight + sum(self.more.values()), index=decisions, columns=columns)
+
+
+class Derived(Base):
+    """Has a constructor of its own, which calls that of its base."""
+
+    def __init__(self, part: int = 1) -> None:
+        super().__init__(part / 10, scale=0.5)
+
+
+def test_one_trial_by_whatever_door(panel: Panel, tmp_path: Path) -> None:
+    """No dataclass, a wrapper of what is none, a class of a function: the book alone would be a second trial."""
+
+    class Local(Derived):
+        pass
+
+    name = f"{__name__}:Base"
+    cases: list[tuple[type[Oracle], dict[str, Any], Oracle]] = [
+        (Base, {"tilt": 0.1, "extra": 0.01}, Base(np.float64(0.1), extra=0.01)),
+        (Derived, {"part": 2}, Derived(part=2)),
+        (Local, {"part": 3}, Local(3)),
+        (Cap, {"inner": name, "inner.tilt": 0.2, "cap": 0.1}, Cap(Base(0.2), 0.1)),
+        (Cap, {"inner": name, "inner.tilt": 0.3, "cap": 0.1}, Cap({"oracle": name, "tilt": 0.3}, 0.1)),  # type: ignore[arg-type]
+        (Cap, {"inner": name, "inner.tilt": 0.3, "inner.scale": 2, "cap": 0.1}, Cap(Base(0.3, 2), cap=0.1)),
+        (Cap, {"inner": MOMENTUM, "inner.n": 2, "inner.lookback_hours": 24}, Cap(Momentum(24, n=2))),
+    ]
+    decisions = decisions_of(panel, FLAT)
+    for number, (kind, given, oracle) in enumerate(cases):
+        doors = [
+            lambda kind=kind, given=given: sweep(panel, kind, [given], FLAT, reports=tmp_path),
+            lambda oracle=oracle: backtest(panel, weight_matrix(oracle, panel, decisions), FLAT, reports=tmp_path),
+        ]
+        for door in doors[:: 1 if number % 2 else -1]:
+            door()
+        counted = [total(tmp_path, path_of(of)) for of in (Base, Derived, Local, Cap)]
+        done = [case[0] for case in cases[: number + 1]]
+        inside = sum(kind is Cap for kind in done[:6])
+        expected = [done.count(kind) for kind in (Base, Derived, Local, Cap)]
+        assert counted == [expected[0] + inside, *expected[1:]], kind
+
+
+def test_an_oracle_that_was_changed_after_it_was_built_is_another_trial(panel: Panel, tmp_path: Path) -> None:
+    oracle, decisions = Base(0.1), decisions_of(panel, FLAT)
+    for weight in (0.1, 0.2, 0.3):
+        oracle._weight = weight
+        backtest(panel, weight_matrix(oracle, panel, decisions), FLAT, reports=tmp_path)
+        backtest(panel, weight_matrix(copy.deepcopy(oracle), panel, decisions), FLAT, reports=tmp_path)
+    assert total(tmp_path, f"{__name__}:Base") == 3
+    assert accepted_parameters(Derived) == {"part": 1}  # the constructor is still seen as it was written
 
 
 def test_what_is_not_counted_is_said(panel: Panel, tmp_path: Path) -> None:

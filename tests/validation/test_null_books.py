@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from engine import Panel, SparseWeights, Study, backtest, decisions_of, sweep, validate, weight_matrix
 from engine.errors import DataError
+from engine.reporting.sweep_page import write_sweep_page
 from engine.validation import null_books as nulls
 from helpers.studies import Noise, market
 from research.oracles.momentum import Momentum
@@ -96,7 +100,9 @@ def test_where_a_permutation_makes_no_other_book_the_roll_decides(panel: Panel) 
         nulls.null_books(panel, equal * 0.0)
 
 
-def test_a_whole_search_is_compared_with_searches_over_exchanged_coins(study: Study, panel: Panel) -> None:
+def test_a_whole_search_is_compared_with_searches_over_exchanged_coins(
+    study: Study, panel: Panel, tmp_path: Path
+) -> None:
     steps: list[tuple[int, int, str]] = []
     found = nulls.null_search(study, panel, replicates=40, progress=lambda *step: steps.append(step))
     assert found.sharpe == study.sharpe_joint.max() and len(found.best) == 40 and steps[-1][:2] == (40, 40)
@@ -112,6 +118,19 @@ def test_a_whole_search_is_compared_with_searches_over_exchanged_coins(study: St
     assert nulls.null_search(noise, panel, replicates=30).p_value > 0.05
     verdict = validate(study, panel, search_nulls=40)
     said = verdict.details["null_search"]
-    assert (said["p_value"], said["sharpe"], said["replicates"]) == (found.p_value, found.sharpe, 40)
-    assert sum(said["null"]["counts"]) == 40 and said["summary"] in verdict.details["notes"]
-    assert any("No panel was given" in note for note in validate(study, None, search_nulls=5).details["notes"])
+    assert (said["p_value"], said["statistic"], said["replicates"]) == (found.p_value, found.sharpe, 40)
+    assert sum(said["null"]["counts"]) == 40
+    # It is a check more, under the question of books without skill, and can only make the verdict stricter.
+    names = [check.name for check in verdict.checks]
+    asked = verdict.checks[names.index("null_search")]
+    assert names.index("null_search") == names.index("null_books") + 1 and asked.group == "skill"
+    assert (asked.value, asked.threshold, asked.passed) == (found.p_value, 0.05, True)
+    strict = validate(study, panel, thresholds={"null_books": 0.01}, search_nulls=40)
+    assert strict.checks[names.index("null_search")].passed is False and not strict.passed
+    missing = validate(study, None, search_nulls=5).checks[names.index("null_search")]
+    assert missing.passed is None and "No panel was given" in missing.summary
+    study = replace(study, folder=tmp_path)
+    page = write_sweep_page(study, verdict.to_dict()).read_text(encoding="utf-8")
+    assert "of 40 searches" in page and asked.label in page and 'id="null_search"' in page
+    page = write_sweep_page(study, {**verdict.to_dict(), "details": {}, "checks": []}).read_text(encoding="utf-8")
+    assert 'id="null_search"' not in page

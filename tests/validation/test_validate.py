@@ -24,6 +24,7 @@ from engine.sweeps.study import VERDICT as FILE
 from engine.sweeps.study import Study, index_of, load_study
 from engine.sweeps.sweep import sweep as engine_sweep
 from engine.sweeps.trials import record_trials
+from engine.validation.bootstrap import block_length, superior_sets
 from engine.validation.checks import CHECKS, VERDICT, checks_of
 from engine.validation.evidence import ValidationInputs, alpha, familywise
 from engine.validation.reruns import Rerun, neighbours
@@ -254,9 +255,8 @@ def test_one_set_and_few_days() -> None:
     panel = market(3, 40, 6, 0.0005)
     one = study_of(panel, MOMENTUM, {"lookback_hours": [24]}, {"n": 2})
     found = by_name(validate(one, panel))
-    loss = found["probability_of_loss"]
-    assert loss.passed is None and "at least 2 days x 2 sets" in loss.summary and found["familywise"].value is not None
-    assert found["plateau"].passed is None and "no neighbour" in found["plateau"].summary
+    for name in ("probability_of_loss", "walk_forward", "plateau"):
+        assert found[name].outcome == "not asked" and found[name].summary.startswith("One set was run"), name
     # Two sets that are one: nothing is undefined for the rounding of their correlation.
     copies = by_name(validate(study_of(panel, MOMENTUM, {"n": [2, 2]}, {"lookback_hours": 24}), panel))
     assert copies["deflated_sharpe"].passed and copies["familywise"].value == found["familywise"].value
@@ -265,6 +265,48 @@ def test_one_set_and_few_days() -> None:
     assert "5 days are too few" in few["probability_of_loss"].summary
     assert "cannot be resampled" in few["familywise"].summary and "are too few" in few["alpha"].summary
     assert "No start leaves 30 days" in few["start_dates"].summary
+
+
+def test_a_single_set_can_pass_and_fail_and_is_not_asked_what_was_chosen(panel: Panel) -> None:
+    """The familywise test of one set is its own; with nothing to choose from, choice is no question."""
+    one = study_of(panel, MOMENTUM, {"n": [3]}, {"lookback_hours": 240})
+    verdict = validate(one, panel)
+    assert verdict.passed and verdict.word == "passed", verdict.table()
+    returns = one.daily_returns.dropna().to_numpy()  # type: ignore[union-attr]
+    alone = superior_sets(returns, block_length(returns[:, 0], "circular"))
+    assert by_name(verdict)["familywise"].value == alone.p_consistent <= 0.05
+    power = verdict.details["power"]
+    assert power["expected_sharpe"] == pytest.approx(one["sharpe"].iloc[0], rel=1e-9) and "1 set and" in power["says"]
+    assert "these days are enough" in power["says"]
+    # Set after set that fails leaves one alone too; two sets are a choice.
+    table = one.table.assign(sharpe=np.nan, error="planted")
+    index = pd.MultiIndex.from_tuples([(3,), (4,)], names=["n"]).get_level_values(0)
+    failed = pd.concat([one.table, table]).set_axis(index)
+    daily = pd.concat([one.daily_returns, one.daily_returns * np.nan], axis=1).set_axis(index, axis=1)  # type: ignore[list-item,operator]
+    record = {**one.record, "grid": {"n": [3, 4]}}
+    loss = by_name(validate(Study(record, failed, daily), None))["probability_of_loss"]
+    assert loss.outcome == "not asked" and loss.summary.startswith("Of 2 sets one has figures")
+    # What was tried before counts still: the one set is the best of many.
+    tried = by_name(validate(one, None, TrialCount(100_000, 0.2)))["deflated_sharpe"]
+    assert tried.outcome in ("passed", "failed") and tried.value is not None
+    noise = study_of(panel, "helpers.studies:Noise", {"seed": [1]})
+    assert validate(noise, panel).word == "refuted"
+
+
+def test_neighbours_are_compared_on_the_days_that_all_sets_trade(study: Study, edge: Verdict) -> None:
+    """Days that one set alone trades are no merit of it."""
+    assert study.daily_returns is not None
+    row = edge.details["winner"]["place"]
+    daily = study.daily_returns.copy()
+    daily.iloc[:60, [other for other in range(len(study)) if other != row]] = np.nan
+    table = study.table.copy()
+    table.iloc[row, table.columns.get_loc("sharpe")] = 99.0
+    found = validate(Study(study.record, table, daily), None)
+    part, check = found.details["plateau"], by_name(found)["plateau"]
+    joint = Study(study.record, table, daily).sharpe_joint
+    assert [near["sharpe"] for near in part["neighbours"]] == [joint[near["place"]] for near in part["neighbours"]]
+    assert found.details["winner"]["place"] == row and check.threshold == pytest.approx(0.5 * joint[row])
+    assert check.passed
 
 
 def test_a_winner_that_loses_is_refuted() -> None:
@@ -406,7 +448,6 @@ def test_leverage_is_no_skill_and_a_market_that_rises_is_none(study: Study, pane
     daily = study.daily_returns
     held = pd.Series(price, index=panel.index)
     market = held[held.index.hour == 23].pct_change()
-    market.index = market.index.normalize()
     noise = rng.normal(0.0, 0.003, daily.shape)
     riding = replace(study, daily_returns=daily * 0.0 + noise + market.reindex(daily.index).to_numpy()[:, None])
     found = ValidationInputs(riding, riding.best(), up, None)

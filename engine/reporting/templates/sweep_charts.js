@@ -414,7 +414,8 @@
   const charts = {
     fan, heat: heatmap, sharpes,
     familywise: chance("familywise", "Sharpe ratio, in standard errors"),
-    null_books: chance("null_books", "Sharpe ratio"), degradation, logits, plateau,
+    null_books: chance("null_books", "Sharpe ratio"), null_search: chance("null_search", "Sharpe ratio of the best"),
+    degradation, logits, plateau,
     cost_stress: stress("cost_stress", "factor", "costs times ?", { own: 1 }),
     delay_stress: stress("delay_stress", "hours", "? hours late"),
     decision_hours: stress("decision_hours", "hour", "?:00 UTC", { bars: true, own: data.hour }),
