@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from engine.errors import DataError as DataError
     from engine.errors import HlbtError as HlbtError
     from engine.errors import IncompleteError as IncompleteError
+    from engine.errors import InitialMarginError as InitialMarginError
     from engine.errors import LimitError as LimitError
     from engine.errors import LiveError as LiveError
     from engine.errors import OracleError as OracleError
@@ -54,8 +55,8 @@ _HOMES = {
     for module, names in {
         "engine.config": "RunConfig",
         "engine.data.panel_loader": "load_panel",
-        "engine.errors": "ConfigError DataError HlbtError IncompleteError LimitError LiveError OracleError "
-        "PositionsError PromotionError SpecError UnreachableError WeightsError",
+        "engine.errors": "ConfigError DataError HlbtError IncompleteError InitialMarginError LimitError "
+        "LiveError OracleError PositionsError PromotionError SpecError UnreachableError WeightsError",
         "engine.live.dex": "DEX",
         "engine.live.hyperliquid": "HyperLiquidDEX",
         "engine.live.paper": "PaperDEX",

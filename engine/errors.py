@@ -14,6 +14,7 @@
     ├── OracleError     an oracle that cannot be imported, built or called
     ├── PromotionError  a run that a gate refuses, or that has changed since it was validated
     └── WeightsError    portfolio weights that break the contract
+        └── InitialMarginError  weights that need more initial margin than the account has
 
 A message is one paragraph: what is wrong, where (coin, UTC hour, file), the value, the cure. The command line prints
 it and exits with ``exit_code``; any other exception is a bug of hlbt.
@@ -90,6 +91,10 @@ class PromotionError(HlbtError):
 
 class WeightsError(HlbtError):
     """Portfolio weights break the contract: wrong shape, not finite, an unknown coin, or too much gross."""
+
+
+class InitialMarginError(WeightsError):
+    """Portfolio weights need more initial margin than the account has; a larger or smaller account may have it."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

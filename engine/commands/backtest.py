@@ -136,7 +136,7 @@ def capacity_command(
         print_json({"page": str(page), "synthetic": panel.synthetic, "limits": asdict(reached), "sizes": rows})
         return
     lines = [f"{name}: {value}" for name, value in conclusions(table, reached)]
-    lines += [f"Note: {note}" for note in result.notes]
+    lines += [f"Note: {note}" for note in (*result.notes, *table["refused"].dropna()[:1])]
     headline, *rest = lines
     show_all(headline, capacity_table(table, origin.name, panel.synthetic), *rest, f"Page: {page}")
 

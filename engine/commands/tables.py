@@ -132,6 +132,9 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
     for heading in ("USD", "Sharpe", "CAGR", "fees", "spread", "impact", "funding", "share"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in sizes.to_dict("records"):
+        if row["refused"]:
+            table.add_row(f"{row['equity_usd']:,.0f}", "REFUSED")
+            continue
         share = row["volume_share_median"]
         table.add_row(
             f"{row['equity_usd']:,.0f}",

@@ -64,18 +64,7 @@ def make_plan(
     targets = {coin: weight for coin, weight in weights.items() if weight != 0.0}
     # What is held and cannot be traded has the price at which it is marked.
     mids = {**account.prices, **{coin: market.mid for coin, market in markets.items()}}
-    table = [Coin(coin, max_leverage=of.max_leverage, margin_tiers=of.margin_tiers) for coin, of in markets.items()]
-    sized = plan_orders(
-        targets,
-        account.units,
-        account.equity_usd if targets or not math.isnan(account.equity_usd) else 0.0,  # closes need none
-        mids,
-        dict.fromkeys(markets, True),
-        {coin: market.sz_decimals for coin, market in markets.items() if market.sz_decimals is not None},
-        execution,
-        table if config.account.initial_margin else None,
-        f" on {show(instant)}",
-    )
+    sized = _sized(targets, account, markets, mids, execution, config.account.initial_margin, instant)
     orders, skips = _price(sized, account, markets, config.costs, instant, dex.why_no_quote)
     goals = [goal for order in orders for goal in _goals(order, targets, execution.min_notional_usd)]
     goals += [_goal_without_price(skip) for skip in skips if skip.untradable]
@@ -92,6 +81,30 @@ def make_plan(
         tuple(skips),
         tuple(sorted(goals, key=lambda goal: (goal.phase, goal.coin))),
         *_exposure(account, after, prices, {goal.coin: goal.weight for goal in goals}),
+    )
+
+
+def _sized(
+    targets: Mapping[str, float],
+    account: AccountState,
+    markets: Mapping[str, Market],
+    mids: Mapping[str, float],
+    execution: Execution,
+    initial_margin: bool,
+    instant: pd.Timestamp,
+) -> list[Order]:
+    """Orders of the backtest's rules; with `initial_margin`, none that need more of it than the account has."""
+    table = [Coin(coin, max_leverage=of.max_leverage, margin_tiers=of.margin_tiers) for coin, of in markets.items()]
+    return plan_orders(
+        targets,
+        account.units,
+        account.equity_usd if targets or not math.isnan(account.equity_usd) else 0.0,  # closes need none
+        mids,
+        dict.fromkeys(markets, True),
+        {coin: market.sz_decimals for coin, market in markets.items() if market.sz_decimals is not None},
+        execution,
+        table if initial_margin else None,
+        f" on {show(instant)}",
     )
 
 

@@ -317,21 +317,7 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex, *, 
     call = f"{name} failed over {len(decisions)} decisions from {show(decisions[0])}"
     with oracle_errors(call), same_environment():
         weights = oracle.weight_matrix(panel.point_in_time(), decisions)
-    if not isinstance(weights, pd.DataFrame):
-        raise OracleError(
-            f"{name}.weight_matrix returned {type(weights).__name__}; a DataFrame (decisions x coins) is needed."
-        )
-    if not weights.index.equals(decisions):
-        differing = [str(instant) for instant in weights.index.symmetric_difference(decisions)]
-        first = f"; the first that differs is {differing[0]}" if differing else ""
-        raise OracleError(
-            f"{name}.weight_matrix must return one row for each of the {len(decisions)} decisions, in their order; it "
-            f"returned {len(weights)} rows{first}. Index the frame with the decisions that it is given."
-        )
-    try:
-        values = weights.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise OracleError(f"{name}.weight_matrix returned a weight that is no number: {error}.") from error
+    values = _values_of(name, weights, decisions)
     if not may_hold and not np.isfinite(values).any():
         raise OracleError(
             f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means "
@@ -346,6 +332,25 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex, *, 
         "check": _check_of(weights, values),
     }
     return weights
+
+
+def _values_of(name: str, weights: object, decisions: pd.DatetimeIndex) -> np.ndarray:
+    """Numbers, (D, coins), of what the oracle `name` returned; an OracleError unless it is a frame of `decisions`."""
+    if not isinstance(weights, pd.DataFrame):
+        raise OracleError(
+            f"{name}.weight_matrix returned {type(weights).__name__}; a DataFrame (decisions x coins) is needed."
+        )
+    if not weights.index.equals(decisions):
+        differing = [str(instant) for instant in weights.index.symmetric_difference(decisions)]
+        first = f"; the first that differs is {differing[0]}" if differing else ""
+        raise OracleError(
+            f"{name}.weight_matrix must return one row for each of the {len(decisions)} decisions, in their order; it "
+            f"returned {len(weights)} rows{first}. Index the frame with the decisions that it is given."
+        )
+    try:
+        return weights.to_numpy(dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise OracleError(f"{name}.weight_matrix returned a weight that is no number: {error}.") from error
 
 
 def made_by(weights: pd.DataFrame) -> tuple[list[str], type[Oracle] | None, dict[str, Any]]:

@@ -9,6 +9,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from engine.config import RunConfig
+from engine.errors import join_first
 from engine.panel import Panel
 from engine.provenance import Origin
 from engine.reporting import charts
@@ -49,7 +50,9 @@ def write_capacity(path: Path, table: pd.DataFrame, panel: Panel, config: RunCon
 
 def conclusions(table: pd.DataFrame, reached: Limits) -> list[tuple[str, str]]:
     """Labels and texts of the results; the first is the headline: how large an account the market can take."""
-    beyond = f"not reached up to {usd(table['equity_usd'].iloc[-1], 0)} USD"
+    refused = table["refused"].notna() if "refused" in table else pd.Series(False, table.index)
+    sizes = table["equity_usd"]
+    beyond = f"not reached up to {usd(sizes[~refused].iloc[-1], 0)} USD"
     rows = []
     if table["volume_share_median"].notna().any():
         rows.append(
@@ -65,6 +68,9 @@ def conclusions(table: pd.DataFrame, reached: Limits) -> list[tuple[str, str]]:
             ("net Sharpe halves", _account(reached.halves_usd, beyond)),
             ("net Sharpe falls below 0", _account(reached.below_zero_usd, beyond)),
         ]
+    if refused.any():
+        listed = join_first(map(charts.short_usd, sizes[refused]), 3)
+        rows += [("needs more initial margin than it has", f"an account of {listed} USD")]
     return rows
 
 

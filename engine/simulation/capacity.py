@@ -10,7 +10,7 @@ import pandas as pd
 
 from engine.clock import DAYS_PER_YEAR
 from engine.config import RunConfig
-from engine.errors import ConfigError
+from engine.errors import ConfigError, InitialMarginError
 from engine.panel import Panel
 from engine.simulation.backtest import backtest
 from engine.simulation.result import Result
@@ -81,23 +81,34 @@ def capacity(
         ``spread_yearly``, ``impact_yearly``, ``funding_yearly`` and ``cost_yearly``, their sum: USD over mean hourly
         equity and years of 365 days, positive = paid; ``volume_share_median`` and ``volume_share_p95``: an order's
         notional over the coin's volume of the hour in which it trades, NaN where the panel has no volume;
-        ``hour_volume_usd_median``: that volume; ``order_usd_max``: the largest order.
+        ``hour_volume_usd_median``: that volume; ``order_usd_max``: the largest order; ``refused``: why the exchange
+        refuses the weights on that account, which then has no figures (NaN), else None.
 
     Raises
     ------
     ConfigError
         For sizes that are not positive and ascending.
     WeightsError
-        For weights that break the contract.
+        For weights that break the contract, or that need more initial margin than the account has at every size.
     """
     check_sizes(sizes)
-    rows = []
+    rows: list[dict[str, object]] = []
+    refused: list[InitialMarginError] = []
     for number, size in enumerate(sizes):
         account = replace(config.account, initial_equity_usd=float(size))
-        rows.append(_row(backtest(panel, weights, replace(config, account=account))))
+        try:
+            rows.append(_row(backtest(panel, weights, replace(config, account=account))))
+        except InitialMarginError as error:  # margin tiers: a larger position has less leverage
+            refused.append(error)
+            rows.append({"equity_usd": float(size), "liquidated_at": None, "refused": str(error)})
         if done is not None:
             done(number + 1)
-    return pd.DataFrame(rows)
+    if len(refused) == len(rows):
+        raise refused[0]
+    columns = max(rows, key=len)
+    # Of a column of texts pandas would make None a NaN, which is true.
+    texts = {name: pd.Series([row[name] for row in rows], dtype=object) for name in ("liquidated_at", "refused")}
+    return pd.DataFrame(rows, columns=list(columns)).assign(**texts)
 
 
 def check_sizes(sizes: Sequence[float]) -> None:
@@ -163,6 +174,7 @@ def _row(result: Result) -> dict[str, object]:
         "hour_volume_usd_median": float(np.nanmedian(volume)) if (volume > 0.0).any() else np.nan,
         "order_usd_max": float(notional.max(initial=0.0)),
         **{name: metrics[name] for name in _COUNTED},
+        "refused": None,
     }
 
 

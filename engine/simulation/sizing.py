@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.config import Execution
-from engine.errors import DataError, WeightsError, join_first
+from engine.errors import DataError, InitialMarginError, join_first
 from engine.panel import Coin
 from engine.weights import GROSS_TOLERANCE
 
@@ -79,8 +79,8 @@ def plan_orders(
     equity_usd : float
         Equity before costs.
     mid : mapping of coin to float
-        Mid price, USD, or the last known price of what is held and not tradable; a coin without a positive one is not
-        tradable. Nothing is renormalised while a position has none.
+        Mid price, USD, or the last known price of what is held and not tradable; without a positive one a coin is not
+        tradable, and nothing is renormalised while it is held.
     tradable : mapping of coin to bool
         A coin that is absent is not tradable.
     sz_decimals : mapping of coin to int
@@ -101,34 +101,22 @@ def plan_orders(
     ------
     DataError
         For equity or a position that is not finite, or an infinite weight: no order can be sized by it.
-    WeightsError
+    InitialMarginError
         For weights that need more initial margin than the account has.
     """
-    from engine.simulation.kernel import initial_margin_nb, plan_nb, refused_nb
+    from engine.simulation.kernel import plan_nb
 
     coins = sorted(set(weights) | {coin for coin, held in units.items() if held != 0.0})
-    target, held, prices, decimals = (
-        np.array([values.get(coin, absent) for coin in coins], dtype=np.float64)
-        for values, absent in ((weights, 0.0), (units, 0.0), (mid, np.nan), (sz_decimals, np.nan))
-    )
-    allowed = np.array([bool(tradable.get(coin, False)) for coin in coins], dtype=np.bool_)
-    allowed &= np.isfinite(prices) & (prices > 0.0)
+    target, held, prices, decimals, allowed = _arrays(coins, weights, units, mid, sz_decimals, tradable)
     _check_sizable(equity_usd, coins, target, held)
     sizes, outcomes = np.zeros(len(coins)), np.zeros(len(coins), dtype=np.int64)
-    lots, renormalise = lot_scales(decimals, execution), execution.untradable == "renormalise"
-    rules = (lots, execution.min_notional_usd, execution.no_trade_band_frac, renormalise)
-    _, scale = plan_nb(target, held, float(equity_usd), prices, allowed, *rules, sizes, outcomes)
+    book, lots = (held, float(equity_usd), prices, allowed), lot_scales(decimals, execution)
+    rules = (execution.min_notional_usd, execution.no_trade_band_frac, execution.untradable == "renormalise")
+    _, scale = plan_nb(target, *book, lots, *rules, sizes, outcomes)
     if table is not None:
-        known = {coin.name: coin for coin in table}
-        coins_known = [known.get(coin, Coin(coin)) for coin in coins]
-        arrays = margin_arrays([coin.tiers for coin in coins_known])
-        asked, left, before = initial_margin_nb(target, scale, held, float(equity_usd), prices, allowed, *arrays)
-        if refused_nb(asked, left, before, float(equity_usd), 1.0 + GROSS_TOLERANCE):
-            raise initial_margin_error(where, coins_known, target, equity_usd, asked + left)
-    return [
-        Order(coin, float(sizes[i]), float(target[i]), OUTCOMES[outcomes[i]], bool(target[i] == 0.0))
-        for i, coin in enumerate(coins)
-    ]
+        _check_initial_margin(where, coins, table, target, scale, book)
+    planned = zip(coins, sizes.tolist(), target.tolist(), outcomes, strict=True)
+    return [Order(coin, size, weight, OUTCOMES[outcome], weight == 0.0) for coin, size, weight, outcome in planned]
 
 
 def margin_arrays(tiers: Sequence[Sequence[tuple[float, float]]]) -> tuple[np.ndarray, np.ndarray]:
@@ -145,7 +133,7 @@ def margin_arrays(tiers: Sequence[Sequence[tuple[float, float]]]) -> tuple[np.nd
 
 def initial_margin_error(
     where: str, table: Sequence[Coin], weights: np.ndarray, equity_usd: float, needed_usd: float
-) -> WeightsError:
+) -> InitialMarginError:
     """Error for a row, (N,) of the coins of `table`, that needs more initial margin than the account has.
 
     It names the coins that need most; `where` says which row, for example `` of book 3 on 2024-10-01 23:00 UTC``.
@@ -159,11 +147,46 @@ def initial_margin_error(
     held = " and what is held of coins that cannot be traded or are to be held" if share > sum(needs.values()) else ""
     largest: list[str] = sorted(needs, key=lambda name: -needs[name])
     coins = join_first(largest, 3)
-    return WeightsError(
+    return InitialMarginError(
         f"The weights{where} need {share:.6g} times the account's equity of {equity_usd:,.2f} USD as initial margin "
         f"({coins}{held}): the exchange refuses such orders. Lower the weights, or set account.initial_margin = false "
         "to trade them all the same."
     )
+
+
+def _arrays(
+    coins: list[str],
+    weights: Mapping[str, float],
+    units: Mapping[str, float],
+    mid: Mapping[str, float],
+    sz_decimals: Mapping[str, int],
+    tradable: Mapping[str, bool],
+) -> tuple[np.ndarray, ...]:
+    """What is known of each of the coins, (N,) each; the last is bool."""
+    target, held, prices, decimals = (
+        np.array([values.get(coin, absent) for coin in coins], dtype=np.float64)
+        for values, absent in ((weights, 0.0), (units, 0.0), (mid, np.nan), (sz_decimals, np.nan))
+    )
+    allowed = np.array([bool(tradable.get(coin, False)) for coin in coins], dtype=np.bool_)
+    return target, held, prices, decimals, allowed & np.isfinite(prices) & (prices > 0.0)
+
+
+def _check_initial_margin(
+    where: str,
+    coins: list[str],
+    table: Iterable[Coin],
+    weights: np.ndarray,
+    scale: float,
+    book: tuple[np.ndarray, float, np.ndarray, np.ndarray],
+) -> None:
+    """Refuse what a backtest refuses; `book` is units, equity, prices and tradable, as the kernel takes them."""
+    from engine.simulation.kernel import initial_margin_nb, refused_nb
+
+    named, equity_usd = {coin.name: coin for coin in table}, book[1]
+    known = [named.get(coin, Coin(coin)) for coin in coins]
+    asked, left, before = initial_margin_nb(weights, scale, *book, *margin_arrays([coin.tiers for coin in known]))
+    if refused_nb(asked, left, before, equity_usd, 1.0 + GROSS_TOLERANCE):
+        raise initial_margin_error(where, known, weights, equity_usd, asked + left)
 
 
 def _check_sizable(equity_usd: float, coins: list[str], weights: np.ndarray, units: np.ndarray) -> None:

@@ -113,9 +113,9 @@ def moments(returns: ArrayLike) -> Moments:
 
 
 def sharpe_ratios(returns: np.ndarray) -> np.ndarray:
-    """Sharpe ratio of every column of (days, P), (P,); 0 for a constant one, which has shown nothing."""
-    values = np.asarray(returns, dtype=np.float64)
-    return _sharpes(np.ones((1, 1)), values.sum(0)[None], (values**2).sum(0)[None], np.array([float(len(values))]))[0]
+    """Sharpe ratio of every column of (days, P), (P,), not annual; NaN for a constant one."""
+    values = np.ascontiguousarray(np.asarray(returns, dtype=np.float64).T)
+    return np.asarray(metrics.sharpe(values)) / metrics.ANNUAL
 
 
 # ------------------------------------------------------------------------------------------- one Sharpe ratio
@@ -439,7 +439,7 @@ def walk_forward(
     for first in range(train_days, days, test_days):
         start, stop = (0 if anchored else first - train_days), min(first + test_days, days)
         trained = sharpe_ratios(values[start:first])
-        column = int(trained.argmax())
+        column = int(np.where(np.isnan(trained), 0.0, trained).argmax())  # a constant one has shown nothing
         part = values[first:stop, column].copy()
         tested = float(sharpe_ratios(part[:, None])[0])
         if column != held:

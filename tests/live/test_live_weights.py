@@ -57,6 +57,18 @@ def test_what_a_backtest_refuses_is_not_traded(world: World, run: Run, panel: Pa
     assert not world.server.requests and world.positions == {}
 
 
+def test_what_needs_more_initial_margin_than_the_account_has_is_not_sent(world: World, run: Run) -> None:
+    """Leverage and tiers are the exchange's: DOGE is 10x, and of BTC all is 5x once it is worth more than 20,000."""
+    world.server.ledger.coins["BTC"].tiers = ((20_000.0, 5),)
+    loose = ("--set", "account.max_gross=20", "--limit", "gross=none", "--limit", "net_frac=none")
+    for row, named in (({"DOGE": 10.5}, "DOGE 10.5 at 10x"), ({"BTC": -6.0, "ETH": 0.1}, "BTC -6 at 5x")):
+        done = run(world.rebalance(row, *loose))
+        assert done.code == 1 and "as initial margin" in done.err and named in done.err, done
+        assert "10,000.00 USD" in done.err and not world.server.asked("order") and not world.positions
+    assert run(world.rebalance({"BTC": 1.9, "DOGE": 0.5}, *loose)).code == 0  # 40x below the tier
+    assert set(world.positions) == {"BTC", "DOGE"}
+
+
 def test_a_coin_that_the_exchange_never_listed_is_refused_whatever_its_weight(world: World, run: Run) -> None:
     words = world.rebalance({"BTC": 0.5, "btc": 0.0}, "--network", "mainnet", "--yes-mainnet")
     done = run(words)

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, RunConfig, backtest, decisions_of, load_panel, weight_matrix
-from engine.errors import ConfigError
+from engine import Coin, Panel, RunConfig, backtest, decisions_of, load_panel, weight_matrix
+from engine.errors import ConfigError, InitialMarginError
 from engine.reporting.capacity_page import conclusions, impact_model, write_capacity
 from engine.runs import Origin
 from engine.simulation.capacity import SIZES, Limits, capacity, crossing_size, limits, volume_shares
@@ -103,6 +103,32 @@ def test_rows_are_separate_backtests(panel: Panel, weights: pd.DataFrame) -> Non
         assert row["impact_yearly"] * result.equity.mean() * years == pytest.approx(result.metrics["impact_usd"])
     assert table["skipped_min_notional"].iloc[0] > table["skipped_min_notional"].iloc[-1]
     assert (table["volume_share_median"].diff().dropna() > 0).all()
+
+
+def test_a_size_that_a_margin_tier_forbids_has_no_figures_and_says_why(tmp_path: Path) -> None:
+    """4 times the equity: 10x up to 100,000 USD, 2x beyond."""
+    index = pd.date_range("2024-10-01T23:00Z", periods=49, freq="h")
+    mid = pd.DataFrame({"A": np.linspace(100.0, 101.0, 49)}, index=index)
+    tiers = Coin("A", max_leverage=10.0, margin_tiers=((0.0, 10.0), (1e5, 2.0)))
+    market = Panel.from_frames(mid=mid, table=[tiers])
+    rows = pd.DataFrame({"A": [4.0, 4.0]}, index=index[[0, 24]])
+    config = RunConfig.from_dict({"account": {"max_gross": 4.0}})
+    sizes = (1e4, 2e4, 1e6, 1e7)
+    table = capacity(market, rows, config, sizes)
+    assert table["equity_usd"].tolist() == list(sizes)
+    assert table["refused"].isna().tolist() == [True] * 2 + [False] * 2
+    pd.testing.assert_frame_equal(table[:2], capacity(market, rows, config, sizes[:2]), check_dtype=False)
+    assert table["refused"].tolist()[:2] == table["liquidated_at"].tolist()[:2] == [None, None]  # a NaN is true
+    assert table.loc[2:, "sharpe":"order_usd_max"].isna().all(axis=None)
+    assert "need 2 times the account's equity of 1,000,000.00 USD as initial margin (A 4 at 2x)" in table["refused"][2]
+    page = write_capacity(
+        tmp_path / "capacity.html", table, market, config, Origin("M", "oracle", "m:M", {}, "")
+    ).read_text()
+    assert page.count("REFUSED: The weights on 2024-10-01 23:00 UTC need 2 times") == 2
+    assert "an account of 1M, 10M USD" in page
+    assert ">nan" not in re.sub(r"<(script|style|svg).*?</\1>", "", page, flags=re.DOTALL)
+    with pytest.raises(InitialMarginError, match=r"equity of 1,000,000\.00 USD"):
+        capacity(market, rows, config, sizes[2:])
 
 
 def test_impact_makes_size_cost_and_nothing_else_does(panel: Panel, weights: pd.DataFrame) -> None:

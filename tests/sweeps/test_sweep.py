@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -158,6 +158,19 @@ def test_a_set_that_raises_is_recorded_and_the_rest_goes_on(panel: Panel) -> Non
     assert study.daily_returns is not None and study.daily_returns.isna().all().sum() == 11
     good = sweep(panel, Scored, {"shift": [0], "size": [0.3], "refuse": [False]})
     assert good["equity_end_usd"].iloc[0] == study["equity_end_usd"].loc[(0, 0.3, False)]
+
+
+def test_sets_that_need_more_initial_margin_than_the_account_has_fail_by_name(panel: Panel) -> None:
+    low = replace(panel, table=tuple(replace(coin, max_leverage=1.0, margin_tiers=()) for coin in panel.table))
+    config = RunConfig.from_dict({"account": {"max_gross": 5.0}})
+    study = sweep(low, Scored, {"size": [0.3, 1.5, 0.9, 2.0]}, config)
+    failed = study["error"].loc[[1.5, 2.0]]
+    assert all(f"need {size:g} times the account's equity" in failed[size] for size in failed.index)
+    assert all(" at 1x" in text and " of book " not in text for text in failed)
+    good = study["sharpe"].loc[[0.3, 0.9]]
+    assert (study["error"].loc[good.index] == "").all() and np.isfinite(good).all()
+    assert study.record["sets"]["failed"] == 2
+    assert good[0.9] == sweep(low, Scored, {"size": [0.9]}, config)["sharpe"].iloc[0]
 
 
 class Tilted(Momentum):

@@ -320,9 +320,16 @@ def test_walk_forward_refuses() -> None:
             walk_forward(noise(0, 20, 3), train, test, True)
 
 
-def test_sharpe_ratios_of_constant_columns_are_zero() -> None:
+def test_constant_columns_have_no_sharpe_ratio() -> None:
     returns = np.column_stack([np.zeros(30), np.full(30, 0.1), np.linspace(-0.01, 0.02, 30)])
-    assert sharpe_ratios(returns) == pytest.approx([0.0, 0.0, naive_sharpe(returns[:, 2].tolist())], rel=1e-12)
+    assert sharpe_ratios(returns) == pytest.approx(
+        [np.nan, np.nan, naive_sharpe(returns[:, 2].tolist())], rel=1e-12, nan_ok=True
+    )
+    # One day has none either, and a constant set is chosen before one that loses.
+    falls = np.column_stack([np.linspace(-0.02, -0.01, 31), np.zeros(31)])
+    folds = walk_forward(falls, 30, 1, False).folds
+    assert [fold.column for fold in folds] == [1]
+    assert np.isnan(folds[0].in_sample_sharpe) and np.isnan(folds[0].out_of_sample_sharpe)
 
 
 # ---------------------------------------------------------------------------------------------- autocorrelation
