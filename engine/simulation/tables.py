@@ -190,6 +190,27 @@ def benchmark_returns(price: pd.Series, days: pd.DatetimeIndex) -> pd.Series:
     return pd.Series(now.to_numpy() / before.to_numpy() - 1.0, index=days, name=str(price.name)).fillna(0.0)
 
 
+def benchmark_held(price: pd.Series, equity: pd.Series) -> pd.Series:
+    """What an equity would be, had it all been in a benchmark from its first price on.
+
+    Parameters
+    ----------
+    price : Series
+        Hourly price. A missing one is the last one before.
+    equity : Series, (T,)
+        Hourly equity in USD, from the first decision that asks for something on, not empty.
+
+    Returns
+    -------
+    Series, (T,)
+        USD; NaN before the first price.
+    """
+    known = price.ffill().reindex(equity.index)
+    first = known.first_valid_index()
+    held: pd.Series = known if first is None else known / known[first] * equity[first]
+    return held
+
+
 def round_trips(result: Result) -> pd.DataFrame:
     """Every position from flat to flat.
 
@@ -317,17 +338,17 @@ def trades_summary(trips: pd.DataFrame) -> pd.DataFrame:
         lost; NaN without a loss), ``hours_mean`` and ``hours_median`` held, ``mean_usd``, ``best_usd`` and
         ``worst_usd`` net. Then the USD of closed and open ones by cause and ``net``, received positive, paid negative.
     """
-    rows = {("all", "all"): _summed(trips)}
+    rows = {("all", "all"): summed_trips(trips)}
     for by, names in (("side", ["long", "short"]), ("coin", sorted(trips["coin"].unique()))):
         of = dict(list(trips.groupby(by)))
-        rows |= {(by, str(name)): _summed(of[name]) for name in names if name in of}
+        rows |= {(by, str(name)): summed_trips(of[name]) for name in names if name in of}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(list(rows), names=["by", "name"])
     return table.astype({"round_trips": np.int64, "open": np.int64}).rename_axis(columns=RECEIVED)
 
 
-def _summed(trips: pd.DataFrame) -> dict[str, float]:
-    """One row of :func:`trades_summary`."""
+def summed_trips(trips: pd.DataFrame) -> dict[str, float]:
+    """The row of :func:`trades_summary` for these round trips."""
     closed = trips[trips["ended"] != "open"]
     net = closed["net_usd"]
     won, lost = float(net[net > 0.0].sum()), -float(net[net < 0.0].sum())

@@ -20,6 +20,7 @@ from engine.clock import UNIT
 from engine.config import RunConfig
 from engine.errors import DataError, OracleError, reason_of
 from engine.simulation import metrics
+from engine.simulation.result import REPORTED
 from engine.sweeps.labels import as_given, by_instant
 from engine.sweeps.labels import codes_of as codes_of
 from engine.sweeps.labels import index_of as index_of
@@ -363,7 +364,7 @@ class Study:
 
         return write_study(self, Path(folder))
 
-    def plot(self, benchmark: str | None = "BTC") -> go.Figure:
+    def plot(self, benchmark: str | None = REPORTED) -> go.Figure:
         """:meth:`engine.Result.plot` of the best set."""
         return self._best.plot(benchmark)
 
