@@ -23,6 +23,7 @@ from engine.commands.options import (
     research_panel,
 )
 from engine.commands.progress import print_json, progress, show_all
+from engine.commands.runs import refresh_index
 from engine.commands.tables import capacity_table, result_tables
 from engine.errors import ConfigError, DataError, OracleError
 
@@ -58,7 +59,8 @@ def backtest_command(
     data.start=2024-10-01
     """
     from engine.reporting.tearsheet import write_tearsheet
-    from engine.runs import check_replaceable, run_source
+    from engine.run_folders import check_replaceable
+    from engine.runs import run_source
 
     _check_source(oracle, param, weights)
     settled = config_of(config, settings)
@@ -102,7 +104,8 @@ def capacity_command(
     """
     from engine.reporting.capacity_page import conclusions, write_capacity
     from engine.reporting.html import check_page
-    from engine.runs import CAPACITY, run_source
+    from engine.run_folders import CAPACITY
+    from engine.runs import run_source
     from engine.simulation.capacity import capacity, limits
     from engine.sweeps.trials import count_trial
 
@@ -208,7 +211,9 @@ def write_run(
     from engine.runs import save_and_count
 
     created = clock().isoformat(timespec="seconds")
-    return save_and_count(result, origin, out, reports, created, page, counted_as)
+    folder = save_and_count(result, origin, out, reports, created, page, counted_as)
+    refresh_index(reports)
+    return folder
 
 
 def read_json(path: Path) -> dict[str, Any]:
