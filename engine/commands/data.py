@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -227,21 +228,11 @@ def sync_command(
     store = store_of(settled, strict)
     for_other: dict[str, dict[str, object]] = {
         "s3": {"DIR": folder, "--base-url": base_url, "--ask-again": ask_again},
-        "dir": {
-            "--base-url": base_url,
-            "--ask-again": ask_again,
-            "--endpoint-url": endpoint_url,
-            "--timeout": timeout_seconds,
-        },
+        "dir": {"--base-url": base_url, "--ask-again": ask_again, "--endpoint-url": endpoint_url},
         "api": {"DIR": folder, "--quotes": quotes, "--endpoint-url": endpoint_url},
     }
-    if source not in for_other:
-        raise ConfigError(
-            f"--source is {source!r}; it must be s3 or api, or dir with a folder.{did_you_mean(source, for_other)}"
-        )
-    wrong = [option for option, value in for_other[source].items() if value is not None]
-    if wrong:
-        raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
+    for_other["dir"]["--timeout"] = timeout_seconds
+    _check_source(source, for_other)
     if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
         raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
     if source == "api":
@@ -265,6 +256,16 @@ def sync_command(
         with byte_progress() as step:
             report = sync_s3(store, archive, plan, keep_raw=keep_raw, replace=replace, jobs=jobs, progress=step)
     _show_report(store, report, as_json)
+
+
+def _check_source(source: str, for_other: Mapping[str, Mapping[str, object]]) -> None:
+    """Refuse an unknown source, and options given that are of another one."""
+    if source not in for_other:
+        hint = did_you_mean(source, for_other)
+        raise ConfigError(f"--source is {source!r}; it must be s3 or api, or dir with a folder.{hint}")
+    wrong = [option for option, value in for_other[source].items() if value is not None]
+    if wrong:
+        raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
 
 
 def _sync_api(

@@ -107,21 +107,26 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
             {**item, "hours_without_price": _unpriced(item, np.asarray(priced.any(axis=0), dtype=np.bool_), start)}
             for item in short_objects(store.read_objects().values())
         ],
-        "odd_moves": [
-            {
-                "coin": names[move.column],
-                "from": _iso(instant_of(start + move.before)),
-                "to": _iso(instant_of(start + move.row)),
-                "kind": move.kind,
-                "ratio": move.ratio,
-            }
-            for move in odd_moves(np.where(hours < listed[:, None], np.nan, mids).T)
-        ],
+        "odd_moves": _odd_moves(names, np.where(hours < listed[:, None], np.nan, mids), start),
         "listings": _events(table, "listed", span[0]),
         "delistings": _events(table, "delisted", span[0]),
         "renames": _renames(table, ends),
         "timeline": _timeline(names, [month["month"] for month in months], priced, start),
     }
+
+
+def _odd_moves(names: list[str], mids: Floats, start: int) -> list[dict[str, Any]]:
+    """Moves of prices (N, hours) that may be errors."""
+    return [
+        {
+            "coin": names[move.column],
+            "from": _iso(instant_of(start + move.before)),
+            "to": _iso(instant_of(start + move.row)),
+            "kind": move.kind,
+            "ratio": move.ratio,
+        }
+        for move in odd_moves(mids.T)
+    ]
 
 
 def _unpriced(item: dict[str, str], priced: Flags, start: int) -> int:

@@ -280,6 +280,18 @@ def test_what_is_not_clear_or_not_right_is_refused_and_nothing_is_written(kind: 
     assert text in done.err and not (tmp_path / "cache").exists()
 
 
+def test_a_close_beyond_its_own_high_is_set_aside_and_refused_with_strict(take: Any, tmp_path: Path) -> None:
+    frame = candles()
+    path = write(
+        frame.assign(close=frame["close"].where(frame.index != 5, frame["close"] * 1000)), tmp_path / "BTC.csv"
+    )
+    take(path, "--stamp", "open", "--strict", code=1)
+    assert not (tmp_path / "cache/manifest.json").exists() or not Store(tmp_path / "cache").manifest().files
+    take(path, "--stamp", "open")
+    mids = panel(tmp_path).frame("mid")["BTC"]
+    assert mids.isna().tolist() == [place == 5 for place in range(30)]
+
+
 def test_percent_by_name_and_by_word_and_the_rates_of_8_hours_of_2023(take: Any, tmp_path: Path) -> None:
     frame = _funding(RATES * 100)
     take(write(frame.rename(columns={"rate": "funding_rate_pct"}), tmp_path / "named.csv"))

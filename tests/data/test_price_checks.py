@@ -132,7 +132,8 @@ def test_a_run_says_what_it_made_of_a_jump_over_a_hole_and_of_a_spike(tmp_path: 
     assert note.startswith(f"2 odd prices while the coin was held made {jump + spike:+,.2f} USD")
     # Whoever did not hold it hears nothing; a walk without errors has none.
     late = pd.DataFrame([[0.2, 0.3]], index=mid.index[[350]], columns=["A", "B"])
-    assert backtest(panel, late, config).notes == backtest(Panel.from_frames(mid=walk()), weights, config).notes == ()
+    others = (backtest(panel, late, config), backtest(Panel.from_frames(mid=walk()), weights, config))
+    assert not [note for other in others for note in other.notes if "odd prices" in note]
     store = Store(tmp_path / "cache")
     store.merge([table({name: mid[name].to_list() for name in mid}, start="2024-01-01T00:00Z")], "api")
     assert [move["kind"] for move in status(store)["odd_moves"]] == ["jump", "spike"]
