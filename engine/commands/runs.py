@@ -100,7 +100,7 @@ def _kept(rows: list[dict[str, Any]], words: list[str], where: str | None) -> li
     names = ("name", "oracle", "start", "end", "created", "trades", "synthetic", "liquidated", *FIGURES)
     frame = pd.DataFrame([{name: row[name] for name in names} for row in rows], columns=list(names))
     try:
-        answer = frame.eval(where, engine="python")
+        answer: Any = frame.eval(where, engine="python")
         if not pd.api.types.is_bool_dtype(answer) or len(answer) != len(rows):
             raise ValueError("it is not true or false of each run")
     except Exception as error:

@@ -150,9 +150,9 @@ def verdict_of(record: Mapping[str, Any], folder: Path) -> Judged | None:
             winner = verdict["details"]["winner"]
             if verdict["digests"]["data"] != record["digests"]["data"] or not _is_set(record, winner):
                 continue
-            folder = "../.." if above.name == TOP else f"../{file.parent.name}"
+            up = "../.." if above.name == TOP else f"../{file.parent.name}"
             says = str(verdict["says"]).partition(". ")[0].rstrip(".") + "."
-            return Judged(str(verdict.get("word", "")), bool(verdict["passed"]), says, f"{folder}/{PAGE}")
+            return Judged(str(verdict.get("word", "")), bool(verdict["passed"]), says, f"{up}/{PAGE}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # the page of the sweep says what is wrong with its verdict
     return None
