@@ -245,10 +245,12 @@ def rename_folder(folder: Path, name: str, reports: Path) -> Path:
 
     Parameters
     ----------
-    folder, reports : Path
+    folder : Path
         As in :func:`check_own`.
     name : str
         The new one, of a folder directly in `reports`.
+    reports : Path
+        As in :func:`check_own`.
 
     Returns
     -------

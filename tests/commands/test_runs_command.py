@@ -5,16 +5,21 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
+from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 
 from engine.reporting.tearsheet import write_tearsheet
 from engine.run_folders import check_own, remove_folder, rename_folder
 from engine.runs import Run, load_run
 from engine.simulation.result import Result
+from engine.sweeps.trials import count_trials, families_below
 from helpers.commands import Hlbt
 from helpers.made_runs import saved, simulated
 
+MOMENTUM = ("--oracle", "research.oracles.momentum:Momentum", "--param", "n=3")
+SPAN = ("--set", "data.start=2024-01-02", "--set", "data.end=2024-02-10")
 NASTY = "<script>alert(1)</script> & \"q\" 'é'"
 
 
@@ -148,3 +153,53 @@ def test_a_rename_or_removal_meets_no_folder_of_a_sweep_inside(reports: Path, re
     for act in (lambda: check_own(top, reports), lambda: rename_folder(top, "x", reports)):
         with pytest.raises(Exception, match="is part of grid/top"):
             act()
+
+
+def trials(reports: Path = Path("reports")) -> int:
+    return count_trials(reports, families_below(reports)).total
+
+
+def test_what_is_taken_from_a_run_has_its_dates_and_costs_and_is_no_trial(
+    hlbt: Hlbt, sample_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
+    first = hlbt("backtest", *MOMENTUM, *SPAN, "--set", "costs.taker_bps=9", "--no-report", "--json").json
+    run = first["folder"]
+    again = hlbt("backtest", "--like", run, "--no-report", "--json").json
+    assert (again["folder"], again["metrics"]) == (run, first["metrics"]) and trials() == 1
+    dearer = hlbt("backtest", "--like", run, "--set", "costs.stress=3", "--no-report", "--json").json
+    assert dearer["span"] == first["span"] and dearer["config"]["costs"]["taker_bps"] == 9.0
+    assert dearer["metrics"]["sharpe"] < first["metrics"]["sharpe"] and trials() == 1
+    capacity = hlbt("capacity", run, "--sizes", "1e4,1e6", "--json").json
+    assert capacity["page"] == f"{run}/capacity.html" and trials() == 1
+    signals = hlbt("oracle", "report", run, "--json").json
+    assert (signals["start"], signals["parameters"]["n"]) == (first["span"]["start"], 3) and trials() == 1
+    other = hlbt("backtest", "--like", run, "--param", "n=4", "--no-report", "--json").json
+    assert other["origin"]["parameters"]["n"] == 4 and trials() == 2, "another idea is a trial"
+    page = Path("reports/index.html").read_text()
+    assert all((Path("reports") / unquote(link)).is_file() for link in re.findall(r'href="([^"]+)"', page))
+    assert "signals-" in page and "capacity.html" in page
+
+
+def test_a_run_of_a_weights_file_is_run_again_without_the_file(
+    hlbt: Hlbt, sample_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
+    times = [f"2024-01-{day:02}T23:00Z" for day in range(3, 30)]
+    pd.DataFrame({"time": times, "BTC": 0.5, "ETH": -0.25}).to_csv("w.csv", index=False)
+    first = hlbt("backtest", "--weights", "w.csv", *SPAN, "--no-report", "--json").json
+    Path("w.csv").unlink()
+    again = hlbt("backtest", "--like", first["folder"], "--no-report", "--json").json
+    assert (again["folder"], again["metrics"]) == (first["folder"], first["metrics"]) and trials() == 1
+    cheap = hlbt("backtest", "--like", first["folder"], "--set", "costs.taker_bps=0", "--no-report", "--json").json
+    assert cheap["metrics"]["equity_end_usd"] > first["metrics"]["equity_end_usd"] and trials() == 1
+    for words, message in (
+        (("backtest", "--like", first["folder"], "--param", "n=3"), "has no parameters"),
+        (("backtest", "--like", first["folder"], *MOMENTUM), "and only one"),
+        (("backtest", "--like", "nowhere"), "neither a run nor a sweep"),
+        (("oracle", "report", first["folder"]), "ran a weights file"),
+    ):
+        done = hlbt(*words)
+        assert done.code == 1 and message in done.err and done.err.count("\n") == 1, (words, done.err)
