@@ -87,7 +87,9 @@ def source_of(
     from engine.commands.options import config_of
 
     if sum(named is not None for named in (oracle, weights, run)) != 1:
-        raise OracleError(f"Name what to run: either --oracle PATH:CLASS, or --weights FILE, or {name}, and only one.")
+        raise OracleError(
+            f"Name what to run: either --oracle PATH:CLASS or --weights FILE, or {name}; only one of them."
+        )
     if weights is not None and param:
         raise OracleError(f"--param {param[0]} is for an oracle; a weights file has no parameters.")
     if run is not None:

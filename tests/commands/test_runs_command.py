@@ -197,7 +197,7 @@ def test_a_run_of_a_weights_file_is_run_again_without_the_file(
     assert cheap["metrics"]["equity_end_usd"] > first["metrics"]["equity_end_usd"] and trials() == 1
     for words, message in (
         (("backtest", "--like", first["folder"], "--param", "n=3"), "has no parameters"),
-        (("backtest", "--like", first["folder"], *MOMENTUM), "and only one"),
+        (("backtest", "--like", first["folder"], *MOMENTUM), "only one of them"),
         (("backtest", "--like", "nowhere"), "neither a run nor a sweep"),
         (("oracle", "report", first["folder"]), "ran a weights file"),
     ):
