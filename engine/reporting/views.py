@@ -220,13 +220,16 @@ def result_card(result: Result) -> str:
 
 def study_card(study: Study) -> str:
     """A study as HTML: the figures of its best set, that set's curve where it is kept, and the first rows."""
-    record, failed = study.record, int((study.table["error"] != "").sum())
+    record, errors = study.record, [error for error in study.table["error"] if error]
     name = Markup("{}{}").format(record["name"], " (SYNTHETIC DATA)" if record.get("synthetic") else "")
-    said = f"{len(study):,} sets, {failed:,} failed"
+    said, notes = (
+        f"{len(study):,} sets, {len(errors):,} failed",
+        [f"The first that failed: {one}" for one in errors[:1]],
+    )
     try:
         row = int(study.best())
     except DataError:
-        return _card(str(name), "no set has a Sharpe ratio", said, [], np.zeros(0), ())
+        return _card(str(name), "no set has a Sharpe ratio", said, [], np.zeros(0), notes)
     numbers = study.table.iloc[row]
     tiles = [
         ("best Sharpe", ratio(float(numbers["sharpe"]))),
@@ -237,7 +240,7 @@ def study_card(study: Study) -> str:
     ]
     daily = None if study.daily_returns is None else study.daily_returns.iloc[:, row].dropna().to_numpy()
     curve = np.zeros(0) if daily is None else np.cumprod(1.0 + daily)
-    return _card(str(name), "best set: " + _listed(study.params(row)), said, tiles, curve, ())
+    return _card(str(name), "best set: " + _listed(study.params(row)), said, tiles, curve, notes)
 
 
 def _card(
@@ -325,7 +328,7 @@ class Comparison:
         figures = pd.concat(
             [
                 self.metrics.loc[list(FIGURES)].rename({key: name for key, (name, *_) in FIGURES.items()}),
-                self.metrics.loc[list(FLOWS)].mul(pd.Series(SIGNS), axis=0).rename(MONEY),
+                self.metrics.loc[list(FLOWS)].mul(pd.Series(SIGNS), axis=0).add(0.0).rename(MONEY),
             ]
         ).astype(float)
         parts = [("Settings that differ", self.config.fillna("")), ("Figures", figures)]
@@ -333,13 +336,16 @@ class Comparison:
             ("Correlation of daily returns", self.correlation),
             (f"Weights against {self.names[0]}", self.weights),
         ]
-        write = "{:,.3f}".format
         return str(
             Markup("").join(
-                Markup("<h4>{}</h4>{}").format(title, Markup(frame.to_html(escape=True, float_format=write)))
+                Markup("<h4>{}</h4>{}").format(title, Markup(frame.to_html(escape=True, float_format=_short)))
                 for title, frame in parts
             )
         )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
 def compare(*runs: Result | Run | Path | str, names: Sequence[str] | None = None) -> Comparison:

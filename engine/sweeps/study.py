@@ -173,6 +173,11 @@ class Study:
     panel: Panel | None = None
     kinds: Mapping[str, type[Oracle]] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        failed = int(self.table[ERROR].astype(bool).sum()) if ERROR in self.table else 0
+        sets = f"{len(self):,} sets of {', '.join(self.record['grid'])}, {failed:,} failed"
+        return f"Study({self.record['name']}, {sets})"
+
     def __getitem__(self, key: Any) -> Any:
         return self.table[key]
 

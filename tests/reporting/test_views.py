@@ -193,5 +193,11 @@ def test_the_benchmark_of_the_config_is_the_one_of_a_notebook(panel: Panel, resu
             assert first[-1] / first[0] == pytest.approx(price.iloc[-1] / price[start])
 
 
+def test_a_card_of_a_study_says_why_sets_failed(panel: Panel) -> None:
+    study = sweep(panel, Momentum, {"lookback_hours": [24, 72], "n": [1], "gross": [1.0, 3.0]})
+    assert "4 sets, 2 failed" in study._repr_html_() and "account.max_gross" in study._repr_html_()
+    assert repr(study).endswith("4 sets of lookback_hours, n, gross, 2 failed)")
+
+
 def test_a_verdict_is_asked_of_the_study_itself(study: Study) -> None:
     assert study.verdict().checks
