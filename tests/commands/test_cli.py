@@ -358,7 +358,7 @@ def test_a_candle_file_that_contradicts_the_cache(hlbt: Hlbt, freqtrade_folder: 
     assert done.code == 1 and "BTC mid" in done.err and "--replace" in done.err, done.err
     assert {file.name: file.read_bytes() for file in (tmp_path / "cache" / "hourly").iterdir()} == before
     done = hlbt("data", "import", "freqtrade", str(source), "--replace", *where)
-    assert done.code == 0 and " 20 replaced" in done.out, done.out  # ten closes, and ten volumes in USD
+    assert done.code == 0 and " 40 replaced" in done.out, done.out  # ten closes, highs, lows and volumes in USD
 
 
 def test_a_conflict_is_told_beside_a_truncated_file(hlbt: Hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:

@@ -366,6 +366,10 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     # --- demo
     ("demo --set data.cache=taken", "The cache taken cannot be written to", "data.cache=DIR"),
     ("demo --set data.cache=demo --reports taken", "taken/", "cannot be written", "name another"),
+    ("runs --reports nowhere", "nowhere is no folder of runs", "name another folder"),
+    ("note nowhere words", "reports/nowhere is neither a run nor a sweep", "it has no run.json"),
+    ("mv nowhere there", "reports/nowhere is neither a run nor a sweep", "Nothing is touched"),
+    ("rm nowhere", "reports/nowhere is neither a run nor a sweep", "Nothing is touched"),
     ("demo --set data.cache=demo --set data.end=2023-01-01", "has nothing from", "its prices run from 2024-01-01"),
 )
 
