@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,12 +102,18 @@ def numbers(frame: pd.DataFrame, column: str) -> Floats:
 def _csv(path: Path) -> pd.DataFrame:
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rt", encoding="utf-8-sig") as file:
-        first = file.readline().strip().split(",")
-    unnamed = all(_is_number(text) for text in first) and len(first) > 1
+        head, second = file.readline().strip(), file.readline()
+    separator = next((sign for sign in ";\t|" if sign in head), ",")
+    # Where a comma does not part columns it is the decimal point of a number.
+    comma = separator != "," and re.search(r"\d,\d", head + separator + second) is not None
+    first = head.split(separator)
+    unnamed = all(_is_number(text.replace(",", ".")) for text in first) and len(first) > 1
     if unnamed and len(first) != len(CANDLE_LISTS):
         raise ValueError(f"its {len(first)} columns have no names; write them in a first line")
     if len(first) == 1:
-        raise ValueError(f"it has one column, {first[0][:60]!r}; columns are separated by commas")
+        raise ValueError(
+            f"it has one column, {first[0][:60]!r}; columns are separated by commas, semicolons, tabs or bars"
+        )
     frame = pd.read_csv(
         path,
         names=list(CANDLE_LISTS) if unnamed else None,
@@ -114,6 +121,8 @@ def _csv(path: Path) -> pd.DataFrame:
         encoding="utf-8-sig",
         low_memory=False,
         index_col=False,
+        sep=separator,
+        decimal="," if comma else ".",
     )
     first_column = frame.columns[0]
     # pandas writes an index without a name like that: stamps, or the numbers of the rows.
