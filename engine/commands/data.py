@@ -232,10 +232,7 @@ def sync_command(
         "dir": {"--base-url": base_url, "--ask-again": ask_again, "--endpoint-url": endpoint_url},
         "api": {"DIR": folder, "--quotes": quotes, "--endpoint-url": endpoint_url},
     }
-    for_other["dir"]["--timeout"] = timeout_seconds
-    _check_source(source, for_other)
-    if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
-        raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
+    _check_source(source, for_other, timeout_seconds)
     if source == "api":
         report = _sync_api(store, settled, base_url, timeout_seconds or 10.0, replace, ask_again or False)
     else:
@@ -252,14 +249,17 @@ def sync_command(
     _show_report(store, report, as_json)
 
 
-def _check_source(source: str, for_other: Mapping[str, Mapping[str, object]]) -> None:
-    """Refuse an unknown source, and options given that are of another one."""
+def _check_source(source: str, for_other: Mapping[str, dict[str, object]], timeout_seconds: float | None) -> None:
+    """Refuse an unknown source, options given that are of another one, and no time."""
     if source not in for_other:
         hint = did_you_mean(source, for_other)
         raise ConfigError(f"--source is {source!r}; it must be s3 or api, or dir with a folder.{hint}")
-    wrong = [option for option, value in for_other[source].items() if value is not None]
+    of_other = for_other[source] | ({"--timeout": timeout_seconds} if source == "dir" else {})
+    wrong = [option for option, value in of_other.items() if value is not None]
     if wrong:
         raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
+    if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
+        raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
 
 
 def _paid_archive(

@@ -25,7 +25,7 @@ import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
 from engine.data.cache_files import HOURLY, data_files, leftovers, sweep
-from engine.data.coin_table import CoinMeta, CoinRecord, Span
+from engine.data.coin_table import CoinMeta, CoinRecord, Span, with_metas
 from engine.data.hourly_file import HourlyFile, encode_month
 from engine.data.manifest import FOLDER as OBJECTS
 from engine.data.manifest import (
@@ -283,7 +283,7 @@ class Store:
         written: list[str] = []
         with _Writing(self, progress) as writing:
             before = self.state_for(source == SYNTHETIC)
-            coins = _with_metas(before.coins, meta, source, None)
+            coins = with_metas(before.coins, meta, source, None)
             files = dict(before.files)
             if parts:
                 cube = taken(before)
@@ -301,7 +301,7 @@ class Store:
         """Put the coins of a `meta` response into the coin table; returns the names added and the names changed."""
         with _Writing(self) as writing:
             before = self.state_for(False)
-            coins = _with_metas(before.coins, metas, origin, as_of)
+            coins = with_metas(before.coins, metas, origin, as_of)
             writing.commit(before, replace(before, coins=_sorted(coins)))
         added = tuple(name for name in coins if name not in before.coins)
         return added, tuple(name for name, old in before.coins.items() if coins[name] != old)
@@ -480,16 +480,6 @@ class _Writing:
             )
             reason = error.strerror or error
             raise DataError(f"Writing to the cache {self.store.path} failed: {reason}. {state}") from error
-
-
-def _with_metas(
-    coins: Mapping[str, CoinRecord], metas: Iterable[CoinMeta], origin: str, as_of: pd.Timestamp | None
-) -> dict[str, CoinRecord]:
-    """The coin table with the values of `metas`."""
-    updated = dict(coins)
-    for meta in metas:
-        updated[meta.name] = updated.get(meta.name, CoinRecord(meta.name)).with_meta(meta, origin, as_of)
-    return updated
 
 
 def widen(coins: dict[str, CoinRecord], cube: Cube, source: str) -> None:

@@ -26,7 +26,7 @@ from engine.data.merge import FREQTRADE
 from engine.data.price_checks import ImpossiblePrice
 from engine.data.schema import to_table
 from engine.data.sync_report import SkippedItem, SyncReport
-from engine.data.table_files import UnusableFile, ending_of, names_of, numbers, read_frame
+from engine.data.table_files import UnusableFile, ending_of, names_of, numbers, read_frame, visible_files
 from engine.errors import DataError, join_first
 
 CANDLES = "_USDC_USDC-1h-futures.feather"
@@ -100,10 +100,7 @@ def import_freqtrade(
     if progress:
         progress(len(files), len(files), "read")
     if not tables:
-        first = skipped[0]
-        raise DataError(
-            f"None of the {len(files)} files under {folder} can be used. The first, {first.name}, {first.reason}."
-        )
+        raise DataError(f"None of the {len(files)} files under {folder} can be used. The first: {skipped[0]}.")
     merge = store.merge(tables, FREQTRADE, replace=replace, impossible=impossible, progress=progress)
     notes += [*names.notes(), *short_notes(*short)]
     notes += [f"{left_out:,} candles that were not finished left out."] if left_out else []
@@ -124,7 +121,7 @@ def _select(folder: Path) -> tuple[list[_File], list[str]]:
         raise DataError(f"{folder} is not a folder. Name freqtrade's data folder, .../user_data/data/hyperliquid.")
     files: dict[tuple[str, str], list[_File]] = {}
     ignored = []
-    paths = [path for path in folder.rglob("*") if ending_of(path) and path.is_file() and not path.name.startswith(".")]
+    paths = [path for path in visible_files(folder) if ending_of(path)]
     for path in sorted(paths, key=lambda path: (path.name, str(path))):
         match = _NAME.fullmatch(path.name)
         length = length_of(match["timeframe"]) if match else None

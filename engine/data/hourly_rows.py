@@ -17,11 +17,15 @@ import pandas as pd
 
 from engine.clock import HOUR, candle_instant, funding_instant, show
 from engine.data.asset_ctxs import STALE_SECONDS
+from engine.data.funding import LAST_EIGHT_HOURLY
 from engine.data.price_checks import ImpossiblePrice, candle_faults
 from engine.data.schema import HOUR_MS, Flags, Floats, Integers, instant_of
 from engine.data.table_files import UnusableFile
 from engine.panel import QUOTES
 
+#: Funding is at most so much an hour, and without a premium so much: by this a rate in another unit is known.
+CAP, BASELINE = 0.04, 1.25e-5
+_OTHER_UNITS = {8: "of 8 hours", 100: "in percent", 800: "in percent of 8 hours", 8760: "of a year", 10_000: "in bps"}
 _MILLISECOND = 1_000_000
 _MINUTE = 60_000_000_000
 _UNITS = {"m": 60, "min": 60, "h": 3600, "d": 86_400, "w": 604_800}
@@ -226,6 +230,35 @@ def funding_rows(dates: pd.DatetimeIndex, rate: Floats) -> HourlyRows:
     first = rate[instants.searchsorted(instants)]
     refuse(again & (rate != first) & ~(np.isnan(rate) & np.isnan(first)), dates, "two rates for one hour", rate)
     return HourlyRows(instants[~again].as_unit("ms").asi8 // HOUR_MS, {"funding": rate[~again]})
+
+
+def checked_funding(rows: HourlyRows) -> HourlyRows:
+    """Rates, refused where they cannot be hourly fractions."""
+    rate, cure = rows.fields["funding"], "--scale funding=FACTOR makes them fractions an hour"
+    recent = rows.hours > LAST_EIGHT_HOURLY
+    size = np.abs(rate[recent])
+    if (size > CAP).any():
+        raise UnusableFile(
+            f"has a funding rate of {size.max():g}, above the exchange's cap of {CAP:g} an hour: in percent, or of "
+            f"more than an hour? {cure}"
+        )
+    paid, counts = np.unique(size[size > 0], return_counts=True)
+    if counts.sum() >= 24 and counts.max() >= 0.1 * counts.sum():
+        usual = paid[np.argmax(counts)]
+        for factor, unit in _OTHER_UNITS.items():
+            if np.isclose(usual, BASELINE * factor, rtol=1e-6):
+                raise UnusableFile(
+                    f"has {usual:g} as its most frequent funding rate, {factor:,} times the exchange's base rate of an "
+                    f"hour: it is {unit}? --scale funding={1 / factor:g} makes it a fraction an hour"
+                )
+    steps = np.diff(rows.hours[recent])
+    usual_step = int(np.bincount(steps).argmax()) if len(steps) >= 3 else 1
+    if usual_step > 1:
+        raise UnusableFile(
+            f"has a funding rate every {usual_step} hours, and the exchange pays each hour; `hlbt data sync --source "
+            "api` brings all of them"
+        )
+    return rows
 
 
 def on_the_hour(dates: pd.DatetimeIndex) -> bool:

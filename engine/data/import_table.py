@@ -20,10 +20,10 @@ from engine.clock import HOUR, show
 from engine.data.asset_ctxs import usable
 from engine.data.cache import Progress, Store
 from engine.data.coin_names import CoinNames
-from engine.data.funding import LAST_EIGHT_HOURLY
 from engine.data.hourly_rows import (
     HourlyRows,
     candle_rows,
+    checked_funding,
     funding_rows,
     instant_rows,
     length_of,
@@ -39,14 +39,20 @@ from engine.data.merge import TABLE
 from engine.data.price_checks import ImpossiblePrice
 from engine.data.schema import Floats, instant_of, to_table
 from engine.data.sync_report import SkippedItem, SyncReport
-from engine.data.table_files import FORMATS, NoTable, UnusableFile, ending_of, names_of, numbers, read_frame
+from engine.data.table_files import (
+    FORMATS,
+    NoTable,
+    UnusableFile,
+    ending_of,
+    names_of,
+    numbers,
+    read_frame,
+    visible_files,
+)
 from engine.data.table_layout import CLOSE, FUNDING, IGNORE, MEANINGS, OPEN, TIMEFRAME, VENUE, Layout, layout_of
 from engine.errors import ConfigError, DataError, did_you_mean, join_first
 from engine.panel import FIELDS
 
-#: Funding is at most so much an hour, and without a premium so much: by this a rate in another unit is known.
-CAP, BASELINE = 0.04, 1.25e-5
-_OTHER_UNITS = {8: "of 8 hours", 100: "in percent", 800: "in percent of 8 hours", 8760: "of a year", 10_000: "in bps"}
 #: Words of a file's name that name no coin.
 _WORDS = frozenset(
     "candle candles ohlc ohlcv kline klines bars funding rate rates fundingrate futures perp perps swap hyperliquid "
@@ -150,16 +156,7 @@ def import_table(
         run.take(file)
     if progress:
         progress(len(paths), len(paths), "read")
-    unused = [name for name in run.options.mapped if name not in run.used | run.names.used]
-    if unused:
-        raise DataError(
-            f"--map {unused[0]}=...: no column and no coin under {root} is called so. Columns: "
-            f"{join_first(sorted(run.columns), 20)}. Coins: {join_first(sorted(run.names.found), 8) or 'none'}."
-        )
-    run.skipped += [item for coin, item in run.long if coin not in run.coins]
-    if not run.tables:
-        reason = f"The first: {run.skipped[0]}" if run.skipped else f"Its files: {join_first(ignored) or 'none'}"
-        raise DataError(f"Nothing under {root} can be imported. {reason.rstrip('.')}.")
+    run.end()
     merge = store.merge(
         run.tables, TABLE, replace=replace, impossible=run.impossible, dry_run=dry_run, progress=progress
     )
@@ -176,9 +173,8 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
         if not ending_of(root):
             raise DataError(f"{root} is no table: its name ends in none of {', '.join(FORMATS)}.")
         return [root], []
-    every = [path for path in sorted(root.rglob("*")) if path.is_file()]
-    shown = [path for path in every if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    return [path for path in shown if ending_of(path)], [path.name for path in shown if not ending_of(path)]
+    every = list(visible_files(root))
+    return [path for path in every if ending_of(path)], [path.name for path in every if not ending_of(path)]
 
 
 class LongCandles(UnusableFile):
@@ -244,6 +240,20 @@ class _Import:
             except UnusableFile as reason:
                 self.skipped.append(SkippedItem(f"{name} in {path}", str(reason)))
         self._describe(layout, unit)
+
+    def end(self) -> None:
+        """Refuse words of the user that mean nothing here, and an import of nothing."""
+        unused = [name for name in self.options.mapped if name not in self.used | self.names.used]
+        if unused:
+            raise DataError(
+                f"--map {unused[0]}=...: no column and no coin under {self.root} is called so. Columns: "
+                f"{join_first(sorted(self.columns), 20)}. Coins: {join_first(sorted(self.names.found), 8) or 'none'}."
+            )
+        self.skipped += [item for coin, item in self.long if coin not in self.coins]
+        if not self.tables:
+            files = f"Its files: {join_first(self.ignored) or 'none'}"
+            reason = f"The first: {self.skipped[0]}" if self.skipped else files
+            raise DataError(f"Nothing under {self.root} can be imported. {reason.rstrip('.')}.")
 
     def _own_venue(self, frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
         """The rows that are of HyperLiquid, where the table names exchanges."""
@@ -332,7 +342,7 @@ class _Import:
             else:
                 present = ~np.isnan(funding)
                 if present.any():
-                    rows.append(_checked_funding(funding_rows(stamps[present], funding[present])))
+                    rows.append(checked_funding(funding_rows(stamps[present], funding[present])))
         if not values:
             return rows
         if "bid" in values and "ask" in values and not values.keys() & {CLOSE, "mid"}:
@@ -467,32 +477,3 @@ class _Import:
             "last": show(instant_of(last)),
             "sample": self.sample,
         }
-
-
-def _checked_funding(rows: HourlyRows) -> HourlyRows:
-    """Rates, refused where they cannot be hourly fractions."""
-    rate, cure = rows.fields[FUNDING], "--scale funding=FACTOR makes them fractions an hour"
-    recent = rows.hours > LAST_EIGHT_HOURLY
-    size = np.abs(rate[recent])
-    if (size > CAP).any():
-        raise UnusableFile(
-            f"has a funding rate of {size.max():g}, above the exchange's cap of {CAP:g} an hour: in percent, or of "
-            f"more than an hour? {cure}"
-        )
-    paid, counts = np.unique(size[size > 0], return_counts=True)
-    if counts.sum() >= 24 and counts.max() >= 0.1 * counts.sum():
-        usual = paid[np.argmax(counts)]
-        for factor, unit in _OTHER_UNITS.items():
-            if np.isclose(usual, BASELINE * factor, rtol=1e-6):
-                raise UnusableFile(
-                    f"has {usual:g} as its most frequent funding rate, {factor:,} times the exchange's base rate of an "
-                    f"hour: it is {unit}? --scale funding={1 / factor:g} makes it a fraction an hour"
-                )
-    steps = np.diff(rows.hours[recent])
-    usual_step = int(np.bincount(steps).argmax()) if len(steps) >= 3 else 1
-    if usual_step > 1:
-        raise UnusableFile(
-            f"has a funding rate every {usual_step} hours, and the exchange pays each hour; `hlbt data sync --source "
-            "api` brings all of them"
-        )
-    return rows

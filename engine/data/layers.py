@@ -69,13 +69,14 @@ def read_fields(
     ]
     pairs = {(name, entry.source) for entry in entries for name in entry.fields if name in names} - {*without}
     present = {name for name, _ in pairs}
-    fields = {name: np.full((length, len(coins)), np.nan) for name in FIELDS if name in present}
+    fields = {name: np.empty((length, len(coins))) for name in FIELDS if name in present}
     estimates = {name: np.full((length, len(coins)), np.nan) for name, _ in PROVISIONAL & pairs}
-    observed = np.zeros(length, dtype=np.bool_)
+    observed, lacking = np.zeros(length, dtype=np.bool_), np.ones(length, dtype=np.bool_)
     column_of = {name: column for column, name in enumerate(coins)}
     for _, month in groupby(entries, key=lambda entry: entry.month):
         layers = [_Layer(store.open(entry), first, length, column_of) for entry in month]
         begin, end = min(layer.begin for layer in layers), max(layer.end for layer in layers)
+        lacking[begin:end] = False
         by_rank = {name: _by_rank(name, layers, pairs) for name in fields}
         for layer in layers:
             layer.place(begin, end)
@@ -84,11 +85,15 @@ def read_fields(
             layer.note_observed(observed)
         for name, own in by_rank.items():
             _fill_month(name, own, fields[name][begin:end], estimates.get(name, fields[name])[begin:end])
+    for field in fields.values():
+        field[lacking] = np.nan
     if "funding" in fields:
         funding.complete(fields["funding"], estimates.get("funding"), first, coins, manifest)
     if beyond:
         fields = {name: values[:wanted] for name, values in fields.items()}
-    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed[:wanted]
+    # Row by row, to stop at the first value.
+    seen = {name for name, field in fields.items() if any(not np.isnan(row).all() for row in field)}
+    return {name: values for name, values in fields.items() if name in seen}, observed[:wanted]
 
 
 def _by_rank(name: str, layers: Sequence[_Layer], pairs: Collection[tuple[str, str]]) -> list[_Layer]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +42,13 @@ def ending_of(path: Path) -> str:
     """The ending of a file name that is in :data:`FORMATS`; empty when none is."""
     name = path.name.lower()
     return max((ending for ending in FORMATS if name.endswith(ending)), key=len, default="")
+
+
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Files under a folder, hidden ones left out, in an order that does not depend on the file system."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root) / name for name in sorted(names) if not name.startswith("."))
 
 
 def read_frame(path: Path) -> pd.DataFrame:

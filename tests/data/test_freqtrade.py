@@ -258,7 +258,7 @@ def test_when_no_file_can_be_used_nothing_is_written(store: Store, tmp_path: Pat
     folder = tmp_path / "bad"
     folder.mkdir()
     path = _text(folder)
-    with pytest.raises(DataError, match=f"None of the 1 files .* The first, {path}, cannot be read"):
+    with pytest.raises(DataError, match=f"None of the 1 files .* The first: {path} cannot be read"):
         import_freqtrade(store, folder)
     assert not store.path.exists()
 
