@@ -382,7 +382,7 @@ class _Import:
         price = CLOSE if CLOSE in values else "mid"
         close = values.pop(price, None)
         # Their prices and volumes are checked as those of candles.
-        own = {name: values.pop(name) for name in ("high", "low", "volume_usd") if name in values}
+        own: dict[str, Floats] = {name: values.pop(name) for name in ("high", "low", "volume_usd") if name in values}
         values = {**own, **self._usable(values)}
         if close is not None:
             return candle_rows(opens[finished], {CLOSE: close, **values}, length)

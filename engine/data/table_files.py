@@ -70,8 +70,13 @@ def read_frame(path: Path) -> pd.DataFrame:
         text = " ".join(str(error).split())[:200]
         raise UnusableFile(f"cannot be read as {form}, it is truncated or another format ({text})") from error
     unnamed = frame.attrs.get("unnamed", False)
-    if not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.reset_index(names=[name or "time" for name in frame.index.names])
+    index = frame.index
+    # An index without a name is of stamps, or it numbers rows, as after a filter or where tables were joined.
+    numbered = index.names == [None] and pd.api.types.is_integer_dtype(index.dtype) and bool((abs(index) < 10**8).all())
+    if numbered:
+        frame = frame.reset_index(drop=True)
+    elif not isinstance(index, pd.RangeIndex):
+        frame = frame.reset_index(names=[name or "time" for name in index.names], allow_duplicates=True)
     frame.columns = [str(name) for name in frame.columns]
     if not len(frame):
         raise UnusableFile("has no rows")
@@ -111,7 +116,7 @@ def numbers(frame: pd.DataFrame, column: str) -> Floats:
 def _csv(path: Path) -> pd.DataFrame:
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rt", encoding="utf-8-sig") as file:
-        head, second = file.readline().strip(), file.readline()
+        head, second = next((line.strip() for line in file if line.strip()), ""), file.readline()
     separator = next((sign for sign in ";\t|" if sign in head), ",")
     # Where a comma does not part columns it is the decimal point of a number.
     comma = separator != "," and re.search(r"\d,\d", head + separator + second) is not None
