@@ -178,6 +178,8 @@ def _read(file: _File, now: pd.Timestamp | None) -> tuple[HourlyRows, int]:
     wanted: tuple[str, ...] = ("date", "close", *(["open"] if "open" in frame else []), "high", "low", "volume")
     if file.kind == "funding_rate":
         wanted = ("date", "funding_rate" if "funding_rate" in frame else "open")
+    elif file.kind == "mark":
+        wanted = ("date", "close")
     missing = [name for name in wanted if name not in frame]
     if missing:
         raise UnusableFile(f"has no column {', '.join(missing)} but {', '.join(names_of(frame))}")

@@ -10,7 +10,7 @@ import numpy as np
 from engine.data import funding
 from engine.data.cache import Store
 from engine.data.hourly_file import HourlyFile
-from engine.data.manifest import Manifest
+from engine.data.manifest import FileEntry, Manifest
 from engine.data.merge import PROVISIONAL, rank
 from engine.data.schema import Flags, Floats, hour_number
 from engine.panel import FIELDS, QUOTES, two_sided
@@ -71,7 +71,29 @@ def read_fields(
     present = {name for name, _ in pairs}
     fields = {name: np.empty((length, len(coins))) for name in FIELDS if name in present}
     estimates = {name: np.full((length, len(coins)), np.nan) for name, _ in PROVISIONAL & pairs}
-    observed, lacking = np.zeros(length, dtype=np.bool_), np.ones(length, dtype=np.bool_)
+    observed = np.zeros(length, dtype=np.bool_)
+    _fill_months(store, entries, pairs, first, coins, fields, estimates, observed)
+    if "funding" in fields:
+        funding.complete(fields["funding"], estimates.get("funding"), first, coins, manifest)
+    if beyond:
+        fields = {name: values[:wanted] for name, values in fields.items()}
+    # Row by row, to stop at the first value.
+    seen = {name for name, field in fields.items() if any(not np.isnan(row).all() for row in field)}
+    return {name: values for name, values in fields.items() if name in seen}, observed[:wanted]
+
+
+def _fill_months(
+    store: Store,
+    entries: Sequence[FileEntry],
+    pairs: Collection[tuple[str, str]],
+    first: int,
+    coins: Sequence[str],
+    fields: Mapping[str, Floats],
+    estimates: Mapping[str, Floats],
+    observed: Flags,
+) -> None:
+    """Fill arrays, (T, N) each and empty, from the files of `entries`, and mark the rows `observed`, (T,)."""
+    length, lacking = len(observed), np.ones(len(observed), dtype=np.bool_)
     column_of = {name: column for column, name in enumerate(coins)}
     for _, month in groupby(entries, key=lambda entry: entry.month):
         layers = [_Layer(store.open(entry), first, length, column_of) for entry in month]
@@ -87,13 +109,6 @@ def read_fields(
             _fill_month(name, own, fields[name][begin:end], estimates.get(name, fields[name])[begin:end])
     for field in fields.values():
         field[lacking] = np.nan
-    if "funding" in fields:
-        funding.complete(fields["funding"], estimates.get("funding"), first, coins, manifest)
-    if beyond:
-        fields = {name: values[:wanted] for name, values in fields.items()}
-    # Row by row, to stop at the first value.
-    seen = {name for name, field in fields.items() if any(not np.isnan(row).all() for row in field)}
-    return {name: values for name, values in fields.items() if name in seen}, observed[:wanted]
 
 
 def _by_rank(name: str, layers: Sequence[_Layer], pairs: Collection[tuple[str, str]]) -> list[_Layer]:
