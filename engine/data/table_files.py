@@ -72,7 +72,7 @@ def read_frame(path: Path) -> pd.DataFrame:
     unnamed = frame.attrs.get("unnamed", False)
     index = frame.index
     # An index without a name is of stamps, or it numbers rows, as after a filter or where tables were joined.
-    numbered = index.names == [None] and pd.api.types.is_integer_dtype(index.dtype) and bool((abs(index) < 10**8).all())
+    numbered = index.names == [None] and index.dtype.kind in "iu" and bool((index.to_numpy() < 10**8).all())
     if numbered:
         frame = frame.reset_index(drop=True)
     elif not isinstance(index, pd.RangeIndex):
