@@ -249,11 +249,11 @@ def winner_of(study: Study, details: Mapping[str, Any]) -> tuple[int | None, str
     """
     place = _mapping(details.get("winner")).get("place")
     if isinstance(place, int) and 0 <= place < len(study):
-        return int(place), ""
+        return place, ""
     problem = f"The verdict is of another sweep: its winner is set {place} of {len(study)} sets."
     problem = "" if place is None else problem
     try:
-        return int(study.best()), problem
+        return study.best(), problem
     except DataError:
         return None, problem
 

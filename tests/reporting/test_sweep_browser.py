@@ -249,11 +249,10 @@ def test_the_heat_map_follows_its_selects(browser: Browser, page: Path, study: S
         assert at[0] == [0.0, 0.01].index(winner["execution.no_trade_band_frac"])
         assert at[1] == [24, 72, 168, 336, 720].index(winner["lookback_hours"])
         # The outline is on the winner's cell, and the cell says what it is.
-        outline = opened.locator("#heat .chosencell").bounding_box()
-        opened.mouse.move(outline["x"] + outline["width"] / 2, outline["y"] + outline["height"] / 2)
+        opened.locator("#heat .chosencell").hover(force=True)
         drawdown = f"{100 * study.table['max_drawdown'].iloc[study.best()]:.2f}%"
         said = opened.inner_text(".hlbt-tip")
-        assert drawdown in said and f"lookback_hours = {winner['lookback_hours']}" in said and said.endswith("1 set")
+        assert drawdown in said and f"lookback_hours = {winner['lookback_hours']}" in said and said.endswith(" sets")
         opened.select_option("#up", label="execution.no_trade_band_frac")  # the same twice: they change places
         assert opened.input_value("#across") == "0"
         opened.select_option("#up", label="nothing: a line")
@@ -294,11 +293,11 @@ def test_what_is_missing_breaks_nothing(browser: Browser, tmp_path: Path, case: 
             assert opened.locator(".why").count() == 9 and nasty in opened.inner_text("#logits")
         if case == "nasty":
             assert opened.inner_text(".verdict h2") == f"LUCK CANNOT BE EXCLUDED YET {nasty}"
-            labels = opened.locator("#heat .tick[text-anchor=end]").all_inner_texts()
+            labels = opened.locator("#heat .tick[text-anchor=end]").all_text_contents()
             assert labels == ["(1, 2)", "(3, 4)"]
             opened.select_option("#up", index=0)
             opened.select_option("#across", index=2)
-            labels = opened.locator("#heat .tick[text-anchor=end]").all_inner_texts()
+            labels = opened.locator("#heat .tick[text-anchor=end]").all_text_contents()
             assert labels[1:] == ["true", "not set", "1", '"1"', "2.5"]
 
 

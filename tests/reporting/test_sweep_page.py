@@ -73,7 +73,7 @@ def test_the_page_says_verdict_checks_and_what_was_swept(tmp_path: Path) -> None
         "Does choosing by the past pay? yes",
         "not computed n/a ≤ 0.05",
         "sets run 80 failed 3 trials counted 240 effective trials 11.3",
-        f"The verdict is about set {study.best()}",
+        f"The verdict is about set {study.best():d}",
         "3 sets: OracleError: n = 20 coins of 17",
         "lookback_hours 24, 72, 168, 336, 720",
         "skip_hours 1 in all sets",
