@@ -91,6 +91,9 @@ class Best(int):
         made.study = study
         return made
 
+    #: In a text it is its row.
+    __str__ = int.__repr__
+
     def __repr__(self) -> str:
         return f"Best(row {int(self)}, {self.parameters}, Sharpe {self.metrics['sharpe']:.3g})"
 
