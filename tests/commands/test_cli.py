@@ -209,6 +209,8 @@ def test_the_demo_says_where_to_look_next() -> None:
     for page in pages:
         assert "SYNTHETIC" in page.read_text(encoding="utf-8")
     assert "SYNTHETIC" in Path("reports/index.html").read_text(encoding="utf-8")
+    sizes = {str(page): page.stat().st_size for page in Path("reports").rglob("*.html")}
+    assert len(sizes) == 6 and max(sizes.values()) <= 2_000_000, sizes
     for place in ("reports/index.html", "hlbt data import freqtrade", "--weights FILE"):
         assert place in done.stdout
 
