@@ -310,8 +310,9 @@ def _holding(result: Result, legs: np.ndarray, held: np.ndarray, ends: np.ndarra
         rate, base = market.funding[:, coins], market.funding_price[:, coins]
         due = np.where(np.isnan(rate), 0.0, rate * np.where(np.isnan(base), price, base))
         np.cumsum(np.nan_to_num(due, nan=0.0), axis=0, out=paid[1:])
-    # A liquidation comes after the funding of its row, every other fill before it.
-    until = np.append(row[1:] + (legs[1:, kernel.REASON] == kernel.LIQUIDATION), hours)[: len(legs)]
+    # A liquidation comes after the funding of its row unless it was within the hour, every other fill before it.
+    late = (legs[1:, kernel.REASON] == kernel.LIQUIDATION) & (result.ledger.counters[kernel.WITHIN_HOUR] == 0)
+    until = np.append(row[1:] + late, hours)[: len(legs)]
     until[np.append(coin[1:] != coin[:-1], True)[: len(legs)]] = hours
     until[ends] = row[ends]
     return held * (paid[until, place] - paid[row, place]), held * np.nan_to_num(price[-1, place])
