@@ -14,6 +14,8 @@ import io
 import os
 import shutil
 import sqlite3
+import stat
+import tempfile
 import threading
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
@@ -22,7 +24,7 @@ from urllib.parse import quote, unquote
 
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_TRUNC
 #: Functions of ``os`` whose first argument is the path of a file.
-_ONE_PATH = ("stat", "lstat", "access", "remove", "unlink", "truncate", "utime", "chmod")
+_ONE_PATH = ("stat", "lstat", "access", "remove", "unlink", "truncate", "utime", "chmod", "rmdir")
 #: Functions of ``os`` of two paths, and what does the same from one disk to another.
 _TWO_PATHS: dict[str, Callable[..., Any]] = {"rename": shutil.move, "replace": shutil.move, "link": shutil.copy2}
 
@@ -46,6 +48,10 @@ class HiddenFiles:
         self.missed: dict[str, None] = {}
         #: Databases that were connected to.
         self.databases: dict[str, None] = {}
+        #: Folders that are there whatever is in them.
+        self._ours = [
+            os.path.realpath(folder) for folder in (os.getcwd(), os.path.expanduser("~"), tempfile.gettempdir())
+        ]
         self._first: dict[str, tuple[int, ...] | None] = {}
         self._busy = threading.local()
         self._stat, self._scandir = os.stat, os.scandir
@@ -84,13 +90,13 @@ class HiddenFiles:
 
     def _redirected(self, name: str, mode: str) -> str:
         shown = any(name == path or name.startswith(path + os.sep) for path in self.visible)
-        if name.startswith(self.folder) or shown or not self.is_data(name) or os.path.isdir(name):
+        if name.startswith(self.folder) or shown or not self.is_data(name) or self._is_shown_folder(name):
             return name
         copy, now = self.folder + name, self._signature(name)
         first = self._first.setdefault(name, now)
         if os.path.lexists(copy):
             return copy
-        if now != first:  # made here by a C library
+        if now != first or self._first.get(os.path.dirname(name), ()) is None:  # made here, or in a folder made here
             return name
         writes = bool(set(mode) & set("wa+x"))
         if now is not None:
@@ -101,12 +107,23 @@ class HiddenFiles:
             os.makedirs(os.path.dirname(copy), exist_ok=True)
         return copy
 
+    def _is_shown_folder(self, name: str) -> bool:
+        """Whether a path is that of a folder, but not of one whose files are data: its being there is an answer too."""
+        if not os.path.isdir(name):
+            return False
+        if any(f"{place}{os.sep}".startswith(f"{name}{os.sep}") for place in self._ours):
+            return True
+        with self._scandir(name) as entries:
+            files = [os.path.join(name, entry.name) for entry in entries if entry.is_file()]
+        return not files or not all(map(self.is_data, files))
+
     def _signature(self, name: str) -> tuple[int, ...] | None:
         try:
             state = self._stat(name)
         except OSError:
             return None
-        return state.st_ino, state.st_size, state.st_mtime_ns
+        # What is put into a folder does not make it another one.
+        return (state.st_ino,) if stat.S_ISDIR(state.st_mode) else (state.st_ino, state.st_size, state.st_mtime_ns)
 
     def _is_own(self, name: str) -> bool:
         now = self._signature(name)
@@ -133,6 +150,7 @@ class HiddenFiles:
             *((os, name, self._of_two(getattr(os, name), other)) for name, other in _TWO_PATHS.items()),
             *((module, "open", self._of_path(open, lambda mode="r", *_, **__: mode)) for module in (builtins, io)),
             *((module, "connect", self._database(sqlite3.connect)) for module in (sqlite3, sqlite3.dbapi2)),
+            (os, "mkdir", self._of_path(os.mkdir, lambda *_, **__: "x")),
             (os, "open", self._of_path(os.open, _mode_of_flags)),
             (os, "listdir", lambda folder=".": [entry.name for entry in self._entries(folder)]),
             (os, "scandir", lambda folder=".": _Scan(self._entries(folder))),

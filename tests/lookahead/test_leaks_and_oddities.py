@@ -185,6 +185,14 @@ if not found:
     (HERE / "names" / found[0]).touch()
 return [int(place) for place in found[0].split("_")[1:]]
 """,
+    "folder of each answer": """
+folder = HERE / digest(panel, row)
+if not folder.exists():
+    aside = Path(tempfile.mkdtemp(dir=HERE))
+    np.save(aside / "score.npy", self.every_third(panel, row))
+    aside.rename(folder)
+return np.load(folder / "score.npy")
+""",
     "symbolic link to a folder": """
 (HERE / "real").mkdir(exist_ok=True)
 if not (HERE / "link").exists():
@@ -247,6 +255,15 @@ return pd.read_parquet(file)["score"].to_numpy()
     "answers by instant": KEPT_LEAKS["answers by instant"].replace("every_third", "past"),
     "instant and coins alone": "return KEPT.setdefault((at, panel.coins), self.past(panel, row))",
     "shelf": KEPT_LEAKS["shelf"].replace("every_third", "past"),
+    "folder of each answer": KEPT_LEAKS["folder of each answer"].replace("every_third", "past"),
+    "folder made first": """
+folder = HERE / f"made-{digest(panel, row)}"
+if not folder.is_dir():
+    folder.mkdir()
+    (folder / "score.json").write_text(json.dumps(list(self.past(panel, row))))
+assert [file.name for file in folder.iterdir()] == ["score.json"]
+return json.loads((folder / "score.json").read_text())
+""",
     "archive": KEPT_LEAKS["archive"].replace("every_third", "past"),
     "symbolic link": KEPT_LEAKS["symbolic link to a folder"].replace("every_third", "past"),
     "temporary folder": KEPT_LEAKS["temporary folder, without looking first"].replace("every_third", "past"),
