@@ -91,6 +91,9 @@ class Best(int):
         made.study = study
         return made
 
+    def __reduce__(self) -> tuple[type[Self], tuple[int, Study]]:
+        return type(self), (int(self), self.study)  # what copy and pickle make it of
+
     #: In a text it is its row.
     __str__ = int.__repr__
 

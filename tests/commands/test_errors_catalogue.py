@@ -124,6 +124,9 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"data import freqtrade nowhere {NEW}", "nowhere is not a folder", "user_data/data/hyperliquid"),
     (f"data import freqtrade taken {NEW}", "taken is not a folder", "user_data/data/hyperliquid"),
     (f"data import freqtrade empty-folder {NEW}", "empty-folder has no HyperLiquid file", "1h-futures.feather"),
+    (f"data import table nowhere {NEW}", "nowhere does not exist", "Name a file or a folder"),
+    (f"data import table mine.py {NEW}", "mine.py is no table: its name ends in none of", ".parquet"),
+    (f"data import table meta.json --stamp opne {NEW}", "--stamp is 'opne'", "Did you mean 'open'?"),
     (f"data import meta nowhere.json {NEW}", "nowhere.json: cannot be read", "Name a saved response"),
     (f"data import meta meta_torn.json {NEW}", "meta_torn.json: not JSON", "POST /info"),
     (f"data import meta meta_other.json {NEW}", "no 'universe'", "an object with coins", "POST /info"),
@@ -239,6 +242,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
             "data status",
             "data verify",
             "data import freqtrade empty-folder",
+            "data import table meta.json",
             "data import meta meta.json",
             "data sync --source api",
             "data cost",
@@ -305,6 +309,8 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"{SWEEP} --where 'print(n)'", "cannot be read", "not a supported function", "Write an expression over n"),
     (f"{SWEEP} --sample 0", "sample = 0 is not accepted", "from 1 to 20,000,000"),
     (f"{SWEEP} --seed 3", "--seed needs a random draw", "add --sample"),
+    (f"{SWEEP} --sampler tpe", "--sampler 'tpe' is not accepted", "choose one of random, optuna"),
+    (f"{SWEEP} --sampler optuna", "needs the number of sets", "add --sample SETS"),
     (f"{SWEEP} --executor dask", "'dask' is not accepted", "choose one of threads, ray"),
     (f"{SWEEP} --address 127.0.0.1:1", "--address is for a Ray cluster", "add --executor ray"),
     (f"{SWEEP} --name ../elsewhere", "'../elsewhere' of the sweep is not a folder name", "without slashes"),
@@ -362,6 +368,10 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     # --- demo
     ("demo --set data.cache=taken", "The cache taken cannot be written to", "data.cache=DIR"),
     ("demo --set data.cache=demo --reports taken", "taken/", "cannot be written", "name another"),
+    ("runs --reports nowhere", "nowhere is no folder of runs", "name another folder"),
+    ("note nowhere words", "reports/nowhere is neither a run nor a sweep", "it has no run.json"),
+    ("mv nowhere there", "reports/nowhere is neither a run nor a sweep", "Nothing is touched"),
+    ("rm nowhere", "reports/nowhere is neither a run nor a sweep", "Nothing is touched"),
     ("demo --set data.cache=demo --set data.end=2023-01-01", "has nothing from", "its prices run from 2024-01-01"),
 )
 
