@@ -24,10 +24,11 @@ from engine.commands.options import (
 )
 from engine.commands.progress import print_json, progress, show_all
 from engine.commands.tables import capacity_table, result_tables
-from engine.errors import ConfigError, DataError, OracleError
+from engine.errors import ConfigError, DataError, OracleError, WeightsError
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
+    from engine.oracles.weights_file import WeightsFile
     from engine.provenance import Origin
     from engine.runs import Run
     from engine.simulation.result import Result
@@ -40,12 +41,16 @@ WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then a column per coin."),
 ]
+AnyHourOption = Annotated[
+    bool, typer.Option("--any-hour", help="Trade rows of the file off execution.hour_utc at the hour of their stamp.")
+]
 
 
 def backtest_command(
     oracle: OracleOption = None,
     param: ParamOption = None,
     weights: WeightsOption = None,
+    any_hour: AnyHourOption = False,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default reports/<run>.")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the tearsheet.")] = True,
     config: ConfigOption = None,
@@ -66,8 +71,9 @@ def backtest_command(
         check_replaceable(out)  # before the work, not after
         if weights is not None and out.resolve() in weights.resolve().parents:
             raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
+    file, settled = _weights_file(weights, settled, any_hour)
     panel = research_panel(settled)
-    result, origin = run_source(panel, settled, oracle, parameters_of(param), weights)
+    result, origin = run_source(panel, settled, oracle, parameters_of(param), file)
     folder = write_run(result, origin, out, write_tearsheet if report else None)
     if as_json:
         print_json({"folder": str(folder), **read_json(folder / "run.json")})
@@ -84,6 +90,7 @@ def capacity_command(
     oracle: OracleOption = None,
     param: ParamOption = None,
     weights: WeightsOption = None,
+    any_hour: AnyHourOption = False,
     sizes: Annotated[
         str | None, typer.Option("--sizes", metavar="USD,USD,...", help="Default: 13 from 10,000 to 100,000,000.")
     ] = None,
@@ -108,15 +115,16 @@ def capacity_command(
 
     _check_source(oracle, param, weights)
     accounts = _sizes(sizes)
-    asked = config_of(config, settings)
+    _, asked = _weights_file(weights, config_of(config, settings), any_hour)
     settled = config_of(config, ["costs.impact=venue", *(settings or ())])
+    file, settled = _weights_file(weights, settled, any_hour)
     if out is not None:
         check_page(out, "capacity")
     with progress() as step:
         step(0, len(accounts) + 2, "loading the panel")
         panel = research_panel(settled)
         step(1, len(accounts) + 2, "weights")
-        result, origin = run_source(panel, settled, oracle, parameters_of(param), weights)
+        result, origin = run_source(panel, settled, oracle, parameters_of(param), file)
         table = capacity(
             panel,
             result.weights,
@@ -174,6 +182,20 @@ def index_command(
     config_of(config, settings)  # refuses what is wrong in it
     page = write_index(reports)
     print_json({"index": str(page)}) if as_json else show_all(f"Index: {page}")
+
+
+def _weights_file(weights: Path | None, config: RunConfig, any_hour: bool) -> tuple[WeightsFile | None, RunConfig]:
+    """The weights file that is named, and the config with its days."""
+    from engine.oracles.weights_file import WeightsFile
+
+    if weights is None:
+        if any_hour:
+            raise WeightsError(
+                "--any-hour is for a weights file; an oracle decides at execution.hour_utc. Leave it out."
+            )
+        return None, config
+    file = WeightsFile.open(weights, config, any_hour)
+    return file, file.config
 
 
 def _check_source(oracle: str | None, param: list[str] | None, weights: Path | None) -> None:

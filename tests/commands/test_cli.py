@@ -250,7 +250,7 @@ def test_bad_input_of_a_backtest(hlbt: Hlbt, cache: Path, words: tuple[str, ...]
         (["BTC", "XYZ"], ["2024-03-01T23:00Z"], 0.1, "coins that the panel lacks: XYZ"),
         (["BTC"], ["2024-03-01T23:00Z"], 1.5, "Gross weight 1.50 on 2024-03-01 23:00 UTC exceeds 1.00"),
         (["BTC"], ["2024-03-01T23:00Z"], np.inf, "The weight of BTC on 2024-03-01 23:00 UTC is inf"),
-        (["BTC"], ["2031-03-01T23:00Z"], 0.1, "instants that the panel lacks, the first 2031-03-01 23:00 UTC"),
+        (["BTC"], ["2031-03-01T23:00Z"], 0.1, "has nothing from 2031-03-01 23:00 UTC"),
         (["BTC"], ["2024-03-01T23:00Z"] * 2, 0.1, "two rows for 2024-03-01 23:00 UTC"),
         (["BTC"], ["2024-03-01 23:00"], 0.1, "have no zone"),
     ],
