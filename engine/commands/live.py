@@ -233,12 +233,15 @@ def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float)
 
 def _flat(spec: Path, account: AccountOptions) -> Strategy:
     """The strategy that holds nothing, under the name of `spec`."""
-    from engine.live.spec import read_spec
+    from engine.live.spec import read_spec, spec_limits
     from engine.live.targets import flat
 
     config = None
-    if account.network == "paper":  # it has the costs of its spec
-        config = read_spec(_spec_path(spec)).config
+    if account.network == "paper":  # it has the costs and the size of its spec
+        path = _spec_path(spec)
+        promoted = read_spec(path)
+        size = spec_limits(path, promoted)[0]
+        config = replace(promoted.config, account=replace(promoted.config.account, initial_equity_usd=size))
         config = replace(config, data=replace(config.data, cache=_cache(account) or config.data.cache, end=None))
     return flat(spec.stem, config)
 
