@@ -131,8 +131,8 @@ def decision_instants(
     hour_utc : int
         Hour of the day, 0 to 23.
     every_days : int
-        1 decides daily, 7 weekly. Days are counted from 1970-01-01, so a decision day does not depend on where
-        `index` starts.
+        1 decides daily, 7 weekly. Days are counted from 1970-01-01, a Thursday, so a decision day does not depend on
+        where `index` starts, and 7 decides on Thursdays; for another day leave it at 1 and name the day in `weekdays`.
     weekdays : tuple of str
         Days of the week, ``"mon"`` to ``"sun"``, on which decisions are made.
     """
@@ -140,6 +140,13 @@ def decision_instants(
     days = (index.as_unit("ns").asi8 // pd.Timedelta(days=1).value) % every_days == 0
     named = np.isin(index.day_of_week, [WEEKDAYS.index(day) for day in weekdays])
     return index[hours & days & named]
+
+
+def every_days_in_words(every_days: int) -> str:
+    """``daily``, ``every 2 days``, or with the weekday on which whole weeks decide: days count from a Thursday."""
+    if every_days == 1:
+        return "daily"
+    return f"every {every_days} days" + (", on Thursdays" if every_days % 7 == 0 else "")
 
 
 def utc_days(index: pd.DatetimeIndex) -> np.ndarray:

@@ -46,6 +46,11 @@ class Coin:
     margin_tiers: tuple[tuple[float, float], ...] = ()
     terms_from: pd.Timestamp | None = field(default=None, repr=False)
 
+    @property
+    def tiers(self) -> tuple[tuple[float, float], ...]:
+        """`margin_tiers`, or the one tier of `max_leverage`; empty where neither is known."""
+        return self.margin_tiers or (((0.0, self.max_leverage),) if self.max_leverage else ())
+
     def __post_init__(self) -> None:
         # The kernel trusts these numbers; equal coins have equal text, because it is in digests.
         if not isinstance(self.name, str) or not self.name:

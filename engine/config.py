@@ -167,7 +167,7 @@ class Execution(_Section):
     hour_utc : int
         Hour of the decision instant; daily returns are taken at it too.
     every_days : int
-        Days between decisions.
+        Days between decisions, counted from a Thursday: 7 decides on Thursdays.
     weekdays : tuple of str
         Days of the week that may decide; ``"all"`` or a list of ``"mon"`` to ``"sun"``.
     delay_hours : int
@@ -179,8 +179,8 @@ class Execution(_Section):
     no_trade_band_frac : float
         Orders smaller than this fraction of equity are not sent, full closes excepted.
     untradable : {"cash", "renormalise"}
-        The weight of a coin that cannot be traded stays in cash, or the coins that can be traded are scaled up so that
-        the gross weight of the row is kept.
+        The weight of a coin that cannot be traded stays in cash, or the coins that can be traded are scaled, at most to
+        twice their weight, so that they and what is stuck have the gross of the row.
     stale_hours : int
         Consecutive rows without a price after which a held coin counts as delisted.
     leverage : float
@@ -230,7 +230,7 @@ class Costs(_Section):
         What a held coin pays in an hour without a rate: nothing, or the mean of the panel's rates of the coin (of all
         coins where it has none), which bounds what missing rates hide.
     fee_tiers : bool
-        With the schedule: the account's own volume of 14 days decides its tier.
+        With the schedule: the account's own volume of the 14 days before a day decides its tier.
     maker_bps : float or "schedule"
         Maker fee; negative is a rebate.
     maker_share_frac : float
@@ -277,11 +277,18 @@ class Account(_Section):
         Limit of ``sum(abs(weight))`` of a row; weights above it are an error, never scaled silently.
     margin : bool
         Liquidate the book when equity is under the maintenance margin.
+    margin_prices : {"close", "extreme"}
+        Prices at which that is tested: those of the hours, or also the worst of each hour, which takes a panel with
+        ``high`` and ``low``.
+    initial_margin : bool
+        Weights that need more initial margin than the account has are an error, as the exchange refuses them.
     """
 
     initial_equity_usd: float = _key(10_000.0, _number(1e-6))
     max_gross: float = _key(1.0, _number(1e-9, 100))
     margin: bool = _key(True, _switch)
+    margin_prices: Literal["close", "extreme"] = _key("close", _choice("close", "extreme"))
+    initial_margin: bool = _key(True, _switch)
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from engine import RunConfig
-from engine.clock import parse_instant, read_instant
+from engine.clock import decision_instants, every_days_in_words, hourly_index, parse_instant, read_instant
 from engine.errors import ConfigError, HlbtError
 from engine.weights import read_weights
 from research.oracles.publication_schedule import schedule_of
@@ -93,3 +93,11 @@ def test_an_instant_off_the_hour_is_refused_where_rows_are_meant() -> None:
     with pytest.raises(ConfigError, match="is not on the hour"):
         parse_instant("2024-10-01T23:30+00", "start")
     assert parse_instant("2024-10-01T23:30+00", "--now", hourly=False) == NIGHT + pd.Timedelta(minutes=30)
+
+
+def test_whole_weeks_decide_on_the_day_that_is_said() -> None:
+    index = hourly_index(pd.Timestamp("2024-01-01T00:00Z"), pd.Timestamp("2024-06-30T23:00Z"))
+    for days in (7, 14):
+        assert set(decision_instants(index, every_days=days).day_name()) == {"Thursday"}
+        assert every_days_in_words(days) == f"every {days} days, on Thursdays"
+    assert len(set(decision_instants(index, every_days=3).day_name())) == 7 and every_days_in_words(3) == "every 3 days"

@@ -44,7 +44,13 @@ def test_defaults_are_those_of_the_contract() -> None:
             "impact_bps": 5.0,
             "stress": 1.0,
         },
-        "account": {"initial_equity_usd": 10000.0, "max_gross": 1.0, "margin": True},
+        "account": {
+            "initial_equity_usd": 10000.0,
+            "max_gross": 1.0,
+            "margin": True,
+            "margin_prices": "close",
+            "initial_margin": True,
+        },
     }
 
 

@@ -58,7 +58,7 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
         ("Sharpe (365 days)", _ratio(figures["sharpe"])),
         *calendar,
         ("Max drawdown (hourly)", _percent(figures["max_drawdown"])),
-        ("Turnover a decision", f"{figures['turnover_daily']:.1%} of equity"),
+        ("Turnover a decision", f"{figures['turnover_decision']:.1%} of equity"),
         ("Gross, net exposure", f"{figures['gross_mean']:.2f}, {round(figures['net_mean'], 2) + 0.0:+.2f}"),
         ("Decisions, trades", f"{figures['decisions']:,}, {figures['trades']:,}"),
         ("Skipped: under minimum, in band", f"{figures['skipped_min_notional']:,}, {figures['skipped_band']:,}"),

@@ -100,7 +100,7 @@ def parse_meta(response: Any, where: object, unreadable: list[str] | None = None
         raise DataError(f"{where}: no 'universe' of coins in it, but {content}. {_WANTED}")
     if isinstance(universe[0], dict) and "tokens" in universe[0]:
         raise DataError(f"{where}: this is a response of the spot market (its universe has 'tokens'). {_WANTED}")
-    tables = _margin_tables(body.get("marginTables"), where)
+    tables = margin_tables(body.get("marginTables"), where)
     metas, wrong = [], list[str]()
     for number, entry in enumerate(universe):
         try:
@@ -118,7 +118,7 @@ def parse_meta(response: Any, where: object, unreadable: list[str] | None = None
     return tuple(metas)
 
 
-def _margin_tables(tables: Any, where: object) -> dict[int, tuple[tuple[float, float], ...]]:
+def margin_tables(tables: Any, where: object) -> dict[int, tuple[tuple[float, float], ...]]:
     """Margin tiers by the table's number."""
     tiers_of = {}
     try:

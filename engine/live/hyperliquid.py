@@ -22,7 +22,8 @@ import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
 from engine.data.api_client import install_429_hook, sdk_request
-from engine.errors import LiveError, UnreachableError
+from engine.data.meta import margin_tables
+from engine.errors import DataError, LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
 from engine.live.dex import DEX
 from engine.live.hyperliquid_account import (
@@ -212,7 +213,11 @@ class HyperLiquidDEX(PredecessorDEX):
         """Coins that are listed and have a mid; one whose figures cannot be read is left out, whatever the others."""
         pairs = self._contexts()
         self._no_quotes = {entry["name"]: why_no_quote(entry, context) for entry, context in pairs}
-        markets = (read_market(entry, context) for entry, context in pairs)
+        try:
+            tables = margin_tables((self._meta or {}).get("marginTables"), "metaAndAssetCtxs")
+        except DataError:  # the exchange refuses what is too large all the same; a close must not wait for a table
+            tables = {}
+        markets = (read_market(entry, context, tables) for entry, context in pairs)
         return {market.coin: market for market in markets if market is not None}
 
     def why_no_quote(self, coin: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from types import MappingProxyType
 from typing import Any, Final
 
 import pandas as pd
@@ -50,7 +51,11 @@ def why_no_quote(entry: Mapping[str, Any], context: Mapping[str, Any]) -> str:
     return ""
 
 
-def read_market(entry: Mapping[str, Any], context: Mapping[str, Any]) -> Market | None:
+def read_market(
+    entry: Mapping[str, Any],
+    context: Mapping[str, Any],
+    tables: Mapping[int, tuple[tuple[float, float], ...]] = MappingProxyType({}),
+) -> Market | None:
     """A coin from its entry in the table and its context; None where it cannot be traded, or not be read.
 
     A missing oracle price is NaN, which no limit on the distance from it accepts.
@@ -70,6 +75,7 @@ def read_market(entry: Mapping[str, Any], context: Mapping[str, Any]) -> Market 
         sz_decimals=entry["szDecimals"],
         max_leverage=leverage if leverage >= 1.0 else None,
         cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
+        margin_tiers=tables.get(entry.get("marginTableId", -1), ()) if leverage >= 1.0 else (),
     )
 
 

@@ -68,6 +68,8 @@ class Market:
         Highest leverage.
     cross : bool
         Whether cross margin is allowed.
+    margin_tiers : tuple of (float, float)
+        As those of :class:`engine.Coin`.
     """
 
     coin: str
@@ -78,6 +80,7 @@ class Market:
     sz_decimals: int | None = None
     max_leverage: float | None = None
     cross: bool = True
+    margin_tiers: tuple[tuple[float, float], ...] = ()
 
     def fill_price(self, units: float, half_spread_frac: float) -> float:
         """Fill price of an order by the backtest's rules, without impact, USD.

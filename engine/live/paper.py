@@ -157,7 +157,7 @@ class PaperDEX(PredecessorDEX):
         rate, unused = self._fee_rate(), np.zeros(FLOW_COLUMNS)
 
         def execute(units: float) -> tuple[float, float, float, float]:
-            return execute_nb(units, mid, market, self.row, i, rate, coin_params, sim_params, unused, unused)
+            return execute_nb(units, mid, market, True, self.row, i, rate, coin_params, sim_params, unused, unused)
 
         before = self._filled.get((i, order > 0.0), 0.0)
         self._filled[i, order > 0.0] = before + order
@@ -240,6 +240,7 @@ class PaperDEX(PredecessorDEX):
                 _known(panel.values("oracle")[t, i]) if "oracle" in panel.fields else None,
                 panel.table[i].sz_decimals if lots else None,
                 panel.table[i].max_leverage,
+                margin_tiers=panel.table[i].margin_tiers,
             )
         return markets
 

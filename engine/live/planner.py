@@ -8,10 +8,11 @@ from dataclasses import replace
 
 import pandas as pd
 
-from engine.clock import hourly_index
+from engine.clock import hourly_index, show
 from engine.config import Costs, Execution, RunConfig
 from engine.live.dex import DEX
 from engine.live.orders import BELOW_MINIMUM, UNTRADABLE, AccountState, Goal, Market, Plan, PlannedOrder, Skip
+from engine.panel import Coin
 from engine.simulation.costs import fee_arrays
 from engine.simulation.sizing import Order, plan_orders, round_lot
 
@@ -53,10 +54,17 @@ def make_plan(
     -------
     Plan
         Sizes are whole lots where the exchange demands it, whatever ``execution.lots`` says.
+
+    Raises
+    ------
+    WeightsError
+        For weights that need more initial margin than the account has, as in a backtest.
     """
     execution = _rules(config.execution, dex)
     targets = {coin: weight for coin, weight in weights.items() if weight != 0.0}
-    mids = {coin: market.mid for coin, market in markets.items()}
+    # What is held and cannot be traded has the price at which it is marked.
+    mids = {**account.prices, **{coin: market.mid for coin, market in markets.items()}}
+    table = [Coin(coin, max_leverage=of.max_leverage, margin_tiers=of.margin_tiers) for coin, of in markets.items()]
     sized = plan_orders(
         targets,
         account.units,
@@ -65,12 +73,14 @@ def make_plan(
         dict.fromkeys(markets, True),
         {coin: market.sz_decimals for coin, market in markets.items() if market.sz_decimals is not None},
         execution,
+        table if config.account.initial_margin else None,
+        f" on {show(instant)}",
     )
     orders, skips = _price(sized, account, markets, config.costs, instant, dex.why_no_quote)
     goals = [goal for order in orders for goal in _goals(order, targets, execution.min_notional_usd)]
     goals += [_goal_without_price(skip) for skip in skips if skip.untradable]
     after = {**account.units, **{order.coin: order.target_units for order in orders}}
-    prices = {coin: mids.get(coin, account.prices.get(coin, math.nan)) for coin in sorted(after)}
+    prices = {coin: mids.get(coin, math.nan) for coin in sorted(after)}
     return Plan(
         instant,
         decision,

@@ -335,7 +335,8 @@ def weight_matrix(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex, *, 
     if not may_hold and not np.isfinite(values).any():
         raise OracleError(
             f"{name} returned no weight at any of {len(weights)} decisions: every value is NaN, which means "
-            "'hold', and there is nothing to hold. A warm-up longer than the data is the usual cause."
+            "'hold', and there is nothing to hold. Either it looks ahead (shift(-24) has no value at the end of the "
+            "data: `hlbt oracle check` tells), or its warm-up is longer than the data."
         )
     _SIGNERS[id(type(oracle))] = type(oracle)
     weights.attrs[_SIGNATURE] = {

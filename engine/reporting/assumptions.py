@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from engine.clock import WEEKDAYS
+from engine.clock import WEEKDAYS, every_days_in_words
 
 
 def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -58,7 +58,7 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 def _schedule(execution: Mapping[str, Any]) -> str:
     text = "Decisions"
     if execution["every_days"] > 1:
-        text += f" every {execution['every_days']} days"
+        text += f" {every_days_in_words(execution['every_days'])}"
     text += f" at {execution['hour_utc']:02d}:00 UTC"
     if tuple(execution["weekdays"]) != WEEKDAYS:
         text += f" on {', '.join(execution['weekdays'])} only"

@@ -300,7 +300,8 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
         every_days=default.every_days,
         weekdays=default.weekdays,
     )
-    account = replace(config.account, initial_equity_usd=covered[0]["equity_usd"], max_gross=100.0)
+    start = covered[0]["equity_usd"]
+    account = replace(config.account, initial_equity_usd=start, max_gross=100.0, initial_margin=False)
     result = backtest(panel, held, replace(config, execution=execution, account=account))
     flows = result.attribution.drop(columns="price_pnl_usd").sum(axis=1)
     before = (result.equity + flows).reindex(held.index)

@@ -175,7 +175,13 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Any]:
             "exposure", "Exposure over time", exposure, (colours["price"], colours["spread"]), percent=True
         ),
         "turnover": charts.stems(
-            "turnover", "Turnover of each decision", turnover(run), figure(run.record, "turnover_daily")
+            # Runs of before have but one turnover, which is that of a decision.
+            "turnover",
+            "Turnover of each decision",
+            turnover(run),
+            figure(
+                run.record, "turnover_decision" if "turnover_decision" in run.record["metrics"] else "turnover_daily"
+            ),
         ),
     }
     if run.risk is not None:

@@ -38,7 +38,7 @@ LABELS: Mapping[str, str] = {
     "cagr": "CAGR",
     "total_return": "return",
     "max_drawdown": "drawdown",
-    "turnover_daily": "turnover / decision",
+    "turnover_daily": "turnover / day",
     "sortino": "Sortino",
     "calmar": "Calmar",
     "equity_start_usd": "start USD",

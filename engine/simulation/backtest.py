@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import pandas as pd
 
-from engine.clock import decision_instants, show, utc_days
+from engine.clock import decision_instants, every_days_in_words, show, utc_days
 from engine.config import Execution, RunConfig
 from engine.data.price_checks import OddMove, odd_moves
 from engine.errors import ConfigError, DataError, WeightsError, join_first
@@ -18,8 +18,8 @@ from engine.simulation.costs import fee_arrays, mean_rates, stressed_half_spread
 from engine.simulation.metrics import missing_rates_note
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import Result
-from engine.simulation.sizing import lot_scales
-from engine.weights import check_gross, validate_weights
+from engine.simulation.sizing import initial_margin_error, lot_scales, margin_arrays
+from engine.weights import GROSS_TOLERANCE, check_gross, gross_limit, validate_weights
 
 if TYPE_CHECKING:
     from engine.simulation.kernel import Book, CoinParams, Fees, Ledger, MarketData, SimParams
@@ -55,11 +55,12 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     Raises
     ------
     WeightsError
-        For weights that break the contract, or rows off a schedule that the config asks for.
+        For weights that break the contract or need more initial margin than the account has, or rows off a schedule
+        that the config asks for.
     DataError
         For a panel as known: its funding is an hour late.
     """
-    from engine.simulation.kernel import FUNDING_COST, simulate_nb
+    from engine.simulation.kernel import FUNDING_COST, REFUSED, simulate_nb
 
     check_panel(panel, "backtest()")
     config = check_config(config)
@@ -71,6 +72,9 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     book, ledger = new_book(panel, config, len(rows))
     trades = simulate_nb(market, fees, coin_params, sim_params, traded[inside], rows, book, ledger)
+    if (refused := int(ledger.counters[REFUSED])) >= 0:
+        where = f"{describe_overlays(config)} on {show(decisions[refused])}"
+        raise initial_margin_error(where, panel.table, traded[refused], *ledger.margin_call)
     target = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
     result = Result(panel, config, target, ledger._replace(trades=trades))
     mean, paid = config.costs.funding_missing == "mean", bool(ledger.flows[:, FUNDING_COST].any())
@@ -176,7 +180,8 @@ def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
         off = at_hour.difference(decision_instants(at_hour, int(hour), execution.every_days, execution.weekdays))
         if len(off):
             raise WeightsError(
-                f"The weights have {len(off)} rows off the schedule execution.every_days = {execution.every_days}, "
+                f"The weights have {len(off)} rows off the schedule execution.every_days = {execution.every_days} "
+                f"({every_days_in_words(execution.every_days)}), "
                 f"weekdays = {', '.join(execution.weekdays)}; the first is {show(off[0])}. Every row is traded, so "
                 "leave those rows out or leave the schedule at its defaults."
             )
@@ -193,6 +198,7 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[MarketData, Fees, Co
         *_both(panel, "impact_bid", "impact_ask"),
         *_funding_arrays(panel, config),
         panel.tradable,
+        *_worst_prices(panel, config),
     )
     sim_params = SimParams(
         account.initial_equity_usd,
@@ -204,6 +210,8 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[MarketData, Fees, Co
         execution.stale_hours,
         execution.untradable == "renormalise",
         account.margin,
+        1.0 + GROSS_TOLERANCE if account.initial_margin else np.inf,
+        gross_limit(account.max_gross),
     )
     return stressed_market(market, costs), fee_arrays(panel.index, costs), _coin_arrays(panel, execution), sim_params
 
@@ -224,7 +232,7 @@ def new_book(panel: Panel, config: RunConfig, decisions: int = 0) -> tuple[Book,
         trade_count=np.zeros(1, dtype=np.int64),
     )
     counters = np.zeros(kernel.COUNTERS, dtype=np.int64)
-    counters[[kernel.LIQUIDATED_ROW, kernel.FIRST_ASKING]] = -1
+    counters[[kernel.LIQUIDATED_ROW, kernel.FIRST_ASKING, kernel.REFUSED]] = -1
     ledger = kernel.Ledger(
         equity=np.full(hours, np.nan),
         flows=np.zeros((hours, kernel.FLOW_COLUMNS)),
@@ -243,16 +251,28 @@ def new_book(panel: Panel, config: RunConfig, decisions: int = 0) -> tuple[Book,
 def _coin_arrays(panel: Panel, execution: Execution) -> CoinParams:
     from engine.simulation.kernel import CoinParams
 
-    width = max(1, *(len(coin.margin_tiers) for coin in panel.table))
-    floors, steps = np.zeros((len(panel.coins), width)), np.zeros((len(panel.coins), width))
-    for column, coin in enumerate(panel.table):
-        tiers = coin.margin_tiers or (((0.0, coin.max_leverage),) if coin.max_leverage else ())
-        below = 0.0
-        for tier, (floor, leverage) in enumerate(tiers):
-            floors[column, tier], steps[column, tier] = floor, 0.5 / leverage - below
-            below = 0.5 / leverage
+    floors, steps = margin_arrays([coin.tiers for coin in panel.table])
     reference = np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in panel.coins])
     return CoinParams(lot_scales(panel.sz_decimals, execution), floors, steps, reference)
+
+
+def _worst_prices(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Worst price of a long and of a short in the hour that ends at each row, (T, N); (0, 0) where none is asked for.
+
+    Raises
+    ------
+    DataError
+        For a panel without ``high`` and ``low``.
+    """
+    if config.account.margin_prices == "close":
+        return _ABSENT, _ABSENT
+    if lacking := [name for name in ("high", "low") if name not in panel.fields]:
+        raise DataError(
+            f'account.margin_prices = "extreme" needs the fields high and low; the panel lacks {" and ".join(lacking)}.'
+            ' Sync candles, which have them, or use "close".'
+        )
+    price = pd.DataFrame(panel.values("mid")).ffill().to_numpy()
+    return read_only(np.fmin(panel.values("low"), price)), read_only(np.fmax(panel.values("high"), price))
 
 
 def _both(panel: Panel, bid: str, ask: str) -> tuple[np.ndarray, np.ndarray]:

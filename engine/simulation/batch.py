@@ -19,6 +19,7 @@ from engine.simulation import metrics
 from engine.simulation.backtest import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import FLOWS
+from engine.simulation.sizing import initial_margin_error
 from engine.weights import (
     UNSORTED,
     SparseWeights,
@@ -76,8 +77,8 @@ def backtest_many(
     Raises
     ------
     WeightsError
-        For weights that are infinite or above the gross limit (book, instant and coin are named), or decisions that the
-        panel lacks.
+        For weights that are infinite, above the gross limit or in need of more initial margin than the account has
+        (book, instant and coins are named), or decisions that the panel lacks.
     """
     prepared = prepare(panel, decisions, check_config(config))
     chunks = _chunks(weights_pdn)
@@ -174,7 +175,9 @@ def run_books(
     panel, start = prepared.panel, prepared.config.account.initial_equity_usd
     if prepared.config.costs.funding and "funding" not in panel.fields:
         counters[:, UNRATED_HOURS] = counters[:, HELD_HOURS]
-    columns = _columns(values, counters, prepared.inputs[0].first_day, len(prepared.days), panel.index, start)
+    intervals: Intervals = prepared.inputs[0]
+    rows = intervals.rows[:-1], intervals.first_day
+    columns = _columns(values, counters, *rows, len(prepared.days), panel.index, start)
     return pd.DataFrame(columns), daily
 
 
@@ -245,7 +248,7 @@ def _run(
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Metrics, counters and daily equity of a chunk's books, a tile of them a task; `done` books precede it."""
-    from engine.simulation.kernel import COUNTERS, METRICS, batch_nb
+    from engine.simulation.kernel import COUNTERS, END, GROSS, METRICS, REFUSED, batch_nb
 
     intervals: Intervals = inputs[0]
     books = count_books(chunk, len(decisions), intervals.mid.shape[1])
@@ -259,6 +262,15 @@ def _run(
         tile = _traded(chunk, part, panel, decisions, config, done)
         entries = _entries(tile, part.stop - part.start, len(intervals.mid), decisions, config, done + part.start)
         batch_nb(*inputs, *entries, values[part], counters[part], daily[part])
+        refused = np.flatnonzero(counters[part, REFUSED] >= 0)
+        if len(refused):
+            book, d = int(refused[0]), int(counters[part][refused[0], REFUSED])
+            row, figures = np.zeros(len(panel.coins)), values[part][book]
+            indptr, coins, weights, step = entries
+            at = book * step + d if step else d * (part.stop - part.start) + book
+            row[coins[indptr[at] : indptr[at + 1]]] = weights[indptr[at] : indptr[at + 1]]
+            where = f" of book {done + part.start + book}{describe_overlays(config)} on {show(decisions[d])}"
+            raise initial_margin_error(where, panel.table, row, figures[END], figures[GROSS])
 
     for _ in pool.map(run, range(0, books, size)):
         pass
@@ -306,7 +318,13 @@ def _entries(
 
 
 def _columns(
-    values: np.ndarray, counters: np.ndarray, first_day: np.ndarray, days: int, index: pd.DatetimeIndex, start: float
+    values: np.ndarray,
+    counters: np.ndarray,
+    rows: np.ndarray,
+    first_day: np.ndarray,
+    days: int,
+    index: pd.DatetimeIndex,
+    start: float,
 ) -> dict[str, Any]:
     """Columns as Result.metrics."""
     from engine.simulation import kernel
@@ -324,6 +342,7 @@ def _columns(
         (own, calendar),
         values[:, kernel.TURNOVER : kernel.TRADES].T,
         (np.where(asks, made - first, 0), made),
+        [metrics.days_begun(rows[np.maximum(k, 0)], len(index)) for k in (first, np.zeros_like(first))],
         {
             "decisions": made,
             "trades": values[:, kernel.TRADES].astype(np.int64),
@@ -332,9 +351,11 @@ def _columns(
             "untradable_orders": counters[:, kernel.UNTRADABLE_ORDERS],
             "delistings": counters[:, kernel.DELISTINGS],
             "funding_missing_frac": counters[:, kernel.UNRATED_HOURS] / np.maximum(counters[:, kernel.HELD_HOURS], 1),
-            "liquidated_at": [
-                None if row < 0 else index[row].isoformat() for row in counters[:, kernel.LIQUIDATED_ROW]
-            ],
+            # A type of its own: that of a list depends on whether a book of the chunk was liquidated.
+            "liquidated_at": pd.Series(
+                [None if row < 0 else index[row].isoformat() for row in counters[:, kernel.LIQUIDATED_ROW]],
+                dtype=object,
+            ),
             **dict(zip(FLOWS, values[:, kernel.TOTALS :].T, strict=True)),
         },
     )
@@ -345,4 +366,5 @@ def metric_names() -> list[str]:
     from engine.simulation.kernel import COUNTERS, METRICS
 
     none = np.empty(0, dtype=np.int64)
-    return list(_columns(np.empty((0, METRICS)), np.empty((0, COUNTERS), np.int64), none, 0, pd.DatetimeIndex([]), 0.0))
+    nothing = np.empty((0, METRICS)), np.empty((0, COUNTERS), np.int64), np.zeros(1, np.int64), none
+    return list(_columns(*nothing, 0, pd.DatetimeIndex([]), 0.0))

@@ -29,12 +29,22 @@ FLOW_COLUMNS = 5
 SKIPPED_MINIMUM, SKIPPED_BAND, UNTRADABLE_ORDERS, DELISTINGS, DECISIONS, LIQUIDATED_ROW = 0, 1, 2, 3, 4, 5
 # Number of the first decision that asks for something; -1 for none, as of LIQUIDATED_ROW.
 FIRST_ASKING = 6
+# Number of the decision that needs more initial margin than the account has, at which the run stopped; -1 for none.
+REFUSED = 7
 # Coin-hours held, and those without a funding rate; counted by `batch_nb` alone, see `held_hours_nb`.
-HELD_HOURS, UNRATED_HOURS = 7, 8
-COUNTERS = 9
+HELD_HOURS, UNRATED_HOURS = 8, 9
+# 1 where the liquidation was within the hour, before the funding of its row.
+WITHIN_HOUR = 10
+COUNTERS = 11
 
-#: Keeps a size that is a whole number of lots but for floating-point error from losing a lot.
+#: Keeps a size that is a whole number of lots but for floating-point error from losing a lot, and an order of exactly
+#: the minimum or the band from being skipped.
 LOT_TOLERANCE = 1e-12
+#: `untradable = "renormalise"` multiplies a weight by this at most.
+MOST_SCALE = 2.0
+#: Sum of squared deviations, as a fraction of the sum of squares, and standard deviation up to which returns are
+#: constant but for rounding; the latter also for a downside or a drawdown.
+FLAT, DUST = 1e-12, 1e-12
 #: The referral's discount ends with this volume.
 REFERRAL_LIMIT_USD = 25e6
 #: An order moves its price by at most this part of it: beyond, nobody could trade so much.
@@ -54,6 +64,8 @@ class MarketData(NamedTuple):
     funding: np.ndarray  # with `funding_price`, or both (0, 0)
     funding_price: np.ndarray
     tradable: np.ndarray  # bool
+    low: np.ndarray  # with `high`, the worst price of a long and of a short in the hour that ends, or both (0, 0)
+    high: np.ndarray
 
 
 class Fees(NamedTuple):
@@ -86,6 +98,8 @@ class SimParams(NamedTuple):
     stale_hours: int
     renormalise: bool
     margin: bool
+    most_initial_frac: float  # initial margin over equity from which a row is refused; infinite for never
+    max_gross: float  # that no row's gross exceeds
 
 
 class Book(NamedTuple):
@@ -112,7 +126,7 @@ class Ledger(NamedTuple):
     untradable_weight: np.ndarray  # (D,) fraction of equity; NaN where the decision was not traded
     trades: np.ndarray  # (M, TRADE_COLUMNS)
     counters: np.ndarray  # (COUNTERS,) int64
-    margin_call: np.ndarray  # (2,) equity and maintenance margin at the liquidation, USD; NaN without one
+    margin_call: np.ndarray  # (2,) equity and margin needed at the liquidation or refusal, USD; NaN without one
 
 
 @jit
@@ -135,7 +149,7 @@ def size_order_nb(w, units, equity, mid, lot_scale, min_notional_usd, band_usd):
     size = abs(order)
     if lot_scale > 0.0:
         size = np.floor(size * lot_scale * (1.0 + LOT_TOLERANCE)) / lot_scale
-    notional = size * mid
+    notional = size * mid * (1.0 + LOT_TOLERANCE)
     if size == 0.0 or notional < min_notional_usd:
         return 0.0, BELOW_MINIMUM
     if notional < band_usd:
@@ -153,21 +167,34 @@ def asks_nb(weights):
 
 
 @jit
+def renormalised_nb(wanted, own, stuck_usd, equity):
+    """Factor on the weights of tradable coins, so that with what is stuck they have the gross that was wanted."""
+    # Of a position without a price, which only a live account has, nobody knows how much is stuck.
+    if own == 0.0 or equity <= 0.0 or np.isnan(stuck_usd):
+        return 1.0
+    return min(max((wanted - stuck_usd / equity) / own, 0.0), MOST_SCALE)
+
+
+@jit
 def plan_nb(
-    weights, units, equity, mid, tradable, lot_scale, min_notional_usd, band_frac, renormalise, orders, outcomes
+    weights, units, equity, price, tradable, lot_scale, min_notional_usd, band_frac, renormalise, orders, outcomes
 ):
-    """Orders of one row; fills `orders` and `outcomes` (N,), returns the untradable weight."""
-    total = 0.0
-    reachable = 0.0
+    """Orders of one row; fills `orders` and `outcomes` (N,), returns the untradable weight and the factor on weights.
+
+    ``price`` (N,) is mid where a coin is tradable, and the last known price of what is held.
+    """
+    own = 0.0
     blocked = 0.0
+    stuck_usd = 0.0
     for i in range(weights.shape[0]):
         if not np.isnan(weights[i]):
-            total += abs(weights[i])
             if tradable[i]:
-                reachable += abs(weights[i])
+                own += abs(weights[i])
             else:
                 blocked += abs(weights[i])
-    scale = total / reachable if renormalise and reachable > 0.0 else 1.0
+                if units[i] != 0.0:
+                    stuck_usd += abs(units[i]) * price[i]
+    scale = renormalised_nb(own + blocked, own, stuck_usd, equity) if renormalise else 1.0
     for i in range(weights.shape[0]):
         orders[i] = 0.0
         outcomes[i] = NOTHING
@@ -179,9 +206,42 @@ def plan_nb(
                 outcomes[i] = UNTRADABLE
             continue
         orders[i], outcomes[i] = size_order_nb(
-            w * scale, units[i], equity, mid[i], lot_scale[i], min_notional_usd, band_frac * equity
+            w * scale, units[i], equity, price[i], lot_scale[i], min_notional_usd, band_frac * equity
         )
-    return blocked
+    return blocked, scale
+
+
+@jit
+def initial_nb(notional_usd, floors_usd, steps):
+    """Initial margin of one position: its notional over the leverage of its tier; half of that is for maintenance."""
+    rate = 0.0
+    for k in range(floors_usd.shape[0]):
+        if notional_usd > floors_usd[k]:
+            rate += 2.0 * steps[k]
+    return rate * notional_usd
+
+
+@jit
+def initial_margin_nb(weights, scale, units, equity, price, tradable, floors_usd, steps):
+    """Initial margin that a row asks for, of what it leaves as it is, and of what is held before it, USD."""
+    asked = 0.0
+    left = 0.0
+    before = 0.0
+    for i in range(weights.shape[0]):
+        held = initial_nb(abs(units[i]) * price[i], floors_usd[i], steps[i]) if units[i] != 0.0 else 0.0
+        before += held
+        if np.isnan(weights[i]) or not tradable[i]:
+            left += held
+        else:
+            asked += initial_nb(abs(weights[i]) * scale * equity, floors_usd[i], steps[i])
+    return asked, left, before
+
+
+@jit
+def refused_nb(asked, left, before, equity, most_frac):
+    """Whether the venue refuses what needs so much initial margin."""
+    most = most_frac * equity
+    return equity > 0.0 and (asked > most or asked + left > max(most, before))
 
 
 @jit
@@ -218,9 +278,12 @@ def fee_rate_nb(rates, thresholds_usd, referral_frac, volume, day, total_usd):
 
 
 @jit
-def execute_nb(order, mid, market, t, i, fee_rate, coin_params, sim_params, row_flows, coin_flows):
-    """Fill one order at row `t` around `mid`: book its costs, return fill price, fee, spread and impact cost."""
-    quoted = market.bid.shape[0] > 0
+def execute_nb(order, mid, market, quotes, t, i, fee_rate, coin_params, sim_params, row_flows, coin_flows):
+    """Fill one order at row `t` around `mid`: book its costs, return fill price, fee, spread and impact cost.
+
+    Without `quotes` those of the row do not count: they are of another moment.
+    """
+    quoted = quotes and market.bid.shape[0] > 0
     fill = fill_price_nb(
         order,
         mid,
@@ -233,7 +296,7 @@ def execute_nb(order, mid, market, t, i, fee_rate, coin_params, sim_params, row_
     if sim_params.impact:
         sign = 1.0 if order > 0.0 else -1.0
         price = np.nan
-        if market.impact_bid.shape[0] > 0:
+        if quotes and market.impact_bid.shape[0] > 0:
             price = market.impact_ask[t, i] if order > 0.0 else market.impact_bid[t, i]
         moved = mid * impact_nb(
             abs(order) * mid, sign, fill, mid, price, sim_params.impact_frac, coin_params.impact_reference_usd[i]
@@ -294,6 +357,49 @@ def book_fill_nb(book, trades, t, i, order, after, mid, fill, fee, spread, impac
 
 
 @jit
+def close_all_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, price, quotes):
+    """Close every position at row `t` around `price`, (N,), as a liquidation."""
+    day = fees.day[t]
+    rate = fee_rate_nb(fees.rate[t], fees.thresholds_usd, fees.referral_frac, book.volume, day, book.total_volume[0])
+    ledger.counters[LIQUIDATED_ROW] = t
+    flows, coin_flows = ledger.flows, ledger.coin_flows
+    for i in range(price.shape[0]):
+        if book.units[i] != 0.0:
+            order = -book.units[i]
+            fill, fee, spread, impact = execute_nb(
+                order, price[i], market, quotes, t, i, rate, coin_params, sim_params, flows[t], coin_flows[i]
+            )
+            reason = np.int64(LIQUIDATION)  # no literal: numba would compile what takes it for it alone
+            book_fill_nb(book, trades, t, i, order, 0.0, price[i], fill, fee, spread, impact, reason, day)
+
+
+@jit
+def within_hour_nb(market, fees, coin_params, sim_params, book, ledger, trades, t):
+    """Step 4 within the hour that ends at row `t`, every coin at its worst price of it; returns whether it fails."""
+    worst = np.empty(book.units.shape[0])
+    equity = book.cash[0]
+    maintenance_usd = 0.0
+    for i in range(worst.shape[0]):
+        if book.units[i] != 0.0:
+            worst[i] = market.low[t, i] if book.units[i] > 0.0 else market.high[t, i]
+            value = book.units[i] * worst[i]
+            equity += value
+            maintenance_usd += maintenance_nb(abs(value), coin_params.margin_floor_usd[i], coin_params.margin_step[i])
+    if equity > 0.0 and equity >= maintenance_usd:
+        return False
+    ledger.margin_call[0] = equity
+    ledger.margin_call[1] = maintenance_usd
+    for i in range(worst.shape[0]):
+        if book.units[i] != 0.0:
+            profit = book.units[i] * (worst[i] - book.price[i])
+            ledger.flows[t, PRICE_PNL] += profit
+            ledger.coin_flows[i, PRICE_PNL] += profit
+    ledger.counters[WITHIN_HOUR] = 1
+    close_all_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, worst, np.bool_(False))
+    return True
+
+
+@jit
 def step_nb(market, fees, coin_params, sim_params, book, ledger, trades, first, last):
     """Hold a book from row `first`, after its trade, to row `last`, before its trade.
 
@@ -346,20 +452,7 @@ def step_nb(market, fees, coin_params, sim_params, book, ledger, trades, first, 
         if sim_params.margin and long_usd + short_usd > 0.0 and (equity <= 0.0 or equity < maintenance_usd):
             ledger.margin_call[0] = equity
             ledger.margin_call[1] = maintenance_usd
-            counters[LIQUIDATED_ROW] = t
-            day = fees.day[t]
-            rate = fee_rate_nb(
-                fees.rate[t], fees.thresholds_usd, fees.referral_frac, book.volume, day, book.total_volume[0]
-            )
-            for k in range(held_count):
-                i = held[k]
-                if units[i] != 0.0:
-                    order = -units[i]
-                    fill, fee, spread, impact = execute_nb(
-                        order, price[i], market, t, i, rate, coin_params, sim_params, flows[t], coin_flows[i]
-                    )
-                    reason = np.int64(LIQUIDATION)  # no literal: numba would compile what takes it for it alone
-                    book_fill_nb(book, trades, t, i, order, 0.0, price[i], fill, fee, spread, impact, reason, day)
+            close_all_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, price, np.bool_(True))
             equity = book.cash[0]
             long_usd = 0.0
             short_usd = 0.0
@@ -391,6 +484,12 @@ def step_nb(market, fees, coin_params, sim_params, book, ledger, trades, first, 
                 value = price[i]
                 book_fill_nb(book, trades, t + 1, i, -units[i], 0.0, value, value, 0.0, 0.0, 0.0, reason, fees.day[t])
                 counters[DELISTINGS] += 1
+        if market.low.shape[0] == T and sim_params.margin:
+            holds = False
+            for k in range(held_count):
+                holds |= units[held[k]] != 0.0
+            if holds and within_hour_nb(market, fees, coin_params, sim_params, book, ledger, trades, t + 1):
+                equity = book.cash[0]
     return equity
 
 
@@ -407,7 +506,8 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
     weights : (D, N), NaN = hold
     trade_rows : (D,) int64, ascending, each the row at which the decision is traded
     book, ledger : Book, Ledger
-        New ones; filled in, but for ``ledger.trades``, which may be too short.
+        New ones; filled in, but for ``ledger.trades``, which may be too short. A row that needs more initial margin
+        than the account has ends the run: the counter REFUSED.
     """
     T, N = market.mid.shape
     D = trade_rows.shape[0]
@@ -416,6 +516,7 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
     units, flows, coin_flows, counters = book.units, ledger.flows, ledger.coin_flows, ledger.counters
     orders = np.zeros(N)
     outcomes = np.zeros(N, dtype=np.int64)
+    price = np.empty(N)
     row = np.int64(0)
     for d in range(D + 1):  # the last time round there is nothing to trade
         t = trade_rows[d] if d < D else np.int64(T)
@@ -433,12 +534,14 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
             continue
         if counters[FIRST_ASKING] < 0 and asks_nb(weights[d]):
             counters[FIRST_ASKING] = d
-        # 2. Trade
-        ledger.untradable_weight[d] = plan_nb(
+        # 2. Trade; a tradable coin has a mid, which of a held one is its price, too
+        for i in range(N):
+            price[i] = mid[t, i] if units[i] == 0.0 else book.price[i]
+        blocked, scale = plan_nb(
             weights[d],
             units,
             equity,
-            mid[t],
+            price,
             market.tradable[t],
             lot_scale,
             sim_params.min_notional_usd,
@@ -447,6 +550,23 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
             orders,
             outcomes,
         )
+        ledger.untradable_weight[d] = blocked
+        if sim_params.most_initial_frac < np.inf:
+            asked, left, before = initial_margin_nb(
+                weights[d],
+                scale,
+                units,
+                equity,
+                price,
+                market.tradable[t],
+                coin_params.margin_floor_usd,
+                coin_params.margin_step,
+            )
+            if refused_nb(asked, left, before, equity, sim_params.most_initial_frac):
+                counters[REFUSED] = d
+                ledger.margin_call[0] = equity
+                ledger.margin_call[1] = asked + left
+                break
         day = fees.day[t]
         rate = fee_rate_nb(
             fees.rate[t], fees.thresholds_usd, fees.referral_frac, book.volume, day, book.total_volume[0]
@@ -456,14 +576,23 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
             outcome = outcomes[i]
             if outcome == ORDER:
                 order = orders[i]
-                price = mid[t, i]
                 fill, fee, spread, impact = execute_nb(
-                    order, price, market, t, i, rate, coin_params, sim_params, flows[t], coin_flows[i]
+                    order,
+                    price[i],
+                    market,
+                    np.bool_(True),
+                    t,
+                    i,
+                    rate,
+                    coin_params,
+                    sim_params,
+                    flows[t],
+                    coin_flows[i],
                 )
                 after = round_lot_nb(units[i] + order, lot_scale[i])
                 reason = np.int64(reason_nb(units[i], after))
-                book_fill_nb(book, trades, t, i, order, after, price, fill, fee, spread, impact, reason, day)
-                traded_usd += abs(order) * price
+                book_fill_nb(book, trades, t, i, order, after, price[i], fill, fee, spread, impact, reason, day)
+                traded_usd += abs(order) * price[i]
             elif outcome == BELOW_MINIMUM:
                 counters[SKIPPED_MINIMUM] += 1
             elif outcome == INSIDE_BAND:
@@ -476,8 +605,8 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
 
 
 @jit
-def held_hours_nb(trades, rates):
-    """Coin-hours held by the trades of a run, and those of them without a rate, (T, N)."""
+def held_hours_nb(trades, rates, within):
+    """Coin-hours held by the trades of a run, and those of them without a rate, (T, N); `within` is WITHIN_HOUR."""
     T, N = rates.shape
     since = np.full(N, T)
     held = 0
@@ -492,7 +621,7 @@ def held_hours_nb(trades, rates):
             if reason == OPEN:
                 since[i] = end
             if reason == LIQUIDATION:
-                end += 1  # it was held at the funding of the row
+                end += 1 - within  # it was held at the funding of the row
             elif reason != CLOSE and reason != DELISTING:
                 continue
         for t in range(since[i], end):
@@ -739,63 +868,109 @@ def summarise_nb(daily, metrics):
     growth = 1.0
     lost = False
     total = 0.0
+    size = 0.0
     downside = 0.0
     for k in range(days):
         change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
         growth *= 1.0 + change
         lost |= change <= -1.0
         total += change
+        size += change * change
         if change < 0.0:
             downside += change * change
     mean = total / days
     metrics[CAGR] = -1.0 if lost else growth ** (365.0 / days) - 1.0
-    if downside > 0.0:
-        metrics[SORTINO] = mean / np.sqrt(downside / days) * np.sqrt(365.0)
-    if days < 2:
-        return
     squares = 0.0
     for k in range(days):
         change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
         squares += (change - mean) ** 2
-    deviation = np.sqrt(squares / (days - 1))
+    deviation = np.sqrt(squares / (days - 1)) if days > 1 else np.nan
+    if squares <= FLAT * size or deviation <= DUST:
+        if days > 1:
+            metrics[VOLATILITY] = 0.0
+        return
+    downside = np.sqrt(downside / days)
+    if downside > DUST:
+        metrics[SORTINO] = mean / downside * np.sqrt(365.0)
     metrics[VOLATILITY] = deviation * np.sqrt(365.0)
-    if deviation > 0.0:
-        metrics[SHARPE] = mean / deviation * np.sqrt(365.0)
+    metrics[SHARPE] = mean / deviation * np.sqrt(365.0)
 
 
 @jit
-def renormalised_nb(coins, weights, tradable):
-    """Factor that gives the tradable coins of a row the gross of the whole row."""
-    total = 0.0
-    reachable = 0.0
-    for k in range(coins.shape[0]):
-        if not np.isnan(weights[k]):
-            total += abs(weights[k])
-            if tradable[coins[k]]:
-                reachable += abs(weights[k])
-    return total / reachable if reachable > 0.0 else 1.0
+def row_scale_nb(s, count, held, units, first, last, coins, weights, equity, tradable, price, seen, stamp):
+    """Factor of :func:`renormalised_nb` for book `s`, whose row is the entries from `first` to `last`.
+
+    ``tradable`` and ``price`` are (N,); of ``seen`` the row's coins are set to `stamp`.
+    """
+    own = 0.0
+    blocked = 0.0
+    stuck_usd = 0.0
+    for k in range(first, last):
+        i = coins[k]
+        seen[i] = stamp
+        if np.isnan(weights[k]):
+            continue
+        if tradable[i]:
+            own += abs(weights[k])
+        else:
+            blocked += abs(weights[k])
+            if units[s, i] != 0.0:
+                stuck_usd += abs(units[s, i]) * price[i]
+    for k in range(count):
+        i = held[s, k]
+        if seen[i] != stamp and not tradable[i] and units[s, i] != 0.0:
+            stuck_usd += abs(units[s, i]) * price[i]
+    return renormalised_nb(own + blocked, own, stuck_usd, equity)
+
+
+@jit
+def row_margin_nb(
+    s, count, held, units, first, last, coins, weights, scale, equity, tradable, price, floors_usd, steps, seen, stamp
+):
+    """The three sums of :func:`initial_margin_nb` for book `s`; arguments as of :func:`row_scale_nb`."""
+    asked = 0.0
+    left = 0.0
+    before = 0.0
+    for k in range(first, last):
+        i = coins[k]
+        seen[i] = stamp
+        if not np.isnan(weights[k]) and tradable[i]:
+            asked += initial_nb(abs(weights[k]) * scale * equity, floors_usd[i], steps[i])
+        elif units[s, i] != 0.0:
+            left += initial_nb(abs(units[s, i]) * price[i], floors_usd[i], steps[i])
+    for k in range(count):
+        i = held[s, k]
+        if units[s, i] != 0.0:
+            needed = initial_nb(abs(units[s, i]) * price[i], floors_usd[i], steps[i])
+            before += needed
+            if seen[i] != stamp and not tradable[i]:
+                left += needed
+    return asked, left, before
 
 
 @jit
 def close_interval_nb(s, count, held, units, d, exit_value, exit_carried, exit_funding, settled):
     """Step 1 for book `s`: what its units did in interval `d`, until the next trade; settled ones are gone.
 
-    Returns cash brought, value, funding paid and the number of settled positions.
+    Returns cash brought, value, gross value, funding paid and the number of settled positions.
     """
     cash = 0.0
     value = 0.0
+    gross = 0.0
     funding = 0.0
     gone = 0
     for k in range(count):
         i = held[s, k]
         u = units[s, i]
         cash += u * exit_carried[d, i]
-        value += u * exit_value[d, i]
+        worth = u * exit_value[d, i]
+        value += worth
+        gross += abs(worth)
         funding += u * exit_funding[d, i]
         if settled[d, i]:
             units[s, i] = 0.0
             gone += 1
-    return cash, value, funding, gone
+    return cash, value, gross, funding, gone
 
 
 @jit
@@ -926,26 +1101,69 @@ def add_paths_nb(side, count, listed, sign, s, units, block, paths, hours, total
 
 
 @jit
+def brought_nb(intervals, d, h, within, i, block, hours):
+    """Cash that a unit of a coin brought from the trade of interval `d` to hour `h`, and whether it is settled.
+
+    With `within`, before the funding of that hour, which may be the first of the next interval.
+    """
+    place = block + i * hours
+    if h == hours:
+        return intervals.exit_carried[d, i], intervals.settled[d, i]
+    settled = intervals.value[place + h] == 0.0
+    return intervals.carried[place + h - 1 if within and not settled else place + h], settled
+
+
+@jit
+def first_within_nb(intervals, d, last, held, units, cash, block, market, coin_params):
+    """First hour of interval `d`, up to `last`, in which the margin is gone at the worst prices; 0 for none."""
+    hours = intervals.rows[d + 1] - intervals.rows[d]
+    for h in range(1, last + 1):
+        row = intervals.rows[d] + h
+        equity = cash
+        maintenance = 0.0
+        holds = False
+        for k in range(held.shape[0]):
+            i = np.int64(held[k])
+            brought, settled = brought_nb(intervals, d, h, np.bool_(True), i, block, hours)
+            equity += units[i] * brought
+            if not settled:
+                value = units[i] * (market.low[row, i] if units[i] > 0.0 else market.high[row, i])
+                equity += value
+                maintenance += maintenance_nb(abs(value), coin_params.margin_floor_usd[i], coin_params.margin_step[i])
+                holds = True
+        if holds and (equity <= 0.0 or equity < maintenance):
+            return h
+    return 0
+
+
+@jit
 def liquidate_nb(
-    intervals, d, h, held, units, carried, block, market, fee_rate, coin_params, sim_params, metrics, counters
+    intervals, d, h, held, units, cash, within, block, market, fee_rate, coin_params, sim_params, metrics, counters
 ):
-    """Step 4 where the margin is gone: close all positions at hour `h` of interval `d`; returns the cash left."""
+    """Step 4 where the margin is gone: close all positions at hour `h` of interval `d`; returns the cash left.
+
+    With `within`, in the hour that ends there, before its funding; `cash` is that after the interval's trade.
+    """
     row = intervals.rows[d] + h
     hours = intervals.rows[d + 1] - intervals.rows[d]
-    cash = carried[h]
     flows = metrics[TOTALS : TOTALS + FLOW_COLUMNS]
     unused = np.zeros(FLOW_COLUMNS)
     for k in range(held.shape[0]):
         i = np.int64(held[k])  # as in `simulate_nb`, so that `execute_nb` is compiled once
         u = units[i]
         metrics[TRADES] += 1
-        if intervals.value[block + i * hours + h] == 0.0:  # settled earlier in this interval
+        brought, settled = brought_nb(intervals, d, h, within, i, block, hours)
+        cash += u * brought
+        if settled:
             counters[DELISTINGS] += 1
             flows[FUNDING_COST] += u * intervals.exit_funding[d, i]
             continue
-        flows[FUNDING_COST] -= u * intervals.carried[block + i * hours + h]
+        flows[FUNDING_COST] -= u * brought
+        price = intervals.price[row, i]
+        if within:
+            price = market.low[row, i] if u > 0.0 else market.high[row, i]
         fill, fee, _, _ = execute_nb(
-            -u, intervals.price[row, i], market, row, i, fee_rate, coin_params, sim_params, flows, unused
+            -u, price, market, not within, row, i, fee_rate, coin_params, sim_params, flows, unused
         )
         cash += u * fill - fee
     counters[LIQUIDATED_ROW] = row
@@ -987,7 +1205,7 @@ def batch_nb(
     book_step : int
         Rows from a book to the next: ``row = s * book_step + d``, or, when it is 0, ``d * S + s``: decisions first.
     metrics, counters, daily : (S, METRICS) float64, (S, COUNTERS) int64, (S, days) float64
-        Filled in.
+        Filled in. A book that is REFUSED has its equity in END, the margin needed in GROSS, and nothing else.
     """
     S = metrics.shape[0]
     D, N = intervals.mid.shape
@@ -1024,6 +1242,7 @@ def batch_nb(
     counters[:] = 0
     counters[:, LIQUIDATED_ROW] = -1
     counters[:, FIRST_ASKING] = -1
+    counters[:, REFUSED] = -1
     daily[:] = sim_params.initial_equity_usd
     # A view of an array, or a look into a record, counts a reference: an atomic addition, for which threads wait for
     # one another. It took a third of the time. So the loop looks into arrays by their indices, and at nothing else.
@@ -1049,6 +1268,13 @@ def batch_nb(
         sim_params.margin,
         sim_params.renormalise,
     )
+    max_gross, most_initial_frac, worst_initial = (
+        sim_params.max_gross,
+        sim_params.most_initial_frac,
+        2.0 * worst_maintenance,
+    )
+    watched = margin and market.low.shape[0] > 0
+    end = m_rows[D]
     for d in range(D):
         start = m_rows[d]
         hours = m_rows[d + 1] - start
@@ -1061,8 +1287,9 @@ def batch_nb(
                         daily[s, m_daily_slot[start + h]] = cash[s]
                 continue
             value = 0.0
+            held_usd = 0.0
             if d > 0:
-                brought, value, paid, gone = close_interval_nb(
+                brought, value, held_usd, paid, gone = close_interval_nb(
                     s, held_count[s], held, units, d - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
                 )
                 cash[s] += brought
@@ -1083,8 +1310,47 @@ def batch_nb(
                 )
             scale = 1.0
             if renormalise:
-                entries = slice(indptr[row], indptr[row + 1])
-                scale = renormalised_nb(coins[entries], weights[entries], intervals.tradable[d])
+                scale = row_scale_nb(
+                    s,
+                    held_count[s],
+                    held,
+                    units,
+                    indptr[row],
+                    indptr[row + 1],
+                    coins,
+                    weights,
+                    equity,
+                    intervals.tradable[d],
+                    intervals.price[start],
+                    seen,
+                    stamp,
+                )
+            # Few books come so near to it that the margin of every coin has to be looked up.
+            if (max_gross * equity + held_usd) * worst_initial > most_initial_frac * equity:
+                asked, left, before = row_margin_nb(
+                    s,
+                    held_count[s],
+                    held,
+                    units,
+                    indptr[row],
+                    indptr[row + 1],
+                    coins,
+                    weights,
+                    scale,
+                    equity,
+                    intervals.tradable[d],
+                    intervals.price[start],
+                    coin_params.margin_floor_usd,
+                    coin_params.margin_step,
+                    seen,
+                    stamp,
+                )
+                if refused_nb(asked, left, before, equity, most_initial_frac):
+                    counters[s, REFUSED] = d
+                    counters[s, LIQUIDATED_ROW] = start  # so that it is left alone from here on
+                    metrics[s, END] = equity
+                    metrics[s, GROSS] = asked + left
+                    continue
             longs, shorts, spent, fee, spread, moved, traded_usd, filled_usd, trades, blocked = trade_nb(
                 s,
                 held_count[s],
@@ -1142,6 +1408,8 @@ def batch_nb(
             else:
                 lasted, without = count * hours, 0
             # 4. Margin
+            called_at = -1
+            within = 0
             endangered = False
             for h in range(hours):
                 gross[h] = long_usd[h] + short_usd[h]
@@ -1159,32 +1427,41 @@ def batch_nb(
                             coin_params.margin_step[i],
                         )
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
-                        called = start + h
-                        day = fees.day[called] if tracked else 0
-                        rate = fee_rate_nb(
-                            fees.rate[called], fees.thresholds_usd, fees.referral_frac, volume[s], day, total_volume[s]
-                        )
-                        cash[s] = liquidate_nb(
-                            intervals,
-                            d,
-                            h,
-                            held[s, :count],
-                            units[s],
-                            carried,
-                            block,
-                            market,
-                            rate,
-                            coin_params,
-                            sim_params,
-                            metrics[s],
-                            counters[s],
-                        )
-                        held_count[s] = 0
-                        lasted, without = count_until_nb(s, count, held, intervals, d, h)
-                        gross[h:] = 0.0
-                        net[h:] = 0.0
-                        equities[h:] = cash[s]
+                        called_at = h
                         break
+            if watched and count > 0:
+                last = called_at if called_at >= 0 else hours if start + hours < end else hours - 1
+                within = first_within_nb(
+                    intervals, d, last, held[s, :count], units[s], cash[s], block, market, coin_params
+                )
+                called_at = within if within > 0 else called_at
+            if called_at >= 0:
+                called = start + called_at
+                day = fees.day[called] if tracked else 0
+                rate = fee_rate_nb(
+                    fees.rate[called], fees.thresholds_usd, fees.referral_frac, volume[s], day, total_volume[s]
+                )
+                cash[s] = liquidate_nb(
+                    intervals,
+                    d,
+                    called_at,
+                    held[s, :count],
+                    units[s],
+                    cash[s],
+                    within > 0,
+                    block,
+                    market,
+                    rate,
+                    coin_params,
+                    sim_params,
+                    metrics[s],
+                    counters[s],
+                )
+                held_count[s] = 0
+                lasted, without = count_until_nb(s, count, held, intervals, d, called_at - (within > 0))
+                gross[called_at:hours] = 0.0
+                net[called_at:hours] = 0.0
+                equities[called_at:hours] = cash[s]
             counters[s, HELD_HOURS] += lasted
             counters[s, UNRATED_HOURS] += without
             # 5. Record
@@ -1200,11 +1477,15 @@ def batch_nb(
                     low = equity / top - 1.0
                 if m_daily_slot[start + h] >= 0:
                     daily[s, m_daily_slot[start + h]] = equity
+            if within == hours and cash[s] < top * (1.0 + low):  # at the next trade's row, which is not come to
+                low = cash[s] / top - 1.0
             peak[s] = top
             deepest[s] = low
             metrics[s, END] = equities[hours - 1]
     for s in range(S):
-        brought, value, paid, gone = close_interval_nb(
+        if counters[s, REFUSED] >= 0:
+            continue
+        _, _, _, paid, gone = close_interval_nb(
             s, held_count[s], held, units, D - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
         )
         metrics[s, TOTALS + FUNDING_COST] += paid

@@ -22,7 +22,10 @@ ANNUAL = float(np.sqrt(DAYS_PER_YEAR))
 CALENDAR = "_calendar"
 #: Figures of daily returns, and means over decisions.
 ANNUAL_FIGURES = ("cagr", "volatility", "sharpe", "sortino")
-MEANS = ("turnover_daily", "gross_mean", "net_mean", "untradable_weight")
+MEANS = ("turnover_decision", "gross_mean", "net_mean", "untradable_weight")
+#: Sum of squared deviations, as a fraction of the sum of squares, and standard deviation up to which returns are
+#: constant but for rounding; the latter also for a downside or a drawdown. No ratio is made of what is no risk.
+FLAT, DUST = 1e-12, 1e-12
 #: Share of held coin-hours without a funding rate above which a run says so.
 FUNDING_MISSING_NOTED = 0.01
 
@@ -35,6 +38,7 @@ def figures(
     annual: Iterable[Iterable[Any]],
     sums: Iterable[Any],
     decisions: Sequence[Any],
+    spans: Sequence[Any],
     counts: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Metrics by name, of one run (floats) or of many books (arrays, (P,)).
@@ -52,16 +56,20 @@ def figures(
         What :data:`MEANS` are means of, summed over decisions; those before the first that asks add nothing.
     decisions : pair
         Number of decisions, from the first that asks for something, and of all.
+    spans : pair
+        Days of 24 hours that have begun since the first of these was traded (:func:`days_begun`).
     counts : mapping
         Everything else, taken over as it is.
     """
+    totals = list(sums)
     own, calendar = (
         {
             "days": counted,
             **dict(zip(ANNUAL_FIGURES, values, strict=True)),
-            **{name: _plain(total / np.maximum(number, 1)) for name, total in zip(MEANS, sums, strict=True)},
+            "turnover_daily": _plain(totals[0] / np.maximum(span, 1)),
+            **{name: _plain(total / np.maximum(number, 1)) for name, total in zip(MEANS, totals, strict=True)},
         }
-        for counted, values, number in zip(days, annual, decisions, strict=True)
+        for counted, values, number, span in zip(days, annual, decisions, spans, strict=True)
     )
     for part in (own, calendar):
         part["calmar"] = calmar(part["cagr"], deepest)
@@ -112,6 +120,11 @@ def first_days(daily: np.ndarray, rows: np.ndarray) -> np.ndarray:
     return np.maximum(np.searchsorted(np.flatnonzero(daily), rows, side="right") - 1, 0)
 
 
+def days_begun(rows: Any, hours: int) -> Any:
+    """Days of 24 hours that have begun from each of `rows` to the last of a panel's `hours`."""
+    return (hours - 1 - rows) // 24 + 1
+
+
 def counted(returns: np.ndarray, days: Any) -> np.ndarray:
     """Daily returns, (..., D), with NaN for those before the last `days`, (...): nothing was asked for yet."""
     last = returns.shape[-1] - np.asarray(days)
@@ -145,22 +158,23 @@ def cagr(returns: np.ndarray) -> Any:
 
 
 def volatility(returns: np.ndarray) -> Any:
-    """``std(ddof=1) * sqrt(365)``."""
+    """``std(ddof=1) * sqrt(365)``; 0 for constant returns."""
     return _plain(_deviation(returns) * ANNUAL)
 
 
 def sharpe(returns: np.ndarray) -> Any:
-    """``mean / std(ddof=1) * sqrt(365)``."""
+    """``mean / std(ddof=1) * sqrt(365)``; NaN for constant returns."""
     deviation = _deviation(returns)
     return _ratio(np.mean(returns, axis=-1) if returns.shape[-1] else deviation, deviation) * ANNUAL
 
 
 def sortino(returns: np.ndarray) -> Any:
-    """``mean / sqrt(sum(min(r, 0) ** 2) / days) * sqrt(365)``."""
+    """``mean / sqrt(sum(min(r, 0) ** 2) / days) * sqrt(365)``; NaN for constant returns."""
     days = returns.shape[-1]
     if days == 0:
         return _plain(np.full(returns.shape[:-1], np.nan))
     downside = np.sqrt(np.sum(np.minimum(returns, 0.0) ** 2, axis=-1) / days)
+    downside = np.where(_deviation(returns) > 0.0, downside, np.nan)
     return _ratio(np.mean(returns, axis=-1), downside) * ANNUAL
 
 
@@ -199,13 +213,16 @@ def alpha_beta(returns: np.ndarray, benchmark: np.ndarray) -> tuple[float, float
 def _deviation(returns: np.ndarray) -> Any:
     if returns.shape[-1] < 2:
         return np.full(returns.shape[:-1], np.nan)
-    return np.std(returns, axis=-1, ddof=1)
+    deviation = np.std(returns, axis=-1, ddof=1)
+    squares = deviation**2 * (returns.shape[-1] - 1)
+    constant = (squares <= FLAT * np.sum(returns**2, axis=-1)) | (deviation <= DUST)
+    return np.where(constant, 0.0, deviation)
 
 
 def _ratio(value: Any, scale: Any) -> Any:
-    """``value / scale`` where the scale is positive, else NaN."""
+    """``value / scale`` where the scale is more than rounding, else NaN."""
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        return _plain(np.where(scale > 0.0, np.divide(value, scale), np.nan))
+        return _plain(np.where(scale > DUST, np.divide(value, scale), np.nan))
 
 
 def _plain(values: Any) -> Any:

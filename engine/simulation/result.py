@@ -165,7 +165,9 @@ class Result:
             return 0.0
         if "funding" not in self.panel.fields:
             return 1.0
-        held, unrated = kernel.held_hours_nb(self.ledger.trades, self.panel.values("funding"))
+        held, unrated = kernel.held_hours_nb(
+            self.ledger.trades, self.panel.values("funding"), self.ledger.counters[kernel.WITHIN_HOUR]
+        )
         return unrated / held
 
     @cached_property
@@ -187,6 +189,7 @@ class Result:
             [[getattr(metrics, name)(returns) for name in metrics.ANNUAL_FIGURES] for returns in (own, calendar)],
             [float(values.sum()) for values in per_decision],
             (made - first if first >= 0 else 0, made),
+            [metrics.days_begun(rows[k], len(self.panel.index)) if 0 <= k < made else 0 for k in (first, 0)],
             {
                 "decisions": made,
                 "trades": len(ledger.trades),

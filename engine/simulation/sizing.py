@@ -6,13 +6,15 @@ book is sized by the code that was tested.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from engine.config import Execution
-from engine.errors import DataError
+from engine.errors import DataError, WeightsError, join_first
+from engine.panel import Coin
+from engine.weights import GROSS_TOLERANCE
 
 OUTCOMES = ("nothing", "order", "below_minimum", "inside_band", "untradable")
 
@@ -63,6 +65,8 @@ def plan_orders(
     tradable: Mapping[str, bool],
     sz_decimals: Mapping[str, int],
     execution: Execution,
+    table: Iterable[Coin] | None = None,
+    where: str = "",
 ) -> list[Order]:
     """Size the orders that take a book to `weights`.
 
@@ -75,13 +79,18 @@ def plan_orders(
     equity_usd : float
         Equity before costs.
     mid : mapping of coin to float
-        Mid price, USD; a coin without a positive one is not tradable.
+        Mid price, USD, or the last known price of what is held and not tradable; a coin without a positive one is not
+        tradable. Nothing is renormalised while a position has none.
     tradable : mapping of coin to bool
         A coin that is absent is not tradable.
     sz_decimals : mapping of coin to int
         Size decimals; a coin that is absent is not cut.
     execution : Execution
         Lots, minimum notional, no-trade band and the rule for untradable coins.
+    table : iterable of Coin, optional
+        Leverage of the coins: more initial margin than the account has is then an error.
+    where : str
+        Which weights these are, for that error: `` on 2024-10-01 23:00 UTC``.
 
     Returns
     -------
@@ -92,8 +101,10 @@ def plan_orders(
     ------
     DataError
         For equity or a position that is not finite, or an infinite weight: no order can be sized by it.
+    WeightsError
+        For weights that need more initial margin than the account has.
     """
-    from engine.simulation.kernel import plan_nb
+    from engine.simulation.kernel import initial_margin_nb, plan_nb, refused_nb
 
     coins = sorted(set(weights) | {coin for coin, held in units.items() if held != 0.0})
     target, held, prices, decimals = (
@@ -106,11 +117,53 @@ def plan_orders(
     sizes, outcomes = np.zeros(len(coins)), np.zeros(len(coins), dtype=np.int64)
     lots, renormalise = lot_scales(decimals, execution), execution.untradable == "renormalise"
     rules = (lots, execution.min_notional_usd, execution.no_trade_band_frac, renormalise)
-    plan_nb(target, held, float(equity_usd), prices, allowed, *rules, sizes, outcomes)
+    _, scale = plan_nb(target, held, float(equity_usd), prices, allowed, *rules, sizes, outcomes)
+    if table is not None:
+        known = {coin.name: coin for coin in table}
+        coins_known = [known.get(coin, Coin(coin)) for coin in coins]
+        arrays = margin_arrays([coin.tiers for coin in coins_known])
+        asked, left, before = initial_margin_nb(target, scale, held, float(equity_usd), prices, allowed, *arrays)
+        if refused_nb(asked, left, before, float(equity_usd), 1.0 + GROSS_TOLERANCE):
+            raise initial_margin_error(where, coins_known, target, equity_usd, asked + left)
     return [
         Order(coin, float(sizes[i]), float(target[i]), OUTCOMES[outcomes[i]], bool(target[i] == 0.0))
         for i, coin in enumerate(coins)
     ]
+
+
+def margin_arrays(tiers: Sequence[Sequence[tuple[float, float]]]) -> tuple[np.ndarray, np.ndarray]:
+    """Floors, USD, and steps of the maintenance rate as the kernel takes them, (N, M), from :attr:`Coin.tiers` of N."""
+    width = max(1, *map(len, tiers)) if tiers else 1
+    floors, steps = np.zeros((len(tiers), width)), np.zeros((len(tiers), width))
+    for column, of_coin in enumerate(tiers):
+        below = 0.0
+        for tier, (floor, leverage) in enumerate(of_coin):
+            floors[column, tier], steps[column, tier] = floor, 0.5 / leverage - below
+            below = 0.5 / leverage
+    return floors, steps
+
+
+def initial_margin_error(
+    where: str, table: Sequence[Coin], weights: np.ndarray, equity_usd: float, needed_usd: float
+) -> WeightsError:
+    """Error for a row, (N,) of the coins of `table`, that needs more initial margin than the account has.
+
+    It names the coins that need most; `where` says which row, for example `` of book 3 on 2024-10-01 23:00 UTC``.
+    """
+    needs: dict[str, float] = {}
+    for coin, weight in zip(table, weights, strict=True):
+        if coin.tiers and weight != 0.0 and not np.isnan(weight):
+            leverage = min(most for floor, most in coin.tiers if floor == 0.0 or floor < abs(weight) * equity_usd)
+            needs[f"{coin.name} {weight:.4g} at {leverage:g}x"] = abs(weight) / leverage
+    share = needed_usd / equity_usd
+    held = " and what is held of coins that cannot be traded or are to be held" if share > sum(needs.values()) else ""
+    largest: list[str] = sorted(needs, key=lambda name: -needs[name])
+    coins = join_first(largest, 3)
+    return WeightsError(
+        f"The weights{where} need {share:.6g} times the account's equity of {equity_usd:,.2f} USD as initial margin "
+        f"({coins}{held}): the exchange refuses such orders. Lower the weights, or set account.initial_margin = false "
+        "to trade them all the same."
+    )
 
 
 def _check_sizable(equity_usd: float, coins: list[str], weights: np.ndarray, units: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -142,7 +142,8 @@ def null_books(
         *(partial(renamed, own, orders[part], listed) for part in _tiles(replicates)),
         *(partial(rolled, part) for part in _tiles(len(shifts))),
     ]
-    prepared = prepare(panel, decisions, config)
+    # A null holds coins of another leverage; what decides is what it earns, not whether the exchange would take it.
+    prepared = prepare(panel, decisions, replace(config, account=replace(config.account, initial_margin=False)))
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         sharpe = np.concatenate(list(pool.map(lambda books: _run(prepared, books())[0]["sharpe"], made)))
     if not np.isfinite(sharpe[0]):
@@ -223,6 +224,9 @@ class _Group:
 
     @classmethod
     def of(cls, space: Workspace, task: Task, dates: pd.DatetimeIndex) -> _Group | None:
+        # As in `null_books`: exchanged coins have another leverage.
+        account = {**task.config["account"], "initial_margin": False}
+        task = replace(task, config={**task.config, "account": account})
         prepared, _, books = books_of(space, task, [""] * len(task.parameters))
         if len(books.indptr) == 1:
             return None

@@ -15,10 +15,10 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from engine.errors import DataError
+from engine.simulation import metrics
+from engine.simulation.metrics import FLAT
 
 EULER_GAMMA = 0.5772156649015329
-#: Sum of squared deviations, as a fraction of the sum of squares, under which a column is constant but for rounding.
-_FLAT = 1e-12
 #: Distance of two Sharpe ratios that are the same but for rounding.
 _TIE = 1e-12
 #: Numbers that one step of the cross-validation holds in memory at once, a matrix (8 bytes each, some six matrices).
@@ -100,14 +100,12 @@ def moments(returns: ArrayLike) -> Moments:
     """Sharpe ratio, length, skewness and raw kurtosis of one column."""
     values = np.asarray(returns, dtype=np.float64)
     n = len(values)
-    if n < 2:
+    if np.isnan(sharpe := metrics.sharpe(values)):
         return Moments(np.nan, n, np.nan, np.nan)
     deviation = values - values.mean()
     square = float(np.mean(deviation**2))
-    if not square * n > _FLAT * float(np.sum(values**2)):
-        return Moments(np.nan, n, np.nan, np.nan)
     return Moments(
-        float(values.mean() / np.sqrt(square * n / (n - 1))),
+        sharpe / metrics.ANNUAL,
         n,
         float(np.mean(deviation**3) / square**1.5),
         float(np.mean(deviation**4) / square**2),
@@ -254,7 +252,7 @@ def effective_trials(returns: ArrayLike) -> float:
     days = len(values)
     deviation = values - values.mean(axis=0)
     squares = (deviation**2).sum(axis=0)
-    varies = squares > _FLAT * (values**2).sum(axis=0)
+    varies = squares > FLAT * (values**2).sum(axis=0)
     count = int(varies.sum())
     if count < 2:
         return 1.0
@@ -331,7 +329,7 @@ def _sharpes(member: np.ndarray, sums: np.ndarray, squares: np.ndarray, lengths:
     square = member @ squares
     mean /= days
     spread = square - mean * mean * days
-    square *= _FLAT
+    square *= FLAT
     varies = (spread > square) & (days > 1.0)
     spread /= np.maximum(days - 1.0, 1.0)
     np.sqrt(spread, out=spread, where=varies)
@@ -349,7 +347,7 @@ class _Halves:
         self.sums, self.squares, self.lengths = sums, squares, lengths
         self.step = max(1, _CHUNK // sums.shape[1])
         self.room = np.empty((4, self.step, sums.shape[1]))  # memory that is new each time costs more than the sums
-        constant = squares - sums**2 / lengths[:, None] <= _FLAT * squares
+        constant = squares - sums**2 / lengths[:, None] <= FLAT * squares
         #: Columns that may be constant over a half; all others vary over every one.
         self.suspects = np.flatnonzero(constant.sum(axis=0) >= len(lengths) // 2)
 
@@ -383,7 +381,7 @@ def _judged(
     above = np.count_nonzero(outside[0] > (picked + slack)[:, None], axis=1)
     rank = below + (sets - below - above + 1) / 2.0
     best, then = (
-        u * np.sqrt(n - 1.0) / n / np.sqrt(np.maximum(1.0 - u**2 / n, _FLAT))
+        u * np.sqrt(n - 1.0) / n / np.sqrt(np.maximum(1.0 - u**2 / n, FLAT))
         for u, n in ((inside[0][rows, chosen], inside[1][:, 0]), (picked, outside[1][:, 0]))
     )
     return np.log(rank / (sets + 1.0 - rank)), best, then, chosen
@@ -392,7 +390,7 @@ def _judged(
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:
     deviation = x - x.mean()
     square = float(deviation @ deviation)
-    if not square > _FLAT * float(x @ x):
+    if not square > FLAT * float(x @ x):
         return float("nan"), float("nan")
     slope = float(deviation @ y) / square
     return slope, float(y.mean() - slope * x.mean())

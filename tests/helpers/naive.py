@@ -22,6 +22,10 @@ REFERRAL_VOLUME_USD = 25_000_000.0
 MAJORS, MAJORS_Q_USD, OTHERS_Q_USD = ("BTC", "ETH"), 20_000.0, 6_000.0  # the order size of the venue's impact prices
 
 
+class RefusedError(Exception):
+    """A row needs more initial margin than the account has; the argument is its instant."""
+
+
 @dataclass(frozen=True)
 class Fees:
     """The venue's rates, as fractions: `taker[row][tier]` and `maker[row][tier]`.
@@ -85,6 +89,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fees: Fees)
     for t in range(len(panel.index)):
         ledger.flow = dict.fromkeys(FLOWS, 0.0)
         ledger.mark(t)
+        ledger.margin_within_hour(t)
         if t in decisions and ledger.liquidated_row is None:  # "From then on no decision is traded."
             ledger.trade(t, decisions[t])
             if any(w != 0 and not isnan(w) for w in decisions[t].values()):  # "neither 0 nor NaN"
@@ -103,9 +108,13 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fees: Fees)
 
     # "means over the traded decisions from that one on; the last two are of the exposure recorded at the row of the
     # trade": a decision that asks for nothing while nothing is held trades nothing.
-    sums = {"untradable_weight": ledger.untradable_weight, "turnover_daily": ledger.turnover}
+    sums = {"untradable_weight": ledger.untradable_weight, "turnover_decision": ledger.turnover}
     sums |= {"gross_mean": sum(gross[t] for t in traded), "net_mean": sum(net[t] for t in traded)}
     means = {name: ratio(total, len(traded)) for name, total in sums.items()}
+    # "the sum of the same turnovers over the days of 24 hours that have begun from the row of that trade to the panel's
+    # last row": an hour after 24 of them a second day has begun.
+    days_begun = 1 + (len(panel.index) - 1 - traded[0]) // 24 if traded else 0
+    means["turnover_daily"] = ratio(ledger.turnover, days_begun)
     # "those between consecutive `hour_utc` rows that end after the instant of that decision"
     ends = [t for t, instant in enumerate(panel.index) if instant.hour == config.execution.hour_utc]
     days = [(t, equity[t] / equity[s] - 1 if equity[s] > 0 else 0.0) for s, t in pairwise(ends)]
@@ -161,7 +170,11 @@ def gross_of(row: dict[str, float]) -> float:
 
 
 def volatility(panel: Panel, row: dict[str, float], t: int, days: int) -> float:
-    """Annual, of the book `row` over the `days` days before row `t`, from mids as observed; 0.0 for too few days."""
+    """Annual, of the book `row` over the `days` days before row `t`, from mids as observed; 0.0 for too few days.
+
+    And 0.0 for constant returns: "where `sum((r - mean)**2)` is at most 1e-12 of `sum(r**2)`, or their standard
+    deviation at most 1e-12".
+    """
     mid, returns = panel.fields["mid"], []
     for k in range(days):
         now, before = t - 24 * k, t - 24 * (k + 1)
@@ -169,7 +182,12 @@ def volatility(panel: Panel, row: dict[str, float], t: int, days: int) -> float:
             moves = [w * (float(mid[now, i]) / float(mid[before, i]) - 1) for i, w in enumerate(row.values())]
             # "a coin without one of the two prices adds 0", and so does a NaN weight
             returns.append(sum(move for move in moves if not isnan(move)))
-    return 0.0 if len(returns) < max(2, days / 2) else stdev(returns) * sqrt(365)
+    if len(returns) < max(2, days / 2):
+        return 0.0
+    deviation = stdev(returns)
+    squares = deviation**2 * (len(returns) - 1)
+    constant = squares <= 1e-12 * sum(r**2 for r in returns) or deviation <= 1e-12
+    return 0.0 if constant else deviation * sqrt(365)
 
 
 def ratio(amount: float, whole: float) -> float:
@@ -256,18 +274,38 @@ class Ledger:
         untradable = {coin: w for coin, w in instructed.items() if coin not in tradable}
         self.counts["untradable_orders"] += sum(1 for coin, w in untradable.items() if w != 0 or self.units[coin] != 0)
         self.untradable_weight += sum(abs(w) for w in untradable.values())
-        # With `renormalise` "the other weights of the row are multiplied by sum(abs(w)) / sum(abs(w) of tradable
-        # coins), NaN weights left out of both sums; nothing is scaled if the second is 0."
-        kept = sum(abs(w) for w in tradable.values())
-        if self.execution.untradable == "renormalise" and kept != 0:
-            scale = sum(abs(w) for w in instructed.values()) / kept
+        # With `renormalise` "the other weights of the row are multiplied by (wanted - stuck) / own, at least by 0 and
+        # at most by 2 [...] coins with a NaN weight are in none of the three. Nothing is scaled if `own` is 0 or equity
+        # is not positive."
+        own = sum(abs(w) for w in tradable.values())
+        if self.execution.untradable == "renormalise" and own != 0 and equity > 0:
+            wanted = sum(abs(w) for w in instructed.values())
+            stuck = sum(abs(self.units[coin]) * self.price[coin] for coin in untradable if self.units[coin] != 0)
+            scale = min(max((wanted - stuck / equity) / own, 0.0), 2.0)
             tradable = {coin: w * scale for coin, w in tradable.items()}
+        self.initial_margin(t, tradable, equity)
 
         for coin, weight in tradable.items():
             size = self.order_size(coin, weight, equity)
             if size != 0:
                 self.turnover += abs(size) * self.price[coin] / equity if equity > 0 else 0.0
                 self.fill(t, coin, size)
+
+    def initial_margin(self, t: int, tradable: dict[str, float], equity: float) -> None:
+        """Refuse a row: "`asked > equity`, or if `asked + left` is more than both `equity` and `before`"."""
+        if not self.account.initial_margin or equity <= 0:
+            return
+        asked = sum(self.initial(coin, abs(w) * equity) for coin, w in tradable.items())
+        held = {coin: self.initial(coin, abs(self.units[coin]) * self.price[coin]) for coin in self.held()}
+        left = sum(margin for coin, margin in held.items() if coin not in tradable)
+        most = equity * (1 + 1e-5)  # "the slack of `account.max_gross`"
+        if asked > most or (asked + left > most and asked + left > sum(held.values())):
+            raise RefusedError(t)
+
+    def initial(self, coin: str, notional: float) -> float:
+        """Notional over "the leverage of the highest tier whose floor is under `notional`"."""
+        leverages = [leverage for floor, leverage in self.tiers.get(coin, ()) if floor < notional]
+        return notional / leverages[-1] if leverages else 0.0
 
     def order_size(self, coin: str, weight: float, equity: float) -> float:
         """Signed units to trade, 0.0 for no order. A tradable coin has a mid, so its price is that mid."""
@@ -281,18 +319,22 @@ class Ledger:
         size = abs(order)
         if coin in self.lots_a_unit:
             size = floor(size * self.lots_a_unit[coin] * (1 + 1e-12)) / self.lots_a_unit[coin]
-        # "One that the cut made 0, or with abs(size) * mid < min_notional_usd, counts in `skipped_min_notional`; else
-        # one with abs(size) * mid < no_trade_band_frac * equity counts in `skipped_band`."
-        if size == 0 or size * mid < self.execution.min_notional_usd:
+        # "With notional = abs(size) * mid * (1 + 1e-12) [...]: one that the cut made 0, or with notional <
+        # min_notional_usd, counts in `skipped_min_notional`; else one with notional < no_trade_band_frac * equity
+        # counts in `skipped_band`."
+        notional = size * mid * (1 + 1e-12)
+        if size == 0 or notional < self.execution.min_notional_usd:
             self.counts["skipped_min_notional"] += 1
             return 0.0
-        if size * mid < self.execution.no_trade_band_frac * equity:
+        if notional < self.execution.no_trade_band_frac * equity:
             self.counts["skipped_band"] += 1
             return 0.0
         return copysign(size, order)
 
-    def fill(self, t: int, coin: str, size: float, reason: str | None = None) -> None:
+    def fill(self, t: int, coin: str, size: float, reason: str | None = None, within: bool = False) -> None:
         price, bid, ask = self.price[coin], self.at("bid", t, coin), self.at("ask", t, coin)
+        if within:  # "closed at those prices with the half spread and `impact_bps`"
+            bid = ask = nan
         sign = 1.0 if size > 0 else -1.0
         # "Buys at `ask`, sells at `bid` when the row has both; else at mid * (1 +/- half_spread_bps / 1e4)"; in a
         # liquidation "around the coin's price where the row has no mid", and where it has one that is the price.
@@ -303,7 +345,7 @@ class Ledger:
         # "Spread cost = size * (fill - mid), size signed: negative where the fill is better than mid." "The fill moves
         # by e * mid against the order; impact cost = abs(size) * e * mid, the fee is on the moved fill, and the spread
         # cost is what it was." "Fee = rate * abs(size) * fill."
-        spread, move = size * (fill - price), self.impact(t, coin, size, market) * price
+        spread, move = size * (fill - price), self.impact(t, coin, size, market, within) * price
         move = min(move, fill) if size < 0 else move  # "never by so much that a sale's fill is below 0"
         impact = abs(size) * move
         fill += sign * move
@@ -321,14 +363,14 @@ class Ledger:
         self.units[coin], reason = after, reason or effect(before, after)
         self.trades.append(NaiveTrade(t, coin, size, fill, notional, fee, spread, impact, reason))
 
-    def impact(self, t: int, coin: str, size: float, fill: float) -> float:
+    def impact(self, t: int, coin: str, size: float, fill: float, within: bool) -> float:
         """The fraction `e` of the price by which a fill moves against the order."""
         if self.costs.impact == "none":
             return 0.0
         # "e0 = max(impact_ask - buy fill, 0) / mid for a buy, max(sell fill - impact_bid, 0) / mid for a sell [...]
         # where the row has no impact price, impact_bps / 1e4": the price of the order's own side.
         beyond = self.at("impact_ask", t, coin) - fill if size > 0 else fill - self.at("impact_bid", t, coin)
-        e0 = self.costs.impact_bps / 1e4 if isnan(beyond) else max(beyond, 0.0) / self.price[coin]
+        e0 = self.costs.impact_bps / 1e4 if isnan(beyond) or within else max(beyond, 0.0) / self.price[coin]
         # "With n = abs(size) * mid: e = e0 * n / Q up to n = Q, e0 * sqrt(n / Q) beyond, at most 1/2."
         n, q = abs(size) * self.price[coin], MAJORS_Q_USD if coin in MAJORS else OTHERS_Q_USD
         # "Impact: `e0` times stress", of the unstressed market.
@@ -390,6 +432,25 @@ class Ledger:
             for coin in self.held():
                 self.fill(t, coin, -self.units[coin], "liquidation")
             self.liquidated_row = t
+
+    def margin_within_hour(self, t: int) -> None:
+        """Step 4 of what was held through the hour that ends at `t`, "as if every coin stood at its worst price"."""
+        if not self.account.margin or self.account.margin_prices == "close" or not self.held():
+            return
+        now = dict(self.price)
+        for coin in self.held():
+            low, high = self.at("low", t, coin), self.at("high", t, coin)
+            if self.units[coin] > 0:
+                self.price[coin] = now[coin] if isnan(low) else min(low, now[coin])
+            else:
+                self.price[coin] = now[coin] if isnan(high) else max(high, now[coin])
+        needed = sum(self.maintenance(coin) for coin in self.held())
+        if self.equity() <= 0 or self.equity() < needed:
+            for coin in self.held():
+                self.flow["price_pnl_usd"] += self.units[coin] * (self.price[coin] - now[coin])
+                self.fill(t, coin, -self.units[coin], "liquidation", within=True)
+            self.liquidated_row = t
+        self.price = now
 
     def maintenance(self, coin: str) -> float:
         """Of each tier, the part of the notional inside it "over twice the tier's leverage"; 0 where none is known."""

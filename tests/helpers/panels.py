@@ -302,6 +302,7 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "initial_equity_usd": draw(st.sampled_from([10_000.0, 300.0, 1e6])),
             "max_gross": draw(st.sampled_from([1.0, 2.5, 5.0, 5.0])),
             "margin": draw(st.sampled_from([True, True, False])),
+            "initial_margin": draw(st.sampled_from([False, False, True])),
         },
     }
     return RunConfig.from_dict(sections)
@@ -311,6 +312,8 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
 def nasty_cases(draw: st.DrawFn) -> tuple[Panel, pd.DataFrame, RunConfig]:
     """Panel, weights and config; decisions at irregular hours, often the first and last row and the jumps with them."""
     panel, config = draw(nasty_panels()), draw(nasty_configs())
+    if {"high", "low"} <= panel.fields.keys() and draw(st.booleans(), label="margin within the hour"):
+        config = replace(config, account=replace(config.account, margin_prices="extreme"))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1), label="weights seed"))
     hours = len(panel.index)
     chosen = set(rng.choice(hours, draw(st.integers(1, 20), label="decisions"), replace=False).tolist())
@@ -348,6 +351,11 @@ def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:
         frames |= more if rng.random() < 0.5 else {}
     if rng.random() < 0.5:
         frames["funding"] = rng.normal(0, 0.01, shape)
+    if extreme := rng.random() < 0.5:
+        frames |= {
+            "low": _holes(rng, mid * rng.uniform(0.7, 1.0, shape), 0.2),
+            "high": mid * rng.uniform(1.0, 1.3, shape),
+        }
     table = [_tiered(rng, _coin(rng, name)) for name in names] if rng.random() < 0.5 else None
     panel = Panel.from_frames(table=table, **_framed(frames, names))
     rows = np.sort(rng.choice(shape[0], int(rng.integers(1, shape[0] + 1)), replace=False))
@@ -367,7 +375,13 @@ def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:
             "taker_bps": 5.0,
             "half_spread_bps": rng.choice([2.0, 4000.0]),
         },
-        "account": {"max_gross": 3.0, "margin": rng.random() < 0.6, "initial_equity_usd": rng.choice([1e4, 1e7])},
+        "account": {
+            "max_gross": 3.0,
+            "margin": rng.random() < 0.6,
+            "initial_equity_usd": rng.choice([1e4, 1e7]),
+            "initial_margin": rng.random() < 0.3,
+            "margin_prices": "extreme" if extreme else "close",
+        },
     }
     return panel, pd.DataFrame(values, index=panel.index[rows], columns=names), RunConfig.from_dict(sections)
 

@@ -201,7 +201,7 @@ def test_daily_that_was_killed_in_the_middle_goes_on_when_it_is_started_again(
 ) -> None:
     """Systemd starts it anew within seconds: the book must not stand half made until the next day."""
     spec = momentum_spec(world.folder, world.folder / "cache")
-    waited = daily(world, monkeypatch, 3, start=world.stop_clock())
+    waited = daily(world, monkeypatch, 3, start=world.half_past_two())
     append = Journal.append
 
     def dying(self: Journal, kind: str, time: pd.Timestamp, **fields: object) -> None:

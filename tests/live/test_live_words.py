@@ -106,7 +106,7 @@ def test_a_paper_account_is_flattened_at_its_own_costs(world: World, run: Run) -
 
 def test_a_paper_account_of_a_weights_file_is_brought_its_hours(world: World, run: Run) -> None:
     """It was told to sync, by a command that would not."""
-    start = world.stop_clock()
+    start = world.half_past_two()
     words = world.words("rebalance", "--weights", world.weights({"BTC": 0.5}), "--execute", "--network", "paper")
     words += ["--set", f"data.cache={world.folder / 'cache'}"]
     assert run([*words, "--now", start.isoformat()]).code == 0
@@ -117,7 +117,7 @@ def test_a_paper_account_of_a_weights_file_is_brought_its_hours(world: World, ru
 
 def test_a_paper_account_is_brought_its_hours_before_it_is_flattened(world: World, run: Run) -> None:
     spec = momentum_spec(world.folder, world.folder / "cache")
-    start = world.stop_clock()
+    start = world.half_past_two()
     words = ["--network", "paper", "--execute", "--now"]
     assert run(world.words("run", spec, *words, start.isoformat())).code == 0
     world.server.advance(30)

@@ -177,15 +177,15 @@ def test_daily_returns_are_those_of_the_result(result: Result, run: Run) -> None
 def test_turnover_is_that_of_the_kernel(result: Result, run: Run) -> None:
     each = pages.turnover(run)
     np.testing.assert_allclose(each.to_numpy(), result.ledger.turnover, rtol=1e-9, atol=1e-12)
-    assert each[FLAT_DAYS:].mean() == pytest.approx(run.record["metrics"]["turnover_daily"], rel=1e-9)
-    assert each.mean() == pytest.approx(run.record["metrics"]["turnover_daily_calendar"], rel=1e-9)
+    assert each[FLAT_DAYS:].mean() == pytest.approx(run.record["metrics"]["turnover_decision"], rel=1e-9)
+    assert each.mean() == pytest.approx(run.record["metrics"]["turnover_decision_calendar"], rel=1e-9)
 
 
 def test_turnover_after_a_liquidation(tmp_path: Path) -> None:
     made = simulated(gross=60.0)
     assert made.liquidated_at is not None
     dead = saved(made, tmp_path / "dead")
-    assert pages.turnover(dead)[FLAT_DAYS:].mean() == pytest.approx(made.metrics["turnover_daily"], rel=1e-9)
+    assert pages.turnover(dead)[FLAT_DAYS:].mean() == pytest.approx(made.metrics["turnover_decision"], rel=1e-9)
 
 
 def test_turnover_of_an_account_below_zero_counts_as_none(tmp_path: Path) -> None:

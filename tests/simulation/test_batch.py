@@ -55,8 +55,10 @@ def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
     try:
         result = backtest(panel, weights, config)
     except WeightsError as error:
-        with pytest.raises(WeightsError, match=str(error)[:20]):
-            backtest_many(panel, dense, weights.index, config)
+        for form in (dense, SparseWeights.from_dense(dense)):
+            with pytest.raises(WeightsError) as many:
+                backtest_many(panel, form, weights.index, config)
+            assert str(many.value).replace(" of book 1", "")[:60] == str(error)[:60]
         return
     assert_same(backtest_many(panel, dense, weights.index, config).iloc[1], result)
     assert_same(backtest_many(panel, SparseWeights.from_dense(dense), weights.index, config).iloc[1], result)
@@ -94,6 +96,18 @@ def test_form_chunks_and_threads_do_not_change_a_bit(panel: Panel) -> None:
         table, daily = backtest_many(panel, form, decisions, threads=2, daily_returns=True)
         pd.testing.assert_frame_equal(table, expected, check_exact=True, obj=name)
         pd.testing.assert_frame_equal(daily, returns, check_exact=True, obj=name)
+
+
+def test_the_type_of_a_column_does_not_depend_on_the_chunk() -> None:
+    """No book of the first chunk is liquidated, every one of the second, and one of both."""
+    index = pd.date_range("2024-10-01T23:00Z", periods=30, freq="h")
+    panel = Panel.from_frames(mid=pd.DataFrame({"A": [100.0] * 5 + [40.0] * 25}, index=index))
+    config = RunConfig.from_dict({"account": {"max_gross": 2.0}})
+    calm, lost = np.full((2, 1, 1), 0.1), np.full((2, 1, 1), 2.0)
+    tables = [backtest_many(panel, chunks, index[:1], config) for chunks in (calm, lost, iter((calm, lost)))]
+    assert {str(table["liquidated_at"].dtype) for table in tables} == {"object"}
+    assert tables[2]["liquidated_at"].tolist() == [None, None, index[5].isoformat(), index[5].isoformat()]
+    assert all((table.dtypes == tables[0].dtypes).all() for table in tables)
 
 
 def test_daily_returns_are_those_of_backtest(panel: Panel) -> None:

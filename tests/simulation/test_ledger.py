@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Coin, Panel, RunConfig, backtest
+from engine import Coin, Panel, RunConfig, backtest, backtest_many
 from engine.errors import DataError, WeightsError
 from engine.simulation.costs import scheduled_rates
+from helpers.batches import assert_same
 
 
 def taker_bps(index: pd.DatetimeIndex, bps: object) -> np.ndarray:
@@ -36,11 +37,11 @@ def decide(panel: Panel, by_row: dict[int, float | dict[str, float]]) -> pd.Data
 
 
 def config(**keys: dict[str, object]) -> RunConfig:
-    """No costs and no minimum unless a test asks for them."""
+    """No costs, no minimum and no initial margin unless a test asks for them."""
     sections: dict[str, dict[str, object]] = {
         "costs": {"taker_bps": 0.0, "half_spread_bps": 0.0},
         "execution": {"min_notional_usd": 0.0},
-        "account": {"max_gross": 5.0},
+        "account": {"max_gross": 5.0, "initial_margin": False},
     }
     for section, values in keys.items():
         sections[section] = {**sections.get(section, {}), **values}
@@ -223,6 +224,117 @@ def test_untradable_coin_stays_in_cash_or_is_spread_over_the_rest() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("held", "asked", "then"),
+    [
+        ((0.5, 0.5), (0.5, 0.5), (0.5, 0.5)),  # what is stuck counts: nothing to make up for
+        ((0.0, 0.0), (0.5, 0.5), (0.0, 1.0)),  # nothing is stuck
+        ((0.0, 0.0), (-0.5, 0.1), (0.0, 0.2)),  # at most twice its own weight
+        ((0.2, 0.5), (0.1, 0.9), (0.2, 0.8)),  # what is stuck leaves less than it wants
+        ((0.6, 0.4), (0.1, 0.4), (0.6, 0.0)),  # more is stuck than was wanted: the other is flat
+        ((0.6, 0.4), (NAN, 0.4), (0.6, 0.4)),  # a hold is in no sum
+        ((0.6, -0.4), (0.0, -1.0), (0.6, -0.4)),  # a close that cannot be done is stuck, too
+    ],
+)
+def test_renormalised_weights_stay_within_what_was_asked_for(
+    held: tuple[float, float], asked: tuple[float, float], then: tuple[float, float]
+) -> None:
+    """A cannot be traded at the second decision."""
+    index = hours(3)
+    mid = pd.DataFrame({"A": [100.0] * 3, "B": [10.0] * 3}, index=index)
+    panel = Panel.from_frames(mid=mid, tradable=pd.DataFrame({"A": [True, False, True], "B": True}, index=index))
+    weights = pd.DataFrame([held, asked], index=index[:2], columns=["A", "B"])
+    rule = config(execution={"untradable": "renormalise"})
+    result = backtest(panel, weights, rule)
+    units = result.trades.groupby("coin")["units"].sum().reindex(["A", "B"], fill_value=0.0) / [100.0, 1000.0]
+    assert units.tolist() == pytest.approx(then)
+    assert_same(backtest_many(panel, weights.to_numpy()[None], weights.index, rule).iloc[0], result)
+
+
+def test_initial_margin_is_what_the_exchange_asks_for() -> None:
+    """3x: three times the equity is taken, more is refused; a tier holds for the whole position."""
+    tiers = ((0.0, 10.0), (20_000.0, 5.0))
+    table = [Coin("A", max_leverage=3.0), Coin("B", max_leverage=10.0, margin_tiers=tiers)]
+    index = hours(4)
+    tradable = pd.DataFrame({"A": [True, True, False, True], "B": True, "C": True}, index=index)
+    mid = pd.DataFrame({"A": [100.0, 100.0, 96.0, 96.0], "B": 10.0, "C": 1.0}, index=index)
+    panel = Panel.from_frames(table=table, mid=mid, tradable=tradable)
+
+    def run(*rows: tuple[float, float, float], **account: object) -> str:
+        """Nothing, or why it was refused, by one run and by many."""
+        weights, rules = pd.DataFrame(rows, index=index[: len(rows)], columns=list("ABC")), config(account=account)
+        books = np.stack([np.zeros_like(weights), weights])
+        try:
+            backtest(panel, weights, rules)
+        except WeightsError as error:
+            with pytest.raises(WeightsError) as many:
+                backtest_many(panel, books, weights.index, rules)
+            assert str(many.value).replace(" of book 1", "") == str(error)
+            return str(error)
+        backtest_many(panel, books, weights.index, rules)
+        return ""
+
+    on = {"initial_margin": True}
+    assert run((3.0, 0.0, 2.0), **on) == run((-3.0, 0.0, 0.0), **on) == run((5.0, 0.0, 0.0), initial_margin=False) == ""
+    words = run((0.0, 0.0, 0.0), (-5.0, 0.0, 0.0), **on)
+    assert "on 2024-10-01 23:00 UTC need 1.66667 times the account's equity of 10,000.00 USD" in words
+    assert "(A -5 at 3x)" in words and "account.initial_margin = false" in words
+    # 20,000 USD of B are a fifth of the equity at 10x; of 45,000 USD all is at 5x, not the part above 20,000 alone
+    assert run((0.0, 2.0, 0.0), **on) == run((0.3, 4.5, 0.0), **on) == ""
+    assert "A 0.4 at 3x" in run((0.4, 4.5, 0.0), **on)
+    # A loses 4 %: what is held of it needs 0.96 / 0.888 of the equity. A hold and a close are taken, a bit of B is not.
+    assert run((2.8, 0.0, 0.0), (NAN, 0.0, 0.0), (NAN, 0.0, 0.5), **on) == ""
+    assert run((2.8, 0.3, 0.0), (NAN, NAN, 0.0), (1.0, 0.1, 0.0), **on) == ""
+    assert "and what is held" in run((2.8, 0.0, 0.0), (NAN, 0.0, 0.0), (1.0, 1.0, 0.0), **on)
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_the_worst_price_of_an_hour_liquidates(sign: float) -> None:
+    """Two times the equity at 5x: maintenance is a tenth of the position. The prices of the hours show nothing."""
+    near, far = ([100.0] * 5, [100.0, 100.0, 100.0, 100.0 - sign * 47.0, 100.0])
+    fields = {"low": far, "high": near} if sign > 0 else {"low": near, "high": far}
+    panel = make([100.0, 100.0, 100.0, 101.0, 101.0], [Coin("A", max_leverage=5.0)], **fields, funding=[0.001] * 5)
+    weights = decide(panel, {1: 2.0 * sign, 3: sign, 4: sign})
+    costs = {"taker_bps": 10.0, "half_spread_bps": 10.0, "funding": False}
+    by_close = backtest(panel, weights, config(costs=costs))
+    assert by_close.liquidated_at is None and by_close.metrics["trades"] == 3
+    rules = config(costs=costs, account={"margin_prices": "extreme"})
+    result = backtest(panel, weights, rules)
+    # 200 units; at 53 (147) equity is 10,000 - 9,400 less the costs of the opening, and a tenth of the position 1,060
+    assert result.liquidated_at == panel.index[3] and result.metrics["decisions"] == 1
+    closed = result.trades.iloc[-1]
+    assert (closed["units"], closed["reason"]) == (-200.0 * sign, "liquidation")
+    assert closed["price"] == pytest.approx((100.0 - sign * 47.0) * (1.0 - sign * 1e-3), rel=1e-12)
+    opened = 20.0 + 1e-3 * 200.0 * 100.0 * (1.0 + sign * 1e-3)
+    left = 10_000.0 - opened - 9_400.0 - 0.2 * (100.0 - sign * 47.0) - 0.2 * closed["price"]
+    assert result.equity.tolist()[3:] == pytest.approx([left, left], rel=1e-12)
+    assert result.attribution["price_pnl_usd"].sum() == pytest.approx(-9_400.0)
+    assert_same(backtest_many(panel, weights.to_numpy()[None], weights.index, rules).iloc[0], result)
+    # what is opened at the row of the price was not there in its hour
+    late = backtest(panel, decide(panel, {3: 2.0 * sign}), rules)
+    assert late.liquidated_at is None
+    with pytest.raises(
+        DataError, match='margin_prices = "extreme" needs the fields high and low; the panel lacks high'
+    ):
+        backtest(make([100.0] * 3, low=[99.0] * 3), decide(panel, {1: 1.0}), rules)
+
+
+@pytest.mark.parametrize("rule", ["no_trade_band_frac", "min_notional_usd"])
+@pytest.mark.parametrize("equity", [10_000.0, 12_345.67, 7e5 / 3.0])
+def test_the_last_bit_skips_no_order(rule: str, equity: float) -> None:
+    """Ten coins at a tenth of the equity, and a band or a minimum of a tenth: all are opened."""
+    prices = np.random.default_rng(3).lognormal(3.0, 2.0, 30)
+    mid = pd.DataFrame(np.tile(prices, (2, 1)), index=hours(2), columns=[f"C{k}" for k in range(30)])
+    panel = Panel.from_frames(mid=mid)
+    keys = {"min_notional_usd": 0.1 * equity if rule == "min_notional_usd" else 0.0}
+    keys |= {"no_trade_band_frac": 0.1} if rule == "no_trade_band_frac" else {}
+    rules = config(execution=keys, account={"initial_equity_usd": equity})
+    weights = pd.DataFrame(0.1, index=mid.index[:1], columns=mid.columns)
+    assert backtest(panel, weights, rules).metrics["trades"] == 30
+    assert backtest_many(panel, weights.to_numpy()[None], weights.index, rules)["trades"].tolist() == [30]
+    assert backtest(panel, weights * (1 - 1e-9), rules).metrics["trades"] == 0
+
+
 def test_a_held_coin_that_cannot_be_traded_is_not_closed() -> None:
     panel = make([100.0, 100.0, 120.0, 120.0], volume_usd=[1.0, 1.0, 0.0, 1.0])
     result = backtest(panel, decide(panel, {0: 0.5, 2: 0.0, 3: 0.0}), config())
@@ -314,7 +426,8 @@ def test_turnover_and_exposure() -> None:
     panel = make([100.0, 100.0, 110.0, 110.0])
     result = backtest(panel, decide(panel, {1: 0.5, 2: -0.5}), config())
     # 0.5 at first; then from 50 * 110 = 5,500 to -5,250 of 10,500: 10,750 / 10,500
-    assert result.metrics["turnover_daily"] == pytest.approx((0.5 + 10750 / 10500) / 2, rel=1e-12)
+    assert result.metrics["turnover_decision"] == pytest.approx((0.5 + 10750 / 10500) / 2, rel=1e-12)
+    assert result.metrics["turnover_daily"] == pytest.approx(0.5 + 10750 / 10500, rel=1e-12)  # within a day
     assert result.exposure["gross_frac"].tolist() == pytest.approx([0, 0.5, 0.5, 0.5], rel=1e-12)
     assert result.exposure["net_frac"].tolist() == pytest.approx([0, 0.5, -0.5, -0.5], rel=1e-12)
     # means over the two decisions, not over the rows

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from engine.simulation import kernel, metrics
+from engine.validation.statistics import moments
 
 FUNCTIONS = (metrics.cagr, metrics.volatility, metrics.sharpe, metrics.sortino)
 
@@ -36,6 +37,25 @@ def test_many_columns_are_as_one_and_the_kernel_agrees(days: int) -> None:
             assert compiled[column] == pytest.approx(value, rel=1e-10, nan_ok=True), function.__name__
     for function in FUNCTIONS:
         np.testing.assert_allclose(function(returns), [function(row) for row in returns], rtol=1e-14)
+
+
+@pytest.mark.parametrize("value", [1e-3, -1e-3, 1e-9, 0.1, 0.0, 7e-5])
+@pytest.mark.parametrize("days", [2, 3, 100, 365])
+def test_constant_returns_have_no_ratio(value: float, days: int) -> None:
+    """Rounding is no risk: by one column, by many, by the kernel, by the evidence."""
+    returns = np.full(days, value)
+    paths = 1e4 * np.cumprod(np.concatenate(([1.0], 1.0 + returns)))
+    for column in (returns, returns * (1.0 + 1e-14 * np.arange(days)), metrics.daily_returns(paths)):
+        assert (
+            np.isnan(metrics.sharpe(column)) and np.isnan(metrics.sortino(column)) and metrics.volatility(column) == 0
+        )
+        assert np.isnan(metrics.sharpe(np.stack([column, column]))).all() and np.isnan(moments(column).sharpe)
+    compiled = np.zeros(kernel.METRICS)
+    kernel.summarise_nb(paths, compiled)
+    assert np.isnan(compiled[[kernel.SHARPE, kernel.SORTINO]]).all() and compiled[kernel.VOLATILITY] == 0.0
+    assert np.isnan(metrics.calmar(0.5, -1e-15))
+    varied = returns + np.where(np.arange(days) % 2, 1e-5, -1e-5)
+    assert np.isfinite(metrics.sharpe(varied)) and np.isfinite(moments(varied).sharpe)
 
 
 def test_where_a_statistic_is_not_defined() -> None:

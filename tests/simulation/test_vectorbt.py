@@ -96,7 +96,9 @@ def test_a_book_that_trades_and_is_liquidated_in_one_row_is_refused() -> None:
     index = pd.date_range("2024-10-01", periods=3, freq="h", tz="UTC")
     panel = Panel.from_frames(mid=pd.DataFrame({"A": [100.0] * 3}, index=index), table=[Coin("A", max_leverage=3.0)])
     weights = pd.DataFrame({"A": [5.9]}, index=index[1:2])
-    config = RunConfig.from_dict({"costs": {"half_spread_bps": 200.0}, "account": {"max_gross": 6.0}})
+    config = RunConfig.from_dict(
+        {"costs": {"half_spread_bps": 200.0}, "account": {"max_gross": 6.0, "initial_margin": False}}
+    )
     result = backtest(panel, weights, config)
     assert result.trades["reason"].tolist() == ["open", "liquidation"]
     with pytest.raises(DataError, match="takes one order a coin and hour"):
