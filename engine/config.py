@@ -90,7 +90,7 @@ def _choice(*choices: str) -> Reader:
 
 def _weekdays(where: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = WEEKDAYS if value == "all" else tuple(day.strip() for day in value.split(","))
+        value = WEEKDAYS if value == "all" else split_list(value)
     if not isinstance(value, list | tuple) or not value:
         raise ConfigError(f"{where} = {value!r} is not accepted: write 'all' or a list, ['mon', 'thu'].")
     chosen = [_choice(*WEEKDAYS)(where, day) for day in value]
@@ -115,7 +115,7 @@ def _instant(where: str, value: Any) -> str:
 
 
 def _coins(where: str, value: Any) -> tuple[str, ...]:
-    coins = value.split(",") if isinstance(value, str) else value
+    coins = split_list(value) if isinstance(value, str) else value
     named = isinstance(coins, list | tuple) and all(isinstance(coin, str) and coin.strip() for coin in coins)
     if not named or not coins:
         raise ConfigError(f"{where} = {value!r} is not accepted: write a list of names, ['BTC', 'ETH'].")
@@ -362,13 +362,24 @@ class RunConfig:
         path: str | Path | None,
         assignments: Sequence[str] = (),
         study: Mapping[str, Mapping[str, Any]] | None = None,
+        project: str | Path | None = None,
     ) -> Self:
         """Read a TOML file, override it by the sections of a study, then by ``section.key=value`` assignments.
 
         A value is read as TOML (``true``, ``4.5``, ``["mon", "thu"]``) and, where it is not TOML, as a bare string.
+        What the file of a `project` sets is the default of all of them.
         """
-        sections: dict[str, Any] = {} if path is None else read_toml(Path(path), "Config file")
-        changes = list((study or {}).items())
+        sections: dict[str, Any] = {}
+        changes: list[tuple[str, Any]] = []
+        for file, what in ((project, "Project file"), (path, "Config file")):
+            if file is not None:
+                given = read_toml(Path(file), what)
+                try:
+                    cls.from_dict(given)  # what is wrong in it is told with its name
+                except ConfigError as error:
+                    raise ConfigError(f"{what} {file}: {error}") from error
+                changes += given.items()
+        changes += (study or {}).items()
         for assignment in assignments:
             form, example = "section.key=value", "costs.taker_bps=4.5"
             name, text = split_assignment("--set", assignment, form, example)
@@ -377,11 +388,9 @@ class RunConfig:
                 raise ConfigError(f"--set {assignment!r} is not {form}, for example --set {example}.")
             changes.append((section, {key: parse_value(text)}))
         for section, keys in changes:
-            table = sections.setdefault(section, {})
-            for part in (table, keys):
-                if not isinstance(part, Mapping):
-                    raise ConfigError(f"Config section [{section}] is a table of keys, not {part!r}.")
-            table.update(keys)
+            if not isinstance(keys, Mapping):
+                raise ConfigError(f"Config section [{section}] is a table of keys, not {keys!r}.")
+            sections.setdefault(section, {}).update(keys)
         return cls.from_dict(sections)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -431,6 +440,11 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
+
+
+def split_list(text: str) -> list[str]:
+    """The items of a list typed on the command line: ``a,b``, or ``["a", "b"]`` whose quotes a shell may have taken."""
+    return [item.strip().strip("'\"") for item in text.strip().removeprefix("[").removesuffix("]").split(",")]
 
 
 def split_assignment(option: str, assignment: str, form: str, example: str) -> tuple[str, str]:

@@ -206,12 +206,13 @@ def _check_source(oracle: str | None, param: list[str] | None, weights: Path | N
 
 
 def _sizes(text: str | None) -> tuple[float, ...]:
+    from engine.config import split_list
     from engine.simulation.capacity import SIZES, check_sizes
 
     if text is None:
         return SIZES
     try:
-        sizes = tuple(float(part) for part in text.split(","))
+        sizes = tuple(float(part) for part in split_list(text))
     except ValueError:
         raise ConfigError(f"--sizes {text!r} is not a list of USD, for example --sizes 1e4,1e5,1e6.") from None
     check_sizes(sizes)

