@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,12 +22,22 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.data.benchmark import benchmark_price
-from engine.errors import DataError, HlbtError, join_first, reason_of
+from engine.errors import DataError, HlbtError, reason_of
 from engine.oracles.base import Oracle, made_by, risk_of, weight_matrix
 from engine.oracles.loading import build_oracle, oracle_class, origin_of
 from engine.oracles.weights_file import WeightsFile
 from engine.panel import Panel
 from engine.provenance import Origin, as_json, code_digest, to_json, versions
+from engine.run_folders import (
+    CAPACITY,
+    RISK,
+    SCHEMA,
+    TEARSHEET,
+    TRIPS,
+    check_replaceable,
+    read_record,
+    replace_folder,
+)
 from engine.simulation.backtest import backtest as simulate
 from engine.simulation.backtest import check_config, check_panel, decisions_of
 from engine.simulation.metrics import ANNUAL
@@ -37,26 +46,7 @@ from engine.simulation.tables import TRIP_FIELDS
 from engine.sweeps.study import NOT_COUNTED
 from engine.sweeps.trials import WEIGHTS, book_key, count_trial, record_trials
 
-SCHEMA = 1
 BENCHMARK = "BTC"
-TEARSHEET = "tearsheet.html"
-CAPACITY = "capacity.html"
-RISK = "risk.parquet"
-TRIPS = "round_trips.parquet"
-#: All files that a run folder may hold.
-FILES = frozenset(
-    (
-        "run.json",
-        "equity.parquet",
-        "trades.parquet",
-        "weights.parquet",
-        "hourly.parquet",
-        RISK,
-        TRIPS,
-        TEARSHEET,
-        CAPACITY,
-    )
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +137,7 @@ def save_run(
     page: Callable[[Run], object] | None = None,
     counted: bool = False,
 ) -> None:
-    """Write a run folder atomically; an existing run there is replaced.
+    """Write a run folder atomically; an existing run there is replaced, its notes and foreign files stay.
 
     Parameters
     ----------
@@ -198,7 +188,7 @@ def save_run(
                 for name in (TEARSHEET, CAPACITY):
                     if (folder / name).is_file() and not (made / name).exists():
                         shutil.copy2(folder / name, made / name)
-            _replace_folder(made, folder)
+            replace_folder(made, folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
@@ -262,42 +252,6 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return {**old, "created": None} == {**as_json(new), "created": None}
 
 
-def check_replaceable(folder: Path) -> Mapping[str, Any] | None:
-    """Refuse a folder that holds something else than a run; returns the record of the run in it, if any."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        if folder.resolve() == Path.cwd():
-            raise DataError(f"{folder} is the current folder. Name a folder for the run with --out.")
-        return None
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file. Name a folder with --out.")
-    foreign = sorted({item.name for item in folder.iterdir()} - FILES)
-    if foreign:
-        raise DataError(
-            f"{folder} holds files that are not of a run: {join_first(foreign)}. Name another folder with --out."
-        )
-    if not (folder / "run.json").is_file():
-        raise DataError(f"{folder} is no run folder: it has no run.json. Name another folder with --out.")
-    return _read_record(folder)
-
-
-def _read_record(folder: Path) -> Mapping[str, Any]:
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder / 'run.json'} is damaged: {str(error).splitlines()[0]}. Run the backtest again."
-        ) from error
-    if not isinstance(record, dict) or not {"digests", "metrics", "span", "config"} <= set(record):
-        raise DataError(
-            f"{folder / 'run.json'} is not the record of a run. Run the backtest again, into another folder."
-        )
-    if record.get("schema") != SCHEMA:
-        raise DataError(
-            f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the backtest again."
-        )
-    return record
-
-
 def load_run(folder: str | Path) -> Run:
     """Read a run folder.
 
@@ -309,7 +263,7 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / "run.json").is_file():
         raise DataError(f"{folder} is no run folder: it has no run.json. `hlbt backtest` makes one below reports/.")
-    record = _read_record(folder)
+    record = read_record(folder)
     frames = {}
     risk = ("risk",) if (folder / RISK).is_file() else ()
     for name in ("equity", "trades", "weights", "hourly", *risk):
@@ -349,26 +303,6 @@ def _read_trips(folder: Path) -> pd.DataFrame | None:
     if list(trips) != list(TRIP_FIELDS):
         raise DataError(f"Run {folder} is damaged: {TRIPS} has other columns. Run the backtest again.")
     return trips
-
-
-def _replace_folder(made: Path, folder: Path) -> None:
-    """Replace `folder` by `made`; a kill leaves the old one, the new one, or the old one under a dotted name."""
-    made.chmod(0o755)
-    if not folder.exists():
-        os.replace(made, folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    try:
-        os.replace(folder, old)
-    except OSError:
-        old.rmdir()
-        raise
-    try:
-        os.replace(made, folder)
-    except OSError:
-        os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def run_source(

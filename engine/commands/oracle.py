@@ -20,7 +20,10 @@ from engine.commands.options import (
     research_panel,
 )
 from engine.commands.progress import print_json, progress, show_all
+from engine.commands.runs import refresh_index
+from engine.commands.source import source_of
 from engine.commands.tables import checks_table
+from engine.errors import OracleError
 
 if TYPE_CHECKING:
     from engine.panel import Panel
@@ -92,7 +95,9 @@ def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str,
 
 @oracle_app.command("report")
 def report_command(
-    path: PathArgument,
+    path: Annotated[
+        str, typer.Argument(metavar="PATH:CLASS|RUN", help="An oracle, or a run or sweep with its dates and costs.")
+    ],
     param: ParamOption = None,
     horizon: Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Days of the forward return.")] = 1,
     quantiles: Annotated[int, typer.Option("--quantiles", metavar="Q", help="Number of groups of coins.")] = 5,
@@ -105,6 +110,8 @@ def report_command(
 ) -> None:
     """Analyse an oracle's signal: rank IC and its decay, quantiles, turnover and its cost, coverage, exposures.
 
+    Of a run, or the best set of a sweep, it is with its dates and costs and counts as no trial.
+
     Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
     """
     from engine.oracles.loading import load_oracle, origin_of
@@ -113,20 +120,26 @@ def report_command(
     from engine.reporting.signal_page import conclusions, page_name, write_signals
     from engine.sweeps.trials import count_trial
 
-    run_config, parameters = config_of(config, settings), parameters_of(param)
     if out is not None:
         check_page(out, "signals")
-    oracle = load_oracle(path, parameters)
+    named = (path, None) if ":" in path else (None, Path(path))
+    source = source_of(named[0], param, None, named[1], config, settings)
+    if source.oracle is None:
+        raise OracleError(f"{path} ran a weights file: it has no oracle with a signal. Name a run of an oracle.")
+    path, run_config = source.oracle, source.config
+    oracle = load_oracle(path, source.parameters)
     with progress() as step:
         step(0, 3, "loading the panel")
-        panel = research_panel(run_config)
+        panel = source.panel()
         signals = analyse(oracle, panel, run_config, horizon, quantiles, step)
-        origin = origin_of(oracle, path, parameters)[0]
-        count_trial(origin, run_config, panel, REPORTS, "signals")
+        origin = origin_of(oracle, path, dict(source.parameters))[0]
+        count_trial(origin, source.counted_as or run_config, panel, REPORTS, "signals")
         step(3, 3, "page")
         if out is None:
             out = reports_folder() / page_name(signals, panel, run_config, origin)
         page = write_signals(out, signals, panel, run_config, origin)
+    if REPORTS.is_dir():
+        refresh_index(REPORTS)
     if as_json:
         print_json({"page": str(page), **_origin(path, origin.parameters, panel), **signals.to_dict()})
         return

@@ -18,6 +18,7 @@ from engine.commands.options import (
     research_panel,
 )
 from engine.commands.progress import print_json, show_all, sweep_progress
+from engine.commands.runs import refresh_index
 from engine.commands.tables import sweep_table
 from engine.commands.validate import TopOption, judge, verdict_parts
 from engine.errors import ConfigError, did_you_mean
@@ -100,7 +101,9 @@ def sweep_command(
             created=clock().isoformat(timespec="seconds"),
             progress=step,
         )
-    _show(result, judge(result, panel, reports, top) if verdict else None, as_json)
+    judged = judge(result, panel, reports, top) if verdict else None
+    refresh_index(reports)
+    _show(result, judged, as_json)
 
 
 def _study(

@@ -18,6 +18,7 @@ from engine.commands.options import (
     research_panel,
 )
 from engine.commands.progress import Progress, print_json, progress, show_all
+from engine.commands.runs import refresh_index
 from engine.commands.tables import checks_table
 from engine.errors import ConfigError
 
@@ -74,6 +75,7 @@ def validate_command(
     study = load_study(folder)
     panel = panel_of(study, config, settings)
     verdict = judge(study, panel, folder.parent, top, thresholds, search_nulls)
+    refresh_index(folder.parent)
     if as_json:
         print_json({"verdict": str(folder / VERDICT), **verdict.to_dict()})
     else:

@@ -288,9 +288,9 @@ def test_a_folder_that_is_no_run_is_never_overwritten(hlbt: Hlbt, cache: Path) -
     assert Path("precious/thesis.txt").read_text() == "years"
     done = hlbt("backtest", *MOMENTUM, "--out", "run", "--no-report", "--set", "data.end=2024-02-01")
     assert done.code == 0
-    Path("run/notes.txt").write_text("mine")
+    Path("run/NOTES.md").write_text("mine")
     done = hlbt("backtest", *MOMENTUM, "--out", "run", "--no-report", "--set", "data.end=2024-02-01")
-    assert done.code == 1 and "notes.txt" in done.err and Path("run/notes.txt").read_text() == "mine"
+    assert done.code == 0 and Path("run/NOTES.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize("words", ["report", "validate", "index", "live status", "backtest --weights"])

@@ -106,7 +106,7 @@ def test_index_lists_every_run_and_the_damaged_ones(run: Run, tmp_path: Path) ->
     assert f'data-v="{record["metrics"]["sharpe"]!r}"' in body
     assert f'data-v="{-record["metrics"]["fee_usd"] / record["metrics"]["equity_start_usd"]!r}"' in body
     assert not re.search(r"https?://|<link|src=", text)
-    assert text.count("<th ") == text.count("<button") == 14
+    assert text.count("<th ") == text.count("<button") == 15
     # Beside the name, which a telephone shows first and keeps in sight.
     assert "SYNTHETIC" in body[: body.index("</td>")]
 
