@@ -14,9 +14,11 @@ from engine.commands.options import (
     REPORTS,
     ConfigOption,
     JsonOption,
+    OracleOption,
     ParamOption,
     SetOption,
     clock,
+    complete_runs,
     config_of,
     folder_of,
 )
@@ -33,9 +35,6 @@ if TYPE_CHECKING:
     from engine.simulation.result import Result
 
 
-OracleOption = Annotated[
-    str | None, typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
-]
 WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then a column per coin."),
@@ -51,7 +50,13 @@ def backtest_command(
     weights: WeightsOption = None,
     any_hour: AnyHourOption = False,
     like: Annotated[
-        Path | None, typer.Option("--like", metavar="RUN", help="What a run, or the best set of a sweep, ran.")
+        Path | None,
+        typer.Option(
+            "--like",
+            metavar="RUN",
+            help="What a run, or the best set of a sweep, ran.",
+            autocompletion=complete_runs,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default reports/<run>.")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the tearsheet.")] = True,
@@ -91,7 +96,8 @@ def backtest_command(
 
 def capacity_command(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run or sweep, with its dates and costs.")
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="A run or sweep, with its dates and costs.", autocompletion=complete_runs),
     ] = None,
     oracle: OracleOption = None,
     param: ParamOption = None,
@@ -160,7 +166,10 @@ def capacity_command(
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or its name below reports/.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Run folder, or its name below reports/.", autocompletion=complete_runs),
+    ],
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,

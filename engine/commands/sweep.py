@@ -13,6 +13,7 @@ from engine.commands.options import (
     JsonOption,
     SetOption,
     clock,
+    complete_oracles,
     config_of,
     parameters_of,
     research_panel,
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 
 StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="A study file; or use the options.")]
 OraclesOption = Annotated[
-    list[str] | None, typer.Option("--oracle", metavar="PATH:CLASS", help="The oracle; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--oracle", metavar="PATH:CLASS", help="The oracle; may be repeated.", autocompletion=complete_oracles
+    ),
 ]
 GridOption = Annotated[
     list[str] | None,
