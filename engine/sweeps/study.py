@@ -91,6 +91,12 @@ class Best(int):
         made.study = study
         return made
 
+    def __getnewargs__(self) -> tuple[int, Study]:
+        return int(self), self.study  # what copy and pickle make it of
+
+    #: In a text it is its row.
+    __str__ = int.__repr__
+
     def __repr__(self) -> str:
         return f"Best(row {int(self)}, {self.parameters}, Sharpe {self.metrics['sharpe']:.3g})"
 

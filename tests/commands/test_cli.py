@@ -209,6 +209,8 @@ def test_the_demo_says_where_to_look_next() -> None:
     for page in pages:
         assert "SYNTHETIC" in page.read_text(encoding="utf-8")
     assert "SYNTHETIC" in Path("reports/index.html").read_text(encoding="utf-8")
+    sizes = {str(page): page.stat().st_size for page in Path("reports").rglob("*.html")}
+    assert len(sizes) == 6 and max(sizes.values()) <= 2_000_000, sizes
     for place in ("reports/index.html", "hlbt data import freqtrade", "--weights FILE"):
         assert place in done.stdout
 
@@ -352,13 +354,13 @@ def test_a_candle_file_that_contradicts_the_cache(hlbt: Hlbt, freqtrade_folder: 
     assert hlbt("data", "import", "freqtrade", str(source), *where).code == 0
     before = {file.name: file.read_bytes() for file in (tmp_path / "cache" / "hourly").iterdir()}
     candles = pd.read_feather(source / "BTC_USDC_USDC-1h-futures.feather")
-    candles.loc[100:109, "close"] *= 1.01
+    candles.loc[100:109, ["open", "high", "low", "close"]] *= 1.01
     candles.to_feather(source / "BTC_USDC_USDC-1h-futures.feather")
     done = hlbt("data", "import", "freqtrade", str(source), *where)
     assert done.code == 1 and "BTC mid" in done.err and "--replace" in done.err, done.err
     assert {file.name: file.read_bytes() for file in (tmp_path / "cache" / "hourly").iterdir()} == before
     done = hlbt("data", "import", "freqtrade", str(source), "--replace", *where)
-    assert done.code == 0 and " 20 replaced" in done.out, done.out  # ten closes, and ten volumes in USD
+    assert done.code == 0 and " 40 replaced" in done.out, done.out  # ten closes, highs, lows and volumes in USD
 
 
 def test_a_conflict_is_told_beside_a_truncated_file(hlbt: Hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:

@@ -138,6 +138,9 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"data import freqtrade nowhere {NEW}", "nowhere is not a folder", "user_data/data/hyperliquid"),
     (f"data import freqtrade taken {NEW}", "taken is not a folder", "user_data/data/hyperliquid"),
     (f"data import freqtrade empty-folder {NEW}", "empty-folder has no HyperLiquid file", "1h-futures.feather"),
+    (f"data import table nowhere {NEW}", "nowhere does not exist", "Name a file or a folder"),
+    (f"data import table mine.py {NEW}", "mine.py is no table: its name ends in none of", ".parquet"),
+    (f"data import table meta.json --stamp opne {NEW}", "--stamp is 'opne'", "Did you mean 'open'?"),
     (f"data import meta nowhere.json {NEW}", "nowhere.json: cannot be read", "Name a saved response"),
     (f"data import meta meta_torn.json {NEW}", "meta_torn.json: not JSON", "POST /info"),
     (f"data import meta meta_other.json {NEW}", "no 'universe'", "an object with coins", "POST /info"),
@@ -260,6 +263,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
             "data status",
             "data verify",
             "data import freqtrade empty-folder",
+            "data import table meta.json",
             "data import meta meta.json",
             "data sync --source api",
             "data cost",
@@ -403,6 +407,10 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     # --- demo
     ("demo --set data.cache=taken", "The cache taken cannot be written to", "data.cache=DIR"),
     ("demo --set data.cache=demo --reports taken", "taken/", "cannot be written", "name another"),
+    ("runs --reports nowhere", "nowhere is no folder of runs", "name another folder"),
+    ("note nowhere words", "reports/nowhere is neither a run nor a sweep", "it has no run.json"),
+    ("mv nowhere there", "reports/nowhere is neither a run nor a sweep", "Nothing is touched"),
+    ("rm nowhere", "reports/nowhere is neither a run nor a sweep", "Nothing is touched"),
     ("demo --set data.cache=demo --set data.end=2023-01-01", "has nothing from", "its prices run from 2024-01-01"),
 )
 

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,6 +16,7 @@ from hyperliquid.utils.types import Cloid
 
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager, RunConfig
 from engine.errors import IncompleteError, LimitError, LiveError, OracleError, UnreachableError
+from engine.live import boot_clock
 from engine.live.journal import Journal
 from engine.live.orders import Market, OrderRequest, OrderResult
 from engine.live.risk_limits import Limits
@@ -433,8 +435,12 @@ class Stubborn(PaperDEX):
         ("refused", "no", 4),
     ],
 )
-def test_why_a_position_is_missing(tmp_path: Path, wrong: str, said: str, sent: int) -> None:
+def test_why_a_position_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, said: str, sent: int
+) -> None:
     dex = Stubborn(wrong, tmp_path / "KILL")
+    # Both clocks that decide when an order is void go on with the sleeps.
+    monkeypatch.setattr(boot_clock, "time", SimpleNamespace(monotonic=lambda: dex.time / 1000.0))
 
     def sleep(seconds: float) -> None:
         dex.time += round(1000 * seconds)

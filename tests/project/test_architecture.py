@@ -23,7 +23,6 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "matplotlib": {"engine/reporting/charts.py", "engine/reporting/hover.py", "engine/reporting/quantstats_part.py"},
     "arch": {"engine/validation/bootstrap.py"},
     "plotly": {
-        "engine/reporting/sweep_page.py",
         "engine/reporting/views.py",
         *("engine/simulation/result.py", "engine/sweeps/study.py"),  # to type checkers
     },

@@ -100,7 +100,7 @@ def test_round_trips_are_those_of_a_slow_walk(seed: int, changes: dict[str, Any]
     assert (trips["ended"] == "flip").any()
 
 
-@settings(max_examples=some(40, 1500))
+@settings(max_examples=some(40, 1500), deadline=None)
 @given(nasty_cases())
 def test_round_trips_add_up_on_any_book(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
     check_sums(backtest(*case))
