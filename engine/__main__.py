@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from importlib import import_module
 from types import FrameType
 
 
@@ -18,12 +19,10 @@ def main() -> None:
     """Run the command line; Ctrl-C during its imports and at the interpreter's end is answered, too."""
     usual = signal.getsignal(signal.SIGINT)
     if usual is not signal.default_int_handler:  # ignored, as a shell does for what runs in the background
-        from engine.cli import main as run
-
-        return run()
+        import_module("engine.cli").main()
+        return
     signal.signal(signal.SIGINT, _stop)
-    from engine.cli import main as run
-
+    run = import_module("engine.cli").main
     # Where Python cannot raise it, in a finaliser or a callback, it would be shown as a traceback and forgotten.
     shown = sys.unraisablehook
 

@@ -50,7 +50,7 @@ def doctor_command(
     try:
         cache = cache_of(config_of(config, settings))
         with waiting("Checking ..."):
-            checks = [check_project(), *examine(cache, REPORTS, clock, base_url=base_url or HYPERLIQUID)]
+            checks = [*check_project(), *examine(cache, REPORTS, clock, base_url=base_url or HYPERLIQUID)]
     except ImportError as error:
         raise HlbtError(f"{error}, so nothing can run. Install what the lock file names: make setup.") from error
     failed = [check for check in checks if check.outcome == "failed"]
@@ -106,15 +106,15 @@ def examine(
     ]
 
 
-def check_project() -> Check:
-    """What ``hlbt.toml`` of the current folder sets, for every command but those of accounts."""
+def check_project() -> list[Check]:
+    """What ``hlbt.toml`` of the current folder sets, for every command but those of accounts; nothing without it."""
     from engine.config import read_toml
 
     if not PROJECT.exists():
-        return _passed("Project", f"no {PROJECT} in this folder: defaults, --config and --set alone")
+        return []
     sections = read_toml(PROJECT, "Project file")
     keys = [f"{section}.{key} = {value!r}" for section, keys in sections.items() for key, value in keys.items()]
-    return _passed("Project", f"{PROJECT} sets {', '.join(keys) or 'nothing'}", settings=sections)
+    return [_passed("Project", f"{PROJECT} sets {', '.join(keys) or 'nothing'}", settings=sections)]
 
 
 def _passed(label: str, summary: str, **details: Any) -> Check:

@@ -39,11 +39,9 @@ def complete_oracles(incomplete: str) -> list[str]:
 
 
 def _oracles() -> Iterator[str]:
-    import research
-
-    for folder in map(Path, research.__path__):
-        for file in sorted((folder / "oracles").glob("*.py")):
-            yield from (f"research.oracles.{file.stem}:{name}" for name in _classes(file))
+    # Beside this package, whose lower layer must not import them.
+    for file in sorted((Path(__file__).parents[2] / "research" / "oracles").glob("*.py")):
+        yield from (f"research.oracles.{file.stem}:{name}" for name in _classes(file))
     for file in sorted(Path().glob("*.py")):
         yield from (f"{file.name}:{name}" for name in _classes(file))
 
