@@ -17,7 +17,7 @@ from engine.commands.doctor import doctor_command
 from engine.commands.live import live_app
 from engine.commands.oracle import oracle_app
 from engine.commands.promote import promote_command
-from engine.commands.runs import mv_command, note_command, rm_command, runs_command
+from engine.commands.runs import compare_command, export_command, mv_command, note_command, rm_command, runs_command
 from engine.commands.study import study_app
 from engine.commands.sweep import sweep_command
 from engine.commands.validate import validate_command
@@ -63,7 +63,9 @@ app.command("capacity")(capacity_command)
 app.command("report")(report_command)
 app.command("index")(index_command)
 app.command("runs")(runs_command)
+app.command("compare")(compare_command)
 app.command("note")(note_command)
+app.command("export")(export_command)
 app.command("mv")(mv_command)
 app.command("rm")(rm_command)
 app.command("demo")(demo_command)

@@ -17,7 +17,8 @@ from markupsafe import Markup
 from engine.errors import ConfigError, DataError, did_you_mean, join_first
 from engine.reporting import charts
 from engine.reporting.html import percent, ratio, span, usd
-from engine.runs import BENCHMARK
+from engine.reporting.run_page import daily_returns, figure
+from engine.runs import BENCHMARK, Run
 from engine.simulation import metrics
 from engine.simulation.result import FLOWS, Result
 from engine.simulation.tables import CAUSES, SIGNS, benchmark_returns
@@ -353,34 +354,87 @@ def compare(*results: Result, names: Sequence[str] | None = None) -> Comparison:
         names = [f"{name} {place}" if plain.count(name) > 1 else name for place, name in enumerate(plain, 1)]
     if len(names) != len(results) or len(set(names)) != len(names):
         raise ConfigError(f"names = {list(names)!r}: {len(results)} different names are needed.")
-    keys = {name: _settings(result) for name, result in zip(names, results, strict=True)}
-    config = pd.DataFrame(keys, dtype=object)
+    sides = [
+        _Side(
+            _settings(
+                "weights" if result.origin is None else result.origin.path,
+                {} if result.origin is None else result.origin.parameters,
+                result.config.to_dict(),
+                result.panel.span,
+            ),
+            result.metrics,
+            result.equity / result.config.account.initial_equity_usd,
+            result.daily_returns,
+            result.weights,
+        )
+        for result in results
+    ]
+    return _compared(names, sides)
+
+
+def compare_runs(runs: Sequence[Run]) -> Comparison:
+    """:func:`compare` of two or more run folders, named by them.
+
+    Raises
+    ------
+    ConfigError
+        When a folder is named twice.
+    """
+    names = [run.folder.name for run in runs]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{join_first(names)}: a run is compared with others, not with itself. Name each once.")
+    sides = []
+    for run in runs:
+        record = run.record
+        origin = record["origin"]
+        sides.append(
+            _Side(
+                _settings(origin["path"], origin["parameters"], record["config"], record["span"]),
+                record["metrics"],
+                run.equity["equity_usd"] / figure(record, "equity_start_usd"),
+                daily_returns(run),
+                run.weights,
+            )
+        )
+    return _compared(names, sides)
+
+
+@dataclass(frozen=True, eq=False)
+class _Side:
+    """What is compared of a result: settings, metrics, curve (T,), daily returns (days,), weights (D, N)."""
+
+    settings: Mapping[str, Any]
+    metrics: Mapping[str, Any]
+    curve: pd.Series
+    daily: pd.Series
+    weights: pd.DataFrame
+
+
+def _compared(names: Sequence[str], sides: Sequence[_Side]) -> Comparison:
+    config = pd.DataFrame({name: side.settings for name, side in zip(names, sides, strict=True)}, dtype=object)
     config = config[[len(set(map(repr, row))) > 1 for row in config.to_numpy()]]
-    curves = {
-        name: result.equity / result.config.account.initial_equity_usd
-        for name, result in zip(names, results, strict=True)
-    }
-    daily = pd.DataFrame({name: result.daily_returns for name, result in zip(names, results, strict=True)})
-    numbers = pd.DataFrame({name: result.metrics for name, result in zip(names, results, strict=True)}, dtype=object)
-    weights = pd.DataFrame([_distance(results[0], other) for other in results], index=list(names))
-    return Comparison(tuple(names), config, numbers, pd.DataFrame(curves), daily.corr(min_periods=2), weights)
+    curves = pd.DataFrame({name: side.curve for name, side in zip(names, sides, strict=True)})
+    daily = pd.DataFrame({name: side.daily for name, side in zip(names, sides, strict=True)})
+    numbers = pd.DataFrame({name: side.metrics for name, side in zip(names, sides, strict=True)}, dtype=object)
+    weights = pd.DataFrame([_distance(sides[0].weights, side.weights) for side in sides], index=list(names))
+    return Comparison(tuple(names), config, numbers, curves, daily.corr(min_periods=2), weights)
 
 
-def _settings(result: Result) -> dict[str, Any]:
+def _settings(
+    path: str, parameters: Mapping[str, Any], config: Mapping[str, Mapping[str, Any]], span: Mapping[str, Any]
+) -> dict[str, Any]:
     """All that a result was made with, by name."""
-    config = result.config.to_dict()
-    origin = result.origin
     return {
-        "oracle": "weights" if origin is None else origin.path,
-        **({} if origin is None else dict(origin.parameters)),
+        "oracle": path,
+        **parameters,
         **{f"{section}.{key}": value for section, keys in config.items() for key, value in keys.items()},
-        **{f"span.{key}": value for key, value in result.panel.span.items()},
+        **{f"span.{key}": value for key, value in span.items()},
     }
 
 
-def _distance(first: Result, other: Result) -> dict[str, Any]:
-    """How the weights of a result differ from those of another."""
-    own, base = (result.weights.ffill().fillna(0.0) for result in (other, first))
+def _distance(first: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
+    """How weights differ from others, (D, N) each."""
+    own, base = (weights.ffill().fillna(0.0) for weights in (other, first))
     common = own.index.intersection(base.index)
     coins = own.columns.union(base.columns)
     one, two = (frame.loc[common].reindex(columns=coins, fill_value=0.0) for frame in (own, base))

@@ -91,8 +91,8 @@ class Best(int):
         made.study = study
         return made
 
-    def __getnewargs__(self) -> tuple[int, Study]:
-        return int(self), self.study  # what copy and pickle make it of
+    def __reduce__(self) -> tuple[type[Self], tuple[int, Study]]:
+        return type(self), (int(self), self.study)  # what copy and pickle make it of
 
     #: In a text it is its row.
     __str__ = int.__repr__

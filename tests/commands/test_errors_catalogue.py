@@ -350,6 +350,8 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"{SWEEP} --where 'print(n)'", "cannot be read", "not a supported function", "Write an expression over n"),
     (f"{SWEEP} --sample 0", "sample = 0 is not accepted", "from 1 to 20,000,000"),
     (f"{SWEEP} --seed 3", "--seed needs a random draw", "add --sample"),
+    (f"{SWEEP} --sampler tpe", "--sampler 'tpe' is not accepted", "choose one of random, optuna"),
+    (f"{SWEEP} --sampler optuna", "needs the number of sets", "add --sample SETS"),
     (f"{SWEEP} --executor dask", "'dask' is not accepted", "choose one of threads, ray"),
     (f"{SWEEP} --address 127.0.0.1:1", "--address is for a Ray cluster", "add --executor ray"),
     (f"{SWEEP} --name ../elsewhere", "'../elsewhere' of the sweep is not a folder name", "without slashes"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -92,6 +94,8 @@ def test_the_best_set_is_an_object_and_the_row_that_it_was(study: Study) -> None
     assert best.parameters == study.params(best) and best.metrics["sharpe"] == study["sharpe"].iloc[best]
     assert best.set.config.execution.hour_utc == best.parameters["execution.hour_utc"]
     assert best.result().metrics["sharpe"] == pytest.approx(best.metrics["sharpe"], rel=1e-9)
+    for copied in (copy.deepcopy(best), pickle.loads(pickle.dumps(best))):
+        assert copied == best and copied.parameters == best.parameters
     for name in ("monthly", "yearly", "trades_summary", "long_short"):
         pd.testing.assert_frame_equal(getattr(study, name)(), getattr(best.result(), name)())
     assert study.plot().data and "fees (USD, received +, paid -)" in study.summary()
