@@ -19,7 +19,7 @@ from engine.commands.options import (
     folder_of,
 )
 from engine.commands.progress import print_json, show_all, waiting
-from engine.errors import ConfigError, DataError, did_you_mean
+from engine.errors import ConfigError, DataError, did_you_mean, join_first
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -237,7 +237,7 @@ def compare_command(
 
     from engine.reporting.comparison_page import figures, write_comparison
     from engine.reporting.html import check_page, plain, ratio
-    from engine.reporting.views import compare_runs
+    from engine.reporting.views import compare
     from engine.runs import load_run
 
     config_of(config, settings)  # refuses what is wrong in it
@@ -246,7 +246,10 @@ def compare_command(
     if out is not None:
         check_page(out, "comparison")
     loaded = [load_run(folder_of(run)) for run in runs]
-    comparison = compare_runs(loaded)
+    names = [run.folder.name for run in loaded]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{join_first(names)}: a run is compared with others, not with itself. Name each once.")
+    comparison = compare(*loaded)
     name = "-".join(comparison.names)
     if len(name) > 150:
         name = f"{len(loaded)}-runs-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -380,8 +383,6 @@ def rm_command(
 
 
 def _partly(folder: str, names: list[str]) -> str:
-    from engine.errors import join_first
-
     return f"Removed the files of hlbt in {folder}; left alone, because it did not make them: {join_first(names)}."
 
 
