@@ -8,19 +8,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, clock, config_of, folder_of
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    clock,
+    complete_runs,
+    config_of,
+    folder_of,
+)
 from engine.commands.progress import print_json, show_all, waiting
-from engine.errors import ConfigError, DataError, did_you_mean
+from engine.errors import ConfigError, DataError, did_you_mean, join_first
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.table import Table
+
+    from engine.runs import Run
 
 #: Columns of the list that it can be sorted by and that ``--where`` knows.
 FIGURES = ("end_equity", "total_return", "cagr", "sharpe", "max_drawdown", "turnover")
+FORMATS = ("csv", "parquet")
 SORTS = ("created", "name", "oracle", "trades", *FIGURES)
 
 ReportsOption = Annotated[Path, typer.Option("--reports", metavar="DIR", help="Where runs and sweeps are kept.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or sweep, or its name.")]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Folder of a run or sweep, or its name.", autocompletion=complete_runs),
+]
 
 
 def runs_command(
@@ -204,9 +220,131 @@ def note_command(
         show_all(*(f"{note['created'][:16].replace('T', ' ')}  {note['text']}" for note in notes) or ["No notes."])
 
 
+def compare_command(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs, or their names.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="The page; default reports/compare-<runs>.html.")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Put runs side by side: settings that differ, figures, correlation of returns, differences of weights.
+
+    Example: hlbt compare momentum-20241001-20250331-1a2b3c4d carry-20241001-20250331-5e6f7a8b
+    """
+    import hashlib
+
+    from engine.reporting.comparison_page import figures, write_comparison
+    from engine.reporting.html import check_page, plain, ratio
+    from engine.reporting.views import compare
+    from engine.runs import load_run
+
+    config_of(config, settings)  # refuses what is wrong in it
+    if len(runs) < 2:
+        raise ConfigError(f"A comparison is of two runs or more; {runs[0]} alone is named. Name another beside it.")
+    if out is not None:
+        check_page(out, "comparison")
+    loaded = [load_run(folder_of(run)) for run in runs]
+    names = [run.folder.name for run in loaded]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{join_first(names)}: a run is compared with others, not with itself. Name each once.")
+    comparison = compare(*loaded)
+    name = "-".join(comparison.names)
+    if len(name) > 150:
+        name = f"{len(loaded)}-runs-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
+    page = write_comparison(out or loaded[0].folder.parent / f"compare-{name}.html", comparison, loaded)
+    refresh_index(page.parent)
+    if as_json:
+        content = {key: getattr(comparison, key).to_dict() for key in ("config", "metrics", "correlation", "weights")}
+        print_json({"page": str(page), "runs": list(comparison.names), **content})
+        return
+    synthetic = ["SYNTHETIC DATA"] * any(run.record["synthetic"] for run in loaded)
+    frames = {
+        "What differs": comparison.config.map(plain),
+        "Figures": figures(comparison),
+        "Correlation of daily returns": comparison.correlation.map(ratio),
+    }
+    show_all(*synthetic, *(_frame_table(title, frame) for title, frame in frames.items()), f"Page: {page}")
+
+
+def _frame_table(title: str, frame: pd.DataFrame) -> Table:
+    """A frame of texts, its index as the first column."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left")
+    table.add_column("", overflow="fold")
+    for name in frame.columns:
+        table.add_column(Text(str(name)), justify="right", overflow="fold")
+    for label, row in frame.iterrows():
+        table.add_row(Text(str(label)), *(Text(str(value)) for value in row))
+    return table
+
+
+def export_command(
+    run: RunArgument,
+    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="csv or parquet.")] = "csv",
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: exports/<run>, made if absent.")
+    ] = None,
+    config: ConfigOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write trades, equity, weights and metrics of a run as tables for other programs.
+
+    Example: hlbt export momentum-20241001-20250331-1a2b3c4d --to parquet
+    """
+    from engine.atomic_io import replacing
+    from engine.runs import load_run
+
+    config_of(config, settings)  # refuses what is wrong in it
+    if to not in FORMATS:
+        raise ConfigError(
+            f"--to {to!r} is not accepted: choose one of {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}"
+        )
+    loaded = load_run(folder_of(run))
+    folder = out or Path("exports") / loaded.folder.resolve().name
+    files, tables = {}, _tables(loaded)
+    if out is not None and (taken := [name for name in tables if (out / f"{name}.{to}").exists()]):
+        raise DataError(f"{out / taken[0]}.{to} exists. Nothing is overwritten: name another folder with --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, frame in tables.items():
+            file = folder / f"{name}.{to}"
+            with replacing(file) as made:
+                frame.to_csv(made, index=False) if to == "csv" else frame.to_parquet(made, index=False)
+            files[name] = str(file)
+    except OSError as error:
+        raise DataError(f"{folder} cannot be written: {error.strerror or error}. Name another with --out.") from error
+    if as_json:
+        print_json({"run": str(loaded.folder), "files": files})
+    else:
+        show_all(*(f"{name}: {file}" for name, file in files.items()))
+
+
+def _tables(run: Run) -> dict[str, pd.DataFrame]:
+    """What is exported of a run, times in UTC as a column."""
+    import pandas as pd
+
+    metrics = pd.DataFrame({"metric": list(run.record["metrics"]), "value": list(run.record["metrics"].values())})
+    return {
+        "trades": run.trades,
+        "equity": run.equity.reset_index(),
+        "weights": run.weights.reset_index(),
+        "metrics": metrics.astype({"value": str}),
+    }
+
+
 def rm_command(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs or sweeps in reports/, or their names.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders of runs or sweeps in reports/, or their names.",
+            autocompletion=complete_runs,
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     reports: ReportsOption = REPORTS,
@@ -245,8 +383,6 @@ def rm_command(
 
 
 def _partly(folder: str, names: list[str]) -> str:
-    from engine.errors import join_first
-
     return f"Removed the files of hlbt in {folder}; left alone, because it did not make them: {join_first(names)}."
 
 

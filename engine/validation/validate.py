@@ -85,7 +85,7 @@ def validate(
     for name in thresholds or {}:
         check_name("threshold", name, VERDICT)
     limits = {**GateFile.read().verdict, **(thresholds or {})}
-    inputs = ValidationInputs(study, study.best("sharpe"), panel, trials, seed, search_nulls)
+    inputs = ValidationInputs(study, int(study.best("sharpe")), panel, trials, seed, search_nulls)
     return judge(inputs, limits, progress or (lambda done, total, what: None))
 
 

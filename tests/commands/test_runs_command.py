@@ -203,3 +203,39 @@ def test_a_run_of_a_weights_file_is_run_again_without_the_file(
     ):
         done = hlbt(*words)
         assert done.code == 1 and message in done.err and done.err.count("\n") == 1, (words, done.err)
+
+
+def test_a_comparison_in_the_terminal_and_as_a_page(reports: Path, hlbt: Hlbt, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved(simulated(days=20, coins=4), reports / NASTY.replace("/", "_"), parameters={"lookback_hours": 720, "n": 3})
+    done = hlbt("compare", "slow", "fast", "--json").json
+    assert done["config"]["slow"] == {"lookback_hours": 720} and done["config"]["fast"] == {"lookback_hours": 24}
+    assert done["correlation"]["slow"]["fast"] == pytest.approx(1.0) and done["weights"]["distance"]["fast"] == 0.0
+    assert done["page"] == "reports/compare-slow-fast.html"
+    page = Path(done["page"]).read_text()
+    assert 'href="slow/tearsheet.html"' in page and 'href="index.html"' in page
+    assert "compare-slow-fast.html" in (reports / "index.html").read_text()
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = hlbt("compare", "slow", "fast", "slow").err
+    assert "not with itself" in shown
+    assert max(map(len, hlbt("compare", "slow", "fast").out.splitlines())) <= 80
+    other = hlbt("compare", "slow", NASTY.replace("/", "_"), "--json").json
+    text = Path(other["page"]).read_text()
+    assert "<script>alert" not in text and other["config"]["slow"].keys() >= {"span.end"}
+    done = hlbt("compare", "slow")
+    assert done.code == 1 and "Name another" in done.err
+
+
+def test_what_is_exported_is_what_was_run(reports: Path, result: Result, hlbt: Hlbt) -> None:
+    files = hlbt("export", "slow", "--to", "parquet", "--json").json["files"]
+    pd.testing.assert_frame_equal(pd.read_parquet(files["trades"]), load_run(reports / "slow").trades)
+    files = hlbt("export", "slow", "--out", "mine", "--json").json["files"]
+    equity = pd.read_csv(files["equity"], parse_dates=["time"])
+    assert equity["equity_usd"].to_numpy() == pytest.approx(result.equity.to_numpy(), rel=1e-12)
+    assert float(pd.read_csv(files["metrics"], index_col="metric").loc["sharpe", "value"]) == result.metrics["sharpe"]
+    for words, message in (
+        (("slow", "--out", "mine"), "Nothing is overwritten"),
+        (("slow", "--to", "excel"), "choose one of csv, parquet"),
+        (("nowhere",), "is no run folder"),
+    ):
+        done = hlbt("export", *words)
+        assert done.code == 1 and message in done.err and done.err.count("\n") == 1

@@ -27,6 +27,7 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
         *("engine/simulation/result.py", "engine/sweeps/study.py"),  # to type checkers
     },
     "ray": {"engine/sweeps/executors.py"},
+    "optuna": {"engine/sweeps/sampling.py"},
 }
 #: The one exception to the direction of imports: what methods of these two classes import when they are called.
 _VIEWS = {"engine/reporting/views.py", "engine/reporting/tearsheet.py", "engine/runs.py"}

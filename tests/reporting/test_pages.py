@@ -47,7 +47,10 @@ def test_impact_is_in_every_sum(tmp_path: Path) -> None:
     ("execution", "words"),
     [
         ({}, "Decisions at 23:00 UTC, traded at that instant, on data known just before."),
-        ({"every_days": 7, "delay_hours": 2}, "Decisions every 7 days at 23:00 UTC, traded 2 h later, on"),
+        (
+            {"every_days": 7, "delay_hours": 2},
+            "Decisions every 7 days, on Thursdays at 23:00 UTC, traded 2 h later, on",
+        ),
         ({"weekdays": ["mon", "thu"], "hour_utc": 5}, "Decisions at 05:00 UTC on mon, thu only, traded"),
     ],
 )
