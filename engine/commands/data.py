@@ -363,13 +363,14 @@ def _plan(
 ) -> DownloadPlan:
     """What the settings need from the archive."""
     from engine.clock import parse_instant
+    from engine.config import split_list
     from engine.data.s3_archive import ArchiveRange, plan_downloads
 
     if quotes not in (None, "l2book"):
         raise ConfigError(f"--quotes is {quotes!r}; the only kind is l2book.")
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}; it must be 1 or more.")
-    words = [word.strip() for word in hours.split(",")]
+    words = split_list(hours)
     if not all(word.isdecimal() and int(word) < 24 for word in words):
         raise ConfigError(f"--hours is {hours!r}; it must be hours of the day, 0 to 23, as 22 or 10,22.")
     data = config.data
