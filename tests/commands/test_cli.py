@@ -476,3 +476,9 @@ def test_the_project_file_is_the_default_of_every_command(hlbt: Hlbt, cache: Pat
     Path("hlbt.toml").write_text("[cost]\n")
     done = hlbt("index")
     assert done.code == 1 and "Project file hlbt.toml: Unknown config section [cost]" in done.err
+
+
+def test_the_status_of_a_cache_where_nothing_can_be_written(hlbt: Hlbt, cache: Path) -> None:
+    Path("reports").write_text("a file, as good as a folder that is read-only")
+    done = hlbt("data", "status")
+    assert done.code == 0 and "40 coins" in done.out and "No page: Folder reports cannot be made" in done.out, done
