@@ -25,8 +25,9 @@ from engine.data.benchmark import benchmark_price
 from engine.errors import DataError, HlbtError, reason_of
 from engine.oracles.base import Oracle, made_by, risk_of, weight_matrix
 from engine.oracles.loading import build_oracle, oracle_class, origin_of
+from engine.oracles.weights_file import WeightsFile
 from engine.panel import Panel
-from engine.provenance import Origin, as_json, code_digest, files_digest, to_json, versions
+from engine.provenance import Origin, as_json, code_digest, to_json, versions
 from engine.run_folders import (
     CAPACITY,
     RISK,
@@ -44,7 +45,6 @@ from engine.simulation.result import FLOWS, Result
 from engine.simulation.tables import TRIP_FIELDS
 from engine.sweeps.study import NOT_COUNTED
 from engine.sweeps.trials import WEIGHTS, book_key, count_trial, record_trials
-from engine.weights import read_weights
 
 BENCHMARK = "BTC"
 
@@ -107,11 +107,11 @@ def run_oracle(
     if isinstance(oracle, type):
         given = dict(parameters or {})
         oracle = build_oracle(oracle, given)
-    decisions = decisions_of(panel, config)
-    result = simulate(panel, weight_matrix(oracle, panel, decisions), config)
+    decisions, known = decisions_of(panel, config), panel.point_in_time()
+    result = simulate(panel, weight_matrix(oracle, known, decisions), config)
     origin, remarks = origin_of(oracle, path, given)
-    notes = (*result.notes, *oracle.notes(panel.point_in_time(), decisions), *remarks)
-    return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes, origin=origin), origin
+    notes = (*result.notes, *oracle.notes(known, decisions), *remarks)
+    return replace(result, risk=risk_of(oracle, known, result.weights), notes=notes, origin=origin), origin
 
 
 def run_name(result: Result, origin: Origin) -> str:
@@ -163,28 +163,23 @@ def save_run(
     result = result if counted else replace(result, notes=(*result.notes, NOT_COUNTED))
     old = check_replaceable(folder)
     folder = folder.resolve()  # a link stays a link to the new run
-    record = _record(result, origin, folder.name, created)
-    hourly, benchmark = result.exposure, benchmark_price(result.panel, result.config)
-    if benchmark is not None:
-        record["benchmark"] = str(benchmark.name)
-        hourly = hourly.assign(benchmark_usd=benchmark)
+    run = run_of(result, origin, folder, created)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            result.attribution.assign(equity_usd=result.equity)[["equity_usd", *FLOWS]].reset_index().to_parquet(
-                made / "equity.parquet", index=False
-            )
-            result.trades.to_parquet(made / "trades.parquet", index=False)
-            result.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
-            result.round_trips.to_parquet(made / TRIPS, index=False)
-            hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
-            if result.risk is not None:
-                result.risk.reset_index().to_parquet(made / RISK, index=False)
-            (made / "run.json").write_text(to_json(record), encoding="utf-8")
+            run.equity.reset_index().to_parquet(made / "equity.parquet", index=False)
+            run.trades.to_parquet(made / "trades.parquet", index=False)
+            run.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
+            if run.trips is not None:
+                run.trips.to_parquet(made / TRIPS, index=False)
+            run.hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
+            if run.risk is not None:
+                run.risk.reset_index().to_parquet(made / RISK, index=False)
+            (made / "run.json").write_text(to_json(run.record), encoding="utf-8")
             if page is not None:
                 page(load_run(made))
-            if old is not None and _same(old, record):
+            if old is not None and _same(old, run.record):
                 for name in (TEARSHEET, CAPACITY):
                     if (folder / name).is_file() and not (made / name).exists():
                         shutil.copy2(folder / name, made / name)
@@ -196,6 +191,37 @@ def save_run(
             f"Run {folder} cannot be written: {error.strerror or error}. Nothing has changed. Mend the folder "
             "above it or name another."
         ) from error
+
+
+def run_of(result: Result, origin: Origin | None = None, folder: Path | None = None, created: str = "") -> Run:
+    """A result as what its run folder would hold; nothing is written.
+
+    Parameters
+    ----------
+    result : Result
+        The backtest.
+    origin : Origin, optional
+        Source of its weights. Default: the result's; weights of one's own have their digest.
+    folder : Path, optional
+        The run folder. Default: the name of the run, in the current folder.
+    created : str
+        ISO 8601 instant.
+    """
+    origin = origin or origin_or_book(result)
+    folder = folder or Path(run_name(result, origin))
+    record = _record(result, origin, folder.name, created)
+    hourly, benchmark = result.exposure, benchmark_price(result.panel, result.config)
+    if benchmark is not None:
+        record["benchmark"] = str(benchmark.name)
+        hourly = hourly.assign(benchmark_usd=benchmark)
+    equity = result.attribution.assign(equity_usd=result.equity)[["equity_usd", *FLOWS]]
+    return Run(folder, record, equity, result.trades, result.weights, hourly, result.risk, result.round_trips)
+
+
+def origin_or_book(result: Result) -> Origin:
+    """The origin of a result, and where no oracle is known that of its weights, by their digest."""
+    book = f"{book_key(result.weights, {'data': {}}, result.panel) & (2**64 - 1):016x}"
+    return result.origin or Origin("weights", "weights", "weights", {}, book)
 
 
 def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str, Any]:
@@ -306,16 +332,19 @@ def _read_trips(folder: Path) -> pd.DataFrame | None:
 
 
 def run_source(
-    panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
+    panel: Panel,
+    config: RunConfig,
+    oracle_path: str | None,
+    parameters: dict[str, Any],
+    weights: WeightsFile | None,
 ) -> tuple[Result, Origin]:
     """Backtest the weights of an oracle or of a file."""
     benchmark_price(panel, config)  # a benchmark that is not there is refused before the work
     if oracle_path is not None:
         return run_oracle(panel, config, oracle_path, parameters)
-    assert weights_file is not None
-    matrix = read_weights(weights_file)
-    origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
-    return simulate(panel, matrix, config), origin
+    assert weights is not None
+    result = simulate(panel, weights.frame, config)
+    return replace(result, notes=(*result.notes, *weights.notes)), weights.origin
 
 
 def backtest(
@@ -416,8 +445,7 @@ def keep(
     page: Callable[[Run], object] | None,
 ) -> Path:
     """:meth:`engine.Result.save`."""
-    book = f"{book_key(result.weights, {'data': {}}, result.panel) & (2**64 - 1):016x}"
-    origin = result.origin or Origin("weights", "weights", "weights", {}, book)
+    origin = origin_or_book(result)
     if folder is None:
         return save_and_count(result, origin, None, Path(reports or "reports"), created, page)
     if free_folder(Path(folder), result, origin) != Path(folder):

@@ -8,9 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, clock, config_of, folder_of
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    clock,
+    complete_runs,
+    config_of,
+    folder_of,
+)
 from engine.commands.progress import print_json, show_all, waiting
-from engine.errors import ConfigError, DataError, did_you_mean
+from engine.errors import ConfigError, DataError, did_you_mean, join_first
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +33,10 @@ FORMATS = ("csv", "parquet")
 SORTS = ("created", "name", "oracle", "trades", *FIGURES)
 
 ReportsOption = Annotated[Path, typer.Option("--reports", metavar="DIR", help="Where runs and sweeps are kept.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or sweep, or its name.")]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Folder of a run or sweep, or its name.", autocompletion=complete_runs),
+]
 
 
 def runs_command(
@@ -225,7 +237,7 @@ def compare_command(
 
     from engine.reporting.comparison_page import figures, write_comparison
     from engine.reporting.html import check_page, plain, ratio
-    from engine.reporting.views import compare_runs
+    from engine.reporting.views import compare
     from engine.runs import load_run
 
     config_of(config, settings)  # refuses what is wrong in it
@@ -234,7 +246,10 @@ def compare_command(
     if out is not None:
         check_page(out, "comparison")
     loaded = [load_run(folder_of(run)) for run in runs]
-    comparison = compare_runs(loaded)
+    names = [run.folder.name for run in loaded]
+    if len(set(names)) < len(names):
+        raise ConfigError(f"{join_first(names)}: a run is compared with others, not with itself. Name each once.")
+    comparison = compare(*loaded)
     name = "-".join(comparison.names)
     if len(name) > 150:
         name = f"{len(loaded)}-runs-{hashlib.sha256(name.encode()).hexdigest()[:8]}"
@@ -324,7 +339,12 @@ def _tables(run: Run) -> dict[str, pd.DataFrame]:
 
 def rm_command(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs or sweeps in reports/, or their names.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders of runs or sweeps in reports/, or their names.",
+            autocompletion=complete_runs,
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     reports: ReportsOption = REPORTS,
@@ -363,8 +383,6 @@ def rm_command(
 
 
 def _partly(folder: str, names: list[str]) -> str:
-    from engine.errors import join_first
-
     return f"Removed the files of hlbt in {folder}; left alone, because it did not make them: {join_first(names)}."
 
 

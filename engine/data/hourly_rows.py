@@ -17,14 +17,13 @@ import pandas as pd
 
 from engine.clock import HOUR, candle_instant, funding_instant, show
 from engine.data.asset_ctxs import STALE_SECONDS
-from engine.data.funding import LAST_EIGHT_HOURLY
-from engine.data.price_checks import ImpossiblePrice, candle_faults
-from engine.data.schema import HOUR_MS, Flags, Floats, Integers, instant_of
+from engine.data.price_checks import FUNDING_CAP, ImpossiblePrice, candle_faults
+from engine.data.schema import HOUR_MS, LAST_EIGHT_HOURLY, Flags, Floats, Integers, instant_of
 from engine.data.table_files import UnusableFile
 from engine.panel import QUOTES
 
-#: Funding is at most so much an hour, and without a premium so much: by this a rate in another unit is known.
-CAP, BASELINE = 0.04, 1.25e-5
+#: Funding of an hour without a premium: by this a rate in another unit is known.
+BASELINE = 1.25e-5
 _OTHER_UNITS = {8: "of 8 hours", 100: "in percent", 800: "in percent of 8 hours", 8760: "of a year", 10_000: "in bps"}
 _MILLISECOND = 1_000_000
 _MINUTE = 60_000_000_000
@@ -237,10 +236,10 @@ def checked_funding(rows: HourlyRows) -> HourlyRows:
     rate, cure = rows.fields["funding"], "--scale funding=FACTOR makes them fractions an hour"
     recent = rows.hours > LAST_EIGHT_HOURLY
     size = np.abs(rate[recent])
-    if (size > CAP).any():
+    if (size > FUNDING_CAP).any():
         raise UnusableFile(
-            f"has a funding rate of {size.max():g}, above the exchange's cap of {CAP:g} an hour: in percent, or of "
-            f"more than an hour? {cure}"
+            f"has a funding rate of {size.max():g}, above the exchange's cap of {FUNDING_CAP:g} an hour: in percent, "
+            f"or of more than an hour? {cure}"
         )
     paid, counts = np.unique(size[size > 0], return_counts=True)
     if counts.sum() >= 24 and counts.max() >= 0.1 * counts.sum():

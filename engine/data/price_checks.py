@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import show
-from engine.data.schema import Flags, Floats, Integers, Rows, instant_of
+from engine.data.schema import LAST_EIGHT_HOURLY, SETTLEMENT_HOURS, Flags, Floats, Integers, Rows, instant_of
 from engine.panel import QUOTES
 
 #: By so much a close may lie outside its candle's high and low: sources round.
@@ -23,6 +23,8 @@ OUTSIDE = 1e-3
 FAR = 10.0
 #: So many times the price of the hour before and of the hour after is no price of a market.
 SPIKE = 100.0
+#: The exchange pays at most so much funding an hour.
+FUNDING_CAP = 0.04
 #: Two references agree when neither is more than so many times the other.
 AGREE = 2.0
 #: A move beyond so many robust standard deviations of the coin's hours is odd, if it is over a hole or comes back.
@@ -87,6 +89,9 @@ def _contradictions(rows: Rows) -> Iterator[tuple[Flags, tuple[str, ...], Callab
     for bid, ask in QUOTES:
         if bid in fields and ask in fields:
             yield fields[bid] > fields[ask], (bid, ask), partial(_crossed, bid, ask, fields)
+    if "funding" in fields:
+        cap = np.where(rows.hours <= LAST_EIGHT_HOURLY, SETTLEMENT_HOURS * FUNDING_CAP, FUNDING_CAP) * (1 + 1e-9)
+        yield np.abs(fields["funding"]) > cap, ("funding",), partial(_beyond_cap, fields["funding"])
     references = [name for name in ("mid", "mark", "oracle") if name in fields]
     for name in references if len(references) > 1 else ():
         others = [fields[other] for other in references if other != name]
@@ -121,6 +126,10 @@ def candle_faults(columns: Mapping[str, Floats]) -> Iterator[tuple[Flags, Callab
             continue
         outside = (price > high * (1 + OUTSIDE)) | (price < low * (1 - OUTSIDE))
         yield outside, partial(_outside, name, price, low, high)
+
+
+def _beyond_cap(rate: Floats, line: int) -> str:
+    return f"funding {rate[line]:g} beyond the exchange's cap of {FUNDING_CAP:g} an hour"
 
 
 def _crossed(bid: str, ask: str, fields: Mapping[str, Floats], line: int) -> str:

@@ -64,6 +64,13 @@ _START = 3.0
 Step = Callable[[int, int, str], object]
 
 
+#: What may be wrong beside look-ahead where a decision alone gets other weights than among others.
+STATEFUL = (
+    "Weights that follow from one decision to the next (rolling, shift or ewm after .loc[decisions]) fail so too: "
+    "compute over every row of panel.index, then take .loc[decisions]."
+)
+
+
 @dataclass(frozen=True)
 class Audit:
     """Every check of an oracle.
@@ -111,7 +118,8 @@ class Audit:
         # A weight that changed says more than an error where data are missing.
         first, *more = sorted(self.failed, key=lambda check: check.details is None)
         others = f" Failed too: {', '.join(check.name for check in more)}." if more else ""
-        return f"{self.oracle} fails the check '{first.label}' ({first.name}): {first.summary}.{others}"
+        cure = f" {STATEFUL}" if any(check.name == "instant" for check in self.failed) else ""
+        return f"{self.oracle} fails the check '{first.label}' ({first.name}): {first.summary}.{others}{cure}"
 
     def strength_text(self) -> str:
         """How strong the audit was, and that it took longer than its budget where it did."""

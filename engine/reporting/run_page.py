@@ -135,10 +135,7 @@ def benchmark_held(run: Run) -> pd.Series | None:
     own = traded_equity(run)
     if benchmark_name(run) is None or own.empty:
         return None
-    price = run.hourly["benchmark_usd"].ffill()[own.index[0] :]
-    priced = price.first_valid_index()
-    held: pd.Series = price / price[priced] * own[priced] if priced is not None else price
-    return held
+    return tables.benchmark_held(run.hourly["benchmark_usd"], own)
 
 
 def verdict_of(record: Mapping[str, Any], folder: Path) -> Judged | None:

@@ -75,7 +75,7 @@ SPELLINGS = {
     "an offset": (lambda frame: frame.assign(time=frame["time"].dt.tz_convert("Asia/Kolkata")), "csv"),
     "naive": (lambda frame: frame.assign(time=frame["time"].dt.tz_localize(None)), "feather"),
     "an index": (lambda frame: frame.set_index("time"), "parquet"),
-    "rows numbered as before a filter": (lambda frame: frame.set_index(frame.index + 7), "parquet"),
+    "rows numbered as before a filter": (lambda frame: frame.set_index(np.arange(30) + 7), "parquet"),
     "capitals": (lambda frame: frame.rename(columns=str.capitalize), "csv"),
     "the exchange's own": (
         lambda frame: (

@@ -106,6 +106,22 @@ def test_round_trips_add_up_on_any_book(case: tuple[Panel, pd.DataFrame, RunConf
     check_sums(backtest(*case))
 
 
+def test_a_liquidation_within_the_hour_pays_no_funding_of_that_hour() -> None:
+    index = pd.date_range("2024-10-01", periods=60, freq="h", tz="UTC")
+    mid = pd.DataFrame({"BTC": 100.0}, index=index)
+    fields = {"mid": mid, "high": mid * 1.001, "low": mid.copy(), "funding": mid * 1e-5}
+    fields["low"].iloc[40] = 60.0
+    config = RunConfig.from_dict(
+        {
+            "account": {"margin_prices": "extreme", "max_gross": 3.0, "initial_margin": False},
+            "costs": {"taker_bps": 0.0},
+        }
+    )
+    weights = pd.DataFrame({"BTC": [3.0, np.nan]}, index=index[index.hour == 23])
+    result = backtest(Panel.from_frames(**fields), weights, config)
+    assert result.liquidated_at == index[40] and check_sums(result)["ended"].tolist() == ["liquidation"]
+
+
 def test_tiny_and_huge_units_in_one_book_keep_their_figures() -> None:
     """A running sum over coins of 1e9 units would lose the digits of the one of 1e-3."""
     index = pd.date_range("2024-10-01", periods=24 * 6, freq="h", tz="UTC")
