@@ -25,8 +25,9 @@ from engine.data.benchmark import benchmark_price
 from engine.errors import DataError, HlbtError, reason_of
 from engine.oracles.base import Oracle, made_by, risk_of, weight_matrix
 from engine.oracles.loading import build_oracle, oracle_class, origin_of
+from engine.oracles.weights_file import WeightsFile
 from engine.panel import Panel
-from engine.provenance import Origin, as_json, code_digest, files_digest, to_json, versions
+from engine.provenance import Origin, as_json, code_digest, to_json, versions
 from engine.run_folders import (
     CAPACITY,
     RISK,
@@ -44,7 +45,6 @@ from engine.simulation.result import FLOWS, Result
 from engine.simulation.tables import TRIP_FIELDS
 from engine.sweeps.study import NOT_COUNTED
 from engine.sweeps.trials import WEIGHTS, book_key, count_trial, record_trials
-from engine.weights import read_weights
 
 BENCHMARK = "BTC"
 
@@ -332,16 +332,19 @@ def _read_trips(folder: Path) -> pd.DataFrame | None:
 
 
 def run_source(
-    panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
+    panel: Panel,
+    config: RunConfig,
+    oracle_path: str | None,
+    parameters: dict[str, Any],
+    weights: WeightsFile | None,
 ) -> tuple[Result, Origin]:
     """Backtest the weights of an oracle or of a file."""
     benchmark_price(panel, config)  # a benchmark that is not there is refused before the work
     if oracle_path is not None:
         return run_oracle(panel, config, oracle_path, parameters)
-    assert weights_file is not None
-    matrix = read_weights(weights_file)
-    origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
-    return simulate(panel, matrix, config), origin
+    assert weights is not None
+    result = simulate(panel, weights.frame, config)
+    return replace(result, notes=(*result.notes, *weights.notes)), weights.origin
 
 
 def backtest(

@@ -14,9 +14,11 @@ from engine.commands.options import (
     REPORTS,
     ConfigOption,
     JsonOption,
+    OracleOption,
     ParamOption,
     SetOption,
     clock,
+    complete_runs,
     config_of,
     folder_of,
 )
@@ -33,12 +35,12 @@ if TYPE_CHECKING:
     from engine.simulation.result import Result
 
 
-OracleOption = Annotated[
-    str | None, typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
-]
 WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then a column per coin."),
+]
+AnyHourOption = Annotated[
+    bool, typer.Option("--any-hour", help="Trade rows of the file off execution.hour_utc at the hour of their stamp.")
 ]
 
 
@@ -46,8 +48,15 @@ def backtest_command(
     oracle: OracleOption = None,
     param: ParamOption = None,
     weights: WeightsOption = None,
+    any_hour: AnyHourOption = False,
     like: Annotated[
-        Path | None, typer.Option("--like", metavar="RUN", help="What a run, or the best set of a sweep, ran.")
+        Path | None,
+        typer.Option(
+            "--like",
+            metavar="RUN",
+            help="What a run, or the best set of a sweep, ran.",
+            autocompletion=complete_runs,
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default reports/<run>.")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the tearsheet.")] = True,
@@ -66,7 +75,7 @@ def backtest_command(
     from engine.reporting.tearsheet import write_tearsheet
     from engine.run_folders import check_replaceable
 
-    source = source_of(oracle, param, weights, like, config, settings, "--like RUN")
+    source = source_of(oracle, param, weights, like, config, settings, "--like RUN", any_hour)
     if out is not None:
         check_replaceable(out)  # before the work, not after
         if weights is not None and out.resolve() in weights.resolve().parents:
@@ -87,11 +96,13 @@ def backtest_command(
 
 def capacity_command(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run or sweep, with its dates and costs.")
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="A run or sweep, with its dates and costs.", autocompletion=complete_runs),
     ] = None,
     oracle: OracleOption = None,
     param: ParamOption = None,
     weights: WeightsOption = None,
+    any_hour: AnyHourOption = False,
     sizes: Annotated[
         str | None, typer.Option("--sizes", metavar="USD,USD,...", help="Default: 13 from 10,000 to 100,000,000.")
     ] = None,
@@ -115,8 +126,9 @@ def capacity_command(
     from engine.sweeps.trials import count_trial
 
     accounts = _sizes(sizes)
-    counted = source_of(oracle, param, weights, run, config, settings)
-    source = source_of(oracle, param, weights, run, config, ["costs.impact=venue", *(settings or ())])
+    counted = source_of(oracle, param, weights, run, config, settings, any_hour=any_hour)
+    venue = ["costs.impact=venue", *(settings or ())]
+    source = source_of(oracle, param, weights, run, config, venue, any_hour=any_hour)
     settled, asked = source.config, source.counted_as or counted.config
     if out is None and source.folder is not None and (source.folder / RUN).is_file() and source.counted_as:
         out = source.folder / CAPACITY
@@ -154,7 +166,10 @@ def capacity_command(
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or its name below reports/.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Run folder, or its name below reports/.", autocompletion=complete_runs),
+    ],
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -189,12 +204,13 @@ def index_command(
 
 
 def _sizes(text: str | None) -> tuple[float, ...]:
+    from engine.config import split_list
     from engine.simulation.capacity import SIZES, check_sizes
 
     if text is None:
         return SIZES
     try:
-        sizes = tuple(float(part) for part in text.split(","))
+        sizes = tuple(float(part) for part in split_list(text))
     except ValueError:
         raise ConfigError(f"--sizes {text!r} is not a list of USD, for example --sizes 1e4,1e5,1e6.") from None
     check_sizes(sizes)

@@ -363,13 +363,14 @@ def _plan(
 ) -> DownloadPlan:
     """What the settings need from the archive."""
     from engine.clock import parse_instant
+    from engine.config import split_list
     from engine.data.s3_archive import ArchiveRange, plan_downloads
 
     if quotes not in (None, "l2book"):
         raise ConfigError(f"--quotes is {quotes!r}; the only kind is l2book.")
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}; it must be 1 or more.")
-    words = [word.strip() for word in hours.split(",")]
+    words = split_list(hours)
     if not all(word.isdecimal() and int(word) < 24 for word in words):
         raise ConfigError(f"--hours is {hours!r}; it must be hours of the day, 0 to 23, as 22 or 10,22.")
     data = config.data
@@ -404,16 +405,23 @@ def status_command(
 
     if out is not None:
         check_page(out, "data status")
-    content = status(store_of(config_of(config, settings)))
-    page = out or (None if as_json else reports_folder() / "status.html")
-    if page is not None:
-        from engine.reporting.cache_page import write_status_page
+    from engine.reporting.cache_page import write_status_page
 
-        write_status_page(content, page)
+    content = status(store_of(config_of(config, settings)))
+    if out is not None:
+        write_status_page(content, out)
     if as_json:
         print_json(content)
         return
-    show_all(*status_tables(content), f"Page: {page}")
+    said = f"Page: {out}"
+    if out is None:
+        try:  # where nothing can be written the table is what was wanted
+            page = reports_folder() / "status.html"
+            write_status_page(content, page)
+            said = f"Page: {page}"
+        except (DataError, OSError) as error:
+            said = f"No page: {error}"
+    show_all(*status_tables(content), said)
 
 
 @data_app.command("verify")

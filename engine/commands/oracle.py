@@ -12,8 +12,11 @@ from engine.commands.options import (
     REPORTS,
     ConfigOption,
     JsonOption,
+    OracleOption,
     ParamOption,
     SetOption,
+    complete_oracles,
+    complete_runs,
     config_of,
     parameters_of,
     reports_folder,
@@ -29,7 +32,8 @@ if TYPE_CHECKING:
     from engine.panel import Panel
 
 PathArgument = Annotated[
-    str, typer.Argument(metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
+    str | None,
+    typer.Argument(metavar="[PATH:CLASS]", help="The same as --oracle.", autocompletion=complete_oracles),
 ]
 
 oracle_app = typer.Typer(help="Check an oracle for look-ahead, analyse its signal.", no_args_is_help=True)
@@ -39,7 +43,8 @@ _OUTCOMES = {"passed": "pass", "failed": "fail", "not computed": "skipped"}
 
 @oracle_app.command("check")
 def check_command(
-    path: PathArgument,
+    path: PathArgument = None,
+    oracle: OracleOption = None,
     param: ParamOption = None,
     cuts: Annotated[
         int | None,
@@ -55,12 +60,13 @@ def check_command(
 ) -> None:
     """Audit an oracle for look-ahead; the exit code is 1 when it fails a check.
 
-    Example: hlbt oracle check research.oracles.momentum:Momentum --param lookback_hours=72
+    Example: hlbt oracle check --oracle research.oracles.momentum:Momentum --param lookback_hours=72
     """
     from engine.lookahead.audit import audit
     from engine.oracles.loading import bound_parameters, load_oracle
     from engine.simulation.backtest import decisions_of
 
+    path = _one_of(path, oracle)
     run_config, parameters = config_of(config, settings), parameters_of(param)
     kind = type(load_oracle(path, parameters))  # before the data are read
     with progress() as step:
@@ -87,6 +93,12 @@ def check_command(
         show_all(result.message(), result.strength_text())
 
 
+def _one_of(path: str | None, oracle: str | None) -> str:
+    if (path is None) == (oracle is None):
+        raise OracleError("Name one oracle: --oracle PATH:CLASS, or PATH:CLASS alone.")
+    return path or oracle or ""
+
+
 def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str, Any]:
     """What was examined, for the JSON of both commands."""
     span = {name: panel.span[name] for name in ("start", "end", "coins")}
@@ -96,8 +108,14 @@ def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str,
 @oracle_app.command("report")
 def report_command(
     path: Annotated[
-        str, typer.Argument(metavar="PATH:CLASS|RUN", help="An oracle, or a run or sweep with its dates and costs.")
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[PATH:CLASS|RUN]",
+            help="The same as --oracle, or a run or sweep with its dates and costs.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
+    oracle: OracleOption = None,
     param: ParamOption = None,
     horizon: Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Days of the forward return.")] = 1,
     quantiles: Annotated[int, typer.Option("--quantiles", metavar="Q", help="Number of groups of coins.")] = 5,
@@ -112,7 +130,7 @@ def report_command(
 
     Of a run, or the best set of a sweep, it is with its dates and costs and counts as no trial.
 
-    Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
+    Example: hlbt oracle report --oracle research.oracles.momentum:Momentum --horizon 7
     """
     from engine.oracles.loading import load_oracle, origin_of
     from engine.oracles.signal_analysis import analyse
@@ -120,6 +138,7 @@ def report_command(
     from engine.reporting.signal_page import conclusions, page_name, write_signals
     from engine.sweeps.trials import count_trial
 
+    path = _one_of(path, oracle)
     if out is not None:
         check_page(out, "signals")
     named = (path, None) if ":" in path else (None, Path(path))
@@ -127,12 +146,12 @@ def report_command(
     if source.oracle is None:
         raise OracleError(f"{path} ran a weights file: it has no oracle with a signal. Name a run of an oracle.")
     path, run_config = source.oracle, source.config
-    oracle = load_oracle(path, source.parameters)
+    loaded = load_oracle(path, source.parameters)
     with progress() as step:
         step(0, 3, "loading the panel")
         panel = source.panel()
-        signals = analyse(oracle, panel, run_config, horizon, quantiles, step)
-        origin = origin_of(oracle, path, dict(source.parameters))[0]
+        signals = analyse(loaded, panel, run_config, horizon, quantiles, step)
+        origin = origin_of(loaded, path, dict(source.parameters))[0]
         count_trial(origin, source.counted_as or run_config, panel, REPORTS, "signals")
         step(3, 3, "page")
         if out is None:

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, clock, config_of, folder_of
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    clock,
+    complete_runs,
+    config_of,
+    folder_of,
+)
 from engine.commands.progress import print_json, show_all, waiting
 from engine.errors import ConfigError, DataError, did_you_mean, join_first
 
@@ -24,7 +33,10 @@ FORMATS = ("csv", "parquet")
 SORTS = ("created", "name", "oracle", "trades", *FIGURES)
 
 ReportsOption = Annotated[Path, typer.Option("--reports", metavar="DIR", help="Where runs and sweeps are kept.")]
-RunArgument = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run or sweep, or its name.")]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Folder of a run or sweep, or its name.", autocompletion=complete_runs),
+]
 
 
 def runs_command(
@@ -327,7 +339,12 @@ def _tables(run: Run) -> dict[str, pd.DataFrame]:
 
 def rm_command(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs or sweeps in reports/, or their names.")
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Folders of runs or sweeps in reports/, or their names.",
+            autocompletion=complete_runs,
+        ),
     ],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     reports: ReportsOption = REPORTS,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from engine.config import RunConfig
+    from engine.oracles.weights_file import WeightsFile
     from engine.panel import Panel
     from engine.provenance import Origin
     from engine.simulation.result import Result
@@ -33,7 +34,7 @@ class Source:
         Dotted path; None for weights.
     parameters : mapping
         Constructor arguments.
-    weights : Path, DataFrame or None
+    weights : WeightsFile, DataFrame or None
         A file, or the weights of a run of a file, (D, N).
     origin : Origin or None
         Of the weights of a run.
@@ -47,7 +48,7 @@ class Source:
     panel_config: RunConfig
     oracle: str | None
     parameters: Mapping[str, Any]
-    weights: Path | pd.DataFrame | None = None
+    weights: WeightsFile | pd.DataFrame | None = None
     origin: Origin | None = None
     counted_as: RunConfig | None = None
     folder: Path | None = None
@@ -58,13 +59,14 @@ class Source:
 
     def run(self, panel: Panel, config: RunConfig) -> tuple[Result, Origin]:
         """The backtest under `config`."""
+        from engine.oracles.weights_file import WeightsFile
         from engine.runs import run_source
         from engine.simulation.backtest import backtest
 
         if self.origin is not None:
-            assert not isinstance(self.weights, Path) and self.weights is not None
+            assert not isinstance(self.weights, WeightsFile) and self.weights is not None
             return backtest(panel, self.weights, config), self.origin
-        assert self.weights is None or isinstance(self.weights, Path)
+        assert self.weights is None or isinstance(self.weights, WeightsFile)
         return run_source(panel, config, self.oracle, dict(self.parameters), self.weights)
 
 
@@ -76,6 +78,7 @@ def source_of(
     config: Path | None,
     settings: list[str] | None,
     name: str = "RUN",
+    any_hour: bool = False,
 ) -> Source:
     """What the options of a command name; `run` is a run or a sweep, whose best set it stands for.
 
@@ -85,6 +88,7 @@ def source_of(
         Unless exactly one of the three is named.
     """
     from engine.commands.options import config_of
+    from engine.oracles.weights_file import WeightsFile
 
     if sum(named is not None for named in (oracle, weights, run)) != 1:
         raise OracleError(
@@ -92,10 +96,16 @@ def source_of(
         )
     if weights is not None and param:
         raise OracleError(f"--param {param[0]} is for an oracle; a weights file has no parameters.")
+    if any_hour and weights is None:
+        raise OracleError("--any-hour is for a weights file; an oracle decides at execution.hour_utc. Leave it out.")
     if run is not None:
         return source_like(folder_of(run), param, config, settings)
     settled = config_of(config, settings)
-    return Source(settled, settled, oracle, parameters_of(param), weights)
+    file = None
+    if weights is not None:
+        file = WeightsFile.open(weights, settled, any_hour)
+        settled = file.config
+    return Source(settled, settled, oracle, parameters_of(param), file)
 
 
 def source_like(folder: Path, param: list[str] | None, config: Path | None, settings: list[str] | None) -> Source:

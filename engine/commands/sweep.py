@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, clock, parameters_of, research_panel
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    clock,
+    complete_oracles,
+    config_of,
+    parameters_of,
+    research_panel,
+)
 from engine.commands.progress import print_json, show_all, sweep_progress
 from engine.commands.runs import refresh_index
 from engine.commands.tables import sweep_table
@@ -23,7 +33,10 @@ if TYPE_CHECKING:
 SAMPLERS = ("random", "optuna")
 StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="A study file; or use the options.")]
 OraclesOption = Annotated[
-    list[str] | None, typer.Option("--oracle", metavar="PATH:CLASS", help="The oracle; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--oracle", metavar="PATH:CLASS", help="The oracle; may be repeated.", autocompletion=complete_oracles
+    ),
 ]
 GridOption = Annotated[
     list[str] | None,
@@ -74,10 +87,8 @@ def sweep_command(
 
     Example: hlbt sweep --oracle research.oracles.momentum:Momentum --grid lookback_hours=24,72,168 --grid n=3,5,10
     """
-    from engine.config import RunConfig
-
     plan = _study(study, oracle, grid, param, where, sample, seed, name)
-    settled = RunConfig.load(config, settings or (), plan.sections)
+    settled = config_of(config, settings, plan.sections)
     pool = _executor(executor, address, workers)
     run = _sampler(sampler, plan)
     panel = research_panel(settled, reports)

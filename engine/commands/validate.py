@@ -14,6 +14,7 @@ from engine.commands.options import (
     JsonOption,
     SetOption,
     cache_alone,
+    complete_runs,
     folder_of,
     research_panel,
 )
@@ -41,7 +42,10 @@ TopOption = Annotated[int, typer.Option("--top", min=0, max=50, help="Tearsheets
 
 
 def validate_command(
-    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep folder, or its name below reports/.")],
+    sweep: Annotated[
+        Path,
+        typer.Argument(metavar="SWEEP", help="Sweep folder, or its name below reports/.", autocompletion=complete_runs),
+    ],
     strict: Annotated[
         bool, typer.Option("--strict", help=f"Exit with {NOT_PASSED} unless every check passes.")
     ] = False,

@@ -60,18 +60,16 @@ def write_sweep_page(
         raise DataError(
             f"The study {study.record.get('name')} has no folder, so its page cannot be written. Save it first."
         )
-    order = study.ranking().tolist()
-    pages = {row: quote(tearsheets[row], safe="/") for row in order if row in tearsheets} if tearsheets else {}
+    known = tearsheets or {}
+    pages = {row: quote(known[row], safe="/") for row in study.ranking().tolist() if row in known}
     details = _mapping((verdict or {}).get("details"))
     winner, problem = winner_of(study, details)
     axes = sweep_charts.axes_of(study)
     words = _words(study, verdict, details, winner, axes)
-    words |= {
-        "notes": [*([problem] if problem else []), *map(str, details.get("notes") or [])],
-        "links": [
-            (row, link, _parameters(study, row), _figure(study, "sharpe_joint", row)) for row, link in pages.items()
-        ],
-    }
+    words["notes"] = [*([problem] if problem else []), *map(str, details.get("notes") or [])]
+    words["links"] = [
+        (row, link, _parameters(study, row), _figure(study, "sharpe_joint", row)) for row, link in pages.items()
+    ]
     data = _page_data(study, verdict, winner, axes, pages, progress)
     empty = render("sweep.html", **words, rows=0, curves=True, data=inlined(data))
     table, curves = _fitted(study, axes, winner, LARGEST - _bytes(empty))

@@ -7,22 +7,22 @@ have a result are not run twice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from engine.errors import ConfigError
 from engine.simulation.backtest import check_config
 from engine.sweeps.grid import Constraint, make_grid
-from engine.sweeps.plan import Oracles
-from engine.sweeps.study import Study
+from engine.sweeps.plan import Oracles, make_plan
+from engine.sweeps.study import ERROR, TABLE, Study
 from engine.sweeps.sweep import sweep
 from engine.sweeps.trials import digest_of
 
 #: Sets that are chosen at once, whatever the number of workers, so that the choice does not depend on it.
 ROUND = 16
-#: Times that a set already run, or excluded, may be proposed for every one that is wanted.
-PATIENCE = 20
 
 
 def sweep_by_optuna(
@@ -48,7 +48,8 @@ def sweep_by_optuna(
     Returns
     -------
     Study
-        Of the sets that were run, in the order in which they were chosen; fewer than `sample` where no other is found.
+        Of the sets that were run, in the order in which they were chosen; fewer than `sample` where the product is
+        smaller. Where Optuna proposes nothing new, sets drawn at random come next.
 
     Raises
     ------
@@ -76,17 +77,26 @@ def sweep_by_optuna(
     axes = {key: _axis(key, values) for key, values in product.values.items()}
     sampler = optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True, multivariate=False)
     search = optuna.create_study(direction="maximize", sampler=sampler)
+    known = _known(rest.get("reports"), rest["name"])
+
+    def run(rows: Sequence[int]) -> Study:
+        return sweep(oracle=oracle, grid=[product.params(row) for row in rows], **rest)
+
     sharpe: dict[int, float] = {}
     study: Study | None = None
-    wanted, proposed = min(sample, len(product)), 0
-    while len(sharpe) < wanted and proposed < PATIENCE * (wanted + ROUND):
+    wanted, generator = min(sample, len(product)), np.random.default_rng(seed % 2**64)
+    while len(sharpe) < wanted:
         trials = [search.ask(axes) for _ in range(ROUND)]
-        proposed += ROUND
         rows = [allowed.get(tuple(trial.params[key] for key in axes)) for trial in trials]
         new = [row for row in dict.fromkeys(rows) if row is not None and row not in sharpe][: wanted - len(sharpe)]
         if new:
-            study = sweep(oracle=oracle, grid=[product.params(row) for row in (*sharpe, *new)], **rest)
-            sharpe = dict(zip((*sharpe, *new), np.asarray(study.table["sharpe"], dtype=float).tolist(), strict=True))
+            keys = _keys(oracle, [product.params(row) for row in new], rest)
+            if all(key in known for key in keys):
+                sharpe |= {row: known[key] for row, key in zip(new, keys, strict=True)}
+            else:
+                study = run([*sharpe, *new])
+                values = np.asarray(study.table["sharpe"], dtype=np.float64).tolist()
+                sharpe = dict(zip((*sharpe, *new), values, strict=True))
         for trial, row in zip(trials, rows, strict=True):
             value = None if row is None else sharpe.get(row)
             if value is None:  # excluded, or more than are wanted
@@ -95,11 +105,28 @@ def sweep_by_optuna(
                 search.tell(trial, state=optuna.trial.TrialState.FAIL)
             else:
                 search.tell(trial, value)
-    if study is None:
-        raise ConfigError(
-            f"Optuna proposed {proposed:,} sets and the constraints exclude all. Sweep without a sampler."
-        )
-    return study
+        if not new:  # it proposes only what was run or is excluded: sets at random come next
+            left = np.setdiff1d(np.arange(len(product)), list(sharpe))
+            for row in generator.permutation(left)[: min(ROUND, wanted - len(sharpe))]:
+                search.enqueue_trial(dict(zip(axes, product.codes[row].tolist(), strict=True)))
+    return study if study is not None and len(study) == len(sharpe) else run([*sharpe])
+
+
+def _keys(oracle: Oracles, sets: Sequence[Mapping[str, Any]], rest: Mapping[str, Any]) -> list[int]:
+    """What decides the numbers of each set, (P,)."""
+    config, fixed = check_config(rest.get("config")), rest.get("fixed") or {}
+    keys: list[int] = make_plan(rest["panel"], oracle, sets, config, fixed, (), None, 0, False).keys.tolist()
+    return keys
+
+
+def _known(reports: Path | str | None, name: str) -> dict[int, float]:
+    """Sharpe ratios by key of an earlier run of the search, which would lose them if it began with fewer sets."""
+    try:
+        table = pq.read_table(Path(reports or "") / name / TABLE, columns=["key", ERROR, "sharpe"]).to_pydict()
+    except (OSError, ValueError):  # none, or one that is damaged: its sets are run again
+        return {}
+    rows = zip(table["key"], table[ERROR], table["sharpe"], strict=True)
+    return {key: sharpe for key, error, sharpe in rows if error == ""} if reports else {}
 
 
 def _axis(key: str, values: Sequence[Any]) -> Any:

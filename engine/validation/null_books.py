@@ -122,8 +122,7 @@ def null_books(
     config = check_config(config)
     decisions, values = validate_weights(weights, panel)
     own = SparseWeights.from_dense(values[None])
-    asking = np.flatnonzero((np.nan_to_num(values) != 0.0).any(axis=1))
-    first = int(asking[0]) if len(asking) else 0
+    first = int((np.nan_to_num(values) != 0.0).any(axis=1).argmax())  # 0 where nothing is asked for
     listed = panel.tradable[panel.rows(decisions)]
     orders = _orders(replicates, len(panel.coins), seed)
     moved = _moved(values, renamed(own, orders[:20], listed), len(decisions))
@@ -139,15 +138,15 @@ def null_books(
         sharpe = np.concatenate(list(pool.map(lambda books: _run(prepared, books())[0]["sharpe"], made)))
     if not np.isfinite(sharpe[0]):
         raise DataError("The book has no Sharpe ratio, so there is nothing to compare nulls with.")
-    nulls = sharpe[2 : 2 + replicates], sharpe[2 + replicates :]
+    permuted, rolled = np.split(sharpe[2:], [replicates])
     chooses = moved >= LEAST_MOVED and (np.nan_to_num(values) != 0.0).any(axis=0).sum() > 1
     return NullBooks(
         sharpe=float(sharpe[0]),
         flipped=float(sharpe[1]),
-        permuted=nulls[0],
-        rolled=nulls[1],
-        p_permuted=p_value(sharpe[0], nulls[0]),
-        p_rolled=p_value(sharpe[0], nulls[1]),
+        permuted=permuted,
+        rolled=rolled,
+        p_permuted=p_value(sharpe[0], permuted),
+        p_rolled=p_value(sharpe[0], rolled),
         moved_frac=moved,
         decides=PERMUTED if chooses else ROLLED,
     )

@@ -49,6 +49,8 @@ def test_a_search_is_repeatable_resumes_and_counts_every_set(panel: Panel, tmp_p
         sweep_by_optuna(MOMENTUM, GRID, WHERE, 40, 5, panel=panel, reports=tmp_path / "two", name="s", progress=broken)
     assert ROUND < ran < 40
     pd.testing.assert_frame_equal(search("two"), whole)
+    again = sweep_by_optuna(MOMENTUM, GRID, WHERE, 40, 5, panel=panel, reports=tmp_path / "one", name="s")
+    assert again.record["sets"]["reused"] == 40, "nothing is run twice"
     assert count_trials(tmp_path / "two", [MOMENTUM]).total == 40
     assert not search("three", seed=6).index.equals(whole.index)
 
@@ -59,6 +61,8 @@ def test_a_search_is_repeatable_resumes_and_counts_every_set(panel: Panel, tmp_p
 
 def test_a_search_ends_when_all_sets_were_run(panel: Panel) -> None:
     done = sweep_by_optuna(MOMENTUM, {"n": [1, 2, 3]}, [], 50, 0, panel=panel)
+    most = sweep_by_optuna(MOMENTUM, {"lookback_hours": list(range(4, 34))}, [], 29, 0, panel=panel)
+    assert len(most) == 29
     assert sorted(done.table.index) == [1, 2, 3]
 
 
