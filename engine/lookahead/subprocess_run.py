@@ -32,7 +32,7 @@ from engine.oracles.loading import bound_parameters, build_oracle, data_files, o
 from engine.panel import Panel, read_only
 from engine.weights import align_coins
 
-_CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".nbi", ".nbc")
+_CODE = (".py", ".pyc", ".nbi", ".nbc")  # a library is not opened by Python's calls
 #: What every library may read that lists the installed packages; entry points, for example, of all of them.
 _METADATA = (".dist-info", ".egg-info")
 #: Libraries that open files in machine code, where Python's audit events do not see it: their arguments are looked at.
@@ -253,6 +253,10 @@ def watched(hidden: HiddenFiles) -> Iterator[dict[str, None]]:
             reads[name] = None
 
     def on_call(frame: FrameType, event: str, _: Any) -> None:
+        place = frame.f_globals.get("__name__"), frame.f_code.co_name
+        if event == "call" and place == ("multiprocessing.shared_memory", "__init__"):
+            if not frame.f_locals.get("create"):  # of another process, which may be gone
+                reads[f"the shared memory {frame.f_locals.get('name')}"] = None
         if event == "call" and str(frame.f_globals.get("__name__")).partition(".")[0] in _READERS:
             with hidden.paused():
                 for value in list(frame.f_locals.values()):

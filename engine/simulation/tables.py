@@ -242,31 +242,26 @@ def round_trips(result: Result) -> pd.DataFrame:
     ends = np.isin(reason, (kernel.CLOSE, kernel.DELISTING, kernel.LIQUIDATION))
     held = np.where(ends, 0.0, pd.Series(units).groupby(trip).cumsum().to_numpy())
     mid = legs[:, kernel.PRICE] - (legs[:, kernel.SPREAD] + legs[:, kernel.IMPACT]) / units
-
-    panel = result.panel
-    hours = len(panel.index)
+    panel, hours = result.panel, len(result.panel.index)
     funding, left = _holding(result, legs, held, ends)
     still = ~ends[last]
 
     def summed(values: np.ndarray) -> np.ndarray:
         return np.bincount(trip, weights=values, minlength=len(first))
 
-    gains = np.sign(units) == np.sign(units[first][trip])
-    names = np.array(panel.coins, dtype=object)
     end_row = np.where(still, hours - 1, row[last])
-    closed = panel.index[end_row].where(~still)
     ended = np.where(still, "open", np.array(REASONS, dtype=object)[reason[last]])
     ended[legs[last, -1] > 0.0] = "flip"
     table = pd.DataFrame(
         {
-            "coin": pd.Series(names[coin[first]], dtype="str"),
+            "coin": pd.Series(np.array(panel.coins, dtype=object)[coin[first]], dtype="str"),
             "side": pd.Series(np.where(units[first] > 0.0, "long", "short"), dtype="str"),
             "opened": panel.index[row[first]],
-            "closed": closed,
+            "closed": panel.index[end_row].where(~still),
             "ended": pd.Series(ended, dtype="str"),
             "hours": (end_row - row[first]).astype(np.float64),
             "fills": last - first + 1,
-            "entry_usd": summed(np.where(gains, np.abs(units) * mid, 0.0)),
+            "entry_usd": summed(np.where(units * units[first][trip] > 0.0, np.abs(units) * mid, 0.0)),
             "price_pnl_usd": np.where(still, left[last], 0.0) - summed(units * mid),
             "spread_usd": summed(legs[:, kernel.SPREAD]),
             "impact_usd": summed(legs[:, kernel.IMPACT]),

@@ -167,7 +167,7 @@ def test_a_run_again_is_the_same_run(hlbt: Hlbt, cache: Path) -> None:
     assert {**first, "created": None} == {**again, "created": None}
     assert first["synthetic"] is True
     other = json.loads(hlbt("backtest", *MOMENTUM, "--param", "n=4", *month).out)
-    assert other["folder"] != first["folder"] and len(list(Path("reports").glob("[!.]*"))) == 2
+    assert other["folder"] != first["folder"] and len(list(Path("reports").glob("[!.]*/run.json"))) == 2
 
 
 def test_weights_of_an_oracle_are_the_oracle(hlbt: Hlbt, cache: Path, tmp_path: Path) -> None:

@@ -87,9 +87,10 @@ if row not in KEPT:
 return KEPT[row]
 """,
     "refit by file": """
-file = HERE / f"{digest(panel, row)}.npy"
+file = HERE / f"{digest(panel, row)}.so"
 if not file.exists():
-    np.save(file, self.refit(panel, row))
+    with file.open("wb") as new:
+        np.save(new, self.refit(panel, row))
 return np.load(file)
 """,
     "database": """

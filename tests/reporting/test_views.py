@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, Result, RunConfig, Study, backtest, compare, load_run, load_study, sweep
+from engine import Panel, Result, Run, RunConfig, Study, backtest, compare, load_run, load_study, sweep
 from engine.errors import ConfigError, DataError, HlbtError
 from engine.provenance import Origin
 from engine.simulation import metrics
@@ -167,7 +167,8 @@ def test_folders_and_names_are_compared_as_their_results_are(
         one.save(tmp_path / "reports" / name, tearsheet=False) for one, name in ((result, "a"), (other, "b"))
     )
     live = compare(result, other, names=["a", "b"])
-    for pair in ((first, str(second)), ("a", "b"), (load_run(first), other)):
+    pairs: list[tuple[Result | Run | Path | str, ...]] = [(first, str(second)), ("a", "b"), (load_run(first), other)]
+    for pair in pairs:
         seen = compare(*pair, names=["a", "b"])
         for name in ("config", "metrics", "curves", "correlation", "weights"):
             pd.testing.assert_frame_equal(getattr(seen, name), getattr(live, name), check_freq=False)

@@ -109,8 +109,9 @@ def test_round_trips_add_up_on_any_book(case: tuple[Panel, pd.DataFrame, RunConf
 def test_a_liquidation_within_the_hour_pays_no_funding_of_that_hour() -> None:
     index = pd.date_range("2024-10-01", periods=60, freq="h", tz="UTC")
     mid = pd.DataFrame({"BTC": 100.0}, index=index)
-    fields = {"mid": mid, "high": mid * 1.001, "low": mid.copy(), "funding": mid * 1e-5}
-    fields["low"].iloc[40] = 60.0
+    low = mid.copy()
+    low.iloc[40] = 60.0
+    panel = Panel.from_frames(mid=mid, high=mid * 1.001, low=low, funding=mid * 1e-5)
     config = RunConfig.from_dict(
         {
             "account": {"margin_prices": "extreme", "max_gross": 3.0, "initial_margin": False},
@@ -118,7 +119,7 @@ def test_a_liquidation_within_the_hour_pays_no_funding_of_that_hour() -> None:
         }
     )
     weights = pd.DataFrame({"BTC": [3.0, np.nan]}, index=index[index.hour == 23])
-    result = backtest(Panel.from_frames(**fields), weights, config)
+    result = backtest(panel, weights, config)
     assert result.liquidated_at == index[40] and check_sums(result)["ended"].tolist() == ["liquidation"]
 
 
