@@ -95,7 +95,7 @@ def check_command(
 
 def _one_of(path: str | None, oracle: str | None) -> str:
     if (path is None) == (oracle is None):
-        raise OracleError("Name one oracle: --oracle PATH:CLASS, or PATH:CLASS alone.")
+        raise typer.BadParameter("Missing argument 'PATH:CLASS', or --oracle PATH:CLASS; one of the two.")
     return path or oracle or ""
 
 

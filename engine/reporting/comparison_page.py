@@ -10,10 +10,10 @@ import pandas as pd
 
 from engine.reporting import charts
 from engine.reporting.html import percent, plain, ratio, render, usd, write_page
-from engine.reporting.views import FIGURES, RECEIVED, Comparison
+from engine.reporting.views import FIGURES, Comparison
 from engine.runs import Run
 from engine.simulation.result import FLOWS
-from engine.simulation.tables import CAUSES, SIGNS
+from engine.simulation.tables import CAUSES, RECEIVED, SIGNS
 
 _COLOURS = ("price", "spread", "funding", "impact", "fees", "benchmark", "net")
 

@@ -428,7 +428,7 @@ WORDS = (
     ("data sync --source s3 --jobs many", "Invalid value for '--jobs'"),
     ("data verify now", "unexpected extra argument"),
     ("oracle check", "Missing argument 'PATH:CLASS'"),
-    ("oracle report", "Missing argument 'PATH:CLASS'"),
+    ("oracle report", "Missing argument 'PATH:CLASS|RUN'"),
     ("validate", "Missing argument 'SWEEP'"),
     ("validate grid --top 51", "Invalid value for '--top'"),
     (f"{SWEEP} --workers 0", "Invalid value for '--workers'"),
