@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from engine.commands.backtest import backtest_command, capacity_command, index_command, report_command
 from engine.commands.data import data_app
@@ -15,6 +17,7 @@ from engine.commands.doctor import doctor_command
 from engine.commands.live import live_app
 from engine.commands.oracle import oracle_app
 from engine.commands.promote import promote_command
+from engine.commands.runs import compare_command, export_command, mv_command, note_command, rm_command, runs_command
 from engine.commands.study import study_app
 from engine.commands.sweep import sweep_command
 from engine.commands.validate import validate_command
@@ -24,10 +27,24 @@ from engine.errors import HlbtError
 INTERRUPTED = 130
 #: What the system refuses whatever the command: no permission, a full or read-only disk, a name that is too long.
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
+#: Commands in the order in which a project uses them.
+ORDER = (
+    *("demo", "doctor", "data", "backtest", "report", "capacity", "oracle", "sweep", "validate"),
+    *("runs", "compare", "note", "mv", "rm", "export", "index", "study", "promote", "live"),
+)
+
+
+class InOrder(typer.core.TyperGroup):
+    """Lists commands in the order in which they are used."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, those of :data:`ORDER` first."""
+        return sorted(super().list_commands(ctx), key=lambda name: (*ORDER, name).index(name))
 
 
 app = typer.Typer(
     name="hlbt",
+    cls=InOrder,
     help="Research backtester for systematic portfolios of HyperLiquid perpetuals.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -45,7 +62,30 @@ app.command("backtest")(backtest_command)
 app.command("capacity")(capacity_command)
 app.command("report")(report_command)
 app.command("index")(index_command)
+app.command("runs")(runs_command)
+app.command("compare")(compare_command)
+app.command("note")(note_command)
+app.command("export")(export_command)
+app.command("mv")(mv_command)
+app.command("rm")(rm_command)
 app.command("demo")(demo_command)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"hlbt {version('hlbt')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

@@ -54,7 +54,20 @@ def _rate(where: str, value: Any) -> float | str:
         if value != "schedule":
             raise ConfigError(f"{where} = {value!r} is not accepted: write 'schedule' or a number.")
         return value
-    return float(_number(-10, 1000)(where, value))
+    return _bps(-10, 1000)(where, value)
+
+
+def _bps(low: float, high: float) -> Reader:
+    def read(where: str, value: Any) -> float:
+        number = float(_number(low, high)(where, value))
+        if 0.0 < abs(number) < 0.01:
+            raise ConfigError(
+                f"{where} = {value!r} is not accepted: it is in basis points, and that is next to nothing. Was a "
+                f"fraction meant? {number:.6g} of the notional is {number * 1e4:.6g}."
+            )
+        return number
+
+    return read
 
 
 def _switch(where: str, value: Any) -> bool:
@@ -77,7 +90,7 @@ def _choice(*choices: str) -> Reader:
 
 def _weekdays(where: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = WEEKDAYS if value == "all" else tuple(day.strip() for day in value.split(","))
+        value = WEEKDAYS if value == "all" else split_list(value)
     if not isinstance(value, list | tuple) or not value:
         raise ConfigError(f"{where} = {value!r} is not accepted: write 'all' or a list, ['mon', 'thu'].")
     chosen = [_choice(*WEEKDAYS)(where, day) for day in value]
@@ -102,7 +115,7 @@ def _instant(where: str, value: Any) -> str:
 
 
 def _coins(where: str, value: Any) -> tuple[str, ...]:
-    coins = value.split(",") if isinstance(value, str) else value
+    coins = split_list(value) if isinstance(value, str) else value
     named = isinstance(coins, list | tuple) and all(isinstance(coin, str) and coin.strip() for coin in coins)
     if not named or not coins:
         raise ConfigError(f"{where} = {value!r} is not accepted: write a list of names, ['BTC', 'ETH'].")
@@ -232,7 +245,7 @@ class Costs(_Section):
     """
 
     taker_bps: float | Literal["schedule"] = _key("schedule", _rate)
-    half_spread_bps: float = _key(2.0, _number(0, 5000))
+    half_spread_bps: float = _key(2.0, _bps(0, 5000))
     impact: Literal["none", "venue"] = _key("none", _choice("none", "venue"))
     funding: bool = _key(True, _switch)
     funding_missing: Literal["none", "mean"] = _key("none", _choice("none", "mean"))
@@ -241,7 +254,7 @@ class Costs(_Section):
     maker_share_frac: float = _key(0.0, _number(0, 1))
     staking_discount_frac: float = _key(0.0, _number(0, 1))
     referral_discount_frac: float = _key(0.0, _number(0, 1))
-    impact_bps: float = _key(5.0, _number(0, 5000))
+    impact_bps: float = _key(5.0, _bps(0, 5000))
     stress: float = _key(1.0, _number(0, 100))
 
     def __post_init__(self) -> None:
@@ -349,13 +362,24 @@ class RunConfig:
         path: str | Path | None,
         assignments: Sequence[str] = (),
         study: Mapping[str, Mapping[str, Any]] | None = None,
+        project: str | Path | None = None,
     ) -> Self:
         """Read a TOML file, override it by the sections of a study, then by ``section.key=value`` assignments.
 
         A value is read as TOML (``true``, ``4.5``, ``["mon", "thu"]``) and, where it is not TOML, as a bare string.
+        What the file of a `project` sets is the default of all of them.
         """
-        sections: dict[str, Any] = {} if path is None else read_toml(Path(path), "Config file")
-        changes = list((study or {}).items())
+        sections: dict[str, Any] = {}
+        changes: list[tuple[str, Any]] = []
+        for file, what in ((project, "Project file"), (path, "Config file")):
+            if file is not None:
+                given = read_toml(Path(file), what)
+                try:
+                    cls.from_dict(given)  # what is wrong in it is told with its name
+                except ConfigError as error:
+                    raise ConfigError(f"{what} {file}: {error}") from error
+                changes += given.items()
+        changes += (study or {}).items()
         for assignment in assignments:
             form, example = "section.key=value", "costs.taker_bps=4.5"
             name, text = split_assignment("--set", assignment, form, example)
@@ -364,11 +388,9 @@ class RunConfig:
                 raise ConfigError(f"--set {assignment!r} is not {form}, for example --set {example}.")
             changes.append((section, {key: parse_value(text)}))
         for section, keys in changes:
-            table = sections.setdefault(section, {})
-            for part in (table, keys):
-                if not isinstance(part, Mapping):
-                    raise ConfigError(f"Config section [{section}] is a table of keys, not {part!r}.")
-            table.update(keys)
+            if not isinstance(keys, Mapping):
+                raise ConfigError(f"Config section [{section}] is a table of keys, not {keys!r}.")
+            sections.setdefault(section, {}).update(keys)
         return cls.from_dict(sections)
 
     def to_dict(self) -> dict[str, dict[str, Any]]:
@@ -418,6 +440,11 @@ def parse_value(text: str) -> Any:
         return tomllib.loads(f"value = {text.strip()}")["value"]
     except tomllib.TOMLDecodeError:
         return text.strip()
+
+
+def split_list(text: str) -> list[str]:
+    """The items of a list typed on the command line: ``a,b``, or ``["a", "b"]`` whose quotes a shell may have taken."""
+    return [item.strip().strip("'\"") for item in text.strip().removeprefix("[").removesuffix("]").split(",")]
 
 
 def split_assignment(option: str, assignment: str, form: str, example: str) -> tuple[str, str]:

@@ -23,7 +23,11 @@ it and exits with ``exit_code``; any other exception is a bug of hlbt.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
+
+#: What ccxt, freqtrade and exchanges write behind the name of a coin.
+_QUOTED = re.compile(r"([/_-]?(usdc|usdt|usd)(:usd[ct]?)?)?([_-]?(perp|swap|futures))?$")
 
 
 class HlbtError(Exception):
@@ -103,12 +107,30 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     Returns
     -------
     str
-        ``" Did you mean 'taker_bps'?"``, or an empty string when no name is similar.
+        ``" Did you mean 'taker_bps'?"``, or an empty string when no name is similar. Names of other programs are
+        taken for the coin before their quote currency: ``BTC/USDC:USDC``, ``BTC-PERP`` and ``BTCUSDT`` are BTC.
     """
-    candidates = list(known)
-    folded = {candidate.lower(): candidate for candidate in candidates}
-    match = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
-    return f" Did you mean {folded[match[0]]!r}?" if match else ""
+    folded = {candidate.lower(): candidate for candidate in known}
+    wanted = name.lower()
+    coin = _QUOTED.sub("", wanted)
+    if coin in folded:
+        return f" Did you mean {folded[coin]!r}?"
+    similar = difflib.get_close_matches(wanted, folded, n=5, cutoff=0.6)
+    return f" Did you mean {folded[min(similar, key=lambda other: _edits(wanted, other))]!r}?" if similar else ""
+
+
+def _edits(a: str, b: str) -> int:
+    """Edit distance: letters put in, left out, replaced, or swapped with their neighbour (optimal string alignment)."""
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, letter in enumerate(a, 1):
+        earlier, before, row = before, row, [i]
+        for j, other in enumerate(b, 1):
+            least = min(before[j] + 1, row[-1] + 1, before[j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == b[j - 2] and other == a[i - 2]:
+                least = min(least, earlier[j - 2] + 1)
+            row.append(least)
+    return row[-1]
 
 
 def reason_of(error: Exception) -> str:

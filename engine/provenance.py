@@ -65,12 +65,13 @@ def code_digest() -> str:
     return state.hexdigest()
 
 
-def files_digest(files: list[Path]) -> str:
-    """SHA-256 of the names and contents of files, in the order given."""
+def files_digest(files: list[Path], loose: str = "") -> str:
+    """SHA-256 of the names and contents of files, in the order given, and of the digest of code without a file."""
     state = hashlib.sha256()
     for file in files:
         state.update(file.name.encode())
         state.update(file.read_bytes())
+    state.update(loose.encode())
     return state.hexdigest()
 
 
@@ -89,8 +90,7 @@ class Origin:
     parameters : mapping
         Constructor arguments of the oracle.
     digest : str
-        SHA-256 of the oracle's code and data files, or of the file; with the digest of the code without a file of an
-        oracle of a notebook behind it.
+        SHA-256 of the oracle's code, of a notebook too, and data files, or of the weights file.
     code : str
         The same of the oracle's code alone.
     """

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,11 +22,22 @@ import pandas as pd
 
 from engine.config import RunConfig
 from engine.data.benchmark import benchmark_price
-from engine.errors import DataError, HlbtError, join_first, reason_of
+from engine.errors import DataError, HlbtError, reason_of
 from engine.oracles.base import Oracle, made_by, risk_of, weight_matrix
 from engine.oracles.loading import build_oracle, oracle_class, origin_of
+from engine.oracles.weights_file import WeightsFile
 from engine.panel import Panel
-from engine.provenance import Origin, as_json, code_digest, files_digest, to_json, versions
+from engine.provenance import Origin, as_json, code_digest, to_json, versions
+from engine.run_folders import (
+    CAPACITY,
+    RISK,
+    SCHEMA,
+    TEARSHEET,
+    TRIPS,
+    check_replaceable,
+    read_record,
+    replace_folder,
+)
 from engine.simulation.backtest import backtest as simulate
 from engine.simulation.backtest import check_config, check_panel, decisions_of
 from engine.simulation.metrics import ANNUAL
@@ -35,28 +45,8 @@ from engine.simulation.result import FLOWS, Result
 from engine.simulation.tables import TRIP_FIELDS
 from engine.sweeps.study import NOT_COUNTED
 from engine.sweeps.trials import WEIGHTS, book_key, count_trial, record_trials
-from engine.weights import read_weights
 
-SCHEMA = 1
 BENCHMARK = "BTC"
-TEARSHEET = "tearsheet.html"
-CAPACITY = "capacity.html"
-RISK = "risk.parquet"
-TRIPS = "round_trips.parquet"
-#: All files that a run folder may hold.
-FILES = frozenset(
-    (
-        "run.json",
-        "equity.parquet",
-        "trades.parquet",
-        "weights.parquet",
-        "hourly.parquet",
-        RISK,
-        TRIPS,
-        TEARSHEET,
-        CAPACITY,
-    )
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,11 +107,11 @@ def run_oracle(
     if isinstance(oracle, type):
         given = dict(parameters or {})
         oracle = build_oracle(oracle, given)
-    decisions = decisions_of(panel, config)
-    result = simulate(panel, weight_matrix(oracle, panel, decisions), config)
+    decisions, known = decisions_of(panel, config), panel.point_in_time()
+    result = simulate(panel, weight_matrix(oracle, known, decisions), config)
     origin, remarks = origin_of(oracle, path, given)
-    notes = (*result.notes, *oracle.notes(panel.point_in_time(), decisions), *remarks)
-    return replace(result, risk=risk_of(oracle, panel, result.weights), notes=notes, origin=origin), origin
+    notes = (*result.notes, *oracle.notes(known, decisions), *remarks)
+    return replace(result, risk=risk_of(oracle, known, result.weights), notes=notes, origin=origin), origin
 
 
 def run_name(result: Result, origin: Origin) -> str:
@@ -147,7 +137,7 @@ def save_run(
     page: Callable[[Run], object] | None = None,
     counted: bool = False,
 ) -> None:
-    """Write a run folder atomically; an existing run there is replaced.
+    """Write a run folder atomically; an existing run there is replaced, its notes and foreign files stay.
 
     Parameters
     ----------
@@ -173,32 +163,27 @@ def save_run(
     result = result if counted else replace(result, notes=(*result.notes, NOT_COUNTED))
     old = check_replaceable(folder)
     folder = folder.resolve()  # a link stays a link to the new run
-    record = _record(result, origin, folder.name, created)
-    hourly, benchmark = result.exposure, benchmark_price(result.panel, result.config)
-    if benchmark is not None:
-        record["benchmark"] = str(benchmark.name)
-        hourly = hourly.assign(benchmark_usd=benchmark)
+    run = run_of(result, origin, folder, created)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            result.attribution.assign(equity_usd=result.equity)[["equity_usd", *FLOWS]].reset_index().to_parquet(
-                made / "equity.parquet", index=False
-            )
-            result.trades.to_parquet(made / "trades.parquet", index=False)
-            result.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
-            result.round_trips.to_parquet(made / TRIPS, index=False)
-            hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
-            if result.risk is not None:
-                result.risk.reset_index().to_parquet(made / RISK, index=False)
-            (made / "run.json").write_text(to_json(record), encoding="utf-8")
+            run.equity.reset_index().to_parquet(made / "equity.parquet", index=False)
+            run.trades.to_parquet(made / "trades.parquet", index=False)
+            run.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
+            if run.trips is not None:
+                run.trips.to_parquet(made / TRIPS, index=False)
+            run.hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
+            if run.risk is not None:
+                run.risk.reset_index().to_parquet(made / RISK, index=False)
+            (made / "run.json").write_text(to_json(run.record), encoding="utf-8")
             if page is not None:
                 page(load_run(made))
-            if old is not None and _same(old, record):
+            if old is not None and _same(old, run.record):
                 for name in (TEARSHEET, CAPACITY):
                     if (folder / name).is_file() and not (made / name).exists():
                         shutil.copy2(folder / name, made / name)
-            _replace_folder(made, folder)
+            replace_folder(made, folder)
         finally:
             shutil.rmtree(made, ignore_errors=True)
     except OSError as error:
@@ -206,6 +191,37 @@ def save_run(
             f"Run {folder} cannot be written: {error.strerror or error}. Nothing has changed. Mend the folder "
             "above it or name another."
         ) from error
+
+
+def run_of(result: Result, origin: Origin | None = None, folder: Path | None = None, created: str = "") -> Run:
+    """A result as what its run folder would hold; nothing is written.
+
+    Parameters
+    ----------
+    result : Result
+        The backtest.
+    origin : Origin, optional
+        Source of its weights. Default: the result's; weights of one's own have their digest.
+    folder : Path, optional
+        The run folder. Default: the name of the run, in the current folder.
+    created : str
+        ISO 8601 instant.
+    """
+    origin = origin or origin_or_book(result)
+    folder = folder or Path(run_name(result, origin))
+    record = _record(result, origin, folder.name, created)
+    hourly, benchmark = result.exposure, benchmark_price(result.panel, result.config)
+    if benchmark is not None:
+        record["benchmark"] = str(benchmark.name)
+        hourly = hourly.assign(benchmark_usd=benchmark)
+    equity = result.attribution.assign(equity_usd=result.equity)[["equity_usd", *FLOWS]]
+    return Run(folder, record, equity, result.trades, result.weights, hourly, result.risk, result.round_trips)
+
+
+def origin_or_book(result: Result) -> Origin:
+    """The origin of a result, and where no oracle is known that of its weights, by their digest."""
+    book = f"{book_key(result.weights, {'data': {}}, result.panel) & (2**64 - 1):016x}"
+    return result.origin or Origin("weights", "weights", "weights", {}, book)
 
 
 def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str, Any]:
@@ -262,42 +278,6 @@ def _same(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     return {**old, "created": None} == {**as_json(new), "created": None}
 
 
-def check_replaceable(folder: Path) -> Mapping[str, Any] | None:
-    """Refuse a folder that holds something else than a run; returns the record of the run in it, if any."""
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        if folder.resolve() == Path.cwd():
-            raise DataError(f"{folder} is the current folder. Name a folder for the run with --out.")
-        return None
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file. Name a folder with --out.")
-    foreign = sorted({item.name for item in folder.iterdir()} - FILES)
-    if foreign:
-        raise DataError(
-            f"{folder} holds files that are not of a run: {join_first(foreign)}. Name another folder with --out."
-        )
-    if not (folder / "run.json").is_file():
-        raise DataError(f"{folder} is no run folder: it has no run.json. Name another folder with --out.")
-    return _read_record(folder)
-
-
-def _read_record(folder: Path) -> Mapping[str, Any]:
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder / 'run.json'} is damaged: {str(error).splitlines()[0]}. Run the backtest again."
-        ) from error
-    if not isinstance(record, dict) or not {"digests", "metrics", "span", "config"} <= set(record):
-        raise DataError(
-            f"{folder / 'run.json'} is not the record of a run. Run the backtest again, into another folder."
-        )
-    if record.get("schema") != SCHEMA:
-        raise DataError(
-            f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the backtest again."
-        )
-    return record
-
-
 def load_run(folder: str | Path) -> Run:
     """Read a run folder.
 
@@ -309,7 +289,7 @@ def load_run(folder: str | Path) -> Run:
     folder = Path(folder)
     if not (folder / "run.json").is_file():
         raise DataError(f"{folder} is no run folder: it has no run.json. `hlbt backtest` makes one below reports/.")
-    record = _read_record(folder)
+    record = read_record(folder)
     frames = {}
     risk = ("risk",) if (folder / RISK).is_file() else ()
     for name in ("equity", "trades", "weights", "hourly", *risk):
@@ -351,37 +331,20 @@ def _read_trips(folder: Path) -> pd.DataFrame | None:
     return trips
 
 
-def _replace_folder(made: Path, folder: Path) -> None:
-    """Replace `folder` by `made`; a kill leaves the old one, the new one, or the old one under a dotted name."""
-    made.chmod(0o755)
-    if not folder.exists():
-        os.replace(made, folder)
-        return
-    old = Path(tempfile.mkdtemp(prefix=f".{folder.name}.old.", dir=folder.parent))
-    try:
-        os.replace(folder, old)
-    except OSError:
-        old.rmdir()
-        raise
-    try:
-        os.replace(made, folder)
-    except OSError:
-        os.replace(old, folder)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def run_source(
-    panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights_file: Path | None
+    panel: Panel,
+    config: RunConfig,
+    oracle_path: str | None,
+    parameters: dict[str, Any],
+    weights: WeightsFile | None,
 ) -> tuple[Result, Origin]:
     """Backtest the weights of an oracle or of a file."""
     benchmark_price(panel, config)  # a benchmark that is not there is refused before the work
     if oracle_path is not None:
         return run_oracle(panel, config, oracle_path, parameters)
-    assert weights_file is not None
-    matrix = read_weights(weights_file)
-    origin = Origin(weights_file.stem, "weights", weights_file.name, {}, files_digest([weights_file]))
-    return simulate(panel, matrix, config), origin
+    assert weights is not None
+    result = simulate(panel, weights.frame, config)
+    return replace(result, notes=(*result.notes, *weights.notes)), weights.origin
 
 
 def backtest(
@@ -482,8 +445,7 @@ def keep(
     page: Callable[[Run], object] | None,
 ) -> Path:
     """:meth:`engine.Result.save`."""
-    book = f"{book_key(result.weights, {'data': {}}, result.panel) & (2**64 - 1):016x}"
-    origin = result.origin or Origin("weights", "weights", "weights", {}, book)
+    origin = origin_or_book(result)
     if folder is None:
         return save_and_count(result, origin, None, Path(reports or "reports"), created, page)
     if free_folder(Path(folder), result, origin) != Path(folder):

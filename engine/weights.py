@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from engine.panel import Panel
 
 #: Slack of the gross limit, for weights that sum to it but for rounding: 32-bit floats, or six digits in a file.
 GROSS_TOLERANCE = 1e-5
+#: Separators of columns other than the comma.
+_SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
+#: Names of the column that names the coins, and of that with their weights, in files with a row for each coin.
+_LONG = frozenset({"coin", "symbol", "asset", "ticker", "pair", "instrument", "market", "name"})
+_VALUES = frozenset({"weight", "weights", "value", "target", "target_weight", "position"})
 _CURE = "Name a whole .csv or .parquet file."
 UNSORTED = "Sparse weights have a row whose coins do not ascend; each column may be named once."
 
@@ -45,37 +51,26 @@ def read_weights(path: str | Path) -> pd.DataFrame:
         number.
     """
     path = Path(path)
+    where = f"Weights file {path}"
     if path.is_dir():
-        raise WeightsError(f"Weights file {path} is a folder. Name the .csv or .parquet file in it.")
+        raise WeightsError(f"{where} is a folder. Name the .csv or .parquet file in it.")
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
             frame = pd.read_parquet(path)
             # weights.to_parquet(...) keeps the instants as an index, not as the first column.
-            if isinstance(frame.index, pd.DatetimeIndex):
+            if isinstance(frame.index, pd.MultiIndex):
+                frame = frame.reset_index()
+            elif isinstance(frame.index, pd.DatetimeIndex):
                 frame = frame.rename_axis("time").reset_index()
         elif path.suffix.lower() == ".csv":
-            # A row of another length than the header is an error, not a reason to shift the columns.
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", pd.errors.ParserWarning)
-                frame = pd.read_csv(path, dtype={"time": str}, index_col=False, skipinitialspace=True)
-            header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True).iloc[0]
-            if header.isna().any():  # pandas calls it Unnamed: 2
-                raise WeightsError(
-                    f"Weights file {path}: column {header.isna().argmax() + 1} has no name. Write the coin above its "
-                    "weights, or remove the column (a comma at the end of the lines makes one)."
-                )
-            _check_repeated(list(header), f"Weights file {path} has")  # pandas renames the second of two columns
+            frame = _read_csv(path, where)
         else:
-            raise WeightsError(f"Weights file {path} is neither .csv nor .parquet. Save it as one of them.")
+            raise WeightsError(f"{where} is neither .csv nor .parquet. Save it as one of them.")
     except OSError as error:
-        raise WeightsError(f"Weights file {path} cannot be read: {error.strerror or error}. {_CURE}") from error
-    except (ValueError, pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise WeightsError(f"Weights file {path} cannot be read: {reason_of(error)}. {_CURE}") from error
-    if len(frame.columns) == 0 or frame.columns[0] != "time":
-        first = repr(frame.columns[0]) if len(frame.columns) else "nothing"
-        raise WeightsError(
-            f"Weights file {path}: the first column must be 'time'; it is {first}. Then comes one column a coin."
-        )
+        raise WeightsError(f"{where} cannot be read: {error.strerror or error}. {_CURE}") from error
+    except (ValueError, pd.errors.ParserError) as error:
+        raise WeightsError(f"{where} cannot be read: {reason_of(error)}. {_CURE}") from error
+    _check_layout(frame, where)
     times = _instants(frame["time"], path)
     values = frame.drop(columns="time")
     numbers = values.apply(pd.to_numeric, errors="coerce")
@@ -83,11 +78,65 @@ def read_weights(path: str | Path) -> pd.DataFrame:
     wrong = (numbers.isna() & values.notna()).to_numpy()
     if wrong.any():
         row, column = (int(position[0]) for position in np.nonzero(wrong))
+        text = str(values.iloc[row, column])
+        cure = "Leave the cell empty to hold, 0 to be flat."
+        if re.fullmatch(r"\s*[+-]?\d*,\d+\s*", text):
+            cure = f"Write a decimal point: {text.strip().replace(',', '.')}."
+        elif re.fullmatch(r"\s*[+-]?\d+[.,]?\d*\s*%\s*", text):
+            cure = "Weights are fractions of equity: write 0.5 for 50 %."
         raise WeightsError(
-            f"Weights file {path}: {values.columns[column]} at {frame['time'].iloc[row]} is "
-            f"{values.iloc[row, column]!r}, which is no number. Leave the cell empty to hold, 0 to be flat."
+            f"{where}: {values.columns[column]} at {frame['time'].iloc[row]} is {text!r}, which is no number. {cure}"
         )
     return numbers.astype(np.float64).set_axis(times, axis=0)
+
+
+def _read_csv(path: Path, where: str) -> pd.DataFrame:
+    header = pd.read_csv(path, header=None, nrows=1, dtype=str, skipinitialspace=True).iloc[0]
+    for mark, name in _SEPARATORS.items():
+        if len(header) == 1 and mark in str(header[0]):
+            raise WeightsError(
+                f"{where}: its columns are separated by {name}. Write commas, and decimals with a point: "
+                f"pd.read_csv(FILE, sep={mark!r}, decimal=',').to_csv(FILE, index=False)."
+            )
+    if pd.isna(header[0]):
+        raise WeightsError(f"{where}: the first column has no name. Call it time; it holds the decision instants.")
+    if header.isna().any():  # pandas calls it Unnamed: 2
+        raise WeightsError(
+            f"{where}: column {header.isna().argmax() + 1} has no name. Write the coin above its weights, or remove "
+            "the column (a comma at the end of the lines makes one)."
+        )
+    _check_repeated(list(header), f"{where} has")  # pandas renames the second of two columns
+    try:
+        # A row of another length than the header is an error, not a reason to shift the columns.
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, dtype={"time": str}, index_col=False, skipinitialspace=True)
+    except (pd.errors.ParserWarning, pd.errors.ParserError) as error:
+        raise WeightsError(
+            f"{where} cannot be read: {reason_of(error)}. Each line has one cell for each of the {len(header)} names "
+            "of the first; decimals have a point, 0.5 and not 0,5."
+        ) from error
+
+
+def _check_layout(frame: pd.DataFrame, where: str) -> None:
+    """Refuse a file that is not ``time`` and then one column a coin, or that ends with its header."""
+    names = [str(name) for name in frame.columns]
+    for name in names:
+        if name.lower() in _LONG and pd.to_numeric(frame[name], errors="coerce").isna().all() and len(names) > 2:
+            last = next((other for other in names[::-1] if other.lower() in _VALUES), names[-1])
+            raise WeightsError(
+                f"{where} is in long format: its column {name!r} names the coins. One column a coin is needed: "
+                f"frame.pivot(index={names[0]!r}, columns={name!r}, values={last!r}).rename_axis('time')."
+            )
+    if not names or names[0] != "time":
+        first = repr(names[0]) if names else "nothing"
+        raise WeightsError(f"{where}: the first column must be 'time'; it is {first}. Then comes one column a coin.")
+    if len(frame) == 0 or len(names) == 1:
+        lacks = "row below its header" if len(frame) == 0 else "column of a coin"
+        raise WeightsError(
+            f"{where} has no {lacks}. A file begins like: time,BTC,ETH, then a line for each decision: "
+            "2024-10-01T23:00Z,0.5,-0.5."
+        )
 
 
 def _instants(column: pd.Series, path: Path) -> pd.DatetimeIndex:
@@ -237,7 +286,7 @@ def unknown_coins(unknown: Sequence[str], known: Iterable[str], where: str, why:
     """Error for coins that are named and that the panel, or the exchange, does not have."""
     return WeightsError(
         f"The weights name coins that {where} lacks: {join_first(unknown)}.{did_you_mean(unknown[0], known)} Names are "
-        f"HyperLiquid's and case-sensitive{why}."
+        f"HyperLiquid's and case-sensitive, BTC and not BTC/USDC:USDC or BTC-PERP{why}."
     )
 
 
@@ -297,9 +346,10 @@ def check_gross(values: np.ndarray, index: pd.Index, max_gross: float, cause: st
 def gross_error(gross: float, max_gross: float, where: str, others: str = "") -> WeightsError:
     """Error for a gross above the limit, with as many digits as it takes to see the excess."""
     digits = 2 if f"{gross:.2f}" != f"{max_gross:.2f}" else 6
+    percent = " They are fractions of equity; divide them by 100 if they are percent." if gross > 10.0 else ""
     return WeightsError(
         f"Gross weight {gross:.{digits}f}{where} exceeds {max_gross:.{digits}f} (account.max_gross){others}. Scale the "
-        "weights or raise the limit."
+        f"weights or raise the limit.{percent}"
     )
 
 

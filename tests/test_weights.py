@@ -45,6 +45,9 @@ def frame(
         (frame().to_numpy(), "a DataFrame"),
         (frame().astype(object).replace(0.25, "much"), "no number"),
         (frame(np.nan), "The weights have no value"),
+        (frame(50), "Gross weight 100.00 .*; divide them by 100 if they are percent"),
+        (frame(columns=("BTC/USDC:USDC", "kPEPE")), r"lacks: BTC/USDC:USDC. Did you mean 'BTC'\? .* not BTC/USDC:USDC"),
+        (frame(columns=("BTC", "kPEPE-PERP")), r"lacks: kPEPE-PERP. Did you mean 'kPEPE'\?"),
         (frame(0.5001), "Gross weight 1.000200 on .* exceeds 1.000000"),
     ],
 )
@@ -95,6 +98,16 @@ def test_files_round_trip(tmp_path: Path) -> None:
         ("", "cannot be read"),
         ("time,BTC,kPEPE\n2024-10-01T23:00Z,0.1,0.2,0.3\n", "cannot be read"),
         ("time,BTC\n2024-10-01T23:00Z,TRUE\n", "BTC at 2024-10-01T23:00Z is"),
+        ("time,BTC\n2024-10-01T23:00Z,50%\n", "is '50%', which is no number. .*write 0.5 for 50 %"),
+        ('time,BTC\n2024-10-01T23:00Z,"-0,5"\n', "is '-0,5', which is no number. Write a decimal point: -0.5"),
+        ("time,BTC\n2024-10-01T23:00Z,0,5\n", "decimals have a point, 0.5 and not 0,5"),
+        ("time;BTC;ETH\n2024-10-01T23:00Z;0,5;0,5\n", "separated by semicolons. Write commas"),
+        ("time\tBTC\n2024-10-01T23:00Z\t0.5\n", "separated by tabs. Write commas"),
+        ("time,coin,weight\n2024-10-01T23:00Z,BTC,0.5\n", r"long format.*pivot\(index='time', columns='coin', val"),
+        ("date,Ticker,Weight,note\n2024-10-01,BTC,0.5,x\n", r"long format.*columns='Ticker', values='Weight'"),
+        ("time,BTC\n", "no row below its header. A file begins like: time,BTC,ETH"),
+        ("time\n2024-10-01T23:00Z\n", "no column of a coin"),
+        (",BTC\n2024-10-01T23:00Z,0.5\n", "the first column has no name. Call it time"),
     ],
 )
 def test_files_that_break_the_contract(tmp_path: Path, text: str, message: str) -> None:
@@ -112,6 +125,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "w.txt").write_text("time\n")
     with pytest.raises(WeightsError, match=r"neither \.csv nor \.parquet"):
         read_weights(tmp_path / "w.txt")
+    long = frame().rename_axis("time").stack().rename_axis(["time", "coin"]).to_frame("weight")  # noqa: PD013
+    long.to_parquet(tmp_path / "long.parquet")
+    with pytest.raises(WeightsError, match=r"long format.*pivot\(index='time', columns='coin', values='weight'"):
+        read_weights(tmp_path / "long.parquet")
     frame(index=DECISIONS.tz_localize(None)).to_parquet(tmp_path / "naive.parquet")
     with pytest.raises(WeightsError, match=r"the times are naive, the first is 2024-10-01 23:00:00\. Store"):
         read_weights(tmp_path / "naive.parquet")

@@ -14,17 +14,19 @@ from engine.commands.options import (
     REPORTS,
     ConfigOption,
     JsonOption,
+    OracleOption,
     ParamOption,
     SetOption,
     clock,
+    complete_runs,
     config_of,
     folder_of,
-    parameters_of,
-    research_panel,
 )
 from engine.commands.progress import print_json, progress, show_all
+from engine.commands.runs import refresh_index
+from engine.commands.source import source_of
 from engine.commands.tables import capacity_table, result_tables
-from engine.errors import ConfigError, DataError, OracleError
+from engine.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from engine.config import RunConfig
@@ -33,12 +35,12 @@ if TYPE_CHECKING:
     from engine.simulation.result import Result
 
 
-OracleOption = Annotated[
-    str | None, typer.Option("--oracle", metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
-]
 WeightsOption = Annotated[
     Path | None,
     typer.Option("--weights", metavar="FILE", help="CSV or parquet: time, then a column per coin."),
+]
+AnyHourOption = Annotated[
+    bool, typer.Option("--any-hour", help="Trade rows of the file off execution.hour_utc at the hour of their stamp.")
 ]
 
 
@@ -46,29 +48,41 @@ def backtest_command(
     oracle: OracleOption = None,
     param: ParamOption = None,
     weights: WeightsOption = None,
+    any_hour: AnyHourOption = False,
+    like: Annotated[
+        Path | None,
+        typer.Option(
+            "--like",
+            metavar="RUN",
+            help="What a run, or the best set of a sweep, ran.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder; default reports/<run>.")] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write the tearsheet.")] = True,
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run one oracle, or one file of weights, over the cache.
+    """Run one oracle, one file of weights, or a run again with changes, over the cache.
+
+    --like takes oracle or weights, dates, costs and all settings of a run; it counts as no trial, unless parameters,
+    execution, coins or the first day are changed.
 
     Example: hlbt backtest --oracle research.oracles.momentum:Momentum --param lookback_hours=168 --set
     data.start=2024-10-01
     """
     from engine.reporting.tearsheet import write_tearsheet
-    from engine.runs import check_replaceable, run_source
+    from engine.run_folders import check_replaceable
 
-    _check_source(oracle, param, weights)
-    settled = config_of(config, settings)
+    source = source_of(oracle, param, weights, like, config, settings, "--like RUN", any_hour)
     if out is not None:
         check_replaceable(out)  # before the work, not after
         if weights is not None and out.resolve() in weights.resolve().parents:
             raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
-    panel = research_panel(settled)
-    result, origin = run_source(panel, settled, oracle, parameters_of(param), weights)
-    folder = write_run(result, origin, out, write_tearsheet if report else None)
+    result, origin = source.run(source.panel(), source.config)
+    page = write_tearsheet if report else None
+    folder = write_run(result, origin, out, page, counted_as=source.counted_as)
     if as_json:
         print_json({"folder": str(folder), **read_json(folder / "run.json")})
     else:
@@ -81,9 +95,14 @@ def backtest_command(
 
 
 def capacity_command(
+    run: Annotated[
+        Path | None,
+        typer.Argument(metavar="[RUN]", help="A run or sweep, with its dates and costs.", autocompletion=complete_runs),
+    ] = None,
     oracle: OracleOption = None,
     param: ParamOption = None,
     weights: WeightsOption = None,
+    any_hour: AnyHourOption = False,
     sizes: Annotated[
         str | None, typer.Option("--sizes", metavar="USD,USD,...", help="Default: 13 from 10,000 to 100,000,000.")
     ] = None,
@@ -96,27 +115,30 @@ def capacity_command(
 ) -> None:
     """Run the same weights on accounts of growing size: net Sharpe and costs against size.
 
-    Here costs.impact is "venue" unless --set says otherwise.
+    Here costs.impact is "venue" unless --set says otherwise. Of a run or the best set of a sweep it counts as no trial.
 
     Example: hlbt capacity --oracle research.oracles.momentum:Momentum --sizes 1e4,1e5,1e6,1e7
     """
     from engine.reporting.capacity_page import conclusions, write_capacity
     from engine.reporting.html import check_page
-    from engine.runs import CAPACITY, run_source
+    from engine.run_folders import CAPACITY, RUN
     from engine.simulation.capacity import capacity, limits
     from engine.sweeps.trials import count_trial
 
-    _check_source(oracle, param, weights)
     accounts = _sizes(sizes)
-    asked = config_of(config, settings)
-    settled = config_of(config, ["costs.impact=venue", *(settings or ())])
+    counted = source_of(oracle, param, weights, run, config, settings, any_hour=any_hour)
+    venue = ["costs.impact=venue", *(settings or ())]
+    source = source_of(oracle, param, weights, run, config, venue, any_hour=any_hour)
+    settled, asked = source.config, source.counted_as or counted.config
+    if out is None and source.folder is not None and (source.folder / RUN).is_file() and source.counted_as:
+        out = source.folder / CAPACITY
     if out is not None:
         check_page(out, "capacity")
     with progress() as step:
         step(0, len(accounts) + 2, "loading the panel")
-        panel = research_panel(settled)
+        panel = source.panel()
         step(1, len(accounts) + 2, "weights")
-        result, origin = run_source(panel, settled, oracle, parameters_of(param), weights)
+        result, origin = source.run(panel, settled)
         table = capacity(
             panel,
             result.weights,
@@ -127,6 +149,8 @@ def capacity_command(
     if out is not None:
         count_trial(origin, asked, panel, REPORTS, str(out), result.weights)
         page = write_capacity(out, table, panel, settled, origin)
+        if REPORTS.is_dir():
+            refresh_index(REPORTS)
     else:
         write = partial(write_capacity, table=table, panel=panel, config=settled, origin=origin)
         page = write_run(result, origin, None, lambda run: write(run.folder / CAPACITY), counted_as=asked) / CAPACITY
@@ -142,7 +166,10 @@ def capacity_command(
 
 
 def report_command(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run folder, or its name below reports/.")],
+    run: Annotated[
+        Path,
+        typer.Argument(metavar="RUN", help="Run folder, or its name below reports/.", autocompletion=complete_runs),
+    ],
     config: ConfigOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
@@ -176,20 +203,14 @@ def index_command(
     print_json({"index": str(page)}) if as_json else show_all(f"Index: {page}")
 
 
-def _check_source(oracle: str | None, param: list[str] | None, weights: Path | None) -> None:
-    if (oracle is None) == (weights is None):
-        raise OracleError("Name what to run: either --oracle PATH:CLASS or --weights FILE.")
-    if weights is not None and param:
-        raise OracleError(f"--param {param[0]} is for an oracle; a weights file has no parameters.")
-
-
 def _sizes(text: str | None) -> tuple[float, ...]:
+    from engine.config import split_list
     from engine.simulation.capacity import SIZES, check_sizes
 
     if text is None:
         return SIZES
     try:
-        sizes = tuple(float(part) for part in text.split(","))
+        sizes = tuple(float(part) for part in split_list(text))
     except ValueError:
         raise ConfigError(f"--sizes {text!r} is not a list of USD, for example --sizes 1e4,1e5,1e6.") from None
     check_sizes(sizes)
@@ -208,7 +229,9 @@ def write_run(
     from engine.runs import save_and_count
 
     created = clock().isoformat(timespec="seconds")
-    return save_and_count(result, origin, out, reports, created, page, counted_as)
+    folder = save_and_count(result, origin, out, reports, created, page, counted_as)
+    refresh_index(reports)
+    return folder
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +67,7 @@ def import_freqtrade_command(
 
     store = store_of(config_of(config, settings), strict)
     with progress() as step:
-        report = import_freqtrade(store, folder, replace=replace, progress=step)
+        report = import_freqtrade(store, folder, now=clock(), replace=replace, progress=step)
     _show_report(store, report, as_json)
 
 
@@ -231,41 +232,64 @@ def sync_command(
         "dir": {"--base-url": base_url, "--ask-again": ask_again, "--endpoint-url": endpoint_url},
         "api": {"DIR": folder, "--quotes": quotes, "--endpoint-url": endpoint_url},
     }
-    for_other["dir"]["--timeout"] = timeout_seconds
-    _check_source(source, for_other)
-    if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
-        raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
+    _check_source(source, for_other, timeout_seconds)
     if source == "api":
         report = _sync_api(store, settled, base_url, timeout_seconds or 10.0, replace, ask_again or False)
     else:
+        plan_of = partial(_plan, store, settled, quotes=quotes, hours=hours, jobs=jobs, replace=replace)
+        archive, plan = (
+            _paid_archive(plan_of, endpoint_url, jobs, timeout_seconds, usd_per_gb, max_usd, yes)
+            if source == "s3"
+            else _folder_archive(plan_of, store, folder)
+        )
         from engine.data.sync_s3 import sync_s3
 
-        if source == "s3":
-            archive: Source = _bucket(endpoint_url, jobs, timeout_seconds or 60.0)
-            with waiting("Listing the archive ..."):
-                plan = _plan(store, settled, archive, quotes, hours, usd_per_gb, jobs, replace)
-            plan.check_budget(max_usd, yes)
-        else:
-            from engine.data.local_archive import LocalArchive
-
-            if folder is None:
-                raise ConfigError("--source dir needs the folder: hlbt data sync --source dir DIR.")
-            with progress() as step:
-                archive = LocalArchive(folder, store.read_objects(), progress=step)
-                plan = _plan(store, settled, archive, quotes, hours, 0.0, jobs, replace)
         with byte_progress() as step:
             report = sync_s3(store, archive, plan, keep_raw=keep_raw, replace=replace, jobs=jobs, progress=step)
     _show_report(store, report, as_json)
 
 
-def _check_source(source: str, for_other: Mapping[str, Mapping[str, object]]) -> None:
-    """Refuse an unknown source, and options given that are of another one."""
+def _check_source(source: str, for_other: Mapping[str, dict[str, object]], timeout_seconds: float | None) -> None:
+    """Refuse an unknown source, options given that are of another one, and no time."""
     if source not in for_other:
         hint = did_you_mean(source, for_other)
         raise ConfigError(f"--source is {source!r}; it must be s3 or api, or dir with a folder.{hint}")
-    wrong = [option for option, value in for_other[source].items() if value is not None]
+    of_other = for_other[source] | ({"--timeout": timeout_seconds} if source == "dir" else {})
+    wrong = [option for option, value in of_other.items() if value is not None]
     if wrong:
         raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
+    if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
+        raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
+
+
+def _paid_archive(
+    plan_of: Callable[..., DownloadPlan],
+    endpoint_url: str | None,
+    jobs: int,
+    timeout_seconds: float | None,
+    usd_per_gb: float,
+    max_usd: float,
+    yes: bool,
+) -> tuple[Source, DownloadPlan]:
+    """The bucket, and what is to be downloaded from it, at a price that the user allows."""
+    bucket = _bucket(endpoint_url, jobs, timeout_seconds or 60.0)
+    with waiting("Listing the archive ..."):
+        plan = plan_of(bucket, usd_per_gb=usd_per_gb)
+    plan.check_budget(max_usd, yes)
+    return bucket, plan
+
+
+def _folder_archive(
+    plan_of: Callable[..., DownloadPlan], store: Store, folder: Path | None
+) -> tuple[Source, DownloadPlan]:
+    """A folder with files of the archive, and those of them that the cache lacks."""
+    from engine.data.local_archive import LocalArchive
+
+    if folder is None:
+        raise ConfigError("--source dir needs the folder: hlbt data sync --source dir DIR.")
+    with progress() as step:
+        archive = LocalArchive(folder, store.read_objects(), progress=step)
+        return archive, plan_of(archive, usd_per_gb=0.0)
 
 
 def _sync_api(
@@ -339,13 +363,14 @@ def _plan(
 ) -> DownloadPlan:
     """What the settings need from the archive."""
     from engine.clock import parse_instant
+    from engine.config import split_list
     from engine.data.s3_archive import ArchiveRange, plan_downloads
 
     if quotes not in (None, "l2book"):
         raise ConfigError(f"--quotes is {quotes!r}; the only kind is l2book.")
     if jobs < 1:
         raise ConfigError(f"--jobs is {jobs}; it must be 1 or more.")
-    words = [word.strip() for word in hours.split(",")]
+    words = split_list(hours)
     if not all(word.isdecimal() and int(word) < 24 for word in words):
         raise ConfigError(f"--hours is {hours!r}; it must be hours of the day, 0 to 23, as 22 or 10,22.")
     data = config.data
@@ -380,16 +405,23 @@ def status_command(
 
     if out is not None:
         check_page(out, "data status")
-    content = status(store_of(config_of(config, settings)))
-    page = out or (None if as_json else reports_folder() / "status.html")
-    if page is not None:
-        from engine.reporting.cache_page import write_status_page
+    from engine.reporting.cache_page import write_status_page
 
-        write_status_page(content, page)
+    content = status(store_of(config_of(config, settings)))
+    if out is not None:
+        write_status_page(content, out)
     if as_json:
         print_json(content)
         return
-    show_all(*status_tables(content), f"Page: {page}")
+    said = f"Page: {out}"
+    if out is None:
+        try:  # where nothing can be written the table is what was wanted
+            page = reports_folder() / "status.html"
+            write_status_page(content, page)
+            said = f"Page: {page}"
+        except (DataError, OSError) as error:
+            said = f"No page: {error}"
+    show_all(*status_tables(content), said)
 
 
 @data_app.command("verify")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from engine.checks import Check, Severity
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, cache_of, clock, config_of
+from engine.commands.options import PROJECT, REPORTS, ConfigOption, JsonOption, SetOption, cache_of, clock, config_of
 from engine.commands.progress import print_json, show_all, waiting
 from engine.commands.tables import checks_table
 from engine.errors import HlbtError, LiveError, join_first
@@ -50,7 +50,7 @@ def doctor_command(
     try:
         cache = cache_of(config_of(config, settings))
         with waiting("Checking ..."):
-            checks = examine(cache, REPORTS, clock, base_url=base_url or HYPERLIQUID)
+            checks = [*check_project(), *examine(cache, REPORTS, clock, base_url=base_url or HYPERLIQUID)]
     except ImportError as error:
         raise HlbtError(f"{error}, so nothing can run. Install what the lock file names: make setup.") from error
     failed = [check for check in checks if check.outcome == "failed"]
@@ -104,6 +104,17 @@ def examine(
         *check_credentials(os.environ),
         check_clock(base_url, clock),
     ]
+
+
+def check_project() -> list[Check]:
+    """What ``hlbt.toml`` of the current folder sets, for every command but those of accounts; nothing without it."""
+    from engine.config import read_toml
+
+    if not PROJECT.exists():
+        return []
+    sections = read_toml(PROJECT, "Project file")
+    keys = [f"{section}.{key} = {value!r}" for section, keys in sections.items() for key, value in keys.items()]
+    return [_passed("Project", f"{PROJECT} sets {', '.join(keys) or 'nothing'}", settings=sections)]
 
 
 def _passed(label: str, summary: str, **details: Any) -> Check:

@@ -28,7 +28,7 @@ from engine.commands.live_run import (
     sync_data,
 )
 from engine.commands.live_tables import log_lines, status_lines
-from engine.commands.options import LimitOption, cache_alone, clock, config_of
+from engine.commands.options import LimitOption, cache_alone, clock, typed_config
 from engine.commands.progress import print_json, show_all, waiting
 from engine.errors import ConfigError, LiveError, SpecError
 
@@ -109,7 +109,7 @@ def rebalance_command(
     from engine.live.targets import from_weights
 
     options = _with_orders(_run_options(account, sync), orders, slippage_bps)
-    config = config_of(account.config_file, account.settings)
+    config = typed_config(account.config_file, account.settings)
     limits = Limits.assigned(limit or (), config.account.max_gross)
     with failure_alerted(options, weights.stem):
         strategy = from_weights(weights, config, limits, options.now)
@@ -233,12 +233,15 @@ def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float)
 
 def _flat(spec: Path, account: AccountOptions) -> Strategy:
     """The strategy that holds nothing, under the name of `spec`."""
-    from engine.live.spec import read_spec
+    from engine.live.spec import read_spec, spec_limits
     from engine.live.targets import flat
 
     config = None
-    if account.network == "paper":  # it has the costs of its spec
-        config = read_spec(_spec_path(spec)).config
+    if account.network == "paper":  # it has the costs and the size of its spec
+        path = _spec_path(spec)
+        promoted = read_spec(path)
+        size = spec_limits(path, promoted)[0]
+        config = replace(promoted.config, account=replace(promoted.config.account, initial_equity_usd=size))
         config = replace(config, data=replace(config.data, cache=_cache(account) or config.data.cache, end=None))
     return flat(spec.stem, config)
 
@@ -302,7 +305,7 @@ def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path |
     venue = options.venue
     # A journal of a weights file has no spec: then the config is the defaults, and nothing is scheduled.
     promoted = path.suffix == ".json" and path.is_file()
-    config = read_spec(path).config if promoted else config_of(None, None)
+    config = read_spec(path).config if promoted else typed_config(None, None)
     data = replace(config.data, cache=cache or config.data.cache, end=None)
     file, dex = _journal_of(path, options)
     status = live_status(Journal(file), replace(config, data=data))

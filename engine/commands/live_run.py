@@ -150,7 +150,7 @@ def run_once(strategy: Strategy, options: RunOptions) -> None:
 
 @contextmanager
 def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: str) -> Iterator[Session]:
-    with waiting(what), options.venue.open(strategy, options.now) as session:
+    with waiting(what), options.venue.open(strategy, options.now, options.orders.execute) as session:
         session.notes += notes
         session.accept_positions, session.ignore_kill = options.orders.accept_positions, options.ignore_kill
         session.accepts_equity = options.orders.accept_equity

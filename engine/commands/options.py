@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +13,8 @@ import typer
 from engine.errors import DataError, HlbtError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import pandas as pd
 
     from engine.config import RunConfig
@@ -17,14 +22,88 @@ if TYPE_CHECKING:
     from engine.panel import Panel
 
 REPORTS = Path("reports")
+#: Default config of every command but those of accounts, where the working directory has it.
+PROJECT = Path("hlbt.toml")
+
+_CLASS = re.compile(r"^class ([A-Z]\w*)\((?:\w*Oracle|Wrapper|CrossSection)\)", re.MULTILINE)
+#: Classes that others are derived from.
+_ABSTRACT = frozenset({"CrossSection", "Wrapper", "PublishedOracle", "DownloadedOracle"})
+
+
+# Completion: what cannot be read completes to nothing ----------------------------------------------------------------
+
+
+def complete_oracles(incomplete: str) -> list[str]:
+    """The bundled oracles, and those of files in this folder."""
+    return [name for name in _oracles() if name.startswith(incomplete)]
+
+
+def _oracles() -> Iterator[str]:
+    # Beside this package, whose lower layer must not import them.
+    for file in sorted((Path(__file__).parents[2] / "research" / "oracles").glob("*.py")):
+        yield from (f"research.oracles.{file.stem}:{name}" for name in _classes(file))
+    for file in sorted(Path().glob("*.py")):
+        yield from (f"{file.name}:{name}" for name in _classes(file))
+
+
+def _classes(file: Path) -> list[str]:
+    with suppress(OSError, UnicodeDecodeError):
+        return [name for name in _CLASS.findall(file.read_text(encoding="utf-8")) if name not in _ABSTRACT]
+    return []
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """Runs and sweeps below reports/."""
+    names = sorted({path.parent.name for record in ("run", "sweep") for path in REPORTS.glob(f"[!.]*/{record}.json")})
+    return [name for name in names if name.startswith(incomplete)]
+
+
+def complete_settings(incomplete: str) -> list[str]:
+    """The keys of a config; after ``data.coins=`` the coins of the cache."""
+    from dataclasses import fields
+
+    from engine.config import SECTIONS
+
+    key, equals, value = incomplete.partition("=")
+    if not equals:
+        keys = [f"{section}.{item.name}=" for section, kind in SECTIONS.items() for item in fields(kind)]
+        return [name for name in keys if name.startswith(incomplete)]
+    *before, last = value.split(",")
+    if key != "data.coins":
+        return []
+    return [f"{key}={','.join([*before, coin])}" for coin in _coins() if coin.startswith(last) and coin not in before]
+
+
+def _coins() -> list[str]:
+    with suppress(HlbtError, OSError):
+        return list(store_of(config_of(None, None)).require().coins)
+    return []
+
+
+# Options --------------------------------------------------------------------------------------------------------------
 
 ConfigOption = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with the sections data, execution, costs and account.")
+    Path | None, typer.Option("--config", help="TOML file of settings, over hlbt.toml in this folder.")
 ]
 SetOption = Annotated[
-    list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Set one config key; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="SECTION.KEY=VALUE",
+        help="Set one config key; may be repeated.",
+        autocompletion=complete_settings,
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
+OracleOption = Annotated[
+    str | None,
+    typer.Option(
+        "--oracle",
+        metavar="PATH:CLASS",
+        help="For example research.oracles.momentum:Momentum.",
+        autocompletion=complete_oracles,
+    ),
+]
 ParamOption = Annotated[
     list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
 ]
@@ -35,8 +114,17 @@ LimitOption = Annotated[
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values replace cached ones that differ.")]
 
 
-def config_of(path: Path | None, settings: list[str] | None) -> RunConfig:
-    """The config of ``--config`` and ``--set``."""
+def config_of(
+    path: Path | None, settings: list[str] | None, study: Mapping[str, Mapping[str, Any]] | None = None
+) -> RunConfig:
+    """The config of ``hlbt.toml`` in this folder, over it ``--config``, the sections of a study, and ``--set``."""
+    from engine.config import RunConfig
+
+    return RunConfig.load(path, settings or (), study, PROJECT if PROJECT.exists() else None)
+
+
+def typed_config(path: Path | None, settings: list[str] | None) -> RunConfig:
+    """The config of ``--config`` and ``--set`` alone: nothing that lies in a folder changes what an account trades."""
     from engine.config import RunConfig
 
     return RunConfig.load(path, settings or ())
@@ -48,7 +136,7 @@ def cache_alone(path: Path | None, settings: list[str] | None, refusal: HlbtErro
 
     from engine.config import RunConfig
 
-    config = config_of(path, settings)
+    config = typed_config(path, settings)
     if replace(config, data=replace(config.data, cache=None)) != RunConfig():
         raise refusal
     return config.data.cache

@@ -12,21 +12,28 @@ from engine.commands.options import (
     REPORTS,
     ConfigOption,
     JsonOption,
+    OracleOption,
     ParamOption,
     SetOption,
+    complete_oracles,
+    complete_runs,
     config_of,
     parameters_of,
     reports_folder,
     research_panel,
 )
 from engine.commands.progress import print_json, progress, show_all
+from engine.commands.runs import refresh_index
+from engine.commands.source import source_of
 from engine.commands.tables import checks_table
+from engine.errors import OracleError
 
 if TYPE_CHECKING:
     from engine.panel import Panel
 
 PathArgument = Annotated[
-    str, typer.Argument(metavar="PATH:CLASS", help="For example research.oracles.momentum:Momentum.")
+    str | None,
+    typer.Argument(metavar="[PATH:CLASS]", help="The same as --oracle.", autocompletion=complete_oracles),
 ]
 
 oracle_app = typer.Typer(help="Check an oracle for look-ahead, analyse its signal.", no_args_is_help=True)
@@ -36,7 +43,8 @@ _OUTCOMES = {"passed": "pass", "failed": "fail", "not computed": "skipped"}
 
 @oracle_app.command("check")
 def check_command(
-    path: PathArgument,
+    path: PathArgument = None,
+    oracle: OracleOption = None,
     param: ParamOption = None,
     cuts: Annotated[
         int | None,
@@ -52,12 +60,13 @@ def check_command(
 ) -> None:
     """Audit an oracle for look-ahead; the exit code is 1 when it fails a check.
 
-    Example: hlbt oracle check research.oracles.momentum:Momentum --param lookback_hours=72
+    Example: hlbt oracle check --oracle research.oracles.momentum:Momentum --param lookback_hours=72
     """
     from engine.lookahead.audit import audit
     from engine.oracles.loading import bound_parameters, load_oracle
     from engine.simulation.backtest import decisions_of
 
+    path = _one_of(path, oracle)
     run_config, parameters = config_of(config, settings), parameters_of(param)
     kind = type(load_oracle(path, parameters))  # before the data are read
     with progress() as step:
@@ -84,6 +93,12 @@ def check_command(
         show_all(result.message(), result.strength_text())
 
 
+def _one_of(path: str | None, oracle: str | None) -> str:
+    if (path is None) == (oracle is None):
+        raise typer.BadParameter("Missing argument 'PATH:CLASS', or --oracle PATH:CLASS; one of the two.")
+    return path or oracle or ""
+
+
 def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str, Any]:
     """What was examined, for the JSON of both commands."""
     span = {name: panel.span[name] for name in ("start", "end", "coins")}
@@ -92,7 +107,15 @@ def _origin(path: str, parameters: Mapping[str, Any], panel: Panel) -> dict[str,
 
 @oracle_app.command("report")
 def report_command(
-    path: PathArgument,
+    path: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[PATH:CLASS|RUN]",
+            help="The same as --oracle, or a run or sweep with its dates and costs.",
+            autocompletion=complete_runs,
+        ),
+    ] = None,
+    oracle: OracleOption = None,
     param: ParamOption = None,
     horizon: Annotated[int, typer.Option("--horizon", metavar="DAYS", help="Days of the forward return.")] = 1,
     quantiles: Annotated[int, typer.Option("--quantiles", metavar="Q", help="Number of groups of coins.")] = 5,
@@ -105,7 +128,9 @@ def report_command(
 ) -> None:
     """Analyse an oracle's signal: rank IC and its decay, quantiles, turnover and its cost, coverage, exposures.
 
-    Example: hlbt oracle report research.oracles.momentum:Momentum --horizon 7
+    Of a run, or the best set of a sweep, it is with its dates and costs and counts as no trial.
+
+    Example: hlbt oracle report --oracle research.oracles.momentum:Momentum --horizon 7
     """
     from engine.oracles.loading import load_oracle, origin_of
     from engine.oracles.signal_analysis import analyse
@@ -113,20 +138,27 @@ def report_command(
     from engine.reporting.signal_page import conclusions, page_name, write_signals
     from engine.sweeps.trials import count_trial
 
-    run_config, parameters = config_of(config, settings), parameters_of(param)
+    path = _one_of(path, oracle)
     if out is not None:
         check_page(out, "signals")
-    oracle = load_oracle(path, parameters)
+    named = (path, None) if ":" in path else (None, Path(path))
+    source = source_of(named[0], param, None, named[1], config, settings)
+    if source.oracle is None:
+        raise OracleError(f"{path} ran a weights file: it has no oracle with a signal. Name a run of an oracle.")
+    path, run_config = source.oracle, source.config
+    loaded = load_oracle(path, source.parameters)
     with progress() as step:
         step(0, 3, "loading the panel")
-        panel = research_panel(run_config)
-        signals = analyse(oracle, panel, run_config, horizon, quantiles, step)
-        origin = origin_of(oracle, path, parameters)[0]
-        count_trial(origin, run_config, panel, REPORTS, "signals")
+        panel = source.panel()
+        signals = analyse(loaded, panel, run_config, horizon, quantiles, step)
+        origin = origin_of(loaded, path, dict(source.parameters))[0]
+        count_trial(origin, source.counted_as or run_config, panel, REPORTS, "signals")
         step(3, 3, "page")
         if out is None:
             out = reports_folder() / page_name(signals, panel, run_config, origin)
         page = write_signals(out, signals, panel, run_config, origin)
+    if REPORTS.is_dir():
+        refresh_index(REPORTS)
     if as_json:
         print_json({"page": str(page), **_origin(path, origin.parameters, panel), **signals.to_dict()})
         return

@@ -15,6 +15,7 @@ from engine.commands.options import (
     LimitOption,
     SetOption,
     cache_alone,
+    complete_runs,
     folder_of,
     research_panel,
 )
@@ -36,7 +37,10 @@ PROMOTED = Path("research") / "promoted"
 
 def promote_command(
     run: Annotated[
-        Path | None, typer.Argument(metavar="RUN", help="Run folder, or a sweep for its winner; or its name.")
+        Path | None,
+        typer.Argument(
+            metavar="RUN", help="Run folder, or a sweep for its winner; or its name.", autocompletion=complete_runs
+        ),
     ] = None,
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Of the strategy: NAME.json.")] = None,
     renew: Annotated[

@@ -16,6 +16,7 @@ from engine.commands.options import (
     cache_alone,
     cache_of,
     clock,
+    complete_runs,
     config_of,
     folder_of,
     research_panel,
@@ -110,7 +111,13 @@ def status_command(
 @study_app.command("open")
 def open_command(
     candidate: Annotated[
-        Path, typer.Option("--candidate", metavar="RUN", help="Run folder, or a sweep for its winner; or its name.")
+        Path,
+        typer.Option(
+            "--candidate",
+            metavar="RUN",
+            help="Run folder, or a sweep for its winner; or its name.",
+            autocompletion=complete_runs,
+        ),
     ],
     reports: Annotated[
         Path | None, typer.Option("--reports", metavar="DIR", help="Of the ledger; default: where RUN lies.")

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from engine.commands.options import REPORTS, ConfigOption, JsonOption, SetOption, clock, parameters_of, research_panel
+from engine.commands.options import (
+    REPORTS,
+    ConfigOption,
+    JsonOption,
+    SetOption,
+    clock,
+    complete_oracles,
+    config_of,
+    parameters_of,
+    research_panel,
+)
 from engine.commands.progress import print_json, show_all, sweep_progress
+from engine.commands.runs import refresh_index
 from engine.commands.tables import sweep_table
 from engine.commands.validate import TopOption, judge, verdict_parts
 from engine.errors import ConfigError, did_you_mean
@@ -18,9 +30,13 @@ if TYPE_CHECKING:
     from engine.sweeps.study import Study
     from engine.validation.verdict import Verdict
 
+SAMPLERS = ("random", "optuna")
 StudyArgument = Annotated[Path | None, typer.Argument(metavar="STUDY.toml", help="A study file; or use the options.")]
 OraclesOption = Annotated[
-    list[str] | None, typer.Option("--oracle", metavar="PATH:CLASS", help="The oracle; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--oracle", metavar="PATH:CLASS", help="The oracle; may be repeated.", autocompletion=complete_oracles
+    ),
 ]
 GridOption = Annotated[
     list[str] | None,
@@ -45,7 +61,10 @@ def sweep_command(
     param: FixedOption = None,
     where: WhereOption = None,
     sample: Annotated[int | None, typer.Option("--sample", metavar="SETS", help="Draw this many at random.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the random draw.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the draw.")] = None,
+    sampler: Annotated[
+        str, typer.Option("--sampler", help="random, or optuna, which learns from the sets that were run.")
+    ] = "random",
     name: Annotated[str | None, typer.Option("--name", help="Folder below reports/.")] = None,
     executor: Annotated[str, typer.Option("--executor", help="threads, or ray for a cluster.")] = "threads",
     address: Annotated[str | None, typer.Option("--address", metavar="HOST:PORT", help="The Ray cluster.")] = None,
@@ -68,19 +87,17 @@ def sweep_command(
 
     Example: hlbt sweep --oracle research.oracles.momentum:Momentum --grid lookback_hours=24,72,168 --grid n=3,5,10
     """
-    from engine.config import RunConfig
-    from engine.sweeps.sweep import sweep
-
     plan = _study(study, oracle, grid, param, where, sample, seed, name)
-    settled = RunConfig.load(config, settings or (), plan.sections)
+    settled = config_of(config, settings, plan.sections)
     pool = _executor(executor, address, workers)
+    run = _sampler(sampler, plan)
     panel = research_panel(settled, reports)
     with sweep_progress() as step:
-        result = sweep(
-            panel,
-            plan.oracles,
-            plan.grid,
-            settled,
+        result = run(
+            panel=panel,
+            oracle=plan.oracles,
+            grid=plan.grid,
+            config=settled,
             fixed=plan.fixed,
             where=plan.where,
             sample=plan.sample,
@@ -92,7 +109,9 @@ def sweep_command(
             created=clock().isoformat(timespec="seconds"),
             progress=step,
         )
-    _show(result, judge(result, panel, reports, top) if verdict else None, as_json)
+    judged = judge(result, panel, reports, top) if verdict else None
+    refresh_index(reports)
+    _show(result, judged, as_json)
 
 
 def _study(
@@ -129,6 +148,21 @@ def _study(
     if not changes["grid"]:
         raise ConfigError("The grid is empty: give --grid k=a,b,c, or a [grid] in the study file.")
     return replace(study, **changes)
+
+
+def _sampler(name: str, plan: StudyFile) -> Callable[..., Study]:
+    from engine.sweeps.sampling import sweep_by_optuna
+    from engine.sweeps.sweep import sweep
+
+    if name not in SAMPLERS:
+        raise ConfigError(
+            f"--sampler {name!r} is not accepted: choose one of {', '.join(SAMPLERS)}.{did_you_mean(name, SAMPLERS)}"
+        )
+    if name == "optuna" and plan.sample is None:
+        raise ConfigError("--sampler optuna needs the number of sets to run: add --sample SETS.")
+    if name == "optuna" and len(plan.oracles) > 1:
+        raise ConfigError("--sampler optuna searches the parameters of one oracle; several are named. Leave one.")
+    return sweep_by_optuna if name == "optuna" else sweep
 
 
 def _executor(name: str, address: str | None, workers: int | None) -> Any:

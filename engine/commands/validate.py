@@ -14,10 +14,12 @@ from engine.commands.options import (
     JsonOption,
     SetOption,
     cache_alone,
+    complete_runs,
     folder_of,
     research_panel,
 )
 from engine.commands.progress import Progress, print_json, progress, show_all
+from engine.commands.runs import refresh_index
 from engine.commands.tables import checks_table
 from engine.errors import ConfigError
 
@@ -40,7 +42,10 @@ TopOption = Annotated[int, typer.Option("--top", min=0, max=50, help="Tearsheets
 
 
 def validate_command(
-    sweep: Annotated[Path, typer.Argument(metavar="SWEEP", help="Sweep folder, or its name below reports/.")],
+    sweep: Annotated[
+        Path,
+        typer.Argument(metavar="SWEEP", help="Sweep folder, or its name below reports/.", autocompletion=complete_runs),
+    ],
     strict: Annotated[
         bool, typer.Option("--strict", help=f"Exit with {NOT_PASSED} unless every check passes.")
     ] = False,
@@ -74,6 +79,7 @@ def validate_command(
     study = load_study(folder)
     panel = panel_of(study, config, settings)
     verdict = judge(study, panel, folder.parent, top, thresholds, search_nulls)
+    refresh_index(folder.parent)
     if as_json:
         print_json({"verdict": str(folder / VERDICT), **verdict.to_dict()})
     else:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.data.funding import ESTIMATES_HOURLY_FROM, LAST_EIGHT_HOURLY, SETTLEMENT_HOURS
-from engine.data.schema import NOT_NEGATIVE, Flags, Floats, Integers, to_table
+from engine.data.funding import ESTIMATES_HOURLY_FROM
+from engine.data.schema import LAST_EIGHT_HOURLY, NOT_NEGATIVE, SETTLEMENT_HOURS, Flags, Floats, Integers, to_table
 from engine.errors import DataError, join_first
 from engine.panel import PRICES
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from engine.config import Report, RunConfig
 from engine.data.panel_loader import load_whole_panel
-from engine.errors import ConfigError, DataError, HlbtError, reason_of
+from engine.errors import ConfigError, DataError, HlbtError, did_you_mean, reason_of
 from engine.panel import Panel
 
 NONE = "none"
@@ -52,7 +52,8 @@ def benchmark_price(panel: Panel, config: RunConfig) -> pd.Series | None:
     except HlbtError as error:
         if wanted == Report().benchmark:
             return None
-        raise ConfigError(f"report.benchmark = {wanted!r} is no coin of the data: {error}") from error
+        near = did_you_mean(wanted, panel.coins)
+        raise ConfigError(f"report.benchmark = {wanted!r} is no coin of the data.{near} {error}") from error
     return loaded.frame("mid")[wanted].reindex(panel.index)
 
 

@@ -15,7 +15,7 @@ moment, it leaves the cache as before or as after; leftover files are removed by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,7 @@ import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
 from engine.data.cache_files import HOURLY, data_files, leftovers, sweep
-from engine.data.coin_table import CoinMeta, CoinRecord, Span
+from engine.data.coin_table import CoinMeta, CoinRecord, Span, with_metas
 from engine.data.hourly_file import HourlyFile, encode_month
 from engine.data.manifest import FOLDER as OBJECTS
 from engine.data.manifest import (
@@ -43,12 +43,8 @@ from engine.data.manifest import (
 )
 from engine.data.merge import Cube, coins_touched, months_touched
 from engine.data.merge_report import MergeReport, Tally
-from engine.data.price_checks import set_aside
-from engine.data.schema import (
-    Rows,
-    month_key,
-    read_rows,
-)
+from engine.data.price_checks import ImpossiblePrice, set_aside
+from engine.data.schema import Rows, month_key, read_rows
 from engine.errors import DataError
 
 #: The source name of made-up data. A cache is synthetic as a whole or not at all.
@@ -222,6 +218,8 @@ class Store:
         mended: Iterable[Any] = (),
         replace: bool = False,
         longer: bool = False,
+        impossible: Iterable[ImpossiblePrice] = (),
+        dry_run: bool = False,
         meta: Iterable[CoinMeta] = (),
         objects: Mapping[str, Sequence[ObjectRecord]] | None = None,
         asked: Mapping[str, Mapping[str, tuple[Interval, ...]]] | None = None,
@@ -246,6 +244,10 @@ class Store:
         longer : bool
             Whether the tables are files published anew, each perhaps longer than before: the last row that the cache
             has of a coin then gives way (:meth:`engine.data.merge.Cube.take`).
+        impossible : iterable of ImpossiblePrice
+            What was set aside before, while the tables were read.
+        dry_run : bool
+            Only report what a merge would do.
         meta : iterable of CoinMeta
             Coins for the coin table; their origin is `source`.
         objects : mapping of str to sequence of ObjectRecord, optional
@@ -262,33 +264,31 @@ class Store:
             For a table that breaks the schema, a cache in use by another writer, synthetic data for a real cache or the
             reverse, a full disk. The cache is then as before.
         """
-        tally = Tally()
+        tally = Tally(impossible)
+        final = list(self._believed(mended, source, tally))
+        parts = [*self._believed(tables, source, tally), *final]
 
-        def believed(table: Any) -> Rows:
-            rows, contradicted = set_aside(read_rows(table, source))
-            if self.strict and contradicted:
-                raise DataError(
-                    f"{source}: {len(contradicted)} impossible prices, the first of {contradicted[0]}. Nothing of it "
-                    "was taken (--strict); without --strict those hours are set aside and all others are taken."
-                )
-            tally.impossible += contradicted
-            return rows
+        def taken(before: Manifest) -> Cube:
+            cubes = self._cubes(before, source, parts)
+            for rows in parts:
+                cubes[source].take(rows, replace or rows in final, tally, longer)
+                for other in cubes.keys() - {source}:
+                    cubes[other].compare(rows, source, other, tally)
+            return cubes[source]
 
-        final = [rows for rows in map(believed, mended) if len(rows.codes)]
-        parts = [rows for rows in map(believed, tables) if len(rows.codes)] + final
+        if dry_run:
+            if parts:
+                taken(self.state_for(source == SYNTHETIC))
+            return tally.report(source, ())
         written: list[str] = []
         with _Writing(self, progress) as writing:
             before = self.state_for(source == SYNTHETIC)
-            coins = _with_metas(before.coins, meta, source, None)
+            coins = with_metas(before.coins, meta, source, None)
             files = dict(before.files)
             if parts:
-                cubes = self._cubes(before, source, parts)
-                for rows in parts:
-                    cubes[source].take(rows, replace or rows in final, tally, longer)
-                    for other in cubes.keys() - {source}:
-                        cubes[other].compare(rows, source, other, tally)
-                written = self._write_months(cubes[source], source, files, progress)
-                widen(coins, cubes[source], source)
+                cube = taken(before)
+                written = self._write_months(cube, source, files, progress)
+                widen(coins, cube, source)
             records = self._write_objects(before, objects or {}, contradicts=tally.refused > 0)
             intervals = {kind: {**before.asked.get(kind, {}), **spans} for kind, spans in (asked or {}).items()}
             after = Manifest(before.synthetic, _sorted(files), _sorted(coins), records, {**before.asked, **intervals})
@@ -301,7 +301,7 @@ class Store:
         """Put the coins of a `meta` response into the coin table; returns the names added and the names changed."""
         with _Writing(self) as writing:
             before = self.state_for(False)
-            coins = _with_metas(before.coins, metas, origin, as_of)
+            coins = with_metas(before.coins, metas, origin, as_of)
             writing.commit(before, replace(before, coins=_sorted(coins)))
         added = tuple(name for name in coins if name not in before.coins)
         return added, tuple(name for name, old in before.coins.items() if coins[name] != old)
@@ -354,6 +354,19 @@ class Store:
                 "folder (--set data.cache=DIR or HLBT_DATA_CACHE)."
             )
         return manifest
+
+    def _believed(self, tables: Iterable[Any], source: str, tally: Tally) -> Iterator[Rows]:
+        """The rows of tables that have any, without their impossible prices."""
+        for table in tables:
+            rows, contradicted = set_aside(read_rows(table, source))
+            tally.impossible += contradicted
+            if len(rows.codes):
+                yield rows
+        if self.strict and tally.impossible:
+            raise DataError(
+                f"{source}: {len(tally.impossible)} impossible prices, the first of {tally.impossible[0]}. Nothing of "
+                "it was taken (--strict); without --strict those hours are set aside and all others are taken."
+            )
 
     def _cubes(self, manifest: Manifest, source: str, parts: Sequence[Rows]) -> dict[str, Cube]:
         """By source, what the cache has in the months of `parts`: all of `source`, of others the fields of `parts`."""
@@ -467,16 +480,6 @@ class _Writing:
             )
             reason = error.strerror or error
             raise DataError(f"Writing to the cache {self.store.path} failed: {reason}. {state}") from error
-
-
-def _with_metas(
-    coins: Mapping[str, CoinRecord], metas: Iterable[CoinMeta], origin: str, as_of: pd.Timestamp | None
-) -> dict[str, CoinRecord]:
-    """The coin table with the values of `metas`."""
-    updated = dict(coins)
-    for meta in metas:
-        updated[meta.name] = updated.get(meta.name, CoinRecord(meta.name)).with_meta(meta, origin, as_of)
-    return updated
 
 
 def widen(coins: dict[str, CoinRecord], cube: Cube, source: str) -> None:

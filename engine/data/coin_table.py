@@ -176,6 +176,16 @@ class CoinRecord(CoinMeta):
         return cls(name, **values)
 
 
+def with_metas(
+    coins: Mapping[str, CoinRecord], metas: Iterable[CoinMeta], origin: str, as_of: pd.Timestamp | None
+) -> dict[str, CoinRecord]:
+    """The coin table with the values of `metas`."""
+    updated = dict(coins)
+    for meta in metas:
+        updated[meta.name] = updated.get(meta.name, CoinRecord(meta.name)).with_meta(meta, origin, as_of)
+    return updated
+
+
 def _instant(text: str) -> pd.Timestamp:
     return pd.Timestamp(text).as_unit(UNIT)
 

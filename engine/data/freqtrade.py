@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,12 +20,13 @@ import pandas as pd
 from engine.clock import HOUR
 from engine.data.cache import Progress, Store
 from engine.data.coin_names import CoinNames
-from engine.data.hourly_rows import HourlyRows, candle_rows, funding_rows, length_of, short_notes
+from engine.data.hourly_rows import HourlyRows, candle_rows, funding_rows, length_of, running, short_notes
 from engine.data.manifest import Manifest
 from engine.data.merge import FREQTRADE
+from engine.data.price_checks import ImpossiblePrice
 from engine.data.schema import to_table
 from engine.data.sync_report import SkippedItem, SyncReport
-from engine.data.table_files import UnusableFile, ending_of, names_of, numbers, read_frame
+from engine.data.table_files import UnusableFile, ending_of, names_of, numbers, read_frame, visible_files
 from engine.errors import DataError, join_first
 
 CANDLES = "_USDC_USDC-1h-futures.feather"
@@ -47,7 +48,12 @@ class _File:
 
 
 def import_freqtrade(
-    store: Store, folder: str | Path, *, replace: bool = False, progress: Progress | None = None
+    store: Store,
+    folder: str | Path,
+    *,
+    now: pd.Timestamp | None = None,
+    replace: bool = False,
+    progress: Progress | None = None,
 ) -> SyncReport:
     """Import every HyperLiquid candle and funding file under a folder, in one commit.
 
@@ -57,6 +63,9 @@ def import_freqtrade(
         The cache; made when absent.
     folder : path
         freqtrade's data folder or one below it; searched through.
+    now : Timestamp, optional
+        The time: a candle that ends later is not finished and is left out, as is one that ended after its file was
+        written (freqtrade keeps the running candle until its next download).
     replace : bool
         Take the new value where the cache has another one.
     progress : callable, optional
@@ -70,6 +79,8 @@ def import_freqtrade(
     files, notes = _select(Path(folder))
     names = CoinNames((store.manifest() or Manifest(False)).coins)
     tables, coins = [], set()
+    impossible: list[ImpossiblePrice] = []
+    left_out = 0
     short = np.zeros(2, dtype=np.int64)
     skipped: list[SkippedItem] = []
     for done, file in enumerate(files):
@@ -77,22 +88,22 @@ def import_freqtrade(
             progress(done, len(files), file.path.name)
         try:
             coin = names.venue_name(file.coin)
-            rows = _read(file)
+            rows, unfinished = _read(file, now)
         except UnusableFile as reason:
             skipped.append(SkippedItem(str(file.path), str(reason)))
             continue
         short += rows.incomplete, rows.dropped
+        impossible += rows.impossible_prices(coin)
+        left_out += unfinished
         tables.append(to_table([coin], np.zeros(len(rows.hours), dtype=np.int64), rows.hours, rows.fields))
         coins.add(coin)
     if progress:
         progress(len(files), len(files), "read")
     if not tables:
-        first = skipped[0]
-        raise DataError(
-            f"None of the {len(files)} files under {folder} can be used. The first, {first.name}, {first.reason}."
-        )
-    merge = store.merge(tables, FREQTRADE, replace=replace, progress=progress)
+        raise DataError(f"None of the {len(files)} files under {folder} can be used. The first: {skipped[0]}.")
+    merge = store.merge(tables, FREQTRADE, replace=replace, impossible=impossible, progress=progress)
     notes += [*names.notes(), *short_notes(*short)]
+    notes += [f"{left_out:,} candles that were not finished left out."] if left_out else []
     return SyncReport(
         FREQTRADE, {"files": len(tables), "coins": len(coins)}, merge, tuple(skipped), (*notes, *store.notes())
     )
@@ -110,7 +121,7 @@ def _select(folder: Path) -> tuple[list[_File], list[str]]:
         raise DataError(f"{folder} is not a folder. Name freqtrade's data folder, .../user_data/data/hyperliquid.")
     files: dict[tuple[str, str], list[_File]] = {}
     ignored = []
-    paths = [path for path in folder.rglob("*") if ending_of(path) and path.is_file() and not path.name.startswith(".")]
+    paths = [path for path in visible_files(folder) if ending_of(path)]
     for path in sorted(paths, key=lambda path: (path.name, str(path))):
         match = _NAME.fullmatch(path.name)
         length = length_of(match["timeframe"]) if match else None
@@ -156,17 +167,19 @@ def _preferred(files: Iterable[_File]) -> tuple[list[_File], list[_File]]:
     return own, [file for file in files if file not in own]
 
 
-def _read(file: _File) -> HourlyRows:
-    """The rows of a file."""
+def _read(file: _File, now: pd.Timestamp | None) -> tuple[HourlyRows, int]:
+    """The rows of a file, and how many candles were left out since they were not finished."""
     import pyarrow as pa
 
     frame = read_frame(file.path)
     frame = frame.rename(columns={"time": "date"}) if frame.attrs["unnamed"] else frame
     if frame.attrs["unnamed"]:
         frame["date"] = pd.to_datetime(frame["date"], unit="ms", utc=True)
-    wanted: tuple[str, ...] = ("date", "close", "high", "low", "volume")
+    wanted: tuple[str, ...] = ("date", "close", *(["open"] if "open" in frame else []), "high", "low", "volume")
     if file.kind == "funding_rate":
         wanted = ("date", "funding_rate" if "funding_rate" in frame else "open")
+    elif file.kind == "mark":
+        wanted = ("date", "close")
     missing = [name for name in wanted if name not in frame]
     if missing:
         raise UnusableFile(f"has no column {', '.join(missing)} but {', '.join(names_of(frame))}")
@@ -181,6 +194,10 @@ def _read(file: _File) -> HourlyRows:
     dates = pd.DatetimeIndex(frame["date"])
     values = {name: numbers(frame, name) for name in wanted[1:]}
     if file.kind == "funding_rate":
-        return funding_rows(dates, values[wanted[1]])
-    rows = candle_rows(dates, values, file.length)
-    return rows if file.kind == "futures" else HourlyRows(rows.hours, {"mark": rows.fields["mid"]}, 0, rows.dropped)
+        return funding_rows(dates, values[wanted[1]]), 0
+    finished = ~running(dates, file.length, file.path, now)
+    if not finished.any():
+        raise UnusableFile("has no finished candle")
+    rows = candle_rows(dates[finished], {name: column[finished] for name, column in values.items()}, file.length)
+    rows = rows if file.kind == "futures" else replace(rows, fields={"mark": rows.fields["mid"]}, incomplete=0)
+    return rows, int((~finished).sum())

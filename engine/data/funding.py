@@ -14,13 +14,10 @@ import pandas as pd
 
 from engine.data.manifest import Manifest
 from engine.data.merge import S3, UNKNOWN
-from engine.data.schema import Floats, Integers, hour_number
+from engine.data.schema import LAST_EIGHT_HOURLY, SETTLEMENT_HOURS, Floats, Integers, hour_number
 
-#: Until this row, included, funding was settled every 8 hours, and rates are of 8 hours.
-LAST_EIGHT_HOURLY: Final = hour_number(pd.Timestamp("2023-06-08T00:00Z"))
 #: Until this second (excluded) the archive's estimate is one of 8 hours.
 ESTIMATES_HOURLY_FROM: Final = LAST_EIGHT_HOURLY * 3600 + 300
-SETTLEMENT_HOURS: Final = 8
 #: Rows at which the exchange settled no funding of any coin.
 NO_SETTLEMENT: Final = tuple(
     hour_number(pd.Timestamp(text)) for text in ("2023-07-02T20Z", "2023-08-23T20Z", "2024-08-15T13Z")

@@ -20,36 +20,44 @@ from engine.clock import HOUR, show
 from engine.data.asset_ctxs import usable
 from engine.data.cache import Progress, Store
 from engine.data.coin_names import CoinNames
-from engine.data.funding import LAST_EIGHT_HOURLY
 from engine.data.hourly_rows import (
     HourlyRows,
     candle_rows,
+    checked_funding,
     funding_rows,
+    instant_rows,
     length_of,
+    on_the_hour,
     read_stamps,
+    running,
     short_notes,
     show_length,
+    snapped,
 )
 from engine.data.manifest import Manifest
 from engine.data.merge import TABLE
-from engine.data.merge_report import combined
-from engine.data.schema import HOUR_MS, Floats, instant_of, to_table
+from engine.data.price_checks import ImpossiblePrice
+from engine.data.schema import Floats, instant_of, to_table
 from engine.data.sync_report import SkippedItem, SyncReport
-from engine.data.table_files import FORMATS, NoTable, UnusableFile, ending_of, names_of, numbers, read_frame
-from engine.data.table_layout import CLOSE, FUNDING, IGNORE, MEANINGS, TIMEFRAME, VENUE, Layout, layout_of
+from engine.data.table_files import (
+    FORMATS,
+    NoTable,
+    UnusableFile,
+    ending_of,
+    names_of,
+    numbers,
+    read_frame,
+    visible_files,
+)
+from engine.data.table_layout import CLOSE, FUNDING, IGNORE, MEANINGS, OPEN, TIMEFRAME, VENUE, Layout, layout_of
 from engine.errors import ConfigError, DataError, did_you_mean, join_first
 from engine.panel import FIELDS
 
-#: Funding is at most so much an hour, and without a premium so much: by this a rate in another unit is known.
-CAP, BASELINE = 0.04, 1.25e-5
-_OTHER_UNITS = {8: "of 8 hours", 100: "in percent", 800: "in percent of 8 hours", 8760: "of a year", 10_000: "in bps"}
 #: Words of a file's name that name no coin.
 _WORDS = frozenset(
     "candle candles ohlc ohlcv kline klines bars funding rate rates fundingrate futures perp perps swap hyperliquid "
     "history price prices data usdc".split()
 )
-_MILLISECOND = 1_000_000
-_MINUTE = 60_000_000_000
 
 
 @dataclass(frozen=True)
@@ -148,16 +156,10 @@ def import_table(
         run.take(file)
     if progress:
         progress(len(paths), len(paths), "read")
-    unused = [name for name in run.options.mapped if name not in run.used | run.names.used]
-    if unused:
-        raise DataError(
-            f"--map {unused[0]}=...: no column and no coin under {root} is called so. Columns: "
-            f"{join_first(sorted(run.columns), 20)}. Coins: {join_first(sorted(run.names.found), 8) or 'none'}."
-        )
-    if not run.tables:
-        reason = f"The first: {run.skipped[0]}" if run.skipped else f"Its files: {join_first(ignored) or 'none'}"
-        raise DataError(f"Nothing under {root} can be imported. {reason.rstrip('.')}.")
-    merge = combined(TABLE, []) if dry_run else store.merge(run.tables, TABLE, replace=replace, progress=progress)
+    run.end()
+    merge = store.merge(
+        run.tables, TABLE, replace=replace, impossible=run.impossible, dry_run=dry_run, progress=progress
+    )
     notes = [*run.notes(), *(() if dry_run else store.notes())]
     counts = {"files": run.files, "coins": len(run.coins), "rows": run.rows}
     return SyncReport(TABLE, counts, merge, tuple(run.skipped), tuple(notes), {"understood": run.understood()})
@@ -171,9 +173,12 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
         if not ending_of(root):
             raise DataError(f"{root} is no table: its name ends in none of {', '.join(FORMATS)}.")
         return [root], []
-    every = [path for path in sorted(root.rglob("*")) if path.is_file()]
-    shown = [path for path in every if not any(part.startswith(".") for part in path.relative_to(root).parts)]
-    return [path for path in shown if ending_of(path)], [path.name for path in shown if not ending_of(path)]
+    every = list(visible_files(root))
+    return [path for path in every if ending_of(path)], [path.name for path in every if not ending_of(path)]
+
+
+class LongCandles(UnusableFile):
+    """Candles longer than an hour: no loss where the same coin has shorter ones, too."""
 
 
 class _Import:
@@ -186,6 +191,8 @@ class _Import:
         self.root, self.options, self.names, self.now = root, options, names, now
         self.tables: list[Any] = []
         self.skipped: list[SkippedItem] = []
+        self.long: list[tuple[str, SkippedItem]] = []
+        self.impossible: list[ImpossiblePrice] = []
         self.coins: dict[str, set[str]] = {}
         self.layouts: Counter[str] = Counter()
         self.lengths: Counter[str] = Counter()
@@ -228,9 +235,25 @@ class _Import:
                     continue
                 coin = self.names.venue_name(name)
                 self._add(coin, name, self._rows(path, frame, layout, dates, values))
+            except LongCandles as reason:
+                self.long.append((coin, SkippedItem(f"{name} in {path}", str(reason))))
             except UnusableFile as reason:
                 self.skipped.append(SkippedItem(f"{name} in {path}", str(reason)))
         self._describe(layout, unit)
+
+    def end(self) -> None:
+        """Refuse words of the user that mean nothing here, and an import of nothing."""
+        unused = [name for name in self.options.mapped if name not in self.used | self.names.used]
+        if unused:
+            raise DataError(
+                f"--map {unused[0]}=...: no column and no coin under {self.root} is called so. Columns: "
+                f"{join_first(sorted(self.columns), 20)}. Coins: {join_first(sorted(self.names.found), 8) or 'none'}."
+            )
+        self.skipped += [item for coin, item in self.long if coin not in self.coins]
+        if not self.tables:
+            files = f"Its files: {join_first(self.ignored) or 'none'}"
+            reason = f"The first: {self.skipped[0]}" if self.skipped else files
+            raise DataError(f"Nothing under {self.root} can be imported. {reason.rstrip('.')}.")
 
     def _own_venue(self, frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
         """The rows that are of HyperLiquid, where the table names exchanges."""
@@ -309,30 +332,36 @@ class _Import:
         factors = {**layout.factors, **self.options.factors}
         values = {name: column * factors.get(name, 1.0) for name, column in values.items()}
         rows = []
-        snapped = _snapped(dates)
+        stamps = snapped(dates)
         if FUNDING in values:
             funding = values.pop(FUNDING)
-            if values and CLOSE not in values and not _on_the_hour(snapped):
+            if values and CLOSE not in values and not on_the_hour(stamps):
                 self.counts[
                     "columns of funding left out: a stream of instants has the estimate, not what was paid"
                 ] += 1
             else:
                 present = ~np.isnan(funding)
                 if present.any():
-                    rows.append(_checked_funding(funding_rows(snapped[present], funding[present])))
+                    rows.append(checked_funding(funding_rows(stamps[present], funding[present])))
         if not values:
             return rows
+        if "bid" in values and "ask" in values and not values.keys() & {CLOSE, "mid"}:
+            bid, ask = values["bid"], values["ask"]
+            values["mid"] = np.where((bid > 0) & (ask >= bid), (bid + ask) / 2, np.nan)
+            self.counts["records whose mid is half of bid plus ask"] += len(dates)
         price = CLOSE if CLOSE in values else "mid" if "mid" in values and len(values) == 1 else ""
         if price:
             present = ~np.isnan(values[price])
             self.counts["rows without a price left out"] += int((~present).sum())
-            snapped, dates = snapped[present], dates[present]
+            stamps = stamps[present]
             values = {name: column[present] for name, column in values.items()}
-        if not len(snapped):
+        if not len(stamps):
             raise UnusableFile("has no price")
-        if CLOSE not in values and not _on_the_hour(snapped):
-            return [*rows, _instants(snapped, self._usable(values), layout.opens)]
-        return [*rows, self._candles(path, frame, layout, snapped, values)]
+        if CLOSE not in values and not on_the_hour(stamps):
+            instants, stale = instant_rows(stamps, self._usable(values), layout.opens)
+            self.counts["rows of records over 5 minutes old (prices, not quotes)"] += stale
+            return [*rows, instants]
+        return [*rows, self._candles(path, frame, layout, stamps, values)]
 
     def _candles(
         self, path: Path, frame: pd.DataFrame, layout: Layout, dates: pd.DatetimeIndex, values: dict[str, Floats]
@@ -345,26 +374,26 @@ class _Import:
                 "close does"
             )
         opens = dates if layout.opens else dates - length
-        ends = opens + length
-        written = pd.Timestamp(path.stat().st_mtime, unit="s", tz="UTC")
-        running = (ends > self.now) | ((opens <= written) & (ends > written))
-        self.counts["candles that were not finished left out"] += int(running.sum())
-        if running.all():
+        finished = ~running(opens, length, path, self.now)
+        self.counts["candles that were not finished left out"] += int((~finished).sum())
+        if not finished.any():
             raise UnusableFile("has no finished candle")
-        values = self._usable({name: column[~running] for name, column in values.items()})
-        close = values.pop(CLOSE, None)
-        if close is None:
-            close = values.pop("mid", None)
+        values = {name: column[finished] for name, column in values.items()}
+        price = CLOSE if CLOSE in values else "mid"
+        close = values.pop(price, None)
+        # Their prices and volumes are checked as those of candles.
+        own: dict[str, Floats] = {name: values.pop(name) for name in ("high", "low", "volume_usd") if name in values}
+        values = {**own, **self._usable(values)}
         if close is not None:
-            return candle_rows(opens[~running], {CLOSE: close, **values}, length)
+            return candle_rows(opens[finished], {CLOSE: close, **values}, length)
         # Fields of an instant, hour by hour, without a price.
-        rows = candle_rows(opens[~running], {CLOSE: np.ones((~running).sum()), **values}, length)
+        rows = candle_rows(opens[finished], {CLOSE: np.ones(finished.sum()), **values}, length)
         return HourlyRows(rows.hours, {name: column for name, column in rows.fields.items() if name != "mid"})
 
     def _usable(self, values: Mapping[str, Floats]) -> dict[str, Floats]:
-        """Values of instants without those that are none, as in the archive; candles are checked as such."""
+        """Values of instants without those that are none, as in the archive."""
         kept = dict(values)
-        for name in kept.keys() & (set(FIELDS) - {"mid", "high", "low", "volume_usd"}):
+        for name in kept.keys() & FIELDS.keys():
             kept[name], bad = usable(name, kept[name])
             self.counts["values that are no price (0 or less) left out"] += bad
         return kept
@@ -379,7 +408,7 @@ class _Import:
             told = kinds[0]
         if told is not None and (length := length_of(told)) is not None:
             if HOUR % length != pd.Timedelta(0):
-                raise UnusableFile(f"has candles of {told}; an hour or a part of it is needed")
+                raise LongCandles(f"has candles of {told}; an hour or a part of it is needed")
             return length
         steps = np.diff(dates.asi8)
         if not len(steps):
@@ -388,7 +417,7 @@ class _Import:
         length = pd.Timedelta(int(sizes[np.argmax(counts)]), unit="ns") if len(sizes) else HOUR
         if HOUR % length != pd.Timedelta(0):
             cure = ". Where these are hourly candles with holes, --timeframe 1h says so"
-            raise UnusableFile(
+            raise LongCandles(
                 f"has a row every {show_length(length)}; rows of an hour, or of a part of it, are needed"
                 f"{cure if length < pd.Timedelta(days=1) else ''}"
             )
@@ -396,6 +425,7 @@ class _Import:
 
     def _add(self, coin: str, name: str, parts: Sequence[HourlyRows]) -> None:
         for rows in parts:
+            self.impossible += rows.impossible_prices(coin)
             if not len(rows.hours):
                 continue
             fields = {field: values for field, values in rows.fields.items() if not np.isnan(values).all()}
@@ -416,7 +446,7 @@ class _Import:
             form, fields = f"wide, a column a coin, of {layout.wide}", f"{len(layout.fields)} coins"
         else:
             form = "a coin a file" if layout.coin is None else f"long, coins in {layout.coin}"
-            stored = {CLOSE: "mid", "volume": "volume_usd (in coins, times the close)"}
+            stored = {CLOSE: "mid", OPEN: "only checked", "volume": "volume_usd (in coins, times the close)"}
             fields = ", ".join(f"{column} is {stored.get(name, name)}" for name, column in layout.fields.items())
             for name, factor in {**layout.factors, **self.options.factors}.items():
                 fields += f", {name} times {factor:g}" if name in layout.fields else ""
@@ -430,6 +460,8 @@ class _Import:
         lines += self.names.notes()
         lines += short_notes(self.counts.pop("incomplete", 0), self.counts.pop("dropped", 0))
         lines += [f"{count:,} {what}." for what, count in self.counts.items() if count]
+        if longer := [str(item) for coin, item in self.long if coin in self.coins]:
+            lines.append(f"Ignored, {len(longer)} of coins that have shorter candles, too: {join_first(longer, 3)}.")
         if self.ignored:
             lines.append(f"Ignored, {len(self.ignored)} files that are no tables: {join_first(self.ignored)}.")
         return lines
@@ -445,52 +477,3 @@ class _Import:
             "last": show(instant_of(last)),
             "sample": self.sample,
         }
-
-
-def _on_the_hour(dates: pd.DatetimeIndex) -> bool:
-    return bool((dates == dates.floor(HOUR)).all())
-
-
-def _snapped(dates: pd.DatetimeIndex) -> pd.DatetimeIndex:
-    """Stamps, where all are within a second before a minute (22:59:59.999) moved to it: the last moment of a candle."""
-    late = -dates.asi8 % _MINUTE
-    if len(late) and ((late > 0) & (late <= 1_000 * _MILLISECOND)).all():
-        return dates + pd.to_timedelta(late, unit="ns")
-    return dates
-
-
-def _instants(dates: pd.DatetimeIndex, values: Mapping[str, Floats], opens: bool | None) -> HourlyRows:
-    """The last record of each hour: of ``[t - 1 h, t)`` as in the archive, or ``(t - 1 h, t]`` by the user's word."""
-    ns, hour = dates.asi8, HOUR_MS * _MILLISECOND
-    hours = -(-ns // hour) if opens is False else ns // hour + 1
-    last = np.append(np.flatnonzero(np.diff(hours)), len(hours) - 1)
-    return HourlyRows(hours[last], {name: column[last] for name, column in values.items()})
-
-
-def _checked_funding(rows: HourlyRows) -> HourlyRows:
-    """Rates, refused where they cannot be hourly fractions."""
-    rate, cure = rows.fields[FUNDING], "--scale funding=FACTOR makes them fractions an hour"
-    recent = rows.hours > LAST_EIGHT_HOURLY
-    size = np.abs(rate[recent])
-    if (size > CAP).any():
-        raise UnusableFile(
-            f"has a funding rate of {size.max():g}, above the exchange's cap of {CAP:g} an hour: in percent, or of "
-            f"more than an hour? {cure}"
-        )
-    paid, counts = np.unique(size[size > 0], return_counts=True)
-    if counts.sum() >= 24 and counts.max() >= 0.1 * counts.sum():
-        usual = paid[np.argmax(counts)]
-        for factor, unit in _OTHER_UNITS.items():
-            if np.isclose(usual, BASELINE * factor, rtol=1e-6):
-                raise UnusableFile(
-                    f"has {usual:g} as its most frequent funding rate, {factor:,} times the exchange's base rate of an "
-                    f"hour: it is {unit}? --scale funding={1 / factor:g} makes it a fraction an hour"
-                )
-    steps = np.diff(rows.hours[recent])
-    usual_step = int(np.bincount(steps).argmax()) if len(steps) >= 3 else 1
-    if usual_step > 1:
-        raise UnusableFile(
-            f"has a funding rate every {usual_step} hours, and the exchange pays each hour; `hlbt data sync --source "
-            "api` brings all of them"
-        )
-    return rows

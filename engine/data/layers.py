@@ -10,7 +10,7 @@ import numpy as np
 from engine.data import funding
 from engine.data.cache import Store
 from engine.data.hourly_file import HourlyFile
-from engine.data.manifest import Manifest
+from engine.data.manifest import FileEntry, Manifest
 from engine.data.merge import PROVISIONAL, rank
 from engine.data.schema import Flags, Floats, hour_number
 from engine.panel import FIELDS, QUOTES, two_sided
@@ -69,39 +69,75 @@ def read_fields(
     ]
     pairs = {(name, entry.source) for entry in entries for name in entry.fields if name in names} - {*without}
     present = {name for name, _ in pairs}
-    fields = {name: np.full((length, len(coins)), np.nan) for name in FIELDS if name in present}
+    fields = {name: np.empty((length, len(coins))) for name in FIELDS if name in present}
     estimates = {name: np.full((length, len(coins)), np.nan) for name, _ in PROVISIONAL & pairs}
     observed = np.zeros(length, dtype=np.bool_)
-    column_of = {name: column for column, name in enumerate(coins)}
-    for _, month in groupby(entries, key=lambda entry: entry.month):
-        layers = [_Layer(store.open(entry), first, length, column_of) for entry in month]
-        by_rank = {
-            name: sorted(
-                (layer for layer in layers if name in layer.fields and (name, layer.source) not in without),
-                key=lambda layer: rank(name, layer.source),
-                reverse=True,
-            )
-            for name in fields
-        }
-        for layer in layers:
-            # Together, what is surely needed: that of which the layer has the most trusted values.
-            layer.read([name for name, own in by_rank.items() if own[:1] == [layer]])
-            layer.note_observed(observed)
-        for name, field in fields.items():
-            for number, layer in enumerate(by_rank[name]):
-                into = estimates[name] if (name, layer.source) in PROVISIONAL else field
-                layer.fill(name, field.reshape(-1), into.reshape(-1), below=number > 0)
-            for layer in by_rank[name] if name == "mid" else ():
-                layer.fill_unquoted(field.reshape(-1))
+    _fill_months(store, entries, pairs, first, coins, fields, estimates, observed)
     if "funding" in fields:
         funding.complete(fields["funding"], estimates.get("funding"), first, coins, manifest)
     if beyond:
         fields = {name: values[:wanted] for name, values in fields.items()}
-    return {name: values for name, values in fields.items() if not np.isnan(values).all()}, observed[:wanted]
+    # Row by row, to stop at the first value.
+    seen = {name for name, field in fields.items() if any(not np.isnan(row).all() for row in field)}
+    return {name: values for name, values in fields.items() if name in seen}, observed[:wanted]
+
+
+def _fill_months(
+    store: Store,
+    entries: Sequence[FileEntry],
+    pairs: Collection[tuple[str, str]],
+    first: int,
+    coins: Sequence[str],
+    fields: Mapping[str, Floats],
+    estimates: Mapping[str, Floats],
+    observed: Flags,
+) -> None:
+    """Fill arrays, (T, N) each and empty, from the files of `entries`, and mark the rows `observed`, (T,)."""
+    length, lacking = len(observed), np.ones(len(observed), dtype=np.bool_)
+    column_of = {name: column for column, name in enumerate(coins)}
+    for _, month in groupby(entries, key=lambda entry: entry.month):
+        layers = [_Layer(store.open(entry), first, length, column_of) for entry in month]
+        begin, end = min(layer.begin for layer in layers), max(layer.end for layer in layers)
+        lacking[begin:end] = False
+        by_rank = {name: _by_rank(name, layers, pairs) for name in fields}
+        for layer in layers:
+            layer.place(begin, end)
+            # Together, what is surely needed: that of which the layer has the most trusted values.
+            layer.read([name for name, own in by_rank.items() if own[:1] == [layer]])
+            layer.note_observed(observed)
+        for name, own in by_rank.items():
+            _fill_month(name, own, fields[name][begin:end], estimates.get(name, fields[name])[begin:end])
+    for field in fields.values():
+        field[lacking] = np.nan
+
+
+def _by_rank(name: str, layers: Sequence[_Layer], pairs: Collection[tuple[str, str]]) -> list[_Layer]:
+    """The layers from which a field is taken, the most trusted first."""
+    own = (layer for layer in layers if name in layer.fields and (name, layer.source) in pairs)
+    return sorted(own, key=lambda layer: rank(name, layer.source), reverse=True)
+
+
+def _fill_month(name: str, own: Sequence[_Layer], field: Floats, estimates: Floats) -> None:
+    """Put a field of a month into `field`, (H, N), the most trusted layer first; what is provisional into `estimates`.
+
+    Rows of a file are coin by coin, so they are put into a block of that order, which is turned as a whole.
+    """
+    block = np.full(field.shape[::-1], np.nan)
+    flat = block.reshape(-1)
+    for number, layer in enumerate(own):
+        if (name, layer.source) in PROVISIONAL:
+            lower = np.full(block.shape, np.nan)
+            layer.fill(name, flat, lower.reshape(-1), below=number > 0)
+            estimates[:] = lower.T
+        else:
+            layer.fill(name, flat, flat, below=number > 0)
+    for layer in own if name == "mid" else ():
+        layer.fill_unquoted(flat)
+    field[:] = block.T
 
 
 class _Layer:
-    """A file of the cache and the cells of the (T, N) arrays that its rows are."""
+    """A file of the cache, and the cells of a month's block (N, H) that its rows are."""
 
     def __init__(self, file: HourlyFile, first: int, length: int, column_of: Mapping[str, int]) -> None:
         self.file, self.source, self.fields = file, file.entry.source, file.entry.fields
@@ -109,14 +145,18 @@ class _Layer:
         self.quotes = [name for pair in QUOTES if set(pair) <= set(self.fields) for name in pair]
         #: Prices of a source of quotes that have no quote beside them: of a stale record, or of a thin book.
         self.unquoted: Floats | None = None
-        columns = np.array([column_of.get(name, -1) for name in file.coins], dtype=np.int64)[file.codes]
+        self.columns = np.array([column_of.get(name, -1) for name in file.coins], dtype=np.int64)[file.codes]
         self.lines = file.hours - first
         self.inside = (self.lines >= 0) & (self.lines < length)
-        kept = self.inside & (columns >= 0)
-        self.cells = self.lines * len(column_of) + columns
+        kept = self.inside & (self.columns >= 0)
         self.kept = None if kept.all() else kept
-        if self.kept is not None:
-            self.cells = self.cells[kept]
+        # Rows of the panel that the file has, the last one excluded.
+        self.begin, self.end = max(int(self.lines.min()), 0), min(int(self.lines.max()) + 1, length)
+
+    def place(self, begin: int, end: int) -> None:
+        """Number the cells of a block of the rows `begin` to `end`."""
+        cells = self.columns * (end - begin) + self.lines - begin
+        self.cells = cells if self.kept is None else cells[self.kept]
 
     def read(self, names: Sequence[str]) -> None:
         """Read those of the fields that were not read yet."""

@@ -8,7 +8,6 @@ cache has the same bytes from the bucket, there is nothing to take, and the buck
 from __future__ import annotations
 
 import hashlib
-import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from engine.atomic_io import replacing
 from engine.data.cache import Progress
 from engine.data.manifest import ObjectRecord
 from engine.data.s3_archive import ASSET_CTXS, ArchiveObject, FetchError, ListedObject
+from engine.data.table_files import visible_files
 from engine.errors import DataError, join_first
 
 _DAY = re.compile(r"\d{8}\.csv\.lz4")
@@ -58,7 +58,7 @@ class LocalArchive:
         self._records, self._progress = records, progress
         self._paths: dict[str, list[Path]] = {}
         self._ignored: list[str] = []
-        for path in _files(folder):
+        for path in visible_files(folder):
             if key := _key(path):
                 self._paths.setdefault(key, []).append(path)
             else:
@@ -125,13 +125,6 @@ class LocalArchive:
         """Say what was ignored."""
         names = self._ignored
         return (f"Ignored, {len(names)} files that are none of the archive's: {join_first(names)}.",) if names else ()
-
-
-def _files(folder: Path) -> Iterator[Path]:
-    """Files under a folder, hidden ones left out, in an order that does not depend on the file system."""
-    for root, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        yield from (Path(root) / name for name in sorted(names) if not name.startswith("."))
 
 
 def _key(path: Path) -> str:

@@ -172,9 +172,9 @@ def combined(source: str, merges: Iterable[MergeReport]) -> MergeReport:
 class Tally:
     """Counts of a merge, filled by :meth:`engine.data.merge.Cube.take` and ``compare``."""
 
-    def __init__(self) -> None:
+    def __init__(self, impossible: Iterable[ImpossiblePrice] = ()) -> None:
         self.added = self.same = self.changed = self.refused = self.upgraded = self.superseded = 0
-        self.impossible: list[ImpossiblePrice] = []
+        self.impossible = list(impossible)
         self._conflicts: dict[tuple[str, str], list[tuple[Integers, Floats, Floats]]] = defaultdict(list)
         self._disagreements: dict[tuple[str, str, str], list[tuple[Floats, str, int]]] = defaultdict(list)
 

@@ -14,7 +14,8 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import show
-from engine.data.schema import Flags, Floats, Integers, Rows, instant_of
+from engine.data.schema import LAST_EIGHT_HOURLY, SETTLEMENT_HOURS, Flags, Floats, Integers, Rows, instant_of
+from engine.panel import QUOTES
 
 #: By so much a close may lie outside its candle's high and low: sources round.
 OUTSIDE = 1e-3
@@ -22,6 +23,8 @@ OUTSIDE = 1e-3
 FAR = 10.0
 #: So many times the price of the hour before and of the hour after is no price of a market.
 SPIKE = 100.0
+#: The exchange pays at most so much funding an hour.
+FUNDING_CAP = 0.04
 #: Two references agree when neither is more than so many times the other.
 AGREE = 2.0
 #: A move beyond so many robust standard deviations of the coin's hours is odd, if it is over a hole or comes back.
@@ -81,15 +84,14 @@ def set_aside(rows: Rows) -> tuple[Rows, tuple[ImpossiblePrice, ...]]:
 def _contradictions(rows: Rows) -> Iterator[tuple[Flags, tuple[str, ...], Callable[[int], str]]]:
     """Rows with a contradiction, the fields that fall with it, and a function from row to reason."""
     fields = rows.fields
-    if "high" in fields and "low" in fields:
-        high, low, mid = fields["high"], fields["low"], fields.get("mid", np.full(len(rows.hours), np.nan))
-        yield high < low, _OF_CLOSE, lambda line: f"high {high[line]:g} below low {low[line]:g}"
-        outside = (mid > high * (1 + OUTSIDE)) | (mid < low * (1 - OUTSIDE))
-        yield (
-            outside,
-            _OF_CLOSE,
-            lambda line: f"close {mid[line]:g} outside low {low[line]:g} and high {high[line]:g}",
-        )
+    for bad, describe in candle_faults({"close" if name == "mid" else name: fields[name] for name in fields}):
+        yield bad, _OF_CLOSE, describe
+    for bid, ask in QUOTES:
+        if bid in fields and ask in fields:
+            yield fields[bid] > fields[ask], (bid, ask), partial(_crossed, bid, ask, fields)
+    if "funding" in fields:
+        cap = np.where(rows.hours <= LAST_EIGHT_HOURLY, SETTLEMENT_HOURS * FUNDING_CAP, FUNDING_CAP) * (1 + 1e-9)
+        yield np.abs(fields["funding"]) > cap, ("funding",), partial(_beyond_cap, fields["funding"])
     references = [name for name in ("mid", "mark", "oracle") if name in fields]
     for name in references if len(references) > 1 else ():
         others = [fields[other] for other in references if other != name]
@@ -105,6 +107,37 @@ def _contradictions(rows: Rows) -> Iterator[tuple[Flags, tuple[str, ...], Callab
             (*_OF_CLOSE, *_OF_MID),
             lambda line: f"{fields['mid'][line]:g} is {times[line]:g} times the prices before and after",
         )
+
+
+def candle_faults(columns: Mapping[str, Floats]) -> Iterator[tuple[Flags, Callable[[int], str]]]:
+    """Candles that contradict themselves, and a function from candle to reason, fault by fault.
+
+    Parameters
+    ----------
+    columns : mapping of str to ndarray, each (R,)
+        Of ``open``, ``high``, ``low`` and ``close`` what there is; others are not looked at. NaN contradicts nothing.
+    """
+    if "high" not in columns or "low" not in columns:
+        return
+    high, low = columns["high"], columns["low"]
+    yield high < low, lambda line: f"high {high[line]:g} below low {low[line]:g}"
+    for name, price in columns.items():
+        if name not in ("open", "close"):
+            continue
+        outside = (price > high * (1 + OUTSIDE)) | (price < low * (1 - OUTSIDE))
+        yield outside, partial(_outside, name, price, low, high)
+
+
+def _beyond_cap(rate: Floats, line: int) -> str:
+    return f"funding {rate[line]:g} beyond the exchange's cap of {FUNDING_CAP:g} an hour"
+
+
+def _crossed(bid: str, ask: str, fields: Mapping[str, Floats], line: int) -> str:
+    return f"{bid} {fields[bid][line]:g} above {ask} {fields[ask][line]:g}"
+
+
+def _outside(name: str, price: Floats, low: Floats, high: Floats, line: int) -> str:
+    return f"{name} {price[line]:g} outside low {low[line]:g} and high {high[line]:g}"
 
 
 def _beside(fields: Mapping[str, Floats], name: str, beside: list[str], line: int) -> str:

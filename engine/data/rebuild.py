@@ -30,6 +30,11 @@ _AGAIN = {
     TABLE: "import the tables again",
     SYNTHETIC: "`hlbt demo` makes it again",
 }
+#: What is lost with the intervals of :attr:`engine.data.manifest.Manifest.asked`.
+_ASKED = (
+    "which hours the API was asked for: until `hlbt data sync --source api` asks again, an hour without a settled rate "
+    "is paid at the archive's estimate"
+)
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,11 @@ def _without_lost(before: Manifest, intact: dict[str, bytes]) -> tuple[Manifest,
         month = month_number(entry.month)
         for name in (month_key(month), month_key(month - 1)):
             objects.pop(f"{'l2book' if entry.source == L2BOOK else 'asset_ctxs'}-{name}", None)
-    asked = {} if any(entry.source == API for entry in gone) else before.asked
-    return replace(before, files=files, objects=objects, asked=asked), [_lost(entry) for entry in gone]
+    lost = [_lost(entry) for entry in gone]
+    asked = before.asked
+    if asked and any(entry.source == API for entry in gone):
+        asked, lost = {}, [*lost, _ASKED]
+    return replace(before, files=files, objects=objects, asked=asked), lost
 
 
 def _lost(entry: FileEntry) -> str:
@@ -150,6 +158,8 @@ def _from_files(store: Store, intact: dict[str, bytes]) -> tuple[Manifest, list[
     lost = [
         "lots, leverage, delistings: `hlbt data sync --source api` or `hlbt data import meta FILE` brings them again"
     ]
+    if any(entry.source == API for entry in files.values()):
+        lost.append(_ASKED)
     synthetic = any(entry.source == SYNTHETIC for entry in files.values())
     return Manifest(synthetic, files, dict(sorted(coins.items())), objects), lost
 

@@ -72,6 +72,11 @@ def instant_of(hour: int) -> pd.Timestamp:
     return pd.Timestamp(int(hour) * 3600, unit="s", tz="UTC").as_unit("ms")
 
 
+#: Until this row, included, funding was settled every so many hours, and rates are of 8 hours.
+LAST_EIGHT_HOURLY = hour_number(pd.Timestamp("2023-06-08T00:00Z"))
+SETTLEMENT_HOURS = 8
+
+
 def months_of(hours: Integers) -> Integers:
     """Calendar month (UTC) of hour numbers, as months since 1970-01."""
     return hours.astype("datetime64[h]").astype("datetime64[M]").astype(np.int64)

@@ -75,7 +75,8 @@ class SyncReport:
         """A paragraph for the terminal."""
         merge = self.merge
         read = [f"{count:,} {_WORDS.get(name, name)}" for name, count in self.counts.items()]
-        wrote = f"months written: {merge.months[0]} to {merge.months[-1]}" if merge.months else "nothing to write"
+        wrote = "nothing written" if merge.added + merge.changed else "nothing to write"
+        wrote = f"months written: {merge.months[0]} to {merge.months[-1]}" if merge.months else wrote
         changed = f"{merge.added:,} values added, {merge.same:,} were there already, {merge.changed:,} replaced"
         return "\n".join([f"{self.source}: {', '.join(read)}; {changed}; {wrote}.", *merge.differences(), *self.notes])
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,13 @@ def ending_of(path: Path) -> str:
     return max((ending for ending in FORMATS if name.endswith(ending)), key=len, default="")
 
 
+def visible_files(folder: Path) -> Iterator[Path]:
+    """Files under a folder, hidden ones left out, in an order that does not depend on the file system."""
+    for root, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        yield from (Path(root) / name for name in sorted(names) if not name.startswith("."))
+
+
 def read_frame(path: Path) -> pd.DataFrame:
     """Read a file; a time index becomes a column, rows without names get those of :data:`CANDLE_LISTS`.
 
@@ -60,8 +70,13 @@ def read_frame(path: Path) -> pd.DataFrame:
         text = " ".join(str(error).split())[:200]
         raise UnusableFile(f"cannot be read as {form}, it is truncated or another format ({text})") from error
     unnamed = frame.attrs.get("unnamed", False)
-    if not isinstance(frame.index, pd.RangeIndex):
-        frame = frame.reset_index(names=[name or "time" for name in frame.index.names])
+    index = frame.index
+    # An index without a name is of stamps, or it numbers rows, as after a filter or where tables were joined.
+    numbered = index.names == [None] and index.dtype.kind in "iu" and bool((index.to_numpy() < 10**8).all())
+    if numbered:
+        frame = frame.reset_index(drop=True)
+    elif not isinstance(index, pd.RangeIndex):
+        frame = frame.reset_index(names=[name or "time" for name in index.names], allow_duplicates=True)
     frame.columns = [str(name) for name in frame.columns]
     if not len(frame):
         raise UnusableFile("has no rows")
@@ -101,12 +116,18 @@ def numbers(frame: pd.DataFrame, column: str) -> Floats:
 def _csv(path: Path) -> pd.DataFrame:
     opened = gzip.open if path.name.lower().endswith(".gz") else open
     with opened(path, "rt", encoding="utf-8-sig") as file:
-        first = file.readline().strip().split(",")
-    unnamed = all(_is_number(text) for text in first) and len(first) > 1
+        head, second = next((line.strip() for line in file if line.strip()), ""), file.readline()
+    separator = next((sign for sign in ";\t|" if sign in head), ",")
+    # Where a comma does not part columns it is the decimal point of a number.
+    comma = separator != "," and re.search(r"\d,\d", head + separator + second) is not None
+    first = head.split(separator)
+    unnamed = all(_is_number(text.replace(",", ".")) for text in first) and len(first) > 1
     if unnamed and len(first) != len(CANDLE_LISTS):
         raise ValueError(f"its {len(first)} columns have no names; write them in a first line")
     if len(first) == 1:
-        raise ValueError(f"it has one column, {first[0][:60]!r}; columns are separated by commas")
+        raise ValueError(
+            f"it has one column, {first[0][:60]!r}; columns are separated by commas, semicolons, tabs or bars"
+        )
     frame = pd.read_csv(
         path,
         names=list(CANDLE_LISTS) if unnamed else None,
@@ -114,6 +135,8 @@ def _csv(path: Path) -> pd.DataFrame:
         encoding="utf-8-sig",
         low_memory=False,
         index_col=False,
+        sep=separator,
+        decimal="," if comma else ".",
     )
     first_column = frame.columns[0]
     # pandas writes an index without a name like that: stamps, or the numbers of the rows.

@@ -14,7 +14,7 @@ from engine.panel import FIELDS
 
 TIME, COIN, IGNORE = "time", "coin", "ignore"
 #: What a row is of: of a candle, of the settlement of funding, of an instant.
-CLOSE, FUNDING = "close", "funding"
+CLOSE, OPEN, FUNDING = "close", "open", "funding"
 OPEN_TIME, CLOSE_TIME, TIMEFRAME, VENUE = "open_time", "close_time", "timeframe", "venue"
 #: Meaning -> names without signs and capitals. A field of a panel has its own name, too.
 _NAMES = {
@@ -25,7 +25,7 @@ _NAMES = {
     TIMEFRAME: "timeframe interval",
     VENUE: "exchange venue",
     CLOSE: "close closeprice",
-    "open": "open openprice",
+    OPEN: "open openprice",
     "high": "highprice",
     "low": "lowprice",
     "volume": "volume vol basevolume volumebase",
@@ -42,7 +42,7 @@ _NAMES = {
     "volume_24h_usd": "dayntlvlm",
 }
 #: The exchange's own candles: {"t", "T", "s", "i", "o", "c", "h", "l", "v", "n"}.
-_EXCHANGE = {"t": OPEN_TIME, "T": CLOSE_TIME, "s": COIN, "i": TIMEFRAME, "o": "open", "h": "high", "l": "low"}
+_EXCHANGE = {"t": OPEN_TIME, "T": CLOSE_TIME, "s": COIN, "i": TIMEFRAME, "o": OPEN, "h": "high", "l": "low"}
 _EXCHANGE |= {"c": CLOSE, "v": "volume"}
 _UNITS = {"pct": 0.01, "percent": 0.01, "percentage": 0.01, "bps": 1e-4, "bp": 1e-4}
 
@@ -124,13 +124,15 @@ def layout_of(
             "leaves one out"
         )
     extra = {name: columns[name] for name in (TIMEFRAME, VENUE) if name in columns}
-    fields = {name: column for name, column in columns.items() if name in FIELDS or name in (CLOSE, "volume")}
+    fields = {name: column for name, column in columns.items() if name in FIELDS or name in (CLOSE, OPEN, "volume")}
+    if CLOSE not in fields:
+        fields.pop(OPEN, None)
     if CLOSE in fields and "mid" in fields:
         raise UnusableFile(
             f"has {fields[CLOSE]} and {fields['mid']}, which may both be the price: --map {fields['mid']}=ignore "
             "leaves one out"
         )
-    used = {time, columns.get(COIN), columns.get("open"), *fields.values(), *extra.values()}
+    used = {time, columns.get(COIN), columns.get(OPEN), *fields.values(), *extra.values()}
     rest = [name for name in names_of(frame) if name not in used]
     wide = field
     if not fields and COIN not in columns and field is None:

@@ -61,6 +61,8 @@ class PaperDEX(PredecessorDEX):
         File that keeps the account between processes; read when it exists, written after every change.
     start : Timestamp, optional
         Instant at which a new account starts. Default: the panel's first row.
+    keep : bool
+        Write the file; a plan, which changes nothing, does not.
     """
 
     network = "paper"
@@ -72,9 +74,11 @@ class PaperDEX(PredecessorDEX):
         config: RunConfig | None = None,
         state: str | Path | None = None,
         start: pd.Timestamp | None = None,
+        keep: bool = True,
     ) -> None:
         check_panel(panel, "PaperDEX")
         self.panel, self.config, self.state = panel, check_config(config), None if state is None else Path(state)
+        self.keep = keep
         self.min_notional_usd = self.config.execution.min_notional_usd
         self.book, self.ledger = new_book(panel, self.config)
         self.trades: list[PaperTrade] = []
@@ -108,8 +112,13 @@ class PaperDEX(PredecessorDEX):
         self._save()
 
     def _no_way_back(self, at: pd.Timestamp, instant: pd.Timestamp) -> LiveError:
-        cure = "Name a later time" + (f", or delete {self.state} to start anew." if self.state else ".")
-        return LiveError(f"The paper account is at {show(at)} and cannot go back to {show(instant)}. {cure}")
+        cure = f"Name an instant from {show(at)} on (live: --now, or leave it out once that time has come)"
+        if self.state:
+            cure += f", or delete {self.state} and the journal beside it to start a new account"
+        return LiveError(
+            f"The paper account is at {show(at)}, where it ran last, and cannot go back to {show(instant)}: the hours "
+            f"between are settled. {cure}."
+        )
 
     def finish(self) -> pd.Series:
         """Go to the panel's last row and settle it too; equity of every row that this object settled."""
@@ -306,7 +315,7 @@ class PaperDEX(PredecessorDEX):
     # The file ---------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:
-        if self.state is None:
+        if self.state is None or not self.keep:
             return
         coins, book = self.panel.coins, self.book
         held = {

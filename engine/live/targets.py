@@ -20,6 +20,7 @@ from engine.live.schedule import scheduled, trade_instant
 from engine.live.spec import load_live_oracle, read_spec, spec_limits
 from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix
 from engine.oracles.fixed_weights import FixedWeights
+from engine.oracles.weights_file import off_hour
 from engine.panel import Panel
 from engine.simulation.backtest import check_schedule, decisions_of
 from engine.simulation.overlays import describe_overlays, traded_weights
@@ -204,6 +205,8 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
         text = f"its newest row, of {show(rows[-1])}, is {age:,.1f} hours old; the limit is {most:g}"
         refuse([f"weights_age_hours: {text}"], f"Weights file {path}")
     notes = [f"the row of {show(rows[-1])} is traded, {max(0.0, age):,.1f} hours old"]
+    if len(off_hour(rows[-1:], config)):
+        notes.append(f"that is off execution.hour_utc = {config.execution.hour_utc}; a backtest asks for --any-hour")
     if later := len(oracle.decisions) - len(rows):
         notes.append(f"{later} later rows are not")
     return Strategy(path.stem, key, TargetProvider(oracle, config), limits, tuple(notes))

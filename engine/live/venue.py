@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -121,21 +121,27 @@ class Venue:
         return [f"sync: {join_first(report.problems, 3)}"] if report.problems else []
 
     @contextmanager
-    def open(self, strategy: Strategy, now: pd.Timestamp) -> Iterator[Session]:
-        """A session of `strategy` on the account at `now`.
+    def open(self, strategy: Strategy, now: pd.Timestamp, trades: bool = True) -> Iterator[Session]:
+        """A session of `strategy` on the account at `now`; one that does not trade leaves a paper account as it is.
 
-        A paper account is brought to the instant of `now`, and locked as long as the session is open: its file must
-        not be read before the lock is held.
+        A paper account is brought to the instant of `now`, and locked as long as a session that trades is open: its
+        file must not be read before the lock is held.
         """
         dex: DEX = self.exchange()
         panel: Panel | None = None
         with ExitStack() as held:
+            notes = []
             if self.network == "paper":
-                held.enter_context(single_instance(self.folder / f".{strategy.name}-paper.lock"))
-                dex = self._paper(strategy, dex, trade_instant(now, strategy.config))
+                if trades:
+                    held.enter_context(single_instance(self.folder / f".{strategy.name}-paper.lock"))
+                dex = self._paper(strategy, dex, trade_instant(now, strategy.config), trades)
                 panel = dex.panel
+                if not trades and not (dex.state and dex.state.is_file()):
+                    notes.append(f"there is no paper account yet: a run begins one of {dex.cash:,.0f} USD")
             journal = Journal(journal_path(strategy.name, dex.label, self.journal))
-            yield Session(strategy, dex, journal, panel, self.policy, self.kill_switch, now)
+            session = Session(strategy, dex, journal, panel, self.policy, self.kill_switch, now)
+            session.notes += notes
+            yield session
 
     def interrupted(self, strategy: Strategy, now: pd.Timestamp) -> bool:
         """Whether a run of the instant of `now` was killed after its plan; never for a paper account."""
@@ -144,7 +150,7 @@ class Venue:
         with self.open(strategy, now) as session:
             return session.interrupted
 
-    def _paper(self, strategy: Strategy, quotes: DEX, instant: pd.Timestamp) -> PaperDEX:
+    def _paper(self, strategy: Strategy, quotes: DEX, instant: pd.Timestamp, keep: bool) -> PaperDEX:
         data = strategy.config.data
         panel = load_whole_panel(data.cache, strategy.config.start, instant, data.coins)
         if panel.index[-1] < instant:
@@ -155,6 +161,9 @@ class Venue:
                     f"{show(panel.index[-1])}, and the hours between are not known. Leave --no-sync out, or sync."
                 )
             panel = with_live_row(panel, instant, quotes.live_row())
-        dex = PaperDEX(panel, strategy.config, self.folder / f"{strategy.name}-paper.json", start=instant)
+        account = strategy.config.account
+        size = account.initial_equity_usd if strategy.promoted_usd is None else strategy.promoted_usd
+        config = replace(strategy.config, account=replace(account, initial_equity_usd=size))
+        dex = PaperDEX(panel, config, self.folder / f"{strategy.name}-paper.json", start=instant, keep=keep)
         dex.advance(instant)
         return dex

@@ -64,6 +64,13 @@ _START = 3.0
 Step = Callable[[int, int, str], object]
 
 
+#: What may be wrong beside look-ahead where a decision alone gets other weights than among others.
+STATEFUL = (
+    "Weights that follow from one decision to the next (rolling, shift or ewm after .loc[decisions]) fail so too: "
+    "compute over every row of panel.index, then take .loc[decisions]."
+)
+
+
 @dataclass(frozen=True)
 class Audit:
     """Every check of an oracle.
@@ -81,12 +88,16 @@ class Audit:
         (:class:`engine.lookahead.comparison.Difference`).
     strength : float
         Share of the decisions at which a leak of one day would have been seen, 0 to 1.
+    budget, seconds : float or None
+        Seconds that were given, and that the audit took, where a budget was given.
     """
 
     oracle: str
     decisions: int
     checks: tuple[Check, ...]
     strength: float = 0.0
+    budget: float | None = None
+    seconds: float | None = None
 
     @property
     def passed(self) -> bool:
@@ -107,11 +118,18 @@ class Audit:
         # A weight that changed says more than an error where data are missing.
         first, *more = sorted(self.failed, key=lambda check: check.details is None)
         others = f" Failed too: {', '.join(check.name for check in more)}." if more else ""
-        return f"{self.oracle} fails the check '{first.label}' ({first.name}): {first.summary}.{others}"
+        cure = f" {STATEFUL}" if any(check.name == "instant" for check in self.failed) else ""
+        return f"{self.oracle} fails the check '{first.label}' ({first.name}): {first.summary}.{others}{cure}"
 
     def strength_text(self) -> str:
-        """One sentence: how strong the audit was."""
-        return f"A leak of one day would have been seen at {self.strength:.0%} of {self.decisions} decisions."
+        """How strong the audit was, and that it took longer than its budget where it did."""
+        strength = f"A leak of one day would have been seen at {self.strength:.0%} of {self.decisions} decisions."
+        if self.budget is None or self.seconds is None or self.seconds <= self.budget:
+            return strength
+        return (
+            f"{strength} It took {self.seconds:.3g} s, more than the budget of {self.budget:g} s: all weights are "
+            "computed once, and two instants of each kind, whatever the budget."
+        )
 
     def raise_for_failure(self) -> None:
         """Raise :class:`engine.errors.OracleError` with :meth:`message` unless every check passed."""
@@ -136,6 +154,7 @@ class Audit:
             "checks": checks,
             "passed": self.passed,
             "strength": self.strength,
+            **({} if self.budget is None else {"budget": self.budget, "seconds": self.seconds}),
         }
 
 
@@ -168,8 +187,8 @@ def audit(
         Instants at which the data are cut, and those that are computed one by one, spread over the span. Default: up
         to :data:`CUTS` and up to :data:`INSTANTS`.
     budget : float, optional
-        Seconds; the instants that it affords, by the time of the first calls, are spread over the span, at least two of
-        each kind.
+        Seconds; the instants that it affords, by the time of the first calls, are spread over the span. All weights
+        once and two instants of each kind are computed even where they take longer, which the result says.
     step : callable, optional
         Called with (done, total, what) as the audit proceeds.
 
@@ -232,7 +251,8 @@ def audit(
             report(check)
             checks.append(_run_check(check, context))
     report("done")
-    return Audit(name, count, tuple(checks), context.strength())
+    spent = None if budget is None else time.monotonic() - begun
+    return Audit(name, count, tuple(checks), context.strength(), budget, spent)
 
 
 def _afforded(seconds: float, once: float, whole: float, count: int) -> tuple[int, int, int, int, int]:

@@ -15,7 +15,6 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError
-from engine.lookahead.perturbations import changed_after
 from engine.lookahead.subprocess_run import Job, ProcessResult, run_in_subprocess
 from engine.oracles.base import Oracle, oracle_errors, weight_matrix
 from engine.panel import Panel
@@ -166,9 +165,7 @@ class AuditContext:
     @cached_property
     def _live(self) -> ProcessResult | OracleError:
         decisions = self.decisions[self.instants]
-        other = changed_after(self.panel, int(self.rows[0]), np.random.default_rng(0))
-        middle = decisions[min(len(decisions) - 1, len(decisions) // 2 + WINDOW // 2)]
-        job = Job(str(self.path), self.parameters, self.known, decisions, live=True, other=other.as_of(middle))
+        job = Job(str(self.path), self.parameters, self.known, decisions, live=True)
         try:
             result = self._run(job)
             if result.missed and not self._same(result):

@@ -32,12 +32,14 @@ from engine.oracles.loading import bound_parameters, build_oracle, data_files, o
 from engine.panel import Panel, read_only
 from engine.weights import align_coins
 
-_CODE = (".py", ".pyc", ".pyd", ".so", ".dll", ".nbi", ".nbc")
+_CODE = (".py", ".pyc", ".nbi", ".nbc")  # a library is not opened by Python's calls
 #: What every library may read that lists the installed packages; entry points, for example, of all of them.
 _METADATA = (".dist-info", ".egg-info")
 #: Libraries that open files in machine code, where Python's audit events do not see it: their arguments are looked at.
 _READERS = frozenset({"pyarrow", "polars", "duckdb", "h5py", "fastparquet", "tables", "netCDF4", "zarr"})
 _PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn")
+#: Modules of the standard library that ask other programs what machine this is.
+_MACHINE = frozenset({"platform", "uuid", "ctypes.util"})
 _SYSTEM = ("/proc/", "/sys/", "/dev/", "/etc/", "/usr/")
 _SHARED_MEMORY = "/dev/shm/"  # files there outlive a process
 _MAX_PATH = 4096
@@ -45,8 +47,6 @@ _HASH_SEED = "20241"
 _WORKER = "import sys; from engine.lookahead.subprocess_run import work; work(sys.argv[1])"
 #: Seconds between two looks at how far the process is.
 _POLL = 0.1
-#: Decisions at most for which weights are computed on other data.
-_OTHER_DECISIONS = 10
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,6 @@ class Job:
     live : bool
         Each decision alone, oldest first, on the data up to it, by one instance, as a live run calls it; else all
         decisions at once on the whole panel.
-    other : Panel or None
-        Other data, as known, for which weights are computed before, so that what is kept of them under a name that
-        leaves out the data shows. Files that are written then are gone afterwards.
     visible : tuple of str
         Real paths of the data files that it may read from the beginning.
     """
@@ -76,7 +73,6 @@ class Job:
     panel: Panel
     decisions: pd.DatetimeIndex
     live: bool = False
-    other: Panel | None = None
     visible: tuple[str, ...] = ()
 
 
@@ -148,17 +144,13 @@ def run_in_subprocess(job: Job, environment: Mapping[str, str], report: Callable
 def work(folder: str) -> None:
     """Entry point of the new process: read the job in `folder`, run it, write the result there."""
     job: Job = pickle.loads((Path(folder) / "job.pickle").read_bytes())
-    panel, real = replace(job.panel), os.path.realpath(folder)  # read-only again, which pickle does not keep
+    # Read-only again, which pickle does not keep; what an oracle hung on a coin is not handed on.
+    panel = replace(job.panel, table=tuple(replace(coin) for coin in job.panel.table))
+    real = os.path.realpath(folder)
     weights, errors = np.full((len(job.decisions), len(panel.coins)), np.nan), dict[int, str]()
     hidden = HiddenFiles(os.path.join(real, "files"), [real, *job.visible], _is_data)
     named: list[str] = []
     with watched(hidden) as reads, hidden.hiding(), clock_at(job.decisions[0]) as set_clock:
-        if job.other is not None:
-            before = job.decisions[job.decisions <= job.other.index[-1]][-_OTHER_DECISIONS:]
-            set_clock(before[-1])
-            with suppress(Exception, SystemExit):
-                _build(job, hidden)[0].weight_matrix(replace(job.other), before)
-            hidden.forget()
         try:
             set_clock(job.decisions[0 if job.live else -1])
             oracle, named = _build(job, hidden)
@@ -170,7 +162,8 @@ def work(folder: str) -> None:
             errors = dict.fromkeys(range(len(job.decisions)), str(error))
     written = hidden.written()
     unwritten = [name for name in named if not any(own == name or own.startswith(name + os.sep) for own in written)]
-    unwritten += [name for name in hidden.databases if name not in written]
+    # What dbm writes has an ending of its own.
+    unwritten += [name for name in hidden.databases if not any(f"{own}.".startswith(f"{name}.") for own in written)]
     missed = tuple(name for name in hidden.missed if name not in written)
     result = ProcessResult(weights, errors, tuple(dict.fromkeys([*reads, *unwritten])), missed)
     (Path(folder) / "result.pickle").write_bytes(pickle.dumps(result, protocol=5))
@@ -260,6 +253,10 @@ def watched(hidden: HiddenFiles) -> Iterator[dict[str, None]]:
             reads[name] = None
 
     def on_call(frame: FrameType, event: str, _: Any) -> None:
+        place = frame.f_globals.get("__name__"), frame.f_code.co_name
+        if event == "call" and place == ("multiprocessing.shared_memory", "__init__"):
+            if not frame.f_locals.get("create"):  # of another process, which may be gone
+                reads[f"the shared memory {frame.f_locals.get('name')}"] = None
         if event == "call" and str(frame.f_globals.get("__name__")).partition(".")[0] in _READERS:
             with hidden.paused():
                 for value in list(frame.f_locals.values()):
@@ -275,8 +272,6 @@ def watched(hidden: HiddenFiles) -> Iterator[dict[str, None]]:
                     add(arguments[0])
         elif event == "socket.connect":
             reads[f"the network at {arguments[1]}"] = None
-        elif event == "sqlite3.connect" and os.fsdecode(arguments[0]).startswith("file:"):
-            reads[os.fsdecode(arguments[0])] = None
         elif event in _PROGRAMS:
             with hidden.paused():
                 if not _caller().startswith(_installed()):
@@ -329,6 +324,7 @@ def _caller() -> str:
     while frame is not None:
         name = os.path.realpath(frame.f_code.co_filename)
         standard = name.startswith(library) and "site-packages" not in name
+        standard = standard and frame.f_globals.get("__name__") not in _MACHINE
         if name != os.path.realpath(__file__) and not standard and not frame.f_code.co_filename.startswith("<frozen"):
             return name
         frame = frame.f_back

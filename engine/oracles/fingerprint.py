@@ -57,26 +57,34 @@ def code_files(modules: Iterable[str]) -> list[Path]:
     OracleError
         When a file was changed after it was imported.
     """
-    pending = list(modules)
+    pending, installed = list(modules), installed_paths()
     files: dict[str, Path] = {}
     while pending:
         name = pending.pop()
         if name in files or name.partition(".")[0] in _EXCLUDED:
             continue
         file = _file_of(name)
-        if file.suffix != ".py" or os.path.realpath(file).startswith(installed_paths()):
+        if file.suffix != ".py" or os.path.realpath(file).startswith(installed):
             continue
         files[name] = file
-        for node in ast.walk(ast.parse(_source(name, file))):
-            if isinstance(node, ast.Import):
-                pending += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                # The package of a module is what comes before its last name; a package is its own.
-                up = node.level - (file.name == "__init__.py")
-                package = (name.rsplit(".", up)[0] if up > 0 else name) + "." if node.level else ""
-                origin = (package + (node.module or "")).strip(".")
-                pending += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+        pending += _imported(_source(name, file), name, file.name == "__init__.py")
     return [files[name] for name in sorted(files)]
+
+
+@lru_cache(maxsize=1024)
+def _imported(source: str, name: str, is_package: bool) -> tuple[str, ...]:
+    """Names of the modules that the source of module `name` imports, and of what may be one."""
+    imported: list[str] = []
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            imported += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            # The package of a module is what comes before its last name; a package is its own.
+            up = node.level - is_package
+            package = (name.rsplit(".", up)[0] if up > 0 else name) + "." if node.level else ""
+            origin = (package + (node.module or "")).strip(".")
+            imported += [origin, *(f"{origin}.{alias.name}" for alias in node.names)]
+    return tuple(imported)
 
 
 def _file_of(name: str) -> Path:

@@ -183,7 +183,8 @@ def origin_of(
             f"The parameters of {kind.__name__} are not known: they are no plain values, or it was changed after it "
             "was built."
         )
-    digest, code = (files_digest(files) + loose for files in (oracle_sources(oracle), oracle_code(oracle)))
+    files = oracle_code(oracle)
+    code, digest = (files_digest(list(dict.fromkeys(read)), loose) for read in (files, files + data_files(oracle)))
     return Origin(kind.__name__, "oracle", path or path_of(kind), bound, digest, code), tuple(notes)
 
 

@@ -17,6 +17,10 @@ from engine.clock import WEEKDAYS, show
 from engine.errors import DataError
 from engine.reporting.charts import css_colour
 
+INDEX = "index.html"
+#: What a folder with an index has: a sweep's record, or the ledger of trials of the reports.
+_INDEXED = ("sweep.json", ".trials")
+
 
 @cache
 def templates() -> jinja2.Environment:
@@ -38,14 +42,26 @@ def render(template: str, **values: Any) -> str:
     return templates().get_template(template).render(**values)
 
 
+def index_link(page: Path) -> str:
+    """Link from a page to the index of the sweep, or the reports, that it lies in; empty where it lies in neither."""
+    folder, up = page.absolute().parent, ""
+    for _ in range(3):
+        if folder / INDEX != page.absolute() and any((folder / name).exists() for name in _INDEXED):
+            return up + INDEX
+        folder, up = folder.parent, up + "../"
+    return ""
+
+
 def write_page(path: Path, page: str) -> Path:
-    """Write a page atomically.
+    """Write a page atomically, with a link back to the index where there is one.
 
     Raises
     ------
     DataError
         When it cannot be written.
     """
+    if link := index_link(path):
+        page = page.replace("<body>", f'<body>\n<nav class="back"><a href="{link}">&larr; index</a></nav>', 1)
     try:
         with replacing(path) as temporary:
             temporary.write_text(page, encoding="utf-8")

@@ -17,15 +17,20 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR
+from engine.config import RunConfig
 from engine.errors import DataError
-from engine.reporting.html import percent, ratio, usd
-from engine.runs import BENCHMARK, CAPACITY, SCHEMA, TEARSHEET, Run
+from engine.provenance import as_json
+from engine.reporting.html import percent, plain, ratio, usd
+from engine.run_folders import CAPACITY, SCHEMA, TEARSHEET
+from engine.runs import BENCHMARK, Run
 from engine.simulation import metrics, tables
 from engine.simulation.result import FLOWS
 from engine.simulation.tables import CAUSES, SIGNS
 from engine.sweeps.results import TOP
 from engine.sweeps.study import PAGE, VERDICT
 
+#: Keys of where the data lie and when they begin and end, which the span says.
+PLACES = ("data.cache", "data.start", "data.end")
 _SECTIONS = ("name", "created", "synthetic", "origin", "config", "span", "digests", "versions", "metrics")
 _METRICS = (
     "equity_start_usd", "equity_end_usd", "total_return", "cagr", "volatility", "sharpe", "sortino", "max_drawdown",
@@ -130,39 +135,36 @@ def benchmark_held(run: Run) -> pd.Series | None:
     own = traded_equity(run)
     if benchmark_name(run) is None or own.empty:
         return None
-    price = run.hourly["benchmark_usd"].ffill()[own.index[0] :]
-    priced = price.first_valid_index()
-    held: pd.Series = price / price[priced] * own[priced] if priced is not None else price
-    return held
+    return tables.benchmark_held(run.hourly["benchmark_usd"], own)
 
 
-def verdict_of(run: Run) -> Judged | None:
+def verdict_of(record: Mapping[str, Any], folder: Path) -> Judged | None:
     """The verdict of a sweep whose winner is this run: of the sweep that it lies in, or of one beside it."""
-    above = run.folder.resolve().parent
+    above = folder.resolve().parent
     for file in [above.parent / VERDICT] if above.name == TOP else sorted(above.glob(f"*/{VERDICT}")):
         try:
             verdict = json.loads(file.read_text(encoding="utf-8"))
             winner = verdict["details"]["winner"]
-            if verdict["digests"]["data"] != run.record["digests"]["data"] or not _is_set(run, winner):
+            if verdict["digests"]["data"] != record["digests"]["data"] or not _is_set(record, winner):
                 continue
-            folder = "../.." if above.name == TOP else f"../{file.parent.name}"
+            up = "../.." if above.name == TOP else f"../{file.parent.name}"
             says = str(verdict["says"]).partition(". ")[0].rstrip(".") + "."
-            return Judged(str(verdict.get("word", "")), bool(verdict["passed"]), says, f"{folder}/{PAGE}")
+            return Judged(str(verdict.get("word", "")), bool(verdict["passed"]), says, f"{up}/{PAGE}")
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # the page of the sweep says what is wrong with its verdict
     return None
 
 
-def _is_set(run: Run, winner: Mapping[str, Any]) -> bool:
+def _is_set(record: Mapping[str, Any], winner: Mapping[str, Any]) -> bool:
     """Whether a run is the set that a verdict calls the winner: the same parameters, config keys and numbers."""
-    config, origin = run.record["config"], run.record["origin"]
+    config, origin = record["config"], record["origin"]
     for name, value in winner["parameters"].items():
         section, _, key = name.partition(".")
         own = origin["path"] if name == "oracle" else origin["parameters"].get(name, config.get(section, {}).get(key))
         if own != value:
             return False
     names = ("equity_end_usd", "max_drawdown", "turnover_daily")
-    return all(math.isclose(figure(run.record, name), winner["metrics"][name], rel_tol=1e-9) for name in names)
+    return all(math.isclose(figure(record, name), winner["metrics"][name], rel_tol=1e-9) for name in names)
 
 
 def turnover(run: Run) -> pd.Series:
@@ -244,7 +246,7 @@ def index_row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "capacity": (folder / CAPACITY).is_file(),
         "name": str(origin["name"]),
         "path": str(origin["path"]),
-        "parameters": ", ".join(f"{key}={value}" for key, value in dict(origin["parameters"]).items()),
+        "settings": {**{key: plain(value) for key, value in origin["parameters"].items()}, **changed_keys(record)},
         "start": str(dates["start"])[:10],
         "end": str(dates["end"])[:10],
         "synthetic": bool(record["synthetic"]),
@@ -257,6 +259,17 @@ def index_row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
             paid["funding_usd"],
         ),
         "trades": int(figure(record, "trades")),
+    }
+
+
+def changed_keys(record: Mapping[str, Any]) -> dict[str, str]:
+    """Config keys of a record that differ from the defaults, as text by ``section.key``; not where its data lie."""
+    usual = RunConfig().to_dict()
+    return {
+        f"{section}.{key}": plain(value)
+        for section, keys in record["config"].items()
+        for key, value in keys.items()
+        if f"{section}.{key}" not in PLACES and value != as_json(usual.get(section, {}).get(key))
     }
 
 

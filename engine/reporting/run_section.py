@@ -64,7 +64,7 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
             days=record["span"]["hours"] / 24.0,
             liquidated=None if liquidated is None else show(pd.Timestamp(liquidated)),
             tiles=tiles(run),
-            verdict=verdict_of(run),
+            verdict=verdict_of(record, run.folder),
             benchmark=benchmark_name(run),
             counted=_counted(run),
             risk=[] if run.risk is None else [str(name) for name in run.risk],

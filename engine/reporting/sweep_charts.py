@@ -21,12 +21,12 @@ from engine.sweeps.study import ERROR, ORACLE, Study, codes_of
 
 #: (done, total, what is being done)
 Progress = Callable[[int, int, str], None]
-#: Rows of the table: the best by Sharpe ratio.
+#: Rows of the table at most: the best by Sharpe ratio.
 ROWS = 10_000
-#: Sets with a curve of their own, and points of every curve.
+#: Sets with a curve of their own at most, and points of every curve.
 CURVES, POINTS = 1_000, 400
 #: Values of an axis beyond which neighbours share a row of the heat map, and cells of all heat maps together.
-GROUPS, CELLS = 40, 400_000
+GROUPS, CELLS = 40, 100_000
 BANDS = (0.05, 0.25, 0.5, 0.75, 0.95)
 #: Metrics of the heat map, where the table has them.
 HEAT = ("sharpe", "cagr", "total_return", "max_drawdown", "volatility", "sortino", "calmar", "turnover_daily")
@@ -114,14 +114,20 @@ def _axis(name: str, values: list[Any], codes: np.ndarray) -> Axis:
     return Axis(name, kept, codes, numeric)
 
 
-def packed(values: Any) -> dict[str, str]:
-    """An array as base64 of its little-endian bytes: codes in as few bytes as hold them, all else as float32.
+def packed(values: Any) -> dict[str, Any]:
+    """An array as base64 of its little-endian bytes: whole numbers in as few bytes as hold them, all else as float32.
 
-    float32 keeps seven digits, more than is shown, and is smaller than the digits themselves.
+    float32 keeps seven digits, more than is shown, and is smaller than the digits themselves. A long array of few
+    distinct numbers is their places in ``of``.
     """
     array = np.asarray(values)
+    if array.size > 2**11 and array.dtype.kind == "f":
+        levels, places = np.unique(array, return_inverse=True)
+        if len(levels) <= 2**8:
+            return {**packed(places), "of": packed(levels)}
     kind = "<f4"
-    if array.dtype.kind in "iu" and array.size and array.min() >= 0:
+    whole = array.dtype.kind in "iu" or (array.dtype.kind == "f" and bool((array == np.floor(array)).all()))
+    if whole and array.size and array.min() >= 0 and array.max() < 2**32:
         kind = "<u1" if array.max() < 2**8 else "<u2" if array.max() < 2**16 else "<u4"
     with np.errstate(over="ignore"):
         data = np.ascontiguousarray(array, dtype=kind).tobytes()
@@ -143,9 +149,9 @@ def ranked_by(study: Study) -> str:
     return "sharpe_joint" if study.joint_differs else "sharpe"
 
 
-def table(study: Study, axes: Sequence[Axis], winner: int | None) -> dict[str, Any]:
-    """Columns of the :data:`ROWS` best sets; the winner is among them whatever its Sharpe ratio."""
-    rows = study.ranking()[:ROWS]
+def table(study: Study, axes: Sequence[Axis], winner: int | None, most: int) -> dict[str, Any]:
+    """Columns of the best sets, at most so many; the winner is among them whatever its Sharpe ratio."""
+    rows = study.ranking()[:most]
     if winner is not None and winner not in rows:
         rows[-1] = winner
     names = [str(name) for name in study.table.columns if name != ERROR]
@@ -156,7 +162,7 @@ def table(study: Study, axes: Sequence[Axis], winner: int | None) -> dict[str, A
     columns[1:1] = [_axis_column(axis, rows) for axis in axes]
     if (study.table[ERROR].to_numpy()[rows] != "").any():
         columns.append({**_texts(ERROR, study.table[ERROR].astype(str).to_numpy()[rows].tolist()), "main": True})
-    return {"rows": packed(rows), "columns": columns, "winner": _row_of(rows, winner), "sets": len(study)}
+    return {"rows": packed(rows), "shown": len(rows), "columns": columns, "winner": _row_of(rows, winner)}
 
 
 def _row_of(rows: np.ndarray, winner: int | None) -> int | None:
@@ -263,7 +269,7 @@ def heat(study: Study, axes: Sequence[Axis], winner: int | None, progress: Progr
 
 def _group_limit(sizes: list[int], metrics: int) -> int:
     limit = GROUPS
-    while limit > 4:
+    while limit > 2:
         shown = [min(size, limit) for size in sizes]
         if 3 * metrics * sum(first * second for first, second in combinations(shown, 2)) <= CELLS:
             break
@@ -315,8 +321,15 @@ def histogram(values: Any, zero: bool = False) -> dict[str, list[float]] | None:
     return {"edges": edges.round(6).tolist(), "counts": counts.tolist()}
 
 
-def fan(study: Study, winner: int | None, progress: Progress | None = None) -> dict[str, Any] | None:
-    """Growth of one unit by day: quantiles over all sets, the winner and the :data:`CURVES` best sets.
+def curve_bytes(study: Study) -> int:
+    """Room that a curve of a set takes on the page; 0 without returns."""
+    return 0 if study.daily_returns is None else 16 * (min(len(study.daily_returns), POINTS) + 2) // 3
+
+
+def fan(
+    study: Study, winner: int | None, progress: Progress | None = None, most: int = CURVES
+) -> dict[str, Any] | None:
+    """Growth of one unit by day: quantiles over all sets, the winner and the best sets, at most so many.
 
     None without returns. A day on which a set has no return counts as 0; a set without any is left out.
     """
@@ -326,7 +339,7 @@ def fan(study: Study, winner: int | None, progress: Progress | None = None) -> d
     dates = pd.DatetimeIndex(returns.index)
     kept = thinned(len(dates))
     values = returns.to_numpy(dtype=np.float64)
-    rows = study.ranking()[:CURVES]
+    rows = study.ranking()[:most]
     lives = np.zeros(values.shape[1], dtype=bool)
     for day in values:
         lives |= np.isfinite(day)

@@ -1,7 +1,4 @@
-"""The page of a sweep: its verdict, a table of the sets, and charts.
-
-plotly's script is inlined, here and nowhere else: like all pages this one opens without a network.
-"""
+"""The page of a sweep: its verdict, a table of the sets, and charts."""
 
 from __future__ import annotations
 
@@ -18,11 +15,15 @@ from engine.checks import QUESTIONS, Check
 from engine.errors import DataError
 from engine.provenance import as_json
 from engine.reporting import sweep_charts
-from engine.reporting.html import percent, ratio, span, templates, usd, write_page
+from engine.reporting.html import percent, ratio, render, span, usd, write_page
 from engine.reporting.sweep_charts import Progress
 from engine.simulation.metrics import ANNUAL
 from engine.sweeps.study import ERROR, PAGE, Study
 
+#: Bytes of a page at most.
+LARGEST = 2_000_000
+#: Rows of the table, and sets with a curve, for which there is room whatever else is on the page.
+LEAST_ROWS, LEAST_CURVES = 100, 100
 #: Up to so many values of a parameter are listed; of more, the first and the last.
 LISTED_VALUES = 12
 #: Points of the scatter of in-sample against out-of-sample.
@@ -59,44 +60,74 @@ def write_sweep_page(
         raise DataError(
             f"The study {study.record.get('name')} has no folder, so its page cannot be written. Save it first."
         )
-    order = study.ranking().tolist()
-    pages = {row: quote(tearsheets[row], safe="/") for row in order if row in tearsheets} if tearsheets else {}
+    known = tearsheets or {}
+    pages = {row: quote(known[row], safe="/") for row in study.ranking().tolist() if row in known}
     details = _mapping((verdict or {}).get("details"))
     winner, problem = winner_of(study, details)
     axes = sweep_charts.axes_of(study)
+    words = _words(study, verdict, details, winner, axes)
+    words["notes"] = [*([problem] if problem else []), *map(str, details.get("notes") or [])]
+    words["links"] = [
+        (row, link, _parameters(study, row), _figure(study, "sharpe_joint", row)) for row, link in pages.items()
+    ]
     data = _page_data(study, verdict, winner, axes, pages, progress)
-    page = (
-        templates()
-        .get_template("sweep.html")
-        .render(
-            record=study.record,
-            verdict=verdict,
-            questions=_questions((verdict or {}).get("checks", [])),
-            word=_word(verdict),
-            notes=[*([problem] if problem else []), *map(str, details.get("notes") or [])],
-            tiles=_tiles(study, winner, details, _winner_name(verdict)),
-            swept=[(axis.name, _listed(axis.labels)) for axis in axes],
-            facts=_facts(study, details),
-            draws={name: _draws(details, name) for name in ("familywise", "null_books", "null_search")},
-            ranked=sweep_charts.LABELS[sweep_charts.ranked_by(study)],
-            links=[
-                (row, link, _parameters(study, row), _figure(study, "sharpe_joint", row)) for row, link in pages.items()
-            ],
-            chosen=None if winner is None else _parameters(study, winner),
-            winner=winner,
-            folds=_folds(details),
-            curves=data["fan"] is not None,
-            sets=len(study),
-            rows=min(len(study), sweep_charts.ROWS),
-            joint_days=len(study.joint[1]) if study.joint_differs else None,
-            span=_span(study.record),
-            coins=_mapping(study.record.get("span")).get("coins"),
-            failures=_failures(study),
-            data=inlined(data),
-            plotly=_plotly(),
-        )
-    )
+    empty = render("sweep.html", **words, rows=0, curves=True, data=inlined(data))
+    table, curves = _fitted(study, axes, winner, LARGEST - _bytes(empty))
+    data |= {"table": table, "fan": sweep_charts.fan(study, winner, progress, curves)}
+    page = render("sweep.html", **words, rows=table["shown"], curves=data["fan"] is not None, data=inlined(data))
     return write_page(study.folder / PAGE, page)
+
+
+def _words(
+    study: Study,
+    verdict: Mapping[str, Any] | None,
+    details: Mapping[str, Any],
+    winner: int | None,
+    axes: Sequence[sweep_charts.Axis],
+) -> dict[str, Any]:
+    """What the page says beside its charts and its table of sets."""
+    return {
+        "record": study.record,
+        "verdict": verdict,
+        "questions": _questions((verdict or {}).get("checks", [])),
+        "word": _word(verdict),
+        "tiles": _tiles(study, winner, details, _winner_name(verdict)),
+        "swept": [(axis.name, _listed(axis.labels)) for axis in axes],
+        "facts": _facts(study, details),
+        "draws": {name: _draws(details, name) for name in ("familywise", "null_books", "null_search")},
+        "ranked": sweep_charts.LABELS[sweep_charts.ranked_by(study)],
+        "chosen": None if winner is None else _parameters(study, winner),
+        "winner": winner,
+        "folds": _folds(details),
+        "sets": len(study),
+        "joint_days": len(study.joint[1]) if study.joint_differs else None,
+        "span": _span(study.record),
+        "coins": _mapping(study.record.get("span")).get("coins"),
+        "failures": _failures(study),
+    }
+
+
+def _fitted(
+    study: Study, axes: Sequence[sweep_charts.Axis], winner: int | None, room: int
+) -> tuple[dict[str, Any], int]:
+    """The table, of as many of the best sets as `room` bytes hold, and how many curves fit beside it.
+
+    The table comes first, but for room that is left to the fan and its least number of curves.
+    """
+    each = sweep_charts.curve_bytes(study)
+    room -= (len(sweep_charts.BANDS) + 4) * each  # bands, dates, winner
+    rows = min(len(study), sweep_charts.ROWS)
+    while True:
+        table = sweep_charts.table(study, axes, winner, rows)
+        size, for_table = _bytes(inlined(table)), room - LEAST_CURVES * each
+        if size <= for_table or rows <= LEAST_ROWS:
+            break
+        rows = max(LEAST_ROWS, int(0.97 * rows * max(for_table, 0) / size))
+    return table, min(sweep_charts.CURVES, max(0, room - size) // max(each, 1))
+
+
+def _bytes(text: str) -> int:
+    return len(text.encode("utf-8"))
 
 
 def _page_data(
@@ -107,12 +138,10 @@ def _page_data(
     pages: Mapping[int, str],
     progress: Progress | None,
 ) -> dict[str, Any]:
-    """The numbers that the script of the page draws."""
+    """The numbers that the script of the page draws, but for those of each set."""
     command = None if verdict is not None else f"hlbt validate {study.record.get('name')}"
     return {
-        "table": sweep_charts.table(study, axes, winner),
         "heat": sweep_charts.heat(study, axes, winner, progress),
-        "fan": sweep_charts.fan(study, winner, progress),
         "histogram": sweep_charts.histogram(sweep_charts.numbers(study, "sharpe_joint")),
         "winner": _winner_figures(study, winner),
         "called": _winner_name(verdict),
@@ -400,9 +429,3 @@ def _failures(study: Study) -> list[tuple[str, int]]:
 def _span(record: Mapping[str, Any]) -> str:
     dates = _mapping(record.get("span"))
     return span(dates["start"], dates["end"]) if "start" in dates and "end" in dates else ""
-
-
-def _plotly() -> Markup:
-    from plotly.offline import get_plotlyjs
-
-    return Markup(get_plotlyjs())

@@ -15,7 +15,8 @@ from engine.reporting.html import render, write_page
 from engine.reporting.quantstats_part import Part, looks_like_prices, quantstats_part, unsuitable
 from engine.reporting.run_page import benchmark_name, benchmark_returns, check_record, daily_returns
 from engine.reporting.run_section import run_section
-from engine.runs import TEARSHEET, Run, keep
+from engine.run_folders import TEARSHEET
+from engine.runs import Run, keep
 from engine.simulation.metrics import CALENDAR
 from engine.simulation.result import Result
 from engine.simulation.tables import rolling

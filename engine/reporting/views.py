@@ -7,25 +7,30 @@ negative, under a label that says so.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
-from engine.errors import ConfigError, DataError, did_you_mean, join_first
+from engine.config import Report
+from engine.data.benchmark import benchmark_price
+from engine.errors import ConfigError, DataError, did_you_mean
+from engine.provenance import as_json
 from engine.reporting import charts
 from engine.reporting.html import percent, ratio, span, usd
-from engine.runs import BENCHMARK
-from engine.simulation import metrics
-from engine.simulation.result import FLOWS, Result
-from engine.simulation.tables import CAUSES, SIGNS, benchmark_returns
+from engine.reporting.run_page import check_record, daily_returns, figure
+from engine.runs import Run, load_run, run_of
+from engine.simulation import metrics, tables
+from engine.simulation.result import FLOWS, REPORTED, Result
+from engine.simulation.tables import CAUSES, RECEIVED, SIGNS
+from engine.sweeps.study import TEXTS
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
 
-    from engine.panel import Panel
     from engine.sweeps.study import Study
 
 #: Rows of a summary: figure -> its name, unit and meaning.
@@ -45,25 +50,27 @@ FIGURES: Mapping[str, tuple[str, str, str]] = {
 }
 #: Figures of a study's summary, beside money and errors.
 STUDY_FIGURES = ("sharpe", "total_return", "cagr", "volatility", "max_drawdown", "turnover_daily", "trades")
-RECEIVED = "USD, received + / paid -"
+MONEY: Mapping[str, str] = {name: f"{label} ({RECEIVED})" for name, label in CAUSES.items()}
 #: Points of the curve of a card, and of a line of a figure.
 CARD_POINTS, FIGURE_POINTS = 200, 20_000
 #: How sets that share a cell of a heat map are put together.
 AGGREGATES = ("mean", "median", "max", "min")
 
 
-def summary(result: Result, benchmark: str | None = BENCHMARK) -> pd.DataFrame:
+def summary(result: Result, benchmark: str | None = REPORTED) -> pd.DataFrame:
     """:meth:`engine.Result.summary`."""
     numbers = result.metrics
     rows = [(name, float(numbers[key]), unit, why) for key, (name, unit, why) in FIGURES.items()]
-    other = benchmark_of(result.panel, result.daily_returns, benchmark)
-    if other is not None:
-        alpha, beta = metrics.alpha_beta(result.daily_returns.to_numpy(), other.to_numpy())
+    price = price_of(result, benchmark)
+    if price is not None:
+        own = result.daily_returns
+        other = tables.benchmark_returns(price, pd.DatetimeIndex(own.index))
+        alpha, beta = metrics.alpha_beta(own.to_numpy(), other.to_numpy())
         rows += [
-            ("alpha", alpha, "fraction a year", f"return that {benchmark} does not explain"),
-            ("beta", beta, "ratio", f"to {benchmark}, of daily returns"),
+            ("alpha", alpha, "fraction a year", f"return that {price.name} does not explain"),
+            ("beta", beta, "ratio", f"to {price.name}, of daily returns"),
         ]
-    trips = result.trades_summary().iloc[0]
+    trips = tables.summed_trips(result.round_trips)
     rows += [
         ("round trips", float(trips["round_trips"]), "count", "positions from flat to flat that are closed"),
         ("win rate", float(trips["win_rate"]), "fraction", "of closed round trips"),
@@ -79,31 +86,32 @@ def summary(result: Result, benchmark: str | None = BENCHMARK) -> pd.DataFrame:
 def study_summary(study: Study, by: str = "sharpe") -> pd.DataFrame:
     """:meth:`engine.Study.summary`."""
     table = study.table.iloc[study.ranking(by)]
-    money = table[list(FLOWS)] * SIGNS + 0.0
-    renamed = money.rename(columns={name: f"{label} (USD, received +, paid -)" for name, label in CAUSES.items()})
+    money = (table[list(FLOWS)] * SIGNS + 0.0).rename(columns=MONEY)
     own = [by, *(name for name in STUDY_FIGURES if name != by)]
-    return pd.concat([table[own], renamed, table[["error"]]], axis=1)
+    return pd.concat([table[own], money, table[["error"]]], axis=1)
 
 
-def benchmark_of(panel: Panel, returns: pd.Series, benchmark: str | None) -> pd.Series | None:
-    """Daily returns of a coin over the days of `returns`; None for no benchmark, or one by default that is not there.
+def price_of(result: Result, benchmark: str | None) -> pd.Series | None:
+    """Price of what a result is compared with, hourly; None for no benchmark, or a default that is not there.
 
     Raises
     ------
-    DataError
-        For a coin that the panel lacks.
+    ConfigError
+        For a benchmark that was named and that neither the panel nor the cache has.
     """
-    if benchmark is None or (benchmark == BENCHMARK and benchmark not in panel.coins):
+    if benchmark is None:
         return None
-    if benchmark not in panel.coins:
-        raise DataError(
-            f"The panel has no coin {benchmark!r} for a benchmark.{did_you_mean(benchmark, panel.coins)} Name one of "
-            f"its coins, or benchmark=None: {join_first(panel.coins)}."
+    if benchmark == REPORTED:
+        return benchmark_price(result.panel, result.config)
+    price = benchmark_price(result.panel, replace(result.config, report=Report(benchmark=benchmark)))
+    if price is None and benchmark == Report().benchmark:
+        raise ConfigError(
+            f"Neither the panel nor the cache has {benchmark} for a benchmark. Name a coin, or benchmark=None."
         )
-    return benchmark_returns(panel.frame("mid")[benchmark], pd.DatetimeIndex(returns.index))
+    return price
 
 
-def plot(result: Result, benchmark: str | None = BENCHMARK) -> go.Figure:
+def plot(result: Result, benchmark: str | None = REPORTED) -> go.Figure:
     """:meth:`engine.Result.plot`."""
     import plotly.graph_objects as go
     from plotly.subplots import make_subplots
@@ -125,12 +133,10 @@ def plot(result: Result, benchmark: str | None = BENCHMARK) -> go.Figure:
         figure.add_trace(trace, row=row, col=1)
 
     line(1, "equity", result.equity.to_numpy()[rows], charts.COLOURS["price"])
-    if benchmark_of(result.panel, result.daily_returns, benchmark) is not None:
-        price = result.panel.frame("mid")[benchmark].ffill().bfill().to_numpy()
-        first = (
-            0 if result.first_decision is None else int(result.panel.rows(pd.DatetimeIndex([result.first_decision]))[0])
-        )
-        line(1, f"{benchmark}, held", (start * price / price[first])[rows], charts.COLOURS["faint"])
+    price, traded = price_of(result, benchmark), result.traded_equity
+    if price is not None and len(traded):
+        held = tables.benchmark_held(price, traded).reindex(result.equity.index)
+        line(1, str(escape(f"{price.name} held")), held.to_numpy()[rows], charts.COLOURS["benchmark"])
     drawdown = metrics.drawdown(result.ledger.equity, start)[rows]
     line(2, "drawdown", drawdown, charts.COLOURS["loss"], fill="tozeroy")
     line(3, "gross", result.ledger.gross[rows], charts.COLOURS["price"])
@@ -214,13 +220,16 @@ def result_card(result: Result) -> str:
 
 def study_card(study: Study) -> str:
     """A study as HTML: the figures of its best set, that set's curve where it is kept, and the first rows."""
-    record, failed = study.record, int((study.table["error"] != "").sum())
+    record, errors = study.record, [error for error in study.table["error"] if error]
     name = Markup("{}{}").format(record["name"], " (SYNTHETIC DATA)" if record.get("synthetic") else "")
-    said = f"{len(study):,} sets, {failed:,} failed"
+    said, notes = (
+        f"{len(study):,} sets, {len(errors):,} failed",
+        [f"The first that failed: {one}" for one in errors[:1]],
+    )
     try:
         row = int(study.best())
     except DataError:
-        return _card(str(name), "no set has a Sharpe ratio", said, [], np.zeros(0), ())
+        return _card(str(name), "no set has a Sharpe ratio", said, [], np.zeros(0), notes)
     numbers = study.table.iloc[row]
     tiles = [
         ("best Sharpe", ratio(float(numbers["sharpe"]))),
@@ -231,7 +240,7 @@ def study_card(study: Study) -> str:
     ]
     daily = None if study.daily_returns is None else study.daily_returns.iloc[:, row].dropna().to_numpy()
     curve = np.zeros(0) if daily is None else np.cumprod(1.0 + daily)
-    return _card(str(name), "best set: " + _listed(study.params(row)), said, tiles, curve, ())
+    return _card(str(name), "best set: " + _listed(study.params(row)), said, tiles, curve, notes)
 
 
 def _card(
@@ -273,19 +282,21 @@ def _listed(parameters: Mapping[str, Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
-    """Results side by side; see :func:`compare`.
+    """Runs side by side; see :func:`compare`.
 
     Attributes
     ----------
     names : tuple of str
-        Of the results, unique.
+        Of the runs, unique.
     config : DataFrame, (keys, R)
-        Keys of config and parameters in which they differ, and the span where it does.
+        Keys of config and parameters in which they differ, the oracle and the span where those do; missing where a run
+        has no such key.
     metrics : DataFrame, (metrics, R)
+        Costs (``fee_usd``, ``spread_usd``, ``impact_usd``, ``funding_usd``) are positive when they lower equity.
     curves : DataFrame, (T, R)
-        Equity over that at the start, hourly; NaN outside a result's span.
+        Equity over that at the start, hourly; NaN outside a run's span.
     correlation : DataFrame, (R, R)
-        Of daily returns on the days that two have in common.
+        Of daily returns on the UTC dates that two have in common.
     weights : DataFrame, (R, 4)
         Each against the first, over the decisions of both: ``decisions`` in common, ``distance`` (mean of
         ``sum(abs(w - w_first))``, holds counting as the row before), ``correlation`` of all weights, and ``most``, the
@@ -299,39 +310,53 @@ class Comparison:
     correlation: pd.DataFrame
     weights: pd.DataFrame
 
+    def __repr__(self) -> str:
+        return f"Comparison({', '.join(self.names)}: {len(self.config):,} settings differ)"
+
     def plot(self) -> go.Figure:
         """The curves, as a plotly figure."""
         import plotly.graph_objects as go
 
         step = -(-len(self.curves) // FIGURE_POINTS)
         shown = self.curves.iloc[::step]
-        figure = go.Figure([go.Scatter(x=shown.index, y=shown[name], name=_plotly_text(name)) for name in self.names])
+        lines = [go.Scatter(x=shown.index, y=shown[name], name=str(escape(name))) for name in self.names]
+        figure = go.Figure(lines)
         figure.update_layout(template="plotly_white", hovermode="x unified", title="equity / equity at the start")
         return figure
 
     def _repr_html_(self) -> str:
-        parts = [("Differences of config", self.config), ("Metrics", self.metrics), ("Correlation", self.correlation)]
-        shown = [*parts, (f"Weights against {self.names[0]}", self.weights)]
+        figures = pd.concat(
+            [
+                self.metrics.loc[list(FIGURES)].rename({key: name for key, (name, *_) in FIGURES.items()}),
+                self.metrics.loc[list(FLOWS)].mul(pd.Series(SIGNS), axis=0).add(0.0).rename(MONEY),
+            ]
+        ).astype(float)
+        parts = [("Settings that differ", self.config.fillna("")), ("Figures", figures)]
+        parts += [
+            ("Correlation of daily returns", self.correlation),
+            (f"Weights against {self.names[0]}", self.weights),
+        ]
         return str(
             Markup("").join(
-                Markup("<h4>{}</h4>{}").format(title, Markup(frame.to_html(escape=True))) for title, frame in shown
+                Markup("<h4>{}</h4>{}").format(title, Markup(frame.to_html(escape=True, float_format=_short)))
+                for title, frame in parts
             )
         )
 
 
-def _plotly_text(text: str) -> str:
-    return str(Markup("{}").format(text))
+def _short(value: float) -> str:
+    return f"{value:,.3f}".rstrip("0").rstrip(".")
 
 
-def compare(*results: Result, names: Sequence[str] | None = None) -> Comparison:
-    """Put results side by side: config, metrics, curves, correlation, weights.
+def compare(*runs: Result | Run | Path | str, names: Sequence[str] | None = None) -> Comparison:
+    """Put runs side by side: settings, metrics, curves, correlation, weights.
 
     Parameters
     ----------
-    *results : Result
-        Two or more.
+    *runs : Result, Run, or path
+        Two or more; a path is that of a run folder, or its name below ``reports``.
     names : sequence of str, optional
-        One a result. Default: the oracles', with a number where two are the same.
+        One a run. Default: the oracle of a result and the folder of a run, with a number where two are the same.
 
     Returns
     -------
@@ -340,47 +365,69 @@ def compare(*results: Result, names: Sequence[str] | None = None) -> Comparison:
     Raises
     ------
     ConfigError
-        For fewer than two, anything else than results, or names that do not fit.
+        For fewer than two, anything else than these, or names that do not fit.
+    DataError
+        For a folder that holds no run.
     """
-    strange = [type(result).__name__ for result in results if not isinstance(result, Result)]
-    if strange or len(results) < 2:
-        problem = f"{strange[0]} is none" if strange else f"{len(results)} given"
+    strange = [type(one).__name__ for one in runs if not isinstance(one, Result | Run | Path | str)]
+    if strange or len(runs) < 2:
+        problem = f"{strange[0]} is none" if strange else f"{len(runs)} given"
         raise ConfigError(
-            f"compare() takes two or more results of backtest(), {problem}. A set: study.best().result()."
+            f"compare() takes two or more results of backtest(), runs or run folders, {problem}. A set: "
+            "study.best().result()."
         )
+    read = [_as_run(one) for one in runs]
     if names is None:
-        plain = ["Weights" if result.origin is None else result.origin.name for result in results]
+        plain = [
+            str(run.record["origin"]["name"]) if isinstance(one, Result) else run.folder.name
+            for one, run in zip(runs, read, strict=True)
+        ]
         names = [f"{name} {place}" if plain.count(name) > 1 else name for place, name in enumerate(plain, 1)]
-    if len(names) != len(results) or len(set(names)) != len(names):
-        raise ConfigError(f"names = {list(names)!r}: {len(results)} different names are needed.")
-    keys = {name: _settings(result) for name, result in zip(names, results, strict=True)}
-    config = pd.DataFrame(keys, dtype=object)
+    if len(names) != len(read) or len(set(names)) != len(names):
+        raise ConfigError(f"names = {list(names)!r}: {len(read)} different names are needed.")
+    named = dict(zip(names, read, strict=True))
+    config = pd.DataFrame({name: _settings(run.record) for name, run in named.items()}, dtype=object)
     config = config[[len(set(map(repr, row))) > 1 for row in config.to_numpy()]]
-    curves = {
-        name: result.equity / result.config.account.initial_equity_usd
-        for name, result in zip(names, results, strict=True)
-    }
-    daily = pd.DataFrame({name: result.daily_returns for name, result in zip(names, results, strict=True)})
-    numbers = pd.DataFrame({name: result.metrics for name, result in zip(names, results, strict=True)}, dtype=object)
-    weights = pd.DataFrame([_distance(results[0], other) for other in results], index=list(names))
+    curves = {name: run.equity["equity_usd"] / figure(run.record, "equity_start_usd") for name, run in named.items()}
+    daily = pd.DataFrame({name: daily_returns(run) for name, run in named.items()})
+    numbers = pd.DataFrame({name: _numbers(run.record) for name, run in named.items()}, dtype=object)
+    weights = pd.DataFrame([_distance(read[0].weights, run.weights) for run in read], index=list(names))
     return Comparison(tuple(names), config, numbers, pd.DataFrame(curves), daily.corr(min_periods=2), weights)
 
 
-def _settings(result: Result) -> dict[str, Any]:
-    """All that a result was made with, by name."""
-    config = result.config.to_dict()
-    origin = result.origin
+def _as_run(given: Result | Run | Path | str) -> Run:
+    """The run of a result, or of a folder: as named, or below ``reports``."""
+    if isinstance(given, Result):
+        return run_of(given)
+    if isinstance(given, Run):
+        return given
+    below = Path("reports") / given
+    run = load_run(below if below.is_dir() and not Path(given).is_dir() else given)
+    check_record(run.record, run.folder)
+    return run
+
+
+def _settings(record: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a run was made with, by name, as JSON has it."""
+    config = {f"{section}.{key}": value for section, keys in record["config"].items() for key, value in keys.items()}
+    parts = (record["origin"]["parameters"], config, {f"span.{key}": value for key, value in record["span"].items()})
+    ordered = {key: value for part in parts for key, value in sorted(part.items())}
+    said: dict[str, Any] = as_json({"oracle": record["origin"]["path"], **ordered})
+    return said
+
+
+def _numbers(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics, those of a summary first; NaN where one is not defined, which files have as null."""
+    given = record["metrics"]
     return {
-        "oracle": "weights" if origin is None else origin.path,
-        **({} if origin is None else dict(origin.parameters)),
-        **{f"{section}.{key}": value for section, keys in config.items() for key, value in keys.items()},
-        **{f"span.{key}": value for key, value in result.panel.span.items()},
+        name: np.nan if given.get(name) is None and name not in TEXTS else given[name]
+        for name in [*FIGURES, *sorted(set(given) - set(FIGURES))]
     }
 
 
-def _distance(first: Result, other: Result) -> dict[str, Any]:
-    """How the weights of a result differ from those of another."""
-    own, base = (result.weights.ffill().fillna(0.0) for result in (other, first))
+def _distance(first: pd.DataFrame, other: pd.DataFrame) -> dict[str, Any]:
+    """How weights differ from others, both (D, coins)."""
+    own, base = (weights.ffill().fillna(0.0) for weights in (other, first))
     common = own.index.intersection(base.index)
     coins = own.columns.union(base.columns)
     one, two = (frame.loc[common].reindex(columns=coins, fill_value=0.0) for frame in (own, base))

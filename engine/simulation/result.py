@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Columns of the attribution; the last four are costs, positive when they lower equity.
 FLOWS = ("price_pnl_usd", "spread_usd", "impact_usd", "fee_usd", "funding_usd")
+#: What a method compares with unless a benchmark is named: the one of the config, ``report.benchmark``.
+REPORTED = "report.benchmark"
 REASONS = ("open", "increase", "reduce", "flip", "close", "delisting", "liquidation")
 TRADE_FIELDS = ("time", "coin", "units", "price", "notional_usd", "fee_usd", "spread_usd", "reason")
 
@@ -216,13 +218,14 @@ class Result:
 
         return tables.round_trips(self)
 
-    def summary(self, benchmark: str | None = "BTC") -> pd.DataFrame:
+    def summary(self, benchmark: str | None = REPORTED) -> pd.DataFrame:
         """Key figures, a row each.
 
         Parameters
         ----------
         benchmark : str, optional
-            A coin of the panel, for alpha and beta; they are left out where the panel lacks BTC.
+            For alpha and beta: a coin of the panel or of the cache, or a file of returns; None for none. Default: the
+            config's ``report.benchmark``, and none where the data lack BTC and no other was named.
 
         Returns
         -------
@@ -232,20 +235,20 @@ class Result:
 
         Raises
         ------
-        DataError
-            For a benchmark that the panel lacks.
+        ConfigError
+            For a benchmark that was named and is not there.
         """
         from engine.reporting.views import summary
 
         return summary(self, benchmark)
 
-    def plot(self, benchmark: str | None = "BTC") -> go.Figure:
+    def plot(self, benchmark: str | None = REPORTED) -> go.Figure:
         """Equity beside the benchmark's, drawdown, exposure and cumulative costs, as a plotly figure.
 
         Parameters
         ----------
         benchmark : str, optional
-            As for :meth:`summary`; held from the first decision on with the equity at the start.
+            As for :meth:`summary`; held from the first decision that asks for something on.
 
         Returns
         -------

@@ -190,6 +190,27 @@ def benchmark_returns(price: pd.Series, days: pd.DatetimeIndex) -> pd.Series:
     return pd.Series(now.to_numpy() / before.to_numpy() - 1.0, index=days, name=str(price.name)).fillna(0.0)
 
 
+def benchmark_held(price: pd.Series, equity: pd.Series) -> pd.Series:
+    """What an equity would be, had it all been in a benchmark from its first price on.
+
+    Parameters
+    ----------
+    price : Series
+        Hourly price. A missing one is the last one before.
+    equity : Series, (T,)
+        Hourly equity in USD, from the first decision that asks for something on, not empty.
+
+    Returns
+    -------
+    Series, (T,)
+        USD; NaN before the first price.
+    """
+    known = price.ffill().reindex(equity.index)
+    first = known.first_valid_index()
+    held: pd.Series = known if first is None else known / known[first] * equity[first]
+    return held
+
+
 def round_trips(result: Result) -> pd.DataFrame:
     """Every position from flat to flat.
 
@@ -221,44 +242,27 @@ def round_trips(result: Result) -> pd.DataFrame:
     ends = np.isin(reason, (kernel.CLOSE, kernel.DELISTING, kernel.LIQUIDATION))
     held = np.where(ends, 0.0, pd.Series(units).groupby(trip).cumsum().to_numpy())
     mid = legs[:, kernel.PRICE] - (legs[:, kernel.SPREAD] + legs[:, kernel.IMPACT]) / units
-
-    panel = result.panel
-    hours, traded = len(panel.index), np.unique(coin)
-    place = np.searchsorted(traded, coin)
-    market = kernel_inputs(panel, result.config)[0]
-    price = pd.DataFrame(market.mid[:, traded]).ffill().to_numpy()
-    paid = np.zeros((hours + 1, len(traded)))  # by a unit before the funding of each row
-    if len(market.funding):
-        rate, base = market.funding[:, traded], market.funding_price[:, traded]
-        due = np.where(np.isnan(rate), 0.0, rate * np.where(np.isnan(base), price, base))
-        np.cumsum(np.nan_to_num(due, nan=0.0), axis=0, out=paid[1:])
-    # A liquidation comes after the funding of its row, every other fill before it.
-    until = np.append(row[1:] + (reason[1:] == kernel.LIQUIDATION), hours)[: len(legs)]
-    until[last] = np.where(ends[last], row[last], hours)
-    funding = held * (paid[until, place] - paid[row, place])
+    panel, hours = result.panel, len(result.panel.index)
+    funding, left = _holding(result, legs, held, ends)
     still = ~ends[last]
-    left = np.where(still, held[last] * np.nan_to_num(price[-1, place[last]]), 0.0) if len(legs) else np.zeros(0)
 
     def summed(values: np.ndarray) -> np.ndarray:
         return np.bincount(trip, weights=values, minlength=len(first))
 
-    gains = np.sign(units) == np.sign(units[first][trip])
-    names = np.array(panel.coins, dtype=object)
     end_row = np.where(still, hours - 1, row[last])
-    closed = panel.index[end_row].where(~still)
     ended = np.where(still, "open", np.array(REASONS, dtype=object)[reason[last]])
     ended[legs[last, -1] > 0.0] = "flip"
     table = pd.DataFrame(
         {
-            "coin": pd.Series(names[coin[first]], dtype="str"),
+            "coin": pd.Series(np.array(panel.coins, dtype=object)[coin[first]], dtype="str"),
             "side": pd.Series(np.where(units[first] > 0.0, "long", "short"), dtype="str"),
             "opened": panel.index[row[first]],
-            "closed": closed,
+            "closed": panel.index[end_row].where(~still),
             "ended": pd.Series(ended, dtype="str"),
             "hours": (end_row - row[first]).astype(np.float64),
             "fills": last - first + 1,
-            "entry_usd": summed(np.where(gains, np.abs(units) * mid, 0.0)),
-            "price_pnl_usd": left - summed(units * mid),
+            "entry_usd": summed(np.where(units * units[first][trip] > 0.0, np.abs(units) * mid, 0.0)),
+            "price_pnl_usd": np.where(still, left[last], 0.0) - summed(units * mid),
             "spread_usd": summed(legs[:, kernel.SPREAD]),
             "impact_usd": summed(legs[:, kernel.IMPACT]),
             "fee_usd": summed(legs[:, kernel.FEE]),
@@ -267,6 +271,46 @@ def round_trips(result: Result) -> pd.DataFrame:
     )
     table["net_usd"] = sum(SIGNS[name] * table[name] for name in FLOWS)
     return table.sort_values(["opened", "coin"], kind="stable", ignore_index=True)[list(TRIP_FIELDS)]
+
+
+def _holding(result: Result, legs: np.ndarray, held: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """What the units held after each leg paid and are worth.
+
+    Parameters
+    ----------
+    result : Result
+        The backtest.
+    legs : ndarray, (L, TRADE_COLUMNS + 1)
+        From :func:`_legs`.
+    held : ndarray, (L,)
+        Units after each leg.
+    ends : ndarray, (L,) bool
+        Whether a leg ends its round trip.
+
+    Returns
+    -------
+    funding : ndarray, (L,)
+        USD paid until the next leg of the round trip, or the end of the data.
+    worth : ndarray, (L,)
+        USD at the last price of the data.
+    """
+    from engine.simulation import kernel
+
+    row, coin = legs[:, kernel.ROW].astype(np.int64), legs[:, kernel.COIN].astype(np.int64)
+    coins, place = np.unique(coin, return_inverse=True)
+    market, hours = kernel_inputs(result.panel, result.config)[0], len(result.panel.index)
+    price = pd.DataFrame(market.mid[:, coins]).ffill().to_numpy()
+    paid = np.zeros((hours + 1, len(coins)))  # by a unit before the funding of each row
+    if len(market.funding):
+        rate, base = market.funding[:, coins], market.funding_price[:, coins]
+        due = np.where(np.isnan(rate), 0.0, rate * np.where(np.isnan(base), price, base))
+        np.cumsum(np.nan_to_num(due, nan=0.0), axis=0, out=paid[1:])
+    # A liquidation comes after the funding of its row unless it was within the hour, every other fill before it.
+    late = (legs[1:, kernel.REASON] == kernel.LIQUIDATION) & (result.ledger.counters[kernel.WITHIN_HOUR] == 0)
+    until = np.append(row[1:] + late, hours)[: len(legs)]
+    until[np.append(coin[1:] != coin[:-1], True)[: len(legs)]] = hours
+    until[ends] = row[ends]
+    return held * (paid[until, place] - paid[row, place]), held * np.nan_to_num(price[-1, place])
 
 
 def _legs(trades: np.ndarray) -> np.ndarray:
@@ -317,17 +361,17 @@ def trades_summary(trips: pd.DataFrame) -> pd.DataFrame:
         lost; NaN without a loss), ``hours_mean`` and ``hours_median`` held, ``mean_usd``, ``best_usd`` and
         ``worst_usd`` net. Then the USD of closed and open ones by cause and ``net``, received positive, paid negative.
     """
-    rows = {("all", "all"): _summed(trips)}
+    rows = {("all", "all"): summed_trips(trips)}
     for by, names in (("side", ["long", "short"]), ("coin", sorted(trips["coin"].unique()))):
         of = dict(list(trips.groupby(by)))
-        rows |= {(by, str(name)): _summed(of[name]) for name in names if name in of}
+        rows |= {(by, str(name)): summed_trips(of[name]) for name in names if name in of}
     table = pd.DataFrame.from_dict(rows, orient="index")
     table.index = pd.MultiIndex.from_tuples(list(rows), names=["by", "name"])
     return table.astype({"round_trips": np.int64, "open": np.int64}).rename_axis(columns=RECEIVED)
 
 
-def _summed(trips: pd.DataFrame) -> dict[str, float]:
-    """One row of :func:`trades_summary`."""
+def summed_trips(trips: pd.DataFrame) -> dict[str, float]:
+    """The row of :func:`trades_summary` for these round trips."""
     closed = trips[trips["ended"] != "open"]
     net = closed["net_usd"]
     won, lost = float(net[net > 0.0].sum()), -float(net[net < 0.0].sum())

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.config import SECTIONS, parse_value, read_toml, split_assignment
+from engine.config import SECTIONS, parse_value, read_toml, split_assignment, split_list
 from engine.errors import ConfigError, did_you_mean
 from engine.oracles.base import Oracle
 from engine.oracles.loading import accepted_parameters
@@ -391,12 +391,18 @@ def parse_grid(assignments: Sequence[str]) -> dict[str, Any]:
         if key in grid:
             raise ConfigError(f"--grid names {key} twice. Write all its values in one.")
         ends = [parse_value(part) for part in text.split(":")]
-        if text.startswith("["):
-            grid[key] = parse_value(text)
-        elif len(ends) == 3 and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+        whole = parse_value(text) if text.startswith("[") else None
+        if isinstance(whole, list):
+            grid[key] = whole
+        elif len(ends) > 1 and all(isinstance(end, int | float) and not isinstance(end, bool) for end in ends):
+            if len(ends) != 3:
+                raise ConfigError(
+                    f"--grid {assignment!r} is no range: write START:STOP:STEP, both ends included, for example "
+                    f"--grid {key}={ends[0]}:{ends[1]}:1."
+                )
             grid[key] = dict(zip(("start", "stop", "step"), ends, strict=True))
         else:
-            grid[key] = [parse_value(part) for part in text.split(",")]
+            grid[key] = [parse_value(part) for part in split_list(text)]
     return grid
 
 

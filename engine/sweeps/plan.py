@@ -83,8 +83,9 @@ class Plan:
 
     def __post_init__(self) -> None:
         self.digests = {
-            path: files_digest(code_files(base.__module__ for base in kind.__mro__))
-            + interactive_code_digest(kind.__mro__)
+            path: files_digest(
+                code_files(base.__module__ for base in kind.__mro__), interactive_code_digest(kind.__mro__)
+            )
             for path, kind in self.kinds.items()
         }
         # Columns of the grid that are parameters of the oracle.
@@ -94,7 +95,7 @@ class Plan:
             if key != ORACLE and not _is_config(key)
         ]
         # Many sets have the same classes and files, and finding and reading their files is slow.
-        self._files_digest = cache(lambda *files: files_digest(list(files)))
+        self._files_digest = cache(lambda *files, loose="": files_digest(list(files), loose))
         self._code: dict[tuple[type, ...], tuple[list[Path], str]] = {}
         self.families = self._families()
         self.configs, self.config_of = self._configs()
@@ -237,7 +238,7 @@ class Plan:
             if kinds not in self._code:
                 self._code[kinds] = oracle_code(oracle), interactive_code_digest(dict.fromkeys(kinds))
             own, loose = self._code[kinds]
-            return digest(*own) + loose, digest(*own, *data_files(oracle), *files) + loose
+            return digest(*own, loose=loose), digest(*own, *data_files(oracle), *files, loose=loose)
         except HlbtError:
             return code, code  # The set is going to be recorded with this error.
 

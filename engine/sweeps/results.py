@@ -58,7 +58,8 @@ def sweep_folder(folder: Path) -> Iterator[Path]:
     DataError
         When it holds something else, or another process writes to it.
     """
-    if folder.is_dir():
+    ours = (folder / RECORD).is_file() or (folder / CHUNKS).is_dir()
+    if folder.is_dir() and not ours:  # beside a sweep, a file of somebody else is left alone
         foreign = sorted(
             item.name for item in folder.iterdir() if item.name not in FILES and not item.name.startswith(".")
         )

@@ -20,6 +20,7 @@ from engine.clock import UNIT
 from engine.config import RunConfig
 from engine.errors import DataError, OracleError, reason_of
 from engine.simulation import metrics
+from engine.simulation.result import REPORTED
 from engine.sweeps.labels import as_given, by_instant
 from engine.sweeps.labels import codes_of as codes_of
 from engine.sweeps.labels import index_of as index_of
@@ -90,6 +91,12 @@ class Best(int):
         made = super().__new__(cls, row)
         made.study = study
         return made
+
+    def __reduce__(self) -> tuple[type[Self], tuple[int, Study]]:
+        return type(self), (int(self), self.study)  # what copy and pickle make it of
+
+    #: In a text it is its row.
+    __str__ = int.__repr__
 
     def __repr__(self) -> str:
         return f"Best(row {int(self)}, {self.parameters}, Sharpe {self.metrics['sharpe']:.3g})"
@@ -171,6 +178,11 @@ class Study:
     folder: Path | None = None
     panel: Panel | None = None
     kinds: Mapping[str, type[Oracle]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        failed = int(self.table[ERROR].astype(bool).sum()) if ERROR in self.table else 0
+        sets = f"{len(self):,} sets of {', '.join(self.record['grid'])}, {failed:,} failed"
+        return f"Study({self.record['name']}, {sets})"
 
     def __getitem__(self, key: Any) -> Any:
         return self.table[key]
@@ -363,7 +375,7 @@ class Study:
 
         return write_study(self, Path(folder))
 
-    def plot(self, benchmark: str | None = "BTC") -> go.Figure:
+    def plot(self, benchmark: str | None = REPORTED) -> go.Figure:
         """:meth:`engine.Result.plot` of the best set."""
         return self._best.plot(benchmark)
 

@@ -153,7 +153,7 @@ def _null_books(details: Details) -> Measurement:
     count = details("null_books", f"{decides}_count")
     words = {"permuted": "with its coins exchanged", "rolled": "with its decisions moved in time"}[decides]
     summary = f"Of {count:,} such books {words} {value:.1%} do as well; the book itself is counted among them."
-    return Measurement(value, summary)
+    return Measurement(value, summary + _left_out(details("null_books").get(f"{decides}_unknown")))
 
 
 def _null_search(details: Details) -> Measurement:
@@ -162,7 +162,12 @@ def _null_search(details: Details) -> Measurement:
         f"The whole sweep was run {count:,} times over exchanged coins: with a chance of {value:.1%} its best set "
         "would do as well as this one."
     )
-    return Measurement(value, summary)
+    return Measurement(value, summary + _left_out(details("null_search").get("unknown")))
+
+
+def _left_out(unknown: int | None) -> str:
+    """What is said of nulls that are not counted; a verdict of before they were told apart has no number of them."""
+    return f" {unknown:,} more had no Sharpe ratio and are not counted." if unknown else ""
 
 
 def _deflated(details: Details) -> Measurement:

@@ -50,7 +50,7 @@ class NullBooks:
     rolled : ndarray, (K,)
         Of the book with its decisions moved in time, every shift of :data:`LEAST_ROLL_DAYS` or more.
     p_permuted, p_rolled : float
-        Share of the nulls at or above the book, never 0; 1 where there is none.
+        Share at or above the book of the nulls that have a Sharpe ratio, never 0; 1 where there is none.
     moved_frac : float
         Part of the gross that a permutation moves to other coins, on average.
     decides : str
@@ -81,9 +81,9 @@ class NullSearch:
     sharpe : float
         Annual, of the best set, on the days of :attr:`engine.sweeps.study.Study.joint`.
     best : ndarray, (R,)
-        That of the best set of every replicate.
+        That of the best set of every replicate; not finite where no set of it has one.
     p_value : float
-        Share of the replicates whose best is at or above, never 0.
+        Share, of the replicates whose best is finite, of those whose best is at or above; never 0.
     """
 
     sharpe: float
@@ -122,25 +122,15 @@ def null_books(
     config = check_config(config)
     decisions, values = validate_weights(weights, panel)
     own = SparseWeights.from_dense(values[None])
-    asking = np.flatnonzero((np.nan_to_num(values) != 0.0).any(axis=1))
-    first = int(asking[0]) if len(asking) else 0
+    first = int((np.nan_to_num(values) != 0.0).any(axis=1).argmax())  # 0 where nothing is asked for
     listed = panel.tradable[panel.rows(decisions)]
     orders = _orders(replicates, len(panel.coins), seed)
     moved = _moved(values, renamed(own, orders[:20], listed), len(decisions))
-    # Only what was decided is moved: days before the first book stay days before it.
-    tail = SparseWeights.from_dense(values[None, first:])
-    least = _decisions_of_days(decisions)
-    shifts = np.arange(least, len(values) - first - least + 1, roll_step)
-    same = np.broadcast_to(np.arange(len(panel.coins)), (len(shifts), len(panel.coins)))
-
-    def rolled(part: slice) -> SparseWeights:
-        return _led(renamed(tail, same[part], listed[first:], shifts[part]), len(values) - first, first)
-
-    flipped = SparseWeights(own.indptr, own.coins, -own.weights)
+    shifts = _shifts(decisions, first, roll_step)
     made = [
-        lambda: SparseWeights.joined([own, flipped]),
+        lambda: SparseWeights.joined([own, SparseWeights(own.indptr, own.coins, -own.weights)]),
         *(partial(renamed, own, orders[part], listed) for part in _tiles(replicates)),
-        *(partial(rolled, part) for part in _tiles(len(shifts))),
+        *(partial(_rolled, values, listed, first, shifts[part]) for part in _tiles(len(shifts))),
     ]
     # A null holds coins of another leverage; what decides is what it earns, not whether the exchange would take it.
     prepared = prepare(panel, decisions, replace(config, account=replace(config.account, initial_margin=False)))
@@ -148,23 +138,31 @@ def null_books(
         sharpe = np.concatenate(list(pool.map(lambda books: _run(prepared, books())[0]["sharpe"], made)))
     if not np.isfinite(sharpe[0]):
         raise DataError("The book has no Sharpe ratio, so there is nothing to compare nulls with.")
-    nulls = sharpe[2 : 2 + replicates], sharpe[2 + replicates :]
+    permuted, rolled = np.split(sharpe[2:], [replicates])
     chooses = moved >= LEAST_MOVED and (np.nan_to_num(values) != 0.0).any(axis=0).sum() > 1
     return NullBooks(
         sharpe=float(sharpe[0]),
         flipped=float(sharpe[1]),
-        permuted=nulls[0],
-        rolled=nulls[1],
-        p_permuted=p_value(sharpe[0], nulls[0]),
-        p_rolled=p_value(sharpe[0], nulls[1]),
+        permuted=permuted,
+        rolled=rolled,
+        p_permuted=p_value(sharpe[0], permuted),
+        p_rolled=p_value(sharpe[0], rolled),
         moved_frac=moved,
         decides=PERMUTED if chooses else ROLLED,
     )
 
 
 def p_value(observed: float, null: np.ndarray) -> float:
-    """``(1 + #{null >= observed}) / (1 + R)``."""
-    return float((1 + (null >= observed).sum()) / (1 + len(null)))
+    """``(1 + #{null >= observed}) / (1 + R)`` of the R nulls that have a Sharpe ratio; 1 where none has."""
+    known = null[np.isfinite(null)]
+    return float((1 + (known >= observed).sum()) / (1 + len(known)))
+
+
+def _rolled(values: np.ndarray, listed: np.ndarray, first: int, shifts: np.ndarray) -> SparseWeights:
+    """The book moved in time: only what was decided is, so days before the `first` book stay days before it."""
+    tail = SparseWeights.from_dense(values[None, first:])
+    same = np.broadcast_to(np.arange(values.shape[1]), (len(shifts), values.shape[1]))
+    return _led(renamed(tail, same, listed[first:], shifts), len(values) - first, first)
 
 
 def null_search(
@@ -331,7 +329,8 @@ def _moved(values: np.ndarray, nulls: SparseWeights, decisions: int) -> float:
     return float(np.abs(others - own).sum(axis=(1, 2)).mean() / (2.0 * gross)) if gross > 0.0 else 0.0
 
 
-def _decisions_of_days(decisions: pd.DatetimeIndex) -> int:
-    """How many decisions are at least :data:`LEAST_ROLL_DAYS`."""
+def _shifts(decisions: pd.DatetimeIndex, first: int, roll_step: int) -> np.ndarray:
+    """By how many decisions a book from `first` on is moved: :data:`LEAST_ROLL_DAYS` or more, either way round."""
     step = (decisions[-1] - decisions[0]) / max(len(decisions) - 1, 1)
-    return max(1, int(np.ceil(LEAST_ROLL_DAYS * 24 * HOUR / step))) if step > pd.Timedelta(0) else 1
+    least = max(1, int(np.ceil(LEAST_ROLL_DAYS * 24 * HOUR / step))) if step > pd.Timedelta(0) else 1
+    return np.arange(least, len(decisions) - first - least + 1, roll_step)

@@ -86,7 +86,8 @@ class Rerun:
         """
         found = compare_with_nulls(self.panel, self.weights, self.parameter_set.config, replicates, seed, roll_step)
         kinds = {"permuted": found.permuted, "rolled": found.rolled}
-        null = kinds[found.decides][np.isfinite(kinds[found.decides])]
+        known = {kind: values[np.isfinite(values)] for kind, values in kinds.items()}
+        null = known[found.decides]
         counts, edges = np.histogram(null, bins=40)
         return {
             "p_value": found.p_value,
@@ -94,7 +95,8 @@ class Rerun:
             "statistic": found.sharpe,
             "flipped": found.flipped,
             **{f"p_{kind}": p for kind, p in (("permuted", found.p_permuted), ("rolled", found.p_rolled))},
-            **{f"{kind}_count": len(values) for kind, values in kinds.items()},
+            **{f"{kind}_count": len(values) for kind, values in known.items()},
+            **{f"{kind}_unknown": len(values) - len(known[kind]) for kind, values in kinds.items()},
             "mean": float(null.mean()) if len(null) else None,
             "critical": float(np.quantile(null, 0.95)) if len(null) else None,
             "null": {"edges": edges.tolist(), "counts": counts.tolist()},

@@ -85,7 +85,7 @@ def validate(
     for name in thresholds or {}:
         check_name("threshold", name, VERDICT)
     limits = {**GateFile.read().verdict, **(thresholds or {})}
-    inputs = ValidationInputs(study, study.best("sharpe"), panel, trials, seed, search_nulls)
+    inputs = ValidationInputs(study, int(study.best("sharpe")), panel, trials, seed, search_nulls)
     return judge(inputs, limits, progress or (lambda done, total, what: None))
 
 
@@ -135,12 +135,15 @@ def search_figures(inputs: ValidationInputs, report: Callable[[int, int, str], o
         raise DataError("No panel was given.")
     found = null_search(inputs.study, inputs.panel, inputs.search_nulls, inputs.seed, report)
     best = found.best[np.isfinite(found.best)]
+    if not len(best):
+        raise DataError(f"No set of {len(found.best):,} sweeps over exchanged coins has a Sharpe ratio.")
     counts, edges = np.histogram(best, bins=30)
     return {
         "statistic": found.sharpe,
         "p_value": found.p_value,
-        "replicates": len(found.best),
-        "critical": float(np.quantile(best, 0.95)) if len(best) else None,
+        "replicates": len(best),
+        "unknown": len(found.best) - len(best),
+        "critical": float(np.quantile(best, 0.95)),
         "null": {"edges": edges.tolist(), "counts": counts.tolist()},
     }
 

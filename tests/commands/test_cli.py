@@ -15,7 +15,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import decisions_of, load_panel
+from engine import RunConfig, decisions_of, load_panel
+from engine.commands.options import cache_alone, typed_config
+from engine.errors import HlbtError
 from engine.reporting import assumptions
 from helpers.commands import Hlbt
 from helpers.promotion import write_cache
@@ -165,7 +167,7 @@ def test_a_run_again_is_the_same_run(hlbt: Hlbt, cache: Path) -> None:
     assert {**first, "created": None} == {**again, "created": None}
     assert first["synthetic"] is True
     other = json.loads(hlbt("backtest", *MOMENTUM, "--param", "n=4", *month).out)
-    assert other["folder"] != first["folder"] and len(list(Path("reports").glob("[!.]*"))) == 2
+    assert other["folder"] != first["folder"] and len(list(Path("reports").glob("[!.]*/run.json"))) == 2
 
 
 def test_weights_of_an_oracle_are_the_oracle(hlbt: Hlbt, cache: Path, tmp_path: Path) -> None:
@@ -209,6 +211,8 @@ def test_the_demo_says_where_to_look_next() -> None:
     for page in pages:
         assert "SYNTHETIC" in page.read_text(encoding="utf-8")
     assert "SYNTHETIC" in Path("reports/index.html").read_text(encoding="utf-8")
+    sizes = {str(page): page.stat().st_size for page in Path("reports").rglob("*.html")}
+    assert len(sizes) == 6 and max(sizes.values()) <= 2_000_000, sizes
     for place in ("reports/index.html", "hlbt data import freqtrade", "--weights FILE"):
         assert place in done.stdout
 
@@ -250,7 +254,7 @@ def test_bad_input_of_a_backtest(hlbt: Hlbt, cache: Path, words: tuple[str, ...]
         (["BTC", "XYZ"], ["2024-03-01T23:00Z"], 0.1, "coins that the panel lacks: XYZ"),
         (["BTC"], ["2024-03-01T23:00Z"], 1.5, "Gross weight 1.50 on 2024-03-01 23:00 UTC exceeds 1.00"),
         (["BTC"], ["2024-03-01T23:00Z"], np.inf, "The weight of BTC on 2024-03-01 23:00 UTC is inf"),
-        (["BTC"], ["2031-03-01T23:00Z"], 0.1, "instants that the panel lacks, the first 2031-03-01 23:00 UTC"),
+        (["BTC"], ["2031-03-01T23:00Z"], 0.1, "has nothing from 2031-03-01 23:00 UTC"),
         (["BTC"], ["2024-03-01T23:00Z"] * 2, 0.1, "two rows for 2024-03-01 23:00 UTC"),
         (["BTC"], ["2024-03-01 23:00"], 0.1, "have no zone"),
     ],
@@ -288,9 +292,9 @@ def test_a_folder_that_is_no_run_is_never_overwritten(hlbt: Hlbt, cache: Path) -
     assert Path("precious/thesis.txt").read_text() == "years"
     done = hlbt("backtest", *MOMENTUM, "--out", "run", "--no-report", "--set", "data.end=2024-02-01")
     assert done.code == 0
-    Path("run/notes.txt").write_text("mine")
+    Path("run/NOTES.md").write_text("mine")
     done = hlbt("backtest", *MOMENTUM, "--out", "run", "--no-report", "--set", "data.end=2024-02-01")
-    assert done.code == 1 and "notes.txt" in done.err and Path("run/notes.txt").read_text() == "mine"
+    assert done.code == 0 and Path("run/NOTES.md").read_text() == "mine"
 
 
 @pytest.mark.parametrize("words", ["report", "validate", "index", "live status", "backtest --weights"])
@@ -352,13 +356,13 @@ def test_a_candle_file_that_contradicts_the_cache(hlbt: Hlbt, freqtrade_folder: 
     assert hlbt("data", "import", "freqtrade", str(source), *where).code == 0
     before = {file.name: file.read_bytes() for file in (tmp_path / "cache" / "hourly").iterdir()}
     candles = pd.read_feather(source / "BTC_USDC_USDC-1h-futures.feather")
-    candles.loc[100:109, "close"] *= 1.01
+    candles.loc[100:109, ["open", "high", "low", "close"]] *= 1.01
     candles.to_feather(source / "BTC_USDC_USDC-1h-futures.feather")
     done = hlbt("data", "import", "freqtrade", str(source), *where)
     assert done.code == 1 and "BTC mid" in done.err and "--replace" in done.err, done.err
     assert {file.name: file.read_bytes() for file in (tmp_path / "cache" / "hourly").iterdir()} == before
     done = hlbt("data", "import", "freqtrade", str(source), "--replace", *where)
-    assert done.code == 0 and " 20 replaced" in done.out, done.out  # ten closes, and ten volumes in USD
+    assert done.code == 0 and " 40 replaced" in done.out, done.out  # ten closes, highs, lows and volumes in USD
 
 
 def test_a_conflict_is_told_beside_a_truncated_file(hlbt: Hlbt, freqtrade_folder: Path, tmp_path: Path) -> None:
@@ -452,3 +456,29 @@ def test_a_rerun_without_a_page_keeps_the_page_of_the_same_run(hlbt: Hlbt, cache
 def test_a_panel_shorter_than_what_was_asked_is_said(hlbt: Hlbt, cache: Path) -> None:
     done = hlbt("backtest", *MOMENTUM, "--set", "data.start=2023-06-01", "--set", "data.end=2024-02-01", "--no-report")
     assert "NOTE: the data start at 2024-01-01 00:00 UTC, not at 2023-06-01 00:00 UTC" in done.out
+
+
+def test_the_project_file_is_the_default_of_every_command(hlbt: Hlbt, cache: Path) -> None:
+    """Under --config, and --set over both; doctor shows it, run.json has it, and accounts do not read it."""
+    Path("hlbt.toml").write_text("[costs]\ntaker_bps = 7.0\nhalf_spread_bps = 3.0\n[data]\nend = '2024-02-01'\n")
+    Path("own.toml").write_text("[costs]\nhalf_spread_bps = 1.0\n")
+    words = ("--config", "own.toml", "--set", "costs.impact_bps=9", "--no-report", "--json")
+    done = hlbt("backtest", *MOMENTUM, *words)
+    assert done.code == 0, done.err
+    settled = done.json["config"]
+    costs = settled["costs"]
+    assert (costs["taker_bps"], costs["half_spread_bps"], costs["impact_bps"]) == (7.0, 1.0, 9.0)
+    assert settled["data"]["end"] == "2024-02-01" and done.json["span"]["end"].startswith("2024-02-01")
+    assert typed_config(None, None) == RunConfig()
+    assert cache_alone(None, None, HlbtError("refused")) is None
+    shown = hlbt("doctor", "--base-url", "http://127.0.0.1:9", "--json").json["findings"][0]
+    assert "hlbt.toml sets costs.taker_bps = 7.0" in shown["says"]
+    Path("hlbt.toml").write_text("[cost]\n")
+    done = hlbt("index")
+    assert done.code == 1 and "Project file hlbt.toml: Unknown config section [cost]" in done.err
+
+
+def test_the_status_of_a_cache_where_nothing_can_be_written(hlbt: Hlbt, cache: Path) -> None:
+    Path("reports").write_text("a file, as good as a folder that is read-only")
+    done = hlbt("data", "status")
+    assert done.code == 0 and "40 coins" in done.out and "No page: Folder reports cannot be made" in done.out, done

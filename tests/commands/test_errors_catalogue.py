@@ -38,6 +38,20 @@ def world(cache: Path) -> None:
     write_text("words.csv", "time,BTC\n2024-03-01T23:00Z,much\n")
     write_text("twice.csv", "time,BTC,BTC\n2024-03-01T23:00Z,0.1,0.2\n")
     write_text("off_hour.csv", "time,BTC\n2024-03-01T23:30Z,0.1\n")
+    for name, header, row in (
+        ("midnight", "time,BTC", "2024-03-01T00:00Z,0.5"),
+        ("percent", "time,BTC", "2024-03-01T23:00Z,50"),
+        ("sign", "time,BTC", "2024-03-01T23:00Z,50%"),
+        ("semicolons", "time;BTC;ETH", "2024-03-01T23:00Z;0,5;0,5"),
+        ("decimal", "time,BTC", '2024-03-01T23:00Z,"0,5"'),
+        ("decimals", "time,BTC", "2024-03-01T23:00Z,0,5"),
+        ("long", "time,coin,weight", "2024-03-01T23:00Z,BTC,0.5"),
+        ("header", "time,BTC", ""),
+        ("ccxt", "time,BTC/USDC:USDC", "2024-03-01T23:00Z,0.5"),
+        ("perp", "time,ETH-PERP", "2024-03-01T23:00Z,0.5"),
+        ("later", "time,BTC", "2031-03-01T23:00Z,0.5"),
+    ):
+        write_text(f"{name}.csv", f"{header}\n{row}\n")
     write_text("torn.parquet", "PAR1 and no more")
     write_text("weights.txt", "time,BTC\n")
     write_text("syntax.py", "class Mine(Oracle:\n")
@@ -124,6 +138,9 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"data import freqtrade nowhere {NEW}", "nowhere is not a folder", "user_data/data/hyperliquid"),
     (f"data import freqtrade taken {NEW}", "taken is not a folder", "user_data/data/hyperliquid"),
     (f"data import freqtrade empty-folder {NEW}", "empty-folder has no HyperLiquid file", "1h-futures.feather"),
+    (f"data import table nowhere {NEW}", "nowhere does not exist", "Name a file or a folder"),
+    (f"data import table mine.py {NEW}", "mine.py is no table: its name ends in none of", ".parquet"),
+    (f"data import table meta.json --stamp opne {NEW}", "--stamp is 'opne'", "Did you mean 'open'?"),
     (f"data import meta nowhere.json {NEW}", "nowhere.json: cannot be read", "Name a saved response"),
     (f"data import meta meta_torn.json {NEW}", "meta_torn.json: not JSON", "POST /info"),
     (f"data import meta meta_other.json {NEW}", "no 'universe'", "an object with coins", "POST /info"),
@@ -215,6 +232,13 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"{BACKTEST} --set costs", "--set 'costs' is not section.key=value", "--set costs.taker_bps=4.5"),
     (f"{BACKTEST} --set cost.taker_bps=3", "Unknown config section [cost]", "Did you mean 'costs'?"),
     (f"{BACKTEST} --set costs.taker_bps=cheap", "costs.taker_bps = 'cheap'", "'schedule' or a number"),
+    (
+        f"{BACKTEST} --set costs.taker_bps=0.00045",
+        "costs.taker_bps = 0.00045 is not accepted",
+        "basis points",
+        "Was a fraction meant? 0.00045 of the notional is 4.5",
+    ),
+    (f"{BACKTEST} --set data.coins=EHT", "does not know EHT", "Did you mean 'ETH'?"),
     (f"{BACKTEST} --set costs.stress=-1", "costs.stress = -1", "between 0 and 100"),
     (f"{BACKTEST} --set costs.impact=some", "costs.impact = 'some'", "none, venue"),
     (
@@ -239,6 +263,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
             "data status",
             "data verify",
             "data import freqtrade empty-folder",
+            "data import table meta.json",
             "data import meta meta.json",
             "data sync --source api",
             "data cost",
@@ -279,7 +304,26 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("backtest --weights no_time.csv", "the first column must be 'time'; it is 'date'", "one column a coin"),
     ("backtest --weights words.csv", "BTC at 2024-03-01T23:00Z is 'much'", "0 to be flat"),
     ("backtest --weights twice.csv", "twice.csv has two columns for BTC", "Keep one"),
-    ("backtest --weights off_hour.csv", "the first 2024-03-01 23:30 UTC", "Move them to the hour"),
+    (
+        "backtest --weights off_hour.csv",
+        "off_hour.csv: 1 of 1 rows are off execution.hour_utc = 23",
+        "2024-03-01 23:30 UTC",
+        "write the instant from which it was",
+        "--any-hour",
+    ),
+    ("backtest --weights off_hour.csv --any-hour", "the first 2024-03-01 23:30 UTC", "Move them to the hour"),
+    (f"{BACKTEST} --any-hour", "--any-hour is for a weights file", "Leave it out"),
+    ("backtest --weights midnight.csv", "2024-03-01 00:00 UTC", "2024-03-02T23:00Z", "--set execution.hour_utc=0"),
+    ("backtest --weights percent.csv", "Gross weight 50.00", "divide them by 100 if they are percent"),
+    ("backtest --weights sign.csv", "BTC at 2024-03-01T23:00Z is '50%'", "write 0.5 for 50 %"),
+    ("backtest --weights semicolons.csv", "separated by semicolons", "Write commas", "decimal=','"),
+    ("backtest --weights decimal.csv", "is '0,5'", "Write a decimal point: 0.5"),
+    ("backtest --weights decimals.csv", "decimals.csv cannot be read", "decimals have a point"),
+    ("backtest --weights long.csv", "long.csv is in long format", "'coin' names the coins", "frame.pivot("),
+    ("backtest --weights header.csv", "no row below its header", "2024-10-01T23:00Z,0.5"),
+    ("backtest --weights ccxt.csv", "the panel lacks: BTC/USDC:USDC", "Did you mean 'BTC'?", "HyperLiquid's"),
+    ("backtest --weights perp.csv", "the panel lacks: ETH-PERP", "Did you mean 'ETH'?", "case-sensitive"),
+    ("backtest --weights later.csv", "has nothing from 2031-03-01 23:00", "its prices run from"),
     ("backtest --weights empty.csv --param n=3", "--param n=3 is for an oracle"),
     # --- sweep
     ("sweep", "Name what to sweep", "a STUDY.toml with an oracle, or --oracle PATH:CLASS"),
@@ -287,6 +331,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"sweep --oracle {MOMENTUM}", "The grid is empty", "--grid k=a,b,c"),
     (f"sweep --oracle {MOMENTUM} --grid n", "--grid 'n' is not k=a,b,c", "--grid lookback_hours=24,72,168"),
     (f"sweep --oracle {MOMENTUM} --grid n=", "--grid 'n=' is not k=a,b,c", "--grid lookback_hours=24,72,168"),
+    (f"sweep --oracle {MOMENTUM} --grid n=3:10", "--grid 'n=3:10' is no range", "START:STOP:STEP", "--grid n=3:10:1"),
     (f"sweep --oracle {MOMENTUM} --grid m=1,2", "'m' is neither a parameter", "Parameters: lookback_hours"),
     (
         f"sweep --oracle {MOMENTUM} --grid cost.taker_bps=1,2",
@@ -305,6 +350,8 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     (f"{SWEEP} --where 'print(n)'", "cannot be read", "not a supported function", "Write an expression over n"),
     (f"{SWEEP} --sample 0", "sample = 0 is not accepted", "from 1 to 20,000,000"),
     (f"{SWEEP} --seed 3", "--seed needs a random draw", "add --sample"),
+    (f"{SWEEP} --sampler tpe", "--sampler 'tpe' is not accepted", "choose one of random, optuna"),
+    (f"{SWEEP} --sampler optuna", "needs the number of sets", "add --sample SETS"),
     (f"{SWEEP} --executor dask", "'dask' is not accepted", "choose one of threads, ray"),
     (f"{SWEEP} --address 127.0.0.1:1", "--address is for a Ray cluster", "add --executor ray"),
     (f"{SWEEP} --name ../elsewhere", "'../elsewhere' of the sweep is not a folder name", "without slashes"),
@@ -325,7 +372,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("study init --holdout 2023-01-01", "2023-01-01 00:00 UTC would leave nothing", "Give a later date"),
     ("study init --holdout 2024-03-01 --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
     ("study status --set data.cache=torn-seal", "torn-seal/holdout.jsonl: entry 1 is damaged", "Restore the file"),
-    ("backtest --weights a.csv --set data.cache=torn-seal", "torn-seal/holdout.jsonl", "seal the days again"),
+    ("backtest --weights percent.csv --set data.cache=torn-seal", "torn-seal/holdout.jsonl", "seal the days again"),
     ("study open --candidate nowhere", "reports/nowhere is neither a run nor a sweep", "`hlbt backtest`"),
     ("study open --candidate grid", "Nothing of", "is sealed", "`hlbt study init --holdout DATE`"),
     ("study open --candidate grid --set costs.stress=2", "only data.cache can be set", "--set data.cache=DIR"),
@@ -362,6 +409,10 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     # --- demo
     ("demo --set data.cache=taken", "The cache taken cannot be written to", "data.cache=DIR"),
     ("demo --set data.cache=demo --reports taken", "taken/", "cannot be written", "name another"),
+    ("runs --reports nowhere", "nowhere is no folder of runs", "name another folder"),
+    ("note nowhere words", "reports/nowhere is neither a run nor a sweep", "it has no run.json"),
+    ("mv nowhere there", "reports/nowhere is neither a run nor a sweep", "Nothing is touched"),
+    ("rm nowhere", "reports/nowhere is neither a run nor a sweep", "Nothing is touched"),
     ("demo --set data.cache=demo --set data.end=2023-01-01", "has nothing from", "its prices run from 2024-01-01"),
 )
 
@@ -377,7 +428,7 @@ WORDS = (
     ("data sync --source s3 --jobs many", "Invalid value for '--jobs'"),
     ("data verify now", "unexpected extra argument"),
     ("oracle check", "Missing argument 'PATH:CLASS'"),
-    ("oracle report", "Missing argument 'PATH:CLASS'"),
+    ("oracle report", "Missing argument 'PATH:CLASS|RUN'"),
     ("validate", "Missing argument 'SWEEP'"),
     ("validate grid --top 51", "Invalid value for '--top'"),
     (f"{SWEEP} --workers 0", "Invalid value for '--workers'"),

@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pytest
 import typer
 
 from engine import cli
+from engine.commands.options import complete_settings
 from helpers.commands import Hlbt
 
 HLBT = Path(sys.executable).parent / "hlbt"
@@ -78,3 +80,57 @@ def test_completion_gives_the_words() -> None:
     environment = {**os.environ, "_HLBT_COMPLETE": "complete_bash", "COMP_WORDS": "hlbt data ", "COMP_CWORD": "2"}
     done = subprocess.run([HLBT], capture_output=True, text=True, check=False, env=environment)
     assert set(done.stdout.split()) == {words[1] for words in COMMANDS if words[0] == "data"}, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "wanted"),
+    [
+        ("backtest --oracle research.oracles.mom", {"research.oracles.momentum:Momentum"}),
+        ("backtest --oracle min", {"mine.py:Mine"}),
+        ("oracle check --oracle research.oracles.equ", {"research.oracles.equal_weight:EqualWeight"}),
+        ("report mo", {"momentum-1", "momentum-2"}),
+        ("backtest --set costs.ta", {"costs.taker_bps="}),
+    ],
+)
+def test_completion_knows_oracles_runs_and_settings(typed: str, wanted: set[str], tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("class Mine(Oracle):\n    pass\n\n\nclass Plain:\n    pass\n")
+    for folder, record in (("momentum-1", "run.json"), ("momentum-2", "sweep.json"), (".torn", "run.json")):
+        (tmp_path / "reports" / folder).mkdir(parents=True)
+        (tmp_path / "reports" / folder / record).write_text("{}")
+    words = f"hlbt {typed}"
+    asked = {**os.environ, "_HLBT_COMPLETE": "complete_zsh", "_TYPER_COMPLETE_ARGS": words}
+    done = subprocess.run([HLBT], capture_output=True, text=True, check=False, env=asked, cwd=tmp_path)
+    assert set(re.findall(r'"([^"]+)"', done.stdout.replace("\\", ""))) == wanted, done
+
+
+def test_coins_of_the_cache_are_completed(sample_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
+    assert complete_settings("data.coins=BTC,ET") == ["data.coins=BTC,ETH"]
+    monkeypatch.setenv("HLBT_DATA_CACHE", "nowhere")
+    assert complete_settings("data.coins=B") == []
+
+
+def test_the_first_page_of_help_is_in_order_of_use(hlbt: Hlbt) -> None:
+    shown = re.findall(r"^│ (\w+) ", hlbt("--help").out, re.MULTILINE)
+    assert set(TREE.commands) <= set(cli.ORDER)  # type: ignore[attr-defined]
+    listed = [name for name in shown if name in cli.ORDER]
+    assert listed == sorted(listed, key=cli.ORDER.index) and listed[0] == "demo"
+    assert hlbt("--version") == (0, f"hlbt {version('hlbt')}\n", "")
+
+
+@pytest.mark.parametrize("module", ["typer", "engine.commands.live", "pandas", "numba"])
+def test_ctrl_c_leaves_no_traceback_even_during_imports(module: str, tmp_path: Path) -> None:
+    """The signal comes while `module` is imported."""
+    lines = [
+        "import signal, sys",
+        "from engine.__main__ import main",
+        "class Import:",
+        "    def find_spec(self, name, *_):",
+        f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)",
+        "sys.meta_path.insert(0, Import())",
+        "main()",
+    ]
+    words = [sys.executable, "-c", "\n".join(lines), "doctor", "--base-url", "http://127.0.0.1:9"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 130, done
+    assert done.stderr.count("\n") == 1 and done.stderr.startswith("hlbt: interrupted."), done.stderr

@@ -58,7 +58,9 @@ def test_shape_fields_and_coin_table(panel: Panel) -> None:
     assert len(panel.coins) == 40
     assert {"BTC", "ETH", "kPEPE"} <= set(panel.coins)
     assert (panel.index[0], panel.index[-1], len(panel.index)) == (START, END, 366 * 24 + 1)
-    assert list(panel.fields) == [name for name in FIELDS if not name.startswith(("volume_24h", "depth"))]
+    assert list(panel.fields) == [
+        name for name in FIELDS if not name.startswith(("volume_24h", "depth", "high", "low"))
+    ]
     bitcoin = panel.table[panel.coins.index("BTC")]
     assert (bitcoin.sz_decimals, bitcoin.max_leverage) == (5, 40.0)
     assert not np.isnan(panel.sz_decimals).any()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -195,18 +196,6 @@ FOREIGN = {
         lambda folder: candles(folder, "BAD", [1.0, 2.0], date=[STAMPS[0], None]),
         "has 1 rows without a date",
     ),
-    "zero": (
-        lambda folder: candles(folder, "BAD", [1.0, 0.0]),
-        r"has a close that is not a positive price \(0.0\) at 2024-10-01 23:00 UTC \(1 such\)",
-    ),
-    "missing": (
-        lambda folder: candles(folder, "BAD", [1.0, np.nan]),
-        r"a positive price \(nan\)",
-    ),
-    "negative": (
-        lambda folder: candles(folder, "BAD", [1.0, 2.0], volume=[1.0, -1.0]),
-        r"zero or more \(-1.0\)",
-    ),
     "order": (
         lambda folder: candles(folder, "BAD", [1.0, 2.0], date=STAMPS[::-1]),
         "a candle out of order at 2024-10-01 00",
@@ -234,6 +223,21 @@ FOREIGN = {
 }
 
 
+@pytest.mark.parametrize("wrong", [{"close": 0.0}, {"close": np.nan}, {"low": -1.0}, {"volume": -1.0}, {"open": 1e6}])
+def test_one_candle_that_cannot_be_costs_its_hour(store: Store, folder: Path, wrong: dict[str, float]) -> None:
+    path = candles(folder, "ETH", [2.0] * 5)
+    frame = pd.read_feather(path)
+    for name, value in wrong.items():
+        frame.loc[2, name] = value
+    frame.to_feather(path)
+    with pytest.raises(DataError, match=r"1 impossible prices, the first of ETH at 2024-10-02 01:00 UTC"):
+        import_freqtrade(Store(store.path, strict=True), folder)
+    report = import_freqtrade(store, folder)
+    assert not report.problems and [price.coin for price in report.merge.impossible] == ["ETH"]
+    eth = load_panel(store.path).frame("mid")["ETH"]
+    assert eth["2024-10-01T23:00Z":"2024-10-02T03:00Z"].isna().tolist() == [False, False, True, False, False]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", FOREIGN)
 def test_a_file_that_cannot_be_used_is_named_and_the_others_are_imported(store: Store, folder: Path, kind: str) -> None:
@@ -254,9 +258,21 @@ def test_when_no_file_can_be_used_nothing_is_written(store: Store, tmp_path: Pat
     folder = tmp_path / "bad"
     folder.mkdir()
     path = _text(folder)
-    with pytest.raises(DataError, match=f"None of the 1 files .* The first, {path}, cannot be read"):
+    with pytest.raises(DataError, match=f"None of the 1 files .* The first: {path} cannot be read"):
         import_freqtrade(store, folder)
     assert not store.path.exists()
+
+
+@pytest.mark.parametrize("by", ["file", "clock"])
+def test_the_candle_that_still_ran_is_not_stored(by: str, store: Store, folder: Path) -> None:
+    path = candles(folder, "ETH", [2.0, 2.0, 99.0])
+    moment = pd.Timestamp("2024-10-02T00:20Z")
+    if by == "file":
+        os.utime(path, (moment.timestamp(), moment.timestamp()))
+    report = import_freqtrade(store, folder, now=moment if by == "clock" else None)
+    assert any("candles that were not finished left out" in note for note in report.notes)
+    eth = load_panel(store.path).frame("mid")["ETH"].dropna()
+    assert eth.tolist() == [2.0, 2.0] and eth.index[-1] == pd.Timestamp("2024-10-02T00:00Z")
 
 
 def test_a_rate_stamped_twice_is_kept_once(store: Store, folder: Path) -> None:

@@ -18,12 +18,12 @@ import pytest
 from engine import RunConfig, backtest
 from engine.data.asset_ctxs import reduce_day
 from engine.data.cache import Store
-from engine.data.funding import LAST_EIGHT_HOURLY, NO_SETTLEMENT
+from engine.data.funding import NO_SETTLEMENT
 from engine.data.manifest import MANIFEST
 from engine.data.merge import FREQTRADE, S3
 from engine.data.panel_loader import load_panel
 from engine.data.rebuild import rebuild
-from engine.data.schema import instant_of
+from engine.data.schema import LAST_EIGHT_HOURLY, instant_of
 from helpers.api_world import rows_table, sync
 from helpers.archive_server import HEADER, packed
 from helpers.hyperliquid_info import HOUR_MS, Listing, LoopbackServer, Venue

@@ -75,6 +75,7 @@ SPELLINGS = {
     "an offset": (lambda frame: frame.assign(time=frame["time"].dt.tz_convert("Asia/Kolkata")), "csv"),
     "naive": (lambda frame: frame.assign(time=frame["time"].dt.tz_localize(None)), "feather"),
     "an index": (lambda frame: frame.set_index("time"), "parquet"),
+    "rows numbered as before a filter": (lambda frame: frame.set_index(np.arange(30) + 7), "parquet"),
     "capitals": (lambda frame: frame.rename(columns=str.capitalize), "csv"),
     "the exchange's own": (
         lambda frame: (
@@ -261,7 +262,7 @@ REFUSED: dict[str, tuple[Any, tuple[str, ...], str]] = {
     "another exchange": (candles().assign(coin="BTC/USDT:USDT"), ("--stamp", "open"), "another market or exchange"),
     "no stamp": (candles().assign(time=[None, *HOURS[1:]]), ("--stamp", "open"), "1 rows without a time"),
     "no coin": (candles().assign(coin=[None, *["BTC"] * 29]), ("--stamp", "open"), "1 rows without a coin"),
-    "negative": (candles().assign(low=-1.0), ("--stamp", "open"), "a low that is not a positive price (-1.0)"),
+    "negative": (candles().assign(low=-1.0), ("--stamp", "open"), "no candle that can be; the first, at"),
     "percent": (_funding(np.where(np.arange(30) % 3 == 0, 1e-3, 1.25e-3)), (), "--scale funding=0.01"),
     "8 hours": (_funding(1e-4), (), "it is of 8 hours? --scale funding=0.125"),
     "a cap": (_funding(0.05), (), "above the exchange's cap"),
@@ -280,16 +281,83 @@ def test_what_is_not_clear_or_not_right_is_refused_and_nothing_is_written(kind: 
     assert text in done.err and not (tmp_path / "cache").exists()
 
 
-def test_a_close_beyond_its_own_high_is_set_aside_and_refused_with_strict(take: Any, tmp_path: Path) -> None:
+WRONG = {
+    "close": (1000.0, "close "),
+    "open": (1000.0, "open "),
+    "low": (-1.0, "is not a positive price"),
+    "high": (0.0, "high 0 is not"),
+    "volume": (-1.0, "is not zero or more"),
+}
+
+
+@pytest.mark.parametrize("column", WRONG)
+def test_a_candle_that_cannot_be_is_set_aside_and_refused_with_strict(column: str, take: Any, tmp_path: Path) -> None:
+    factor, reason = WRONG[column]
     frame = candles()
-    path = write(
-        frame.assign(close=frame["close"].where(frame.index != 5, frame["close"] * 1000)), tmp_path / "BTC.csv"
-    )
-    take(path, "--stamp", "open", "--strict", code=1)
+    frame.loc[5, column] *= factor
+    path = write(frame, tmp_path / "BTC.csv")
+    refused = take(path, "--stamp", "open", "--strict", code=1)
+    assert "1 impossible prices, the first of BTC at 2024-10-02 04:00 UTC" in refused.err
     assert not (tmp_path / "cache/manifest.json").exists() or not Store(tmp_path / "cache").manifest().files
-    take(path, "--stamp", "open")
+    done = take(path, "--stamp", "open")
+    assert "1 impossible prices set aside (BTC at 2024-10-02 04:00 UTC" in done.out and reason in done.out
     mids = panel(tmp_path).frame("mid")["BTC"]
     assert mids.isna().tolist() == [place == 5 for place in range(30)]
+
+
+def test_a_short_candle_that_cannot_be_counts_as_missing(take: Any, tmp_path: Path) -> None:
+    frame = candles(0, pd.date_range("2024-10-01T22:00Z", periods=36, freq="5min"))
+    frame.loc[3, "low"], frame.loc[23, "close"] = -5.0, 0.0
+    done = take(write(frame, tmp_path / "BTC.csv"), "--stamp", "open")
+    assert "2 impossible prices" in done.out and "1 hours have no row, since their last candle" in done.out
+    held = panel(tmp_path)
+    np.testing.assert_array_equal(held.values("mid")[:, 0], [frame["close"][11], np.nan, frame["close"][35]])
+    assert np.isnan(held.values("low")[0, 0]) and held.values("low")[2, 0] == frame["low"][24:].min()
+
+
+@pytest.mark.parametrize(("separator", "decimal"), [(";", "."), (";", ","), ("\t", "."), ("|", ",")])
+@pytest.mark.parametrize("header", [True, False])
+def test_columns_parted_by_other_signs(separator: str, decimal: str, header: bool, take: Any, tmp_path: Path) -> None:
+    frame = candles()
+    path = tmp_path / "BTC-1h.csv"
+    _numbers(10**6)(frame).to_csv(path, index=False, sep=separator, decimal=decimal, header=header)
+    take(path, "--stamp", "open")
+    assert_holds(tmp_path, "BTC", frame)
+
+
+def test_longer_candles_of_a_coin_that_has_hours_too_are_named_and_no_problem(take: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    frame = candles()
+    write(frame, folder / "BTC-1h.csv")
+    for freq in ("4h", "1D"):
+        write(candles(1, pd.date_range("2024-10-01", periods=9, freq=freq, tz="UTC")), folder / f"BTC-{freq}.csv")
+    done = take(folder, "--stamp", "open")
+    assert "Ignored, 2 of coins that have shorter candles, too" in done.out and "a row every 4 hours" in done.out
+    assert_holds(tmp_path, "BTC", frame)
+    write(candles(1, pd.date_range("2024-10-01", periods=9, freq="4h", tz="UTC")), folder / "ETH-4h.csv")
+    assert "ETH in" in take(folder, "--stamp", "open", code=1).err
+
+
+def test_a_dry_run_sees_what_would_be_refused(take: Any, tmp_path: Path) -> None:
+    frame = candles()
+    write(frame, tmp_path / "data/BTC-PERP.csv")
+    write(frame.assign(close=frame["close"] * 1.002), tmp_path / "data/BTC_USDC_USDC.csv")
+    dry = take(tmp_path / "data", "--stamp", "open", "--dry-run", code=1)
+    assert "BTC mid: 30 cells differ" in dry.err and "120 values added" in dry.out
+    assert not (tmp_path / "cache").exists()
+    assert "BTC mid: 30 cells differ" in take(tmp_path / "data", "--stamp", "open", code=1).err
+
+
+def test_quotes_without_a_mid_old_ones_and_crossed_ones(take: Any, tmp_path: Path) -> None:
+    stamps = pd.to_datetime([f"2024-10-01T{hour}Z" for hour in ("00:59", "01:30", "02:59", "03:59", "04:59")])
+    frame = pd.DataFrame({"timestamp": stamps, "symbol": "BTC", "bid_price": 99.0, "ask_price": 101.0})
+    frame.loc[2, "bid_price"], frame.loc[3, "bid_price"] = 102.0, 0.0
+    done = take(write(frame, tmp_path / "quotes.csv"))
+    assert "1 rows of records over 5 minutes old" in done.out and "mid is half of bid plus ask" in done.out
+    held = panel(tmp_path)
+    np.testing.assert_array_equal(held.values("mid")[:, 0], [100.0, 100.0, np.nan, np.nan, 100.0])
+    np.testing.assert_array_equal(held.values("bid")[:, 0], [99.0, np.nan, np.nan, np.nan, 99.0])
+    assert held.tradable[:, 0].tolist() == [True, False, False, False, True]
 
 
 def test_percent_by_name_and_by_word_and_the_rates_of_8_hours_of_2023(take: Any, tmp_path: Path) -> None:

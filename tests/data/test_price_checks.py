@@ -81,6 +81,8 @@ def test_of_an_exchange_it_is_said_once_and_not_asked_for_again(tmp_path: Path) 
         ({"mark": [100.0, 99.0, 100.0], "oracle": [100.0, 1e5, 100.0], "mid": [100.0, 101.0, 100.0]}, {"oracle"}),
         ({"mark": [100.0, 1e-3, 100.0], "oracle": [100.0, 98.0, 100.0], "mid": [100.0, 101.0, 100.0]}, {"mark"}),
         ({"mid": [100.0, 1e5, 101.0]}, {"mid", "impact_bid"}),
+        ({"mid": [100.0, 100.0, 100.0], "funding": [0.04, 5.0, -0.04]}, {"funding"}),
+        ({"mid": [100.0, 100.0, 100.0], "impact_ask": [101.0, 98.0, 101.0]}, {"impact_bid", "impact_ask"}),
     ],
 )
 def test_a_record_is_judged_by_what_is_beside_it(fields: dict[str, list[float]], lost: set[str]) -> None:

@@ -58,6 +58,7 @@ def test_without_a_manifest_nothing_is_deleted_and_it_is_made_again_from_the_fil
         assert {name for name in content(store.path) if name != MANIFEST} == before.keys() - {MANIFEST}
         done = hlbt("data", "rebuild", "--set", f"data.cache={store.path}")
         assert done.code == 0 and "the manifest was made again" in done.out and "import meta FILE" in done.out, done.err
+        assert "Lost: which hours the API was asked for" in done.out
         assert cells(store) == held and store.verify().ok
         coins = store.require().coins
         for name in ("first_price", "last_price", "first_funding", "last_funding", "source_ends"):
@@ -80,7 +81,8 @@ def test_a_damaged_file_is_kept_aside_and_what_it_held_can_be_downloaded_again(s
         load_panel(store.path)
     report = rebuild(store)
     assert report.damaged == (s3,) and (store.path / f"{s3}.damaged").read_bytes() == content_of
-    assert len(report.lost) == 2 and "sync --source s3` downloads it again" in report.lost[0]
+    assert len(report.lost) == 3 and "which hours the API was asked for" in report.lost[2]
+    assert "sync --source s3` downloads it again" in report.lost[0]
     assert "mid, funding, volume_usd of 2 coins in 2024-04 from api" in report.lost[1]
     assert "older candles are lost for good" in report.lost[1]
     assert (

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 
 from engine import Panel, RunConfig, load_panel, sweep
 from engine.data.cache import Store
 from engine.data.coin_table import CoinMeta
+from engine.lookahead.audit import Audit, Step, audit
+from engine.promotion import gates
 from engine.promotion.candidate import Candidate, read_candidate
 from helpers.studies import market
 
@@ -76,8 +81,27 @@ def entered(world: World, tmp_path: Path, patch: pytest.MonkeyPatch) -> Path:
     """A copy of the folder that a test may break, as the current folder."""
     shutil.copytree(world[0], tmp_path / "home", ignore=shutil.ignore_patterns("cache"))
     patch.chdir(tmp_path / "home")
+    patch.setattr(gates, "audit", audit_once)
     patch.setenv("HLBT_DATA_CACHE", str(world[1]))
     return tmp_path / "home"
+
+
+#: Audits that were made in this process, by all that they depend on.
+_AUDITS: dict[tuple[str, ...], Audit] = {}
+
+
+def audit_once(
+    oracle: str, panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig, *, parameters: dict[str, Any], step: Step
+) -> Audit:
+    """The audit of the gates; a second one of the same code, parameters, data and config is the first again.
+
+    Most commands of these tests are about another gate, and each audit starts two processes.
+    """
+    code = Path(oracle.partition(":")[0]).read_text(encoding="utf-8")
+    key = (code, oracle, json.dumps(parameters, sort_keys=True), panel.digest, config.digest)
+    if key not in _AUDITS:
+        _AUDITS[key] = audit(oracle, panel, decisions, config, parameters=parameters, step=step)
+    return _AUDITS[key]
 
 
 def winner_of(world: World) -> Candidate:

@@ -74,7 +74,7 @@ def study_of(
         weights.append(weight_matrix(load_oracle(path, {**(fixed or {}), **parameters}), panel, decisions).to_numpy())
     table, daily = backtest_many(panel, np.stack(weights), decisions, config, daily_returns=True)
     index = index_of(grid, codes)
-    daily = daily.set_axis(daily.index.normalize(), axis=0).set_axis(index, axis=1)
+    daily = daily.set_axis(index, axis=1)
     record = {
         "schema": SCHEMA,
         "name": name,

@@ -55,10 +55,11 @@ def test_a_spec_that_was_edited_or_whose_oracle_changed_is_refused(
 
 def test_a_paper_account_on_live_quotes(world: World, run: Run) -> None:
     """No key, no order on the exchange; the account is a file, and the next day pays the night's funding."""
+    start = world.half_past_two()
     spec = momentum_spec(world.folder, world.folder / "cache")
     world.credentials.unlink()
     words = world.words("run", spec, "--execute", "--json", "--network", "paper")
-    done = run(words)
+    done = run([*words, "--now", start.isoformat()])
     assert done.code == 0, done.err
     assert len(done.json["orders"]) == 2 and not world.server.asked("order")
     state = json.loads((world.journals / "momentum-paper.json").read_text())

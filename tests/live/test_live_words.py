@@ -6,7 +6,9 @@ import io
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -14,10 +16,12 @@ from hyperliquid.utils.types import Cloid
 
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager, RunConfig
 from engine.errors import IncompleteError, LimitError, LiveError, OracleError, UnreachableError
+from engine.live import boot_clock
 from engine.live.journal import Journal
 from engine.live.orders import Market, OrderRequest, OrderResult
 from engine.live.risk_limits import Limits
 from engine.live.schedule import next_run
+from engine.live.spec import read_spec, write_spec
 from engine.oracles.fixed_weights import FixedWeights
 from helpers.hyperliquid_info import REFUSED, Fault, Reply
 from helpers.hyperliquid_world import AGENT, GTC, MASTER, client, only
@@ -124,14 +128,30 @@ def test_a_paper_account_is_brought_its_hours_before_it_is_flattened(world: Worl
     assert json.loads((world.journals / "momentum-paper.json").read_text())["positions"] == {}
 
 
-def test_a_paper_account_is_not_taken_back_in_time(world: World, run: Run) -> None:
-    """It was told to sync the cache."""
+def test_a_plan_leaves_a_paper_account_as_it_is(world: World, run: Run) -> None:
+    """It began the account at its own instant, of the size of the backtest, and a run of before was refused."""
     spec = momentum_spec(world.folder, world.folder / "cache")
+    write_spec(replace(read_spec(spec), account={"equity_usd": 25_000.0}), spec)
     start = world.stop_clock()
-    words = world.words("run", spec, "--execute", "--network", "paper")
-    assert run([*words, "--now", start.isoformat()]).code == 0
-    done = run([*words, "--now", (start - pd.Timedelta(days=2)).isoformat()])
-    assert done.code == 1 and "cannot go back to" in done.err and "Sync" not in done.err
+    paper = ["--network", "paper", "--now"]
+    for words in (("plan", spec), ("run", spec), ("flatten", spec)):
+        done = run(world.words(*words, *paper, start.isoformat()))
+        assert done.code == 0 and "a run begins one of 25,000 USD" in " ".join(done.out.split()), done.err
+    assert not list(world.journals.glob("**/*"))
+    state = world.journals / "momentum-paper.json"
+    earlier = (start - pd.Timedelta(hours=3)).isoformat()
+    assert run(world.words("run", spec, "--execute", *paper, earlier)).code == 0
+    kept = json.loads(state.read_text())
+    worth = sum(held["units"] * held["price"] for held in kept["positions"].values())
+    assert kept["cash_usd"] + worth == pytest.approx(25_000, rel=0.01) and kept["trades"]
+    before = {path: path.read_bytes() for path in world.journals.glob("**/*")}
+    done = run(world.words("plan", spec, *paper, start.isoformat()))
+    assert done.code in (0, 3) and "begins one of" not in done.out, done.err  # a coin may have lost its quote
+    assert {path: path.read_bytes() for path in world.journals.glob("**/*")} == before
+    done = run(world.words("plan", spec, *paper, (start - pd.Timedelta(days=2)).isoformat()))
+    assert done.code == 1 and "Sync" not in done.err
+    for text in ("where it ran last, and cannot go back to", "--now", f"delete {state} and the journal"):
+        assert text in done.err
 
 
 def test_orders_that_rest_on_the_account_are_named(world: World, run: Run) -> None:
@@ -415,8 +435,12 @@ class Stubborn(PaperDEX):
         ("refused", "no", 4),
     ],
 )
-def test_why_a_position_is_missing(tmp_path: Path, wrong: str, said: str, sent: int) -> None:
+def test_why_a_position_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrong: str, said: str, sent: int
+) -> None:
     dex = Stubborn(wrong, tmp_path / "KILL")
+    # Both clocks that decide when an order is void go on with the sleeps.
+    monkeypatch.setattr(boot_clock, "time", SimpleNamespace(monotonic=lambda: dex.time / 1000.0))
 
     def sleep(seconds: float) -> None:
         dex.time += round(1000 * seconds)

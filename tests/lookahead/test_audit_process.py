@@ -146,21 +146,6 @@ def test_the_clock_of_then() -> None:
     assert issubclass(pd.Timestamp, Moment) and not isinstance(then, Mine) and isinstance(Mine(2024, 1, 2), Moment)
 
 
-def test_an_answer_kept_under_too_short_a_name_is_caught(
-    tmp_path: Path, panel: Panel, decisions: pd.DatetimeIndex
-) -> None:
-    """Causal, but what it said of an instant is said again whatever the data are: another panel gets these numbers."""
-    body = """
-made = []
-for row, instant in zip(panel.rows(decisions), decisions):
-    if instant not in KEPT:
-        KEPT[instant] = dict(zip(panel.coins, np.nan_to_num(panel.values("mid")[row])))
-    made.append([KEPT[instant].get(coin, 0.0) for coin in panel.coins])
-return np.array(made)
-"""
-    assert checked(tmp_path, panel, decisions, body)["process"].passed is False
-
-
 READS = {
     "memory": ("np.load(SHARED)", "hlbt-test"),
     "weights of a model": ("np.load(HERE / 'model.pth')", "model.pth"),

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import sys
+import textwrap
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,8 @@ import pytest
 from engine import Panel, RunConfig, backtest, decisions_of
 from engine.errors import OracleError
 from engine.lookahead.audit import audit
+from engine.lookahead.comparison import TOLERANCE, AuditContext, weights_of
+from engine.lookahead.subprocess_run import Job
 from engine.oracles.base import weight_matrix
 from engine.oracles.loading import load_oracle
 from engine.panel import Coin
@@ -24,15 +28,14 @@ from helpers.effort import some
 from helpers.panels import random_panel
 
 HEAD = '''
-import functools, hashlib, json, os, pickle, sqlite3, threading
+import functools, hashlib, importlib, json, logging, os, pickle, shelve, shutil, sqlite3, sys, tempfile, zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 import numpy as np
 import pandas as pd
 from engine import Oracle
 
-HERE, KEPT = Path(__file__).parent, {}
-SLEEP = 0.0
+HERE, KEPT, PANEL = Path(__file__).parent, {}, {}
 
 def digest(panel, row, hours=120):
     return hashlib.sha256(panel.values("mid")[max(0, row - hours) : row + 1].tobytes()).hexdigest()
@@ -50,9 +53,9 @@ class Base(Oracle):
     def leak(self, panel, row):
         mid = panel.values("mid")
         return mid[min(row + 24, len(mid) - 1)] / mid[row] - 1.0
-    def every_third(self, panel, row):
+    def every_third(self, panel, row, days=3):
         """Tomorrow's ranks on every third day, where tomorrow is there."""
-        known = row + 24 < len(panel.index) and panel.index[row].day % 3 == 0
+        known = row + 24 < len(panel.index) and panel.index[row].day % days == 0
         return self.leak(panel, row) if known else self.past(panel, row)
     def refit(self, panel, row):
         """A slope of the next day's return on the last one's; the newest label is not known yet, where there is one."""
@@ -84,9 +87,10 @@ if row not in KEPT:
 return KEPT[row]
 """,
     "refit by file": """
-file = HERE / f"{digest(panel, row)}.npy"
+file = HERE / f"{digest(panel, row)}.so"
 if not file.exists():
-    np.save(file, self.refit(panel, row))
+    with file.open("wb") as new:
+        np.save(new, self.refit(panel, row))
 return np.load(file)
 """,
     "database": """
@@ -136,6 +140,77 @@ while base.base is not None and getattr(base.base, "ndim", 0) == 2:
     base = base.base
 return KEPT.setdefault(digest(panel, row), base[min(row + 24, len(base) - 1)] / base[row])
 """,
+    "answers by instant": """
+@functools.lru_cache(None)
+def answer(at):
+    return Base().every_third(PANEL["now"], PANEL["now"].index.get_loc(at))
+PANEL["now"] = panel
+if "answer" not in KEPT:
+    KEPT["answer"] = answer
+return KEPT["answer"](at)
+""",
+    "attribute of another module": """
+kept = vars(json).setdefault(f"kept_{HERE.name}", {})
+return kept.setdefault(digest(panel, row), self.every_third(panel, row))
+""",
+    "attribute of the interface": """
+if not hasattr(Oracle, f"kept_{HERE.name}"):
+    setattr(Oracle, f"kept_{HERE.name}", {})
+return getattr(Oracle, f"kept_{HERE.name}").setdefault(digest(panel, row), self.every_third(panel, row))
+""",
+    "attribute of a coin": """
+kept = vars(panel.table[0]).setdefault(f"kept_{HERE.name}", {})
+return kept.setdefault(digest(panel, row), self.every_third(panel, row))
+""",
+    "shelf": """
+with shelve.open(str(HERE / "shelf")) as kept:
+    key = digest(panel, row)
+    if key not in kept:
+        kept[key] = self.every_third(panel, row)
+    return kept[key]
+""",
+    "archive": """
+with zipfile.ZipFile(HERE / "kept.zip", "a") as archive:
+    name = digest(panel, row)
+    if name not in archive.namelist():
+        archive.writestr(name, json.dumps(list(self.every_third(panel, row))))
+    return np.array(json.loads(archive.read(name)))
+""",
+    "names of files": """
+(HERE / "names").mkdir(exist_ok=True)
+start = digest(panel, row)[:16]
+found = [name for name in os.listdir(HERE / "names") if name.startswith(start)]
+if not found:
+    order = np.argsort(np.argsort(self.every_third(panel, row)))
+    found = ["_".join([start, *map(str, order)])]
+    (HERE / "names" / found[0]).touch()
+return [int(place) for place in found[0].split("_")[1:]]
+""",
+    "folder of each answer": """
+folder = HERE / digest(panel, row)
+if not folder.exists():
+    aside = Path(tempfile.mkdtemp(dir=HERE))
+    np.save(aside / "score.npy", self.every_third(panel, row))
+    aside.rename(folder)
+return np.load(folder / "score.npy")
+""",
+    "symbolic link to a folder": """
+(HERE / "real").mkdir(exist_ok=True)
+if not (HERE / "link").exists():
+    (HERE / "link").symlink_to(HERE / "real")
+file = HERE / "link" / digest(panel, row)
+if not file.exists():
+    file.write_bytes(pickle.dumps(self.every_third(panel, row)))
+return pickle.loads(file.read_bytes())
+""",
+    "temporary folder, without looking first": """
+file = Path(tempfile.gettempdir()) / f"{HERE.name}-{digest(panel, row)}"
+try:
+    return pickle.loads(file.read_bytes())
+except FileNotFoundError:
+    file.write_bytes(pickle.dumps(self.every_third(panel, row)))
+return self.every_third(panel, row)
+""",
 }
 
 #: Leaks that need no memory, so no process of their own to show.
@@ -151,6 +226,9 @@ return mid.iloc[::48].reindex(panel.index).interpolate().to_numpy()[row] / mid.t
 seed = int.from_bytes(hashlib.sha256(panel.values("mid").tobytes()).digest()[:4], "big")
 return np.random.default_rng(seed).normal(size=len(panel.coins))
 """,
+    "mean of all time": "return panel.values('mid')[row] / panel.values('mid').mean(axis=0)",
+    "winners to come": "return self.past(panel, row) * (panel.values('mid')[-1] > panel.values('mid')[row])",
+    "sign by how much is there": "return self.past(panel, row) * (-1.0) ** (len(panel.index) // 24)",
     "leverage of today": "return [float((coin.max_leverage or 0.0) >= 10.0) for coin in panel.table]",
     "leverage that must be there": "return [float(coin.max_leverage >= 10.0) for coin in panel.table]",
     "lots of today": "return np.nan_to_num(panel.sz_decimals)",
@@ -174,6 +252,70 @@ file = HERE / f"{digest(panel, row)}.parquet"
 if not file.is_file():
     pd.DataFrame({"score": self.past(panel, row)}).to_parquet(file)
 return pd.read_parquet(file)["score"].to_numpy()
+""",
+    "answers by instant": KEPT_LEAKS["answers by instant"].replace("every_third", "past"),
+    "instant and coins alone": "return KEPT.setdefault((at, panel.coins), self.past(panel, row))",
+    "shelf": KEPT_LEAKS["shelf"].replace("every_third", "past"),
+    "folder of each answer": KEPT_LEAKS["folder of each answer"].replace("every_third", "past"),
+    "folder made first": """
+folder = HERE / f"made-{digest(panel, row)}"
+if not folder.is_dir():
+    folder.mkdir()
+    (folder / "score.json").write_text(json.dumps(list(self.past(panel, row))))
+assert [file.name for file in folder.iterdir()] == ["score.json"]
+return json.loads((folder / "score.json").read_text())
+""",
+    "archive": KEPT_LEAKS["archive"].replace("every_third", "past"),
+    "symbolic link": KEPT_LEAKS["symbolic link to a folder"].replace("every_third", "past"),
+    "temporary folder": KEPT_LEAKS["temporary folder, without looking first"].replace("every_third", "past"),
+    "written aside, then moved": """
+file = HERE / f"{digest(panel, row)}.moved"
+if not file.exists():
+    descriptor, name = tempfile.mkstemp(dir=HERE)
+    with os.fdopen(descriptor, "wb") as aside:
+        np.save(aside, self.past(panel, row))
+    os.replace(name, file)
+return np.load(file)
+""",
+    "file that must be new": """
+file = HERE / f"{digest(panel, row)}.new"
+if not file.exists():
+    with open(file, "x") as new:
+        json.dump(list(self.past(panel, row)), new)
+return json.loads(file.read_text())
+""",
+    "map of a file": """
+file = HERE / "map.dat"
+if not file.exists():
+    np.memmap(file, mode="w+", dtype=float, shape=(2000, 10))[:] = np.nan
+kept = np.memmap(file, mode="r+", dtype=float, shape=(2000, 10))
+kept[row, : len(panel.coins)] = self.past(panel, row)
+kept.flush()
+return np.array(np.memmap(file, mode="r", dtype=float, shape=(2000, 10))[row, : len(panel.coins)])
+""",
+    "lock and log": """
+lock = HERE / "lock"
+os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+log = logging.getLogger(HERE.name)
+if not log.handlers:
+    log.addHandler(logging.FileHandler(HERE / "log.txt"))
+log.warning("row %s", row)
+lock.unlink()
+return self.past(panel, row)
+""",
+    "folder made anew": """
+shutil.rmtree(HERE / "work", ignore_errors=True)
+(HERE / "work" / "deep").mkdir(parents=True)
+(HERE / "work" / "deep" / "score.json").write_text(json.dumps(list(self.past(panel, row))))
+return json.loads((HERE / "work" / "deep" / "score.json").read_text())
+""",
+    "address of a database": KEPT_LEAKS["database"]
+    .replace("every_third", "past")
+    .replace('HERE / "kept.db"', 'f"file:{HERE}/kept%20here.db?mode=rwc", uri=True'),
+    "scale of the last ten days, kept": """
+start = row // 240 * 240
+key = digest(panel, start, start), panel.coins
+return self.past(panel, row) / KEPT.setdefault(key, 1.0 + panel.values("mid")[: start + 1].std(axis=0))
 """,
     "joblib": """
 import joblib
@@ -230,10 +372,16 @@ COUNT = itertools.count()
 pytestmark = pytest.mark.slow
 
 
+def market(coins: int, days: int = 12) -> Panel:
+    made = random_panel(11, 24 * days, coins)
+    return replace(
+        made, table=tuple(Coin(coin, None, None, n % 6, 5.0 * (1 + n % 9)) for n, coin in enumerate(made.coins))
+    )
+
+
 @pytest.fixture(scope="module")
 def panel() -> Panel:
-    made = random_panel(11, 24 * 12, 6)
-    return replace(made, table=tuple(Coin(coin, None, None, n, 5.0 * (1 + n)) for n, coin in enumerate(made.coins)))
+    return market(6)
 
 
 @pytest.fixture(scope="module")
@@ -241,53 +389,127 @@ def decisions(panel: Panel) -> pd.DatetimeIndex:
     return decisions_of(panel, RunConfig())
 
 
+#: Writes oracles, of a name and a body of ``row_score`` each; returns the path of one, or of all of them together.
+Write = Callable[[dict[str, str], str], str]
+
+#: Each oracle has the weight of one coin; or every one the same share of every weight.
+ONE_EACH = """
+        return pd.concat([book[[coin]] for book, coin in zip(books, panel.coins[-len(books):])], axis=1)
+"""
+SHARED = """
+        return sum(books) / len(books)
+"""
+
+
 @pytest.fixture
-def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    """A module of one oracle, Planted, whose score is the body that the test is given; the home folder is its own."""
-    name = f"odd_{next(COUNT)}"
-    what, body = request.param
-    lines = "\n".join(f"        {line}" for line in body.strip("\n").splitlines())
-    text = f"{HEAD}\nclass Planted(Base):\n    def row_score(self, panel, row, at):\n{lines}\n"
-    if what in AFTER:
-        text += "    def weight_matrix(self, panel, decisions):\n"
-        text += f"        weights = super().weight_matrix(panel, decisions)\n        {AFTER[what]}\n"
-    (tmp_path / f"{name}.py").write_text(text)
-    (tmp_path / "settings.json").write_text('{"sign": 1.0}')
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Packages of one oracle each, Planted, whose score is the body that is given; the home folder is their own."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PLANTED_SIGN", "-1")
     monkeypatch.syspath_prepend(str(tmp_path))
-    return f"{name}:Planted"
+
+    def written(bodies: dict[str, str], together: str) -> str:
+        names = [f"odd_{next(COUNT)}" for _ in bodies]
+        for name, (what, body) in zip(names, bodies.items(), strict=True):
+            text = f"{HEAD}\nclass Planted(Base):\n    def row_score(self, panel, row, at):\n"
+            text += textwrap.indent(body.strip("\n"), " " * 8) + "\n"
+            if what in AFTER:
+                text += "    def weight_matrix(self, panel, decisions):\n"
+                text += f"        weights = super().weight_matrix(panel, decisions)\n        {AFTER[what]}\n"
+            (tmp_path / name).mkdir()
+            (tmp_path / name / "__init__.py").write_text(text)
+            (tmp_path / name / "settings.json").write_text('{"sign": 1.0}')
+        if not together:
+            return f"{names[0]}:Planted"
+        parts = ", ".join(f"{name}.Planted()" for name in names)
+        (tmp_path / f"all_of_{names[0]}.py").write_text(
+            f"import pandas as pd\nfrom engine import Oracle\nimport {', '.join(names)}\n\nclass Planted(Oracle):\n"
+            f"    def __init__(self):\n        self.books = [{parts}]\n"
+            "    def weight_matrix(self, panel, decisions):\n"
+            "        books = [oracle.weight_matrix(panel, decisions) for oracle in self.books]"
+            f"{together}"
+        )
+        return f"all_of_{names[0]}:Planted"
+
+    return written
 
 
-def cases(planted: dict[str, str]) -> Any:
-    return pytest.mark.parametrize("module", planted.items(), ids=list(planted), indirect=True)
+def alone(planted: dict[str, str]) -> Any:
+    """Each by itself, with an audit of its own; the usual run has them together."""
+    skipped = pytest.mark.skipif(not some(0, 1), reason="together in the usual run")
+    return lambda test: pytest.mark.parametrize("what", list(planted))(skipped(test))
 
 
-@cases(KEPT_LEAKS)
-def test_a_leak_fails_however_it_is_kept(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
+def test_a_leak_on_every_tenth_day_under_a_digest_of_the_last_month(write: Write) -> None:
+    """By dotted name, so that its module, and what that keeps, is one in all calls of a process."""
+    body = KEPT_LEAKS["digest of the last days"].replace("row)\nif", "row, 720)\nif")
+    path = write({"": body.replace("every_third(panel, row)", "every_third(panel, row, 10)")}, "")
+    panel = market(6, 45)
+    found = audit(path, panel, decisions_of(panel, RunConfig()))
+    assert [check.name for check in found.failed] == ["process"] and found.strength == 1.0
+    difference = found.failed[0].details
+    assert difference is not None and difference.instant == "2024-10-10T23:00:00+00:00"
+    assert "fails the check 'a new process gives the same weights' (process): the weight of C0" in found.message()
+
+
+def test_leaks_show_however_they_are_kept(write: Write) -> None:
+    """Of all oracles together each has the weight of its own coin, so that one audit shows which of them were seen."""
+    path = write(KEPT_LEAKS, ONE_EACH)
+    panel = market(len(KEPT_LEAKS))
+    decisions = decisions_of(panel, RunConfig())
+    make = partial(load_oracle, path, {})
+    weights, every = weights_of(make(), panel, decisions), np.arange(len(decisions))
+    context = AuditContext(make, panel, decisions, weights, every, every, every, every, path=path)
+    first = context._run(Job(path, {}, context.known, decisions, live=True))
+    assert not first.errors
+    seen = (np.abs(first.weights - weights) > TOLERANCE).any(axis=0)
+    assert seen.all(), [what for what, found in zip(KEPT_LEAKS, seen, strict=True) if not found]
+    assert context.live.reads  # shown to a second process, they count as read
+
+
+@alone(KEPT_LEAKS)
+def test_a_leak_fails_however_it_is_kept(write: Write, what: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
+    module = write({what: KEPT_LEAKS[what]}, "")
     weight_matrix(load_oracle(module, {}), panel, decisions)  # as by a backtest before
-    if some(0, 1):
-        assert not audit(module, panel, decisions).passed
-    found = audit(module, panel, decisions)
-    assert not found.passed, found
-    if "os.environ" not in Path(sys.modules[module.partition(":")[0]].__file__ or "").read_text():  # it is put back
-        assert "process" in {check.name for check in found.failed}, found
+    for _ in range(2):
+        found = audit(module, panel, decisions)
+        assert not found.passed, found
+        if what != "environment":  # it is put back
+            assert "process" in {check.name for check in found.failed}, found
 
 
-@cases(PLAIN)
-def test_a_leak_without_memory_fails(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
-    found = audit(lambda: load_oracle(module, {}), panel, decisions)
+@pytest.mark.parametrize("what", PLAIN)
+def test_a_leak_without_memory_fails(write: Write, what: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
+    module = write({what: PLAIN[what]}, "")
+    found = audit(lambda: load_oracle(module, {}), panel, decisions, cuts=4)
     assert not found.passed and {check.name for check in found.failed} & {"cut", "future", "last_row"}, found
     assert found.failed[0].details is not None or "lots, leverage and tiers" in found.message()
 
 
-@cases(HONEST)
-def test_an_honest_oracle_passes_however_odd(module: str, panel: Panel, decisions: pd.DatetimeIndex) -> None:
+def test_honest_oracles_pass_however_odd(write: Write, panel: Panel, decisions: pd.DatetimeIndex) -> None:
+    module = write({what: body for what, body in HONEST.items() if what != "nothing held"}, SHARED)
     weight_matrix(load_oracle(module, {}), panel, decisions)  # as by a backtest before
-    for _ in range(some(1, 2)):
+    for _ in range(2):
+        found = audit(module, panel, decisions, cuts=4)
+        assert found.passed, found.message()
+
+
+@alone(HONEST)
+def test_an_honest_oracle_passes_however_odd(
+    write: Write, what: str, panel: Panel, decisions: pd.DatetimeIndex
+) -> None:
+    module = write({what: HONEST[what]}, "")
+    weight_matrix(load_oracle(module, {}), panel, decisions)  # as by a backtest before
+    for _ in range(2):
         found = audit(module, panel, decisions)
         assert found.passed, found.message()
     assert found.strength == 1.0
+
+
+def test_to_hold_where_nothing_is_held_is_to_be_flat(write: Write, panel: Panel, decisions: pd.DatetimeIndex) -> None:
+    module = write({"nothing held": HONEST["nothing held"]}, "")
+    found = audit(lambda: load_oracle(module, {}), panel, decisions, cuts=4)
+    assert found.passed, found.message()
 
 
 # The headline, lots and leverage, a budget ----------------------------------------------------------------------------
@@ -328,17 +550,17 @@ def test_lots_and_leverage_are_seen_from_their_date_on(panel: Panel, decisions: 
     weights = weight_matrix(Leveraged(), dated, decisions)
     assert not weights[decisions < dated.index[100]].any(axis=None) and weights.iloc[-1].any()
     for market in (panel, dated):  # the ledger has them at any time
-        units = backtest(market, weights, RunConfig()).trades["units"]
-        decimals = np.array(
-            [market.coins.index(coin) for coin in backtest(market, weights, RunConfig()).trades["coin"]]
-        )
+        trades = backtest(market, weights, RunConfig()).trades
+        units, decimals = trades["units"], np.array([market.coins.index(coin) for coin in trades["coin"]])
         assert len(units) and np.allclose(units * 10.0**decimals, np.round(units * 10.0**decimals), atol=1e-6)
 
 
 class Slow(Honest):
+    seconds = 0.01
+
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
         CALLS.append(len(decisions))
-        time.sleep(0.01 * len(decisions))
+        time.sleep(self.seconds * len(decisions))
         return super().weight_matrix(panel, decisions)
 
 
@@ -355,12 +577,21 @@ def test_a_budget_is_kept_and_says_what_it_bought() -> None:
         assert found[budget].passed, found[budget].message()
     assert spent[0.8] <= 1.0 < spent[60.0] and found[60.0].strength == 1.0
     assert 0.1 < found[0.8].strength < 1.0 and found[0.8].to_dict()["strength"] == found[0.8].strength
+    assert "It took" not in found[60.0].strength_text()
     assert f"would have been seen at {found[0.8].strength:.0%} of 30 decisions" in found[0.8].strength_text()
     with pytest.raises(OracleError, match="budget = 0 is not accepted"):
         audit(Slow, market, decisions_of(market, RunConfig()), budget=0.0)
 
 
-def test_fewer_calls_than_three_a_decision() -> None:
+def test_a_budget_below_two_calls_says_that_it_was_exceeded() -> None:
+    market = random_panel(3, 24 * 30, 3)
+    found = audit(Slow, market, decisions_of(market, RunConfig()), budget=0.01)
+    assert found.seconds is not None and found.seconds > 0.3 and found.to_dict()["seconds"] == found.seconds
+    assert f"It took {found.seconds:.3g} s, more than the budget of 0.01 s" in found.strength_text()
+
+
+def test_fewer_calls_than_three_a_decision(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Slow, "seconds", 0.0)
     market = random_panel(3, 24 * 60, 3)
     CALLS.clear()
     found = audit(Slow, market, decisions_of(market, RunConfig()))

@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 from engine.oracles.fingerprint import code_files, installed_paths, interactive_code_digest
+from engine.oracles.loading import origin_of
 from research.oracles.momentum import Momentum
 
 CELL = """
@@ -70,6 +71,18 @@ def digest(prompt: ModuleType, cell: str) -> str:
     vars(prompt).update(names)
     exec(cell, vars(prompt))
     return interactive_code_digest(vars(prompt)["Mine"].__mro__)
+
+
+def test_a_class_of_a_notebook_shows_in_the_first_figures_of_its_digest(prompt: ModuleType) -> None:
+    """Pages and messages show twelve of them; the digest of no file at all is the same for every class."""
+    cell = "from engine import Oracle\nclass Mine(Oracle):\n    weight_matrix = lambda *_: VALUE"
+    shown = set()
+    for value in (0, 1):
+        exec(cell.replace("VALUE", str(value)), vars(prompt))
+        origin, notes = origin_of(vars(prompt)["Mine"]())
+        assert not notes and len(origin.digest) == len(origin.code) == 64
+        shown |= {origin.digest[:12], origin.code[:12]}
+    assert len(shown) == 2
 
 
 CHANGES = [

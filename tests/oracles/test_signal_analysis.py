@@ -436,7 +436,7 @@ def test_the_command_on_the_sample(hlbt: Hlbt, sample_cache: Path) -> None:
     assert float(exact["mean rank IC"]) == expected.ic.mean and float(exact["coverage"]) == expected.figures["coverage"]
     again = hlbt("oracle", "report", MOMENTUM, "--param", "lookback_hours=72", *MONTHS)
     assert again[0] == 0 and "SYNTHETIC DATA" in again[1] and "rank IC of the score" in again[1]
-    assert page.read_text(encoding="utf-8") == text and len(list(Path("reports").glob("*.html"))) == 1
+    assert page.read_text(encoding="utf-8") == text and len(list(Path("reports").glob("signals-*.html"))) == 1
 
 
 @pytest.mark.slow
@@ -448,7 +448,7 @@ def test_out_horizon_and_an_oracle_without_score(hlbt: Hlbt, tmp_path: Path) -> 
     answer = json.loads(out)
     assert answer["signal"] == "weight" and answer["horizon_days"] == 7 and answer["ic"]["mean"] is None
     assert "forward returns over <b>7 days</b>" in page.read_text(encoding="utf-8") and not list(
-        Path("reports").glob("*.html")
+        Path("reports").glob("signals-*.html")
     )
 
 

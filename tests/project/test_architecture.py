@@ -23,11 +23,11 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "matplotlib": {"engine/reporting/charts.py", "engine/reporting/hover.py", "engine/reporting/quantstats_part.py"},
     "arch": {"engine/validation/bootstrap.py"},
     "plotly": {
-        "engine/reporting/sweep_page.py",
         "engine/reporting/views.py",
         *("engine/simulation/result.py", "engine/sweeps/study.py"),  # to type checkers
     },
     "ray": {"engine/sweeps/executors.py"},
+    "optuna": {"engine/sweeps/sampling.py"},
 }
 #: The one exception to the direction of imports: what methods of these two classes import when they are called.
 _VIEWS = {"engine/reporting/views.py", "engine/reporting/tearsheet.py", "engine/runs.py"}

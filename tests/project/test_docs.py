@@ -16,6 +16,7 @@ import typer
 from engine import cli
 from engine.clock import WEEKDAYS
 from engine.config import RunConfig, parse_value
+from helpers.effort import some
 from helpers.project import HELPERS, ROOT
 
 DOCS = sorted((ROOT / "docs").glob("*.md"))
@@ -107,8 +108,14 @@ ELSEWHERE = {
     ("study",): "test_study_command.py",
     ("live",): "test_live.py",
 }
-#: Less of the same, so that the tests stay quick.
-LESS = {"sweep": ["--sample", "6", "--top", "0"], "validate": ["--top", "0"], "backtest": ["--no-report"]}
+#: Less of the same, so that the tests stay quick: the first start that fits. A verdict is that of the study file.
+LESS = {
+    ("sweep", "--oracle"): ["--sample", "6", "--top", "0", "--no-verdict"],
+    ("sweep",): ["--sample", "6", "--top", "0"],
+    ("validate",): ["--top", "0"],
+    ("backtest",): ["--no-report"],
+    ("oracle", "check"): ["--cuts", str(some(4, 16))],
+}
 
 
 @pytest.mark.slow
@@ -128,7 +135,8 @@ def test_the_commands_run(
             continue
         # The dates of the pages are of real data.
         words = [word.replace("2024-10-01", "2024-03-01").replace("2025-03-31", "2024-06-30") for word in words]
-        monkeypatch.setattr("sys.argv", [*words, *LESS.get(words[1], [])])
+        less = next((less for start, less in LESS.items() if tuple(words[1 : 1 + len(start)]) == start), [])
+        monkeypatch.setattr("sys.argv", [*words, *less])
         with pytest.raises(SystemExit) as done:
             cli.main()
         assert not done.value.code, (words, capsys.readouterr().err)

@@ -19,12 +19,13 @@ from engine.data.panel_loader import load_whole_panel
 from engine.errors import DataError, PromotionError
 from engine.hash_chain import read_chain
 from engine.oracles.loading import load_oracle
+from engine.promotion import gates
 from engine.promotion.candidate import read_candidate
 from engine.promotion.holdout import check_openable, expected_of, open_holdout, sealed_result
 from engine.simulation import metrics
 from engine.sweeps.trials import FOLDER, LEDGER, TrialCount, count_trials
 from helpers.commands import Hlbt, exit_code
-from helpers.promotion import ORACLE, write_cache
+from helpers.promotion import ORACLE, audit_once, write_cache
 from helpers.studies import market
 
 pytestmark = pytest.mark.slow
@@ -54,6 +55,7 @@ def home(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(made, tmp_path / "home")
     monkeypatch.chdir(tmp_path / "home")
     monkeypatch.setenv("HLBT_DATA_CACHE", "cache")
+    monkeypatch.setattr(gates, "audit", audit_once)
     return tmp_path / "home"
 
 

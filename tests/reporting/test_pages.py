@@ -47,7 +47,10 @@ def test_impact_is_in_every_sum(tmp_path: Path) -> None:
     ("execution", "words"),
     [
         ({}, "Decisions at 23:00 UTC, traded at that instant, on data known just before."),
-        ({"every_days": 7, "delay_hours": 2}, "Decisions every 7 days at 23:00 UTC, traded 2 h later, on"),
+        (
+            {"every_days": 7, "delay_hours": 2},
+            "Decisions every 7 days, on Thursdays at 23:00 UTC, traded 2 h later, on",
+        ),
         ({"weekdays": ["mon", "thu"], "hour_utc": 5}, "Decisions at 05:00 UTC on mon, thu only, traded"),
     ],
 )
@@ -106,7 +109,7 @@ def test_index_lists_every_run_and_the_damaged_ones(run: Run, tmp_path: Path) ->
     assert f'data-v="{record["metrics"]["sharpe"]!r}"' in body
     assert f'data-v="{-record["metrics"]["fee_usd"] / record["metrics"]["equity_start_usd"]!r}"' in body
     assert not re.search(r"https?://|<link|src=", text)
-    assert text.count("<th ") == text.count("<button") == 14
+    assert text.count("<th ") == text.count("<button") == 15
     # Beside the name, which a telephone shows first and keeps in sight.
     assert "SYNTHETIC" in body[: body.index("</td>")]
 

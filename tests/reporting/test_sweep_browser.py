@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 LUCK = ("sharpes", "familywise", "null_books", "degradation", "logits")
 STRESS = ("cost_stress", "delay_stress", "decision_hours", "start_dates", "plateau")
 CHARTS = ("fan", "heat", *LUCK, *STRESS)
+INK = "getComputedStyle(document.querySelector('figure:has(#fan) .keys button')).color"
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +48,7 @@ def scrolled(opened: Any) -> None:
         if not opened.locator(f"#{name}").count():
             continue
         opened.locator(f"#{name}").scroll_into_view_if_needed()
-        opened.wait_for_selector(f"#{name} :is(.main-svg, .why)")
+        opened.wait_for_selector(f"#{name} :is(svg, .why)")
 
 
 @pytest.mark.parametrize(("width", "dark"), [(1300, False), (390, True)])
@@ -57,10 +58,10 @@ def test_every_chart_is_drawn_without_an_error_and_nothing_is_wider_than_the_win
     with browser.opened(page, width, dark, touch=width < 500) as opened:
         scrolled(opened)
         for name in CHARTS:
-            assert opened.locator(f"#{name} .main-svg").count() >= 1, name
+            assert opened.locator(f"#{name} svg :is(path, rect, circle)").count() > 1, name
         assert overflow(opened) <= 0
         back = opened.evaluate("getComputedStyle(document.body).backgroundColor")
-        ink = opened.evaluate("getComputedStyle(document.querySelector('#fan .legendtext')).fill")
+        ink = opened.evaluate(INK)
         assert (back, ink) == (
             ("rgb(20, 23, 27)", "rgb(227, 230, 234)") if dark else ("rgb(255, 255, 255)", "rgb(31, 35, 40)")
         )
@@ -70,9 +71,9 @@ def test_the_charts_follow_a_change_of_the_colour_scheme(browser: Browser, page:
     with browser.opened(page) as opened:
         scrolled(opened)
         opened.emulate_media(color_scheme="dark")
-        opened.wait_for_function(
-            "getComputedStyle(document.querySelector('#fan .legendtext')).fill === 'rgb(227, 230, 234)'"
-        )
+        assert opened.evaluate(INK) == "rgb(227, 230, 234)"
+        line = "getComputedStyle(document.querySelector('#fan g path:last-of-type')).stroke"
+        assert opened.evaluate(line) == "rgb(242, 161, 84)"  # the winner's orange, of the night
 
 
 def test_a_heading_sorts_by_number_and_by_word_and_back(browser: Browser, page: Path, study: Study) -> None:
@@ -152,7 +153,7 @@ def test_filters_read_bounds_ranges_percent_and_words(browser: Browser, page: Pa
 
 
 def test_a_row_shows_its_curve_and_all_its_figures(browser: Browser, page: Path, study: Study) -> None:
-    names = "Array.from(document.getElementById('fan').data, (trace) => trace.name).filter(Boolean)"
+    names = "Array.from(document.querySelectorAll('figure:has(#fan) .keys button'), (key) => key.textContent)"
     with browser.opened(page) as opened:
         scrolled(opened)
         before = opened.evaluate(names)
@@ -160,7 +161,7 @@ def test_a_row_shows_its_curve_and_all_its_figures(browser: Browser, page: Path,
         place = int(column(opened, "set")[2].split()[0])
         opened.locator("#sets tbody tr").nth(2).locator("td").nth(3).click()
         assert opened.evaluate(names) == [*before, f"set {place}"]
-        last = opened.evaluate("Array.from(document.getElementById('fan').data.at(-1).y).at(-1)")
+        last = opened.evaluate("Array.from(document.getElementById('fan').plot.spec.marks.at(-1).y).at(-1)")
         assert study.daily_returns is not None
         assert last == pytest.approx(float((1.0 + study.daily_returns.to_numpy()[:, place]).prod()), rel=1e-6)
         opened.evaluate("document.getElementById('detail').scrollIntoView()")
@@ -169,15 +170,60 @@ def test_a_row_shows_its_curve_and_all_its_figures(browser: Browser, page: Path,
         opened.locator("#sets tbody tr").nth(2).locator("button").click()  # and again: no longer
         assert opened.evaluate(names) == before
         assert not opened.locator("#detail").is_visible()
+        lines = "Array.from(document.querySelectorAll('#fan .tick'), (tick) => Number(tick.textContent))"
+        even = [value for value in opened.evaluate(lines) if value is not None]
         opened.check("#log")
-        assert opened.evaluate("document.getElementById('fan').layout.yaxis.type") == "log"
+        assert opened.evaluate(lines) != even
+
+
+def middle(opened: Any, name: str) -> tuple[float, float]:
+    """The middle of a chart, brought into view."""
+    opened.locator(f"#{name}").scroll_into_view_if_needed()
+    box = opened.locator(f"#{name} svg").bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
+def test_every_chart_tells_its_values_enlarges_and_hides(browser: Browser, page: Path, study: Study) -> None:
+    assert study.daily_returns is not None
+    with browser.opened(page) as opened:
+        scrolled(opened)
+        for name in CHARTS:
+            x, y = middle(opened, name)
+            # A scatter speaks of the dot under the pointer, any other chart wherever the pointer is.
+            dot = opened.locator(f"#{name} circle").first.bounding_box() if name == "degradation" else None
+            opened.mouse.move(*((dot["x"] + 2, dot["y"] + 2) if dot else (x, y)))
+            assert any(letter.isdigit() for letter in opened.inner_text(".hlbt-tip")), name
+        opened.mouse.move(1, 1)
+        assert not opened.locator(".hlbt-tip").is_visible()
+
+        x, y = middle(opened, "fan")
+        opened.mouse.move(x, y)
+        day, *values = opened.inner_text(".hlbt-tip").split("\n")
+        winner = (1.0 + study.daily_returns.iloc[:, study.best()]).cumprod().loc[day]
+        assert f"winner {winner:.3f}" in values
+        span = "document.getElementById('fan').plot.x"
+        whole = opened.evaluate(f"[{span}.low, {span}.high]")
+        opened.mouse.down()
+        opened.mouse.move(x + 100, y + 3, steps=3)
+        opened.mouse.up()
+        part = opened.evaluate(f"[{span}.low, {span}.high]")
+        assert whole[0] < part[0] < part[1] < whole[1]
+        opened.mouse.dblclick(x, y)
+        assert opened.evaluate(f"[{span}.low, {span}.high]") == whole
+
+        lines = opened.locator("#fan g path").count()
+        key = opened.locator("figure:has(#fan) .keys button", has_text="median set")
+        key.click()
+        assert opened.locator("#fan g path").count() == lines - 1 and key.get_attribute("aria-pressed") == "false"
+        key.click()
+        assert opened.locator("#fan g path").count() == lines
 
 
 def test_the_heat_map_follows_its_selects(browser: Browser, page: Path, study: Study) -> None:
     frame = study.table.reset_index()
 
     def shown(opened: Any) -> np.ndarray:
-        return np.array(opened.evaluate("document.getElementById('heat').data[0].z"), dtype=float)
+        return np.array(opened.evaluate("document.getElementById('heat').plot.spec.cells.values"), dtype=float)
 
     with browser.opened(page) as opened:
         scrolled(opened)
@@ -199,15 +245,20 @@ def test_the_heat_map_follows_its_selects(browser: Browser, page: Path, study: S
         same = frame[(frame["n"] == winner["n"]) & (frame["weighting"] == winner["weighting"])]
         expected = same.pivot_table(**pair, values="max_drawdown")
         np.testing.assert_allclose(shown(opened), expected.to_numpy(), rtol=1e-6)
-        box = opened.evaluate("document.getElementById('heat').layout.shapes[0]")
-        assert box["x0"] + 0.5 == [0.0, 0.01].index(winner["execution.no_trade_band_frac"])
-        assert box["y0"] + 0.5 == [24, 72, 168, 336, 720].index(winner["lookback_hours"])
+        at = opened.evaluate("document.getElementById('heat').plot.spec.cells.chosen")
+        assert at[0] == [0.0, 0.01].index(winner["execution.no_trade_band_frac"])
+        assert at[1] == [24, 72, 168, 336, 720].index(winner["lookback_hours"])
+        # The outline is on the winner's cell, and the cell says what it is.
+        opened.locator("#heat .chosencell").hover(force=True)
+        drawdown = f"{100 * study.table['max_drawdown'].iloc[study.best()]:.2f}%"
+        said = opened.inner_text(".hlbt-tip")
+        assert drawdown in said and f"lookback_hours = {winner['lookback_hours']}" in said and said.endswith(" sets")
         opened.select_option("#up", label="execution.no_trade_band_frac")  # the same twice: they change places
         assert opened.input_value("#across") == "0"
         opened.select_option("#up", label="nothing: a line")
         opened.select_option("#across", label="weighting")
         opened.select_option("#others", "median")
-        line = opened.evaluate("Array.from(document.getElementById('heat').data[0].y)")
+        line = opened.evaluate("document.getElementById('heat').plot.spec.marks[0].y")
         assert line == pytest.approx(frame.groupby("weighting")["max_drawdown"].median().tolist(), rel=1e-6)
 
 
@@ -242,11 +293,11 @@ def test_what_is_missing_breaks_nothing(browser: Browser, tmp_path: Path, case: 
             assert opened.locator(".why").count() == 9 and nasty in opened.inner_text("#logits")
         if case == "nasty":
             assert opened.inner_text(".verdict h2") == f"LUCK CANNOT BE EXCLUDED YET {nasty}"
-            labels = opened.evaluate("Array.from(document.getElementById('heat').layout.yaxis.ticktext)")
+            labels = opened.locator("#heat .tick[text-anchor=end]").all_text_contents()
             assert labels == ["(1, 2)", "(3, 4)"]
             opened.select_option("#up", index=0)
             opened.select_option("#across", index=2)
-            labels = opened.evaluate("Array.from(document.getElementById('heat').layout.yaxis.ticktext)")
+            labels = opened.locator("#heat .tick[text-anchor=end]").all_text_contents()
             assert labels[1:] == ["true", "not set", "1", '"1"', "2.5"]
 
 

@@ -484,13 +484,13 @@ def test_the_verdict_of_a_sweep_is_on_its_winner_s_page_alone(run: Run, tmp_path
         }  # fmt: skip
         (tmp_path / place).mkdir(exist_ok=True)
         (tmp_path / place / "verdict.json").write_text(json.dumps(verdict, default=str))
-        return pages.verdict_of(replace(run, folder=tmp_path / "drift"))
+        return pages.verdict_of(run.record, tmp_path / "drift")
 
     assert judged({"lookback_hours": 96}) is None and judged({"costs.taker_bps": 1.0}) is None
     assert judged({"lookback_hours": 72}) == pages.Judged("refuted", False, "Luck is enough.", "../sweep-a/index.html")
-    assert pages.verdict_of(run) is None
-    inside = replace(run, folder=tmp_path / "sweep-a" / "top" / "drift")
-    found = pages.verdict_of(inside)
+    assert pages.verdict_of(run.record, run.folder) is None
+    inside = tmp_path / "sweep-a" / "top" / "drift"
+    found = pages.verdict_of(run.record, inside)
     assert found is not None and found.page == "../../index.html"
     (tmp_path / "sweep-a" / "verdict.json").write_text("[]")
-    assert pages.verdict_of(inside) is None
+    assert pages.verdict_of(run.record, inside) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, Result, RunConfig, Study, backtest, compare, load_study, sweep
+from engine import Panel, Result, Run, RunConfig, Study, backtest, compare, load_run, load_study, sweep
 from engine.errors import ConfigError, DataError, HlbtError
 from engine.provenance import Origin
 from engine.simulation import metrics
@@ -39,7 +41,7 @@ def test_a_summary_has_money_with_its_sign_and_adds_up(result: Result) -> None:
     table = result.summary()
     value, unit = table["value"], table["unit"]
     for label, name in (("fees", "fee_usd"), ("spread", "spread_usd"), ("funding", "funding_usd")):
-        assert value[label] == -result.metrics[name] and unit[label] == "USD, received + / paid -"
+        assert value[label] == -result.metrics[name] and unit[label] == "USD, received +, paid -"
     money = value[["start equity", "price", "spread", "impact", "fees", "funding"]].sum()
     assert money == pytest.approx(value["end equity"], rel=1e-12)
     assert value["net return"] == result.metrics["total_return"] and value["Sharpe"] == result.metrics["sharpe"]
@@ -48,7 +50,7 @@ def test_a_summary_has_money_with_its_sign_and_adds_up(result: Result) -> None:
     other = price[days].to_numpy() / price[days - pd.Timedelta(days=1)].to_numpy() - 1
     assert value["beta"] == pytest.approx(metrics.alpha_beta(result.daily_returns.to_numpy(), other)[1])
     assert not {"alpha", "beta"} & set(result.summary(None).index)
-    with pytest.raises(DataError, match=r"no coin 'ETHE' for a benchmark\. Did you mean 'ETH'"):
+    with pytest.raises(ConfigError, match=r"report.benchmark = 'ETHE' is no coin of the data.*Did you mean 'ETH'"):
         result.summary("ETHE")
 
 
@@ -59,7 +61,7 @@ def test_the_figure_has_the_ledgers_numbers(result: Result) -> None:
     assert traces["drawdown"].min() == result.metrics["max_drawdown"]
     for label, name in (("fees", "fee_usd"), ("impact", "impact_usd"), ("funding", "funding_usd")):
         assert traces[label][-1] == pytest.approx(-result.metrics[name])
-    assert "BTC, held" in traces and "BTC, held" not in {trace.name for trace in result.plot(None).data}
+    assert "BTC held" in traces and "BTC held" not in {trace.name for trace in result.plot(None).data}
 
 
 def test_names_cannot_become_markup(result: Result, study: Study) -> None:
@@ -92,6 +94,8 @@ def test_the_best_set_is_an_object_and_the_row_that_it_was(study: Study) -> None
     assert best.parameters == study.params(best) and best.metrics["sharpe"] == study["sharpe"].iloc[best]
     assert best.set.config.execution.hour_utc == best.parameters["execution.hour_utc"]
     assert best.result().metrics["sharpe"] == pytest.approx(best.metrics["sharpe"], rel=1e-9)
+    for copied in (copy.deepcopy(best), pickle.loads(pickle.dumps(best))):
+        assert copied == best and copied.parameters == best.parameters
     for name in ("monthly", "yearly", "trades_summary", "long_short"):
         pd.testing.assert_frame_equal(getattr(study, name)(), getattr(best.result(), name)())
     assert study.plot().data and "fees (USD, received +, paid -)" in study.summary()
@@ -137,7 +141,7 @@ def test_a_comparison_says_what_differs(panel: Panel, result: Result) -> None:
     other = backtest(panel, Momentum(lookback_hours=48, n=1), RunConfig.from_dict({"costs": {"taker_bps": 1.0}}))
     seen = compare(result, other, result)
     assert seen.names == ("Momentum 1", "Momentum 2", "Momentum 3")
-    assert seen.config.index.tolist() == ["lookback_hours", "costs.taker_bps", "costs.impact"]
+    assert seen.config.index.tolist() == ["lookback_hours", "costs.impact", "costs.taker_bps"]
     assert seen.config.loc["lookback_hours"].tolist() == [24, 48, 24]
     assert seen.metrics.loc["sharpe"].tolist() == [one.metrics["sharpe"] for one in (result, other, result)]
     assert seen.curves["Momentum 2"].iloc[-1] == pytest.approx(1 + other.metrics["total_return"])
@@ -146,11 +150,58 @@ def test_a_comparison_says_what_differs(panel: Panel, result: Result) -> None:
     assert seen.weights["distance"].tolist() == pytest.approx([0.0, apart.sum(axis=1).mean(), 0.0])
     assert seen.weights.loc["Momentum 2", "most"] == apart.mean().idxmax() and len(seen.plot().data) == 3
     assert set(FLOWS) <= set(seen.metrics.index)
-    for wrong in ((result,), (result, "run")):
-        with pytest.raises(ConfigError, match="two or more results"):
+    for wrong in ((result,), (result, 5)):
+        with pytest.raises(ConfigError, match="two or more results of backtest"):
             compare(*wrong)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="2 different names"):
         compare(result, other, names=["a", "a"])
+
+
+def test_folders_and_names_are_compared_as_their_results_are(
+    panel: Panel, result: Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    late = RunConfig.from_dict({"execution": {"hour_utc": 8}, "costs": {"taker_bps": 1.0}})
+    other = backtest(panel, Momentum(lookback_hours=48, n=1), late)
+    first, second = (
+        one.save(tmp_path / "reports" / name, tearsheet=False) for one, name in ((result, "a"), (other, "b"))
+    )
+    live = compare(result, other, names=["a", "b"])
+    pairs: list[tuple[Result | Run | Path | str, ...]] = [(first, str(second)), ("a", "b"), (load_run(first), other)]
+    for pair in pairs:
+        seen = compare(*pair, names=["a", "b"])
+        for name in ("config", "metrics", "curves", "correlation", "weights"):
+            pd.testing.assert_frame_equal(getattr(seen, name), getattr(live, name), check_freq=False)
+    assert compare("a", "b").names == ("a", "b") and "Sharpe" in compare("a", "b")._repr_html_()
+    # Days that end at 23:00 and at 8:00 meet by date.
+    one, two = (item.daily_returns.rename(lambda day: day.date()) for item in (result, other))
+    assert live.correlation.loc["a", "b"] == pytest.approx(one.corr(two)) and live.weights.loc["b", "decisions"] == 0
+    with pytest.raises(DataError, match="nowhere is no run folder"):
+        compare("a", "nowhere")
+
+
+def test_the_benchmark_of_the_config_is_the_one_of_a_notebook(panel: Panel, result: Result, tmp_path: Path) -> None:
+    returns = pd.Series(np.linspace(-0.01, 0.02, 60), panel.index[panel.index.hour == 23], name="index")
+    returns.to_csv(tmp_path / "own_index.csv")
+    for benchmark, name in (("ETH", "ETH"), (str(tmp_path / "own_index.csv"), "own_index"), ("none", None)):
+        config = RunConfig.from_dict({**result.config.to_dict(), "report": {"benchmark": benchmark}})
+        own = replace(result, config=config)
+        pd.testing.assert_frame_equal(own.summary(), result.summary(benchmark))
+        assert ("beta" in own.summary().index) == (name is not None)
+        lines = {trace.name: np.asarray(trace.y, dtype=float) for trace in own.plot().data}
+        assert [line for line in lines if line.endswith(" held")] == [f"{name} held"] * (name is not None)
+        if name == "ETH":
+            assert own.summary().loc["beta", "meaning"] == "to ETH, of daily returns"
+            price = panel.frame("mid")["ETH"]
+            start, first = result.first_decision, lines["ETH held"][~np.isnan(lines["ETH held"])]
+            assert first[0] == result.equity[start] and len(first) == len(panel.index[panel.index >= start])
+            assert first[-1] / first[0] == pytest.approx(price.iloc[-1] / price[start])
+
+
+def test_a_card_of_a_study_says_why_sets_failed(panel: Panel) -> None:
+    study = sweep(panel, Momentum, {"lookback_hours": [24, 72], "n": [1], "gross": [1.0, 3.0]})
+    assert "4 sets, 2 failed" in study._repr_html_() and "account.max_gross" in study._repr_html_()
+    assert repr(study).endswith("4 sets of lookback_hours, n, gross, 2 failed)")
 
 
 def test_a_verdict_is_asked_of_the_study_itself(study: Study) -> None:

@@ -18,8 +18,8 @@ pytestmark = pytest.mark.slow
 NOTEBOOKS = sorted((ROOT / "research" / "notebooks").glob("*.ipynb"))
 
 
-def test_both_are_here() -> None:
-    assert [file.stem for file in NOTEBOOKS] == ["back_tester", "example_code"]
+def test_all_are_here() -> None:
+    assert [file.stem for file in NOTEBOOKS] == ["back_tester", "example_code", "idea_to_verdict"]
 
 
 @pytest.mark.parametrize("file", NOTEBOOKS, ids=lambda file: file.stem)

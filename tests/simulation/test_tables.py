@@ -100,10 +100,27 @@ def test_round_trips_are_those_of_a_slow_walk(seed: int, changes: dict[str, Any]
     assert (trips["ended"] == "flip").any()
 
 
-@settings(max_examples=some(40, 1500))
+@settings(max_examples=some(40, 1500), deadline=None)
 @given(nasty_cases())
 def test_round_trips_add_up_on_any_book(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
     check_sums(backtest(*case))
+
+
+def test_a_liquidation_within_the_hour_pays_no_funding_of_that_hour() -> None:
+    index = pd.date_range("2024-10-01", periods=60, freq="h", tz="UTC")
+    mid = pd.DataFrame({"BTC": 100.0}, index=index)
+    low = mid.copy()
+    low.iloc[40] = 60.0
+    panel = Panel.from_frames(mid=mid, high=mid * 1.001, low=low, funding=mid * 1e-5)
+    config = RunConfig.from_dict(
+        {
+            "account": {"margin_prices": "extreme", "max_gross": 3.0, "initial_margin": False},
+            "costs": {"taker_bps": 0.0},
+        }
+    )
+    weights = pd.DataFrame({"BTC": [3.0, np.nan]}, index=index[index.hour == 23])
+    result = backtest(panel, weights, config)
+    assert result.liquidated_at == index[40] and check_sums(result)["ended"].tolist() == ["liquidation"]
 
 
 def test_tiny_and_huge_units_in_one_book_keep_their_figures() -> None:

@@ -88,6 +88,25 @@ def test_a_book_that_knows_something_is_above_its_nulls_and_noise_is_not(panel: 
     assert np.mean(np.array(noise) <= 0.05) <= 0.25 and np.mean(noise) > 0.3
 
 
+def test_nulls_without_a_sharpe_ratio_count_neither_way_and_are_told(panel: Panel, study: Study) -> None:
+    """A null that never trades is no book below this one."""
+    null = np.array([np.nan, 2.0, -np.inf, 0.5, np.nan])
+    assert nulls.p_value(1.0, null) == 2 / 3 and nulls.p_value(1.0, null[:1]) == 1.0
+    bests = iter([float("nan")] * 3 + [-5.0] * 9)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nulls._Group, "best", lambda *_: next(bests))
+        patch.setattr(nulls, "_tasks", lambda *_, tasks=nulls._tasks: list(tasks(*_))[:1])
+        verdict = validate(study, panel, search_nulls=12)
+        patch.setattr(nulls._Group, "best", lambda *_: float("nan"))
+        none = validate(study, panel, search_nulls=2)
+    said = verdict.details["null_search"]
+    assert (said["p_value"], said["replicates"], said["unknown"]) == (1 / 10, 9, 3)
+    (check,) = (check for check in verdict.checks if check.name == "null_search")
+    assert "run 9 times" in check.summary and "3 more had no Sharpe ratio and are not counted" in check.summary
+    (check,) = (check for check in none.checks if check.name == "null_search")
+    assert check.passed is None and "No set of 2 sweeps" in check.summary
+
+
 def test_where_a_permutation_makes_no_other_book_the_roll_decides(panel: Panel) -> None:
     """All coins alike, or one alone: exchanged names are the same book, or another market, not less skill."""
     decisions = decisions_of(panel)

@@ -20,7 +20,8 @@ def test_a_walk_forward_over_hours_of_decision_holds_no_day_that_had_begun() -> 
         held, begin = -1, 0
         for fold in found[kind]["folds"]:
             place = fold["place"]
-            returns = study.daily_returns.iloc[:, place].loc[fold["test_start"] : fold["test_end"]].to_numpy().copy()
+            span = slice(fold["test_start"], fold["test_end"])
+            returns = study.daily_returns.iloc[:, place].loc[span].dropna().to_numpy().copy()
             if place != held:
                 skipped = fold["parameters"]["execution.hour_utc"] == 1
                 early += skipped

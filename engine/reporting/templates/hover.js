@@ -1,11 +1,9 @@
-// The values under the pointer, on every chart that carries them. Text nodes only: names are the user's.
+{% include "tip.js" %}
+// The values under the pointer, on every chart that carries them.
 (() => {
   "use strict";
   const charts = [...document.querySelectorAll("svg[data-hover]")];
   if (!charts.length) return;
-  const tip = document.createElement("div");
-  tip.className = "hlbt-tip"; tip.hidden = true; tip.setAttribute("role", "status");
-  document.body.append(tip);
   const read = new WeakMap();
 
   function panels(svg) {
@@ -41,30 +39,21 @@
     return panel.kind === "name" ? panel.names[Math.round(x)] || "" : number(x, 4);
   }
 
-  function element(name, text, parent) {
-    const made = document.createElement(name);
-    made.textContent = text;
-    parent.append(made);
-    return made;
-  }
-
   function show(svg, event) {
     const place = svg.getBoundingClientRect(), view = svg.viewBox.baseVal;
     const across = ((event.clientX - place.left) / place.width) * view.width, found = panels(svg);
     const [left, , width] = found[0].box;
     if (across < left - 6 || across > left + width + 6) return hide();
     const [low, high] = found[0].lim, x = low + ((across - left) / width) * (high - low);
-    tip.replaceChildren();
+    const lines = [];
     let at = null;
     for (const panel of found) for (const line of panel.series) {
       if (!line.x.length) continue;
       const row = nearest(line.x, x);
-      if (at === null) element("b", heading(panel, (at = line.x[row])), tip);
+      at ??= line.x[row];
       if (line.y[row] === null) continue;
-      const text = element("div", "", tip);
-      element("span", "", text).style.background = `var(--c${line.colour.slice(1)},${line.colour})`;
-      text.append(`${line.name} `);
-      element("b", number(line.y[row], line.digits) + line.unit, text);
+      const colour = `var(--c${line.colour.slice(1)},${line.colour})`;
+      lines.push({ colour, name: line.name, value: number(line.y[row], line.digits) + line.unit });
     }
     let mark = svg.querySelector(".hlbt-mark");
     if (!mark) {
@@ -75,14 +64,11 @@
     const along = left + ((at - low) / (high - low)) * width, last = found[found.length - 1].box;
     for (const [name, value] of [["x1", along], ["x2", along], ["y1", found[0].box[1]], ["y2", last[1] + last[3]]])
       mark.setAttribute(name, value);
-    tip.hidden = false;
-    const room = document.documentElement.clientWidth - tip.offsetWidth - 8;
-    tip.style.left = `${Math.max(4, Math.min(event.clientX + 14, room)) + window.scrollX}px`;
-    tip.style.top = `${Math.max(4, event.clientY - tip.offsetHeight - 12) + window.scrollY}px`;
+    hlbtTip.show(event, at === null ? "" : heading(found[0], at), lines);
   }
 
   function hide() {
-    tip.hidden = true;
+    hlbtTip.hide();
     for (const mark of document.querySelectorAll(".hlbt-mark")) mark.remove();
   }
 

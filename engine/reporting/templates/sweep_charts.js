@@ -1,102 +1,48 @@
-// The charts. Each is a function that gives plotly's traces and layout, or a sentence that says why there is none;
-// it is called when the chart comes into view, and again when colours or choices change.
+// The charts of the page. Each is a function that gives the description of plot.js, or a sentence that says why there
+// is none; it is called when the chart comes into view, and again when choices change.
 (() => {
   "use strict";
   const { data, unpack, show, grouped, element, byId, places } = sweep;
   const verdict = data.verdict, winner = data.winner, called = data.called;
   const narrow = () => window.innerWidth < 720;
-  const touch = window.matchMedia("(pointer: coarse)").matches;
-  const dark = window.matchMedia("(prefers-color-scheme: dark)");
-
-  // Colours are those of the style sheet, so that light and dark are said once.
-  function colours() {
-    const style = getComputedStyle(document.documentElement);
-    return new Proxy({}, { get: (_, name) => style.getPropertyValue(`--${name}`).trim() });
-  }
-
-  // A hex colour with an opacity.
-  const faded = (hex, opacity) => {
-    const full = hex.length === 4 ? hex.replace(/[0-9a-f]/gi, "$&$&") : hex;
-    return `rgba(${[1, 3, 5].map((at) => parseInt(full.slice(at, at + 2), 16)).join(",")},${opacity})`;
-  };
-
-  // plotly reads some HTML in texts; names and values of parameters are no HTML.
-  const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  const short = (text, most = 24) => plain(text.length > most ? text.slice(0, most - 1) + "…" : text);
-
-  function axis(title, more = {}) {
-    const c = colours();
-    return {
-      title: { text: title, font: { size: 12, color: c.faint }, standoff: 8 },
-      automargin: true, gridcolor: c.line, zerolinecolor: c.grey,
-      zerolinewidth: 1, linecolor: c.line, tickfont: { size: 11, color: c.faint }, fixedrange: touch, ...more,
-    };
-  }
-
-  function layout(x, y, more = {}) {
-    const c = colours();
-    return {
-      paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: "Arial, Helvetica, sans-serif", size: 12, color: c.text },
-      margin: { l: 46, r: 12, t: 12, b: 40 }, xaxis: x, yaxis: y, showlegend: false, dragmode: touch ? false : "zoom",
-      hoverlabel: { bgcolor: c.head, bordercolor: c.grey, font: { color: c.text, size: 12 } },
-      legend: { orientation: "h", x: 0, y: -0.14, yanchor: "top", font: { size: 12 } }, ...more,
-    };
-  }
-
-  // A line across the chart at x, with its name.
-  function upright(x, name, colour, row, dash = "dot") {
-    return {
-      shape: { type: "line", x0: x, x1: x, yref: "paper", y0: 0, y1: 1, line: { color: colour, width: 2, dash } },
-      note: {
-        x, yref: "paper", y: 1 - 0.085 * row, text: name, showarrow: false, xanchor: "left", yanchor: "top",
-        xshift: 4, font: { size: 11, color: colour }, bgcolor: faded(colours().back, 0.75),
-      },
-    };
-  }
+  const growth = (value) => String(Number(value.toPrecision(3)));
 
   // ---- equity fan ----------------------------------------------------------------------------------------------
 
   let curves = null, chosen = null;
 
+  const instants = (dates) => dates.map((date) => Date.parse(date));
+
   function fan() {
-    const c = colours(), { dates, kept } = data.fan, points = dates.length;
+    const { kept } = data.fan, dates = instants(data.fan.dates), points = dates.length;
     const bands = unpack(data.fan.bands), band = (at) => bands.subarray(at * points, (at + 1) * points);
-    const traces = [];
-    const filled = (low, high, name, opacity) => {
-      traces.push({ x: dates, y: band(low), mode: "lines", line: { width: 0 }, hoverinfo: "skip", showlegend: false });
-      traces.push({
-        x: dates, y: band(high), mode: "lines", line: { width: 0 }, fill: "tonexty",
-        fillcolor: faded(c.blue, opacity), name, hoverinfo: "skip",
-      });
-    };
-    const line = (x, y, name, colour, width = 2, dash = "solid") =>
-      traces.push({
-        x, y, mode: "lines", name, line: { color: colour, width, dash },
-        hovertemplate: `%{y:.3f} ${name}<extra></extra>`,
-      });
+    const marks = [];
+    const filled = (low, high, name, opacity) =>
+      marks.push({ type: "band", x: dates, y: band(high), low: band(low), colour: "blue", opacity, name });
+    const line = (x, y, name, colour, width = 2, dash = "") =>
+      marks.push({ type: "line", x, y, name, colour, width, dash });
     if (data.fan.sets > 1) {
       filled(0, 4, "90% of sets", 0.16);
       filled(1, 3, "50% of sets", 0.24);
-      line(dates, band(2), "median set", c.blue, 1.5);
+      line(dates, band(2), "median set", "blue", 1.5);
     }
-    const named = { anchored: ["walk-forward, anchored", c.green], rolling: ["walk-forward, rolling", c.purple] };
+    const named = { anchored: ["walk-forward, anchored", "green"], rolling: ["walk-forward, rolling", "purple"] };
     for (const [kind, [name, colour]] of Object.entries(named)) {
       const walk = verdict.walk[kind];
-      if (walk && walk.dates) line(walk.dates, unpack(walk.growth), name, colour);
+      if (walk && walk.dates) line(instants(walk.dates), unpack(walk.growth), name, colour);
     }
     const held = verdict.benchmark;
-    if (held.dates) line(held.dates, unpack(held.growth), "BTC held", c.grey, 1.5, "dash");
-    if (data.fan.winner) line(dates, unpack(data.fan.winner), called, c.orange, 2.5);
+    if (held.dates) line(instants(held.dates), unpack(held.growth), "BTC held", "grey", 1.5, "dash");
+    if (data.fan.winner) line(dates, unpack(data.fan.winner), called, "orange", 2.5);
     if (chosen !== null && chosen < kept && chosen !== data.table.winner) {
       curves ??= unpack(data.fan.curves);
-      line(dates, curves.subarray(chosen * points, (chosen + 1) * points), `set ${places[chosen]}`, c.pink, 2.5);
+      const own = curves.subarray(chosen * points, (chosen + 1) * points);
+      line(dates, own, `set ${places[chosen]}`, "pink", 2.5);
     }
-    const growth = axis("", { type: byId("log").checked ? "log" : "linear", tickformat: ".3~g" });
-    return [traces, layout(axis("", { type: "date" }), growth, {
-      showlegend: true, hovermode: "x unified", margin: { l: 46, r: 12, t: 8, b: 30 },
-      legend: { orientation: "h", x: 0, y: -0.08, yanchor: "top" },
-    })];
+    return {
+      x: { kind: "time" }, y: { log: byId("log").checked }, marks, legend: true, unified: true,
+      value: (growth) => growth.toFixed(3),
+    };
   }
 
   // ---- heat map ------------------------------------------------------------------------------------------------
@@ -117,18 +63,8 @@
     return { values: grid(values).map((row) => row.map(number)), counts: grid(counts) };
   }
 
-  const ticks = (labels) => {
-    // As many labels as there is room for.
-    const step = Math.ceil(labels.length / (narrow() ? 10 : 24));
-    const tickvals = labels.map((_, at) => at).filter((at) => at % step === 0);
-    return {
-      tickmode: "array", tickvals, ticktext: tickvals.map((at) => short(labels[at])),
-      range: [-0.5, labels.length - 0.5], zeroline: false, showgrid: false,
-    };
-  };
-
   function heatmap() {
-    const c = colours(), metric = Number(byId("metric").value), others = byId("others").value;
+    const metric = Number(byId("metric").value), others = byId("others").value;
     const across = Number(byId("across").value), up = byId("up").value === "" ? null : Number(byId("up").value);
     const described = heat.metrics[metric], first = heat.axes[across], second = up === null ? null : heat.axes[up];
     const found = cells(across, up, metric, others);
@@ -146,69 +82,32 @@
     byId("heatnote").textContent = notes.join(" ");
     if (!found || !found.values.flat().some((value) => value !== null)) return "No set with such a figure.";
     const written = (value) => show(value, described.form);
-    const hover = (x, y) => [
-      ...(second ? [`${plain(second.name)} = ${plain(second.labels[y])}`] : []),
-      `${plain(first.name)} = ${plain(first.labels[x])}`,
-      `<b>${written(found.values[y][x])}</b> ${plain(described.label)}`,
-      `${grouped(found.counts[y][x], 0)} sets`,
-    ].join("<br>");
-    const texts = found.values.map((row, y) => row.map((_, x) => hover(x, y)));
-    const wins = winner && first.winner !== null;
-    if (!second) {
-      const marks = first.labels.map((_, x) => (wins && x === first.winner ? c.orange : c.blue));
-      const trace = {
-        x: first.labels.map((_, x) => x), y: found.values[0], text: texts[0],
-        hovertemplate: "%{text}<extra></extra>", mode: "lines+markers", line: { color: c.blue, width: 2 },
-        marker: { size: 9, color: marks }, connectgaps: true,
-      };
-      const figures = axis(plain(described.label), { tickformat: described.form === "percent" ? ".0%" : "" });
-      return [[trace], layout(axis(plain(first.name), ticks(first.labels)), figures)];
-    }
+    const figure = (value) => (described.form === "percent" ? written(value).replace(/\.0+%$/, "%") : growth(value));
+    const count = (number) => (number === 1 ? "1 set" : `${grouped(number, 0)} sets`);
+    const tips = (x, y) => [`${first.name} = ${first.labels[x]}`, [
+      ...(second ? [{ name: `${second.name} = ${second.labels[y]}` }] : []),
+      { name: described.label, value: written(found.values[y][x]) }, { name: count(found.counts[y][x]) },
+    ]];
+    const wins = winner && first.winner !== null, along = { title: first.name, names: first.labels };
+    if (!second) return {
+      x: along, y: { title: described.label, format: figure },
+      marks: [{
+        type: "line", points: 4.5, x: first.labels.map((_, x) => x), y: found.values[0], colour: "blue",
+        colours: first.labels.map((_, x) => (wins && x === first.winner ? "orange" : "blue")), tips: (x) => tips(x, 0),
+      }],
+    };
     const numbers = found.values.flat().filter((value) => value !== null);
-    const low = Math.min(...numbers), high = Math.max(...numbers);
-    const crosses = low < 0 && high > 0, far = Math.max(-low, high);
-    const trace = {
-      type: "heatmap", z: found.values, text: texts, hovertemplate: "%{text}<extra></extra>", xgap: 2, ygap: 2,
-      colorscale: crosses ? [[0, c.low], [0.5, c.mid], [1, c.high]] : [[0, c.pale], [1, c.high]],
-      zmin: crosses ? -far : low, zmax: crosses ? far : high === low ? low + 1e-9 : high,
-      colorbar: {
-        thickness: 10, outlinewidth: 0, tickformat: described.form === "percent" ? ".0%" : ".3~g",
-        tickfont: { size: 11, color: c.faint }, len: 1,
+    const low = Math.min(...numbers), high = Math.max(...numbers), crosses = low < 0 && high > 0;
+    const far = Math.max(-low, high), ends = crosses ? [-far, far] : [low, high === low ? low + 1e-9 : high];
+    return {
+      x: along, y: { title: second.name, names: second.labels },
+      cells: {
+        values: found.values,
+        texts: found.values.map((row) => row.map((value) => (value === null ? "" : written(value)))),
+        written: first.labels.length <= 14 && second.labels.length <= 14, bar: !narrow(), ends, tips, format: figure,
+        colours: ["low", crosses ? "mid" : "pale", "high"], chosen: wins ? [first.winner, second.winner] : null,
       },
-      showscale: !narrow(),
     };
-    const shapes = wins ? [{
-      type: "rect", x0: first.winner - 0.5, x1: first.winner + 0.5, y0: second.winner - 0.5,
-      y1: second.winner + 0.5, line: { color: c.orange, width: 3 },
-    }] : [];
-    const annotations = [];
-    if (first.labels.length <= (narrow() ? 7 : 14) && second.labels.length <= 14) {
-      found.values.forEach((row, y) => row.forEach((value, x) => {
-        if (value !== null) annotations.push({
-          x, y, text: written(value), showarrow: false,
-          font: { size: narrow() ? 10 : 12, color: inkOn(value, trace, c) },
-        });
-      }));
-    }
-    return [
-      [trace],
-      layout(
-        axis(plain(first.name), ticks(first.labels)), axis(plain(second.name), ticks(second.labels)),
-        { shapes, annotations },
-      ),
-    ];
-  }
-
-  // Black or white, whichever is readable on a cell of this value.
-  function inkOn(value, trace, c) {
-    const share = (value - trace.zmin) / (trace.zmax - trace.zmin), stops = trace.colorscale;
-    const after = Math.max(1, stops.findIndex(([at]) => at >= share));
-    const [from, one] = stops[after - 1], [to, two] = stops[after];
-    const mix = (at) => {
-      const parts = [one, two].map((hex) => parseInt(hex.slice(at, at + 2), 16));
-      return parts[0] + ((parts[1] - parts[0]) * (share - from)) / (to - from);
-    };
-    return 0.299 * mix(1) + 0.587 * mix(3) + 0.114 * mix(5) > 140 ? "#1f2328" : "#ffffff";
   }
 
   function choices() {
@@ -237,112 +136,74 @@
 
   // ---- luck ----------------------------------------------------------------------------------------------------
 
-  const bars = ({ edges, counts }, colour) => ({
-    type: "bar", y: counts, marker: { color: colour, line: { width: 0 } },
-    x: counts.map((_, at) => (edges[at] + edges[at + 1]) / 2),
-    width: counts.map((_, at) => edges[at + 1] - edges[at]),
-    customdata: counts.map((_, at) => `${edges[at].toFixed(2)} to ${edges[at + 1].toFixed(2)}`),
-    hovertemplate: "%{customdata}: %{y:,}<extra></extra>",
+  const bars = ({ edges, counts }, colour, opacity, more = {}) => ({
+    type: "bars", y: counts, colour, opacity, x: counts.map((_, at) => (edges[at] + edges[at + 1]) / 2),
+    width: counts.map((_, at) => edges[at + 1] - edges[at]), ...more,
+    tips: (at) => [`${edges[at].toFixed(2)} to ${edges[at + 1].toFixed(2)}`, [{ value: grouped(counts[at], 0) }]],
   });
 
   function sharpes() {
     if (!data.histogram) return "No set has a Sharpe ratio.";
-    const c = colours(), { edges, counts } = data.histogram, trials = verdict.trials;
-    const traces = [{ ...bars(data.histogram, faded(c.blue, 0.55)), name: "sets" }], lines = [];
-    let top = Math.max(...counts);
+    const { edges, counts } = data.histogram, trials = verdict.trials, rules = [];
+    const marks = [bars(data.histogram, "blue", 0.55, { name: "sets" })];
     const sets = counts.reduce((sum, count) => sum + count, 0);
     const width = edges[1] - edges[0], spread = trials.sharpe_sd_annual;
     if (spread > 0) {
       const x = Array.from({ length: 121 }, (_, at) => spread * (at - 60) / 15);
       const y = x.map((at) => (sets * width * Math.exp(-0.5 * (at / spread) ** 2)) / (spread * Math.sqrt(2 * Math.PI)));
-      top = Math.max(top, ...y);
-      traces.push({
-        x, y, mode: "lines", name: "noise without skill", line: { color: c.grey, width: 2 }, hoverinfo: "skip",
-      });
+      marks.push({ type: "line", x, y, name: "noise without skill", colour: "grey" });
     }
     const said = trials.judged;
-    const at = (x, name, colour, dash) => {
-      if (typeof x === "number") lines.push(upright(x, name, colour, lines.length, dash));
+    const at = (x, name, colour, dash = "dot") => {
+      if (typeof x === "number") rules.push({ x, name, colour, dash });
     };
     const effective = trials.effective ? trials.effective.toFixed(1) : "";
-    at(trials.expected_max_sharpe_effective_annual, `luck, ${effective} effective trials`, c.purple);
-    at(trials.expected_max_sharpe_raw_annual, `luck, ${said ? grouped(said, 0) : "all"} trials`, c.pink);
-    at(winner && winner.sharpe, called, c.orange, "solid");
-    leftward(lines, edges);
-    return [traces, layout(axis("Sharpe ratio", { zeroline: false }), axis("sets", { range: [0, 1.3 * top] }), {
-      bargap: 0, shapes: lines.map((line) => line.shape), annotations: lines.map((line) => line.note),
-      showlegend: traces.length > 1, legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top" },
-    })];
-  }
-
-  // Names of lines in the right half stand left of their line, or they would leave the chart.
-  function leftward(lines, edges) {
-    const ends = [edges[0], edges[edges.length - 1], ...lines.map((line) => line.note.x)];
-    const middle = (Math.min(...ends) + Math.max(...ends)) / 2;
-    for (const { note } of lines) if (note.x > middle) Object.assign(note, { xanchor: "right", xshift: -4 });
+    at(trials.expected_max_sharpe_effective_annual, `luck, ${effective} effective trials`, "purple");
+    at(trials.expected_max_sharpe_raw_annual, `luck, ${said ? grouped(said, 0) : "all"} trials`, "pink");
+    at(winner && winner.sharpe, called, "orange", "");
+    return { x: { title: "Sharpe ratio" }, y: { title: "sets" }, marks, rules, legend: marks.length > 1 };
   }
 
   function degradation() {
     const pbo = verdict.pbo;
     if (pbo.why) return pbo.why;
-    const c = colours(), x = pbo.in_sample, y = pbo.out_of_sample, known = x.filter((value) => value !== null);
+    const x = pbo.in_sample, y = pbo.out_of_sample, known = x.filter((value) => value !== null);
     if (!known.length) return "The verdict keeps no pairs of in-sample and out-of-sample Sharpe ratios.";
-    const ends = [Math.min(...known), Math.max(...known)];
-    const traces = [{
-      x, y, mode: "markers", name: "splits", marker: { size: 5, color: faded(c.blue, 0.4) },
-      hovertemplate: "in %{x:.2f}, out %{y:.2f}<extra></extra>",
+    const ends = [Math.min(...known), Math.max(...known)], { slope, intercept } = pbo;
+    const marks = [{
+      type: "dots", x, y, name: "splits", colour: "blue", opacity: 0.4,
+      tips: (at) => ["a split", [{ value: x[at].toFixed(2), name: "in" }, { value: y[at].toFixed(2), name: "out" }]],
     }];
-    const { slope, intercept } = pbo;
-    if (typeof slope === "number" && typeof intercept === "number") traces.push({
-      x: ends, y: ends.map((at) => intercept + slope * at), mode: "lines",
+    if (typeof slope === "number" && typeof intercept === "number") marks.push({
+      type: "line", x: ends, y: ends.map((at) => intercept + slope * at), colour: "orange", width: 2.5,
       name: `out = ${intercept.toFixed(2)} ${slope < 0 ? "−" : "+"} ${Math.abs(slope).toFixed(2)} in`,
-      line: { color: c.orange, width: 2.5 }, hoverinfo: "skip",
     });
-    traces.push({
-      x: ends, y: ends, mode: "lines", name: "no degradation", line: { color: c.grey, width: 1.5, dash: "dot" },
-      hoverinfo: "skip",
-    });
-    return [
-      traces,
-      layout(axis("Sharpe in sample", { zeroline: false }), axis("out of sample"), {
-        showlegend: true, legend: { orientation: "h", x: 0, y: -0.2, yanchor: "top" },
-      }),
-    ];
+    marks.push({ type: "line", x: ends, y: ends, name: "no degradation", colour: "grey", width: 1.5, dash: "dot" });
+    return { x: { title: "Sharpe in sample" }, y: { title: "out of sample" }, marks, legend: true };
   }
 
   function logits() {
     const pbo = verdict.pbo;
     if (pbo.why) return pbo.why;
     if (!pbo.logits) return "The verdict keeps no logits.";
-    const c = colours(), { edges, counts } = pbo.logits;
-    const trace = bars(
-      pbo.logits, counts.map((_, at) => faded((edges[at] + edges[at + 1]) / 2 <= 0 ? c.low : c.blue, 0.7)),
-    );
-    const zero = upright(0, typeof pbo.pbo === "number" ? `${show(pbo.pbo, "percent")} at or below 0` : "", c.loss, 0);
-    Object.assign(zero.note, { xanchor: edges[0] < -1.5 ? "right" : "left", xshift: edges[0] < -1.5 ? -4 : 4 });
-    return [
-      [trace],
-      layout(axis("logit of the rank out of sample"), axis("splits"), {
-        bargap: 0, shapes: [zero.shape], annotations: [zero.note],
-      }),
-    ];
+    const { edges, counts } = pbo.logits;
+    const colours = counts.map((_, at) => ((edges[at] + edges[at + 1]) / 2 <= 0 ? "low" : "blue"));
+    const zero = typeof pbo.pbo === "number" ? `${show(pbo.pbo, "percent")} at or below 0` : "";
+    return {
+      x: { title: "logit of the rank out of sample" }, y: { title: "splits" },
+      marks: [bars(pbo.logits, "blue", 0.7, { colours })], rules: [{ x: 0, name: zero, colour: "loss", dash: "dot" }],
+    };
   }
 
   // What chance alone would give, with the winner marked: {null: {edges, counts}, statistic, critical}.
   function chance(name, unit) {
     return () => {
-      const part = verdict[name];
+      const part = verdict[name], rules = [];
       if (part.why) return part.why;
-      const c = colours(), lines = [];
-      if (typeof part.critical === "number") lines.push(upright(part.critical, "5% are above", c.pink, 0));
-      if (typeof part.statistic === "number") lines.push(upright(part.statistic, "winner", c.orange, 1, "solid"));
-      leftward(lines, part.null.edges);
-      return [
-        [bars(part.null, faded(c.grey, 0.7))],
-        layout(axis(unit, { zeroline: false }), axis("draws"), {
-          bargap: 0, shapes: lines.map((line) => line.shape), annotations: lines.map((line) => line.note),
-        }),
-      ];
+      if (typeof part.critical === "number")
+        rules.push({ x: part.critical, name: "5% are above", colour: "pink", dash: "dot" });
+      if (typeof part.statistic === "number") rules.push({ x: part.statistic, name: "winner", colour: "orange" });
+      return { x: { title: unit }, y: { title: "draws" }, marks: [bars(part.null, "grey", 0.7)], rules };
     };
   }
 
@@ -353,24 +214,22 @@
     return () => {
       const rows = verdict[name];
       if (!Array.isArray(rows)) return rows.why;
-      const c = colours(), y = rows.map((row) => row.sharpe ?? null);
-      const text = rows.map((row) => [
-        `Sharpe ${show(row.sharpe, "ratio")}`, ...("cagr" in row ? [`CAGR ${show(row.cagr, "percent")}`] : []),
-        ...("max_drawdown" in row ? [`drawdown ${show(row.max_drawdown, "percent")}`] : []),
-        ...("days" in row ? [`${row.days} days`] : []),
-      ].join("<br>"));
-      const x = rows.map((row) => row[key]);
-      const own = x.map((value) => (value === options.own ? c.orange : c.blue));
-      const shared = { x, y, text, hovertemplate: `${unit.replace("?", "%{x}")}<br>%{text}<extra></extra>` };
-      const trace = options.bars ? { ...shared, type: "bar", textposition: "none", marker: { color: own } } : {
-        ...shared, mode: "lines+markers", line: { color: c.blue, width: 2 }, marker: { size: 7, color: own },
+      const written = (row) => String(row[key]);
+      const x = rows.map((row) => (options.time ? Date.parse(row[key]) : row[key]));
+      const tips = (at) => [unit.replace("?", written(rows[at])), [
+        { name: "Sharpe", value: show(rows[at].sharpe, "ratio") },
+        ...("cagr" in rows[at] ? [{ name: "CAGR", value: show(rows[at].cagr, "percent") }] : []),
+        ...("max_drawdown" in rows[at] ? [{ name: "drawdown", value: show(rows[at].max_drawdown, "percent") }] : []),
+        ...("days" in rows[at] ? [{ value: `${rows[at].days} days` }] : []),
+      ]];
+      return {
+        x: { kind: options.time ? "time" : "" }, y: { zero: true },
+        marks: [{
+          ...(options.bars ? { type: "bars", width: 0.75 } : { type: "line", points: 3.5 }), x, colour: "blue", tips,
+          y: rows.map((row) => row.sharpe ?? null),
+          colours: rows.map((row) => (row[key] === options.own ? "orange" : "blue")),
+        }],
       };
-      return [
-        [trace],
-        layout(axis("", { zeroline: false, ...options.axis }), axis("", { rangemode: "tozero" }), {
-          margin: { l: 36, r: 8, t: 8, b: 26 }, bargap: 0.25,
-        }),
-      ];
     };
   }
 
@@ -378,35 +237,24 @@
     const part = verdict.plateau, note = byId("plateaunote");
     note.textContent = "";
     if (part.why) return part.why;
-    const c = colours(), each = part.neighbours;
+    const each = part.neighbours;
     const said = [`${each.length} neighbours`];
     if (typeof part.median === "number") said.push(`median ${show(part.median, "ratio")}`);
     if (winner) said.push(`winner ${show(winner.sharpe, "ratio")}`);
     if (typeof part.share_positive === "number") said.push(`${Math.round(100 * part.share_positive)}% above 0`);
     note.textContent = `${said.join(", ")}.`;
-    const names = each.map((one) => `${one.axis} = ${one.label}`), x = names.map((_, at) => at);
-    const trace = {
-      type: "bar", x, y: each.map((one) => one.sharpe), text: names.map(plain), textposition: "none",
-      marker: { color: faded(c.blue, 0.8) }, hovertemplate: "%{text}<br>Sharpe %{y:.2f}<extra></extra>",
-    };
-    const shapes = winner ? [{
-      type: "line", xref: "paper", x0: 0, x1: 1, y0: winner.sharpe, y1: winner.sharpe,
-      line: { color: c.orange, width: 2 },
-    }] : [];
-    const annotations = winner ? [{
-      xref: "paper", x: 1, y: winner.sharpe, text: "winner", showarrow: false, xanchor: "right", yanchor: "bottom",
-      font: { size: 11, color: c.orange },
-    }] : [];
     // Two lines, so that the values of one parameter stay apart where there is no room for its whole name.
-    const most = narrow() ? 11 : 34;
-    const lines = ({ axis, label }) => `${short(axis, most)}<br>${short(`= ${label}`, most)}`;
-    const labelled = { ...ticks(names), ticktext: ticks(names).tickvals.map((at) => lines(each[at])) };
-    return [
-      [trace],
-      layout(axis("", labelled), axis("", { rangemode: "tozero" }), {
-        shapes, annotations, bargap: 0.4, margin: { l: 36, r: 8, t: 18, b: 26 },
-      }),
-    ];
+    const rules = winner ? [{ y: winner.sharpe, name: "winner", colour: "orange" }] : [];
+    return {
+      x: { names: each.map(({ axis, label }) => `${axis}\n= ${label}`) }, y: { zero: true }, rules,
+      marks: [{
+        type: "bars", x: each.map((_, at) => at), y: each.map((one) => one.sharpe), width: 0.6, colour: "blue",
+        opacity: 0.8,
+        tips: (at) => [
+          `${each[at].axis} = ${each[at].label}`, [{ name: "Sharpe", value: show(each[at].sharpe, "ratio") }],
+        ],
+      }],
+    };
   }
 
   // ---- drawing -------------------------------------------------------------------------------------------------
@@ -419,22 +267,13 @@
     cost_stress: stress("cost_stress", "factor", "costs times ?", { own: 1 }),
     delay_stress: stress("delay_stress", "hours", "? hours late"),
     decision_hours: stress("decision_hours", "hour", "?:00 UTC", { bars: true, own: data.hour }),
-    start_dates: stress("start_dates", "start", "from ?", { axis: { type: "date", nticks: 5 } }),
+    start_dates: stress("start_dates", "start", "from ?", { time: true }),
   };
   const drawn = new Set();
 
   function draw(name) {
-    const place = byId(name), made = charts[name]();
     drawn.add(name);
-    const said = typeof made === "string";
-    place.style.height = said ? "auto" : "";
-    if (said) {
-      if (window.Plotly) Plotly.purge(place);
-      place.replaceChildren(element("p", { className: "why", textContent: made }));
-      return;
-    }
-    if (place.querySelector(".why")) place.replaceChildren();
-    Plotly.react(place, made[0], made[1], { displayModeBar: false, responsive: true, doubleClick: "reset" });
+    plot(byId(name), charts[name](), name === "heat" ? `${byId("across").value}-${byId("up").value}` : name);
   }
 
   choices();
@@ -444,8 +283,7 @@
     byId("log").addEventListener("change", () => draw("fan"));
   }
   sweep.onChosen((row) => { chosen = row; if (drawn.has("fan")) draw("fan"); });
-  dark.addEventListener("change", () => drawn.forEach(draw));
-  // plotly fits a chart to its new width by itself; what depends on narrow() it cannot know.
+  // A chart fits itself to a new width; what depends on narrow() is decided here.
   let wasNarrow = narrow();
   window.addEventListener("resize", () => {
     if (narrow() === wasNarrow) return;

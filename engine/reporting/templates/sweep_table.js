@@ -10,7 +10,10 @@ const sweep = (() => {
     const text = atob(packed.data);
     const bytes = new Uint8Array(text.length);
     for (let at = 0; at < text.length; at++) bytes[at] = text.charCodeAt(at);
-    return new TYPES[packed.type](bytes.buffer);
+    const values = new TYPES[packed.type](bytes.buffer);
+    if (!packed.of) return values;
+    const levels = unpack(packed.of);
+    return Float32Array.from(values, (place) => levels[place]);
   }
 
   // A new element; text is always set as text, never as HTML.
