@@ -54,20 +54,16 @@ def _rate(where: str, value: Any) -> float | str:
         if value != "schedule":
             raise ConfigError(f"{where} = {value!r} is not accepted: write 'schedule' or a number.")
         return value
-    return _bps(-10, 1000)(where, value)
+    return float(_number(-10, 1000)(where, value))
 
 
-def _bps(low: float, high: float) -> Reader:
-    def read(where: str, value: Any) -> float:
-        number = float(_number(low, high)(where, value))
-        if 0.0 < abs(number) < 0.01:
-            raise ConfigError(
-                f"{where} = {value!r} is not accepted: it is in basis points, and that is next to nothing. Was a "
-                f"fraction meant? {number:.6g} of the notional is {number * 1e4:.6g}."
-            )
-        return number
-
-    return read
+def _no_fraction(where: str, value: Any) -> None:
+    """Ask whether a fraction was typed for basis points: 0.00045 of the notional is 4.5 of them."""
+    if where.endswith("_bps") and isinstance(value, int | float) and 0.0 < abs(value) < 0.01:
+        raise ConfigError(
+            f"{where} = {value!r} is not accepted: it is in basis points, and that is next to nothing. Was a "
+            f"fraction meant? {value:.6g} of the notional is {value * 1e4:.6g}."
+        )
 
 
 def _switch(where: str, value: Any) -> bool:
@@ -245,7 +241,7 @@ class Costs(_Section):
     """
 
     taker_bps: float | Literal["schedule"] = _key("schedule", _rate)
-    half_spread_bps: float = _key(2.0, _bps(0, 5000))
+    half_spread_bps: float = _key(2.0, _number(0, 5000))
     impact: Literal["none", "venue"] = _key("none", _choice("none", "venue"))
     funding: bool = _key(True, _switch)
     funding_missing: Literal["none", "mean"] = _key("none", _choice("none", "mean"))
@@ -254,7 +250,7 @@ class Costs(_Section):
     maker_share_frac: float = _key(0.0, _number(0, 1))
     staking_discount_frac: float = _key(0.0, _number(0, 1))
     referral_discount_frac: float = _key(0.0, _number(0, 1))
-    impact_bps: float = _key(5.0, _bps(0, 5000))
+    impact_bps: float = _key(5.0, _number(0, 5000))
     stress: float = _key(1.0, _number(0, 100))
 
     def __post_init__(self) -> None:
@@ -390,6 +386,8 @@ class RunConfig:
         for section, keys in changes:
             if not isinstance(keys, Mapping):
                 raise ConfigError(f"Config section [{section}] is a table of keys, not {keys!r}.")
+            for key, value in keys.items():
+                _no_fraction(f"{section}.{key}", value)
             sections.setdefault(section, {}).update(keys)
         return cls.from_dict(sections)
 

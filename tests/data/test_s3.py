@@ -435,7 +435,7 @@ def test_an_object_published_anew_that_contradicts_itself(server: str, tmp_path:
     before = cells(Store(cache))
     lines = lz4.frame.decompress(OBJECTS[key]).decode().splitlines()
     last = lines[-1].split(",")
-    lines[-1] = ",".join([*last[:2], "0.5", *last[3:]])
+    lines[-1] = ",".join([*last[:2], "0.03", *last[3:]])
     client(server).put_object(Bucket=BUCKET, Key=key, Body=packed("\n".join(lines) + "\n"))
     try:
         code, out, err = hlbt(*words(server, cache))

@@ -365,7 +365,7 @@ def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
     hour = hour_number(now)
     venue = Venue([Listing("BTC", hour - 48)], int(now.timestamp() * 1000))
     store = Store(tmp_path / "cache")
-    store.merge([rows_table({"funding": {hour - 10: 0.5}})], "api")
+    store.merge([rows_table({"funding": {hour - 10: 0.03}})], "api")
     with LoopbackServer({"/info": venue}) as server:
         words = ("data", "sync", "--source", "api", "--base-url", server.url, "--set", f"data.cache={store.path}")
         done = hlbt(*words)

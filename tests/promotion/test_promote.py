@@ -222,7 +222,9 @@ def test_ruin_is_counted(
 ) -> None:
     monkeypatch.chdir(world[0])
     panel = world[2].until(world[2].index[24 * 40])
-    wild = RunConfig.from_dict({"account": {"max_gross": 60.0}, "execution": {"leverage": 50.0}})
+    wild = RunConfig.from_dict(
+        {"account": {"max_gross": 60.0, "initial_margin": False}, "execution": {"leverage": 50.0}}
+    )
     gates = by_name(examine(replace(winner, config=wild), panel, thresholds, 1e4))
     assert gates["liquidation"].value >= 1.0 and not gates["liquidation"].passed
 

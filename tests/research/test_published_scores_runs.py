@@ -201,6 +201,7 @@ def test_file_and_crowdcent_from_the_command_line(
 def test_notes_and_risk_of_an_oracle_without_any(tmp_path: Path) -> None:
     panel = panel_of(days=3)
     assert Momentum().notes(panel, panel.index) == () and Momentum().files() == () and Momentum().parts() == ()
-    result = backtest(panel, weight_matrix(Momentum(lookback_hours=24), panel, decisions_of(panel, RunConfig())))
+    config = RunConfig.from_dict({"costs": {"funding": False}})  # the panel lacks rates, which a run would note
+    result = backtest(panel, weight_matrix(Momentum(lookback_hours=24), panel, decisions_of(panel, config)), config)
     assert result.risk is None and result.notes == ()
     assert isinstance(Momentum(), Oracle)
