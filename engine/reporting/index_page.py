@@ -62,7 +62,8 @@ def run_rows(reports: Path) -> list[dict[str, Any]]:
 
     A damaged run has its ``error`` and ``folder`` alone.
     """
-    rows = [_read_row(file) for file in _records(reports, RUN)]
+    verdicts = sorted(reports.glob(f"*/{VERDICT}"))
+    rows = [_read_row(file, verdicts) for file in _records(reports, RUN)]
     of_oracle: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if not row["error"]:
@@ -98,12 +99,12 @@ def _other_pages(reports: Path) -> list[dict[str, str]]:
     return sorted(pages, key=lambda page: (page["kind"], page["link"]))
 
 
-def _read_row(file: Path) -> dict[str, Any]:
+def _read_row(file: Path, verdicts: list[Path]) -> dict[str, Any]:
     folder = file.parent
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
         row = index_row(record, folder)
-        judged = verdict_of(record, folder)
+        judged = verdict_of(record, folder, verdicts)
         verdict = None if judged is None else {"word": judged.word, "passed": judged.passed, "page": judged.page[3:]}
         return {**row, "verdict": verdict, "notes": _notes(folder)}
     except DataError as error:

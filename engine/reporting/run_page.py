@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -138,10 +138,15 @@ def benchmark_held(run: Run) -> pd.Series | None:
     return tables.benchmark_held(run.hourly["benchmark_usd"], own)
 
 
-def verdict_of(record: Mapping[str, Any], folder: Path) -> Judged | None:
-    """The verdict of a sweep whose winner is this run: of the sweep that it lies in, or of one beside it."""
+def verdict_of(record: Mapping[str, Any], folder: Path, beside: Sequence[Path] | None = None) -> Judged | None:
+    """The verdict of a sweep whose winner is this run: of the sweep that it lies in, or of one beside it.
+
+    `beside` are the verdicts beside the run where they are known: an index asks for each of its runs.
+    """
     above = folder.resolve().parent
-    for file in [above.parent / VERDICT] if above.name == TOP else sorted(above.glob(f"*/{VERDICT}")):
+    if above.name == TOP:
+        beside = [above.parent / VERDICT]
+    for file in sorted(above.glob(f"*/{VERDICT}")) if beside is None else beside:
         try:
             verdict = json.loads(file.read_text(encoding="utf-8"))
             winner = verdict["details"]["winner"]
