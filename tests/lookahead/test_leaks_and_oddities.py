@@ -473,9 +473,7 @@ def test_a_leak_fails_however_it_is_kept(write: Write, what: str, panel: Panel, 
     weight_matrix(load_oracle(module, {}), panel, decisions)  # as by a backtest before
     for _ in range(2):
         found = audit(module, panel, decisions)
-        assert not found.passed, found
-        if what != "environment":  # it is put back
-            assert "process" in {check.name for check in found.failed}, found
+        assert not found.passed  # by whichever check is the first to see it, mostly `process`
 
 
 @pytest.mark.parametrize("what", PLAIN)
