@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).parent))
 
 import pytest
+from hypothesis import settings
 
 from helpers import effort
 from helpers.browser import Browser, running
@@ -30,6 +31,11 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 
+
+# The same examples in every run, so that a red run is of a change; `--hypothesis-profile=random` draws others.
+settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("random", deadline=None)
+settings.load_profile("repeatable")
 
 # Workers of pytest-xdist and the processes of the tests get their settings from the environment of the first process.
 

@@ -168,7 +168,7 @@ def test_the_order_of_the_sources_leaves_no_trace(tmp_path: Path) -> None:
     assert [values[key] for key in sorted(values)] == [1.1, 2.0, 2.2, 4.1]
 
 
-@settings(max_examples=some(10, 25), deadline=None)
+@settings(max_examples=some(10, 25))
 @given(data=st.data())
 def test_any_sources_in_any_order_against_a_dictionary(data: st.DataObject, tmp_path_factory: object) -> None:
     names = data.draw(st.permutations(PRECEDENCE["mid"]))

@@ -44,7 +44,7 @@ def valid(price: float, sz_decimals: int) -> bool:
 
 
 @pytest.mark.slow
-@settings(max_examples=some(400, 2000), deadline=None)
+@settings(max_examples=some(400, 2000))
 @given(
     mantissa=st.floats(1.0, 9.999999999),
     exponent=st.integers(-6, 7),

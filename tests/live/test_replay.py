@@ -190,8 +190,6 @@ def test_a_paper_account_that_trades_on_live_rows(seed: int, tmp_path: Path) -> 
 
 @settings(
     max_examples=some(20, 60),
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(case=nasty_cases())

@@ -59,7 +59,7 @@ def slow_numerai(
     return weights
 
 
-@settings(max_examples=some(10, 25), deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=some(10, 25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     seed=st.integers(0, 10**6),
     tb=st.integers(1, 5),

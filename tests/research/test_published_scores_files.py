@@ -158,7 +158,7 @@ def test_a_changed_file_is_read_again_and_is_in_the_digest(tmp_path: Path) -> No
     assert oracle.inner.latest(instant, ["BTC"]) == {"BTC": 2.5}
 
 
-@settings(max_examples=some(20, 60), deadline=None)
+@settings(max_examples=some(20, 60))
 @given(seed=st.integers(0, 10**6), lags=st.integers(1, 4))
 def test_restated_and_scattered_scores_against_a_slow_reference(
     tmp_path_factory: pytest.TempPathFactory, seed: int, lags: int

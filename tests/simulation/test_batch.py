@@ -45,7 +45,7 @@ def _frame(weights: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel) -> pd
 
 
 @pytest.mark.slow
-@settings(max_examples=some(120, 500), deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+@settings(max_examples=some(120, 500), suppress_health_check=list(HealthCheck))
 @given(case=nasty_cases())
 def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
     """Delistings, gaps, jumps, liquidations, odd decisions, every setting."""

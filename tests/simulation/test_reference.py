@@ -133,8 +133,6 @@ def test_panels_of_a_few_hours() -> None:
 
 @settings(
     max_examples=some(50, 200) if JIT_OFF else some(150, 600),
-    deadline=None,
-    derandomize=True,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(case=nasty_cases())

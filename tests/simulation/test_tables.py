@@ -101,11 +101,11 @@ def test_round_trips_are_those_of_a_slow_walk(seed: int, changes: dict[str, Any]
     assert (trips["ended"] == "flip").any() or seed > 2  # not in every one of the many books of a full run
 
 
-@settings(max_examples=some(40, 1500), deadline=None)
+@settings(max_examples=some(40, 500))
 @given(nasty_cases())
 def test_round_trips_add_up_on_any_book(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
     panel, weights, config = case
-    assume(weights.notna().to_numpy().any())
+    assume((panel.rows(weights.dropna(how="all").index) + config.execution.delay_hours < len(panel.index)).any())
     account = replace(config.account, initial_margin=False)  # what the venue would refuse has no round trips
     check_sums(backtest(panel, weights, replace(config, account=account)))
 
