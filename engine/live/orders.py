@@ -21,6 +21,11 @@ UNTRADABLE: Final = "has no quote now"
 SIZE_TOLERANCE: Final = 1e-9
 
 
+def dex_text(dex: str) -> str:
+    """A perp dex for people."""
+    return f"the perp dex {dex}" if dex else "the main dex"
+
+
 @dataclass(frozen=True)
 class Policy:
     """How orders are sent.
@@ -118,8 +123,12 @@ class AccountState:
         What its owner should know.
     doubt : str
         Why equity is not certain; nothing but a ``flatten`` is ordered then.
-    leverage : mapping of coin to int
-        Of the positions, where the exchange says it.
+    leverage : mapping of coin to (int, bool)
+        Of the positions, where the exchange says it: the leverage, and whether the margin is cross.
+    funds : mapping of dex to float
+        USD that margin the positions of each perp dex that is traded; empty where one balance is for all.
+    unread : tuple of str
+        Perp dexes of which nothing could be read, though their coins are traded.
     """
 
     equity_usd: float
@@ -129,7 +138,9 @@ class AccountState:
     foreign: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     doubt: str = ""
-    leverage: Mapping[str, int] = field(default_factory=dict)
+    leverage: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
+    funds: Mapping[str, float] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     @property
     def certain_equity_usd(self) -> float | None:

@@ -315,7 +315,7 @@ class Ledger:
         if after == 0:
             del account.positions[order.coin]
         if rate is None:
-            rate = account.taker_rate if crossed else account.maker_rate
+            rate = (account.taker_rate if crossed else account.maker_rate) * coin.fee_factor
         fee = (price * size * rate).quantize(MICRO, ROUND_DOWN)
         account.pay(self.pool(account, coin.dex), pnl - fee)
         account.volume += price * size
