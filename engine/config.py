@@ -162,6 +162,12 @@ class Data(_Section):
     start: str | None = _key(None, _instant)
     end: str | None = _key(None, _instant)
     coins: tuple[str, ...] | None = _key(None, _coins)
+    dexes: tuple[str, ...] = _key(("",), lambda where, value: tuple(value), added=True)
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """Names and patterns of the coins that are meant: `coins`, else every coin of `dexes`."""
+        return self.coins or tuple(f"{dex}:*" if dex else "*" for dex in self.dexes)
 
 
 @dataclass(frozen=True)

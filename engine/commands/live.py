@@ -246,7 +246,8 @@ def _flat(spec: Path, account: AccountOptions) -> Strategy:
         config = replace(config, data=replace(config.data, cache=_cache(account) or config.data.cache, end=None))
     else:
         with suppress(SpecError):  # one that is refused can be left: then the journals tell the dexes
-            config = replace(config, data=replace(config.data, dexes=read_spec(path).config.data.dexes))
+            data = read_spec(path).config.data
+            config = replace(config, data=replace(config.data, coins=data.coins, dexes=data.dexes))
     return flat(spec.stem, config)
 
 
@@ -317,7 +318,7 @@ def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path |
     status = live_status(journal, replace(config, data=data))
     status["next_instant"] = (next_run(options.now, config)[1] + ORDER_LEAD).isoformat() if promoted else None
     if dex is not None:
-        dex.use_dexes({*config.data.dexes, *map(dex_of, journal.state.positions)})
+        dex.use_dexes(set(map(dex_of, (*config.data.selection, *journal.state.positions))))
         with waiting("Reading the account ..."):
             status["account"] = account_status(dex)
     page = out or (venue.folder / f"{file.stem}.html" if file.is_file() and not options.as_json else None)

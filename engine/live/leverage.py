@@ -38,7 +38,7 @@ def leverage_to_set(
     Parameters
     ----------
     dex : DEX
-        Looked up for coins that are not held and that the journal has nothing of, if they are few.
+        Looked up for coins with cross margin that are not held and that the journal has nothing of, if they are few.
     journal : Journal
         What was set before.
     state : AccountState
@@ -54,7 +54,8 @@ def leverage_to_set(
         for market in markets
         if market.coin in state.leverage or market.coin not in state.units
     }
-    unknown = [market for market in wanted if market.coin not in known]
+    # Isolated margin is set in any case: it must be what the coin's liquidation was reckoned with.
+    unknown = [market for market in wanted if market.coin not in known and market.cross]
     if len(unknown) <= _LOOKED_UP:
         values = dex.leverages(unknown)
         known |= {market.coin: (values[market.coin], market.cross) for market in unknown if market.coin in values}

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
+from engine.coin import Coin, FeeTerms
 from engine.provenance import as_json
 
 #: ``filled`` in whole or in part, ``rejected`` without effect, ``unknown``: to be looked up.
@@ -75,6 +76,8 @@ class Market:
         Whether cross margin is allowed.
     margin_tiers : tuple of (float, float)
         As those of :class:`engine.Coin`.
+    fees : FeeTerms or None
+        What a builder's coin adds to the venue's fees; None: nothing.
     """
 
     coin: str
@@ -86,6 +89,19 @@ class Market:
     max_leverage: float | None = None
     cross: bool = True
     margin_tiers: tuple[tuple[float, float], ...] = ()
+    fees: FeeTerms | None = None
+
+    @property
+    def terms(self) -> Coin:
+        """What the sizing rule knows of its margin."""
+        mode = None if self.cross else "isolated"
+        return Coin(self.coin, max_leverage=self.max_leverage, margin_tiers=self.margin_tiers, margin_mode=mode)
+
+    def fee_rate(self, rate: float) -> float:
+        """The coin's own rate from one that holds for every coin, a fraction of the notional; negative is a rebate."""
+        if self.fees is None:
+            return rate
+        return rate * (self.fees.factor if rate > 0.0 else self.fees.growth_factor)
 
     def fill_price(self, units: float, half_spread_frac: float) -> float:
         """Fill price of an order by the backtest's rules, without impact, USD.

@@ -45,7 +45,7 @@ class TargetProvider:
     closes_all : bool
         Whether every position is to be closed.
     named : tuple of str
-        Coins that the config and given weights name.
+        Coins that the config and given weights name, and patterns of them.
     """
 
     def __init__(self, oracle: Oracle, config: RunConfig) -> None:
@@ -53,7 +53,7 @@ class TargetProvider:
         self._fixed = oracle if isinstance(oracle, FixedWeights) else None
         self.needs_panel = self._fixed is None or config.execution.target_volatility > 0.0
         given = () if self._fixed is None else map(str, self._fixed.frame.columns)
-        self.named = (*(config.data.coins or ()), *given)
+        self.named = (*config.data.selection, *given)
         self.closes_all = self._fixed is not None and self._fixed.frame.columns.empty
 
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
@@ -167,8 +167,8 @@ class Strategy:
 
     @property
     def dexes(self) -> frozenset[str]:
-        """Perp dexes of the data and of every coin that is named."""
-        return frozenset((*self.config.data.dexes, *map(dex_of, self.targets.named)))
+        """Perp dexes of the coins that the config and given weights mean."""
+        return frozenset(map(dex_of, self.targets.named))
 
 
 def from_spec(path: Path, cache: str | None) -> Strategy:

@@ -81,10 +81,11 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
 
 
 def account_status(dex: DEX) -> dict[str, Any]:
-    """What an account holds: ``label``, ``time``, ``equity_usd``, ``funds_usd``, ``positions``, ``notes``, plain values.
+    """What an account holds: ``label``, ``time``, ``equity_usd``, ``funds_usd``, ``positions``, ``notes``.
 
     Each position has signed ``units``, ``price`` in USD and ``weight``, a fraction of equity (None without equity).
-    ``funds_usd`` is the collateral of each perp dex, where each has its own. Notes name positions on other dexes, money that is not counted, and why equity may not be certain.
+    ``funds_usd`` is the collateral of each perp dex, where each has its own. Notes name positions on other dexes, money
+    that is not counted, and why equity may not be certain.
     """
     state = dex.account()
     positions = {}
