@@ -153,7 +153,7 @@ class PerpDexes:
         dex = dex_of(coin)
         if dex in self.lost:
             return self.lost[dex]
-        return "" if dex in self.used else f"{dex_text(dex)} is not traded: it is not in data.dexes"
+        return "" if dex in self.used else f"{dex_text(dex)} is not among those that are traded (data.dexes)"
 
 
 def query_of(dex: str) -> dict[str, str]:

@@ -286,6 +286,36 @@ def test_a_kill_switch_stops_both_dexes(world: World, run: Run) -> None:
     assert run(world.words("flatten", "book", "--execute", "--ignore-kill")).code == 0 and world.positions == {}
 
 
+def test_a_dex_of_another_collateral_is_closed_where_it_is_held(world: World) -> None:
+    """A spec that is refused can be left: its positions are seen and can be ordered, its equity is not known."""
+    world.open_dexes()
+    world.server.fund(MASTER.address, 1_000, dex="flx")
+    only(client(world.server, perp_dexs=["", "flx"]).order("flx:GOLD", True, 0.2, 4_010, IOC))
+    dex = dex_of(world, dexes=("", "flx", "nowhere"))
+    state = dex.closing_account()
+    assert state.units == {"flx:GOLD": 0.2} and state.unread == ("nowhere",) and "USDH" not in state.notes
+    assert "flx:GOLD" in dex.markets() and "nowhere" in dex.why_no_quote("nowhere:COIN")
+
+
+def test_a_liquidation_of_one_isolated_position_must_be_accepted(world: World, run: Run) -> None:
+    world.open_dexes()
+    assert run(world.rebalance(BOOK)).code == 0
+    world.server.set_book("xyz:NVDA", bid=200.0, ask=200.1, refill=True)
+    assert set(world.positions) == set(BOOK) - {"xyz:NVDA"}
+    done = run(world.rebalance(BOOK))
+    assert done.code == 3 and "xyz:NVDA: journal" in done.err, done.err
+    done = run(world.rebalance(BOOK, "--accept-positions"))
+    assert done.code == 0 and set(world.positions) == set(BOOK), done.err
+
+
+def test_quotes_of_a_dex_that_is_not_traded_say_so(world: World) -> None:
+    world.open_dexes()
+    with pytest.raises(LiveError, match=r"perp dex xyz is not among those that are traded \(data.dexes\)"):
+        dex_of(world).get_bid_ask("xyz:TSLA")
+    assert dex_of(world, dexes=["xyz"]).get_bid_ask("xyz:TSLA") == pytest.approx((412.2, 412.4), abs=0.1)
+    assert dex_of(world, dexes=["xyz"]).get_universe() == ["xyz:NVDA", "xyz:TSLA"]
+
+
 # Fees ----------------------------------------------------------------------------------------------------------------
 
 
