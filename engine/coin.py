@@ -16,6 +16,12 @@ from engine.errors import DataError
 _MOST_DECIMALS = 18
 
 
+def dex_of(name: str) -> str:
+    """The builder's dex of a coin's name, ``xyz`` of ``xyz:TSLA``; empty for the main dex."""
+    dex, colon, _ = name.partition(":")
+    return dex if colon else ""
+
+
 @dataclass(frozen=True)
 class Coin:
     """One coin of the coin table; None where unknown.
@@ -45,6 +51,11 @@ class Coin:
     max_leverage: float | None = None
     margin_tiers: tuple[tuple[float, float], ...] = ()
     terms_from: pd.Timestamp | None = field(default=None, repr=False)
+
+    @property
+    def dex(self) -> str:
+        """The builder's dex, ``xyz``; empty for the main dex."""
+        return dex_of(self.name)
 
     @property
     def tiers(self) -> tuple[tuple[float, float], ...]:

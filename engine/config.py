@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -118,9 +119,27 @@ def _coins(where: str, value: Any) -> tuple[str, ...]:
     return tuple(coin.strip() for coin in coins)
 
 
-def _key(default: Any, read: Reader) -> Any:
-    """A key of a section: its default, and what reads its value; None as the default means that it may be left out."""
-    return field(default=default, metadata={"read": read})
+def _dexes(where: str, value: Any) -> tuple[str, ...]:
+    dexes = split_list(value) if isinstance(value, str) else value
+    if not isinstance(dexes, list | tuple) or not dexes or not all(isinstance(dex, str) for dex in dexes):
+        raise ConfigError(
+            f"{where} = {value!r} is not accepted: write a list of dexes, ['', 'xyz']; '' is the main one."
+        )
+    for dex in dexes:
+        if re.fullmatch(r"[a-z0-9]*", dex) is None:
+            raise ConfigError(
+                f"{where} = {value!r} is not accepted: {dex!r} is no name of a dex. They are lower case, as xyz; "
+                "'' is the main one."
+            )
+    return tuple(dict.fromkeys(dexes))
+
+
+def _key(default: Any, read: Reader, added: bool = False) -> Any:
+    """A key of a section: its default, and what reads its value; None as the default means that it may be left out.
+
+    A key that was `added` after configs had been digested is not in one's text where it has its default.
+    """
+    return field(default=default, metadata={"read": read, "added": added})
 
 
 class _Section:
@@ -145,13 +164,22 @@ class Data(_Section):
     start, end : str or None
         First and last instant, both inclusive; a bare date is its 00:00 UTC. None: all that the cache holds.
     coins : tuple of str or None
-        HyperLiquid names, case-sensitive; None is every coin of the cache.
+        HyperLiquid names, case-sensitive (``BTC``, ``xyz:TSLA``), or patterns of one dex (``xyz:*``); None is every
+        coin of `dexes`.
+    dexes : tuple of str
+        The dexes of which every coin is meant where `coins` names none: ``""`` is the main one, ``"xyz"`` a builder's.
     """
 
     cache: str | None = _key(None, _folder)
     start: str | None = _key(None, _instant)
     end: str | None = _key(None, _instant)
     coins: tuple[str, ...] | None = _key(None, _coins)
+    dexes: tuple[str, ...] = _key(("",), _dexes, added=True)
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """Names and patterns of the coins that are meant: `coins`, else every coin of `dexes`."""
+        return self.coins or tuple(f"{dex}:*" if dex else "*" for dex in self.dexes)
 
 
 @dataclass(frozen=True)
@@ -394,12 +422,16 @@ class RunConfig:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Nested plain values; ``from_dict`` of it gives an equal config.
 
-        A ``report`` that is the default is left out: what was digested, saved or promoted before that section came
-        stays what it was.
+        A ``report`` that is the default is left out, and so is a key with its default that was added later: what was
+        digested, saved or promoted before they came stays what it was.
         """
         values = json.loads(json.dumps(asdict(self)))
         if self.report == Report():
             del values["report"]
+        for section, keys in values.items():
+            for key in fields(SECTIONS[section]):
+                if key.metadata["added"] and getattr(getattr(self, section), key.name) == key.default:
+                    del keys[key.name]
         plain: dict[str, dict[str, Any]] = values
         return plain
 

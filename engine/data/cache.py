@@ -15,7 +15,7 @@ moment, it leaves the cache as before or as after; leftover files are removed by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
+from engine.coin import dex_of
 from engine.data.cache_files import HOURLY, data_files, leftovers, sweep
 from engine.data.coin_table import CoinMeta, CoinRecord, Span, with_metas
 from engine.data.hourly_file import HourlyFile, encode_month
@@ -138,17 +139,25 @@ class Store:
         """What the cache's users should know of holes in it."""
         return (self.manifest() or Manifest(False)).notes()
 
-    def price_span(self, manifest: Manifest) -> Span:
-        """First and last row of the cache that has any price.
+    def price_span(self, manifest: Manifest, dexes: Collection[str] | None = None) -> Span:
+        """First and last row of the cache that has any price, of all dexes or of some.
 
         Raises
         ------
         DataError
-            When it has none.
+            When there is none.
         """
-        if manifest.span is None:
+        span = manifest.span(dexes)
+        if span is not None:
+            return span
+        others = sorted({dex_of(name) or "''" for name in manifest.coins})
+        if dexes is None or manifest.span() is None:
             raise DataError(f"The cache {self.path} has no price yet, only funding. Import candles or quotes too.")
-        return manifest.span
+        named = " or ".join(f"the dex {dex}" if dex else "the main dex" for dex in dexes)
+        raise DataError(
+            f"The cache {self.path} has no price of {named}, but of data.dexes = {', '.join(others)}. Set data.dexes "
+            "to one of these, or fill the cache: `hlbt data sync --source api --set data.dexes=...`."
+        )
 
     def consistent(self, read: Callable[[Manifest], Result]) -> Result:
         """Run `read` on one state of the cache; again on the newer one when a writer removed its files meanwhile."""
