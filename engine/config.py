@@ -50,6 +50,13 @@ def _whole(low: int, high: float = 1_000_000) -> Reader:
     return read
 
 
+def _leverage(where: str, value: Any) -> float:
+    leverage = float(_number(0, 1000)(where, value))
+    if leverage != int(leverage):
+        raise ConfigError(f"{where} = {value!r} is not accepted: the exchange takes whole numbers; 0 is the highest.")
+    return leverage
+
+
 def _rate(where: str, value: Any) -> float | str:
     if isinstance(value, str):
         if value != "schedule":
@@ -217,6 +224,8 @@ class Execution(_Section):
         A decision renews ``1 / tranches`` of the book.
     gross_cap : float
         Rows with a higher gross are scaled down to it; 0 is no cap.
+    isolated_leverage : float
+        Leverage that is set for a coin whose margin can only be isolated, at most the coin's highest; 0 is the highest.
     """
 
     hour_utc: int = _key(DECISION_HOUR_UTC, _whole(0, 23))
@@ -233,6 +242,7 @@ class Execution(_Section):
     volatility_days: int = _key(30, _whole(2))
     tranches: int = _key(1, _whole(1, 1000))
     gross_cap: float = _key(0.0, _number(0, 100))
+    isolated_leverage: float = _key(0.0, _leverage, added=True)
 
 
 @dataclass(frozen=True)

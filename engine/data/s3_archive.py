@@ -22,6 +22,7 @@ import pandas as pd
 
 from engine.clock import HOUR, iso_minute
 from engine.data.asset_ctxs import STALE_SECONDS
+from engine.data.coin_names import MAIN_DEX, select_coins
 from engine.data.manifest import ObjectRecord
 from engine.errors import DataError, join_first
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from engine.clock import HOUR, iso_minute, show
 from engine.config import RunConfig
+from engine.data.coin_names import dexes_of
 from engine.errors import WeightsError
 from engine.provenance import Origin, files_digest
 from engine.weights import read_weights, validate_frame
