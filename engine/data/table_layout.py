@@ -169,13 +169,8 @@ def _meanings(
         plain = _plain(name)
         unit = re.fullmatch(rf"(.+?)({'|'.join(_UNITS)})", plain)
         # Coins may be called ID, DEX, S or T: of the short names only lower case is a meaning.
-        meaning = (
-            _EXCHANGE.get(name)
-            if exchange
-            else None
-            if plain in ("id", "dex") and name != plain
-            else _MEANINGS.get(plain)
-        )
+        short = plain in ("id", "dex") and name != plain
+        meaning = _EXCHANGE.get(name) if exchange else None if short else _MEANINGS.get(plain)
         if unit and _MEANINGS.get(unit[1]) == FUNDING:
             meaning = FUNDING
             factors[FUNDING] = _UNITS[unit[2]]
