@@ -380,7 +380,7 @@ def _plan(
 ) -> DownloadPlan:
     """What the settings need from the archive."""
     from engine.clock import parse_instant
-    from engine.config import split_list
+    from engine.config_values import split_list
     from engine.data.s3_archive import ArchiveRange, plan_downloads
 
     if quotes not in (None, "l2book"):

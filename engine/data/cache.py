@@ -24,9 +24,9 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
-from engine.coin import dex_of
 from engine.data.cache_files import HOURLY, data_files, leftovers, sweep
-from engine.data.coin_table import CoinMeta, CoinRecord, Span, with_metas
+from engine.data.coin_names import dexes_of
+from engine.data.coin_table import CoinMeta, Span, widen, with_metas
 from engine.data.hourly_file import HourlyFile, encode_month
 from engine.data.manifest import FOLDER as OBJECTS
 from engine.data.manifest import (
@@ -150,13 +150,11 @@ class Store:
         span = manifest.span(dexes)
         if span is not None:
             return span
-        others = sorted({dex_of(name) or "''" for name in manifest.coins})
-        if dexes is None or manifest.span() is None:
+        if manifest.span() is None:
             raise DataError(f"The cache {self.path} has no price yet, only funding. Import candles or quotes too.")
-        named = " or ".join(f"the dex {dex}" if dex else "the main dex" for dex in dexes)
         raise DataError(
-            f"The cache {self.path} has no price of {named}, but of data.dexes = {', '.join(others)}. Set data.dexes "
-            "to one of these, or fill the cache: `hlbt data sync --source api --set data.dexes=...`."
+            f"The cache {self.path} has no price of data.dexes = {list(dexes or ())}, but of "
+            f"{list(dexes_of(manifest.coins))}. Set data.dexes, or `hlbt data sync --source api --set data.dexes=...`."
         )
 
     def consistent(self, read: Callable[[Manifest], Result]) -> Result:
@@ -489,15 +487,6 @@ class _Writing:
             )
             reason = error.strerror or error
             raise DataError(f"Writing to the cache {self.store.path} failed: {reason}. {state}") from error
-
-
-def widen(coins: dict[str, CoinRecord], cube: Cube, source: str) -> None:
-    """Widen the first and last instants of the coin table by those of a source's cube."""
-    prices, rates = cube.spans("mid"), cube.spans("funding")
-    for name in cube.coins:
-        coins[name] = coins.get(name, CoinRecord(name)).with_spans(prices.get(name), rates.get(name))
-        if name in prices:
-            coins[name] = coins[name].with_source_end(source, prices[name][1])
 
 
 def _sorted(values: Mapping[str, Entry]) -> dict[str, Entry]:
