@@ -49,6 +49,13 @@ def _whole(low: int, high: float = 1_000_000) -> Reader:
     return read
 
 
+def _leverage(where: str, value: Any) -> float:
+    leverage = float(_number(0, 1000)(where, value))
+    if leverage != int(leverage):
+        raise ConfigError(f"{where} = {value!r} is not accepted: the exchange takes whole numbers; 0 is the highest.")
+    return leverage
+
+
 def _rate(where: str, value: Any) -> float | str:
     if isinstance(value, str):
         if value != "schedule":
@@ -118,9 +125,12 @@ def _coins(where: str, value: Any) -> tuple[str, ...]:
     return tuple(coin.strip() for coin in coins)
 
 
-def _key(default: Any, read: Reader) -> Any:
-    """A key of a section: its default, and what reads its value; None as the default means that it may be left out."""
-    return field(default=default, metadata={"read": read})
+def _key(default: Any, read: Reader, added: bool = False) -> Any:
+    """A key of a section: its default, and what reads its value; None as the default means that it may be left out.
+
+    A key that was `added` after configs had been digested is not in one's text where it has its default.
+    """
+    return field(default=default, metadata={"read": read, "added": added})
 
 
 class _Section:
@@ -189,6 +199,8 @@ class Execution(_Section):
         A decision renews ``1 / tranches`` of the book.
     gross_cap : float
         Rows with a higher gross are scaled down to it; 0 is no cap.
+    isolated_leverage : float
+        Leverage that is set for a coin whose margin can only be isolated, at most the coin's highest; 0 is the highest.
     """
 
     hour_utc: int = _key(DECISION_HOUR_UTC, _whole(0, 23))
@@ -205,6 +217,7 @@ class Execution(_Section):
     volatility_days: int = _key(30, _whole(2))
     tranches: int = _key(1, _whole(1, 1000))
     gross_cap: float = _key(0.0, _number(0, 100))
+    isolated_leverage: float = _key(0.0, _leverage, added=True)
 
 
 @dataclass(frozen=True)
@@ -394,12 +407,16 @@ class RunConfig:
     def to_dict(self) -> dict[str, dict[str, Any]]:
         """Nested plain values; ``from_dict`` of it gives an equal config.
 
-        A ``report`` that is the default is left out: what was digested, saved or promoted before that section came
-        stays what it was.
+        A ``report`` that is the default is left out, and so is a key with its default that was added later: what was
+        digested, saved or promoted before they came stays what it was.
         """
         values = json.loads(json.dumps(asdict(self)))
         if self.report == Report():
             del values["report"]
+        for section, keys in values.items():
+            for key in fields(SECTIONS[section]):
+                if key.metadata["added"] and getattr(getattr(self, section), key.name) == key.default:
+                    del keys[key.name]
         plain: dict[str, dict[str, Any]] = values
         return plain
 
