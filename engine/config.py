@@ -57,9 +57,9 @@ def _rate(where: str, value: Any) -> float | str:
     return float(_number(-10, 1000)(where, value))
 
 
-def _no_fraction(where: str, value: Any) -> None:
+def refuse_fraction(where: str, value: Any) -> None:
     """Ask whether a fraction was typed for basis points: 0.00045 of the notional is 4.5 of them."""
-    if where.endswith("_bps") and isinstance(value, int | float) and 0.0 < abs(value) < 0.01:
+    if where.endswith("_bps") and isinstance(value, int | float | np.floating) and 0.0 < abs(value) < 0.01:
         raise ConfigError(
             f"{where} = {value!r} is not accepted: it is in basis points, and that is next to nothing. Was a "
             f"fraction meant? {value:.6g} of the notional is {value * 1e4:.6g}."
@@ -349,6 +349,7 @@ class RunConfig:
                         f"Unknown config key {section}.{key}.{did_you_mean(key, known)} Keys of [{section}]: "
                         f"{', '.join(known)}."
                     )
+                refuse_fraction(f"{section}.{key}", values[key])
             built[section] = SECTIONS[section](**values)
         return cls(**built)
 
@@ -386,8 +387,6 @@ class RunConfig:
         for section, keys in changes:
             if not isinstance(keys, Mapping):
                 raise ConfigError(f"Config section [{section}] is a table of keys, not {keys!r}.")
-            for key, value in keys.items():
-                _no_fraction(f"{section}.{key}", value)
             sections.setdefault(section, {}).update(keys)
         return cls.from_dict(sections)
 

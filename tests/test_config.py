@@ -54,6 +54,13 @@ def test_defaults_are_those_of_the_contract() -> None:
     }
 
 
+@pytest.mark.parametrize("value", [0.00045, -0.00001, np.float32(0.0005), np.float64(0.009)])
+def test_a_fraction_for_basis_points_is_asked_about(value: float) -> None:
+    with pytest.raises(ConfigError, match="Was a fraction meant"):
+        RunConfig.from_dict({"costs": {"half_spread_bps": value}})
+    assert RunConfig.from_dict({"costs": {"half_spread_bps": 0, "maker_bps": -0.1}}).costs.maker_bps == -0.1
+
+
 def test_round_trip_and_digest() -> None:
     config = RunConfig.from_dict({"costs": {"taker_bps": 4.5}, "execution": {"weekdays": ["fri", "mon"]}})
     assert RunConfig.from_dict(config.to_dict()) == config
