@@ -230,7 +230,8 @@ def compare_command(
     import hashlib
 
     from engine.reporting.comparison_page import figures, write_comparison
-    from engine.reporting.html import check_page, plain, ratio
+    from engine.reporting.comparison_page import settings as differing
+    from engine.reporting.html import check_page, ratio
     from engine.reporting.views import compare
     from engine.runs import load_run
 
@@ -255,8 +256,8 @@ def compare_command(
         return
     synthetic = ["SYNTHETIC DATA"] * any(run.record["synthetic"] for run in loaded)
     frames = {
-        "What differs": comparison.config.map(plain),
-        "Figures": figures(comparison),
+        "What differs": differing(comparison),
+        "Figures: USD, received +, paid -": figures(comparison),
         "Correlation of daily returns": comparison.correlation.map(ratio),
     }
     show_all(*synthetic, *(_frame_table(title, frame) for title, frame in frames.items()), f"Page: {page}")
@@ -351,8 +352,9 @@ def _in_reports(run: Path, reports: Path) -> Path:
 
 
 def refresh_index(reports: Path) -> None:
-    """Write the index of the reports, to which every page below them links."""
+    """Write the index of the reports, to which every page below them links; any other folder is left alone."""
+    from engine.reporting.html import has_index
     from engine.reporting.index_page import write_index
 
-    if reports.is_dir():
+    if reports.is_dir() and (reports.absolute() == REPORTS.absolute() or has_index(reports)):
         write_index(reports)

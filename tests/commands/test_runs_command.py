@@ -144,6 +144,15 @@ def test_every_page_links_back_and_the_index_to_every_page(reports: Path, hlbt: 
     assert all((reports / link).is_file() for link in links)
     assert 'href="../index.html"' in (reports / "slow/tearsheet.html").read_text()
     assert "<b>lookback_hours=720</b>" in page and "<b>n=3</b>" not in page
+    assert hlbt("report", "fast").code == 0
+    assert 'href="fast/tearsheet.html"' in (reports / "index.html").read_text(), "without hlbt index"
+
+
+def test_a_page_elsewhere_makes_no_index_there(reports: Path, hlbt: Hlbt, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/index.html").write_text("my own")
+    assert hlbt("compare", "slow", "fast", "--out", tmp_path / "mine/both.html").code == 0
+    assert (tmp_path / "mine/index.html").read_text() == "my own"
 
 
 def test_a_page_that_lies_elsewhere_has_no_link(result: Result, tmp_path: Path) -> None:
