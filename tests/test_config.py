@@ -61,6 +61,15 @@ def test_a_fraction_for_basis_points_is_asked_about(value: float) -> None:
     assert RunConfig.from_dict({"costs": {"half_spread_bps": 0, "maker_bps": -0.1}}).costs.maker_bps == -0.1
 
 
+def test_a_key_that_was_added_leaves_old_digests_as_they_were() -> None:
+    assert RunConfig().digest == "d97debf745df84831c1f14c8fead20f6f369181d64087fc0494c496c5f2e1db6"
+    set_to = RunConfig.from_dict({"execution": {"isolated_leverage": 3}})
+    assert set_to.to_dict()["execution"]["isolated_leverage"] == 3.0 and set_to.digest != RunConfig().digest
+    assert RunConfig.from_dict(set_to.to_dict()) == set_to
+    with pytest.raises(ConfigError, match=r"isolated_leverage = 2.5 is not accepted: the exchange takes whole numbers"):
+        RunConfig.from_dict({"execution": {"isolated_leverage": 2.5}})
+
+
 def test_round_trip_and_digest() -> None:
     config = RunConfig.from_dict({"costs": {"taker_bps": 4.5}, "execution": {"weekdays": ["fri", "mon"]}})
     assert RunConfig.from_dict(config.to_dict()) == config

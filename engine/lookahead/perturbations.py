@@ -11,7 +11,8 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from engine.panel import PRICES, Coin, Panel
+from engine.coin import Coin, FeeTerms
+from engine.panel import PRICES, Panel
 
 #: Coins that are added before the first and after the last one of a panel.
 NEWCOMERS = ("0-NEWCOMER", "zz-NEWCOMER")
@@ -60,11 +61,16 @@ def changed_after(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
 def _other_terms(
     coin: Coin, instant: pd.Timestamp, end: pd.Timestamp, later: pd.Timestamp | None, rng: np.random.Generator
 ) -> Coin:
-    """The coin as known at `instant`, and other lots, leverage and tiers where its own were not known by then.
+    """The coin as known at `instant`, and other terms of trading where its own were not known by then.
 
     They are known from the same instant as its own, or from `later` where that lies after the `end` of the data.
     """
     known = coin.as_of(instant)
+    unseen = [one for one in coin.fee_terms if one not in known.fee_terms]
+    if unseen and later is not None:
+        seen = unseen[0].seen
+        other = FeeTerms(later if seen is None or seen > end else seen, rng.uniform(0.0, 3.0), not unseen[0].growth)
+        known = replace(known, fee_terms=(*known.fee_terms, other))
     if not coin.has_terms or known.has_terms:
         return known
     leverage, lot = coin.max_leverage, coin.sz_decimals
@@ -73,6 +79,8 @@ def _other_terms(
         sz_decimals=None if lot is None else (lot + int(rng.integers(1, 4))) % 7,
         max_leverage=None if leverage is None else float(rng.choice((2, 3, 5) if leverage >= 10 else (20, 40, 50))),
         margin_tiers=((0.0, 5.0), (1e4, 3.0)) if coin.margin_tiers else (),
+        collateral=coin.collateral and ("USDH" if coin.collateral == "USDC" else "USDC"),
+        margin_mode=coin.margin_mode and ("cross" if coin.isolated else "isolated"),
         terms_from=later if coin.terms_from is None or coin.terms_from > end else coin.terms_from,
     )
 

@@ -83,11 +83,12 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
 
 
 def account_status(dex: DEX, journal: Journal) -> dict[str, Any]:
-    """What an account holds, as plain values: ``label``, ``time``, ``equity_usd``, ``positions``, ``notes``.
+    """What an account holds: ``label``, ``time``, ``equity_usd``, ``funds_usd``, ``positions``, ``notes``.
 
     Each position has signed ``units``, ``price`` in USD and ``weight``, a fraction of equity (None without equity).
-    ``unexplained`` has the signed units by the ``journal`` and the ``account`` where no journal of the account explains
-    what it holds. Notes name positions on other dexes, money that is not counted, and why equity may not be certain.
+    ``funds_usd`` is the collateral of each perp dex, where each has its own. ``unexplained`` has the signed units by
+    the ``journal`` and the ``account`` where no journal of the account explains what it holds. Notes name positions on
+    other dexes, money that is not counted, and why equity may not be certain.
     """
     # One reading of the account: an order that waits for a node that lags behind is for a run.
     reconciler = Reconciler(dex, journal, Policy(settle_seconds=()))
@@ -103,6 +104,7 @@ def account_status(dex: DEX, journal: Journal) -> dict[str, Any]:
         "label": dex.label,
         "time": state.time.isoformat(),
         "equity_usd": state.equity_usd,
+        "funds_usd": dict(state.funds),
         "positions": positions,
         "unexplained": {
             coin: {"journal": own, "account": held} for coin, (own, held) in reconciler.unexplained.items()
@@ -287,7 +289,7 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
     from engine.simulation.backtest import backtest
 
     instants = pd.DatetimeIndex([pd.Timestamp(plan["instant"]) for plan in plans])
-    panel = load_whole_panel(config.data.cache, instants[0], instants[-1], config.data.coins)
+    panel = load_whole_panel(config.data.cache, instants[0], instants[-1], config.data.selection)
     inside = instants.isin(panel.index)
     if inside.sum() < 2:
         raise DataError("The cache has fewer than two of the instants that were traded: it ends before the newest.")

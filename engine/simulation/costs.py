@@ -3,7 +3,7 @@
 Source: the exchange's fee page and its announcements, as collected by third parties for the years before 2025. Only the
 base rates of the earlier years are known here, so tiers and their thresholds begin with the schedule of May 2025.
 
-Cost stress: the market as the kernel sees it under ``costs.stress``; the rules are in docs/rules.md.
+Cost stress: the market as the kernel sees it under ``costs.stress``; the rules are in docs/concepts/rules.md.
 
 Both change the arrays that the kernel gets, so backtest() and backtest_many() cannot differ in them.
 """

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.config import RunConfig, refuse_fraction
+from engine.config import RunConfig
+from engine.config_values import no_fraction
 from engine.errors import ConfigError, HlbtError
 from engine.oracles.base import Oracle, path_of, shares_scores
 from engine.oracles.fingerprint import code_files, interactive_code_digest
@@ -188,7 +189,7 @@ class Plan:
         columns.sort(key=lambda column: names[column] not in SCHEDULE)
         for column in columns:
             for value in self.grid.values[names[column]]:
-                refuse_fraction(names[column], value)
+                no_fraction(names[column], value)
         distinct, config_of = np.unique(self.grid.codes[:, columns], axis=0, return_inverse=True)
         configs = []
         for codes in distinct:
