@@ -131,6 +131,15 @@ def margin_arrays(tiers: Sequence[Sequence[tuple[float, float]]]) -> tuple[np.nd
     return floors, steps
 
 
+def isolated_leverages(table: Sequence[Coin], execution: Execution) -> np.ndarray:
+    """Leverage set for each coin of `table` whose margin is isolated, 0 for cross margin, (N,); (0,) without one."""
+    if not any(coin.isolated for coin in table):
+        return np.zeros(0)
+    highest = [coin.tiers[0][1] if coin.tiers else np.inf for coin in table]
+    chosen = np.minimum(highest, execution.isolated_leverage or np.inf)
+    return np.where([coin.isolated for coin in table], np.where(np.isinf(chosen), 1.0, chosen), 0.0)
+
+
 def initial_margin_error(
     where: str, table: Sequence[Coin], weights: np.ndarray, equity_usd: float, needed_usd: float
 ) -> InitialMarginError:
