@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOG := .install.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint bench calibrate lock clean
+.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint docs bench calibrate lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -87,6 +87,10 @@ lint: setup-dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+docs: setup-dev ## build the manual into site/ (strict); site/index.html opens from the disk, without the network
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	@echo "Open site/index.html"
+
 bench: setup-dev ## measure the figures and print them as a table
 	$(BIN)/python tests/benchmarks/bench.py
 
@@ -99,5 +103,5 @@ lock: ## resolve the lock files again (needs uv on the PATH)
 	$(COMPILE) pyproject.toml --group build --all-extras --constraints requirements.lock --output-file requirements-dev.lock
 	echo uv | $(COMPILE) - --output-file requirements-uv.lock
 
-clean: ## delete the environment and every cache of a tool; data and reports stay
-	rm -rf $(VENV) $(LOG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage
+clean: ## delete the environment, the built manual and every cache of a tool; data and reports stay
+	rm -rf $(VENV) $(LOG) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .coverage site

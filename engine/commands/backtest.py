@@ -204,7 +204,7 @@ def index_command(
 
 
 def _sizes(text: str | None) -> tuple[float, ...]:
-    from engine.config import split_list
+    from engine.config_values import split_list
     from engine.simulation.capacity import SIZES, check_sizes
 
     if text is None:

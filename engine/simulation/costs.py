@@ -3,7 +3,7 @@
 Source: the exchange's fee page and its announcements, as collected by third parties for the years before 2025. Only the
 base rates of the earlier years are known here, so tiers and their thresholds begin with the schedule of May 2025.
 
-Cost stress: the market as the kernel sees it under ``costs.stress``; the rules are in docs/rules.md.
+Cost stress: the market as the kernel sees it under ``costs.stress``; the rules are in docs/concepts/rules.md.
 
 Both change the arrays that the kernel gets, so backtest() and backtest_many() cannot differ in them.
 """
@@ -91,6 +91,16 @@ def fee_arrays(index: pd.DatetimeIndex, costs: Costs, table: Sequence[Coin] = ()
     thresholds = np.array([tier[0] for tier in TIERS]) if costs.fee_tiers else np.zeros(1)
     days = utc_days(index)
     return Fees(rate, thresholds, days - days[0], costs.referral_discount_frac, *_coin_factors(index, table))
+
+
+def coin_rates(index: pd.DatetimeIndex, rows: np.ndarray, costs: Costs, table: Sequence[Coin]) -> np.ndarray:
+    """Rate of a fill of each coin at `rows` of `index`, (len(rows), N): the base tier, with every discount."""
+    fees = fee_arrays(index, costs, table)
+    base = fees.rate[rows, :1]
+    rate = np.where(base > 0.0, base * (1.0 - fees.referral_frac), base) * np.ones(len(table))
+    if not fees.factor.shape[1]:
+        return rate
+    return rate * np.where(base > 0.0, *(factor[fees.period[rows]] for factor in fees.factor))
 
 
 def _coin_factors(index: pd.DatetimeIndex, table: Sequence[Coin]) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """All compiled code: arrays in, arrays out. It imports numpy and numba only and trusts its arguments.
 
-The steps and every rule they follow are in docs/rules.md; ``backtest.py`` validates.
+The steps and every rule they follow are in docs/concepts/rules.md; ``backtest.py`` validates.
 
 Short names: ``T`` hours, ``N`` coins, ``D`` decisions; ``t`` row, ``i`` coin, ``d`` decision; ``w`` weight.
 Absent data (no quotes, no funding) are arrays of shape (0, 0).

@@ -1,6 +1,6 @@
 """Performance metrics of returns and equity: the one home of their formulas; a year is 365 days.
 
-What they count from, the first decision that asks for something, is in docs/rules.md. Formulas are QuantStats'
+What they count from, the first decision that asks for something, is in docs/concepts/rules.md. Formulas are QuantStats'
 (0.0.86, ``periods_per_year=365``, risk-free rate 0), with which tests compare them, and the
 kernel's :func:`~engine.simulation.kernel.summarise_nb` with them. All take daily simple returns without NaN, time last,
 ``(..., D)``, and give a float for one column of returns and an array, ``(...)``, for many; NaN where a statistic is not

@@ -1,7 +1,7 @@
 """Overlays that turn target weights into traded weights: leverage, volatility target, tranches, gross cap.
 
-They are applied in this order; the rules are in docs/overlays.md. A row of the traded weights depends on rows of the
-target weights up to it and on prices up to its decision instant, never on later ones.
+They are applied in this order; the rules are in docs/concepts/weights-traded.md. A row of the traded weights depends
+on rows of the target weights up to it and on prices up to its decision instant, never on later ones.
 """
 
 from __future__ import annotations

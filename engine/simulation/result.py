@@ -161,7 +161,7 @@ class Result:
 
     @cached_property
     def funding_missing_frac(self) -> float:
-        """Share of the held coin-hours without a funding rate (docs/rules.md)."""
+        """Share of the held coin-hours without a funding rate (docs/concepts/rules.md)."""
         from engine.simulation import kernel
 
         if not self.config.costs.funding or not len(self.ledger.trades):

@@ -42,6 +42,7 @@ COUNTS = (
     "skipped_band",
     "untradable_orders",
     "delistings",
+    "isolated_liquidations",
 )
 
 

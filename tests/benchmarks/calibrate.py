@@ -1,8 +1,8 @@
 """How often the verdict errs: sweeps without any edge and with planted ones, judged as a user's are.
 
-`make calibrate` runs all of it, resumes what was interrupted, and writes docs/calibration.md. A unit of work is ten
-sweeps of one source and length, each judged with both grids; its file is written whole or not at all, in a folder that
-is named by the code of the engine, so that no figure of other code is mixed in.
+`make calibrate` runs all of it, resumes what was interrupted, and writes docs/developing/calibration.md. A unit of work
+is ten sweeps of one source and length, each judged with both grids; its file is written whole or not at all, in a
+folder that is named by the code of the engine, so that no figure of other code is mixed in.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from helpers.calibration import EDGES, NOISES, judged, true_sharpes
 DAYS = (180, 365, 730, 1_095)
 SWEEPS, STEP, YEARS, LONG_PANELS = 100, 10, 14, 2
 GRIDS = ("homogeneous", "padded")
-PAGE = ROOT / "docs" / "calibration.md"
+PAGE = ROOT / "docs" / "developing" / "calibration.md"
 #: (source, days, first sweep) -> file
 Unit = tuple[str, int, int]
 

@@ -1,6 +1,7 @@
-"""The reference ledger: the rules of an instant in plain Python, slow and obvious, to be read beside docs/rules.md.
+"""The reference ledger: the rules of an instant in plain Python, slow and obvious.
 
-Written from docs/rules.md and docs/overlays.md, never from the kernel; quoted text in the comments is theirs.
+Written from docs/concepts/rules.md and docs/concepts/weights-traded.md, never from the kernel, and read beside them:
+quoted text in the comments is theirs.
 Everything is a float, a dict by coin or a loop in coin order.
 """
 

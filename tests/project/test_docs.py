@@ -1,147 +1,87 @@
-"""README and docs: their Python is run as it stands, their commands exist and run, and what they name exists."""
+"""README and the manual: their blocks are run as they stand, their links lead somewhere, what they name exists."""
 
 from __future__ import annotations
 
 import json
 import re
-import shlex
 import tokenize
 from dataclasses import asdict
+from functools import cache
 from pathlib import Path
 
 import click
 import pytest
 import typer
+import yaml
 
+import engine
 from engine import cli
 from engine.clock import WEEKDAYS
-from engine.config import RunConfig, parse_value
-from helpers.effort import some
+from engine.config import SECTIONS, RunConfig, parse_value
+from helpers.manual import (
+    LANGUAGES,
+    NEEDS,
+    Block,
+    agrees,
+    blocks_of,
+    check_syntax,
+    commands_of,
+    visiting,
+    without_blocks,
+)
 from helpers.project import HELPERS, ROOT
 
-DOCS = sorted((ROOT / "docs").glob("*.md"))
-PAGES = [ROOT / "README.md", *DOCS]
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
+TOP = [ROOT / name for name in ("README.md", "AGENTS.md", "ARCHITECTURE.md", "CONTRIBUTING.md")]
 BESIDE = [
-    *(ROOT / name for name in ("ARCHITECTURE.md", "CONTRIBUTING.md", "data_cache/README.md", "reports/README.md")),
+    *(ROOT / name for name in ("data_cache/README.md", "reports/README.md")),
     *(ROOT / "research" / folder / "README.md" for folder in ("studies", "promoted")),
 ]
-TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8") for page in [*PAGES, *BESIDE]}
-
-
-def snippets(page: str) -> list[str]:
-    """Python of a page."""
-    return re.findall(r"```python\n(.*?)```", TEXTS[page], flags=re.DOTALL)
-
-
-def commands(page: str) -> list[list[str]]:
-    """Commands of a page, one a line; a command goes on over lines that end with a backslash."""
-    text = TEXTS[page].replace("\\\n", " ")
-    return [shlex.split(line, comments=True) for line in re.findall(r"^    (hlbt .*)$", text, flags=re.MULTILINE)]
-
-
-#: Each once, in the order of the pages.
-COMMANDS = list({tuple(words): words for page in TEXTS for words in commands(page)}.values())
-
-
-def test_the_python_example(sample_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, _ = snippets("README.md")
-    assert '"data_cache", start="2024-10-01", end="2025-03-31"' in code
-    Path("data_cache").symlink_to(sample_cache)
-    exec(compile(code, "README.md", "exec"), {})
-    sharpe, *attribution = capsys.readouterr().out.split()
-    assert -10 < float(sharpe) < 10
-    assert {"price_pnl_usd", "fee_usd", "funding_usd"} <= set(attribution)
-
-
-def test_your_own_oracle(
-    sample_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
-    Path("my_oracle.py").write_text(snippets("README.md")[1], encoding="utf-8")
-    words = next(words for words in commands("README.md") if "my_oracle.py:BuyTheQuiet" in words)
-    monkeypatch.setattr("sys.argv", [*words, "--no-report"])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    assert not done.value.code, capsys.readouterr().err
-    assert "BuyTheQuiet" in capsys.readouterr().out
-
-
-def test_the_sweep(sample_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code = snippets("docs/sweeps.md")[0]
-    code = code.replace('load_panel("data_cache")', 'load_panel("data_cache", end="2024-06-01")')
-    Path("data_cache").symlink_to(sample_cache)
-    exec(compile(code, "docs/sweeps.md", "exec"), {})
-    shown = capsys.readouterr().out
-    assert shown.startswith("n ") and shown.rstrip().endswith(", 9)")
-
-
-def test_no_other_page_has_python_that_nobody_runs() -> None:
-    assert {page: len(snippets(page)) for page in TEXTS if snippets(page)} == {"README.md": 2, "docs/sweeps.md": 1}
-
-
-@pytest.mark.parametrize("words", COMMANDS, ids=lambda words: " ".join(words[:4]))
-def test_every_command_exists(
-    words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Its options are known; that the commands work is for test_cli.py."""
-    monkeypatch.setattr("sys.argv", [*words, "--help"])
-    with pytest.raises(SystemExit) as done:
-        cli.main()
-    assert not done.value.code, capsys.readouterr().err
-    shown = capsys.readouterr().out
-    assert all(word in shown for word in words if word.startswith("--"))
-
-
-#: What other tests run, for it needs an exchange, an archive or rows that are not ours to give: words -> the test file.
-ELSEWHERE = {
-    ("data", "sync", "--source", "api"): "test_sync_api.py",
-    ("data", "sync", "--source", "s3"): "test_s3.py",
-    ("data", "sync", "--source", "dir"): "test_local_archive.py",
-    ("data", "cost"): "test_s3.py",
-    ("data", "import", "freqtrade"): "test_cli.py",
-    ("data", "import", "meta"): "test_coin_table.py",
-    ("data", "import", "table"): "test_import_table.py",
-    ("backtest", "--oracle", "research.oracles.numerai:NumeraiTBNOracle"): "test_published_scores_runs.py",
-    ("backtest", "--oracle", "research.oracles.crowdcent:CrowdCentOracle"): "test_published_scores_runs.py",
-    ("backtest", "--oracle", "research.oracles.file:FileOracle"): "test_published_scores_runs.py",
-    ("promote",): "test_promote.py",
-    ("study",): "test_study_command.py",
-    ("live",): "test_live.py",
+TEXTS = {
+    page.relative_to(ROOT).as_posix(): page.read_text(encoding="utf-8")
+    for page in [*TOP, *BESIDE, *DOCS]
+    if page.is_file()
 }
-#: Less of the same, so that the tests stay quick: the first start that fits. A verdict is that of the study file.
-LESS = {
-    ("sweep", "--oracle"): ["--sample", "6", "--top", "0", "--no-verdict"],
-    ("sweep",): ["--sample", "6", "--top", "0"],
-    ("validate",): ["--top", "0"],
-    ("backtest",): ["--no-report"],
-    ("oracle", "check"): ["--cuts", str(some(4, 16))],
-}
+#: Languages of blocks that are run, and the pages that have some.
+RUNNABLE = ("console", "python")
+RUN = [page for page, text in TEXTS.items() if any(block.language in RUNNABLE for block in blocks_of(text))]
+#: Longer than a page should be, each for a reason: a contract is one page, and a reference is looked up.
+LONG = ("concepts/rules.md", "reference/", "guide/live.md", "guide/data.md")
+#: Names of other programs are not ours.
+FOREIGN = "docs/from-elsewhere/"
+FOREIGN_WORDS = ("quote_volume",)
 
 
 @pytest.mark.slow
-def test_the_commands_run(
-    sample_cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Every command of the pages, in their order, on the sample; those of ELSEWHERE have a test of their own."""
-    monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
-    Path("research").symlink_to(ROOT / "research")
-    Path("my_oracle.py").write_text(snippets("README.md")[1], encoding="utf-8")
-    Path("my_weights.csv").write_text("time,BTC,ETH\n2024-06-01T23:00Z,0.5,-0.5\n2024-06-20T23:00Z,0,0\n")
-    count = 0
-    for words in COMMANDS:
-        elsewhere = [file for start, file in ELSEWHERE.items() if tuple(words[1 : 1 + len(start)]) == start]
-        if elsewhere:
-            assert words[1] in next((ROOT / "tests").rglob(elsewhere[0])).read_text(encoding="utf-8")
-            continue
-        # The dates of the pages are of real data.
-        words = [word.replace("2024-10-01", "2024-03-01").replace("2025-03-31", "2024-06-30") for word in words]
-        less = next((less for start, less in LESS.items() if tuple(words[1 : 1 + len(start)]) == start), [])
-        monkeypatch.setattr("sys.argv", [*words, *less])
-        with pytest.raises(SystemExit) as done:
-            cli.main()
-        assert not done.value.code, (words, capsys.readouterr().err)
-        count += 1
-    assert count >= 12
+@pytest.mark.parametrize("page", RUN)
+def test_the_blocks_run(page: str, sample_cache: Path) -> None:
+    with visiting(Path(page), sample_cache) as visit:
+        visit.run(TEXTS[page])
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_blocks_are_of_a_known_kind(page: str) -> None:
+    for block in blocks_of(TEXTS[page]):
+        where = f"{page} line {block.line}"
+        assert block.language in LANGUAGES, f"{where}: a block of {block.language or 'no language'}"
+        if block.language == "console":
+            assert block.title in ("", *NEEDS), f"{where}: {block.title}"
+            assert commands_of(block), f"{where}: no line begins with '$ '"
+    assert TEXTS[page].count("```") == 2 * len(blocks_of(TEXTS[page])), f"{page}: a fence that nothing closes"
+
+
+def test_what_is_shown_is_compared() -> None:
+    assert agrees("a  1\n...\nb ... 2\n", "a 1\n\nx\ny\nb 17 2\n") and agrees("...\nb\n", "b\n")
+    assert agrees("hlbt: one\nparagraph\n", "hlbt: one paragraph\n")
+    assert not agrees("a 1\n", "a 2\n") and not agrees("a\n", "a\nb\n") and not agrees("a.b\n", "axb\n")
+    block = Block("console", "", "$ hlbt a \\\n    --b\n1\n2\n$ hlbt c\n", 1, False)
+    assert commands_of(block) == [("hlbt a --b", "1\n2\n"), ("hlbt c", "")]
+
+
+@pytest.mark.parametrize("words", ["frobnicate", "backtest --no-such-option", "sweep --sample many", "study frob"])
+def test_a_command_that_does_not_exist_is_seen(words: str) -> None:
+    with pytest.raises(AssertionError):
+        check_syntax(["hlbt", *words.split()])
 
 
 def test_the_readme_is_short() -> None:
@@ -152,12 +92,32 @@ def test_the_readme_is_short() -> None:
     assert len(TEXTS["ARCHITECTURE.md"].splitlines()) <= 120
 
 
+def anchors(text: str) -> set[str]:
+    """Anchors of the headings of a page, as the site makes them."""
+    headings = re.findall(r"^#{1,6} +(.*)$", without_blocks(text), flags=re.MULTILINE)
+    plain = (re.sub(r"\[([^\]]*)\]\([^)]*\)|[`*]", r"\1", heading) for heading in headings)
+    return {re.sub(r"[\s-]+", "-", re.sub(r"[^\w\s-]", "", heading).strip().lower()) for heading in plain}
+
+
 @pytest.mark.parametrize("page", TEXTS)
 def test_a_page_is_narrow_and_its_links_lead_somewhere(page: str) -> None:
-    for number, line in enumerate(TEXTS[page].splitlines(), 1):
-        assert len(line) <= 120, f"{page} line {number} has {len(line)} columns"
-    for link in re.findall(r"\]\(([^)#]+)\)", TEXTS[page].replace("\n", " ")):
-        assert (ROOT / page).parent.joinpath(link).exists(), f"{page} links to {link}"
+    text = TEXTS[page]
+    generated = "docs/reference/" in page
+    for number, line in enumerate(text.splitlines(), 1):
+        assert generated or len(line) <= 120, f"{page} line {number} has {len(line)} columns"
+        # The site's Markdown would take such an item for one of the outer list.
+        assert not re.match(r" {1,3}(?:[-*]|\d+\.) ", line), f"{page} line {number}: a nested item has four blanks"
+    for link, anchor in re.findall(r"\]\(([^)#\s:]*)(?:#([^)\s]*))?\)", without_blocks(text).replace("\n", " ")):
+        target = (ROOT / page).parent.joinpath(link) if link else ROOT / page
+        assert target.exists(), f"{page} links to {link}"
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target.read_text(encoding="utf-8")), f"{page} links to {link}#{anchor}"
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if page.startswith("docs/")])
+def test_a_page_is_no_longer_than_a_page(page: str) -> None:
+    words = len(without_blocks(TEXTS[page]).split())
+    assert words <= 1500 or page.removeprefix("docs/").startswith(LONG), f"{page} has {words} words"
 
 
 @pytest.mark.parametrize("page", TEXTS)
@@ -171,14 +131,110 @@ def test_a_page_names_files_that_exist(page: str) -> None:
         assert any(at.is_dir() or at.with_suffix(".py").is_file() for at in inside), f"{page} names {module}"
 
 
-def test_the_index_names_every_page() -> None:
-    links = set(re.findall(r"\]\((\w+\.md)\)", TEXTS["docs/README.md"]))
-    assert links == {page.name for page in DOCS} - {"README.md"}
+@cache
+def known_words() -> frozenset[str]:
+    """Every word of the code: a page can name nothing else."""
+    files = [*(file for top in ("engine", "research", "tests") for file in (ROOT / top).rglob("*.*"))]
+    texts = [file for file in files if file.suffix in (".py", ".toml", ".json", ".css", ".html", ".jinja")]
+    texts += [ROOT / name for name in ("Makefile", "pyproject.toml", "mkdocs.yml", "Dockerfile", ".ci/run")]
+    words = re.findall(r"\w+", " ".join(file.read_text(encoding="utf-8") for file in texts))
+    return frozenset([*words, *(file.stem for file in files), *FOREIGN_WORDS])
+
+
+def unknown_names(text: str) -> list[str]:
+    """What a page names in code letters and does not exist: keys, commands, options, names of the package, any word."""
+    prose = without_blocks(text)
+    spans = [" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose)]
+    wrong = []
+    fields = {section: {key for key in vars(kind) if not key.startswith("_")} for section, kind in SECTIONS.items()}
+    options = known_options()
+    for span in spans:
+        for section, key in re.findall(r"(?<![\w./])(data|execution|costs|account|report)\.([a-z_]+)\b(?![./(])", span):
+            if key not in fields[section] and key not in ("py", "md", "json", "html", "toml", "csv", "parquet"):
+                wrong.append(f"{section}.{key}")
+        for name, attribute in re.findall(r"(?<![\w.])([A-Z]\w+)\.([a-z]\w*)", span):
+            kind = getattr(engine, name, None) if name in engine.__all__ else None
+            known = kind is None or hasattr(kind, attribute) or attribute in getattr(kind, "__annotations__", ())
+            if not known:
+                wrong.append(f"{name}.{attribute}")
+        words = span.split()
+        if words[0] == "hlbt" and len(words) > 1:
+            wrong += _unknown_command(words[1:])
+        wrong += [option for option in re.findall(r"(?<!\S)(--[a-z][a-z-]+)", span) if option not in options]
+        elsewhere = known_words() if re.fullmatch(r"[a-z]\w*_\w+", span) else (span,)
+        if span not in elsewhere and span not in text.replace(f"`{span}`", ""):
+            wrong.append(span)
+    return wrong
+
+
+def _unknown_command(words: list[str]) -> list[str]:
+    command: click.Command = typer.main.get_command(cli.app)
+    for word in words:
+        inside = getattr(command, "commands", None)
+        if inside is None or not re.fullmatch(r"[a-z][a-z-]*", word):
+            break
+        if word not in inside:
+            return [f"hlbt {' '.join(words)}"]
+        command = inside[word]
+    mine = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    given = [word.partition("=")[0] for word in words if re.match(r"--[a-z]", word)]
+    if hasattr(command, "commands"):
+        return []
+    return [f"{command.name} {word}" for word in given if word not in {*mine, "--help"}]
+
+
+@cache
+def known_options() -> frozenset[str]:
+    """Options of every command, of pytest and of the scripts that pages name."""
+
+    def options(command: click.Command) -> set[str]:
+        mine = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        return mine.union(*(options(inner) for inner in getattr(command, "commands", {}).values()))
+
+    scripts = [file for top in ("research", "tests") for file in (ROOT / top).rglob("[!t]*.py")]
+    written = re.findall(r'"(--[a-z-]+)"', " ".join(file.read_text(encoding="utf-8") for file in scripts))
+    others = {*written, "--help", "--version", "--install-completion", "--show-completion", "--full", "--quick"}
+    return frozenset(options(typer.main.get_command(cli.app)) | others)
+
+
+@pytest.mark.parametrize("page", [page for page in TEXTS if not page.startswith(FOREIGN)])
+def test_a_page_names_what_exists(page: str) -> None:
+    assert unknown_names(TEXTS[page]) == []
+
+
+def test_names_that_do_not_exist_are_seen() -> None:
+    name = "_".join(["sharpe", "of", "nobody"])
+    text = (
+        f"`costs.xyz` `hlbt frob` `hlbt backtest --frob x` `--no-such` `Result.frobnicate` `{name}` "
+        "and `costs.taker_bps`, `hlbt data sync --source api`, `Result.metrics`, `max_gross`"
+    )
+    expected = ["costs.xyz", "hlbt frob", "backtest --frob", "--frob", "--no-such", "Result.frobnicate"]
+    assert unknown_names(text) == [*expected, name]
+
+
+class _Loader(yaml.SafeLoader):
+    """Reads mkdocs.yml; what is tagged for mkdocs is of no matter here."""
+
+
+_Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
+
+
+def test_the_navigation_names_every_page() -> None:
+    def pages(entry: object) -> list[str]:
+        if isinstance(entry, str):
+            return [entry]
+        inside = entry.values() if isinstance(entry, dict) else entry
+        return [page for item in inside for page in pages(item)]  # type: ignore[attr-defined]
+
+    site = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), _Loader)
+    assert sorted(pages(site["nav"])) == [page.relative_to(ROOT / "docs").as_posix() for page in DOCS]
+    assert site["strict"] and site["theme"]["font"] is False
 
 
 def test_the_settings_are_all_there_with_their_defaults() -> None:
     documented: dict[str, dict[str, object]] = {}
-    for section, table in re.findall(r"^## `\[(\w+)\]`.*?\n(.*?)(?=^## )", TEXTS["docs/settings.md"], re.M | re.S):
+    text = TEXTS["docs/reference/config.md"]
+    for section, table in re.findall(r"^## `\[(\w+)\]`.*?\n(.*?)(?=^## )", text, flags=re.MULTILINE | re.DOTALL):
         rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", table, flags=re.MULTILINE)
         documented[section] = {key: None if text == "none" else parse_value(text.strip("`")) for key, text in rows}
     defaults = json.loads(json.dumps(asdict(RunConfig())))
@@ -192,7 +248,7 @@ def test_the_commands_are_all_there() -> None:
         inner = getattr(command, "commands", {})
         return [name for word in inner for name in names(inner[word], f"{path} {word}")] or [path]
 
-    listed = re.findall(r"^\| `(hlbt [a-z -]+)` \|", TEXTS["docs/commands.md"], flags=re.MULTILINE)
+    listed = re.findall(r"^\| `(hlbt [a-z -]+)` \|", TEXTS["docs/reference/command-line.md"], flags=re.MULTILINE)
     assert sorted(listed) == sorted(names(typer.main.get_command(cli.app), "hlbt"))
 
 
@@ -202,7 +258,7 @@ def test_the_reference_ledger_quotes_the_rules() -> None:
     def plain(text: str) -> str:
         return " ".join(re.sub(r"[`*]", "", text).split())
 
-    rules = plain(TEXTS["docs/rules.md"] + TEXTS["docs/overlays.md"])
+    rules = plain(TEXTS["docs/concepts/rules.md"] + TEXTS["docs/concepts/weights-traded.md"])
     comments = [""]
     with tokenize.open(HELPERS / "naive.py") as file:
         for token in tokenize.generate_tokens(file.readline):

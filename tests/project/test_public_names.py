@@ -12,7 +12,7 @@ import engine
 from engine import errors
 from helpers.project import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -25,7 +25,7 @@ def python_blocks(page: Path) -> list[str]:
     return [block for block in blocks if re.search(r"^(from|import) \w+", block, flags=re.MULTILINE)]
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_pages_import_from_the_public_face_alone(page: Path) -> None:
     for block in python_blocks(page):
         for node in ast.walk(ast.parse(block)):
