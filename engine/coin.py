@@ -223,8 +223,8 @@ class Coin:
 
     def fees_at(self, instant: pd.Timestamp) -> FeeTerms | None:
         """Terms of the fees at `instant`: the last that was seen by then, else the first; None where there are none."""
-        seen = [one for one in self.fee_terms if one.seen is None or one.seen <= instant]
-        return (seen or list(self.fee_terms[:1]) or [None])[-1]
+        seen = [one for one in self.fee_terms if one.seen is None or one.seen <= instant] or self.fee_terms[:1]
+        return seen[-1] if seen else None
 
     def knows_fees_at(self, instant: pd.Timestamp) -> bool:
         """Whether the terms of the fees at `instant` had been seen by then, or there are none."""

@@ -10,7 +10,7 @@ Both change the arrays that the kernel gets, so backtest() and backtest_many() c
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -114,11 +114,10 @@ def _coin_factors(index: pd.DatetimeIndex, table: Sequence[Coin]) -> tuple[np.nd
         for column, coin in enumerate(table):
             if terms := coin.fees_at(start):
                 factor[:, period, column] = terms.factor, terms.growth_factor
-    period = np.searchsorted(pd.DatetimeIndex(starts), index, side="right") - 1
-    return period.astype(np.int64), factor
+    return np.searchsorted(pd.DatetimeIndex(starts), index, side="right").astype(np.int64) - 1, factor
 
 
-def early_fees_note(table: Iterable[Coin], traded: Mapping[str, pd.Timestamp]) -> tuple[str, ...]:
+def early_fees_note(table: Iterable[Coin], traded: Mapping[Hashable, pd.Timestamp]) -> tuple[str, ...]:
     """A note on fee scales that are applied before they were seen; nothing where there are none.
 
     `traded` is the first trade of each coin that was traded.

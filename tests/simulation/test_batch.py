@@ -56,6 +56,8 @@ def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig], builders: int
     try:
         result = backtest(panel, weights, config)
     except WeightsError as error:
+        if "no value" in str(error):  # a frame that never asks for anything is a mistake, one book of many is not
+            return
         for form in (dense, SparseWeights.from_dense(dense)):
             with pytest.raises(WeightsError) as many:
                 backtest_many(panel, form, weights.index, config)

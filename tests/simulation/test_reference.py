@@ -142,7 +142,7 @@ def test_panels_of_a_few_hours() -> None:
 )
 @given(case=nasty_cases(), builders=st.none() | st.integers(0, 2**32 - 1))
 def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig], builders: int | None) -> None:
-    """Delistings, gaps, jumps, liquidations, odd decisions, builders' coins, every setting; the books always balance."""
+    """Delistings, gaps, jumps, liquidations, odd decisions, builders' coins, every setting; the books balance."""
     case = case if builders is None else with_builders_coins(case, builders)
     try:
         result = run_both(*case)
