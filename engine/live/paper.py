@@ -222,18 +222,21 @@ class PaperDEX(PredecessorDEX):
         lots = self.config.execution.lots
         markets = {}
         for i in np.flatnonzero(panel.tradable[t]):
-            coin = panel.coins[i]
+            coin = panel.table[i]
             bid, ask = (panel.values(name)[t, i] for name in ("bid", "ask")) if quoted else (np.nan, np.nan)
             both = not (np.isnan(bid) or np.isnan(ask))
-            markets[coin] = Market(
-                coin,
+            fees = coin.as_of(self.instant, terms=False).fee_terms if coin.fee_terms else ()
+            markets[coin.name] = Market(
+                coin.name,
                 float(panel.values("mid")[t, i]),
                 float(bid) if both else None,
                 float(ask) if both else None,
                 _known(panel.values("oracle")[t, i]) if "oracle" in panel.fields else None,
-                panel.table[i].sz_decimals if lots else None,
-                panel.table[i].max_leverage,
-                margin_tiers=panel.table[i].margin_tiers,
+                coin.sz_decimals if lots else None,
+                coin.max_leverage,
+                not coin.isolated,
+                coin.margin_tiers,
+                fees[-1] if fees else None,
             )
         return markets
 

@@ -81,10 +81,11 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
 
 
 def account_status(dex: DEX) -> dict[str, Any]:
-    """What an account holds, as plain values: ``label``, ``time``, ``equity_usd``, ``positions``, ``notes``.
+    """What an account holds: ``label``, ``time``, ``equity_usd``, ``funds_usd``, ``positions``, ``notes``.
 
     Each position has signed ``units``, ``price`` in USD and ``weight``, a fraction of equity (None without equity).
-    Notes name positions on other dexes, money that is not counted, and why equity may not be certain.
+    ``funds_usd`` is the collateral of each perp dex, where each has its own. Notes name positions on other dexes, money
+    that is not counted, and why equity may not be certain.
     """
     state = dex.account()
     positions = {}
@@ -96,6 +97,7 @@ def account_status(dex: DEX) -> dict[str, Any]:
         "label": dex.label,
         "time": state.time.isoformat(),
         "equity_usd": state.equity_usd,
+        "funds_usd": dict(state.funds),
         "positions": positions,
         "notes": [*state.notes, *filter(None, [state.doubt])],
     }
