@@ -221,6 +221,15 @@ class Coin:
             changes["fee_terms"] = seen
         return replace(self, **changes) if changes else self
 
+    def fees_at(self, instant: pd.Timestamp) -> FeeTerms | None:
+        """Terms of the fees at `instant`: the last that was seen by then, else the first; None where there are none."""
+        seen = [one for one in self.fee_terms if one.seen is None or one.seen <= instant] or self.fee_terms[:1]
+        return seen[-1] if seen else None
+
+    def knows_fees_at(self, instant: pd.Timestamp) -> bool:
+        """Whether the terms of the fees at `instant` had been seen by then, or there are none."""
+        return not self.fee_terms or ((seen := self.fee_terms[0].seen) is not None and seen <= instant)
+
     @property
     def has_terms(self) -> bool:
         """Whether lots, leverage, tiers, collateral or margin mode are known."""
