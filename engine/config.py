@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import tomllib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -18,18 +17,47 @@ from typing import Any, Literal, Self
 import numpy as np
 import pandas as pd
 
-from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, iso_minute, parse_instant
+from engine.clock import DECISION_HOUR_UTC, INSTANT, WEEKDAYS, iso_minute, parse_instant
 from engine.errors import ConfigError, did_you_mean
+from engine.typed_values import parse_value, read_toml, split_assignment, split_list
 
+#: A day of the week in a list that was typed (:func:`engine.typed_values.split_list`), as a pattern.
+_DAY = rf"\s*['\"]*({'|'.join(WEEKDAYS)})['\"]*\s*"
+#: Any item of such a list, and any text that is not blank.
+_ITEM = r"[^,]*[^,\s'\"][^,]*"
+_WORDS = {"type": "string", "pattern": r"\S"}
 #: Larger numbers are mistakes, and arithmetic with them would overflow.
 _LARGEST = 1e15
 #: A number of numpy's is one too: grids are often np.arange.
 _NUMBERS = int | float | np.integer | np.floating
-#: Reads the value of a key whose name, for errors, comes first.
-Reader = Callable[[str, Any], Any]
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads the value of a key.
+
+    Attributes
+    ----------
+    read : callable
+        From the name of the key, for errors, and a value to the value as the config has it.
+    accepts : mapping
+        The values that it accepts, as a JSON schema.
+    """
+
+    read: Callable[[str, Any], Any]
+    accepts: Mapping[str, Any]
+
+    def __call__(self, where: str, value: Any) -> Any:
+        """The value as the config has it; a :class:`ConfigError` for one that is not accepted."""
+        return self.read(where, value)
+
+
+def _reads(**accepts: Any) -> Callable[[Callable[[str, Any], Any]], Reader]:
+    return lambda read: Reader(read, accepts)
 
 
 def _number(low: float, high: float = math.inf) -> Reader:
+    @_reads(type="number", minimum=low, maximum=min(high, _LARGEST))
     def read(where: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not low <= value <= min(high, _LARGEST):
             limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:,.0f}"
@@ -40,6 +68,7 @@ def _number(low: float, high: float = math.inf) -> Reader:
 
 
 def _whole(low: int, high: float = 1_000_000) -> Reader:
+    @_reads(type="integer", minimum=low, maximum=high)
     def read(where: str, value: Any) -> int:
         number = float(_number(low, high)(where, value))
         if number != int(number):
@@ -49,19 +78,27 @@ def _whole(low: int, high: float = 1_000_000) -> Reader:
     return read
 
 
+_LEVERAGE = _number(0, 1000)
+
+
+@_reads(**{**_LEVERAGE.accepts, "type": "integer"})
 def _leverage(where: str, value: Any) -> float:
-    leverage = float(_number(0, 1000)(where, value))
+    leverage = float(_LEVERAGE(where, value))
     if leverage != int(leverage):
         raise ConfigError(f"{where} = {value!r} is not accepted: the exchange takes whole numbers; 0 is the highest.")
     return leverage
 
 
+_BPS = _number(-10, 1000)
+
+
+@_reads(anyOf=[{"const": "schedule"}, _BPS.accepts])
 def _rate(where: str, value: Any) -> float | str:
     if isinstance(value, str):
         if value != "schedule":
             raise ConfigError(f"{where} = {value!r} is not accepted: write 'schedule' or a number.")
         return value
-    return float(_number(-10, 1000)(where, value))
+    return float(_BPS(where, value))
 
 
 def _no_fraction(where: str, value: Any) -> None:
@@ -73,6 +110,7 @@ def _no_fraction(where: str, value: Any) -> None:
         )
 
 
+@_reads(type="boolean")
 def _switch(where: str, value: Any) -> bool:
     if not isinstance(value, bool | np.bool_):
         raise ConfigError(f"{where} = {value!r} is not accepted: write true or false.")
@@ -80,6 +118,7 @@ def _switch(where: str, value: Any) -> bool:
 
 
 def _choice(*choices: str) -> Reader:
+    @_reads(enum=list(choices))
     def read(where: str, value: Any) -> str:
         if not isinstance(value, str) or value not in choices:
             raise ConfigError(
@@ -91,6 +130,13 @@ def _choice(*choices: str) -> Reader:
     return read
 
 
+@_reads(
+    anyOf=[
+        {"const": "all"},
+        {"type": "array", "items": {"enum": list(WEEKDAYS)}, "minItems": 1},
+        {"type": "string", "pattern": rf"^\s*\[?{_DAY}(,{_DAY})*\]?\s*$"},
+    ]
+)
 def _weekdays(where: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = WEEKDAYS if value == "all" else split_list(value)
@@ -100,23 +146,29 @@ def _weekdays(where: str, value: Any) -> tuple[str, ...]:
     return tuple(day for day in WEEKDAYS if day in chosen)
 
 
+@_reads(**_WORDS)
 def _text(where: str, value: Any) -> str:
     if not isinstance(value, str | Path) or not str(value).strip():
         raise ConfigError(f"{where} = {value!r} is not accepted: write the name of a coin, 'none' or a file.")
     return str(value).strip()
 
 
+@_reads(**_WORDS)
 def _folder(where: str, value: Any) -> str:
     if not isinstance(value, str | Path) or not str(value).strip():
         raise ConfigError(f"{where} = {value!r} is not accepted: write the name of a folder.")
     return str(value)
 
 
+@_reads(type="string", pattern=rf"^\s*({INSTANT.pattern})\s*$")
 def _instant(where: str, value: Any) -> str:
     instant = parse_instant(value, where)
     return f"{instant:%Y-%m-%d}" if instant == instant.normalize() else iso_minute(instant)
 
 
+@_reads(
+    anyOf=[{"type": "string", "pattern": rf"^{_ITEM}(,{_ITEM})*$"}, {"type": "array", "items": _WORDS, "minItems": 1}]
+)
 def _coins(where: str, value: Any) -> tuple[str, ...]:
     coins = split_list(value) if isinstance(value, str) else value
     named = isinstance(coins, list | tuple) and all(isinstance(coin, str) and coin.strip() for coin in coins)
@@ -437,58 +489,3 @@ class RunConfig:
     def end(self) -> pd.Timestamp | None:
         """``data.end`` as an instant."""
         return None if self.data.end is None else parse_instant(self.data.end, "data.end")
-
-
-def read_toml(path: Path, what: str) -> dict[str, Any]:
-    """Content of a TOML file; `what` names it in errors."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}. Name a TOML file that is there.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{what} {path} is not TOML: {error}.") from error
-
-
-def parse_value(text: str) -> Any:
-    """Read a value typed on the command line: TOML where it is TOML, else the bare string."""
-    try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        return text.strip()
-
-
-def split_list(text: str) -> list[str]:
-    """The items of a list typed on the command line: ``a,b``, or ``["a", "b"]`` whose quotes a shell may have taken."""
-    return [item.strip().strip("'\"") for item in text.strip().removeprefix("[").removesuffix("]").split(",")]
-
-
-def split_assignment(option: str, assignment: str, form: str, example: str) -> tuple[str, str]:
-    """Name and text of one ``name=text`` of the command line, both without surrounding blanks.
-
-    Parameters
-    ----------
-    option : str
-        The option that was given, for the message.
-    assignment : str
-        What was typed after it.
-    form, example : str
-        How it is written, for the message: ``k=v`` and ``lookback_hours=168``.
-
-    Raises
-    ------
-    ConfigError
-        Without an equals sign or a name before it.
-    """
-    name, equals, text = assignment.partition("=")
-    if not equals or not name.strip():
-        raise ConfigError(f"{option} {assignment!r} is not {form}, for example {option} {example}.")
-    return name.strip(), text.strip()
-
-
-def parse_assignments(option: str, assignments: Iterable[str], form: str, example: str) -> dict[str, Any]:
-    """Values of ``name=value`` options by name, each read by :func:`parse_value`; of a name given twice, the last.
-
-    Parameters and errors are those of :func:`split_assignment`, for each of `assignments`.
-    """
-    pairs = (split_assignment(option, assignment, form, example) for assignment in assignments)
-    return {name: parse_value(text) for name, text in pairs}

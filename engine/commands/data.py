@@ -363,8 +363,8 @@ def _plan(
 ) -> DownloadPlan:
     """What the settings need from the archive."""
     from engine.clock import parse_instant
-    from engine.config import split_list
     from engine.data.s3_archive import ArchiveRange, plan_downloads
+    from engine.typed_values import split_list
 
     if quotes not in (None, "l2book"):
         raise ConfigError(f"--quotes is {quotes!r}; the only kind is l2book.")

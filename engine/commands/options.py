@@ -144,7 +144,7 @@ def cache_alone(path: Path | None, settings: list[str] | None, refusal: HlbtErro
 
 def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
     """The parameters of ``--param k=v``, values read as TOML."""
-    from engine.config import parse_assignments
+    from engine.typed_values import parse_assignments
 
     return parse_assignments("--param", assignments or (), "k=v", "lookback_hours=168")
 

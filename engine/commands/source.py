@@ -114,11 +114,12 @@ def source_like(folder: Path, param: list[str] | None, config: Path | None, sett
     It is a trial of its own where parameters, ``execution``, coins or the start of the data are others: other costs,
     accounts and a later end are more of the same trial.
     """
-    from engine.config import RunConfig, read_toml
+    from engine.config import RunConfig
     from engine.promotion.candidate import read_candidate
     from engine.provenance import Origin
     from engine.run_folders import RUN, read_record
     from engine.runs import load_run
+    from engine.typed_values import read_toml
 
     record = read_record(folder) if (folder / RUN).is_file() else None
     given = parameters_of(param)

@@ -17,7 +17,8 @@ import yaml
 import engine
 from engine import cli
 from engine.clock import WEEKDAYS
-from engine.config import SECTIONS, RunConfig, parse_value
+from engine.config import SECTIONS, RunConfig
+from engine.typed_values import parse_value
 from helpers.manual import (
     LANGUAGES,
     NEEDS,
