@@ -8,129 +8,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Callable, Mapping, Sequence
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import numpy as np
 import pandas as pd
 
+from engine import config_values as read
 from engine.clock import DECISION_HOUR_UTC, INSTANT, WEEKDAYS, iso_minute, parse_instant
+from engine.config_values import Reader
 from engine.errors import ConfigError, did_you_mean
-from engine.typed_values import parse_value, read_toml, split_assignment, split_list
 
-#: A day of the week in a list that was typed (:func:`engine.typed_values.split_list`), as a pattern.
+#: A day of the week in a list that was typed, as a pattern.
 _DAY = rf"\s*['\"]*({'|'.join(WEEKDAYS)})['\"]*\s*"
-#: Any item of such a list, and any text that is not blank.
-_ITEM = r"[^,]*[^,\s'\"][^,]*"
-_WORDS = {"type": "string", "pattern": r"\S"}
-#: Larger numbers are mistakes, and arithmetic with them would overflow.
-_LARGEST = 1e15
-#: A number of numpy's is one too: grids are often np.arange.
-_NUMBERS = int | float | np.integer | np.floating
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Reads the value of a key.
-
-    Attributes
-    ----------
-    read : callable
-        From the name of the key, for errors, and a value to the value as the config has it.
-    accepts : mapping
-        The values that it accepts, as a JSON schema.
-    """
-
-    read: Callable[[str, Any], Any]
-    accepts: Mapping[str, Any]
-
-    def __call__(self, where: str, value: Any) -> Any:
-        """The value as the config has it; a :class:`ConfigError` for one that is not accepted."""
-        return self.read(where, value)
-
-
-def _reads(**accepts: Any) -> Callable[[Callable[[str, Any], Any]], Reader]:
-    return lambda read: Reader(read, accepts)
-
-
-def _number(low: float, high: float = math.inf) -> Reader:
-    @_reads(type="number", minimum=low, maximum=min(high, _LARGEST))
-    def read(where: str, value: Any) -> float:
-        if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not low <= value <= min(high, _LARGEST):
-            limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:,.0f}"
-            raise ConfigError(f"{where} = {value!r} is not accepted: it must be a number {limits}.")
-        return float(value)
-
-    return read
-
-
-def _whole(low: int, high: float = 1_000_000) -> Reader:
-    @_reads(type="integer", minimum=low, maximum=high)
-    def read(where: str, value: Any) -> int:
-        number = float(_number(low, high)(where, value))
-        if number != int(number):
-            raise ConfigError(f"{where} = {value!r} is not accepted: it must be a whole number.")
-        return int(number)
-
-    return read
-
-
-_LEVERAGE = _number(0, 1000)
-
-
-@_reads(**{**_LEVERAGE.accepts, "type": "integer"})
-def _leverage(where: str, value: Any) -> float:
-    leverage = float(_LEVERAGE(where, value))
-    if leverage != int(leverage):
-        raise ConfigError(f"{where} = {value!r} is not accepted: the exchange takes whole numbers; 0 is the highest.")
-    return leverage
-
-
-_BPS = _number(-10, 1000)
-
-
-@_reads(anyOf=[{"const": "schedule"}, _BPS.accepts])
-def _rate(where: str, value: Any) -> float | str:
-    if isinstance(value, str):
-        if value != "schedule":
-            raise ConfigError(f"{where} = {value!r} is not accepted: write 'schedule' or a number.")
-        return value
-    return float(_BPS(where, value))
-
-
-def _no_fraction(where: str, value: Any) -> None:
-    """Ask whether a fraction was typed for basis points: 0.00045 of the notional is 4.5 of them."""
-    if where.endswith("_bps") and isinstance(value, int | float) and 0.0 < abs(value) < 0.01:
-        raise ConfigError(
-            f"{where} = {value!r} is not accepted: it is in basis points, and that is next to nothing. Was a "
-            f"fraction meant? {value:.6g} of the notional is {value * 1e4:.6g}."
-        )
-
-
-@_reads(type="boolean")
-def _switch(where: str, value: Any) -> bool:
-    if not isinstance(value, bool | np.bool_):
-        raise ConfigError(f"{where} = {value!r} is not accepted: write true or false.")
-    return bool(value)
-
-
-def _choice(*choices: str) -> Reader:
-    @_reads(enum=list(choices))
-    def read(where: str, value: Any) -> str:
-        if not isinstance(value, str) or value not in choices:
-            raise ConfigError(
-                f"{where} = {value!r} is not accepted: choose one of "
-                f"{', '.join(choices)}.{did_you_mean(str(value), choices)}"
-            )
-        return value
-
-    return read
-
-
-@_reads(
+@read.reads(
     anyOf=[
         {"const": "all"},
         {"type": "array", "items": {"enum": list(WEEKDAYS)}, "minItems": 1},
@@ -139,50 +34,25 @@ def _choice(*choices: str) -> Reader:
 )
 def _weekdays(where: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
-        value = WEEKDAYS if value == "all" else split_list(value)
+        value = WEEKDAYS if value == "all" else read.split_list(value)
     if not isinstance(value, list | tuple) or not value:
         raise ConfigError(f"{where} = {value!r} is not accepted: write 'all' or a list, ['mon', 'thu'].")
-    chosen = [_choice(*WEEKDAYS)(where, day) for day in value]
+    chosen = [read.choice(*WEEKDAYS)(where, day) for day in value]
     return tuple(day for day in WEEKDAYS if day in chosen)
 
 
-@_reads(**_WORDS)
-def _text(where: str, value: Any) -> str:
-    if not isinstance(value, str | Path) or not str(value).strip():
-        raise ConfigError(f"{where} = {value!r} is not accepted: write the name of a coin, 'none' or a file.")
-    return str(value).strip()
-
-
-@_reads(**_WORDS)
-def _folder(where: str, value: Any) -> str:
-    if not isinstance(value, str | Path) or not str(value).strip():
-        raise ConfigError(f"{where} = {value!r} is not accepted: write the name of a folder.")
-    return str(value)
-
-
-@_reads(type="string", pattern=rf"^\s*({INSTANT.pattern})\s*$")
+@read.reads(type="string", pattern=rf"^\s*({INSTANT.pattern})\s*$")
 def _instant(where: str, value: Any) -> str:
-    instant = parse_instant(value, where)
-    return f"{instant:%Y-%m-%d}" if instant == instant.normalize() else iso_minute(instant)
+    given = parse_instant(value, where)
+    return f"{given:%Y-%m-%d}" if given == given.normalize() else iso_minute(given)
 
 
-@_reads(
-    anyOf=[{"type": "string", "pattern": rf"^{_ITEM}(,{_ITEM})*$"}, {"type": "array", "items": _WORDS, "minItems": 1}]
-)
-def _coins(where: str, value: Any) -> tuple[str, ...]:
-    coins = split_list(value) if isinstance(value, str) else value
-    named = isinstance(coins, list | tuple) and all(isinstance(coin, str) and coin.strip() for coin in coins)
-    if not named or not coins:
-        raise ConfigError(f"{where} = {value!r} is not accepted: write a list of names, ['BTC', 'ETH'].")
-    return tuple(coin.strip() for coin in coins)
-
-
-def _key(default: Any, read: Reader, added: bool = False) -> Any:
+def _key(default: Any, reader: Reader, added: bool = False) -> Any:
     """A key of a section: its default, and what reads its value; None as the default means that it may be left out.
 
     A key that was `added` after configs had been digested is not in one's text where it has its default.
     """
-    return field(default=default, metadata={"read": read, "added": added})
+    return field(default=default, metadata={"read": reader, "added": added})
 
 
 class _Section:
@@ -207,13 +77,22 @@ class Data(_Section):
     start, end : str or None
         First and last instant, both inclusive; a bare date is its 00:00 UTC. None: all that the cache holds.
     coins : tuple of str or None
-        HyperLiquid names, case-sensitive; None is every coin of the cache.
+        HyperLiquid names, case-sensitive (``BTC``, ``xyz:TSLA``), or patterns of one dex (``xyz:*``); None is every
+        coin of `dexes`.
+    dexes : tuple of str
+        The dexes of which every coin is meant where `coins` names none: ``""`` is the main one, ``"xyz"`` a builder's.
     """
 
-    cache: str | None = _key(None, _folder)
+    cache: str | None = _key(None, read.folder)
     start: str | None = _key(None, _instant)
     end: str | None = _key(None, _instant)
-    coins: tuple[str, ...] | None = _key(None, _coins)
+    coins: tuple[str, ...] | None = _key(None, read.coins)
+    dexes: tuple[str, ...] = _key(("",), read.dexes, added=True)
+
+    @property
+    def selection(self) -> tuple[str, ...]:
+        """Names and patterns of the coins that are meant: `coins`, else every coin of `dexes`."""
+        return self.coins or tuple(f"{dex}:*" if dex else "*" for dex in self.dexes)
 
 
 @dataclass(frozen=True)
@@ -255,21 +134,21 @@ class Execution(_Section):
         Leverage that is set for a coin whose margin can only be isolated, at most the coin's highest; 0 is the highest.
     """
 
-    hour_utc: int = _key(DECISION_HOUR_UTC, _whole(0, 23))
-    every_days: int = _key(1, _whole(1))
+    hour_utc: int = _key(DECISION_HOUR_UTC, read.whole(0, 23))
+    every_days: int = _key(1, read.whole(1))
     weekdays: tuple[str, ...] = _key(WEEKDAYS, _weekdays)
-    delay_hours: int = _key(0, _whole(0))
-    min_notional_usd: float = _key(10.0, _number(0))
-    lots: bool = _key(True, _switch)
-    no_trade_band_frac: float = _key(0.0, _number(0, 1))
-    untradable: Literal["cash", "renormalise"] = _key("cash", _choice("cash", "renormalise"))
-    stale_hours: int = _key(24, _whole(1))
-    leverage: float = _key(1.0, _number(0, 100))
-    target_volatility: float = _key(0.0, _number(0, 10))
-    volatility_days: int = _key(30, _whole(2))
-    tranches: int = _key(1, _whole(1, 1000))
-    gross_cap: float = _key(0.0, _number(0, 100))
-    isolated_leverage: float = _key(0.0, _leverage, added=True)
+    delay_hours: int = _key(0, read.whole(0))
+    min_notional_usd: float = _key(10.0, read.number(0))
+    lots: bool = _key(True, read.switch)
+    no_trade_band_frac: float = _key(0.0, read.number(0, 1))
+    untradable: Literal["cash", "renormalise"] = _key("cash", read.choice("cash", "renormalise"))
+    stale_hours: int = _key(24, read.whole(1))
+    leverage: float = _key(1.0, read.number(0, 100))
+    target_volatility: float = _key(0.0, read.number(0, 10))
+    volatility_days: int = _key(30, read.whole(2))
+    tranches: int = _key(1, read.whole(1, 1000))
+    gross_cap: float = _key(0.0, read.number(0, 100))
+    isolated_leverage: float = _key(0.0, read.leverage, added=True)
 
 
 @dataclass(frozen=True)
@@ -305,18 +184,18 @@ class Costs(_Section):
         is. 1 is the market as it was.
     """
 
-    taker_bps: float | Literal["schedule"] = _key("schedule", _rate)
-    half_spread_bps: float = _key(2.0, _number(0, 5000))
-    impact: Literal["none", "venue"] = _key("none", _choice("none", "venue"))
-    funding: bool = _key(True, _switch)
-    funding_missing: Literal["none", "mean"] = _key("none", _choice("none", "mean"))
-    fee_tiers: bool = _key(False, _switch)
-    maker_bps: float | Literal["schedule"] = _key("schedule", _rate)
-    maker_share_frac: float = _key(0.0, _number(0, 1))
-    staking_discount_frac: float = _key(0.0, _number(0, 1))
-    referral_discount_frac: float = _key(0.0, _number(0, 1))
-    impact_bps: float = _key(5.0, _number(0, 5000))
-    stress: float = _key(1.0, _number(0, 100))
+    taker_bps: float | Literal["schedule"] = _key("schedule", read.rate)
+    half_spread_bps: float = _key(2.0, read.number(0, 5000))
+    impact: Literal["none", "venue"] = _key("none", read.choice("none", "venue"))
+    funding: bool = _key(True, read.switch)
+    funding_missing: Literal["none", "mean"] = _key("none", read.choice("none", "mean"))
+    fee_tiers: bool = _key(False, read.switch)
+    maker_bps: float | Literal["schedule"] = _key("schedule", read.rate)
+    maker_share_frac: float = _key(0.0, read.number(0, 1))
+    staking_discount_frac: float = _key(0.0, read.number(0, 1))
+    referral_discount_frac: float = _key(0.0, read.number(0, 1))
+    impact_bps: float = _key(5.0, read.number(0, 5000))
+    stress: float = _key(1.0, read.number(0, 100))
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -345,11 +224,11 @@ class Account(_Section):
         Weights that need more initial margin than the account has are an error, as the exchange refuses them.
     """
 
-    initial_equity_usd: float = _key(10_000.0, _number(1e-6))
-    max_gross: float = _key(1.0, _number(1e-9, 100))
-    margin: bool = _key(True, _switch)
-    margin_prices: Literal["close", "extreme"] = _key("close", _choice("close", "extreme"))
-    initial_margin: bool = _key(True, _switch)
+    initial_equity_usd: float = _key(10_000.0, read.number(1e-6))
+    max_gross: float = _key(1.0, read.number(1e-9, 100))
+    margin: bool = _key(True, read.switch)
+    margin_prices: Literal["close", "extreme"] = _key("close", read.choice("close", "extreme"))
+    initial_margin: bool = _key(True, read.switch)
 
 
 @dataclass(frozen=True)
@@ -362,7 +241,7 @@ class Report(_Section):
         A coin of the cache, whether or not ``data.coins`` has it; ``"none"``; or a .csv or .parquet file of returns.
     """
 
-    benchmark: str = _key("BTC", _text)
+    benchmark: str = _key("BTC", read.text)
 
 
 #: Sections of a config, and the class of each.
@@ -452,7 +331,7 @@ class RunConfig:
             if not isinstance(keys, Mapping):
                 raise ConfigError(f"Config section [{section}] is a table of keys, not {keys!r}.")
             for key, value in keys.items():
-                _no_fraction(f"{section}.{key}", value)
+                read.no_fraction(f"{section}.{key}", value)
             sections.setdefault(section, {}).update(keys)
         return cls.from_dict(sections)
 
@@ -489,3 +368,53 @@ class RunConfig:
     def end(self) -> pd.Timestamp | None:
         """``data.end`` as an instant."""
         return None if self.data.end is None else parse_instant(self.data.end, "data.end")
+
+
+def read_toml(path: Path, what: str) -> dict[str, Any]:
+    """Content of a TOML file; `what` names it in errors."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{what} {path} cannot be read: {error.strerror}. Name a TOML file that is there.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{what} {path} is not TOML: {error}.") from error
+
+
+def parse_value(text: str) -> Any:
+    """Read a value typed on the command line: TOML where it is TOML, else the bare string."""
+    try:
+        return tomllib.loads(f"value = {text.strip()}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text.strip()
+
+
+def split_assignment(option: str, assignment: str, form: str, example: str) -> tuple[str, str]:
+    """Name and text of one ``name=text`` of the command line, both without surrounding blanks.
+
+    Parameters
+    ----------
+    option : str
+        The option that was given, for the message.
+    assignment : str
+        What was typed after it.
+    form, example : str
+        How it is written, for the message: ``k=v`` and ``lookback_hours=168``.
+
+    Raises
+    ------
+    ConfigError
+        Without an equals sign or a name before it.
+    """
+    name, equals, text = assignment.partition("=")
+    if not equals or not name.strip():
+        raise ConfigError(f"{option} {assignment!r} is not {form}, for example {option} {example}.")
+    return name.strip(), text.strip()
+
+
+def parse_assignments(option: str, assignments: Iterable[str], form: str, example: str) -> dict[str, Any]:
+    """Values of ``name=value`` options by name, each read by :func:`parse_value`; of a name given twice, the last.
+
+    Parameters and errors are those of :func:`split_assignment`, for each of `assignments`.
+    """
+    pairs = (split_assignment(option, assignment, form, example) for assignment in assignments)
+    return {name: parse_value(text) for name, text in pairs}

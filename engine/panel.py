@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from dataclasses import fields as dataclass_fields
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
@@ -307,7 +307,7 @@ def tradable_rule(
     index: pd.DatetimeIndex,
     fields: Mapping[str, np.ndarray],
     table: Sequence[Coin],
-    observed: np.ndarray | None = None,
+    observed: Mapping[str, np.ndarray] | None = None,
 ) -> np.ndarray:
     """Where an order could have been filled, point in time.
 
@@ -315,7 +315,7 @@ def tradable_rule(
     the pair of impact prices is a quote), ``t`` is not before the listing and not after the delisting. The listing is
     the coin table's or, without one, the first row with a funding rate; without funding data no listing is assumed.
 
-    A row in which no coin at all has a volume (0 included) or a quote comes from sources that observe neither, so
+    A row in which no coin of a dex has a volume (0 included) or a quote comes from sources that observe neither, so
     there the price is enough. It is decided by row and not by cell: where others are observed, a coin without any
     evidence had no market.
 
@@ -327,9 +327,9 @@ def tradable_rule(
         ``mid`` and what else there is.
     table : sequence of Coin, length N
         Listings and delistings.
-    observed : ndarray, shape (T,), bool, optional
-        Rows in which volume or quotes are observed for any coin, when `fields` holds only some of the coins: what a
-        coin's rows mean must not depend on the other coins of the panel. Default: as `fields` has it.
+    observed : mapping of str to ndarray, each (T,) bool, optional
+        By dex, rows in which volume or quotes are observed for any coin of it, when `fields` holds only some of them:
+        what a coin's rows mean must not depend on the other coins of the panel. Default: as `fields` has it.
 
     Returns
     -------
@@ -337,12 +337,15 @@ def tradable_rule(
     """
     tradable = ~np.isnan(fields["mid"])
     evidence = two_sided(fields, tradable.shape)
-    seen = np.zeros(len(index), dtype=np.bool_) if observed is None else observed.copy()
+    witnessed: Any = evidence
     if "volume_usd" in fields:
         evidence |= fields["volume_usd"] > 0
-        seen |= (~np.isnan(fields["volume_usd"])).any(axis=1)
-    seen |= evidence.any(axis=1)
-    tradable &= evidence | ~seen[:, None]
+        witnessed = evidence | ~np.isnan(fields["volume_usd"])
+    dexes = np.array([coin.dex for coin in table])
+    for dex in dict.fromkeys(dexes.tolist()):
+        own: Any = slice(None) if (dexes == dex).all() else np.flatnonzero(dexes == dex)
+        seen = witnessed[:, own].any(axis=1) | (False if observed is None else observed[dex])
+        tradable[:, own] &= evidence[:, own] | ~seen[:, None]
     for column, coin in enumerate(table):
         if coin.listed is not None:
             tradable[: index.searchsorted(coin.listed), column] = False

@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from engine import RunConfig
-from engine.config import Costs, Execution
+from engine.config import Costs, Execution, parse_value
 from engine.errors import ConfigError
-from engine.typed_values import parse_value
 
 
 def test_defaults_are_those_of_the_contract() -> None:

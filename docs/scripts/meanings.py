@@ -12,11 +12,17 @@ METRICS = {
     "turnover_decision": ("fraction", "traded notional over equity, mean over decisions"),
     "gross_mean": ("fraction", "gross exposure over equity right after the trade, mean over decisions"),
     "net_mean": ("fraction", "longs less shorts over equity right after the trade, mean over decisions"),
-    "untradable_weight": ("fraction", "sum of the size of the weights of coins that could not be traded, mean over decisions"),
+    "untradable_weight": (
+        "fraction",
+        "sum of abs(weight) of coins that could not be traded, mean over decisions",
+    ),
     "decisions": ("count", "decisions whose row lies within the panel"),
     "trades": ("count", "fills, those of delistings and liquidations included"),
-    "skipped_min_notional": ("count", "orders that were not sent: under `execution.min_notional_usd`, or cut to no lot"),
-    "skipped_band": ("count", "orders that were not sent: under `execution.no_trade_band_frac`"),
+    "skipped_min_notional": (
+        "count",
+        "orders not sent: under `execution.min_notional_usd`, or cut to no lot",
+    ),
+    "skipped_band": ("count", "orders not sent: under `execution.no_trade_band_frac`"),
     "untradable_orders": ("count", "coins with a weight or a position that could not be traded at a decision"),
     "delistings": ("count", "positions that were settled because the coin had no price any more"),
     "funding_missing_frac": ("fraction", "held coin-hours without a funding rate, of all held coin-hours"),
@@ -25,7 +31,10 @@ METRICS = {
     "spread_usd": ("USD, a cost", "sum of signed size times fill less mid, without impact"),
     "impact_usd": ("USD, a cost", "sum of what `costs.impact` adds to the fill"),
     "fee_usd": ("USD, a cost", "sum of fee rate times notional of the fill"),
-    "funding_usd": ("USD, a cost", "sum of units times oracle price (mark or mid where it is absent) times funding rate"),
+    "funding_usd": (
+        "USD, a cost",
+        "sum of units times price times funding rate (rules, step 3)",
+    ),
 }
 #: Unit and symbol of the metrics that are functions.
 FUNCTIONS = {
@@ -128,14 +137,14 @@ SWEEP_FILES = {
 }
 #: Key of a promoted strategy's file -> what it is.
 PROMOTED_FILES = {
-    "research/promoted/NAME.json": "the spec: oracle, parameters, config, limits, gates and the evidence, with its digest",
+    "research/promoted/NAME.json": "the spec: oracle, parameters, config, limits, gates and evidence, with its digest",
     "reports/live/": "paper accounts, and links to the journals of live ones; not safe to delete",
     "reports/.trials/": "every set and run ever tried, by oracle; verdicts count them; not safe to delete",
 }
 #: Exit code -> what it means, of those that are no :class:`engine.HlbtError`'s alone.
 EXIT_CODES = {
     0: "done",
-    1: "an error; `hlbt oracle check`: a leak; `hlbt data verify`: a damaged file; `hlbt doctor`: no backtest can be run",
+    1: "an error; `hlbt oracle check`: a leak; `hlbt data verify`: a damaged file; `hlbt doctor`: no backtest can run",
     2: "`hlbt validate --strict`: not passed; also an unknown option",
     3: "live: a limit or the kill switch stopped it, no order sent",
     4: "live: incomplete book",

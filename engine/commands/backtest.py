@@ -204,8 +204,8 @@ def index_command(
 
 
 def _sizes(text: str | None) -> tuple[float, ...]:
+    from engine.config_values import split_list
     from engine.simulation.capacity import SIZES, check_sizes
-    from engine.typed_values import split_list
 
     if text is None:
         return SIZES

@@ -40,7 +40,7 @@ def config_command(
 
 def meanings(kind: type) -> dict[str, str]:
     """Key -> what it is, of a section, from the docstring of its class."""
-    text = re.sub(r":mod:|`(?=`)|(?<=`)`", "", f"{kind.__doc__}\n".partition("----------\n")[2])
+    text = f"{kind.__doc__}\n".partition("----------\n")[2].replace(":mod:", "").replace("``", "`")
     entries = re.findall(r"^    (\w[\w, ]*) : .*\n((?:        .*\n)+)", text, flags=re.MULTILINE)
     return {name: " ".join(said.split()) for names, said in entries for name in names.split(", ")}
 

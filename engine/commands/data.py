@@ -236,6 +236,7 @@ def sync_command(
     if source == "api":
         report = _sync_api(store, settled, base_url, timeout_seconds or 10.0, replace, ask_again or False)
     else:
+        _say_main_dex_alone(settled)
         plan_of = partial(_plan, store, settled, quotes=quotes, hours=hours, jobs=jobs, replace=replace)
         archive, plan = (
             _paid_archive(plan_of, endpoint_url, jobs, timeout_seconds, usd_per_gb, max_usd, yes)
@@ -260,6 +261,21 @@ def _check_source(source: str, for_other: Mapping[str, dict[str, object]], timeo
         raise ConfigError(f"{' and '.join(wrong)} has no meaning with --source {source}. Leave it out.")
     if timeout_seconds is not None and not 0 < timeout_seconds < float("inf"):
         raise ConfigError(f"--timeout is {timeout_seconds:g}; it must be a number of seconds above 0.")
+
+
+def _say_main_dex_alone(config: RunConfig) -> None:
+    """Say what of the coins that are wanted the archive cannot have; refuse where that is all of them."""
+    from engine.data.coin_names import dexes_of
+
+    dexes = dexes_of(config.data.selection)
+    others = [dex for dex in dexes if dex]
+    if not others:
+        return
+    text = f"The archive has the main dex alone, and nothing of {join_first(others)}"
+    cure = "`hlbt data sync --source api` has every dex, candles of the last 5,000 hours and all funding"
+    if "" not in dexes:
+        raise ConfigError(f"{text}. {cure}.")
+    typer.echo(f"hlbt: {text}: {cure}.", err=True)
 
 
 def _paid_archive(
@@ -305,7 +321,7 @@ def _sync_api(
             store,
             start=None if data.start is None else parse_instant(data.start, "data.start"),
             end=None if data.end is None else parse_instant(data.end, "data.end"),
-            coins=data.coins,
+            coins=data.selection,
             now=clock(),
             base_url=base_url,
             timeout_seconds=timeout_seconds,
@@ -335,6 +351,7 @@ def cost_command(
 
     settled = config_of(config, settings)
     store = store_of(settled)
+    _say_main_dex_alone(settled)
     with waiting("Listing the archive ..."):
         plan = _plan(store, settled, _bucket(endpoint_url, jobs, 60.0), quotes, hours, usd_per_gb, jobs)
     if as_json:
@@ -363,8 +380,8 @@ def _plan(
 ) -> DownloadPlan:
     """What the settings need from the archive."""
     from engine.clock import parse_instant
+    from engine.config_values import split_list
     from engine.data.s3_archive import ArchiveRange, plan_downloads
-    from engine.typed_values import split_list
 
     if quotes not in (None, "l2book"):
         raise ConfigError(f"--quotes is {quotes!r}; the only kind is l2book.")
@@ -379,7 +396,7 @@ def _plan(
         None if data.end is None else parse_instant(data.end, "data.end"),
         quotes is not None,
         tuple(sorted({int(word) for word in words})),
-        None if data.coins is None else tuple(data.coins),
+        None if data.coins is None else data.coins,
     )
     # What contradicts the cache is downloaded again where it is to replace it.
     records = store.read_objects().values()

@@ -108,7 +108,7 @@ def examine(
 
 def check_project() -> list[Check]:
     """What ``hlbt.toml`` of the current folder sets, for every command but those of accounts; nothing without it."""
-    from engine.typed_values import read_toml
+    from engine.config import read_toml
 
     if not PROJECT.exists():
         return []

@@ -144,7 +144,7 @@ def cache_alone(path: Path | None, settings: list[str] | None, refusal: HlbtErro
 
 def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
     """The parameters of ``--param k=v``, values read as TOML."""
-    from engine.typed_values import parse_assignments
+    from engine.config import parse_assignments
 
     return parse_assignments("--param", assignments or (), "k=v", "lookback_hours=168")
 
@@ -182,7 +182,7 @@ def research_panel(config: RunConfig, reports: Path = REPORTS, cache: str | Path
 
     data = config.data
     return load_open_panel(
-        data.cache if cache is None else cache, config.start, config.end, data.coins, ledger_holdout(reports)
+        data.cache if cache is None else cache, config.start, config.end, data.selection, ledger_holdout(reports)
     )
 
 

@@ -114,12 +114,11 @@ def source_like(folder: Path, param: list[str] | None, config: Path | None, sett
     It is a trial of its own where parameters, ``execution``, coins or the start of the data are others: other costs,
     accounts and a later end are more of the same trial.
     """
-    from engine.config import RunConfig
+    from engine.config import RunConfig, read_toml
     from engine.promotion.candidate import read_candidate
     from engine.provenance import Origin
     from engine.run_folders import RUN, read_record
     from engine.runs import load_run
-    from engine.typed_values import read_toml
 
     record = read_record(folder) if (folder / RUN).is_file() else None
     given = parameters_of(param)
@@ -145,6 +144,6 @@ def source_like(folder: Path, param: list[str] | None, config: Path | None, sett
         start=start if settled.data.start == own.data.start else settled.data.start,
         end=end if settled.data.end == own.data.end else settled.data.end,
     )
-    ideas = [(rules.execution, rules.data.start, rules.data.coins) for rules in (own, settled)]
+    ideas = [(rules.execution, rules.data.start, rules.data.selection) for rules in (own, settled)]
     counted = own if ideas[0] == ideas[1] and parameters == before else None
     return Source(settled, replace(settled, data=data), oracle, parameters, weights, origin, counted, folder)

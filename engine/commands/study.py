@@ -134,6 +134,7 @@ def open_command(
     Example: hlbt study open --candidate reports/momentum-20241001-20250331-1a2b3c4d
     """
     from engine.data.cache import Store
+    from engine.data.coin_names import dexes_of
     from engine.data.panel_loader import cache_path, load_whole_panel
     from engine.promotion.candidate import read_candidate
     from engine.promotion.holdout import check_openable, current_holdout, expected_of, open_holdout
@@ -146,7 +147,7 @@ def open_command(
     if holdout is None:
         raise DataError(f"Nothing of {cache} is sealed, so there is nothing to open: `hlbt study init --holdout DATE`.")
     store = Store(cache)
-    end = store.price_span(store.require())[1]
+    end = store.price_span(store.require(), dexes_of(chosen.config.data.selection))[1]
     with progress() as step:
         step(0, 3, "loading the panel")
         panel = research_panel(chosen.as_run, chosen.reports, cache)
@@ -154,7 +155,7 @@ def open_command(
         step(1, 3, "what to expect")
         expected = expected_of(chosen, panel, days)
         step(2, 3, "the sealed days")
-        coins, when = chosen.config.data.coins, clock().isoformat(timespec="seconds")
+        coins, when = chosen.config.data.selection, clock().isoformat(timespec="seconds")
         result = open_holdout(
             chosen, holdout, expected, lambda: load_whole_panel(cache, chosen.start, end, coins), cache, when, end
         )

@@ -15,7 +15,7 @@ moment, it leaves the cache as before or as after; leftover files are removed by
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +25,8 @@ import pandas as pd
 
 from engine.atomic_io import locked, sync_folder, write_durable
 from engine.data.cache_files import HOURLY, data_files, leftovers, sweep
-from engine.data.coin_table import CoinMeta, CoinRecord, Span, with_metas
+from engine.data.coin_names import dexes_of
+from engine.data.coin_table import CoinMeta, Span, widen, with_metas
 from engine.data.hourly_file import HourlyFile, encode_month
 from engine.data.manifest import FOLDER as OBJECTS
 from engine.data.manifest import (
@@ -138,17 +139,23 @@ class Store:
         """What the cache's users should know of holes in it."""
         return (self.manifest() or Manifest(False)).notes()
 
-    def price_span(self, manifest: Manifest) -> Span:
-        """First and last row of the cache that has any price.
+    def price_span(self, manifest: Manifest, dexes: Collection[str] | None = None) -> Span:
+        """First and last row of the cache that has any price, of all dexes or of some.
 
         Raises
         ------
         DataError
-            When it has none.
+            When there is none.
         """
-        if manifest.span is None:
+        span = manifest.span(dexes)
+        if span is not None:
+            return span
+        if manifest.span() is None:
             raise DataError(f"The cache {self.path} has no price yet, only funding. Import candles or quotes too.")
-        return manifest.span
+        raise DataError(
+            f"The cache {self.path} has no price of data.dexes = {list(dexes or ())}, but of "
+            f"{list(dexes_of(manifest.coins))}. Set data.dexes, or `hlbt data sync --source api --set data.dexes=...`."
+        )
 
     def consistent(self, read: Callable[[Manifest], Result]) -> Result:
         """Run `read` on one state of the cache; again on the newer one when a writer removed its files meanwhile."""
@@ -480,15 +487,6 @@ class _Writing:
             )
             reason = error.strerror or error
             raise DataError(f"Writing to the cache {self.store.path} failed: {reason}. {state}") from error
-
-
-def widen(coins: dict[str, CoinRecord], cube: Cube, source: str) -> None:
-    """Widen the first and last instants of the coin table by those of a source's cube."""
-    prices, rates = cube.spans("mid"), cube.spans("funding")
-    for name in cube.coins:
-        coins[name] = coins.get(name, CoinRecord(name)).with_spans(prices.get(name), rates.get(name))
-        if name in prices:
-            coins[name] = coins[name].with_source_end(source, prices[name][1])
 
 
 def _sorted(values: Mapping[str, Entry]) -> dict[str, Entry]:

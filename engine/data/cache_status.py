@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import iso_minute
+from engine.coin import dex_of
 from engine.data.cache import Store
 from engine.data.layers import read_fields
 from engine.data.manifest import FileEntry, Manifest
@@ -89,6 +90,8 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         months.append(_month(month_key(month), held.get(month_key(month), []), inside, market, seen))
     hours, priced = np.arange(start, end + 1), ~np.isnan(mids)
     between = _between(priced)
+    of_archive = np.array([not dex_of(name) for name in names], dtype=np.bool_)  # which has the main dex alone
+    main: Flags = np.asarray(priced[of_archive].any(axis=0), dtype=np.bool_)
     table = _table(manifest, names, priced, still, hours >= listed[:, None])
     return {
         "path": str(store.path),
@@ -104,7 +107,10 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         "gaps": _gaps(names, between & ~priced, start),
         "funding_gaps": _gaps(names, between & (hours >= listed[:, None]) & ~rated, start),
         "short_objects": [
-            {**item, "hours_without_price": _unpriced(item, np.asarray(priced.any(axis=0), dtype=np.bool_), start)}
+            {
+                **item,
+                "hours_without_price": _unpriced(item, main, start),
+            }
             for item in short_objects(store.read_objects().values())
         ],
         "odd_moves": _odd_moves(names, np.where(hours < listed[:, None], np.nan, mids), start),
@@ -152,6 +158,8 @@ def _renames(table: list[dict[str, Any]], ends: Floats) -> list[dict[str, Any]]:
     for old, before in enumerate(table):
         for new, after in enumerate(table):
             if before["delisted"] is None or after["first_price"] is None or old == new:
+                continue
+            if dex_of(before["coin"]) != dex_of(after["coin"]):
                 continue
             pause = pd.Timestamp(after["first_price"]) - pd.Timestamp(before["delisted"])
             ratio = float(ends[0, new] / ends[1, old])
@@ -238,7 +246,8 @@ def _gaps(names: list[str], missing: Flags, start: int) -> list[dict[str, Any]]:
 def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, market: Flags) -> list[dict[str, Any]]:
     columns = np.arange(priced.shape[1])
     coins = {coin.name: coin for coin in manifest.table()}
-    end = manifest.span[1] if manifest.span else None
+    span = manifest.span()
+    end = span[1] if span else None
     rows = []
     for line, name in enumerate(names):
         record = manifest.coins[name]

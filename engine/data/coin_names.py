@@ -7,19 +7,70 @@ could also be of another market (``BTCUSDT``, the spot pair ``HYPE/USDC``) is no
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 
+from engine.coin import dex_of
 from engine.data.table_files import UnusableFile
 from engine.errors import join_first
 
 #: Perpetuals of a thousand coins.
 THOUSANDS = ("kPEPE", "kSHIB", "kBONK", "kLUNC", "kFLOKI", "kNEIRO", "kDOGS")
-#: Currencies in which perpetuals are settled.
-_SETTLED = "USDC|USDH|USDE|USDT0"
-_PERPETUAL = re.compile(rf"(.+?)(?:[/_-](?:USD|{_SETTLED})[:_](?:{_SETTLED})|(?:[/_-]USDC?)?[-_]PERP)", re.IGNORECASE)
+#: Tokens in which perpetuals are settled, as other programs write them, and as the exchange does.
+COLLATERAL = {"USDC": "USDC", "USDH": "USDH", "USDE": "USDe", "USDT0": "USDT0"}
+_SETTLED = "|".join(COLLATERAL)
+_PERPETUAL = re.compile(rf"(.+?)(?:[/_-](?:USD|{_SETTLED})[:_]({_SETTLED})|(?:[/_-]USDC?)?[-_]PERP)", re.IGNORECASE)
 _OTHER = re.compile(r".+?([/_-]?(USDT|USDC|USD|BUSD)|[/_-](EUR|BTC|ETH))(:.+)?", re.IGNORECASE)
 _VENUE = re.compile(r"k?[A-Z0-9]+|[a-z0-9]+:[A-Za-z0-9]+")
+
+
+#: Every coin of the main dex, as a pattern.
+MAIN_DEX = ("*",)
+
+
+def is_pattern(name: str) -> bool:
+    """Whether a name is a pattern of several coins."""
+    return "*" in name
+
+
+def dexes_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The dexes of names and patterns, each once, in their order."""
+    return tuple(dict.fromkeys(map(dex_of, names)))
+
+
+def select_coins(wanted: Sequence[str], known: Collection[str]) -> tuple[list[str], list[str]]:
+    """Coins by name and by pattern.
+
+    Parameters
+    ----------
+    wanted : sequence of str
+        Names, and patterns of one dex: ``*`` is any text, so ``*`` is the main dex and ``xyz:*`` is all of ``xyz``.
+    known : collection of str
+        Names of all coins.
+
+    Returns
+    -------
+    coins : list of str
+        Those that are wanted, each once: in the order of `wanted`, and of a pattern in that of `known`.
+    unknown : list of str
+        Names and patterns of no coin.
+    """
+    coins: dict[str, None] = {}
+    unknown = []
+    for name in wanted:
+        own = [coin for coin in known if _matches(coin, name)] if is_pattern(name) else [name] * (name in known)
+        coins |= dict.fromkeys(own)
+        unknown += [] if own else [name]
+    return list(coins), unknown
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return dex_of(name) == dex_of(pattern) and fnmatchcase(name, _literal(pattern))
+
+
+def _literal(pattern: str) -> str:
+    """A pattern of :mod:`fnmatch` in which ``*`` alone has a meaning."""
+    return re.sub(r"([\[?])", r"[\1]", pattern)
 
 
 class CoinNames:
@@ -46,8 +97,8 @@ class CoinNames:
         self._mapped = dict(mapped or {})
         self._can_map = mapped is not None
 
-    def venue_name(self, name: str) -> str:
-        """The exchange's name of a coin.
+    def venue_name(self, name: str, perpetual: bool = False) -> str:
+        """The exchange's name of a coin; a `perpetual` by its file's name may be one of a dex, as ``XYZ-TSLA``.
 
         Raises
         ------
@@ -55,7 +106,7 @@ class CoinNames:
             Where it is not clear.
         """
         if name not in self.found:
-            self.found[name] = self._ordered(name) or self._named(name)
+            self.found[name] = self._ordered(name) or self._named(name, perpetual)
         return self.found[name]
 
     def notes(self) -> list[str]:
@@ -66,20 +117,24 @@ class CoinNames:
     def _ordered(self, name: str) -> str:
         """The name by the user's word; empty without one."""
         for pattern, own in self._mapped.items():
-            if fnmatchcase(name, re.sub(r"([\[?])", r"[\1]", pattern)):
+            if fnmatchcase(name, _literal(pattern)):
                 self.used.add(pattern)
                 head, _, tail = pattern.partition("*")
                 return own.replace("*", name[len(head) : len(name) - len(tail)])
         return ""
 
-    def _named(self, name: str) -> str:
+    def _named(self, name: str, perpetual: bool) -> str:
         if name in self._known:
             return name
         pair = _PERPETUAL.fullmatch(name)
         base = pair[1] if pair else name
-        own = self._spelled(base, name)
+        own = self._spelled(base)
         if own:
             return own
+        dex, dash, coin = base.partition("-")
+        if dash and (perpetual or (pair and pair[2])) and re.fullmatch(r"[A-Za-z0-9]+", coin):
+            # ccxt writes xyz:TSLA as XYZ-TSLA/USDC:USDC.
+            return f"{dex.lower()}:{next((own for own in THOUSANDS if own.upper() == coin.upper()), coin)}"
         cure = f"; where it is the perpetual, --map {name}=COIN says which" if self._can_map else ""
         if name.startswith(("@", "#")) or re.fullmatch(rf".+/({_SETTLED})", name):
             raise UnusableFile(f"is a spot market and no perpetual{cure}")
@@ -91,7 +146,7 @@ class CoinNames:
             raise UnusableFile(f"is no name of a perpetual of the exchange{cure}")
         return base
 
-    def _spelled(self, base: str, name: str) -> str:
+    def _spelled(self, base: str) -> str:
         """The known coin that is spelled like `base`; empty when none is."""
         if base in self._known:
             return base

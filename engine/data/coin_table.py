@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from engine.clock import HOUR, UNIT, iso_minute
-from engine.panel import Coin
+from engine.coin import Coin
+from engine.data.merge import Cube
 
 #: A coin whose data end longer than this before those of its sources is taken to be delisted.
 DELISTED_AFTER = 24 * HOUR
@@ -184,6 +185,15 @@ def with_metas(
     for meta in metas:
         updated[meta.name] = updated.get(meta.name, CoinRecord(meta.name)).with_meta(meta, origin, as_of)
     return updated
+
+
+def widen(coins: dict[str, CoinRecord], cube: Cube, source: str) -> None:
+    """Widen the first and last instants of the coin table by those of a source's cube."""
+    prices, rates = cube.spans("mid"), cube.spans("funding")
+    for name in cube.coins:
+        coins[name] = coins.get(name, CoinRecord(name)).with_spans(prices.get(name), rates.get(name))
+        if name in prices:
+            coins[name] = coins[name].with_source_end(source, prices[name][1])
 
 
 def _instant(text: str) -> pd.Timestamp:

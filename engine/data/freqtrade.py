@@ -19,7 +19,7 @@ import pandas as pd
 
 from engine.clock import HOUR
 from engine.data.cache import Progress, Store
-from engine.data.coin_names import CoinNames
+from engine.data.coin_names import COLLATERAL, CoinNames
 from engine.data.hourly_rows import HourlyRows, candle_rows, funding_rows, length_of, running, short_notes
 from engine.data.manifest import Manifest
 from engine.data.merge import FREQTRADE
@@ -32,9 +32,12 @@ from engine.errors import DataError, join_first
 CANDLES = "_USDC_USDC-1h-futures.feather"
 FUNDING = "_USDC_USDC-1h-funding_rate.feather"
 _NAME = re.compile(
-    r"(?P<coin>[\w-]+)_(?P<quote>USDC|USDH|USDE|USDT0)_(?P=quote)-(?P<timeframe>\d+[a-zA-Z]{1,2})"
+    r"(?P<coin>[\w-]+)_(?P<quote>[A-Za-z0-9]+)_(?P=quote)-(?P<timeframe>\d+[a-zA-Z]{1,2})"
     r"-(?P<kind>futures|mark|funding_rate)\.(feather|parquet|json|json\.gz|h5)"
 )
+
+#: Currencies in which other exchanges settle: their files are not ours to set aside.
+_OF_OTHERS = ("USDT", "BUSD", "USD")
 
 
 @dataclass(frozen=True)
@@ -76,18 +79,17 @@ def import_freqtrade(
     DataError
         When the folder has no such file or none can be used, or for what :meth:`Store.merge` refuses.
     """
-    files, notes = _select(Path(folder))
+    files, skipped, notes = _select(Path(folder))
     names = CoinNames((store.manifest() or Manifest(False)).coins)
     tables, coins = [], set()
     impossible: list[ImpossiblePrice] = []
     left_out = 0
     short = np.zeros(2, dtype=np.int64)
-    skipped: list[SkippedItem] = []
     for done, file in enumerate(files):
         if progress:
             progress(done, len(files), file.path.name)
         try:
-            coin = names.venue_name(file.coin)
+            coin = names.venue_name(file.coin, perpetual=True)
             rows, unfinished = _read(file, now)
         except UnusableFile as reason:
             skipped.append(SkippedItem(str(file.path), str(reason)))
@@ -109,8 +111,8 @@ def import_freqtrade(
     )
 
 
-def _select(folder: Path) -> tuple[list[_File], list[str]]:
-    """The files to read, in an order that does not depend on the file system, and what is said of the others.
+def _select(folder: Path) -> tuple[list[_File], list[SkippedItem], list[str]]:
+    """The files to read, in an order that does not depend on the file system, those set aside, what is said of others.
 
     Raises
     ------
@@ -120,12 +122,15 @@ def _select(folder: Path) -> tuple[list[_File], list[str]]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder. Name freqtrade's data folder, .../user_data/data/hyperliquid.")
     files: dict[tuple[str, str], list[_File]] = {}
-    ignored = []
+    skipped, ignored = [], []
     paths = [path for path in visible_files(folder) if ending_of(path)]
     for path in sorted(paths, key=lambda path: (path.name, str(path))):
         match = _NAME.fullmatch(path.name)
         length = length_of(match["timeframe"]) if match else None
-        if match and length is not None:
+        if match and match["quote"] not in (*COLLATERAL, *_OF_OTHERS):
+            reason = f"is settled in {match['quote']}, which is no collateral of the exchange that is known"
+            skipped.append(SkippedItem(str(path), f"{reason} ({', '.join(COLLATERAL)})"))
+        elif match and match["quote"] in COLLATERAL and length is not None:
             file = _File(path, match["coin"], match["kind"], length)
             files.setdefault((file.coin, file.kind), []).append(file)
         else:
@@ -141,12 +146,14 @@ def _select(folder: Path) -> tuple[list[_File], list[str]]:
             f"{folder} has no HyperLiquid file of freqtrade: no *{CANDLES} or *{FUNDING} in it or below (.parquet, "
             ".json, .json.gz and .h5 are as good, and candles shorter than an hour). Name the folder "
             f".../user_data/data/hyperliquid.{f' Its other files: {rest}.' if ignored else ''}"
+            f"{f' Set aside: {join_first(skipped)}.' if skipped else ''}"
         )
     notes = [
         f"Ignored, {len(ignored)} files that are no candles of an hour or less, mark candles or funding of a perpetual "
-        f"in USDC, or of which there is a better one: {rest}."
+        f"of the exchange, or of which there is a better one: {rest}."
     ]
-    return sorted(chosen, key=lambda file: (file.path.name, str(file.path))), notes if ignored else []
+    chosen.sort(key=lambda file: (file.path.name, str(file.path)))
+    return chosen, skipped, notes if ignored else []
 
 
 def _preferred(files: Iterable[_File]) -> tuple[list[_File], list[_File]]:

@@ -49,7 +49,7 @@ from engine.data.table_files import (
     read_frame,
     visible_files,
 )
-from engine.data.table_layout import CLOSE, FUNDING, IGNORE, MEANINGS, OPEN, TIMEFRAME, VENUE, Layout, layout_of
+from engine.data.table_layout import CLOSE, DEX, FUNDING, IGNORE, MEANINGS, OPEN, TIMEFRAME, VENUE, Layout, layout_of
 from engine.errors import ConfigError, DataError, did_you_mean, join_first
 from engine.panel import FIELDS
 
@@ -177,6 +177,16 @@ def _files(root: Path) -> tuple[list[Path], list[str]]:
     return [path for path in every if ending_of(path)], [path.name for path in every if not ending_of(path)]
 
 
+def _with_dex(frame: pd.DataFrame, layout: Layout) -> pd.DataFrame:
+    """The table with the dex of a column of its own in front of the coins' names, ``xyz:TSLA`` of ``TSLA``."""
+    if layout.coin is None or DEX not in layout.extra:
+        return frame
+    coins, dexes = (frame[column].astype(str) for column in (layout.coin, layout.extra[DEX]))
+    plain = frame[layout.extra[DEX]].isna() | dexes.str.lower().isin(("", "main", "hyperliquid", "none"))
+    named = plain | coins.str.contains(":", regex=False)
+    return frame.assign(**{layout.coin: coins.where(named, dexes.str.lower() + ":" + coins)})
+
+
 class LongCandles(UnusableFile):
     """Candles longer than an hour: no loss where the same coin has shorter ones, too."""
 
@@ -217,6 +227,7 @@ class _Import:
             frame = self._own_venue(frame, layout)
             if layout.coin is not None and frame[layout.coin].isna().any():
                 raise UnusableFile(f"has {int(frame[layout.coin].isna().sum())} rows without a {layout.coin}")
+            frame = _with_dex(frame, layout)
             stamps, unit = read_stamps(frame[layout.time])
         except NoTable as reason:
             if path == self.root:

@@ -7,8 +7,10 @@ from itertools import groupby
 
 import numpy as np
 
+from engine.coin import dex_of
 from engine.data import funding
 from engine.data.cache import Store
+from engine.data.coin_names import dexes_of
 from engine.data.hourly_file import HourlyFile
 from engine.data.manifest import FileEntry, Manifest
 from engine.data.merge import PROVISIONAL, rank
@@ -28,7 +30,7 @@ def read_fields(
     *,
     names: Collection[str] = tuple(FIELDS),
     without: Collection[tuple[str, str]] = (),
-) -> tuple[dict[str, Floats], Flags]:
+) -> tuple[dict[str, Floats], dict[str, Flags]]:
     """Read fields of some coins, by the precedence of sources.
 
     Parameters
@@ -51,9 +53,9 @@ def read_fields(
     fields : dict of str to ndarray, each (T, N)
         NaN where no source has a value. Of `funding`, rates in the unit of the hour, with
         :func:`engine.data.funding.complete`.
-    observed : ndarray, shape (T,), bool
-        Rows in which any coin has volume or quotes, or of which a source of quotes has anything, where that cannot be
-        seen from `fields`: it must not depend on the coins that are read.
+    observed : dict of str to ndarray, each (T,) bool
+        By dex, rows in which any coin of it has volume or quotes, or of which a source of quotes has anything of it,
+        where that cannot be seen from `fields`: it must not depend on the coins that are read.
 
     Raises
     ------
@@ -71,15 +73,17 @@ def read_fields(
     present = {name for name, _ in pairs}
     fields = {name: np.empty((length, len(coins))) for name in FIELDS if name in present}
     estimates = {name: np.full((length, len(coins)), np.nan) for name, _ in PROVISIONAL & pairs}
-    observed = np.zeros(length, dtype=np.bool_)
-    _fill_months(store, entries, pairs, first, coins, fields, estimates, observed)
+    observed = {dex: np.zeros(length, dtype=np.bool_) for dex in dexes_of(coins)}
+    _fill_months(store, entries, pairs, first, coins, fields, estimates, observed, length)
     if "funding" in fields:
         funding.complete(fields["funding"], estimates.get("funding"), first, coins, manifest)
     if beyond:
         fields = {name: values[:wanted] for name, values in fields.items()}
     # Row by row, to stop at the first value.
     seen = {name for name, field in fields.items() if any(not np.isnan(row).all() for row in field)}
-    return {name: values for name, values in fields.items() if name in seen}, observed[:wanted]
+    return {name: values for name, values in fields.items() if name in seen}, {
+        dex: rows[:wanted] for dex, rows in observed.items()
+    }
 
 
 def _fill_months(
@@ -90,10 +94,11 @@ def _fill_months(
     coins: Sequence[str],
     fields: Mapping[str, Floats],
     estimates: Mapping[str, Floats],
-    observed: Flags,
+    observed: Mapping[str, Flags],
+    length: int,
 ) -> None:
-    """Fill arrays, (T, N) each and empty, from the files of `entries`, and mark the rows `observed`, (T,)."""
-    length, lacking = len(observed), np.ones(len(observed), dtype=np.bool_)
+    """Fill arrays, (T, N) each and empty, from the files of `entries`, and mark the rows `observed`, (T,) a dex."""
+    lacking = np.ones(length, dtype=np.bool_)
     column_of = {name: column for column, name in enumerate(coins)}
     for _, month in groupby(entries, key=lambda entry: entry.month):
         layers = [_Layer(store.open(entry), first, length, column_of) for entry in month]
@@ -172,16 +177,22 @@ class _Layer:
             if not (quoted | np.isnan(mid)).all():
                 self.values["mid"], self.unquoted = np.where(quoted, mid, np.nan), np.where(quoted, np.nan, mid)
 
-    def note_observed(self, observed: Flags) -> None:
-        """Mark rows in which coins that are not read have volume or quotes, or that a source of quotes has at all."""
-        if self.quotes:
-            observed[self.lines[self.inside]] = True
-        if self.kept is not None:
-            self.read([name for name in EVIDENCE if name in self.fields])
-            seen = two_sided(self.values, self.lines.shape)
-            if "volume_usd" in self.values:
-                seen |= ~np.isnan(self.values["volume_usd"])
-            observed[self.lines[self.inside & seen]] = True
+    def note_observed(self, observed: Mapping[str, Flags]) -> None:
+        """Mark rows in which coins that are not read have volume or quotes, or that a source of quotes has at all.
+
+        A coin says nothing of the rows of another dex: dexes are synced, and halted, each for itself.
+        """
+        dexes = np.array([dex_of(name) for name in self.file.coins])
+        for dex, rows in observed.items():
+            inside = self.inside if (dexes == dex).all() else self.inside & (dexes == dex)[self.file.codes]
+            if self.quotes:
+                rows[self.lines[inside]] = True
+            elif self.kept is not None and (inside & (self.columns < 0)).any():
+                self.read([name for name in EVIDENCE if name in self.fields])
+                seen = two_sided(self.values, self.lines.shape)
+                if "volume_usd" in self.values:
+                    seen |= ~np.isnan(self.values["volume_usd"])
+                rows[self.lines[inside & seen]] = True
 
     def fill_unquoted(self, field: Floats) -> None:
         """Put prices without a quote beside them where no source has another price."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from engine.clock import HOUR, UNIT, iso_minute, show
+from engine.coin import dex_of
 from engine.data.coin_table import CoinRecord, Span, price_span
 from engine.data.schema import SCHEMA
 from engine.errors import DataError, join_first
@@ -146,18 +147,19 @@ class Manifest:
     def table(self, names: Iterable[str] | None = None) -> tuple[Coin, ...]:
         """The coin table of a panel; all coins without `names`.
 
-        Whether a coin is delisted is judged by the last row that its own sources have of any coin.
+        Whether a coin is delisted is judged by the last row that its own sources have of any coin of its dex: dexes
+        may be synced at different times.
         """
-        ends: dict[str, pd.Timestamp] = {}
-        for record in self.coins.values():
+        ends: dict[tuple[str, str], pd.Timestamp] = {}
+        for name, record in self.coins.items():
             for source, last in record.source_ends.items():
-                ends[source] = max(last, ends.get(source, last))
-        records = [self.coins[name] for name in (self.coins if names is None else names)]
+                ends[dex_of(name), source] = max(last, ends.get((dex_of(name), source), last))
         never = pd.Timestamp(0, tz="UTC")
         lost = {name for names in self.lost_funding.values() for name in names}
         return tuple(
-            record.coin(max((ends[source] for source in record.source_ends), default=never), record.name in lost)
-            for record in records
+            record.coin(max((ends[dex_of(name), source] for source in record.source_ends), default=never), name in lost)
+            for name in (self.coins if names is None else names)
+            for record in [self.coins[name]]
         )
 
     @property
@@ -186,10 +188,9 @@ class Manifest:
             if (own := [name for name in coins if name in wanted])
         )
 
-    @property
-    def span(self) -> Span | None:
-        """First and last row of the cache that has any price."""
-        return price_span(self.coins.values())
+    def span(self, dexes: Collection[str] | None = None) -> Span | None:
+        """First and last row of the cache that has any price, of all dexes or of some; None when there is none."""
+        return price_span(record for name, record in self.coins.items() if dexes is None or dex_of(name) in dexes)
 
     def to_bytes(self) -> bytes:
         """The content of the file; equal states give equal bytes."""

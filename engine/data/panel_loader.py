@@ -14,6 +14,7 @@ import pandas as pd
 
 from engine.clock import hourly_index, parse_instant, show
 from engine.data.cache import Store
+from engine.data.coin_names import MAIN_DEX, dexes_of, select_coins
 from engine.data.holdout import Holdout, read_holdout, stricter
 from engine.data.layers import read_fields
 from engine.data.manifest import Manifest
@@ -45,7 +46,8 @@ def load_panel(
         First and last row, both inclusive; a bare date is its 00:00 UTC. The panel covers the part of that range for
         which the cache has prices. Default: all of it.
     coins : sequence of str, optional
-        Columns, in this order. Default: every coin with a price in the range, ascending.
+        Columns, in this order: names (``BTC``, ``xyz:TSLA``), and patterns of one dex (``xyz:*``), which are every
+        coin of the dex with a price in the range, ascending. Default: ``*``, the main dex.
 
     Returns
     -------
@@ -100,7 +102,7 @@ def load_open_panel(
     manifest = store.require()
     first = None if start is None else parse_instant(start, "start")
     last = None if end is None else parse_instant(end, "end")
-    span = store.price_span(manifest)
+    span = store.price_span(manifest, dexes_of(_wanted(coins)))
     begin = span[0] if first is None else max(first, span[0])
     if begin > holdout.last_open:
         raise DataError(f"{sealed}, and the range begins at {show(begin)}. Begin before; {cure}")
@@ -131,7 +133,8 @@ def load_whole_panel(
 def _panel(
     store: Store, manifest: Manifest, start: pd.Timestamp | None, end: pd.Timestamp | None, coins: Sequence[str] | None
 ) -> Panel:
-    span = store.price_span(manifest)
+    wanted = _wanted(coins)
+    span = store.price_span(manifest, dexes_of(wanted))
     first = span[0] if start is None else max(start, span[0])
     last = span[1] if end is None else min(end, span[1])
     if first > last:
@@ -139,7 +142,7 @@ def _panel(
             f"The cache {store.path} has nothing from {show(start or span[0])} to {show(end or span[1])}: "
             f"its prices run from {show(span[0])} to {show(span[1])}."
         )
-    names = _select(store, manifest, coins, first, last)
+    names, optional = _select(store, manifest, wanted, first, last)
     index = hourly_index(first, last)
     fields, observed = read_fields(store, manifest, hour_number(first), len(index), names)
     if "mid" not in fields:
@@ -147,8 +150,8 @@ def _panel(
             f"No price of {join_first(names)} from {show(first)} to {show(last)} in the cache {store.path}, whose "
             f"prices run from {show(span[0])} to {show(span[1])}."
         )
-    if coins is None:
-        priced: Flags = np.asarray(~np.isnan(fields["mid"]).all(axis=0), dtype=np.bool_)
+    if optional:
+        priced: Flags = ~np.isnan(fields["mid"]).all(axis=0) | ~np.isin(names, list(optional))
         if not priced.all():
             names = [name for name, kept in zip(names, priced, strict=True) if kept]
             fields = {name: np.ascontiguousarray(values[:, priced]) for name, values in fields.items()}
@@ -159,25 +162,33 @@ def _panel(
     return Panel(index, tuple(names), fields, tradable, known, synthetic, notes=notes)
 
 
+def _wanted(coins: Sequence[str] | None) -> tuple[str, ...]:
+    """Names and patterns of coins."""
+    if coins is not None and not coins:
+        raise DataError("The list of coins is empty. Name at least one coin, or give no list for all of them.")
+    return MAIN_DEX if coins is None else (coins,) if isinstance(coins, str) else tuple(coins)
+
+
 def _select(
-    store: Store, manifest: Manifest, coins: Sequence[str] | None, first: pd.Timestamp, last: pd.Timestamp
-) -> list[str]:
-    """Coins to read: those of `coins`, else those with a price in or around the range."""
+    store: Store, manifest: Manifest, wanted: Sequence[str], first: pd.Timestamp, last: pd.Timestamp
+) -> tuple[list[str], set[str]]:
+    """Coins to read, those of patterns with a price in or around the range, and which of them patterns alone name."""
     spans = {
         name: (record.first_price, record.last_price)
         for name, record in manifest.coins.items()
         if record.first_price is not None and record.last_price is not None
     }
-    if coins is None:
-        return [name for name, (earliest, latest) in spans.items() if earliest <= last and latest >= first]
-    names = [coins] if isinstance(coins, str) else list(coins)
-    if not names:
-        raise DataError("The list of coins is empty. Name at least one coin, or give no list for all of them.")
-    unknown = [name for name in names if name not in spans]
+    if len(set(wanted)) < len(wanted):
+        twice = dict.fromkeys(name for name in wanted if wanted.count(name) > 1)
+        raise DataError(f"The list of coins names some twice; repeated: {join_first(twice)}.")
+    names, unknown = select_coins(wanted, spans)
     if unknown:
         lacks = "has no price of" if unknown[0] in manifest.coins else "does not know"
         raise DataError(
             f"The cache {store.path} {lacks} {join_first(unknown)}.{did_you_mean(unknown[0], spans)} It has prices of "
             f"{len(spans)} coins: {join_first(spans)}. Names are HyperLiquid's own, case-sensitive."
         )
-    return names
+    optional = {name for name in names if name not in wanted}
+    return [
+        name for name in names if name not in optional or (spans[name][0] <= last and spans[name][1] >= first)
+    ], optional

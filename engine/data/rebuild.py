@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from engine.atomic_io import locked, sync_folder, write_durable
-from engine.data.cache import LOCK_SECONDS, SYNTHETIC, Progress, Store, widen
+from engine.data.cache import LOCK_SECONDS, SYNTHETIC, Progress, Store
 from engine.data.cache_files import HOURLY, OURS, data_files
-from engine.data.coin_table import CoinRecord
+from engine.data.coin_table import CoinRecord, widen
 from engine.data.hourly_file import entry_of
 from engine.data.manifest import MANIFEST, FileEntry, Manifest, ObjectsEntry, decode
 from engine.data.merge import API, FREQTRADE, L2BOOK, S3, TABLE, UNKNOWN, Cube

@@ -22,6 +22,7 @@ import pandas as pd
 
 from engine.clock import HOUR, iso_minute
 from engine.data.asset_ctxs import STALE_SECONDS
+from engine.data.coin_names import MAIN_DEX, select_coins
 from engine.data.manifest import ObjectRecord
 from engine.errors import DataError, join_first
 
@@ -228,7 +229,7 @@ class ArchiveRange:
     hours : tuple of int
         Hours of the day whose books are wanted; hour 22 makes row 23:00.
     coins : tuple of str or None
-        Coins whose books are wanted; None is all. `asset_ctxs` has all coins in one file.
+        Coins whose books are wanted, or patterns; None is all. `asset_ctxs` has all coins in one file.
     """
 
     start: pd.Timestamp | None = None
@@ -320,7 +321,7 @@ def _books_of(source: Source, span: ArchiveRange, day: date, hour: int) -> list[
     books = []
     for listed in source.objects(prefix):
         coin = listed.key.removeprefix(prefix).removesuffix(".lz4")
-        wanted = span.coins is None or coin in span.coins
+        wanted = bool(select_coins(span.coins or MAIN_DEX, [coin])[0])
         if listed.key.endswith(".lz4") and "/" not in coin and wanted:
             books.append(ArchiveObject(listed.key, listed.etag, listed.size, L2BOOK, day, hour, coin))
     return books

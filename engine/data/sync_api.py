@@ -19,6 +19,7 @@ from engine.clock import HOUR, show
 from engine.data.api_client import InfoClient
 from engine.data.api_records import CANDLES, FUNDING, HistoryType, Page, describe_malformed
 from engine.data.cache import Progress, Store
+from engine.data.coin_names import select_coins
 from engine.data.coin_table import CoinMeta
 from engine.data.merge import API
 from engine.data.merge_report import MergeReport, combined
@@ -316,8 +317,7 @@ def _select(metas: Sequence[CoinMeta], coins: Iterable[str] | None, where: str) 
     if coins is None:
         return list(metas)
     known = {meta.name: meta for meta in metas}
-    names = list(dict.fromkeys(coins))
-    unknown = [name for name in names if name not in known]
+    names, unknown = select_coins(tuple(coins), known)
     if unknown:
         raise DataError(
             f"{where} has no perpetual {unknown[0]!r}.{did_you_mean(unknown[0], known)} Names are case-sensitive "

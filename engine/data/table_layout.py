@@ -15,7 +15,7 @@ from engine.panel import FIELDS
 TIME, COIN, IGNORE = "time", "coin", "ignore"
 #: What a row is of: of a candle, of the settlement of funding, of an instant.
 CLOSE, OPEN, FUNDING = "close", "open", "funding"
-OPEN_TIME, CLOSE_TIME, TIMEFRAME, VENUE = "open_time", "close_time", "timeframe", "venue"
+OPEN_TIME, CLOSE_TIME, TIMEFRAME, VENUE, DEX = "open_time", "close_time", "timeframe", "venue", "dex"
 #: Meaning -> names without signs and capitals. A field of a panel has its own name, too.
 _NAMES = {
     TIME: "time timestamp ts date datetime stamp",
@@ -24,6 +24,7 @@ _NAMES = {
     COIN: "coin symbol instrument id asset ticker pair market",
     TIMEFRAME: "timeframe interval",
     VENUE: "exchange venue",
+    DEX: "dex perpdex",
     CLOSE: "close closeprice",
     OPEN: "open openprice",
     "high": "highprice",
@@ -76,7 +77,7 @@ class Layout:
     wide : str or None
         Where every other column is a coin: the field that the table has.
     extra : mapping of str to str
-        ``timeframe`` and ``venue`` -> their columns.
+        ``timeframe``, ``venue`` and ``dex`` -> their columns.
     ignored : tuple of str
         Columns that are not used.
     """
@@ -123,7 +124,7 @@ def layout_of(
             f"has {' and '.join(twice[0])}, which may both be {_meaning(found, twice[0])}: --map {twice[0][1]}=ignore "
             "leaves one out"
         )
-    extra = {name: columns[name] for name in (TIMEFRAME, VENUE) if name in columns}
+    extra = {name: columns[name] for name in (TIMEFRAME, VENUE, DEX) if name in columns}
     fields = {name: column for name, column in columns.items() if name in FIELDS or name in (CLOSE, OPEN, "volume")}
     if CLOSE not in fields:
         fields.pop(OPEN, None)
@@ -167,8 +168,9 @@ def _meanings(
     for name in names_of(frame):
         plain = _plain(name)
         unit = re.fullmatch(rf"(.+?)({'|'.join(_UNITS)})", plain)
-        # Coins may be called ID, S or T: of the short names only lower case is a meaning.
-        meaning = _EXCHANGE.get(name) if exchange else None if plain == "id" and name != "id" else _MEANINGS.get(plain)
+        # Coins may be called ID, DEX, S or T: of the short names only lower case is a meaning.
+        short = plain in ("id", "dex") and name != plain
+        meaning = _EXCHANGE.get(name) if exchange else None if short else _MEANINGS.get(plain)
         if unit and _MEANINGS.get(unit[1]) == FUNDING:
             meaning = FUNDING
             factors[FUNDING] = _UNITS[unit[2]]

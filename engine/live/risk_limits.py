@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import show
+from engine.config import parse_assignments
 from engine.errors import LimitError, SpecError, did_you_mean
 from engine.live.journal import JournalState
 from engine.live.orders import Market, Plan
 from engine.panel import Panel
-from engine.typed_values import parse_assignments
 
 #: A day's loss is measured against the oldest equity that the journal has of this span.
 _DAY: Final = pd.Timedelta(hours=25)

@@ -294,7 +294,7 @@ class Session:
         if panel is None:
             if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
                 return None
-            panel = load_whole_panel(config.data.cache, config.start, instant, config.data.coins)
+            panel = load_whole_panel(config.data.cache, config.start, instant, config.data.selection)
         self._cached = panel
         if panel.index[-1] >= instant:
             return panel

@@ -12,6 +12,7 @@ import pandas as pd
 
 from engine.clock import HOUR, show
 from engine.data.cache import Progress, Store
+from engine.data.coin_names import dexes_of
 from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.data.sync_api import sync_api
 from engine.errors import DataError, LiveError, UnreachableError, join_first
@@ -104,13 +105,14 @@ class Venue:
         manifest = store.manifest()
         if manifest is not None and manifest.synthetic:
             return ["the cache is SYNTHETIC: it is not brought up to date"]
-        span = None if manifest is None else manifest.span
+        spans = [manifest.span([dex]) if manifest else None for dex in dexes_of(data.selection)]
+        ends = [min(span[1], now) for span in spans if span]
         try:
             report = sync_api(
                 store,
-                start=None if span is None else min(span[1], now) - _OVERLAP,
+                start=min(ends) - _OVERLAP if len(ends) == len(spans) else None,
                 end=None,
-                coins=data.coins,
+                coins=data.selection,
                 now=now,
                 base_url=base_url,
                 timeout_seconds=self.timeout_seconds,
@@ -152,7 +154,7 @@ class Venue:
 
     def _paper(self, strategy: Strategy, quotes: DEX, instant: pd.Timestamp, keep: bool) -> PaperDEX:
         data = strategy.config.data
-        panel = load_whole_panel(data.cache, strategy.config.start, instant, data.coins)
+        panel = load_whole_panel(data.cache, strategy.config.start, instant, data.selection)
         if panel.index[-1] < instant:
             if instant - panel.index[-1] > HOUR:
                 # The account would miss the funding of these hours, and take a missing price for a delisting.

@@ -11,6 +11,7 @@ import pandas as pd
 
 from engine.clock import HOUR, iso_minute, show
 from engine.config import RunConfig
+from engine.data.coin_names import dexes_of
 from engine.errors import WeightsError
 from engine.provenance import Origin, files_digest
 from engine.weights import read_weights, validate_frame
@@ -65,10 +66,14 @@ class WeightsFile:
         decisions = pd.DatetimeIndex(frame.index)
         off = off_hour(decisions, config)
         notes: tuple[str, ...] = ()
+        if config.data.coins is None and not set(dexes := dexes_of(frame.columns)) <= {*config.data.dexes}:
+            config = replace(config, data=replace(config.data, dexes=(*config.data.dexes, *dexes)))
+            notes = (f"{path.name} names coins of other dexes: data.dexes = {list(config.data.dexes)}.",)
         if len(off) and not any_hour:
             raise _off_hour_error(path, off, decisions, config)
         if len(off):
             notes = (
+                *notes,
                 f"{len(off)} of {len(decisions)} rows of {path.name} are off execution.hour_utc = "
                 f"{config.execution.hour_utc}, the first at {show(off[0])}: each is traded at the instant that it is "
                 "stamped with (--any-hour).",

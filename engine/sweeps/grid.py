@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from engine.config import SECTIONS
+from engine.config import SECTIONS, parse_value, read_toml, split_assignment
+from engine.config_values import split_list
 from engine.errors import ConfigError, did_you_mean
 from engine.oracles.base import Oracle
 from engine.oracles.loading import accepted_parameters
 from engine.sweeps.study import ORACLE, index_of
-from engine.typed_values import parse_value, read_toml, split_assignment, split_list
 
 _KEYS = ("name", "oracle", "where", "sample", "seed", "params", "grid", "sets", *SECTIONS)
 

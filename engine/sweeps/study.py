@@ -312,7 +312,7 @@ class Study:
 
         config = RunConfig.from_dict(self.record["config"])
         holdout = None if self.folder is None else ledger_holdout(self.folder.parent)
-        panel = load_open_panel(config.data.cache, config.start, config.end, config.data.coins, holdout)
+        panel = load_open_panel(config.data.cache, config.start, config.end, config.data.selection, holdout)
         if panel.digest != self.record["digests"]["data"]:
             raise DataError(
                 f"The study {self.record['name']} ran on another panel than the cache gives now "

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from engine.config import read_toml
 from engine.errors import ConfigError, did_you_mean, join_first
 from engine.provenance import files_digest
-from engine.typed_values import read_toml
 from engine.validation.checks import GATES, VERDICT
 
 #: Tables of the file: what the verdict asks for, what a promotion asks for, and the limits of a live account.
