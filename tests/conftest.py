@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import itertools
 import multiprocessing.context
 import multiprocessing.forkserver
 import os
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from helpers.live_world import Run, World
 
 ROOT = Path(__file__).parent.parent
+_HERE = itertools.count()
 
 
 # The same examples in every run, so that a red run is of a change; `--hypothesis-profile=random` draws others.
@@ -156,7 +158,9 @@ def _only_loopback(monkeypatch: pytest.MonkeyPatch) -> None:
 def _own_folders(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
     """No test may read or write the cache, the reports and the accounts of whoever runs it."""
     monkeypatch.setenv("HLBT_DATA_CACHE", str(tmp_path_factory.getbasetemp() / "no-cache"))
-    here = tmp_path_factory.mktemp("here")
+    # By number: pytest's own mktemp looks through all folders of the run for a free name, each time.
+    here = tmp_path_factory.getbasetemp() / "here" / str(next(_HERE))
+    here.mkdir(parents=True)
     monkeypatch.setenv("HLBT_STATE", f"{here}-state")
     monkeypatch.chdir(here)
 

@@ -25,6 +25,7 @@ METRICS = {
     "skipped_band": ("count", "orders not sent: under `execution.no_trade_band_frac`"),
     "untradable_orders": ("count", "coins with a weight or a position that could not be traded at a decision"),
     "delistings": ("count", "positions that were settled because the coin had no price any more"),
+    "isolated_liquidations": ("count", "positions of isolated margin that were liquidated, each for itself"),
     "funding_missing_frac": ("fraction", "held coin-hours without a funding rate, of all held coin-hours"),
     "liquidated_at": ("ISO 8601", "instant at which equity was under the maintenance margin; empty where it never was"),
     "price_pnl_usd": ("USD", "sum of units times change of price"),

@@ -48,12 +48,15 @@ def meanings(kind: type) -> dict[str, str]:
 def json_schema() -> dict[str, Any]:
     """The JSON schema (draft 2020-12) of what :meth:`engine.RunConfig.from_dict` accepts."""
     from engine.config import SECTIONS
+    from engine.config_values import FRACTIONS
 
     sections: dict[str, Any] = {}
     for section, kind in SECTIONS.items():
         said, keys = meanings(kind), {}
         for key in fields(kind):
             accepts = dict(key.metadata["read"].accepts)
+            if key.name.endswith("_bps"):
+                accepts["not"] = FRACTIONS
             if key.default is None:
                 accepts = {"anyOf": [accepts, {"type": "null"}]}
             default = list(key.default) if isinstance(key.default, tuple) else key.default

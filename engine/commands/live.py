@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -28,8 +29,9 @@ from engine.commands.live_run import (
     sync_data,
 )
 from engine.commands.live_tables import log_lines, status_lines
-from engine.commands.options import LimitOption, cache_alone, clock, typed_config
+from engine.commands.options import REPORTS, LimitOption, cache_alone, clock, typed_config
 from engine.commands.progress import print_json, show_all, waiting
+from engine.commands.runs import refresh_index
 from engine.errors import ConfigError, LiveError, SpecError
 
 if TYPE_CHECKING:
@@ -233,16 +235,20 @@ def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float)
 
 def _flat(spec: Path, account: AccountOptions) -> Strategy:
     """The strategy that holds nothing, under the name of `spec`."""
+    from engine.config import RunConfig
     from engine.live.spec import read_spec, spec_limits
     from engine.live.targets import flat
 
-    config = None
+    path, config = _spec_path(spec), RunConfig()
     if account.network == "paper":  # it has the costs and the size of its spec
-        path = _spec_path(spec)
         promoted = read_spec(path)
         size = spec_limits(path, promoted)[0]
         config = replace(promoted.config, account=replace(promoted.config.account, initial_equity_usd=size))
         config = replace(config, data=replace(config.data, cache=_cache(account) or config.data.cache, end=None))
+    else:
+        with suppress(SpecError):  # one that is refused can be left: then the journals tell the dexes
+            data = read_spec(path).config.data
+            config = replace(config, data=replace(config.data, coins=data.coins, dexes=data.dexes))
     return flat(spec.stem, config)
 
 
@@ -293,6 +299,7 @@ def _journal_of(path: Path, options: RunOptions) -> tuple[Path, HyperLiquidDEX |
 
 def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path | None) -> None:
     """Show the journal of the strategy at `path` and, where options name a host or credentials, its account."""
+    from engine.coin import dex_of
     from engine.live.journal import Journal
     from engine.live.schedule import ORDER_LEAD, next_run
     from engine.live.spec import read_spec
@@ -308,14 +315,18 @@ def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path |
     config = read_spec(path).config if promoted else typed_config(None, None)
     data = replace(config.data, cache=cache or config.data.cache, end=None)
     file, dex = _journal_of(path, options)
-    status = live_status(Journal(file), replace(config, data=data))
+    journal = Journal(file)
+    status = live_status(journal, replace(config, data=data))
     status["next_instant"] = (next_run(options.now, config)[1] + ORDER_LEAD).isoformat() if promoted else None
     if dex is not None:
+        dex.use_dexes(set(map(dex_of, (*config.data.selection, *journal.state.positions))))
         with waiting("Reading the account ..."):
-            status["account"] = account_status(dex)
+            status["account"] = account_status(dex, journal)
     page = out or (venue.folder / f"{file.stem}.html" if file.is_file() and not options.as_json else None)
     if page is not None:
+        refresh_index(REPORTS)  # there for the page to link to
         write_live_page(status, path.stem, venue.network, page)
+        refresh_index(REPORTS)
     if options.as_json:
         print_json(status)
     else:

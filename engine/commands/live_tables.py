@@ -93,9 +93,16 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         lines.append(
             f"Account {account['label']}: {account['equity_usd']:,.2f} USD, {len(account['positions'])} positions"
         )
+        from engine.live.orders import dex_text
+
+        lines += [f"  {usd:,.2f} USD on {dex_text(dex)}" for dex, usd in account["funds_usd"].items()]
         for coin, held in account["positions"].items():
             weight = "" if held["weight"] is None else f", {held['weight']:+.2%}"
             lines.append(f"  {coin}: {held['units']:+,.8g} at {held['price']:,.6g} USD{weight}")
+        lines += [
+            f"  NOT EXPLAINED by any journal: {coin}: journal {pair['journal']:g}, account {pair['account']:g}"
+            for coin, pair in account["unexplained"].items()
+        ]
         lines += [f"  {note}" for note in account["notes"]]
     return lines
 

@@ -25,6 +25,10 @@ class DEX(ABC):
     #: Whether sizes are always whole lots, whatever the config says.
     always_lots: ClassVar[bool] = True
 
+    def use_dexes(self, names: Iterable[str]) -> None:
+        """Trade the coins of these perp dexes (``""`` is the main one), and of no others. Default: there is one."""
+        return None
+
     # What can be traded, and at which prices --------------------------------------------------------------------------
 
     @abstractmethod

@@ -359,7 +359,7 @@ class OrderExecutor:
         markets = [self._markets[item[0].coin] for goal in goals if (item := self._lacking(goal))]
         if self.stopped or not markets:
             return
-        if wanted := leverage_to_set(self.dex, self.journal, state, markets, self.strategy.leverage):
+        if wanted := leverage_to_set(self.dex, self.journal, state, markets, *self.strategy.leverages):
             if stop := self.guard():
                 self.stopped = stop
                 return

@@ -21,6 +21,7 @@ from urllib.parse import urlsplit
 import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
+from engine.coin import dex_of
 from engine.data.api_client import install_429_hook, sdk_request
 from engine.data.meta import margin_tables
 from engine.errors import DataError, LiveError, UnreachableError
@@ -30,15 +31,14 @@ from engine.live.hyperliquid_account import (
     AccountReader,
     check_role,
     expiring_agent,
-    main_alone,
-    read_dex_state,
+    positions_alone,
     resting_orders,
 )
+from engine.live.hyperliquid_dexes import Pair, PerpDexes, query_of
 from engine.live.hyperliquid_format import (
     best_quotes,
     observed,
     parse_results,
-    read_contexts,
     read_fills,
     read_market,
     read_status,
@@ -77,6 +77,8 @@ class HyperLiquidDEX(PredecessorDEX):
         Longest silence of the server.
     sleep : callable
         Waits between attempts.
+    dexes : iterable of str
+        Perp dexes whose coins are traded, ``""`` being the main one; their collateral must be USDC.
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class HyperLiquidDEX(PredecessorDEX):
         credentials: Credentials | str | Path | None = None,
         timeout_seconds: float = 10.0,
         sleep: Callable[[float], None] = time.sleep,
+        dexes: Iterable[str] = ("",),
     ) -> None:
         if network not in ("testnet", "mainnet"):
             raise LiveError(f"Unknown network {network!r}: it must be 'testnet' or 'mainnet'.")
@@ -96,9 +99,11 @@ class HyperLiquidDEX(PredecessorDEX):
         self._credentials = credentials
         self._api: Any = None
         self._sdk: Any = None
-        self._meta: dict[str, Any] | None = None
+        self._dexes = PerpDexes(network, self._read, self._together)
+        self._dexes.use(dexes)
         self._account: AccountReader | None = None
-        self._main_alone = ""  # why no more than the main dex is read, for a run that closes everything
+        self._unread: LiveError | None = None  # why a run that closes everything knows no more than some positions
+        self._closing = False
         self._no_quotes: dict[str, str] = {}
         self._clock_lock = threading.Lock()
         self._clock_bounds = (-math.inf, math.inf)
@@ -130,7 +135,9 @@ class HyperLiquidDEX(PredecessorDEX):
                 f"this machine's clock is {abs(error):,.0f} s {'ahead of' if error > 0 else 'behind'} the exchange's: "
                 "let it follow a time server"
             )
-        warnings += self._read("openOrders", list, resting_orders, user=self.address)
+        orders = partial(self._read, "openOrders", list, list, user=self.address)
+        rows = self._together(*(partial(orders, **query_of(dex)) for dex in self._dexes.used))
+        warnings += resting_orders([row for of_dex in rows for row in of_dex])
         credentials, own = self._load_credentials(), self._own_address()
         if not credentials.account_address or credentials.account_address.lower() == own:
             return warnings
@@ -142,7 +149,12 @@ class HyperLiquidDEX(PredecessorDEX):
         """The main network: prices of the test network mean nothing. Another host is its own feed."""
         if self.network == "mainnet" or self.base_url is not None:
             return self
-        return HyperLiquidDEX("mainnet", timeout_seconds=self.timeout_seconds, sleep=self._sleep)
+        dexes = self._dexes.used
+        return HyperLiquidDEX("mainnet", timeout_seconds=self.timeout_seconds, sleep=self._sleep, dexes=dexes)
+
+    def use_dexes(self, names: Iterable[str]) -> None:
+        """Trade the coins of these perp dexes, and of no others."""
+        self._dexes.use(names)
 
     def _load_credentials(self) -> Credentials:
         if not isinstance(self._credentials, Credentials):
@@ -176,53 +188,54 @@ class HyperLiquidDEX(PredecessorDEX):
     # Reads ------------------------------------------------------------------------------------------------------------
 
     def account(self) -> AccountState:
-        """Equity and positions: of the main dex, with what other dexes and the spot account have to do with it.
+        """Equity and positions: of the dexes that are traded, with what the others and the spot account hold.
 
         Raises
         ------
         LiveError
-            For a key that is not the account's, and for an account mode that is not supported.
+            For a key that is not the account's, for an account mode that is not supported, and for a dex that does not
+            exist or has another collateral.
         UnreachableError
             When the exchange does not answer for one of the dexes.
         """
-        if self._account is None:
-            reader = AccountReader(self.address, self._read, self._together)
-            self._together(self._check_key, reader.start)
-            self._account = reader
-        state = self._account.state()
+        state = self._reader().state()
         if state.doubt:  # figures that were read one after the other, while prices moved, or from a node that lags
             self._sleep(PATIENCE.after_failure[0])
-            state = self._account.state()
+            state = self._reader().state()
         return state
 
+    def _reader(self) -> AccountReader:
+        if self._account is None:
+            reader = AccountReader(self.address, self._read, self._together, self._dexes)
+            self._together(self._check_key, reader.start)
+            self._account = reader
+        return self._account
+
     def closing_account(self) -> AccountState:
-        """The account; of the main dex alone, without equity, once its mode or another dex cannot be read."""
-        if not self._main_alone:
+        """The account; of the dexes that are traded and answer alone, without equity, once not all can be read."""
+        self._closing = True
+        if self._unread is None:
             try:
                 return self.account()
             except LiveError as error:
                 self._check_key()
-                self._main_alone = (
-                    "only what the main dex shows is closed; equity and positions on other perp dexes are not known: "
-                    f"{error}"
-                )
-        read = partial(read_dex_state, "")
-        return main_alone(self._read("clearinghouseState", dict, read, user=self.address), self._main_alone)
+                self._unread = error
+        reader = AccountReader(self.address, self._read, self._together, self._dexes)
+        states = self._dexes.of_each(reader.dex_state, closing=True)
+        unread = [dex for dex in self._dexes.used if dex not in states]
+        return positions_alone(list(states.values()), unread, self._unread)
 
     def markets(self) -> Mapping[str, Market]:
         """Coins that are listed and have a mid; one whose figures cannot be read is left out, whatever the others."""
         pairs = self._contexts()
         self._no_quotes = {entry["name"]: why_no_quote(entry, context) for entry, context in pairs}
-        try:
-            tables = margin_tables((self._meta or {}).get("marginTables"), "metaAndAssetCtxs")
-        except DataError:  # the exchange refuses what is too large all the same; a close must not wait for a table
-            tables = {}
-        markets = (read_market(entry, context, tables) for entry, context in pairs)
+        tables = {dex: _margin_tables(meta) for dex, meta in self._dexes.metas.items()}
+        markets = (read_market(entry, context, tables[dex_of(entry["name"])]) for entry, context in pairs)
         return {market.coin: market for market in markets if market is not None}
 
     def why_no_quote(self, coin: str) -> str:
         """By the coin table and the state of its market."""
-        return self._no_quotes.get(coin, "it is not in the exchange's coin table")
+        return self._no_quotes.get(coin) or self._dexes.why_lost(coin) or "it is not in the exchange's coin table"
 
     def unlisted(self, coins: Iterable[str]) -> list[str]:
         """Names without an entry in the coin table; the test network's table differs, so there none is known."""
@@ -263,12 +276,17 @@ class HyperLiquidDEX(PredecessorDEX):
             self._cancel(order)
         return result
 
-    def _contexts(self) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-        """Coin table and state of the markets, and the SDK's own table brought up to date."""
-        self._meta, pairs = self._read("metaAndAssetCtxs", list, read_contexts)
+    def _contexts(self) -> list[Pair]:
+        """Coin tables and state of the markets, and the SDK's own table brought up to date."""
+        pairs = self._dexes.contexts(self._closing)
         if self._sdk is not None:
-            self._sdk.info.set_perp_meta(self._meta, 0)
+            self._name_assets()
         return pairs
+
+    def _name_assets(self) -> None:
+        """What the SDK's `perp_dexs` does, without its requests, which have no time limit of ours and no retries."""
+        for dex, meta in self._dexes.metas.items():
+            self._sdk.info.set_perp_meta(meta, self._dexes.first_id(dex))
 
     # Actions ----------------------------------------------------------------------------------------------------------
 
@@ -358,13 +376,13 @@ class HyperLiquidDEX(PredecessorDEX):
         from hyperliquid.exchange import Exchange
 
         if self._sdk is None:
-            if self._meta is None:
+            if not self._dexes.metas.keys() >= set(self._dexes.used):
                 self._contexts()
             credentials = self._load_credentials()
             self._sdk = Exchange(
                 self._wallet(),
                 self._url(),
-                meta=self._meta,
+                meta={"universe": []},
                 vault_address=credentials.vault_address,
                 account_address=self.address,
                 spot_meta=_NO_SPOT,
@@ -372,6 +390,7 @@ class HyperLiquidDEX(PredecessorDEX):
             )
             self._sdk.session.hooks["response"].append(self._note_date)
             install_429_hook(self._sdk)
+            self._name_assets()
         # A nonce is a millisecond: two actions in one would be one.
         time.sleep(0.002)
         return self._sdk
@@ -442,6 +461,13 @@ def _other_host(network: str, base_url: str | None) -> str | None:
                 raise LiveError(f"{host} is the address of {name}, not of {network}. Remove --base-url, set --network.")
             return None
     return base_url
+
+
+def _margin_tables(meta: Mapping[str, Any]) -> Mapping[int, tuple[tuple[float, float], ...]]:
+    try:
+        return margin_tables(meta.get("marginTables"), "metaAndAssetCtxs")
+    except DataError:  # the exchange refuses what is too large all the same; a close must not wait for a table
+        return {}
 
 
 def _wall_ms() -> int:

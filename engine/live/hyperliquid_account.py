@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
 
@@ -18,11 +18,10 @@ import pandas as pd
 
 from engine.clock import show
 from engine.errors import LiveError, join_first
+from engine.live.hyperliquid_dexes import USDC, PerpDexes, query_of
 from engine.live.hyperliquid_format import instant_of, number
-from engine.live.orders import AccountState
+from engine.live.orders import AccountState, dex_text
 
-#: Index of USDC, the collateral of the main dex and the currency of equity.
-USDC: Final = 0
 #: Modes in which each dex has collateral of its own; the last is that of an account that never chose one.
 STANDARD: Final = ("disabled", "default", "dexAbstraction", "None")
 UNIFIED: Final = "unifiedAccount"
@@ -44,6 +43,7 @@ class Position:
     profit_usd: float
     margin_usd: float
     leverage: int | None = None
+    cross: bool = True
 
     @property
     def value_usd(self) -> float:
@@ -117,19 +117,20 @@ def read_dex_state(dex: str, response: Mapping[str, Any]) -> DexState:
     positions = []
     for item in response["assetPositions"]:
         entry = item["position"]
-        units, coin = _needed(entry["szi"]), str(entry["coin"])
+        units = _needed(entry["szi"])
         if units == 0.0:
             continue
         leverage = entry["leverage"] if isinstance(entry.get("leverage"), dict) else {}
         isolated, times = leverage.get("type") == "isolated", number(leverage.get("value"))
         positions.append(
             Position(
-                coin if not dex or ":" in coin else f"{dex}:{coin}",
+                str(entry["coin"]),
                 units,
                 abs(number(entry.get("positionValue")) / units),
                 number(entry.get("unrealizedPnl")),
                 number(entry.get("marginUsed")) if isolated else 0.0,
                 None if math.isnan(times) else int(times),
+                not isolated,
             )
         )
     return DexState(
@@ -160,7 +161,7 @@ def read_sample(response: Sequence[Any]) -> Sample | None:
 
 
 class AccountReader:
-    """Reads one account: its mode and the perp dexes once, all of them side by side each time.
+    """Reads one account: its mode once, and all perp dexes side by side each time.
 
     Parameters
     ----------
@@ -170,24 +171,26 @@ class AccountReader:
         Sends a query of a type, and gives what a function makes of the response, of a class.
     together : callable
         Results of several reads that are sent side by side, in their order.
+    dexes : PerpDexes
+        Which there are, and which of them are traded.
     """
 
-    def __init__(self, user: str, read: Callable[..., Any], together: Callable[..., list[Any]]) -> None:
-        self._read, self._user_read, self._together = read, partial(read, user=user), together
-        self._mode, self._dexes = "", list[str]()
-        self._tokens: dict[str, int] = {}
+    def __init__(
+        self, user: str, read: Callable[..., Any], together: Callable[..., list[Any]], dexes: PerpDexes
+    ) -> None:
+        self._user_read, self._together, self._dexes = partial(read, user=user), together, dexes
+        self._mode = ""
 
     def start(self) -> None:
-        """Read mode and dexes.
+        """Read the mode, while the dexes are read.
 
         Raises
         ------
         LiveError
             For portfolio margin, and for a mode that is new: equity is not known to be read correctly there.
         """
-        # The main dex is null.
-        names = partial(self._read, "perpDexs", list, lambda dexes: [str(dex["name"]) for dex in dexes if dex])
-        mode, self._dexes = self._together(partial(self._user_read, "userAbstraction", (str, type(None)), str), names)
+        read_mode = partial(self._user_read, "userAbstraction", (str, type(None)), str)
+        mode, _ = self._together(read_mode, self._dexes.places)
         if mode not in (UNIFIED, *STANDARD):
             name = "portfolio margin (portfolioMargin)" if mode == "portfolioMargin" else repr(mode)
             raise LiveError(
@@ -199,73 +202,93 @@ class AccountReader:
 
     def state(self) -> AccountState:
         """The account now."""
-        reads = [self._dex_read(name) for name in ("", *self._dexes)]
+        self._dexes.check()
+        names, used = list(self._dexes.places()), self._dexes.used
         unified = self._mode == UNIFIED
-        main, *others, spot = self._together(*reads, self._spot if unified else lambda: None)
+        *states, spot = self._together(*(partial(self.dex_state, name) for name in names), self._spot_or_none(unified))
         # Most have nothing on most dexes: their collateral need not be known.
-        others = [state for state in others if state.positions or state.value_usd]
-        pairs = list(zip(others, self._together(*(partial(self._token, state.dex) for state in others)), strict=True))
+        others = [state for state in states if state.dex not in used and (state.positions or state.value_usd)]
+        tokens = self._dexes.tokens([state.dex for state in others])
+        traded = [state for state in states if state.dex in used]
+        pairs = [(state, tokens[state.dex]) for state in others]
         if unified:
-            return unified_state(main, pairs, spot, partial(self._user_read, "portfolio", list, read_sample))
-        empty = main.value_usd <= 0.0 and not main.positions
-        return standard_state(main, pairs, self._spot() if empty else None)
+            return unified_state(traded, pairs, spot, partial(self._user_read, "portfolio", list, read_sample))
+        empty = sum(state.value_usd for state in traded) <= 0.0 and not any(state.positions for state in traded)
+        return standard_state(traded, pairs, self._spot_or_none(empty)())
 
-    def _dex_read(self, dex: str) -> Callable[[], DexState]:
-        query = {"dex": dex} if dex else {}
-        return partial(self._user_read, "clearinghouseState", dict, partial(read_dex_state, dex), **query)
+    def dex_state(self, dex: str) -> DexState:
+        """The account on one dex."""
+        read = partial(read_dex_state, dex)
+        state: DexState = self._user_read("clearinghouseState", dict, read, **query_of(dex))
+        return state
 
-    def _spot(self) -> SpotState:
-        spot: SpotState = self._user_read("spotClearinghouseState", dict, read_spot_state)
-        return spot
-
-    def _token(self, dex: str) -> int:
-        """Index of the collateral token of a dex, which never changes."""
-        if dex not in self._tokens:
-            self._tokens[dex] = self._read("meta", dict, lambda meta: int(meta["collateralToken"]), dex=dex)
-        return self._tokens[dex]
+    def _spot_or_none(self, wanted: bool) -> Callable[[], SpotState | None]:
+        read = partial(self._user_read, "spotClearinghouseState", dict, read_spot_state)
+        return read if wanted else lambda: None
 
 
-def standard_state(main: DexState, others: Sequence[tuple[DexState, int]], spot: SpotState | None) -> AccountState:
-    """The account on the main dex; what lies on other dexes is no collateral of it.
+def standard_state(
+    traded: Sequence[DexState], others: Sequence[tuple[DexState, int]], spot: SpotState | None
+) -> AccountState:
+    """The account on the dexes that are traded, each with USDC of its own; what lies on others is no part of it.
 
     Parameters
     ----------
-    main : DexState
+    traded : sequence of DexState
+        Their values add up to the equity.
     others : sequence of (DexState, int)
-        Dexes on which the account has something, and their collateral token.
+        Further dexes on which the account has something, and their collateral token.
     spot : SpotState or None
-        Read where the main dex is empty.
+        Read where the dexes that are traded are empty.
     """
     left = [
-        f"{state.value_usd:,.2f} {_token(token, {})} on the perp dex {state.dex} are not counted in the equity"
+        f"{state.value_usd:,.2f} {_token(token, {})} on {dex_text(state.dex)} are not counted in the equity"
         for state, token in others
         if state.value_usd
     ]
+    equity = math.fsum(state.value_usd for state in traded)
     idle = 0.0 if spot is None else spot.totals.get(USDC, 0.0)
     doubt = ""
     if idle > 0.0:
         doubt = (
-            f"the perp account has {main.value_usd:,.2f} USD, and {idle:,.2f} USDC lie in the spot account, which are "
+            f"the perp account has {equity:,.2f} USD, and {idle:,.2f} USDC lie in the spot account, which are "
             "no collateral in the standard mode. Move USDC from spot to perp, or switch to the unified mode"
         )
-    return _state(main.value_usd, main, others, left, doubt)
+    funds = {state.dex: state.value_usd for state in traded} if len(traded) > 1 else {}
+    return replace(_state(equity, traded, others, left, doubt), funds=funds)
 
 
-def main_alone(main: DexState, doubt: str) -> AccountState:
-    """What the main dex shows of an account; its equity is not known."""
-    return _state(math.nan, main, (), [], doubt)
+def positions_alone(traded: Sequence[DexState], unread: Sequence[str], error: LiveError | str) -> AccountState:
+    """What the dexes that answer show of an account, when all is closed; its equity is not known.
+
+    Parameters
+    ----------
+    traded : sequence of DexState
+        Of the dexes that are traded.
+    unread : sequence of str
+        Those of which nothing is known.
+    error : LiveError or str
+        Why no more is.
+    """
+    names = join_first(dex_text(state.dex) for state in traded)
+    doubt = f"only what {names} shows is closed; equity and positions on other perp dexes are not known: {error}"
+    return replace(_state(math.nan, traded, (), [], doubt), unread=tuple(unread))
 
 
 def unified_state(
-    main: DexState, others: Sequence[tuple[DexState, int]], spot: SpotState, sample: Callable[[], Sample | None]
+    traded: Sequence[DexState],
+    others: Sequence[tuple[DexState, int]],
+    spot: SpotState,
+    sample: Callable[[], Sample | None],
 ) -> AccountState:
     """The account whose USDC is shared by all dexes of that collateral.
 
     Parameters
     ----------
-    main : DexState
+    traded : sequence of DexState
+        Their collateral is USDC.
     others : sequence of (DexState, int)
-        Dexes on which the account has something, and their collateral token.
+        Further dexes on which the account has something, and their collateral token.
     spot : SpotState
         Its USDC total is the equity.
     sample : callable
@@ -277,14 +300,15 @@ def unified_state(
         for token, amount in spot.totals.items()
         if token != USDC and amount != 0.0
     ]
-    sharing = [main, *(state for state, token in others if token == USDC)]
+    sharing = [*traded, *(state for state, token in others if token == USDC)]
     doubt = _doubt(total, sharing, spot, sample)
-    return _state(total, main, others, left, doubt)
+    return _state(total, traded, others, left, doubt)
 
 
 def _state(
-    equity: float, main: DexState, others: Sequence[tuple[DexState, int]], left: list[str], doubt: str
+    equity: float, traded: Sequence[DexState], others: Sequence[tuple[DexState, int]], left: list[str], doubt: str
 ) -> AccountState:
+    own = [position for state in traded for position in state.positions]
     foreign = [position for state, _ in others for position in state.positions]
     held = [
         f"{position.coin}: {position.units:+g}, {position.value_usd:+,.2f} USD, on another perp dex: it counts in the "
@@ -293,13 +317,13 @@ def _state(
     ]
     return AccountState(
         equity,
-        {position.coin: position.units for position in main.positions},
-        main.time,
-        {position.coin: position.price for position in main.positions},
+        {position.coin: position.units for position in own},
+        max(state.time for state in traded),
+        {position.coin: position.price for position in own},
         {position.coin: position.value_usd for position in foreign},
         (*held, *left),
         doubt,
-        {position.coin: position.leverage for position in main.positions if position.leverage},
+        {position.coin: (position.leverage, position.cross) for position in own if position.leverage},
     )
 
 

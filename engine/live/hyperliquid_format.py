@@ -11,6 +11,7 @@ from typing import Any, Final
 import pandas as pd
 
 from engine.clock import UNIT
+from engine.coin import FeeTerms
 from engine.errors import truncate
 from engine.live.orders import Fill, Market, OrderRequest, OrderResult
 from engine.live.refusals import Refusal, classify
@@ -20,6 +21,8 @@ SIGNIFICANT: Final = 5
 PRICE_DECIMALS: Final = 6
 
 
+#: Of a fee scale: 3, or 10 in growth mode.
+_HIGHEST_SCALE: Final = 10.0
 #: Fields of a panel by their name in a market's context.
 _OBSERVED: Final = {
     "mid": "midPx",
@@ -76,7 +79,20 @@ def read_market(
         max_leverage=leverage if leverage >= 1.0 else None,
         cross=mode not in ("strictIsolated", "noCross") and not entry.get("onlyIsolated"),
         margin_tiers=tables.get(entry.get("marginTableId", -1), ()) if leverage >= 1.0 else (),
+        fees=read_fees(entry),
     )
+
+
+def read_fees(entry: Mapping[str, Any]) -> FeeTerms | None:
+    """What a builder's coin adds to the venue's fees, by its entry in the table; None where it says nothing.
+
+    A scale that cannot be read is the highest of today's, so that no cost is shown too low.
+    """
+    given, growth = entry.get("deployerFeeScale"), entry.get("growthMode") == "enabled"
+    if given is None and not growth:
+        return None
+    scale = number(0.0 if given is None else given)
+    return FeeTerms(None, scale if scale >= 0.0 else _HIGHEST_SCALE, growth)
 
 
 def read_contexts(

@@ -80,8 +80,8 @@ class JournalState:
         Since equity was last accepted, oldest first.
     without_fills : mapping of cloid to Timestamp
         Filled orders whose fills, and so fees, are not recorded yet, with the time of the intent.
-    leverage : mapping of coin to int
-        Leverage that was set.
+    leverage : mapping of coin to (int, bool)
+        Leverage that was set, and whether for cross margin.
     """
 
     unresolved: Mapping[str, SentOrder] = field(default_factory=dict)
@@ -91,7 +91,7 @@ class JournalState:
     plan: tuple[str, str, tuple[Goal, ...]] | None = None
     equities: tuple[EquityRecord, ...] = ()
     without_fills: Mapping[str, pd.Timestamp] = field(default_factory=dict)
-    leverage: Mapping[str, int] = field(default_factory=dict)
+    leverage: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
 
     def after(self, entry: Mapping[str, Any]) -> JournalState:
         """The state with one more entry; a kind that is not known, as of another release, changes nothing."""
@@ -123,9 +123,11 @@ class JournalState:
                 rest = {cloid: time for cloid, time in self.without_fills.items() if cloid not in known}
                 return replace(self, without_fills=rest)
             case "leverages_set":
-                return replace(self, leverage={**self.leverage, **entry["leverages"]})
+                isolated = entry.get("isolated", ())  # earlier releases do not say: it is set again
+                done = {coin: (value, coin not in isolated) for coin, value in entry["leverages"].items()}
+                return replace(self, leverage={**self.leverage, **done})
             case "leverage_set":  # of earlier releases
-                return replace(self, leverage={**self.leverage, entry["coin"]: entry["leverage"]})
+                return replace(self, leverage={**self.leverage, entry["coin"]: (entry["leverage"], True)})
         return self
 
     def _with_equity(self, entry: Mapping[str, Any]) -> JournalState:

@@ -14,34 +14,52 @@ from engine.live.refusals import Refusal, classify
 _LOOKED_UP: Final = 40
 
 
+def leverage_of(market: Market, cross: int, isolated: float) -> int:
+    """The leverage that a coin is to have, a whole number.
+
+    Parameters
+    ----------
+    market : Market
+        Its highest leverage is not exceeded.
+    cross : int
+        Of coins that share the account's margin.
+    isolated : float
+        Of coins whose positions have margin of their own; 0 is the coin's highest, as in ``execution``.
+    """
+    wanted = cross if market.cross else isolated or market.max_leverage or cross
+    return max(1, int(min(wanted, market.max_leverage or wanted)))
+
+
 def leverage_to_set(
-    dex: DEX, journal: Journal, state: AccountState, markets: Iterable[Market], leverage: int
+    dex: DEX, journal: Journal, state: AccountState, markets: Iterable[Market], cross: int, isolated: float
 ) -> list[tuple[Market, int]]:
     """The coins whose leverage is not, or not known to be, as wanted, with what it should be.
 
     Parameters
     ----------
     dex : DEX
-        Looked up for coins that are not held and that the journal has nothing of, if they are few.
+        Looked up for coins with cross margin that are not held and that the journal has nothing of, if they are few.
     journal : Journal
         What was set before.
     state : AccountState
         Leverage of the positions.
     markets : iterable of Market
         Of coins to be traded.
-    leverage : int
-        Wanted, as far as a coin allows.
+    cross, isolated : int, float
+        Wanted, as in :func:`leverage_of`.
     """
-    known: dict[str, int] = {**journal.state.leverage, **state.leverage}
+    known = {**journal.state.leverage, **state.leverage}
     wanted = {
-        market: max(1, min(leverage, int(market.max_leverage or leverage)))
+        market: leverage_of(market, cross, isolated)
         for market in markets
         if market.coin in state.leverage or market.coin not in state.units
     }
-    unknown = [market for market in wanted if market.coin not in known]
+    # Isolated margin is set in any case: it must be what the coin's liquidation was reckoned with.
+    unknown = [market for market in wanted if market.coin not in known and market.cross]
     if len(unknown) <= _LOOKED_UP:
-        known |= dex.leverages(unknown)
-    return [(market, value) for market, value in wanted.items() if known.get(market.coin) != value]
+        values = dex.leverages(unknown)
+        known |= {market.coin: (values[market.coin], market.cross) for market in unknown if market.coin in values}
+    return [(market, value) for market, value in wanted.items() if known.get(market.coin) != (value, market.cross)]
 
 
 def duration_text(dex: DEX, count: int) -> str:
@@ -63,6 +81,7 @@ def set_leverages(
     long it takes.
     """
     done: dict[str, int] = {}
+    isolated: list[str] = []
     refused: dict[str, str] = {}
     refusals: dict[str, str] = {}
     if text := duration_text(dex, len(wanted)):
@@ -71,10 +90,11 @@ def set_leverages(
         coin = market.coin
         if not refusal:
             done[coin] = leverage
+            isolated += [] if market.cross else [coin]
             continue
         refused[coin] = refusal
         if coin not in state.units or Refusal.FATAL in classify(refusal):
             refusals[coin] = f"leverage {leverage}: {refusal}"
     if wanted:  # one entry: to write 120 to the disk takes longer than to set them
-        journal.append("leverages_set", state.time, leverages=done, refused=refused)
+        journal.append("leverages_set", state.time, leverages=done, isolated=isolated, refused=refused)
     return refusals

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
+from engine.coin import Coin, FeeTerms
 from engine.provenance import as_json
 
 #: ``filled`` in whole or in part, ``rejected`` without effect, ``unknown``: to be looked up.
@@ -19,6 +20,11 @@ BELOW_MINIMUM: Final = "under the minimum notional, or under a lot"
 UNTRADABLE: Final = "has no quote now"
 #: Relative slack when two sizes are compared.
 SIZE_TOLERANCE: Final = 1e-9
+
+
+def dex_text(dex: str) -> str:
+    """A perp dex for people."""
+    return f"the perp dex {dex}" if dex else "the main dex"
 
 
 @dataclass(frozen=True)
@@ -70,6 +76,8 @@ class Market:
         Whether cross margin is allowed.
     margin_tiers : tuple of (float, float)
         As those of :class:`engine.Coin`.
+    fees : FeeTerms or None
+        What a builder's coin adds to the venue's fees; None: nothing.
     """
 
     coin: str
@@ -81,6 +89,19 @@ class Market:
     max_leverage: float | None = None
     cross: bool = True
     margin_tiers: tuple[tuple[float, float], ...] = ()
+    fees: FeeTerms | None = None
+
+    @property
+    def terms(self) -> Coin:
+        """What the sizing rule knows of its margin."""
+        mode = None if self.cross else "isolated"
+        return Coin(self.coin, max_leverage=self.max_leverage, margin_tiers=self.margin_tiers, margin_mode=mode)
+
+    def fee_rate(self, rate: float) -> float:
+        """The coin's own rate from one that holds for every coin, a fraction of the notional; negative is a rebate."""
+        if self.fees is None:
+            return rate
+        return rate * (self.fees.factor if rate > 0.0 else self.fees.growth_factor)
 
     def fill_price(self, units: float, half_spread_frac: float) -> float:
         """Fill price of an order by the backtest's rules, without impact, USD.
@@ -118,8 +139,12 @@ class AccountState:
         What its owner should know.
     doubt : str
         Why equity is not certain; nothing but a ``flatten`` is ordered then.
-    leverage : mapping of coin to int
-        Of the positions, where the exchange says it.
+    leverage : mapping of coin to (int, bool)
+        Of the positions, where the exchange says it: the leverage, and whether the margin is cross.
+    funds : mapping of dex to float
+        USD that margin the positions of each perp dex that is traded; empty where one balance is for all.
+    unread : tuple of str
+        Perp dexes of which nothing could be read, though their coins are traded.
     """
 
     equity_usd: float
@@ -129,7 +154,9 @@ class AccountState:
     foreign: Mapping[str, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     doubt: str = ""
-    leverage: Mapping[str, int] = field(default_factory=dict)
+    leverage: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
+    funds: Mapping[str, float] = field(default_factory=dict)
+    unread: tuple[str, ...] = ()
 
     @property
     def certain_equity_usd(self) -> float | None:

@@ -12,7 +12,6 @@ from engine.clock import hourly_index, show
 from engine.config import Costs, Execution, RunConfig
 from engine.live.dex import DEX
 from engine.live.orders import BELOW_MINIMUM, UNTRADABLE, AccountState, Goal, Market, Plan, PlannedOrder, Skip
-from engine.panel import Coin
 from engine.simulation.costs import fee_arrays
 from engine.simulation.sizing import Order, plan_orders, round_lot
 
@@ -94,7 +93,7 @@ def _sized(
     instant: pd.Timestamp,
 ) -> list[Order]:
     """Orders of the backtest's rules; with `initial_margin`, none that need more of it than the account has."""
-    table = [Coin(coin, max_leverage=of.max_leverage, margin_tiers=of.margin_tiers) for coin, of in markets.items()]
+    table = [of.terms for of in markets.values()]
     return plan_orders(
         targets,
         account.units,
@@ -144,7 +143,7 @@ def _planned(order: Order, held: float, market: Market, costs: Costs, rate: floa
     units = order.units
     after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
     price, mid = market.fill_price(units, costs.half_spread_bps / 1e4), market.mid
-    action, fee = ACTIONS[reason_nb(held, after)], rate * abs(units) * price
+    action, fee = ACTIONS[reason_nb(held, after)], market.fee_rate(rate) * abs(units) * price
     spread, quote = units * (price - mid), (market.bid, market.ask)
     return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, spread, fee, *quote)
 

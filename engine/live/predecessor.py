@@ -45,7 +45,9 @@ class PredecessorDEX(DEX):
             quoted = [self.quoted(market) for market in markets.values()]
             return {at.coin: (at.bid, at.ask) for at in quoted if at.bid is not None and at.ask is not None}
         if coin not in markets:
-            raise LiveError(f"{coin!r} cannot be traded on {self.network}.{did_you_mean(coin, markets)}")
+            why = self.why_no_quote(coin)
+            why = f": {why}" if why else ""
+            raise LiveError(f"{coin!r} cannot be traded on {self.network}{why}.{did_you_mean(coin, markets)}")
         market = self.quoted(markets[coin])
         if market.bid is None or market.ask is None:
             raise LiveError(f"{coin} has no two-sided quote on {self.network}. Try again later.")

@@ -18,6 +18,7 @@ from typing import Final
 import pandas as pd
 
 from engine.clock import show
+from engine.coin import dex_of
 from engine.errors import LiveError, PositionsError, UnreachableError, join_first
 from engine.live.boot_clock import boot_id, boot_seconds
 from engine.live.dex import DEX
@@ -127,19 +128,34 @@ class Reconciler:
         """
         if self.dex.network == "paper":
             return
-        states = [journal.state for journal in (self.journal, *self.others)]
-        known = [(state.positions_at, -number) for number, state in enumerate(states) if state.positions_at is not None]
-        unknown = {sent.request.coin for state in states for sent in state.unresolved.values()}
-        positions: Mapping[str, float] = {}
-        if known:
-            self.explained_at, number = max(known)
-            positions = states[-number].positions
+        self.explained_at, positions = self._newest_positions()
+        unknown = self._unresolved_coins()
+        if self.explained_at is not None:
             self.expected = dict(positions)
             differing = self._settle(lambda: sorted({*positions, *self.state.units} - unknown), {})
         else:
             differing = [] if self.journal.path is None else sorted(self.state.units.keys() - unknown)
         units = self.state.units
         self.unexplained = {coin: (positions.get(coin, 0.0), units.get(coin, 0.0)) for coin in differing}
+
+    def _newest_positions(self) -> tuple[pd.Timestamp | None, Mapping[str, float]]:
+        """Positions of the journal that knows the newest, this run's own first, and when they were so."""
+        states = [journal.state for journal in (self.journal, *self.others)]
+        known = [(state.positions_at, -number) for number, state in enumerate(states) if state.positions_at is not None]
+        if not known:
+            return None, {}
+        at, number = max(known)
+        return at, states[-number].positions
+
+    def _unresolved_coins(self) -> set[str]:
+        journals = (self.journal, *self.others)
+        return {sent.request.coin for journal in journals for sent in journal.state.unresolved.values()}
+
+    @property
+    def coins(self) -> set[str]:
+        """Coins that the journals of the account hold, or may."""
+        held = {coin for coin, units in self._newest_positions()[1].items() if units}
+        return held | self._unresolved_coins()
 
     @property
     def differences(self) -> str:
@@ -167,7 +183,8 @@ class Reconciler:
         if not (text := self.differences):
             return
         unexplained, first = self.unexplained, self.explained_at is None
-        if all(coin not in markets and account == 0.0 for coin, (_, account) in unexplained.items()):
+        gone = [coin for coin in unexplained if coin not in markets and dex_of(coin) not in self.state.unread]
+        if all(coin in gone and account == 0.0 for coin, (_, account) in unexplained.items()):
             why = "no longer traded at the exchange"  # settled by it, and cannot be ordered again
         elif accepted:
             why = "accepted by the owner"

@@ -27,7 +27,9 @@ class Refusal(Flag):
 MESSAGES: Final[Mapping[str, Refusal]] = MappingProxyType(
     {
         "minimum value": Refusal.CERTAIN | Refusal.PERMANENT | Refusal.SMALL,
-        "open interest": Refusal.CERTAIN | Refusal.PERMANENT,
+        "open interest": Refusal.CERTAIN | Refusal.PERMANENT,  # also of a price beyond the oracle's at the cap
+        "open-interest": Refusal.CERTAIN | Refusal.PERMANENT,
+        "openinterest": Refusal.CERTAIN | Refusal.PERMANENT,  # the names of ``orderStatus``
         "too far from oracle": Refusal.CERTAIN | Refusal.PERMANENT,
         "80% away": Refusal.CERTAIN | Refusal.PERMANENT,
         "has invalid": Refusal.CERTAIN | Refusal.PERMANENT,

@@ -21,6 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from engine.clock import HOUR, show
+from engine.coin import dex_of
 from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.errors import (
     IncompleteError,
@@ -31,6 +32,7 @@ from engine.errors import (
 )
 from engine.live.dex import DEX
 from engine.live.executor import OrderExecutor
+from engine.live.funds import missing_funds
 from engine.live.journal import Journal
 from engine.live.leverage import duration_text, leverage_to_set, set_leverages
 from engine.live.live_panel import with_live_row
@@ -136,6 +138,8 @@ class Session:
             self.notes.append(state.doubt)
         elif state.doubt:
             broken = [f"equity: {state.doubt}"]  # the limits were measured by it
+        if text := self._missing_funds(state, markets, plan.goals):
+            broken.append(f"funds: {text}")
         if (text := reconciler.differences) and not self.accept_positions:
             broken.append(f"positions: {text}; --accept-positions takes the account's, if you have traded yourself")
         self.notes += state.notes
@@ -179,7 +183,7 @@ class Session:
         self, plan: Plan, state: AccountState, markets: Mapping[str, Market]
     ) -> list[tuple[Market, int]]:
         opened = [markets[order.coin] for order in plan.orders if order.grows]
-        return leverage_to_set(self.dex, self.journal, state, opened, self.strategy.leverage)
+        return leverage_to_set(self.dex, self.journal, state, opened, *self.strategy.leverages)
 
     def accept_equity(self) -> tuple[float, float]:
         """Journal the account's equity as intended, and trade nothing: limits on it count from here.
@@ -256,6 +260,9 @@ class Session:
         if broken := self._breaches(state, markets, goals, plan):
             self._append_refusal(self._at(state), instant, state.equity_usd if state.equity_usd > 0.0 else None, broken)
         refuse(broken, f"{self.dex.label} at {show(instant)}")
+        if text := self._missing_funds(state, markets, goals):
+            self._append_refusal(self._at(state), instant, state.certain_equity_usd, [f"funds: {text}"])
+            raise LimitError(f"Nothing was ordered for {self.dex.label}: {text}.")
         if plan is not None:
             self._append_plan(plan, state)
         executor = OrderExecutor(reconciler, self.strategy, instant, self.kill_text, self.announce)
@@ -330,6 +337,9 @@ class Session:
         size = strategy.promoted_usd
         return of_plan + run_breaches(limits, state.equity_usd, history, at, markets, coins, error_seconds, size)
 
+    def _missing_funds(self, state: AccountState, markets: Mapping[str, Market], goals: Sequence[Goal]) -> str:
+        return missing_funds(state, markets, goals, *self.strategy.leverages)
+
     def kill_text(self) -> str:
         """Which kill switch stops orders now; ``""`` when none is set, or the way out goes on in spite of it."""
         found = [path for path in kill_switches(self.dex.label, self.kill_switch) if path.exists()]
@@ -342,7 +352,10 @@ class Session:
 
     def _new_reconciler(self) -> Reconciler:
         closing = self.strategy.targets.closes_all
-        return Reconciler(self.dex, self.journal, self.policy, self.sleep, closing=closing)
+        reconciler = Reconciler(self.dex, self.journal, self.policy, self.sleep, closing=closing)
+        # What an earlier book holds on a dex that this one leaves is closed, as every position without a weight is.
+        self.dex.use_dexes(self.strategy.dexes.union(map(dex_of, reconciler.coins)))
+        return reconciler
 
     def _append_refusal(
         self, at: pd.Timestamp, instant: pd.Timestamp, equity_usd: float | None, limits: list[str]

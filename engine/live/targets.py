@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR, show
+from engine.coin import dex_of
 from engine.config import RunConfig
 from engine.errors import DataError, LiveError, WeightsError
 from engine.live.risk_limits import Limits, refuse
@@ -43,12 +44,16 @@ class TargetProvider:
         Whether market data are needed for the weights.
     closes_all : bool
         Whether every position is to be closed.
+    named : tuple of str
+        Coins that the config and given weights name, and patterns of them.
     """
 
     def __init__(self, oracle: Oracle, config: RunConfig) -> None:
         self.oracle, self.config = oracle, config
         self._fixed = oracle if isinstance(oracle, FixedWeights) else None
         self.needs_panel = self._fixed is None or config.execution.target_volatility > 0.0
+        given = () if self._fixed is None else map(str, self._fixed.frame.columns)
+        self.named = (*config.data.selection, *given)
         self.closes_all = self._fixed is not None and self._fixed.frame.columns.empty
 
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
@@ -156,9 +161,14 @@ class Strategy:
         return self.targets.config
 
     @property
-    def leverage(self) -> int:
-        """Leverage of every coin, as far as it allows: twice the gross, rounded up."""
-        return math.ceil(2.0 * self.config.account.max_gross)
+    def leverages(self) -> tuple[int, float]:
+        """Leverage with cross margin, twice the gross, rounded up; that with isolated margin, 0 the coin's highest."""
+        return math.ceil(2.0 * self.config.account.max_gross), self.config.execution.isolated_leverage
+
+    @property
+    def dexes(self) -> frozenset[str]:
+        """Perp dexes of the coins that the config and given weights mean."""
+        return frozenset(map(dex_of, self.targets.named))
 
 
 def from_spec(path: Path, cache: str | None) -> Strategy:

@@ -130,6 +130,7 @@ class Venue:
         file must not be read before the lock is held.
         """
         dex: DEX = self.exchange()
+        dex.use_dexes(strategy.dexes)
         panel: Panel | None = None
         with ExitStack() as held:
             notes = []

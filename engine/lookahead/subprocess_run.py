@@ -253,11 +253,15 @@ def watched(hidden: HiddenFiles) -> Iterator[dict[str, None]]:
             reads[name] = None
 
     def on_call(frame: FrameType, event: str, _: Any) -> None:
-        place = frame.f_globals.get("__name__"), frame.f_code.co_name
-        if event == "call" and place == ("multiprocessing.shared_memory", "__init__"):
-            if not frame.f_locals.get("create"):  # of another process, which may be gone
+        if event != "call":
+            return
+        module = str(frame.f_globals.get("__name__"))
+        if module == "multiprocessing.shared_memory":
+            if frame.f_code.co_name == "__init__" and not frame.f_locals.get(
+                "create"
+            ):  # of another process, maybe gone
                 reads[f"the shared memory {frame.f_locals.get('name')}"] = None
-        if event == "call" and str(frame.f_globals.get("__name__")).partition(".")[0] in _READERS:
+        elif module.partition(".")[0] in _READERS:
             with hidden.paused():
                 for value in list(frame.f_locals.values()):
                     for item in value if isinstance(value, list | tuple) else (value,):

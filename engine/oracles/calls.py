@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 import os
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,9 +27,9 @@ def oracle_errors(call: str) -> Iterator[None]:
     except HlbtError:
         raise
     except (Exception, SystemExit) as error:
-        frame = inspect.trace()[-1]
+        *_, (frame, line) = traceback.walk_tb(error.__traceback__)  # without the sources, which take seconds to find
         raise OracleError(
-            f"{call}: {type(error).__name__}: {error} ({Path(frame.filename).name} line {frame.lineno}). Correct the "
+            f"{call}: {type(error).__name__}: {error} ({Path(frame.f_code.co_filename).name} line {line}). Correct the "
             "oracle or its parameters; HLBT_TRACEBACK=1 shows the whole trace."
         ) from error
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from engine import Oracle, Panel
 from engine.lookahead.audit import Audit
+from engine.panel import Coin
+from helpers.panels import random_panel
 
 
 def statuses(result: Audit) -> dict[str, str]:
@@ -36,3 +40,11 @@ def change(panel: Panel, hours: int = 24) -> np.ndarray:
 class Honest(Planted):
     def score(self, panel: Panel, rows: np.ndarray) -> np.ndarray:
         return change(panel)[rows]
+
+
+def market(coins: int, days: int = 12) -> Panel:
+    """A random market whose coins differ in lots and leverage."""
+    made = random_panel(11, 24 * days, coins)
+    return replace(
+        made, table=tuple(Coin(coin, None, None, n % 6, 5.0 * (1 + n % 9)) for n, coin in enumerate(made.coins))
+    )

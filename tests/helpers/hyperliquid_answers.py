@@ -69,6 +69,8 @@ class Answers:
                 entry |= {"onlyIsolated": True, "marginMode": coin.margin_mode}
             if coin.delisted:
                 entry["isDelisted"] = True
+            if coin.dex:
+                entry |= {"deployerFeeScale": str(coin.fee_scale)} | ({"growthMode": "enabled"} if coin.growth else {})
             universe.append(self._changed(entry, coin, 0))
         token = TOKENS[self.ledger.dexes[dex]]
         return {"universe": universe, "marginTables": [list(item) for item in tables.items()], "collateralToken": token}

@@ -315,7 +315,7 @@ class Ledger:
         if after == 0:
             del account.positions[order.coin]
         if rate is None:
-            rate = account.taker_rate if crossed else account.maker_rate
+            rate = (account.taker_rate if crossed else account.maker_rate) * coin.fee_factor
         fee = (price * size * rate).quantize(MICRO, ROUND_DOWN)
         account.pay(self.pool(account, coin.dex), pnl - fee)
         account.volume += price * size
@@ -375,18 +375,26 @@ class Ledger:
         self._fill(self._order(account.address, coin, wire, now), price, size, now, crossed=True, rate=ZERO)
 
     def liquidate(self, now: int) -> None:
-        """Close everything, at the mark, of accounts whose equity is below the maintenance margin."""
+        """Close at the mark what is under its maintenance margin: an isolated position, or the others of a pool."""
         for account in self.accounts.values():
+            for name, held in list(account.positions.items()):
+                margin = self.position_margin(account, name, held.size)
+                least = self.notional(name, held.size) / (2 * self.coins[name].max_leverage)
+                if not self._cross(account, name) and margin < least:
+                    self._liquidate(account, name, now)
             for pool in {self.pool(account, self.coins[name].dex) for name in account.positions}:
-                if self.equity(account, pool) < self.maintenance(account, pool):
-                    self._liquidate(account, pool, now)
+                cross = [name for name in self.held(account, pool) if self._cross(account, name)]
+                free = self.equity(account, pool) - self.isolated_margin(account, pool)
+                if cross and free < self.maintenance(account, pool, cross_only=True):
+                    self.cancel_all("liquidatedCanceled", now, account.address)
+                    for name in cross:
+                        self._liquidate(account, name, now)
 
-    def _liquidate(self, account: Account, pool: str, now: int) -> None:
-        self.cancel_all("liquidatedCanceled", now, account.address)
-        for name, held in list(self.held(account, pool).items()):
-            cross = "Cross" if self._cross(account, name) else "Isolated"
-            why = f"Liquidated {cross} {'Long' if held.size > 0 else 'Short'}"
-            self.force_close(account, self.coins[name], self.coins[name].mark, Decimal(1), why, now)
+    def _liquidate(self, account: Account, name: str, now: int) -> None:
+        held, coin = account.positions[name], self.coins[name]
+        cross = "Cross" if self._cross(account, name) else "Isolated"
+        why = f"Liquidated {cross} {'Long' if held.size > 0 else 'Short'}"
+        self.force_close(account, coin, coin.mark, Decimal(1), why, now)
 
     def pay_funding(self, coin: Coin, rate: Decimal, now: int) -> None:
         """`balance -= size * oracle * rate`: longs pay when the rate is positive."""

@@ -50,6 +50,8 @@ class Coin:
     day_volume: Decimal = ZERO
     open_interest_capped: bool = False
     oracle_band: Decimal = Decimal("0.5")  # distance from the oracle that is refused; undocumented
+    fee_scale: float = 0.0  # of the deployer of a builder's coin
+    growth: bool = False
 
     def __post_init__(self) -> None:
         self.mark = self.mark or number(self.price)
@@ -59,6 +61,12 @@ class Coin:
     def dex(self) -> str:
         """The perp dex, which is the part of the name before the colon; the main one has no name."""
         return self.name.partition(":")[0] if ":" in self.name else ""
+
+    @property
+    def fee_factor(self) -> Decimal:
+        """On what a taker or a maker pays, by the page of fees."""
+        scale = number(self.fee_scale)
+        return (1 + scale if scale < 1 else 2 * scale) * (Decimal("0.1") if self.growth else 1)
 
     @property
     def mid(self) -> Decimal | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,12 +22,16 @@ from engine.oracles.loading import bound_parameters, load_oracle, oracle_code
 from engine.provenance import code_digest, files_digest
 from helpers.commands import Outcome, outcome
 from helpers.hyperliquid_exchange import HyperLiquidExchange
+from helpers.hyperliquid_records import Coin
 from helpers.hyperliquid_world import MASTER, trading
 
 #: The fixture `run` of conftest.py.
 Run = Callable[[list[str]], Outcome]
 SECRET = "11" * 32
 MOMENTUM = "research.oracles.momentum:Momentum"
+TSLA = Coin("xyz:TSLA", 412.3, 3, 10, fee_scale=1.0, growth=True)
+NVDA = Coin("xyz:NVDA", 187.7, 2, 20, "strictIsolated")
+GOLD = Coin("flx:GOLD", 4_000.0, 3, 20)
 
 
 class World:
@@ -40,6 +45,21 @@ class World:
         )
         self.credentials.chmod(0o600)
         self.journals = folder / "live"
+
+    def open_dexes(self, mode: str = "unifiedAccount", usd: float = 0.0) -> None:
+        """A dex of USDC at place 2, with an isolated coin before a cross one, and one of USDH; `usd` lie on the former.
+
+        The dexes are xyz and flx.
+        """
+        self.server.add_dex("old")
+        self.server.add_dex("xyz", "USDC", [copy.deepcopy(NVDA), copy.deepcopy(TSLA)])
+        self.server.add_dex("flx", "USDH", [copy.deepcopy(GOLD)])
+        for coin in (NVDA, TSLA):
+            bid, ask = coin.price * 0.9998, coin.price * 1.0002
+            self.server.set_book(coin.name, bid=bid, ask=ask, refill=True)
+        self.server.fund(MASTER.address, 0, mode)
+        if usd:
+            self.server.fund(MASTER.address, usd, dex="xyz")
 
     def weights(self, row: Mapping[str, float], name: str = "book.csv", time: str = "2020-01-01T23:00Z") -> Path:
         path = self.folder / name

@@ -84,7 +84,7 @@ def test_a_state_is_made_and_never_changed() -> None:
     later = state.after(results("answers", ("0x1", "filled", -1.0)))
     later = later.after(entry("leverage_set", coin="BTC", leverage=2))  # of earlier releases
     later = later.after(entry("leverages_set", leverages={"ETH": 3}, refused={"DOGE": "no"}))
-    assert later.positions == {"BTC": 0.0} and later.leverage == {"BTC": 2, "ETH": 3}
+    assert later.positions == {"BTC": 0.0} and later.leverage == {"BTC": (2, True), "ETH": (3, True)}
     assert state.positions == {"BTC": 1.0} and "0x1" in state.unresolved and state.leverage == {}
 
 

@@ -63,7 +63,7 @@ def test_nothing_is_sent_without_execute(world: World, run: Run) -> None:
 def test_leverage_is_set_before_the_first_trade_and_isolated_where_cross_is_not_allowed(world: World, run: Run) -> None:
     assert run(world.rebalance({"BTC": 0.5, "RLB": 0.2})).code == 0
     account = world.server.account(MASTER.address)
-    assert account.leverage["BTC"] == (2, True) and account.leverage["RLB"] == (2, False)
+    assert account.leverage["BTC"] == (2, True) and account.leverage["RLB"] == (3, False)
     kinds = [payload["action"]["type"] for path, payload in world.server.requests if path == "/exchange"]
     assert kinds.index("updateLeverage") < kinds.index("order")
     assert run(world.rebalance({"BTC": 0.6, "RLB": 0.1})).code == 0

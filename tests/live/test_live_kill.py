@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from helpers.effort import some
+from helpers.hyperliquid_faults import assets_of, kind_of
 from helpers.hyperliquid_world import MASTER
 from helpers.live_world import Run, World
 
@@ -23,6 +24,12 @@ STEPS = ["plan", "intent", "answers", "leverages_set", "intent", "answers", "don
 AFTER_ALL = range(len(STEPS)) if some(0, 1) else (1, 4, len(STEPS) - 1)
 CASES = [(step, "before") for step in range(len(STEPS))] + [(step, "after") for step in AFTER_ALL]
 CASES += [(step, when) for step, kind in enumerate(STEPS) if kind == "intent" for when in ("torn", "in flight")]
+#: The same on two dexes, with a new coin of isolated margin; in the usual run what happens around it.
+BEFORE_2 = {"BTC": 0.4, "ETH": -0.4, "xyz:TSLA": 0.2}
+AFTER_2 = {"BTC": 0.2, "ETH": -0.4, "xyz:TSLA": -0.2, "xyz:NVDA": 0.2}
+NVIDIA = 120_000
+AROUND = [(STEPS.index("leverages_set"), "before"), (STEPS.index("leverages_set"), "after"), (4, "in flight")]
+TWO_DEXES = AROUND if some(0, 1) == 0 else CASES
 
 
 def command(world: World, row: dict[str, float]) -> list[str]:
@@ -39,9 +46,35 @@ def test_the_steps_are_those_of_an_undisturbed_run(world: World, run: Run) -> No
 
 @pytest.mark.parametrize(("step", "when"), CASES, ids=[f"{step}-{STEPS[step]}-{when}" for step, when in CASES])
 def test_a_killed_rebalance_goes_on(world: World, run: Run, forks: Forks, step: int, when: str) -> None:
+    killed_and_continued(world, run, forks, BEFORE, AFTER, step, when)
+
+
+@pytest.mark.parametrize(("step", "when"), TWO_DEXES, ids=[f"{step}-{STEPS[step]}-{when}" for step, when in TWO_DEXES])
+def test_a_killed_rebalance_of_two_dexes_goes_on(world: World, run: Run, forks: Forks, step: int, when: str) -> None:
+    """A coin of isolated margin is new: its margin is set before its order, whether or not the journal had it."""
+    world.open_dexes()
+    killed_and_continued(world, run, forks, BEFORE_2, AFTER_2, step, when)
+    assert world.server.account(MASTER.address).leverage["xyz:NVDA"] == (20, False)
+    kinds = [
+        kind
+        for path, payload in world.server.requests
+        if (kind := kind_of(path, payload)) and NVIDIA in assets_of(payload)
+    ]
+    assert kinds[0] == "updateLeverage" and kinds.count("updateLeverage") <= 2, kinds
+
+
+def killed_and_continued(
+    world: World,
+    run: Run,
+    forks: Forks,
+    held_before: dict[str, float],
+    wanted: dict[str, float],
+    step: int,
+    when: str,
+) -> None:
     from helpers.live_kill import run_and_die
 
-    assert run(command(world, BEFORE)).code == 0
+    assert run(command(world, held_before)).code == 0
     first = len(world.entries())
     if when == "in flight":
         # The request takes effect 0.3 s later: after the death, before the order expires.
@@ -49,16 +82,16 @@ def test_a_killed_rebalance_goes_on(world: World, run: Run, forks: Forks, step: 
         world.server.inject(
             "late", on="order", seconds=0.3, match=lambda payload: payload["action"]["orders"][0]["r"] == closing
         )
-    child = forks.Process(target=run_and_die, args=(command(world, AFTER), first + step, when))
+    child = forks.Process(target=run_and_die, args=(command(world, wanted), first + step, when))
     child.start()
     child.join(120)
     assert child.exitcode == -signal.SIGKILL
     assert gross(world) <= 1.02
-    done = run(command(world, AFTER))
+    done = run(command(world, wanted))
     assert done.code == 0, done.err + done.out
     held = world.weights_held()
-    assert set(held) == set(AFTER)
-    for coin, weight in AFTER.items():
+    assert set(held) == set(wanted)
+    for coin, weight in wanted.items():
         assert held[coin] == pytest.approx(weight, abs=0.003)
     assert gross(world) <= 1.02
     world.check()
