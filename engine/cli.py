@@ -14,10 +14,11 @@ from engine.commands.backtest import backtest_command, capacity_command, index_c
 from engine.commands.data import data_app
 from engine.commands.demo import demo_command
 from engine.commands.doctor import doctor_command
+from engine.commands.export import export_command
 from engine.commands.live import live_app
 from engine.commands.oracle import oracle_app
 from engine.commands.promote import promote_command
-from engine.commands.runs import compare_command, export_command, mv_command, note_command, rm_command, runs_command
+from engine.commands.runs import compare_command, mv_command, note_command, rm_command, runs_command
 from engine.commands.study import study_app
 from engine.commands.sweep import sweep_command
 from engine.commands.validate import validate_command

@@ -282,6 +282,7 @@ class RunConfig:
                         f"Unknown config key {section}.{key}.{did_you_mean(key, known)} Keys of [{section}]: "
                         f"{', '.join(known)}."
                     )
+                read.no_fraction(f"{section}.{key}", values[key])
             built[section] = SECTIONS[section](**values)
         return cls(**built)
 
@@ -319,8 +320,6 @@ class RunConfig:
         for section, keys in changes:
             if not isinstance(keys, Mapping):
                 raise ConfigError(f"Config section [{section}] is a table of keys, not {keys!r}.")
-            for key, value in keys.items():
-                read.no_fraction(f"{section}.{key}", value)
             sections.setdefault(section, {}).update(keys)
         return cls.from_dict(sections)
 

@@ -63,7 +63,7 @@ def rate(where: str, value: Any) -> float | str:
 
 def no_fraction(where: str, value: Any) -> None:
     """Ask whether a fraction was typed for basis points: 0.00045 of the notional is 4.5 of them."""
-    if where.endswith("_bps") and isinstance(value, int | float) and 0.0 < abs(value) < 0.01:
+    if where.endswith("_bps") and isinstance(value, _NUMBERS) and 0.0 < abs(float(value)) < 0.01:
         raise ConfigError(
             f"{where} = {value!r} is not accepted: it is in basis points, and that is next to nothing. Was a "
             f"fraction meant? {value:.6g} of the notional is {value * 1e4:.6g}."

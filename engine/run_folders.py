@@ -22,7 +22,7 @@ from markupsafe import escape
 from engine.atomic_io import locked, replacing
 from engine.errors import DataError, join_first
 from engine.provenance import to_json
-from engine.sweeps.results import CHUNKS, TOP
+from engine.sweeps.results import CHUNKS, TOP, chunk_files
 from engine.sweeps.results import FILES as SWEEP_FILES
 from engine.sweeps.study import RECORD as SWEEP
 
@@ -208,7 +208,7 @@ def remove_folder(folder: Path, reports: Path) -> list[str]:
         if is_sweep:
             for run in _folders(own / TOP):
                 _remove_files(run, FILES, RUN)
-            _remove_files(own / CHUNKS, {path.name for path in _real(own / CHUNKS).glob("*.parquet")})
+            _remove_files(own / CHUNKS, {path.name for path in chunk_files(own)})
             with suppress(OSError):
                 (own / TOP).rmdir()
         left = _remove_files(own, (SWEEP_FILES if is_sweep else FILES) | {NOTES}, SWEEP if is_sweep else RUN)

@@ -168,14 +168,7 @@ def save_run(
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            run.equity.reset_index().to_parquet(made / "equity.parquet", index=False)
-            run.trades.to_parquet(made / "trades.parquet", index=False)
-            run.weights.reset_index().to_parquet(made / "weights.parquet", index=False)
-            if run.trips is not None:
-                run.trips.to_parquet(made / TRIPS, index=False)
-            run.hourly.reset_index().to_parquet(made / "hourly.parquet", index=False)
-            if run.risk is not None:
-                run.risk.reset_index().to_parquet(made / RISK, index=False)
+            _write_tables(run, made)
             (made / "run.json").write_text(to_json(run.record), encoding="utf-8")
             if page is not None:
                 page(load_run(made))
@@ -191,6 +184,14 @@ def save_run(
             f"Run {folder} cannot be written: {error.strerror or error}. Nothing has changed. Mend the folder "
             "above it or name another."
         ) from error
+
+
+def _write_tables(run: Run, folder: Path) -> None:
+    """The tables of a run as plain parquet files, instants in a column ``time``."""
+    timed = {"equity": run.equity, "weights": run.weights, "hourly": run.hourly, "risk": run.risk}
+    for name, frame in {**timed, "trades": run.trades, "round_trips": run.trips}.items():
+        if frame is not None:
+            (frame.reset_index() if name in timed else frame).to_parquet(folder / f"{name}.parquet", index=False)
 
 
 def run_of(result: Result, origin: Origin | None = None, folder: Path | None = None, created: str = "") -> Run:

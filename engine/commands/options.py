@@ -111,6 +111,10 @@ LimitOption = Annotated[
     list[str] | None,
     typer.Option("--limit", metavar="NAME=VALUE", help="A limit of the account; none or off switches it off."),
 ]
+RunArgument = Annotated[
+    Path,
+    typer.Argument(metavar="RUN", help="Folder of a run or sweep, or its name.", autocompletion=complete_runs),
+]
 ReplaceOption = Annotated[bool, typer.Option("--replace", help="Let new values replace cached ones that differ.")]
 
 

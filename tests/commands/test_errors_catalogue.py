@@ -238,6 +238,7 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
         "basis points",
         "Was a fraction meant? 0.00045 of the notional is 4.5",
     ),
+    (f"{SWEEP} --grid costs.taker_bps=4.5,0.00045", "costs.taker_bps = 0.00045 is not accepted", "fraction meant?"),
     (f"{BACKTEST} --set data.coins=EHT", "does not know EHT", "Did you mean 'ETH'?"),
     (f"{BACKTEST} --set costs.stress=-1", "costs.stress = -1", "between 0 and 100"),
     (f"{BACKTEST} --set costs.impact=some", "costs.impact = 'some'", "none, venue"),
