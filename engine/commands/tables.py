@@ -75,6 +75,8 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
     ]
     if not figures["trades"]:
         notes.append("NOTE: no trade was made: every weight is 0, NaN, untradable or under the minimum.")
+    if figures["isolated_liquidations"]:
+        numbers.add_row("ISOLATED POSITIONS LIQUIDATED", f"{figures['isolated_liquidations']:,}")
     if figures["liquidated_at"]:
         numbers.add_row("LIQUIDATED AT", f"{figures['liquidated_at']}: {result.liquidation}")
     causes = Table(title="Profit by cause: received +, paid -", title_justify="left")

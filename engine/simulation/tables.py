@@ -239,7 +239,7 @@ def round_trips(result: Result) -> pd.DataFrame:
     opens = reason == kernel.OPEN
     trip, first = np.cumsum(opens) - 1, np.flatnonzero(opens)
     last = np.append(first, len(legs))[1:] - 1
-    ends = np.isin(reason, (kernel.CLOSE, kernel.DELISTING, kernel.LIQUIDATION))
+    ends = np.isin(reason, kernel.ENDS)
     held = np.where(ends, 0.0, pd.Series(units).groupby(trip).cumsum().to_numpy())
     mid = legs[:, kernel.PRICE] - (legs[:, kernel.SPREAD] + legs[:, kernel.IMPACT]) / units
     panel, hours = result.panel, len(result.panel.index)
@@ -305,7 +305,7 @@ def _holding(result: Result, legs: np.ndarray, held: np.ndarray, ends: np.ndarra
         rate, base = market.funding[:, coins], market.funding_price[:, coins]
         due = np.where(np.isnan(rate), 0.0, rate * np.where(np.isnan(base), price, base))
         np.cumsum(np.nan_to_num(due, nan=0.0), axis=0, out=paid[1:])
-    # A liquidation comes after the funding of its row unless it was within the hour, every other fill before it.
+    # The account's liquidation comes after the funding of its row unless it was within the hour, all else before it.
     late = (legs[1:, kernel.REASON] == kernel.LIQUIDATION) & (result.ledger.counters[kernel.WITHIN_HOUR] == 0)
     until = np.append(row[1:] + late, hours)[: len(legs)]
     until[np.append(coin[1:] != coin[:-1], True)[: len(legs)]] = hours

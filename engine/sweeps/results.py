@@ -43,6 +43,7 @@ COUNTS = (
     "skipped_band",
     "untradable_orders",
     "delistings",
+    "isolated_liquidations",
 )
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from hypothesis import strategies as st
 
 from engine.clock import decision_instants, hourly_index
+from engine.coin import FeeTerms
 from engine.config import RunConfig
 from engine.panel import Coin, Panel
 
@@ -338,6 +339,35 @@ def nasty_cases(draw: st.DrawFn) -> tuple[Panel, pd.DataFrame, RunConfig]:
     weights = pd.DataFrame(values, index=instants, columns=list(panel.coins))
     absent = draw(st.integers(0, 1), label="absent coins")
     return panel, weights.iloc[:, rng.permutation(len(panel.coins))[absent:]], config
+
+
+Case = tuple[Panel, pd.DataFrame, RunConfig]
+
+
+def with_builders_coins(case: Case, seed: int) -> Case:
+    """The case with most of its coins on a builder's dex: their fees have dated factors, and they are isolated.
+
+    Some of them have fees of before the panel, some of after it, some of an unknown time; some are cross.
+    """
+    panel, weights, config = case
+    rng = np.random.default_rng([seed, 22])
+    names = {coin: f"xyz:{coin}" for coin in panel.coins if rng.random() < 0.7}
+    table = []
+    for coin in panel.table:
+        if coin.name in names:
+            hours = np.unique(rng.integers(-48, len(panel.index) + 24, rng.integers(0, 4)))
+            seen = [panel.index[0] + pd.Timedelta(hours=int(hour)) for hour in hours]
+            if rng.random() < 0.3:
+                seen = [None, *seen]
+            scales = rng.choice([0.0, 0.5, 1.0, 3.01, 9.99], len(seen))
+            terms = tuple(FeeTerms(at, scale, rng.random() < 0.5) for at, scale in zip(seen, scales, strict=True))
+            mode = str(rng.choice(["isolated", "isolated", "strictIsolated", "cross"]))
+            coin = replace(coin, name=names[coin.name], margin_mode=mode, collateral="USDC", fee_terms=terms)
+        table.append(coin)
+    panel = replace(panel, coins=tuple(coin.name for coin in table), table=tuple(table))
+    leverage = float(rng.choice([0, 0, 1, 2, 5, 20, 50]))
+    config = replace(config, execution=replace(config.execution, isolated_leverage=leverage))
+    return panel, weights.rename(columns=names), config
 
 
 def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:
