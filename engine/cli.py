@@ -13,6 +13,7 @@ import typer
 import typer.core
 
 from engine.commands.backtest import backtest_command, capacity_command, index_command, report_command
+from engine.commands.config import config_command
 from engine.commands.data import data_app
 from engine.commands.demo import demo_command
 from engine.commands.doctor import doctor_command
@@ -32,7 +33,7 @@ INTERRUPTED = 130
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
 #: Commands in the order in which a project uses them.
 ORDER = (
-    *("demo", "doctor", "data", "backtest", "report", "capacity", "oracle", "sweep", "validate"),
+    *("demo", "doctor", "config", "data", "backtest", "report", "capacity", "oracle", "sweep", "validate"),
     *("runs", "compare", "note", "mv", "rm", "export", "index", "study", "promote", "live"),
 )
 
@@ -61,6 +62,7 @@ app.command("promote")(promote_command)
 app.add_typer(oracle_app, name="oracle")
 app.add_typer(live_app, name="live")
 app.command("doctor")(doctor_command)
+app.command("config")(config_command)
 app.command("backtest")(backtest_command)
 app.command("capacity")(capacity_command)
 app.command("report")(report_command)
