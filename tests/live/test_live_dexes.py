@@ -72,6 +72,9 @@ def test_isolated_margin_is_set_before_the_first_order_and_once(world: World, ru
     """Highest leverage without a setting, cross coins twice the gross; a second run sets nothing."""
     world.open_dexes()
     assert run(world.rebalance(BOOK)).code == 0
+    account = dex_of(world, dexes=("", "xyz")).account()
+    assert account.isolated_usd == pytest.approx({"xyz:NVDA": 0.2 * 10_000 / 20}, rel=0.01)
+    assert account.leverage["xyz:NVDA"] == (20, False) and account.leverage["BTC"] == (2, True)
     leverage = world.server.account(MASTER.address).leverage
     assert leverage["xyz:NVDA"] == (20, False) and leverage["xyz:TSLA"] == leverage["BTC"] == (2, True)
     order = kinds(world)
