@@ -15,7 +15,7 @@ from engine.errors import DataError
 #: More decimals of a size are a mistake: a float64 has some 16 digits.
 _MOST_DECIMALS = 18
 #: What the venue and we call the margin of a coin; without a name it is cross margin.
-_MARGIN_MODES = {
+MARGIN_MODES = {
     None: None,
     "cross": "cross",
     "normal": "cross",
@@ -168,9 +168,9 @@ class Coin:
             text = getattr(self, name)
             if text is not None and (not isinstance(text, str) or not text.strip()):
                 raise self._refusal(name, text, "a name or None")
-        if not isinstance(self.margin_mode, str | None) or self.margin_mode not in _MARGIN_MODES:
+        if not isinstance(self.margin_mode, str | None) or self.margin_mode not in MARGIN_MODES:
             raise self._refusal("margin_mode", self.margin_mode, "cross, isolated or None")
-        object.__setattr__(self, "margin_mode", _MARGIN_MODES[self.margin_mode])
+        object.__setattr__(self, "margin_mode", MARGIN_MODES[self.margin_mode])
         self._check_tiers()
         self._check_fee_terms()
 
@@ -220,6 +220,15 @@ class Coin:
         if seen != self.fee_terms:
             changes["fee_terms"] = seen
         return replace(self, **changes) if changes else self
+
+    def fees_at(self, instant: pd.Timestamp) -> FeeTerms | None:
+        """Terms of the fees at `instant`: the last that was seen by then, else the first; None where there are none."""
+        seen = [one for one in self.fee_terms if one.seen is None or one.seen <= instant] or self.fee_terms[:1]
+        return seen[-1] if seen else None
+
+    def knows_fees_at(self, instant: pd.Timestamp) -> bool:
+        """Whether the terms of the fees at `instant` had been seen by then, or there are none."""
+        return not self.fee_terms or ((seen := self.fee_terms[0].seen) is not None and seen <= instant)
 
     @property
     def has_terms(self) -> bool:

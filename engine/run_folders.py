@@ -22,7 +22,7 @@ from markupsafe import escape
 from engine.atomic_io import locked, replacing
 from engine.errors import DataError, join_first
 from engine.provenance import to_json
-from engine.sweeps.results import CHUNKS, TOP
+from engine.sweeps.results import CHUNKS, TOP, chunk_files
 from engine.sweeps.results import FILES as SWEEP_FILES
 from engine.sweeps.study import RECORD as SWEEP
 
@@ -37,6 +37,14 @@ NOTES = "notes.json"
 FILES = frozenset(
     (RUN, "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", RISK, TRIPS, TEARSHEET, CAPACITY)
 )
+#: Tables of a record, and what the pages need of them.
+_TABLES: Mapping[str, set[str]] = {
+    "config": set(),
+    "metrics": {"sharpe", "total_return", "equity_end_usd"},
+    "span": {"start", "end", "hours", "coins"},
+    "digests": {"config", "data", "code"},
+    "origin": {"name", "kind", "path", "parameters", "digest"},
+}
 _TEMPORARY = re.compile(r"\..+\.\d+\.writing")
 
 
@@ -76,7 +84,21 @@ def read_record(folder: Path) -> Mapping[str, Any]:
         raise DataError(
             f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the backtest again."
         )
+    if wrong := _wrong(record):
+        raise DataError(f"{folder / RUN} is damaged: {wrong}. Run the backtest again.")
     return record
+
+
+def _wrong(record: Mapping[str, Any]) -> str:
+    """What of a record cannot be, in words; empty where all of it can."""
+    for name, keys in _TABLES.items():
+        table = record.get(name)
+        if not isinstance(table, dict) or not keys <= table.keys():
+            return f"{name} is no table{' with ' + ', '.join(sorted(keys)) if keys else ''}"
+    if not all(isinstance(keys, dict) for keys in record["config"].values()):
+        return "config holds no tables"
+    words = [name for name, value in record["metrics"].items() if isinstance(value, str) and name != "liquidated_at"]
+    return f"metrics.{words[0]} = {record['metrics'][words[0]]!r} is no number" if words else ""
 
 
 def replace_folder(made: Path, folder: Path) -> None:
@@ -208,7 +230,7 @@ def remove_folder(folder: Path, reports: Path) -> list[str]:
         if is_sweep:
             for run in _folders(own / TOP):
                 _remove_files(run, FILES, RUN)
-            _remove_files(own / CHUNKS, {path.name for path in _real(own / CHUNKS).glob("*.parquet")})
+            _remove_files(own / CHUNKS, {path.name for path in chunk_files(own)})
             with suppress(OSError):
                 (own / TOP).rmdir()
         left = _remove_files(own, (SWEEP_FILES if is_sweep else FILES) | {NOTES}, SWEEP if is_sweep else RUN)

@@ -159,7 +159,8 @@ def save_run(
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
-            _write(run, made)
+            _write_tables(run, made)
+            (made / "run.json").write_text(to_json(run.record), encoding="utf-8")
             if page is not None:
                 page(load_run(made))
             if old is not None and _same(old, run.record):
@@ -176,14 +177,12 @@ def save_run(
         ) from error
 
 
-def _write(run: Run, folder: Path) -> None:
-    """The tables of a run and, last, its record."""
-    indexed = {"equity": run.equity, "weights": run.weights, "hourly": run.hourly, "risk": run.risk}
-    frames = {name: None if frame is None else frame.reset_index() for name, frame in indexed.items()}
-    for name, frame in {**frames, "trades": run.trades, "round_trips": run.trips}.items():
+def _write_tables(run: Run, folder: Path) -> None:
+    """The tables of a run as plain parquet files, instants in a column ``time``."""
+    timed = {"equity": run.equity, "weights": run.weights, "hourly": run.hourly, "risk": run.risk}
+    for name, frame in {**timed, "trades": run.trades, "round_trips": run.trips}.items():
         if frame is not None:
-            frame.to_parquet(folder / f"{name}.parquet", index=False)
-    (folder / "run.json").write_text(to_json(run.record), encoding="utf-8")
+            (frame.reset_index() if name in timed else frame).to_parquet(folder / f"{name}.parquet", index=False)
 
 
 def run_of(result: Result, origin: Origin | None = None, folder: Path | None = None, created: str = "") -> Run:

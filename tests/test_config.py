@@ -54,6 +54,13 @@ def test_defaults_are_those_of_the_contract() -> None:
     }
 
 
+@pytest.mark.parametrize("value", [0.00045, -0.00001, np.float32(0.0005), np.float64(0.009)])
+def test_a_fraction_for_basis_points_is_asked_about(value: float) -> None:
+    with pytest.raises(ConfigError, match="Was a fraction meant"):
+        RunConfig.from_dict({"costs": {"half_spread_bps": value}})
+    assert RunConfig.from_dict({"costs": {"half_spread_bps": 0, "maker_bps": -0.1}}).costs.maker_bps == -0.1
+
+
 def test_a_key_that_was_added_leaves_old_digests_as_they_were() -> None:
     assert RunConfig().digest == "d97debf745df84831c1f14c8fead20f6f369181d64087fc0494c496c5f2e1db6"
     set_to = RunConfig.from_dict({"execution": {"isolated_leverage": 3}})

@@ -29,6 +29,8 @@ from engine.commands.tables import capacity_table, result_tables
 from engine.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from engine.config import RunConfig
     from engine.provenance import Origin
     from engine.runs import Run
@@ -119,11 +121,10 @@ def capacity_command(
 
     Example: hlbt capacity --oracle research.oracles.momentum:Momentum --sizes 1e4,1e5,1e6,1e7
     """
-    from engine.reporting.capacity_page import conclusions, write_capacity
+    from engine.reporting.capacity_page import conclusions
     from engine.reporting.html import check_page
     from engine.run_folders import CAPACITY, RUN
     from engine.simulation.capacity import capacity, limits
-    from engine.sweeps.trials import count_trial
 
     accounts = _sizes(sizes)
     counted = source_of(oracle, param, weights, run, config, settings, any_hour=any_hour)
@@ -140,20 +141,9 @@ def capacity_command(
         step(1, len(accounts) + 2, "weights")
         result, origin = source.run(panel, settled)
         table = capacity(
-            panel,
-            result.weights,
-            settled,
-            accounts,
-            lambda done: step(done + 2, len(accounts) + 2, "sizes"),
+            panel, result.weights, settled, accounts, lambda done: step(done + 2, len(accounts) + 2, "sizes")
         )
-    if out is not None:
-        count_trial(origin, asked, panel, REPORTS, str(out), result.weights)
-        page = write_capacity(out, table, panel, settled, origin)
-        if REPORTS.is_dir():
-            refresh_index(REPORTS)
-    else:
-        write = partial(write_capacity, table=table, panel=panel, config=settled, origin=origin)
-        page = write_run(result, origin, None, lambda run: write(run.folder / CAPACITY), counted_as=asked) / CAPACITY
+    page = _capacity_page(table, result, origin, asked, out)
     reached = limits(table)
     if as_json:
         rows = table.to_dict("records")
@@ -163,6 +153,25 @@ def capacity_command(
     lines += [f"Note: {note}" for note in (*result.notes, *table["refused"].dropna()[:1])]
     headline, *rest = lines
     show_all(headline, capacity_table(table, origin.name, panel.synthetic), *rest, f"Page: {page}")
+
+
+def _capacity_page(
+    table: pd.DataFrame, result: Result, origin: Origin, counted_as: RunConfig, out: Path | None
+) -> Path:
+    """Write the page of a capacity, in a run of its own where no file is named, and count the trial."""
+    from engine.reporting.capacity_page import write_capacity
+    from engine.run_folders import CAPACITY
+    from engine.sweeps.trials import count_trial
+
+    panel = result.panel
+    write = partial(write_capacity, table=table, panel=panel, config=result.config, origin=origin)
+    if out is None:
+        folder = write_run(result, origin, None, lambda run: write(run.folder / CAPACITY), counted_as=counted_as)
+        return folder / CAPACITY
+    count_trial(origin, counted_as, panel, REPORTS, str(out), result.weights)
+    page = write(out)
+    refresh_index(REPORTS)
+    return page
 
 
 def report_command(
@@ -182,7 +191,9 @@ def report_command(
     from engine.runs import load_run
 
     config_of(config, settings)  # refuses what is wrong in it
-    page = write_tearsheet(load_run(folder_of(run)))
+    folder = folder_of(run)
+    page = write_tearsheet(load_run(folder))
+    refresh_index(folder.parent)
     print_json({"tearsheet": str(page)}) if as_json else show_all(f"Tearsheet: {page}")
 
 

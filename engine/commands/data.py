@@ -21,6 +21,7 @@ from engine.commands.options import (
     store_of,
 )
 from engine.commands.progress import byte_progress, print_json, progress, show_all, waiting
+from engine.commands.runs import refresh_index
 from engine.commands.tables import cost_table, status_tables
 from engine.errors import ConfigError, DataError, did_you_mean, join_first
 
@@ -427,6 +428,7 @@ def status_command(
     content = status(store_of(config_of(config, settings)))
     if out is not None:
         write_status_page(content, out)
+        refresh_index(out.parent)
     if as_json:
         print_json(content)
         return
@@ -434,7 +436,9 @@ def status_command(
     if out is None:
         try:  # where nothing can be written the table is what was wanted
             page = reports_folder() / "status.html"
+            refresh_index(page.parent)  # there for the page to link to
             write_status_page(content, page)
+            refresh_index(page.parent)
             said = f"Page: {page}"
         except (DataError, OSError) as error:
             said = f"No page: {error}"

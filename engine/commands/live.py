@@ -29,8 +29,9 @@ from engine.commands.live_run import (
     sync_data,
 )
 from engine.commands.live_tables import log_lines, status_lines
-from engine.commands.options import LimitOption, cache_alone, clock, typed_config
+from engine.commands.options import REPORTS, LimitOption, cache_alone, clock, typed_config
 from engine.commands.progress import print_json, show_all, waiting
+from engine.commands.runs import refresh_index
 from engine.errors import ConfigError, LiveError, SpecError
 
 if TYPE_CHECKING:
@@ -320,10 +321,12 @@ def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path |
     if dex is not None:
         dex.use_dexes(set(map(dex_of, (*config.data.selection, *journal.state.positions))))
         with waiting("Reading the account ..."):
-            status["account"] = account_status(dex)
+            status["account"] = account_status(dex, journal)
     page = out or (venue.folder / f"{file.stem}.html" if file.is_file() and not options.as_json else None)
     if page is not None:
+        refresh_index(REPORTS)  # there for the page to link to
         write_live_page(status, path.stem, venue.network, page)
+        refresh_index(REPORTS)
     if options.as_json:
         print_json(status)
     else:

@@ -99,6 +99,10 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         for coin, held in account["positions"].items():
             weight = "" if held["weight"] is None else f", {held['weight']:+.2%}"
             lines.append(f"  {coin}: {held['units']:+,.8g} at {held['price']:,.6g} USD{weight}")
+        lines += [
+            f"  NOT EXPLAINED by any journal: {coin}: journal {pair['journal']:g}, account {pair['account']:g}"
+            for coin, pair in account["unexplained"].items()
+        ]
         lines += [f"  {note}" for note in account["notes"]]
     return lines
 

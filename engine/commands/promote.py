@@ -34,25 +34,30 @@ if TYPE_CHECKING:
 
 PROMOTED = Path("research") / "promoted"
 
+CandidateArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="RUN", help="Run folder, or a sweep for its winner; or its name.", autocompletion=complete_runs
+    ),
+]
+RenewOption = Annotated[
+    Path | None,
+    typer.Option("--renew", metavar="SPEC", help="Run the gates again for a spec of which only the code changed."),
+]
+OverrideOption = Annotated[
+    list[str] | None, typer.Option("--override", metavar="GATE", help="Let a failed gate pass; with --reason.")
+]
+ReasonOption = Annotated[
+    list[str] | None, typer.Option("--reason", metavar="TEXT", help="Why; one for each --override, in order.")
+]
+
 
 def promote_command(
-    run: Annotated[
-        Path | None,
-        typer.Argument(
-            metavar="RUN", help="Run folder, or a sweep for its winner; or its name.", autocompletion=complete_runs
-        ),
-    ] = None,
+    run: CandidateArgument = None,
     name: Annotated[str | None, typer.Option("--name", metavar="NAME", help="Of the strategy: NAME.json.")] = None,
-    renew: Annotated[
-        Path | None,
-        typer.Option("--renew", metavar="SPEC", help="Run the gates again for a spec of which only the code changed."),
-    ] = None,
-    override: Annotated[
-        list[str] | None, typer.Option("--override", metavar="GATE", help="Let a failed gate pass; with --reason.")
-    ] = None,
-    reason: Annotated[
-        list[str] | None, typer.Option("--reason", metavar="TEXT", help="Why; one for each --override, in order.")
-    ] = None,
+    renew: RenewOption = None,
+    override: OverrideOption = None,
+    reason: ReasonOption = None,
     account: Annotated[
         float | None, typer.Option("--account", metavar="USD", help="Size it is meant for; default: that of the run.")
     ] = None,
@@ -83,13 +88,13 @@ def promote_command(
     file = GateFile.read(gates)
     promotion: Promotion | Renewal
     if renew is not None:
+        from engine.promotion.renewal import read_renewal
+
         if run or name or override or reason or limit or replace or account is not None or out != PROMOTED:
             raise ConfigError(
                 f"--renew {renew} takes all of a spec but its code as it is. Leave out RUN, --name, --override, "
                 "--reason, --account, --limit, --out and --replace; or promote the run anew without --renew."
             )
-        from engine.promotion.renewal import read_renewal
-
         path = renew if renew.suffix == ".json" or renew.exists() else PROMOTED / f"{renew}.json"
         promotion = read_renewal(path, reports or REPORTS, file)
     elif run is None or name is None:

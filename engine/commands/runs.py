@@ -12,6 +12,7 @@ from engine.commands.options import (
     REPORTS,
     ConfigOption,
     JsonOption,
+    RunArgument,
     SetOption,
     clock,
     complete_runs,
@@ -25,18 +26,11 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table
 
-    from engine.runs import Run
-
 #: Columns of the list that it can be sorted by and that ``--where`` knows.
 FIGURES = ("end_equity", "total_return", "cagr", "sharpe", "max_drawdown", "turnover")
-FORMATS = ("csv", "parquet")
 SORTS = ("created", "name", "oracle", "trades", *FIGURES)
 
 ReportsOption = Annotated[Path, typer.Option("--reports", metavar="DIR", help="Where runs and sweeps are kept.")]
-RunArgument = Annotated[
-    Path,
-    typer.Argument(metavar="RUN", help="Folder of a run or sweep, or its name.", autocompletion=complete_runs),
-]
 
 
 def runs_command(
@@ -236,7 +230,8 @@ def compare_command(
     import hashlib
 
     from engine.reporting.comparison_page import figures, write_comparison
-    from engine.reporting.html import check_page, plain, ratio
+    from engine.reporting.comparison_page import settings as differing
+    from engine.reporting.html import check_page, ratio
     from engine.reporting.views import compare
     from engine.runs import load_run
 
@@ -261,8 +256,8 @@ def compare_command(
         return
     synthetic = ["SYNTHETIC DATA"] * any(run.record["synthetic"] for run in loaded)
     frames = {
-        "What differs": comparison.config.map(plain),
-        "Figures": figures(comparison),
+        "What differs": differing(comparison),
+        "Figures: USD, received +, paid -": figures(comparison),
         "Correlation of daily returns": comparison.correlation.map(ratio),
     }
     show_all(*synthetic, *(_frame_table(title, frame) for title, frame in frames.items()), f"Page: {page}")
@@ -280,61 +275,6 @@ def _frame_table(title: str, frame: pd.DataFrame) -> Table:
     for label, row in frame.iterrows():
         table.add_row(Text(str(label)), *(Text(str(value)) for value in row))
     return table
-
-
-def export_command(
-    run: RunArgument,
-    to: Annotated[str, typer.Option("--to", metavar="FORMAT", help="csv or parquet.")] = "csv",
-    out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Default: exports/<run>, made if absent.")
-    ] = None,
-    config: ConfigOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Write trades, equity, weights and metrics of a run as tables for other programs.
-
-    Example: hlbt export momentum-20241001-20250331-1a2b3c4d --to parquet
-    """
-    from engine.atomic_io import replacing
-    from engine.runs import load_run
-
-    config_of(config, settings)  # refuses what is wrong in it
-    if to not in FORMATS:
-        raise ConfigError(
-            f"--to {to!r} is not accepted: choose one of {', '.join(FORMATS)}.{did_you_mean(to, FORMATS)}"
-        )
-    loaded = load_run(folder_of(run))
-    folder = out or Path("exports") / loaded.folder.resolve().name
-    files, tables = {}, _tables(loaded)
-    if out is not None and (taken := [name for name in tables if (out / f"{name}.{to}").exists()]):
-        raise DataError(f"{out / taken[0]}.{to} exists. Nothing is overwritten: name another folder with --out.")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, frame in tables.items():
-            file = folder / f"{name}.{to}"
-            with replacing(file) as made:
-                frame.to_csv(made, index=False) if to == "csv" else frame.to_parquet(made, index=False)
-            files[name] = str(file)
-    except OSError as error:
-        raise DataError(f"{folder} cannot be written: {error.strerror or error}. Name another with --out.") from error
-    if as_json:
-        print_json({"run": str(loaded.folder), "files": files})
-    else:
-        show_all(*(f"{name}: {file}" for name, file in files.items()))
-
-
-def _tables(run: Run) -> dict[str, pd.DataFrame]:
-    """What is exported of a run, times in UTC as a column."""
-    import pandas as pd
-
-    metrics = pd.DataFrame({"metric": list(run.record["metrics"]), "value": list(run.record["metrics"].values())})
-    return {
-        "trades": run.trades,
-        "equity": run.equity.reset_index(),
-        "weights": run.weights.reset_index(),
-        "metrics": metrics.astype({"value": str}),
-    }
 
 
 def rm_command(
@@ -412,8 +352,9 @@ def _in_reports(run: Path, reports: Path) -> Path:
 
 
 def refresh_index(reports: Path) -> None:
-    """Write the index of the reports, to which every page below them links."""
+    """Write the index of the reports, to which every page below them links; any other folder is left alone."""
+    from engine.reporting.html import has_index
     from engine.reporting.index_page import write_index
 
-    if reports.is_dir():
+    if reports.is_dir() and (reports.absolute() == REPORTS.absolute() or has_index(reports)):
         write_index(reports)

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
     from rich.table import Table
+    from rich.text import Text
 
     from engine.checks import Check
     from engine.provenance import Origin
@@ -74,6 +75,8 @@ def result_tables(result: Result, origin: Origin) -> list[Table | str]:
     ]
     if not figures["trades"]:
         notes.append("NOTE: no trade was made: every weight is 0, NaN, untradable or under the minimum.")
+    if figures["isolated_liquidations"]:
+        numbers.add_row("ISOLATED POSITIONS LIQUIDATED", f"{figures['isolated_liquidations']:,}")
     if figures["liquidated_at"]:
         numbers.add_row("LIQUIDATED AT", f"{figures['liquidated_at']}: {result.liquidation}")
     causes = Table(title="Profit by cause: received +, paid -", title_justify="left")
@@ -185,16 +188,15 @@ def checks_table(
     from engine.checks import QUESTIONS
 
     table = Table(title=Text(title) if title else None, title_justify="left")
-    for heading in CHECK_COLUMNS:
-        if heading in columns:
-            numeric = heading in ("value", "required")
-            folded = heading in ("meaning", "result")
-            table.add_column(
-                heading if heading != "outcome" else "",
-                justify="right" if numeric else "left",
-                no_wrap=not folded,
-                overflow="fold" if folded else "ellipsis",
-            )
+    shown = [heading for heading in CHECK_COLUMNS if heading in columns]
+    for heading in shown:
+        folded = heading in ("meaning", "result")
+        table.add_column(
+            heading if heading != "outcome" else "",
+            justify="right" if heading in ("value", "required") else "left",
+            no_wrap=not folded,
+            overflow="fold" if folded else "ellipsis",
+        )
     group = ""
     styles = {"passed": "green", "failed": "bold red", "warning": "yellow", "not computed": "dim", "not asked": "dim"}
     for check in checks:
@@ -206,18 +208,21 @@ def checks_table(
             group = check.group
             table.add_section()
             under = "meaning" if "meaning" in columns else "result"
-            asked = {heading: QUESTIONS[group] if heading == under else "" for heading in columns}
-            table.add_row(*(asked[heading] for heading in CHECK_COLUMNS if heading in columns), style="bold")
-        cells = {
-            "check": Text(check.name),
-            "meaning": Text(check.label),
-            "value": Text(check.value_text),
-            "required": Text(check.required),
-            "outcome": Text(word, style=style),
-            "result": Text(f"{check.summary}\n-> {check.cure}" if check.cure and not check.passed else check.summary),
-        }
-        table.add_row(*(cells[heading] for heading in CHECK_COLUMNS if heading in columns))
+            table.add_row(*(QUESTIONS[group] if heading == under else "" for heading in shown), style="bold")
+        table.add_row(*(_cell(check, heading, word, style) for heading in shown))
     return table
+
+
+def _cell(check: Check, heading: str, word: str, style: str) -> Text:
+    """One cell of a check: of the column of that heading."""
+    from rich.text import Text
+
+    if heading == "outcome":
+        return Text(word, style=style)
+    if heading == "result":
+        return Text(f"{check.summary}\n-> {check.cure}" if check.cure and not check.passed else check.summary)
+    names = {"check": "name", "meaning": "label", "value": "value_text"}
+    return Text(getattr(check, names.get(heading, heading)))
 
 
 def status_tables(content: dict[str, Any]) -> list[Any]:

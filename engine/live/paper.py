@@ -151,13 +151,15 @@ class PaperDEX(PredecessorDEX):
 
         Impact grows with size, so two halves of an order cost what the whole does.
         """
-        from engine.simulation.kernel import FLOW_COLUMNS, execute_nb
+        from engine.simulation.kernel import FLOW_COLUMNS, book_rate_nb, execute_nb
 
-        market, _, coin_params, sim_params = self._inputs
-        rate, unused = self._fee_rate(), np.zeros(FLOW_COLUMNS)
+        market, fees, coin_params, sim_params = self._inputs
+        rate, unused = book_rate_nb(fees, self.book, self.row), np.zeros(FLOW_COLUMNS)
 
         def execute(units: float) -> tuple[float, float, float, float]:
-            return execute_nb(units, mid, market, True, self.row, i, rate, coin_params, sim_params, unused, unused)
+            return execute_nb(
+                units, mid, market, True, self.row, i, fees, rate, coin_params, sim_params, unused, unused
+            )
 
         before = self._filled.get((i, order > 0.0), 0.0)
         self._filled[i, order > 0.0] = before + order
@@ -166,15 +168,6 @@ class PaperDEX(PredecessorDEX):
         first, both = execute(before), execute(before + order)
         price = ((before + order) * both[0] - before * first[0]) / order
         return price, both[1] - first[1], both[2] - first[2], both[3] - first[3]
-
-    def _fee_rate(self) -> float:
-        from engine.simulation.kernel import fee_rate_nb
-
-        _, fees, _, _ = self._inputs
-        volume, total = self.book.volume, self.book.total_volume[0]
-        return fee_rate_nb(
-            fees.rate[self.row], fees.thresholds_usd, fees.referral_frac, volume, fees.day[self.row], total
-        )
 
     def _collect(self, cloid: str | None = None) -> None:
         """Move the trades that the kernel wrote to :attr:`trades`."""
@@ -193,6 +186,11 @@ class PaperDEX(PredecessorDEX):
                 )
             )
         self.book.trade_count[0] = 0
+
+    def _alone(self, i: int) -> bool:
+        """Whether a coin's positions have margin of their own."""
+        isolated = self._inputs[2].isolated
+        return bool(len(isolated) and isolated[i] > 0.0)
 
     def _held(self) -> list[int]:
         return np.flatnonzero(self.book.units).tolist()
@@ -218,7 +216,11 @@ class PaperDEX(PredecessorDEX):
         units = {self.panel.coins[i]: float(self.book.units[i]) for i in self._held()}
         prices = {self.panel.coins[i]: float(self.book.price[i]) for i in self._held()}
         equity = sum((held * prices[coin] for coin, held in units.items()), start=self.cash)
-        return AccountState(equity, units, self.instant, prices)
+        book, coins = self.book, self.panel.coins
+        own = {
+            coins[i]: float(book.own_cash[i] + book.units[i] * book.price[i]) for i in self._held() if self._alone(i)
+        }
+        return AccountState(equity, units, self.instant, prices, isolated_usd=own)
 
     def markets(self) -> Mapping[str, Market]:
         """The coins tradable at the row; none after a liquidation."""
@@ -241,7 +243,7 @@ class PaperDEX(PredecessorDEX):
                 _known(panel.values("oracle")[t, i]) if "oracle" in panel.fields else None,
                 coin.sz_decimals if lots else None,
                 coin.max_leverage,
-                not coin.isolated,
+                not self._alone(i),
                 coin.margin_tiers,
                 fees[-1] if fees else None,
             )
@@ -296,10 +298,8 @@ class PaperDEX(PredecessorDEX):
         if order.reduce_only and abs(after) <= SIZE_TOLERANCE * abs(before):
             after = 0.0
         fill, *costs = self._execute(i, order.units, market.mid)
-        reason, day = reason_nb(before, after), fees.day[self.row]
-        book_fill_nb(
-            self.book, self.ledger.trades, self.row, i, order.units, after, market.mid, fill, *costs, reason, day
-        )
+        reason, trades, size = reason_nb(before, after), self.ledger.trades, order.units
+        book_fill_nb(self.book, trades, fees, coin_params, self.row, i, size, after, market.mid, fill, *costs, reason)
         self._collect(order.cloid)
         return OrderResult(order.cloid, "filled", order.units, fill)
 
@@ -323,6 +323,7 @@ class PaperDEX(PredecessorDEX):
         coins, book = self.panel.coins, self.book
         held = {
             coins[i]: {"units": book.units[i], "price": book.price[i], "missing": int(book.missing[i])}
+            | ({"own_cash_usd": book.own_cash[i]} if book.own_cash[i] else {})
             for i in self._held()
         }
         volume = self._other_volume | {
@@ -374,6 +375,7 @@ class PaperDEX(PredecessorDEX):
             i = column[coin]
             book.units[i], book.price[i] = float(held["units"]), float(held["price"])
             book.missing[i] = int(held["missing"])
+            book.own_cash[i] = float(held.get("own_cash_usd", 0.0))
         self._filled = {(column[coin], buy): units for coin, buy, units in content["done"]}
         for number, usd in content["volume_usd"].items():
             day = int(number) - self._first_day

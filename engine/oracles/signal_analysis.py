@@ -26,7 +26,7 @@ from engine.errors import OracleError
 from engine.oracles.base import Oracle, ScoreOracle, weight_matrix
 from engine.panel import Panel
 from engine.simulation.backtest import decisions_of
-from engine.simulation.costs import fee_arrays
+from engine.simulation.costs import coin_rates
 from engine.simulation.overlays import traded_weights
 from engine.weights import validate_weights
 
@@ -442,15 +442,13 @@ def returns_between(panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
 def cost_rates(panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig) -> np.ndarray:
     """Fee of the base tier plus half the spread at each decision row, (D, N), fractions of what is traded."""
     rows = panel.rows(decisions)
-    fees = fee_arrays(panel.index, config.costs)
     half = np.full((len(rows), len(panel.coins)), config.costs.half_spread_bps / 1e4)
     if "bid" in panel.fields and "ask" in panel.fields:
         bid, ask = panel.values("bid")[rows], panel.values("ask")[rows]
         quoted = ~np.isnan(bid) & ~np.isnan(ask) & ~np.isnan(panel.values("mid")[rows])
         half = np.where(quoted, (ask - bid) / (2.0 * panel.values("mid")[rows]), half)
-    half = np.where(half > 0.0, half * config.costs.stress, half)  # fee_arrays applies it to the fees
-    rate = fees.rate[rows, :1]
-    return half + np.where(rate > 0.0, rate * (1.0 - fees.referral_frac), rate)
+    half = np.where(half > 0.0, half * config.costs.stress, half)  # the rates have it
+    return half + coin_rates(panel.index, rows, config.costs, panel.table)
 
 
 def strongest(decay: pd.DataFrame) -> tuple[float, float, float]:

@@ -46,9 +46,9 @@ def overrides_of(gates: Sequence[str], reasons: Sequence[str]) -> tuple[Override
         raise ConfigError(f"--override {twice[0]} is given twice. Give one reason that says all.")
     if len(gates) != len(reasons) or not all(reason.strip() for reason in reasons):
         raise ConfigError(
-            f"{len(gates)} gates are overridden ({join_first(gates) or 'none'}) with "
-            f"{sum(1 for reason in reasons if reason.strip())} reasons: write --override GATE --reason '...' for each "
-            "one. The reason stays in the spec."
+            f"--override {join_first(gates) or '(none)'}, but --reason "
+            f"{join_first(repr(reason) for reason in reasons) or '(none)'}: each gate that is overridden needs a "
+            "reason, which stays in the spec. Write --override GATE --reason '...' for each one."
         )
     return tuple(Override(gate, reason.strip()) for gate, reason in zip(gates, reasons, strict=True))
 

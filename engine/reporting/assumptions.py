@@ -39,6 +39,7 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     # A run of a version before does not know the share.
     figures = record.get("metrics", {})
     share, paid = figures.get("funding_missing_frac", 0.0), figures.get("funding_usd", 0.0)
+    alone = int(figures.get("isolated_liquidations", 0))
     settled = costs["funding"] and (share < 1.0 or paid != 0.0)
     (included if settled else excluded).append(_funding(costs, share, settled))
     (included if account["margin"] else excluded).append(
@@ -47,6 +48,8 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
         if account["margin"]
         else "Margin calls and liquidation: equity may become negative."
     )
+    if alone:
+        included.append(f"Isolated margin, coin by coin: {alone:,} positions lost theirs and were liquidated.")
     if band:
         included.append(f"Orders smaller than {band:.2%} of equity are not sent, full closes excepted.")
     if costs.get("stress", 1.0) != 1.0:

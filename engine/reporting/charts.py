@@ -153,9 +153,10 @@ def lines(
     colours: Sequence[str],
     percent: bool = False,
     fill: bool = False,
+    size: tuple[int, int] | None = None,
 ) -> Markup:
-    """Lines over time, thinned; with `fill`, the area down to zero."""
-    figure, axes = _canvas()
+    """Lines over time, thinned; with `fill`, the area down to zero; one of a `size` of its own has no legend."""
+    figure, axes = _canvas(size or (WIDTH, HEIGHT))
     points = POINTS if len(series) == 1 else POINTS // 2
     for colour, (legend, values) in zip(colours, series.items(), strict=True):
         numbers = values.to_numpy(dtype=np.float64) * (100.0 if percent else 1.0)
@@ -166,7 +167,7 @@ def lines(
         axes.plot(times, numbers[kept], color=colour, label=legend, linewidth=1.0 if fill else 1.3)
     _dates(axes)
     _numbers(axes, "%" if percent else "")
-    if len(series) > 1:
+    if len(series) > 1 and size is None:
         _legend(figure)
     return to_svg(figure, name, label)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from engine.runs import Run
 from engine.simulation.result import FLOWS
 from engine.simulation.tables import CAUSES, RECEIVED, SIGNS
 
+#: Of the chart on a screen and on a phone.
+_SIZES = {"large": (960, 330), "small": (380, 260)}
 _COLOURS = ("price", "spread", "funding", "impact", "fees", "benchmark", "net")
 
 
@@ -30,12 +33,15 @@ def write_comparison(path: Path, comparison: Comparison, runs: Sequence[Run]) ->
     colours = [charts.COLOURS[_COLOURS[place % len(_COLOURS)]] for place in range(len(curves))]
     page = render(
         "comparison.html",
-        names=comparison.names,
+        names=dict(zip(comparison.names, colours, strict=True)),
         synthetic=any(run.record["synthetic"] for run in runs),
-        chart=charts.lines("comparison", "Equity over that at the start", curves, colours),
+        charts=[
+            (name, charts.lines(f"comparison-{name}", "Equity over that at the start", curves, colours, size=size))
+            for name, size in _SIZES.items()
+        ],
         tables=[
-            ("What differs", "Parameters, config and span.", comparison.config.map(plain)),
-            ("Figures", "", figures(comparison)),
+            ("What differs", "Parameters, config and span.", settings(comparison)),
+            ("Figures", f"{RECEIVED}.", figures(comparison)),
             ("Correlation", "Of daily returns on the days in common.", comparison.correlation.map(ratio)),
             (
                 f"Weights against {comparison.names[0]}",
@@ -48,6 +54,11 @@ def write_comparison(path: Path, comparison: Comparison, runs: Sequence[Run]) ->
     return write_page(path, page)
 
 
+def settings(comparison: Comparison) -> pd.DataFrame:
+    """Settings that differ, as text, (rows, R); empty where an oracle has no such parameter."""
+    return comparison.config.map(lambda value: "" if isinstance(value, float) and math.isnan(value) else plain(value))
+
+
 def figures(comparison: Comparison) -> pd.DataFrame:
     """Metrics side by side as text, (rows, R); money from the account's point of view."""
     rows = {}
@@ -55,7 +66,7 @@ def figures(comparison: Comparison) -> pd.DataFrame:
         write = percent if unit.startswith("fraction") else ratio if unit == "ratio" else _count
         rows[name] = [write(_number(value)) for value in comparison.metrics.loc[key]]
     for flow in FLOWS:
-        rows[f"{CAUSES[flow]}, {RECEIVED}"] = [
+        rows[f"{CAUSES[flow]}, USD"] = [
             usd(SIGNS[flow] * _number(value) + 0.0) for value in comparison.metrics.loc[flow]
         ]
     return pd.DataFrame.from_dict(rows, orient="index", columns=list(comparison.names))

@@ -18,8 +18,6 @@ from engine.errors import DataError
 from engine.reporting.charts import css_colour
 
 INDEX = "index.html"
-#: What a folder with an index has: a sweep's record, or the ledger of trials of the reports.
-_INDEXED = ("sweep.json", ".trials")
 
 
 @cache
@@ -46,10 +44,23 @@ def index_link(page: Path) -> str:
     """Link from a page to the index of the sweep, or the reports, that it lies in; empty where it lies in neither."""
     folder, up = page.absolute().parent, ""
     for _ in range(3):
-        if folder / INDEX != page.absolute() and any((folder / name).exists() for name in _INDEXED):
+        if folder / INDEX != page.absolute() and has_index(folder):
             return up + INDEX
         folder, up = folder.parent, up + "../"
     return ""
+
+
+def has_index(folder: Path) -> bool:
+    """Whether a folder has an index of hlbt, or is to have one: a sweep, or reports, which have a ledger of trials."""
+    return any((folder / name).exists() for name in ("sweep.json", ".trials")) or _is_page(folder / INDEX, "index")
+
+
+def _is_page(path: Path, kind: str) -> bool:
+    """Whether a file is a page of hlbt of this `kind`, as its head says."""
+    if not path.is_file():
+        return False
+    with path.open(encoding="utf-8", errors="replace") as file:
+        return f'<meta name="generator" content="hlbt {kind}">' in file.read(1000)
 
 
 def write_page(path: Path, page: str) -> Path:
@@ -61,7 +72,8 @@ def write_page(path: Path, page: str) -> Path:
         When it cannot be written.
     """
     if link := index_link(path):
-        page = page.replace("<body>", f'<body>\n<nav class="back"><a href="{link}">&larr; index</a></nav>', 1)
+        top = '<div class="hlbt">' if '<div class="hlbt">' in page else "<body>"
+        page = page.replace(top, f'{top}\n<nav class="back"><a href="{link}">&larr; index</a></nav>', 1)
     try:
         with replacing(path) as temporary:
             temporary.write_text(page, encoding="utf-8")
@@ -72,14 +84,13 @@ def write_page(path: Path, page: str) -> Path:
 
 def check_page(path: Path, kind: str) -> None:
     """Refuse a path of ``--out`` where a file other than an hlbt page of this `kind` lies; its head names the kind."""
-    mark = f'<meta name="generator" content="hlbt {kind}">'
     if path.suffix.lower() not in (".html", ".htm"):
         raise DataError(f"--out {path} is no page: name a file that ends in .html.")
     if path.is_dir():
         raise DataError(f"--out {path} is a folder: name a file that ends in .html.")
     if not path.parent.is_dir():
         raise DataError(f"--out {path}: {path.parent} is no folder. Make it, or name a file elsewhere.")
-    if path.is_file() and mark not in path.read_text(encoding="utf-8", errors="replace")[:1000]:
+    if path.is_file() and not _is_page(path, kind):
         raise DataError(f"{path} is there and is no {kind} page. Name another file with --out.")
 
 

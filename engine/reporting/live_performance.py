@@ -14,6 +14,8 @@ from engine.config import Execution, RunConfig
 from engine.errors import DataError, HlbtError
 from engine.live.dex import DEX
 from engine.live.journal import Journal
+from engine.live.orders import Policy
+from engine.live.reconcile import Reconciler
 
 
 @dataclass(frozen=True)
@@ -80,14 +82,19 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def account_status(dex: DEX) -> dict[str, Any]:
+def account_status(dex: DEX, journal: Journal) -> dict[str, Any]:
     """What an account holds: ``label``, ``time``, ``equity_usd``, ``funds_usd``, ``positions``, ``notes``.
 
     Each position has signed ``units``, ``price`` in USD and ``weight``, a fraction of equity (None without equity).
-    ``funds_usd`` is the collateral of each perp dex, where each has its own. Notes name positions on other dexes, money
-    that is not counted, and why equity may not be certain.
+    ``funds_usd`` is the collateral of each perp dex, where each has its own. ``unexplained`` has the signed units by
+    the ``journal`` and the ``account`` where no journal of the account explains what it holds. Notes name positions on
+    other dexes, money that is not counted, and why equity may not be certain.
     """
-    state = dex.account()
+    # One reading of the account: an order that waits for a node that lags behind is for a run.
+    reconciler = Reconciler(dex, journal, Policy(settle_seconds=()))
+    reconciler.read_account()
+    reconciler.agree()
+    state = reconciler.state
     positions = {}
     for coin, units in sorted(state.units.items()):
         price = state.prices[coin]
@@ -99,7 +106,10 @@ def account_status(dex: DEX) -> dict[str, Any]:
         "equity_usd": state.equity_usd,
         "funds_usd": dict(state.funds),
         "positions": positions,
-        "notes": [*state.notes, *filter(None, [state.doubt])],
+        "unexplained": {
+            coin: {"journal": own, "account": held} for coin, (own, held) in reconciler.unexplained.items()
+        },
+        "notes": [*state.notes, *filter(None, [state.doubt]), *reconciler.notes],
     }
 
 

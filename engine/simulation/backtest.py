@@ -10,15 +10,15 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import decision_instants, every_days_in_words, show, utc_days
-from engine.config import Execution, RunConfig
+from engine.config import RunConfig
 from engine.data.price_checks import OddMove, odd_moves
 from engine.errors import ConfigError, DataError, WeightsError, join_first
 from engine.panel import Panel, read_only
-from engine.simulation.costs import fee_arrays, mean_rates, stressed_half_spread, stressed_market
+from engine.simulation.costs import early_fees_note, fee_arrays, mean_rates, stressed_half_spread, stressed_market
 from engine.simulation.metrics import missing_rates_note
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import Result
-from engine.simulation.sizing import initial_margin_error, lot_scales, margin_arrays
+from engine.simulation.sizing import initial_margin_error, isolated_leverages, lot_scales, margin_arrays
 from engine.weights import GROSS_TOLERANCE, check_gross, gross_limit, validate_weights
 
 if TYPE_CHECKING:
@@ -79,7 +79,9 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     result = Result(panel, config, target, ledger._replace(trades=trades))
     mean, paid = config.costs.funding_missing == "mean", bool(ledger.flows[:, FUNDING_COST].any())
     unrated = missing_rates_note(result.funding_missing_frac, mean, paid)
-    return replace(result, notes=(*panel.notes, *dead_decisions(panel, rows), *odd_profits(panel, trades), *unrated))
+    early = early_fees_note(panel.table, result.trades.groupby("coin")["time"].min().to_dict())
+    found = (*dead_decisions(panel, rows), *odd_profits(panel, trades), *unrated, *early)
+    return replace(result, notes=(*panel.notes, *found))
 
 
 def check_panel(panel: Panel, where: str) -> None:
@@ -213,7 +215,8 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[MarketData, Fees, Co
         1.0 + GROSS_TOLERANCE if account.initial_margin else np.inf,
         gross_limit(account.max_gross),
     )
-    return stressed_market(market, costs), fee_arrays(panel.index, costs), _coin_arrays(panel, execution), sim_params
+    fees = fee_arrays(panel.index, costs, panel.table)
+    return stressed_market(market, costs), fees, _coin_arrays(panel, config), sim_params
 
 
 def new_book(panel: Panel, config: RunConfig, decisions: int = 0) -> tuple[Book, Ledger]:
@@ -229,6 +232,7 @@ def new_book(panel: Panel, config: RunConfig, decisions: int = 0) -> tuple[Book,
         missing=np.zeros(coins, dtype=np.int64),
         volume=np.zeros(days[1] - days[0] + 1),
         total_volume=np.zeros(1),
+        own_cash=np.zeros(coins),
         trade_count=np.zeros(1, dtype=np.int64),
     )
     counters = np.zeros(kernel.COUNTERS, dtype=np.int64)
@@ -248,12 +252,13 @@ def new_book(panel: Panel, config: RunConfig, decisions: int = 0) -> tuple[Book,
     return book, ledger
 
 
-def _coin_arrays(panel: Panel, execution: Execution) -> CoinParams:
+def _coin_arrays(panel: Panel, config: RunConfig) -> CoinParams:
     from engine.simulation.kernel import CoinParams
 
     floors, steps = margin_arrays([coin.tiers for coin in panel.table])
     reference = np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in panel.coins])
-    return CoinParams(lot_scales(panel.sz_decimals, execution), floors, steps, reference)
+    isolated = isolated_leverages(panel.table, config.execution) if config.account.margin else np.zeros(0)
+    return CoinParams(lot_scales(panel.sz_decimals, config.execution), floors, steps, reference, isolated)
 
 
 def _worst_prices(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:

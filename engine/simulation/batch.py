@@ -350,6 +350,7 @@ def _columns(
             "skipped_band": counters[:, kernel.SKIPPED_BAND],
             "untradable_orders": counters[:, kernel.UNTRADABLE_ORDERS],
             "delistings": counters[:, kernel.DELISTINGS],
+            "isolated_liquidations": counters[:, kernel.ISOLATED_LIQUIDATIONS],
             "funding_missing_frac": counters[:, kernel.UNRATED_HOURS] / np.maximum(counters[:, kernel.HELD_HOURS], 1),
             # A type of its own: that of a list depends on whether a book of the chunk was liquidated.
             "liquidated_at": pd.Series(

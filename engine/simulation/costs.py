@@ -10,13 +10,16 @@ Both change the arrays that the kernel gets, so backtest() and backtest_many() c
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 
-from engine.clock import utc_days
+from engine.clock import show, utc_days
+from engine.coin import Coin
 from engine.config import Costs
+from engine.errors import join_first
 from engine.panel import read_only
 
 if TYPE_CHECKING:
@@ -72,8 +75,11 @@ def scheduled_rates(index: pd.DatetimeIndex, bps: float | Literal["schedule"], m
     return rates / 1e4
 
 
-def fee_arrays(index: pd.DatetimeIndex, costs: Costs) -> Fees:
-    """Fees as the kernel takes them: maker share, staking discount and stress are in the rates."""
+def fee_arrays(index: pd.DatetimeIndex, costs: Costs, table: Sequence[Coin] = ()) -> Fees:
+    """Fees as the kernel takes them: maker share, staking discount and stress are in the rates.
+
+    `table` is of the N coins of a panel; without one, none of them changes a rate.
+    """
     from engine.simulation.kernel import Fees
 
     taker = scheduled_rates(index, costs.taker_bps, False, costs.fee_tiers)
@@ -84,7 +90,51 @@ def fee_arrays(index: pd.DatetimeIndex, costs: Costs) -> Fees:
     rate = np.where(rate > 0.0, rate * (1.0 - costs.staking_discount_frac) * costs.stress, rate)
     thresholds = np.array([tier[0] for tier in TIERS]) if costs.fee_tiers else np.zeros(1)
     days = utc_days(index)
-    return Fees(rate, thresholds, days - days[0], costs.referral_discount_frac)
+    return Fees(rate, thresholds, days - days[0], costs.referral_discount_frac, *_coin_factors(index, table))
+
+
+def coin_rates(index: pd.DatetimeIndex, rows: np.ndarray, costs: Costs, table: Sequence[Coin]) -> np.ndarray:
+    """Rate of a fill of each coin at `rows` of `index`, (len(rows), N): the base tier, with every discount."""
+    fees = fee_arrays(index, costs, table)
+    base = fees.rate[rows, :1]
+    rate = np.where(base > 0.0, base * (1.0 - fees.referral_frac), base) * np.ones(len(table))
+    if not fees.factor.shape[1]:
+        return rate
+    return rate * np.where(base > 0.0, *(factor[fees.period[rows]] for factor in fees.factor))
+
+
+def _coin_factors(index: pd.DatetimeIndex, table: Sequence[Coin]) -> tuple[np.ndarray, np.ndarray]:
+    """Period of each row, (T,), and the coins' factors on a fee and on a rebate in each of E periods, (2, E, N)."""
+    if not any(coin.fee_terms for coin in table):
+        return np.zeros(len(index), dtype=np.int64), np.zeros((2, 0, len(table)))
+    seen = {terms.seen for coin in table for terms in coin.fee_terms if terms.seen is not None}
+    starts = [index[0], *sorted(instant for instant in seen if index[0] < instant <= index[-1])]
+    factor = np.ones((2, len(starts), len(table)))
+    for period, start in enumerate(starts):
+        for column, coin in enumerate(table):
+            if terms := coin.fees_at(start):
+                factor[:, period, column] = terms.factor, terms.growth_factor
+    return np.searchsorted(pd.DatetimeIndex(starts), index, side="right").astype(np.int64) - 1, factor
+
+
+def early_fees_note(table: Iterable[Coin], traded: Mapping[Hashable, pd.Timestamp]) -> tuple[str, ...]:
+    """A note on fee scales that are applied before they were seen; nothing where there are none.
+
+    `traded` is the first trade of each coin that was traded.
+    """
+    early = [
+        (coin.fee_terms[0].seen, coin.name)
+        for coin in table
+        if coin.name in traded and coin.fee_terms and not coin.knows_fees_at(traded[coin.name])
+    ]
+    if not early:
+        return ()
+    dated = sorted(seen for seen, _ in early if seen is not None)
+    since = f"seen from {show(dated[0])} on" if dated else "seen at an unknown time"
+    return (
+        f"Fee scales {since} are applied to days before it, for nobody keeps a history of them: "
+        f"{join_first(sorted(name for _, name in early), 5)}.",
+    )
 
 
 def mean_rates(rates: np.ndarray) -> np.ndarray:

@@ -19,6 +19,10 @@ jit = njit(cache=True, nogil=True, error_model="numpy")
 NOTHING, ORDER, BELOW_MINIMUM, INSIDE_BAND, UNTRADABLE = 0, 1, 2, 3, 4
 # Why a position changed (column REASON of the trades).
 OPEN, INCREASE, REDUCE, FLIP, CLOSE, DELISTING, LIQUIDATION = 0, 1, 2, 3, 4, 5, 6
+# The liquidation of one isolated position, before the trade and the funding of its row.
+ISOLATED_LIQUIDATION = 7
+#: What leaves nothing of a position.
+ENDS = (CLOSE, DELISTING, LIQUIDATION, ISOLATED_LIQUIDATION)
 # Columns of the trades.
 ROW, COIN, UNITS, PRICE, FEE, SPREAD, IMPACT, REASON = 0, 1, 2, 3, 4, 5, 6, 7
 TRADE_COLUMNS = 8
@@ -35,7 +39,8 @@ REFUSED = 7
 HELD_HOURS, UNRATED_HOURS = 8, 9
 # 1 where the liquidation was within the hour, before the funding of its row.
 WITHIN_HOUR = 10
-COUNTERS = 11
+ISOLATED_LIQUIDATIONS = 11
+COUNTERS = 12
 
 #: Keeps a size that is a whole number of lots but for floating-point error from losing a lot, and an order of exactly
 #: the minimum or the band from being skipped.
@@ -69,12 +74,14 @@ class MarketData(NamedTuple):
 
 
 class Fees(NamedTuple):
-    """Rates by row and tier, K tiers."""
+    """Rates by row and tier, K tiers; what builders' coins change of them by period, E periods."""
 
     rate: np.ndarray  # (T, K) fraction of the fill's notional, before the referral's discount
     thresholds_usd: np.ndarray  # (K,) volume from which a tier applies, ascending from 0
     day: np.ndarray  # (T,) int64, UTC day of the moment before the row, counted from 0
     referral_frac: float
+    period: np.ndarray  # (T,) int64, from 0 on
+    factor: np.ndarray  # (2, E, N) factor on a fee; on a rebate and on the volume that counts. E = 0: none has any
 
 
 class CoinParams(NamedTuple):
@@ -84,6 +91,7 @@ class CoinParams(NamedTuple):
     margin_floor_usd: np.ndarray  # (N, M) notional from which a tier applies
     margin_step: np.ndarray  # (N, M) by how much the maintenance rate rises there; 0 where nothing is known
     impact_reference_usd: np.ndarray  # (N,) notional whose average price the venue's impact prices are
+    isolated: np.ndarray  # (N,) leverage set for a coin whose margin is isolated, 0 for cross margin; (0,): all cross
 
 
 class SimParams(NamedTuple):
@@ -111,6 +119,7 @@ class Book(NamedTuple):
     missing: np.ndarray  # (N,) int64, hours since that price
     volume: np.ndarray  # (days,) USD filled, days as in `Fees`
     total_volume: np.ndarray  # (1,) USD filled
+    own_cash: np.ndarray  # (N,) USD of `cash` that an isolated position has: its margin, less `units * entry`
     trade_count: np.ndarray  # (1,) int64, rows of `Ledger.trades` that are written
 
 
@@ -222,16 +231,40 @@ def initial_nb(notional_usd, floors_usd, steps):
 
 
 @jit
-def initial_margin_nb(weights, scale, units, equity, price, tradable, floors_usd, steps):
-    """Initial margin that a row asks for, of what it leaves as it is, and of what is held before it, USD."""
+def isolated_asked_nb(target_usd, held_usd, own_equity, leverage, floors_usd, steps):
+    """Margin of an isolated position that an order takes from one notional to another, both signed."""
+    size = abs(target_usd)
+    rate = isolated_rate_nb(size, leverage, floors_usd, steps)
+    if held_usd * target_usd <= 0.0:
+        return rate * size
+    if size <= abs(held_usd):
+        return own_equity * (target_usd / held_usd)
+    return own_equity + rate * (size - abs(held_usd))
+
+
+@jit
+def initial_margin_nb(weights, scale, units, equity, price, tradable, floors_usd, steps, isolated, own_cash):
+    """Initial margin that a row asks for, of what it leaves as it is, and of what is held before it, USD.
+
+    ``isolated`` is (N,) or (0,) as of :class:`CoinParams`, ``own_cash`` (N,) as of :class:`Book`.
+    """
     asked = 0.0
     left = 0.0
     before = 0.0
     for i in range(weights.shape[0]):
-        held = initial_nb(abs(units[i]) * price[i], floors_usd[i], steps[i]) if units[i] != 0.0 else 0.0
+        alone = isolated.shape[0] > 0 and isolated[i] > 0.0
+        held = 0.0
+        if units[i] != 0.0:
+            if alone:
+                held = own_equity_nb(units[i], own_cash[i], price[i])
+            else:
+                held = initial_nb(abs(units[i]) * price[i], floors_usd[i], steps[i])
         before += held
         if np.isnan(weights[i]) or not tradable[i]:
             left += held
+        elif alone:
+            target_usd, held_usd = weights[i] * scale * equity, units[i] * price[i] if units[i] != 0.0 else 0.0
+            asked += isolated_asked_nb(target_usd, held_usd, held, isolated[i], floors_usd[i], steps[i])
         else:
             asked += initial_nb(abs(weights[i]) * scale * equity, floors_usd[i], steps[i])
     return asked, left, before
@@ -278,11 +311,79 @@ def fee_rate_nb(rates, thresholds_usd, referral_frac, volume, day, total_usd):
 
 
 @jit
-def execute_nb(order, mid, market, quotes, t, i, fee_rate, coin_params, sim_params, row_flows, coin_flows):
+def coin_factor_nb(fees, rate, t, i):
+    """Factor of coin `i` at row `t` on a rate, or on a volume for a `rate` of 0."""
+    if fees.factor.shape[1] == 0:
+        return 1.0
+    return fees.factor[0 if rate > 0.0 else 1, fees.period[t], i]
+
+
+@jit
+def own_equity_nb(units, own_cash, price):
+    """Equity of an isolated position, USD."""
+    return own_cash + units * price
+
+
+@jit
+def isolated_rate_nb(notional_usd, leverage, floors_usd, steps):
+    """Margin of an isolated position over its notional."""
+    return (
+        max(1.0 / leverage, initial_nb(notional_usd, floors_usd, steps) / notional_usd) if notional_usd > 0.0 else 0.0
+    )
+
+
+@jit
+def own_cash_nb(own_cash, before, after, fill, leverage, floors_usd, steps):
+    """Cash of an isolated position whose units a fill takes from `before` to `after`."""
+    if after == 0.0:
+        return 0.0
+    if before * after > 0.0 and abs(after) <= abs(before):
+        return own_cash * (after / before)
+    if before * after <= 0.0:
+        own_cash = 0.0
+        before = 0.0
+    rate = isolated_rate_nb(abs(after) * fill, leverage, floors_usd, steps)
+    return own_cash + rate * abs(after - before) * fill - (after - before) * fill
+
+
+@jit
+def limited_nb(units, own_cash, mid, fill, fee, spread, impact):
+    """What the close of an isolated position around `mid` costs, which is no more than it has.
+
+    Returns the price around which it is closed, fill price, fee, spread and impact cost.
+    """
+    if own_cash + units * fill - fee >= 0.0:
+        return mid, fill, fee, spread, impact
+    empty = -own_cash / units
+    around = mid if own_equity_nb(units, own_cash, mid) >= 0.0 else empty
+    return around, empty, 0.0, units * (around - empty), 0.0
+
+
+@jit
+def execute_nb(order, mid, market, quotes, t, i, fees, fee_rate, coin_params, sim_params, row_flows, coin_flows):
     """Fill one order at row `t` around `mid`: book its costs, return fill price, fee, spread and impact cost.
 
-    Without `quotes` those of the row do not count: they are of another moment.
+    Without `quotes` those of the row do not count: they are of another moment. ``fee_rate`` is of :func:`fee_rate_nb`.
     """
+    fill, fee, spread, impact = fill_nb(order, mid, market, quotes, t, i, fees, fee_rate, coin_params, sim_params)
+    book_costs_nb(fee, spread, impact, row_flows, coin_flows)
+    return fill, fee, spread, impact
+
+
+@jit
+def book_costs_nb(fee, spread, impact, row_flows, coin_flows):
+    """Add the costs of a fill to the flows of its row and coin."""
+    row_flows[FEE_COST] += fee
+    row_flows[SPREAD_COST] += spread
+    row_flows[IMPACT_COST] += impact
+    coin_flows[FEE_COST] += fee
+    coin_flows[SPREAD_COST] += spread
+    coin_flows[IMPACT_COST] += impact
+
+
+@jit
+def fill_nb(order, mid, market, quotes, t, i, fees, fee_rate, coin_params, sim_params):
+    """Fill price, fee, spread and impact cost of an order; arguments as of :func:`execute_nb`."""
     quoted = quotes and market.bid.shape[0] > 0
     fill = fill_price_nb(
         order,
@@ -303,13 +404,7 @@ def execute_nb(order, mid, market, quotes, t, i, fee_rate, coin_params, sim_para
         )
         impact = abs(order) * moved
         fill += sign * moved
-    fee = fee_rate * abs(order) * fill
-    row_flows[FEE_COST] += fee
-    row_flows[SPREAD_COST] += spread
-    row_flows[IMPACT_COST] += impact
-    coin_flows[FEE_COST] += fee
-    coin_flows[SPREAD_COST] += spread
-    coin_flows[IMPACT_COST] += impact
+    fee = fee_rate * coin_factor_nb(fees, fee_rate, t, i) * abs(order) * fill
     return fill, fee, spread, impact
 
 
@@ -335,12 +430,23 @@ def reason_nb(before, after):
 
 
 @jit
-def book_fill_nb(book, trades, t, i, order, after, mid, fill, fee, spread, impact, reason, day):
+def book_fill_nb(book, trades, fees, coin_params, t, i, order, after, mid, fill, fee, spread, impact, reason):
     """Book what :func:`execute_nb` filled of coin `i` around `mid`, or a settlement: `after` units are held then."""
     book.cash[0] -= order * fill + fee
     if reason != DELISTING:
-        book.volume[day] += abs(order) * fill
-        book.total_volume[0] += abs(order) * fill
+        counted = abs(order) * fill * coin_factor_nb(fees, 0.0, t, i)
+        book.volume[fees.day[t]] += counted
+        book.total_volume[0] += counted
+    if coin_params.isolated.shape[0] > 0 and coin_params.isolated[i] > 0.0:
+        book.own_cash[i] = own_cash_nb(
+            book.own_cash[i],
+            book.units[i],
+            after,
+            fill,
+            coin_params.isolated[i],
+            coin_params.margin_floor_usd[i],
+            coin_params.margin_step[i],
+        )
     book.units[i] = after
     book.price[i] = mid
     book.missing[i] = 0
@@ -357,43 +463,102 @@ def book_fill_nb(book, trades, t, i, order, after, mid, fill, fee, spread, impac
 
 
 @jit
+def liquidate_one_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, i, price, quotes, rate, reason):
+    """Close a position at row `t` around `price` as a liquidation; an isolated one loses no more than it has."""
+    units = book.units[i]
+    fill, fee, spread, impact = fill_nb(-units, price, market, quotes, t, i, fees, rate, coin_params, sim_params)
+    if coin_params.isolated.shape[0] > 0 and coin_params.isolated[i] > 0.0:
+        price, fill, fee, spread, impact = limited_nb(units, book.own_cash[i], price, fill, fee, spread, impact)
+    profit = units * (price - book.price[i])  # on the way to the price of the hour or of the limit
+    ledger.flows[t, PRICE_PNL] += profit
+    ledger.coin_flows[i, PRICE_PNL] += profit
+    book_costs_nb(fee, spread, impact, ledger.flows[t], ledger.coin_flows[i])
+    book_fill_nb(book, trades, fees, coin_params, t, i, -units, 0.0, price, fill, fee, spread, impact, reason)
+
+
+@jit
 def close_all_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, price, quotes):
     """Close every position at row `t` around `price`, (N,), as a liquidation."""
-    day = fees.day[t]
-    rate = fee_rate_nb(fees.rate[t], fees.thresholds_usd, fees.referral_frac, book.volume, day, book.total_volume[0])
+    rate = book_rate_nb(fees, book, t)
+    reason = np.int64(LIQUIDATION)  # no literal: numba would compile what takes it for it alone
     ledger.counters[LIQUIDATED_ROW] = t
-    flows, coin_flows = ledger.flows, ledger.coin_flows
     for i in range(price.shape[0]):
         if book.units[i] != 0.0:
-            order = -book.units[i]
-            fill, fee, spread, impact = execute_nb(
-                order, price[i], market, quotes, t, i, rate, coin_params, sim_params, flows[t], coin_flows[i]
+            liquidate_one_nb(
+                market, fees, coin_params, sim_params, book, ledger, trades, t, i, price[i], quotes, rate, reason
             )
-            reason = np.int64(LIQUIDATION)  # no literal: numba would compile what takes it for it alone
-            book_fill_nb(book, trades, t, i, order, 0.0, price[i], fill, fee, spread, impact, reason, day)
+
+
+@jit
+def book_rate_nb(fees, book, t):
+    """Rate of a trade of the book at row `t`, before the factor of its coin."""
+    return fee_rate_nb(
+        fees.rate[t], fees.thresholds_usd, fees.referral_frac, book.volume, fees.day[t], book.total_volume[0]
+    )
+
+
+@jit
+def called_nb(equity, own_equity, others, maintenance_usd):
+    """Whether the account's margin is gone: that of the `others`, positions without margin of their own."""
+    free = equity - own_equity
+    return equity <= 0.0 or (others and (free <= 0.0 or free < maintenance_usd))
+
+
+@jit
+def isolated_gone_nb(units, own_cash, price, floors_usd, steps):
+    """Whether an isolated position's margin is gone at a price."""
+    equity = own_equity_nb(units, own_cash, price)
+    return equity <= 0.0 or equity < maintenance_nb(abs(units) * price, floors_usd, steps)
+
+
+@jit
+def isolated_margin_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, held):
+    """Step 1 of the isolated ones of the coins `held`: close at row `t` those whose margin is gone; how many it was."""
+    within = market.low.shape[0] > 0
+    before = ledger.counters[ISOLATED_LIQUIDATIONS]
+    for k in range(held.shape[0]):
+        i = held[k]
+        units = book.units[i]
+        if units == 0.0 or coin_params.isolated[i] == 0.0:
+            continue
+        price = book.price[i]
+        if within:
+            price = market.low[t, i] if units > 0.0 else market.high[t, i]
+        if isolated_gone_nb(
+            units, book.own_cash[i], price, coin_params.margin_floor_usd[i], coin_params.margin_step[i]
+        ):
+            rate = book_rate_nb(fees, book, t)
+            reason = np.int64(ISOLATED_LIQUIDATION)
+            ledger.counters[ISOLATED_LIQUIDATIONS] += 1
+            liquidate_one_nb(
+                market, fees, coin_params, sim_params, book, ledger, trades, t, i, price, not within, rate, reason
+            )
+    return ledger.counters[ISOLATED_LIQUIDATIONS] - before
 
 
 @jit
 def within_hour_nb(market, fees, coin_params, sim_params, book, ledger, trades, t):
     """Step 4 within the hour that ends at row `t`, every coin at its worst price of it; returns whether it fails."""
     worst = np.empty(book.units.shape[0])
+    isolated = coin_params.isolated.shape[0] > 0
     equity = book.cash[0]
+    own = 0.0
+    others = False
     maintenance_usd = 0.0
     for i in range(worst.shape[0]):
         if book.units[i] != 0.0:
             worst[i] = market.low[t, i] if book.units[i] > 0.0 else market.high[t, i]
             value = book.units[i] * worst[i]
             equity += value
+            if isolated and coin_params.isolated[i] > 0.0:
+                own += own_equity_nb(book.units[i], book.own_cash[i], worst[i])
+                continue
+            others = True
             maintenance_usd += maintenance_nb(abs(value), coin_params.margin_floor_usd[i], coin_params.margin_step[i])
-    if equity > 0.0 and equity >= maintenance_usd:
+    if not called_nb(equity, own, others, maintenance_usd):
         return False
-    ledger.margin_call[0] = equity
+    ledger.margin_call[0] = equity - own
     ledger.margin_call[1] = maintenance_usd
-    for i in range(worst.shape[0]):
-        if book.units[i] != 0.0:
-            profit = book.units[i] * (worst[i] - book.price[i])
-            ledger.flows[t, PRICE_PNL] += profit
-            ledger.coin_flows[i, PRICE_PNL] += profit
     ledger.counters[WITHIN_HOUR] = 1
     close_all_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, worst, np.bool_(False))
     return True
@@ -411,6 +576,7 @@ def step_nb(market, fees, coin_params, sim_params, book, ledger, trades, first, 
     funded = funding.shape[0] == T
     units, price, missing = book.units, book.price, book.missing
     flows, coin_flows, counters = ledger.flows, ledger.coin_flows, ledger.counters
+    isolated = coin_params.isolated.shape[0] > 0
     equity = book.cash[0]
     held = np.empty(N, dtype=np.int64)  # coins with a position, ascending; only they are looked at
     held_count = 0
@@ -429,6 +595,8 @@ def step_nb(market, fees, coin_params, sim_params, book, ledger, trades, first, 
                     base = funding_price[t, i]
                     payment = units[i] * (price[i] if np.isnan(base) else base) * funding[t, i]
                     cash -= payment
+                    if isolated and coin_params.isolated[i] > 0.0:
+                        book.own_cash[i] -= payment
                     flows[t, FUNDING_COST] += payment
                     coin_flows[i, FUNDING_COST] += payment
         book.cash[0] = cash
@@ -436,21 +604,27 @@ def step_nb(market, fees, coin_params, sim_params, book, ledger, trades, first, 
         equity = cash
         long_usd = 0.0
         short_usd = 0.0
+        own = 0.0
+        others = False
         maintenance_usd = 0.0
         for k in range(held_count):
             i = held[k]
             if units[i] != 0.0:
                 value = units[i] * price[i]
                 equity += value
-                maintenance_usd += maintenance_nb(
-                    abs(value), coin_params.margin_floor_usd[i], coin_params.margin_step[i]
-                )
                 if value > 0.0:
                     long_usd += value
                 else:
                     short_usd -= value
-        if sim_params.margin and long_usd + short_usd > 0.0 and (equity <= 0.0 or equity < maintenance_usd):
-            ledger.margin_call[0] = equity
+                if isolated and coin_params.isolated[i] > 0.0:
+                    own += own_equity_nb(units[i], book.own_cash[i], price[i])
+                    continue
+                others = True
+                maintenance_usd += maintenance_nb(
+                    abs(value), coin_params.margin_floor_usd[i], coin_params.margin_step[i]
+                )
+        if sim_params.margin and long_usd + short_usd > 0.0 and called_nb(equity, own, others, maintenance_usd):
+            ledger.margin_call[0] = equity - own
             ledger.margin_call[1] = maintenance_usd
             close_all_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, price, np.bool_(True))
             equity = book.cash[0]
@@ -482,8 +656,17 @@ def step_nb(market, fees, coin_params, sim_params, book, ledger, trades, first, 
             if missing[i] >= sim_params.stale_hours:
                 reason = np.int64(DELISTING)
                 value = price[i]
-                book_fill_nb(book, trades, t + 1, i, -units[i], 0.0, value, value, 0.0, 0.0, 0.0, reason, fees.day[t])
+                book_fill_nb(
+                    book, trades, fees, coin_params, t + 1, i, -units[i], 0.0, value, value, 0.0, 0.0, 0.0, reason
+                )
                 counters[DELISTINGS] += 1
+        if isolated and sim_params.margin and held_count > 0:
+            if isolated_margin_nb(
+                market, fees, coin_params, sim_params, book, ledger, trades, t + 1, held[:held_count]
+            ):
+                equity = book.cash[0]
+                for k in range(held_count):
+                    equity += units[held[k]] * price[held[k]]
         if market.low.shape[0] == T and sim_params.margin:
             holds = False
             for k in range(held_count):
@@ -561,16 +744,15 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
                 market.tradable[t],
                 coin_params.margin_floor_usd,
                 coin_params.margin_step,
+                coin_params.isolated,
+                book.own_cash,
             )
             if refused_nb(asked, left, before, equity, sim_params.most_initial_frac):
                 counters[REFUSED] = d
                 ledger.margin_call[0] = equity
                 ledger.margin_call[1] = asked + left
                 break
-        day = fees.day[t]
-        rate = fee_rate_nb(
-            fees.rate[t], fees.thresholds_usd, fees.referral_frac, book.volume, day, book.total_volume[0]
-        )
+        rate = book_rate_nb(fees, book, t)
         traded_usd = 0.0
         for i in range(N):
             outcome = outcomes[i]
@@ -583,6 +765,7 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
                     np.bool_(True),
                     t,
                     i,
+                    fees,
                     rate,
                     coin_params,
                     sim_params,
@@ -591,7 +774,9 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
                 )
                 after = round_lot_nb(units[i] + order, lot_scale[i])
                 reason = np.int64(reason_nb(units[i], after))
-                book_fill_nb(book, trades, t, i, order, after, price[i], fill, fee, spread, impact, reason, day)
+                book_fill_nb(
+                    book, trades, fees, coin_params, t, i, order, after, price[i], fill, fee, spread, impact, reason
+                )
                 traded_usd += abs(order) * price[i]
             elif outcome == BELOW_MINIMUM:
                 counters[SKIPPED_MINIMUM] += 1
@@ -622,7 +807,7 @@ def held_hours_nb(trades, rates, within):
                 since[i] = end
             if reason == LIQUIDATION:
                 end += 1 - within  # it was held at the funding of the row
-            elif reason != CLOSE and reason != DELISTING:
+            elif reason not in ENDS:
                 continue
         for t in range(since[i], end):
             held += 1
@@ -783,15 +968,15 @@ def count_hours_nb(s, count, held, d, lasting, unrated):
 
 
 @jit
-def count_until_nb(s, count, held, intervals, d, h):
-    """The same where the book was liquidated at hour `h` of the interval."""
+def count_until_nb(coins, intervals, d, h):
+    """The same of `coins` held until hour `h` of the interval."""
     start = intervals.rows[d]
     hours = intervals.rows[d + 1] - start
     block = intervals.mid.shape[1] * (start - intervals.rows[0])
     total = 0
     without = 0
-    for k in range(count):
-        i = np.int64(held[s, k])
+    for k in range(coins.shape[0]):
+        i = np.int64(coins[k])
         for t in range(h + 1):
             if intervals.value[block + i * hours + t] == 0.0:  # settled
                 break
@@ -925,23 +1110,55 @@ def row_scale_nb(s, count, held, units, first, last, coins, weights, equity, tra
 
 @jit
 def row_margin_nb(
-    s, count, held, units, first, last, coins, weights, scale, equity, tradable, price, floors_usd, steps, seen, stamp
+    s,
+    count,
+    held,
+    units,
+    first,
+    last,
+    coins,
+    weights,
+    scale,
+    equity,
+    tradable,
+    price,
+    floors_usd,
+    steps,
+    seen,
+    stamp,
+    isolated,
+    own_cash,
 ):
     """The three sums of :func:`initial_margin_nb` for book `s`; arguments as of :func:`row_scale_nb`."""
     asked = 0.0
     left = 0.0
     before = 0.0
+    alone = isolated.shape[0] > 0
     for k in range(first, last):
         i = coins[k]
         seen[i] = stamp
-        if not np.isnan(weights[k]) and tradable[i]:
+        u = units[s, i]
+        needed = 0.0
+        if u != 0.0:
+            if alone and isolated[i] > 0.0:
+                needed = own_equity_nb(u, own_cash[s, i], price[i])
+            else:
+                needed = initial_nb(abs(u) * price[i], floors_usd[i], steps[i])
+        if np.isnan(weights[k]) or not tradable[i]:
+            left += needed
+        elif alone and isolated[i] > 0.0:
+            target_usd, held_usd = weights[k] * scale * equity, u * price[i] if u != 0.0 else 0.0
+            asked += isolated_asked_nb(target_usd, held_usd, needed, isolated[i], floors_usd[i], steps[i])
+        else:
             asked += initial_nb(abs(weights[k]) * scale * equity, floors_usd[i], steps[i])
-        elif units[s, i] != 0.0:
-            left += initial_nb(abs(units[s, i]) * price[i], floors_usd[i], steps[i])
     for k in range(count):
         i = held[s, k]
-        if units[s, i] != 0.0:
-            needed = initial_nb(abs(units[s, i]) * price[i], floors_usd[i], steps[i])
+        u = units[s, i]
+        if u != 0.0:
+            if alone and isolated[i] > 0.0:
+                needed = own_equity_nb(u, own_cash[s, i], price[i])
+            else:
+                needed = initial_nb(abs(u) * price[i], floors_usd[i], steps[i])
             before += needed
             if seen[i] != stamp and not tradable[i]:
                 left += needed
@@ -1002,6 +1219,8 @@ def trade_nb(
     sell,
     tradable,
     fee_rate,
+    period,
+    factor,
     lot_scale,
     min_notional_usd,
     band_usd,
@@ -1010,13 +1229,22 @@ def trade_nb(
     stamp,
     kept,
     counters,
+    isolated,
+    floors_usd,
+    steps,
+    own_cash,
 ):
     """Step 2 for book `s` at decision `d`: close what has no entry, then trade the entries from `first` to `last`.
 
-    ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second. Returns
-    their numbers, the cash spent, fees, spread and impact costs, USD traded at mid and at the fills, number of trades
-    and untradable weight.
+    ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second; ``period``
+    is the row's. Returns their numbers, the cash spent, fees, spread and impact costs, USD traded at mid and USD of
+    fills that count as volume, number of trades and untradable weight.
     """
+    factored = factor.shape[1] > 0
+    alone = isolated.shape[0] > 0
+    side = 0 if fee_rate > 0.0 else 1
+    charged_usd = 0.0
+    counted_usd = 0.0
     longs = 0
     shorts = 0
     spent = 0.0
@@ -1052,9 +1280,17 @@ def trade_nb(
                         moved = impact_shift_nb(order, fill, price, impact, d, i)
                         impacts += abs(order) * abs(moved)
                         fill += moved
+                    before = u
                     u = round_lot_nb(u + order, lot_scale[i])
                     units[s, i] = u
                     filled_usd += abs(order) * fill
+                    if factored:
+                        charged_usd += abs(order) * fill * factor[side, period, i]
+                        counted_usd += abs(order) * fill * factor[1, period, i]
+                    if alone and isolated[i] > 0.0:
+                        own_cash[s, i] = own_cash_nb(
+                            own_cash[s, i], before, u, fill, isolated[i], floors_usd[i], steps[i]
+                        )
                     spent += order * fill
                     traded_usd += abs(order) * price
                     trades += 1
@@ -1071,8 +1307,11 @@ def trade_nb(
         longs += u > 0.0
         kept[1, shorts] = i
         shorts += u < 0.0
-    fees = fee_rate * filled_usd
-    return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked
+    if not factored:
+        charged_usd = filled_usd
+        counted_usd = filled_usd
+    fees = fee_rate * charged_usd
+    return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, counted_usd, trades, blocked
 
 
 @jit
@@ -1137,37 +1376,315 @@ def first_within_nb(intervals, d, last, held, units, cash, block, market, coin_p
 
 
 @jit
+def liquidate_one_of_nb(
+    intervals,
+    d,
+    h,
+    i,
+    u,
+    own_cash,
+    within,
+    block,
+    market,
+    fees,
+    fee_rate,
+    coin_params,
+    sim_params,
+    metrics,
+):
+    """Close `u` units of coin `i` at hour `h` of interval `d`; returns the cash that they brought since its trade.
+
+    Their funding until then and the costs are added to `metrics`; `own_cash` is that after the interval's trade.
+    """
+    row = intervals.rows[d] + h
+    hours = intervals.rows[d + 1] - intervals.rows[d]
+    flows = metrics[TOTALS : TOTALS + FLOW_COLUMNS]
+    brought, _ = brought_nb(intervals, d, h, within, i, block, hours)
+    flows[FUNDING_COST] -= u * brought
+    price = intervals.price[row, i]
+    quotes = market.low.shape[0] == 0 or not within
+    if not quotes:
+        price = market.low[row, i] if u > 0.0 else market.high[row, i]
+    fill, fee, spread, impact = fill_nb(-u, price, market, quotes, row, i, fees, fee_rate, coin_params, sim_params)
+    if coin_params.isolated.shape[0] > 0 and coin_params.isolated[i] > 0.0:
+        _, fill, fee, spread, impact = limited_nb(u, own_cash + u * brought, price, fill, fee, spread, impact)
+    flows[FEE_COST] += fee
+    flows[SPREAD_COST] += spread
+    flows[IMPACT_COST] += impact
+    metrics[TRADES] += 1
+    return u * brought + u * fill - fee, abs(u) * fill * coin_factor_nb(fees, 0.0, row, i)
+
+
+@jit
 def liquidate_nb(
-    intervals, d, h, held, units, cash, within, block, market, fee_rate, coin_params, sim_params, metrics, counters
+    intervals,
+    d,
+    h,
+    held,
+    units,
+    own_cash,
+    cash,
+    within,
+    block,
+    market,
+    fees,
+    fee_rate,
+    coin_params,
+    sim_params,
+    metrics,
+    counters,
 ):
     """Step 4 where the margin is gone: close all positions at hour `h` of interval `d`; returns the cash left.
 
     With `within`, in the hour that ends there, before its funding; `cash` is that after the interval's trade.
     """
-    row = intervals.rows[d] + h
     hours = intervals.rows[d + 1] - intervals.rows[d]
-    flows = metrics[TOTALS : TOTALS + FLOW_COLUMNS]
-    unused = np.zeros(FLOW_COLUMNS)
+    alone = coin_params.isolated.shape[0] > 0
     for k in range(held.shape[0]):
-        i = np.int64(held[k])  # as in `simulate_nb`, so that `execute_nb` is compiled once
+        i = np.int64(held[k])  # as in `simulate_nb`, so that `fill_nb` is compiled once
         u = units[i]
-        metrics[TRADES] += 1
         brought, settled = brought_nb(intervals, d, h, within, i, block, hours)
-        cash += u * brought
         if settled:
+            cash += u * brought
+            metrics[TRADES] += 1
             counters[DELISTINGS] += 1
-            flows[FUNDING_COST] += u * intervals.exit_funding[d, i]
+            metrics[TOTALS + FUNDING_COST] += u * intervals.exit_funding[d, i]
             continue
-        flows[FUNDING_COST] -= u * brought
-        price = intervals.price[row, i]
-        if within:
-            price = market.low[row, i] if u > 0.0 else market.high[row, i]
-        fill, fee, _, _ = execute_nb(
-            -u, price, market, not within, row, i, fee_rate, coin_params, sim_params, flows, unused
+        proceeds, _ = liquidate_one_of_nb(
+            intervals,
+            d,
+            h,
+            i,
+            u,
+            own_cash[i] if alone else 0.0,
+            within,
+            block,
+            market,
+            fees,
+            fee_rate,
+            coin_params,
+            sim_params,
+            metrics,
         )
-        cash += u * fill - fee
-    counters[LIQUIDATED_ROW] = row
+        cash += proceeds
+    counters[LIQUIDATED_ROW] = intervals.rows[d] + h
     return cash
+
+
+@jit
+def first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, coin_params, first):
+    """Of each coin held, the first hour of interval `d`, up to `last`, in which its own margin is gone; 0 for none.
+
+    Fills `first` (N,) and returns the earliest of those hours, or 0.
+    """
+    hours = intervals.rows[d + 1] - intervals.rows[d]
+    within = market.low.shape[0] > 0
+    earliest = 0
+    for k in range(held.shape[0]):
+        first[k] = 0
+        i = np.int64(held[k])
+        u = units[i]
+        if coin_params.isolated[i] == 0.0 or u == 0.0:
+            continue
+        for h in range(1, last + 1):
+            brought, settled = brought_nb(intervals, d, h, np.bool_(True), i, block, hours)
+            if settled:
+                break
+            row = intervals.rows[d] + h
+            price = intervals.price[row, i]
+            if within:
+                price = market.low[row, i] if u > 0.0 else market.high[row, i]
+            if isolated_gone_nb(
+                u, own_cash[i] + u * brought, price, coin_params.margin_floor_usd[i], coin_params.margin_step[i]
+            ):
+                first[k] = h
+                if earliest == 0 or h < earliest:
+                    earliest = h
+                break
+    return earliest
+
+
+@jit
+def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, watched, block, market, coin_params):
+    """First hour of interval `d`, from `start` to before `stop`, in which the account's margin is gone; -1 for none.
+
+    Within an hour is tested before its row; also whether it was. With isolated positions: those of `held` whose hour
+    in `gone` is not 0 and not after `start` are closed already, and what they brought is in `cash`.
+    """
+    hours = intervals.rows[d + 1] - intervals.rows[d]
+    for h in range(start, stop):
+        for within in (True, False):
+            if (within and (h == 0 or not watched)) or (not within and h == hours):
+                continue
+            row = intervals.rows[d] + h
+            equity = cash
+            own = 0.0
+            others = False
+            holds = False
+            maintenance = 0.0
+            for k in range(held.shape[0]):
+                i = np.int64(held[k])
+                u = units[i]
+                if 0 < gone[k] <= start:
+                    continue
+                brought, settled = brought_nb(intervals, d, h, within, i, block, hours)
+                equity += u * brought
+                if settled:
+                    continue
+                price = intervals.price[row, i]
+                if within:
+                    price = market.low[row, i] if u > 0.0 else market.high[row, i]
+                holds = True
+                equity += u * price
+                if coin_params.isolated[i] > 0.0:
+                    own += own_equity_nb(u, own_cash[i] + u * brought, price)
+                    continue
+                others = True
+                maintenance += maintenance_nb(
+                    abs(u) * price, coin_params.margin_floor_usd[i], coin_params.margin_step[i]
+                )
+            if holds and called_nb(equity, own, others, maintenance):
+                return h, within
+    return -1, False
+
+
+@jit
+def own_after_nb(s, count, held, units, own_cash, isolated, d, exit_funding, settled):
+    """Take the funding of interval `d` from the cash of book `s`'s isolated positions; a settled one has none."""
+    for k in range(count):
+        i = held[s, k]
+        if isolated[i] > 0.0:
+            own_cash[s, i] = 0.0 if settled[d, i] else own_cash[s, i] - units[s, i] * exit_funding[d, i]
+
+
+@jit
+def isolated_safe_nb(intervals, d, held, units, own_cash, block, coin_params, worst_maintenance, equities, paths):
+    """Whether in interval `d` the account's margin is surely enough without that of isolated positions.
+
+    ``paths``, worth of longs and of shorts, (hours,) each, is of all positions.
+    """
+    hours = intervals.rows[d + 1] - intervals.rows[d]
+    own = np.zeros(hours)
+    for k in range(held.shape[0]):
+        i = np.int64(held[k])
+        if coin_params.isolated[i] > 0.0:
+            place = block + i * hours
+            for h in range(hours):
+                own[h] += own_cash[i] + units[i] * (intervals.carried[place + h] + intervals.value[place + h])
+    safe = True
+    for h in range(hours):
+        needed = worst_maintenance * (paths[0][h] + paths[1][h])
+        safe &= equities[h] > 0.0 and equities[h] - own[h] > needed
+    return safe
+
+
+@jit
+def isolated_interval_nb(
+    intervals,
+    d,
+    last,
+    watched,
+    worst_maintenance,
+    held,
+    units,
+    own_cash,
+    cash,
+    block,
+    market,
+    fees,
+    coin_params,
+    sim_params,
+    volume,
+    total_volume,
+    metrics,
+    counters,
+    gone,
+    long_usd,
+    short_usd,
+    carried,
+    equities,
+):
+    """Steps 1 and 4 of a book with isolated positions in interval `d`: close those whose margin is gone.
+
+    ``gone`` becomes the hour at which each of `held` is closed, 0 for none; ``long_usd``, ``short_usd`` and
+    ``carried``, (hours,), are changed from that hour on; ``volume`` (days,) and ``total_volume`` (1,) are the book's.
+    Returns the hour at which the account's own margin is gone (-1 for none), whether that was within the hour, the
+    cash that the closed ones brought, the hours for which they were held and those of them without a rate.
+    """
+    hours = intervals.rows[d + 1] - intervals.rows[d]
+    earliest = first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, coin_params, gone)
+    closed = 0.0
+    lasted = 0
+    without = 0
+    if earliest == 0 and not watched:
+        paths = (long_usd, short_usd)
+        if isolated_safe_nb(
+            intervals, d, held, units, own_cash, block, coin_params, worst_maintenance, equities, paths
+        ):
+            return -1, False, closed, lasted, without
+    start = 0
+    while True:
+        after = last + 1
+        for k in range(held.shape[0]):
+            if start < gone[k] < after:
+                after = gone[k]
+        called, within = called_at_nb(
+            intervals,
+            d,
+            start,
+            after,
+            held,
+            units,
+            own_cash,
+            cash + closed,
+            gone,
+            watched,
+            block,
+            market,
+            coin_params,
+        )
+        if called >= 0 or after > last:
+            for k in range(held.shape[0]):
+                if gone[k] > start:
+                    gone[k] = 0
+            return called, within, closed, lasted, without
+        row = intervals.rows[d] + after
+        day = fees.day[row] if volume.shape[0] > 1 else 0
+        rate = fee_rate_nb(fees.rate[row], fees.thresholds_usd, fees.referral_frac, volume, day, total_volume[0])
+        for k in range(held.shape[0]):
+            if gone[k] != after:
+                continue
+            i = np.int64(held[k])
+            u = units[i]
+            proceeds, counted_usd = liquidate_one_of_nb(
+                intervals,
+                d,
+                after,
+                i,
+                u,
+                own_cash[i],
+                np.bool_(True),
+                block,
+                market,
+                fees,
+                rate,
+                coin_params,
+                sim_params,
+                metrics,
+            )
+            counters[ISOLATED_LIQUIDATIONS] += 1
+            volume[day] += counted_usd
+            total_volume[0] += counted_usd
+            closed += proceeds
+            more, less = count_until_nb(held[k : k + 1], intervals, d, after - 1)
+            lasted += more
+            without += less
+            worth = long_usd if u > 0.0 else short_usd
+            for h in range(after, hours):
+                place = block + i * hours + h
+                worth[h] -= abs(u) * intervals.value[place]
+                carried[h] += proceeds - u * intervals.carried[place]
+        start = after
 
 
 @jit
@@ -1220,6 +1737,11 @@ def batch_nb(
         worst_maintenance = max(worst_maintenance, steepest)
     # Volume matters only where it decides a fee; a year of days a book is not worth keeping otherwise.
     tracked = fees.thresholds_usd.shape[0] > 1 or fees.referral_frac > 0.0
+    isolated = coin_params.isolated
+    alone = isolated.shape[0] > 0
+    own_cash = np.zeros((S, N) if alone else (1, 1))
+    isolated_count = np.zeros(S, dtype=np.int64)
+    closed_at = np.zeros(N, dtype=np.int64)
     volume = np.zeros((S, fees.day[fees.day.shape[0] - 1] + 1 if tracked else 1))
     total_volume = np.zeros(S)
     units = np.zeros((S, N))
@@ -1261,7 +1783,8 @@ def batch_nb(
         intervals.lasting,
         intervals.unrated,
     )
-    lot_scale, f_rate = coin_params.lot_scale, fees.rate
+    lot_scale, f_rate, f_period, f_factor = coin_params.lot_scale, fees.rate, fees.period, fees.factor
+    floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
     min_notional_usd, band_frac, margin, renormalise = (
         sim_params.min_notional_usd,
         sim_params.band_frac,
@@ -1273,6 +1796,10 @@ def batch_nb(
         sim_params.most_initial_frac,
         2.0 * worst_maintenance,
     )
+    if alone:
+        for i in range(N):
+            if isolated[i] > 0.0:
+                worst_initial = max(worst_initial, 1.0 / isolated[i])
     watched = margin and market.low.shape[0] > 0
     end = m_rows[D]
     for d in range(D):
@@ -1289,6 +1816,8 @@ def batch_nb(
             value = 0.0
             held_usd = 0.0
             if d > 0:
+                if isolated_count[s] > 0:
+                    own_after_nb(s, held_count[s], held, units, own_cash, isolated, d - 1, m_exit_funding, m_settled)
                 brought, value, held_usd, paid, gone = close_interval_nb(
                     s, held_count[s], held, units, d - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
                 )
@@ -1326,7 +1855,9 @@ def batch_nb(
                     stamp,
                 )
             # Few books come so near to it that the margin of every coin has to be looked up.
-            if (max_gross * equity + held_usd) * worst_initial > most_initial_frac * equity:
+            if (isolated_count[s] > 0 and most_initial_frac < np.inf) or (
+                max_gross * equity + held_usd
+            ) * worst_initial > most_initial_frac * equity:
                 asked, left, before = row_margin_nb(
                     s,
                     held_count[s],
@@ -1340,10 +1871,12 @@ def batch_nb(
                     equity,
                     intervals.tradable[d],
                     intervals.price[start],
-                    coin_params.margin_floor_usd,
-                    coin_params.margin_step,
+                    floors_usd,
+                    steps,
                     seen,
                     stamp,
+                    isolated,
+                    own_cash,
                 )
                 if refused_nb(asked, left, before, equity, most_initial_frac):
                     counters[s, REFUSED] = d
@@ -1351,7 +1884,7 @@ def batch_nb(
                     metrics[s, END] = equity
                     metrics[s, GROSS] = asked + left
                     continue
-            longs, shorts, spent, fee, spread, moved, traded_usd, filled_usd, trades, blocked = trade_nb(
+            longs, shorts, spent, fee, spread, moved, traded_usd, counted_usd, trades, blocked = trade_nb(
                 s,
                 held_count[s],
                 held,
@@ -1368,6 +1901,8 @@ def batch_nb(
                 m_sell,
                 m_tradable,
                 rate,
+                f_period[start],
+                f_factor,
                 lot_scale,
                 min_notional_usd,
                 band_frac * equity,
@@ -1376,15 +1911,23 @@ def batch_nb(
                 stamp,
                 kept,
                 counters,
+                isolated,
+                floors_usd,
+                steps,
+                own_cash,
             )
-            volume[s, day] += filled_usd
-            total_volume[s] += filled_usd
+            volume[s, day] += counted_usd
+            total_volume[s] += counted_usd
             count = longs + shorts
             for k in range(longs):
                 held[s, k] = kept[0, k]
             for k in range(shorts):
                 held[s, longs + k] = kept[1, k]
             held_count[s] = count
+            if alone:
+                isolated_count[s] = 0
+                for k in range(count):
+                    isolated_count[s] += isolated[held[s, k]] > 0.0
             cash[s] -= spent
             metrics[s, TOTALS + FEE_COST] += fee
             metrics[s, TOTALS + SPREAD_COST] += spread
@@ -1403,10 +1946,6 @@ def batch_nb(
             add_paths_nb(np.int64(1), shorts, kept, -1.0, s, units, at, m_value, length, short_usd)
             if m_carries:
                 add_paths_nb(s, count, held, 1.0, s, units, at, m_carried, length, carried)
-            if m_counted[d]:
-                lasted, without = count_hours_nb(s, count, held, d, m_lasting, m_unrated)
-            else:
-                lasted, without = count * hours, 0
             # 4. Margin
             called_at = -1
             within = 0
@@ -1416,25 +1955,76 @@ def batch_nb(
                 net[h] = long_usd[h] - short_usd[h]
                 equities[h] = carried[h] + net[h]
                 endangered |= equities[h] <= worst_maintenance * gross[h]
-            if margin and endangered:
+            last = hours if start + hours < end else hours - 1
+            lasted, without = 0, 0
+            if margin and isolated_count[s] > 0:
+                called_at, was_within, closed, lasted, without = isolated_interval_nb(
+                    intervals,
+                    d,
+                    last,
+                    watched,
+                    worst_maintenance,
+                    held[s, :count],
+                    units[s],
+                    own_cash[s],
+                    cash[s],
+                    block,
+                    market,
+                    fees,
+                    coin_params,
+                    sim_params,
+                    volume[s],
+                    total_volume[s : s + 1],
+                    metrics[s],
+                    counters[s],
+                    closed_at,
+                    long_usd,
+                    short_usd,
+                    carried,
+                    equities,
+                )
+                within = called_at if was_within else 0
+                cash[s] += closed
+                left = 0
+                for k in range(count):
+                    i = held[s, k]
+                    if closed_at[k] > 0:
+                        units[s, i] = 0.0
+                        own_cash[s, i] = 0.0
+                    else:
+                        held[s, left] = i
+                        left += 1
+                if left < count:
+                    count = left
+                    held_count[s] = left
+                    for h in range(hours):
+                        gross[h] = long_usd[h] + short_usd[h]
+                        net[h] = long_usd[h] - short_usd[h]
+                        equities[h] = carried[h] + net[h]
+            elif margin and endangered:
                 for h in range(hours):
                     maintenance = 0.0
                     for k in range(count):
                         i = held[s, k]
                         maintenance += maintenance_nb(
-                            abs(units[s, i]) * m_value[block + i * hours + h],
-                            coin_params.margin_floor_usd[i],
-                            coin_params.margin_step[i],
+                            abs(units[s, i]) * m_value[block + i * hours + h], floors_usd[i], steps[i]
                         )
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
                         called_at = h
                         break
-            if watched and count > 0:
-                last = called_at if called_at >= 0 else hours if start + hours < end else hours - 1
+            if watched and count > 0 and isolated_count[s] == 0:
+                until = called_at if called_at >= 0 else last
                 within = first_within_nb(
-                    intervals, d, last, held[s, :count], units[s], cash[s], block, market, coin_params
+                    intervals, d, until, held[s, :count], units[s], cash[s], block, market, coin_params
                 )
                 called_at = within if within > 0 else called_at
+            if called_at < 0:
+                if m_counted[d]:
+                    more, less = count_hours_nb(s, count, held, d, m_lasting, m_unrated)
+                    lasted += more
+                    without += less
+                else:
+                    lasted += count * hours
             if called_at >= 0:
                 called = start + called_at
                 day = fees.day[called] if tracked else 0
@@ -1447,10 +2037,12 @@ def batch_nb(
                     called_at,
                     held[s, :count],
                     units[s],
+                    own_cash[s if alone else 0],
                     cash[s],
                     within > 0,
                     block,
                     market,
+                    fees,
                     rate,
                     coin_params,
                     sim_params,
@@ -1458,7 +2050,9 @@ def batch_nb(
                     counters[s],
                 )
                 held_count[s] = 0
-                lasted, without = count_until_nb(s, count, held, intervals, d, called_at - (within > 0))
+                more, less = count_until_nb(held[s, :count], intervals, d, called_at - (within > 0))
+                lasted += more
+                without += less
                 gross[called_at:hours] = 0.0
                 net[called_at:hours] = 0.0
                 equities[called_at:hours] = cash[s]

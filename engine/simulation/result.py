@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 FLOWS = ("price_pnl_usd", "spread_usd", "impact_usd", "fee_usd", "funding_usd")
 #: What a method compares with unless a benchmark is named: the one of the config, ``report.benchmark``.
 REPORTED = "report.benchmark"
-REASONS = ("open", "increase", "reduce", "flip", "close", "delisting", "liquidation")
+#: By number; the last is of one isolated position, the one before of the account.
+REASONS = ("open", "increase", "reduce", "flip", "close", "delisting", "liquidation", "liquidation")
 TRADE_FIELDS = ("time", "coin", "units", "price", "notional_usd", "fee_usd", "spread_usd", "reason")
 
 
@@ -199,6 +200,7 @@ class Result:
                 "skipped_band": int(counters[kernel.SKIPPED_BAND]),
                 "untradable_orders": int(counters[kernel.UNTRADABLE_ORDERS]),
                 "delistings": int(counters[kernel.DELISTINGS]),
+                "isolated_liquidations": int(counters[kernel.ISOLATED_LIQUIDATIONS]),
                 "funding_missing_frac": self.funding_missing_frac,
                 "liquidated_at": None if self.liquidated_at is None else self.liquidated_at.isoformat(),
                 **dict(zip(FLOWS, map(float, ledger.flows.sum(axis=0)), strict=True)),
@@ -370,9 +372,7 @@ class Result:
             )
         for row, column, trade in zip(rows, columns, trades, strict=True):
             held[column] += trade[kernel.UNITS]
-            sizes[row, column] = (
-                0.0 if trade[kernel.REASON] in (kernel.CLOSE, kernel.DELISTING, kernel.LIQUIDATION) else held[column]
-            )
+            sizes[row, column] = 0.0 if trade[kernel.REASON] in kernel.ENDS else held[column]
             prices[row, column] = trade[kernel.PRICE]
             fees[row, column] = trade[kernel.FEE] / (abs(trade[kernel.UNITS]) * trade[kernel.PRICE])
         close = self.panel.frame("mid").ffill().bfill()

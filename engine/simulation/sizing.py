@@ -67,6 +67,7 @@ def plan_orders(
     execution: Execution,
     table: Iterable[Coin] | None = None,
     where: str = "",
+    isolated_usd: Mapping[str, float] | None = None,
 ) -> list[Order]:
     """Size the orders that take a book to `weights`.
 
@@ -91,6 +92,8 @@ def plan_orders(
         Leverage of the coins: more initial margin than the account has is then an error.
     where : str
         Which weights these are, for that error: `` on 2024-10-01 23:00 UTC``.
+    isolated_usd : mapping of coin to float, optional
+        Equity of each isolated position, its margin with its profit; default: what opening it now would take.
 
     Returns
     -------
@@ -114,7 +117,7 @@ def plan_orders(
     rules = (execution.min_notional_usd, execution.no_trade_band_frac, execution.untradable == "renormalise")
     _, scale = plan_nb(target, *book, lots, *rules, sizes, outcomes)
     if table is not None:
-        _check_initial_margin(where, coins, table, target, scale, book)
+        _check_initial_margin(where, coins, table, target, scale, book, execution, isolated_usd or {})
     planned = zip(coins, sizes.tolist(), target.tolist(), outcomes, strict=True)
     return [Order(coin, size, weight, OUTCOMES[outcome], weight == 0.0) for coin, size, weight, outcome in planned]
 
@@ -129,6 +132,15 @@ def margin_arrays(tiers: Sequence[Sequence[tuple[float, float]]]) -> tuple[np.nd
             floors[column, tier], steps[column, tier] = floor, 0.5 / leverage - below
             below = 0.5 / leverage
     return floors, steps
+
+
+def isolated_leverages(table: Sequence[Coin], execution: Execution) -> np.ndarray:
+    """Leverage set for each coin of `table` whose margin is isolated, 0 for cross margin, (N,); (0,) without one."""
+    if not any(coin.isolated for coin in table):
+        return np.zeros(0)
+    highest = [coin.tiers[0][1] if coin.tiers else np.inf for coin in table]
+    chosen = np.minimum(highest, execution.isolated_leverage or np.inf)
+    return np.where([coin.isolated for coin in table], np.where(np.isinf(chosen), 1.0, chosen), 0.0)
 
 
 def initial_margin_error(
@@ -178,13 +190,21 @@ def _check_initial_margin(
     weights: np.ndarray,
     scale: float,
     book: tuple[np.ndarray, float, np.ndarray, np.ndarray],
+    execution: Execution,
+    isolated_usd: Mapping[str, float],
 ) -> None:
     """Refuse what a backtest refuses; `book` is units, equity, prices and tradable, as the kernel takes them."""
-    from engine.simulation.kernel import initial_margin_nb, refused_nb
+    from engine.simulation.kernel import initial_margin_nb, isolated_rate_nb, refused_nb
 
-    named, equity_usd = {coin.name: coin for coin in table}, book[1]
+    named, (units, equity_usd, prices, _) = {coin.name: coin for coin in table}, book
     known = [named.get(coin, Coin(coin)) for coin in coins]
-    asked, left, before = initial_margin_nb(weights, scale, *book, *margin_arrays([coin.tiers for coin in known]))
+    tiers, isolated = margin_arrays([coin.tiers for coin in known]), isolated_leverages(known, execution)
+    own_cash, worth = np.zeros(len(coins)), np.where(units != 0.0, units * prices, 0.0)
+    for i in np.flatnonzero(isolated):
+        held = abs(worth[i])
+        needed = isolated_rate_nb(held, isolated[i], tiers[0][i], tiers[1][i]) * held
+        own_cash[i] = isolated_usd.get(coins[i], needed) - worth[i]
+    asked, left, before = initial_margin_nb(weights, scale, *book, *tiers, isolated, own_cash)
     if refused_nb(asked, left, before, equity_usd, 1.0 + GROSS_TOLERANCE):
         raise initial_margin_error(where, known, weights, equity_usd, asked + left)
 

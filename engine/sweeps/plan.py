@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine.config import RunConfig
+from engine.config_values import no_fraction
 from engine.errors import ConfigError, HlbtError
 from engine.oracles.base import Oracle, path_of, shares_scores
 from engine.oracles.fingerprint import code_files, interactive_code_digest
@@ -186,6 +187,9 @@ class Plan:
         names = list(self.grid.values)
         columns = [column for column, key in enumerate(names) if _is_config(key)]
         columns.sort(key=lambda column: names[column] not in SCHEDULE)
+        for column in columns:
+            for value in self.grid.values[names[column]]:
+                no_fraction(names[column], value)
         distinct, config_of = np.unique(self.grid.codes[:, columns], axis=0, return_inverse=True)
         configs = []
         for codes in distinct:

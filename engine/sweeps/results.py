@@ -7,10 +7,10 @@ was computed, so no unchanged set is run twice.
 from __future__ import annotations
 
 import hashlib
-import shutil
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from engine.sweeps.study import ERROR, PAGE, RECORD, RETURNS, TABLE, TEXTS, VERD
 from engine.sweeps.tasks import Outcome
 
 CHUNKS, TOP = "chunks", "top"
+_CHUNK, _TORN = re.compile(r"[0-9a-f]{16}\.parquet"), re.compile(r"\.[0-9a-f]{16}\.parquet\.\d+\.writing")
 FILES = frozenset({RECORD, TABLE, RETURNS, VERDICT, PAGE, CHUNKS, TOP, LOCK})
 #: Metrics that count something: whole numbers, unless a set failed.
 COUNTS = (
@@ -42,11 +43,24 @@ COUNTS = (
     "skipped_band",
     "untradable_orders",
     "delistings",
+    "isolated_liquidations",
 )
 
 
 #: A chunk is written with so many sets, or after so long: a kill loses no more.
 CHUNK_SETS, CHUNK_SECONDS = 1024, 1.0
+
+
+def chunk_files(folder: Path, torn: bool = False) -> list[Path]:
+    """The chunks of a sweep's folder, sorted, with those that a kill left `torn`; somebody else's files are none."""
+    chunks = folder / CHUNKS
+    if chunks.is_symlink() or not chunks.is_dir():
+        return []
+    return sorted(path for path in chunks.iterdir() if _is_chunk(path.name, torn) and path.is_file())
+
+
+def _is_chunk(name: str, torn: bool) -> bool:
+    return _CHUNK.fullmatch(name) is not None or (torn and _TORN.fullmatch(name) is not None)
 
 
 @contextmanager
@@ -58,7 +72,7 @@ def sweep_folder(folder: Path) -> Iterator[Path]:
     DataError
         When it holds something else, or another process writes to it.
     """
-    ours = (folder / RECORD).is_file() or (folder / CHUNKS).is_dir()
+    ours = (folder / RECORD).is_file() or bool(chunk_files(folder))
     if folder.is_dir() and not ours:  # beside a sweep, a file of somebody else is left alone
         foreign = sorted(
             item.name for item in folder.iterdir() if item.name not in FILES and not item.name.startswith(".")
@@ -97,7 +111,7 @@ class Results:
         if reports is not None and reports.is_dir():
             folders += sorted(path for path in reports.iterdir() if path.is_dir() and path != self.chunks.parent)
         for folder in folders:
-            for path in [*sorted((folder / CHUNKS).glob("*.parquet")), folder / TABLE]:
+            for path in [*chunk_files(folder), folder / TABLE]:
                 if path.is_file() and not self.done.all():
                     self._adopt(path, lookup)
         return int(self.done.sum())
@@ -187,7 +201,7 @@ class Results:
             When a set has no result: its row must not be filled with that of another.
         """
         self.flush()
-        chunks = [pq.read_table(path) for path in sorted(self.chunks.glob("*.parquet"))]
+        chunks = [pq.read_table(path) for path in chunk_files(self.chunks.parent)]
         whole = pa.concat_tables(chunks, promote_options="default")
         del chunks
         rows = pd.Index(whole["key"].to_numpy())
@@ -244,7 +258,10 @@ class Results:
         folder = self.chunks.parent
         codes = {f"set.{key}": grid.codes[:, column] for column, key in enumerate(grid.values)}
         _write_files(folder, record, {**codes, "key": self.keys, **columns}, daily)
-        shutil.rmtree(self.chunks, ignore_errors=True)
+        for path in chunk_files(folder, torn=True):
+            path.unlink(missing_ok=True)
+        with suppress(OSError):  # somebody else's files stay
+            self.chunks.rmdir()
 
 
 def _write_files(

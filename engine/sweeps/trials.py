@@ -160,9 +160,10 @@ def record_trials(
         known = _table(reports)
     except DataError:  # damaged files of before: that is told where trials are counted
         known = pd.DataFrame(columns=list(_COLUMNS))
-    last = known[known["family"] == family].drop_duplicates("key", keep="last").set_index("key")["sharpe_daily"]
-    before = last.reindex(keys).to_numpy(dtype=np.float64)
-    seen = np.isin(keys, last.index) & ((before == sharpe_daily) | np.isnan(sharpe_daily))
+    last = known[known["family"] == family].drop_duplicates("key", keep="last")
+    place = pd.Index(last["key"].to_numpy(dtype=np.int64)).get_indexer(keys)
+    before = np.append(last["sharpe_daily"].to_numpy(dtype=np.float64), np.nan)[place]  # -1, not there, is the NaN
+    seen = (place >= 0) & ((before == sharpe_daily) | np.isnan(sharpe_daily))
     if seen.all():
         return
     new = ~seen

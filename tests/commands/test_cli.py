@@ -307,6 +307,8 @@ def test_a_path_that_the_system_refuses(hlbt: Hlbt, cache: Path, words: str) -> 
 def test_data_commands(hlbt: Hlbt, cache: Path) -> None:
     done = hlbt("data", "status")
     assert done.code == 0 and "SYNTHETIC" in done.out and "Delisted: 1" in done.out and "Gaps: 1" in done.out
+    assert 'href="index.html"' in Path("reports/status.html").read_text(), "it links back, with no run yet"
+    assert 'href="status.html"' in Path("reports/index.html").read_text()
     status = json.loads(hlbt("data", "status", "--json").out)
     assert status["coins"] == 40 and status["synthetic"] is True and len(status["months"]) == 13
     assert json.loads(hlbt("data", "verify", "--json").out)["ok"] is True

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+import sys
+import warnings
 from pathlib import Path
 from urllib.parse import unquote
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from engine.reporting.tearsheet import write_tearsheet
@@ -16,6 +19,7 @@ from engine.runs import Run, load_run
 from engine.simulation.result import Result
 from engine.sweeps.trials import count_trials, families_below
 from helpers.commands import Hlbt
+from helpers.effort import some
 from helpers.made_runs import saved, simulated
 
 MOMENTUM = ("--oracle", "research.oracles.momentum:Momentum", "--param", "n=3")
@@ -140,6 +144,15 @@ def test_every_page_links_back_and_the_index_to_every_page(reports: Path, hlbt: 
     assert all((reports / link).is_file() for link in links)
     assert 'href="../index.html"' in (reports / "slow/tearsheet.html").read_text()
     assert "<b>lookback_hours=720</b>" in page and "<b>n=3</b>" not in page
+    assert hlbt("report", "fast").code == 0
+    assert 'href="fast/tearsheet.html"' in (reports / "index.html").read_text(), "without hlbt index"
+
+
+def test_a_page_elsewhere_makes_no_index_there(reports: Path, hlbt: Hlbt, tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/index.html").write_text("my own")
+    assert hlbt("compare", "slow", "fast", "--out", tmp_path / "mine/both.html").code == 0
+    assert (tmp_path / "mine/index.html").read_text() == "my own"
 
 
 def test_a_page_that_lies_elsewhere_has_no_link(result: Result, tmp_path: Path) -> None:
@@ -239,3 +252,50 @@ def test_what_is_exported_is_what_was_run(reports: Path, result: Result, hlbt: H
     ):
         done = hlbt("export", *words)
         assert done.code == 1 and message in done.err and done.err.count("\n") == 1
+
+
+def test_a_run_is_logged_to_mlflow_once(
+    reports: Path, hlbt: Hlbt, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = (str(tmp_path / "runs"), f"sqlite:///{tmp_path / 'runs.db'}")[some(0, 1)]
+    assert hlbt("note", "slow", "it's \u201cmine\u201d").code == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's own, about its libraries
+        first = hlbt("export", "slow", "--to", "mlflow", "--tracking", store, "--json").json
+        again = hlbt("export", "slow", "--to", "mlflow", "--tracking", store, "--json").json
+        other = hlbt("export", "fast", "--to", "mlflow", "--tracking", store, "--experiment", "two", "--json").json
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=store)
+        logged, record = client.get_run(first["mlflow_run"]), load_run("reports/slow").record
+        files = {item.path for item in client.list_artifacts(first["mlflow_run"])}
+    assert again == first and other["mlflow_run"] != first["mlflow_run"] and logged.info.status == "FINISHED"
+    assert logged.data.params["oracle.lookback_hours"] == "720" and logged.data.params["costs.taker_bps"]
+    assert logged.data.params["oracle"] == record["origin"]["path"]
+    assert len([key for key in logged.data.params if "." in key]) > 15
+    numbers = {key: value for key, value in record["metrics"].items() if isinstance(value, int | float)}
+    assert logged.data.metrics == pytest.approx(numbers, nan_ok=True) and len(numbers) > 20
+    assert logged.data.tags["hlbt.digest.data"] == record["digests"]["data"]
+    assert logged.data.tags["hlbt.verdict"] == "none" and logged.data.tags["mlflow.note.content"].startswith("it's")
+    assert files == {path.name for path in Path("reports/slow").iterdir()}
+
+    secret = hlbt("export", "slow", "--to", "mlflow", "--tracking", "ftp://me:hunter2@host/t0ken?key=v4lue")
+    assert secret.code == 1 and "at ftp://host (" in secret.err and not re.search("hunter2|t0ken|v4lue", secret.err)
+    for words in (("mlflow", "--out", "x"), ("csv", "--tracking", store), ("parquet", "--experiment", "x")):
+        wrong = hlbt("export", "slow", "--to", *words)
+        assert wrong.code == 1 and "means nothing with" in wrong.err
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    absent = hlbt("export", "slow", "--to", "mlflow")
+    assert absent.code == 1 and "pip install 'hlbt[mlflow]'" in absent.err
+
+
+def test_every_file_of_a_run_is_plain_parquet(reports: Path) -> None:
+    """Other programs know neither pandas' index nor its categories: the time is a column, texts are texts."""
+    files = sorted(reports.rglob("*.parquet"))
+    assert {file.name for file in files} >= {"equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet"}
+    for file in files:
+        schema = pq.read_schema(file)
+        assert not (schema.pandas_metadata or {}).get("index_columns"), file
+        kinds = {str(field.type) for field in schema}
+        assert kinds <= {"timestamp[ms, tz=UTC]", "double", "int64", "large_string"}, file
+        assert str(schema.field(0).type).startswith("timestamp") or file.name == "round_trips.parquet", file

@@ -13,6 +13,7 @@ import json
 import math
 import sys
 import tempfile
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ import pandas as pd
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent.parent))
 
-from engine import Panel, Result, RunConfig, backtest, decisions_of, load_panel, weight_matrix  # noqa: E402
+from engine import Coin, Panel, Result, RunConfig, backtest, decisions_of, load_panel, weight_matrix  # noqa: E402
+from engine.coin import FeeTerms  # noqa: E402
 from research.oracles.carry import Carry  # noqa: E402
 from research.oracles.low_volatility import LowVolatility  # noqa: E402
 from research.oracles.momentum import Momentum  # noqa: E402
@@ -42,6 +44,10 @@ RUNS: dict[str, tuple[Any, dict[str, dict[str, Any]]]] = {
         LowVolatility(),
         {"execution": {"leverage": 3.0, "tranches": 3}, "account": {"max_gross": 3.0}},
     ),
+    "momentum, half of the coins a builder's": (
+        Momentum(),
+        {"execution": {"leverage": 2.0, "isolated_leverage": 5}, "account": {"max_gross": 2.0}},
+    ),
 }
 
 
@@ -49,7 +55,18 @@ def run(name: str, panel: Panel) -> Result:
     """One golden run."""
     oracle, settings = RUNS[name]
     config = RunConfig.from_dict(settings)
+    if name.endswith("a builder's"):
+        panel = replace(panel, table=tuple(map(as_builders, panel.table, range(len(panel.coins)))))
     return backtest(panel, weight_matrix(oracle, panel, decisions_of(panel, config)), config)
+
+
+def as_builders(coin: Coin, place: int) -> Coin:
+    """Every second coin, with fees that change once in the sample and margin of its own."""
+    if place % 2:
+        return coin
+    first = FeeTerms(pd.Timestamp("2024-03-01T00:00Z"), (0.0, 0.5, 1.0, 3.0)[place // 2 % 4], False)
+    later = FeeTerms(pd.Timestamp("2024-08-01T00:00Z"), 1.0, place % 4 == 0)
+    return replace(coin, margin_mode="isolated", collateral="USDC", fee_terms=(first, later))
 
 
 def metrics(result: Result) -> dict[str, Any]:

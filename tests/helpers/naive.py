@@ -14,11 +14,14 @@ from statistics import stdev
 
 import pandas as pd
 
+from engine.coin import FeeTerms
 from engine.config import RunConfig
 from engine.panel import Panel
 
 FLOWS = ("price_pnl_usd", "spread_usd", "impact_usd", "fee_usd", "funding_usd")
-COUNTS = ("skipped_min_notional", "skipped_band", "untradable_orders", "delistings", "decisions")
+COUNTS = (
+    "skipped_min_notional", "skipped_band", "untradable_orders", "delistings", "isolated_liquidations", "decisions",
+)  # fmt: skip
 REFERRAL_VOLUME_USD = 25_000_000.0
 MAJORS, MAJORS_Q_USD, OTHERS_Q_USD = ("BTC", "ETH"), 20_000.0, 6_000.0  # the order size of the venue's impact prices
 
@@ -70,6 +73,7 @@ class NaiveResult:
     daily_returns: list[float]
     days_calendar: int
     delistings: int
+    isolated_liquidations: int
     liquidated_row: int | None
     decisions: int
     funding_missing_frac: float
@@ -90,6 +94,7 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig, fees: Fees)
     for t in range(len(panel.index)):
         ledger.flow = dict.fromkeys(FLOWS, 0.0)
         ledger.mark(t)
+        ledger.isolated_margin(t)
         ledger.margin_within_hour(t)
         if t in decisions and ledger.liquidated_row is None:  # "From then on no decision is traded."
             ledger.trade(t, decisions[t])
@@ -218,12 +223,23 @@ class Ledger:
         for coin in panel.table:
             if not coin.margin_tiers and coin.max_leverage is not None:
                 self.tiers[coin.name] = ((0.0, coin.max_leverage),)
+        # "at most the coin's highest; with 0 the coin's highest; 1 where neither is known"
+        self.isolated_leverage = {}
+        for coin in panel.table:
+            if coin.margin_mode == "isolated" and config.account.margin:
+                known = [self.tiers[coin.name][0][1]] if coin.name in self.tiers else []
+                known += [config.execution.isolated_leverage] if config.execution.isolated_leverage else []
+                self.isolated_leverage[coin.name] = min(known, default=1.0)
+        self.fee_terms = {coin.name: coin.fee_terms for coin in panel.table}
+        self.instants = list(panel.index)
         known_lots = [coin for coin in panel.table if config.execution.lots and coin.sz_decimals is not None]
         self.lots_a_unit = {coin.name: 10**coin.sz_decimals for coin in known_lots}
 
         self.cash = config.account.initial_equity_usd
         self.units = dict.fromkeys(self.coins, 0.0)
         self.price = dict.fromkeys(self.coins, nan)  # "its mid there or, where that is NaN, the last mid before"
+        self.own_margin: dict[str, float] = {}  # of isolated positions, and what a unit of them was bought at
+        self.entry: dict[str, float] = {}
         self.rows_without_mid = dict.fromkeys(self.coins, 0)
         self.volume: dict[int, float] = {}  # the account's own, by day
 
@@ -296,12 +312,38 @@ class Ledger:
         """Refuse a row: "`asked > equity`, or if `asked + left` is more than both `equity` and `before`"."""
         if not self.account.initial_margin or equity <= 0:
             return
-        asked = sum(self.initial(coin, abs(w) * equity) for coin, w in tradable.items())
+        asked = sum(self.asked(coin, w * equity) for coin, w in tradable.items())
         held = {coin: self.initial(coin, abs(self.units[coin]) * self.price[coin]) for coin in self.held()}
+        # "in `left` and `before` an isolated position counts with its equity"
+        held |= {coin: self.own_equity(coin) for coin in held if coin in self.isolated_leverage}
         left = sum(margin for coin, margin in held.items() if coin not in tradable)
         most = equity * (1 + 1e-5)  # "the slack of `account.max_gross`"
         if asked > most or (asked + left > most and asked + left > sum(held.values())):
             raise RefusedError(t)
+
+    def asked(self, coin: str, target: float) -> float:
+        """Margin for a signed notional.
+
+        Isolated: "its equity, less what reducing it at the coin's price would return, or plus what adding to it or
+        opening it would take".
+        """
+        if coin not in self.isolated_leverage:
+            return self.initial(coin, abs(target))
+        before = self.units[coin] * self.price[coin] if self.units[coin] != 0 else 0.0
+        rate = self.isolated_rate(coin, abs(target))
+        if before * target <= 0:
+            return rate * abs(target)
+        if abs(target) <= abs(before):
+            return self.own_equity(coin) * target / before
+        return self.own_equity(coin) + rate * (abs(target) - abs(before))
+
+    def isolated_rate(self, coin: str, notional: float) -> float:
+        """That of "`rate(n) = max(1 / L, initial / n)`"."""
+        return max(1 / self.isolated_leverage[coin], self.initial(coin, notional) / notional if notional else 0.0)
+
+    def own_equity(self, coin: str) -> float:
+        """Equity of an isolated position: "`margin + units * (price - entry)`"."""
+        return self.own_margin[coin] + self.units[coin] * (self.price[coin] - self.entry[coin])
 
     def initial(self, coin: str, notional: float) -> float:
         """Notional over "the leverage of the highest tier whose floor is under `notional`"."""
@@ -351,18 +393,42 @@ class Ledger:
         impact = abs(size) * move
         fill += sign * move
         notional = abs(size) * fill
-        fee = self.fee_rate(t) * notional
+        fee = self.fee_rate(t, coin) * notional
+        if reason == "liquidation" and coin in self.isolated_leverage:
+            # "where fill and fee would leave less than 0, it is closed at the price at which its equity is 0, without
+            # fee or impact; where its equity is below 0 at the coin's price already, the price profit of the row ends
+            # at that price"
+            if self.own_equity(coin) + size * (price - fill) - fee < 0:
+                fill = self.entry[coin] - self.own_margin[coin] / self.units[coin]
+                if self.own_equity(coin) < 0:
+                    self.flow["price_pnl_usd"] += self.units[coin] * (fill - price)
+                    price = fill
+                spread, impact, fee, notional = size * (fill - price), 0.0, 0.0, abs(size) * fill
         self.cash -= size * fill + fee
         self.flow["spread_usd"] += spread
         self.flow["impact_usd"] += impact
         self.flow["fee_usd"] += fee
-        self.volume[self.day[t]] = self.volume.get(self.day[t], 0.0) + notional  # "liquidations included"
+        # "liquidations included"; "in growth mode a tenth of the fills counts as volume"
+        self.volume[self.day[t]] = self.volume.get(self.day[t], 0.0) + notional * self.growth(t, coin)
         # "after the fill the position is rounded to a whole number of lots" (a close leaves exactly 0 as it is)
         before, after = self.units[coin], self.units[coin] + size
         if coin in self.lots_a_unit:
             after = round(after * self.lots_a_unit[coin]) / self.lots_a_unit[coin]
+        if coin in self.isolated_leverage:
+            self.move_margin(coin, before, after, fill)
         self.units[coin], reason = after, reason or effect(before, after)
         self.trades.append(NaiveTrade(t, coin, size, fill, notional, fee, spread, impact, reason))
+
+    def move_margin(self, coin: str, before: float, after: float, fill: float) -> None:
+        """Margin and entry of an isolated position whose units a fill takes from `before` to `after`."""
+        if before * after > 0 and abs(after) <= abs(before):  # "returns margin pro rata"
+            self.own_margin[coin] *= after / before
+            return
+        if before * after <= 0:  # "A flip closes and opens."
+            before, self.own_margin[coin], self.entry[coin] = 0.0, 0.0, 0.0
+        if after != 0:  # "`rate * abs(size) * fill`, with the rate of all its units at that fill"
+            self.own_margin[coin] += self.isolated_rate(coin, abs(after) * fill) * abs(after - before) * fill
+            self.entry[coin] = (before * self.entry[coin] + (after - before) * fill) / after
 
     def impact(self, t: int, coin: str, size: float, fill: float, within: bool) -> float:
         """The fraction `e` of the price by which a fill moves against the order."""
@@ -385,7 +451,7 @@ class Ledger:
         # "at most half the price, or what it was where that is more"
         return price * (1 + sign * min(distance * self.costs.stress, max(0.5, distance)))
 
-    def fee_rate(self, t: int) -> float:
+    def fee_rate(self, t: int, coin: str) -> float:
         """What a fill of row `t` pays, as a fraction of its notional. No fill of its own day matters to it."""
         today, costs = self.day[t], self.costs
         # "the highest whose threshold the account's own volume reached: sum(abs(size) * fill) over the 14 UTC days
@@ -395,12 +461,25 @@ class Ledger:
         taker, maker = self.fees.taker[t][tier], self.fees.maker[t][tier]
         rate = (1 - costs.maker_share_frac) * taker + costs.maker_share_frac * maker
         if rate < 0:  # "Discounts do not enlarge a rebate (a negative rate)."
-            return rate
+            return rate * self.growth(t, coin)  # "a rebate by `g` alone"
+        scale = terms.scale if (terms := self.terms(t, coin)) else 0.0
+        rate *= (1 + scale if scale < 1 else 2 * scale) * self.growth(t, coin)
         # "times `1 - referral_discount_frac` while the account's volume of all days before the trade's is under
         # 25,000,000 USD"
         referred = sum(usd for day, usd in self.volume.items() if day < today) < REFERRAL_VOLUME_USD
         rate *= costs.stress  # "a fee rate times stress, a rebate as it is"
         return rate * (1 - costs.staking_discount_frac) * (1 - costs.referral_discount_frac if referred else 1.0)
+
+    def terms(self, t: int, coin: str) -> FeeTerms | None:
+        """In force: "the last that was seen at its instant or before [...], the first [...] for all rows before it"."""
+        known = self.fee_terms[coin]
+        seen = [terms for terms in known if terms.seen is None or terms.seen <= self.instants[t]]
+        return (seen[-1] if seen else known[0]) if known else None
+
+    def growth(self, t: int, coin: str) -> float:
+        """Growth mode: "`g` is 0.1 in growth mode, else 1"."""
+        terms = self.terms(t, coin)
+        return 0.1 if terms and terms.growth else 1.0
 
     # 3. Funding
     def funding(self, t: int) -> None:
@@ -416,6 +495,8 @@ class Ledger:
                 paid = self.units[coin] * next(p for p in candidates if not isnan(p)) * rate
                 self.cash -= paid
                 self.flow["funding_usd"] += paid
+                if coin in self.isolated_leverage:
+                    self.own_margin[coin] -= paid  # "funding is paid from `margin`, and received into it"
 
     def mean_rate(self, coin: str) -> float:
         """For NaN: "the mean of all rates that the panel has of the coin, or of all coins where it has none"."""
@@ -428,11 +509,42 @@ class Ledger:
     def margin(self, t: int) -> None:
         # "equity <= 0 or equity < sum(maintenance) closes every position": "at bid/ask as above [...], with fee, spread
         # and impact, tradable or not"
-        needed = sum(self.maintenance(coin) for coin in self.held())
-        if self.account.margin and self.held() and (self.equity() <= 0 or self.equity() < needed):
+        if self.account.margin and self.held() and self.called():
             for coin in self.held():
                 self.fill(t, coin, -self.units[coin], "liquidation")
             self.liquidated_row = t
+
+    def called(self) -> bool:
+        """Whether the account's margin is gone.
+
+        Isolated: "`equity` less the equity of isolated positions against the sum of the others' maintenance, where
+        there is another position. Where it is gone, or the account's whole equity is not positive, every position is
+        closed".
+        """
+        others = [coin for coin in self.held() if coin not in self.isolated_leverage]
+        free = self.equity() - sum(self.own_equity(coin) for coin in self.held() if coin in self.isolated_leverage)
+        needed = sum(self.maintenance(coin) for coin in others)
+        return self.equity() <= 0 or (bool(others) and (free <= 0 or free < needed))
+
+    def isolated_margin(self, t: int) -> None:
+        """The test of step 1: "equity of the position <= 0 or < maintenance of it closes it"."""
+        within = self.account.margin_prices == "extreme"
+        for coin in self.held():
+            if coin in self.isolated_leverage:
+                now = self.price[coin]
+                self.price[coin] = self.worst(t, coin) if within else now
+                if self.own_equity(coin) <= 0 or self.own_equity(coin) < self.maintenance(coin):
+                    self.flow["price_pnl_usd"] += self.units[coin] * (self.price[coin] - now)
+                    self.fill(t, coin, -self.units[coin], "liquidation", within=within)
+                    self.counts["isolated_liquidations"] += 1
+                self.price[coin] = now
+
+    def worst(self, t: int, coin: str) -> float:
+        """Worst price: "the lower of `low` and price for a long, the higher of `high` and price for a short"."""
+        now, low, high = self.price[coin], self.at("low", t, coin), self.at("high", t, coin)
+        if self.units[coin] > 0:
+            return now if isnan(low) else min(low, now)
+        return now if isnan(high) else max(high, now)
 
     def margin_within_hour(self, t: int) -> None:
         """Step 4 of what was held through the hour that ends at `t`, "as if every coin stood at its worst price"."""
@@ -440,13 +552,8 @@ class Ledger:
             return
         now = dict(self.price)
         for coin in self.held():
-            low, high = self.at("low", t, coin), self.at("high", t, coin)
-            if self.units[coin] > 0:
-                self.price[coin] = now[coin] if isnan(low) else min(low, now[coin])
-            else:
-                self.price[coin] = now[coin] if isnan(high) else max(high, now[coin])
-        needed = sum(self.maintenance(coin) for coin in self.held())
-        if self.equity() <= 0 or self.equity() < needed:
+            self.price[coin] = self.worst(t, coin)
+        if self.called():
             for coin in self.held():
                 self.flow["price_pnl_usd"] += self.units[coin] * (self.price[coin] - now[coin])
                 self.fill(t, coin, -self.units[coin], "liquidation", within=True)

@@ -16,6 +16,7 @@ import pandas as pd
 from hypothesis import strategies as st
 
 from engine.clock import decision_instants, hourly_index
+from engine.coin import FeeTerms
 from engine.config import RunConfig
 from engine.panel import Coin, Panel
 
@@ -259,6 +260,11 @@ def _stamps(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray) -> dict
     return frames
 
 
+def basis_points(low: float, high: float) -> st.SearchStrategy[float]:
+    """Costs that a config takes: next to nothing is refused there, because it is a fraction by mistake."""
+    return st.floats(low, high).map(lambda value: 0.0 if abs(value) < 0.01 else value)
+
+
 @st.composite
 def nasty_configs(draw: st.DrawFn) -> RunConfig:
     """Every setting of a run that moves a number, but the decision calendar and the fee schedule.
@@ -286,14 +292,14 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "gross_cap": seldom(0.0, st.floats(0.5, 3)),
         },
         "costs": {
-            "taker_bps": draw(st.floats(-1, 50)),
-            "half_spread_bps": draw(st.floats(0, 100)),
+            "taker_bps": draw(basis_points(-1, 50)),
+            "half_spread_bps": draw(basis_points(0, 100)),
             "funding": draw(st.booleans()),
             "funding_missing": draw(st.sampled_from(["none", "mean"])),
             "impact": seldom("none", st.just("venue")),
-            "impact_bps": seldom(0.0, st.floats(0, 50)),
+            "impact_bps": seldom(0.0, basis_points(0, 50)),
             "stress": seldom(1.0, st.sampled_from([0.0, 2.0, 3.0, 40.0])),
-            "maker_bps": seldom(0.0, st.floats(-5, 20)),
+            "maker_bps": seldom(0.0, basis_points(-5, 20)),
             "maker_share_frac": seldom(0.0, st.floats(0, 1)),
             "staking_discount_frac": seldom(0.0, st.sampled_from([0.05, 0.4, 1.0])),
             "referral_discount_frac": seldom(0.0, st.sampled_from([0.04, 0.5])),
@@ -338,6 +344,35 @@ def nasty_cases(draw: st.DrawFn) -> tuple[Panel, pd.DataFrame, RunConfig]:
     weights = pd.DataFrame(values, index=instants, columns=list(panel.coins))
     absent = draw(st.integers(0, 1), label="absent coins")
     return panel, weights.iloc[:, rng.permutation(len(panel.coins))[absent:]], config
+
+
+Case = tuple[Panel, pd.DataFrame, RunConfig]
+
+
+def with_builders_coins(case: Case, seed: int) -> Case:
+    """The case with most of its coins on a builder's dex: their fees have dated factors, and they are isolated.
+
+    Some of them have fees of before the panel, some of after it, some of an unknown time; some are cross.
+    """
+    panel, weights, config = case
+    rng = np.random.default_rng([seed, 22])
+    names = {coin: f"xyz:{coin}" for coin in panel.coins if rng.random() < 0.7}
+    table = []
+    for coin in panel.table:
+        if coin.name in names:
+            hours = np.unique(rng.integers(-48, len(panel.index) + 24, rng.integers(0, 4)))
+            seen = [panel.index[0] + pd.Timedelta(hours=int(hour)) for hour in hours]
+            if rng.random() < 0.3:
+                seen = [None, *seen]
+            scales = rng.choice([0.0, 0.5, 1.0, 3.01, 9.99], len(seen))
+            terms = tuple(FeeTerms(at, scale, rng.random() < 0.5) for at, scale in zip(seen, scales, strict=True))
+            mode = str(rng.choice(["isolated", "isolated", "strictIsolated", "cross"]))
+            coin = replace(coin, name=names[coin.name], margin_mode=mode, collateral="USDC", fee_terms=terms)
+        table.append(coin)
+    panel = replace(panel, coins=tuple(coin.name for coin in table), table=tuple(table))
+    leverage = float(rng.choice([0, 0, 1, 2, 5, 20, 50]))
+    config = replace(config, execution=replace(config.execution, isolated_leverage=leverage))
+    return panel, weights.rename(columns=names), config
 
 
 def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:

@@ -75,6 +75,12 @@ def test_trades_of_the_owner_are_accepted_by_a_flag_once(world: World, run: Run)
     assert run(world.rebalance(BOOK)).code == 0
     assert "filled" in only(client(world.server).market_open("BTC", True, 0.01))
     held, sent = dict(world.positions), requests_sent(world)
+    status = run(world.words("status", "book", "--json")).json["account"]
+    assert {coin: pair["account"] for coin, pair in status["unexplained"].items()} == {"BTC": held["BTC"]}
+    shown = run(world.words("status", "book"))
+    assert "NOT EXPLAINED by any journal: BTC: journal" in shown.out and "ETH: journal" not in shown.out
+    page = next(world.journals.glob("*.html")).read_text()
+    assert "Positions that no journal explains: BTC" in page and "<h2>Account</h2>" in page
     done = run(world.rebalance(BOOK))
     assert done.code == 3 and f"account {held['BTC']:g}" in done.err and requests_sent(world) == sent
     done = run(world.rebalance(BOOK, "--accept-positions", "--json"))

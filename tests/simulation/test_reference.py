@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine import Panel, Result, RunConfig, backtest
 from engine.clock import show
@@ -20,7 +21,7 @@ from engine.simulation import costs as fees
 from helpers import naive
 from helpers.effort import some
 from helpers.fees import published_fees
-from helpers.panels import STYLES, nasty_cases, random_panel, random_weights, tiny_case
+from helpers.panels import STYLES, nasty_cases, random_panel, random_weights, tiny_case, with_builders_coins
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +45,7 @@ def assert_same(result: Result, reference: naive.NaiveResult) -> None:
     np.testing.assert_allclose(
         result.exposure["net_frac"][solvent], np.array(reference.net)[solvent], rtol=1e-8, atol=1e-10
     )
-    for name in ("skipped_min_notional", "skipped_band", "untradable_orders", "delistings", "decisions"):
+    for name in naive.COUNTS:
         assert figures[name] == getattr(reference, name), name
     assert figures["funding_missing_frac"] == pytest.approx(reference.funding_missing_frac, rel=1e-12)
     for name, mean in reference.means.items():
@@ -121,23 +122,28 @@ def test_tiers_discounts_impact_and_margin_tiers(seed: int, monkeypatch: pytest.
 
 def test_panels_of_a_few_hours() -> None:
     """A single row, decisions on the first and the last, liquidations at once."""
-    liquidated = 0
+    liquidated = isolated = 0
     for seed in range(50 if JIT_OFF else some(60, 150)):
         case = tiny_case(seed)
-        try:
-            liquidated += run_both(*case).liquidated_at is not None
-        except WeightsError as error:
-            assert any(words in str(error) for words in REFUSALS)
-    assert liquidated > 5
+        for one in (case, with_builders_coins(case, seed)):
+            try:
+                result = run_both(*one)
+            except WeightsError as error:
+                assert any(words in str(error) for words in REFUSALS)
+                continue
+            liquidated += result.liquidated_at is not None
+            isolated += result.metrics["isolated_liquidations"]
+    assert liquidated > 10 and isolated > 20
 
 
 @settings(
     max_examples=some(50, 200) if JIT_OFF else some(150, 600),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-@given(case=nasty_cases())
-def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
-    """Delistings, gaps, jumps, liquidations, odd decisions, every setting; and the books always balance."""
+@given(case=nasty_cases(), builders=st.none() | st.integers(0, 2**32 - 1))
+def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig], builders: int | None) -> None:
+    """Delistings, gaps, jumps, liquidations, odd decisions, builders' coins, every setting; the books balance."""
+    case = case if builders is None else with_builders_coins(case, builders)
     try:
         result = run_both(*case)
     except WeightsError as error:

@@ -21,6 +21,7 @@ from engine import (
     sweep,
 )
 from engine.errors import DataError
+from engine.run_folders import remove_folder
 from engine.sweeps.executors import Threads
 from engine.sweeps.tasks import Outcome, Task
 from engine.sweeps.trials import count_trials, families_below
@@ -66,6 +67,21 @@ def test_no_set_is_run_twice(panel: Panel, tmp_path: Path) -> None:
     sweep(panel.until(panel.index[-30]), Slow, {"tilt": [0.1]}, name="c", reports=tmp_path)
     sweep(panel, Slow, {"tilt": [0.1]}, RunConfig.from_dict({"costs": {"taker_bps": 3}}), name="d", reports=tmp_path)
     assert Slow.asked == 3
+
+
+def test_what_somebody_put_beside_the_chunks_stays(panel: Panel, tmp_path: Path) -> None:
+    chunks = tmp_path / "a/chunks"
+    (chunks / "mine/deep").mkdir(parents=True)
+    foreign = {chunks / name: name.encode() for name in ("NOTES.md", "book.parquet", "mine/deep/x.parquet")}
+    for path, content in foreign.items():
+        path.write_bytes(content)
+    torn = chunks / f".{'ab' * 8}.parquet.77.writing"
+    torn.write_bytes(b"PAR1")
+    for _ in range(2):
+        sweep(panel, Slow, {"tilt": [0.1, 0.2]}, name="a", reports=tmp_path)
+        assert {path: path.read_bytes() for path in foreign} == foreign and not torn.exists()
+        assert sorted(path.name for path in chunks.iterdir()) == ["NOTES.md", "book.parquet", "mine"]
+    assert remove_folder(tmp_path / "a", tmp_path) == ["chunks"] and (chunks / "NOTES.md").is_file()
 
 
 def test_a_failed_set_is_tried_again(panel: Panel, tmp_path: Path) -> None:

@@ -147,3 +147,11 @@ def test_a_set_whose_oracle_inside_is_none_fails_alone(panel: Panel, tmp_path: P
     study = sweep(panel, Cap, given, name="a", reports=tmp_path)
     assert study["error"].iloc[0] == "" and "Momentun" in study["error"].iloc[1]
     assert count_trials(tmp_path, [CAP]).total == count_trials(tmp_path, [MOMENTUM]).total == 1
+
+
+def test_digests_far_apart_are_no_range(tmp_path: Path) -> None:
+    """Two keys are a range of a huge step to pandas, which warned where a third came."""
+    record_trials(tmp_path, CAP, "a", np.array([-(2**61), 2**61]), np.array([0.1, 0.2]))
+    record_trials(tmp_path, CAP, "b", np.array([2**62 + 2**61]), np.array([0.3]))
+    record_trials(tmp_path, CAP, "c", np.array([2**61]), np.array([0.2]))
+    assert count_trials(tmp_path, [CAP]).total == 3

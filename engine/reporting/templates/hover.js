@@ -32,7 +32,7 @@
 
   function heading(panel, x) {
     if (panel.kind === "time") {
-      const text = new Date(x * 3600e3).toISOString();
+      const text = new Date(Math.round(x * 60) * 60e3).toISOString();
       return text.slice(11, 16) === "00:00" ? text.slice(0, 10) : `${text.slice(0, 10)} ${text.slice(11, 16)} UTC`;
     }
     if (panel.kind === "log") return number(Math.round(10 ** x), 0);
