@@ -15,7 +15,7 @@ from engine.errors import DataError
 #: More decimals of a size are a mistake: a float64 has some 16 digits.
 _MOST_DECIMALS = 18
 #: What the venue and we call the margin of a coin; without a name it is cross margin.
-_MARGIN_MODES = {
+MARGIN_MODES = {
     None: None,
     "cross": "cross",
     "normal": "cross",
@@ -168,9 +168,9 @@ class Coin:
             text = getattr(self, name)
             if text is not None and (not isinstance(text, str) or not text.strip()):
                 raise self._refusal(name, text, "a name or None")
-        if not isinstance(self.margin_mode, str | None) or self.margin_mode not in _MARGIN_MODES:
+        if not isinstance(self.margin_mode, str | None) or self.margin_mode not in MARGIN_MODES:
             raise self._refusal("margin_mode", self.margin_mode, "cross, isolated or None")
-        object.__setattr__(self, "margin_mode", _MARGIN_MODES[self.margin_mode])
+        object.__setattr__(self, "margin_mode", MARGIN_MODES[self.margin_mode])
         self._check_tiers()
         self._check_fee_terms()
 

@@ -120,7 +120,7 @@ def write_sample(store: Store, *, progress: Progress | None = None) -> MergeRepo
         When the cache holds real data, or cannot be written to.
     """
     metas = [
-        CoinMeta(spec.name, spec.sz_decimals, float(spec.max_leverage), spec.name == DELISTED[0], False)
+        CoinMeta(spec.name, spec.sz_decimals, float(spec.max_leverage), spec.name == DELISTED[0], "cross")
         for spec in COINS
     ]
     return store.merge([sample_table()], SYNTHETIC, meta=metas, progress=progress)

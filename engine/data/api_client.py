@@ -5,7 +5,8 @@ What the responses mean is in :mod:`engine.data.api_records`, what is requested 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
@@ -13,10 +14,10 @@ import pandas as pd
 from engine.clock import parse_http_date
 from engine.data.api_records import CANDLES, REQUEST_WEIGHT, HistoryType, Page
 from engine.data.coin_table import CoinMeta
-from engine.data.meta import parse_meta
+from engine.data.meta import MAIN_COLLATERAL, amount, parse_meta
 from engine.data.rate_limit import RateLimiter
 from engine.data.schema import EARLIEST, HOUR_MS
-from engine.errors import DataError, truncate
+from engine.errors import DataError, did_you_mean, join_first, truncate
 from engine.retries import DEADLINE, RequestFailed, RetryPolicy, retry, within
 from engine.urls import base_address, without_path
 
@@ -122,8 +123,10 @@ class InfoClient:
         self.base_url = str(self._api.base_url)
         #: The exchange's time by the ``Date`` of its last response to `metas`; None where that has none, or nonsense.
         self.server_time: pd.Timestamp | None = None
-        #: Coins of the exchange that cannot be read, and why.
+        #: What cannot be read of the exchange's lists of coins, and why.
         self.unreadable: list[str] = []
+        #: Dexes without a usable list of coins, and why.
+        self.failed: dict[str, str] = {}
         #: The address for messages.
         self.shown_url = without_path(self.base_url, self.base_url)
 
@@ -134,26 +137,36 @@ class InfoClient:
             date = EARLIEST
         self.server_time = date if date > EARLIEST else None
 
-    def metas(self) -> tuple[CoinMeta, ...]:
-        """The coins of the exchange, delisted ones too.
+    def metas(self, dexes: Sequence[str] = ("",)) -> tuple[CoinMeta, ...]:
+        """The coins of some dexes of the exchange, delisted ones too.
+
+        A dex that gives no usable list is in `failed`, while another one does.
 
         Raises
         ------
         DataError
-            When there is no usable response.
+            When none gives one, or the exchange has no dex of that name.
         """
         from hyperliquid.info import Info
 
-        try:
-            response = self._request(
-                lambda: self._api.post("/info", {"type": "meta"}), dict, REQUEST_WEIGHT, lambda _: REQUEST_WEIGHT
-            )
-        except RequestFailed as failure:
+        responses, multipliers = self._lists(dexes)
+        tokens = self._tokens(responses.values())
+        metas: list[CoinMeta] = []
+        for dex, response in responses.items():
+            where = f"meta of {self.shown_url}" + (f" (dex {dex})" if dex else "")
+            try:
+                own = parse_meta(response, where, self.unreadable, tokens)
+                metas += [replace(meta, funding_multiplier=multipliers.get(meta.name)) for meta in own]
+            except DataError as error:
+                self.failed[dex] = str(error)
+        if not metas and responses:
+            raise DataError(next(iter(self.failed.values())))
+        if not metas:
             raise DataError(
-                f"{self.shown_url} gives no list of coins: {failure}. Nothing was synced. Check the network and the "
-                "address (--base-url), or try later; the exchange reports outages on its status page."
-            ) from failure
-        metas = parse_meta(response, f"meta of {self.shown_url}", self.unreadable)
+                f"{self.shown_url} gives no list of coins: {next(iter(self.failed.values()))}. Nothing was synced. "
+                "Check the network and the address (--base-url), or try later; the exchange reports outages on its "
+                "status page."
+            )
         self._info = Info(
             self.base_url,
             skip_ws=True,
@@ -163,7 +176,66 @@ class InfoClient:
             timeout=self.timeout_seconds,
         )
         install_429_hook(self._info)
-        return metas
+        return tuple(metas)
+
+    def _info_request(self, payload: dict[str, str], response_type: type) -> Any:
+        """An info request of the plain weight."""
+        return self._request(
+            lambda: self._api.post("/info", payload), response_type, REQUEST_WEIGHT, lambda _: REQUEST_WEIGHT
+        )
+
+    def _lists(self, dexes: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+        """The lists of coins by dex, and what builders multiply funding with by coin; `failed` has the other dexes."""
+        responses: dict[str, Any] = {}
+        multipliers: dict[str, float] = {}
+        self.failed = {}
+        try:
+            if any(dexes):
+                multipliers = self._multipliers(dexes)
+        except RequestFailed as failure:
+            self.failed = {dex: str(failure) for dex in dexes if dex}
+        for dex in dexes:
+            try:
+                if dex not in self.failed:
+                    payload = {"type": "metaAndAssetCtxs", "dex": dex} if dex else {"type": "meta"}
+                    responses[dex] = self._info_request(payload, list if dex else dict)
+            except RequestFailed as failure:
+                self.failed[dex] = str(failure)
+        return responses, multipliers
+
+    def _multipliers(self, dexes: Sequence[str]) -> dict[str, float]:
+        """What builders multiply funding with, by coin; refuses a dex that the exchange does not have."""
+        listed = [one for one in self._info_request({"type": "perpDexs"}, list) if isinstance(one, dict)]
+        names = [str(one.get("name")) for one in listed]
+        unknown = [dex for dex in dexes if dex and dex not in names]
+        if unknown:
+            raise DataError(
+                f"{self.shown_url} has no dex {unknown[0]!r}.{did_you_mean(unknown[0], names)} It has: "
+                f"{join_first(names)}. Names are case-sensitive; '' is the main one."
+            )
+        multipliers: dict[str, float] = {}
+        for one in listed:
+            try:
+                pairs = dict(one.get("assetToFundingMultiplier") or ()) if one["name"] in dexes else {}
+            except (TypeError, ValueError):
+                self.unreadable.append(f"the funding multipliers of {one['name']}")
+                continue
+            known = {coin: amount(text) for coin, text in pairs.items()}
+            multipliers |= {str(coin): value for coin, value in known.items() if value is not None and value >= 0.0}
+        return multipliers
+
+    def _tokens(self, responses: Iterable[Any]) -> Mapping[int, str]:
+        """Names of collateral tokens; the spot market is asked only where a dex is not settled in USDC."""
+        bodies = [response[0] if isinstance(response, list) and response else response for response in responses]
+        numbers = {body.get("collateralToken", 0) for body in bodies if isinstance(body, dict)}
+        if numbers <= {*MAIN_COLLATERAL}:
+            return MAIN_COLLATERAL
+        try:
+            tokens = self._info_request({"type": "spotMeta"}, dict)["tokens"]
+            return {**{int(token["index"]): str(token["name"]) for token in tokens}, **MAIN_COLLATERAL}
+        except (RequestFailed, KeyError, TypeError, ValueError) as error:
+            self.unreadable.append(f"the names of collateral tokens ({error})")
+            return MAIN_COLLATERAL
 
     def page(self, history: HistoryType, coin: str, first: int, last: int) -> Page:
         """The response for the rows `first` to `last`, hour numbers."""

@@ -270,6 +270,14 @@ def _table(manifest: Manifest, names: list[str], priced: Flags, still: Flags, ma
                 "gone_by": _iso(record.delisting_seen_at),
                 "sz_decimals": coin.sz_decimals,
                 "max_leverage": coin.max_leverage,
+                "collateral": coin.collateral,
+                "margin_mode": record.margin_mode,
+                "funding_multiplier": record.funding_multiplier,
+                "fee_terms": [
+                    {"seen": _iso(terms.seen), "scale": terms.scale, "growth": terms.growth} for terms in coin.fee_terms
+                ],
+                "sessions": coin.sessions,
+                "halts": [[_iso(gone), _iso(back)] for gone, back in record.halts],
             }
         )
     return rows

@@ -18,8 +18,10 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import HOUR
+from engine.coin import dex_of
 from engine.data.cache import Progress, Store
 from engine.data.coin_names import COLLATERAL, CoinNames
+from engine.data.coin_table import CoinMeta
 from engine.data.hourly_rows import HourlyRows, candle_rows, funding_rows, length_of, running, short_notes
 from engine.data.manifest import Manifest
 from engine.data.merge import FREQTRADE
@@ -48,6 +50,7 @@ class _File:
     coin: str
     kind: str
     length: pd.Timedelta
+    quote: str
 
 
 def import_freqtrade(
@@ -81,7 +84,7 @@ def import_freqtrade(
     """
     files, skipped, notes = _select(Path(folder))
     names = CoinNames((store.manifest() or Manifest(False)).coins)
-    tables, coins = [], set()
+    tables, metas, coins = [], list[CoinMeta](), set()
     impossible: list[ImpossiblePrice] = []
     left_out = 0
     short = np.zeros(2, dtype=np.int64)
@@ -97,13 +100,14 @@ def import_freqtrade(
         short += rows.incomplete, rows.dropped
         impossible += rows.impossible_prices(coin)
         left_out += unfinished
+        metas += [CoinMeta(coin, collateral=COLLATERAL[file.quote])] if dex_of(coin) else []
         tables.append(to_table([coin], np.zeros(len(rows.hours), dtype=np.int64), rows.hours, rows.fields))
         coins.add(coin)
     if progress:
         progress(len(files), len(files), "read")
     if not tables:
         raise DataError(f"None of the {len(files)} files under {folder} can be used. The first: {skipped[0]}.")
-    merge = store.merge(tables, FREQTRADE, replace=replace, impossible=impossible, progress=progress)
+    merge = store.merge(tables, FREQTRADE, meta=metas, replace=replace, impossible=impossible, progress=progress)
     notes += [*names.notes(), *short_notes(*short)]
     notes += [f"{left_out:,} candles that were not finished left out."] if left_out else []
     return SyncReport(
@@ -131,7 +135,7 @@ def _select(folder: Path) -> tuple[list[_File], list[SkippedItem], list[str]]:
             reason = f"is settled in {match['quote']}, which is no collateral of the exchange that is known"
             skipped.append(SkippedItem(str(path), f"{reason} ({', '.join(COLLATERAL)})"))
         elif match and match["quote"] in COLLATERAL and length is not None:
-            file = _File(path, match["coin"], match["kind"], length)
+            file = _File(path, match["coin"], match["kind"], length, match["quote"])
             files.setdefault((file.coin, file.kind), []).append(file)
         else:
             ignored.append(path.name)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from engine.clock import parse_instant
+from engine.coin import MARGIN_MODES, dex_of
 from engine.data.coin_table import CoinMeta
 from engine.errors import DataError, join_first
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from engine.data.cache import Store
 
 
+#: The token of the main dex, by the exchange's number.
+MAIN_COLLATERAL = {0: "USDC"}
 _WANTED = (
     'Save the response of POST /info {"type": "meta"} or {"type": "metaAndAssetCtxs"} as it is: '
     '{"universe": [{"name", "szDecimals", "maxLeverage", ...}]}, or a list that starts with that object.'
@@ -87,11 +90,30 @@ def read_meta(path: Path) -> tuple[CoinMeta, ...]:
     return parse_meta(response, path)
 
 
-def parse_meta(response: Any, where: object, unreadable: list[str] | None = None) -> tuple[CoinMeta, ...]:
-    """Read the coins of a ``meta`` or ``metaAndAssetCtxs`` response; `where` it came from is named in errors.
+def parse_meta(
+    response: Any, where: object, unreadable: list[str] | None = None, tokens: Mapping[int, str] = MAIN_COLLATERAL
+) -> tuple[CoinMeta, ...]:
+    """Read the coins of a ``meta``, ``metaAndAssetCtxs`` or ``allPerpMetas`` response.
 
-    With `unreadable` a coin that cannot be read is left out, and why is added to it, unless none can be read.
+    Parameters
+    ----------
+    response : object
+        As JSON gives it.
+    where : object
+        Where it came from, for errors.
+    unreadable : list of str, optional
+        A coin that cannot be read is left out, and why is added to it, unless none can be read.
+    tokens : mapping of int to str
+        Names of the collateral tokens by the exchange's number.
+
+    Raises
+    ------
+    DataError
+        When it is another response.
     """
+    several = isinstance(response, list) and all(isinstance(one, dict) and "universe" in one for one in response)
+    if several and len(response) > 1:
+        return tuple(meta for one in response for meta in parse_meta(one, where, unreadable, tokens))
     body = response[0] if isinstance(response, list) and response else response
     universe = body.get("universe") if isinstance(body, dict) else None
     if not isinstance(universe, list) or not universe:
@@ -101,10 +123,11 @@ def parse_meta(response: Any, where: object, unreadable: list[str] | None = None
     if isinstance(universe[0], dict) and "tokens" in universe[0]:
         raise DataError(f"{where}: this is a response of the spot market (its universe has 'tokens'). {_WANTED}")
     tables = margin_tables(body.get("marginTables"), where)
+    collateral = tokens.get(body.get("collateralToken"))
     metas, wrong = [], list[str]()
     for number, entry in enumerate(universe):
         try:
-            metas.append(_coin_meta(entry, number, tables, where))
+            metas.append(_coin_meta(entry, number, tables, collateral, where))
         except DataError as error:
             wrong.append(str(error).removesuffix(f" {_WANTED}"))
             if unreadable is None or len(wrong) == len(universe):
@@ -138,7 +161,11 @@ def margin_tables(tables: Any, where: object) -> dict[int, tuple[tuple[float, fl
 
 
 def _coin_meta(
-    entry: Any, number: int, tables: Mapping[int, tuple[tuple[float, float], ...]], where: object
+    entry: Any,
+    number: int,
+    tables: Mapping[int, tuple[tuple[float, float], ...]],
+    collateral: str | None,
+    where: object,
 ) -> CoinMeta:
     if not isinstance(entry, dict) or not isinstance(entry.get("name"), str) or not entry["name"]:
         raise DataError(f"{where}: entry {number} of the universe has no name. {_WANTED}")
@@ -154,17 +181,40 @@ def _coin_meta(
         raise DataError(
             f"{where}: maxLeverage of {name} is {entry.get('maxLeverage')!r}; it must be at least 1. {_WANTED}"
         )
-    table = _number(entry.get("marginTableId"))
+    table, scale = _number(entry.get("marginTableId")), amount(entry.get("deployerFeeScale"))
+    mode = entry.get("marginMode", "strictIsolated" if entry.get("onlyIsolated") else "normal")
+    if not isinstance(mode, str) or mode not in MARGIN_MODES:
+        raise DataError(
+            f"{where}: marginMode of {name} is {mode!r}, and not normal, strictIsolated or noCross. {_WANTED}"
+        )
+    if scale is not None and math.isnan(scale):
+        raise DataError(
+            f"{where}: deployerFeeScale of {name} is {entry['deployerFeeScale']!r}; it must be at least 0. {_WANTED}"
+        )
     return CoinMeta(
         name,
         int(decimals),
         float(leverage),
         # Absent flags mean false: the exchange omits them for live coins.
         bool(entry.get("isDelisted", False)),
-        bool(entry.get("onlyIsolated", False)),
+        MARGIN_MODES[mode],
         None if table is None else int(table),
         None if table is None else tables.get(int(table)),
+        collateral,
+        scale,
+        entry.get("growthMode") == "enabled" if dex_of(name) else None,
     )
+
+
+def amount(value: Any) -> float | None:
+    """A number of at least 0 that the exchange writes as text; None without one, NaN where it is something else."""
+    if value is None:
+        return None
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        return math.nan
+    return number if 0.0 <= number < math.inf else math.nan
 
 
 def _number(value: Any) -> int | float | None:

@@ -23,7 +23,7 @@ from engine.errors import DataError, did_you_mean
 from engine.panel import FIELDS, PRICES
 
 #: Version of the files and of the manifest; a newer one is refused, an older one read.
-SCHEMA = 3
+SCHEMA = 4
 TIME = "time"
 COIN = "coin"
 #: Ending of the column that names the source of each cell of a field, in files of before schema 3.

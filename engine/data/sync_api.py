@@ -16,10 +16,11 @@ from typing import Final
 import pandas as pd
 
 from engine.clock import HOUR, show
+from engine.coin import dex_of
 from engine.data.api_client import InfoClient
 from engine.data.api_records import CANDLES, FUNDING, HistoryType, Page, describe_malformed
 from engine.data.cache import Progress, Store
-from engine.data.coin_names import select_coins
+from engine.data.coin_names import MAIN_DEX, dexes_of, select_coins
 from engine.data.coin_table import CoinMeta
 from engine.data.merge import API
 from engine.data.merge_report import MergeReport, combined
@@ -232,7 +233,7 @@ def sync_api(
     start, end : Timestamp or None
         First and last row wanted, both inclusive; None is as far back as 5,000 candles reach, and `now`.
     coins : iterable of str or None
-        Coins wanted; None is every coin of the exchange, delisted ones too.
+        Coins wanted, names or patterns of one dex; None is every coin of the main dex, delisted ones too.
     now : Timestamp
         The time by this machine. A candle that closes later, or less than :data:`SETTLING` before, by this clock or by
         the exchange's (the ``Date`` of its response), is not finished and is left out. Without a ``Date`` it must have
@@ -263,19 +264,26 @@ def sync_api(
     """
     _hours(start, end, now)
     client = InfoClient(base_url, timeout_seconds, RateLimiter(clock, sleep))
-    metas = client.metas()
+    names = MAIN_DEX if coins is None else tuple(coins)
+    metas = client.metas(dexes_of(names))
     doubt = _clock_notes(now, client)
     now = now - HOUR if client.server_time is None else min(now, client.server_time)
     first, last = _hours(start, end, now)
-    wanted = _select(metas, coins, client.shown_url)
+    answered = [name for name in names if dex_of(name) not in client.failed]
+    wanted = _select(metas, answered, client.shown_url)
     store.update_coin_table(metas, API, now.floor("min"))
-    names = [meta.name for meta in wanted]
-    missing = MissingHours(store, names, (CANDLES, FUNDING), first, last, hour_number(now), ask_again, replace)
+    missing = MissingHours(
+        store, [meta.name for meta in wanted], (CANDLES, FUNDING), first, last, hour_number(now), ask_again, replace
+    )
     sync = _Sync(client, _Batch(store, missing, replace), batch_requests, _tasks(missing, wanted), progress)
     sync.skipped += [SkippedItem("A coin", f"cannot be read: {text}") for text in client.unreadable]
+    sync.skipped += [
+        SkippedItem(f"The dex {dex!r}", f"gives no list of coins: {text}") for dex, text in client.failed.items()
+    ]
     announce(sync.estimate(first, last))
     sync.run()
-    return sync.report(wanted, first, last, [*doubt, *_notes(first, _first_candle(now)), *store.notes()])
+    notes = [*doubt, *_dex_notes(metas), *_notes(first, _first_candle(now)), *store.notes()]
+    return sync.report(wanted, first, last, notes)
 
 
 def _clock_notes(now: pd.Timestamp, client: InfoClient) -> tuple[str, ...]:
@@ -292,6 +300,20 @@ def _clock_notes(now: pd.Timestamp, client: InfoClient) -> tuple[str, ...]:
         f"This machine's clock is {(now - server).total_seconds() / 60:,.0f} min ahead of that of {client.shown_url}: "
         f"hours after {show(server.floor('min'))} are left to a later sync. Set the clock by a time server.",
     )
+
+
+def _dex_notes(metas: Sequence[CoinMeta]) -> list[str]:
+    """What is to be known of builders' dexes, of which the exchange keeps no history."""
+    notes = []
+    for dex in dexes_of(meta.name for meta in metas if dex_of(meta.name)):
+        own = [meta for meta in metas if dex_of(meta.name) == dex]
+        tokens = sorted({meta.collateral or "a token that is not known" for meta in own})
+        notes.append(
+            f"Dex {dex}: {len(own)} coins, settled in {' and '.join(tokens)}, {sum(bool(meta.growth) for meta in own)} "
+            f"in growth mode, {sum(meta.margin_mode == 'isolated' for meta in own)} with isolated margin alone. Fee "
+            "scales, growth, funding multipliers and margin modes are kept with today's date."
+        )
+    return notes
 
 
 def _first_candle(now: pd.Timestamp) -> int:
@@ -312,12 +334,10 @@ def _hours(start: pd.Timestamp | None, end: pd.Timestamp | None, now: pd.Timesta
     return first, last
 
 
-def _select(metas: Sequence[CoinMeta], coins: Iterable[str] | None, where: str) -> list[CoinMeta]:
+def _select(metas: Sequence[CoinMeta], coins: Sequence[str], where: str) -> list[CoinMeta]:
     """The coins of the exchange that are wanted."""
-    if coins is None:
-        return list(metas)
     known = {meta.name: meta for meta in metas}
-    names, unknown = select_coins(tuple(coins), known)
+    names, unknown = select_coins(coins, known)
     if unknown:
         raise DataError(
             f"{where} has no perpetual {unknown[0]!r}.{did_you_mean(unknown[0], known)} Names are case-sensitive "

@@ -217,8 +217,8 @@ def test_a_damaged_manifest_is_named_with_the_cure(store: Store) -> None:
             store.require()
         with pytest.raises(DataError, match="is damaged"):
             store.merge([table({"ETH": [1.0]})], "somewhere")
-    path.write_text(whole.replace('"schema": 3', '"schema": 4'))
-    with pytest.raises(DataError, match=r"schema version 4.*Upgrade hlbt"):
+    path.write_text(whole.replace('"schema": 4', '"schema": 5'))
+    with pytest.raises(DataError, match=r"schema version 5.*Upgrade hlbt"):
         store.require()
     # Nothing was swept away meanwhile: the files are all there once the manifest is mended.
     path.write_text(whole)

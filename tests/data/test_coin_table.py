@@ -8,7 +8,7 @@ import pyarrow as pa
 import pytest
 
 from engine.data.cache import Store
-from engine.data.coin_table import CoinRecord
+from engine.data.coin_table import CoinRecord, Seen
 from engine.data.meta import import_meta
 from engine.data.panel_loader import load_panel
 from engine.errors import DataError
@@ -60,10 +60,10 @@ def test_both_answers_are_read(store: Store, tmp_path: Path, answer: object) -> 
     assert manifest is not None
     date = instant("2025-08-22")
     assert manifest.coins["BTC"] == CoinRecord(
-        "BTC", 5, 40.0, False, False, 56, origin="meta.json", as_of=date, alive_from=date, alive_until=date
+        "BTC", 5, 40.0, False, "cross", 56, origin="meta.json", as_of=date, seen=(Seen(date, date, False, "cross"),)
     )
     assert manifest.coins["RLB"] == CoinRecord(
-        "RLB", 0, 3.0, True, True, None, origin="meta.json", as_of=date, delisting_seen_at=date
+        "RLB", 0, 3.0, True, "isolated", origin="meta.json", as_of=date, seen=(Seen(date, date, True, "isolated"),)
     )
 
 
@@ -232,7 +232,7 @@ def test_the_recorded_answers_of_the_venue(store: Store, tmp_path: Path) -> None
     assert (coins["BTC"].sz_decimals, coins["BTC"].max_leverage) == (5, 40.0)
     assert coins["kPEPE"].sz_decimals == 0
     assert coins["MATIC"].is_delisted
-    assert coins["RLB"].only_isolated
+    assert coins["RLB"].margin_mode == "isolated"
     with pytest.raises(DataError, match="response of the spot market"):
         import_meta(store, save(tmp_path, answers("SpotMeta")[0], "spot.json"))
 

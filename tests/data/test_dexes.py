@@ -128,6 +128,9 @@ def test_the_names_that_freqtrade_gives_them(tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     report = import_freqtrade(store, tmp_path)
     assert sorted(store.require().coins) == ["BTC", "flx:NVDA", "hyna:kPEPE", "xyz:TSLA"]
+    assert {name: record.collateral for name, record in store.require().coins.items()} == {
+        **{"BTC": None, "flx:NVDA": "USDH", "hyna:kPEPE": "USDe", "xyz:TSLA": "USDC"}
+    }
     assert [Path(item.name).name for item in report.skipped] == ["ABC-GOLD_USDX_USDX-1h-futures.feather"]
     assert "is settled in USDX, which is no collateral of the exchange" in report.skipped[0].reason
     assert "XYZ-TSLA is xyz:TSLA" in " ".join(report.notes) and "BTC_USDT_USDT" in " ".join(report.notes)

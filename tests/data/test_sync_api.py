@@ -14,6 +14,7 @@ import pytest
 from engine.data.api_records import CANDLES, FUNDING
 from engine.data.cache import Store
 from engine.data.missing_hours import runs
+from engine.data.panel_loader import load_panel
 from engine.data.rate_limit import RateLimiter
 from engine.data.schema import hour_number, instant_of
 from helpers.api_world import HOUR, NOW, Clock, expected, listings, rows_table, sync
@@ -49,7 +50,7 @@ def test_every_row_of_the_range_arrives_and_nothing_else(server: LoopbackServer,
     assert 0.5 < sum(key[:2] == ("kPEPE", "mid") for key in held) / (60 * 24) < 0.7
     assert report.counts["funding"] == sum(key[1] == "funding" for key in held)
     assert report.counts["candles"] == sum(key[1] == "mid" for key in held)
-    record = store.require().coins["OLD"]
+    record = store.require().coins["xyz:OLD"]
     assert record.is_delisted and record.last_funding == instant_of(HOUR - 20 * 24)
     assert (record.origin, record.as_of, record.sz_decimals) == ("api", NOW, 2)
     assert {entry.source for entry in store.require().files.values()} == {"api"}
@@ -61,7 +62,7 @@ def test_the_range_and_the_coins_are_kept_to(server: LoopbackServer, venue: Venu
     sync(store, server, start=instant_of(first), end=instant_of(last), coins=["kPEPE"])
     kept = {key: value for key, value in expected(venue, first, last).items() if key[0] == "kPEPE"}
     assert cells(store) == pytest.approx(kept, rel=1e-12)
-    assert set(store.require().coins) == set(venue.listings)  # the coin table is whole
+    assert set(store.require().coins) == {"BTC", "kPEPE"}  # the coin table of the dex is whole
 
 
 def test_what_the_archive_estimated_is_settled_and_its_mids_stay(
@@ -174,22 +175,24 @@ def test_hours_without_a_row_are_asked_for_again_until_two_days_later_and_then_n
     # candle that appears late, would look like that.
     before = content(store.path)
     again = asked_at(NOW)
-    assert dict.fromkeys(coin for coin, _, _ in again["candles"]) == dict.fromkeys(["BTC", "kPEPE", "NEW", "OLD"])
-    assert ("NEW", -1440, -720) in again["candles"] and again["candles"][-1][2] == 0
-    assert {coin for coin, _, _ in again["funding"]} == {"NEW", "OLD"}
+    assert dict.fromkeys(coin for coin, _, _ in again["candles"]) == dict.fromkeys(
+        ["BTC", "kPEPE", "xyz:NEW", "xyz:OLD"]
+    )
+    assert ("xyz:NEW", -1440, -720) in again["candles"] and again["candles"][-1][2] == 0
+    assert {coin for coin, _, _ in again["funding"]} == {"xyz:NEW", "xyz:OLD"}
     assert content(store.path) == before
     # Two days later the response is the same, and final; only new hours are requested after that.
     asked_at(NOW + pd.Timedelta(days=2))
     asked_at(NOW + pd.Timedelta(days=4))
     settled = asked_at(NOW + pd.Timedelta(days=5))
-    assert [coin for coin, _, _ in settled["funding"]] == ["BTC", "kPEPE", "NEW"]
+    assert [coin for coin, _, _ in settled["funding"]] == ["BTC", "kPEPE", "xyz:NEW"]
     assert all(first == 97 for _, first, _ in settled["funding"])
-    assert [coin for coin, _, _ in settled["candles"]] == ["BTC", "kPEPE", "NEW"]
+    assert [coin for coin, _, _ in settled["candles"]] == ["BTC", "kPEPE", "xyz:NEW"]
     asked = store.require().asked
-    assert asked["funding"]["NEW"][0][:1] + asked["funding"]["NEW"][0][2:] == (HOUR - 1440, 0)
+    assert asked["funding"]["xyz:NEW"][0][:1] + asked["funding"]["xyz:NEW"][0][2:] == (HOUR - 1440, 0)
     # Unless the user wants it.
     again = asked_at(NOW + pd.Timedelta(days=5), ask_again=True)
-    assert ("NEW", -1440, -720) in again["candles"] and "OLD" in {coin for coin, _, _ in again["funding"]}
+    assert ("xyz:NEW", -1440, -720) in again["candles"] and "xyz:OLD" in {coin for coin, _, _ in again["funding"]}
 
 
 @pytest.mark.parametrize("lost", ["all", "the first half", "the last rows", "one"])
@@ -260,7 +263,7 @@ def test_silence_of_a_living_coin_is_not_remembered(server: LoopbackServer, venu
 
 def test_a_coin_that_is_gone_today_has_its_whole_life_in_a_range_asked_for_bit_by_bit(tmp_path: Path) -> None:
     """The first range ends before the listing: its empty hours say nothing of what came after them."""
-    gone = Listing("OLD", HOUR - 30 * 24, gone=HOUR - 20 * 24)
+    gone = Listing("xyz:OLD", HOUR - 30 * 24, gone=HOUR - 20 * 24)
     venue = Venue([Listing("BTC", HOUR - 60 * 24), gone], int(NOW.timestamp() * 1000))
     store = Store(tmp_path / "cache")
     with LoopbackServer({"/info": venue}) as server:
@@ -273,14 +276,14 @@ def test_a_coin_that_is_gone_today_has_its_whole_life_in_a_range_asked_for_bit_b
             later = NOW + pd.Timedelta(days=days)
             venue.move(int(later.timestamp() * 1000))
             sync(store, server, now=later)
-        assert not any(payload.get("coin") == "OLD" for payload in server.asked("fundingHistory"))
+        assert not any(payload.get("coin") == "xyz:OLD" for payload in server.asked("fundingHistory"))
 
 
 def test_a_coin_that_is_listed_again_is_asked_for_again(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
     store = Store(tmp_path / "cache")
     sync(store, server)
-    venue.listings["OLD"].gone = None
-    venue.listings["OLD"].listed = HOUR + 5
+    venue.listings["xyz:OLD"].gone = None
+    venue.listings["xyz:OLD"].listed = HOUR + 5
     later = NOW + pd.Timedelta(days=3)
     venue.move(int(later.timestamp() * 1000))
     sync(store, server, now=later)
@@ -299,7 +302,7 @@ def most_in_a_minute(times: list[float], weights: list[int]) -> int:
 
 @pytest.mark.slow
 def test_no_minute_of_a_sync_weighs_more_than_the_limit(tmp_path: Path) -> None:
-    coins = [Listing(f"C{place:02d}", HOUR - 1300) for place in range(25)]
+    coins = [Listing(f"{'xyz:' * (place % 2)}C{place:02d}", HOUR - 1300) for place in range(25)]
     venue = Venue(coins, int(NOW.timestamp() * 1000))
     clock = Clock()
     times, weights = [], []
@@ -308,7 +311,7 @@ def test_no_minute_of_a_sync_weighs_more_than_the_limit(tmp_path: Path) -> None:
         """The exchange's own books: weight by its documentation, at the moment of the answer."""
         clock.seconds += 0.2
         answer = venue(payload)
-        per_item = {"meta": 0.0, "candleSnapshot": 1 / 60, "fundingHistory": 1 / 20}[payload["type"]]
+        per_item = {"candleSnapshot": 1 / 60, "fundingHistory": 1 / 20}.get(payload["type"], 0.0)
         times.append(clock.seconds)
         weights.append(20 + int(per_item * len(answer)))
         return answer
@@ -357,7 +360,9 @@ def test_progress_is_in_weight_names_the_coin_and_ends_full(server: LoopbackServ
     done = [call[0] for call in calls]
     assert done == sorted(done) and done[0] == 0 and calls[-1][0] == calls[-1][1] >= report.counts["weight"] - 20
     assert len(calls) > 2 * 8  # a line a page, not only a coin
-    assert calls[0][2].startswith("BTC candles (about ") and any(call[2].startswith("OLD funding") for call in calls)
+    assert calls[0][2].startswith("BTC candles (about ") and any(
+        call[2].startswith("xyz:OLD funding") for call in calls
+    )
 
 
 def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
@@ -382,7 +387,7 @@ def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
 def test_the_report_is_json_with_its_problems(server: LoopbackServer, tmp_path: Path) -> None:
     from engine.provenance import to_json
 
-    server.fail(REFUSED, 99, type="candleSnapshot", coin="NEW")
+    server.fail(REFUSED, 99, type="candleSnapshot", coin="xyz:NEW")
     report = sync(Store(tmp_path / "cache"), server)
     state = json.loads(to_json(report.to_dict()))
     assert state["problems"] == report.problems and state["coins"] == 4 and state["delisted"] == 1
@@ -453,3 +458,48 @@ def test_runs_bridges_short_holes() -> None:
     assert runs(hours, 1) == [(3, 6), (10, 11)]
     assert runs(hours, 3) == [(3, 11)]
     assert runs(hours[:0]) == []
+
+
+TERMS = {"deployerFeeScale": "1.0", "growthMode": "enabled", "marginMode": "strictIsolated"}
+
+
+def test_terms_of_a_builders_coin_are_kept_with_the_dates_at_which_they_were_seen(tmp_path: Path) -> None:
+    venue = Venue([Listing("xyz:TSLA", HOUR - 48, terms=dict(TERMS))], int(NOW.timestamp() * 1000))
+    venue.dexes["xyz"] = {"assetToFundingMultiplier": [["xyz:TSLA", "0.5"]]}
+    venue.collateral, venue.tokens = {"xyz": 360}, {360: "USDH"}
+    store = Store(tmp_path / "cache")
+    days = [NOW + pd.Timedelta(days=day) for day in range(4)]
+    with LoopbackServer({"/info": venue}) as server:
+        for day, now in enumerate(days):
+            if day == 2:
+                venue.listings["xyz:TSLA"].terms = {"deployerFeeScale": "0.5"}
+                venue.dexes["xyz"] = {"assetToFundingMultiplier": [["xyz:TSLA", "1.0"]]}
+            venue.move(int(now.timestamp() * 1000))
+            report = sync(store, server, start=NOW - pd.Timedelta(hours=40), now=now, coins=["xyz:*"])
+            assert not report.problems
+    notes = [note for note in report.notes if note.startswith("Dex xyz: 1 coins, settled in USDH, 0 in growth mode")]
+    assert len(notes) == 1
+    record = store.require().coins["xyz:TSLA"]
+    first, second = record.seen  # of the first two syncs, which saw the same, and of the last two
+    assert [(seen.first, seen.last) for seen in record.seen] == [(days[0], days[1]), (days[2], days[3])]
+    assert (first.fee_scale, first.growth, first.margin_mode, first.funding_multiplier) == (1.0, True, "isolated", 0.5)
+    assert (second.fee_scale, second.growth, second.margin_mode) == (0.5, False, "cross")
+    coin = load_panel(store.path, coins=["xyz:*"]).table[0]
+    assert [(terms.seen, terms.factor) for terms in coin.fee_terms] == [(days[0], 0.2), (days[2], 1.5)]
+    assert (coin.collateral, coin.margin_mode) == ("USDH", None)
+    early = load_panel(store.path, end="2025-06-16T00:00Z", coins=["xyz:TSLA"]).table[0]
+    assert [terms.scale for terms in early.fee_terms] == [1.0]
+
+
+@pytest.mark.parametrize("answer", [Reply("null", 422), Reply('{"tokens": [{}]}')], ids=["refused", "malformed"])
+def test_a_collateral_that_cannot_be_named_is_not_guessed(answer: Reply, tmp_path: Path) -> None:
+    venue = Venue([Listing("xyz:TSLA", HOUR - 48)], int(NOW.timestamp() * 1000))
+    venue.collateral, venue.tokens = {"xyz": 235}, {235: "USDE"}
+    store = Store(tmp_path / "cache")
+    with LoopbackServer({"/info": venue}) as server:
+        server.fail(answer, 9, type="spotMeta")
+        [problem] = sync(store, server, coins=["xyz:*"]).problems
+        assert "the names of collateral tokens" in problem and store.require().coins["xyz:TSLA"].collateral is None
+        server.faults.clear()
+        assert not sync(store, server, coins=["xyz:*"]).problems
+    assert store.require().coins["xyz:TSLA"].collateral == "USDE"

@@ -74,7 +74,7 @@ def undisturbed(server: LoopbackServer, tmp_path: Path) -> dict[str, bytes]:
 def test_a_passing_fault_leaves_no_trace(
     reply: Reply, times: int, waits: list[float], server: LoopbackServer, undisturbed: dict[str, bytes], tmp_path: Path
 ) -> None:
-    server.fail(reply, times, type="fundingHistory", coin="NEW")
+    server.fail(reply, times, type="fundingHistory", coin="xyz:NEW")
     server.fail(reply, 1, type="meta")
     clock = Clock()
     report = sync(Store(tmp_path / "cache"), server, clock, timeout_seconds=0.2 if reply is HANG else 10.0)
@@ -122,8 +122,8 @@ def test_an_exchange_out_of_reach_is_not_asked_for_every_coin(
 ) -> None:
     server.fail(REFUSED, 99, type="candleSnapshot")
     report = sync(Store(tmp_path / "cache"), server)
-    assert len(report.problems) == 4 and len(server.requests) == 4
-    assert report.problems[3].startswith("OLD candles, BTC funding, ")
+    assert len(report.problems) == 4 and len(server.asked("candleSnapshot")) == 3
+    assert report.problems[3].startswith("xyz:OLD candles, BTC funding, ")
     assert report.problems[3].endswith("not requested, since 3 coins in a row failed")
     server.faults.clear()
     assert not sync(Store(tmp_path / "cache"), server).problems
@@ -307,9 +307,43 @@ def test_without_a_list_of_coins_nothing_is_written(
 ) -> None:
     server.fail(reply, 99, type="meta")
     with pytest.raises(DataError) as error:
-        sync(Store(tmp_path / "cache"), server)
+        sync(Store(tmp_path / "cache"), server, coins=None)
     assert reason in str(error.value) and server.url in str(error.value)
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("kind", "reply", "reason"),
+    [
+        ("perpDexs", BAD_GATEWAY, "gives no list of coins: HTTP 502"),
+        ("metaAndAssetCtxs", REFUSED, "gives no list of coins: refused with HTTP 422"),
+        ("metaAndAssetCtxs", Reply('{"universe": []}'), "gives no list of coins: an unexpected response"),
+        ("metaAndAssetCtxs", Reply("[]"), "gives no list of coins: meta of"),
+        ("metaAndAssetCtxs", Reply('[{"universe": [{"name": "xyz:A"}]}]'), "szDecimals of xyz:A is None"),
+        ("meta", BAD_GATEWAY, "The dex '' gives no list of coins: HTTP 502"),
+    ],
+    ids=["perpDexs", "422", "meta alone", "empty", "no szDecimals", "the main dex"],
+)
+def test_a_dex_without_a_list_is_named_the_other_goes_on_and_the_next_sync_repairs(
+    kind: str, reply: Reply, reason: str, server: LoopbackServer, undisturbed: dict[str, bytes], tmp_path: Path
+) -> None:
+    store = Store(tmp_path / "cache")
+    server.fail(reply, 99, type=kind)
+    [problem] = sync(store, server).problems
+    assert reason in problem and problem.startswith("The dex ")
+    assert {name.startswith("xyz:") for name in store.require().coins} == {kind == "meta"}
+    server.faults.clear()
+    assert not sync(store, server).problems and content(store.path) == undisturbed
+
+
+def test_a_dex_that_the_exchange_does_not_have_is_refused_before_anything_is_written(
+    server: LoopbackServer, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=r"has no dex 'xzy'. Did you mean 'xyz'\? It has: xyz\."):
+        sync(Store(tmp_path / "cache"), server, coins=["BTC", "xzy:TSLA"])
+    with pytest.raises(DataError, match=r"no perpetual 'xyz:new'. Did you mean 'xyz:NEW'"):
+        sync(Store(tmp_path / "cache"), server, coins=["xyz:new"])
+    assert not (tmp_path / "cache").exists() and not server.asked("candleSnapshot")
 
 
 def test_an_address_where_nothing_listens_is_an_error_with_a_cure(tmp_path: Path) -> None:
@@ -390,7 +424,7 @@ def test_an_interrupt_commits_what_was_received(
     store = Store(tmp_path / "cache")
 
     def stop(done: int, total: int, what: str) -> None:
-        if what.startswith("NEW candles"):
+        if what.startswith("xyz:NEW candles"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):

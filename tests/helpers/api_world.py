@@ -35,18 +35,26 @@ class Clock:
 
 
 def listings() -> list[Listing]:
-    """A dense coin, a sparse one, one listed late, one delisted: 60 days."""
+    """60 days of two dexes: a dense coin and a sparse one; one listed late and one delisted."""
     return [
         Listing("BTC", HOUR - 60 * 24),
         Listing("kPEPE", HOUR - 60 * 24, sparse=0.4),
-        Listing("NEW", HOUR - 30 * 24),
-        Listing("OLD", HOUR - 60 * 24, gone=HOUR - 20 * 24),
+        Listing("xyz:NEW", HOUR - 30 * 24),
+        Listing("xyz:OLD", HOUR - 60 * 24, gone=HOUR - 20 * 24),
     ]
 
 
 def sync(store: Store, server: LoopbackServer, clock: Clock | None = None, **changes: Any) -> SyncReport:
+    """A sync of every coin of the two dexes, where the server has both."""
     clock = clock or Clock()
-    arguments = {"start": NOW.floor("h") - pd.Timedelta(days=60), "end": None, "coins": None, "now": NOW, **changes}
+    dexes = getattr(server.handlers["/info"], "dexes", ["xyz"])
+    arguments = {
+        "start": NOW.floor("h") - pd.Timedelta(days=60),
+        "end": None,
+        "coins": ["*", *(f"{dex}:*" for dex in dexes)],
+        "now": NOW,
+        **changes,
+    }
     return sync_api(store, base_url=server.url, clock=clock, sleep=clock.sleep, **arguments)
 
 

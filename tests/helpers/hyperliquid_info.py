@@ -193,6 +193,7 @@ class Listing:
     listed: int
     gone: int | None = None
     sparse: float = 0.0
+    terms: dict[str, Any] = field(default_factory=dict)
     candles: dict[int, dict[str, Any]] = field(default_factory=dict)
     rates: dict[int, dict[str, Any]] = field(default_factory=dict)
 
@@ -225,7 +226,7 @@ class Venue:
     Parameters
     ----------
     listings : sequence of Listing
-        The universe.
+        The universe; ``xyz:TSLA`` is of a builder's dex.
     now_ms : int
         Time at the exchange, in milliseconds; the candle of this hour is unfinished.
     """
@@ -235,6 +236,10 @@ class Venue:
 
     def __init__(self, listings: list[Listing], now_ms: int) -> None:
         self.listings = {listing.name: listing for listing in listings}
+        #: Builders' dexes and what `perpDexs` says of them, their collateral tokens, and the names of tokens.
+        self.dexes: dict[str, dict[str, Any]] = {dex: {} for name in self.listings if (dex := name.rpartition(":")[0])}
+        self.collateral: dict[str, int] = {}
+        self.tokens: dict[int, str] = {}
         self.move(now_ms)
 
     def move(self, now_ms: int) -> None:
@@ -244,7 +249,14 @@ class Venue:
 
     def __call__(self, payload: dict[str, Any]) -> Any:
         if payload["type"] == "meta":
-            return {"universe": [self._entry(listing) for listing in self.listings.values()], "marginTables": []}
+            return self._meta(payload.get("dex", ""))
+        if payload["type"] == "metaAndAssetCtxs":
+            meta = self._meta(payload.get("dex", ""))
+            return meta if isinstance(meta, Reply) else [meta, [{"dayNtlVlm": "1.0"} for _ in meta["universe"]]]
+        if payload["type"] == "perpDexs":
+            return [None, *({"name": dex, "fullName": dex, **self.dexes[dex]} for dex in self.dexes)]
+        if payload["type"] == "spotMeta" and self.tokens:
+            return {"tokens": [{"name": name, "index": index} for index, name in self.tokens.items()], "universe": []}
         if payload["type"] == "candleSnapshot":
             request = payload["req"]
             assert request["interval"] == "1h"
@@ -258,14 +270,23 @@ class Venue:
             return wanted[: self.funding_cap]
         return REFUSED
 
+    def _meta(self, dex: str) -> Any:
+        if dex and dex not in self.dexes:
+            return Reply("null", 500)
+        own = [listing for listing in self.listings.values() if listing.name.rpartition(":")[0] == dex]
+        token = {"collateralToken": self.collateral[dex]} if dex in self.collateral else {}
+        return {"universe": [self._entry(listing) for listing in own], "marginTables": [], **token}
+
     @staticmethod
     def _entry(listing: Listing) -> dict[str, Any]:
-        entry = {"szDecimals": 2, "name": listing.name, "maxLeverage": 10, "marginTableId": 10}
+        entry = {"szDecimals": 2, "name": listing.name, "maxLeverage": 10, "marginTableId": 10, **listing.terms}
         return entry | ({"isDelisted": True} if listing.gone is not None else {})
 
 
 class Recorded:
     """Answers of `/info` from recorded rows, cut to the range of the request; other types are refused."""
+
+    dexes = ()
 
     def __init__(
         self, meta: dict[str, Any], candles: list[Any] | None = None, funding: list[Any] | None = None

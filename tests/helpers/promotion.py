@@ -59,7 +59,7 @@ def write_cache(panel: Panel, folder: Path) -> Path:
         "coin": pa.array(np.repeat(panel.coins, hours)),
         **{name: pa.array(panel.values(name).T.ravel()) for name in panel.fields},
     }
-    metas = [CoinMeta(coin.name, coin.sz_decimals, coin.max_leverage, False, False) for coin in panel.table]
+    metas = [CoinMeta(coin.name, coin.sz_decimals, coin.max_leverage, False, "cross") for coin in panel.table]
     Store(folder).merge([pa.table(table)], "synthetic", meta=metas)
     return folder
 
