@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,20 @@ def dexes(where: str, value: Any) -> tuple[str, ...]:
                 "'' is the main one."
             )
     return tuple(dict.fromkeys(names))
+
+
+def sessions(where: str, value: Any) -> tuple[tuple[str, str], ...]:
+    """Names and patterns of coins with the calendar of each: a table, or ``xyz:*=XNYS,xyz:GOLD=CMES``."""
+    pairs: Any = [item.partition("=")[::2] for item in split_list(value)] if isinstance(value, str) else value
+    pairs = list(pairs.items()) if isinstance(pairs, Mapping) else pairs
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(one, str) and one.strip() for one in pair)
+        for pair in pairs
+    ):
+        raise ConfigError(
+            f'{where} = {value!r} is not accepted: write a table of coins and calendars, {{"xyz:*" = "XNYS"}}.'
+        )
+    return tuple((coin.strip(), name.strip()) for coin, name in pairs)
 
 
 def split_list(text: str) -> list[str]:
