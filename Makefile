@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOG := .install.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint docs bench calibrate lock clean
+.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint docs reference bench calibrate lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -90,6 +90,9 @@ lint: setup-dev ## ruff and mypy
 docs: setup-dev ## build the manual into site/ (strict); site/index.html opens from the disk, without the network
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 	@echo "Open site/index.html"
+
+reference: setup-dev ## write docs/reference/ again, from the code
+	$(BIN)/python docs/scripts/reference.py
 
 bench: setup-dev ## measure the figures and print them as a table
 	$(BIN)/python tests/benchmarks/bench.py

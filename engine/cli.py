@@ -5,12 +5,15 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
 from engine.commands.backtest import backtest_command, capacity_command, index_command, report_command
+from engine.commands.config import config_command
 from engine.commands.data import data_app
 from engine.commands.demo import demo_command
 from engine.commands.doctor import doctor_command
@@ -30,7 +33,7 @@ INTERRUPTED = 130
 REFUSED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENAMETOOLONG})
 #: Commands in the order in which a project uses them.
 ORDER = (
-    *("demo", "doctor", "data", "backtest", "report", "capacity", "oracle", "sweep", "validate"),
+    *("demo", "doctor", "config", "data", "backtest", "report", "capacity", "oracle", "sweep", "validate"),
     *("runs", "compare", "note", "mv", "rm", "export", "index", "study", "promote", "live"),
 )
 
@@ -59,6 +62,7 @@ app.command("promote")(promote_command)
 app.add_typer(oracle_app, name="oracle")
 app.add_typer(live_app, name="live")
 app.command("doctor")(doctor_command)
+app.command("config")(config_command)
 app.command("backtest")(backtest_command)
 app.command("capacity")(capacity_command)
 app.command("report")(report_command)
@@ -107,6 +111,12 @@ def main() -> None:
             raise
         sys.stderr.write("hlbt: interrupted. Finished work is kept; run the command again to continue.\n")
         sys.exit(INTERRUPTED)
+    except RecursionError as error:
+        where = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not {"json", "tomllib"} & set(Path(where).parts) or os.environ.get("HLBT_TRACEBACK"):
+            raise
+        sys.stderr.write("hlbt: a file that was named is nested deeper than any that hlbt writes. Name another.\n")
+        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

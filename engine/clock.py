@@ -26,7 +26,7 @@ UNIT: Final = "ms"
 #: Error of this machine's clock, in seconds, from which the user is warned.
 CLOCK_SECONDS: Final = 5.0
 #: ISO 8601, basic or extended, for dates written in other ways are read differently in different countries.
-_INSTANT = re.compile(
+INSTANT = re.compile(
     r"(\d{4}-\d{2}-\d{2}|\d{8})([T ]\d{2}(:?\d{2}(:?\d{2}(\.\d+)?)?)?([zZ]|[+-]\d{2}(:?\d{2})?)?)?", re.ASCII
 )
 
@@ -47,7 +47,7 @@ def read_instant(text: str) -> pd.Timestamp | None:
         The caller decides what a naive time means.
     """
     text = text.strip()
-    if not _INSTANT.fullmatch(text):
+    if not INSTANT.fullmatch(text):
         return None
     try:
         instant = pd.Timestamp(text).as_unit(UNIT)

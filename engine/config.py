@@ -17,11 +17,21 @@ from typing import Any, Literal, Self
 import pandas as pd
 
 from engine import config_values as read
-from engine.clock import DECISION_HOUR_UTC, WEEKDAYS, iso_minute, parse_instant
+from engine.clock import DECISION_HOUR_UTC, INSTANT, WEEKDAYS, iso_minute, parse_instant
 from engine.config_values import Reader
 from engine.errors import ConfigError, did_you_mean
 
+#: A day of the week in a list that was typed, as a pattern.
+_DAY = rf"\s*['\"]*({'|'.join(WEEKDAYS)})['\"]*\s*"
 
+
+@read.reads(
+    anyOf=[
+        {"const": "all"},
+        {"type": "array", "items": {"enum": list(WEEKDAYS)}, "minItems": 1},
+        {"type": "string", "pattern": rf"^\s*\[?{_DAY}(,{_DAY})*\]?\s*$"},
+    ]
+)
 def _weekdays(where: str, value: Any) -> tuple[str, ...]:
     if isinstance(value, str):
         value = WEEKDAYS if value == "all" else read.split_list(value)
@@ -31,6 +41,7 @@ def _weekdays(where: str, value: Any) -> tuple[str, ...]:
     return tuple(day for day in WEEKDAYS if day in chosen)
 
 
+@read.reads(type="string", pattern=rf"^\s*({INSTANT.pattern})\s*$")
 def _instant(where: str, value: Any) -> str:
     given = parse_instant(value, where)
     return f"{given:%Y-%m-%d}" if given == given.normalize() else iso_minute(given)

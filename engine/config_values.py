@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,40 @@ from engine.errors import ConfigError, did_you_mean
 _LARGEST = 1e15
 #: A number of numpy's is one too: grids are often np.arange.
 _NUMBERS = int | float | np.integer | np.floating
-#: Reads the value of a key whose name, for errors, comes first.
-Reader = Callable[[str, Any], Any]
+#: An item of a list that was typed (:func:`split_list`), as a pattern, and any text that is not blank.
+_ITEM = r"[^,]*[^,\s'\"][^,]*"
+_WORDS = {"type": "string", "pattern": r"\S"}
+
+
+@dataclass(frozen=True)
+class Reader:
+    """Reads the value of a key.
+
+    Attributes
+    ----------
+    read : callable
+        From the name of the key, for errors, and a value to the value as the config has it.
+    accepts : mapping
+        The values that it accepts, as a JSON schema.
+    """
+
+    read: Callable[[str, Any], Any]
+    accepts: Mapping[str, Any]
+
+    def __call__(self, where: str, value: Any) -> Any:
+        """The value as the config has it; a :class:`ConfigError` for one that is not accepted."""
+        return self.read(where, value)
+
+
+def reads(**accepts: Any) -> Callable[[Callable[[str, Any], Any]], Reader]:
+    """Make a function the reader of what a JSON schema describes."""
+    return lambda read: Reader(read, accepts)
 
 
 def number(low: float, high: float = math.inf) -> Reader:
     """A number from `low` to `high`."""
 
+    @reads(type="number", minimum=low, maximum=min(high, _LARGEST))
     def read(where: str, value: Any) -> float:
         if isinstance(value, bool) or not isinstance(value, _NUMBERS) or not low <= value <= min(high, _LARGEST):
             limits = f"at least {low:g}" if math.isinf(high) else f"between {low:g} and {high:,.0f}"
@@ -35,6 +63,7 @@ def number(low: float, high: float = math.inf) -> Reader:
 def whole(low: int, high: float = 1_000_000) -> Reader:
     """A whole number from `low` to `high`."""
 
+    @reads(type="integer", minimum=low, maximum=high)
     def read(where: str, value: Any) -> int:
         given = number(low, high)(where, value)
         if given != int(given):
@@ -44,21 +73,30 @@ def whole(low: int, high: float = 1_000_000) -> Reader:
     return read
 
 
+_LEVERAGE, _BPS = number(0, 1000), number(-10, 1000)
+
+
+@reads(**{**_LEVERAGE.accepts, "type": "integer"})
 def leverage(where: str, value: Any) -> float:
     """A leverage that the exchange can be told, or 0."""
-    factor = float(number(0, 1000)(where, value))
+    factor = float(_LEVERAGE(where, value))
     if factor != int(factor):
         raise ConfigError(f"{where} = {value!r} is not accepted: the exchange takes whole numbers; 0 is the highest.")
     return factor
 
 
+@reads(anyOf=[{"const": "schedule"}, _BPS.accepts])
 def rate(where: str, value: Any) -> float | str:
     """Basis points, or ``"schedule"``."""
     if isinstance(value, str):
         if value != "schedule":
             raise ConfigError(f"{where} = {value!r} is not accepted: write 'schedule' or a number.")
         return value
-    return float(number(-10, 1000)(where, value))
+    return float(_BPS(where, value))
+
+
+#: What :func:`no_fraction` refuses, as a JSON schema.
+FRACTIONS = {"type": "number", "exclusiveMinimum": -0.01, "exclusiveMaximum": 0.01, "not": {"const": 0}}
 
 
 def no_fraction(where: str, value: Any) -> None:
@@ -70,6 +108,7 @@ def no_fraction(where: str, value: Any) -> None:
         )
 
 
+@reads(type="boolean")
 def switch(where: str, value: Any) -> bool:
     """True or false."""
     if not isinstance(value, bool | np.bool_):
@@ -80,6 +119,7 @@ def switch(where: str, value: Any) -> bool:
 def choice(*choices: str) -> Reader:
     """One of some words."""
 
+    @reads(enum=list(choices))
     def read(where: str, value: Any) -> str:
         if not isinstance(value, str) or value not in choices:
             raise ConfigError(
@@ -91,6 +131,7 @@ def choice(*choices: str) -> Reader:
     return read
 
 
+@reads(**_WORDS)
 def text(where: str, value: Any) -> str:
     """The name of a coin or a file."""
     if not isinstance(value, str | Path) or not str(value).strip():
@@ -98,6 +139,7 @@ def text(where: str, value: Any) -> str:
     return str(value).strip()
 
 
+@reads(**_WORDS)
 def folder(where: str, value: Any) -> str:
     """The name of a folder."""
     if not isinstance(value, str | Path) or not str(value).strip():
@@ -105,6 +147,12 @@ def folder(where: str, value: Any) -> str:
     return str(value)
 
 
+@reads(
+    anyOf=[
+        {"type": "string", "pattern": rf"^{_ITEM}(,{_ITEM})*$"},
+        {"type": "array", "items": _WORDS, "minItems": 1},
+    ]
+)
 def coins(where: str, value: Any) -> tuple[str, ...]:
     """Names and patterns of coins."""
     names = split_list(value) if isinstance(value, str) else value
@@ -114,6 +162,15 @@ def coins(where: str, value: Any) -> tuple[str, ...]:
     return tuple(coin.strip() for coin in names)
 
 
+_DEX = "[a-z0-9]*"
+
+
+@reads(
+    anyOf=[
+        {"type": "string", "pattern": rf"^\s*\[?\s*['\"]*{_DEX}['\"]*\s*(,\s*['\"]*{_DEX}['\"]*\s*)*\]?\s*$"},
+        {"type": "array", "items": {"type": "string", "pattern": f"^{_DEX}$"}, "minItems": 1},
+    ]
+)
 def dexes(where: str, value: Any) -> tuple[str, ...]:
     """Names of dexes, each once; the main one is the empty text."""
     names = split_list(value) if isinstance(value, str) else value
@@ -122,7 +179,7 @@ def dexes(where: str, value: Any) -> tuple[str, ...]:
             f"{where} = {value!r} is not accepted: write a list of dexes, ['', 'xyz']; '' is the main one."
         )
     for dex in names:
-        if re.fullmatch(r"[a-z0-9]*", dex) is None:
+        if re.fullmatch(_DEX, dex) is None:
             raise ConfigError(
                 f"{where} = {value!r} is not accepted: {dex!r} is no name of a dex. They are lower case, as xyz; "
                 "'' is the main one."
@@ -130,9 +187,22 @@ def dexes(where: str, value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+_PAIR = r"\s*[^\s,=]+\s*=\s*[^\s,=]+\s*"
+_PAIRS = rf"^{_PAIR}(,{_PAIR})*$"
+
+
+@reads(
+    anyOf=[
+        {"type": "string", "pattern": _PAIRS},
+        {"type": "object", "propertyNames": {"pattern": r"\S"}, "additionalProperties": _WORDS},
+        {"type": "array", "items": {"type": "array", "items": _WORDS, "minItems": 2, "maxItems": 2}},
+    ]
+)
 def sessions(where: str, value: Any) -> tuple[tuple[str, str], ...]:
     """Names and patterns of coins with the calendar of each: a table, or ``xyz:*=XNYS,xyz:GOLD=CMES``."""
-    pairs: Any = [item.partition("=")[::2] for item in split_list(value)] if isinstance(value, str) else value
+    pairs: Any = value
+    if isinstance(value, str) and re.search(_PAIRS, value):
+        pairs = [item.split("=") for item in value.split(",")]
     pairs = list(pairs.items()) if isinstance(pairs, Mapping) else pairs
     if not isinstance(pairs, list | tuple) or not all(
         isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(one, str) and one.strip() for one in pair)

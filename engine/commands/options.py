@@ -74,6 +74,29 @@ def complete_settings(incomplete: str) -> list[str]:
     return [f"{key}={','.join([*before, coin])}" for coin in _coins() if coin.startswith(last) and coin not in before]
 
 
+def complete_parameters(context: typer.Context, incomplete: str) -> list[str]:
+    """The parameters of the oracle that is named; after ``inner=`` or ``oracles=`` oracles."""
+    key, equals, value = incomplete.partition("=")
+    if equals:
+        *before, last = value.split(",")
+        oracles = complete_oracles(last) if last or key in ("inner", "oracles") else []
+        return [f"{key}={','.join([*before, name])}" for name in oracles]
+    named = context.params.get("oracle") or ()
+    names: list[str] = []
+    for path in [named] if isinstance(named, str) else named:
+        with suppress(HlbtError, OSError):
+            from engine.oracles.loading import accepted_parameters, oracle_class
+
+            names += [f"{name}=" for name in accepted_parameters(oracle_class(path)) if name is not None]
+    return [name for name in dict.fromkeys(names) if name.startswith(incomplete)]
+
+
+def complete_grid(context: typer.Context, incomplete: str) -> list[str]:
+    """What a grid may have: parameters of the oracle, and keys of the config that one panel serves."""
+    keys = [] if "=" in incomplete else complete_settings(incomplete)
+    return complete_parameters(context, incomplete) + [key for key in keys if not key.startswith(("data.", "report."))]
+
+
 def _coins() -> list[str]:
     with suppress(HlbtError, OSError):
         return list(store_of(config_of(None, None)).require().coins)
@@ -105,7 +128,13 @@ OracleOption = Annotated[
     ),
 ]
 ParamOption = Annotated[
-    list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter of the oracle; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="K=V",
+        help="A parameter of the oracle, a,b for a list; may be repeated.",
+        autocompletion=complete_parameters,
+    ),
 ]
 LimitOption = Annotated[
     list[str] | None,
@@ -147,10 +176,20 @@ def cache_alone(path: Path | None, settings: list[str] | None, refusal: HlbtErro
 
 
 def parameters_of(assignments: list[str] | None) -> dict[str, Any]:
-    """The parameters of ``--param k=v``, values read as TOML."""
-    from engine.config import parse_assignments
+    """The parameters of ``--param k=v``: values read as TOML, and ``a,b`` as a list."""
+    from engine.config import parse_value, split_assignment
 
-    return parse_assignments("--param", assignments or (), "k=v", "lookback_hours=168")
+    pairs = [split_assignment("--param", given, "k=v", "lookback_hours=168") for given in assignments or ()]
+    return {name: _items(text) if parse_value(text) == text else parse_value(text) for name, text in pairs}
+
+
+def _items(text: str) -> list[Any] | str:
+    """A bare text, or the items of a list that is written like one."""
+    from engine.config import parse_value
+    from engine.config_values import split_list
+
+    is_list = "," in text or (text.startswith("[") and text.endswith("]"))
+    return [parse_value(item) for item in split_list(text)] if is_list else text
 
 
 def folder_of(named: Path) -> Path:

@@ -14,7 +14,9 @@ from engine.commands.options import (
     JsonOption,
     SetOption,
     clock,
+    complete_grid,
     complete_oracles,
+    complete_parameters,
     config_of,
     parameters_of,
     research_panel,
@@ -40,10 +42,21 @@ OraclesOption = Annotated[
 ]
 GridOption = Annotated[
     list[str] | None,
-    typer.Option("--grid", metavar="K=A,B,C", help="Values of a parameter or config key; also K=START:STOP:STEP."),
+    typer.Option(
+        "--grid",
+        metavar="K=A,B,C",
+        help="Values of a parameter or config key; also K=START:STOP:STEP.",
+        autocompletion=complete_grid,
+    ),
 ]
 FixedOption = Annotated[
-    list[str] | None, typer.Option("--param", metavar="K=V", help="A parameter that all sets share; may be repeated.")
+    list[str] | None,
+    typer.Option(
+        "--param",
+        metavar="K=V",
+        help="A parameter that all sets share; may be repeated.",
+        autocompletion=complete_parameters,
+    ),
 ]
 WhereOption = Annotated[
     list[str] | None,

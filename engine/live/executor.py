@@ -50,9 +50,10 @@ def cloid(key: str, instant: pd.Timestamp, coin: str, attempt: int) -> str:
 
 @dataclass
 class CoinProgress:
-    """How far one coin has come: number of its next order, and why it is not at its target."""
+    """How far one coin has come: number and bound of its next order, and why it is not at its target."""
 
     attempts: int = 0
+    within_oracle: bool = False
     reason: Reason = Reason.UNFILLED
     text: str = ""
 
@@ -268,6 +269,8 @@ class OrderExecutor:
                 f"{goal.coin}: mid went from {start:.6g} to {market.mid:.6g}, so the limit of its reduction is "
                 f"{bound:.6g}, {bound / start - 1.0:+.1%} from there (at most {max(slippage, _FOLLOWED_FRAC):.0%})"
             )
+        if self.progress[goal.coin].within_oracle and market.oracle is not None:
+            bound = side * min(side * bound, side * market.oracle)  # at the cap of open interest no other is accepted
         return bound
 
     def _no_quote(self, coin: str) -> str:
@@ -343,6 +346,8 @@ class OrderExecutor:
             value = abs(order.units) * self._markets[order.coin].mid
             if Refusal.FATAL in refusal:
                 self.stopped = result.reason
+            elif Refusal.BEYOND_ORACLE in refusal and not progress.within_oracle:
+                progress.within_oracle = True
             elif result.whole_batch and batch > 1:
                 text = f"refused with the whole request: {result.reason}"
             elif Refusal.SMALL in refusal and value < 2.0 * self.dex.min_notional_usd:

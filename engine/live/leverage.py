@@ -26,7 +26,7 @@ def leverage_of(market: Market, cross: int, isolated: float) -> int:
     isolated : float
         Of coins whose positions have margin of their own; 0 is the coin's highest, as in ``execution``.
     """
-    wanted = cross if market.cross else isolated or market.max_leverage or cross
+    wanted = cross if market.cross else isolated or market.max_leverage or 1.0
     return max(1, int(min(wanted, market.max_leverage or wanted)))
 
 

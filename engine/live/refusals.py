@@ -21,15 +21,19 @@ class Refusal(Flag):
     FATAL = auto()
     #: The order is worth too little.
     SMALL = auto()
+    #: It would be accepted with a price that is not beyond the oracle's.
+    BEYOND_ORACLE = auto()
 
 
 #: Part of a message in lower case (the texts vary) -> its flags. A message has the flags of every part in it.
 MESSAGES: Final[Mapping[str, Refusal]] = MappingProxyType(
     {
         "minimum value": Refusal.CERTAIN | Refusal.PERMANENT | Refusal.SMALL,
-        "open interest": Refusal.CERTAIN | Refusal.PERMANENT,  # also of a price beyond the oracle's at the cap
+        "open interest": Refusal.CERTAIN | Refusal.PERMANENT,
         "open-interest": Refusal.CERTAIN | Refusal.PERMANENT,
         "openinterest": Refusal.CERTAIN | Refusal.PERMANENT,  # the names of ``orderStatus``
+        "more aggressive than oracle": Refusal.CERTAIN | Refusal.BEYOND_ORACLE,  # while open interest is at its cap
+        "tooaggressive": Refusal.CERTAIN | Refusal.BEYOND_ORACLE,
         "too far from oracle": Refusal.CERTAIN | Refusal.PERMANENT,
         "80% away": Refusal.CERTAIN | Refusal.PERMANENT,
         "has invalid": Refusal.CERTAIN | Refusal.PERMANENT,

@@ -361,33 +361,47 @@ def trades_summary(trips: pd.DataFrame) -> pd.DataFrame:
         lost; NaN without a loss), ``hours_mean`` and ``hours_median`` held, ``mean_usd``, ``best_usd`` and
         ``worst_usd`` net. Then the USD of closed and open ones by cause and ``net``, received positive, paid negative.
     """
-    rows = {("all", "all"): summed_trips(trips)}
-    for by, names in (("side", ["long", "short"]), ("coin", sorted(trips["coin"].unique()))):
-        of = dict(list(trips.groupby(by)))
-        rows |= {(by, str(name)): summed_trips(of[name]) for name in names if name in of}
-    table = pd.DataFrame.from_dict(rows, orient="index")
-    table.index = pd.MultiIndex.from_tuples(list(rows), names=["by", "name"])
-    return table.astype({"round_trips": np.int64, "open": np.int64}).rename_axis(columns=RECEIVED)
+    tables = {
+        "all": _by(trips, _everything(trips)),
+        "side": _by(trips, trips["side"]),
+        "coin": _by(trips, trips["coin"]),
+    }
+    return pd.concat(tables, names=["by", "name"]).rename_axis(columns=RECEIVED)
 
 
 def summed_trips(trips: pd.DataFrame) -> dict[str, float]:
     """The row of :func:`trades_summary` for these round trips."""
-    closed = trips[trips["ended"] != "open"]
-    net = closed["net_usd"]
-    won, lost = float(net[net > 0.0].sum()), -float(net[net < 0.0].sum())
-    return {
-        "round_trips": len(closed),
-        "open": len(trips) - len(closed),
-        "win_rate": float((net > 0.0).mean()),
-        "profit_factor": won / lost if lost > 0.0 else np.nan,
-        "hours_mean": float(closed["hours"].mean()),
-        "hours_median": float(closed["hours"].median()),
-        "mean_usd": float(net.mean()),
-        "best_usd": float(net.max()),
-        "worst_usd": float(net.min()),
-        **{label: SIGNS[name] * float(trips[name].sum()) + 0.0 for name, label in CAUSES.items()},
-        "net": float(trips["net_usd"].sum()),
-    }
+    return {str(name): float(value) for name, value in _by(trips, _everything(trips)).iloc[0].items()}
+
+
+def _everything(trips: pd.DataFrame) -> pd.Series:
+    """One group, which is there without a round trip, too."""
+    return pd.Series(pd.Categorical(["all"] * len(trips), ["all"]), index=trips.index)
+
+
+def _by(trips: pd.DataFrame, groups: pd.Series) -> pd.DataFrame:
+    """The rows of :func:`trades_summary` by group."""
+    closed = trips["ended"] != "open"
+    net = trips["net_usd"].where(closed)
+    figures = {"round_trips": closed, "open": ~closed, "wins": net > 0.0}
+    figures |= {"won": net.clip(lower=0.0), "lost": -net.clip(upper=0.0)}
+    causes = {label: SIGNS[name] * trips[name] for name, label in CAUSES.items()}
+    sums = pd.DataFrame({**figures, **causes, "net": trips["net_usd"]}).groupby(groups, observed=False).sum()
+    each = pd.DataFrame({"net": net, "hours": trips["hours"].where(closed)}).groupby(groups, observed=False)
+    return pd.DataFrame(
+        {
+            "round_trips": sums["round_trips"].astype(np.int64),
+            "open": sums["open"].astype(np.int64),
+            "win_rate": sums["wins"] / sums["round_trips"].where(sums["round_trips"] > 0),
+            "profit_factor": sums["won"] / sums["lost"].where(sums["lost"] > 0.0),
+            "hours_mean": each["hours"].mean(),
+            "hours_median": each["hours"].median(),
+            "mean_usd": each["net"].mean(),
+            "best_usd": each["net"].max(),
+            "worst_usd": each["net"].min(),
+            **{label: sums[label] + 0.0 for label in [*CAUSES.values(), "net"]},
+        }
+    ).rename(index=str)
 
 
 def long_short(trips: pd.DataFrame, exposure: pd.DataFrame, start_usd: float) -> pd.DataFrame:

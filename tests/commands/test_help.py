@@ -7,6 +7,7 @@ import re
 import shlex
 import subprocess
 import sys
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 import typer
 
 from engine import cli
-from engine.commands.options import complete_settings
+from engine.commands.options import complete_settings, parameters_of
 from helpers.commands import Hlbt
 
 HLBT = Path(sys.executable).parent / "hlbt"
@@ -90,6 +91,13 @@ def test_completion_gives_the_words() -> None:
         ("oracle check --oracle research.oracles.equ", {"research.oracles.equal_weight:EqualWeight"}),
         ("report mo", {"momentum-1", "momentum-2"}),
         ("backtest --set costs.ta", {"costs.taker_bps="}),
+        ("backtest --oracle research.oracles.momentum:Momentum --param lo", {"lookback_hours="}),
+        ("backtest --oracle nowhere:Nothing --param lo", set()),
+        ("backtest --param inner=research.oracles.mom", {"inner=research.oracles.momentum:Momentum"}),
+        ("backtest --param oracles=mine.py:Mine,min", {"oracles=mine.py:Mine,mine.py:Mine"}),
+        ("sweep --oracle research.oracles.momentum:Momentum --grid lo", {"lookback_hours="}),
+        ("sweep --grid costs.ta", {"costs.taker_bps="}),
+        ("sweep --grid data.", set()),
     ],
 )
 def test_completion_knows_oracles_runs_and_settings(typed: str, wanted: set[str], tmp_path: Path) -> None:
@@ -108,6 +116,24 @@ def test_coins_of_the_cache_are_completed(sample_cache: Path, monkeypatch: pytes
     assert complete_settings("data.coins=BTC,ET") == ["data.coins=BTC,ETH"]
     monkeypatch.setenv("HLBT_DATA_CACHE", "nowhere")
     assert complete_settings("data.coins=B") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a:B,c:D", ["a:B", "c:D"]),
+        ('["a:B", "c:D"]', ["a:B", "c:D"]),
+        ("[a:B, c:D]", ["a:B", "c:D"]),
+        ("0.5,2", [0.5, 2]),
+        ('"a,b"', "a,b"),
+        ("top_bottom", "top_bottom"),
+        ("72", 72),
+        ("2024-01-01", date(2024, 1, 1)),
+        ("", ""),
+    ],
+)
+def test_a_parameter_may_be_a_list_like_every_other(text: str, value: object) -> None:
+    assert parameters_of([f"k={text}"]) == {"k": value}
 
 
 def test_the_first_page_of_help_is_in_order_of_use(hlbt: Hlbt) -> None:

@@ -210,6 +210,8 @@ class Ledger:
         if order.reduce_only:
             if held * signed >= 0:
                 raise Rejection("ReduceOnly")
+            if coin.open_interest_capped and (order.limit - coin.oracle) * signed > 0:
+                raise Rejection("TooAggressiveAtOpenInterestCap")
             order.size = order.remaining = min(order.size, abs(held))
             return
         after = held + signed

@@ -260,6 +260,11 @@ def _stamps(draw: st.DrawFn, rng: np.random.Generator, last: np.ndarray) -> dict
     return frames
 
 
+def basis_points(low: float, high: float) -> st.SearchStrategy[float]:
+    """Costs that a config takes: next to nothing is refused there, because it is a fraction by mistake."""
+    return st.floats(low, high).map(lambda value: 0.0 if abs(value) < 0.01 else value)
+
+
 @st.composite
 def nasty_configs(draw: st.DrawFn) -> RunConfig:
     """Every setting of a run that moves a number, but the decision calendar and the fee schedule.
@@ -287,14 +292,14 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "gross_cap": seldom(0.0, st.floats(0.5, 3)),
         },
         "costs": {
-            "taker_bps": draw(st.floats(-1, 50)),
-            "half_spread_bps": draw(st.floats(0, 100)),
+            "taker_bps": draw(basis_points(-1, 50)),
+            "half_spread_bps": draw(basis_points(0, 100)),
             "funding": draw(st.booleans()),
             "funding_missing": draw(st.sampled_from(["none", "mean"])),
             "impact": seldom("none", st.just("venue")),
-            "impact_bps": seldom(0.0, st.floats(0, 50)),
+            "impact_bps": seldom(0.0, basis_points(0, 50)),
             "stress": seldom(1.0, st.sampled_from([0.0, 2.0, 3.0, 40.0])),
-            "maker_bps": seldom(0.0, st.floats(-5, 20)),
+            "maker_bps": seldom(0.0, basis_points(-5, 20)),
             "maker_share_frac": seldom(0.0, st.floats(0, 1)),
             "staking_discount_frac": seldom(0.0, st.sampled_from([0.05, 0.4, 1.0])),
             "referral_discount_frac": seldom(0.0, st.sampled_from([0.04, 0.5])),

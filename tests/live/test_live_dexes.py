@@ -268,14 +268,31 @@ def test_faults_of_orders_of_two_dexes(world: World, run: Run, fault: str) -> No
     world.check()
 
 
-@pytest.mark.parametrize("name", ["TooAggressiveAtOpenInterestCap", "PositionIncreaseAtOpenInterestCap", "Oracle"])
-def test_a_coin_at_the_cap_of_its_open_interest_holds_nothing_up(world: World, run: Run, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "times"),
+    [("TooAggressiveAtOpenInterestCap", 2), ("PositionIncreaseAtOpenInterestCap", 1), ("Oracle", 1)],
+)
+def test_a_coin_at_the_cap_of_its_open_interest_holds_nothing_up(world: World, run: Run, name: str, times: int) -> None:
     world.open_dexes()
     world.server.reject(name, coin="xyz:TSLA", times=9)
     done = run(world.rebalance({"BTC": 0.3, "ETH": -0.3, "xyz:TSLA": 0.1}))
     assert done.code == 4 and "xyz:TSLA" in done.err and set(world.positions) == {"BTC", "ETH"}, done.err
-    assert sum(order["a"] == TESLA_ID for order in sent_orders(world)) == 1
+    assert sum(order["a"] == TESLA_ID for order in sent_orders(world)) == times
     world.check()
+
+
+@pytest.mark.parametrize("weight", [0.3, -0.3])
+def test_a_position_at_the_cap_is_closed_at_the_oracle_price(world: World, run: Run, weight: float) -> None:
+    """A price beyond the oracle's is refused there, so the limit of the slippage is: the next one is the oracle's."""
+    world.open_dexes()
+    assert run(world.rebalance({"BTC": 0.3, "xyz:TSLA": weight})).code == 0
+    tesla = world.server.ledger.coins["xyz:TSLA"]
+    tesla.open_interest_capped = True
+    world.server.set_book("xyz:TSLA", bid=412.0, ask=412.2, oracle=411.9 if weight > 0 else 412.3, refill=True)
+    done = run(world.words("flatten", "book", "--execute"))
+    assert done.code == 0 and world.positions == {}, done.err
+    assert [order.limit for order in world.server.orders if order.coin == "xyz:TSLA"][-1] == tesla.oracle
+    assert len([order for order in world.server.rejected if order.coin == "xyz:TSLA"]) == 1
 
 
 def test_a_kill_switch_stops_both_dexes(world: World, run: Run) -> None:

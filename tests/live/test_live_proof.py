@@ -20,6 +20,8 @@ KILLED_SOCKETS = "ignore:Exception ignored.*socket:pytest.PytestUnraisableExcept
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings(KILLED_SOCKETS)]
 
 COINS = ("BTC", "ETH", "DOGE", "RLB")
+#: Of two dexes; the last has isolated margin.
+MIXED = ("BTC", "ETH", "xyz:TSLA", "xyz:NVDA")
 #: Of the transport: (kind, whether the request took effect).
 TRANSPORT = [
     *(("timeout", effect) for effect in (False, True)),
@@ -43,6 +45,10 @@ class Drawn:
 
     def __init__(self, world: World, run: Run, patch: pytest.MonkeyPatch, seed: int) -> None:
         self.world, self.run, self.chance = world, run, random.Random(seed)
+        self.coins = COINS
+        if seed % 2:
+            self.coins = MIXED
+            world.open_dexes()
         self.kill_at = math.inf
         append = Journal.append
 
@@ -60,7 +66,11 @@ class Drawn:
 
     def book(self) -> dict[str, float]:
         chance = self.chance
-        row = {coin: chance.choice((-1.0, 1.0)) * chance.uniform(0.05, 1.0) for coin in COINS if chance.random() < 0.75}
+        row = {
+            coin: chance.choice((-1.0, 1.0)) * chance.uniform(0.05, 1.0)
+            for coin in self.coins
+            if chance.random() < 0.75
+        }
         scale = chance.uniform(0.3, 0.95) / (sum(map(abs, row.values())) or 1.0)
         return {coin: weight * scale for coin, weight in row.items()} or {"BTC": 0.0}
 
@@ -73,18 +83,19 @@ class Drawn:
             if kind != "outage" or on == "order":
                 server.inject(kind, after=effect, on=on, seconds=1.0, times=chance.choice((1, 1, 2)))
         for _ in range(chance.randrange(3)):
-            coin = chance.choice(COINS)
+            coin = chance.choice(self.coins)
             if chance.random() < 0.5:
                 server.reject(chance.choice(sorted(REJECTS)), coin=coin, times=chance.choice((1, 9)))
             else:
                 server.fill_share(chance.uniform(0.1, 0.9), coin=coin, times=2)
         if chance.random() < 0.3:
-            asset, words = chance.randrange(len(COINS)), chance.choice(("words of nobody", "Order has invalid price."))
+            coin, words = chance.choice(self.coins), chance.choice(("words of nobody", "Order has invalid price."))
+            asset = server.ledger.asset(server.ledger.coins[coin])
             spoils = lambda payload: any(order["a"] == asset for order in payload["action"]["orders"])  # noqa: E731
             server.inject("outage", after=False, on="order", text=words, times=2, match=spoils)
         server.read_lag = chance.choice((0, 0, 0, 1, 2, 3, 9))
         if chance.random() < 0.25:
-            server.set_book(chance.choice(COINS))
+            server.set_book(chance.choice(self.coins))
         if chance.random() < 0.5:
             self.kill_at = chance.randrange(1, 26)
 
@@ -94,7 +105,7 @@ class Drawn:
         server.faults.clear()
         server.ledger.order_faults.nudges.clear()
         server.read_lag, self.kill_at = 0, math.inf
-        for coin in COINS:
+        for coin in self.coins:
             price = server.ledger.coins[coin].price
             server.set_book(coin, bid=price * 0.9998, ask=price * 1.0002, refill=True)
 

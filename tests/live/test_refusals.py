@@ -18,8 +18,16 @@ def test_every_documented_reject_has_its_flags(name: str) -> None:
     refusal = classify(faults.REJECTS[name][0])
     assert (Refusal.CERTAIN in refusal) is (name not in UNCLEAR)
     assert (Refusal.PERMANENT in refusal) is (name not in UNCLEAR | AGAIN)
+    assert (Refusal.BEYOND_ORACLE in refusal) is (name == "TooAggressiveAtOpenInterestCap")
     assert Refusal.FATAL not in refusal
     assert (Refusal.SMALL in refusal) is (name == "MinTradeNtl")
+
+
+def test_the_names_of_statuses_at_the_cap_are_known() -> None:
+    """``orderStatus`` has them where an answer was lost."""
+    for name, (text, status) in faults.REJECTS.items():
+        if "OpenInterest" in name:
+            assert classify(status) == classify(text)
 
 
 @pytest.mark.parametrize("text", [faults.NO_WALLET, faults.NO_DEPOSIT, faults.TOO_MANY_REQUESTS])

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md names what exists."""
+"""CONTRIBUTING.md and the pages for developers name what exists."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from helpers.project import ROOT
 
 TEXT = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGES = [page.read_text(encoding="utf-8") for page in (ROOT / "docs" / "developing").glob("*.md")]
 
 
 def test_it_is_one_page_and_names_what_exists() -> None:
@@ -14,7 +15,9 @@ def test_it_is_one_page_and_names_what_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE))
     named = set(re.findall(r"(?:`|^    )make ([a-z-]+)", TEXT, flags=re.MULTILINE))
     assert named <= targets and {"demo", "test", "lint", "bench", "lock", "fresh"} <= named
-    for folder, test in re.findall(r"`([a-z]+/)?(test_[a-z0-9_]+)`", TEXT):
+    tests = re.findall(r"`([a-z]+/)?(test_[a-z0-9_]+)`", " ".join([TEXT, *PAGES]))
+    assert len(tests) > 12
+    for folder, test in tests:
         exists = (
             (ROOT / "tests" / folder / f"{test}.py").is_file() if folder else any((ROOT / "tests").rglob(f"{test}.py"))
         )

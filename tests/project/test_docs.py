@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import re
 import tokenize
-from dataclasses import asdict
 from functools import cache
 from pathlib import Path
 
@@ -16,8 +14,7 @@ import yaml
 
 import engine
 from engine import cli
-from engine.clock import WEEKDAYS
-from engine.config import SECTIONS, RunConfig, parse_value
+from engine.config import SECTIONS
 from helpers.manual import (
     LANGUAGES,
     NEEDS,
@@ -45,6 +42,8 @@ TEXTS = {
 #: Languages of blocks that are run, and the pages that have some.
 RUNNABLE = ("console", "python")
 RUN = [page for page, text in TEXTS.items() if any(block.language in RUNNABLE for block in blocks_of(text))]
+#: The group of all commands.
+TREE = typer.main.get_command(cli.app)
 #: Longer than a page should be, each for a reason: a contract is one page, and a reference is looked up.
 LONG = ("concepts/rules.md", "reference/", "guide/live.md", "guide/data.md")
 #: Names of other programs are not ours.
@@ -168,7 +167,7 @@ def unknown_names(text: str) -> list[str]:
 
 
 def _unknown_command(words: list[str]) -> list[str]:
-    command: click.Command = typer.main.get_command(cli.app)
+    command: click.Command = TREE
     for word in words:
         inside = getattr(command, "commands", None)
         if inside is None or not re.fullmatch(r"[a-z][a-z-]*", word):
@@ -194,7 +193,7 @@ def known_options() -> frozenset[str]:
     scripts = [file for top in ("research", "tests") for file in (ROOT / top).rglob("[!t]*.py")]
     written = re.findall(r'"(--[a-z-]+)"', " ".join(file.read_text(encoding="utf-8") for file in scripts))
     others = {*written, "--help", "--version", "--install-completion", "--show-completion", "--full", "--quick"}
-    return frozenset(options(typer.main.get_command(cli.app)) | others)
+    return frozenset(options(TREE) | others)
 
 
 @pytest.mark.parametrize("page", [page for page in TEXTS if not page.startswith(FOREIGN)])
@@ -229,27 +228,6 @@ def test_the_navigation_names_every_page() -> None:
     site = yaml.load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"), _Loader)
     assert sorted(pages(site["nav"])) == [page.relative_to(ROOT / "docs").as_posix() for page in DOCS]
     assert site["strict"] and site["theme"]["font"] is False
-
-
-def test_the_settings_are_all_there_with_their_defaults() -> None:
-    documented: dict[str, dict[str, object]] = {}
-    text = TEXTS["docs/reference/config.md"]
-    for section, table in re.findall(r"^## `\[(\w+)\]`.*?\n(.*?)(?=^## )", text, flags=re.MULTILINE | re.DOTALL):
-        rows = re.findall(r"^\| `(\w+)` \| (.*?) \|", table, flags=re.MULTILINE)
-        documented[section] = {key: None if text == "none" else parse_value(text.strip("`")) for key, text in rows}
-    defaults = json.loads(json.dumps(asdict(RunConfig())))
-    assert defaults["execution"]["weekdays"] == list(WEEKDAYS)
-    defaults["execution"]["weekdays"] = "all"
-    assert documented == defaults
-
-
-def test_the_commands_are_all_there() -> None:
-    def names(command: click.Command, path: str) -> list[str]:
-        inner = getattr(command, "commands", {})
-        return [name for word in inner for name in names(inner[word], f"{path} {word}")] or [path]
-
-    listed = re.findall(r"^\| `(hlbt [a-z -]+)` \|", TEXTS["docs/reference/command-line.md"], flags=re.MULTILINE)
-    assert sorted(listed) == sorted(names(typer.main.get_command(cli.app), "hlbt"))
 
 
 def test_the_reference_ledger_quotes_the_rules() -> None:
