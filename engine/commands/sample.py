@@ -1,4 +1,4 @@
-"""The built-in synthetic sample: 40 coins, 2024-01-01 to 2025-01-01, hourly, generated from a seed.
+"""The built-in synthetic sample: 40 coins and a dex of 7, 2024-01-01 to 2025-01-01, hourly, generated from a seed.
 
 Names, lots and leverages are HyperLiquid's; every number is made up. It is merged into a cache as real data are, and
 marks that cache, and every panel of it, as synthetic.
