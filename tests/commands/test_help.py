@@ -144,16 +144,17 @@ def test_the_first_page_of_help_is_in_order_of_use(hlbt: Hlbt) -> None:
     assert hlbt("--version") == (0, f"hlbt {version('hlbt')}\n", "")
 
 
-@pytest.mark.parametrize("module", ["typer", "engine.commands.live", "pandas", "numba"])
+@pytest.mark.parametrize("module", ["engine.caches", "typer", "engine.commands.live", "pandas", "numba"])
 def test_ctrl_c_leaves_no_traceback_even_during_imports(module: str, tmp_path: Path) -> None:
     """The signal comes while `module` is imported."""
     lines = [
         "import signal, sys",
-        "from engine.__main__ import main",
         "class Import:",
         "    def find_spec(self, name, *_):",
         f"        if name == {module!r}: signal.raise_signal(signal.SIGINT)",
         "sys.meta_path.insert(0, Import())",
+        "sys.argv[0] = '/usr/bin/hlbt'",
+        "from engine.__main__ import main",
         "main()",
     ]
     words = [sys.executable, "-c", "\n".join(lines), "doctor", "--base-url", "http://127.0.0.1:9"]

@@ -15,7 +15,7 @@ from engine import Oracle, Panel, RunConfig, load_panel
 from engine.errors import HlbtError, OracleError
 from engine.lookahead.audit import check_causal
 from engine.oracles.base import weight_matrix
-from engine.oracles.loading import bound_parameters, build_oracle, load_oracle, oracle_sources
+from engine.oracles.loading import bound_parameters, build_oracle, data_files, load_oracle, oracle_code
 from engine.panel import Coin
 from engine.simulation.backtest import decisions_of
 from helpers.panels import random_panel
@@ -330,7 +330,7 @@ def test_code_of_inner_oracles_is_in_the_digest(tmp_path: Path) -> None:
         "from research.oracles.equal_weight import EqualWeight\nclass Mine(EqualWeight):\n    pass\n"
     )
     oracle = load_oracle("research.oracles.wrappers:Cap", {"inner": f"{tmp_path / 'hidden.py'}:Mine"})
-    names = {file.name for file in oracle_sources(oracle)}
+    names = {file.name for file in oracle_code(oracle) + data_files(oracle)}
     assert {"hidden.py", "equal_weight.py", "wrappers.py"} <= names
 
 
