@@ -18,9 +18,9 @@ from engine.errors import DataError, LimitError, LiveError, WeightsError
 from engine.live.executor import cloid
 from engine.live.hyperliquid_format import tick_price
 from engine.live.journal import Journal, SentOrder
-from engine.live.live_panel import with_live_row
 from engine.live.leverage import leverage_of
-from engine.live.orders import OrderRequest
+from engine.live.live_panel import with_live_row
+from engine.live.orders import Market, OrderRequest
 from engine.live.risk_limits import Limits
 from engine.live.schedule import next_run, trade_instant
 from engine.oracles.fixed_weights import FixedWeights
