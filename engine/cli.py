@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
+import traceback
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -109,6 +111,12 @@ def main() -> None:
             raise
         sys.stderr.write("hlbt: interrupted. Finished work is kept; run the command again to continue.\n")
         sys.exit(INTERRUPTED)
+    except RecursionError as error:
+        where = traceback.extract_tb(error.__traceback__)[-1].filename
+        if not {"json", "tomllib"} & set(Path(where).parts) or os.environ.get("HLBT_TRACEBACK"):
+            raise
+        sys.stderr.write("hlbt: a file that was named is nested deeper than any that hlbt writes. Name another.\n")
+        sys.exit(1)
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(0)

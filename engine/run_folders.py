@@ -37,6 +37,14 @@ NOTES = "notes.json"
 FILES = frozenset(
     (RUN, "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", RISK, TRIPS, TEARSHEET, CAPACITY)
 )
+#: Tables of a record, and what the pages need of them.
+_TABLES: Mapping[str, set[str]] = {
+    "config": set(),
+    "metrics": {"sharpe", "total_return", "equity_end_usd"},
+    "span": {"start", "end", "hours", "coins"},
+    "digests": {"config", "data", "code"},
+    "origin": {"name", "kind", "path", "parameters", "digest"},
+}
 _TEMPORARY = re.compile(r"\..+\.\d+\.writing")
 
 
@@ -76,7 +84,21 @@ def read_record(folder: Path) -> Mapping[str, Any]:
         raise DataError(
             f"Run {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the backtest again."
         )
+    if wrong := _wrong(record):
+        raise DataError(f"{folder / RUN} is damaged: {wrong}. Run the backtest again.")
     return record
+
+
+def _wrong(record: Mapping[str, Any]) -> str:
+    """What of a record cannot be, in words; empty where all of it can."""
+    for name, keys in _TABLES.items():
+        table = record.get(name)
+        if not isinstance(table, dict) or not keys <= table.keys():
+            return f"{name} is no table{' with ' + ', '.join(sorted(keys)) if keys else ''}"
+    if not all(isinstance(keys, dict) for keys in record["config"].values()):
+        return "config holds no tables"
+    words = [name for name, value in record["metrics"].items() if isinstance(value, str) and name != "liquidated_at"]
+    return f"metrics.{words[0]} = {record['metrics'][words[0]]!r} is no number" if words else ""
 
 
 def replace_folder(made: Path, folder: Path) -> None:

@@ -99,7 +99,7 @@ def demo_command(
         f"         {command} data sync --source api     (real history from HyperLiquid, no account needed)\n"
         f"         {command} data import freqtrade DIR  (real candles and funding from freqtrade's files)\n"
         f"         {command} backtest --weights FILE    (your own: a column time, then one a coin)\n"
-        "Read     README.md for your own oracle, docs/concepts/rules.md for what is simulated",
+        "Read     docs/quickstart.md for your own oracle, docs/concepts/rules.md for what is simulated",
     )
 
 

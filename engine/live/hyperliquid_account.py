@@ -315,7 +315,7 @@ def _state(
         "gross and is never traded"
         for position in foreign
     ]
-    return AccountState(
+    state = AccountState(
         equity,
         {position.coin: position.units for position in own},
         max(state.time for state in traded),
@@ -325,6 +325,8 @@ def _state(
         doubt,
         {position.coin: (position.leverage, position.cross) for position in own if position.leverage},
     )
+    margins = {position.coin: position.margin_usd for position in own if not position.cross}
+    return replace(state, isolated_usd={coin: usd for coin, usd in margins.items() if not math.isnan(usd)})
 
 
 def _token(token: int, names: Mapping[int, str]) -> str:

@@ -143,6 +143,8 @@ class AccountState:
         Of the positions, where the exchange says it: the leverage, and whether the margin is cross.
     funds : mapping of dex to float
         USD that margin the positions of each perp dex that is traded; empty where one balance is for all.
+    isolated_usd : mapping of coin to float
+        USD that each isolated position has of the equity: its margin and its profit.
     unread : tuple of str
         Perp dexes of which nothing could be read, though their coins are traded.
     """
@@ -156,6 +158,7 @@ class AccountState:
     doubt: str = ""
     leverage: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
     funds: Mapping[str, float] = field(default_factory=dict)
+    isolated_usd: Mapping[str, float] = field(default_factory=dict)
     unread: tuple[str, ...] = ()
 
     @property

@@ -187,6 +187,11 @@ class PaperDEX(PredecessorDEX):
             )
         self.book.trade_count[0] = 0
 
+    def _alone(self, i: int) -> bool:
+        """Whether a coin's positions have margin of their own."""
+        isolated = self._inputs[2].isolated
+        return bool(len(isolated) and isolated[i] > 0.0)
+
     def _held(self) -> list[int]:
         return np.flatnonzero(self.book.units).tolist()
 
@@ -211,7 +216,11 @@ class PaperDEX(PredecessorDEX):
         units = {self.panel.coins[i]: float(self.book.units[i]) for i in self._held()}
         prices = {self.panel.coins[i]: float(self.book.price[i]) for i in self._held()}
         equity = sum((held * prices[coin] for coin, held in units.items()), start=self.cash)
-        return AccountState(equity, units, self.instant, prices)
+        book, coins = self.book, self.panel.coins
+        own = {
+            coins[i]: float(book.own_cash[i] + book.units[i] * book.price[i]) for i in self._held() if self._alone(i)
+        }
+        return AccountState(equity, units, self.instant, prices, isolated_usd=own)
 
     def markets(self) -> Mapping[str, Market]:
         """The coins tradable at the row; none after a liquidation."""
@@ -234,7 +243,7 @@ class PaperDEX(PredecessorDEX):
                 _known(panel.values("oracle")[t, i]) if "oracle" in panel.fields else None,
                 coin.sz_decimals if lots else None,
                 coin.max_leverage,
-                not coin.isolated,
+                not self._alone(i),
                 coin.margin_tiers,
                 fees[-1] if fees else None,
             )

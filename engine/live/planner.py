@@ -104,6 +104,7 @@ def _sized(
         execution,
         table if initial_margin else None,
         f" on {show(instant)}",
+        account.isolated_usd,
     )
 
 

@@ -447,6 +447,8 @@ def load_study(folder: str | Path, returns: bool = True) -> Study:
             raise DataError(
                 f"Sweep {folder} has schema {record.get('schema')}; this version reads {SCHEMA}. Run the sweep again."
             )
+        if not record["oracles"] or not isinstance(record["config"], dict):
+            raise ValueError(f"{RECORD} names no oracle, or no config")
         rows = pd.read_parquet(folder / TABLE)
         for name in (*TEXTS, ERROR):
             rows[name] = pd.Series([value if isinstance(value, str) else None for value in rows[name]], dtype=object)
@@ -463,7 +465,7 @@ def load_study(folder: str | Path, returns: bool = True) -> Study:
             daily = by_instant(record, index, kept.to_numpy(dtype=np.float64).T, dates)
             if daily.shape[1] != len(table):
                 raise ValueError(f"{daily.shape[1]} rows of returns, {len(table)} sets")
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"Sweep {folder} is damaged: {reason_of(error)}. Run the sweep again; what is whole is not run twice."
         ) from error

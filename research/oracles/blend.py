@@ -110,7 +110,10 @@ def _set_oracles(blend: Any) -> None:
     """Build the oracles of a blend and check the shares."""
     values = blend.oracles
     if isinstance(values, str | Oracle) or not isinstance(values, Sequence) or not values:
-        raise OracleError(f"oracles = {values!r} is not accepted: give a list of oracles, for example of module:Class.")
+        raise OracleError(
+            f"oracles = {values!r} is not accepted: give a list of oracles, on the command line "
+            """--param 'oracles=["module:Class", "module:Class"]'."""
+        )
     oracles = tuple(as_oracle(value, f"oracles.{number}") for number, value in enumerate(values))
     shares = (1.0,) * len(oracles) if blend.shares is None else blend.shares
     if isinstance(shares, str) or not isinstance(shares, Sequence) or len(shares) != len(oracles):

@@ -99,8 +99,20 @@ def runs() -> None:
     Path("runs/lost/equity.parquet").unlink()
     record = json.loads(Path("runs/newer/run.json").read_text())
     write_text("runs/newer/run.json", json.dumps({**record, "schema": 99}))
+    for name, changed in (
+        ("words", {"metrics": {**record["metrics"], "total_return": "much"}}),
+        ("nobody", {"origin": None}),
+        ("flat", {"config": {"costs": 3}}),
+        ("dear", {"config": {**record["config"], "costs": {**record["config"]["costs"], "taker_bps": 9.0}}}),
+    ):
+        shutil.copytree("reports/run", f"runs/{name}")
+        write_text(f"runs/{name}/run.json", json.dumps({**record, **changed}))
     for name in ("torn", "lost"):
         shutil.copytree("reports/grid", f"sweeps/{name}")
+    shutil.copytree("reports/grid", "sweeps/empty")
+    swept = json.loads(Path("reports/grid/sweep.json").read_text())
+    write_text("sweeps/empty/sweep.json", json.dumps({**swept, "oracles": []}))
+    write_text("nested.json", "[" * 100_000)
     write_text("sweeps/torn/sweep.json", "{")
     next(Path("sweeps/lost").glob("*.parquet")).unlink()
 
@@ -403,6 +415,11 @@ MISTAKES: tuple[tuple[str, ...], ...] = (
     ("report reports/grid", "reports/grid is no run folder", "`hlbt backtest` makes one"),
     ("report runs/torn", "runs/torn/run.json is damaged", "Run the backtest again"),
     ("report runs/lost", "equity.parquet is missing", "Run the backtest again"),
+    ("report runs/words", "runs/words/run.json is damaged: metrics.total_return = 'much' is no number"),
+    ("backtest --like runs/nobody", "runs/nobody/run.json is damaged: origin is no table"),
+    ("compare run runs/flat", "runs/flat/run.json is damaged: config holds no tables"),
+    ("oracle report sweeps/empty", "sweeps/empty is damaged", "names no oracle"),
+    ("live status nested.json", "nested deeper"),
     ("report runs/newer", "schema 99", "Run the backtest again"),
     ("index nowhere", "nowhere is no folder of runs", "name another folder"),
     ("index taken", "taken is no folder of runs", "name another folder"),
@@ -546,6 +563,26 @@ def test_a_mistake_on_the_way_to_an_account(
     assert answer.err.startswith("hlbt: ") and answer.err.count("\n") == 1 and answer.out == ""
     assert all(fragment in answer.err for fragment in says), answer.err
     assert files(here) == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("runs", "compare run runs/dear", "data status", "doctor --base-url http://127.0.0.1:9", "study status"),
+        *("capacity run --sizes 1e4,1e8", "oracle report run", f"oracle check {MOMENTUM} --cuts 1 --budget 1"),
+        *("validate grid", f"{SWEEP} --no-verdict --set data.end=2024-02-15", "promote run --name x --dry-run"),
+        *(f"{BACKTEST} --no-report --set data.end=2024-02-15", "index", "export run --out tables"),
+    ],
+)
+def test_tables_fit_80_columns(
+    here: Path, line: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No line of a table is wider, and none is cut: a figure that lost its last digits is another figure."""
+    monkeypatch.setenv("COLUMNS", "80")
+    hlbt(line)
+    shown = [part for part in capsys.readouterr().out.splitlines() if part[:1] in set("┏┃┡│├└╭╰")]
+    assert shown or line in ("index", "study status", "export run --out tables", "oracle report run"), line
+    assert all(len(part) <= 80 and "…" not in part for part in shown)
 
 
 def test_every_command_is_in_the_table() -> None:

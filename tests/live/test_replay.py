@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from engine import Oracle, Panel, PaperDEX, PortfolioManager, Result, RunConfig, backtest, load_panel, weight_matrix
 from engine.errors import IncompleteError, WeightsError
@@ -20,7 +21,7 @@ from engine.live.risk_limits import Limits
 from engine.oracles.fixed_weights import FixedWeights
 from engine.simulation.backtest import decisions_of
 from helpers.effort import some
-from helpers.panels import nasty_cases, random_panel, random_weights
+from helpers.panels import nasty_cases, random_panel, random_weights, with_builders_coins
 from research.oracles.carry import Carry
 from research.oracles.momentum import Momentum
 
@@ -196,6 +197,39 @@ def test_a_paper_account_that_trades_on_live_rows(seed: int, tmp_path: Path) -> 
 def test_nasty_panels(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
     """Flips, delistings, gaps, liquidations, bankrupt books, venue impact, tiers of margin, tranches, odd decisions."""
     panel, weights, config = case
+    try:
+        result = backtest(panel, weights, config)
+    except WeightsError:
+        return
+    assert_same_book(result, replay(panel, FixedWeights(weights), result.weights.index, config))
+
+
+@pytest.mark.parametrize("kept", [False, True], ids=["one process", "a process a day"])
+def test_a_book_of_main_coins_and_of_a_builders(kept: bool, tmp_path: Path) -> None:
+    """Dated fee scales, growth mode, isolated margin, and liquidations of single positions, from file to file."""
+    liquidated = 0
+    for seed in range(some(3, 20)):
+        panel = random_panel(seed, 24 * 12, 8, tiers=True)
+        fall = np.exp(np.cumsum(np.random.default_rng(seed).normal(0.0, 0.02, panel.values("mid").shape), axis=0))
+        prices = ("mid", "bid", "ask", "oracle", "mark")
+        fields = {name: values * fall if name in prices else values for name, values in panel.fields.items()}
+        table = tuple(replace(coin, max_leverage=10.0) for coin in panel.table)
+        config = RunConfig.from_dict({"account": {"max_gross": 1.5}})
+        case = replace(panel, fields=fields, table=table), random_weights(seed, panel), config
+        panel, weights, config = with_builders_coins(case, seed)
+        assert {coin.isolated for coin in panel.table} == {False, True}
+        result = backtest(panel, weights, config)
+        state = tmp_path / f"{seed}.json" if kept else None
+        dex = replay(panel, FixedWeights(weights), weights.index, config, state)
+        assert_same_book(result, dex)
+        liquidated += result.metrics["isolated_liquidations"]
+    assert liquidated > 0
+
+
+@settings(max_examples=some(10, 60), suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(case=nasty_cases(), seed=st.integers(0, 99))
+def test_nasty_panels_of_builders_coins(case: tuple[Panel, pd.DataFrame, RunConfig], seed: int) -> None:
+    panel, weights, config = with_builders_coins(case, seed)
     try:
         result = backtest(panel, weights, config)
     except WeightsError:
