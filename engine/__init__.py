@@ -1,9 +1,26 @@
 """hlbt: a research backtester for HyperLiquid perpetuals.
 
 The public names are looked up on first use, so that ``import engine`` costs nothing. It makes sure, before numba is
-imported, that compiled code can be kept.
+imported, that compiled code can be kept. In the process of the command it answers Ctrl-C before all else.
 """
 
+import os
+import signal
+import sys
+
+
+def _stop(_number: int, _frame: object) -> None:
+    """End the command at once: nothing has begun, or all has ended."""
+    os.write(2, b"hlbt: interrupted.\n")
+    os._exit(130)
+
+
+if os.path.basename(getattr(sys, "argv", [""])[0]) == "hlbt" and (
+    signal.getsignal(signal.SIGINT) is signal.default_int_handler
+):
+    signal.signal(signal.SIGINT, _stop)
+
+# ruff: noqa: E402 - what is imported below takes a while
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 

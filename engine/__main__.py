@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from importlib import import_module
-from types import FrameType
 
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    """End at once: nothing has begun, or all has ended."""
-    os.write(2, b"hlbt: interrupted.\n")
-    os._exit(130)
+from engine import _stop
 
 
 def main() -> None:
     """Run the command line; Ctrl-C during its imports and at the interpreter's end is answered, too."""
-    usual = signal.getsignal(signal.SIGINT)
-    if usual is not signal.default_int_handler:  # ignored, as a shell does for what runs in the background
+    usual = signal.default_int_handler
+    if signal.getsignal(signal.SIGINT) not in (usual, _stop):
+        # Ignored, as a shell does for what runs in the background.
         import_module("engine.cli").main()
         return
     signal.signal(signal.SIGINT, _stop)
     run = import_module("engine.cli").main
-    # Where Python cannot raise it, in a finaliser or a callback, it would be shown as a traceback and forgotten.
+    # Where Python cannot raise it, in a finaliser or a callback, it would be shown as a traceback and forgotten. Raised
+    # in the hook it would be lost as well, so an alarm sends it a moment later.
     shown = sys.unraisablehook
 
     def unraisable(what: sys.UnraisableHookArgs) -> None:
         if issubclass(what.exc_type, KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
         else:
             shown(what)
 
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.unraisablehook = unraisable
     try:
         signal.signal(signal.SIGINT, usual)

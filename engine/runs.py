@@ -28,16 +28,7 @@ from engine.oracles.loading import build_oracle, oracle_class, origin_of
 from engine.oracles.weights_file import WeightsFile
 from engine.panel import Panel
 from engine.provenance import Origin, as_json, code_digest, to_json, versions
-from engine.run_folders import (
-    CAPACITY,
-    RISK,
-    SCHEMA,
-    TEARSHEET,
-    TRIPS,
-    check_replaceable,
-    read_record,
-    replace_folder,
-)
+from engine.run_folders import CAPACITY, RISK, SCHEMA, TEARSHEET, TRIPS, check_replaceable, read_record, replace_folder
 from engine.simulation.backtest import backtest as simulate
 from engine.simulation.backtest import check_config, check_panel, decisions_of
 from engine.simulation.metrics import ANNUAL
@@ -294,50 +285,32 @@ def load_run(folder: str | Path) -> Run:
     frames = {}
     risk = ("risk",) if (folder / RISK).is_file() else ()
     for name in ("equity", "trades", "weights", "hourly", *risk):
-        try:
-            frames[name] = pd.read_parquet(folder / f"{name}.parquet")
-        except (OSError, ValueError) as error:
-            raise DataError(
-                f"Run {folder} is damaged: {name}.parquet cannot be read ({reason_of(error)}). Run the backtest again."
-            ) from error
+        frames[name] = _read(folder, name)
         whole = name not in ("equity", "hourly") or len(frames[name]) == record["span"]["hours"]
         if "time" not in frames[name] or not whole or not frames[name]["time"].isin(frames["equity"]["time"]).all():
             raise DataError(
                 f"Run {folder} is damaged: {name}.parquet is not of this run ({len(frames[name])} rows of "
                 f"{', '.join(frames[name].columns[:3])}, ...). Run the backtest again."
             )
-    return Run(
-        folder,
-        record,
-        frames["equity"].set_index("time"),
-        frames["trades"],
-        frames["weights"].set_index("time"),
-        frames["hourly"].set_index("time"),
-        frames["risk"].set_index("time") if risk else None,
-        _read_trips(folder),
-    )
+    trips = _read(folder, "round_trips") if (folder / TRIPS).is_file() else None
+    if trips is not None and list(trips) != list(TRIP_FIELDS):
+        raise DataError(f"Run {folder} is damaged: {TRIPS} has other columns. Run the backtest again.")
+    trades = frames.pop("trades")
+    indexed = {name: frame.set_index("time") for name, frame in frames.items()}
+    return Run(folder, record, trades=trades, trips=trips, **indexed)
 
 
-def _read_trips(folder: Path) -> pd.DataFrame | None:
-    if not (folder / TRIPS).is_file():
-        return None
+def _read(folder: Path, name: str) -> pd.DataFrame:
     try:
-        trips = pd.read_parquet(folder / TRIPS)
+        return pd.read_parquet(folder / f"{name}.parquet")
     except (OSError, ValueError) as error:
         raise DataError(
-            f"Run {folder} is damaged: {TRIPS} cannot be read ({reason_of(error)}). Run the backtest again."
+            f"Run {folder} is damaged: {name}.parquet cannot be read ({reason_of(error)}). Run the backtest again."
         ) from error
-    if list(trips) != list(TRIP_FIELDS):
-        raise DataError(f"Run {folder} is damaged: {TRIPS} has other columns. Run the backtest again.")
-    return trips
 
 
 def run_source(
-    panel: Panel,
-    config: RunConfig,
-    oracle_path: str | None,
-    parameters: dict[str, Any],
-    weights: WeightsFile | None,
+    panel: Panel, config: RunConfig, oracle_path: str | None, parameters: dict[str, Any], weights: WeightsFile | None
 ) -> tuple[Result, Origin]:
     """Backtest the weights of an oracle or of a file."""
     benchmark_price(panel, config)  # a benchmark that is not there is refused before the work
@@ -349,11 +322,7 @@ def run_source(
 
 
 def backtest(
-    panel: Panel,
-    weights: pd.DataFrame | Oracle,
-    config: RunConfig | None = None,
-    *,
-    reports: Path | str | None = None,
+    panel: Panel, weights: pd.DataFrame | Oracle, config: RunConfig | None = None, *, reports: Path | str | None = None
 ) -> Result:
     """:func:`engine.simulation.backtest.backtest`: run an oracle or a weight matrix, and count it as a trial.
 

@@ -230,7 +230,7 @@ class PaperDEX(PredecessorDEX):
         quoted = "bid" in panel.fields and "ask" in panel.fields
         lots = self.config.execution.lots
         markets = {}
-        for i in np.flatnonzero(panel.tradable[t]):
+        for i in np.flatnonzero(panel.tradable[t]).tolist():
             coin = panel.table[i]
             bid, ask = (panel.values(name)[t, i] for name in ("bid", "ask")) if quoted else (np.nan, np.nan)
             both = not (np.isnan(bid) or np.isnan(ask))

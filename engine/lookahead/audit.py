@@ -203,49 +203,27 @@ def audit(
         raise OracleError(f"budget = {budget:g} is not accepted: give seconds above 0.")
     path, environment, begun = oracle if isinstance(oracle, str) else None, dict(os.environ), time.monotonic()
     make = partial(load_oracle, oracle, parameters or {}) if isinstance(oracle, str) else oracle
-    first, count, checks = make(), len(decisions), list[Check]()
-    name = type(first).__name__
-    built = time.monotonic()
-    try:
-        frame = weight_matrix(first, panel, decisions)
-        seconds = time.monotonic() - built
-        _, weights = validate_weights(frame, panel)
-    except WeightsError as error:
-        return Audit(name, count, (Check("valid", CHECKS["valid"][0], False, str(error).rstrip(".")),))
-    except OracleError as error:
-        if not _needs_terms(make, panel, decisions):
-            raise
-        why = "without the lots, leverage and tiers of the coin table, not known at the decisions, it fails: "
-        return Audit(name, count, (Check("future", CHECKS["future"][0], False, why + str(error).rstrip(".")),))
+    name, count, checks = type(first := make()).__name__, len(decisions), list[Check]()
+    made = _first_weights(first, make, panel, decisions)
+    if isinstance(made, Audit):
+        return made
+    weights, seconds = made
+    numbers: tuple[int, ...] = (cuts or CUTS, cuts or INSTANTS, min(PERTURBED, cuts or PERTURBED), count, WINDOW)
+    if budget is not None:
+        once = _seconds_of_one(make, panel, decisions)
+        affords = _afforded(budget - (time.monotonic() - begun) - _START * (path is not None), once, seconds, count)
+        numbers = tuple(min(pair) for pair in zip(numbers, affords, strict=True))
+    *wanted, width = numbers
+    given: dict[str, Any] = {"config": config or RunConfig(), "path": path, "parameters": parameters or {}}
+    rows = zip(("cuts", "instants", "perturbed", "sample"), wanted, strict=True)
+    given |= {kind: evenly_spaced(count, number) for kind, number in rows}
 
     def report(what: str) -> None:
         if step is not None:
             step(len(checks), len(CHECKS), what)
 
-    numbers: tuple[int, ...] = (cuts or CUTS, cuts or INSTANTS, min(PERTURBED, cuts or PERTURBED), count, WINDOW)
-    if budget is not None:
-        built = time.monotonic()
-        weights_of(make(), panel.as_of(decisions[-1]), decisions[-1:])
-        once = time.monotonic() - built
-        affords = _afforded(budget - (time.monotonic() - begun) - _START * (path is not None), once, seconds, count)
-        numbers = tuple(min(pair) for pair in zip(numbers, affords, strict=True))
-    cut_at, alone, perturbed, sample = (evenly_spaced(count, wanted) for wanted in numbers[:-1])
-    context = AuditContext(
-        make,
-        panel,
-        decisions,
-        weights,
-        cut_at,
-        alone,
-        perturbed,
-        sample,
-        config or RunConfig(),
-        path,
-        parameters or {},
-        environment,
-        report,
-        numbers[-1],
-    )
+    given |= {"environment": environment, "report": report, "width": width}
+    context = AuditContext(make, panel, decisions, weights, **given)
     with same_environment():
         for check in CHECKS:
             report(check)
@@ -253,6 +231,36 @@ def audit(
     report("done")
     spent = None if budget is None else time.monotonic() - begun
     return Audit(name, count, tuple(checks), context.strength(), budget, spent)
+
+
+def _first_weights(
+    oracle: Oracle, make: Callable[[], Oracle], panel: Panel, decisions: pd.DatetimeIndex
+) -> tuple[np.ndarray, float] | Audit:
+    """Weights on all data, (D, N), and the seconds that they took; the whole audit where they are not valid."""
+    begun, name, count = time.monotonic(), type(oracle).__name__, len(decisions)
+    try:
+        frame = weight_matrix(oracle, panel, decisions)
+        seconds = time.monotonic() - begun
+        return validate_weights(frame, panel)[1], seconds
+    except WeightsError as error:
+        return _failed_at_once(name, count, "valid", str(error))
+    except OracleError as error:
+        if not _needs_terms(make, panel, decisions):
+            raise
+        why = "without the lots, leverage and tiers of the coin table, not known at the decisions, it fails: "
+        return _failed_at_once(name, count, "future", why + str(error))
+
+
+def _seconds_of_one(make: Callable[[], Oracle], panel: Panel, decisions: pd.DatetimeIndex) -> float:
+    """Seconds of a call for the last decision alone."""
+    begun = time.monotonic()
+    weights_of(make(), panel.as_of(decisions[-1]), decisions[-1:])
+    return time.monotonic() - begun
+
+
+def _failed_at_once(oracle: str, decisions: int, check: str, why: str) -> Audit:
+    """The audit of an oracle whose weights are not there, or are not valid: nothing can be compared."""
+    return Audit(oracle, decisions, (Check(check, CHECKS[check][0], False, why.rstrip(".")),))
 
 
 def _afforded(seconds: float, once: float, whole: float, count: int) -> tuple[int, int, int, int, int]:

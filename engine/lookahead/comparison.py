@@ -62,9 +62,9 @@ class CheckSkipped(Exception):
     """A check does not apply; the message says why."""
 
 
-def evenly_spaced(count: int, wanted: int, first: int = 0) -> np.ndarray:
-    """Rows from `first` to ``count - 1``, both included, ascending; `wanted` of them, or all when there are fewer."""
-    return np.unique(np.linspace(first, count - 1, min(count - first, max(wanted, 2))).astype(np.int64))
+def evenly_spaced(count: int, wanted: int) -> np.ndarray:
+    """Rows from 0 to ``count - 1``, both included, ascending; `wanted` of them, or all when there are fewer."""
+    return np.unique(np.linspace(0, count - 1, min(count, max(wanted, 2))).astype(np.int64))
 
 
 def _ignore(step: str) -> None:

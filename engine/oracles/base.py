@@ -82,10 +82,7 @@ class Oracle(ABC):
         """
 
     def fetch_portfolio_weights(
-        self,
-        timestamp: pd.Timestamp,
-        tradable_universe: Iterable[str],
-        panel: Panel | None = None,
+        self, timestamp: pd.Timestamp, tradable_universe: Iterable[str], panel: Panel | None = None
     ) -> dict[str, float]:
         """The row of :meth:`weight_matrix` for one instant.
 

@@ -131,11 +131,6 @@ def oracle_code(oracle: Oracle) -> list[Path]:
     return list(dict.fromkeys([*own, *(file for part in oracle.parts() for file in oracle_code(part))]))
 
 
-def oracle_sources(oracle: Oracle) -> list[Path]:
-    """Files that the weights depend on, for a digest: code of the oracle and its parts, then the data they read."""
-    return list(dict.fromkeys([*oracle_code(oracle), *data_files(oracle)]))
-
-
 def data_files(oracle: Oracle) -> list[Path]:
     """Data files that an oracle and its parts read."""
     return [*oracle.files(), *(file for part in oracle.parts() for file in data_files(part))]

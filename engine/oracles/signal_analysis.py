@@ -383,12 +383,7 @@ def _buckets(signal: np.ndarray, forward: np.ndarray, returns: np.ndarray, quant
 
 
 def _book(
-    signal: np.ndarray,
-    kind: str,
-    weights: np.ndarray,
-    panel: Panel,
-    decisions: pd.DatetimeIndex,
-    config: RunConfig,
+    signal: np.ndarray, kind: str, weights: np.ndarray, panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig
 ) -> tuple[pd.DataFrame, dict[str, float]]:
     """The columns of :attr:`Signals.daily` that do not depend on the horizon, and the figures."""
     decisions_daily = pace(decisions)[1]

@@ -32,7 +32,7 @@ from engine.weights import (
 )
 
 if TYPE_CHECKING:
-    from engine.simulation.kernel import CoinParams, Intervals, MarketData, SimParams
+    from engine.simulation.kernel import CoinParams, Fees, Intervals, MarketData, SimParams
 
 #: Books that one call of the kernel runs side by side, at least and at most: the more share a day's prices the better,
 #: as long as every thread has work and their state stays in the cache.
@@ -237,6 +237,15 @@ def _impact(
     return market.impact_ask, market.impact_bid, sim_params.impact_frac, coin_params.impact_reference_usd
 
 
+def _builders(fees: Fees, coin_params: CoinParams, books: int) -> tuple[np.ndarray, ...] | None:
+    """What the batch kernel needs for builders' coins, for so many books; None where there are none."""
+    isolated = coin_params.isolated
+    if not (fees.factor.shape[1] or len(isolated)):
+        return None
+    own_cash = np.zeros((books, len(isolated)) if len(isolated) else (1, 1))
+    return fees.factor, isolated, coin_params.margin_floor_usd, coin_params.margin_step, own_cash
+
+
 def _run(
     pool: ThreadPoolExecutor,
     chunk: Weights,
@@ -261,7 +270,8 @@ def _run(
         part = slice(first, min(first + size, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
         entries = _entries(tile, part.stop - part.start, len(intervals.mid), decisions, config, done + part.start)
-        batch_nb(*inputs, *entries, values[part], counters[part], daily[part])
+        builders = _builders(inputs[3], inputs[4], part.stop - part.start)
+        batch_nb(inputs[0], builders, *inputs[1:], *entries, values[part], counters[part], daily[part])
         refused = np.flatnonzero(counters[part, REFUSED] >= 0)
         if len(refused):
             book, d = int(refused[0]), int(counters[part][refused[0], REFUSED])

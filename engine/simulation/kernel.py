@@ -1219,30 +1219,24 @@ def trade_nb(
     sell,
     tradable,
     fee_rate,
-    period,
-    factor,
     lot_scale,
     min_notional_usd,
     band_usd,
     impact,
+    builders,
+    period,
     seen,
     stamp,
     kept,
     counters,
-    isolated,
-    floors_usd,
-    steps,
-    own_cash,
 ):
     """Step 2 for book `s` at decision `d`: close what has no entry, then trade the entries from `first` to `last`.
 
-    ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second; ``period``
-    is the row's. Returns their numbers, the cash spent, fees, spread and impact costs, USD traded at mid and USD of
-    fills that count as volume, number of trades and untradable weight.
+    ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second. Returns
+    their numbers, the cash spent, fees, spread and impact costs, USD traded at mid and USD of fills that count as
+    volume, number of trades and untradable weight. ``builders`` is None or the factors on fees, the leverage, floors
+    and steps of isolated coins and the books' cash of isolated positions; ``period`` is the row's.
     """
-    factored = factor.shape[1] > 0
-    alone = isolated.shape[0] > 0
-    side = 0 if fee_rate > 0.0 else 1
     charged_usd = 0.0
     counted_usd = 0.0
     longs = 0
@@ -1284,13 +1278,15 @@ def trade_nb(
                     u = round_lot_nb(u + order, lot_scale[i])
                     units[s, i] = u
                     filled_usd += abs(order) * fill
-                    if factored:
-                        charged_usd += abs(order) * fill * factor[side, period, i]
-                        counted_usd += abs(order) * fill * factor[1, period, i]
-                    if alone and isolated[i] > 0.0:
-                        own_cash[s, i] = own_cash_nb(
-                            own_cash[s, i], before, u, fill, isolated[i], floors_usd[i], steps[i]
-                        )
+                    if builders is not None:  # None as of impact
+                        factor, isolated, floors_usd, steps, own_cash = builders
+                        if factor.shape[1] > 0:
+                            charged_usd += abs(order) * fill * factor[0 if fee_rate > 0.0 else 1, period, i]
+                            counted_usd += abs(order) * fill * factor[1, period, i]
+                        if isolated.shape[0] > 0 and isolated[i] > 0.0:
+                            own_cash[s, i] = own_cash_nb(
+                                own_cash[s, i], before, u, fill, isolated[i], floors_usd[i], steps[i]
+                            )
                     spent += order * fill
                     traded_usd += abs(order) * price
                     trades += 1
@@ -1307,11 +1303,12 @@ def trade_nb(
         longs += u > 0.0
         kept[1, shorts] = i
         shorts += u < 0.0
-    if not factored:
-        charged_usd = filled_usd
-        counted_usd = filled_usd
-    fees = fee_rate * charged_usd
-    return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, counted_usd, trades, blocked
+    if builders is not None:
+        if builders[0].shape[1] > 0:
+            fees = fee_rate * charged_usd
+            return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, counted_usd, trades, blocked
+    fees = fee_rate * filled_usd
+    return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked
 
 
 @jit
@@ -1690,6 +1687,7 @@ def isolated_interval_nb(
 @jit
 def batch_nb(
     intervals,
+    builders,
     impact,
     market,
     fees,
@@ -1710,6 +1708,7 @@ def batch_nb(
     Parameters
     ----------
     intervals : Intervals
+    builders : None, or what :func:`trade_nb` takes; only where a coin is isolated or has fees of its own
     impact : None, or the venue's impact prices of a buy and a sell at r[d], (D, N) or (0, 0), and impact_frac and
         impact_reference_usd
     market : MarketData
@@ -1739,7 +1738,9 @@ def batch_nb(
     tracked = fees.thresholds_usd.shape[0] > 1 or fees.referral_frac > 0.0
     isolated = coin_params.isolated
     alone = isolated.shape[0] > 0
-    own_cash = np.zeros((S, N) if alone else (1, 1))
+    own_cash = np.zeros((1, 1))
+    if builders is not None:
+        own_cash = builders[4]
     isolated_count = np.zeros(S, dtype=np.int64)
     closed_at = np.zeros(N, dtype=np.int64)
     volume = np.zeros((S, fees.day[fees.day.shape[0] - 1] + 1 if tracked else 1))
@@ -1783,7 +1784,7 @@ def batch_nb(
         intervals.lasting,
         intervals.unrated,
     )
-    lot_scale, f_rate, f_period, f_factor = coin_params.lot_scale, fees.rate, fees.period, fees.factor
+    lot_scale, f_rate, f_period = coin_params.lot_scale, fees.rate, fees.period
     floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
     min_notional_usd, band_frac, margin, renormalise = (
         sim_params.min_notional_usd,
@@ -1816,8 +1817,11 @@ def batch_nb(
             value = 0.0
             held_usd = 0.0
             if d > 0:
-                if isolated_count[s] > 0:
-                    own_after_nb(s, held_count[s], held, units, own_cash, isolated, d - 1, m_exit_funding, m_settled)
+                if builders is not None:
+                    if isolated_count[s] > 0:
+                        own_after_nb(
+                            s, held_count[s], held, units, own_cash, isolated, d - 1, m_exit_funding, m_settled
+                        )
                 brought, value, held_usd, paid, gone = close_interval_nb(
                     s, held_count[s], held, units, d - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
                 )
@@ -1855,9 +1859,10 @@ def batch_nb(
                     stamp,
                 )
             # Few books come so near to it that the margin of every coin has to be looked up.
-            if (isolated_count[s] > 0 and most_initial_frac < np.inf) or (
-                max_gross * equity + held_usd
-            ) * worst_initial > most_initial_frac * equity:
+            near = (max_gross * equity + held_usd) * worst_initial > most_initial_frac * equity
+            if builders is not None:
+                near |= isolated_count[s] > 0 and most_initial_frac < np.inf
+            if near:
                 asked, left, before = row_margin_nb(
                     s,
                     held_count[s],
@@ -1901,20 +1906,16 @@ def batch_nb(
                 m_sell,
                 m_tradable,
                 rate,
-                f_period[start],
-                f_factor,
                 lot_scale,
                 min_notional_usd,
                 band_frac * equity,
                 impact,
+                builders,
+                f_period[start],
                 seen,
                 stamp,
                 kept,
                 counters,
-                isolated,
-                floors_usd,
-                steps,
-                own_cash,
             )
             volume[s, day] += counted_usd
             total_volume[s] += counted_usd
@@ -1924,10 +1925,11 @@ def batch_nb(
             for k in range(shorts):
                 held[s, longs + k] = kept[1, k]
             held_count[s] = count
-            if alone:
+            if builders is not None:
                 isolated_count[s] = 0
-                for k in range(count):
-                    isolated_count[s] += isolated[held[s, k]] > 0.0
+                if alone:
+                    for k in range(count):
+                        isolated_count[s] += isolated[held[s, k]] > 0.0
             cash[s] -= spent
             metrics[s, TOTALS + FEE_COST] += fee
             metrics[s, TOTALS + SPREAD_COST] += spread
@@ -1957,51 +1959,54 @@ def batch_nb(
                 endangered |= equities[h] <= worst_maintenance * gross[h]
             last = hours if start + hours < end else hours - 1
             lasted, without = 0, 0
-            if margin and isolated_count[s] > 0:
-                called_at, was_within, closed, lasted, without = isolated_interval_nb(
-                    intervals,
-                    d,
-                    last,
-                    watched,
-                    worst_maintenance,
-                    held[s, :count],
-                    units[s],
-                    own_cash[s],
-                    cash[s],
-                    block,
-                    market,
-                    fees,
-                    coin_params,
-                    sim_params,
-                    volume[s],
-                    total_volume[s : s + 1],
-                    metrics[s],
-                    counters[s],
-                    closed_at,
-                    long_usd,
-                    short_usd,
-                    carried,
-                    equities,
-                )
-                within = called_at if was_within else 0
-                cash[s] += closed
-                left = 0
-                for k in range(count):
-                    i = held[s, k]
-                    if closed_at[k] > 0:
-                        units[s, i] = 0.0
-                        own_cash[s, i] = 0.0
-                    else:
-                        held[s, left] = i
-                        left += 1
-                if left < count:
-                    count = left
-                    held_count[s] = left
-                    for h in range(hours):
-                        gross[h] = long_usd[h] + short_usd[h]
-                        net[h] = long_usd[h] - short_usd[h]
-                        equities[h] = carried[h] + net[h]
-            elif margin and endangered:
+            apart = False
+            if builders is not None:
+                if margin and isolated_count[s] > 0:
+                    apart = True
+                    called_at, was_within, closed, lasted, without = isolated_interval_nb(
+                        intervals,
+                        d,
+                        last,
+                        watched,
+                        worst_maintenance,
+                        held[s, :count],
+                        units[s],
+                        own_cash[s],
+                        cash[s],
+                        block,
+                        market,
+                        fees,
+                        coin_params,
+                        sim_params,
+                        volume[s],
+                        total_volume[s : s + 1],
+                        metrics[s],
+                        counters[s],
+                        closed_at,
+                        long_usd,
+                        short_usd,
+                        carried,
+                        equities,
+                    )
+                    within = called_at if was_within else 0
+                    cash[s] += closed
+                    left = 0
+                    for k in range(count):
+                        i = held[s, k]
+                        if closed_at[k] > 0:
+                            units[s, i] = 0.0
+                            own_cash[s, i] = 0.0
+                        else:
+                            held[s, left] = i
+                            left += 1
+                    if left < count:
+                        count = left
+                        held_count[s] = left
+                        for h in range(hours):
+                            gross[h] = long_usd[h] + short_usd[h]
+                            net[h] = long_usd[h] - short_usd[h]
+                            equities[h] = carried[h] + net[h]
+            if margin and endangered and not apart:
                 for h in range(hours):
                     maintenance = 0.0
                     for k in range(count):
@@ -2012,7 +2017,7 @@ def batch_nb(
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
                         called_at = h
                         break
-            if watched and count > 0 and isolated_count[s] == 0:
+            if watched and count > 0 and not apart:
                 until = called_at if called_at >= 0 else last
                 within = first_within_nb(
                     intervals, d, until, held[s, :count], units[s], cash[s], block, market, coin_params

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from engine.errors import ConfigError
 from engine.simulation.backtest import check_config
-from engine.sweeps.grid import Constraint, make_grid
+from engine.sweeps.grid import Constraint, Grid, make_grid
 from engine.sweeps.plan import Oracles, make_plan
 from engine.sweeps.study import ERROR, TABLE, Study
 from engine.sweeps.sweep import sweep
@@ -56,67 +56,88 @@ def sweep_by_optuna(
     ConfigError
         When optuna is not installed, or as :func:`engine.sweeps.sweep.sweep`.
     """
+    optuna = _optuna()
+    if not isinstance(grid, Mapping):
+        raise ConfigError(
+            "Optuna chooses among the product of a grid, not among listed sets. Give a grid, or no sampler."
+        )
+    product = make_grid(grid, {}, where)
+    if not rest.get("name"):
+        requested = [str(oracle), dict(product.values), list(map(str, where)), seed, dict(rest.get("fixed") or {})]
+        digest = digest_of(requested, check_config(rest.get("config")).to_dict())
+        rest["name"] = f"sweep-optuna-{digest & 0xFFFFFFFF:08x}"
+    allowed = {tuple(codes): row for row, codes in enumerate(product.codes.tolist())}
+    axes = {key: _axis(key, values) for key, values in product.values.items()}
+    sampler = optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True, multivariate=False)
+    search = optuna.create_study(direction="maximize", sampler=sampler)
+    figures = _Figures(oracle, product, rest)
+    wanted, generator = min(sample, len(product)), np.random.default_rng(seed % 2**64)
+    while len(figures.sharpe) < wanted:
+        trials = [search.ask(axes) for _ in range(ROUND)]
+        rows = [allowed.get(tuple(trial.params[key] for key in axes)) for trial in trials]
+        left = wanted - len(figures.sharpe)
+        new = [row for row in dict.fromkeys(rows) if row is not None and row not in figures.sharpe][:left]
+        figures.run(new)
+        for trial, row in zip(trials, rows, strict=True):
+            value = None if row is None else figures.sharpe.get(row)
+            # Pruned: excluded, or more than are wanted.
+            state = None if value is not None and np.isfinite(value) else "PRUNED" if value is None else "FAIL"
+            search.tell(trial, value if state is None else None, state and optuna.trial.TrialState[state])
+        if not new:  # it proposes only what was run or is excluded: sets at random come next
+            others = np.setdiff1d(np.arange(len(product)), list(figures.sharpe))
+            for row in generator.permutation(others)[: min(ROUND, left)]:
+                search.enqueue_trial(dict(zip(axes, product.codes[row].tolist(), strict=True)))
+    return figures.study()
+
+
+def _optuna() -> Any:
     try:
         import optuna
     except ImportError as error:
         raise ConfigError(
             "--sampler optuna needs optuna, which is not installed: pip install 'hlbt[optuna]'."
         ) from error
-    if not isinstance(grid, Mapping):
-        raise ConfigError(
-            "Optuna chooses among the product of a grid, not among listed sets. Give a grid, or no sampler."
-        )
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    product = make_grid(grid, {}, where)
-    asked = [str(oracle), dict(product.values), list(map(str, where)), seed, dict(rest.get("fixed") or {})]
-    rest["name"] = (
-        rest.get("name")
-        or f"sweep-optuna-{digest_of(asked, check_config(rest.get('config')).to_dict()) & 0xFFFFFFFF:08x}"
-    )
-    allowed = {tuple(codes): row for row, codes in enumerate(product.codes.tolist())}
-    axes = {key: _axis(key, values) for key, values in product.values.items()}
-    sampler = optuna.samplers.TPESampler(seed=seed % 2**32, constant_liar=True, multivariate=False)
-    search = optuna.create_study(direction="maximize", sampler=sampler)
-    known = _known(rest.get("reports"), rest["name"])
-
-    def run(rows: Sequence[int]) -> Study:
-        return sweep(oracle=oracle, grid=[product.params(row) for row in rows], **rest)
-
-    sharpe: dict[int, float] = {}
-    study: Study | None = None
-    wanted, generator = min(sample, len(product)), np.random.default_rng(seed % 2**64)
-    while len(sharpe) < wanted:
-        trials = [search.ask(axes) for _ in range(ROUND)]
-        rows = [allowed.get(tuple(trial.params[key] for key in axes)) for trial in trials]
-        new = [row for row in dict.fromkeys(rows) if row is not None and row not in sharpe][: wanted - len(sharpe)]
-        if new:
-            keys = _keys(oracle, [product.params(row) for row in new], rest)
-            if all(key in known for key in keys):
-                sharpe |= {row: known[key] for row, key in zip(new, keys, strict=True)}
-            else:
-                study = run([*sharpe, *new])
-                values = np.asarray(study.table["sharpe"], dtype=np.float64).tolist()
-                sharpe = dict(zip((*sharpe, *new), values, strict=True))
-        for trial, row in zip(trials, rows, strict=True):
-            value = None if row is None else sharpe.get(row)
-            if value is None:  # excluded, or more than are wanted
-                search.tell(trial, state=optuna.trial.TrialState.PRUNED)
-            elif not np.isfinite(value):
-                search.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                search.tell(trial, value)
-        if not new:  # it proposes only what was run or is excluded: sets at random come next
-            left = np.setdiff1d(np.arange(len(product)), list(sharpe))
-            for row in generator.permutation(left)[: min(ROUND, wanted - len(sharpe))]:
-                search.enqueue_trial(dict(zip(axes, product.codes[row].tolist(), strict=True)))
-    return study if study is not None and len(study) == len(sharpe) else run([*sharpe])
+    return optuna
 
 
-def _keys(oracle: Oracles, sets: Sequence[Mapping[str, Any]], rest: Mapping[str, Any]) -> list[int]:
-    """What decides the numbers of each set, (P,)."""
-    config, fixed = check_config(rest.get("config")), rest.get("fixed") or {}
-    keys: list[int] = make_plan(rest["panel"], oracle, sets, config, fixed, (), None, 0, False).keys.tolist()
-    return keys
+class _Figures:
+    """Sharpe ratios of the sets that were chosen, by row of the product, in the order of their choice.
+
+    An earlier run of the search, which would lose its results if it began with fewer sets, is read first.
+    """
+
+    def __init__(self, oracle: Oracles, product: Grid, rest: Mapping[str, Any]) -> None:
+        self.oracle, self.product, self.rest = oracle, product, rest
+        self.sharpe: dict[int, float] = {}
+        self._known = _known(rest.get("reports"), rest["name"])
+        self._study: Study | None = None
+
+    def run(self, rows: Sequence[int]) -> None:
+        """Run more sets, after all those before."""
+        keys = self._keys(rows) if rows else []
+        if all(key in self._known for key in keys):
+            self.sharpe |= {row: self._known[key] for row, key in zip(rows, keys, strict=True)}
+            return
+        self._study = self._sweep([*self.sharpe, *rows])
+        values = np.asarray(self._study.table["sharpe"], dtype=np.float64).tolist()
+        self.sharpe = dict(zip((*self.sharpe, *rows), values, strict=True))
+
+    def study(self) -> Study:
+        """The sweep of all of them."""
+        whole = self._study is not None and len(self._study) == len(self.sharpe)
+        return self._study if whole and self._study else self._sweep([*self.sharpe])
+
+    def _sweep(self, rows: Sequence[int]) -> Study:
+        return sweep(oracle=self.oracle, grid=[self.product.params(row) for row in rows], **self.rest)
+
+    def _keys(self, rows: Sequence[int]) -> list[int]:
+        """What decides the numbers of each set, (P,)."""
+        config, fixed = check_config(self.rest.get("config")), self.rest.get("fixed") or {}
+        sets = [self.product.params(row) for row in rows]
+        plan = make_plan(self.rest["panel"], self.oracle, sets, config, fixed, (), None, 0, False)
+        keys: list[int] = plan.keys.tolist()
+        return keys
 
 
 def _known(reports: Path | str | None, name: str) -> dict[int, float]:

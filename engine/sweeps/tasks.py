@@ -248,9 +248,7 @@ def _together(
     oracles = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
     every = (key, *(state_of(task.parameters[row]) for row, _ in members))
     return space.weights.get(
-        every,
-        lambda: type(oracles[0]).construct_many(oracles, _scores(space, oracles[0], decisions, key)),
-        _size,
+        every, lambda: type(oracles[0]).construct_many(oracles, _scores(space, oracles[0], decisions, key)), _size
     )
 
 

@@ -122,11 +122,7 @@ def bootstrap_intervals(
 
 
 def superior_sets(
-    returns: ArrayLike,
-    block_days: float,
-    size: float = 0.05,
-    resamples: int = 1_000,
-    seed: int = 0,
+    returns: ArrayLike, block_days: float, size: float = 0.05, resamples: int = 1_000, seed: int = 0
 ) -> Superiority:
     """Hansen's test of superior predictive ability and the StepM of Romano and Wolf, over all columns.
 

@@ -149,7 +149,7 @@ def attempt(work: Callable[[], Any]) -> Any:
         return {"why": str(error)}
 
 
-def neighbours(study: Study, row: int, by: str = "sharpe") -> list[dict[str, Any]]:
+def neighbours(study: Study, row: int) -> list[dict[str, Any]]:
     """Sets one step from a set along one axis of the grid.
 
     A step is to the next lower or higher value that the grid has of an axis whose values are all numbers, and to every
@@ -159,10 +159,10 @@ def neighbours(study: Study, row: int, by: str = "sharpe") -> list[dict[str, Any
     Returns
     -------
     list of dict
-        ``axis``, ``parameters`` (the values of all axes), ``place`` and the figure `by`, as sets are compared by it.
+        ``axis``, ``parameters`` (the values of all axes), ``place`` and ``sharpe``, as sets are compared by it.
     """
     codes, values = codes_of(study.table.index)
-    figures = study.compared(by)
+    figures = study.compared()
     own = codes[row]
     near = []
     for axis, of_axis in enumerate(values):
@@ -177,7 +177,7 @@ def neighbours(study: Study, row: int, by: str = "sharpe") -> list[dict[str, Any
                             "axis": str(study.table.index.names[axis]),
                             "parameters": study.params(int(neighbour)),
                             "place": int(neighbour),
-                            by: float(figures[neighbour]),
+                            "sharpe": float(figures[neighbour]),
                         }
                     )
     return near

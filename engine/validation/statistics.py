@@ -105,10 +105,7 @@ def moments(returns: ArrayLike) -> Moments:
     deviation = values - values.mean()
     square = float(np.mean(deviation**2))
     return Moments(
-        sharpe / metrics.ANNUAL,
-        n,
-        float(np.mean(deviation**3) / square**1.5),
-        float(np.mean(deviation**4) / square**2),
+        sharpe / metrics.ANNUAL, n, float(np.mean(deviation**3) / square**1.5), float(np.mean(deviation**4) / square**2)
     )
 
 

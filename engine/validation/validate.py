@@ -34,12 +34,7 @@ from engine.validation.evidence import (
 )
 from engine.validation.null_books import null_search
 from engine.validation.reruns import attempt, neighbours
-from engine.validation.statistics import (
-    annualisation,
-    minimum_track_record_length,
-    moments,
-    probabilistic_sharpe_ratio,
-)
+from engine.validation.statistics import annualisation, minimum_track_record_length, moments, probabilistic_sharpe_ratio
 from engine.validation.thresholds import GateFile, check_name
 from engine.validation.verdict import Verdict
 
@@ -196,11 +191,7 @@ def _plateau(inputs: ValidationInputs) -> dict[str, Any]:
     if not near:
         raise DataError("The winner has no neighbour in the grid: no set differs from it by one step along one axis.")
     sharpe = np.array([item["sharpe"] for item in near])
-    return {
-        "neighbours": near,
-        "median": float(np.median(sharpe)),
-        "share_positive": float((sharpe > 0.0).mean()),
-    }
+    return {"neighbours": near, "median": float(np.median(sharpe)), "share_positive": float((sharpe > 0.0).mean())}
 
 
 def _notes(inputs: ValidationInputs) -> list[str]:

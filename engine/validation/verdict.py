@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,23 +155,3 @@ class Verdict:
         except OSError as error:
             raise DataError(f"{path} cannot be written: {error.strerror or error}.") from error
         return path
-
-
-def load_verdict(folder: Path) -> Verdict:
-    """Read the verdict of a sweep folder.
-
-    Raises
-    ------
-    DataError
-        When there is none, or it is damaged.
-    """
-    path = folder / VERDICT
-    if not path.is_file():
-        raise DataError(f"{folder} has no {VERDICT}. `hlbt validate {folder}` makes it.")
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {str(error).splitlines()[0]}. Run `hlbt validate` again.") from error
-    if not isinstance(values, dict):
-        raise DataError(f"{path} is not a verdict. Run `hlbt validate` again.")
-    return Verdict.from_dict(values)

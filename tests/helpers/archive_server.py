@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -67,11 +68,21 @@ def key_of(day: str) -> str:
     return f"asset_ctxs/{pd.Timestamp(day):%Y%m%d}.csv.lz4"
 
 
+@cache
+def _one_loader() -> Callable[..., Any]:
+    from botocore.loaders import create_loader
+
+    return cache(create_loader)
+
+
 @contextmanager
 def s3_server() -> Iterator[str]:
     """A moto server on a free port; yields its address."""
+    import botocore.session
     from moto.server import ThreadedMotoServer
 
+    # A process of a user makes a client or two, those of the tests hundreds: the descriptions of S3 are read once.
+    botocore.session.create_loader = _one_loader()
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+from functools import cache
 from typing import Any, NamedTuple, Protocol
 
 import pytest
+import typer.main
 
 from engine import cli
+
+# A process of a user builds the commands once and runs one of them; those of the tests run hundreds.
+typer.main.get_command = cache(typer.main.get_command)
 
 
 class Outcome(NamedTuple):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 from decimal import Decimal
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from engine import HyperLiquidDEX
@@ -13,8 +15,8 @@ from engine.errors import LiveError
 from engine.retries import RetryPolicy
 from helpers.hyperliquid_faults import kind_of
 from helpers.hyperliquid_records import tick
-from helpers.hyperliquid_world import IOC, MASTER, client, only
-from helpers.live_world import NVDA, TSLA, Run, World, near
+from helpers.hyperliquid_world import GTC, IOC, MASTER, client, only
+from helpers.live_world import NVDA, TSLA, Run, World, momentum_spec, near
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +74,9 @@ def test_isolated_margin_is_set_before_the_first_order_and_once(world: World, ru
     """Highest leverage without a setting, cross coins twice the gross; a second run sets nothing."""
     world.open_dexes()
     assert run(world.rebalance(BOOK)).code == 0
+    account = dex_of(world, dexes=("", "xyz")).account()
+    assert account.isolated_usd == pytest.approx({"xyz:NVDA": 0.2 * 10_000 / 20}, rel=0.01)
+    assert account.leverage["xyz:NVDA"] == (20, False) and account.leverage["BTC"] == (2, True)
     leverage = world.server.account(MASTER.address).leverage
     assert leverage["xyz:NVDA"] == (20, False) and leverage["xyz:TSLA"] == leverage["BTC"] == (2, True)
     order = kinds(world)
@@ -119,6 +124,28 @@ def test_main_coins_alone_take_no_request_more(world: World, run: Run) -> None:
     assert not {"meta", "spotMeta", "allPerpMetas", "portfolio"} & set(kinds(world))
 
 
+@pytest.mark.parametrize("network", ["testnet", "paper"])
+def test_an_oracle_on_two_dexes_from_the_sync_to_the_next_day(world: World, run: Run, network: str) -> None:
+    """Long one, short the other: data and quotes of both dexes, an account of both, and the night's funding."""
+    world.open_dexes()
+    world.half_past_two()
+    spec = momentum_spec(world.folder, world.folder / "cache", data={"coins": ["BTC", "xyz:TSLA"]})
+    for hours in (0, 24):
+        world.server.advance(hours)
+        now = pd.Timestamp(world.server.now, unit="ms", tz="UTC").isoformat()
+        done = run(world.words("run", spec, "--execute", "--json", "--network", network, "--now", now))
+        assert done.code == 0 and set(done.json["plan"]["weights"]) == {"BTC", "xyz:TSLA"}, done.err
+    if network == "testnet":
+        assert set(world.positions) == {"BTC", "xyz:TSLA"}
+        return
+    assert not world.server.asked("order")
+    account = json.loads((world.journals / "momentum-paper.json").read_text())
+    assert set(account["positions"]) == {"BTC", "xyz:TSLA"}
+    tesla = next(trade for trade in account["trades"] if trade["coin"] == "xyz:TSLA")
+    rate = tesla["fee_usd"] / abs(tesla["units"] * tesla["price"])
+    assert rate == pytest.approx(0.00045 * 0.2, rel=1e-3)  # by the terms that the sync has seen
+
+
 # Which dexes ---------------------------------------------------------------------------------------------------------
 
 
@@ -137,8 +164,10 @@ def test_positions_of_a_dex_that_is_not_traded_stay_beside_those_of_one_that_is(
     world.server.fund(MASTER.address, 1_000, dex="flx")
     sdk = client(world.server, perp_dexs=["", "flx"])
     only(sdk.order("flx:GOLD", True, 0.2, 4_010, IOC))
+    only(client(world.server, perp_dexs=["xyz"]).order("xyz:TSLA", True, 1, 390, GTC))
     done = run(world.rebalance(BOOK, "--json"))
-    assert done.code == 0 and any("flx:GOLD: +0.2" in note for note in done.json["session_notes"]), done.err
+    notes = " ".join(done.json["session_notes"])
+    assert done.code == 0 and "flx:GOLD: +0.2" in notes and "rest on the account, for xyz:TSLA" in notes, done.err
     assert run(world.words("flatten", "book", "--execute")).code == 0 and set(world.positions) == {"flx:GOLD"}
 
 

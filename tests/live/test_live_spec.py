@@ -134,7 +134,7 @@ def test_a_spec_that_is_not_what_was_promoted_is_refused(
 def test_a_spec_whose_oracle_was_edited_is_refused(tmp_path: Path) -> None:
     """Its file, or one that it imports."""
     from engine.live.spec import load_live_oracle
-    from engine.oracles.loading import load_oracle, oracle_sources
+    from engine.oracles.loading import load_oracle, oracle_code
     from engine.provenance import files_digest
 
     (tmp_path / "spec_helper.py").write_text("WEIGHT = 0.5\n")
@@ -145,7 +145,7 @@ def test_a_spec_whose_oracle_was_edited_is_refused(tmp_path: Path) -> None:
         "        return pd.DataFrame(WEIGHT, index=decisions, columns=['BTC'])\n"
     )
     path = f"{code}:Half"
-    digest = files_digest(oracle_sources(load_oracle(path, {})))
+    digest = files_digest(oracle_code(load_oracle(path, {})))
     spec = read_spec(momentum_spec(tmp_path, tmp_path))
     spec = replace(spec, oracle=path, parameters={}, digests={**spec.digests, "oracle": digest})
     oracle, notes = load_live_oracle(spec)

@@ -18,7 +18,7 @@ from engine.errors import OracleError, WeightsError
 from engine.lookahead.audit import check_causal
 from engine.oracles.base import weight_matrix
 from engine.oracles.fingerprint import code_files
-from engine.oracles.loading import bound_parameters, build_oracle, load_oracle, oracle_sources
+from engine.oracles.loading import bound_parameters, build_oracle, load_oracle, oracle_code
 from engine.simulation.backtest import decisions_of
 from engine.weights import check_gross, validate_weights
 from helpers.panels import random_panel
@@ -247,13 +247,13 @@ def test_an_oracle_from_a_file(tmp_path: Path, panel: Panel) -> None:
     oracle = load_oracle(f"{tmp_path / 'mine.py'}:Mine", {"coin": panel.coins[0]})
     result = backtest(panel, weight_matrix(oracle, panel, decisions_of(panel, RunConfig())))
     assert set(result.trades["coin"]) == {panel.coins[0]}
-    assert oracle_sources(oracle) == [tmp_path / "mine.py"]
+    assert oracle_code(oracle) == [tmp_path / "mine.py"]
     with pytest.raises(OracleError, match="Mine needs coin: give it with --param coin=VALUE"):
         load_oracle(f"{tmp_path / 'mine.py'}:Mine", {})
 
 
 def test_sources_and_parameters_of_an_oracle() -> None:
-    assert [file.name for file in oracle_sources(Momentum())] == [
+    assert [file.name for file in oracle_code(Momentum())] == [
         "construction.py",
         "cross_section.py",
         "momentum.py",

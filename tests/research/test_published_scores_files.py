@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.errors import OracleError
-from engine.oracles.loading import oracle_sources
+from engine.oracles.loading import data_files
 from helpers.effort import some
 from helpers.publications import COINS, own_file
 from research.oracles.crowdcent import CrowdCentOracle
@@ -151,7 +151,7 @@ def test_files_and_parameters_that_are_refused(tmp_path: Path, parameters: dict[
 def test_a_changed_file_is_read_again_and_is_in_the_digest(tmp_path: Path) -> None:
     file = own_file(tmp_path, "date,coin,score\n2024-11-02,BTC,1\n")
     oracle = Smooth(FileOracle(file, delay_hours=1), days=1)
-    assert Path(file) in oracle_sources(oracle)
+    assert Path(file) in data_files(oracle)
     instant = pd.Timestamp("2024-11-04T23:00Z")
     assert oracle.inner.latest(instant, ["BTC"]) == {"BTC": 1}
     own_file(tmp_path, "date,coin,score\n2024-11-02,BTC,2.5\n")

@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 from engine import Panel, Result, RunConfig, backtest
 from engine.simulation import metrics, tables
 from engine.simulation.backtest import kernel_inputs
 from engine.simulation.result import FLOWS
 from helpers.effort import some
-from helpers.panels import nasty_cases, random_panel, random_weights
+from helpers.panels import nasty_cases, random_panel, random_weights, with_builders_coins
 
 IMPACT: dict[str, Any] = {"costs": {"impact": "venue"}, "account": {"max_gross": 3.0, "initial_margin": False}}
 
@@ -102,9 +103,9 @@ def test_round_trips_are_those_of_a_slow_walk(seed: int, changes: dict[str, Any]
 
 
 @settings(max_examples=some(40, 500))
-@given(nasty_cases())
-def test_round_trips_add_up_on_any_book(case: tuple[Panel, pd.DataFrame, RunConfig]) -> None:
-    panel, weights, config = case
+@given(case=nasty_cases(), builders=st.none() | st.integers(0, 2**32 - 1))
+def test_round_trips_add_up_on_any_book(case: tuple[Panel, pd.DataFrame, RunConfig], builders: int | None) -> None:
+    panel, weights, config = case if builders is None else with_builders_coins(case, builders)
     assume((panel.rows(weights.dropna(how="all").index) + config.execution.delay_hours < len(panel.index)).any())
     account = replace(config.account, initial_margin=False)  # what the venue would refuse has no round trips
     check_sums(backtest(panel, weights, replace(config, account=account)))
