@@ -18,15 +18,17 @@ def main() -> None:
         return
     signal.signal(signal.SIGINT, _stop)
     run = import_module("engine.cli").main
-    # Where Python cannot raise it, in a finaliser or a callback, it would be shown as a traceback and forgotten.
+    # Where Python cannot raise it, in a finaliser or a callback, it would be shown as a traceback and forgotten. Raised
+    # in the hook it would be lost as well, so an alarm sends it a moment later.
     shown = sys.unraisablehook
 
     def unraisable(what: sys.UnraisableHookArgs) -> None:
         if issubclass(what.exc_type, KeyboardInterrupt):
-            signal.raise_signal(signal.SIGINT)
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
         else:
             shown(what)
 
+    signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
     sys.unraisablehook = unraisable
     try:
         signal.signal(signal.SIGINT, usual)

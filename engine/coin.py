@@ -26,7 +26,7 @@ MARGIN_MODES = {
 #: Part of the fee, and of the volume that counts toward a fee tier, that growth mode leaves.
 _GROWTH = 0.1
 #: Fields of a coin that its text leaves out where they are not set, so that digests from before they came stay valid.
-_LATER = ("collateral", "margin_mode", "fee_terms", "sessions")
+_LATER = ("collateral", "margin_mode", "fee_terms", "sessions", "halts")
 
 
 def dex_of(name: str) -> str:
@@ -113,6 +113,9 @@ class Coin:
         What the coin adds to the venue's fees, ascending by the instant at which it was seen; empty = nothing.
     sessions : str or None
         Name in ``exchange_calendars`` of the exchange whose hours the coin follows (``XNYS``); None = always open.
+    halts : tuple of (Timestamp, Timestamp)
+        Between two lives of the coin, which was delisted and came back: the last row of the one and the first of the
+        next. What is held at a halt is settled as at a delisting.
     """
 
     name: str
@@ -126,6 +129,7 @@ class Coin:
     margin_mode: str | None = None
     fee_terms: tuple[FeeTerms, ...] = ()
     sessions: str | None = None
+    halts: tuple[tuple[pd.Timestamp, pd.Timestamp], ...] = ()
 
     def __repr__(self) -> str:
         shown = [item for item in fields(self) if item.repr and (item.name not in _LATER or getattr(self, item.name))]
@@ -208,6 +212,11 @@ class Coin:
             changes["listed"] = None
         if self.delisted is not None and self.delisted >= instant:
             changes["delisted"] = None
+        for last, back in self.halts:
+            if last < instant < back:
+                changes["delisted"] = last
+        if (halts := tuple(halt for halt in self.halts if halt[1] <= instant)) != self.halts:
+            changes["halts"] = halts
         later = self.has_terms if self.terms_from is None else self.terms_from > instant
         if later:
             changes["terms_from"] = None

@@ -81,6 +81,11 @@ class Data(_Section):
         coin of `dexes`.
     dexes : tuple of str
         The dexes of which every coin is meant where `coins` names none: ``""`` is the main one, ``"xyz"`` a builder's.
+    sessions : tuple of (str, str)
+        Names or patterns of coins, and the calendar of ``exchange_calendars`` whose hours they follow:
+        ``{"xyz:*" = "XNYS"}``; of several that fit the last counts. Panels then have the field ``in_session``.
+    in_session_only : bool
+        Coins with hours are tradable within them alone: outside, their price is of their own making.
     """
 
     cache: str | None = _key(None, read.folder)
@@ -88,11 +93,18 @@ class Data(_Section):
     end: str | None = _key(None, _instant)
     coins: tuple[str, ...] | None = _key(None, read.coins)
     dexes: tuple[str, ...] = _key(("",), read.dexes, added=True)
+    sessions: tuple[tuple[str, str], ...] = _key((), read.sessions, added=True)
+    in_session_only: bool = _key(False, read.switch, added=True)
 
     @property
     def selection(self) -> tuple[str, ...]:
         """Names and patterns of the coins that are meant: `coins`, else every coin of `dexes`."""
         return self.coins or tuple(f"{dex}:*" if dex else "*" for dex in self.dexes)
+
+    @property
+    def hours(self) -> tuple[dict[str, str], bool]:
+        """`sessions` as a mapping, and `in_session_only`."""
+        return dict(self.sessions), self.in_session_only
 
 
 @dataclass(frozen=True)

@@ -187,6 +187,33 @@ def dexes(where: str, value: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
+_PAIR = r"\s*[^\s,=]+\s*=\s*[^\s,=]+\s*"
+_PAIRS = rf"^{_PAIR}(,{_PAIR})*$"
+
+
+@reads(
+    anyOf=[
+        {"type": "string", "pattern": _PAIRS},
+        {"type": "object", "propertyNames": {"pattern": r"\S"}, "additionalProperties": _WORDS},
+        {"type": "array", "items": {"type": "array", "items": _WORDS, "minItems": 2, "maxItems": 2}},
+    ]
+)
+def sessions(where: str, value: Any) -> tuple[tuple[str, str], ...]:
+    """Names and patterns of coins with the calendar of each: a table, or ``xyz:*=XNYS,xyz:GOLD=CMES``."""
+    pairs: Any = value
+    if isinstance(value, str) and re.search(_PAIRS, value):
+        pairs = [item.split("=") for item in value.split(",")]
+    pairs = list(pairs.items()) if isinstance(pairs, Mapping) else pairs
+    if not isinstance(pairs, list | tuple) or not all(
+        isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(one, str) and one.strip() for one in pair)
+        for pair in pairs
+    ):
+        raise ConfigError(
+            f'{where} = {value!r} is not accepted: write a table of coins and calendars, {{"xyz:*" = "XNYS"}}.'
+        )
+    return tuple((coin.strip(), name.strip()) for coin, name in pairs)
+
+
 def split_list(text: str) -> list[str]:
     """The items of a list typed on the command line: ``a,b``, or ``["a", "b"]`` whose quotes a shell may have taken."""
     return [item.strip().strip("'\"") for item in text.strip().removeprefix("[").removesuffix("]").split(",")]

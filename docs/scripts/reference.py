@@ -213,7 +213,7 @@ def in_words(schema: Mapping[str, Any]) -> str:
         word = "number" if kind == "number" else "whole number"
         low, high = (f"{schema[end]:,.15g}" for end in ("minimum", "maximum"))
         return f"{word}, at least {low}" if schema["maximum"] >= 1e15 else f"{word} from {low} to {high}"
-    return {"boolean": "true or false", "string": "text"}[kind]
+    return {"boolean": "true or false", "string": "text", "object": "table of texts"}[kind]
 
 
 # Panel fields ---------------------------------------------------------------------------------------------------------
@@ -224,7 +224,7 @@ FIELDS_OF: Mapping[str, Sequence[str]] = {
     "s3": tuple(asset_ctxs.COLUMNS.values()),
     "l2book": l2book.FIELDS,
     "freqtrade": ("mid", "high", "low", "volume_usd", "mark", "funding"),
-    "table": tuple(FIELDS),
+    "table": tuple(name for name in FIELDS if name != "in_session"),  # which is computed, from data.sessions
     "sample": tuple(sample_fields()),
 }
 

@@ -225,7 +225,12 @@ def research_panel(config: RunConfig, reports: Path = REPORTS, cache: str | Path
 
     data = config.data
     return load_open_panel(
-        data.cache if cache is None else cache, config.start, config.end, data.selection, ledger_holdout(reports)
+        data.cache if cache is None else cache,
+        config.start,
+        config.end,
+        data.selection,
+        ledger_holdout(reports),
+        data.hours,
     )
 
 

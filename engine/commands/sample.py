@@ -1,4 +1,4 @@
-"""The built-in synthetic sample: 40 coins, 2024-01-01 to 2025-01-01, hourly, generated from a seed.
+"""The built-in synthetic sample: 40 coins and a dex of 7, 2024-01-01 to 2025-01-01, hourly, generated from a seed.
 
 Names, lots and leverages are HyperLiquid's; every number is made up. It is merged into a cache as real data are, and
 marks that cache, and every panel of it, as synthetic.
@@ -19,10 +19,15 @@ its own premium by :data:`CARRY` of its own volatility a standard deviation (wea
 8 against bottom 8 coins rebalanced daily at 23:00, before fees and spread: 7-day momentum has a mean rank
 correlation of 0.030 with the next day's return and a Sharpe ratio of 1.8; low 3-day funding 0.017 and 2.0, the
 funding it earns included.
+
+Beside them is a small builders' dex, ``xyz``: six stocks and an index that follow the hours of New York. Within them
+(14:30 to 21:00 UTC, Monday to Friday) they move three times as much, and their spread is a third. It has no effect
+built in.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +116,18 @@ COINS = (
 )
 
 
+#: The builders' dex of the sample.
+STOCKS = (
+    _Spec("xyz:AAPL", "stock", 192.5, 3, 10, 1.0, 0.010, 8e6, 1.2),
+    _Spec("xyz:AMZN", "stock", 152.0, 3, 10, 1.1, 0.012, 6e6, 1.3),
+    _Spec("xyz:META", "stock", 354.0, 3, 10, 1.2, 0.014, 6e6, 1.3),
+    _Spec("xyz:MSFT", "stock", 376.0, 3, 10, 0.9, 0.009, 7e6, 1.1),
+    _Spec("xyz:NVDA", "stock", 49.5, 3, 10, 1.7, 0.020, 2e7, 0.9),
+    _Spec("xyz:TSLA", "stock", 248.0, 3, 10, 1.6, 0.026, 1.5e7, 1.1),
+    _Spec("xyz:XYZ100", "index", 16_800.0, 4, 20, 1.0, 0.003, 4e7, 0.5),
+)
+
+
 def write_sample(store: Store, *, progress: Progress | None = None) -> MergeReport:
     """Merge the sample into a cache; one that has it already stays as it is.
 
@@ -123,16 +140,31 @@ def write_sample(store: Store, *, progress: Progress | None = None) -> MergeRepo
         CoinMeta(spec.name, spec.sz_decimals, float(spec.max_leverage), spec.name == DELISTED[0], "cross")
         for spec in COINS
     ]
-    return store.merge([sample_table()], SYNTHETIC, meta=metas, progress=progress)
+    metas += [
+        CoinMeta(
+            spec.name,
+            spec.sz_decimals,
+            float(spec.max_leverage),
+            False,
+            "isolated",
+            collateral="USDC",
+            fee_scale=1.0,
+            growth=True,
+            funding_multiplier=0.5,
+            sessions="XNYS",
+        )
+        for spec in STOCKS
+    ]
+    tables = [_table(COINS, sample_fields()), _table(STOCKS, dex_fields())]
+    return store.merge(tables, SYNTHETIC, meta=metas, progress=progress)
 
 
-def sample_table() -> Any:
-    """The sample as a pyarrow table of :mod:`engine.data.schema`."""
-    fields = sample_fields()
+def _table(specs: Sequence[_Spec], fields: Mapping[str, Floats]) -> Any:
+    """Fields of some coins as a pyarrow table of :mod:`engine.data.schema`."""
     present = ~np.isnan(fields["mid"].T)
     codes, row = np.nonzero(present)
     values = {name: field.T[present] for name, field in fields.items()}
-    return to_table([spec.name for spec in COINS], codes, hour_number(START) + row, values)
+    return to_table([spec.name for spec in specs], codes, hour_number(START) + row, values)
 
 
 def sample_fields(seed: int = SEED) -> dict[str, Floats]:
@@ -152,13 +184,35 @@ def sample_fields(seed: int = SEED) -> dict[str, Floats]:
     price = np.array([spec.price_usd for spec in COINS]) * np.exp(np.cumsum(returns, axis=0))
     recent = _smooth(returns, half_life_hours=16)
     premium = 1e-4 + 4e-4 * own_premium + 3e-4 * _wander(generator, (hours, 1), half_life_hours=120) + 0.008 * recent
-    fields = _quotes(generator, price)
+    fields = _quotes(generator, price, COINS)
     fields["oracle"] = _significant(price / (1 + 0.5 * premium + 1e-4 * generator.standard_normal((hours, coins))), 6)
     fields["mark"] = _significant(price * (1 + 1e-4 * generator.standard_normal((hours, coins))), 6)
     fields["funding"] = np.round((premium + np.clip(1e-4 - premium, -5e-4, 5e-4)) / 8, 10)
-    fields.update(_activity(generator, index, price, returns))
+    fields.update(_activity(generator, index, price, returns, COINS))
     for values in fields.values():
         values[~_alive(index)] = np.nan
+    return {name: fields[name] for name in FIELDS if name in fields}
+
+
+def dex_fields(seed: int = SEED + 1) -> dict[str, Floats]:
+    """The fields of the builders' dex, (T, 7) arrays."""
+    generator = np.random.default_rng(seed)
+    index = hourly_index(START, END)
+    shape = len(index), len(STOCKS)
+    opened = ((index.hour >= 15) & (index.hour <= 21) & (index.day_of_week < 5))[:, None]
+    market = _student(generator, (shape[0], 1)) * 0.011 * np.array([spec.beta for spec in STOCKS])
+    own = _student(generator, shape) * np.array([spec.own_daily for spec in STOCKS])
+    # Three times as much in the 35 of 168 hours of a week that are open, and in all as much as a day's would be.
+    returns = (market + own) * np.where(opened, 3.0, 1.0) / np.sqrt(24 * (35 * 9.0 + 133) / 168)
+    returns[0] = 0.0
+    returns -= returns.var(axis=0) / 2
+    price = np.array([spec.price_usd for spec in STOCKS]) * np.exp(np.cumsum(returns, axis=0))
+    premium = 2e-4 * _wander(generator, shape, half_life_hours=24)
+    fields = _quotes(generator, price, STOCKS, np.where(opened, 1.0, 3.0))
+    fields["oracle"] = _significant(price / (1 + premium), 6)
+    fields["mark"] = _significant(price * (1 + 1e-4 * generator.standard_normal(shape)), 6)
+    fields["funding"] = np.round(0.5 * (premium + np.clip(1e-4 - premium, -5e-4, 5e-4)) / 8, 10)
+    fields.update(_activity(generator, index, price, returns, STOCKS))
     return {name: fields[name] for name in FIELDS if name in fields}
 
 
@@ -205,11 +259,13 @@ def _shocks(generator: np.random.Generator, hours: int, own_daily: Floats) -> Fl
     return np.asarray(market * beta + sector + _student(generator, (hours, len(COINS))) * own_daily / root)
 
 
-def _quotes(generator: np.random.Generator, price: Floats) -> dict[str, Floats]:
-    """Bid and ask on the price grid, mid between them, impact prices outside."""
-    spread = np.array([spec.half_spread_bps for spec in COINS]) / 1e4
+def _quotes(
+    generator: np.random.Generator, price: Floats, specs: Sequence[_Spec], wider: Floats | float = 1.0
+) -> dict[str, Floats]:
+    """Bid and ask on the price grid, mid between them, impact prices outside; spreads are `wider` by a factor."""
+    spread = wider * np.array([spec.half_spread_bps for spec in specs]) / 1e4
     half = spread * np.exp(0.25 * generator.standard_normal(price.shape))
-    decimals = 6 - np.array([spec.sz_decimals for spec in COINS])
+    decimals = 6 - np.array([spec.sz_decimals for spec in specs])
     tick = 10.0 ** np.maximum(np.floor(np.log10(price)) - 4, -decimals)
     bid = np.round(np.floor(price * (1 - half) / tick) * tick, 8)
     ask = np.round(np.ceil(price * (1 + half) / tick) * tick, 8)
@@ -224,11 +280,15 @@ def _quotes(generator: np.random.Generator, price: Floats) -> dict[str, Floats]:
 
 
 def _activity(
-    generator: np.random.Generator, index: pd.DatetimeIndex, price: Floats, returns: Floats
+    generator: np.random.Generator,
+    index: pd.DatetimeIndex,
+    price: Floats,
+    returns: Floats,
+    specs: Sequence[_Spec],
 ) -> dict[str, Floats]:
     """Volume that rises with the size of the move, and open interest."""
-    daily = np.array([spec.volume_daily_usd for spec in COINS])
-    lots = 10.0 ** np.array([spec.sz_decimals for spec in COINS])
+    daily = np.array([spec.volume_daily_usd for spec in specs])
+    lots = 10.0 ** np.array([spec.sz_decimals for spec in specs])
     cycle = 1 + 0.3 * np.cos((index.hour.to_numpy() - 15) * np.pi / 12)[:, None]
     mood = np.exp(0.4 * _wander(generator, price.shape, half_life_hours=36))
     noise = np.exp(0.35 * generator.standard_normal(price.shape))

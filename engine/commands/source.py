@@ -144,6 +144,6 @@ def source_like(folder: Path, param: list[str] | None, config: Path | None, sett
         start=start if settled.data.start == own.data.start else settled.data.start,
         end=end if settled.data.end == own.data.end else settled.data.end,
     )
-    ideas = [(rules.execution, rules.data.start, rules.data.selection) for rules in (own, settled)]
+    ideas = [(rules.execution, rules.data.start, rules.data.selection, rules.data.hours) for rules in (own, settled)]
     counted = own if ideas[0] == ideas[1] and parameters == before else None
     return Source(settled, replace(settled, data=data), oracle, parameters, weights, origin, counted, folder)

@@ -155,9 +155,15 @@ def open_command(
         step(1, 3, "what to expect")
         expected = expected_of(chosen, panel, days)
         step(2, 3, "the sealed days")
-        coins, when = chosen.config.data.selection, clock().isoformat(timespec="seconds")
+        data, when = chosen.config.data, clock().isoformat(timespec="seconds")
         result = open_holdout(
-            chosen, holdout, expected, lambda: load_whole_panel(cache, chosen.start, end, coins), cache, when, end
+            chosen,
+            holdout,
+            expected,
+            lambda: load_whole_panel(cache, chosen.start, end, data.selection, data.hours),
+            cache,
+            when,
+            end,
         )
         step(3, 3, "page")
         page = write_holdout(chosen.reports / f"holdout-{holdout.start:%Y%m%d}-{chosen.name}.html", result)

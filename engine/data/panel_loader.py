@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date, datetime
 from logging import getLogger
@@ -13,15 +13,20 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import hourly_index, parse_instant, show
+from engine.coin import Coin
 from engine.data.cache import Store
 from engine.data.coin_names import MAIN_DEX, dexes_of, select_coins
 from engine.data.holdout import Holdout, read_holdout, stricter
 from engine.data.layers import read_fields
 from engine.data.manifest import Manifest
-from engine.data.schema import Flags, hour_number
+from engine.data.schema import Flags, Floats, hour_number
+from engine.data.sessions import in_session, with_sessions
 from engine.errors import DataError, did_you_mean, join_first
-from engine.panel import Panel, tradable_rule
+from engine.panel import Panel, tradable_rule, two_sided
 
+#: Calendars of coins, and whether they are tradable within their hours alone.
+Hours = tuple[Mapping[str, str], bool]
+ANY_HOUR: Hours = ({}, False)
 Instant = str | date | datetime | pd.Timestamp
 
 
@@ -35,6 +40,7 @@ def load_panel(
     start: Instant | None = None,
     end: Instant | None = None,
     coins: Sequence[str] | None = None,
+    hours: Hours = ANY_HOUR,
 ) -> Panel:
     """Read a panel from the cache, up to its sealed holdout, if it has one.
 
@@ -48,6 +54,9 @@ def load_panel(
     coins : sequence of str, optional
         Columns, in this order: names (``BTC``, ``xyz:TSLA``), and patterns of one dex (``xyz:*``), which are every
         coin of the dex with a price in the range, ascending. Default: ``*``, the main dex.
+    hours : (mapping of str to str, bool)
+        Calendar of coins by name or pattern, over that of the coin table; and whether coins are tradable within their
+        hours alone (``data.sessions`` and ``data.in_session_only``).
 
     Returns
     -------
@@ -64,7 +73,7 @@ def load_panel(
     ConfigError
         For an instant that cannot be read.
     """
-    panel = load_open_panel(cache, start, end, coins)
+    panel = load_open_panel(cache, start, end, coins, hours=hours)
     for note in panel.notes:
         getLogger("hlbt").warning("hlbt: %s", note)
     return panel
@@ -76,6 +85,7 @@ def load_open_panel(
     end: Instant | None = None,
     coins: Sequence[str] | None = None,
     ledger: Holdout | None = None,
+    hours: Hours = ANY_HOUR,
 ) -> Panel:
     """:func:`load_panel` for a caller that shows the notes itself, and knows the holdout of the ledger of trials.
 
@@ -85,6 +95,8 @@ def load_open_panel(
         As in :func:`load_panel`.
     ledger : Holdout, optional
         What the ledger of trials says is sealed: it holds for a cache that was copied without its seal, or made anew.
+    hours : object
+        As in :func:`load_panel`.
     """
     store = Store(cache_path(cache))
     own = read_holdout(store.path)
@@ -92,7 +104,7 @@ def load_open_panel(
         ledger = None
     holdout = stricter(own, ledger)
     if holdout is None:
-        return load_whole_panel(cache, start, end, coins)
+        return load_whole_panel(cache, start, end, coins, hours)
     sealed = f"The days from {show(holdout.start)} on are sealed as a holdout"
     cure = (
         "They are spent; seal later ones to go on."
@@ -107,7 +119,7 @@ def load_open_panel(
     if begin > holdout.last_open:
         raise DataError(f"{sealed}, and the range begins at {show(begin)}. Begin before; {cure}")
     hidden = min(last or span[1], span[1]) > holdout.last_open
-    panel = load_whole_panel(cache, start, min(last or holdout.last_open, holdout.last_open), coins)
+    panel = load_whole_panel(cache, start, min(last or holdout.last_open, holdout.last_open), coins, hours)
     notes = (f"{sealed}: the data end before them. {cure}",) if hidden else ()
     return replace(panel, notes=(*panel.notes, *notes, *holdout.marks))
 
@@ -117,6 +129,7 @@ def load_whole_panel(
     start: Instant | None = None,
     end: Instant | None = None,
     coins: Sequence[str] | None = None,
+    hours: Hours = ANY_HOUR,
 ) -> Panel:
     """A panel with the sealed days: for accounts, which trade them, and for the one run that opens a holdout.
 
@@ -127,11 +140,16 @@ def load_whole_panel(
     if first is not None and last is not None and first > last:
         raise DataError(f"The range is empty: start {show(first)} lies after end {show(last)}.")
     store = Store(cache_path(cache))
-    return store.consistent(lambda manifest: _panel(store, manifest, first, last, coins))
+    return store.consistent(lambda manifest: _panel(store, manifest, first, last, coins, hours))
 
 
 def _panel(
-    store: Store, manifest: Manifest, start: pd.Timestamp | None, end: pd.Timestamp | None, coins: Sequence[str] | None
+    store: Store,
+    manifest: Manifest,
+    start: pd.Timestamp | None,
+    end: pd.Timestamp | None,
+    coins: Sequence[str] | None,
+    hours: Hours,
 ) -> Panel:
     wanted = _wanted(coins)
     span = store.price_span(manifest, dexes_of(wanted))
@@ -155,11 +173,45 @@ def _panel(
         if not priced.all():
             names = [name for name, kept in zip(names, priced, strict=True) if kept]
             fields = {name: np.ascontiguousarray(values[:, priced]) for name, values in fields.items()}
-    table = manifest.table(names)
+    table = _with_halts(with_sessions(manifest.table(names), hours[0]), manifest, index, fields)
     tradable = tradable_rule(index, fields, table, observed)
+    if (opened := in_session(index, table)) is not None:
+        fields["in_session"] = opened
+        tradable &= (opened > 0.0) | (not hours[1])
     known = tuple(coin.as_of(last, terms=False) for coin in table)
     synthetic, notes = manifest.synthetic, manifest.notes(names)
     return Panel(index, tuple(names), fields, tradable, known, synthetic, notes=notes)
+
+
+def _with_halts(
+    table: Sequence[Coin], manifest: Manifest, index: pd.DatetimeIndex, fields: dict[str, Floats]
+) -> tuple[Coin, ...]:
+    """The coins with the halts between their lives, in whose hours `fields` are NaN from here on.
+
+    A halt lasts from the last hour with a market before the first ``meta`` response that lists the coin as delisted, to
+    the first one after it: what sources have between them (a mark, candles without a trade) is no market.
+    """
+    coins = []
+    for column, coin in enumerate(table):
+        halts = []
+        for gone, _ in manifest.coins[coin.name].halts:
+            market = np.flatnonzero(_market(fields, column))
+            seen = int(index.searchsorted(gone, side="right"))
+            last = int(market[market < seen][-1]) if (market < seen).any() else -1
+            back = int(market[market >= seen][0]) if (market >= seen).any() else len(index)
+            for values in fields.values():
+                values[last + 1 : back, column] = np.nan
+            if last >= 0 and back < len(index):
+                halts.append((index[last], index[back]))
+        coins.append(replace(coin, halts=tuple(halts)) if halts else coin)
+    return tuple(coins)
+
+
+def _market(fields: Mapping[str, Floats], column: int) -> Flags:
+    """Hours with a price of a coin, and with volume or quotes where any are known of it, (T,)."""
+    own = {name: values[:, column] for name, values in fields.items()}
+    evidence: Flags = two_sided(own, own["mid"].shape) | (own.get("volume_usd", np.zeros(1)) > 0)
+    return ~np.isnan(own["mid"]) & (evidence | (not evidence.any()))
 
 
 def _wanted(coins: Sequence[str] | None) -> tuple[str, ...]:

@@ -53,7 +53,7 @@ def _plain(name: str) -> str:
 
 
 _MEANINGS = {name: meaning for meaning, names in _NAMES.items() for name in names.split()}
-_MEANINGS |= {_plain(name): name for name in FIELDS if name != "tradable"}
+_MEANINGS |= {_plain(name): name for name in FIELDS if name != "in_session"}
 #: What ``--map COLUMN=...`` may name.
 MEANINGS = frozenset({*_NAMES, *_MEANINGS.values(), IGNORE})
 

@@ -9,11 +9,14 @@ import numpy as np
 import pandas as pd
 
 from engine.clock import hourly_index, show
+from engine.data.sessions import in_session
 from engine.errors import LiveError
 from engine.panel import PRICES, Panel
 
 
-def with_live_row(panel: Panel, instant: pd.Timestamp, row: Mapping[str, Mapping[str, float]]) -> Panel:
+def with_live_row(
+    panel: Panel, instant: pd.Timestamp, row: Mapping[str, Mapping[str, float]], in_session_only: bool = False
+) -> Panel:
     """`panel` up to `instant`, whose row holds current quotes; hours between that the cache lacks are NaN.
 
     Parameters
@@ -24,6 +27,8 @@ def with_live_row(panel: Panel, instant: pd.Timestamp, row: Mapping[str, Mapping
         The row to add; a panel that has it already is only cut off after it.
     row : mapping of field to mapping of coin to float
         Fields and coins that the panel lacks are left out. A coin without a ``mid`` is not tradable in the row.
+    in_session_only : bool
+        Nor is one whose exchange is closed.
 
     Raises
     ------
@@ -49,4 +54,7 @@ def with_live_row(panel: Panel, instant: pd.Timestamp, row: Mapping[str, Mapping
         )
     tradable = np.zeros((added, len(panel.coins)), dtype=np.bool_)
     tradable[-1] = ~np.isnan(fields["mid"][-1])
+    if (opened := in_session(index[-added:], panel.table)) is not None:
+        fields["in_session"][-added:] = opened
+        tradable &= (opened > 0.0) | (not in_session_only)
     return replace(panel, index=index, fields=fields, tradable=np.vstack([panel.tradable, tradable]))

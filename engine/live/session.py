@@ -182,7 +182,7 @@ class Session:
     def _leverage_to_set(
         self, plan: Plan, state: AccountState, markets: Mapping[str, Market]
     ) -> list[tuple[Market, int]]:
-        opened = [markets[order.coin] for order in plan.orders if order.grows]
+        opened = {markets[order.coin]: abs(order.target_units) * order.mid for order in plan.orders if order.grows}
         return leverage_to_set(self.dex, self.journal, state, opened, *self.strategy.leverages)
 
     def accept_equity(self) -> tuple[float, float]:
@@ -301,11 +301,12 @@ class Session:
         if panel is None:
             if not self.strategy.targets.needs_panel or not cache_path(config.data.cache).is_dir():
                 return None
-            panel = load_whole_panel(config.data.cache, config.start, instant, config.data.selection)
+            data = config.data
+            panel = load_whole_panel(data.cache, config.start, instant, data.selection, data.hours)
         self._cached = panel
         if panel.index[-1] >= instant:
             return panel
-        return with_live_row(panel, instant, self.dex.feed().live_row())
+        return with_live_row(panel, instant, self.dex.feed().live_row(), config.data.in_session_only)
 
     def _check_names(self, weights: Mapping[str, float], markets: Mapping[str, Market]) -> None:
         """Refuse a coin that the exchange never listed: left out, it would leave the others without their hedge."""

@@ -155,7 +155,7 @@ class Venue:
 
     def _paper(self, strategy: Strategy, quotes: DEX, instant: pd.Timestamp, keep: bool) -> PaperDEX:
         data = strategy.config.data
-        panel = load_whole_panel(data.cache, strategy.config.start, instant, data.selection)
+        panel = load_whole_panel(data.cache, strategy.config.start, instant, data.selection, data.hours)
         if panel.index[-1] < instant:
             if instant - panel.index[-1] > HOUR:
                 # The account would miss the funding of these hours, and take a missing price for a delisting.
@@ -163,7 +163,7 @@ class Venue:
                     f"The paper account cannot be brought to {show(instant)}: the cache ends at "
                     f"{show(panel.index[-1])}, and the hours between are not known. Leave --no-sync out, or sync."
                 )
-            panel = with_live_row(panel, instant, quotes.live_row())
+            panel = with_live_row(panel, instant, quotes.live_row(), data.in_session_only)
         account = strategy.config.account
         size = account.initial_equity_usd if strategy.promoted_usd is None else strategy.promoted_usd
         config = replace(strategy.config, account=replace(account, initial_equity_usd=size))

@@ -66,7 +66,9 @@ class WeightsFile:
         decisions = pd.DatetimeIndex(frame.index)
         off = off_hour(decisions, config)
         notes: tuple[str, ...] = ()
-        if config.data.coins is None and not set(dexes := dexes_of(frame.columns)) <= {*config.data.dexes}:
+        # Other names with a colon, as ccxt's, are no coins of a dex: the panel lacks them, and that is said.
+        dexes = [dex for dex in dexes_of(frame.columns) if f"x{dex}".isalnum() and dex == dex.lower()]
+        if config.data.coins is None and not set(dexes) <= {*config.data.dexes}:
             config = replace(config, data=replace(config.data, dexes=(*config.data.dexes, *dexes)))
             notes = (f"{path.name} names coins of other dexes: data.dexes = {list(config.data.dexes)}.",)
         if len(off) and not any_hour:

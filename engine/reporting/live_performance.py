@@ -289,7 +289,7 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[s
     from engine.simulation.backtest import backtest
 
     instants = pd.DatetimeIndex([pd.Timestamp(plan["instant"]) for plan in plans])
-    panel = load_whole_panel(config.data.cache, instants[0], instants[-1], config.data.selection)
+    panel = load_whole_panel(config.data.cache, instants[0], instants[-1], config.data.selection, config.data.hours)
     inside = instants.isin(panel.index)
     if inside.sum() < 2:
         raise DataError("The cache has fewer than two of the instants that were traded: it ends before the newest.")

@@ -312,7 +312,8 @@ class Study:
 
         config = RunConfig.from_dict(self.record["config"])
         holdout = None if self.folder is None else ledger_holdout(self.folder.parent)
-        panel = load_open_panel(config.data.cache, config.start, config.end, config.data.selection, holdout)
+        data = config.data
+        panel = load_open_panel(data.cache, config.start, config.end, data.selection, holdout, data.hours)
         if panel.digest != self.record["digests"]["data"]:
             raise DataError(
                 f"The study {self.record['name']} ran on another panel than the cache gives now "

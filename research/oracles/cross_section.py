@@ -12,7 +12,7 @@ import pandas as pd
 
 from engine import Panel, ScoreOracle, SparseWeights
 from research.oracles.construction import Ranking, check_construction, top_bottom_books, weights_of
-from research.oracles.parameters import check_count
+from research.oracles.parameters import check_count, check_dex, of_dex
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,8 @@ class CrossSection(ScoreOracle):
         Standard deviations, for ``z_score``.
     gross : float
         ``sum(abs(weight))`` of a row.
+    dex : str or None
+        The dex whose coins are ranked, ``"xyz"``, ``""`` for the main one; None is every coin of the data.
     """
 
     lookback_hours: int = 168
@@ -44,10 +46,17 @@ class CrossSection(ScoreOracle):
     power: float = 1.0
     clip: float = 3.0
     gross: float = 1.0
+    dex: str | None = None
 
     score_parameters: ClassVar[tuple[str, ...]] = ("lookback_hours",)
 
+    def __init_subclass__(cls) -> None:
+        """Which coins have a score is a matter of every subclass's score."""
+        super().__init_subclass__()
+        cls.score_parameters = tuple(dict.fromkeys((*cls.score_parameters, "dex")))
+
     def __post_init__(self) -> None:
+        check_dex(self.dex)
         check_count("lookback_hours", self.lookback_hours)
         check_construction(self.construction, self.n, self.power, self.clip, self.gross)
 
@@ -63,11 +72,11 @@ class CrossSection(ScoreOracle):
         panel = (
             panel.point_in_time()
         )  # a direct call with the panel itself must not see the funding of the instant either
-        rows = panel.rows(decisions)
+        rows, own = panel.rows(decisions), of_dex(panel, self.dex)
         scores = np.full((len(rows), len(panel.coins)), np.nan)
         for number, row in enumerate(rows):
             if row >= self.lookback_hours:
-                scores[number] = np.where(panel.tradable[row], self.score(panel, int(row)), np.nan)
+                scores[number] = np.where(panel.tradable[row] & own, self.score(panel, int(row)), np.nan)
         return scores
 
     def construct(self, scores: np.ndarray) -> np.ndarray:

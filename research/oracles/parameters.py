@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from engine.errors import OracleError
+import numpy as np
+
+from engine import Panel
+from engine.errors import OracleError, join_first
 
 
 def is_number(value: Any, least: float = -float("inf")) -> bool:
@@ -23,3 +27,20 @@ def check_count(name: str, value: Any, least: int = 1, unit: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         counted = f" of {unit}" if unit else ""
         raise OracleError(f"{name} = {value!r} is not accepted: it must be a whole number{counted}, at least {least}.")
+
+
+def check_dex(dex: Any) -> None:
+    """Raise an OracleError unless the parameter is the name of a dex, empty for the main one, or None."""
+    if dex is not None and (not isinstance(dex, str) or re.fullmatch(r"[a-z0-9]*", dex) is None):
+        raise OracleError(
+            f"dex = {dex!r} is not accepted: write the name of a dex in lower case, as xyz; empty is the main one."
+        )
+
+
+def of_dex(panel: Panel, dex: str | None) -> np.ndarray:
+    """Which coins of the panel are of a dex, (N,) bool; all of them for None."""
+    own: np.ndarray = np.array([dex is None or coin.dex == dex for coin in panel.table], dtype=np.bool_)
+    if not own.any():
+        dexes = join_first(dict.fromkeys(repr(coin.dex) for coin in panel.table))
+        raise OracleError(f"dex = {dex!r}: the data have no coin of it, but of {dexes}. Add it to data.dexes.")
+    return own

@@ -8,6 +8,7 @@ as 0 in every sum, unless the class says otherwise. `inner` is an oracle, its pa
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -20,7 +21,7 @@ from engine.errors import OracleError, WeightsError, did_you_mean
 from engine.oracles.loading import as_oracle
 from engine.weights import align_coins
 from research.oracles.cross_section import mean_of_known
-from research.oracles.parameters import check_count, check_positive
+from research.oracles.parameters import check_count, check_dex, check_positive, of_dex
 
 BENCHMARK = "BTC"
 #: A remainder smaller than this share of a row's gross is rounding, not a position.
@@ -97,18 +98,22 @@ class Smooth(Wrapper):
 
 @dataclass(frozen=True)
 class Neutralise(Wrapper):
-    """Removes a book's exposure to the dollar or to bitcoin, then scales it back to its gross.
+    """Removes a book's exposure to the dollar or to the market of each asset class, then scales it back to its gross.
 
     Over the coins that are held, ``w - b * sum(b * w) / sum(b * b)`` with ``b = 1`` for dollars and the beta for
     ``"beta"``, so that ``sum(b * w)`` becomes 0; the result is scaled to the gross of the row as it was. A row of which
     nothing is left (one coin, or equal weights against the dollar) is flat. A coin whose beta is not known gets 0.
+
+    For ``"beta"`` an asset class is a dex, and each is made neutral, and scaled, for itself: the stocks of ``xyz`` have
+    no beta to bitcoin that would hedge them.
 
     Parameters
     ----------
     to : {"dollars", "beta"}
         The exposure that is removed.
     lookback_hours : int
-        Hours of the beta: the slope of the coin's hourly returns on BTC's. At least half of them must be known.
+        Hours of the beta: the slope of the coin's hourly returns on BTC's, of a builder's dex on the mean of all coins
+        of the dex. At least half of them must be known.
     """
 
     to: str = "dollars"
@@ -126,24 +131,35 @@ class Neutralise(Wrapper):
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
         values = inner_weights(self.inner, panel, decisions)
+        dexes = np.array([coin.dex for coin in panel.table])
+        classes = [dexes == dex for dex in dict.fromkeys(dexes.tolist())]
+        if self.to == "dollars":
+            classes = [np.ones(len(dexes), dtype=np.bool_)]
         for number, row in enumerate(panel.rows(decisions)):
-            exposure = self._betas(panel, int(row)) if self.to == "beta" else np.ones(len(panel.coins))
+            exposure = self._betas(panel, int(row), classes) if self.to == "beta" else np.ones(len(panel.coins))
             book = values[number]
-            held = ~np.isnan(book) & (book != 0.0)
-            used = held & ~np.isnan(exposure)
-            weights, b = book[used], exposure[used]
-            square = (b * b).sum()
-            rest = weights - b * ((b * weights).sum() / square) if square > 0.0 else weights
-            gross = np.abs(book[held]).sum()
-            book[held] = 0.0
-            book[used] = _to_gross(rest, gross)
+            for members in classes:
+                held = ~np.isnan(book) & (book != 0.0) & members
+                used = held & ~np.isnan(exposure)
+                weights, b = book[used], exposure[used]
+                square = (b * b).sum()
+                rest = weights - b * ((b * weights).sum() / square) if square > 0.0 else weights
+                gross = np.abs(book[held]).sum()
+                book[held] = 0.0
+                book[used] = _to_gross(rest, gross)
         return values
 
-    def _betas(self, panel: Panel, row: int) -> np.ndarray:
-        if BENCHMARK not in panel.coins:
+    def _betas(self, panel: Panel, row: int, classes: Sequence[np.ndarray]) -> np.ndarray:
+        if BENCHMARK not in panel.coins and not all(coin.dex for coin in panel.table):
             raise OracleError(f"to = 'beta' needs {BENCHMARK} among the coins of the data. Add it to data.coins.")
         returns = _hourly_returns(panel, row, self.lookback_hours)
-        other = returns[:, panel.coins.index(BENCHMARK)][:, None]
+        other = np.empty_like(returns)
+        for members in classes:
+            own = returns[:, members]
+            count = (~np.isnan(own)).sum(axis=1)
+            mean = np.divide(np.nansum(own, axis=1), count, out=np.full(len(own), np.nan), where=count > 0)
+            builders = panel.table[int(np.argmax(members))].dex
+            other[:, members] = (mean if builders else returns[:, panel.coins.index(BENCHMARK)])[:, None]
         known = ~np.isnan(returns) & ~np.isnan(other)
         count = known.sum(axis=0)
         x, y = np.where(known, other, 0.0), np.where(known, returns, 0.0)
@@ -206,6 +222,29 @@ class Cap(Wrapper):
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
         return np.clip(inner_weights(self.inner, panel, decisions), -self.cap, self.cap)
+
+
+@dataclass(frozen=True)
+class OneDex(Wrapper):
+    """Restricts the oracle to the coins of one dex: to it, no other coin is tradable, and weights of others are 0.
+
+    Parameters
+    ----------
+    dex : str
+        ``"xyz"``, or empty for the main one.
+    """
+
+    dex: str = ""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_dex(self.dex)
+
+    def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`Wrapper.changed`."""
+        own = of_dex(panel, self.dex)
+        values = inner_weights(self.inner, replace(panel, tradable=panel.tradable & own), decisions)
+        return np.where(own | np.isnan(values), values, 0.0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.commands.sample import COINS, END, START, sample_fields, write_sample
+from engine.commands.sample import COINS, END, START, STOCKS, sample_fields, write_sample
 from engine.data.cache import Store
 from engine.data.cache_status import status
 from engine.data.panel_loader import load_panel
@@ -59,7 +59,7 @@ def test_shape_fields_and_coin_table(panel: Panel) -> None:
     assert {"BTC", "ETH", "kPEPE"} <= set(panel.coins)
     assert (panel.index[0], panel.index[-1], len(panel.index)) == (START, END, 366 * 24 + 1)
     assert list(panel.fields) == [
-        name for name in FIELDS if not name.startswith(("volume_24h", "depth", "high", "low"))
+        name for name in FIELDS if not name.startswith(("volume_24h", "depth", "high", "low", "in_session"))
     ]
     bitcoin = panel.table[panel.coins.index("BTC")]
     assert (bitcoin.sz_decimals, bitcoin.max_leverage) == (5, 40.0)
@@ -144,3 +144,17 @@ def test_the_built_in_effect_is_there_and_small(panel: Panel) -> None:
         # The figures that the module's documentation gives.
         assert measured == pytest.approx(correlation, abs=0.001), name
         assert profit.mean() / profit.std() * np.sqrt(365) == pytest.approx(sharpe, abs=0.1), name
+
+
+def test_the_builders_dex_follows_the_hours_of_new_york(panel: Panel, sample_cache: Path) -> None:
+    both = load_panel(sample_cache, coins=["*", "xyz:*"])
+    assert both.coins == (*panel.coins, *(spec.name for spec in STOCKS)) and len(both.index) == len(panel.index)
+    stocks = load_panel(sample_cache, coins=["xyz:*"])
+    opened = stocks.values("in_session")[:, 0] > 0
+    assert 0.17 < opened.mean() < 0.21 and stocks.tradable.all()
+    moves = np.abs(np.diff(np.log(stocks.values("mid")), axis=0))
+    assert 2.0 < moves[opened[1:]].mean() / moves[~opened[1:]].mean() < 3.5
+    spread = stocks.values("ask") / stocks.values("bid") - 1
+    assert 2.0 < spread[~opened].mean() / spread[opened].mean() < 3.5
+    terms = {(coin.collateral, coin.margin_mode, coin.sessions, coin.fee_terms[0].factor) for coin in stocks.table}
+    assert terms == {("USDC", "isolated", "XNYS", 0.2)}

@@ -21,6 +21,7 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import cache
 from typing import Any
 
 from helpers.hyperliquid_actions import Actions
@@ -53,6 +54,7 @@ def wall_ms() -> int:
     return int(time.time() * 1000)
 
 
+@cache
 def chance(*of: object) -> float:
     """A number in [0, 1) that is always the same for the same arguments; quicker to make than a `Random`."""
     return zlib.crc32(repr(of).encode()) / 2**32

@@ -99,6 +99,15 @@ def test_the_leverage_of_isolated_coins_is_a_setting(world: World, run: Run) -> 
     assert world.server.account(MASTER.address).leverage["xyz:NVDA"] == (20, False)
 
 
+@pytest.mark.parametrize(("weight", "leverage"), [(0.05, 20), (0.3, 5)])
+def test_a_position_of_a_higher_tier_has_its_leverage(world: World, run: Run, weight: float, leverage: int) -> None:
+    """From 1,000 USD on 5 is the most: at the coin's highest the exchange refuses the order."""
+    world.open_dexes()
+    world.server.ledger.coins["xyz:NVDA"].tiers = ((1_000.0, 5),)
+    assert run(world.rebalance({"BTC": 0.3, "xyz:NVDA": weight})).code == 0 and not world.server.rejected
+    assert world.server.account(MASTER.address).leverage["xyz:NVDA"] == (leverage, False)
+
+
 def test_an_entry_that_does_not_say_isolated_is_not_relied_on(world: World, run: Run) -> None:
     """A coin that was cross when its leverage was set, or a journal of an earlier release."""
     world.open_dexes()

@@ -30,6 +30,7 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "ray": {"engine/sweeps/executors.py"},
     "optuna": {"engine/sweeps/sampling.py"},
     "mlflow": {"engine/commands/export.py"},
+    "exchange_calendars": {"engine/data/sessions.py"},
 }
 #: The one exception to the direction of imports: what methods of these two classes import when they are called.
 _VIEWS = {"engine/reporting/views.py", "engine/reporting/tearsheet.py", "engine/runs.py"}

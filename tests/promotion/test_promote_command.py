@@ -217,7 +217,7 @@ def test_a_run_below_a_sweep_has_the_sweep(home: Path, hlbt: Hlbt) -> None:
     del record["origin"]["parameters"]
     (run / "run.json").write_text(json.dumps(record), encoding="utf-8")
     code, _, err = hlbt("promote", str(run), "--name", "x")
-    assert code == 1 and "is damaged: it lacks 'parameters'. Run the backtest again." in err
+    assert code == 1 and "is damaged" in err and "parameters" in err and "Run the backtest again." in err
 
 
 def test_a_weights_file_has_nothing_to_promote(home: Path, hlbt: Hlbt, world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from research.oracles.blend import Blend, RankBlend
 from research.oracles.carry import Carry
 from research.oracles.equal_weight import EqualWeight
 from research.oracles.momentum import Momentum
-from research.oracles.wrappers import Cap, InverseVolatility, Liquid, Neutralise, Smooth
+from research.oracles.wrappers import Cap, InverseVolatility, Liquid, Neutralise, OneDex, Smooth
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +41,7 @@ COMPOSED: list[Oracle] = [
     RankBlend([INNER, Carry(lookback_hours=24), EqualWeight()], n=2),
     Cap(Neutralise(InverseVolatility(Smooth(Liquid(INNER, top=7), days=2), lookback_hours=24)), cap=0.2),
     Liquid(Smooth(INNER, days=3), top=4),
+    OneDex(INNER),
 ]
 
 
@@ -128,6 +130,58 @@ def test_neutral_to_beta_against_a_regression(panel: Panel) -> None:
     assert (early == 0).all()  # 23 of 48 hours are not enough to tell a beta
     with pytest.raises(OracleError, match="needs BTC"):
         row_of(Neutralise(EqualWeight(), to="beta"), flat_panel(1))
+
+
+@pytest.fixture(scope="module")
+def two_dexes(panel: Panel) -> Panel:
+    """The last four coins are of a dex."""
+    names = [*panel.coins[:5], *(f"xyz:{coin}" for coin in panel.coins[5:])]
+    return replace(panel, coins=tuple(names), table=tuple(Coin(name) for name in names))
+
+
+def test_neutral_to_beta_within_each_dex(panel: Panel, two_dexes: Panel) -> None:
+    decisions = decisions_of(two_dexes, RunConfig())
+    oracle = Neutralise(INNER, to="beta", lookback_hours=48)
+    weights, asked = (weight_matrix(one, two_dexes, decisions) for one in (oracle, INNER))
+    mid = two_dexes.frame("mid")
+    for instant in decisions[2:]:
+        returns = mid.loc[:instant].pct_change(fill_method=None).iloc[-48:]
+        for own, market in ((slice(0, 5), returns["BTC"]), (slice(5, 9), returns.iloc[:, 5:].mean(axis=1))):
+            row, before = weights.loc[instant].iloc[own], asked.loc[instant].iloc[own]
+            beta = [np.polyfit(market, returns[coin], 1)[0] for coin in row.index]
+            assert (row.to_numpy() * beta).sum() == pytest.approx(0, abs=1e-12)
+            gross = before.abs().sum() if (before != 0).sum() > 1 else 0.0
+            assert row.abs().sum() == pytest.approx(gross)
+    # The main dex is what it is without the other one, and a dex needs no BTC.
+    names = list(two_dexes.coins)
+    for kept in (names[:5], names[5:]):
+        part = Panel.from_frames(**{name: two_dexes.frame(name)[kept] for name in two_dexes.fields})
+        told = Neutralise(EqualWeight(), to="beta", lookback_hours=48)
+        alone, both = (weight_matrix(told, one, decisions).iloc[-1][kept] for one in (part, two_dexes))
+        np.testing.assert_allclose(both / max(both.abs().sum(), 1e-9), alone / max(alone.abs().sum(), 1e-9), atol=1e-12)
+
+
+@pytest.mark.parametrize("dex", ["", "xyz"])
+def test_the_dex_of_an_oracle(two_dexes: Panel, dex: str) -> None:
+    decisions = decisions_of(two_dexes, RunConfig())
+    own = [coin for coin in two_dexes.coins if Coin(coin).dex == dex]
+    part = Panel.from_frames(**{name: two_dexes.frame(name)[own] for name in two_dexes.fields})
+    for kind, parameters in ((Momentum, {"lookback_hours": 30, "n": 2}), (EqualWeight, {})):
+        weights = weight_matrix(kind(dex=dex, **parameters), two_dexes, decisions)
+        pd.testing.assert_frame_equal(
+            weights[own], weight_matrix(kind(**parameters), part, decisions), check_freq=False
+        )
+        assert (weights.drop(columns=own) == 0).all(axis=None)
+        pd.testing.assert_frame_equal(weights, weight_matrix(OneDex(kind(**parameters), dex=dex), two_dexes, decisions))
+    assert "dex" in Momentum.score_parameters and check_causal(Momentum(30, dex=dex), two_dexes, decisions) is None
+
+
+def test_a_dex_that_is_not_there(two_dexes: Panel, panel: Panel) -> None:
+    for oracle in (Momentum(dex="flx"), EqualWeight(dex="flx"), OneDex(INNER, dex="flx")):
+        with pytest.raises(OracleError, match=r"dex = 'flx': the data have no coin of it, but of '', 'xyz'"):
+            weight_matrix(oracle, two_dexes, decisions_of(two_dexes, RunConfig()))
+    with pytest.raises(OracleError, match=r"dex = 'XYZ' is not accepted"):
+        Momentum(dex="XYZ")
 
 
 def test_inverse_volatility_by_hand() -> None:
