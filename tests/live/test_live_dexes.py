@@ -257,17 +257,20 @@ def test_dollars_on_a_dex_that_is_not_traded_size_nothing(world: World, run: Run
 # What goes wrong -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["metaAndAssetCtxs", "clearinghouseState", "meta", "perpDexs"])
+@pytest.mark.parametrize("kind", ["metaAndAssetCtxs", "clearinghouseState", "meta", "perpDexs", ""])
 def test_a_dex_that_does_not_answer_opens_nothing_and_locks_no_way_out(
     world: World, run: Run, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other dex is closed; what is left is named, stays in the journal, and is closed once it can be."""
+    """The other dex is closed; what is left is named, stays in the journal, and is closed once it can be.
+
+    Without a kind nothing of the dex is answered: its positions are no delisted ones.
+    """
     monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.01,), (0.01,), 1.0))
     world.open_dexes()
     assert run(world.rebalance(BOOK)).code == 0
     sent = len(sent_orders(world))
     fault = world.server.inject(
-        "bad_gateway", on=kind, times=9_999, match=lambda query: kind == "perpDexs" or query.get("dex") == "xyz"
+        "bad_gateway", on=kind or None, times=9_999, match=lambda query: kind == "perpDexs" or query.get("dex") == "xyz"
     )
     done = run(world.rebalance({**BOOK, "BTC": 0.35}))
     assert done.code == 6 and kind in done.err and len(sent_orders(world)) == sent, done.err
