@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 LOG := .install.log
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint docs reference bench calibrate lock clean
+.PHONY: help setup setup-dev demo test test-full check quick coverage fresh lint docs reference images bench calibrate lock clean
 
 help: ## show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -93,6 +93,9 @@ docs: setup-dev ## build the manual into site/ (strict); site/index.html opens f
 
 reference: setup-dev ## write docs/reference/ again, from the code
 	$(BIN)/python docs/scripts/reference.py
+
+images: setup-dev ## make the screenshots of the manual and the README again, from the demo (needs chromium)
+	$(BIN)/python docs/scripts/images.py
 
 bench: setup-dev ## measure the figures and print them as a table
 	$(BIN)/python tests/benchmarks/bench.py

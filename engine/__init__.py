@@ -58,6 +58,8 @@ if TYPE_CHECKING:
     from engine.simulation.backtest import decisions_of as decisions_of
     from engine.simulation.batch import backtest_many as backtest_many
     from engine.simulation.result import Result as Result
+    from engine.sweeps.executors import Ray as Ray
+    from engine.sweeps.executors import Threads as Threads
     from engine.sweeps.study import Study as Study
     from engine.sweeps.study import load_study as load_study
     from engine.sweeps.sweep import sweep as sweep
@@ -85,6 +87,7 @@ _HOMES = {
         "engine.simulation.backtest": "decisions_of",
         "engine.simulation.batch": "backtest_many",
         "engine.simulation.result": "Result",
+        "engine.sweeps.executors": "Ray Threads",
         "engine.sweeps.study": "Study load_study",
         "engine.sweeps.sweep": "sweep",
         "engine.validation.validate": "validate",

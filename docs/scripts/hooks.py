@@ -28,6 +28,11 @@ def on_page_markdown(markdown: str, *, page: Any, **_: Any) -> str:
     return INCLUDE.sub(included, _links(markdown, here, here))
 
 
+def on_page_content(html: str, **_: Any) -> str:
+    """The page without the roles of docstrings: ``:class:`` and so on, of which mkdocstrings knows nothing."""
+    return re.sub(r":(?:mod|func|class|data|meth|attr|exc):(?=<code>)", "", html)
+
+
 def _links(text: str, written_for: Path, here: Path) -> str:
     """Links of a text that was written for one file, as another file needs them."""
 

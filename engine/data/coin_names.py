@@ -33,11 +33,6 @@ def is_pattern(name: str) -> bool:
     return "*" in name
 
 
-def is_venue_name(name: str) -> bool:
-    """Whether a name is written as the exchange writes its own: ``BTC``, ``kPEPE``, ``xyz:TSLA``."""
-    return _VENUE.fullmatch(name) is not None
-
-
 def dexes_of(names: Iterable[str]) -> tuple[str, ...]:
     """The dexes of names and patterns, each once, in their order."""
     return tuple(dict.fromkeys(map(dex_of, names)))
@@ -145,9 +140,9 @@ class CoinNames:
             raise UnusableFile(f"is a spot market and no perpetual{cure}")
         if pair is None and _OTHER.fullmatch(name):
             raise UnusableFile(f"is not a perpetual in USDC by its name, but of another market or exchange{cure}")
-        if base == base.lower() and is_venue_name(base.upper()):
+        if base == base.lower() and _VENUE.fullmatch(base.upper()):
             return base.upper()
-        if not is_venue_name(base):
+        if not _VENUE.fullmatch(base):
             raise UnusableFile(f"is no name of a perpetual of the exchange{cure}")
         return base
 

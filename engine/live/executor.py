@@ -361,10 +361,11 @@ class OrderExecutor:
 
     def _set_leverage(self, goals: Sequence[Goal]) -> None:
         state = self.reconciler.state
-        markets = [self._markets[item[0].coin] for goal in goals if (item := self._lacking(goal))]
-        if self.stopped or not markets:
+        lacking = filter(None, map(self._lacking, goals))
+        opened = {market: abs(goal.target_units) * market.mid for goal, _, market in lacking}
+        if self.stopped or not opened:
             return
-        if wanted := leverage_to_set(self.dex, self.journal, state, markets, *self.strategy.leverages):
+        if wanted := leverage_to_set(self.dex, self.journal, state, opened, *self.strategy.leverages):
             if stop := self.guard():
                 self.stopped = stop
                 return

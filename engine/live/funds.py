@@ -45,7 +45,7 @@ def missing_funds(
         if market is not None:
             price = market.mid
             # A position that is not traded keeps the leverage that it has.
-            leverage = leverage_of(market, cross, isolated) if coin in reached else leverage
+            leverage = leverage_of(market, cross, isolated, abs(units) * price) if coin in reached else leverage
         needed[dex_of(coin)] += abs(units) * price / leverage * (1.0 + _HEADROOM_FRAC)
     left = {dex: usd - needed[dex] for dex, usd in state.funds.items()}
     short = [dex for dex in left if left[dex] < 0.0 and dex in opened]

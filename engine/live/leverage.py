@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from engine.live.dex import DEX
@@ -14,7 +14,7 @@ from engine.live.refusals import Refusal, classify
 _LOOKED_UP: Final = 40
 
 
-def leverage_of(market: Market, cross: int, isolated: float) -> int:
+def leverage_of(market: Market, cross: int, isolated: float, notional_usd: float) -> int:
     """The leverage that a coin is to have, a whole number.
 
     Parameters
@@ -25,13 +25,16 @@ def leverage_of(market: Market, cross: int, isolated: float) -> int:
         Of coins that share the account's margin.
     isolated : float
         Of coins whose positions have margin of their own; 0 is the coin's highest, as in ``execution``.
+    notional_usd : float
+        Of the position; that of its margin tier is not exceeded either.
     """
     wanted = cross if market.cross else isolated or market.max_leverage or 1.0
-    return max(1, int(min(wanted, market.max_leverage or wanted)))
+    highest = [most for floor, most in market.terms.tiers if floor == 0.0 or floor < notional_usd]
+    return max(1, int(min([wanted, *highest])))
 
 
 def leverage_to_set(
-    dex: DEX, journal: Journal, state: AccountState, markets: Iterable[Market], cross: int, isolated: float
+    dex: DEX, journal: Journal, state: AccountState, opened: Mapping[Market, float], cross: int, isolated: float
 ) -> list[tuple[Market, int]]:
     """The coins whose leverage is not, or not known to be, as wanted, with what it should be.
 
@@ -43,15 +46,15 @@ def leverage_to_set(
         What was set before.
     state : AccountState
         Leverage of the positions.
-    markets : iterable of Market
-        Of coins to be traded.
+    opened : mapping of Market to float
+        Coins to be traded, and the notional that they are to have, USD.
     cross, isolated : int, float
         Wanted, as in :func:`leverage_of`.
     """
     known = {**journal.state.leverage, **state.leverage}
     wanted = {
-        market: leverage_of(market, cross, isolated)
-        for market in markets
+        market: leverage_of(market, cross, isolated, notional_usd)
+        for market, notional_usd in opened.items()
         if market.coin in state.leverage or market.coin not in state.units
     }
     # Isolated margin is set in any case: it must be what the coin's liquidation was reckoned with.

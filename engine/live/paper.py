@@ -187,7 +187,7 @@ class PaperDEX(PredecessorDEX):
             )
         self.book.trade_count[0] = 0
 
-    def _alone(self, i: int) -> bool:
+    def _alone(self, i: int | np.integer) -> bool:
         """Whether a coin's positions have margin of their own."""
         isolated = self._inputs[2].isolated
         return bool(len(isolated) and isolated[i] > 0.0)

@@ -182,7 +182,7 @@ class Session:
     def _leverage_to_set(
         self, plan: Plan, state: AccountState, markets: Mapping[str, Market]
     ) -> list[tuple[Market, int]]:
-        opened = [markets[order.coin] for order in plan.orders if order.grows]
+        opened = {markets[order.coin]: abs(order.target_units) * order.mid for order in plan.orders if order.grows}
         return leverage_to_set(self.dex, self.journal, state, opened, *self.strategy.leverages)
 
     def accept_equity(self) -> tuple[float, float]:

@@ -11,7 +11,7 @@ import pandas as pd
 
 from engine.clock import HOUR, iso_minute, show
 from engine.config import RunConfig
-from engine.data.coin_names import dexes_of, is_venue_name
+from engine.data.coin_names import dexes_of
 from engine.errors import WeightsError
 from engine.provenance import Origin, files_digest
 from engine.weights import read_weights, validate_frame
@@ -66,9 +66,9 @@ class WeightsFile:
         decisions = pd.DatetimeIndex(frame.index)
         off = off_hour(decisions, config)
         notes: tuple[str, ...] = ()
-        if config.data.coins is None and not set(dexes := dexes_of(filter(is_venue_name, frame.columns))) <= {
-            *config.data.dexes
-        }:
+        # Other names with a colon, as ccxt's, are no coins of a dex: the panel lacks them, and that is said.
+        dexes = [dex for dex in dexes_of(frame.columns) if f"x{dex}".isalnum() and dex == dex.lower()]
+        if config.data.coins is None and not set(dexes) <= {*config.data.dexes}:
             config = replace(config, data=replace(config.data, dexes=(*config.data.dexes, *dexes)))
             notes = (f"{path.name} names coins of other dexes: data.dexes = {list(config.data.dexes)}.",)
         if len(off) and not any_hour:

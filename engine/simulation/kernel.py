@@ -1239,6 +1239,8 @@ def trade_nb(
     """
     charged_usd = 0.0
     counted_usd = 0.0
+    if builders is not None:
+        factor, isolated, floors_usd, steps, own_cash = builders
     longs = 0
     shorts = 0
     spent = 0.0
@@ -1278,8 +1280,7 @@ def trade_nb(
                     u = round_lot_nb(u + order, lot_scale[i])
                     units[s, i] = u
                     filled_usd += abs(order) * fill
-                    if builders is not None:  # None as of impact
-                        factor, isolated, floors_usd, steps, own_cash = builders
+                    if builders is not None:  # as with impact
                         if factor.shape[1] > 0:
                             charged_usd += abs(order) * fill * factor[0 if fee_rate > 0.0 else 1, period, i]
                             counted_usd += abs(order) * fill * factor[1, period, i]
@@ -1472,33 +1473,40 @@ def liquidate_nb(
 def first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, coin_params, first):
     """Of each coin held, the first hour of interval `d`, up to `last`, in which its own margin is gone; 0 for none.
 
-    Fills `first` (N,) and returns the earliest of those hours, or 0.
+    Fills `first` (N,).
     """
-    hours = intervals.rows[d + 1] - intervals.rows[d]
-    within = market.low.shape[0] > 0
-    earliest = 0
+    start, hours = intervals.rows[d], intervals.rows[d + 1] - intervals.rows[d]
+    value, carried, exit_carried, settled = (
+        intervals.value,
+        intervals.carried,
+        intervals.exit_carried,
+        intervals.settled,
+    )
+    known, low, high, isolated = intervals.price, market.low, market.high, coin_params.isolated
+    floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
+    within = low.shape[0] > 0
     for k in range(held.shape[0]):
         first[k] = 0
         i = np.int64(held[k])
         u = units[i]
-        if coin_params.isolated[i] == 0.0 or u == 0.0:
+        if isolated[i] == 0.0 or u == 0.0:
             continue
+        place = block + i * hours
         for h in range(1, last + 1):
-            brought, settled = brought_nb(intervals, d, h, np.bool_(True), i, block, hours)
-            if settled:
+            if settled[d, i] if h == hours else value[place + h] == 0.0:
                 break
-            row = intervals.rows[d] + h
-            price = intervals.price[row, i]
             if within:
-                price = market.low[row, i] if u > 0.0 else market.high[row, i]
-            if isolated_gone_nb(
-                u, own_cash[i] + u * brought, price, coin_params.margin_floor_usd[i], coin_params.margin_step[i]
-            ):
+                price = low[start + h, i] if u > 0.0 else high[start + h, i]
+            else:
+                price = known[start + h, i] if h == hours else value[place + h]
+            # What `brought_nb` and `isolated_gone_nb` say, without their looks into records.
+            equity = own_cash[i] + u * (exit_carried[d, i] if h == hours else carried[place + h - 1]) + u * price
+            needed = 0.0
+            for m in range(floors_usd.shape[1]):
+                needed += steps[i, m] * max(abs(u) * price - floors_usd[i, m], 0.0)
+            if equity <= 0.0 or equity < needed:
                 first[k] = h
-                if earliest == 0 or h < earliest:
-                    earliest = h
                 break
-    return earliest
 
 
 @jit
@@ -1555,23 +1563,26 @@ def own_after_nb(s, count, held, units, own_cash, isolated, d, exit_funding, set
 
 
 @jit
-def isolated_safe_nb(intervals, d, held, units, own_cash, block, coin_params, worst_maintenance, equities, paths):
-    """Whether in interval `d` the account's margin is surely enough without that of isolated positions.
-
-    ``paths``, worth of longs and of shorts, (hours,) each, is of all positions.
-    """
+def own_path_nb(intervals, d, held, units, own_cash, block, isolated, own):
+    """Fill `own`, (hours,), with the equity of a book's isolated positions at the hours of interval `d`."""
     hours = intervals.rows[d + 1] - intervals.rows[d]
-    own = np.zeros(hours)
+    value, carried = intervals.value, intervals.carried
+    own[:hours] = 0.0
     for k in range(held.shape[0]):
         i = np.int64(held[k])
-        if coin_params.isolated[i] > 0.0:
-            place = block + i * hours
+        if isolated[i] > 0.0:
+            cash, u, place = own_cash[i], units[i], block + i * hours
             for h in range(hours):
-                own[h] += own_cash[i] + units[i] * (intervals.carried[place + h] + intervals.value[place + h])
+                own[h] += cash + u * (carried[place + h] + value[place + h])
+
+
+@jit
+def safe_nb(start, stop, worst_maintenance, equities, own, long_usd, short_usd):
+    """Whether in those hours the account's margin is surely enough without that of isolated positions."""
     safe = True
-    for h in range(hours):
-        needed = worst_maintenance * (paths[0][h] + paths[1][h])
-        safe &= equities[h] > 0.0 and equities[h] - own[h] > needed
+    for h in range(start, stop):
+        needed = worst_maintenance * (long_usd[h] + short_usd[h])
+        safe &= (equities[h] > 0.0) & (equities[h] - own[h] > needed)
     return safe
 
 
@@ -1600,46 +1611,46 @@ def isolated_interval_nb(
     short_usd,
     carried,
     equities,
+    own,
 ):
     """Steps 1 and 4 of a book with isolated positions in interval `d`: close those whose margin is gone.
 
-    ``gone`` becomes the hour at which each of `held` is closed, 0 for none; ``long_usd``, ``short_usd`` and
-    ``carried``, (hours,), are changed from that hour on; ``volume`` (days,) and ``total_volume`` (1,) are the book's.
-    Returns the hour at which the account's own margin is gone (-1 for none), whether that was within the hour, the
-    cash that the closed ones brought, the hours for which they were held and those of them without a rate.
+    ``gone`` becomes the hour at which each of `held` is closed, 0 for none; ``long_usd``, ``short_usd``, ``carried``
+    and ``equities``, (hours,), are changed from that hour on; ``own``, (hours,), is for its use; ``volume`` (days,)
+    and ``total_volume`` (1,) are the book's. Returns the hour at which the account's own margin is gone (-1 for none),
+    whether that was within the hour, the cash that the closed ones brought, the hours for which they were held and
+    those of them without a rate.
     """
     hours = intervals.rows[d + 1] - intervals.rows[d]
-    earliest = first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, coin_params, gone)
+    first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, coin_params, gone)
+    own_path_nb(intervals, d, held, units, own_cash, block, coin_params.isolated, own)
     closed = 0.0
     lasted = 0
     without = 0
-    if earliest == 0 and not watched:
-        paths = (long_usd, short_usd)
-        if isolated_safe_nb(
-            intervals, d, held, units, own_cash, block, coin_params, worst_maintenance, equities, paths
-        ):
-            return -1, False, closed, lasted, without
     start = 0
     while True:
         after = last + 1
         for k in range(held.shape[0]):
             if start < gone[k] < after:
                 after = gone[k]
-        called, within = called_at_nb(
-            intervals,
-            d,
-            start,
-            after,
-            held,
-            units,
-            own_cash,
-            cash + closed,
-            gone,
-            watched,
-            block,
-            market,
-            coin_params,
-        )
+        called, within = -1, False
+        stop = min(after, hours)
+        if watched or not safe_nb(start, stop, worst_maintenance, equities, own, long_usd, short_usd):
+            called, within = called_at_nb(
+                intervals,
+                d,
+                start,
+                after,
+                held,
+                units,
+                own_cash,
+                cash + closed,
+                gone,
+                watched,
+                block,
+                market,
+                coin_params,
+            )
         if called >= 0 or after > last:
             for k in range(held.shape[0]):
                 if gone[k] > start:
@@ -1677,10 +1688,13 @@ def isolated_interval_nb(
             lasted += more
             without += less
             worth = long_usd if u > 0.0 else short_usd
+            value, brought = intervals.value, intervals.carried
             for h in range(after, hours):
                 place = block + i * hours + h
-                worth[h] -= abs(u) * intervals.value[place]
-                carried[h] += proceeds - u * intervals.carried[place]
+                worth[h] -= abs(u) * value[place]
+                carried[h] += proceeds - u * brought[place]
+                equities[h] += proceeds - u * (brought[place] + value[place])
+                own[h] -= own_cash[i] + u * (brought[place] + value[place])
         start = after
 
 
@@ -1758,6 +1772,7 @@ def batch_nb(
     short_usd = np.zeros(longest)
     carried = np.zeros(longest)
     equities = np.zeros(longest)
+    own = np.zeros(longest)
     gross = np.zeros(longest)
     net = np.zeros(longest)
     calendar = np.zeros(METRICS)
@@ -1987,6 +2002,7 @@ def batch_nb(
                         short_usd,
                         carried,
                         equities,
+                        own,
                     )
                     within = called_at if was_within else 0
                     cash[s] += closed

@@ -99,6 +99,15 @@ def test_the_leverage_of_isolated_coins_is_a_setting(world: World, run: Run) -> 
     assert world.server.account(MASTER.address).leverage["xyz:NVDA"] == (20, False)
 
 
+@pytest.mark.parametrize(("weight", "leverage"), [(0.05, 20), (0.3, 5)])
+def test_a_position_of_a_higher_tier_has_its_leverage(world: World, run: Run, weight: float, leverage: int) -> None:
+    """From 1,000 USD on 5 is the most: at the coin's highest the exchange refuses the order."""
+    world.open_dexes()
+    world.server.ledger.coins["xyz:NVDA"].tiers = ((1_000.0, 5),)
+    assert run(world.rebalance({"BTC": 0.3, "xyz:NVDA": weight})).code == 0 and not world.server.rejected
+    assert world.server.account(MASTER.address).leverage["xyz:NVDA"] == (leverage, False)
+
+
 def test_an_entry_that_does_not_say_isolated_is_not_relied_on(world: World, run: Run) -> None:
     """A coin that was cross when its leverage was set, or a journal of an earlier release."""
     world.open_dexes()
@@ -248,17 +257,20 @@ def test_dollars_on_a_dex_that_is_not_traded_size_nothing(world: World, run: Run
 # What goes wrong -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", ["metaAndAssetCtxs", "clearinghouseState", "meta", "perpDexs"])
+@pytest.mark.parametrize("kind", ["metaAndAssetCtxs", "clearinghouseState", "meta", "perpDexs", ""])
 def test_a_dex_that_does_not_answer_opens_nothing_and_locks_no_way_out(
     world: World, run: Run, kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The other dex is closed; what is left is named, stays in the journal, and is closed once it can be."""
+    """The other dex is closed; what is left is named, stays in the journal, and is closed once it can be.
+
+    Without a kind nothing of the dex is answered: its positions are no delisted ones.
+    """
     monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.01,), (0.01,), 1.0))
     world.open_dexes()
     assert run(world.rebalance(BOOK)).code == 0
     sent = len(sent_orders(world))
     fault = world.server.inject(
-        "bad_gateway", on=kind, times=9_999, match=lambda query: kind == "perpDexs" or query.get("dex") == "xyz"
+        "bad_gateway", on=kind or None, times=9_999, match=lambda query: kind == "perpDexs" or query.get("dex") == "xyz"
     )
     done = run(world.rebalance({**BOOK, "BTC": 0.35}))
     assert done.code == 6 and kind in done.err and len(sent_orders(world)) == sent, done.err

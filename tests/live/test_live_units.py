@@ -18,8 +18,9 @@ from engine.errors import DataError, LimitError, LiveError, WeightsError
 from engine.live.executor import cloid
 from engine.live.hyperliquid_format import tick_price
 from engine.live.journal import Journal, SentOrder
+from engine.live.leverage import leverage_of
 from engine.live.live_panel import with_live_row
-from engine.live.orders import OrderRequest
+from engine.live.orders import Market, OrderRequest
 from engine.live.risk_limits import Limits
 from engine.live.schedule import next_run, trade_instant
 from engine.oracles.fixed_weights import FixedWeights
@@ -235,3 +236,15 @@ def test_weights_without_a_row_yet_and_beyond_the_gross(world: World, run: Run) 
     assert done.code == 1 and "max_gross" in done.err and not world.server.asked("order")
     done = run(world.rebalance({"BTC": 0.4, "ETH": -0.4}, "--set", "execution.leverage=0.5", "--json"))
     assert done.code == 0 and done.json["plan"]["weights"] == {"BTC": 0.2, "ETH": -0.2}
+
+
+@pytest.mark.parametrize(
+    ("cross", "highest", "isolated", "leverage"),
+    [(True, None, 0.0, 2), (True, 1.0, 0.0, 1), (False, None, 0.0, 1), (False, None, 7.0, 7), (False, 5.0, 7.0, 5)],
+)
+def test_the_leverage_that_a_coin_is_to_have(
+    cross: bool, highest: float | None, isolated: float, leverage: int
+) -> None:
+    """As the ledger has it: where nothing is known of an isolated coin, 1."""
+    market = Market("COIN", 1.0, cross=cross, max_leverage=highest)
+    assert leverage_of(market, 2, isolated, 1e6) == leverage
