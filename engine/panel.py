@@ -38,7 +38,7 @@ FIELDS: Mapping[str, str] = {
     "depth_50bps_usd": "USD resting within 50 bps of mid, the thinner of the two sides",
     "high": "USD, highest trade of the hour that ends at the instant",
     "low": "USD, lowest trade of the hour that ends at the instant",
-    "in_session": "1 where the exchange whose hours the coin follows was open just before the instant, else 0",
+    "in_session": "1 where the exchange of the coin's hours (data.sessions) was open just before the instant, else 0",
 }
 PRICES = ("mid", "bid", "ask", "mark", "oracle", "impact_bid", "impact_ask", "high", "low")
 #: Two fields that, observed together, are a two-sided quote.

@@ -45,7 +45,7 @@ SUBJECTS: Mapping[str, Sequence[str]] = {
     "Data and settings": ("RunConfig", "load_panel", "Panel", "Coin"),
     "Oracles and weights": ("Oracle", "ScoreOracle", "weight_matrix", "decisions_of", "read_weights", "SparseWeights"),
     "Backtests": ("backtest", "backtest_many", "Result", "Run", "load_run", "compare"),
-    "Sweeps and verdicts": ("sweep", "Study", "load_study", "validate", "Verdict"),
+    "Sweeps and verdicts": ("sweep", "Study", "load_study", "Threads", "Ray", "validate", "Verdict"),
     "Live": ("DEX", "HyperLiquidDEX", "PaperDEX", "PortfolioManager"),
 }
 

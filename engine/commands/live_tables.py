@@ -82,7 +82,7 @@ def status_lines(status: dict[str, Any]) -> list[str]:
         f"{costs['notional_usd']:,.0f} USD",
         f"Received +, paid -: slippage {bps('slippage_bps')} bps (model {bps('model_slippage_bps')}), fee "
         f"{bps('fee_bps')} bps (model {bps('model_fee_bps')})",
-        f"Drift {drift['rows'][-1]['drift_frac']:+.3%}" if drift["rows"] else f"Drift n/a: {drift['reason']}",
+        f"Drift {drift['rows'][-1]['drift_frac']:+z.3%}" if drift["rows"] else f"Drift n/a: {drift['reason']}",
         f"Missed orders: {len(status['missed'])}",
     ]
     if status["unresolved"]:

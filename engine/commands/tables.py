@@ -31,6 +31,11 @@ def _share(value: float) -> str:
     return "n/a" if value != value else f"{value:.1%}"
 
 
+def _short(value: float, decimals: int = 1, sign: str = "-") -> str:
+    """A share without decimals from 100 % on, so that a row of them fits a terminal."""
+    return "n/a" if value != value else f"{value:{sign}.{0 if abs(value) >= 1.0 else decimals}%}"
+
+
 def _ratio(value: float) -> str:
     return "n/a" if value != value else f"{value:z.2f}"  # z: no -0.00
 
@@ -138,13 +143,12 @@ def capacity_table(sizes: pd.DataFrame, name: str, synthetic: bool) -> Table:
         if row["refused"]:
             table.add_row(f"{row['equity_usd']:,.0f}", "REFUSED")
             continue
-        share = row["volume_share_median"]
         table.add_row(
             f"{row['equity_usd']:,.0f}",
             _ratio(row["sharpe"]),
-            _percent(row["cagr"]),
-            *(_share(-row[f"{cost}_yearly"] + 0.0) for cost in ("fee", "spread", "impact", "funding")),
-            "n/a" if share != share else f"{share:.{0 if share >= 1.0 else 2}%}",
+            _short(row["cagr"], 2, "+"),
+            *(_short(-row[f"{cost}_yearly"] + 0.0) for cost in ("fee", "spread", "impact", "funding")),
+            _short(row["volume_share_median"], 2),
         )
         if row["liquidated_at"]:
             table.add_row("LIQUIDATED", row["liquidated_at"][:10])

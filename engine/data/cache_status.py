@@ -90,8 +90,7 @@ def _status(store: Store, manifest: Manifest) -> dict[str, Any]:
         months.append(_month(month_key(month), held.get(month_key(month), []), inside, market, seen))
     hours, priced = np.arange(start, end + 1), ~np.isnan(mids)
     between = _between(priced)
-    of_archive = np.array([not dex_of(name) for name in names], dtype=np.bool_)  # which has the main dex alone
-    main: Flags = np.asarray(priced[of_archive].any(axis=0), dtype=np.bool_)
+    main: Flags = np.asarray(priced[[not dex_of(name) for name in names]].any(axis=0), dtype=np.bool_)
     table = _table(manifest, names, priced, still, hours >= listed[:, None])
     return {
         "path": str(store.path),

@@ -120,6 +120,8 @@ def read_spec(path: Path) -> StrategySpec:
     SpecError
         When it cannot be read, has been edited by hand (its digest does not fit), lacks a field or has one too many.
     """
+    if path.suffix in (".csv", ".parquet"):
+        raise SpecError(f"{path} is a weights file and no spec. `hlbt live rebalance --weights {path}` trades it.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except OSError as error:

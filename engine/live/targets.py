@@ -218,7 +218,7 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
     if len(off_hour(rows[-1:], config)):
         notes.append(f"that is off execution.hour_utc = {config.execution.hour_utc}; a backtest asks for --any-hour")
     if later := len(oracle.decisions) - len(rows):
-        notes.append(f"{later} later rows are not")
+        notes.append(f"{later} later {'row is' if later == 1 else 'rows are'} not")
     return Strategy(path.stem, key, TargetProvider(oracle, config), limits, tuple(notes))
 
 

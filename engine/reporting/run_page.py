@@ -251,6 +251,7 @@ def index_row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "capacity": (folder / CAPACITY).is_file(),
         "name": str(origin["name"]),
         "path": str(origin["path"]),
+        "digest": str(origin.get("digest", "")),
         "settings": {**{key: plain(value) for key, value in origin["parameters"].items()}, **changed_keys(record)},
         "start": str(dates["start"])[:10],
         "end": str(dates["end"])[:10],

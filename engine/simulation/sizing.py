@@ -82,10 +82,8 @@ def plan_orders(
     mid : mapping of coin to float
         Mid price, USD, or the last known price of what is held and not tradable; without a positive one a coin is not
         tradable, and nothing is renormalised while it is held.
-    tradable : mapping of coin to bool
-        A coin that is absent is not tradable.
-    sz_decimals : mapping of coin to int
-        Size decimals; a coin that is absent is not cut.
+    tradable, sz_decimals : mapping of coin to bool, mapping of coin to int
+        A coin that is absent is not tradable; its size is not cut.
     execution : Execution
         Lots, minimum notional, no-trade band and the rule for untradable coins.
     table : iterable of Coin, optional
@@ -114,10 +112,9 @@ def plan_orders(
     _check_sizable(equity_usd, coins, target, held)
     sizes, outcomes = np.zeros(len(coins)), np.zeros(len(coins), dtype=np.int64)
     book, lots = (held, float(equity_usd), prices, allowed), lot_scales(decimals, execution)
-    rules = (execution.min_notional_usd, execution.no_trade_band_frac, execution.untradable == "renormalise")
+    rules = execution.min_notional_usd, execution.no_trade_band_frac, execution.untradable == "renormalise"
     _, scale = plan_nb(target, *book, lots, *rules, sizes, outcomes)
-    if table is not None:
-        _check_initial_margin(where, coins, table, target, scale, book, execution, isolated_usd or {})
+    _check_initial_margin(where, coins, table, target, scale, book, execution, isolated_usd or {})
     planned = zip(coins, sizes.tolist(), target.tolist(), outcomes, strict=True)
     return [Order(coin, size, weight, OUTCOMES[outcome], weight == 0.0) for coin, size, weight, outcome in planned]
 
@@ -188,16 +185,18 @@ def _arrays(
 def _check_initial_margin(
     where: str,
     coins: list[str],
-    table: Iterable[Coin],
+    table: Iterable[Coin] | None,
     weights: np.ndarray,
     scale: float,
     book: tuple[np.ndarray, float, np.ndarray, np.ndarray],
     execution: Execution,
     isolated_usd: Mapping[str, float],
 ) -> None:
-    """Refuse what a backtest refuses; `book` is units, equity, prices and tradable, as the kernel takes them."""
+    """Refuse what a backtest refuses, given a table; `book`: units, equity, prices and tradable as the kernel's."""
     from engine.simulation.kernel import initial_margin_nb, isolated_rate_nb, refused_nb
 
+    if table is None:
+        return
     named, (units, equity_usd, prices, _) = {coin.name: coin for coin in table}, book
     known = [named.get(coin, Coin(coin)) for coin in coins]
     tiers, isolated = margin_arrays([coin.tiers for coin in known]), isolated_leverages(known, execution)

@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from engine import cli
@@ -539,6 +540,7 @@ LIVE: tuple[tuple[Any, ...], ...] = (
     ("live rebalance --weights a.csv --limit gros=1", 5, "Unknown limit 'gros'", "Did you mean 'gross'?"),
     ("live rebalance --weights a.csv --limit gross=much", 5, "limits.gross = 'much'", "none to switch it off"),
     ("live plan nowhere.json", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
+    ("live plan percent.csv", 5, "is a weights file and no spec", "`hlbt live rebalance --weights percent.csv`"),
     ("live plan meta_other.json", 5, "is no strategy spec", "`hlbt promote` writes one"),
     ("live plan nowhere.json --set costs.taker_bps=1", 5, "only data.cache can be set", "Promote it anew"),
     ("live run nowhere.json --execute", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
@@ -583,6 +585,21 @@ def test_tables_fit_80_columns(
     shown = [part for part in capsys.readouterr().out.splitlines() if part[:1] in set("┏┃┡│├└╭╰")]
     assert shown or line in ("index", "study status", "export run --out tables", "oracle report run"), line
     assert all(len(part) <= 80 and "…" not in part for part in shown)
+
+
+def test_a_capacity_table_of_great_figures_is_not_cut(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from engine.commands.progress import show_all
+    from engine.commands.tables import capacity_table
+
+    monkeypatch.setenv("COLUMNS", "80")
+    costs = {f"{cost}_yearly": 3.7681 for cost in ("fee", "spread", "impact", "funding")}
+    row = {"refused": "", "equity_usd": 1e8, "sharpe": -12.345, "cagr": 14.0623, **costs, "liquidated_at": None}
+    show_all(capacity_table(pd.DataFrame([{**row, "volume_share_median": 0.15123}]), "Mine", False))
+    shown = capsys.readouterr().out
+    cells = ("100,000,000", "-12.35", "+1406%", "-377%", "15.12%")
+    assert all(cell in shown for cell in cells) and max(map(len, shown.splitlines()[1:-1])) <= 80, shown
 
 
 def test_every_command_is_in_the_table() -> None:

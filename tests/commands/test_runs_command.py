@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import sys
 import warnings
 from pathlib import Path
@@ -52,6 +54,14 @@ def test_the_list_says_what_differs(reports: Path, hlbt: Hlbt) -> None:
     assert {"account.max_gross"} & listed[0]["settings"].keys() == set(), "1.0 is the default"
     assert [run["folder"] for run in hlbt("runs", "lookback_hours", "720", "--json").json["runs"]] == ["slow"]
     assert hlbt("runs", "--where", "sharpe > 1e9", "--json").json["runs"] == []
+    # The same oracle's name and parameters, and other code: a class of a notebook that was defined again.
+    record = json.loads((reports / "fast/run.json").read_text())
+    record["origin"]["digest"] = "cd" * 32
+    shutil.copytree(reports / "fast", reports / "again")
+    (reports / "again/run.json").write_text(json.dumps(record))
+    again = next(run for run in hlbt("runs", "--json").json["runs"] if run["folder"] == "again")
+    assert "oracle digest" in again["varies"] and again["settings"]["oracle digest"] == "cdcdcdcd"
+    shutil.rmtree(reports / "again")
     (reports / "torn").mkdir()
     (reports / "torn/run.json").write_text("{")
     listed = hlbt("runs", "--json").json["runs"]

@@ -128,10 +128,12 @@ def test_the_command_writes_it_and_json_does_not(
     sample_cache: Path, monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt
 ) -> None:
     monkeypatch.setenv("HLBT_DATA_CACHE", str(sample_cache))
-    for words, made in ((["--json"], None), ([], "reports/status.html"), (["--json", "--out", "x.html"], "x.html")):
+    pages: dict[str | None, list[str]] = {None: [], "x.html": ["x.html"]}
+    pages["reports/status.html"] = ["reports/index.html", "reports/status.html"]  # the index has a link to it
+    for words, made in ((["--json"], None), (["--json", "--out", "x.html"], "x.html"), ([], "reports/status.html")):
         left = hlbt("data", "status", *words)
         assert left.code == 0
-        assert [str(path) for path in Path().rglob("*.html")] == ([] if made is None else [made])
+        assert sorted(str(path) for path in Path().rglob("*.html")) == pages[made]
         if "--json" in words:
             assert left.json["synthetic"] is True
         else:

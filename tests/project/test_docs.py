@@ -230,6 +230,11 @@ def test_the_navigation_names_every_page() -> None:
     assert site["strict"] and site["theme"]["font"] is False
 
 
+def test_the_first_page_leads_to_every_page() -> None:
+    links = set(re.findall(r"\]\(([\w/-]+\.md)\)", TEXTS["docs/index.md"]))
+    assert links == {page.relative_to(ROOT / "docs").as_posix() for page in DOCS} - {"index.md"}
+
+
 def test_the_reference_ledger_quotes_the_rules() -> None:
     """What a comment of `naive.py` quotes is in the pages that it is written from, to the letter."""
 
