@@ -140,6 +140,20 @@ def test_a_position_loses_its_margin_and_the_run_goes_on() -> None:
     assert run(panel, {1: [0.5, 0.5]}, {"account": {"margin": False}}).equity.iloc[2] == 9_200.0
 
 
+def test_funding_eats_the_margin_and_the_coin_is_opened_again_in_the_row_of_its_liquidation() -> None:
+    """5,000 USD at 5x pay 950 of 1,000 at row 1; what is left is under 250 at row 2, which opens 4,525 again at 905.
+
+    At 84 that has lost 724: 181 is under 190.05. Of a short of 4,163 at 832.60 a jump to 130 takes no more than that.
+    """
+    panel = panel_of([LONE], [100, 100, 100, 84, 130.0], funding=[[0, 0.19, 0, 0, 0]])
+    sections = {"execution": {"isolated_leverage": 5}, "costs": {"funding": True}}
+    result = run(panel, {1: [0.5], 2: [0.5], 3: [-0.5]}, sections)
+    assert result.trades["reason"].tolist() == ["open", "liquidation"] * 3
+    assert result.equity.tolist() == pytest.approx([10_000, 9_050, 9_050, 8_326, 7_493.4])
+    assert result.trades["units"].tolist() == pytest.approx([50, -50, 45.25, -45.25, -4_163 / 84, 4_163 / 84])
+    assert result.metrics["isolated_liquidations"] == 3
+
+
 @pytest.mark.parametrize("weight", [0.5, -0.5])
 def test_no_more_than_the_margin_is_lost_however_far_the_price_jumps(weight: float) -> None:
     """The price profit ends where the margin does; fee and impact are not charged beyond it."""
