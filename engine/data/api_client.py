@@ -5,13 +5,14 @@ What the responses mean is in :mod:`engine.data.api_records`, what is requested 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
 import pandas as pd
 
 from engine.clock import parse_http_date
+from engine.coin import dex_of
 from engine.data.api_records import CANDLES, REQUEST_WEIGHT, HistoryType, Page
 from engine.data.coin_table import CoinMeta
 from engine.data.meta import MAIN_COLLATERAL, amount, parse_meta
@@ -137,10 +138,11 @@ class InfoClient:
             date = EARLIEST
         self.server_time = date if date > EARLIEST else None
 
-    def metas(self, dexes: Sequence[str] = ("",)) -> tuple[CoinMeta, ...]:
+    def metas(self, dexes: Sequence[str] = ("",), known: Collection[str] = ()) -> tuple[CoinMeta, ...]:
         """The coins of some dexes of the exchange, delisted ones too.
 
-        A dex that gives no usable list is in `failed`, while another one does.
+        A dex that gives no usable list is in `failed`, while another one does; so is one of `known`, which the exchange
+        had before, when it is gone.
 
         Raises
         ------
@@ -149,13 +151,15 @@ class InfoClient:
         """
         from hyperliquid.info import Info
 
-        responses, multipliers = self._lists(dexes)
+        responses, multipliers = self._lists(dexes, known)
         tokens = self._tokens(responses.values())
         metas: list[CoinMeta] = []
         for dex, response in responses.items():
             where = f"meta of {self.shown_url}" + (f" (dex {dex})" if dex else "")
             try:
                 own = parse_meta(response, where, self.unreadable, tokens)
+                if foreign := [meta.name for meta in own if dex_of(meta.name) != dex]:
+                    raise DataError(f"{where}: {join_first(foreign)} in it, of another dex")
                 metas += [replace(meta, funding_multiplier=multipliers.get(meta.name)) for meta in own]
             except DataError as error:
                 self.failed[dex] = str(error)
@@ -184,16 +188,16 @@ class InfoClient:
             lambda: self._api.post("/info", payload), response_type, REQUEST_WEIGHT, lambda _: REQUEST_WEIGHT
         )
 
-    def _lists(self, dexes: Sequence[str]) -> tuple[dict[str, Any], dict[str, float]]:
+    def _lists(self, dexes: Sequence[str], known: Collection[str]) -> tuple[dict[str, Any], dict[str, float]]:
         """The lists of coins by dex, and what builders multiply funding with by coin; `failed` has the other dexes."""
         responses: dict[str, Any] = {}
         multipliers: dict[str, float] = {}
         self.failed = {}
         try:
             if any(dexes):
-                multipliers = self._multipliers(dexes)
+                multipliers = self._multipliers(dexes, known)
         except RequestFailed as failure:
-            self.failed = {dex: str(failure) for dex in dexes if dex}
+            self.failed |= {dex: str(failure) for dex in dexes if dex}
         for dex in dexes:
             try:
                 if dex not in self.failed:
@@ -203,12 +207,13 @@ class InfoClient:
                 self.failed[dex] = str(failure)
         return responses, multipliers
 
-    def _multipliers(self, dexes: Sequence[str]) -> dict[str, float]:
-        """What builders multiply funding with, by coin; refuses a dex that the exchange does not have."""
+    def _multipliers(self, dexes: Sequence[str], known: Collection[str]) -> dict[str, float]:
+        """What builders multiply funding with, by coin; refuses a dex that the exchange does not have and never had."""
         listed = [one for one in self._info_request({"type": "perpDexs"}, list) if isinstance(one, dict)]
         names = [str(one.get("name")) for one in listed]
-        unknown = [dex for dex in dexes if dex and dex not in names]
-        if unknown:
+        absent = [dex for dex in dexes if dex and dex not in names]
+        self.failed = {dex: "the exchange no longer has it" for dex in absent if dex in known}
+        if unknown := [dex for dex in absent if dex not in known]:
             raise DataError(
                 f"{self.shown_url} has no dex {unknown[0]!r}.{did_you_mean(unknown[0], names)} It has: "
                 f"{join_first(names)}. Names are case-sensitive; '' is the main one."

@@ -14,7 +14,7 @@ from engine.config import RunConfig
 from engine.data.price_checks import OddMove, odd_moves
 from engine.errors import ConfigError, DataError, WeightsError, join_first
 from engine.panel import Panel, read_only
-from engine.simulation.costs import early_fees_note, fee_arrays, mean_rates, stressed_half_spread, stressed_market
+from engine.simulation.costs import fee_arrays, fee_scale_notes, mean_rates, stressed_half_spread, stressed_market
 from engine.simulation.metrics import missing_rates_note
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import Result
@@ -74,13 +74,13 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     trades = simulate_nb(market, fees, coin_params, sim_params, traded[inside], rows, book, ledger)
     if (refused := int(ledger.counters[REFUSED])) >= 0:
         where = f"{describe_overlays(config)} on {show(decisions[refused])}"
-        raise initial_margin_error(where, panel.table, traded[refused], *ledger.margin_call)
+        raise initial_margin_error(where, panel.table, coin_params.isolated, traded[refused], *ledger.margin_call)
     target = pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"))
     result = Result(panel, config, target, ledger._replace(trades=trades))
     mean, paid = config.costs.funding_missing == "mean", bool(ledger.flows[:, FUNDING_COST].any())
     unrated = missing_rates_note(result.funding_missing_frac, mean, paid)
-    early = early_fees_note(panel.table, result.trades.groupby("coin")["time"].min().to_dict())
-    found = (*dead_decisions(panel, rows), *odd_profits(panel, trades), *unrated, *early)
+    scales = fee_scale_notes(panel.table, result.trades.groupby("coin")["time"].min().to_dict())
+    found = (*dead_decisions(panel, rows), *odd_profits(panel, trades), *unrated, *scales)
     return replace(result, notes=(*panel.notes, *found))
 
 

@@ -280,7 +280,7 @@ def _run(
             at = book * step + d if step else d * (part.stop - part.start) + book
             row[coins[indptr[at] : indptr[at + 1]]] = weights[indptr[at] : indptr[at + 1]]
             where = f" of book {done + part.start + book}{describe_overlays(config)} on {show(decisions[d])}"
-            raise initial_margin_error(where, panel.table, row, figures[END], figures[GROSS])
+            raise initial_margin_error(where, panel.table, inputs[4].isolated, row, figures[END], figures[GROSS])
 
     for _ in pool.map(run, range(0, books, size)):
         pass

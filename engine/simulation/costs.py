@@ -10,7 +10,7 @@ Both change the arrays that the kernel gets, so backtest() and backtest_many() c
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -117,8 +117,8 @@ def _coin_factors(index: pd.DatetimeIndex, table: Sequence[Coin]) -> tuple[np.nd
     return np.searchsorted(pd.DatetimeIndex(starts), index, side="right").astype(np.int64) - 1, factor
 
 
-def early_fees_note(table: Iterable[Coin], traded: Mapping[Hashable, pd.Timestamp]) -> tuple[str, ...]:
-    """A note on fee scales that are applied before they were seen; nothing where there are none.
+def fee_scale_notes(table: Sequence[Coin], traded: Mapping[Hashable, pd.Timestamp]) -> tuple[str, ...]:
+    """Notes on fee scales that are applied before they were seen, or are not known.
 
     `traded` is the first trade of each coin that was traded.
     """
@@ -127,14 +127,20 @@ def early_fees_note(table: Iterable[Coin], traded: Mapping[Hashable, pd.Timestam
         for coin in table
         if coin.name in traded and coin.fee_terms and not coin.knows_fees_at(traded[coin.name])
     ]
-    if not early:
-        return ()
-    dated = sorted(seen for seen, _ in early if seen is not None)
-    since = f"seen from {show(dated[0])} on" if dated else "seen at an unknown time"
-    return (
-        f"Fee scales {since} are applied to days before it, for nobody keeps a history of them: "
-        f"{join_first(sorted(name for _, name in early), 5)}.",
-    )
+    notes = []
+    if early:
+        dated = sorted(seen for seen, _ in early if seen is not None)
+        # A panel keeps no instant of what was seen after its last row.
+        since = f"seen from {show(dated[0])} on" if dated else "seen after the last row, or at an unknown time,"
+        names = join_first(sorted(name for _, name in early), 5)
+        notes.append(f"Fee scales {since} are applied to days before it, for nobody keeps a history of them: {names}.")
+    unknown = sorted(coin.name for coin in table if coin.dex and coin.name in traded and not coin.fee_terms)
+    if unknown:
+        notes.append(
+            f"Fee scales of {join_first(unknown, 5)} are not known: they pay the main dex's fees. `hlbt data sync "
+            "--source api` with data.dexes reads them."
+        )
+    return tuple(notes)
 
 
 def mean_rates(rates: np.ndarray) -> np.ndarray:

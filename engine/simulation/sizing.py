@@ -141,16 +141,18 @@ def isolated_leverages(table: Sequence[Coin], execution: Execution) -> np.ndarra
 
 
 def initial_margin_error(
-    where: str, table: Sequence[Coin], weights: np.ndarray, equity_usd: float, needed_usd: float
+    where: str, table: Sequence[Coin], isolated: np.ndarray, weights: np.ndarray, equity_usd: float, needed_usd: float
 ) -> InitialMarginError:
     """Error for a row, (N,) of the coins of `table`, that needs more initial margin than the account has.
 
-    It names the coins that need most; `where` says which row, for example `` of book 3 on 2024-10-01 23:00 UTC``.
+    It names the coins that need most; `where` says which row, for example `` of book 3 on 2024-10-01 23:00 UTC``;
+    `isolated` is of :func:`isolated_leverages`.
     """
     needs: dict[str, float] = {}
-    for coin, weight in zip(table, weights, strict=True):
-        if coin.tiers and weight != 0.0 and not np.isnan(weight):
-            leverage = min(most for floor, most in coin.tiers if floor == 0.0 or floor < abs(weight) * equity_usd)
+    for coin, weight, own in zip(table, weights, isolated if len(isolated) else np.zeros(len(table)), strict=True):
+        if (coin.tiers or own) and weight != 0.0 and not np.isnan(weight):
+            highest = [most for floor, most in coin.tiers if floor == 0.0 or floor < abs(weight) * equity_usd]
+            leverage = min([*highest, own] if own else highest)
             needs[f"{coin.name} {weight:.4g} at {leverage:g}x"] = abs(weight) / leverage
     share = needed_usd / equity_usd
     held = " and what is held of coins that cannot be traded or are to be held" if share > sum(needs.values()) else ""
@@ -205,7 +207,7 @@ def _check_initial_margin(
         own_cash[i] = isolated_usd.get(coins[i], needed) - worth[i]
     asked, left, before = initial_margin_nb(weights, scale, *book, *tiers, isolated, own_cash)
     if refused_nb(asked, left, before, equity_usd, 1.0 + GROSS_TOLERANCE):
-        raise initial_margin_error(where, known, weights, equity_usd, asked + left)
+        raise initial_margin_error(where, known, isolated, weights, equity_usd, asked + left)
 
 
 def _check_sizable(equity_usd: float, coins: list[str], weights: np.ndarray, units: np.ndarray) -> None:

@@ -18,7 +18,7 @@ from engine.errors import ConfigError, DataError
 from engine.panel import Panel
 from engine.provenance import code_digest
 from engine.simulation.backtest import check_config, dead_decisions, decisions_of, trade_rows
-from engine.simulation.costs import early_fees_note
+from engine.simulation.costs import fee_scale_notes
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan
@@ -105,8 +105,8 @@ def _sweep(
         ledger = None if parent is None else ledger_state(parent)
         panel = plan.panel
         rows, _ = trade_rows(decisions_of(panel, plan.base), panel, plan.base)
-        early = early_fees_note(panel.table, dict.fromkeys(panel.coins, panel.index[rows[0]]))
-        notes = [*panel.notes, *dead_decisions(panel, rows), *early, *([] if parent is not None else [NOT_COUNTED])]
+        scales = fee_scale_notes(panel.table, dict.fromkeys(panel.coins, panel.index[rows[0]]))
+        notes = [*panel.notes, *dead_decisions(panel, rows), *scales, *([] if parent is not None else [NOT_COUNTED])]
         study = results.assemble({**record, "note": note, "notes": notes, "ledger": ledger}, plan.grid)
     return replace(study, folder=None if parent is None else study.folder, panel=plan.panel, kinds=plan.kinds)
 

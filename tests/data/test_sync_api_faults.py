@@ -312,6 +312,9 @@ def test_without_a_list_of_coins_nothing_is_written(
     assert not (tmp_path / "cache").exists()
 
 
+ENTRY = '{"name": "BTC", "szDecimals": 5, "maxLeverage": 40}'
+
+
 @pytest.mark.parametrize(
     ("kind", "reply", "reason"),
     [
@@ -320,9 +323,12 @@ def test_without_a_list_of_coins_nothing_is_written(
         ("metaAndAssetCtxs", Reply('{"universe": []}'), "gives no list of coins: an unexpected response"),
         ("metaAndAssetCtxs", Reply("[]"), "gives no list of coins: meta of"),
         ("metaAndAssetCtxs", Reply('[{"universe": [{"name": "xyz:A"}]}]'), "szDecimals of xyz:A is None"),
+        # A proxy that leaves out the dex of the request.
+        ("metaAndAssetCtxs", Reply(f'[{{"universe": [{ENTRY}]}}, []]'), "(dex xyz): BTC in it, of another dex"),
+        ("metaAndAssetCtxs", Reply('[{"universe": [{"na'), "gives no list of coins: "),
         ("meta", BAD_GATEWAY, "The dex '' gives no list of coins: HTTP 502"),
     ],
-    ids=["perpDexs", "422", "meta alone", "empty", "no szDecimals", "the main dex"],
+    ids=["perpDexs", "422", "meta alone", "empty", "no szDecimals", "another's", "half of it", "the main dex"],
 )
 def test_a_dex_without_a_list_is_named_the_other_goes_on_and_the_next_sync_repairs(
     kind: str, reply: Reply, reason: str, server: LoopbackServer, undisturbed: dict[str, bytes], tmp_path: Path
@@ -334,6 +340,20 @@ def test_a_dex_without_a_list_is_named_the_other_goes_on_and_the_next_sync_repai
     assert {name.startswith("xyz:") for name in store.require().coins} == {kind == "meta"}
     server.faults.clear()
     assert not sync(store, server).problems and content(store.path) == undisturbed
+
+
+def test_a_dex_that_is_gone_does_not_hold_up_the_others(server: LoopbackServer, venue: Venue, tmp_path: Path) -> None:
+    store = Store(tmp_path / "cache")
+    sync(store, server, end=NOW - pd.Timedelta(days=2))
+    before = store.require().coins["xyz:NEW"]
+    terms = venue.dexes.pop("xyz")
+    report = sync(store, server, coins=["*", "xyz:*"])
+    assert report.problems == ["The dex 'xyz' gives no list of coins: the exchange no longer has it"]
+    assert store.require().coins["xyz:NEW"] == before and store.require().coins["BTC"].last_price == NOW.floor("h")
+    with pytest.raises(DataError, match="gives no list of coins: the exchange no longer has it"):
+        sync(store, server, coins=["xyz:*"])
+    venue.dexes["xyz"] = terms
+    assert not sync(store, server).problems and store.require().coins["xyz:NEW"].last_price == NOW.floor("h")
 
 
 def test_a_dex_that_the_exchange_does_not_have_is_refused_before_anything_is_written(

@@ -12,6 +12,7 @@ import pytest
 
 from engine import Coin, Panel, RunConfig, backtest, backtest_many
 from engine.coin import FeeTerms
+from engine.errors import WeightsError
 from engine.simulation import costs as fees
 from engine.simulation.capacity import capacity
 from engine.simulation.costs import coin_rates
@@ -113,7 +114,11 @@ def test_fees_that_change_and_a_note_on_days_before_they_were_seen() -> None:
     )
     assert run(panel, {5: [0.1, 0.0, 0.2]}).notes == ()
     unknown = replace(panel, table=(replace(table[0], fee_terms=(FeeTerms(None, 1.0, True),)), *table[1:]))
-    assert "Fee scales seen at an unknown time are applied" in run(unknown, {5: [0.1, 0.0, 0.2]}).notes[0]
+    after = "Fee scales seen after the last row, or at an unknown time, are applied"
+    assert after in run(unknown, {5: [0.1, 0.0, 0.2]}).notes[0]
+    never = replace(panel, table=(replace(table[0], fee_terms=()), *table[1:]))
+    (note,) = run(never, {5: [0.1, 0.0, 0.2]}).notes  # its fees are those of BTC, which nobody said
+    assert note.startswith("Fee scales of xyz:A are not known: they pay the main dex's fees.")
 
 
 LONE = Coin("xyz:A", max_leverage=10.0, margin_mode="isolated")
@@ -193,8 +198,11 @@ def test_initial_margin_counts_what_is_isolated() -> None:
     panel = panel_of(table, [100.0] * 4, [100.0] * 4)
     sections = {"account": {"max_gross": 2.0}, "execution": {"isolated_leverage": 1}}
     weights = pd.DataFrame([[0.95, 0.6]], index=panel.index[1:2], columns=list(panel.coins))
-    with pytest.raises(Exception, match=r"need 1.01 times the account's equity .* as initial margin"):
+    refusal = r"need 1.01 times the account's equity .* as initial margin \(xyz:A 0.95 at 1x, BTC 0.6 at 10x\):"
+    with pytest.raises(WeightsError, match=refusal):
         backtest(panel, weights, config_of(sections))
+    with pytest.raises(WeightsError, match=refusal):
+        backtest_many(panel, weights.to_numpy()[None], weights.index, config_of(sections))
     run(panel, {1: [0.95, 0.4]}, sections)
     args = (
         {"xyz:A": 0.95, "BTC": 0.6},
@@ -203,7 +211,7 @@ def test_initial_margin_counts_what_is_isolated() -> None:
         dict.fromkeys(panel.coins, 100.0),
         dict.fromkeys(panel.coins, True),
     )
-    with pytest.raises(Exception, match=r"need 1.01 times the account's equity .* as initial margin"):
+    with pytest.raises(WeightsError, match=refusal):
         plan_orders(*args, {}, config_of(sections).execution, table)
     # what a position has beyond its first margin counts, too
     held = {"xyz:A": 95.0}
