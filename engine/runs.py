@@ -324,16 +324,18 @@ def run_source(
 def backtest(
     panel: Panel, weights: pd.DataFrame | Oracle, config: RunConfig | None = None, *, reports: Path | str | None = None
 ) -> Result:
-    """:func:`engine.simulation.backtest.backtest`: run an oracle or a weight matrix, and count it as a trial.
+    """Run an oracle or a weight matrix over a panel, and count it as a trial.
 
     Parameters
     ----------
     panel : Panel
-        As there.
+        Market data, T hours x N coins, not the as-known copy that oracles get.
     weights : DataFrame, (D, coins), or Oracle
-        As there; an oracle is called for the decisions of the config's schedule.
+        Index: decision instants, UTC, each a row of the panel. Columns: coins of the panel; one that is absent is 0.
+        Values: signed fractions of equity, NaN = hold. Each row is traded ``execution.delay_hours`` later. An oracle is
+        called for the decisions of the config's schedule.
     config : RunConfig, optional
-        As there.
+        Default: all defaults of the contract.
     reports : path, optional
         Folder of the reports: the run counts in its ledger of trials, for the oracle that the weights are from
         (:func:`engine.weight_matrix` signs them, and what pandas makes of them keeps that). Without it nothing counts.
@@ -341,6 +343,14 @@ def backtest(
     Returns
     -------
     Result
+
+    Raises
+    ------
+    WeightsError
+        For weights that break the contract or need more initial margin than the account has, or rows off a schedule
+        that the config asks for.
+    DataError
+        For a panel as known: its funding is an hour late.
     """
     if isinstance(weights, Oracle) or (isinstance(weights, type) and issubclass(weights, Oracle)):
         check_panel(panel, "backtest()")

@@ -108,8 +108,14 @@ class PortfolioManager:
 
         Raises
         ------
-        LimitError, IncompleteError, UnreachableError, LiveError
-            As there.
+        LimitError
+            Where a limit, the kill switch or unexplained positions stop the run; no order was sent.
+        IncompleteError
+            Where orders were sent and the book is not at its target.
+        UnreachableError
+            Where the exchange does not answer before any order.
+        LiveError
+            Where the account or its credentials cannot be used.
         """
         session = self._session(now)
         session.accept_positions = accept_positions

@@ -62,7 +62,8 @@ def sweep(
     fixed : mapping, optional
         Parameters that all sets share.
     where : str or callable, or a sequence of them
-        Constraints; see :func:`engine.sweeps.grid.make_grid`.
+        Constraints, which all must hold: an expression over the keys (``"lookback_hours > n"``, a key with a dot in
+        backticks), or a function of a set's values by key.
     sample, seed : int
         Draw so many sets at random.
     returns : bool, optional
