@@ -115,7 +115,7 @@ class Coin:
         Name in ``exchange_calendars`` of the exchange whose hours the coin follows (``XNYS``); None = always open.
     halts : tuple of (Timestamp, Timestamp)
         Between two lives of the coin, which was delisted and came back: the last row of the one and the first of the
-        next. What is held at a halt is settled as at a delisting, after ``execution.stale_hours``: not in a shorter one.
+        next. What is held is settled after ``execution.stale_hours`` of a halt, as at a delisting.
     """
 
     name: str
