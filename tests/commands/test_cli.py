@@ -310,7 +310,7 @@ def test_data_commands(hlbt: Hlbt, cache: Path) -> None:
     assert 'href="index.html"' in Path("reports/status.html").read_text(), "it links back, with no run yet"
     assert 'href="status.html"' in Path("reports/index.html").read_text()
     status = json.loads(hlbt("data", "status", "--json").out)
-    assert status["coins"] == 40 and status["synthetic"] is True and len(status["months"]) == 13
+    assert status["coins"] == 47 and status["synthetic"] is True and len(status["months"]) == 13
     assert json.loads(hlbt("data", "verify", "--json").out)["ok"] is True
 
 
@@ -483,4 +483,4 @@ def test_the_project_file_is_the_default_of_every_command(hlbt: Hlbt, cache: Pat
 def test_the_status_of_a_cache_where_nothing_can_be_written(hlbt: Hlbt, cache: Path) -> None:
     Path("reports").write_text("a file, as good as a folder that is read-only")
     done = hlbt("data", "status")
-    assert done.code == 0 and "40 coins" in done.out and "No page: Folder reports cannot be made" in done.out, done
+    assert done.code == 0 and "47 coins" in done.out and "No page: Folder reports cannot be made" in done.out, done

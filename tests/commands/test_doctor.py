@@ -199,7 +199,7 @@ def test_a_cache_is_described(sample_cache: Path) -> None:
     assert check.outcome == "passed" and "SYNTHETIC" in check.summary and "every digest is right" in check.summary
     newest = pd.read_parquet(sample_cache / "hourly", columns=["time"])["time"].max()
     assert check.details["age_hours"] == (NOW - newest) / pd.Timedelta(hours=1)
-    assert check.details["coins"] == 40
+    assert check.details["coins"] == 47
 
 
 @pytest.mark.slow

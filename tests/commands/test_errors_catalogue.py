@@ -127,6 +127,7 @@ HOLE = ("hourly/2024-03", "is missing")
 
 #: (what is typed, what the answer must say: what is wrong, where, the cure)
 MISTAKES: tuple[tuple[str, ...], ...] = (
+    ("config --set costs.taker=3", "Unknown config key costs.taker", "Did you mean 'taker_bps'?"),
     # --- data: the cache
     ("data status --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
     ("data status --set data.cache=empty-folder", "The data cache empty-folder is empty", *FILL),
