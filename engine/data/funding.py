@@ -1,7 +1,7 @@
 """Funding rates of a panel from the values of the sources: their units by date, and the hours without a settlement.
 
 The cache keeps what a source gave; what a value means is applied at each read, by source and hour, so that no cache
-holds a unit of its own and none needs a migration. The rules, and why, are in docs/guide/data.md.
+holds a unit of its own and none needs a migration. The rules, and why, are in docs/concepts/reading-data.md.
 """
 
 from __future__ import annotations

@@ -45,7 +45,7 @@ RUN = [page for page, text in TEXTS.items() if any(block.language in RUNNABLE fo
 #: The group of all commands.
 TREE = typer.main.get_command(cli.app)
 #: Longer than a page should be, each for a reason: a contract is one page, and a reference is looked up.
-LONG = ("concepts/rules.md", "reference/", "guide/live.md", "guide/data.md")
+LONG = ("concepts/rules.md", "reference/")
 #: Names of other programs are not ours.
 FOREIGN = "docs/from-elsewhere/"
 FOREIGN_WORDS = ("quote_volume",)
