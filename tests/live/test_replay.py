@@ -74,19 +74,25 @@ def assert_same_book(result: Result, dex: PaperDEX) -> None:
 
 
 def merged(dex: PaperDEX) -> pd.DataFrame:
-    """The account's trades as the backtest lists them: the two parts of a flip are one trade."""
-    rows: dict[tuple[pd.Timestamp, str, str], list[PaperTrade]] = {}
-    for trade in dex.trades:
-        kind = trade.reason if trade.reason in ("delisting", "liquidation") else "order"
-        rows.setdefault((trade.time, trade.coin, kind), []).append(trade)
+    """The account's trades as the backtest lists them: the two parts of a flip are one trade, a row's orders by coin.
+
+    An isolated position is liquidated before the orders of its row, and its coin may open again; the account after.
+    """
+    rows: dict[tuple[pd.Timestamp, int, int], list[PaperTrade]] = {}
+    ordered = set[pd.Timestamp]()
+    for number, trade in enumerate(dex.trades):
+        column = dex.panel.coins.index(trade.coin)
+        if trade.reason == "delisting":
+            key = (trade.time, 0, column)
+        elif trade.reason == "liquidation":
+            key = (trade.time, 3 if trade.time in ordered else 1, number)
+        else:
+            ordered.add(trade.time)
+            key = (trade.time, 2, column)
+        rows.setdefault(key, []).append(trade)
     found = []
-    order = {"delisting": 0, "order": 1, "liquidation": 2}
-
-    def place(row: tuple[tuple[pd.Timestamp, str, str], object]) -> tuple[pd.Timestamp, int, int]:
-        time, coin, kind = row[0]
-        return time, order[kind], dex.panel.coins.index(coin)
-
-    for (time, coin, _), parts in sorted(rows.items(), key=place):
+    for (time, _, _), parts in sorted(rows.items()):
+        coin = parts[0].coin
         units = sum(part.units for part in parts)
         reasons = [part.reason for part in parts]
         assert len(parts) == 1 or reasons == ["close", "open"], reasons
