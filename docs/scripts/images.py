@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image
 
 IMAGES = Path(__file__).parents[1] / "images"
-WIDTH, HEIGHT = 1300, 900
+WIDTH, HEIGHT = 1400, 900
 #: Image -> the page below reports/ whose first screen it is.
 SCREENS = {
     "tearsheet.png": "momentum-*/tearsheet.html",
