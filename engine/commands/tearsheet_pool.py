@@ -110,7 +110,6 @@ def _interrupts_later() -> Iterator[None]:
 def _start_worker() -> None:
     """Set up a worker: the terminal does not interrupt it, and it exits when the command does, however that ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, _end_page)
     command = parent_process()
     assert command is not None
 
@@ -119,6 +118,8 @@ def _start_worker() -> None:
         os._exit(1)
 
     threading.Thread(target=exit_with_command, daemon=True).start()
+    # Last: a worker that is ended while it is set up has no page in progress, and would show a traceback.
+    signal.signal(signal.SIGTERM, _end_page)
 
 
 def _end_page(*_: object) -> None:
