@@ -13,6 +13,7 @@ import pytest
 from engine import HyperLiquidDEX
 from engine.errors import LiveError
 from engine.retries import RetryPolicy
+from helpers.fees import FACTORS
 from helpers.hyperliquid_faults import kind_of
 from helpers.hyperliquid_records import tick
 from helpers.hyperliquid_world import GTC, IOC, MASTER, client, only
@@ -377,20 +378,7 @@ def test_quotes_of_a_dex_that_is_not_traded_say_so(world: World) -> None:
 # Fees ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("growth", "scale", "factor"),
-    [
-        (False, 0.0, 1.0),
-        (False, 0.5, 1.5),
-        (False, 1.0, 2.0),
-        (False, 3.0, 6.0),
-        (True, 0.0, 0.1),
-        (True, 0.5, 0.15),
-        (True, 1.0, 0.2),
-        (True, 3.01, 0.602),
-        (True, 9.99, 1.998),
-    ],
-)
+@pytest.mark.parametrize(("growth", "scale", "factor"), FACTORS)
 def test_the_plan_expects_the_fee_that_is_charged(
     world: World, run: Run, growth: bool, scale: float, factor: float
 ) -> None:
