@@ -19,6 +19,8 @@ from engine.oracles.loading import load_oracle, oracle_code
 from engine.provenance import code_digest, files_digest
 
 SCHEMA: Final = 1
+#: Fields that specs of earlier releases lack: left out while None, so that their digests stay what they were.
+ADDED: Final = frozenset({"bands"})
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class StrategySpec:
         Parameter sets tried for the idea.
     account : mapping
         The owner's notes on the account it is meant for; no secret.
+    bands : mapping or None
+        What its live returns are held against (:class:`engine.monitoring.edge_bands.EdgeBands`), or ``why`` there are
+        none; None in a spec that is older.
     """
 
     name: str
@@ -62,10 +67,12 @@ class StrategySpec:
     versions: Mapping[str, str]
     trials: int
     account: Mapping[str, Any]
+    bands: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the schema and without the digest."""
         plain = {**asdict(self), "config": self.config.to_dict(), "limits": self.limits.to_dict(), "schema": SCHEMA}
+        plain = {name: value for name, value in plain.items() if name not in ADDED or value is not None}
         values: dict[str, Any] = json.loads(canonical(plain))
         return values
 
@@ -138,7 +145,7 @@ def read_spec(path: Path) -> StrategySpec:
             f"{digest[:12]}. A change is a new promotion: restore the file from git, or promote again."
         )
     names = {item.name for item in fields(StrategySpec)}
-    missing, extra = names - set(content), set(content) - names - {"schema"}
+    missing, extra = names - set(content) - ADDED, set(content) - names - {"schema"}
     if missing or extra:
         hint = did_you_mean(next(iter(extra)), names) if extra else ""
         raise SpecError(

@@ -18,7 +18,7 @@ from engine.config import RunConfig
 from engine.errors import DataError, LiveError, WeightsError
 from engine.live.risk_limits import Limits, refuse
 from engine.live.schedule import scheduled, trade_instant
-from engine.live.spec import load_live_oracle, read_spec, spec_limits
+from engine.live.spec import StrategySpec, load_live_oracle, read_spec, spec_limits
 from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix
 from engine.oracles.fixed_weights import FixedWeights
 from engine.oracles.weights_file import off_hour
@@ -146,6 +146,8 @@ class Strategy:
         For people.
     promoted_usd : float or None
         Account size at which it passed its gates; None where it passed none.
+    spec : StrategySpec or None
+        That it was promoted as; None for given weights.
     """
 
     name: str
@@ -154,6 +156,7 @@ class Strategy:
     limits: Limits
     notes: tuple[str, ...] = ()
     promoted_usd: float | None = None
+    spec: StrategySpec | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -178,7 +181,7 @@ def from_spec(path: Path, cache: str | None) -> Strategy:
     data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
     targets = TargetProvider(oracle, replace(spec.config, data=data))
     size, limits, of_before = spec_limits(path, spec)
-    return Strategy(spec.name, spec.digest, targets, limits, (*notes, *of_before), size)
+    return Strategy(spec.name, spec.digest, targets, limits, (*notes, *of_before), size, spec)
 
 
 def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:

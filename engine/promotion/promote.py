@@ -12,6 +12,8 @@ from typing import Any
 from engine.errors import ConfigError, DataError, PromotionError, join_first
 from engine.live.risk_limits import Limits, parse_limits
 from engine.live.spec import StrategySpec, write_spec
+from engine.monitoring.edge import bands_of
+from engine.monitoring.edge_bands import edge_bands
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, check_current, read_candidate
 from engine.promotion.gates import Examination, gates_to_json
@@ -181,6 +183,10 @@ class Promotion:
         check_current(self.candidate, panel)
         return self.candidate
 
+    def is_current(self, candidate: Candidate) -> bool:  # noqa: ARG002
+        """Never: a promotion is new."""
+        return False
+
     def spec(
         self, candidate: Candidate, panel: Panel, examination: Examination, created: str
     ) -> tuple[StrategySpec, list[str]]:
@@ -281,7 +287,22 @@ def spec_of(
         versions=versions(),
         trials=examination.trials,
         account={"equity_usd": examination.account_usd},
+        bands=_bands(examination),
     )
+
+
+def _bands(examination: Examination) -> dict[str, Any]:
+    """The bands of a run, as a spec keeps them; why there are none, where they cannot be made."""
+    try:
+        return edge_bands(examination.daily_returns).to_dict()
+    except DataError as error:
+        return {"why": str(error)}
+
+
+def bands_text(spec: StrategySpec) -> str:
+    """What the bands of a spec can tell, for the one who promotes."""
+    bands = bands_of(spec)
+    return bands.text() if bands else f"Edge: no bands, so that nobody will know when it is gone: {spec.bands['why']}"
 
 
 def save_spec(spec: StrategySpec, path: Path) -> None:

@@ -1,0 +1,1 @@
+"""A live account against what was promoted: its plans, its costs, its edge."""
