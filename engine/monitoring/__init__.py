@@ -1,1 +1,1 @@
-"""A live account against what was promoted: its plans, its costs, its edge."""
+"""Whether a live account still does what was promoted: plans, costs and the edge, from the journal alone."""

@@ -183,7 +183,7 @@ class Promotion:
         check_current(self.candidate, panel)
         return self.candidate
 
-    def is_current(self, candidate: Candidate) -> bool:  # noqa: ARG002
+    def is_current(self, candidate: Candidate) -> bool:
         """Never: a promotion is new."""
         return False
 
