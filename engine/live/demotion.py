@@ -145,11 +145,7 @@ def reinstate(folder: Path, name: str, reason: str, at: str) -> Demotion:
     LiveError
         When the strategy is not demoted, or there is no reason.
     """
-    if not reason.strip():
-        raise LiveError("--reason is empty. Write why the strategy may add risk again; it stays on record.")
-    demotion = demotion_of(folder, name)
-    if demotion is None:
-        raise LiveError(f"{name!r} is not demoted on this account, so there is nothing to reinstate. Check the name.")
+    demotion = check_reinstatement(folder, name, reason)
     events = []
     if demotion.question == "record":
         path = demotion_path(folder, name)
@@ -157,6 +153,21 @@ def reinstate(folder: Path, name: str, reason: str, at: str) -> Demotion:
     else:
         events = events_of(folder, name)
     _write(folder, name, [*events, {**demotion.to_dict(), "kind": REINSTATED, "reason": reason.strip(), "when": at}])
+    return demotion
+
+
+def check_reinstatement(folder: Path, name: str, reason: str) -> Demotion:
+    """The demotion that a reason would end.
+
+    Raises
+    ------
+    LiveError
+        When the strategy is not demoted, or there is no reason.
+    """
+    if not reason.strip():
+        raise LiveError("--reason is empty. Write why the strategy may add risk again; it stays on record.")
+    if (demotion := demotion_of(folder, name)) is None:
+        raise LiveError(f"{name!r} is not demoted on this account, so there is nothing to reinstate. Check the name.")
     return demotion
 
 

@@ -33,7 +33,7 @@ from engine.errors import (
     PositionsError,
     UnreachableError,
 )
-from engine.live.demotion import DEMOTED, REINSTATED, Demotion, demote, demotion_of, demotion_text, reinstate
+from engine.live.demotion import DEMOTED, Demotion, demote, demotion_of, demotion_text
 from engine.live.dex import DEX
 from engine.live.executor import OrderExecutor
 from engine.live.funds import missing_funds
@@ -346,13 +346,9 @@ class Session:
 
     # Demotion ---------------------------------------------------------------------------------------------------------
 
-    @property
-    def _record_folder(self) -> Path | None:
-        return record_folder(self.dex.label, self.journal.path)
-
     def _judge_demotion(self, state: AccountState, instant: pd.Timestamp, record: bool) -> None:
         """Know whether the strategy is demoted, or has to be; with `record` that is on the disk when this returns."""
-        name, folder = self.strategy.name, self._record_folder
+        name, folder = self.strategy.name, record_folder(self.dex.label, self.journal.path)
         if self.strategy.targets.closes_all or folder is None:
             return
         self.demotion = demotion_of(folder, name)
@@ -363,22 +359,6 @@ class Session:
                 self.journal.append(DEMOTED, self._at(state), strategy=name, **self.demotion.to_dict())
         if self.demotion is not None:
             self.notes.insert(0, demotion_text(name, self.demotion))
-
-    def reinstate(self, reason: str) -> Demotion:
-        """Let a demoted strategy add risk again, with a person's reason on record; returns what is over.
-
-        Raises
-        ------
-        LiveError
-            When it is not demoted, the reason is empty, or another process trades the account.
-        """
-        at = self.dex.account().time if self.now is None else self.now
-        with self._locked():
-            if (folder := self._record_folder) is None:
-                raise LiveError(f"{self.strategy.name!r} has its journal in memory: nothing of it is on record.")
-            demotion = reinstate(folder, self.strategy.name, reason, at.isoformat())
-            self.journal.append(REINSTATED, at, strategy=self.strategy.name, reason=reason.strip())
-        return demotion
 
     # Limits -----------------------------------------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from engine.data.coin_names import dexes_of
 from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.data.sync_api import sync_api
 from engine.errors import DataError, LiveError, UnreachableError, join_first
+from engine.live.demotion import REINSTATED, Demotion, check_reinstatement, reinstate
 from engine.live.dex import DEX
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
@@ -24,7 +25,7 @@ from engine.live.orders import Policy
 from engine.live.paper import PaperDEX
 from engine.live.schedule import trade_instant
 from engine.live.session import Session
-from engine.live.state_folder import KILL_SWITCH, LIVE_FOLDER, journal_path, single_instance
+from engine.live.state_folder import KILL_SWITCH, LIVE_FOLDER, account_folder, journal_path, single_instance
 from engine.live.targets import Strategy
 from engine.panel import Panel
 
@@ -136,7 +137,7 @@ class Venue:
             notes = []
             if self.network == "paper":
                 if trades:
-                    held.enter_context(single_instance(self.folder / f".{strategy.name}-paper.lock"))
+                    held.enter_context(single_instance(self._paper_lock(strategy.name)))
                 dex = self._paper(strategy, dex, trade_instant(now, strategy.config), trades)
                 panel = dex.panel
                 if not trades and not (dex.state and dex.state.is_file()):
@@ -145,6 +146,28 @@ class Venue:
             session = Session(strategy, dex, journal, panel, self.policy, self.kill_switch, now)
             session.notes += notes
             yield session
+
+    def reinstate(self, name: str, reason: str, now: pd.Timestamp) -> Demotion:
+        """Let a demoted strategy add risk again, with a person's reason on record; returns what is over.
+
+        The journal is marked first: whatever happens in between, the days that an alarm looks at begin anew.
+
+        Raises
+        ------
+        LiveError
+            When the strategy is not demoted, the reason is empty, or another process trades the account.
+        """
+        paper = self.network == "paper"
+        label = self.network if paper else self.exchange().label
+        folder = self.folder if paper else account_folder(label)
+        with single_instance(self._paper_lock(name) if paper else folder / "lock"):
+            check_reinstatement(folder, name, reason)
+            journal = Journal(journal_path(name, label, self.journal))
+            journal.append(REINSTATED, now, strategy=name, reason=reason.strip())
+            return reinstate(folder, name, reason, now.isoformat())
+
+    def _paper_lock(self, name: str) -> Path:
+        return self.folder / f".{name}-paper.lock"
 
     def interrupted(self, strategy: Strategy, now: pd.Timestamp) -> bool:
         """Whether a run of the instant of `now` was killed after its plan; never for a paper account."""

@@ -250,9 +250,9 @@ def examine(
     trials = max(examined.ledger.total, 1 if study is None else len(study))
     sweep = None if study is None else str(study.record["name"])
     gross, size = float(np.nanmax(base.ledger.gross[rows], initial=0.0)), attempt(lambda: examined.details("capacity"))
-    orders = (float(size.get(name, math.nan)) for name in ("order_usd_max", "hour_volume_usd_median"))
+    order, volume = (float(size.get(name, math.nan)) for name in ("order_usd_max", "hour_volume_usd_median"))
     daily = base.daily_returns.to_numpy()
-    return Examination(tuple(gates), trials, sweep, gross, account_usd, *orders, daily_returns=daily)
+    return Examination(tuple(gates), trials, sweep, gross, account_usd, order, volume, daily)
 
 
 def gates_to_json(gates: tuple[Check, ...]) -> list[dict[str, Any]]:

@@ -302,7 +302,8 @@ def _bands(examination: Examination) -> dict[str, Any]:
 def bands_text(spec: StrategySpec) -> str:
     """What the bands of a spec can tell, for the one who promotes."""
     bands = bands_of(spec)
-    return bands.text() if bands else f"Edge: no bands, so that nobody will know when it is gone: {spec.bands['why']}"
+    why = (spec.bands or {}).get("why", "the spec is older than they are")
+    return bands.text() if bands else f"Edge: no bands, so nobody will be told when it is gone: {why}"
 
 
 def save_spec(spec: StrategySpec, path: Path) -> None:
