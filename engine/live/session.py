@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -49,7 +49,7 @@ from engine.live.state_folder import (
     link_journal,
     single_instance,
 )
-from engine.live.targets import Strategy
+from engine.live.targets import Account, Strategy
 from engine.panel import Panel
 from engine.provenance import fields_read
 from engine.weights import unknown_coins
@@ -285,13 +285,16 @@ class Session:
         config, instant = self.strategy.config, self._instant(state)
         decision = instant - config.execution.delay_hours * HOUR
         panel = self._panel(instant)
+        targets = self.strategy.targets.on(Account(self.dex, state, markets, self.journal, self._at(state)))
         with fields_read() as read:
-            weights = self.strategy.targets.weights(instant, decision, markets, panel)
+            weights = targets.weights(instant, decision, markets, panel)
         if self._cached is not None:
             self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
             self._check_names(weights, markets)
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
+        plan = replace(plan, parts=targets.parts)
+        self.notes += targets.parts.get("notes", ())
         self._reconciler.warn_of_others(plan)
         return plan
 
