@@ -37,7 +37,6 @@ def plan_record(
     targets: TargetProvider,
     dex: DEX,
     markets: Mapping[str, Market],
-    cached: Panel | None,
     seen: Panel | None,
     read: Iterable[str],
 ) -> dict[str, Any]:
@@ -52,8 +51,8 @@ def plan_record(
         Its rules of sizing.
     markets : mapping of coin to Market
         The coins that could be traded.
-    cached, seen : Panel or None
-        The cached hours; the same with a row of live quotes after them, as the oracle saw it.
+    seen : Panel or None
+        What the oracle saw, perhaps with a row of live quotes.
     read : iterable of str
         Fields that were read for the weights.
 
@@ -77,7 +76,7 @@ def plan_record(
             "no_trade_band_frac": rules.no_trade_band_frac,
             "untradable": rules.untradable,
         },
-        "panel": None if cached is None or seen is None else _panel_record(cached, seen, plan, set(read)),
+        "panel": None if seen is None else _panel_record(seen, plan, set(read)),
     }
 
 
@@ -94,13 +93,13 @@ def digests_of(targets: TargetProvider) -> dict[str, str | None]:
     return {"source": source, "oracle": code, "data": data, "engine": code_digest(), "config": targets.config.digest}
 
 
-def _panel_record(cached: Panel, seen: Panel, plan: Plan, read: set[str]) -> dict[str, Any]:
-    known = cached.until(plan.decision)
+def _panel_record(seen: Panel, plan: Plan, read: set[str]) -> dict[str, Any]:
+    quotes, known = seen.until(plan.instant), seen.until(plan.decision)
     names = sorted((read | {"mid"}) & known.fields.keys())
     row = None
-    if known.index[-1] < plan.decision:  # the oracle saw quotes that the cache did not have
-        quotes = seen.until(plan.instant)
+    if known.live_rows:  # the oracle saw quotes that the cache did not have
         row = as_json({name: quotes.fields[name][-1].tolist() for name in names})
+        known = known.until(known.index[-1 - known.live_rows])
     return {
         "first": known.index[0].isoformat(),
         "last": known.index[-1].isoformat(),
@@ -125,13 +124,13 @@ def panel_checksums(panel: Panel, names: Iterable[str]) -> dict[str, dict[str, s
 
 
 def _sums(values: np.ndarray) -> dict[str, list[int]]:
-    plain = np.array(values)
+    plain = np.array(values, order="C")
     if plain.dtype != np.bool_:
         plain[np.isnan(plain)] = np.nan  # of which there are many
     return {
-        "coins": [zlib.crc32(column) for column in np.ascontiguousarray(plain.T)],
-        "days": [zlib.crc32(plain[row : row + 24]) for row in range(0, len(plain), 24)],
-        "hours": [zlib.crc32(row) for row in plain[-NEWEST_HOURS:]],
+        "coins": [zlib.crc32(column.data) for column in np.ascontiguousarray(plain.T)],
+        "days": [zlib.crc32(plain[row : row + 24].data) for row in range(0, len(plain), 24)],
+        "hours": [zlib.crc32(row.data) for row in plain[-NEWEST_HOURS:]],
     }
 
 

@@ -108,8 +108,8 @@ class Session:
 
     _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
     _cached: Panel | None = None  # before the row of live quotes
-    _seen: Panel | None = None  # with it
-    _read: frozenset[str] = frozenset()  # fields that the newest weights were made of
+    _seen: Panel | None = None  # what the newest weights were made of
+    _read: frozenset[str] = frozenset()  # its fields that they were made of
     _reconciler: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -328,7 +328,7 @@ class Session:
             explained_at=None if explained_at is None else explained_at.isoformat(),
             goals=[vars(goal) for goal in plan.goals],
             plan=plan.to_dict(),
-            inputs=plan_record(plan, targets, self.dex, markets, self._cached, self._seen, self._read),
+            inputs=plan_record(plan, targets, self.dex, markets, self._seen, self._read),
         )
 
     # Limits -----------------------------------------------------------------------------------------------------------

@@ -168,7 +168,7 @@ def _check(
     inputs, plan = entry["inputs"], entry["plan"]
     if inputs["closes_all"]:
         targets = TargetProvider(FixedWeights.of({}), targets.config)
-        digests = digests | {"oracle": inputs["oracle"], "data": inputs["data"], "config": inputs["config"]}
+        digests = {**digests, **{name: inputs[name] for name in ("oracle", "data", "config")}}
     elif inputs["source"] != digests["source"]:
         return f"its weights are of {inputs['source']}, not of {digests['source']}", [], []
     recorded = inputs["panel"]
@@ -185,7 +185,8 @@ def _check(
         units = _sizes(plan, inputs, weights)
     except HlbtError as error:
         cause = "; ".join([*_revised(recorded, then), *changed]) or "unexplained"
-        whole = PlanDifference(entry["instant"], "", *[math.nan] * 4, f"it cannot be made again: {error} ({cause})")
+        unknown = math.nan, math.nan, math.nan, math.nan
+        whole = PlanDifference(entry["instant"], "", *unknown, f"it cannot be made again: {error} ({cause})")
         return "", [whole], []
     differing = _differing(plan, weights, units)
     if differing:
