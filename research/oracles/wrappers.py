@@ -64,7 +64,8 @@ class Wrapper(Oracle):
 class Smooth(Wrapper):
     """Mean of the weights that the oracle gives at this hour of the last `days` days, today included.
 
-    Days before the panel's first row, and NaN, are left out of the mean. A coin that is not tradable now gets 0.
+    Days before the panel's first row, and NaN, are left out of the mean; of a path-dependent oracle days before the
+    first decision, too. A coin that is not tradable now gets 0.
 
     Parameters
     ----------
@@ -83,6 +84,8 @@ class Smooth(Wrapper):
         past = [decisions - 24 * age * HOUR for age in range(self.days)]
         every = pd.DatetimeIndex(past[0].append(past[1:]).unique().sort_values())
         every = every[panel.rows(every) >= 0]
+        if self.path_dependent:  # it starts at the first decision, and not days before
+            every = every[every >= decisions[0]]
         values = inner_weights(self.inner, panel, every)
         total = np.zeros((len(decisions), len(panel.coins)))
         count = np.zeros_like(total)
