@@ -201,10 +201,12 @@ def check_process(context: AuditContext) -> str:
 def check_published(context: AuditContext) -> str:
     """Data of its own: the oracle as of each cut against the oracle that has all of them."""
     oracle, live = context.make(), _live_or_none(context)
-    reads = None if live is None else live.reads
-    if reads is None:
-        reads = tuple(str(file) for file in data_files(oracle)) or None
-    if unexplained := _unexplained(oracle, reads or ()):
+    watched = None if live is None else live.reads
+    constant = {os.path.realpath(file) for file in oracle.constant_files()}
+    said = f", {join_first(sorted(constant), 3)} taken for constant" if constant else ""
+    opened = [str(file) for file in data_files(oracle)] if watched is None else watched
+    reads = tuple(name for name in opened if os.path.realpath(name) not in constant)
+    if unexplained := _unexplained(oracle, reads):
         raise OracleError(
             f"it reads {join_first(unexplained, 3)} and has no method as_of(instant), so it is not known which rows "
             "were published by then; write one that returns the oracle with only those rows, and files() that names "
@@ -212,9 +214,9 @@ def check_published(context: AuditContext) -> str:
             "its parameters"
         )
     if not _parts_with_as_of(oracle):
-        if reads is None:
+        if watched is None:
             raise CheckSkipped("no method as_of, and the files that it reads were not watched")
-        return "it opens no file but its code, and no connection"
+        return f"it opens no file but its code, and no connection{said}"
     reuse = oracle if _leaves_itself(oracle, context.decisions[0]) else None
 
     def weights_then(instant: pd.Timestamp, panel: Panel, rows: slice) -> np.ndarray:
@@ -227,7 +229,7 @@ def check_published(context: AuditContext) -> str:
             f"it reads {join_first(reads, 3)}, and as_of({show(context.decisions[0])}) still gives the weights of "
             "every later decision: it takes no row away"
         )
-    return f"as_of at {len(context.instants)} instants, {_size(largest)}"
+    return f"as_of at {len(context.instants)} instants, {_size(largest)}{said}"
 
 
 # Computing weights ----------------------------------------------------------------------------------------------------

@@ -168,6 +168,13 @@ class Oracle(ABC):
         """Data files that the weights depend on, without those of parts; their contents are part of a run's digest."""
         return ()
 
+    def constant_files(self) -> tuple[Path, ...]:
+        """Those of :meth:`files` that hold for every instant, as a table of sectors does; with those of the parts.
+
+        They are parameters in a file: the look-ahead audit asks for no :meth:`as_of` of them, and names them.
+        """
+        return tuple(file for part in self.parts() for file in part.constant_files())
+
     def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
         """Remarks on the data behind the weights, a sentence each; by default those of the parts.
 
