@@ -310,6 +310,7 @@ class Session:
         self._cached = panel
         if panel.index[-1] >= instant:
             return panel
+        self.strategy.targets.check_history(panel, instant - config.execution.delay_hours * HOUR)
         return with_live_row(panel, instant, self.dex.feed().live_row(), config.data.in_session_only)
 
     def _check_names(self, weights: Mapping[str, float], markets: Mapping[str, Market]) -> None:
