@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -22,13 +22,15 @@ from engine.config import RunConfig
 from engine.data.coin_names import select_coins
 from engine.errors import HlbtError
 from engine.live.journal import JournalState
-from engine.live.orders import AccountState
+from engine.live.orders import AccountState, Plan
+from engine.live.plan_record import plan_record
 from engine.live.planner import base_rate, expected_costs, make_plan
 from engine.live.risk_limits import plan_breaches, run_breaches
 from engine.live.schedule import scheduled
 from engine.live.subledger import UNASSIGNED, Anchor, SubLedger, SubLedgers, crossed_part, sub_ledgers
 from engine.live.targets import Account, Strategy, TargetProvider
 from engine.panel import Panel
+from engine.provenance import fields_read
 from engine.simulation.backtest import funding_arrays
 
 #: Limits that hold for all specs alike, so that the strictest of them is the account's.
@@ -65,11 +67,17 @@ class Part:
         Which limit.
     weights : mapping of coin to float or None
         Signed fractions of its own equity, NaN = hold; None where it keeps its units.
+    plan : Plan or None
+        What it would order were its sub-ledger an account; None where it did not decide.
+    inputs : mapping
+        What that plan was made of, so that it can be made again.
     """
 
     state: str
     why: str = ""
     weights: Mapping[str, float] | None = None
+    plan: Plan | None = None
+    inputs: Mapping[str, Any] = field(default_factory=dict)
 
     def weight(self, coin: str) -> float:
         """Its weight of a coin, NaN = hold."""
@@ -109,6 +117,11 @@ class BookTargets(TargetProvider):
         bound._account = account
         return bound
 
+    def check_history(self, panel: Panel, decision: pd.Timestamp) -> None:
+        """As for one strategy, of each spec on its own rows and coins."""
+        for member in self.members:
+            member.strategy.targets.check_history(_own_panel(panel, self.config, member.config), decision)
+
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
         """Whether trading at `instant` is what was validated of one of the specs."""
         return any(member.strategy.targets.is_scheduled(instant) for member in self.members)
@@ -130,8 +143,7 @@ class BookTargets(TargetProvider):
         by_hand = not scheduled(instant, self.config)  # off every schedule all are asked, as one alone would be
         for member in self.members:
             if by_hand or member.strategy.targets.is_scheduled(instant):
-                own = ledgers.specs[member.name]
-                parts[member.name] = self._asked(member, own, account, instant, decision, tradable, panel)
+                parts[member.name] = self._asked(member, ledgers, account, instant, decision, panel)
             else:
                 parts[member.name] = Part("waits")
         notes += [f"{name} keeps its positions: {part.why}" for name, part in parts.items() if part.why]
@@ -158,43 +170,44 @@ class BookTargets(TargetProvider):
     def _asked(
         self,
         member: Member,
-        own: SubLedger,
+        ledgers: SubLedgers,
         account: Account,
         instant: pd.Timestamp,
         decision: pd.Timestamp,
-        tradable: Iterable[str],
         panel: Panel | None,
     ) -> Part:
         """The part of a spec that decides now."""
-        strategy = member.strategy
-        coins = [coin for coin in tradable if dex_of(coin) in strategy.dexes]
+        strategy, own = member.strategy, ledgers.specs[member.name]
+        markets = {coin: market for coin, market in account.markets.items() if dex_of(coin) in strategy.dexes}
         seen = None if panel is None else _own_panel(panel, self.config, member.config)
         try:
-            weights = strategy.targets.weights(instant, decision, coins, seen)
+            with fields_read() as read:
+                weights = strategy.targets.weights(instant, decision, markets, seen)
+            # As if its sub-ledger were an account; of initial margin there is one for all.
+            state = AccountState(own.equity_usd, dict(own.units), account.state.time, dict(ledgers.marks))
+            config = replace(self.config, account=replace(self.config.account, initial_margin=False))
+            plan = make_plan(weights, account.dex, state, markets, config, instant, decision)
         except HlbtError as error:
             raise type(error)(f"{member.name}: {error}") from error
-        if broken := self._breaches(member, own, account, weights, instant, decision):
-            return Part("held", "; ".join(broken))
-        return Part("trades", weights={coin: weight for coin, weight in weights.items() if weight != 0.0})
+        inputs = plan_record(plan, strategy.targets, account.dex, markets, seen, read)
+        if broken := self._breaches(member, own, account, plan):
+            return Part("held", "; ".join(broken), None, plan, inputs)
+        wanted = {coin: weight for coin, weight in weights.items() if weight != 0.0}
+        return Part("trades", "", wanted, plan, inputs)
 
-    def _breaches(
-        self,
-        member: Member,
-        own: SubLedger,
-        account: Account,
-        weights: Mapping[str, float],
-        instant: pd.Timestamp,
-        decision: pd.Timestamp,
-    ) -> list[str]:
-        """Limits of its own that a spec breaks, as if its sub-ledger were an account."""
+    def _breaches(self, member: Member, own: SubLedger, account: Account, plan: Plan) -> list[str]:
+        """Limits of its own that a spec breaks."""
         limits = replace(member.strategy.limits, **dict.fromkeys(SHARED_LIMITS))
-        held = AccountState(own.equity_usd, dict(own.units), account.state.time, account.state.prices)
-        config = replace(self.config, account=replace(self.config.account, initial_margin=False))
-        plan = make_plan(weights, account.dex, held, account.markets, config, instant, decision)
         history, coins = JournalState(equities=own.equities), [order.coin for order in plan.orders]
-        size = member.strategy.promoted_usd
         return plan_breaches(limits, plan, account.time, {}) + run_breaches(
-            limits, own.equity_usd, history, account.time, account.markets, coins, 0.0, size
+            limits,
+            own.equity_usd,
+            history,
+            account.time,
+            account.markets,
+            coins,
+            0.0,
+            member.strategy.promoted_usd,
         )
 
     def _recorded(
@@ -232,7 +245,8 @@ class BookTargets(TargetProvider):
                     "share": ledgers.specs[name].share,
                     "equity_usd": ledgers.specs[name].equity_usd,
                     "positions": dict(sorted(ledgers.specs[name].units.items())),
-                    "weights": None if part.weights is None else dict(sorted(part.weights.items())),
+                    "plan": None if part.plan is None else part.plan.to_dict(),
+                    "inputs": part.inputs,
                     "wanted": dict(wanted[name]),
                     "saved_usd": saved[name],
                 }
