@@ -18,7 +18,7 @@ from engine.config import RunConfig
 from engine.errors import DataError, LiveError, WeightsError
 from engine.live.risk_limits import Limits, refuse
 from engine.live.schedule import scheduled, trade_instant
-from engine.live.spec import load_live_oracle, read_spec, spec_limits
+from engine.live.spec import StrategySpec, load_live_oracle, read_spec, spec_limits
 from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix
 from engine.oracles.fixed_weights import FixedWeights
 from engine.oracles.weights_file import off_hour
@@ -174,11 +174,24 @@ class Strategy:
 def from_spec(path: Path, cache: str | None) -> Strategy:
     """The strategy of a promoted spec, checked; `cache` replaces the folder of its data."""
     spec = read_spec(path)
-    oracle, notes = load_live_oracle(spec)
+    size, limits, notes = spec_limits(path, spec)
+    return strategy_of(spec, cache, limits, notes, size)
+
+
+def strategy_of(
+    spec: StrategySpec, cache: str | None, limits: Limits, notes: Iterable[str] = (), promoted_usd: float | None = None
+) -> Strategy:
+    """The strategy of a spec whose oracle's code is what was validated; the rest as in :class:`Strategy`.
+
+    Raises
+    ------
+    SpecError
+        When it is not.
+    """
+    oracle, of_code = load_live_oracle(spec)
     data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
     targets = TargetProvider(oracle, replace(spec.config, data=data))
-    size, limits, of_before = spec_limits(path, spec)
-    return Strategy(spec.name, spec.digest, targets, limits, (*notes, *of_before), size)
+    return Strategy(spec.name, spec.digest, targets, limits, (*of_code, *notes), promoted_usd)
 
 
 def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:

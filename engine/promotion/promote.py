@@ -284,6 +284,24 @@ def spec_of(
     )
 
 
+def candidate_spec(candidate: Candidate, name: str) -> StrategySpec:
+    """What a candidate would trade, as a spec that no gate has passed: for paper alone, and never written."""
+    digests = {"data": candidate.digests["data"], "oracle": candidate.digests["oracle"]}
+    return StrategySpec(
+        name=name,
+        created="",
+        oracle=candidate.oracle,
+        parameters=candidate.parameters,
+        config=candidate.config,
+        limits=Limits.none(),
+        gates={"results": {}, "overrides": []},
+        digests={**digests, "engine": candidate.digests["code"]},
+        versions={},
+        trials=0,
+        account={},
+    )
+
+
 def save_spec(spec: StrategySpec, path: Path) -> None:
     """Write a spec, whole or not at all."""
     try:
