@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.commands.account_status import journal_of, show_status
 from engine.commands.live_options import (
     AccountOptions,
     OrderOptions,
@@ -33,7 +34,6 @@ from engine.commands.live_run import (
     spec_path,
     sync_data,
 )
-from engine.commands.live_status import journal_of, show_status
 from engine.commands.live_tables import log_lines
 from engine.commands.options import LimitOption, typed_config
 from engine.commands.progress import print_json, show_all, waiting

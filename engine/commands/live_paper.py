@@ -157,6 +157,8 @@ def track_strategy(track: Track, cache: str | None) -> Strategy:
 def _run(paths: Sequence[Path], cache: str | None, options: RunOptions) -> None:
     """Trade every track, show what came of it, then raise for those that failed."""
     tracks, notes = _load(paths, cache), list[str]()
+    if all(track.strategy is None for track in tracks):
+        _raise_failures(tracks)
     with progress() as step:
         if options.sync:
             notes = _sync(tracks, options, step)
@@ -323,11 +325,11 @@ def _table(tracks: Sequence[Track]) -> Table:
             table.add_row(name, "", "", "")
             continue
         late, gaps = len(record.caught_up), len(record.missed)
-        days = [f"{record.days}", *filter(None, [late and f"{late} late", gaps and f"{gaps} MISSED"])]
+        days = [f"{record.days}", f"{late} late" if late else "", f"{gaps} MISSED" if gaps else ""]
         table.add_row(
             name,
             "not known" if record.equity_usd is None else f"{record.equity_usd:,.0f}",
             "n/a" if record.return_frac is None else f"{record.return_frac:+z.2%}",
-            ", ".join(days),
+            ", ".join(filter(None, days)),
         )
     return table
