@@ -59,7 +59,7 @@ def make_plan(
     WeightsError
         For weights that need more initial margin than the account has, as in a backtest.
     """
-    execution = _rules(config.execution, dex)
+    execution = sizing_rules(config.execution, dex)
     targets = {coin: weight for coin, weight in weights.items() if weight != 0.0}
     # What is held and cannot be traded has the price at which it is marked.
     mids = {**account.prices, **{coin: market.mid for coin, market in markets.items()}}
@@ -131,7 +131,7 @@ def _price(
     return orders, skips
 
 
-def _rules(execution: Execution, dex: DEX) -> Execution:
+def sizing_rules(execution: Execution, dex: DEX) -> Execution:
     """Rules of sizing that the exchange accepts."""
     smallest = max(execution.min_notional_usd, dex.min_notional_usd)
     return replace(execution, lots=execution.lots or dex.always_lots, min_notional_usd=smallest)
