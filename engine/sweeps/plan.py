@@ -7,7 +7,7 @@ import inspect
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, versions
 from engine.simulation.backtest import check_panel
 from engine.sweeps.grid import Constraint, Grid, check_keys, make_grid, plain
+from engine.sweeps.result_files import ResultFiles
 from engine.sweeps.study import ORACLE, SCHEMA
 from engine.sweeps.tasks import Task
 from engine.sweeps.trials import digest_of, family_of, inner_paths, state_of, trial_config
@@ -115,8 +116,11 @@ class Plan:
         codes = self.grid.codes[row]
         return {**self.fixed, **{key: values[codes[column]] for column, key, values in self._own}}
 
-    def tasks(self, missing: np.ndarray) -> Iterator[Task]:
-        """Tasks over the sets `missing`: of one oracle and config each, sets that share scores side by side."""
+    def tasks(self, missing: np.ndarray, files: ResultFiles | None = None) -> Iterator[Task]:
+        """Tasks over the sets `missing`: of one oracle and config each, sets that share scores side by side.
+
+        With `files` each is written there by whoever runs it, those of one config in one partition.
+        """
         paths = list(self.kinds)
         units = self._units()
         block = units // BLOCK_SCORES
@@ -138,7 +142,9 @@ class Plan:
                 stop = int(first + np.searchsorted(within, scores))
                 rows = order[first:stop]
                 config = self.configs[self.config_of[rows[0]]]
-                yield Task(number, kind, config, [self.parameters(int(row)) for row in rows], rows, self.returns)
+                own = files and replace(files, part=f"config={digest_of(config) & 0xFFFFFFFF:08x}")
+                parameters = [self.parameters(int(row)) for row in rows]
+                yield Task(number, kind, config, parameters, rows, self.returns, self.keys[rows], own)
                 number, first = number + 1, stop
 
     def _units(self) -> np.ndarray:
