@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,8 @@ class Results:
         lookup = pd.Index(self.keys)
         for own in self.files.paths():
             self._adopt(self.files, own, lookup)
+        if self.dataset is not None:
+            return int(self.done.sum())  # rows of elsewhere do not say what their sets ran
         folders = [self.folder]
         if reports is not None and reports.is_dir():
             folders += sorted(path for path in reports.iterdir() if path.is_dir() and path != self.folder)
@@ -145,7 +148,8 @@ class Results:
                 return
             if dated and len(rows):
                 table = files.read(name).take(rows)
-                table = table.select([column for column in table.column_names if not column.startswith("set.")])
+                if not own:
+                    table = table.select([column for column in table.column_names if not column.startswith("set.")])
                 if self.returns and path.name == TABLE:
                     if not (path.parent / RETURNS).is_file() or not (path.parent / RECORD).is_file():
                         return  # without the record, which is written last, the returns may be those of other sets
@@ -155,7 +159,8 @@ class Results:
                 counts = [(column, table[column].cast(pa.float64())) for column in COUNTS if column in names]
                 for column, values in counts:
                     table = table.set_column(table.column_names.index(column), column, values)
-                self.files.write(table)
+                partition = path.parent.name if own and "=" in path.parent.name else ""
+                replace(self.files, part=partition).write(table)
                 self._keep(positions[rows], head, rows)
             if own:
                 # What is left in it failed, or lacks its returns: it is run again, and must not be read beside that.

@@ -78,7 +78,7 @@ def sweep(
     dataset : str or path, optional
         A folder that all workers share, ``s3://bucket/prefix`` or ``gs://bucket/prefix``: each worker writes the
         results of its tasks there, in ``sweep=<name>/config=<digest>/``, where they stay; see
-        :class:`engine.sweeps.result_files.ResultFiles`.
+        :class:`engine.sweeps.result_files.ResultFiles`. Results of other sweeps are not taken over then.
     created : str
         ISO 8601 instant of the sweep, from the caller, for nothing here reads the clock.
     progress : callable, optional

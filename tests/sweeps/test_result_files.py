@@ -85,6 +85,8 @@ def test_the_same_again_runs_only_what_failed_and_a_new_value(panel: Panel, plai
     files = ResultFiles(str(tmp_path / "data" / "sweep=a"))
     keys = np.concatenate([files.read(path, ["key"])["key"].to_numpy() for path in files.paths()])
     assert len(keys) == len(set(keys)) == 16  # none lies in two files
+    assert {Path(path).parent.name.partition("=")[0] for path in files.paths()} == {"config"}
+    assert all("set.k" in files.names(path) for path in files.paths())
     Path(files.paths()[0]).write_bytes(b"torn")
     again = sweep(panel, Even, GRID, **where)  # type: ignore[arg-type]
     assert same(again, plain)
