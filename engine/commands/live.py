@@ -57,10 +57,10 @@ def plan_command(spec: SpecArgument, account: AccountOptions, sync: SyncOption =
 
     Example: hlbt live plan research/promoted/momentum.json
     """
-    from engine.live.targets import from_spec
+    from engine.live.book_file import read_strategy
 
     options = _run_options(account, sync)
-    run_once(from_spec(_spec_path(spec), _cache(account)), options)
+    run_once(read_strategy(_spec_path(spec), _cache(account)), options)
 
 
 @live_app.command("run", epilog=EPILOG)
@@ -236,18 +236,16 @@ def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float)
 def _flat(spec: Path, account: AccountOptions) -> Strategy:
     """The strategy that holds nothing, under the name of `spec`."""
     from engine.config import RunConfig
-    from engine.live.spec import read_spec, spec_limits
+    from engine.live.book_file import account_config
     from engine.live.targets import flat
 
     path, config = _spec_path(spec), RunConfig()
     if account.network == "paper":  # it has the costs and the size of its spec
-        promoted = read_spec(path)
-        size = spec_limits(path, promoted)[0]
-        config = replace(promoted.config, account=replace(promoted.config.account, initial_equity_usd=size))
+        config = account_config(path)
         config = replace(config, data=replace(config.data, cache=_cache(account) or config.data.cache, end=None))
     else:
         with suppress(SpecError):  # one that is refused can be left: then the journals tell the dexes
-            data = read_spec(path).config.data
+            data = account_config(path).data
             config = replace(config, data=replace(config.data, coins=data.coins, dexes=data.dexes))
     return flat(spec.stem, config)
 
@@ -258,9 +256,11 @@ def _check_range(name: str, value: float, most: float) -> None:
 
 
 def _spec_path(path: Path) -> Path:
-    if path.suffix == ".json" or path.exists():
+    if path.suffix in (".json", ".toml") or path.exists():
         return path
-    return Path("research") / "promoted" / f"{path}.json"
+    named = Path("research") / "promoted" / path
+    book = named.with_name(f"{named.name}.toml")
+    return book if book.is_file() else named.with_name(f"{named.name}.json")
 
 
 def _cache(account: AccountOptions) -> str | None:
@@ -300,9 +300,9 @@ def _journal_of(path: Path, options: RunOptions) -> tuple[Path, HyperLiquidDEX |
 def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path | None) -> None:
     """Show the journal of the strategy at `path` and, where options name a host or credentials, its account."""
     from engine.coin import dex_of
+    from engine.live.book_file import account_config
     from engine.live.journal import Journal
     from engine.live.schedule import ORDER_LEAD, next_run
-    from engine.live.spec import read_spec
     from engine.reporting.html import check_page
     from engine.reporting.live_page import write_live_page
     from engine.reporting.live_performance import account_status, live_status
@@ -311,8 +311,8 @@ def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path |
         check_page(out, "live status")
     venue = options.venue
     # A journal of a weights file has no spec: then the config is the defaults, and nothing is scheduled.
-    promoted = path.suffix == ".json" and path.is_file()
-    config = read_spec(path).config if promoted else typed_config(None, None)
+    promoted = path.suffix in (".json", ".toml") and path.is_file()
+    config = account_config(path) if promoted else typed_config(None, None)
     data = replace(config.data, cache=cache or config.data.cache, end=None)
     file, dex = _journal_of(path, options)
     journal = Journal(file)

@@ -44,16 +44,18 @@ class RunOptions:
 
 
 def load_strategy(path: Path, cache: str | None, options: RunOptions) -> Strategy:
-    """The strategy of a spec."""
+    """The strategy of a spec, or of a book of specs."""
+    from engine.live.book_file import read_strategy, spec_paths
     from engine.live.spec import read_spec
-    from engine.live.targets import from_spec
 
     with failure_alerted(options, path.stem):
-        if options.orders.execute and options.venue.network == "mainnet" and read_spec(path).synthetic:
-            raise SpecError(
-                f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
-            )
-        return from_spec(path, cache)
+        if options.orders.execute and options.venue.network == "mainnet":
+            for file in spec_paths(path):
+                if read_spec(file).synthetic:
+                    raise SpecError(
+                        f"Spec {file} was validated on synthetic data: it trades no real money. Promote a real run."
+                    )
+        return read_strategy(path, cache)
 
 
 def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:

@@ -16,6 +16,7 @@ from engine.panel import Panel
 from engine.promotion.candidate import Candidate, check_current, read_candidate
 from engine.promotion.gates import Examination, gates_to_json
 from engine.provenance import code_digest, versions
+from engine.simulation.backtest import decisions_of
 from engine.validation.checks import GATES
 from engine.validation.thresholds import GateFile, check_name
 
@@ -281,6 +282,7 @@ def spec_of(
         versions=versions(),
         trials=examination.trials,
         account={"equity_usd": examination.account_usd},
+        decisions_from=decisions_of(panel, candidate.config)[0].isoformat(),
     )
 
 
