@@ -35,9 +35,9 @@ def config_of_track(track: Track) -> RunConfig | None:
         from engine.promotion.candidate import read_candidate
 
         return read_candidate(track.path).config
-    from engine.live.spec import read_spec
+    from engine.live.book_file import account_config
 
-    return read_spec(track.path).config if track.path.suffix == ".json" and track.path.is_file() else None
+    return account_config(track.path) if track.path.suffix in (".json", ".toml") and track.path.is_file() else None
 
 
 def show_status(track: Track, cache: str | None, options: RunOptions, out: Path | None) -> None:

@@ -62,10 +62,10 @@ def plan_command(spec: SpecArgument, account: AccountOptions, sync: SyncOption =
 
     Example: hlbt live plan research/promoted/momentum.json
     """
-    from engine.live.targets import from_spec
+    from engine.live.book_file import read_strategy
 
     options = run_options(account, sync)
-    run_once(from_spec(spec_path(spec), cache_of_spec(account)), options)
+    run_once(read_strategy(spec_path(spec), cache_of_spec(account)), options)
 
 
 @live_app.command("run", epilog=EPILOG)
@@ -219,18 +219,16 @@ def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float)
 def _flat(spec: Path, account: AccountOptions) -> Strategy:
     """The strategy that holds nothing, under the name of `spec`."""
     from engine.config import RunConfig
-    from engine.live.spec import read_spec, spec_limits
+    from engine.live.book_file import account_config
     from engine.live.targets import flat
 
     path, config = spec_path(spec), RunConfig()
     if account.network == "paper":  # it has the costs and the size of its spec
-        promoted = read_spec(path)
-        size = spec_limits(path, promoted)[0]
-        config = replace(promoted.config, account=replace(promoted.config.account, initial_equity_usd=size))
+        config = account_config(path)
         config = replace(config, data=replace(config.data, cache=cache_of_spec(account) or config.data.cache, end=None))
     else:
         with suppress(SpecError):  # one that is refused can be left: then the journals tell the dexes
-            data = read_spec(path).config.data
+            data = account_config(path).data
             config = replace(config, data=replace(config.data, coins=data.coins, dexes=data.dexes))
     return flat(spec.stem, config)
 

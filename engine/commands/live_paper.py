@@ -132,10 +132,12 @@ def track_name(folder: Path) -> str:
 def track_strategy(track: Track, cache: str | None) -> Strategy:
     """What a track trades."""
     from engine.live.risk_limits import Limits
-    from engine.live.targets import from_spec, strategy_of
+    from engine.live.targets import strategy_of
 
     if not track.candidate:
-        return from_spec(track.path, cache)
+        from engine.live.book_file import read_strategy
+
+        return read_strategy(track.path, cache)
     from engine.promotion.candidate import read_candidate
     from engine.promotion.promote import candidate_spec
 

@@ -52,16 +52,18 @@ class RunOptions:
 
 
 def load_strategy(path: Path, cache: str | None, options: RunOptions) -> Strategy:
-    """The strategy of a spec."""
+    """The strategy of a spec, or of a book of specs."""
+    from engine.live.book_file import read_strategy, spec_paths
     from engine.live.spec import read_spec
-    from engine.live.targets import from_spec
 
     with failure_alerted(options, path.stem):
-        if options.orders.execute and options.venue.network == "mainnet" and read_spec(path).synthetic:
-            raise SpecError(
-                f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
-            )
-        return from_spec(path, cache)
+        if options.orders.execute and options.venue.network == "mainnet":
+            for file in spec_paths(path):
+                if read_spec(file).synthetic:
+                    raise SpecError(
+                        f"Spec {file} was validated on synthetic data: it trades no real money. Promote a real run."
+                    )
+        return read_strategy(path, cache)
 
 
 def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
@@ -262,10 +264,12 @@ def check_range(name: str, value: float, most: float) -> None:
 
 
 def spec_path(path: Path) -> Path:
-    """The file of a spec that is named by it, or by its name."""
-    if path.suffix == ".json" or path.exists():
+    """The file of a spec or a book that is named by it, or by its name."""
+    if path.suffix in (".json", ".toml") or path.exists():
         return path
-    return Path("research") / "promoted" / f"{path}.json"
+    named = Path("research") / "promoted" / path
+    book = named.with_name(f"{named.name}.toml")
+    return book if book.is_file() else named.with_name(f"{named.name}.json")
 
 
 def cache_of_spec(account: AccountOptions) -> str | None:
