@@ -11,11 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.commands.live_options import OrderOptions
+from engine.commands.live_options import AccountOptions, OrderOptions
 from engine.commands.live_tables import orders_table, plan_tables
-from engine.commands.options import clock
+from engine.commands.options import cache_alone, clock
 from engine.commands.progress import print_json, progress, show_all, waiting
 from engine.errors import (
+    ConfigError,
     DemotedError,
     HlbtError,
     IncompleteError,
@@ -82,7 +83,7 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
         sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
         needs_sync = options.sync
         if needs_sync:
-            _sleep_until(data_at)
+            sleep_until(data_at)
             try:
                 sync_data(strategy, replace(options, now=clock()))
                 needs_sync = False
@@ -91,7 +92,7 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
                         session.prepare()
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
-        _sleep_until(order_at)
+        sleep_until(order_at)
         if trade_instant(clock(), strategy.config) != order_at + ORDER_LEAD:
             # Traded now, it would be a book of an hour that was never validated.
             text = f"The instant {show(order_at + ORDER_LEAD)} was missed: it is {show(clock())}. Nothing was ordered."
@@ -116,7 +117,7 @@ def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> int:
         except (IncompleteError, PositionsError, UnreachableError) as error:
             sys.stderr.write(f"hlbt: {error}\n")
             code = error.exit_code
-            _sleep_until(at + (attempt + 1) * DAILY_PAUSE)
+            sleep_until(at + (attempt + 1) * DAILY_PAUSE)
         except SpecError:
             raise
         except HlbtError as error:
@@ -139,7 +140,8 @@ def _post(url: str, what: str, options: RunOptions, message: dict[str, Any]) -> 
         sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
 
 
-def _sleep_until(instant: pd.Timestamp) -> None:
+def sleep_until(instant: pd.Timestamp) -> None:
+    """Wait for the clock."""
     while (left := (instant - clock()).total_seconds()) > 0:
         time.sleep(min(left, 30.0))  # in pieces: a laptop that was suspended wakes late
 
@@ -263,3 +265,52 @@ def session_fields(session: Session) -> dict[str, Any]:
 def note_lines(notes: list[str]) -> list[str]:
     """Notes, a line each."""
     return [f"NOTE: {note}" for note in notes]
+
+
+# Options --------------------------------------------------------------------------------------------------------------
+
+
+def run_options(account: AccountOptions, sync: bool) -> RunOptions:
+    """Options without orders."""
+    from engine.clock import parse_instant
+    from engine.live.venue import Venue
+
+    check_range("--timeout-seconds", account.timeout, 600)
+    venue = Venue(
+        network=account.network,
+        base_url=account.base_url,
+        credentials=account.credentials,
+        timeout_seconds=account.timeout,
+    )
+    if account.journal is not None:
+        venue = replace(venue, journal=account.journal)
+        venue = replace(venue, kill_switch=venue.folder / venue.kill_switch.name)
+    if account.kill_switch is not None:
+        venue = replace(venue, kill_switch=account.kill_switch)
+    now = clock() if account.now is None else parse_instant(account.now, "--now", hourly=False)
+    return RunOptions(venue, now, sync, account.as_json)
+
+
+def check_range(name: str, value: float, most: float) -> None:
+    """Refuse the value of an option that is not above 0 and at most `most`."""
+    if not 0.0 < value <= most:
+        raise ConfigError(f"{name} {value:g} is not accepted: it must be above 0 and at most {most:g}.")
+
+
+def spec_path(path: Path) -> Path:
+    """The file of a spec or a book that is named by it, or by its name."""
+    if path.suffix in (".json", ".toml") or path.exists():
+        return path
+    named = Path("research") / "promoted" / path
+    book = named.with_name(f"{named.name}.toml")
+    return book if book.is_file() else named.with_name(f"{named.name}.json")
+
+
+def cache_of_spec(account: AccountOptions) -> str | None:
+    """``data.cache``, the one key that may be set for a spec."""
+    named = account.config_file or " ".join(account.settings or ())
+    return cache_alone(
+        account.config_file,
+        account.settings,
+        SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew."),
+    )
