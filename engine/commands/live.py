@@ -32,6 +32,7 @@ from engine.commands.live_tables import log_lines, status_lines
 from engine.commands.options import REPORTS, LimitOption, cache_alone, clock, typed_config
 from engine.commands.progress import print_json, show_all, waiting
 from engine.commands.runs import refresh_index
+from engine.commands.validate import GatesOption
 from engine.errors import ConfigError, LiveError, SpecError
 
 if TYPE_CHECKING:
@@ -177,6 +178,22 @@ def status_command(
     """
     options = _run_options(account, sync=False)
     _show_status(_spec_path(spec), _cache(account), options, out)
+
+
+@live_app.command("calibrate")
+@grouped
+def calibrate_command(spec: SpecArgument, account: AccountOptions, gates: GatesOption = None) -> None:
+    """Fit costs to the fills of a journal; show the promoted run and its gates under them, beside the spec's own.
+
+    It reads the journal, the cache and the spec, and changes none of them: new costs are a new promotion.
+
+    Example: hlbt live calibrate research/promoted/momentum.json
+    """
+    from engine.commands.live_calibrate import calibrate_spec
+
+    path = _spec_path(spec)
+    file, _ = _journal_of(path, _run_options(account, sync=False))
+    calibrate_spec(path, _cache(account), file, gates, account.as_json)
 
 
 @live_app.command("log")

@@ -93,8 +93,8 @@ def _newest_of_each(plans: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
 def _cached(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> Panel:
     from engine.data.panel_loader import load_whole_panel
 
-    ends = (pd.Timestamp(plan["instant"]) for plan in (plans[0], plans[-1]))
-    return load_whole_panel(config.data.cache, *ends, config.data.selection, config.data.hours)
+    first, last = (pd.Timestamp(plan["instant"]) for plan in (plans[0], plans[-1]))
+    return load_whole_panel(config.data.cache, first, last, config.data.selection, config.data.hours)
 
 
 def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig, panel: Panel) -> list[dict[str, Any]]:

@@ -218,11 +218,10 @@ class FillCosts:
                 "fee_bps": fills["fee_excess_bps"] * fills["notional_usd"] / 1e4,
             }
         )
-        # A day whose fees are known in part says nothing of them yet; an order without a plan has no model.
-        sums = usd.groupby(fills["instant"]).agg(
-            {"slippage_bps": lambda day: day.sum(min_count=1), "fee_bps": lambda day: day.sum(skipna=False)}
-        )
-        sums["funding_bps"] = np.nan
+        grouped = usd.groupby(fills["instant"])
+        sums = grouped.sum(min_count=1)  # an order without a plan has no model
+        # A day whose fees are known in part says nothing of them yet.
+        sums["fee_bps"] = sums["fee_bps"].where(grouped["fee_bps"].count() == grouped.size())
         sums = sums.reindex(self.equity.index)
         sums["funding_bps"] = (self.funding["paid_usd"] - self.funding["model_usd"]).reindex(self.equity.index)
         return sums.div(self.equity.where(self.equity > 0.0), axis=0) * 1e4
