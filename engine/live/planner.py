@@ -117,8 +117,7 @@ def _price(
     dex: DEX,
 ) -> tuple[list[PlannedOrder], list[Skip]]:
     """The orders with their expected costs, and the targets that become none."""
-    hour, orders, skips = instant.floor("h"), [], []
-    rate = float(fee_arrays(hourly_index(hour, hour), costs).rate[0, 0])  # the base tier, with the config's discounts
+    orders, skips, rate = [], [], base_rate(instant, costs)
     for order in sized:
         held = account.units.get(order.coin, 0.0)
         if order.outcome == "order":
@@ -129,6 +128,30 @@ def _price(
                 reason = f"{UNTRADABLE}: {why}"
             skips.append(Skip(order.coin, order.target_weight, held, reason))
     return orders, skips
+
+
+def base_rate(instant: pd.Timestamp, costs: Costs) -> float:
+    """Fee of the base tier with the config's discounts, a fraction of the notional."""
+    hour = instant.floor("h")
+    return float(fee_arrays(hourly_index(hour, hour), costs).rate[0, 0])
+
+
+def expected_costs(units: float, market: Market, costs: Costs, rate: float) -> tuple[float, float]:
+    """Spread against mid and fee of an order, USD, by the backtest's rules without impact.
+
+    Parameters
+    ----------
+    units : float
+        Signed size.
+    market : Market
+        With its quotes.
+    costs : Costs
+        Half spread where there is no quote.
+    rate : float
+        Of :func:`base_rate`.
+    """
+    price = market.fill_price(units, stressed_half_spread(costs))
+    return units * (price - market.mid), market.fee_rate(rate) * abs(units) * price
 
 
 def sizing_rules(execution: Execution, dex: DEX) -> Execution:
@@ -143,11 +166,10 @@ def _planned(order: Order, held: float, market: Market, costs: Costs, rate: floa
 
     units = order.units
     after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
-    price, mid = market.fill_price(units, stressed_half_spread(costs)), market.mid
-    action, fee = ACTIONS[reason_nb(held, after)], market.fee_rate(rate) * abs(units) * price
-    spread, quote = units * (price - mid), (market.bid, market.ask)
-    impact = dex.impact_usd(market, units)
-    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, spread, fee, *quote, impact)
+    spread_and_fee, mid = expected_costs(units, market, costs, rate), market.mid
+    action, quote = ACTIONS[reason_nb(held, after)], (market.bid, market.ask)
+    costs_and_quote = *spread_and_fee, *quote, dex.impact_usd(market, units)
+    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, *costs_and_quote)
 
 
 def _goals(order: PlannedOrder, weights: Mapping[str, float], min_notional_usd: float) -> list[Goal]:

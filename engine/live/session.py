@@ -15,7 +15,7 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -50,7 +50,7 @@ from engine.live.state_folder import (
     link_journal,
     single_instance,
 )
-from engine.live.targets import Strategy
+from engine.live.targets import Account, Strategy
 from engine.panel import Panel
 from engine.provenance import fields_read
 from engine.weights import unknown_coins
@@ -289,14 +289,17 @@ class Session:
         config, instant = self.strategy.config, self._instant(state)
         decision = instant - config.execution.delay_hours * HOUR
         panel = self._panel(instant)
+        targets = self.strategy.targets.on(Account(self.dex, state, markets, self.journal, self._at(state)))
         with fields_read() as read:
-            weights = self.strategy.targets.weights(instant, decision, markets, panel)
+            weights = targets.weights(instant, decision, markets, panel)
         self._seen, self._read = panel, frozenset(read)
         if self._cached is not None:
             self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
             self._check_names(weights, markets)
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
+        plan = replace(plan, parts=targets.parts)
+        self.notes += targets.parts.get("notes", ())
         self._reconciler.warn_of_others(plan)
         return plan
 
@@ -321,6 +324,8 @@ class Session:
 
     def _append_plan(self, plan: Plan, state: AccountState, markets: Mapping[str, Market]) -> None:
         explained_at, targets = self._reconciler.explained_at, self.strategy.targets
+        # Each part of a book has its own.
+        inputs = None if plan.parts else plan_record(plan, targets, self.dex, markets, self._seen, self._read)
         self.journal.append(
             "plan",
             self._at(state),
@@ -330,7 +335,7 @@ class Session:
             explained_at=None if explained_at is None else explained_at.isoformat(),
             goals=[vars(goal) for goal in plan.goals],
             plan=plan.to_dict(),
-            inputs=plan_record(plan, targets, self.dex, markets, self._seen, self._read),
+            **({} if inputs is None else {"inputs": inputs}),
         )
 
     # Limits -----------------------------------------------------------------------------------------------------------
