@@ -60,6 +60,9 @@ from engine.panel import Panel
 from engine.provenance import fields_read
 from engine.weights import unknown_coins
 
+#: The alarms: journal's entries, instant, equity in USD (None where it is not certain) -> a demotion, or None.
+Watch = Callable[[Sequence[Mapping[str, Any]], pd.Timestamp, float | None], Demotion | None]
+
 
 @dataclass
 class Session:
@@ -92,8 +95,7 @@ class Session:
     announce : callable
         Called with a text before what takes long.
     watch : callable, optional
-        The alarms: called with the journal's entries, the instant and the equity in USD (None where it is not certain),
-        it returns a demotion, or None.
+        The alarms, a :data:`Watch`.
 
     Attributes
     ----------
@@ -115,7 +117,7 @@ class Session:
     accepts_equity: bool = False
     ignore_kill: bool = False
     announce: Callable[[str], object] = lambda _: None
-    watch: Callable[[Sequence[Mapping[str, Any]], pd.Timestamp, float | None], Demotion | None] | None = None
+    watch: Watch | None = None
 
     demotion: Demotion | None = field(default=None, init=False)
     _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
