@@ -28,7 +28,7 @@ from engine.commands.live_run import (
     session_fields,
     sync_data,
 )
-from engine.commands.live_tables import log_lines, status_lines
+from engine.commands.live_tables import book_table, log_lines, status_lines
 from engine.commands.options import REPORTS, LimitOption, cache_alone, clock, typed_config
 from engine.commands.progress import print_json, show_all, waiting
 from engine.commands.runs import refresh_index
@@ -331,5 +331,7 @@ def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path |
         print_json(status)
     else:
         show_all(
-            *status_lines(status), f"Page: {page}" if page else f"There is no journal {file}: nothing has run yet."
+            *status_lines(status),
+            *([book_table(status["book"])] if status["book"] else []),
+            f"Page: {page}" if page else f"There is no journal {file}: nothing has run yet.",
         )
