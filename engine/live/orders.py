@@ -424,6 +424,8 @@ class Plan:
         Exposure as a fraction of equity.
     net_target : float
         Net exposure that the weights want, coins that cannot be traded included.
+    parts : mapping
+        Of a book of several specs what each of them owns and wants (:mod:`engine.live.book`); else empty.
     """
 
     instant: pd.Timestamp
@@ -440,6 +442,7 @@ class Plan:
     net_before: float
     net_after: float
     net_target: float
+    parts: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def unreachable(self) -> list[str]:

@@ -59,7 +59,7 @@ def make_plan(
     WeightsError
         For weights that need more initial margin than the account has, as in a backtest.
     """
-    execution = _rules(config.execution, dex)
+    execution = sizing_rules(config.execution, dex)
     targets = {coin: weight for coin, weight in weights.items() if weight != 0.0}
     # What is held and cannot be traded has the price at which it is marked.
     mids = {**account.prices, **{coin: market.mid for coin, market in markets.items()}}
@@ -117,8 +117,7 @@ def _price(
     why_no_quote: Callable[[str], str],
 ) -> tuple[list[PlannedOrder], list[Skip]]:
     """The orders with their expected costs, and the targets that become none."""
-    hour, orders, skips = instant.floor("h"), [], []
-    rate = float(fee_arrays(hourly_index(hour, hour), costs).rate[0, 0])  # the base tier, with the config's discounts
+    orders, skips, rate = [], [], base_rate(instant, costs)
     for order in sized:
         held = account.units.get(order.coin, 0.0)
         if order.outcome == "order":
@@ -131,7 +130,31 @@ def _price(
     return orders, skips
 
 
-def _rules(execution: Execution, dex: DEX) -> Execution:
+def base_rate(instant: pd.Timestamp, costs: Costs) -> float:
+    """Fee of the base tier with the config's discounts, a fraction of the notional."""
+    hour = instant.floor("h")
+    return float(fee_arrays(hourly_index(hour, hour), costs).rate[0, 0])
+
+
+def expected_costs(units: float, market: Market, costs: Costs, rate: float) -> tuple[float, float]:
+    """Spread against mid and fee of an order, USD, by the backtest's rules without impact.
+
+    Parameters
+    ----------
+    units : float
+        Signed size.
+    market : Market
+        With its quotes.
+    costs : Costs
+        Half spread where there is no quote.
+    rate : float
+        Of :func:`base_rate`.
+    """
+    price = market.fill_price(units, costs.half_spread_bps / 1e4)
+    return units * (price - market.mid), market.fee_rate(rate) * abs(units) * price
+
+
+def sizing_rules(execution: Execution, dex: DEX) -> Execution:
     """Rules of sizing that the exchange accepts."""
     smallest = max(execution.min_notional_usd, dex.min_notional_usd)
     return replace(execution, lots=execution.lots or dex.always_lots, min_notional_usd=smallest)
@@ -143,10 +166,9 @@ def _planned(order: Order, held: float, market: Market, costs: Costs, rate: floa
 
     units = order.units
     after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
-    price, mid = market.fill_price(units, costs.half_spread_bps / 1e4), market.mid
-    action, fee = ACTIONS[reason_nb(held, after)], market.fee_rate(rate) * abs(units) * price
-    spread, quote = units * (price - mid), (market.bid, market.ask)
-    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, spread, fee, *quote)
+    spread_and_fee, mid = expected_costs(units, market, costs, rate), market.mid
+    action, quote = ACTIONS[reason_nb(held, after)], (market.bid, market.ask)
+    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, *spread_and_fee, *quote)
 
 
 def _goals(order: PlannedOrder, weights: Mapping[str, float], min_notional_usd: float) -> list[Goal]:

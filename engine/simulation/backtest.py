@@ -198,7 +198,7 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[MarketData, Fees, Co
         panel.values("mid"),
         *_both(panel, "bid", "ask"),
         *_both(panel, "impact_bid", "impact_ask"),
-        *_funding_arrays(panel, config),
+        *funding_arrays(panel, config),
         panel.tradable,
         *_worst_prices(panel, config),
     )
@@ -287,7 +287,7 @@ def _both(panel: Panel, bid: str, ask: str) -> tuple[np.ndarray, np.ndarray]:
     return _ABSENT, _ABSENT
 
 
-def _funding_arrays(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+def funding_arrays(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
     """Rate, and the price on which it is paid: oracle, else mark, else mid; the kernel falls back to the last price.
 
     (0, 0) where the panel has no rate or the config settles none.
