@@ -21,7 +21,7 @@ from engine.live.journal import Journal
 from engine.live.orders import AccountState, Market
 from engine.live.risk_limits import Limits, refuse
 from engine.live.schedule import scheduled, trade_instant
-from engine.live.spec import load_live_oracle, read_spec, spec_limits
+from engine.live.spec import StrategySpec, load_live_oracle, read_spec, spec_limits
 from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix, with_universe
 from engine.oracles.fixed_weights import FixedWeights
 from engine.oracles.weights_file import off_hour
@@ -232,6 +232,8 @@ class Strategy:
         For people.
     promoted_usd : float or None
         Account size at which it passed its gates; None where it passed none.
+    spec : StrategySpec or None
+        That it was promoted as; None for given weights.
     """
 
     name: str
@@ -240,6 +242,7 @@ class Strategy:
     limits: Limits
     notes: tuple[str, ...] = ()
     promoted_usd: float | None = None
+    spec: StrategySpec | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -258,25 +261,33 @@ class Strategy:
 
 
 def from_spec(path: Path, cache: str | None) -> Strategy:
-    """The strategy of a promoted spec, checked; `cache` replaces the folder of its data.
+    """The strategy of a promoted spec, checked as :func:`strategy_of` does; `cache` replaces the folder of its data."""
+    spec = read_spec(path)
+    size, limits, notes = spec_limits(path, spec)
+    return strategy_of(spec, cache, limits, notes, size)
+
+
+def strategy_of(
+    spec: StrategySpec, cache: str | None, limits: Limits, notes: Iterable[str] = (), promoted_usd: float | None = None
+) -> Strategy:
+    """The strategy of a spec, whose oracle is checked; the rest as in :class:`Strategy`.
 
     Raises
     ------
     SpecError
-        For a spec that cannot be read, whose code has changed, or that lacks the start of a path-dependent oracle.
+        When its code is not what was validated, or the start of a path-dependent oracle is not recorded.
     """
-    spec = read_spec(path)
-    oracle, notes = load_live_oracle(spec)
+    oracle, of_code = load_live_oracle(spec)
     data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
     if oracle.path_dependent and spec.decisions_from is None:
         raise SpecError(
-            f"Spec {path}: {spec.oracle} follows from its decisions before, and the spec does not say from which on: "
-            f"it is older than that record. Promote its run again: hlbt promote RUN --name {spec.name} --replace."
+            f"Spec {spec.name!r}: {spec.oracle} follows from its decisions before, and the spec does not say from "
+            f"which on: it is older than that record. Promote its run again: hlbt promote RUN --name {spec.name} "
+            "--replace."
         )
     start = None if spec.decisions_from is None else pd.Timestamp(spec.decisions_from)
     targets = TargetProvider(oracle, replace(spec.config, data=data), start)
-    size, limits, of_before = spec_limits(path, spec)
-    return Strategy(spec.name, spec.digest, targets, limits, (*notes, *of_before), size)
+    return Strategy(spec.name, spec.digest, targets, limits, (*of_code, *notes), promoted_usd, spec)
 
 
 def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:

@@ -10,13 +10,8 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from engine.live.book import Member
+from engine.live.demotion import DEMOTED, REINSTATED
 from engine.live.subledger import UNASSIGNED, SubLedger, SubLedgers, sub_ledgers
-from engine.monitoring.replay import PlanCheck, plan_differences
-from engine.panel import Panel
-
-#: Entries about one spec.
-_OF_ONE = ("demoted", "reinstated")
 
 
 def book_status(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -122,7 +117,7 @@ def _own(
         case "fills":
             if fills := list(_scaled(entry["fills"], name, ledgers, "units", "fee_usd")):
                 yield {**entry, "fills": fills}
-        case kind if kind in _OF_ONE and entry["strategy"] == name:
+        case kind if kind in (DEMOTED, REINSTATED) and entry["strategy"] == name:
             yield dict(entry)
 
 
@@ -151,28 +146,3 @@ def _scaled(rows: Sequence[Mapping[str, Any]], name: str, ledgers: SubLedgers, *
     for row in rows:
         if part := ledgers.shared.get(row["cloid"], {}).get(name):
             yield {**row, **{key: row[key] * part for key in keys}}
-
-
-def book_plan_checks(
-    entries: Sequence[Mapping[str, Any]], panel: Panel | None, members: Sequence[Member]
-) -> dict[str, PlanCheck]:
-    """Make the plans of each spec of a book again, and compare: :func:`engine.monitoring.replay.plan_differences`.
-
-    Parameters
-    ----------
-    entries : sequence of mapping
-        Of the journal of the book.
-    panel : Panel or None
-        As the cache has it now, with the coins of all specs.
-    members : sequence of Member
-        Of the book as it is now; an instant at which a spec had no decision is not counted.
-
-    Returns
-    -------
-    dict of str to PlanCheck
-    """
-    checks = {}
-    for member in members:
-        decided = [entry for entry in spec_entries(entries, member.name) if "inputs" in entry]
-        checks[member.name] = plan_differences(decided, panel, member.config, member.strategy.targets.oracle)
-    return checks

@@ -14,8 +14,9 @@ from engine.live.journal import Journal
 from engine.live.risk_limits import Limits
 from engine.live.subledger import UNASSIGNED, crossed_part, sub_ledgers
 from engine.live.targets import Strategy
-from engine.monitoring.books import book_plan_checks, spec_entries
+from engine.monitoring.books import spec_entries
 from engine.monitoring.fills import filled_orders
+from engine.monitoring.replay import PlanCheck, plan_differences
 from engine.simulation.backtest import decisions_of
 from helpers.books import adds_up, book, drive, equity_track, plans, strategy, trade
 from helpers.effort import some
@@ -134,19 +135,17 @@ def test_the_plans_of_each_spec_can_be_made_again() -> None:
     specs = momentum_and_carry(config)
     whole = book({"trend": 0.6, "carry": 0.4}, config, specs)
     _, journal = drive(whole, panel, config, decisions_of(panel, config))
-    members = whole.targets.members  # type: ignore[attr-defined]
-    checks = book_plan_checks(journal.entries, panel, members)
-    assert {name: (check.instants_checked, check.differences) for name, check in checks.items()} == {
-        "trend": (DAYS, ()),
-        "carry": (DAYS, ()),
-    }
     entries = copy.deepcopy(journal.entries)
-    weights = [entry for entry in entries if entry["kind"] == "plan"][5]["plan"]["parts"]["specs"]["trend"]["plan"][
-        "weights"
-    ]
-    weights[next(iter(weights))] += 1e-6
-    found = book_plan_checks(entries, panel, members)
-    assert len(found["trend"].differences) == 1 and not found["carry"].differences
+
+    def check(spec: Strategy) -> PlanCheck:
+        return plan_differences(spec_entries(entries, spec.name), panel, config, spec.targets.oracle)
+
+    for spec in specs:
+        found = check(spec)
+        assert (found.instants_checked, found.differences, found.not_recorded) == (DAYS, (), 0)
+    weights = [entry for entry in entries if entry["kind"] == "plan"][5]["plan"]["parts"]["specs"]["trend"]["plan"]
+    weights["weights"][next(iter(weights["weights"]))] += 1e-6
+    assert [len(check(spec).differences) for spec in specs] == [1, 0]
     # Its parts of the fills are its own costs.
     ledgers = sub_ledgers(journal.entries)
     for name in ("trend", "carry"):
