@@ -1,19 +1,16 @@
 """How soon an extra cost of a live account is found, how often none is found to be one, and whether plans are replays.
 
-    .venv/bin/python tests/benchmarks/live_truth.py [SEEDS] [DAYS] [PART]
-
-PART is 1 for what is found, 2 for false alarms; both without it.
+    .venv/bin/python tests/benchmarks/live_truth.py [SEEDS] [DAYS]
 
 A paper account trades the real months, laid end to end for a year, through the live executor. Its journal is then
 changed for each seed: fills become dearer by noise and by the extra cost, equity falls by what they cost, and by noise
-of its own. All charts look at each journal as ``hlbt live status`` does.
+of its own. All charts look at each year as ``hlbt live status`` does.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -45,10 +42,8 @@ Entries = list[dict[str, Any]]
 
 
 def year_of(panel: Panel, days: int) -> Panel:
-    """The most traded coins, their months laid end to end: each price goes on where it ended."""
-    volume = np.nan_to_num(panel.values("volume_usd")).sum(axis=0)
-    whole = np.isfinite(panel.values("mid")).mean(axis=0) > 0.99
-    kept = np.sort(np.argsort(np.where(whole, volume, -1.0))[-COINS:])
+    """The last coins of the alphabet, old and new, their months laid end to end: each price goes on where it ended."""
+    kept = np.arange(len(panel.coins) - COINS, len(panel.coins))
     hours = min(24 * days, 10**6)
     times = -(-hours // len(panel.index))
     fields = {}
@@ -86,34 +81,27 @@ def journal_of(panel: Panel, config: RunConfig) -> Entries:
     return journal.entries
 
 
-def worse(
-    entries: Entries,
-    rng: np.random.Generator,
-    in_fills: float,
-    outside: float,
-    cost_in_fills: float,
-    cost_outside: float,
-    draw: Callable[[np.random.Generator], float],
-) -> Entries:
-    """The journal with costs a day, basis points of equity: noise of the two standard deviations, and an extra cost."""
-    notional: dict[str, float] = {}
+def worse(entries: Entries, inside: np.ndarray, outside: np.ndarray) -> Entries:
+    """The journal with costs in the fills, and outside of them, of each plan; basis points of equity."""
     orders = {order["cloid"]: order for entry in entries if entry["kind"] == "intent" for order in entry["orders"]}
+    notional: dict[int, float] = {}
+    plan = -1
     for entry in entries:
-        if entry["kind"] == "answers":
-            for result in entry["answers"]:
-                instant = entry_instant(entry)
-                notional[instant] = notional.get(instant, 0.0) + abs(result["units"]) * orders[result["cloid"]]["mid"]
+        plan += entry["kind"] == "plan"
+        for result in entry.get("answers", ()):
+            value = abs(result["units"]) * orders[result["cloid"]]["mid"]
+            notional[plan] = notional.get(plan, 0.0) + value
     found: Entries = []
-    lost, dearer = 0.0, 0.0
+    plan, left, dearer = -1, 1.0, 0.0
     for entry in entries:
         changed = entry
         if entry["kind"] == "plan":
-            changed = {**entry, "equity_usd": entry["equity_usd"] - lost}
-            equity, traded = entry["equity_usd"], notional.get(entry["instant"], 0.0)
-            paid = (cost_in_fills + in_fills * draw(rng)) / 1e4 * equity if traded else 0.0
-            dearer = paid / traded if traded else 0.0
-            lost += paid + (cost_outside + outside * draw(rng)) / 1e4 * equity
-        elif entry["kind"] == "answers":
+            plan += 1
+            changed = {**entry, "equity_usd": entry["equity_usd"] * left}
+            traded = notional.get(plan, 0.0)
+            dearer = inside[plan] / 1e4 * changed["equity_usd"] / traded if traded else 0.0
+            left *= 1.0 - (inside[plan] * (traded > 0.0) + outside[plan]) / 1e4
+        elif "answers" in entry:
             answers = []
             for result in entry["answers"]:
                 mid, side = orders[result["cloid"]]["mid"], np.sign(result["units"])
@@ -123,89 +111,84 @@ def worse(
     return found
 
 
-def entry_instant(entry: dict[str, Any]) -> str:
-    """The trade instant of an entry of answers: on paper its own time, to the second."""
-    return pd.Timestamp(entry["time"]).floor("h").isoformat()
+def charted(days: pd.DataFrame, inside: np.ndarray, outside: np.ndarray) -> pd.DataFrame:
+    """What :func:`cost_days` makes of :func:`worse`, from the `days` of the journal itself; some seeds are compared."""
+    traded = days["slippage_bps"].notna().to_numpy()
+    lost = -1e4 * np.log1p(-(inside * traded + outside) / 1e4)
+    slippage = days["slippage_bps"] + inside
+    return days.assign(slippage_bps=slippage, account_bps=days["account_bps"] + np.append(np.nan, lost[:-1]))
 
 
-def normal(rng: np.random.Generator) -> float:
-    return float(rng.standard_normal())
-
-
-def heavy(rng: np.random.Generator) -> float:
-    """Student's t of 4 degrees of freedom, of variance 1."""
-    return float(rng.standard_t(4) / np.sqrt(2.0))
-
-
-def days_to(entries: Entries, config: RunConfig, panel: Panel) -> float:
+def days_to(days: pd.DataFrame) -> float:
     """Days from the first trade to the alarm; infinite without one."""
-    alarm = cost_alarm(cost_days(entries, config, panel))
-    first = pd.Timestamp(entries[0]["instant"])
-    return np.inf if alarm.crossed is None else (alarm.crossed - first) / pd.Timedelta(days=1)
+    alarm = cost_alarm(days)
+    return np.inf if alarm.crossed is None else (alarm.crossed - days.index[0]) / pd.Timedelta(days=1)
 
 
-def main(seeds: int, days: int, part: int) -> None:
+def normal(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Noise of variance 1."""
+    return rng.standard_normal(count)
+
+
+def heavy(rng: np.random.Generator, count: int) -> np.ndarray:
+    """Noise of variance 1: Student's t of 4 degrees of freedom."""
+    return rng.standard_t(4, count) / np.sqrt(2.0)
+
+
+def main(seeds: int, length: int) -> None:
+    """Print every figure."""
     config, began = RunConfig(), time.monotonic()
     with TemporaryDirectory() as folder:
         import_freqtrade(Store(Path(folder)), SHARED / "freqtrade" / "hyperliquid" / "futures")
-        panel = year_of(load_panel(folder), days)
+        panel = year_of(load_panel(folder), length)
     entries = journal_of(panel, config)
-    plans = sum(entry["kind"] == "plan" for entry in entries)
-    print(f"{panel}; {plans} plans in {time.monotonic() - began:.0f} s")
+    days = cost_days(entries, config, panel)
+    plans = len(days)
+    print(f"{panel}; {plans} plans in {time.monotonic() - began:.0f} s", flush=True)
     check = plan_differences(entries, panel, config, ORACLE)
     print(f"plan = replay: {check.instants_checked} made again, {len(check.differences)} false differences")
+    apart = 0.0
+    for seed in range(5):
+        inside, outside = np.random.default_rng(seed).normal(2.0, 4.0, (2, plans))
+        apart = max(
+            apart,
+            float(
+                (cost_days(worse(entries, inside, outside), config, panel) - charted(days, inside, outside))
+                .abs()
+                .max()
+                .max()
+            ),
+        )
+    print(f"series by hand and of the changed journals are at most {apart:.2g} bps apart", flush=True)
     cases = [
         ("cost and noise in the fills", 5.0, 0.0, True),
         ("cost in the fills, noise in both", 3.0, 4.0, True),
         ("cost outside the fills, noise in both", 3.0, 4.0, False),
     ]
-    for name, inside, outside, in_fills in cases if part != 2 else []:
+    for name, of_fills, of_account, in_fills in cases:
         for cost, most in ((5.0, 20), (2.0, 75)):
-            cut = [entry for entry in entries if entry["n"] <= _end(entries, 3 * most)]
-            found = [
-                days_to(
-                    worse(
-                        cut,
-                        np.random.default_rng([seed, 1]),
-                        inside,
-                        outside,
-                        cost * in_fills,
-                        cost * (not in_fills),
-                        normal,
-                    ),
-                    config,
-                    panel.until(pd.Timestamp(max(entry["instant"] for entry in cut if entry["kind"] == "plan"))),
-                )
-                for seed in range(seeds)
-            ]
+            found = []
+            for seed in range(seeds):
+                noise = normal(np.random.default_rng([seed, 1]), 2 * plans).reshape(2, -1)
+                inside, outside = of_fills * noise[0] + cost * in_fills, of_account * noise[1] + cost * (not in_fills)
+                found.append(days_to(charted(days, inside, outside)))
             low, middle, high = np.quantile(found, [0.1, 0.5, 0.9], method="nearest")
-            print(
-                f"{name}: {cost:g} bp a day found in {middle:.0f} days ({low:.0f} to {high:.0f}), wanted {most}",
-                flush=True,
-            )
-    for name, inside, outside, draw in (
+            text = f"{name}: {cost:g} bp a day found in {middle:.0f} days ({low:.0f} to {high:.0f}), wanted {most}"
+            print(text, flush=True)
+    years = 5 * seeds
+    for name, of_fills, of_account, draw in (
         ("noise in the fills", 5.0, 0.0, normal),
         ("noise in both", 3.0, 4.0, normal),
         ("heavy tails in both", 3.0, 4.0, heavy),
-    )[3 * (part == 1) :]:
-        alarms = [
-            np.isfinite(
-                days_to(
-                    worse(entries, np.random.default_rng([seed, 2]), inside, outside, 0.0, 0.0, draw), config, panel
-                )
-            )
-            for seed in range(seeds)
-        ]
-        print(f"{name}: {np.mean(alarms):.1%} of {seeds} years of {plans} days alarm without a cost", flush=True)
+    ):
+        alarms = []
+        for seed in range(years):
+            noise = draw(np.random.default_rng([seed, 2]), 2 * plans).reshape(2, -1)
+            alarms.append(np.isfinite(days_to(charted(days, of_fills * noise[0], of_account * noise[1]))))
+        print(f"{name}: {np.mean(alarms):.1%} of {years} years of {plans} days alarm without a cost", flush=True)
     print(f"{time.monotonic() - began:.0f} s")
-
-
-def _end(entries: Entries, days: int) -> int:
-    """Number of the last entry of the first `days` plans."""
-    plans = [entry["n"] for entry in entries if entry["kind"] == "plan"]
-    return plans[days] - 1 if days < len(plans) else entries[-1]["n"]
 
 
 if __name__ == "__main__":
     given = [int(word) for word in sys.argv[1:]]
-    main(*(given + [200, 365, 0][len(given) :]))
+    main(*(given + [200, 365][len(given) :]))
