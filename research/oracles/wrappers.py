@@ -8,7 +8,6 @@ as 0 in every sum, unless the class says otherwise. `inner` is an oracle, its pa
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,20 +19,21 @@ from engine import Oracle, Panel
 from engine.clock import HOUR
 from engine.errors import OracleError, WeightsError
 from engine.oracles.loading import as_oracle
+from engine.oracles.sharing import shared
+from engine.risk.characteristics import BENCHMARK, betas, dex_members, volume_of_a_day
 from engine.weights import align_coins
 from research.oracles.cross_section import mean_of_known
 from research.oracles.limits import group_sums, limit_factors
 from research.oracles.parameters import check_choice, check_count, check_dex, check_positive, of_dex
 from research.oracles.sectors import check_sectors, read_sectors, sector_notes
 
-BENCHMARK = "BTC"
 #: A remainder smaller than this share of a row's gross is rounding, not a position.
 _DUST = 1e-9
 
 
 def inner_weights(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
     """Weights of an oracle in the columns of the panel, (D, N), a new array; a coin that it leaves out is 0."""
-    frame = oracle.weight_matrix(panel, decisions)
+    frame = shared("weights", oracle, panel, decisions, lambda: oracle.weight_matrix(panel, decisions))
     if not isinstance(frame, pd.DataFrame) or not frame.index.equals(decisions):
         raise OracleError(f"{type(oracle).__name__}.weight_matrix must return a frame with one row for each decision.")
     try:
@@ -133,13 +133,15 @@ class Neutralise(Wrapper):
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
         values = inner_weights(self.inner, panel, decisions)
-        dexes = np.array([coin.dex for coin in panel.table])
-        classes = [dexes == dex for dex in dict.fromkeys(dexes.tolist())]
+        classes = list(dex_members(panel).values())
         if self.to == "dollars":
-            classes = [np.ones(len(dexes), dtype=np.bool_)]
-        for number, row in enumerate(panel.rows(decisions)):
-            exposure = self._betas(panel, int(row), classes) if self.to == "beta" else np.ones(len(panel.coins))
-            book = values[number]
+            classes = [np.ones(len(panel.coins), dtype=np.bool_)]
+        exposures = np.ones_like(values)
+        if self.to == "beta":
+            if BENCHMARK not in panel.coins and not all(coin.dex for coin in panel.table):
+                raise OracleError(f"to = 'beta' needs {BENCHMARK} among the coins of the data. Add it to data.coins.")
+            exposures = betas(panel, panel.rows(decisions), self.lookback_hours)
+        for book, exposure in zip(values, exposures, strict=True):
             for members in classes:
                 held = ~np.isnan(book) & (book != 0.0) & members
                 used = held & ~np.isnan(exposure)
@@ -150,27 +152,6 @@ class Neutralise(Wrapper):
                 book[held] = 0.0
                 book[used] = _to_gross(rest, gross)
         return values
-
-    def _betas(self, panel: Panel, row: int, classes: Sequence[np.ndarray]) -> np.ndarray:
-        if BENCHMARK not in panel.coins and not all(coin.dex for coin in panel.table):
-            raise OracleError(f"to = 'beta' needs {BENCHMARK} among the coins of the data. Add it to data.coins.")
-        returns = _hourly_returns(panel, row, self.lookback_hours)
-        other = np.empty_like(returns)
-        for members in classes:
-            own = returns[:, members]
-            count = (~np.isnan(own)).sum(axis=1)
-            mean = np.divide(np.nansum(own, axis=1), count, out=np.full(len(own), np.nan), where=count > 0)
-            builders = panel.table[int(np.argmax(members))].dex
-            other[:, members] = (mean if builders else returns[:, panel.coins.index(BENCHMARK)])[:, None]
-        known = ~np.isnan(returns) & ~np.isnan(other)
-        count = known.sum(axis=0)
-        x, y = np.where(known, other, 0.0), np.where(known, returns, 0.0)
-        enough = count >= max(2.0, self.lookback_hours / 2.0)
-        divisor = np.maximum(count, 1)
-        x = np.where(known, x - x.sum(axis=0) / divisor, 0.0)
-        variance = (x * x).sum(axis=0)
-        beta = np.divide((x * y).sum(axis=0), variance, out=np.full(len(count), np.nan), where=variance > 0.0)
-        return np.where(enough, beta, np.nan)
 
 
 @dataclass(frozen=True)
@@ -388,10 +369,9 @@ class Liquid(Wrapper):
 
     def _liquid(self, panel: Panel) -> np.ndarray:
         """Where a coin is liquid and tradable, (T, N): at every row, for the oracle inside may read earlier ones."""
-        traded = 24.0 * panel.fields.get("volume_usd", np.full(panel.tradable.shape, np.nan))
-        if "volume_24h_usd" in panel.fields or "volume_usd" not in panel.fields:
-            # Months of the archive beside months of candles: each hour has what its source knows.
-            traded = np.where(np.isnan(traded), panel.values("volume_24h_usd"), traded)
+        if "volume_usd" not in panel.fields:
+            panel.values("volume_24h_usd")  # an error where the panel has neither
+        traded = volume_of_a_day(panel)
         volume = _sum_of_last(np.nan_to_num(traded), self.lookback_hours)
         volume /= np.minimum(np.arange(1, len(traded) + 1), self.lookback_hours)[:, None]
         seen = _sum_of_last(~np.isnan(traded), self.lookback_hours) > 0

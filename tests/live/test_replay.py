@@ -18,6 +18,7 @@ from engine.live.live_panel import with_live_row
 from engine.live.orders import Policy
 from engine.live.paper import PaperTrade
 from engine.live.risk_limits import Limits
+from engine.monitoring.replay import plan_differences
 from engine.oracles.fixed_weights import FixedWeights
 from engine.simulation.backtest import decisions_of
 from helpers.effort import some
@@ -54,6 +55,9 @@ def replay(
         except IncompleteError as error:  # what has no quote stays as it is, as in the backtest
             assert error.outcome is not None
             assert not dex.markets().keys() & {item.coin for item in error.outcome.missing}
+    made = plan_differences(journal.entries, panel, config, oracle)
+    plans = sum(entry["kind"] == "plan" for entry in journal.entries)
+    assert (made.instants_checked, made.differences, made.quotes) == (plans, (), ())
     return dex
 
 

@@ -18,6 +18,7 @@ from engine.validation.null_books import null_books, null_search
 from helpers.panels import holed_panel
 from helpers.studies import market
 from research.oracles.blend import RankBlend
+from research.oracles.combine import Combine
 from research.oracles.construction import Ranking, top_bottom
 from research.oracles.crowdcent import CrowdCentOracle
 from research.oracles.file import FileOracle
@@ -112,8 +113,8 @@ def test_a_rank_that_is_not_accepted(value: object) -> None:
 
 
 def test_who_keeps_what_was_held(tmp_path: Path) -> None:
-    kinds = [Momentum, FileOracle, CrowdCentOracle, NumeraiTBNOracle, RankBlend]
-    given = {FileOracle: {"file": "x.csv"}, RankBlend: {"oracles": [Momentum()]}}
+    kinds = [Momentum, FileOracle, CrowdCentOracle, NumeraiTBNOracle, RankBlend, Combine]
+    given = {FileOracle: {"file": "x.csv"}, RankBlend: {"oracles": [Momentum()]}, Combine: {"oracles": [Momentum()]}}
     for kind in kinds:
         for rank in (0, 9):
             assert build_oracle(kind, {**given.get(kind, {}), "hold_rank": rank}).path_dependent == (rank > 0)
