@@ -19,9 +19,9 @@ from engine.errors import IncompleteError, LimitError
 from engine.live.journal import Journal
 from engine.live.paper_market import PaperMarket, paper_account
 from engine.live.schedule import ORDER_LEAD, SEARCHED, scheduled_instants, trade_instant
-from engine.live.session import Session, Watch
+from engine.live.session import Session
 from engine.live.state_folder import journal_path
-from engine.live.targets import Strategy
+from engine.live.targets import Strategy, Watch
 from engine.live.venue import Venue
 
 

@@ -17,9 +17,8 @@ from engine.config import RunConfig
 from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.errors import DataError
 from engine.live.demotion import Demotion
-from engine.live.session import Watch
 from engine.live.spec import StrategySpec
-from engine.live.targets import Strategy
+from engine.live.targets import Strategy, Watch
 from engine.monitoring.control_chart import LEAST_DAYS, cost_alarm
 from engine.monitoring.edge import edge_state, live_daily_returns, own_entries
 from engine.monitoring.fills import cost_days
