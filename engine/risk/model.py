@@ -122,6 +122,30 @@ class RiskModel:
         return np.sqrt(np.maximum(variance, 0.0) * DAYS_PER_YEAR).reshape(held.shape[:-1])
 
 
+def book_risk(panel: Panel, weights: pd.DataFrame) -> pd.DataFrame:
+    """What the risk model says of a book, of any oracle or weights file.
+
+    Parameters
+    ----------
+    panel : Panel
+    weights : DataFrame, (D, N)
+        Decision instants x coins of the panel; NaN counts as 0.
+
+    Returns
+    -------
+    DataFrame, (D, 1 + K)
+        ``expected volatility``, annual, and the exposure to each factor, ``market exposure`` and so on. NaN where it is
+        not known.
+    """
+    model = RiskModel.fit(panel, pd.DatetimeIndex(weights.index))
+    held = np.nan_to_num(weights.reindex(columns=list(panel.coins), fill_value=0.0).to_numpy(dtype=np.float64))
+    known = np.where((held != 0.0)[:, :, None], model.exposures, 0.0)
+    columns = {"expected volatility": model.volatility(held)}
+    for number, name in enumerate(model.names):
+        columns[f"{name} exposure"] = (held * known[:, :, number]).sum(axis=1)
+    return pd.DataFrame(columns, index=weights.index)
+
+
 def factor_names(panel: Panel) -> tuple[str, ...]:
     """Names of the factors of a panel: a market for each dex, then the other characteristics."""
     markets = (f"market {dex}" if dex else "market" for dex in dex_members(panel))
