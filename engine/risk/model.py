@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from threading import Lock
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -107,19 +108,21 @@ class RiskModel:
             Fraction of equity a year of 365 days; NaN where a coin that is held has no exposures yet, or before enough
             days. A book's bits do not depend on the others.
         """
-        held = np.where(np.isnan(weights), 0.0, weights)
-        books = np.ascontiguousarray(held if held.ndim == 3 else held[None])
+        books = np.ascontiguousarray(np.where(np.isnan(weights), 0.0, weights)).reshape(
+            -1, *self.specific_variance.shape
+        )
+        unknown = np.isnan(self.exposures).any(axis=2) | np.isnan(self.specific_variance)
+        exposures = np.where(unknown, 0.0, np.moveaxis(self.exposures, 2, 0)).copy()
+        specific = np.where(unknown, 0.0, self.specific_variance)
         variance = np.empty(books.shape[:2])
-        for d in range(books.shape[1]):
-            unknown = np.isnan(self.exposures[d]).any(axis=1) | np.isnan(self.specific_variance[d])
-            # A vector by a matrix for each book, never books by a matrix: its bits must not depend on their number.
-            row = books[:, d, None, :]
-            factors = np.matmul(row, np.where(unknown[:, None], 0.0, self.exposures[d]))
-            common = (np.matmul(factors, self.factor_covariance[d]) * factors).sum(axis=2)[:, 0]
-            own = np.matmul(row * row, np.where(unknown, 0.0, self.specific_variance[d])[:, None])[:, 0, 0]
-            blind = (row[:, 0][:, unknown] != 0.0).any(axis=1)
-            variance[:, d] = np.where(blind, np.nan, common + own)
-        return np.sqrt(np.maximum(variance, 0.0) * DAYS_PER_YEAR).reshape(held.shape[:-1])
+        # A book at a time, and sums along its coins, no product of matrices: its bits must not depend on the others.
+        for book, held in enumerate(books):
+            factors = [(held * column).sum(axis=1) for column in exposures]
+            variance[book] = (held * held * specific).sum(axis=1)
+            for (one, x), (other, y) in product(enumerate(factors), repeat=2):
+                variance[book] += x * y * self.factor_covariance[:, one, other]
+            variance[book, ((held != 0.0) & unknown).any(axis=1)] = np.nan
+        return np.sqrt(np.where(variance < 0.0, 0.0, variance) * DAYS_PER_YEAR).reshape(weights.shape[:-1])
 
 
 def book_risk(panel: Panel, weights: pd.DataFrame) -> pd.DataFrame:

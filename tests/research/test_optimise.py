@@ -19,7 +19,7 @@ from engine.risk.characteristics import means_of_last, volume_of_a_day
 from engine.risk.model import RiskModel
 from engine.simulation.costs import fill_costs
 from helpers.fees import published_fees
-from helpers.naive import naive_backtest
+from helpers.naive import backtest as naive_backtest
 from helpers.panels import random_panel
 from research.oracles.carry import Carry
 from research.oracles.momentum import Momentum
