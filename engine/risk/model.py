@@ -114,14 +114,15 @@ class RiskModel:
         unknown = np.isnan(self.exposures).any(axis=2) | np.isnan(self.specific_variance)
         exposures = np.where(unknown, 0.0, np.moveaxis(self.exposures, 2, 0)).copy()
         specific = np.where(unknown, 0.0, self.specific_variance)
-        variance = np.empty(books.shape[:2])
+        variance, gaps = np.empty(books.shape[:2]), bool(unknown.any())
         # A book at a time, and sums along its coins, no product of matrices: its bits must not depend on the others.
         for book, held in enumerate(books):
-            factors = [(held * column).sum(axis=1) for column in exposures]
-            variance[book] = (held * held * specific).sum(axis=1)
+            factors = [np.einsum("dn,dn->d", held, column) for column in exposures]
+            variance[book] = np.einsum("dn,dn,dn->d", held, held, specific)
             for (one, x), (other, y) in product(enumerate(factors), repeat=2):
                 variance[book] += x * y * self.factor_covariance[:, one, other]
-            variance[book, ((held != 0.0) & unknown).any(axis=1)] = np.nan
+            if gaps:
+                variance[book, ((held != 0.0) & unknown).any(axis=1)] = np.nan
         return np.sqrt(np.where(variance < 0.0, 0.0, variance) * DAYS_PER_YEAR).reshape(weights.shape[:-1])
 
 
