@@ -11,11 +11,20 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.commands.live_options import OrderOptions
+from engine.commands.live_options import AccountOptions, OrderOptions
 from engine.commands.live_tables import orders_table, plan_tables
-from engine.commands.options import clock
+from engine.commands.options import cache_alone, clock
 from engine.commands.progress import print_json, progress, show_all, waiting
-from engine.errors import HlbtError, IncompleteError, LiveError, PositionsError, SpecError, UnreachableError
+from engine.errors import (
+    ConfigError,
+    DemotedError,
+    HlbtError,
+    IncompleteError,
+    LiveError,
+    PositionsError,
+    SpecError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,19 +50,22 @@ class RunOptions:
     as_json: bool
     orders: OrderOptions = field(default_factory=OrderOptions)
     ignore_kill: bool = False
+    heartbeat: str | None = field(default=None, repr=False)
 
 
 def load_strategy(path: Path, cache: str | None, options: RunOptions) -> Strategy:
-    """The strategy of a spec."""
+    """The strategy of a spec, or of a book of specs."""
+    from engine.live.book_file import read_strategy, spec_paths
     from engine.live.spec import read_spec
-    from engine.live.targets import from_spec
 
     with failure_alerted(options, path.stem):
-        if options.orders.execute and options.venue.network == "mainnet" and read_spec(path).synthetic:
-            raise SpecError(
-                f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
-            )
-        return from_spec(path, cache)
+        if options.orders.execute and options.venue.network == "mainnet":
+            for file in spec_paths(path):
+                if read_spec(file).synthetic:
+                    raise SpecError(
+                        f"Spec {file} was validated on synthetic data: it trades no real money. Promote a real run."
+                    )
+        return read_strategy(path, cache)
 
 
 def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
@@ -71,7 +83,7 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
         sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
         needs_sync = options.sync
         if needs_sync:
-            _sleep_until(data_at)
+            sleep_until(data_at)
             try:
                 sync_data(strategy, replace(options, now=clock()))
                 needs_sync = False
@@ -80,33 +92,56 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
                         session.prepare()
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
-        _sleep_until(order_at)
+        sleep_until(order_at)
         if trade_instant(clock(), strategy.config) != order_at + ORDER_LEAD:
             # Traded now, it would be a book of an hour that was never validated.
             text = f"The instant {show(order_at + ORDER_LEAD)} was missed: it is {show(clock())}. Nothing was ordered."
             sys.stderr.write(f"hlbt: {text}\n")
             _alert(options, {"strategy": path.stem, "error": text, "code": LiveError.exit_code})
-            continue
-        _attempts(strategy, replace(options, sync=needs_sync), order_at)
+            code = LiveError.exit_code
+        else:
+            code = _attempts(strategy, replace(options, sync=needs_sync), order_at)
+        _send_heartbeat(options, path.stem, order_at + ORDER_LEAD, code)
 
 
-def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> None:
-    """Run from `at` on, again while the book is incomplete or the exchange does not answer; failures are reported."""
+def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> int:
+    """Run from `at` on, again while the book is incomplete or the exchange does not answer; failures are reported.
+
+    Returns the exit code that the last run alone would have had.
+    """
+    code = 0
     for attempt in range(DAILY_ATTEMPTS):
         try:
             run_once(strategy, replace(options, now=clock()))
-            break
+            return 0
         except (IncompleteError, PositionsError, UnreachableError) as error:
             sys.stderr.write(f"hlbt: {error}\n")
-            _sleep_until(at + (attempt + 1) * DAILY_PAUSE)
+            code = error.exit_code
+            sleep_until(at + (attempt + 1) * DAILY_PAUSE)
         except SpecError:
             raise
         except HlbtError as error:
             sys.stderr.write(f"hlbt: {error}\n")
-            break
+            return error.exit_code
+    return code
 
 
-def _sleep_until(instant: pd.Timestamp) -> None:
+def _send_heartbeat(options: RunOptions, name: str, instant: pd.Timestamp, code: int) -> None:
+    """Say that the loop is alive, and what came of an instant; whoever listens notices when nothing comes."""
+    if options.heartbeat:
+        message = {"strategy": name, "heartbeat": instant.isoformat(), "code": code}
+        _post(options.heartbeat, "heartbeat", options, message)
+
+
+def _post(url: str, what: str, options: RunOptions, message: dict[str, Any]) -> None:
+    from engine.live.alerts import send_alert
+
+    if problem := send_alert(url, what, {**message, "network": options.venue.network}):
+        sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
+
+
+def sleep_until(instant: pd.Timestamp) -> None:
+    """Wait for the clock."""
     while (left := (instant - clock()).total_seconds()) > 0:
         time.sleep(min(left, 30.0))  # in pieces: a laptop that was suspended wakes late
 
@@ -130,12 +165,8 @@ def failure_alerted(options: RunOptions, name: str) -> Iterator[None]:
 
 
 def _alert(options: RunOptions, message: dict[str, Any]) -> None:
-    from engine.live.alerts import send_alert
-
     if options.orders.webhook and options.orders.execute:
-        problem = send_alert(options.orders.webhook, {**message, "network": options.venue.network})
-        if problem:
-            sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
+        _post(options.orders.webhook, "alert", options, message)
 
 
 def run_once(strategy: Strategy, options: RunOptions) -> None:
@@ -150,10 +181,13 @@ def run_once(strategy: Strategy, options: RunOptions) -> None:
 
 @contextmanager
 def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: str) -> Iterator[Session]:
+    from engine.monitoring.alarms import watch_of
+
     with waiting(what), options.venue.open(strategy, options.now, options.orders.execute) as session:
         session.notes += notes
         session.accept_positions, session.ignore_kill = options.orders.accept_positions, options.ignore_kill
         session.accepts_equity = options.orders.accept_equity
+        session.watch = watch_of(strategy.spec) if strategy.spec else None
         session.announce = lambda text: sys.stderr.write(f"hlbt: {text}\n")
         yield session
 
@@ -169,6 +203,7 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
     _show_outcome(outcome, session, options)
     if incomplete is not None:
         raise incomplete
+    refuse_demoted(session)
     return {
         "strategy": strategy.name,
         "instant": session.instant.isoformat(),
@@ -193,6 +228,15 @@ def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
         limits = [f"LIMIT  {text}" for text in breached]
         show_all(*plan_tables(plan), *note_lines(session.notes), *limits, "Nothing was sent.")
     refuse(breached, "Dry run")
+    refuse_demoted(session)
+
+
+def refuse_demoted(session: Session) -> None:
+    """Raise a DemotedError where the strategy stands demoted: its book is not, and will not be, at its target."""
+    from engine.live.demotion import demotion_text
+
+    if session.demotion is not None:
+        raise DemotedError(f"{demotion_text(session.strategy.name, session.demotion)}.")
 
 
 def _show_outcome(outcome: Outcome, session: Session, options: RunOptions) -> None:
@@ -213,6 +257,7 @@ def session_fields(session: Session) -> dict[str, Any]:
         "account": session.dex.label,
         "instant": session.instant.isoformat(),
         "journal": str(session.journal.path),
+        "demotion": None if session.demotion is None else session.demotion.to_dict(),
         "session_notes": session.notes,
     }
 
@@ -220,3 +265,52 @@ def session_fields(session: Session) -> dict[str, Any]:
 def note_lines(notes: list[str]) -> list[str]:
     """Notes, a line each."""
     return [f"NOTE: {note}" for note in notes]
+
+
+# Options --------------------------------------------------------------------------------------------------------------
+
+
+def run_options(account: AccountOptions, sync: bool) -> RunOptions:
+    """Options without orders."""
+    from engine.clock import parse_instant
+    from engine.live.venue import Venue
+
+    check_range("--timeout-seconds", account.timeout, 600)
+    venue = Venue(
+        network=account.network,
+        base_url=account.base_url,
+        credentials=account.credentials,
+        timeout_seconds=account.timeout,
+    )
+    if account.journal is not None:
+        venue = replace(venue, journal=account.journal)
+        venue = replace(venue, kill_switch=venue.folder / venue.kill_switch.name)
+    if account.kill_switch is not None:
+        venue = replace(venue, kill_switch=account.kill_switch)
+    now = clock() if account.now is None else parse_instant(account.now, "--now", hourly=False)
+    return RunOptions(venue, now, sync, account.as_json)
+
+
+def check_range(name: str, value: float, most: float) -> None:
+    """Refuse the value of an option that is not above 0 and at most `most`."""
+    if not 0.0 < value <= most:
+        raise ConfigError(f"{name} {value:g} is not accepted: it must be above 0 and at most {most:g}.")
+
+
+def spec_path(path: Path) -> Path:
+    """The file of a spec or a book that is named by it, or by its name."""
+    if path.suffix in (".json", ".toml") or path.exists():
+        return path
+    named = Path("research") / "promoted" / path
+    book = named.with_name(f"{named.name}.toml")
+    return book if book.is_file() else named.with_name(f"{named.name}.json")
+
+
+def cache_of_spec(account: AccountOptions) -> str | None:
+    """``data.cache``, the one key that may be set for a spec."""
+    named = account.config_file or " ".join(account.settings or ())
+    return cache_alone(
+        account.config_file,
+        account.settings,
+        SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew."),
+    )

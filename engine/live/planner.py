@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -12,7 +12,7 @@ from engine.clock import hourly_index, show
 from engine.config import Costs, Execution, RunConfig
 from engine.live.dex import DEX
 from engine.live.orders import BELOW_MINIMUM, UNTRADABLE, AccountState, Goal, Market, Plan, PlannedOrder, Skip
-from engine.simulation.costs import fee_arrays
+from engine.simulation.costs import fee_arrays, stressed_half_spread
 from engine.simulation.sizing import Order, plan_orders, round_lot
 
 #: Why a target becomes no order, by outcome of :func:`engine.simulation.sizing.plan_orders`.
@@ -31,6 +31,7 @@ def make_plan(
     config: RunConfig,
     instant: pd.Timestamp,
     decision: pd.Timestamp,
+    reduces_only: bool = False,
 ) -> Plan:
     """Size the orders that take the account to `weights`; the rules and the skips are the backtest's.
 
@@ -48,6 +49,8 @@ def make_plan(
         Rules of sizing.
     instant, decision : Timestamp
         Of the trade, and of the weights.
+    reduces_only : bool
+        Plan only what makes a position smaller: an opening or an increase is left out, a flip becomes its close.
 
     Returns
     -------
@@ -64,8 +67,12 @@ def make_plan(
     # What is held and cannot be traded has the price at which it is marked.
     mids = {**account.prices, **{coin: market.mid for coin, market in markets.items()}}
     sized = _sized(targets, account, markets, mids, execution, config.account.initial_margin, instant)
-    orders, skips = _price(sized, account, markets, config.costs, instant, dex.why_no_quote)
-    goals = [goal for order in orders for goal in _goals(order, targets, execution.min_notional_usd)]
+    wanted = targets
+    if reduces_only:
+        sized = [kept for order in sized if (kept := reduction(order, account.units.get(order.coin, 0.0)))]
+        wanted = {order.coin: targets[order.coin] for order in sized if order.target_weight != 0.0}
+    orders, skips = _price(sized, account, markets, config.costs, instant, dex)
+    goals = [goal for order in orders for goal in _goals(order, wanted, execution.min_notional_usd)]
     goals += [_goal_without_price(skip) for skip in skips if skip.untradable]
     after = {**account.units, **{order.coin: order.target_units for order in orders}}
     prices = {coin: mids.get(coin, math.nan) for coin in sorted(after)}
@@ -81,6 +88,29 @@ def make_plan(
         tuple(sorted(goals, key=lambda goal: (goal.phase, goal.coin))),
         *_exposure(account, after, prices, {goal.coin: goal.weight for goal in goals}),
     )
+
+
+def reduction(order: Order, held: float) -> Order | None:
+    """The part of a sized order that makes the position `held` smaller; None where it has none.
+
+    What becomes no order stays as it is where there is a position, so that it is still named.
+    """
+    if held == 0.0 or order.units * held > 0.0:
+        return None
+    if order.outcome == "order" and (order.close or abs(order.units) > abs(held)):
+        return Order(order.coin, -held, 0.0, "order", close=True)
+    return order
+
+
+def reductions(goals: Iterable[Goal]) -> tuple[Goal, ...]:
+    """Goals that make positions smaller, and those of coins without a price; a whole flip becomes a close."""
+    kept = []
+    for goal in goals:
+        if goal.phase == 0 and not goal.reduce_only:
+            kept.append(replace(goal, target_units=0.0, reduce_only=True, weight=0.0))
+        elif goal.reduce_only or not goal.sized:
+            kept.append(goal)
+    return tuple(kept)
 
 
 def _sized(
@@ -114,21 +144,44 @@ def _price(
     markets: Mapping[str, Market],
     costs: Costs,
     instant: pd.Timestamp,
-    why_no_quote: Callable[[str], str],
+    dex: DEX,
 ) -> tuple[list[PlannedOrder], list[Skip]]:
     """The orders with their expected costs, and the targets that become none."""
-    hour, orders, skips = instant.floor("h"), [], []
-    rate = float(fee_arrays(hourly_index(hour, hour), costs).rate[0, 0])  # the base tier, with the config's discounts
+    orders, skips, rate = [], [], base_rate(instant, costs)
     for order in sized:
         held = account.units.get(order.coin, 0.0)
         if order.outcome == "order":
-            orders.append(_planned(order, held, markets[order.coin], costs, rate))
+            orders.append(_planned(order, held, markets[order.coin], costs, rate, dex))
         elif order.outcome != "nothing":
             reason = REASONS[order.outcome]
-            if reason == UNTRADABLE and (why := why_no_quote(order.coin)):
+            if reason == UNTRADABLE and (why := dex.why_no_quote(order.coin)):
                 reason = f"{UNTRADABLE}: {why}"
             skips.append(Skip(order.coin, order.target_weight, held, reason))
     return orders, skips
+
+
+def base_rate(instant: pd.Timestamp, costs: Costs) -> float:
+    """Fee of the base tier with the config's discounts, a fraction of the notional."""
+    hour = instant.floor("h")
+    return float(fee_arrays(hourly_index(hour, hour), costs).rate[0, 0])
+
+
+def expected_costs(units: float, market: Market, costs: Costs, rate: float) -> tuple[float, float]:
+    """Spread against mid and fee of an order, USD, by the backtest's rules without impact.
+
+    Parameters
+    ----------
+    units : float
+        Signed size.
+    market : Market
+        With its quotes.
+    costs : Costs
+        Half spread where there is no quote.
+    rate : float
+        Of :func:`base_rate`.
+    """
+    price = market.fill_price(units, stressed_half_spread(costs))
+    return units * (price - market.mid), market.fee_rate(rate) * abs(units) * price
 
 
 def sizing_rules(execution: Execution, dex: DEX) -> Execution:
@@ -137,16 +190,16 @@ def sizing_rules(execution: Execution, dex: DEX) -> Execution:
     return replace(execution, lots=execution.lots or dex.always_lots, min_notional_usd=smallest)
 
 
-def _planned(order: Order, held: float, market: Market, costs: Costs, rate: float) -> PlannedOrder:
+def _planned(order: Order, held: float, market: Market, costs: Costs, rate: float, dex: DEX) -> PlannedOrder:
     from engine.simulation.kernel import reason_nb
     from engine.simulation.result import REASONS as ACTIONS
 
     units = order.units
     after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
-    price, mid = market.fill_price(units, costs.half_spread_bps / 1e4), market.mid
-    action, fee = ACTIONS[reason_nb(held, after)], market.fee_rate(rate) * abs(units) * price
-    spread, quote = units * (price - mid), (market.bid, market.ask)
-    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, spread, fee, *quote)
+    spread_and_fee, mid = expected_costs(units, market, costs, rate), market.mid
+    action, quote = ACTIONS[reason_nb(held, after)], (market.bid, market.ask)
+    costs_and_quote = *spread_and_fee, *quote, dex.impact_usd(market, units)
+    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, *costs_and_quote)
 
 
 def _goals(order: PlannedOrder, weights: Mapping[str, float], min_notional_usd: float) -> list[Goal]:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -16,9 +16,12 @@ from engine.clock import HOUR, decision_instants, hourly_index, show
 from engine.coin import dex_of
 from engine.config import RunConfig
 from engine.errors import DataError, LiveError, SpecError, WeightsError
+from engine.live.dex import DEX
+from engine.live.journal import Journal
+from engine.live.orders import AccountState, Market
 from engine.live.risk_limits import Limits, refuse
 from engine.live.schedule import scheduled, trade_instant
-from engine.live.spec import load_live_oracle, read_spec, spec_limits
+from engine.live.spec import StrategySpec, load_live_oracle, read_spec, spec_limits
 from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix, with_universe
 from engine.oracles.fixed_weights import FixedWeights
 from engine.oracles.weights_file import off_hour
@@ -26,6 +29,29 @@ from engine.panel import Panel
 from engine.simulation.backtest import check_schedule, decisions_of
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.weights import check_any_value, check_gross, read_weights, validate_row, validate_weights
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account that targets are for, as it is when they are asked for.
+
+    Attributes
+    ----------
+    dex : DEX
+    state : AccountState
+    markets : mapping of coin to Market
+        What can be traded now.
+    journal : Journal
+        Of the strategy on the account.
+    time : Timestamp
+        Now.
+    """
+
+    dex: DEX
+    state: AccountState
+    markets: Mapping[str, Market]
+    journal: Journal
+    time: pd.Timestamp
 
 
 class TargetProvider:
@@ -49,16 +75,23 @@ class TargetProvider:
         Whether every position is to be closed.
     named : tuple of str
         Coins that the config and given weights name, and patterns of them.
+    parts : mapping
+        What the journal's plan is to say of them beside the weights; empty but for a book of several specs.
     """
 
     def __init__(self, oracle: Oracle, config: RunConfig, decisions_from: pd.Timestamp | None = None) -> None:
         self.oracle, self.config, self.decisions_from = oracle, config, decisions_from
+        self.parts: Mapping[str, Any] = {}
         self._fixed = oracle if isinstance(oracle, FixedWeights) else None
         self._path_dependent = oracle.path_dependent
         self.needs_panel = self._fixed is None or config.execution.target_volatility > 0.0
         given = () if self._fixed is None else map(str, self._fixed.frame.columns)
         self.named = (*config.data.selection, *given)
         self.closes_all = self._fixed is not None and self._fixed.frame.columns.empty
+
+    def on(self, account: Account) -> TargetProvider:
+        """The provider for an account; of one strategy it is the same for all, for its weights are fractions."""
+        return self
 
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
         """Whether trading at `instant` is what was validated; given weights have no schedule of their own."""
@@ -199,6 +232,8 @@ class Strategy:
         For people.
     promoted_usd : float or None
         Account size at which it passed its gates; None where it passed none.
+    spec : StrategySpec or None
+        That it was promoted as; None for given weights.
     """
 
     name: str
@@ -207,6 +242,7 @@ class Strategy:
     limits: Limits
     notes: tuple[str, ...] = ()
     promoted_usd: float | None = None
+    spec: StrategySpec | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -225,25 +261,33 @@ class Strategy:
 
 
 def from_spec(path: Path, cache: str | None) -> Strategy:
-    """The strategy of a promoted spec, checked; `cache` replaces the folder of its data.
+    """The strategy of a promoted spec, checked as :func:`strategy_of` does; `cache` replaces the folder of its data."""
+    spec = read_spec(path)
+    size, limits, notes = spec_limits(path, spec)
+    return strategy_of(spec, cache, limits, notes, size)
+
+
+def strategy_of(
+    spec: StrategySpec, cache: str | None, limits: Limits, notes: Iterable[str] = (), promoted_usd: float | None = None
+) -> Strategy:
+    """The strategy of a spec, whose oracle is checked; the rest as in :class:`Strategy`.
 
     Raises
     ------
     SpecError
-        For a spec that cannot be read, whose code has changed, or that lacks the start of a path-dependent oracle.
+        When its code is not what was validated, or the start of a path-dependent oracle is not recorded.
     """
-    spec = read_spec(path)
-    oracle, notes = load_live_oracle(spec)
+    oracle, of_code = load_live_oracle(spec)
     data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
     if oracle.path_dependent and spec.decisions_from is None:
         raise SpecError(
-            f"Spec {path}: {spec.oracle} follows from its decisions before, and the spec does not say from which on: "
-            f"it is older than that record. Promote its run again: hlbt promote RUN --name {spec.name} --replace."
+            f"Spec {spec.name!r}: {spec.oracle} follows from its decisions before, and the spec does not say from "
+            f"which on: it is older than that record. Promote its run again: hlbt promote RUN --name {spec.name} "
+            "--replace."
         )
     start = None if spec.decisions_from is None else pd.Timestamp(spec.decisions_from)
     targets = TargetProvider(oracle, replace(spec.config, data=data), start)
-    size, limits, of_before = spec_limits(path, spec)
-    return Strategy(spec.name, spec.digest, targets, limits, (*notes, *of_before), size)
+    return Strategy(spec.name, spec.digest, targets, limits, (*of_code, *notes), promoted_usd, spec)
 
 
 def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:

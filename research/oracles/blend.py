@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,7 +12,8 @@ import pandas as pd
 from engine import Oracle, Panel, ScoreOracle
 from engine.errors import OracleError
 from engine.oracles.loading import as_oracle
-from research.oracles.construction import check_construction, weights_of
+from engine.oracles.sharing import shared
+from research.oracles.construction import Constructed, check_construction
 from research.oracles.parameters import check_positive
 from research.oracles.wrappers import inner_weights
 
@@ -52,7 +53,7 @@ class Blend(Oracle):
 
 
 @dataclass(frozen=True)
-class RankBlend(ScoreOracle):
+class RankBlend(Constructed):
     """Weighted mean of the ranks that several oracles give, then a construction.
 
     At each decision the coins are ranked that every oracle has a score for (its weights where it has no scores, at the
@@ -63,7 +64,7 @@ class RankBlend(ScoreOracle):
     ----------
     oracles, shares
         See :class:`Blend`.
-    construction, n, power, clip, gross
+    construction, n, power, clip, gross, hold_rank
         See :class:`research.oracles.cross_section.CrossSection`.
     """
 
@@ -74,47 +75,62 @@ class RankBlend(ScoreOracle):
     power: float = 1.0
     clip: float = 3.0
     gross: float = 1.0
+    hold_rank: int = field(default=0, kw_only=True)
 
     oracle_parameters: ClassVar[tuple[str, ...]] = ("oracles",)
     score_parameters: ClassVar[tuple[str, ...]] = ("oracles", "shares")
 
     def __post_init__(self) -> None:
         _set_oracles(self)
-        check_construction(self.construction, self.n, self.power, self.clip, self.gross)
+        check_construction(self.construction, self.n, self.power, self.clip, self.gross, self.hold_rank)
 
     def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.scores`."""
         from scipy.stats import rankdata
 
-        panel = panel.point_in_time()
-        inner = np.stack([_scores_of(oracle, panel, decisions) for oracle in self.oracles])
-        inner[:, np.isnan(inner).any(axis=0)] = np.nan
+        inner = common_scores(self.oracles, panel.point_in_time(), decisions)
         total = np.zeros(inner.shape[1:])
         for share, scores in zip(_fractions(self.shares), inner, strict=True):
             count = np.maximum((~np.isnan(scores)).sum(axis=1, keepdims=True) - 1, 1)
             total += share * (rankdata(scores, axis=1, nan_policy="omit") - 1.0) / count
         return np.where(np.isnan(inner[0]), np.nan, total)
 
-    def construct(self, scores: np.ndarray) -> np.ndarray:
-        """See :meth:`engine.ScoreOracle.construct`."""
-        return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
+
+def common_scores(oracles: Sequence[Oracle], panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+    """Scores of K oracles, a new array (K, D, N), of the coins that every one of them has a score for; NaN elsewhere.
+
+    Of an oracle without scores they are its weights, of the tradable coins.
+    """
+    inner = np.stack([_scores_of(oracle, panel, decisions) for oracle in oracles])
+    inner[:, np.isnan(inner).any(axis=0)] = np.nan
+    return inner
 
 
 def _scores_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
     if isinstance(oracle, ScoreOracle):
-        return oracle.scores(panel, decisions)
+        return shared("scores", oracle, panel, decisions, lambda: oracle.scores(panel, decisions))
     return np.where(panel.tradable[panel.rows(decisions)], inner_weights(oracle, panel, decisions), np.nan)
 
 
-def _set_oracles(blend: Any) -> None:
-    """Build the oracles of a blend and check the shares."""
-    values = blend.oracles
+def inner_oracles(values: Any) -> tuple[Oracle, ...]:
+    """The oracles that the parameter `oracles` names, built.
+
+    Raises
+    ------
+    OracleError
+        Unless it is a list of what :func:`engine.oracles.loading.as_oracle` accepts.
+    """
     if isinstance(values, str | Oracle) or not isinstance(values, Sequence) or not values:
         raise OracleError(
             f"oracles = {values!r} is not accepted: give a list of oracles, on the command line "
             """--param 'oracles=["module:Class", "module:Class"]'."""
         )
-    oracles = tuple(as_oracle(value, f"oracles.{number}") for number, value in enumerate(values))
+    return tuple(as_oracle(value, f"oracles.{number}") for number, value in enumerate(values))
+
+
+def _set_oracles(blend: Any) -> None:
+    """Build the oracles of a blend and check the shares."""
+    oracles = inner_oracles(blend.oracles)
     shares = (1.0,) * len(oracles) if blend.shares is None else blend.shares
     if isinstance(shares, str) or not isinstance(shares, Sequence) or len(shares) != len(oracles):
         raise OracleError(f"shares = {shares!r} is not accepted: give a list of {len(oracles)} numbers, one an oracle.")

@@ -210,14 +210,14 @@ class _Books:
         open_to = self.universe[d] & ~blind & self.panel.tradable[self.rows[d]]
         lower = np.where(open_to, -self.limit[d], np.clip(book, -self.limit[d], 0.0))
         upper = np.where(open_to, self.limit[d], np.clip(book, 0.0, self.limit[d]))
-        prices = (np.where(np.isnan(side[d]), 0.0, side[d]) for side in (self.buy, self.sell))
         return BookProblem(
             np.where(open_to, expected, 0.0),
             exposures,
             self.model.factor_covariance[d],
             specific,
             self.oracle.risk_aversion,
-            *prices,
+            np.nan_to_num(self.buy[d]),
+            np.nan_to_num(self.sell[d]),
             book,
             np.where(fixed, book, lower),
             np.where(fixed, book, upper),
