@@ -204,7 +204,7 @@ def volatility(panel: Panel, row: dict[str, float], t: int, days: int) -> float:
 
 def expected_volatility(panel: Panel, row: dict[str, float], t: int) -> float:
     """Annual, of the book `row`, as the risk model expects it at row `t`; 0.0 where it does not know."""
-    if t // 24 < RiskParameters().least_days:  # "known after 20 days of factor returns"
+    if t // 24 < RiskParameters().least_days:  # the model is known after so many days of factor returns
         return 0.0
     risk = Naive(panel, RiskParameters()).at(t)
     held = [0.0 if isnan(w) else w for w in row.values()]
