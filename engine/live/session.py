@@ -15,13 +15,14 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
 
 from engine.clock import HOUR, show
 from engine.coin import dex_of
+from engine.config import Execution
 from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.errors import (
     IncompleteError,
@@ -118,6 +119,12 @@ class Session:
     def instant(self) -> pd.Timestamp:
         """The instant that orders of now belong to."""
         return trade_instant(self.dex.account().time if self.now is None else self.now, self.strategy.config)
+
+    @property
+    def _execution(self) -> Execution:
+        """Rules of sizing; the way out is gone to its end."""
+        execution = self.strategy.config.execution
+        return replace(execution, trade_rate=1.0) if self.strategy.targets.closes_all else execution
 
     @property
     def interrupted(self) -> bool:
@@ -252,6 +259,9 @@ class Session:
         if self.accepts_equity:
             self._accept_equity(state)
         goals, plan = self.journal.state.unfinished(instant, self.strategy.key), None
+        again = goals is None and self._execution.trade_rate < 1.0
+        if again and (done := self.journal.state.finished(instant, self.strategy.key)) is not None:
+            goals = tuple(goal for goal in done if goal.sized)  # a part of the way is traded once an instant
         # With a quote that is back a new plan is made; it doubles nothing, for what was done is known.
         continued = goals is not None and all(goal.sized or goal.coin not in markets for goal in goals)
         if goals is None or not continued:
@@ -267,7 +277,8 @@ class Session:
             self._append_plan(plan, state)
         executor = OrderExecutor(reconciler, self.strategy, instant, self.kill_text, self.announce)
         if continued:
-            executor.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
+            before = "ended, and trades its part of the way once" if again else "did not come to its end"
+            executor.notes.append(f"an earlier run of this instant {before}: its plan was carried out")
         outcome = executor.run(goals, markets, plan)
         if outcome.missing:
             raise _incomplete(outcome, self.dex.label, self.journal)
@@ -291,7 +302,8 @@ class Session:
             self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
             self._check_names(weights, markets)
-        plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
+        rules = replace(config, execution=self._execution)
+        plan = make_plan(weights, self.dex, state, markets, rules, instant, decision)
         self._reconciler.warn_of_others(plan)
         return plan
 
