@@ -84,6 +84,9 @@ class Panel:
         Whether ``funding`` was moved so that row ``t`` holds the rate of ``t - 1 h`` (:meth:`known`).
     notes : tuple of str
         What every page made from it must say: holes in the data, days that are sealed. No part of `digest`.
+    live_rows : int
+        Rows at its end that no cache has: the last is of live quotes, and those before it are not known. No part of
+        `digest`.
     """
 
     index: pd.DatetimeIndex
@@ -94,6 +97,7 @@ class Panel:
     synthetic: bool = False
     as_known: bool = field(default=False)
     notes: tuple[str, ...] = ()
+    live_rows: int = 0
 
     def __post_init__(self) -> None:
         shape = (len(self.index), len(self.coins))
@@ -285,6 +289,7 @@ class Panel:
             "fields": RecordedFields((name, values[:stop]) for name, values in self.fields.items()),
             "tradable": self.tradable[:stop],
             "table": table,
+            "live_rows": max(0, self.live_rows - len(self.index) + stop),
         }
         # Rows of a panel are valid as they are: to examine them again takes longer than most oracles.
         panel = object.__new__(type(self))

@@ -127,4 +127,4 @@ def fields_read() -> Iterator[set[str]]:
     try:
         yield record
     finally:
-        _RECORDS.remove(record)
+        _RECORDS[:] = [other for other in _RECORDS if other is not record]  # an equal one is of an outer call

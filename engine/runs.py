@@ -226,6 +226,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
         "origin": asdict(origin),
         "config": result.config.to_dict(),
         "span": result.panel.span,
+        "decisions_from": result.weights.index[0].isoformat(),
         "digests": {
             "config": result.config.digest,
             "data": result.panel.digest,

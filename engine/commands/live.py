@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from engine.commands.account_status import journal_of, show_status
 from engine.commands.live_options import (
     AccountOptions,
     OrderOptions,
@@ -18,24 +19,28 @@ from engine.commands.live_options import (
     SyncOption,
     grouped,
 )
+from engine.commands.live_paper import named_track, paper_command
 from engine.commands.live_run import (
     RunOptions,
+    cache_of_spec,
+    check_range,
     failure_alerted,
     load_strategy,
     note_lines,
     run_daily,
     run_once,
+    run_options,
     session_fields,
+    spec_path,
     sync_data,
 )
-from engine.commands.live_tables import log_lines, status_lines
-from engine.commands.options import REPORTS, LimitOption, cache_alone, clock, typed_config
+from engine.commands.live_tables import log_lines
+from engine.commands.options import LimitOption, typed_config
 from engine.commands.progress import print_json, show_all, waiting
-from engine.commands.runs import refresh_index
-from engine.errors import ConfigError, LiveError, SpecError
+from engine.commands.validate import GatesOption
+from engine.errors import LiveError, SpecError
 
 if TYPE_CHECKING:
-    from engine.live.hyperliquid import HyperLiquidDEX
     from engine.live.targets import Strategy
 
 EPILOG = (
@@ -48,6 +53,7 @@ EPILOG = (
 )
 
 live_app = typer.Typer(help="From a promoted spec to an account: plan, then execute.", no_args_is_help=True)
+live_app.command("paper")(paper_command)
 
 
 @live_app.command("plan", epilog=EPILOG)
@@ -57,10 +63,10 @@ def plan_command(spec: SpecArgument, account: AccountOptions, sync: SyncOption =
 
     Example: hlbt live plan research/promoted/momentum.json
     """
-    from engine.live.targets import from_spec
+    from engine.live.book_file import read_strategy
 
-    options = _run_options(account, sync)
-    run_once(from_spec(_spec_path(spec), _cache(account)), options)
+    options = run_options(account, sync)
+    run_once(read_strategy(spec_path(spec), cache_of_spec(account)), options)
 
 
 @live_app.command("run", epilog=EPILOG)
@@ -79,8 +85,8 @@ def run_command(
 
     Example: hlbt live run research/promoted/momentum.json --execute
     """
-    options = _with_orders(_run_options(account, sync), orders, slippage_bps)
-    path, cache = _spec_path(spec), _cache(account)
+    options = _with_orders(run_options(account, sync), orders, slippage_bps)
+    path, cache = spec_path(spec), cache_of_spec(account)
     strategy = load_strategy(path, cache, options)
     _confirm(account, orders)
     if daily:
@@ -110,7 +116,7 @@ def rebalance_command(
     from engine.live.risk_limits import Limits
     from engine.live.targets import from_weights
 
-    options = _with_orders(_run_options(account, sync), orders, slippage_bps)
+    options = _with_orders(run_options(account, sync), orders, slippage_bps)
     config = typed_config(account.config_file, account.settings)
     limits = Limits.assigned(limit or (), config.account.max_gross)
     with failure_alerted(options, weights.stem):
@@ -132,7 +138,7 @@ def flatten_command(
 
     Example: hlbt live flatten research/promoted/momentum.json --execute
     """
-    options = _with_orders(_run_options(account, sync=account.network == "paper"), orders, slippage_bps)
+    options = _with_orders(run_options(account, sync=account.network == "paper"), orders, slippage_bps)
     _confirm(account, orders)
     run_once(_flat(spec, account), replace(options, ignore_kill=ignore_kill))
 
@@ -146,7 +152,7 @@ def accept_equity_command(spec: SpecArgument, account: AccountOptions) -> None:
 
     Example: hlbt live accept-equity research/promoted/momentum.json
     """
-    options = _run_options(account, sync=account.network == "paper")
+    options = run_options(account, sync=account.network == "paper")
     strategy = _flat(spec, account)
     if options.sync:
         sync_data(strategy, options)
@@ -175,8 +181,23 @@ def status_command(
 
     Example: hlbt live status research/promoted/momentum.json
     """
-    options = _run_options(account, sync=False)
-    _show_status(_spec_path(spec), _cache(account), options, out)
+    show_status(named_track(spec, account.network), cache_of_spec(account), run_options(account, sync=False), out)
+
+
+@live_app.command("calibrate")
+@grouped
+def calibrate_command(spec: SpecArgument, account: AccountOptions, gates: GatesOption = None) -> None:
+    """Fit costs to the fills of a journal; show the promoted run and its gates under them, beside the spec's own.
+
+    It reads the journal, the cache and the spec, and changes none of them: new costs are a new promotion.
+
+    Example: hlbt live calibrate research/promoted/momentum.json
+    """
+    from engine.commands.live_calibrate import calibrate_spec
+
+    track = named_track(spec, account.network)
+    file, _ = journal_of(track, run_options(account, sync=False))
+    calibrate_spec(track.path, cache_of_spec(account), file, gates, account.as_json)
 
 
 @live_app.command("log")
@@ -189,7 +210,7 @@ def log_command(spec: SpecArgument, account: AccountOptions) -> None:
     from engine.live.journal import Journal
     from engine.reporting.live_performance import order_log
 
-    file, _ = _journal_of(_spec_path(spec), _run_options(account, sync=False))
+    file, _ = journal_of(named_track(spec, account.network), run_options(account, sync=False))
     orders = order_log(Journal(file).entries)
     if account.as_json:
         print_json({"journal": str(file), "orders": orders})
@@ -200,33 +221,12 @@ def log_command(spec: SpecArgument, account: AccountOptions) -> None:
 # Options --------------------------------------------------------------------------------------------------------------
 
 
-def _run_options(account: AccountOptions, sync: bool) -> RunOptions:
-    """Options without orders."""
-    from engine.clock import parse_instant
-    from engine.live.venue import Venue
-
-    _check_range("--timeout-seconds", account.timeout, 600)
-    venue = Venue(
-        network=account.network,
-        base_url=account.base_url,
-        credentials=account.credentials,
-        timeout_seconds=account.timeout,
-    )
-    if account.journal is not None:
-        venue = replace(venue, journal=account.journal)
-        venue = replace(venue, kill_switch=venue.folder / venue.kill_switch.name)
-    if account.kill_switch is not None:
-        venue = replace(venue, kill_switch=account.kill_switch)
-    now = clock() if account.now is None else parse_instant(account.now, "--now", hourly=False)
-    return RunOptions(venue, now, sync, account.as_json)
-
-
 def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float) -> RunOptions:
     from engine.live.alerts import check_webhook
     from engine.live.orders import Policy
 
-    _check_range("--slippage-bps", slippage_bps, 5000)
-    _check_range("--expires-seconds", orders.expires, 600)
+    check_range("--slippage-bps", slippage_bps, 5000)
+    check_range("--expires-seconds", orders.expires, 600)
     if orders.webhook is not None:
         check_webhook(orders.webhook)
     policy = Policy(slippage_frac=slippage_bps / 1e4, expires_seconds=orders.expires)
@@ -236,41 +236,18 @@ def _with_orders(options: RunOptions, orders: OrderOptions, slippage_bps: float)
 def _flat(spec: Path, account: AccountOptions) -> Strategy:
     """The strategy that holds nothing, under the name of `spec`."""
     from engine.config import RunConfig
-    from engine.live.spec import read_spec, spec_limits
+    from engine.live.book_file import account_config
     from engine.live.targets import flat
 
-    path, config = _spec_path(spec), RunConfig()
+    path, config = spec_path(spec), RunConfig()
     if account.network == "paper":  # it has the costs and the size of its spec
-        promoted = read_spec(path)
-        size = spec_limits(path, promoted)[0]
-        config = replace(promoted.config, account=replace(promoted.config.account, initial_equity_usd=size))
-        config = replace(config, data=replace(config.data, cache=_cache(account) or config.data.cache, end=None))
+        config = account_config(path)
+        config = replace(config, data=replace(config.data, cache=cache_of_spec(account) or config.data.cache, end=None))
     else:
         with suppress(SpecError):  # one that is refused can be left: then the journals tell the dexes
-            data = read_spec(path).config.data
+            data = account_config(path).data
             config = replace(config, data=replace(config.data, coins=data.coins, dexes=data.dexes))
     return flat(spec.stem, config)
-
-
-def _check_range(name: str, value: float, most: float) -> None:
-    if not 0.0 < value <= most:
-        raise ConfigError(f"{name} {value:g} is not accepted: it must be above 0 and at most {most:g}.")
-
-
-def _spec_path(path: Path) -> Path:
-    if path.suffix == ".json" or path.exists():
-        return path
-    return Path("research") / "promoted" / f"{path}.json"
-
-
-def _cache(account: AccountOptions) -> str | None:
-    """``data.cache``, the one key that may be set for a spec."""
-    named = account.config_file or " ".join(account.settings or ())
-    return cache_alone(
-        account.config_file,
-        account.settings,
-        SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew."),
-    )
 
 
 def _confirm(account: AccountOptions, orders: OrderOptions) -> None:
@@ -284,52 +261,3 @@ def _confirm(account: AccountOptions, orders: OrderOptions) -> None:
         raise LiveError("Non-interactive session: pass --yes-mainnet to trade real money.")
     if typer.prompt("This trades REAL MONEY. Type mainnet to continue", err=True).strip() != "mainnet":
         raise LiveError("Not confirmed; nothing was sent.")
-
-
-def _journal_of(path: Path, options: RunOptions) -> tuple[Path, HyperLiquidDEX | None]:
-    """The journal of the strategy at `path` and, where options name a host or credentials, its account."""
-    from engine.live.state_folder import find_journal, journal_path
-
-    venue = options.venue
-    if venue.network == "paper" or not (venue.credentials or venue.base_url):
-        return find_journal(path.stem, venue.network, venue.journal), None
-    dex = venue.exchange()
-    return journal_path(path.stem, dex.label, venue.journal), dex
-
-
-def _show_status(path: Path, cache: str | None, options: RunOptions, out: Path | None) -> None:
-    """Show the journal of the strategy at `path` and, where options name a host or credentials, its account."""
-    from engine.coin import dex_of
-    from engine.live.journal import Journal
-    from engine.live.schedule import ORDER_LEAD, next_run
-    from engine.live.spec import read_spec
-    from engine.reporting.html import check_page
-    from engine.reporting.live_page import write_live_page
-    from engine.reporting.live_performance import account_status, live_status
-
-    if out is not None:
-        check_page(out, "live status")
-    venue = options.venue
-    # A journal of a weights file has no spec: then the config is the defaults, and nothing is scheduled.
-    promoted = path.suffix == ".json" and path.is_file()
-    config = read_spec(path).config if promoted else typed_config(None, None)
-    data = replace(config.data, cache=cache or config.data.cache, end=None)
-    file, dex = _journal_of(path, options)
-    journal = Journal(file)
-    status = live_status(journal, replace(config, data=data))
-    status["next_instant"] = (next_run(options.now, config)[1] + ORDER_LEAD).isoformat() if promoted else None
-    if dex is not None:
-        dex.use_dexes(set(map(dex_of, (*config.data.selection, *journal.state.positions))))
-        with waiting("Reading the account ..."):
-            status["account"] = account_status(dex, journal)
-    page = out or (venue.folder / f"{file.stem}.html" if file.is_file() and not options.as_json else None)
-    if page is not None:
-        refresh_index(REPORTS)  # there for the page to link to
-        write_live_page(status, path.stem, venue.network, page)
-        refresh_index(REPORTS)
-    if options.as_json:
-        print_json(status)
-    else:
-        show_all(
-            *status_lines(status), f"Page: {page}" if page else f"There is no journal {file}: nothing has run yet."
-        )

@@ -19,15 +19,21 @@ SlippageOption = Annotated[float, typer.Option("--slippage-bps", help="Distance 
 
 
 @dataclass(frozen=True)
-class AccountOptions:
-    """Options of every command that reads an account."""
+class NetworkOptions:
+    """Options that name an account of an exchange."""
 
     network: Annotated[str, typer.Option("--network", help="testnet, mainnet or paper.")] = "testnet"
-    base_url: Annotated[str | None, typer.Option("--base-url", help="Another host, for data and orders.")] = None
     credentials: Annotated[
         Path | None,
         typer.Option("--credentials", metavar="FILE", help="Default hyperliquid_config.json, or environment."),
     ] = None
+
+
+@dataclass(frozen=True)
+class MarketOptions:
+    """Options of every command of accounts, whichever the account is."""
+
+    base_url: Annotated[str | None, typer.Option("--base-url", help="Another host, for data and orders.")] = None
     now: Annotated[str | None, typer.Option("--now", metavar="ISO", help="Use this as the current time.")] = None
     journal: Annotated[
         Path | None,
@@ -40,6 +46,11 @@ class AccountOptions:
     config_file: ConfigOption = None
     settings: SetOption = None
     as_json: JsonOption = False
+
+
+@dataclass(frozen=True)
+class AccountOptions(MarketOptions, NetworkOptions):
+    """Options of every command that reads an account that it names."""
 
 
 @dataclass(frozen=True)

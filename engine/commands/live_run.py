@@ -11,11 +11,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from engine.commands.live_options import OrderOptions
+from engine.commands.live_options import AccountOptions, OrderOptions
 from engine.commands.live_tables import orders_table, plan_tables
-from engine.commands.options import clock
+from engine.commands.options import cache_alone, clock
 from engine.commands.progress import print_json, progress, show_all, waiting
-from engine.errors import HlbtError, IncompleteError, LiveError, PositionsError, SpecError, UnreachableError
+from engine.errors import (
+    ConfigError,
+    HlbtError,
+    IncompleteError,
+    LiveError,
+    PositionsError,
+    SpecError,
+    UnreachableError,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,16 +52,18 @@ class RunOptions:
 
 
 def load_strategy(path: Path, cache: str | None, options: RunOptions) -> Strategy:
-    """The strategy of a spec."""
+    """The strategy of a spec, or of a book of specs."""
+    from engine.live.book_file import read_strategy, spec_paths
     from engine.live.spec import read_spec
-    from engine.live.targets import from_spec
 
     with failure_alerted(options, path.stem):
-        if options.orders.execute and options.venue.network == "mainnet" and read_spec(path).synthetic:
-            raise SpecError(
-                f"Spec {path} was validated on synthetic data: it trades no real money. Promote a real run."
-            )
-        return from_spec(path, cache)
+        if options.orders.execute and options.venue.network == "mainnet":
+            for file in spec_paths(path):
+                if read_spec(file).synthetic:
+                    raise SpecError(
+                        f"Spec {file} was validated on synthetic data: it trades no real money. Promote a real run."
+                    )
+        return read_strategy(path, cache)
 
 
 def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
@@ -71,7 +81,7 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
         sys.stderr.write(f"hlbt: data at {data_at:%Y-%m-%d %H:%M} UTC, orders at {order_at:%H:%M} UTC.\n")
         needs_sync = options.sync
         if needs_sync:
-            _sleep_until(data_at)
+            sleep_until(data_at)
             try:
                 sync_data(strategy, replace(options, now=clock()))
                 needs_sync = False
@@ -80,7 +90,7 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
                         session.prepare()
             except HlbtError as error:
                 sys.stderr.write(f"hlbt: {error} It is tried again with the orders.\n")
-        _sleep_until(order_at)
+        sleep_until(order_at)
         if trade_instant(clock(), strategy.config) != order_at + ORDER_LEAD:
             # Traded now, it would be a book of an hour that was never validated.
             text = f"The instant {show(order_at + ORDER_LEAD)} was missed: it is {show(clock())}. Nothing was ordered."
@@ -98,7 +108,7 @@ def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> None
             break
         except (IncompleteError, PositionsError, UnreachableError) as error:
             sys.stderr.write(f"hlbt: {error}\n")
-            _sleep_until(at + (attempt + 1) * DAILY_PAUSE)
+            sleep_until(at + (attempt + 1) * DAILY_PAUSE)
         except SpecError:
             raise
         except HlbtError as error:
@@ -106,7 +116,8 @@ def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> None
             break
 
 
-def _sleep_until(instant: pd.Timestamp) -> None:
+def sleep_until(instant: pd.Timestamp) -> None:
+    """Wait for the clock."""
     while (left := (instant - clock()).total_seconds()) > 0:
         time.sleep(min(left, 30.0))  # in pieces: a laptop that was suspended wakes late
 
@@ -220,3 +231,52 @@ def session_fields(session: Session) -> dict[str, Any]:
 def note_lines(notes: list[str]) -> list[str]:
     """Notes, a line each."""
     return [f"NOTE: {note}" for note in notes]
+
+
+# Options --------------------------------------------------------------------------------------------------------------
+
+
+def run_options(account: AccountOptions, sync: bool) -> RunOptions:
+    """Options without orders."""
+    from engine.clock import parse_instant
+    from engine.live.venue import Venue
+
+    check_range("--timeout-seconds", account.timeout, 600)
+    venue = Venue(
+        network=account.network,
+        base_url=account.base_url,
+        credentials=account.credentials,
+        timeout_seconds=account.timeout,
+    )
+    if account.journal is not None:
+        venue = replace(venue, journal=account.journal)
+        venue = replace(venue, kill_switch=venue.folder / venue.kill_switch.name)
+    if account.kill_switch is not None:
+        venue = replace(venue, kill_switch=account.kill_switch)
+    now = clock() if account.now is None else parse_instant(account.now, "--now", hourly=False)
+    return RunOptions(venue, now, sync, account.as_json)
+
+
+def check_range(name: str, value: float, most: float) -> None:
+    """Refuse the value of an option that is not above 0 and at most `most`."""
+    if not 0.0 < value <= most:
+        raise ConfigError(f"{name} {value:g} is not accepted: it must be above 0 and at most {most:g}.")
+
+
+def spec_path(path: Path) -> Path:
+    """The file of a spec or a book that is named by it, or by its name."""
+    if path.suffix in (".json", ".toml") or path.exists():
+        return path
+    named = Path("research") / "promoted" / path
+    book = named.with_name(f"{named.name}.toml")
+    return book if book.is_file() else named.with_name(f"{named.name}.json")
+
+
+def cache_of_spec(account: AccountOptions) -> str | None:
+    """``data.cache``, the one key that may be set for a spec."""
+    named = account.config_file or " ".join(account.settings or ())
+    return cache_alone(
+        account.config_file,
+        account.settings,
+        SpecError(f"{named}: what was validated is what trades, so only data.cache can be set. Promote it anew."),
+    )

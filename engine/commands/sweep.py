@@ -85,6 +85,10 @@ def sweep_command(
         int | None, typer.Option("--workers", min=1, help="Parallel tasks; default one per CPU.")
     ] = None,
     returns: ReturnsOption = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", metavar="URI", help="Workers write their results there: a folder, s3:// or gs://."),
+    ] = None,
     verdict: Annotated[
         bool, typer.Option("--verdict/--no-verdict", help="Judge the winner and write the page.")
     ] = True,
@@ -119,6 +123,7 @@ def sweep_command(
             executor=pool,
             name=plan.name,
             reports=reports,
+            dataset=dataset,
             created=clock().isoformat(timespec="seconds"),
             progress=step,
         )

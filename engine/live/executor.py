@@ -411,6 +411,7 @@ class OrderExecutor:
             instant=self.instant.isoformat(),
             equity_usd=self.reconciler.state.certain_equity_usd,
             positions=dict(sorted(positions.items())),
+            prices=dict(sorted(self.reconciler.state.prices.items())),
             complete=outcome.complete,
             missing=[asdict(item) for item in missing],
             notes=list(outcome.notes),

@@ -57,4 +57,5 @@ def with_live_row(
     if (opened := in_session(index[-added:], panel.table)) is not None:
         fields["in_session"][-added:] = opened
         tradable &= (opened > 0.0) | (not in_session_only)
-    return replace(panel, index=index, fields=fields, tradable=np.vstack([panel.tradable, tradable]))
+    joined = np.vstack([panel.tradable, tradable])
+    return replace(panel, index=index, fields=fields, tradable=joined, live_rows=panel.live_rows + added)

@@ -13,6 +13,8 @@ from engine.errors import LimitError
 #: How long before the instant ``--daily`` sends orders, and how long before it updates the data.
 ORDER_LEAD: Final = pd.Timedelta(seconds=60)
 DATA_LEAD: Final = pd.Timedelta(minutes=20)
+#: How far an instant of a schedule is looked for.
+SEARCHED: Final = pd.Timedelta(days=2 * 366)
 
 
 def trade_instant(now: pd.Timestamp, config: RunConfig) -> pd.Timestamp:
@@ -27,10 +29,15 @@ def trade_instant(now: pd.Timestamp, config: RunConfig) -> pd.Timestamp:
 
 def scheduled(instant: pd.Timestamp, config: RunConfig) -> bool:
     """Whether the config's schedule trades at `instant`."""
+    return len(scheduled_instants(instant, instant, config)) == 1
+
+
+def scheduled_instants(first: pd.Timestamp, last: pd.Timestamp, config: RunConfig) -> pd.DatetimeIndex:
+    """The instants from `first` to `last`, both full hours and inclusive, at which the config's schedule trades."""
     execution = config.execution
-    decided = instant - execution.delay_hours * HOUR
-    day = hourly_index(decided, decided)
-    return len(decision_instants(day, execution.hour_utc, execution.every_days, execution.weekdays)) == 1
+    delay = execution.delay_hours * HOUR
+    hours = hourly_index(first - delay, last - delay)
+    return decision_instants(hours, execution.hour_utc, execution.every_days, execution.weekdays) + delay
 
 
 def next_run(now: pd.Timestamp, config: RunConfig) -> tuple[pd.Timestamp, pd.Timestamp]:
@@ -41,11 +48,8 @@ def next_run(now: pd.Timestamp, config: RunConfig) -> tuple[pd.Timestamp, pd.Tim
     LimitError
         When the schedule has no instant within two years.
     """
-    execution = config.execution
-    start = now.ceil(HOUR) - execution.delay_hours * HOUR
-    hours = hourly_index(start, start + pd.Timedelta(days=2 * 366))
-    decided = decision_instants(hours, execution.hour_utc, execution.every_days, execution.weekdays)
-    for instant in decided + execution.delay_hours * HOUR:
+    start = now.ceil(HOUR)
+    for instant in scheduled_instants(start, start + SEARCHED, config):
         if instant - ORDER_LEAD > now:
             return instant - DATA_LEAD, instant - ORDER_LEAD
     raise LimitError("The schedule of this spec has no instant within two years.")

@@ -38,6 +38,7 @@ from engine.live.journal import Journal
 from engine.live.leverage import duration_text, leverage_to_set, set_leverages
 from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
+from engine.live.plan_record import plan_record
 from engine.live.planner import make_plan
 from engine.live.reconcile import Reconciler
 from engine.live.risk_limits import held_back, newest_rows, plan_breaches, refuse, run_breaches
@@ -50,7 +51,7 @@ from engine.live.state_folder import (
     link_journal,
     single_instance,
 )
-from engine.live.targets import Strategy
+from engine.live.targets import Account, Strategy
 from engine.panel import Panel
 from engine.provenance import fields_read
 from engine.weights import unknown_coins
@@ -108,6 +109,8 @@ class Session:
 
     _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
     _cached: Panel | None = None  # before the row of live quotes
+    _seen: Panel | None = None  # what the newest weights were made of
+    _read: frozenset[str] = frozenset()  # its fields that they were made of
     _reconciler: Reconciler = field(init=False)
 
     def __post_init__(self) -> None:
@@ -176,6 +179,7 @@ class Session:
                 return self._trade()
             finally:
                 self._record_fills()
+                self._record_funding()
                 self._add_warnings()
 
     def prepare(self) -> None:
@@ -274,7 +278,7 @@ class Session:
             self._append_refusal(self._at(state), instant, state.certain_equity_usd, [f"funds: {text}"])
             raise LimitError(f"Nothing was ordered for {self.dex.label}: {text}.")
         if plan is not None:
-            self._append_plan(plan, state)
+            self._append_plan(plan, state, markets)
         executor = OrderExecutor(reconciler, self.strategy, instant, self.kill_text, self.announce)
         if continued:
             before = "ended, and trades its part of the way once" if again else "did not come to its end"
@@ -296,14 +300,18 @@ class Session:
         config, instant = self.strategy.config, self._instant(state)
         decision = instant - config.execution.delay_hours * HOUR
         panel = self._panel(instant)
+        targets = self.strategy.targets.on(Account(self.dex, state, markets, self.journal, self._at(state)))
         with fields_read() as read:
-            weights = self.strategy.targets.weights(instant, decision, markets, panel)
+            weights = targets.weights(instant, decision, markets, panel)
+        self._seen, self._read = panel, frozenset(read)
         if self._cached is not None:
             self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
             self._check_names(weights, markets)
         rules = replace(config, execution=self._execution)
         plan = make_plan(weights, self.dex, state, markets, rules, instant, decision)
+        plan = replace(plan, parts=targets.parts)
+        self.notes += targets.parts.get("notes", ())
         self._reconciler.warn_of_others(plan)
         return plan
 
@@ -318,6 +326,7 @@ class Session:
         self._cached = panel
         if panel.index[-1] >= instant:
             return panel
+        self.strategy.targets.check_history(panel, instant - config.execution.delay_hours * HOUR)
         return with_live_row(panel, instant, self.dex.feed().live_row(), config.data.in_session_only)
 
     def _check_names(self, weights: Mapping[str, float], markets: Mapping[str, Market]) -> None:
@@ -325,8 +334,10 @@ class Session:
         if unknown := self.dex.unlisted(weights):
             raise unknown_coins(unknown, markets, self.dex.network)
 
-    def _append_plan(self, plan: Plan, state: AccountState) -> None:
-        explained_at = self._reconciler.explained_at
+    def _append_plan(self, plan: Plan, state: AccountState, markets: Mapping[str, Market]) -> None:
+        explained_at, targets = self._reconciler.explained_at, self.strategy.targets
+        # Each part of a book has its own.
+        inputs = None if plan.parts else plan_record(plan, targets, self.dex, markets, self._seen, self._read)
         self.journal.append(
             "plan",
             self._at(state),
@@ -336,6 +347,7 @@ class Session:
             explained_at=None if explained_at is None else explained_at.isoformat(),
             goals=[vars(goal) for goal in plan.goals],
             plan=plan.to_dict(),
+            **({} if inputs is None else {"inputs": inputs}),
         )
 
     # Limits -----------------------------------------------------------------------------------------------------------
@@ -398,6 +410,23 @@ class Session:
         if fills:
             rows = [{**vars(fill), "time": fill.time.isoformat()} for fill in fills]
             self.journal.append("fills", fills[-1].time, fills=rows)
+
+    def _record_funding(self) -> None:
+        """Note what funding was paid in the hours from the instant before this one, or from the newest note of it."""
+        plans = [entry["instant"] for entry in self.journal.entries if entry["kind"] == "plan"]
+        notes = [entry["until"] for entry in self.journal.entries if entry["kind"] == "funding"]
+        if not plans:
+            return
+        since, until = pd.Timestamp(max(notes, default=plans[0])), pd.Timestamp(plans[-1])
+        if since >= until:
+            return
+        try:
+            paid = self.dex.funding_paid(since, until)
+        except UnreachableError:
+            return  # the next run reads it
+        if paid is not None:
+            hours = {"since": since.isoformat(), "until": until.isoformat()}
+            self.journal.append("funding", until, **hours, paid_usd=paid)
 
     def _add_warnings(self) -> None:
         self.notes += self._reconciler.notes

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -49,6 +49,9 @@ class StrategySpec:
         Parameter sets tried for the idea.
     account : mapping
         The owner's notes on the account it is meant for; no secret.
+    decisions_from : str or None
+        ISO 8601 instant of the first decision of the run, at which a path-dependent oracle starts, live too; None in
+        specs of before it was recorded.
     """
 
     name: str
@@ -62,10 +65,15 @@ class StrategySpec:
     versions: Mapping[str, str]
     trials: int
     account: Mapping[str, Any]
+    decisions_from: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, with the schema and without the digest."""
+        """Plain values, with the schema and without the digest; a later field that is not set is left out.
+
+        So a spec that is older than a field keeps its digest, and its client order ids.
+        """
         plain = {**asdict(self), "config": self.config.to_dict(), "limits": self.limits.to_dict(), "schema": SCHEMA}
+        plain = {name: value for name, value in plain.items() if name not in _LATER or value is not None}
         values: dict[str, Any] = json.loads(canonical(plain))
         return values
 
@@ -79,6 +87,10 @@ class StrategySpec:
     def digest(self) -> str:
         """SHA-256 of the canonical form: the spec's identity, and part of its client order ids."""
         return hashlib.sha256(canonical(self.to_dict()).encode()).hexdigest()
+
+
+#: Fields that were added later: a spec may lack them.
+_LATER: Final = frozenset(item.name for item in fields(StrategySpec) if item.default is not MISSING)
 
 
 def canonical(value: Any) -> str:
@@ -138,7 +150,7 @@ def read_spec(path: Path) -> StrategySpec:
             f"{digest[:12]}. A change is a new promotion: restore the file from git, or promote again."
         )
     names = {item.name for item in fields(StrategySpec)}
-    missing, extra = names - set(content), set(content) - names - {"schema"}
+    missing, extra = names - _LATER - set(content), set(content) - names - {"schema"}
     if missing or extra:
         hint = did_you_mean(next(iter(extra)), names) if extra else ""
         raise SpecError(

@@ -4,28 +4,54 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 
-from engine.clock import HOUR, show
+from engine.clock import HOUR, decision_instants, hourly_index, show
 from engine.coin import dex_of
 from engine.config import RunConfig
-from engine.errors import DataError, LiveError, WeightsError
+from engine.errors import DataError, LiveError, SpecError, WeightsError
+from engine.live.dex import DEX
+from engine.live.journal import Journal
+from engine.live.orders import AccountState, Market
 from engine.live.risk_limits import Limits, refuse
 from engine.live.schedule import scheduled, trade_instant
-from engine.live.spec import load_live_oracle, read_spec, spec_limits
-from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix
+from engine.live.spec import StrategySpec, load_live_oracle, read_spec, spec_limits
+from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix, with_universe
 from engine.oracles.fixed_weights import FixedWeights
 from engine.oracles.weights_file import off_hour
 from engine.panel import Panel
 from engine.simulation.backtest import check_schedule, decisions_of
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.weights import check_any_value, check_gross, read_weights, validate_row, validate_weights
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account that targets are for, as it is when they are asked for.
+
+    Attributes
+    ----------
+    dex : DEX
+    state : AccountState
+    markets : mapping of coin to Market
+        What can be traded now.
+    journal : Journal
+        Of the strategy on the account.
+    time : Timestamp
+        Now.
+    """
+
+    dex: DEX
+    state: AccountState
+    markets: Mapping[str, Market]
+    journal: Journal
+    time: pd.Timestamp
 
 
 class TargetProvider:
@@ -37,6 +63,9 @@ class TargetProvider:
         Called once for each decision; of ``FixedWeights`` the rows are known beforehand.
     config : RunConfig
         Schedule, overlays and ``account.max_gross``.
+    decisions_from : Timestamp, optional
+        First decision of the run that was promoted, at which a path-dependent oracle starts. Default: the panel's
+        first.
 
     Attributes
     ----------
@@ -46,15 +75,23 @@ class TargetProvider:
         Whether every position is to be closed.
     named : tuple of str
         Coins that the config and given weights name, and patterns of them.
+    parts : mapping
+        What the journal's plan is to say of them beside the weights; empty but for a book of several specs.
     """
 
-    def __init__(self, oracle: Oracle, config: RunConfig) -> None:
-        self.oracle, self.config = oracle, config
+    def __init__(self, oracle: Oracle, config: RunConfig, decisions_from: pd.Timestamp | None = None) -> None:
+        self.oracle, self.config, self.decisions_from = oracle, config, decisions_from
+        self.parts: Mapping[str, Any] = {}
         self._fixed = oracle if isinstance(oracle, FixedWeights) else None
+        self._path_dependent = oracle.path_dependent
         self.needs_panel = self._fixed is None or config.execution.target_volatility > 0.0
         given = () if self._fixed is None else map(str, self._fixed.frame.columns)
         self.named = (*config.data.selection, *given)
         self.closes_all = self._fixed is not None and self._fixed.frame.columns.empty
+
+    def on(self, account: Account) -> TargetProvider:
+        """The provider for an account; of one strategy it is the same for all, for its weights are fractions."""
+        return self
 
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
         """Whether trading at `instant` is what was validated; given weights have no schedule of their own."""
@@ -84,7 +121,8 @@ class TargetProvider:
         DataError
             When the panel has no row at `decision`.
         LiveError
-            Without a panel, for overlays that need market data.
+            Without a panel, for overlays or an oracle that need market data; for a path-dependent oracle on a panel
+            that begins after its start.
         OracleError
             For whatever the oracle raises.
         WeightsError
@@ -97,19 +135,67 @@ class TargetProvider:
             raise DataError(
                 f"The panel has no row at {show(decision)}; its last one before is {show(known.index[-1])}."
             )
-        if self.config.execution.tranches > 1:
-            earlier = self._fixed.decisions if self._fixed is not None else decisions_of(known, self.config)
-            decisions = earlier[earlier < decision].union(known.index[-1:])
-            decisions, values = validate_weights(weight_matrix(self.oracle, known, decisions), known)
+        universe = tradable if decision == instant else np.array(known.coins)[known.tradable[-1]].tolist()
+        if self.config.execution.tranches > 1 or self._path_dependent:
+            decisions = self._schedule(known)
+            seen = with_universe(known, universe)
+            decisions, values = validate_weights(weight_matrix(self.oracle, seen, decisions), known)
         else:
-            universe = tradable if decision == instant else np.array(known.coins)[known.tradable[-1]].tolist()
             row = self._fetch(decision, universe, known.point_in_time())
             decisions, values = known.index[-1:], validate_row(row, known)
         traded = traded_weights(values, decisions, known, self.config)[-1:]
         check_gross(traded, decisions[-1:], self.config.account.max_gross, describe_overlays(self.config))
         return dict(zip(panel.coins, map(float, traded[0]), strict=True))
 
+    def check_history(self, panel: Panel, decision: pd.Timestamp) -> None:
+        """Refuse data that end before an earlier decision of a path-dependent oracle: it would not know what it held.
+
+        Parameters
+        ----------
+        panel : Panel
+            From the cache, without a row of live quotes.
+        decision : Timestamp
+            Of the weights that are wanted.
+
+        Raises
+        ------
+        LiveError
+            Naming the decision that is missing.
+        """
+        if not self._path_dependent:
+            return
+        execution, hours = self.config.execution, hourly_index(panel.index[-1] + HOUR, decision)
+        decided = decision_instants(hours, execution.hour_utc, execution.every_days, execution.weekdays)
+        missing = self._from_start(decided)
+        missing = missing[missing < decision]
+        if len(missing):
+            raise LiveError(
+                f"{type(self.oracle).__name__} follows from its decisions before, and the data end at "
+                f"{show(panel.index[-1])}, before that of {show(missing[0])}. Bring the cache up to date: `hlbt data "
+                "sync`."
+            )
+
+    def _schedule(self, known: Panel) -> pd.DatetimeIndex:
+        """Every decision up to the last row of a panel, which is one; of a path-dependent oracle from its start."""
+        earlier = self._fixed.decisions if self._fixed is not None else decisions_of(known, self.config)
+        decision, start = known.index[-1], self.decisions_from
+        if self._path_dependent and start is not None and known.index[0] > start:
+            raise LiveError(
+                f"{type(self.oracle).__name__} follows from its decisions since {show(start)}, the first of the run "
+                f"that was promoted, but the data begin at {show(known.index[0])}. Sync the days before, or promote a "
+                "run of the data that there are."
+            )
+        return self._from_start(earlier[earlier < decision].union(known.index[-1:]))
+
+    def _from_start(self, decisions: pd.DatetimeIndex) -> pd.DatetimeIndex:
+        start = self.decisions_from if self._path_dependent else None
+        return decisions if start is None else decisions[decisions >= start]
+
     def _without_panel(self, decision: pd.Timestamp, tradable: Iterable[str]) -> dict[str, float]:
+        if self._path_dependent:
+            raise LiveError(
+                f"{type(self.oracle).__name__} follows from its decisions before: that needs market data. Sync a cache."
+            )
         weights = self._fetch(decision, tradable, None)
         if overlays := describe_overlays(self.config):
             execution, rows = self.config.execution, pd.DataFrame([weights], index=[decision], dtype=np.float64)
@@ -172,13 +258,33 @@ class Strategy:
 
 
 def from_spec(path: Path, cache: str | None) -> Strategy:
-    """The strategy of a promoted spec, checked; `cache` replaces the folder of its data."""
+    """The strategy of a promoted spec, checked as :func:`strategy_of` does; `cache` replaces the folder of its data."""
     spec = read_spec(path)
-    oracle, notes = load_live_oracle(spec)
+    size, limits, notes = spec_limits(path, spec)
+    return strategy_of(spec, cache, limits, notes, size)
+
+
+def strategy_of(
+    spec: StrategySpec, cache: str | None, limits: Limits, notes: Iterable[str] = (), promoted_usd: float | None = None
+) -> Strategy:
+    """The strategy of a spec, whose oracle is checked; the rest as in :class:`Strategy`.
+
+    Raises
+    ------
+    SpecError
+        When its code is not what was validated, or the start of a path-dependent oracle is not recorded.
+    """
+    oracle, of_code = load_live_oracle(spec)
     data = replace(spec.config.data, cache=cache or spec.config.data.cache, end=None)
-    targets = TargetProvider(oracle, replace(spec.config, data=data))
-    size, limits, of_before = spec_limits(path, spec)
-    return Strategy(spec.name, spec.digest, targets, limits, (*notes, *of_before), size)
+    if oracle.path_dependent and spec.decisions_from is None:
+        raise SpecError(
+            f"Spec {spec.name!r}: {spec.oracle} follows from its decisions before, and the spec does not say from "
+            f"which on: it is older than that record. Promote its run again: hlbt promote RUN --name {spec.name} "
+            "--replace."
+        )
+    start = None if spec.decisions_from is None else pd.Timestamp(spec.decisions_from)
+    targets = TargetProvider(oracle, replace(spec.config, data=data), start)
+    return Strategy(spec.name, spec.digest, targets, limits, (*of_code, *notes), promoted_usd)
 
 
 def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:

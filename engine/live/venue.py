@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
-from engine.clock import HOUR, show
 from engine.data.cache import Progress, Store
 from engine.data.coin_names import dexes_of
-from engine.data.panel_loader import cache_path, load_whole_panel
+from engine.data.panel_loader import cache_path
 from engine.data.sync_api import sync_api
 from engine.errors import DataError, LiveError, UnreachableError, join_first
 from engine.live.dex import DEX
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
-from engine.live.live_panel import with_live_row
 from engine.live.orders import Policy
-from engine.live.paper import PaperDEX
+from engine.live.paper_market import PaperMarket, paper_account
 from engine.live.schedule import trade_instant
 from engine.live.session import Session
 from engine.live.state_folder import KILL_SWITCH, LIVE_FOLDER, journal_path, single_instance
@@ -99,20 +97,26 @@ class Venue:
         UnreachableError
             When the data cannot be had.
         """
-        base_url = self.exchange().base_url
         data = strategy.config.data
-        store = Store(cache_path(data.cache))
+        return self.sync_cache(data.cache, data.selection, now, progress)
+
+    def sync_cache(
+        self, cache: str | None, coins: Sequence[str], now: pd.Timestamp, progress: Progress | None = None
+    ) -> list[str]:
+        """As :meth:`sync`, for names and patterns of coins."""
+        base_url = self.exchange().base_url
+        store = Store(cache_path(cache))
         manifest = store.manifest()
         if manifest is not None and manifest.synthetic:
             return ["the cache is SYNTHETIC: it is not brought up to date"]
-        spans = [manifest.span([dex]) if manifest else None for dex in dexes_of(data.selection)]
+        spans = [manifest.span([dex]) if manifest else None for dex in dexes_of(coins)]
         ends = [min(span[1], now) for span in spans if span]
         try:
             report = sync_api(
                 store,
                 start=min(ends) - _OVERLAP if len(ends) == len(spans) else None,
                 end=None,
-                coins=data.selection,
+                coins=coins,
                 now=now,
                 base_url=base_url,
                 timeout_seconds=self.timeout_seconds,
@@ -136,9 +140,11 @@ class Venue:
             notes = []
             if self.network == "paper":
                 if trades:
-                    held.enter_context(single_instance(self.folder / f".{strategy.name}-paper.lock"))
-                dex = self._paper(strategy, dex, trade_instant(now, strategy.config), trades)
-                panel = dex.panel
+                    held.enter_context(self.paper_lock(strategy.name))
+                instant = trade_instant(now, strategy.config)
+                panel = PaperMarket(dex).panel(strategy.config, instant)
+                dex = paper_account(strategy, panel, self.folder, instant, trades)
+                dex.advance(instant)
                 if not trades and not (dex.state and dex.state.is_file()):
                     notes.append(f"there is no paper account yet: a run begins one of {dex.cash:,.0f} USD")
             journal = Journal(journal_path(strategy.name, dex.label, self.journal))
@@ -153,20 +159,6 @@ class Venue:
         with self.open(strategy, now) as session:
             return session.interrupted
 
-    def _paper(self, strategy: Strategy, quotes: DEX, instant: pd.Timestamp, keep: bool) -> PaperDEX:
-        data = strategy.config.data
-        panel = load_whole_panel(data.cache, strategy.config.start, instant, data.selection, data.hours)
-        if panel.index[-1] < instant:
-            if instant - panel.index[-1] > HOUR:
-                # The account would miss the funding of these hours, and take a missing price for a delisting.
-                raise DataError(
-                    f"The paper account cannot be brought to {show(instant)}: the cache ends at "
-                    f"{show(panel.index[-1])}, and the hours between are not known. Leave --no-sync out, or sync."
-                )
-            panel = with_live_row(panel, instant, quotes.live_row(), data.in_session_only)
-        account = strategy.config.account
-        size = account.initial_equity_usd if strategy.promoted_usd is None else strategy.promoted_usd
-        config = replace(strategy.config, account=replace(account, initial_equity_usd=size))
-        dex = PaperDEX(panel, config, self.folder / f"{strategy.name}-paper.json", start=instant, keep=keep)
-        dex.advance(instant)
-        return dex
+    def paper_lock(self, name: str) -> AbstractContextManager[None]:
+        """Held by the run that trades a paper account."""
+        return single_instance(self.folder / f".{name}-paper.lock")

@@ -43,9 +43,8 @@ from engine.lookahead.comparison import (
     WeightChanged,
     compare_cuts,
     evenly_spaced,
-    weights_as_of,
-    weights_of,
 )
+from engine.lookahead.paths import path_of_scores, weights_of
 from engine.oracles.base import Oracle, same_environment, weight_matrix
 from engine.oracles.loading import load_oracle
 from engine.panel import Panel
@@ -55,6 +54,8 @@ from engine.weights import validate_weights
 INSTANTS = 400
 #: Instants at most at which the data are cut, and after which they are changed: each time a window of decisions.
 CUTS, PERTURBED = 16, 8
+#: Decisions that are computed for those one by one, where each needs all before it.
+PATHS = 4_000
 #: Calls for each perturbed instant, each of a window; and calls for the whole sample.
 _WINDOWS, _SAMPLES = 6, 5
 #: Seconds that two new processes take to start.
@@ -67,7 +68,8 @@ Step = Callable[[int, int, str], object]
 #: What may be wrong beside look-ahead where a decision alone gets other weights than among others.
 STATEFUL = (
     "Weights that follow from one decision to the next (rolling, shift or ewm after .loc[decisions]) fail so too: "
-    "compute over every row of panel.index, then take .loc[decisions]."
+    "compute over every row of panel.index, then take .loc[decisions]; or, where they are to follow from the decisions "
+    "before, say so: path_dependent = True."
 )
 
 
@@ -208,12 +210,16 @@ def audit(
     if isinstance(made, Audit):
         return made
     weights, seconds = made
-    numbers: tuple[int, ...] = (cuts or CUTS, cuts or INSTANTS, min(PERTURBED, cuts or PERTURBED), count, WINDOW)
+    # Where one decision needs all before it, these can be compared at no cost, but fewer instants are affordable.
+    whole = first.path_dependent and not path_of_scores(first)
+    alone, width = (max(CUTS, 2 * PATHS // count), count) if whole else (INSTANTS, WINDOW)
+    numbers: tuple[int, ...] = (cuts or CUTS, cuts or alone, min(PERTURBED, cuts or PERTURBED), count, width)
     if budget is not None:
-        once = _seconds_of_one(make, panel, decisions)
-        affords = _afforded(budget - (time.monotonic() - begun) - _START * (path is not None), once, seconds, count)
+        once = 0.5 * seconds if whole else _seconds_of_one(make, panel, decisions)
+        left = budget - (time.monotonic() - begun) - _START * (path is not None)
+        affords = _afforded(left, once, once if whole else seconds, count)
         numbers = tuple(min(pair) for pair in zip(numbers, affords, strict=True))
-    *wanted, width = numbers
+    *wanted, width = (*numbers[:-1], count) if whole else numbers
     given: dict[str, Any] = {"config": config or RunConfig(), "path": path, "parameters": parameters or {}}
     rows = zip(("cuts", "instants", "perturbed", "sample"), wanted, strict=True)
     given |= {kind: evenly_spaced(count, number) for kind, number in rows}
@@ -222,7 +228,7 @@ def audit(
         if step is not None:
             step(len(checks), len(CHECKS), what)
 
-    given |= {"environment": environment, "report": report, "width": width}
+    given |= {"environment": environment, "report": report, "width": width, "path_dependent": first.path_dependent}
     context = AuditContext(make, panel, decisions, weights, **given)
     with same_environment():
         for check in CHECKS:
@@ -340,10 +346,13 @@ def check_causal(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex | Non
     decisions = decision_instants(panel.index) if decisions is None else decisions
     _, weights = validate_weights(weight_matrix(oracle, panel, decisions), panel)
     every = np.arange(len(decisions))
-    context = AuditContext(lambda: oracle, panel, decisions, weights, every, every, every, every)
+    path_dependent = oracle.path_dependent
+    context = AuditContext(
+        lambda: oracle, panel, decisions, weights, every, every, every, every, path_dependent=path_dependent
+    )
 
     def weights_then(instant: pd.Timestamp, known: Panel, rows: slice) -> np.ndarray:
-        return weights_as_of(oracle, instant, known, decisions[rows])
+        return context.weights_as_of(oracle, instant, known, rows)
 
     try:
         compare_cuts(context, "cut", "on the data up to {}", weights_then, every)

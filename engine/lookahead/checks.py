@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 
-from engine.clock import show
+from engine.clock import decision_instants, show
 from engine.errors import HlbtError, OracleError, join_first
 from engine.lookahead.comparison import (
     AuditContext,
@@ -24,9 +24,8 @@ from engine.lookahead.comparison import (
     compare_cuts,
     max_difference,
     unperturbed,
-    weights_as_of,
-    weights_of,
 )
+from engine.lookahead.paths import scores_of
 from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
 from engine.lookahead.subprocess_run import ProcessResult, weights_at
 from engine.oracles.base import Oracle, ScoreOracle, matrix_of_instants, oracle_errors
@@ -147,22 +146,21 @@ def check_instant(context: AuditContext) -> str:
         if live is None:
             known = context.known.until(instant)
             context.report(f"instant {number + 1} of {len(context.instants)}")
-            largest = max(largest, max_difference(context, rows, when, weights_at, oracle, instant, known))
+            largest = max(largest, max_difference(context, rows, when, _weights_alone, context, oracle, known, rows))
         else:
             largest = max(largest, _compare_live(context, live, number, rows, when))
         # A method of its own beside the matrix is called with the whole panel too: it must cut it by itself.
-        if both and (live is None or row in context.perturbed):
+        if both and (live is None or row in context.perturbed) and _as_scheduled(context, rows.stop):
             largest = max(largest, max_difference(context, rows, when, weights_at, oracle, instant, context.panel))
     return f"{len(context.instants)} of {len(context.decisions)} instants, {_size(largest)}"
 
 
 def check_score(context: AuditContext) -> str:
     """Sweeps and reports construct a ScoreOracle's weights from its scores: they must be the same."""
-    oracle, rows = context.make(), context.sample
+    oracle, rows = context.make(), np.arange(len(context.decisions)) if context.path_dependent else context.sample
     if not isinstance(oracle, ScoreOracle):
         raise CheckSkipped("it has no scores")
-    with oracle_errors("scores failed"):
-        scores = oracle.scores(context.known, context.decisions[rows])
+    scores = scores_of(oracle, context.known, context.decisions[rows])
     largest = max(
         max_difference(context, rows, f"from {method} of its scores", _constructed, oracle, scores, many)
         for method, many in (("construct", False), ("construct_many", True))
@@ -178,16 +176,15 @@ def check_repeat(context: AuditContext) -> str:
             oracle = context.make()
             for call in calls:
                 when = f"from a new instance at its {call} call"
-                decisions = context.decisions[rows]
                 largest = max(
-                    largest, max_difference(context, rows, when, weights_of, oracle, context.panel, decisions)
+                    largest, max_difference(context, rows, when, context.weights_by, oracle, context.panel, rows)
                 )
     past = context.window(len(context.decisions) // 2)
     instant = context.decisions[past.stop - 1]
     known = context.known.until(instant)
     expected = unperturbed(context, past, context.matrix, known, past)
     when = f"from an instance that was first used on all data, then on those up to {show(instant)}"
-    max_difference(context, past, when, weights_of, oracle, known, context.decisions[past], expected=expected)
+    max_difference(context, past, when, context.weights_by, oracle, known, past, expected=expected)
     return f"2 new instances, 3 calls under other random states, {_size(largest)}; then on less data"
 
 
@@ -204,10 +201,12 @@ def check_process(context: AuditContext) -> str:
 def check_published(context: AuditContext) -> str:
     """Data of its own: the oracle as of each cut against the oracle that has all of them."""
     oracle, live = context.make(), _live_or_none(context)
-    reads = None if live is None else live.reads
-    if reads is None:
-        reads = tuple(str(file) for file in data_files(oracle)) or None
-    if unexplained := _unexplained(oracle, reads or ()):
+    watched = None if live is None else live.reads
+    constant = {os.path.realpath(file) for file in oracle.constant_files()}
+    said = f", {join_first(sorted(constant), 3)} taken for constant" if constant else ""
+    opened = [str(file) for file in data_files(oracle)] if watched is None else watched
+    reads = tuple(name for name in opened if os.path.realpath(name) not in constant)
+    if unexplained := _unexplained(oracle, reads):
         raise OracleError(
             f"it reads {join_first(unexplained, 3)} and has no method as_of(instant), so it is not known which rows "
             "were published by then; write one that returns the oracle with only those rows, and files() that names "
@@ -215,14 +214,14 @@ def check_published(context: AuditContext) -> str:
             "its parameters"
         )
     if not _parts_with_as_of(oracle):
-        if reads is None:
+        if watched is None:
             raise CheckSkipped("no method as_of, and the files that it reads were not watched")
-        return "it opens no file but its code, and no connection"
+        return f"it opens no file but its code, and no connection{said}"
     reuse = oracle if _leaves_itself(oracle, context.decisions[0]) else None
 
     def weights_then(instant: pd.Timestamp, panel: Panel, rows: slice) -> np.ndarray:
         then = context.make() if reuse is None else reuse
-        return weights_as_of(then, instant, panel, context.decisions[rows])
+        return context.weights_as_of(then, instant, panel, rows)
 
     largest = compare_cuts(context, "published", "with the rows published by {} alone", weights_then, context.instants)
     if reads and len(context.decisions) > 1 and _keeps_every_row(context):
@@ -230,10 +229,25 @@ def check_published(context: AuditContext) -> str:
             f"it reads {join_first(reads, 3)}, and as_of({show(context.decisions[0])}) still gives the weights of "
             "every later decision: it takes no row away"
         )
-    return f"as_of at {len(context.instants)} instants, {_size(largest)}"
+    return f"as_of at {len(context.instants)} instants, {_size(largest)}{said}"
 
 
 # Computing weights ----------------------------------------------------------------------------------------------------
+
+
+def _weights_alone(context: AuditContext, oracle: Oracle, known: Panel, rows: slice) -> np.ndarray:
+    """Weights of one decision, (1, N), as a live run calls for them."""
+    if context.path_dependent:
+        return context.weights_by(oracle, known, rows)
+    return weights_at(oracle, context.decisions[rows][0], known)
+
+
+def _as_scheduled(context: AuditContext, count: int) -> bool:
+    """Whether the first decisions are those that ``fetch_portfolio_weights`` takes, which knows of no schedule."""
+    decisions = context.decisions[:count]
+    return not context.path_dependent or decisions.equals(
+        decision_instants(context.known.until(decisions[-1]).index, decisions[-1].hour)
+    )
 
 
 def _without_newcomers(context: AuditContext, panel: Panel, rows: slice) -> np.ndarray:
@@ -275,7 +289,7 @@ def _compare_live(context: AuditContext, live: ProcessResult, number: int, rows:
     except WeightChanged as change:
         if context.kept is None:
             known = context.known.until(instant)
-            max_difference(context, rows, when, weights_at, context.make(), instant, known)
+            max_difference(context, rows, when, _weights_alone, context, context.make(), known, rows)
             context.kept = change
         return 0.0
 
@@ -309,7 +323,8 @@ def _leaves_itself(oracle: Oracle, instant: pd.Timestamp) -> bool:
 def _keeps_every_row(context: AuditContext) -> bool:
     oracle = context.make()
     try:
-        weights = weights_as_of(oracle, context.decisions[0], context.panel, context.decisions)
+        every = slice(0, len(context.decisions))
+        weights = context.weights_as_of(oracle, context.decisions[0], context.panel, every)
     except HlbtError:
         return False
     return np.array_equal(weights, context.weights, equal_nan=True)

@@ -15,10 +15,11 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import HlbtError, OracleError
+from engine.lookahead.paths import path_of_scores, scores_of, weights_along
+from engine.lookahead.paths import weights_of as weights_of
 from engine.lookahead.subprocess_run import Job, ProcessResult, run_in_subprocess
-from engine.oracles.base import Oracle, oracle_errors, weight_matrix
+from engine.oracles.base import Oracle, oracle_errors
 from engine.panel import Panel
-from engine.weights import align_coins
 
 #: Largest difference of a weight that counts as rounding and not as a leak: matrix products over another number of
 #: rows may differ in their last bits.
@@ -98,6 +99,8 @@ class AuditContext:
         Called with a word about each step.
     width : int
         Decisions, up to the instant at which the data are cut or changed, whose weights are compared there.
+    path_dependent : bool
+        Whether weights are computed from the first decision on, whichever are wanted.
     kept : WeightChanged or None
         First weight that differs in a new process and in no other way, set by
         :func:`engine.lookahead.checks.check_instant`.
@@ -117,6 +120,7 @@ class AuditContext:
     environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
     report: Callable[[str], object] = _ignore
     width: int = WINDOW
+    path_dependent: bool = False
     kept: WeightChanged | None = None
     #: Whether :meth:`matrix` is computed in a new process, while a difference is confirmed.
     in_new_process: bool = False
@@ -164,8 +168,8 @@ class AuditContext:
 
     @cached_property
     def _live(self) -> ProcessResult | OracleError:
-        decisions = self.decisions[self.instants]
-        job = Job(str(self.path), self.parameters, self.known, decisions, live=True)
+        decisions, schedule = self.decisions[self.instants], self.decisions if self.path_dependent else None
+        job = Job(str(self.path), self.parameters, self.known, decisions, live=True, schedule=schedule)
         try:
             result = self._run(job)
             if result.missed and not self._same(result):
@@ -191,11 +195,41 @@ class AuditContext:
             When the oracle fails, or its weights are not valid.
         """
         if not self.in_new_process:
-            return weights_of(self.make(), panel, self.decisions[rows])
-        result = self._run(Job(str(self.path), self.parameters, panel.point_in_time(), self.decisions[rows]))
+            return self.weights_by(self.make(), panel, rows)
+        wanted = np.arange(len(self.decisions))[rows]
+        called = np.arange(wanted[-1] + 1) if self.path_dependent else wanted
+        result = self._run(Job(str(self.path), self.parameters, panel.point_in_time(), self.decisions[called]))
         if result.errors:
             raise OracleError(next(iter(result.errors.values())))
-        return result.weights
+        return result.weights[np.searchsorted(called, wanted)]
+
+    def weights_by(self, oracle: Oracle, panel: Panel, rows: slice | np.ndarray) -> np.ndarray:
+        """Weights of an oracle at some decisions, (R, N); the last row of a path is that of its decision."""
+        if not self.path_dependent:
+            return weights_of(oracle, panel, self.decisions[rows])
+        wanted = np.arange(len(self.decisions))[rows]
+        return weights_along(oracle, panel, self.decisions, wanted, self.scores)
+
+    def weights_as_of(self, oracle: Oracle, instant: pd.Timestamp, panel: Panel, rows: slice) -> np.ndarray:
+        """Weights, (R, N), of an oracle with its own data cut off at `instant` (:meth:`engine.Oracle.as_of`).
+
+        Raises
+        ------
+        OracleError
+            When the oracle fails.
+        """
+        with oracle_errors(f"as_of({show(instant)}) failed"):
+            then = oracle.as_of(instant)
+        return self.weights_by(then, panel, rows)
+
+    @cached_property
+    def scores(self) -> pd.DataFrame | None:
+        """Scores on the data as they are, (D, N), of a path-dependent oracle whose construction alone is."""
+        oracle = self.make()
+        if not self.path_dependent or not path_of_scores(oracle):
+            return None
+        scores = scores_of(oracle, self.known, self.decisions)
+        return pd.DataFrame(scores, index=self.decisions, columns=list(self.panel.coins))
 
     def window(self, row: int) -> slice:
         """The decisions that are compared where the data end, or change, after decision `row`: the last of them."""
@@ -348,22 +382,3 @@ def unperturbed(
         return compute(*arguments)
     except HlbtError:
         return context.weights[rows]
-
-
-def weights_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
-    """An oracle's weights in the panel's shape, (D, N)."""
-    weights = weight_matrix(oracle, panel, decisions, may_hold=True)
-    return align_coins(weights, panel)
-
-
-def weights_as_of(oracle: Oracle, instant: pd.Timestamp, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
-    """Weights, (D, N), of the oracle with its own data cut off at `instant` (:meth:`engine.Oracle.as_of`).
-
-    Raises
-    ------
-    OracleError
-        When the oracle fails.
-    """
-    with oracle_errors(f"as_of({show(instant)}) failed"):
-        then = oracle.as_of(instant)
-    return weights_of(then, panel, decisions)

@@ -12,7 +12,7 @@ import sys
 import sysconfig
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -26,6 +26,7 @@ import pandas as pd
 from engine.errors import HlbtError, OracleError, join_first
 from engine.lookahead.frozen_clock import clock_at
 from engine.lookahead.hidden_files import HiddenFiles
+from engine.lookahead.paths import constructed, path_of_scores, scores_of, weights_along
 from engine.oracles.base import Oracle, call_fetch_weights, oracle_errors, weight_matrix
 from engine.oracles.fingerprint import installed_paths
 from engine.oracles.loading import bound_parameters, build_oracle, data_files, oracle_class
@@ -66,6 +67,8 @@ class Job:
         decisions at once on the whole panel.
     visible : tuple of str
         Real paths of the data files that it may read from the beginning.
+    schedule : DatetimeIndex, optional
+        Every decision, of which `decisions` are some: of a path-dependent oracle, which is called for all up to each.
     """
 
     path: str
@@ -74,6 +77,7 @@ class Job:
     decisions: pd.DatetimeIndex
     live: bool = False
     visible: tuple[str, ...] = ()
+    schedule: pd.DatetimeIndex | None = None
 
 
 @dataclass(frozen=True)
@@ -155,7 +159,7 @@ def work(folder: str) -> None:
             set_clock(job.decisions[0 if job.live else -1])
             oracle, named = _build(job, hidden)
             if job.live:
-                _weigh_live(oracle, job.decisions, panel, weights, errors, set_clock, os.path.join(real, "progress"))
+                _weigh_live(oracle, job, panel, weights, errors, set_clock, os.path.join(real, "progress"))
             else:
                 weights = align_coins(weight_matrix(oracle, panel, job.decisions, may_hold=True), panel)
         except HlbtError as error:
@@ -189,7 +193,7 @@ def _build(job: Job, hidden: HiddenFiles) -> tuple[Oracle, list[str]]:
 
 def _weigh_live(
     oracle: Oracle,
-    decisions: pd.DatetimeIndex,
+    job: Job,
     panel: Panel,
     weights: np.ndarray,
     errors: dict[int, str],
@@ -201,8 +205,9 @@ def _weigh_live(
     tradable, start = np.zeros_like(panel.tradable), 0
     unfolding = replace(panel, fields=fields, tradable=tradable)  # views of what is filled below
     object.__setattr__(unfolding, "tradable", read_only(tradable))
+    along = None if job.schedule is None else _Path(job.schedule, panel.coins)
     with open(progress, "ab", buffering=0) as done:
-        for number, (instant, row) in enumerate(zip(decisions, panel.rows(decisions), strict=True)):
+        for number, (instant, row) in enumerate(zip(job.decisions, panel.rows(job.decisions), strict=True)):
             new, start = slice(start, int(row) + 1), int(row) + 1
             for name, values in panel.fields.items():
                 fields[name][new] = values[new]
@@ -210,10 +215,27 @@ def _weigh_live(
             past = unfolding.until(instant)
             set_clock(instant)
             try:
-                weights[number] = weights_at(oracle, instant, past)
+                weights[number] = weights_at(oracle, instant, past) if along is None else along.last(oracle, past)
             except HlbtError as error:
                 errors[number] = str(error)
             done.write(b".")
+
+
+class _Path:
+    """The decisions of a path-dependent oracle as time goes on; scores of earlier ones are kept, where it has some."""
+
+    def __init__(self, schedule: pd.DatetimeIndex, coins: Sequence[str]) -> None:
+        self.schedule, self.done = schedule, 0
+        self.scores = pd.DataFrame(np.nan, index=schedule, columns=list(coins))
+
+    def last(self, oracle: Oracle, past: Panel) -> np.ndarray:
+        """Weights of the newest decision of the panel, (N,)."""
+        stop = int(self.schedule.searchsorted(past.index[-1])) + 1
+        if not path_of_scores(oracle):
+            return weights_along(oracle, past, self.schedule, np.array([stop - 1]))[0]
+        self.scores.iloc[self.done : stop] = scores_of(oracle, past, self.schedule[self.done : stop])
+        self.done = stop
+        return constructed(oracle, past, self.scores.iloc[:stop])[-1]
 
 
 def weights_at(oracle: Oracle, instant: pd.Timestamp, panel: Panel) -> np.ndarray:

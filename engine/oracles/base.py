@@ -11,7 +11,7 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Self, TypeGuard
 from weakref import WeakValueDictionary
@@ -19,10 +19,13 @@ from weakref import WeakValueDictionary
 import numpy as np
 import pandas as pd
 
-from engine.clock import show
-from engine.errors import OracleError, WeightsError, did_you_mean, join_first
+from engine.clock import decision_instants, show
+from engine.errors import OracleError, WeightsError
+from engine.oracles.calls import call_fetch_weights as call_fetch_weights
+from engine.oracles.calls import matrix_of_instants as matrix_of_instants
 from engine.oracles.calls import oracle_errors as oracle_errors
 from engine.oracles.calls import same_environment as same_environment
+from engine.oracles.calls import with_universe as with_universe
 from engine.oracles.fingerprint import FILE_MODULE
 from engine.panel import Panel
 from engine.weights import SparseWeights, as_floats, check_finite, check_gross
@@ -78,13 +81,27 @@ class Oracle(ABC):
         Returns
         -------
         DataFrame, (D, N)
-            Decision instants x ``panel.coins``. Row ``d`` uses panel rows up to ``decisions[d]`` and no later one.
+            Decision instants x ``panel.coins``. Row ``d`` uses panel rows up to ``decisions[d]`` and no later one. It
+            depends on no other decision, unless the oracle is :attr:`path_dependent`.
         """
+
+    @property
+    def path_dependent(self) -> bool:
+        """Whether weights depend on decisions before, as of a buffer that keeps what is held; by default as the parts.
+
+        Such an oracle starts without a state at ``decisions[0]``, and row ``d`` of its matrix depends on
+        ``decisions[:d + 1]`` alone, never on what an account holds. Whoever needs one row calls for the whole schedule
+        up to it and takes the last: a live run from the first decision of the run that was promoted.
+        """
+        return any(part.path_dependent for part in self.parts())
 
     def fetch_portfolio_weights(
         self, timestamp: pd.Timestamp, tradable_universe: Iterable[str], panel: Panel | None = None
     ) -> dict[str, float]:
         """The row of :meth:`weight_matrix` for one instant.
+
+        A :attr:`path_dependent` oracle is called without a schedule here: it decides at the same hour of every day of
+        the panel up to `timestamp`, 24 hours apart, from the panel's first.
 
         Parameters
         ----------
@@ -114,14 +131,10 @@ class Oracle(ABC):
             raise OracleError(
                 f"The panel has no row at {show(instant)}; its last one before is {show(known.index[-1])}."
             )
-        if isinstance(tradable_universe, str):
-            raise OracleError(f"tradable_universe is the text {tradable_universe!r}; a list of coins is needed.")
-        universe = set(tradable_universe)
-        last = np.array([coin in universe for coin in known.coins], dtype=np.bool_)
-        if not np.array_equal(last, known.tradable[-1]):
-            known = replace(known, tradable=np.vstack([known.tradable[:-1], last]))
-        weights = self.weight_matrix(known, known.index[-1:])
-        return {str(coin): float(weight) for coin, weight in weights.iloc[0].items()}
+        known = with_universe(known, tradable_universe)
+        decisions = decision_instants(known.index, instant.hour) if self.path_dependent else known.index[-1:]
+        weights = self.weight_matrix(known, decisions)
+        return {str(coin): float(weight) for coin, weight in weights.iloc[-1].items()}
 
     def validate_weights(self, weights: Mapping[str, float] | pd.DataFrame, max_gross: float = 1.0) -> bool:
         """Check one row (a mapping) or many (a frame): finite or NaN, gross ``sum(abs(weight))`` within the limit.
@@ -154,6 +167,13 @@ class Oracle(ABC):
     def files(self) -> tuple[Path, ...]:
         """Data files that the weights depend on, without those of parts; their contents are part of a run's digest."""
         return ()
+
+    def constant_files(self) -> tuple[Path, ...]:
+        """Those of :meth:`files` that hold for every instant, as a table of sectors does; with those of the parts.
+
+        They are parameters in a file: the look-ahead audit asks for no :meth:`as_of` of them, and names them.
+        """
+        return tuple(file for part in self.parts() for file in part.constant_files())
 
     def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
         """Remarks on the data behind the weights, a sentence each; by default those of the parts.
@@ -221,7 +241,10 @@ class ScoreOracle(Oracle):
 
     @abstractmethod
     def construct(self, scores: np.ndarray) -> np.ndarray:
-        """Weights (D, N) from scores (D, N), each row from its own scores alone; NaN scores get 0."""
+        """Weights (D, N) from scores (D, N); NaN scores get 0.
+
+        Each row is made from its own scores alone; of a :attr:`path_dependent` oracle from those up to it.
+        """
 
     @classmethod
     def construct_many(cls, oracles: Sequence[Self], scores: np.ndarray) -> SparseWeights:
@@ -246,33 +269,6 @@ def utc_instant(timestamp: object) -> pd.Timestamp:
     if instant.tzinfo is None:
         raise OracleError(f"Timestamp {instant} is naive; instants are timezone-aware UTC.")
     return instant.tz_convert("UTC")
-
-
-def call_fetch_weights(
-    oracle: Oracle, instant: pd.Timestamp, universe: Iterable[str], panel: Panel | None
-) -> dict[str, float]:
-    """Call ``fetch_portfolio_weights`` for one instant, with `panel` unless it has the predecessor's signature."""
-    fetch = oracle.fetch_portfolio_weights
-    takes_panel = any(
-        item.name == "panel" or item.kind is item.VAR_KEYWORD for item in inspect.signature(fetch).parameters.values()
-    )
-    return dict(fetch(instant, universe, panel=panel) if takes_panel else fetch(instant, universe))
-
-
-def matrix_of_instants(self: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
-    """:meth:`Oracle.weight_matrix` of a class with only ``fetch_portfolio_weights``; a coin it leaves out is 0."""
-    rows = []
-    for instant in decisions:
-        known = panel.until(instant)
-        universe = [coin for coin, trades in zip(known.coins, known.tradable[-1], strict=True) if trades]
-        rows.append(call_fetch_weights(self, instant, universe, known))
-        if unknown := [coin for coin in rows[-1] if coin not in known.coins]:
-            raise OracleError(
-                f"{type(self).__name__}.fetch_portfolio_weights names coins at {show(instant)} that the panel lacks: "
-                f"{join_first(unknown)}.{did_you_mean(str(unknown[0]), known.coins)} Choose from tradable_universe."
-            )
-    values = [[row.get(coin, 0.0) for coin in panel.coins] for row in rows]
-    return pd.DataFrame(values, index=decisions, columns=pd.Index(panel.coins, name="coin"), dtype=np.float64)
 
 
 def shares_scores(kind: type[Oracle]) -> TypeGuard[type[ScoreOracle]]:

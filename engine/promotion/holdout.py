@@ -289,9 +289,9 @@ def open_holdout(
     try:
         panel = load()
         oracle, config = load_oracle(candidate.oracle, candidate.parameters), candidate.config
-        decisions = decisions_of(panel, config)
-        decisions = decisions[decisions >= holdout.start]
-        returns = _traded(backtest(panel, weight_matrix(oracle, panel, decisions), config))
+        # From the first decision of the run on: what a path-dependent oracle holds on the first sealed day follows.
+        weights = weight_matrix(oracle, panel, decisions_of(panel, config))
+        returns = _traded(backtest(panel, weights[weights.index >= holdout.start], config))
     except HlbtError as error:
         raise PromotionError(
             f"The holdout is spent on {candidate.name}, which failed on the sealed days: {error}"

@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
+from engine.clock import decision_instants, hourly_index
 from engine.errors import ConfigError, DataError, PromotionError, join_first
 from engine.live.risk_limits import Limits, parse_limits
 from engine.live.spec import StrategySpec, write_spec
@@ -16,6 +19,7 @@ from engine.panel import Panel
 from engine.promotion.candidate import Candidate, check_current, read_candidate
 from engine.promotion.gates import Examination, gates_to_json
 from engine.provenance import code_digest, versions
+from engine.simulation.backtest import decisions_of
 from engine.validation.checks import GATES
 from engine.validation.thresholds import GateFile, check_name
 
@@ -281,6 +285,29 @@ def spec_of(
         versions=versions(),
         trials=examination.trials,
         account={"equity_usd": examination.account_usd},
+        decisions_from=decisions_of(panel, candidate.config)[0].isoformat(),
+    )
+
+
+def candidate_spec(candidate: Candidate, name: str) -> StrategySpec:
+    """What a candidate would trade, as a spec that no gate has passed: for paper alone, and never written."""
+    digests = {"data": candidate.digests["data"], "oracle": candidate.digests["oracle"]}
+    execution = candidate.config.execution
+    hours = hourly_index(pd.Timestamp(candidate.start), pd.Timestamp(candidate.end))
+    decisions = decision_instants(hours, execution.hour_utc, execution.every_days, execution.weekdays)
+    return StrategySpec(
+        name=name,
+        created="",
+        oracle=candidate.oracle,
+        parameters=candidate.parameters,
+        config=candidate.config,
+        limits=Limits.none(),
+        gates={"results": {}, "overrides": []},
+        digests={**digests, "engine": candidate.digests["code"]},
+        versions={},
+        trials=0,
+        account={},
+        decisions_from=decisions[0].isoformat(),
     )
 
 

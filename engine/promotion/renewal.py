@@ -59,7 +59,8 @@ class Renewal:
         Raises
         ------
         PromotionError
-            Naming all that differs beside the code: data, oracle, parameters, config, thresholds.
+            Naming all that differs beside the code: data, oracle, parameters, config, thresholds. A parameter that the
+            code has new keeps its default.
         """
         old, run = self.old, self.candidate
         try:
@@ -76,8 +77,10 @@ class Renewal:
             for difference in changes(run.digests, now, *earlier)
         ]
         differences += _differing("oracle", {"path": old.oracle}, {"path": run.oracle})
-        differences += _differing("parameter", old.parameters, run.parameters)
-        differences += _differing("parameter", old.parameters, bound)
+        # A parameter that the code has new leaves weights as they were by its default; the gates see it.
+        new = {name: value for name, value in bound.items() if name not in old.parameters}
+        differences += _differing("parameter", {**new, **old.parameters}, bound)
+        differences += _differing("parameter", bound, {**new, **run.parameters})
         differences += _differing("config key", _flat(old.config.to_dict()), _flat(run.config.to_dict()))
         thresholds = {gate["name"]: gate["threshold"] for gate in old.gates["results"]}
         differences += _differing("threshold of the gate", thresholds, self.file.gates)
@@ -86,7 +89,7 @@ class Renewal:
             raise PromotionError(
                 f"{old.name} cannot be renewed, for more than its code differs: {listed}. {_PROMOTE_ANEW}"
             )
-        return replace(run, digests=now, earlier=earlier)
+        return replace(run, parameters=bound, digests=now, earlier=earlier)
 
     def spec(
         self, candidate: Candidate, panel: Panel, examination: Examination, created: str
@@ -118,6 +121,7 @@ class Renewal:
         notes += [
             f"the override of {item.gate} is gone: it passes now" for item in self.overrides if item not in overrides
         ]
+        notes += _differing("parameter", old.parameters, candidate.parameters)
         notes += _differing("version of", old.versions, spec.versions)
         return replace(spec, gates={**spec.gates, "renewed_from": self._history}), notes
 

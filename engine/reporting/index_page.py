@@ -24,6 +24,7 @@ _KINDS = {
     "data status": "data",
     "holdout": "holdout",
     "live status": "live",
+    "paper tracks": "paper",
     "comparison": "comparison",
 }
 _MARK = re.compile(r'<meta name="generator" content="hlbt ([a-z ]+)">')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -205,7 +206,7 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[MarketData, Fees, Co
         panel.values("mid"),
         *_both(panel, "bid", "ask"),
         *_both(panel, "impact_bid", "impact_ask"),
-        *_funding_arrays(panel, config),
+        *funding_arrays(panel, config),
         panel.tradable,
         *_worst_prices(panel, config),
     )
@@ -264,7 +265,7 @@ def _coin_arrays(panel: Panel, config: RunConfig) -> CoinParams:
     from engine.simulation.kernel import CoinParams
 
     floors, steps = margin_arrays([coin.tiers for coin in panel.table])
-    reference = np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in panel.coins])
+    reference = impact_references(panel.coins)
     isolated = isolated_leverages(panel.table, config.execution) if config.account.margin else np.zeros(0)
     check_band_coins(panel.coins, config.execution)
     bands = band_widths(panel.coins, config.execution)
@@ -297,7 +298,12 @@ def _both(panel: Panel, bid: str, ask: str) -> tuple[np.ndarray, np.ndarray]:
     return _ABSENT, _ABSENT
 
 
-def _funding_arrays(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+def impact_references(coins: Iterable[str]) -> np.ndarray:
+    """Notional, USD, whose average price the exchange's impact prices of each coin are, (N,)."""
+    return np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in coins])
+
+
+def funding_arrays(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
     """Rate, and the price on which it is paid: oracle, else mark, else mid; the kernel falls back to the last price.
 
     (0, 0) where the panel has no rate or the config settles none.

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,9 +33,10 @@ from engine.panel import Panel
 from engine.provenance import code_digest, files_digest, versions
 from engine.simulation.backtest import check_panel
 from engine.sweeps.grid import Constraint, Grid, check_keys, make_grid, plain
+from engine.sweeps.result_files import ResultFiles
 from engine.sweeps.study import ORACLE, SCHEMA
 from engine.sweeps.tasks import Task
-from engine.sweeps.trials import digest_of, family_of, inner_paths, state_of, trial_config
+from engine.sweeps.trials import digest_of, digest_of_text, family_of, inner_paths, state_of, trial_config
 
 #: Sets and scores of one task: an interrupt loses at most the tasks that run.
 TASK_SETS, TASK_SCORES, TASK_OTHERS = 1024, 64, 8
@@ -115,8 +117,11 @@ class Plan:
         codes = self.grid.codes[row]
         return {**self.fixed, **{key: values[codes[column]] for column, key, values in self._own}}
 
-    def tasks(self, missing: np.ndarray) -> Iterator[Task]:
-        """Tasks over the sets `missing`: of one oracle and config each, sets that share scores side by side."""
+    def tasks(self, missing: np.ndarray, files: ResultFiles | None = None) -> Iterator[Task]:
+        """Tasks over the sets `missing`: of one oracle and config each, sets that share scores side by side.
+
+        With `files` each is written there by whoever runs it, those of one config in one partition.
+        """
         paths = list(self.kinds)
         units = self._units()
         block = units // BLOCK_SCORES
@@ -138,7 +143,9 @@ class Plan:
                 stop = int(first + np.searchsorted(within, scores))
                 rows = order[first:stop]
                 config = self.configs[self.config_of[rows[0]]]
-                yield Task(number, kind, config, [self.parameters(int(row)) for row in rows], rows, self.returns)
+                own = files and replace(files, part=f"config={digest_of(config) & 0xFFFFFFFF:08x}")
+                parameters = [self.parameters(int(row)) for row in rows]
+                yield Task(number, kind, config, parameters, rows, self.returns, self.keys[rows], own)
                 number, first = number + 1, stop
 
     def _units(self) -> np.ndarray:
@@ -214,7 +221,22 @@ class Plan:
         ]
         keys, trial_keys = np.empty(count, dtype=np.int64), np.empty(count, dtype=np.int64)
         inner: dict[str, list[int]] = {}
-        for row in range(count):
+        slow = []
+        for family, (path, kind) in enumerate(self.kinds.items()):
+            rows = np.flatnonzero(self.families == family)
+            values = [*defaults[family].values(), *self.fixed.values(), *(one for _, _, of in self._own for one in of)]
+            # What names no file and has no oracle inside has the code of its class: then only values differ.
+            if kind.oracle_parameters or kind.files is not Oracle.files or any(map(_may_name_a_file, values)):
+                slow.append(rows)
+                continue
+            run, trial = (
+                json.dumps([name, self.digests[path]], separators=(",", ":"))[:-1] for name in (path, family_of(path))
+            )
+            for row, state in zip(rows.tolist(), self._states(rows, defaults[family]), strict=True):
+                config = self.config_of[row]
+                keys[row] = digest_of_text(f"{run},{state},{results[config]}]")
+                trial_keys[row] = digest_of_text(f"{trial},{state},{trials[config]}]")
+        for row in np.concatenate(slow).tolist() if slow else ():
             family, config = int(self.families[row]), int(self.config_of[row])
             path, parameters = paths[family], {**defaults[family], **self.parameters(row)}
             kind = self.kinds[path]
@@ -229,10 +251,25 @@ class Plan:
             trial_keys[row] = digest_of(family_of(path), code, state, trials[config])
         return keys, trial_keys, {named: np.array(rows) for named, rows in inner.items()}
 
+    def _states(self, rows: np.ndarray, defaults: Mapping[str, Any]) -> Iterator[str]:
+        """The JSON of :func:`state_of` of the sets `rows`, put together of the texts of their values."""
+
+        def text(name: str, value: Any) -> str:
+            return json.dumps(state_of({name: value})[1:-1])[1:-1]
+
+        own = {key: (column, [text(key, value) for value in values]) for column, key, values in self._own}
+        same = {name: text(name, value) for name, value in {**defaults, **self.fixed}.items() if name not in own}
+        names = sorted({*own, *same})
+        varied = [own[name] for name in names if name in own]
+        template = ", ".join("%s" if name in own else same[name].replace("%", "%%") for name in names)
+        for codes in self.grid.codes[rows][:, [column for column, _ in varied]]:
+            values = tuple(texts[code] for code, (_, texts) in zip(codes.tolist(), varied, strict=True))
+            yield f'"{{{template % values}}}"'
+
     def _sources(self, path: str, parameters: Mapping[str, Any]) -> tuple[str, str]:
         """Digests of the code of an oracle and its parts, and of that and the data files it reads."""
         kind, code, digest = self.kinds[path], self.digests[path], self._files_digest
-        named = [value for value in parameters.values() if isinstance(value, str) and ("/" in value or "." in value)]
+        named = filter(_may_name_a_file, parameters.values())
         files = [Path(name) for name in named if os.path.isfile(name)]  # not Path.is_file: a long text is an error
         if not kind.oracle_parameters and kind.files is Oracle.files:
             return code, code + digest(*files) if files else code
@@ -296,6 +333,10 @@ def make_plan(
     plan = Plan(panel, kinds, fixed, config, grid, constraints, sample, seed, returns)
     plan.check_distinct()
     return plan
+
+
+def _may_name_a_file(value: Any) -> bool:
+    return isinstance(value, str) and ("/" in value or "." in value)
 
 
 def _is_config(key: str) -> bool:

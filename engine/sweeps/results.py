@@ -6,11 +6,11 @@ was computed, so no unchanged set is run twice.
 
 from __future__ import annotations
 
-import hashlib
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from engine.simulation.batch import metric_names
 from engine.simulation.metrics import ANNUAL, missing_rates_of_many
 from engine.sweeps.grid import Grid
 from engine.sweeps.labels import by_instant
+from engine.sweeps.result_files import ResultFiles, table_of
 from engine.sweeps.study import ERROR, PAGE, RECORD, RETURNS, TABLE, TEXTS, VERDICT, Study
 from engine.sweeps.tasks import Outcome
 
@@ -88,40 +89,55 @@ class Results:
 
     Attributes
     ----------
+    dataset : ResultFiles or None
+        What workers write themselves, and stays; None where all goes through this process.
+    files : ResultFiles
+        Where results are: there, or in chunks of the folder until it is finished.
     done, ran : ndarray, (P,) bool
         Which sets were run, and which of them without an error.
     sharpe : ndarray, (P,)
         Daily Sharpe ratios; NaN where there is none.
     """
 
-    def __init__(self, folder: Path, keys: np.ndarray, dates: pd.DatetimeIndex, returns: bool) -> None:
-        self.chunks = folder / CHUNKS
+    def __init__(
+        self, folder: Path, keys: np.ndarray, dates: pd.DatetimeIndex, returns: bool, files: ResultFiles | None = None
+    ) -> None:
+        self.folder, self.chunks = folder, folder / CHUNKS
+        self.dataset, self.files = files, files or ResultFiles(str(self.chunks))
         self.keys, self.dates, self.returns = keys, dates, returns
         self.done = np.zeros(len(keys), dtype=bool)
         self.ran = np.zeros(len(keys), dtype=bool)
         self.sharpe = np.full(len(keys), np.nan)
         self._pending: list[pa.Table] = []
         self._sets, self._written = 0, time.monotonic()
-        self.chunks.mkdir(parents=True, exist_ok=True)
+        if files is None:
+            self.chunks.mkdir(parents=True, exist_ok=True)
 
     def adopt(self, reports: Path | None) -> int:
         """Take over what is known of these sets, here or in other sweeps below `reports`; returns how many."""
         lookup = pd.Index(self.keys)
-        folders = [self.chunks.parent]
+        for own in self.files.paths():
+            self._adopt(self.files, own, lookup)
+        if self.dataset is not None:
+            return int(self.done.sum())  # rows of elsewhere do not say what their sets ran
+        folders = [self.folder]
         if reports is not None and reports.is_dir():
-            folders += sorted(path for path in reports.iterdir() if path.is_dir() and path != self.chunks.parent)
+            folders += sorted(path for path in reports.iterdir() if path.is_dir() and path != self.folder)
         for folder in folders:
-            for path in [*chunk_files(folder), folder / TABLE]:
+            others = ResultFiles(str(folder / CHUNKS))
+            chunks = [] if others == self.files else chunk_files(folder)
+            for path in [*chunks, folder / TABLE]:
                 if path.is_file() and not self.done.all():
-                    self._adopt(path, lookup)
+                    self._adopt(others, str(path), lookup)
         return int(self.done.sum())
 
-    def _adopt(self, path: Path, lookup: pd.Index) -> None:
-        """Take over what a chunk or a table holds; one that cannot be read holds nothing."""
-        own = path.parent == self.chunks
+    def _adopt(self, files: ResultFiles, name: str, lookup: pd.Index) -> None:
+        """Take over what a file of results or a table holds; one that cannot be read holds nothing."""
+        path = Path(name)
+        own = files == self.files and path.name != TABLE
         try:
-            names = pq.read_schema(path).names
-            head = pq.read_table(path, columns=[name for name in ("key", ERROR, "sharpe") if name in names])
+            names = files.names(name)
+            head = files.read(name, ("key", ERROR, "sharpe"))
             positions = lookup.get_indexer(head["key"].to_numpy())
             useful = (positions >= 0) & (head[ERROR].to_numpy(zero_copy_only=False) == "")
             useful[useful] = ~self.done[positions[useful]]
@@ -131,25 +147,28 @@ class Results:
                 self._keep(positions, head, rows)
                 return
             if dated and len(rows):
-                table = pq.read_table(path).take(rows)
-                table = table.select([name for name in table.column_names if not name.startswith("set.")])
+                table = files.read(name).take(rows)
+                if not own:
+                    table = table.select([column for column in table.column_names if not column.startswith("set.")])
                 if self.returns and path.name == TABLE:
                     if not (path.parent / RETURNS).is_file() or not (path.parent / RECORD).is_file():
                         return  # without the record, which is written last, the returns may be those of other sets
                     kept = pq.read_table(path.parent / RETURNS).take(rows)
-                    for name in kept.column_names:
-                        table = table.append_column(name, kept[name])
-                counts = [(name, table[name].cast(pa.float64())) for name in COUNTS if name in table.column_names]
-                for name, values in counts:
-                    table = table.set_column(table.column_names.index(name), name, values)
-                self._write(table)
+                    for column in kept.column_names:
+                        table = table.append_column(column, kept[column])
+                counts = [(column, table[column].cast(pa.float64())) for column in COUNTS if column in names]
+                for column, values in counts:
+                    table = table.set_column(table.column_names.index(column), column, values)
+                partition = path.parent.name if own and "=" in path.parent.name else ""
+                replace(self.files, part=partition).write(table)
                 self._keep(positions[rows], head, rows)
             if own:
                 # What is left in it failed, or lacks its returns: it is run again, and must not be read beside that.
-                path.unlink()
+                files.remove(name)
         except (OSError, ValueError, KeyError):
             if own:
-                path.unlink(missing_ok=True)
+                with suppress(FileNotFoundError):
+                    files.remove(name)
 
     def _keep(self, positions: np.ndarray, head: pa.Table, rows: np.ndarray) -> None:
         self.done[positions] = self.ran[positions] = True
@@ -163,34 +182,22 @@ class Results:
     def add(self, outcome: Outcome) -> None:
         """Keep what a task left."""
         rows = outcome.task.rows
-        columns: dict[str, Any] = {"key": self.keys[rows], ERROR: outcome.errors}
-        for name in map(str, outcome.table.columns):
-            text = name in TEXTS
-            columns[name] = outcome.table[name].to_numpy(dtype=object if text else np.float64)
-            if text:
-                columns[name] = [value if isinstance(value, str) else None for value in columns[name]]
-        if outcome.returns is not None and outcome.days is not None:
-            for column, day in enumerate(outcome.days):
-                columns[f"{day:%Y-%m-%d}"] = np.ascontiguousarray(outcome.returns[:, column])
-        self._pending.append(pa.table(columns))
-        self._sets += len(rows)
-        if self._sets >= CHUNK_SETS or time.monotonic() - self._written > CHUNK_SECONDS:
-            self.flush()
+        if not outcome.written:
+            table = table_of(self.keys[rows], outcome.errors, outcome.table, outcome.returns, outcome.days)
+            self._pending.append(table)
+            self._sets += len(rows)
+            if self._sets >= CHUNK_SETS or time.monotonic() - self._written > CHUNK_SECONDS:
+                self.flush()
         self.done[rows] = True
         self.ran[rows] = [error == "" for error in outcome.errors]
-        if "sharpe" in columns:
-            self.sharpe[rows] = columns["sharpe"] / ANNUAL
+        if "sharpe" in outcome.table:
+            self.sharpe[rows] = outcome.table["sharpe"].to_numpy(dtype=np.float64) / ANNUAL
 
     def flush(self) -> None:
         """Write what was added since the last chunk: a file a task would cost more than the sets of a quick oracle."""
         if self._pending:
-            self._write(pa.concat_tables(self._pending, promote_options="default"))
+            self.files.write(pa.concat_tables(self._pending, promote_options="default"))
         self._pending, self._sets, self._written = [], 0, time.monotonic()
-
-    def _write(self, table: pa.Table) -> None:
-        name = hashlib.sha256(table["key"].to_numpy().tobytes()).hexdigest()[:16]
-        with replacing(self.chunks / f"{name}.parquet") as made:
-            pq.write_table(table, made, compression="zstd", write_statistics=False, use_dictionary=False)
 
     def assemble(self, record: Mapping[str, Any], grid: Grid) -> Study:
         """Put the chunks together in the order of the sets, write the folder's files and drop the chunks.
@@ -201,16 +208,17 @@ class Results:
             When a set has no result: its row must not be filled with that of another.
         """
         self.flush()
-        chunks = [pq.read_table(path) for path in chunk_files(self.chunks.parent)]
-        whole = pa.concat_tables(chunks, promote_options="default")
-        del chunks
+        wanted = ("key", ERROR, *metric_names(), *(f"{date:%Y-%m-%d}" for date in self.dates if self.returns))
+        files = [self.files.read(path, wanted) for path in self.files.paths()]
+        whole = pa.concat_tables(files, promote_options="default")
+        del files
         rows = pd.Index(whole["key"].to_numpy())
         order = np.full(len(self.keys), -1)
         positions = pd.Index(self.keys).get_indexer(rows)
         order[positions[positions >= 0]] = np.flatnonzero(positions >= 0)
         if lost := int((order < 0).sum()):
             raise DataError(
-                f"{lost:,} of {len(order):,} sets have no result in {self.chunks}: the executor handed over none, or "
+                f"{lost:,} of {len(order):,} sets have no result in {self.files}: the executor handed over none, or "
                 "files were removed. Run the sweep again; what is whole is not run twice."
             )
         columns: dict[str, Any] = {}
@@ -233,11 +241,13 @@ class Results:
         finished = {**record, "sets": {**record["sets"], "failed": failed}}
         finished["notes"] = [*record["notes"], *missing_rates_of_many(columns["funding_missing_frac"])]
         self._finish(finished, grid, columns, daily)
+        if self.dataset is not None:
+            self.dataset.write_record(to_json(finished), f"_{RECORD}")
         frame = None
         if daily is not None:
             values, dates = daily
             frame = by_instant(finished, grid.index, values.T, dates)
-        return Study(as_json(finished), table, frame, self.chunks.parent)
+        return Study(as_json(finished), table, frame, self.folder)
 
     def _daily(self, whole: pa.Table, order: np.ndarray) -> tuple[np.ndarray, pd.DatetimeIndex]:
         """Daily returns, (P, days), and their dates."""
@@ -255,7 +265,7 @@ class Results:
         daily: tuple[np.ndarray, pd.DatetimeIndex] | None,
     ) -> None:
         """Write record, table and returns; the record last, for it says that the others are whole."""
-        folder = self.chunks.parent
+        folder = self.folder
         codes = {f"set.{key}": grid.codes[:, column] for column, key in enumerate(grid.values)}
         _write_files(folder, record, {**codes, "key": self.keys, **columns}, daily)
         for path in chunk_files(folder, torn=True):

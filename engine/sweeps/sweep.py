@@ -16,12 +16,13 @@ import numpy as np
 from engine.config import RunConfig
 from engine.errors import ConfigError, DataError
 from engine.panel import Panel
-from engine.provenance import code_digest
+from engine.provenance import code_digest, to_json
 from engine.simulation.backtest import check_config, dead_decisions, decisions_of, trade_rows
 from engine.simulation.costs import fee_scale_notes
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan
+from engine.sweeps.result_files import ResultFiles, check_address
 from engine.sweeps.results import Results, sweep_folder
 from engine.sweeps.study import NOT_COUNTED, RECORD, Study
 from engine.sweeps.trials import ledger_state, record_trials
@@ -43,6 +44,7 @@ def sweep(
     executor: Executor | None = None,
     name: str | None = None,
     reports: Path | str | None = None,
+    dataset: Path | str | None = None,
     created: str = "",
     progress: Progress | None = None,
 ) -> Study:
@@ -73,6 +75,10 @@ def sweep(
     name, reports : str, path
         Keep the sweep in ``reports/<name>``, where an interrupted one continues, and count its trials in the ledger.
         Without `reports` nothing is kept, and no other sweep's results are used.
+    dataset : str or path, optional
+        A folder that all workers share, ``s3://bucket/prefix`` or ``gs://bucket/prefix``: each worker writes the
+        results of its tasks there, in ``sweep=<name>/config=<digest>/``, where they stay; see
+        :class:`engine.sweeps.result_files.ResultFiles`. Results of other sweeps are not taken over then.
     created : str
         ISO 8601 instant of the sweep, from the caller, for nothing here reads the clock.
     progress : callable, optional
@@ -89,17 +95,29 @@ def sweep(
         For an unknown key, an empty grid, a panel or an oracle that cannot be used.
     """
     plan = make_plan(panel, oracle, grid, check_config(config), fixed or {}, where, sample, seed, returns)
-    return _sweep(plan, executor or Threads(), name, reports, created, progress or (lambda *_: None))
+    files = None
+    if dataset is not None:
+        check_address(str(dataset), "dataset")
+        files = ResultFiles(str(dataset)).below(f"sweep={name or plan.name}")
+    return _sweep(plan, executor or Threads(), name, reports, files, created, progress or (lambda *_: None))
 
 
 def _sweep(
-    plan: Plan, executor: Executor, name: str | None, reports: Path | str | None, created: str, report: Progress
+    plan: Plan,
+    executor: Executor,
+    name: str | None,
+    reports: Path | str | None,
+    dataset: ResultFiles | None,
+    created: str,
+    report: Progress,
 ) -> Study:
     """Run a plan, in the folder of its results or in a temporary one."""
     with _home(plan, name, reports) as (folder, parent):
         note = _outdated(folder)
-        results = Results(folder, plan.keys, plan.panel.index.normalize().unique(), plan.returns)
+        results = Results(folder, plan.keys, plan.panel.index.normalize().unique(), plan.returns, dataset)
         reused = results.adopt(parent)
+        if dataset is not None:  # before the work, so that an address that cannot be written ends it here
+            dataset.write_record(to_json(plan.record(folder.name, created, reused)), f"_{RECORD}")
         _run(plan, results, executor, parent, reused, report)
         record = plan.record(folder.name if parent else name or plan.name, created, reused)
         ledger = None if parent is None else ledger_state(parent)
@@ -117,7 +135,7 @@ def _run(plan: Plan, results: Results, executor: Executor, reports: Path | None,
     count, counted = reused, 0
     report(count, len(plan.keys), what)
     try:
-        for outcome in executor.run(plan.panel, plan.tasks(results.missing())):
+        for outcome in executor.run(plan.panel, plan.tasks(results.missing(), results.dataset)):
             results.add(outcome)
             count += len(outcome.errors)
             report(count, len(plan.keys), what)
@@ -145,7 +163,7 @@ def _count(plan: Plan, results: Results, reports: Path | None) -> None:
     """Count in the ledger every set that has a result by now."""
     if reports is None:
         return
-    source = results.chunks.parent.name
+    source = results.folder.name
     families = [(path, np.flatnonzero(plan.families == family)) for family, path in enumerate(plan.kinds)]
     for path, rows in [*families, *plan.inner.items()]:
         if (ran := rows[results.ran[rows]]).size:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +21,7 @@ from engine.panel import Panel
 from engine.simulation import metrics
 from engine.simulation.backtest import decisions_of
 from engine.simulation.batch import Prepared, prepare, run_books
+from engine.sweeps.result_files import ResultFiles, table_of, with_parameters
 from engine.sweeps.trials import state_of
 from engine.weights import SparseWeights, validate_weights
 
@@ -95,6 +96,10 @@ class Task:
         Row of each set in the study.
     returns : bool
         Whether daily returns are wanted.
+    keys : ndarray, (S,) int64, or None
+        Key of each set's result; None where nothing is kept.
+    files : ResultFiles or None
+        Where whoever runs the task writes what it leaves; then the outcome has the Sharpe ratios alone.
     """
 
     number: int
@@ -103,6 +108,8 @@ class Task:
     parameters: Sequence[Mapping[str, Any]]
     rows: np.ndarray
     returns: bool
+    keys: np.ndarray | None = None
+    files: ResultFiles | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,6 +125,8 @@ class Outcome:
     returns : ndarray, (S, days) or None
     days : DatetimeIndex, (days,) or None
         Instants at which the returns end; None when every set failed.
+    written : bool
+        Whether the whole of it lies in ``task.files``.
     """
 
     task: Task
@@ -125,10 +134,28 @@ class Outcome:
     errors: list[str]
     returns: np.ndarray | None
     days: pd.DatetimeIndex | None
+    written: bool = False
 
 
 def run_task(space: Workspace, task: Task) -> Outcome:
-    """Weights and metrics of every set of a task; a set that raises is recorded and the others are run."""
+    """Weights and metrics of every set of a task; a set that raises is recorded and the others are run.
+
+    Raises
+    ------
+    DataError
+        When ``task.files`` cannot be written.
+    """
+    outcome = _run(space, task)
+    if task.files is None or task.keys is None:
+        return outcome
+    table = table_of(task.keys, outcome.errors, outcome.table, outcome.returns, outcome.days)
+    task.files.write(with_parameters(table, task.parameters, task.config))
+    # The driver of a large sweep keeps nothing else of a set; and the task's own parameters need not travel back.
+    kept = outcome.table.filter(items=["sharpe"])
+    return Outcome(replace(task, parameters=()), kept, outcome.errors, None, None, written=True)
+
+
+def _run(space: Workspace, task: Task) -> Outcome:
     errors = [""] * len(task.parameters)
     try:
         prepared, rows, books = books_of(space, task, errors)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from engine import Panel
-from engine.errors import OracleError, join_first
+from engine.errors import OracleError, did_you_mean, join_first
 
 
 def is_number(value: Any, least: float = -float("inf")) -> bool:
@@ -27,6 +28,13 @@ def check_count(name: str, value: Any, least: int = 1, unit: str = "") -> None:
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         counted = f" of {unit}" if unit else ""
         raise OracleError(f"{name} = {value!r} is not accepted: it must be a whole number{counted}, at least {least}.")
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> None:
+    """Raise an OracleError unless the parameter is one of `choices`."""
+    if value not in choices:
+        listed = f"{', '.join(choices[:-1])} or {choices[-1]}"
+        raise OracleError(f"{name} = {value!r} is not accepted: choose {listed}.{did_you_mean(str(value), choices)}")
 
 
 def check_dex(dex: Any) -> None:

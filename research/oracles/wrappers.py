@@ -1,4 +1,4 @@
-"""Oracles that wrap another oracle: smoothed, neutral, scaled, capped, restricted to liquid coins.
+"""Oracles that wrap another oracle: smoothed, neutral, scaled, long alone, limited, restricted to liquid coins.
 
 Each computes the weights of the oracle inside and changes them. A NaN of the oracle inside (hold) stays NaN and counts
 as 0 in every sum, unless the class says otherwise. `inner` is an oracle, its path ``module:Class``, or a table
@@ -8,8 +8,8 @@ as 0 in every sum, unless the class says otherwise. `inner` is an oracle, its pa
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -17,13 +17,15 @@ import pandas as pd
 
 from engine import Oracle, Panel
 from engine.clock import HOUR
-from engine.errors import OracleError, WeightsError, did_you_mean
+from engine.errors import OracleError, WeightsError
 from engine.oracles.loading import as_oracle
+from engine.risk.characteristics import BENCHMARK, betas, dex_members, volume_of_a_day
 from engine.weights import align_coins
 from research.oracles.cross_section import mean_of_known
-from research.oracles.parameters import check_count, check_dex, check_positive, of_dex
+from research.oracles.limits import group_sums, limit_factors
+from research.oracles.parameters import check_choice, check_count, check_dex, check_positive, of_dex
+from research.oracles.sectors import check_sectors, read_sectors, sector_notes
 
-BENCHMARK = "BTC"
 #: A remainder smaller than this share of a row's gross is rounding, not a position.
 _DUST = 1e-9
 
@@ -64,7 +66,8 @@ class Wrapper(Oracle):
 class Smooth(Wrapper):
     """Mean of the weights that the oracle gives at this hour of the last `days` days, today included.
 
-    Days before the panel's first row, and NaN, are left out of the mean. A coin that is not tradable now gets 0.
+    Days before the panel's first row, and NaN, are left out of the mean; of a path-dependent oracle days before the
+    first decision, too. A coin that is not tradable now gets 0.
 
     Parameters
     ----------
@@ -83,6 +86,8 @@ class Smooth(Wrapper):
         past = [decisions - 24 * age * HOUR for age in range(self.days)]
         every = pd.DatetimeIndex(past[0].append(past[1:]).unique().sort_values())
         every = every[panel.rows(every) >= 0]
+        if self.path_dependent:  # it starts at the first decision, and not days before
+            every = every[every >= decisions[0]]
         values = inner_weights(self.inner, panel, every)
         total = np.zeros((len(decisions), len(panel.coins)))
         count = np.zeros_like(total)
@@ -121,23 +126,21 @@ class Neutralise(Wrapper):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.to not in ("dollars", "beta"):
-            raise OracleError(
-                f"to = {self.to!r} is not accepted: choose dollars or "
-                f"beta.{did_you_mean(str(self.to), ('dollars', 'beta'))}"
-            )
+        check_choice("to", self.to, ("dollars", "beta"))
         check_count("lookback_hours", self.lookback_hours, 2)
 
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
         values = inner_weights(self.inner, panel, decisions)
-        dexes = np.array([coin.dex for coin in panel.table])
-        classes = [dexes == dex for dex in dict.fromkeys(dexes.tolist())]
+        classes = list(dex_members(panel).values())
         if self.to == "dollars":
-            classes = [np.ones(len(dexes), dtype=np.bool_)]
-        for number, row in enumerate(panel.rows(decisions)):
-            exposure = self._betas(panel, int(row), classes) if self.to == "beta" else np.ones(len(panel.coins))
-            book = values[number]
+            classes = [np.ones(len(panel.coins), dtype=np.bool_)]
+        exposures = np.ones_like(values)
+        if self.to == "beta":
+            if BENCHMARK not in panel.coins and not all(coin.dex for coin in panel.table):
+                raise OracleError(f"to = 'beta' needs {BENCHMARK} among the coins of the data. Add it to data.coins.")
+            exposures = betas(panel, panel.rows(decisions), self.lookback_hours)
+        for book, exposure in zip(values, exposures, strict=True):
             for members in classes:
                 held = ~np.isnan(book) & (book != 0.0) & members
                 used = held & ~np.isnan(exposure)
@@ -148,27 +151,6 @@ class Neutralise(Wrapper):
                 book[held] = 0.0
                 book[used] = _to_gross(rest, gross)
         return values
-
-    def _betas(self, panel: Panel, row: int, classes: Sequence[np.ndarray]) -> np.ndarray:
-        if BENCHMARK not in panel.coins and not all(coin.dex for coin in panel.table):
-            raise OracleError(f"to = 'beta' needs {BENCHMARK} among the coins of the data. Add it to data.coins.")
-        returns = _hourly_returns(panel, row, self.lookback_hours)
-        other = np.empty_like(returns)
-        for members in classes:
-            own = returns[:, members]
-            count = (~np.isnan(own)).sum(axis=1)
-            mean = np.divide(np.nansum(own, axis=1), count, out=np.full(len(own), np.nan), where=count > 0)
-            builders = panel.table[int(np.argmax(members))].dex
-            other[:, members] = (mean if builders else returns[:, panel.coins.index(BENCHMARK)])[:, None]
-        known = ~np.isnan(returns) & ~np.isnan(other)
-        count = known.sum(axis=0)
-        x, y = np.where(known, other, 0.0), np.where(known, returns, 0.0)
-        enough = count >= max(2.0, self.lookback_hours / 2.0)
-        divisor = np.maximum(count, 1)
-        x = np.where(known, x - x.sum(axis=0) / divisor, 0.0)
-        variance = (x * x).sum(axis=0)
-        beta = np.divide((x * y).sum(axis=0), variance, out=np.full(len(count), np.nan), where=variance > 0.0)
-        return np.where(enough, beta, np.nan)
 
 
 @dataclass(frozen=True)
@@ -222,6 +204,107 @@ class Cap(Wrapper):
     def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`Wrapper.changed`."""
         return np.clip(inner_weights(self.inner, panel, decisions), -self.cap, self.cap)
+
+
+@dataclass(frozen=True)
+class LongOnly(Wrapper):
+    """Keeps the long side of a book: every negative weight becomes 0.
+
+    A row without a positive weight is flat.
+
+    Parameters
+    ----------
+    scale : {"gross", "cash"}
+        ``"gross"`` multiplies what is left to the gross that the row had, ``"cash"`` leaves it as it is.
+    """
+
+    scale: str = "gross"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("scale", self.scale, ("gross", "cash"))
+
+    def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`Wrapper.changed`."""
+        values = inner_weights(self.inner, panel, decisions)
+        kept = np.maximum(values, 0.0)
+        if self.scale == "cash":
+            return kept
+        before, after = (np.nansum(np.abs(book), axis=1, keepdims=True) for book in (values, kept))
+        return kept * np.divide(before, after, out=np.zeros_like(after), where=after > _DUST * before)
+
+
+@dataclass(frozen=True)
+class Limit(Wrapper):
+    """Limits what a group of coins may have of the equity.
+
+    A group whose gross, ``sum(abs(weight))``, is above `gross` is scaled to it. Where its net, ``sum(weight)``, is then
+    beyond `net` on either side, the side that is too large is scaled until the net is at the limit. With
+    ``rest="spread"`` the gross that was cut goes to the groups that were not cut: they are multiplied by one number,
+    each until it reaches a limit of its own, until the row has the gross that it had or every group is at a limit.
+
+    Parameters
+    ----------
+    by : {"coin", "dex", "sector", "book"}
+        What a group is; ``"book"`` is all coins.
+    gross, net : float, optional
+        Largest gross, and largest absolute net, of a group; at least one of them.
+    rest : {"cash", "spread"}
+        Where what is cut goes.
+    sectors : mapping or str, optional
+        For ``"sector"``: a table of coin and sector, or a file of one, TOML (``BTC = "majors"``) or CSV (columns
+        ``coin`` and ``sector``). Coins that it does not name are one more group, and a note names them.
+    """
+
+    by: str = "coin"
+    gross: float | None = None
+    net: float | None = None
+    rest: str = "cash"
+    sectors: Any = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice("by", self.by, ("coin", "dex", "sector", "book"))
+        check_choice("rest", self.rest, ("cash", "spread"))
+        if self.gross is None and self.net is None:
+            raise OracleError("Limit has nothing to hold a group to: give gross=0.3, net=0.1, or both.")
+        for name in ("gross", "net"):
+            if getattr(self, name) is not None:
+                check_positive(name, getattr(self, name))
+        if (self.by == "sector") != (self.sectors is not None):
+            raise OracleError("by = 'sector' and sectors go together: give both, or neither.")
+        if self.sectors is not None:
+            check_sectors(self.sectors)
+
+    def files(self) -> tuple[Path, ...]:
+        """See :meth:`engine.Oracle.files`."""
+        return (Path(self.sectors),) if isinstance(self.sectors, str) else ()
+
+    def constant_files(self) -> tuple[Path, ...]:
+        """See :meth:`engine.Oracle.constant_files`: a sector has no date."""
+        return (*super().constant_files(), *self.files())
+
+    def notes(self, panel: Panel, decisions: pd.DatetimeIndex) -> tuple[str, ...]:
+        """See :meth:`engine.Oracle.notes`."""
+        own = () if self.sectors is None else sector_notes(read_sectors(self.sectors), panel.coins)
+        return (*super().notes(panel, decisions), *own)
+
+    def changed(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+        """See :meth:`Wrapper.changed`."""
+        values = inner_weights(self.inner, panel, decisions)
+        _, groups = np.unique(self._groups(panel), return_inverse=True)
+        long, short = group_sums(values, groups)
+        up, down = limit_factors(long, short, self.gross, self.net, self.rest == "spread")
+        return values * np.where(values > 0.0, up[:, groups], down[:, groups])
+
+    def _groups(self, panel: Panel) -> list[str]:
+        """The name of each coin's group, (N,)."""
+        if self.by == "coin":
+            return list(panel.coins)
+        if self.by == "dex":
+            return [coin.dex for coin in panel.table]
+        sectors = {} if self.by == "book" else read_sectors(self.sectors)
+        return [sectors.get(coin, "") for coin in panel.coins]
 
 
 @dataclass(frozen=True)
@@ -285,10 +368,9 @@ class Liquid(Wrapper):
 
     def _liquid(self, panel: Panel) -> np.ndarray:
         """Where a coin is liquid and tradable, (T, N): at every row, for the oracle inside may read earlier ones."""
-        traded = 24.0 * panel.fields.get("volume_usd", np.full(panel.tradable.shape, np.nan))
-        if "volume_24h_usd" in panel.fields or "volume_usd" not in panel.fields:
-            # Months of the archive beside months of candles: each hour has what its source knows.
-            traded = np.where(np.isnan(traded), panel.values("volume_24h_usd"), traded)
+        if "volume_usd" not in panel.fields:
+            panel.values("volume_24h_usd")  # an error where the panel has neither
+        traded = volume_of_a_day(panel)
         volume = _sum_of_last(np.nan_to_num(traded), self.lookback_hours)
         volume /= np.minimum(np.arange(1, len(traded) + 1), self.lookback_hours)[:, None]
         seen = _sum_of_last(~np.isnan(traded), self.lookback_hours) > 0

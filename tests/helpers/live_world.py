@@ -170,9 +170,9 @@ def daily(
         clock[0] = woken
         change(len(waited))
 
-    monkeypatch.setattr("engine.commands.live_run._sleep_until", wait)
-    for module in ("live", "live_run"):
+    for module in ("live_run", "live_paper"):
         monkeypatch.setattr(f"engine.commands.{module}.clock", lambda: clock[0])
+        monkeypatch.setattr(f"engine.commands.{module}.sleep_until", wait)
     return waited
 
 

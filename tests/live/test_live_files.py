@@ -18,7 +18,8 @@ from engine.live.credentials import read_credentials
 from engine.live.journal import Journal
 from engine.live.orders import OrderRequest
 from engine.live.spec import canonical, read_spec
-from engine.reporting.live_performance import drift, filled_orders
+from engine.monitoring.account_replay import drift
+from engine.monitoring.fills import filled_orders
 from engine.retries import RetryPolicy
 from helpers.live_world import SECRET, Run, World, momentum_spec
 from helpers.panels import random_panel

@@ -18,12 +18,15 @@ from engine.live.live_panel import with_live_row
 from engine.live.orders import Policy
 from engine.live.paper import PaperTrade
 from engine.live.risk_limits import Limits
+from engine.monitoring.replay import plan_differences
 from engine.oracles.fixed_weights import FixedWeights
 from engine.simulation.backtest import decisions_of
 from helpers.effort import some
 from helpers.panels import nasty_cases, random_panel, random_weights, with_builders_coins
+from helpers.paths import Sticky, StickyScore
 from research.oracles.carry import Carry
 from research.oracles.momentum import Momentum
+from research.oracles.wrappers import Cap
 
 pytestmark = pytest.mark.slow
 
@@ -52,6 +55,9 @@ def replay(
         except IncompleteError as error:  # what has no quote stays as it is, as in the backtest
             assert error.outcome is not None
             assert not dex.markets().keys() & {item.coin for item in error.outcome.missing}
+    made = plan_differences(journal.entries, panel, config, oracle)
+    plans = sum(entry["kind"] == "plan" for entry in journal.entries)
+    assert (made.instants_checked, made.differences, made.quotes) == (plans, (), ())
     return dex
 
 
@@ -164,6 +170,20 @@ def test_the_synthetic_sample_with_the_variants(sample_cache: Path, execution: d
     result = backtest(panel, weight_matrix(oracle, panel, decisions), config)
     assert result.metrics["trades"] > 100
     assert_same_book(result, replay(panel, oracle, decisions, config))
+
+
+@pytest.mark.parametrize("execution", [{}, {"every_days": 2, "tranches": 2, "delay_hours": 1}], ids=str)
+def test_an_oracle_whose_weights_follow_from_its_decisions(sample_cache: Path, execution: dict[str, object]) -> None:
+    """Each day the executor calls for the whole schedule so far, so that it holds what the matrix says."""
+    start = load_panel(sample_cache).index[0]
+    panel = load_panel(sample_cache, start, start + pd.Timedelta(days=40))
+    config = RunConfig.from_dict({"execution": execution})
+    for oracle in (Sticky(enter=4, leave=12), Cap(StickyScore(enter=4, leave=12), cap=0.2)):
+        decisions = decisions_of(panel, config)
+        weights = weight_matrix(oracle, panel, decisions)
+        alone = [weight_matrix(oracle, panel, decisions[row : row + 1]) for row in range(len(decisions))]
+        assert not pd.concat(alone).equals(weights)  # else the path decides nothing here
+        assert_same_book(backtest(panel, weights, config), replay(panel, oracle, decisions, config))
 
 
 def test_an_account_that_is_read_from_its_file_before_each_decision(tmp_path: Path) -> None:

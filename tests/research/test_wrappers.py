@@ -23,7 +23,7 @@ from research.oracles.blend import Blend, RankBlend
 from research.oracles.carry import Carry
 from research.oracles.equal_weight import EqualWeight
 from research.oracles.momentum import Momentum
-from research.oracles.wrappers import Cap, InverseVolatility, Liquid, Neutralise, OneDex, Smooth
+from research.oracles.wrappers import Cap, InverseVolatility, Limit, Liquid, LongOnly, Neutralise, OneDex, Smooth
 
 pytestmark = pytest.mark.slow
 
@@ -42,6 +42,12 @@ COMPOSED: list[Oracle] = [
     Cap(Neutralise(InverseVolatility(Smooth(Liquid(INNER, top=7), days=2), lookback_hours=24)), cap=0.2),
     Liquid(Smooth(INNER, days=3), top=4),
     OneDex(INNER),
+    LongOnly(INNER),
+    Limit(
+        INNER, by="sector", gross=0.4, net=0.1, rest="spread", sectors={"BTC": "x", "C01": "x", "C02": "y", "C03": "y"}
+    ),
+    Limit(LongOnly(Limit(Smooth(INNER), gross=0.2)), by="book", net=0.7),
+    Cap(LongOnly(Neutralise(INNER), scale="cash"), cap=0.3),
 ]
 
 

@@ -19,6 +19,7 @@ from engine.errors import ConfigError, DataError
 from engine.promotion.holdout import seal_days
 from engine.sweeps.executors import Ray
 from engine.sweeps.plan import make_plan
+from engine.sweeps.result_files import ResultFiles
 from engine.sweeps.tasks import Outcome
 from helpers.panels import random_panel
 from helpers.project import HELPERS, ROOT
@@ -27,13 +28,13 @@ from research.oracles.momentum import Momentum
 
 pytestmark = pytest.mark.slow
 
-DRIVER = HELPERS / "ray_two_nodes.py"
+DRIVER = HELPERS / "ray_nodes.py"
 
 
-def two_nodes(cache: Path, how: str, sets: int = 96) -> dict[str, object]:
+def three_nodes(cache: Path, how: str, dataset: Path, sets: int = 96) -> dict[str, object]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "RAY_DEDUP_LOGS": "0", "RAY_USAGE_STATS_ENABLED": "0"}
     done = subprocess.run(
-        [sys.executable, str(DRIVER), str(cache), how, str(sets)],
+        [sys.executable, str(DRIVER), str(cache), how, str(sets), "3", str(dataset)],
         capture_output=True,
         text=True,
         env=environment,
@@ -44,8 +45,10 @@ def two_nodes(cache: Path, how: str, sets: int = 96) -> dict[str, object]:
     return answer
 
 
-def test_killing_one_of_two_nodes_loses_nothing(sample_cache: Path) -> None:
-    answer = two_nodes(sample_cache, "kill")
+def test_killing_one_of_three_nodes_loses_nothing_of_what_workers_write(sample_cache: Path, tmp_path: Path) -> None:
+    answer = three_nodes(sample_cache, "kill", tmp_path / "dataset")
+    files = ResultFiles(str(tmp_path / "dataset" / "sweep=x"))
+    assert sum(len(files.read(path, ["key"])) for path in files.paths()) == 384
     assert answer["killed_after"], "the node was not killed in the middle"
     assert answer["same"] is True and answer["failed"] == 0 and answer["sets"] == 384
 

@@ -29,6 +29,7 @@ from engine.oracles.loading import oracle_code
 from engine.sweeps import results
 from engine.sweeps.executors import Threads
 from engine.sweeps.plan import make_plan
+from engine.sweeps.result_files import ResultFiles
 from engine.validation.validate import validate
 from helpers.batches import assert_same
 from helpers.panels import random_panel
@@ -107,8 +108,8 @@ def test_weights_without_scores_are_computed_once_and_written_together(
 ) -> None:
     """A file of a column a day for every eight sets took most of the time of a sweep."""
     written: list[int] = []
-    own = results.Results._write
-    monkeypatch.setattr(results.Results, "_write", lambda self, table: written.append(len(table)) or own(self, table))
+    own = ResultFiles.write
+    monkeypatch.setattr(ResultFiles, "write", lambda self, table: written.append(len(table)) or own(self, table))
     monkeypatch.setattr(results, "CHUNK_SECONDS", 60.0)
     Counted.calls.clear()
     study = sweep(panel, Counted, {"n": [1, 2, 3, 4], "costs.taker_bps": [float(bps) for bps in range(20)]})

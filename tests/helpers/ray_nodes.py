@@ -1,6 +1,6 @@
-"""Driver of test_ray.py, a process of its own: a cluster of two nodes on this machine, of which one may be killed.
+"""Driver of test_ray.py, a process of its own: a cluster of nodes on this machine, of which one may be killed.
 
-Usage: ray_two_nodes.py CACHE (kill | keep) SETS. Prints JSON.
+Usage: ray_nodes.py CACHE (kill | keep) SETS NODES DATASET, whose workers write it. Prints JSON.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from engine.sweeps.executors import Ray, Threads
 from research.oracles.momentum import Momentum
 
 
-def main(cache: str, how: str, sets: int) -> None:
+def main(cache: str, how: str, sets: int, nodes: int, dataset: str) -> None:
     panel = load_panel(cache, end="2024-12-01")
     grid = {"lookback_hours": list(range(24, 24 + 24 * 8, 24)), "n": list(range(1, sets // 8 + 1))}
     grid |= {"execution.delay_hours": [0, 1, 2, 3]}  # a task a value at least, so that there are tasks to lose
@@ -24,7 +24,7 @@ def main(cache: str, how: str, sets: int) -> None:
     threads = sweep(panel, Momentum, grid, executor=Threads(1))
     threads_seconds = time.perf_counter() - started
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    node = cluster.add_node(num_cpus=1)
+    node = [cluster.add_node(num_cpus=1) for _ in range(nodes - 1)][-1]
     cluster.wait_for_nodes()
     killed = []
 
@@ -34,7 +34,7 @@ def main(cache: str, how: str, sets: int) -> None:
             killed.append(done)
 
     started = time.perf_counter()
-    study = sweep(panel, Momentum, grid, executor=Ray(cluster.address), progress=watch)
+    study = sweep(panel, Momentum, grid, executor=Ray(cluster.address), dataset=dataset, name="x", progress=watch)
     seconds = time.perf_counter() - started
     assert study.daily_returns is not None and threads.daily_returns is not None
     sys.stdout.write(
@@ -53,4 +53,4 @@ def main(cache: str, how: str, sets: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), sys.argv[5])
