@@ -14,7 +14,7 @@ import pandas as pd
 
 from engine.clock import HOUR, decision_instants, hourly_index, show
 from engine.coin import dex_of
-from engine.config import RunConfig
+from engine.config import Execution, RunConfig
 from engine.errors import DataError, LiveError, SpecError, WeightsError
 from engine.live.dex import DEX
 from engine.live.journal import Journal
@@ -92,6 +92,12 @@ class TargetProvider:
     def on(self, account: Account) -> TargetProvider:
         """The provider for an account; of one strategy it is the same for all, for its weights are fractions."""
         return self
+
+    @property
+    def execution(self) -> Execution:
+        """Rules of sizing of the config; a way out is gone to its end."""
+        execution = self.config.execution
+        return replace(execution, trade_rate=1.0) if self.closes_all else execution
 
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
         """Whether trading at `instant` is what was validated; given weights have no schedule of their own."""
@@ -232,6 +238,8 @@ class Strategy:
         For people.
     promoted_usd : float or None
         Account size at which it passed its gates; None where it passed none.
+    spec : StrategySpec or None
+        That it was promoted as; None for given weights.
     """
 
     name: str
@@ -240,6 +248,7 @@ class Strategy:
     limits: Limits
     notes: tuple[str, ...] = ()
     promoted_usd: float | None = None
+    spec: StrategySpec | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -284,7 +293,7 @@ def strategy_of(
         )
     start = None if spec.decisions_from is None else pd.Timestamp(spec.decisions_from)
     targets = TargetProvider(oracle, replace(spec.config, data=data), start)
-    return Strategy(spec.name, spec.digest, targets, limits, (*of_code, *notes), promoted_usd)
+    return Strategy(spec.name, spec.digest, targets, limits, (*of_code, *notes), promoted_usd, spec)
 
 
 def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:

@@ -149,7 +149,7 @@ def round_lot_nb(units, lot_scale):
 
 
 @jit
-def cut_nb(size, lot_scale):
+def whole_lots_nb(size, lot_scale):
     """Whole lots of a size, as :func:`round_lot_nb` has them; the tolerance is said at LOT_TOLERANCE."""
     return np.floor(size * lot_scale * (1.0 + LOT_TOLERANCE)) / lot_scale if lot_scale > 0.0 else size
 
@@ -180,7 +180,7 @@ def size_order_nb(w, units, equity, mid, lot_scale, min_notional_usd, band_usd, 
         if abs(after) * mid <= near_usd and (trade_rate < 1.0 or (to_edge and band_usd > 0.0)):
             size = abs(units)
         band_usd *= 0.0 if to_edge else trade_rate
-    size = cut_nb(size, lot_scale)
+    size = whole_lots_nb(size, lot_scale)
     notional = size * mid * (1.0 + LOT_TOLERANCE)
     if size == 0.0 or notional < min_notional_usd:
         return 0.0, BELOW_MINIMUM
@@ -194,7 +194,7 @@ def close_nb(units, equity, mid, lot_scale, min_notional_usd, trade_rate):
     """Part of a position that weight 0 closes where a decision trades a part of the way; all of it at its end."""
     if trade_rate == 1.0:
         return units
-    part = cut_nb(trade_rate * abs(units), lot_scale)
+    part = whole_lots_nb(trade_rate * abs(units), lot_scale)
     smaller = min(part, abs(units) - part)
     if smaller <= 0.0 or equity <= 0.0:
         return units
