@@ -17,12 +17,14 @@ SOURCES = sorted([*(ROOT / "engine").rglob("*.py"), *(ROOT / "research").rglob("
 HOMES = {  # library -> the only files that may import it, and only inside a function
     "boto3": {"engine/data/s3_bucket.py"},
     "hyperliquid": {"engine/data/api_client.py", "engine/live/hyperliquid.py"},
+    "clarabel": {"engine/risk/solver.py"},
     "numerapi": {"research/oracles/numerai.py"},
     "crowdcent_challenge": {"research/oracles/crowdcent.py"},
     "quantstats": {"engine/reporting/quantstats_part.py"},
     "vectorbt": {"engine/simulation/result.py"},
     "matplotlib": {"engine/reporting/charts.py", "engine/reporting/hover.py", "engine/reporting/quantstats_part.py"},
     "arch": {"engine/validation/bootstrap.py"},
+    "statsmodels": {"engine/monitoring/calibration.py"},
     "plotly": {
         "engine/reporting/views.py",
         *("engine/simulation/result.py", "engine/sweeps/study.py"),  # to type checkers
