@@ -145,6 +145,9 @@ class Execution(_Section):
         Annual volatility to which each row is scaled; 0 leaves rows as they are.
     volatility_days : int
         Days over which a row's volatility is measured.
+    volatility_model : {"book", "risk"}
+        What the volatility of a row is: that of its own book over those days, or what the risk model expects, which has
+        its own days.
     tranches : int
         A decision renews ``1 / tranches`` of the book.
     gross_cap : float
@@ -171,6 +174,7 @@ class Execution(_Section):
     tranches: int = _key(1, read.whole(1, 1000))
     gross_cap: float = _key(0.0, read.number(0, 100))
     isolated_leverage: float = _key(0.0, read.leverage, added=True)
+    volatility_model: Literal["book", "risk"] = _key("book", read.choice("book", "risk"), added=True)
 
 
 @dataclass(frozen=True)

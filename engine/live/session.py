@@ -91,8 +91,7 @@ class Session:
     announce : callable
         Called with a text before what takes long.
     watch : callable, optional
-        The alarms: called with the journal's entries, the instant and the equity in USD (None where it is not certain),
-        it returns a demotion, or None.
+        The alarms, a :data:`engine.live.targets.Watch`.
     part_watches : mapping of str to callable
         The same for each spec of a book.
 

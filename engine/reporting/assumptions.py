@@ -109,10 +109,9 @@ def _overlays(execution: Mapping[str, Any]) -> list[str]:
     if execution["leverage"] != 1.0:
         sentences.append(f"Weights are multiplied by {execution['leverage']:g}.")
     if execution["target_volatility"]:
-        sentences.append(
-            f"Each row is scaled to a volatility of {execution['target_volatility']:.0%} a year, measured over "
-            f"{execution['volatility_days']} days before it."
-        )
+        risk = execution.get("volatility_model") == "risk"
+        by = "as the risk model expects it" if risk else f"measured over {execution['volatility_days']} days before it"
+        sentences.append(f"Each row is scaled to a volatility of {execution['target_volatility']:.0%} a year, {by}.")
     if execution["tranches"] > 1:
         sentences.append(f"A decision renews 1/{execution['tranches']} of the book.")
     if execution["gross_cap"]:

@@ -18,6 +18,8 @@ import pandas as pd
 from engine.coin import FeeTerms
 from engine.config import RunConfig
 from engine.panel import Panel
+from engine.risk.characteristics import RiskParameters
+from helpers.naive_risk import Naive
 
 FLOWS = ("price_pnl_usd", "spread_usd", "impact_usd", "fee_usd", "funding_usd")
 COUNTS = (
@@ -150,7 +152,11 @@ def traded_weights(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> di
         row = scaled(row, execution.leverage)
         # 2. "multiplies the row by `target / sigma`, at most by what brings its gross to `account.max_gross` [...] With
         # [...] `sigma = 0`, the row is left as it is."
-        sigma = volatility(panel, row, t, execution.volatility_days) if execution.target_volatility > 0 else 0.0
+        sigma = 0.0
+        if execution.target_volatility > 0 and execution.volatility_model == "risk":
+            sigma = expected_volatility(panel, row, t)
+        elif execution.target_volatility > 0:
+            sigma = volatility(panel, row, t, execution.volatility_days)
         if sigma > 0:
             row = scaled(row, min(execution.target_volatility / sigma, max_gross / gross_of(row)))
         # 3. "the mean of the last `k` rows [...] a NaN is first replaced by the coin's value in the row before [...]
@@ -195,6 +201,19 @@ def volatility(panel: Panel, row: dict[str, float], t: int, days: int) -> float:
     squares = deviation**2 * (len(returns) - 1)
     constant = squares <= 1e-12 * sum(r**2 for r in returns) or deviation <= 1e-12
     return 0.0 if constant else deviation * sqrt(365)
+
+
+def expected_volatility(panel: Panel, row: dict[str, float], t: int) -> float:
+    """Annual, of the book `row`, as the risk model expects it at row `t`; 0.0 where it does not know."""
+    if t // 24 < RiskParameters().least_days:  # the model is known after so many days of factor returns
+        return 0.0
+    risk = Naive(panel, RiskParameters()).at(t)
+    held = [0.0 if isnan(w) else w for w in row.values()]
+    factors = range(len(risk.factor_returns))
+    y = [sum(w * x[k] for w, x in zip(held, risk.exposures, strict=True) if w != 0) for k in factors]
+    variance = sum(y[a] * y[b] * risk.covariance[a][b] for a in factors for b in factors)
+    variance += sum(w * w * s for w, s in zip(held, risk.specific, strict=True) if w != 0)
+    return 0.0 if isnan(variance) else sqrt(365 * variance)
 
 
 def ratio(amount: float, whole: float) -> float:

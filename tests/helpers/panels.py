@@ -290,6 +290,7 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "leverage": seldom(1.0, st.floats(0.2, 3)),
             "target_volatility": seldom(0.0, st.floats(0.2, 2)),
             "volatility_days": seldom(2, st.integers(2, 10)),
+            "volatility_model": seldom("book", st.just("risk")),
             "tranches": seldom(1, st.integers(2, 4)),
             "gross_cap": seldom(0.0, st.floats(0.5, 3)),
         },
