@@ -552,6 +552,7 @@ LIVE: tuple[tuple[Any, ...], ...] = (
     ("live rebalance --weights a.csv --limit gros=1", 5, "Unknown limit 'gros'", "Did you mean 'gross'?"),
     ("live rebalance --weights a.csv --limit gross=much", 5, "limits.gross = 'much'", "none to switch it off"),
     ("live plan nowhere.json", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
+    ("live plan nowhere.toml", 5, "Book nowhere.toml cannot be read", "Name a TOML file that is there"),
     ("live plan percent.csv", 5, "is a weights file and no spec", "`hlbt live rebalance --weights percent.csv`"),
     ("live plan meta_other.json", 5, "is no strategy spec", "`hlbt promote` writes one"),
     ("live plan nowhere.json --set costs.taker_bps=1", 5, "only data.cache can be set", "Promote it anew"),
