@@ -182,12 +182,14 @@ def run_once(strategy: Strategy, options: RunOptions) -> None:
 @contextmanager
 def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: str) -> Iterator[Session]:
     from engine.monitoring.alarms import watch_of
+    from engine.monitoring.books import book_watches
 
     with waiting(what), options.venue.open(strategy, options.now, options.orders.execute) as session:
         session.notes += notes
         session.accept_positions, session.ignore_kill = options.orders.accept_positions, options.ignore_kill
         session.accepts_equity = options.orders.accept_equity
         session.watch = watch_of(strategy.spec) if strategy.spec else None
+        session.part_watches = book_watches(strategy)
         session.announce = lambda text: sys.stderr.write(f"hlbt: {text}\n")
         yield session
 
@@ -200,11 +202,13 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
             outcome = session.execute()
         except IncompleteError as error:
             incomplete, outcome = error, error.outcome  # type: ignore[assignment]
-    _show_outcome(outcome, session, options)
+    check = "plan = replay: an earlier run's plan was carried out" if outcome.plan is None else _made_again(session)
+    _show_outcome(outcome, session, options, check)
     if incomplete is not None:
         raise incomplete
     refuse_demoted(session)
     return {
+        "plan_check": check,
         "strategy": strategy.name,
         "instant": session.instant.isoformat(),
         "equity_usd": next(entry["equity_usd"] for entry in session.journal.entries[::-1] if entry["kind"] == "done"),
@@ -212,6 +216,17 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
         "complete": True,
         "code": 0,
     }
+
+
+def _made_again(session: Session) -> str:
+    """Whether the plan that was traded is its own replay, for people: its orders are sent."""
+    from engine.monitoring.replay import check_newest
+
+    try:
+        with waiting("Making the plan again ..."):
+            return str(check_newest(session.journal.entries, session.strategy))
+    except HlbtError as error:
+        return f"plan = replay: not checked, {error}"
 
 
 def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
@@ -237,16 +252,20 @@ def refuse_demoted(session: Session) -> None:
 
     if session.demotion is not None:
         raise DemotedError(f"{demotion_text(session.strategy.name, session.demotion)}.")
+    if session.part_demotions:
+        names = ", ".join(sorted(session.part_demotions))
+        raise DemotedError(f"Of the book {session.strategy.name} these are DEMOTED, the others were traded: {names}.")
 
 
-def _show_outcome(outcome: Outcome, session: Session, options: RunOptions) -> None:
+def _show_outcome(outcome: Outcome, session: Session, options: RunOptions, check: str) -> None:
     if options.as_json:
-        print_json({**session_fields(session), **outcome.to_dict()})
+        print_json({**session_fields(session), **outcome.to_dict(), "plan_check": check})
         return
     plan = [] if outcome.plan is None else plan_tables(outcome.plan)
     missing = [f"MISSING  {item}" for item in outcome.missing]
     notes = note_lines([*session.notes, *outcome.notes])
-    show_all(*plan, orders_table(outcome), *missing, *notes, "At target." if outcome.complete else "NOT at target.")
+    end = "At target." if outcome.complete else "NOT at target."
+    show_all(*plan, orders_table(outcome), *missing, *notes, f"{check}.", end)
 
 
 def session_fields(session: Session) -> dict[str, Any]:
