@@ -98,6 +98,8 @@ def test_figures_are_those_of_the_record(run: Run, page: str) -> None:
     assert (float(quantstats_row(page, "Alpha")), float(quantstats_row(page, "Beta"))) == (
         round(alpha, 2), round(beta, 2),
     )  # fmt: skip
+    found = run.record["factor_attribution"]["parts"].get("residual", {"mean_year": np.nan, "t": np.nan})
+    assert [tiles.pop("factor_alpha"), tiles.pop("factor_alpha_t")] == pytest.approx(list(found.values()), nan_ok=True)
     assert set(tiles) == {
         "total_return", "cagr", "sharpe", "volatility", "max_drawdown", "turnover_daily", "equity_end_usd",
     }  # fmt: skip
