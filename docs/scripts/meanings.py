@@ -22,7 +22,7 @@ METRICS = {
         "count",
         "orders not sent: under `execution.min_notional_usd`, or cut to no lot",
     ),
-    "skipped_band": ("count", "orders not sent: under `execution.no_trade_band_frac`"),
+    "skipped_band": ("count", "orders not sent: inside the no-trade band"),
     "untradable_orders": ("count", "coins with a weight or a position that could not be traded at a decision"),
     "delistings": ("count", "positions that were settled because the coin had no price any more"),
     "isolated_liquidations": ("count", "positions of isolated margin that were liquidated, each for itself"),

@@ -120,6 +120,7 @@ def runs() -> None:
 
 BACKTEST = f"backtest --oracle {MOMENTUM}"
 SWEEP = f"sweep --oracle {MOMENTUM} --grid n=3,4"
+OPTIMISE = f"backtest --oracle research.oracles.optimise:Optimise --param inner={MOMENTUM}"
 NEW = "--set data.cache=new"
 CONFIG = "taker_bps, half_spread_bps"
 FILL = ("`hlbt data sync --source api`", "`hlbt demo`", "HLBT_DATA_CACHE")
@@ -128,6 +129,16 @@ HOLE = ("hourly/2024-03", "is missing")
 #: (what is typed, what the answer must say: what is wrong, where, the cure)
 MISTAKES: tuple[tuple[str, ...], ...] = (
     ("config --set costs.taker=3", "Unknown config key costs.taker", "Did you mean 'taker_bps'?"),
+    (
+        "config --set execution.volatility_model=rsk",
+        "execution.volatility_model = 'rsk'",
+        "Did you mean 'risk'?",
+    ),
+    (f"{OPTIMISE} --param neutral=dollar", "neutral = 'dollar' is not accepted", "Did you mean 'dollars'?"),
+    (f"{OPTIMISE} --param cap=0", "cap = 0 is not accepted", "a positive number"),
+    (f"{OPTIMISE} --param on_infeasible=relax", "on_infeasible = 'relax' is not accepted", "choose error or hold"),
+    (f"{OPTIMISE} --param 'costs={{impact = \"venue\"}}'", "costs.impact = 'venue'", "volume_share"),
+    (f"{OPTIMISE} --param 'costs={{taker = 1}}'", "Unknown config key costs.taker", "Did you mean 'taker_bps'?"),
     # --- data: the cache
     ("data status --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
     ("data status --set data.cache=empty-folder", "The data cache empty-folder is empty", *FILL),
