@@ -6,18 +6,16 @@ The rules are in docs/concepts/risk-model.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from engine.clock import DAYS_PER_YEAR, HOUR
+from engine.panel import Panel
 from engine.risk.characteristics import RiskParameters
 from engine.risk.model import RiskModel
 from engine.simulation import metrics
-
-if TYPE_CHECKING:
-    from engine.simulation.result import Result
 
 #: Days with factor returns that an attribution needs.
 LEAST_DAYS = 30
@@ -57,7 +55,7 @@ class FactorAttribution:
         return {"days": len(self.daily), "lags": self.lags, "notes": list(self.notes), "parts": rows}
 
 
-def factor_attribution(result: Result) -> FactorAttribution:
+def factor_attribution(panel: Panel, returns: pd.Series, equity: np.ndarray, trades: np.ndarray) -> FactorAttribution:
     """Attribute the daily returns of a run to the factors of the risk model.
 
     Part ``k`` of a day is ``sum(w * X[:, k]) * f[k]``: ``X`` the exposures known when the day began, ``f`` the factor
@@ -67,18 +65,23 @@ def factor_attribution(result: Result) -> FactorAttribution:
 
     Parameters
     ----------
-    result : Result
+    panel : Panel
+    returns : Series, (D,)
+        Daily returns, by the instant at which a day ends.
+    equity : ndarray, (T,)
+        USD, after what happened at each row of the panel.
+    trades : ndarray, (M, 8)
+        The kernel's fills.
     """
-    returns = result.daily_returns
     if not len(returns):
         return _nothing(0, 0)
     days = pd.DatetimeIndex(returns.index)
-    model = RiskModel.fit(result.panel, days.insert(0, days[0] - _DAY * HOUR))
+    model = RiskModel.fit(panel, days.insert(0, days[0] - _DAY * HOUR))
     measured = ~np.isnan(model.factor_returns[1:])
     known = measured.any(axis=1)
     if known.sum() < LEAST_DAYS:
         return _nothing(len(known), int(known.sum()))
-    held, exposures = _held(result, days), model.exposures[:-1]
+    held, exposures = _held(panel, days, equity, trades), model.exposures[:-1]
     blind = np.isnan(exposures).any(axis=2)
     exposed = np.einsum("dn,dnk->dk", held, np.where(blind[:, :, None], 0.0, exposures))
     parts = exposed * np.nan_to_num(model.factor_returns[1:])
@@ -118,11 +121,10 @@ def _remarks(known: np.ndarray, blind: float) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _held(result: Result, days: pd.DatetimeIndex) -> np.ndarray:
+def _held(panel: Panel, days: pd.DatetimeIndex, equity: np.ndarray, trades: np.ndarray) -> np.ndarray:
     """Weights held on average over the day that ends at each of `days`, (D, N), at the prices when it began."""
     from engine.simulation import kernel
 
-    panel, trades = result.panel, result.ledger.trades
     starts = panel.rows(days) - _DAY
     rows, coins = trades[:, kernel.ROW].astype(np.int64), trades[:, kernel.COIN].astype(np.int64)
     day = np.maximum(-1, (rows - starts[0]) // _DAY)
@@ -135,6 +137,6 @@ def _held(result: Result, days: pd.DatetimeIndex) -> np.ndarray:
     # What a closing fill leaves of a sum of fills is rounding.
     held[np.abs(held) <= 1e-12 * np.maximum.accumulate(np.abs(held), axis=0)] = 0.0
     price = pd.DataFrame(panel.values("mid")).ffill().to_numpy()[starts]
-    equity = result.ledger.equity[starts][:, None]
+    before = equity[starts][:, None]
     weights = held * np.nan_to_num(price)  # a coin without any price yet is held from within the day on
-    return np.divide(weights, equity, out=np.zeros_like(weights), where=equity > 0.0)
+    return np.divide(weights, before, out=np.zeros_like(weights), where=before > 0.0)

@@ -295,7 +295,7 @@ class Result:
     def _factors(self) -> FactorAttribution:
         from engine.simulation.factor_attribution import factor_attribution
 
-        return factor_attribution(self)
+        return factor_attribution(self.panel, self.daily_returns, self.ledger.equity, self.ledger.trades)
 
     def factor_attribution(self) -> FactorAttribution:
         """Daily returns by factor of the risk model, and what is left: :class:`FactorAttribution`.
