@@ -209,6 +209,7 @@ def _sync(tracks: Sequence[Track], options: RunOptions, step: Progress) -> list[
 def _trade(tracks: Sequence[Track], options: RunOptions, step: Progress) -> None:
     from engine.live.paper_market import PaperMarket
     from engine.live.paper_tracks import run_track
+    from engine.monitoring.alarms import watch_of
 
     ready = [track for track in tracks if track.strategy is not None]
     quotes = options.venue.exchange()
@@ -223,7 +224,7 @@ def _trade(tracks: Sequence[Track], options: RunOptions, step: Progress) -> None
 
         step(place, len(ready), text)
         try:
-            track.run = run_track(options.venue, market, track.strategy, options.now, show)
+            track.run = run_track(options.venue, market, track.strategy, options.now, show, watch_of(track.strategy))
             track.failures += [error for _, error in track.run.problems]
         except HlbtError as error:
             track.failures.append(error)

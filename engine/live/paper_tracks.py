@@ -21,7 +21,7 @@ from engine.live.paper_market import PaperMarket, paper_account
 from engine.live.schedule import ORDER_LEAD, SEARCHED, scheduled_instants, trade_instant
 from engine.live.session import Session
 from engine.live.state_folder import journal_path
-from engine.live.targets import Strategy
+from engine.live.targets import Strategy, Watch
 from engine.live.venue import Venue
 
 
@@ -110,6 +110,7 @@ def run_track(
     strategy: Strategy,
     now: pd.Timestamp,
     step: Callable[[int, int], object] = lambda done, total: None,
+    watch: Watch | None = None,
 ) -> TrackRun:
     """Trade every instant that is due; a limit, or a coin without a quote, at one of them does not stop the next.
 
@@ -123,6 +124,8 @@ def run_track(
     now : Timestamp
     step : callable
         Called with the instants that are done, and of how many.
+    watch : callable, optional
+        The alarms, as a session asks them.
 
     Raises
     ------
@@ -150,6 +153,7 @@ def run_track(
             in_time = trade_instant(now, config) == instant
             at = now if in_time else instant - ORDER_LEAD
             session = Session(strategy, account, run.journal, account.panel, venue.policy, venue.kill_switch, at)
+            session.watch = watch
             if stop := session.kill_text():
                 raise LimitError(f"Nothing was ordered: {stop}.")
             if not in_time:

@@ -157,6 +157,7 @@ def stopped(panel: Panel, coin: str, at: pd.Timestamp) -> Panel:
         {},
         {"leverage": 1.5, "gross_cap": 1.2, "no_trade_band_frac": 0.01},
         {"tranches": 3, "delay_hours": 1},
+        {"tranches": 2, "trade_rate": 0.4, "no_trade_band": "to_edge", "no_trade_band_coins": {"*": 0.005}},
         {"target_volatility": 0.3, "volatility_days": 10, "untradable": "renormalise"},
     ],
     ids=str,
