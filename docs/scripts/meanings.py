@@ -140,6 +140,7 @@ SWEEP_FILES = {
 #: Key of a promoted strategy's file -> what it is.
 PROMOTED_FILES = {
     "research/promoted/NAME.json": "the spec: oracle, parameters, config, limits, gates and evidence, with its digest",
+    "research/promoted/NAME.toml": "a book of specs with shares of one account: guide/several-strategies.md",
     "reports/live/": "paper accounts, and links to the journals of live ones; not safe to delete",
     "reports/.trials/": "every set and run ever tried, by oracle; verdicts count them; not safe to delete",
 }
