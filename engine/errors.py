@@ -9,6 +9,7 @@
     │   ├── LimitError          a limit, or the kill switch, stops a run before any order
     │   │   └── PositionsError      the account holds other positions than the journal adds up to
     │   ├── IncompleteError     orders were sent and the book is not at its target
+    │   ├── DemotedError        only what reduces was ordered, for the strategy is demoted
     │   ├── SpecError           a strategy spec that is damaged, edited or out of date
     │   └── UnreachableError    the exchange does not answer, or not in its own format
     ├── OracleError     an oracle that cannot be imported, built or called
@@ -69,6 +70,12 @@ class IncompleteError(LiveError):
 
     exit_code = 4
     outcome: object = None
+
+
+class DemotedError(LiveError):
+    """A demoted strategy came as far to its target as reductions alone go; nothing that adds risk was ordered."""
+
+    exit_code = 8
 
 
 class SpecError(LiveError):

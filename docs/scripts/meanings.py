@@ -152,6 +152,7 @@ EXIT_CODES = {
     5: "live: refused spec",
     6: "live: exchange unreachable before an order",
     7: "`hlbt promote`: refused; `hlbt study open`: the holdout is spent, or the candidate is stale",
+    8: "live: the strategy is demoted, so only reductions were ordered",
     130: "Ctrl-C; what was finished is kept",
 }
 #: Source of data -> what it is, as the page of panel fields has it.

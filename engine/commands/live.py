@@ -46,9 +46,9 @@ EPILOG = (
     "Exit codes: 0 at target, or a dry run within the limits; 3 a limit, the kill switch or positions that no journal "
     "explains stopped it, no order sent; "
     "4 the book is incomplete (message and journal name what is missing; run again); 5 the spec is refused; 6 the "
-    "exchange is unreachable; 1 any other error. Cron: 40 22 * * * hlbt live plan SPEC; 59 22 * * * hlbt live run "
-    "SPEC --execute. systemd: ExecStart=hlbt live run SPEC --execute --daily, Restart=on-failure, RestartSec=30, "
-    "RestartPreventExitStatus=5."
+    "exchange is unreachable; 8 the strategy is demoted, only reductions were ordered; 1 any other error. Cron: 40 22 "
+    "* * * hlbt live plan SPEC; 59 22 * * * hlbt live run SPEC --execute. systemd: ExecStart=hlbt live run SPEC "
+    "--execute --daily, Restart=on-failure, RestartSec=30, RestartPreventExitStatus=5."
 )
 
 live_app = typer.Typer(help="From a promoted spec to an account: plan, then execute.", no_args_is_help=True)
@@ -75,17 +75,27 @@ def run_command(
     account: AccountOptions,
     orders: OrderOptions,
     daily: Annotated[bool, typer.Option("--daily", help="Wait for each scheduled instant, and repeat.")] = False,
+    heartbeat: Annotated[
+        str | None, typer.Option("--heartbeat", metavar="URL", help="POST here after each instant of --daily.")
+    ] = None,
     sync: SyncOption = True,
     slippage_bps: SlippageOption = 300.0,
 ) -> None:
     """Rebalance once: a dry run unless --execute, on the test network unless --network mainnet.
 
-    With --daily it waits: data 20 minutes, orders one minute before each scheduled instant (22:59 UTC).
+    With --daily it waits: data 20 minutes, orders one minute before each scheduled instant (22:59 UTC). A demoted
+    strategy orders reductions only, and ends with exit code 8.
 
     Example: hlbt live run research/promoted/momentum.json --execute
     """
+    from engine.live.alerts import check_webhook
+
     options = _with_orders(run_options(account, sync), orders, slippage_bps)
     path, cache = spec_path(spec), cache_of_spec(account)
+    if heartbeat is not None:
+        check_webhook(heartbeat, "--heartbeat")
+        if not daily:
+            raise LiveError("--heartbeat is for --daily: a single run has its exit code. Remove it, or add --daily.")
     strategy = load_strategy(path, cache, options)
     _confirm(account, orders)
     if daily:
@@ -94,7 +104,7 @@ def run_command(
         for name, given in (("--accept-equity", orders.accept_equity), ("--accept-positions", orders.accept_positions)):
             if given:
                 raise LiveError(f"{name} is for one run: it cannot be given with --daily. Remove one of the two.")
-        run_daily(path, cache, options)
+        run_daily(path, cache, replace(options, heartbeat=heartbeat))
     run_once(strategy, options)
 
 
@@ -162,6 +172,27 @@ def accept_equity_command(spec: SpecArgument, account: AccountOptions) -> None:
     else:
         show_all(f"Equity of {equity:,.2f} USD is accepted; the journal's last was {before:,.2f}.")
         show_all(*note_lines(session.notes))
+
+
+@live_app.command("reinstate")
+@grouped
+def reinstate_command(
+    spec: SpecArgument,
+    account: AccountOptions,
+    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stays on record.")],
+) -> None:
+    """Let a demoted strategy add risk again, with a reason on record; trades nothing.
+
+    It is over for the alarm that demoted it: the days are counted anew, and a later alarm demotes it again.
+
+    Example: hlbt live reinstate research/promoted/momentum.json --reason "the fee schedule was wrong, and is mended"
+    """
+    options, name = run_options(account, sync=False), spec_path(spec).stem
+    demotion = options.venue.reinstate(name, reason, options.now)
+    if options.as_json:
+        print_json({"strategy": name, "reinstated": demotion.to_dict(), "reason": reason.strip()})
+    else:
+        show_all(f"{name} is reinstated. What had demoted it: {demotion.text}.")
 
 
 @live_app.command("status")

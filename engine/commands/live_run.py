@@ -17,6 +17,7 @@ from engine.commands.options import cache_alone, clock
 from engine.commands.progress import print_json, progress, show_all, waiting
 from engine.errors import (
     ConfigError,
+    DemotedError,
     HlbtError,
     IncompleteError,
     LiveError,
@@ -49,6 +50,7 @@ class RunOptions:
     as_json: bool
     orders: OrderOptions = field(default_factory=OrderOptions)
     ignore_kill: bool = False
+    heartbeat: str | None = field(default=None, repr=False)
 
 
 def load_strategy(path: Path, cache: str | None, options: RunOptions) -> Strategy:
@@ -96,24 +98,46 @@ def run_daily(path: Path, cache: str | None, options: RunOptions) -> None:
             text = f"The instant {show(order_at + ORDER_LEAD)} was missed: it is {show(clock())}. Nothing was ordered."
             sys.stderr.write(f"hlbt: {text}\n")
             _alert(options, {"strategy": path.stem, "error": text, "code": LiveError.exit_code})
-            continue
-        _attempts(strategy, replace(options, sync=needs_sync), order_at)
+            code = LiveError.exit_code
+        else:
+            code = _attempts(strategy, replace(options, sync=needs_sync), order_at)
+        _send_heartbeat(options, path.stem, order_at + ORDER_LEAD, code)
 
 
-def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> None:
-    """Run from `at` on, again while the book is incomplete or the exchange does not answer; failures are reported."""
+def _attempts(strategy: Strategy, options: RunOptions, at: pd.Timestamp) -> int:
+    """Run from `at` on, again while the book is incomplete or the exchange does not answer; failures are reported.
+
+    Returns the exit code that the last run alone would have had.
+    """
+    code = 0
     for attempt in range(DAILY_ATTEMPTS):
         try:
             run_once(strategy, replace(options, now=clock()))
-            break
+            return 0
         except (IncompleteError, PositionsError, UnreachableError) as error:
             sys.stderr.write(f"hlbt: {error}\n")
+            code = error.exit_code
             sleep_until(at + (attempt + 1) * DAILY_PAUSE)
         except SpecError:
             raise
         except HlbtError as error:
             sys.stderr.write(f"hlbt: {error}\n")
-            break
+            return error.exit_code
+    return code
+
+
+def _send_heartbeat(options: RunOptions, name: str, instant: pd.Timestamp, code: int) -> None:
+    """Say that the loop is alive, and what came of an instant; whoever listens notices when nothing comes."""
+    if options.heartbeat:
+        message = {"strategy": name, "heartbeat": instant.isoformat(), "code": code}
+        _post(options.heartbeat, "heartbeat", options, message)
+
+
+def _post(url: str, what: str, options: RunOptions, message: dict[str, Any]) -> None:
+    from engine.live.alerts import send_alert
+
+    if problem := send_alert(url, what, {**message, "network": options.venue.network}):
+        sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
 
 
 def sleep_until(instant: pd.Timestamp) -> None:
@@ -141,12 +165,8 @@ def failure_alerted(options: RunOptions, name: str) -> Iterator[None]:
 
 
 def _alert(options: RunOptions, message: dict[str, Any]) -> None:
-    from engine.live.alerts import send_alert
-
     if options.orders.webhook and options.orders.execute:
-        problem = send_alert(options.orders.webhook, {**message, "network": options.venue.network})
-        if problem:
-            sys.stderr.write(f"hlbt: {problem}; the run is not affected.\n")
+        _post(options.orders.webhook, "alert", options, message)
 
 
 def run_once(strategy: Strategy, options: RunOptions) -> None:
@@ -161,10 +181,13 @@ def run_once(strategy: Strategy, options: RunOptions) -> None:
 
 @contextmanager
 def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: str) -> Iterator[Session]:
+    from engine.monitoring.alarms import watch_of
+
     with waiting(what), options.venue.open(strategy, options.now, options.orders.execute) as session:
         session.notes += notes
         session.accept_positions, session.ignore_kill = options.orders.accept_positions, options.ignore_kill
         session.accepts_equity = options.orders.accept_equity
+        session.watch = watch_of(strategy.spec) if strategy.spec else None
         session.announce = lambda text: sys.stderr.write(f"hlbt: {text}\n")
         yield session
 
@@ -180,6 +203,7 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
     _show_outcome(outcome, session, options)
     if incomplete is not None:
         raise incomplete
+    refuse_demoted(session)
     return {
         "strategy": strategy.name,
         "instant": session.instant.isoformat(),
@@ -204,6 +228,15 @@ def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
         limits = [f"LIMIT  {text}" for text in breached]
         show_all(*plan_tables(plan), *note_lines(session.notes), *limits, "Nothing was sent.")
     refuse(breached, "Dry run")
+    refuse_demoted(session)
+
+
+def refuse_demoted(session: Session) -> None:
+    """Raise a DemotedError where the strategy stands demoted: its book is not, and will not be, at its target."""
+    from engine.live.demotion import demotion_text
+
+    if session.demotion is not None:
+        raise DemotedError(f"{demotion_text(session.strategy.name, session.demotion)}.")
 
 
 def _show_outcome(outcome: Outcome, session: Session, options: RunOptions) -> None:
@@ -224,6 +257,7 @@ def session_fields(session: Session) -> dict[str, Any]:
         "account": session.dex.label,
         "instant": session.instant.isoformat(),
         "journal": str(session.journal.path),
+        "demotion": None if session.demotion is None else session.demotion.to_dict(),
         "session_notes": session.notes,
     }
 

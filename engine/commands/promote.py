@@ -118,14 +118,14 @@ def _decide(
 ) -> None:
     """Run the gates, show them, and write the spec unless one refuses."""
     from engine.promotion.gates import examine
-    from engine.promotion.promote import save_spec
+    from engine.promotion.promote import bands_text, save_spec
 
     candidate, waived = promotion.candidate, promotion.overrides
     with progress() as step:
         step(0, 1, "loading the panel")
         panel, holdout = _panel(candidate, config, settings)
         candidate = promotion.current(panel)
-        if candidate.earlier and candidate.earlier[0] == candidate.digests:
+        if promotion.is_current(candidate):
             _show_current(path, as_json)
             return
         examination = examine(candidate, panel, promotion.file.gates, promotion.account_usd, step, holdout)
@@ -150,7 +150,7 @@ def _decide(
         plain = {**spec.to_dict(), "digest": spec.digest}
         print_json({**content, "promoted": not dry_run, "path": str(path), "notes": notes, "spec": plain})
         return
-    show_all(*(f"NOTE: {note}." for note in notes))
+    show_all(*(f"NOTE: {note}." for note in notes), f"{bands_text(spec).rstrip('.')}.")
     show_all(
         f"The gates let it pass. Nothing was written, for this is a dry run; it would be {path}."
         if dry_run

@@ -31,6 +31,7 @@ def make_plan(
     config: RunConfig,
     instant: pd.Timestamp,
     decision: pd.Timestamp,
+    reduces_only: bool = False,
 ) -> Plan:
     """Size the orders that take the account to `weights`; the rules and the skips are the backtest's.
 
@@ -48,6 +49,8 @@ def make_plan(
         Rules of sizing.
     instant, decision : Timestamp
         Of the trade, and of the weights.
+    reduces_only : bool
+        Plan only what makes a position smaller: an opening or an increase is left out, a flip becomes its close.
 
     Returns
     -------
@@ -64,8 +67,12 @@ def make_plan(
     # What is held and cannot be traded has the price at which it is marked.
     mids = {**account.prices, **{coin: market.mid for coin, market in markets.items()}}
     sized = _sized(targets, account, markets, mids, execution, config.account.initial_margin, instant)
+    wanted = targets
+    if reduces_only:
+        sized = [kept for order in sized if (kept := reduction(order, account.units.get(order.coin, 0.0)))]
+        wanted = {order.coin: targets[order.coin] for order in sized if order.target_weight != 0.0}
     orders, skips = _price(sized, account, markets, config.costs, instant, dex.why_no_quote)
-    goals = [goal for order in orders for goal in _goals(order, targets, execution.min_notional_usd)]
+    goals = [goal for order in orders for goal in _goals(order, wanted, execution.min_notional_usd)]
     goals += [_goal_without_price(skip) for skip in skips if skip.untradable]
     after = {**account.units, **{order.coin: order.target_units for order in orders}}
     prices = {coin: mids.get(coin, math.nan) for coin in sorted(after)}
@@ -81,6 +88,29 @@ def make_plan(
         tuple(sorted(goals, key=lambda goal: (goal.phase, goal.coin))),
         *_exposure(account, after, prices, {goal.coin: goal.weight for goal in goals}),
     )
+
+
+def reduction(order: Order, held: float) -> Order | None:
+    """The part of a sized order that makes the position `held` smaller; None where it has none.
+
+    What becomes no order stays as it is where there is a position, so that it is still named.
+    """
+    if held == 0.0 or order.units * held > 0.0:
+        return None
+    if order.outcome == "order" and (order.close or abs(order.units) > abs(held)):
+        return Order(order.coin, -held, 0.0, "order", close=True)
+    return order
+
+
+def reductions(goals: Iterable[Goal]) -> tuple[Goal, ...]:
+    """Goals that make positions smaller, and those of coins without a price; a whole flip becomes a close."""
+    kept = []
+    for goal in goals:
+        if goal.phase == 0 and not goal.reduce_only:
+            kept.append(replace(goal, target_units=0.0, reduce_only=True, weight=0.0))
+        elif goal.reduce_only or not goal.sized:
+            kept.append(goal)
+    return tuple(kept)
 
 
 def _sized(

@@ -6,7 +6,9 @@ What happens between a kill and the next order is :meth:`Session._trade`, in thi
 2. Orders of unknown status are looked up, those of other strategies on the account too. Positions are read until they
    are those that the journals of the account add up to; while they are not, nothing is ordered.
 3. A plan of the same instant and key that did not come to its end is continued; else a new one is made.
-4. The limits must hold. The plan goes into the journal, each request before it is sent, and each result after.
+4. A strategy that stands demoted, or that an alarm demotes now, keeps of the plan only what makes positions smaller.
+   The demotion is on the disk before anything is ordered.
+5. The limits must hold. The plan goes into the journal, each request before it is sent, and each result after.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -30,6 +33,7 @@ from engine.errors import (
     PositionsError,
     UnreachableError,
 )
+from engine.live.demotion import DEMOTED, Demotion, demote, demotion_of, demotion_text
 from engine.live.dex import DEX
 from engine.live.executor import OrderExecutor
 from engine.live.funds import missing_funds
@@ -38,7 +42,7 @@ from engine.live.leverage import duration_text, leverage_to_set, set_leverages
 from engine.live.live_panel import with_live_row
 from engine.live.orders import AccountState, Goal, Market, Outcome, Plan, Policy
 from engine.live.plan_record import plan_record
-from engine.live.planner import make_plan
+from engine.live.planner import make_plan, reductions
 from engine.live.reconcile import Reconciler
 from engine.live.risk_limits import held_back, newest_rows, plan_breaches, refuse, run_breaches
 from engine.live.schedule import trade_instant
@@ -48,6 +52,7 @@ from engine.live.state_folder import (
     adopt_journals,
     kill_switches,
     link_journal,
+    record_folder,
     single_instance,
 )
 from engine.live.targets import Account, Strategy
@@ -86,11 +91,16 @@ class Session:
         Go on while a kill switch is set: to close positions.
     announce : callable
         Called with a text before what takes long.
+    watch : callable, optional
+        The alarms: called with the journal's entries, the instant and the equity in USD (None where it is not certain),
+        it returns a demotion, or None.
 
     Attributes
     ----------
     notes : list of str
         For people.
+    demotion : Demotion or None
+        That the strategy stands under; known after the account was read.
     """
 
     strategy: Strategy
@@ -105,7 +115,9 @@ class Session:
     accepts_equity: bool = False
     ignore_kill: bool = False
     announce: Callable[[str], object] = lambda _: None
+    watch: Callable[[Sequence[Mapping[str, Any]], pd.Timestamp, float | None], Demotion | None] | None = None
 
+    demotion: Demotion | None = field(default=None, init=False)
     _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
     _cached: Panel | None = None  # before the row of live quotes
     _seen: Panel | None = None  # what the newest weights were made of
@@ -133,6 +145,7 @@ class Session:
         reconciler.read_account()
         reconciler.agree()
         state, markets = reconciler.state, self.dex.markets()
+        self._judge_demotion(state, self._instant(state), record=False)
         plan = self._plan(state, markets)
         broken = self._breaches(state, markets, plan.goals, plan) + held_back(self.strategy.limits, plan)
         if self.accepts_equity:  # nothing is journalled here
@@ -254,12 +267,15 @@ class Session:
         self._judge_equity(state, instant)
         if self.accepts_equity:
             self._accept_equity(state)
+        self._judge_demotion(state, instant, record=True)
         goals, plan = self.journal.state.unfinished(instant, self.strategy.key), None
         # With a quote that is back a new plan is made; it doubles nothing, for what was done is known.
         continued = goals is not None and all(goal.sized or goal.coin not in markets for goal in goals)
         if goals is None or not continued:
             plan = self._plan(state, markets)
             goals = plan.goals
+        if self.demotion is not None:  # a plan of before the alarm has openings
+            goals = reductions(goals)
         if broken := self._breaches(state, markets, goals, plan):
             self._append_refusal(self._at(state), instant, state.equity_usd if state.equity_usd > 0.0 else None, broken)
         refuse(broken, f"{self.dex.label} at {show(instant)}")
@@ -296,7 +312,8 @@ class Session:
             self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
             self._check_names(weights, markets)
-        plan = make_plan(weights, self.dex, state, markets, config, instant, decision)
+        reduces_only = self.demotion is not None
+        plan = make_plan(weights, self.dex, state, markets, config, instant, decision, reduces_only)
         plan = replace(plan, parts=targets.parts)
         self.notes += targets.parts.get("notes", ())
         self._reconciler.warn_of_others(plan)
@@ -334,8 +351,25 @@ class Session:
             explained_at=None if explained_at is None else explained_at.isoformat(),
             goals=[vars(goal) for goal in plan.goals],
             plan=plan.to_dict(),
+            **({} if self.demotion is None else {"reduces_only": True}),
             **({} if inputs is None else {"inputs": inputs}),
         )
+
+    # Demotion ---------------------------------------------------------------------------------------------------------
+
+    def _judge_demotion(self, state: AccountState, instant: pd.Timestamp, record: bool) -> None:
+        """Know whether the strategy is demoted, or has to be; with `record` that is on the disk when this returns."""
+        name, folder = self.strategy.name, record_folder(self.dex.label, self.journal.path)
+        if self.strategy.targets.closes_all or folder is None:
+            return
+        self.demotion = demotion_of(folder, name)
+        if self.demotion is None and self.watch is not None:
+            self.demotion = self.watch(self.journal.entries, instant, state.certain_equity_usd)
+            if self.demotion is not None and record:
+                demote(folder, name, self.demotion)
+                self.journal.append(DEMOTED, self._at(state), strategy=name, **self.demotion.to_dict())
+        if self.demotion is not None:
+            self.notes.insert(0, demotion_text(name, self.demotion))
 
     # Limits -----------------------------------------------------------------------------------------------------------
 

@@ -49,6 +49,9 @@ class StrategySpec:
         Parameter sets tried for the idea.
     account : mapping
         The owner's notes on the account it is meant for; no secret.
+    bands : mapping or None
+        What its live returns are held against (:class:`engine.monitoring.edge_bands.EdgeBands`), or ``why`` there are
+        none; None in a spec that is older.
     decisions_from : str or None
         ISO 8601 instant of the first decision of the run, at which a path-dependent oracle starts, live too; None in
         specs of before it was recorded.
@@ -66,6 +69,7 @@ class StrategySpec:
     trials: int
     account: Mapping[str, Any]
     decisions_from: str | None = None
+    bands: Mapping[str, Any] | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, with the schema and without the digest; a later field that is not set is left out.

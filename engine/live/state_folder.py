@@ -6,8 +6,10 @@ Two runs of one account must meet, whatever directory they are started in::
     <state folder>/<network>-<address>/KILL              stops every run of the account
     <state folder>/<network>-<address>/lock              held by the run that trades the account
     <state folder>/<network>-<address>/<name>-<network>-<address>.jsonl
+    <state folder>/<network>-<address>/<name>.demoted.json
 
-A paper account is a file of the working directory, with its journal and its lock beside it.
+A paper account is a file of the working directory, with its journal, its lock and the record of its demotions
+beside it.
 """
 
 from __future__ import annotations
@@ -75,6 +77,27 @@ def account_folder(label: str) -> Path:
             "every run of the account shares, and that lasts."
         ) from error
     return folder
+
+
+def record_folder(label: str, journal: Path | None) -> Path | None:
+    """The folder of an account's records beside the journals, which need not exist; see :mod:`engine.live.demotion`.
+
+    Parameters
+    ----------
+    label : str
+        ``DEX.label``.
+    journal : Path or None
+        Of the strategy; a paper account's records lie beside it, those of an exchange's in the account's own folder,
+        whatever journal is named.
+
+    Returns
+    -------
+    Path or None
+        None for a paper account with a journal in memory.
+    """
+    if label == "paper":
+        return None if journal is None else journal.parent
+    return state_folder() / label
 
 
 # Locks and kill switches ----------------------------------------------------------------------------------------------

@@ -232,6 +232,8 @@ class Strategy:
         For people.
     promoted_usd : float or None
         Account size at which it passed its gates; None where it passed none.
+    spec : StrategySpec or None
+        That it was promoted as; None for given weights.
     """
 
     name: str
@@ -240,6 +242,7 @@ class Strategy:
     limits: Limits
     notes: tuple[str, ...] = ()
     promoted_usd: float | None = None
+    spec: StrategySpec | None = None
 
     @property
     def config(self) -> RunConfig:
@@ -284,7 +287,7 @@ def strategy_of(
         )
     start = None if spec.decisions_from is None else pd.Timestamp(spec.decisions_from)
     targets = TargetProvider(oracle, replace(spec.config, data=data), start)
-    return Strategy(spec.name, spec.digest, targets, limits, (*of_code, *notes), promoted_usd)
+    return Strategy(spec.name, spec.digest, targets, limits, (*of_code, *notes), promoted_usd, spec)
 
 
 def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestamp) -> Strategy:

@@ -15,6 +15,7 @@ from engine.data.coin_names import dexes_of
 from engine.data.panel_loader import cache_path
 from engine.data.sync_api import sync_api
 from engine.errors import DataError, LiveError, UnreachableError, join_first
+from engine.live.demotion import REINSTATED, Demotion, check_reinstatement, reinstate
 from engine.live.dex import DEX
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
@@ -22,7 +23,7 @@ from engine.live.orders import Policy
 from engine.live.paper_market import PaperMarket, paper_account
 from engine.live.schedule import trade_instant
 from engine.live.session import Session
-from engine.live.state_folder import KILL_SWITCH, LIVE_FOLDER, journal_path, single_instance
+from engine.live.state_folder import KILL_SWITCH, LIVE_FOLDER, account_folder, journal_path, single_instance
 from engine.live.targets import Strategy
 from engine.panel import Panel
 
@@ -151,6 +152,25 @@ class Venue:
             session = Session(strategy, dex, journal, panel, self.policy, self.kill_switch, now)
             session.notes += notes
             yield session
+
+    def reinstate(self, name: str, reason: str, now: pd.Timestamp) -> Demotion:
+        """Let a demoted strategy add risk again, with a person's reason on record; returns what is over.
+
+        The journal is marked first: whatever happens in between, the days that an alarm looks at begin anew.
+
+        Raises
+        ------
+        LiveError
+            When the strategy is not demoted, the reason is empty, or another process trades the account.
+        """
+        paper = self.network == "paper"
+        label = self.network if paper else self.exchange().label
+        folder = self.folder if paper else account_folder(label)
+        with self.paper_lock(name) if paper else single_instance(folder / "lock"):
+            check_reinstatement(folder, name, reason)
+            journal = Journal(journal_path(name, label, self.journal))
+            journal.append(REINSTATED, now, strategy=name, reason=reason.strip())
+            return reinstate(folder, name, reason, now.isoformat())
 
     def interrupted(self, strategy: Strategy, now: pd.Timestamp) -> bool:
         """Whether a run of the instant of `now` was killed after its plan; never for a paper account."""

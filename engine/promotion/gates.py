@@ -57,6 +57,8 @@ class Examination:
         Largest order of the run at that size.
     hour_volume_usd : float
         Median over its orders of the coin's volume in that hour; NaN where it is not known.
+    daily_returns : ndarray, (days,)
+        Of the run, from the first decision on that asks for something.
     """
 
     gates: tuple[Check, ...]
@@ -66,6 +68,7 @@ class Examination:
     account_usd: float
     order_usd: float
     hour_volume_usd: float
+    daily_returns: np.ndarray
 
     @property
     def failed(self) -> tuple[Check, ...]:
@@ -247,8 +250,9 @@ def examine(
     trials = max(examined.ledger.total, 1 if study is None else len(study))
     sweep = None if study is None else str(study.record["name"])
     gross, size = float(np.nanmax(base.ledger.gross[rows], initial=0.0)), attempt(lambda: examined.details("capacity"))
-    orders = (float(size.get(name, math.nan)) for name in ("order_usd_max", "hour_volume_usd_median"))
-    return Examination(tuple(gates), trials, sweep, gross, account_usd, *orders)
+    order, volume = (float(size.get(name, math.nan)) for name in ("order_usd_max", "hour_volume_usd_median"))
+    daily = base.daily_returns.to_numpy()
+    return Examination(tuple(gates), trials, sweep, gross, account_usd, order, volume, daily)
 
 
 def gates_to_json(gates: tuple[Check, ...]) -> list[dict[str, Any]]:

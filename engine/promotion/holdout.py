@@ -43,7 +43,7 @@ from engine.sweeps.trials import (
     trial_config,
     trials_that_saw,
 )
-from engine.validation.bootstrap import block_length
+from engine.validation.bootstrap import block_length, circular_days
 
 #: Fewer sealed daily returns than these would spend the holdout on next to nothing.
 LEAST_DAYS = 10
@@ -230,7 +230,7 @@ def expected_of(candidate: Candidate, panel: Panel, days: int, seed: int = 0) ->
     config = candidate.config
     result = backtest(panel, weight_matrix(oracle, panel, decisions_of(panel, config)), config)
     returns = _traded(result)
-    drawn = returns[_resampled(len(returns), round(block_length(returns)), days, seed)]
+    drawn = returns[circular_days(len(returns), round(block_length(returns)), days, RESAMPLES, seed)]
     figures = {
         "sharpe": np.nan_to_num(metrics.sharpe(drawn)),
         "total_return": np.prod(1.0 + drawn, axis=1) - 1.0,
@@ -371,12 +371,6 @@ def _traded(result: Result) -> np.ndarray:
     if result.daily_returns.empty:
         raise DataError("The candidate asks for no position on any of these days.")
     return result.daily_returns.to_numpy()
-
-
-def _resampled(length: int, block: int, days: int, seed: int) -> np.ndarray:
-    """Days of every resample, (resamples, days): blocks of consecutive days, the first after the last."""
-    starts = np.random.default_rng(seed).integers(0, length, (RESAMPLES, -(-days // block)))
-    return ((starts[:, :, None] + np.arange(block)) % length).reshape(RESAMPLES, -1)[:, :days]
 
 
 def _figures(returns: np.ndarray, start: pd.Timestamp, end: pd.Timestamp) -> dict[str, Any]:

@@ -15,6 +15,8 @@ from engine.clock import decision_instants, hourly_index
 from engine.errors import ConfigError, DataError, PromotionError, join_first
 from engine.live.risk_limits import Limits, parse_limits
 from engine.live.spec import StrategySpec, write_spec
+from engine.monitoring.edge import bands_of
+from engine.monitoring.edge_bands import edge_bands
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, check_current, read_candidate
 from engine.promotion.gates import Examination, gates_to_json
@@ -185,6 +187,10 @@ class Promotion:
         check_current(self.candidate, panel)
         return self.candidate
 
+    def is_current(self, candidate: Candidate) -> bool:
+        """Never: a promotion is new."""
+        return False
+
     def spec(
         self, candidate: Candidate, panel: Panel, examination: Examination, created: str
     ) -> tuple[StrategySpec, list[str]]:
@@ -286,7 +292,23 @@ def spec_of(
         trials=examination.trials,
         account={"equity_usd": examination.account_usd},
         decisions_from=decisions_of(panel, candidate.config)[0].isoformat(),
+        bands=_bands(examination),
     )
+
+
+def _bands(examination: Examination) -> dict[str, Any]:
+    """The bands of a run, as a spec keeps them; why there are none, where they cannot be made."""
+    try:
+        return edge_bands(examination.daily_returns).to_dict()
+    except DataError as error:
+        return {"why": str(error)}
+
+
+def bands_text(spec: StrategySpec) -> str:
+    """What the bands of a spec can tell, for the one who promotes."""
+    bands = bands_of(spec)
+    why = (spec.bands or {}).get("why", "the spec is older than they are")
+    return bands.text() if bands else f"Edge: no bands, so nobody will be told when it is gone: {why}"
 
 
 def candidate_spec(candidate: Candidate, name: str) -> StrategySpec:

@@ -47,6 +47,10 @@ class Renewal:
         """Size of the account, as in the spec."""
         return float(self.old.account["equity_usd"])
 
+    def is_current(self, candidate: Candidate) -> bool:
+        """Whether nothing has changed; a spec that is older than the bands of the edge is made anew for them."""
+        return candidate.earlier[0] == candidate.digests and self.old.bands is not None
+
     @property
     def _history(self) -> list[dict[str, Any]]:
         """The spec and those it was renewed from, the newest first: digest, instant, digests of code and data."""

@@ -8,6 +8,7 @@ sum of days weighted by how often each was drawn, so the means of all resamples 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -179,10 +180,29 @@ def superior_sets(
     return Superiority(lower, consistent, upper, found, p_values, statistics, critical, null, detectable)
 
 
+def circular_days(length: int, block: int, days: int, resamples: int, seed: int | Sequence[int]) -> np.ndarray:
+    """Days of every resample of circular blocks, (resamples, days): the first day follows the last.
+
+    Where `days` is `length` the draws are those of arch's ``CircularBlockBootstrap``, which has no other length.
+
+    Parameters
+    ----------
+    length : int
+        Days that there are.
+    block : int
+        Days of a block.
+    days, resamples : int
+        Days of a resample, and how many resamples.
+    seed : int or sequence of int
+        Of the draws.
+    """
+    starts = np.random.default_rng(seed).integers(length, size=(resamples, -(-days // block)))
+    return ((starts[:, :, None] + np.arange(block)) % length).reshape(resamples, -1)[:, :days]
+
+
 def _circular_counts(days: int, block: int, resamples: int, seed: int) -> np.ndarray:
-    """How often every day is in every resample of circular blocks, (resamples, days); the draws are those of arch."""
-    starts = np.random.default_rng(seed).integers(days, size=(resamples, -(-days // block)))
-    drawn = ((starts[:, :, None] + np.arange(block)) % days).reshape(resamples, -1)[:, :days]
+    """How often every day is in every resample of circular blocks, (resamples, days)."""
+    drawn = circular_days(days, block, days, resamples, seed)
     flat = (drawn + days * np.arange(resamples)[:, None]).ravel()
     return np.bincount(flat, minlength=resamples * days).reshape(resamples, days)
 

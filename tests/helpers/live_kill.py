@@ -59,3 +59,31 @@ def run_and_die(words: list[str], step: int, when: str) -> None:
     Journal.append, Journal._write, HyperLiquidDEX.send = counted, torn, in_flight  # type: ignore[method-assign]
     sys.argv = ["hlbt", *words]
     cli.main()
+
+
+def run_and_die_demoting(words: list[str], when: str) -> None:
+    """Run `words`; die before, in the middle of, or after the record of a demotion, or after its journal entry."""
+    import engine.live.demotion
+    import engine.live.session
+
+    sys.stdout = sys.stderr = open(os.devnull, "w")
+    demote, append = engine.live.session.demote, Journal.append
+
+    def dying(*arguments: Any) -> None:
+        if when == "before the record":
+            die()
+        if when == "in the record":
+            os.replace = lambda *_: die()  # type: ignore[assignment]
+        demote(*arguments)
+        if when == "after the record":
+            die()
+
+    def counted(self: Journal, kind: str, time: Any, **fields: Any) -> None:
+        append(self, kind, time, **fields)
+        if kind == "demoted" and when == "after its entry":
+            die()
+
+    engine.live.session.demote = dying
+    Journal.append = counted  # type: ignore[method-assign]
+    sys.argv = ["hlbt", *words]
+    cli.main()

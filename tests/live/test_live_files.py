@@ -237,9 +237,9 @@ def test_slack_and_discord_are_sent_what_they_show() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}/hook"
-        assert send_alert(url, {"strategy": "a", "network": "testnet", "error": "x" * 3_000, "code": 4}) == ""
+        assert send_alert(url, "alert", {"strategy": "a", "network": "testnet", "error": "x" * 3_000, "code": 4}) == ""
         done = {"strategy": "a", "network": "testnet", "instant": "2025", "equity_usd": 1_234.5, "orders": 2, "code": 0}
-        assert send_alert(url, done) == ""
+        assert send_alert(url, "alert", done) == ""
         server.shutdown()
     assert len(str(got[0]["content"])) == 2_000 and "x" * 3_000 in str(got[0]["text"])
     sentence = "hlbt: a on testnet is at its target for 2025: 2 orders, equity 1,234.50 USD"
