@@ -37,6 +37,7 @@ from engine.commands.live_run import (
 from engine.commands.live_tables import log_lines
 from engine.commands.options import LimitOption, typed_config
 from engine.commands.progress import print_json, show_all, waiting
+from engine.commands.validate import GatesOption
 from engine.errors import LiveError, SpecError
 
 if TYPE_CHECKING:
@@ -212,6 +213,22 @@ def status_command(
     Example: hlbt live status research/promoted/momentum.json
     """
     show_status(named_track(spec, account.network), cache_of_spec(account), run_options(account, sync=False), out)
+
+
+@live_app.command("calibrate")
+@grouped
+def calibrate_command(spec: SpecArgument, account: AccountOptions, gates: GatesOption = None) -> None:
+    """Fit costs to the fills of a journal; show the promoted run and its gates under them, beside the spec's own.
+
+    It reads the journal, the cache and the spec, and changes none of them: new costs are a new promotion.
+
+    Example: hlbt live calibrate research/promoted/momentum.json
+    """
+    from engine.commands.live_calibrate import calibrate_spec
+
+    track = named_track(spec, account.network)
+    file, _ = journal_of(track, run_options(account, sync=False))
+    calibrate_spec(track.path, cache_of_spec(account), file, gates, account.as_json)
 
 
 @live_app.command("log")

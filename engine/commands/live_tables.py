@@ -38,7 +38,7 @@ def plan_tables(plan: Plan) -> list[Any]:
             f"{order.mid:,.6g}",
             f"{order.notional_usd:,.2f}",
             f"{weight:+.2%}",
-            f"{-order.spread_usd - order.fee_usd:z,.2f}",
+            f"{-order.spread_usd - order.impact_usd - order.fee_usd:z,.2f}",
         )
     no_order = f"without a quote: {', '.join(plan.unreachable)}" if plan.unreachable else "the book is at its target"
     tables: list[Any] = [head, orders] if plan.orders else [head, f"No order: {no_order}."]

@@ -116,6 +116,14 @@ class DEX(ABC):
         """Which account, for people and for file names; no secret. Default: the network."""
         return self.network
 
+    def impact_usd(self, market: Market, units: float) -> float:
+        """What an order's own size is expected to cost beyond the quote, USD. Default: 0, it is in the quote."""
+        return 0.0
+
+    def funding_paid(self, since: pd.Timestamp, until: pd.Timestamp) -> float | None:
+        """Funding of the hours from `since` to before `until`, USD, positive = paid. Default: None, it is not told."""
+        return None
+
     def warnings(self) -> list[str]:
         """What the owner of the account should know, a phrase each."""
         return []

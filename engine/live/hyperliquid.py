@@ -40,6 +40,7 @@ from engine.live.hyperliquid_format import (
     observed,
     parse_results,
     read_fills,
+    read_funding,
     read_market,
     read_status,
     refusal_text,
@@ -268,6 +269,19 @@ class HyperLiquidDEX(PredecessorDEX):
                 return sorted(fills.values(), key=lambda fill: fill.time)
             # From the last millisecond again: the page may have cut it.
             start = max(start + 1, *(time_ms for _, time_ms, _ in page))
+
+    def funding_paid(self, since: pd.Timestamp, until: pd.Timestamp) -> float | None:
+        """``userFunding`` of the hours, from as many pages as it takes; a rate is stamped just after its hour."""
+        start, end = (int(instant.timestamp() * 1000) for instant in (since, until))
+        paid = dict[tuple[int, str], float]()
+        while True:
+            of_page = dict(user=self.address, startTime=start, endTime=end - 1)
+            page = self._read("userFunding", list, read_funding, **of_page)
+            new = {key: usd for key, usd in page if key not in paid}
+            paid.update(new)
+            if len(page) < PAGE_ROWS or not new:
+                return math.fsum(paid.values())
+            start = max(time_ms for time_ms, _ in paid)
 
     def find_order(self, order: OrderRequest) -> OrderResult | None:
         """``orderStatus`` by client order id; an order that rests is cancelled, and stays unknown until it is gone."""

@@ -172,6 +172,11 @@ def read_fills(rows: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[int, int],
     return fills
 
 
+def read_funding(rows: Sequence[Mapping[str, Any]]) -> list[tuple[tuple[int, str], float]]:
+    """Funding payments of a page of the account's history: milliseconds and coin, and USD paid."""
+    return [((int(row["time"]), str(row["delta"]["coin"])), -float(row["delta"]["usdc"])) for row in rows]
+
+
 def read_status(order: OrderRequest, response: Mapping[str, Any]) -> OrderResult | None:
     """What became of an order, from ``orderStatus``; ``unknown`` while it rests, None where it was never seen."""
     if response.get("status") != "order":

@@ -335,6 +335,8 @@ class PlannedOrder:
         Expected costs: the quote (or the config's half spread) against mid, and the fee on that.
     bid, ask : float or None
         USD, as the exchange showed them at the plan.
+    impact_usd : float
+        Expected cost of the order's own size, where it is not in the quote.
     """
 
     coin: str
@@ -347,6 +349,7 @@ class PlannedOrder:
     fee_usd: float
     bid: float | None = None
     ask: float | None = None
+    impact_usd: float = 0.0
 
     @property
     def grows(self) -> bool:
@@ -451,8 +454,8 @@ class Plan:
 
     @property
     def cost_usd(self) -> float:
-        """Expected spread and fees."""
-        return math.fsum(order.spread_usd + order.fee_usd for order in self.orders)
+        """Expected spread, impact and fees."""
+        return math.fsum(order.spread_usd + order.impact_usd + order.fee_usd for order in self.orders)
 
     def to_dict(self) -> dict[str, Any]:
         """All of it for JSON; NaN (a weight that holds, a missing price) becomes null."""

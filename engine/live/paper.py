@@ -315,6 +315,24 @@ class PaperDEX(PredecessorDEX):
             if trade.cloid is not None and trade.time >= since
         ]
 
+    def impact_usd(self, market: Market, units: float) -> float:
+        """Impact of an order of the instant, by the simulation's rule."""
+        from engine.simulation.kernel import fill_nb
+
+        data, fees, coin_params, sim_params = self._inputs
+        i = self.panel.coins.index(market.coin)
+        where = data, True, self.row, i, fees, 0.0, coin_params, sim_params
+        return float(fill_nb(units, market.mid, *where)[3])
+
+    def funding_paid(self, since: pd.Timestamp, until: pd.Timestamp) -> float | None:
+        """Funding of the rows that this object settled; None where it did not settle them all."""
+        from engine.simulation.kernel import FUNDING_COST
+
+        first, last = (int(row) for row in self.panel.index.searchsorted(pd.DatetimeIndex([since, until])))
+        if first < self._start or last > self.row or self.panel.index[first] != since:
+            return None
+        return float(self.ledger.flows[first:last, FUNDING_COST].sum())
+
     # The file ---------------------------------------------------------------------------------------------------------
 
     def _save(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import pandas as pd
@@ -12,7 +12,7 @@ from engine.clock import hourly_index, show
 from engine.config import Costs, Execution, RunConfig
 from engine.live.dex import DEX
 from engine.live.orders import BELOW_MINIMUM, UNTRADABLE, AccountState, Goal, Market, Plan, PlannedOrder, Skip
-from engine.simulation.costs import fee_arrays
+from engine.simulation.costs import fee_arrays, stressed_half_spread
 from engine.simulation.sizing import Order, plan_orders, round_lot
 
 #: Why a target becomes no order, by outcome of :func:`engine.simulation.sizing.plan_orders`.
@@ -71,7 +71,7 @@ def make_plan(
     if reduces_only:
         sized = [kept for order in sized if (kept := reduction(order, account.units.get(order.coin, 0.0)))]
         wanted = {order.coin: targets[order.coin] for order in sized if order.target_weight != 0.0}
-    orders, skips = _price(sized, account, markets, config.costs, instant, dex.why_no_quote)
+    orders, skips = _price(sized, account, markets, config.costs, instant, dex)
     goals = [goal for order in orders for goal in _goals(order, wanted, execution.min_notional_usd)]
     goals += [_goal_without_price(skip) for skip in skips if skip.untradable]
     after = {**account.units, **{order.coin: order.target_units for order in orders}}
@@ -144,17 +144,17 @@ def _price(
     markets: Mapping[str, Market],
     costs: Costs,
     instant: pd.Timestamp,
-    why_no_quote: Callable[[str], str],
+    dex: DEX,
 ) -> tuple[list[PlannedOrder], list[Skip]]:
     """The orders with their expected costs, and the targets that become none."""
     orders, skips, rate = [], [], base_rate(instant, costs)
     for order in sized:
         held = account.units.get(order.coin, 0.0)
         if order.outcome == "order":
-            orders.append(_planned(order, held, markets[order.coin], costs, rate))
+            orders.append(_planned(order, held, markets[order.coin], costs, rate, dex))
         elif order.outcome != "nothing":
             reason = REASONS[order.outcome]
-            if reason == UNTRADABLE and (why := why_no_quote(order.coin)):
+            if reason == UNTRADABLE and (why := dex.why_no_quote(order.coin)):
                 reason = f"{UNTRADABLE}: {why}"
             skips.append(Skip(order.coin, order.target_weight, held, reason))
     return orders, skips
@@ -180,7 +180,7 @@ def expected_costs(units: float, market: Market, costs: Costs, rate: float) -> t
     rate : float
         Of :func:`base_rate`.
     """
-    price = market.fill_price(units, costs.half_spread_bps / 1e4)
+    price = market.fill_price(units, stressed_half_spread(costs))
     return units * (price - market.mid), market.fee_rate(rate) * abs(units) * price
 
 
@@ -190,7 +190,7 @@ def sizing_rules(execution: Execution, dex: DEX) -> Execution:
     return replace(execution, lots=execution.lots or dex.always_lots, min_notional_usd=smallest)
 
 
-def _planned(order: Order, held: float, market: Market, costs: Costs, rate: float) -> PlannedOrder:
+def _planned(order: Order, held: float, market: Market, costs: Costs, rate: float, dex: DEX) -> PlannedOrder:
     from engine.simulation.kernel import reason_nb
     from engine.simulation.result import REASONS as ACTIONS
 
@@ -198,7 +198,8 @@ def _planned(order: Order, held: float, market: Market, costs: Costs, rate: floa
     after = 0.0 if order.close else round_lot(held + units, market.sz_decimals)
     spread_and_fee, mid = expected_costs(units, market, costs, rate), market.mid
     action, quote = ACTIONS[reason_nb(held, after)], (market.bid, market.ask)
-    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, *spread_and_fee, *quote)
+    costs_and_quote = *spread_and_fee, *quote, dex.impact_usd(market, units)
+    return PlannedOrder(order.coin, action, units, after, mid, abs(units) * mid, *costs_and_quote)
 
 
 def _goals(order: PlannedOrder, weights: Mapping[str, float], min_notional_usd: float) -> list[Goal]:

@@ -185,6 +185,7 @@ class Session:
                 return self._trade()
             finally:
                 self._record_fills()
+                self._record_funding()
                 self._add_warnings()
 
     def prepare(self) -> None:
@@ -431,6 +432,23 @@ class Session:
         if fills:
             rows = [{**vars(fill), "time": fill.time.isoformat()} for fill in fills]
             self.journal.append("fills", fills[-1].time, fills=rows)
+
+    def _record_funding(self) -> None:
+        """Note what funding was paid in the hours from the instant before this one, or from the newest note of it."""
+        plans = [entry["instant"] for entry in self.journal.entries if entry["kind"] == "plan"]
+        notes = [entry["until"] for entry in self.journal.entries if entry["kind"] == "funding"]
+        if not plans:
+            return
+        since, until = pd.Timestamp(max(notes, default=plans[0])), pd.Timestamp(plans[-1])
+        if since >= until:
+            return
+        try:
+            paid = self.dex.funding_paid(since, until)
+        except UnreachableError:
+            return  # the next run reads it
+        if paid is not None:
+            hours = {"since": since.isoformat(), "until": until.isoformat()}
+            self.journal.append("funding", until, **hours, paid_usd=paid)
 
     def _add_warnings(self) -> None:
         self.notes += self._reconciler.notes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +11,8 @@ import numpy as np
 import pandas as pd
 
 from engine.config import Execution, RunConfig
-from engine.errors import DataError, HlbtError
+from engine.errors import DataError, HlbtError, InitialMarginError, WeightsError
+from engine.panel import Panel
 
 
 def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
@@ -22,14 +24,11 @@ def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, An
         ``rows`` (instant, live_usd, backtest_usd, drift_frac), ``reason`` (why there are none) and ``synthetic``
         (whether the cache holds synthetic data).
     """
-    newest: dict[str, Mapping[str, Any]] = {}
-    for plan in plans:  # of several of an instant the last has the weights, and the first the equity before any trade
-        newest[plan["instant"]] = {**plan, "equity_usd": newest.get(plan["instant"], plan)["equity_usd"]}
-    synthetic = _synthetic(config)
+    newest, synthetic = _newest_of_each(plans), _synthetic(config)
     if len(newest) < 2:
         return {"rows": [], "reason": "It takes two rebalances.", "synthetic": synthetic}
     try:
-        rows = _drift(list(newest.values()), config)
+        rows = _drift(newest, config, _cached(newest, config))
     except HlbtError as error:
         return {"rows": [], "reason": str(error), "synthetic": synthetic}
     return {"rows": rows, "reason": "", "synthetic": synthetic}
@@ -47,12 +46,61 @@ def _synthetic(config: RunConfig) -> bool:
     return manifest is not None and manifest.synthetic
 
 
-def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> list[dict[str, Any]]:
+def account_differences(entries: Sequence[Mapping[str, Any]], config: RunConfig, panel: Panel) -> pd.Series:
+    """By how much less an account made than its replay, since the instant before, in basis points of equity.
+
+    Parameters
+    ----------
+    entries : sequence of mapping
+        Of the journal; where equity was accepted, after a deposit say, another account begins.
+    config : RunConfig
+        Of the strategy.
+    panel : Panel
+        From the cache.
+
+    Returns
+    -------
+    Series
+        By trade instant; those without a certain equity, or that the panel lacks, are left out.
+    """
+    groups: list[list[Mapping[str, Any]]] = [[]]
+    for entry in entries:
+        if entry["kind"] == "plan":
+            groups[-1].append(entry)
+        elif entry["kind"] == "equity_accepted":
+            groups.append([])
+    parts = []
+    for plans in map(_newest_of_each, groups):
+        with suppress(DataError, WeightsError, InitialMarginError):  # fewer than two instants, or of another cache
+            rows = _drift(plans, config, panel)
+            ratio = pd.Series(
+                [np.log1p(row["drift_frac"]) for row in rows],
+                pd.DatetimeIndex([pd.Timestamp(row["instant"]) for row in rows]),
+            )
+            parts.append(-1e4 * ratio.diff().dropna())
+    kept = [part for part in parts if len(part)]
+    return pd.concat(kept) if kept else pd.Series(dtype=np.float64, index=pd.DatetimeIndex([], tz="UTC"))
+
+
+def _newest_of_each(plans: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Of several plans of an instant the last has the weights, and the first the equity before any trade."""
+    newest: dict[str, Mapping[str, Any]] = {}
+    for plan in plans:
+        newest[plan["instant"]] = {**plan, "equity_usd": newest.get(plan["instant"], plan)["equity_usd"]}
+    return list(newest.values())
+
+
+def _cached(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> Panel:
     from engine.data.panel_loader import load_whole_panel
+
+    first, last = (pd.Timestamp(plan["instant"]) for plan in (plans[0], plans[-1]))
+    return load_whole_panel(config.data.cache, first, last, config.data.selection, config.data.hours)
+
+
+def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig, panel: Panel) -> list[dict[str, Any]]:
     from engine.simulation.backtest import backtest
 
     instants = pd.DatetimeIndex([pd.Timestamp(plan["instant"]) for plan in plans])
-    panel = load_whole_panel(config.data.cache, instants[0], instants[-1], config.data.selection, config.data.hours)
     inside = instants.isin(panel.index)
     if inside.sum() < 2:
         raise DataError("The cache has fewer than two of the instants that were traded: it ends before the newest.")

@@ -10,14 +10,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from engine.checks import Check
+from engine.config import RunConfig
 from engine.data.holdout import Holdout
 from engine.errors import ConfigError, DataError
+from engine.live.spec import StrategySpec
 from engine.lookahead.audit import audit
 from engine.panel import Panel
 from engine.promotion.candidate import Candidate, sweep_of
@@ -36,6 +39,9 @@ from engine.validation.evidence import (
     walk_forwards,
 )
 from engine.validation.reruns import Rerun, attempt
+
+#: Gates that other costs alone can open or close, without the search that the set was chosen from.
+COST_GATES = ("cost_x2", "cost_x3", "delay_1h", "delay_24h", "capacity", "max_drawdown")
 
 
 @dataclass(frozen=True)
@@ -253,6 +259,35 @@ def examine(
     order, volume = (float(size.get(name, math.nan)) for name in ("order_usd_max", "hour_volume_usd_median"))
     daily = base.daily_returns.to_numpy()
     return Examination(tuple(gates), trials, sweep, gross, account_usd, order, volume, daily)
+
+
+def cost_gates(
+    config: RunConfig, spec: StrategySpec, panel: Panel, thresholds: Mapping[str, float]
+) -> tuple[tuple[Check, ...], Mapping[str, Any]]:
+    """The gates of a spec that its costs alone can open or close, under other costs, and the metrics of the run.
+
+    Parameters
+    ----------
+    config : RunConfig
+        The spec's, perhaps with other costs.
+    spec : StrategySpec
+    panel : Panel
+        Of the promoted run.
+    thresholds : mapping
+        Of every gate.
+
+    Returns
+    -------
+    gates : tuple of Check
+        Of :data:`COST_GATES`; those of the search are not among them, for it is not run again.
+    metrics : mapping
+    """
+    span = panel.span
+    digests = {"data": spec.digests["data"], "oracle": spec.digests["oracle"], "code": spec.digests["engine"]}
+    which = (spec.name, spec.oracle, spec.parameters, config, None, str(span["start"]), str(span["end"]), digests)
+    size = float(spec.account.get("equity_usd") or config.account.initial_equity_usd)
+    examined = _Examined(Candidate(*which, Path(), None), panel, size, lambda _: None)
+    return tuple(checks_of(COST_GATES, examined.details, thresholds)), examined.rerun.base.metrics
 
 
 def gates_to_json(gates: tuple[Check, ...]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
@@ -256,7 +257,7 @@ def _coin_arrays(panel: Panel, config: RunConfig) -> CoinParams:
     from engine.simulation.kernel import CoinParams
 
     floors, steps = margin_arrays([coin.tiers for coin in panel.table])
-    reference = np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in panel.coins])
+    reference = impact_references(panel.coins)
     isolated = isolated_leverages(panel.table, config.execution) if config.account.margin else np.zeros(0)
     return CoinParams(lot_scales(panel.sz_decimals, config.execution), floors, steps, reference, isolated)
 
@@ -285,6 +286,11 @@ def _both(panel: Panel, bid: str, ask: str) -> tuple[np.ndarray, np.ndarray]:
     if bid in panel.fields and ask in panel.fields:
         return panel.values(bid), panel.values(ask)
     return _ABSENT, _ABSENT
+
+
+def impact_references(coins: Iterable[str]) -> np.ndarray:
+    """Notional, USD, whose average price the exchange's impact prices of each coin are, (N,)."""
+    return np.array([IMPACT_REFERENCE_USD.get(coin, OTHER_REFERENCE_USD) for coin in coins])
 
 
 def funding_arrays(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
