@@ -59,15 +59,16 @@ def plan_record(
     Returns
     -------
     dict
-        Those of :func:`digests_of`, ``closes_all``, ``universe`` (coins with a quote), ``markets`` (mid in USD and
-        size decimals of coins weighted or held), ``rules`` (of sizing) and ``panel`` (None where no market data were
-        read).
+        Those of :func:`digests_of`, ``closes_all``, ``decisions_from``, ``universe`` (coins with a quote), ``markets``
+        (mid in USD and size decimals of coins weighted or held), ``rules`` (of sizing) and ``panel`` (None where no
+        market data were read).
     """
     rules = sizing_rules(targets.config.execution, dex)
     concerned = sorted(markets.keys() & (plan.weights.keys() | plan.positions.keys()))
     return {
         **digests_of(targets),
         "closes_all": targets.closes_all,
+        "decisions_from": None if targets.decisions_from is None else targets.decisions_from.isoformat(),
         "universe": list(markets),
         "markets": {coin: [markets[coin].mid, markets[coin].sz_decimals] for coin in concerned},
         "rules": {

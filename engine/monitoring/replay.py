@@ -124,7 +124,7 @@ def plan_differences(
     Parameters
     ----------
     entries : sequence of mapping
-        Of the journal, or some of them.
+        Of the journal, or some of them; of a book the parts of the spec are made again.
     panel : Panel or None
         As the cache has it now; None for weights that need no market data.
     spec_or_config : StrategySpec or RunConfig
@@ -141,13 +141,14 @@ def plan_differences(
     config = replace(config, data=replace(config.data, end=None))
     targets = TargetProvider(oracle, config)
     digests = digests_of(targets)
-    plans = [entry for entry in entries if entry["kind"] == "plan"]
+    name = spec_or_config.name if isinstance(spec_or_config, StrategySpec) else ""
+    plans = [own for entry in entries if entry["kind"] == "plan" and (own := _own(entry, name)) is not None]
     checked, not_recorded = 0, 0
     differences, quotes = list[PlanDifference](), list[QuotesDifference]()
     unchecked = list[tuple[str, str]]()
     for number, entry in enumerate(plans):
         report(number, len(plans), "plans made again")
-        if "inputs" not in entry:
+        if not entry.get("inputs"):
             not_recorded += 1
             continue
         reason, found, quoted = _check(entry, panel, targets, digests)
@@ -161,11 +162,22 @@ def plan_differences(
     return PlanCheck(checked, tuple(differences), tuple(quotes), not_recorded, tuple(unchecked))
 
 
+def _own(entry: Mapping[str, Any], name: str) -> Mapping[str, Any] | None:
+    """The entry of a plan as the spec `name` has it: its part of a book; None where it has no plan in it."""
+    parts = entry["plan"].get("parts")
+    if not parts:
+        return entry
+    part = parts["specs"].get(name, {})
+    return {**entry, "plan": part["plan"], "inputs": part["inputs"]} if part.get("plan") else None
+
+
 def _check(
     entry: Mapping[str, Any], panel: Panel | None, targets: TargetProvider, digests: Mapping[str, str | None]
 ) -> tuple[str, list[PlanDifference], list[QuotesDifference]]:
     """Why a plan cannot be made again; its differences; how its quotes differ from the cache."""
     inputs, plan = entry["inputs"], entry["plan"]
+    if (start := inputs.get("decisions_from")) is not None:
+        targets = TargetProvider(targets.oracle, targets.config, pd.Timestamp(start))
     if inputs["closes_all"]:
         targets = TargetProvider(FixedWeights.of({}), targets.config)
         digests = {**digests, **{name: inputs[name] for name in ("oracle", "data", "config")}}
