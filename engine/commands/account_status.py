@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine.commands.live_run import RunOptions
 from engine.commands.live_tables import status_lines
 from engine.commands.options import REPORTS, typed_config
-from engine.commands.progress import print_json, show_all, waiting
+from engine.commands.progress import print_json, progress, show_all, waiting
 from engine.commands.runs import refresh_index
+from engine.errors import DataError, OracleError, SpecError
 
 if TYPE_CHECKING:
     from engine.commands.live_paper import Track
     from engine.config import RunConfig
+    from engine.live.book import Member
     from engine.live.hyperliquid import HyperLiquidDEX
+    from engine.live.journal import Journal
+    from engine.live.spec import StrategySpec
+    from engine.monitoring.answers import Answers
+    from engine.oracles.base import Oracle
 
 
 def journal_of(track: Track, options: RunOptions) -> tuple[Path, HyperLiquidDEX | None]:
@@ -29,15 +37,104 @@ def journal_of(track: Track, options: RunOptions) -> tuple[Path, HyperLiquidDEX 
     return journal_path(track.name, dex.label, venue.journal), dex
 
 
-def config_of_track(track: Track) -> RunConfig | None:
-    """The config that a strategy was promoted with, or a candidate has; None of a weights file, which has no spec."""
-    if track.candidate:
-        from engine.promotion.candidate import read_candidate
+class Promoted(NamedTuple):
+    """What an account is compared with, whether or not its code is still what was promoted."""
 
-        return read_candidate(track.path).config
-    from engine.live.book_file import account_config
+    config: RunConfig
+    spec: StrategySpec | None = None  # a book has several
+    oracle: Oracle | None = None  # where it can be loaded
+    members: tuple[Member, ...] = ()
 
-    return account_config(track.path) if track.path.suffix in (".json", ".toml") and track.path.is_file() else None
+
+def promoted_of(track: Track, cache: str | None) -> Promoted | None:
+    """What a track was promoted as, or is a candidate of; None of a weights file, which has no spec."""
+    from engine.live.book import BookTargets
+    from engine.live.book_file import account_config, read_book
+    from engine.live.spec import read_spec
+    from engine.oracles.loading import load_oracle
+    from engine.promotion.candidate import read_candidate
+    from engine.promotion.promote import candidate_spec
+
+    if not track.candidate and not (track.path.suffix in (".json", ".toml") and track.path.is_file()):
+        return None
+    if track.path.suffix == ".toml":
+        members: tuple[Member, ...] = ()
+        with suppress(SpecError):  # a spec whose code has changed
+            targets = read_book(track.path, cache).targets
+            members = targets.members if isinstance(targets, BookTargets) else ()
+        return Promoted(account_config(track.path), members=members)
+    spec = candidate_spec(read_candidate(track.path), track.name) if track.candidate else read_spec(track.path)
+    oracle = None
+    with suppress(OracleError):
+        oracle = load_oracle(spec.oracle, spec.parameters)
+    return Promoted(spec.config, spec, oracle)
+
+
+def answers_of(
+    promoted: Promoted | None,
+    entries: Sequence[Mapping[str, Any]],
+    config: RunConfig,
+    newest: int | None = None,
+    report: Callable[[int, int, str], object] = lambda done, total, what: None,
+) -> Answers:
+    """The three answers, on the cache as it is now; the rest as in :func:`engine.monitoring.answers.live_answers`.
+
+    Parameters
+    ----------
+    promoted : Promoted or None
+        None for a weights file.
+    entries : sequence of mapping
+        Of the journal.
+    config : RunConfig
+        That of the account, with its cache.
+    newest : int, optional
+    report : callable
+    """
+    from engine.data.panel_loader import load_whole_panel
+    from engine.monitoring.answers import live_answers
+
+    panel = None
+    with suppress(DataError):  # no cache: what needs it is pending
+        data = config.data
+        panel = load_whole_panel(data.cache, config.start, None, data.selection, data.hours)
+    spec, oracle = (None, None) if promoted is None else (promoted.spec, promoted.oracle)
+    return live_answers(entries, spec or config, oracle, panel, None, newest, report)
+
+
+def monitored(
+    promoted: Promoted | None,
+    journal: Journal,
+    config: RunConfig,
+    name: str,
+    newest: int | None = None,
+    report: Callable[[int, int, str], object] = lambda done, total, what: None,
+) -> dict[str, Any]:
+    """What a status has of the three answers: ``answers``, ``demotion`` and its ``events``, and the days of a track.
+
+    Parameters
+    ----------
+    promoted : Promoted or None
+    journal : Journal
+    config : RunConfig
+    name : str
+        Of the strategy.
+    newest : int, optional
+    report : callable
+    """
+    from engine.live.demotion import demotion_of, demotion_text, events_of
+    from engine.live.paper_tracks import track_record
+
+    answers = answers_of(promoted, journal.entries, config, newest, report)
+    folder = None if journal.path is None else journal.path.resolve().parent
+    demotion = demotion_of(folder, name)
+    readable = demotion is None or demotion.question != "record"
+    scheduled = promoted is not None and not promoted.members
+    return {
+        "answers": answers.to_dict(),
+        "demotion": None if demotion is None else {**demotion.to_dict(), "says": demotion_text(name, demotion)},
+        "events": events_of(folder, name) if folder is not None and readable else [],
+        "track": track_record(journal.entries, config).to_dict() if scheduled else None,
+    }
 
 
 def show_status(track: Track, cache: str | None, options: RunOptions, out: Path | None) -> None:
@@ -51,13 +148,15 @@ def show_status(track: Track, cache: str | None, options: RunOptions, out: Path 
 
     if out is not None:
         check_page(out, "live status")
-    own = config_of_track(track)
-    config = typed_config(None, None) if own is None else own  # then nothing is scheduled
-    data = replace(config.data, cache=cache or config.data.cache, end=None)
+    promoted = promoted_of(track, cache)
+    config = typed_config(None, None) if promoted is None else promoted.config  # then nothing is scheduled
+    config = replace(config, data=replace(config.data, cache=cache or config.data.cache, end=None))
     file, dex = journal_of(track, options)
     journal = Journal(file)
-    status: dict[str, Any] = live_status(journal, replace(config, data=data))
-    status["next_instant"] = None if own is None else (next_run(options.now, config)[1] + ORDER_LEAD).isoformat()
+    status = live_status(journal, config)
+    status["next_instant"] = None if promoted is None else (next_run(options.now, config)[1] + ORDER_LEAD).isoformat()
+    with progress() as step:
+        status |= monitored(promoted, journal, config, track.name, report=step)
     if dex is not None:
         dex.use_dexes(set(map(dex_of, (*config.data.selection, *journal.state.positions))))
         with waiting("Reading the account ..."):

@@ -78,6 +78,19 @@ class TrackRecord:
         """Equity before the newest trades over that before the first, less 1."""
         return self.equity_usd / self.start_usd - 1.0 if self.start_usd and self.equity_usd is not None else None
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; instants as ISO 8601."""
+        return {
+            "first": None if self.first is None else self.first.isoformat(),
+            "last": None if self.last is None else self.last.isoformat(),
+            "start_usd": self.start_usd,
+            "equity_usd": self.equity_usd,
+            "return_frac": self.return_frac,
+            "days": self.days,
+            "caught_up": [instant.isoformat() for instant in self.caught_up],
+            "missed": [instant.isoformat() for instant in self.missed],
+        }
+
 
 def due_instants(entries: Sequence[Mapping[str, Any]], config: RunConfig, now: pd.Timestamp) -> list[pd.Timestamp]:
     """Instants of the schedule that a track has to trade, oldest first.

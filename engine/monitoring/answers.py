@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -70,6 +70,8 @@ class Answers:
         None without a spec.
     floors : dict or None
         Of :func:`band_floors`; None without bands or days.
+    specs : mapping of str to Answers
+        Of a book, the answers of each of its specs.
     """
 
     plan: Answer
@@ -80,6 +82,7 @@ class Answers:
     fills: FillCosts
     edge_state: EdgeState | None
     floors: dict[str, Any] | None
+    specs: Mapping[str, Answers] = field(default_factory=dict)
 
     @property
     def line(self) -> str:
@@ -119,6 +122,7 @@ class Answers:
                 "pending_days": edge.pending_days if edge else None,
                 "floors": self.floors,
             },
+            "specs": {name: own.to_dict() for name, own in self.specs.items()},
         }
 
 
@@ -127,6 +131,7 @@ def live_answers(
     spec_or_config: StrategySpec | RunConfig,
     oracle: Oracle | None,
     panel: Panel | None,
+    specs: Mapping[str, Answers] | None = None,
     newest: int | None = None,
     report: Callable[[int, int, str], object] = lambda done, total, what: None,
 ) -> Answers:
@@ -142,6 +147,8 @@ def live_answers(
         Of the strategy; None where its code cannot be had: then plans are not made again.
     panel : Panel or None
         As the cache has it now, without a row of quotes.
+    specs : mapping of str to Answers, optional
+        Of a book, the answers of each of its specs: its plans and its edge are theirs, its costs those of the account.
     newest : int, optional
         Make only so many of the newest plans again. Default: all.
     report : callable
@@ -157,7 +164,24 @@ def live_answers(
     state = None if spec is None or returns is None else edge_state(spec, returns)
     floors = None if spec is None or returns is None else band_floors(spec, returns)
     fills = fill_costs(entries, config, panel)
-    return Answers(_of_plans(check, len(plans)), _of_costs(alarm), _of_edge(state), check, alarm, fills, state, floors)
+    plan, edge = _of_plans(check, len(plans)), _of_edge(state)
+    if specs:
+        plan, edge = (_of_specs({name: getattr(own, part) for name, own in specs.items()}) for part in _OF_SPECS)
+    return Answers(plan, _of_costs(alarm), edge, check, alarm, fills, state, floors, specs or {})
+
+
+#: Answers of a book that are those of its specs.
+_OF_SPECS: Final = ("plan", "edge")
+
+
+def _of_specs(answers: Mapping[str, Answer]) -> Answer:
+    """The answer of a book: crossed where one of its specs has, holding where all do."""
+    states = {name: answer.state for name, answer in answers.items()}
+    state = next((word for word in ("crossed", "pending") if word in states.values()), "holding")
+    question = next(iter(answers.values())).question
+    crossed = [f"{name}: {answers[name].text}" for name, own in states.items() if own == "crossed"]
+    listed = ", ".join(f"{name} {own}" for name, own in states.items())
+    return Answer(question, state, " ".join([f"{listed[:1].upper()}{listed[1:]}.", *crossed]))
 
 
 def _of_plans(check: PlanCheck | None, plans: int) -> Answer:
@@ -287,7 +311,7 @@ def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows of a table as plain values."""
     return [
         {
-            name: value.isoformat() if isinstance(value, pd.Timestamp) else _known(value)
+            str(name): value.isoformat() if isinstance(value, pd.Timestamp) else _known(value)
             for name, value in row.items()
         }
         for row in table.to_dict("records")

@@ -80,9 +80,7 @@ def line_chart(lines: Sequence[Line], label: str, unit: str = " USD", digits: in
     told = [_told(line, unit, digits) for line in lines]
     panel = {"box": [0, 0, _WIDTH, _HEIGHT], "kind": "time", "lim": [first, last], "names": [], "series": told}
     precision = max(0, -math.floor(math.log10(ticks[1] - ticks[0]) + 1e-9))
-    side = "".join(
-        f'<span style="top:{100 * y(tick) / _HEIGHT:.1f}%">{tick:,.{precision}f}</span>' for tick in ticks
-    )
+    side = "".join(f'<span style="top:{100 * y(tick) / _HEIGHT:.1f}%">{tick:,.{precision}f}</span>' for tick in ticks)
     widest = max(len(f"{tick:,.{precision}f}") for tick in ticks)
     days = [datetime.fromtimestamp(hour * 3600.0, UTC) for hour in (first, (first + last) / 2.0, last)]
     if last - first < timedelta(days=6) / timedelta(hours=1):
