@@ -54,7 +54,9 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@$(PIP) download $(LOCKED) tests/oldest-pip.lock --dest $(VENV)/oldest-pip >>$(LOG) 2>&1 || echo "no oldest pip: its tests are skipped" >>$(LOG)
 	@touch $@
 
+# Machine code is this machine's: it is compiled behind the back of whoever reads on, unless something runs at once.
 setup: $(VENV)/.run ## build .venv with hlbt in it
+	@[ "$(MAKECMDGOALS)" != setup ] || { $(BIN)/python -m engine.simulation.warm_up >>$(LOG) 2>&1 & }
 setup-dev: $(VENV)/.dev ## the same with the test and lint tools
 
 demo: setup ## run the main job on the built-in synthetic sample

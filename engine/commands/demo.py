@@ -56,6 +56,7 @@ def demo_command(
     from engine.commands.tearsheet_pool import TearsheetPool
     from engine.data.cache import Store
     from engine.reporting.index_page import write_index
+    from engine.simulation.warm_up import warming_up
 
     settled = config_of(config, settings)
     cache = Path(settled.data.cache) if settled.data.cache else cache_of(settled) / "sample"
@@ -64,12 +65,14 @@ def demo_command(
         if not as_json:
             show_all(f"First page: {page} (the others, a sweep and its verdict follow)")
 
-    with progress() as step, TearsheetPool(announce) as pool:
+    # The kernel of the sweep is compiled while the first runs are made.
+    with progress() as step, TearsheetPool(announce) as pool, warming_up("batch") as wait_for_kernel:
         steps = 5 + len(DEMO_ORACLES)
         step(0, steps, "building the synthetic sample")
         write_sample(Store(cache))
         panel = research_panel(settled, reports, cache)
         made = _backtests(panel, settled, reports, pool, lambda done, what: step(2 + done, steps, what))
+        wait_for_kernel()
         study, verdict = _sweep(panel, settled, reports, pool, lambda left, what: step(steps - left, steps, what))
         step(steps - 1, steps, "tearsheets")
         pool.wait()

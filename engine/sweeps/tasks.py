@@ -17,6 +17,7 @@ from engine.config import RunConfig
 from engine.errors import HlbtError
 from engine.oracles.base import Oracle, ScoreOracle, shares_scores, weight_matrix
 from engine.oracles.loading import build_oracle
+from engine.oracles.sharing import sharing
 from engine.panel import Panel
 from engine.simulation import metrics
 from engine.simulation.backtest import decisions_of
@@ -182,7 +183,12 @@ def books_of(space: Workspace, task: Task, errors: list[str]) -> tuple[Prepared,
     config = RunConfig.from_dict(task.config)
     decisions = decisions_of(space.panel, config)
     prepared = prepare(space.panel, decisions, config, lambda key, make: space.cuts.get(key, make, _bytes))
-    return prepared, *_books(space, task, decisions, errors)
+    with sharing(space.known, lambda key, make: space.scores.get(key, make, _held)):
+        return prepared, *_books(space, task, decisions, errors)
+
+
+def _held(made: object) -> int:
+    return int(made.to_numpy().nbytes if isinstance(made, pd.DataFrame) else getattr(made, "nbytes", 0))
 
 
 def _bytes(cut: Intervals) -> int:

@@ -12,6 +12,7 @@ import pandas as pd
 from engine import Oracle, Panel, ScoreOracle
 from engine.errors import OracleError
 from engine.oracles.loading import as_oracle
+from engine.oracles.sharing import shared
 from research.oracles.construction import check_construction, weights_of
 from research.oracles.parameters import check_positive
 from research.oracles.wrappers import inner_weights
@@ -86,9 +87,7 @@ class RankBlend(ScoreOracle):
         """See :meth:`engine.ScoreOracle.scores`."""
         from scipy.stats import rankdata
 
-        panel = panel.point_in_time()
-        inner = np.stack([_scores_of(oracle, panel, decisions) for oracle in self.oracles])
-        inner[:, np.isnan(inner).any(axis=0)] = np.nan
+        inner = common_scores(self.oracles, panel.point_in_time(), decisions)
         total = np.zeros(inner.shape[1:])
         for share, scores in zip(_fractions(self.shares), inner, strict=True):
             count = np.maximum((~np.isnan(scores)).sum(axis=1, keepdims=True) - 1, 1)
@@ -100,21 +99,41 @@ class RankBlend(ScoreOracle):
         return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
 
 
+def common_scores(oracles: Sequence[Oracle], panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
+    """Scores of K oracles, a new array (K, D, N), of the coins that every one of them has a score for; NaN elsewhere.
+
+    Of an oracle without scores they are its weights, of the tradable coins.
+    """
+    inner = np.stack([_scores_of(oracle, panel, decisions) for oracle in oracles])
+    inner[:, np.isnan(inner).any(axis=0)] = np.nan
+    return inner
+
+
 def _scores_of(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
     if isinstance(oracle, ScoreOracle):
-        return oracle.scores(panel, decisions)
+        return shared("scores", oracle, panel, decisions, lambda: oracle.scores(panel, decisions))
     return np.where(panel.tradable[panel.rows(decisions)], inner_weights(oracle, panel, decisions), np.nan)
 
 
-def _set_oracles(blend: Any) -> None:
-    """Build the oracles of a blend and check the shares."""
-    values = blend.oracles
+def inner_oracles(values: Any) -> tuple[Oracle, ...]:
+    """The oracles that the parameter `oracles` names, built.
+
+    Raises
+    ------
+    OracleError
+        Unless it is a list of what :func:`engine.oracles.loading.as_oracle` accepts.
+    """
     if isinstance(values, str | Oracle) or not isinstance(values, Sequence) or not values:
         raise OracleError(
             f"oracles = {values!r} is not accepted: give a list of oracles, on the command line "
             """--param 'oracles=["module:Class", "module:Class"]'."""
         )
-    oracles = tuple(as_oracle(value, f"oracles.{number}") for number, value in enumerate(values))
+    return tuple(as_oracle(value, f"oracles.{number}") for number, value in enumerate(values))
+
+
+def _set_oracles(blend: Any) -> None:
+    """Build the oracles of a blend and check the shares."""
+    oracles = inner_oracles(blend.oracles)
     shares = (1.0,) * len(oracles) if blend.shares is None else blend.shares
     if isinstance(shares, str) or not isinstance(shares, Sequence) or len(shares) != len(oracles):
         raise OracleError(f"shares = {shares!r} is not accepted: give a list of {len(oracles)} numbers, one an oracle.")

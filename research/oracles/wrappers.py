@@ -19,6 +19,7 @@ from engine import Oracle, Panel
 from engine.clock import HOUR
 from engine.errors import OracleError, WeightsError
 from engine.oracles.loading import as_oracle
+from engine.oracles.sharing import shared
 from engine.risk.characteristics import BENCHMARK, betas, dex_members, volume_of_a_day
 from engine.weights import align_coins
 from research.oracles.cross_section import mean_of_known
@@ -32,7 +33,7 @@ _DUST = 1e-9
 
 def inner_weights(oracle: Oracle, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
     """Weights of an oracle in the columns of the panel, (D, N), a new array; a coin that it leaves out is 0."""
-    frame = oracle.weight_matrix(panel, decisions)
+    frame = shared("weights", oracle, panel, decisions, lambda: oracle.weight_matrix(panel, decisions))
     if not isinstance(frame, pd.DataFrame) or not frame.index.equals(decisions):
         raise OracleError(f"{type(oracle).__name__}.weight_matrix must return a frame with one row for each decision.")
     try:
