@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
+from engine.commands.live_answers import Promoted, monitored
 from engine.commands.live_run import RunOptions
 from engine.commands.live_tables import status_lines
 from engine.commands.options import REPORTS, typed_config
 from engine.commands.progress import print_json, progress, show_all, waiting
 from engine.commands.runs import refresh_index
-from engine.errors import DataError, OracleError, SpecError
+from engine.errors import OracleError, SpecError
 
 if TYPE_CHECKING:
     from engine.commands.live_paper import Track
-    from engine.config import RunConfig
     from engine.live.book import Member
     from engine.live.hyperliquid import HyperLiquidDEX
-    from engine.live.journal import Journal
-    from engine.live.spec import StrategySpec
-    from engine.monitoring.answers import Answers
-    from engine.oracles.base import Oracle
 
 
 def journal_of(track: Track, options: RunOptions) -> tuple[Path, HyperLiquidDEX | None]:
@@ -35,15 +30,6 @@ def journal_of(track: Track, options: RunOptions) -> tuple[Path, HyperLiquidDEX 
         return find_journal(track.name, venue.network, venue.journal), None
     dex = venue.exchange()
     return journal_path(track.name, dex.label, venue.journal), dex
-
-
-class Promoted(NamedTuple):
-    """What an account is compared with, whether or not its code is still what was promoted."""
-
-    config: RunConfig
-    spec: StrategySpec | None = None  # a book has several
-    oracle: Oracle | None = None  # where it can be loaded
-    members: tuple[Member, ...] = ()
 
 
 def promoted_of(track: Track, cache: str | None) -> Promoted | None:
@@ -70,73 +56,6 @@ def promoted_of(track: Track, cache: str | None) -> Promoted | None:
     return Promoted(spec.config, spec, oracle)
 
 
-def answers_of(
-    promoted: Promoted | None,
-    entries: Sequence[Mapping[str, Any]],
-    config: RunConfig,
-    newest: int | None = None,
-    report: Callable[[int, int, str], object] = lambda done, total, what: None,
-) -> Answers:
-    """The three answers, on the cache as it is now; the rest as in :func:`engine.monitoring.answers.live_answers`.
-
-    Parameters
-    ----------
-    promoted : Promoted or None
-        None for a weights file.
-    entries : sequence of mapping
-        Of the journal.
-    config : RunConfig
-        That of the account, with its cache.
-    newest : int, optional
-    report : callable
-    """
-    from engine.data.panel_loader import load_whole_panel
-    from engine.monitoring.answers import live_answers
-
-    panel = None
-    with suppress(DataError):  # no cache: what needs it is pending
-        data = config.data
-        panel = load_whole_panel(data.cache, config.start, None, data.selection, data.hours)
-    spec, oracle = (None, None) if promoted is None else (promoted.spec, promoted.oracle)
-    return live_answers(entries, spec or config, oracle, panel, None, newest, report)
-
-
-def monitored(
-    promoted: Promoted | None,
-    journal: Journal,
-    config: RunConfig,
-    name: str,
-    newest: int | None = None,
-    report: Callable[[int, int, str], object] = lambda done, total, what: None,
-) -> dict[str, Any]:
-    """What a status has of the three answers: ``answers``, ``demotion`` and its ``events``, and the days of a track.
-
-    Parameters
-    ----------
-    promoted : Promoted or None
-    journal : Journal
-    config : RunConfig
-    name : str
-        Of the strategy.
-    newest : int, optional
-    report : callable
-    """
-    from engine.live.demotion import demotion_of, demotion_text, events_of
-    from engine.live.paper_tracks import track_record
-
-    answers = answers_of(promoted, journal.entries, config, newest, report)
-    folder = None if journal.path is None else journal.path.resolve().parent
-    demotion = demotion_of(folder, name)
-    readable = demotion is None or demotion.question != "record"
-    scheduled = promoted is not None and not promoted.members
-    return {
-        "answers": answers.to_dict(),
-        "demotion": None if demotion is None else {**demotion.to_dict(), "says": demotion_text(name, demotion)},
-        "events": events_of(folder, name) if folder is not None and readable else [],
-        "track": track_record(journal.entries, config).to_dict() if scheduled else None,
-    }
-
-
 def show_status(track: Track, cache: str | None, options: RunOptions, out: Path | None) -> None:
     """Show the journal of a strategy and, where options name a host or credentials, its account."""
     from engine.coin import dex_of
@@ -156,7 +75,8 @@ def show_status(track: Track, cache: str | None, options: RunOptions, out: Path 
     status = live_status(journal, config)
     status["next_instant"] = None if promoted is None else (next_run(options.now, config)[1] + ORDER_LEAD).isoformat()
     with progress() as step:
-        status |= monitored(promoted, journal, config, track.name, report=step)
+        label = file.stem.removeprefix(f"{track.name}-") if dex is None else dex.label
+        status |= monitored(promoted, journal, config, track.name, label, report=step)
     if dex is not None:
         dex.use_dexes(set(map(dex_of, (*config.data.selection, *journal.state.positions))))
         with waiting("Reading the account ..."):

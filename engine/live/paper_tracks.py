@@ -16,6 +16,7 @@ import pandas as pd
 from engine.clock import HOUR, show
 from engine.config import RunConfig
 from engine.errors import IncompleteError, LimitError
+from engine.live.demotion import Demotion
 from engine.live.journal import Journal
 from engine.live.paper_market import PaperMarket, paper_account
 from engine.live.schedule import ORDER_LEAD, SEARCHED, scheduled_instants, trade_instant
@@ -39,12 +40,15 @@ class TrackRun:
         Instants at which a limit stopped the run, or the book was left incomplete.
     notes : list of str
         For people.
+    demotion : Demotion or None
+        Under which the strategy stands.
     """
 
     journal: Journal
     traded: list[pd.Timestamp] = field(default_factory=list)
     problems: list[tuple[pd.Timestamp, LimitError | IncompleteError]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    demotion: Demotion | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,7 @@ def run_track(
     strategy: Strategy,
     now: pd.Timestamp,
     step: Callable[[int, int], object] = lambda done, total: None,
+    watch: Callable[[Sequence[Mapping[str, Any]], pd.Timestamp, float | None], Demotion | None] | None = None,
 ) -> TrackRun:
     """Trade every instant that is due; a limit, or a coin without a quote, at one of them does not stop the next.
 
@@ -136,6 +141,8 @@ def run_track(
     now : Timestamp
     step : callable
         Called with the instants that are done, and of how many.
+    watch : callable, optional
+        That of :class:`engine.live.session.Session`: the alarm that demotes the strategy.
 
     Raises
     ------
@@ -163,6 +170,7 @@ def run_track(
             in_time = trade_instant(now, config) == instant
             at = now if in_time else instant - ORDER_LEAD
             session = Session(strategy, account, run.journal, account.panel, venue.policy, venue.kill_switch, at)
+            session.watch = watch
             if stop := session.kill_text():
                 raise LimitError(f"Nothing was ordered: {stop}.")
             if not in_time:
@@ -173,6 +181,7 @@ def run_track(
                 run.traded.append(instant)
             except (LimitError, IncompleteError) as error:
                 run.problems.append((instant, error))
+            run.demotion = session.demotion
             run.notes += [note for note in session.notes if note not in run.notes]
     return run
 

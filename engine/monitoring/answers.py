@@ -33,8 +33,6 @@ SERIES: Final[Mapping[str, str]] = {
     "funding_bps": "funding",
     "fee_bps": "fees",
 }
-#: How far the bands are shown beyond the newest day, days.
-_AHEAD: Final = 30
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def _of_plans(check: PlanCheck | None, plans: int) -> Answer:
         )
     if check.instants_checked:
         agree = "is what" if plans == 1 else "are what"
-        return Answer(name, "holding", f"{done} {agree} the strategy makes of the data as they are now, to 1e-9.")
+        return Answer(name, "holding", f"{done} {agree} the strategy makes of today's data, to the ninth digit.")
     why = "No plan was made yet."
     if check.unchecked:
         why = f"No plan can be made again: {check.unchecked[-1][1].rstrip('.')}."
@@ -256,7 +254,7 @@ def band_floors(spec: StrategySpec, returns: pd.Series) -> dict[str, Any] | None
     Returns
     -------
     dict or None
-        ``instants`` (ISO 8601, the ends of the days, and up to 30 days beyond the newest), ``level`` (of the account,
+        ``instants`` (ISO 8601, the ends of the days, and some beyond the newest), ``level`` (of the account,
         up to the newest), ``return_floor`` and ``drawdown_floor``, each with a value an instant. None without bands or
         days.
     """
@@ -266,7 +264,8 @@ def band_floors(spec: StrategySpec, returns: pd.Series) -> dict[str, Any] | None
     day, horizon = pd.Timedelta(days=1), bands.horizon_days
     level = np.concatenate(([1.0], np.cumprod(1.0 + returns.fillna(0.0).to_numpy())))
     started = (len(returns) - 1) // horizon * horizon
-    shown = len(returns) + min(_AHEAD, started + horizon - len(returns))
+    ahead = min(30, max(7, len(returns) // 4))
+    shown = len(returns) + min(ahead, started + horizon - len(returns))
     held = np.concatenate((level, np.full(shown + 1 - len(level), level[-1])))
     number = np.arange(1, shown + 1)
     first = (number - 1) // horizon * horizon  # place of the level at which the day's horizon began

@@ -52,12 +52,20 @@ def write_live_page(status: Mapping[str, Any], name: str, network: str, path: Pa
         chart=equity_chart(status["drift"]["rows"], answers["edge"]["floors"] if answers else None),
         deciding=deciding,
         cusum=_cusum(deciding) if deciding else "",
-        widest_bps=max((abs(row[name] or 0.0) for row in coins for name in _PAID), default=0.0) or 1.0,
+        bars=_bars(coins),
     )
     write_page(path, page)
 
 
-_PAID = ("slippage_bps", "model_slippage_bps")
+def _bars(coins: list[dict[str, Any]]) -> dict[str, float]:
+    """Left edge and scale of the bars of slippage: what was paid goes to the left, with room for gains if there are."""
+    values = [row[name] or 0.0 for row in coins for name in ("slippage_bps", "model_slippage_bps")]
+    widest = max(map(abs, values), default=0.0) or 1.0
+    return (
+        {"left": -55.0, "scale": 52.0 / widest}
+        if min(values, default=0.0) < 0.0
+        else {"left": -108.0, "scale": 105.0 / widest}
+    )
 
 
 def equity_chart(rows: list[dict[str, Any]], floors: Mapping[str, Any] | None) -> Markup:
