@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from engine.commands.live_answers import Promoted, monitored
 from engine.commands.live_run import RunOptions
-from engine.commands.live_tables import status_lines
+from engine.commands.live_tables import book_table, status_lines
 from engine.commands.options import REPORTS, typed_config
 from engine.commands.progress import print_json, progress, show_all, waiting
 from engine.commands.runs import refresh_index
@@ -91,4 +91,4 @@ def show_status(track: Track, cache: str | None, options: RunOptions, out: Path 
         print_json(status)
     else:
         where = f"Page: {page}" if page else f"There is no journal {file}: nothing has run yet."
-        show_all(*status_lines(status), where)
+        show_all(*status_lines(status), *([book_table(status["book"])] if status["book"] else []), where)

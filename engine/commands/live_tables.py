@@ -6,6 +6,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from rich.table import Table
 
     from engine.live.orders import Outcome, Plan
@@ -42,6 +44,8 @@ def plan_tables(plan: Plan) -> list[Any]:
         )
     no_order = f"without a quote: {', '.join(plan.unreachable)}" if plan.unreachable else "the book is at its target"
     tables: list[Any] = [head, orders] if plan.orders else [head, f"No order: {no_order}."]
+    if plan.parts:
+        tables.insert(1, parts_table(plan.parts))
     if plan.skips:
         skips: Table = Table(title=f"{len(plan.skips)} skipped", title_justify="left")
         for name in ("coin", "target", "held", "why"):
@@ -50,6 +54,38 @@ def plan_tables(plan: Plan) -> list[Any]:
             skips.add_row(skip.coin, f"{skip.target_weight:+.2%}", f"{skip.units:+,.8g}", skip.reason)
         tables.append(skips)
     return tables
+
+
+def parts_table(parts: Mapping[str, Any]) -> Table:
+    """What each spec of a book wants."""
+    from rich.table import Table
+
+    table = Table(title=f"{len(parts['shares'])} specs", title_justify="left")
+    for name in ("spec", "share", "equity, USD", "", "wants, USD", "saved by netting"):
+        table.add_column(name, justify="left" if name in ("spec", "") else "right", no_wrap=True)
+    for name, part in sorted(parts["specs"].items(), key=lambda item: (item[0] not in parts["shares"], item[0])):
+        wants = math.fsum(abs(units) * parts["mids"][coin] for coin, units in part["wanted"].items())
+        if name in parts["shares"] or part["equity_usd"] or wants:
+            share = f"{part['share']:.0%}" if part["share"] else ""
+            row = f"{part['equity_usd']:,.2f}", part["state"], f"{wants:,.2f}", f"{part['saved_usd']:,.2f}"
+            table.add_row(name, share, *row)
+    return table
+
+
+def book_table(book: Mapping[str, Any]) -> Table:
+    """What each spec of a book owns, and what it came from."""
+    from rich.table import Table
+
+    table = Table(title=f"Book of {book['equity_usd']:,.2f} USD", title_justify="left")
+    for name in ("spec", "share", "now", "equity, USD", "prices", "costs, paid -", "saved"):
+        table.add_column(name, justify="left" if name == "spec" else "right", no_wrap=True)
+    for row in book["specs"]:
+        now = "" if row["share_now"] is None else f"{row['share_now']:.1%}"
+        costs = math.fsum((row["slippage_usd"], row["fee_usd"], row["funding_usd"]))
+        money = f"{row['equity_usd']:,.2f}", f"{row['price_pnl_usd']:+z,.2f}", f"{-costs:+z,.2f}"
+        share = f"{row['share']:.0%}" if row["share"] else ""
+        table.add_row(row["name"], share, now, *money, f"{row['saved_usd']:,.2f}")
+    return table
 
 
 def orders_table(outcome: Outcome) -> Table | str:

@@ -61,8 +61,9 @@ class Part:
 
     Attributes
     ----------
-    state : {"trades", "waits", "held"}
-        ``waits`` without a decision at this instant, ``held`` by a limit of its own: both keep its units.
+    state : {"trades", "waits", "held", "closes"}
+        ``waits`` without a decision at this instant, ``held`` by a limit of its own: both keep its units. What is
+        unassigned ``closes``.
     why : str
         Which limit.
     weights : mapping of coin to float or None
@@ -139,7 +140,7 @@ class BookTargets(TargetProvider):
         ledgers = sub_ledgers(account.journal.entries)
         anchor = self._anchor(account, ledgers, panel)
         notes = ledgers.at_plan(anchor)
-        parts = {UNASSIGNED: Part("trades", weights={})}
+        parts = {UNASSIGNED: Part("closes", weights={})}
         by_hand = not scheduled(instant, self.config)  # off every schedule all are asked, as one alone would be
         for member in self.members:
             if by_hand or member.strategy.targets.is_scheduled(instant):

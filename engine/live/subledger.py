@@ -156,6 +156,10 @@ class SubLedgers:
         Specs that left the book own nothing; :data:`UNASSIGNED` is the rest of the account.
     marks : dict of coin to float
         Newest prices, USD.
+    settled_to, reshared : str
+        Of the newest plan, as in :class:`Anchor`.
+    shared : dict of cloid to dict of str to float
+        Parts of each order, which add up to 1, by spec.
     """
 
     billed: Mapping[str, tuple[float, float, float]] = field(default_factory=dict)
@@ -163,6 +167,7 @@ class SubLedgers:
     marks: dict[str, float] = field(default_factory=dict)
     settled_to: str = ""
     reshared: str = ""
+    shared: dict[str, dict[str, float]] = field(default_factory=dict)
     _wanted: dict[str, dict[str, float]] = field(default_factory=dict)  # of the exchange: coin to spec to units
     _sent: dict[str, tuple[str, float]] = field(default_factory=dict)  # cloid to coin and mid
     _unbilled: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))  # USD of fills, a spec
@@ -186,7 +191,9 @@ class SubLedgers:
         elif not self.specs:
             return
         elif kind == "intent":
-            self._sent |= {order["cloid"]: (order["coin"], order["mid"]) for order in entry["orders"]}
+            for order in entry["orders"]:
+                self._sent[order["cloid"]] = order["coin"], order["mid"]
+                self.shared[order["cloid"]] = self._by_want(order["coin"], order["units"])
         elif kind in ("answers", "resolved"):
             for result in entry["answers"]:
                 if result["fate"] != "unknown" and (sent := self._sent.pop(result["cloid"], None)):
@@ -384,8 +391,7 @@ class SubLedgers:
         own_units, value, fee = self.billed.get(cloid, (0.0, 0.0, 0.0))
         price = value / own_units if own_units else price or mid
         mark, total = self._mark_of(coin, price), self.units(coin) + units
-        by = self._by_want(coin, units)
-        for name, part in by.items():
+        for name, part in self.shared[cloid].items():
             own = self.specs[name]
             own.add(coin, units * part)
             own.equity_usd += units * part * (mark - price) - fee * part
@@ -396,7 +402,7 @@ class SubLedgers:
         self._close_units(coin, total)
 
     def _by_want(self, coin: str, units: float) -> dict[str, float]:
-        """Parts of a fill, which add up to 1: by what is wanted of the exchange, else by what it closes."""
+        """Parts of an order, which add up to 1: by what is wanted of the exchange, else by what it closes."""
         held = {name: -own.units.get(coin, 0.0) for name, own in self.specs.items()}
         for wanted in (self._wanted.get(coin, {}), held):
             same = {name: want for name, want in wanted.items() if want * units > 0.0}

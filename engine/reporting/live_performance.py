@@ -11,6 +11,7 @@ from engine.live.journal import Journal
 from engine.live.orders import Policy
 from engine.live.reconcile import Reconciler
 from engine.monitoring.account_replay import drift
+from engine.monitoring.books import book_status
 from engine.monitoring.fills import costs, filled_orders, sent_orders
 
 
@@ -42,6 +43,7 @@ def live_status(journal: Journal, config: RunConfig) -> dict[str, Any]:
         "unresolved": unresolved,
         "positions": ends[-1]["positions"] if ends else {},
         "drift": drift([plan for plan in plans if plan["n"] > accepted], config),
+        "book": book_status(journal.entries),
     }
 
 

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from engine import Panel, RunConfig, load_panel
+from engine import Panel, PaperDEX, RunConfig, load_panel
+from engine.live.journal import Journal
+from engine.live.risk_limits import Limits
 from engine.live.subledger import UNASSIGNED, crossed_part, sub_ledgers
+from engine.live.targets import Strategy
+from engine.monitoring.books import spec_entries
+from engine.monitoring.fills import filled_orders
+from engine.monitoring.replay import PlanCheck, plan_differences
 from engine.simulation.backtest import decisions_of
-from helpers.books import book, drive, equity_track, plans, strategy
+from helpers.books import adds_up, book, drive, equity_track, plans, strategy, trade
 from helpers.effort import some
 from helpers.panels import random_panel
 from research.oracles.carry import Carry
@@ -35,8 +42,8 @@ def trades(dex: object) -> list[tuple[object, ...]]:
     return [(t.time, t.coin, t.units, t.price, t.fee_usd, t.reason) for t in dex.trades]  # type: ignore[attr-defined]
 
 
-def momentum_and_carry(config: RunConfig) -> tuple[object, ...]:
-    return strategy("trend", Momentum(lookback_hours=24, n=2), config), strategy("carry", Carry(24, n=2), config)
+def momentum_and_carry(config: RunConfig) -> list[Strategy]:
+    return [strategy("trend", Momentum(lookback_hours=24, n=2), config), strategy("carry", Carry(24, n=2), config)]
 
 
 @pytest.mark.parametrize("execution", [{}, {"tranches": 3, "delay_hours": 1}, {"untradable": "renormalise"}], ids=str)
@@ -102,3 +109,114 @@ def test_what_is_wanted_against_each_other_is_handed_over_and_the_rest_is_shared
     assert crossed == {"a": 1.5, "b": 0.5, "c": -2.0}
     assert crossed_part({"a": 3.0, "b": 1.0}) == {}
     assert crossed_part({"a": 1.0, "b": -1.0}) == {"a": 1.0, "b": -1.0}
+
+
+@pytest.mark.parametrize("seed", range(some(1, 10)))
+def test_every_cent_and_lot_is_somebody_s(seed: int) -> None:
+    """Lots, quotes, fees, holes, a delisting, specs with schedules of their own: sums are the account's throughout."""
+    panel = random_panel(seed + 30, 24 * DAYS, 8)
+    config = RunConfig()
+    weekly = RunConfig.from_dict({"execution": {"weekdays": ["mon", "thu"]}})
+    specs = [*momentum_and_carry(config)[:1], strategy("carry", Carry(24, n=2), weekly)]
+    instants = decisions_of(panel, config)
+    _, journal = drive(book({"trend": 0.6, "carry": 0.4}, config, specs), panel, config, instants, check=True)
+    same_as_recorded(journal.entries)
+    parts = [plan["plan"]["parts"]["specs"] for plan in plans(journal)]
+    assert {part["carry"]["state"] for part in parts} == {"trades", "waits"}
+    assert all(not part["carry"]["wanted"] for part in parts if part["carry"]["state"] == "waits")
+    own = sub_ledgers(journal.entries).specs["carry"]
+    assert own.fee_usd > 0.0 and own.slippage_usd != 0.0 and own.funding_usd != 0.0
+    assert abs(own.other_usd) < 1e-6 and own.saved_usd >= 0.0
+
+
+def test_the_plans_of_each_spec_can_be_made_again() -> None:
+    panel = random_panel(12, 24 * DAYS, 8)
+    config = RunConfig()
+    specs = momentum_and_carry(config)
+    whole = book({"trend": 0.6, "carry": 0.4}, config, specs)
+    _, journal = drive(whole, panel, config, decisions_of(panel, config))
+    entries = copy.deepcopy(journal.entries)
+
+    def check(spec: Strategy) -> PlanCheck:
+        return plan_differences(spec_entries(entries, spec.name), panel, config, spec.targets.oracle)
+
+    for spec in specs:
+        found = check(spec)
+        assert (found.instants_checked, found.differences, found.not_recorded) == (DAYS, (), 0)
+    weights = [entry for entry in entries if entry["kind"] == "plan"][5]["plan"]["parts"]["specs"]["trend"]["plan"]
+    weights["weights"][next(iter(weights["weights"]))] += 1e-6
+    assert [len(check(spec).differences) for spec in specs] == [1, 0]
+    # Its parts of the fills are its own costs.
+    ledgers = sub_ledgers(journal.entries)
+    for name in ("trend", "carry"):
+        orders = filled_orders(spec_entries(journal.entries, name))
+        assert sum(1e-4 * o.slippage_bps * o.notional_usd for o in orders) == pytest.approx(
+            ledgers.specs[name].slippage_usd
+        )
+        assert sum(1e-4 * o.fee_bps * o.notional_usd for o in orders) == pytest.approx(ledgers.specs[name].fee_usd)
+
+
+def test_specs_come_and_go_and_none_of_the_others_moves() -> None:
+    """Trading is free, so that a spec that stays has to the cent what it has in a book where nothing changes."""
+    panel = without_quotes(random_panel(5, 24 * DAYS, 8))
+    config = RunConfig.from_dict(FREE)
+    late = strategy("late", Momentum(lookback_hours=48, n=1), config)
+    specs = [*momentum_and_carry(config), late]
+    stages = [{"trend": 0.5, "carry": 0.3}, {"trend": 0.5, "late": 0.4}, {"trend": 0.5, "late": 0.1, "carry": 0.3}]
+    books = [book(shares, config, specs) for shares in stages]
+    dex, journal, notes = PaperDEX(panel, config), Journal(), []
+    steady, steady_journal = PaperDEX(panel, config), Journal()
+    for day, at in enumerate(decisions_of(panel, config)):
+        notes += trade(books[day // 4], dex, journal, at).notes
+        trade(books[0], steady, steady_journal, at)
+        adds_up(sub_ledgers(journal.entries), dex)
+    ledgers = sub_ledgers(journal.entries)
+    assert equity_track(ledgers, "trend") == pytest.approx(equity_track(sub_ledgers(steady_journal.entries), "trend"))
+    shared = [plan["plan"]["parts"]["specs"] for plan in plans(journal)]
+    equity = [plan["equity_usd"] for plan in plans(journal)]
+    assert "carry" not in shared[4] and not any(shared[5]["unassigned"]["positions"].values())
+    # What carry left and what was unassigned is there for the new spec, and no more.
+    rest = equity[4] - shared[4]["trend"]["equity_usd"]
+    assert shared[4]["late"]["equity_usd"] == pytest.approx(min(0.4 * equity[4], rest))
+    assert shared[8]["carry"]["equity_usd"] == pytest.approx(0.3 * equity[8])
+    assert any("carry is no longer in the book" in note for note in notes)
+    assert any(note.startswith("late has") and "before it had" in note for note in notes)
+    same_as_recorded(journal.entries)
+
+
+def test_a_new_text_of_reshared_gives_every_spec_its_share_again() -> None:
+    panel = random_panel(6, 24 * DAYS, 8)
+    config = RunConfig()
+    specs, shares = momentum_and_carry(config), {"trend": 0.5, "carry": 0.3}
+    dex, journal = PaperDEX(panel, config), Journal()
+    for day, at in enumerate(decisions_of(panel, config)):
+        trade(book(shares, config, specs, "" if day < 6 else "after the first week"), dex, journal, at)
+        adds_up(sub_ledgers(journal.entries), dex)
+    for day, plan in enumerate(plans(journal)):
+        parts, equity = plan["plan"]["parts"]["specs"], plan["equity_usd"]
+        given = [parts[name]["equity_usd"] == pytest.approx(share * equity) for name, share in shares.items()]
+        assert day in (1, 2) or all(given) == (day in (0, 6)), day  # nothing is held in the first days
+    entries = spec_entries(journal.entries, "trend")
+    assert [entry["kind"] for entry in entries].count("equity_accepted") == 1
+    same_as_recorded(journal.entries)
+
+
+def test_a_spec_over_a_limit_of_its_own_keeps_what_it_has() -> None:
+    panel = random_panel(8, 24 * DAYS, 8)
+    config = RunConfig()
+    trend, carry = momentum_and_carry(config)
+    tight = replace(trend, limits=replace(Limits.none(), order_notional_usd=1_300.0))
+    notes, sizes = [], []
+    dex, journal = PaperDEX(panel, config), Journal()
+    whole = book({"trend": 0.5, "carry": 0.5}, config, [tight, carry])
+    for at in decisions_of(panel, config):
+        notes += trade(whole, dex, journal, at).notes
+        adds_up(sub_ledgers(journal.entries), dex)
+    for plan in plans(journal):
+        part = plan["plan"]["parts"]["specs"]["trend"]
+        sizes += [order["notional_usd"] for order in part["plan"]["orders"] if part["state"] == "trades"]
+        assert part["state"] == "trades" or (not part["wanted"] and "order_notional_usd" in part["why"])
+    states = [plan["plan"]["parts"]["specs"]["trend"]["state"] for plan in plans(journal)]
+    assert {"trades", "held"} == set(states) and max(sizes) <= 1_300.0
+    assert any(note.startswith("trend keeps its positions: order_notional_usd") for note in notes)
+    assert all(plan["plan"]["parts"]["specs"]["carry"]["state"] == "trades" for plan in plans(journal))
