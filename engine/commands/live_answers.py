@@ -59,13 +59,20 @@ def answers_of(
     """
     from engine.data.panel_loader import load_whole_panel
     from engine.monitoring.answers import live_answers
+    from engine.monitoring.books import spec_entries
 
     panel = None
     with suppress(DataError):  # no cache: what needs it is pending
         data = config.data
         panel = load_whole_panel(data.cache, config.start, None, data.selection, data.hours)
+    specs = {}
+    for member in () if promoted is None else promoted.members:
+        strategy, own = member.strategy, spec_entries(entries, member.name)
+        specs[member.name] = live_answers(
+            own, strategy.spec or member.config, strategy.targets.oracle, panel, None, newest, report
+        )
     spec, oracle = (None, None) if promoted is None else (promoted.spec, promoted.oracle)
-    return live_answers(entries, spec or config, oracle, panel, None, newest, report)
+    return live_answers(entries, spec or config, oracle, panel, specs, newest, report)
 
 
 def monitored(
