@@ -201,11 +201,13 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
             outcome = session.execute()
         except IncompleteError as error:
             incomplete, outcome = error, error.outcome  # type: ignore[assignment]
-    _show_outcome(outcome, session, options)
+    check = "plan = replay: an earlier run's plan was carried out" if outcome.plan is None else _made_again(session)
+    _show_outcome(outcome, session, options, check)
     if incomplete is not None:
         raise incomplete
     refuse_demoted(session)
     return {
+        "plan_check": check,
         "strategy": strategy.name,
         "instant": session.instant.isoformat(),
         "equity_usd": next(entry["equity_usd"] for entry in session.journal.entries[::-1] if entry["kind"] == "done"),
@@ -213,6 +215,17 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
         "complete": True,
         "code": 0,
     }
+
+
+def _made_again(session: Session) -> str:
+    """Whether the plan that was traded is its own replay, for people: its orders are sent."""
+    from engine.monitoring.replay import check_newest
+
+    try:
+        with waiting("Making the plan again ..."):
+            return str(check_newest(session.journal.entries, session.strategy))
+    except HlbtError as error:
+        return f"plan = replay: not checked, {error}"
 
 
 def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
@@ -265,22 +278,16 @@ def _state_lines(answers: dict[str, Any] | None) -> list[str]:
     return [] if answers is None else [f"State: {answers['line']}."]
 
 
-def _show_outcome(outcome: Outcome, session: Session, options: RunOptions) -> None:
+def _show_outcome(outcome: Outcome, session: Session, options: RunOptions, check: str) -> None:
     answers = _answers(session)
     if options.as_json:
-        print_json({**session_fields(session), "answers": answers, **outcome.to_dict()})
+        print_json({**session_fields(session), "answers": answers, **outcome.to_dict(), "plan_check": check})
         return
     plan = [] if outcome.plan is None else plan_tables(outcome.plan)
     missing = [f"MISSING  {item}" for item in outcome.missing]
     notes = note_lines([*session.notes, *outcome.notes])
-    show_all(
-        *_state_lines(answers),
-        *plan,
-        orders_table(outcome),
-        *missing,
-        *notes,
-        "At target." if outcome.complete else "NOT at target.",
-    )
+    end = "At target." if outcome.complete else "NOT at target."
+    show_all(*_state_lines(answers), *plan, orders_table(outcome), *missing, *notes, f"{check}.", end)
 
 
 def session_fields(session: Session) -> dict[str, Any]:

@@ -17,11 +17,12 @@ import pandas as pd
 
 from engine.coin import Coin
 from engine.config import Execution, RunConfig
+from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.errors import HlbtError
 from engine.live.live_panel import with_live_row
 from engine.live.plan_record import digests_of, panel_checksums, revised_text
 from engine.live.spec import StrategySpec
-from engine.live.targets import TargetProvider
+from engine.live.targets import Strategy, TargetProvider
 from engine.oracles.base import Oracle
 from engine.oracles.fixed_weights import FixedWeights
 from engine.panel import Panel
@@ -106,6 +107,20 @@ class PlanCheck:
     not_recorded: int = 0
     unchecked: tuple[tuple[str, str], ...] = ()
 
+    def __str__(self) -> str:
+        if self.differences:
+            first, more = self.differences[0], len(self.differences) - 1
+            rest = f" and {more} more" if more else ""
+            return (
+                f"the plan is NOT its replay: {first.coin or 'all'} at {first.instant[:16]} has a weight of "
+                f"{first.journal_weight:+.6g}, made again {first.replay_weight:+.6g}, and an order of "
+                f"{first.journal_units:+.8g}, made again {first.replay_units:+.8g}{rest} ({first.cause})"
+            )
+        if self.instants_checked:
+            return f"plan = replay: {self.instants_checked} made again without a difference"
+        why = self.unchecked[0][1] if self.unchecked else "no plan recorded what it was made of"
+        return f"plan = replay: not checked, {why}"
+
     @property
     def state(self) -> str:
         """``crossed`` with a difference, ``holding`` without, ``pending`` where nothing was checked."""
@@ -139,10 +154,58 @@ def plan_differences(
     """
     config = spec_or_config.config if isinstance(spec_or_config, StrategySpec) else spec_or_config
     config = replace(config, data=replace(config.data, end=None))
-    targets = TargetProvider(oracle, config)
-    digests = digests_of(targets)
     name = spec_or_config.name if isinstance(spec_or_config, StrategySpec) else ""
+    return _differences(entries, panel, TargetProvider(oracle, config), name, report)
+
+
+def check_newest(entries: Sequence[Mapping[str, Any]], strategy: Strategy) -> PlanCheck:
+    """Make the newest plan of a journal again, right after its run, from the cache as it lies on the disk.
+
+    Parameters
+    ----------
+    entries : sequence of mapping
+        Of the journal.
+    strategy : Strategy
+        What was traded; of a book every spec is made again.
+
+    Raises
+    ------
+    HlbtError
+        When the cache cannot be read.
+    """
+    newest = [entry for entry in entries if entry["kind"] == "plan"][-1:]
+    targets = strategy.targets
+    parts = [(member.name, member.strategy.targets) for member in getattr(targets, "members", ())]
+    checks = [
+        _differences(newest, _panel_now(newest, own), own, name) for name, own in parts or [(strategy.name, targets)]
+    ]
+    return PlanCheck(
+        sum(check.instants_checked for check in checks),
+        tuple(item for check in checks for item in check.differences),
+        tuple(item for check in checks for item in check.quotes),
+        sum(check.not_recorded for check in checks),
+        tuple(item for check in checks for item in check.unchecked),
+    )
+
+
+def _panel_now(plans: Sequence[Mapping[str, Any]], targets: TargetProvider) -> Panel | None:
+    config = targets.config
+    if not plans or not targets.needs_panel or not cache_path(config.data.cache).is_dir():
+        return None
+    data = config.data
+    return load_whole_panel(data.cache, config.start, pd.Timestamp(plans[-1]["instant"]), data.selection, data.hours)
+
+
+def _differences(
+    entries: Sequence[Mapping[str, Any]],
+    panel: Panel | None,
+    targets: TargetProvider,
+    name: str,
+    report: Callable[[int, int, str], object] = lambda done, total, what: None,
+) -> PlanCheck:
+    """As :func:`plan_differences`, of the spec `name` where the journal is a book's."""
     plans = [own for entry in entries if entry["kind"] == "plan" and (own := _own(entry, name)) is not None]
+    digests = digests_of(targets)
     checked, not_recorded = 0, 0
     differences, quotes = list[PlanDifference](), list[QuotesDifference]()
     unchecked = list[tuple[str, str]]()

@@ -23,6 +23,7 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "vectorbt": {"engine/simulation/result.py"},
     "matplotlib": {"engine/reporting/charts.py", "engine/reporting/hover.py", "engine/reporting/quantstats_part.py"},
     "arch": {"engine/validation/bootstrap.py"},
+    "statsmodels": {"engine/monitoring/calibration.py"},
     "plotly": {
         "engine/reporting/views.py",
         *("engine/simulation/result.py", "engine/sweeps/study.py"),  # to type checkers
