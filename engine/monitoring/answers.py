@@ -155,7 +155,10 @@ def live_answers(
     spec = spec_or_config if isinstance(spec_or_config, StrategySpec) else None
     config = spec_or_config.config if isinstance(spec_or_config, StrategySpec) else spec_or_config
     plans = [entry for entry in entries if entry["kind"] == "plan"]
-    chosen = plans if newest is None else plans[len(plans) - min(newest, len(plans)) :]
+    chosen = plans
+    if newest is not None:  # of a book's spec, plans without a record are those in which it had no decision
+        recorded = [entry for entry in plans if "inputs" in entry] or plans
+        chosen = recorded[len(recorded) - min(newest, len(recorded)) :]
     check = None if oracle is None else plan_differences(chosen, panel, spec_or_config, oracle, report)
     alarm = cost_alarm(cost_days(entries, config, panel))
     returns = None if spec is None else live_daily_returns(entries, spec)
