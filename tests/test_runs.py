@@ -156,6 +156,7 @@ def test_a_result_is_saved_and_no_other_run_is_overwritten(panel: Panel, tmp_pat
     folder = result.save(tmp_path / "mine", tearsheet=False)
     assert folder == result.save(tmp_path / "mine", tearsheet=False)
     assert load_run(folder).record["metrics"]["sharpe"] == result.metrics["sharpe"]
+    assert load_run(folder).record["decisions_from"] == result.weights.index[0].isoformat()
     pd.testing.assert_frame_equal(load_run(folder).trips, result.round_trips)  # type: ignore[arg-type]
     assert "Not counted as a trial" in str(load_run(folder).record["notes"])
     with pytest.raises(DataError, match="holds another run, which is not overwritten"):

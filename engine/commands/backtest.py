@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -22,7 +23,7 @@ from engine.commands.options import (
     config_of,
     folder_of,
 )
-from engine.commands.progress import print_json, progress, show_all
+from engine.commands.progress import print_json, progress, show_all, waiting
 from engine.commands.runs import refresh_index
 from engine.commands.source import source_of
 from engine.commands.tables import capacity_table, result_tables
@@ -31,6 +32,7 @@ from engine.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import pandas as pd
 
+    from engine.commands.tearsheet_pool import TearsheetPool
     from engine.config import RunConfig
     from engine.provenance import Origin
     from engine.runs import Run
@@ -74,7 +76,7 @@ def backtest_command(
     Example: hlbt backtest --oracle research.oracles.momentum:Momentum --param lookback_hours=168 --set
     data.start=2024-10-01
     """
-    from engine.reporting.tearsheet import write_tearsheet
+    from engine.commands.tearsheet_pool import TearsheetPool
     from engine.run_folders import check_replaceable
 
     source = source_of(oracle, param, weights, like, config, settings, "--like RUN", any_hour)
@@ -82,18 +84,43 @@ def backtest_command(
         check_replaceable(out)  # before the work, not after
         if weights is not None and out.resolve() in weights.resolve().parents:
             raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
-    result, origin = source.run(source.panel(), source.config)
-    page = write_tearsheet if report else None
-    folder = write_run(result, origin, out, page, counted_as=source.counted_as)
+    with TearsheetPool() if report else nullcontext() as pool:  # its libraries load while the run is made
+        result, origin = source.run(source.panel(), source.config)
+        sheet = None if pool is None else _TwoSteps(pool)
+        folder = write_run(result, origin, out, sheet, counted_as=source.counted_as)
+        if not as_json:
+            show_all(
+                *result_tables(result, origin),
+                *(f"Note: {note}" for note in result.notes),
+                f"Run folder: {folder}\n"
+                + (f"Tearsheet:  {folder / 'tearsheet.html'}" if report else f"No page yet: hlbt report {folder}"),
+            )
+        if sheet is not None:
+            sheet.complete(folder)
     if as_json:
         print_json({"folder": str(folder), **read_json(folder / "run.json")})
-    else:
-        show_all(
-            *result_tables(result, origin),
-            *(f"Note: {note}" for note in result.notes),
-            f"Run folder: {folder}\n"
-            + (f"Tearsheet:  {folder / 'tearsheet.html'}" if report else f"No page yet: hlbt report {folder}"),
-        )
+
+
+class _TwoSteps:
+    """A tearsheet that can be read before QuantStats' part, which other processes make meanwhile, is in it."""
+
+    def __init__(self, pool: TearsheetPool) -> None:
+        self._pool = pool
+
+    def __call__(self, run: Run) -> None:
+        """Write the page of a run without QuantStats' part."""
+        from engine.reporting.quantstats_part import Part
+        from engine.reporting.tearsheet import TearsheetPage
+
+        self._page = TearsheetPage(run)
+        self._part = self._page.inputs and self._pool.quantstats(self._page.inputs)
+        self._page.write(run.folder, Part(pending=True) if self._part else None)
+
+    def complete(self, folder: Path) -> None:
+        """Write it again, with that part, to the folder where the run lies by now."""
+        if self._part:
+            with waiting("QuantStats' part of the tearsheet ..."):
+                self._page.write(folder, self._part())
 
 
 def capacity_command(

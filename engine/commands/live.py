@@ -181,6 +181,9 @@ def reinstate_command(
     spec: SpecArgument,
     account: AccountOptions,
     reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; it stays on record.")],
+    of_book: Annotated[
+        str | None, typer.Option("--spec", metavar="NAME", help="Of a book: which of its specs was demoted.")
+    ] = None,
 ) -> None:
     """Let a demoted strategy add risk again, with a reason on record; trades nothing.
 
@@ -189,7 +192,8 @@ def reinstate_command(
     Example: hlbt live reinstate research/promoted/momentum.json --reason "the fee schedule was wrong, and is mended"
     """
     options, name = run_options(account, sync=False), spec_path(spec).stem
-    demotion = options.venue.reinstate(name, reason, options.now)
+    demotion = options.venue.reinstate(name, reason, options.now, of_book)
+    name = of_book or name
     if options.as_json:
         print_json({"strategy": name, "reinstated": demotion.to_dict(), "reason": reason.strip()})
     else:

@@ -183,12 +183,14 @@ def run_once(strategy: Strategy, options: RunOptions) -> None:
 @contextmanager
 def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: str) -> Iterator[Session]:
     from engine.monitoring.alarms import watch_of
+    from engine.monitoring.books import book_watches
 
     with waiting(what), options.venue.open(strategy, options.now, options.orders.execute) as session:
         session.notes += notes
         session.accept_positions, session.ignore_kill = options.orders.accept_positions, options.ignore_kill
         session.accepts_equity = options.orders.accept_equity
         session.watch = watch_of(strategy.spec) if strategy.spec else None
+        session.part_watches = book_watches(strategy)
         session.announce = lambda text: sys.stderr.write(f"hlbt: {text}\n")
         yield session
 
@@ -255,6 +257,9 @@ def refuse_demoted(session: Session) -> None:
 
     if session.demotion is not None:
         raise DemotedError(f"{demotion_text(session.strategy.name, session.demotion)}.")
+    if session.part_demotions:
+        names = ", ".join(sorted(session.part_demotions))
+        raise DemotedError(f"Of the book {session.strategy.name} these are DEMOTED, the others were traded: {names}.")
 
 
 def _answers(session: Session) -> dict[str, Any] | None:

@@ -13,11 +13,17 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, get_context, parent_process, resource_tracker
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from engine.errors import DataError
 
+if TYPE_CHECKING:
+    from engine.reporting.quantstats_part import Part, PartInputs
+
 #: Loaded once, before the workers are forked: the libraries of a page take longer to load than the page to make.
 _LIBRARIES = ["engine.reporting.tearsheet", "matplotlib.pyplot", "seaborn", "quantstats.reports"]
+#: Processes that share QuantStats' part at most: it has ten charts, and each process sets itself up.
+_SHARES = 4
 #: In a worker: the command was interrupted.
 _ENDED = threading.Event()
 
@@ -69,6 +75,13 @@ class TearsheetPool:
                 lambda made: None if made.cancelled() or made.exception() else self._on_first(made.result())
             )
         self._pages[folder] = page
+
+    def quantstats(self, inputs: PartInputs) -> Callable[[], Part]:
+        """Have QuantStats' part made by all workers together; what is returned waits for it."""
+        count = min(os.cpu_count() or 1, _SHARES)
+        with _interrupts_later():
+            shares = [self._pool.submit(_quantstats, inputs, (number, count)) for number in range(count)]
+        return lambda: _joined(shares)
 
     def wait(self) -> None:
         """Wait until all queued pages are written.
@@ -126,6 +139,23 @@ def _end_page(*_: object) -> None:
     """End the page in progress, which removes its temporary files, and every later one of this worker."""
     _ENDED.set()
     raise SystemExit
+
+
+def _quantstats(inputs: PartInputs, share: tuple[int, int]) -> Part:
+    if _ENDED.is_set():
+        raise SystemExit
+    from engine.reporting.quantstats_part import quantstats_part
+
+    return quantstats_part(inputs.returns, inputs.benchmark, inputs.window, share)
+
+
+def _joined(shares: list[Future[Part]]) -> Part:
+    from engine.reporting.quantstats_part import Part, joined
+
+    try:
+        return joined([share.result() for share in shares])
+    except BrokenProcessPool:
+        return Part(reason="the process that made it was killed from outside, as happens when memory runs out.")
 
 
 def _tearsheet(folder: Path) -> Path:

@@ -21,12 +21,14 @@ from engine.coin import dex_of
 from engine.config import RunConfig
 from engine.data.coin_names import select_coins
 from engine.errors import HlbtError
+from engine.live.demotion import Demotion, demotion_of
 from engine.live.journal import JournalState
 from engine.live.orders import AccountState, Plan
 from engine.live.plan_record import plan_record
 from engine.live.planner import base_rate, expected_costs, make_plan
 from engine.live.risk_limits import plan_breaches, run_breaches
 from engine.live.schedule import scheduled
+from engine.live.state_folder import record_folder
 from engine.live.subledger import UNASSIGNED, Anchor, SubLedger, SubLedgers, crossed_part, sub_ledgers
 from engine.live.targets import Account, Strategy, TargetProvider
 from engine.panel import Panel
@@ -61,17 +63,21 @@ class Part:
 
     Attributes
     ----------
-    state : {"trades", "waits", "held", "closes"}
-        ``waits`` without a decision at this instant, ``held`` by a limit of its own: both keep its units. What is
-        unassigned ``closes``.
+    state : {"trades", "waits", "held", "demoted", "closes"}
+        ``waits`` without a decision at this instant, ``held`` by a limit of its own: both keep its units; ``demoted``
+        trades what makes them smaller. What is unassigned ``closes``.
     why : str
-        Which limit.
+        Of ``held`` and ``demoted``, for people.
     weights : mapping of coin to float or None
         Signed fractions of its own equity, NaN = hold; None where it keeps its units.
     plan : Plan or None
         What it would order were its sub-ledger an account; None where it did not decide.
     inputs : mapping
         What that plan was made of, so that it can be made again.
+    demotion : Demotion or None
+        That the spec stands under: nothing that adds to its own positions is wanted.
+    alarmed : bool
+        The demotion is new, of an alarm of now.
     """
 
     state: str
@@ -79,6 +85,8 @@ class Part:
     weights: Mapping[str, float] | None = None
     plan: Plan | None = None
     inputs: Mapping[str, Any] = field(default_factory=dict)
+    demotion: Demotion | None = None
+    alarmed: bool = False
 
     def weight(self, coin: str) -> float:
         """Its weight of a coin, NaN = hold."""
@@ -147,7 +155,7 @@ class BookTargets(TargetProvider):
                 parts[member.name] = self._asked(member, ledgers, account, instant, decision, panel)
             else:
                 parts[member.name] = Part("waits")
-        notes += [f"{name} keeps its positions: {part.why}" for name, part in parts.items() if part.why]
+        notes += [part.why for part in parts.values() if part.why]
         mids = {**ledgers.marks, **{coin: market.mid for coin, market in account.markets.items()}}
         wanted = {name: _wanted(part, ledgers, name, account, mids) for name, part in parts.items()}
         self.parts = self._recorded(account, anchor, ledgers, parts, wanted, mids, instant, notes)
@@ -187,14 +195,20 @@ class BookTargets(TargetProvider):
             # As if its sub-ledger were an account; of initial margin there is one for all.
             state = AccountState(own.equity_usd, dict(own.units), account.state.time, dict(ledgers.marks))
             config = replace(self.config, account=replace(self.config.account, initial_margin=False))
-            plan = make_plan(weights, account.dex, state, markets, config, instant, decision)
+            demotion, alarmed = _demotion(member, own, account, instant)
+            plan = make_plan(weights, account.dex, state, markets, config, instant, decision, demotion is not None)
         except HlbtError as error:
             raise type(error)(f"{member.name}: {error}") from error
         inputs = plan_record(plan, strategy.targets, account.dex, markets, seen, read)
+        kept = {coin: weight for coin, weight in weights.items() if weight != 0.0}
+        part = Part("trades", "", kept, plan, inputs, demotion, alarmed)
         if broken := self._breaches(member, own, account, plan):
-            return Part("held", "; ".join(broken), None, plan, inputs)
-        wanted = {coin: weight for coin, weight in weights.items() if weight != 0.0}
-        return Part("trades", "", wanted, plan, inputs)
+            why = f"{member.name} keeps its positions: {'; '.join(broken)}"
+            return replace(part, state="held", why=why, weights=None)
+        if demotion is not None:
+            mids = {**ledgers.marks, **{coin: market.mid for coin, market in markets.items()}}
+            return replace(part, state="demoted", why=_way_out(member, demotion), weights=_reductions(kept, own, mids))
+        return part
 
     def _breaches(self, member: Member, own: SubLedger, account: Account, plan: Plan) -> list[str]:
         """Limits of its own that a spec breaks."""
@@ -248,12 +262,42 @@ class BookTargets(TargetProvider):
                     "positions": dict(sorted(ledgers.specs[name].units.items())),
                     "plan": None if part.plan is None else part.plan.to_dict(),
                     "inputs": part.inputs,
+                    "demotion": None if part.demotion is None else part.demotion.to_dict(),
+                    "alarmed": part.alarmed,
                     "wanted": dict(wanted[name]),
                     "saved_usd": saved[name],
                 }
                 for name, part in sorted(parts.items())
             },
         }
+
+
+def _demotion(member: Member, own: SubLedger, account: Account, instant: pd.Timestamp) -> tuple[Demotion | None, bool]:
+    """The demotion that a spec stands under, and whether it is one that its alarms find now."""
+    standing = demotion_of(record_folder(account.dex.label, account.journal.path), member.name)
+    if standing is None and (watch := account.watches.get(member.name)):
+        found = watch(account.journal.entries, instant, own.equity_usd)
+        return found, found is not None
+    return standing, False
+
+
+def _way_out(member: Member, demotion: Demotion) -> str:
+    return (
+        f"{member.name} is DEMOTED: {demotion.text}. It adds to no position; the other specs go on. Take it out of the "
+        f"book, or let it go on with `hlbt live reinstate BOOK --spec {member.name} --reason '...'`"
+    )
+
+
+def _reductions(weights: Mapping[str, float], own: SubLedger, mids: Mapping[str, float]) -> dict[str, float]:
+    """Of the weights of a spec what makes its own positions smaller; NaN where it keeps one, a flip is a close."""
+    kept = {}
+    for coin, held in own.units.items():
+        weight, value = weights.get(coin, 0.0), held * mids.get(coin, math.nan)
+        if weight * held < 0.0 or weight == 0.0:
+            continue
+        smaller = abs(weight) * own.equity_usd < abs(value)  # not so where one of them is not known
+        kept[coin] = weight if smaller and own.equity_usd > 0.0 else math.nan
+    return kept
 
 
 def _wanted(

@@ -19,7 +19,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -55,7 +54,7 @@ from engine.live.state_folder import (
     record_folder,
     single_instance,
 )
-from engine.live.targets import Account, Strategy
+from engine.live.targets import Account, Strategy, Watch
 from engine.panel import Panel
 from engine.provenance import fields_read
 from engine.weights import unknown_coins
@@ -94,6 +93,8 @@ class Session:
     watch : callable, optional
         The alarms: called with the journal's entries, the instant and the equity in USD (None where it is not certain),
         it returns a demotion, or None.
+    part_watches : mapping of str to callable
+        The same for each spec of a book.
 
     Attributes
     ----------
@@ -101,6 +102,8 @@ class Session:
         For people.
     demotion : Demotion or None
         That the strategy stands under; known after the account was read.
+    part_demotions : dict of str to Demotion
+        Those of the specs of a book; known after it was planned.
     """
 
     strategy: Strategy
@@ -115,9 +118,11 @@ class Session:
     accepts_equity: bool = False
     ignore_kill: bool = False
     announce: Callable[[str], object] = lambda _: None
-    watch: Callable[[Sequence[Mapping[str, Any]], pd.Timestamp, float | None], Demotion | None] | None = None
+    watch: Watch | None = None
+    part_watches: Mapping[str, Watch] = field(default_factory=dict)
 
     demotion: Demotion | None = field(default=None, init=False)
+    part_demotions: dict[str, Demotion] = field(default_factory=dict, init=False)
     _newest: dict[str, pd.Timestamp] = field(default_factory=dict)  # cached row of each field that the oracle read
     _cached: Panel | None = None  # before the row of live quotes
     _seen: Panel | None = None  # what the newest weights were made of
@@ -274,6 +279,7 @@ class Session:
         continued = goals is not None and all(goal.sized or goal.coin not in markets for goal in goals)
         if goals is None or not continued:
             plan = self._plan(state, markets)
+            self._record_part_demotions(plan, state)
             goals = plan.goals
         if self.demotion is not None:  # a plan of before the alarm has openings
             goals = reductions(goals)
@@ -305,7 +311,9 @@ class Session:
         config, instant = self.strategy.config, self._instant(state)
         decision = instant - config.execution.delay_hours * HOUR
         panel = self._panel(instant)
-        targets = self.strategy.targets.on(Account(self.dex, state, markets, self.journal, self._at(state)))
+        targets = self.strategy.targets.on(
+            Account(self.dex, state, markets, self.journal, self._at(state), self.part_watches)
+        )
         with fields_read() as read:
             weights = targets.weights(instant, decision, markets, panel)
         self._seen, self._read = panel, frozenset(read)
@@ -317,6 +325,11 @@ class Session:
         plan = make_plan(weights, self.dex, state, markets, config, instant, decision, reduces_only)
         plan = replace(plan, parts=targets.parts)
         self.notes += targets.parts.get("notes", ())
+        self.part_demotions = {
+            name: Demotion.from_dict(part["demotion"])
+            for name, part in targets.parts.get("specs", {}).items()
+            if part["demotion"]
+        }
         self._reconciler.warn_of_others(plan)
         return plan
 
@@ -432,6 +445,14 @@ class Session:
         if fills:
             rows = [{**vars(fill), "time": fill.time.isoformat()} for fill in fills]
             self.journal.append("fills", fills[-1].time, fills=rows)
+
+    def _record_part_demotions(self, plan: Plan, state: AccountState) -> None:
+        """Put the demotions that the alarms of a book's specs have found on the disk."""
+        folder = record_folder(self.dex.label, self.journal.path)
+        for name, demotion in self.part_demotions.items():
+            if folder is not None and plan.parts["specs"][name]["alarmed"]:
+                demote(folder, name, demotion)
+                self.journal.append(DEMOTED, self._at(state), strategy=name, **demotion.to_dict())
 
     def _record_funding(self) -> None:
         """Note what funding was paid in the hours from the instant before this one, or from the newest note of it."""

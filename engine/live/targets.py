@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,6 +16,7 @@ from engine.clock import HOUR, decision_instants, hourly_index, show
 from engine.coin import dex_of
 from engine.config import RunConfig
 from engine.errors import DataError, LiveError, SpecError, WeightsError
+from engine.live.demotion import Demotion
 from engine.live.dex import DEX
 from engine.live.journal import Journal
 from engine.live.orders import AccountState, Market
@@ -29,6 +30,10 @@ from engine.panel import Panel
 from engine.simulation.backtest import check_schedule, decisions_of
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.weights import check_any_value, check_gross, read_weights, validate_row, validate_weights
+
+#: An alarm: from the entries of a journal, the instant of the run and the equity in USD (None where it is not certain)
+#: to the demotion of the strategy, or None.
+Watch = Callable[[Sequence[Mapping[str, Any]], pd.Timestamp, float | None], Demotion | None]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,8 @@ class Account:
         Of the strategy on the account.
     time : Timestamp
         Now.
+    watches : mapping of str to callable
+        Alarms of the specs of a book, as :attr:`engine.live.session.Session.watch` is one.
     """
 
     dex: DEX
@@ -52,6 +59,7 @@ class Account:
     markets: Mapping[str, Market]
     journal: Journal
     time: pd.Timestamp
+    watches: Mapping[str, Watch] = field(default_factory=dict)
 
 
 class TargetProvider:

@@ -153,8 +153,10 @@ class Venue:
             session.notes += notes
             yield session
 
-    def reinstate(self, name: str, reason: str, now: pd.Timestamp) -> Demotion:
-        """Let a demoted strategy add risk again, with a person's reason on record; returns what is over.
+    def reinstate(self, name: str, reason: str, now: pd.Timestamp, spec: str | None = None) -> Demotion:
+        """Let a demoted strategy, or the `spec` of a book, add risk again, with a person's reason on record.
+
+        Returns what is over.
 
         The journal is marked first: whatever happens in between, the days that an alarm looks at begin anew.
 
@@ -167,10 +169,11 @@ class Venue:
         label = self.network if paper else self.exchange().label
         folder = self.folder if paper else account_folder(label)
         with self.paper_lock(name) if paper else single_instance(folder / "lock"):
-            check_reinstatement(folder, name, reason)
+            who = spec or name
+            check_reinstatement(folder, who, reason)
             journal = Journal(journal_path(name, label, self.journal))
-            journal.append(REINSTATED, now, strategy=name, reason=reason.strip())
-            return reinstate(folder, name, reason, now.isoformat())
+            journal.append(REINSTATED, now, strategy=who, reason=reason.strip())
+            return reinstate(folder, who, reason, now.isoformat())
 
     def interrupted(self, strategy: Strategy, now: pd.Timestamp) -> bool:
         """Whether a run of the instant of `now` was killed after its plan; never for a paper account."""

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
 
 from engine.live.demotion import Demotion
 from engine.live.spec import StrategySpec
+from engine.live.targets import Watch
 from engine.monitoring.edge import edge_state, live_daily_returns
-
-#: What :attr:`engine.live.session.Session.watch` is.
-Watch = Callable[[Sequence[Mapping[str, Any]], pd.Timestamp, float | None], Demotion | None]
 
 
 def watch_of(spec: StrategySpec) -> Watch:

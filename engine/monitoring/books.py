@@ -10,8 +10,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from engine.live.book import BookTargets
 from engine.live.demotion import DEMOTED, REINSTATED
+from engine.live.spec import StrategySpec
 from engine.live.subledger import UNASSIGNED, SubLedger, SubLedgers, sub_ledgers
+from engine.live.targets import Strategy, Watch
+from engine.monitoring.alarms import watch_of
 
 
 def book_status(entries: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
@@ -92,6 +96,17 @@ def spec_entries(entries: Sequence[Mapping[str, Any]], name: str) -> list[dict[s
         if (own := ledgers.specs.get(name)) is not None:
             found += _own(entry, name, own, ledgers, own.transfers_usd - before)
     return [{**entry, "n": number} for number, entry in enumerate(found)]
+
+
+def book_watches(strategy: Strategy) -> dict[str, Watch]:
+    """The alarms of each spec of a book, on its own entries and equity; none for one strategy."""
+    members = strategy.targets.members if isinstance(strategy.targets, BookTargets) else ()
+    return {member.name: _watch(member.name, member.strategy.spec) for member in members if member.strategy.spec}
+
+
+def _watch(name: str, spec: StrategySpec) -> Watch:
+    alarms = watch_of(spec)
+    return lambda entries, instant, equity_usd: alarms(spec_entries(entries, name), instant, equity_usd)
 
 
 def _own(

@@ -6,9 +6,10 @@ because its charts use pyplot; pages are made in parallel by several processes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import zip_longest
 from typing import Any
 
 import pandas as pd
@@ -64,6 +65,8 @@ class Part:
         Rows and charts for which the span is too short.
     reason : str
         Why QuantStats has nothing to say; empty when it has.
+    pending : bool
+        Whether it is being made, and the page is going to be written again with it.
     """
 
     version: str = ""
@@ -72,9 +75,21 @@ class Part:
     charts: list[Markup] = field(default_factory=list)
     left_out: tuple[str, ...] = ()
     reason: str = ""
+    pending: bool = False
 
 
-def quantstats_part(returns: pd.Series, benchmark: pd.Series | None, window: int) -> Part:
+@dataclass(frozen=True)
+class PartInputs:
+    """What QuantStats' part is made of: arguments of :func:`quantstats_part`, small enough for another process."""
+
+    returns: pd.Series
+    benchmark: pd.Series | None
+    window: int
+
+
+def quantstats_part(
+    returns: pd.Series, benchmark: pd.Series | None, window: int, share: tuple[int, int] = (0, 1)
+) -> Part:
     """What QuantStats says of daily returns.
 
     Parameters
@@ -85,6 +100,8 @@ def quantstats_part(returns: pd.Series, benchmark: pd.Series | None, window: int
         Those of the benchmark on the same dates; its name is that of the benchmark.
     window : int
         Days of rolling figures; 0 where the span is too short for them.
+    share : tuple of int
+        ``(k, n)``: share `k` of `n` processes that make it together, for :func:`joined`; the first has the table.
 
     Returns
     -------
@@ -94,6 +111,9 @@ def quantstats_part(returns: pd.Series, benchmark: pd.Series | None, window: int
         returns = returns.clip(lower=-1.0)
     with _quiet_quantstats() as (quantstats, reports):
         try:
+            if share[0]:
+                charts, _ = _charts(quantstats.plots, returns, benchmark, window, share)
+                return Part(charts=charts)
             table = reports.metrics(
                 # It modifies its arguments.
                 returns.copy(),
@@ -110,10 +130,20 @@ def quantstats_part(returns: pd.Series, benchmark: pd.Series | None, window: int
                 benchmark_title=None if benchmark is None else str(benchmark.name),
             )
             rows, undefined = _defined(table, pd.DatetimeIndex(returns.index))
-            charts, missing = _charts(quantstats.plots, returns, benchmark, window)
+            charts, missing = _charts(quantstats.plots, returns, benchmark, window, share)
         except Exception as error:  # whatever it fails on, a page without its part is better than none
             return Part(reason=f"it failed on these returns ({type(error).__name__}: {brief(error)}).")
         return Part(quantstats.__version__, tuple(map(str, table.columns)), rows, charts, (*undefined, *missing))
+
+
+def joined(shares: Sequence[Part]) -> Part:
+    """The whole of the shares of :func:`quantstats_part`, in their order; one that failed is why there is none."""
+    if failed := [part for part in shares if part.reason]:
+        return failed[0]
+    charts: list[Markup] = []
+    for row in zip_longest(*(part.charts for part in shares)):
+        charts += [chart for chart in row if chart is not None]
+    return replace(shares[0], charts=charts)
 
 
 def unsuitable(returns: pd.Series, calendar: int) -> str:
@@ -165,8 +195,10 @@ def whole_periods(dates: pd.DatetimeIndex, frequency: str) -> int:
     return int(inner)
 
 
-def _charts(plots: Any, returns: pd.Series, benchmark: pd.Series | None, window: int) -> tuple[list[Markup], list[str]]:
-    """QuantStats' charts that the span defines, and the names of the others."""
+def _charts(
+    plots: Any, returns: pd.Series, benchmark: pd.Series | None, window: int, share: tuple[int, int]
+) -> tuple[list[Markup], list[str]]:
+    """QuantStats' charts that the span defines, of them those of the share, and the names of the others."""
     dates = pd.DatetimeIndex(returns.index)
     pair, own = (returns, benchmark), (returns,)
     plain: dict[str, Any] = {"prepare_returns": False}
@@ -191,11 +223,12 @@ def _charts(plots: Any, returns: pd.Series, benchmark: pd.Series | None, window:
         ("Underwater plot", True, plots.drawdown, own, (8, 3), {}),
         ("Return quantiles", years, plots.distribution, own, (8, 4), plain),
     )  # fmt: skip
-    drawn, missing = [], []
-    for place, (name, defined, draw, series, size, more) in enumerate(wanted):
-        if not defined:
-            missing += [name] if benchmark is not None or "benchmark" not in name else []
-            continue
+    missing = [name for name, defined, *_ in wanted if not defined]
+    if benchmark is None:
+        missing = [name for name in missing if "benchmark" not in name]
+    drawn = []
+    shown = [(place, *chart) for place, chart in enumerate(wanted) if chart[1]]
+    for place, name, _, draw, series, size, more in shown[share[0] :: share[1]]:
         copies = (None if one is None else one.copy() for one in series)
         figure = draw(*copies, figsize=size, subtitle=False, show=False, ylabel="", **more)
         drawn.append(to_svg(figure, f"quantstats-{place}", name))

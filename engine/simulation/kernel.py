@@ -2120,51 +2120,88 @@ def batch_nb(
 
 
 @jit
-def top_bottom_nb(descending, ascending, known, sides, half, indptr, coins, weights):
+def top_bottom_nb(descending, ascending, above, below, known, sides, ranks, half, indptr, coins, weights):
     """Sparse rows of books that are long the highest and short the lowest scores, coins ascending within a row.
 
-    ``descending`` and ``ascending``, (D, N), are the columns of each row by score, ties by column; ``known``, (D,), is
-    how many of a row have a score: those come first. Book ``s`` holds ``min(sides[s], known // 2)`` coins a side at
-    ``half[s] / side`` each; its shorts are the lowest of those that its longs left. Returns the entries written.
+    ``descending`` and ``ascending``, (D, N), are the columns of each row by score, ties by column; ``above`` and
+    ``below``, (D, N), the places of the columns in them; ``known``, (D,), is how many of a row have a score: those come
+    first. Book ``s`` holds ``min(sides[s], known // 2)`` coins a side at ``half[s] / side`` each; its shorts are the
+    lowest of those that its longs left. Where ``m = ranks[s]`` is not 0 it holds nothing in a row of fewer than
+    ``2 m`` scores, else ``sides[s]`` coins a side: those that the row before held, of the first ``m`` places, then the
+    best. Returns the entries written; there must be room for one more.
     """
     D, N = descending.shape
-    row = np.zeros(N)
-    place = np.empty(N, dtype=np.int64)
+    taken = np.zeros(N, dtype=np.int8)  # 1 long, -1 short
+    longs, shorts = np.empty(N, dtype=np.int64), np.empty(N, dtype=np.int64)
     chosen = np.empty(N, dtype=np.int64)
     e = 0
     for s in range(len(sides)):
+        m, held = ranks[s], 0
         for d in range(D):
             side = min(sides[s], known[d] // 2)
+            if 2 * m > known[d]:
+                side = 0
             if side > 0:
                 weight = half[s] / side
-                for k in range(known[d]):
-                    place[descending[d, k]] = k
                 count = 0
-                for k in range(side):
-                    i = descending[d, k]
-                    row[i] = weight
-                    chosen[count] = i
-                    count += 1
+                for a in range(held):
+                    i = longs[a]
+                    if above[d, i] < m:
+                        taken[i] = 1
+                        longs[count] = i
+                        count += 1
                 k = 0
-                while count < 2 * side:
+                while count < side:
+                    i = descending[d, k]
+                    k += 1
+                    if taken[i] == 0:
+                        taken[i] = 1
+                        longs[count] = i
+                        count += 1
+                count = 0
+                for a in range(held):
+                    i = shorts[a]
+                    k = below[d, i]
+                    if taken[i] == 0 and k < m + side:
+                        if k >= m:  # longs below it leave it their places, which they have by ties alone
+                            for b in range(side):
+                                if below[d, longs[b]] < below[d, i]:
+                                    k -= 1
+                        if k < m:
+                            taken[i] = -1
+                            shorts[count] = i
+                            count += 1
+                k = 0
+                while count < side:
                     i = ascending[d, k]
                     k += 1
-                    if place[i] >= side:
-                        row[i] = -weight
-                        chosen[count] = i
+                    if taken[i] == 0:
+                        taken[i] = -1
+                        shorts[count] = i
                         count += 1
-                # Few entries, so insertion beats anything cleverer.
-                for a in range(1, count):
-                    i = chosen[a]
-                    b = a - 1
-                    while b >= 0 and chosen[b] > i:
-                        chosen[b + 1] = chosen[b]
-                        b -= 1
-                    chosen[b + 1] = i
-                for a in range(count):
-                    coins[e] = chosen[a]
-                    weights[e] = row[chosen[a]]
-                    e += 1
+                if side * side > N:  # many: every column, and what is written for one not taken is written over
+                    for i in range(N):
+                        coins[e] = i
+                        weights[e] = taken[i] * weight
+                        e += taken[i] != 0
+                        taken[i] = 0
+                else:
+                    for a in range(side):
+                        chosen[a] = longs[a]
+                        chosen[side + a] = shorts[a]
+                    for a in range(1, 2 * side):
+                        i = chosen[a]
+                        b = a - 1
+                        while b >= 0 and chosen[b] > i:
+                            chosen[b + 1] = chosen[b]
+                            b -= 1
+                        chosen[b + 1] = i
+                    for a in range(2 * side):
+                        coins[e] = chosen[a]
+                        weights[e] = taken[chosen[a]] * weight
+                        taken[chosen[a]] = 0
+                        e += 1
+            held = side if m > 0 else 0
             indptr[s * D + d + 1] = e
     return e
 

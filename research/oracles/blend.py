@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +13,7 @@ from engine import Oracle, Panel, ScoreOracle
 from engine.errors import OracleError
 from engine.oracles.loading import as_oracle
 from engine.oracles.sharing import shared
-from research.oracles.construction import check_construction, weights_of
+from research.oracles.construction import Constructed, check_construction
 from research.oracles.parameters import check_positive
 from research.oracles.wrappers import inner_weights
 
@@ -53,7 +53,7 @@ class Blend(Oracle):
 
 
 @dataclass(frozen=True)
-class RankBlend(ScoreOracle):
+class RankBlend(Constructed):
     """Weighted mean of the ranks that several oracles give, then a construction.
 
     At each decision the coins are ranked that every oracle has a score for (its weights where it has no scores, at the
@@ -64,7 +64,7 @@ class RankBlend(ScoreOracle):
     ----------
     oracles, shares
         See :class:`Blend`.
-    construction, n, power, clip, gross
+    construction, n, power, clip, gross, hold_rank
         See :class:`research.oracles.cross_section.CrossSection`.
     """
 
@@ -75,13 +75,14 @@ class RankBlend(ScoreOracle):
     power: float = 1.0
     clip: float = 3.0
     gross: float = 1.0
+    hold_rank: int = field(default=0, kw_only=True)
 
     oracle_parameters: ClassVar[tuple[str, ...]] = ("oracles",)
     score_parameters: ClassVar[tuple[str, ...]] = ("oracles", "shares")
 
     def __post_init__(self) -> None:
         _set_oracles(self)
-        check_construction(self.construction, self.n, self.power, self.clip, self.gross)
+        check_construction(self.construction, self.n, self.power, self.clip, self.gross, self.hold_rank)
 
     def scores(self, panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:
         """See :meth:`engine.ScoreOracle.scores`."""
@@ -93,10 +94,6 @@ class RankBlend(ScoreOracle):
             count = np.maximum((~np.isnan(scores)).sum(axis=1, keepdims=True) - 1, 1)
             total += share * (rankdata(scores, axis=1, nan_policy="omit") - 1.0) / count
         return np.where(np.isnan(inner[0]), np.nan, total)
-
-    def construct(self, scores: np.ndarray) -> np.ndarray:
-        """See :meth:`engine.ScoreOracle.construct`."""
-        return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
 
 
 def common_scores(oracles: Sequence[Oracle], panel: Panel, decisions: pd.DatetimeIndex) -> np.ndarray:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 
-from engine import Panel, ScoreOracle
+from engine import Panel
 from engine.clock import HOUR, show
 from engine.oracles.signal_analysis import forward_returns
 from research.oracles.blend import common_scores, inner_oracles
-from research.oracles.construction import Ranking, check_construction, weights_of
+from research.oracles.construction import Constructed, Ranking, check_construction
 from research.oracles.parameters import check_count, check_positive
 
 #: Standard deviations at which scores and returns are cut, so that one coin does not decide a day.
@@ -39,7 +39,7 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class Combine(ScoreOracle):
+class Combine(Constructed):
     """Weighted mean of several standardised scores, by weights that are learned anew at the start of every month.
 
     At each decision the scores of the coins that every oracle has one for are put in standard deviations from the row's
@@ -72,7 +72,7 @@ class Combine(ScoreOracle):
     ridge : float, optional
         How strongly the weights are drawn to equal ones. For scores that do not move together, 1 is half-way between
         equal weights and weights in proportion to the information coefficients. Default: from the days, as above.
-    construction, n, power, clip, gross
+    construction, n, power, clip, gross, hold_rank
         See :class:`research.oracles.cross_section.CrossSection`.
     """
 
@@ -85,6 +85,7 @@ class Combine(ScoreOracle):
     power: float = 1.0
     clip: float = 3.0
     gross: float = 1.0
+    hold_rank: int = field(default=0, kw_only=True)
 
     oracle_parameters: ClassVar[tuple[str, ...]] = ("oracles",)
     score_parameters: ClassVar[tuple[str, ...]] = ("oracles", "horizon_days", "train_days", "ridge")
@@ -95,7 +96,7 @@ class Combine(ScoreOracle):
         check_count("train_days", self.train_days, 2)
         if self.ridge is not None:
             check_positive("ridge", self.ridge)
-        check_construction(self.construction, self.n, self.power, self.clip, self.gross)
+        check_construction(self.construction, self.n, self.power, self.clip, self.gross, self.hold_rank)
 
     @property
     def purge(self) -> pd.Timedelta:
@@ -113,10 +114,6 @@ class Combine(ScoreOracle):
             flat = np.isnan(inner[0, at]) | (weights.sum(axis=1) == 0.0)[:, None]
             total[rows] = np.where(flat, np.nan, mean)
         return total
-
-    def construct(self, scores: np.ndarray) -> np.ndarray:
-        """See :meth:`engine.ScoreOracle.construct`."""
-        return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
 
     def learned(self, panel: Panel, decisions: pd.DatetimeIndex) -> Learned:
         """The weights of the scores at each decision."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import ClassVar, Self
+from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
-from engine import Panel, ScoreOracle, SparseWeights
-from research.oracles.construction import Ranking, check_construction, top_bottom_books, weights_of
+from engine import Panel
+from research.oracles.construction import Constructed, check_construction
 from research.oracles.parameters import check_count, check_dex, of_dex
 
 
 @dataclass(frozen=True)
-class CrossSection(ScoreOracle):
+class CrossSection(Constructed):
     """Ranks the coins that are tradable at the decision against each other.
 
     As many dollars long as short; not quite with ``z_score``, where it cuts one side more than the other, nor with
@@ -38,6 +37,9 @@ class CrossSection(ScoreOracle):
         ``sum(abs(weight))`` of a row.
     dex : str or None
         The dex whose coins are ranked, ``"xyz"``, ``""`` for the main one; None is every coin of the data.
+    hold_rank : int
+        For ``top_bottom``: a coin that is held stays while it is among so many on its side; 0 = no such buffer, else at
+        least `n`. No book where fewer than twice as many coins have a score.
     """
 
     lookback_hours: int = 168
@@ -47,6 +49,7 @@ class CrossSection(ScoreOracle):
     clip: float = 3.0
     gross: float = 1.0
     dex: str | None = None
+    hold_rank: int = field(default=0, kw_only=True)
 
     score_parameters: ClassVar[tuple[str, ...]] = ("lookback_hours",)
 
@@ -58,7 +61,7 @@ class CrossSection(ScoreOracle):
     def __post_init__(self) -> None:
         check_dex(self.dex)
         check_count("lookback_hours", self.lookback_hours)
-        check_construction(self.construction, self.n, self.power, self.clip, self.gross)
+        check_construction(self.construction, self.n, self.power, self.clip, self.gross, self.hold_rank)
 
     @abstractmethod
     def score(self, panel: Panel, row: int) -> np.ndarray:
@@ -78,28 +81,6 @@ class CrossSection(ScoreOracle):
             if row >= self.lookback_hours:
                 scores[number] = np.where(panel.tradable[row] & own, self.score(panel, int(row)), np.nan)
         return scores
-
-    def construct(self, scores: np.ndarray) -> np.ndarray:
-        """See :meth:`engine.ScoreOracle.construct`."""
-        return self.construct_ranked(Ranking(scores))
-
-    def construct_ranked(self, ranking: Ranking) -> np.ndarray:
-        """Weights (D, N) from scores that may be ranked already."""
-        return weights_of(ranking, self.construction, self.n, self.power, self.clip, self.gross)
-
-    @classmethod
-    def construct_many(cls, oracles: Sequence[Self], scores: np.ndarray) -> SparseWeights:
-        """See :meth:`engine.ScoreOracle.construct_many`; the scores are ranked once."""
-        if (cls.construct, cls.construct_ranked) != (CrossSection.construct, CrossSection.construct_ranked):
-            return super().construct_many(oracles, scores)  # a subclass with a construction of its own
-        ranking = Ranking(scores)
-        sided = [k for k, oracle in enumerate(oracles) if oracle.construction == "top_bottom"]
-        others = [k for k, oracle in enumerate(oracles) if oracle.construction != "top_bottom"]
-        books = top_bottom_books(ranking, [oracles[k].n for k in sided], [oracles[k].gross for k in sided])
-        if not others:
-            return books
-        parts = [SparseWeights.from_dense(oracles[k].construct_ranked(ranking)[None]) for k in others]
-        return SparseWeights.joined([books, *parts]).take(np.argsort([*sided, *others]), len(scores))
 
 
 def mean_of_known(window: np.ndarray, least: float = 0.5) -> np.ndarray:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from engine.data.panel_loader import cache_path
 from engine.errors import OracleError
-from research.oracles.construction import check_construction, weights_of
+from research.oracles.construction import Constructed, check_construction
 from research.oracles.download import DownloadedOracle, fetch_file
 from research.oracles.publication_schedule import CROWDCENT, Rule, schedule_of
 from research.oracles.published_scores import check_published
@@ -24,7 +22,7 @@ COLUMNS = ("pred_10d", "pred_30d")
 
 
 @dataclass(frozen=True)
-class CrowdCentOracle(DownloadedOracle):
+class CrowdCentOracle(Constructed, DownloadedOracle):
     """Ranks coins by the newest published prediction, or by the mean of the last `lags`.
 
     A row counts from 18:00 UTC of its ``release_date``. Names are HyperLiquid's.
@@ -46,7 +44,7 @@ class CrowdCentOracle(DownloadedOracle):
         Oldest row that a decision may rest on.
     folder : str, optional
         Where downloads lie; default ``crowdcent`` in the data cache (``HLBT_DATA_CACHE``).
-    construction, n, power, clip, gross
+    construction, n, power, clip, gross, hold_rank
         See :class:`research.oracles.cross_section.CrossSection`.
     """
 
@@ -61,6 +59,7 @@ class CrowdCentOracle(DownloadedOracle):
     power: float = 1.0
     clip: float = 3.0
     gross: float = 1.0
+    hold_rank: int = field(default=0, kw_only=True)
 
     score_parameters: ClassVar[tuple[str, ...]] = ("column", "file", "lags", "publication", "max_age_days", "folder")
     service_schedule: ClassVar[tuple[Rule, ...]] = CROWDCENT
@@ -72,7 +71,7 @@ class CrowdCentOracle(DownloadedOracle):
         if self.column not in COLUMNS:
             raise OracleError(f"column = {self.column!r} is not accepted: choose one of {', '.join(COLUMNS)}.")
         check_published(self)
-        check_construction(self.construction, self.n, self.power, self.clip, self.gross)
+        check_construction(self.construction, self.n, self.power, self.clip, self.gross, self.hold_rank)
         schedule_of(self.publication)
 
     def layout(self) -> Layout:
@@ -98,10 +97,6 @@ class CrowdCentOracle(DownloadedOracle):
         """
         goal = cache_path() / "crowdcent" if folder is None else Path(folder)
         return fetch_file(goal, STEM, "CrowdCent's meta-model", _fetch, CrowdCentOracle().layout())
-
-    def construct(self, scores: np.ndarray) -> np.ndarray:
-        """See :meth:`engine.ScoreOracle.construct`."""
-        return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)
 
 
 def _fetch(folder: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from engine.errors import OracleError
-from research.oracles.construction import check_construction, weights_of
+from research.oracles.construction import Constructed, check_construction
 from research.oracles.parameters import is_number
 from research.oracles.publication_schedule import schedule_of
 from research.oracles.published_scores import PublishedOracle, check_published
@@ -18,7 +18,7 @@ from research.oracles.score_file import Layout
 
 
 @dataclass(frozen=True)
-class FileOracle(PublishedOracle):
+class FileOracle(Constructed, PublishedOracle):
     """Ranks coins by the newest score that was known, or by the mean of the last `lags`.
 
     A decision sees the scores known strictly before it. A score may be given again with a later `available_at`: each
@@ -44,7 +44,7 @@ class FileOracle(PublishedOracle):
         Oldest date that a decision may rest on.
     low, high : float, optional
         Range that scores must keep to.
-    construction, n, power, clip, gross
+    construction, n, power, clip, gross, hold_rank
         See :class:`research.oracles.cross_section.CrossSection`.
     """
 
@@ -64,6 +64,7 @@ class FileOracle(PublishedOracle):
     power: float = 1.0
     clip: float = 3.0
     gross: float = 1.0
+    hold_rank: int = field(default=0, kw_only=True)
 
     score_parameters: ClassVar[tuple[str, ...]] = (
         "file",
@@ -81,7 +82,7 @@ class FileOracle(PublishedOracle):
 
     def __post_init__(self) -> None:
         check_published(self)
-        check_construction(self.construction, self.n, self.power, self.clip, self.gross)
+        check_construction(self.construction, self.n, self.power, self.clip, self.gross, self.hold_rank)
         if self.delay_hours is not None and not is_number(self.delay_hours, least=0.0):
             raise OracleError(f"delay_hours = {self.delay_hours!r} is not accepted: it must be a number, at least 0.")
         for name in ("low", "high"):
@@ -117,7 +118,3 @@ class FileOracle(PublishedOracle):
     def files(self) -> tuple[Path, ...]:
         """See :meth:`engine.Oracle.files`."""
         return (Path(self.file),)
-
-    def construct(self, scores: np.ndarray) -> np.ndarray:
-        """See :meth:`engine.ScoreOracle.construct`."""
-        return weights_of(scores, self.construction, self.n, self.power, self.clip, self.gross)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import pandas as pd
 from engine import Panel
 from engine.data.panel_loader import cache_path
 from engine.errors import OracleError, join_first
-from research.oracles.construction import check_construction, top_bottom
+from research.oracles.construction import Constructed, check_construction
 from research.oracles.download import DownloadedOracle, fetch_file
 from research.oracles.publication_schedule import NUMERAI, Rule, schedule_of
 from research.oracles.published_scores import check_published
@@ -25,7 +25,7 @@ STEM = "historical_meta_models"
 
 
 @dataclass(frozen=True)
-class NumeraiTBNOracle(DownloadedOracle):
+class NumeraiTBNOracle(Constructed, DownloadedOracle):
     """Top and bottom `tb` coins by the sum of the last `lags` published meta-model rows; equal weights.
 
     When a row was published is part of the oracle (:data:`research.oracles.publication_schedule.NUMERAI`): row `D`
@@ -54,6 +54,8 @@ class NumeraiTBNOracle(DownloadedOracle):
         Where downloads lie; default ``numerai`` in the data cache (``HLBT_DATA_CACHE``).
     gross : float
         ``sum(abs(weight))`` of a row.
+    hold_rank : int
+        A coin that is held stays while it is among so many on its side; 0 = no such buffer, else at least `tb`.
     """
 
     tb: int = 3
@@ -64,7 +66,11 @@ class NumeraiTBNOracle(DownloadedOracle):
     missing_score: float = 0.5
     folder: str | None = None
     gross: float = 1.0
+    hold_rank: int = field(default=0, kw_only=True)
 
+    construction: ClassVar[str] = "top_bottom"  # type: ignore[misc]
+    power: ClassVar[float] = 1.0  # type: ignore[misc]
+    clip: ClassVar[float] = 1.0  # type: ignore[misc]
     score_parameters: ClassVar[tuple[str, ...]] = (
         "lags",
         "file",
@@ -80,11 +86,16 @@ class NumeraiTBNOracle(DownloadedOracle):
     weekdays: ClassVar[Sequence[int]] = range(5)
 
     def __post_init__(self) -> None:
-        check_construction("top_bottom", self.tb, 1.0, 1.0, self.gross, count_name="tb")
+        check_construction("top_bottom", self.tb, 1.0, 1.0, self.gross, self.hold_rank, count_name="tb")
         check_published(self)
         schedule_of(self.publication)
         if isinstance(self.missing_score, bool) or not 0 <= self.missing_score <= 1:
             raise OracleError(f"missing_score = {self.missing_score!r} is not accepted: it must be from 0 to 1.")
+
+    @property
+    def n(self) -> int:  # type: ignore[override]
+        """`tb`, as constructions call it."""
+        return self.tb
 
     def layout(self) -> Layout:
         """See :meth:`PublishedOracle.layout`."""
@@ -109,10 +120,6 @@ class NumeraiTBNOracle(DownloadedOracle):
         known = ~np.isnan(window)
         total = np.where(known, window, self.missing_score).sum(axis=0)
         return np.where(known.any(axis=0), total, np.nan)
-
-    def construct(self, scores: np.ndarray) -> np.ndarray:
-        """See :meth:`engine.ScoreOracle.construct`."""
-        return top_bottom(scores, self.tb, self.gross)
 
     def get_risk_for_date(
         self, timestamp: pd.Timestamp, tradable_universe: Iterable[str]

@@ -137,7 +137,7 @@ class PublishedOracle(ScoreOracle):
         Raises
         ------
         OracleError
-            When no published row is recent enough.
+            When no published row is recent enough; without a panel, where weights follow from earlier decisions.
         """
         if isinstance(panel, int):
             panel, lags = None, panel
@@ -145,6 +145,11 @@ class PublishedOracle(ScoreOracle):
             return replace(self, lags=lags).fetch_portfolio_weights(timestamp, tradable_universe, panel)  # type: ignore[type-var]
         if panel is not None:
             return super().fetch_portfolio_weights(timestamp, tradable_universe, panel)
+        if self.path_dependent:
+            raise OracleError(
+                f"{type(self).__name__} follows from its decisions before (hold_rank): pass panel= to "
+                "fetch_portfolio_weights."
+            )
         instant = utc_instant(timestamp)
         self.require_fresh(instant)
         coins = tuple(sorted(set(tradable_universe)))

@@ -13,7 +13,8 @@ import pytest
 
 from engine.commands.tearsheet_pool import TearsheetPool
 from engine.errors import DataError
-from engine.reporting.tearsheet import write_tearsheet
+from engine.reporting.quantstats_part import Part
+from engine.reporting.tearsheet import TearsheetPage, write_tearsheet
 from engine.runs import load_run
 from helpers.made_runs import saved, simulated
 
@@ -31,6 +32,28 @@ def test_a_page_is_that_of_a_report_and_an_error_is_its_error(tmp_path: Path) ->
         with pytest.raises(DataError, match="none is no run folder"):
             pool.wait()
     assert write_tearsheet(load_run(run.folder)).read_bytes() == content
+
+
+def test_a_page_in_two_steps_is_that_of_one(tmp_path: Path) -> None:
+    run = saved(simulated(), tmp_path / "run")
+    with TearsheetPool() as pool:
+        page = TearsheetPage(run)
+        assert page.inputs is not None
+        part = pool.quantstats(page.inputs)
+        early = page.write(run.folder, Part(pending=True)).read_text(encoding="utf-8")
+        assert "part is being made" in early and "Key Performance Metrics" not in early and "Sharpe" in early
+        late = page.write(run.folder, part()).read_bytes()
+    assert write_tearsheet(load_run(run.folder)).read_bytes() == late and b"Key Performance Metrics" in late
+
+
+def test_a_part_whose_worker_is_killed_is_left_out_with_the_reason(tmp_path: Path) -> None:
+    page = TearsheetPage(saved(simulated(), tmp_path / "run"))
+    assert page.inputs is not None
+    with TearsheetPool() as pool:
+        part = pool.quantstats(page.inputs)
+        for process in list(pool._pool._processes.values()):
+            os.kill(process.pid or 0, signal.SIGKILL)
+        assert "was killed from outside" in part().reason
 
 
 def test_a_worker_that_is_killed_is_reported(tmp_path: Path) -> None:

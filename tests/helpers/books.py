@@ -18,7 +18,7 @@ from engine.live.orders import Policy
 from engine.live.risk_limits import Limits
 from engine.live.session import Session
 from engine.live.subledger import SubLedgers, sub_ledgers
-from engine.live.targets import Strategy, TargetProvider
+from engine.live.targets import Strategy, TargetProvider, Watch
 
 #: A panel's quotes may lie far from its mid; a paper account fills whatever the backtest fills.
 ANY_PRICE = Policy(slippage_frac=0.99)
@@ -35,10 +35,13 @@ def book(shares: Mapping[str, float], config: RunConfig, specs: Sequence[Strateg
     return Strategy("book", f"book{shares}", BookTargets(members, config, reshared), Limits.none())
 
 
-def trade(traded: Strategy, dex: PaperDEX, journal: Journal, at: pd.Timestamp) -> Session:
+def trade(
+    traded: Strategy, dex: PaperDEX, journal: Journal, at: pd.Timestamp, watches: Mapping[str, Watch] | None = None
+) -> Session:
     """One live run at an instant; what has no quote stays as it is."""
     dex.advance(at)
     session = Session(traded, dex, journal, dex.panel, ANY_PRICE, Path("no-such-KILL"), at, lambda _: None)
+    session.part_watches = watches or {}
     try:
         session.execute()
     except IncompleteError as error:

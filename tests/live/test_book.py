@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import itertools
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from engine import Panel, PaperDEX, RunConfig, load_panel
+from engine.live.demotion import Demotion, demotion_of
 from engine.live.journal import Journal
 from engine.live.risk_limits import Limits
 from engine.live.subledger import UNASSIGNED, crossed_part, sub_ledgers
-from engine.live.targets import Strategy
+from engine.live.targets import Strategy, flat
 from engine.monitoring.books import spec_entries
 from engine.monitoring.fills import filled_orders
 from engine.monitoring.replay import PlanCheck, plan_differences
@@ -220,3 +225,134 @@ def test_a_spec_over_a_limit_of_its_own_keeps_what_it_has() -> None:
     assert {"trades", "held"} == set(states) and max(sizes) <= 1_300.0
     assert any(note.startswith("trend keeps its positions: order_notional_usd") for note in notes)
     assert all(plan["plan"]["parts"]["specs"]["carry"]["state"] == "trades" for plan in plans(journal))
+
+
+def test_a_demoted_spec_leaves_and_none_of_the_others_moves(tmp_path: Path) -> None:
+    """An alarm of one spec: it is on record before an order, its positions only get smaller, the other goes on."""
+    panel = without_quotes(random_panel(5, 24 * DAYS, 8))
+    config = RunConfig.from_dict(FREE)
+    specs, instants = momentum_and_carry(config), decisions_of(panel, config)
+    whole = book({"trend": 0.5, "carry": 0.3}, config, specs)
+    _, steady = drive(whole, panel, config, instants)
+    dex, journal, seen = PaperDEX(panel, config), Journal(tmp_path / "book-paper.jsonl"), []
+
+    def watch(entries: Sequence[Mapping[str, Any]], instant: pd.Timestamp, equity_usd: float | None) -> Demotion | None:
+        seen.append((len(spec_entries(entries, "trend")), equity_usd))
+        alarm = Demotion("edge", instant.isoformat(), "drawdown", 0.3, 0.2, "the edge left its bands")
+        return alarm if instant >= instants[6] else None
+
+    for day, at in enumerate(instants):
+        session = trade(whole, dex, journal, at, {"trend": watch})
+        assert (demotion_of(tmp_path, "trend") is not None) == (day >= 6) == ("trend" in session.part_demotions)
+        assert demotion_of(tmp_path, "carry") is None
+        adds_up(sub_ledgers(journal.entries), dex)
+    assert len(seen) == 7 and [entry["kind"] for entry in journal.entries].count("demoted") == 1
+    kinds = [entry["kind"] for entry in journal.entries if entry["kind"] in ("plan", "demoted")]
+    assert kinds.index("demoted") == 6  # before the plan of its instant
+    own = [plan["plan"]["parts"]["specs"]["trend"]["positions"] for plan in plans(journal)]
+    assert all(own[3:])
+    for before, after in itertools.pairwise(own[6:]):
+        assert all(coin in before and 0.0 <= units / before[coin] <= 1.0 for coin, units in after.items())
+    assert sum(map(abs, own[-1].values())) < sum(map(abs, own[6].values()))
+    others = equity_track(sub_ledgers(steady.entries), "carry")
+    assert equity_track(sub_ledgers(journal.entries), "carry") == pytest.approx(others, rel=1e-9)
+    found = plan_differences(spec_entries(journal.entries, "trend"), panel, config, specs[0].targets.oracle)
+    assert (found.instants_checked, found.differences) == (DAYS, ())
+
+
+def test_a_flatten_closes_every_part_and_a_deposit_is_shared_by_equity() -> None:
+    panel = random_panel(9, 24 * DAYS, 8)
+    config = RunConfig()
+    specs, instants = momentum_and_carry(config), decisions_of(panel, config)
+    whole = book({"trend": 0.5, "carry": 0.3}, config, specs)
+    dex, journal = PaperDEX(panel, config), Journal()
+    for day, at in enumerate(instants):
+        if day == 5:
+            dex.advance(at)
+            dex.book.cash[0] += 5_000.0
+            journal.append("equity_accepted", at, equity_usd=dex.account().equity_usd)
+        trade(flat("book", config) if day == 8 else whole, dex, journal, at)
+        adds_up(sub_ledgers(journal.entries), dex)
+        if day == 8 and not dex.account().units:
+            assert all(not own.units for own in sub_ledgers(journal.entries).specs.values())
+    ledgers, parts = sub_ledgers(journal.entries), plans(journal)[5]["plan"]["parts"]["specs"]
+    given = {name: ledgers.specs[name].transfers_usd - 10_000 * share for name, share in SHARES.items()}
+    before = {name: parts[name]["equity_usd"] - given[name] for name in given}
+    assert math.fsum(given.values()) == pytest.approx(5_000.0, abs=0.01)
+    assert [given[name] / before[name] for name in given] == pytest.approx([given["trend"] / before["trend"]] * 3)
+
+
+SHARES = {"trend": 0.5, "carry": 0.3, UNASSIGNED: 0.2}
+
+
+def entry(kind: str, **fields: Any) -> dict[str, Any]:
+    return {"kind": kind, "time": "2026-01-01T23:00:00+00:00", "instant": "2026-01-01T23:00:00+00:00", **fields}
+
+
+def parted(equity: float, positions: Mapping[str, float], marks: Mapping[str, float], **wanted: Any) -> dict[str, Any]:
+    """A plan of a book of a and b, half each."""
+    specs = {name: {"wanted": wanted.get(name, {}), "saved_usd": 0.0} for name in ("a", "b", UNASSIGNED)}
+    parts = {
+        **{"marks": dict(marks), "mids": dict(marks), "shares": {"a": 0.5, "b": 0.5}, "reshared": ""},
+        **{"settled_to": "2026-01-01T23:00:00+00:00", "funding": {}, "specs": specs},
+    }
+    return entry("plan", equity_usd=equity, plan={"positions": dict(positions), "prices": {}, "parts": parts})
+
+
+def filled(cloid: str, coin: str, units: float, mid: float, price: float, fee: float | None) -> list[dict[str, Any]]:
+    answer = {"cloid": cloid, "fate": "filled", "units": units, "price": price}
+    fill = {"cloid": cloid, "units": units, "price": price, "fee_usd": fee}
+    return [
+        entry("intent", orders=[{"cloid": cloid, "coin": coin, "units": 2.0 * units, "mid": mid}]),
+        entry("answers", answers=[answer]),
+        *([] if fee is None else [entry("fills", fills=[fill])]),
+    ]
+
+
+def test_a_partial_fill_its_fee_and_a_crossing_by_hand() -> None:
+    """A buys 3, b sells 1: 1 is handed over at 100; of the 2 that are left half is filled at 101, all of it is a's."""
+    entries = [parted(1_000.0, {}, {"BTC": 100.0}, a={"BTC": 3.0}, b={"BTC": -1.0})]
+    ledgers = sub_ledgers(entries)
+    assert (ledgers.specs["a"].units, ledgers.specs["b"].units) == ({"BTC": 1.0}, {"BTC": -1.0})
+    assert [ledgers.specs[name].equity_usd for name in "ab"] == [500.0, 500.0]
+    entries += filled("0x1", "BTC", 1.0, 100.0, 101.0, 0.5)
+    entries.append(entry("done", equity_usd=998.5, positions={"BTC": 1.0}, prices={"BTC": 100.0}))
+    ledgers = sub_ledgers(entries)
+    a, b = ledgers.specs["a"], ledgers.specs["b"]
+    assert (a.units, a.equity_usd, a.slippage_usd, a.fee_usd) == ({"BTC": 2.0}, 498.5, 1.0, 0.5)
+    assert (b.units, b.equity_usd, b.slippage_usd, b.fee_usd) == ({"BTC": -1.0}, 500.0, 0.0, 0.0)
+    # Where both sell, both pay: a wants 2 of 3, b 1; and the price of before is each one's own.
+    entries.append(parted(1_003.5, {"BTC": 1.0}, {"BTC": 105.0}, a={"BTC": -2.0}, b={"BTC": -1.0}))
+    entries += filled("0x2", "BTC", -1.5, 105.0, 104.0, 0.3)
+    ledgers = sub_ledgers(entries)
+    a, b = ledgers.specs["a"], ledgers.specs["b"]
+    assert (a.units, b.units) == ({"BTC": 1.0}, {"BTC": -1.5})
+    assert a.equity_usd == pytest.approx(498.5 + 10.0 - 1.0 - 0.2) and b.equity_usd == pytest.approx(
+        500 - 5 - 0.5 - 0.1
+    )
+
+
+def test_what_the_exchange_closed_is_lost_by_who_held_it() -> None:
+    """A liquidation of half of the account's position, and a position that somebody opened by hand."""
+    entries = [parted(1_000.0, {}, {"BTC": 100.0, "ETH": 10.0}, a={"BTC": 3.0}, b={"BTC": 1.0, "ETH": 2.0})]
+    entries += filled("0x1", "BTC", 4.0, 100.0, 100.0, 0.0) + filled("0x2", "ETH", 2.0, 10.0, 10.0, 0.0)
+    accepted = entry("positions_accepted", positions={"BTC": 2.0, "ETH": 2.0, "SOL": 5.0})
+    ledgers = sub_ledgers([*entries, accepted])
+    units = {name: own.units for name, own in ledgers.specs.items()}
+    assert units == {"a": {"BTC": 1.5}, "b": {"BTC": 0.5, "ETH": 2.0}, UNASSIGNED: {"SOL": 5.0}}
+    held = {"BTC": 2.0, "ETH": 2.0, "SOL": 5.0}
+    ledgers = sub_ledgers([*entries, accepted, parted(960.0, held, {"BTC": 100.0, "ETH": 10.0, "SOL": 1.0})])
+    lost = {name: own.other_usd for name, own in ledgers.specs.items()}
+    assert lost == pytest.approx({"a": -30.0, "b": -10.0, UNASSIGNED: 0.0})
+    assert math.fsum(own.equity_usd for own in ledgers.specs.values()) == 960.0
+
+
+def test_a_fee_that_is_not_known_yet_is_of_those_who_traded() -> None:
+    entries = [parted(1_000.0, {}, {"BTC": 100.0}, a={"BTC": 1.0})]
+    entries += filled("0x1", "BTC", 1.0, 100.0, 100.0, None)
+    end = entry("done", equity_usd=999.0, positions={"BTC": 1.0}, prices={"BTC": 100.0})
+    ledgers = sub_ledgers([*entries, end])
+    assert [ledgers.specs[name].equity_usd for name in "ab"] == [499.0, 500.0]
+    later = entry("fills", fills=[{"cloid": "0x1", "units": 1.0, "price": 100.0, "fee_usd": 1.0}])
+    ledgers = sub_ledgers([*entries, end, later])
+    assert [ledgers.specs[name].equity_usd for name in "ab"] == [499.0, 500.0] and ledgers.specs["a"].fee_usd == 1.0

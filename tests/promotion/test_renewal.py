@@ -143,6 +143,15 @@ def test_whatever_else_differs_is_refused_by_name(home: Path, hlbt: Hlbt, change
     assert "hlbt promote RUN --name NAME --replace" in err and SPEC.read_text(encoding="utf-8") == text
 
 
+def test_a_parameter_that_the_code_has_new_keeps_its_default(home: Path, hlbt: Hlbt) -> None:
+    edit(lambda spec: replace(spec, parameters={name: spec.parameters[name] for name in ("hours", "n", "gross")}))
+    code, out, err = hlbt("promote", "--renew", SPEC, "--json")
+    assert code == 0, err
+    notes, spec = json.loads(out)["notes"], read_spec(SPEC)
+    assert "parameter peek differs ('absent', now 0)" in notes and spec.parameters["weak"] is False
+    assert spec.decisions_from == f"{spec.gates['run']['start'][:10]}T23:00:00+00:00"
+
+
 def test_code_that_gives_other_weights_is_refused_by_the_gates(home: Path, hlbt: Hlbt) -> None:
     text = SPEC.read_text(encoding="utf-8")
     Path("trend.py").write_text(ORACLE.replace("row - self.hours]", "row - self.hours + 1]"), encoding="utf-8")
