@@ -126,7 +126,14 @@ class Execution(_Section):
     lots : bool
         Cut orders toward zero to the coin's lot (``10 ** -szDecimals``), where the coin table has it.
     no_trade_band_frac : float
-        Orders smaller than this fraction of equity are not sent, full closes excepted.
+        Width of the no-trade band, a fraction of equity: nearer to its target a position is left, closes excepted.
+    no_trade_band : {"skip", "to_edge"}
+        A position outside its band is traded to its target, or only to the edge of the band.
+    no_trade_band_coins : tuple of (str, float)
+        Names or patterns of coins, and the width for them: ``{BTC = 0.002, "xyz:*" = 0.02}``; of several that fit the
+        last counts.
+    trade_rate : float
+        Part of the way to its target that a position is traded, above 0; 1 is all of it.
     untradable : {"cash", "renormalise"}
         The weight of a coin that cannot be traded stays in cash, or the coins that can be traded are scaled, at most to
         twice their weight, so that they and what is stuck have the gross of the row.
@@ -138,6 +145,9 @@ class Execution(_Section):
         Annual volatility to which each row is scaled; 0 leaves rows as they are.
     volatility_days : int
         Days over which a row's volatility is measured.
+    volatility_model : {"book", "risk"}
+        What the volatility of a row is: that of its own book over those days, or what the risk model expects, which has
+        its own days.
     tranches : int
         A decision renews ``1 / tranches`` of the book.
     gross_cap : float
@@ -153,6 +163,9 @@ class Execution(_Section):
     min_notional_usd: float = _key(10.0, read.number(0))
     lots: bool = _key(True, read.switch)
     no_trade_band_frac: float = _key(0.0, read.number(0, 1))
+    no_trade_band: Literal["skip", "to_edge"] = _key("skip", read.choice("skip", "to_edge"), added=True)
+    no_trade_band_coins: tuple[tuple[str, float], ...] = _key((), read.widths, added=True)
+    trade_rate: float = _key(1.0, read.number(1e-6, 1), added=True)
     untradable: Literal["cash", "renormalise"] = _key("cash", read.choice("cash", "renormalise"))
     stale_hours: int = _key(24, read.whole(1))
     leverage: float = _key(1.0, read.number(0, 100))
@@ -161,6 +174,7 @@ class Execution(_Section):
     tranches: int = _key(1, read.whole(1, 1000))
     gross_cap: float = _key(0.0, read.number(0, 100))
     isolated_leverage: float = _key(0.0, read.leverage, added=True)
+    volatility_model: Literal["book", "risk"] = _key("book", read.choice("book", "risk"), added=True)
 
 
 @dataclass(frozen=True)

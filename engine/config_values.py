@@ -188,30 +188,57 @@ def dexes(where: str, value: Any) -> tuple[str, ...]:
 
 
 _PAIR = r"\s*[^\s,=]+\s*=\s*[^\s,=]+\s*"
-_PAIRS = rf"^{_PAIR}(,{_PAIR})*$"
 
 
-@reads(
-    anyOf=[
-        {"type": "string", "pattern": _PAIRS},
-        {"type": "object", "propertyNames": {"pattern": r"\S"}, "additionalProperties": _WORDS},
-        {"type": "array", "items": {"type": "array", "items": _WORDS, "minItems": 2, "maxItems": 2}},
-    ]
-)
-def sessions(where: str, value: Any) -> tuple[tuple[str, str], ...]:
-    """Names and patterns of coins with the calendar of each: a table, or ``xyz:*=XNYS,xyz:GOLD=CMES``."""
+def _by_coin(values: Mapping[str, Any], text: str = r"[^\s,=]+") -> dict[str, Any]:
+    """JSON schema of a table of coins with such a value each, of the same as `text` and as a list of pairs."""
+    pair = {"type": "array", "prefixItems": [_WORDS, values], "items": False, "minItems": 2}
+    item = rf"\s*[^\s,=]+\s*=\s*{text}\s*"
+    return {
+        "anyOf": [
+            {"type": "string", "pattern": rf"^{item}(,{item})*$"},
+            {"type": "object", "propertyNames": {"pattern": r"\S"}, "additionalProperties": values},
+            {"type": "array", "items": pair},
+        ]
+    }
+
+
+def _pairs(where: str, value: Any, wanted: str) -> list[tuple[str, Any]]:
+    """Names and patterns of coins with what each has: from a table, pairs, or ``xyz:*=XNYS,xyz:GOLD=CMES``."""
     pairs: Any = value
-    if isinstance(value, str) and re.search(_PAIRS, value):
-        pairs = [item.split("=") for item in value.split(",")]
+    if isinstance(value, str) and re.fullmatch(rf"{_PAIR}(,{_PAIR})*", value):
+        pairs = [[part.strip() for part in item.split("=")] for item in value.split(",")]
     pairs = list(pairs.items()) if isinstance(pairs, Mapping) else pairs
     if not isinstance(pairs, list | tuple) or not all(
-        isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(one, str) and one.strip() for one in pair)
+        isinstance(pair, list | tuple) and len(pair) == 2 and isinstance(pair[0], str) and pair[0].strip()
         for pair in pairs
     ):
-        raise ConfigError(
-            f'{where} = {value!r} is not accepted: write a table of coins and calendars, {{"xyz:*" = "XNYS"}}.'
-        )
-    return tuple((coin.strip(), name.strip()) for coin, name in pairs)
+        raise ConfigError(f"{where} = {value!r} is not accepted: write a table of coins and {wanted}.")
+    return [(coin.strip(), of) for coin, of in pairs]
+
+
+@reads(**_by_coin(_WORDS))
+def sessions(where: str, value: Any) -> tuple[tuple[str, str], ...]:
+    """Names and patterns of coins with the calendar of each."""
+    wanted = 'calendars, {"xyz:*" = "XNYS"}'
+    pairs = _pairs(where, value, wanted)
+    if not all(isinstance(name, str) and name.strip() for _, name in pairs):
+        raise ConfigError(f"{where} = {value!r} is not accepted: write a table of coins and {wanted}.")
+    return tuple((coin, name.strip()) for coin, name in pairs)
+
+
+#: A fraction of equity, and its text.
+_WIDTH, _FRACTION = number(0, 1), r"(0?\.[0-9]+|0\.?|1(\.0*)?)"
+
+
+@reads(**_by_coin(_WIDTH.accepts, _FRACTION))
+def widths(where: str, value: Any) -> tuple[tuple[str, float], ...]:
+    """Names and patterns of coins with a fraction of equity each."""
+    typed = isinstance(value, str)
+    return tuple(
+        (coin, _WIDTH(f"{where} of {coin}", float(of) if typed and re.fullmatch(_FRACTION, of) else of))
+        for coin, of in _pairs(where, value, 'fractions of equity, {"BTC" = 0.01}')
+    )
 
 
 def split_list(text: str) -> list[str]:

@@ -94,6 +94,10 @@ class OracleError(HlbtError):
     """An oracle cannot be imported, built or called."""
 
 
+class InfeasibleError(OracleError):
+    """No book is within the limits that an optimising oracle was given."""
+
+
 class PromotionError(HlbtError):
     """A gate refuses a run, or the run has changed since it was validated."""
 

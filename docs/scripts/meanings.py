@@ -22,7 +22,7 @@ METRICS = {
         "count",
         "orders not sent: under `execution.min_notional_usd`, or cut to no lot",
     ),
-    "skipped_band": ("count", "orders not sent: under `execution.no_trade_band_frac`"),
+    "skipped_band": ("count", "orders not sent: inside the no-trade band"),
     "untradable_orders": ("count", "coins with a weight or a position that could not be traded at a decision"),
     "delistings": ("count", "positions that were settled because the coin had no price any more"),
     "isolated_liquidations": ("count", "positions of isolated margin that were liquidated, each for itself"),
@@ -139,6 +139,7 @@ SWEEP_FILES = {
 #: Key of a promoted strategy's file -> what it is.
 PROMOTED_FILES = {
     "research/promoted/NAME.json": "the spec: oracle, parameters, config, limits, gates and evidence, with its digest",
+    "research/promoted/NAME.toml": "a book of specs with shares of one account: guide/several-strategies.md",
     "reports/live/": "paper accounts, and links to the journals of live ones; not safe to delete",
     "reports/.trials/": "every set and run ever tried, by oracle; verdicts count them; not safe to delete",
 }

@@ -207,13 +207,18 @@ def in_words(schema: Mapping[str, Any]) -> str:
         return code(json.dumps(schema["const"]))
     kind = schema["type"]
     if kind == "array":
+        if "prefixItems" in schema["items"]:
+            return "list of pairs"
         inner = in_words(schema["items"])
         return f"list of {inner}" if "`" in inner else "list of texts"
     if kind in ("number", "integer"):
         word = "number" if kind == "number" else "whole number"
         low, high = (f"{schema[end]:,.15g}" for end in ("minimum", "maximum"))
         return f"{word}, at least {low}" if schema["maximum"] >= 1e15 else f"{word} from {low} to {high}"
-    return {"boolean": "true or false", "string": "text", "object": "table of texts"}[kind]
+    if kind == "object":
+        inner = in_words(schema["additionalProperties"])
+        return "table of texts" if inner == "text" else f"table, each a {inner}"
+    return {"boolean": "true or false", "string": "text"}[kind]
 
 
 # Panel fields ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import typer
 
 from engine.commands.options import ConfigOption, JsonOption, SetOption
 
-SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="research/promoted/NAME.json, or NAME.")]
+SpecArgument = Annotated[Path, typer.Argument(metavar="SPEC", help="research/promoted/NAME.json, NAME, or a book.")]
 SyncOption = Annotated[bool, typer.Option("--sync/--no-sync", help="Update the end of the cache first.")]
 SlippageOption = Annotated[float, typer.Option("--slippage-bps", help="Distance of a limit from mid.")]
 

@@ -227,8 +227,7 @@ def _trade(tracks: Sequence[Track], options: RunOptions, step: Progress) -> None
 
         step(place, len(ready), text)
         try:
-            watch = watch_of(track.strategy.spec) if track.strategy.spec else None
-            track.run = run_track(options.venue, market, track.strategy, options.now, show, watch)
+            track.run = run_track(options.venue, market, track.strategy, options.now, show, watch_of(track.strategy))
             track.failures += [error for _, error in track.run.problems]
             if track.run.demotion is not None:
                 track.failures.append(DemotedError(f"{demotion_text(track.name, track.run.demotion)}."))

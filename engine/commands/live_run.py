@@ -189,7 +189,7 @@ def _session(strategy: Strategy, options: RunOptions, notes: list[str], what: st
         session.notes += notes
         session.accept_positions, session.ignore_kill = options.orders.accept_positions, options.ignore_kill
         session.accepts_equity = options.orders.accept_equity
-        session.watch = watch_of(strategy.spec) if strategy.spec else None
+        session.watch = watch_of(strategy)
         session.part_watches = book_watches(strategy)
         session.announce = lambda text: sys.stderr.write(f"hlbt: {text}\n")
         yield session

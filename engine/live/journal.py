@@ -76,6 +76,8 @@ class JournalState:
         Orders that were intended so far: the number of the coin's next one for that instant.
     plan : (str, str, tuple of Goal) or None
         Of the newest plan, until its end: ISO 8601 instant, key, goals.
+    carried_out : (str, str, tuple of Goal) or None
+        The same of the newest plan from its end on.
     equities : tuple of EquityRecord
         Since equity was last accepted, oldest first.
     without_fills : mapping of cloid to Timestamp
@@ -89,6 +91,7 @@ class JournalState:
     positions_at: pd.Timestamp | None = None
     attempts: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     plan: tuple[str, str, tuple[Goal, ...]] | None = None
+    carried_out: tuple[str, str, tuple[Goal, ...]] | None = None
     equities: tuple[EquityRecord, ...] = ()
     without_fills: Mapping[str, pd.Timestamp] = field(default_factory=dict)
     leverage: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
@@ -105,15 +108,18 @@ class JournalState:
                 if explained is not None:
                     at = max(self.positions_at or pd.Timestamp(0, tz="UTC"), pd.Timestamp(explained)) + _NEWER
                 positions = dict(entry["plan"]["positions"])
-                return replace(self._with_equity(entry), plan=plan, positions=positions, positions_at=at)
+                return replace(
+                    self._with_equity(entry), plan=plan, carried_out=None, positions=positions, positions_at=at
+                )
             case "done":
-                return replace(self._with_equity(entry)._with_positions(entry), plan=None)
+                carried_out = self.plan or self.carried_out
+                return replace(self._with_equity(entry)._with_positions(entry), plan=None, carried_out=carried_out)
             case "positions_accepted":
                 return self._with_positions(entry)
             case "refused":
                 return self._with_equity(entry)
             case "equity_accepted":  # and what was planned by the equity of before is planned anew
-                return replace(self, equities=(), plan=None)._with_equity(entry)
+                return replace(self, equities=(), plan=None, carried_out=None)._with_equity(entry)
             case "intent":
                 return self._after_intent(entry)
             case "answers" | "resolved":
@@ -175,6 +181,11 @@ class JournalState:
     def unfinished(self, instant: pd.Timestamp, key: str) -> tuple[Goal, ...] | None:
         """Goals of the newest plan, if it is of `instant` and `key` and did not come to its end; None otherwise."""
         return self.plan[2] if self.plan is not None and self.plan[:2] == (instant.isoformat(), key) else None
+
+    def finished(self, instant: pd.Timestamp, key: str) -> tuple[Goal, ...] | None:
+        """Goals of the newest plan, if it is of `instant` and `key` and came to its end; None otherwise."""
+        done = self.carried_out
+        return done[2] if done is not None and done[:2] == (instant.isoformat(), key) else None
 
 
 class Journal:

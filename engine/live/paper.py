@@ -146,8 +146,8 @@ class PaperDEX(PredecessorDEX):
         if row >= 0:
             self.liquidated = self.panel.index[row]
 
-    def _execute(self, i: int, order: float, mid: float) -> tuple[float, float, float, float]:
-        """Fill price, fee, spread and impact of an order: what it adds to the instant's orders of that coin and side.
+    def _execute(self, i: int, order: float, mid: float) -> tuple[float, float, float, float, float]:
+        """Fill price of the instant's orders of that coin and side; price, fee, spread and impact that this one adds.
 
         Impact grows with size, so two halves of an order cost what the whole does.
         """
@@ -164,10 +164,10 @@ class PaperDEX(PredecessorDEX):
         before = self._filled.get((i, order > 0.0), 0.0)
         self._filled[i, order > 0.0] = before + order
         if before == 0.0:
-            return execute(order)
+            return execute(order)[0], *execute(order)
         first, both = execute(before), execute(before + order)
         price = ((before + order) * both[0] - before * first[0]) / order
-        return price, both[1] - first[1], both[2] - first[2], both[3] - first[3]
+        return both[0], price, both[1] - first[1], both[2] - first[2], both[3] - first[3]
 
     def _collect(self, cloid: str | None = None) -> None:
         """Move the trades that the kernel wrote to :attr:`trades`."""
@@ -284,7 +284,7 @@ class PaperDEX(PredecessorDEX):
         return ""
 
     def _fill(self, order: OrderRequest) -> OrderResult:
-        from engine.simulation.kernel import book_fill_nb, reason_nb, round_lot_nb
+        from engine.simulation.kernel import book_fill_nb, own_cash_nb, reason_nb, round_lot_nb
 
         _, fees, coin_params, sim_params = self._inputs
         market = self.markets()[order.coin]
@@ -297,9 +297,12 @@ class PaperDEX(PredecessorDEX):
         after = round_lot_nb(before + order.units, coin_params.lot_scale[i])
         if order.reduce_only and abs(after) <= SIZE_TOLERANCE * abs(before):
             after = 0.0
-        fill, *costs = self._execute(i, order.units, market.mid)
+        mean, fill, *costs = self._execute(i, order.units, market.mid)
         reason, trades, size = reason_nb(before, after), self.ledger.trades, order.units
         book_fill_nb(self.book, trades, fees, coin_params, self.row, i, size, after, market.mid, fill, *costs, reason)
+        if self._alone(i) and before == 0.0:  # the second half of a flip has margin by the fill of both
+            tiers = coin_params.margin_floor_usd[i], coin_params.margin_step[i]
+            self.book.own_cash[i] = own_cash_nb(0.0, 0.0, after, mean, coin_params.isolated[i], *tiers)
         self._collect(order.cloid)
         return OrderResult(order.cloid, "filled", order.units, fill)
 

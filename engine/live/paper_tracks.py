@@ -22,7 +22,7 @@ from engine.live.paper_market import PaperMarket, paper_account
 from engine.live.schedule import ORDER_LEAD, SEARCHED, scheduled_instants, trade_instant
 from engine.live.session import Session
 from engine.live.state_folder import journal_path
-from engine.live.targets import Strategy
+from engine.live.targets import Strategy, Watch
 from engine.live.venue import Venue
 
 
@@ -127,7 +127,7 @@ def run_track(
     strategy: Strategy,
     now: pd.Timestamp,
     step: Callable[[int, int], object] = lambda done, total: None,
-    watch: Callable[[Sequence[Mapping[str, Any]], pd.Timestamp, float | None], Demotion | None] | None = None,
+    watch: Watch | None = None,
 ) -> TrackRun:
     """Trade every instant that is due; a limit, or a coin without a quote, at one of them does not stop the next.
 
@@ -142,7 +142,7 @@ def run_track(
     step : callable
         Called with the instants that are done, and of how many.
     watch : callable, optional
-        That of :class:`engine.live.session.Session`: the alarm that demotes the strategy.
+        The alarms, as a session asks them.
 
     Raises
     ------

@@ -63,7 +63,7 @@ def plan_record(
         (mid in USD and size decimals of coins weighted or held), ``rules`` (of sizing) and ``panel`` (None where no
         market data were read).
     """
-    rules = sizing_rules(targets.config.execution, dex)
+    rules = sizing_rules(targets.execution, dex)
     concerned = sorted(markets.keys() & (plan.weights.keys() | plan.positions.keys()))
     return {
         **digests_of(targets),
@@ -75,6 +75,9 @@ def plan_record(
             "lots": rules.lots,
             "min_notional_usd": rules.min_notional_usd,
             "no_trade_band_frac": rules.no_trade_band_frac,
+            "no_trade_band": rules.no_trade_band,
+            "no_trade_band_coins": [list(width) for width in rules.no_trade_band_coins],
+            "trade_rate": rules.trade_rate,
             "untradable": rules.untradable,
         },
         "panel": None if seen is None else _panel_record(seen, plan, set(read)),

@@ -225,7 +225,7 @@ class Reconciler:
             if theirs := sorted(less & set(plans[-1]["plan"]["weights"])):
                 self.notes.append(
                     f"another strategy traded this account last, {journal.path} at {show(at)}: of its positions this "
-                    f"run closes or reduces {join_first(theirs)}. Two strategies need two sub-accounts"
+                    f"run closes or reduces {join_first(theirs)}. Two strategies need two sub-accounts, or a book"
                 )
 
     def read_account(self) -> None:

@@ -91,8 +91,7 @@ class Session:
     announce : callable
         Called with a text before what takes long.
     watch : callable, optional
-        The alarms: called with the journal's entries, the instant and the equity in USD (None where it is not certain),
-        it returns a demotion, or None.
+        The alarms, a :data:`engine.live.targets.Watch`.
     part_watches : mapping of str to callable
         The same for each spec of a book.
 
@@ -275,6 +274,9 @@ class Session:
             self._accept_equity(state)
         self._judge_demotion(state, instant, record=True)
         goals, plan = self.journal.state.unfinished(instant, self.strategy.key), None
+        again = goals is None and self.strategy.targets.execution.trade_rate < 1.0
+        if again and (done := self.journal.state.finished(instant, self.strategy.key)) is not None:
+            goals = tuple(goal for goal in done if goal.sized)  # a part of the way is traded once an instant
         # With a quote that is back a new plan is made; it doubles nothing, for what was done is known.
         continued = goals is not None and all(goal.sized or goal.coin not in markets for goal in goals)
         if goals is None or not continued:
@@ -293,7 +295,8 @@ class Session:
             self._append_plan(plan, state, markets)
         executor = OrderExecutor(reconciler, self.strategy, instant, self.kill_text, self.announce)
         if continued:
-            executor.notes.append("an earlier run of this instant did not come to its end: its plan was carried out")
+            before = "ended, and trades its part of the way once" if again else "did not come to its end"
+            executor.notes.append(f"an earlier run of this instant {before}: its plan was carried out")
         outcome = executor.run(goals, markets, plan)
         if outcome.missing:
             raise _incomplete(outcome, self.dex.label, self.journal)
@@ -321,8 +324,8 @@ class Session:
             self._newest = newest_rows(self._cached.until(instant), read | {"mid"})
         if panel is None:
             self._check_names(weights, markets)
-        reduces_only = self.demotion is not None
-        plan = make_plan(weights, self.dex, state, markets, config, instant, decision, reduces_only)
+        reduces_only, rules = self.demotion is not None, replace(config, execution=targets.execution)
+        plan = make_plan(weights, self.dex, state, markets, rules, instant, decision, reduces_only)
         plan = replace(plan, parts=targets.parts)
         self.notes += targets.parts.get("notes", ())
         self.part_demotions = {

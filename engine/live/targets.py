@@ -14,7 +14,7 @@ import pandas as pd
 
 from engine.clock import HOUR, decision_instants, hourly_index, show
 from engine.coin import dex_of
-from engine.config import RunConfig
+from engine.config import Execution, RunConfig
 from engine.errors import DataError, LiveError, SpecError, WeightsError
 from engine.live.demotion import Demotion
 from engine.live.dex import DEX
@@ -100,6 +100,12 @@ class TargetProvider:
     def on(self, account: Account) -> TargetProvider:
         """The provider for an account; of one strategy it is the same for all, for its weights are fractions."""
         return self
+
+    @property
+    def execution(self) -> Execution:
+        """Rules of sizing of the config; a way out is gone to its end."""
+        execution = self.config.execution
+        return replace(execution, trade_rate=1.0) if self.closes_all else execution
 
     def is_scheduled(self, instant: pd.Timestamp) -> bool:
         """Whether trading at `instant` is what was validated; given weights have no schedule of their own."""

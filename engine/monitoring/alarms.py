@@ -1,35 +1,51 @@
-"""Which alarm demotes a strategy: the edge that left its bands."""
+"""Which alarm demotes a strategy: costs beyond the model, or an edge that has left its bands.
+
+Both are made of the journal's entries since the strategy was last reinstated, so that what a person has looked at and
+let go on is over, and a later alarm demotes again.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
+from engine.clock import show
+from engine.config import RunConfig
+from engine.data.panel_loader import cache_path, load_whole_panel
+from engine.errors import DataError
 from engine.live.demotion import Demotion
 from engine.live.spec import StrategySpec
-from engine.live.targets import Watch
-from engine.monitoring.edge import edge_state, live_daily_returns
+from engine.live.targets import Strategy, Watch
+from engine.monitoring.control_chart import LEAST_DAYS, cost_alarm
+from engine.monitoring.edge import edge_state, live_daily_returns, own_entries
+from engine.monitoring.fills import cost_days
+from engine.panel import Panel
 
 
-def watch_of(spec: StrategySpec) -> Watch:
+def watch_of(strategy: Strategy) -> Watch | None:
     """What a session asks before it plans: whether an alarm demotes the strategy now.
 
     Parameters
     ----------
-    spec : StrategySpec
-        Of the strategy that trades the account.
+    strategy : Strategy
+        That trades the account; its config names the cache.
 
     Returns
     -------
-    callable
+    callable or None
         Takes the entries of the journal, the instant of the run and the account's equity in USD (None where it is not
-        certain); returns the demotion, or None.
+        certain); returns the demotion, or None. None for given weights, of which nothing was promoted.
     """
+    spec, config = strategy.spec, strategy.config
+    if spec is None:
+        return None
 
     def watch(entries: Sequence[Mapping[str, Any]], instant: pd.Timestamp, equity_usd: float | None) -> Demotion | None:
-        return edge_alarm(spec, entries, instant, equity_usd)
+        edge = edge_alarm(spec, entries, instant, equity_usd)
+        return edge or costs_alarm(own_entries(entries, spec), config, instant)
 
     return watch
 
@@ -37,9 +53,50 @@ def watch_of(spec: StrategySpec) -> Watch:
 def edge_alarm(
     spec: StrategySpec, entries: Sequence[Mapping[str, Any]], instant: pd.Timestamp, equity_usd: float | None
 ) -> Demotion | None:
-    """The demotion of an edge that has left its bands; None while it has not."""
+    """The demotion of an edge that has left its bands, by the equity at `instant` too; None while it has not."""
     state = edge_state(spec, live_daily_returns(entries, spec, instant, equity_usd))
     if state.crossed_by is None:
         return None
     value, threshold = state.figures[state.crossed_by], state.bands[state.crossed_by]
     return Demotion("edge", instant.isoformat(), state.crossed_by, value, threshold, state.text)
+
+
+def costs_alarm(entries: Sequence[Mapping[str, Any]], config: RunConfig, instant: pd.Timestamp) -> Demotion | None:
+    """The demotion of an account that pays more than the model; None while it does not, or nothing can be said.
+
+    Parameters
+    ----------
+    entries : sequence of mapping
+        Of the journal, those that count.
+    config : RunConfig
+        Costs of the model, and the cache.
+    instant : Timestamp
+        Of the run that asks.
+    """
+    plans = sorted({pd.Timestamp(entry["instant"]) for entry in entries if entry["kind"] == "plan"})
+    if len(plans) < LEAST_DAYS:
+        return None
+    alarm = cost_alarm(cost_days(entries, config, _panel(config, plans[0], plans[-1])))
+    if alarm.state != "crossed" or alarm.crossed is None or alarm.since is None:
+        return None
+    chart = next(chart for chart in alarm.charts if chart.series == alarm.series)
+    day = chart.crossed
+    by_sum = bool(chart.cusum_bps[day] > chart.cusum_limit_bps[day])
+    name, values, limits = (
+        ("CUSUM", chart.cusum_bps, chart.cusum_limit_bps) if by_sum else ("EWMA", chart.ewma_bps, chart.ewma_limit_bps)
+    )
+    value, limit = float(values[day]), float(limits[day])
+    text = (
+        f"the costs are crossed: at {show(alarm.crossed)} the {name} of {alarm.series} was {value:.1f} bp of equity, "
+        f"beyond its limit of {limit:.1f}; about {alarm.estimate_bps_day:.1f} bp a day more than modelled since "
+        f"{show(alarm.since)}"
+    )
+    return Demotion("costs", instant.isoformat(), f"{name} {alarm.series}", value, limit, text)
+
+
+def _panel(config: RunConfig, first: pd.Timestamp, last: pd.Timestamp) -> Panel | None:
+    """The hours that were traded; without them only fills are charted, until the data are there."""
+    if cache_path(config.data.cache).is_dir():
+        with suppress(DataError):
+            return load_whole_panel(config.data.cache, first, last, config.data.selection, config.data.hours)
+    return None

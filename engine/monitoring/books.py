@@ -12,7 +12,6 @@ from typing import Any
 
 from engine.live.book import BookTargets
 from engine.live.demotion import DEMOTED, REINSTATED
-from engine.live.spec import StrategySpec
 from engine.live.subledger import UNASSIGNED, SubLedger, SubLedgers, sub_ledgers
 from engine.live.targets import Strategy, Watch
 from engine.monitoring.alarms import watch_of
@@ -101,12 +100,12 @@ def spec_entries(entries: Sequence[Mapping[str, Any]], name: str) -> list[dict[s
 def book_watches(strategy: Strategy) -> dict[str, Watch]:
     """The alarms of each spec of a book, on its own entries and equity; none for one strategy."""
     members = strategy.targets.members if isinstance(strategy.targets, BookTargets) else ()
-    return {member.name: _watch(member.name, member.strategy.spec) for member in members if member.strategy.spec}
+    watches = {member.name: watch_of(member.strategy) for member in members}
+    return {name: _of_part(name, watch) for name, watch in watches.items() if watch is not None}
 
 
-def _watch(name: str, spec: StrategySpec) -> Watch:
-    alarms = watch_of(spec)
-    return lambda entries, instant, equity_usd: alarms(spec_entries(entries, name), instant, equity_usd)
+def _of_part(name: str, watch: Watch) -> Watch:
+    return lambda entries, instant, equity_usd: watch(spec_entries(entries, name), instant, equity_usd)
 
 
 def _own(

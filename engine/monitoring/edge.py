@@ -162,17 +162,14 @@ def live_daily_returns(
     Series, (days,)
         Simple returns by the instant at which each day ends; empty before the second equity.
     """
-    keys = {spec.digest, *(item["digest"] for item in spec.gates.get("renewed_from", ()))}
     execution = spec.config.execution
     hour = (execution.hour_utc + execution.delay_hours) % 24
     levels: dict[pd.Timestamp, float] = {}
     level, base = 1.0, 0.0
     present = {"kind": "plan", "instant": instant, "equity_usd": equity_usd, "key": spec.digest}
-    for entry in (*_since_reinstated(entries), *([] if instant is None else [present])):
+    for entry in (*own_entries(entries, spec), *([] if instant is None else [present])):
         kind, equity = entry["kind"], entry.get("equity_usd")
         if kind not in ("plan", "done", "equity_accepted") or equity is None:
-            continue
-        if kind == "plan" and not levels and entry["key"] not in keys:
             continue
         if base > 0.0 and kind != "equity_accepted":
             level *= max(equity, 0.0) / base
@@ -184,9 +181,17 @@ def live_daily_returns(
     return _returns(levels)
 
 
-def _since_reinstated(entries: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+def own_entries(entries: Sequence[Mapping[str, Any]], spec: StrategySpec) -> Sequence[Mapping[str, Any]]:
+    """Entries of a journal since a spec was reinstated, from its first plan on, or that of one it was renewed from.
+
+    So a reinstatement begins the days anew, and another strategy that was promoted under the same name does, too.
+    """
+    keys = {spec.digest, *(item["digest"] for item in spec.gates.get("renewed_from", ()))}
     last = max((place for place, entry in enumerate(entries) if entry["kind"] == REINSTATED), default=-1)
-    return entries[last + 1 :]
+    for place in range(last + 1, len(entries)):
+        if entries[place]["kind"] == "plan" and entries[place]["key"] in keys:
+            return entries[place:]
+    return ()
 
 
 def _returns(levels: Mapping[pd.Timestamp, float]) -> pd.Series:

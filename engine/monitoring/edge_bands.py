@@ -6,7 +6,7 @@ far, the deepest drawdown so far, and the longest run of losing days so far. k i
 the paths cross any of the three bands on any day.
 
 A path of the sample that made the bands is counted against the other paths, as if it were new. A second, independent
-sample must stay within 5 %, too, and is what is reported; paths of the days less their mean give the power. The page
+sample must stay within 5 %, too, and is what is reported; paths of the days less their mean the power. The page
 :doc:`docs/concepts/edge-bands.md` has the reasons.
 """
 
@@ -58,7 +58,7 @@ class EdgeBands:
     false_alarms : float
         Part of the second sample that crosses within the horizon.
     crossed_demeaned : ndarray, (horizon_days,)
-        Paths without any mean return that have crossed by each day; over `paths` it is the power.
+        Paths without the edge (:func:`vanished`) that have crossed by each day; over `paths` it is the power.
     bands : ndarray, (3, horizon_days)
         Of :data:`STATISTICS`, after 1, 2, ... days: the least cumulative return (a fraction), the deepest drawdown (a
         positive fraction of the highest equity), the longest run of losing days. What is beyond has crossed.
@@ -162,12 +162,21 @@ def edge_bands(
     own, other = (np.sort(_least_rank(ordered, values)) for values in (first, second))
     rank = max(1, min(int(own[allowed]) - 1, int(other[allowed])))
     bands = _outward(ordered[:, rank - 1])
-    demeaned = (sample(2, returns - returns.mean()) < bands[:, None]).any(axis=0)
+    demeaned = (sample(2, vanished(returns)) < bands[:, None]).any(axis=0)
     crossed = np.logical_or.accumulate(demeaned, axis=1).sum(axis=0)
     false_alarms = float((second < bands[:, None]).any(axis=(0, 2)).mean())
     digest = hashlib.sha256(" ".join(f"{value:.{_RETURN_DECIMALS}f}" for value in returns).encode()).hexdigest()
     plain = _SIGNS[:, None] * bands + 0.0
     return EdgeBands(days, block, horizon_days, paths, seed, rank, false_alarms, crossed, plain, digest)
+
+
+def vanished(returns: np.ndarray) -> np.ndarray:
+    """Daily returns of the same run without its edge, (T,): each less the mean of the days on which it held anything.
+
+    A day of exactly 0 stays one: taken from it, too, the mean would make a losing day of every day without a position.
+    """
+    held = returns != 0.0
+    return np.where(held, returns - returns.sum() / max(1, held.sum()), 0.0)
 
 
 def path_statistics(returns: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from engine.data.panel_loader import cache_path, load_whole_panel
 from engine.errors import HlbtError
 from engine.live.live_panel import with_live_row
 from engine.live.plan_record import digests_of, panel_checksums, revised_text
+from engine.live.planner import reduction
 from engine.live.spec import StrategySpec
 from engine.live.targets import Strategy, TargetProvider
 from engine.oracles.base import Oracle
@@ -257,7 +258,7 @@ def _check(
     changed = [text for name, text in _CAUSES.items() if inputs[name] != digests[name]]
     try:
         weights = _weights(targets, plan, inputs, _with_quotes(then, inputs, plan, targets.config))
-        units = _sizes(plan, inputs, weights)
+        units = _sizes(plan, inputs, weights, entry.get("reduces_only", False))
     except HlbtError as error:
         cause = "; ".join([*_revised(recorded, then), *changed]) or "unexplained"
         unknown = math.nan, math.nan, math.nan, math.nan
@@ -317,8 +318,10 @@ def _weights(
     return {coin: float(weight) for coin, weight in made.items() if weight != 0.0}
 
 
-def _sizes(plan: Mapping[str, Any], inputs: Mapping[str, Any], weights: Mapping[str, float]) -> dict[str, float]:
-    """Signed sizes of the orders, by the rule of sizing."""
+def _sizes(
+    plan: Mapping[str, Any], inputs: Mapping[str, Any], weights: Mapping[str, float], reduces_only: bool
+) -> dict[str, float]:
+    """Signed sizes of the orders, by the rule of sizing; of a demoted strategy what reduces."""
     markets, equity = inputs["markets"], plan["equity_usd"]
     mids = {coin: price for coin, price in plan["prices"].items() if price is not None}
     orders = plan_orders(
@@ -330,6 +333,8 @@ def _sizes(plan: Mapping[str, Any], inputs: Mapping[str, Any], weights: Mapping[
         {coin: decimals for coin, (_, decimals) in markets.items() if decimals is not None},
         replace(Execution(), **inputs["rules"]),
     )
+    if reduces_only:
+        orders = [kept for order in orders if (kept := reduction(order, plan["positions"].get(order.coin, 0.0)))]
     return {order.coin: order.units for order in orders if order.outcome == "order"}
 
 

@@ -14,6 +14,7 @@ from engine.config import RunConfig
 from engine.data.coin_names import dexes_of
 from engine.errors import WeightsError
 from engine.provenance import Origin, files_digest
+from engine.risk.characteristics import RiskParameters
 from engine.weights import read_weights, validate_frame
 
 _DAY: Final = pd.Timedelta(days=1)
@@ -110,7 +111,8 @@ def _with_own_days(decisions: pd.DatetimeIndex, config: RunConfig) -> tuple[RunC
     execution = config.execution
     step = _DAY if len(decisions) == 1 else pd.Timedelta(np.median(np.diff(decisions.as_unit("ns").asi8)), unit="ns")
     # A volatility target looks back from the first row.
-    before = execution.volatility_days * _DAY if execution.target_volatility > 0.0 else pd.Timedelta(0)
+    days = RiskParameters().warm_up_days if execution.volatility_model == "risk" else execution.volatility_days
+    before = days * _DAY if execution.target_volatility > 0.0 else pd.Timedelta(0)
     start = (decisions[0] - before).floor(HOUR)
     end = (decisions[-1] + execution.delay_hours * HOUR + step).ceil(HOUR)
     data = replace(config.data, start=iso_minute(start), end=iso_minute(end))

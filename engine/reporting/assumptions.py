@@ -11,7 +11,7 @@ from engine.clock import WEEKDAYS, every_days_in_words
 def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     """Sentences on what the run of this ``run.json`` models, and on what it does not."""
     execution, costs, account = (record["config"][name] for name in ("execution", "costs", "account"))
-    delay, band = execution["delay_hours"], execution["no_trade_band_frac"]
+    delay = execution["delay_hours"]
     included = [
         f"{_schedule(execution)}, traded {f'{delay} h later' if delay else 'at that instant'}, on data known just "
         "before.",
@@ -50,8 +50,7 @@ def modelled(record: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     )
     if alone:
         included.append(f"Isolated margin, coin by coin: {alone:,} positions lost theirs and were liquidated.")
-    if band:
-        included.append(f"Orders smaller than {band:.2%} of equity are not sent, full closes excepted.")
+    included += _parts(execution)
     if costs.get("stress", 1.0) != 1.0:
         included.append(f"Stress test: fees, spread and impact cost {costs['stress']:g} times their model.")
     included += _overlays(execution)
@@ -89,15 +88,30 @@ def _funding(costs: Mapping[str, Any], share: float, settled: bool) -> str:
     return f"Funding, hourly, where the data have a rate: {share:.2%} of the hours held have none and {paid}."
 
 
+def _parts(execution: Mapping[str, Any]) -> list[str]:
+    """Sentences on bands and on the part of the way that is traded; keys that a config leaves out have no effect."""
+    band, by_coin = execution["no_trade_band_frac"], execution.get("no_trade_band_coins", ())
+    edge, rate = execution.get("no_trade_band", "skip") == "to_edge", execution.get("trade_rate", 1.0)
+    widths = [f"{band:.2%} of equity", *(f"{coin} {width:.2%}" for coin, width in by_coin)]
+    sentences = []
+    if band or any(width for _, width in by_coin):
+        what = "Positions are traded to the edge of a band around their target" if edge else "Orders within a band"
+        sentences.append(f"{what} of {', '.join(widths)}{'' if edge else ' are not sent'}, closes excepted.")
+    if rate < 1.0:
+        sentences.append(
+            f"A decision trades {rate:.4g} of the way to the target; a close whose rest is small is whole."
+        )
+    return sentences
+
+
 def _overlays(execution: Mapping[str, Any]) -> list[str]:
     sentences = []
     if execution["leverage"] != 1.0:
         sentences.append(f"Weights are multiplied by {execution['leverage']:g}.")
     if execution["target_volatility"]:
-        sentences.append(
-            f"Each row is scaled to a volatility of {execution['target_volatility']:.0%} a year, measured over "
-            f"{execution['volatility_days']} days before it."
-        )
+        risk = execution.get("volatility_model") == "risk"
+        by = "as the risk model expects it" if risk else f"measured over {execution['volatility_days']} days before it"
+        sentences.append(f"Each row is scaled to a volatility of {execution['target_volatility']:.0%} a year, {by}.")
     if execution["tranches"] > 1:
         sentences.append(f"A decision renews 1/{execution['tranches']} of the book.")
     if execution["gross_cap"]:

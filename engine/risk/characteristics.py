@@ -51,6 +51,12 @@ class RiskParameters:
     least_days: int = 20
     least_coins: int = 10
 
+    @property
+    def warm_up_days(self) -> int:
+        """Days before an instant after which all that the model says of a coin is known, whole windows included."""
+        hours = max(self.beta_hours, self.size_hours, self.momentum_hours, self.carry_hours, self.volatility_hours)
+        return -(-hours // _DAY) + self.least_days
+
     def __post_init__(self) -> None:
         for item in fields(self):
             value = getattr(self, item.name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from threading import Lock
 from typing import Self
 from weakref import WeakKeyDictionary
@@ -107,19 +108,46 @@ class RiskModel:
             Fraction of equity a year of 365 days; NaN where a coin that is held has no exposures yet, or before enough
             days. A book's bits do not depend on the others.
         """
-        held = np.where(np.isnan(weights), 0.0, weights)
-        books = np.ascontiguousarray(held if held.ndim == 3 else held[None])
-        variance = np.empty(books.shape[:2])
-        for d in range(books.shape[1]):
-            unknown = np.isnan(self.exposures[d]).any(axis=1) | np.isnan(self.specific_variance[d])
-            # A vector by a matrix for each book, never books by a matrix: its bits must not depend on their number.
-            row = books[:, d, None, :]
-            factors = np.matmul(row, np.where(unknown[:, None], 0.0, self.exposures[d]))
-            common = (np.matmul(factors, self.factor_covariance[d]) * factors).sum(axis=2)[:, 0]
-            own = np.matmul(row * row, np.where(unknown, 0.0, self.specific_variance[d])[:, None])[:, 0, 0]
-            blind = (row[:, 0][:, unknown] != 0.0).any(axis=1)
-            variance[:, d] = np.where(blind, np.nan, common + own)
-        return np.sqrt(np.maximum(variance, 0.0) * DAYS_PER_YEAR).reshape(held.shape[:-1])
+        books = np.ascontiguousarray(np.where(np.isnan(weights), 0.0, weights)).reshape(
+            -1, *self.specific_variance.shape
+        )
+        unknown = np.isnan(self.exposures).any(axis=2) | np.isnan(self.specific_variance)
+        exposures = np.where(unknown, 0.0, np.moveaxis(self.exposures, 2, 0)).copy()
+        specific = np.where(unknown, 0.0, self.specific_variance)
+        variance, gaps = np.empty(books.shape[:2]), bool(unknown.any())
+        # A book at a time, and sums along its coins, no product of matrices: its bits must not depend on the others.
+        for book, held in enumerate(books):
+            factors = [np.einsum("dn,dn->d", held, column) for column in exposures]
+            variance[book] = np.einsum("dn,dn,dn->d", held, held, specific)
+            for (one, x), (other, y) in product(enumerate(factors), repeat=2):
+                variance[book] += x * y * self.factor_covariance[:, one, other]
+            if gaps:
+                variance[book, ((held != 0.0) & unknown).any(axis=1)] = np.nan
+        return np.sqrt(np.where(variance < 0.0, 0.0, variance) * DAYS_PER_YEAR).reshape(weights.shape[:-1])
+
+
+def book_risk(panel: Panel, weights: pd.DataFrame) -> pd.DataFrame:
+    """What the risk model says of a book, of any oracle or weights file.
+
+    Parameters
+    ----------
+    panel : Panel
+    weights : DataFrame, (D, N)
+        Decision instants x coins of the panel; NaN counts as 0.
+
+    Returns
+    -------
+    DataFrame, (D, 1 + K)
+        ``expected volatility``, annual, and the exposure to each factor, ``market exposure`` and so on. NaN where it is
+        not known.
+    """
+    model = RiskModel.fit(panel, pd.DatetimeIndex(weights.index))
+    held = np.nan_to_num(weights.reindex(columns=list(panel.coins), fill_value=0.0).to_numpy(dtype=np.float64))
+    known = np.where((held != 0.0)[:, :, None], model.exposures, 0.0)
+    columns = {"expected volatility": model.volatility(held)}
+    for number, name in enumerate(model.names):
+        columns[f"{name} exposure"] = (held * known[:, :, number]).sum(axis=1)
+    return pd.DataFrame(columns, index=weights.index)
 
 
 def factor_names(panel: Panel) -> tuple[str, ...]:

@@ -19,7 +19,14 @@ from engine.simulation.costs import fee_arrays, fee_scale_notes, mean_rates, str
 from engine.simulation.metrics import missing_rates_note
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.simulation.result import Result
-from engine.simulation.sizing import initial_margin_error, isolated_leverages, lot_scales, margin_arrays
+from engine.simulation.sizing import (
+    band_widths,
+    check_band_coins,
+    initial_margin_error,
+    isolated_leverages,
+    lot_scales,
+    margin_arrays,
+)
 from engine.weights import GROSS_TOLERANCE, check_gross, gross_limit, validate_weights
 
 if TYPE_CHECKING:
@@ -206,7 +213,8 @@ def kernel_inputs(panel: Panel, config: RunConfig) -> tuple[MarketData, Fees, Co
     sim_params = SimParams(
         account.initial_equity_usd,
         execution.min_notional_usd,
-        execution.no_trade_band_frac,
+        execution.no_trade_band == "to_edge",
+        execution.trade_rate,
         stressed_half_spread(costs),
         costs.impact == "venue",
         costs.impact_bps / 1e4 * costs.stress,
@@ -259,7 +267,9 @@ def _coin_arrays(panel: Panel, config: RunConfig) -> CoinParams:
     floors, steps = margin_arrays([coin.tiers for coin in panel.table])
     reference = impact_references(panel.coins)
     isolated = isolated_leverages(panel.table, config.execution) if config.account.margin else np.zeros(0)
-    return CoinParams(lot_scales(panel.sz_decimals, config.execution), floors, steps, reference, isolated)
+    check_band_coins(panel.coins, config.execution)
+    bands = band_widths(panel.coins, config.execution)
+    return CoinParams(lot_scales(panel.sz_decimals, config.execution), floors, steps, reference, isolated, bands)
 
 
 def _worst_prices(panel: Panel, config: RunConfig) -> tuple[np.ndarray, np.ndarray]:

@@ -246,6 +246,13 @@ def _builders(fees: Fees, coin_params: CoinParams, books: int) -> tuple[np.ndarr
     return fees.factor, isolated, coin_params.margin_floor_usd, coin_params.margin_step, own_cash
 
 
+def _parts(sim_params: SimParams) -> tuple[bool, float] | None:
+    """What the batch kernel needs to trade a part of the way; None where it trades all of it."""
+    if sim_params.to_edge or sim_params.trade_rate < 1.0:
+        return sim_params.to_edge, sim_params.trade_rate
+    return None
+
+
 def _run(
     pool: ThreadPoolExecutor,
     chunk: Weights,
@@ -271,7 +278,8 @@ def _run(
         tile = _traded(chunk, part, panel, decisions, config, done)
         entries = _entries(tile, part.stop - part.start, len(intervals.mid), decisions, config, done + part.start)
         builders = _builders(inputs[3], inputs[4], part.stop - part.start)
-        batch_nb(inputs[0], builders, *inputs[1:], *entries, values[part], counters[part], daily[part])
+        parts = _parts(inputs[5])
+        batch_nb(inputs[0], builders, parts, *inputs[1:], *entries, values[part], counters[part], daily[part])
         refused = np.flatnonzero(counters[part, REFUSED] >= 0)
         if len(refused):
             book, d = int(refused[0]), int(counters[part][refused[0], REFUSED])

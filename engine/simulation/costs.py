@@ -20,7 +20,7 @@ from engine.clock import show, utc_days
 from engine.coin import Coin
 from engine.config import Costs
 from engine.errors import join_first
-from engine.panel import read_only
+from engine.panel import Panel, read_only
 
 if TYPE_CHECKING:
     from engine.simulation.kernel import Fees, MarketData
@@ -101,6 +101,24 @@ def coin_rates(index: pd.DatetimeIndex, rows: np.ndarray, costs: Costs, table: S
     if not fees.factor.shape[1]:
         return rate
     return rate * np.where(base > 0.0, *(factor[fees.period[rows]] for factor in fees.factor))
+
+
+def fill_costs(panel: Panel, rows: np.ndarray, costs: Costs) -> tuple[np.ndarray, np.ndarray]:
+    """Fee and spread of a small fill at `rows`, as fractions of its notional at mid.
+
+    A pair, of a buy and of a sell, (R, N) each. Fees are those of the base tier; price impact is left out. NaN where
+    there is no mid.
+    """
+    mid, fee = panel.values("mid")[rows], coin_rates(panel.index, rows, costs, panel.table)
+    sides = []
+    for name, other, sign in (("ask", "bid", 1.0), ("bid", "ask", -1.0)):
+        fill = mid * (1.0 + sign * stressed_half_spread(costs))
+        if name in panel.fields and other in panel.fields:
+            quote = panel.values(name)[rows]
+            both = ~np.isnan(quote) & ~np.isnan(panel.values(other)[rows])
+            fill = np.where(both, _further(quote, mid, sign, costs.stress), fill)
+        sides.append(sign * (fill / mid - 1.0) + fee * fill / mid)
+    return sides[0], sides[1]
 
 
 def _coin_factors(index: pd.DatetimeIndex, table: Sequence[Coin]) -> tuple[np.ndarray, np.ndarray]:

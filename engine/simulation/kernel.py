@@ -45,6 +45,8 @@ COUNTERS = 12
 #: Keeps a size that is a whole number of lots but for floating-point error from losing a lot, and an order of exactly
 #: the minimum or the band from being skipped.
 LOT_TOLERANCE = 1e-12
+#: What a part of the way leaves to go, or to a position, is nothing up to this part of equity.
+NEAR_FRAC = 1e-9
 #: `untradable = "renormalise"` multiplies a weight by this at most.
 MOST_SCALE = 2.0
 #: Sum of squared deviations, as a fraction of the sum of squares, and standard deviation up to which returns are
@@ -92,6 +94,7 @@ class CoinParams(NamedTuple):
     margin_step: np.ndarray  # (N, M) by how much the maintenance rate rises there; 0 where nothing is known
     impact_reference_usd: np.ndarray  # (N,) notional whose average price the venue's impact prices are
     isolated: np.ndarray  # (N,) leverage set for a coin whose margin is isolated, 0 for cross margin; (0,): all cross
+    band_frac: np.ndarray  # (N,) width of the no-trade band, fraction of equity
 
 
 class SimParams(NamedTuple):
@@ -99,7 +102,8 @@ class SimParams(NamedTuple):
 
     initial_equity_usd: float
     min_notional_usd: float
-    band_frac: float
+    to_edge: bool  # whether a position outside its band is traded to the edge of it alone
+    trade_rate: float  # part of the way that is traded
     half_spread_frac: float
     impact: bool
     impact_frac: float  # where a row has no impact price
@@ -145,25 +149,58 @@ def round_lot_nb(units, lot_scale):
 
 
 @jit
-def size_order_nb(w, units, equity, mid, lot_scale, min_notional_usd, band_usd):
+def whole_lots_nb(size, lot_scale):
+    """Whole lots of a size, as :func:`round_lot_nb` has them; the tolerance is said at LOT_TOLERANCE."""
+    return np.floor(size * lot_scale * (1.0 + LOT_TOLERANCE)) / lot_scale if lot_scale > 0.0 else size
+
+
+@jit
+def size_order_nb(w, units, equity, mid, lot_scale, min_notional_usd, band_usd, parts):
     """Order of one tradable coin: signed size and outcome.
 
-    ``lot_scale`` is ``10 ** szDecimals``, or 0 for uncut sizes.
+    ``lot_scale`` is ``10 ** szDecimals``, or 0 for uncut sizes; ``parts`` is ``to_edge`` and ``trade_rate`` of
+    :class:`SimParams`, or None where each order is of the whole way: what they need is then not compiled.
     """
     if w == 0.0:
-        return -units, (ORDER if units != 0.0 else NOTHING)
+        part = units if parts is None else close_nb(units, equity, mid, lot_scale, min_notional_usd, parts[1])
+        return -part, (ORDER if units != 0.0 else NOTHING)
     order = w * equity / mid - units
     if order == 0.0 or equity <= 0.0:
         return 0.0, NOTHING
     size = abs(order)
-    if lot_scale > 0.0:
-        size = np.floor(size * lot_scale * (1.0 + LOT_TOLERANCE)) / lot_scale
+    if parts is not None:
+        to_edge, trade_rate = parts
+        near_usd = NEAR_FRAC * equity
+        if to_edge and band_usd > 0.0:
+            size -= band_usd / mid
+            if size * mid <= near_usd:
+                return 0.0, INSIDE_BAND
+        size *= trade_rate
+        after = units + size if order > 0.0 else units - size
+        if abs(after) * mid <= near_usd and (trade_rate < 1.0 or (to_edge and band_usd > 0.0)):
+            size = abs(units)
+        band_usd *= 0.0 if to_edge else trade_rate
+    size = whole_lots_nb(size, lot_scale)
     notional = size * mid * (1.0 + LOT_TOLERANCE)
     if size == 0.0 or notional < min_notional_usd:
         return 0.0, BELOW_MINIMUM
     if notional < band_usd:
         return 0.0, INSIDE_BAND
     return (size if order > 0.0 else -size), ORDER
+
+
+@jit
+def close_nb(units, equity, mid, lot_scale, min_notional_usd, trade_rate):
+    """Part of a position that weight 0 closes where a decision trades a part of the way; all of it at its end."""
+    if trade_rate == 1.0:
+        return units
+    part = whole_lots_nb(trade_rate * abs(units), lot_scale)
+    smaller = min(part, abs(units) - part)
+    if smaller <= 0.0 or equity <= 0.0:
+        return units
+    if smaller * mid * (1.0 + LOT_TOLERANCE) < max(min_notional_usd, NEAR_FRAC * equity):
+        return units
+    return part if units > 0.0 else -part
 
 
 @jit
@@ -186,10 +223,22 @@ def renormalised_nb(wanted, own, stuck_usd, equity):
 
 @jit
 def plan_nb(
-    weights, units, equity, price, tradable, lot_scale, min_notional_usd, band_frac, renormalise, orders, outcomes
+    weights,
+    units,
+    equity,
+    price,
+    tradable,
+    lot_scale,
+    band_frac,
+    min_notional_usd,
+    parts,
+    renormalise,
+    orders,
+    outcomes,
 ):
     """Orders of one row; fills `orders` and `outcomes` (N,), returns the untradable weight and the factor on weights.
 
+    ``lot_scale`` and ``band_frac`` (N,) are of :class:`CoinParams`, ``parts`` is that of :func:`size_order_nb`;
     ``price`` (N,) is mid where a coin is tradable, and the last known price of what is held.
     """
     own = 0.0
@@ -215,7 +264,14 @@ def plan_nb(
                 outcomes[i] = UNTRADABLE
             continue
         orders[i], outcomes[i] = size_order_nb(
-            w * scale, units[i], equity, price[i], lot_scale[i], min_notional_usd, band_frac * equity
+            w * scale,
+            units[i],
+            equity,
+            price[i],
+            lot_scale[i],
+            min_notional_usd,
+            band_frac[i] * equity,
+            parts,
         )
     return blocked, scale
 
@@ -243,38 +299,59 @@ def isolated_asked_nb(target_usd, held_usd, own_equity, leverage, floors_usd, st
 
 
 @jit
-def initial_margin_nb(weights, scale, units, equity, price, tradable, floors_usd, steps, isolated, own_cash):
-    """Initial margin that a row asks for, of what it leaves as it is, and of what is held before it, USD.
-
-    ``isolated`` is (N,) or (0,) as of :class:`CoinParams`, ``own_cash`` (N,) as of :class:`Book`.
-    """
-    asked = 0.0
-    left = 0.0
-    before = 0.0
-    for i in range(weights.shape[0]):
-        alone = isolated.shape[0] > 0 and isolated[i] > 0.0
-        held = 0.0
-        if units[i] != 0.0:
-            if alone:
-                held = own_equity_nb(units[i], own_cash[i], price[i])
-            else:
-                held = initial_nb(abs(units[i]) * price[i], floors_usd[i], steps[i])
-        before += held
-        if np.isnan(weights[i]) or not tradable[i]:
-            left += held
-        elif alone:
-            target_usd, held_usd = weights[i] * scale * equity, units[i] * price[i] if units[i] != 0.0 else 0.0
-            asked += isolated_asked_nb(target_usd, held_usd, held, isolated[i], floors_usd[i], steps[i])
-        else:
-            asked += initial_nb(abs(weights[i]) * scale * equity, floors_usd[i], steps[i])
-    return asked, left, before
+def target_margin_nb(target_usd, u, price, held, isolated, i, floors_usd, steps):
+    """Initial margin of coin `i`, whose `u` units need `held`, taken to a signed notional."""
+    if isolated.shape[0] > 0 and isolated[i] > 0.0:
+        held_usd = u * price if u != 0.0 else 0.0
+        return isolated_asked_nb(target_usd, held_usd, held, isolated[i], floors_usd[i], steps[i])
+    return initial_nb(abs(target_usd), floors_usd[i], steps[i])
 
 
 @jit
-def refused_nb(asked, left, before, equity, most_frac):
+def held_margin_nb(u, own_cash, price, isolated, i, floors_usd, steps):
+    """Initial margin of the `u` units of coin `i` that are held."""
+    if u == 0.0:
+        return 0.0
+    if isolated.shape[0] > 0 and isolated[i] > 0.0:
+        return own_equity_nb(u, own_cash, price)
+    return initial_nb(abs(u) * price, floors_usd[i], steps[i])
+
+
+@jit
+def initial_margin_nb(
+    weights, scale, units, equity, price, tradable, floors_usd, steps, isolated, own_cash, orders, in_part
+):
+    """Initial margin, USD, that a row asks for, of what its orders leave, of what it leaves as it is, and held before.
+
+    ``isolated`` is (N,) or (0,) as of :class:`CoinParams`, ``own_cash`` (N,) as of :class:`Book`; the `orders`, (N,),
+    count where the row is traded in part alone.
+    """
+    asked = 0.0
+    after = 0.0
+    left = 0.0
+    before = 0.0
+    for i in range(weights.shape[0]):
+        held = held_margin_nb(units[i], own_cash[i], price[i], isolated, i, floors_usd, steps)
+        before += held
+        if np.isnan(weights[i]) or not tradable[i]:
+            left += held
+            continue
+        target_usd = weights[i] * scale * equity
+        needed = target_margin_nb(target_usd, units[i], price[i], held, isolated, i, floors_usd, steps)
+        asked += needed
+        if in_part:
+            then = units[i] + orders[i]
+            target_usd = then * price[i] if then != 0.0 else 0.0
+            needed = target_margin_nb(target_usd, units[i], price[i], held, isolated, i, floors_usd, steps)
+        after += needed
+    return asked, after, left, before
+
+
+@jit
+def refused_nb(asked, after, left, before, equity, most_frac):
     """Whether the venue refuses what needs so much initial margin."""
     most = most_frac * equity
-    return equity > 0.0 and (asked > most or asked + left > max(most, before))
+    return equity > 0.0 and (asked > most or after + left > max(most, before))
 
 
 @jit
@@ -727,15 +804,16 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
             price,
             market.tradable[t],
             lot_scale,
+            coin_params.band_frac,
             sim_params.min_notional_usd,
-            sim_params.band_frac,
+            (sim_params.to_edge, sim_params.trade_rate),
             sim_params.renormalise,
             orders,
             outcomes,
         )
         ledger.untradable_weight[d] = blocked
         if sim_params.most_initial_frac < np.inf:
-            asked, left, before = initial_margin_nb(
+            asked, after, left, before = initial_margin_nb(
                 weights[d],
                 scale,
                 units,
@@ -746,11 +824,13 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
                 coin_params.margin_step,
                 coin_params.isolated,
                 book.own_cash,
+                orders,
+                sim_params.to_edge or sim_params.trade_rate < 1.0,
             )
-            if refused_nb(asked, left, before, equity, sim_params.most_initial_frac):
+            if refused_nb(asked, after, left, before, equity, sim_params.most_initial_frac):
                 counters[REFUSED] = d
                 ledger.margin_call[0] = equity
-                ledger.margin_call[1] = asked + left
+                ledger.margin_call[1] = max(asked, after) + left
                 break
         rate = book_rate_nb(fees, book, t)
         traded_usd = 0.0
@@ -772,10 +852,10 @@ def simulate_nb(market, fees, coin_params, sim_params, weights, trade_rows, book
                     flows[t],
                     coin_flows[i],
                 )
-                after = round_lot_nb(units[i] + order, lot_scale[i])
-                reason = np.int64(reason_nb(units[i], after))
+                held = round_lot_nb(units[i] + order, lot_scale[i])
+                reason = np.int64(reason_nb(units[i], held))
                 book_fill_nb(
-                    book, trades, fees, coin_params, t, i, order, after, price[i], fill, fee, spread, impact, reason
+                    book, trades, fees, coin_params, t, i, order, held, price[i], fill, fee, spread, impact, reason
                 )
                 traded_usd += abs(order) * price[i]
             elif outcome == BELOW_MINIMUM:
@@ -1128,41 +1208,48 @@ def row_margin_nb(
     stamp,
     isolated,
     own_cash,
+    lot_scale,
+    band_frac,
+    min_notional_usd,
+    parts,
 ):
-    """The three sums of :func:`initial_margin_nb` for book `s`; arguments as of :func:`row_scale_nb`."""
+    """The four sums of :func:`initial_margin_nb` for book `s`; arguments as of :func:`row_scale_nb` and `plan_nb`."""
     asked = 0.0
+    after = 0.0
     left = 0.0
     before = 0.0
-    alone = isolated.shape[0] > 0
     for k in range(first, last):
         i = coins[k]
         seen[i] = stamp
         u = units[s, i]
-        needed = 0.0
-        if u != 0.0:
-            if alone and isolated[i] > 0.0:
-                needed = own_equity_nb(u, own_cash[s, i], price[i])
-            else:
-                needed = initial_nb(abs(u) * price[i], floors_usd[i], steps[i])
+        own = own_cash[s, i] if isolated.shape[0] > 0 else 0.0
+        held_usd = held_margin_nb(u, own, price[i], isolated, i, floors_usd, steps)
         if np.isnan(weights[k]) or not tradable[i]:
-            left += needed
-        elif alone and isolated[i] > 0.0:
-            target_usd, held_usd = weights[k] * scale * equity, u * price[i] if u != 0.0 else 0.0
-            asked += isolated_asked_nb(target_usd, held_usd, needed, isolated[i], floors_usd[i], steps[i])
-        else:
-            asked += initial_nb(abs(weights[k]) * scale * equity, floors_usd[i], steps[i])
+            left += held_usd
+            continue
+        w = weights[k] * scale
+        needed = target_margin_nb(w * equity, u, price[i], held_usd, isolated, i, floors_usd, steps)
+        asked += needed
+        if parts is not None:
+            band_usd = band_frac[i] * equity
+            order, _ = size_order_nb(w, u, equity, price[i], lot_scale[i], min_notional_usd, band_usd, parts)
+            target_usd = (u + order) * price[i] if u + order != 0.0 else 0.0
+            needed = target_margin_nb(target_usd, u, price[i], held_usd, isolated, i, floors_usd, steps)
+        after += needed
     for k in range(count):
         i = held[s, k]
         u = units[s, i]
         if u != 0.0:
-            if alone and isolated[i] > 0.0:
-                needed = own_equity_nb(u, own_cash[s, i], price[i])
-            else:
-                needed = initial_nb(abs(u) * price[i], floors_usd[i], steps[i])
-            before += needed
+            own = own_cash[s, i] if isolated.shape[0] > 0 else 0.0
+            held_usd = held_margin_nb(u, own, price[i], isolated, i, floors_usd, steps)
+            before += held_usd
             if seen[i] != stamp and not tradable[i]:
-                left += needed
-    return asked, left, before
+                left += held_usd
+            elif parts is not None and seen[i] != stamp:  # no entry is weight 0
+                then = u - close_nb(u, equity, price[i], lot_scale[i], min_notional_usd, parts[1])
+                target_usd = then * price[i] if then != 0.0 else 0.0
+                after += target_margin_nb(target_usd, u, price[i], held_usd, isolated, i, floors_usd, steps)
+    return asked, after, left, before
 
 
 @jit
@@ -1220,8 +1307,9 @@ def trade_nb(
     tradable,
     fee_rate,
     lot_scale,
+    band_frac,
     min_notional_usd,
-    band_usd,
+    parts,
     impact,
     builders,
     period,
@@ -1234,8 +1322,9 @@ def trade_nb(
 
     ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second. Returns
     their numbers, the cash spent, fees, spread and impact costs, USD traded at mid and USD of fills that count as
-    volume, number of trades and untradable weight. ``builders`` is None or the factors on fees, the leverage, floors
-    and steps of isolated coins and the books' cash of isolated positions; ``period`` is the row's.
+    volume, number of trades and untradable weight. ``parts`` is that of :func:`size_order_nb`,
+    ``builders`` is None or the factors on fees, the leverage, floors and steps of isolated coins and the books' cash of
+    isolated positions; ``period`` is the row's.
     """
     charged_usd = 0.0
     counted_usd = 0.0
@@ -1267,7 +1356,16 @@ def trade_nb(
                 price = mid[d, i]
                 ask = buy[d, i]
                 bid = sell[d, i]
-                order, outcome = size_order_nb(w * scale, u, equity, price, lot_scale[i], min_notional_usd, band_usd)
+                order, outcome = size_order_nb(
+                    w * scale,
+                    u,
+                    equity,
+                    price,
+                    lot_scale[i],
+                    min_notional_usd,
+                    band_frac[i] * equity,
+                    parts,
+                )
                 if outcome == ORDER:
                     fill = ask if order > 0.0 else bid
                     spreads += order * (fill - price)
@@ -1702,6 +1800,7 @@ def isolated_interval_nb(
 def batch_nb(
     intervals,
     builders,
+    parts,
     impact,
     market,
     fees,
@@ -1723,6 +1822,7 @@ def batch_nb(
     ----------
     intervals : Intervals
     builders : None, or what :func:`trade_nb` takes; only where a coin is isolated or has fees of its own
+    parts : None, or what :func:`size_order_nb` takes
     impact : None, or the venue's impact prices of a buy and a sell at r[d], (D, N) or (0, 0), and impact_frac and
         impact_reference_usd
     market : MarketData
@@ -1799,14 +1899,10 @@ def batch_nb(
         intervals.lasting,
         intervals.unrated,
     )
-    lot_scale, f_rate, f_period = coin_params.lot_scale, fees.rate, fees.period
+    f_rate, f_period = fees.rate, fees.period
     floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
-    min_notional_usd, band_frac, margin, renormalise = (
-        sim_params.min_notional_usd,
-        sim_params.band_frac,
-        sim_params.margin,
-        sim_params.renormalise,
-    )
+    margin, renormalise = sim_params.margin, sim_params.renormalise
+    lot_scale, band_frac, min_notional_usd = coin_params.lot_scale, coin_params.band_frac, sim_params.min_notional_usd
     max_gross, most_initial_frac, worst_initial = (
         sim_params.max_gross,
         sim_params.most_initial_frac,
@@ -1878,7 +1974,7 @@ def batch_nb(
             if builders is not None:
                 near |= isolated_count[s] > 0 and most_initial_frac < np.inf
             if near:
-                asked, left, before = row_margin_nb(
+                asked, after, left, before = row_margin_nb(
                     s,
                     held_count[s],
                     held,
@@ -1897,12 +1993,16 @@ def batch_nb(
                     stamp,
                     isolated,
                     own_cash,
+                    lot_scale,
+                    band_frac,
+                    min_notional_usd,
+                    parts,
                 )
-                if refused_nb(asked, left, before, equity, most_initial_frac):
+                if refused_nb(asked, after, left, before, equity, most_initial_frac):
                     counters[s, REFUSED] = d
                     counters[s, LIQUIDATED_ROW] = start  # so that it is left alone from here on
                     metrics[s, END] = equity
-                    metrics[s, GROSS] = asked + left
+                    metrics[s, GROSS] = max(asked, after) + left
                     continue
             longs, shorts, spent, fee, spread, moved, traded_usd, counted_usd, trades, blocked = trade_nb(
                 s,
@@ -1922,8 +2022,9 @@ def batch_nb(
                 m_tradable,
                 rate,
                 lot_scale,
+                band_frac,
                 min_notional_usd,
-                band_frac * equity,
+                parts,
                 impact,
                 builders,
                 f_period[start],

@@ -11,6 +11,7 @@ import pandas as pd
 
 from engine.config import Execution, RunConfig
 from engine.panel import Panel
+from engine.risk.model import RiskModel
 from engine.simulation import metrics
 
 _HOURS_PER_DAY = 24
@@ -52,7 +53,7 @@ def traded_weights(values: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel
     # C order whatever was given: the order of a sum over coins follows the order in memory.
     books = np.ascontiguousarray(values if values.ndim == 3 else values[None], dtype=np.float64) * execution.leverage
     if execution.target_volatility > 0.0:
-        books *= _volatility_scale(books, panel.rows(decisions), panel, config)[:, :, None]
+        books *= _volatility_scale(books, decisions, panel, config)[:, :, None]
     if execution.tranches > 1:
         books = _mean_of_last(books, execution.tranches)
     if execution.gross_cap > 0.0:
@@ -61,30 +62,35 @@ def traded_weights(values: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel
     return books.reshape(values.shape)
 
 
-def _volatility_scale(books: np.ndarray, rows: np.ndarray, panel: Panel, config: RunConfig) -> np.ndarray:
-    """Factor of every row, (P, D): ``min(target / sigma, max_gross / gross)``; 1 where sigma is unknown or 0.
-
-    ``sigma`` is annual: that of the row's own book over the last `volatility_days` days before its decision.
-    """
-    execution = config.execution
-    mid = panel.values("mid")
-    change = mid[_HOURS_PER_DAY:] / mid[:-_HOURS_PER_DAY] - 1.0
-    change[np.isnan(change)] = 0.0
-    held = _known(books)
-    sigma = np.zeros(books.shape[:2])
-    for decision, row in enumerate(rows):
-        days = min(execution.volatility_days, row // _HOURS_PER_DAY)
-        if days >= max(2.0, execution.volatility_days / 2.0):
-            # Row t of `change` is the day that ends at row t + 24 of the panel; newest day first.
-            window = change[row - _HOURS_PER_DAY - _HOURS_PER_DAY * np.arange(days)]
-            # A vector by a matrix for each book, never books by a matrix: its bits must not depend on their number.
-            returns = np.matmul(held[:, decision, None, :], window.T)[:, 0]
-            sigma[:, decision] = metrics.volatility(returns)
+def _volatility_scale(books: np.ndarray, decisions: pd.DatetimeIndex, panel: Panel, config: RunConfig) -> np.ndarray:
+    """Factor of every row, (P, D): ``min(target / sigma, max_gross / gross)``; 1 where sigma is unknown or 0."""
+    execution, held = config.execution, _known(books)
+    if execution.volatility_model == "risk":
+        sigma = np.nan_to_num(RiskModel.fit(panel, decisions).volatility(held))
+    else:
+        sigma = _own_volatility(held, panel.rows(decisions), panel, execution.volatility_days)
     gross = np.abs(held).sum(axis=2)
     scale = np.ones_like(sigma)
     moves = (sigma > 0.0) & (gross > 0.0)
     scale[moves] = np.minimum(execution.target_volatility / sigma[moves], config.account.max_gross / gross[moves])
     return scale
+
+
+def _own_volatility(held: np.ndarray, rows: np.ndarray, panel: Panel, volatility_days: int) -> np.ndarray:
+    """Annual volatility of each row's own book over the last days before its decision, (P, D); 0 for too few days."""
+    mid = panel.values("mid")
+    change = mid[_HOURS_PER_DAY:] / mid[:-_HOURS_PER_DAY] - 1.0
+    change[np.isnan(change)] = 0.0
+    sigma = np.zeros(held.shape[:2])
+    for decision, row in enumerate(rows):
+        days = min(volatility_days, row // _HOURS_PER_DAY)
+        if days >= max(2.0, volatility_days / 2.0):
+            # Row t of `change` is the day that ends at row t + 24 of the panel; newest day first.
+            window = change[row - _HOURS_PER_DAY - _HOURS_PER_DAY * np.arange(days)]
+            # A vector by a matrix for each book, never books by a matrix: its bits must not depend on their number.
+            returns = np.matmul(held[:, decision, None, :], window.T)[:, 0]
+            sigma[:, decision] = metrics.volatility(returns)
+    return sigma
 
 
 def _mean_of_last(books: np.ndarray, tranches: int) -> np.ndarray:

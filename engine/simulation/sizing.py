@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from engine.config import Execution
-from engine.errors import DataError, InitialMarginError, join_first
+from engine.data.coin_names import select_coins
+from engine.errors import ConfigError, DataError, InitialMarginError, did_you_mean, join_first
 from engine.panel import Coin
 from engine.weights import GROSS_TOLERANCE
 
@@ -34,7 +35,7 @@ class Order:
     outcome : str
         ``"order"``, or why nothing is sent: one of :data:`OUTCOMES`.
     close : bool
-        Full close: sent whatever its size.
+        Of all that is held, because its weight is 0: sent whatever its size.
     """
 
     coin: str
@@ -48,6 +49,25 @@ def lot_scales(sz_decimals: np.ndarray, execution: Execution) -> np.ndarray:
     """``10 ** szDecimals`` a coin, 0 where sizes are not cut (lots off, or decimals unknown)."""
     known = np.isfinite(sz_decimals) & execution.lots
     return np.where(known, 10.0 ** np.where(known, sz_decimals, 0.0), 0.0)
+
+
+def band_widths(coins: Sequence[str], execution: Execution) -> np.ndarray:
+    """Width of the no-trade band of each coin, fraction of equity, (N,)."""
+    widths = np.full(len(coins), execution.no_trade_band_frac)
+    places = {coin: place for place, coin in enumerate(coins)}
+    for pattern, width in execution.no_trade_band_coins:
+        widths[[places[coin] for coin in select_coins([pattern], coins)[0]]] = width
+    return widths
+
+
+def check_band_coins(coins: Sequence[str], execution: Execution) -> None:
+    """Refuse a name or pattern of ``execution.no_trade_band_coins`` that fits none of the panel's coins."""
+    unknown = select_coins([pattern for pattern, _ in execution.no_trade_band_coins], coins)[1]
+    if unknown:
+        raise ConfigError(
+            f"execution.no_trade_band_coins names {join_first(map(repr, unknown))}, which is no coin of the panel."
+            f"{did_you_mean(unknown[0], coins)} Leave it out, or load the coin."
+        )
 
 
 def round_lot(units: float, sz_decimals: int | None) -> float:
@@ -85,7 +105,7 @@ def plan_orders(
     tradable, sz_decimals : mapping of coin to bool, mapping of coin to int
         A coin that is absent is not tradable; its size is not cut.
     execution : Execution
-        Lots, minimum notional, no-trade band and the rule for untradable coins.
+        Lots, minimum notional, no-trade bands, trade rate and the rule for untradable coins.
     table : iterable of Coin, optional
         Leverage of the coins: more initial margin than the account has is then an error.
     where : str
@@ -111,12 +131,17 @@ def plan_orders(
     target, held, prices, decimals, allowed = _arrays(coins, weights, units, mid, sz_decimals, tradable)
     _check_sizable(equity_usd, coins, target, held)
     sizes, outcomes = np.zeros(len(coins)), np.zeros(len(coins), dtype=np.int64)
-    book, lots = (held, float(equity_usd), prices, allowed), lot_scales(decimals, execution)
-    rules = execution.min_notional_usd, execution.no_trade_band_frac, execution.untradable == "renormalise"
-    _, scale = plan_nb(target, *book, lots, *rules, sizes, outcomes)
-    _check_initial_margin(where, coins, table, target, scale, book, execution, isolated_usd or {})
-    planned = zip(coins, sizes.tolist(), target.tolist(), outcomes, strict=True)
-    return [Order(coin, size, weight, OUTCOMES[outcome], weight == 0.0) for coin, size, weight, outcome in planned]
+    book, per_coin = (
+        (held, float(equity_usd), prices, allowed),
+        (lot_scales(decimals, execution), band_widths(coins, execution)),
+    )
+    parts = execution.no_trade_band == "to_edge", execution.trade_rate
+    rules = execution.min_notional_usd, parts, execution.untradable == "renormalise"
+    _, scale = plan_nb(target, *book, *per_coin, *rules, sizes, outcomes)
+    _check_initial_margin(where, coins, table, target, scale, book, execution, isolated_usd or {}, sizes)
+    closes = (target == 0.0) & (sizes == -held)
+    planned = zip(coins, sizes.tolist(), target.tolist(), outcomes, closes.tolist(), strict=True)
+    return [Order(coin, size, weight, OUTCOMES[outcome], close) for coin, size, weight, outcome, close in planned]
 
 
 def margin_arrays(tiers: Sequence[Sequence[tuple[float, float]]]) -> tuple[np.ndarray, np.ndarray]:
@@ -191,6 +216,7 @@ def _check_initial_margin(
     book: tuple[np.ndarray, float, np.ndarray, np.ndarray],
     execution: Execution,
     isolated_usd: Mapping[str, float],
+    orders: np.ndarray,
 ) -> None:
     """Refuse what a backtest refuses, given a table; `book`: units, equity, prices and tradable as the kernel's."""
     from engine.simulation.kernel import initial_margin_nb, isolated_rate_nb, refused_nb
@@ -205,9 +231,11 @@ def _check_initial_margin(
         held = abs(worth[i])
         needed = isolated_rate_nb(held, isolated[i], tiers[0][i], tiers[1][i]) * held
         own_cash[i] = isolated_usd.get(coins[i], needed) - worth[i]
-    asked, left, before = initial_margin_nb(weights, scale, *book, *tiers, isolated, own_cash)
-    if refused_nb(asked, left, before, equity_usd, 1.0 + GROSS_TOLERANCE):
-        raise initial_margin_error(where, known, isolated, weights, equity_usd, asked + left)
+    in_part = execution.no_trade_band == "to_edge" or execution.trade_rate < 1.0
+    sums = initial_margin_nb(weights, scale, *book, *tiers, isolated, own_cash, orders, in_part)
+    if refused_nb(*sums, equity_usd, 1.0 + GROSS_TOLERANCE):
+        asked, after, left, _ = sums
+        raise initial_margin_error(where, known, isolated, weights, equity_usd, max(asked, after) + left)
 
 
 def _check_sizable(equity_usd: float, coins: list[str], weights: np.ndarray, units: np.ndarray) -> None:

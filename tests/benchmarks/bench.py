@@ -21,6 +21,7 @@ from rich.table import Table
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 import bench_engine
+import bench_risk
 import bench_sweep
 from bench_data import figures as data_figures
 from bench_validate import bench_statistics
@@ -104,6 +105,7 @@ def main() -> None:
         table.add_row(figure.what, *seconds, f"{figure.limit:g}", within)
     console.print(table)
     bench_engine.main(console)
+    bench_risk.main(console)
 
 
 def real(console: Console, source: Path, scratch: Path) -> list[Figure]:

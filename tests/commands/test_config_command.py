@@ -30,10 +30,12 @@ VALUES: list[Any] = [
         "mean",
         "close",
         "extreme",
+        "to_edge",
         "BTC",
         "BTC, ETH",
     ),
     *("mon", "mon,thu", '["mon", "thu"]', "mon,", "monday", "2024-10-01", "2024-10-01T23:00Z", "20241001", "yesterday"),
+    *("BTC=0.01", "BTC=.5, *=1", "BTC=2", "BTC=x", {"BTC": 0.5}, {"BTC": 1.5}, [["BTC", 0.01]], [["BTC", "x"]]),
     *([], ["mon"], ["mon", "frob"], ["BTC", "ETH"], [""], [1], {}, {"a": 1}, 1_000_001),
 ]
 

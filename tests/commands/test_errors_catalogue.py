@@ -120,6 +120,7 @@ def runs() -> None:
 
 BACKTEST = f"backtest --oracle {MOMENTUM}"
 SWEEP = f"sweep --oracle {MOMENTUM} --grid n=3,4"
+OPTIMISE = f"backtest --oracle research.oracles.optimise:Optimise --param inner={MOMENTUM}"
 NEW = "--set data.cache=new"
 CONFIG = "taker_bps, half_spread_bps"
 FILL = ("`hlbt data sync --source api`", "`hlbt demo`", "HLBT_DATA_CACHE")
@@ -128,6 +129,16 @@ HOLE = ("hourly/2024-03", "is missing")
 #: (what is typed, what the answer must say: what is wrong, where, the cure)
 MISTAKES: tuple[tuple[str, ...], ...] = (
     ("config --set costs.taker=3", "Unknown config key costs.taker", "Did you mean 'taker_bps'?"),
+    (
+        "config --set execution.volatility_model=rsk",
+        "execution.volatility_model = 'rsk'",
+        "Did you mean 'risk'?",
+    ),
+    (f"{OPTIMISE} --param neutral=dollar", "neutral = 'dollar' is not accepted", "Did you mean 'dollars'?"),
+    (f"{OPTIMISE} --param cap=0", "cap = 0 is not accepted", "a positive number"),
+    (f"{OPTIMISE} --param on_infeasible=relax", "on_infeasible = 'relax' is not accepted", "choose error or hold"),
+    (f"{OPTIMISE} --param 'costs={{impact = \"venue\"}}'", "costs.impact = 'venue'", "volume_share"),
+    (f"{OPTIMISE} --param 'costs={{taker = 1}}'", "Unknown config key costs.taker", "Did you mean 'taker_bps'?"),
     # --- data: the cache
     ("data status --set data.cache=nowhere", "The data cache nowhere does not exist", *FILL),
     ("data status --set data.cache=empty-folder", "The data cache empty-folder is empty", *FILL),
@@ -541,6 +552,7 @@ LIVE: tuple[tuple[Any, ...], ...] = (
     ("live rebalance --weights a.csv --limit gros=1", 5, "Unknown limit 'gros'", "Did you mean 'gross'?"),
     ("live rebalance --weights a.csv --limit gross=much", 5, "limits.gross = 'much'", "none to switch it off"),
     ("live plan nowhere.json", 5, "Spec nowhere.json cannot be read", "`hlbt promote` writes one"),
+    ("live plan nowhere.toml", 5, "Book nowhere.toml cannot be read", "Name a TOML file that is there"),
     ("live plan percent.csv", 5, "is a weights file and no spec", "`hlbt live rebalance --weights percent.csv`"),
     ("live plan meta_other.json", 5, "is no strategy spec", "`hlbt promote` writes one"),
     ("live plan nowhere.json --set costs.taker_bps=1", 5, "only data.cache can be set", "Promote it anew"),
@@ -548,6 +560,10 @@ LIVE: tuple[tuple[Any, ...], ...] = (
     ("live rebalance --weights nowhere.csv", 1, "Weights file nowhere.csv cannot be read", "No such file"),
     ("live flatten nowhere --network moon", 1, "--network 'moon' is none of", "testnet, mainnet, paper"),
     ("live rebalance --weights twice.csv", 1, "twice.csv has two columns for BTC", "Keep one"),
+    ("live reinstate book --network paper --reason x", 1, "'book' is not demoted on this account", "Check the name"),
+    ("live reinstate book --network paper --reason ' '", 1, "--reason is empty", "it stays on record"),
+    ("live run nowhere --heartbeat http://a/b", 1, "--heartbeat is for --daily", "add --daily"),
+    ("live run nowhere --daily --heartbeat ftp://a", 1, "--heartbeat is no http or https address", "https://host/path"),
     ("live accept-equity book --credentials nowhere.json", 1, "nowhere.json does not exist", "HYPERLIQUID_SECRET_KEY"),
     ("live paper nowhere", 5, "Spec research/promoted/nowhere.json cannot be read", "`hlbt promote` writes one"),
     ("live paper runs", 1, "runs has neither specs nor a run", "`hlbt promote` writes specs"),

@@ -202,20 +202,33 @@ def momentum_spec(
     folder: Path, cache: Path, name: str = "momentum", limits: Limits | None = None, **config: Any
 ) -> Path:
     """A spec of the momentum oracle on a cache, as a promotion writes it."""
-    parameters = bound_parameters(type(load_oracle(MOMENTUM, {})), {"lookback_hours": 24, "n": 1})
+    return spec_file(folder, cache, name, MOMENTUM, {"lookback_hours": 24, "n": 1}, limits, **config)
+
+
+def spec_file(
+    folder: Path,
+    cache: Path,
+    name: str,
+    oracle: str,
+    given: Mapping[str, Any],
+    limits: Limits | None = None,
+    **config: Any,
+) -> Path:
+    """A spec of an oracle on a cache, as a promotion writes it."""
+    parameters = bound_parameters(type(load_oracle(oracle, {})), given)
     settled = RunConfig.from_dict(config)
     settled = replace(settled, data=replace(settled.data, cache=str(cache)))
     spec = StrategySpec(
         name=name,
         created="2026-01-01T00:00:00+00:00",
-        oracle=MOMENTUM,
+        oracle=oracle,
         parameters=parameters,
         config=settled,
         limits=limits or Limits(),
         gates={"results": {}, "overrides": {}},
         digests={
             "data": "0" * 64,
-            "oracle": files_digest(oracle_code(load_oracle(MOMENTUM, parameters))),
+            "oracle": files_digest(oracle_code(load_oracle(oracle, parameters))),
             "engine": code_digest(),
         },
         versions={"hlbt": "0.1.0"},

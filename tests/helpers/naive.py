@@ -8,6 +8,7 @@ Everything is a float, a dict by coin or a loop in coin order.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from itertools import pairwise
 from math import copysign, floor, inf, isnan, nan, sqrt
 from statistics import stdev
@@ -17,6 +18,8 @@ import pandas as pd
 from engine.coin import FeeTerms
 from engine.config import RunConfig
 from engine.panel import Panel
+from engine.risk.characteristics import RiskParameters
+from helpers.naive_risk import Naive
 
 FLOWS = ("price_pnl_usd", "spread_usd", "impact_usd", "fee_usd", "funding_usd")
 COUNTS = (
@@ -149,7 +152,11 @@ def traded_weights(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> di
         row = scaled(row, execution.leverage)
         # 2. "multiplies the row by `target / sigma`, at most by what brings its gross to `account.max_gross` [...] With
         # [...] `sigma = 0`, the row is left as it is."
-        sigma = volatility(panel, row, t, execution.volatility_days) if execution.target_volatility > 0 else 0.0
+        sigma = 0.0
+        if execution.target_volatility > 0 and execution.volatility_model == "risk":
+            sigma = expected_volatility(panel, row, t)
+        elif execution.target_volatility > 0:
+            sigma = volatility(panel, row, t, execution.volatility_days)
         if sigma > 0:
             row = scaled(row, min(execution.target_volatility / sigma, max_gross / gross_of(row)))
         # 3. "the mean of the last `k` rows [...] a NaN is first replaced by the coin's value in the row before [...]
@@ -196,6 +203,19 @@ def volatility(panel: Panel, row: dict[str, float], t: int, days: int) -> float:
     return 0.0 if constant else deviation * sqrt(365)
 
 
+def expected_volatility(panel: Panel, row: dict[str, float], t: int) -> float:
+    """Annual, of the book `row`, as the risk model expects it at row `t`; 0.0 where it does not know."""
+    if t // 24 < RiskParameters().least_days:  # the model is known after so many days of factor returns
+        return 0.0
+    risk = Naive(panel, RiskParameters()).at(t)
+    held = [0.0 if isnan(w) else w for w in row.values()]
+    factors = range(len(risk.factor_returns))
+    y = [sum(w * x[k] for w, x in zip(held, risk.exposures, strict=True) if w != 0) for k in factors]
+    variance = sum(y[a] * y[b] * risk.covariance[a][b] for a in factors for b in factors)
+    variance += sum(w * w * s for w, s in zip(held, risk.specific, strict=True) if w != 0)
+    return 0.0 if isnan(variance) else sqrt(365 * variance)
+
+
 def ratio(amount: float, whole: float) -> float:
     """Divide, also by a negative equity; 0.0 where there is nothing to divide by."""
     return amount / whole if whole != 0 else 0.0
@@ -207,6 +227,17 @@ def effect(before: float, after: float) -> str:
     if (before > 0) != (after > 0):
         return "flip"
     return "increase" if abs(after) > abs(before) else "reduce"
+
+
+def band_of(coin: str, config: RunConfig) -> float:
+    """Of "the last name or pattern in `no_trade_band_coins` that fits the coin, else `no_trade_band_frac`"."""
+    dex, execution = coin.rpartition(":")[0], config.execution
+    fits = [
+        width
+        for name, width in execution.no_trade_band_coins
+        if name.rpartition(":")[0] == dex and fnmatchcase(coin, name)  # a pattern is of one dex
+    ]
+    return fits[-1] if fits else execution.no_trade_band_frac
 
 
 class Ledger:
@@ -234,6 +265,7 @@ class Ledger:
         self.instants = list(panel.index)
         known_lots = [coin for coin in panel.table if config.execution.lots and coin.sz_decimals is not None]
         self.lots_a_unit = {coin.name: 10**coin.sz_decimals for coin in known_lots}
+        self.band = {coin: band_of(coin, config) for coin in panel.coins}
 
         self.cash = config.account.initial_equity_usd
         self.units = dict.fromkeys(self.coins, 0.0)
@@ -303,22 +335,28 @@ class Ledger:
         self.initial_margin(t, tradable, equity)
 
         for coin, weight in tradable.items():
-            size = self.order_size(coin, weight, equity)
+            size, skipped = self.order_size(coin, weight, equity)
+            if skipped:
+                self.counts[skipped] += 1
             if size != 0:
                 self.turnover += abs(size) * self.price[coin] / equity if equity > 0 else 0.0
                 self.fill(t, coin, size)
 
     def initial_margin(self, t: int, tradable: dict[str, float], equity: float) -> None:
-        """Refuse a row: "`asked > equity`, or if `asked + left` is more than both `equity` and `before`"."""
+        """Refuse a row: "`asked > equity`, or if `after + left` is more than both `equity` and `before`"."""
         if not self.account.initial_margin or equity <= 0:
             return
-        asked = sum(self.asked(coin, w * equity) for coin, w in tradable.items())
+        asked = after = sum(self.asked(coin, w * equity) for coin, w in tradable.items())
+        if self.execution.no_trade_band == "to_edge" or self.execution.trade_rate < 1:
+            # "the sum of the same coins for what the row's orders [...] leave of them"
+            then = {coin: self.units[coin] + self.order_size(coin, w, equity)[0] for coin, w in tradable.items()}
+            after = sum(self.asked(coin, units * self.price[coin] if units else 0.0) for coin, units in then.items())
         held = {coin: self.initial(coin, abs(self.units[coin]) * self.price[coin]) for coin in self.held()}
         # "in `left` and `before` an isolated position counts with its equity"
         held |= {coin: self.own_equity(coin) for coin in held if coin in self.isolated_leverage}
         left = sum(margin for coin, margin in held.items() if coin not in tradable)
         most = equity * (1 + 1e-5)  # "the slack of `account.max_gross`"
-        if asked > most or (asked + left > most and asked + left > sum(held.values())):
+        if asked > most or (after + left > most and after + left > sum(held.values())):
             raise RefusedError(t)
 
     def asked(self, coin: str, target: float) -> float:
@@ -350,29 +388,63 @@ class Ledger:
         leverages = [leverage for floor, leverage in self.tiers.get(coin, ()) if floor < notional]
         return notional / leverages[-1] if leverages else 0.0
 
-    def order_size(self, coin: str, weight: float, equity: float) -> float:
-        """Signed units to trade, 0.0 for no order. A tradable coin has a mid, so its price is that mid."""
-        units, mid = self.units[coin], self.price[coin]
-        if weight == 0:  # "With weight 0 and a position it is a full close: -units, never cut, never skipped."
-            return -units
-        order = weight * equity / mid - units
-        if equity <= 0 or order == 0:  # "only full closes are sent"; "An order of exactly 0 is no order."
-            return 0.0
-        # "the size is cut to floor(abs(order) * 10**szDecimals * (1 + 1e-12)) lots"
-        size = abs(order)
-        if coin in self.lots_a_unit:
-            size = floor(size * self.lots_a_unit[coin] * (1 + 1e-12)) / self.lots_a_unit[coin]
-        # "With notional = abs(size) * mid * (1 + 1e-12) [...]: one that the cut made 0, or with notional <
-        # min_notional_usd, counts in `skipped_min_notional`; else one with notional < no_trade_band_frac * equity
-        # counts in `skipped_band`."
+    def order_size(self, coin: str, weight: float, equity: float) -> tuple[float, str]:
+        """Signed units to trade, 0.0 for no order, and the counter of what is skipped.
+
+        A tradable coin has a mid, so its price is that mid.
+        """
+        units, mid, rate = self.units[coin], self.price[coin], self.execution.trade_rate
+        band, to_edge = self.band[coin], self.execution.no_trade_band == "to_edge"
+        if weight == 0:
+            return self.close_size(coin, equity), ""
+        way = weight * equity / mid - units
+        if equity <= 0 or way == 0:  # "only closes are sent"; "A way of exactly 0 is no order."
+            return 0.0, ""
+        # "`way` is first shortened by `band * equity / mid` [...]; a coin with at most 1e-9 of equity left to go is
+        # inside the band, has no order and counts in `skipped_band`"
+        length = abs(way)
+        if to_edge and band > 0:
+            length -= band * equity / mid
+            if length * mid <= 1e-9 * equity:
+                return 0.0, "skipped_band"
+        # "`order = trade_rate * way`; where that ends within 1e-9 of equity of 0 units it ends at 0." "The two 1e-9
+        # hold with `"to_edge"` and a `band` above 0, or a `trade_rate` below 1, alone."
+        size = rate * length
+        if (to_edge and band > 0) or rate < 1:
+            if abs(units + copysign(size, way)) * mid <= 1e-9 * equity:
+                size = abs(units)
+        # "With `notional = abs(size) * mid * (1 + 1e-12)`, [...] an order that is 0 by now, or with `notional <
+        # min_notional_usd`, counts in `skipped_min_notional`; else, with `no_trade_band = "skip"`, one with `notional <
+        # trade_rate * band * equity` counts in `skipped_band`."
+        size = self.cut(coin, size)
         notional = size * mid * (1 + 1e-12)
         if size == 0 or notional < self.execution.min_notional_usd:
-            self.counts["skipped_min_notional"] += 1
-            return 0.0
-        if notional < self.execution.no_trade_band_frac * equity:
-            self.counts["skipped_band"] += 1
-            return 0.0
-        return copysign(size, order)
+            return 0.0, "skipped_min_notional"
+        if not to_edge and notional < rate * band * equity:
+            return 0.0, "skipped_band"
+        return copysign(size, way), ""
+
+    def close_size(self, coin: str, equity: float) -> float:
+        """With weight 0: "-units, never cut, never skipped", or with `trade_rate` below 1 a part.
+
+        "`trade_rate * abs(units)` cut to lots, but all of `-units` where that part or what it leaves is 0, or worth
+        less [...] than `min_notional_usd` or 1e-9 of equity"; with equity <= 0 "all of them whole".
+        """
+        units, mid = self.units[coin], self.price[coin]
+        if units == 0 or self.execution.trade_rate == 1 or equity <= 0:
+            return -units
+        part = self.cut(coin, self.execution.trade_rate * abs(units))
+        smallest = max(self.execution.min_notional_usd, 1e-9 * equity)
+        for piece in (part, abs(units) - part):
+            if piece == 0 or piece * mid * (1 + 1e-12) < smallest:
+                return -units
+        return -copysign(part, units)
+
+    def cut(self, coin: str, size: float) -> float:
+        """Whole lots: "the size is cut to floor(abs(order) * 10**szDecimals * (1 + 1e-12)) lots"."""
+        if coin not in self.lots_a_unit:
+            return size
+        return floor(size * self.lots_a_unit[coin] * (1 + 1e-12)) / self.lots_a_unit[coin]
 
     def fill(self, t: int, coin: str, size: float, reason: str | None = None, within: bool = False) -> None:
         price, bid, ask = self.price[coin], self.at("bid", t, coin), self.at("ask", t, coin)

@@ -107,9 +107,8 @@ class Naive:
         return made
 
     def at(self, t: int) -> NaiveRisk:
-        own = self.own
+        own, factors = self.own, len(self.dexes) + 4
         days = list(range(t % 24, t + 1, 24))
-        factors = len(self.dexes) + 4
         returns: list[list[float]] = []  # of the days that have some, oldest first
         rest: list[list[float]] = []
         latest = [nan] * factors

@@ -283,11 +283,14 @@ def nasty_configs(draw: st.DrawFn) -> RunConfig:
             "min_notional_usd": draw(st.sampled_from([0.0, 10.0, 500.0])),
             "lots": draw(st.booleans()),
             "no_trade_band_frac": draw(st.just(0.0) | st.floats(0, 0.2)),
+            "no_trade_band": draw(st.sampled_from(["skip", "to_edge"])),
+            "trade_rate": seldom(1.0, st.sampled_from([0.001, 0.5]) | st.floats(0.05, 1.0)),
             "untradable": draw(st.sampled_from(["cash", "renormalise"])),
             "stale_hours": draw(st.integers(1, 30)),
             "leverage": seldom(1.0, st.floats(0.2, 3)),
             "target_volatility": seldom(0.0, st.floats(0.2, 2)),
             "volatility_days": seldom(2, st.integers(2, 10)),
+            "volatility_model": seldom("book", st.just("risk")),
             "tranches": seldom(1, st.integers(2, 4)),
             "gross_cap": seldom(0.0, st.floats(0.5, 3)),
         },
@@ -343,7 +346,16 @@ def nasty_cases(draw: st.DrawFn) -> tuple[Panel, pd.DataFrame, RunConfig]:
     values = _weight_rows(rng, len(instants), len(panel.coins), limit, styles)
     weights = pd.DataFrame(values, index=instants, columns=list(panel.coins))
     absent = draw(st.integers(0, 1), label="absent coins")
+    if draw(st.booleans(), label="bands by coin"):
+        config = with_bands(config, panel, rng)
     return panel, weights.iloc[:, rng.permutation(len(panel.coins))[absent:]], config
+
+
+def with_bands(config: RunConfig, panel: Panel, rng: np.random.Generator) -> RunConfig:
+    """No-trade bands of single coins and of all of the main dex, some without any."""
+    chosen = rng.choice(panel.coins, int(rng.integers(1, len(panel.coins) + 1)))
+    bands = [("*", 0.01)] * int(rng.integers(2)) + [(str(coin), float(rng.choice([0.0, 0.02, 0.3]))) for coin in chosen]
+    return replace(config, execution=replace(config.execution, no_trade_band_coins=tuple(bands)))
 
 
 Case = tuple[Panel, pd.DataFrame, RunConfig]
@@ -371,7 +383,9 @@ def with_builders_coins(case: Case, seed: int) -> Case:
         table.append(coin)
     panel = replace(panel, coins=tuple(coin.name for coin in table), table=tuple(table))
     leverage = float(rng.choice([0, 0, 1, 2, 5, 20, 50]))
-    config = replace(config, execution=replace(config.execution, isolated_leverage=leverage))
+    bands = tuple((names.get(coin, coin), width) for coin, width in config.execution.no_trade_band_coins if coin != "*")
+    execution = replace(config.execution, isolated_leverage=leverage, no_trade_band_coins=bands)
+    config = replace(config, execution=execution)
     return panel, weights.rename(columns=names), config
 
 
@@ -397,8 +411,12 @@ def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:
     values = rng.normal(size=(len(rows), shape[1]))
     values *= rng.uniform(0.1, 3) / np.abs(values).sum(axis=1, keepdims=True)
     values = np.where(rng.random(values.shape) < 0.2, 0.0, _holes(rng, values, 0.2))
+    part, in_part = np.random.default_rng([seed, 24]), seed % 3 == 0
     sections = {
         "execution": {
+            "no_trade_band_frac": part.choice([0.0, 0.01, 0.3]) if in_part else 0.0,
+            "no_trade_band": str(part.choice(["skip", "to_edge"])),
+            "trade_rate": part.choice([1.0, 0.5, 0.07]) if in_part else 1.0,
             "hour_utc": rng.integers(24),
             "stale_hours": rng.integers(1, 4),
             "delay_hours": rng.integers(3),
@@ -418,7 +436,9 @@ def tiny_case(seed: int) -> tuple[Panel, pd.DataFrame, RunConfig]:
             "margin_prices": "extreme" if extreme else "close",
         },
     }
-    return panel, pd.DataFrame(values, index=panel.index[rows], columns=names), RunConfig.from_dict(sections)
+    config = RunConfig.from_dict(sections)
+    config = with_bands(config, panel, part) if in_part and part.random() < 0.5 else config
+    return panel, pd.DataFrame(values, index=panel.index[rows], columns=names), config
 
 
 def holed_panel() -> Panel:

@@ -15,16 +15,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import PaperDEX, RunConfig
+from engine import PaperDEX, RunConfig, load_panel
 from engine.errors import DemotedError, LimitError, LiveError
 from engine.live.demotion import Demotion, demote, demotion_of, demotion_path, events_of
 from engine.live.journal import Journal
 from engine.live.orders import Outcome
 from engine.live.risk_limits import Limits
 from engine.live.session import Session
-from engine.live.spec import read_spec, write_spec
+from engine.live.spec import load_live_oracle, read_spec, write_spec
 from engine.live.targets import Strategy, TargetProvider
 from engine.monitoring.edge_bands import edge_bands
+from engine.monitoring.replay import plan_differences
 from engine.oracles.fixed_weights import FixedWeights
 from engine.panel import Panel
 from helpers.effort import some
@@ -221,6 +222,13 @@ def test_a_run_demotes_and_a_person_reinstates_until_the_next_alarm(
     held = account_of(spec)
     assert set(held) <= set(before) and all(abs(held[coin]) <= abs(before[coin]) for coin in held)
     assert all(order["reduce_only"] for order in printed["orders"])
+    # Plan = replay, of what was left of the plan too.
+    journal, promoted = Journal(folder / "momentum-paper.jsonl").entries, read_spec(spec)
+    panel, oracle = load_panel(sample_cache, end="2024-03-31"), load_live_oracle(promoted)[0]
+    newest = [entry for entry in journal if entry["kind"] == "plan"][-1]
+    checked = plan_differences([newest], panel, promoted, oracle)
+    assert (checked.instants_checked, checked.differences, checked.unchecked) == (1, (), ())
+    assert plan_differences([{**newest, "reduces_only": False}], panel, promoted, oracle).differences
     # The plan says so, too, and sends nothing.
     seen = run([word for word in words_of(spec, len(codes)) if word != "--execute"])
     assert seen.code == DemotedError.exit_code and json.loads(seen.out)["executed"] is False

@@ -183,6 +183,28 @@ def test_an_oracle_that_names_no_coin_wants_none(answer: dict[str, float]) -> No
     assert manager.manage_portfolio(later).complete and dex.positions == {}
 
 
+def test_a_part_of_the_way_is_traded_once_an_instant_and_the_way_out_to_its_end() -> None:
+    """A run that is started twice had gone another part of the way, and a flattening had closed a part."""
+    panel = random_panel(3, 72, 2, volume=False)
+    first, later = panel.index[24], panel.index[48]
+    config = RunConfig.from_dict({"execution": {"trade_rate": 0.5}, "account": {"initial_equity_usd": 1e5}})
+    weights = FixedWeights(pd.DataFrame({"C00": 0.5, "C01": -0.4}, index=[first, later]))
+    dex, journal = PaperDEX(panel, config, start=first), Journal()
+
+    def trade(oracle: FixedWeights, at: pd.Timestamp) -> dict[str, float]:
+        manager = PortfolioManager(oracle, dex, config, panel=panel, limits=Limits.none(), journal=journal)
+        assert manager.manage_portfolio(at).complete
+        return dict(dex.positions)
+
+    once = trade(weights, first)
+    assert once["C00"] * panel.frame("mid").loc[first, "C00"] == pytest.approx(25_000, rel=0.01)
+    assert trade(weights, first) == once and len(journal.entries) > 0
+    dex.advance(later)
+    twice = trade(weights, later)
+    assert abs(twice["C00"]) > abs(once["C00"]) and trade(weights, later) == twice
+    assert trade(FixedWeights.of({}), later) == {}
+
+
 def test_a_deposit_is_accepted_once(world: World, run: Run) -> None:
     """Without that word a strategy stood still from its first deposit to its next promotion."""
     spec = momentum_spec(world.folder, world.folder / "cache")

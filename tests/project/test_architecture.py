@@ -17,6 +17,7 @@ SOURCES = sorted([*(ROOT / "engine").rglob("*.py"), *(ROOT / "research").rglob("
 HOMES = {  # library -> the only files that may import it, and only inside a function
     "boto3": {"engine/data/s3_bucket.py"},
     "hyperliquid": {"engine/data/api_client.py", "engine/live/hyperliquid.py"},
+    "clarabel": {"engine/risk/solver.py"},
     "numerapi": {"research/oracles/numerai.py"},
     "crowdcent_challenge": {"research/oracles/crowdcent.py"},
     "quantstats": {"engine/reporting/quantstats_part.py"},

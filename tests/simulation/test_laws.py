@@ -116,33 +116,46 @@ def test_identical_from_run_to_run(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-@pytest.mark.parametrize("untradable", ["cash", "renormalise"])
-def test_live_sizing_is_the_simulations(seed: int, untradable: str) -> None:
-    """plan_orders, a row at a time from the book the simulation holds, gives the simulation's own orders."""
+@pytest.mark.parametrize(
+    "rules",
+    [
+        {"no_trade_band_frac": 0.01},
+        {"no_trade_band": "to_edge", "no_trade_band_frac": 0.01, "untradable": "renormalise"},
+        {"trade_rate": 0.3, "no_trade_band_coins": {"*": 0.02, "C01": 0.1}, "untradable": "renormalise"},
+        {"trade_rate": 0.6, "no_trade_band": "to_edge", "no_trade_band_frac": 0.01, "lots": False},
+    ],
+    ids=str,
+)
+def test_live_sizing_is_the_simulations(seed: int, rules: dict[str, Any]) -> None:
+    """plan_orders, a row at a time from the book the simulation holds, gives the simulation's own orders and closes."""
     panel, weights = case(seed)
-    config = RunConfig.from_dict({"execution": {"untradable": untradable, "no_trade_band_frac": 0.01}})
-    result = backtest(panel, weights, config)
+    execution = Execution(**rules)
+    result = backtest(panel, weights, RunConfig(execution=execution))
     held = dict.fromkeys(panel.coins, 0.0)
-    lots = {coin.name: coin.sz_decimals for coin in panel.table if coin.sz_decimals is not None}
+    lots = {coin.name: coin.sz_decimals for coin in panel.table if coin.sz_decimals is not None and execution.lots}
     mid, tradable = panel.frame("mid"), panel.frame("tradable")
-    compared = 0
+    compared = parts = 0
     for row, instant in enumerate(panel.index):
         trades = result.trades[result.trades["time"] == instant]
+        closed = set(trades["coin"][trades["reason"] == "close"])
         if instant in weights.index:
             before = result.equity.iloc[row - 1] if row else 10_000.0
             equity = before + result.attribution["price_pnl_usd"].iloc[row]
             asked = weights.loc[instant].reindex(panel.coins).fillna(0.0).to_dict() | weights.loc[instant].to_dict()
             orders = plan_orders(
-                asked, held, equity, mid.loc[instant].to_dict(), tradable.loc[instant].to_dict(), lots, config.execution
+                asked, held, equity, mid.loc[instant].to_dict(), tradable.loc[instant].to_dict(), lots, execution
             )
-            sent = {order.coin: order.units for order in orders if order.outcome == "order"}
-            assert sent == pytest.approx(dict(zip(trades["coin"], trades["units"], strict=True)), rel=1e-11)
+            sent = [order for order in orders if order.outcome == "order"]
+            units = {order.coin: order.units for order in sent}
+            assert units == pytest.approx(dict(zip(trades["coin"], trades["units"], strict=True)), rel=1e-10)
+            assert {order.coin for order in sent if order.close} <= closed
+            parts += sum(order.target_weight == 0.0 and not order.close for order in sent)
             compared += len(sent)
-        for coin, units in zip(trades["coin"], trades["units"], strict=True):
-            held[coin] += units
+        for coin, size in zip(trades["coin"], trades["units"], strict=True):
+            held[coin] = 0.0 if coin in closed else held[coin] + size
             if coin in lots:
                 held[coin] = round(held[coin] * 10 ** lots[coin]) / 10 ** lots[coin]
-    assert compared > 50
+    assert compared > 40 and (parts > 0) == (execution.trade_rate < 1.0)
 
 
 def planned(**given: Any) -> list[Order]:

@@ -11,6 +11,7 @@ import pytest
 from engine import Panel, Result, RunConfig, SparseWeights, backtest, backtest_many, decisions_of
 from engine.errors import WeightsError
 from engine.simulation.overlays import describe_overlays, traded_weights
+from helpers.naive import traded_weights as naive_traded_weights
 from helpers.panels import random_panel, random_weights
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -96,6 +97,27 @@ def test_too_few_days_leave_the_row(days: int, window: int, scaled: bool) -> Non
 def test_a_book_that_never_moved_is_left_as_it_is() -> None:
     np.testing.assert_array_equal(applied_to([[0.5, 0.5]], flat_panel(9), target_volatility=0.1), [[0.5, 0.5]])
     np.testing.assert_array_equal(applied_to([[0.0, np.nan]], flat_panel(9), target_volatility=0.1), [[0.0, np.nan]])
+
+
+def test_the_risk_model_as_the_volatility() -> None:
+    """As the slow reference says, a book alone or among others, and with the days after the decision cut off."""
+    panel = random_panel(5, 24 * 54, 12)
+    config = config_of({"target_volatility": 0.1, "volatility_model": "risk", "leverage": 1.5})
+    decisions = panel.index[panel.index.hour == 23][[10, -2, -1]]
+    weights = np.random.default_rng(1).normal(0, 0.1, (3, 3, 12))
+    weights[0, :, 4] = np.nan
+    weights[2] = 0.0
+    got = traded_weights(weights, decisions, panel, config)
+    frame = pd.DataFrame(weights[0], index=decisions, columns=list(panel.coins))
+    expected = naive_traded_weights(panel, frame, config)
+    np.testing.assert_allclose(got[0], [list(row.values()) for row in expected.values()], rtol=1e-8)
+    np.testing.assert_array_equal(got[0, 0], 1.5 * weights[0, 0])  # the tenth day: not known yet
+    assert not np.allclose(got[0, 1:], 1.5 * weights[0, 1:], equal_nan=True)
+    for book in range(3):
+        np.testing.assert_array_equal(traded_weights(weights[book], decisions, panel, config), got[book])
+    cut = panel.until(decisions[1])
+    np.testing.assert_array_equal(traded_weights(weights[1, 1:2], decisions[1:2], cut, config)[0], got[1, 1])
+    assert config.digest != config_of({"target_volatility": 0.1, "leverage": 1.5}).digest
 
 
 def test_tranches_are_the_mean_of_the_last_rows() -> None:

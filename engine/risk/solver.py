@@ -1,0 +1,176 @@
+"""The best book of a decision: return less risk and costs, under limits; a quadratic program that Clarabel solves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine.errors import InfeasibleError, OracleError
+
+#: A weight or a trade smaller than this is rounding of the solver.
+DUST = 1e-7
+#: Gap and residuals at which the solver is done, and whether it refines each step, which takes three times as long and
+#: hard problems need: one after the other until it says that it has the best.
+_EFFORTS = ((1e-10, False), (1e-10, True), (1e-8, True))
+
+
+@dataclass(frozen=True, eq=False)
+class BookProblem:
+    """``max a'w - g/2 (w'Dw + y'Fy) - buy'(w - w0)+ - sell'(w0 - w)+`` with ``y = X'w``, under limits.
+
+    Attributes
+    ----------
+    expected : ndarray, (N,)
+        a: expected return of each coin, a day.
+    exposures : ndarray, (N, K)
+        X.
+    factor_covariance : ndarray, (K, K)
+        F, of a day; positive semidefinite.
+    specific_variance : ndarray, (N,)
+        D, of a day; not negative.
+    risk_aversion : float
+        g, not negative.
+    buy, sell : ndarray, (N,)
+        Price of a trade on each side, as a fraction of its notional; not negative.
+    before : ndarray, (N,)
+        w0: the book that is held.
+    lower, upper : ndarray, (N,)
+        Least and largest weight; they are equal for a coin that is given. 0 is between the others'.
+    gross : float
+        Largest ``sum(abs(w))``.
+    neutral : ndarray, (E, N)
+        Rows whose ``row @ w`` is 0.
+    """
+
+    expected: np.ndarray
+    exposures: np.ndarray
+    factor_covariance: np.ndarray
+    specific_variance: np.ndarray
+    risk_aversion: float
+    buy: np.ndarray
+    sell: np.ndarray
+    before: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+    gross: float
+    neutral: np.ndarray
+
+    def value(self, weights: np.ndarray) -> float:
+        """The objective at `weights`, (N,), a day."""
+        y, trade = self.exposures.T @ weights, weights - self.before
+        risk = (weights * weights) @ self.specific_variance + y @ self.factor_covariance @ y
+        paid = self.buy @ np.maximum(trade, 0.0) + self.sell @ np.maximum(-trade, 0.0)
+        return float(self.expected @ weights - 0.5 * self.risk_aversion * risk - paid)
+
+    def solve(self) -> np.ndarray:
+        """The best weights, (N,): a weight within :data:`DUST` of 0 is 0, a trade of less is none.
+
+        Raises
+        ------
+        InfeasibleError
+            Where no weights are within all limits.
+        OracleError
+            Where the solver is missing or does not find the best.
+        """
+        free = self.lower < self.upper
+        found = np.where(free, 0.0, self.lower)
+        if self.gross - np.abs(found).sum() < 0.0 or (not free.any() and (np.abs(self.neutral @ found) > DUST).any()):
+            raise InfeasibleError("what is given is beyond the limits.")
+        if free.any():
+            made, before = _solved(self, free, found), self.before[free]
+            made = np.where(np.abs(made - before) < DUST, before, made)
+            made = np.where(np.abs(made) < DUST, 0.0, made)
+            found[free] = np.clip(made, self.lower[free], self.upper[free])
+        return found
+
+
+def _solved(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> np.ndarray:
+    """Weights of the free coins, beside those that are given."""
+    try:
+        import clarabel
+    except ImportError as error:
+        raise OracleError(
+            "Optimise needs the solver Clarabel, which is not installed: add it with pip install 'hlbt[optimise]'."
+        ) from error
+    matrices, equalities = _matrices(problem, free, given)
+    cones = [clarabel.ZeroConeT(equalities), clarabel.NonnegativeConeT(len(matrices[3]) - equalities)]
+    status = ""
+    for tolerance, refines in _EFFORTS:
+        settings = clarabel.DefaultSettings()
+        settings.verbose, settings.iterative_refinement_enable = False, refines
+        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = tolerance
+        solution = clarabel.DefaultSolver(*matrices, cones, settings).solve()
+        status = str(solution.status)
+        if status == "Solved":
+            return np.array(solution.x[: int(free.sum())])
+        if status == "PrimalInfeasible":
+            raise InfeasibleError("no book is within all limits.")
+    raise OracleError(f"Clarabel ended without the best book: {status}.")
+
+
+def _matrices(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> tuple[tuple[Any, ...], int]:
+    """``min x'Px / 2 + q'x`` with ``Ax + s = b``, s 0 in the first rows and not negative in the others; how many are 0.
+
+    The variables are w, v >= abs(w), y, and t >= the cost of a trade of those coins that are held: of another the cost
+    is a matter of w and v.
+    """
+    from scipy.sparse import csc_array
+
+    x, before, buy, sell = (part[free] for part in (problem.exposures, problem.before, problem.buy, problem.sell))
+    lower, upper = problem.lower[free], problem.upper[free]
+    coins, factors = x.shape
+    held, uneven = np.flatnonzero(before), np.flatnonzero(lower != -upper)
+    each, of_y, of_t = np.arange(coins), 2 * coins, 2 * coins + factors
+    size = of_t + len(held)
+    neutral = problem.neutral[(problem.neutral[:, free] != 0.0).any(axis=1) | (problem.neutral @ given != 0.0)]
+    rows: list[np.ndarray] = []
+    columns: list[np.ndarray] = []
+    values: list[np.ndarray] = []
+    limits: list[np.ndarray] = []
+    count = 0
+
+    def add(limit: np.ndarray, *terms: tuple[np.ndarray, np.ndarray | float]) -> None:
+        """Rows ``sum(value * variable) <= limit``, one for each element of `limit`."""
+        nonlocal count
+        for column, value in terms:
+            made = np.broadcast_to(value, column.shape)
+            own = np.arange(len(limit)).reshape(-1, *[1] * (column.ndim - 1))
+            rows.append(count + np.broadcast_to(own, column.shape).ravel())
+            columns.append(column.ravel())
+            values.append(made.ravel())
+        limits.append(limit)
+        count += len(limit)
+
+    def every(number: int) -> np.ndarray:
+        return np.broadcast_to(each, (number, coins))
+
+    add(-(problem.exposures.T @ given), (every(factors), x.T), (of_y + np.arange(factors), -1.0))
+    add(-(neutral @ given), (every(len(neutral)), neutral[:, free]))
+    equalities = count
+    add(np.zeros(coins), (each, 1.0), (coins + each, -1.0))
+    add(np.zeros(coins), (each, -1.0), (coins + each, -1.0))
+    add(np.maximum(upper, -lower), (coins + each, 1.0))
+    add(upper[uneven], (uneven, 1.0))
+    add(-lower[uneven], (uneven, -1.0))
+    add(np.array([problem.gross - np.abs(given).sum()]), (coins + every(1), 1.0))
+    spent = of_t + np.arange(len(held))
+    add((buy * before)[held], (held, buy[held]), (spent, -1.0))
+    add(-(sell * before)[held], (held, -sell[held]), (spent, -1.0))
+    unit = 1.0 / max(np.abs(problem.expected).max(), np.abs(buy).max(), 1e-9)  # so that tolerances are of the problem
+    linear = np.zeros(size)
+    new = before == 0.0
+    linear[:coins] = -problem.expected[free] + np.where(new, 0.5 * (buy - sell), 0.0)
+    linear[coins : 2 * coins] = np.where(new, 0.5 * (buy + sell), 0.0)
+    linear[of_t:] = 1.0
+    first, second = np.triu_indices(factors)
+    quadratic = np.concatenate([problem.specific_variance[free], problem.factor_covariance[first, second]])
+    places = np.concatenate([each, of_y + first]), np.concatenate([each, of_y + second])
+    shape = (count, size)
+    return (
+        csc_array((unit * problem.risk_aversion * quadratic, places), shape=(size, size)),
+        unit * linear,
+        csc_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape),
+        np.concatenate(limits),
+    ), equalities
