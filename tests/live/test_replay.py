@@ -11,7 +11,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from engine import Oracle, Panel, PaperDEX, PortfolioManager, Result, RunConfig, backtest, load_panel, weight_matrix
+from engine import (
+    Coin,
+    Oracle,
+    Panel,
+    PaperDEX,
+    PortfolioManager,
+    Result,
+    RunConfig,
+    backtest,
+    load_panel,
+    weight_matrix,
+)
 from engine.errors import IncompleteError, WeightsError
 from engine.live.journal import Journal
 from engine.live.live_panel import with_live_row
@@ -262,6 +273,19 @@ def test_nasty_panels_of_builders_coins(case: tuple[Panel, pd.DataFrame, RunConf
     except WeightsError:
         return
     assert_same_book(result, replay(panel, FixedWeights(weights), result.weights.index, config))
+
+
+def test_an_isolated_position_that_was_flipped_has_the_margin_of_the_whole_fill() -> None:
+    """Live a flip is two orders, and the second fills worse; all that the margin can lose is lost in row 4."""
+    index = pd.date_range("2024-10-01T22:00Z", periods=6, freq="h")
+    mid = pd.DataFrame({"xyz:A": [100.0, 100.0, 100.0, 100.0, 50.0, 50.0]}, index=index)
+    coin = Coin("xyz:A", sz_decimals=2, max_leverage=5.0, margin_mode="isolated")
+    panel = Panel.from_frames(table=[coin], mid=mid, impact_bid=mid * 0.98, impact_ask=mid * 1.02)
+    weights = pd.DataFrame({"xyz:A": [-0.3, 0.5]}, index=index[1:3])
+    config = RunConfig.from_dict({"costs": {"impact": "venue"}})
+    result = backtest(panel, weights, config)
+    assert result.trades["reason"].tolist() == ["open", "flip", "liquidation"]
+    assert_same_book(result, replay(panel, FixedWeights(weights), weights.index, config))
 
 
 def test_the_fee_tiers_of_an_account_that_trades_much() -> None:
