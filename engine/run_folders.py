@@ -31,11 +31,23 @@ RUN = "run.json"
 TEARSHEET = "tearsheet.html"
 CAPACITY = "capacity.html"
 RISK = "risk.parquet"
+FACTORS = "factors.parquet"
 TRIPS = "round_trips.parquet"
 NOTES = "notes.json"
 #: All files of a run folder that hlbt writes.
 FILES = frozenset(
-    (RUN, "equity.parquet", "trades.parquet", "weights.parquet", "hourly.parquet", RISK, TRIPS, TEARSHEET, CAPACITY)
+    (
+        RUN,
+        "equity.parquet",
+        "trades.parquet",
+        "weights.parquet",
+        "hourly.parquet",
+        RISK,
+        FACTORS,
+        TRIPS,
+        TEARSHEET,
+        CAPACITY,
+    )
 )
 #: Tables of a record, and what the pages need of them.
 _TABLES: Mapping[str, set[str]] = {

@@ -2,7 +2,8 @@
 
 ``run.json`` (config, digests, versions, metrics, attribution), ``equity.parquet``, ``trades.parquet``,
 ``weights.parquet``, ``round_trips.parquet``, ``hourly.parquet`` (exposure and the benchmark's price), ``risk.parquet``
-where the oracle reports exposures of its own, and the pages, ``tearsheet.html`` and ``capacity.html``.
+where the oracle reports exposures of its own, ``factors.parquet`` where the daily returns can be attributed to factors,
+and the pages, ``tearsheet.html`` and ``capacity.html``.
 """
 
 from __future__ import annotations
@@ -28,7 +29,17 @@ from engine.oracles.loading import build_oracle, oracle_class, origin_of
 from engine.oracles.weights_file import WeightsFile
 from engine.panel import Panel
 from engine.provenance import Origin, as_json, code_digest, to_json, versions
-from engine.run_folders import CAPACITY, RISK, SCHEMA, TEARSHEET, TRIPS, check_replaceable, read_record, replace_folder
+from engine.run_folders import (
+    CAPACITY,
+    FACTORS,
+    RISK,
+    SCHEMA,
+    TEARSHEET,
+    TRIPS,
+    check_replaceable,
+    read_record,
+    replace_folder,
+)
 from engine.simulation.backtest import backtest as simulate
 from engine.simulation.backtest import check_config, check_panel, decisions_of
 from engine.simulation.metrics import ANNUAL
@@ -60,6 +71,8 @@ class Run:
         ``gross_frac``, ``net_frac`` and, where there is a benchmark, ``benchmark_usd``.
     risk : DataFrame, (D, K), or None
         See :attr:`engine.Result.risk`; None where the oracle has none, and in folders of versions before it.
+    factors : DataFrame, (D, K + 1), or None
+        See :class:`engine.simulation.factor_attribution.FactorAttribution`; None where there is none.
     trips : DataFrame, (K, 14), or None
         See :attr:`engine.Result.round_trips`; None in folders of versions before it.
     """
@@ -71,6 +84,7 @@ class Run:
     weights: pd.DataFrame
     hourly: pd.DataFrame
     risk: pd.DataFrame | None = None
+    factors: pd.DataFrame | None = None
     trips: pd.DataFrame | None = None
 
 
@@ -179,7 +193,13 @@ def save_run(
 
 def _write_tables(run: Run, folder: Path) -> None:
     """The tables of a run as plain parquet files, instants in a column ``time``."""
-    timed = {"equity": run.equity, "weights": run.weights, "hourly": run.hourly, "risk": run.risk}
+    timed = {
+        "equity": run.equity,
+        "weights": run.weights,
+        "hourly": run.hourly,
+        "risk": run.risk,
+        "factors": run.factors,
+    }
     for name, frame in {**timed, "trades": run.trades, "round_trips": run.trips}.items():
         if frame is not None:
             (frame.reset_index() if name in timed else frame).to_parquet(folder / f"{name}.parquet", index=False)
@@ -207,7 +227,9 @@ def run_of(result: Result, origin: Origin | None = None, folder: Path | None = N
         record["benchmark"] = str(benchmark.name)
         hourly = hourly.assign(benchmark_usd=benchmark)
     equity = result.attribution.assign(equity_usd=result.equity)[["equity_usd", *FLOWS]]
-    return Run(folder, record, equity, result.trades, result.weights, hourly, result.risk, result.round_trips)
+    daily = result.factor_attribution().daily
+    factors = daily.rename_axis("time") if len(daily) else None
+    return Run(folder, record, equity, result.trades, result.weights, hourly, result.risk, factors, result.round_trips)
 
 
 def origin_or_book(result: Result) -> Origin:
@@ -238,6 +260,7 @@ def _record(result: Result, origin: Origin, name: str, created: str) -> dict[str
         "liquidation": result.liquidation,
         "notes": list(result.notes),
         "attribution": {flow: result.metrics[flow] for flow in FLOWS},
+        "factor_attribution": result.factor_attribution().record(),
         "coin_attribution": {
             str(coin): {flow: float(value) for flow, value in zip(FLOWS, row, strict=True)}
             for coin, row in zip(result.panel.coins, result.ledger.coin_flows, strict=True)
@@ -284,8 +307,8 @@ def load_run(folder: str | Path) -> Run:
         raise DataError(f"{folder} is no run folder: it has no run.json. `hlbt backtest` makes one below reports/.")
     record = read_record(folder)
     frames = {}
-    risk = ("risk",) if (folder / RISK).is_file() else ()
-    for name in ("equity", "trades", "weights", "hourly", *risk):
+    some = [name for name, file in (("risk", RISK), ("factors", FACTORS)) if (folder / file).is_file()]
+    for name in ("equity", "trades", "weights", "hourly", *some):
         frames[name] = _read(folder, name)
         whole = name not in ("equity", "hourly") or len(frames[name]) == record["span"]["hours"]
         if "time" not in frames[name] or not whole or not frames[name]["time"].isin(frames["equity"]["time"]).all():

@@ -122,6 +122,7 @@ RUN = {
 }
 #: Files of a run folder that are there only where something made them.
 RUN_OTHERS = {
+    "factors.parquet": "parts of each daily return by factor of the risk model, and the residual; where it is known",
     "risk.parquet": "exposures in the oracle's own terms, a row a decision; where the oracle has some",
     "tearsheet.html": "the page: `hlbt report RUN` makes it again from the files",
     "capacity.html": "net Sharpe ratio against the size of the account: `hlbt capacity RUN`",

@@ -49,9 +49,9 @@ _CUSUM_SHARE: Final = 0.85
 _WEIGHT: Final = 0.1
 _FORTNIGHT: Final = 14
 _PATHS: Final = 8_000
-#: A year is simulated for days with a standard deviation of this, to the power of 0 to 4, basis points.
-_STEP: Final = 3.0
-_ANCHORS: Final = 4
+#: A year is simulated for days with a standard deviation of this, to the power of 0 to 6, basis points.
+_STEP: Final = 2.0
+_ANCHORS: Final = 6
 _SEED: Final = 20240229
 #: Mean excess of a random walk over a boundary, in standard deviations (Siegmund 1985).
 _OVERSHOOT: Final = 1.166
@@ -281,7 +281,7 @@ def _limits(
 def _largest(anchor: int) -> tuple[np.ndarray, np.ndarray]:
     """Largest score of CUSUM and of EWMA in years without any excess, (paths,) each.
 
-    The standard deviation of a day is ``3 ** anchor`` basis points, and is estimated day by day as that of an account.
+    The standard deviation of a day is ``2 ** anchor`` basis points, and is estimated day by day as that of an account.
     """
     rng = np.random.default_rng([_SEED, anchor])
     lengths, scores = [], []

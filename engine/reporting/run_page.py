@@ -24,6 +24,7 @@ from engine.reporting.html import percent, plain, ratio, usd
 from engine.run_folders import CAPACITY, SCHEMA, TEARSHEET
 from engine.runs import BENCHMARK, Run
 from engine.simulation import metrics, tables
+from engine.simulation.factor_attribution import RESIDUAL
 from engine.simulation.result import FLOWS
 from engine.simulation.tables import CAUSES, SIGNS
 from engine.sweeps.results import TOP
@@ -212,14 +213,27 @@ def tiles(run: Run) -> list[Tile]:
         ("max_drawdown", "max drawdown", percent, "on hourly marks"),
         ("alpha", f"alpha{to}", percent, f"a year's return that the benchmark does not explain{none}"),
         ("beta", f"beta{to}", ratio, f"covariance of daily returns / variance of the benchmark's{none}"),
+        ("factor_alpha", "alpha to factors", percent, "a year's return that the risk model's factors do not explain"),
+        ("factor_alpha_t", "its t", ratio, "mean of that daily return over its error (Newey and West)"),
         ("equity_end_usd", "end equity", lambda value: f"{usd(value)} USD", "after the last hour"),
     )
-    own = {"alpha": alpha, "beta": beta}
+    residual = factor_parts(record).get(RESIDUAL, (math.nan, math.nan))
+    own = {"alpha": alpha, "beta": beta, "factor_alpha": residual[0], "factor_alpha_t": residual[1]}
     values = [own[key] if key in own else figure(record, key) for key, *_ in rows]
     return [
         Tile(key, label, write(value), value, hint)
         for (key, label, write, hint), value in zip(rows, values, strict=True)
     ]
+
+
+def factor_parts(record: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Mean a year and t of each part of the return, by factor, ``residual`` last; empty where there are none."""
+    parts = record.get("factor_attribution", {}).get("parts", {})
+    numbers = {name: (row["mean_year"], row["t"]) for name, row in parts.items()}
+    return {
+        name: (math.nan if mean is None else float(mean), math.nan if t is None else float(t))
+        for name, (mean, t) in numbers.items()
+    }
 
 
 def coin_rows(run: Run) -> list[dict[str, Any]]:

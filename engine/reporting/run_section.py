@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +21,7 @@ from engine.reporting.run_page import (
     benchmark_returns,
     coin_rows,
     daily_returns,
+    factor_parts,
     figure,
     signed,
     tiles,
@@ -81,6 +83,7 @@ def run_section(run: Run, notes: tuple[str, ...]) -> Markup:
             coins=coin_rows(run),
             reasons=run.trades["reason"].value_counts().sort_index().to_dict(),
             modelled=modelled(record),
+            factors=_factors(run),
             **_periods(run),
             **_delistings(run),
             **_trips(run),
@@ -102,6 +105,25 @@ def _counted(run: Run) -> dict[str, Any] | None:
         "first": show(equity.index[0]) if days else "",
         "figures": [(name, ratio(value) if name == "Sharpe" else percent(value)) for name, value in figures.items()],
     }
+
+
+def _factors(run: Run) -> dict[str, Any] | None:
+    """The attribution to factors: rows of name, mean a year, t and colour; None in a run of a version before it."""
+    record = run.record.get("factor_attribution")
+    if record is None:
+        return None
+    parts = factor_parts(run.record)
+    rows = [
+        (name, *values, colour) for (name, values), colour in zip(parts.items(), _factor_colours(parts), strict=True)
+    ]
+    return {"rows": rows, "days": record["days"], "lags": record["lags"], "notes": record["notes"]}
+
+
+def _factor_colours(names: Iterable[str]) -> list[str]:
+    """A colour for each part, dark for the last, the residual."""
+    palette = [charts.COLOURS[name] for name in ("price", "spread", "funding", "impact", "fees")]
+    count = len(list(names))
+    return [*(palette[place % len(palette)] for place in range(count - 1)), "#333333"][:count]
 
 
 def _periods(run: Run) -> dict[str, Any]:
@@ -184,6 +206,11 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Any]:
             ),
         ),
     }
+    if run.factors is not None:
+        parts = {str(name): run.factors[name].cumsum() for name in run.factors}
+        drawn["factors"] = charts.lines(
+            "factors", "Cumulative parts of the return by factor", parts, _factor_colours(parts), percent=True
+        )
     if run.risk is not None:
         drawn["risk"] = _risk_chart(run.risk)
     return drawn

@@ -210,6 +210,28 @@ def alpha_beta(returns: np.ndarray, benchmark: np.ndarray) -> tuple[float, float
     return float((np.mean(returns) - beta * np.mean(benchmark)) * DAYS_PER_YEAR), beta
 
 
+def newey_west_lags(days: int) -> int:
+    """``floor(4 (days / 100) ** (2 / 9))``, the customary number of lags for tests of mean returns.
+
+    With it the plug-in bandwidth of Newey and West begins (Review of Economic Studies 61, 1994).
+    """
+    return int(4.0 * (days / 100.0) ** (2.0 / 9.0))
+
+
+def error_of_mean(values: np.ndarray, lags: int) -> Any:
+    """Standard error of the mean where neighbouring values move together, (..., D) to (...).
+
+    ``sqrt((g0 + 2 sum over l <= lags of (1 - l / (lags + 1)) gl) / D)`` with autocovariances ``gl`` of divisor ``D``
+    (Newey and West, Econometrica 55, 1987).
+    """
+    count = values.shape[-1]
+    rest = values - values.mean(axis=-1, keepdims=True)
+    total = (rest * rest).sum(axis=-1)
+    for lag in range(1, min(lags, count - 1) + 1):
+        total = total + 2.0 * (1.0 - lag / (lags + 1.0)) * (rest[..., lag:] * rest[..., :-lag]).sum(axis=-1)
+    return _plain(np.sqrt(np.maximum(total, 0.0)) / count)
+
+
 def _deviation(returns: np.ndarray) -> Any:
     if returns.shape[-1] < 2:
         return np.full(returns.shape[:-1], np.nan)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import plotly.graph_objects as go
     import vectorbt
 
+    from engine.simulation.factor_attribution import FactorAttribution
     from engine.simulation.kernel import Ledger
 
 #: Columns of the attribution; the last four are costs, positive when they lower equity.
@@ -289,6 +290,19 @@ class Result:
 
         exposure = self.exposure.loc[self.traded_equity.index]
         return tables.long_short(self.round_trips, exposure, self._start_usd)
+
+    @cached_property
+    def _factors(self) -> FactorAttribution:
+        from engine.simulation.factor_attribution import factor_attribution
+
+        return factor_attribution(self.panel, self.daily_returns, self.ledger.equity, self.ledger.trades)
+
+    def factor_attribution(self) -> FactorAttribution:
+        """Daily returns by factor of the risk model, and what is left: :class:`FactorAttribution`.
+
+        ``.table`` has the mean a year and t of each, ``.daily`` the days; the mean of the residual is the alpha.
+        """
+        return self._factors
 
     def save(
         self,

@@ -12,6 +12,7 @@ import pandas as pd
 from engine import Panel
 from engine.clock import HOUR, show
 from engine.oracles.signal_analysis import forward_returns
+from engine.simulation.metrics import error_of_mean
 from research.oracles.blend import common_scores, inner_oracles
 from research.oracles.construction import Constructed, Ranking, check_construction
 from research.oracles.parameters import check_count, check_positive
@@ -212,13 +213,9 @@ def _ridge_of(told: np.ndarray, horizon: int) -> float:
     """Noise over spread of the means of daily coefficients, (days, K); infinite where they do not differ."""
     from scipy.special import chdtri
 
-    apart = told - told.mean(axis=1, keepdims=True)
-    mean = apart.mean(axis=0)
-    rest = apart - mean
-    total = (rest**2).sum()
-    for lag in range(1, min(horizon, len(rest))):
-        total += 2.0 * (1.0 - lag / horizon) * (rest[lag:] * rest[:-lag]).sum()
-    noise, spread, freedom = total / len(rest) ** 2, (mean**2).sum(), told.shape[1] - 1  # both times K - 1
+    apart = (told - told.mean(axis=1, keepdims=True)).T
+    noise = (error_of_mean(apart, horizon - 1) ** 2).sum()  # this and the next times K - 1
+    spread, freedom = (apart.mean(axis=1) ** 2).sum(), len(apart) - 1
     apart_enough = freedom > 0 and spread * freedom > chdtri(freedom, 0.05) * noise
     return float(noise / (spread - noise)) if apart_enough else np.inf
 

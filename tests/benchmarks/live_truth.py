@@ -36,7 +36,7 @@ from engine.simulation.backtest import decisions_of
 from helpers.shared_data import SHARED
 from research.oracles.momentum import Momentum
 
-ORACLE = Momentum(lookback_hours=168, n=4)
+ORACLE = Momentum(lookback_hours=24, n=4)
 COINS = 20
 Entries = list[dict[str, Any]]
 
@@ -175,7 +175,7 @@ def main(seeds: int, length: int) -> None:
             low, middle, high = np.quantile(found, [0.1, 0.5, 0.9], method="nearest")
             text = f"{name}: {cost:g} bp a day found in {middle:.0f} days ({low:.0f} to {high:.0f}), wanted {most}"
             print(text, flush=True)
-    years = 5 * seeds
+    years = 4 * seeds
     for name, of_fills, of_account, draw in (
         ("noise in the fills", 5.0, 0.0, normal),
         ("noise in both", 3.0, 4.0, normal),

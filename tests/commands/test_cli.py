@@ -56,6 +56,7 @@ def test_the_main_job_on_real_data(hlbt: Hlbt, real: Path) -> None:
         "trades.parquet",
         "weights.parquet",
         "hourly.parquet",
+        "factors.parquet",
         "round_trips.parquet",
     }
     assert record["synthetic"] is False

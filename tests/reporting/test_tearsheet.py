@@ -98,6 +98,8 @@ def test_figures_are_those_of_the_record(run: Run, page: str) -> None:
     assert (float(quantstats_row(page, "Alpha")), float(quantstats_row(page, "Beta"))) == (
         round(alpha, 2), round(beta, 2),
     )  # fmt: skip
+    found = run.record["factor_attribution"]["parts"].get("residual", {"mean_year": np.nan, "t": np.nan})
+    assert [tiles.pop("factor_alpha"), tiles.pop("factor_alpha_t")] == pytest.approx(list(found.values()), nan_ok=True)
     assert set(tiles) == {
         "total_return", "cagr", "sharpe", "volatility", "max_drawdown", "turnover_daily", "equity_end_usd",
     }  # fmt: skip
@@ -304,7 +306,7 @@ def test_another_process_gives_the_same_bytes_silently_and_keeps_the_caller_s_se
 def test_only_the_page_is_written(run: Run, page: str) -> None:
     parts = ("equity", "trades", "weights", "hourly", "round_trips")
     names = {*(f"{name}.parquet" for name in parts), "run.json", "tearsheet.html"}
-    assert page and {path.name for path in run.folder.iterdir()} == names
+    assert page and {path.name for path in run.folder.iterdir()} - {"factors.parquet"} == names
 
 
 def test_a_page_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
