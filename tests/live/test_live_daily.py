@@ -102,7 +102,10 @@ def test_daily_that_wakes_hours_late_waits_for_the_next_instant(
     """A laptop that slept through the night: a book of 9 in the morning is none that was validated."""
     spec = momentum_spec(world.folder, world.folder / "cache")
     waited = daily(world, monkeypatch, 5, oversleep_hours={2: 9.5})
-    done = run(world.words("run", spec, "--execute", "--daily", "--webhook", hook[0]))
+    done = run(world.words("run", spec, "--execute", "--daily", "--webhook", hook[0], "--heartbeat", hook[0]))
+    beats = [message for message in hook[1] if "heartbeat" in message]
+    assert [beat["code"] for beat in beats] == [1, 0]  # after the instant that was missed, too
+    assert "is alive after" in str(beats[1]["text"]) and "token" not in done.out + done.err
     assert done.code == 130 and waited == ["22:40", "22:59", "22:40", "22:59", "22:40"]
     assert "missed" in done.err and "missed" in str(hook[1][0]["error"]) and hook[1][0]["code"] == 1
     instants = [entry["instant"] for entry in world.entries() if entry["kind"] == "done"]
