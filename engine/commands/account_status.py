@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from engine.commands.live_answers import Promoted, monitored
 from engine.commands.live_run import RunOptions
 from engine.commands.live_tables import book_table, status_lines
 from engine.commands.options import REPORTS, typed_config
-from engine.commands.progress import print_json, show_all, waiting
+from engine.commands.progress import print_json, progress, show_all, waiting
 from engine.commands.runs import refresh_index
+from engine.errors import OracleError, SpecError
 
 if TYPE_CHECKING:
     from engine.commands.live_paper import Track
-    from engine.config import RunConfig
+    from engine.live.book import Member
     from engine.live.hyperliquid import HyperLiquidDEX
 
 
@@ -29,15 +32,28 @@ def journal_of(track: Track, options: RunOptions) -> tuple[Path, HyperLiquidDEX 
     return journal_path(track.name, dex.label, venue.journal), dex
 
 
-def config_of_track(track: Track) -> RunConfig | None:
-    """The config that a strategy was promoted with, or a candidate has; None of a weights file, which has no spec."""
-    if track.candidate:
-        from engine.promotion.candidate import read_candidate
+def promoted_of(track: Track, cache: str | None) -> Promoted | None:
+    """What a track was promoted as, or is a candidate of; None of a weights file, which has no spec."""
+    from engine.live.book import BookTargets
+    from engine.live.book_file import account_config, read_book
+    from engine.live.spec import read_spec
+    from engine.oracles.loading import load_oracle
+    from engine.promotion.candidate import read_candidate
+    from engine.promotion.promote import candidate_spec
 
-        return read_candidate(track.path).config
-    from engine.live.book_file import account_config
-
-    return account_config(track.path) if track.path.suffix in (".json", ".toml") and track.path.is_file() else None
+    if not track.candidate and not (track.path.suffix in (".json", ".toml") and track.path.is_file()):
+        return None
+    if track.path.suffix == ".toml":
+        members: tuple[Member, ...] = ()
+        with suppress(SpecError):  # a spec whose code has changed
+            targets = read_book(track.path, cache).targets
+            members = targets.members if isinstance(targets, BookTargets) else ()
+        return Promoted(account_config(track.path), members=members)
+    spec = candidate_spec(read_candidate(track.path), track.name) if track.candidate else read_spec(track.path)
+    oracle = None
+    with suppress(OracleError):
+        oracle = load_oracle(spec.oracle, spec.parameters)
+    return Promoted(spec.config, spec, oracle)
 
 
 def show_status(track: Track, cache: str | None, options: RunOptions, out: Path | None) -> None:
@@ -51,13 +67,16 @@ def show_status(track: Track, cache: str | None, options: RunOptions, out: Path 
 
     if out is not None:
         check_page(out, "live status")
-    own = config_of_track(track)
-    config = typed_config(None, None) if own is None else own  # then nothing is scheduled
-    data = replace(config.data, cache=cache or config.data.cache, end=None)
+    promoted = promoted_of(track, cache)
+    config = typed_config(None, None) if promoted is None else promoted.config  # then nothing is scheduled
+    config = replace(config, data=replace(config.data, cache=cache or config.data.cache, end=None))
     file, dex = journal_of(track, options)
     journal = Journal(file)
-    status: dict[str, Any] = live_status(journal, replace(config, data=data))
-    status["next_instant"] = None if own is None else (next_run(options.now, config)[1] + ORDER_LEAD).isoformat()
+    status = live_status(journal, config)
+    status["next_instant"] = None if promoted is None else (next_run(options.now, config)[1] + ORDER_LEAD).isoformat()
+    with progress() as step:
+        label = file.stem.removeprefix(f"{track.name}-") if dex is None else dex.label
+        status |= monitored(promoted, journal, config, track.name, label, report=step)
     if dex is not None:
         dex.use_dexes(set(map(dex_of, (*config.data.selection, *journal.state.positions))))
         with waiting("Reading the account ..."):

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from engine.commands.live_answers import monitored, promoted_strategy, states
 from engine.commands.live_options import AccountOptions, MarketOptions, SyncOption, grouped
 from engine.commands.live_run import RunOptions, cache_of_spec, note_lines, run_options, sleep_until, spec_path
 from engine.commands.options import REPORTS, clock, folder_of
 from engine.commands.progress import Progress, print_json, progress, show_all
 from engine.commands.runs import refresh_index
-from engine.errors import HlbtError, LiveError, SpecError
+from engine.errors import DemotedError, HlbtError, LiveError, SpecError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -43,6 +44,7 @@ class Track:
     strategy: Strategy | None = None
     run: TrackRun | None = None
     record: TrackRecord | None = None
+    answers: dict[str, Any] | None = None
     page: Path | None = None
     failures: list[HlbtError] = field(default_factory=list)
 
@@ -207,6 +209,7 @@ def _sync(tracks: Sequence[Track], options: RunOptions, step: Progress) -> list[
 
 
 def _trade(tracks: Sequence[Track], options: RunOptions, step: Progress) -> None:
+    from engine.live.demotion import demotion_text
     from engine.live.paper_market import PaperMarket
     from engine.live.paper_tracks import run_track
     from engine.monitoring.alarms import watch_of
@@ -226,6 +229,8 @@ def _trade(tracks: Sequence[Track], options: RunOptions, step: Progress) -> None
         try:
             track.run = run_track(options.venue, market, track.strategy, options.now, show, watch_of(track.strategy))
             track.failures += [error for _, error in track.run.problems]
+            if track.run.demotion is not None:
+                track.failures.append(DemotedError(f"{demotion_text(track.name, track.run.demotion)}."))
         except HlbtError as error:
             track.failures.append(error)
 
@@ -280,10 +285,16 @@ def _write_pages(tracks: Sequence[Track], options: RunOptions) -> Path:
         journal = track.run.journal if track.run else Journal(journal_path(track.name, "paper", options.venue.journal))
         if track.strategy is None or not journal.entries:
             continue
-        config = track.strategy.config
+        config, promoted = track.strategy.config, promoted_strategy(track.strategy)
         track.record = track_record(journal.entries, config)
         track.page = folder / f"{track.name}-paper.html"
-        write_live_page(live_status(journal, config), track.name, "paper", track.page)
+        newest = max(1, len(track.run.traded)) if track.run else 1  # `live status` makes all plans again
+        try:
+            found = monitored(promoted, journal, config, track.name, "paper", newest)
+            track.answers = states(found)
+            write_live_page({**live_status(journal, config), **found}, track.name, "paper", track.page)
+        except HlbtError as error:
+            track.failures.append(error)
     index = write_tracks_page(folder / TRACKS, [_row(track) for track in tracks], options.now)
     refresh_index(REPORTS)
     return index
@@ -304,6 +315,7 @@ def _row(track: Track) -> dict[str, Any]:
         "caught_up": [instant.isoformat() for instant in record.caught_up] if record else [],
         "missed": [instant.isoformat() for instant in record.missed] if record else [],
         "traded_now": [instant.isoformat() for instant in track.run.traded] if track.run else [],
+        "answers": track.answers,
         "errors": [str(error) for error in track.failures],
         "page": None if track.page is None else str(track.page),
     }
@@ -320,12 +332,12 @@ def _table(tracks: Sequence[Track]) -> Table:
     from rich.table import Table
 
     table = Table(title=f"{len(tracks)} paper track{'s' if len(tracks) != 1 else ''}", title_justify="left")
-    for name in ("track", "equity USD", "return", "days"):
-        table.add_column(name, justify="left" if name in ("track", "days") else "right", overflow="fold")
+    for name in ("track", "equity USD", "return", "days", "plan", "costs", "edge"):
+        table.add_column(name, justify="right" if name in ("equity USD", "return") else "left", overflow="fold")
     for track in tracks:
         record, name = track.record, f"{track.name}{' FAILED' if track.failures else ''}"
         if record is None or record.last is None:
-            table.add_row(name, "", "", "")
+            table.add_row(name)
             continue
         late, gaps = len(record.caught_up), len(record.missed)
         days = [f"{record.days}", f"{late} late" if late else "", f"{gaps} MISSED" if gaps else ""]
@@ -334,5 +346,6 @@ def _table(tracks: Sequence[Track]) -> Table:
             "not known" if record.equity_usd is None else f"{record.equity_usd:,.0f}",
             "n/a" if record.return_frac is None else f"{record.return_frac:+z.2%}",
             ", ".join(filter(None, days)),
+            *(track.answers[part]["state"] for part in ("plan", "costs", "edge") if track.answers),
         )
     return table

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from engine.commands.live_answers import monitored, promoted_strategy, states
 from engine.commands.live_options import AccountOptions, OrderOptions
 from engine.commands.live_tables import orders_table, plan_tables
 from engine.commands.options import cache_alone, clock
@@ -237,11 +238,15 @@ def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
         plan, breached = session.preview()
     if stop := session.kill_text():
         session.notes.append(f"{stop}: nothing would be ordered")
+    answers = _answers(session)
     if options.as_json:
-        print_json({**session_fields(session), **plan.to_dict(), "executed": False, "breaches": breached})
+        print_json(
+            {**session_fields(session), "answers": answers, **plan.to_dict(), "executed": False, "breaches": breached}
+        )
     else:
         limits = [f"LIMIT  {text}" for text in breached]
-        show_all(*plan_tables(plan), *note_lines(session.notes), *limits, "Nothing was sent.")
+        shown = [*_state_lines(answers), *plan_tables(plan), *note_lines(session.notes), *limits]
+        show_all(*shown, "Nothing was sent.")
     refuse(breached, "Dry run")
     refuse_demoted(session)
 
@@ -257,15 +262,37 @@ def refuse_demoted(session: Session) -> None:
         raise DemotedError(f"Of the book {session.strategy.name} these are DEMOTED, the others were traded: {names}.")
 
 
+def _answers(session: Session) -> dict[str, Any] | None:
+    """The states of the three answers, with the newest plan made again; None of what no spec says how to judge.
+
+    They come after the orders, which wait for nothing, and are shown before them.
+    """
+    promoted = promoted_strategy(session.strategy)
+    if promoted.spec is None and not promoted.members:
+        return None
+    strategy, label = session.strategy, session.dex.label
+    try:
+        with waiting("Comparing with the replay ..."):
+            return states(monitored(promoted, session.journal, strategy.config, strategy.name, label, newest=1))
+    except HlbtError as error:
+        session.notes.append(f"the state is not known: {error}")
+        return None
+
+
+def _state_lines(answers: dict[str, Any] | None) -> list[str]:
+    return [] if answers is None else [f"State: {answers['line']}."]
+
+
 def _show_outcome(outcome: Outcome, session: Session, options: RunOptions, check: str) -> None:
+    answers = _answers(session)
     if options.as_json:
-        print_json({**session_fields(session), **outcome.to_dict(), "plan_check": check})
+        print_json({**session_fields(session), "answers": answers, **outcome.to_dict(), "plan_check": check})
         return
     plan = [] if outcome.plan is None else plan_tables(outcome.plan)
     missing = [f"MISSING  {item}" for item in outcome.missing]
     notes = note_lines([*session.notes, *outcome.notes])
     end = "At target." if outcome.complete else "NOT at target."
-    show_all(*plan, orders_table(outcome), *missing, *notes, f"{check}.", end)
+    show_all(*_state_lines(answers), *plan, orders_table(outcome), *missing, *notes, f"{check}.", end)
 
 
 def session_fields(session: Session) -> dict[str, Any]:

@@ -113,7 +113,8 @@ def status_lines(status: dict[str, Any]) -> list[str]:
     def bps(name: str) -> str:
         return "n/a" if costs[name] is None else f"{-costs[name]:+z.2f}"
 
-    lines = [
+    lines = [*answer_lines(status)] if "answers" in status else []
+    lines += [
         f"{status['journal']}: rebalances: {len(status['runs'])}, orders filled: {costs['orders']}, "
         f"{costs['notional_usd']:,.0f} USD",
         f"Received +, paid -: slippage {bps('slippage_bps')} bps (model {bps('model_slippage_bps')}), fee "
@@ -140,6 +141,19 @@ def status_lines(status: dict[str, Any]) -> list[str]:
             for coin, pair in account["unexplained"].items()
         ]
         lines += [f"  {note}" for note in account["notes"]]
+    return lines
+
+
+def answer_lines(status: dict[str, Any]) -> list[str]:
+    """The three answers, a line each, after the demotion that stands."""
+    answers = status["answers"]
+    lines = [] if status["demotion"] is None else [status["demotion"]["says"]]
+    for name, part in (("Plan = replay", "plan"), ("Costs", "costs"), ("Edge", "edge")):
+        lines.append(f"{name} {answers[part]['state'].upper()}: {answers[part]['text']}")
+    track = status["track"]
+    if track is not None and (track["caught_up"] or track["missed"]):
+        late, missed = len(track["caught_up"]), len(track["missed"])
+        lines.append(f"Instants traded: {track['days']}, {late} of them afterwards; missed: {missed}")
     return lines
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from engine.clock import HOUR, show
 from engine.config import RunConfig
 from engine.errors import IncompleteError, LimitError
+from engine.live.demotion import Demotion
 from engine.live.journal import Journal
 from engine.live.paper_market import PaperMarket, paper_account
 from engine.live.schedule import ORDER_LEAD, SEARCHED, scheduled_instants, trade_instant
@@ -39,12 +40,15 @@ class TrackRun:
         Instants at which a limit stopped the run, or the book was left incomplete.
     notes : list of str
         For people.
+    demotion : Demotion or None
+        Under which the strategy stands.
     """
 
     journal: Journal
     traded: list[pd.Timestamp] = field(default_factory=list)
     problems: list[tuple[pd.Timestamp, LimitError | IncompleteError]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    demotion: Demotion | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,19 @@ class TrackRecord:
     def return_frac(self) -> float | None:
         """Equity before the newest trades over that before the first, less 1."""
         return self.equity_usd / self.start_usd - 1.0 if self.start_usd and self.equity_usd is not None else None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values; instants as ISO 8601."""
+        return {
+            "first": None if self.first is None else self.first.isoformat(),
+            "last": None if self.last is None else self.last.isoformat(),
+            "start_usd": self.start_usd,
+            "equity_usd": self.equity_usd,
+            "return_frac": self.return_frac,
+            "days": self.days,
+            "caught_up": [instant.isoformat() for instant in self.caught_up],
+            "missed": [instant.isoformat() for instant in self.missed],
+        }
 
 
 def due_instants(entries: Sequence[Mapping[str, Any]], config: RunConfig, now: pd.Timestamp) -> list[pd.Timestamp]:
@@ -164,6 +181,7 @@ def run_track(
                 run.traded.append(instant)
             except (LimitError, IncompleteError) as error:
                 run.problems.append((instant, error))
+            run.demotion = session.demotion
             run.notes += [note for note in session.notes if note not in run.notes]
     return run
 

@@ -2,31 +2,44 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from datetime import datetime
-from itertools import pairwise
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from markupsafe import Markup, escape
+import pandas as pd
+from markupsafe import Markup
 
 from engine.reporting.html import render, write_page
+from engine.reporting.line_chart import Line, line_chart
 
-_WIDTH, _HEIGHT = 760, 190
-#: The lines of the chart: what the pointer is told, and the colour, by which the script finds that of the night.
-_SERIES = {"live_usd": ("live", "#348dc1"), "backtest_usd": ("backtest", "#8a8a8a")}
 LISTED = 200
+#: The questions of the first screen, as a person asks them.
+QUESTIONS: Mapping[str, str] = {
+    "plan": "Is every plan what its replay says?",
+    "costs": "Do trades cost what the model says?",
+    "edge": "Is the edge still there?",
+}
 
 
-def write_live_page(status: dict[str, Any], name: str, network: str, path: Path) -> None:
+def write_live_page(status: Mapping[str, Any], name: str, network: str, path: Path) -> None:
     """Write the page of a :func:`engine.reporting.live_performance.live_status`.
+
+    Parameters
+    ----------
+    status : mapping
+        With ``answers``, ``demotion``, ``track`` and ``book`` where they are known.
+    name, network : str
+        Of the strategy and its account.
+    path : Path
 
     Raises
     ------
     DataError
         When the file cannot be written.
     """
+    answers = status.get("answers")
+    deciding = next(filter(lambda item: item["decides"], answers["costs"]["series"]), None) if answers else None
+    coins = answers["costs"]["by_coin"] if answers else []
     page = render(
         "live.html",
         status=status,
@@ -34,33 +47,66 @@ def write_live_page(status: dict[str, Any], name: str, network: str, path: Path)
         network=network,
         orders=status["orders"][::-1][:LISTED],
         runs=status["runs"][::-1][:LISTED],
-        chart=_lines(status["drift"]["rows"]),
+        answers=answers,
+        questions=QUESTIONS,
+        chart=equity_chart(status["drift"]["rows"], answers["edge"]["floors"] if answers else None),
+        deciding=deciding,
+        cusum=_cusum(deciding) if deciding else "",
+        bars=_bars(coins),
     )
     write_page(path, page)
 
 
-def _lines(rows: Sequence[dict[str, Any]]) -> Markup:
-    """Live and backtested equity as two lines; drawn here, since the live path loads no plotting library."""
+def _bars(coins: list[dict[str, Any]]) -> dict[str, float]:
+    """Left edge and scale of the bars of slippage: what was paid goes to the left, with room for gains if there are."""
+    values = [row[name] or 0.0 for row in coins for name in ("slippage_bps", "model_slippage_bps")]
+    widest = max(map(abs, values), default=0.0) or 1.0
+    return (
+        {"left": -55.0, "scale": 52.0 / widest}
+        if min(values, default=0.0) < 0.0
+        else {"left": -108.0, "scale": 105.0 / widest}
+    )
+
+
+def equity_chart(rows: list[dict[str, Any]], floors: Mapping[str, Any] | None) -> Markup:
+    """Live equity, its replay and the bottom of the bands; empty before the second instant.
+
+    Parameters
+    ----------
+    rows : list of dict
+        Of :func:`engine.monitoring.account_replay.drift`.
+    floors : mapping or None
+        Of :func:`engine.monitoring.answers.band_floors`.
+    """
     if len(rows) < 2:
         return Markup("")
-    hours = [datetime.fromisoformat(row["instant"]).timestamp() / 3600.0 for row in rows]
-    series = {name: [row[name] for row in rows] for name in _SERIES}
-    low, high = min(map(min, series.values())), max(map(max, series.values()))
-    span = (high - low) or 1.0
-    drawn, told = [], []
-    for name, values in series.items():
-        points = " ".join(
-            f"{_WIDTH * (hour - hours[0]) / (hours[-1] - hours[0]):.1f},"
-            f"{_HEIGHT - (_HEIGHT - 8) * (value - low) / span - 4:.1f}"
-            for hour, value in zip(hours, values, strict=True)
-        )
-        drawn.append(f'<polyline class="{name}" points="{points}"/>')
-        steps = [hours[0], *(after - before for before, after in pairwise(hours))]
-        label, colour = _SERIES[name]
-        told.append({"name": label, "colour": colour, "unit": " USD", "digits": 2, "x": steps, "y": values})
-    panel = {"box": [0, 0, _WIDTH, _HEIGHT], "kind": "time", "lim": [hours[0], hours[-1]], "names": [], "series": told}
-    return Markup(
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" preserveAspectRatio="none" role="img" '
-        f'aria-label="Equity from {low:,.0f} to {high:,.0f} USD" data-hover="{escape(json.dumps([panel]))}">'
-        f"{''.join(drawn)}</svg>"
-    )
+    instants = [row["instant"] for row in rows]
+    live = [row["live_usd"] for row in rows]
+    lines = [
+        Line("replay", "replay", instants, [row["backtest_usd"] for row in rows]),
+        Line("live", "live", instants, live),
+    ]
+    if floors is not None and (scale := _scale(rows, floors)) is not None:
+        shown = [place for place, instant in enumerate(floors["instants"]) if instant >= instants[0]]
+        at = [floors["instants"][place] for place in shown]
+        floor = [scale * max(floors["return_floor"][place], floors["drawdown_floor"][place]) for place in shown]
+        lines.insert(0, Line("floor", "bottom of the bands", at, floor, shaded=True))
+    return line_chart(lines, f"Equity from {min(live):,.0f} to {max(live):,.0f} USD")
+
+
+def _scale(rows: list[dict[str, Any]], floors: Mapping[str, Any]) -> float | None:
+    """USD of the account at a level of 1; None where no instant has both."""
+    levels = dict(zip(map(pd.Timestamp, floors["instants"]), floors["level"], strict=False))
+    for row in rows:
+        if level := levels.get(pd.Timestamp(row["instant"])):
+            return float(row["live_usd"]) / float(level)
+    return None
+
+
+def _cusum(series: Mapping[str, Any]) -> Markup:
+    instants = series["instants"]
+    lines = [
+        Line("limit", "limit", instants, series["limit"]),
+        Line("live", "CUSUM", instants, series["cusum"]),
+    ]
+    return line_chart(lines, f"CUSUM of {series['name']} and its limit", " bp", 1)

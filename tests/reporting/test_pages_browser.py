@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 from engine import RunConfig
+from engine.commands.live_answers import monitored
 from engine.live.journal import Journal
 from engine.reporting.live_page import write_live_page
 from engine.reporting.live_performance import live_status
@@ -118,7 +119,18 @@ def live_pages(folder: Path, cache: Path) -> None:
         assert exit_code("live", "run", spec, *where, "--execute", "--json", "--now", day.isoformat()) == 0
     assert exit_code("live", "status", spec, *where, "--out", folder / "live.html") == 0
     journal = folder / "live" / "momentum-paper.jsonl"
-    found = live_status(Journal(journal), RunConfig.from_dict({"data": {"cache": str(cache)}}))
+    config = RunConfig.from_dict({"data": {"cache": str(cache)}})
+    found = live_status(Journal(journal), config) | monitored(None, Journal(journal), config, "momentum", "paper")
+    text = "The account pays +1,234.5 bp of equity a day beyond the model since 2024-02-01. " * 3
+    for part in ("plan", "costs", "edge"):
+        found["answers"][part] |= {"state": "crossed", "text": text}
+    found["answers"]["plan"]["differences"] = [
+        {"instant": row["instant"], "coin": "kPEPE", "cause": text}
+        | dict.fromkeys(("journal_weight", "replay_weight", "journal_units", "replay_units"), -123_456_789.0)
+        for row in found["runs"]
+    ]
+    found["demotion"] = {"says": "It is DEMOTED: " + text}
+    found["events"] = [{"kind": "demoted", "at": found["runs"][0]["instant"], "text": text}]
     reason = "the exchange refused it: Price must be divisible by tick size. " * 3
     found["missed"] = [
         {"instant": row["instant"], "coin": "kPEPE", "units": -123_456_789.0, "target_units": 0.0, "reason": reason}
