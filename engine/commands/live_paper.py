@@ -46,6 +46,7 @@ class Track:
     record: TrackRecord | None = None
     answers: dict[str, Any] | None = None
     page: Path | None = None
+    synthetic: bool = False
     failures: list[HlbtError] = field(default_factory=list)
 
 
@@ -292,7 +293,9 @@ def _write_pages(tracks: Sequence[Track], options: RunOptions) -> Path:
         try:
             found = monitored(promoted, journal, config, track.name, "paper", newest)
             track.answers = states(found)
-            write_live_page({**live_status(journal, config), **found}, track.name, "paper", track.page)
+            status = live_status(journal, config)
+            track.synthetic = bool(status["drift"]["synthetic"])
+            write_live_page({**status, **found}, track.name, "paper", track.page)
         except HlbtError as error:
             track.failures.append(error)
     index = write_tracks_page(folder / TRACKS, [_row(track) for track in tracks], options.now)
@@ -307,6 +310,7 @@ def _row(track: Track) -> dict[str, Any]:
         "name": track.name,
         "spec": str(track.path),
         "candidate": track.candidate,
+        "synthetic": track.synthetic,
         "first": None if record is None or record.first is None else record.first.isoformat(),
         "last": None if record is None or record.last is None else record.last.isoformat(),
         "equity_usd": record.equity_usd if record else None,

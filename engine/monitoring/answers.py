@@ -189,7 +189,8 @@ def _of_plans(check: PlanCheck | None, plans: int) -> Answer:
     name = "plan = replay"
     if check is None:
         return Answer(name, "pending", "No plan is made again: the strategy's own code is not at hand.")
-    done = f"{check.instants_checked} of {plans} plans" if check.instants_checked < plans else f"All {plans} plans"
+    whole = "The one plan" if plans == 1 else f"All {plans} plans"
+    done = f"{check.instants_checked} of {plans} plans" if check.instants_checked < plans else whole
     if check.differences:
         last, instants = check.differences[-1], {item.instant for item in check.differences}
         coin = f", {last.coin}" if last.coin else ""
@@ -200,7 +201,7 @@ def _of_plans(check: PlanCheck | None, plans: int) -> Answer:
             f"they were. The newest, {show(pd.Timestamp(last.instant))}{coin}: {last.cause.rstrip('.')}.",
         )
     if check.instants_checked:
-        agree = "is what" if plans == 1 else "are what"
+        agree = f"{_is(check.instants_checked)} what"
         return Answer(name, "holding", f"{done} {agree} the strategy makes of today's data, to the ninth digit.")
     why = "No plan was made yet."
     if check.unchecked:

@@ -23,6 +23,7 @@ _WORDS: Final = {
     "losing_run": ("the longest run of losing days", "{:.0f}"),
 }
 _NO_BANDS: Final = "the spec has no bands: promote again, or renew it with `hlbt promote --renew {}`"
+_NO_GATE: Final = "a candidate has no bands: `hlbt promote` locks them into a spec"
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ def edge_state(spec: StrategySpec, daily_returns_live: ArrayLike) -> EdgeState:
     """
     bands, returns = bands_of(spec), np.asarray(daily_returns_live, dtype=np.float64)
     if bands is None:
-        why = _NO_BANDS.format(spec.name) if spec.bands is None else f"the spec has no bands: {spec.bands['why']}"
+        without = _NO_BANDS.format(spec.name) if spec.created else _NO_GATE  # a candidate was never written
+        why = without if spec.bands is None else f"the spec has no bands: {spec.bands['why']}"
         return EdgeState("no bands", len(returns), 0, None, None, {}, {}, math.nan, None, why)
     horizon = bands.horizon_days
     signs = np.array([[1.0], [-1.0], [-1.0]])

@@ -214,10 +214,10 @@ def tiles(run: Run) -> list[Tile]:
         ("alpha", f"alpha{to}", percent, f"a year's return that the benchmark does not explain{none}"),
         ("beta", f"beta{to}", ratio, f"covariance of daily returns / variance of the benchmark's{none}"),
         ("factor_alpha", "alpha to factors", percent, "a year's return that the risk model's factors do not explain"),
-        ("factor_alpha_t", "its t", ratio, "mean of that daily return over its error (Newey and West)"),
+        ("factor_alpha_t", "t of alpha to factors", ratio, "mean of that daily return over its error (Newey and West)"),
         ("equity_end_usd", "end equity", lambda value: f"{usd(value)} USD", "after the last hour"),
     )
-    residual = factor_parts(record).get(RESIDUAL, (math.nan, math.nan))
+    residual = factor_parts(run).get(RESIDUAL, (math.nan, math.nan))
     own = {"alpha": alpha, "beta": beta, "factor_alpha": residual[0], "factor_alpha_t": residual[1]}
     values = [own[key] if key in own else figure(record, key) for key, *_ in rows]
     return [
@@ -226,10 +226,12 @@ def tiles(run: Run) -> list[Tile]:
     ]
 
 
-def factor_parts(record: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+def factor_parts(run: Run) -> dict[str, tuple[float, float]]:
     """Mean a year and t of each part of the return, by factor, ``residual`` last; empty where there are none."""
-    parts = record.get("factor_attribution", {}).get("parts", {})
-    numbers = {name: (row["mean_year"], row["t"]) for name, row in parts.items()}
+    parts = run.record.get("factor_attribution", {}).get("parts", {})
+    # Names in run.json are sorted; the model's order, which charts and colours follow, is that of the columns.
+    order = [str(name) for name in (parts if run.factors is None else run.factors)]
+    numbers = {name: (parts[name]["mean_year"], parts[name]["t"]) for name in order if name in parts}
     return {
         name: (math.nan if mean is None else float(mean), math.nan if t is None else float(t))
         for name, (mean, t) in numbers.items()

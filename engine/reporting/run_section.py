@@ -112,7 +112,7 @@ def _factors(run: Run) -> dict[str, Any] | None:
     record = run.record.get("factor_attribution")
     if record is None:
         return None
-    parts = factor_parts(run.record)
+    parts = factor_parts(run)
     rows = [
         (name, *values, colour) for (name, values), colour in zip(parts.items(), _factor_colours(parts), strict=True)
     ]

@@ -61,6 +61,7 @@ def test_a_folder_is_traded_in_one_go_and_a_run_again_changes_nothing(run: Run, 
     assert pages == {"fridays-paper.html", "momentum-paper.html", "tracks.html"}
     listed = (tmp_path / "live" / "tracks.html").read_text()
     assert 'href="momentum-paper.html"' in listed and 'href="fridays-paper.html"' in listed
+    assert "SYNTHETIC DATA: these accounts" in listed and all(track["synthetic"] for track in done.json["tracks"])
 
 
 def test_one_that_fails_does_not_stop_the_others_and_is_named(run: Run, specs: Path, tmp_path: Path) -> None:
@@ -163,6 +164,7 @@ def test_a_candidate_is_on_paper_under_a_name_that_no_spec_has(
     assert done.code == 5 and "reports/other is stale" in done.err and "hlbt backtest" in done.err
     ours, promoted, _ = done.json["tracks"]
     assert (ours["name"], ours["candidate"]) == ("candidate-momentum", True)
+    assert "A candidate has no bands" in ours["answers"]["edge"]["text"]  # there is no spec to renew
     assert (promoted["name"], promoted["candidate"]) == ("momentum", False)
     made = accounts(tmp_path)
     one, other = made["candidate-momentum-paper.json"], made["momentum-paper.json"]

@@ -309,6 +309,23 @@ def test_only_the_page_is_written(run: Run, page: str) -> None:
     assert page and {path.name for path in run.folder.iterdir()} - {"factors.parquet"} == names
 
 
+def test_factors_stand_in_the_order_of_the_chart_with_the_residual_last(run: Run) -> None:
+    """The record sorts names; rows and colours are those of the lines beside them."""
+    names = ["market", "size", "momentum", "carry", "volatility", "residual"]
+    parts = {name: {"mean_year": float(place), "t": 1.0} for place, name in enumerate(names)}
+    attribution = {"days": 2, "lags": 1, "notes": [], "parts": dict(sorted(parts.items()))}
+    made = replace(
+        run,
+        record={**run.record, "factor_attribution": attribution},
+        factors=pd.DataFrame(0.01, index=run.equity.index[:2], columns=names),
+    )
+    shown_rows = re.findall(
+        r'<span class="swatch"[^>]*></span>(\w+)</th>', run_section(made, ()).split("Factors</h2>")[1]
+    )
+    assert shown_rows[: len(names)] == names
+    assert [tile.exact for tile in pages.tiles(made) if tile.name == "factor_alpha"] == [5.0]
+
+
 def test_a_page_that_cannot_be_written(run: Run, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Page .*tearsheet\.html cannot be written"):
         pages_html.write_page(tmp_path / "absent" / "tearsheet.html", "x")
