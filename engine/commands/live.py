@@ -191,7 +191,10 @@ def reinstate_command(
 
     Example: hlbt live reinstate research/promoted/momentum.json --reason "the fee schedule was wrong, and is mended"
     """
-    options, name = run_options(account, sync=False), spec_path(spec).stem
+    options, path = run_options(account, sync=False), spec_path(spec)
+    name = path.stem
+    if of_book is not None and path.suffix == ".json" and path.is_file():
+        raise LiveError(f"--spec {of_book} names a spec of a book, and {path} is none. Name the book, or leave it out.")
     demotion = options.venue.reinstate(name, reason, options.now, of_book)
     name = of_book or name
     if options.as_json:

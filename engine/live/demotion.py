@@ -83,7 +83,7 @@ def events_of(folder: Path, name: str) -> list[dict[str, Any]]:
         events = [dict(event) for event in content["events"]]
         for event in events:
             if event["kind"] == DEMOTED:
-                Demotion.from_dict(event)
+                demotion_text(name, Demotion.from_dict(event))
             elif event["kind"] != REINSTATED:
                 raise ValueError(f"it has an event of the kind {event['kind']!r}")
         return events
