@@ -234,6 +234,9 @@ def calibrate_command(spec: SpecArgument, account: AccountOptions, gates: GatesO
     from engine.commands.live_calibrate import calibrate_spec
 
     track = named_track(spec, account.network)
+    if track.candidate or track.path.suffix == ".toml":
+        what = "a candidate" if track.candidate else "a book"
+        raise LiveError(f"{track.path} is {what}: costs are fitted for a promoted spec with a journal. Name one.")
     file, _ = journal_of(track, run_options(account, sync=False))
     calibrate_spec(track.path, cache_of_spec(account), file, gates, account.as_json)
 
