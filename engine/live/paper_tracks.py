@@ -42,6 +42,8 @@ class TrackRun:
         For people.
     demotion : Demotion or None
         Under which the strategy stands.
+    part_demotions : dict of str to Demotion
+        Those of the specs of a book.
     """
 
     journal: Journal
@@ -49,6 +51,7 @@ class TrackRun:
     problems: list[tuple[pd.Timestamp, LimitError | IncompleteError]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     demotion: Demotion | None = None
+    part_demotions: dict[str, Demotion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def run_track(
     now: pd.Timestamp,
     step: Callable[[int, int], object] = lambda done, total: None,
     watch: Watch | None = None,
+    part_watches: Mapping[str, Watch] | None = None,
 ) -> TrackRun:
     """Trade every instant that is due; a limit, or a coin without a quote, at one of them does not stop the next.
 
@@ -143,6 +147,8 @@ def run_track(
         Called with the instants that are done, and of how many.
     watch : callable, optional
         The alarms, as a session asks them.
+    part_watches : mapping of str to callable, optional
+        Those of each spec of a book.
 
     Raises
     ------
@@ -170,7 +176,7 @@ def run_track(
             in_time = trade_instant(now, config) == instant
             at = now if in_time else instant - ORDER_LEAD
             session = Session(strategy, account, run.journal, account.panel, venue.policy, venue.kill_switch, at)
-            session.watch = watch
+            session.watch, session.part_watches = watch, part_watches or {}
             if stop := session.kill_text():
                 raise LimitError(f"Nothing was ordered: {stop}.")
             if not in_time:
@@ -181,7 +187,7 @@ def run_track(
                 run.traded.append(instant)
             except (LimitError, IncompleteError) as error:
                 run.problems.append((instant, error))
-            run.demotion = session.demotion
+            run.demotion, run.part_demotions = session.demotion, session.part_demotions
             run.notes += [note for note in session.notes if note not in run.notes]
     return run
 

@@ -22,7 +22,7 @@ import pandas as pd
 from engine import Panel, RunConfig, Study, sweep, validate
 from engine.clock import DAYS_PER_YEAR, show
 from engine.commands.progress import progress, show_all
-from engine.errors import HlbtError
+from engine.errors import DataError, HlbtError
 from engine.reporting.html import render, write_page
 from engine.validation.statistics import effective_days, moments
 from research.notebook import market
@@ -67,6 +67,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(panel: Panel, signal: str, lookbacks: Sequence[int], out: Path) -> Path:
     """Sweep, judge, write the page; returns it."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"Folder {out} cannot be made: {error.strerror}. Name another with --out.") from error
     with progress() as step:
         study = searched(panel, signal, lookbacks, step)
     with progress() as step:
