@@ -179,7 +179,7 @@ def demotion_text(name: str, demotion: Demotion) -> str:
     return (
         f"{name} is DEMOTED{found}: {demotion.text}. Nothing that adds risk is ordered, only reductions. Look at it, "
         f"then close the book with `hlbt live flatten {name}`, or let it go on with `hlbt live reinstate {name} "
-        "--reason '...'`"
+        "--reason '...'`, on the --network of this run"
     )
 
 
