@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -49,6 +49,16 @@ class TrackRun:
     problems: list[tuple[pd.Timestamp, LimitError | IncompleteError]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     demotion: Demotion | None = None
+
+    def trade(self, session: Session, instant: pd.Timestamp) -> None:
+        """Trade an instant; a limit that stops it, or what it leaves incomplete, is one of the problems."""
+        try:
+            session.execute()
+            self.traded.append(instant)
+        except (LimitError, IncompleteError) as error:
+            self.problems.append((instant, error))
+        self.demotion = session.demotion
+        self.notes += [note for note in session.notes if note not in self.notes]
 
 
 @dataclass(frozen=True)
@@ -94,6 +104,10 @@ class TrackRecord:
             "caught_up": [instant.isoformat() for instant in self.caught_up],
             "missed": [instant.isoformat() for instant in self.missed],
         }
+
+
+#: The record of a track that has traded nothing yet.
+NOT_BEGUN: Final = TrackRecord(None, None, None, None, 0, (), ())
 
 
 def due_instants(entries: Sequence[Mapping[str, Any]], config: RunConfig, now: pd.Timestamp) -> list[pd.Timestamp]:
@@ -176,13 +190,7 @@ def run_track(
             if not in_time:
                 run.journal.append("caught_up", now, instant=instant.isoformat())
             account.advance(instant)
-            try:
-                session.execute()
-                run.traded.append(instant)
-            except (LimitError, IncompleteError) as error:
-                run.problems.append((instant, error))
-            run.demotion = session.demotion
-            run.notes += [note for note in session.notes if note not in run.notes]
+            run.trade(session, instant)
     return run
 
 
@@ -193,7 +201,7 @@ def track_record(entries: Sequence[Mapping[str, Any]], config: RunConfig) -> Tra
         if entry["kind"] == "plan":
             plans.setdefault(pd.Timestamp(entry["instant"]), entry["equity_usd"])
     if not plans:
-        return TrackRecord(None, None, None, None, 0, (), ())
+        return NOT_BEGUN
     instants = sorted(plans)
     first, last = instants[0], instants[-1]
     later = {pd.Timestamp(entry["instant"]) for entry in entries if entry["kind"] == "caught_up"}
