@@ -84,6 +84,12 @@ def test_only_the_code_changed(home: Path, hlbt: Hlbt) -> None:
     assert {gate["name"]: (gate["value"], gate["passed"]) for gate in new.gates["results"]} == values
     code, out, _ = hlbt("promote", "--renew", "trend")
     assert code == 0 and "is current" in out and read_spec(SPEC) == new
+    # A spec of before the bands of the edge gets them, though nothing else has changed.
+    assert new.bands is not None and new.bands == old.bands
+    edit(lambda spec: replace(spec, bands=None))
+    code, out, err = hlbt("promote", "--renew", "trend")
+    assert code == 0 and "Edge: bands over 365 days" in out and read_spec(SPEC).bands == new.bands, err
+    edit(lambda spec: new)
     # Another change of code: the run and its sweep are those of the spec's first promotion still.
     edit(lambda spec: replace(spec, digests={**spec.digests, "engine": "1" * 64}))
     code, _, err = hlbt("promote", "--renew", "trend")

@@ -93,3 +93,19 @@ def test_a_users_file_and_mistakes(sample_cache: Path, tmp_path: Path, capsys: p
         assert module.main(wrong) == 1
         said = capsys.readouterr().err
         assert message in said and said.strip().count("\n") == 0
+
+
+def test_one_signal_four_ways(sample_cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    module = study("05")
+    panel = load_panel(sample_cache, *YEAR[1::2])
+    table = module.figures(module.searched(panel, "carry", [72]))
+    assert table["way"].tolist() == list(module.WAYS) and (table["lookback"] == 72).all()
+    own = table.set_index("way")
+    assert own.loc["buffered", "turnover"] < own.loc["plain", "turnover"]
+    assert own.loc["ranks, banded", "turnover"] < own.loc["ranks", "turnover"]
+    assert (own["low"] < own["sharpe"]).all() and (own["sharpe"] < own["high"]).all() and (own["costs"] < 0).all()
+    words = ["--cache", str(sample_cache), *YEAR, "--lookbacks", "72", "--out", "four"]
+    assert module.main(words) == 0
+    text = Path("four/carry.html").read_text(encoding="utf-8")
+    assert "four/carry.html" in capsys.readouterr().out and "Verdict over all 6 sets" in text
+    assert "SYNTHETIC DATA" in text and f">{own.loc['optimised', 'sharpe']:,.2f}<" in text
