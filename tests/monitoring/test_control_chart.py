@@ -45,7 +45,7 @@ def test_no_later_day_changes_an_earlier_one() -> None:
 def test_an_extra_cost_is_found_in_time(excess: float, most: int) -> None:
     rng = np.random.default_rng(7)
     found = []
-    for _ in range(some(60, 1000)):
+    for _ in range(some(200, 1000)):
         alarm = cost_alarm(days(account_bps=rng.normal(excess, 5.0, 4 * most)))
         found.append(np.inf if alarm.crossed is None else (alarm.crossed - pd.Timestamp("2024-01-01T23:00Z")).days + 1)
     assert np.median(found) <= most
