@@ -243,7 +243,7 @@ def test_no_file_is_over_500_lines(file: Path) -> None:
 
 
 def test_no_two_test_files_have_one_name() -> None:
-    """pytest imports them by name, and collects nothing where one name is two files."""
+    """Pytest imports them by name, and collects nothing where one name is two files."""
     names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
     assert sorted(names) == sorted(set(names))
 
