@@ -77,10 +77,12 @@ def events_of(folder: Path, name: str) -> list[dict[str, Any]]:
     path = demotion_path(folder, name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["events"], list):
+            raise ValueError("its events are no list")
         events = [dict(event) for event in content["events"]]
         for event in events:
             if event["kind"] == DEMOTED:
-                Demotion.from_dict(event)
+                demotion_text(name, Demotion.from_dict(event))
             elif event["kind"] != REINSTATED:
                 raise ValueError(f"it has an event of the kind {event['kind']!r}")
         return events

@@ -18,7 +18,7 @@ from engine.clock import show
 from engine.config import RunConfig
 from engine.live.spec import StrategySpec
 from engine.monitoring.control_chart import LEAST_DAYS, TARGET_BPS, Alarm, Chart, cost_alarm
-from engine.monitoring.edge import EdgeState, bands_of, edge_state, live_daily_returns
+from engine.monitoring.edge import EdgeState, bands_of, edge_state, live_daily_returns, own_entries
 from engine.monitoring.fills import FillCosts, cost_days, fill_costs
 from engine.monitoring.replay import PlanCheck, plan_differences
 from engine.oracles.base import Oracle
@@ -161,7 +161,8 @@ def live_answers(
         recorded = [entry for entry in plans if "inputs" in entry] or plans
         chosen = recorded[len(recorded) - min(newest, len(recorded)) :]
     check = None if oracle is None else plan_differences(chosen, panel, spec_or_config, oracle, report)
-    alarm = cost_alarm(cost_days(entries, config, panel))
+    counted = entries if spec is None else own_entries(entries, spec)  # as the alarm that demotes counts them
+    alarm = cost_alarm(cost_days(counted, config, panel))
     returns = None if spec is None else live_daily_returns(entries, spec)
     state = None if spec is None or returns is None else edge_state(spec, returns)
     floors = None if spec is None or returns is None else band_floors(spec, returns)

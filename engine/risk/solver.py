@@ -11,6 +11,8 @@ from engine.errors import InfeasibleError, OracleError
 
 #: A weight or a trade smaller than this is rounding of the solver.
 DUST = 1e-7
+#: How far beyond a limit a book may be for the rounding of sums.
+_EXACT = 1e-12
 #: Gap and residuals at which the solver is done, and whether it refines each step, which takes three times as long and
 #: hard problems need: one after the other until it says that it has the best.
 _EFFORTS = ((1e-10, False), (1e-10, True), (1e-8, True))
@@ -67,6 +69,9 @@ class BookProblem:
     def solve(self) -> np.ndarray:
         """The best weights, (N,): a weight within :data:`DUST` of 0 is 0, a trade of less is none.
 
+        Neutral, and within the gross, to 1e-12; where too few coins are free to make up for the rounding, to the
+        tolerance of the solver, and nothing is rounded.
+
         Raises
         ------
         InfeasibleError
@@ -79,11 +84,30 @@ class BookProblem:
         if self.gross - np.abs(found).sum() < 0.0 or (not free.any() and (np.abs(self.neutral @ found) > DUST).any()):
             raise InfeasibleError("what is given is beyond the limits.")
         if free.any():
-            made, before = _solved(self, free, found), self.before[free]
-            made = np.where(np.abs(made - before) < DUST, before, made)
-            made = np.where(np.abs(made) < DUST, 0.0, made)
-            found[free] = np.clip(made, self.lower[free], self.upper[free])
+            found[free] = np.clip(_solved(self, free, found), self.lower[free], self.upper[free])
+            clean = np.where(free & (np.abs(found - self.before) < DUST), self.before, found)
+            clean = self._within(np.clip(np.where(free & (np.abs(clean) < DUST), 0.0, clean), self.lower, self.upper))
+            # What was rounded away leaves the book a little beyond its limits: coins in between make up for it, and
+            # where there are too few of them nothing is rounded.
+            found = clean if self.beyond(clean) <= _EXACT else min(found, self._within(found), key=self.beyond)
         return found
+
+    def beyond(self, weights: np.ndarray) -> float:
+        """By how much `weights`, (N,), are beyond the limit on the gross or not neutral, whichever is more."""
+        return max(float(np.abs(weights).sum()) - self.gross, *np.abs(self.neutral @ weights), 0.0)
+
+    def _within(self, weights: np.ndarray) -> np.ndarray:
+        """The weights, moved as little as brings them within gross and neutral, by coins away from every kink."""
+        kinks = np.abs([weights, weights - self.before, weights - self.lower, weights - self.upper])
+        moving = (kinks > 100 * DUST).all(axis=0)
+        moved, rows = weights.copy(), self.neutral
+        for _ in range(2):  # to be neutral can take the gross beyond its limit, by as little
+            if np.abs(moved).sum() > self.gross:
+                rows = np.vstack([self.neutral, np.sign(weights)])
+            missing = np.append(self.neutral @ moved, np.abs(moved).sum() - self.gross)[: len(rows)]
+            by = np.linalg.lstsq(rows[:, moving], -missing, rcond=None)[0]
+            moved[moving] += np.clip(by, -40 * DUST, 40 * DUST)
+        return moved
 
 
 def _solved(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> np.ndarray:
