@@ -310,18 +310,13 @@ def _write_pages(tracks: Sequence[Track], options: RunOptions) -> Path:
 
 def _row(track: Track) -> dict[str, Any]:
     """A track as plain values."""
-    record = track.record
+    from engine.live.paper_tracks import NOT_BEGUN
+
     return {
         "name": track.name,
         "spec": str(track.path),
         "candidate": track.candidate,
-        "first": None if record is None or record.first is None else record.first.isoformat(),
-        "last": None if record is None or record.last is None else record.last.isoformat(),
-        "equity_usd": record.equity_usd if record else None,
-        "return_frac": record.return_frac if record else None,
-        "days": record.days if record else 0,
-        "caught_up": [instant.isoformat() for instant in record.caught_up] if record else [],
-        "missed": [instant.isoformat() for instant in record.missed] if record else [],
+        **(track.record or NOT_BEGUN).to_dict(),
         "traded_now": [instant.isoformat() for instant in track.run.traded] if track.run else [],
         "answers": track.answers,
         "errors": [str(error) for error in track.failures],

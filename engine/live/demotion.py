@@ -8,7 +8,6 @@ it said.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 from engine.atomic_io import sync_folder, write_durable
 from engine.clock import show
 from engine.errors import LiveError
+from engine.provenance import as_json
 
 #: Kinds of events: an alarm stopped the strategy; a person let it go on.
 DEMOTED: Final = "demoted"
@@ -58,10 +58,7 @@ class Demotion:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; a number that is not finite is null."""
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()
-        }
+        return {name: as_json(value) for name, value in asdict(self).items()}
 
 
 def demotion_path(folder: Path, name: str) -> Path:

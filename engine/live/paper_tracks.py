@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -52,6 +52,16 @@ class TrackRun:
     notes: list[str] = field(default_factory=list)
     demotion: Demotion | None = None
     part_demotions: dict[str, Demotion] = field(default_factory=dict)
+
+    def trade(self, session: Session, instant: pd.Timestamp) -> None:
+        """Trade an instant; a limit that stops it, or what it leaves incomplete, is one of the problems."""
+        try:
+            session.execute()
+            self.traded.append(instant)
+        except (LimitError, IncompleteError) as error:
+            self.problems.append((instant, error))
+        self.demotion, self.part_demotions = session.demotion, session.part_demotions
+        self.notes += [note for note in session.notes if note not in self.notes]
 
 
 @dataclass(frozen=True)
@@ -97,6 +107,10 @@ class TrackRecord:
             "caught_up": [instant.isoformat() for instant in self.caught_up],
             "missed": [instant.isoformat() for instant in self.missed],
         }
+
+
+#: The record of a track that has traded nothing yet.
+NOT_BEGUN: Final = TrackRecord(None, None, None, None, 0, (), ())
 
 
 def due_instants(entries: Sequence[Mapping[str, Any]], config: RunConfig, now: pd.Timestamp) -> list[pd.Timestamp]:
@@ -182,13 +196,7 @@ def run_track(
             if not in_time:
                 run.journal.append("caught_up", now, instant=instant.isoformat())
             account.advance(instant)
-            try:
-                session.execute()
-                run.traded.append(instant)
-            except (LimitError, IncompleteError) as error:
-                run.problems.append((instant, error))
-            run.demotion, run.part_demotions = session.demotion, session.part_demotions
-            run.notes += [note for note in session.notes if note not in run.notes]
+            run.trade(session, instant)
     return run
 
 
@@ -199,7 +207,7 @@ def track_record(entries: Sequence[Mapping[str, Any]], config: RunConfig) -> Tra
         if entry["kind"] == "plan":
             plans.setdefault(pd.Timestamp(entry["instant"]), entry["equity_usd"])
     if not plans:
-        return TrackRecord(None, None, None, None, 0, (), ())
+        return NOT_BEGUN
     instants = sorted(plans)
     first, last = instants[0], instants[-1]
     later = {pd.Timestamp(entry["instant"]) for entry in entries if entry["kind"] == "caught_up"}

@@ -89,6 +89,14 @@ def account_differences(entries: Sequence[Mapping[str, Any]], config: RunConfig,
     return pd.concat(kept) if kept else pd.Series(dtype=np.float64, index=pd.DatetimeIndex([], tz="UTC"))
 
 
+def traded_hours(entries: Sequence[Mapping[str, Any]], config: RunConfig) -> Panel | None:
+    """The cached hours from the first plan of a journal to its newest; None without a plan, or where none is cached."""
+    plans = [entry for entry in entries if entry["kind"] == "plan"]
+    with suppress(DataError):
+        return _cached(plans, config) if plans else None
+    return None
+
+
 def _not_comparable(plans: Sequence[Mapping[str, Any]]) -> tuple[list[pd.Timestamp], list[pd.Timestamp]]:
     """Instants up to which, and those from which on, an account cannot be compared with its replay."""
     before, after = [], []
@@ -111,8 +119,8 @@ def _newest_of_each(plans: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
 def _cached(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> Panel:
     from engine.data.panel_loader import load_whole_panel
 
-    first, last = (pd.Timestamp(plan["instant"]) for plan in (plans[0], plans[-1]))
-    return load_whole_panel(config.data.cache, first, last, config.data.selection, config.data.hours)
+    instants = [pd.Timestamp(plan["instant"]) for plan in plans]
+    return load_whole_panel(config.data.cache, min(instants), max(instants), config.data.selection, config.data.hours)
 
 
 def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig, panel: Panel) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,32 @@ def _solved(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> np.nda
     raise OracleError(f"Clarabel ended without the best book: {status}.")
 
 
+@dataclass
+class _Rows:
+    """Rows ``sum(value * variable) <= limit`` of a sparse matrix, as they are added."""
+
+    places: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+    limits: list[np.ndarray] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, limit: np.ndarray, *terms: tuple[np.ndarray, np.ndarray | float]) -> None:
+        """A row for each element of `limit`; a term has the variables of a row and their values."""
+        for column, value in terms:
+            own = np.arange(len(limit)).reshape(-1, *[1] * (column.ndim - 1))
+            self.places.append((self.count + np.broadcast_to(own, column.shape).ravel(), column.ravel()))
+            self.values.append(np.broadcast_to(value, column.shape).ravel())
+        self.limits.append(limit)
+        self.count += len(limit)
+
+    def matrix(self, size: int) -> Any:
+        """All rows, of so many variables."""
+        from scipy.sparse import csc_array
+
+        rows, columns = (np.concatenate(part) for part in zip(*self.places, strict=True))
+        return csc_array((np.concatenate(self.values), (rows, columns)), shape=(self.count, size))
+
+
 def _matrices(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> tuple[tuple[Any, ...], int]:
     """``min x'Px / 2 + q'x`` with ``Ax + s = b``, s 0 in the first rows and not negative in the others; how many are 0.
 
@@ -149,30 +175,15 @@ def _matrices(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> tupl
     each, of_y, of_t = np.arange(coins), 2 * coins, 2 * coins + factors
     size = of_t + len(held)
     neutral = problem.neutral[(problem.neutral[:, free] != 0.0).any(axis=1) | (problem.neutral @ given != 0.0)]
-    rows: list[np.ndarray] = []
-    columns: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    limits: list[np.ndarray] = []
-    count = 0
-
-    def add(limit: np.ndarray, *terms: tuple[np.ndarray, np.ndarray | float]) -> None:
-        """Rows ``sum(value * variable) <= limit``, one for each element of `limit`."""
-        nonlocal count
-        for column, value in terms:
-            made = np.broadcast_to(value, column.shape)
-            own = np.arange(len(limit)).reshape(-1, *[1] * (column.ndim - 1))
-            rows.append(count + np.broadcast_to(own, column.shape).ravel())
-            columns.append(column.ravel())
-            values.append(made.ravel())
-        limits.append(limit)
-        count += len(limit)
+    table = _Rows()
+    add = table.add
 
     def every(number: int) -> np.ndarray:
         return np.broadcast_to(each, (number, coins))
 
     add(-(problem.exposures.T @ given), (every(factors), x.T), (of_y + np.arange(factors), -1.0))
     add(-(neutral @ given), (every(len(neutral)), neutral[:, free]))
-    equalities = count
+    equalities = table.count
     add(np.zeros(coins), (each, 1.0), (coins + each, -1.0))
     add(np.zeros(coins), (each, -1.0), (coins + each, -1.0))
     add(np.maximum(upper, -lower), (coins + each, 1.0))
@@ -191,10 +202,9 @@ def _matrices(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> tupl
     first, second = np.triu_indices(factors)
     quadratic = np.concatenate([problem.specific_variance[free], problem.factor_covariance[first, second]])
     places = np.concatenate([each, of_y + first]), np.concatenate([each, of_y + second])
-    shape = (count, size)
     return (
         csc_array((unit * problem.risk_aversion * quadratic, places), shape=(size, size)),
         unit * linear,
-        csc_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape),
-        np.concatenate(limits),
+        table.matrix(size),
+        np.concatenate(table.limits),
     ), equalities

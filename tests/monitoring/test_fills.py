@@ -11,35 +11,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, PaperDEX, PortfolioManager, RunConfig
+from engine import Panel, PaperDEX, RunConfig
 from engine.live.demotion import Demotion, demote, reinstate
 from engine.live.journal import Journal
-from engine.live.orders import Policy
 from engine.live.risk_limits import Limits
 from engine.live.session import Session
 from engine.live.targets import Strategy, TargetProvider, flat
 from engine.monitoring.fills import cost_days, fill_costs
 from engine.oracles.fixed_weights import FixedWeights
 from helpers.panels import random_panel, random_weights
+from helpers.paper import ANY_PRICE, trade_at
 
 Entries = list[dict[str, Any]]
-ANY_PRICE = Policy(slippage_frac=0.99)
 
 
 def traded(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> Entries:
     dex, journal = PaperDEX(panel, config, start=weights.index[0]), Journal()
     for decision in weights.index:
-        dex.advance(decision)
-        manager = PortfolioManager(
-            FixedWeights(weights),
-            dex,
-            config,
-            panel=panel,
-            limits=Limits.none(),
-            policy=ANY_PRICE,
-            journal=journal,
-        )
-        manager.manage_portfolio(decision)
+        trade_at(decision, FixedWeights(weights), dex, config, panel, journal)
     return journal.entries
 
 
