@@ -309,6 +309,19 @@ class Panel:
         )
 
 
+def with_coins(panel: Panel, kept: Sequence[int] | np.ndarray, first: int = 0) -> Panel:
+    """The panel with the columns `kept`, their numbers or (N,) bool, and the rows from `first` on."""
+    columns = np.arange(len(panel.coins))[kept]
+    return replace(
+        panel,
+        index=panel.index[first:],
+        coins=tuple(panel.coins[column] for column in columns),
+        fields={name: values[first:, columns] for name, values in panel.fields.items()},
+        tradable=panel.tradable[first:, columns],
+        table=tuple(panel.table[column] for column in columns),
+    )
+
+
 def tradable_rule(
     index: pd.DatetimeIndex,
     fields: Mapping[str, np.ndarray],

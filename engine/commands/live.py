@@ -191,7 +191,10 @@ def reinstate_command(
 
     Example: hlbt live reinstate research/promoted/momentum.json --reason "the fee schedule was wrong, and is mended"
     """
-    options, name = run_options(account, sync=False), spec_path(spec).stem
+    options, path = run_options(account, sync=False), spec_path(spec)
+    name = path.stem
+    if of_book is not None and path.suffix == ".json" and path.is_file():
+        raise LiveError(f"--spec {of_book} names a spec of a book, and {path} is none. Name the book, or leave it out.")
     demotion = options.venue.reinstate(name, reason, options.now, of_book)
     name = of_book or name
     if options.as_json:
@@ -231,6 +234,9 @@ def calibrate_command(spec: SpecArgument, account: AccountOptions, gates: GatesO
     from engine.commands.live_calibrate import calibrate_spec
 
     track = named_track(spec, account.network)
+    if track.candidate or track.path.suffix == ".toml":
+        what = "a candidate" if track.candidate else "a book"
+        raise LiveError(f"{track.path} is {what}: costs are fitted for a promoted spec with a journal. Name one.")
     file, _ = journal_of(track, run_options(account, sync=False))
     calibrate_spec(track.path, cache_of_spec(account), file, gates, account.as_json)
 

@@ -41,6 +41,7 @@ def calibrate_spec(path: Path, cache: str | None, journal: Path, gates: Path | N
 
     from engine.live.journal import Journal
     from engine.live.spec import read_spec
+    from engine.monitoring.account_replay import traded_hours
     from engine.monitoring.calibration import calibrate
     from engine.validation.thresholds import GateFile
 
@@ -48,7 +49,7 @@ def calibrate_spec(path: Path, cache: str | None, journal: Path, gates: Path | N
     config = replace(spec.config, data=replace(spec.config.data, cache=cache or spec.config.data.cache))
     entries = Journal(journal).entries
     with waiting("Fitting the fills ..."):
-        found = calibrate(entries, config, _live_panel(entries, config))
+        found = calibrate(entries, config, traded_hours(entries, config))
     own, other = config, found.config(config)
     with waiting("Running the promoted run under both costs ..."):
         panel = _run_panel(spec, config)
@@ -66,23 +67,6 @@ def calibrate_spec(path: Path, cache: str | None, journal: Path, gates: Path | N
         print_json(content)
     else:
         show_all(_terms_table(found), *_lines(found, own), *_tables(outcomes))
-
-
-def _live_panel(entries: list[dict[str, Any]], config: RunConfig) -> Panel | None:
-    """The cached hours of the journal's trades; None where the cache has none of them."""
-    import pandas as pd
-
-    from engine.data.panel_loader import load_whole_panel
-    from engine.errors import DataError
-
-    instants = [pd.Timestamp(entry["instant"]) for entry in entries if entry["kind"] == "plan"]
-    if not instants:
-        return None
-    data = config.data
-    try:
-        return load_whole_panel(data.cache, min(instants), max(instants), data.selection, data.hours)
-    except DataError:
-        return None
 
 
 def _run_panel(spec: StrategySpec, config: RunConfig) -> Panel:

@@ -12,11 +12,19 @@ import typer
 
 from engine.commands.live_answers import monitored, promoted_strategy, states
 from engine.commands.live_options import AccountOptions, MarketOptions, SyncOption, grouped
-from engine.commands.live_run import RunOptions, cache_of_spec, note_lines, run_options, sleep_until, spec_path
+from engine.commands.live_run import (
+    RunOptions,
+    cache_of_spec,
+    note_lines,
+    refuse_demoted,
+    run_options,
+    sleep_until,
+    spec_path,
+)
 from engine.commands.options import REPORTS, clock, folder_of
 from engine.commands.progress import Progress, print_json, progress, show_all
 from engine.commands.runs import refresh_index
-from engine.errors import DemotedError, HlbtError, LiveError, SpecError
+from engine.errors import HlbtError, LiveError, SpecError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -210,10 +218,10 @@ def _sync(tracks: Sequence[Track], options: RunOptions, step: Progress) -> list[
 
 
 def _trade(tracks: Sequence[Track], options: RunOptions, step: Progress) -> None:
-    from engine.live.demotion import demotion_text
     from engine.live.paper_market import PaperMarket
     from engine.live.paper_tracks import run_track
     from engine.monitoring.alarms import watch_of
+    from engine.monitoring.books import book_watches
 
     ready = [track for track in tracks if track.strategy is not None]
     quotes = options.venue.exchange()
@@ -228,10 +236,10 @@ def _trade(tracks: Sequence[Track], options: RunOptions, step: Progress) -> None
 
         step(place, len(ready), text)
         try:
-            track.run = run_track(options.venue, market, track.strategy, options.now, show, watch_of(track.strategy))
+            watches = watch_of(track.strategy), book_watches(track.strategy)
+            track.run = run_track(options.venue, market, track.strategy, options.now, show, *watches)
             track.failures += [error for _, error in track.run.problems]
-            if track.run.demotion is not None:
-                track.failures.append(DemotedError(f"{demotion_text(track.name, track.run.demotion)}."))
+            refuse_demoted(track.name, track.run.demotion, track.run.part_demotions)
         except HlbtError as error:
             track.failures.append(error)
 
@@ -305,19 +313,14 @@ def _write_pages(tracks: Sequence[Track], options: RunOptions) -> Path:
 
 def _row(track: Track) -> dict[str, Any]:
     """A track as plain values."""
-    record = track.record
+    from engine.live.paper_tracks import NOT_BEGUN
+
     return {
         "name": track.name,
         "spec": str(track.path),
         "candidate": track.candidate,
         "synthetic": track.synthetic,
-        "first": None if record is None or record.first is None else record.first.isoformat(),
-        "last": None if record is None or record.last is None else record.last.isoformat(),
-        "equity_usd": record.equity_usd if record else None,
-        "return_frac": record.return_frac if record else None,
-        "days": record.days if record else 0,
-        "caught_up": [instant.isoformat() for instant in record.caught_up] if record else [],
-        "missed": [instant.isoformat() for instant in record.missed] if record else [],
+        **(track.record or NOT_BEGUN).to_dict(),
         "traded_now": [instant.isoformat() for instant in track.run.traded] if track.run else [],
         "answers": track.answers,
         "errors": [str(error) for error in track.failures],

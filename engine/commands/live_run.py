@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
@@ -30,6 +30,7 @@ from engine.errors import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from engine.live.demotion import Demotion
     from engine.live.orders import Outcome
     from engine.live.session import Session
     from engine.live.targets import Strategy
@@ -207,7 +208,7 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
     _show_outcome(outcome, session, options, check)
     if incomplete is not None:
         raise incomplete
-    refuse_demoted(session)
+    refuse_demoted(strategy.name, session.demotion, session.part_demotions)
     return {
         "plan_check": check,
         "strategy": strategy.name,
@@ -248,18 +249,18 @@ def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
         shown = [*_state_lines(answers), *plan_tables(plan), *note_lines(session.notes), *limits]
         show_all(*shown, "Nothing was sent.")
     refuse(breached, "Dry run")
-    refuse_demoted(session)
+    refuse_demoted(strategy.name, session.demotion, session.part_demotions)
 
 
-def refuse_demoted(session: Session) -> None:
-    """Raise a DemotedError where the strategy stands demoted: its book is not, and will not be, at its target."""
+def refuse_demoted(name: str, demotion: Demotion | None, of_specs: Mapping[str, Demotion]) -> None:
+    """Raise a DemotedError where a strategy stands demoted: its book is not, and will not be, at its target."""
     from engine.live.demotion import demotion_text
 
-    if session.demotion is not None:
-        raise DemotedError(f"{demotion_text(session.strategy.name, session.demotion)}.")
-    if session.part_demotions:
-        names = ", ".join(sorted(session.part_demotions))
-        raise DemotedError(f"Of the book {session.strategy.name} these are DEMOTED, the others were traded: {names}.")
+    if demotion is not None:
+        raise DemotedError(f"{demotion_text(name, demotion)}.")
+    if of_specs:
+        names = ", ".join(sorted(of_specs))
+        raise DemotedError(f"Of the book {name} these are DEMOTED, the others go on: {names}.")
 
 
 def _answers(session: Session) -> dict[str, Any] | None:

@@ -31,7 +31,7 @@ from engine.live.schedule import scheduled
 from engine.live.state_folder import record_folder
 from engine.live.subledger import UNASSIGNED, Anchor, SubLedger, SubLedgers, crossed_part, sub_ledgers
 from engine.live.targets import Account, Strategy, TargetProvider
-from engine.panel import Panel
+from engine.panel import Panel, with_coins
 from engine.provenance import fields_read
 from engine.simulation.backtest import funding_arrays
 
@@ -380,11 +380,4 @@ def _own_panel(panel: Panel, of_book: RunConfig, own: RunConfig) -> Panel:
     there = ~np.isnan(panel.values("mid")[first:]).all(axis=0)
     found = select_coins(selection, panel.coins)[0]
     columns = [c for c in map(panel.coins.index, found) if there[c] or panel.coins[c] in selection]
-    return replace(
-        panel,
-        index=panel.index[first:],
-        coins=tuple(panel.coins[column] for column in columns),
-        fields={name: np.ascontiguousarray(values[first:, columns]) for name, values in panel.fields.items()},
-        tradable=np.ascontiguousarray(panel.tradable[first:, columns]),
-        table=tuple(panel.table[column] for column in columns),
-    )
+    return with_coins(panel, columns, first)

@@ -8,7 +8,6 @@ it said.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ import pandas as pd
 from engine.atomic_io import sync_folder, write_durable
 from engine.clock import show
 from engine.errors import LiveError
+from engine.provenance import as_json
 
 #: Kinds of events: an alarm stopped the strategy; a person let it go on.
 DEMOTED: Final = "demoted"
@@ -58,10 +58,7 @@ class Demotion:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values; a number that is not finite is null."""
-        return {
-            name: None if isinstance(value, float) and not math.isfinite(value) else value
-            for name, value in asdict(self).items()
-        }
+        return {name: as_json(value) for name, value in asdict(self).items()}
 
 
 def demotion_path(folder: Path, name: str) -> Path:
@@ -80,10 +77,12 @@ def events_of(folder: Path, name: str) -> list[dict[str, Any]]:
     path = demotion_path(folder, name)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content["events"], list):
+            raise ValueError("its events are no list")
         events = [dict(event) for event in content["events"]]
         for event in events:
             if event["kind"] == DEMOTED:
-                Demotion.from_dict(event)
+                demotion_text(name, Demotion.from_dict(event))
             elif event["kind"] != REINSTATED:
                 raise ValueError(f"it has an event of the kind {event['kind']!r}")
         return events
@@ -177,7 +176,7 @@ def demotion_text(name: str, demotion: Demotion) -> str:
     return (
         f"{name} is DEMOTED{found}: {demotion.text}. Nothing that adds risk is ordered, only reductions. Look at it, "
         f"then close the book with `hlbt live flatten {name}`, or let it go on with `hlbt live reinstate {name} "
-        "--reason '...'`"
+        "--reason '...'`, on the --network of this run"
     )
 
 

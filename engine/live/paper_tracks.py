@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import pandas as pd
 
@@ -42,6 +42,8 @@ class TrackRun:
         For people.
     demotion : Demotion or None
         Under which the strategy stands.
+    part_demotions : dict of str to Demotion
+        Those of the specs of a book.
     """
 
     journal: Journal
@@ -49,6 +51,17 @@ class TrackRun:
     problems: list[tuple[pd.Timestamp, LimitError | IncompleteError]] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     demotion: Demotion | None = None
+    part_demotions: dict[str, Demotion] = field(default_factory=dict)
+
+    def trade(self, session: Session, instant: pd.Timestamp) -> None:
+        """Trade an instant; a limit that stops it, or what it leaves incomplete, is one of the problems."""
+        try:
+            session.execute()
+            self.traded.append(instant)
+        except (LimitError, IncompleteError) as error:
+            self.problems.append((instant, error))
+        self.demotion, self.part_demotions = session.demotion, session.part_demotions
+        self.notes += [note for note in session.notes if note not in self.notes]
 
 
 @dataclass(frozen=True)
@@ -96,6 +109,10 @@ class TrackRecord:
         }
 
 
+#: The record of a track that has traded nothing yet.
+NOT_BEGUN: Final = TrackRecord(None, None, None, None, 0, (), ())
+
+
 def due_instants(entries: Sequence[Mapping[str, Any]], config: RunConfig, now: pd.Timestamp) -> list[pd.Timestamp]:
     """Instants of the schedule that a track has to trade, oldest first.
 
@@ -128,6 +145,7 @@ def run_track(
     now: pd.Timestamp,
     step: Callable[[int, int], object] = lambda done, total: None,
     watch: Watch | None = None,
+    part_watches: Mapping[str, Watch] | None = None,
 ) -> TrackRun:
     """Trade every instant that is due; a limit, or a coin without a quote, at one of them does not stop the next.
 
@@ -143,6 +161,8 @@ def run_track(
         Called with the instants that are done, and of how many.
     watch : callable, optional
         The alarms, as a session asks them.
+    part_watches : mapping of str to callable, optional
+        Those of each spec of a book.
 
     Raises
     ------
@@ -170,19 +190,13 @@ def run_track(
             in_time = trade_instant(now, config) == instant
             at = now if in_time else instant - ORDER_LEAD
             session = Session(strategy, account, run.journal, account.panel, venue.policy, venue.kill_switch, at)
-            session.watch = watch
+            session.watch, session.part_watches = watch, part_watches or {}
             if stop := session.kill_text():
                 raise LimitError(f"Nothing was ordered: {stop}.")
             if not in_time:
                 run.journal.append("caught_up", now, instant=instant.isoformat())
             account.advance(instant)
-            try:
-                session.execute()
-                run.traded.append(instant)
-            except (LimitError, IncompleteError) as error:
-                run.problems.append((instant, error))
-            run.demotion = session.demotion
-            run.notes += [note for note in session.notes if note not in run.notes]
+            run.trade(session, instant)
     return run
 
 
@@ -193,7 +207,7 @@ def track_record(entries: Sequence[Mapping[str, Any]], config: RunConfig) -> Tra
         if entry["kind"] == "plan":
             plans.setdefault(pd.Timestamp(entry["instant"]), entry["equity_usd"])
     if not plans:
-        return TrackRecord(None, None, None, None, 0, (), ())
+        return NOT_BEGUN
     instants = sorted(plans)
     first, last = instants[0], instants[-1]
     later = {pd.Timestamp(entry["instant"]) for entry in entries if entry["kind"] == "caught_up"}

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -283,6 +284,9 @@ class Session:
             plan = self._plan(state, markets)
             self._record_part_demotions(plan, state)
             goals = plan.goals
+        else:
+            before = next(entry for entry in reversed(self.journal.entries) if entry["kind"] == "plan")
+            self.part_demotions = _part_demotions(before["plan"].get("parts", {}))
         if self.demotion is not None:  # a plan of before the alarm has openings
             goals = reductions(goals)
         if broken := self._breaches(state, markets, goals, plan):
@@ -328,11 +332,7 @@ class Session:
         plan = make_plan(weights, self.dex, state, markets, rules, instant, decision, reduces_only)
         plan = replace(plan, parts=targets.parts)
         self.notes += targets.parts.get("notes", ())
-        self.part_demotions = {
-            name: Demotion.from_dict(part["demotion"])
-            for name, part in targets.parts.get("specs", {}).items()
-            if part["demotion"]
-        }
+        self.part_demotions = _part_demotions(targets.parts)
         self._reconciler.warn_of_others(plan)
         return plan
 
@@ -480,6 +480,12 @@ class Session:
             self.notes += self.dex.warnings()
         except UnreachableError as error:
             self.notes.append(f"not known whether the agent wallet expires: {error}")
+
+
+def _part_demotions(parts: Mapping[str, Any]) -> dict[str, Demotion]:
+    """The demotions of a book's specs under which its plan was made."""
+    specs = parts.get("specs", {})
+    return {name: Demotion.from_dict(part["demotion"]) for name, part in specs.items() if part.get("demotion")}
 
 
 def _incomplete(outcome: Outcome, account: str, journal: Journal) -> IncompleteError:

@@ -61,6 +61,9 @@ _WINDOWS, _SAMPLES = 6, 5
 #: Seconds that two new processes take to start.
 _START = 3.0
 
+#: Decisions of an :class:`AuditContext` that are chosen by number.
+_ROWS = ("cuts", "instants", "perturbed", "sample")
+
 #: (done, total, what is being done)
 Step = Callable[[int, int, str], object]
 
@@ -186,8 +189,8 @@ def audit(
     parameters : mapping, optional
         Constructor arguments, with a path.
     cuts : int, optional
-        Instants at which the data are cut, and those that are computed one by one, spread over the span. Default: up
-        to :data:`CUTS` and up to :data:`INSTANTS`.
+        Instants at which the data are cut, and those that are computed one by one, spread over the span; default up to
+        :data:`CUTS` and :data:`INSTANTS`.
     budget : float, optional
         Seconds; the instants that it affords, by the time of the first calls, are spread over the span. All weights
         once and two instants of each kind are computed even where they take longer, which the result says.
@@ -199,44 +202,43 @@ def audit(
     OracleError
         When the oracle cannot be built or computes no weights at all; a later failure is a failed check.
     """
-    if cuts is not None and cuts < 1:
-        raise OracleError(f"cuts = {cuts} is not accepted: give at least one instant.")
-    if budget is not None and not budget > 0.0:
-        raise OracleError(f"budget = {budget:g} is not accepted: give seconds above 0.")
+    _check_numbers(cuts, budget)
     path, environment, begun = oracle if isinstance(oracle, str) else None, dict(os.environ), time.monotonic()
     make = partial(load_oracle, oracle, parameters or {}) if isinstance(oracle, str) else oracle
-    name, count, checks = type(first := make()).__name__, len(decisions), list[Check]()
-    made = _first_weights(first, make, panel, decisions)
-    if isinstance(made, Audit):
+    name, count = type(first := make()).__name__, len(decisions)
+    if isinstance(made := _first_weights(first, make, panel, decisions), Audit):
         return made
     weights, seconds = made
-    # Where one decision needs all before it, these can be compared at no cost, but fewer instants are affordable.
     whole = first.path_dependent and not path_of_scores(first)
-    alone, width = (max(CUTS, 2 * PATHS // count), count) if whole else (INSTANTS, WINDOW)
-    numbers: tuple[int, ...] = (cuts or CUTS, cuts or alone, min(PERTURBED, cuts or PERTURBED), count, width)
+    affords = None
     if budget is not None:
         once = 0.5 * seconds if whole else _seconds_of_one(make, panel, decisions)
         left = budget - (time.monotonic() - begun) - _START * (path is not None)
         affords = _afforded(left, once, once if whole else seconds, count)
-        numbers = tuple(min(pair) for pair in zip(numbers, affords, strict=True))
-    *wanted, width = (*numbers[:-1], count) if whole else numbers
+    *wanted, width = _numbers(count, cuts, whole, affords)
     given: dict[str, Any] = {"config": config or RunConfig(), "path": path, "parameters": parameters or {}}
-    rows = zip(("cuts", "instants", "perturbed", "sample"), wanted, strict=True)
-    given |= {kind: evenly_spaced(count, number) for kind, number in rows}
-
-    def report(what: str) -> None:
-        if step is not None:
-            step(len(checks), len(CHECKS), what)
-
-    given |= {"environment": environment, "report": report, "width": width, "path_dependent": first.path_dependent}
+    given |= {kind: evenly_spaced(count, number) for kind, number in zip(_ROWS, wanted, strict=True)}
+    given |= {"environment": environment, "width": width, "path_dependent": first.path_dependent}
     context = AuditContext(make, panel, decisions, weights, **given)
-    with same_environment():
-        for check in CHECKS:
-            report(check)
-            checks.append(_run_check(check, context))
-    report("done")
+    checks = _run_checks(context, step)
     spent = None if budget is None else time.monotonic() - begun
-    return Audit(name, count, tuple(checks), context.strength(), budget, spent)
+    return Audit(name, count, checks, context.strength(), budget, spent)
+
+
+def _check_numbers(cuts: int | None, budget: float | None) -> None:
+    if cuts is not None and cuts < 1:
+        raise OracleError(f"cuts = {cuts} is not accepted: give at least one instant.")
+    if budget is not None and not budget > 0.0:
+        raise OracleError(f"budget = {budget:g} is not accepted: give seconds above 0.")
+
+
+def _numbers(count: int, cuts: int | None, whole: bool, affords: tuple[int, ...] | None) -> tuple[int, ...]:
+    """Numbers as of :func:`_afforded`, at most those; `whole` where a decision alone needs all before it."""
+    # Where it does, these can be compared at no cost, but fewer instants are affordable.
+    alone, width = (max(CUTS, 2 * PATHS // count), count) if whole else (INSTANTS, WINDOW)
+    numbers = (cuts or CUTS, cuts or alone, min(PERTURBED, cuts or PERTURBED), count, width)
+    most = numbers if affords is None else tuple(map(min, numbers, affords))
+    return (*most[:-1], count) if whole else most
 
 
 def _first_weights(
@@ -307,6 +309,18 @@ def _needs_terms(make: Callable[[], Oracle], panel: Panel, decisions: pd.Datetim
     except HlbtError:
         return False
     return True
+
+
+def _run_checks(context: AuditContext, step: Step | None) -> tuple[Check, ...]:
+    checks = list[Check]()
+    if step is not None:
+        context.report = lambda what: step(len(checks), len(CHECKS), what)
+    with same_environment():
+        for check in CHECKS:
+            context.report(check)
+            checks.append(_run_check(check, context))
+    context.report("done")
+    return tuple(checks)
 
 
 def _run_check(name: str, context: AuditContext) -> Check:

@@ -26,11 +26,11 @@ from engine.lookahead.comparison import (
     unperturbed,
 )
 from engine.lookahead.paths import scores_of
-from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
+from engine.lookahead.perturbations import changed_after, changed_at, with_newcomers
 from engine.lookahead.subprocess_run import ProcessResult, weights_at
 from engine.oracles.base import Oracle, ScoreOracle, matrix_of_instants, oracle_errors
 from engine.oracles.loading import data_files
-from engine.panel import Panel
+from engine.panel import Panel, with_coins
 from engine.simulation.overlays import describe_overlays, traded_weights
 from engine.weights import check_gross
 

@@ -96,17 +96,6 @@ def changed_at(panel: Panel, row: int, rng: np.random.Generator, names: tuple[st
     return replace(panel, fields={**panel.fields, **fields}, tradable=tradable)
 
 
-def with_coins(panel: Panel, kept: np.ndarray) -> Panel:
-    """The panel with the columns `kept`, (N,) bool."""
-    return replace(
-        panel,
-        coins=tuple(coin for coin, stays in zip(panel.coins, kept, strict=True) if stays),
-        fields={name: values[:, kept] for name, values in panel.fields.items()},
-        tradable=panel.tradable[:, kept],
-        table=tuple(coin for coin, stays in zip(panel.table, kept, strict=True) if stays),
-    )
-
-
 def with_newcomers(panel: Panel, row: int, rng: np.random.Generator) -> Panel:
     """The panel with :data:`NEWCOMERS` as first and last column: no data up to `row`, then soaring prices."""
     hours = len(panel.index) - row - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,9 @@ import pandas as pd
 from engine.config import Execution, RunConfig
 from engine.errors import DataError, HlbtError, InitialMarginError, WeightsError
 from engine.panel import Panel
+
+#: A plan that was made further from its instant traded at other prices than the hour's that its replay has.
+FAR: Final = pd.Timedelta(minutes=15)
 
 
 def drift(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> dict[str, Any]:
@@ -61,7 +64,9 @@ def account_differences(entries: Sequence[Mapping[str, Any]], config: RunConfig,
     Returns
     -------
     Series
-        By trade instant; those without a certain equity, or that the panel lacks, are left out.
+        By trade instant; those without a certain equity, or that the panel lacks, are left out. So are those that
+        compare prices of different minutes: after a flatten, and before and after a plan that was made more than
+        :data:`FAR` from its instant, for the cache has the prices of whole hours alone.
     """
     groups: list[list[Mapping[str, Any]]] = [[]]
     for entry in entries:
@@ -77,9 +82,30 @@ def account_differences(entries: Sequence[Mapping[str, Any]], config: RunConfig,
                 [np.log1p(row["drift_frac"]) for row in rows],
                 pd.DatetimeIndex([pd.Timestamp(row["instant"]) for row in rows]),
             )
-            parts.append(-1e4 * ratio.diff().dropna())
+            before, after = _not_comparable(plans)
+            values = -1e4 * ratio.diff()
+            parts.append(values[~(ratio.index.isin(before) | (ratio.index.to_series().shift().isin(after)))].dropna())
     kept = [part for part in parts if len(part)]
     return pd.concat(kept) if kept else pd.Series(dtype=np.float64, index=pd.DatetimeIndex([], tz="UTC"))
+
+
+def traded_hours(entries: Sequence[Mapping[str, Any]], config: RunConfig) -> Panel | None:
+    """The cached hours from the first plan of a journal to its newest; None without a plan, or where none is cached."""
+    plans = [entry for entry in entries if entry["kind"] == "plan"]
+    with suppress(DataError):
+        return _cached(plans, config) if plans else None
+    return None
+
+
+def _not_comparable(plans: Sequence[Mapping[str, Any]]) -> tuple[list[pd.Timestamp], list[pd.Timestamp]]:
+    """Instants up to which, and those from which on, an account cannot be compared with its replay."""
+    before, after = [], []
+    for plan in plans:
+        instant = pd.Timestamp(plan["instant"])
+        far = abs(pd.Timestamp(plan["time"]) - instant) > FAR
+        before += [instant] if far else []
+        after += [instant] if far or plan.get("inputs", {}).get("closes_all") else []
+    return before, after
 
 
 def _newest_of_each(plans: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
@@ -93,8 +119,8 @@ def _newest_of_each(plans: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any
 def _cached(plans: Sequence[Mapping[str, Any]], config: RunConfig) -> Panel:
     from engine.data.panel_loader import load_whole_panel
 
-    first, last = (pd.Timestamp(plan["instant"]) for plan in (plans[0], plans[-1]))
-    return load_whole_panel(config.data.cache, first, last, config.data.selection, config.data.hours)
+    instants = [pd.Timestamp(plan["instant"]) for plan in plans]
+    return load_whole_panel(config.data.cache, min(instants), max(instants), config.data.selection, config.data.hours)
 
 
 def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig, panel: Panel) -> list[dict[str, Any]]:
@@ -107,7 +133,7 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig, panel: Panel) 
     covered = [plan for plan, known in zip(plans, inside, strict=True) if known]
     if covered[0]["equity_usd"] is None:
         raise DataError("The equity of the first instant of the cache that was traded is not known.")
-    targets = [plan["plan"]["weights"] for plan in covered]
+    targets = [_traded_weights(plan) for plan in covered]
     # A coin that a row does not name is 0, null is a hold.
     coins = sorted({coin for row in targets for coin in row if coin in panel.coins})
     rows_of = [[np.nan if (weight := row.get(coin, 0.0)) is None else weight for coin in coins] for row in targets]
@@ -138,3 +164,21 @@ def _drift(plans: Sequence[Mapping[str, Any]], config: RunConfig, panel: Panel) 
         for instant, plan, model in zip(held.index, covered, before, strict=True)
         if plan["equity_usd"] is not None  # everything was closed while it was not known
     ]
+
+
+def _traded_weights(entry: Mapping[str, Any]) -> Mapping[str, float | None]:
+    """The weights that a plan traded, null = hold: those of a demoted strategy only where they are reductions."""
+    plan = entry["plan"]
+    if not entry.get("reduces_only"):
+        return dict.fromkeys(plan["positions"]) if entry.get("holds") else plan["weights"]
+    traded: dict[str, float | None] = {}
+    for coin, units in plan["positions"].items():
+        weight, price = plan["weights"].get(coin, 0.0), plan["prices"].get(coin)
+        if weight is None or price is None:
+            traded[coin] = None
+        elif weight * units <= 0.0:
+            traded[coin] = 0.0  # a flip is a close
+        else:
+            smaller = abs(weight) * plan["equity_usd"] < abs(units) * price
+            traded[coin] = weight if smaller else None
+    return traded

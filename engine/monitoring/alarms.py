@@ -7,22 +7,19 @@ let go on is over, and a later alarm demotes again.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 import pandas as pd
 
 from engine.clock import show
 from engine.config import RunConfig
-from engine.data.panel_loader import cache_path, load_whole_panel
-from engine.errors import DataError
 from engine.live.demotion import Demotion
 from engine.live.spec import StrategySpec
 from engine.live.targets import Strategy, Watch
+from engine.monitoring.account_replay import traded_hours
 from engine.monitoring.control_chart import LEAST_DAYS, cost_alarm
 from engine.monitoring.edge import edge_state, live_daily_returns, own_entries
 from engine.monitoring.fills import cost_days
-from engine.panel import Panel
 
 
 def watch_of(strategy: Strategy) -> Watch | None:
@@ -76,7 +73,7 @@ def costs_alarm(entries: Sequence[Mapping[str, Any]], config: RunConfig, instant
     plans = sorted({pd.Timestamp(entry["instant"]) for entry in entries if entry["kind"] == "plan"})
     if len(plans) < LEAST_DAYS:
         return None
-    alarm = cost_alarm(cost_days(entries, config, _panel(config, plans[0], plans[-1])))
+    alarm = cost_alarm(cost_days(entries, config, traded_hours(entries, config)))
     if alarm.state != "crossed" or alarm.crossed is None or alarm.since is None:
         return None
     chart = next(chart for chart in alarm.charts if chart.series == alarm.series)
@@ -92,11 +89,3 @@ def costs_alarm(entries: Sequence[Mapping[str, Any]], config: RunConfig, instant
         f"{show(alarm.since)}"
     )
     return Demotion("costs", instant.isoformat(), f"{name} {alarm.series}", value, limit, text)
-
-
-def _panel(config: RunConfig, first: pd.Timestamp, last: pd.Timestamp) -> Panel | None:
-    """The hours that were traded; without them only fills are charted, until the data are there."""
-    if cache_path(config.data.cache).is_dir():
-        with suppress(DataError):
-            return load_whole_panel(config.data.cache, first, last, config.data.selection, config.data.hours)
-    return None

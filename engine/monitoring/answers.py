@@ -17,12 +17,13 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.live.spec import StrategySpec
-from engine.monitoring.control_chart import LEAST_DAYS, REFERENCE_BPS, TARGET_BPS, Alarm, Chart, cost_alarm
-from engine.monitoring.edge import EdgeState, bands_of, edge_state, live_daily_returns
+from engine.monitoring.control_chart import LEAST_DAYS, TARGET_BPS, Alarm, Chart, cost_alarm
+from engine.monitoring.edge import EdgeState, bands_of, edge_state, live_daily_returns, own_entries
 from engine.monitoring.fills import FillCosts, cost_days, fill_costs
 from engine.monitoring.replay import PlanCheck, plan_differences
 from engine.oracles.base import Oracle
 from engine.panel import Panel
+from engine.provenance import as_json
 
 #: Excess costs whose days to an alarm are told, basis points of equity a day.
 TOLD_BPS: Final = (2.0, 5.0, 10.0)
@@ -105,8 +106,8 @@ class Answers:
                 "state": self.costs.state,
                 "text": self.costs.text,
                 "series": [_series(chart, self.alarm) for chart in self.alarm.charts],
-                "by_coin": _rows(self.fills.by_coin().reset_index()),
-                "funding": _rows(self.fills.funding.rename_axis("until").reset_index()),
+                "by_coin": as_json(self.fills.by_coin().reset_index().to_dict("records")),
+                "funding": as_json(self.fills.funding.rename_axis("until").reset_index().to_dict("records")),
             },
             "edge": {
                 "state": self.edge.state,
@@ -116,7 +117,7 @@ class Answers:
                 "crossed_by": edge.crossed_by if edge else None,
                 "figures": dict(edge.figures) if edge else {},
                 "bands": dict(edge.bands) if edge else {},
-                "power": _known(edge.power) if edge else None,
+                "power": as_json(edge.power) if edge else None,
                 "pending_days": edge.pending_days if edge else None,
                 "floors": self.floors,
             },
@@ -160,7 +161,8 @@ def live_answers(
         recorded = [entry for entry in plans if "inputs" in entry] or plans
         chosen = recorded[len(recorded) - min(newest, len(recorded)) :]
     check = None if oracle is None else plan_differences(chosen, panel, spec_or_config, oracle, report)
-    alarm = cost_alarm(cost_days(entries, config, panel))
+    counted = entries if spec is None else own_entries(entries, spec)  # as the alarm that demotes counts them
+    alarm = cost_alarm(cost_days(counted, config, panel))
     returns = None if spec is None else live_daily_returns(entries, spec)
     state = None if spec is None or returns is None else edge_state(spec, returns)
     floors = None if spec is None or returns is None else band_floors(spec, returns)
@@ -288,11 +290,7 @@ def _series(chart: Chart, alarm: Alarm) -> dict[str, Any]:
     """One series of excess costs as plain values."""
     limit, cusum = float(chart.cusum_limit_bps[-1]), float(chart.cusum_bps[-1])
     state = "crossed" if chart.crossed >= 0 else "pending" if math.isnan(limit) else "holding"
-    waits = max(1, LEAST_DAYS - len(chart.days))
-    needed = {
-        f"{bps:g}": None if math.isnan(limit) else max(waits, math.ceil((limit - cusum) / (bps - REFERENCE_BPS)))
-        for bps in TOLD_BPS
-    }
+    needed = {f"{bps:g}": None if math.isnan(limit) else chart.days_to_reach(limit, bps) for bps in TOLD_BPS}
     return {
         "series": chart.series,
         "name": SERIES[chart.series],
@@ -302,24 +300,9 @@ def _series(chart: Chart, alarm: Alarm) -> dict[str, Any]:
         "mean_bps": float(chart.excess_bps.mean()),
         "sd_bps": chart.sd_bps,
         "cusum_bps": cusum,
-        "limit_bps": _known(limit),
+        "limit_bps": as_json(limit),
         "days_to_find": {} if state == "crossed" else needed,
         "instants": [day.isoformat() for day in chart.days],
         "cusum": chart.cusum_bps.tolist(),
-        "limit": [_known(value) for value in chart.cusum_limit_bps],
+        "limit": as_json(chart.cusum_limit_bps.tolist()),
     }
-
-
-def _rows(table: pd.DataFrame) -> list[dict[str, Any]]:
-    """Rows of a table as plain values."""
-    return [
-        {
-            str(name): value.isoformat() if isinstance(value, pd.Timestamp) else _known(value)
-            for name, value in row.items()
-        }
-        for row in table.to_dict("records")
-    ]
-
-
-def _known(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -152,6 +152,7 @@ def _own_plan(entry: Mapping[str, Any], part: Mapping[str, Any]) -> dict[str, An
         "goals": [],
         "plan": {**plan, "parts": {}},
         **({"reduces_only": True} if part["state"] == "demoted" else {}),
+        **({"holds": True} if part["state"] == "held" else {}),
         **made_of,
     }
 

@@ -105,8 +105,11 @@ class Chart:
         """Days in which an excess of :data:`TARGET_BPS` a day, from now on, would be found, about."""
         if self.crossed >= 0:
             return 0
-        limit = float(_limits(self.sd_bps, SHARES[self.series])[0][0])
-        left = (limit - self.cusum_bps[-1]) / (TARGET_BPS - REFERENCE_BPS)
+        return self.days_to_reach(float(_limits(self.sd_bps, SHARES[self.series])[0][0]), TARGET_BPS)
+
+    def days_to_reach(self, limit: float, bps: float) -> int:
+        """Days in which an excess of `bps` a day, from now on, takes the CUSUM to `limit`, about; at least 1."""
+        left = (limit - self.cusum_bps[-1]) / (bps - REFERENCE_BPS)
         return max(1, LEAST_DAYS - len(self.days), math.ceil(left))
 
 
@@ -241,11 +244,6 @@ def _run_length(cusum: np.ndarray, sd: np.ndarray) -> np.ndarray:
     # exp(x) - x - 1 = exp(x) (1 - (x + 1) exp(-x))
     length: np.ndarray = twice + np.log1p(-(twice + 1.0) * np.exp(-twice)) - np.log(2.0 * q * q)
     return length
-
-
-def _ewma_score(ewma: np.ndarray, sd: np.ndarray, days: np.ndarray, freedom: np.ndarray) -> np.ndarray:
-    score: np.ndarray = stats.norm.isf(stats.t.sf(ewma / (sd * _spread(days)), np.maximum(freedom, 1)))
-    return score
 
 
 def _spread(days: np.ndarray) -> np.ndarray:

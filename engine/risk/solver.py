@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,8 @@ from engine.errors import InfeasibleError, OracleError
 
 #: A weight or a trade smaller than this is rounding of the solver.
 DUST = 1e-7
+#: How far beyond a limit a book may be for the rounding of sums.
+_EXACT = 1e-12
 #: Gap and residuals at which the solver is done, and whether it refines each step, which takes three times as long and
 #: hard problems need: one after the other until it says that it has the best.
 _EFFORTS = ((1e-10, False), (1e-10, True), (1e-8, True))
@@ -67,6 +69,9 @@ class BookProblem:
     def solve(self) -> np.ndarray:
         """The best weights, (N,): a weight within :data:`DUST` of 0 is 0, a trade of less is none.
 
+        Neutral, and within the gross, to 1e-12; where too few coins are free to make up for the rounding, to the
+        tolerance of the solver, and nothing is rounded.
+
         Raises
         ------
         InfeasibleError
@@ -79,11 +84,30 @@ class BookProblem:
         if self.gross - np.abs(found).sum() < 0.0 or (not free.any() and (np.abs(self.neutral @ found) > DUST).any()):
             raise InfeasibleError("what is given is beyond the limits.")
         if free.any():
-            made, before = _solved(self, free, found), self.before[free]
-            made = np.where(np.abs(made - before) < DUST, before, made)
-            made = np.where(np.abs(made) < DUST, 0.0, made)
-            found[free] = np.clip(made, self.lower[free], self.upper[free])
+            found[free] = np.clip(_solved(self, free, found), self.lower[free], self.upper[free])
+            clean = np.where(free & (np.abs(found - self.before) < DUST), self.before, found)
+            clean = self._within(np.clip(np.where(free & (np.abs(clean) < DUST), 0.0, clean), self.lower, self.upper))
+            # What was rounded away leaves the book a little beyond its limits: coins in between make up for it, and
+            # where there are too few of them nothing is rounded.
+            found = clean if self.beyond(clean) <= _EXACT else min(found, self._within(found), key=self.beyond)
         return found
+
+    def beyond(self, weights: np.ndarray) -> float:
+        """By how much `weights`, (N,), are beyond the limit on the gross or not neutral, whichever is more."""
+        return max(float(np.abs(weights).sum()) - self.gross, *np.abs(self.neutral @ weights), 0.0)
+
+    def _within(self, weights: np.ndarray) -> np.ndarray:
+        """The weights, moved as little as brings them within gross and neutral, by coins away from every kink."""
+        kinks = np.abs([weights, weights - self.before, weights - self.lower, weights - self.upper])
+        moving = (kinks > 100 * DUST).all(axis=0)
+        moved, rows = weights.copy(), self.neutral
+        for _ in range(2):  # to be neutral can take the gross beyond its limit, by as little
+            if np.abs(moved).sum() > self.gross:
+                rows = np.vstack([self.neutral, np.sign(weights)])
+            missing = np.append(self.neutral @ moved, np.abs(moved).sum() - self.gross)[: len(rows)]
+            by = np.linalg.lstsq(rows[:, moving], -missing, rcond=None)[0]
+            moved[moving] += np.clip(by, -40 * DUST, 40 * DUST)
+        return moved
 
 
 def _solved(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> np.ndarray:
@@ -110,6 +134,32 @@ def _solved(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> np.nda
     raise OracleError(f"Clarabel ended without the best book: {status}.")
 
 
+@dataclass
+class _Rows:
+    """Rows ``sum(value * variable) <= limit`` of a sparse matrix, as they are added."""
+
+    places: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    values: list[np.ndarray] = field(default_factory=list)
+    limits: list[np.ndarray] = field(default_factory=list)
+    count: int = 0
+
+    def add(self, limit: np.ndarray, *terms: tuple[np.ndarray, np.ndarray | float]) -> None:
+        """A row for each element of `limit`; a term has the variables of a row and their values."""
+        for column, value in terms:
+            own = np.arange(len(limit)).reshape(-1, *[1] * (column.ndim - 1))
+            self.places.append((self.count + np.broadcast_to(own, column.shape).ravel(), column.ravel()))
+            self.values.append(np.broadcast_to(value, column.shape).ravel())
+        self.limits.append(limit)
+        self.count += len(limit)
+
+    def matrix(self, size: int) -> Any:
+        """All rows, of so many variables."""
+        from scipy.sparse import csc_array
+
+        rows, columns = (np.concatenate(part) for part in zip(*self.places, strict=True))
+        return csc_array((np.concatenate(self.values), (rows, columns)), shape=(self.count, size))
+
+
 def _matrices(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> tuple[tuple[Any, ...], int]:
     """``min x'Px / 2 + q'x`` with ``Ax + s = b``, s 0 in the first rows and not negative in the others; how many are 0.
 
@@ -125,30 +175,15 @@ def _matrices(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> tupl
     each, of_y, of_t = np.arange(coins), 2 * coins, 2 * coins + factors
     size = of_t + len(held)
     neutral = problem.neutral[(problem.neutral[:, free] != 0.0).any(axis=1) | (problem.neutral @ given != 0.0)]
-    rows: list[np.ndarray] = []
-    columns: list[np.ndarray] = []
-    values: list[np.ndarray] = []
-    limits: list[np.ndarray] = []
-    count = 0
-
-    def add(limit: np.ndarray, *terms: tuple[np.ndarray, np.ndarray | float]) -> None:
-        """Rows ``sum(value * variable) <= limit``, one for each element of `limit`."""
-        nonlocal count
-        for column, value in terms:
-            made = np.broadcast_to(value, column.shape)
-            own = np.arange(len(limit)).reshape(-1, *[1] * (column.ndim - 1))
-            rows.append(count + np.broadcast_to(own, column.shape).ravel())
-            columns.append(column.ravel())
-            values.append(made.ravel())
-        limits.append(limit)
-        count += len(limit)
+    table = _Rows()
+    add = table.add
 
     def every(number: int) -> np.ndarray:
         return np.broadcast_to(each, (number, coins))
 
     add(-(problem.exposures.T @ given), (every(factors), x.T), (of_y + np.arange(factors), -1.0))
     add(-(neutral @ given), (every(len(neutral)), neutral[:, free]))
-    equalities = count
+    equalities = table.count
     add(np.zeros(coins), (each, 1.0), (coins + each, -1.0))
     add(np.zeros(coins), (each, -1.0), (coins + each, -1.0))
     add(np.maximum(upper, -lower), (coins + each, 1.0))
@@ -167,10 +202,9 @@ def _matrices(problem: BookProblem, free: np.ndarray, given: np.ndarray) -> tupl
     first, second = np.triu_indices(factors)
     quadratic = np.concatenate([problem.specific_variance[free], problem.factor_covariance[first, second]])
     places = np.concatenate([each, of_y + first]), np.concatenate([each, of_y + second])
-    shape = (count, size)
     return (
         csc_array((unit * problem.risk_aversion * quadratic, places), shape=(size, size)),
         unit * linear,
-        csc_array((np.concatenate(values), (np.concatenate(rows), np.concatenate(columns))), shape=shape),
-        np.concatenate(limits),
+        table.matrix(size),
+        np.concatenate(table.limits),
     ), equalities

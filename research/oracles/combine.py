@@ -1,4 +1,4 @@
-"""Combine: weights of several scores, learned from how well each told the returns of the past."""
+"""Combine: weights of several scores, learned from how well each predicted the returns of the past."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Learned:
     Attributes
     ----------
     weights : ndarray, (D, K)
-        At least 0; a row sums to 1, or is 0 where no score, nor their mean, told anything.
+        At least 0; a row sums to 1, or is 0 where no score, nor their mean, predicted anything.
     known : ndarray, (D,) bool
         Whether they are learned; else they are equal.
     """
@@ -139,7 +139,7 @@ class Combine(Constructed):
         told = f"Combine blends its scores equally before {show(first)} and has learned weights from then on"
         notes = [f"{told}; the last: {listed}."]
         if flat := int((found.weights.sum(axis=1) == 0.0).sum()):
-            notes.append(f"Combine is flat at {flat} decisions: no score had told the returns of the days before.")
+            notes.append(f"Combine is flat at {flat} decisions: no score had predicted the returns of the days before.")
         return (*super().notes(panel, decisions), *notes)
 
     def risk(self, panel: Panel, weights: pd.DataFrame) -> pd.DataFrame:

@@ -236,7 +236,10 @@ class _Books:
                 markets if name in ("beta", "market") else [k for k, o in enumerate(self.model.names) if o == name]
             )
             if not columns:
-                raise OracleError(f"neutral = {name!r}: the risk model has {', '.join(self.model.names)}.")
+                raise OracleError(
+                    f"neutral = {name!r} is not accepted: choose dollars, beta, or a factor of the risk model here: "
+                    f"{', '.join(self.model.names)}."
+                )
             rows += [exposures[:, k] for k in columns]
         return np.array(rows).reshape(-1, len(exposures))
 

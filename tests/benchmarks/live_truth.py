@@ -22,17 +22,16 @@ import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from engine import Panel, PaperDEX, PortfolioManager, RunConfig, load_panel
+from engine import Panel, PaperDEX, RunConfig, load_panel
 from engine.data.cache import Store
 from engine.data.freqtrade import import_freqtrade
 from engine.errors import IncompleteError
 from engine.live.journal import Journal
-from engine.live.orders import Policy
-from engine.live.risk_limits import Limits
 from engine.monitoring.control_chart import cost_alarm
 from engine.monitoring.fills import cost_days
 from engine.monitoring.replay import plan_differences
 from engine.simulation.backtest import decisions_of
+from helpers.paper import trade_at
 from helpers.shared_data import SHARED
 from research.oracles.momentum import Momentum
 
@@ -66,18 +65,8 @@ def journal_of(panel: Panel, config: RunConfig) -> Entries:
     decisions = decisions_of(panel, config)[8:]
     dex, journal = PaperDEX(panel, config, start=decisions[0]), Journal()
     for decision in decisions:
-        dex.advance(decision)
-        manager = PortfolioManager(
-            ORACLE,
-            dex,
-            config,
-            panel=panel,
-            limits=Limits.none(),
-            policy=Policy(slippage_frac=0.99),
-            journal=journal,
-        )
         with suppress(IncompleteError):  # what has no quote in a hole of the data stays as it is
-            manager.manage_portfolio(decision)
+            trade_at(decision, ORACLE, dex, config, panel, journal)
     return journal.entries
 
 

@@ -34,6 +34,8 @@ from helpers.panels import random_panel
 
 ALARM = Demotion("edge", "2024-01-03T23:00:00+00:00", "drawdown", 0.3, 0.2, "the edge is crossed")
 
+NEVER = json.dumps({"events": [{"kind": "demoted", **ALARM.to_dict(), "at": "never"}]}).encode()
+
 
 class Account:
     """A paper account of one strategy on a panel, a run a day."""
@@ -143,7 +145,8 @@ def test_a_plan_of_before_the_alarm_is_not_carried_out_beyond_its_reductions(tmp
 
 
 @pytest.mark.parametrize(
-    "content", [b"", b"{", b"[]", b'{"events": [{"kind": "demoted"}]}', b'{"events": [{}]}', b"\xff"]
+    "content",
+    [b"", b"{", b"[]", b'{"events": [{"kind": "demoted"}]}', b'{"events": [{}]}', b'{"events": {}}', b"\xff", NEVER],
 )
 def test_a_record_that_cannot_be_read_counts_as_a_demotion(tmp_path: Path, content: bytes) -> None:
     account = Account(tmp_path, random_panel(3, 24 * 3, 3))

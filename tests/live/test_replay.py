@@ -16,7 +16,6 @@ from engine import (
     Oracle,
     Panel,
     PaperDEX,
-    PortfolioManager,
     Result,
     RunConfig,
     backtest,
@@ -26,14 +25,13 @@ from engine import (
 from engine.errors import IncompleteError, WeightsError
 from engine.live.journal import Journal
 from engine.live.live_panel import with_live_row
-from engine.live.orders import Policy
 from engine.live.paper import PaperTrade
-from engine.live.risk_limits import Limits
 from engine.monitoring.replay import plan_differences
 from engine.oracles.fixed_weights import FixedWeights
 from engine.simulation.backtest import decisions_of
 from helpers.effort import some
 from helpers.panels import nasty_cases, random_panel, random_weights, with_builders_coins
+from helpers.paper import trade_at
 from helpers.paths import Sticky, StickyScore
 from research.oracles.carry import Carry
 from research.oracles.momentum import Momentum
@@ -42,7 +40,6 @@ from research.oracles.wrappers import Cap
 pytestmark = pytest.mark.slow
 
 #: A panel's quotes may lie far from its mid; a replay fills whatever the backtest fills.
-ANY_PRICE = Policy(slippage_frac=0.99)
 
 
 def replay(
@@ -57,12 +54,8 @@ def replay(
             break
         if state is not None:
             dex = PaperDEX(panel, config, state)
-        dex.advance(at)
-        manager = PortfolioManager(
-            oracle, dex, config, panel=panel, limits=Limits.none(), policy=ANY_PRICE, journal=journal
-        )
         try:
-            assert manager.manage_portfolio(at).complete
+            assert trade_at(at, oracle, dex, config, panel, journal).complete
         except IncompleteError as error:  # what has no quote stays as it is, as in the backtest
             assert error.outcome is not None
             assert not dex.markets().keys() & {item.coin for item in error.outcome.missing}
@@ -219,11 +212,7 @@ def test_a_paper_account_that_trades_on_live_rows(seed: int, tmp_path: Path) -> 
         live = with_live_row(panel.until(panel.index[row - 1]), decision, seen)
         start = decision if decision == weights.index[0] else None
         dex = PaperDEX(live, config, tmp_path / "paper.json", start=start)
-        dex.advance(decision)
-        manager = PortfolioManager(
-            FixedWeights(weights), dex, config, panel=live, limits=Limits.none(), policy=ANY_PRICE, journal=Journal()
-        )
-        assert manager.manage_portfolio(decision).complete
+        assert trade_at(decision, FixedWeights(weights), dex, config, live, Journal()).complete
     assert_same_book(backtest(panel, weights, config), PaperDEX(panel, config, tmp_path / "paper.json"))
 
 

@@ -14,7 +14,8 @@ from engine import Oracle, Panel, RunConfig, decisions_of, load_panel
 from engine.errors import OracleError
 from engine.lookahead.audit import audit, check_causal
 from engine.lookahead.comparison import TOLERANCE
-from engine.lookahead.perturbations import changed_after, changed_at, with_coins, with_newcomers
+from engine.lookahead.perturbations import changed_after, changed_at, with_newcomers
+from engine.panel import with_coins
 from helpers.audits import Honest, Planted, change, statuses
 from helpers.panels import holed_panel, random_panel
 from research.oracles.carry import Carry

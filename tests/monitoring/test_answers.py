@@ -124,6 +124,14 @@ def test_an_account_that_pays_more_than_the_model_is_found(track: tuple[Strategy
     assert found.alarm.estimate_bps_day == pytest.approx(12.0, abs=1.5)
 
 
+def test_costs_are_counted_anew_after_a_reinstatement(track: tuple[StrategySpec, Path]) -> None:
+    """As the alarm that demotes counts them, so that what a run says first is what it does."""
+    entries = paying_more(entries_of(track), 60.0, 12)
+    assert answered(track, entries, newest=1).costs.state == "crossed"
+    entries.append({"kind": "reinstated", "time": entries[-1]["time"], "strategy": track[0].name, "reason": "mended"})
+    assert answered(track, entries, newest=1).costs.state == "pending"
+
+
 def test_a_plan_that_was_another_is_named(track: tuple[StrategySpec, Path]) -> None:
     entries = entries_of(track)
     plan = [entry for entry in entries if entry["kind"] == "plan"][-3]

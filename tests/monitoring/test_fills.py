@@ -4,38 +4,31 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, PaperDEX, PortfolioManager, RunConfig
+from engine import Panel, PaperDEX, RunConfig
+from engine.live.demotion import Demotion, demote, reinstate
 from engine.live.journal import Journal
-from engine.live.orders import Policy
 from engine.live.risk_limits import Limits
+from engine.live.session import Session
+from engine.live.targets import Strategy, TargetProvider, flat
 from engine.monitoring.fills import cost_days, fill_costs
 from engine.oracles.fixed_weights import FixedWeights
 from helpers.panels import random_panel, random_weights
+from helpers.paper import ANY_PRICE, trade_at
 
 Entries = list[dict[str, Any]]
-ANY_PRICE = Policy(slippage_frac=0.99)
 
 
 def traded(panel: Panel, weights: pd.DataFrame, config: RunConfig) -> Entries:
     dex, journal = PaperDEX(panel, config, start=weights.index[0]), Journal()
     for decision in weights.index:
-        dex.advance(decision)
-        manager = PortfolioManager(
-            FixedWeights(weights),
-            dex,
-            config,
-            panel=panel,
-            limits=Limits.none(),
-            policy=ANY_PRICE,
-            journal=journal,
-        )
-        manager.manage_portfolio(decision)
+        trade_at(decision, FixedWeights(weights), dex, config, panel, journal)
     return journal.entries
 
 
@@ -141,6 +134,44 @@ def test_a_deposit_is_no_difference_of_the_account(case: tuple[Panel, Entries]) 
     accepted = {"kind": "equity_accepted", "time": plans[8]["time"], "equity_usd": 0.0}
     told = cost_days([*moved[:at], accepted, *moved[at:]], RunConfig(), panel)["account_bps"]
     assert told.iloc[:8].abs().max() < 1e-5 and np.isnan(told.iloc[8])
+
+
+def driven(folder: Path, panel: Panel, weights: pd.DataFrame) -> Entries:
+    """A paper account: demoted on the fifth day, reinstated on the tenth, closed after the trade of the 13th."""
+    config, dex = RunConfig(), PaperDEX(panel, start=weights.index[0])
+    journal = Journal(folder / "x-paper.jsonl")
+    strategy = Strategy("x", "key", TargetProvider(FixedWeights(weights), config), Limits.none())
+    for day, instant in enumerate(weights.index):
+        if day == 5:
+            demote(folder, "x", Demotion("edge", instant.isoformat(), "drawdown", 0.3, 0.2, "the edge is crossed"))
+        if day == 10:
+            reinstate(folder, "x", "looked at", instant.isoformat())
+        dex.advance(instant)
+        for traded in [strategy, *([flat("x", config)] if day == 13 else [])]:
+            Session(traded, dex, journal, panel, ANY_PRICE, Path("no-such-KILL"), instant).execute()
+    return journal.entries
+
+
+def test_what_a_demoted_strategy_leaves_and_what_a_person_closes_are_no_costs(tmp_path: Path) -> None:
+    panel = random_panel(9, 24 * 20, 6, volume=False)
+    weights = random_weights(9, panel, styles=("dense", "flip"))
+    entries = driven(tmp_path, panel, weights)
+    assert sum(entry.get("reduces_only", False) for entry in entries) == 5
+    days = cost_days(entries, RunConfig(), panel)["account_bps"]
+    assert days[:14].abs().max() < 1e-5 and days[days.isna()].index.tolist() == list(weights.index[[0, 14]])
+    assert days[15:].abs().max() < 1.0  # a part of the closing costs, which the replay has not paid
+
+
+def test_a_plan_far_from_its_instant_is_not_compared_with_the_prices_of_the_hour(case: tuple[Panel, Entries]) -> None:
+    panel, entries = case
+    late = copy.deepcopy(entries)
+    plan = [entry for entry in late if entry["kind"] == "plan"][8]
+    for minutes, missing in ((10, 1), (40, 3)):
+        plan["time"] = (pd.Timestamp(plan["instant"]) + pd.Timedelta(minutes=minutes)).isoformat()
+        plan["equity_usd"] *= 0.995  # prices have moved
+        days = cost_days(late, RunConfig(), panel)["account_bps"]
+        assert days.isna().sum() == missing
+        assert days.drop(days.index[[8, 9]]).abs().max() < 1e-5
 
 
 def test_nothing_was_traded() -> None:

@@ -9,10 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from engine import Panel, PaperDEX, PortfolioManager, RunConfig
+from engine import Panel, PaperDEX, RunConfig
 from engine.live.journal import Journal
-from engine.live.orders import OrderRequest, OrderResult, Policy
-from engine.live.risk_limits import Limits
+from engine.live.orders import OrderRequest, OrderResult
 from engine.live.state_folder import LIVE_FOLDER
 from engine.monitoring.control_chart import Alarm, cost_alarm
 from engine.monitoring.fills import cost_days, fill_costs
@@ -21,6 +20,7 @@ from engine.oracles.fixed_weights import FixedWeights
 from helpers.commands import Outcome
 from helpers.live_world import Run, World, call, momentum_spec, open_world
 from helpers.panels import random_panel, random_weights
+from helpers.paper import trade_at
 
 
 class DearDEX(PaperDEX):
@@ -45,17 +45,7 @@ def alarm_of(panel: Panel, weights: pd.DataFrame, dearer_bps: float) -> tuple[Al
     dex, journal, config = DearDEX(panel, start=weights.index[0]), Journal(), RunConfig()
     dex.dearer_bps = dearer_bps
     for decision in weights.index:
-        dex.advance(decision)
-        manager = PortfolioManager(
-            FixedWeights(weights),
-            dex,
-            config,
-            panel=panel,
-            limits=Limits.none(),
-            policy=Policy(slippage_frac=0.99),
-            journal=journal,
-        )
-        manager.manage_portfolio(decision)
+        trade_at(decision, FixedWeights(weights), dex, config, panel, journal)
     check = plan_differences(journal.entries, panel, config, FixedWeights(weights))
     assert (check.state, check.differences, check.instants_checked) == ("holding", (), len(weights))
     return cost_alarm(cost_days(journal.entries, config, panel)), journal.entries

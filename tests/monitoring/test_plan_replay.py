@@ -11,15 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine import Panel, PaperDEX, PortfolioManager, RunConfig
+from engine import Panel, PaperDEX, RunConfig
 from engine.live.journal import Journal
 from engine.live.live_panel import with_live_row
-from engine.live.orders import Policy
-from engine.live.risk_limits import Limits
 from engine.live.targets import flat
 from engine.monitoring.replay import PlanCheck, plan_differences
 from engine.simulation.backtest import decisions_of
 from helpers.panels import random_panel
+from helpers.paper import trade_at
 from research.oracles.carry import Carry
 from research.oracles.momentum import Momentum
 
@@ -42,11 +41,7 @@ def traded(seed: int = 0, shift: float = 0.0) -> tuple[Panel, list[dict[str, Any
         live = with_live_row(panel.until(panel.index[row - 1]), decision, seen)
         # The account itself stands on the whole panel; what the oracle sees is the cache and the row.
         dex = dex or PaperDEX(panel, config, start=decision)
-        dex.advance(decision)
-        manager = PortfolioManager(
-            ORACLE, dex, config, panel=live, limits=Limits.none(), policy=Policy(slippage_frac=0.99), journal=journal
-        )
-        manager.manage_portfolio(decision)
+        trade_at(decision, ORACLE, dex, config, live, journal)
     return panel, journal.entries
 
 

@@ -242,6 +242,12 @@ def test_no_file_is_over_500_lines(file: Path) -> None:
     assert file.name == "kernel.py" or len(file.read_text(encoding="utf-8").splitlines()) <= 500
 
 
+def test_no_two_test_files_have_one_name() -> None:
+    """Pytest imports them by name, and collects nothing where one name is two files."""
+    names = [file.name for file in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
+
+
 def test_importing_the_package_loads_nothing_heavy() -> None:
     for module in ("engine", "engine.cli"):
         code = (

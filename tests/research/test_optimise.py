@@ -207,7 +207,7 @@ def test_parameters_that_are_not_accepted(parameters: dict[str, Any], words: str
 def test_costs_and_factors_that_do_not_exist(panel: Panel) -> None:
     with pytest.raises(ConfigError, match=r"costs\.taker_bp.*taker_bps"):
         Optimise(INNER, costs={"taker_bp": 3})
-    with pytest.raises(OracleError, match="neutral = 'market xyz': the risk model has market, size"):
+    with pytest.raises(OracleError, match=r"neutral = 'market xyz' is not accepted: .* market, size"):
         weight_matrix(Optimise(INNER, neutral="market xyz"), panel, days(panel))
 
 

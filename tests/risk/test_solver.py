@@ -79,7 +79,9 @@ def test_another_solver_finds_the_same_books() -> None:
             assert "infeasible" in status, (seed, status)
             continue
         assert (weights >= own.lower).all() and (weights <= own.upper).all()
-        assert np.abs(weights).sum() <= own.gross + 1e-7 and (np.abs(own.neutral @ weights) < 1e-6).all(), seed
+        assert np.abs(weights).sum() <= own.gross + 1e-12 and (np.abs(own.neutral @ weights) < 1e-12).all(), seed
+        rounded = np.abs([weights, weights - own.before])
+        assert not ((rounded > 0.0) & (rounded < DUST)).any(), seed  # and of the rounding nothing is left
         if status != "solved":
             continue  # it gave up: nothing to compare with
         compared += 1
