@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from engine.data.panel_loader import load_panel as load_panel
     from engine.errors import ConfigError as ConfigError
     from engine.errors import DataError as DataError
+    from engine.errors import DemotedError as DemotedError
     from engine.errors import HlbtError as HlbtError
     from engine.errors import IncompleteError as IncompleteError
+    from engine.errors import InfeasibleError as InfeasibleError
     from engine.errors import InitialMarginError as InitialMarginError
     from engine.errors import LimitError as LimitError
     from engine.errors import LiveError as LiveError
@@ -44,14 +46,21 @@ if TYPE_CHECKING:
     from engine.errors import WeightsError as WeightsError
     from engine.live.dex import DEX as DEX
     from engine.live.hyperliquid import HyperLiquidDEX as HyperLiquidDEX
+    from engine.live.journal import Journal as Journal
     from engine.live.paper import PaperDEX as PaperDEX
     from engine.live.portfolio_manager import PortfolioManager as PortfolioManager
+    from engine.monitoring.control_chart import cost_alarm as cost_alarm
+    from engine.monitoring.edge_bands import edge_bands as edge_bands
+    from engine.monitoring.fills import cost_days as cost_days
+    from engine.monitoring.replay import plan_differences as plan_differences
     from engine.oracles.base import Oracle as Oracle
     from engine.oracles.base import ScoreOracle as ScoreOracle
     from engine.oracles.base import weight_matrix as weight_matrix
     from engine.panel import Coin as Coin
     from engine.panel import Panel as Panel
     from engine.reporting.views import compare as compare
+    from engine.risk.model import RiskModel as RiskModel
+    from engine.risk.model import book_risk as book_risk
     from engine.runs import Run as Run
     from engine.runs import backtest as backtest
     from engine.runs import load_run as load_run
@@ -74,15 +83,22 @@ _HOMES = {
     for module, names in {
         "engine.config": "RunConfig",
         "engine.data.panel_loader": "load_panel",
-        "engine.errors": "ConfigError DataError HlbtError IncompleteError InitialMarginError LimitError "
-        "LiveError OracleError PositionsError PromotionError SpecError UnreachableError WeightsError",
+        "engine.errors": "ConfigError DataError DemotedError HlbtError IncompleteError InfeasibleError "
+        "InitialMarginError LimitError LiveError OracleError PositionsError PromotionError SpecError UnreachableError "
+        "WeightsError",
         "engine.live.dex": "DEX",
         "engine.live.hyperliquid": "HyperLiquidDEX",
+        "engine.live.journal": "Journal",
         "engine.live.paper": "PaperDEX",
         "engine.live.portfolio_manager": "PortfolioManager",
+        "engine.monitoring.control_chart": "cost_alarm",
+        "engine.monitoring.edge_bands": "edge_bands",
+        "engine.monitoring.fills": "cost_days",
+        "engine.monitoring.replay": "plan_differences",
         "engine.oracles.base": "Oracle ScoreOracle weight_matrix",
         "engine.panel": "Coin Panel",
         "engine.reporting.views": "compare",
+        "engine.risk.model": "RiskModel book_risk",
         "engine.runs": "Run backtest load_run",
         "engine.simulation.backtest": "decisions_of",
         "engine.simulation.batch": "backtest_many",

@@ -46,7 +46,9 @@ SUBJECTS: Mapping[str, Sequence[str]] = {
     "Oracles and weights": ("Oracle", "ScoreOracle", "weight_matrix", "decisions_of", "read_weights", "SparseWeights"),
     "Backtests": ("backtest", "backtest_many", "Result", "Run", "load_run", "compare"),
     "Sweeps and verdicts": ("sweep", "Study", "load_study", "Threads", "Ray", "validate", "Verdict"),
-    "Live": ("DEX", "HyperLiquidDEX", "PaperDEX", "PortfolioManager"),
+    "Risk": ("RiskModel", "book_risk"),
+    "Live": ("DEX", "HyperLiquidDEX", "PaperDEX", "PortfolioManager", "Journal"),
+    "Live against the model": ("plan_differences", "cost_days", "cost_alarm", "edge_bands"),
 }
 
 
