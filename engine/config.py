@@ -171,10 +171,10 @@ class Execution(_Section):
     leverage: float = _key(1.0, read.number(0, 100))
     target_volatility: float = _key(0.0, read.number(0, 10))
     volatility_days: int = _key(30, read.whole(2))
+    volatility_model: Literal["book", "risk"] = _key("book", read.choice("book", "risk"), added=True)
     tranches: int = _key(1, read.whole(1, 1000))
     gross_cap: float = _key(0.0, read.number(0, 100))
     isolated_leverage: float = _key(0.0, read.leverage, added=True)
-    volatility_model: Literal["book", "risk"] = _key("book", read.choice("book", "risk"), added=True)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ VALUES: list[Any] = [
         "close",
         "extreme",
         "to_edge",
+        "risk",
         "BTC",
         "BTC, ETH",
     ),

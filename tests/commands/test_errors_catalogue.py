@@ -569,6 +569,7 @@ LIVE: tuple[tuple[Any, ...], ...] = (
     ("live paper runs", 1, "runs has neither specs nor a run", "`hlbt promote` writes specs"),
     ("live paper book --journal book.jsonl", 1, "book.jsonl is one file: each track has a journal", "Name a folder"),
     ("live paper book --daily --now 2024-01-01", 1, "--daily waits for the clock", "Remove one of the two"),
+    ("live calibrate nowhere.json", 1, "reports/live has no journal of 'nowhere'", "`hlbt live run` with --execute"),
     ("live log nowhere --network moon", 1, "--network 'moon' is none of", "testnet, mainnet, paper"),
     ("live log nowhere", 1, "reports/live has no journal of 'nowhere'", "`hlbt live run` with --execute"),
     ("live status book --out other.html", 1, "other.html is there and is no live status page", "Name another file"),
