@@ -177,7 +177,7 @@ def test_a_full_disk_tears_no_line_and_sends_nothing(tmp_path: Path) -> None:
 def test_an_alert_is_sent_of_a_run_that_breaks(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """A defect of ours: the alert says so, and the error that is shown is the defect's own."""
     got: list[dict[str, object]] = []
-    monkeypatch.setattr("engine.live.alerts.send_alert", lambda url, message: got.append(dict(message)) or "")
+    monkeypatch.setattr("engine.live.alerts.send_alert", lambda url, what, message: got.append(dict(message)) or "")
 
     def broken(self: object) -> None:
         raise ZeroDivisionError("of a library")
@@ -373,7 +373,7 @@ def test_an_order_is_void_only_some_seconds_after_its_time() -> None:
 def test_a_refused_spec_is_alerted(world: World, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The code of the oracle changed: from then on nothing is traded, which somebody should hear."""
     got: list[dict[str, object]] = []
-    monkeypatch.setattr("engine.live.alerts.send_alert", lambda url, message: got.append(dict(message)) or "")
+    monkeypatch.setattr("engine.live.alerts.send_alert", lambda url, what, message: got.append(dict(message)) or "")
     spec = momentum_spec(world.folder, world.folder / "cache")
     spec.write_text(spec.read_text().replace('"gross": 1.1', '"gross": 9.9'))
     done = run(world.words("run", spec, "--execute", "--webhook", "http://127.0.0.1:9/"))
