@@ -115,6 +115,9 @@ def tracks_of(paths: Sequence[Path]) -> list[Track]:
 
 def _tracks_of(path: Path) -> list[Track]:
     folder = folder_of(path)
+    if path.name.startswith(CANDIDATE) and not path.exists():  # the name of a track, as its table shows it
+        runs = [*REPORTS.glob("*"), *REPORTS.glob("*/top/*")]
+        folder = next((run for run in runs if run.is_dir() and track_name(run) == path.name), folder)
     if any((folder / record).is_file() for record in ("run.json", "sweep.json")):
         return [Track(track_name(folder), folder, candidate=True)]
     if path.is_dir():

@@ -172,6 +172,8 @@ def test_a_candidate_is_on_paper_under_a_name_that_no_spec_has(
     status = run(["live", "status", "reports/momentum", "--network", "paper", "--journal", "live", "--json"])
     assert status.code == 0, status.err
     assert status.json["journal"].endswith("candidate-momentum-paper.jsonl")
+    by_name = run(["live", "status", "candidate-momentum", "--network", "paper", "--journal", "live", "--json"])
+    assert by_name.json["answers"]["plan"] == status.json["answers"]["plan"]  # whichever of its names it is given
 
 
 def test_due_instants_and_gaps_by_hand() -> None:
