@@ -86,6 +86,8 @@ def monitored(
 ) -> dict[str, Any]:
     """What a status has of the three answers: ``answers``, ``demotion`` and its ``events``, and the days of a track.
 
+    ``plan_check`` says in a phrase what came of the plans that were made again; None of a book, whose specs have them.
+
     Parameters
     ----------
     promoted : Promoted or None
@@ -107,6 +109,7 @@ def monitored(
     scheduled = promoted is not None and not promoted.members
     return {
         "answers": answers.to_dict(),
+        "plan_check": None if answers.check is None else str(answers.check),
         "demotion": None if demotion is None else {**demotion.to_dict(), "says": demotion_text(name, demotion)},
         "events": events_of(folder, name) if folder is not None and readable else [],
         "track": track_record(journal.entries, config).to_dict() if scheduled else None,

@@ -204,8 +204,11 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
             outcome = session.execute()
         except IncompleteError as error:
             incomplete, outcome = error, error.outcome  # type: ignore[assignment]
-    check = "plan = replay: an earlier run's plan was carried out" if outcome.plan is None else _made_again(session)
-    _show_outcome(outcome, session, options, check)
+    answers, check = _answers(session)
+    if outcome.plan is None:
+        check = "plan = replay: an earlier run's plan was carried out"
+    check = check or _made_again(session)
+    _show_outcome(outcome, session, options, answers, check)
     if incomplete is not None:
         raise incomplete
     refuse_demoted(strategy.name, session.demotion, session.part_demotions)
@@ -221,7 +224,7 @@ def _execute(strategy: Strategy, options: RunOptions, notes: list[str]) -> dict[
 
 
 def _made_again(session: Session) -> str:
-    """Whether the plan that was traded is its own replay, for people: its orders are sent."""
+    """Whether the plan that was traded is its own replay, for people, where its answers do not say it."""
     from engine.monitoring.replay import check_newest
 
     try:
@@ -239,7 +242,7 @@ def _preview(strategy: Strategy, options: RunOptions, notes: list[str]) -> None:
         plan, breached = session.preview()
     if stop := session.kill_text():
         session.notes.append(f"{stop}: nothing would be ordered")
-    answers = _answers(session)
+    answers, _ = _answers(session)
     if options.as_json:
         print_json(
             {**session_fields(session), "answers": answers, **plan.to_dict(), "executed": False, "breaches": breached}
@@ -263,29 +266,31 @@ def refuse_demoted(name: str, demotion: Demotion | None, of_specs: Mapping[str, 
         raise DemotedError(f"Of the book {name} these are DEMOTED, the others go on: {names}.")
 
 
-def _answers(session: Session) -> dict[str, Any] | None:
-    """The states of the three answers, with the newest plan made again; None of what no spec says how to judge.
+def _answers(session: Session) -> tuple[dict[str, Any] | None, str | None]:
+    """The states of the three answers, and what came of making the newest plan again; None where no spec says how.
 
     They come after the orders, which wait for nothing, and are shown before them.
     """
     promoted = promoted_strategy(session.strategy)
     if promoted.spec is None and not promoted.members:
-        return None
+        return None, None
     strategy, label = session.strategy, session.dex.label
     try:
         with waiting("Comparing with the replay ..."):
-            return states(monitored(promoted, session.journal, strategy.config, strategy.name, label, newest=1))
+            found = monitored(promoted, session.journal, strategy.config, strategy.name, label, newest=1)
+        return states(found), found["plan_check"]
     except HlbtError as error:
         session.notes.append(f"the state is not known: {error}")
-        return None
+        return None, None
 
 
 def _state_lines(answers: dict[str, Any] | None) -> list[str]:
     return [] if answers is None else [f"State: {answers['line']}."]
 
 
-def _show_outcome(outcome: Outcome, session: Session, options: RunOptions, check: str) -> None:
-    answers = _answers(session)
+def _show_outcome(
+    outcome: Outcome, session: Session, options: RunOptions, answers: dict[str, Any] | None, check: str
+) -> None:
     if options.as_json:
         print_json({**session_fields(session), "answers": answers, **outcome.to_dict(), "plan_check": check})
         return
