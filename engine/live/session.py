@@ -285,8 +285,8 @@ class Session:
             self._record_part_demotions(plan, state)
             goals = plan.goals
         else:
-            before = next(entry for entry in reversed(self.journal.entries) if entry["kind"] == "plan")
-            self.part_demotions = _part_demotions(before["plan"].get("parts", {}))
+            newest = next(entry for entry in reversed(self.journal.entries) if entry["kind"] == "plan")
+            self.part_demotions = _part_demotions(newest["plan"].get("parts", {}))
         if self.demotion is not None:  # a plan of before the alarm has openings
             goals = reductions(goals)
         if broken := self._breaches(state, markets, goals, plan):
