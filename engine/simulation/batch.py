@@ -145,6 +145,8 @@ def prepare(
     Cutting it into intervals is most of the work, and many configs share them: `keep` is called with a key of what they
     depend on besides the panel and a function that makes them, and may return cached ones.
     """
+    from engine.simulation.kernel import price_terms_nb
+
     check_panel(panel, "backtest_many()")
     ascending, order = validate_decisions(decisions, panel)
     if (np.diff(order) < 0).any():
@@ -153,12 +155,14 @@ def prepare(
     rows, _ = trade_rows(ascending, panel, config)
     market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     hour_utc = config.execution.hour_utc
-    key = (rows.tobytes(), hour_utc, sim_params.stale_hours, config.costs.funding, config.costs.funding_missing)
+    settings = hour_utc, sim_params.stale_hours, config.costs.funding, config.costs.funding_missing
+    key = (rows.tobytes(), coin_params.lot_scale.tobytes(), *settings)
     # What is missing is missing in the panel, whatever is paid in its place.
     rates = panel.values("funding") if market.funding.shape[0] else market.funding
-    intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc, rates))
+    intervals = keep(key, lambda: _cut(panel, rows, market, coin_params, sim_params, hour_utc, rates))
     first_day = metrics.first_days(panel.index.hour == hour_utc, rows - config.execution.delay_hours)
-    intervals = _filled(intervals, rows, market, sim_params)._replace(first_day=first_day, rates=rates)
+    terms = price_terms_nb(market, rows, coin_params.lot_scale, sim_params.half_spread_frac, intervals.terms)
+    intervals = intervals._replace(terms=terms, first_day=first_day, rates=rates)
     inputs = (intervals, _impact(rows, market, coin_params, sim_params), market, fees, coin_params, sim_params)
     return Prepared(panel, ascending, config, inputs)
 
@@ -182,46 +186,30 @@ def run_books(
 
 
 def _cut(
-    panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimParams, hour_utc: int, rates: np.ndarray
+    panel: Panel,
+    rows: np.ndarray,
+    market: MarketData,
+    coin_params: CoinParams,
+    sim_params: SimParams,
+    hour_utc: int,
+    rates: np.ndarray,
 ) -> Intervals:
     """The intervals without their fill prices, which depend on costs, and without the panel's `rates`."""
     from engine.simulation.kernel import Intervals, interval_hours_nb, known_prices_nb, precompute_intervals_nb
 
     bounds = np.append(rows, len(panel.index))
     price, settles = known_prices_nb(market.mid, sim_params.stale_hours)
-    value, carried, carries, exit_value, exit_carried, exit_funding, settled = precompute_intervals_nb(
-        price, settles, market.funding, market.funding_price, bounds
+    paths = precompute_intervals_nb(
+        price, settles, market.funding, market.funding_price, coin_params.lot_scale, bounds
     )
-    daily = panel.index.hour == hour_utc
+    daily = np.flatnonzero(panel.index.hour == hour_utc)
+    first = np.searchsorted(daily, bounds[0])
+    interval = np.searchsorted(rows, daily[first:], side="right") - 1
+    slots = np.searchsorted(daily, bounds) - first, daily[first:] - rows[interval], np.arange(first, len(daily))
     hours = (np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64), np.zeros(len(rows), np.bool_))
     if np.isnan(rates).any():
         hours = interval_hours_nb(market.mid, price, settles, rates, bounds)
-    return Intervals(
-        bounds,
-        value,
-        carried,
-        carries,
-        market.mid[rows],
-        market.mid[:0],
-        market.mid[:0],
-        panel.tradable[rows],
-        exit_value,
-        exit_carried,
-        exit_funding,
-        settled,
-        np.where(daily, np.cumsum(daily) - 1, -1),
-        rows,
-        price,
-        rates[:0],
-        *hours,
-    )
-
-
-def _filled(intervals: Intervals, rows: np.ndarray, market: MarketData, sim_params: SimParams) -> Intervals:
-    from engine.simulation.kernel import fills_nb
-
-    buy, sell = fills_nb(market, rows, sim_params.half_spread_frac)
-    return intervals._replace(buy=buy, sell=sell)
+    return Intervals(bounds, *paths, *slots, rows, price, rates[:0], *hours)
 
 
 def _impact(
@@ -232,7 +220,8 @@ def _impact(
         return None
     if market.impact_ask.shape[0]:
         # Read-only, as they are where there are none: the kernel is then compiled once for both.
-        buy, sell = read_only(market.impact_ask[rows]), read_only(market.impact_bid[rows])
+        per_unit = np.where(coin_params.lot_scale > 0.0, coin_params.lot_scale, 1.0)
+        buy, sell = read_only(market.impact_ask[rows] / per_unit), read_only(market.impact_bid[rows] / per_unit)
         return buy, sell, sim_params.impact_frac, coin_params.impact_reference_usd
     return market.impact_ask, market.impact_bid, sim_params.impact_frac, coin_params.impact_reference_usd
 
@@ -267,16 +256,16 @@ def _run(
     from engine.simulation.kernel import COUNTERS, END, GROSS, METRICS, REFUSED, batch_nb
 
     intervals: Intervals = inputs[0]
-    books = count_books(chunk, len(decisions), intervals.mid.shape[1])
+    books = count_books(chunk, len(decisions), len(panel.coins))
     values, counters = np.empty((books, METRICS)), np.empty((books, COUNTERS), dtype=np.int64)
-    daily = np.empty((books, int((intervals.daily_slot >= 0).sum())))
+    daily = np.empty((books, int((panel.index.hour == config.execution.hour_utc).sum())))
 
     size = int(np.clip(-(-books // threads), *TILES))
 
     def run(first: int) -> None:
         part = slice(first, min(first + size, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
-        entries = _entries(tile, part.stop - part.start, len(intervals.mid), decisions, config, done + part.start)
+        entries = _entries(tile, part.stop - part.start, len(intervals.width), decisions, config, done + part.start)
         builders = _builders(inputs[3], inputs[4], part.stop - part.start)
         parts = _parts(inputs[5])
         batch_nb(inputs[0], builders, parts, *inputs[1:], *entries, values[part], counters[part], daily[part])

@@ -149,58 +149,67 @@ def round_lot_nb(units, lot_scale):
 
 
 @jit
-def whole_lots_nb(size, lot_scale):
-    """Whole lots of a size, as :func:`round_lot_nb` has them; the tolerance is said at LOT_TOLERANCE."""
-    return np.floor(size * lot_scale * (1.0 + LOT_TOLERANCE)) / lot_scale if lot_scale > 0.0 else size
+def lots_per_unit_nb(lot_scale):
+    """Lots of a unit of a coin; where its sizes are not cut, a unit is the lot."""
+    return lot_scale if lot_scale > 0.0 else 1.0
 
 
 @jit
-def size_order_nb(w, units, equity, mid, lot_scale, min_notional_usd, band_usd, parts):
-    """Order of one tradable coin: signed size and outcome.
+def whole_lots_nb(lots, whole):
+    """Whole lots of a size in lots, where it is cut; the tolerance is said at LOT_TOLERANCE."""
+    return np.floor(lots * (1.0 + LOT_TOLERANCE)) if whole else lots
 
-    ``lot_scale`` is ``10 ** szDecimals``, or 0 for uncut sizes; ``parts`` is ``to_edge`` and ``trade_rate`` of
-    :class:`SimParams`, or None where each order is of the whole way: what they need is then not compiled.
+
+@jit
+def size_order_nb(w, lots, equity, lots_per_usd, lot_usd, whole, min_notional_usd, band_usd, parts):
+    """Order of one tradable coin: signed size in lots, and outcome.
+
+    ``lots_per_usd`` and ``lot_usd`` are of its mid, so that nothing is divided here; ``whole`` is whether sizes are cut
+    to whole lots. ``parts`` is ``to_edge`` and ``trade_rate`` of :class:`SimParams`, or None where each order is of the
+    whole way: what they need is then not compiled. Without a branch but on a part: half of the small orders are below
+    the minimum, which no processor can predict.
     """
-    if w == 0.0:
-        part = units if parts is None else close_nb(units, equity, mid, lot_scale, min_notional_usd, parts[1])
-        return -part, (ORDER if units != 0.0 else NOTHING)
-    order = w * equity / mid - units
-    if order == 0.0 or equity <= 0.0:
-        return 0.0, NOTHING
+    order = w * equity * lots_per_usd - lots
     size = abs(order)
+    skips_usd = band_usd
+    near = False
     if parts is not None:
         to_edge, trade_rate = parts
         near_usd = NEAR_FRAC * equity
         if to_edge and band_usd > 0.0:
-            size -= band_usd / mid
-            if size * mid <= near_usd:
-                return 0.0, INSIDE_BAND
+            size -= band_usd * lots_per_usd
+            near = size * lot_usd <= near_usd
         size *= trade_rate
-        after = units + size if order > 0.0 else units - size
-        if abs(after) * mid <= near_usd and (trade_rate < 1.0 or (to_edge and band_usd > 0.0)):
-            size = abs(units)
-        band_usd *= 0.0 if to_edge else trade_rate
-    size = whole_lots_nb(size, lot_scale)
-    notional = size * mid * (1.0 + LOT_TOLERANCE)
-    if size == 0.0 or notional < min_notional_usd:
-        return 0.0, BELOW_MINIMUM
-    if notional < band_usd:
-        return 0.0, INSIDE_BAND
-    return (size if order > 0.0 else -size), ORDER
+        after = lots + size if order > 0.0 else lots - size
+        if abs(after) * lot_usd <= near_usd and (trade_rate < 1.0 or (to_edge and band_usd > 0.0)):
+            size = abs(lots)
+        skips_usd *= 0.0 if to_edge else trade_rate
+    size = whole_lots_nb(size, whole)
+    notional = size * lot_usd * (1.0 + LOT_TOLERANCE)
+    outcome = INSIDE_BAND if notional < skips_usd else ORDER
+    outcome = BELOW_MINIMUM if size == 0.0 or notional < min_notional_usd else outcome
+    outcome = INSIDE_BAND if near else outcome
+    outcome = NOTHING if order == 0.0 or equity <= 0.0 else outcome
+    if w == 0.0:
+        size = abs(lots if parts is None else close_nb(lots, equity, lot_usd, whole, min_notional_usd, parts[1]))
+        outcome = ORDER if lots != 0.0 else NOTHING
+        order = -lots
+    size = size if outcome == ORDER else 0.0
+    return (size if order > 0.0 else -size), outcome
 
 
 @jit
-def close_nb(units, equity, mid, lot_scale, min_notional_usd, trade_rate):
+def close_nb(lots, equity, lot_usd, whole, min_notional_usd, trade_rate):
     """Part of a position that weight 0 closes where a decision trades a part of the way; all of it at its end."""
     if trade_rate == 1.0:
-        return units
-    part = whole_lots_nb(trade_rate * abs(units), lot_scale)
-    smaller = min(part, abs(units) - part)
+        return lots
+    part = whole_lots_nb(trade_rate * abs(lots), whole)
+    smaller = min(part, abs(lots) - part)
     if smaller <= 0.0 or equity <= 0.0:
-        return units
-    if smaller * mid * (1.0 + LOT_TOLERANCE) < max(min_notional_usd, NEAR_FRAC * equity):
-        return units
-    return part if units > 0.0 else -part
+        return lots
+    if smaller * lot_usd * (1.0 + LOT_TOLERANCE) < max(min_notional_usd, NEAR_FRAC * equity):
+        return lots
+    return part if lots > 0.0 else -part
 
 
 @jit
@@ -263,16 +272,19 @@ def plan_nb(
             if w != 0.0 or units[i] != 0.0:
                 outcomes[i] = UNTRADABLE
             continue
-        orders[i], outcomes[i] = size_order_nb(
+        per_unit = lots_per_unit_nb(lot_scale[i])
+        order, outcomes[i] = size_order_nb(
             w * scale,
-            units[i],
+            units[i] * per_unit,
             equity,
-            price[i],
-            lot_scale[i],
+            per_unit / price[i],
+            price[i] / per_unit,
+            lot_scale[i] > 0.0,
             min_notional_usd,
             band_frac[i] * equity,
             parts,
         )
+        orders[i] = order / per_unit
     return blocked, scale
 
 
@@ -905,33 +917,44 @@ TURNOVER, GROSS, NET, UNTRADABLE_WEIGHT, TRADES, TOTALS = 10, 11, 12, 13, 14, 15
 METRICS = 20
 
 
+# Columns of `Intervals.terms`, of a lot. KIND: not tradable, tradable in any size, tradable in whole lots.
+KIND, LOTS_PER_USD, LOT_USD, BUY, SELL, HIGHEST = 0, 1, 2, 3, 4, 5
+TERMS = 8  # a line of a processor's cache
+UNTRADABLE_KIND, UNCUT_KIND, WHOLE_KIND = 0.0, 1.0, 2.0
+#: A path has room for a multiple of so many hours: the loop over them is vectorised, and nothing is left over.
+PATH_STEP = 16
+
+
 class Intervals(NamedTuple):
     """A panel cut at the rows ``r[0] < ... < r[D-1]`` at which decisions are traded; interval ``d`` ends at ``r[d+1]``.
 
-    Inside an interval positions are fixed, so all that a unit of a coin does to equity can be summed up beforehand, for
-    all books alike. Interval ``d`` of ``value`` and ``carried`` starts at ``N * (r[d] - r[0])`` and is (N, hours), C
-    order: the hours of a coin lie side by side, which lets the innermost loop be vectorised.
+    Inside an interval positions are fixed, so all that a lot of a coin does to equity can be summed up beforehand, for
+    all books alike. Where sizes of a coin are not cut, a unit is its lot. The path of coin ``i`` in interval ``d`` is
+    ``paths[path_at[d] + i * width[d]:]``: for each of its hours the USD that a lot is worth with the cash it has
+    brought since r[d] (minus funding, plus its settlement); then that at r[d+1], before the trade; then the funding
+    that it has paid by then.
     """
 
     rows: np.ndarray  # (D + 1,) int64, the last is T
-    value: np.ndarray  # (N * hours,) USD a unit is worth at each row; 0 once it is settled
-    carried: np.ndarray  # (N * hours,) USD of cash a unit has brought since r[d]: minus funding, plus its settlement
-    carries: bool  # whether anything of `carried` is not 0
-    mid: np.ndarray  # (D, N) at r[d]
-    buy: np.ndarray  # (D, N) fill price of a buy at r[d], before impact
-    sell: np.ndarray  # (D, N)
-    tradable: np.ndarray  # (D, N) bool
-    exit_value: np.ndarray  # (D, N) USD a unit is worth at r[d + 1], before the trade
-    exit_carried: np.ndarray  # (D, N) USD of cash a unit has brought by then
-    exit_funding: np.ndarray  # (D, N) USD of funding a unit has paid by then
-    settled: np.ndarray  # (D, N) bool, whether a unit is settled by then
-    daily_slot: np.ndarray  # (T,) int64, number of the day at whose hour the row is, -1 for other rows
+    paths: np.ndarray  # float64, flat
+    path_at: np.ndarray  # (D,) int64
+    width: np.ndarray  # (D,) int64
+    terms: np.ndarray  # (D * N * TERMS,) what a trade at r[d] needs to know of a coin; see `price_terms_nb`
+    settle_hour: np.ndarray  # (D, N) int64, hour of the interval at which a unit is settled; NEVER where it is not
+    settles: np.ndarray  # (D,) bool, whether any is
+    slot_at: np.ndarray  # (D + 1,) int64, where the daily returns of each interval begin in the next two
+    slot_hour: np.ndarray  # int64, hour of the interval at which a daily return ends
+    slot_day: np.ndarray  # int64, its number
     first_day: np.ndarray  # (D,) int64, number of the first daily return that ends after the decision
     price: np.ndarray  # (T, N) last known mid
     rates: np.ndarray  # (T, N) funding as the panel has it; (0, 0) where it has none, or none is asked for
     lasting: np.ndarray  # (D, N) int64, hours for which a unit is held in interval d
     unrated: np.ndarray  # (D, N) int64, those of them without a rate
     counted: np.ndarray  # (D,) bool, whether any unit of interval d is settled in it or lacks a rate
+
+
+#: No hour of any interval.
+NEVER = 1 << 40
 
 
 @jit
@@ -954,62 +977,87 @@ def known_prices_nb(mid, stale_hours):
 
 
 @jit
-def fills_nb(market, rows, half_spread_frac):
-    """Fill prices of a buy and of a sell at `rows`, (D, N) each, before impact."""
-    D = rows.shape[0]
-    N = market.mid.shape[1]
-    quoted = market.bid.shape[0] > 0
-    buy = np.empty((D, N))
-    sell = np.empty((D, N))
-    for d in range(D):
-        t = rows[d]
-        for i in range(N):
-            bid = market.bid[t, i] if quoted else np.nan
-            ask = market.ask[t, i] if quoted else np.nan
-            buy[d, i] = fill_price_nb(1.0, market.mid[t, i], bid, ask, half_spread_frac)
-            sell[d, i] = fill_price_nb(-1.0, market.mid[t, i], bid, ask, half_spread_frac)
-    return buy, sell
+def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, bounds):
+    """The arrays of :class:`Intervals` from `paths` to `settles`; of `terms` the columns LOT_USD and HIGHEST alone.
 
-
-@jit
-def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
-    """The arrays of :class:`Intervals` from `value` to `settled`, but for the prices at the trades."""
+    HIGHEST is the most that a lot is worth in the interval, its end included.
+    """
     T, N = price.shape
     D = bounds.shape[0] - 1
     funded = funding.shape[0] == T
-    value = np.zeros(N * (T - bounds[0]))
-    carried = np.zeros(N * (T - bounds[0]))
-    exit_value = np.zeros((D, N))
-    exit_carried = np.zeros((D, N))
-    exit_funding = np.zeros((D, N))
-    settled = np.zeros((D, N), dtype=np.bool_)
-    carries = False
+    path_at = np.zeros(D, dtype=np.int64)
+    width = np.zeros(D, dtype=np.int64)
+    place = 0
+    for d in range(D):
+        path_at[d] = place
+        width[d] = (bounds[d + 1] - bounds[d] + 2 + PATH_STEP - 1) // PATH_STEP * PATH_STEP
+        place += N * width[d]
+    paths = np.zeros(place)
+    terms = np.zeros(D * N * TERMS)
+    settle_hour = np.full((D, N), NEVER)
+    any_settles = np.zeros(D, dtype=np.bool_)
+    paid = np.zeros(N)
+    proceeds = np.zeros(N)
+    highest = np.zeros(N)
+    lot = np.zeros(N)
+    for i in range(N):
+        lot[i] = 1.0 / lots_per_unit_nb(lot_scale[i])
     for d in range(D):
         start = bounds[d]
         hours = bounds[d + 1] - start
-        for i in range(N):
-            place = N * (start - bounds[0]) + i * hours
-            paid = 0.0
-            proceeds = 0.0
-            for t in range(start, min(bounds[d + 1] + 1, T)):
-                now = price[t, i]
+        paid[:] = 0.0
+        proceeds[:] = 0.0
+        highest[:] = 0.0
+        for h in range(hours + 1):
+            t = min(start + h, T - 1)  # the end of the last interval is its last row
+            for i in range(N):
+                now = price[t, i] * lot[i]
                 if np.isnan(now):  # not listed yet: never held
                     continue
-                if t > start and settles[t, i] and not settled[d, i]:
-                    settled[d, i] = True
-                    proceeds = now
-                if t < bounds[d + 1]:
-                    if funded and not settled[d, i] and not np.isnan(funding[t, i]):
-                        base = funding_price[t, i]
-                        paid += (now if np.isnan(base) else base) * funding[t, i]
-                    value[place + t - start] = 0.0 if settled[d, i] else now
-                    if proceeds != paid:  # memory that stays 0 is never touched
-                        carried[place + t - start] = proceeds - paid
-                        carries = True
-                exit_value[d, i] = 0.0 if settled[d, i] else now
-                exit_carried[d, i] = proceeds - paid
-                exit_funding[d, i] = paid
-    return value, carried, carries, exit_value, exit_carried, exit_funding, settled
+                if h > 0 and start + h < T and settles[t, i] and settle_hour[d, i] == NEVER:
+                    settle_hour[d, i] = h
+                    any_settles[d] = True
+                    proceeds[i] = now
+                held = settle_hour[d, i] == NEVER
+                if h < hours and held and funded and not np.isnan(funding[t, i]):
+                    base = funding_price[t, i]
+                    paid[i] += (now if np.isnan(base) else base * lot[i]) * funding[t, i]
+                worth = now if held else 0.0
+                highest[i] = max(highest[i], worth)
+                paths[path_at[d] + i * width[d] + h] = worth + (proceeds[i] - paid[i])
+        for i in range(N):
+            paths[path_at[d] + i * width[d] + hours + 1] = paid[i]
+            now = price[start, i] * lot[i]
+            terms[(d * N + i) * TERMS + LOT_USD] = 0.0 if np.isnan(now) else now
+            terms[(d * N + i) * TERMS + HIGHEST] = highest[i]
+    return paths, path_at, width, terms, settle_hour, any_settles
+
+
+@jit
+def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
+    """`terms` of :class:`Intervals` with what a trade at `rows` costs: a copy, for it depends on the config.
+
+    LOT_USD is the last known mid, LOTS_PER_USD its reciprocal, BUY and SELL are fill prices before impact.
+    """
+    N = market.mid.shape[1]
+    quoted = market.bid.shape[0] > 0
+    priced = terms.copy()
+    for d in range(rows.shape[0]):
+        t = rows[d]
+        for i in range(N):
+            if not market.tradable[t, i]:
+                continue
+            at = (d * N + i) * TERMS
+            per_unit = lots_per_unit_nb(lot_scale[i])
+            mid = market.mid[t, i]
+            bid = market.bid[t, i] if quoted else np.nan
+            ask = market.ask[t, i] if quoted else np.nan
+            priced[at + KIND] = WHOLE_KIND if lot_scale[i] > 0.0 else UNCUT_KIND
+            priced[at + LOTS_PER_USD] = per_unit / mid
+            priced[at + LOT_USD] = mid / per_unit
+            priced[at + BUY] = fill_price_nb(1.0, mid, bid, ask, half_spread_frac) / per_unit
+            priced[at + SELL] = fill_price_nb(-1.0, mid, bid, ask, half_spread_frac) / per_unit
+    return priced
 
 
 @jit
@@ -1050,18 +1098,13 @@ def count_hours_nb(s, count, held, d, lasting, unrated):
 @jit
 def count_until_nb(coins, intervals, d, h):
     """The same of `coins` held until hour `h` of the interval."""
-    start = intervals.rows[d]
-    hours = intervals.rows[d + 1] - start
-    block = intervals.mid.shape[1] * (start - intervals.rows[0])
     total = 0
     without = 0
     for k in range(coins.shape[0]):
         i = np.int64(coins[k])
-        for t in range(h + 1):
-            if intervals.value[block + i * hours + t] == 0.0:  # settled
-                break
+        for t in range(min(h + 1, intervals.settle_hour[d, i])):
             total += 1
-            without += intervals.rates.shape[0] > 0 and np.isnan(intervals.rates[start + t, i])
+            without += intervals.rates.shape[0] > 0 and np.isnan(intervals.rates[intervals.rows[d] + t, i])
     return total, without
 
 
@@ -1077,16 +1120,15 @@ def gather_dense_nb(dense, limit, indptr, coins, weights):
     above = (-1, -1)
     for d in range(D):
         for s in range(S):
-            row = dense[s, d]
+            first = count
+            for i in range(N):  # each is written, and one entry grows: no branch to predict
+                w = dense[s, d, i]
+                coins[count] = i
+                weights[count] = w
+                count += w != 0.0
             gross = 0.0
-            for i in range(N):
-                w = row[i]
-                if w != 0.0:
-                    coins[count] = i
-                    weights[count] = w
-                    count += 1
-                    if not np.isnan(w):
-                        gross += abs(w)
+            for k in range(first, count):
+                gross += 0.0 if np.isnan(weights[k]) else abs(weights[k])
             indptr[d * S + s + 1] = count
             if gross > limit and above[0] < 0:
                 above = (s, d)
@@ -1162,10 +1204,10 @@ def summarise_nb(daily, metrics):
 
 
 @jit
-def row_scale_nb(s, count, held, units, first, last, coins, weights, equity, tradable, price, seen, stamp):
+def row_scale_nb(s, count, held, lots, first, last, coins, weights, equity, terms, base, seen, stamp):
     """Factor of :func:`renormalised_nb` for book `s`, whose row is the entries from `first` to `last`.
 
-    ``tradable`` and ``price`` are (N,); of ``seen`` the row's coins are set to `stamp`.
+    ``terms`` from `base` on is the decision's; of ``seen`` the row's coins are set to `stamp`.
     """
     own = 0.0
     blocked = 0.0
@@ -1175,16 +1217,17 @@ def row_scale_nb(s, count, held, units, first, last, coins, weights, equity, tra
         seen[i] = stamp
         if np.isnan(weights[k]):
             continue
-        if tradable[i]:
+        at = base + np.uint64(i) * np.uint64(TERMS)
+        if terms[at + KIND] != UNTRADABLE_KIND:
             own += abs(weights[k])
         else:
             blocked += abs(weights[k])
-            if units[s, i] != 0.0:
-                stuck_usd += abs(units[s, i]) * price[i]
+            stuck_usd += abs(lots[s, i]) * terms[at + LOT_USD]
     for k in range(count):
         i = held[s, k]
-        if seen[i] != stamp and not tradable[i] and units[s, i] != 0.0:
-            stuck_usd += abs(units[s, i]) * price[i]
+        at = base + np.uint64(i) * np.uint64(TERMS)
+        if seen[i] != stamp and terms[at + KIND] == UNTRADABLE_KIND:
+            stuck_usd += abs(lots[s, i]) * terms[at + LOT_USD]
     return renormalised_nb(own + blocked, own, stuck_usd, equity)
 
 
@@ -1193,22 +1236,21 @@ def row_margin_nb(
     s,
     count,
     held,
-    units,
+    lots,
     first,
     last,
     coins,
     weights,
     scale,
     equity,
-    tradable,
-    price,
+    terms,
+    base,
     floors_usd,
     steps,
     seen,
     stamp,
     isolated,
     own_cash,
-    lot_scale,
     band_frac,
     min_notional_usd,
     parts,
@@ -1221,60 +1263,60 @@ def row_margin_nb(
     for k in range(first, last):
         i = coins[k]
         seen[i] = stamp
-        u = units[s, i]
+        at = base + np.uint64(i) * np.uint64(TERMS)
+        lot_usd, kind = terms[at + LOT_USD], terms[at + KIND]
+        u = lots[s, i]
         own = own_cash[s, i] if isolated.shape[0] > 0 else 0.0
-        held_usd = held_margin_nb(u, own, price[i], isolated, i, floors_usd, steps)
-        if np.isnan(weights[k]) or not tradable[i]:
+        held_usd = held_margin_nb(u, own, lot_usd, isolated, i, floors_usd, steps)
+        if np.isnan(weights[k]) or kind == UNTRADABLE_KIND:
             left += held_usd
             continue
         w = weights[k] * scale
-        needed = target_margin_nb(w * equity, u, price[i], held_usd, isolated, i, floors_usd, steps)
+        needed = target_margin_nb(w * equity, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
         asked += needed
         if parts is not None:
             band_usd = band_frac[i] * equity
-            order, _ = size_order_nb(w, u, equity, price[i], lot_scale[i], min_notional_usd, band_usd, parts)
-            target_usd = (u + order) * price[i] if u + order != 0.0 else 0.0
-            needed = target_margin_nb(target_usd, u, price[i], held_usd, isolated, i, floors_usd, steps)
+            per_usd = terms[at + LOTS_PER_USD]
+            order, _ = size_order_nb(
+                w, u, equity, per_usd, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts
+            )
+            needed = target_margin_nb((u + order) * lot_usd, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
         after += needed
     for k in range(count):
         i = held[s, k]
-        u = units[s, i]
+        at = base + np.uint64(i) * np.uint64(TERMS)
+        lot_usd, kind = terms[at + LOT_USD], terms[at + KIND]
+        u = lots[s, i]
         if u != 0.0:
             own = own_cash[s, i] if isolated.shape[0] > 0 else 0.0
-            held_usd = held_margin_nb(u, own, price[i], isolated, i, floors_usd, steps)
+            held_usd = held_margin_nb(u, own, lot_usd, isolated, i, floors_usd, steps)
             before += held_usd
-            if seen[i] != stamp and not tradable[i]:
+            if seen[i] != stamp and kind == UNTRADABLE_KIND:
                 left += held_usd
             elif parts is not None and seen[i] != stamp:  # no entry is weight 0
-                then = u - close_nb(u, equity, price[i], lot_scale[i], min_notional_usd, parts[1])
-                target_usd = then * price[i] if then != 0.0 else 0.0
-                after += target_margin_nb(target_usd, u, price[i], held_usd, isolated, i, floors_usd, steps)
+                then = u - close_nb(u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, parts[1])
+                after += target_margin_nb(then * lot_usd, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
     return asked, after, left, before
 
 
 @jit
-def close_interval_nb(s, count, held, units, d, exit_value, exit_carried, exit_funding, settled):
-    """Step 1 for book `s`: what its units did in interval `d`, until the next trade; settled ones are gone.
+def settle_nb(s, count, held, lots, d, intervals):
+    """Step 1 for book `s` where a position is settled in interval `d`: they are no longer held.
 
-    Returns cash brought, value, gross value, funding paid and the number of settled positions.
+    Returns how many positions are left, the number of the others and the cash that they brought but for funding.
     """
-    cash = 0.0
-    value = 0.0
-    gross = 0.0
-    funding = 0.0
-    gone = 0
+    left = 0
+    proceeds = 0.0
     for k in range(count):
         i = held[s, k]
-        u = units[s, i]
-        cash += u * exit_carried[d, i]
-        worth = u * exit_value[d, i]
-        value += worth
-        gross += abs(worth)
-        funding += u * exit_funding[d, i]
-        if settled[d, i]:
-            units[s, i] = 0.0
-            gone += 1
-    return cash, value, gross, funding, gone
+        if intervals.settle_hour[d, i] == NEVER:
+            held[s, left] = i
+            left += 1
+        else:
+            at = intervals.path_at[d] + np.int64(i) * intervals.width[d] + intervals.rows[d + 1] - intervals.rows[d]
+            proceeds += lots[s, i] * (intervals.paths[at] + intervals.paths[at + 1])
+            lots[s, i] = 0.0
+    return left, count - left, proceeds
 
 
 @jit
@@ -1293,7 +1335,7 @@ def trade_nb(
     s,
     held_count,
     held,
-    units,
+    lots,
     first,
     last,
     coins,
@@ -1301,12 +1343,9 @@ def trade_nb(
     scale,
     equity,
     d,
-    mid,
-    buy,
-    sell,
-    tradable,
+    terms,
+    base,
     fee_rate,
-    lot_scale,
     band_frac,
     min_notional_usd,
     parts,
@@ -1315,143 +1354,161 @@ def trade_nb(
     period,
     seen,
     stamp,
-    kept,
+    closing,
     counters,
 ):
     """Step 2 for book `s` at decision `d`: close what has no entry, then trade the entries from `first` to `last`.
 
-    ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second. Returns
-    their numbers, the cash spent, fees, spread and impact costs, USD traded at mid and USD of fills that count as
-    volume, number of trades and untradable weight. ``parts`` is that of :func:`size_order_nb`,
-    ``builders`` is None or the factors on fees, the leverage, floors and steps of isolated coins and the books' cash of
-    isolated positions; ``period`` is the row's.
+    ``terms`` from `base` on is the decision's, ``held[s]`` becomes the coins held afterwards, `closing` (N + 1,) is for
+    its use. Returns their number, the cash spent, fees, spread and impact costs, USD traded at mid and USD of fills
+    that count as volume, number of trades, untradable weight, and what is held: gross and net value at mid, and the
+    most that its gross can be worth in the interval. ``parts`` is that of :func:`size_order_nb`, ``builders`` is None
+    or the factors on fees, the leverage, floors and steps of isolated coins and the books' cash of isolated positions;
+    ``period`` is the row's.
     """
     charged_usd = 0.0
     counted_usd = 0.0
     if builders is not None:
         factor, isolated, floors_usd, steps, own_cash = builders
-    longs = 0
-    shorts = 0
     spent = 0.0
     spreads = 0.0
     impacts = 0.0
     traded_usd = 0.0
     filled_usd = 0.0
     trades = 0
+    below = 0
+    inside = 0
     blocked = 0.0
+    gross_usd = 0.0
+    net_usd = 0.0
+    highest_usd = 0.0
     for k in range(first, last):
         seen[coins[k]] = stamp
-    for k in range(first - held_count, last):
-        if k < first:
-            i = held[s, k - first + held_count]
-            if seen[i] == stamp:
-                continue
+    # All are written and one list grows: a branch on what a position is would be one that no processor can predict.
+    left = np.uint64(0)
+    for k in range(held_count):
+        i = held[s, k]
+        closing[left] = i
+        left += np.uint64(seen[i] != stamp)
+    count = np.uint64(0)
+    for k in range(left + np.uint64(last - first)):
+        if k < left:
+            i = closing[k]
             w = 0.0
         else:
-            i = coins[k]
-            w = weights[k]
-        u = units[s, i]
-        if not np.isnan(w):
-            if tradable[d, i]:
-                price = mid[d, i]
-                ask = buy[d, i]
-                bid = sell[d, i]
-                order, outcome = size_order_nb(
-                    w * scale,
-                    u,
-                    equity,
-                    price,
-                    lot_scale[i],
-                    min_notional_usd,
-                    band_frac[i] * equity,
-                    parts,
-                )
+            i = coins[np.uint64(first) + (k - left)]
+            w = weights[np.uint64(first) + (k - left)]
+        at = base + np.uint64(i) * np.uint64(TERMS)
+        u = lots[s, i]
+        lot_usd = terms[at + np.uint64(LOT_USD)]
+        kind = terms[at + np.uint64(KIND)]
+        if kind != UNTRADABLE_KIND and not np.isnan(w):
+            order, outcome = size_order_nb(
+                w * scale,
+                u,
+                equity,
+                terms[at + np.uint64(LOTS_PER_USD)],
+                lot_usd,
+                kind == WHOLE_KIND,
+                min_notional_usd,
+                band_frac[i] * equity,
+                parts,
+            )
+            fill = terms[at + np.uint64(BUY)] if order > 0.0 else terms[at + np.uint64(SELL)]
+            size = abs(order)
+            spreads += order * (fill - lot_usd)
+            # Without impact the argument is None, and numba compiles a kernel that has none of this.
+            if impact is not None:
+                moved = impact_shift_nb(order, fill, lot_usd, impact, d, i)
+                impacts += size * abs(moved)
+                fill += moved
+            before = u
+            u += order
+            lots[s, i] = u
+            filled_usd += size * fill
+            if builders is not None:  # as with impact
                 if outcome == ORDER:
-                    fill = ask if order > 0.0 else bid
-                    spreads += order * (fill - price)
-                    # Without impact the argument is None, and numba compiles a kernel that has none of this.
-                    if impact is not None:
-                        moved = impact_shift_nb(order, fill, price, impact, d, i)
-                        impacts += abs(order) * abs(moved)
-                        fill += moved
-                    before = u
-                    u = round_lot_nb(u + order, lot_scale[i])
-                    units[s, i] = u
-                    filled_usd += abs(order) * fill
-                    if builders is not None:  # as with impact
-                        if factor.shape[1] > 0:
-                            charged_usd += abs(order) * fill * factor[0 if fee_rate > 0.0 else 1, period, i]
-                            counted_usd += abs(order) * fill * factor[1, period, i]
-                        if isolated.shape[0] > 0 and isolated[i] > 0.0:
-                            own_cash[s, i] = own_cash_nb(
-                                own_cash[s, i], before, u, fill, isolated[i], floors_usd[i], steps[i]
-                            )
-                    spent += order * fill
-                    traded_usd += abs(order) * price
-                    trades += 1
-                elif outcome == BELOW_MINIMUM:
-                    counters[s, SKIPPED_MINIMUM] += 1
-                elif outcome == INSIDE_BAND:
-                    counters[s, SKIPPED_BAND] += 1
-            else:
-                blocked += abs(w)
-                if w != 0.0 or u != 0.0:
-                    counters[s, UNTRADABLE_ORDERS] += 1
-        # Both lists are written and one grows: a branch on the sign of a position is one that no processor can predict.
-        kept[0, longs] = i
-        longs += u > 0.0
-        kept[1, shorts] = i
-        shorts += u < 0.0
+                    if factor.shape[1] > 0:
+                        charged_usd += size * fill * factor[0 if fee_rate > 0.0 else 1, period, i]
+                        counted_usd += size * fill * factor[1, period, i]
+                    if isolated.shape[0] > 0 and isolated[i] > 0.0:
+                        own_cash[s, i] = own_cash_nb(
+                            own_cash[s, i], before, u, fill, isolated[i], floors_usd[i], steps[i]
+                        )
+            spent += order * fill
+            traded_usd += size * lot_usd
+            trades += outcome == ORDER
+            below += outcome == BELOW_MINIMUM
+            inside += outcome == INSIDE_BAND
+        elif not np.isnan(w):
+            blocked += abs(w)
+            counters[s, UNTRADABLE_ORDERS] += w != 0.0 or u != 0.0
+        worth = u * lot_usd
+        gross_usd += abs(worth)
+        net_usd += worth
+        highest_usd += abs(u) * terms[at + np.uint64(HIGHEST)]
+        held[s, count] = i
+        count += np.uint64(u != 0.0)
+    counters[s, SKIPPED_MINIMUM] += below
+    counters[s, SKIPPED_BAND] += inside
+    fees = fee_rate * filled_usd
     if builders is not None:
         if builders[0].shape[1] > 0:
             fees = fee_rate * charged_usd
-            return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, counted_usd, trades, blocked
-    fees = fee_rate * filled_usd
-    return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked
+            filled_usd = counted_usd
+    held_usd = gross_usd, net_usd, highest_usd
+    return np.int64(count), spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked, held_usd
 
 
 @jit
-def add_paths_nb(side, count, listed, sign, s, units, block, paths, hours, total):
-    """Add ``sign * units * path`` of the first `count` coins of ``listed[side]`` to `total`, (hours,).
+def add_paths_nb(s, count, held, lots, at, paths, width, total):
+    """Add the paths of the `count` coins of ``held[s]``, times their lots, to `total`, (width,); they begin at `at`.
 
     Four coins a pass: the sum is then loaded and stored once for four of them.
     """
     whole = count - count % 4
     for k in range(0, whole, 4):
-        a = sign * units[s, listed[side, k]]
-        b = sign * units[s, listed[side, k + 1]]
-        c = sign * units[s, listed[side, k + 2]]
-        e = sign * units[s, listed[side, k + 3]]
-        at_a = block + np.uint64(listed[side, k]) * hours
-        at_b = block + np.uint64(listed[side, k + 1]) * hours
-        at_c = block + np.uint64(listed[side, k + 2]) * hours
-        at_e = block + np.uint64(listed[side, k + 3]) * hours
-        for h in range(hours):
+        a = lots[s, held[s, k]]
+        b = lots[s, held[s, k + 1]]
+        c = lots[s, held[s, k + 2]]
+        e = lots[s, held[s, k + 3]]
+        at_a = at + np.uint64(held[s, k]) * width
+        at_b = at + np.uint64(held[s, k + 1]) * width
+        at_c = at + np.uint64(held[s, k + 2]) * width
+        at_e = at + np.uint64(held[s, k + 3]) * width
+        for h in range(width):
             total[h] += (a * paths[at_a + h] + b * paths[at_b + h]) + (c * paths[at_c + h] + e * paths[at_e + h])
     for k in range(whole, count):
-        a = sign * units[s, listed[side, k]]
-        at_a = block + np.uint64(listed[side, k]) * hours
-        for h in range(hours):
+        a = lots[s, held[s, k]]
+        at_a = at + np.uint64(held[s, k]) * width
+        for h in range(width):
             total[h] += a * paths[at_a + h]
 
 
 @jit
-def brought_nb(intervals, d, h, within, i, block, hours):
+def units_nb(s, lots, lot_scale, units):
+    """Fill `units`, (N,), with the positions of book `s`."""
+    for i in range(units.shape[0]):
+        units[i] = lots[s, i] / lots_per_unit_nb(lot_scale[i])
+
+
+@jit
+def brought_nb(intervals, lot_scale, d, h, within, i):
     """Cash that a unit of a coin brought from the trade of interval `d` to hour `h`, and whether it is settled.
 
     With `within`, before the funding of that hour, which may be the first of the next interval.
     """
-    place = block + i * hours
-    if h == hours:
-        return intervals.exit_carried[d, i], intervals.settled[d, i]
-    settled = intervals.value[place + h] == 0.0
-    return intervals.carried[place + h - 1 if within and not settled else place + h], settled
+    settled = h >= intervals.settle_hour[d, i]
+    if within and not settled:
+        h -= 1
+    worth = 0.0 if settled else intervals.price[intervals.rows[d] + h, i]
+    at = intervals.path_at[d] + i * intervals.width[d] + h
+    return intervals.paths[at] * lots_per_unit_nb(lot_scale[i]) - worth, settled
 
 
 @jit
-def first_within_nb(intervals, d, last, held, units, cash, block, market, coin_params):
+def first_within_nb(intervals, d, last, held, units, cash, market, coin_params):
     """First hour of interval `d`, up to `last`, in which the margin is gone at the worst prices; 0 for none."""
-    hours = intervals.rows[d + 1] - intervals.rows[d]
     for h in range(1, last + 1):
         row = intervals.rows[d] + h
         equity = cash
@@ -1459,7 +1516,7 @@ def first_within_nb(intervals, d, last, held, units, cash, block, market, coin_p
         holds = False
         for k in range(held.shape[0]):
             i = np.int64(held[k])
-            brought, settled = brought_nb(intervals, d, h, np.bool_(True), i, block, hours)
+            brought, settled = brought_nb(intervals, coin_params.lot_scale, d, h, np.bool_(True), i)
             equity += units[i] * brought
             if not settled:
                 value = units[i] * (market.low[row, i] if units[i] > 0.0 else market.high[row, i])
@@ -1480,7 +1537,6 @@ def liquidate_one_of_nb(
     u,
     own_cash,
     within,
-    block,
     market,
     fees,
     fee_rate,
@@ -1493,9 +1549,8 @@ def liquidate_one_of_nb(
     Their funding until then and the costs are added to `metrics`; `own_cash` is that after the interval's trade.
     """
     row = intervals.rows[d] + h
-    hours = intervals.rows[d + 1] - intervals.rows[d]
     flows = metrics[TOTALS : TOTALS + FLOW_COLUMNS]
-    brought, _ = brought_nb(intervals, d, h, within, i, block, hours)
+    brought, _ = brought_nb(intervals, coin_params.lot_scale, d, h, within, i)
     flows[FUNDING_COST] -= u * brought
     price = intervals.price[row, i]
     quotes = market.low.shape[0] == 0 or not within
@@ -1521,7 +1576,6 @@ def liquidate_nb(
     own_cash,
     cash,
     within,
-    block,
     market,
     fees,
     fee_rate,
@@ -1534,17 +1588,16 @@ def liquidate_nb(
 
     With `within`, in the hour that ends there, before its funding; `cash` is that after the interval's trade.
     """
-    hours = intervals.rows[d + 1] - intervals.rows[d]
     alone = coin_params.isolated.shape[0] > 0
     for k in range(held.shape[0]):
         i = np.int64(held[k])  # as in `simulate_nb`, so that `fill_nb` is compiled once
         u = units[i]
-        brought, settled = brought_nb(intervals, d, h, within, i, block, hours)
+        brought, settled = brought_nb(intervals, coin_params.lot_scale, d, h, within, i)
         if settled:
             cash += u * brought
             metrics[TRADES] += 1
             counters[DELISTINGS] += 1
-            metrics[TOTALS + FUNDING_COST] += u * intervals.exit_funding[d, i]
+            metrics[TOTALS + FUNDING_COST] += u * paid_nb(intervals, coin_params.lot_scale, d, i)
             continue
         proceeds, _ = liquidate_one_of_nb(
             intervals,
@@ -1554,7 +1607,6 @@ def liquidate_nb(
             u,
             own_cash[i] if alone else 0.0,
             within,
-            block,
             market,
             fees,
             fee_rate,
@@ -1568,37 +1620,37 @@ def liquidate_nb(
 
 
 @jit
-def first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, coin_params, first):
+def paid_nb(intervals, lot_scale, d, i):
+    """Funding that a unit of a coin has paid by the end of interval `d`."""
+    end = intervals.rows[d + 1] - intervals.rows[d]
+    return intervals.paths[intervals.path_at[d] + i * intervals.width[d] + end + 1] * lots_per_unit_nb(lot_scale[i])
+
+
+@jit
+def first_isolated_nb(intervals, d, last, held, units, own_cash, market, coin_params, first):
     """Of each coin held, the first hour of interval `d`, up to `last`, in which its own margin is gone; 0 for none.
 
     Fills `first` (N,).
     """
-    start, hours = intervals.rows[d], intervals.rows[d + 1] - intervals.rows[d]
-    value, carried, exit_carried, settled = (
-        intervals.value,
-        intervals.carried,
-        intervals.exit_carried,
-        intervals.settled,
-    )
-    known, low, high, isolated = intervals.price, market.low, market.high, coin_params.isolated
-    floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
-    within = low.shape[0] > 0
+    start, within = intervals.rows[d], market.low.shape[0] > 0
+    known, low, high = intervals.price, market.low, market.high
+    paths, settle_hour, lot_scale = intervals.paths, intervals.settle_hour, coin_params.lot_scale
+    floors_usd, steps, isolated = coin_params.margin_floor_usd, coin_params.margin_step, coin_params.isolated
     for k in range(held.shape[0]):
         first[k] = 0
         i = np.int64(held[k])
         u = units[i]
         if isolated[i] == 0.0 or u == 0.0:
             continue
-        place = block + i * hours
-        for h in range(1, last + 1):
-            if settled[d, i] if h == hours else value[place + h] == 0.0:
-                break
+        place = intervals.path_at[d] + i * intervals.width[d]
+        per_unit = lots_per_unit_nb(lot_scale[i])
+        for h in range(1, min(last + 1, settle_hour[d, i])):
+            price = known[start + h, i]
             if within:
                 price = low[start + h, i] if u > 0.0 else high[start + h, i]
-            else:
-                price = known[start + h, i] if h == hours else value[place + h]
             # What `brought_nb` and `isolated_gone_nb` say, without their looks into records.
-            equity = own_cash[i] + u * (exit_carried[d, i] if h == hours else carried[place + h - 1]) + u * price
+            brought = paths[place + h - 1] * per_unit - known[start + h - 1, i]
+            equity = own_cash[i] + u * brought + u * price
             needed = 0.0
             for m in range(floors_usd.shape[1]):
                 needed += steps[i, m] * max(abs(u) * price - floors_usd[i, m], 0.0)
@@ -1608,7 +1660,7 @@ def first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, 
 
 
 @jit
-def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, watched, block, market, coin_params):
+def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, watched, market, coin_params):
     """First hour of interval `d`, from `start` to before `stop`, in which the account's margin is gone; -1 for none.
 
     Within an hour is tested before its row; also whether it was. With isolated positions: those of `held` whose hour
@@ -1630,7 +1682,7 @@ def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, w
                 u = units[i]
                 if 0 < gone[k] <= start:
                     continue
-                brought, settled = brought_nb(intervals, d, h, within, i, block, hours)
+                brought, settled = brought_nb(intervals, coin_params.lot_scale, d, h, within, i)
                 equity += u * brought
                 if settled:
                     continue
@@ -1652,35 +1704,42 @@ def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, w
 
 
 @jit
-def own_after_nb(s, count, held, units, own_cash, isolated, d, exit_funding, settled):
+def own_after_nb(s, held, units, own_cash, d, intervals, coin_params):
     """Take the funding of interval `d` from the cash of book `s`'s isolated positions; a settled one has none."""
-    for k in range(count):
-        i = held[s, k]
-        if isolated[i] > 0.0:
-            own_cash[s, i] = 0.0 if settled[d, i] else own_cash[s, i] - units[s, i] * exit_funding[d, i]
-
-
-@jit
-def own_path_nb(intervals, d, held, units, own_cash, block, isolated, own):
-    """Fill `own`, (hours,), with the equity of a book's isolated positions at the hours of interval `d`."""
-    hours = intervals.rows[d + 1] - intervals.rows[d]
-    value, carried = intervals.value, intervals.carried
-    own[:hours] = 0.0
     for k in range(held.shape[0]):
         i = np.int64(held[k])
-        if isolated[i] > 0.0:
-            cash, u, place = own_cash[i], units[i], block + i * hours
-            for h in range(hours):
-                own[h] += cash + u * (carried[place + h] + value[place + h])
+        if coin_params.isolated[i] > 0.0:
+            paid = units[i] * paid_nb(intervals, coin_params.lot_scale, d, i)
+            own_cash[s, i] = 0.0 if intervals.settle_hour[d, i] < NEVER else own_cash[s, i] - paid
 
 
 @jit
-def safe_nb(start, stop, worst_maintenance, equities, own, long_usd, short_usd):
+def value_path_nb(intervals, d, held, units, own_cash, coin_params, own, gross):
+    """Fill `own` and `gross`, (hours,): equity of the isolated positions and value of all, at each hour of the interval.
+
+    Without isolated ones `own_cash` is not looked at.
+    """
+    hours = intervals.rows[d + 1] - intervals.rows[d]
+    own[:hours] = 0.0
+    gross[:hours] = 0.0
+    for k in range(held.shape[0]):
+        i = np.int64(held[k])
+        place = intervals.path_at[d] + i * intervals.width[d]
+        u = units[i]
+        alone = coin_params.isolated.shape[0] > 0 and coin_params.isolated[i] > 0.0
+        for h in range(hours):
+            if alone:
+                own[h] += own_cash[i] + u * intervals.paths[place + h] * lots_per_unit_nb(coin_params.lot_scale[i])
+            if h < intervals.settle_hour[d, i]:
+                gross[h] += abs(u) * intervals.price[intervals.rows[d] + h, i]
+
+
+@jit
+def safe_nb(start, stop, worst_maintenance, equities, own, gross):
     """Whether in those hours the account's margin is surely enough without that of isolated positions."""
     safe = True
     for h in range(start, stop):
-        needed = worst_maintenance * (long_usd[h] + short_usd[h])
-        safe &= (equities[h] > 0.0) & (equities[h] - own[h] > needed)
+        safe &= (equities[h] > 0.0) & (equities[h] - own[h] > worst_maintenance * gross[h])
     return safe
 
 
@@ -1695,7 +1754,6 @@ def isolated_interval_nb(
     units,
     own_cash,
     cash,
-    block,
     market,
     fees,
     coin_params,
@@ -1705,23 +1763,21 @@ def isolated_interval_nb(
     metrics,
     counters,
     gone,
-    long_usd,
-    short_usd,
-    carried,
     equities,
     own,
+    gross,
 ):
     """Steps 1 and 4 of a book with isolated positions in interval `d`: close those whose margin is gone.
 
-    ``gone`` becomes the hour at which each of `held` is closed, 0 for none; ``long_usd``, ``short_usd``, ``carried``
-    and ``equities``, (hours,), are changed from that hour on; ``own``, (hours,), is for its use; ``volume`` (days,)
-    and ``total_volume`` (1,) are the book's. Returns the hour at which the account's own margin is gone (-1 for none),
+    ``gone`` becomes the hour at which each of `held` is closed, 0 for none; ``equities``, (hours,), are changed from
+    that hour on; ``own`` and ``gross``, (hours,), are for its use; ``volume`` (days,) and ``total_volume`` (1,) are the
+    book's. Returns the hour at which the account's own margin is gone (-1 for none),
     whether that was within the hour, the cash that the closed ones brought, the hours for which they were held and
     those of them without a rate.
     """
     hours = intervals.rows[d + 1] - intervals.rows[d]
-    first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, coin_params, gone)
-    own_path_nb(intervals, d, held, units, own_cash, block, coin_params.isolated, own)
+    first_isolated_nb(intervals, d, last, held, units, own_cash, market, coin_params, gone)
+    value_path_nb(intervals, d, held, units, own_cash, coin_params, own, gross)
     closed = 0.0
     lasted = 0
     without = 0
@@ -1733,7 +1789,7 @@ def isolated_interval_nb(
                 after = gone[k]
         called, within = -1, False
         stop = min(after, hours)
-        if watched or not safe_nb(start, stop, worst_maintenance, equities, own, long_usd, short_usd):
+        if watched or not safe_nb(start, stop, worst_maintenance, equities, own, gross):
             called, within = called_at_nb(
                 intervals,
                 d,
@@ -1745,7 +1801,6 @@ def isolated_interval_nb(
                 cash + closed,
                 gone,
                 watched,
-                block,
                 market,
                 coin_params,
             )
@@ -1770,7 +1825,6 @@ def isolated_interval_nb(
                 u,
                 own_cash[i],
                 np.bool_(True),
-                block,
                 market,
                 fees,
                 rate,
@@ -1785,14 +1839,13 @@ def isolated_interval_nb(
             more, less = count_until_nb(held[k : k + 1], intervals, d, after - 1)
             lasted += more
             without += less
-            worth = long_usd if u > 0.0 else short_usd
-            value, brought = intervals.value, intervals.carried
+            per_unit = lots_per_unit_nb(coin_params.lot_scale[i])
             for h in range(after, hours):
-                place = block + i * hours + h
-                worth[h] -= abs(u) * value[place]
-                carried[h] += proceeds - u * brought[place]
-                equities[h] += proceeds - u * (brought[place] + value[place])
-                own[h] -= own_cash[i] + u * (brought[place] + value[place])
+                path = u * intervals.paths[intervals.path_at[d] + i * intervals.width[d] + h] * per_unit
+                if h < intervals.settle_hour[d, i]:
+                    gross[h] -= abs(u) * intervals.price[intervals.rows[d] + h, i]
+                equities[h] += proceeds - path
+                own[h] -= own_cash[i] + path
         start = after
 
 
@@ -1838,10 +1891,10 @@ def batch_nb(
         Filled in. A book that is REFUSED has its equity in END, the margin needed in GROSS, and nothing else.
     """
     S = metrics.shape[0]
-    D, N = intervals.mid.shape
+    D, N = intervals.settle_hour.shape
     longest = 0
     for d in range(D):
-        longest = max(longest, intervals.rows[d + 1] - intervals.rows[d])
+        longest = max(longest, intervals.width[d])
     worst_maintenance = 0.0
     for i in range(N):
         steepest = 0.0
@@ -1859,22 +1912,21 @@ def batch_nb(
     closed_at = np.zeros(N, dtype=np.int64)
     volume = np.zeros((S, fees.day[fees.day.shape[0] - 1] + 1 if tracked else 1))
     total_volume = np.zeros(S)
-    units = np.zeros((S, N))
-    held = np.zeros((S, N), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
+    lots = np.zeros((S, N))
+    held = np.zeros((S, N + 1), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
     held_count = np.zeros(S, dtype=np.int64)
     cash = np.full(S, sim_params.initial_equity_usd)
+    before_trade = np.full(S, sim_params.initial_equity_usd)  # equity at the decision that comes
+    most_held_usd = np.zeros(S)  # at least the gross value of what is held at it
     peak = np.full(S, sim_params.initial_equity_usd)
     deepest = np.zeros(S)
     seen = np.zeros(N, dtype=np.int64)
     stamp = 0
-    kept = np.zeros((2, N + 1), dtype=np.uint32)
-    long_usd = np.zeros(longest)
-    short_usd = np.zeros(longest)
-    carried = np.zeros(longest)
+    closing = np.zeros(N + 1, dtype=np.uint32)
+    units = np.zeros(N)
     equities = np.zeros(longest)
     own = np.zeros(longest)
     gross = np.zeros(longest)
-    net = np.zeros(longest)
     calendar = np.zeros(METRICS)
     metrics[:] = 0.0
     counters[:] = 0
@@ -1884,25 +1936,25 @@ def batch_nb(
     daily[:] = sim_params.initial_equity_usd
     # A view of an array, or a look into a record, counts a reference: an atomic addition, for which threads wait for
     # one another. It took a third of the time. So the loop looks into arrays by their indices, and at nothing else.
-    m_rows, m_value, m_carried, m_carries, m_daily_slot = (
+    m_rows, m_paths, m_path_at, m_width, m_terms = (
         intervals.rows,
-        intervals.value,
-        intervals.carried,
-        intervals.carries,
-        intervals.daily_slot,
+        intervals.paths,
+        intervals.path_at,
+        intervals.width,
+        intervals.terms,
     )
-    m_mid, m_buy, m_sell, m_tradable = intervals.mid, intervals.buy, intervals.sell, intervals.tradable
-    m_exit_value, m_exit_carried, m_exit_funding = intervals.exit_value, intervals.exit_carried, intervals.exit_funding
-    m_settled, m_counted, m_lasting, m_unrated = (
-        intervals.settled,
+    m_slot_at, m_slot_hour, m_slot_day = intervals.slot_at, intervals.slot_hour, intervals.slot_day
+    m_settles, m_counted, m_lasting, m_unrated = (
+        intervals.settles,
         intervals.counted,
         intervals.lasting,
         intervals.unrated,
     )
     f_rate, f_period = fees.rate, fees.period
+    lot_scale = coin_params.lot_scale
     floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
     margin, renormalise = sim_params.margin, sim_params.renormalise
-    lot_scale, band_frac, min_notional_usd = coin_params.lot_scale, coin_params.band_frac, sim_params.min_notional_usd
+    band_frac, min_notional_usd = coin_params.band_frac, sim_params.min_notional_usd
     max_gross, most_initial_frac, worst_initial = (
         sim_params.max_gross,
         sim_params.most_initial_frac,
@@ -1917,30 +1969,14 @@ def batch_nb(
     for d in range(D):
         start = m_rows[d]
         hours = m_rows[d + 1] - start
-        block = N * (start - m_rows[0])
-        at, length = np.uint64(block), np.uint64(hours)
+        path, width = np.uint64(m_path_at[d]), np.uint64(m_width[d])
+        base = np.uint64(d * N * TERMS)
         for s in range(S):
             if counters[s, LIQUIDATED_ROW] >= 0:
-                for h in range(hours):
-                    if m_daily_slot[start + h] >= 0:
-                        daily[s, m_daily_slot[start + h]] = cash[s]
+                for k in range(m_slot_at[d], m_slot_at[d + 1]):
+                    daily[s, m_slot_day[k]] = cash[s]
                 continue
-            value = 0.0
-            held_usd = 0.0
-            if d > 0:
-                if builders is not None:
-                    if isolated_count[s] > 0:
-                        own_after_nb(
-                            s, held_count[s], held, units, own_cash, isolated, d - 1, m_exit_funding, m_settled
-                        )
-                brought, value, held_usd, paid, gone = close_interval_nb(
-                    s, held_count[s], held, units, d - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
-                )
-                cash[s] += brought
-                metrics[s, TOTALS + FUNDING_COST] += paid
-                metrics[s, TRADES] += gone
-                counters[s, DELISTINGS] += gone
-            equity = cash[s] + value
+            equity = before_trade[s]
             row = s * book_step + d if book_step > 0 else d * S + s
             stamp += 1
             if counters[s, FIRST_ASKING] < 0 and asks_nb(weights[indptr[row] : indptr[row + 1]]):
@@ -1958,19 +1994,19 @@ def batch_nb(
                     s,
                     held_count[s],
                     held,
-                    units,
+                    lots,
                     indptr[row],
                     indptr[row + 1],
                     coins,
                     weights,
                     equity,
-                    intervals.tradable[d],
-                    intervals.price[start],
+                    m_terms,
+                    base,
                     seen,
                     stamp,
                 )
             # Few books come so near to it that the margin of every coin has to be looked up.
-            near = (max_gross * equity + held_usd) * worst_initial > most_initial_frac * equity
+            near = (max_gross * equity + most_held_usd[s]) * worst_initial > most_initial_frac * equity
             if builders is not None:
                 near |= isolated_count[s] > 0 and most_initial_frac < np.inf
             if near:
@@ -1978,22 +2014,21 @@ def batch_nb(
                     s,
                     held_count[s],
                     held,
-                    units,
+                    lots,
                     indptr[row],
                     indptr[row + 1],
                     coins,
                     weights,
                     scale,
                     equity,
-                    intervals.tradable[d],
-                    intervals.price[start],
+                    m_terms,
+                    base,
                     floors_usd,
                     steps,
                     seen,
                     stamp,
                     isolated,
                     own_cash,
-                    lot_scale,
                     band_frac,
                     min_notional_usd,
                     parts,
@@ -2004,11 +2039,11 @@ def batch_nb(
                     metrics[s, END] = equity
                     metrics[s, GROSS] = max(asked, after) + left
                     continue
-            longs, shorts, spent, fee, spread, moved, traded_usd, counted_usd, trades, blocked = trade_nb(
+            count, spent, fee, spread, moved, traded_usd, counted_usd, trades, blocked, held_usd = trade_nb(
                 s,
                 held_count[s],
                 held,
-                units,
+                lots,
                 indptr[row],
                 indptr[row + 1],
                 coins,
@@ -2016,12 +2051,9 @@ def batch_nb(
                 scale,
                 equity,
                 d,
-                m_mid,
-                m_buy,
-                m_sell,
-                m_tradable,
+                m_terms,
+                base,
                 rate,
-                lot_scale,
                 band_frac,
                 min_notional_usd,
                 parts,
@@ -2030,17 +2062,12 @@ def batch_nb(
                 f_period[start],
                 seen,
                 stamp,
-                kept,
+                closing,
                 counters,
             )
+            gross_usd, net_usd, highest_usd = held_usd
             volume[s, day] += counted_usd
             total_volume[s] += counted_usd
-            count = longs + shorts
-            for k in range(longs):
-                held[s, k] = kept[0, k]
-            for k in range(shorts):
-                held[s, longs + k] = kept[1, k]
-            held_count[s] = count
             if builders is not None:
                 isolated_count[s] = 0
                 if alone:
@@ -2055,30 +2082,31 @@ def batch_nb(
             counters[s, DECISIONS] += 1
             if equity > 0.0:
                 metrics[s, TURNOVER] += traded_usd / equity
-            # 3. Funding and the prices of the interval
-            for h in range(hours):
-                long_usd[h] = 0.0
-                short_usd[h] = 0.0
-                carried[h] = cash[s]
-            add_paths_nb(np.int64(0), longs, kept, 1.0, s, units, at, m_value, length, long_usd)
-            add_paths_nb(np.int64(1), shorts, kept, -1.0, s, units, at, m_value, length, short_usd)
-            if m_carries:
-                add_paths_nb(s, count, held, 1.0, s, units, at, m_carried, length, carried)
+            # 3. Funding and the prices of the interval; its end and the funding paid by then follow its hours
+            for h in range(width):
+                equities[h] = cash[s]
+            equities[hours + 1] = 0.0
+            add_paths_nb(s, count, held, lots, path, m_paths, width, equities)
             # 4. Margin
             called_at = -1
             within = 0
-            endangered = False
-            for h in range(hours):
-                gross[h] = long_usd[h] + short_usd[h]
-                net[h] = long_usd[h] - short_usd[h]
-                equities[h] = carried[h] + net[h]
-                endangered |= equities[h] <= worst_maintenance * gross[h]
-            last = hours if start + hours < end else hours - 1
             lasted, without = 0, 0
+            # Most intervals hold no new peak, no new low and nothing that comes near a margin call.
+            top = peak[s]
+            low = deepest[s]
+            lowest = top * (1.0 + low)
+            danger_usd = worst_maintenance * highest_usd if margin else -np.inf
+            moves = False
+            for h in range(hours):
+                moves |= (equities[h] > top) | (equities[h] < lowest) | (equities[h] <= danger_usd)
+            last = hours if start + hours < end else hours - 1
             apart = False
             if builders is not None:
-                if margin and isolated_count[s] > 0:
-                    apart = True
+                apart = margin and isolated_count[s] > 0
+            if apart or ((moves or watched) and margin and count > 0):
+                units_nb(s, lots, lot_scale, units)
+            if builders is not None:
+                if apart:
                     called_at, was_within, closed, lasted, without = isolated_interval_nb(
                         intervals,
                         d,
@@ -2086,10 +2114,9 @@ def batch_nb(
                         watched,
                         worst_maintenance,
                         held[s, :count],
-                        units[s],
+                        units,
                         own_cash[s],
                         cash[s],
-                        block,
                         market,
                         fees,
                         coin_params,
@@ -2099,46 +2126,48 @@ def batch_nb(
                         metrics[s],
                         counters[s],
                         closed_at,
-                        long_usd,
-                        short_usd,
-                        carried,
                         equities,
                         own,
+                        gross,
                     )
+                    moves = True
                     within = called_at if was_within else 0
                     cash[s] += closed
                     left = 0
                     for k in range(count):
                         i = held[s, k]
                         if closed_at[k] > 0:
-                            units[s, i] = 0.0
+                            lots[s, i] = 0.0
+                            units[i] = 0.0
                             own_cash[s, i] = 0.0
                         else:
                             held[s, left] = i
                             left += 1
                     if left < count:
                         count = left
-                        held_count[s] = left
-                        for h in range(hours):
-                            gross[h] = long_usd[h] + short_usd[h]
-                            net[h] = long_usd[h] - short_usd[h]
-                            equities[h] = carried[h] + net[h]
-            if margin and endangered and not apart:
+                        equities[hours] = cash[s]
+                        equities[hours + 1] = 0.0
+                        for k in range(count):
+                            place = path + np.uint64(held[s, k]) * width + np.uint64(hours)
+                            equities[hours] += lots[s, held[s, k]] * m_paths[place]
+                            equities[hours + 1] += lots[s, held[s, k]] * m_paths[place + np.uint64(1)]
+            if margin and moves and count > 0 and not apart:
+                value_path_nb(intervals, d, held[s, :count], units, own, coin_params, own, gross)
                 for h in range(hours):
+                    if equities[h] > worst_maintenance * gross[h]:
+                        continue
                     maintenance = 0.0
                     for k in range(count):
-                        i = held[s, k]
-                        maintenance += maintenance_nb(
-                            abs(units[s, i]) * m_value[block + i * hours + h], floors_usd[i], steps[i]
-                        )
+                        i = np.int64(held[s, k])
+                        if h < intervals.settle_hour[d, i]:
+                            usd = abs(units[i]) * intervals.price[start + h, i]
+                            maintenance += maintenance_nb(usd, floors_usd[i], steps[i])
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
                         called_at = h
                         break
             if watched and count > 0 and not apart:
                 until = called_at if called_at >= 0 else last
-                within = first_within_nb(
-                    intervals, d, until, held[s, :count], units[s], cash[s], block, market, coin_params
-                )
+                within = first_within_nb(intervals, d, until, held[s, :count], units, cash[s], market, coin_params)
                 called_at = within if within > 0 else called_at
             if called_at < 0:
                 if m_counted[d]:
@@ -2148,6 +2177,7 @@ def batch_nb(
                 else:
                     lasted += count * hours
             if called_at >= 0:
+                moves = True
                 called = start + called_at
                 day = fees.day[called] if tracked else 0
                 rate = fee_rate_nb(
@@ -2158,11 +2188,10 @@ def batch_nb(
                     d,
                     called_at,
                     held[s, :count],
-                    units[s],
+                    units,
                     own_cash[s if alone else 0],
                     cash[s],
                     within > 0,
-                    block,
                     market,
                     fees,
                     rate,
@@ -2171,42 +2200,52 @@ def batch_nb(
                     metrics[s],
                     counters[s],
                 )
-                held_count[s] = 0
                 more, less = count_until_nb(held[s, :count], intervals, d, called_at - (within > 0))
                 lasted += more
                 without += less
-                gross[called_at:hours] = 0.0
-                net[called_at:hours] = 0.0
-                equities[called_at:hours] = cash[s]
+                count = 0
+                for h in range(called_at, hours + 1):
+                    equities[h] = cash[s]
+                equities[hours + 1] = 0.0
+                if called_at == 0:
+                    gross_usd, net_usd = 0.0, 0.0
             counters[s, HELD_HOURS] += lasted
             counters[s, UNRATED_HOURS] += without
             # 5. Record
             if equities[0] != 0.0:
-                metrics[s, GROSS] += gross[0] / equities[0]
-                metrics[s, NET] += net[0] / equities[0]
-            top = peak[s]
-            low = deepest[s]
-            for h in range(hours):
-                equity = equities[h]
-                top = max(top, equity)
-                if equity < top * (1.0 + low):
-                    low = equity / top - 1.0
-                if m_daily_slot[start + h] >= 0:
-                    daily[s, m_daily_slot[start + h]] = equity
-            if within == hours and cash[s] < top * (1.0 + low):  # at the next trade's row, which is not come to
-                low = cash[s] / top - 1.0
-            peak[s] = top
-            deepest[s] = low
+                metrics[s, GROSS] += gross_usd / equities[0]
+                metrics[s, NET] += net_usd / equities[0]
+            if moves:
+                for h in range(hours):
+                    equity = equities[h]
+                    top = max(top, equity)
+                    if equity < top * (1.0 + low):
+                        low = equity / top - 1.0
+                if within == hours and cash[s] < top * (1.0 + low):  # at the next trade's row, which is not come to
+                    low = cash[s] / top - 1.0
+                peak[s] = top
+                deepest[s] = low
+            for k in range(m_slot_at[d], m_slot_at[d + 1]):
+                daily[s, m_slot_day[k]] = equities[m_slot_hour[k]]
             metrics[s, END] = equities[hours - 1]
+            # 1. The end of the interval
+            if builders is not None:
+                if isolated_count[s] > 0:
+                    units_nb(s, lots, lot_scale, units)
+                    own_after_nb(s, held[s, :count], units, own_cash, d, intervals, coin_params)
+            if m_settles[d]:
+                count, gone, proceeds = settle_nb(s, count, held, lots, d, intervals)
+                cash[s] += proceeds
+                metrics[s, TRADES] += gone
+                counters[s, DELISTINGS] += gone
+            held_count[s] = count
+            before_trade[s] = equities[hours]
+            most_held_usd[s] = highest_usd
+            cash[s] -= equities[hours + 1]
+            metrics[s, TOTALS + FUNDING_COST] += equities[hours + 1]
     for s in range(S):
         if counters[s, REFUSED] >= 0:
             continue
-        _, _, _, paid, gone = close_interval_nb(
-            s, held_count[s], held, units, D - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
-        )
-        metrics[s, TOTALS + FUNDING_COST] += paid
-        metrics[s, TRADES] += gone
-        counters[s, DELISTINGS] += gone
         if counters[s, LIQUIDATED_ROW] >= 0:
             metrics[s, END] = cash[s]
         metrics[s, MAX_DRAWDOWN] = deepest[s]
