@@ -2095,15 +2095,17 @@ def batch_nb(
             top = peak[s]
             low = deepest[s]
             lowest = top * (1.0 + low)
-            danger_usd = worst_maintenance * highest_usd if margin else -np.inf
+            danger_usd = worst_maintenance * highest_usd if margin and count > 0 else -np.inf
             moves = False
+            endangered = False
             for h in range(hours):
-                moves |= (equities[h] > top) | (equities[h] < lowest) | (equities[h] <= danger_usd)
+                moves |= (equities[h] > top) | (equities[h] < lowest)
+                endangered |= equities[h] <= danger_usd
             last = hours if start + hours < end else hours - 1
             apart = False
             if builders is not None:
                 apart = margin and isolated_count[s] > 0
-            if apart or ((moves or watched) and margin and count > 0):
+            if apart or endangered or watched:
                 units_nb(s, lots, lot_scale, units)
             if builders is not None:
                 if apart:
@@ -2151,7 +2153,7 @@ def batch_nb(
                             place = path + np.uint64(held[s, k]) * width + np.uint64(hours)
                             equities[hours] += lots[s, held[s, k]] * m_paths[place]
                             equities[hours + 1] += lots[s, held[s, k]] * m_paths[place + np.uint64(1)]
-            if margin and moves and count > 0 and not apart:
+            if endangered and count > 0 and not apart:
                 value_path_nb(intervals, d, held[s, :count], units, own, coin_params, own, gross)
                 for h in range(hours):
                     if equities[h] > worst_maintenance * gross[h]:
