@@ -14,6 +14,8 @@ import numpy as np
 from numba import njit
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
+# What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
+inlined = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
 
 # What became of an instruction (`plan_nb`).
 NOTHING, ORDER, BELOW_MINIMUM, INSIDE_BAND, UNTRADABLE = 0, 1, 2, 3, 4
@@ -161,23 +163,24 @@ def whole_lots_nb(lots, whole):
 
 
 @jit
-def size_order_nb(w, lots, equity, lots_per_usd, lot_usd, whole, min_notional_usd, band_usd, parts):
-    """Order of one tradable coin: signed size in lots, and outcome.
+def size_order_nb(target, lots, equity, lot_usd, whole, min_notional_usd, band_usd, parts):
+    """Order that takes a tradable coin from `lots` to `target`, in lots: signed size and outcome.
 
-    ``lots_per_usd`` and ``lot_usd`` are of its mid, so that nothing is divided here; ``whole`` is whether sizes are cut
-    to whole lots. ``parts`` is ``to_edge`` and ``trade_rate`` of :class:`SimParams`, or None where each order is of the
-    whole way: what they need is then not compiled. Without a branch but on a part: half of the small orders are below
-    the minimum, which no processor can predict.
+    A target of 0 closes; another one needs a positive equity. ``lot_usd`` is of its mid; ``whole`` is whether sizes are
+    cut to whole lots. ``parts`` is ``to_edge`` and ``trade_rate`` of :class:`SimParams`, or None where each order is of
+    the whole way: what they need is then not compiled. Selects instead of branches: half of the small orders are
+    below the minimum, which no processor can predict, and the loop over the coins is vectorised.
     """
-    order = w * equity * lots_per_usd - lots
+    order = target - lots
     size = abs(order)
+    closes = target == 0.0
     skips_usd = band_usd
     near = False
     if parts is not None:
         to_edge, trade_rate = parts
         near_usd = NEAR_FRAC * equity
         if to_edge and band_usd > 0.0:
-            size -= band_usd * lots_per_usd
+            size -= band_usd / lot_usd
             near = size * lot_usd <= near_usd
         size *= trade_rate
         after = lots + size if order > 0.0 else lots - size
@@ -186,14 +189,16 @@ def size_order_nb(w, lots, equity, lots_per_usd, lot_usd, whole, min_notional_us
         skips_usd *= 0.0 if to_edge else trade_rate
     size = whole_lots_nb(size, whole)
     notional = size * lot_usd * (1.0 + LOT_TOLERANCE)
-    outcome = INSIDE_BAND if notional < skips_usd else ORDER
-    outcome = BELOW_MINIMUM if size == 0.0 or notional < min_notional_usd else outcome
-    outcome = INSIDE_BAND if near else outcome
-    outcome = NOTHING if order == 0.0 or equity <= 0.0 else outcome
-    if w == 0.0:
-        size = abs(lots if parts is None else close_nb(lots, equity, lot_usd, whole, min_notional_usd, parts[1]))
-        outcome = ORDER if lots != 0.0 else NOTHING
-        order = -lots
+    below = ((size == 0.0) | (notional < min_notional_usd)) & (not near)
+    inside = ((notional < skips_usd) & (not below)) | near
+    if parts is None:
+        size = abs(lots) if closes else size
+    elif closes:
+        size = abs(close_nb(lots, equity, lot_usd, whole, min_notional_usd, parts[1]))
+    outcome = BELOW_MINIMUM if below else ORDER
+    outcome = INSIDE_BAND if inside else outcome
+    outcome = ORDER if closes else outcome
+    outcome = NOTHING if order == 0.0 else outcome
     size = size if outcome == ORDER else 0.0
     return (size if order > 0.0 else -size), outcome
 
@@ -272,12 +277,13 @@ def plan_nb(
             if w != 0.0 or units[i] != 0.0:
                 outcomes[i] = UNTRADABLE
             continue
+        if w * scale != 0.0 and equity <= 0.0:
+            continue
         per_unit = lots_per_unit_nb(lot_scale[i])
         order, outcomes[i] = size_order_nb(
-            w * scale,
+            w * scale * equity * (per_unit / price[i]),
             units[i] * per_unit,
             equity,
-            per_unit / price[i],
             price[i] / per_unit,
             lot_scale[i] > 0.0,
             min_notional_usd,
@@ -923,6 +929,20 @@ TERMS = 8  # a line of a processor's cache
 UNTRADABLE_KIND, UNCUT_KIND, WHOLE_KIND = 0.0, 1.0, 2.0
 #: A path has room for a multiple of so many hours: the loop over them is vectorised, and nothing is left over.
 PATH_STEP = 16
+WIDE = 64
+LOTS = np.uint64(1 * WIDE)
+PRICE_OF_LOT = np.uint64(2 * WIDE)
+BUYS_AT = np.uint64(3 * WIDE)
+SELLS_AT = np.uint64(4 * WIDE)
+KIND_OF = np.uint64(5 * WIDE)
+BAND = np.uint64(6 * WIDE)
+SPREAD_OF = np.uint64(7 * WIDE)
+FILLED = np.uint64(8 * WIDE)
+SPENT = np.uint64(9 * WIDE)
+TRADED = np.uint64(10 * WIDE)
+AFTER = np.uint64(11 * WIDE)
+NET_OF = np.uint64(12 * WIDE)
+GROSS_OF = np.uint64(13 * WIDE)
 
 
 class Intervals(NamedTuple):
@@ -1275,10 +1295,10 @@ def row_margin_nb(
         needed = target_margin_nb(w * equity, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
         asked += needed
         if parts is not None:
+            target = w * equity * terms[at + LOTS_PER_USD]
             band_usd = band_frac[i] * equity
-            per_usd = terms[at + LOTS_PER_USD]
             order, _ = size_order_nb(
-                w, u, equity, per_usd, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts
+                target, u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts
             )
             needed = target_margin_nb((u + order) * lot_usd, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
         after += needed
@@ -1330,7 +1350,42 @@ def impact_shift_nb(order, fill, mid, impact, d, i):
     return sign * mid * impact_nb(abs(order) * mid, sign, fill, mid, price, impact_frac, reference_usd[i])
 
 
-@jit
+@inlined
+def size_orders_nb(table, count, equity, min_notional_usd, parts):
+    """Size the first `count` orders of a `table` of columns, see :data:`TARGET`; how many trade, and are skipped.
+
+    One loop without a branch over columns of one array that lie a constant apart: it is vectorised.
+    """
+    trades = 0
+    below = 0
+    inside = 0
+    for k in range(count):
+        u = table[k + LOTS]
+        lot_usd = table[k + PRICE_OF_LOT]
+        buy = table[k + BUYS_AT]
+        sell = table[k + SELLS_AT]
+        kind = table[k + KIND_OF]
+        band_usd = table[k + BAND] * equity
+        order, outcome = size_order_nb(
+            table[k], u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts
+        )
+        fill = buy if order > 0.0 else sell
+        size = abs(order)
+        table[k + SPREAD_OF] = order * (fill - lot_usd)
+        table[k + FILLED] = size * fill
+        table[k + SPENT] = order * fill
+        table[k + TRADED] = size * lot_usd
+        u += order
+        table[k + AFTER] = u
+        table[k + NET_OF] = u * lot_usd
+        table[k + GROSS_OF] = abs(u) * lot_usd
+        trades += np.int64(outcome == ORDER)
+        below += np.int64(outcome == BELOW_MINIMUM)
+        inside += np.int64(outcome == INSIDE_BAND)
+    return trades, below, inside
+
+
+@inlined
 def trade_nb(
     s,
     held_count,
@@ -1355,6 +1410,7 @@ def trade_nb(
     seen,
     stamp,
     closing,
+    table,
     counters,
 ):
     """Step 2 for book `s` at decision `d`: close what has no entry, then trade the entries from `first` to `last`.
@@ -1390,65 +1446,53 @@ def trade_nb(
         i = held[s, k]
         closing[left] = i
         left += np.uint64(seen[i] != stamp)
+    rows = np.uint64(last - first)
+    for k in range(rows):
+        closing[left + k] = coins[np.uint64(first) + k]
     count = np.uint64(0)
-    for k in range(left + np.uint64(last - first)):
-        if k < left:
-            i = closing[k]
+    asked = np.uint64(0)  # of the entries
+    for begin in range(np.uint64(0), left + rows, np.uint64(WIDE)):
+        n = min(np.uint64(WIDE), left + rows - begin)
+        for k in range(n):
+            i = closing[begin + k]
+            at = base + np.uint64(i) * np.uint64(TERMS)
             w = 0.0
-        else:
-            i = coins[np.uint64(first) + (k - left)]
-            w = weights[np.uint64(first) + (k - left)]
-        at = base + np.uint64(i) * np.uint64(TERMS)
-        u = lots[s, i]
-        lot_usd = terms[at + np.uint64(LOT_USD)]
-        kind = terms[at + np.uint64(KIND)]
-        if kind != UNTRADABLE_KIND and not np.isnan(w):
-            order, outcome = size_order_nb(
-                w * scale,
-                u,
-                equity,
-                terms[at + np.uint64(LOTS_PER_USD)],
-                lot_usd,
-                kind == WHOLE_KIND,
-                min_notional_usd,
-                band_frac[i] * equity,
-                parts,
-            )
-            fill = terms[at + np.uint64(BUY)] if order > 0.0 else terms[at + np.uint64(SELL)]
-            size = abs(order)
-            spreads += order * (fill - lot_usd)
-            # Without impact the argument is None, and numba compiles a kernel that has none of this.
-            if impact is not None:
-                moved = impact_shift_nb(order, fill, lot_usd, impact, d, i)
-                impacts += size * abs(moved)
-                fill += moved
-            before = u
-            u += order
+            if begin + k >= left:
+                w = weights[np.uint64(first) + (begin + k - left)] * scale
+            u = lots[s, i]
+            kind = terms[at + np.uint64(KIND)]
+            table[k] = w * equity * terms[at + np.uint64(LOTS_PER_USD)]
+            if kind == UNTRADABLE_KIND or np.isnan(w) or (equity <= 0.0 and w != 0.0):
+                table[k] = u
+                if kind == UNTRADABLE_KIND and not np.isnan(w):
+                    blocked += abs(w)
+                    counters[s, UNTRADABLE_ORDERS] += w != 0.0 or u != 0.0
+            table[k + LOTS] = u
+            table[k + PRICE_OF_LOT] = terms[at + np.uint64(LOT_USD)]
+            table[k + BUYS_AT] = terms[at + np.uint64(BUY)]
+            table[k + SELLS_AT] = terms[at + np.uint64(SELL)]
+            table[k + KIND_OF] = kind
+            table[k + BAND] = band_frac[i]
+        padded = (n + np.uint64(7)) & ~np.uint64(7)
+        for k in range(n, padded):
+            table[k] = 0.0
+            table[k + LOTS] = 0.0
+        more, less, least = size_orders_nb(table, padded, equity, min_notional_usd, parts)
+        trades += more
+        below += less
+        inside += least
+        for k in range(n):
+            i = closing[begin + k]
+            u = table[k + AFTER]
             lots[s, i] = u
-            filled_usd += size * fill
-            if builders is not None:  # as with impact
-                if outcome == ORDER:
-                    if factor.shape[1] > 0:
-                        charged_usd += size * fill * factor[0 if fee_rate > 0.0 else 1, period, i]
-                        counted_usd += size * fill * factor[1, period, i]
-                    if isolated.shape[0] > 0 and isolated[i] > 0.0:
-                        own_cash[s, i] = own_cash_nb(
-                            own_cash[s, i], before, u, fill, isolated[i], floors_usd[i], steps[i]
-                        )
-            spent += order * fill
-            traded_usd += size * lot_usd
-            trades += outcome == ORDER
-            below += outcome == BELOW_MINIMUM
-            inside += outcome == INSIDE_BAND
-        elif not np.isnan(w):
-            blocked += abs(w)
-            counters[s, UNTRADABLE_ORDERS] += w != 0.0 or u != 0.0
-        worth = u * lot_usd
-        gross_usd += abs(worth)
-        net_usd += worth
-        highest_usd += abs(u) * terms[at + np.uint64(HIGHEST)]
-        held[s, count] = i
-        count += np.uint64(u != 0.0)
+            spreads += table[k + SPREAD_OF]
+            filled_usd += table[k + FILLED]
+            spent += table[k + SPENT]
+            traded_usd += table[k + TRADED]
+            net_usd += table[k + NET_OF]
+            gross_usd += table[k + GROSS_OF]
+            held[s, count] = i
+            count += np.uint64(u != 0.0)
     counters[s, SKIPPED_MINIMUM] += below
     counters[s, SKIPPED_BAND] += inside
     fees = fee_rate * filled_usd
@@ -1456,11 +1500,11 @@ def trade_nb(
         if builders[0].shape[1] > 0:
             fees = fee_rate * charged_usd
             filled_usd = counted_usd
-    held_usd = gross_usd, net_usd, highest_usd
+    held_usd = gross_usd, net_usd, 3.0 * gross_usd
     return np.int64(count), spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked, held_usd
 
 
-@jit
+@inlined
 def add_paths_nb(s, count, held, lots, at, paths, width, total):
     """Add the paths of the `count` coins of ``held[s]``, times their lots, to `total`, (width,); they begin at `at`.
 
@@ -1922,7 +1966,8 @@ def batch_nb(
     deepest = np.zeros(S)
     seen = np.zeros(N, dtype=np.int64)
     stamp = 0
-    closing = np.zeros(N + 1, dtype=np.uint32)
+    closing = np.zeros(2 * N + 1, dtype=np.uint32)
+    table = np.zeros(14 * WIDE)
     units = np.zeros(N)
     equities = np.zeros(longest)
     own = np.zeros(longest)
@@ -2063,6 +2108,7 @@ def batch_nb(
                 seen,
                 stamp,
                 closing,
+                table,
                 counters,
             )
             gross_usd, net_usd, highest_usd = held_usd
