@@ -11,11 +11,38 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from llvmlite import ir
+from numba import config, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 jit = njit(cache=True, nogil=True, error_model="numpy")
 # What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
 inlined = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def _prefetch_nb(typing_context, array, index):
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        of = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
+        # To read, into the nearest cache, of data.
+        builder.call(
+            cgutils.get_or_insert_function(builder.module, of, "llvm.prefetch.p0"), [place, word(0), word(3), word(1)]
+        )
+        return context.get_dummy_value()
+
+    return types.void(array, index), code
+
+
+def _no_prefetch(array, index):
+    """What is called where nothing is compiled."""
+
+
+#: Ask for an entry of an array that is looked at soon.
+prefetch_nb = _no_prefetch if config.DISABLE_JIT else _prefetch_nb
 
 # What became of an instruction (`plan_nb`).
 NOTHING, ORDER, BELOW_MINIMUM, INSIDE_BAND, UNTRADABLE = 0, 1, 2, 3, 4
@@ -281,7 +308,7 @@ def plan_nb(
             continue
         per_unit = lots_per_unit_nb(lot_scale[i])
         order, outcomes[i] = size_order_nb(
-            w * scale * equity * (per_unit / price[i]),
+            w * (scale * equity) * (per_unit / price[i]),
             units[i] * per_unit,
             equity,
             price[i] / per_unit,
@@ -924,25 +951,17 @@ METRICS = 20
 
 
 # Columns of `Intervals.terms`, of a lot. KIND: not tradable, tradable in any size, tradable in whole lots.
-KIND, LOTS_PER_USD, LOT_USD, BUY, SELL, HIGHEST = 0, 1, 2, 3, 4, 5
+KIND, LOTS_PER_USD, LOT_USD, BUY, SELL = 0, 1, 2, 3, 4
 TERMS = 8  # a line of a processor's cache
 UNTRADABLE_KIND, UNCUT_KIND, WHOLE_KIND = 0.0, 1.0, 2.0
 #: A path has room for a multiple of so many hours: the loop over them is vectorised, and nothing is left over.
 PATH_STEP = 16
+#: Columns of the orders of a row, `WIDE` apart, in one array: numba then knows that they do not overlap, and the loop
+#: over them is vectorised. TARGET to BAND are given, the others filled in; all are of lots and USD.
 WIDE = 64
-LOTS = np.uint64(1 * WIDE)
-PRICE_OF_LOT = np.uint64(2 * WIDE)
-BUYS_AT = np.uint64(3 * WIDE)
-SELLS_AT = np.uint64(4 * WIDE)
-KIND_OF = np.uint64(5 * WIDE)
-BAND = np.uint64(6 * WIDE)
-SPREAD_OF = np.uint64(7 * WIDE)
-FILLED = np.uint64(8 * WIDE)
-SPENT = np.uint64(9 * WIDE)
-TRADED = np.uint64(10 * WIDE)
-AFTER = np.uint64(11 * WIDE)
-NET_OF = np.uint64(12 * WIDE)
-GROSS_OF = np.uint64(13 * WIDE)
+COLUMNS = 16
+TARGET, BEFORE, MID, BUY_AT, SELL_AT, KIND_OF, BAND, ORDERED = np.arange(8, dtype=np.uint64) * np.uint64(WIDE)
+FILL, SPREAD_USD, FILLED, SPENT, TRADED, AFTER, NET_VALUE, GROSS_VALUE = np.arange(8, 16, dtype=np.uint64) * np.uint64(WIDE)
 
 
 class Intervals(NamedTuple):
@@ -962,6 +981,7 @@ class Intervals(NamedTuple):
     terms: np.ndarray  # (D * N * TERMS,) what a trade at r[d] needs to know of a coin; see `price_terms_nb`
     settle_hour: np.ndarray  # (D, N) int64, hour of the interval at which a unit is settled; NEVER where it is not
     settles: np.ndarray  # (D,) bool, whether any is
+    rise: np.ndarray  # (D,) the most that any price of the interval or of its end is over the one at r[d]
     slot_at: np.ndarray  # (D + 1,) int64, where the daily returns of each interval begin in the next two
     slot_hour: np.ndarray  # int64, hour of the interval at which a daily return ends
     slot_day: np.ndarray  # int64, its number
@@ -998,10 +1018,7 @@ def known_prices_nb(mid, stale_hours):
 
 @jit
 def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, bounds):
-    """The arrays of :class:`Intervals` from `paths` to `settles`; of `terms` the columns LOT_USD and HIGHEST alone.
-
-    HIGHEST is the most that a lot is worth in the interval, its end included.
-    """
+    """The arrays of :class:`Intervals` from `paths` to `rise`; of `terms` the column LOT_USD alone."""
     T, N = price.shape
     D = bounds.shape[0] - 1
     funded = funding.shape[0] == T
@@ -1016,6 +1033,7 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
     terms = np.zeros(D * N * TERMS)
     settle_hour = np.full((D, N), NEVER)
     any_settles = np.zeros(D, dtype=np.bool_)
+    rise = np.ones(D)
     paid = np.zeros(N)
     proceeds = np.zeros(N)
     highest = np.zeros(N)
@@ -1048,16 +1066,18 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
         for i in range(N):
             paths[path_at[d] + i * width[d] + hours + 1] = paid[i]
             now = price[start, i] * lot[i]
-            terms[(d * N + i) * TERMS + LOT_USD] = 0.0 if np.isnan(now) else now
-            terms[(d * N + i) * TERMS + HIGHEST] = highest[i]
-    return paths, path_at, width, terms, settle_hour, any_settles
+            if now > 0.0:
+                terms[(d * N + i) * TERMS + LOT_USD] = now
+                rise[d] = max(rise[d], highest[i] / now)
+    return paths, path_at, width, terms, settle_hour, any_settles, rise
 
 
 @jit
 def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
     """`terms` of :class:`Intervals` with what a trade at `rows` costs: a copy, for it depends on the config.
 
-    LOT_USD is the last known mid, LOTS_PER_USD its reciprocal, BUY and SELL are fill prices before impact.
+    LOT_USD is the last known mid, LOTS_PER_USD its reciprocal, NaN where nothing can be traded; BUY and SELL are fill
+    prices before impact.
     """
     N = market.mid.shape[1]
     quoted = market.bid.shape[0] > 0
@@ -1065,9 +1085,10 @@ def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
     for d in range(rows.shape[0]):
         t = rows[d]
         for i in range(N):
-            if not market.tradable[t, i]:
-                continue
             at = (d * N + i) * TERMS
+            if not market.tradable[t, i]:
+                priced[at + LOTS_PER_USD] = np.nan
+                continue
             per_unit = lots_per_unit_nb(lot_scale[i])
             mid = market.mid[t, i]
             bid = market.bid[t, i] if quoted else np.nan
@@ -1351,34 +1372,57 @@ def impact_shift_nb(order, fill, mid, impact, d, i):
 
 
 @inlined
-def size_orders_nb(table, count, equity, min_notional_usd, parts):
-    """Size the first `count` orders of a `table` of columns, see :data:`TARGET`; how many trade, and are skipped.
+def list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp, listed, asked):
+    """List what decision asks of book `s`: the coins held without an entry, at weight 0, then the entries.
 
-    One loop without a branch over columns of one array that lie a constant apart: it is vectorised.
+    Fills `listed` and `asked`, (2 N + 1,), and returns their number. All are written and one list grows: a branch on
+    what a position is would be one that no processor can predict.
+    """
+    for k in range(first, last):
+        seen[coins[k]] = stamp
+    count = np.uint64(0)
+    for k in range(held_count):
+        i = held[s, k]
+        listed[count] = i
+        asked[count] = 0.0
+        count += np.uint64(seen[i] != stamp)
+    for k in range(np.uint64(last - first)):
+        listed[count + k] = coins[np.uint64(first) + k]
+        asked[count + k] = weights[np.uint64(first) + k]
+    return count + np.uint64(last - first)
+
+
+@inlined
+def size_orders_nb(table, count, equity, min_notional_usd, parts):
+    """Size the first `count` orders of a `table` of columns, see TARGET; how many trade, and are skipped by which rule.
+
+    One loop without a branch (where `parts` is None), which is vectorised.
     """
     trades = 0
     below = 0
     inside = 0
     for k in range(count):
-        u = table[k + LOTS]
-        lot_usd = table[k + PRICE_OF_LOT]
-        buy = table[k + BUYS_AT]
-        sell = table[k + SELLS_AT]
+        u = table[k + BEFORE]
+        lot_usd = table[k + MID]
+        buy = table[k + BUY_AT]
+        sell = table[k + SELL_AT]
         kind = table[k + KIND_OF]
         band_usd = table[k + BAND] * equity
         order, outcome = size_order_nb(
-            table[k], u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts
+            table[k + TARGET], u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts
         )
         fill = buy if order > 0.0 else sell
         size = abs(order)
-        table[k + SPREAD_OF] = order * (fill - lot_usd)
+        table[k + ORDERED] = order
+        table[k + FILL] = fill
+        table[k + SPREAD_USD] = order * (fill - lot_usd)
         table[k + FILLED] = size * fill
         table[k + SPENT] = order * fill
         table[k + TRADED] = size * lot_usd
         u += order
         table[k + AFTER] = u
-        table[k + NET_OF] = u * lot_usd
-        table[k + GROSS_OF] = abs(u) * lot_usd
+        table[k + NET_VALUE] = u * lot_usd
+        table[k + GROSS_VALUE] = abs(u) * lot_usd
         trades += np.int64(outcome == ORDER)
         below += np.int64(outcome == BELOW_MINIMUM)
         inside += np.int64(outcome == INSIDE_BAND)
@@ -1401,6 +1445,7 @@ def trade_nb(
     terms,
     base,
     fee_rate,
+    bands,
     band_frac,
     min_notional_usd,
     parts,
@@ -1409,18 +1454,19 @@ def trade_nb(
     period,
     seen,
     stamp,
-    closing,
+    listed,
+    asked,
     table,
     counters,
 ):
     """Step 2 for book `s` at decision `d`: close what has no entry, then trade the entries from `first` to `last`.
 
-    ``terms`` from `base` on is the decision's, ``held[s]`` becomes the coins held afterwards, `closing` (N + 1,) is for
-    its use. Returns their number, the cash spent, fees, spread and impact costs, USD traded at mid and USD of fills
-    that count as volume, number of trades, untradable weight, and what is held: gross and net value at mid, and the
-    most that its gross can be worth in the interval. ``parts`` is that of :func:`size_order_nb`, ``builders`` is None
-    or the factors on fees, the leverage, floors and steps of isolated coins and the books' cash of isolated positions;
-    ``period`` is the row's.
+    ``terms`` from `base` on is the decision's, ``held[s]`` becomes the coins held afterwards; `listed`, `asked` and
+    `table` are for its use, with the band of all coins in the column BAND unless `bands`, whether they differ. Returns
+    the number of coins held, the cash spent, fees, spread and impact costs, USD traded at mid and USD of fills that
+    count as volume, number of trades, untradable weight, and gross and net value of what is held at mid. ``parts`` is
+    that of :func:`size_order_nb`, ``builders`` is None or the factors on fees, the leverage, floors and steps of
+    isolated coins and the books' cash of isolated positions; ``period`` is the row's.
     """
     charged_usd = 0.0
     counted_usd = 0.0
@@ -1432,76 +1478,82 @@ def trade_nb(
     traded_usd = 0.0
     filled_usd = 0.0
     trades = 0
-    below = 0
-    inside = 0
     blocked = 0.0
     gross_usd = 0.0
     net_usd = 0.0
-    highest_usd = 0.0
-    for k in range(first, last):
-        seen[coins[k]] = stamp
-    # All are written and one list grows: a branch on what a position is would be one that no processor can predict.
-    left = np.uint64(0)
-    for k in range(held_count):
-        i = held[s, k]
-        closing[left] = i
-        left += np.uint64(seen[i] != stamp)
-    rows = np.uint64(last - first)
-    for k in range(rows):
-        closing[left + k] = coins[np.uint64(first) + k]
+    total = list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp, listed, asked)
     count = np.uint64(0)
-    asked = np.uint64(0)  # of the entries
-    for begin in range(np.uint64(0), left + rows, np.uint64(WIDE)):
-        n = min(np.uint64(WIDE), left + rows - begin)
-        for k in range(n):
-            i = closing[begin + k]
+    # Not a number where nothing can be traded towards a weight, as the target that it is a factor of then is.
+    equity_factor = scale * equity if equity > 0.0 else np.nan
+    for begin in range(np.uint64(0), total, np.uint64(WIDE)):
+        size = min(np.uint64(WIDE), total - begin)
+        for k in range(size):
+            i = listed[begin + k]
+            w = asked[begin + k]
             at = base + np.uint64(i) * np.uint64(TERMS)
-            w = 0.0
-            if begin + k >= left:
-                w = weights[np.uint64(first) + (begin + k - left)] * scale
             u = lots[s, i]
             kind = terms[at + np.uint64(KIND)]
-            table[k] = w * equity * terms[at + np.uint64(LOTS_PER_USD)]
-            if kind == UNTRADABLE_KIND or np.isnan(w) or (equity <= 0.0 and w != 0.0):
-                table[k] = u
+            target = w * equity_factor * terms[at + np.uint64(LOTS_PER_USD)]
+            if np.isnan(target):
+                target = u
                 if kind == UNTRADABLE_KIND and not np.isnan(w):
                     blocked += abs(w)
                     counters[s, UNTRADABLE_ORDERS] += w != 0.0 or u != 0.0
-            table[k + LOTS] = u
-            table[k + PRICE_OF_LOT] = terms[at + np.uint64(LOT_USD)]
-            table[k + BUYS_AT] = terms[at + np.uint64(BUY)]
-            table[k + SELLS_AT] = terms[at + np.uint64(SELL)]
+                elif w == 0.0:
+                    target = 0.0
+            table[k + TARGET] = target
+            table[k + BEFORE] = u
+            table[k + MID] = terms[at + np.uint64(LOT_USD)]
+            table[k + BUY_AT] = terms[at + np.uint64(BUY)]
+            table[k + SELL_AT] = terms[at + np.uint64(SELL)]
             table[k + KIND_OF] = kind
-            table[k + BAND] = band_frac[i]
-        padded = (n + np.uint64(7)) & ~np.uint64(7)
-        for k in range(n, padded):
-            table[k] = 0.0
-            table[k + LOTS] = 0.0
-        more, less, least = size_orders_nb(table, padded, equity, min_notional_usd, parts)
-        trades += more
-        below += less
-        inside += least
-        for k in range(n):
-            i = closing[begin + k]
+            if bands:
+                table[k + BAND] = band_frac[i]
+        padded = (size + np.uint64(3)) & ~np.uint64(3)  # so that the vectorised loop leaves nothing over
+        for k in range(size, padded):
+            table[k + TARGET] = 0.0
+            table[k + BEFORE] = 0.0
+        traded, below, inside = size_orders_nb(table, padded, equity, min_notional_usd, parts)
+        trades += traded
+        counters[s, SKIPPED_MINIMUM] += below
+        counters[s, SKIPPED_BAND] += inside
+        for k in range(size):
+            i = listed[begin + k]
             u = table[k + AFTER]
             lots[s, i] = u
-            spreads += table[k + SPREAD_OF]
+            spreads += table[k + SPREAD_USD]
             filled_usd += table[k + FILLED]
             spent += table[k + SPENT]
             traded_usd += table[k + TRADED]
-            net_usd += table[k + NET_OF]
-            gross_usd += table[k + GROSS_OF]
+            net_usd += table[k + NET_VALUE]
+            gross_usd += table[k + GROSS_VALUE]
+            # Without impact the argument is None, and numba compiles a kernel that has none of this.
+            if impact is not None:
+                order = table[k + ORDERED]
+                moved = impact_shift_nb(order, table[k + FILL], table[k + MID], impact, d, i)
+                impacts += order * moved
+                spent += order * moved
+                filled_usd += abs(order) * moved
+                table[k + FILL] += moved
+            if builders is not None:  # as with impact
+                order, fill = table[k + ORDERED], table[k + FILL]
+                if order != 0.0:
+                    if factor.shape[1] > 0:
+                        charged_usd += abs(order) * fill * factor[0 if fee_rate > 0.0 else 1, period, i]
+                        counted_usd += abs(order) * fill * factor[1, period, i]
+                    if isolated.shape[0] > 0 and isolated[i] > 0.0:
+                        own_cash[s, i] = own_cash_nb(
+                            own_cash[s, i], table[k + BEFORE], u, fill, isolated[i], floors_usd[i], steps[i]
+                        )
             held[s, count] = i
             count += np.uint64(u != 0.0)
-    counters[s, SKIPPED_MINIMUM] += below
-    counters[s, SKIPPED_BAND] += inside
     fees = fee_rate * filled_usd
     if builders is not None:
         if builders[0].shape[1] > 0:
             fees = fee_rate * charged_usd
             filled_usd = counted_usd
-    held_usd = gross_usd, net_usd, 3.0 * gross_usd
-    return np.int64(count), spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked, held_usd
+    value = gross_usd, net_usd
+    return np.int64(count), spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked, value
 
 
 @inlined
@@ -1759,7 +1811,7 @@ def own_after_nb(s, held, units, own_cash, d, intervals, coin_params):
 
 @jit
 def value_path_nb(intervals, d, held, units, own_cash, coin_params, own, gross):
-    """Fill `own` and `gross`, (hours,): equity of the isolated positions and value of all, at each hour of the interval.
+    """Fill `own` and `gross`, (hours,): equity of isolated positions and value of all, at each hour of the interval.
 
     Without isolated ones `own_cash` is not looked at.
     """
@@ -1964,10 +2016,11 @@ def batch_nb(
     most_held_usd = np.zeros(S)  # at least the gross value of what is held at it
     peak = np.full(S, sim_params.initial_equity_usd)
     deepest = np.zeros(S)
-    seen = np.zeros(N, dtype=np.int64)
+    seen = np.zeros(N, dtype=np.int32)
     stamp = 0
-    closing = np.zeros(2 * N + 1, dtype=np.uint32)
-    table = np.zeros(14 * WIDE)
+    listed = np.zeros(2 * N + 1, dtype=np.uint32)
+    asked_of = np.zeros(2 * N + 1)
+    table = np.zeros(COLUMNS * WIDE)
     units = np.zeros(N)
     equities = np.zeros(longest)
     own = np.zeros(longest)
@@ -1989,8 +2042,9 @@ def batch_nb(
         intervals.terms,
     )
     m_slot_at, m_slot_hour, m_slot_day = intervals.slot_at, intervals.slot_hour, intervals.slot_day
-    m_settles, m_counted, m_lasting, m_unrated = (
+    m_settles, m_rise, m_counted, m_lasting, m_unrated = (
         intervals.settles,
+        intervals.rise,
         intervals.counted,
         intervals.lasting,
         intervals.unrated,
@@ -2000,6 +2054,11 @@ def batch_nb(
     floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
     margin, renormalise = sim_params.margin, sim_params.renormalise
     band_frac, min_notional_usd = coin_params.band_frac, sim_params.min_notional_usd
+    bands = False
+    for i in range(N):
+        bands |= band_frac[i] != band_frac[0]
+    for k in range(np.uint64(WIDE)):
+        table[k + BAND] = band_frac[0] if N > 0 else 0.0
     max_gross, most_initial_frac, worst_initial = (
         sim_params.max_gross,
         sim_params.most_initial_frac,
@@ -2023,6 +2082,12 @@ def batch_nb(
                 continue
             equity = before_trade[s]
             row = s * book_step + d if book_step > 0 else d * S + s
+            if s + 1 < S:  # what the next book asks for is far away, and the processor has the time of this one
+                following = row + max(book_step, 1)
+                for k in range(indptr[following], indptr[following + 1] + 16, 16):
+                    prefetch_nb(coins, k)
+                for k in range(indptr[following], indptr[following + 1] + 8, 8):
+                    prefetch_nb(weights, k)
             stamp += 1
             if counters[s, FIRST_ASKING] < 0 and asks_nb(weights[indptr[row] : indptr[row + 1]]):
                 counters[s, FIRST_ASKING] = d
@@ -2084,7 +2149,7 @@ def batch_nb(
                     metrics[s, END] = equity
                     metrics[s, GROSS] = max(asked, after) + left
                     continue
-            count, spent, fee, spread, moved, traded_usd, counted_usd, trades, blocked, held_usd = trade_nb(
+            count, spent, fee, spread, moved, traded_usd, counted_usd, trades, blocked, value = trade_nb(
                 s,
                 held_count[s],
                 held,
@@ -2099,6 +2164,7 @@ def batch_nb(
                 m_terms,
                 base,
                 rate,
+                bands,
                 band_frac,
                 min_notional_usd,
                 parts,
@@ -2107,11 +2173,13 @@ def batch_nb(
                 f_period[start],
                 seen,
                 stamp,
-                closing,
+                listed,
+                asked_of,
                 table,
                 counters,
             )
-            gross_usd, net_usd, highest_usd = held_usd
+            gross_usd, net_usd = value
+            highest_usd = gross_usd * m_rise[d]
             volume[s, day] += counted_usd
             total_volume[s] += counted_usd
             if builders is not None:
