@@ -951,17 +951,18 @@ METRICS = 20
 
 
 # Columns of `Intervals.terms`, of a lot. KIND: not tradable, tradable in any size, tradable in whole lots.
-KIND, LOTS_PER_USD, LOT_USD, BUY, SELL = 0, 1, 2, 3, 4
+KIND, LOTS_PER_USD, LOT_USD, BUY, SELL, EXIT, PAID = 0, 1, 2, 3, 4, 5, 6
 TERMS = 8  # a line of a processor's cache
 UNTRADABLE_KIND, UNCUT_KIND, WHOLE_KIND = 0.0, 1.0, 2.0
 #: A path has room for a multiple of so many hours: the loop over them is vectorised, and nothing is left over.
-PATH_STEP = 16
+PATH_STEP = 8
 #: Columns of the orders of a row, `WIDE` apart, in one array: numba then knows that they do not overlap, and the loop
 #: over them is vectorised. TARGET to BAND are given, the others filled in; all are of lots and USD.
 WIDE = 64
 COLUMNS = 16
 TARGET, BEFORE, MID, BUY_AT, SELL_AT, KIND_OF, BAND, ORDERED = np.arange(8, dtype=np.uint64) * np.uint64(WIDE)
-FILL, SPREAD_USD, FILLED, SPENT, TRADED, AFTER, NET_VALUE, GROSS_VALUE = np.arange(8, 16, dtype=np.uint64) * np.uint64(WIDE)
+FILL, SPREAD_USD, FILLED, SPENT = np.arange(8, 12, dtype=np.uint64) * np.uint64(WIDE)
+TRADED, AFTER, NET_VALUE, GROSS_VALUE = np.arange(12, 16, dtype=np.uint64) * np.uint64(WIDE)
 
 
 class Intervals(NamedTuple):
@@ -970,15 +971,15 @@ class Intervals(NamedTuple):
     Inside an interval positions are fixed, so all that a lot of a coin does to equity can be summed up beforehand, for
     all books alike. Where sizes of a coin are not cut, a unit is its lot. The path of coin ``i`` in interval ``d`` is
     ``paths[path_at[d] + i * width[d]:]``: for each of its hours the USD that a lot is worth with the cash it has
-    brought since r[d] (minus funding, plus its settlement); then that at r[d+1], before the trade; then the funding
-    that it has paid by then.
+    brought since r[d] (minus funding, plus its settlement). Its end is in ``terms``, a line of a processor's cache for
+    what a trade needs to know.
     """
 
     rows: np.ndarray  # (D + 1,) int64, the last is T
     paths: np.ndarray  # float64, flat
     path_at: np.ndarray  # (D,) int64
     width: np.ndarray  # (D,) int64
-    terms: np.ndarray  # (D * N * TERMS,) what a trade at r[d] needs to know of a coin; see `price_terms_nb`
+    terms: np.ndarray  # (D * N * TERMS,) of a coin at r[d], see `precompute_intervals_nb` and `price_terms_nb`
     settle_hour: np.ndarray  # (D, N) int64, hour of the interval at which a unit is settled; NEVER where it is not
     settles: np.ndarray  # (D,) bool, whether any is
     rise: np.ndarray  # (D,) the most that any price of the interval or of its end is over the one at r[d]
@@ -1018,7 +1019,10 @@ def known_prices_nb(mid, stale_hours):
 
 @jit
 def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, bounds):
-    """The arrays of :class:`Intervals` from `paths` to `rise`; of `terms` the column LOT_USD alone."""
+    """The arrays of :class:`Intervals` from `paths` to `rise`, of `terms` LOT_USD, EXIT and PAID.
+
+    EXIT is what the path would be at r[d+1], before the trade, PAID the funding paid by then.
+    """
     T, N = price.shape
     D = bounds.shape[0] - 1
     funded = funding.shape[0] == T
@@ -1027,7 +1031,7 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
     place = 0
     for d in range(D):
         path_at[d] = place
-        width[d] = (bounds[d + 1] - bounds[d] + 2 + PATH_STEP - 1) // PATH_STEP * PATH_STEP
+        width[d] = (bounds[d + 1] - bounds[d] + PATH_STEP - 1) // PATH_STEP * PATH_STEP
         place += N * width[d]
     paths = np.zeros(place)
     terms = np.zeros(D * N * TERMS)
@@ -1062,9 +1066,12 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
                     paid[i] += (now if np.isnan(base) else base * lot[i]) * funding[t, i]
                 worth = now if held else 0.0
                 highest[i] = max(highest[i], worth)
-                paths[path_at[d] + i * width[d] + h] = worth + (proceeds[i] - paid[i])
+                if h < hours:
+                    paths[path_at[d] + i * width[d] + h] = worth + (proceeds[i] - paid[i])
+                else:
+                    terms[(d * N + i) * TERMS + EXIT] = worth + (proceeds[i] - paid[i])
         for i in range(N):
-            paths[path_at[d] + i * width[d] + hours + 1] = paid[i]
+            terms[(d * N + i) * TERMS + PAID] = paid[i]
             now = price[start, i] * lot[i]
             if now > 0.0:
                 terms[(d * N + i) * TERMS + LOT_USD] = now
@@ -1204,13 +1211,15 @@ def check_sparse_nb(indptr, coins, weights, limit, every, traded):
 
 
 @jit
-def summarise_nb(daily, metrics):
-    """Fill in what follows from the equity at each day's decision hour, (days,); formulas of ``metrics.py``."""
-    days = daily.shape[0] - 1
-    metrics[CAGR] = np.nan
-    metrics[VOLATILITY] = np.nan
-    metrics[SHARPE] = np.nan
-    metrics[SORTINO] = np.nan
+def summarise_nb(s, daily, first, changes, metrics, column):
+    """Fill in what follows from book `s`'s equity at each day's decision hour, from the day `first` on.
+
+    ``daily`` is (S, days), the figures go to ``metrics[s]`` from `column` on, in the order from CAGR to SORTINO;
+    ``changes``, (days,), is for its use. Formulas of ``metrics.py``.
+    """
+    days = daily.shape[1] - first - 1
+    for k in range(column, column + CALENDAR - CAGR):
+        metrics[s, k] = np.nan
     if days < 1:
         return
     growth = 1.0
@@ -1219,29 +1228,29 @@ def summarise_nb(daily, metrics):
     size = 0.0
     downside = 0.0
     for k in range(days):
-        change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
+        before = daily[s, first + k]
+        change = daily[s, first + k + 1] / before - 1.0 if before > 0.0 else 0.0
+        changes[k] = change
         growth *= 1.0 + change
         lost |= change <= -1.0
         total += change
         size += change * change
-        if change < 0.0:
-            downside += change * change
+        downside += change * change if change < 0.0 else 0.0
     mean = total / days
-    metrics[CAGR] = -1.0 if lost else growth ** (365.0 / days) - 1.0
+    metrics[s, column] = -1.0 if lost else growth ** (365.0 / days) - 1.0
     squares = 0.0
     for k in range(days):
-        change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
-        squares += (change - mean) ** 2
+        squares += (changes[k] - mean) ** 2
     deviation = np.sqrt(squares / (days - 1)) if days > 1 else np.nan
     if squares <= FLAT * size or deviation <= DUST:
         if days > 1:
-            metrics[VOLATILITY] = 0.0
+            metrics[s, column + VOLATILITY - CAGR] = 0.0
         return
     downside = np.sqrt(downside / days)
     if downside > DUST:
-        metrics[SORTINO] = mean / downside * np.sqrt(365.0)
-    metrics[VOLATILITY] = deviation * np.sqrt(365.0)
-    metrics[SHARPE] = mean / deviation * np.sqrt(365.0)
+        metrics[s, column + SORTINO - CAGR] = mean / downside * np.sqrt(365.0)
+    metrics[s, column + VOLATILITY - CAGR] = deviation * np.sqrt(365.0)
+    metrics[s, column + SHARPE - CAGR] = mean / deviation * np.sqrt(365.0)
 
 
 @jit
@@ -1354,8 +1363,8 @@ def settle_nb(s, count, held, lots, d, intervals):
             held[s, left] = i
             left += 1
         else:
-            at = intervals.path_at[d] + np.int64(i) * intervals.width[d] + intervals.rows[d + 1] - intervals.rows[d]
-            proceeds += lots[s, i] * (intervals.paths[at] + intervals.paths[at + 1])
+            at = (d * intervals.settle_hour.shape[1] + np.int64(i)) * TERMS
+            proceeds += lots[s, i] * (intervals.terms[at + EXIT] + intervals.terms[at + PAID])
             lots[s, i] = 0.0
     return left, count - left, proceeds
 
@@ -1464,9 +1473,10 @@ def trade_nb(
     ``terms`` from `base` on is the decision's, ``held[s]`` becomes the coins held afterwards; `listed`, `asked` and
     `table` are for its use, with the band of all coins in the column BAND unless `bands`, whether they differ. Returns
     the number of coins held, the cash spent, fees, spread and impact costs, USD traded at mid and USD of fills that
-    count as volume, number of trades, untradable weight, and gross and net value of what is held at mid. ``parts`` is
-    that of :func:`size_order_nb`, ``builders`` is None or the factors on fees, the leverage, floors and steps of
-    isolated coins and the books' cash of isolated positions; ``period`` is the row's.
+    count as volume, number of trades, untradable weight, gross and net value at mid of what is held, what it is worth
+    with the cash that it brings at the end of the interval, and the funding it pays. ``parts`` is that of
+    :func:`size_order_nb`, ``builders`` is None or the factors on fees, the leverage, floors and steps of isolated coins
+    and the books' cash of isolated positions; ``period`` is the row's.
     """
     charged_usd = 0.0
     counted_usd = 0.0
@@ -1481,6 +1491,8 @@ def trade_nb(
     blocked = 0.0
     gross_usd = 0.0
     net_usd = 0.0
+    exit_usd = 0.0
+    paid_usd = 0.0
     total = list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp, listed, asked)
     count = np.uint64(0)
     # Not a number where nothing can be traded towards a weight, as the target that it is a factor of then is.
@@ -1527,6 +1539,9 @@ def trade_nb(
             traded_usd += table[k + TRADED]
             net_usd += table[k + NET_VALUE]
             gross_usd += table[k + GROSS_VALUE]
+            at = base + np.uint64(i) * np.uint64(TERMS)
+            exit_usd += u * terms[at + np.uint64(EXIT)]
+            paid_usd += u * terms[at + np.uint64(PAID)]
             # Without impact the argument is None, and numba compiles a kernel that has none of this.
             if impact is not None:
                 order = table[k + ORDERED]
@@ -1552,7 +1567,7 @@ def trade_nb(
         if builders[0].shape[1] > 0:
             fees = fee_rate * charged_usd
             filled_usd = counted_usd
-    value = gross_usd, net_usd
+    value = gross_usd, net_usd, exit_usd, paid_usd
     return np.int64(count), spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked, value
 
 
@@ -1598,8 +1613,11 @@ def brought_nb(intervals, lot_scale, d, h, within, i):
     if within and not settled:
         h -= 1
     worth = 0.0 if settled else intervals.price[intervals.rows[d] + h, i]
-    at = intervals.path_at[d] + i * intervals.width[d] + h
-    return intervals.paths[at] * lots_per_unit_nb(lot_scale[i]) - worth, settled
+    if intervals.rows[d] + h == intervals.rows[d + 1]:
+        path = intervals.terms[(d * intervals.settle_hour.shape[1] + i) * TERMS + EXIT]
+    else:
+        path = intervals.paths[intervals.path_at[d] + i * intervals.width[d] + h]
+    return path * lots_per_unit_nb(lot_scale[i]) - worth, settled
 
 
 @jit
@@ -1718,8 +1736,8 @@ def liquidate_nb(
 @jit
 def paid_nb(intervals, lot_scale, d, i):
     """Funding that a unit of a coin has paid by the end of interval `d`."""
-    end = intervals.rows[d + 1] - intervals.rows[d]
-    return intervals.paths[intervals.path_at[d] + i * intervals.width[d] + end + 1] * lots_per_unit_nb(lot_scale[i])
+    paid = intervals.terms[(d * intervals.settle_hour.shape[1] + i) * TERMS + PAID]
+    return paid * lots_per_unit_nb(lot_scale[i])
 
 
 @jit
@@ -2025,7 +2043,7 @@ def batch_nb(
     equities = np.zeros(longest)
     own = np.zeros(longest)
     gross = np.zeros(longest)
-    calendar = np.zeros(METRICS)
+    changes = np.zeros(daily.shape[1])
     metrics[:] = 0.0
     counters[:] = 0
     counters[:, LIQUIDATED_ROW] = -1
@@ -2178,7 +2196,7 @@ def batch_nb(
                 table,
                 counters,
             )
-            gross_usd, net_usd = value
+            gross_usd, net_usd, exit_usd, paid_usd = value
             highest_usd = gross_usd * m_rise[d]
             volume[s, day] += counted_usd
             total_volume[s] += counted_usd
@@ -2196,10 +2214,9 @@ def batch_nb(
             counters[s, DECISIONS] += 1
             if equity > 0.0:
                 metrics[s, TURNOVER] += traded_usd / equity
-            # 3. Funding and the prices of the interval; its end and the funding paid by then follow its hours
+            # 3. Funding and the prices of the interval
             for h in range(width):
                 equities[h] = cash[s]
-            equities[hours + 1] = 0.0
             add_paths_nb(s, count, held, lots, path, m_paths, width, equities)
             # 4. Margin
             called_at = -1
@@ -2261,12 +2278,11 @@ def batch_nb(
                             left += 1
                     if left < count:
                         count = left
-                        equities[hours] = cash[s]
-                        equities[hours + 1] = 0.0
+                        exit_usd, paid_usd = 0.0, 0.0
                         for k in range(count):
-                            place = path + np.uint64(held[s, k]) * width + np.uint64(hours)
-                            equities[hours] += lots[s, held[s, k]] * m_paths[place]
-                            equities[hours + 1] += lots[s, held[s, k]] * m_paths[place + np.uint64(1)]
+                            place = base + np.uint64(held[s, k]) * np.uint64(TERMS)
+                            exit_usd += lots[s, held[s, k]] * m_terms[place + np.uint64(EXIT)]
+                            paid_usd += lots[s, held[s, k]] * m_terms[place + np.uint64(PAID)]
             if endangered and count > 0 and not apart:
                 value_path_nb(intervals, d, held[s, :count], units, own, coin_params, own, gross)
                 for h in range(hours):
@@ -2320,9 +2336,9 @@ def batch_nb(
                 lasted += more
                 without += less
                 count = 0
-                for h in range(called_at, hours + 1):
+                for h in range(called_at, hours):
                     equities[h] = cash[s]
-                equities[hours + 1] = 0.0
+                exit_usd, paid_usd = 0.0, 0.0
                 if called_at == 0:
                     gross_usd, net_usd = 0.0, 0.0
             counters[s, HELD_HOURS] += lasted
@@ -2349,16 +2365,16 @@ def batch_nb(
                 if isolated_count[s] > 0:
                     units_nb(s, lots, lot_scale, units)
                     own_after_nb(s, held[s, :count], units, own_cash, d, intervals, coin_params)
+            before_trade[s] = cash[s] + exit_usd
             if m_settles[d]:
                 count, gone, proceeds = settle_nb(s, count, held, lots, d, intervals)
                 cash[s] += proceeds
                 metrics[s, TRADES] += gone
                 counters[s, DELISTINGS] += gone
             held_count[s] = count
-            before_trade[s] = equities[hours]
             most_held_usd[s] = highest_usd
-            cash[s] -= equities[hours + 1]
-            metrics[s, TOTALS + FUNDING_COST] += equities[hours + 1]
+            cash[s] -= paid_usd
+            metrics[s, TOTALS + FUNDING_COST] += paid_usd
     for s in range(S):
         if counters[s, REFUSED] >= 0:
             continue
@@ -2369,10 +2385,12 @@ def batch_nb(
         for column in (SPREAD_COST, IMPACT_COST, FEE_COST, FUNDING_COST):
             metrics[s, TOTALS + PRICE_PNL] += metrics[s, TOTALS + column]
         first = counters[s, FIRST_ASKING]
-        summarise_nb(daily[s, intervals.first_day[first] :] if first >= 0 else daily[s, :0], metrics[s])
-        summarise_nb(daily[s], calendar)
-        for k in range(CALENDAR - CAGR):
-            metrics[s, CALENDAR + k] = calendar[CAGR + k]
+        summarise_nb(s, daily, np.int64(0), changes, metrics, np.int64(CALENDAR))
+        own_day = intervals.first_day[first] if first >= 0 else daily.shape[1]
+        if own_day > 0:
+            summarise_nb(s, daily, own_day, changes, metrics, np.int64(CAGR))
+        for k in range(0 if own_day > 0 else CALENDAR - CAGR):
+            metrics[s, CAGR + k] = metrics[s, CALENDAR + k]
 
 
 @jit
