@@ -959,10 +959,10 @@ PATH_STEP = 8
 #: Columns of the orders of a row, `WIDE` apart, in one array: numba then knows that they do not overlap, and the loop
 #: over them is vectorised. TARGET to BAND are given, the others filled in; all are of lots and USD.
 WIDE = 64
-COLUMNS = 16
+COLUMNS = 15
 TARGET, BEFORE, MID, BUY_AT, SELL_AT, KIND_OF, BAND, ORDERED = np.arange(8, dtype=np.uint64) * np.uint64(WIDE)
-FILL, SPREAD_USD, FILLED, SPENT = np.arange(8, 12, dtype=np.uint64) * np.uint64(WIDE)
-TRADED, AFTER, NET_VALUE, GROSS_VALUE = np.arange(12, 16, dtype=np.uint64) * np.uint64(WIDE)
+FILL, SPREAD_USD, FILLED = np.arange(8, 11, dtype=np.uint64) * np.uint64(WIDE)
+TRADED, AFTER, NET_VALUE, GROSS_VALUE = np.arange(11, 15, dtype=np.uint64) * np.uint64(WIDE)
 
 
 class Intervals(NamedTuple):
@@ -1350,23 +1350,17 @@ def row_margin_nb(
 
 
 @jit
-def settle_nb(s, count, held, lots, d, intervals):
-    """Step 1 for book `s` where a position is settled in interval `d`: they are no longer held.
-
-    Returns how many positions are left, the number of the others and the cash that they brought but for funding.
-    """
+def settle_nb(s, count, held, lots, d, settle_hour):
+    """Step 1 for book `s` where a position is settled in interval `d`; how many are left, and how many gone."""
     left = 0
-    proceeds = 0.0
     for k in range(count):
         i = held[s, k]
-        if intervals.settle_hour[d, i] == NEVER:
+        if settle_hour[d, i] == NEVER:
             held[s, left] = i
             left += 1
         else:
-            at = (d * intervals.settle_hour.shape[1] + np.int64(i)) * TERMS
-            proceeds += lots[s, i] * (intervals.terms[at + EXIT] + intervals.terms[at + PAID])
             lots[s, i] = 0.0
-    return left, count - left, proceeds
+    return left, count - left
 
 
 @jit
@@ -1426,7 +1420,6 @@ def size_orders_nb(table, count, equity, min_notional_usd, parts):
         table[k + FILL] = fill
         table[k + SPREAD_USD] = order * (fill - lot_usd)
         table[k + FILLED] = size * fill
-        table[k + SPENT] = order * fill
         table[k + TRADED] = size * lot_usd
         u += order
         table[k + AFTER] = u
@@ -1472,7 +1465,7 @@ def trade_nb(
 
     ``terms`` from `base` on is the decision's, ``held[s]`` becomes the coins held afterwards; `listed`, `asked` and
     `table` are for its use, with the band of all coins in the column BAND unless `bands`, whether they differ. Returns
-    the number of coins held, the cash spent, fees, spread and impact costs, USD traded at mid and USD of fills that
+    the number of coins held, fees, spread and impact costs, USD traded at mid and USD of fills that
     count as volume, number of trades, untradable weight, gross and net value at mid of what is held, what it is worth
     with the cash that it brings at the end of the interval, and the funding it pays. ``parts`` is that of
     :func:`size_order_nb`, ``builders`` is None or the factors on fees, the leverage, floors and steps of isolated coins
@@ -1482,7 +1475,6 @@ def trade_nb(
     counted_usd = 0.0
     if builders is not None:
         factor, isolated, floors_usd, steps, own_cash = builders
-    spent = 0.0
     spreads = 0.0
     impacts = 0.0
     traded_usd = 0.0
@@ -1535,7 +1527,6 @@ def trade_nb(
             lots[s, i] = u
             spreads += table[k + SPREAD_USD]
             filled_usd += table[k + FILLED]
-            spent += table[k + SPENT]
             traded_usd += table[k + TRADED]
             net_usd += table[k + NET_VALUE]
             gross_usd += table[k + GROSS_VALUE]
@@ -1547,7 +1538,6 @@ def trade_nb(
                 order = table[k + ORDERED]
                 moved = impact_shift_nb(order, table[k + FILL], table[k + MID], impact, d, i)
                 impacts += order * moved
-                spent += order * moved
                 filled_usd += abs(order) * moved
                 table[k + FILL] += moved
             if builders is not None:  # as with impact
@@ -1568,7 +1558,7 @@ def trade_nb(
             fees = fee_rate * charged_usd
             filled_usd = counted_usd
     value = gross_usd, net_usd, exit_usd, paid_usd
-    return np.int64(count), spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked, value
+    return np.int64(count), fees, spreads, impacts, traded_usd, filled_usd, trades, blocked, value
 
 
 @inlined
@@ -2060,8 +2050,9 @@ def batch_nb(
         intervals.terms,
     )
     m_slot_at, m_slot_hour, m_slot_day = intervals.slot_at, intervals.slot_hour, intervals.slot_day
-    m_settles, m_rise, m_counted, m_lasting, m_unrated = (
+    m_settles, m_settle_hour, m_rise, m_counted, m_lasting, m_unrated = (
         intervals.settles,
+        intervals.settle_hour,
         intervals.rise,
         intervals.counted,
         intervals.lasting,
@@ -2101,11 +2092,11 @@ def batch_nb(
             equity = before_trade[s]
             row = s * book_step + d if book_step > 0 else d * S + s
             if s + 1 < S:  # what the next book asks for is far away, and the processor has the time of this one
-                following = row + max(book_step, 1)
-                for k in range(indptr[following], indptr[following + 1] + 16, 16):
-                    prefetch_nb(coins, k)
-                for k in range(indptr[following], indptr[following + 1] + 8, 8):
-                    prefetch_nb(weights, k)
+                following = indptr[row + max(book_step, 1)]
+                for line in range(3):
+                    prefetch_nb(coins, following + 16 * line)
+                for line in range(4):
+                    prefetch_nb(weights, following + 8 * line)
             stamp += 1
             if counters[s, FIRST_ASKING] < 0 and asks_nb(weights[indptr[row] : indptr[row + 1]]):
                 counters[s, FIRST_ASKING] = d
@@ -2167,7 +2158,7 @@ def batch_nb(
                     metrics[s, END] = equity
                     metrics[s, GROSS] = max(asked, after) + left
                     continue
-            count, spent, fee, spread, moved, traded_usd, counted_usd, trades, blocked, value = trade_nb(
+            count, fee, spread, moved, traded_usd, counted_usd, trades, blocked, value = trade_nb(
                 s,
                 held_count[s],
                 held,
@@ -2205,7 +2196,7 @@ def batch_nb(
                 if alone:
                     for k in range(count):
                         isolated_count[s] += isolated[held[s, k]] > 0.0
-            cash[s] -= spent
+            cash[s] = equity - (fee + spread + moved) - net_usd
             metrics[s, TOTALS + FEE_COST] += fee
             metrics[s, TOTALS + SPREAD_COST] += spread
             metrics[s, TOTALS + IMPACT_COST] += moved
@@ -2367,13 +2358,11 @@ def batch_nb(
                     own_after_nb(s, held[s, :count], units, own_cash, d, intervals, coin_params)
             before_trade[s] = cash[s] + exit_usd
             if m_settles[d]:
-                count, gone, proceeds = settle_nb(s, count, held, lots, d, intervals)
-                cash[s] += proceeds
+                count, gone = settle_nb(s, count, held, lots, d, m_settle_hour)
                 metrics[s, TRADES] += gone
                 counters[s, DELISTINGS] += gone
             held_count[s] = count
             most_held_usd[s] = highest_usd
-            cash[s] -= paid_usd
             metrics[s, TOTALS + FUNDING_COST] += paid_usd
     for s in range(S):
         if counters[s, REFUSED] >= 0:
