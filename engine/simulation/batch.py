@@ -199,9 +199,7 @@ def _cut(
 
     bounds = np.append(rows, len(panel.index))
     price, settles = known_prices_nb(market.mid, sim_params.stale_hours)
-    paths = precompute_intervals_nb(
-        price, settles, market.funding, market.funding_price, coin_params.lot_scale, bounds
-    )
+    paths = precompute_intervals_nb(price, settles, market.funding, market.funding_price, coin_params.lot_scale, bounds)
     daily = np.flatnonzero(panel.index.hour == hour_utc)
     first = np.searchsorted(daily, bounds[0])
     interval = np.searchsorted(rows, daily[first:], side="right") - 1
@@ -274,7 +272,7 @@ def _run(
             book, d = int(refused[0]), int(counters[part][refused[0], REFUSED])
             row, figures = np.zeros(len(panel.coins)), values[part][book]
             indptr, coins, weights, step = entries
-            at = book * step + d if step else d * (part.stop - part.start) + book
+            at = book * step + d
             row[coins[indptr[at] : indptr[at + 1]]] = weights[indptr[at] : indptr[at + 1]]
             where = f" of book {done + part.start + book}{describe_overlays(config)} on {show(decisions[d])}"
             raise initial_margin_error(where, panel.table, inputs[4].isolated, row, figures[END], figures[GROSS])
@@ -310,14 +308,13 @@ def _entries(
         (book, d), disordered = check_sparse_nb(indptr, coins, weights, limit, step, traded)
         if disordered:
             raise WeightsError(UNSORTED)
-        row = book * step + d
     else:
         # Room for every weight; memory that is not written to costs nothing.
-        room, step = count * traded * books.shape[2], 0
+        room, step = count * traded * books.shape[2], traded
         indptr, coins, weights = np.zeros(traded * count + 1, dtype=np.int64), np.empty(room, np.uint32), np.empty(room)
         book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
-        row = d * count + book
     if book >= 0:
+        row = book * step + d
         gross = float(np.nansum(np.abs(weights[indptr[row] : indptr[row + 1]])))
         where = f" of book {first + book}{describe_overlays(config)} on {show(decisions[d])}"
         raise gross_error(gross, config.account.max_gross, where)

@@ -1029,7 +1029,9 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
     path_at = np.zeros(D, dtype=np.int64)
     width = np.zeros(D, dtype=np.int64)
     place = 0
+    longest = 0
     for d in range(D):
+        longest = max(longest, bounds[d + 1] - bounds[d])
         path_at[d] = place
         width[d] = (bounds[d + 1] - bounds[d] + PATH_STEP - 1) // PATH_STEP * PATH_STEP
         place += N * width[d]
@@ -1038,44 +1040,48 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
     settle_hour = np.full((D, N), NEVER)
     any_settles = np.zeros(D, dtype=np.bool_)
     rise = np.ones(D)
-    paid = np.zeros(N)
-    proceeds = np.zeros(N)
-    highest = np.zeros(N)
-    lot = np.zeros(N)
+    lot = np.empty(N)
     for i in range(N):
         lot[i] = 1.0 / lots_per_unit_nb(lot_scale[i])
+    paid, worth, highest = np.zeros(N), np.zeros(N), np.zeros(N)
+    block = np.zeros(N * (longest + 1))
+    settling = np.zeros(T, dtype=np.bool_)
+    for t in range(T):
+        for i in range(N):
+            settling[t] |= settles[t, i]
     for d in range(D):
         start = bounds[d]
         hours = bounds[d + 1] - start
-        paid[:] = 0.0
-        proceeds[:] = 0.0
-        highest[:] = 0.0
-        for h in range(hours + 1):
-            t = min(start + h, T - 1)  # the end of the last interval is its last row
-            for i in range(N):
-                now = price[t, i] * lot[i]
-                if np.isnan(now):  # not listed yet: never held
-                    continue
-                if h > 0 and start + h < T and settles[t, i] and settle_hour[d, i] == NEVER:
+        end = min(bounds[d + 1], T - 1)  # of the last interval it is its last row
+        for h in range(1, end - start + 1):
+            for i in range(N if settling[start + h] else 0):
+                if settles[start + h, i] and settle_hour[d, i] == NEVER:
                     settle_hour[d, i] = h
                     any_settles[d] = True
-                    proceeds[i] = now
-                held = settle_hour[d, i] == NEVER
-                if h < hours and held and funded and not np.isnan(funding[t, i]):
-                    base = funding_price[t, i]
-                    paid[i] += (now if np.isnan(base) else base * lot[i]) * funding[t, i]
-                worth = now if held else 0.0
-                highest[i] = max(highest[i], worth)
-                if h < hours:
-                    paths[path_at[d] + i * width[d] + h] = worth + (proceeds[i] - paid[i])
-                else:
-                    terms[(d * N + i) * TERMS + EXIT] = worth + (proceeds[i] - paid[i])
+        # Rows are read one after the other: a coin's hours lie too far apart for the memory to guess the next.
+        paid[:] = 0.0
+        highest[:] = 0.0
+        for h in range(hours + 1):
+            t = min(start + h, end)
+            for i in range(N):
+                gone = settle_hour[d, i]
+                if h <= gone:
+                    worth[i] = price[t, i] * lot[i]
+                    highest[i] = max(highest[i], worth[i])
+                if funded and h < hours and h < gone and not np.isnan(funding[t, i]):
+                    base = price[t, i] if np.isnan(funding_price[t, i]) else funding_price[t, i]
+                    paid[i] += base * lot[i] * funding[t, i]
+                block[h * N + i] = worth[i] - paid[i]
         for i in range(N):
-            terms[(d * N + i) * TERMS + PAID] = paid[i]
-            now = price[start, i] * lot[i]
-            if now > 0.0:
-                terms[(d * N + i) * TERMS + LOT_USD] = now
-                rise[d] = max(rise[d], highest[i] / now)
+            if np.isnan(price[start, i]):  # not listed yet: never held
+                continue
+            for h in range(hours):
+                paths[path_at[d] + i * width[d] + h] = block[h * N + i]
+            at = (d * N + i) * TERMS
+            terms[at + LOT_USD] = price[start, i] * lot[i]
+            terms[at + EXIT] = block[hours * N + i]
+            terms[at + PAID] = paid[i]
+            rise[d] = max(rise[d], highest[i] / terms[at + LOT_USD])
     return paths, path_at, width, terms, settle_hour, any_settles, rise
 
 
@@ -1156,28 +1162,40 @@ def count_until_nb(coins, intervals, d, h):
     return total, without
 
 
+@inlined
+def append_nb(w, i, count, coins, weights):
+    """Write an entry, and keep it where it is not 0: no branch to predict; the number of entries kept."""
+    coins[count] = i
+    weights[count] = w
+    return count + np.uint64(w != 0.0)
+
+
 @jit
 def gather_dense_nb(dense, limit, indptr, coins, weights):
-    """Entries that are not 0 (NaN is not) of the first D decisions of a (S, all, N) array, in `batch_nb`'s order.
+    """Entries that are not 0 (NaN is not) of the first D decisions of a (S, all, N) array, book by book.
 
     Returns the first ``(s, d)`` whose gross is above `limit` or infinite, or ``(-1, -1)``.
     """
     S, _, N = dense.shape
     D = (indptr.shape[0] - 1) // S
-    count = 0
+    whole = np.uint64(N - N % 4)  # most of a row is 0: four at a time
+    count = np.uint64(0)
     above = (-1, -1)
-    for d in range(D):
-        for s in range(S):
+    for s in range(S):
+        for d in range(D):
             first = count
-            for i in range(N):  # each is written, and one entry grows: no branch to predict
-                w = dense[s, d, i]
-                coins[count] = i
-                weights[count] = w
-                count += w != 0.0
+            for i in range(np.uint64(0), whole, np.uint64(4)):
+                a, b = dense[s, d, i], dense[s, d, i + np.uint64(1)]
+                c, e = dense[s, d, i + np.uint64(2)], dense[s, d, i + np.uint64(3)]
+                if (a != 0.0) | (b != 0.0) | (c != 0.0) | (e != 0.0):
+                    for k in range(np.uint64(4)):
+                        count = append_nb(dense[s, d, i + k], i + k, count, coins, weights)
+            for i in range(whole, np.uint64(N)):
+                count = append_nb(dense[s, d, i], i, count, coins, weights)
             gross = 0.0
             for k in range(first, count):
                 gross += 0.0 if np.isnan(weights[k]) else abs(weights[k])
-            indptr[d * S + s + 1] = count
+            indptr[s * D + d + 1] = count
             if gross > limit and above[0] < 0:
                 above = (s, d)
     return above
@@ -1327,9 +1345,7 @@ def row_margin_nb(
         if parts is not None:
             target = w * equity * terms[at + LOTS_PER_USD]
             band_usd = band_frac[i] * equity
-            order, _ = size_order_nb(
-                target, u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts
-            )
+            order, _ = size_order_nb(target, u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts)
             needed = target_margin_nb((u + order) * lot_usd, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
         after += needed
     for k in range(count):
@@ -1990,7 +2006,7 @@ def batch_nb(
         Weights of book ``s`` at decision ``d`` are the entries from ``indptr[row]`` up to the next; a coin without one
         is 0.
     book_step : int
-        Rows from a book to the next: ``row = s * book_step + d``, or, when it is 0, ``d * S + s``: decisions first.
+        Rows from a book to the next: ``row = s * book_step + d``.
     metrics, counters, daily : (S, METRICS) float64, (S, COUNTERS) int64, (S, days) float64
         Filled in. A book that is REFUSED has its equity in END, the margin needed in GROSS, and nothing else.
     """
@@ -2090,9 +2106,9 @@ def batch_nb(
                     daily[s, m_slot_day[k]] = cash[s]
                 continue
             equity = before_trade[s]
-            row = s * book_step + d if book_step > 0 else d * S + s
+            row = s * book_step + d
             if s + 1 < S:  # what the next book asks for is far away, and the processor has the time of this one
-                following = indptr[row + max(book_step, 1)]
+                following = indptr[row + book_step]
                 for line in range(3):
                     prefetch_nb(coins, following + 16 * line)
                 for line in range(4):
