@@ -251,12 +251,14 @@ def _run(
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Metrics, counters and daily equity of a chunk's books, a tile of them a task; `done` books precede it."""
-    from engine.simulation.kernel import COUNTERS, END, GROSS, METRICS, REFUSED, batch_nb
+    from engine.simulation.kernel import COUNTERS, END, FIRST_ASKING, GROSS, LIQUIDATED_ROW, METRICS, REFUSED, batch_nb
 
     intervals: Intervals = inputs[0]
     books = count_books(chunk, len(decisions), len(panel.coins))
-    values, counters = np.empty((books, METRICS)), np.empty((books, COUNTERS), dtype=np.int64)
-    daily = np.empty((books, int((panel.index.hour == config.execution.hour_utc).sum())))
+    values, counters = np.zeros((books, METRICS)), np.zeros((books, COUNTERS), dtype=np.int64)
+    counters[:, [LIQUIDATED_ROW, FIRST_ASKING, REFUSED]] = -1
+    days = int((panel.index.hour == config.execution.hour_utc).sum())
+    daily = np.full((books, days), config.account.initial_equity_usd)
 
     size = int(np.clip(-(-books // threads), *TILES))
 

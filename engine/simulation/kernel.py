@@ -2008,7 +2008,8 @@ def batch_nb(
     book_step : int
         Rows from a book to the next: ``row = s * book_step + d``.
     metrics, counters, daily : (S, METRICS) float64, (S, COUNTERS) int64, (S, days) float64
-        Filled in. A book that is REFUSED has its equity in END, the margin needed in GROSS, and nothing else.
+        Filled in; they are to be 0, but for what is -1 without an event and the initial equity on all days. A book that
+        is REFUSED has its equity in END, the margin needed in GROSS, and nothing else.
     """
     S = metrics.shape[0]
     D, N = intervals.settle_hour.shape
@@ -2035,11 +2036,15 @@ def batch_nb(
     lots = np.zeros((S, N))
     held = np.zeros((S, N + 1), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
     held_count = np.zeros(S, dtype=np.int64)
-    cash = np.full(S, sim_params.initial_equity_usd)
-    before_trade = np.full(S, sim_params.initial_equity_usd)  # equity at the decision that comes
+    cash = np.zeros(S)
+    before_trade = np.zeros(S)  # equity at the decision that comes
     most_held_usd = np.zeros(S)  # at least the gross value of what is held at it
-    peak = np.full(S, sim_params.initial_equity_usd)
+    peak = np.zeros(S)
     deepest = np.zeros(S)
+    for s in range(S):
+        cash[s] = sim_params.initial_equity_usd
+        before_trade[s] = sim_params.initial_equity_usd
+        peak[s] = sim_params.initial_equity_usd
     seen = np.zeros(N, dtype=np.int32)
     stamp = 0
     listed = np.zeros(2 * N + 1, dtype=np.uint32)
@@ -2050,12 +2055,6 @@ def batch_nb(
     own = np.zeros(longest)
     gross = np.zeros(longest)
     changes = np.zeros(daily.shape[1])
-    metrics[:] = 0.0
-    counters[:] = 0
-    counters[:, LIQUIDATED_ROW] = -1
-    counters[:, FIRST_ASKING] = -1
-    counters[:, REFUSED] = -1
-    daily[:] = sim_params.initial_equity_usd
     # A view of an array, or a look into a record, counts a reference: an atomic addition, for which threads wait for
     # one another. It took a third of the time. So the loop looks into arrays by their indices, and at nothing else.
     m_rows, m_paths, m_path_at, m_width, m_terms = (
@@ -2079,7 +2078,7 @@ def batch_nb(
     floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
     margin, renormalise = sim_params.margin, sim_params.renormalise
     band_frac, min_notional_usd = coin_params.band_frac, sim_params.min_notional_usd
-    bands = False
+    bands = np.bool_(False)  # no literal: numba would compile what takes it for it alone
     for i in range(N):
         bands |= band_frac[i] != band_frac[0]
     for k in range(np.uint64(WIDE)):
