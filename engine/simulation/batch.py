@@ -14,7 +14,7 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import ConfigError, WeightsError
-from engine.panel import Panel, read_only
+from engine.panel import Panel
 from engine.simulation import metrics
 from engine.simulation.backtest import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
 from engine.simulation.overlays import describe_overlays, traded_weights
@@ -145,7 +145,7 @@ def prepare(
     Cutting it into intervals is most of the work, and many configs share them: `keep` is called with a key of what they
     depend on besides the panel and a function that makes them, and may return cached ones.
     """
-    from engine.simulation.kernel import price_terms_nb
+    from engine.simulation.kernel import impact_terms_nb, price_terms_nb
 
     check_panel(panel, "backtest_many()")
     ascending, order = validate_decisions(decisions, panel)
@@ -155,7 +155,7 @@ def prepare(
     rows, _ = trade_rows(ascending, panel, config)
     market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     hour_utc = config.execution.hour_utc
-    settings = hour_utc, sim_params.stale_hours, config.costs.funding, config.costs.funding_missing
+    settings = hour_utc, sim_params.stale_hours, config.costs.funding, config.costs.funding_missing, len(market.low)
     key = (rows.tobytes(), coin_params.lot_scale.tobytes(), *settings)
     # What is missing is missing in the panel, whatever is paid in its place.
     rates = panel.values("funding") if market.funding.shape[0] else market.funding
@@ -163,7 +163,11 @@ def prepare(
     first_day = metrics.first_days(panel.index.hour == hour_utc, rows - config.execution.delay_hours)
     terms = price_terms_nb(market, rows, coin_params.lot_scale, sim_params.half_spread_frac, intervals.terms)
     intervals = intervals._replace(terms=terms, first_day=first_day, rates=rates)
-    inputs = (intervals, _impact(rows, market, coin_params, sim_params), market, fees, coin_params, sim_params)
+    impact = None
+    if sim_params.impact:
+        impact_terms = impact_terms_nb(market, rows, coin_params, sim_params.impact_frac, terms)
+        impact = impact_terms, coin_params.impact_reference_usd
+    inputs = (intervals, impact, market, fees, coin_params, sim_params)
     return Prepared(panel, ascending, config, inputs)
 
 
@@ -195,11 +199,20 @@ def _cut(
     rates: np.ndarray,
 ) -> Intervals:
     """The intervals without their fill prices, which depend on costs, and without the panel's `rates`."""
-    from engine.simulation.kernel import Intervals, interval_hours_nb, known_prices_nb, precompute_intervals_nb
+    from engine.simulation.kernel import (
+        Intervals,
+        interval_hours_nb,
+        known_prices_nb,
+        precompute_intervals_nb,
+        worst_hours_nb,
+    )
 
     bounds = np.append(rows, len(panel.index))
     price, settles = known_prices_nb(market.mid, sim_params.stale_hours)
     paths = precompute_intervals_nb(price, settles, market.funding, market.funding_price, coin_params.lot_scale, bounds)
+    worst = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0)
+    if len(market.low):
+        worst = worst_hours_nb(market, price, *paths[:-2], coin_params.lot_scale, bounds)
     daily = np.flatnonzero(panel.index.hour == hour_utc)
     first = np.searchsorted(daily, bounds[0])
     interval = np.searchsorted(rows, daily[first:], side="right") - 1
@@ -207,21 +220,7 @@ def _cut(
     hours = (np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64), np.zeros(len(rows), np.bool_))
     if np.isnan(rates).any():
         hours = interval_hours_nb(market.mid, price, settles, rates, bounds)
-    return Intervals(bounds, *paths, *slots, rows, price, rates[:0], *hours)
-
-
-def _impact(
-    rows: np.ndarray, market: MarketData, coin_params: CoinParams, sim_params: SimParams
-) -> tuple[Any, ...] | None:
-    """What the batch kernel needs for impact at the trade rows; None when none is modelled."""
-    if not sim_params.impact:
-        return None
-    if market.impact_ask.shape[0]:
-        # Read-only, as they are where there are none: the kernel is then compiled once for both.
-        per_unit = np.where(coin_params.lot_scale > 0.0, coin_params.lot_scale, 1.0)
-        buy, sell = read_only(market.impact_ask[rows] / per_unit), read_only(market.impact_bid[rows] / per_unit)
-        return buy, sell, sim_params.impact_frac, coin_params.impact_reference_usd
-    return market.impact_ask, market.impact_bid, sim_params.impact_frac, coin_params.impact_reference_usd
+    return Intervals(bounds, *paths, *slots, *worst, rows, price, rates[:0], *hours)
 
 
 def _builders(fees: Fees, coin_params: CoinParams, books: int) -> tuple[np.ndarray, ...] | None:

@@ -408,15 +408,23 @@ def fill_price_nb(order, mid, bid, ask, half_spread_frac):
 
 
 @jit
-def impact_nb(notional_usd, sign, base, mid, impact_price, impact_frac, reference_usd):
-    """Part of mid by which an order moves its own price; `base` is its fill before impact, `sign` 1 for a buy."""
+def impact_at_reference_nb(sign, base, mid, impact_price, impact_frac):
+    """Part of mid by which an order of the reference notional moves its own price; at most by how much any does.
+
+    ``base`` is the fill before impact, ``sign`` 1 for a buy.
+    """
     at_reference = impact_frac if np.isnan(impact_price) else max(sign * (impact_price - base), 0.0) / mid
-    size = notional_usd / reference_usd
     most = MOST_IMPACT if sign > 0.0 else min(MOST_IMPACT, base / mid)  # nobody pays to have a coin taken away
-    return min(at_reference * (size if size <= 1.0 else np.sqrt(size)), most)
+    return at_reference, most
 
 
 @jit
+def impact_nb(size, at_reference, most):
+    """Part of mid by which an order of `size` reference notionals moves its own price."""
+    return min(at_reference * (size if size <= 1.0 else np.sqrt(size)), most)
+
+
+@inlined
 def fee_rate_nb(rates, thresholds_usd, referral_frac, volume, day, total_usd):
     """Rate of a trade on `day`: the tier of the volume of the days before it, then the referral's discount."""
     tier = 0
@@ -521,9 +529,8 @@ def fill_nb(order, mid, market, quotes, t, i, fees, fee_rate, coin_params, sim_p
         price = np.nan
         if quotes and market.impact_bid.shape[0] > 0:
             price = market.impact_ask[t, i] if order > 0.0 else market.impact_bid[t, i]
-        moved = mid * impact_nb(
-            abs(order) * mid, sign, fill, mid, price, sim_params.impact_frac, coin_params.impact_reference_usd[i]
-        )
+        at_reference, most = impact_at_reference_nb(sign, fill, mid, price, sim_params.impact_frac)
+        moved = mid * impact_nb(abs(order) * mid / coin_params.impact_reference_usd[i], at_reference, most)
         impact = abs(order) * moved
         fill += sign * moved
     fee = fee_rate * coin_factor_nb(fees, fee_rate, t, i) * abs(order) * fill
@@ -953,16 +960,19 @@ METRICS = 20
 # Columns of `Intervals.terms`, of a lot. KIND: not tradable, tradable in any size, tradable in whole lots.
 KIND, LOTS_PER_USD, LOT_USD, BUY, SELL, EXIT, PAID = 0, 1, 2, 3, 4, 5, 6
 TERMS = 8  # a line of a processor's cache
+IMPACT_TERMS = 4  # impact at the reference and the most there is, of a buy and of a sell
 UNTRADABLE_KIND, UNCUT_KIND, WHOLE_KIND = 0.0, 1.0, 2.0
 #: A path has room for a multiple of so many hours: the loop over them is vectorised, and nothing is left over.
 PATH_STEP = 8
 #: Columns of the orders of a row, `WIDE` apart, in one array: numba then knows that they do not overlap, and the loop
 #: over them is vectorised. TARGET to BAND are given, the others filled in; all are of lots and USD.
 WIDE = 64
-COLUMNS = 15
+COLUMNS = 21
 TARGET, BEFORE, MID, BUY_AT, SELL_AT, KIND_OF, BAND, ORDERED = np.arange(8, dtype=np.uint64) * np.uint64(WIDE)
 FILL, SPREAD_USD, FILLED = np.arange(8, 11, dtype=np.uint64) * np.uint64(WIDE)
 TRADED, AFTER, NET_VALUE, GROSS_VALUE = np.arange(11, 15, dtype=np.uint64) * np.uint64(WIDE)
+BUY_IMPACT, MOST_BUY_IMPACT, SELL_IMPACT, MOST_SELL_IMPACT = np.arange(15, 19, dtype=np.uint64) * np.uint64(WIDE)
+REFERENCE, IMPACT_USD = np.arange(19, 21, dtype=np.uint64) * np.uint64(WIDE)
 
 
 class Intervals(NamedTuple):
@@ -986,6 +996,9 @@ class Intervals(NamedTuple):
     slot_at: np.ndarray  # (D + 1,) int64, where the daily returns of each interval begin in the next two
     slot_hour: np.ndarray  # int64, hour of the interval at which a daily return ends
     slot_day: np.ndarray  # int64, its number
+    worst_long: np.ndarray  # (D, N) the least that a lot is worth within an hour, with what it brought; or (0, 0)
+    worst_short: np.ndarray  # (D, N) the most
+    worst_rise: np.ndarray  # (D,) as `rise`, of the prices within the hours
     first_day: np.ndarray  # (D,) int64, number of the first daily return that ends after the decision
     price: np.ndarray  # (T, N) last known mid
     rates: np.ndarray  # (T, N) funding as the panel has it; (0, 0) where it has none, or none is asked for
@@ -1086,6 +1099,34 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
 
 
 @jit
+def worst_hours_nb(market, price, paths, path_at, width, terms, settle_hour, lot_scale, bounds):
+    """`worst_long`, `worst_short` and `worst_rise` of :class:`Intervals`, of a panel with ``low`` and ``high``."""
+    D, N = settle_hour.shape
+    T = price.shape[0]
+    long, short, rise = np.zeros((D, N)), np.zeros((D, N)), np.ones(D)
+    for d in range(D):
+        start = bounds[d]
+        end = min(bounds[d + 1], T - 1)
+        for i in range(N):
+            if np.isnan(price[start, i]):
+                continue
+            lot = 1.0 / lots_per_unit_nb(lot_scale[i])
+            place = path_at[d] + i * width[d]
+            long[d, i], short[d, i] = paths[place], paths[place]
+            for h in range(1, end - start + 1):
+                t = start + h
+                if h < settle_hour[d, i]:  # before the funding of the hour, as in `first_within_nb`
+                    brought = paths[place + h - 1] - price[t - 1, i] * lot
+                    low, high = market.low[t, i] * lot + brought, market.high[t, i] * lot + brought
+                    rise[d] = max(rise[d], market.high[t, i] / price[start, i])
+                else:
+                    low = terms[(d * N + i) * TERMS + EXIT]  # what it was settled for, and nothing comes after it
+                    high = low
+                long[d, i], short[d, i] = min(long[d, i], low), max(short[d, i], high)
+    return long, short, rise
+
+
+@jit
 def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
     """`terms` of :class:`Intervals` with what a trade at `rows` costs: a copy, for it depends on the config.
 
@@ -1112,6 +1153,27 @@ def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
             priced[at + BUY] = fill_price_nb(1.0, mid, bid, ask, half_spread_frac) / per_unit
             priced[at + SELL] = fill_price_nb(-1.0, mid, bid, ask, half_spread_frac) / per_unit
     return priced
+
+
+@jit
+def impact_terms_nb(market, rows, coin_params, impact_frac, terms):
+    """What impact at `rows` needs of a coin, a table like `terms`, (D * N * IMPACT_TERMS,)."""
+    N = market.mid.shape[1]
+    priced = market.impact_bid.shape[0] > 0
+    found = np.zeros(rows.shape[0] * N * IMPACT_TERMS)
+    for d in range(rows.shape[0]):
+        t = rows[d]
+        for i in range(N):
+            of, at = (d * N + i) * TERMS, (d * N + i) * IMPACT_TERMS
+            if terms[of + KIND] == UNTRADABLE_KIND:
+                continue
+            lot = 1.0 / lots_per_unit_nb(coin_params.lot_scale[i])
+            mid = terms[of + LOT_USD]
+            ask = market.impact_ask[t, i] * lot if priced else np.nan
+            bid = market.impact_bid[t, i] * lot if priced else np.nan
+            found[at], found[at + 1] = impact_at_reference_nb(1.0, terms[of + BUY], mid, ask, impact_frac)
+            found[at + 2], found[at + 3] = impact_at_reference_nb(-1.0, terms[of + SELL], mid, bid, impact_frac)
+    return found
 
 
 @jit
@@ -1379,17 +1441,6 @@ def settle_nb(s, count, held, lots, d, settle_hour):
     return left, count - left
 
 
-@jit
-def impact_shift_nb(order, fill, mid, impact, d, i):
-    """By how much the fill of an order moves with its impact, with the sign of the order."""
-    buy, sell, impact_frac, reference_usd = impact
-    sign = 1.0 if order > 0.0 else -1.0
-    price = np.nan
-    if buy.shape[0] > 0:
-        price = buy[d, i] if order > 0.0 else sell[d, i]
-    return sign * mid * impact_nb(abs(order) * mid, sign, fill, mid, price, impact_frac, reference_usd[i])
-
-
 @inlined
 def list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp, listed, asked):
     """List what decision asks of book `s`: the coins held without an entry, at weight 0, then the entries.
@@ -1412,10 +1463,10 @@ def list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp
 
 
 @inlined
-def size_orders_nb(table, count, equity, min_notional_usd, parts):
+def size_orders_nb(table, count, equity, min_notional_usd, parts, impact):
     """Size the first `count` orders of a `table` of columns, see TARGET; how many trade, and are skipped by which rule.
 
-    One loop without a branch (where `parts` is None), which is vectorised.
+    One loop without a branch (where `parts` is None), which is vectorised. Where `impact` is None it has no part of it.
     """
     trades = 0
     below = 0
@@ -1432,9 +1483,17 @@ def size_orders_nb(table, count, equity, min_notional_usd, parts):
         )
         fill = buy if order > 0.0 else sell
         size = abs(order)
+        table[k + SPREAD_USD] = order * (fill - lot_usd)
+        if impact is not None:
+            at_buy, most_buy = table[k + BUY_IMPACT], table[k + MOST_BUY_IMPACT]
+            at_sell, most_sell = table[k + SELL_IMPACT], table[k + MOST_SELL_IMPACT]
+            at_reference = at_buy if order > 0.0 else at_sell
+            most = most_buy if order > 0.0 else most_sell
+            moved = lot_usd * impact_nb(size * lot_usd / table[k + REFERENCE], at_reference, most)
+            table[k + IMPACT_USD] = size * moved
+            fill += moved if order > 0.0 else -moved
         table[k + ORDERED] = order
         table[k + FILL] = fill
-        table[k + SPREAD_USD] = order * (fill - lot_usd)
         table[k + FILLED] = size * fill
         table[k + TRADED] = size * lot_usd
         u += order
@@ -1529,11 +1588,20 @@ def trade_nb(
             table[k + KIND_OF] = kind
             if bands:
                 table[k + BAND] = band_frac[i]
+            if impact is not None:
+                impact_terms, reference_usd = impact
+                at = np.uint64(d * band_frac.shape[0]) + np.uint64(i)
+                at *= np.uint64(IMPACT_TERMS)
+                table[k + BUY_IMPACT] = impact_terms[at]
+                table[k + MOST_BUY_IMPACT] = impact_terms[at + np.uint64(1)]
+                table[k + SELL_IMPACT] = impact_terms[at + np.uint64(2)]
+                table[k + MOST_SELL_IMPACT] = impact_terms[at + np.uint64(3)]
+                table[k + REFERENCE] = reference_usd[i]
         padded = (size + np.uint64(3)) & ~np.uint64(3)  # so that the vectorised loop leaves nothing over
         for k in range(size, padded):
             table[k + TARGET] = 0.0
             table[k + BEFORE] = 0.0
-        traded, below, inside = size_orders_nb(table, padded, equity, min_notional_usd, parts)
+        traded, below, inside = size_orders_nb(table, padded, equity, min_notional_usd, parts, impact)
         trades += traded
         counters[s, SKIPPED_MINIMUM] += below
         counters[s, SKIPPED_BAND] += inside
@@ -1551,11 +1619,7 @@ def trade_nb(
             paid_usd += u * terms[at + np.uint64(PAID)]
             # Without impact the argument is None, and numba compiles a kernel that has none of this.
             if impact is not None:
-                order = table[k + ORDERED]
-                moved = impact_shift_nb(order, table[k + FILL], table[k + MID], impact, d, i)
-                impacts += order * moved
-                filled_usd += abs(order) * moved
-                table[k + FILL] += moved
+                impacts += table[k + IMPACT_USD]
             if builders is not None:  # as with impact
                 order, fill = table[k + ORDERED], table[k + FILL]
                 if order != 0.0:
@@ -1996,8 +2060,7 @@ def batch_nb(
     intervals : Intervals
     builders : None, or what :func:`trade_nb` takes; only where a coin is isolated or has fees of its own
     parts : None, or what :func:`size_order_nb` takes
-    impact : None, or the venue's impact prices of a buy and a sell at r[d], (D, N) or (0, 0), and impact_frac and
-        impact_reference_usd
+    impact : None, or what :func:`impact_terms_nb` returns and impact_reference_usd
     market : MarketData
     fees : Fees
     coin_params : CoinParams
@@ -2064,6 +2127,7 @@ def batch_nb(
         intervals.width,
         intervals.terms,
     )
+    m_worst_long, m_worst_short, m_worst_rise = intervals.worst_long, intervals.worst_short, intervals.worst_rise
     m_slot_at, m_slot_hour, m_slot_day = intervals.slot_at, intervals.slot_hour, intervals.slot_day
     m_settles, m_settle_hour, m_rise, m_counted, m_lasting, m_unrated = (
         intervals.settles,
@@ -2242,7 +2306,8 @@ def batch_nb(
             apart = False
             if builders is not None:
                 apart = margin and isolated_count[s] > 0
-            if apart or endangered or watched:
+            watches = False
+            if apart or endangered:
                 units_nb(s, lots, lot_scale, units)
             if builders is not None:
                 if apart:
@@ -2303,7 +2368,16 @@ def batch_nb(
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
                         called_at = h
                         break
-            if watched and count > 0 and not apart:
+            if watched and count > 0 and not apart and called_at < 0:
+                # Most intervals cannot hold a margin call, were each coin at its worst at once.
+                worst_usd = cash[s]
+                for k in range(count):
+                    u = lots[s, held[s, k]]
+                    worst_usd += u * (m_worst_long[d, held[s, k]] if u > 0.0 else m_worst_short[d, held[s, k]])
+                watches = worst_usd <= worst_maintenance * gross_usd * m_worst_rise[d]
+            if watches:
+                units_nb(s, lots, lot_scale, units)
+            if watches or (watched and called_at >= 0 and not apart):
                 until = called_at if called_at >= 0 else last
                 within = first_within_nb(intervals, d, until, held[s, :count], units, cash[s], market, coin_params)
                 called_at = within if within > 0 else called_at
