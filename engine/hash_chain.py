@@ -62,7 +62,7 @@ def read_chain(path: Path) -> Chain:
     return Chain(tuple(records), f"{path}: {broken}." if broken else "", head)
 
 
-def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> Chain:
+def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Add records, on the disk when this returns; a file that was damaged stays marked as such by the first of them.
 
     Parameters
@@ -71,11 +71,6 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> Chain:
         The file; it and its folder are made when absent. Other writers wait.
     records : iterable of mapping
         As JSON keeps them.
-
-    Returns
-    -------
-    Chain
-        With the new records.
 
     Raises
     ------
@@ -104,7 +99,6 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> Chain:
                 file.flush()
                 os.fsync(file.fileno())
             _write_head(path, count, head)
-            return read_chain(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}. Mend the folder or name another.") from (
             error

@@ -1102,14 +1102,25 @@ def check_sparse_nb(indptr, coins, weights, limit, every, traded):
     above = (-1, -1)
     disordered = False
     for s in range((indptr.shape[0] - 1) // every):
+        first = indptr[s * every]
         for d in range(traded):
-            first = indptr[s * every + d]
             last = indptr[s * every + d + 1]
-            gross = 0.0
-            for k in range(first, last):
-                gross += abs(weights[k])
+            wrong = 0
             for k in range(first + 1, last):
-                disordered |= coins[k] <= coins[k - 1]
+                wrong += 1 if coins[np.uint64(k)] <= coins[np.uint64(k - 1)] else 0
+            disordered |= wrong > 0
+            # Four sums at once: one after the other waits for each addition.
+            a, b, c, e = 0.0, 0.0, 0.0, 0.0
+            k = first
+            for _ in range((last - first) // 4):
+                a += abs(weights[np.uint64(k)])
+                b += abs(weights[np.uint64(k + 1)])
+                c += abs(weights[np.uint64(k + 2)])
+                e += abs(weights[np.uint64(k + 3)])
+                k += 4
+            for rest in range(k, last):
+                a += abs(weights[np.uint64(rest)])
+            gross = a + b + c + e
             if np.isnan(gross):  # an instruction to hold is in the row
                 gross = 0.0
                 for k in range(first, last):
@@ -1117,6 +1128,7 @@ def check_sparse_nb(indptr, coins, weights, limit, every, traded):
                         gross += abs(weights[k])
             if gross > limit and above[0] < 0:
                 above = (s, d)
+            first = last
     return above, disordered
 
 

@@ -90,12 +90,23 @@ class TrialCount:
 
 def digest_of(*parts: Any) -> int:
     """64 bits of what is given; two of a million differ but for a chance of 3e-8."""
-    return digest_of_text(json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str))
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return int(finished_digests([(started_digest(text), b"")])[0])
 
 
-def digest_of_text(text: str) -> int:
-    """:func:`digest_of` of parts whose JSON, without blanks, is there already."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+def started_digest(text: str) -> Any:
+    """The beginning of a :func:`digest_of`: parts as JSON without blanks, as far as many digests share them."""
+    return hashlib.blake2b(text.encode(), digest_size=8)
+
+
+def finished_digests(parts: Iterable[tuple[Any, bytes]]) -> np.ndarray:
+    """:func:`digest_of`, (P,) int64, of what :func:`started_digest` began and the rest of each."""
+    made = bytearray()
+    for begun, rest in parts:
+        digest = begun.copy()
+        digest.update(rest)
+        made += digest.digest()
+    return np.frombuffer(bytes(made), dtype=">i8").astype(np.int64)
 
 
 def trial_key(path: str, code: str, parameters: Mapping[str, Any], config: Mapping[str, Any]) -> int:
