@@ -1,53 +1,111 @@
-"""What a chart tells the pointer: the values that were drawn, read from matplotlib's own objects.
+"""A figure of matplotlib as SVG text, with the values that were drawn, read from matplotlib's own objects.
 
-``templates/hover.js`` shows them. A chart without script is the same picture without the values.
+QuantStats draws its charts with it; ours are drawn by :mod:`engine.reporting.canvas`.
 """
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Sequence
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup, escape
+
+from engine.reporting.canvas import css_colour, told
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_FONTS = "font-family: Arial, Helvetica, sans-serif"
+_COLOUR = re.compile(r"<text[^>]*fill: #ffffff|((?:fill|stroke): ?)(#[0-9a-f]{6})")
 #: Fewer points are a line of reference, not data.
 _LEAST_POINTS = 3
 Series = tuple[str, Any, np.ndarray, np.ndarray]
 
 
-def hover(figure: Figure, label: str, ticks: Sequence[str] = ()) -> str:
-    """The values of a figure that was drawn at 72 dots an inch, as JSON; empty where there are none.
+@contextmanager
+def isolated_style() -> Iterator[None]:
+    """Matplotlib at its defaults and silent; settings, filters and log levels of the caller are restored after."""
+    import matplotlib
+
+    fonts = logging.getLogger("matplotlib.font_manager")
+    level = fonts.level
+    with warnings.catch_warnings(), matplotlib.rc_context(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        # A font that is not installed is reported once for every word of a page.
+        fonts.setLevel(logging.CRITICAL)
+        try:
+            matplotlib.rcdefaults()
+            yield
+        finally:
+            fonts.setLevel(level)
+
+
+def themed(svg: str) -> str:
+    """An SVG drawn for white paper with every colour as :func:`css_colour`; white text, which is on a colour, stays."""
+    return _COLOUR.sub(lambda match: match[1] + css_colour(match[2]) if match[2] else match[0], svg)
+
+
+def to_svg(figure: Figure, name: str, label: str) -> Markup:
+    """The figure as an inline ``<svg>`` with its values: no prolog, no metadata, no date, ids unique on the page.
 
     Parameters
     ----------
     figure : Figure
-        Its axes are panels of one chart: lines of at least 3 points, bars, stems and boxes are read.
+        Is drawn at 72 dots an inch.
+    name : str
+        Unique on the page.
     label : str
-        Name of a series that has none.
-    ticks : sequence of str
-        Names of the places 0, 1, ... of a chart of categories.
+        What the chart shows, for those who do not see it, and for a series without a name.
     """
-    panels = [panel for axes in figure.axes if (panel := _panel(figure, axes, label, ticks))]
+    import matplotlib
+
+    buffer = io.BytesIO()
+    figure.set_dpi(72.0)
+    with matplotlib.rc_context({"svg.hashsalt": f"hlbt-{name}"}):
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue().decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*">', "<g>", text)
+    text = re.sub(r"font-family: [^;\"]*", _FONTS, text)
+    text = re.sub(r"<!--.*?-->\s*", "", text, flags=re.DOTALL)
+    # A hundredth of a pixel is not seen.
+    text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda place: re.sub(r"(\.\d\d)\d+", r"\1", place[0]), text)
+    text = themed(re.sub(r"\n\s*", "\n", text))
+    values = values_of(figure, label)
+    about = f' role="img" aria-label="{escape(label)}"' + (f' data-hover="{escape(values)}"' if values else "")
+    return Markup(re.sub(r' width="[^"]*" height="[^"]*"', lambda _: about, text, count=1))
+
+
+def values_of(figure: Figure, label: str) -> str:
+    """The values of a figure that was drawn at 72 dots an inch, as JSON; empty where there are none.
+
+    Its axes are panels of one chart: lines of at least 3 points, bars, stems and boxes are read. `label` is the name of
+    a series that has none.
+    """
+    panels = [panel for axes in figure.axes if (panel := _panel(figure, axes, label))]
     return json.dumps(panels, separators=(",", ":")) if panels else ""
 
 
-def _panel(figure: Figure, axes: Axes, label: str, ticks: Sequence[str]) -> dict[str, Any] | None:
+def _panel(figure: Figure, axes: Axes, label: str) -> dict[str, Any] | None:
+    from matplotlib.colors import to_hex
     from matplotlib.dates import AutoDateFormatter, ConciseDateFormatter, DateFormatter
 
     series = _lines(axes, label) or _bars(axes, label) or _stems(axes, label) or _boxes(axes)
     if not series:
         return None
     dates = isinstance(axes.xaxis.get_major_formatter(), AutoDateFormatter | ConciseDateFormatter | DateFormatter)
-    kind = (
-        "time" if dates else "log" if axes.get_xscale() == "log" else "name" if ticks or axes.containers else "number"
-    )
-    names = list(ticks)
-    if kind == "name" and not ticks:
+    kind = "time" if dates else "log" if axes.get_xscale() == "log" else "name" if axes.containers else "number"
+    names: list[str] = []
+    if kind == "name":
         named = {
             round(float(at)): text.get_text()
             for at, text in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True)
@@ -63,27 +121,10 @@ def _panel(figure: Figure, axes: Axes, label: str, ticks: Sequence[str]) -> dict
         "kind": kind,
         "lim": [round(float(value), 4) for value in _placed(np.array(axes.get_xlim()), kind)],
         "names": names,
-        "series": [_written(each, kind, unit, scale) for each in series],
-    }
-
-
-def _written(series: Series, kind: str, unit: str, scale: float) -> dict[str, Any]:
-    """A series for the script; instants are whole hours, each from the one before, which takes the least room."""
-    from matplotlib.colors import to_hex
-
-    name, colour, at, values = series
-    values = np.asarray(values, dtype=np.float64) * scale
-    placed = _placed(np.asarray(at, dtype=np.float64), kind)
-    where = np.diff(np.round(placed).astype(np.int64), prepend=0) if kind == "time" else np.round(placed, 4)
-    largest = float(np.nanmax(np.abs(values), initial=0.0)) if np.isfinite(values).any() else 0.0
-    digits = 2 if unit or largest >= 100.0 else int(np.clip(3 - np.floor(np.log10(largest or 1.0)), 2, 8))
-    return {
-        "name": name,
-        "colour": to_hex(colour),
-        "unit": unit,
-        "digits": digits,
-        "x": where.tolist(),
-        "y": [float(f"{value:.{digits}f}") if np.isfinite(value) else None for value in values],
+        "series": [
+            told(name, to_hex(colour), _placed(np.asarray(at, dtype=np.float64), kind), values * scale, kind, unit)
+            for name, colour, at, values in series
+        ],
     }
 
 
