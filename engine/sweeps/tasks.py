@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Kept = TypeVar("Kept")
 #: Bytes of scores, of weights and of cut panels that a worker keeps for later tasks.
-KEPT_SCORES, KEPT_WEIGHTS, KEPT_CUTS = 256 << 20, 256 << 20, 192 << 20
+KEPT_SCORES, KEPT_WEIGHTS, KEPT_CUTS = 128 << 20, 160 << 20, 192 << 20
 
 
 class LRUCache:
