@@ -93,10 +93,20 @@ def _options(
     pass
 
 
+def _keep(word: str) -> None:
+    """Leave only the command that is called: typer builds all options of all commands, which takes longer than most."""
+    for named in ("registered_commands", "registered_groups"):
+        known = getattr(app, named)
+        if called := [one for one in known if one.name == word]:
+            app.registered_commands, app.registered_groups = [], []
+            setattr(app, named, called)
+
+
 def main() -> None:
     """Run the command line: a user's mistake is one paragraph and a non-zero exit code, never a traceback."""
     # No command opens a window; without this matplotlib would load a desktop's backend.
     os.environ.setdefault("MPLBACKEND", "agg")
+    _keep(sys.argv[1] if len(sys.argv) > 1 else "")
     try:
         app(prog_name="hlbt")
     except HlbtError as error:

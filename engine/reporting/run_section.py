@@ -155,9 +155,9 @@ def _shade(value: float) -> str:
 def _trips(run: Run) -> dict[str, Any]:
     """Round trips by side, and what long and short positions brought."""
     exposure = run.hourly.loc[traded_equity(run).index]
-    if run.trips is None or run.trips.empty or exposure.empty:
+    summary = run.trips_summary
+    if run.trips is None or summary is None or exposure.empty:
         return {"trips": None if run.trips is None else [], "sides": []}
-    summary = tables.trades_summary(run.trips)
     start = figure(run.record, "equity_start_usd")
     sides = tables.long_short(run.trips, exposure, start)
     return {
