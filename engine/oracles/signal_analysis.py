@@ -332,13 +332,17 @@ def autocorrelation(signal: np.ndarray, lag: int) -> float:
 
 
 def rolling_beta(book: np.ndarray, market: np.ndarray, window: int, least: int) -> np.ndarray:
-    """``cov(book, market) / var(market)`` over the last `window` values, (D,) or (D, P) as they are.
+    """``cov(book, market) / var(market)`` over the last `window` values, (D,) or (D, P) as the book.
 
-    NaN with fewer than `least` of both, and where the market did not move.
+    The market may be one for all, (D, 1). NaN with fewer than `least` of both, and where the market did not move.
     """
     known = ~(np.isnan(book) | np.isnan(market))
-    held, moved = np.where(known, book, 0.0), np.where(known, market, 0.0)
-    count = _window_sums(known.astype(np.float64), window)
+    held, moved = book, market
+    if known.all():  # then of a market that is one for all, all is one
+        count = np.minimum(np.arange(1.0, len(book) + 1.0), window).reshape(-1, *(1,) * (book.ndim - 1))
+    else:
+        held, moved = np.where(known, book, 0.0), np.where(known, market, 0.0)
+        count = _window_sums(known.astype(np.float64), window)
     count = np.where(count >= max(least, 1), count, np.nan)
 
     def mean(values: np.ndarray) -> np.ndarray:

@@ -368,26 +368,25 @@ def _unpacked(text: Any, kind: type) -> np.ndarray:
 
 def _rows_of(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The trials of the chain, in the order of their records."""
-    parts = []
+    parts: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    counts = []
     for record in records:
         if record.get("kind") != TRIALS:
             continue
         keys, sharpe = _unpacked(record.get("keys"), np.int64), _unpacked(record.get("sharpe_daily"), np.float64)
         books = _unpacked(record.get("books", ""), np.int64)
-        count = min(len(keys), len(sharpe))
-        parts.append(
-            pd.DataFrame(
-                {
-                    "family": str(record.get("family")),
-                    "key": keys[:count],
-                    "book": books[:count] if len(books) >= count else np.int64(0),
-                    "sharpe_daily": sharpe[:count],
-                    "entry": record["entry"],
-                    "end": record.get("end"),
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_COLUMNS))
+        counts.append(count := min(len(keys), len(sharpe)))
+        own = books[:count] if len(books) >= count else np.zeros(count, dtype=np.int64)
+        of_record = (str(record.get("family")), keys[:count], own, sharpe[:count], record["entry"], record.get("end"))
+        for part, value in zip(parts.values(), of_record, strict=True):
+            part.append(value)
+    if not counts:
+        return pd.DataFrame(columns=list(_COLUMNS))
+    columns = {name: np.concatenate(parts[name]) for name in ("key", "book", "sharpe_daily")}
+    columns["entry"] = np.repeat(np.array(parts["entry"], dtype=np.int64), counts)
+    for name in ("family", "end"):
+        columns[name] = np.repeat(np.array(parts[name], dtype=object), counts)
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=columns[name].dtype) for name in _COLUMNS}, copy=False)
 
 
 def _table(reports: Path) -> pd.DataFrame:

@@ -382,8 +382,9 @@ def _judged(
     rows, sets = np.arange(len(inside[0])), inside[0].shape[1]
     chosen = inside[0].argmax(axis=1)
     picked, slack = outside[0][rows, chosen], _TIE * np.sqrt(outside[1][:, 0])
-    below = np.count_nonzero(outside[0] < (picked - slack)[:, None], axis=1)
-    above = np.count_nonzero(outside[0] > (picked + slack)[:, None], axis=1)
+    # Row by row: along an axis numpy counts in another type, four times as long.
+    below = np.array([np.count_nonzero(row) for row in outside[0] < (picked - slack)[:, None]])
+    above = np.array([np.count_nonzero(row) for row in outside[0] > (picked + slack)[:, None]])
     rank = below + (sets - below - above + 1) / 2.0
     best, then = (
         u * np.sqrt(n - 1.0) / n / np.sqrt(np.maximum(1.0 - u**2 / n, FLAT))
