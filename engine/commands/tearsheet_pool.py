@@ -42,7 +42,7 @@ class TearsheetPool:
 
     def __init__(self, on_first: Callable[[Path], object] = lambda _page: None, whole: bool = True) -> None:
         self._on_first = on_first
-        self._libraries = list(_PAGE if whole else _PART)
+        self._libraries, self._behind = list(_PAGE if whole else _PART), not whole
         self._pages: dict[Path, Future[Path]] = {}
 
     def __enter__(self) -> TearsheetPool:
@@ -57,6 +57,9 @@ class TearsheetPool:
             try:
                 forkserver.set_forkserver_preload(self._libraries)
                 forkserver.ensure_running()  # returns before the libraries are loaded
+                if self._behind and self._started and (server := _server()):
+                    # Where cores are few, the run that is waited for goes first.
+                    os.setpriority(os.PRIO_PROCESS, server, min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5))
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self._pool = ProcessPoolExecutor(os.cpu_count() or 1, get_context(method), _start_worker)
