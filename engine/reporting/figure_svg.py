@@ -88,7 +88,7 @@ def to_svg(figure: Figure, name: str, label: str) -> Markup:
 def values_of(figure: Figure, label: str) -> str:
     """The values of a figure that was drawn at 72 dots an inch, as JSON; empty where there are none.
 
-    Its axes are panels of one chart: lines of at least 3 points, bars, stems and boxes are read. `label` is the name of
+    Its axes are panels of one chart: lines of at least 3 points, bars and boxes are read. `label` is the name of
     a series that has none.
     """
     panels = [panel for axes in figure.axes if (panel := _panel(figure, axes, label))]
@@ -99,11 +99,11 @@ def _panel(figure: Figure, axes: Axes, label: str) -> dict[str, Any] | None:
     from matplotlib.colors import to_hex
     from matplotlib.dates import AutoDateFormatter, ConciseDateFormatter, DateFormatter
 
-    series = _lines(axes, label) or _bars(axes, label) or _stems(axes, label) or _boxes(axes)
+    series = _lines(axes, label) or _bars(axes, label) or _boxes(axes)
     if not series:
         return None
     dates = isinstance(axes.xaxis.get_major_formatter(), AutoDateFormatter | ConciseDateFormatter | DateFormatter)
-    kind = "time" if dates else "log" if axes.get_xscale() == "log" else "name" if axes.containers else "number"
+    kind = "time" if dates else "name" if axes.containers else "number"
     names: list[str] = []
     if kind == "name":
         named = {
@@ -129,8 +129,8 @@ def _panel(figure: Figure, axes: Axes, label: str) -> dict[str, Any] | None:
 
 
 def _placed(at: np.ndarray, kind: str) -> np.ndarray:
-    """Places along the axis, in which it is linear: hours of the epoch, powers of ten, or the number itself."""
-    return at * 24.0 if kind == "time" else np.log10(at) if kind == "log" else at
+    """Places along the axis: hours of the epoch, or the number itself."""
+    return at * 24.0 if kind == "time" else at
 
 
 def _unit(axes: Axes) -> tuple[str, float]:
@@ -163,23 +163,7 @@ def _bars(axes: Axes, label: str) -> list[Series]:
         name = str(container.get_label())
         heights = np.array([bar.get_height() for bar in bars])
         found.append((label if name.startswith("_") else name, bars[0].get_facecolor(), at, heights))
-    places = [series for series in found if len(series[2]) > 1] or found
-    if len(found) > len(places):  # a single bar apart, the net of a waterfall, is one of the others
-        alone = [series for series in found if len(series[2]) == 1]
-        first = places[0]
-        at = np.concatenate((first[2], *(series[2] for series in alone)))
-        return [(label, first[1], at, np.concatenate((first[3], *(series[3] for series in alone))))]
-    return places
-
-
-def _stems(axes: Axes, label: str) -> list[Series]:
-    from matplotlib.collections import LineCollection
-
-    for collection in axes.collections:
-        if isinstance(collection, LineCollection) and len(collection.get_segments()) > 0:
-            ends = np.array([segment[-1] for segment in collection.get_segments()], dtype=np.float64)
-            return [(label, collection.get_color()[0], ends[:, 0], ends[:, 1])]
-    return []
+    return [series for series in found if len(series[2]) > 1] or found
 
 
 def _boxes(axes: Axes) -> list[Series]:
