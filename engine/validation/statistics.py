@@ -7,8 +7,10 @@ sample moments, kurtosis raw (3 = normal). NaN stands where a statistic is not d
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -309,18 +311,10 @@ def probability_of_backtest_overfitting(returns: ArrayLike, n_blocks: int = 16) 
     inside = np.zeros((half, n_blocks))
     inside[np.arange(half)[:, None], choices[:half]] = 1.0
     parts = [np.empty(2 * half), np.empty(2 * half), np.empty(2 * half), np.empty(2 * half, dtype=np.int64)]
-
-    def judge(span: np.ndarray) -> None:
-        halves = _Halves(sums, squares, lengths.astype(np.float64))
-        for rows in np.split(span, range(halves.step, len(span), halves.step)):
-            one, other = halves.of(inside[rows])
-            for target, pair in ((rows, (one, other)), (2 * half - 1 - rows, (other, one))):
-                for kept, values_of in zip(parts, _judged(*pair), strict=True):
-                    kept[target] = values_of
-
     workers = os.cpu_count() or 1
+    made = [_Halves(sums, squares, lengths.astype(np.float64)) for _ in range(workers)]
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(judge, np.array_split(np.arange(half), workers)))
+        list(pool.map(partial(_judge, inside, parts), made, np.array_split(np.arange(half), workers)))
     logits, best, picked, chosen = parts
     slope, intercept = _line(best, picked)
     loss = float((picked < 0.0).mean())
@@ -373,6 +367,15 @@ class _Halves:
                 part[columns] = np.where(sharpe == 0.0, 0.0, part[columns])
         days = (member @ self.lengths)[:, None]
         return (total, days), (rest, self.lengths.sum() - days)
+
+
+def _judge(inside: np.ndarray, parts: Sequence[np.ndarray], halves: _Halves, splits: np.ndarray) -> None:
+    """Fill in :func:`_judged` of some splits, and of their complements, which follow backwards from the end."""
+    for rows in np.split(splits, range(halves.step, len(splits), halves.step)):
+        one, other = halves.of(inside[rows])
+        for target, pair in ((rows, (one, other)), (2 * len(inside) - 1 - rows, (other, one))):
+            for kept, values_of in zip(parts, _judged(*pair), strict=True):
+                kept[target] = values_of
 
 
 def _judged(
