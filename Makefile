@@ -55,7 +55,9 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.run
 	@touch $@
 
 # Machine code is this machine's: it is compiled behind the back of whoever reads on, unless something runs at once.
+# Byte code is written here: where Python is told to write none, each command would translate our files again.
 setup: $(VENV)/.run ## build .venv with hlbt in it
+	@$(BIN)/python -m compileall -q engine research >>$(LOG) 2>&1 || true
 	@[ "$(MAKECMDGOALS)" != setup ] || { $(BIN)/python -m engine.simulation.warm_up >>$(LOG) 2>&1 & }
 setup-dev: $(VENV)/.dev ## the same with the test and lint tools
 

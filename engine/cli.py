@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 import traceback
+from copy import copy
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,12 +95,24 @@ def _options(
     pass
 
 
+@cache
+def _called(word: str) -> typer.Typer:
+    """The application with the command of this name alone, or whole where there is none.
+
+    typer builds all options of all commands, which takes longer than most commands.
+    """
+    alone = copy(app)
+    alone.registered_commands = [command for command in app.registered_commands if command.name == word]
+    alone.registered_groups = [group for group in app.registered_groups if group.name == word]
+    return alone if alone.registered_commands or alone.registered_groups else app
+
+
 def main() -> None:
     """Run the command line: a user's mistake is one paragraph and a non-zero exit code, never a traceback."""
     # No command opens a window; without this matplotlib would load a desktop's backend.
     os.environ.setdefault("MPLBACKEND", "agg")
     try:
-        app(prog_name="hlbt")
+        _called(sys.argv[1] if len(sys.argv) > 1 else "")(prog_name="hlbt")
     except HlbtError as error:
         if os.environ.get("HLBT_TRACEBACK"):
             raise

@@ -62,7 +62,7 @@ def read_chain(path: Path) -> Chain:
     return Chain(tuple(records), f"{path}: {broken}." if broken else "", head)
 
 
-def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> Chain:
+def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> None:
     """Add records, on the disk when this returns; a file that was damaged stays marked as such by the first of them.
 
     Parameters
@@ -71,11 +71,6 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> Chain:
         The file; it and its folder are made when absent. Other writers wait.
     records : iterable of mapping
         As JSON keeps them.
-
-    Returns
-    -------
-    Chain
-        With the new records.
 
     Raises
     ------
@@ -104,7 +99,6 @@ def append_records(path: Path, records: Iterable[Mapping[str, Any]]) -> Chain:
                 file.flush()
                 os.fsync(file.fileno())
             _write_head(path, count, head)
-            return read_chain(path)
     except OSError as error:
         raise DataError(f"{path} cannot be written: {error.strerror or error}. Mend the folder or name another.") from (
             error
@@ -133,7 +127,7 @@ def _content(path: Path) -> bytes | None:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
 
 
-def _canonical(record: Mapping[str, Any]) -> bytes:
+def _canonical(record: Any) -> bytes:
     return json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
 
 
@@ -153,8 +147,10 @@ def _fault(record: dict[str, Any] | None, line: bytes, number: int, previous: st
     """What is wrong with a line; empty where nothing is."""
     if record is None:
         return "is damaged"
-    body = {name: value for name, value in record.items() if name != "hash"}
-    if record.get("hash") != _digest(body) or line != _canonical(record):
+    # Each value is encoded once: a record of a sweep is megabytes.
+    members = {name: b"%b:%b" % (_canonical(name), _canonical(record[name])) for name in sorted(record)}
+    body = b"{%b}" % b",".join(member for name, member in members.items() if name != "hash")
+    if record.get("hash") != hashlib.sha256(body).hexdigest() or line != b"{%b}" % b",".join(members.values()):
         return "was edited"
     if record.get("entry") != number or record.get("previous") != previous:
         return "does not follow the entry before it: one was removed, added or moved"

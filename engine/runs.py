@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from engine.simulation.backtest import backtest as simulate
 from engine.simulation.backtest import check_config, check_panel, decisions_of
 from engine.simulation.metrics import ANNUAL
 from engine.simulation.result import FLOWS, Result
-from engine.simulation.tables import TRIP_FIELDS
+from engine.simulation.tables import TRIP_FIELDS, trades_summary
 from engine.sweeps.study import NOT_COUNTED
 from engine.sweeps.trials import WEIGHTS, book_key, count_trial, record_trials
 
@@ -86,6 +87,11 @@ class Run:
     risk: pd.DataFrame | None = None
     factors: pd.DataFrame | None = None
     trips: pd.DataFrame | None = None
+
+    @cached_property
+    def trips_summary(self) -> pd.DataFrame | None:
+        """:func:`engine.simulation.tables.trades_summary` of its round trips; None where there are none."""
+        return None if self.trips is None or self.trips.empty else trades_summary(self.trips)
 
 
 def run_oracle(

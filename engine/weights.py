@@ -309,7 +309,8 @@ def count_books(weights: Weights, decisions: int, coins: int) -> int:
     """Number of books P of weights that must be (P, `decisions`, `coins`)."""
     if isinstance(weights, SparseWeights):
         rows = len(weights.indptr) - 1
-        if rows % decisions or (len(weights.coins) and not 0 <= weights.coins.min() <= weights.coins.max() < coins):
+        least = 0 if weights.coins.dtype.kind == "u" or not len(weights.coins) else weights.coins.min()
+        if rows % decisions or not 0 <= least <= weights.coins.max(initial=0) < coins:
             raise WeightsError(f"Sparse weights of {rows} rows do not fit {decisions} decisions and {coins} coins.")
         return rows // decisions
     if not isinstance(weights, np.ndarray) or weights.dtype.kind not in "fiu":
@@ -424,8 +425,12 @@ class SparseWeights:
     def part(self, first: int, last: int, decisions: int) -> SparseWeights:
         """Books `first` up to `last`; the entries are not copied."""
         indptr = self.indptr[first * decisions : last * decisions + 1]
+        if len(indptr) == len(self.indptr):
+            return self
         entries = slice(int(indptr[0]), int(indptr[-1]))
-        return SparseWeights(indptr - indptr[0], self.coins[entries], self.weights[entries])
+        made = object.__new__(SparseWeights)  # a part of what was checked is not checked again
+        vars(made).update(indptr=indptr - indptr[0], coins=self.coins[entries], weights=self.weights[entries])
+        return made
 
     def to_dense(self, decisions: int, coins: int) -> np.ndarray:
         """The (P, D, N) array."""

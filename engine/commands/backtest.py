@@ -77,14 +77,15 @@ def backtest_command(
     data.start=2024-10-01
     """
     from engine.commands.tearsheet_pool import TearsheetPool
-    from engine.run_folders import check_replaceable
 
-    source = source_of(oracle, param, weights, like, config, settings, "--like RUN", any_hour)
-    if out is not None:
-        check_replaceable(out)  # before the work, not after
-        if weights is not None and out.resolve() in weights.resolve().parents:
-            raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
-    with TearsheetPool() if report else nullcontext() as pool:  # its libraries load while the run is made
+    with TearsheetPool(whole=False) if report else nullcontext() as pool:  # its libraries load while the run is made
+        source = source_of(oracle, param, weights, like, config, settings, "--like RUN", any_hour)
+        if out is not None:
+            from engine.run_folders import check_replaceable
+
+            check_replaceable(out)  # before the work, not after
+            if weights is not None and out.resolve() in weights.resolve().parents:
+                raise DataError(f"{weights} lies in the folder that --out would replace. Name another folder.")
         result, origin = source.run(source.panel(), source.config)
         sheet = None if pool is None else _TwoSteps(pool)
         folder = write_run(result, origin, out, sheet, counted_as=source.counted_as)
@@ -113,14 +114,14 @@ class _TwoSteps:
         from engine.reporting.tearsheet import TearsheetPage
 
         self._page = TearsheetPage(run)
-        self._part = self._page.inputs and self._pool.quantstats(self._page.inputs)
-        self._page.write(run.folder, Part(pending=True) if self._part else None)
+        self._page.write(run.folder, Part(pending=True) if self._page.inputs else None)
 
     def complete(self, folder: Path) -> None:
         """Write it again, with that part, to the folder where the run lies by now."""
-        if self._part:
+        if self._page.inputs:
             with waiting("QuantStats' part of the tearsheet ..."):
-                self._page.write(folder, self._part())
+                part = self._pool.quantstats(self._page.inputs)
+                self._page.write(folder, part())
 
 
 def capacity_command(

@@ -20,8 +20,9 @@ from engine.errors import DataError
 if TYPE_CHECKING:
     from engine.reporting.quantstats_part import Part, PartInputs
 
-#: Loaded once, before the workers are forked: the libraries of a page take longer to load than the page to make.
-_LIBRARIES = ["engine.reporting.tearsheet", "matplotlib.pyplot", "seaborn", "quantstats.reports"]
+#: Loaded once, before the workers are forked: QuantStats takes longer to load than to draw. A whole page needs more.
+_PART = ("engine.reporting.quantstats_part", "matplotlib.pyplot", "seaborn", "quantstats.reports")
+_PAGE = (*_PART, "engine.reporting.tearsheet")
 #: Processes that share QuantStats' part at most: it has ten charts, and each process sets itself up.
 _SHARES = 4
 #: In a worker: the command was interrupted.
@@ -35,23 +36,30 @@ class TearsheetPool:
     ----------
     on_first : callable
         Called with the path of the first page as soon as it is written, from another thread.
+    whole : bool
+        Whether the workers make whole pages; without it they are ready for QuantStats' part alone, and sooner.
     """
 
-    def __init__(self, on_first: Callable[[Path], object] = lambda _page: None) -> None:
+    def __init__(self, on_first: Callable[[Path], object] = lambda _page: None, whole: bool = True) -> None:
         self._on_first = on_first
+        self._libraries, self._behind = list(_PAGE if whole else _PART), not whole
         self._pages: dict[Path, Future[Path]] = {}
 
     def __enter__(self) -> TearsheetPool:
         # On other systems, system libraries may not survive a fork.
         method = "forkserver" if sys.platform == "linux" else "spawn"
+        self._started = method == "forkserver" and _server() is None
         if method == "forkserver":
             # Ctrl-C reaches every process of a terminal; only this one answers it. The tracker, which the server
             # would start, unblocks the signal again, so it is started before.
             resource_tracker.ensure_running()
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
-                forkserver.set_forkserver_preload(_LIBRARIES)
+                forkserver.set_forkserver_preload(self._libraries)
                 forkserver.ensure_running()  # returns before the libraries are loaded
+                if self._behind and self._started and (server := _server()):
+                    # Where cores are few, the run that is waited for goes first.
+                    os.setpriority(os.PRIO_PROCESS, server, min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5))
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self._pool = ProcessPoolExecutor(os.cpu_count() or 1, get_context(method), _start_worker)
@@ -65,6 +73,9 @@ class TearsheetPool:
                 for worker in list(self._pool._processes.values()):
                     worker.terminate()
             self._pool.shutdown(cancel_futures=True)
+            if error is not None and self._started and (server := _server()):
+                # It would load its libraries to the end, and whoever reads what the command prints would wait for it.
+                os.kill(server, signal.SIGKILL)
 
     def submit(self, folder: Path) -> None:
         """Queue the tearsheet of a run folder."""
@@ -77,7 +88,10 @@ class TearsheetPool:
         self._pages[folder] = page
 
     def quantstats(self, inputs: PartInputs) -> Callable[[], Part]:
-        """Have QuantStats' part made by all workers together; what is returned waits for it."""
+        """Have QuantStats' part made by all workers together; what is returned waits for it.
+
+        This waits until the libraries are loaded.
+        """
         count = min(os.cpu_count() or 1, _SHARES)
         with _interrupts_later():
             shares = [self._pool.submit(_quantstats, inputs, (number, count)) for number in range(count)]
@@ -99,6 +113,11 @@ class TearsheetPool:
                     f"The process that made the tearsheet of {folder} was killed from outside, as happens when memory "
                     f"runs out. The run is saved; `hlbt report {folder}` makes its page."
                 ) from error
+
+
+def _server() -> int | None:
+    """Process that the workers are forked from, which this process shares; None where it has not been started."""
+    return getattr(forkserver._forkserver, "_forkserver_pid", None)
 
 
 @contextmanager

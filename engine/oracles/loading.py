@@ -74,13 +74,7 @@ def build_oracle(kind: type[Oracle], parameters: Mapping[str, Any]) -> Oracle:
                 f"{kind.__name__} has no parameter {name!r}.{did_you_mean(name, names)} Parameters: "
                 f"{', '.join(names) or 'none'}."
             )
-    missing = [
-        name
-        for name, item in inspect.signature(kind).parameters.items()
-        if item.default is item.empty and item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)
-        if name not in given
-    ]
-    if missing:
+    if missing := [name for name in _needed_parameters(kind) if name not in given]:
         raise OracleError(f"{kind.__name__} needs {join_first(missing)}: give it with --param {missing[0]}=VALUE.")
     call = f"{kind.__name__}({', '.join(f'{name}={value!r}' for name, value in given.items())})"
     with oracle_errors(f"{call} failed"):
@@ -94,6 +88,16 @@ def accepted_parameters(kind: type[Oracle]) -> Mapping[str | None, Any]:
         None if item.kind is inspect.Parameter.VAR_KEYWORD else name: item.default
         for name, item in inspect.signature(kind).parameters.items()
     }
+
+
+@cache
+def _needed_parameters(kind: type[Oracle]) -> tuple[str, ...]:
+    """Constructor arguments that have no default and can be named."""
+    return tuple(
+        name
+        for name, item in inspect.signature(kind).parameters.items()
+        if item.default is item.empty and item.kind in (item.POSITIONAL_OR_KEYWORD, item.KEYWORD_ONLY)
+    )
 
 
 def as_oracle(value: Any, name: str) -> Oracle:

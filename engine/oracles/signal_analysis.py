@@ -332,22 +332,43 @@ def autocorrelation(signal: np.ndarray, lag: int) -> float:
 
 
 def rolling_beta(book: np.ndarray, market: np.ndarray, window: int, least: int) -> np.ndarray:
-    """``cov(book, market) / var(market)`` over the last `window` values, (D,) or (D, P) as they are.
+    """``cov(book, market) / var(market)`` over the last `window` values, (D,) or (D, P) as the book.
 
-    NaN with fewer than `least` of both, and where the market did not move.
+    The market may be one for all, (D, 1). NaN with fewer than `least` of both, and where the market did not move.
     """
-    unknown = np.isnan(book) | np.isnan(market)
-    held, moved = np.where(unknown, np.nan, book), np.where(unknown, np.nan, market)
+    known = ~(np.isnan(book) | np.isnan(market))
+    held, moved = book, market
+    if known.all():  # then of a market that is one for all, all is one
+        count = np.minimum(np.arange(1.0, len(book) + 1.0), window).reshape(-1, *(1,) * (book.ndim - 1))
+    else:
+        held, moved = np.where(known, book, 0.0), np.where(known, market, 0.0)
+        count = _window_sums(known.astype(np.float64), window)
+    count = np.where(count >= max(least, 1), count, np.nan)
 
     def mean(values: np.ndarray) -> np.ndarray:
-        of_columns = pd.DataFrame(values).rolling(window, min_periods=least).mean().to_numpy()
-        return of_columns.reshape(values.shape)
+        return _window_sums(values, window) / count
 
     square, of_market = mean(moved**2), mean(moved)
     variance = square - of_market**2
     covariance = mean(held * moved) - mean(held) * of_market
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.where(variance > 1e-12 * square, covariance / variance, np.nan)
+
+
+def _window_sums(values: np.ndarray, window: int) -> np.ndarray:
+    """Sums over the last `window` values, (D, ...), the first of fewer.
+
+    Each is the end of one block of `window` values and the beginning of the next: nothing is subtracted, so that no
+    rounding is left of values that have gone.
+    """
+    days = len(values)
+    blocks = np.zeros((-(-days // window), window, *values.shape[1:]))
+    blocks.reshape(-1, *values.shape[1:])[:days] = values
+    begun = np.cumsum(blocks, axis=1).reshape(-1, *values.shape[1:])[:days]
+    left = np.cumsum(blocks[:, ::-1], axis=1)[:, ::-1]
+    left[:, 0] = 0.0  # a window that is a block has it in `begun`
+    begun[window:] += left.reshape(-1, *values.shape[1:])[1 : max(days - window, 0) + 1]
+    return begun
 
 
 def _mean_where(values: np.ndarray, chosen: np.ndarray) -> np.ndarray:

@@ -112,10 +112,9 @@ def _drawings(table: pd.DataFrame) -> dict[str, Markup]:
     colours = charts.COLOURS
     return {
         "sharpe": charts.by_size(
-            "capacity-sharpe", "Net Sharpe by account size", sizes, {"net Sharpe": table["sharpe"]}, [colours["net"]]
+            "Net Sharpe by account size", sizes, {"net Sharpe": table["sharpe"]}, [colours["net"]]
         ),
         "costs": charts.by_size(
-            "capacity-costs",
             "Costs a year by account size",
             sizes,
             {**costs, "all": -table["cost_yearly"]},
@@ -123,7 +122,6 @@ def _drawings(table: pd.DataFrame) -> dict[str, Markup]:
             percent=True,
         ),
         "shares": charts.by_size(
-            "capacity-shares",
             "Share of the hour's volume by account size",
             sizes,
             shares,

@@ -36,7 +36,7 @@ def write_comparison(path: Path, comparison: Comparison, runs: Sequence[Run]) ->
         names=dict(zip(comparison.names, colours, strict=True)),
         synthetic=any(run.record["synthetic"] for run in runs),
         charts=[
-            (name, charts.lines(f"comparison-{name}", "Equity over that at the start", curves, colours, size=size))
+            (name, charts.lines("Equity over that at the start", curves, colours, size=size))
             for name, size in _SIZES.items()
         ],
         tables=[

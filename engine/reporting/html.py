@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from engine.atomic_io import replacing
 from engine.clock import WEEKDAYS, show
 from engine.errors import DataError
-from engine.reporting.charts import css_colour
+from engine.reporting.canvas import css_colour
 
 INDEX = "index.html"
 

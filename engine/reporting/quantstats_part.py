@@ -16,7 +16,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from engine.clock import DAYS_PER_YEAR
-from engine.reporting.charts import isolated_style, to_svg
+from engine.reporting.figure_svg import isolated_style, to_svg
 from engine.reporting.html import brief
 
 #: With fewer daily returns a standard deviation or a regression is meaningless, and QuantStats fails.

@@ -245,9 +245,8 @@ def coin_rows(run: Run) -> list[dict[str, Any]]:
     )
     rows = (flows.fillna(0.0) * SIGNS).rename(columns=CAUSES) + 0.0
     rows["net"] = rows[list(CAUSES.values())].sum(axis=1)
-    if run.trips is not None and len(run.trips):
-        trips = tables.trades_summary(run.trips)
-        rows = rows.join(trips.loc["coin", ["round_trips", "open", "win_rate", "hours_mean"]])
+    if run.trips_summary is not None:
+        rows = rows.join(run.trips_summary.loc["coin", ["round_trips", "open", "win_rate", "hours_mean"]])
     rows = rows.rename_axis("coin").reset_index().sort_values(["net", "coin"], ascending=[False, True])
     return [{str(key): value for key, value in row.items()} for row in rows.to_dict("records")]
 

@@ -155,9 +155,9 @@ def _shade(value: float) -> str:
 def _trips(run: Run) -> dict[str, Any]:
     """Round trips by side, and what long and short positions brought."""
     exposure = run.hourly.loc[traded_equity(run).index]
-    if run.trips is None or run.trips.empty or exposure.empty:
+    summary = run.trips_summary
+    if run.trips is None or summary is None or exposure.empty:
         return {"trips": None if run.trips is None else [], "sides": []}
-    summary = tables.trades_summary(run.trips)
     start = figure(run.record, "equity_start_usd")
     sides = tables.long_short(run.trips, exposure, start)
     return {
@@ -190,17 +190,12 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Any]:
         **_first_chart(run),
         **_rolling(run),
         "waterfall": charts.waterfall([(cause.name, cause.usd) for cause in causes]),
-        "attribution": charts.lines(
-            "attribution", "Cumulative profit by cause in USD", lines, [colours[name] for name in lines]
-        ),
-        "exposure": charts.lines(
-            "exposure", "Exposure over time", exposure, (colours["price"], colours["spread"]), percent=True
-        ),
+        "attribution": charts.lines("Cumulative profit by cause in USD", lines, [colours[name] for name in lines]),
+        "exposure": charts.lines("Exposure over time", exposure, (colours["price"], colours["spread"]), percent=True),
         "turnover": charts.stems(
-            # Runs of before have but one turnover, which is that of a decision.
-            "turnover",
             "Turnover of each decision",
             turnover(run),
+            # Runs of before have but one turnover, which is that of a decision.
             figure(
                 run.record, "turnover_decision" if "turnover_decision" in run.record["metrics"] else "turnover_daily"
             ),
@@ -209,7 +204,7 @@ def drawings(run: Run, causes: list[CauseRow]) -> dict[str, Any]:
     if run.factors is not None:
         parts = {str(name): run.factors[name].cumsum() for name in run.factors}
         drawn["factors"] = charts.lines(
-            "factors", "Cumulative parts of the return by factor", parts, _factor_colours(parts), percent=True
+            "Cumulative parts of the return by factor", parts, _factor_colours(parts), percent=True
         )
     if run.risk is not None:
         drawn["risk"] = _risk_chart(run.risk)
@@ -226,8 +221,8 @@ def _first_chart(run: Run) -> dict[str, Markup]:
     drawdown = pd.Series(metrics.drawdown(equity.to_numpy(dtype=np.float64), start), index=equity.index)
     colours = [charts.COLOURS["price"], charts.COLOURS["benchmark"]][: len(series)]
     return {
-        "equity": charts.equity("equity", series, drawdown, charts.LARGE, colours),
-        "equity_small": charts.equity("equity-small", series, drawdown, charts.SMALL, colours),
+        "equity": charts.equity(series, drawdown, charts.LARGE, colours),
+        "equity_small": charts.equity(series, drawdown, charts.SMALL, colours),
     }
 
 
@@ -241,9 +236,7 @@ def _rolling(run: Run) -> dict[str, Any]:
     for name, colour in (("sharpe", "price"), ("beta", "spread")):
         if window and name in rolled and rolled[name].notna().any():
             series = {name: rolled[name].set_axis(index, axis=0)}
-            drawn[name] = charts.lines(
-                f"rolling-{name}", f"Rolling {name} over {window} days", series, (charts.COLOURS[colour],)
-            )
+            drawn[name] = charts.lines(f"Rolling {name} over {window} days", series, (charts.COLOURS[colour],))
     return drawn
 
 
@@ -252,4 +245,4 @@ def _risk_chart(risk: pd.DataFrame) -> Markup:
     names = ("price", "spread", "funding", "impact", "fees")
     colours = [charts.COLOURS[names[place % len(names)]] for place in range(len(risk.columns) - 1)]
     series = {str(name): risk[name] for name in risk}
-    return charts.lines("risk", "Exposure to the oracle over time", series, [*colours, charts.COLOURS["faint"]])
+    return charts.lines("Exposure to the oracle over time", series, [*colours, charts.COLOURS["faint"]])

@@ -243,36 +243,29 @@ def _of_the_signal(signals: Signals) -> dict[str, Markup]:
     spread = 1e4 * daily["spread"].fillna(0.0).cumsum() / shares
     return {
         "ic": charts.lines(
-            "signals-ic",
             "Rank IC by decision",
             {"a decision": daily["ic"], f"mean of {SMOOTHED}": smooth},
             ["#c3cdd4", blue],
         ),
-        "cumulative": charts.lines(
-            "signals-cumulative", "Sum of the rank IC", {"sum": daily["ic"].fillna(0.0).cumsum()}, [blue], fill=True
-        ),
+        "cumulative": charts.lines("Sum of the rank IC", {"sum": daily["ic"].fillna(0.0).cumsum()}, [blue], fill=True),
         "decay": charts.bars(
-            "signals-decay",
             "Mean rank IC by horizon in days",
             [str(days) for days in signals.decay["horizon_days"]],
             signals.decay["mean"].to_numpy(),
             1.96 * signals.decay["error"].to_numpy(),
         ),
         "quantiles": charts.bars(
-            "signals-quantiles",
             "Return of each quantile less that of all",
             _names(signals.quantiles),
             1e4 * signals.buckets["excess_return"].to_numpy(),
         ),
-        "spread": charts.lines("signals-spread", "Sum of top less bottom in bps", {"sum": spread}, [blue], fill=True),
+        "spread": charts.lines("Sum of top less bottom in bps", {"sum": spread}, [blue], fill=True),
         "autocorrelation": charts.bars(
-            "signals-autocorrelation",
             "Rank correlation of the signal with itself",
             [str(lag) for lag in signals.autocorrelation["lag"]],
             signals.autocorrelation["correlation"].to_numpy(),
         ),
         "coverage": charts.lines(
-            "signals-coverage",
             "Coins tradable and with a signal",
             {"tradable": daily["tradable"], "with a signal": daily["scored"]},
             ["#9aa7b0", blue],
@@ -288,20 +281,18 @@ def _of_the_book(signals: Signals) -> dict[str, Markup]:
     momentum = {f"{days} days": daily[f"momentum_{days}d"] for days in MOMENTUM_DAYS}
     return {
         "turnover": charts.stems(
-            "signals-turnover",
             "Turnover of each decision",
             daily["turnover"].iloc[1:],
             signals.figures["turnover"] if len(daily) > 1 else 0.0,
         ),
         "book": charts.lines(
-            "signals-book",
             "Sum of the returns of the implied book",
             book,
             [charts.COLOURS["net"], orange],
             percent=True,
         ),
-        "beta": charts.lines("signals-beta", f"Rolling beta to {MARKET}", {"beta": daily["beta"]}, [orange], fill=True),
-        "momentum": charts.lines("signals-momentum", "Rank correlation with momentum", momentum, [blue, orange]),
+        "beta": charts.lines(f"Rolling beta to {MARKET}", {"beta": daily["beta"]}, [orange], fill=True),
+        "momentum": charts.lines("Rank correlation with momentum", momentum, [blue, orange]),
     }
 
 

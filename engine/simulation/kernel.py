@@ -1272,14 +1272,25 @@ def check_sparse_nb(indptr, coins, weights, limit, every, traded):
     above = (-1, -1)
     disordered = False
     for s in range((indptr.shape[0] - 1) // every):
+        first = indptr[s * every]
         for d in range(traded):
-            first = indptr[s * every + d]
             last = indptr[s * every + d + 1]
-            gross = 0.0
-            for k in range(first, last):
-                gross += abs(weights[k])
+            wrong = 0
             for k in range(first + 1, last):
-                disordered |= coins[k] <= coins[k - 1]
+                wrong += 1 if coins[np.uint64(k)] <= coins[np.uint64(k - 1)] else 0
+            disordered |= wrong > 0
+            # Four sums at once: one after the other waits for each addition.
+            a, b, c, e = 0.0, 0.0, 0.0, 0.0
+            k = first
+            for _ in range((last - first) // 4):
+                a += abs(weights[np.uint64(k)])
+                b += abs(weights[np.uint64(k + 1)])
+                c += abs(weights[np.uint64(k + 2)])
+                e += abs(weights[np.uint64(k + 3)])
+                k += 4
+            for rest in range(k, last):
+                a += abs(weights[np.uint64(rest)])
+            gross = a + b + c + e
             if np.isnan(gross):  # an instruction to hold is in the row
                 gross = 0.0
                 for k in range(first, last):
@@ -1287,6 +1298,7 @@ def check_sparse_nb(indptr, coins, weights, limit, every, traded):
                         gross += abs(weights[k])
             if gross > limit and above[0] < 0:
                 above = (s, d)
+            first = last
     return above, disordered
 
 
@@ -2569,38 +2581,58 @@ def rename_nb(orders, rolls, indptr, coins, weights, listed, out_indptr, out_coi
     """
     D, N = listed.shape
     P = (indptr.shape[0] - 1) // D
-    taken = np.zeros(N, dtype=np.int64)
+    one, low, six = np.uint64(1), np.uint64(63), np.uint64(6)
+    taken = np.zeros(N // 64 + 1, dtype=np.uint64)  # a bit a coin
+    # The place of a bit that is alone, by the top six bits of its product with a de Bruijn number.
+    magic, place = np.uint64(0x03F79D71B4CB0A89), np.zeros(64, dtype=np.uint32)
+    for k in range(64):
+        place[(magic << np.uint64(k)) >> np.uint64(58)] = k
     value = np.zeros(N)
-    stamp = 0
-    e = 0
+    e = np.uint64(0)
     for r in range(orders.shape[0]):
+        order = orders[r]
         for p in range(P):
             for d in range(D):
                 source = p * D + (d - rolls[r]) % D
-                stamp += 1
+                first, last = indptr[source], indptr[source + 1]
+                here = listed[d]
                 left = 0  # first those whose coin is listed, so that no repair takes a coin from them
-                for k in range(indptr[source], indptr[source + 1]):
-                    coin = orders[r, coins[k]]
-                    if listed[d, coin]:
-                        taken[coin] = stamp
-                        value[coin] = weights[k]
+                for k in range(first, last):
+                    coin = np.uint64(order[np.uint64(coins[np.uint64(k)])])
+                    if here[coin]:
+                        taken[coin >> six] |= one << (coin & low)
+                        value[coin] = weights[np.uint64(k)]
                     else:
                         left += 1
-                for k in range(indptr[source], indptr[source + 1] if left else indptr[source]):
+                for k in range(first, last if left else first):
                     i = np.int64(coins[k])
-                    if listed[d, orders[r, i]]:
+                    if here[order[i]]:
                         continue
                     for _ in range(N):
                         i = (i + 1) % N
-                        coin = orders[r, i]
-                        if listed[d, coin] and taken[coin] != stamp:
-                            taken[coin] = stamp
+                        coin = np.uint64(order[i])
+                        if here[coin] and not (taken[coin >> six] >> (coin & low)) & one:
+                            taken[coin >> six] |= one << (coin & low)
                             value[coin] = weights[k]
                             break
-                # Every coin is written and one entry grows: quicker than a sort, and no branch to predict.
-                for column in range(N):
-                    out_coins[e] = column
-                    out_weights[e] = value[column]
-                    e += taken[column] == stamp
+                if 2 * (last - first) > N:
+                    # Every coin is written and one entry grows: for a full row quicker than bit by bit.
+                    for column in range(N):
+                        coin = np.uint64(column)
+                        out_coins[e] = column
+                        out_weights[e] = value[coin]
+                        e += (taken[coin >> six] >> (coin & low)) & one
+                    taken[:] = 0
+                else:
+                    for word in range(len(taken)):
+                        rest = taken[word]
+                        taken[word] = 0
+                        while rest:
+                            lowest = rest & (~rest + one)
+                            column = word * 64 + place[(lowest * magic) >> np.uint64(58)]
+                            out_coins[e] = column
+                            out_weights[e] = value[column]
+                            e += one
+                            rest ^= lowest
                 out_indptr[(r * P + p) * D + d + 1] = e
     return e

@@ -18,19 +18,27 @@ import pandas as pd
 from engine.config import RunConfig
 from engine.panel import Panel
 
-#: A kernel each: that of one run, and that of many.
-KERNELS = ("backtest", "batch")
+#: A kernel each: that of one run, that of many, and that of their books.
+KERNELS = ("backtest", "batch", "books")
 
 
 def warm_up(kernel: str) -> None:
     """Compile one of :data:`KERNELS`, or find that it is compiled: a run of two days."""
     from engine.simulation.backtest import backtest, decisions_of
     from engine.simulation.batch import backtest_many
+    from engine.simulation.kernel import top_bottom_nb
     from engine.weights import SparseWeights
 
+    if kernel == "books":
+        orders, one = np.array([[0, 1], [1, 0]]), np.ones(1, dtype=np.int64)
+        rows = (orders[:1], orders[1:], orders[:1], orders[1:], 2 * one, one, 0 * one, np.array([0.5]))
+        top_bottom_nb(*rows, np.zeros(2, dtype=np.int64), np.empty(3, dtype=np.uint32), np.empty(3))
+        return
     index = pd.date_range("2024-01-01", periods=49, freq="h", tz="UTC")
     frame = pd.DataFrame(100.0, index, ["BTC", "ETH"])
-    panel, config = Panel.from_frames(mid=frame, funding=0.0 * frame, volume_usd=frame), RunConfig()
+    funding = 0.0 * frame
+    funding.iloc[5, 0] = np.nan  # hours without a rate are counted by a kernel of their own
+    panel, config = Panel.from_frames(mid=frame, funding=funding, volume_usd=frame), RunConfig()
     decisions = decisions_of(panel, config)
     values = np.full((len(decisions), 2), 0.5)
     if kernel == "backtest":

@@ -36,11 +36,20 @@ from engine.sweeps.grid import Constraint, Grid, check_keys, make_grid, plain
 from engine.sweeps.result_files import ResultFiles
 from engine.sweeps.study import ORACLE, SCHEMA
 from engine.sweeps.tasks import Task
-from engine.sweeps.trials import digest_of, digest_of_text, family_of, inner_paths, state_of, trial_config
+from engine.sweeps.trials import (
+    digest_of,
+    family_of,
+    finished_digests,
+    inner_paths,
+    started_digest,
+    state_of,
+    trial_config,
+)
 
 #: Sets and scores of one task: an interrupt loses at most the tasks that run.
 TASK_SETS, TASK_SCORES, TASK_OTHERS = 1024, 64, 8
-#: Scores that are used by every config before the next ones, so that each is computed once.
+#: Scores, at most, that are used by every config before the next ones, so that each is computed once; fewer where
+#: their books would be more than a task.
 BLOCK_SCORES = 64
 #: Daily returns are kept, by default, up to this many sets.
 KEPT_RETURNS = 100_000
@@ -97,6 +106,7 @@ class Plan:
             for column, (key, values) in enumerate(self.grid.values.items())
             if key != ORACLE and not _is_config(key)
         ]
+        self._columns = [column for column, _, _ in self._own]
         # Many sets have the same classes and files, and finding and reading their files is slow.
         self._files_digest = cache(lambda *files, loose="": files_digest(list(files), loose))
         self._code: dict[tuple[type, ...], tuple[list[Path], str]] = {}
@@ -124,17 +134,23 @@ class Plan:
         """
         paths = list(self.kinds)
         units = self._units()
-        block = units // BLOCK_SCORES
+        each = -(-len(units) // ((int(units.max()) + 1) * len(self.configs)))  # sets of a score and a config
+        block = units // max(1, min(BLOCK_SCORES, TASK_SETS // each))
         order = missing[
             np.lexsort((missing, units[missing], self.config_of[missing], block[missing], self.families[missing]))
         ]
         group = np.stack([self.families[order], block[order], self.config_of[order]], axis=1)
         ends = np.append(np.flatnonzero((np.diff(group, axis=0) != 0).any(axis=1)) + 1, len(order))
+        own = self.grid.codes[:, self._columns]
+        same = state_of({"fixed": self.fixed, "own": [[key, values] for _, key, values in self._own]})
+        known: dict[int, list[dict[str, Any]]] = {}
         number = first = 0
         for last in ends:
             if first == last:
                 return
             kind = self.kinds[paths[self.families[order[first]]]]
+            if first == 0 or (group[first - 1, :2] != group[first, :2]).any():
+                known = {}  # a block's configs come one after another, and in each the same parameters
             sets, scores = (TASK_SETS, TASK_SCORES) if shares_scores(kind) else (TASK_OTHERS, TASK_OTHERS)
             while first < last:
                 stop = min(first + sets, last)
@@ -143,9 +159,11 @@ class Plan:
                 stop = int(first + np.searchsorted(within, scores))
                 rows = order[first:stop]
                 config = self.configs[self.config_of[rows[0]]]
-                own = files and replace(files, part=f"config={digest_of(config) & 0xFFFFFFFF:08x}")
-                parameters = [self.parameters(int(row)) for row in rows]
-                yield Task(number, kind, config, parameters, rows, self.returns, self.keys[rows], own)
+                part = files and replace(files, part=f"config={digest_of(config) & 0xFFFFFFFF:08x}")
+                books = digest_of(same, own[rows].tobytes().hex())
+                if books not in known:
+                    known[books] = [self.parameters(int(row)) for row in rows]
+                yield Task(number, kind, config, known[books], rows, self.returns, self.keys[rows], part, books)
                 number, first = number + 1, stop
 
     def _units(self) -> np.ndarray:
@@ -157,7 +175,7 @@ class Plan:
             for column, key, _ in self._own:
                 if not shares_scores(kind) or key.partition(".")[0] in kind.score_parameters:
                     state[of, 1 + column] = self.grid.codes[of, column]
-        return np.unique(state, axis=0, return_inverse=True)[1].ravel()
+        return _distinct(state)[1]
 
     def record(self, name: str, created: str, reused: int) -> dict[str, Any]:
         """Content of sweep.json, but for what is known only of the results."""
@@ -197,7 +215,7 @@ class Plan:
         for column in columns:
             for value in self.grid.values[names[column]]:
                 no_fraction(names[column], value)
-        distinct, config_of = np.unique(self.grid.codes[:, columns], axis=0, return_inverse=True)
+        distinct, config_of = _distinct(self.grid.codes[:, columns])
         configs = []
         for codes in distinct:
             sections = self.base.to_dict()
@@ -207,7 +225,7 @@ class Plan:
             with suppress(HlbtError):  # else its sets are going to be recorded with the error
                 sections = RunConfig.from_dict(sections).to_dict()  # 4 bps are 4.0 bps
             configs.append(sections)
-        return configs, config_of.ravel()
+        return configs, config_of
 
     def _digests(self) -> tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]:
         """Keys of results and trials, (P,) int64 each, and the rows of the sets by the oracles inside theirs."""
@@ -232,10 +250,14 @@ class Plan:
             run, trial = (
                 json.dumps([name, self.digests[path]], separators=(",", ":"))[:-1] for name in (path, family_of(path))
             )
-            for row, state in zip(rows.tolist(), self._states(rows, defaults[family]), strict=True):
-                config = self.config_of[row]
-                keys[row] = digest_of_text(f"{run},{state},{results[config]}]")
-                trial_keys[row] = digest_of_text(f"{trial},{state},{trials[config]}]")
+            # Sets that differ in their configs alone have one state: the digests are made up to there once.
+            codes, state_of_row = _distinct(self.grid.codes[rows][:, self._columns])
+            states = list(self._states(codes, defaults[family]))
+            for made, head, ends in ((keys, run, results), (trial_keys, trial, trials)):
+                begun = [started_digest(f"{head},{state}") for state in states]
+                rest = [f",{end}]".encode() for end in ends]
+                of_rows = zip(state_of_row.tolist(), self.config_of[rows].tolist(), strict=True)
+                made[rows] = finished_digests((begun[state], rest[config]) for state, config in of_rows)
         for row in np.concatenate(slow).tolist() if slow else ():
             family, config = int(self.families[row]), int(self.config_of[row])
             path, parameters = paths[family], {**defaults[family], **self.parameters(row)}
@@ -251,19 +273,19 @@ class Plan:
             trial_keys[row] = digest_of(family_of(path), code, state, trials[config])
         return keys, trial_keys, {named: np.array(rows) for named, rows in inner.items()}
 
-    def _states(self, rows: np.ndarray, defaults: Mapping[str, Any]) -> Iterator[str]:
-        """The JSON of :func:`state_of` of the sets `rows`, put together of the texts of their values."""
+    def _states(self, distinct: np.ndarray, defaults: Mapping[str, Any]) -> Iterator[str]:
+        """The JSON of :func:`state_of` of parameters by their codes, put together of the texts of their values."""
 
         def text(name: str, value: Any) -> str:
             return json.dumps(state_of({name: value})[1:-1])[1:-1]
 
-        own = {key: (column, [text(key, value) for value in values]) for column, key, values in self._own}
+        own = {key: (at, [text(key, value) for value in values]) for at, (_, key, values) in enumerate(self._own)}
         same = {name: text(name, value) for name, value in {**defaults, **self.fixed}.items() if name not in own}
         names = sorted({*own, *same})
         varied = [own[name] for name in names if name in own]
         template = ", ".join("%s" if name in own else same[name].replace("%", "%%") for name in names)
-        for codes in self.grid.codes[rows][:, [column for column, _ in varied]]:
-            values = tuple(texts[code] for code, (_, texts) in zip(codes.tolist(), varied, strict=True))
+        for codes in distinct[:, [at for at, _ in varied]].tolist():
+            values = tuple(texts[code] for code, (_, texts) in zip(codes, varied, strict=True))
             yield f'"{{{template % values}}}"'
 
     def _sources(self, path: str, parameters: Mapping[str, Any]) -> tuple[str, str]:
@@ -333,6 +355,19 @@ def make_plan(
     plan = Plan(panel, kinds, fixed, config, grid, constraints, sample, seed, returns)
     plan.check_distinct()
     return plan
+
+
+def _distinct(codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Distinct rows of codes, (P, K), in ascending order, and which of them each row is, (P,)."""
+    number, most = np.zeros(len(codes), dtype=np.int64), 1
+    for column in codes.T:
+        size = int(column.max(initial=0)) + 1
+        if most * size > 2**62:
+            number = np.unique(number, return_inverse=True)[1].ravel()
+            most = int(number.max(initial=0)) + 1
+        number, most = number * size + column, most * size
+    _, first, which = np.unique(number, return_index=True, return_inverse=True)
+    return codes[first], which.ravel()
 
 
 def _may_name_a_file(value: Any) -> bool:

@@ -57,7 +57,8 @@ class ResultFiles:
     def write(self, table: pa.Table) -> None:
         """Write a table as one file, whole or not at all, named by the digest of its keys: once more is the same."""
         name = f"{hashlib.sha256(table['key'].to_numpy().tobytes()).hexdigest()[:16]}.parquet"
-        options: dict[str, Any] = {"compression": "zstd", "write_statistics": False, "use_dictionary": False}
+        # Half the time of zstd, for a twelfth more room.
+        options: dict[str, Any] = {"compression": "snappy", "write_statistics": False, "use_dictionary": False}
         with self._system() as (system, base):
             folder = f"{base}/{self.part}" if self.part else base
             if _is_local(self.address):
@@ -178,8 +179,8 @@ def table_of(
         if text:
             columns[name] = [value if isinstance(value, str) else None for value in columns[name]]
     if returns is not None and days is not None:
-        for column, day in enumerate(days):
-            columns[f"{day:%Y-%m-%d}"] = np.ascontiguousarray(returns[:, column])
+        dates = days.tz_localize(None).to_numpy().astype("datetime64[D]").astype(str).tolist()
+        columns |= zip(dates, np.ascontiguousarray(returns.T), strict=True)
     return pa.table(columns)
 
 

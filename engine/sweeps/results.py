@@ -208,35 +208,11 @@ class Results:
             When a set has no result: its row must not be filled with that of another.
         """
         self.flush()
-        wanted = ("key", ERROR, *metric_names(), *(f"{date:%Y-%m-%d}" for date in self.dates if self.returns))
-        files = [self.files.read(path, wanted) for path in self.files.paths()]
-        whole = pa.concat_tables(files, promote_options="default")
-        del files
-        rows = pd.Index(whole["key"].to_numpy())
-        order = np.full(len(self.keys), -1)
-        positions = pd.Index(self.keys).get_indexer(rows)
-        order[positions[positions >= 0]] = np.flatnonzero(positions >= 0)
-        if lost := int((order < 0).sum()):
-            raise DataError(
-                f"{lost:,} of {len(order):,} sets have no result in {self.files}: the executor handed over none, or "
-                "files were removed. Run the sweep again; what is whole is not run twice."
-            )
-        columns: dict[str, Any] = {}
-        for name in metric_names():
-            if name in TEXTS:
-                texts = whole[name].to_pylist() if name in whole.column_names else [None] * len(whole)
-                columns[name] = np.array(texts, dtype=object)[order]
-            elif name not in whole.column_names:
-                columns[name] = np.full(len(order), np.nan)
-            else:
-                values = whole[name].to_numpy()[order]
-                counted = name in COUNTS and not np.isnan(values).any()
-                columns[name] = values.astype(np.int64) if counted else values
-        columns[ERROR] = np.array(whole[ERROR].to_pylist(), dtype=object)[order]
-        texts = {name: pd.Series(columns[name], dtype=object, index=grid.index) for name in (*TEXTS, ERROR)}
-        table = pd.DataFrame({**columns, **texts}, index=grid.index)
-        daily = self._daily(whole, order) if self.returns else None
-        del whole
+        columns, daily = self._columns()
+        index = grid.index
+        # A column of its own each: pandas would copy them into one block, for the largest sweeps half a gigabyte.
+        texts = {name: pd.Series(columns[name], dtype=object, index=index) for name in (*TEXTS, ERROR)}
+        table = pd.DataFrame({**columns, **texts}, index=index, copy=False)
         failed = int((columns[ERROR] != "").sum())
         finished = {**record, "sets": {**record["sets"], "failed": failed}}
         finished["notes"] = [*record["notes"], *missing_rates_of_many(columns["funding_missing_frac"])]
@@ -246,16 +222,46 @@ class Results:
         frame = None
         if daily is not None:
             values, dates = daily
-            frame = by_instant(finished, grid.index, values.T, dates)
+            frame = by_instant(finished, index, values.T, dates)
         return Study(as_json(finished), table, frame, self.folder)
 
-    def _daily(self, whole: pa.Table, order: np.ndarray) -> tuple[np.ndarray, pd.DatetimeIndex]:
-        """Daily returns, (P, days), and their dates."""
-        present = [(date, f"{date:%Y-%m-%d}") for date in self.dates if f"{date:%Y-%m-%d}" in whole.column_names]
-        values = np.empty((len(order), len(present)))
-        for column, (_, name) in enumerate(present):
-            values[:, column] = whole[name].to_numpy()[order]
-        return values, pd.DatetimeIndex([date for date, _ in present], tz="UTC").as_unit(UNIT)
+    def _columns(self) -> tuple[dict[str, np.ndarray], tuple[np.ndarray, pd.DatetimeIndex] | None]:
+        """Columns of the table in the order of the sets, (P,); daily returns, (P, days), and their dates.
+
+        A file at a time: all of them together would be in memory beside what is made of them.
+        """
+        count, lookup = len(self.keys), pd.Index(self.keys)
+        dates = {f"{date:%Y-%m-%d}": date for date in self.dates if self.returns}
+        columns: dict[str, np.ndarray] = {
+            name: np.full(count, None, dtype=object) if name in TEXTS else np.full(count, np.nan)
+            for name in metric_names()
+        }
+        columns[ERROR] = np.full(count, None, dtype=object)
+        daily, dated = np.full((len(dates), count), np.nan), np.zeros(len(dates), dtype=bool)
+        found = np.zeros(count, dtype=bool)
+        targets = {**columns, **dict(zip(dates, daily, strict=True))}
+        for path in self.files.paths():
+            part = self.files.read(path, ("key", *targets))
+            rows = lookup.get_indexer(part["key"].to_numpy())
+            ours = rows >= 0
+            rows = rows[ours]
+            found[rows] = True
+            for name, values in zip(part.column_names, part.columns, strict=True):
+                if name in targets:
+                    targets[name][rows] = values.to_numpy()[ours]
+            dated |= np.isin(list(dates), part.column_names)
+        if lost := int((~found).sum()):
+            raise DataError(
+                f"{lost:,} of {count:,} sets have no result in {self.files}: the executor handed over none, or "
+                "files were removed. Run the sweep again; what is whole is not run twice."
+            )
+        for name in COUNTS:
+            if not np.isnan(columns[name]).any():
+                columns[name] = columns[name].astype(np.int64)
+        if not self.returns:
+            return columns, None
+        present = pd.DatetimeIndex([date for date, kept in zip(dates.values(), dated, strict=True) if kept], tz="UTC")
+        return columns, ((daily if dated.all() else daily[dated]).T, present.as_unit(UNIT))
 
     def _finish(
         self,
@@ -283,7 +289,8 @@ def _write_files(
     """Write table, returns, (P, days) by date, and record; the record last, for it says that the others are whole."""
     for stale in (RECORD, VERDICT, PAGE):
         (folder / stale).unlink(missing_ok=True)
-    _replace(folder / TABLE, pa.table({name: _arrow(name, values) for name, values in columns.items()}))
+    repeated = [name for name in columns if name in (*TEXTS, ERROR) or name.startswith("set.")]
+    _replace(folder / TABLE, pa.table({name: _arrow(name, values) for name, values in columns.items()}), repeated)
     if daily is None:
         (folder / RETURNS).unlink(missing_ok=True)
     else:
@@ -329,6 +336,7 @@ def _dated(names: Sequence[str]) -> bool:
     return any(name[:4].isdigit() for name in names)
 
 
-def _replace(path: Path, table: pa.Table) -> None:
+def _replace(path: Path, table: pa.Table, repeated: Sequence[str] = ()) -> None:
+    """Write a table; a dictionary is made of columns with `repeated` values alone: of others it takes room and time."""
     with replacing(path) as made:
-        pq.write_table(table, made, compression="zstd", row_group_size=100_000)
+        pq.write_table(table, made, compression="zstd", row_group_size=100_000, use_dictionary=list(repeated))

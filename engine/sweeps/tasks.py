@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 Kept = TypeVar("Kept")
 #: Bytes of scores, of weights and of cut panels that a worker keeps for later tasks.
-KEPT_SCORES, KEPT_WEIGHTS, KEPT_CUTS = 256 << 20, 256 << 20, 192 << 20
+KEPT_SCORES, KEPT_WEIGHTS, KEPT_CUTS = 128 << 20, 160 << 20, 192 << 20
 
 
 class LRUCache:
@@ -101,6 +101,8 @@ class Task:
         Key of each set's result; None where nothing is kept.
     files : ResultFiles or None
         Where whoever runs the task writes what it leaves; then the outcome has the Sharpe ratios alone.
+    group : hashable
+        Tasks of one class and group have the same parameters, so their books are made once; None: it has no other.
     """
 
     number: int
@@ -111,6 +113,7 @@ class Task:
     returns: bool
     keys: np.ndarray | None = None
     files: ResultFiles | None = None
+    group: Hashable = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,8 +186,16 @@ def books_of(space: Workspace, task: Task, errors: list[str]) -> tuple[Prepared,
     config = RunConfig.from_dict(task.config)
     decisions = decisions_of(space.panel, config)
     prepared = prepare(space.panel, decisions, config, lambda key, make: space.cuts.get(key, make, _bytes))
-    with sharing(space.known, lambda key, make: space.scores.get(key, make, _held)):
-        return prepared, *_books(space, task, decisions, errors)
+
+    def make() -> tuple[list[int], SparseWeights, list[str]]:
+        own = [""] * len(task.parameters)
+        with sharing(space.known, lambda key, make: space.scores.get(key, make, _held)):
+            return *_books(space, task, decisions, own), own
+
+    key = (task.kind, task.group, decisions.asi8.tobytes())
+    rows, books, why = make() if task.group is None else space.weights.get(key, make, lambda made: _size(made[1]))
+    errors[:] = why
+    return prepared, rows, books
 
 
 def _held(made: object) -> int:
@@ -218,7 +229,7 @@ def _books(
                     for row, _ in members:
                         errors[row] = undeclared
                 else:
-                    parts.append(_together(space, task, members, decisions, group))
+                    parts.append(_together(space, members, decisions, group))
                     rows += [row for row, _ in members]
             except (Exception, SystemExit):
                 alone = True  # so that an error is of the set that raises it
@@ -275,14 +286,11 @@ def _scores(space: Workspace, oracle: Oracle, decisions: pd.DatetimeIndex, key: 
 
 
 def _together(
-    space: Workspace, task: Task, members: list[tuple[int, Oracle]], decisions: pd.DatetimeIndex, key: Hashable
+    space: Workspace, members: list[tuple[int, Oracle]], decisions: pd.DatetimeIndex, key: Hashable
 ) -> SparseWeights:
     """A book each of oracles that share their scores, which are computed once."""
     oracles = [oracle for _, oracle in members if isinstance(oracle, ScoreOracle)]
-    every = (key, *(state_of(task.parameters[row]) for row, _ in members))
-    return space.weights.get(
-        every, lambda: type(oracles[0]).construct_many(oracles, _scores(space, oracles[0], decisions, key)), _size
-    )
+    return type(oracles[0]).construct_many(oracles, _scores(space, oracles[0], decisions, key))
 
 
 def _size(books: SparseWeights) -> int:

@@ -90,12 +90,23 @@ class TrialCount:
 
 def digest_of(*parts: Any) -> int:
     """64 bits of what is given; two of a million differ but for a chance of 3e-8."""
-    return digest_of_text(json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str))
+    text = json.dumps(parts, sort_keys=True, separators=(",", ":"), default=str)
+    return int(finished_digests([(started_digest(text), b"")])[0])
 
 
-def digest_of_text(text: str) -> int:
-    """:func:`digest_of` of parts whose JSON, without blanks, is there already."""
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)
+def started_digest(text: str) -> Any:
+    """The beginning of a :func:`digest_of`: parts as JSON without blanks, as far as many digests share them."""
+    return hashlib.blake2b(text.encode(), digest_size=8)
+
+
+def finished_digests(parts: Iterable[tuple[Any, bytes]]) -> np.ndarray:
+    """:func:`digest_of`, (P,) int64, of what :func:`started_digest` began and the rest of each."""
+    made = bytearray()
+    for begun, rest in parts:
+        digest = begun.copy()
+        digest.update(rest)
+        made += digest.digest()
+    return np.frombuffer(bytes(made), dtype=">i8").astype(np.int64)
 
 
 def trial_key(path: str, code: str, parameters: Mapping[str, Any], config: Mapping[str, Any]) -> int:
@@ -357,26 +368,25 @@ def _unpacked(text: Any, kind: type) -> np.ndarray:
 
 def _rows_of(records: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """The trials of the chain, in the order of their records."""
-    parts = []
+    parts: dict[str, list[Any]] = {name: [] for name in _COLUMNS}
+    counts = []
     for record in records:
         if record.get("kind") != TRIALS:
             continue
         keys, sharpe = _unpacked(record.get("keys"), np.int64), _unpacked(record.get("sharpe_daily"), np.float64)
         books = _unpacked(record.get("books", ""), np.int64)
-        count = min(len(keys), len(sharpe))
-        parts.append(
-            pd.DataFrame(
-                {
-                    "family": str(record.get("family")),
-                    "key": keys[:count],
-                    "book": books[:count] if len(books) >= count else np.int64(0),
-                    "sharpe_daily": sharpe[:count],
-                    "entry": record["entry"],
-                    "end": record.get("end"),
-                }
-            )
-        )
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=list(_COLUMNS))
+        counts.append(count := min(len(keys), len(sharpe)))
+        own = books[:count] if len(books) >= count else np.zeros(count, dtype=np.int64)
+        of_record = (str(record.get("family")), keys[:count], own, sharpe[:count], record["entry"], record.get("end"))
+        for part, value in zip(parts.values(), of_record, strict=True):
+            part.append(value)
+    if not counts:
+        return pd.DataFrame(columns=list(_COLUMNS))
+    columns = {name: np.concatenate(parts[name]) for name in ("key", "book", "sharpe_daily")}
+    columns["entry"] = np.repeat(np.array(parts["entry"], dtype=np.int64), counts)
+    for name in ("family", "end"):
+        columns[name] = np.repeat(np.array(parts[name], dtype=object), counts)
+    return pd.DataFrame({name: pd.Series(columns[name], dtype=columns[name].dtype) for name in _COLUMNS}, copy=False)
 
 
 def _table(reports: Path) -> pd.DataFrame:

@@ -184,7 +184,8 @@ def alpha(inputs: ValidationInputs) -> dict[str, Any]:
     days = np.isfinite(market).all(axis=1)
     values, market = values[days], market[days]
     # The beta of a day is of the days before it; a market that did not move explains nothing.
-    betas = np.nan_to_num(rolling_beta(values, market, BETA_DAYS, LEAST_BETA_DAYS)[LEAST_BETA_DAYS - 1 : -1])
+    one = market[:, :1] if (inputs.hours == inputs.hours[0]).all() else market
+    betas = np.nan_to_num(rolling_beta(values, one, BETA_DAYS, LEAST_BETA_DAYS)[LEAST_BETA_DAYS - 1 : -1])
     values, market = values[LEAST_BETA_DAYS:], market[LEAST_BETA_DAYS:]
     own, column = values - betas * market, inputs.column
     if len(own) < 10:

@@ -125,7 +125,7 @@ def null_books(
     first = int((np.nan_to_num(values) != 0.0).any(axis=1).argmax())  # 0 where nothing is asked for
     listed = panel.tradable[panel.rows(decisions)]
     orders = _orders(replicates, len(panel.coins), seed)
-    moved = _moved(values, renamed(own, orders[:20], listed), len(decisions))
+    moved = _moved(values, renamed(own, orders[:20], listed))
     shifts = _shifts(decisions, first, roll_step)
     made = [
         lambda: SparseWeights.joined([own, SparseWeights(own.indptr, own.coins, -own.weights)]),
@@ -322,11 +322,17 @@ def _led(books: SparseWeights, decisions: int, before: int) -> SparseWeights:
     return SparseWeights(np.append(0, ends.ravel()), books.coins, books.weights)
 
 
-def _moved(values: np.ndarray, nulls: SparseWeights, decisions: int) -> float:
+def _moved(values: np.ndarray, nulls: SparseWeights) -> float:
     """Part of the gross that is elsewhere in the nulls, on average: 0 where all coins are the same."""
-    own, others = np.nan_to_num(values), np.nan_to_num(nulls.to_dense(decisions, values.shape[1]))
-    gross = np.abs(own).sum()
-    return float(np.abs(others - own).sum(axis=(1, 2)).mean() / (2.0 * gross)) if gross > 0.0 else 0.0
+    own, weights = np.nan_to_num(values), np.nan_to_num(nulls.weights)
+    gross, rows = np.abs(own).sum(), len(nulls.indptr) - 1
+    if not gross > 0.0:
+        return 0.0
+    decision = np.repeat(np.arange(rows) % len(own), np.diff(nulls.indptr))
+    there = own[decision, nulls.coins]
+    # What the book has where a null has nothing has moved as well.
+    moved = rows // len(own) * gross - np.abs(there).sum() + np.abs(weights - there).sum()
+    return float(max(moved, 0.0) / (rows // len(own)) / (2.0 * gross))
 
 
 def _shifts(decisions: pd.DatetimeIndex, first: int, roll_step: int) -> np.ndarray:

@@ -45,9 +45,7 @@ class Rerun:
     @cached_property
     def weights(self) -> pd.DataFrame:
         """Weights of its oracle at its own decisions."""
-        return weight_matrix(
-            self.parameter_set.build(), self.panel, decisions_of(self.panel, self.parameter_set.config)
-        )
+        return self._weights(self.parameter_set)
 
     @cached_property
     def base(self) -> Result:
@@ -57,7 +55,15 @@ class Rerun:
     @property
     def notes(self) -> tuple[str, ...]:
         """The notes of its oracle: rows used before they were published, days without data."""
-        return self.parameter_set.build().notes(self.panel.point_in_time(), pd.DatetimeIndex(self.weights.index))
+        return self.parameter_set.build().notes(self._known, pd.DatetimeIndex(self.weights.index))
+
+    @cached_property
+    def _known(self) -> Panel:
+        """The panel as known, made once."""
+        return self.panel.point_in_time()
+
+    def _weights(self, chosen: ParameterSet) -> pd.DataFrame:
+        return weight_matrix(chosen.build(), self._known, decisions_of(self.panel, chosen.config))
 
     def changed(self, **changes: Any) -> Result:
         """The same weights with other settings, ``section__key=value``."""
@@ -107,8 +113,7 @@ class Rerun:
         rows = []
         for hour in HOURS:
             changed = self.study.parameter_set(self.row, {"execution.hour_utc": hour})
-            weights = weight_matrix(changed.build(), self.panel, decisions_of(self.panel, changed.config))
-            rows.append({"hour": hour, **_figures(backtest(self.panel, weights, changed.config))})
+            rows.append({"hour": hour, **_figures(backtest(self.panel, self._weights(changed), changed.config))})
         return rows
 
     def start_dates(self) -> list[dict[str, Any]]:

@@ -37,7 +37,14 @@ class Ranking:
     @cached_property
     def ascending(self) -> np.ndarray:
         """Columns of each row from the lowest score to the highest, ties by column, NaN last, (D, N)."""
-        return np.argsort(self.scores, axis=1, kind="stable")
+        order = self.descending
+        ordered = np.take_along_axis(self.scores, order, axis=1)
+        if (ordered[:, 1:] == ordered[:, :-1]).any():
+            return np.argsort(self.scores, axis=1, kind="stable")
+        # Without ties it is the other order backwards, and there is no second sort.
+        place = np.arange(order.shape[1])
+        last = self.known[:, None] - 1
+        return np.take_along_axis(order, np.where(place <= last, last - place, place), axis=1)
 
     @cached_property
     def above(self) -> np.ndarray:

@@ -142,14 +142,11 @@ def _page(panel: Panel, pairs: Sequence[Pair], lags: int, tb: int, file: str | N
     worth = {"difference": curves["at the row's date (look-ahead)"] - curves["as published"]}
     drawn = {
         "equity": charts.lines(
-            "delay-equity",
             "Equity with and without the publication delay in USD",
             curves,
             (charts.COLOURS["price"], charts.COLOURS["loss"]),
         ),
-        "worth": charts.lines(
-            "delay-worth", "What the look-ahead was worth in USD", worth, (charts.COLOURS["loss"],), fill=True
-        ),
+        "worth": charts.lines("What the look-ahead was worth in USD", worth, (charts.COLOURS["loss"],), fill=True),
     }
     return render(
         "publication_delay.html",

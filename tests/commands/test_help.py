@@ -35,6 +35,16 @@ COMMANDS = leaves(TREE)
 GROUPS = sorted({path[:1] for path in COMMANDS if len(path) > 1})
 
 
+def test_the_process_of_a_command_builds_that_one_alone() -> None:
+    for word in [*TREE.commands, "nosuch", "", "--version"]:  # type: ignore[attr-defined]
+        built = typer.main.get_group(cli._called(word))
+        assert set(built.commands) == ({word} if word in TREE.commands else set(TREE.commands))  # type: ignore[attr-defined]
+    assert set(typer.main.get_group(cli.app).commands) == set(TREE.commands)  # type: ignore[attr-defined]
+    for words in (["backtest", "--help"], ["live", "plan", "--help"], ["nosuch"]):
+        shown = subprocess.run([HLBT, *words], capture_output=True, text=True, env={**os.environ, "COLUMNS": "80"})
+        assert f"Usage: hlbt {' '.join(words[:-1])}" in shown.stdout + shown.stderr
+
+
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_help(path: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, hlbt: Hlbt) -> None:
     monkeypatch.setenv("COLUMNS", "80")

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -106,6 +107,20 @@ def alive(group: int) -> bool:
     """Whether a process of a group runs; those that have ended and wait to be reaped do not."""
     listing = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
     return any(int(line.split()[0]) == group and "Z" not in line.split()[1] for line in listing.splitlines())
+
+
+def test_a_command_that_fails_keeps_no_reader_waiting(tmp_path: Path) -> None:
+    """The process that loads QuantStats has the same output, and would hold it open until all is loaded."""
+    command = [HLBT, "backtest", "--oracle", "research.oracles.momentum:Momentum", "--set", f"data.cache={tmp_path}/no"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as failed:
+        ended: list[float] = []
+        waiting = threading.Thread(target=lambda: ended.append((failed.wait(), time.monotonic())[1]))
+        waiting.start()
+        said = failed.communicate()[0]
+        read = time.monotonic()
+        waiting.join()
+    assert failed.returncode == 1 and said.startswith("hlbt: ") and said.count("\n") == 1
+    assert read - ended[0] < 1.0
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])

@@ -22,7 +22,7 @@ from engine.oracles.loading import bound_parameters, build_oracle, load_oracle, 
 from engine.simulation.backtest import decisions_of
 from engine.weights import check_gross, validate_weights
 from helpers.panels import random_panel
-from research.oracles.construction import CONSTRUCTIONS, rank_power, top_bottom, z_score
+from research.oracles.construction import CONSTRUCTIONS, Ranking, rank_power, top_bottom, z_score
 from research.oracles.cross_section import CrossSection
 from research.oracles.momentum import Momentum
 from research.oracles.published_scores import PublishedOracle
@@ -375,3 +375,17 @@ def test_as_of_and_its_former_name_are_one_method() -> None:
         assert getattr(Mixed(), method)(instant) == "mixin 02"
         wrapped = getattr(Cap(Cut(), 0.2), method)(instant)
         assert wrapped == Cap(Cut(n=1), 0.2), "an oracle made of oracles cuts its parts"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_both_orders_are_sorts_of_their_own(seed: int) -> None:
+    """Ties by column in both, coins without a score last: one order read backwards has neither."""
+    rng = np.random.default_rng(seed)
+    scores = rng.normal(size=(rng.integers(1, 9), rng.integers(1, 12)))
+    scores = np.round(scores) if seed % 3 == 0 else scores
+    for value, step in ((np.nan, 4), (np.inf, 5), (-0.0, 7)):
+        scores[(rng.random(scores.shape) < 0.3) & (seed % step == 0)] = value
+    scores[0] = np.nan if seed % 11 == 0 else scores[0]
+    ranking = Ranking(scores)
+    np.testing.assert_array_equal(ranking.ascending, np.argsort(scores, axis=1, kind="stable"))
+    np.testing.assert_array_equal(ranking.descending, np.argsort(-scores, axis=1, kind="stable"))

@@ -222,6 +222,17 @@ def test_autocorrelation_and_beta_by_loop() -> None:
             assert got[row] == pytest.approx(expected, rel=1e-8), row
 
 
+def test_a_beta_keeps_no_rounding_of_days_that_have_gone() -> None:
+    market = np.zeros((40, 3))
+    market[2] = 1e9
+    market[3] = 1e-9
+    book = np.random.default_rng(0).normal(size=(40, 3))
+    beta = rolling_beta(book, market, 10, 5)
+    assert np.isfinite(beta[4:12]).all() and np.isnan(beta[13:]).all()  # the market has not moved since
+    alone = [rolling_beta(book[:, k], market[:, k], 10, 5) for k in range(3)]
+    np.testing.assert_array_equal(beta, np.stack(alone, axis=1))
+
+
 # The whole ------------------------------------------------------------------------------------------------------------
 
 

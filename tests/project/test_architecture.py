@@ -22,8 +22,8 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "crowdcent_challenge": {"research/oracles/crowdcent.py"},
     "quantstats": {"engine/reporting/quantstats_part.py"},
     "vectorbt": {"engine/simulation/result.py"},
-    "matplotlib": {"engine/reporting/charts.py", "engine/reporting/hover.py", "engine/reporting/quantstats_part.py"},
-    "arch": {"engine/validation/bootstrap.py"},
+    "matplotlib": {"engine/reporting/figure_svg.py", "engine/reporting/quantstats_part.py"},
+    "arch": set(),  # only tests, which compare with it: it takes two seconds to import
     "statsmodels": {"engine/monitoring/calibration.py"},
     "plotly": {
         "engine/reporting/views.py",

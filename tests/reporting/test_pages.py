@@ -14,7 +14,7 @@ from rich.console import Console
 from engine.commands.tables import demo_table, result_tables, sweep_table
 from engine.config import RunConfig
 from engine.errors import DataError
-from engine.reporting import charts
+from engine.reporting import charts, figure_svg
 from engine.reporting import run_page as pages
 from engine.reporting.assumptions import modelled
 from engine.reporting.index_page import write_index
@@ -62,7 +62,7 @@ def test_the_schedule_is_said(execution: dict[str, Any], words: str) -> None:
 
 def test_by_night_every_colour_may_be_another_but_words_on_a_coloured_ground() -> None:
     drawn = '<path style="fill: #ffffff; stroke: #348dc1"/><text style="font: 9px; fill: #ffffff">1</text>'
-    assert charts.themed(drawn) == (
+    assert figure_svg.themed(drawn) == (
         '<path style="fill: var(--cffffff,#ffffff); stroke: var(--c348dc1,#348dc1)"/>'
         '<text style="font: 9px; fill: #ffffff">1</text>'
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from engine.reporting import charts
+from engine.reporting.figure_svg import isolated_style
 from engine.reporting.quantstats_part import quantstats_part, whole_periods
 from engine.simulation import metrics, tables
 
@@ -47,7 +47,7 @@ def test_metrics_are_quantstats(kind: str) -> None:
         "short": np.array([0.01, -0.02, 0.005]),
     }[kind]
     series = pd.Series(values, pd.date_range("2024-01-01", periods=len(values)))
-    with charts.isolated_style():
+    with isolated_style():
         from quantstats import stats
 
         year = {"periods": 365}

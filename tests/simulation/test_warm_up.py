@@ -11,6 +11,7 @@ import pytest
 from helpers.project import ROOT
 
 JOB = """
+import numpy as np
 from engine import RunConfig, backtest, sweep
 from engine.simulation import kernel
 from engine.simulation.warm_up import KERNELS, warm_up
@@ -18,15 +19,17 @@ from helpers.panels import random_panel
 from research.oracles.momentum import Momentum
 
 def compiled():
-    return {one.__name__: list(one.signatures) for one in (kernel.simulate_nb, kernel.batch_nb)}
+    return {name: list(one.signatures) for name, one in vars(kernel).items() if hasattr(one, "signatures")}
 
 for name in KERNELS:
     warm_up(name)
 ahead = compiled()
 panel, oracle = random_panel(1, 24 * 20, 5), Momentum(lookback_hours=24, n=1)
+assert np.isnan(panel.frame("funding").to_numpy()).any()
 backtest(panel, oracle.weight_matrix(panel, panel.index[95::24]), RunConfig())
 sweep(panel, Momentum, {"lookback_hours": [24], "n": [1, 2]})
-assert compiled() == ahead and all(len(one) == 1 for one in ahead.values()), compiled()
+assert compiled() == ahead, {name: one for name, one in compiled().items() if one != ahead[name]}
+assert all(len(ahead[name]) == 1 for name in ("simulate_nb", "batch_nb", "top_bottom_nb"))
 """
 
 

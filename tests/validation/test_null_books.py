@@ -45,7 +45,7 @@ def by_hand(row: np.ndarray, order: np.ndarray, listed: np.ndarray) -> np.ndarra
 def test_coins_are_exchanged_and_repaired_and_decisions_rolled(seed: int) -> None:
     """Every weight arrives once, at a coin that is listed; with fewer listed coins than weights some are dropped."""
     random = np.random.default_rng(seed)
-    books, decisions, coins = 3, 7, 9
+    books, decisions, coins = 3, 7, [9, 64, 65, 130, 9, 128][seed]
     dense = random.normal(size=(books, decisions, coins)) * (random.random((books, decisions, coins)) < 0.5)
     dense[random.random(dense.shape) < 0.05] = np.nan
     listed = random.random((decisions, coins)) < [1.0, 0.7, 0.3][seed % 3]
@@ -60,6 +60,10 @@ def test_coins_are_exchanged_and_repaired_and_decisions_rolled(seed: int) -> Non
     assert not made[:, ~listed].any()
     if seed % 3 == 0:
         np.testing.assert_array_equal(np.sort(made[:books]), np.sort(dense))
+    own, others = np.nan_to_num(dense[0]), np.nan_to_num(made[::books])
+    moved = np.abs(others - own).sum(axis=(1, 2)).mean() / (2.0 * np.abs(own).sum())
+    alone = nulls.renamed(SparseWeights.from_dense(dense[:1]), orders, listed, shifts)
+    assert nulls._moved(dense[0], alone) == pytest.approx(moved, rel=1e-12)
 
 
 def test_a_book_that_knows_something_is_above_its_nulls_and_noise_is_not(panel: Panel) -> None:
