@@ -16,9 +16,12 @@ from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-jit = njit(cache=True, nogil=True, error_model="numpy")
+# No other language calls them, and `inner` ones not even Python: what takes its arguments apart is not compiled.
+jit = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
+_INNER = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "no_cpython_wrapper": True}
+inner = njit(**_INNER)
 # What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
-inlined = njit(cache=True, nogil=True, error_model="numpy", forceinline=True)
+inlined = njit(**_INNER, forceinline=True)
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -177,19 +180,19 @@ def round_lot_nb(units, lot_scale):
     return np.rint(units * lot_scale) / lot_scale if lot_scale > 0.0 else units
 
 
-@jit
+@inner
 def lots_per_unit_nb(lot_scale):
     """Lots of a unit of a coin; where its sizes are not cut, a unit is the lot."""
     return lot_scale if lot_scale > 0.0 else 1.0
 
 
-@jit
+@inner
 def whole_lots_nb(lots, whole):
     """Whole lots of a size in lots, where it is cut; the tolerance is said at LOT_TOLERANCE."""
     return np.floor(lots * (1.0 + LOT_TOLERANCE)) if whole else lots
 
 
-@jit
+@inner
 def size_order_nb(target, lots, equity, lot_usd, whole, min_notional_usd, band_usd, parts):
     """Order that takes a tradable coin from `lots` to `target`, in lots: signed size and outcome.
 
@@ -230,7 +233,7 @@ def size_order_nb(target, lots, equity, lot_usd, whole, min_notional_usd, band_u
     return (size if order > 0.0 else -size), outcome
 
 
-@jit
+@inner
 def close_nb(lots, equity, lot_usd, whole, min_notional_usd, trade_rate):
     """Part of a position that weight 0 closes where a decision trades a part of the way; all of it at its end."""
     if trade_rate == 1.0:
@@ -244,7 +247,7 @@ def close_nb(lots, equity, lot_usd, whole, min_notional_usd, trade_rate):
     return part if lots > 0.0 else -part
 
 
-@jit
+@inner
 def asks_nb(weights):
     """Whether a row of weights asks for something: holds one that is neither 0 nor NaN."""
     for k in range(weights.shape[0]):
@@ -253,7 +256,7 @@ def asks_nb(weights):
     return False
 
 
-@jit
+@inner
 def renormalised_nb(wanted, own, stuck_usd, equity):
     """Factor on the weights of tradable coins, so that with what is stuck they have the gross that was wanted."""
     # Of a position without a price, which only a live account has, nobody knows how much is stuck.
@@ -321,7 +324,7 @@ def plan_nb(
     return blocked, scale
 
 
-@jit
+@inner
 def initial_nb(notional_usd, floors_usd, steps):
     """Initial margin of one position: its notional over the leverage of its tier; half of that is for maintenance."""
     rate = 0.0
@@ -331,7 +334,7 @@ def initial_nb(notional_usd, floors_usd, steps):
     return rate * notional_usd
 
 
-@jit
+@inner
 def isolated_asked_nb(target_usd, held_usd, own_equity, leverage, floors_usd, steps):
     """Margin of an isolated position that an order takes from one notional to another, both signed."""
     size = abs(target_usd)
@@ -343,7 +346,7 @@ def isolated_asked_nb(target_usd, held_usd, own_equity, leverage, floors_usd, st
     return own_equity + rate * (size - abs(held_usd))
 
 
-@jit
+@inner
 def target_margin_nb(target_usd, u, price, held, isolated, i, floors_usd, steps):
     """Initial margin of coin `i`, whose `u` units need `held`, taken to a signed notional."""
     if isolated.shape[0] > 0 and isolated[i] > 0.0:
@@ -352,7 +355,7 @@ def target_margin_nb(target_usd, u, price, held, isolated, i, floors_usd, steps)
     return initial_nb(abs(target_usd), floors_usd[i], steps[i])
 
 
-@jit
+@inner
 def held_margin_nb(u, own_cash, price, isolated, i, floors_usd, steps):
     """Initial margin of the `u` units of coin `i` that are held."""
     if u == 0.0:
@@ -407,7 +410,7 @@ def fill_price_nb(order, mid, bid, ask, half_spread_frac):
     return ask if order > 0.0 else bid
 
 
-@jit
+@inner
 def impact_at_reference_nb(sign, base, mid, impact_price, impact_frac):
     """Part of mid by which an order of the reference notional moves its own price; at most by how much any does.
 
@@ -418,7 +421,7 @@ def impact_at_reference_nb(sign, base, mid, impact_price, impact_frac):
     return at_reference, most
 
 
-@jit
+@inner
 def impact_nb(size, at_reference, most):
     """Part of mid by which an order of `size` reference notionals moves its own price."""
     return min(at_reference * (size if size <= 1.0 else np.sqrt(size)), most)
@@ -440,7 +443,7 @@ def fee_rate_nb(rates, thresholds_usd, referral_frac, volume, day, total_usd):
     return rate
 
 
-@jit
+@inner
 def coin_factor_nb(fees, rate, t, i):
     """Factor of coin `i` at row `t` on a rate, or on a volume for a `rate` of 0."""
     if fees.factor.shape[1] == 0:
@@ -448,7 +451,7 @@ def coin_factor_nb(fees, rate, t, i):
     return fees.factor[0 if rate > 0.0 else 1, fees.period[t], i]
 
 
-@jit
+@inner
 def own_equity_nb(units, own_cash, price):
     """Equity of an isolated position, USD."""
     return own_cash + units * price
@@ -476,7 +479,7 @@ def own_cash_nb(own_cash, before, after, fill, leverage, floors_usd, steps):
     return own_cash + rate * abs(after - before) * fill - (after - before) * fill
 
 
-@jit
+@inner
 def limited_nb(units, own_cash, mid, fill, fee, spread, impact):
     """What the close of an isolated position around `mid` costs, which is no more than it has.
 
@@ -500,7 +503,7 @@ def execute_nb(order, mid, market, quotes, t, i, fees, fee_rate, coin_params, si
     return fill, fee, spread, impact
 
 
-@jit
+@inner
 def book_costs_nb(fee, spread, impact, row_flows, coin_flows):
     """Add the costs of a fill to the flows of its row and coin."""
     row_flows[FEE_COST] += fee
@@ -537,7 +540,7 @@ def fill_nb(order, mid, market, quotes, t, i, fees, fee_rate, coin_params, sim_p
     return fill, fee, spread, impact
 
 
-@jit
+@inner
 def maintenance_nb(notional_usd, floors_usd, steps):
     """Maintenance margin of one position, tier by tier."""
     total = 0.0
@@ -591,7 +594,7 @@ def book_fill_nb(book, trades, fees, coin_params, t, i, order, after, mid, fill,
     trades[row, REASON] = reason
 
 
-@jit
+@inner
 def liquidate_one_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, i, price, quotes, rate, reason):
     """Close a position at row `t` around `price` as a liquidation; an isolated one loses no more than it has."""
     units = book.units[i]
@@ -605,7 +608,7 @@ def liquidate_one_nb(market, fees, coin_params, sim_params, book, ledger, trades
     book_fill_nb(book, trades, fees, coin_params, t, i, -units, 0.0, price, fill, fee, spread, impact, reason)
 
 
-@jit
+@inner
 def close_all_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, price, quotes):
     """Close every position at row `t` around `price`, (N,), as a liquidation."""
     rate = book_rate_nb(fees, book, t)
@@ -626,21 +629,21 @@ def book_rate_nb(fees, book, t):
     )
 
 
-@jit
+@inner
 def called_nb(equity, own_equity, others, maintenance_usd):
     """Whether the account's margin is gone: that of the `others`, positions without margin of their own."""
     free = equity - own_equity
     return equity <= 0.0 or (others and (free <= 0.0 or free < maintenance_usd))
 
 
-@jit
+@inner
 def isolated_gone_nb(units, own_cash, price, floors_usd, steps):
     """Whether an isolated position's margin is gone at a price."""
     equity = own_equity_nb(units, own_cash, price)
     return equity <= 0.0 or equity < maintenance_nb(abs(units) * price, floors_usd, steps)
 
 
-@jit
+@inner
 def isolated_margin_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, held):
     """Step 1 of the isolated ones of the coins `held`: close at row `t` those whose margin is gone; how many it was."""
     within = market.low.shape[0] > 0
@@ -665,7 +668,7 @@ def isolated_margin_nb(market, fees, coin_params, sim_params, book, ledger, trad
     return ledger.counters[ISOLATED_LIQUIDATIONS] - before
 
 
-@jit
+@inner
 def within_hour_nb(market, fees, coin_params, sim_params, book, ledger, trades, t):
     """Step 4 within the hour that ends at row `t`, every coin at its worst price of it; returns whether it fails."""
     worst = np.empty(book.units.shape[0])
@@ -1200,7 +1203,7 @@ def interval_hours_nb(mid, price, settles, rates, bounds):
     return lasting, unrated, counted
 
 
-@jit
+@inner
 def count_hours_nb(s, count, held, d, lasting, unrated):
     """Coin-hours that book `s` held in interval `d`, and those of them without a rate."""
     hours = 0
@@ -1211,7 +1214,7 @@ def count_hours_nb(s, count, held, d, lasting, unrated):
     return hours, without
 
 
-@jit
+@inner
 def count_until_nb(coins, intervals, d, h):
     """The same of `coins` held until hour `h` of the interval."""
     total = 0
@@ -1345,7 +1348,7 @@ def summarise_nb(s, daily, first, changes, metrics, column):
     metrics[s, column + SHARPE - CAGR] = mean / deviation * np.sqrt(365.0)
 
 
-@jit
+@inner
 def row_scale_nb(s, count, held, lots, first, last, coins, weights, equity, terms, base, seen, stamp):
     """Factor of :func:`renormalised_nb` for book `s`, whose row is the entries from `first` to `last`.
 
@@ -1373,7 +1376,7 @@ def row_scale_nb(s, count, held, lots, first, last, coins, weights, equity, term
     return renormalised_nb(own + blocked, own, stuck_usd, equity)
 
 
-@jit
+@inner
 def row_margin_nb(
     s,
     count,
@@ -1403,7 +1406,7 @@ def row_margin_nb(
     left = 0.0
     before = 0.0
     for k in range(first, last):
-        i = coins[k]
+        i = np.int64(coins[k])
         seen[i] = stamp
         at = base + np.uint64(i) * np.uint64(TERMS)
         lot_usd, kind = terms[at + LOT_USD], terms[at + KIND]
@@ -1423,7 +1426,7 @@ def row_margin_nb(
             needed = target_margin_nb((u + order) * lot_usd, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
         after += needed
     for k in range(count):
-        i = held[s, k]
+        i = np.int64(held[s, k])
         at = base + np.uint64(i) * np.uint64(TERMS)
         lot_usd, kind = terms[at + LOT_USD], terms[at + KIND]
         u = lots[s, i]
@@ -1439,7 +1442,7 @@ def row_margin_nb(
     return asked, after, left, before
 
 
-@jit
+@inner
 def settle_nb(s, count, held, lots, d, settle_hour):
     """Step 1 for book `s` where a position is settled in interval `d`; how many are left, and how many gone."""
     left = 0
@@ -1678,14 +1681,14 @@ def add_paths_nb(s, count, held, lots, at, paths, width, total):
             total[h] += a * paths[at_a + h]
 
 
-@jit
+@inner
 def units_nb(s, lots, lot_scale, units):
     """Fill `units`, (N,), with the positions of book `s`."""
     for i in range(units.shape[0]):
         units[i] = lots[s, i] / lots_per_unit_nb(lot_scale[i])
 
 
-@jit
+@inner
 def brought_nb(intervals, lot_scale, d, h, within, i):
     """Cash that a unit of a coin brought from the trade of interval `d` to hour `h`, and whether it is settled.
 
@@ -1702,7 +1705,7 @@ def brought_nb(intervals, lot_scale, d, h, within, i):
     return path * lots_per_unit_nb(lot_scale[i]) - worth, settled
 
 
-@jit
+@inner
 def first_within_nb(intervals, d, last, held, units, cash, market, coin_params):
     """First hour of interval `d`, up to `last`, in which the margin is gone at the worst prices; 0 for none."""
     for h in range(1, last + 1):
@@ -1724,7 +1727,7 @@ def first_within_nb(intervals, d, last, held, units, cash, market, coin_params):
     return 0
 
 
-@jit
+@inner
 def liquidate_one_of_nb(
     intervals,
     d,
@@ -1762,7 +1765,7 @@ def liquidate_one_of_nb(
     return u * brought + u * fill - fee, abs(u) * fill * coin_factor_nb(fees, 0.0, row, i)
 
 
-@jit
+@inner
 def liquidate_nb(
     intervals,
     d,
@@ -1815,14 +1818,14 @@ def liquidate_nb(
     return cash
 
 
-@jit
+@inner
 def paid_nb(intervals, lot_scale, d, i):
     """Funding that a unit of a coin has paid by the end of interval `d`."""
     paid = intervals.terms[(d * intervals.settle_hour.shape[1] + i) * TERMS + PAID]
     return paid * lots_per_unit_nb(lot_scale[i])
 
 
-@jit
+@inner
 def first_isolated_nb(intervals, d, last, held, units, own_cash, market, coin_params, first):
     """Of each coin held, the first hour of interval `d`, up to `last`, in which its own margin is gone; 0 for none.
 
@@ -1855,7 +1858,7 @@ def first_isolated_nb(intervals, d, last, held, units, own_cash, market, coin_pa
                 break
 
 
-@jit
+@inner
 def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, watched, market, coin_params):
     """First hour of interval `d`, from `start` to before `stop`, in which the account's margin is gone; -1 for none.
 
@@ -1899,7 +1902,7 @@ def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, w
     return -1, False
 
 
-@jit
+@inner
 def own_after_nb(s, held, units, own_cash, d, intervals, coin_params):
     """Take the funding of interval `d` from the cash of book `s`'s isolated positions; a settled one has none."""
     for k in range(held.shape[0]):
@@ -1909,7 +1912,7 @@ def own_after_nb(s, held, units, own_cash, d, intervals, coin_params):
             own_cash[s, i] = 0.0 if intervals.settle_hour[d, i] < NEVER else own_cash[s, i] - paid
 
 
-@jit
+@inner
 def value_path_nb(intervals, d, held, units, own_cash, coin_params, own, gross):
     """Fill `own` and `gross`, (hours,): equity of isolated positions and value of all, at each hour of the interval.
 
@@ -1930,7 +1933,7 @@ def value_path_nb(intervals, d, held, units, own_cash, coin_params, own, gross):
                 gross[h] += abs(u) * intervals.price[intervals.rows[d] + h, i]
 
 
-@jit
+@inner
 def safe_nb(start, stop, worst_maintenance, equities, own, gross):
     """Whether in those hours the account's margin is surely enough without that of isolated positions."""
     safe = True
@@ -1939,7 +1942,7 @@ def safe_nb(start, stop, worst_maintenance, equities, own, gross):
     return safe
 
 
-@jit
+@inner
 def isolated_interval_nb(
     intervals,
     d,
