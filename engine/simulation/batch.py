@@ -220,7 +220,7 @@ def _cut(
     hours = (np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64), np.zeros(len(rows), np.bool_))
     if np.isnan(rates).any():
         hours = interval_hours_nb(market.mid, price, settles, rates, bounds)
-    return Intervals(bounds, *paths, *slots, *worst, rows, price, rates[:0], *hours)
+    return Intervals._make((bounds, *paths, *slots, *worst, rows, price, rates[:0], *hours))
 
 
 def _builders(fees: Fees, coin_params: CoinParams, books: int) -> tuple[np.ndarray, ...] | None:

@@ -11,41 +11,38 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from llvmlite import ir
 from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 # No other language calls them, and `inner` ones not even Python: what takes its arguments apart is not compiled.
-jit = njit(cache=True, nogil=True, error_model="numpy", no_cfunc_wrapper=True)
-_INNER = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True, "no_cpython_wrapper": True}
-inner = njit(**_INNER)
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+jit = njit(**_OPTIONS)
+inner = njit(**_OPTIONS, no_cpython_wrapper=True)
 # What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
-inlined = njit(**_INNER, forceinline=True)
+inlined = njit(**_OPTIONS, no_cpython_wrapper=True, forceinline=True)
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _prefetch_nb(typing_context, array, index):
     def code(context, builder, signature, arguments):
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
-        word = ir.IntType(32)
-        of = ir.FunctionType(ir.VoidType(), [place.type, word, word, word])
-        # To read, into the nearest cache, of data.
-        builder.call(
-            cgutils.get_or_insert_function(builder.module, of, "llvm.prefetch.p0"), [place, word(0), word(3), word(1)]
-        )
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        word = cgutils.int32_t
+        of = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [place.type, word, word, word])
+        prefetch = cgutils.get_or_insert_function(builder.module, of, "llvm.prefetch.p0")
+        builder.call(prefetch, [place, word(0), word(3), word(1)])  # to read, into the nearest cache, of data
         return context.get_dummy_value()
 
     return types.void(array, index), code
 
 
-def _no_prefetch(array, index):
+def _no_prefetch_nb(array, index):
     """What is called where nothing is compiled."""
 
 
 #: Ask for an entry of an array that is looked at soon.
-prefetch_nb = _no_prefetch if config.DISABLE_JIT else _prefetch_nb
+prefetch_nb = _no_prefetch_nb if config.DISABLE_JIT else _prefetch_nb
 
 # What became of an instruction (`plan_nb`).
 NOTHING, ORDER, BELOW_MINIMUM, INSIDE_BAND, UNTRADABLE = 0, 1, 2, 3, 4
@@ -1515,9 +1512,9 @@ def size_orders_nb(table, count, equity, min_notional_usd, parts, impact):
         table[k + AFTER] = u
         table[k + NET_VALUE] = u * lot_usd
         table[k + GROSS_VALUE] = abs(u) * lot_usd
-        trades += np.int64(outcome == ORDER)
-        below += np.int64(outcome == BELOW_MINIMUM)
-        inside += np.int64(outcome == INSIDE_BAND)
+        trades += outcome == ORDER
+        below += outcome == BELOW_MINIMUM
+        inside += outcome == INSIDE_BAND
     return trades, below, inside
 
 
@@ -2376,8 +2373,8 @@ def batch_nb(
                         continue
                     maintenance = 0.0
                     for k in range(count):
-                        i = np.int64(held[s, k])
-                        if h < intervals.settle_hour[d, i]:
+                        i = held[s, k]
+                        if h < m_settle_hour[d, i]:
                             usd = abs(units[i]) * intervals.price[start + h, i]
                             maintenance += maintenance_nb(usd, floors_usd[i], steps[i])
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
