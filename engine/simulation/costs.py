@@ -82,10 +82,9 @@ def fee_arrays(index: pd.DatetimeIndex, costs: Costs, table: Sequence[Coin] = ()
     """
     from engine.simulation.kernel import Fees
 
-    taker = scheduled_rates(index, costs.taker_bps, False, costs.fee_tiers)
-    maker = scheduled_rates(index, costs.maker_bps, True, costs.fee_tiers)
-    share = costs.maker_share_frac
-    rate = (1.0 - share) * taker + share * maker if share else taker
+    rate, share = scheduled_rates(index, costs.taker_bps, False, costs.fee_tiers), costs.maker_share_frac
+    if share:
+        rate = (1.0 - share) * rate + share * scheduled_rates(index, costs.maker_bps, True, costs.fee_tiers)
     # A discount makes a fee smaller, not a rebate larger, and stress makes a fee larger, not a rebate.
     rate = np.where(rate > 0.0, rate * (1.0 - costs.staking_discount_frac) * costs.stress, rate)
     thresholds = np.array([tier[0] for tier in TIERS]) if costs.fee_tiers else np.zeros(1)
