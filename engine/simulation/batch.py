@@ -14,7 +14,7 @@ import pandas as pd
 from engine.clock import show
 from engine.config import RunConfig
 from engine.errors import ConfigError, WeightsError
-from engine.panel import Panel, read_only
+from engine.panel import Panel
 from engine.simulation import metrics
 from engine.simulation.backtest import check_config, check_panel, check_schedule, kernel_inputs, trade_rows
 from engine.simulation.overlays import describe_overlays, traded_weights
@@ -145,6 +145,8 @@ def prepare(
     Cutting it into intervals is most of the work, and many configs share them: `keep` is called with a key of what they
     depend on besides the panel and a function that makes them, and may return cached ones.
     """
+    from engine.simulation.kernel import impact_terms_nb, price_terms_nb
+
     check_panel(panel, "backtest_many()")
     ascending, order = validate_decisions(decisions, panel)
     if (np.diff(order) < 0).any():
@@ -153,13 +155,19 @@ def prepare(
     rows, _ = trade_rows(ascending, panel, config)
     market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     hour_utc = config.execution.hour_utc
-    key = (rows.tobytes(), hour_utc, sim_params.stale_hours, config.costs.funding, config.costs.funding_missing)
+    settings = hour_utc, sim_params.stale_hours, config.costs.funding, config.costs.funding_missing, len(market.low)
+    key = (rows.tobytes(), coin_params.lot_scale.tobytes(), *settings)
     # What is missing is missing in the panel, whatever is paid in its place.
     rates = panel.values("funding") if market.funding.shape[0] else market.funding
-    intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc, rates))
+    intervals = keep(key, lambda: _cut(panel, rows, market, coin_params, sim_params, hour_utc, rates))
     first_day = metrics.first_days(panel.index.hour == hour_utc, rows - config.execution.delay_hours)
-    intervals = _filled(intervals, rows, market, sim_params)._replace(first_day=first_day, rates=rates)
-    inputs = (intervals, _impact(rows, market, coin_params, sim_params), market, fees, coin_params, sim_params)
+    terms = price_terms_nb(market, rows, coin_params.lot_scale, sim_params.half_spread_frac, intervals.terms)
+    intervals = intervals._replace(terms=terms, first_day=first_day, rates=rates)
+    impact = None
+    if sim_params.impact:
+        impact_terms = impact_terms_nb(market, rows, coin_params, sim_params.impact_frac, terms)
+        impact = impact_terms, coin_params.impact_reference_usd
+    inputs = (intervals, impact, market, fees, coin_params, sim_params)
     return Prepared(panel, ascending, config, inputs)
 
 
@@ -182,59 +190,37 @@ def run_books(
 
 
 def _cut(
-    panel: Panel, rows: np.ndarray, market: MarketData, sim_params: SimParams, hour_utc: int, rates: np.ndarray
+    panel: Panel,
+    rows: np.ndarray,
+    market: MarketData,
+    coin_params: CoinParams,
+    sim_params: SimParams,
+    hour_utc: int,
+    rates: np.ndarray,
 ) -> Intervals:
     """The intervals without their fill prices, which depend on costs, and without the panel's `rates`."""
-    from engine.simulation.kernel import Intervals, interval_hours_nb, known_prices_nb, precompute_intervals_nb
+    from engine.simulation.kernel import (
+        Intervals,
+        interval_hours_nb,
+        known_prices_nb,
+        precompute_intervals_nb,
+        worst_hours_nb,
+    )
 
     bounds = np.append(rows, len(panel.index))
     price, settles = known_prices_nb(market.mid, sim_params.stale_hours)
-    value, carried, carries, exit_value, exit_carried, exit_funding, settled = precompute_intervals_nb(
-        price, settles, market.funding, market.funding_price, bounds
-    )
-    daily = panel.index.hour == hour_utc
+    paths = precompute_intervals_nb(price, settles, market.funding, market.funding_price, coin_params.lot_scale, bounds)
+    worst = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0)
+    if len(market.low):
+        worst = worst_hours_nb(market, price, *paths[:-2], coin_params.lot_scale, bounds)
+    daily = np.flatnonzero(panel.index.hour == hour_utc)
+    first = np.searchsorted(daily, bounds[0])
+    interval = np.searchsorted(rows, daily[first:], side="right") - 1
+    slots = np.searchsorted(daily, bounds) - first, daily[first:] - rows[interval], np.arange(first, len(daily))
     hours = (np.zeros((0, 0), np.int64), np.zeros((0, 0), np.int64), np.zeros(len(rows), np.bool_))
     if np.isnan(rates).any():
         hours = interval_hours_nb(market.mid, price, settles, rates, bounds)
-    return Intervals(
-        bounds,
-        value,
-        carried,
-        carries,
-        market.mid[rows],
-        market.mid[:0],
-        market.mid[:0],
-        panel.tradable[rows],
-        exit_value,
-        exit_carried,
-        exit_funding,
-        settled,
-        np.where(daily, np.cumsum(daily) - 1, -1),
-        rows,
-        price,
-        rates[:0],
-        *hours,
-    )
-
-
-def _filled(intervals: Intervals, rows: np.ndarray, market: MarketData, sim_params: SimParams) -> Intervals:
-    from engine.simulation.kernel import fills_nb
-
-    buy, sell = fills_nb(market, rows, sim_params.half_spread_frac)
-    return intervals._replace(buy=buy, sell=sell)
-
-
-def _impact(
-    rows: np.ndarray, market: MarketData, coin_params: CoinParams, sim_params: SimParams
-) -> tuple[Any, ...] | None:
-    """What the batch kernel needs for impact at the trade rows; None when none is modelled."""
-    if not sim_params.impact:
-        return None
-    if market.impact_ask.shape[0]:
-        # Read-only, as they are where there are none: the kernel is then compiled once for both.
-        buy, sell = read_only(market.impact_ask[rows]), read_only(market.impact_bid[rows])
-        return buy, sell, sim_params.impact_frac, coin_params.impact_reference_usd
-    return market.impact_ask, market.impact_bid, sim_params.impact_frac, coin_params.impact_reference_usd
+    return Intervals._make((bounds, *paths, *slots, *worst, rows, price, rates[:0], *hours))
 
 
 def _builders(fees: Fees, coin_params: CoinParams, books: int) -> tuple[np.ndarray, ...] | None:
@@ -264,19 +250,21 @@ def _run(
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Metrics, counters and daily equity of a chunk's books, a tile of them a task; `done` books precede it."""
-    from engine.simulation.kernel import COUNTERS, END, GROSS, METRICS, REFUSED, batch_nb
+    from engine.simulation.kernel import COUNTERS, END, FIRST_ASKING, GROSS, LIQUIDATED_ROW, METRICS, REFUSED, batch_nb
 
     intervals: Intervals = inputs[0]
-    books = count_books(chunk, len(decisions), intervals.mid.shape[1])
-    values, counters = np.empty((books, METRICS)), np.empty((books, COUNTERS), dtype=np.int64)
-    daily = np.empty((books, int((intervals.daily_slot >= 0).sum())))
+    books = count_books(chunk, len(decisions), len(panel.coins))
+    values, counters = np.zeros((books, METRICS)), np.zeros((books, COUNTERS), dtype=np.int64)
+    counters[:, [LIQUIDATED_ROW, FIRST_ASKING, REFUSED]] = -1
+    days = int((panel.index.hour == config.execution.hour_utc).sum())
+    daily = np.full((books, days), config.account.initial_equity_usd)
 
     size = int(np.clip(-(-books // threads), *TILES))
 
     def run(first: int) -> None:
         part = slice(first, min(first + size, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
-        entries = _entries(tile, part.stop - part.start, len(intervals.mid), decisions, config, done + part.start)
+        entries = _entries(tile, part.stop - part.start, len(intervals.width), decisions, config, done + part.start)
         builders = _builders(inputs[3], inputs[4], part.stop - part.start)
         parts = _parts(inputs[5])
         batch_nb(inputs[0], builders, parts, *inputs[1:], *entries, values[part], counters[part], daily[part])
@@ -285,7 +273,7 @@ def _run(
             book, d = int(refused[0]), int(counters[part][refused[0], REFUSED])
             row, figures = np.zeros(len(panel.coins)), values[part][book]
             indptr, coins, weights, step = entries
-            at = book * step + d if step else d * (part.stop - part.start) + book
+            at = book * step + d
             row[coins[indptr[at] : indptr[at + 1]]] = weights[indptr[at] : indptr[at + 1]]
             where = f" of book {done + part.start + book}{describe_overlays(config)} on {show(decisions[d])}"
             raise initial_margin_error(where, panel.table, inputs[4].isolated, row, figures[END], figures[GROSS])
@@ -321,14 +309,13 @@ def _entries(
         (book, d), disordered = check_sparse_nb(indptr, coins, weights, limit, step, traded)
         if disordered:
             raise WeightsError(UNSORTED)
-        row = book * step + d
     else:
         # Room for every weight; memory that is not written to costs nothing.
-        room, step = count * traded * books.shape[2], 0
+        room, step = count * traded * books.shape[2], traded
         indptr, coins, weights = np.zeros(traded * count + 1, dtype=np.int64), np.empty(room, np.uint32), np.empty(room)
         book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
-        row = d * count + book
     if book >= 0:
+        row = book * step + d
         gross = float(np.nansum(np.abs(weights[indptr[row] : indptr[row + 1]])))
         where = f" of book {first + book}{describe_overlays(config)} on {show(decisions[d])}"
         raise gross_error(gross, config.account.max_gross, where)

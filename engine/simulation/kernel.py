@@ -11,9 +11,38 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit
+from numba import config, njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
-jit = njit(cache=True, nogil=True, error_model="numpy")
+# No other language calls them, and `inner` ones not even Python: what takes its arguments apart is not compiled.
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+jit = njit(**_OPTIONS)
+inner = njit(**_OPTIONS, no_cpython_wrapper=True)
+# What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
+inlined = njit(**_OPTIONS, no_cpython_wrapper=True, forceinline=True)
+
+
+@intrinsic
+def _prefetch_nb(typing_context, array, index):
+    def code(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), cgutils.voidptr_t)
+        word = cgutils.int32_t
+        of = cgutils.ir.FunctionType(cgutils.ir.VoidType(), [place.type, word, word, word])
+        prefetch = cgutils.get_or_insert_function(builder.module, of, "llvm.prefetch.p0")
+        builder.call(prefetch, [place, word(0), word(3), word(1)])  # to read, into the nearest cache, of data
+        return context.get_dummy_value()
+
+    return types.void(array, index), code
+
+
+def _no_prefetch_nb(array, index):
+    """What is called where nothing is compiled."""
+
+
+#: Ask for an entry of an array that is looked at soon.
+prefetch_nb = _no_prefetch_nb if config.DISABLE_JIT else _prefetch_nb
 
 # What became of an instruction (`plan_nb`).
 NOTHING, ORDER, BELOW_MINIMUM, INSIDE_BAND, UNTRADABLE = 0, 1, 2, 3, 4
@@ -148,62 +177,74 @@ def round_lot_nb(units, lot_scale):
     return np.rint(units * lot_scale) / lot_scale if lot_scale > 0.0 else units
 
 
-@jit
-def whole_lots_nb(size, lot_scale):
-    """Whole lots of a size, as :func:`round_lot_nb` has them; the tolerance is said at LOT_TOLERANCE."""
-    return np.floor(size * lot_scale * (1.0 + LOT_TOLERANCE)) / lot_scale if lot_scale > 0.0 else size
+@inner
+def lots_per_unit_nb(lot_scale):
+    """Lots of a unit of a coin; where its sizes are not cut, a unit is the lot."""
+    return lot_scale if lot_scale > 0.0 else 1.0
 
 
-@jit
-def size_order_nb(w, units, equity, mid, lot_scale, min_notional_usd, band_usd, parts):
-    """Order of one tradable coin: signed size and outcome.
+@inner
+def whole_lots_nb(lots, whole):
+    """Whole lots of a size in lots, where it is cut; the tolerance is said at LOT_TOLERANCE."""
+    return np.floor(lots * (1.0 + LOT_TOLERANCE)) if whole else lots
 
-    ``lot_scale`` is ``10 ** szDecimals``, or 0 for uncut sizes; ``parts`` is ``to_edge`` and ``trade_rate`` of
-    :class:`SimParams`, or None where each order is of the whole way: what they need is then not compiled.
+
+@inner
+def size_order_nb(target, lots, equity, lot_usd, whole, min_notional_usd, band_usd, parts):
+    """Order that takes a tradable coin from `lots` to `target`, in lots: signed size and outcome.
+
+    A target of 0 closes; another one needs a positive equity. ``lot_usd`` is of its mid; ``whole`` is whether sizes are
+    cut to whole lots. ``parts`` is ``to_edge`` and ``trade_rate`` of :class:`SimParams`, or None where each order is of
+    the whole way: what they need is then not compiled. Selects instead of branches: half of the small orders are
+    below the minimum, which no processor can predict, and the loop over the coins is vectorised.
     """
-    if w == 0.0:
-        part = units if parts is None else close_nb(units, equity, mid, lot_scale, min_notional_usd, parts[1])
-        return -part, (ORDER if units != 0.0 else NOTHING)
-    order = w * equity / mid - units
-    if order == 0.0 or equity <= 0.0:
-        return 0.0, NOTHING
+    order = target - lots
     size = abs(order)
+    closes = target == 0.0
+    skips_usd = band_usd
+    near = False
     if parts is not None:
         to_edge, trade_rate = parts
         near_usd = NEAR_FRAC * equity
         if to_edge and band_usd > 0.0:
-            size -= band_usd / mid
-            if size * mid <= near_usd:
-                return 0.0, INSIDE_BAND
+            size -= band_usd / lot_usd
+            near = size * lot_usd <= near_usd
         size *= trade_rate
-        after = units + size if order > 0.0 else units - size
-        if abs(after) * mid <= near_usd and (trade_rate < 1.0 or (to_edge and band_usd > 0.0)):
-            size = abs(units)
-        band_usd *= 0.0 if to_edge else trade_rate
-    size = whole_lots_nb(size, lot_scale)
-    notional = size * mid * (1.0 + LOT_TOLERANCE)
-    if size == 0.0 or notional < min_notional_usd:
-        return 0.0, BELOW_MINIMUM
-    if notional < band_usd:
-        return 0.0, INSIDE_BAND
-    return (size if order > 0.0 else -size), ORDER
+        after = lots + size if order > 0.0 else lots - size
+        if abs(after) * lot_usd <= near_usd and (trade_rate < 1.0 or (to_edge and band_usd > 0.0)):
+            size = abs(lots)
+        skips_usd *= 0.0 if to_edge else trade_rate
+    size = whole_lots_nb(size, whole)
+    notional = size * lot_usd * (1.0 + LOT_TOLERANCE)
+    below = ((size == 0.0) | (notional < min_notional_usd)) & (not near)
+    inside = ((notional < skips_usd) & (not below)) | near
+    if parts is None:
+        size = abs(lots) if closes else size
+    elif closes:
+        size = abs(close_nb(lots, equity, lot_usd, whole, min_notional_usd, parts[1]))
+    outcome = BELOW_MINIMUM if below else ORDER
+    outcome = INSIDE_BAND if inside else outcome
+    outcome = ORDER if closes else outcome
+    outcome = NOTHING if order == 0.0 else outcome
+    size = size if outcome == ORDER else 0.0
+    return (size if order > 0.0 else -size), outcome
 
 
-@jit
-def close_nb(units, equity, mid, lot_scale, min_notional_usd, trade_rate):
+@inner
+def close_nb(lots, equity, lot_usd, whole, min_notional_usd, trade_rate):
     """Part of a position that weight 0 closes where a decision trades a part of the way; all of it at its end."""
     if trade_rate == 1.0:
-        return units
-    part = whole_lots_nb(trade_rate * abs(units), lot_scale)
-    smaller = min(part, abs(units) - part)
+        return lots
+    part = whole_lots_nb(trade_rate * abs(lots), whole)
+    smaller = min(part, abs(lots) - part)
     if smaller <= 0.0 or equity <= 0.0:
-        return units
-    if smaller * mid * (1.0 + LOT_TOLERANCE) < max(min_notional_usd, NEAR_FRAC * equity):
-        return units
-    return part if units > 0.0 else -part
+        return lots
+    if smaller * lot_usd * (1.0 + LOT_TOLERANCE) < max(min_notional_usd, NEAR_FRAC * equity):
+        return lots
+    return part if lots > 0.0 else -part
 
 
-@jit
+@inner
 def asks_nb(weights):
     """Whether a row of weights asks for something: holds one that is neither 0 nor NaN."""
     for k in range(weights.shape[0]):
@@ -212,7 +253,7 @@ def asks_nb(weights):
     return False
 
 
-@jit
+@inner
 def renormalised_nb(wanted, own, stuck_usd, equity):
     """Factor on the weights of tradable coins, so that with what is stuck they have the gross that was wanted."""
     # Of a position without a price, which only a live account has, nobody knows how much is stuck.
@@ -263,20 +304,24 @@ def plan_nb(
             if w != 0.0 or units[i] != 0.0:
                 outcomes[i] = UNTRADABLE
             continue
-        orders[i], outcomes[i] = size_order_nb(
-            w * scale,
-            units[i],
+        if w * scale != 0.0 and equity <= 0.0:
+            continue
+        per_unit = lots_per_unit_nb(lot_scale[i])
+        order, outcomes[i] = size_order_nb(
+            w * (scale * equity) * (per_unit / price[i]),
+            units[i] * per_unit,
             equity,
-            price[i],
-            lot_scale[i],
+            price[i] / per_unit,
+            lot_scale[i] > 0.0,
             min_notional_usd,
             band_frac[i] * equity,
             parts,
         )
+        orders[i] = order / per_unit
     return blocked, scale
 
 
-@jit
+@inner
 def initial_nb(notional_usd, floors_usd, steps):
     """Initial margin of one position: its notional over the leverage of its tier; half of that is for maintenance."""
     rate = 0.0
@@ -286,7 +331,7 @@ def initial_nb(notional_usd, floors_usd, steps):
     return rate * notional_usd
 
 
-@jit
+@inner
 def isolated_asked_nb(target_usd, held_usd, own_equity, leverage, floors_usd, steps):
     """Margin of an isolated position that an order takes from one notional to another, both signed."""
     size = abs(target_usd)
@@ -298,7 +343,7 @@ def isolated_asked_nb(target_usd, held_usd, own_equity, leverage, floors_usd, st
     return own_equity + rate * (size - abs(held_usd))
 
 
-@jit
+@inner
 def target_margin_nb(target_usd, u, price, held, isolated, i, floors_usd, steps):
     """Initial margin of coin `i`, whose `u` units need `held`, taken to a signed notional."""
     if isolated.shape[0] > 0 and isolated[i] > 0.0:
@@ -307,7 +352,7 @@ def target_margin_nb(target_usd, u, price, held, isolated, i, floors_usd, steps)
     return initial_nb(abs(target_usd), floors_usd[i], steps[i])
 
 
-@jit
+@inner
 def held_margin_nb(u, own_cash, price, isolated, i, floors_usd, steps):
     """Initial margin of the `u` units of coin `i` that are held."""
     if u == 0.0:
@@ -362,16 +407,24 @@ def fill_price_nb(order, mid, bid, ask, half_spread_frac):
     return ask if order > 0.0 else bid
 
 
-@jit
-def impact_nb(notional_usd, sign, base, mid, impact_price, impact_frac, reference_usd):
-    """Part of mid by which an order moves its own price; `base` is its fill before impact, `sign` 1 for a buy."""
+@inner
+def impact_at_reference_nb(sign, base, mid, impact_price, impact_frac):
+    """Part of mid by which an order of the reference notional moves its own price; at most by how much any does.
+
+    ``base`` is the fill before impact, ``sign`` 1 for a buy.
+    """
     at_reference = impact_frac if np.isnan(impact_price) else max(sign * (impact_price - base), 0.0) / mid
-    size = notional_usd / reference_usd
     most = MOST_IMPACT if sign > 0.0 else min(MOST_IMPACT, base / mid)  # nobody pays to have a coin taken away
+    return at_reference, most
+
+
+@inner
+def impact_nb(size, at_reference, most):
+    """Part of mid by which an order of `size` reference notionals moves its own price."""
     return min(at_reference * (size if size <= 1.0 else np.sqrt(size)), most)
 
 
-@jit
+@inlined
 def fee_rate_nb(rates, thresholds_usd, referral_frac, volume, day, total_usd):
     """Rate of a trade on `day`: the tier of the volume of the days before it, then the referral's discount."""
     tier = 0
@@ -387,7 +440,7 @@ def fee_rate_nb(rates, thresholds_usd, referral_frac, volume, day, total_usd):
     return rate
 
 
-@jit
+@inner
 def coin_factor_nb(fees, rate, t, i):
     """Factor of coin `i` at row `t` on a rate, or on a volume for a `rate` of 0."""
     if fees.factor.shape[1] == 0:
@@ -395,7 +448,7 @@ def coin_factor_nb(fees, rate, t, i):
     return fees.factor[0 if rate > 0.0 else 1, fees.period[t], i]
 
 
-@jit
+@inner
 def own_equity_nb(units, own_cash, price):
     """Equity of an isolated position, USD."""
     return own_cash + units * price
@@ -423,7 +476,7 @@ def own_cash_nb(own_cash, before, after, fill, leverage, floors_usd, steps):
     return own_cash + rate * abs(after - before) * fill - (after - before) * fill
 
 
-@jit
+@inner
 def limited_nb(units, own_cash, mid, fill, fee, spread, impact):
     """What the close of an isolated position around `mid` costs, which is no more than it has.
 
@@ -447,7 +500,7 @@ def execute_nb(order, mid, market, quotes, t, i, fees, fee_rate, coin_params, si
     return fill, fee, spread, impact
 
 
-@jit
+@inner
 def book_costs_nb(fee, spread, impact, row_flows, coin_flows):
     """Add the costs of a fill to the flows of its row and coin."""
     row_flows[FEE_COST] += fee
@@ -476,16 +529,15 @@ def fill_nb(order, mid, market, quotes, t, i, fees, fee_rate, coin_params, sim_p
         price = np.nan
         if quotes and market.impact_bid.shape[0] > 0:
             price = market.impact_ask[t, i] if order > 0.0 else market.impact_bid[t, i]
-        moved = mid * impact_nb(
-            abs(order) * mid, sign, fill, mid, price, sim_params.impact_frac, coin_params.impact_reference_usd[i]
-        )
+        at_reference, most = impact_at_reference_nb(sign, fill, mid, price, sim_params.impact_frac)
+        moved = mid * impact_nb(abs(order) * mid / coin_params.impact_reference_usd[i], at_reference, most)
         impact = abs(order) * moved
         fill += sign * moved
     fee = fee_rate * coin_factor_nb(fees, fee_rate, t, i) * abs(order) * fill
     return fill, fee, spread, impact
 
 
-@jit
+@inner
 def maintenance_nb(notional_usd, floors_usd, steps):
     """Maintenance margin of one position, tier by tier."""
     total = 0.0
@@ -539,7 +591,7 @@ def book_fill_nb(book, trades, fees, coin_params, t, i, order, after, mid, fill,
     trades[row, REASON] = reason
 
 
-@jit
+@inner
 def liquidate_one_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, i, price, quotes, rate, reason):
     """Close a position at row `t` around `price` as a liquidation; an isolated one loses no more than it has."""
     units = book.units[i]
@@ -553,7 +605,7 @@ def liquidate_one_nb(market, fees, coin_params, sim_params, book, ledger, trades
     book_fill_nb(book, trades, fees, coin_params, t, i, -units, 0.0, price, fill, fee, spread, impact, reason)
 
 
-@jit
+@inner
 def close_all_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, price, quotes):
     """Close every position at row `t` around `price`, (N,), as a liquidation."""
     rate = book_rate_nb(fees, book, t)
@@ -574,21 +626,21 @@ def book_rate_nb(fees, book, t):
     )
 
 
-@jit
+@inner
 def called_nb(equity, own_equity, others, maintenance_usd):
     """Whether the account's margin is gone: that of the `others`, positions without margin of their own."""
     free = equity - own_equity
     return equity <= 0.0 or (others and (free <= 0.0 or free < maintenance_usd))
 
 
-@jit
+@inner
 def isolated_gone_nb(units, own_cash, price, floors_usd, steps):
     """Whether an isolated position's margin is gone at a price."""
     equity = own_equity_nb(units, own_cash, price)
     return equity <= 0.0 or equity < maintenance_nb(abs(units) * price, floors_usd, steps)
 
 
-@jit
+@inner
 def isolated_margin_nb(market, fees, coin_params, sim_params, book, ledger, trades, t, held):
     """Step 1 of the isolated ones of the coins `held`: close at row `t` those whose margin is gone; how many it was."""
     within = market.low.shape[0] > 0
@@ -613,7 +665,7 @@ def isolated_margin_nb(market, fees, coin_params, sim_params, book, ledger, trad
     return ledger.counters[ISOLATED_LIQUIDATIONS] - before
 
 
-@jit
+@inner
 def within_hour_nb(market, fees, coin_params, sim_params, book, ledger, trades, t):
     """Step 4 within the hour that ends at row `t`, every coin at its worst price of it; returns whether it fails."""
     worst = np.empty(book.units.shape[0])
@@ -905,33 +957,58 @@ TURNOVER, GROSS, NET, UNTRADABLE_WEIGHT, TRADES, TOTALS = 10, 11, 12, 13, 14, 15
 METRICS = 20
 
 
+# Columns of `Intervals.terms`, of a lot. KIND: not tradable, tradable in any size, tradable in whole lots.
+KIND, LOTS_PER_USD, LOT_USD, BUY, SELL, EXIT, PAID = 0, 1, 2, 3, 4, 5, 6
+TERMS = 8  # a line of a processor's cache
+IMPACT_TERMS = 4  # impact at the reference and the most there is, of a buy and of a sell
+UNTRADABLE_KIND, UNCUT_KIND, WHOLE_KIND = 0.0, 1.0, 2.0
+#: A path has room for a multiple of so many hours: the loop over them is vectorised, and nothing is left over.
+PATH_STEP = 8
+#: Columns of the orders of a row, `WIDE` apart, in one array: numba then knows that they do not overlap, and the loop
+#: over them is vectorised. TARGET to BAND are given, the others filled in; all are of lots and USD.
+WIDE = 64
+COLUMNS = 21
+TARGET, BEFORE, MID, BUY_AT, SELL_AT, KIND_OF, BAND, ORDERED = np.arange(8, dtype=np.uint64) * np.uint64(WIDE)
+FILL, SPREAD_USD, FILLED = np.arange(8, 11, dtype=np.uint64) * np.uint64(WIDE)
+TRADED, AFTER, NET_VALUE, GROSS_VALUE = np.arange(11, 15, dtype=np.uint64) * np.uint64(WIDE)
+BUY_IMPACT, MOST_BUY_IMPACT, SELL_IMPACT, MOST_SELL_IMPACT = np.arange(15, 19, dtype=np.uint64) * np.uint64(WIDE)
+REFERENCE, IMPACT_USD = np.arange(19, 21, dtype=np.uint64) * np.uint64(WIDE)
+
+
 class Intervals(NamedTuple):
     """A panel cut at the rows ``r[0] < ... < r[D-1]`` at which decisions are traded; interval ``d`` ends at ``r[d+1]``.
 
-    Inside an interval positions are fixed, so all that a unit of a coin does to equity can be summed up beforehand, for
-    all books alike. Interval ``d`` of ``value`` and ``carried`` starts at ``N * (r[d] - r[0])`` and is (N, hours), C
-    order: the hours of a coin lie side by side, which lets the innermost loop be vectorised.
+    Inside an interval positions are fixed, so all that a lot of a coin does to equity can be summed up beforehand, for
+    all books alike. Where sizes of a coin are not cut, a unit is its lot. The path of coin ``i`` in interval ``d`` is
+    ``paths[path_at[d] + i * width[d]:]``: for each of its hours the USD that a lot is worth with the cash it has
+    brought since r[d] (minus funding, plus its settlement). Its end is in ``terms``, a line of a processor's cache for
+    what a trade needs to know.
     """
 
     rows: np.ndarray  # (D + 1,) int64, the last is T
-    value: np.ndarray  # (N * hours,) USD a unit is worth at each row; 0 once it is settled
-    carried: np.ndarray  # (N * hours,) USD of cash a unit has brought since r[d]: minus funding, plus its settlement
-    carries: bool  # whether anything of `carried` is not 0
-    mid: np.ndarray  # (D, N) at r[d]
-    buy: np.ndarray  # (D, N) fill price of a buy at r[d], before impact
-    sell: np.ndarray  # (D, N)
-    tradable: np.ndarray  # (D, N) bool
-    exit_value: np.ndarray  # (D, N) USD a unit is worth at r[d + 1], before the trade
-    exit_carried: np.ndarray  # (D, N) USD of cash a unit has brought by then
-    exit_funding: np.ndarray  # (D, N) USD of funding a unit has paid by then
-    settled: np.ndarray  # (D, N) bool, whether a unit is settled by then
-    daily_slot: np.ndarray  # (T,) int64, number of the day at whose hour the row is, -1 for other rows
+    paths: np.ndarray  # float64, flat
+    path_at: np.ndarray  # (D,) int64
+    width: np.ndarray  # (D,) int64
+    terms: np.ndarray  # (D * N * TERMS,) of a coin at r[d], see `precompute_intervals_nb` and `price_terms_nb`
+    settle_hour: np.ndarray  # (D, N) int64, hour of the interval at which a unit is settled; NEVER where it is not
+    settles: np.ndarray  # (D,) bool, whether any is
+    rise: np.ndarray  # (D,) the most that any price of the interval or of its end is over the one at r[d]
+    slot_at: np.ndarray  # (D + 1,) int64, where the daily returns of each interval begin in the next two
+    slot_hour: np.ndarray  # int64, hour of the interval at which a daily return ends
+    slot_day: np.ndarray  # int64, its number
+    worst_long: np.ndarray  # (D, N) the least that a lot is worth within an hour, with what it brought; or (0, 0)
+    worst_short: np.ndarray  # (D, N) the most
+    worst_rise: np.ndarray  # (D,) as `rise`, of the prices within the hours
     first_day: np.ndarray  # (D,) int64, number of the first daily return that ends after the decision
     price: np.ndarray  # (T, N) last known mid
     rates: np.ndarray  # (T, N) funding as the panel has it; (0, 0) where it has none, or none is asked for
     lasting: np.ndarray  # (D, N) int64, hours for which a unit is held in interval d
     unrated: np.ndarray  # (D, N) int64, those of them without a rate
     counted: np.ndarray  # (D,) bool, whether any unit of interval d is settled in it or lacks a rate
+
+
+#: No hour of any interval.
+NEVER = 1 << 40
 
 
 @jit
@@ -954,62 +1031,149 @@ def known_prices_nb(mid, stale_hours):
 
 
 @jit
-def fills_nb(market, rows, half_spread_frac):
-    """Fill prices of a buy and of a sell at `rows`, (D, N) each, before impact."""
-    D = rows.shape[0]
-    N = market.mid.shape[1]
-    quoted = market.bid.shape[0] > 0
-    buy = np.empty((D, N))
-    sell = np.empty((D, N))
-    for d in range(D):
-        t = rows[d]
-        for i in range(N):
-            bid = market.bid[t, i] if quoted else np.nan
-            ask = market.ask[t, i] if quoted else np.nan
-            buy[d, i] = fill_price_nb(1.0, market.mid[t, i], bid, ask, half_spread_frac)
-            sell[d, i] = fill_price_nb(-1.0, market.mid[t, i], bid, ask, half_spread_frac)
-    return buy, sell
+def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, bounds):
+    """The arrays of :class:`Intervals` from `paths` to `rise`, of `terms` LOT_USD, EXIT and PAID.
 
-
-@jit
-def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
-    """The arrays of :class:`Intervals` from `value` to `settled`, but for the prices at the trades."""
+    EXIT is what the path would be at r[d+1], before the trade, PAID the funding paid by then.
+    """
     T, N = price.shape
     D = bounds.shape[0] - 1
     funded = funding.shape[0] == T
-    value = np.zeros(N * (T - bounds[0]))
-    carried = np.zeros(N * (T - bounds[0]))
-    exit_value = np.zeros((D, N))
-    exit_carried = np.zeros((D, N))
-    exit_funding = np.zeros((D, N))
-    settled = np.zeros((D, N), dtype=np.bool_)
-    carries = False
+    path_at = np.zeros(D, dtype=np.int64)
+    width = np.zeros(D, dtype=np.int64)
+    place = 0
+    longest = 0
+    for d in range(D):
+        longest = max(longest, bounds[d + 1] - bounds[d])
+        path_at[d] = place
+        width[d] = (bounds[d + 1] - bounds[d] + PATH_STEP - 1) // PATH_STEP * PATH_STEP
+        place += N * width[d]
+    paths = np.zeros(place)
+    terms = np.zeros(D * N * TERMS)
+    settle_hour = np.full((D, N), NEVER)
+    any_settles = np.zeros(D, dtype=np.bool_)
+    rise = np.ones(D)
+    lot = np.empty(N)
+    for i in range(N):
+        lot[i] = 1.0 / lots_per_unit_nb(lot_scale[i])
+    paid, worth, highest = np.zeros(N), np.zeros(N), np.zeros(N)
+    block = np.zeros(N * (longest + 1))
+    settling = np.zeros(T, dtype=np.bool_)
+    for t in range(T):
+        for i in range(N):
+            settling[t] |= settles[t, i]
     for d in range(D):
         start = bounds[d]
         hours = bounds[d + 1] - start
+        end = min(bounds[d + 1], T - 1)  # of the last interval it is its last row
+        for h in range(1, end - start + 1):
+            for i in range(N if settling[start + h] else 0):
+                if settles[start + h, i] and settle_hour[d, i] == NEVER:
+                    settle_hour[d, i] = h
+                    any_settles[d] = True
+        # Rows are read one after the other: a coin's hours lie too far apart for the memory to guess the next.
+        paid[:] = 0.0
+        highest[:] = 0.0
+        for h in range(hours + 1):
+            t = min(start + h, end)
+            for i in range(N):
+                gone = settle_hour[d, i]
+                if h <= gone:
+                    worth[i] = price[t, i] * lot[i]
+                    highest[i] = max(highest[i], worth[i])
+                if funded and h < hours and h < gone and not np.isnan(funding[t, i]):
+                    base = price[t, i] if np.isnan(funding_price[t, i]) else funding_price[t, i]
+                    paid[i] += base * lot[i] * funding[t, i]
+                block[h * N + i] = worth[i] - paid[i]
         for i in range(N):
-            place = N * (start - bounds[0]) + i * hours
-            paid = 0.0
-            proceeds = 0.0
-            for t in range(start, min(bounds[d + 1] + 1, T)):
-                now = price[t, i]
-                if np.isnan(now):  # not listed yet: never held
-                    continue
-                if t > start and settles[t, i] and not settled[d, i]:
-                    settled[d, i] = True
-                    proceeds = now
-                if t < bounds[d + 1]:
-                    if funded and not settled[d, i] and not np.isnan(funding[t, i]):
-                        base = funding_price[t, i]
-                        paid += (now if np.isnan(base) else base) * funding[t, i]
-                    value[place + t - start] = 0.0 if settled[d, i] else now
-                    if proceeds != paid:  # memory that stays 0 is never touched
-                        carried[place + t - start] = proceeds - paid
-                        carries = True
-                exit_value[d, i] = 0.0 if settled[d, i] else now
-                exit_carried[d, i] = proceeds - paid
-                exit_funding[d, i] = paid
-    return value, carried, carries, exit_value, exit_carried, exit_funding, settled
+            if np.isnan(price[start, i]):  # not listed yet: never held
+                continue
+            for h in range(hours):
+                paths[path_at[d] + i * width[d] + h] = block[h * N + i]
+            at = (d * N + i) * TERMS
+            terms[at + LOT_USD] = price[start, i] * lot[i]
+            terms[at + EXIT] = block[hours * N + i]
+            terms[at + PAID] = paid[i]
+            rise[d] = max(rise[d], highest[i] / terms[at + LOT_USD])
+    return paths, path_at, width, terms, settle_hour, any_settles, rise
+
+
+@jit
+def worst_hours_nb(market, price, paths, path_at, width, terms, settle_hour, lot_scale, bounds):
+    """`worst_long`, `worst_short` and `worst_rise` of :class:`Intervals`, of a panel with ``low`` and ``high``."""
+    D, N = settle_hour.shape
+    T = price.shape[0]
+    long, short, rise = np.zeros((D, N)), np.zeros((D, N)), np.ones(D)
+    for d in range(D):
+        start = bounds[d]
+        end = min(bounds[d + 1], T - 1)
+        for i in range(N):
+            if np.isnan(price[start, i]):
+                continue
+            lot = 1.0 / lots_per_unit_nb(lot_scale[i])
+            place = path_at[d] + i * width[d]
+            long[d, i], short[d, i] = paths[place], paths[place]
+            for h in range(1, end - start + 1):
+                t = start + h
+                if h < settle_hour[d, i]:  # before the funding of the hour, as in `first_within_nb`
+                    brought = paths[place + h - 1] - price[t - 1, i] * lot
+                    low, high = market.low[t, i] * lot + brought, market.high[t, i] * lot + brought
+                    rise[d] = max(rise[d], market.high[t, i] / price[start, i])
+                else:
+                    low = terms[(d * N + i) * TERMS + EXIT]  # what it was settled for, and nothing comes after it
+                    high = low
+                long[d, i], short[d, i] = min(long[d, i], low), max(short[d, i], high)
+    return long, short, rise
+
+
+@jit
+def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
+    """`terms` of :class:`Intervals` with what a trade at `rows` costs: a copy, for it depends on the config.
+
+    LOT_USD is the last known mid, LOTS_PER_USD its reciprocal, NaN where nothing can be traded; BUY and SELL are fill
+    prices before impact.
+    """
+    N = market.mid.shape[1]
+    quoted = market.bid.shape[0] > 0
+    priced = terms.copy()
+    for d in range(rows.shape[0]):
+        t = rows[d]
+        for i in range(N):
+            at = (d * N + i) * TERMS
+            if not market.tradable[t, i]:
+                priced[at + LOTS_PER_USD] = np.nan
+                continue
+            per_unit = lots_per_unit_nb(lot_scale[i])
+            mid = market.mid[t, i]
+            bid = market.bid[t, i] if quoted else np.nan
+            ask = market.ask[t, i] if quoted else np.nan
+            priced[at + KIND] = WHOLE_KIND if lot_scale[i] > 0.0 else UNCUT_KIND
+            priced[at + LOTS_PER_USD] = per_unit / mid
+            priced[at + LOT_USD] = mid / per_unit
+            priced[at + BUY] = fill_price_nb(1.0, mid, bid, ask, half_spread_frac) / per_unit
+            priced[at + SELL] = fill_price_nb(-1.0, mid, bid, ask, half_spread_frac) / per_unit
+    return priced
+
+
+@jit
+def impact_terms_nb(market, rows, coin_params, impact_frac, terms):
+    """What impact at `rows` needs of a coin, a table like `terms`, (D * N * IMPACT_TERMS,)."""
+    N = market.mid.shape[1]
+    priced = market.impact_bid.shape[0] > 0
+    found = np.zeros(rows.shape[0] * N * IMPACT_TERMS)
+    for d in range(rows.shape[0]):
+        t = rows[d]
+        for i in range(N):
+            of, at = (d * N + i) * TERMS, (d * N + i) * IMPACT_TERMS
+            if terms[of + KIND] == UNTRADABLE_KIND:
+                continue
+            lot = 1.0 / lots_per_unit_nb(coin_params.lot_scale[i])
+            mid = terms[of + LOT_USD]
+            ask = market.impact_ask[t, i] * lot if priced else np.nan
+            bid = market.impact_bid[t, i] * lot if priced else np.nan
+            found[at], found[at + 1] = impact_at_reference_nb(1.0, terms[of + BUY], mid, ask, impact_frac)
+            found[at + 2], found[at + 3] = impact_at_reference_nb(-1.0, terms[of + SELL], mid, bid, impact_frac)
+    return found
 
 
 @jit
@@ -1036,7 +1200,7 @@ def interval_hours_nb(mid, price, settles, rates, bounds):
     return lasting, unrated, counted
 
 
-@jit
+@inner
 def count_hours_nb(s, count, held, d, lasting, unrated):
     """Coin-hours that book `s` held in interval `d`, and those of them without a rate."""
     hours = 0
@@ -1047,47 +1211,53 @@ def count_hours_nb(s, count, held, d, lasting, unrated):
     return hours, without
 
 
-@jit
+@inner
 def count_until_nb(coins, intervals, d, h):
     """The same of `coins` held until hour `h` of the interval."""
-    start = intervals.rows[d]
-    hours = intervals.rows[d + 1] - start
-    block = intervals.mid.shape[1] * (start - intervals.rows[0])
     total = 0
     without = 0
     for k in range(coins.shape[0]):
         i = np.int64(coins[k])
-        for t in range(h + 1):
-            if intervals.value[block + i * hours + t] == 0.0:  # settled
-                break
+        for t in range(min(h + 1, intervals.settle_hour[d, i])):
             total += 1
-            without += intervals.rates.shape[0] > 0 and np.isnan(intervals.rates[start + t, i])
+            without += intervals.rates.shape[0] > 0 and np.isnan(intervals.rates[intervals.rows[d] + t, i])
     return total, without
+
+
+@inlined
+def append_nb(w, i, count, coins, weights):
+    """Write an entry, and keep it where it is not 0: no branch to predict; the number of entries kept."""
+    coins[count] = i
+    weights[count] = w
+    return count + np.uint64(w != 0.0)
 
 
 @jit
 def gather_dense_nb(dense, limit, indptr, coins, weights):
-    """Entries that are not 0 (NaN is not) of the first D decisions of a (S, all, N) array, in `batch_nb`'s order.
+    """Entries that are not 0 (NaN is not) of the first D decisions of a (S, all, N) array, book by book.
 
     Returns the first ``(s, d)`` whose gross is above `limit` or infinite, or ``(-1, -1)``.
     """
     S, _, N = dense.shape
     D = (indptr.shape[0] - 1) // S
-    count = 0
+    whole = np.uint64(N - N % 4)  # most of a row is 0: four at a time
+    count = np.uint64(0)
     above = (-1, -1)
-    for d in range(D):
-        for s in range(S):
-            row = dense[s, d]
+    for s in range(S):
+        for d in range(D):
+            first = count
+            for i in range(np.uint64(0), whole, np.uint64(4)):
+                a, b = dense[s, d, i], dense[s, d, i + np.uint64(1)]
+                c, e = dense[s, d, i + np.uint64(2)], dense[s, d, i + np.uint64(3)]
+                if (a != 0.0) | (b != 0.0) | (c != 0.0) | (e != 0.0):
+                    for k in range(np.uint64(4)):
+                        count = append_nb(dense[s, d, i + k], i + k, count, coins, weights)
+            for i in range(whole, np.uint64(N)):
+                count = append_nb(dense[s, d, i], i, count, coins, weights)
             gross = 0.0
-            for i in range(N):
-                w = row[i]
-                if w != 0.0:
-                    coins[count] = i
-                    weights[count] = w
-                    count += 1
-                    if not np.isnan(w):
-                        gross += abs(w)
-            indptr[d * S + s + 1] = count
+            for k in range(first, count):
+                gross += 0.0 if np.isnan(weights[k]) else abs(weights[k])
+            indptr[s * D + d + 1] = count
             if gross > limit and above[0] < 0:
                 above = (s, d)
     return above
@@ -1133,13 +1303,15 @@ def check_sparse_nb(indptr, coins, weights, limit, every, traded):
 
 
 @jit
-def summarise_nb(daily, metrics):
-    """Fill in what follows from the equity at each day's decision hour, (days,); formulas of ``metrics.py``."""
-    days = daily.shape[0] - 1
-    metrics[CAGR] = np.nan
-    metrics[VOLATILITY] = np.nan
-    metrics[SHARPE] = np.nan
-    metrics[SORTINO] = np.nan
+def summarise_nb(s, daily, first, changes, metrics, column):
+    """Fill in what follows from book `s`'s equity at each day's decision hour, from the day `first` on.
+
+    ``daily`` is (S, days), the figures go to ``metrics[s]`` from `column` on, in the order from CAGR to SORTINO;
+    ``changes``, (days,), is for its use. Formulas of ``metrics.py``.
+    """
+    days = daily.shape[1] - first - 1
+    for k in range(column, column + CALENDAR - CAGR):
+        metrics[s, k] = np.nan
     if days < 1:
         return
     growth = 1.0
@@ -1148,36 +1320,36 @@ def summarise_nb(daily, metrics):
     size = 0.0
     downside = 0.0
     for k in range(days):
-        change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
+        before = daily[s, first + k]
+        change = daily[s, first + k + 1] / before - 1.0 if before > 0.0 else 0.0
+        changes[k] = change
         growth *= 1.0 + change
         lost |= change <= -1.0
         total += change
         size += change * change
-        if change < 0.0:
-            downside += change * change
+        downside += change * change if change < 0.0 else 0.0
     mean = total / days
-    metrics[CAGR] = -1.0 if lost else growth ** (365.0 / days) - 1.0
+    metrics[s, column] = -1.0 if lost else growth ** (365.0 / days) - 1.0
     squares = 0.0
     for k in range(days):
-        change = daily[k + 1] / daily[k] - 1.0 if daily[k] > 0.0 else 0.0
-        squares += (change - mean) ** 2
+        squares += (changes[k] - mean) ** 2
     deviation = np.sqrt(squares / (days - 1)) if days > 1 else np.nan
     if squares <= FLAT * size or deviation <= DUST:
         if days > 1:
-            metrics[VOLATILITY] = 0.0
+            metrics[s, column + VOLATILITY - CAGR] = 0.0
         return
     downside = np.sqrt(downside / days)
     if downside > DUST:
-        metrics[SORTINO] = mean / downside * np.sqrt(365.0)
-    metrics[VOLATILITY] = deviation * np.sqrt(365.0)
-    metrics[SHARPE] = mean / deviation * np.sqrt(365.0)
+        metrics[s, column + SORTINO - CAGR] = mean / downside * np.sqrt(365.0)
+    metrics[s, column + VOLATILITY - CAGR] = deviation * np.sqrt(365.0)
+    metrics[s, column + SHARPE - CAGR] = mean / deviation * np.sqrt(365.0)
 
 
-@jit
-def row_scale_nb(s, count, held, units, first, last, coins, weights, equity, tradable, price, seen, stamp):
+@inner
+def row_scale_nb(s, count, held, lots, first, last, coins, weights, equity, terms, base, seen, stamp):
     """Factor of :func:`renormalised_nb` for book `s`, whose row is the entries from `first` to `last`.
 
-    ``tradable`` and ``price`` are (N,); of ``seen`` the row's coins are set to `stamp`.
+    ``terms`` from `base` on is the decision's; of ``seen`` the row's coins are set to `stamp`.
     """
     own = 0.0
     blocked = 0.0
@@ -1187,40 +1359,40 @@ def row_scale_nb(s, count, held, units, first, last, coins, weights, equity, tra
         seen[i] = stamp
         if np.isnan(weights[k]):
             continue
-        if tradable[i]:
+        at = base + np.uint64(i) * np.uint64(TERMS)
+        if terms[at + KIND] != UNTRADABLE_KIND:
             own += abs(weights[k])
         else:
             blocked += abs(weights[k])
-            if units[s, i] != 0.0:
-                stuck_usd += abs(units[s, i]) * price[i]
+            stuck_usd += abs(lots[s, i]) * terms[at + LOT_USD]
     for k in range(count):
         i = held[s, k]
-        if seen[i] != stamp and not tradable[i] and units[s, i] != 0.0:
-            stuck_usd += abs(units[s, i]) * price[i]
+        at = base + np.uint64(i) * np.uint64(TERMS)
+        if seen[i] != stamp and terms[at + KIND] == UNTRADABLE_KIND:
+            stuck_usd += abs(lots[s, i]) * terms[at + LOT_USD]
     return renormalised_nb(own + blocked, own, stuck_usd, equity)
 
 
-@jit
+@inner
 def row_margin_nb(
     s,
     count,
     held,
-    units,
+    lots,
     first,
     last,
     coins,
     weights,
     scale,
     equity,
-    tradable,
-    price,
+    terms,
+    base,
     floors_usd,
     steps,
     seen,
     stamp,
     isolated,
     own_cash,
-    lot_scale,
     band_frac,
     min_notional_usd,
     parts,
@@ -1231,81 +1403,127 @@ def row_margin_nb(
     left = 0.0
     before = 0.0
     for k in range(first, last):
-        i = coins[k]
+        i = np.int64(coins[k])
         seen[i] = stamp
-        u = units[s, i]
+        at = base + np.uint64(i) * np.uint64(TERMS)
+        lot_usd, kind = terms[at + LOT_USD], terms[at + KIND]
+        u = lots[s, i]
         own = own_cash[s, i] if isolated.shape[0] > 0 else 0.0
-        held_usd = held_margin_nb(u, own, price[i], isolated, i, floors_usd, steps)
-        if np.isnan(weights[k]) or not tradable[i]:
+        held_usd = held_margin_nb(u, own, lot_usd, isolated, i, floors_usd, steps)
+        if np.isnan(weights[k]) or kind == UNTRADABLE_KIND:
             left += held_usd
             continue
         w = weights[k] * scale
-        needed = target_margin_nb(w * equity, u, price[i], held_usd, isolated, i, floors_usd, steps)
+        needed = target_margin_nb(w * equity, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
         asked += needed
         if parts is not None:
+            target = w * equity * terms[at + LOTS_PER_USD]
             band_usd = band_frac[i] * equity
-            order, _ = size_order_nb(w, u, equity, price[i], lot_scale[i], min_notional_usd, band_usd, parts)
-            target_usd = (u + order) * price[i] if u + order != 0.0 else 0.0
-            needed = target_margin_nb(target_usd, u, price[i], held_usd, isolated, i, floors_usd, steps)
+            order, _ = size_order_nb(target, u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts)
+            needed = target_margin_nb((u + order) * lot_usd, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
         after += needed
     for k in range(count):
-        i = held[s, k]
-        u = units[s, i]
+        i = np.int64(held[s, k])
+        at = base + np.uint64(i) * np.uint64(TERMS)
+        lot_usd, kind = terms[at + LOT_USD], terms[at + KIND]
+        u = lots[s, i]
         if u != 0.0:
             own = own_cash[s, i] if isolated.shape[0] > 0 else 0.0
-            held_usd = held_margin_nb(u, own, price[i], isolated, i, floors_usd, steps)
+            held_usd = held_margin_nb(u, own, lot_usd, isolated, i, floors_usd, steps)
             before += held_usd
-            if seen[i] != stamp and not tradable[i]:
+            if seen[i] != stamp and kind == UNTRADABLE_KIND:
                 left += held_usd
             elif parts is not None and seen[i] != stamp:  # no entry is weight 0
-                then = u - close_nb(u, equity, price[i], lot_scale[i], min_notional_usd, parts[1])
-                target_usd = then * price[i] if then != 0.0 else 0.0
-                after += target_margin_nb(target_usd, u, price[i], held_usd, isolated, i, floors_usd, steps)
+                then = u - close_nb(u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, parts[1])
+                after += target_margin_nb(then * lot_usd, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
     return asked, after, left, before
 
 
-@jit
-def close_interval_nb(s, count, held, units, d, exit_value, exit_carried, exit_funding, settled):
-    """Step 1 for book `s`: what its units did in interval `d`, until the next trade; settled ones are gone.
-
-    Returns cash brought, value, gross value, funding paid and the number of settled positions.
-    """
-    cash = 0.0
-    value = 0.0
-    gross = 0.0
-    funding = 0.0
-    gone = 0
+@inner
+def settle_nb(s, count, held, lots, d, settle_hour):
+    """Step 1 for book `s` where a position is settled in interval `d`; how many are left, and how many gone."""
+    left = 0
     for k in range(count):
         i = held[s, k]
-        u = units[s, i]
-        cash += u * exit_carried[d, i]
-        worth = u * exit_value[d, i]
-        value += worth
-        gross += abs(worth)
-        funding += u * exit_funding[d, i]
-        if settled[d, i]:
-            units[s, i] = 0.0
-            gone += 1
-    return cash, value, gross, funding, gone
+        if settle_hour[d, i] == NEVER:
+            held[s, left] = i
+            left += 1
+        else:
+            lots[s, i] = 0.0
+    return left, count - left
 
 
-@jit
-def impact_shift_nb(order, fill, mid, impact, d, i):
-    """By how much the fill of an order moves with its impact, with the sign of the order."""
-    buy, sell, impact_frac, reference_usd = impact
-    sign = 1.0 if order > 0.0 else -1.0
-    price = np.nan
-    if buy.shape[0] > 0:
-        price = buy[d, i] if order > 0.0 else sell[d, i]
-    return sign * mid * impact_nb(abs(order) * mid, sign, fill, mid, price, impact_frac, reference_usd[i])
+@inlined
+def list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp, listed, asked):
+    """List what decision asks of book `s`: the coins held without an entry, at weight 0, then the entries.
+
+    Fills `listed` and `asked`, (2 N + 1,), and returns their number. All are written and one list grows: a branch on
+    what a position is would be one that no processor can predict.
+    """
+    for k in range(first, last):
+        seen[coins[k]] = stamp
+    count = np.uint64(0)
+    for k in range(held_count):
+        i = held[s, k]
+        listed[count] = i
+        asked[count] = 0.0
+        count += np.uint64(seen[i] != stamp)
+    for k in range(np.uint64(last - first)):
+        listed[count + k] = coins[np.uint64(first) + k]
+        asked[count + k] = weights[np.uint64(first) + k]
+    return count + np.uint64(last - first)
 
 
-@jit
+@inlined
+def size_orders_nb(table, count, equity, min_notional_usd, parts, impact):
+    """Size the first `count` orders of a `table` of columns, see TARGET; how many trade, and are skipped by which rule.
+
+    One loop without a branch (where `parts` is None), which is vectorised. Where `impact` is None it has no part of it.
+    """
+    trades = 0
+    below = 0
+    inside = 0
+    for k in range(count):
+        u = table[k + BEFORE]
+        lot_usd = table[k + MID]
+        buy = table[k + BUY_AT]
+        sell = table[k + SELL_AT]
+        kind = table[k + KIND_OF]
+        band_usd = table[k + BAND] * equity
+        order, outcome = size_order_nb(
+            table[k + TARGET], u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts
+        )
+        fill = buy if order > 0.0 else sell
+        size = abs(order)
+        table[k + SPREAD_USD] = order * (fill - lot_usd)
+        if impact is not None:
+            at_buy, most_buy = table[k + BUY_IMPACT], table[k + MOST_BUY_IMPACT]
+            at_sell, most_sell = table[k + SELL_IMPACT], table[k + MOST_SELL_IMPACT]
+            at_reference = at_buy if order > 0.0 else at_sell
+            most = most_buy if order > 0.0 else most_sell
+            moved = lot_usd * impact_nb(size * lot_usd / table[k + REFERENCE], at_reference, most)
+            table[k + IMPACT_USD] = size * moved
+            fill += moved if order > 0.0 else -moved
+        table[k + ORDERED] = order
+        table[k + FILL] = fill
+        table[k + FILLED] = size * fill
+        table[k + TRADED] = size * lot_usd
+        u += order
+        table[k + AFTER] = u
+        table[k + NET_VALUE] = u * lot_usd
+        table[k + GROSS_VALUE] = abs(u) * lot_usd
+        trades += outcome == ORDER
+        below += outcome == BELOW_MINIMUM
+        inside += outcome == INSIDE_BAND
+    return trades, below, inside
+
+
+@inlined
 def trade_nb(
     s,
     held_count,
     held,
-    units,
+    lots,
     first,
     last,
     coins,
@@ -1313,12 +1531,10 @@ def trade_nb(
     scale,
     equity,
     d,
-    mid,
-    buy,
-    sell,
-    tradable,
+    terms,
+    base,
     fee_rate,
-    lot_scale,
+    bands,
     band_frac,
     min_notional_usd,
     parts,
@@ -1327,143 +1543,168 @@ def trade_nb(
     period,
     seen,
     stamp,
-    kept,
+    listed,
+    asked,
+    table,
     counters,
 ):
     """Step 2 for book `s` at decision `d`: close what has no entry, then trade the entries from `first` to `last`.
 
-    ``kept`` (2, N) is filled with the coins held afterwards, longs in its first row, shorts in its second. Returns
-    their numbers, the cash spent, fees, spread and impact costs, USD traded at mid and USD of fills that count as
-    volume, number of trades and untradable weight. ``parts`` is that of :func:`size_order_nb`,
-    ``builders`` is None or the factors on fees, the leverage, floors and steps of isolated coins and the books' cash of
-    isolated positions; ``period`` is the row's.
+    ``terms`` from `base` on is the decision's, ``held[s]`` becomes the coins held afterwards; `listed`, `asked` and
+    `table` are for its use, with the band of all coins in the column BAND unless `bands`, whether they differ. Returns
+    the number of coins held, fees, spread and impact costs, USD traded at mid and USD of fills that
+    count as volume, number of trades, untradable weight, gross and net value at mid of what is held, what it is worth
+    with the cash that it brings at the end of the interval, and the funding it pays. ``parts`` is that of
+    :func:`size_order_nb`, ``builders`` is None or the factors on fees, the leverage, floors and steps of isolated coins
+    and the books' cash of isolated positions; ``period`` is the row's.
     """
     charged_usd = 0.0
     counted_usd = 0.0
     if builders is not None:
         factor, isolated, floors_usd, steps, own_cash = builders
-    longs = 0
-    shorts = 0
-    spent = 0.0
     spreads = 0.0
     impacts = 0.0
     traded_usd = 0.0
     filled_usd = 0.0
     trades = 0
     blocked = 0.0
-    for k in range(first, last):
-        seen[coins[k]] = stamp
-    for k in range(first - held_count, last):
-        if k < first:
-            i = held[s, k - first + held_count]
-            if seen[i] == stamp:
-                continue
-            w = 0.0
-        else:
-            i = coins[k]
-            w = weights[k]
-        u = units[s, i]
-        if not np.isnan(w):
-            if tradable[d, i]:
-                price = mid[d, i]
-                ask = buy[d, i]
-                bid = sell[d, i]
-                order, outcome = size_order_nb(
-                    w * scale,
-                    u,
-                    equity,
-                    price,
-                    lot_scale[i],
-                    min_notional_usd,
-                    band_frac[i] * equity,
-                    parts,
-                )
-                if outcome == ORDER:
-                    fill = ask if order > 0.0 else bid
-                    spreads += order * (fill - price)
-                    # Without impact the argument is None, and numba compiles a kernel that has none of this.
-                    if impact is not None:
-                        moved = impact_shift_nb(order, fill, price, impact, d, i)
-                        impacts += abs(order) * abs(moved)
-                        fill += moved
-                    before = u
-                    u = round_lot_nb(u + order, lot_scale[i])
-                    units[s, i] = u
-                    filled_usd += abs(order) * fill
-                    if builders is not None:  # as with impact
-                        if factor.shape[1] > 0:
-                            charged_usd += abs(order) * fill * factor[0 if fee_rate > 0.0 else 1, period, i]
-                            counted_usd += abs(order) * fill * factor[1, period, i]
-                        if isolated.shape[0] > 0 and isolated[i] > 0.0:
-                            own_cash[s, i] = own_cash_nb(
-                                own_cash[s, i], before, u, fill, isolated[i], floors_usd[i], steps[i]
-                            )
-                    spent += order * fill
-                    traded_usd += abs(order) * price
-                    trades += 1
-                elif outcome == BELOW_MINIMUM:
-                    counters[s, SKIPPED_MINIMUM] += 1
-                elif outcome == INSIDE_BAND:
-                    counters[s, SKIPPED_BAND] += 1
-            else:
-                blocked += abs(w)
-                if w != 0.0 or u != 0.0:
-                    counters[s, UNTRADABLE_ORDERS] += 1
-        # Both lists are written and one grows: a branch on the sign of a position is one that no processor can predict.
-        kept[0, longs] = i
-        longs += u > 0.0
-        kept[1, shorts] = i
-        shorts += u < 0.0
+    gross_usd = 0.0
+    net_usd = 0.0
+    exit_usd = 0.0
+    paid_usd = 0.0
+    total = list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp, listed, asked)
+    count = np.uint64(0)
+    # Not a number where nothing can be traded towards a weight, as the target that it is a factor of then is.
+    equity_factor = scale * equity if equity > 0.0 else np.nan
+    for begin in range(np.uint64(0), total, np.uint64(WIDE)):
+        size = min(np.uint64(WIDE), total - begin)
+        for k in range(size):
+            i = listed[begin + k]
+            w = asked[begin + k]
+            at = base + np.uint64(i) * np.uint64(TERMS)
+            u = lots[s, i]
+            kind = terms[at + np.uint64(KIND)]
+            target = w * equity_factor * terms[at + np.uint64(LOTS_PER_USD)]
+            if np.isnan(target):
+                target = u
+                if kind == UNTRADABLE_KIND and not np.isnan(w):
+                    blocked += abs(w)
+                    counters[s, UNTRADABLE_ORDERS] += w != 0.0 or u != 0.0
+                elif w == 0.0:
+                    target = 0.0
+            table[k + TARGET] = target
+            table[k + BEFORE] = u
+            table[k + MID] = terms[at + np.uint64(LOT_USD)]
+            table[k + BUY_AT] = terms[at + np.uint64(BUY)]
+            table[k + SELL_AT] = terms[at + np.uint64(SELL)]
+            table[k + KIND_OF] = kind
+            if bands:
+                table[k + BAND] = band_frac[i]
+            if impact is not None:
+                impact_terms, reference_usd = impact
+                at = np.uint64(d * band_frac.shape[0]) + np.uint64(i)
+                at *= np.uint64(IMPACT_TERMS)
+                table[k + BUY_IMPACT] = impact_terms[at]
+                table[k + MOST_BUY_IMPACT] = impact_terms[at + np.uint64(1)]
+                table[k + SELL_IMPACT] = impact_terms[at + np.uint64(2)]
+                table[k + MOST_SELL_IMPACT] = impact_terms[at + np.uint64(3)]
+                table[k + REFERENCE] = reference_usd[i]
+        padded = (size + np.uint64(3)) & ~np.uint64(3)  # so that the vectorised loop leaves nothing over
+        for k in range(size, padded):
+            table[k + TARGET] = 0.0
+            table[k + BEFORE] = 0.0
+        traded, below, inside = size_orders_nb(table, padded, equity, min_notional_usd, parts, impact)
+        trades += traded
+        counters[s, SKIPPED_MINIMUM] += below
+        counters[s, SKIPPED_BAND] += inside
+        for k in range(size):
+            i = listed[begin + k]
+            u = table[k + AFTER]
+            lots[s, i] = u
+            spreads += table[k + SPREAD_USD]
+            filled_usd += table[k + FILLED]
+            traded_usd += table[k + TRADED]
+            net_usd += table[k + NET_VALUE]
+            gross_usd += table[k + GROSS_VALUE]
+            at = base + np.uint64(i) * np.uint64(TERMS)
+            exit_usd += u * terms[at + np.uint64(EXIT)]
+            paid_usd += u * terms[at + np.uint64(PAID)]
+            # Without impact the argument is None, and numba compiles a kernel that has none of this.
+            if impact is not None:
+                impacts += table[k + IMPACT_USD]
+            if builders is not None:  # as with impact
+                order, fill = table[k + ORDERED], table[k + FILL]
+                if order != 0.0:
+                    if factor.shape[1] > 0:
+                        charged_usd += abs(order) * fill * factor[0 if fee_rate > 0.0 else 1, period, i]
+                        counted_usd += abs(order) * fill * factor[1, period, i]
+                    if isolated.shape[0] > 0 and isolated[i] > 0.0:
+                        own_cash[s, i] = own_cash_nb(
+                            own_cash[s, i], table[k + BEFORE], u, fill, isolated[i], floors_usd[i], steps[i]
+                        )
+            held[s, count] = i
+            count += np.uint64(u != 0.0)
+    fees = fee_rate * filled_usd
     if builders is not None:
         if builders[0].shape[1] > 0:
             fees = fee_rate * charged_usd
-            return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, counted_usd, trades, blocked
-    fees = fee_rate * filled_usd
-    return longs, shorts, spent + fees, fees, spreads, impacts, traded_usd, filled_usd, trades, blocked
+            filled_usd = counted_usd
+    value = gross_usd, net_usd, exit_usd, paid_usd
+    return np.int64(count), fees, spreads, impacts, traded_usd, filled_usd, trades, blocked, value
 
 
-@jit
-def add_paths_nb(side, count, listed, sign, s, units, block, paths, hours, total):
-    """Add ``sign * units * path`` of the first `count` coins of ``listed[side]`` to `total`, (hours,).
+@inlined
+def add_paths_nb(s, count, held, lots, at, paths, width, total):
+    """Add the paths of the `count` coins of ``held[s]``, times their lots, to `total`, (width,); they begin at `at`.
 
     Four coins a pass: the sum is then loaded and stored once for four of them.
     """
     whole = count - count % 4
     for k in range(0, whole, 4):
-        a = sign * units[s, listed[side, k]]
-        b = sign * units[s, listed[side, k + 1]]
-        c = sign * units[s, listed[side, k + 2]]
-        e = sign * units[s, listed[side, k + 3]]
-        at_a = block + np.uint64(listed[side, k]) * hours
-        at_b = block + np.uint64(listed[side, k + 1]) * hours
-        at_c = block + np.uint64(listed[side, k + 2]) * hours
-        at_e = block + np.uint64(listed[side, k + 3]) * hours
-        for h in range(hours):
+        a = lots[s, held[s, k]]
+        b = lots[s, held[s, k + 1]]
+        c = lots[s, held[s, k + 2]]
+        e = lots[s, held[s, k + 3]]
+        at_a = at + np.uint64(held[s, k]) * width
+        at_b = at + np.uint64(held[s, k + 1]) * width
+        at_c = at + np.uint64(held[s, k + 2]) * width
+        at_e = at + np.uint64(held[s, k + 3]) * width
+        for h in range(width):
             total[h] += (a * paths[at_a + h] + b * paths[at_b + h]) + (c * paths[at_c + h] + e * paths[at_e + h])
     for k in range(whole, count):
-        a = sign * units[s, listed[side, k]]
-        at_a = block + np.uint64(listed[side, k]) * hours
-        for h in range(hours):
+        a = lots[s, held[s, k]]
+        at_a = at + np.uint64(held[s, k]) * width
+        for h in range(width):
             total[h] += a * paths[at_a + h]
 
 
-@jit
-def brought_nb(intervals, d, h, within, i, block, hours):
+@inner
+def units_nb(s, lots, lot_scale, units):
+    """Fill `units`, (N,), with the positions of book `s`."""
+    for i in range(units.shape[0]):
+        units[i] = lots[s, i] / lots_per_unit_nb(lot_scale[i])
+
+
+@inner
+def brought_nb(intervals, lot_scale, d, h, within, i):
     """Cash that a unit of a coin brought from the trade of interval `d` to hour `h`, and whether it is settled.
 
     With `within`, before the funding of that hour, which may be the first of the next interval.
     """
-    place = block + i * hours
-    if h == hours:
-        return intervals.exit_carried[d, i], intervals.settled[d, i]
-    settled = intervals.value[place + h] == 0.0
-    return intervals.carried[place + h - 1 if within and not settled else place + h], settled
+    settled = h >= intervals.settle_hour[d, i]
+    if within and not settled:
+        h -= 1
+    worth = 0.0 if settled else intervals.price[intervals.rows[d] + h, i]
+    if intervals.rows[d] + h == intervals.rows[d + 1]:
+        path = intervals.terms[(d * intervals.settle_hour.shape[1] + i) * TERMS + EXIT]
+    else:
+        path = intervals.paths[intervals.path_at[d] + i * intervals.width[d] + h]
+    return path * lots_per_unit_nb(lot_scale[i]) - worth, settled
 
 
-@jit
-def first_within_nb(intervals, d, last, held, units, cash, block, market, coin_params):
+@inner
+def first_within_nb(intervals, d, last, held, units, cash, market, coin_params):
     """First hour of interval `d`, up to `last`, in which the margin is gone at the worst prices; 0 for none."""
-    hours = intervals.rows[d + 1] - intervals.rows[d]
     for h in range(1, last + 1):
         row = intervals.rows[d] + h
         equity = cash
@@ -1471,7 +1712,7 @@ def first_within_nb(intervals, d, last, held, units, cash, block, market, coin_p
         holds = False
         for k in range(held.shape[0]):
             i = np.int64(held[k])
-            brought, settled = brought_nb(intervals, d, h, np.bool_(True), i, block, hours)
+            brought, settled = brought_nb(intervals, coin_params.lot_scale, d, h, np.bool_(True), i)
             equity += units[i] * brought
             if not settled:
                 value = units[i] * (market.low[row, i] if units[i] > 0.0 else market.high[row, i])
@@ -1483,7 +1724,7 @@ def first_within_nb(intervals, d, last, held, units, cash, block, market, coin_p
     return 0
 
 
-@jit
+@inner
 def liquidate_one_of_nb(
     intervals,
     d,
@@ -1492,7 +1733,6 @@ def liquidate_one_of_nb(
     u,
     own_cash,
     within,
-    block,
     market,
     fees,
     fee_rate,
@@ -1505,9 +1745,8 @@ def liquidate_one_of_nb(
     Their funding until then and the costs are added to `metrics`; `own_cash` is that after the interval's trade.
     """
     row = intervals.rows[d] + h
-    hours = intervals.rows[d + 1] - intervals.rows[d]
     flows = metrics[TOTALS : TOTALS + FLOW_COLUMNS]
-    brought, _ = brought_nb(intervals, d, h, within, i, block, hours)
+    brought, _ = brought_nb(intervals, coin_params.lot_scale, d, h, within, i)
     flows[FUNDING_COST] -= u * brought
     price = intervals.price[row, i]
     quotes = market.low.shape[0] == 0 or not within
@@ -1523,7 +1762,7 @@ def liquidate_one_of_nb(
     return u * brought + u * fill - fee, abs(u) * fill * coin_factor_nb(fees, 0.0, row, i)
 
 
-@jit
+@inner
 def liquidate_nb(
     intervals,
     d,
@@ -1533,7 +1772,6 @@ def liquidate_nb(
     own_cash,
     cash,
     within,
-    block,
     market,
     fees,
     fee_rate,
@@ -1546,17 +1784,16 @@ def liquidate_nb(
 
     With `within`, in the hour that ends there, before its funding; `cash` is that after the interval's trade.
     """
-    hours = intervals.rows[d + 1] - intervals.rows[d]
     alone = coin_params.isolated.shape[0] > 0
     for k in range(held.shape[0]):
         i = np.int64(held[k])  # as in `simulate_nb`, so that `fill_nb` is compiled once
         u = units[i]
-        brought, settled = brought_nb(intervals, d, h, within, i, block, hours)
+        brought, settled = brought_nb(intervals, coin_params.lot_scale, d, h, within, i)
         if settled:
             cash += u * brought
             metrics[TRADES] += 1
             counters[DELISTINGS] += 1
-            metrics[TOTALS + FUNDING_COST] += u * intervals.exit_funding[d, i]
+            metrics[TOTALS + FUNDING_COST] += u * paid_nb(intervals, coin_params.lot_scale, d, i)
             continue
         proceeds, _ = liquidate_one_of_nb(
             intervals,
@@ -1566,7 +1803,6 @@ def liquidate_nb(
             u,
             own_cash[i] if alone else 0.0,
             within,
-            block,
             market,
             fees,
             fee_rate,
@@ -1579,38 +1815,38 @@ def liquidate_nb(
     return cash
 
 
-@jit
-def first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, coin_params, first):
+@inner
+def paid_nb(intervals, lot_scale, d, i):
+    """Funding that a unit of a coin has paid by the end of interval `d`."""
+    paid = intervals.terms[(d * intervals.settle_hour.shape[1] + i) * TERMS + PAID]
+    return paid * lots_per_unit_nb(lot_scale[i])
+
+
+@inner
+def first_isolated_nb(intervals, d, last, held, units, own_cash, market, coin_params, first):
     """Of each coin held, the first hour of interval `d`, up to `last`, in which its own margin is gone; 0 for none.
 
     Fills `first` (N,).
     """
-    start, hours = intervals.rows[d], intervals.rows[d + 1] - intervals.rows[d]
-    value, carried, exit_carried, settled = (
-        intervals.value,
-        intervals.carried,
-        intervals.exit_carried,
-        intervals.settled,
-    )
-    known, low, high, isolated = intervals.price, market.low, market.high, coin_params.isolated
-    floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
-    within = low.shape[0] > 0
+    start, within = intervals.rows[d], market.low.shape[0] > 0
+    known, low, high = intervals.price, market.low, market.high
+    paths, settle_hour, lot_scale = intervals.paths, intervals.settle_hour, coin_params.lot_scale
+    floors_usd, steps, isolated = coin_params.margin_floor_usd, coin_params.margin_step, coin_params.isolated
     for k in range(held.shape[0]):
         first[k] = 0
         i = np.int64(held[k])
         u = units[i]
         if isolated[i] == 0.0 or u == 0.0:
             continue
-        place = block + i * hours
-        for h in range(1, last + 1):
-            if settled[d, i] if h == hours else value[place + h] == 0.0:
-                break
+        place = intervals.path_at[d] + i * intervals.width[d]
+        per_unit = lots_per_unit_nb(lot_scale[i])
+        for h in range(1, min(last + 1, settle_hour[d, i])):
+            price = known[start + h, i]
             if within:
                 price = low[start + h, i] if u > 0.0 else high[start + h, i]
-            else:
-                price = known[start + h, i] if h == hours else value[place + h]
             # What `brought_nb` and `isolated_gone_nb` say, without their looks into records.
-            equity = own_cash[i] + u * (exit_carried[d, i] if h == hours else carried[place + h - 1]) + u * price
+            brought = paths[place + h - 1] * per_unit - known[start + h - 1, i]
+            equity = own_cash[i] + u * brought + u * price
             needed = 0.0
             for m in range(floors_usd.shape[1]):
                 needed += steps[i, m] * max(abs(u) * price - floors_usd[i, m], 0.0)
@@ -1619,8 +1855,8 @@ def first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, 
                 break
 
 
-@jit
-def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, watched, block, market, coin_params):
+@inner
+def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, watched, market, coin_params):
     """First hour of interval `d`, from `start` to before `stop`, in which the account's margin is gone; -1 for none.
 
     Within an hour is tested before its row; also whether it was. With isolated positions: those of `held` whose hour
@@ -1642,7 +1878,7 @@ def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, w
                 u = units[i]
                 if 0 < gone[k] <= start:
                     continue
-                brought, settled = brought_nb(intervals, d, h, within, i, block, hours)
+                brought, settled = brought_nb(intervals, coin_params.lot_scale, d, h, within, i)
                 equity += u * brought
                 if settled:
                     continue
@@ -1663,40 +1899,47 @@ def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, w
     return -1, False
 
 
-@jit
-def own_after_nb(s, count, held, units, own_cash, isolated, d, exit_funding, settled):
+@inner
+def own_after_nb(s, held, units, own_cash, d, intervals, coin_params):
     """Take the funding of interval `d` from the cash of book `s`'s isolated positions; a settled one has none."""
-    for k in range(count):
-        i = held[s, k]
-        if isolated[i] > 0.0:
-            own_cash[s, i] = 0.0 if settled[d, i] else own_cash[s, i] - units[s, i] * exit_funding[d, i]
-
-
-@jit
-def own_path_nb(intervals, d, held, units, own_cash, block, isolated, own):
-    """Fill `own`, (hours,), with the equity of a book's isolated positions at the hours of interval `d`."""
-    hours = intervals.rows[d + 1] - intervals.rows[d]
-    value, carried = intervals.value, intervals.carried
-    own[:hours] = 0.0
     for k in range(held.shape[0]):
         i = np.int64(held[k])
-        if isolated[i] > 0.0:
-            cash, u, place = own_cash[i], units[i], block + i * hours
-            for h in range(hours):
-                own[h] += cash + u * (carried[place + h] + value[place + h])
+        if coin_params.isolated[i] > 0.0:
+            paid = units[i] * paid_nb(intervals, coin_params.lot_scale, d, i)
+            own_cash[s, i] = 0.0 if intervals.settle_hour[d, i] < NEVER else own_cash[s, i] - paid
 
 
-@jit
-def safe_nb(start, stop, worst_maintenance, equities, own, long_usd, short_usd):
+@inner
+def value_path_nb(intervals, d, held, units, own_cash, coin_params, own, gross):
+    """Fill `own` and `gross`, (hours,): equity of isolated positions and value of all, at each hour of the interval.
+
+    Without isolated ones `own_cash` is not looked at.
+    """
+    hours = intervals.rows[d + 1] - intervals.rows[d]
+    own[:hours] = 0.0
+    gross[:hours] = 0.0
+    for k in range(held.shape[0]):
+        i = np.int64(held[k])
+        place = intervals.path_at[d] + i * intervals.width[d]
+        u = units[i]
+        alone = coin_params.isolated.shape[0] > 0 and coin_params.isolated[i] > 0.0
+        for h in range(hours):
+            if alone:
+                own[h] += own_cash[i] + u * intervals.paths[place + h] * lots_per_unit_nb(coin_params.lot_scale[i])
+            if h < intervals.settle_hour[d, i]:
+                gross[h] += abs(u) * intervals.price[intervals.rows[d] + h, i]
+
+
+@inner
+def safe_nb(start, stop, worst_maintenance, equities, own, gross):
     """Whether in those hours the account's margin is surely enough without that of isolated positions."""
     safe = True
     for h in range(start, stop):
-        needed = worst_maintenance * (long_usd[h] + short_usd[h])
-        safe &= (equities[h] > 0.0) & (equities[h] - own[h] > needed)
+        safe &= (equities[h] > 0.0) & (equities[h] - own[h] > worst_maintenance * gross[h])
     return safe
 
 
-@jit
+@inner
 def isolated_interval_nb(
     intervals,
     d,
@@ -1707,7 +1950,6 @@ def isolated_interval_nb(
     units,
     own_cash,
     cash,
-    block,
     market,
     fees,
     coin_params,
@@ -1717,23 +1959,21 @@ def isolated_interval_nb(
     metrics,
     counters,
     gone,
-    long_usd,
-    short_usd,
-    carried,
     equities,
     own,
+    gross,
 ):
     """Steps 1 and 4 of a book with isolated positions in interval `d`: close those whose margin is gone.
 
-    ``gone`` becomes the hour at which each of `held` is closed, 0 for none; ``long_usd``, ``short_usd``, ``carried``
-    and ``equities``, (hours,), are changed from that hour on; ``own``, (hours,), is for its use; ``volume`` (days,)
-    and ``total_volume`` (1,) are the book's. Returns the hour at which the account's own margin is gone (-1 for none),
+    ``gone`` becomes the hour at which each of `held` is closed, 0 for none; ``equities``, (hours,), are changed from
+    that hour on; ``own`` and ``gross``, (hours,), are for its use; ``volume`` (days,) and ``total_volume`` (1,) are the
+    book's. Returns the hour at which the account's own margin is gone (-1 for none),
     whether that was within the hour, the cash that the closed ones brought, the hours for which they were held and
     those of them without a rate.
     """
     hours = intervals.rows[d + 1] - intervals.rows[d]
-    first_isolated_nb(intervals, d, last, held, units, own_cash, block, market, coin_params, gone)
-    own_path_nb(intervals, d, held, units, own_cash, block, coin_params.isolated, own)
+    first_isolated_nb(intervals, d, last, held, units, own_cash, market, coin_params, gone)
+    value_path_nb(intervals, d, held, units, own_cash, coin_params, own, gross)
     closed = 0.0
     lasted = 0
     without = 0
@@ -1745,7 +1985,7 @@ def isolated_interval_nb(
                 after = gone[k]
         called, within = -1, False
         stop = min(after, hours)
-        if watched or not safe_nb(start, stop, worst_maintenance, equities, own, long_usd, short_usd):
+        if watched or not safe_nb(start, stop, worst_maintenance, equities, own, gross):
             called, within = called_at_nb(
                 intervals,
                 d,
@@ -1757,7 +1997,6 @@ def isolated_interval_nb(
                 cash + closed,
                 gone,
                 watched,
-                block,
                 market,
                 coin_params,
             )
@@ -1782,7 +2021,6 @@ def isolated_interval_nb(
                 u,
                 own_cash[i],
                 np.bool_(True),
-                block,
                 market,
                 fees,
                 rate,
@@ -1797,14 +2035,13 @@ def isolated_interval_nb(
             more, less = count_until_nb(held[k : k + 1], intervals, d, after - 1)
             lasted += more
             without += less
-            worth = long_usd if u > 0.0 else short_usd
-            value, brought = intervals.value, intervals.carried
+            per_unit = lots_per_unit_nb(coin_params.lot_scale[i])
             for h in range(after, hours):
-                place = block + i * hours + h
-                worth[h] -= abs(u) * value[place]
-                carried[h] += proceeds - u * brought[place]
-                equities[h] += proceeds - u * (brought[place] + value[place])
-                own[h] -= own_cash[i] + u * (brought[place] + value[place])
+                path = u * intervals.paths[intervals.path_at[d] + i * intervals.width[d] + h] * per_unit
+                if h < intervals.settle_hour[d, i]:
+                    gross[h] -= abs(u) * intervals.price[intervals.rows[d] + h, i]
+                equities[h] += proceeds - path
+                own[h] -= own_cash[i] + path
         start = after
 
 
@@ -1835,8 +2072,7 @@ def batch_nb(
     intervals : Intervals
     builders : None, or what :func:`trade_nb` takes; only where a coin is isolated or has fees of its own
     parts : None, or what :func:`size_order_nb` takes
-    impact : None, or the venue's impact prices of a buy and a sell at r[d], (D, N) or (0, 0), and impact_frac and
-        impact_reference_usd
+    impact : None, or what :func:`impact_terms_nb` returns and impact_reference_usd
     market : MarketData
     fees : Fees
     coin_params : CoinParams
@@ -1845,15 +2081,16 @@ def batch_nb(
         Weights of book ``s`` at decision ``d`` are the entries from ``indptr[row]`` up to the next; a coin without one
         is 0.
     book_step : int
-        Rows from a book to the next: ``row = s * book_step + d``, or, when it is 0, ``d * S + s``: decisions first.
+        Rows from a book to the next: ``row = s * book_step + d``.
     metrics, counters, daily : (S, METRICS) float64, (S, COUNTERS) int64, (S, days) float64
-        Filled in. A book that is REFUSED has its equity in END, the margin needed in GROSS, and nothing else.
+        Filled in; they are to be 0, but for what is -1 without an event and the initial equity on all days. A book that
+        is REFUSED has its equity in END, the margin needed in GROSS, and nothing else.
     """
     S = metrics.shape[0]
-    D, N = intervals.mid.shape
+    D, N = intervals.settle_hour.shape
     longest = 0
     for d in range(D):
-        longest = max(longest, intervals.rows[d + 1] - intervals.rows[d])
+        longest = max(longest, intervals.width[d])
     worst_maintenance = 0.0
     for i in range(N):
         steepest = 0.0
@@ -1871,50 +2108,57 @@ def batch_nb(
     closed_at = np.zeros(N, dtype=np.int64)
     volume = np.zeros((S, fees.day[fees.day.shape[0] - 1] + 1 if tracked else 1))
     total_volume = np.zeros(S)
-    units = np.zeros((S, N))
-    held = np.zeros((S, N), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
+    lots = np.zeros((S, N))
+    held = np.zeros((S, N + 1), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
     held_count = np.zeros(S, dtype=np.int64)
-    cash = np.full(S, sim_params.initial_equity_usd)
-    peak = np.full(S, sim_params.initial_equity_usd)
+    cash = np.zeros(S)
+    before_trade = np.zeros(S)  # equity at the decision that comes
+    most_held_usd = np.zeros(S)  # at least the gross value of what is held at it
+    peak = np.zeros(S)
     deepest = np.zeros(S)
-    seen = np.zeros(N, dtype=np.int64)
+    for s in range(S):
+        cash[s] = sim_params.initial_equity_usd
+        before_trade[s] = sim_params.initial_equity_usd
+        peak[s] = sim_params.initial_equity_usd
+    seen = np.zeros(N, dtype=np.int32)
     stamp = 0
-    kept = np.zeros((2, N + 1), dtype=np.uint32)
-    long_usd = np.zeros(longest)
-    short_usd = np.zeros(longest)
-    carried = np.zeros(longest)
+    listed = np.zeros(2 * N + 1, dtype=np.uint32)
+    asked_of = np.zeros(2 * N + 1)
+    table = np.zeros(COLUMNS * WIDE)
+    units = np.zeros(N)
     equities = np.zeros(longest)
     own = np.zeros(longest)
     gross = np.zeros(longest)
-    net = np.zeros(longest)
-    calendar = np.zeros(METRICS)
-    metrics[:] = 0.0
-    counters[:] = 0
-    counters[:, LIQUIDATED_ROW] = -1
-    counters[:, FIRST_ASKING] = -1
-    counters[:, REFUSED] = -1
-    daily[:] = sim_params.initial_equity_usd
+    changes = np.zeros(daily.shape[1])
     # A view of an array, or a look into a record, counts a reference: an atomic addition, for which threads wait for
     # one another. It took a third of the time. So the loop looks into arrays by their indices, and at nothing else.
-    m_rows, m_value, m_carried, m_carries, m_daily_slot = (
+    m_rows, m_paths, m_path_at, m_width, m_terms = (
         intervals.rows,
-        intervals.value,
-        intervals.carried,
-        intervals.carries,
-        intervals.daily_slot,
+        intervals.paths,
+        intervals.path_at,
+        intervals.width,
+        intervals.terms,
     )
-    m_mid, m_buy, m_sell, m_tradable = intervals.mid, intervals.buy, intervals.sell, intervals.tradable
-    m_exit_value, m_exit_carried, m_exit_funding = intervals.exit_value, intervals.exit_carried, intervals.exit_funding
-    m_settled, m_counted, m_lasting, m_unrated = (
-        intervals.settled,
+    m_worst_long, m_worst_short, m_worst_rise = intervals.worst_long, intervals.worst_short, intervals.worst_rise
+    m_slot_at, m_slot_hour, m_slot_day = intervals.slot_at, intervals.slot_hour, intervals.slot_day
+    m_settles, m_settle_hour, m_rise, m_counted, m_lasting, m_unrated = (
+        intervals.settles,
+        intervals.settle_hour,
+        intervals.rise,
         intervals.counted,
         intervals.lasting,
         intervals.unrated,
     )
     f_rate, f_period = fees.rate, fees.period
+    lot_scale = coin_params.lot_scale
     floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
     margin, renormalise = sim_params.margin, sim_params.renormalise
-    lot_scale, band_frac, min_notional_usd = coin_params.lot_scale, coin_params.band_frac, sim_params.min_notional_usd
+    band_frac, min_notional_usd = coin_params.band_frac, sim_params.min_notional_usd
+    bands = np.bool_(False)  # no literal: numba would compile what takes it for it alone
+    for i in range(N):
+        bands |= band_frac[i] != band_frac[0]
+    for k in range(np.uint64(WIDE)):
+        table[k + BAND] = band_frac[0] if N > 0 else 0.0
     max_gross, most_initial_frac, worst_initial = (
         sim_params.max_gross,
         sim_params.most_initial_frac,
@@ -1929,31 +2173,21 @@ def batch_nb(
     for d in range(D):
         start = m_rows[d]
         hours = m_rows[d + 1] - start
-        block = N * (start - m_rows[0])
-        at, length = np.uint64(block), np.uint64(hours)
+        path, width = np.uint64(m_path_at[d]), np.uint64(m_width[d])
+        base = np.uint64(d * N * TERMS)
         for s in range(S):
             if counters[s, LIQUIDATED_ROW] >= 0:
-                for h in range(hours):
-                    if m_daily_slot[start + h] >= 0:
-                        daily[s, m_daily_slot[start + h]] = cash[s]
+                for k in range(m_slot_at[d], m_slot_at[d + 1]):
+                    daily[s, m_slot_day[k]] = cash[s]
                 continue
-            value = 0.0
-            held_usd = 0.0
-            if d > 0:
-                if builders is not None:
-                    if isolated_count[s] > 0:
-                        own_after_nb(
-                            s, held_count[s], held, units, own_cash, isolated, d - 1, m_exit_funding, m_settled
-                        )
-                brought, value, held_usd, paid, gone = close_interval_nb(
-                    s, held_count[s], held, units, d - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
-                )
-                cash[s] += brought
-                metrics[s, TOTALS + FUNDING_COST] += paid
-                metrics[s, TRADES] += gone
-                counters[s, DELISTINGS] += gone
-            equity = cash[s] + value
-            row = s * book_step + d if book_step > 0 else d * S + s
+            equity = before_trade[s]
+            row = s * book_step + d
+            if s + 1 < S:  # what the next book asks for is far away, and the processor has the time of this one
+                following = indptr[row + book_step]
+                for line in range(3):
+                    prefetch_nb(coins, following + 16 * line)
+                for line in range(4):
+                    prefetch_nb(weights, following + 8 * line)
             stamp += 1
             if counters[s, FIRST_ASKING] < 0 and asks_nb(weights[indptr[row] : indptr[row + 1]]):
                 counters[s, FIRST_ASKING] = d
@@ -1970,19 +2204,19 @@ def batch_nb(
                     s,
                     held_count[s],
                     held,
-                    units,
+                    lots,
                     indptr[row],
                     indptr[row + 1],
                     coins,
                     weights,
                     equity,
-                    intervals.tradable[d],
-                    intervals.price[start],
+                    m_terms,
+                    base,
                     seen,
                     stamp,
                 )
             # Few books come so near to it that the margin of every coin has to be looked up.
-            near = (max_gross * equity + held_usd) * worst_initial > most_initial_frac * equity
+            near = (max_gross * equity + most_held_usd[s]) * worst_initial > most_initial_frac * equity
             if builders is not None:
                 near |= isolated_count[s] > 0 and most_initial_frac < np.inf
             if near:
@@ -1990,22 +2224,21 @@ def batch_nb(
                     s,
                     held_count[s],
                     held,
-                    units,
+                    lots,
                     indptr[row],
                     indptr[row + 1],
                     coins,
                     weights,
                     scale,
                     equity,
-                    intervals.tradable[d],
-                    intervals.price[start],
+                    m_terms,
+                    base,
                     floors_usd,
                     steps,
                     seen,
                     stamp,
                     isolated,
                     own_cash,
-                    lot_scale,
                     band_frac,
                     min_notional_usd,
                     parts,
@@ -2016,11 +2249,11 @@ def batch_nb(
                     metrics[s, END] = equity
                     metrics[s, GROSS] = max(asked, after) + left
                     continue
-            longs, shorts, spent, fee, spread, moved, traded_usd, counted_usd, trades, blocked = trade_nb(
+            count, fee, spread, moved, traded_usd, counted_usd, trades, blocked, value = trade_nb(
                 s,
                 held_count[s],
                 held,
-                units,
+                lots,
                 indptr[row],
                 indptr[row + 1],
                 coins,
@@ -2028,12 +2261,10 @@ def batch_nb(
                 scale,
                 equity,
                 d,
-                m_mid,
-                m_buy,
-                m_sell,
-                m_tradable,
+                m_terms,
+                base,
                 rate,
-                lot_scale,
+                bands,
                 band_frac,
                 min_notional_usd,
                 parts,
@@ -2042,23 +2273,21 @@ def batch_nb(
                 f_period[start],
                 seen,
                 stamp,
-                kept,
+                listed,
+                asked_of,
+                table,
                 counters,
             )
+            gross_usd, net_usd, exit_usd, paid_usd = value
+            highest_usd = gross_usd * m_rise[d]
             volume[s, day] += counted_usd
             total_volume[s] += counted_usd
-            count = longs + shorts
-            for k in range(longs):
-                held[s, k] = kept[0, k]
-            for k in range(shorts):
-                held[s, longs + k] = kept[1, k]
-            held_count[s] = count
             if builders is not None:
                 isolated_count[s] = 0
                 if alone:
                     for k in range(count):
                         isolated_count[s] += isolated[held[s, k]] > 0.0
-            cash[s] -= spent
+            cash[s] = equity - (fee + spread + moved) - net_usd
             metrics[s, TOTALS + FEE_COST] += fee
             metrics[s, TOTALS + SPREAD_COST] += spread
             metrics[s, TOTALS + IMPACT_COST] += moved
@@ -2068,29 +2297,32 @@ def batch_nb(
             if equity > 0.0:
                 metrics[s, TURNOVER] += traded_usd / equity
             # 3. Funding and the prices of the interval
-            for h in range(hours):
-                long_usd[h] = 0.0
-                short_usd[h] = 0.0
-                carried[h] = cash[s]
-            add_paths_nb(np.int64(0), longs, kept, 1.0, s, units, at, m_value, length, long_usd)
-            add_paths_nb(np.int64(1), shorts, kept, -1.0, s, units, at, m_value, length, short_usd)
-            if m_carries:
-                add_paths_nb(s, count, held, 1.0, s, units, at, m_carried, length, carried)
+            for h in range(width):
+                equities[h] = cash[s]
+            add_paths_nb(s, count, held, lots, path, m_paths, width, equities)
             # 4. Margin
             called_at = -1
             within = 0
+            lasted, without = 0, 0
+            # Most intervals hold no new peak, no new low and nothing that comes near a margin call.
+            top = peak[s]
+            low = deepest[s]
+            lowest = top * (1.0 + low)
+            danger_usd = worst_maintenance * highest_usd if margin and count > 0 else -np.inf
+            moves = False
             endangered = False
             for h in range(hours):
-                gross[h] = long_usd[h] + short_usd[h]
-                net[h] = long_usd[h] - short_usd[h]
-                equities[h] = carried[h] + net[h]
-                endangered |= equities[h] <= worst_maintenance * gross[h]
+                moves |= (equities[h] > top) | (equities[h] < lowest)
+                endangered |= equities[h] <= danger_usd
             last = hours if start + hours < end else hours - 1
-            lasted, without = 0, 0
             apart = False
             if builders is not None:
-                if margin and isolated_count[s] > 0:
-                    apart = True
+                apart = margin and isolated_count[s] > 0
+            watches = False
+            if apart or endangered:
+                units_nb(s, lots, lot_scale, units)
+            if builders is not None:
+                if apart:
                     called_at, was_within, closed, lasted, without = isolated_interval_nb(
                         intervals,
                         d,
@@ -2098,10 +2330,9 @@ def batch_nb(
                         watched,
                         worst_maintenance,
                         held[s, :count],
-                        units[s],
+                        units,
                         own_cash[s],
                         cash[s],
-                        block,
                         market,
                         fees,
                         coin_params,
@@ -2111,46 +2342,56 @@ def batch_nb(
                         metrics[s],
                         counters[s],
                         closed_at,
-                        long_usd,
-                        short_usd,
-                        carried,
                         equities,
                         own,
+                        gross,
                     )
+                    moves = True
                     within = called_at if was_within else 0
                     cash[s] += closed
                     left = 0
                     for k in range(count):
                         i = held[s, k]
                         if closed_at[k] > 0:
-                            units[s, i] = 0.0
+                            lots[s, i] = 0.0
+                            units[i] = 0.0
                             own_cash[s, i] = 0.0
                         else:
                             held[s, left] = i
                             left += 1
                     if left < count:
                         count = left
-                        held_count[s] = left
-                        for h in range(hours):
-                            gross[h] = long_usd[h] + short_usd[h]
-                            net[h] = long_usd[h] - short_usd[h]
-                            equities[h] = carried[h] + net[h]
-            if margin and endangered and not apart:
+                        exit_usd, paid_usd = 0.0, 0.0
+                        for k in range(count):
+                            place = base + np.uint64(held[s, k]) * np.uint64(TERMS)
+                            exit_usd += lots[s, held[s, k]] * m_terms[place + np.uint64(EXIT)]
+                            paid_usd += lots[s, held[s, k]] * m_terms[place + np.uint64(PAID)]
+            if endangered and count > 0 and not apart:
+                value_path_nb(intervals, d, held[s, :count], units, own, coin_params, own, gross)
                 for h in range(hours):
+                    if equities[h] > worst_maintenance * gross[h]:
+                        continue
                     maintenance = 0.0
                     for k in range(count):
                         i = held[s, k]
-                        maintenance += maintenance_nb(
-                            abs(units[s, i]) * m_value[block + i * hours + h], floors_usd[i], steps[i]
-                        )
+                        if h < m_settle_hour[d, i]:
+                            usd = abs(units[i]) * intervals.price[start + h, i]
+                            maintenance += maintenance_nb(usd, floors_usd[i], steps[i])
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
                         called_at = h
                         break
-            if watched and count > 0 and not apart:
+            if watched and count > 0 and not apart and called_at < 0:
+                # Most intervals cannot hold a margin call, were each coin at its worst at once.
+                worst_usd = cash[s]
+                for k in range(count):
+                    u = lots[s, held[s, k]]
+                    worst_usd += u * (m_worst_long[d, held[s, k]] if u > 0.0 else m_worst_short[d, held[s, k]])
+                watches = worst_usd <= worst_maintenance * gross_usd * m_worst_rise[d]
+            if watches:
+                units_nb(s, lots, lot_scale, units)
+            if watches or (watched and called_at >= 0 and not apart):
                 until = called_at if called_at >= 0 else last
-                within = first_within_nb(
-                    intervals, d, until, held[s, :count], units[s], cash[s], block, market, coin_params
-                )
+                within = first_within_nb(intervals, d, until, held[s, :count], units, cash[s], market, coin_params)
                 called_at = within if within > 0 else called_at
             if called_at < 0:
                 if m_counted[d]:
@@ -2160,6 +2401,7 @@ def batch_nb(
                 else:
                     lasted += count * hours
             if called_at >= 0:
+                moves = True
                 called = start + called_at
                 day = fees.day[called] if tracked else 0
                 rate = fee_rate_nb(
@@ -2170,11 +2412,10 @@ def batch_nb(
                     d,
                     called_at,
                     held[s, :count],
-                    units[s],
+                    units,
                     own_cash[s if alone else 0],
                     cash[s],
                     within > 0,
-                    block,
                     market,
                     fees,
                     rate,
@@ -2183,42 +2424,50 @@ def batch_nb(
                     metrics[s],
                     counters[s],
                 )
-                held_count[s] = 0
                 more, less = count_until_nb(held[s, :count], intervals, d, called_at - (within > 0))
                 lasted += more
                 without += less
-                gross[called_at:hours] = 0.0
-                net[called_at:hours] = 0.0
-                equities[called_at:hours] = cash[s]
+                count = 0
+                for h in range(called_at, hours):
+                    equities[h] = cash[s]
+                exit_usd, paid_usd = 0.0, 0.0
+                if called_at == 0:
+                    gross_usd, net_usd = 0.0, 0.0
             counters[s, HELD_HOURS] += lasted
             counters[s, UNRATED_HOURS] += without
             # 5. Record
             if equities[0] != 0.0:
-                metrics[s, GROSS] += gross[0] / equities[0]
-                metrics[s, NET] += net[0] / equities[0]
-            top = peak[s]
-            low = deepest[s]
-            for h in range(hours):
-                equity = equities[h]
-                top = max(top, equity)
-                if equity < top * (1.0 + low):
-                    low = equity / top - 1.0
-                if m_daily_slot[start + h] >= 0:
-                    daily[s, m_daily_slot[start + h]] = equity
-            if within == hours and cash[s] < top * (1.0 + low):  # at the next trade's row, which is not come to
-                low = cash[s] / top - 1.0
-            peak[s] = top
-            deepest[s] = low
+                metrics[s, GROSS] += gross_usd / equities[0]
+                metrics[s, NET] += net_usd / equities[0]
+            if moves:
+                for h in range(hours):
+                    equity = equities[h]
+                    top = max(top, equity)
+                    if equity < top * (1.0 + low):
+                        low = equity / top - 1.0
+                if within == hours and cash[s] < top * (1.0 + low):  # at the next trade's row, which is not come to
+                    low = cash[s] / top - 1.0
+                peak[s] = top
+                deepest[s] = low
+            for k in range(m_slot_at[d], m_slot_at[d + 1]):
+                daily[s, m_slot_day[k]] = equities[m_slot_hour[k]]
             metrics[s, END] = equities[hours - 1]
+            # 1. The end of the interval
+            if builders is not None:
+                if isolated_count[s] > 0:
+                    units_nb(s, lots, lot_scale, units)
+                    own_after_nb(s, held[s, :count], units, own_cash, d, intervals, coin_params)
+            before_trade[s] = cash[s] + exit_usd
+            if m_settles[d]:
+                count, gone = settle_nb(s, count, held, lots, d, m_settle_hour)
+                metrics[s, TRADES] += gone
+                counters[s, DELISTINGS] += gone
+            held_count[s] = count
+            most_held_usd[s] = highest_usd
+            metrics[s, TOTALS + FUNDING_COST] += paid_usd
     for s in range(S):
         if counters[s, REFUSED] >= 0:
             continue
-        _, _, _, paid, gone = close_interval_nb(
-            s, held_count[s], held, units, D - 1, m_exit_value, m_exit_carried, m_exit_funding, m_settled
-        )
-        metrics[s, TOTALS + FUNDING_COST] += paid
-        metrics[s, TRADES] += gone
-        counters[s, DELISTINGS] += gone
         if counters[s, LIQUIDATED_ROW] >= 0:
             metrics[s, END] = cash[s]
         metrics[s, MAX_DRAWDOWN] = deepest[s]
@@ -2226,10 +2475,12 @@ def batch_nb(
         for column in (SPREAD_COST, IMPACT_COST, FEE_COST, FUNDING_COST):
             metrics[s, TOTALS + PRICE_PNL] += metrics[s, TOTALS + column]
         first = counters[s, FIRST_ASKING]
-        summarise_nb(daily[s, intervals.first_day[first] :] if first >= 0 else daily[s, :0], metrics[s])
-        summarise_nb(daily[s], calendar)
-        for k in range(CALENDAR - CAGR):
-            metrics[s, CALENDAR + k] = calendar[CAGR + k]
+        summarise_nb(s, daily, np.int64(0), changes, metrics, np.int64(CALENDAR))
+        own_day = intervals.first_day[first] if first >= 0 else daily.shape[1]
+        if own_day > 0:
+            summarise_nb(s, daily, own_day, changes, metrics, np.int64(CAGR))
+        for k in range(0 if own_day > 0 else CALENDAR - CAGR):
+            metrics[s, CAGR + k] = metrics[s, CALENDAR + k]
 
 
 @jit

@@ -171,10 +171,9 @@ def hardware(console: Console, sparse: SparseWeights, panel: Panel, decisions: p
         f"{2 * SIDE} coins needs "
         f"{needed_flops / 1e6:.2f} MFLOP and reads {needed_bytes / 1e6:.2f} MB of weights: {limit * 1e3:.4f} ms at "
         "the limit, "
-        f"{limit / taken:.0%} of the {taken * 1e3:.3f} ms taken. Between them stand sizing (a division and a "
-        "rounding for each "
-        "order, with branches), the hourly drawdown, a chain of comparisons, and loads: 24 hours a coin are too few "
-        "to hide them."
+        f"{limit / taken:.0%} of the {taken * 1e3:.3f} ms taken. Between them stand the orders (some 25 a day, each "
+        "with seven loads from the day's and the book's rows, a cut to lots and a few sums), what a day of a book "
+        "costs at all, and the preparation of the panel."
     )
 
 

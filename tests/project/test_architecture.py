@@ -198,10 +198,13 @@ def test_the_kernel_imports_numpy_and_numba_only_and_follows_the_rules() -> None
     source = (ROOT / "engine" / "simulation" / "kernel.py").read_text(encoding="utf-8")
     tree = ast.parse(source)
     assert {module.partition(".")[0] for module, _ in imports(tree)} <= {"numpy", "numba", "typing", "__future__"}
-    assert source.count("njit(") == 1 and 'njit(cache=True, nogil=True, error_model="numpy")' in source
+    options = '_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}'
+    assert source.count("njit(") == source.count("njit(**_OPTIONS") == 3 and options in source
+    assert "fastmath" not in source
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
-            assert [ast.unparse(item) for item in node.decorator_list] == ["jit"] and node.name.endswith("_nb")
+        if isinstance(node, ast.FunctionDef) and not node.name.endswith("_prefetch_nb"):
+            assert [ast.unparse(item) for item in node.decorator_list] in (["jit"], ["inner"], ["inlined"])
+            assert node.name.endswith("_nb")
     for file in SOURCES:
         if file.name != "kernel.py":
             assert all(module.partition(".")[0] != "numba" for module, _ in imports(tree_of(file)))

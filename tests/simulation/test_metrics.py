@@ -29,12 +29,18 @@ def test_many_columns_are_as_one_and_the_kernel_agrees(days: int) -> None:
     columns = (kernel.CAGR, kernel.VOLATILITY, kernel.SHARPE, kernel.SORTINO)
     for path, row in zip(paths, returns, strict=True):
         np.testing.assert_array_equal(metrics.daily_returns(path), row)
-        compiled = np.zeros(kernel.METRICS)
-        kernel.summarise_nb(path, compiled)
+        compiled, later = np.zeros((2, kernel.METRICS)), np.vstack([path, np.roll(path, 1)])
+        kernel.summarise_nb(0, later, 0, np.zeros(days), compiled, kernel.CAGR)
+        kernel.summarise_nb(1, later, 1, np.zeros(days), compiled, kernel.CALENDAR)
+        for column, value in zip(
+            columns, [function(metrics.daily_returns(later[1, 1:])) for function in FUNCTIONS], strict=True
+        ):
+            twin = compiled[1, column + kernel.CALENDAR - kernel.CAGR]
+            assert twin == pytest.approx(value, rel=1e-10, nan_ok=True)
         for function, column in zip(FUNCTIONS, columns, strict=True):
             value = function(row)
             assert type(value) is float
-            assert compiled[column] == pytest.approx(value, rel=1e-10, nan_ok=True), function.__name__
+            assert compiled[0, column] == pytest.approx(value, rel=1e-10, nan_ok=True), function.__name__
     for function in FUNCTIONS:
         np.testing.assert_allclose(function(returns), [function(row) for row in returns], rtol=1e-14)
 
@@ -50,9 +56,9 @@ def test_constant_returns_have_no_ratio(value: float, days: int) -> None:
             np.isnan(metrics.sharpe(column)) and np.isnan(metrics.sortino(column)) and metrics.volatility(column) == 0
         )
         assert np.isnan(metrics.sharpe(np.stack([column, column]))).all() and np.isnan(moments(column).sharpe)
-    compiled = np.zeros(kernel.METRICS)
-    kernel.summarise_nb(paths, compiled)
-    assert np.isnan(compiled[[kernel.SHARPE, kernel.SORTINO]]).all() and compiled[kernel.VOLATILITY] == 0.0
+    compiled = np.zeros((1, kernel.METRICS))
+    kernel.summarise_nb(0, paths[None], 0, np.zeros(len(paths)), compiled, kernel.CAGR)
+    assert np.isnan(compiled[0, [kernel.SHARPE, kernel.SORTINO]]).all() and compiled[0, kernel.VOLATILITY] == 0.0
     assert np.isnan(metrics.calmar(0.5, -1e-15))
     varied = returns + np.where(np.arange(days) % 2, 1e-5, -1e-5)
     assert np.isfinite(metrics.sharpe(varied)) and np.isfinite(moments(varied).sharpe)
