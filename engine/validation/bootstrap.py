@@ -2,9 +2,8 @@
 
 Resamples of intervals are of the stationary bootstrap (Politis and Romano, "The stationary bootstrap", JASA 89, 1994),
 those of the familywise test of circular blocks (the same, "A circular block-resampling procedure for stationary data",
-1992), both with the block length of Politis and White. The numbers are those of arch, with which tests compare them:
-to import it takes two seconds. The mean of a resample is a sum of days weighted by how often each was drawn, so the
-means of all resamples of 10,000 sets are one matrix product.
+1992); both are arch's, and so is the block length (Politis and White 2004, corrected 2009). The mean of a resample is a
+sum of days weighted by how often each was drawn, so the means of all resamples of 10,000 sets are one matrix product.
 """
 
 from __future__ import annotations
@@ -81,50 +80,20 @@ class Superiority:
 
 
 def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "stationary") -> float:
-    """(Mean) block length of a bootstrap, days: the automatic choice, at least 1, at most a third.
-
-    Politis and White, "Automatic block-length selection for the dependent bootstrap", Econometric Reviews 23(1), 2004,
-    and the correction, 28(4), 2009: ``(2 g^2 n / (c s^4))^(1/3)``, at most ``3 sqrt(n)``, with ``s^2`` the sum of the
-    autocovariances over lags, ``g`` that of the autocovariances times their lags, both under a flat-top window, and
-    ``c`` 2 for the stationary bootstrap, 4/3 for the circular one.
+    """(Mean) block length of a bootstrap, days: arch's automatic choice, at least 1, at most a third.
 
     Raises
     ------
     DataError
         For fewer than ten days or constant returns.
     """
+    from arch.bootstrap import optimal_block_length
+
     values = np.asarray(returns, dtype=np.float64)
     if len(values) < 10 or np.isnan(moments(values).sharpe):
         raise DataError(f"{len(values)} daily returns cannot be resampled: at least 10 that vary are needed.")
-    days = len(values)
-    covariance, lags = _window_lags(values)
-    weights = np.minimum(1.0, 2.0 * (1.0 - np.arange(1, lags + 1) / lags))
-    variance, slope = covariance[0], 0.0
-    for lag, weight in enumerate(weights, 1):
-        variance += 2.0 * weight * covariance[lag]
-        slope += 2.0 * weight * lag * covariance[lag]
-    scale = (2.0 if kind == "stationary" else 4.0 / 3.0) * variance**2
-    with np.errstate(divide="ignore", invalid="ignore"):
-        length = (np.divide(2.0 * slope**2, scale)) ** (1.0 / 3.0) * days ** (1.0 / 3.0)
-    length = min(length, np.ceil(min(3.0 * np.sqrt(days), days / 3.0)))
-    return float(np.clip(length if np.isfinite(length) else 1.0, 1.0, days / 3.0))
-
-
-def _window_lags(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Autocovariances by lag, and the width of the flat-top window.
-
-    Twice the lag after which `run` autocorrelations in a row are insignificant, at most ``ceil(sqrt(days)) + run``.
-    """
-    days, deviation = len(values), values - values.mean(0)
-    run = max(5, int(np.log10(days)))
-    most = int(np.ceil(np.sqrt(days))) + run
-    products = np.array([deviation[lag:] @ deviation[: days - lag] for lag in range(most + 1)])
-    norms = np.array([(part := deviation[lag + 1 :]) @ part for lag in range(most + 1)])
-    others = np.array([(part := deviation[: -(lag + 1)]) @ part for lag in range(most + 1)])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        small = np.abs(products) / np.sqrt(norms * others) < 2.0 * np.sqrt(np.log10(days) / days)
-    quiet = [lag for lag in range(most + 1 - run) if small[lag : lag + run].all()]
-    return products / days, min(2 * max(quiet[0], 1), most) if quiet else most
+    length = float(optimal_block_length(values)[kind].iloc[0])
+    return float(np.clip(length if np.isfinite(length) else 1.0, 1.0, len(values) / 3.0))
 
 
 def bootstrap_intervals(
@@ -137,9 +106,12 @@ def bootstrap_intervals(
     DataError
         See :func:`block_length`.
     """
+    from arch.bootstrap import StationaryBootstrap
+
     values = np.asarray(returns, dtype=np.float64)
     length = block_length(values)
-    drawn = values[_stationary_days(len(values), length, resamples, seed)]
+    drawing = StationaryBootstrap(length, values, seed=seed)
+    drawn = np.stack([of_days[0] for of_days, _ in drawing.bootstrap(resamples)])
     sharpe = np.nan_to_num(metrics.sharpe(drawn))  # a constant resample has shown nothing
     tails = (0.5 - confidence / 2.0, 0.5 + confidence / 2.0)
 
@@ -206,19 +178,6 @@ def superior_sets(
     critical = float(np.quantile(null if mean.max() > 0.0 else highest[2], 1.0 - size))
     detectable = _detectable(counts, scaled, mean, critical)
     return Superiority(lower, consistent, upper, found, p_values, statistics, critical, null, detectable)
-
-
-def _stationary_days(days: int, block: float, resamples: int, seed: int) -> np.ndarray:
-    """Days of every resample of stationary blocks, (resamples, days): the first day follows the last."""
-    generator, number = np.random.default_rng(seed), np.arange(days)
-    drawn = np.empty((resamples, days), dtype=np.int64)
-    for resample in drawn:
-        first = generator.integers(days, size=days)
-        begins = generator.random(days) <= 1.0 / block
-        begins[0] = True
-        start = np.maximum.accumulate(np.where(begins, number, 0))
-        resample[:] = (first[start] + number - start) % days
-    return drawn
 
 
 def circular_days(length: int, block: int, days: int, resamples: int, seed: int | Sequence[int]) -> np.ndarray:

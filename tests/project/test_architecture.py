@@ -23,7 +23,7 @@ HOMES = {  # library -> the only files that may import it, and only inside a fun
     "quantstats": {"engine/reporting/quantstats_part.py"},
     "vectorbt": {"engine/simulation/result.py"},
     "matplotlib": {"engine/reporting/figure_svg.py", "engine/reporting/quantstats_part.py"},
-    "arch": set(),  # only tests, which compare with it: it takes two seconds to import
+    "arch": {"engine/validation/bootstrap.py"},
     "statsmodels": {"engine/monitoring/calibration.py"},
     "plotly": {
         "engine/reporting/views.py",

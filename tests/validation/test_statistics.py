@@ -14,13 +14,7 @@ from scipy import stats
 
 from engine.errors import DataError
 from engine.simulation import metrics
-from engine.validation.bootstrap import (
-    _standard_errors,
-    _stationary_days,
-    block_length,
-    bootstrap_intervals,
-    superior_sets,
-)
+from engine.validation.bootstrap import _standard_errors, block_length, bootstrap_intervals, superior_sets
 from engine.validation.statistics import (
     annualisation,
     deflated_sharpe_ratio,
@@ -442,25 +436,6 @@ def test_intervals_are_those_of_arch() -> None:
     theirs = drawing.conf_int(figures, reps=500, method="percentile", size=0.9)
     ours = np.array([found.sharpe, found.cagr, found.mean_daily]).T
     np.testing.assert_allclose(ours, theirs, rtol=1e-9)
-
-
-@pytest.mark.parametrize("seed", range(12))
-def test_block_lengths_and_stationary_draws_are_those_of_arch(seed: int) -> None:
-    from arch.bootstrap import StationaryBootstrap, optimal_block_length
-
-    rng = np.random.default_rng(seed)
-    days = int(rng.integers(10, 400))
-    returns = rng.normal(0.0, 0.02, days)
-    if seed % 3 == 0:  # days that go on
-        returns = np.convolve(returns, np.full(9, 1 / 9), mode="same")
-    elif seed % 3 == 1:  # a walk, of which no lag is quiet
-        returns = np.cumsum(returns)
-    wanted = optimal_block_length(returns).iloc[0].clip(1.0, days / 3.0)
-    assert block_length(returns, "circular") == wanted["circular"]
-    assert block_length(returns, "stationary") == wanted["stationary"]
-    drawing = StationaryBootstrap(wanted["stationary"], returns, seed=seed)
-    drawn = np.stack([of_days[0] for of_days, _ in drawing.bootstrap(20)])
-    np.testing.assert_array_equal(returns[_stationary_days(days, wanted["stationary"], 20, seed)], drawn)
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
