@@ -1053,9 +1053,9 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
     settle_hour = np.full((D, N), NEVER)
     any_settles = np.zeros(D, dtype=np.bool_)
     rise = np.ones(D)
-    lot = np.empty(N)
+    per_unit = np.empty(N)
     for i in range(N):
-        lot[i] = 1.0 / lots_per_unit_nb(lot_scale[i])
+        per_unit[i] = lots_per_unit_nb(lot_scale[i])
     paid, worth, highest = np.zeros(N), np.zeros(N), np.zeros(N)
     block = np.zeros(N * (longest + 1))
     settling = np.zeros(T, dtype=np.bool_)
@@ -1079,11 +1079,11 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
             for i in range(N):
                 gone = settle_hour[d, i]
                 if h <= gone:
-                    worth[i] = price[t, i] * lot[i]
+                    worth[i] = price[t, i] / per_unit[i]
                     highest[i] = max(highest[i], worth[i])
                 if funded and h < hours and h < gone and not np.isnan(funding[t, i]):
                     base = price[t, i] if np.isnan(funding_price[t, i]) else funding_price[t, i]
-                    paid[i] += base * lot[i] * funding[t, i]
+                    paid[i] += base * funding[t, i] / per_unit[i]
                 block[h * N + i] = worth[i] - paid[i]
         for i in range(N):
             if np.isnan(price[start, i]):  # not listed yet: never held
@@ -1091,7 +1091,7 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
             for h in range(hours):
                 paths[path_at[d] + i * width[d] + h] = block[h * N + i]
             at = (d * N + i) * TERMS
-            terms[at + LOT_USD] = price[start, i] * lot[i]
+            terms[at + LOT_USD] = price[start, i] / per_unit[i]
             terms[at + EXIT] = block[hours * N + i]
             terms[at + PAID] = paid[i]
             rise[d] = max(rise[d], highest[i] / terms[at + LOT_USD])
@@ -1110,14 +1110,14 @@ def worst_hours_nb(market, price, paths, path_at, width, terms, settle_hour, lot
         for i in range(N):
             if np.isnan(price[start, i]):
                 continue
-            lot = 1.0 / lots_per_unit_nb(lot_scale[i])
+            per_unit = lots_per_unit_nb(lot_scale[i])
             place = path_at[d] + i * width[d]
             long[d, i], short[d, i] = paths[place], paths[place]
             for h in range(1, end - start + 1):
                 t = start + h
                 if h < settle_hour[d, i]:  # before the funding of the hour, as in `first_within_nb`
-                    brought = paths[place + h - 1] - price[t - 1, i] * lot
-                    low, high = market.low[t, i] * lot + brought, market.high[t, i] * lot + brought
+                    brought = paths[place + h - 1] - price[t - 1, i] / per_unit
+                    low, high = market.low[t, i] / per_unit + brought, market.high[t, i] / per_unit + brought
                     rise[d] = max(rise[d], market.high[t, i] / price[start, i])
                 else:
                     low = terms[(d * N + i) * TERMS + EXIT]  # what it was settled for, and nothing comes after it
@@ -1167,10 +1167,10 @@ def impact_terms_nb(market, rows, coin_params, impact_frac, terms):
             of, at = (d * N + i) * TERMS, (d * N + i) * IMPACT_TERMS
             if terms[of + KIND] == UNTRADABLE_KIND:
                 continue
-            lot = 1.0 / lots_per_unit_nb(coin_params.lot_scale[i])
+            per_unit = lots_per_unit_nb(coin_params.lot_scale[i])
             mid = terms[of + LOT_USD]
-            ask = market.impact_ask[t, i] * lot if priced else np.nan
-            bid = market.impact_bid[t, i] * lot if priced else np.nan
+            ask = market.impact_ask[t, i] / per_unit if priced else np.nan
+            bid = market.impact_bid[t, i] / per_unit if priced else np.nan
             found[at], found[at + 1] = impact_at_reference_nb(1.0, terms[of + BUY], mid, ask, impact_frac)
             found[at + 2], found[at + 3] = impact_at_reference_nb(-1.0, terms[of + SELL], mid, bid, impact_frac)
     return found
