@@ -156,10 +156,10 @@ def prepare(
     market, fees, coin_params, sim_params = kernel_inputs(panel, config)
     hour_utc = config.execution.hour_utc
     settings = hour_utc, sim_params.stale_hours, config.costs.funding, config.costs.funding_missing, len(market.low)
-    key = (rows.tobytes(), coin_params.lot_scale.tobytes(), *settings)
+    key = (rows.tobytes(), *settings)
     # What is missing is missing in the panel, whatever is paid in its place.
     rates = panel.values("funding") if market.funding.shape[0] else market.funding
-    intervals = keep(key, lambda: _cut(panel, rows, market, coin_params, sim_params, hour_utc, rates))
+    intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc, rates))
     first_day = metrics.first_days(panel.index.hour == hour_utc, rows - config.execution.delay_hours)
     terms = price_terms_nb(market, rows, coin_params.lot_scale, sim_params.half_spread_frac, intervals.terms)
     intervals = intervals._replace(terms=terms, first_day=first_day, rates=rates)
@@ -193,7 +193,6 @@ def _cut(
     panel: Panel,
     rows: np.ndarray,
     market: MarketData,
-    coin_params: CoinParams,
     sim_params: SimParams,
     hour_utc: int,
     rates: np.ndarray,
@@ -209,10 +208,10 @@ def _cut(
 
     bounds = np.append(rows, len(panel.index))
     price, settles = known_prices_nb(market.mid, sim_params.stale_hours)
-    paths = precompute_intervals_nb(price, settles, market.funding, market.funding_price, coin_params.lot_scale, bounds)
+    paths = precompute_intervals_nb(price, settles, market.funding, market.funding_price, bounds)
     worst = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0)
     if len(market.low):
-        worst = worst_hours_nb(market, price, *paths[:-2], coin_params.lot_scale, bounds)
+        worst = worst_hours_nb(market, price, *paths[:-2], bounds)
     daily = np.flatnonzero(panel.index.hour == hour_utc)
     first = np.searchsorted(daily, bounds[0])
     interval = np.searchsorted(rows, daily[first:], side="right") - 1

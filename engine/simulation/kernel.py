@@ -184,21 +184,22 @@ def lots_per_unit_nb(lot_scale):
 
 
 @inner
-def whole_lots_nb(lots, whole):
-    """Whole lots of a size in lots, where it is cut; the tolerance is said at LOT_TOLERANCE."""
-    return np.floor(lots * (1.0 + LOT_TOLERANCE)) if whole else lots
+def whole_lots_nb(size, lot_scale):
+    """Whole lots of a size, as :func:`round_lot_nb` has them; the tolerance is said at LOT_TOLERANCE."""
+    return np.floor(size * lot_scale * (1.0 + LOT_TOLERANCE)) / lot_scale if lot_scale > 0.0 else size
 
 
 @inner
-def size_order_nb(target, lots, equity, lot_usd, whole, min_notional_usd, band_usd, parts):
-    """Order that takes a tradable coin from `lots` to `target`, in lots: signed size and outcome.
+def size_order_nb(target, units, equity, mid, lot_scale, min_notional_usd, band_usd, parts):
+    """Order that takes a tradable coin from `units` to `target`, which is in lots: signed size in units and outcome.
 
-    A target of 0 closes; another one needs a positive equity. ``lot_usd`` is of its mid; ``whole`` is whether sizes are
-    cut to whole lots. ``parts`` is ``to_edge`` and ``trade_rate`` of :class:`SimParams`, or None where each order is of
-    the whole way: what they need is then not compiled. Selects instead of branches: half of the small orders are
-    below the minimum, which no processor can predict, and the loop over the coins is vectorised.
+    A target of 0 closes; another one needs a positive equity. Where sizes are not cut, ``lot_scale`` is 0 and a unit is
+    the lot. ``parts`` is ``to_edge`` and ``trade_rate`` of :class:`SimParams`, or None where each order is of the whole
+    way: what they need is then not compiled. Selects instead of branches: half of the small orders are below the
+    minimum, which no processor can predict, and the loop over the coins is vectorised.
     """
-    order = target - lots
+    per_unit = lots_per_unit_nb(lot_scale)
+    order = target - units * per_unit
     size = abs(order)
     closes = target == 0.0
     skips_usd = band_usd
@@ -206,22 +207,23 @@ def size_order_nb(target, lots, equity, lot_usd, whole, min_notional_usd, band_u
     if parts is not None:
         to_edge, trade_rate = parts
         near_usd = NEAR_FRAC * equity
+        lot_usd = mid / per_unit
         if to_edge and band_usd > 0.0:
             size -= band_usd / lot_usd
             near = size * lot_usd <= near_usd
         size *= trade_rate
-        after = lots + size if order > 0.0 else lots - size
+        after = units * per_unit + size if order > 0.0 else units * per_unit - size
         if abs(after) * lot_usd <= near_usd and (trade_rate < 1.0 or (to_edge and band_usd > 0.0)):
-            size = abs(lots)
+            size = abs(units) * per_unit
         skips_usd *= 0.0 if to_edge else trade_rate
-    size = whole_lots_nb(size, whole)
-    notional = size * lot_usd * (1.0 + LOT_TOLERANCE)
+    size = (np.floor(size * (1.0 + LOT_TOLERANCE)) if lot_scale > 0.0 else size) / per_unit
+    notional = size * mid * (1.0 + LOT_TOLERANCE)
     below = ((size == 0.0) | (notional < min_notional_usd)) & (not near)
     inside = ((notional < skips_usd) & (not below)) | near
     if parts is None:
-        size = abs(lots) if closes else size
+        size = abs(units) if closes else size
     elif closes:
-        size = abs(close_nb(lots, equity, lot_usd, whole, min_notional_usd, parts[1]))
+        size = abs(close_nb(units, equity, mid, lot_scale, min_notional_usd, parts[1]))
     outcome = BELOW_MINIMUM if below else ORDER
     outcome = INSIDE_BAND if inside else outcome
     outcome = ORDER if closes else outcome
@@ -231,17 +233,17 @@ def size_order_nb(target, lots, equity, lot_usd, whole, min_notional_usd, band_u
 
 
 @inner
-def close_nb(lots, equity, lot_usd, whole, min_notional_usd, trade_rate):
+def close_nb(units, equity, mid, lot_scale, min_notional_usd, trade_rate):
     """Part of a position that weight 0 closes where a decision trades a part of the way; all of it at its end."""
     if trade_rate == 1.0:
-        return lots
-    part = whole_lots_nb(trade_rate * abs(lots), whole)
-    smaller = min(part, abs(lots) - part)
+        return units
+    part = whole_lots_nb(trade_rate * abs(units), lot_scale)
+    smaller = min(part, abs(units) - part)
     if smaller <= 0.0 or equity <= 0.0:
-        return lots
-    if smaller * lot_usd * (1.0 + LOT_TOLERANCE) < max(min_notional_usd, NEAR_FRAC * equity):
-        return lots
-    return part if lots > 0.0 else -part
+        return units
+    if smaller * mid * (1.0 + LOT_TOLERANCE) < max(min_notional_usd, NEAR_FRAC * equity):
+        return units
+    return part if units > 0.0 else -part
 
 
 @inner
@@ -306,18 +308,16 @@ def plan_nb(
             continue
         if w * scale != 0.0 and equity <= 0.0:
             continue
-        per_unit = lots_per_unit_nb(lot_scale[i])
-        order, outcomes[i] = size_order_nb(
-            w * (scale * equity) * (per_unit / price[i]),
-            units[i] * per_unit,
+        orders[i], outcomes[i] = size_order_nb(
+            w * (scale * equity) * (lots_per_unit_nb(lot_scale[i]) / price[i]),
+            units[i],
             equity,
-            price[i] / per_unit,
-            lot_scale[i] > 0.0,
+            price[i],
+            lot_scale[i],
             min_notional_usd,
             band_frac[i] * equity,
             parts,
         )
-        orders[i] = order / per_unit
     return blocked, scale
 
 
@@ -957,18 +957,18 @@ TURNOVER, GROSS, NET, UNTRADABLE_WEIGHT, TRADES, TOTALS = 10, 11, 12, 13, 14, 15
 METRICS = 20
 
 
-# Columns of `Intervals.terms`, of a lot. KIND: not tradable, tradable in any size, tradable in whole lots.
-KIND, LOTS_PER_USD, LOT_USD, BUY, SELL, EXIT, PAID = 0, 1, 2, 3, 4, 5, 6
+# Columns of `Intervals.terms`. SCALE is `lot_scale`, 0 where sizes are not cut, or NOT_TRADABLE.
+SCALE, LOTS_PER_USD, PRICE_USD, BUY, SELL, EXIT, PAID = 0, 1, 2, 3, 4, 5, 6
+NOT_TRADABLE = -1.0
 TERMS = 8  # a line of a processor's cache
 IMPACT_TERMS = 4  # impact at the reference and the most there is, of a buy and of a sell
-UNTRADABLE_KIND, UNCUT_KIND, WHOLE_KIND = 0.0, 1.0, 2.0
 #: A path has room for a multiple of so many hours: the loop over them is vectorised, and nothing is left over.
 PATH_STEP = 8
 #: Columns of the orders of a row, `WIDE` apart, in one array: numba then knows that they do not overlap, and the loop
-#: over them is vectorised. TARGET to BAND are given, the others filled in; all are of lots and USD.
+#: over them is vectorised. TARGET, in lots, to BAND are given, the others filled in.
 WIDE = 64
 COLUMNS = 21
-TARGET, BEFORE, MID, BUY_AT, SELL_AT, KIND_OF, BAND, ORDERED = np.arange(8, dtype=np.uint64) * np.uint64(WIDE)
+TARGET, BEFORE, MID, BUY_AT, SELL_AT, LOT_SCALE, BAND, ORDERED = np.arange(8, dtype=np.uint64) * np.uint64(WIDE)
 FILL, SPREAD_USD, FILLED = np.arange(8, 11, dtype=np.uint64) * np.uint64(WIDE)
 TRADED, AFTER, NET_VALUE, GROSS_VALUE = np.arange(11, 15, dtype=np.uint64) * np.uint64(WIDE)
 BUY_IMPACT, MOST_BUY_IMPACT, SELL_IMPACT, MOST_SELL_IMPACT = np.arange(15, 19, dtype=np.uint64) * np.uint64(WIDE)
@@ -978,11 +978,10 @@ REFERENCE, IMPACT_USD = np.arange(19, 21, dtype=np.uint64) * np.uint64(WIDE)
 class Intervals(NamedTuple):
     """A panel cut at the rows ``r[0] < ... < r[D-1]`` at which decisions are traded; interval ``d`` ends at ``r[d+1]``.
 
-    Inside an interval positions are fixed, so all that a lot of a coin does to equity can be summed up beforehand, for
-    all books alike. Where sizes of a coin are not cut, a unit is its lot. The path of coin ``i`` in interval ``d`` is
-    ``paths[path_at[d] + i * width[d]:]``: for each of its hours the USD that a lot is worth with the cash it has
-    brought since r[d] (minus funding, plus its settlement). Its end is in ``terms``, a line of a processor's cache for
-    what a trade needs to know.
+    Inside an interval positions are fixed, so all that a unit of a coin does to equity can be summed up beforehand, for
+    all books alike. The path of coin ``i`` in interval ``d`` is ``paths[path_at[d] + i * width[d]:]``: for each of its
+    hours the USD that a unit is worth with the cash it has brought since r[d] (minus funding, plus its settlement). Its
+    end is in ``terms``, a line of a processor's cache for what a trade needs to know.
     """
 
     rows: np.ndarray  # (D + 1,) int64, the last is T
@@ -996,7 +995,7 @@ class Intervals(NamedTuple):
     slot_at: np.ndarray  # (D + 1,) int64, where the daily returns of each interval begin in the next two
     slot_hour: np.ndarray  # int64, hour of the interval at which a daily return ends
     slot_day: np.ndarray  # int64, its number
-    worst_long: np.ndarray  # (D, N) the least that a lot is worth within an hour, with what it brought; or (0, 0)
+    worst_long: np.ndarray  # (D, N) the least that a unit is worth within an hour, with what it brought; or (0, 0)
     worst_short: np.ndarray  # (D, N) the most
     worst_rise: np.ndarray  # (D,) as `rise`, of the prices within the hours
     first_day: np.ndarray  # (D,) int64, number of the first daily return that ends after the decision
@@ -1031,8 +1030,8 @@ def known_prices_nb(mid, stale_hours):
 
 
 @jit
-def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, bounds):
-    """The arrays of :class:`Intervals` from `paths` to `rise`, of `terms` LOT_USD, EXIT and PAID.
+def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
+    """The arrays of :class:`Intervals` from `paths` to `rise`, of `terms` PRICE_USD, EXIT and PAID.
 
     EXIT is what the path would be at r[d+1], before the trade, PAID the funding paid by then.
     """
@@ -1053,9 +1052,6 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
     settle_hour = np.full((D, N), NEVER)
     any_settles = np.zeros(D, dtype=np.bool_)
     rise = np.ones(D)
-    per_unit = np.empty(N)
-    for i in range(N):
-        per_unit[i] = lots_per_unit_nb(lot_scale[i])
     paid, worth, highest = np.zeros(N), np.zeros(N), np.zeros(N)
     block = np.zeros(N * (longest + 1))
     settling = np.zeros(T, dtype=np.bool_)
@@ -1079,11 +1075,11 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
             for i in range(N):
                 gone = settle_hour[d, i]
                 if h <= gone:
-                    worth[i] = price[t, i] / per_unit[i]
+                    worth[i] = price[t, i]
                     highest[i] = max(highest[i], worth[i])
                 if funded and h < hours and h < gone and not np.isnan(funding[t, i]):
                     base = price[t, i] if np.isnan(funding_price[t, i]) else funding_price[t, i]
-                    paid[i] += base * funding[t, i] / per_unit[i]
+                    paid[i] += base * funding[t, i]
                 block[h * N + i] = worth[i] - paid[i]
         for i in range(N):
             if np.isnan(price[start, i]):  # not listed yet: never held
@@ -1091,15 +1087,15 @@ def precompute_intervals_nb(price, settles, funding, funding_price, lot_scale, b
             for h in range(hours):
                 paths[path_at[d] + i * width[d] + h] = block[h * N + i]
             at = (d * N + i) * TERMS
-            terms[at + LOT_USD] = price[start, i] / per_unit[i]
+            terms[at + PRICE_USD] = price[start, i]
             terms[at + EXIT] = block[hours * N + i]
             terms[at + PAID] = paid[i]
-            rise[d] = max(rise[d], highest[i] / terms[at + LOT_USD])
+            rise[d] = max(rise[d], highest[i] / terms[at + PRICE_USD])
     return paths, path_at, width, terms, settle_hour, any_settles, rise
 
 
 @jit
-def worst_hours_nb(market, price, paths, path_at, width, terms, settle_hour, lot_scale, bounds):
+def worst_hours_nb(market, price, paths, path_at, width, terms, settle_hour, bounds):
     """`worst_long`, `worst_short` and `worst_rise` of :class:`Intervals`, of a panel with ``low`` and ``high``."""
     D, N = settle_hour.shape
     T = price.shape[0]
@@ -1110,14 +1106,13 @@ def worst_hours_nb(market, price, paths, path_at, width, terms, settle_hour, lot
         for i in range(N):
             if np.isnan(price[start, i]):
                 continue
-            per_unit = lots_per_unit_nb(lot_scale[i])
             place = path_at[d] + i * width[d]
             long[d, i], short[d, i] = paths[place], paths[place]
             for h in range(1, end - start + 1):
                 t = start + h
                 if h < settle_hour[d, i]:  # before the funding of the hour, as in `first_within_nb`
-                    brought = paths[place + h - 1] - price[t - 1, i] / per_unit
-                    low, high = market.low[t, i] / per_unit + brought, market.high[t, i] / per_unit + brought
+                    brought = paths[place + h - 1] - price[t - 1, i]
+                    low, high = market.low[t, i] + brought, market.high[t, i] + brought
                     rise[d] = max(rise[d], market.high[t, i] / price[start, i])
                 else:
                     low = terms[(d * N + i) * TERMS + EXIT]  # what it was settled for, and nothing comes after it
@@ -1130,8 +1125,8 @@ def worst_hours_nb(market, price, paths, path_at, width, terms, settle_hour, lot
 def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
     """`terms` of :class:`Intervals` with what a trade at `rows` costs: a copy, for it depends on the config.
 
-    LOT_USD is the last known mid, LOTS_PER_USD its reciprocal, NaN where nothing can be traded; BUY and SELL are fill
-    prices before impact.
+    PRICE_USD is the last known mid, LOTS_PER_USD what a dollar buys at it, NaN where nothing can be traded; BUY and
+    SELL are fill prices before impact.
     """
     N = market.mid.shape[1]
     quoted = market.bid.shape[0] > 0
@@ -1141,17 +1136,17 @@ def price_terms_nb(market, rows, lot_scale, half_spread_frac, terms):
         for i in range(N):
             at = (d * N + i) * TERMS
             if not market.tradable[t, i]:
+                priced[at + SCALE] = NOT_TRADABLE
                 priced[at + LOTS_PER_USD] = np.nan
                 continue
-            per_unit = lots_per_unit_nb(lot_scale[i])
             mid = market.mid[t, i]
             bid = market.bid[t, i] if quoted else np.nan
             ask = market.ask[t, i] if quoted else np.nan
-            priced[at + KIND] = WHOLE_KIND if lot_scale[i] > 0.0 else UNCUT_KIND
-            priced[at + LOTS_PER_USD] = per_unit / mid
-            priced[at + LOT_USD] = mid / per_unit
-            priced[at + BUY] = fill_price_nb(1.0, mid, bid, ask, half_spread_frac) / per_unit
-            priced[at + SELL] = fill_price_nb(-1.0, mid, bid, ask, half_spread_frac) / per_unit
+            priced[at + SCALE] = lot_scale[i]
+            priced[at + LOTS_PER_USD] = lots_per_unit_nb(lot_scale[i]) / mid
+            priced[at + PRICE_USD] = mid
+            priced[at + BUY] = fill_price_nb(1.0, mid, bid, ask, half_spread_frac)
+            priced[at + SELL] = fill_price_nb(-1.0, mid, bid, ask, half_spread_frac)
     return priced
 
 
@@ -1165,12 +1160,11 @@ def impact_terms_nb(market, rows, coin_params, impact_frac, terms):
         t = rows[d]
         for i in range(N):
             of, at = (d * N + i) * TERMS, (d * N + i) * IMPACT_TERMS
-            if terms[of + KIND] == UNTRADABLE_KIND:
+            if terms[of + SCALE] == NOT_TRADABLE:
                 continue
-            per_unit = lots_per_unit_nb(coin_params.lot_scale[i])
-            mid = terms[of + LOT_USD]
-            ask = market.impact_ask[t, i] / per_unit if priced else np.nan
-            bid = market.impact_bid[t, i] / per_unit if priced else np.nan
+            mid = terms[of + PRICE_USD]
+            ask = market.impact_ask[t, i] if priced else np.nan
+            bid = market.impact_bid[t, i] if priced else np.nan
             found[at], found[at + 1] = impact_at_reference_nb(1.0, terms[of + BUY], mid, ask, impact_frac)
             found[at + 2], found[at + 3] = impact_at_reference_nb(-1.0, terms[of + SELL], mid, bid, impact_frac)
     return found
@@ -1346,7 +1340,7 @@ def summarise_nb(s, daily, first, changes, metrics, column):
 
 
 @inner
-def row_scale_nb(s, count, held, lots, first, last, coins, weights, equity, terms, base, seen, stamp):
+def row_scale_nb(s, count, held, units, first, last, coins, weights, equity, terms, base, seen, stamp):
     """Factor of :func:`renormalised_nb` for book `s`, whose row is the entries from `first` to `last`.
 
     ``terms`` from `base` on is the decision's; of ``seen`` the row's coins are set to `stamp`.
@@ -1360,16 +1354,16 @@ def row_scale_nb(s, count, held, lots, first, last, coins, weights, equity, term
         if np.isnan(weights[k]):
             continue
         at = base + np.uint64(i) * np.uint64(TERMS)
-        if terms[at + KIND] != UNTRADABLE_KIND:
+        if terms[at + SCALE] != NOT_TRADABLE:
             own += abs(weights[k])
         else:
             blocked += abs(weights[k])
-            stuck_usd += abs(lots[s, i]) * terms[at + LOT_USD]
+            stuck_usd += abs(units[s, i]) * terms[at + PRICE_USD]
     for k in range(count):
         i = held[s, k]
         at = base + np.uint64(i) * np.uint64(TERMS)
-        if seen[i] != stamp and terms[at + KIND] == UNTRADABLE_KIND:
-            stuck_usd += abs(lots[s, i]) * terms[at + LOT_USD]
+        if seen[i] != stamp and terms[at + SCALE] == NOT_TRADABLE:
+            stuck_usd += abs(units[s, i]) * terms[at + PRICE_USD]
     return renormalised_nb(own + blocked, own, stuck_usd, equity)
 
 
@@ -1378,7 +1372,7 @@ def row_margin_nb(
     s,
     count,
     held,
-    lots,
+    units,
     first,
     last,
     coins,
@@ -1406,41 +1400,41 @@ def row_margin_nb(
         i = np.int64(coins[k])
         seen[i] = stamp
         at = base + np.uint64(i) * np.uint64(TERMS)
-        lot_usd, kind = terms[at + LOT_USD], terms[at + KIND]
-        u = lots[s, i]
+        price, lot_scale = terms[at + PRICE_USD], terms[at + SCALE]
+        u = units[s, i]
         own = own_cash[s, i] if isolated.shape[0] > 0 else 0.0
-        held_usd = held_margin_nb(u, own, lot_usd, isolated, i, floors_usd, steps)
-        if np.isnan(weights[k]) or kind == UNTRADABLE_KIND:
+        held_usd = held_margin_nb(u, own, price, isolated, i, floors_usd, steps)
+        if np.isnan(weights[k]) or lot_scale == NOT_TRADABLE:
             left += held_usd
             continue
         w = weights[k] * scale
-        needed = target_margin_nb(w * equity, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
+        needed = target_margin_nb(w * equity, u, price, held_usd, isolated, i, floors_usd, steps)
         asked += needed
         if parts is not None:
             target = w * equity * terms[at + LOTS_PER_USD]
             band_usd = band_frac[i] * equity
-            order, _ = size_order_nb(target, u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts)
-            needed = target_margin_nb((u + order) * lot_usd, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
+            order, _ = size_order_nb(target, u, equity, price, lot_scale, min_notional_usd, band_usd, parts)
+            needed = target_margin_nb((u + order) * price, u, price, held_usd, isolated, i, floors_usd, steps)
         after += needed
     for k in range(count):
         i = np.int64(held[s, k])
         at = base + np.uint64(i) * np.uint64(TERMS)
-        lot_usd, kind = terms[at + LOT_USD], terms[at + KIND]
-        u = lots[s, i]
+        price, lot_scale = terms[at + PRICE_USD], terms[at + SCALE]
+        u = units[s, i]
         if u != 0.0:
             own = own_cash[s, i] if isolated.shape[0] > 0 else 0.0
-            held_usd = held_margin_nb(u, own, lot_usd, isolated, i, floors_usd, steps)
+            held_usd = held_margin_nb(u, own, price, isolated, i, floors_usd, steps)
             before += held_usd
-            if seen[i] != stamp and kind == UNTRADABLE_KIND:
+            if seen[i] != stamp and lot_scale == NOT_TRADABLE:
                 left += held_usd
             elif parts is not None and seen[i] != stamp:  # no entry is weight 0
-                then = u - close_nb(u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, parts[1])
-                after += target_margin_nb(then * lot_usd, u, lot_usd, held_usd, isolated, i, floors_usd, steps)
+                then = u - close_nb(u, equity, price, lot_scale, min_notional_usd, parts[1])
+                after += target_margin_nb(then * price, u, price, held_usd, isolated, i, floors_usd, steps)
     return asked, after, left, before
 
 
 @inner
-def settle_nb(s, count, held, lots, d, settle_hour):
+def settle_nb(s, count, held, units, d, settle_hour):
     """Step 1 for book `s` where a position is settled in interval `d`; how many are left, and how many gone."""
     left = 0
     for k in range(count):
@@ -1449,7 +1443,7 @@ def settle_nb(s, count, held, lots, d, settle_hour):
             held[s, left] = i
             left += 1
         else:
-            lots[s, i] = 0.0
+            units[s, i] = 0.0
     return left, count - left
 
 
@@ -1485,33 +1479,31 @@ def size_orders_nb(table, count, equity, min_notional_usd, parts, impact):
     inside = 0
     for k in range(count):
         u = table[k + BEFORE]
-        lot_usd = table[k + MID]
+        mid = table[k + MID]
         buy = table[k + BUY_AT]
         sell = table[k + SELL_AT]
-        kind = table[k + KIND_OF]
+        lot_scale = table[k + LOT_SCALE]
         band_usd = table[k + BAND] * equity
-        order, outcome = size_order_nb(
-            table[k + TARGET], u, equity, lot_usd, kind == WHOLE_KIND, min_notional_usd, band_usd, parts
-        )
+        order, outcome = size_order_nb(table[k + TARGET], u, equity, mid, lot_scale, min_notional_usd, band_usd, parts)
         fill = buy if order > 0.0 else sell
         size = abs(order)
-        table[k + SPREAD_USD] = order * (fill - lot_usd)
+        table[k + SPREAD_USD] = order * (fill - mid)
         if impact is not None:
             at_buy, most_buy = table[k + BUY_IMPACT], table[k + MOST_BUY_IMPACT]
             at_sell, most_sell = table[k + SELL_IMPACT], table[k + MOST_SELL_IMPACT]
             at_reference = at_buy if order > 0.0 else at_sell
             most = most_buy if order > 0.0 else most_sell
-            moved = lot_usd * impact_nb(size * lot_usd / table[k + REFERENCE], at_reference, most)
+            moved = mid * impact_nb(size * mid / table[k + REFERENCE], at_reference, most)
             table[k + IMPACT_USD] = size * moved
             fill += moved if order > 0.0 else -moved
         table[k + ORDERED] = order
         table[k + FILL] = fill
         table[k + FILLED] = size * fill
-        table[k + TRADED] = size * lot_usd
-        u += order
+        table[k + TRADED] = size * mid
+        u = round_lot_nb(u + order, lot_scale)
         table[k + AFTER] = u
-        table[k + NET_VALUE] = u * lot_usd
-        table[k + GROSS_VALUE] = abs(u) * lot_usd
+        table[k + NET_VALUE] = u * mid
+        table[k + GROSS_VALUE] = abs(u) * mid
         trades += outcome == ORDER
         below += outcome == BELOW_MINIMUM
         inside += outcome == INSIDE_BAND
@@ -1523,7 +1515,7 @@ def trade_nb(
     s,
     held_count,
     held,
-    lots,
+    units,
     first,
     last,
     coins,
@@ -1582,22 +1574,22 @@ def trade_nb(
             i = listed[begin + k]
             w = asked[begin + k]
             at = base + np.uint64(i) * np.uint64(TERMS)
-            u = lots[s, i]
-            kind = terms[at + np.uint64(KIND)]
+            u = units[s, i]
+            lot_scale = terms[at + np.uint64(SCALE)]
             target = w * equity_factor * terms[at + np.uint64(LOTS_PER_USD)]
             if np.isnan(target):
                 target = u
-                if kind == UNTRADABLE_KIND and not np.isnan(w):
+                if lot_scale == NOT_TRADABLE and not np.isnan(w):
                     blocked += abs(w)
                     counters[s, UNTRADABLE_ORDERS] += w != 0.0 or u != 0.0
                 elif w == 0.0:
                     target = 0.0
             table[k + TARGET] = target
             table[k + BEFORE] = u
-            table[k + MID] = terms[at + np.uint64(LOT_USD)]
+            table[k + MID] = terms[at + np.uint64(PRICE_USD)]
             table[k + BUY_AT] = terms[at + np.uint64(BUY)]
             table[k + SELL_AT] = terms[at + np.uint64(SELL)]
-            table[k + KIND_OF] = kind
+            table[k + LOT_SCALE] = lot_scale
             if bands:
                 table[k + BAND] = band_frac[i]
             if impact is not None:
@@ -1620,7 +1612,7 @@ def trade_nb(
         for k in range(size):
             i = listed[begin + k]
             u = table[k + AFTER]
-            lots[s, i] = u
+            units[s, i] = u
             spreads += table[k + SPREAD_USD]
             filled_usd += table[k + FILLED]
             traded_usd += table[k + TRADED]
@@ -1654,17 +1646,17 @@ def trade_nb(
 
 
 @inlined
-def add_paths_nb(s, count, held, lots, at, paths, width, total):
-    """Add the paths of the `count` coins of ``held[s]``, times their lots, to `total`, (width,); they begin at `at`.
+def add_paths_nb(s, count, held, units, at, paths, width, total):
+    """Add the paths of the `count` coins of ``held[s]``, times their units, to `total`, (width,); they begin at `at`.
 
     Four coins a pass: the sum is then loaded and stored once for four of them.
     """
     whole = count - count % 4
     for k in range(0, whole, 4):
-        a = lots[s, held[s, k]]
-        b = lots[s, held[s, k + 1]]
-        c = lots[s, held[s, k + 2]]
-        e = lots[s, held[s, k + 3]]
+        a = units[s, held[s, k]]
+        b = units[s, held[s, k + 1]]
+        c = units[s, held[s, k + 2]]
+        e = units[s, held[s, k + 3]]
         at_a = at + np.uint64(held[s, k]) * width
         at_b = at + np.uint64(held[s, k + 1]) * width
         at_c = at + np.uint64(held[s, k + 2]) * width
@@ -1672,21 +1664,14 @@ def add_paths_nb(s, count, held, lots, at, paths, width, total):
         for h in range(width):
             total[h] += (a * paths[at_a + h] + b * paths[at_b + h]) + (c * paths[at_c + h] + e * paths[at_e + h])
     for k in range(whole, count):
-        a = lots[s, held[s, k]]
+        a = units[s, held[s, k]]
         at_a = at + np.uint64(held[s, k]) * width
         for h in range(width):
             total[h] += a * paths[at_a + h]
 
 
 @inner
-def units_nb(s, lots, lot_scale, units):
-    """Fill `units`, (N,), with the positions of book `s`."""
-    for i in range(units.shape[0]):
-        units[i] = lots[s, i] / lots_per_unit_nb(lot_scale[i])
-
-
-@inner
-def brought_nb(intervals, lot_scale, d, h, within, i):
+def brought_nb(intervals, d, h, within, i):
     """Cash that a unit of a coin brought from the trade of interval `d` to hour `h`, and whether it is settled.
 
     With `within`, before the funding of that hour, which may be the first of the next interval.
@@ -1699,7 +1684,7 @@ def brought_nb(intervals, lot_scale, d, h, within, i):
         path = intervals.terms[(d * intervals.settle_hour.shape[1] + i) * TERMS + EXIT]
     else:
         path = intervals.paths[intervals.path_at[d] + i * intervals.width[d] + h]
-    return path * lots_per_unit_nb(lot_scale[i]) - worth, settled
+    return path - worth, settled
 
 
 @inner
@@ -1712,7 +1697,7 @@ def first_within_nb(intervals, d, last, held, units, cash, market, coin_params):
         holds = False
         for k in range(held.shape[0]):
             i = np.int64(held[k])
-            brought, settled = brought_nb(intervals, coin_params.lot_scale, d, h, np.bool_(True), i)
+            brought, settled = brought_nb(intervals, d, h, np.bool_(True), i)
             equity += units[i] * brought
             if not settled:
                 value = units[i] * (market.low[row, i] if units[i] > 0.0 else market.high[row, i])
@@ -1746,7 +1731,7 @@ def liquidate_one_of_nb(
     """
     row = intervals.rows[d] + h
     flows = metrics[TOTALS : TOTALS + FLOW_COLUMNS]
-    brought, _ = brought_nb(intervals, coin_params.lot_scale, d, h, within, i)
+    brought, _ = brought_nb(intervals, d, h, within, i)
     flows[FUNDING_COST] -= u * brought
     price = intervals.price[row, i]
     quotes = market.low.shape[0] == 0 or not within
@@ -1788,12 +1773,12 @@ def liquidate_nb(
     for k in range(held.shape[0]):
         i = np.int64(held[k])  # as in `simulate_nb`, so that `fill_nb` is compiled once
         u = units[i]
-        brought, settled = brought_nb(intervals, coin_params.lot_scale, d, h, within, i)
+        brought, settled = brought_nb(intervals, d, h, within, i)
         if settled:
             cash += u * brought
             metrics[TRADES] += 1
             counters[DELISTINGS] += 1
-            metrics[TOTALS + FUNDING_COST] += u * paid_nb(intervals, coin_params.lot_scale, d, i)
+            metrics[TOTALS + FUNDING_COST] += u * paid_nb(intervals, d, i)
             continue
         proceeds, _ = liquidate_one_of_nb(
             intervals,
@@ -1816,10 +1801,9 @@ def liquidate_nb(
 
 
 @inner
-def paid_nb(intervals, lot_scale, d, i):
+def paid_nb(intervals, d, i):
     """Funding that a unit of a coin has paid by the end of interval `d`."""
-    paid = intervals.terms[(d * intervals.settle_hour.shape[1] + i) * TERMS + PAID]
-    return paid * lots_per_unit_nb(lot_scale[i])
+    return intervals.terms[(d * intervals.settle_hour.shape[1] + i) * TERMS + PAID]
 
 
 @inner
@@ -1830,7 +1814,7 @@ def first_isolated_nb(intervals, d, last, held, units, own_cash, market, coin_pa
     """
     start, within = intervals.rows[d], market.low.shape[0] > 0
     known, low, high = intervals.price, market.low, market.high
-    paths, settle_hour, lot_scale = intervals.paths, intervals.settle_hour, coin_params.lot_scale
+    paths, settle_hour = intervals.paths, intervals.settle_hour
     floors_usd, steps, isolated = coin_params.margin_floor_usd, coin_params.margin_step, coin_params.isolated
     for k in range(held.shape[0]):
         first[k] = 0
@@ -1839,13 +1823,12 @@ def first_isolated_nb(intervals, d, last, held, units, own_cash, market, coin_pa
         if isolated[i] == 0.0 or u == 0.0:
             continue
         place = intervals.path_at[d] + i * intervals.width[d]
-        per_unit = lots_per_unit_nb(lot_scale[i])
         for h in range(1, min(last + 1, settle_hour[d, i])):
             price = known[start + h, i]
             if within:
                 price = low[start + h, i] if u > 0.0 else high[start + h, i]
             # What `brought_nb` and `isolated_gone_nb` say, without their looks into records.
-            brought = paths[place + h - 1] * per_unit - known[start + h - 1, i]
+            brought = paths[place + h - 1] - known[start + h - 1, i]
             equity = own_cash[i] + u * brought + u * price
             needed = 0.0
             for m in range(floors_usd.shape[1]):
@@ -1878,7 +1861,7 @@ def called_at_nb(intervals, d, start, stop, held, units, own_cash, cash, gone, w
                 u = units[i]
                 if 0 < gone[k] <= start:
                     continue
-                brought, settled = brought_nb(intervals, coin_params.lot_scale, d, h, within, i)
+                brought, settled = brought_nb(intervals, d, h, within, i)
                 equity += u * brought
                 if settled:
                     continue
@@ -1905,7 +1888,7 @@ def own_after_nb(s, held, units, own_cash, d, intervals, coin_params):
     for k in range(held.shape[0]):
         i = np.int64(held[k])
         if coin_params.isolated[i] > 0.0:
-            paid = units[i] * paid_nb(intervals, coin_params.lot_scale, d, i)
+            paid = units[i] * paid_nb(intervals, d, i)
             own_cash[s, i] = 0.0 if intervals.settle_hour[d, i] < NEVER else own_cash[s, i] - paid
 
 
@@ -1925,7 +1908,7 @@ def value_path_nb(intervals, d, held, units, own_cash, coin_params, own, gross):
         alone = coin_params.isolated.shape[0] > 0 and coin_params.isolated[i] > 0.0
         for h in range(hours):
             if alone:
-                own[h] += own_cash[i] + u * intervals.paths[place + h] * lots_per_unit_nb(coin_params.lot_scale[i])
+                own[h] += own_cash[i] + u * intervals.paths[place + h]
             if h < intervals.settle_hour[d, i]:
                 gross[h] += abs(u) * intervals.price[intervals.rows[d] + h, i]
 
@@ -2035,9 +2018,8 @@ def isolated_interval_nb(
             more, less = count_until_nb(held[k : k + 1], intervals, d, after - 1)
             lasted += more
             without += less
-            per_unit = lots_per_unit_nb(coin_params.lot_scale[i])
             for h in range(after, hours):
-                path = u * intervals.paths[intervals.path_at[d] + i * intervals.width[d] + h] * per_unit
+                path = u * intervals.paths[intervals.path_at[d] + i * intervals.width[d] + h]
                 if h < intervals.settle_hour[d, i]:
                     gross[h] -= abs(u) * intervals.price[intervals.rows[d] + h, i]
                 equities[h] += proceeds - path
@@ -2108,7 +2090,7 @@ def batch_nb(
     closed_at = np.zeros(N, dtype=np.int64)
     volume = np.zeros((S, fees.day[fees.day.shape[0] - 1] + 1 if tracked else 1))
     total_volume = np.zeros(S)
-    lots = np.zeros((S, N))
+    units = np.zeros((S, N))
     held = np.zeros((S, N + 1), dtype=np.uint32)  # unsigned: numba then does not look for negative indices
     held_count = np.zeros(S, dtype=np.int64)
     cash = np.zeros(S)
@@ -2125,7 +2107,6 @@ def batch_nb(
     listed = np.zeros(2 * N + 1, dtype=np.uint32)
     asked_of = np.zeros(2 * N + 1)
     table = np.zeros(COLUMNS * WIDE)
-    units = np.zeros(N)
     equities = np.zeros(longest)
     own = np.zeros(longest)
     gross = np.zeros(longest)
@@ -2150,7 +2131,6 @@ def batch_nb(
         intervals.unrated,
     )
     f_rate, f_period = fees.rate, fees.period
-    lot_scale = coin_params.lot_scale
     floors_usd, steps = coin_params.margin_floor_usd, coin_params.margin_step
     margin, renormalise = sim_params.margin, sim_params.renormalise
     band_frac, min_notional_usd = coin_params.band_frac, sim_params.min_notional_usd
@@ -2159,6 +2139,7 @@ def batch_nb(
         bands |= band_frac[i] != band_frac[0]
     for k in range(np.uint64(WIDE)):
         table[k + BAND] = band_frac[0] if N > 0 else 0.0
+        table[k + REFERENCE] = 1.0
     max_gross, most_initial_frac, worst_initial = (
         sim_params.max_gross,
         sim_params.most_initial_frac,
@@ -2204,7 +2185,7 @@ def batch_nb(
                     s,
                     held_count[s],
                     held,
-                    lots,
+                    units,
                     indptr[row],
                     indptr[row + 1],
                     coins,
@@ -2224,7 +2205,7 @@ def batch_nb(
                     s,
                     held_count[s],
                     held,
-                    lots,
+                    units,
                     indptr[row],
                     indptr[row + 1],
                     coins,
@@ -2253,7 +2234,7 @@ def batch_nb(
                 s,
                 held_count[s],
                 held,
-                lots,
+                units,
                 indptr[row],
                 indptr[row + 1],
                 coins,
@@ -2299,7 +2280,7 @@ def batch_nb(
             # 3. Funding and the prices of the interval
             for h in range(width):
                 equities[h] = cash[s]
-            add_paths_nb(s, count, held, lots, path, m_paths, width, equities)
+            add_paths_nb(s, count, held, units, path, m_paths, width, equities)
             # 4. Margin
             called_at = -1
             within = 0
@@ -2319,8 +2300,6 @@ def batch_nb(
             if builders is not None:
                 apart = margin and isolated_count[s] > 0
             watches = False
-            if apart or endangered:
-                units_nb(s, lots, lot_scale, units)
             if builders is not None:
                 if apart:
                     called_at, was_within, closed, lasted, without = isolated_interval_nb(
@@ -2330,7 +2309,7 @@ def batch_nb(
                         watched,
                         worst_maintenance,
                         held[s, :count],
-                        units,
+                        units[s],
                         own_cash[s],
                         cash[s],
                         market,
@@ -2353,8 +2332,7 @@ def batch_nb(
                     for k in range(count):
                         i = held[s, k]
                         if closed_at[k] > 0:
-                            lots[s, i] = 0.0
-                            units[i] = 0.0
+                            units[s, i] = 0.0
                             own_cash[s, i] = 0.0
                         else:
                             held[s, left] = i
@@ -2364,10 +2342,10 @@ def batch_nb(
                         exit_usd, paid_usd = 0.0, 0.0
                         for k in range(count):
                             place = base + np.uint64(held[s, k]) * np.uint64(TERMS)
-                            exit_usd += lots[s, held[s, k]] * m_terms[place + np.uint64(EXIT)]
-                            paid_usd += lots[s, held[s, k]] * m_terms[place + np.uint64(PAID)]
+                            exit_usd += units[s, held[s, k]] * m_terms[place + np.uint64(EXIT)]
+                            paid_usd += units[s, held[s, k]] * m_terms[place + np.uint64(PAID)]
             if endangered and count > 0 and not apart:
-                value_path_nb(intervals, d, held[s, :count], units, own, coin_params, own, gross)
+                value_path_nb(intervals, d, held[s, :count], units[s], own, coin_params, own, gross)
                 for h in range(hours):
                     if equities[h] > worst_maintenance * gross[h]:
                         continue
@@ -2375,7 +2353,7 @@ def batch_nb(
                     for k in range(count):
                         i = held[s, k]
                         if h < m_settle_hour[d, i]:
-                            usd = abs(units[i]) * intervals.price[start + h, i]
+                            usd = abs(units[s, i]) * intervals.price[start + h, i]
                             maintenance += maintenance_nb(usd, floors_usd[i], steps[i])
                     if gross[h] > 0.0 and (equities[h] <= 0.0 or equities[h] < maintenance):
                         called_at = h
@@ -2384,14 +2362,12 @@ def batch_nb(
                 # Most intervals cannot hold a margin call, were each coin at its worst at once.
                 worst_usd = cash[s]
                 for k in range(count):
-                    u = lots[s, held[s, k]]
+                    u = units[s, held[s, k]]
                     worst_usd += u * (m_worst_long[d, held[s, k]] if u > 0.0 else m_worst_short[d, held[s, k]])
                 watches = worst_usd <= worst_maintenance * gross_usd * m_worst_rise[d]
-            if watches:
-                units_nb(s, lots, lot_scale, units)
             if watches or (watched and called_at >= 0 and not apart):
                 until = called_at if called_at >= 0 else last
-                within = first_within_nb(intervals, d, until, held[s, :count], units, cash[s], market, coin_params)
+                within = first_within_nb(intervals, d, until, held[s, :count], units[s], cash[s], market, coin_params)
                 called_at = within if within > 0 else called_at
             if called_at < 0:
                 if m_counted[d]:
@@ -2412,7 +2388,7 @@ def batch_nb(
                     d,
                     called_at,
                     held[s, :count],
-                    units,
+                    units[s],
                     own_cash[s if alone else 0],
                     cash[s],
                     within > 0,
@@ -2455,11 +2431,10 @@ def batch_nb(
             # 1. The end of the interval
             if builders is not None:
                 if isolated_count[s] > 0:
-                    units_nb(s, lots, lot_scale, units)
-                    own_after_nb(s, held[s, :count], units, own_cash, d, intervals, coin_params)
+                    own_after_nb(s, held[s, :count], units[s], own_cash, d, intervals, coin_params)
             before_trade[s] = cash[s] + exit_usd
             if m_settles[d]:
-                count, gone = settle_nb(s, count, held, lots, d, m_settle_hour)
+                count, gone = settle_nb(s, count, held, units, d, m_settle_hour)
                 metrics[s, TRADES] += gone
                 counters[s, DELISTINGS] += gone
             held_count[s] = count
