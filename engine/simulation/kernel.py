@@ -2106,7 +2106,7 @@ def batch_nb(
     stamp = 0
     listed = np.zeros(2 * N + 1, dtype=np.uint32)
     asked_of = np.zeros(2 * N + 1)
-    table = np.zeros(COLUMNS * WIDE)
+    table = np.ones(COLUMNS * WIDE)  # not 0: orders that only fill the vectors up are divided, too
     equities = np.zeros(longest)
     own = np.zeros(longest)
     gross = np.zeros(longest)
@@ -2139,7 +2139,6 @@ def batch_nb(
         bands |= band_frac[i] != band_frac[0]
     for k in range(np.uint64(WIDE)):
         table[k + BAND] = band_frac[0] if N > 0 else 0.0
-        table[k + REFERENCE] = 1.0
     max_gross, most_initial_frac, worst_initial = (
         sim_params.max_gross,
         sim_params.most_initial_frac,
