@@ -1578,7 +1578,7 @@ def trade_nb(
             lot_scale = terms[at + np.uint64(SCALE)]
             target = w * equity_factor * terms[at + np.uint64(LOTS_PER_USD)]
             if np.isnan(target):
-                target = u
+                target = u * lots_per_unit_nb(lot_scale)  # as `size_order_nb` has it: nothing to order
                 if lot_scale == NOT_TRADABLE and not np.isnan(w):
                     blocked += abs(w)
                     counters[s, UNTRADABLE_ORDERS] += w != 0.0 or u != 0.0
