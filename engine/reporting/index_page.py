@@ -128,7 +128,7 @@ def _notes(folder: Path) -> list[dict[str, str]]:
 def _sweep_row(file: Path) -> dict[str, Any]:
     folder = file.parent
     try:
-        study = load_study(folder, returns=False)
+        study = load_study(folder, returns=False, columns=("sharpe", ERROR))
         verdict = json.loads((folder / VERDICT).read_text(encoding="utf-8")) if (folder / VERDICT).is_file() else {}
         winner, _ = winner_of(study, verdict.get("details") or {})
         return {
