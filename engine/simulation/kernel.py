@@ -15,12 +15,13 @@ from numba import config, njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-# No other language calls them, and `inner` ones not even Python: what takes its arguments apart is not compiled.
+# No other language calls them, and `inner` ones not even Python: what takes its arguments apart is not compiled, and a
+# call from Python would end the process.
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
 jit = njit(**_OPTIONS)
 inner = njit(**_OPTIONS, no_cpython_wrapper=True)
 # What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
-inlined = njit(**_OPTIONS, no_cpython_wrapper=True, forceinline=True)
+inlined = njit(**_OPTIONS, forceinline=True)
 
 
 @intrinsic

@@ -201,7 +201,15 @@ def test_the_kernel_imports_numpy_and_numba_only_and_follows_the_rules() -> None
     options = '_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}'
     assert source.count("njit(") == source.count("njit(**_OPTIONS") == 3 and options in source
     assert "fastmath" not in source
+    others = "".join(
+        file.read_text(encoding="utf-8")
+        for file in (*SOURCES, *(ROOT / "tests").rglob("*.py"))
+        if file.name != "kernel.py"
+    )
+    called = set(re.findall(r"\w+_nb\b", others))
     for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and node.name in called:
+            assert "inner" not in map(ast.unparse, node.decorator_list), f"Python calls {node.name}"
         if isinstance(node, ast.FunctionDef) and not node.name.endswith("_prefetch_nb"):
             assert [ast.unparse(item) for item in node.decorator_list] in (["jit"], ["inner"], ["inlined"])
             assert node.name.endswith("_nb")
