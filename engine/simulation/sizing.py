@@ -180,7 +180,8 @@ def initial_margin_error(
             leverage = min([*highest, own] if own else highest)
             needs[f"{coin.name} {weight:.4g} at {leverage:g}x"] = abs(weight) / leverage
     share = needed_usd / equity_usd
-    held = " and what is held of coins that cannot be traded or are to be held" if share > sum(needs.values()) else ""
+    more = share > sum(needs.values()) * (1.0 + GROSS_TOLERANCE)
+    held = " and what is held of coins that cannot be traded or are to be held" if more else ""
     largest: list[str] = sorted(needs, key=lambda name: -needs[name])
     coins = join_first(largest, 3)
     return InitialMarginError(
