@@ -76,6 +76,8 @@ class TearsheetPool:
             if error is not None and self._started and (server := _server()):
                 # It would load its libraries to the end, and whoever reads what the command prints would wait for it.
                 os.kill(server, signal.SIGKILL)
+                # A later pool asks whether it has ended, before it starts one of its own: it must have by then.
+                os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
 
     def submit(self, folder: Path) -> None:
         """Queue the tearsheet of a run folder."""

@@ -103,6 +103,25 @@ def test_an_interrupt_while_a_worker_starts_leaves_no_worker_behind() -> None:
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, "interrupted\n", "")
 
 
+#: The first server is still loading its libraries, and takes a moment to end.
+NEXT_POOL = """
+from pathlib import Path
+from engine.commands.tearsheet_pool import TearsheetPool
+try:
+    with TearsheetPool() as pool:
+        pool.submit(Path("none"))
+        raise KeyboardInterrupt
+except KeyboardInterrupt:
+    with TearsheetPool(whole=False) as pool:
+        pool.submit(Path("none"))
+"""
+
+
+def test_the_pool_after_an_interrupted_one_has_a_server_of_its_own() -> None:
+    ended = subprocess.run([sys.executable, "-c", NEXT_POOL], capture_output=True, text=True, timeout=120.0)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
 def alive(group: int) -> bool:
     """Whether a process of a group runs; those that have ended and wait to be reaped do not."""
     listing = subprocess.run(["ps", "-eo", "pgid=,stat="], capture_output=True, text=True, check=True).stdout
