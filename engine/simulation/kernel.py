@@ -45,6 +45,44 @@ def _no_prefetch_nb(array, index):
 #: Ask for an entry of an array that is looked at soon.
 prefetch_nb = _no_prefetch_nb if config.DISABLE_JIT else _prefetch_nb
 
+#: Hours that are summed at once; a path has room for a multiple of it, so that nothing is left over.
+PATH_STEP = 8
+
+
+@intrinsic
+def _add_step_nb(typing_context, total, place, paths, places, units):
+    def code(context, builder, signature, arguments):
+        hours = cgutils.ir.VectorType(cgutils.ir.DoubleType(), PATH_STEP)
+        total, place, paths, places, units = arguments
+
+        def pointer(kind, array, index):
+            data = context.make_array(kind)(context, builder, array).data
+            return builder.bitcast(builder.gep(data, [index]), hours.as_pointer())
+
+        def product(k):
+            unit = builder.extract_value(units, k)
+            lanes = builder.insert_element(hours(None), unit, cgutils.int32_t(0))
+            lanes = builder.shuffle_vector(lanes, lanes, cgutils.ir.VectorType(cgutils.int32_t, PATH_STEP)(None))
+            path = builder.load(pointer(signature.args[2], paths, builder.extract_value(places, k)), align=8)
+            return builder.fmul(lanes, path)
+
+        pairs = builder.fadd(product(0), product(1)), builder.fadd(product(2), product(3))
+        of = pointer(signature.args[0], total, place)
+        builder.store(builder.fadd(builder.load(of, align=8), builder.fadd(*pairs)), of, align=8)
+        return context.get_dummy_value()
+
+    return types.void(total, place, paths, places, units), code
+
+
+def _add_step(total, place, paths, places, units):
+    a, b, c, e = (unit * paths[at : at + PATH_STEP] for at, unit in zip(places, units, strict=True))
+    total[place : place + PATH_STEP] += (a + b) + (c + e)
+
+
+#: Add PATH_STEP hours of four coins' paths, times their units, to a total. The compiler does not know that the arrays
+#: are apart, and would look whether they are for each four coins.
+add_step_nb = _add_step if config.DISABLE_JIT else _add_step_nb
+
 # What became of an instruction (`plan_nb`).
 NOTHING, ORDER, BELOW_MINIMUM, INSIDE_BAND, UNTRADABLE = 0, 1, 2, 3, 4
 # Why a position changed (column REASON of the trades).
@@ -963,8 +1001,6 @@ SCALE, LOTS_PER_USD, PRICE_USD, BUY, SELL, EXIT, PAID = 0, 1, 2, 3, 4, 5, 6
 NOT_TRADABLE = -1.0
 TERMS = 8  # a line of a processor's cache
 IMPACT_TERMS = 4  # impact at the reference and the most there is, of a buy and of a sell
-#: A path has room for a multiple of so many hours: the loop over them is vectorised, and nothing is left over.
-PATH_STEP = 8
 #: Columns of the orders of a row, `WIDE` apart, in one array: numba then knows that they do not overlap, and the loop
 #: over them is vectorised. TARGET, in lots, to BAND are given, the others filled in.
 WIDE = 64
@@ -1450,23 +1486,24 @@ def settle_nb(s, count, held, units, d, settle_hour):
 
 @inlined
 def list_orders_nb(s, held_count, held, first, last, coins, weights, seen, stamp, listed, asked):
-    """List what decision asks of book `s`: the coins held without an entry, at weight 0, then the entries.
+    """List what decision asks of book `s`: the entries, then the coins held without an entry, at weight 0.
 
     Fills `listed` and `asked`, (2 N + 1,), and returns their number. All are written and one list grows: a branch on
     what a position is would be one that no processor can predict.
     """
-    for k in range(first, last):
-        seen[coins[k]] = stamp
-    count = np.uint64(0)
+    first = np.uint64(first)
+    count = np.uint64(last) - first
+    for k in range(count):
+        i = coins[first + k]
+        seen[i] = stamp
+        listed[k] = i
+        asked[k] = weights[first + k]
     for k in range(held_count):
         i = held[s, k]
         listed[count] = i
         asked[count] = 0.0
         count += np.uint64(seen[i] != stamp)
-    for k in range(np.uint64(last - first)):
-        listed[count + k] = coins[np.uint64(first) + k]
-        asked[count + k] = weights[np.uint64(first) + k]
-    return count + np.uint64(last - first)
+    return count
 
 
 @inlined
@@ -1650,25 +1687,26 @@ def trade_nb(
 def add_paths_nb(s, count, held, units, at, paths, width, total):
     """Add the paths of the `count` coins of ``held[s]``, times their units, to `total`, (width,); they begin at `at`.
 
-    Four coins a pass: the sum is then loaded and stored once for four of them.
+    Four coins a pass: the sum is then loaded and stored once for four of them. Of the last four some may be there
+    already, with no units.
     """
-    whole = count - count % 4
-    for k in range(0, whole, 4):
-        a = units[s, held[s, k]]
-        b = units[s, held[s, k + 1]]
-        c = units[s, held[s, k + 2]]
-        e = units[s, held[s, k + 3]]
-        at_a = at + np.uint64(held[s, k]) * width
-        at_b = at + np.uint64(held[s, k + 1]) * width
-        at_c = at + np.uint64(held[s, k + 2]) * width
-        at_e = at + np.uint64(held[s, k + 3]) * width
-        for h in range(width):
-            total[h] += (a * paths[at_a + h] + b * paths[at_b + h]) + (c * paths[at_c + h] + e * paths[at_e + h])
-    for k in range(whole, count):
-        a = units[s, held[s, k]]
-        at_a = at + np.uint64(held[s, k]) * width
-        for h in range(width):
-            total[h] += a * paths[at_a + h]
+    for k in range(0, count, 4):
+        i = held[s, k]
+        j = held[s, min(k + 1, count - 1)]
+        m = held[s, min(k + 2, count - 1)]
+        n = held[s, min(k + 3, count - 1)]
+        own = (
+            units[s, i],
+            units[s, j] if k + 1 < count else 0.0,
+            units[s, m] if k + 2 < count else 0.0,
+            units[s, n] if k + 3 < count else 0.0,
+        )
+        at_i = at + np.uint64(i) * width
+        at_j = at + np.uint64(j) * width
+        at_m = at + np.uint64(m) * width
+        at_n = at + np.uint64(n) * width
+        for h in range(np.uint64(0), width, np.uint64(PATH_STEP)):
+            add_step_nb(total, h, paths, (at_i + h, at_j + h, at_m + h, at_n + h), own)
 
 
 @inner
@@ -2416,11 +2454,14 @@ def batch_nb(
                 metrics[s, GROSS] += gross_usd / equities[0]
                 metrics[s, NET] += net_usd / equities[0]
             if moves:
-                for h in range(hours):
+                for h in range(hours):  # few hours are either: a branch does not wait for the hour before
                     equity = equities[h]
-                    top = max(top, equity)
-                    if equity < top * (1.0 + low):
+                    if equity > top:
+                        top = equity
+                        lowest = top * (1.0 + low)
+                    elif equity < lowest:
                         low = equity / top - 1.0
+                        lowest = top * (1.0 + low)
                 if within == hours and cash[s] < top * (1.0 + low):  # at the next trade's row, which is not come to
                     low = cash[s] / top - 1.0
                 peak[s] = top
