@@ -46,7 +46,7 @@ def _no_prefetch_nb(array, index):
 prefetch_nb = _no_prefetch_nb if config.DISABLE_JIT else _prefetch_nb
 
 #: Hours that are summed at once; a path has room for a multiple of it, so that nothing is left over.
-PATH_STEP = 8
+PATH_STEP = 4
 
 
 @intrinsic
