@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -259,11 +260,16 @@ def _run(
     daily = np.full((books, days), config.account.initial_equity_usd)
 
     size = int(np.clip(-(-books // threads), *TILES))
+    own = threading.local()  # a thread's memory for entries: fresh memory is slow to write to
 
     def run(first: int) -> None:
         part = slice(first, min(first + size, books))
         tile = _traded(chunk, part, panel, decisions, config, done)
-        entries = _entries(tile, part.stop - part.start, len(intervals.width), decisions, config, done + part.start)
+        if not isinstance(tile, SparseWeights) and not hasattr(own, "room"):
+            # For every weight of a tile; what is never written to costs nothing.
+            weights_count = size * len(intervals.width) * len(panel.coins)
+            own.room = np.empty(weights_count, np.uint32), np.empty(weights_count)
+        entries = _entries(tile, len(intervals.width), decisions, config, done + part.start, getattr(own, "room", None))
         builders = _builders(inputs[3], inputs[4], part.stop - part.start)
         parts = _parts(inputs[5])
         batch_nb(inputs[0], builders, parts, *inputs[1:], *entries, values[part], counters[part], daily[part])
@@ -296,9 +302,17 @@ def _traded(
 
 
 def _entries(
-    books: Weights, count: int, traded: int, decisions: pd.DatetimeIndex, config: RunConfig, first: int
+    books: Weights,
+    traded: int,
+    decisions: pd.DatetimeIndex,
+    config: RunConfig,
+    first: int,
+    room: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Entries of a tile's books, from book `first` on, as the kernel takes them; refuses a gross above the limit."""
+    """Entries of a tile's books, from book `first` on, as the kernel takes them; refuses a gross above the limit.
+
+    Those of dense books are written to `room`, which only SparseWeights do without.
+    """
     from engine.simulation.kernel import check_sparse_nb, gather_dense_nb
 
     limit = gross_limit(config.account.max_gross)
@@ -309,9 +323,8 @@ def _entries(
         if disordered:
             raise WeightsError(UNSORTED)
     else:
-        # Room for every weight; memory that is not written to costs nothing.
-        room, step = count * traded * books.shape[2], traded
-        indptr, coins, weights = np.zeros(traded * count + 1, dtype=np.int64), np.empty(room, np.uint32), np.empty(room)
+        assert room is not None
+        indptr, (coins, weights), step = np.zeros(traded * len(books) + 1, dtype=np.int64), room, traded
         book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
     if book >= 0:
         row = book * step + d
