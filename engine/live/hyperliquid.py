@@ -312,14 +312,31 @@ class HyperLiquidDEX(PredecessorDEX):
         """The least error that explains the dates of all responses so far; positive: this machine is ahead."""
         return least_error(*self._clock_bounds)
 
-    def _note_date(self, response: Any, **_: Any) -> None:
-        """Narrow the bounds of this machine's clock error."""
-        after = _wall_ms() / 1000.0
-        self._round_trip_seconds = response.elapsed.total_seconds()
-        before = after - self._round_trip_seconds
+    def _note_dates(self, session: Any) -> None:
+        """Have the bounds of this machine's clock error narrowed by each response of a session of the SDK.
+
+        A hook would know when it was called and how long the request took, but not when that was: on a busy machine
+        much later.
+        """
+        from requests.adapters import HTTPAdapter
+
+        note = self._note_date
+
+        class Dated(HTTPAdapter):
+            def send(self, *arguments: Any, **options: Any) -> Any:
+                before = _wall_ms()
+                response = super().send(*arguments, **options)
+                note(response.headers.get("Date", ""), before / 1000.0, _wall_ms() / 1000.0)
+                return response
+
+        for scheme in ("http://", "https://"):
+            session.mount(scheme, Dated())
+
+    def _note_date(self, date: str, before: float, after: float) -> None:
+        self._round_trip_seconds = after - before
         try:
-            low, high = clock_error_bounds(response.headers["Date"], before, after)
-        except (KeyError, ValueError):
+            low, high = clock_error_bounds(date, before, after)
+        except ValueError:
             return
         with self._clock_lock:
             both = max(low, self._clock_bounds[0]), min(high, self._clock_bounds[1])
@@ -402,7 +419,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 spot_meta=_NO_SPOT,
                 timeout=self.timeout_seconds,
             )
-            self._sdk.session.hooks["response"].append(self._note_date)
+            self._note_dates(self._sdk.session)
             install_429_hook(self._sdk)
             self._name_assets()
         # A nonce is a millisecond: two actions in one would be one.
@@ -426,7 +443,7 @@ class HyperLiquidDEX(PredecessorDEX):
         if self._api is None:
             # Not Info: without `meta` and `spot_meta` its constructor requests both, and fails with the spot market.
             self._api = API(self._url(), timeout=self.timeout_seconds)
-            self._api.session.hooks["response"].append(self._note_date)
+            self._note_dates(self._api.session)
             install_429_hook(self._api)
         return self._api
 
