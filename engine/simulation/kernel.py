@@ -1083,11 +1083,12 @@ def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
                     paid[i] += base * funding[t, i]
                 block[h * N + i] = worth[i] - paid[i]
         for i in range(N):
-            if np.isnan(price[start, i]):  # not listed yet: never held
+            at = (d * N + i) * TERMS
+            if np.isnan(price[start, i]):  # not listed yet: never held, but the vectorised sizing divides by it
+                terms[at + PRICE_USD] = 1.0
                 continue
             for h in range(hours):
                 paths[path_at[d] + i * width[d] + h] = block[h * N + i]
-            at = (d * N + i) * TERMS
             terms[at + PRICE_USD] = price[start, i]
             terms[at + EXIT] = block[hours * N + i]
             terms[at + PAID] = paid[i]
