@@ -22,7 +22,7 @@ import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
 from engine.coin import dex_of
-from engine.data.api_client import install_429_hook, sdk_request
+from engine.data.api_client import install_429_hook, note_dates, sdk_request
 from engine.data.meta import margin_tables
 from engine.errors import DataError, LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
@@ -312,27 +312,9 @@ class HyperLiquidDEX(PredecessorDEX):
         """The least error that explains the dates of all responses so far; positive: this machine is ahead."""
         return least_error(*self._clock_bounds)
 
-    def _note_dates(self, session: Any) -> None:
-        """Have the bounds of this machine's clock error narrowed by each response of a session of the SDK.
-
-        A hook would know when it was called and how long the request took, but not when that was: on a busy machine
-        much later.
-        """
-        from requests.adapters import HTTPAdapter
-
-        note = self._note_date
-
-        class Dated(HTTPAdapter):
-            def send(self, *arguments: Any, **options: Any) -> Any:
-                before = _wall_ms()
-                response = super().send(*arguments, **options)
-                note(response.headers.get("Date", ""), before / 1000.0, _wall_ms() / 1000.0)
-                return response
-
-        for scheme in ("http://", "https://"):
-            session.mount(scheme, Dated())
-
-    def _note_date(self, date: str, before: float, after: float) -> None:
+    def _note_date(self, date: str, before_ms: int, after_ms: int) -> None:
+        """Narrow the bounds of this machine's clock error."""
+        before, after = before_ms / 1000.0, after_ms / 1000.0
         self._round_trip_seconds = after - before
         try:
             low, high = clock_error_bounds(date, before, after)
@@ -419,7 +401,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 spot_meta=_NO_SPOT,
                 timeout=self.timeout_seconds,
             )
-            self._note_dates(self._sdk.session)
+            note_dates(self._sdk, _wall_ms, self._note_date)
             install_429_hook(self._sdk)
             self._name_assets()
         # A nonce is a millisecond: two actions in one would be one.
@@ -443,7 +425,7 @@ class HyperLiquidDEX(PredecessorDEX):
         if self._api is None:
             # Not Info: without `meta` and `spot_meta` its constructor requests both, and fails with the spot market.
             self._api = API(self._url(), timeout=self.timeout_seconds)
-            self._note_dates(self._api.session)
+            note_dates(self._api, _wall_ms, self._note_date)
             install_429_hook(self._api)
         return self._api
 
