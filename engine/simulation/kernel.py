@@ -94,8 +94,8 @@ WITHIN_HOUR = 10
 ISOLATED_LIQUIDATIONS = 11
 COUNTERS = 12
 
-#: Keeps a size that is a whole number of lots but for floating-point error from losing a lot, and an order of exactly
-#: the minimum or the band from being skipped.
+#: Keeps a size that is a whole number of lots but for floating-point error from losing a lot, an order of exactly the
+#: minimum or the band from being skipped, and the rounding of equity from being an order.
 LOT_TOLERANCE = 1e-12
 #: What a part of the way leaves to go, or to a position, is nothing up to this part of equity.
 NEAR_FRAC = 1e-9
@@ -250,7 +250,7 @@ def size_order_nb(target, units, equity, mid, lot_scale, min_notional_usd, band_
     outcome = BELOW_MINIMUM if below else ORDER
     outcome = INSIDE_BAND if inside else outcome
     outcome = ORDER if closes else outcome
-    outcome = NOTHING if order == 0.0 else outcome
+    outcome = NOTHING if abs(order) <= LOT_TOLERANCE * abs(target) else outcome
     size = size if outcome == ORDER else 0.0
     return (size if order > 0.0 else -size), outcome
 
@@ -1105,11 +1105,12 @@ def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
                     paid[i] += base * funding[t, i]
                 block[h * N + i] = worth[i] - paid[i]
         for i in range(N):
-            if np.isnan(price[start, i]):  # not listed yet: never held
+            at = (d * N + i) * TERMS
+            if np.isnan(price[start, i]):  # not listed yet: never held, but the vectorised sizing divides by it
+                terms[at + PRICE_USD] = 1.0
                 continue
             for h in range(hours):
                 paths[path_at[d] + i * width[d] + h] = block[h * N + i]
-            at = (d * N + i) * TERMS
             terms[at + PRICE_USD] = price[start, i]
             terms[at + EXIT] = block[hours * N + i]
             terms[at + PAID] = paid[i]
