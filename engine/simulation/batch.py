@@ -83,13 +83,14 @@ def backtest_many(
         above the gross limit or in need of more initial margin than the account has, decisions that the panel lacks.
         And for decisions that do not ascend.
     """
-    prepared = prepare(panel, decisions, check_config(config))
-    chunks = _chunks(weights_pdn)
-    tables, returns = [], []
-    done = 0
+    config = check_config(config)
     if threads is not None and (not isinstance(threads, int) or threads < 1):
         raise ConfigError(f"threads = {threads!r} is not accepted: write 1 or more, or leave it out.")
     threads = threads or os.cpu_count() or 1
+    prepared = prepare(panel, decisions, config, threads=threads)
+    chunks = _chunks(weights_pdn)
+    tables, returns = [], []
+    done = 0
     with ThreadPoolExecutor(threads) as pool:
         for chunk in chunks:
             table, daily = run_books(prepared, chunk, pool, threads, done)
@@ -142,11 +143,12 @@ def prepare(
     decisions: pd.DatetimeIndex,
     config: RunConfig,
     keep: Callable[[Hashable, Callable[[], Intervals]], Intervals] = lambda _, make: make(),
+    threads: int = 1,
 ) -> Prepared:
     """Validate panel, decisions and config, and cut the panel at the rows of the trades.
 
-    Cutting it into intervals is most of the work, and many configs share them: `keep` is called with a key of what they
-    depend on besides the panel and a function that makes them, and may return cached ones.
+    Cutting it into intervals is most of the work, which `threads` share, and many configs share them: `keep` is called
+    with a key of what they depend on besides the panel and a function that makes them, and may return cached ones.
     """
     from engine.simulation.kernel import impact_terms_nb, price_terms_nb
 
@@ -165,7 +167,7 @@ def prepare(
     key = (rows.tobytes(), *settings)
     # What is missing is missing in the panel, whatever is paid in its place.
     rates = panel.values("funding") if market.funding.shape[0] else market.funding
-    intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc, rates))
+    intervals = keep(key, lambda: _cut(panel, rows, market, sim_params, hour_utc, rates, threads))
     first_day = metrics.first_days(panel.index.hour == hour_utc, rows - config.execution.delay_hours)
     terms = price_terms_nb(market, rows, coin_params.lot_scale, sim_params.half_spread_frac, intervals.terms)
     intervals = intervals._replace(terms=terms, first_day=first_day, rates=rates)
@@ -202,9 +204,13 @@ def _cut(
     sim_params: SimParams,
     hour_utc: int,
     rates: np.ndarray,
+    threads: int,
 ) -> Intervals:
     """The intervals without their fill prices, which depend on costs, and without the panel's `rates`."""
     from engine.simulation.kernel import (
+        NEVER,
+        PATH_STEP,
+        TERMS,
         Intervals,
         interval_hours_nb,
         known_prices_nb,
@@ -213,8 +219,20 @@ def _cut(
     )
 
     bounds = np.append(rows, len(panel.index))
-    price, settles = known_prices_nb(market.mid, sim_params.stale_hours)
-    paths = precompute_intervals_nb(price, settles, market.funding, market.funding_price, bounds)
+    D, N = len(rows), len(panel.coins)
+    price, settles = np.empty(market.mid.shape), np.zeros(market.mid.shape, np.bool_)
+    known_prices_nb(market.mid, sim_params.stale_hours, price, settles)
+    width = -(-np.diff(bounds) // PATH_STEP) * PATH_STEP
+    path_at = (np.cumsum(width) - width) * N
+    made = np.zeros(N * width.sum()), path_at, width, np.zeros(D * N * TERMS), np.full((D, N), NEVER)
+    paths = *made, np.zeros(D, np.bool_), np.ones(D)
+
+    def precompute(first: int, last: int) -> None:
+        precompute_intervals_nb(price, settles, market.funding, market.funding_price, bounds, first, last, *paths)
+
+    parts = np.linspace(0, D, threads + 1).astype(np.int64)
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(precompute, parts[:-1], parts[1:]))
     worst = np.zeros((0, 0)), np.zeros((0, 0)), np.zeros(0)
     if len(market.low):
         worst = worst_hours_nb(market, price, *paths[:-2], bounds)

@@ -1070,11 +1070,9 @@ NEVER = 1 << 40
 
 
 @jit
-def known_prices_nb(mid, stale_hours):
-    """Last known mid, (T, N), and the rows at which a held coin would be settled."""
+def known_prices_nb(mid, stale_hours, price, settles):
+    """Fill in the last known mid, (T, N), and the rows at which a held coin would be settled, (T, N) False."""
     T, N = mid.shape
-    price = np.empty((T, N))
-    settles = np.zeros((T, N), dtype=np.bool_)
     missing = np.zeros(N, dtype=np.int64)
     for t in range(T):
         for i in range(N):
@@ -1085,46 +1083,48 @@ def known_prices_nb(mid, stale_hours):
             else:
                 price[t, i] = mid[t, i]
                 missing[i] = 0
-    return price, settles
 
 
 @jit
-def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
-    """The arrays of :class:`Intervals` from `paths` to `rise`, of `terms` PRICE_USD, EXIT and PAID.
+def precompute_intervals_nb(
+    price,
+    settles,
+    funding,
+    funding_price,
+    bounds,
+    first,
+    last,
+    paths,
+    path_at,
+    width,
+    terms,
+    settle_hour,
+    any_settles,
+    rise,
+):
+    """Fill in what :class:`Intervals` holds of the intervals from `first` to `last`; of `terms` PRICE_USD, EXIT, PAID.
 
-    EXIT is what the path would be at r[d+1], before the trade, PAID the funding paid by then.
+    The arrays are to be 0, but for `settle_hour`, NEVER, and `rise`, 1; `path_at` and `width` are given. EXIT is what
+    the path would be at r[d+1], before the trade, PAID the funding paid by then.
     """
     T, N = price.shape
-    D = bounds.shape[0] - 1
     funded = funding.shape[0] == T
-    path_at = np.zeros(D, dtype=np.int64)
-    width = np.zeros(D, dtype=np.int64)
-    place = 0
-    longest = 0
-    for d in range(D):
-        longest = max(longest, bounds[d + 1] - bounds[d])
-        path_at[d] = place
-        width[d] = (bounds[d + 1] - bounds[d] + PATH_STEP - 1) // PATH_STEP * PATH_STEP
-        place += N * width[d]
-    paths = np.zeros(place)
-    terms = np.zeros(D * N * TERMS)
-    settle_hour = np.full((D, N), NEVER)
-    any_settles = np.zeros(D, dtype=np.bool_)
-    rise = np.ones(D)
     paid, worth, highest = np.zeros(N), np.zeros(N), np.zeros(N)
+    longest = 0
+    for d in range(first, last):
+        longest = max(longest, bounds[d + 1] - bounds[d])
     block = np.zeros(N * (longest + 1))
-    settling = np.zeros(T, dtype=np.bool_)
-    for t in range(T):
-        for i in range(N):
-            settling[t] |= settles[t, i]
-    for d in range(D):
+    for d in range(first, last):
         start = bounds[d]
         hours = bounds[d + 1] - start
         end = min(bounds[d + 1], T - 1)  # of the last interval it is its last row
-        for h in range(1, end - start + 1):
-            for i in range(N if settling[start + h] else 0):
-                if settles[start + h, i] and settle_hour[d, i] == NEVER:
-                    settle_hour[d, i] = h
+        for t in range(start + 1, end + 1):
+            settling = False
+            for i in range(np.uint64(N)):
+                settling |= settles[t, i]
+            for i in range(N if settling else 0):
+                if settles[t, i] and settle_hour[d, i] == NEVER:
+                    settle_hour[d, i] = t - start
                     any_settles[d] = True
         # Rows are read one after the other: a coin's hours lie too far apart for the memory to guess the next.
         paid[:] = 0.0
@@ -1151,7 +1151,6 @@ def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
             terms[at + EXIT] = block[hours * N + i]
             terms[at + PAID] = paid[i]
             rise[d] = max(rise[d], highest[i] / terms[at + PRICE_USD])
-    return paths, path_at, width, terms, settle_hour, any_settles, rise
 
 
 @jit

@@ -253,7 +253,7 @@ def test_bad_books_are_refused_before_a_variant_hides_them(panel: Panel) -> None
     config = config_of(VARIANTS["all"])
     weights[66, 4, 1] = np.inf
     for form in (weights, SparseWeights.from_dense(weights), iter([weights[:50], weights[50:]])):
-        with pytest.raises(WeightsError, match=r"The weight of \w+ in book 66 on .* is -?inf"):
+        with pytest.raises(WeightsError, match=r"The weight of \w+ of book 66 on .* is -?inf"):
             backtest_many(panel, form, decisions, config)
     indptr = np.append(0, np.full(len(decisions), 2))
     with pytest.raises(WeightsError, match="coins do not ascend"):
