@@ -24,6 +24,9 @@ _SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}
 _LONG = frozenset({"coin", "symbol", "asset", "ticker", "pair", "instrument", "market", "name"})
 _VALUES = frozenset({"weight", "weights", "value", "target", "target_weight", "position"})
 _CURE = "Name a whole .csv or .parquet file."
+_FRACTIONS = "Weights are fractions of equity, 0.5 and -0.5, or NaN for 'hold'."
+#: What numpy would make a float of.
+_NO_NUMBERS = str | bytes | bool | np.bool_ | complex | np.complexfloating
 UNSORTED = "Sparse weights have a row whose coins do not ascend; each column may be named once."
 
 #: Weights of many books: (P, D, N), or sparse.
@@ -178,10 +181,10 @@ def validate_frame(weights: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(values[order], index=decisions, columns=coins)
 
 
-def check_any_value(weights: pd.DataFrame) -> None:
-    """Refuse a frame of which every cell is NaN, or that has no column."""
-    if weights.isna().to_numpy().all():
-        raise WeightsError("The weights have no value: every cell is empty or NaN, which means 'hold'.")
+def check_any_value(weights: pd.DataFrame | np.ndarray, book: str = "") -> None:
+    """Refuse weights, (D, N), of which every cell is NaN, or that have no column; `book` says which of several."""
+    if np.asarray(pd.isna(weights)).all():
+        raise WeightsError(f"The weights{book} have no value: every cell is empty or NaN, which means 'hold'.")
 
 
 def validate_decisions(index: pd.Index | Sequence[pd.Timestamp], panel: Panel) -> tuple[pd.DatetimeIndex, np.ndarray]:
@@ -214,8 +217,9 @@ def _ascending(index: pd.Index | Sequence[pd.Timestamp]) -> tuple[pd.DatetimeInd
     """The instants of weights in ascending order, UTC, and the position in `index` of each."""
     try:
         index = pd.Index(index).infer_objects()
-    except TypeError as error:
-        raise WeightsError(f"Decisions are {index!r}; timezone-aware decision instants are needed.") from error
+    except (TypeError, ValueError) as error:
+        shown = repr(index) if index is None or np.isscalar(index) else type(index).__name__
+        raise WeightsError(f"Decisions are {shown}; timezone-aware decision instants are needed.") from error
     if not isinstance(index, pd.DatetimeIndex):
         raise WeightsError(f"The index of the weights is {index.dtype}; timezone-aware decision instants are needed.")
     if len(index) == 0:
@@ -305,22 +309,34 @@ def _check_repeated(coins: Sequence[str], which: str = "The weights have") -> No
         raise WeightsError(f"{which} two columns for {join_first(repeated)}. Keep one.")
 
 
-def count_books(weights: Weights, decisions: int, coins: int) -> int:
-    """Number of books P of weights that must be (P, `decisions`, `coins`)."""
+def checked_books(weights: Weights, decisions: int, coins: int) -> tuple[Weights, int]:
+    """Weights that must be (P, `decisions`, `coins`), as numbers, and the number of books P."""
     if isinstance(weights, SparseWeights):
         rows = len(weights.indptr) - 1
         least = 0 if weights.coins.dtype.kind == "u" or not len(weights.coins) else weights.coins.min()
         if rows % decisions or not 0 <= least <= weights.coins.max(initial=0) < coins:
             raise WeightsError(f"Sparse weights of {rows} rows do not fit {decisions} decisions and {coins} coins.")
-        return rows // decisions
-    if not isinstance(weights, np.ndarray) or weights.dtype.kind not in "fiu":
-        kind = f"an array of {weights.dtype}" if isinstance(weights, np.ndarray) else type(weights).__name__
-        raise WeightsError(f"Weights are {kind}; an array of numbers (books, decisions, coins) is needed.")
-    if weights.ndim != 3 or weights.shape[1:] != (decisions, coins):
+        return weights, rows // decisions
+    dense = _as_numbers(weights)
+    if dense.ndim != 3 or dense.shape[1:] != (decisions, coins):
+        one = " One book is weights[None]." if dense.shape == (decisions, coins) else ""
         raise WeightsError(
-            f"Weights of shape {weights.shape} were given; (books, {decisions} decisions, {coins} coins) is needed."
+            f"Weights of shape {dense.shape} were given; (books, {decisions} decisions, {coins} coins) is needed.{one}"
         )
-    return len(weights)
+    return dense, len(dense)
+
+
+def _as_numbers(weights: np.ndarray) -> np.ndarray:
+    """An array that is one of numbers; objects become float64."""
+    masked = isinstance(weights, np.ma.MaskedArray)
+    if not isinstance(weights, np.ndarray) or masked or weights.dtype.kind not in "fiuO":
+        kind = f"an array of {weights.dtype}" if isinstance(weights, np.ndarray) else type(weights).__name__
+        cure = " weights.filled(numpy.nan) is one that holds what is masked." if masked else ""
+        raise WeightsError(
+            f"Weights are {'a masked array' if masked else kind}; an array of numbers (books, decisions, coins) is "
+            f"needed.{cure}"
+        )
+    return as_floats(weights) if weights.dtype.kind == "O" else weights
 
 
 def gross_limit(max_gross: float) -> float:
@@ -336,7 +352,8 @@ def check_gross(values: np.ndarray, index: pd.Index, max_gross: float, cause: st
     WeightsError
         Naming the row with the highest gross.
     """
-    gross = np.nansum(np.abs(values), axis=1)
+    with np.errstate(over="ignore"):  # infinite is above every limit
+        gross = np.nansum(np.abs(values), axis=1)
     above = np.flatnonzero(~(gross <= gross_limit(max_gross)))
     if len(above):
         worst = int(above[np.argmax(gross[above])])
@@ -354,12 +371,24 @@ def gross_error(gross: float, max_gross: float, where: str, others: str = "") ->
     )
 
 
-def as_floats(weights: pd.DataFrame) -> np.ndarray:
-    """The values as float64; None is NaN."""
+def as_floats(weights: pd.DataFrame | np.ndarray, whose: str = "The weights have a value") -> np.ndarray:
+    """The values of a frame, or of an array of any shape, as float64; None and NA are NaN.
+
+    Raises
+    ------
+    WeightsError
+        For text, true and false, dates and complex numbers; it begins with `whose`.
+    """
+    frame = weights if isinstance(weights, pd.DataFrame) else pd.DataFrame(weights.reshape(-1, 1))
+    for place, dtype in enumerate(frame.dtypes):
+        if dtype.kind not in "fiu":
+            for value in frame.iloc[:, place]:
+                if dtype.kind in "mM" or isinstance(value, _NO_NUMBERS):
+                    raise WeightsError(f"{whose} that is no number: {value!r}. {_FRACTIONS}")
     try:
-        return weights.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise WeightsError(f"The weights have a value that is no number: {error}.") from error
+        return frame.to_numpy(dtype=np.float64, na_value=np.nan).reshape(weights.shape)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise WeightsError(f"{whose} that is no number: {error}. {_FRACTIONS}") from error
 
 
 def check_finite(values: np.ndarray, coins: Sequence[str], index: pd.Index, book: str = "") -> None:
@@ -386,7 +415,7 @@ class SparseWeights:
         Entries of book ``p`` at decision ``d`` are ``indptr[p * D + d]`` up to the next.
     coins : ndarray, (K,) integer
         Column of each entry in ``panel.coins``, ascending within a row.
-    weights : ndarray, (K,) float64
+    weights : ndarray, (K,), numbers
         Signed fractions of equity; NaN = hold; a coin without an entry = 0.
     """
 
@@ -399,7 +428,7 @@ class SparseWeights:
         for name, kinds, wanted in (
             ("indptr", "iu", "integers"),
             ("coins", "iu", "integers"),
-            ("weights", "f", "floats"),
+            ("weights", "fiu", "numbers"),
         ):
             values = getattr(self, name)
             if not isinstance(values, np.ndarray) or values.ndim != 1 or values.dtype.kind not in kinds:
@@ -418,6 +447,12 @@ class SparseWeights:
     @classmethod
     def from_dense(cls, weights_pdn: np.ndarray) -> SparseWeights:
         """Keep the entries of a (P, D, N) array that are not 0."""
+        weights_pdn = _as_numbers(weights_pdn)
+        if weights_pdn.ndim != 3:
+            raise WeightsError(
+                f"Sparse weights are of an array (books, decisions, coins), not of shape {weights_pdn.shape}. One book "
+                "is weights[None]."
+            )
         books, rows, coins = np.nonzero(weights_pdn)
         counts = np.bincount(books * weights_pdn.shape[1] + rows, minlength=weights_pdn.shape[0] * weights_pdn.shape[1])
         return cls(np.append(0, np.cumsum(counts)), coins.astype(np.uint32), weights_pdn[books, rows, coins])

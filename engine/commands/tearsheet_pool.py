@@ -46,9 +46,18 @@ class TearsheetPool:
         self._pages: dict[Path, Future[Path]] = {}
 
     def __enter__(self) -> TearsheetPool:
+        self._started = False
+        try:
+            with _interrupts_later():
+                self._start()
+        except BaseException:  # then the context is not entered, so nothing else would end it
+            self._end_server()
+            raise
+        return self
+
+    def _start(self) -> None:
         # On other systems, system libraries may not survive a fork.
         method = "forkserver" if sys.platform == "linux" else "spawn"
-        self._started = method == "forkserver" and _server() is None
         if method == "forkserver":
             # Ctrl-C reaches every process of a terminal; only this one answers it. The tracker, which the server
             # would start, unblocks the signal again, so it is started before.
@@ -56,14 +65,15 @@ class TearsheetPool:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
             try:
                 forkserver.set_forkserver_preload(self._libraries)
+                before = _server()
                 forkserver.ensure_running()  # returns before the libraries are loaded
+                self._started = _server() != before
                 if self._behind and self._started and (server := _server()):
                     # Where cores are few, the run that is waited for goes first.
                     os.setpriority(os.PRIO_PROCESS, server, min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5))
             finally:
                 signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         self._pool = ProcessPoolExecutor(os.cpu_count() or 1, get_context(method), _start_worker)
-        return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -73,11 +83,18 @@ class TearsheetPool:
                 for worker in list(self._pool._processes.values()):
                     worker.terminate()
             self._pool.shutdown(cancel_futures=True)
-            if error is not None and self._started and (server := _server()):
-                # It would load its libraries to the end, and whoever reads what the command prints would wait for it.
-                os.kill(server, signal.SIGKILL)
-                # A later pool asks whether it has ended, before it starts one of its own: it must have by then.
-                os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
+            if error is not None:
+                self._end_server()
+
+    def _end_server(self) -> None:
+        """End the server that this pool started.
+
+        It would load its libraries to the end, and whoever reads what the command prints would wait for it.
+        """
+        if self._started and (server := _server()):
+            os.kill(server, signal.SIGKILL)
+            # A later pool asks whether it has ended, before it starts one of its own: it must have by then.
+            os.waitid(os.P_PID, server, os.WEXITED | os.WNOWAIT)
 
     def submit(self, folder: Path) -> None:
         """Queue the tearsheet of a run folder."""
@@ -118,7 +135,7 @@ class TearsheetPool:
 
 
 def _server() -> int | None:
-    """Process that the workers are forked from, which this process shares; None where it has not been started."""
+    """Process that the workers were last forked from, whichever pool started it, ended or not; None without one."""
     return getattr(forkserver._forkserver, "_forkserver_pid", None)
 
 

@@ -45,6 +45,24 @@ def install_429_hook(api: Any) -> None:
     api.session.hooks["response"].append(check_status)
 
 
+def note_dates(api: Any, clock: Callable[[], int], note: Callable[[str, int, int], object]) -> None:
+    """Call `note` with the ``Date`` of each response and the times of `clock` around its request.
+
+    A hook would know how long the request took, but not when: a busy machine calls it later.
+    """
+    from requests.adapters import HTTPAdapter
+
+    class Dated(HTTPAdapter):
+        def send(self, *arguments: Any, **options: Any) -> Any:
+            before = clock()
+            response = super().send(*arguments, **options)
+            note(response.headers.get("Date", ""), before, clock())
+            return response
+
+    for scheme in ("http://", "https://"):
+        api.session.mount(scheme, Dated())
+
+
 def sdk_request(call: Callable[[], Any], response_type: type | tuple[type, ...], api: Any, policy: RetryPolicy) -> Any:
     """Send one request through the SDK.
 

@@ -22,7 +22,7 @@ import pandas as pd
 
 from engine.clock import CLOCK_SECONDS, clock_error_bounds, least_error
 from engine.coin import dex_of
-from engine.data.api_client import install_429_hook, sdk_request
+from engine.data.api_client import install_429_hook, note_dates, sdk_request
 from engine.data.meta import margin_tables
 from engine.errors import DataError, LiveError, UnreachableError
 from engine.live.credentials import Credentials, read_credentials
@@ -312,14 +312,13 @@ class HyperLiquidDEX(PredecessorDEX):
         """The least error that explains the dates of all responses so far; positive: this machine is ahead."""
         return least_error(*self._clock_bounds)
 
-    def _note_date(self, response: Any, **_: Any) -> None:
+    def _note_date(self, date: str, before_ms: int, after_ms: int) -> None:
         """Narrow the bounds of this machine's clock error."""
-        after = _wall_ms() / 1000.0
-        self._round_trip_seconds = response.elapsed.total_seconds()
-        before = after - self._round_trip_seconds
+        before, after = before_ms / 1000.0, after_ms / 1000.0
+        self._round_trip_seconds = after - before
         try:
-            low, high = clock_error_bounds(response.headers["Date"], before, after)
-        except (KeyError, ValueError):
+            low, high = clock_error_bounds(date, before, after)
+        except ValueError:
             return
         with self._clock_lock:
             both = max(low, self._clock_bounds[0]), min(high, self._clock_bounds[1])
@@ -402,7 +401,7 @@ class HyperLiquidDEX(PredecessorDEX):
                 spot_meta=_NO_SPOT,
                 timeout=self.timeout_seconds,
             )
-            self._sdk.session.hooks["response"].append(self._note_date)
+            note_dates(self._sdk, _wall_ms, self._note_date)
             install_429_hook(self._sdk)
             self._name_assets()
         # A nonce is a millisecond: two actions in one would be one.
@@ -426,7 +425,7 @@ class HyperLiquidDEX(PredecessorDEX):
         if self._api is None:
             # Not Info: without `meta` and `spot_meta` its constructor requests both, and fails with the spot market.
             self._api = API(self._url(), timeout=self.timeout_seconds)
-            self._api.session.hooks["response"].append(self._note_date)
+            note_dates(self._api, _wall_ms, self._note_date)
             install_429_hook(self._api)
         return self._api
 

@@ -341,9 +341,9 @@ def _values_of(name: str, weights: object, decisions: pd.DatetimeIndex) -> np.nd
             f"returned {len(weights)} rows{first}. Index the frame with the decisions that it is given."
         )
     try:
-        return weights.to_numpy(dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise OracleError(f"{name}.weight_matrix returned a weight that is no number: {error}.") from error
+        return as_floats(weights, f"{name}.weight_matrix returned a weight")
+    except WeightsError as error:
+        raise OracleError(str(error)) from error
 
 
 def made_by(weights: pd.DataFrame) -> tuple[list[str], type[Oracle] | None, dict[str, Any]]:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,9 +25,10 @@ from engine.weights import (
     UNSORTED,
     SparseWeights,
     Weights,
+    check_any_value,
     check_finite,
-    count_books,
-    gross_error,
+    check_gross,
+    checked_books,
     gross_limit,
     validate_decisions,
 )
@@ -56,8 +58,7 @@ def backtest_many(
         T hours x N coins.
     weights_pdn : ndarray (P, D, N), SparseWeights, or an iterable of chunks of either
         Signed fractions of equity by book, decision and coin of ``panel.coins``; NaN = hold. From an iterable, one
-        chunk at a
-        time is in memory.
+        chunk at a time is in memory.
     decisions : DatetimeIndex, (D,)
         Ascending decision instants, UTC, rows of the panel.
     config : RunConfig, optional
@@ -77,8 +78,9 @@ def backtest_many(
     Raises
     ------
     WeightsError
-        For weights that are infinite, above the gross limit or in need of more initial margin than the account has
-        (book, instant and coins are named), or decisions that the panel lacks.
+        For what :func:`engine.backtest` refuses of one book, which is named: weights that are infinite, NaN throughout,
+        above the gross limit or in need of more initial margin than the account has, decisions that the panel lacks.
+        And for decisions that do not ascend.
     """
     prepared = prepare(panel, decisions, check_config(config))
     chunks = _chunks(weights_pdn)
@@ -94,8 +96,8 @@ def backtest_many(
             if daily_returns:
                 returns.append(metrics.counted(metrics.daily_returns(daily), table["days"]))
             done += len(table)
-    if not tables:
-        raise WeightsError("backtest_many() was given no weights.")
+    if not done:
+        raise WeightsError("backtest_many() was given no weights: at least one book is needed.")
     table = pd.concat(tables, ignore_index=True)
     return (table, pd.DataFrame(np.concatenate(returns).T, index=prepared.days)) if daily_returns else table
 
@@ -150,7 +152,10 @@ def prepare(
     check_panel(panel, "backtest_many()")
     ascending, order = validate_decisions(decisions, panel)
     if (np.diff(order) < 0).any():
-        raise WeightsError("The decisions of backtest_many() must be ascending, for the weights are in their order.")
+        raise WeightsError(
+            "The decisions of backtest_many() must be ascending, for the weights are in their order. Sort both: "
+            "order = decisions.argsort(), then weights_pdn[:, order] and decisions[order]."
+        )
     check_schedule(ascending, config)
     rows, _ = trade_rows(ascending, panel, config)
     market, fees, coin_params, sim_params = kernel_inputs(panel, config)
@@ -251,8 +256,7 @@ def _run(
     """Metrics, counters and daily equity of a chunk's books, a tile of them a task; `done` books precede it."""
     from engine.simulation.kernel import COUNTERS, END, FIRST_ASKING, GROSS, LIQUIDATED_ROW, METRICS, REFUSED, batch_nb
 
-    intervals: Intervals = inputs[0]
-    books = count_books(chunk, len(decisions), len(panel.coins))
+    chunk, books = checked_books(chunk, len(decisions), len(panel.coins))
     values, counters = np.zeros((books, METRICS)), np.zeros((books, COUNTERS), dtype=np.int64)
     counters[:, [LIQUIDATED_ROW, FIRST_ASKING, REFUSED]] = -1
     days = int((panel.index.hour == config.execution.hour_utc).sum())
@@ -262,62 +266,99 @@ def _run(
 
     def run(first: int) -> None:
         part = slice(first, min(first + size, books))
-        tile = _traded(chunk, part, panel, decisions, config, done)
-        entries = _entries(tile, part.stop - part.start, len(intervals.width), decisions, config, done + part.start)
-        builders = _builders(inputs[3], inputs[4], part.stop - part.start)
+        tile = chunk.part(first, part.stop, len(decisions)) if isinstance(chunk, SparseWeights) else chunk[part]
+        check = partial(_check_book, tile, panel, decisions, config, done + first)
+        traded = _traded(tile, panel, decisions, config, check)
+        entries = _entries(traded, part.stop - first, len(decisions), config, check)
+        builders = _builders(inputs[3], inputs[4], part.stop - first)
         parts = _parts(inputs[5])
         batch_nb(inputs[0], builders, parts, *inputs[1:], *entries, values[part], counters[part], daily[part])
         refused = np.flatnonzero(counters[part, REFUSED] >= 0)
         if len(refused):
             book, d = int(refused[0]), int(counters[part][refused[0], REFUSED])
-            row, figures = np.zeros(len(panel.coins)), values[part][book]
-            indptr, coins, weights, step = entries
-            at = book * step + d
-            row[coins[indptr[at] : indptr[at + 1]]] = weights[indptr[at] : indptr[at + 1]]
-            where = f" of book {done + part.start + book}{describe_overlays(config)} on {show(decisions[d])}"
+            row, figures = _dense(traded, book, len(decisions), len(panel.coins))[d], values[part][book]
+            where = f" of book {done + first + book}{describe_overlays(config)} on {show(decisions[d])}"
             raise initial_margin_error(where, panel.table, inputs[4].isolated, row, figures[END], figures[GROSS])
+        for book in np.flatnonzero(counters[part, FIRST_ASKING] < 0).tolist():
+            if _is_full(tile, book, len(decisions), len(panel.coins)):
+                check(book, traded)
 
     for _ in pool.map(run, range(0, books, size)):
         pass
     return values, counters, daily
 
 
+def _check_book(
+    tile: Weights,
+    panel: Panel,
+    decisions: pd.DatetimeIndex,
+    config: RunConfig,
+    first: int,
+    book: int,
+    traded: Weights | None = None,
+) -> None:
+    """Refuse what :func:`engine.backtest` refuses of a `tile`'s book, by its checks; `first` books precede the tile.
+
+    The checks of the compiled pass only say which books these may be. Of `traded`, what the overlays make of the tile,
+    the gross is checked; without it only what was asked for is.
+    """
+    which = f" of book {first + book}"
+    values = _dense(tile, book, len(decisions), len(panel.coins))
+    check_finite(values, panel.coins, decisions, which)
+    check_any_value(values, which)
+    if traded is not None:
+        own = values if traded is tile else _dense(traded, book, len(decisions), len(panel.coins))
+        check_gross(own, decisions, config.account.max_gross, which + describe_overlays(config))
+
+
+def _dense(books: Weights, book: int, decisions: int, coins: int) -> np.ndarray:
+    """One of the books, (D, N), float64."""
+    if isinstance(books, SparseWeights):
+        return books.part(book, book + 1, decisions).to_dense(decisions, coins)[0]
+    return np.asarray(books[book], dtype=np.float64)
+
+
+def _is_full(books: Weights, book: int, decisions: int, coins: int) -> bool:
+    """Whether a book may have an entry that is not 0 in every cell."""
+    if not isinstance(books, SparseWeights):
+        return True
+    first, last = books.indptr[book * decisions], books.indptr[(book + 1) * decisions]
+    return bool(last - first == decisions * coins)
+
+
 def _traded(
-    chunk: Weights, part: slice, panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig, done: int
+    tile: Weights, panel: Panel, decisions: pd.DatetimeIndex, config: RunConfig, check: Callable[[int], None]
 ) -> Weights:
     """A tile's books with the execution variants applied, which makes them dense; as they are when there is none."""
-    tile = chunk.part(part.start, part.stop, len(decisions)) if isinstance(chunk, SparseWeights) else chunk[part]
     if not describe_overlays(config):
         return tile
     dense = tile.to_dense(len(decisions), len(panel.coins)) if isinstance(tile, SparseWeights) else tile
-    for book in np.flatnonzero(np.isinf(dense).any(axis=(1, 2))):
-        check_finite(dense[book], panel.coins, decisions, f" in book {done + part.start + book}")
+    for book in np.flatnonzero(np.isinf(dense).any(axis=(1, 2))).tolist():
+        check(book)
     return traded_weights(dense, decisions, panel, config)
 
 
 def _entries(
-    books: Weights, count: int, traded: int, decisions: pd.DatetimeIndex, config: RunConfig, first: int
+    books: Weights, count: int, step: int, config: RunConfig, check: Callable[[int, Weights], None]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Entries of a tile's books, from book `first` on, as the kernel takes them; refuses a gross above the limit."""
+    """Entries of a tile's books, as the kernel takes them, `step` rows a book; refuses what `check` refuses of them."""
     from engine.simulation.kernel import check_sparse_nb, gather_dense_nb
 
-    limit = gross_limit(config.account.max_gross)
+    # A little less: the kernel's sums are ordered otherwise than those of the check, which decides.
+    limit = gross_limit(config.account.max_gross) * (1.0 - 1e-12)
     if isinstance(books, SparseWeights):
         coins = np.ascontiguousarray(books.coins, dtype=np.uint32)
-        indptr, weights, step = books.indptr, np.ascontiguousarray(books.weights, dtype=np.float64), len(decisions)
-        (book, d), disordered = check_sparse_nb(indptr, coins, weights, limit, step, traded)
+        indptr, weights = books.indptr, np.ascontiguousarray(books.weights, dtype=np.float64)
+        (book, _), disordered = check_sparse_nb(indptr, coins, weights, limit, step, step)
         if disordered:
             raise WeightsError(UNSORTED)
     else:
         # Room for every weight; memory that is not written to costs nothing.
-        room, step = count * traded * books.shape[2], traded
-        indptr, coins, weights = np.zeros(traded * count + 1, dtype=np.int64), np.empty(room, np.uint32), np.empty(room)
-        book, d = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
-    if book >= 0:
-        row = book * step + d
-        gross = float(np.nansum(np.abs(weights[indptr[row] : indptr[row + 1]])))
-        where = f" of book {first + book}{describe_overlays(config)} on {show(decisions[d])}"
-        raise gross_error(gross, config.account.max_gross, where)
+        room = count * step * books.shape[2]
+        indptr, coins, weights = np.zeros(step * count + 1, dtype=np.int64), np.empty(room, np.uint32), np.empty(room)
+        book, _ = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
+    for suspect in range(book, count) if book >= 0 else ():
+        check(suspect, books)
     return indptr, coins, weights, step
 
 

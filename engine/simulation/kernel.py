@@ -10,18 +10,40 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
 # No other language calls them, and `inner` ones not even Python: what takes its arguments apart is not compiled, and a
 # call from Python would end the process.
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-jit = njit(**_OPTIONS)
 inner = njit(**_OPTIONS, no_cpython_wrapper=True)
 # What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
 inlined = njit(**_OPTIONS, forceinline=True)
+
+
+class _KeptCode(FunctionCache):  # type: ignore[misc]  # numba has no types
+    """Machine code that was kept, read without numba's compiler, which numba loads before it looks for any (0.35 s).
+
+    What is compiled loads it still. It takes private names of the releases that we have seen; others do as they do.
+    """
+
+    def load_overload(self, sig, target_context):
+        rtsys.initialize(target_context)  # what the code calls
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
+def jit(function):
+    """Compile a function that Python calls."""
+    compiled = njit(**_OPTIONS)(function)
+    if not config.DISABLE_JIT and numba.__version__.startswith("0.68."):
+        compiled._cache = _KeptCode(function)
+    return compiled
 
 
 @intrinsic
@@ -72,8 +94,8 @@ WITHIN_HOUR = 10
 ISOLATED_LIQUIDATIONS = 11
 COUNTERS = 12
 
-#: Keeps a size that is a whole number of lots but for floating-point error from losing a lot, and an order of exactly
-#: the minimum or the band from being skipped.
+#: Keeps a size that is a whole number of lots but for floating-point error from losing a lot, an order of exactly the
+#: minimum or the band from being skipped, and the rounding of equity from being an order.
 LOT_TOLERANCE = 1e-12
 #: What a part of the way leaves to go, or to a position, is nothing up to this part of equity.
 NEAR_FRAC = 1e-9
@@ -228,7 +250,7 @@ def size_order_nb(target, units, equity, mid, lot_scale, min_notional_usd, band_
     outcome = BELOW_MINIMUM if below else ORDER
     outcome = INSIDE_BAND if inside else outcome
     outcome = ORDER if closes else outcome
-    outcome = NOTHING if order == 0.0 else outcome
+    outcome = NOTHING if abs(order) <= LOT_TOLERANCE * abs(target) else outcome
     size = size if outcome == ORDER else 0.0
     return (size if order > 0.0 else -size), outcome
 
@@ -1083,11 +1105,12 @@ def precompute_intervals_nb(price, settles, funding, funding_price, bounds):
                     paid[i] += base * funding[t, i]
                 block[h * N + i] = worth[i] - paid[i]
         for i in range(N):
-            if np.isnan(price[start, i]):  # not listed yet: never held
+            at = (d * N + i) * TERMS
+            if np.isnan(price[start, i]):  # not listed yet: never held, but the vectorised sizing divides by it
+                terms[at + PRICE_USD] = 1.0
                 continue
             for h in range(hours):
                 paths[path_at[d] + i * width[d] + h] = block[h * N + i]
-            at = (d * N + i) * TERMS
             terms[at + PRICE_USD] = price[start, i]
             terms[at + EXIT] = block[hours * N + i]
             terms[at + PAID] = paid[i]

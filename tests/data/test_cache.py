@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import json
 import os
-import threading
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -307,11 +307,14 @@ def test_a_second_writer_waits_for_the_first_and_is_refused_when_that_takes_too_
 
     store.merge([table({"BTC": [1.0]})], "somewhere")
     said: list[str] = []
-    held = locked(store.path)
-    held.__enter__()
-    freed = threading.Timer(0.5, held.__exit__, (None, None, None))
-    freed.start()
-    assert store.merge([table({"ETH": [1.0]})], "somewhere", progress=lambda *call: said.append(call[2])).wrote
+    first = ExitStack()
+    first.enter_context(locked(store.path))
+
+    def progress(done: int, total: int, what: str) -> None:
+        said.append(what)
+        first.close()  # it is done when the second one waits
+
+    assert store.merge([table({"ETH": [1.0]})], "somewhere", progress=progress).wrote
     assert said[0] == "waiting for another writer"
     before = content(store.path)
     monkeypatch.setattr(cache, "LOCK_SECONDS", 0.2)

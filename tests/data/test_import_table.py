@@ -382,7 +382,7 @@ def test_what_is_not_finished_is_left_out(take: Any, tmp_path: Path) -> None:
     now = pd.Timestamp.now("UTC").floor("h")
     path = write(candles(0, pd.date_range(end=now, periods=30, freq="h")), tmp_path / "ETH.csv")
     take(path, "--stamp", "open")
-    assert load_panel(tmp_path / "cache", coins=["ETH"]).index[-1] <= now
+    assert load_panel(tmp_path / "cache", coins=["ETH"]).index[-1] <= pd.Timestamp.now("UTC")
 
 
 def test_a_table_yields_to_the_exchange_and_settled_rates_to_none_but_its(take: Any, tmp_path: Path) -> None:

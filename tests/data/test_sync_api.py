@@ -365,8 +365,9 @@ def test_progress_is_in_weight_names_the_coin_and_ends_full(server: LoopbackServ
     )
 
 
-def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt) -> None:
-    now = pd.Timestamp.now("UTC")  # the command asks the real clock
+def test_the_command_and_its_replace(tmp_path: Path, hlbt: Hlbt, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = pd.Timestamp.now("UTC").floor("ms")
+    monkeypatch.setattr("engine.commands.data.clock", lambda: now)  # no hour begins meanwhile
     hour = hour_number(now)
     venue = Venue([Listing("BTC", hour - 48)], int(now.timestamp() * 1000))
     store = Store(tmp_path / "cache")

@@ -27,11 +27,12 @@ from engine.data.schema import instant_of
 from engine.data.sync_api import sync_api
 from engine.errors import DataError
 from helpers.api_world import HOUR, NOW, Clock, expected, listings, rows_table, sync
+from helpers.commands import NOBODY
 from helpers.effort import some
 from helpers.hyperliquid_info import BAD_GATEWAY, HOUR_MS, NOT_JSON, REFUSED, TOO_MANY, LoopbackServer, Reply, Venue
 from helpers.stores import cells, content
 
-HANG = Reply("[]", silence_seconds=0.6)
+HANG = Reply("[]", silence_seconds=60.0)  # ended early when the server closes
 
 
 @pytest.fixture
@@ -77,7 +78,7 @@ def test_a_passing_fault_leaves_no_trace(
     server.fail(reply, times, type="fundingHistory", coin="xyz:NEW")
     server.fail(reply, 1, type="meta")
     clock = Clock()
-    report = sync(Store(tmp_path / "cache"), server, clock, timeout_seconds=0.2 if reply is HANG else 10.0)
+    report = sync(Store(tmp_path / "cache"), server, clock, timeout_seconds=1.0 if reply is HANG else 10.0)
     assert not report.problems and content(tmp_path / "cache") == undisturbed
     assert clock.slept[:1] == waits[:1]  # meta
     assert [wait for wait in clock.slept if wait in waits][1:] == waits
@@ -90,7 +91,7 @@ def test_a_passing_fault_leaves_no_trace(
         (TOO_MANY, 5, "too many requests (HTTP 429) (5 attempts)"),
         (BAD_GATEWAY, 5, "HTTP 502: <html><body><h1>502 Bad Gateway"),
         (NOT_JSON, 5, "Could not parse JSON: <html>We are upgrading"),
-        (HANG, 5, "no answer within 0.1 s (5 attempts)"),
+        (HANG, 5, "no answer within 0.4 s (5 attempts)"),
         (REFUSED, 1, "refused with HTTP 422: Failed to deserialize"),
     ],
     ids=["429", "502", "not json", "hang", "422"],
@@ -106,7 +107,7 @@ def test_a_lasting_fault_is_named_the_rest_goes_on_and_the_next_sync_repairs(
 ) -> None:
     store = Store(tmp_path / "cache")
     server.fail(reply, 99, type="candleSnapshot", coin="kPEPE")
-    report = sync(store, server, timeout_seconds=0.1 if reply is HANG else 10.0)
+    report = sync(store, server, timeout_seconds=0.4 if reply is HANG else 10.0)
     [problem] = report.problems
     assert problem.startswith("kPEPE candles cannot be had: ") and reason in problem
     assert sum(payload["req"]["coin"] == "kPEPE" for payload in server.asked("candleSnapshot")) == attempts
@@ -367,13 +368,10 @@ def test_a_dex_that_the_exchange_does_not_have_is_refused_before_anything_is_wri
 
 
 def test_an_address_where_nothing_listens_is_an_error_with_a_cure(tmp_path: Path) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     clock = Clock()
     with pytest.raises(DataError, match=r"gives no list of coins: no connection .*Check the network and the address"):
         sync_api(
-            Store(tmp_path), start=None, end=None, coins=None, now=NOW, base_url=url, clock=clock, sleep=clock.sleep
+            Store(tmp_path), start=None, end=None, coins=None, now=NOW, base_url=NOBODY, clock=clock, sleep=clock.sleep
         )
     assert clock.slept == [1.0, 2.0, 4.0, 8.0]
 
@@ -404,19 +402,20 @@ def trickle() -> Iterator[str]:
 
 
 def test_a_server_that_sends_a_byte_now_and_then_does_not_hang_a_sync_or_an_account(
-    trickle: str, tmp_path: Path
+    trickle: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Each byte comes long before the limit of a silence, however busy the machine is."""
     from engine.errors import LiveError
     from engine.live.hyperliquid import HyperLiquidDEX
 
-    begin, clock = time.monotonic(), Clock()
-    options = {"base_url": trickle, "timeout_seconds": 0.1, "clock": clock, "sleep": clock.sleep}
+    monkeypatch.setattr("engine.data.api_client.DEADLINE", 0.05)
+    clock = Clock()
+    options = {"base_url": trickle, "timeout_seconds": 6.0, "clock": clock, "sleep": clock.sleep}
     with pytest.raises(DataError, match=r"no whole answer within 0.3 s \(5 attempts\)"):
         sync_api(Store(tmp_path), start=None, end=None, coins=None, now=NOW, **options)  # type: ignore[arg-type]
-    account = HyperLiquidDEX("mainnet", base_url=trickle, timeout_seconds=0.1, sleep=clock.sleep)
+    account = HyperLiquidDEX("mainnet", base_url=trickle, timeout_seconds=6.0, sleep=clock.sleep)
     with pytest.raises(LiveError, match=r"no whole answer within 0.3 s"):
         account.markets()
-    assert time.monotonic() - begin < 10
 
 
 def test_an_unknown_coin_and_an_empty_range_are_refused_before_anything_is_written(

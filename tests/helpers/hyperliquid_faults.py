@@ -7,6 +7,7 @@ and threads. Texts marked *undocumented* are ours: match them by their meaning, 
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -187,9 +188,9 @@ def transport_fault(
     """A fault for the next `times` requests of type `on` (any, if None) that `match`.
 
     `kind` is one of timeout, reset, too_many (429), bad_gateway (502), server_error (500), not_json, truncated, slow,
-    outage (an `err` status), late (it takes effect `seconds` later, without an answer). `after=False`: the request has
-    no effect; `after=True`: it took effect and the answer is lost or wrong. Left out: True for truncated, slow, outage
-    and late, else False.
+    outage (an `err` status), late (it takes effect at :meth:`Fault.arrive`, without an answer). `after=False`: the
+    request has no effect; `after=True`: it took effect and the answer is lost or wrong. Left out: True for truncated,
+    slow, outage and late, else False.
     """
     if after is None:
         after = kind in ("truncated", "slow", "outage", "late")
@@ -211,5 +212,6 @@ def transport_fault(
         kind = kind_of("/exchange" if "action" in payload else "/info", payload)
         return (on is None or kind == on) and (match is None or match(payload))
 
-    delay = seconds if kind == "late" else 0.0
-    return Fault(matches, change(Reply("")), times, change if after else None, delay)
+    return Fault(
+        matches, change(Reply("")), times, change if after else None, threading.Event() if kind == "late" else None
+    )

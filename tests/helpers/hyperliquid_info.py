@@ -17,6 +17,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from helpers.waiting import wait_until
+
 HOUR_MS = 3_600_000
 Handler = Callable[[dict[str, Any]], Any]
 
@@ -44,14 +46,27 @@ REFUSED = Reply("Failed to deserialize the JSON body into the target type", 422)
 class Fault:
     """Answers of this to `times` requests that match.
 
-    With `change`, the request takes effect first (after `delay_seconds`), and its answer goes through it.
+    With `change`, the request takes effect first, not before `arrives` is set, and its answer goes through it.
     """
 
     match: Callable[[dict[str, Any]], bool]
     reply: Reply
     times: int = 1
     change: Callable[[Reply], Reply] | None = None
-    delay_seconds: float = 0.0
+    arrives: threading.Event | None = None
+    arrived: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def met(self) -> bool:
+        """Whether all the requests have come that it is for."""
+        return self.times == 0
+
+    def arrive(self) -> None:
+        """Let a late request take effect once it has come, and wait until it has."""
+        assert self.arrives is not None
+        wait_until(lambda: self.met)
+        self.arrives.set()
+        wait_until(self.arrived.is_set)
 
 
 @dataclass(frozen=True)
@@ -150,7 +165,7 @@ class LoopbackServer:
         self.faults.append(Fault(match, reply, times))
 
     def answer(self, path: str, payload: dict[str, Any]) -> Reply:
-        change, delay = None, 0.0
+        hit = None
         with self._lock:
             self.requests.append((path, payload))
             for fault in self.faults:
@@ -158,14 +173,18 @@ class LoopbackServer:
                     fault.times -= 1
                     if fault.change is None:
                         return fault.reply
-                    change, delay = fault.change, fault.delay_seconds
+                    hit = fault
                     break
         if path not in self.handlers:
             return Reply("", 404)
-        self._closing.wait(delay)
+        while hit is not None and hit.arrives is not None and not (hit.arrives.wait(0.02) or self._closing.is_set()):
+            pass
         answer = self.handlers[path](payload)
         reply = answer if isinstance(answer, Reply) else Reply(json.dumps(answer))
-        return reply if change is None else change(reply)
+        if hit is None or hit.change is None:
+            return reply
+        hit.arrived.set()
+        return hit.change(reply)
 
     def asked(self, kind: str) -> list[dict[str, Any]]:
         """Payloads of one type, in order."""

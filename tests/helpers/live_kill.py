@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
-import time
+from collections.abc import Callable
+from multiprocessing.context import ForkServerContext
 from typing import Any
 
 import hyperliquid.exchange  # noqa: F401 - what a child would import itself, each time anew
 
 from engine import cli
 from engine.config import Execution
-from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
 from engine.live.venue import Venue  # noqa: F401
 from engine.simulation.sizing import plan_orders
+from helpers.hyperliquid_exchange import HyperLiquidExchange
+from helpers.waiting import LONG_SECONDS, wait_until
 
 # What the first plan compiles and imports, every child then has.
 plan_orders({"BTC": 0.5}, {}, 100.0, {"BTC": 1.0}, {"BTC": True}, {}, Execution())
@@ -26,19 +27,39 @@ def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def run_and_die(words: list[str], step: int, when: str) -> None:
-    """Run `words`; die before, in the middle of, or after the journal's entry number `step`, or with orders under way.
+def killed(
+    forks: ForkServerContext,
+    server: HyperLiquidExchange,
+    words: list[str],
+    step: int,
+    when: str,
+    match: Callable[[dict[str, Any]], bool] | None = None,
+) -> None:
+    """Run `words` in a process that dies before, in the middle of, or after the journal's entry number `step`.
 
-    ``when = "in flight"`` dies 0.1 s after the request of entry `step` (an intent) was sent, answered or not.
+    ``when = "in flight"`` kills it once it has sent orders that `match`; they take effect after the death.
     """
+    late = server.inject("late", on="order", match=match) if when == "in flight" else None
+    if late is not None:
+        words = [*words, "--timeout-seconds", "60", "--expires-seconds", "60"]
+    child = forks.Process(target=_run_and_die, args=(words, step, when))
+    child.start()
+    if late is not None:
+        wait_until(lambda: late.met or not child.is_alive())
+        child.kill()
+    child.join(LONG_SECONDS)
+    assert child.exitcode == -signal.SIGKILL
+    if late is not None:
+        late.arrive()
+
+
+def _run_and_die(words: list[str], step: int, when: str) -> None:
     os.chdir(os.path.dirname(words[words.index("--credentials") + 1]))
     sys.stdout = sys.stderr = open(os.devnull, "w")
-    append, write, send = Journal.append, Journal._write, HyperLiquidDEX.send
-    written: list[int] = [0]
+    append, write = Journal.append, Journal._write
 
     def counted(self: Journal, kind: str, time: Any, **fields: Any) -> None:
         number = len(self.entries)
-        written[0] = number
         if number == step and when == "before":
             die()
         append(self, kind, time, **fields)
@@ -51,12 +72,7 @@ def run_and_die(words: list[str], step: int, when: str) -> None:
             die()
         write(self, line)
 
-    def in_flight(self: HyperLiquidDEX, orders: Any, expires_ms: int) -> Any:
-        if when == "in flight" and written[0] == step:
-            threading.Thread(target=lambda: (time.sleep(0.1), die())).start()
-        return send(self, orders, expires_ms)
-
-    Journal.append, Journal._write, HyperLiquidDEX.send = counted, torn, in_flight  # type: ignore[method-assign]
+    Journal.append, Journal._write = counted, torn  # type: ignore[method-assign]
     sys.argv = ["hlbt", *words]
     cli.main()
 

@@ -45,6 +45,8 @@ class World:
         )
         self.credentials.chmod(0o600)
         self.journals = folder / "live"
+        #: Whether requests and orders are soon given up, as where one is lost; else a busy machine changes nothing.
+        self.hurried = False
 
     def open_dexes(self, mode: str = "unifiedAccount", usd: float = 0.0) -> None:
         """A dex of USDC at place 2, with an isolated coin before a cross one, and one of USDH; `usd` lie on the former.
@@ -70,12 +72,9 @@ class World:
         """A command with this exchange, account and folder."""
         given = [str(word) for word in words]
         where = ["--base-url", self.server.url, "--credentials", str(self.credentials)]
-        fast = (
-            ["--expires-seconds", "1.0", "--timeout-seconds", "0.8"]
-            if given[0] in ("run", "rebalance", "flatten")
-            else []
-        )
-        return ["live", *given, *where, "--journal", str(self.journals), *fast]
+        soon = ["--expires-seconds", "2", "--timeout-seconds", "1.5"] if self.hurried else []
+        sends = given[0] in ("run", "rebalance", "flatten")
+        return ["live", *given, *where, "--journal", str(self.journals), *(soon if sends else [])]
 
     def rebalance(self, row: Mapping[str, float], *words: object) -> list[str]:
         return self.words("rebalance", "--weights", self.weights(row), "--execute", *words)

@@ -397,8 +397,10 @@ class Ledger:
         band, to_edge = self.band[coin], self.execution.no_trade_band == "to_edge"
         if weight == 0:
             return self.close_size(coin, equity), ""
-        way = weight * equity / mid - units
-        if equity <= 0 or way == 0:  # "only closes are sent"; "A way of exactly 0 is no order."
+        target = weight * equity / mid
+        way = target - units
+        # "only closes are sent"; "A way of at most 1e-12 of the target is no order, in no counter"
+        if equity <= 0 or abs(way) <= 1e-12 * abs(target):
             return 0.0, ""
         # "`way` is first shortened by `band * equity / mid` [...]; a coin with at most 1e-9 of equity left to go is
         # inside the band, has no order and counts in `skipped_band`"

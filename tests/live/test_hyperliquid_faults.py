@@ -18,6 +18,7 @@ from hyperliquid.utils.types import Cloid
 from helpers.hyperliquid_exchange import HyperLiquidExchange
 from helpers.hyperliquid_world import GTC, MASTER, STRANGER, client, error, only, trading
 from helpers.shared_data import GO, SDK, recorded
+from helpers.waiting import wait_until
 
 
 @pytest.fixture
@@ -79,15 +80,15 @@ def test_truncated_and_slow_answers(exchange: HyperLiquidExchange, sdk: Exchange
 def test_an_action_that_takes_effect_late(exchange: HyperLiquidExchange, patient: bool) -> None:
     sdk = client(exchange)
     sdk.timeout = 0.1
-    sdk.set_expires_after(get_timestamp_ms() + (60_000 if patient else 500))
-    exchange.inject("late", on="order", seconds=0.8)
+    expires_ms = get_timestamp_ms() + (600_000 if patient else 500)
+    sdk.set_expires_after(expires_ms)
+    late = exchange.inject("late", on="order")
     cloid = Cloid.from_int(5)
     with pytest.raises(requests.Timeout):
         sdk.market_open("BTC", True, 0.01, cloid=cloid)
     assert sdk.info.query_order_by_cloid(MASTER.address, cloid) == {"status": "unknownOid"}
-    deadline = time.monotonic() + 60
-    while exchange.account(MASTER.address).requests == 0 and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: patient or get_timestamp_ms() > expires_ms)
+    late.arrive()
     assert exchange.positions(MASTER.address) == ({"BTC": 0.01} if patient else {})
 
 

@@ -163,8 +163,12 @@ def test_an_order_without_an_answer_is_asked_for_and_never_sent_twice(
     world: World, run: Run, kind: str, after: bool
 ) -> None:
     """Before it took effect, after, and long after: the book is right each time, and each order was placed once."""
-    world.server.inject(kind, after=after, on="order", seconds=0.5 if kind == "late" else 1.0)
-    done = run(world.rebalance(BOOK, "--json"))
+    world.hurried = True
+    fault, words = world.server.inject(kind, after=after, on="order"), world.rebalance(BOOK, "--json")
+    if kind == "late":
+        world.server.when("orderStatus", fault.arrive, nth=2)
+        words += ["--expires-seconds", "60"]
+    done = run(words)
     assert done.code == 0, done.err + done.out
     near(world, BOOK)
     world.check()
@@ -226,7 +230,8 @@ def test_a_question_that_fails_once_is_asked_again(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch, kind: str, question: str
 ) -> None:
     monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.05,), (0.05,), 60.0))
-    world.server.inject(kind, on=question, seconds=1.0)
+    world.hurried = True
+    world.server.inject(kind, on=question)
     assert run(world.rebalance({"BTC": 0.3})).code == 0
     near(world, {"BTC": 0.3})
 
@@ -235,6 +240,7 @@ def test_a_question_that_fails_once_is_asked_again(
 def test_any_books_under_any_faults(world: World, run: Run, monkeypatch: pytest.MonkeyPatch, seed: int) -> None:
     """Random books, each sent through random faults: an exit that says what is, no order twice, gross in its limit."""
     monkeypatch.setattr("engine.live.hyperliquid.PATIENCE", RetryPolicy((0.02,), (0.02,), 60.0))
+    world.hurried = True
     chance = random.Random(seed)
     coins = ["BTC", "ETH", "DOGE", "RLB"]
     for _ in range(3):
@@ -245,8 +251,9 @@ def test_any_books_under_any_faults(world: World, run: Run, monkeypatch: pytest.
             kind, after = chance.choice(FAULTS)
             question = chance.choice(["order", "order", "updateLeverage", "clearinghouseState", "orderStatus", None])
             if kind not in ("outage", "late") or question == "order":
-                seconds = 0.5 if kind == "late" else 1.0  # before the order expires; longer than is waited for
-                world.server.inject(kind, after=after, on=question, seconds=seconds, times=chance.choice([1, 1, 2]))
+                fault = world.server.inject(kind, after=after, on=question, times=chance.choice([1, 1, 2]))
+                if fault.arrives is not None:
+                    world.server.when("orderStatus", fault.arrives.set)
         for _ in range(chance.randrange(3)):
             coin = chance.choice(coins)
             if chance.random() < 0.5:
@@ -401,7 +408,7 @@ def test_the_predecessors_quick_start(world: World, monkeypatch: pytest.MonkeyPa
     with pytest.raises(LiveError, match="Did you mean 'BTC'"):
         dex.get_bid_ask("btc")
     assert dex.net_liq == pytest.approx(10_000, rel=0.01) and set(dex.positions) == {"BTC", "ETH"}
-    dex.set_portfolio_weights({"BTC": 0.2}, journal=Journal(), policy=Policy(expires_seconds=1))
+    dex.set_portfolio_weights({"BTC": 0.2}, journal=Journal(), policy=Policy(expires_seconds=60))
     near(world, {"BTC": 0.2})
     assert SECRET not in repr(dex) + repr(dex.__dict__.get("_credentials"))
 

@@ -6,7 +6,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -299,16 +298,18 @@ def test_a_paper_run_that_was_killed_while_sending_goes_on(world: World, run: Ru
 
 def test_flatten_knows_of_the_orders_that_another_strategy_left_under_way(world: World, run: Run) -> None:
     """Killed while sending, and flattened under another name: the order that is late must not open the book again."""
-    assert run(world.rebalance({"BTC": 0.0})).code == 0  # what is compiled is compiled
-    world.server.inject("late", on="order", seconds=1.0)
+    assert run(world.rebalance({"BTC": 0.0})).code == 0
+    world.hurried = True
+    late = world.server.inject("late", on="order")
     with pytest.MonkeyPatch.context() as patch:
         dying_in_send(patch, HyperLiquidDEX, True)
-        assert run([*world.rebalance({"BTC": 0.5}), "--expires-seconds", "3"]).code == 130
+        assert run([*world.rebalance({"BTC": 0.5}), "--expires-seconds", "60"]).code == 130
     assert world.positions == {}
+    world.server.when("orderStatus", late.arrive, nth=2)
     done = run(world.words("flatten", "another", "--execute"))
+    late.arrive()
     assert done.code == 0, done.err
-    time.sleep(1.1)
-    assert world.positions == {}
+    assert world.positions == {} and len(world.server.fills) == 2
     world.check()
 
 

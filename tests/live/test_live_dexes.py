@@ -302,7 +302,8 @@ def test_the_main_dex_does_not_answer_and_the_other_is_closed(
 @pytest.mark.parametrize("fault", ["timeout", "reset", "outage", "truncated", "too_many"])
 def test_faults_of_orders_of_two_dexes(world: World, run: Run, fault: str) -> None:
     world.open_dexes()
-    world.server.inject(fault, on="order", seconds=1.0)
+    world.hurried = True
+    world.server.inject(fault, on="order")
     done = run(world.rebalance(BOOK))
     again = done if done.code == 0 else run(world.rebalance(BOOK))
     assert again.code == 0, done.err + again.err

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from multiprocessing.context import ForkServerContext as Forks
 
 import pandas as pd
@@ -33,6 +32,7 @@ TWO_DEXES = AROUND if some(0, 1) == 0 else CASES
 
 
 def command(world: World, row: dict[str, float]) -> list[str]:
+    world.hurried = True  # orders of a process that was killed may never have been sent
     now = pd.Timestamp.now("UTC").floor("h") + pd.Timedelta(minutes=30)
     return world.rebalance(row, "--now", now.isoformat(), "--json", "--limit", "gross=1.02")
 
@@ -72,20 +72,12 @@ def killed_and_continued(
     step: int,
     when: str,
 ) -> None:
-    from helpers.live_kill import run_and_die
+    from helpers.live_kill import killed
 
     assert run(command(world, held_before)).code == 0
-    first = len(world.entries())
-    if when == "in flight":
-        # The request takes effect 0.3 s later: after the death, before the order expires.
-        closing = step == STEPS.index("intent")
-        world.server.inject(
-            "late", on="order", seconds=0.3, match=lambda payload: payload["action"]["orders"][0]["r"] == closing
-        )
-    child = forks.Process(target=run_and_die, args=(command(world, wanted), first + step, when))
-    child.start()
-    child.join(120)
-    assert child.exitcode == -signal.SIGKILL
+    first, closing = len(world.entries()), step == STEPS.index("intent")
+    match = lambda payload: payload["action"]["orders"][0]["r"] == closing  # noqa: E731
+    killed(forks, world.server, command(world, wanted), first + step, when, match)
     assert gross(world) <= 1.02
     done = run(command(world, wanted))
     assert done.code == 0, done.err + done.out
@@ -106,13 +98,10 @@ def gross(world: World) -> float:
 
 def test_two_kills_in_a_row_and_a_changed_mind(world: World, run: Run, forks: Forks) -> None:
     """Killed after sending, killed again while asking, then flattened: each order has been asked for, once placed."""
-    from helpers.live_kill import run_and_die
+    from helpers.live_kill import killed
 
     for step in (2, 3):
-        before = len(world.entries())
-        child = forks.Process(target=run_and_die, args=(command(world, AFTER), before + step, "before"))
-        child.start()
-        child.join(120)
+        killed(forks, world.server, command(world, AFTER), len(world.entries()) + step, "before")
     done = run(world.words("flatten", "book", "--execute"))
     assert done.code == 0, done.err
     assert world.server.positions(MASTER.address) == {}

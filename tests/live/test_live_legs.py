@@ -160,6 +160,7 @@ UNKNOWN = "The frobnicator of {} is out of phase"
 @contextmanager
 def spoiling(world: World, coin: str, text: str) -> Iterator[list[int]]:
     """Requests with an order of this coin are refused whole; yields the sizes of all requests."""
+    world.hurried = True  # what is refused in words that nobody knows is looked up until it is void
     asset, sizes = list(world.server.ledger.coins).index(coin), list[int]()
 
     def spoiled(payload: dict[str, Any]) -> bool:
@@ -235,10 +236,10 @@ def test_the_leverage_of_many_coins_is_set_side_by_side(world: World) -> None:
     markets = dex.markets()
     fault = world.server.inject("slow", on="updateLeverage", seconds=0.1, times=99)
     assert dex.set_leverages([(markets[coin], 2) for coin in coins]) == [""] * 40
+    assert dex.leverage_seconds(40) == 4 * dex.leverage_seconds(10) > 4 * 0.09  # ten at a time
     fault.times = 0
     world.server.inject("reset", after=True, on="updateLeverage")
     assert dex.set_leverages([(markets["BTC"], 3), (markets["RLB"], 99)]) == ["", "Invalid leverage value"]
-    assert 0.0 < dex.leverage_seconds(40) <= 5 * 0.2
 
 
 def test_the_first_order_of_many_coins_leaves_in_seconds(tmp_path: Path, run: Run) -> None:

@@ -81,7 +81,7 @@ class Drawn:
             kind, effect = chance.choice(TRANSPORT)
             on = chance.choice(("order", "order", "updateLeverage", "clearinghouseState", "orderStatus"))
             if kind != "outage" or on == "order":
-                server.inject(kind, after=effect, on=on, seconds=1.0, times=chance.choice((1, 1, 2)))
+                server.inject(kind, after=effect, on=on, times=chance.choice((1, 1, 2)))
         for _ in range(chance.randrange(3)):
             coin = chance.choice(self.coins)
             if chance.random() < 0.5:
@@ -148,7 +148,7 @@ def test_whatever_happens(world: World, run: Run, monkeypatch: pytest.MonkeyPatc
             drawn.check(row, before, run(words))
             world.server.faults.clear()
         drawn.calm()
-        before = world.weights_held()
+        before, words = world.weights_held(), world.rebalance(row, "--limit", "gross=1.0")
         done = run(words)
         assert done.code == 0, done.err
         drawn.check(row, before, done)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from time import sleep
 
 import pandas as pd
 import pytest
+import requests
 
 from engine import HyperLiquidDEX, PaperDEX, PortfolioManager
 from engine.errors import LiveError, UnreachableError
@@ -159,6 +161,20 @@ def test_a_clock_that_is_set_right_meanwhile_is_believed(world: World) -> None:
     assert dex.net_liq and dex.clock_error_seconds() == pytest.approx(-30, abs=1.1)
     world.server.date_offset_seconds = 0.0
     assert dex.net_liq and dex.clock_error_seconds() == 0.0
+
+
+def test_a_busy_machine_has_no_clock_that_is_wrong(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between a response and what is done with it, this process may have to wait."""
+    dispatch = requests.sessions.dispatch_hook
+
+    def late(*arguments: object, **options: object) -> object:
+        sleep(0.35)
+        return dispatch(*arguments, **options)
+
+    monkeypatch.setattr("requests.sessions.dispatch_hook", late)
+    dex = dex_of(world)
+    for _ in range(3):  # dates are whole seconds: one of these comes late in its own
+        assert dex.net_liq == 10_000 and dex.clock_error_seconds() == 0.0
 
 
 # What the exchange asks for -------------------------------------------------------------------------------------------

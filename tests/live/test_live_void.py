@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from time import sleep
 
 import pandas as pd
 import pytest
@@ -57,9 +56,9 @@ def test_the_boot_clock_is_that_of_the_machine(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.slow
 def test_dates_that_jump_ahead_void_no_order_that_is_slow(world: World, run: Run) -> None:
-    """The order is under way for 2 s, and every answer meanwhile is dated 600 s ahead."""
-    assert run(world.rebalance({"BTC": 0.0})).code == 0  # what is compiled is compiled
-    world.server.inject("late", on="order", seconds=2.0)
+    """The order is under way until it is asked for again, and every answer meanwhile is dated 600 s ahead."""
+    world.hurried = True
+    world.server.when("orderStatus", world.server.inject("late", on="order").arrive, nth=2)
     send = HyperLiquidDEX.send
 
     def jumping(self: HyperLiquidDEX, orders: object, expires_ms: int) -> object:
@@ -69,12 +68,12 @@ def test_dates_that_jump_ahead_void_no_order_that_is_slow(world: World, run: Run
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(HyperLiquidDEX, "send", jumping)
-        done = run([*world.rebalance({"BTC": 0.5}), "--expires-seconds", "3"])
+        done = run([*world.rebalance({"BTC": 0.5}), "--expires-seconds", "60"])
     assert len(world.server.asked("order")) == 1 and done.code == 0, done.err
     near(world, {"BTC": 0.5})
     intent = world.last("intent")
     assert intent["boot_id"] == boot_clock.boot_id() and 0.0 < intent["boot_seconds"] <= boot_clock.boot_seconds()
-    assert intent["expires_seconds"] == 3.0
+    assert intent["expires_seconds"] == 60.0
     world.check()
 
 
@@ -83,10 +82,9 @@ def test_dates_that_jump_ahead_void_no_order_that_is_slow(world: World, run: Run
 def test_dates_that_are_ahead_void_no_order_of_a_killed_process(
     world: World, run: Run, monkeypatch: pytest.MonkeyPatch, rebooted: bool
 ) -> None:
-    words = [*world.rebalance({"BTC": 0.5}, "--limit", "clock_error_seconds=none"), "--expires-seconds", "3"]
-    assert run(world.rebalance({"BTC": 0.0})).code == 0
-    world.weights({"BTC": 0.5})
-    world.server.inject("late", on="order", seconds=1.5)
+    world.hurried = True
+    words = [*world.rebalance({"BTC": 0.5}, "--limit", "clock_error_seconds=none"), "--expires-seconds", "60"]
+    world.server.when("orderStatus", world.server.inject("late", on="order").arrive, nth=2)
 
     def dying(self: HyperLiquidDEX, orders: object, expires_ms: int) -> object:
         send(self, orders, expires_ms)  # type: ignore[arg-type]
@@ -107,8 +105,8 @@ def test_dates_that_are_ahead_void_no_order_of_a_killed_process(
 
 @pytest.mark.slow
 def test_dates_that_jump_ahead_give_no_order_more_time(world: World, run: Run) -> None:
-    """Between plan and order: void by both clocks after 1.2 s, it would have arrived with ten minutes left."""
-    assert run(world.rebalance({"BTC": 0.0})).code == 0
+    """Between plan and order: void by both clocks after 3.6 s, it would have arrived with ten minutes left."""
+    world.hurried = True
     append = Journal.append
 
     def jumping(self: Journal, kind: str, time: pd.Timestamp, **fields: object) -> None:
@@ -116,11 +114,11 @@ def test_dates_that_jump_ahead_give_no_order_more_time(world: World, run: Run) -
         if kind == "plan":
             world.server.date_offset_seconds = 600.0
 
-    world.server.inject("late", on="order", seconds=3.0)
+    late = world.server.inject("late", on="order")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Journal, "append", jumping)
-        assert run(world.rebalance({"BTC": 0.5})).code == 0
-    sleep(3.0)  # until the first order has arrived, after the second
+        assert run([*world.rebalance({"BTC": 0.5}), "--expires-seconds", "3"]).code == 0
+    late.arrive()  # the first order, after the second
     assert len(world.server.asked("order")) == 2
     near(world, {"BTC": 0.5})
     world.check()

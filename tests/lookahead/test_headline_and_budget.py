@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -70,17 +70,26 @@ def test_lots_and_leverage_are_seen_from_their_date_on(panel: Panel, decisions: 
 
 
 class Slow(Honest):
+    """On the clock of :func:`clock` alone, so that nothing hangs on how busy the machine is."""
+
     seconds = 0.01
 
     def weight_matrix(self, panel: Panel, decisions: pd.DatetimeIndex) -> pd.DataFrame:
         CALLS.append(len(decisions))
-        time.sleep(self.seconds * len(decisions))
+        NOW[0] += self.seconds * len(decisions)
         return super().weight_matrix(panel, decisions)
 
 
 CALLS: list[int] = []
+NOW = [0.0]
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("engine.lookahead.audit.time", SimpleNamespace(monotonic=lambda: NOW[0]))
+
+
+@pytest.mark.usefixtures("clock")
 def test_a_budget_is_kept_and_says_what_it_bought() -> None:
     found, spent = {}, {}
     made = random_panel(3, 24 * 30, 3)
@@ -97,6 +106,7 @@ def test_a_budget_is_kept_and_says_what_it_bought() -> None:
         audit(Slow, made, decisions_of(made, RunConfig()), budget=0.0)
 
 
+@pytest.mark.usefixtures("clock")
 def test_a_budget_below_two_calls_says_that_it_was_exceeded() -> None:
     made = random_panel(3, 24 * 30, 3)
     found = audit(Slow, made, decisions_of(made, RunConfig()), budget=0.01)

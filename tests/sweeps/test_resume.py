@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from engine.sweeps.tasks import Outcome, Task
 from engine.sweeps.trials import count_trials, families_below
 from helpers.panels import random_panel
 from helpers.sweeps import GRID, Slow
+from helpers.waiting import wait_until
 from research.oracles.momentum import Momentum
 
 pytestmark = pytest.mark.slow
@@ -191,7 +191,9 @@ class Waits(Oracle):
     def weight_matrix(self, panel, decisions):
         with open(self.log, "a") as file:
             file.write(f"{self.k}\\n")
-        time.sleep(0.05)
+        while self.k >= 24 and not Path("killed").exists():
+            time.sleep(0.01)
+        time.sleep(0.02)
         return pd.DataFrame(0.001 * (self.k + 1), index=decisions, columns=list(panel.coins)[:2])
 """
 
@@ -212,15 +214,14 @@ def test_a_killed_command_goes_on_where_it_was(how: int, sample_cache: Path, tmp
         # A test run in the background hands down a Ctrl-C that is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
-    deadline = time.monotonic() + 120
-    while (not log.exists() or len(log.read_text().split()) < 20) and time.monotonic() < deadline:
-        time.sleep(0.02)
+    wait_until(lambda: first.poll() is not None or (log.exists() and len(log.read_text().split()) > 24))
     os.kill(first.pid, how)
+    (tmp_path / "killed").touch()
     _, said = first.communicate(timeout=120)
     if how == signal.SIGINT:
         assert first.returncode == 130 and "run the command again to continue" in said and "Traceback" not in said
     asked = len(log.read_text().split())
-    assert 20 <= asked < 60
+    assert 24 < asked < 60
     assert count_trials(tmp_path / "reports", families_below(tmp_path / "reports")).total >= 8  # whole tasks, of eight
     done = subprocess.run([str(word) for word in words], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["sets"]["reused"] >= 8
