@@ -57,7 +57,7 @@ def write_comparison(path: Path, comparison: Comparison, runs: Sequence[Run]) ->
 def settings(comparison: Comparison) -> pd.DataFrame:
     """Settings that differ, as text, (rows, R); empty where an oracle has no such parameter, or leaves it unset."""
     told = comparison.config.map(
-        lambda value: "" if value is None or isinstance(value, float) and math.isnan(value) else plain(value)
+        lambda value: "" if value is None or (isinstance(value, float) and math.isnan(value)) else plain(value)
     )
     return told[(told != "").any(axis=1)]
 
