@@ -10,18 +10,40 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numba
 import numpy as np
 from numba import config, njit, types
 from numba.core import cgutils
+from numba.core.caching import FunctionCache
+from numba.core.runtime import rtsys
 from numba.extending import intrinsic
 
 # No other language calls them, and `inner` ones not even Python: what takes its arguments apart is not compiled, and a
 # call from Python would end the process.
 _OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-jit = njit(**_OPTIONS)
 inner = njit(**_OPTIONS, no_cpython_wrapper=True)
 # What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
 inlined = njit(**_OPTIONS, forceinline=True)
+
+
+class _KeptCode(FunctionCache):  # type: ignore[misc]  # numba has no types
+    """Machine code that was kept, read without numba's compiler, which numba loads before it looks for any (0.35 s).
+
+    What is compiled loads it still. It takes private names of the releases that we have seen; others do as they do.
+    """
+
+    def load_overload(self, sig, target_context):
+        rtsys.initialize(target_context)  # what the code calls
+        with self._guard_against_spurious_io_errors():
+            return self._load_overload(sig, target_context)
+
+
+def jit(function):
+    """Compile a function that Python calls."""
+    compiled = njit(**_OPTIONS)(function)
+    if not config.DISABLE_JIT and numba.__version__.startswith("0.68."):
+        compiled._cache = _KeptCode(function)
+    return compiled
 
 
 @intrinsic

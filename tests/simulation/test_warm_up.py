@@ -32,9 +32,62 @@ assert compiled() == ahead, {name: one for name, one in compiled().items() if on
 assert all(len(ahead[name]) == 1 for name in ("simulate_nb", "batch_nb", "top_bottom_nb"))
 """
 
+#: What numba loads before it compiles; the first is most of it.
+KEPT = """
+import sys
+import numba
+import numpy as np
+
+
+class Unknown(str):
+    def startswith(self, *_):
+        return False
+
+
+{before}
+from engine.simulation import kernel
+from engine.simulation.warm_up import KERNELS, warm_up
+
+for name in KERNELS:
+    warm_up(name)
+used = [one for one in vars(kernel).values() if getattr(one, "signatures", ())]
+assert all(one.stats.cache_hits and not one.stats.cache_misses for one in used) and len(used) >= 9, used
+print("numba.np.arraymath" in sys.modules, "scipy.linalg" in sys.modules)
+
+
+@numba.njit
+def share(trades, funding):
+    held, unrated = kernel.held_hours_nb(trades, funding, np.int64(0))
+    return np.sort(np.array([held, unrated, 5.0]))
+
+
+trades = np.zeros((1, kernel.TRADE_COLUMNS))
+trades[0, kernel.UNITS] = 1.0
+funding = np.array([[0.1], [np.nan], [0.1], [0.1]])
+funding.flags.writeable = False
+assert list(share(trades, funding)) == [1.0, 4.0, 5.0] and len(kernel.held_hours_nb.signatures) == 1
+"""
+
+
+def run(job: str) -> str:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    done = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
 
 @pytest.mark.slow
 def test_a_run_and_a_sweep_compile_nothing_more() -> None:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", JOB], capture_output=True, text=True, env=environment, timeout=300)
-    assert done.returncode == 0, done.stderr[-2000:]
+    run(JOB)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("before", "loaded"),
+    [("", "False False"), ("numba.__version__ = Unknown(numba.__version__)", "True True")],
+    ids=["known", "unknown"],
+)
+def test_machine_code_that_is_kept_is_read_without_the_compiler(before: str, loaded: str) -> None:
+    """Of a release of numba that nobody has seen it is read as numba does; what is compiled then is right in both."""
+    run("from engine.simulation.warm_up import KERNELS, warm_up; [warm_up(name) for name in KERNELS]")
+    assert run(KEPT.format(before=before)).strip() == loaded
