@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,20 +89,23 @@ def demo_command(
             }
         )
         return
+    sweep_text = f"Sweep of {len(study)} sets of momentum: {verdict.word}. {verdict.summary}\n"
+    pages = (page, made[0][2] / "tearsheet.html", study.folder / "index.html")
+    show_all(demo_table(made), sweep_text, _next_steps(pages, cache))
+
+
+def _next_steps(pages: Sequence[Path], cache: Path) -> str:
     # As it was called, for `make demo` leaves hlbt in .venv/bin and not on the PATH.
     command = "hlbt" if shutil.which("hlbt") else os.path.relpath(sys.argv[0])
-    show_all(
-        demo_table(made),
-        f"Sweep of {len(study)} sets of momentum: {verdict.word}. {verdict.summary}\n",
+    opened = "\n         ".join(map(str, pages))
+    return (
         f"SYNTHETIC DATA: made-up prices with a small built-in effect; nothing here says anything about a market.\n\n"
-        f"Open     {page}\n"
-        f"         {made[0][2] / 'tearsheet.html'}\n"
-        f"         {study.folder / 'index.html'}\n"
+        f"Open     {opened}\n"
         f"Next     {command} backtest --oracle research.oracles.momentum:Momentum --set data.cache={cache}\n"
         f"         {command} data sync --source api     (real history from HyperLiquid, no account needed)\n"
         f"         {command} data import freqtrade DIR  (real candles and funding from freqtrade's files)\n"
         f"         {command} backtest --weights FILE    (your own: a column time, then one a coin)\n"
-        "Read     docs/quickstart.md for your own oracle, docs/concepts/rules.md for what is simulated",
+        "Read     docs/quickstart.md for your own oracle, docs/concepts/rules.md for what is simulated"
     )
 
 

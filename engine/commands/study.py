@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -156,15 +157,8 @@ def open_command(
         expected = expected_of(chosen, panel, days)
         step(2, 3, "the sealed days")
         data, when = chosen.config.data, clock().isoformat(timespec="seconds")
-        result = open_holdout(
-            chosen,
-            holdout,
-            expected,
-            lambda: load_whole_panel(cache, chosen.start, end, data.selection, data.hours),
-            cache,
-            when,
-            end,
-        )
+        load = partial(load_whole_panel, cache, chosen.start, end, data.selection, data.hours)
+        result = open_holdout(chosen, holdout, expected, load, cache, when, end)
         step(3, 3, "page")
         page = write_holdout(chosen.reports / f"holdout-{holdout.start:%Y%m%d}-{chosen.name}.html", result)
     if as_json:

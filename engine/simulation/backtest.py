@@ -44,31 +44,18 @@ _ABSENT = read_only(np.empty((0, 0)))
 
 
 def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = None) -> Result:
-    """Run a weight matrix over a panel.
+    """Run a weight matrix over a panel: :func:`engine.backtest`, which says what is taken and refused, without oracles.
 
     Parameters
     ----------
-    panel : Panel
-        Market data, T hours x N coins, not the as-known copy that oracles get.
-    weights : DataFrame, (D, coins)
-        Index: decision instants, UTC, each a row of the panel. Columns: coins of the panel; one that is absent is 0.
-        Values: signed fractions of equity, NaN = hold. Each row is traded ``execution.delay_hours`` later.
-    config : RunConfig, optional
-        Default: all defaults of the contract.
+    panel, weights, config : Panel, DataFrame (D, coins), RunConfig
+        As there.
 
     Returns
     -------
     Result
-
-    Raises
-    ------
-    WeightsError
-        For weights that break the contract or need more initial margin than the account has, or rows off a schedule
-        that the config asks for.
-    DataError
-        For a panel as known: its funding is an hour late.
     """
-    from engine.simulation.kernel import FUNDING_COST, REFUSED, simulate_nb
+    from engine.simulation.kernel import COIN, FUNDING_COST, REFUSED, ROW, simulate_nb
 
     check_panel(panel, "backtest()")
     config = check_config(config)
@@ -87,7 +74,9 @@ def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = Non
     result = Result(panel, config, target, ledger._replace(trades=trades))
     mean, paid = config.costs.funding_missing == "mean", bool(ledger.flows[:, FUNDING_COST].any())
     unrated = missing_rates_note(result.funding_missing_frac, mean, paid)
-    scales = fee_scale_notes(panel.table, result.trades.groupby("coin")["time"].min().to_dict())
+    coins, first = np.unique(trades[:, COIN].astype(np.int64), return_index=True)  # trades are in the order of time
+    instants = panel.index[trades[first, ROW].astype(np.int64)]
+    scales = fee_scale_notes(panel.table, dict(zip((panel.coins[coin] for coin in coins), instants, strict=True)))
     found = (*dead_decisions(panel, rows), *odd_profits(panel, trades), *unrated, *scales)
     return replace(result, notes=(*panel.notes, *found))
 
@@ -187,8 +176,9 @@ def check_schedule(decisions: pd.DatetimeIndex, config: RunConfig) -> None:
     execution = config.execution
     for hour in np.unique(decisions.hour):
         at_hour = decisions[decisions.hour == hour]
-        off = at_hour.difference(decision_instants(at_hour, int(hour), execution.every_days, execution.weekdays))
-        if len(off):
+        planned = decision_instants(at_hour, int(hour), execution.every_days, execution.weekdays)
+        if len(planned) < len(at_hour):
+            off = at_hour.difference(planned)
             raise WeightsError(
                 f"The weights have {len(off)} rows off the schedule execution.every_days = {execution.every_days} "
                 f"({every_days_in_words(execution.every_days)}), "

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from engine.errors import ConfigError, DataError
+from engine.errors import ConfigError, DataError, HlbtError
 from engine.oracles.fingerprint import is_of_file
 from engine.panel import Panel
 from engine.provenance import code_digest
@@ -99,6 +99,8 @@ class Ray:
         try:
             yield from self._run(ray, panel, tasks)
         except ray.exceptions.RayError as error:
+            if isinstance(cause := getattr(error, "cause", None), HlbtError):
+                raise cause from error  # a worker could not write its results
             raise DataError(
                 f"The Ray cluster failed: {type(error).__name__}: {_last_line(error)}. What was finished is kept; run "
                 "the command again to go on, or without --executor ray."
@@ -121,9 +123,13 @@ class Ray:
             ray.init(**options)
         except (ConnectionError, ValueError, RuntimeError, OSError, ray.exceptions.RayError) as error:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            cure = "start it with `ray start --head`, correct --address, or run without --executor ray."
+            if "AuthenticationError" in f"{error!r} {error.__cause__!r}":
+                reason = "it asks for a token, and has got none or another"
+                cure = "set RAY_AUTH_MODE=token, with the token of the head in ~/.ray/auth_token, and run again."
             raise DataError(
                 f"The Ray cluster at {self.address or 'this machine'} cannot be reached: {reason}. Nothing is lost: "
-                "start it with `ray start --head`, correct --address, or run without --executor ray."
+                f"{cure}"
             ) from error
 
     def _run(self, ray: Any, panel: Panel, tasks: Iterator[Task]) -> Iterator[Outcome]:

@@ -6,11 +6,11 @@ was computed, so no unchanged set is run twice.
 
 from __future__ import annotations
 
-import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,11 @@ from engine.simulation.batch import metric_names
 from engine.simulation.metrics import ANNUAL, missing_rates_of_many
 from engine.sweeps.grid import Grid
 from engine.sweeps.labels import by_instant
-from engine.sweeps.result_files import ResultFiles, table_of
+from engine.sweeps.result_files import NAME, TORN, ResultFiles, table_of
 from engine.sweeps.study import ERROR, PAGE, RECORD, RETURNS, TABLE, TEXTS, VERDICT, Study
 from engine.sweeps.tasks import Outcome
 
 CHUNKS, TOP = "chunks", "top"
-_CHUNK, _TORN = re.compile(r"[0-9a-f]{16}\.parquet"), re.compile(r"\.[0-9a-f]{16}\.parquet\.\d+\.writing")
 FILES = frozenset({RECORD, TABLE, RETURNS, VERDICT, PAGE, CHUNKS, TOP, LOCK})
 #: Metrics that count something: whole numbers, unless a set failed.
 COUNTS = (
@@ -48,6 +47,8 @@ COUNTS = (
 )
 
 
+#: What tells whether a result is one to take over.
+_HEAD = ("key", ERROR, "sharpe")
 #: A chunk is written with so many sets, or after so long: a kill loses no more.
 CHUNK_SETS, CHUNK_SECONDS = 1024, 1.0
 
@@ -61,7 +62,7 @@ def chunk_files(folder: Path, torn: bool = False) -> list[Path]:
 
 
 def _is_chunk(name: str, torn: bool) -> bool:
-    return _CHUNK.fullmatch(name) is not None or (torn and _TORN.fullmatch(name) is not None)
+    return NAME.fullmatch(name) is not None or (torn and TORN.fullmatch(name) is not None)
 
 
 @contextmanager
@@ -116,8 +117,8 @@ class Results:
     def adopt(self, reports: Path | None) -> int:
         """Take over what is known of these sets, here or in other sweeps below `reports`; returns how many."""
         lookup = pd.Index(self.keys)
-        for own in self.files.paths():
-            self._adopt(self.files, own, lookup)
+        for own, content in self.files.reading(self.files.paths(), _HEAD):
+            self._adopt(self.files, own, content, lookup)
         if self.dataset is not None:
             return int(self.done.sum())  # rows of elsewhere do not say what their sets ran
         folders = [self.folder]
@@ -128,16 +129,24 @@ class Results:
             chunks = [] if others == self.files else chunk_files(folder)
             for path in [*chunks, folder / TABLE]:
                 if path.is_file() and not self.done.all():
-                    self._adopt(others, str(path), lookup)
+                    with suppress(DataError):  # what cannot be read is left alone; a full disk ends the next write
+                        self._adopt(others, str(path), partial(others.read, str(path), _HEAD), lookup)
         return int(self.done.sum())
 
-    def _adopt(self, files: ResultFiles, name: str, lookup: pd.Index) -> None:
-        """Take over what a file of results or a table holds; one that cannot be read holds nothing."""
+    def _adopt(
+        self, files: ResultFiles, name: str, content: Callable[[], tuple[list[str], pa.Table]], lookup: pd.Index
+    ) -> None:
+        """Take over what a file of results or a table holds; one that is damaged holds nothing.
+
+        Raises
+        ------
+        DataError
+            When it cannot be read, or what is taken over cannot be written.
+        """
         path = Path(name)
         own = files == self.files and path.name != TABLE
         try:
-            names = files.names(name)
-            head = files.read(name, ("key", ERROR, "sharpe"))
+            names, head = content()
             positions = lookup.get_indexer(head["key"].to_numpy())
             useful = (positions >= 0) & (head[ERROR].to_numpy(zero_copy_only=False) == "")
             useful[useful] = ~self.done[positions[useful]]
@@ -147,7 +156,7 @@ class Results:
                 self._keep(positions, head, rows)
                 return
             if dated and len(rows):
-                table = files.read(name).take(rows)
+                table = files.read(name)[1].take(rows)
                 if not own:
                     table = table.select([column for column in table.column_names if not column.startswith("set.")])
                 if self.returns and path.name == TABLE:
@@ -167,8 +176,7 @@ class Results:
                 files.remove(name)
         except (OSError, ValueError, KeyError):
             if own:
-                with suppress(FileNotFoundError):
-                    files.remove(name)
+                files.remove(name)
 
     def _keep(self, positions: np.ndarray, head: pa.Table, rows: np.ndarray) -> None:
         self.done[positions] = self.ran[positions] = True
@@ -240,8 +248,14 @@ class Results:
         daily, dated = np.full((len(dates), count), np.nan), np.zeros(len(dates), dtype=bool)
         found = np.zeros(count, dtype=bool)
         targets = {**columns, **dict(zip(dates, daily, strict=True))}
-        for path in self.files.paths():
-            part = self.files.read(path, ("key", *targets))
+        for path, content in self.files.reading(self.files.paths(), ("key", *targets)):
+            try:
+                _, part = content()
+            except (OSError, ValueError) as error:
+                raise DataError(
+                    f"Results in {path} are damaged ({type(error).__name__}). Run the sweep again: what is whole is "
+                    "kept, and the sets of this file are run anew."
+                ) from error
             rows = lookup.get_indexer(part["key"].to_numpy())
             ours = rows >= 0
             rows = rows[ours]
@@ -252,8 +266,9 @@ class Results:
             dated |= np.isin(list(dates), part.column_names)
         if lost := int((~found).sum()):
             raise DataError(
-                f"{lost:,} of {count:,} sets have no result in {self.files}: the executor handed over none, or "
-                "files were removed. Run the sweep again; what is whole is not run twice."
+                f"{lost:,} of {count:,} sets have no result in {self.files}: the executor handed over none, "
+                "files were removed, or not all machines see one folder there. Run the sweep again; what is whole is "
+                "not run twice."
             )
         for name in COUNTS:
             if not np.isnan(columns[name]).any():
@@ -276,6 +291,8 @@ class Results:
         _write_files(folder, record, {**codes, "key": self.keys, **columns}, daily)
         for path in chunk_files(folder, torn=True):
             path.unlink(missing_ok=True)
+        if self.dataset is not None:
+            self.dataset.remove_torn()
         with suppress(OSError):  # somebody else's files stay
             self.chunks.rmdir()
 

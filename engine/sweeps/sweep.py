@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,12 +23,15 @@ from engine.simulation.costs import fee_scale_notes
 from engine.sweeps.executors import Executor, Threads
 from engine.sweeps.grid import Constraint
 from engine.sweeps.plan import Oracles, Plan, make_plan
-from engine.sweeps.result_files import ResultFiles, check_address
+from engine.sweeps.result_files import ResultFiles, result_files
 from engine.sweeps.results import Results, sweep_folder
 from engine.sweeps.study import NOT_COUNTED, RECORD, Study
-from engine.sweeps.trials import ledger_state, record_trials
+from engine.sweeps.trials import known_trials, ledger_state, record_trials
 
 Progress = Callable[[int, int, str], None]
+#: Where counting in the ledger takes longer than so many seconds, for it has tens of millions of trials, so many times
+#: as long passes before that is done again: every addition reads and verifies all of it.
+COUNT_SECONDS, COUNT_PAUSE = 1.0, 20
 
 
 def sweep(
@@ -97,8 +101,7 @@ def sweep(
     plan = make_plan(panel, oracle, grid, check_config(config), fixed or {}, where, sample, seed, returns)
     files = None
     if dataset is not None:
-        check_address(str(dataset), "dataset")
-        files = ResultFiles(str(dataset)).below(f"sweep={name or plan.name}")
+        files = result_files(dataset, "dataset").below(f"sweep={_label(plan, name)}")
     return _sweep(plan, executor or Threads(), name, reports, files, created, progress or (lambda *_: None))
 
 
@@ -132,20 +135,22 @@ def _sweep(
 def _run(plan: Plan, results: Results, executor: Executor, reports: Path | None, reused: int, report: Progress) -> None:
     """Run the sets that have no result yet; what was run is in the ledger of `reports` however this ends."""
     what = f"sets ({reused:,} known already)" if reused else "sets"
-    count, counted = reused, 0
+    count, counted, due = reused, 0, 0.0
     report(count, len(plan.keys), what)
+    ledger = _Ledger(plan, results, reports)
     try:
         for outcome in executor.run(plan.panel, plan.tasks(results.missing(), results.dataset)):
             results.add(outcome)
             count += len(outcome.errors)
             report(count, len(plan.keys), what)
-            if count - counted >= counted // 8:
+            if count - counted >= counted // 8 and (started := time.monotonic()) >= due:
                 # So that a sweep that is killed has nearly all of its trials in the ledger, at little cost.
-                _count(plan, results, reports)
-                counted = count
+                ledger.count()
+                counted, ended = count, time.monotonic()
+                due = ended + COUNT_PAUSE * (ended - started) * (ended - started > COUNT_SECONDS)
     finally:
         results.flush()
-        _count(plan, results, reports)
+        ledger.count()
 
 
 def _outdated(folder: Path) -> str:
@@ -159,15 +164,28 @@ def _outdated(folder: Path) -> str:
     return f"The results that were in {folder} are of another engine version ({code[:12]}): they were computed anew."
 
 
-def _count(plan: Plan, results: Results, reports: Path | None) -> None:
-    """Count in the ledger every set that has a result by now."""
-    if reports is None:
-        return
-    source = results.folder.name
-    families = [(path, np.flatnonzero(plan.families == family)) for family, path in enumerate(plan.kinds)]
-    for path, rows in [*families, *plan.inner.items()]:
-        if (ran := rows[results.ran[rows]]).size:
-            record_trials(reports, path, source, plan.trial_keys[ran], results.sharpe[ran], plan.panel)
+class _Ledger:
+    """The ledger of `reports`, if any, as a sweep adds to it: what it knows of the sets is asked once."""
+
+    def __init__(self, plan: Plan, results: Results, reports: Path | None) -> None:
+        self.plan, self.results, self.reports = plan, results, reports
+        self.counted = np.zeros(len(plan.keys), dtype=bool)
+        families = [(path, np.flatnonzero(plan.families == family)) for family, path in enumerate(plan.kinds)]
+        self.parts = []
+        if reports is not None:
+            for path, rows in (*families, *plan.inner.items()):
+                self.parts.append((path, rows, known_trials(reports, path, plan.trial_keys[rows])))
+
+    def count(self) -> None:
+        """Count every set that has a result by now."""
+        plan, ran = self.plan, self.results.ran & ~self.counted
+        for path, rows, (there, before) in self.parts:
+            new = ran[rows]
+            if self.reports is not None and new.any():
+                keys, sharpe = plan.trial_keys[rows[new]], self.results.sharpe[rows[new]]
+                known = there[new], before[new]
+                record_trials(self.reports, path, self.results.folder.name, keys, sharpe, plan.panel, known=known)
+        self.counted |= ran
 
 
 @contextmanager
@@ -180,14 +198,20 @@ def _home(plan: Plan, name: str | None, reports: Path | str | None) -> Iterator[
         finally:
             shutil.rmtree(made, ignore_errors=True)
         return
-    label = name or plan.name
-    if label in ("", ".", "..") or Path(label).name != label:
-        raise ConfigError(f"The name {label!r} of the sweep is not a folder name: write one without slashes.")
+    folder = Path(reports) / _label(plan, name)
     try:
-        with sweep_folder(Path(reports) / label) as folder:
+        with sweep_folder(folder):
             yield folder, Path(reports)
     except OSError as error:
         raise DataError(
-            f"Sweep {Path(reports) / label} cannot be written: {error.strerror or error}. What was finished is kept; "
+            f"Sweep {folder} cannot be written: {error.strerror or error}. What was finished is kept; "
             "mend the folder, or name another with --reports, and run the command again."
         ) from error
+
+
+def _label(plan: Plan, name: str | None) -> str:
+    """Name of the sweep, which is that of its folder."""
+    label = name or plan.name
+    if label in ("", ".", "..") or Path(label).name != label:
+        raise ConfigError(f"The name {label!r} of the sweep is not a folder name: write one without slashes.")
+    return label

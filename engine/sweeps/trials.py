@@ -149,6 +149,7 @@ def record_trials(
     sharpe_daily: np.ndarray,
     panel: Panel | None = None,
     books: np.ndarray | None = None,
+    known: tuple[np.ndarray, np.ndarray] | None = None,
 ) -> None:
     """Add the trials of one source to the ledger; those that it has already with the same figures are left out.
 
@@ -168,17 +169,13 @@ def record_trials(
         What they ran on: its span is recorded.
     books : ndarray, (P,) int64, optional
         :func:`book_key` of each, where it is known; a trial whose key is its book is known by it alone.
+    known : (ndarray, ndarray), optional
+        :func:`known_trials` of these keys, for a caller who adds them bit by bit; else the ledger is asked.
     """
     family = family_of(family)
     path = _path(reports)
-    try:
-        known = _table(reports)
-    except DataError:  # damaged files of before: that is told where trials are counted
-        known = pd.DataFrame(columns=list(_COLUMNS))
-    last = known[known["family"] == family].drop_duplicates("key", keep="last")
-    place = pd.Index(last["key"].to_numpy(dtype=np.int64)).get_indexer(keys)
-    before = np.append(last["sharpe_daily"].to_numpy(dtype=np.float64), np.nan)[place]  # -1, not there, is the NaN
-    seen = (place >= 0) & ((before == sharpe_daily) | np.isnan(sharpe_daily))
+    there, before = known_trials(reports, family, keys) if known is None else known
+    seen = there & ((before == sharpe_daily) | np.isnan(sharpe_daily))
     if seen.all():
         return
     new = ~seen
@@ -195,6 +192,20 @@ def record_trials(
         span = (panel.index[0].isoformat(), panel.index[-1].isoformat())
         record |= {"start": span[0], "end": span[1], "data": panel.digest[:16], "synthetic": panel.synthetic}
     append_records(path, [*_adoption(reports), record])
+
+
+def known_trials(reports: Path, family: str, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which trials of a family the ledger has, (P,) bool, and their daily Sharpe ratios as it has them, (P,)."""
+    try:
+        known = _table(reports)
+    except DataError:  # damaged files of before: that is told where trials are counted
+        known = pd.DataFrame(columns=list(_COLUMNS))
+    # Those of these keys first: the ledger may have a hundred times as many.
+    known = known[(known["family"] == family_of(family)) & known["key"].isin(keys)]
+    last = known.drop_duplicates("key", keep="last")
+    place = pd.Index(last["key"].to_numpy(dtype=np.int64)).get_indexer(keys)
+    before = np.append(last["sharpe_daily"].to_numpy(dtype=np.float64), np.nan)[place]  # -1, not there, is the NaN
+    return place >= 0, before
 
 
 def count_trial(

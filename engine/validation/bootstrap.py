@@ -8,9 +8,15 @@ sum of days weighted by how often each was drawn, so the means of all resamples 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from threading import Lock
+from types import ModuleType
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -23,6 +29,7 @@ from engine.validation.statistics import checked_returns, moments
 _CHUNK = 4_096
 #: Part of the times that a test should see what is there.
 POWER = 0.8
+_LOADING = Lock()
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,43 @@ class Superiority:
     detectable: float
 
 
+class _OnUse(ModuleType):
+    """A module that is imported when it is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
+
+
+def _arch() -> Any:
+    """``arch.bootstrap``; parts of a verdict ask for it side by side."""
+    with _LOADING:
+        return _bootstraps()
+
+
+@cache
+def _bootstraps() -> ModuleType:
+    """``arch.bootstrap`` without what arch loads before it: models of volatility, for them statsmodels and matplotlib.
+
+    With scipy.stats, which is loaded on use, they take a second and more, and nothing here needs them. The modules are
+    kept here alone: whoever imports arch later gets the whole of it.
+    """
+    scipy: Any = import_module("scipy")
+    spec = find_spec("arch")
+    if "arch" in sys.modules or spec is None:
+        return import_module("arch.bootstrap")
+    sys.modules["arch"] = alone = ModuleType("arch")
+    alone.__path__ = list(spec.submodule_search_locations or ())
+    if "scipy.stats" not in sys.modules:
+        scipy.stats = _OnUse("scipy.stats")
+    try:
+        return import_module("arch.bootstrap")
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "arch"]:
+            del sys.modules[name]
+        if isinstance(vars(scipy).get("stats"), _OnUse):
+            del scipy.stats
+
+
 def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "stationary") -> float:
     """(Mean) block length of a bootstrap, days: arch's automatic choice, at least 1, at most a third.
 
@@ -87,12 +131,10 @@ def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "
     DataError
         For fewer than ten days or constant returns.
     """
-    from arch.bootstrap import optimal_block_length
-
     values = np.asarray(returns, dtype=np.float64)
     if len(values) < 10 or np.isnan(moments(values).sharpe):
         raise DataError(f"{len(values)} daily returns cannot be resampled: at least 10 that vary are needed.")
-    length = float(optimal_block_length(values)[kind].iloc[0])
+    length = float(_arch().optimal_block_length(values)[kind].iloc[0])
     return float(np.clip(length if np.isfinite(length) else 1.0, 1.0, len(values) / 3.0))
 
 
@@ -106,11 +148,9 @@ def bootstrap_intervals(
     DataError
         See :func:`block_length`.
     """
-    from arch.bootstrap import StationaryBootstrap
-
     values = np.asarray(returns, dtype=np.float64)
     length = block_length(values)
-    drawing = StationaryBootstrap(length, values, seed=seed)
+    drawing = _arch().StationaryBootstrap(length, values, seed=seed)
     drawn = np.stack([of_days[0] for of_days, _ in drawing.bootstrap(resamples)])
     sharpe = np.nan_to_num(metrics.sharpe(drawn))  # a constant resample has shown nothing
     tails = (0.5 - confidence / 2.0, 0.5 + confidence / 2.0)

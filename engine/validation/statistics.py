@@ -7,7 +7,6 @@ sample moments, kurtosis raw (3 = normal). NaN stands where a statistic is not d
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -21,13 +20,9 @@ from numpy.typing import ArrayLike
 from engine.errors import DataError
 from engine.simulation import metrics
 from engine.simulation.metrics import FLAT
+from engine.validation.split_halves import Halves, judge_splits
 
 EULER_GAMMA = 0.5772156649015329
-#: Distance of two Sharpe ratios that are the same but for rounding.
-_TIE = 1e-12
-#: Numbers of one matrix of a step of the cross-validation, of which there are some six, 8 bytes each: they stay in the
-#: cache, and a product of so few rows is not shared out to threads that wait for each other.
-_CHUNK = 50_000
 MOST_BLOCKS = 20
 
 
@@ -311,89 +306,14 @@ def probability_of_backtest_overfitting(returns: ArrayLike, n_blocks: int = 16) 
     inside = np.zeros((half, n_blocks))
     inside[np.arange(half)[:, None], choices[:half]] = 1.0
     parts = [np.empty(2 * half), np.empty(2 * half), np.empty(2 * half), np.empty(2 * half, dtype=np.int64)]
-    workers = os.cpu_count() or 1
-    made = [_Halves(sums, squares, lengths.astype(np.float64)) for _ in range(workers)]
+    workers = min(os.cpu_count() or 1, half)
+    made = [Halves(sums, squares, lengths.astype(np.float64)) for _ in range(workers)]
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(partial(_judge, inside, parts), made, np.array_split(np.arange(half), workers)))
+        list(pool.map(partial(judge_splits, inside, parts), made, np.array_split(np.arange(half), workers)))
     logits, best, picked, chosen = parts
     slope, intercept = _line(best, picked)
     loss = float((picked < 0.0).mean())
     return Overfitting(float((logits <= 0.0).mean()), logits, chosen, best, picked, slope, intercept, loss)
-
-
-def _sharpes(member: np.ndarray, sums: np.ndarray, squares: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """Sharpe ratio of every column over the blocks of every row of `member`, (C, S) of 0 and 1; 0 where constant."""
-    days = (member @ lengths)[:, None]
-    mean = member @ sums
-    square = member @ squares
-    mean /= days
-    spread = square - mean * mean * days
-    square *= FLAT
-    varies = (spread > square) & (days > 1.0)
-    spread /= np.maximum(days - 1.0, 1.0)
-    np.sqrt(spread, out=spread, where=varies)
-    return np.divide(mean, spread, out=np.zeros_like(mean), where=varies)
-
-
-class _Halves:
-    """Orders the columns over many choices of blocks by ``u = sum / sqrt(sum of squares)``.
-
-    With n days the Sharpe ratio is ``u sqrt(n - 1) / n / sqrt(1 - u^2 / n)``, which rises with u: so the columns are
-    ordered with a root and a division each, and only the few that are chosen need the rest.
-    """
-
-    def __init__(self, sums: np.ndarray, squares: np.ndarray, lengths: np.ndarray) -> None:
-        self.sums, self.squares, self.lengths = sums, squares, lengths
-        self.step = max(1, _CHUNK // sums.shape[1])
-        self.room = np.empty((4, self.step, sums.shape[1]))  # memory that is new each time costs more than the sums
-        constant = squares - sums**2 / lengths[:, None] <= FLAT * squares
-        #: Columns that may be constant over a half; all others vary over every one.
-        self.suspects = np.flatnonzero(constant.sum(axis=0) >= len(lengths) // 2)
-
-    def of(self, member: np.ndarray) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
-        """``u``, (C, P), and days, (C, 1), of the choices in `member`, (C, S), and of what they leave."""
-        total, square, rest, rest_square = self.room[:, : len(member)]
-        np.matmul(member, self.sums, out=total)
-        np.matmul(member, self.squares, out=square)
-        np.subtract(self.sums.sum(axis=0), total, out=rest)
-        np.subtract(self.squares.sum(axis=0), square, out=rest_square)
-        with np.errstate(invalid="ignore", divide="ignore"):  # of suspects, put right below
-            for above, below in ((total, square), (rest, rest_square)):
-                np.divide(above, np.sqrt(below, out=below), out=above)
-        for part, chosen in ((total, member), (rest, 1.0 - member)):
-            if len(self.suspects):
-                columns = np.ix_(np.arange(len(member)), self.suspects)
-                sharpe = _sharpes(chosen, self.sums[:, self.suspects], self.squares[:, self.suspects], self.lengths)
-                part[columns] = np.where(sharpe == 0.0, 0.0, part[columns])
-        days = (member @ self.lengths)[:, None]
-        return (total, days), (rest, self.lengths.sum() - days)
-
-
-def _judge(inside: np.ndarray, parts: Sequence[np.ndarray], halves: _Halves, splits: np.ndarray) -> None:
-    """Fill in :func:`_judged` of some splits, and of their complements, which follow backwards from the end."""
-    for rows in np.split(splits, range(halves.step, len(splits), halves.step)):
-        one, other = halves.of(inside[rows])
-        for target, pair in ((rows, (one, other)), (2 * len(inside) - 1 - rows, (other, one))):
-            for kept, values_of in zip(parts, _judged(*pair), strict=True):
-                kept[target] = values_of
-
-
-def _judged(
-    inside: tuple[np.ndarray, np.ndarray], outside: tuple[np.ndarray, np.ndarray]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Logit of the best's rank out of sample, its two Sharpe ratios and its column, of every row of two (C, P)."""
-    rows, sets = np.arange(len(inside[0])), inside[0].shape[1]
-    chosen = inside[0].argmax(axis=1)
-    picked, slack = outside[0][rows, chosen], _TIE * np.sqrt(outside[1][:, 0])
-    # Row by row: along an axis numpy counts in another type, four times as long.
-    below = np.array([np.count_nonzero(row) for row in outside[0] < (picked - slack)[:, None]])
-    above = np.array([np.count_nonzero(row) for row in outside[0] > (picked + slack)[:, None]])
-    rank = below + (sets - below - above + 1) / 2.0
-    best, then = (
-        u * np.sqrt(n - 1.0) / n / np.sqrt(np.maximum(1.0 - u**2 / n, FLAT))
-        for u, n in ((inside[0][rows, chosen], inside[1][:, 0]), (picked, outside[1][:, 0]))
-    )
-    return np.log(rank / (sets + 1.0 - rank)), best, then, chosen
 
 
 def _line(x: np.ndarray, y: np.ndarray) -> tuple[float, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -40,6 +41,8 @@ from engine.validation.verdict import Verdict
 
 #: Of the intervals that are shown.
 CONFIDENCE = 0.95
+#: Parts that run the winner again, one after the other, beside those that are statistics of the study alone.
+_RERUN = ("winner", "null_books", "cost_stress", "delay_stress", "decision_hours", "start_dates")
 
 
 def validate(
@@ -104,12 +107,18 @@ def judge(
         ("start_dates", "start dates", lambda: inputs.rerun.start_dates()),
         ("plateau", "neighbours", lambda: _plateau(inputs)),
     ]
-    if inputs.search_nulls:
-        parts.append(("null_search", "sweeps over exchanged coins", lambda: search_figures(inputs, report)))
     details: dict[str, Any] = {}
-    for number, (name, words, work) in enumerate(parts):
-        report(number, len(parts), words)
-        details[name] = attempt(work)
+    with ThreadPoolExecutor(1) as market, ThreadPoolExecutor(1) as statistics:
+        try:
+            begun = [(market if name in _RERUN else statistics).submit(attempt, work) for name, _, work in parts]
+            for number, ((name, words, _), part) in enumerate(zip(parts, begun, strict=True)):
+                report(number, len(parts), words)
+                details[name] = part.result()
+        finally:
+            for pool in (market, statistics):
+                pool.shutdown(cancel_futures=True)
+    if inputs.search_nulls:
+        details["null_search"] = attempt(lambda: search_figures(inputs, report))
     report(len(parts), len(parts), "done")
     details["power"] = attempt(lambda: power(details["familywise"], details["pbo"], inputs.returns))
     details["notes"] = _notes(inputs)

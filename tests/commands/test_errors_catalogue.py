@@ -16,12 +16,11 @@ import pandas as pd
 import pytest
 
 from engine import cli
-from helpers.commands import exit_code
+from helpers.commands import NOBODY, exit_code
 
 pytestmark = pytest.mark.slow
 
 MOMENTUM = "research.oracles.momentum:Momentum"
-NOBODY = "http://127.0.0.1:9"  # the port of discard, where nothing listens
 
 
 def write_text(path: str, content: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,12 +17,12 @@ from engine.reporting.quantstats_part import Part
 from engine.reporting.tearsheet import TearsheetPage, write_tearsheet
 from engine.runs import load_run
 from helpers.made_runs import saved, simulated
-from helpers.waiting import wait_until
+from helpers.waiting import LONG_SECONDS, wait_until
 
 HLBT = Path(sys.executable).parent / "hlbt"
 
 
-def test_a_page_is_that_of_a_report_and_an_error_is_its_error(tmp_path: Path) -> None:
+def test_a_page_is_that_of_a_report_whole_or_in_two_steps_and_an_error_is_its_error(tmp_path: Path) -> None:
     run, pages = saved(simulated(), tmp_path / "run"), []
     with TearsheetPool(pages.append) as pool:
         pool.submit(run.folder)
@@ -31,19 +32,13 @@ def test_a_page_is_that_of_a_report_and_an_error_is_its_error(tmp_path: Path) ->
         pool.submit(tmp_path / "none")
         with pytest.raises(DataError, match="none is no run folder"):
             pool.wait()
-    assert write_tearsheet(load_run(run.folder)).read_bytes() == content
-
-
-def test_a_page_in_two_steps_is_that_of_one(tmp_path: Path) -> None:
-    run = saved(simulated(), tmp_path / "run")
-    with TearsheetPool() as pool:
         page = TearsheetPage(run)
         assert page.inputs is not None
         part = pool.quantstats(page.inputs)
         early = page.write(run.folder, Part(pending=True)).read_text(encoding="utf-8")
         assert "part is being made" in early and "Key Performance Metrics" not in early and "Sharpe" in early
-        late = page.write(run.folder, part()).read_bytes()
-    assert write_tearsheet(load_run(run.folder)).read_bytes() == late and b"Key Performance Metrics" in late
+        assert page.write(run.folder, part()).read_bytes() == content and b"Key Performance Metrics" in content
+    assert write_tearsheet(load_run(run.folder)).read_bytes() == content
 
 
 def test_a_part_whose_worker_is_killed_is_left_out_with_the_reason(tmp_path: Path) -> None:
@@ -66,11 +61,34 @@ def test_a_worker_that_is_killed_is_reported(tmp_path: Path) -> None:
             pool.wait()
 
 
-#: The server is loading its libraries when the interrupt comes, and done when the command ends.
-INTERRUPTED_START = """
+#: In place of QuantStats, which takes seconds to load and a moment to end: one to load, and as much memory to free.
+LIBRARY = "import time\ntime.sleep(1.0)\nheld = b'x' * 300_000_000\n"
+PRELUDE = """
 import os, signal, threading, time
+from multiprocessing import forkserver
 from pathlib import Path
+from engine.commands import tearsheet_pool
 from engine.commands.tearsheet_pool import TearsheetPool
+tearsheet_pool._PAGE = tearsheet_pool._PART = ("library",)
+"""
+
+
+def assert_says(code: str, expected: str, folder: Path) -> None:
+    """Run `code` in a process of its own, whose pools load :data:`LIBRARY`: it says this, and nothing of an error."""
+    (folder / "library.py").write_text(LIBRARY)
+    ended = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code],
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=LONG_SECONDS,
+        env={**os.environ, "PYTHONPATH": str(folder)},
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, expected, "")
+
+
+#: The server is loading its library when the interrupt comes, and done when the command ends.
+INTERRUPTED_START = """
 def again():  # while the end of the pool is waited for
     while not pool._pool._shutdown_thread:
         time.sleep(0.001)
@@ -90,23 +108,18 @@ except KeyboardInterrupt:
         pass
     print("interrupted")
 with TearsheetPool() as pool:  # once the server has answered, it has also started what came before
-    pool.submit(Path("none"))
+    pool._pool.submit(os.getpid).result()
 """
 
 
 @pytest.mark.slow
-def test_an_interrupt_while_a_worker_starts_leaves_no_worker_behind() -> None:
+def test_an_interrupt_while_a_worker_starts_leaves_no_worker_behind(tmp_path: Path) -> None:
     """A worker that the pool does not know ends in a traceback of its own: what it connects to is gone by then."""
-    command = [sys.executable, "-c", INTERRUPTED_START]
-    ended = subprocess.run(command, capture_output=True, text=True, start_new_session=True, timeout=120.0)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "interrupted\n", "")
+    assert_says(INTERRUPTED_START, "interrupted\n", tmp_path)
 
 
 #: Ctrl-C comes while the server is started.
 INTERRUPTED_ENTRY = """
-import os, signal
-from multiprocessing import forkserver
-from engine.commands.tearsheet_pool import TearsheetPool
 start = forkserver.ensure_running
 def interrupted():
     start()
@@ -121,29 +134,25 @@ except KeyboardInterrupt:
 """
 
 
-def test_an_interrupt_while_the_server_starts_ends_it() -> None:
+def test_an_interrupt_while_the_server_starts_ends_it(tmp_path: Path) -> None:
     """Nothing else would: whoever reads what the command prints waited for seconds."""
-    ended = subprocess.run([sys.executable, "-c", INTERRUPTED_ENTRY], capture_output=True, text=True, timeout=120.0)
-    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "ended\n", "")
+    assert_says(INTERRUPTED_ENTRY, "ended\n", tmp_path)
 
 
-#: The first server is still loading its libraries, and takes a moment to end.
+#: The first server takes a moment to end.
 NEXT_POOL = """
-from pathlib import Path
-from engine.commands.tearsheet_pool import TearsheetPool
 try:
     with TearsheetPool() as pool:
         pool.submit(Path("none"))
         raise KeyboardInterrupt
 except KeyboardInterrupt:
     with TearsheetPool(whole=False) as pool:
-        pool.submit(Path("none"))
+        print(pool._pool.submit(abs, -1).result())
 """
 
 
-def test_the_pool_after_an_interrupted_one_has_a_server_of_its_own() -> None:
-    ended = subprocess.run([sys.executable, "-c", NEXT_POOL], capture_output=True, text=True, timeout=120.0)
-    assert (ended.returncode, ended.stderr) == (0, "")
+def test_the_pool_after_an_interrupted_one_has_a_server_of_its_own(tmp_path: Path) -> None:
+    assert_says(NEXT_POOL, "1\n", tmp_path)
 
 
 def alive(group: int) -> list[str]:
@@ -167,8 +176,9 @@ def test_a_command_that_fails_keeps_no_reader_waiting(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGKILL])
-def test_an_interrupted_demo_ends_at_once_and_leaves_no_process(sign: signal.Signals) -> None:
+def test_an_interrupted_demo_ends_at_once_and_leaves_no_process(sign: signal.Signals, sample_cache: Path) -> None:
     """SIGINT as a terminal sends it, to every process of the group; SIGKILL to the command alone."""
+    shutil.copytree(sample_cache, "own")
     with subprocess.Popen(
         [HLBT, "demo", "--set", "data.cache=own"],
         stdout=subprocess.DEVNULL,

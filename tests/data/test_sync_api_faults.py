@@ -27,6 +27,7 @@ from engine.data.schema import instant_of
 from engine.data.sync_api import sync_api
 from engine.errors import DataError
 from helpers.api_world import HOUR, NOW, Clock, expected, listings, rows_table, sync
+from helpers.commands import NOBODY
 from helpers.effort import some
 from helpers.hyperliquid_info import BAD_GATEWAY, HOUR_MS, NOT_JSON, REFUSED, TOO_MANY, LoopbackServer, Reply, Venue
 from helpers.stores import cells, content
@@ -367,13 +368,10 @@ def test_a_dex_that_the_exchange_does_not_have_is_refused_before_anything_is_wri
 
 
 def test_an_address_where_nothing_listens_is_an_error_with_a_cure(tmp_path: Path) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        url = f"http://127.0.0.1:{closed.getsockname()[1]}"
     clock = Clock()
     with pytest.raises(DataError, match=r"gives no list of coins: no connection .*Check the network and the address"):
         sync_api(
-            Store(tmp_path), start=None, end=None, coins=None, now=NOW, base_url=url, clock=clock, sleep=clock.sleep
+            Store(tmp_path), start=None, end=None, coins=None, now=NOW, base_url=NOBODY, clock=clock, sleep=clock.sleep
         )
     assert clock.slept == [1.0, 2.0, 4.0, 8.0]
 

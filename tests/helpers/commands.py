@@ -15,6 +15,9 @@ from engine import cli
 # A process of a user builds the commands once and runs one of them; those of the tests run hundreds.
 typer.main.get_command = cache(typer.main.get_command)
 
+#: The port of discard, where nothing listens; a free port that was asked for may meanwhile be another test's.
+NOBODY = "http://127.0.0.1:9"
+
 
 class Outcome(NamedTuple):
     """What a command left: exit code, standard output, standard error."""

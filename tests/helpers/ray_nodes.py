@@ -6,8 +6,10 @@ Usage: ray_nodes.py CACHE (kill | keep) SETS NODES DATASET, whose workers write 
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from pathlib import Path
 
 from ray.cluster_utils import Cluster
 
@@ -26,6 +28,8 @@ def main(cache: str, how: str, sets: int, nodes: int, dataset: str) -> None:
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     node = [cluster.add_node(num_cpus=1) for _ in range(nodes - 1)][-1]
     cluster.wait_for_nodes()
+    os.chdir(Path(dataset).parent)  # nodes were started elsewhere: a folder means the driver's
+    dataset = Path(dataset).name
     killed = []
 
     def watch(done: int, total: int, _: str) -> None:

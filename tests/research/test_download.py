@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import socket
 import sys
 import threading
 import types
@@ -18,6 +17,7 @@ import pandas as pd
 import pytest
 
 from engine.errors import OracleError
+from helpers.commands import NOBODY
 from helpers.publications import COINS, rows_of
 from research.oracles.crowdcent import KEY, CrowdCentOracle
 from research.oracles.numerai import STEM, NumeraiTBNOracle
@@ -149,10 +149,7 @@ def test_a_failed_download_leaves_nothing(numerai: Numerai, tmp_path: Path, how:
 def test_no_network_is_one_paragraph(
     hlbt: Any, sample_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    monkeypatch.setattr("numerapi.base_api.API_TOURNAMENT_URL", f"http://127.0.0.1:{port}")
+    monkeypatch.setattr("numerapi.base_api.API_TOURNAMENT_URL", NOBODY)
     oracle = (
         "backtest",
         "--oracle",

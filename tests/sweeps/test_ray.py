@@ -48,7 +48,7 @@ def three_nodes(cache: Path, how: str, dataset: Path, sets: int = 96) -> dict[st
 def test_killing_one_of_three_nodes_loses_nothing_of_what_workers_write(sample_cache: Path, tmp_path: Path) -> None:
     answer = three_nodes(sample_cache, "kill", tmp_path / "dataset")
     files = ResultFiles(str(tmp_path / "dataset" / "sweep=x"))
-    assert sum(len(files.read(path, ["key"])) for path in files.paths()) == 384
+    assert sum(len(files.read(path, ["key"])[1]) for path in files.paths()) == 384
     assert answer["killed_after"], "the node was not killed in the middle"
     assert answer["same"] is True and answer["failed"] == 0 and answer["sets"] == 384
 
@@ -58,6 +58,21 @@ def test_a_cluster_that_cannot_be_reached(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cluster at 127\.0\.0\.1:9 cannot be reached: .* Nothing is lost"):
         sweep(panel, Momentum, {"lookback_hours": [24]}, executor=Ray("127.0.0.1:9"), name="a", reports=tmp_path)
     assert len(sweep(panel, Momentum, {"lookback_hours": [24]}, name="a", reports=tmp_path)) == 1
+
+
+def test_a_cluster_that_asks_for_a_token() -> None:
+    """Ray sends none to an address that is named, unless it is told to."""
+
+    class Asking:
+        class exceptions:
+            RayError = ArithmeticError
+
+        @staticmethod
+        def init(**_: object) -> None:
+            raise ConnectionError("Failed to connect") from RuntimeError("ray.exceptions.AuthenticationError: RPC")
+
+    with pytest.raises(DataError, match=r"it asks for a token.* RAY_AUTH_MODE=token"):
+        Ray("auto")._connect(Asking)
 
 
 def test_without_ray_the_error_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +103,15 @@ def test_an_oracle_of_a_file_is_carried_to_the_workers_and_sees_no_sealed_day(
     here = sweep(panel, f"{file}:Mine", {"x": [1, 2]})
     there = sweep(panel, f"{file}:Mine", {"x": [1, 2]}, executor=Ray(None, 1))
     assert there.table.equals(here.table)
+    # What a worker cannot write is said as this process says it.
+    blocked = tmp_path / "data" / "sweep=a"
+    blocked.mkdir(parents=True)
+    plan = make_plan(panel, f"{file}:Mine", {"x": [1]}, RunConfig(), {}, (), None, 0, None)
+    (blocked / next(plan.tasks(np.arange(1), ResultFiles("x"))).files.part).touch()  # type: ignore[union-attr]
+    with pytest.raises(
+        DataError, match=r"^The results at .*sweep=a cannot be read or written: (File exists|Not a dir)"
+    ):
+        sweep(panel, f"{file}:Mine", {"x": [1]}, executor=Ray(None, 1), dataset=tmp_path / "data", name="a")
     lines = [line.split() for line in seen.read_text().splitlines()]
     assert {day for line in lines for day in line[1:]} == {"2024-02-10"}
     assert len({line[0] for line in lines}) > 1  # a worker is another process

@@ -12,7 +12,9 @@ import pandas as pd
 import pytest
 
 from engine import Oracle, Panel, RunConfig, load_study, sweep
+from engine.hash_chain import read_chain
 from engine.oracles.loading import as_oracle
+from engine.sweeps import trials
 from engine.sweeps.executors import Threads
 from engine.sweeps.tasks import Outcome, Task
 from engine.sweeps.trials import count_trials, families_of, record_trials
@@ -139,6 +141,33 @@ def test_what_is_done_is_in_the_ledger_before_the_sweep_is(panel: Panel, tmp_pat
     count = count_trials(tmp_path, [f"{Slow.__module__}:Slow"])
     assert count.total == 160
     assert count.sharpe_sd_daily == pytest.approx(np.std(study["sharpe"] / np.sqrt(365), ddof=1), rel=1e-12)
+
+
+def test_a_sweep_asks_a_ledger_once_and_pauses_where_it_is_long(
+    panel: Panel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    known = trials.known_trials
+
+    def watched(reports: Path, family: str, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(len(keys))
+        return known(reports, family, keys)
+
+    def counts(name: str) -> list[int]:
+        chain = read_chain(tmp_path / name / trials.FOLDER / trials.LEDGER)
+        return [record["count"] for record in chain.records]
+
+    monkeypatch.setattr(trials, "known_trials", watched)
+    monkeypatch.setattr("engine.sweeps.sweep.known_trials", watched)
+    grid = {"tilt": [0.002 * k for k in range(1, 161)]}
+    sweep(panel, Slow, grid, name="a", reports=tmp_path / "short", executor=Threads(1))
+    assert asked == [160] and len(counts("short")) > 10 and sum(counts("short")) == 160
+    monkeypatch.setattr("engine.sweeps.sweep.COUNT_SECONDS", 0.0)  # as if every addition took long
+    monkeypatch.setattr("engine.sweeps.sweep.COUNT_PAUSE", 1e6)
+    sweep(panel, Slow, grid, name="a", reports=tmp_path / "long", executor=Threads(1))
+    assert counts("long") == [8, 152]
+    again = sweep(panel, Slow, grid, name="b", reports=tmp_path / "long", executor=Threads(1))
+    assert again.record["sets"]["reused"] == 160 and counts("long") == [8, 152]
 
 
 def test_a_set_whose_oracle_inside_is_none_fails_alone(panel: Panel, tmp_path: Path) -> None:

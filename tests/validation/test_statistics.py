@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from itertools import combinations
 from math import inf, isinf, isnan, log, nan, sqrt
 from statistics import NormalDist, fmean, stdev
@@ -169,6 +171,15 @@ def test_pbo_with_constant_columns_and_copies() -> None:
     np.testing.assert_allclose(found.logits, logits, rtol=1e-12, atol=1e-14)
     np.testing.assert_allclose(found.in_sample, inside, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(found.out_of_sample, outside, rtol=1e-9, atol=1e-12)
+    # Sets that float32 cannot tell apart, and a day beside which all others are small.
+    returns = noise(4, 48, 60)
+    returns[:, 1::2] = returns[:, ::2] * (2.0 + 1e-6 * noise(5, 48, 30))
+    returns[7, :20] = 0.9
+    found = probability_of_backtest_overfitting(returns, 8)
+    logits, chosen, inside, _ = naive_overfitting(returns, 8)
+    np.testing.assert_allclose(found.logits, logits, rtol=1e-12, atol=1e-14)
+    np.testing.assert_array_equal(found.chosen, chosen)
+    np.testing.assert_allclose(found.in_sample, inside, rtol=1e-9, atol=1e-12)
     flat = probability_of_backtest_overfitting(np.zeros((20, 3)), 4)
     assert flat.pbo == 1.0 and (flat.logits == 0.0).all() and isnan(flat.slope)
 
@@ -188,7 +199,7 @@ def test_pbo_of_another_implementation(seed: int) -> None:
 def test_the_size_of_the_steps_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     returns = noise(1, 60, 25)
     whole = probability_of_backtest_overfitting(returns, 10)
-    monkeypatch.setattr("engine.validation.statistics._CHUNK", 100)
+    monkeypatch.setattr("engine.validation.split_halves._CHUNK", 100)
     parts = probability_of_backtest_overfitting(pd.DataFrame(returns), 10)
     np.testing.assert_array_equal(whole.chosen, parts.chosen)
     np.testing.assert_allclose(whole.logits, parts.logits)
@@ -418,6 +429,23 @@ def test_a_wild_set_does_not_drown_a_sure_one() -> None:
     returns[:, 0] *= 50.0
     returns[:, 1] += 0.004
     assert 1 in superior_sets(returns, 1.0).better
+
+
+def test_the_bootstraps_load_no_more_of_arch_than_they_need() -> None:
+    """Models of volatility, with matplotlib, took a second of every verdict; a user's own import has all of arch."""
+    code = """
+import sys
+import numpy as np
+from engine.validation.bootstrap import bootstrap_intervals
+first = bootstrap_intervals(np.sin(np.arange(60.0)))
+print([name for name in ("arch", "matplotlib", "scipy.stats", "statsmodels") if name in sys.modules])
+import arch.bootstrap, scipy.stats
+from arch import arch_model
+print(arch.bootstrap.optimal_block_length(np.sin(np.arange(60.0))).shape, scipy.stats.norm.ppf(0.5))
+assert bootstrap_intervals(np.sin(np.arange(60.0))) == first
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split("\n")[:2] == ["[]", "(1, 2) 0.0"], done.stdout
 
 
 def test_intervals_are_those_of_arch() -> None:
