@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
@@ -406,11 +407,12 @@ def read_toml(path: Path, what: str) -> dict[str, Any]:
 
 
 def parse_value(text: str) -> Any:
-    """Read a value typed on the command line: TOML where it is TOML, else the bare string."""
+    """Read a value typed on the command line: TOML where it is TOML, ``.5`` and ``1.`` too, else the bare string."""
+    bare = text.strip()
     try:
-        return tomllib.loads(f"value = {text.strip()}")["value"]
+        return tomllib.loads(f"value = {bare}")["value"]
     except tomllib.TOMLDecodeError:
-        return text.strip()
+        return float(bare) if re.fullmatch(r"[+-]?(\d+\.|\.\d+)", bare, re.ASCII) else bare
 
 
 def split_assignment(option: str, assignment: str, form: str, example: str) -> tuple[str, str]:

@@ -186,7 +186,19 @@ def test_file_and_assignments(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "value"),
-    [("3", 3), ("4.5", 4.5), ("true", True), ("[1, 2]", [1, 2]), ("top_bottom", "top_bottom"), ("'3'", "3")],
+    [
+        ("3", 3),
+        ("4.5", 4.5),
+        ("true", True),
+        ("[1, 2]", [1, 2]),
+        ("top_bottom", "top_bottom"),
+        ("'3'", "3"),
+        (".5", 0.5),
+        ("-1.", -1.0),
+        (".", "."),
+        ("05", "05"),
+        ("1.2.", "1.2."),
+    ],
 )
 def test_values_typed_on_the_command_line(text: str, value: object) -> None:
     assert parse_value(text) == value

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from engine.errors import DataError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from engine.config import RunConfig
     from engine.live.book import Member
     from engine.live.journal import Journal
@@ -98,22 +100,34 @@ def monitored(
     newest : int, optional
     report : callable
     """
-    from engine.live.demotion import demotion_of, demotion_text, events_of
+    from engine.live.demotion import demotion_of, demotion_text
     from engine.live.paper_tracks import track_record
     from engine.live.state_folder import record_folder
 
     answers = answers_of(promoted, journal.entries, config, newest, report)
     folder = record_folder(label, journal.path)
     demotion = demotion_of(folder, name)
-    readable = demotion is None or demotion.question != "record"
     scheduled = promoted is not None and not promoted.members
+    events = _events(folder, name)
+    for member in () if promoted is None else promoted.members:
+        events += [{**event, "spec": member.name} for event in _events(folder, member.name)]
+    events.sort(key=lambda event: str(event.get("when") or event.get("at") or ""))
     return {
         "answers": answers.to_dict(),
         "plan_check": None if answers.check is None else str(answers.check),
         "demotion": None if demotion is None else {**demotion.to_dict(), "says": demotion_text(name, demotion)},
-        "events": events_of(folder, name) if folder is not None and readable else [],
+        "events": events,
         "track": track_record(journal.entries, config).to_dict() if scheduled else None,
     }
+
+
+def _events(folder: Path | None, name: str) -> list[dict[str, Any]]:
+    """Demotions and reinstatements of a strategy; none where there is no record, or one that cannot be read."""
+    from engine.live.demotion import demotion_of, events_of
+
+    demotion = demotion_of(folder, name)
+    readable = demotion is None or demotion.question != "record"
+    return events_of(folder, name) if folder is not None and readable else []
 
 
 def states(found: Mapping[str, Any]) -> dict[str, Any]:

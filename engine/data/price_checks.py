@@ -209,19 +209,27 @@ def odd_moves(mid: Floats) -> list[OddMove]:
         than 0, at least :data:`LEAST_DEVIATION`; that of a hole of h hours is sqrt(h) times it.
     """
     moves = []
-    for column in range(mid.shape[1]):
-        rows: Integers = np.flatnonzero(~np.isnan(mid[:, column]))
-        returns, hours = np.diff(np.log(mid[rows, column])), np.diff(rows)
+    for column, prices in enumerate(np.ascontiguousarray(mid.T)):
+        rows: Integers = np.flatnonzero(~np.isnan(prices))
+        returns, hours = np.diff(np.log(prices[rows])), np.diff(rows)
+        # Two medians take longer than all else: they are taken where the least deviation finds something.
+        if not any(found.any() for found in _odd(returns, hours, LEAST_DEVIATION)):
+            continue
         hourly = returns[(hours == 1) & (returns != 0)]
         if len(hourly) < 24:  # a day
             hourly = returns
-        if not len(hourly):
-            continue
-        deviation = max(1.4826 * float(np.median(np.abs(hourly - np.median(hourly)))), LEAST_DEVIATION)
-        odd = np.abs(returns) > ODD * deviation * np.sqrt(hours)
-        back = odd[:-1] & odd[1:] & (returns[:-1] * returns[1:] < 0) & (hours[:-1] == 1) & (hours[1:] == 1)
-        for at in np.flatnonzero(odd & (hours > 1)):
+        jumps, back = _odd(
+            returns, hours, max(1.4826 * float(np.median(np.abs(hourly - np.median(hourly)))), LEAST_DEVIATION)
+        )
+        for at in np.flatnonzero(jumps):
             moves.append(OddMove(column, int(rows[at]), int(rows[at + 1]), "jump", float(np.exp(returns[at]))))
         for at in np.flatnonzero(back):
             moves.append(OddMove(column, int(rows[at]), int(rows[at + 2]), "spike", float(np.exp(returns[at]))))
     return sorted(moves, key=lambda move: (move.row, move.column))
+
+
+def _odd(returns: Floats, hours: Integers, deviation: float) -> tuple[Flags, Flags]:
+    """Which returns are beyond the deviations: over a hole (R,), and within two hours and back (R - 1,)."""
+    odd: Flags = np.abs(returns) > ODD * deviation * np.sqrt(hours)
+    beside = (hours[:-1] == 1) & (hours[1:] == 1)
+    return odd & (hours > 1), odd[:-1] & odd[1:] & (returns[:-1] * returns[1:] < 0) & beside

@@ -31,6 +31,8 @@ _OWN: Final = {
     "costs": set(),
     "account": {"initial_equity_usd", "max_gross"},
 }
+#: Of less, no account has an order to send.
+_LEAST_SHARE: Final = 1e-6
 _KEYS: Final = ("name", "reshared", "limits")
 
 
@@ -128,10 +130,10 @@ def _members(path: Path) -> list[tuple[str, float]]:
             raise SpecError(f"Book {path}: each [[spec]] has either a name or a file; one has {dict(row)}.")
         file = file or f"{name}.json"
         stem = Path(file).stem
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0.0 < share <= 1.0:
+        if isinstance(share, bool) or not isinstance(share, int | float) or not _LEAST_SHARE <= share <= 1.0:
             raise SpecError(
-                f"Book {path}: the share of {stem} is {share!r}; write a fraction of the account's equity above 0 and "
-                "at most 1."
+                f"Book {path}: the share of {stem} is {share!r}; write a fraction of the account's equity above 0, at "
+                f"least {_LEAST_SHARE:f}, and at most 1."
             )
         if stem == UNASSIGNED or stem in map(_stem, found):
             raise SpecError(f"Book {path} names the spec {stem} twice, or it is a word of hlbt's own. Rename one.")

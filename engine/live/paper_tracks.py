@@ -22,7 +22,7 @@ from engine.live.paper_market import PaperMarket, paper_account
 from engine.live.schedule import ORDER_LEAD, SEARCHED, scheduled_instants, trade_instant
 from engine.live.session import Session
 from engine.live.state_folder import journal_path
-from engine.live.targets import Strategy, Watch
+from engine.live.targets import Strategy, Watch, flat_key
 from engine.live.venue import Venue
 
 
@@ -181,6 +181,7 @@ def run_track(
         if not instants:
             return run
         keys = [entry["key"] for entry in entries if entry["kind"] == "plan"]
+        keys = [key for key in keys if key != flat_key(strategy.name)]  # closing the book was no other spec
         if keys and keys[-1] != strategy.key:
             run.notes.append(f"from {show(instants[0])} on it trades another spec than before")
         account = paper_account(strategy, market.panel(config, instants[-1]), venue.folder, instants[0])

@@ -345,8 +345,12 @@ def from_weights(path: Path, config: RunConfig, limits: Limits, now: pd.Timestam
     return Strategy(path.stem, key, TargetProvider(oracle, config), limits, tuple(notes))
 
 
+def flat_key(name: str) -> str:
+    """Key of the plans that close every position of a strategy."""
+    return hashlib.sha256(f"flatten|{name}".encode()).hexdigest()
+
+
 def flat(name: str, config: RunConfig | None = None) -> Strategy:
     """Every position closed, without limits; needs no spec, so that one that is refused can be left."""
-    key = hashlib.sha256(f"flatten|{name}".encode()).hexdigest()
     targets = TargetProvider(FixedWeights.of({}), config or RunConfig())
-    return Strategy(name, key, targets, Limits.none(), ("every position is to be closed",))
+    return Strategy(name, flat_key(name), targets, Limits.none(), ("every position is to be closed",))

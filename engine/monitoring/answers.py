@@ -233,11 +233,13 @@ def _of_costs(alarm: Alarm) -> Answer:
         )
     if alarm.state == "pending":
         return Answer(name, "pending", f"{days} of the {LEAST_DAYS} days that it takes before anything is said.")
+    found = sorted(chart.days_to_decide for chart in alarm.charts)
+    when = f"{found[0]} to {found[-1]} days, by the series" if found[0] < found[-1] else f"{found[0]} days"
     return Answer(
         name,
         "holding",
         f"No excess over the model in {days} days; one of {TARGET_BPS:g} bp of equity a day that began now would be "
-        f"found in about {alarm.days_to_decide} days.",
+        f"found in about {when}.",
     )
 
 

@@ -83,25 +83,29 @@ class Panel:
         colour: str,
         width: float = 1.3,
         dots: bool = False,
-        filled: bool = False,
+        filled: float | None = None,
+        dash: str = "",
     ) -> None:
-        """A line that is interrupted where a value is not finite; with `dots` at its points, or filled down to 0."""
+        """A line that is interrupted where a value is not finite; with `dots` at its points, or filled down to a value.
+
+        That of -inf is the lower edge.
+        """
         known = np.isfinite(values) & ((values > 0.0) | (not self._log))
 
         def draw(x: Scale, y: Scale) -> str:
             points = [f"{across:.1f} {down:.1f}" for across, down in zip(x(at), y(values), strict=True)]
             parts = ["L".join(points[part]) for part in _stretches(known)]
-            text = f'<path d="{"".join("M" + part for part in parts)}" style="{_stroke(colour, width)}"/>'
+            text = f'<path d="{"".join("M" + part for part in parts)}" style="{_stroke(colour, width, dash)}"/>'
             if dots:
                 each = "".join(f"M{point}h0" for point, seen in zip(points, known.tolist(), strict=True) if seen)
                 text += f'<path d="{each}" style="{_stroke(colour, 4.0)}; stroke-linecap: round"/>'
-            if filled:
-                zero, ends = float(y(np.zeros(1))[0]), [x(at[part])[[0, -1]] for part in _stretches(known)]
+            if filled is not None:
+                zero, ends = float(y(np.array([filled]))[0]), [x(at[part])[[0, -1]] for part in _stretches(known)]
                 closed = [f"M{end[0]:.1f} {zero:.1f}L{part}V{zero:.1f}Z" for part, end in zip(parts, ends, strict=True)]
                 text = f'<path d="{"".join(closed)}" style="fill: {css_colour(colour)}; fill-opacity: .25"/>' + text
             return text
 
-        self._add(draw, at[known], values[known], *([np.zeros(1)] if filled else []))
+        self._add(draw, at[known], values[known], *([] if filled is None else [np.array([filled])]))
 
     def level(self, value: float, colour: str, width: float = 0.8, dash: str = "") -> None:
         """A horizontal line from side to side."""
@@ -191,7 +195,8 @@ class Panel:
             return pixels
 
         def y(values: np.ndarray) -> np.ndarray:
-            pixels: np.ndarray = top + height * (high - (np.log10(values) if self._log else values)) / (high - low)
+            shares = (high - (np.log10(values) if self._log else values)) / (high - low)
+            pixels: np.ndarray = top + height * np.clip(shares, 0.0, 1.0)
             return pixels
 
         rows = [(top + height * (high - place) / (high - low), text) for place, text in self.numbers()]

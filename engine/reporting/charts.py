@@ -84,22 +84,20 @@ def lines(
     series: Mapping[str, pd.Series],
     colours: Sequence[str],
     percent: bool = False,
-    fill: bool = False,
+    fill: float | None = None,
     size: tuple[int, int] | None = None,
+    dashed: Sequence[str] = (),
 ) -> Markup:
-    """Lines over time, thinned; with `fill`, the area down to zero; one of a `size` of its own has no legend."""
+    """Lines over time, thinned; `fill` is the value, or -inf, down to which the area under the first is filled.
+
+    One of a `size` of its own has no legend.
+    """
     panel = Panel(unit="%" if percent else "")
     points = POINTS if len(series) == 1 else POINTS // 2
-    for colour, (name, values) in zip(colours, series.items(), strict=True):
-        _add(
-            panel,
-            name,
-            values.to_numpy(dtype=np.float64) * (100.0 if percent else 1.0),
-            values.index,
-            colour,
-            points,
-            fill,
-        )
+    for place, (colour, (name, values)) in enumerate(zip(colours, series.items(), strict=True)):
+        numbers = values.to_numpy(dtype=np.float64) * (100.0 if percent else 1.0)
+        dash = DASHED if name in dashed else ""
+        _add(panel, name, numbers, values.index, colour, points, None if place else fill, dash)
     return chart([panel], size or (WIDTH, HEIGHT), label, keyed=len(series) > 1 and size is None)
 
 
@@ -111,7 +109,7 @@ def equity(
     for colour, (name, values) in zip(colours, lines.items(), strict=True):
         _add(top, name, values.to_numpy(dtype=np.float64), values.index, colour, POINTS)
     deepest = drawdown.to_numpy(dtype=np.float64) * 100.0
-    _add(bottom, "drawdown", deepest, drawdown.index, COLOURS["loss"], POINTS, fill=True)
+    _add(bottom, "drawdown", deepest, drawdown.index, COLOURS["loss"], POINTS, 0.0)
     return chart([top, bottom], size, "Equity in USD and drawdown", heights=(3.0, 1.0))
 
 
@@ -177,13 +175,20 @@ def short_usd(value: float) -> str:
 
 
 def _add(
-    panel: Panel, name: str, values: np.ndarray, index: pd.Index, colour: str, points: int, fill: bool = False
+    panel: Panel,
+    name: str,
+    values: np.ndarray,
+    index: pd.Index,
+    colour: str,
+    points: int,
+    fill: float | None = None,
+    dash: str = "",
 ) -> None:
     """A line over time, thinned, with its name in the legend and its values for the pointer."""
     kept = thin(values, points)
     at = _hours(index)[kept]
-    panel.line(at, values[kept], colour, 1.0 if fill else 1.3, filled=fill)
-    panel.legend.append((name, colour, ""))
+    panel.line(at, values[kept], colour, 1.3 if fill is None else 1.0, filled=fill, dash=dash)
+    panel.legend.append((name, colour, dash))
     panel.tell(name, colour, at, values[kept])
 
 

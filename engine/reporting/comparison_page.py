@@ -55,8 +55,11 @@ def write_comparison(path: Path, comparison: Comparison, runs: Sequence[Run]) ->
 
 
 def settings(comparison: Comparison) -> pd.DataFrame:
-    """Settings that differ, as text, (rows, R); empty where an oracle has no such parameter."""
-    return comparison.config.map(lambda value: "" if isinstance(value, float) and math.isnan(value) else plain(value))
+    """Settings that differ, as text, (rows, R); empty where an oracle has no such parameter, or leaves it unset."""
+    told = comparison.config.map(
+        lambda value: "" if value is None or (isinstance(value, float) and math.isnan(value)) else plain(value)
+    )
+    return told[(told != "").any(axis=1)]
 
 
 def figures(comparison: Comparison) -> pd.DataFrame:

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from markupsafe import Markup
 
+from engine.reporting import charts
 from engine.reporting.html import render, write_page
-from engine.reporting.line_chart import Line, line_chart
 
 LISTED = 200
+FLOOR = "bottom of the bands"
+#: Pixels of the chart of equity on a desktop.
+LARGE = 960, 260
 #: The questions of the first screen, as a person asks them.
 QUESTIONS: Mapping[str, str] = {
     "plan": "Is every plan what its replay says?",
@@ -49,7 +54,7 @@ def write_live_page(status: Mapping[str, Any], name: str, network: str, path: Pa
         runs=status["runs"][::-1][:LISTED],
         answers=answers,
         questions=QUESTIONS,
-        chart=equity_chart(status["drift"]["rows"], answers["edge"]["floors"] if answers else None),
+        equity=equity_charts(status["drift"]["rows"], answers["edge"]["floors"] if answers else None),
         deciding=deciding,
         cusum=_cusum(deciding) if deciding else "",
         bars=_bars(coins),
@@ -68,8 +73,8 @@ def _bars(coins: list[dict[str, Any]]) -> dict[str, float]:
     )
 
 
-def equity_chart(rows: list[dict[str, Any]], floors: Mapping[str, Any] | None) -> Markup:
-    """Live equity, its replay and the bottom of the bands; empty before the second instant.
+def equity_charts(rows: list[dict[str, Any]], floors: Mapping[str, Any] | None) -> dict[str, Markup]:
+    """Live equity, its replay and the bottom of the bands, by class of the size; empty before the second instant.
 
     Parameters
     ----------
@@ -79,19 +84,29 @@ def equity_chart(rows: list[dict[str, Any]], floors: Mapping[str, Any] | None) -
         Of :func:`engine.monitoring.answers.band_floors`.
     """
     if len(rows) < 2:
-        return Markup("")
+        return {}
     instants = [row["instant"] for row in rows]
     live = [row["live_usd"] for row in rows]
-    lines = [
-        Line("replay", "replay", instants, [row["backtest_usd"] for row in rows]),
-        Line("live", "live", instants, live),
-    ]
+    lines = {
+        "replay": _over(instants, [row["backtest_usd"] for row in rows]),
+        "live": _over(instants, live),
+    }
+    colours = [charts.COLOURS["faint"], charts.COLOURS["price"]]
     if floors is not None and (scale := _scale(rows, floors)) is not None:
         shown = [place for place, instant in enumerate(floors["instants"]) if instant >= instants[0]]
         at = [floors["instants"][place] for place in shown]
         floor = [scale * max(floors["return_floor"][place], floors["drawdown_floor"][place]) for place in shown]
-        lines.insert(0, Line("floor", "bottom of the bands", at, floor, shaded=True))
-    return line_chart(lines, f"Equity from {min(live):,.0f} to {max(live):,.0f} USD")
+        lines = {FLOOR: _over(at, floor), **lines}
+        colours.insert(0, charts.COLOURS["loss"])
+    label, fill = f"Equity from {min(live):,.0f} to {max(live):,.0f} USD", -math.inf if FLOOR in lines else None
+    return {
+        name: charts.lines(label, lines, colours, fill=fill, size=size, dashed=("replay",))
+        for name, size in (("large", LARGE), ("small", charts.SMALL))
+    }
+
+
+def _over(instants: Sequence[str], values: Sequence[float | None]) -> pd.Series:
+    return pd.Series(values, index=pd.to_datetime(list(instants), utc=True, format="ISO8601"), dtype=np.float64)
 
 
 def _scale(rows: list[dict[str, Any]], floors: Mapping[str, Any]) -> float | None:
@@ -104,9 +119,8 @@ def _scale(rows: list[dict[str, Any]], floors: Mapping[str, Any]) -> float | Non
 
 
 def _cusum(series: Mapping[str, Any]) -> Markup:
-    instants = series["instants"]
-    lines = [
-        Line("limit", "limit", instants, series["limit"]),
-        Line("live", "CUSUM", instants, series["cusum"]),
-    ]
-    return line_chart(lines, f"CUSUM of {series['name']} and its limit", " bp", 1)
+    if len(series["instants"]) < 2:
+        return Markup("")
+    lines = {"limit": _over(series["instants"], series["limit"]), "CUSUM": _over(series["instants"], series["cusum"])}
+    colours = charts.COLOURS["loss"], charts.COLOURS["price"]
+    return charts.lines(f"CUSUM of {series['name']} and its limit", lines, colours)

@@ -267,7 +267,10 @@ def index_row(record: Mapping[str, Any], folder: Path) -> dict[str, Any]:
         "name": str(origin["name"]),
         "path": str(origin["path"]),
         "digest": str(origin.get("digest", "")),
-        "settings": {**{key: plain(value) for key, value in origin["parameters"].items()}, **changed_keys(record)},
+        "settings": {
+            **{key: plain(value) for key, value in origin["parameters"].items() if value is not None},
+            **changed_keys(record),
+        },
         "start": str(dates["start"])[:10],
         "end": str(dates["end"])[:10],
         "synthetic": bool(record["synthetic"]),

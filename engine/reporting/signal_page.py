@@ -247,7 +247,7 @@ def _of_the_signal(signals: Signals) -> dict[str, Markup]:
             {"a decision": daily["ic"], f"mean of {SMOOTHED}": smooth},
             ["#c3cdd4", blue],
         ),
-        "cumulative": charts.lines("Sum of the rank IC", {"sum": daily["ic"].fillna(0.0).cumsum()}, [blue], fill=True),
+        "cumulative": charts.lines("Sum of the rank IC", {"sum": daily["ic"].fillna(0.0).cumsum()}, [blue], fill=0.0),
         "decay": charts.bars(
             "Mean rank IC by horizon in days",
             [str(days) for days in signals.decay["horizon_days"]],
@@ -259,7 +259,7 @@ def _of_the_signal(signals: Signals) -> dict[str, Markup]:
             _names(signals.quantiles),
             1e4 * signals.buckets["excess_return"].to_numpy(),
         ),
-        "spread": charts.lines("Sum of top less bottom in bps", {"sum": spread}, [blue], fill=True),
+        "spread": charts.lines("Sum of top less bottom in bps", {"sum": spread}, [blue], fill=0.0),
         "autocorrelation": charts.bars(
             "Rank correlation of the signal with itself",
             [str(lag) for lag in signals.autocorrelation["lag"]],
@@ -291,7 +291,7 @@ def _of_the_book(signals: Signals) -> dict[str, Markup]:
             [charts.COLOURS["net"], orange],
             percent=True,
         ),
-        "beta": charts.lines(f"Rolling beta to {MARKET}", {"beta": daily["beta"]}, [orange], fill=True),
+        "beta": charts.lines(f"Rolling beta to {MARKET}", {"beta": daily["beta"]}, [orange], fill=0.0),
         "momentum": charts.lines("Rank correlation with momentum", momentum, [blue, orange]),
     }
 

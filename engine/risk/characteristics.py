@@ -104,11 +104,16 @@ def betas(panel: Panel, rows: np.ndarray, lookback_hours: int) -> np.ndarray:
     other = np.empty_like(returns)
     for dex, members in dex_members(panel).items():
         other[:, members] = _market_returns(panel, returns, dex, members)[:, None]
-    known = ~np.isnan(returns) & ~np.isnan(other)
+    known = ~(np.isnan(returns) | np.isnan(other))
     x, y = np.where(known, other, 0.0), np.where(known, returns, 0.0)
-    count, sum_x, sum_y, squares, products = (
-        sums_of_last(values, rows - start, lookback_hours) for values in (known, x, y, x * x, x * y)
-    )
+
+    def summed(values: np.ndarray) -> np.ndarray:
+        return sums_of_last(values, rows - start, lookback_hours)
+
+    # Both products overwrite what was summed: a new array of a panel's size costs more than the product.
+    count, sum_x, sum_y = summed(known), summed(x), summed(y)
+    products = summed(np.multiply(x, y, out=y))
+    squares = summed(np.multiply(x, x, out=x))
     mean = sum_x / np.maximum(count, 1.0)
     variance = squares - mean * sum_x
     # What is left of equal returns is rounding, not a variance.
@@ -136,11 +141,15 @@ def sums_of_last(values: np.ndarray, rows: np.ndarray, hours: int) -> np.ndarray
     """
     found = np.zeros((len(rows), values.shape[1]))
     block = math.gcd(hours, _DAY)
+    counted = values.dtype == np.bool_
     for last in np.unique(rows % block):
         asked = np.flatnonzero(rows % block == last)
-        padding = np.zeros((block - 1 - int(last), values.shape[1]))
-        stop = int(rows[asked].max()) + 1
-        blocks = np.concatenate([padding, values[:stop]]).reshape(-1, block, values.shape[1]).sum(axis=1)
+        whole = values[: int(rows[asked].max()) + 1]
+        if padding := block - 1 - int(last):
+            whole = np.concatenate([np.zeros((padding, values.shape[1]), dtype=values.dtype), whole])
+        whole = whole.reshape(-1, block, values.shape[1])
+        # A block has at most a day of hours, which a byte counts in a tenth of the time.
+        blocks = whole.view(np.uint8).sum(axis=1, dtype=np.uint8) if counted else whole.sum(axis=1)
         for number in asked:
             end = int(rows[number]) // block + 1
             found[number] = blocks[max(0, end - hours // block) : end].sum(axis=0)

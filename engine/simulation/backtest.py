@@ -44,29 +44,16 @@ _ABSENT = read_only(np.empty((0, 0)))
 
 
 def backtest(panel: Panel, weights: pd.DataFrame, config: RunConfig | None = None) -> Result:
-    """Run a weight matrix over a panel.
+    """Run a weight matrix over a panel: :func:`engine.backtest`, which says what is taken and refused, without oracles.
 
     Parameters
     ----------
-    panel : Panel
-        Market data, T hours x N coins, not the as-known copy that oracles get.
-    weights : DataFrame, (D, coins)
-        Index: decision instants, UTC, each a row of the panel. Columns: coins of the panel; one that is absent is 0.
-        Values: signed fractions of equity, NaN = hold. Each row is traded ``execution.delay_hours`` later.
-    config : RunConfig, optional
-        Default: all defaults of the contract.
+    panel, weights, config : Panel, DataFrame (D, coins), RunConfig
+        As there.
 
     Returns
     -------
     Result
-
-    Raises
-    ------
-    WeightsError
-        For weights that break the contract or need more initial margin than the account has, or rows off a schedule
-        that the config asks for.
-    DataError
-        For a panel as known: its funding is an hour late.
     """
     from engine.simulation.kernel import COIN, FUNDING_COST, REFUSED, ROW, simulate_nb
 

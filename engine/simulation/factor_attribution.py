@@ -99,9 +99,10 @@ def factor_attribution(panel: Panel, returns: pd.Series, equity: np.ndarray, tra
 
 def _nothing(days: int, known: int) -> FactorAttribution:
     coins = RiskParameters().least_coins
+    what = f"{known} of the {days} days of the book have factor returns" if days else "the book has no day"
     note = (
-        f"No attribution to factors: {known} of the {days} days of the book have factor returns, and {LEAST_DAYS} are "
-        f"needed. A day has them where {coins} tradable coins have a beta, which takes 30 days of prices."
+        f"No attribution to factors: {what}, and {LEAST_DAYS} are needed. A day has them where {coins} tradable coins "
+        "have a beta, which takes 30 days of prices."
     )
     nothing = pd.DataFrame(columns=[RESIDUAL], dtype=np.float64)
     return FactorAttribution(nothing, pd.DataFrame(columns=["mean_year", "t"], dtype=np.float64), 0, (note,))

@@ -18,7 +18,7 @@ import pandas as pd
 from engine.config import RunConfig
 from engine.panel import Panel
 
-#: A kernel each: that of one run, that of many, and that of their books.
+#: A kernel each: that of one run, that of many, and those of their books and of null books.
 KERNELS = ("backtest", "batch", "books")
 
 
@@ -26,13 +26,16 @@ def warm_up(kernel: str) -> None:
     """Compile one of :data:`KERNELS`, or find that it is compiled: a run of two days."""
     from engine.simulation.backtest import backtest, decisions_of
     from engine.simulation.batch import backtest_many
-    from engine.simulation.kernel import top_bottom_nb
+    from engine.simulation.kernel import rename_nb, top_bottom_nb
     from engine.weights import SparseWeights
 
     if kernel == "books":
         orders, one = np.array([[0, 1], [1, 0]]), np.ones(1, dtype=np.int64)
         rows = (orders[:1], orders[1:], orders[:1], orders[1:], 2 * one, one, 0 * one, np.array([0.5]))
-        top_bottom_nb(*rows, np.zeros(2, dtype=np.int64), np.empty(3, dtype=np.uint32), np.empty(3))
+        book = np.zeros(2, dtype=np.int64), np.empty(3, dtype=np.uint32), np.empty(3)
+        top_bottom_nb(*rows, *book)
+        room = np.zeros(2, dtype=np.int64), np.empty(3, dtype=np.uint32), np.empty(3)
+        rename_nb(orders[:1], 0 * one, *book, np.ones((1, 2), dtype=np.bool_), *room)
         return
     index = pd.date_range("2024-01-01", periods=49, freq="h", tz="UTC")
     frame = pd.DataFrame(100.0, index, ["BTC", "ETH"])

@@ -52,7 +52,10 @@ def read_sectors(sectors: Mapping[str, str] | str) -> dict[str, str]:
     except OSError as error:
         raise OracleError(f"{where} cannot be read: {error.strerror or error}. Name a file that is there.") from error
     except ValueError as error:
-        raise OracleError(f"{where} cannot be read: {(str(error).splitlines() or ['damaged'])[0]}.") from error
+        raise OracleError(
+            f"{where} cannot be read: {(str(error).splitlines() or ['damaged'])[0]}. Save it as "
+            "text (UTF-8) with a comma between its columns coin and sector."
+        ) from error
     for name in ("coin", "sector"):
         if name not in frame.columns:
             raise OracleError(

@@ -146,7 +146,7 @@ def _page(panel: Panel, pairs: Sequence[Pair], lags: int, tb: int, file: str | N
             curves,
             (charts.COLOURS["price"], charts.COLOURS["loss"]),
         ),
-        "worth": charts.lines("What the look-ahead was worth in USD", worth, (charts.COLOURS["loss"],), fill=True),
+        "worth": charts.lines("What the look-ahead was worth in USD", worth, (charts.COLOURS["loss"],), fill=0.0),
     }
     return render(
         "publication_delay.html",

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 from engine import Panel, PaperDEX, RunConfig, load_panel
+from engine.commands.live_answers import monitored, promoted_strategy
 from engine.live.demotion import Demotion, demotion_of
 from engine.live.journal import Journal
 from engine.live.risk_limits import Limits
@@ -258,6 +259,8 @@ def test_a_demoted_spec_leaves_and_none_of_the_others_moves(tmp_path: Path) -> N
     assert equity_track(sub_ledgers(journal.entries), "carry") == pytest.approx(others, rel=1e-9)
     found = plan_differences(spec_entries(journal.entries, "trend"), panel, config, specs[0].targets.oracle)
     assert (found.instants_checked, found.differences) == (DAYS, ())
+    (event,) = monitored(promoted_strategy(whole), journal, config, "book", "paper")["events"]
+    assert (event["spec"], event["kind"]) == ("trend", "demoted")
 
 
 def test_a_flatten_closes_every_part_and_a_deposit_is_shared_by_equity() -> None:

@@ -26,6 +26,7 @@ WRONG = {
     HALF + "weight = 1\n": "[[spec]] has no key 'weight'",
     '[[spec]]\nname = "fast"\n': "the share of fast is None; write a fraction",
     '[[spec]]\nname = "fast"\nshare = 1.5\n': "the share of fast is 1.5",
+    '[[spec]]\nname = "fast"\nshare = 1e-320\n': "above 0, at least 0.000001, and at most 1",
     '[[spec]]\nname = "fast"\nshare = true\n': "the share of fast is True",
     '[[spec]]\nname = "fast"\nshare = nan\n': "the share of fast is nan",
     '[[spec]]\nname = "fast"\nfile = "fast.json"\nshare = 0.5\n': "has either a name or a file",

@@ -62,6 +62,12 @@ def test_a_folder_is_traded_in_one_go_and_a_run_again_changes_nothing(run: Run, 
     listed = (tmp_path / "live" / "tracks.html").read_text()
     assert 'href="momentum-paper.html"' in listed and 'href="fridays-paper.html"' in listed
     assert "SYNTHETIC DATA: these accounts" in listed and all(track["synthetic"] for track in done.json["tracks"])
+    assert "makes all of them again" in listed
+    # Closing the book by hand is no change of the spec.
+    where = ["--network", "paper", "--journal", tmp_path / "live", "--now", AT + pd.Timedelta(hours=1)]
+    assert run(["live", "flatten", str(specs / "momentum.json"), *map(str, where), "--execute"]).code == 0
+    after = run(words(tmp_path, specs, now=AT + DAY - pd.Timedelta(seconds=30)))
+    assert after.code == 0 and after.json["tracks"][1]["traded_now"] and "another spec" not in after.out
 
 
 def test_one_that_fails_does_not_stop_the_others_and_is_named(run: Run, specs: Path, tmp_path: Path) -> None:

@@ -72,6 +72,8 @@ def test_a_track_that_is_its_replay_holds(track: tuple[StrategySpec, Path]) -> N
     assert found.line == "plan = replay holding, costs holding, edge pending"
     plain = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert plain["plan"]["checked"] == DAYS + 1 and plain["plan"]["differences"] == []
+    days = sorted(series["days_to_find"]["2"] for series in plain["costs"]["series"])
+    assert found.costs.text.endswith(f"found in about {days[0]} to {days[-1]} days, by the series.")
     # Slippage of a coin by hand, from the journal's orders.
     spent: dict[str, list[float]] = {}
     for entry in entries_of(track):

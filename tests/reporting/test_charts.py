@@ -85,7 +85,8 @@ def test_whatever_is_drawn_lies_in_the_picture_and_the_pointer_is_told_it(kind: 
     few = pd.Series(values[: len(sizes)])
     drawn = [
         charts.lines("a <b> & c", {"x & <y>": one, "half": one / 2.0}, ["#348dc1", "#e08e45"], percent=True),
-        charts.lines("filled", {"x": one}, ["#348dc1"], fill=True),
+        charts.lines("filled", {"x": one}, ["#348dc1"], fill=0.0),
+        charts.lines("to the edge", {"x": one, "y": -one}, ["#348dc1", "#e08e45"], fill=-np.inf, dashed=("y",)),
         charts.equity({"equity": one, "BTC held": one}, one, charts.SMALL, ["#348dc1", "#8a8a8a"]),
         charts.stems("turnover", one.abs(), 0.5),
         charts.bars("bars", [str(number) for number in range(min(len(values), 40))], values[:40], np.abs(values[:40])),

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -17,6 +19,7 @@ from engine.errors import DataError
 from engine.reporting import charts, figure_svg
 from engine.reporting import run_page as pages
 from engine.reporting.assumptions import modelled
+from engine.reporting.comparison_page import settings
 from engine.reporting.index_page import write_index
 from engine.reporting.run_section import run_section
 from engine.runs import Origin, Run
@@ -123,6 +126,14 @@ def test_index_of_two_thousand_runs(run: Run, tmp_path: Path) -> None:
     written = write_index(tmp_path)
     assert written.stat().st_size < 4_000_000
     assert written.read_text(encoding="utf-8").count("<tr>") == 2001
+
+
+def test_a_comparison_leaves_out_what_no_run_sets() -> None:
+    config = pd.DataFrame(
+        {"a": [None, 3, None], "b": [None, np.nan, "xyz"]}, index=["dex", "n", "market"], dtype=object
+    )
+    told = settings(SimpleNamespace(config=config))  # type: ignore[arg-type]
+    assert told.to_dict("index") == {"n": {"a": "3", "b": ""}, "market": {"a": "", "b": "xyz"}}
 
 
 def test_index_of_nothing(tmp_path: Path) -> None:

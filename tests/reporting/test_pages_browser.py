@@ -155,7 +155,7 @@ def test_a_page_on_every_screen(browser: Browser, pages: Path, name: str, look: 
         assert opened.evaluate(CONTRAST) == []
         if name in ("tearsheet", "capacity", "study"):
             assert opened.evaluate(LINES) == []
-        assert "SYNTHETIC" in opened.inner_text("body")
+        assert "SYNTHETIC" in opened.inner_text("body") and "dex=" not in opened.inner_text("body")  # what is not set
         if name == "live-wrong":
             assert "kPEPE +1,000,000,000," in opened.inner_text("body") and "-123,456,789" in opened.inner_text("body")
         back = opened.evaluate("getComputedStyle(document.body).backgroundColor")

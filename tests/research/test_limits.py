@@ -188,6 +188,10 @@ def test_coins_without_a_sector_are_one_more_group_and_are_named() -> None:
         ({"by": "sector", "gross": 1, "sectors": {}}, "names no coin"),
         ({"by": "sector", "gross": 1, "sectors": {"A": 3}}, "the sector of 'A' is 3"),
         ({"by": "sector", "gross": 1, "sectors": "absent.csv"}, "absent.csv cannot be read"),
+        (
+            {"by": "sector", "gross": 1, "sectors": "latin.csv"},
+            r"latin.csv cannot be read: .* Save it as text \(UTF-8\)",
+        ),
         ({"by": "sector", "gross": 1, "sectors": "absent.toml"}, "absent.toml cannot be read"),
         ({"by": "sector", "gross": 1, "sectors": "twice.csv"}, "two sectors for A: x and y"),
         ({"by": "sector", "gross": 1, "sectors": "columns.csv"}, "no column 'coin'. It has: token, sector"),
@@ -197,6 +201,7 @@ def test_coins_without_a_sector_are_one_more_group_and_are_named() -> None:
 )
 def test_what_is_refused(given: dict[str, Any], message: str) -> None:
     Path("twice.csv").write_text("coin,sector\nA,x\nA,y\n")
+    Path("latin.csv").write_bytes("coin,sector\nA,B\u00f6rse\n".encode("latin-1"))
     Path("columns.csv").write_text("token,sector\nA,x\n")
     Path("broken.toml").write_text("A = x\n")
     Path("nested.toml").write_text('[sectors]\nA = "x"\n')

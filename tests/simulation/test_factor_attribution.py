@@ -142,7 +142,7 @@ def test_where_there_is_none_it_says_why(panel: Panel) -> None:
         (note,) = found.notes
         assert note.startswith("No attribution to factors: ") and text in note
     idle = backtest(panel, pd.DataFrame(0.0, decisions_of(panel, RunConfig()), list(panel.coins)))
-    assert "of the 0 days" in idle.factor_attribution().notes[0]
+    assert "the book has no day, and 30 are needed" in idle.factor_attribution().notes[0]
     early = backtest(panel, Momentum(lookback_hours=24, n=2)).factor_attribution()
     assert "of the 108 days are left out of the attribution to factors" in early.notes[0]
 

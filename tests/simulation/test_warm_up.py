@@ -15,6 +15,8 @@ import numpy as np
 from engine import RunConfig, backtest, sweep
 from engine.simulation import kernel
 from engine.simulation.warm_up import KERNELS, warm_up
+from engine.validation.null_books import renamed
+from engine.weights import SparseWeights
 from helpers.panels import random_panel
 from research.oracles.momentum import Momentum
 
@@ -28,8 +30,11 @@ panel, oracle = random_panel(1, 24 * 20, 5), Momentum(lookback_hours=24, n=1)
 assert np.isnan(panel.frame("funding").to_numpy()).any()
 backtest(panel, oracle.weight_matrix(panel, panel.index[95::24]), RunConfig())
 sweep(panel, Momentum, {"lookback_hours": [24], "n": [1, 2]})
+books = SparseWeights.from_dense(np.array([[[0.5, 0.0, 0.0, -0.5, 0.0]]]))
+null = renamed(books, np.array([[4, 3, 2, 1, 0]]), np.ones((1, 5), dtype=bool))
+assert null.coins.tolist() == [1, 4] and null.weights.tolist() == [-0.5, 0.5]
 assert compiled() == ahead, {name: one for name, one in compiled().items() if one != ahead[name]}
-assert all(len(ahead[name]) == 1 for name in ("simulate_nb", "batch_nb", "top_bottom_nb"))
+assert all(len(ahead[name]) == 1 for name in ("simulate_nb", "batch_nb", "top_bottom_nb", "rename_nb"))
 """
 
 #: What numba loads before it compiles; the first is most of it.
