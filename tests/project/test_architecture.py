@@ -210,7 +210,9 @@ def test_the_kernel_imports_numpy_and_numba_only_and_follows_the_rules() -> None
     for node in tree.body:
         if isinstance(node, ast.FunctionDef) and node.name in called:
             assert "inner" not in map(ast.unparse, node.decorator_list), f"Python calls {node.name}"
-        if isinstance(node, ast.FunctionDef) and not node.name.endswith("_prefetch_nb") and node.name != "jit":
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("_"):  # or what stands for one without the JIT
+            assert [ast.unparse(item) for item in node.decorator_list] in (["intrinsic"], [])
+        elif isinstance(node, ast.FunctionDef) and node.name != "jit":
             assert [ast.unparse(item) for item in node.decorator_list] in (["jit"], ["inner"], ["inlined"])
             assert node.name.endswith("_nb")
     for file in SOURCES:
