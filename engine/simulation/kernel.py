@@ -8,6 +8,7 @@ Absent data (no quotes, no funding) are arrays of shape (0, 0).
 
 from __future__ import annotations
 
+from pickle import UnpicklingError
 from typing import NamedTuple
 
 import numba
@@ -17,13 +18,6 @@ from numba.core import cgutils
 from numba.core.caching import FunctionCache
 from numba.core.runtime import rtsys
 from numba.extending import intrinsic
-
-# No other language calls them, and `inner` ones not even Python: what takes its arguments apart is not compiled, and a
-# call from Python would end the process.
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
-inner = njit(**_OPTIONS, no_cpython_wrapper=True)
-# What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
-inlined = njit(**_OPTIONS, forceinline=True)
 
 
 class _KeptCode(FunctionCache):  # type: ignore[misc]  # numba has no types
@@ -35,15 +29,32 @@ class _KeptCode(FunctionCache):  # type: ignore[misc]  # numba has no types
     def load_overload(self, sig, target_context):
         rtsys.initialize(target_context)  # what the code calls
         with self._guard_against_spurious_io_errors():
-            return self._load_overload(sig, target_context)
+            try:
+                return self._load_overload(sig, target_context)
+            except (EOFError, UnpicklingError):  # cut off, as by a loss of power: compiled again, and written over
+                self.flush()
+                return None
 
 
-def jit(function):
-    """Compile a function that Python calls."""
-    compiled = njit(**_OPTIONS)(function)
-    if not config.DISABLE_JIT and numba.__version__.startswith("0.68."):
-        compiled._cache = _KeptCode(function)
-    return compiled
+def _kept(compiler):
+    """A decorator that compiles as `compiler`, one of numba's, does."""
+
+    def decorate(function):
+        compiled = compiler(function)
+        if not config.DISABLE_JIT and numba.__version__.startswith("0.68."):
+            compiled._cache = _KeptCode(function)
+        return compiled
+
+    return decorate
+
+
+# No other language calls them, and `inner` ones not even Python: what takes its arguments apart is not compiled, and a
+# call from Python would end the process.
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy", "no_cfunc_wrapper": True}
+jit = _kept(njit(**_OPTIONS))
+inner = _kept(njit(**_OPTIONS, no_cpython_wrapper=True))
+# What the loop of `batch_nb` calls: a call with arrays counts references to them, and threads wait for one another.
+inlined = _kept(njit(**_OPTIONS, forceinline=True))
 
 
 @intrinsic

@@ -93,8 +93,13 @@ class _OnUse(ModuleType):
         return getattr(import_module(self.__name__), name)
 
 
-def _arch() -> Any:
-    """``arch.bootstrap``; parts of a verdict ask for it side by side."""
+def load_arch() -> Any:
+    """Load ``arch.bootstrap``, once; before threads that may import arch themselves, of which they would see a part.
+
+    Returns
+    -------
+    module
+    """
     with _LOADING:
         return _bootstraps()
 
@@ -116,11 +121,14 @@ def _bootstraps() -> ModuleType:
         scipy.stats = _OnUse("scipy.stats")
     try:
         return import_module("arch.bootstrap")
+    except (ImportError, AttributeError):  # of a release whose bootstraps need more of it
+        pass
     finally:
         for name in [name for name in sys.modules if name.partition(".")[0] == "arch"]:
             del sys.modules[name]
         if isinstance(vars(scipy).get("stats"), _OnUse):
             del scipy.stats
+    return import_module("arch.bootstrap")
 
 
 def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "stationary") -> float:
@@ -134,7 +142,7 @@ def block_length(returns: ArrayLike, kind: Literal["stationary", "circular"] = "
     values = np.asarray(returns, dtype=np.float64)
     if len(values) < 10 or np.isnan(moments(values).sharpe):
         raise DataError(f"{len(values)} daily returns cannot be resampled: at least 10 that vary are needed.")
-    length = float(_arch().optimal_block_length(values)[kind].iloc[0])
+    length = float(load_arch().optimal_block_length(values)[kind].iloc[0])
     return float(np.clip(length if np.isfinite(length) else 1.0, 1.0, len(values) / 3.0))
 
 
@@ -150,7 +158,7 @@ def bootstrap_intervals(
     """
     values = np.asarray(returns, dtype=np.float64)
     length = block_length(values)
-    drawing = _arch().StationaryBootstrap(length, values, seed=seed)
+    drawing = load_arch().StationaryBootstrap(length, values, seed=seed)
     drawn = np.stack([of_days[0] for of_days, _ in drawing.bootstrap(resamples)])
     sharpe = np.nan_to_num(metrics.sharpe(drawn))  # a constant resample has shown nothing
     tails = (0.5 - confidence / 2.0, 0.5 + confidence / 2.0)

@@ -21,7 +21,7 @@ from engine.panel import Panel
 from engine.provenance import code_digest, to_json
 from engine.sweeps.study import Study
 from engine.sweeps.trials import TrialCount
-from engine.validation.bootstrap import bootstrap_intervals
+from engine.validation.bootstrap import bootstrap_intervals, load_arch
 from engine.validation.checks import CHECKS, SEARCH, VERDICT, checks_of
 from engine.validation.evidence import (
     ValidationInputs,
@@ -108,6 +108,7 @@ def judge(
         ("plateau", "neighbours", lambda: _plateau(inputs)),
     ]
     details: dict[str, Any] = {}
+    load_arch()  # before a winner that is run again imports it
     with ThreadPoolExecutor(1) as market, ThreadPoolExecutor(1) as statistics:
         try:
             begun = [(market if name in _RERUN else statistics).submit(attempt, work) for name, _, work in parts]

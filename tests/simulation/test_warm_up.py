@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -74,9 +75,29 @@ assert list(share(trades, funding)) == [1.0, 4.0, 5.0] and len(kernel.held_hours
 """
 
 
-def run(job: str) -> str:
-    environment = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, env=environment, timeout=300)
+#: A kernel is called, and the files of its code with an ending are cut to so many bytes.
+CUT_OFF = """
+import sys
+from pathlib import Path
+import numpy as np
+from engine.simulation.kernel import known_prices_nb
+
+ending, left, folder = sys.argv[1], int(sys.argv[2]), Path(known_prices_nb._cache.cache_path)
+assert folder.parent == Path(sys.argv[3])
+price, settles = np.empty((2, 1)), np.zeros((2, 1), np.bool_)
+known_prices_nb(np.ones((2, 1)), 24, price, settles)
+assert price.tolist() == [[1.0], [1.0]] and not settles.any()
+print(sum(known_prices_nb.stats.cache_hits.values()))
+for file in folder.glob(f"*known_prices_nb*{ending}"):
+    file.write_bytes(file.read_bytes()[:left])
+"""
+
+
+def run(job: str, *arguments: str, **variables: str) -> str:
+    environment = {**os.environ, **variables, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
+    done = subprocess.run(
+        [sys.executable, "-c", job, *arguments], capture_output=True, text=True, env=environment, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
 
@@ -96,3 +117,10 @@ def test_machine_code_that_is_kept_is_read_without_the_compiler(before: str, loa
     """Of a release of numba that nobody has seen it is read as numba does; what is compiled then is right in both."""
     run("from engine.simulation.warm_up import KERNELS, warm_up; [warm_up(name) for name in KERNELS]")
     assert run(KEPT.format(before=before)).strip() == loaded
+
+
+def test_kept_code_that_is_cut_off_is_compiled_again(tmp_path: Path) -> None:
+    """As after a loss of power: a command ended with "Aborted." and nothing else, each time."""
+    cuts = (".nbc", "0"), (".nbc", "40"), (".nbi", "40"), ("none", "0"), ("none", "0")
+    hits = [run(CUT_OFF, *cut, str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path)) for cut in cuts]
+    assert [int(of) for of in hits] == [0, 0, 0, 0, 1]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from itertools import combinations
 from math import inf, isinf, isnan, log, nan, sqrt
+from pathlib import Path
 from statistics import NormalDist, fmean, stdev
 
 import holdout
@@ -31,6 +33,7 @@ from engine.validation.statistics import (
     walk_forward,
 )
 from helpers.effort import some
+from helpers.project import ROOT
 
 NORMAL = NormalDist()
 
@@ -446,6 +449,17 @@ assert bootstrap_intervals(np.sin(np.arange(60.0))) == first
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["[]", "(1, 2) 0.0"], done.stdout
+
+
+def test_bootstraps_that_need_the_whole_of_arch_get_it(tmp_path: Path) -> None:
+    """As another release of arch may."""
+    (tmp_path / "arch" / "bootstrap").mkdir(parents=True)
+    (tmp_path / "arch" / "__init__.py").write_text("whole = 3\n")
+    (tmp_path / "arch" / "bootstrap" / "__init__.py").write_text("from arch import whole\n")
+    job = "from engine.validation.bootstrap import load_arch; print(load_arch().whole, load_arch() is load_arch())"
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    done = subprocess.run([sys.executable, "-c", job], capture_output=True, text=True, env=environment, check=False)
+    assert done.stdout.split() == ["3", "True"], done.stderr
 
 
 def test_intervals_are_those_of_arch() -> None:
