@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 from functools import cache
 from pathlib import Path
@@ -23,8 +24,10 @@ INDEX = "index.html"
 @cache
 def templates() -> jinja2.Environment:
     """The environment of the pages' templates; every inserted value is escaped."""
+    folder = Path(__file__).parent / "templates"
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+        loader=jinja2.FileSystemLoader(folder),
+        bytecode_cache=_kept(folder / "__pycache__"),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -33,6 +36,15 @@ def templates() -> jinja2.Environment:
     environment.filters.update(usd=usd, percent=percent, ratio=ratio, bps=bps, plain=plain, exact=exact)
     environment.filters.update(moment=moment, css_colour=css_colour, coded=coded, in_class=in_class)
     return environment
+
+
+def _kept(folder: Path) -> jinja2.BytecodeCache | None:
+    """Compiled templates, as Python keeps modules; None where nothing can be written."""
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError:
+        return None
+    return jinja2.FileSystemBytecodeCache(str(folder)) if os.access(folder, os.W_OK) else None
 
 
 def render(template: str, **values: Any) -> str:

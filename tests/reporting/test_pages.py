@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import jinja2
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,7 +17,7 @@ from rich.console import Console
 from engine.commands.tables import demo_table, result_tables, sweep_table
 from engine.config import RunConfig
 from engine.errors import DataError
-from engine.reporting import charts, figure_svg
+from engine.reporting import charts, figure_svg, html
 from engine.reporting import run_page as pages
 from engine.reporting.assumptions import modelled
 from engine.reporting.comparison_page import settings
@@ -33,6 +34,19 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return saved(simulated(), tmp_path_factory.mktemp("runs") / "drift")
+
+
+def test_templates_are_compiled_once(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def compiled(*_: object) -> None:
+        raise AssertionError("a template is compiled again")
+
+    html.templates().get_template("sweep.html")
+    html.templates.cache_clear()  # as a process that begins
+    monkeypatch.setattr(jinja2.Environment, "_compile", compiled)
+    html.templates().get_template("sweep.html")
+    (tmp_path / "file").touch()
+    assert html._kept(tmp_path / "file") is None  # where it cannot be written to
+    html.templates.cache_clear()
 
 
 def test_impact_is_in_every_sum(tmp_path: Path) -> None:
