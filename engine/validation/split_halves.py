@@ -114,7 +114,8 @@ def _judged(
     u = halves.exact(member, columns)
     place = u.argmax(axis=1)
     chosen, u = columns[place], u[rows, place]
-    picked, root = halves.exact(others, chosen)[rows, rows], np.sqrt(days_outside)
+    columns, place = np.unique(chosen, return_inverse=True)  # a few of them, however many rows
+    picked, root = halves.exact(others, columns)[rows, place], np.sqrt(days_outside)
     below = rough_outside < (picked - _ROUGH * root)[:, None].astype(np.float32)
     above = rough_outside > (picked + _ROUGH * root)[:, None].astype(np.float32)
     columns = halves.unsure(below | above)

@@ -41,7 +41,7 @@ from engine.validation.verdict import Verdict
 
 #: Of the intervals that are shown.
 CONFIDENCE = 0.95
-#: Parts that run the winner again, one after the other, beside those that are statistics of the study alone.
+#: Parts that run the winner again, one after the other; beside them those that are statistics of the study alone.
 _RERUN = ("winner", "null_books", "cost_stress", "delay_stress", "decision_hours", "start_dates")
 
 
@@ -109,15 +109,16 @@ def judge(
     ]
     details: dict[str, Any] = {}
     load_arch()  # before a winner that is run again imports it
-    with ThreadPoolExecutor(1) as market, ThreadPoolExecutor(1) as statistics:
+    with ThreadPoolExecutor(1) as statistics:
         try:
-            begun = [(market if name in _RERUN else statistics).submit(attempt, work) for name, _, work in parts]
-            for number, ((name, words, _), part) in enumerate(zip(parts, begun, strict=True)):
+            begun = {name: statistics.submit(attempt, work) for name, _, work in parts if name not in _RERUN}
+            # Those that take long are done here, where Ctrl-C ends them, and before those that are only waited for.
+            for number, (name, words, work) in enumerate(sorted(parts, key=lambda part: part[0] in begun)):
                 report(number, len(parts), words)
-                details[name] = part.result()
+                details[name] = begun[name].result() if name in begun else attempt(work)
         finally:
-            for pool in (market, statistics):
-                pool.shutdown(cancel_futures=True)
+            statistics.shutdown(cancel_futures=True)
+    details = {name: details[name] for name, _, _ in parts}
     if inputs.search_nulls:
         details["null_search"] = attempt(lambda: search_figures(inputs, report))
     report(len(parts), len(parts), "done")

@@ -19,6 +19,7 @@ from scipy import stats
 from engine.errors import DataError
 from engine.simulation import metrics
 from engine.validation.bootstrap import _standard_errors, block_length, bootstrap_intervals, superior_sets
+from engine.validation.split_halves import Halves
 from engine.validation.statistics import (
     annualisation,
     deflated_sharpe_ratio,
@@ -449,6 +450,14 @@ assert bootstrap_intervals(np.sin(np.arange(60.0))) == first
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split("\n")[:2] == ["[]", "(1, 2) 0.0"], done.stdout
+
+
+def test_pbo_of_few_sets_computes_each_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a column a choice it would be as many columns as choices: ten seconds and half a gigabyte."""
+    widths, exact = [], Halves.exact
+    monkeypatch.setattr(Halves, "exact", lambda of, rows, at: widths.append(len(at)) or exact(of, rows, at))
+    probability_of_backtest_overfitting(noise(1, 40, 8), 10)
+    assert 0 < max(widths) <= 8
 
 
 def test_bootstraps_that_need_the_whole_of_arch_get_it(tmp_path: Path) -> None:
