@@ -282,17 +282,20 @@ def _run(
     daily = np.full((books, days), config.account.initial_equity_usd)
 
     size = int(np.clip(-(-books // threads), *TILES))
-    own = threading.local()  # a thread's memory for the entries of dense books: fresh memory is slow to write to
+    own = threading.local()
+
+    def room() -> tuple[np.ndarray, np.ndarray]:
+        if not hasattr(own, "room"):  # for every weight of a tile; what is never written to costs nothing
+            weights_count = size * len(decisions) * len(panel.coins)
+            own.room = np.empty(weights_count, np.uint32), np.empty(weights_count)
+        return own.room
 
     def run(first: int) -> None:
         part = slice(first, min(first + size, books))
         tile = chunk.part(first, part.stop, len(decisions)) if isinstance(chunk, SparseWeights) else chunk[part]
         check = partial(_check_book, tile, panel, decisions, config, done + first)
         traded = _traded(tile, panel, decisions, config, check)
-        if not hasattr(own, "room"):  # for every weight of a tile; what is never written to costs nothing
-            weights_count = size * len(decisions) * len(panel.coins)
-            own.room = np.empty(weights_count, np.uint32), np.empty(weights_count)
-        entries = _entries(traded, part.stop - first, len(decisions), config, check, own.room)
+        entries = _entries(traded, part.stop - first, len(decisions), config, check, room)
         builders = _builders(inputs[3], inputs[4], part.stop - first)
         parts = _parts(inputs[5])
         batch_nb(inputs[0], builders, parts, *inputs[1:], *entries, values[part], counters[part], daily[part])
@@ -367,11 +370,11 @@ def _entries(
     step: int,
     config: RunConfig,
     check: Callable[[int, Weights], None],
-    room: tuple[np.ndarray, np.ndarray],
+    room: Callable[[], tuple[np.ndarray, np.ndarray]],
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     """Entries of a tile's books, as the kernel takes them, `step` rows a book; refuses what `check` refuses of them.
 
-    Those of dense books are written to `room`, their coins and weights.
+    Coins and weights of dense books are written to `room`, which a thread keeps: fresh memory is slow to write to.
     """
     from engine.simulation.kernel import check_sparse_nb, gather_dense_nb
 
@@ -384,7 +387,7 @@ def _entries(
         if disordered:
             raise WeightsError(UNSORTED)
     else:
-        indptr, (coins, weights) = np.zeros(step * count + 1, dtype=np.int64), room
+        indptr, (coins, weights) = np.zeros(step * count + 1, dtype=np.int64), room()
         book, _ = gather_dense_nb(np.ascontiguousarray(books, dtype=np.float64), limit, indptr, coins, weights)
     for suspect in range(book, count) if book >= 0 else ():
         check(suspect, books)
