@@ -5,6 +5,7 @@ What the responses mean is in :mod:`engine.data.api_records`, what is requested 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -45,8 +46,10 @@ def install_429_hook(api: Any) -> None:
     api.session.hooks["response"].append(check_status)
 
 
-def note_dates(api: Any, clock: Callable[[], int], note: Callable[[str, int, int], object]) -> None:
-    """Call `note` with the ``Date`` of each response and the times of `clock` around its request.
+def note_dates(api: Any, clock: Callable[[], int], note: Callable[[str, int, int, float], object]) -> None:
+    """Call `note` with the ``Date`` of each response, the times of `clock` around its request, and its seconds.
+
+    The seconds are of a clock that nobody sets: two times of `clock` may be the same, or out of order.
 
     A hook would know how long the request took, but not when: a busy machine calls it later.
     """
@@ -54,9 +57,9 @@ def note_dates(api: Any, clock: Callable[[], int], note: Callable[[str, int, int
 
     class Dated(HTTPAdapter):
         def send(self, *arguments: Any, **options: Any) -> Any:
-            before = clock()
+            before, start = clock(), time.monotonic()
             response = super().send(*arguments, **options)
-            note(response.headers.get("Date", ""), before, clock())
+            note(response.headers.get("Date", ""), before, clock(), time.monotonic() - start)
             return response
 
     for scheme in ("http://", "https://"):

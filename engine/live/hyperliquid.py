@@ -312,10 +312,10 @@ class HyperLiquidDEX(PredecessorDEX):
         """The least error that explains the dates of all responses so far; positive: this machine is ahead."""
         return least_error(*self._clock_bounds)
 
-    def _note_date(self, date: str, before_ms: int, after_ms: int) -> None:
+    def _note_date(self, date: str, before_ms: int, after_ms: int, seconds: float) -> None:
         """Narrow the bounds of this machine's clock error."""
+        self._round_trip_seconds = seconds
         before, after = before_ms / 1000.0, after_ms / 1000.0
-        self._round_trip_seconds = after - before
         try:
             low, high = clock_error_bounds(date, before, after)
         except ValueError:

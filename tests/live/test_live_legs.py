@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ import pytest
 from engine import Oracle, PaperDEX, PortfolioManager
 from engine.live.hyperliquid import HyperLiquidDEX
 from engine.live.journal import Journal
+from engine.live.leverage import duration_text
 from engine.live.risk_limits import Limits
 from engine.live.spec import canonical, read_spec, spec_limits
 from helpers.live_world import Run, World, daily, momentum_spec, near
@@ -240,6 +242,18 @@ def test_the_leverage_of_many_coins_is_set_side_by_side(world: World) -> None:
     fault.times = 0
     world.server.inject("reset", after=True, on="updateLeverage")
     assert dex.set_leverages([(markets["BTC"], 3), (markets["RLB"], 99)]) == ["", "Invalid leverage value"]
+
+
+@pytest.mark.parametrize("step", [0, -5])
+def test_a_round_trip_takes_time_whatever_the_clock_shows(
+    world: World, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Within one millisecond, or while the clock is set back."""
+    shown = itertools.count(1_800_000_000_000, step)
+    monkeypatch.setattr("engine.live.hyperliquid._wall_ms", lambda: next(shown))
+    dex = HyperLiquidDEX(base_url=world.server.url, credentials=world.credentials)
+    assert dex.markets() and 0.0 < dex.leverage_seconds(10) < 5.0
+    assert duration_text(dex, 10) == "the leverage of 10 coins is set first: about 1 s" and not duration_text(dex, 0)
 
 
 def test_the_first_order_of_many_coins_leaves_in_seconds(tmp_path: Path, run: Run) -> None:
