@@ -6,6 +6,7 @@ was computed, so no unchanged set is run twice.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -111,6 +112,7 @@ class Results:
         self.sharpe = np.full(len(keys), np.nan)
         self._pending: list[pa.Table] = []
         self._sets, self._written = 0, time.monotonic()
+        self._lock, self._late = threading.Lock(), threading.Timer(0.0, lambda: None)
         if files is None:
             self.chunks.mkdir(parents=True, exist_ok=True)
 
@@ -192,10 +194,15 @@ class Results:
         rows = outcome.task.rows
         if not outcome.written:
             table = table_of(self.keys[rows], outcome.errors, outcome.table, outcome.returns, outcome.days)
-            self._pending.append(table)
-            self._sets += len(rows)
+            with self._lock:
+                self._pending.append(table)
+                self._sets += len(rows)
             if self._sets >= CHUNK_SETS or time.monotonic() - self._written > CHUNK_SECONDS:
                 self.flush()
+            elif not self._late.is_alive():  # the next outcome may be hours away
+                self._late = threading.Timer(CHUNK_SECONDS, self._flush_late)
+                self._late.daemon = True
+                self._late.start()
         self.done[rows] = True
         self.ran[rows] = [error == "" for error in outcome.errors]
         if "sharpe" in outcome.table:
@@ -203,9 +210,15 @@ class Results:
 
     def flush(self) -> None:
         """Write what was added since the last chunk: a file a task would cost more than the sets of a quick oracle."""
-        if self._pending:
-            self.files.write(pa.concat_tables(self._pending, promote_options="default"))
-        self._pending, self._sets, self._written = [], 0, time.monotonic()
+        self._late.cancel()
+        with self._lock:
+            if self._pending:
+                self.files.write(pa.concat_tables(self._pending, promote_options="default"))
+            self._pending, self._sets, self._written = [], 0, time.monotonic()
+
+    def _flush_late(self) -> None:
+        with suppress(DataError, OSError):  # what could not be written is written by whoever adds more, or fails there
+            self.flush()
 
     def assemble(self, record: Mapping[str, Any], grid: Grid) -> Study:
         """Put the chunks together in the order of the sets, write the folder's files and drop the chunks.

@@ -214,7 +214,11 @@ def test_a_killed_command_goes_on_where_it_was(how: int, sample_cache: Path, tmp
         # A test run in the background hands down a Ctrl-C that is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL) and None,
     )
-    wait_until(lambda: first.poll() is not None or (log.exists() and len(log.read_text().split()) > 24))
+    reports = tmp_path / "reports"
+    # What is done is written while the next set takes its time.
+    wait_until(lambda: first.poll() is not None or list((reports / "w" / "chunks").glob("*.parquet")))
+    wait_until(lambda: first.poll() is not None or count_trials(reports, families_below(reports)).total >= 8)
+    wait_until(lambda: first.poll() is not None or len(log.read_text().split()) > 24)
     os.kill(first.pid, how)
     (tmp_path / "killed").touch()
     _, said = first.communicate(timeout=120)
@@ -222,7 +226,7 @@ def test_a_killed_command_goes_on_where_it_was(how: int, sample_cache: Path, tmp
         assert first.returncode == 130 and "run the command again to continue" in said and "Traceback" not in said
     asked = len(log.read_text().split())
     assert 24 < asked < 60
-    assert count_trials(tmp_path / "reports", families_below(tmp_path / "reports")).total >= 8  # whole tasks, of eight
+    assert count_trials(reports, families_below(reports)).total >= 8  # whole tasks, of eight
     done = subprocess.run([str(word) for word in words], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)["sets"]["reused"] >= 8
     counts = pd.Series(log.read_text().split()).value_counts()
